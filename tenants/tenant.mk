@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# What the tenants' Makefiles share. Each sets NAME and includes this file.
+#
+#   OUT       where programs go: OUT/NAME/NAME (default: build/tenants of this repository)
+#   WARNINGS  CI adds -Werror
+
+TENANTS := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
+OUT ?= $(TENANTS)/../build/tenants
+override OUT := $(abspath $(OUT))
+BIN := $(OUT)/$(NAME)
+PROGRAM := $(BIN)/$(NAME)
+SDK := $(TENANTS)/sdk/mayfly.h
+
+WARNINGS ?= -Wall -Wextra -Wpedantic -Wconversion
+# The usual flags, and none that ties a tenant to Mayfly: any static program will do.
+CFLAGS ?= -O2
+CXXFLAGS ?= -O2
+COMPILE.tenant.c = $(CC) -std=c11 $(CFLAGS) $(WARNINGS) -I$(TENANTS)/sdk
+COMPILE.tenant.cc = $(CXX) -std=c++17 $(CXXFLAGS) $(WARNINGS) -I$(TENANTS)/sdk
+MUSL_CC ?= musl-gcc
+
+.PHONY: all clean
+.DELETE_ON_ERROR:
+
+all: $(PROGRAM)
+
+clean:
+	rm -rf $(BIN)
+
+$(BIN):
+	mkdir -p $@
