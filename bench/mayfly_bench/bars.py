@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The figures that Mayfly set itself to reach, and whether this run reached them.
+
+Bars are relative to something measured in the same run (the bare `KVM_RUN` round trip, a memcpy, the
+vanilla route), so they mean the same on a slow machine and on a fast one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .comparison import find
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One figure. `measure` takes the report and raises LookupError where the run does not hold it."""
+
+    name: str
+    key: str
+    bar: str
+    measure: Callable[[dict], float]
+    met: Callable[[dict, float], bool]
+
+
+def _micro(name: str) -> Callable[[dict], float]:
+    return lambda report: report["micro"][name]
+
+
+def _ratio(above: str, below: str) -> Callable[[dict], float]:
+    return lambda report: report["micro"][above] / report["micro"][below]
+
+
+def _call_overhead(report: dict) -> float:
+    return report["micro"]["call_reset_us"] - report["micro"]["floor_us"]
+
+
+def _at_most(limit: float) -> Callable[[dict, float], bool]:
+    return lambda _, measured: measured <= limit
+
+
+def one_system_call(report: dict, measured: float) -> bool:
+    """Whether the serving thread made one ioctl per request and nothing else at all."""
+    others = sum(report["micro"]["other_syscalls"].values()) + sum(report["micro"]["background_syscalls"].values())
+    return measured == 1 and others == 0
+
+
+def sandbox_cpu_us(report: dict) -> float:
+    """The server's CPU time per request that the sandbox adds, at c1 on one CPU."""
+    return _cell(report, "sandboxed", 1, True)["cpu_us"] - _cell(report, "vanilla", 1, True)["cpu_us"]
+
+
+def _sandbox_cpu_floors(report: dict) -> float:
+    return sandbox_cpu_us(report) / report["micro"]["floor_us"]
+
+
+def throughput_ratio(report: dict) -> float:
+    """Requests per second, sandboxed over vanilla, at c8 on all cores."""
+    return _cell(report, "sandboxed", 8, False)["rps"] / _cell(report, "vanilla", 8, False)["rps"]
+
+
+def _cell(report: dict, route: str, connections: int, pinned: bool) -> dict:
+    if (entry := find(report["wrk"], route, connections, pinned)) is None:
+        raise KeyError(f"{route} c{connections}")
+    return entry
+
+
+BARS = (
+    Bar(
+        "system calls per request, seen by strace",
+        "micro.ioctls_per_request",
+        "exactly 1, no other call",
+        _micro("ioctls_per_request"),
+        one_system_call,
+    ),
+    Bar("exits per request", "micro.exits_per_request", "1", _micro("exits_per_request"), lambda _, seen: seen == 1),
+    Bar(
+        "call and reset above the floor, µs",
+        "micro.call_reset_us - micro.floor_us",
+        "at most 1.2",
+        _call_overhead,
+        _at_most(1.2),
+    ),
+    Bar(
+        "reset of a page, in copies of a page",
+        "micro.reset_ns_per_page / micro.memcpy_ns_per_page",
+        "at most 1.3",
+        _ratio("reset_ns_per_page", "memcpy_ns_per_page"),
+        _at_most(1.3),
+    ),
+    Bar(
+        "fork of a worker, in bare VM creations",
+        "micro.fork_us / micro.create_vm_us",
+        "at most 1.5",
+        _ratio("fork_us", "create_vm_us"),
+        _at_most(1.5),
+    ),
+    Bar(
+        "private memory of an idle worker, KiB",
+        "micro.worker_private_kib",
+        "at most 96",
+        _micro("worker_private_kib"),
+        _at_most(96),
+    ),
+    Bar(
+        "server CPU that the sandbox adds, c1 pinned, in floors",
+        "(wrk[sandboxed].cpu_us - wrk[vanilla].cpu_us) / micro.floor_us",
+        "at most 1.15",
+        _sandbox_cpu_floors,
+        _at_most(1.15),
+    ),
+    Bar(
+        "requests/s sandboxed / vanilla, c8",
+        "wrk[sandboxed].rps / wrk[vanilla].rps",
+        "at least 0.33",
+        throughput_ratio,
+        lambda _, measured: measured >= 0.33,
+    ),
+)
+
+
+def judge(report: dict) -> list[dict]:
+    """The report's `bars`. What this run did not measure (a quick one leaves things out) is null, and not met."""
+    return [_judge(bar, report) for bar in BARS]
+
+
+def _judge(bar: Bar, report: dict) -> dict:
+    shown = {"name": bar.name, "key": bar.key, "bar": bar.bar}
+    try:
+        measured = bar.measure(report)
+        return {**shown, "measured": measured, "met": bar.met(report, measured)}
+    except (LookupError, ZeroDivisionError):
+        return {**shown, "measured": None, "met": False}

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The run from start to end: check what is needed, measure, judge, write."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import bars, comparison, host, micro, options, page, pages, pinning, steady_state, summary
+from .comparison import ROUTES
+from .errors import BenchError
+from .options import Options
+from .server import Server
+from .wrk import Load
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark. Returns 0 if it was measured (met or not), 1 if it could not be."""
+    chosen = options.parse(arguments)
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGHUP, _leave)
+    try:
+        check_needs(chosen)
+        report = measure(chosen)
+        write(report, chosen.out)
+    except BenchError as error:
+        print(f"\nbench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nbench: interrupted", file=sys.stderr)
+        return 130
+    print(summary.terminal(report))
+    print(f"\nwritten to {chosen.out}: report.json, report.html, report.md")
+    return 0
+
+
+def check_needs(chosen: Options) -> None:
+    """Raises BenchError with what to do if a program, the build or KVM is missing, before anything starts."""
+    for tool in ("wrk", "strace", "taskset", "setpriv"):
+        if shutil.which(tool) is None:
+            raise BenchError(f"{tool} is not installed: run `make setup`")
+    for built in (chosen.server, chosen.cli, chosen.program):
+        if not built.exists():
+            raise BenchError(f"{built} does not exist: run `make build`")
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise BenchError(
+            f"/dev/kvm cannot be opened ({error.strerror}): the sandboxed half needs KVM. Load the host's KVM module, "
+            "or give this user access to the device (usually membership of the group kvm)"
+        ) from error
+
+
+def measure(chosen: Options) -> dict:
+    """Runs all measurements and returns the report."""
+    started, began = datetime.now(UTC), time.monotonic()
+    cores, cpu = len(pinning.cpus()), pinning.quiet_cpu()
+    load_before = os.getloadavg()[0]
+
+    def micro_run() -> dict:
+        _progress("micro-benchmarks")
+        return micro.run(chosen.cli, chosen.program, chosen.requests, cpu)
+
+    # The micro-benchmarks run before, between and after, so that they see the machine that wrk saw.
+    micro_runs = [micro_run()]
+    with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as scratch:
+
+        def server(threads: int, cpu: int | None) -> Server:
+            _progress("starting the server" if cpu is None else "starting the server, pinned")
+            return Server(chosen.server, chosen.config, chosen.root, Path(scratch), threads=threads, cpu=cpu)
+
+        with server(cores, None) as running:
+            answer = _check_routes(running)
+            described = host.describe(running.pid, answer, micro_runs[0])
+            entries = comparison.compare(
+                running, comparison.loads(cores, chosen.connections), chosen.rounds, chosen.seconds, _progress
+            )
+        micro_runs.append(micro_run())
+        with server(1, cpu) as running:
+            _check_routes(running)
+            entries += comparison.compare(running, [Load(1, 1, cpu)], chosen.rounds, chosen.seconds, _progress)
+    micro_runs.append(micro_run())
+    _progress("counting system calls")
+    counted = steady_state.count(chosen.cli, chosen.program, chosen.strace_requests)
+    _progress("")
+
+    own = micro.typical(micro_runs)
+    report = {
+        "host": described,
+        "run": {
+            "started": started.isoformat(timespec="seconds"),
+            "minutes": round((time.monotonic() - began) / 60, 1),
+            "commit": _commit(chosen.root),
+            "rounds": chosen.rounds,
+            "seconds_per_round": chosen.seconds,
+            "load_before": load_before,
+            "page_bytes": len(answer.body),
+        },
+        "micro": {**{key: value for key, value in own.items() if key != "host"}, **counted.as_report()},
+        "micro_runs": [
+            {key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in micro_runs
+        ],
+        "wrk": entries,
+    }
+    return {**report, "bars": bars.judge(report)}
+
+
+def write(report: dict, out: Path) -> None:
+    """Writes the report as JSON, as a page and as Markdown."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (out / "report.html").write_text(page.render(report), encoding="utf-8")
+    (out / "report.md").write_text(summary.markdown(report), encoding="utf-8")
+
+
+def _check_routes(server: Server) -> pages.Page:
+    """Checks that both routes answer the same page, and returns the vanilla one."""
+    vanilla, sandboxed = (server.get_when_booted(path) for path in ROUTES.values())
+    pages.check_comparable(vanilla, sandboxed)
+    return vanilla
+
+
+def _commit(root: Path) -> str:
+    """The commit that was measured, with a mark if the tree had changes; "?" outside a repository."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return described.stdout.strip() or "?"
+
+
+def _progress(what: str) -> None:
+    """Says on one line of a terminal what goes on; in a log, one line each."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+    elif what:
+        print(what, file=sys.stderr, flush=True)
+
+
+def _leave(number: int, _frame: object) -> None:
+    """A signal ends the run as an interrupt does, so that the server is stopped on the way out."""
+    raise KeyboardInterrupt(number)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""How figures and tables are worded, for the terminal, Markdown and the page alike.
+
+A table is a list of rows of strings, the heading first.
+"""
+
+Table = list[list[str]]
+
+#: Keys of `micro` worth a row, with their words. What a run does not hold is left out.
+_MICRO = (
+    ("floor_us", "floor: a bare KVM_RUN round trip", "µs"),
+    ("call_us", "call: request in, response out", "µs"),
+    ("reset_us", "reset", "µs"),
+    ("call_reset_us", "call and reset", "µs"),
+    ("exits_per_request", "exits per request", ""),
+    ("ioctls_per_request", "ioctls per request, seen by strace", ""),
+    ("workset_pages", "work set", "pages"),
+    ("reset_ns_per_page", "reset of one page", "ns"),
+    ("memcpy_ns_per_page", "memcpy of one page", "ns"),
+    ("fork_us", "fork of a worker", "µs"),
+    ("create_vm_us", "bare VM, vCPU and memslot", "µs"),
+    ("worker_private_kib", "private memory of an idle worker", "KiB"),
+    ("boot_ms", "boot to the first frozen state", "ms"),
+)
+
+
+def number(value: float | int | None) -> str:
+    """A figure with three significant digits or so, and thousands set apart."""
+    if value is None:
+        return "not measured"
+    if isinstance(value, int) or abs(value) >= 1000 or value == int(value):
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}"
+
+
+def load_name(entry: dict) -> str:
+    """`c8`, or `c1 pinned`."""
+    return f"c{entry['connections']}{' pinned' if entry['pinned'] else ''}"
+
+
+def loads_in_order(report: dict) -> list[tuple[dict, dict]]:
+    """The vanilla and the sandboxed entry of each load."""
+    def of(route: str) -> dict[str, dict]:
+        return {load_name(entry): entry for entry in report["wrk"] if entry["route"] == route}
+
+    vanilla, sandboxed = of("vanilla"), of("sandboxed")
+    return [(vanilla[load], sandboxed[load]) for load in vanilla if load in sandboxed]
+
+
+def wrk_table(report: dict) -> Table:
+    """Throughput, CPU and latency of every load, vanilla and sandboxed one under the other."""
+    rows = [["load", "route", "requests/s", "server CPU µs", "p50 µs", "p75 µs", "p90 µs", "p99 µs", "errors"]]
+    for pair in loads_in_order(report):
+        for entry in pair:
+            figures = (entry[key] for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us", "errors"))
+            rows.append([load_name(entry), entry["route"], *map(number, figures)])
+    return rows
+
+
+def bars_table(report: dict) -> Table:
+    """What was aimed at and what was reached."""
+    rows = [["figure", "bar", "measured", ""]]
+    for bar in report["bars"]:
+        verdict = "not measured" if bar["measured"] is None else "met" if bar["met"] else "NOT met"
+        rows.append([bar["name"], bar["bar"], "" if bar["measured"] is None else number(bar["measured"]), verdict])
+    return rows
+
+
+def micro_table(report: dict) -> Table:
+    """The micro-benchmarks."""
+    micro = report["micro"]
+    rows = [["figure", "measured", "unit"]]
+    rows += [[words, number(micro[key]), unit] for key, words, unit in _MICRO if key in micro]
+    for name, value in micro.get("latency_us", {}).items():
+        rows.append([f"call and reset, {name}", number(value), "µs"])
+    for key, words in (("other_syscalls", "other calls of the serving thread"), ("background_syscalls", "calls of other threads")):
+        calls = micro.get(key, {})
+        listed = ", ".join(f"{name} {count}" for name, count in sorted(calls.items())) or "none"
+        rows.append([f"{words}, in {number(micro.get('strace_requests'))} requests", listed, ""])
+    return rows
+
+
+def host_table(report: dict) -> Table:
+    """The machine and the run."""
+    host, run = report["host"], report["run"]
+    return [
+        ["what", "is"],
+        ["CPU", f"{host['cpu']}, {host['cores']} cores"],
+        ["kernel", host["kernel"]],
+        ["KVM", host["kvm"]],
+        *([f"mitigation: {name}", state] for name, state in host["mitigations"].items()),
+        ["Drogon", host["drogon"]],
+        ["allocator", host["allocator"]],
+        ["commit", run["commit"]],
+        ["started", run["started"]],
+        ["rounds", f"{run['rounds']} of {run['seconds_per_round']} s each, {run['minutes']} minutes in all"],
+        ["page", f"{run['page_bytes']} bytes, the same from both routes"],
+        ["noise", noise(report)],
+    ]
+
+
+def noise(report: dict) -> str:
+    """What else the machine did: the share of its processors that neither server nor wrk used, over the rounds."""
+    shares = [sample["others_percent"] for entry in report["wrk"] for sample in entry["rounds"]]
+    if not shares:
+        return "not measured"
+    return (
+        f"others used {number(sum(shares) / len(shares))} % of the processors on average, "
+        f"{number(max(shares))} % in the worst round; load average before: {number(report['run']['load_before'])}"
+    )

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The micro-benchmarks: `mayfly bench PROGRAM`, which calls one program without HTTP."""
+
+import json
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import BenchError
+from .pinning import pinned_command
+
+_TIMEOUT_S = 300
+
+
+def run(cli: Path, program: Path, requests: int, cpu: int | None) -> dict:
+    """Runs the micro-benchmarks once, kept on one CPU, and returns what they print.
+
+    Raises BenchError with their own message if they fail.
+    """
+    command = pinned_command([str(cli), "bench", str(program), "--requests", str(requests), "--json"], cpu)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"no end within {_TIMEOUT_S} s: {' '.join(command)}") from error
+    if done.returncode != 0:
+        raise BenchError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.strip()}")
+    return parse(done.stdout)
+
+
+def parse(output: str) -> dict:
+    """Reads the JSON object. Raises BenchError if it is none."""
+    try:
+        seen = json.loads(output)
+    except ValueError as error:
+        raise BenchError(f"`mayfly bench --json` printed no JSON ({error}):\n{output[:400]}") from error
+    if not isinstance(seen, dict):
+        raise BenchError(f"`mayfly bench --json` printed no JSON object:\n{output[:400]}")
+    return seen
+
+
+def overhead_us(seen: dict) -> float:
+    """What a call with its reset costs above the floor of the same run, in microseconds."""
+    return seen["call_reset_us"] - seen["floor_us"]
+
+
+def typical(runs: Sequence[dict]) -> dict:
+    """The run whose overhead over its own floor is the median: figures of one run stay together."""
+    overhead = statistics.median_low([overhead_us(seen) for seen in runs])
+    return next(seen for seen in runs if overhead_us(seen) == overhead)

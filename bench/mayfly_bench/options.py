@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What `bench/run` takes on its command line."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .comparison import CONNECTIONS
+
+_TOP = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run: where things are, and how long to measure."""
+
+    build: Path
+    config: Path
+    out: Path
+    rounds: int
+    seconds: int
+    connections: tuple[int, ...]
+    requests: int
+    strace_requests: int
+    root: Path = _TOP
+
+    @property
+    def server(self) -> Path:
+        """The server's program."""
+        return self.build / "bin" / "mayfly-server"
+
+    @property
+    def cli(self) -> Path:
+        """The command-line program that holds the micro-benchmarks."""
+        return self.build / "bin" / "mayfly"
+
+    @property
+    def program(self) -> Path:
+        """The tenant of the micro-benchmarks."""
+        return self.build / "tenants" / "hello" / "hello"
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Reads the command line; prints help or what is wrong with it, and ends the process, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="bench/run",
+        description="Compares vanilla Drogon and sandboxed requests with wrk, runs the micro-benchmarks, and "
+        "writes report.json, report.html and report.md.",
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round of c1 and c8: a check, not a measurement")
+    parser.add_argument("--rounds", type=_positive, help="rounds of wrk per route and load (default 5, quick 1)")
+    parser.add_argument("--seconds", type=_positive, help="length of a round (default 2, quick 1)")
+    parser.add_argument("--build", type=Path, default=_TOP / "build", help="the build directory (default build)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=_TOP / "drogon-plugin" / "server" / "mayfly.json",
+        help="the server's configuration; listeners and thread count are replaced",
+    )
+    parser.add_argument("--out", type=Path, default=_TOP / "bench" / "out", help="where to write (default bench/out)")
+    seen = parser.parse_args(arguments)
+    return Options(
+        build=seen.build.resolve(),
+        config=seen.config.resolve(),
+        out=seen.out.resolve(),
+        rounds=seen.rounds or (1 if seen.quick else 5),
+        seconds=seen.seconds or (1 if seen.quick else 2),
+        connections=(1, 8) if seen.quick else CONNECTIONS,
+        requests=2_000 if seen.quick else 20_000,
+        strace_requests=1_000 if seen.quick else 10_000,
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""report.html: one file, no script, nothing loaded from elsewhere."""
+
+from html import escape
+from pathlib import Path
+from string import Template
+
+from . import bars, charts, figures, summary
+from .charts import Part
+from .figures import Table, number
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_LEGEND = '<span class="legend"><span><i class="vanilla"></i>vanilla</span><span><i class="sandboxed"></i>sandboxed</span></span>'
+
+
+def render(report: dict) -> str:
+    """The page for one report."""
+    run = report["run"]
+    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        started=escape(run["started"]),
+        commit=escape(run["commit"]),
+        headline=escape(summary.headline(report)),
+        tiles=_tiles(report),
+        bars=_bars(report),
+        cost=_cost(report),
+        charts=_charts(report),
+        wrk=_table(figures.wrk_table(report), row_class=1),
+        micro=_table(figures.micro_table(report)),
+        host=_table(figures.host_table(report)),
+        rounds=run["rounds"],
+        page_bytes=number(run["page_bytes"]),
+        strace_requests=number(report["micro"]["strace_requests"]),
+    )
+
+
+def _tiles(report: dict) -> str:
+    """The four figures to take away. A tile whose figure this run lacks is left out."""
+    micro = report["micro"]
+    wanted = (
+        (lambda: number(micro["call_reset_us"] - micro["floor_us"]), "µs", "call and reset above the bare KVM_RUN round trip"),
+        (lambda: number(bars.sandbox_cpu_us(report)), "µs", "server CPU that the sandbox adds to a request, c1 on one CPU"),
+        (lambda: f"{bars.throughput_ratio(report) * 100:.0f}", "%", "of vanilla Drogon's requests/s at c8"),
+        (lambda: number(micro["worker_private_kib"]), "KiB", "private memory of an idle worker"),
+    )
+    tiles = []
+    for figure, unit, words in wanted:
+        try:
+            tiles.append(f'<div class="tile"><b>{figure()} <small>{unit}</small></b><span>{words}</span></div>')
+        except (LookupError, ZeroDivisionError):
+            continue
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _bars(report: dict) -> str:
+    """The aims, each with its verdict in words and colour."""
+    heading, *rows = figures.bars_table(report)
+    cells = []
+    for row, bar in zip(rows, report["bars"], strict=True):
+        kind = "unmeasured" if bar["measured"] is None else "met" if bar["met"] else "missed"
+        name, aim, measured, verdict = map(escape, row)
+        cells.append(
+            f'<tr><td>{name}<br><code class="unmeasured">{escape(bar["key"])}</code></td><td>{aim}</td>'
+            f'<td class="figure">{measured}</td><td class="verdict {kind}">{verdict}</td></tr>'
+        )
+    titles = "".join(f"<th{' class=figure' if title == 'measured' else ''}>{escape(title)}</th>" for title in heading)
+    return f'<div class="table"><table><tr>{titles}</tr>{"".join(cells)}</table></div>'
+
+
+def _cost(report: dict) -> str:
+    """Where the server's CPU time of one request goes: Drogon's part, the floor, and what Mayfly adds to it."""
+    pinned = next(((v, s) for v, s in figures.loads_in_order(report) if v["pinned"]), None)
+    if pinned is None:
+        return ""
+    vanilla, sandboxed = (entry["cpu_us"] for entry in pinned)
+    floor = report["micro"]["floor_us"]
+    rest = max(0.0, sandboxed - vanilla - floor)
+    drawing = charts.stacked(
+        (
+            ("vanilla", [Part("Drogon and the kernel's network", vanilla, "vanilla")]),
+            (
+                "sandboxed",
+                [
+                    Part("Drogon and the kernel's network", vanilla, "vanilla"),
+                    Part("bare KVM_RUN round trip", floor, "floor"),
+                    Part("the rest of the sandbox: routing, request in, program, response out, reset", rest, "sandboxed"),
+                ],
+            ),
+        ),
+        "µs",
+    )
+    legend = (
+        '<span class="legend"><span><i class="vanilla"></i>Drogon and network</span>'
+        '<span><i class="floor"></i>bare KVM_RUN</span><span><i class="sandboxed"></i>all else that the sandbox does</span></span>'
+    )
+    return (
+        "<h2>Where the CPU time of a request goes</h2>"
+        '<p class="note">Server CPU per request at c1, server and wrk on one CPU.</p>'
+        f"<figure><figcaption>Server CPU per request, us{legend}</figcaption>{drawing}</figure>"
+    )
+
+
+def _charts(report: dict) -> str:
+    """Throughput, CPU and latency over the loads."""
+    pairs = figures.loads_in_order(report)
+    if not pairs:
+        return ""
+    drawings = (
+        ("Requests per second", charts.columns(pairs, "rps", "requests/s")),
+        ("Server CPU per request, µs", charts.columns(pairs, "cpu_us", "µs of server CPU")),
+        ("Latency, µs: median (dot), p75, p90, p99 (ticks), log scale", charts.latencies(pairs)),
+    )
+    return "".join(
+        f"<figure><figcaption>{escape(words)}{_LEGEND}</figcaption>{drawing}</figure>" for words, drawing in drawings
+    )
+
+
+def _table(table: Table, row_class: int | None = None) -> str:
+    """A table; columns of figures are set to the right, and a row may take its class from one of its cells."""
+    heading, *rows = table
+    right = [summary.is_figures(row[column] for row in rows) for column in range(len(heading))]
+
+    def cells(kind: str, row: list[str]) -> str:
+        return "".join(
+            f"<{kind}{' class=figure' if figure else ''}>{escape(cell)}</{kind}>"
+            for cell, figure in zip(row, right, strict=True)
+        )
+
+    def opening(row: list[str]) -> str:
+        return "<tr>" if row_class is None else f'<tr class="{escape(row[row_class])}">'
+
+    body = "".join(f"{opening(row)}{cells('td', row)}</tr>" for row in rows)
+    return f'<div class="table"><table><tr>{cells("th", heading)}</tr>{body}</table></div>'

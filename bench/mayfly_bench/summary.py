@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The report in short: for the terminal, and as Markdown that a README can quote."""
+
+from collections.abc import Iterable
+
+from . import figures
+from .figures import Table
+
+
+def terminal(report: dict) -> str:
+    """Aligned tables, the bars last, where a reader's eye is."""
+    parts = (figures.wrk_table(report), figures.micro_table(report), figures.bars_table(report))
+    return "\n\n".join(["", headline(report), *map(aligned, parts)])
+
+
+def markdown(report: dict) -> str:
+    """The same as Markdown, with the machine that it was measured on."""
+    sections = (
+        ("Aims", figures.bars_table(report)),
+        ("wrk", figures.wrk_table(report)),
+        ("Micro-benchmarks", figures.micro_table(report)),
+        ("Machine and run", figures.host_table(report)),
+    )
+    return "\n\n".join([headline(report), *(f"### {title}\n\n{pipes(table)}" for title, table in sections)]) + "\n"
+
+
+def headline(report: dict) -> str:
+    """One sentence: what a fresh virtual machine for every request costs here."""
+    pinned = next(((v, s) for v, s in figures.loads_in_order(report) if v["pinned"]), None)
+    busiest = max(
+        (pair for pair in figures.loads_in_order(report) if not pair[0]["pinned"]),
+        key=lambda pair: pair[1]["rps"],
+        default=None,
+    )
+    if pinned is None or busiest is None:
+        return "This run is too short for a headline."
+    vanilla, sandboxed = busiest
+    added = pinned[1]["cpu_us"] - pinned[0]["cpu_us"]
+    floor = report["micro"]["floor_us"]
+    return (
+        f"A fresh virtual machine for every request adds {figures.number(added)} µs of server CPU, of which "
+        f"{figures.number(floor)} µs is the bare KVM_RUN round trip on this {report['host']['kvm']} KVM; "
+        f"at {figures.load_name(sandboxed)}: {figures.number(sandboxed['rps'])} requests/s, each in its own machine, against "
+        f"{figures.number(vanilla['rps'])} without."
+    )
+
+
+def aligned(table: Table) -> str:
+    """A table in columns: the first to the left, figures to the right."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    to_the_right = [is_figures(row[column] for row in table[1:]) for column in range(len(table[0]))]
+
+    def line(row: list[str]) -> str:
+        cells = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, to_the_right, strict=True)
+        )
+        return "  ".join(cells).rstrip()
+
+    heading, *rows = map(line, table)
+    return "\n".join([heading, "-" * len(heading), *rows])
+
+
+def pipes(table: Table) -> str:
+    """A table in Markdown."""
+    def line(row: list[str]) -> str:
+        return "| " + " | ".join(row) + " |"
+
+    heading, *rows = table
+    return "\n".join([line(heading), line(["---"] * len(heading)), *map(line, rows)])
+
+
+def is_figures(cells: Iterable[str]) -> bool:
+    """Whether a column holds figures alone (and gaps), at least one."""
+    kinds = [cell.replace(",", "").replace(".", "").isdigit() for cell in cells if cell]
+    return bool(kinds) and all(kinds)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What several tests need: the fake build tree, and a small complete report."""
+
+from pathlib import Path
+
+from mayfly_bench import bars, comparison
+from mayfly_bench.comparison import Round
+from mayfly_bench.options import Options
+from mayfly_bench.wrk import Load
+
+FAKE = Path(__file__).with_name("fake")
+
+
+def fake_options(out: Path) -> Options:
+    """The shortest run there is, of the fake programs."""
+    return Options(
+        build=FAKE, config=FAKE / "server.json", out=out, rounds=1, seconds=1, connections=(1, 8),
+        requests=100, strace_requests=200,
+    )
+
+
+def sample(rps: float, cpu_us: float) -> Round:
+    """One round with plausible figures."""
+    return Round(rps, cpu_us, 20, 22, 25, 90, 400, 0, 1.5)
+
+
+def report() -> dict:
+    """A report of a made-up run in which every aim is met."""
+    loads = [Load(1, 1), Load(8, 2), Load(1, 1, cpu=0)]
+    routes = {"vanilla": sample(100_000, 9.0), "sandboxed": sample(40_000, 29.0)}
+    entries = [
+        comparison.entry(route, load, [round_, round_]) for load in loads for route, round_ in routes.items()
+    ]
+    seen = {
+        "host": {
+            "cpu": "A <CPU> & more", "cores": 2, "kernel": "6.18", "kvm": "paging",
+            "mitigations": {"spectre_v2": "Mitigation; Retpolines"}, "drogon": "1.9.13", "allocator": "glibc 2.36 malloc",
+        },
+        "run": {
+            "started": "2026-01-01T00:00:00+00:00", "minutes": 3.0, "commit": "0123456789ab", "rounds": 2,
+            "seconds_per_round": 2, "load_before": 0.1, "page_bytes": 90,
+        },
+        "micro": {
+            "floor_us": 20.0, "call_reset_us": 21.0, "exits_per_request": 1, "reset_ns_per_page": 40.0,
+            "memcpy_ns_per_page": 35.0, "fork_us": 500.0, "create_vm_us": 400.0, "worker_private_kib": 80,
+            "ioctls_per_request": 1.0, "other_syscalls": {}, "background_syscalls": {}, "strace_requests": 10_000,
+            "latency_us": {"p50": 21.0},
+        },
+        "wrk": entries,
+    }
+    return {**seen, "bars": bars.judge(seen)}

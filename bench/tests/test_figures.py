@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Figures are computed and judged right."""
+
+import os
+import subprocess
+import sys
+import unittest
+
+from mayfly_bench import bars, comparison, cpu_time
+from mayfly_bench.wrk import Load
+
+from . import fixtures
+
+
+class Medians(unittest.TestCase):
+    def test_one_bad_round_does_not_move_a_figure_but_its_errors_count(self) -> None:
+        good, bad = fixtures.sample(100, 9), comparison.Round(5, 90, 900, 900, 900, 900, 900, 7, 80.0)
+        entry = comparison.entry("vanilla", Load(1, 1), [good, bad, good])
+        self.assertEqual((entry["rps"], entry["cpu_us"], entry["errors"]), (100, 9, 7))
+        self.assertEqual(len(entry["rounds"]), 3)
+
+    def test_threads_follow_connections_up_to_the_cores(self) -> None:
+        self.assertEqual([load.threads for load in comparison.loads(4, (1, 2, 8))], [1, 2, 4])
+
+
+class CpuTime(unittest.TestCase):
+    def test_the_time_of_a_busy_process_is_seen(self) -> None:
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            before = cpu_time.of_threads(busy.pid)
+            deadline = os.times().elapsed + 10
+            while cpu_time.used_ns(before, cpu_time.of_threads(busy.pid)) < 50_000_000:
+                self.assertLess(os.times().elapsed, deadline)
+        finally:
+            busy.kill()
+            busy.wait()
+
+    def test_a_thread_that_started_meanwhile_counts_from_zero(self) -> None:
+        self.assertEqual(cpu_time.used_ns({1: 100}, {1: 150, 2: 30}), 80)
+
+    def test_an_ended_process_has_no_threads(self) -> None:
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        self.assertEqual(cpu_time.of_threads(ended.pid), {})
+
+
+class Bars(unittest.TestCase):
+    def test_every_aim_of_a_good_run_is_met(self) -> None:
+        self.assertEqual([bar["name"] for bar in fixtures.report()["bars"] if not bar["met"]], [])
+
+    def test_each_aim_can_be_missed(self) -> None:
+        spoiled = {
+            "micro.ioctls_per_request": {"ioctls_per_request": 2.0},
+            "micro.exits_per_request": {"exits_per_request": 2},
+            "micro.call_reset_us - micro.floor_us": {"call_reset_us": 21.3},
+            "micro.reset_ns_per_page / micro.memcpy_ns_per_page": {"reset_ns_per_page": 50.0},
+            "micro.fork_us / micro.create_vm_us": {"fork_us": 601.0},
+            "micro.worker_private_kib": {"worker_private_kib": 97},
+        }
+        for key, change in spoiled.items():
+            with self.subTest(key):
+                self.assertEqual(self._missed(micro=change), [key])
+
+    def test_another_system_call_misses_the_first_aim(self) -> None:
+        for where in ("other_syscalls", "background_syscalls"):
+            self.assertEqual(self._missed(micro={where: {"madvise": 1}}), ["micro.ioctls_per_request"])
+
+    def test_costly_or_slow_sandboxing_is_missed(self) -> None:
+        report = fixtures.report()
+        for entry in report["wrk"]:
+            if entry["route"] == "sandboxed":
+                entry |= {"cpu_us": 33.0, "rps": 32_000}
+        missed = [bar["key"] for bar in bars.judge(report) if not bar["met"]]
+        self.assertEqual(len(missed), 2)
+        self.assertTrue(all(key.startswith(("wrk", "(wrk")) for key in missed))
+
+    def test_what_was_not_measured_is_not_met(self) -> None:
+        report = fixtures.report() | {"wrk": []}
+        unmeasured = [bar for bar in bars.judge(report) if bar["measured"] is None]
+        self.assertEqual(len(unmeasured), 2)
+        self.assertFalse(any(bar["met"] for bar in unmeasured))
+
+    def _missed(self, micro: dict) -> list[str]:
+        report = fixtures.report()
+        report["micro"] |= micro
+        return [bar["key"] for bar in bars.judge(report) if not bar["met"]]

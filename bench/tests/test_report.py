@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The report reads the same in all its forms, and the page is whole and stands alone."""
+
+import re
+import unittest
+from html.parser import HTMLParser
+
+from mayfly_bench import charts, figures, page, summary
+
+from . import fixtures
+
+_VOID = {"meta", "br"}
+
+
+class Balance(HTMLParser):
+    """Collects elements that are not closed where they should be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+class Page(unittest.TestCase):
+    def test_every_element_is_closed(self) -> None:
+        balance = Balance()
+        balance.feed(page.render(fixtures.report()))
+        self.assertEqual((balance.open, balance.wrong), ([], []))
+
+    def test_nothing_is_loaded_from_elsewhere(self) -> None:
+        self.assertIsNone(re.search(r"(src|href)=|url\(|@import|https?:", page.render(fixtures.report())))
+
+    def test_what_came_from_outside_is_escaped(self) -> None:
+        rendered = page.render(fixtures.report())
+        self.assertIn("A &lt;CPU&gt; &amp; more", rendered)
+        self.assertNotIn("<CPU>", rendered)
+
+    def test_a_run_without_pinned_figures_still_renders(self) -> None:
+        report = fixtures.report()
+        report["wrk"] = [entry for entry in report["wrk"] if not entry["pinned"]]
+        self.assertIn("too short", page.render(report))
+
+    def test_every_aim_is_on_the_page(self) -> None:
+        rendered = page.render(fixtures.report())
+        for bar in fixtures.report()["bars"]:
+            self.assertIn(bar["key"], rendered)
+
+
+class Summary(unittest.TestCase):
+    def test_the_headline_holds_this_run_s_figures(self) -> None:
+        self.assertRegex(summary.headline(fixtures.report()), r"adds 20 µs .* 20 µs is the bare .* 40,000 .* 100,000")
+
+    def test_columns_line_up(self) -> None:
+        self.assertEqual(summary.aligned([["a", "n"], ["bb", "1"], ["c", "20"]]), "a    n\n------\nbb   1\nc   20")
+
+    def test_markdown_has_a_row_for_every_load_and_route(self) -> None:
+        written = summary.markdown(fixtures.report())
+        for load in ("c1", "c8", "c1 pinned"):
+            for route in ("vanilla", "sandboxed"):
+                self.assertIn(f"| {load} | {route} |", written)
+
+
+class Words(unittest.TestCase):
+    def test_figures_are_worded_to_their_size(self) -> None:
+        words = {None: "not measured", 0: "0", 1: "1", 0.951: "0.95", 28.06: "28.1", 412.3: "412", 101_234.5: "101,234"}
+        for value, expected in words.items():
+            self.assertEqual(figures.number(value), expected)
+
+    def test_marks_are_short(self) -> None:
+        self.assertEqual([charts.compact(value) for value in (8.24, 940, 52_340, 1.3e6)], ["8.24", "940", "52.3k", "1.3M"])

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""A whole run with stand-ins for the programs: real wrk, real strace, real processes."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from mayfly_bench import cli, options, pages, server
+from mayfly_bench.errors import BenchError
+
+from . import fixtures
+
+_RUN = Path(__file__).resolve().parents[1] / "run"
+
+
+class WithScratch(unittest.TestCase):
+    def setUp(self) -> None:
+        scratch = tempfile.TemporaryDirectory(prefix="mayfly-bench-test-")
+        self.addCleanup(scratch.cleanup)
+        self.scratch = Path(scratch.name)
+
+    def server(self, mode: str = "") -> server.Server:
+        """The fake server in one of its modes; the mode is read when it starts."""
+        patched = mock.patch.dict(os.environ, {"FAKE_SERVER": mode})
+        patched.start()
+        self.addCleanup(patched.stop)
+        return server.Server(
+            fixtures.FAKE / "bin" / "mayfly-server", fixtures.FAKE / "server.json", self.scratch, self.scratch, threads=1
+        )
+
+
+class WholeRun(WithScratch):
+    def test_a_short_run_writes_a_complete_report(self) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            report = cli.measure(fixtures.fake_options(self.scratch))
+        cli.write(report, self.scratch)
+        written = json.loads((self.scratch / "report.json").read_text())
+        self.assertLessEqual({"cpu", "kernel", "kvm", "mitigations", "drogon", "allocator"}, written["host"].keys())
+        self.assertEqual(written["host"]["drogon"], "1.9.13")
+        measured = [(entry["connections"], entry["pinned"], entry["route"]) for entry in written["wrk"]]
+        loads = ((1, False), (8, False), (1, True))
+        self.assertEqual(sorted(measured), sorted((*load, route) for load in loads for route in ("vanilla", "sandboxed")))
+        for entry in written["wrk"]:
+            self.assertEqual(entry["errors"], 0)
+            for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us"):
+                self.assertGreater(entry[key], 0)
+        self.assertEqual(written["micro"]["ioctls_per_request"], 1)
+        self.assertEqual(len(written["bars"]), 8)
+        for name in ("report.html", "report.md"):
+            self.assertGreater((self.scratch / name).stat().st_size, 500)
+
+
+class ServerLife(WithScratch):
+    def test_the_server_is_gone_after_the_block_even_if_that_failed(self) -> None:
+        with self.assertRaises(ZeroDivisionError), self.server() as running:
+            pid = running.pid
+            raise ZeroDivisionError
+        self.assertFalse(Path(f"/proc/{pid}").exists())
+
+    def test_a_server_that_ends_at_once_is_an_error_with_its_reason(self) -> None:
+        with self.assertRaisesRegex(BenchError, "(?s)ended at once.*the reason why"), self.server("ends at once"):
+            pass
+
+    def test_a_missing_server_is_an_error(self) -> None:
+        missing = server.Server(self.scratch / "none", fixtures.FAKE / "server.json", self.scratch, self.scratch, threads=1)
+        with self.assertRaisesRegex(BenchError, "none"), missing:
+            pass
+
+    def test_unequal_routes_are_refused(self) -> None:
+        modes = {"different bytes": "different bytes", "extra header": "x-mayfly", "unavailable": "no /dev/kvm"}
+        for mode, named in modes.items():
+            with self.subTest(mode), self.server(mode) as running:
+                with self.assertRaisesRegex(BenchError, named):
+                    pages.check_comparable(running.get("/"), running.get("/z"))
+
+    def test_a_terminated_benchmark_leaves_no_server(self) -> None:
+        arguments = ["--quick", "--build", str(fixtures.FAKE), "--config", str(fixtures.FAKE / "server.json")]
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1]); from mayfly_bench import cli; "
+            "cli.check_needs = lambda chosen: None; sys.exit(cli.main(sys.argv[2:]))"
+        )
+        bench = subprocess.Popen(
+            [sys.executable, "-c", program, str(_RUN.parent), *arguments, "--out", str(self.scratch)],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            servers = _wait_for(lambda: _children_named(bench.pid, "mayfly-server"))
+            bench.send_signal(signal.SIGTERM)
+            self.assertEqual(bench.wait(20), 130)
+        finally:
+            bench.kill()
+            bench.wait()
+        self.assertEqual([pid for pid in servers if Path(f"/proc/{pid}").exists()], [])
+
+
+class Needs(WithScratch):
+    def test_missing_programs_are_named(self) -> None:
+        with mock.patch.dict(os.environ, {"PATH": str(self.scratch)}), self.assertRaisesRegex(BenchError, "wrk is not installed"):
+            cli.check_needs(fixtures.fake_options(self.scratch))
+
+    def test_a_missing_build_is_named(self) -> None:
+        chosen = options.parse(["--build", str(self.scratch)])
+        with self.assertRaisesRegex(BenchError, "mayfly-server does not exist: run `make build`"):
+            cli.check_needs(chosen)
+
+    def test_kvm_that_cannot_be_opened_is_named(self) -> None:
+        with mock.patch("os.open", side_effect=PermissionError(13, "Permission denied")):
+            with self.assertRaisesRegex(BenchError, "/dev/kvm cannot be opened .Permission denied."):
+                cli.check_needs(fixtures.fake_options(self.scratch))
+
+
+def _children_named(pid: int, name: str) -> list[int]:
+    """The children of a process whose command line holds a name."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed if name in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def _wait_for(what, seconds: float = 20):
+    """Calls until the answer is true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while not (seen := what()):
+        if time.monotonic() > deadline:
+            raise AssertionError("waited in vain")
+        time.sleep(0.02)
+    return seen
