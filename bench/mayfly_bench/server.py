@@ -55,7 +55,7 @@ class Server:
         self.port = _free_port()
         config = self._scratch / "server.json"
         config.write_text(json.dumps(configuration(self._sample, self.port, self._threads), indent=2))
-        command = [str(self._binary), "--config", str(config)]
+        command = [str(self._binary), str(config)]
         with self._log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
@@ -133,7 +133,8 @@ def configuration(sample: Path, port: int, threads: int) -> dict:
     except (OSError, ValueError) as error:
         raise BenchError(f"cannot read the server's configuration {sample}: {error}") from error
     config["listeners"] = [{"address": "127.0.0.1", "port": port}]
-    config.setdefault("app", {})["threads_num"] = threads
+    config["app"] = {key: value for key, value in config.get("app", {}).items() if key != "threads_num"}  # its old name
+    config["app"]["number_of_threads"] = threads
     return config
 
 

@@ -60,6 +60,16 @@ class WholeRun(WithScratch):
 
 
 class ServerLife(WithScratch):
+    def test_listeners_and_thread_count_are_replaced_and_all_else_is_kept(self) -> None:
+        made = server.configuration(fixtures.FAKE / "server.json", 1234, 3)
+        self.assertEqual(made["listeners"], [{"address": "127.0.0.1", "port": 1234}])
+        self.assertEqual(made["app"], {"number_of_threads": 3})
+        self.assertEqual(made["plugins"][0]["config"]["note"], "not // a comment")
+
+    def test_a_configuration_that_cannot_be_read_is_an_error(self) -> None:
+        with self.assertRaisesRegex(BenchError, "none.json"):
+            server.configuration(self.scratch / "none.json", 1, 1)
+
     def test_the_server_is_gone_after_the_block_even_if_that_failed(self) -> None:
         with self.assertRaises(ZeroDivisionError), self.server() as running:
             pid = running.pid
