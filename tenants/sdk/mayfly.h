@@ -202,7 +202,7 @@ struct mayfly_sdk_state {
 __attribute__((weak)) struct mayfly_sdk_state mayfly_sdk;
 
 // Finds the doorbell, or ends the program with a line that says why there is none.
-__attribute__((cold, noinline, unused)) MAYFLY_INLINE void mayfly_sdk_open(void) {
+__attribute__((cold)) MAYFLY_INLINE void mayfly_sdk_open(void) {
     const struct mayfly_page *page = MAYFLY_CAST(const struct mayfly_page *, MAYFLY_GETAUXVAL(AT_MAYFLY));
     if (!page) {
         fputs("mayfly: this program answers requests inside Mayfly only; try: mayfly run PROGRAM\n", stderr);
@@ -223,7 +223,7 @@ __attribute__((cold, noinline, unused)) MAYFLY_INLINE void mayfly_sdk_open(void)
 }
 
 // Ends the program because the host would not let it wait.
-__attribute__((cold, noinline, unused)) MAYFLY_INLINE void mayfly_sdk_refused(int64_t error) {
+__attribute__((cold)) MAYFLY_INLINE void mayfly_sdk_refused(int64_t error) {
     fprintf(stderr, "mayfly: the host refused to wait for a request: error %d\n", (int)-error);
     exit(1);
 }

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// The inventory of state that a request can change, seen from inside the program: for each entry, how to
+// change it and how to tell. The value that an entry shows must be the same in each request of a worker
+// that resets, whatever earlier requests did.
+//
+// Showing an entry may scribble on memory that reset must restore too; it never allocates.
+
+#define _GNU_SOURCE
+#include "faults.h"
+
+#include <asm/prctl.h>
+#include <cpuid.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#define PAGE 4096ul
+#define BOOT_VALUE UINT64_C(0xb007)
+#define DIRTY_VALUE UINT64_C(0xd127d127)
+#define NOT_MAPPED UINT64_C(0xdead)
+#define NEW_MAPPING UINT64_C(0x5a5a00000000) // Nothing is mapped there at boot.
+#define BREAK_SIZE (8 * PAGE)
+
+// One page each of one mapping, so that changing one splits it.
+enum page {
+    PAGE_WRITE,
+    PAGE_UNMAP,
+    PAGE_PROTECT_READ,
+    PAGE_PROTECT_NONE,
+    PAGE_MAKE_WRITABLE, // Read-only at boot.
+    PAGE_REPLACE,
+    PAGE_DISCARD,
+    PAGE_MOVE,
+    PAGE_GUARD, // The last, never touched again.
+    PAGE_COUNT
+};
+
+static volatile uint64_t data_value = BOOT_VALUE;
+static volatile uint64_t bss_value;
+static _Thread_local volatile uint64_t tls_value = BOOT_VALUE;
+static volatile uint64_t *heap_value;
+static volatile uint64_t *stack_value;
+static unsigned char *pages;
+static uint64_t break_end;
+static const struct mayfly_request *request; // Of the state_say() under way.
+
+// -- Memory --
+
+static void write_data(void) { data_value = DIRTY_VALUE; }
+static uint64_t see_data(void) { return data_value; }
+static void write_bss(void) { bss_value = DIRTY_VALUE; }
+static uint64_t see_bss(void) { return bss_value; }
+static void write_tls(void) { tls_value = DIRTY_VALUE; }
+static uint64_t see_tls(void) { return tls_value; }
+static void write_heap(void) { *heap_value = DIRTY_VALUE; }
+static uint64_t see_heap(void) { return *heap_value; }
+static void write_stack(void) { *stack_value = DIRTY_VALUE; }
+static uint64_t see_stack(void) { return *stack_value; }
+
+// What the allocator does next shows its bookkeeping.
+static uint64_t see_malloc(void) {
+    void *block = malloc(48);
+    uint64_t address = (uint64_t)(uintptr_t)block;
+    free(block);
+    return address;
+}
+static void spoil_malloc(void) {
+    for (int i = 0; i < 64; ++i) {
+        volatile char *block = malloc(48);
+        if (block) *block = 1;
+    }
+}
+
+static unsigned char *page_at(enum page page) { return pages + page * PAGE; }
+
+static uint64_t see_page(enum page page) {
+    uint64_t address = (uint64_t)(uintptr_t)page_at(page);
+    if (!readable(address)) return NOT_MAPPED;
+    uint64_t value = *(volatile uint64_t *)page_at(page);
+    return value << 8 | (uint64_t)writable(address + 64);
+}
+
+static void dirty_page(enum page page) { *(volatile uint64_t *)page_at(page) = DIRTY_VALUE; }
+
+static void page_write(void) { dirty_page(PAGE_WRITE); }
+static uint64_t see_page_write(void) { return see_page(PAGE_WRITE); }
+static void page_unmap(void) { munmap(page_at(PAGE_UNMAP), PAGE); }
+static uint64_t see_page_unmap(void) { return see_page(PAGE_UNMAP); }
+static void page_protect_read(void) { mprotect(page_at(PAGE_PROTECT_READ), PAGE, PROT_READ); }
+static uint64_t see_page_protect_read(void) { return see_page(PAGE_PROTECT_READ); }
+static void page_protect_none(void) { mprotect(page_at(PAGE_PROTECT_NONE), PAGE, PROT_NONE); }
+static uint64_t see_page_protect_none(void) { return see_page(PAGE_PROTECT_NONE); }
+static void page_make_writable(void) {
+    if (mprotect(page_at(PAGE_MAKE_WRITABLE), PAGE, PROT_READ | PROT_WRITE) == 0) dirty_page(PAGE_MAKE_WRITABLE);
+}
+static uint64_t see_page_make_writable(void) { return see_page(PAGE_MAKE_WRITABLE); }
+static void page_replace(void) {
+    mmap(page_at(PAGE_REPLACE), PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+static uint64_t see_page_replace(void) { return see_page(PAGE_REPLACE); }
+static void page_discard(void) { madvise(page_at(PAGE_DISCARD), PAGE, MADV_DONTNEED); }
+static uint64_t see_page_discard(void) { return see_page(PAGE_DISCARD); }
+static void page_move(void) {
+    mremap(page_at(PAGE_MOVE), PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(NEW_MAPPING + 64 * PAGE));
+}
+static uint64_t see_page_move(void) { return see_page(PAGE_MOVE); }
+
+static void map_new(void) {
+    volatile unsigned char *at = mmap((void *)NEW_MAPPING, 16 * PAGE, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    if (at == MAP_FAILED) return;
+    for (size_t i = 0; i < 16; ++i) at[i * PAGE] = 0xd1;
+}
+static uint64_t see_new(void) {
+    if (!readable(NEW_MAPPING)) return NOT_MAPPED;
+    return *(volatile uint64_t *)NEW_MAPPING;
+}
+
+// Where the kernel would put the next mapping.
+static void map_anywhere(void) {
+    mmap(NULL, 256 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+static uint64_t see_anywhere(void) {
+    void *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return NOT_MAPPED;
+    munmap(at, PAGE);
+    return (uint64_t)(uintptr_t)at;
+}
+
+static void grow_break(void) {
+    if (CALL(SYS_brk, break_end + 64 * PAGE, 0, 0) < (int64_t)break_end) return;
+    for (size_t i = 0; i < 64; ++i) *(volatile uint64_t *)(break_end + i * PAGE) = DIRTY_VALUE;
+}
+static void shrink_break(void) { CALL(SYS_brk, break_end - BREAK_SIZE / 2, 0, 0); }
+static uint64_t see_break(void) { return (uint64_t)CALL(SYS_brk, 0, 0, 0); }
+static uint64_t see_break_content(void) {
+    uint64_t last = break_end - PAGE;
+    return readable(last) ? *(volatile uint64_t *)last : NOT_MAPPED;
+}
+// Shrinks and grows again: the pages must be zero now, and what they were after the reset.
+static void cycle_break(void) {
+    shrink_break();
+    CALL(SYS_brk, break_end, 0, 0);
+}
+
+// Bytes of earlier requests behind the present one.
+static uint64_t see_inbox_tail(void) {
+    uintptr_t end = (uintptr_t)(request + 1);
+    const struct mayfly_bytes *parts[] = {&request->method, &request->path, &request->query, &request->body};
+    uintptr_t headers = (uintptr_t)(request->headers + request->header_count);
+    if (request->header_count && headers > end) end = headers;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; ++i) {
+        uintptr_t after = (uintptr_t)parts[i]->data + parts[i]->size;
+        if (after > end) end = after;
+    }
+    for (uint32_t i = 0; i < request->header_count; ++i) {
+        uintptr_t after = (uintptr_t)request->headers[i].value.data + request->headers[i].value.size;
+        if (after > end) end = after;
+    }
+    uint64_t found = 0;
+    for (; found < 1000000; ++end) {
+        if (end % PAGE == 0 && !readable(end)) break;
+        if (*(const volatile unsigned char *)end) ++found;
+    }
+    return found;
+}
+
+// -- The kernel's memory of us --
+
+static void fd_close(void) { CALL(SYS_close, 1, 0, 0); }
+static uint64_t see_fd(void) { return (uint64_t)CALL(SYS_fcntl, 1, F_GETFL, 0); }
+static void fd_dup(void) { CALL(SYS_dup, 2, 0, 0); }
+static uint64_t see_fd_lowest(void) {
+    int64_t fd = CALL(SYS_dup, 2, 0, 0);
+    if (fd >= 0) CALL(SYS_close, fd, 0, 0);
+    return (uint64_t)fd;
+}
+
+struct kernel_sigaction {
+    uint64_t handler, flags, restorer, mask;
+};
+static void set_handler(void) {
+    struct kernel_sigaction action = {1 /* SIG_IGN */, 0, 0, 0};
+    call6(SYS_rt_sigaction, SIGUSR1, (uint64_t)(uintptr_t)&action, 0, 8, 0, 0);
+}
+static uint64_t see_handler(void) {
+    struct kernel_sigaction action = {0, 0, 0, 0};
+    int64_t error = call6(SYS_rt_sigaction, SIGUSR1, 0, (uint64_t)(uintptr_t)&action, 8, 0, 0);
+    return error ? (uint64_t)error : action.handler;
+}
+static void set_mask(void) {
+    uint64_t mask = UINT64_C(1) << (SIGUSR2 - 1);
+    call6(SYS_rt_sigprocmask, SIG_BLOCK, (uint64_t)(uintptr_t)&mask, 0, 8, 0, 0);
+}
+static uint64_t see_mask(void) {
+    uint64_t mask = 0;
+    int64_t error = call6(SYS_rt_sigprocmask, SIG_BLOCK, 0, (uint64_t)(uintptr_t)&mask, 8, 0, 0);
+    return error ? (uint64_t)error : mask;
+}
+static void set_altstack(void) {
+    stack_t stack = {.ss_sp = page_at(PAGE_GUARD), .ss_size = PAGE};
+    CALL(SYS_sigaltstack, &stack, 0, 0);
+}
+static uint64_t see_altstack(void) {
+    stack_t stack = {.ss_size = 0};
+    int64_t error = CALL(SYS_sigaltstack, 0, &stack, 0);
+    return error ? (uint64_t)error : stack.ss_size;
+}
+static void set_umask(void) { CALL(SYS_umask, 0123, 0, 0); }
+static uint64_t see_umask(void) {
+    int64_t mask = CALL(SYS_umask, 0, 0, 0);
+    if (mask >= 0) CALL(SYS_umask, mask, 0, 0);
+    return (uint64_t)mask;
+}
+static void set_limit(void) {
+    struct rlimit limit = {17, 19};
+    call6(SYS_prlimit64, 0, RLIMIT_CORE, (uint64_t)(uintptr_t)&limit, 0, 0, 0);
+}
+static uint64_t see_limit(void) {
+    struct rlimit limit = {0, 0};
+    int64_t error = call6(SYS_prlimit64, 0, RLIMIT_CORE, 0, (uint64_t)(uintptr_t)&limit, 0, 0);
+    return error ? (uint64_t)error : limit.rlim_cur << 16 | (limit.rlim_max & 0xffff);
+}
+static void set_name(void) { call6(SYS_prctl, PR_SET_NAME, (uint64_t)(uintptr_t) "dirty", 0, 0, 0, 0); }
+static uint64_t see_name(void) {
+    uint64_t name[2] = {0, 0};
+    int64_t error = call6(SYS_prctl, PR_GET_NAME, (uint64_t)(uintptr_t)name, 0, 0, 0, 0);
+    return error ? (uint64_t)error : name[0];
+}
+static void set_directory(void) { CALL(SYS_chdir, "/proc", 0, 0); }
+static uint64_t see_directory(void) {
+    char path[PAGE] = {0};
+    int64_t size = CALL(SYS_getcwd, path, sizeof path, 0);
+    uint64_t sum = (uint64_t)size;
+    for (const char *c = path; size > 0 && *c; ++c) sum = sum * 31 + (unsigned char)*c;
+    return sum;
+}
+static void set_alarm(void) { CALL(SYS_alarm, 100000, 0, 0); }
+static uint64_t see_alarm(void) {
+    int64_t left = CALL(SYS_alarm, 0, 0, 0);
+    if (left > 0) CALL(SYS_alarm, left, 0, 0);
+    return left > 0 ? 1 : (uint64_t)left;
+}
+
+// -- The processor, as it was when the doorbell returned --
+
+static uint64_t hash(const void *bytes, size_t size) {
+    uint64_t value = UINT64_C(0xcbf29ce484222325); // FNV-1a
+    for (size_t i = 0; i < size; ++i) value = (value ^ ((const unsigned char *)bytes)[i]) * UINT64_C(0x100000001b3);
+    return value;
+}
+
+// Offset of a component in the standard form of the XSAVE area.
+static uint64_t hash_component(uint32_t component) {
+    uint32_t size = 0, offset = 0, c, d;
+    if (!(faults_features & CPU_HAS_XSAVE)) return 0;
+    __cpuid_count(0xd, component, size, offset, c, d);
+    if (size == 0 || offset < 576 || (uint64_t)offset + size > sizeof faults_xsave) return 0;
+    return hash(faults_xsave + offset, size);
+}
+
+static uint64_t see_general(void) { return hash(faults_seen.general, sizeof faults_seen.general); }
+static uint64_t see_rsp(void) { return faults_seen.rsp; }
+static uint64_t see_flags(void) { return faults_seen.flags & ~UINT64_C(0x10000); /* RF is the debugger's. */ }
+static uint64_t see_data_seg(void) { return faults_seen.selectors[0] << 16 | faults_seen.selectors[1]; }
+static uint64_t see_thread_seg(void) { return faults_seen.selectors[2] << 16 | faults_seen.selectors[3]; }
+static uint64_t see_fs_base(void) { return faults_seen.fs_base; }
+static uint64_t see_gs_base(void) { return faults_seen.gs_base; }
+// FCW FSW FTW and the registers.
+static uint64_t see_x87(void) { return hash(faults_xsave, 5) ^ hash(faults_xsave + 32, 128); }
+// Address and opcode of the last x87 instruction; some CPUs save these only with a pending exception.
+static uint64_t see_x87_pointers(void) { return hash(faults_xsave + 6, 18); }
+static uint64_t see_mxcsr(void) {
+    uint32_t value;
+    memcpy(&value, faults_xsave + 24, sizeof value);
+    return value;
+}
+static uint64_t see_sse(void) { return hash(faults_xsave + 160, 256); }
+static uint64_t see_avx(void) { return faults_features & CPU_HAS_AVX ? hash_component(2) : 0; }
+static uint64_t see_avx512(void) {
+    if (!(faults_features & CPU_HAS_AVX512)) return 0;
+    return hash_component(5) ^ hash_component(6) * 3 ^ hash_component(7) * 5;
+}
+
+// -- The table --
+
+static const struct state {
+    const char *name;
+    void (*dirty)(void); // May be NULL.
+    uint64_t (*see)(void);
+    uint32_t spoil; // Of enum cpu_part: what ring.S does besides.
+} states[] = {
+    {"data", write_data, see_data, 0},
+    {"bss", write_bss, see_bss, 0},
+    {"tls", write_tls, see_tls, 0},
+    {"heap", write_heap, see_heap, 0},
+    {"malloc", spoil_malloc, see_malloc, 0},
+    {"stack", write_stack, see_stack, 0},
+    {"page-write", page_write, see_page_write, 0},
+    {"page-unmap", page_unmap, see_page_unmap, 0},
+    {"page-protect-read", page_protect_read, see_page_protect_read, 0},
+    {"page-protect-none", page_protect_none, see_page_protect_none, 0},
+    {"page-make-writable", page_make_writable, see_page_make_writable, 0},
+    {"page-replace", page_replace, see_page_replace, 0},
+    {"page-discard", page_discard, see_page_discard, 0},
+    {"page-move", page_move, see_page_move, 0},
+    {"map-new", map_new, see_new, 0},
+    {"map-anywhere", map_anywhere, see_anywhere, 0},
+    {"break-grow", grow_break, see_break, 0},
+    {"break-shrink", shrink_break, see_break, 0},
+    {"break-content", cycle_break, see_break_content, 0},
+    {"inbox-tail", NULL, see_inbox_tail, 0},
+    {"fd-close", fd_close, see_fd, 0},
+    {"fd-dup", fd_dup, see_fd_lowest, 0},
+    {"signal-handler", set_handler, see_handler, 0},
+    {"signal-mask", set_mask, see_mask, 0},
+    {"signal-stack", set_altstack, see_altstack, 0},
+    {"umask", set_umask, see_umask, 0},
+    {"limit", set_limit, see_limit, 0},
+    {"thread-name", set_name, see_name, 0},
+    {"directory", set_directory, see_directory, 0},
+    {"alarm", set_alarm, see_alarm, 0},
+    {"cpu-general", NULL, see_general, CPU_GENERAL},
+    {"cpu-stack", NULL, see_rsp, CPU_STACK},
+    {"cpu-flags", NULL, see_flags, CPU_FLAGS},
+    {"cpu-data-seg", NULL, see_data_seg, CPU_DATA_SEG},
+    {"cpu-thread-seg", NULL, see_thread_seg, CPU_THREAD_SEG},
+    {"cpu-fs-base", NULL, see_fs_base, CPU_FS_BASE},
+    {"cpu-fs-base-call", NULL, see_fs_base, CPU_FS_BASE_CALL},
+    {"cpu-gs-base", NULL, see_gs_base, CPU_GS_BASE},
+    {"cpu-gs-base-call", NULL, see_gs_base, CPU_GS_BASE_CALL},
+    {"cpu-x87", NULL, see_x87, CPU_X87},
+    {"cpu-x87-pointers", NULL, see_x87_pointers, CPU_X87},
+    {"cpu-mxcsr", NULL, see_mxcsr, CPU_MXCSR},
+    {"cpu-sse", NULL, see_sse, CPU_VECTORS},
+    {"cpu-avx", NULL, see_avx, CPU_VECTORS},
+    {"cpu-avx512", NULL, see_avx512, CPU_VECTORS},
+};
+
+#define STATE_COUNT (sizeof states / sizeof *states)
+
+void state_prepare(void) {
+    heap_value = malloc(sizeof *heap_value);
+    if (heap_value) *heap_value = BOOT_VALUE;
+    // A page of the stack that the boot leaves alone.
+    stack_value = (volatile uint64_t *)(((uintptr_t)__builtin_frame_address(0) - 16 * PAGE) & ~(PAGE - 1));
+
+    pages = mmap(NULL, PAGE_COUNT * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (size_t i = 0; i < PAGE_COUNT; ++i) *(volatile uint64_t *)(pages + i * PAGE) = BOOT_VALUE + i;
+    mprotect(page_at(PAGE_MAKE_WRITABLE), PAGE, PROT_READ);
+
+    // A piece of break of our own behind malloc's, which copes.
+    uint64_t start = ((uint64_t)CALL(SYS_brk, 0, 0, 0) + PAGE - 1) & ~(PAGE - 1);
+    break_end = (uint64_t)CALL(SYS_brk, start + BREAK_SIZE, 0, 0);
+    for (uint64_t at = start; at + PAGE <= break_end; at += PAGE) *(volatile uint64_t *)at = BOOT_VALUE;
+
+    uint32_t a, b, c, d;
+    if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) {
+        uint32_t low, high;
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        faults_features |= CPU_HAS_XSAVE;
+        if ((c & bit_AVX) && (low & 6) == 6) faults_features |= CPU_HAS_AVX;
+        if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX512F) && (low & 0xe6) == 0xe6)
+            faults_features |= CPU_HAS_AVX512;
+    }
+    // HWCAP2_FSGSBASE: the kernel has switched the instructions on.
+    if (getauxval(AT_HWCAP2) & 2) faults_features |= CPU_HAS_FSGSBASE;
+}
+
+void state_say(const struct mayfly_request *now) {
+    request = now;
+    // Looking may not change what a later entry shows: what looks by changing puts back what it changed.
+    for (size_t i = 0; i < STATE_COUNT; ++i)
+        say("%s %llx\n", states[i].name, (unsigned long long)states[i].see());
+}
+
+void state_names(void) {
+    for (size_t i = 0; i < STATE_COUNT; ++i) say("%s\n", states[i].name);
+}
+
+int state_dirty(const char *name, uint64_t *spoil) {
+    int all = strcmp(name, "all") == 0, found = all;
+    for (size_t i = 0; i < STATE_COUNT; ++i) {
+        if (!all && strcmp(name, states[i].name) != 0) continue;
+        found = 1;
+        if (states[i].dirty) states[i].dirty();
+        *spoil |= states[i].spoil;
+    }
+    return found;
+}
