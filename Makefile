@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# The front door. Each target prepares what it needs; the work is done in scripts/.
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build tenants run test test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: packages, Drogon
+	@scripts/setup
+
+build: setup ## Build the server and the command line into build/bin
+	@scripts/build
+
+tenants: setup ## Build the sample tenants into build/tenants
+	@$(MAKE) --no-print-directory -C tenants
+
+run: build tenants ## Start the server on 127.0.0.1:8080 with the sample tenants
+	@scripts/run
+
+test: build tenants ## Run every test, on this machine's KVM and in the hardware lane
+	@scripts/test rust svm cmake bench e2e
+
+test-rust: tenants ## Run the Rust tests on this machine's KVM
+	@scripts/test rust
+
+test-svm: tenants ## Run the machine's tests on hardware virtualisation, emulated
+	@scripts/test svm
+
+test-cmake: build ## Run the C++ tests and build the consumer project
+	@scripts/test cmake
+
+test-bench: setup ## Run the benchmark's own tests
+	@scripts/test bench
+
+test-e2e: build tenants ## Run the end-to-end tests
+	@scripts/test e2e
+
+bench: build tenants ## Compare vanilla and sandboxed; writes bench/out/report.{json,html}
+	@bench/run
+
+lint: setup ## Check formats, lints and scripts
+	@scripts/lint
+
+format: setup ## Format Rust and C++
+	@scripts/lint --fix
+
+audit: ## Check the dependencies' licences, bans and sources
+	@scripts/audit
+
+clean: ## Remove what was built; the cache stays
+	rm -rf build bench/out
