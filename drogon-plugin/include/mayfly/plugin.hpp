@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// Mayfly as a Drogon plugin. In Drogon's JSON:
+//
+//     "plugins": [{ "name": "mayfly::SandboxPlugin",
+//                   "config": { "tenants": [{ "name": "hello", "program": "hello", "path": "/hello" }] } }]
+//
+// docs/plugin.md has every key, and how to link the plugin.
+
+#pragma once
+
+#include <memory>
+
+#include <drogon/plugins/Plugin.h>
+
+namespace mayfly {
+
+class TenantController;
+
+// Boots the configured tenants while Drogon starts, and registers a route for each of their paths.
+class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
+  public:
+    SandboxPlugin() = default;
+
+    // Throws mayfly::Error, which names the key or the path, when the configuration is refused. It leaves
+    // drogon::app().run(), so that a server with a wrong configuration does not start.
+    void initAndStart(const Json::Value &config) override;
+
+    // No reply is sent after this.
+    void shutdown() override;
+
+  private:
+    std::shared_ptr<TenantController> controller_;
+};
+
+// Throws mayfly::Error if SandboxPlugin is not in this executable. To be called before drogon::app().run().
+//
+// Drogon finds a plugin by its name alone, in a registry that static initialisers fill. So nothing refers to
+// the class, and a linker may leave it out of a static library; Drogon then logs one line and serves without
+// it. Mayfly::Plugin's link options prevent that (CMakeLists.txt), and this check notices where they did not.
+void require_plugin();
+
+} // namespace mayfly

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+#include "http_reply.hpp"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+namespace mayfly {
+
+namespace {
+
+char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+bool is(std::string_view name, std::string_view lower_case) noexcept {
+    return std::ranges::equal(name, lower_case, {}, lower);
+}
+
+// Drogon's response has one value for a header, so that a second cookie would replace the first. It has a list
+// of cookies, however, and writes them as `name=value`: with all attributes left in the value, byte for byte.
+drogon::Cookie cookie(std::string_view set_cookie) {
+    const auto equals = std::min(set_cookie.find('='), set_cookie.size());
+    const auto value = set_cookie.substr(std::min(equals + 1, set_cookie.size()));
+    drogon::Cookie cookie{std::string(set_cookie.substr(0, equals)), std::string(value)};
+    cookie.setHttpOnly(false); // Drogon's own attribute, not the tenant's.
+    return cookie;
+}
+
+} // namespace
+
+void HttpReply::status(std::uint16_t status) noexcept {
+    // CT_NONE: no content type but the tenant's.
+    response_ = drogon::HttpResponse::newHttpResponse(static_cast<drogon::HttpStatusCode>(status), drogon::CT_NONE);
+    body_.clear();
+}
+
+void HttpReply::header(std::string_view name, std::string_view value) noexcept {
+    if (is(name, "content-type")) {
+        response_->setContentTypeString(value);
+    } else if (is(name, "set-cookie")) {
+        response_->addCookie(cookie(value));
+    } else if (!is(name, "date") && !is(name, "server")) { // Drogon writes its own.
+        std::string field(name);
+        const auto &former = response_->getHeader(field);
+        // RFC 9110, 5.3: values of one name may be joined, in their order, by a comma.
+        response_->addHeader(std::move(field), former.empty() ? std::string(value) : former + ", " + std::string(value));
+    }
+}
+
+std::span<char> HttpReply::body(std::size_t size) noexcept {
+    body_.resize(size);
+    return body_;
+}
+
+drogon::HttpResponsePtr HttpReply::take() {
+    // These have no body, whatever the tenant says (RFC 9110, 6.4.1); Drogon would send it all the same, and the
+    // client would take it for the beginning of the next response.
+    const auto status = response_->statusCode();
+    if (status != drogon::k204NoContent && status != drogon::k304NotModified) {
+        response_->setBody(std::move(body_));
+    }
+    return std::move(response_);
+}
+
+DeferredHttpReply::DeferredHttpReply(Callback callback, trantor::EventLoop *loop, std::shared_ptr<LoopGate> gate)
+    : callback_(std::move(callback)), loop_(loop), gate_(std::move(gate)) {}
+
+DeferredHttpReply::~DeferredHttpReply() {
+    if (callback_) {
+        constexpr std::string_view reason = R"({"error":"unavailable","reason":"the request was given up"})";
+        status(drogon::k503ServiceUnavailable);
+        header("content-type", "application/json");
+        header("retry-after", "1");
+        std::ranges::copy(reason, body(reason.size()).begin());
+        send();
+    }
+}
+
+void DeferredHttpReply::send() noexcept {
+    auto callback = std::exchange(callback_, nullptr);
+    const bool sent = gate_->if_open([&] {
+        loop_->queueInLoop([callback = std::move(callback), response = take()] { callback(response); });
+    });
+    if (!sent) {
+        // The process is about to end. To destroy the callback would reach into the loop, which may be gone.
+        static_cast<void>(new Callback(std::move(callback)));
+    }
+}
+
+} // namespace mayfly

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+#include "mayfly/plugin.hpp"
+
+#include <utility>
+
+#include <drogon/HttpAppFramework.h>
+
+#include "mayfly/server.hpp"
+#include "tenant_controller.hpp"
+
+// What the linker is told to look for (`--undefined`), so that it takes this file, and with it the registration
+// of the class below, out of the static library.
+extern "C" {
+extern const char mayfly_plugin_linked;
+const char mayfly_plugin_linked = 1;
+}
+
+namespace mayfly {
+
+namespace {
+
+std::string to_text(const Json::Value &config) {
+    Json::StreamWriterBuilder writer;
+    writer["indentation"] = "";
+    writer["commentStyle"] = "None";
+    writer["emitUTF8"] = true;
+    return Json::writeString(writer, config);
+}
+
+} // namespace
+
+void SandboxPlugin::initAndStart(const Json::Value &config) {
+    auto server = Server::start(config.isNull() ? "{}" : to_text(config));
+    LOG_INFO << "Mayfly: " << server.report_json();
+    controller_ = std::make_shared<TenantController>(std::move(server));
+    drogon::app().registerController(controller_);
+    controller_->register_routes();
+}
+
+void SandboxPlugin::shutdown() {
+    if (controller_) {
+        controller_->shutdown();
+    }
+}
+
+} // namespace mayfly

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bridge: the one crate of Mayfly that C++ sees, and all of it that C++ sees.
+//!
+//! ```text
+//!   Drogon plugin  ->  cpp/ (RAII types)  ->  this crate  ->  mayfly-tenancy
+//!                      mayfly::RequestView    RequestView     Request
+//!                      mayfly::Reply      <-  Reply       <-  ResponseSink
+//! ```
+//!
+//! It translates types and decides nothing.
+//!
+//! # Invariants
+//!
+//! - **Nothing unwinds across the bridge.** Each entry below catches panics ([`guard`]): where there is a
+//!   request, the panic becomes a response with status 500, elsewhere a typed error. C++ exceptions do not
+//!   come the other way: every function in `cpp/src/ffi.hpp` is `noexcept`.
+//! - **A request is borrowed, never kept.** What Rust sees of a request is valid during the call; what must
+//!   outlive it (`call_later`) is copied by the tenancy.
+//! - **A reply is filled on one thread at a time.** [`LoopPool::call`] fills it before it returns;
+//!   [`LoopPool::call_later`] hands it over, and C++ does not touch it again.
+
+mod guard;
+mod reply;
+mod server;
+
+use server::{LoopPool, Server, start_server};
+
+#[cxx::bridge(namespace = "mayfly::ffi")]
+mod ffi {
+    /// What became of a request.
+    enum Outcome {
+        /// The reply holds a complete response, be it the tenant's or an error.
+        Done,
+        /// No worker is at hand and the reply is untouched: `call_later` is to have the request.
+        NeedsWorker,
+    }
+
+    extern "Rust" {
+        type Server;
+        type LoopPool;
+
+        fn start_server(config_json: &str) -> Result<Box<Server>>;
+        fn report_json(self: &Server) -> Result<String>;
+        fn routes(self: &Server) -> Result<Vec<String>>;
+        fn loop_pool(self: &Server) -> Result<Box<LoopPool>>;
+
+        fn call(self: &mut LoopPool, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
+        fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
+    }
+
+    unsafe extern "C++" {
+        include!("ffi.hpp");
+
+        #[namespace = "mayfly"]
+        type RequestView;
+        fn request_method(request: &RequestView) -> &[u8];
+        fn request_path(request: &RequestView) -> &[u8];
+        fn request_query(request: &RequestView) -> &[u8];
+        fn request_body(request: &RequestView) -> &[u8];
+        fn request_header_count(request: &RequestView) -> usize;
+        // `index` is below `request_header_count`.
+        unsafe fn request_header_name(request: &RequestView, index: usize) -> &[u8];
+        unsafe fn request_header_value(request: &RequestView, index: usize) -> &[u8];
+
+        #[namespace = "mayfly"]
+        type Reply;
+        fn reply_status(reply: Pin<&mut Reply>, status: u16);
+        fn reply_header(reply: Pin<&mut Reply>, name: &[u8], value: &[u8]);
+        fn reply_body(reply: Pin<&mut Reply>, size: usize) -> &mut [u8];
+        fn reply_send(reply: Pin<&mut Reply>);
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! C++ replies as the tenancy's sinks.
+
+use std::pin::Pin;
+
+use cxx::UniquePtr;
+use mayfly_tenancy::{DeferredReply, ResponseSink};
+
+use crate::ffi;
+
+/// A reply on the caller's stack.
+pub(crate) struct Sink<'a>(pub(crate) Pin<&'a mut ffi::Reply>);
+
+impl ResponseSink for Sink<'_> {
+    fn status(&mut self, status: u16) {
+        ffi::reply_status(self.0.as_mut(), status);
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        ffi::reply_header(self.0.as_mut(), name, value);
+    }
+
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        ffi::reply_body(self.0.as_mut(), len)
+    }
+}
+
+/// A reply that was handed over, to be sent from another thread.
+///
+/// # Invariants
+///
+/// It is not null. Dropping it unsent makes its C++ destructor answer in its place, so that no client waits
+/// for ever.
+pub(crate) struct Deferred(UniquePtr<ffi::Reply>);
+
+impl Deferred {
+    /// Takes a reply over; `None` if there is none.
+    pub(crate) fn new(reply: UniquePtr<ffi::Reply>) -> Option<Self> {
+        (!reply.is_null()).then_some(Self(reply))
+    }
+}
+
+// SAFETY: `mayfly::Reply` demands of every reply given to `call_later` that it may be used and destroyed on
+// any thread, by one at a time (cpp/include/mayfly/reply.hpp); owning it by value here gives "one at a time".
+unsafe impl Send for Deferred {}
+
+impl ResponseSink for Deferred {
+    fn status(&mut self, status: u16) {
+        ffi::reply_status(self.0.pin_mut(), status);
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        ffi::reply_header(self.0.pin_mut(), name, value);
+    }
+
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        ffi::reply_body(self.0.pin_mut(), len)
+    }
+}
+
+impl DeferredReply for Deferred {
+    fn send(mut self: Box<Self>) {
+        ffi::reply_send(self.0.pin_mut());
+    }
+}
