@@ -68,9 +68,8 @@ std::vector<std::string> Server::routes() const {
 }
 
 LoopPool Server::loop_pool() const {
-    return translate_errors([&] {
-        return LoopPool(std::make_unique<LoopPool::Impl>(LoopPool::Impl{impl_->server->loop_pool()}));
-    });
+    return translate_errors(
+        [&] { return LoopPool(std::make_unique<LoopPool::Impl>(LoopPool::Impl{impl_->server->loop_pool()})); });
 }
 
 } // namespace mayfly

@@ -13,10 +13,11 @@
 
 namespace {
 
-constexpr std::string_view usage = "usage: mayfly-server [CONFIG.json]\n"
-                                   "\n"
-                                   "Serves as CONFIG.json says, by default drogon-plugin/server/mayfly.json.\n"
-                                   "The file is Drogon's; docs/plugin.md has the keys of its plugin mayfly::SandboxPlugin.\n";
+constexpr std::string_view usage =
+    "usage: mayfly-server [CONFIG.json]\n"
+    "\n"
+    "Serves as CONFIG.json says, by default drogon-plugin/server/mayfly.json.\n"
+    "The file is Drogon's; docs/plugin.md has the keys of its plugin mayfly::SandboxPlugin.\n";
 
 // Ends the process without the destructors of Drogon's statics: when it is halfway through its start, they
 // wait for event loops that never began.

@@ -43,7 +43,8 @@ void HttpReply::header(std::string_view name, std::string_view value) noexcept {
         std::string field(name);
         const auto &former = response_->getHeader(field);
         // RFC 9110, 5.3: values of one name may be joined, in their order, by a comma.
-        response_->addHeader(std::move(field), former.empty() ? std::string(value) : former + ", " + std::string(value));
+        response_->addHeader(std::move(field),
+                             former.empty() ? std::string(value) : former + ", " + std::string(value));
     }
 }
 
@@ -78,9 +79,8 @@ DeferredHttpReply::~DeferredHttpReply() {
 
 void DeferredHttpReply::send() noexcept {
     auto callback = std::exchange(callback_, nullptr);
-    const bool sent = gate_->if_open([&] {
-        loop_->queueInLoop([callback = std::move(callback), response = take()] { callback(response); });
-    });
+    const bool sent = gate_->if_open(
+        [&] { loop_->queueInLoop([callback = std::move(callback), response = take()] { callback(response); }); });
     if (!sent) {
         // The process is about to end. To destroy the callback would reach into the loop, which may be gone.
         static_cast<void>(new Callback(std::move(callback)));

@@ -16,7 +16,8 @@ namespace {
 void check(const std::string &prefix) {
     constexpr std::string_view special = "{}?*+()[]^$|\\";
     if (!prefix.starts_with('/') || prefix.find_first_of(special) != std::string::npos) {
-        throw Error("tenant path \"" + prefix + "\": a path starts with a slash and has none of " + std::string(special));
+        throw Error("tenant path \"" + prefix + "\": a path starts with a slash and has none of " +
+                    std::string(special));
     }
 }
 
@@ -36,9 +37,7 @@ PrefixTable::PrefixTable(std::vector<std::string> prefixes) : prefixes_(std::mov
     }
 }
 
-std::string PrefixTable::below(std::string_view prefix) {
-    return std::string(prefix == "/" ? "" : prefix) + "/*";
-}
+std::string PrefixTable::below(std::string_view prefix) { return std::string(prefix == "/" ? "" : prefix) + "/*"; }
 
 bool PrefixTable::is_prefix(std::string_view path) const { return below_.contains(path); }
 

@@ -44,7 +44,7 @@ class PrefixTable {
 
     std::vector<std::string> prefixes_;
     std::unordered_map<std::string, std::string, Hash, std::equal_to<>> below_; // prefix -> its route below
-    const std::string *below_root_ = nullptr;                                 // into below_
+    const std::string *below_root_ = nullptr;                                   // into below_
     std::size_t longest_ = 0;
 };
 

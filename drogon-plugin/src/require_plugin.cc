@@ -16,8 +16,9 @@ void require_plugin() {
     constexpr std::string_view name = "mayfly::SandboxPlugin";
     const auto classes = drogon::DrClassMap::getAllClassName();
     if (std::ranges::find(classes, name) == classes.end()) {
-        throw Error("the linker left mayfly::SandboxPlugin out of this executable: link the CMake target Mayfly::Plugin, "
-                    "or pass -Wl,--undefined=mayfly_plugin_linked before libmayfly_plugin.a");
+        throw Error(
+            "the linker left mayfly::SandboxPlugin out of this executable: link the CMake target Mayfly::Plugin, "
+            "or pass -Wl,--undefined=mayfly_plugin_linked before libmayfly_plugin.a");
     }
 }
 

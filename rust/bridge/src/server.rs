@@ -114,7 +114,8 @@ fn with_request<T>(request: &RequestView, work: impl FnOnce(&Request<'_>) -> T) 
 
 /// Writes the response for a panic, over whatever was written of another one before it.
 fn internal_error(sink: &mut Sink<'_>) {
-    const BODY: &[u8] = br#"{"error":"internal","reason":"Mayfly failed while serving this request; the server's log says where."}"#;
+    const BODY: &[u8] =
+        br#"{"error":"internal","reason":"Mayfly failed while serving this request; the server's log says where."}"#;
     sink.status(500);
     sink.header(b"content-type", b"application/json");
     sink.body(BODY.len()).copy_from_slice(BODY);
