@@ -11,9 +11,7 @@
 
 use std::io;
 
-use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region,
-};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -123,10 +121,8 @@ impl Floor {
         let vms = BareVms::new()?;
         fill(&vms.memory).map_err(|_| CreateError::map(MEMORY_BYTES as u64))?;
         let machine = vms.create()?;
-        let cpuid = vms
-            .kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(CreateError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid =
+            vms.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(CreateError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
         machine.vcpu.set_cpuid2(&cpuid).map_err(CreateError::kvm("KVM_SET_CPUID2"))?;
         let mut sregs = machine.vcpu.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS"))?;
         enter_user_mode(&mut sregs, task_type);
@@ -146,7 +142,9 @@ impl Floor {
     pub fn round_trip(&mut self) -> Result<(), RunError> {
         match self.machine.vcpu.run() {
             Ok(VcpuExit::IoOut(PORT, _)) => Ok(()),
-            Ok(exit) => Err(RunError { call: "KVM_RUN", source: io::Error::other(format!("unexpected exit {exit:?}")) }),
+            Ok(exit) => {
+                Err(RunError { call: "KVM_RUN", source: io::Error::other(format!("unexpected exit {exit:?}")) })
+            }
             Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
         }
     }

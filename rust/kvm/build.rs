@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Assembles the guest kernel.
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/kernel.S");
+    println!("cargo::rerun-if-changed=src/kernel.h");
+    cc::Build::new().file("src/kernel.S").compile("mayfly_kernel");
+}

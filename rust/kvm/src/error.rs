@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Errors of the machine, one type an operation.
+
+use std::path::PathBuf;
+
+/// Why this host cannot run machines.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The KVM device does not exist.
+    #[error(
+        "{path} does not exist: this host offers no KVM (load kvm_intel, kvm_amd or kvm_pvm, or enable nested virtualisation)"
+    )]
+    Missing {
+        /// The device that was tried.
+        path: PathBuf,
+    },
+    /// The KVM device exists but may not be opened.
+    #[error(
+        "no permission to open {path}: add the server's user to the group that owns it (usually `kvm`), or pass the device into the container"
+    )]
+    Permission {
+        /// The device that was tried.
+        path: PathBuf,
+    },
+    /// The KVM device could not be opened for another reason, or is none.
+    #[error("cannot use {path} as KVM: {source}")]
+    Open {
+        /// The device that was tried.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// KVM lacks something that Mayfly needs.
+    #[error("this host's KVM lacks {what}")]
+    Lacks {
+        /// The missing capability or processor feature.
+        what: &'static str,
+    },
+    /// The probe machine did something that no known kind of KVM does.
+    #[error("the start-up probe failed: {what}")]
+    Probe {
+        /// What was seen.
+        what: String,
+    },
+    /// The probe machine could not be made.
+    #[error("the start-up probe failed: {0}")]
+    Create(#[from] CreateError),
+}
+
+/// Why a machine could not be created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A KVM ioctl failed.
+    #[error("{call}: {source}")]
+    Kvm {
+        /// The ioctl.
+        call: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Guest memory could not be mapped.
+    #[error("guest memory of {bytes} bytes: {source}")]
+    Map {
+        /// Size asked for.
+        bytes: u64,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The kernel pages or the inbox did not fit.
+    #[error("guest memory: {0}")]
+    Memory(#[from] MemoryError),
+}
+
+impl CreateError {
+    pub(crate) fn kvm(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
+        move |error| Self::Kvm { call, source: std::io::Error::from_raw_os_error(error.errno()) }
+    }
+
+    pub(crate) fn map(bytes: u64) -> Self {
+        Self::Map { bytes, source: std::io::Error::last_os_error() }
+    }
+}
+
+/// Why an operation on a machine's address space failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// The address is not page aligned, or the range leaves the program's part of the address space.
+    #[error("address range {address:#x}+{len:#x} is unaligned or outside the program's address space")]
+    Range {
+        /// Start of the range.
+        address: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// The machine's memory limit is reached.
+    #[error("the machine's memory limit of {limit_pages} pages is reached")]
+    Limit {
+        /// The limit in pages.
+        limit_pages: u64,
+    },
+    /// A page is already there.
+    #[error("page {address:#x} is already mapped")]
+    Exists {
+        /// The page.
+        address: u64,
+    },
+    /// No page is there.
+    #[error("page {address:#x} is not mapped")]
+    Absent {
+        /// The page.
+        address: u64,
+    },
+    /// The kernel refused to take pages back; the machine must not be used again.
+    #[error("the host kernel refused to take pages back (errno {errno})")]
+    Host {
+        /// The error number.
+        errno: i32,
+    },
+}
+
+/// A guest address that is not mapped for the wanted access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("guest address {address:#x} is not accessible")]
+pub struct BadAddress {
+    /// The first byte that is not accessible.
+    pub address: u64,
+}
+
+/// A system call whose return address is not a user address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("system call with return address {rip:#x}")]
+pub struct BadReturn {
+    /// The address the call would return to.
+    pub rip: u64,
+}
+
+/// `KVM_RUN` or another vCPU ioctl failed on the host's side.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {source}")]
+pub struct RunError {
+    /// The ioctl.
+    pub call: &'static str,
+    /// What the kernel said.
+    pub source: std::io::Error,
+}
+
+impl RunError {
+    pub(crate) fn kvm(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
+        move |error| Self { call, source: std::io::Error::from_raw_os_error(error.errno()) }
+    }
+}
+
+/// Why a machine could not be frozen into an image.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// Reading the vCPU's state failed.
+    #[error(transparent)]
+    Vcpu(#[from] RunError),
+    /// Sealing or mapping the image failed.
+    #[error("{call}: {source}")]
+    Image {
+        /// The system call.
+        call: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The vCPU is not in user mode where it could be resumed.
+    #[error("the machine is not at a point where it can be frozen: {0}")]
+    State(String),
+}
+
+impl FreezeError {
+    pub(crate) fn last_os(call: &'static str) -> Self {
+        Self::Image { call, source: std::io::Error::last_os_error() }
+    }
+}

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Freezing a booted machine, forking workers from it, and rolling them back.
+
+use std::sync::Arc;
+
+use crate::error::{CreateError, FreezeError, MemoryError};
+use crate::host::Host;
+use crate::kernel;
+use crate::layout::{PAGE_SIZE, RESUME, TRAMPOLINE, USER_END};
+use crate::machine::{Inbox, Machine, Regs};
+use crate::memory::{Content, Memory, SealedMemory};
+use crate::space::{Changes, Origin};
+use crate::tables::{Entry, Prot, Tables};
+use crate::vcpu::Vcpu;
+
+/// What every worker of an image shares.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    memory: Arc<SealedMemory>,
+    tables: Tables,
+    inbox: Inbox,
+    stack_frame: u64,
+    /// Registers with which a worker enters the trampoline.
+    entry: Regs,
+}
+
+/// A frozen machine: immutable, shared by its workers.
+#[derive(Debug, Clone)]
+pub struct Image {
+    host: Host,
+    frozen: Arc<Frozen>,
+}
+
+/// A page that a worker has made private, as advice for the next fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Learned {
+    address: u64,
+    prot: u8,
+    image: bool,
+}
+
+/// What one reset did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ResetReport {
+    /// Pages whose content was restored.
+    pub pages: u64,
+    /// Table entries that were put back.
+    pub entries: u64,
+}
+
+const XSTATE_BV: usize = 512;
+const XCOMP_BV: usize = 520;
+
+impl Image {
+    /// Freezes a machine whose last exit was [`crate::Exit::Doorbell`]: workers go on behind it, with `result` in RAX.
+    ///
+    /// # Errors
+    ///
+    /// [`FreezeError`]; the machine is gone in any case.
+    pub fn freeze(mut machine: Machine, result: u64) -> Result<Self, FreezeError> {
+        if machine.changes.recorded {
+            return Err(FreezeError::State("it is a worker".into()));
+        }
+        let regs = machine.vcpu.complete_exit()?;
+        let sregs = machine.vcpu.get_sregs()?;
+        if sregs.cs.selector != kernel::USER_CODE || sregs.cs.l != 1 || regs.rip >= USER_END + PAGE_SIZE * 16 {
+            return Err(FreezeError::State(format!("cs {:#x}, rip {:#x}", sregs.cs.selector, regs.rip)));
+        }
+        let resume = machine.tables.entry(&machine.memory, RESUME).frame().map(|frame| frame * PAGE_SIZE);
+        let resume = resume.ok_or_else(|| FreezeError::State("the resume page is gone".into()))?;
+        let xsave = machine.vcpu.xsave()?;
+        let mut area: Vec<u8> = xsave.region.iter().flat_map(|word| word.to_le_bytes()).collect();
+        area.truncate(kernel::RESUME_FS_BASE as usize);
+        // Only components that `xrstor` may name here; the standard format, whatever KVM's buffer says.
+        let mut components = [0; 8];
+        components.copy_from_slice(&area[XSTATE_BV..XSTATE_BV + 8]);
+        let components = u64::from_le_bytes(components) & machine.host.guest_xcr0() & crate::cpuid::XCR0_ALLOWED;
+        area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&components.to_le_bytes());
+        area[XCOMP_BV..XCOMP_BV + 56].fill(0);
+        machine.memory.slice(resume, area.len()).copy_from(&area[..]);
+        for (offset, value) in [
+            (kernel::RESUME_FS_BASE, sregs.fs.base),
+            (kernel::RESUME_GS_BASE, sregs.gs.base),
+            (kernel::RESUME_RAX, result),
+            (kernel::RESUME_RDX, regs.rdx),
+            (kernel::RESUME_RIP, regs.rip),
+        ] {
+            machine.memory.write_u64(resume + offset, value);
+        }
+
+        let Machine { vcpu, mut memory, tables, host, inbox, stack_frame, .. } = machine;
+        // Shadow tables and TLBs go with the VM: entries may be downgraded freely from here on.
+        drop(vcpu);
+        let whole = memory.bytes();
+        let read_only = tables.for_each(&mut memory, 0, USER_END, &mut |memory, _, slot, entry| {
+            if entry.is_writable() {
+                memory.write_u64(slot, entry.read_only().0);
+            }
+            Ok(())
+        });
+        debug_assert!(read_only.is_ok(), "the visitor does not fail");
+        debug_assert!(stack_frame * PAGE_SIZE < whole);
+        let memory = Arc::new(memory.seal()?);
+        let entry = Regs { rip: TRAMPOLINE, rflags: kernel::user_flags(regs.rflags), ..regs };
+        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, stack_frame, entry }) })
+    }
+
+    /// Size of the image in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.frozen.memory.frames() * PAGE_SIZE
+    }
+}
+
+impl Machine {
+    /// Forks a worker that may have up to `private_pages` pages of its own; `learned` ones are made private now.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`] if KVM or the kernel refuses.
+    pub fn fork(image: &Image, private_pages: u64, learned: &[Learned]) -> Result<Self, CreateError> {
+        let frozen = &image.frozen;
+        let memory = Memory::fork(&frozen.memory, private_pages)?;
+        let vcpu = Vcpu::create(&image.host, image.host.variant(), &memory, frozen.tables.cr3())?;
+        let mut machine = Self {
+            vcpu,
+            memory,
+            tables: frozen.tables,
+            changes: Changes::in_worker(private_pages),
+            host: image.host.clone(),
+            inbox: frozen.inbox,
+            stack_frame: frozen.stack_frame,
+            frozen: Some(Arc::clone(frozen)),
+        };
+        if machine.inbox.bytes > 0 {
+            machine.memory.touch(machine.inbox.address / PAGE_SIZE);
+        }
+        for page in learned {
+            machine.prepare(*page);
+        }
+        machine.rewind();
+        Ok(machine)
+    }
+
+    /// Makes a learned page private ahead of its first write. Advice only: what does not fit is left to the fault.
+    fn prepare(&mut self, page: Learned) {
+        let Some(prot) = Prot::from_bits(page.prot.into()) else { return };
+        let done = if page.image {
+            self.make_writable(page.address, Origin::Snapshot)
+        } else {
+            self.map_zero(page.address, prot, Origin::Snapshot)
+        };
+        if done.is_ok()
+            && let Some(page) = self.changes.work.last().copied()
+        {
+            self.memory.touch(page.frame);
+        }
+    }
+
+    /// Sets the registers with which the next run enters the frozen program: no system call.
+    #[inline]
+    pub fn rewind(&mut self) {
+        if let Some(frozen) = &self.frozen {
+            self.vcpu.set_regs(&frozen.entry);
+        }
+    }
+
+    /// Pages of the work set, as advice for the next fork.
+    pub fn learned(&self) -> impl Iterator<Item = Learned> + '_ {
+        self.changes.work.iter().map(|page| Learned {
+            address: page.address,
+            prot: page.prot.bits(),
+            image: self.memory.is_image(page.frame),
+        })
+    }
+
+    /// Number of pages in the work set.
+    #[inline]
+    #[must_use]
+    pub fn work_pages(&self) -> usize {
+        self.changes.work.len()
+    }
+
+    /// Takes back every change since the fork, in memory and in the tables, and rewinds the registers.
+    ///
+    /// In the steady state, with no change but writes to the work set, this is one copy a page and no system call.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Host`] if the kernel refuses to take pages back; the machine must be dropped then.
+    #[inline]
+    pub fn reset(&mut self) -> Result<ResetReport, MemoryError> {
+        let entries = if self.changes.undo.is_empty() { 0 } else { self.undo()? };
+        for page in &self.changes.work {
+            if self.memory.is_image(page.frame) {
+                self.memory.restore(page.frame);
+            } else {
+                self.memory.zero(page.frame);
+            }
+        }
+        if self.changes.stack_used {
+            self.memory.restore(self.stack_frame);
+        }
+        self.rewind();
+        Ok(ResetReport { pages: self.changes.work.len() as u64, entries })
+    }
+
+    /// Puts back the table entries that the request changed, and gives its frames back.
+    #[cold]
+    fn undo(&mut self) -> Result<u64, MemoryError> {
+        let entries = self.changes.undo.len() as u64;
+        let mut stale = std::mem::take(&mut self.changes.scratch);
+        stale.clear();
+        for (slot, old) in self.changes.undo.drain() {
+            let now = Entry(self.memory.read_u64(slot));
+            // What the entry names now loses access, and an image page that became writable must lose its content with it.
+            if !now.is_upgrade_to(old) || now.is_writable() {
+                stale.extend(now.frame());
+            }
+            self.memory.write_u64(slot, old.0);
+        }
+        stale.extend_from_slice(&self.changes.request_frames);
+        let result = self.memory.take_back(&mut stale, Content::Drop);
+        self.changes.scratch = stale;
+        result?;
+        for frame in self.changes.request_frames.drain(..) {
+            self.memory.release(frame);
+        }
+        self.changes.request_image_pages = 0;
+        Ok(entries)
+    }
+
+    /// Gives the work set back to the system instead of copying it, for workers that have grown too large.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Host`] if the kernel refuses; the machine must be dropped then.
+    pub fn release_work_set(&mut self) -> Result<ResetReport, MemoryError> {
+        let entries = if self.changes.undo.is_empty() { 0 } else { self.undo()? };
+        let pages = self.changes.work.len() as u64;
+        let mut frames = std::mem::take(&mut self.changes.scratch);
+        frames.clear();
+        for page in &self.changes.work {
+            if let Some(slot) = self.tables.slot(&self.memory, page.address) {
+                let entry = Entry(self.memory.read_u64(slot));
+                let pristine = if self.memory.is_image(page.frame) { entry.read_only() } else { Entry::EMPTY };
+                self.memory.write_u64(slot, pristine.0);
+            }
+            frames.push(page.frame);
+        }
+        // The inbox's pages are written by the host alone; they go too.
+        let first = self.inbox.address / PAGE_SIZE;
+        frames.extend(first..first + self.inbox.bytes / PAGE_SIZE);
+        let result = self.memory.take_back(&mut frames, Content::Drop);
+        self.changes.scratch = frames;
+        result?;
+        for page in std::mem::take(&mut self.changes.work) {
+            if !self.memory.is_image(page.frame) {
+                self.memory.release(page.frame);
+            }
+        }
+        if self.changes.stack_used {
+            self.memory.restore(self.stack_frame);
+        }
+        self.rewind();
+        Ok(ResetReport { pages, entries })
+    }
+}
+
+/// A user page as a program would find it; see [`Machine::audit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditedPage {
+    /// Address of the page.
+    pub address: u64,
+    /// Whether it may be executed.
+    pub executable: bool,
+    /// A digest of its content.
+    pub digest: u64,
+}
+
+impl Machine {
+    /// Every user page that differs from the image's, as the program would find it.
+    ///
+    /// After a reset the list is empty: a page of the snapshot has the image's entry and content but for the write permission
+    /// that stays, and a page that the snapshot does not have reads as zero, as it would when first touched.
+    #[must_use]
+    pub fn audit(&mut self) -> Vec<AuditedPage> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut found = Vec::new();
+        let tables = self.tables;
+        let inbox = self.inbox;
+        let visited = tables.for_each(&mut self.memory, 0, 1 << 47, &mut |memory, address, slot, entry| {
+            let Some(frame) = entry.frame() else { return Ok(()) };
+            let is_inbox = (inbox.address..inbox.address + inbox.bytes).contains(&(frame * PAGE_SIZE));
+            let mut content = vec![0u8; PAGE_SIZE as usize];
+            memory.slice(frame * PAGE_SIZE, content.len()).copy_to(&mut content[..]);
+            let same = if memory.is_image(frame) {
+                let was = memory.image_u64(slot).map(Entry);
+                was.is_some_and(|was| was.read_only() == entry.read_only()) && (is_inbox || memory.equals_image(frame))
+            } else {
+                content.iter().all(|byte| *byte == 0)
+            };
+            if !same {
+                let mut hasher = DefaultHasher::new();
+                content.hash(&mut hasher);
+                found.push(AuditedPage { address, executable: entry.is_executable(), digest: hasher.finish() });
+            }
+            Ok(())
+        });
+        debug_assert!(visited.is_ok(), "the visitor does not fail");
+        // Pages that the image has and this machine has lost.
+        let image: Vec<(u64, u64)> = self.image_slots();
+        for (address, slot) in image {
+            if Entry(self.memory.read_u64(slot)).frame().is_none() {
+                found.push(AuditedPage { address, executable: false, digest: 0 });
+            }
+        }
+        found
+    }
+
+    /// Address and slot of every leaf entry that the image has.
+    fn image_slots(&self) -> Vec<(u64, u64)> {
+        let Some(frozen) = &self.frozen else { return Vec::new() };
+        let Ok(mut pristine) = Memory::fork(&frozen.memory, 0) else { return Vec::new() };
+        let mut slots = Vec::new();
+        let visited = frozen.tables.for_each(&mut pristine, 0, 1 << 47, &mut |_, address, slot, _| {
+            slots.push((address, slot));
+            Ok(())
+        });
+        debug_assert!(visited.is_ok(), "the visitor does not fail");
+        slots
+    }
+}

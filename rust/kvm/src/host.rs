@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The host's KVM: opened once, and probed by what it does.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use kvm_ioctls::{Cap, Kvm};
+
+use crate::cpuid::{self, Features};
+use crate::error::{CreateError, HostError};
+use crate::kernel::{self, SyscallEntry, USER_CODE, Variant};
+use crate::layout::{PAGE_SIZE, USER_MIN};
+use crate::machine::Machine;
+use crate::tables::Prot;
+use crate::vcpu::RawExit;
+
+/// The two kinds of KVM that Mayfly knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKind {
+    /// VT-x or AMD-V with nested page tables, or an emulation of it.
+    Hardware,
+    /// Deprivileged guests under shadow page tables (PVM).
+    Paging,
+}
+
+impl HostKind {
+    /// The word used in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hardware => "hardware",
+            Self::Paging => "paging",
+        }
+    }
+}
+
+/// An opened and probed KVM; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    kvm: Kvm,
+    features: Features,
+    variant: Variant,
+    guest_xcr0: u64,
+}
+
+impl Host {
+    /// Opens the KVM device at `path` (normally `/dev/kvm`) and runs the probe.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what is missing and what to do about it.
+    pub fn open(path: &Path) -> Result<Self, HostError> {
+        let kvm = open(path)?;
+        for (cap, what) in [
+            (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
+            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+            (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+        ] {
+            if !kvm.check_extension(cap) {
+                return Err(HostError::Lacks { what });
+            }
+        }
+        let supported = kvm
+            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+            .map_err(CreateError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+        let native = cpuid::features(None).ok_or(HostError::Lacks { what: "a usable CPUID" })?;
+        let limited = cpuid::features(Some(supported.as_slice())).ok_or(HostError::Lacks { what: "a usable CPUID" })?;
+
+        // The order matters little: each combination either behaves or is refused.
+        let mut seen = String::new();
+        for syscall in [SyscallEntry::Supervisor, SyscallEntry::User] {
+            for task_type in [11, 9] {
+                let variant = Variant { syscall, task_type };
+                let features = match syscall {
+                    SyscallEntry::Supervisor => limited.clone(),
+                    SyscallEntry::User => native.clone(),
+                };
+                let host = Self { inner: Arc::new(Inner { kvm: open(path)?, features, variant, guest_xcr0: 0 }) };
+                match probe(&host) {
+                    Ok(xcr0) => {
+                        if !host.features().xsave {
+                            return Err(HostError::Lacks { what: "XSAVE" });
+                        }
+                        if !host.features().fsgsbase {
+                            return Err(HostError::Lacks { what: "the FSGSBASE instructions" });
+                        }
+                        let Inner { features, .. } = &*host.inner;
+                        let features = features.clone();
+                        return Ok(Self { inner: Arc::new(Inner { kvm, features, variant, guest_xcr0: xcr0 }) });
+                    }
+                    Err(reason) => {
+                        seen.push_str(&format!("{syscall:?}/{task_type}: {reason}; "));
+                    }
+                }
+            }
+        }
+        Err(HostError::Probe { what: seen })
+    }
+
+    /// The kind of KVM.
+    #[must_use]
+    pub fn kind(&self) -> HostKind {
+        match self.inner.variant.syscall {
+            SyscallEntry::Supervisor => HostKind::Hardware,
+            SyscallEntry::User => HostKind::Paging,
+        }
+    }
+
+    /// The extended state components that guests see enabled in XCR0.
+    #[must_use]
+    pub fn guest_xcr0(&self) -> u64 {
+        self.inner.guest_xcr0
+    }
+
+    pub(crate) fn kvm(&self) -> &Kvm {
+        &self.inner.kvm
+    }
+
+    pub(crate) fn features(&self) -> &Features {
+        &self.inner.features
+    }
+
+    pub(crate) fn variant(&self) -> Variant {
+        self.inner.variant
+    }
+}
+
+fn open(path: &Path) -> Result<Kvm, HostError> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => HostError::Missing { path: path.into() },
+        std::io::ErrorKind::PermissionDenied => HostError::Permission { path: path.into() },
+        _ => HostError::Open { path: path.into(), source },
+    };
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
+    let kvm = Kvm::new_with_path(&name).map_err(|error| failed(std::io::Error::from_raw_os_error(error.errno())))?;
+    // A file that is no KVM answers this ioctl with an error, which is negative.
+    if kvm.get_api_version() != 12 {
+        return Err(HostError::Open {
+            path: path.into(),
+            source: std::io::Error::other("it does not speak KVM API version 12"),
+        });
+    }
+    Ok(kvm)
+}
+
+/// Runs a few guest instructions and looks at what they did. Returns the guest's XCR0.
+fn probe(host: &Host) -> Result<u64, String> {
+    let mut machine = Machine::bare(host, 64, 0).map_err(|error| error.to_string())?;
+    machine.map_zero(USER_MIN, Prot::READ | Prot::EXEC, crate::Origin::Snapshot).map_err(|error| error.to_string())?;
+    machine.load(USER_MIN, kernel::probe_code()).map_err(|error| error.to_string())?;
+    machine.set_regs(&kernel::user_regs(USER_MIN, USER_MIN + PAGE_SIZE));
+    let mut expect = |wanted: RawExit| {
+        let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
+        if exit == wanted {
+            Ok(machine.vcpu_mut().regs())
+        } else {
+            let regs = machine.vcpu_mut().regs();
+            Err(format!("{exit:?} where {wanted:?} was expected (rip {:#x})", regs.rip))
+        }
+    };
+    expect(RawExit::Doorbell)?;
+    let regs = expect(RawExit::Doorbell)?;
+    let xcr0 = regs.rdx << 32 | regs.rax & 0xffff_ffff;
+    expect(RawExit::Syscall)?;
+    let at_user = machine.vcpu_mut().get_sregs().map_err(|error| error.to_string())?.cs.selector == USER_CODE;
+    let expects_user = host.variant().syscall == SyscallEntry::User;
+    if at_user != expects_user {
+        return Err(format!("`syscall` {} CPL 3", if at_user { "stays at" } else { "leaves" }));
+    }
+    machine.return_from_syscall(0).map_err(|error| error.to_string())?;
+    let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
+    if exit != RawExit::Doorbell {
+        return Err(format!("{exit:?} after returning from `syscall`"));
+    }
+    Ok(xcr0)
+}

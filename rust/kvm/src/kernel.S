@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * The guest kernel: all supervisor code that a machine ever runs, and the user-mode pages that the host gives a program.
+ *
+ * Every handler only tells the host what happened (one `out`) and goes back. It has no data, no loop and no lock. Paging-based
+ * KVM emulates each CPL 0 instruction at about 0.6 us, so each of them counts.
+ *
+ * The code is position-independent within one 64 KiB area; layout.rs places each blob in a page of its own. Blobs are copied
+ * from between their symbols by kernel.rs. AT&T syntax, SysV ABI.
+ */
+#include "kernel.h"
+
+    .section .rodata.mayfly_kernel, "a", @progbits
+
+/* ---- syscall entry (LSTAR) ------------------------------------------------------------------------------------------
+ * Hardware KVM enters here at CPL 0; the host puts the result into RAX and SYSRET goes back to RCX with R11.
+ */
+    .globl mayfly_syscall_supervisor_start, mayfly_syscall_supervisor_end
+mayfly_syscall_supervisor_start:
+    outb %al, $MAYFLY_PORT_SYSCALL
+    sysretq
+mayfly_syscall_supervisor_end:
+
+/* Paging-based KVM stays at CPL 3: the host sets RIP = RCX and RFLAGS = R11 itself, so nothing after the `out` runs. */
+    .globl mayfly_syscall_user_start, mayfly_syscall_user_end
+mayfly_syscall_user_start:
+    outb %al, $MAYFLY_PORT_SYSCALL
+    ud2
+mayfly_syscall_user_end:
+
+/* ---- exception entries ----------------------------------------------------------------------------------------------
+ * One 16-byte slot a vector. The processor has pushed SS, RSP, RFLAGS, CS, RIP and, for some vectors, an error code; the host
+ * reads them from the exception stack. IRETQ retries the instruction.
+ */
+    .balign 16
+    .globl mayfly_exceptions_start, mayfly_exceptions_end
+mayfly_exceptions_start:
+    .set vector, 0
+    .rept 32
+    .balign 16, 0xcc
+    .if vector == 14
+    pushq %rax
+    movq %cr2, %rax
+    outb %al, $(MAYFLY_PORT_EXCEPTION + vector)
+    popq %rax
+    addq $8, %rsp
+    .elseif vector == 8 || (vector >= 10 && vector <= 13) || vector == 17 || vector == 21 || vector == 29 || vector == 30
+    outb %al, $(MAYFLY_PORT_EXCEPTION + vector)
+    addq $8, %rsp
+    .else
+    outb %al, $(MAYFLY_PORT_EXCEPTION + vector)
+    .endif
+    iretq
+    .set vector, vector + 1
+    .endr
+mayfly_exceptions_end:
+
+/* ---- trampoline (CPL 3) ---------------------------------------------------------------------------------------------
+ * A worker enters here. It restores what the shared kvm_run page cannot carry: data segment selectors, x87 and vector state,
+ * FS and GS base; then the three registers it used; then it jumps to the frozen instruction. RFLAGS stays as the host set it:
+ * no instruction here changes flags. The data lie in the resume page, which follows this one.
+ */
+    .globl mayfly_trampoline_start, mayfly_trampoline_end
+mayfly_trampoline_start:
+    movl $0, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %fs
+    movl %eax, %gs
+    movl $-1, %eax
+    movl $-1, %edx
+    xrstor64 (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_XSAVE)(%rip)
+    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_FS_BASE)(%rip), %rax
+    wrfsbase %rax
+    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_GS_BASE)(%rip), %rax
+    wrgsbase %rax
+    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_RAX)(%rip), %rax
+    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_RDX)(%rip), %rdx
+    jmpq *(mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_RIP)(%rip)
+mayfly_trampoline_end:
+
+/* ---- doorbell (CPL 3) -----------------------------------------------------------------------------------------------
+ * int64_t doorbell(uint64_t op, const void *arg, uint64_t abi): the arguments travel in the registers of the call.
+ */
+    .globl mayfly_doorbell_start, mayfly_doorbell_end
+mayfly_doorbell_start:
+    outb %al, $MAYFLY_PORT_DOORBELL
+    ret
+mayfly_doorbell_end:
+
+/* ---- probes run once at start (CPL 3) ------------------------------------------------------------------------------
+ * Rings the doorbell, reads XCR0, then enters the kernel by `syscall`.
+ */
+    .globl mayfly_probe_start, mayfly_probe_end
+mayfly_probe_start:
+    outb %al, $MAYFLY_PORT_DOORBELL
+    xorl %ecx, %ecx
+    xgetbv
+    outb %al, $MAYFLY_PORT_DOORBELL
+    syscall
+    outb %al, $MAYFLY_PORT_DOORBELL
+    ud2
+mayfly_probe_end:
+
+    .section .note.GNU-stack, "", @progbits

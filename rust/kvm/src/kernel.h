@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Numbers that kernel.S and layout.rs share; a test in kernel.rs holds the two against each other. */
+#define MAYFLY_PORT_EXCEPTION 0xa0 /* plus the vector, 0..31 */
+#define MAYFLY_PORT_DOORBELL 0xd0
+#define MAYFLY_PORT_SYSCALL 0xd1
+
+/* Offsets in the resume page. The XSAVE area comes first: it must be 64-byte aligned. */
+#define MAYFLY_RESUME_XSAVE 0x000
+#define MAYFLY_RESUME_FS_BASE 0xf00
+#define MAYFLY_RESUME_GS_BASE 0xf08
+#define MAYFLY_RESUME_RAX 0xf10
+#define MAYFLY_RESUME_RDX 0xf18
+#define MAYFLY_RESUME_RIP 0xf20

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where things lie in a machine's virtual address space.
+//!
+//! ```text
+//! 0x0000_0000_0001_0000  USER_MIN      program: image, heap, mappings, stack
+//! 0x0000_7fff_0000_0000  USER_END = MAYFLY_BASE
+//!              + 0x1000  DOORBELL      user  r-x   page header and doorbell entry
+//!              + 0x2000  TRAMPOLINE    user  r-x   a worker's first instructions
+//!              + 0x3000  RESUME        user  r--   what the trampoline restores
+//!              + 0x4000  SYSCALL       r-x         LSTAR; user-readable only where `syscall` stays at CPL 3
+//!              + 0x5000  EXCEPTIONS    super r-x
+//!              + 0x6000  TABLES        super r--   GDT, IDT
+//!              + 0x7000  TSS           super r--   TSS and I/O bitmap
+//!              + 0x8000  STACK         super rw-   exception frames
+//!             + 0x10000  INBOX         user  r--   the request, written by the host only
+//! ```
+//!
+//! The base is a multiple of 4 GiB. Should a program manage to leave 64-bit mode, then the truncated address of any page above
+//! is below [`USER_MIN`], where nothing is ever mapped: the worker faults instead of running the program's bytes as its own
+//! trampoline.
+
+/// Size of a page in bytes; Mayfly uses no others.
+pub const PAGE_SIZE: u64 = 4096;
+/// Lowest address that a program may map: as Linux's default `vm.mmap_min_addr`.
+pub const USER_MIN: u64 = 0x1_0000;
+/// First address past what a program may map.
+pub const USER_END: u64 = 0x7fff_0000_0000;
+/// Start of the pages that Mayfly maps into every machine.
+pub const MAYFLY_BASE: u64 = USER_END;
+
+/// The page whose address a program finds in its auxiliary vector.
+pub const DOORBELL: u64 = MAYFLY_BASE + 0x1000;
+/// Offset of the doorbell's code in its page; what lies before it is for the sandbox to fill.
+pub const DOORBELL_ENTRY_OFFSET: u64 = 0x100;
+/// Address of the doorbell's entry.
+pub const DOORBELL_ENTRY: u64 = DOORBELL + DOORBELL_ENTRY_OFFSET;
+pub(crate) const TRAMPOLINE: u64 = MAYFLY_BASE + 0x2000;
+pub(crate) const RESUME: u64 = MAYFLY_BASE + 0x3000;
+pub(crate) const SYSCALL: u64 = MAYFLY_BASE + 0x4000;
+pub(crate) const EXCEPTIONS: u64 = MAYFLY_BASE + 0x5000;
+pub(crate) const TABLES: u64 = MAYFLY_BASE + 0x6000;
+pub(crate) const TSS: u64 = MAYFLY_BASE + 0x7000;
+pub(crate) const STACK: u64 = MAYFLY_BASE + 0x8000;
+pub(crate) const STACK_TOP: u64 = STACK + PAGE_SIZE;
+/// The request's pages; their number is chosen at boot.
+pub const INBOX: u64 = MAYFLY_BASE + 0x1_0000;
+/// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4 GiB.
+pub const INBOX_MAX: u64 = 64 << 20;
+
+/// I/O ports: see kernel.h.
+pub(crate) const PORT_EXCEPTION: u16 = 0xa0;
+pub(crate) const PORT_DOORBELL: u16 = 0xd0;
+pub(crate) const PORT_SYSCALL: u16 = 0xd1;
+
+/// Rounds up to whole pages; `None` if that does not fit in 64 bits.
+#[must_use]
+pub const fn page_ceil(bytes: u64) -> Option<u64> {
+    match bytes.checked_add(PAGE_SIZE - 1) {
+        Some(sum) => Some(sum & !(PAGE_SIZE - 1)),
+        None => None,
+    }
+}
+
+/// Rounds down to a page's start.
+#[must_use]
+pub const fn page_floor(address: u64) -> u64 {
+    address & !(PAGE_SIZE - 1)
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One KVM virtual machine with one vCPU, its guest memory, page tables and guest kernel.
+//!
+//! A [`Machine`] runs 64-bit user code at CPL 3 from exit to exit. It knows nothing of Linux or HTTP: the floor above answers
+//! system calls and page faults through [`Machine`]'s methods. A booted machine can be frozen into an [`Image`], from which
+//! workers are forked copy-on-write; [`Machine::reset`] takes a worker back to its image.
+//!
+//! KVM ioctls are made in this crate and nowhere else.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`layout`] | where things lie in a machine's address space |
+//! | `host` | opening and probing KVM |
+//! | `cpuid` | what the guest is told of the processor |
+//! | `kernel` | the guest kernel's pages and vCPU state |
+//! | `memory` | guest-physical memory and its copy-on-write backing |
+//! | `tables` | page-table entries |
+//! | `vcpu` | VM and vCPU, raw exits |
+//! | `machine` | running from exit to exit |
+//! | `space` | mapping, protecting, unmapping, copying in and out |
+//! | `fork` | freeze, fork, reset |
+//! | [`floor`] | the least that KVM costs here, for benchmarks |
+
+mod cpuid;
+mod error;
+mod exit;
+pub mod floor;
+mod fork;
+mod host;
+mod kernel;
+pub mod layout;
+mod machine;
+mod memory;
+mod space;
+mod tables;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod vcpu;
+
+pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};
+pub use exit::{Exit, PageFaultCode, Unexpected};
+pub use fork::{AuditedPage, Image, Learned, ResetReport};
+pub use host::{Host, HostKind};
+pub use layout::PAGE_SIZE;
+pub use machine::{Machine, Regs};
+pub use space::Origin;
+pub use tables::Prot;
+pub use vcpu::Kicker;
+#[cfg(test)]
+mod tests;

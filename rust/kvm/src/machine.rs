@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine: one vCPU in user mode over one address space, run from exit to exit.
+//!
+//! What a machine does with pages is in `space.rs`; how it is frozen, forked and rolled back, in `fork.rs`.
+
+use std::sync::Arc;
+
+use kvm_bindings::kvm_regs;
+
+use crate::error::{BadReturn, CreateError, MemoryError, RunError};
+use crate::exit::{Exit, PageFaultCode, Unexpected};
+use crate::fork::Frozen;
+use crate::host::Host;
+use crate::kernel::{self, SyscallEntry};
+use crate::layout::{INBOX, INBOX_MAX, PAGE_SIZE, STACK, USER_END, page_ceil};
+use crate::memory::Memory;
+use crate::space::Changes;
+use crate::tables::{Entry, Tables};
+use crate::vcpu::{Kicker, RawExit, Vcpu};
+
+/// The general registers, as KVM has them.
+pub type Regs = kvm_regs;
+
+/// One KVM VM with one vCPU and its guest memory.
+#[derive(Debug)]
+pub struct Machine {
+    // Dropped before the memory that it maps.
+    pub(crate) vcpu: Vcpu,
+    pub(crate) memory: Memory,
+    pub(crate) tables: Tables,
+    pub(crate) changes: Changes,
+    pub(crate) host: Host,
+    pub(crate) inbox: Inbox,
+    pub(crate) stack_frame: u64,
+    pub(crate) frozen: Option<Arc<Frozen>>,
+}
+
+/// The frames behind the inbox; consecutive, so that the host writes them without a walk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inbox {
+    pub(crate) address: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Machine {
+    /// Creates a machine for a boot, with at most `memory_bytes` of memory of which `inbox_bytes` are the inbox.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`] if KVM or the kernel refuses, or if the memory does not even hold the guest kernel and the inbox.
+    pub fn boot(host: &Host, memory_bytes: u64, inbox_bytes: u64) -> Result<Self, CreateError> {
+        let range = MemoryError::Range { address: INBOX, len: inbox_bytes };
+        if inbox_bytes > INBOX_MAX {
+            return Err(range.into());
+        }
+        let pages = page_ceil(inbox_bytes).ok_or(range)? / PAGE_SIZE;
+        Self::bare(host, memory_bytes / PAGE_SIZE, pages)
+    }
+
+    pub(crate) fn bare(host: &Host, frames: u64, inbox_pages: u64) -> Result<Self, CreateError> {
+        let limit = MemoryError::Limit { limit_pages: frames };
+        let mut memory = Memory::boot(frames)?;
+        let tables = Tables::new(&mut memory).ok_or(limit)?;
+        let mut stack_frame = 0;
+        for page in kernel::pages(host.variant()) {
+            let frame = memory.allocate().ok_or(limit)?;
+            let entry = if page.user { Entry::user(frame, page.prot) } else { Entry::supervisor(frame, page.prot) };
+            let slot = tables.slot_or_create(&mut memory, page.address).ok_or(limit)?;
+            memory.write_u64(slot, entry.0);
+            memory.slice(frame * PAGE_SIZE, page.bytes.len()).copy_from(&page.bytes[..]);
+            if page.address == STACK {
+                stack_frame = frame;
+            }
+        }
+        let first = memory.allocate_run(inbox_pages).ok_or(limit)?;
+        for page in 0..inbox_pages {
+            let slot = tables.slot_or_create(&mut memory, INBOX + page * PAGE_SIZE).ok_or(limit)?;
+            memory.write_u64(slot, Entry::user(first + page, crate::Prot::READ).0);
+        }
+        let vcpu = Vcpu::create(host, host.variant(), &memory, tables.cr3())?;
+        Ok(Self {
+            vcpu,
+            memory,
+            tables,
+            changes: Changes::at_boot(frames),
+            host: host.clone(),
+            inbox: Inbox { address: first * PAGE_SIZE, bytes: inbox_pages * PAGE_SIZE },
+            stack_frame,
+            frozen: None,
+        })
+    }
+
+    /// Runs the guest until its next exit.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if `KVM_RUN` itself fails; the machine must not be used again then.
+    #[inline]
+    pub fn run(&mut self) -> Result<Exit, RunError> {
+        match self.vcpu.run()? {
+            RawExit::Doorbell => Ok(Exit::Doorbell),
+            RawExit::Syscall => Ok(Exit::Syscall),
+            RawExit::Kicked => Ok(Exit::Kicked),
+            RawExit::Unexpected(what) => Ok(Exit::Unexpected(what)),
+            RawExit::Exception { vector } => Ok(self.exception(vector)),
+        }
+    }
+
+    /// Reads the exception frame that the processor pushed.
+    fn exception(&mut self, vector: u8) -> Exit {
+        self.changes.stack_used = true;
+        let frame = self.stack_frame * PAGE_SIZE + kernel::frame_offset();
+        let rip = self.memory.read_u64(frame);
+        let cs = self.memory.read_u64(frame + 8);
+        let code = if kernel::has_error_code(vector) { self.memory.read_u64(frame - 8) } else { 0 };
+        if cs & 3 != 3 {
+            return Exit::Unexpected(Unexpected::Kernel { vector, rip });
+        }
+        if vector == 14 {
+            return Exit::PageFault { address: self.vcpu.regs().rax, code: PageFaultCode(code) };
+        }
+        Exit::Exception { vector, code, rip }
+    }
+
+    /// The general registers as of the last exit, or as set since.
+    ///
+    /// After [`Exit::PageFault`] and [`Exit::Exception`] they are the guest kernel's.
+    #[inline]
+    #[must_use]
+    pub fn regs(&self) -> Regs {
+        self.vcpu.regs()
+    }
+
+    /// Sets the general registers for the next run, without a system call.
+    ///
+    /// Flags that user code may not own are dropped.
+    #[inline]
+    pub fn set_regs(&mut self, regs: &Regs) {
+        self.vcpu.set_regs(&Regs { rflags: kernel::user_flags(regs.rflags), ..*regs });
+    }
+
+    /// Completes [`Exit::Syscall`]: the program goes on behind its `syscall` with `value` in RAX.
+    ///
+    /// # Errors
+    ///
+    /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault at CPL 0.
+    #[inline]
+    pub fn return_from_syscall(&mut self, value: u64) -> Result<(), BadReturn> {
+        let mut regs = self.vcpu.regs();
+        if regs.rcx >= USER_END + INBOX_MAX {
+            return Err(BadReturn { rip: regs.rcx });
+        }
+        regs.rax = value;
+        match self.host.variant().syscall {
+            SyscallEntry::Supervisor => regs.r11 = kernel::user_flags(regs.r11),
+            SyscallEntry::User => {
+                regs.rip = regs.rcx;
+                regs.rflags = kernel::user_flags(regs.r11);
+            }
+        }
+        self.vcpu.set_regs(&regs);
+        Ok(())
+    }
+
+    /// The FS base.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the ioctl fails.
+    pub fn fs_base(&self) -> Result<u64, RunError> {
+        Ok(self.vcpu.get_sregs()?.fs.base)
+    }
+
+    /// Sets the FS base: the thread pointer of the System V ABI.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the ioctl fails, as it does for a non-canonical base.
+    pub fn set_fs_base(&mut self, base: u64) -> Result<(), RunError> {
+        let mut sregs = self.vcpu.get_sregs()?;
+        sregs.fs.base = base;
+        self.vcpu.set_sregs(&sregs)
+    }
+
+    /// The GS base.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the ioctl fails.
+    pub fn gs_base(&self) -> Result<u64, RunError> {
+        Ok(self.vcpu.get_sregs()?.gs.base)
+    }
+
+    /// Sets the GS base.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the ioctl fails, as it does for a non-canonical base.
+    pub fn set_gs_base(&mut self, base: u64) -> Result<(), RunError> {
+        let mut sregs = self.vcpu.get_sregs()?;
+        sregs.gs.base = base;
+        self.vcpu.set_sregs(&sregs)
+    }
+
+    /// Size of the inbox in bytes.
+    #[inline]
+    #[must_use]
+    pub fn inbox_bytes(&self) -> u64 {
+        self.inbox.bytes
+    }
+
+    /// Writes into the inbox; only the host can. Bytes past the inbox's end are not written, and `false` says so.
+    #[inline]
+    pub fn write_inbox(&mut self, offset: u64, data: &[u8]) -> bool {
+        let fits = offset.checked_add(data.len() as u64).is_some_and(|end| end <= self.inbox.bytes);
+        if fits {
+            self.memory.slice(self.inbox.address + offset, data.len()).copy_from(data);
+        }
+        fits
+    }
+
+    /// Fills a part of the inbox with zeroes, up to its end at most.
+    #[inline]
+    pub fn zero_inbox(&mut self, offset: u64, len: u64) {
+        const ZEROES: [u8; 1024] = [0; 1024];
+        let end = offset.saturating_add(len).min(self.inbox.bytes);
+        let mut at = offset;
+        while at < end {
+            let chunk = (end - at).min(ZEROES.len() as u64);
+            self.write_inbox(at, &ZEROES[..chunk as usize]);
+            at += chunk;
+        }
+    }
+
+    /// A handle with which other threads can stop a run.
+    pub fn kicker(&mut self) -> Kicker {
+        self.vcpu.kicker()
+    }
+
+    /// The host that this machine runs on.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(crate) fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
+    }
+}

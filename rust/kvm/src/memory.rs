@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guest-physical memory: one host mapping, one memslot.
+//!
+//! ```text
+//! boot machine      [ memfd, MAP_SHARED: what the program touches becomes the image              ]
+//! worker            [ image frames: the sealed memfd, MAP_PRIVATE ][ private frames: anonymous     ]
+//!                   0                                             image_frames                frames
+//! ```
+//!
+//! # Invariants
+//!
+//! - Guest memory is never a Rust reference: every access is a bounds-checked copy through [`VolatileSlice`].
+//! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle one.
+//! - A frame that is handed out by [`Memory::allocate`] reads as zero.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+
+use crate::error::{CreateError, FreezeError, MemoryError};
+use crate::layout::PAGE_SIZE;
+
+const PAGE: usize = PAGE_SIZE as usize;
+
+/// A host mapping, unmapped when dropped.
+#[derive(Debug)]
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread, and `Mapping` hands out no references into it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image).
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes; `fd` of -1 means anonymous memory.
+    fn new(len: usize, prot: i32, flags: i32, fd: i32) -> Option<Self> {
+        // SAFETY: no address is given, so the kernel picks a free range; nothing of ours is replaced.
+        let base = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, fd, 0) };
+        if base == libc::MAP_FAILED {
+            return None;
+        }
+        NonNull::new(base.cast()).map(|base| Self { base, len })
+    }
+
+    /// Replaces the first `len` bytes by a private mapping of `fd`.
+    fn overlay_private(&self, len: usize, fd: i32) -> bool {
+        assert!(len <= self.len, "overlay within the mapping");
+        // SAFETY: the range lies within this mapping, which we own, and nothing holds references into it.
+        let at = unsafe {
+            libc::mmap(
+                self.base.as_ptr().cast(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                fd,
+                0,
+            )
+        };
+        at != libc::MAP_FAILED
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are those of a mapping that this value alone owns.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The frozen memory of a booted program: a sealed memfd and a read-only view of it.
+#[derive(Debug)]
+pub(crate) struct SealedMemory {
+    memfd: OwnedFd,
+    view: Mapping,
+    frames: u64,
+}
+
+impl SealedMemory {
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
+    }
+}
+
+/// What a machine's memory is backed by.
+#[derive(Debug)]
+enum Backing {
+    Boot(OwnedFd),
+    Fork(Arc<SealedMemory>),
+}
+
+/// How [`Memory::take_back`] treats what the frames hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The frames keep their content; only the guest's cached translations go.
+    Keep,
+    /// The frames go back to what they were born as: the image's content, or zero.
+    Drop,
+}
+
+#[derive(Debug)]
+pub(crate) struct Memory {
+    mapping: Mapping,
+    backing: Backing,
+    image_frames: u64,
+    frames: u64,
+    next: u64,
+    free: Vec<u64>,
+}
+
+impl Memory {
+    /// Memory for a boot: `frames` pages of a new memfd, none of them used yet.
+    pub(crate) fn boot(frames: u64) -> Result<Self, CreateError> {
+        let bytes = frames * PAGE_SIZE;
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: the name is a NUL-terminated string.
+        let fd = unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
+        if fd < 0 {
+            return Err(CreateError::map(bytes));
+        }
+        // SAFETY: `fd` was just made and belongs to nobody else.
+        let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: plain system call on a descriptor that we own.
+        if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
+            return Err(CreateError::map(bytes));
+        }
+        let mapping = Mapping::new(
+            bytes as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+            fd,
+        )
+        .ok_or_else(|| CreateError::map(bytes))?;
+        Ok(Self { mapping, backing: Backing::Boot(memfd), image_frames: 0, frames, next: 0, free: Vec::new() })
+    }
+
+    /// Memory of a worker: the image, copy-on-write, and `private` further pages.
+    pub(crate) fn fork(image: &Arc<SealedMemory>, private: u64) -> Result<Self, CreateError> {
+        let frames = image.frames + private;
+        let bytes = frames * PAGE_SIZE;
+        let mapping = Mapping::new(
+            bytes as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+        )
+        .ok_or_else(|| CreateError::map(bytes))?;
+        if !mapping.overlay_private(image.view.len, image.memfd.as_raw_fd()) {
+            return Err(CreateError::map(bytes));
+        }
+        // A worker's pages come and go one by one; a huge page would copy 2 MiB for each first write.
+        // SAFETY: advice on our own mapping.
+        unsafe { libc::madvise(mapping.base.as_ptr().cast(), mapping.len, libc::MADV_NOHUGEPAGE) };
+        Ok(Self {
+            mapping,
+            backing: Backing::Fork(Arc::clone(image)),
+            image_frames: image.frames,
+            frames,
+            next: image.frames,
+            free: Vec::new(),
+        })
+    }
+
+    /// Turns a boot's memory into a sealed image of the frames used so far.
+    pub(crate) fn seal(self) -> Result<SealedMemory, FreezeError> {
+        let Self { mapping, backing, next, .. } = self;
+        let Backing::Boot(memfd) = backing else {
+            return Err(FreezeError::State("a worker's memory cannot be frozen".into()));
+        };
+        // F_SEAL_WRITE is refused while a writable shared mapping exists.
+        drop(mapping);
+        let fd = memfd.as_raw_fd();
+        let bytes = next * PAGE_SIZE;
+        // SAFETY: plain system call on a descriptor that we own.
+        if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
+            return Err(FreezeError::last_os("ftruncate"));
+        }
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+        // SAFETY: as above.
+        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
+            return Err(FreezeError::last_os("F_ADD_SEALS"));
+        }
+        // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
+        let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_POPULATE, fd)
+            .ok_or_else(|| FreezeError::last_os("mmap"))?;
+        Ok(SealedMemory { memfd, view, frames: next })
+    }
+
+    pub(crate) fn host_address(&self) -> u64 {
+        self.mapping.base.as_ptr() as u64
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.frames * PAGE_SIZE
+    }
+
+    /// Whether `frame` came with the image.
+    pub(crate) fn is_image(&self, frame: u64) -> bool {
+        frame < self.image_frames
+    }
+
+    /// Frames that exist only in this machine, whether or not they have been touched.
+    pub(crate) fn private_in_use(&self) -> u64 {
+        self.next - self.image_frames - self.free.len() as u64
+    }
+
+    /// A zeroed frame, or `None` when the machine's memory is used up.
+    pub(crate) fn allocate(&mut self) -> Option<u64> {
+        if let Some(frame) = self.free.pop() {
+            return Some(frame);
+        }
+        (self.next < self.frames).then(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    /// `count` zeroed frames in a row, or `None`.
+    pub(crate) fn allocate_run(&mut self, count: u64) -> Option<u64> {
+        let end = self.next.checked_add(count)?;
+        (end <= self.frames).then(|| std::mem::replace(&mut self.next, end))
+    }
+
+    /// Gives frames back that [`Memory::take_back`] has emptied.
+    pub(crate) fn release(&mut self, frame: u64) {
+        debug_assert!(frame >= self.image_frames && frame < self.next);
+        self.free.push(frame);
+    }
+
+    /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
+    ///
+    /// This is what must go with every downgrade of a guest page-table entry: the kernel's MMU notifiers reach the shadow
+    /// tables of paging-based KVM and the combined TLB of hardware KVM alike.
+    pub(crate) fn take_back(&self, frames: &mut [u64], content: Content) -> Result<(), MemoryError> {
+        frames.sort_unstable();
+        let mut rest = &*frames;
+        while let Some((&first, _)) = rest.split_first() {
+            let run = rest.iter().zip(first..).take_while(|(frame, expected)| **frame == *expected).count();
+            // A frame may be listed twice; `run` then ends before its double, which is skipped here.
+            let skip = rest.iter().skip(run).take_while(|frame| **frame < first + run as u64).count();
+            rest = &rest[run + skip..];
+            self.take_back_run(first, run as u64, content)?;
+        }
+        Ok(())
+    }
+
+    fn take_back_run(&self, first: u64, count: u64, content: Content) -> Result<(), MemoryError> {
+        debug_assert!(first + count <= self.frames);
+        let len = count as usize * PAGE;
+        let host = |result: i32| {
+            if result == 0 {
+                Ok(())
+            } else {
+                let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+                Err(MemoryError::Host { errno })
+            }
+        };
+        // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a guest).
+        let start = unsafe { self.mapping.base.as_ptr().add(first as usize * PAGE) }.cast();
+        match (content, &self.backing) {
+            (Content::Keep, _) => {
+                // SAFETY: our own mapping; the vCPU does not run, and nothing of ours reads it between the two calls.
+                host(unsafe { libc::mprotect(start, len, libc::PROT_READ) })?;
+                // SAFETY: as above.
+                host(unsafe { libc::mprotect(start, len, libc::PROT_READ | libc::PROT_WRITE) })
+            }
+            // On a shared mapping MADV_DONTNEED would keep the content; MADV_REMOVE punches a hole.
+            // SAFETY: our own mapping.
+            (Content::Drop, Backing::Boot(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_REMOVE) }),
+            // SAFETY: our own mapping.
+            (Content::Drop, Backing::Fork(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) }),
+        }
+    }
+
+    /// Copies the image's content back into `frame`, which must be an image frame of a worker.
+    #[inline]
+    pub(crate) fn restore(&mut self, frame: u64) {
+        let Backing::Fork(image) = &self.backing else { return };
+        assert!(frame < self.image_frames, "only image frames have pristine content");
+        let offset = frame as usize * PAGE;
+        // SAFETY: `frame` is below the image's length, which both mappings cover; they are distinct mappings, so they do not
+        // overlap; the vCPU does not run, so nothing else accesses the destination.
+        unsafe {
+            ptr::copy_nonoverlapping(
+                image.view.base.as_ptr().add(offset),
+                self.mapping.base.as_ptr().add(offset),
+                PAGE,
+            );
+        }
+    }
+
+    /// Fills `frame` with zeroes.
+    #[inline]
+    pub(crate) fn zero(&mut self, frame: u64) {
+        assert!(frame < self.frames, "frame within memory");
+        // SAFETY: within the mapping; the vCPU does not run.
+        unsafe { ptr::write_bytes(self.mapping.base.as_ptr().add(frame as usize * PAGE), 0, PAGE) };
+    }
+
+    /// Makes `frame` private to this machine now, so that the guest's first write to it costs nothing.
+    pub(crate) fn touch(&mut self, frame: u64) {
+        let address = frame * PAGE_SIZE;
+        let value = self.read_u64(address);
+        self.write_u64(address, value);
+    }
+
+    /// The guest-physical range as volatile memory.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the machine's memory. Callers pass frames that the page tables hold, which the host alone writes.
+    #[inline]
+    pub(crate) fn slice(&self, address: u64, len: usize) -> VolatileSlice<'_> {
+        let end = address.checked_add(len as u64);
+        assert!(end.is_some_and(|end| end <= self.bytes()), "guest-physical range within memory");
+        // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references.
+        unsafe { VolatileSlice::new(self.mapping.base.as_ptr().add(address as usize), len) }
+    }
+
+    #[inline]
+    pub(crate) fn read_u64(&self, address: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.slice(address, 8).copy_to(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    #[inline]
+    pub(crate) fn write_u64(&mut self, address: u64, value: u64) {
+        self.slice(address, 8).copy_from(&value.to_le_bytes());
+    }
+
+    /// The image's word at a guest-physical address, if the image reaches there.
+    pub(crate) fn image_u64(&self, address: u64) -> Option<u64> {
+        let Backing::Fork(image) = &self.backing else { return None };
+        let end = address.checked_add(8)?;
+        if end > image.frames * PAGE_SIZE {
+            return None;
+        }
+        let mut bytes = [0; 8];
+        // SAFETY: within the image's view, which lives as long as the `Arc`.
+        unsafe { VolatileSlice::new(image.view.base.as_ptr().add(address as usize), 8) }.copy_to(&mut bytes);
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    /// Whether `frame` holds what the image has there.
+    pub(crate) fn equals_image(&self, frame: u64) -> bool {
+        let Backing::Fork(image) = &self.backing else { return false };
+        assert!(frame < self.image_frames, "only image frames have pristine content");
+        let mut mine = vec![0u8; PAGE];
+        let mut pristine = vec![0u8; PAGE];
+        self.slice(frame * PAGE_SIZE, PAGE).copy_to(&mut mine[..]);
+        // SAFETY: within the image's view, which lives as long as the `Arc`.
+        let view = unsafe { VolatileSlice::new(image.view.base.as_ptr().add(frame as usize * PAGE), PAGE) };
+        view.copy_to(&mut pristine[..]);
+        mine == pristine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_reads_the_image_and_writes_only_its_own_copy() {
+        let mut boot = Memory::boot(8).unwrap();
+        let frame = boot.allocate().unwrap();
+        boot.write_u64(frame * PAGE_SIZE, 7);
+        let image = Arc::new(boot.seal().unwrap());
+        let mut a = Memory::fork(&image, 4).unwrap();
+        let b = Memory::fork(&image, 4).unwrap();
+        a.write_u64(frame * PAGE_SIZE, 8);
+        assert_eq!(b.read_u64(frame * PAGE_SIZE), 7);
+        assert!(!a.equals_image(frame));
+        a.restore(frame);
+        assert!(a.equals_image(frame));
+    }
+
+    #[test]
+    fn memory_taken_back_returns_to_what_it_was_born_as() {
+        let mut boot = Memory::boot(8).unwrap();
+        let frame = boot.allocate().unwrap();
+        boot.write_u64(frame * PAGE_SIZE, 7);
+        let gone = boot.allocate().unwrap();
+        boot.write_u64(gone * PAGE_SIZE, 9);
+        boot.take_back(&mut [gone], Content::Drop).unwrap();
+        assert_eq!(boot.read_u64(gone * PAGE_SIZE), 0);
+        let image = Arc::new(boot.seal().unwrap());
+        let mut fork = Memory::fork(&image, 4).unwrap();
+        let own = fork.allocate().unwrap();
+        fork.write_u64(own * PAGE_SIZE, 1);
+        fork.write_u64(frame * PAGE_SIZE, 2);
+        fork.take_back(&mut [own, frame, own], Content::Keep).unwrap();
+        assert_eq!(fork.read_u64(frame * PAGE_SIZE), 2);
+        fork.take_back(&mut [own, frame, own, frame], Content::Drop).unwrap();
+        assert_eq!((fork.read_u64(own * PAGE_SIZE), fork.read_u64(frame * PAGE_SIZE)), (0, 7));
+    }
+
+    #[test]
+    fn frames_run_out_and_come_back() {
+        let mut memory = Memory::boot(2).unwrap();
+        let (a, b) = (memory.allocate().unwrap(), memory.allocate().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(memory.allocate(), None);
+        memory.release(a);
+        assert_eq!(memory.allocate(), Some(a));
+    }
+}

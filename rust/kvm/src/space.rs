@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine's user address space, page by page.
+//!
+//! # How changes are kept track of
+//!
+//! A worker's changes are of two sorts, and [`Origin`] says which:
+//!
+//! - **Sticky** ([`Origin::Snapshot`]): the page belongs to the snapshot's layout. It stays mapped and writable over resets, and
+//!   reset restores its content: a copy from the image, or zeroes. These pages are the *work set*.
+//! - **Of the request** ([`Origin::Request`], and every unmap, move or change of protection): the old table entry is kept in the
+//!   undo log, and reset puts it back.
+//!
+//! An entry that loses access always goes together with [`Memory::take_back`] of its frame: paging-based KVM would not see it
+//! otherwise, and hardware KVM would keep it in its TLB.
+
+use std::collections::HashMap;
+
+use crate::error::{BadAddress, MemoryError};
+use crate::layout::{PAGE_SIZE, USER_END, USER_MIN, page_floor};
+use crate::machine::Machine;
+use crate::memory::{Content, Memory};
+use crate::tables::{Entry, Prot};
+
+/// Who a page belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The snapshot's layout: the page stays over resets, its content is restored.
+    Snapshot,
+    /// This request: reset takes the page, or the change, away.
+    Request,
+}
+
+/// A page of the work set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkPage {
+    pub(crate) address: u64,
+    pub(crate) frame: u64,
+    pub(crate) prot: Prot,
+}
+
+/// What a worker has changed since it was forked.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// At boot nothing is recorded: the snapshot will hold it all.
+    pub(crate) recorded: bool,
+    /// Sticky pages of the image, and sticky zero pages.
+    pub(crate) work: Vec<WorkPage>,
+    /// Table slot to the entry it had when the request began.
+    pub(crate) undo: HashMap<u64, Entry>,
+    /// Frames allocated for the request.
+    pub(crate) request_frames: Vec<u64>,
+    /// Image pages that the request wrote and that are not in the work set.
+    pub(crate) request_image_pages: u64,
+    pub(crate) stack_used: bool,
+    pub(crate) limit_pages: u64,
+    /// Buffer for frames to take back, kept for its allocation.
+    pub(crate) scratch: Vec<u64>,
+}
+
+impl Changes {
+    pub(crate) fn at_boot(limit_pages: u64) -> Self {
+        Self {
+            recorded: false,
+            work: Vec::new(),
+            undo: HashMap::new(),
+            request_frames: Vec::new(),
+            request_image_pages: 0,
+            stack_used: false,
+            limit_pages,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn in_worker(limit_pages: u64) -> Self {
+        Self { recorded: true, ..Self::at_boot(limit_pages) }
+    }
+
+    fn limit(&self) -> MemoryError {
+        MemoryError::Limit { limit_pages: self.limit_pages }
+    }
+}
+
+impl Machine {
+    fn check_range(address: u64, len: u64) -> Result<u64, MemoryError> {
+        let range = MemoryError::Range { address, len };
+        let end = address.checked_add(len).ok_or(range)?;
+        let aligned = address.is_multiple_of(PAGE_SIZE) && len.is_multiple_of(PAGE_SIZE);
+        if !aligned || address < USER_MIN || end > USER_END {
+            return Err(range);
+        }
+        Ok(end)
+    }
+
+    /// Pages that only this machine has: written pages of the image, fresh pages, and tables made since the fork.
+    #[must_use]
+    pub fn private_pages(&self) -> u64 {
+        let image_work = self.changes.work.iter().filter(|page| self.memory.is_image(page.frame)).count() as u64;
+        self.memory.private_in_use() + image_work + self.changes.request_image_pages
+    }
+
+    fn check_limit(&self) -> Result<(), MemoryError> {
+        if self.changes.recorded && self.private_pages() >= self.changes.limit_pages {
+            return Err(self.changes.limit());
+        }
+        Ok(())
+    }
+
+    /// Remembers what `slot` held when the request began.
+    fn record(&mut self, slot: u64, old: Entry) {
+        if self.changes.recorded {
+            self.changes.undo.entry(slot).or_insert(old);
+        }
+    }
+
+    /// Whether a page is present at `address`; one without any access is not.
+    #[must_use]
+    pub fn is_mapped(&self, address: u64) -> bool {
+        self.tables.entry(&self.memory, address).is_present()
+    }
+
+    /// Maps one fresh zero page.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`].
+    pub fn map_zero(&mut self, address: u64, prot: Prot, origin: Origin) -> Result<(), MemoryError> {
+        Self::check_range(address, PAGE_SIZE)?;
+        self.check_limit()?;
+        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
+        let old = Entry(self.memory.read_u64(slot));
+        if old.frame().is_some() {
+            return Err(MemoryError::Exists { address });
+        }
+        // A page that the snapshot has but this request has unmapped must come back as it was.
+        let sticky = origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot);
+        let frame = self.memory.allocate().ok_or(self.changes.limit())?;
+        if self.changes.recorded {
+            if sticky {
+                self.changes.work.push(WorkPage { address, frame, prot });
+            } else {
+                self.changes.undo.entry(slot).or_insert(old);
+                self.changes.request_frames.push(frame);
+            }
+        }
+        self.memory.write_u64(slot, Entry::user(frame, prot).0);
+        Ok(())
+    }
+
+    /// Makes one present page writable; the caller has checked that the program may write it.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Range`], [`MemoryError::Absent`], [`MemoryError::Limit`].
+    pub fn make_writable(&mut self, address: u64, origin: Origin) -> Result<(), MemoryError> {
+        Self::check_range(address, PAGE_SIZE)?;
+        let absent = MemoryError::Absent { address };
+        let slot = self.tables.slot(&self.memory, address).ok_or(absent)?;
+        let old = Entry(self.memory.read_u64(slot));
+        let frame = old.frame().filter(|_| old.is_present()).ok_or(absent)?;
+        if old.is_writable() {
+            return Ok(());
+        }
+        if self.changes.recorded && self.memory.is_image(frame) {
+            self.check_limit()?;
+            if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
+                let prot =
+                    if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
+                self.changes.work.push(WorkPage { address, frame, prot });
+            } else {
+                self.changes.undo.entry(slot).or_insert(old);
+                self.changes.request_image_pages += 1;
+            }
+        } else {
+            self.record(slot, old);
+        }
+        self.memory.write_u64(slot, old.writable().0);
+        Ok(())
+    }
+
+    /// Gives the present and parked pages of a range another protection. A page becomes writable at its next write fault only.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Range`], [`MemoryError::Host`].
+    pub fn protect(&mut self, address: u64, len: u64, prot: Prot) -> Result<(), MemoryError> {
+        self.edit(address, len, Content::Keep, &mut |memory, recorded, entry| {
+            let new = entry.with_prot(prot);
+            // The first write to an image page must fault, so that it is recorded.
+            let image = recorded && entry.frame().is_some_and(|frame| memory.is_image(frame));
+            if image && !entry.is_writable() { new.read_only() } else { new }
+        })
+    }
+
+    /// Removes the pages of a range; what they held is lost, until reset brings back what the snapshot has there.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Range`], [`MemoryError::Host`].
+    pub fn unmap(&mut self, address: u64, len: u64) -> Result<(), MemoryError> {
+        self.edit(address, len, Content::Drop, &mut |_, _, _| Entry::EMPTY)
+    }
+
+    /// As [`Machine::unmap`]: for `MADV_DONTNEED` on anonymous memory, whose next touch finds a zero page.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Range`], [`MemoryError::Host`].
+    pub fn discard(&mut self, address: u64, len: u64) -> Result<(), MemoryError> {
+        self.unmap(address, len)
+    }
+
+    /// Replaces every non-empty entry of a range by `change(entry)`, with what a downgrade needs.
+    fn edit(
+        &mut self,
+        address: u64,
+        len: u64,
+        content: Content,
+        change: &mut dyn FnMut(&Memory, bool, Entry) -> Entry,
+    ) -> Result<(), MemoryError> {
+        let end = Self::check_range(address, len)?;
+        let mut downgraded = std::mem::take(&mut self.changes.scratch);
+        downgraded.clear();
+        let changes = &mut self.changes;
+        self.tables.for_each(&mut self.memory, address, end, &mut |memory, _, slot, old| {
+            let new = change(memory, changes.recorded, old);
+            if new == old {
+                return Ok(());
+            }
+            if changes.recorded {
+                changes.undo.entry(slot).or_insert(old);
+            }
+            if !old.is_upgrade_to(new) || content == Content::Drop {
+                downgraded.extend(old.frame());
+            }
+            memory.write_u64(slot, new.0);
+            Ok(())
+        })?;
+        let result = self.memory.take_back(&mut downgraded, content);
+        if content == Content::Drop && result.is_ok() {
+            self.release_unowned(&downgraded);
+        }
+        self.changes.scratch = downgraded;
+        result
+    }
+
+    /// Frees those of `frames` (emptied, in no table) that nothing will restore: all at boot, the request's own in a worker.
+    fn release_unowned(&mut self, frames: &[u64]) {
+        if !self.changes.recorded {
+            frames.iter().for_each(|frame| self.memory.release(*frame));
+            return;
+        }
+        let memory = &mut self.memory;
+        let gone: std::collections::HashSet<u64> = frames.iter().copied().collect();
+        self.changes.request_frames.retain(|frame| {
+            let free = gone.contains(frame);
+            if free {
+                memory.release(*frame);
+            }
+            !free
+        });
+    }
+
+    /// Moves the pages of a range to another, empty one, for `mremap`.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError::Range`], [`MemoryError::Exists`] if the destination is not empty, [`MemoryError::Limit`] if its tables do
+    /// not fit (then some pages may have moved already), [`MemoryError::Host`].
+    pub fn move_pages(&mut self, from: u64, to: u64, len: u64) -> Result<(), MemoryError> {
+        let end = Self::check_range(from, len)?;
+        let to_end = Self::check_range(to, len)?;
+        self.tables
+            .for_each(&mut self.memory, to, to_end, &mut |_, address, _, _| Err(MemoryError::Exists { address }))?;
+        let mut pages = Vec::new();
+        self.tables.for_each(&mut self.memory, from, end, &mut |_, address, slot, entry| {
+            pages.push((address, slot, entry));
+            Ok(())
+        })?;
+        let mut frames = Vec::with_capacity(pages.len());
+        for (address, slot, entry) in pages {
+            let target =
+                self.tables.slot_or_create(&mut self.memory, to + (address - from)).ok_or(self.changes.limit())?;
+            self.record(slot, entry);
+            self.record(target, Entry::EMPTY);
+            self.memory.write_u64(slot, Entry::EMPTY.0);
+            self.memory.write_u64(target, entry.0);
+            frames.extend(entry.frame());
+        }
+        self.memory.take_back(&mut frames, Content::Keep)
+    }
+
+    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range.
+    fn for_user_pages(
+        &self,
+        address: u64,
+        len: usize,
+        allowed: impl Fn(Entry) -> bool,
+        mut access: impl FnMut(&Memory, u64, usize, usize),
+    ) -> Result<(), BadAddress> {
+        let mut at = address;
+        let mut done = 0;
+        while done < len {
+            let entry = self.tables.entry(&self.memory, at);
+            let frame = entry.frame().filter(|_| allowed(entry)).ok_or(BadAddress { address: at })?;
+            let within = at - page_floor(at);
+            let part = (len - done).min((PAGE_SIZE - within) as usize);
+            access(&self.memory, frame * PAGE_SIZE + within, done, part);
+            done += part;
+            at = at.checked_add(part as u64).ok_or(BadAddress { address: at })?;
+            // The tables ignore bits 48 and up; a guest address must not wrap around them.
+            if done < len && at >> 47 != 0 {
+                return Err(BadAddress { address: at });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_canonical(address: u64) -> Result<(), BadAddress> {
+        if address >> 47 == 0 { Ok(()) } else { Err(BadAddress { address }) }
+    }
+
+    /// Copies user memory out, once.
+    ///
+    /// # Errors
+    ///
+    /// [`BadAddress`] if a page is not present for the user; `out` may be partly written then.
+    #[inline]
+    pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), BadAddress> {
+        Self::check_canonical(address)?;
+        self.for_user_pages(address, out.len(), Entry::is_user, |memory, physical, done, part| {
+            memory.slice(physical, part).copy_to(&mut out[done..done + part]);
+        })
+    }
+
+    /// Copies into user memory, to pages that the program can write now.
+    ///
+    /// # Errors
+    ///
+    /// [`BadAddress`] if a page is not present or not writable; earlier pages may have been written then.
+    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), BadAddress> {
+        Self::check_canonical(address)?;
+        let allowed = |entry: Entry| entry.is_user() && entry.is_writable();
+        self.for_user_pages(address, data.len(), allowed, |memory, physical, done, part| {
+            memory.slice(physical, part).copy_from(&data[done..done + part]);
+        })
+    }
+
+    /// Copies into present user pages whether or not the program may write them: for loading a program at boot.
+    ///
+    /// # Errors
+    ///
+    /// [`BadAddress`] if a page is not present, or if the machine is a worker, whose pages are shared until they are recorded.
+    pub fn load(&mut self, address: u64, data: &[u8]) -> Result<(), BadAddress> {
+        if self.changes.recorded {
+            return Err(BadAddress { address });
+        }
+        Self::check_canonical(address)?;
+        self.for_user_pages(address, data.len(), Entry::is_user, |memory, physical, done, part| {
+            memory.slice(physical, part).copy_from(&data[done..done + part]);
+        })
+    }
+}

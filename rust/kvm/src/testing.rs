@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Machines for tests, on the real KVM of whatever lane the tests run in.
+
+use std::path::Path;
+
+use crate::{Host, Machine};
+
+/// The host's KVM. Tests need one: there is no skipping.
+///
+/// # Panics
+///
+/// If KVM cannot be used.
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn host() -> Host {
+    Host::open(Path::new("/dev/kvm")).expect("these tests need a usable /dev/kvm")
+}
+
+/// A machine in which nothing is mapped but Mayfly's own pages and an inbox of four.
+///
+/// # Panics
+///
+/// If KVM cannot be used.
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn boot_machine(memory_bytes: u64) -> Machine {
+    Machine::boot(&host(), memory_bytes, 4 * crate::PAGE_SIZE).expect("a machine can be made")
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One VM with one vCPU, and its exits; it knows nothing of who runs in it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs, kvm_xsave};
+use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
+
+use crate::error::{CreateError, RunError};
+use crate::exit::Unexpected;
+use crate::host::Host;
+use crate::kernel::{self, Variant};
+use crate::layout::{PORT_DOORBELL, PORT_SYSCALL};
+use crate::memory::Memory;
+
+/// What an exit says before the machine has looked at memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RawExit {
+    Doorbell,
+    Syscall,
+    Exception { vector: u8 },
+    Kicked,
+    Unexpected(Unexpected),
+}
+
+#[derive(Debug)]
+pub(crate) struct Vcpu {
+    fd: VcpuFd,
+    // Closed after the vCPU: fields drop in order.
+    _vm: VmFd,
+}
+
+impl Vcpu {
+    /// Creates the VM, its memslot and its vCPU, in user mode with page tables at `cr3`.
+    pub(crate) fn create(host: &Host, variant: Variant, memory: &Memory, cr3: u64) -> Result<Self, CreateError> {
+        let vm = host.kvm().create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: memory.bytes(),
+            userspace_addr: memory.host_address(),
+        };
+        // SAFETY: the mapping is as long as the slot and outlives the VM: `Machine` drops its vCPU before its memory.
+        unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        let mut fd = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
+        let features = host.features();
+        fd.set_cpuid2(&features.cpuid).map_err(CreateError::kvm("KVM_SET_CPUID2"))?;
+        if features.xsave {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            xcrs.xcrs[0].value = features.xcr0;
+            fd.set_xcrs(&xcrs).map_err(CreateError::kvm("KVM_SET_XCRS"))?;
+        }
+        let base = fd.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS"))?;
+        let sregs = kernel::sregs(base, features, variant, cr3);
+        fd.set_sregs(&sregs).map_err(CreateError::kvm("KVM_SET_SREGS"))?;
+        let entries = kernel::msrs().map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });
+        let msrs = Msrs::from_entries(&entries).map_err(|_| CreateError::Kvm {
+            call: "KVM_SET_MSRS",
+            source: std::io::Error::from_raw_os_error(libc::E2BIG),
+        })?;
+        let set = fd.set_msrs(&msrs).map_err(CreateError::kvm("KVM_SET_MSRS"))?;
+        if set != entries.len() {
+            return Err(CreateError::Kvm {
+                call: "KVM_SET_MSRS",
+                source: std::io::Error::from_raw_os_error(libc::EINVAL),
+            });
+        }
+        fd.set_sync_valid_reg(SyncReg::Register);
+        Ok(Self { fd, _vm: vm })
+    }
+
+    /// General registers as of the last exit, or as set since.
+    #[inline]
+    pub(crate) fn regs(&self) -> kvm_regs {
+        self.fd.sync_regs().regs
+    }
+
+    /// Sets the general registers through the shared page: no system call.
+    #[inline]
+    pub(crate) fn set_regs(&mut self, regs: &kvm_regs) {
+        self.fd.sync_regs_mut().regs = *regs;
+        self.fd.set_sync_dirty_reg(SyncReg::Register);
+    }
+
+    /// One `KVM_RUN`.
+    #[inline]
+    pub(crate) fn run(&mut self) -> Result<RawExit, RunError> {
+        match self.fd.run() {
+            // The data and its length are a guest's choice and unused; a string instruction shows as more than one byte.
+            Ok(VcpuExit::IoOut(PORT_DOORBELL, [_])) => Ok(RawExit::Doorbell),
+            Ok(VcpuExit::IoOut(PORT_SYSCALL, [_])) => Ok(RawExit::Syscall),
+            Ok(exit) => Ok(rare(exit)),
+            Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => Ok(RawExit::Kicked),
+            Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
+        }
+    }
+
+    /// Lets KVM finish the instruction of the last exit, without running the guest, and reads the registers it leaves.
+    ///
+    /// On hardware the RIP of an `out` exit is still at the instruction until the next `KVM_RUN`.
+    pub(crate) fn complete_exit(&mut self) -> Result<kvm_regs, RunError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let result = self.fd.run().map(|_| ());
+        self.fd.set_kvm_immediate_exit(0);
+        match result {
+            Ok(()) => {}
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => return Err(RunError::kvm("KVM_RUN")(error)),
+        }
+        let regs = self.fd.get_regs().map_err(RunError::kvm("KVM_GET_REGS"))?;
+        self.fd.sync_regs_mut().regs = regs;
+        Ok(regs)
+    }
+
+    pub(crate) fn get_sregs(&self) -> Result<kvm_sregs, RunError> {
+        self.fd.get_sregs().map_err(RunError::kvm("KVM_GET_SREGS"))
+    }
+
+    pub(crate) fn set_sregs(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
+        self.fd.set_sregs(sregs).map_err(RunError::kvm("KVM_SET_SREGS"))
+    }
+
+    pub(crate) fn xsave(&self) -> Result<kvm_xsave, RunError> {
+        self.fd.get_xsave().map_err(RunError::kvm("KVM_GET_XSAVE"))
+    }
+
+    /// A handle that other threads can use to stop a run.
+    pub(crate) fn kicker(&mut self) -> Kicker {
+        Kicker { immediate_exit: &raw mut self.fd.get_kvm_run().immediate_exit }
+    }
+}
+
+/// Asks a vCPU to come back from `KVM_RUN`.
+///
+/// Setting the flag alone stops a run that is about to start; one that is under way also needs a signal to its thread, which is
+/// the caller's part: only it knows the thread.
+#[derive(Debug)]
+pub struct Kicker {
+    immediate_exit: *mut u8,
+}
+
+// SAFETY: the pointee is a byte in the shared `kvm_run` page, only accessed as an atomic through this type while a run is possible.
+unsafe impl Send for Kicker {}
+// SAFETY: as above.
+unsafe impl Sync for Kicker {}
+
+impl Kicker {
+    fn flag(&self) -> &AtomicU8 {
+        // SAFETY: valid and aligned as long as the machine lives, which `set` and `clear` demand of their callers.
+        unsafe { AtomicU8::from_ptr(self.immediate_exit) }
+    }
+
+    /// Makes the current or the next `KVM_RUN` return at once.
+    ///
+    /// # Safety
+    ///
+    /// The machine that made this handle must still exist.
+    pub unsafe fn set(&self) {
+        self.flag().store(1, Ordering::SeqCst);
+    }
+
+    /// Takes a request back.
+    ///
+    /// # Safety
+    ///
+    /// The machine that made this handle must still exist.
+    pub unsafe fn clear(&self) {
+        self.flag().store(0, Ordering::SeqCst);
+    }
+}
+
+/// Exits off the hot path.
+#[cold]
+fn rare(exit: VcpuExit<'_>) -> RawExit {
+    RawExit::Unexpected(match exit {
+        VcpuExit::IoOut(port, data) => match (kernel::exception_vector(port), data) {
+            (Some(vector), [_]) => return RawExit::Exception { vector },
+            _ => Unexpected::Port { port },
+        },
+        VcpuExit::IoIn(port, _) => Unexpected::Port { port },
+        VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _) => Unexpected::Mmio { address },
+        VcpuExit::Shutdown => Unexpected::Shutdown,
+        VcpuExit::InternalError => Unexpected::Internal { suberror: 0 },
+        VcpuExit::FailEntry(reason, _) => Unexpected::Entry { reason },
+        VcpuExit::Intr => return RawExit::Kicked,
+        other => Unexpected::Other(format!("{other:?}")),
+    })
+}
