@@ -7,6 +7,7 @@ from string import Template
 
 from . import bars, charts, figures, summary
 from .charts import Part
+from .comparison import find
 from .figures import Table, number
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -68,12 +69,11 @@ def _bars(report: dict) -> str:
 
 def _cost(report: dict) -> str:
     """Where the server's CPU time of one request goes: Drogon's part, the floor, and what Mayfly adds to it."""
-    pinned = next(((v, s) for v, s in figures.loads_in_order(report) if v["pinned"]), None)
+    pinned = find(report["wrk"], "vanilla", 1, pinned=True)
     if pinned is None:
         return ""
-    vanilla, sandboxed = (entry["cpu_us"] for entry in pinned)
-    floor = report["micro"]["floor_us"]
-    rest = max(0.0, sandboxed - vanilla - floor)
+    vanilla, floor = pinned["cpu_us"], report["micro"]["floor_us"]
+    rest = max(0.0, bars.sandbox_cpu_us(report) - floor)
     drawing = charts.stacked(
         (
             ("vanilla", [Part("Drogon and the kernel's network", vanilla, "vanilla")]),

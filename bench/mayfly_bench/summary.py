@@ -3,14 +3,14 @@
 
 from collections.abc import Iterable
 
-from . import figures
+from . import bars, figures
 from .figures import Table
 
 
 def terminal(report: dict) -> str:
     """Aligned tables, the bars last, where a reader's eye is."""
     parts = (figures.wrk_table(report), figures.micro_table(report), figures.bars_table(report))
-    return "\n\n".join(["", headline(report), *map(aligned, parts)])
+    return "\n\n".join(["", headline(report), f"noise: {figures.noise(report)}", *map(aligned, parts)])
 
 
 def markdown(report: dict) -> str:
@@ -26,16 +26,18 @@ def markdown(report: dict) -> str:
 
 def headline(report: dict) -> str:
     """One sentence: what a fresh virtual machine for every request costs here."""
-    pinned = next(((v, s) for v, s in figures.loads_in_order(report) if v["pinned"]), None)
     busiest = max(
         (pair for pair in figures.loads_in_order(report) if not pair[0]["pinned"]),
         key=lambda pair: pair[1]["rps"],
         default=None,
     )
-    if pinned is None or busiest is None:
+    try:
+        added = bars.sandbox_cpu_us(report)
+    except LookupError:
+        busiest = None
+    if busiest is None:
         return "This run is too short for a headline."
     vanilla, sandboxed = busiest
-    added = pinned[1]["cpu_us"] - pinned[0]["cpu_us"]
     floor = report["micro"]["floor_us"]
     return (
         f"A fresh virtual machine for every request adds {figures.number(added)} µs of server CPU, of which "
