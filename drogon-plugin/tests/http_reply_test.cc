@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+#include <algorithm>
+#include <future>
+#include <memory>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include <drogon/drogon_test.h>
+#include <trantor/net/EventLoopThread.h>
+
+#include "http_reply.hpp"
+
+using mayfly::DeferredHttpReply;
+using mayfly::HttpReply;
+using mayfly::LoopGate;
+
+namespace {
+
+void write(mayfly::Reply &reply, std::uint16_t status, std::string_view body) {
+    reply.status(status);
+    std::ranges::copy(body, reply.body(body.size()).begin());
+}
+
+} // namespace
+
+DROGON_TEST(AReplyBecomesAResponse) {
+    HttpReply reply;
+    reply.status(418);
+    reply.header("Content-Type", "text/x-tea; strength=3");
+    reply.header("X-Pot", "short and stout");
+    std::ranges::copy(std::string_view("a\0b", 3), reply.body(3).begin());
+    const auto response = reply.take();
+    CHECK(static_cast<int>(response->statusCode()) == 418);
+    CHECK(response->contentTypeString() == "text/x-tea; strength=3");
+    CHECK(response->getHeader("x-pot") == "short and stout");
+    CHECK(response->body() == std::string_view("a\0b", 3));
+}
+
+DROGON_TEST(AResponseWithoutAContentTypeGetsNone) {
+    HttpReply reply;
+    write(reply, 200, "x");
+    CHECK(reply.take()->contentTypeString().empty());
+}
+
+// Drogon's setContentTypeCodeAndCustomString() reads past the end of a string of one character.
+DROGON_TEST(AContentTypeMayBeAnyString) {
+    for (const auto *type : {"", "x", "\t", "content-type: ", ";"}) {
+        HttpReply reply;
+        reply.status(200);
+        reply.header("content-type", type);
+        reply.body(0);
+        CHECK(reply.take()->contentTypeString() == type);
+    }
+}
+
+DROGON_TEST(HeadersOfOneNameAreJoinedAndCookiesAreKeptApart) {
+    HttpReply reply;
+    reply.status(200);
+    reply.header("Link", "<a>");
+    reply.header("link", "<b>");
+    reply.header("set-cookie", "a=1; Path=/x; Max-Age=5");
+    reply.header("Set-Cookie", "b=x=y");
+    reply.header("set-cookie", "bare");
+    reply.body(0);
+    const auto response = reply.take();
+    CHECK(response->getHeader("link") == "<a>, <b>");
+    CHECK(response->getCookie("a").cookieString() == "Set-Cookie: a=1; Path=/x; Max-Age=5\r\n");
+    CHECK(response->getCookie("b").cookieString() == "Set-Cookie: b=x=y\r\n");
+    CHECK(response->cookies().size() == 3);
+}
+
+DROGON_TEST(TheServersOwnHeadersAreTheServers) {
+    HttpReply reply;
+    reply.status(200);
+    reply.header("Date", "yesterday");
+    reply.header("Server", "tenant");
+    reply.body(0);
+    CHECK(reply.take()->headers().empty());
+}
+
+DROGON_TEST(AStatusThatHasNoBodyGetsNone) {
+    for (const std::uint16_t status : {204, 304}) {
+        HttpReply reply;
+        write(reply, status, "HTTP/1.1 200 OK\r\n\r\n");
+        CHECK(reply.take()->body().empty());
+    }
+}
+
+DROGON_TEST(ASecondStatusStartsOver) {
+    HttpReply reply;
+    reply.status(200);
+    reply.header("x-former", "1");
+    reply.body(100);
+    reply.status(500);
+    reply.body(0);
+    const auto response = reply.take();
+    CHECK(response->statusCode() == drogon::k500InternalServerError);
+    CHECK(response->headers().empty());
+    CHECK(response->body().empty());
+}
+
+DROGON_TEST(ADeferredReplyIsSentByItsLoop) {
+    trantor::EventLoopThread thread;
+    thread.run();
+    std::promise<std::pair<int, bool>> sent;
+    auto reply = std::make_unique<DeferredHttpReply>(
+        [&](const drogon::HttpResponsePtr &response) {
+            sent.set_value({response->statusCode(), thread.getLoop()->isInLoopThread()});
+        },
+        thread.getLoop(), std::make_shared<LoopGate>());
+    std::thread([reply = std::move(reply)]() mutable {
+        write(*reply, 201, "");
+        reply->send();
+        reply.reset(); // Sent once only.
+    }).join();
+    CHECK(sent.get_future().get() == std::pair(201, true));
+}
+
+DROGON_TEST(ADeferredReplyThatIsGivenUpAnswers503) {
+    trantor::EventLoopThread thread;
+    thread.run();
+    std::promise<drogon::HttpResponsePtr> sent;
+    std::make_unique<DeferredHttpReply>([&](const drogon::HttpResponsePtr &response) { sent.set_value(response); },
+                                        thread.getLoop(), std::make_shared<LoopGate>())
+        .reset();
+    const auto response = sent.get_future().get();
+    CHECK(response->statusCode() == drogon::k503ServiceUnavailable);
+    CHECK(response->getHeader("retry-after") == "1");
+}
+
+DROGON_TEST(NothingIsSentOnceTheGateIsClosed) {
+    const auto gate = std::make_shared<LoopGate>();
+    gate->close();
+    // A loop that is used would be noticed: there is none.
+    std::make_unique<DeferredHttpReply>([](const drogon::HttpResponsePtr &) { std::abort(); }, nullptr, gate).reset();
+    SUCCESS();
+}

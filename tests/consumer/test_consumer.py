@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Builds the consumer project and has it serve one request. Run by ctest, which sets the environment."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "e2e"))
+
+import mayfly_server  # noqa: E402
+
+CMAKE = os.environ["MAYFLY_TEST_CMAKE"]
+BUILD = Path(os.environ["MAYFLY_TEST_BUILD"])  # the build tree of Mayfly itself
+OPTIONS = os.environ["MAYFLY_TEST_CMAKE_OPTIONS"].split("|")
+PREFIX_PATH = os.environ["MAYFLY_TEST_PREFIX_PATH"]
+
+
+def run(*command):
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if result.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}\n{result.stdout}{result.stderr}")
+
+
+class Consumer:
+    """What holds for both ways. `options` says how the project finds Mayfly."""
+
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory(prefix="mayfly-consumer-")
+        cls.addClassCleanup(directory.cleanup)
+        cls.directory = Path(directory.name)
+        run(CMAKE, "-S", HERE, "-B", cls.directory / "build", *OPTIONS, *cls.options())
+        run(CMAKE, "--build", cls.directory / "build", "--target", "consumer", "linked-away")
+
+    def test_the_server_answers_a_tenants_route(self):
+        # Without KVM: that the plugin is there is all that is asked.
+        tenants = [{"name": "hello", "path": "/hello", "program": "hello"}]
+        with mayfly_server.Server(
+            tenants,
+            executable=self.directory / "build/consumer",
+            environment={"MAYFLY_KVM_PATH": "/nonexistent"},
+        ) as server:
+            response = server.get("/hello")
+            self.assertEqual(response.status, 503)
+            self.assertEqual(response.json()["error"], "unavailable")
+
+    def test_a_plugin_that_was_linked_away_is_noticed(self):
+        result = subprocess.run([self.directory / "build/linked-away", "unused.json"], capture_output=True, text=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("the linker left mayfly::SandboxPlugin out of this executable", result.stderr)
+        self.assertIn("Mayfly::Plugin", result.stderr)
+
+
+class AddSubdirectory(Consumer, unittest.TestCase):
+    @classmethod
+    def options(cls):
+        return [f"-DMAYFLY_SOURCE={HERE.parent.parent}", f"-DCMAKE_PREFIX_PATH={PREFIX_PATH}"]
+
+
+class FindPackage(Consumer, unittest.TestCase):
+    @classmethod
+    def options(cls):
+        # Moved after its installation, as a distribution's package is.
+        run(CMAKE, "--install", BUILD, "--prefix", cls.directory / "installed")
+        (cls.directory / "installed").rename(cls.directory / "moved")
+        return [f"-DCMAKE_PREFIX_PATH={cls.directory / 'moved'};{PREFIX_PATH}"]
+
+
+if __name__ == "__main__":
+    unittest.main()
