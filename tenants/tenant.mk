@@ -9,7 +9,7 @@ TENANTS := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 OUT ?= $(TENANTS)/../build/tenants
 override OUT := $(abspath $(OUT))
 BIN := $(OUT)/$(NAME)
-PROGRAM := $(BIN)/$(NAME)
+PROGRAM ?= $(BIN)/$(NAME)
 SDK := $(TENANTS)/sdk/mayfly.h
 
 WARNINGS ?= -Wall -Wextra -Wpedantic -Wconversion
@@ -19,6 +19,7 @@ CXXFLAGS ?= -O2
 COMPILE.tenant.c = $(CC) -std=c11 $(CFLAGS) $(WARNINGS) -I$(TENANTS)/sdk
 COMPILE.tenant.cc = $(CXX) -std=c++17 $(CXXFLAGS) $(WARNINGS) -I$(TENANTS)/sdk
 MUSL_CC ?= musl-gcc
+COMPILE.tenant.musl = $(MUSL_CC) -std=c11 $(CFLAGS) $(WARNINGS) -I$(TENANTS)/sdk
 
 .PHONY: all clean
 .DELETE_ON_ERROR:

@@ -297,27 +297,27 @@ MAYFLY_INLINE const struct mayfly_bytes *mayfly_find_header(const struct mayfly_
 // The same for C++. Views are valid as long as the request is.
 namespace mayfly {
 
-using request = ::mayfly_request;
-using response = ::mayfly_response;
+using Request = ::mayfly_request;
+using Response = ::mayfly_response;
 
 inline std::string_view view(const mayfly_bytes &bytes) { return {bytes.data, bytes.size}; }
 
 inline mayfly_bytes bytes(std::string_view text) { return {text.data(), text.size()}; }
 
-inline std::string_view method(const request &request) { return view(request.method); }
-inline std::string_view path(const request &request) { return view(request.path); }
-inline std::string_view query(const request &request) { return view(request.query); }
-inline std::string_view body(const request &request) { return view(request.body); }
+inline std::string_view method(const Request &request) { return view(request.method); }
+inline std::string_view path(const Request &request) { return view(request.path); }
+inline std::string_view query(const Request &request) { return view(request.query); }
+inline std::string_view body(const Request &request) { return view(request.body); }
 
 // The value of the first header of that name, in any case.
-inline std::optional<std::string_view> header(const request &request, const char *name) {
+inline std::optional<std::string_view> header(const Request &request, const char *name) {
     if (const mayfly_bytes *value = mayfly_find_header(&request, name)) return view(*value);
     return std::nullopt;
 }
 
-inline const request &wait() { return *mayfly_wait(); }
+inline const Request &wait() { return *mayfly_wait(); }
 
-inline int respond(const response &response) { return mayfly_respond_with(&response); }
+inline int respond(const Response &response) { return mayfly_respond_with(&response); }
 
 inline int respond(std::uint32_t status, std::string_view content_type, std::string_view body) {
     const mayfly_header header{bytes("content-type"), bytes(content_type)};

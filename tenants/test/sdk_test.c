@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// Tests the SDK's header against a doorbell that only writes down how it was rung.
+
+#define _GNU_SOURCE
+#include "sdk_test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+int checks, failures;
+static int hosted = 1;
+static struct mayfly_page page;
+
+static struct ring rings[64];
+static size_t ring_count;
+static int64_t answers[64];
+
+static int64_t doorbell(uint64_t operation, const void *argument, uint64_t abi) {
+    struct ring *ring = &rings[ring_count];
+    ring->operation = operation;
+    ring->argument = argument;
+    ring->abi = abi;
+    if (operation == MAYFLY_OP_RESPOND) memcpy(&ring->response, argument, sizeof ring->response);
+    if (operation == MAYFLY_OP_RESPOND && ring->response.header_count)
+        memcpy(&ring->header, ring->response.headers, sizeof ring->header);
+    return answers[ring_count++];
+}
+
+unsigned long test_getauxval(unsigned long type) {
+    if (type != AT_MAYFLY) return getauxval(type);
+    return hosted ? (unsigned long)(uintptr_t)&page : 0;
+}
+
+static void host_reset(void) {
+    const struct mayfly_page good = {MAYFLY_MAGIC, 1, 1, (uint64_t)(uintptr_t)&doorbell, 4096, 4096, 64, 0};
+    page = good;
+    hosted = 1;
+    ring_count = 0;
+    memset(rings, 0, sizeof rings);
+    memset(&mayfly_sdk, 0, sizeof mayfly_sdk);
+}
+
+void answer_with(size_t ring, int64_t answer) { answers[ring] = answer; }
+size_t rung(void) { return ring_count; }
+const struct ring *ring_at(size_t index) { return &rings[index]; }
+
+static int64_t address(const void *pointer) { return (int64_t)(uintptr_t)pointer; }
+
+static void one_request_is_one_doorbell(void) {
+    static struct mayfly_request requests[11];
+    host_reset();
+    for (size_t i = 0; i < 11; ++i) answers[i] = address(&requests[i]);
+    for (size_t i = 0; i < 10; ++i) {
+        CHECK(mayfly_wait() == &requests[i]);
+        CHECK(ring_count == i + 1);
+        CHECK(mayfly_respond(200, NULL, "", 0) == 0);
+        CHECK(ring_count == i + 2);
+    }
+    CHECK(rings[0].operation == MAYFLY_OP_WAIT && rings[0].argument == NULL && rings[0].abi == 1);
+    for (size_t i = 1; i < 11; ++i) CHECK(rings[i].operation == MAYFLY_OP_RESPOND && rings[i].abi == 1);
+}
+
+static void a_response_reaches_the_host_as_given(void) {
+    static struct mayfly_request request;
+    host_reset();
+    answers[0] = answers[1] = answers[2] = answers[3] = address(&request);
+    mayfly_wait();
+    CHECK(mayfly_respond(404, "text/html", "gone", 4) == 0);
+    CHECK(rings[1].response.status == 404 && rings[1].response.header_count == 1);
+    CHECK(mayfly_equal(rings[1].header.name, "content-type") && mayfly_equal(rings[1].header.value, "text/html"));
+    CHECK(mayfly_equal(rings[1].response.body, "gone"));
+    mayfly_wait();
+    CHECK(mayfly_respond(204, NULL, NULL, 0) == 0);
+    CHECK(rings[2].response.header_count == 0 && rings[2].response.body.size == 0);
+    mayfly_wait();
+    const struct mayfly_response response = {299, 0, NULL, {"x", 1}};
+    CHECK(mayfly_respond_with(&response) == 0);
+    CHECK(rings[3].argument == &response);
+}
+
+static void responses_out_of_turn_are_refused_without_a_doorbell(void) {
+    static struct mayfly_request request;
+    host_reset();
+    CHECK(mayfly_respond(200, NULL, "", 0) == -EPROTO); // Before the first wait.
+    CHECK(ring_count == 0);
+    answers[0] = answers[1] = answers[2] = address(&request);
+    mayfly_wait();
+    CHECK(mayfly_respond(200, NULL, "", 0) == 0);
+    CHECK(mayfly_respond(200, NULL, "", 0) == -EPROTO); // The next request has not been looked at.
+    CHECK(ring_count == 2);
+    CHECK(mayfly_wait() == &request);
+    CHECK(mayfly_respond(200, NULL, "", 0) == 0);
+}
+
+static void an_error_of_the_host_is_returned_and_the_request_stays(void) {
+    static struct mayfly_request request;
+    host_reset();
+    answers[0] = answers[2] = address(&request);
+    answers[1] = -EINVAL;
+    mayfly_wait();
+    CHECK(mayfly_respond(99, NULL, "", 0) == -EINVAL);
+    CHECK(mayfly_respond(200, NULL, "", 0) == 0);
+    CHECK(ring_count == 3);
+}
+
+static void headers_are_found_by_name_in_any_case(void) {
+    const struct mayfly_header headers[] = {{{"host", 4}, {"example.org", 11}},
+                                            {{"x-empty", 7}, {"", 0}},
+                                            {{"accept", 6}, {"first", 5}},
+                                            {{"accept", 6}, {"second", 6}},
+                                            {{"x[", 2}, {"bracket", 7}}};
+    struct mayfly_request request;
+    memset(&request, 0, sizeof request);
+    CHECK(mayfly_find_header(&request, "host") == NULL);
+    request.headers = headers;
+    request.header_count = 5;
+    CHECK(mayfly_equal(*mayfly_find_header(&request, "host"), "example.org"));
+    CHECK(mayfly_equal(*mayfly_find_header(&request, "Host"), "example.org"));
+    CHECK(mayfly_find_header(&request, "X-EMPTY")->size == 0);
+    CHECK(mayfly_find_header(&request, "Accept") == &headers[2].value);
+    CHECK(mayfly_find_header(&request, "hos") == NULL);
+    CHECK(mayfly_find_header(&request, "hosts") == NULL);
+    CHECK(mayfly_find_header(&request, "") == NULL);
+    CHECK(mayfly_find_header(&request, "x{") == NULL); // '{' is '[' with the bit of lower case.
+    CHECK(mayfly_find_header(&request, "x[") == &headers[4].value);
+}
+
+static void equality_minds_length_and_content(void) {
+    const struct mayfly_bytes bytes = {"GET\0x", 5}, get = {"GETTER", 3};
+    CHECK(mayfly_equal(get, "GET") && !mayfly_equal(get, "GETT") && !mayfly_equal(get, "get"));
+    CHECK(!mayfly_equal(bytes, "GET"));
+}
+
+// Runs mayfly_wait() in a child. Returns its exit status and what it wrote to stderr.
+static int wait_in_child(char *message, size_t capacity) {
+    int ends[2], status = -1;
+    if (pipe(ends) != 0) return -1;
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], 2);
+        mayfly_wait();
+        _exit(77);
+    }
+    close(ends[1]);
+    size_t size = 0;
+    for (ssize_t n; (n = read(ends[0], message + size, capacity - 1 - size)) > 0;) size += (size_t)n;
+    message[size] = 0;
+    close(ends[0]);
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int is_one_line(const char *text) { return *text && strchr(text, '\n') == text + strlen(text) - 1; }
+
+static void outside_mayfly_the_program_says_so_and_ends_well(void) {
+    char message[512];
+    host_reset();
+    hosted = 0;
+    CHECK(mayfly_host() == NULL);
+    CHECK(wait_in_child(message, sizeof message) == 0);
+    CHECK(is_one_line(message) && strstr(message, "mayfly run"));
+}
+
+static void another_abi_is_refused_at_boot(void) {
+    char message[512];
+    host_reset();
+    page.abi_min = 2;
+    page.abi_max = 3;
+    CHECK(wait_in_child(message, sizeof message) == 1);
+    CHECK(is_one_line(message) && strstr(message, "ABI 1") && strstr(message, "2 to 3"));
+    page.abi_min = page.abi_max = 0;
+    CHECK(wait_in_child(message, sizeof message) == 1);
+    page.abi_min = 0;
+    page.abi_max = 9;
+    CHECK(wait_in_child(message, sizeof message) == 77);
+    page.magic = 1;
+    CHECK(wait_in_child(message, sizeof message) == 1);
+    CHECK(is_one_line(message));
+}
+
+static void a_host_that_refuses_to_wait_ends_the_program(void) {
+    char message[512];
+    host_reset();
+    answers[0] = -EPROTONOSUPPORT;
+    CHECK(wait_in_child(message, sizeof message) == 1);
+    CHECK(is_one_line(message) && strstr(message, "93"));
+}
+
+static void the_host_page_is_at_hand(void) {
+    host_reset();
+    CHECK(mayfly_host() == &page && mayfly_host()->response_headers_max == 64);
+}
+
+int main(void) {
+    one_request_is_one_doorbell();
+    a_response_reaches_the_host_as_given();
+    responses_out_of_turn_are_refused_without_a_doorbell();
+    an_error_of_the_host_is_returned_and_the_request_stays();
+    headers_are_found_by_name_in_any_case();
+    equality_minds_length_and_content();
+    outside_mayfly_the_program_says_so_and_ends_well();
+    another_abi_is_refused_at_boot();
+    a_host_that_refuses_to_wait_ends_the_program();
+    the_host_page_is_at_hand();
+    host_reset();
+    test_cxx();
+    printf("sdk_test: %d checks, %d failed\n", checks, failures);
+    return failures != 0;
+}
