@@ -5,7 +5,7 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tenants run test test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help setup build tenants run test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ run: build tenants ## Start the server on 127.0.0.1:8080 with the sample tenants
 	@scripts/run
 
 test: build tenants ## Run every test, on this machine's KVM and in the hardware lane
-	@scripts/test rust svm cmake bench e2e
+	@scripts/test tenants rust svm cmake bench e2e
+
+test-tenants: tenants ## Test the guest SDK and the sample tenants natively
+	@scripts/test tenants
 
 test-rust: tenants ## Run the Rust tests on this machine's KVM
 	@scripts/test rust

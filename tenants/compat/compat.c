@@ -53,7 +53,8 @@ static int all_are(const unsigned char *bytes, size_t size, unsigned char value)
 
 static void start_up(int argc, char **argv) {
     report("arguments %d:", argc - 1);
-    for (int i = 1; i < argc; ++i) report(" [%s]", argv[i]);
+    for (int i = 1; i < argc; ++i)
+        report(" [%s]", argv[i]);
     const char *value = getenv("COMPAT");
     report("\nargv ends with NULL: %s, environment: %s\n", yes(argv[argc] == NULL), value ? value : "(not set)");
     report("constructors %d, tls %d %d, aligned: %s\n", constructed, tls_data, tls_bss,
@@ -62,7 +63,8 @@ static void start_up(int argc, char **argv) {
 
     const Elf64_Phdr *headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
     int loads = 0;
-    for (unsigned long i = 0; i < getauxval(AT_PHNUM); ++i) loads += headers[i].p_type == PT_LOAD;
+    for (unsigned long i = 0; i < getauxval(AT_PHNUM); ++i)
+        loads += headers[i].p_type == PT_LOAD;
     report("auxv: page %lu, phent %lu, loads: %s, entry: %s, secure %lu, clock %lu\n", getauxval(AT_PAGESZ),
            getauxval(AT_PHENT), yes(loads > 0), yes(getauxval(AT_ENTRY) == (unsigned long)(uintptr_t)_start),
            getauxval(AT_SECURE), getauxval(AT_CLKTCK));
@@ -96,7 +98,8 @@ static void allocations(void) {
             if (grown) blocks[i] = grown;
             good += all_are(blocks[i], size, (unsigned char)i);
         }
-        for (size_t i = 0; i < 512; ++i) free(blocks[(i * 7 + (size_t)round) % 512]);
+        for (size_t i = 0; i < 512; ++i)
+            free(blocks[(i * 7 + (size_t)round) % 512]);
     }
     report("malloc: %d of 2048 blocks kept their content\n", good);
 
@@ -119,9 +122,11 @@ static void mappings(void) {
     report("mmap: %ld, zero: %s", map_failed(pages), yes(all_are(pages, 8 * PAGE, 0)));
     memset(pages, 1, 8 * PAGE);
     report(", munmap of the middle: %d", munmap(pages + 3 * PAGE, 2 * PAGE));
-    void *middle = mmap(pages + 3 * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    void *middle =
+        mmap(pages + 3 * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     report(", put back: %s, zero: %s, neighbours: %s\n", yes(middle == pages + 3 * PAGE),
-           yes(all_are(middle, 2 * PAGE, 0)), yes(all_are(pages, 3 * PAGE, 1) && all_are(pages + 5 * PAGE, 3 * PAGE, 1)));
+           yes(all_are(middle, 2 * PAGE, 0)),
+           yes(all_are(pages, 3 * PAGE, 1) && all_are(pages + 5 * PAGE, 3 * PAGE, 1)));
 
     report("mprotect: none %d", mprotect(pages, 2 * PAGE, PROT_NONE));
     report(", write again %d", mprotect(pages, 2 * PAGE, PROT_READ | PROT_WRITE));
@@ -145,7 +150,8 @@ static void mappings(void) {
     report(", bad fd %ld\n", map_failed(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, 77, 0)));
     report("errors: munmap unaligned %ld", failed(munmap(pages + 1, PAGE)));
     munmap(pages, 5 * PAGE);
-    report(", again %ld, mprotect of nothing %ld", failed(munmap(pages, 5 * PAGE)), failed(mprotect(pages, PAGE, PROT_READ)));
+    report(", again %ld, mprotect of nothing %ld", failed(munmap(pages, 5 * PAGE)),
+           failed(mprotect(pages, PAGE, PROT_READ)));
     report(", madvise of nothing %ld, bad advice %ld", failed(madvise(pages, PAGE, MADV_DONTNEED)),
            failed(madvise(report_text, 0, 12345)));
     report(", mremap of nothing %ld\n", map_failed(mremap(pages, PAGE, 2 * PAGE, MREMAP_MAYMOVE)));
@@ -206,7 +212,8 @@ static void time_and_chance(void) {
     report(", plausible: %s", yes(wall.tv_sec > 1700000000 && wall.tv_nsec < 1000000000));
     report(", gettimeofday %d", gettimeofday(&day, NULL));
     report(", agrees: %s, time agrees: %s", yes(day.tv_sec - wall.tv_sec <= 2), yes(time(NULL) - wall.tv_sec <= 2));
-    report(", coarse %d, resolution %d", clock_gettime(CLOCK_MONOTONIC_COARSE, &coarse), clock_getres(CLOCK_MONOTONIC, &resolution));
+    report(", coarse %d, resolution %d", clock_gettime(CLOCK_MONOTONIC_COARSE, &coarse),
+           clock_getres(CLOCK_MONOTONIC, &resolution));
     report(", by system call %ld, bad clock %ld\n", syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now),
            failed(syscall(SYS_clock_gettime, 12345, &now)));
 
@@ -235,8 +242,8 @@ static void system_and_files(const char *program) {
     struct iovec parts[] = {{(void *)"write", 5}, {NULL, 0}, {(void *)" and writev\n", 12}};
     ssize_t written = write(1, line, sizeof line - 1), gathered = writev(1, parts, 3);
     report("write %zd, writev %zd, nothing %zd", written, gathered, write(1, line, 0));
-    report(", bad fd %ld, bad address %ld, bad count %ld", failed(write(77, line, 1)), failed(syscall(SYS_write, 1, 16, 1)),
-           failed(syscall(SYS_writev, 1, parts, -1)));
+    report(", bad fd %ld, bad address %ld, bad count %ld", failed(write(77, line, 1)),
+           failed(syscall(SYS_write, 1, 16, 1)), failed(syscall(SYS_writev, 1, parts, -1)));
     report(", end of input %zd, terminal %d\n", read(0, path, 1), isatty(1));
 }
 
@@ -247,15 +254,17 @@ static void arithmetic(void) {
     volatile int jumps = 0;
     if (setjmp(back) < 3) longjmp(back, ++jumps);
     int numbers[1000];
-    for (int i = 0; i < 1000; ++i) numbers[i] = i * 7919 % 1000;
+    for (int i = 0; i < 1000; ++i)
+        numbers[i] = i * 7919 % 1000;
     qsort(numbers, 1000, sizeof *numbers, compare);
     int sorted = 1;
-    for (int i = 0; i < 1000; ++i) sorted &= numbers[i] == i;
+    for (int i = 0; i < 1000; ++i)
+        sorted &= numbers[i] == i;
     volatile double two = 2.0, third = 1.0 / 3.0;
     volatile long double wide = 1.0L / 3.0L;
     // Arithmetic that every CPU does alike, whatever variant of a function the C library chooses.
-    report("longjmp %d, qsort: %s, sqrt %.17g, third %.17g, wide %.21Lg, strtod %.17g\n", jumps, yes(sorted), sqrt(two), third,
-           wide, strtod("0.1e1", NULL));
+    report("longjmp %d, qsort: %s, sqrt %.17g, third %.17g, wide %.21Lg, strtod %.17g\n", jumps, yes(sorted), sqrt(two),
+           third, wide, strtod("0.1e1", NULL));
 }
 
 int main(int argc, char **argv) {

@@ -110,8 +110,8 @@ void containers() {
         tree[std::to_string(i)] += i;
         table[std::to_string(i % 100)] += 1;
     }
-    report("sorted: %s, tree %zu, table %zu x %d\n", std::is_sorted(numbers.begin(), numbers.end()) ? "yes" : "NO", tree.size(),
-           table.size(), table["42"]);
+    report("sorted: %s, tree %zu, table %zu x %d\n", std::is_sorted(numbers.begin(), numbers.end()) ? "yes" : "NO",
+           tree.size(), table.size(), table["42"]);
     const std::function<int(int)> fibonacci = [&](int n) { return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2); };
     const std::any any = std::string("any");
     report("function %d, any %s\n", fibonacci(20), std::any_cast<const std::string &>(any).c_str());

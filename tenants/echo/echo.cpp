@@ -22,7 +22,12 @@ bool is_utf8(std::string_view text) {
             return i + offset < text.size() ? static_cast<unsigned char>(text[i + offset]) : 0u;
         };
         const unsigned lead = at(0);
-        const std::size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+        const std::size_t length = lead < 0x80   ? 1
+                                   : lead < 0xc2 ? 0
+                                   : lead < 0xe0 ? 2
+                                   : lead < 0xf0 ? 3
+                                   : lead < 0xf5 ? 4
+                                                 : 0;
         if (length == 0) return false;
         // The second byte's range excludes overlong forms, surrogates and what lies above U+10FFFF.
         const unsigned low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
@@ -65,7 +70,8 @@ class Json {
 
     Json &hex(std::string_view name, const std::uint8_t *bytes, std::size_t size) {
         key(name, "").raw("\"");
-        for (std::size_t i = 0; i < size; ++i) byte(bytes[i]);
+        for (std::size_t i = 0; i < size; ++i)
+            byte(bytes[i]);
         return raw("\"");
     }
 
@@ -93,12 +99,23 @@ class Json {
             raw(text.substr(plain, i - plain));
             plain = i + 1;
             switch (c) {
-            case '"': raw("\\\""); break;
-            case '\\': raw("\\\\"); break;
-            case '\n': raw("\\n"); break;
-            case '\r': raw("\\r"); break;
-            case '\t': raw("\\t"); break;
-            default: raw("\\u00").byte(static_cast<unsigned char>(c));
+            case '"':
+                raw("\\\"");
+                break;
+            case '\\':
+                raw("\\\\");
+                break;
+            case '\n':
+                raw("\\n");
+                break;
+            case '\r':
+                raw("\\r");
+                break;
+            case '\t':
+                raw("\\t");
+                break;
+            default:
+                raw("\\u00").byte(static_cast<unsigned char>(c));
             }
         }
         return raw(text.substr(plain)).raw("\"");

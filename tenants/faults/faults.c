@@ -236,7 +236,8 @@ INSTRUCTION(cpu_invlpg, "invlpg (%0)" ::"r"(text) : "memory")
 INSTRUCTION(cpu_swapgs, "swapgs")
 INSTRUCTION(cpu_sysret, "xor %%ecx, %%ecx; sysretq" ::: "rcx", "r11")
 // To selectors of the usual kernel code segments.
-INSTRUCTION(cpu_iret, "mov %%rsp, %%rax; pushq $0; pushq %%rax; pushfq; pushq $0x8; pushq $0; iretq" ::: "rax", "memory")
+INSTRUCTION(cpu_iret, "mov %%rsp, %%rax; pushq $0; pushq %%rax; pushfq; pushq $0x8; pushq $0; iretq" ::
+                : "rax", "memory")
 INSTRUCTION(cpu_xsetbv, "xsetbv" ::"c"(0), "a"(1), "d"(0))
 INSTRUCTION(cpu_wbinvd, "wbinvd")
 INSTRUCTION(cpu_clts, "clts")
@@ -278,7 +279,8 @@ static void any_code(struct act *act) {
 INSTRUCTION(loop, "1: jmp 1b")
 static void loop_syscall(struct act *act) {
     (void)act;
-    for (;;) CALL(SYS_getpid, 0, 0, 0);
+    for (;;)
+        CALL(SYS_getpid, 0, 0, 0);
 }
 static void loop_mmap(struct act *act) {
     (void)act;
@@ -291,11 +293,13 @@ static void loop_mmap(struct act *act) {
 }
 static void loop_doorbell(struct act *act) {
     act->ring.operation = UINT64_MAX;
-    for (;;) faults_ring(&act->ring);
+    for (;;)
+        faults_ring(&act->ring);
 }
 static void loop_write(struct act *act) {
     (void)act;
-    for (;;) CALL(SYS_write, 1, "loop\n", 5);
+    for (;;)
+        CALL(SYS_write, 1, "loop\n", 5);
 }
 static void block_sleep(struct act *act) {
     const int64_t centuries[2] = {INT64_MAX, 999999999};
@@ -316,7 +320,8 @@ static uint64_t monotonic_ns(void) {
 static void spin(struct act *act) {
     uint64_t start = monotonic_ns(), end = start + act->number * UINT64_C(1000000);
     while (monotonic_ns() < end)
-        for (volatile int i = 0; i < 10000; ++i) {}
+        for (volatile int i = 0; i < 10000; ++i) {
+        }
     say("%llu\n", (unsigned long long)((monotonic_ns() - start) / 1000000));
 }
 
@@ -326,7 +331,8 @@ static void alloc_mmap(struct act *act) {
     for (act->number = 0;; ++act->number) {
         volatile char *block = mmap(NULL, 256 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if ((void *)block == MAP_FAILED) break;
-        for (size_t i = 0; i < 256; ++i) block[i * PAGE] = 1;
+        for (size_t i = 0; i < 256; ++i)
+            block[i * PAGE] = 1;
     }
     say("%llu MiB\n", (unsigned long long)act->number);
 }
@@ -334,7 +340,8 @@ static void alloc_malloc(struct act *act) {
     for (act->number = 0;; ++act->number) {
         volatile char *block = malloc(1000);
         if (!block) break;
-        for (size_t i = 0; i < 1000; ++i) block[i] = 1;
+        for (size_t i = 0; i < 1000; ++i)
+            block[i] = 1;
     }
     say("%llu kB\n", (unsigned long long)act->number);
 }
@@ -363,7 +370,8 @@ static void touch_bytes(struct act *act, uint64_t size) {
         say("error %d\n", errno);
         return;
     }
-    for (uint64_t i = 0; i < size; i += PAGE) block[i] = 1;
+    for (uint64_t i = 0; i < size; i += PAGE)
+        block[i] = 1;
     say("%llu\n", (unsigned long long)act->number);
 }
 static void touch(struct act *act) { touch_bytes(act, act->number << 20); }
@@ -465,7 +473,8 @@ static void header_max(struct act *act) {
 }
 
 // Header fields by the name's last part.
-#define TEXT(literal) {literal, sizeof literal - 1}
+#define TEXT(literal)                                                                                                  \
+    { literal, sizeof literal - 1 }
 static const struct {
     const char *kind;
     struct mayfly_header header;
@@ -501,7 +510,8 @@ static void header_kind(struct act *act, const char *kind) {
         add_header(act, "x-faults", 8, big, sizeof big);
     }
     for (size_t i = 0; i < sizeof header_kinds / sizeof *header_kinds; ++i)
-        if (strcmp(kind, header_kinds[i].kind) == 0) act->headers[act->response.header_count++] = header_kinds[i].header;
+        if (strcmp(kind, header_kinds[i].kind) == 0)
+            act->headers[act->response.header_count++] = header_kinds[i].header;
     if (act->response.header_count == 0) act->response.status = 404; // No such kind.
 }
 
@@ -536,13 +546,12 @@ static void syscall_any(struct act *act) {
 }
 
 static int ends_or_blocks(int64_t number) {
-    switch (number) {
-    case SYS_rt_sigreturn: case SYS_pause: case SYS_exit: case SYS_exit_group: case SYS_rt_sigsuspend:
-    case SYS_mmap: case SYS_munmap: case SYS_mprotect: case SYS_mremap: case SYS_brk: // See maps-wild.
-        return 1;
-    default:
-        return 0;
-    }
+    static const int16_t numbers[] = {SYS_rt_sigreturn, SYS_pause, SYS_exit, SYS_exit_group, SYS_rt_sigsuspend,
+                                      // See maps-wild.
+                                      SYS_mmap, SYS_munmap, SYS_mprotect, SYS_mremap, SYS_brk};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; ++i)
+        if (numbers[i] == number) return 1;
+    return 0;
 }
 static void syscalls_wild(struct act *act) {
     char *edge = before_gap(4);
@@ -562,13 +571,14 @@ static void syscalls_wild(struct act *act) {
 }
 
 static void maps_wild(struct act *act) {
-    const uint64_t sizes[] = {0, 1, PAGE - 1, UINT64_C(1) << 46, UINT64_C(1) << 47, UINT64_C(1) << 63, UINT64_MAX - PAGE + 1,
-                              UINT64_MAX};
+    const uint64_t sizes[] = {
+        0, 1, PAGE - 1, UINT64_C(1) << 46, UINT64_C(1) << 47, UINT64_C(1) << 63, UINT64_MAX - PAGE + 1, UINT64_MAX};
     const uint64_t addresses[] = {1, LOW, NON_CANONICAL - PAGE, NON_CANONICAL, KERNEL_HALF, UINT64_MAX - PAGE + 1};
     const uint64_t private_fixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
     (void)act;
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; ++s) {
-        say("mmap %zu: %lld\n", s, (long long)(call6(SYS_mmap, 0, sizes[s], 3, MAP_PRIVATE | MAP_ANONYMOUS, UINT64_MAX, 0) > 0));
+        say("mmap %zu: %lld\n", s,
+            (long long)(call6(SYS_mmap, 0, sizes[s], 3, MAP_PRIVATE | MAP_ANONYMOUS, UINT64_MAX, 0) > 0));
         for (size_t a = 0; a < sizeof addresses / sizeof *addresses; ++a) {
             uint64_t address = addresses[a], size = sizes[s];
             say("%zu %zu:", s, a);
@@ -581,7 +591,8 @@ static void maps_wild(struct act *act) {
     }
     const uint64_t wild_breaks[] = {1, NON_CANONICAL, UINT64_MAX};
     uint64_t now = (uint64_t)CALL(SYS_brk, 0, 0, 0);
-    for (size_t i = 0; i < 3; ++i) say("brk %zu: %d\n", i, (uint64_t)CALL(SYS_brk, wild_breaks[i], 0, 0) == now);
+    for (size_t i = 0; i < 3; ++i)
+        say("brk %zu: %d\n", i, (uint64_t)CALL(SYS_brk, wild_breaks[i], 0, 0) == now);
 }
 
 static void forbidden(struct act *act) {
@@ -600,7 +611,8 @@ static void print_to(int fd, uint64_t kib) {
     char block[1024];
     memset(block, 'p', sizeof block);
     block[sizeof block - 1] = '\n';
-    for (uint64_t i = 0; i < kib; ++i) CALL(SYS_write, fd, block, sizeof block);
+    for (uint64_t i = 0; i < kib; ++i)
+        CALL(SYS_write, fd, block, sizeof block);
 }
 static void print_out(struct act *act) { print_to(1, act->number); }
 static void print_error(struct act *act) { print_to(2, act->number); }
@@ -623,7 +635,8 @@ static void state_now(struct act *act) {
 }
 static void hex(const char *label, const unsigned char *bytes, size_t size) {
     say("%s ", label);
-    for (size_t i = 0; i < size; ++i) say("%02x", bytes[i]);
+    for (size_t i = 0; i < size; ++i)
+        say("%02x", bytes[i]);
     say("\n");
 }
 static void random_now(struct act *act) {
@@ -652,36 +665,107 @@ static void time_now(struct act *act) {
 
 // -- Choosing --
 
+// clang-format off: a table for the eye.
 static const struct behaviour behaviours[] = {
-    {"ok", ok}, {"exit", end_exit}, {"exit-thread", end_thread}, {"abort", end_abort},
-    {"null", null_read}, {"null-write", null_write}, {"null-call", null_call},
-    {"read", any_read}, {"write", any_write}, {"call", any_call},
-    {"kernel-half", kernel_half}, {"non-canonical", non_canonical},
-    {"write-text", write_text}, {"exec-data", exec_data},
-    {"write-request", write_request}, {"write-page", write_page},
+    {"ok", ok},
+    {"exit", end_exit},
+    {"exit-thread", end_thread},
+    {"abort", end_abort},
+    {"null", null_read},
+    {"null-write", null_write},
+    {"null-call", null_call},
+    {"read", any_read},
+    {"write", any_write},
+    {"call", any_call},
+    {"kernel-half", kernel_half},
+    {"non-canonical", non_canonical},
+    {"write-text", write_text},
+    {"exec-data", exec_data},
+    {"write-request", write_request},
+    {"write-page", write_page},
     {"stack-overflow", stack_overflow},
-    {"ud2", cpu_ud2}, {"div", cpu_div}, {"int3", cpu_int3}, {"trap-flag", trap_flag},
-    {"alignment", alignment}, {"fp-exception", fp_exception}, {"int", cpu_int}, {"code", any_code},
-    {"hlt", cpu_hlt}, {"cli", cpu_cli}, {"sti", cpu_sti}, {"mov-cr0", mov_cr0}, {"mov-cr3", mov_cr3},
-    {"mov-cr4", mov_cr4}, {"read-cr3", read_cr3}, {"mov-dr7", mov_dr7}, {"rdmsr", cpu_rdmsr}, {"wrmsr", cpu_wrmsr},
-    {"lgdt", cpu_lgdt}, {"lidt", cpu_lidt}, {"ltr", cpu_ltr}, {"invlpg", cpu_invlpg}, {"swapgs", cpu_swapgs},
-    {"sysret", cpu_sysret}, {"iret", cpu_iret}, {"xsetbv", cpu_xsetbv}, {"wbinvd", cpu_wbinvd}, {"clts", cpu_clts},
-    {"vmcall", cpu_vmcall}, {"vmmcall", cpu_vmmcall}, {"sysenter", cpu_sysenter}, {"syscall-compat", syscall_compat},
-    {"rdpmc", cpu_rdpmc}, {"in", port_in}, {"out", port_out}, {"wrpkru", cpu_wrpkru},
-    {"loop", loop}, {"loop-syscall", loop_syscall}, {"loop-mmap", loop_mmap}, {"loop-doorbell", loop_doorbell},
-    {"loop-write", loop_write}, {"sleep", block_sleep}, {"futex", block_futex}, {"pause", block_pause},
-    {"poll", block_poll}, {"spin", spin},
-    {"alloc-mmap", alloc_mmap}, {"alloc-malloc", alloc_malloc}, {"alloc-brk", alloc_brk}, {"alloc-maps", alloc_maps},
-    {"alloc-terabyte", alloc_terabyte}, {"touch", touch}, {"touch-pages", touch_pages},
-    {"body-huge", body_huge}, {"body-wrap", body_wrap}, {"value-huge", value_huge}, {"name-huge", name_huge},
-    {"body", body_any}, {"body-limit", body_limit}, {"body-over", body_over}, {"status", status_any},
-    {"header-count", header_count}, {"header-max", header_max},
-    {"doorbell-unknown", doorbell_unknown}, {"doorbell-abi", doorbell_abi}, {"respond-abi", respond_abi},
-    {"wait-twice", wait_twice}, {"doorbell-middle", doorbell_middle},
-    {"syscall", syscall_any}, {"syscalls-wild", syscalls_wild}, {"maps-wild", maps_wild}, {"forbidden", forbidden},
-    {"print", print_out}, {"print-error", print_error}, {"print-lines", print_lines}, {"print-binary", print_binary},
-    {"states", states_names}, {"state", state_now}, {"random", random_now}, {"time", time_now},
+    {"ud2", cpu_ud2},
+    {"div", cpu_div},
+    {"int3", cpu_int3},
+    {"trap-flag", trap_flag},
+    {"alignment", alignment},
+    {"fp-exception", fp_exception},
+    {"int", cpu_int},
+    {"code", any_code},
+    {"hlt", cpu_hlt},
+    {"cli", cpu_cli},
+    {"sti", cpu_sti},
+    {"mov-cr0", mov_cr0},
+    {"mov-cr3", mov_cr3},
+    {"mov-cr4", mov_cr4},
+    {"read-cr3", read_cr3},
+    {"mov-dr7", mov_dr7},
+    {"rdmsr", cpu_rdmsr},
+    {"wrmsr", cpu_wrmsr},
+    {"lgdt", cpu_lgdt},
+    {"lidt", cpu_lidt},
+    {"ltr", cpu_ltr},
+    {"invlpg", cpu_invlpg},
+    {"swapgs", cpu_swapgs},
+    {"sysret", cpu_sysret},
+    {"iret", cpu_iret},
+    {"xsetbv", cpu_xsetbv},
+    {"wbinvd", cpu_wbinvd},
+    {"clts", cpu_clts},
+    {"vmcall", cpu_vmcall},
+    {"vmmcall", cpu_vmmcall},
+    {"sysenter", cpu_sysenter},
+    {"syscall-compat", syscall_compat},
+    {"rdpmc", cpu_rdpmc},
+    {"in", port_in},
+    {"out", port_out},
+    {"wrpkru", cpu_wrpkru},
+    {"loop", loop},
+    {"loop-syscall", loop_syscall},
+    {"loop-mmap", loop_mmap},
+    {"loop-doorbell", loop_doorbell},
+    {"loop-write", loop_write},
+    {"sleep", block_sleep},
+    {"futex", block_futex},
+    {"pause", block_pause},
+    {"poll", block_poll},
+    {"spin", spin},
+    {"alloc-mmap", alloc_mmap},
+    {"alloc-malloc", alloc_malloc},
+    {"alloc-brk", alloc_brk},
+    {"alloc-maps", alloc_maps},
+    {"alloc-terabyte", alloc_terabyte},
+    {"touch", touch},
+    {"touch-pages", touch_pages},
+    {"body-huge", body_huge},
+    {"body-wrap", body_wrap},
+    {"value-huge", value_huge},
+    {"name-huge", name_huge},
+    {"body", body_any},
+    {"body-limit", body_limit},
+    {"body-over", body_over},
+    {"status", status_any},
+    {"header-count", header_count},
+    {"header-max", header_max},
+    {"doorbell-unknown", doorbell_unknown},
+    {"doorbell-abi", doorbell_abi},
+    {"respond-abi", respond_abi},
+    {"wait-twice", wait_twice},
+    {"doorbell-middle", doorbell_middle},
+    {"syscall", syscall_any},
+    {"syscalls-wild", syscalls_wild},
+    {"maps-wild", maps_wild},
+    {"forbidden", forbidden},
+    {"print", print_out},
+    {"print-error", print_error},
+    {"print-lines", print_lines},
+    {"print-binary", print_binary},
+    {"states", states_names},
+    {"state", state_now},
+    {"random", random_now},
+    {"time", time_now},
 };
+// clang-format on
 
 // Families: the name's rest says which.
 static const struct {
@@ -740,7 +824,8 @@ static void answer(struct act *act, const struct mayfly_request *request) {
     name = name ? name + 1 : request->path.data;
     if (!*name) {
         text_size = 0;
-        for (size_t i = 0; i < sizeof behaviours / sizeof *behaviours; ++i) say("%s\n", behaviours[i].name);
+        for (size_t i = 0; i < sizeof behaviours / sizeof *behaviours; ++i)
+            say("%s\n", behaviours[i].name);
     } else if (!run(act, name)) {
         act->response.status = 404;
         say("no behaviour is called %s\n", name);
@@ -756,7 +841,8 @@ int main(int argc, char **argv) {
     host = mayfly_host();
     if (!host) mayfly_wait(); // Says so and exits.
     state_prepare();
-    for (int i = 1; i < argc; ++i) boot(argv[i]);
+    for (int i = 1; i < argc; ++i)
+        boot(argv[i]);
 
     // Not the SDK's mayfly_wait(): ring.S takes down the processor's state where the doorbell returns.
     const struct ring wait = {MAYFLY_OP_WAIT, NULL, MAYFLY_ABI, host->doorbell, 0};

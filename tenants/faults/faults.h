@@ -67,9 +67,9 @@ int readable(uint64_t address);
 int writable(uint64_t address);
 
 // state.c: the inventory of state that a request can change.
-void state_prepare(void);                         // At boot.
-void state_say(const struct mayfly_request *now); // One line for each entry: name and value.
-void state_names(void);                           // One line for each entry: name.
+void state_prepare(void);                           // At boot.
+void state_say(const struct mayfly_request *now);   // One line for each entry: name and value.
+void state_names(void);                             // One line for each entry: name.
 int state_dirty(const char *name, uint64_t *spoil); // 0 if there is no such entry ("all" is one).
 
 #endif

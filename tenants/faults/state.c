@@ -112,10 +112,11 @@ static void page_move(void) {
 static uint64_t see_page_move(void) { return see_page(PAGE_MOVE); }
 
 static void map_new(void) {
-    volatile unsigned char *at = mmap((void *)NEW_MAPPING, 16 * PAGE, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    volatile unsigned char *at =
+        mmap((void *)NEW_MAPPING, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (at == MAP_FAILED) return;
-    for (size_t i = 0; i < 16; ++i) at[i * PAGE] = 0xd1;
+    for (size_t i = 0; i < 16; ++i)
+        at[i * PAGE] = 0xd1;
 }
 static uint64_t see_new(void) {
     if (!readable(NEW_MAPPING)) return NOT_MAPPED;
@@ -123,9 +124,7 @@ static uint64_t see_new(void) {
 }
 
 // Where the kernel would put the next mapping.
-static void map_anywhere(void) {
-    mmap(NULL, 256 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
+static void map_anywhere(void) { mmap(NULL, 256 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
 static uint64_t see_anywhere(void) {
     void *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) return NOT_MAPPED;
@@ -135,7 +134,8 @@ static uint64_t see_anywhere(void) {
 
 static void grow_break(void) {
     if (CALL(SYS_brk, break_end + 64 * PAGE, 0, 0) < (int64_t)break_end) return;
-    for (size_t i = 0; i < 64; ++i) *(volatile uint64_t *)(break_end + i * PAGE) = DIRTY_VALUE;
+    for (size_t i = 0; i < 64; ++i)
+        *(volatile uint64_t *)(break_end + i * PAGE) = DIRTY_VALUE;
 }
 static void shrink_break(void) { CALL(SYS_brk, break_end - BREAK_SIZE / 2, 0, 0); }
 static uint64_t see_break(void) { return (uint64_t)CALL(SYS_brk, 0, 0, 0); }
@@ -238,7 +238,8 @@ static uint64_t see_directory(void) {
     char path[PAGE] = {0};
     int64_t size = CALL(SYS_getcwd, path, sizeof path, 0);
     uint64_t sum = (uint64_t)size;
-    for (const char *c = path; size > 0 && *c; ++c) sum = sum * 31 + (unsigned char)*c;
+    for (const char *c = path; size > 0 && *c; ++c)
+        sum = sum * 31 + (unsigned char)*c;
     return sum;
 }
 static void set_alarm(void) { CALL(SYS_alarm, 100000, 0, 0); }
@@ -252,7 +253,8 @@ static uint64_t see_alarm(void) {
 
 static uint64_t hash(const void *bytes, size_t size) {
     uint64_t value = UINT64_C(0xcbf29ce484222325); // FNV-1a
-    for (size_t i = 0; i < size; ++i) value = (value ^ ((const unsigned char *)bytes)[i]) * UINT64_C(0x100000001b3);
+    for (size_t i = 0; i < size; ++i)
+        value = (value ^ ((const unsigned char *)bytes)[i]) * UINT64_C(0x100000001b3);
     return value;
 }
 
@@ -352,13 +354,15 @@ void state_prepare(void) {
     stack_value = (volatile uint64_t *)(((uintptr_t)__builtin_frame_address(0) - 16 * PAGE) & ~(PAGE - 1));
 
     pages = mmap(NULL, PAGE_COUNT * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    for (size_t i = 0; i < PAGE_COUNT; ++i) *(volatile uint64_t *)(pages + i * PAGE) = BOOT_VALUE + i;
+    for (size_t i = 0; i < PAGE_COUNT; ++i)
+        *(volatile uint64_t *)(pages + i * PAGE) = BOOT_VALUE + i;
     mprotect(page_at(PAGE_MAKE_WRITABLE), PAGE, PROT_READ);
 
     // A piece of break of our own behind malloc's, which copes.
     uint64_t start = ((uint64_t)CALL(SYS_brk, 0, 0, 0) + PAGE - 1) & ~(PAGE - 1);
     break_end = (uint64_t)CALL(SYS_brk, start + BREAK_SIZE, 0, 0);
-    for (uint64_t at = start; at + PAGE <= break_end; at += PAGE) *(volatile uint64_t *)at = BOOT_VALUE;
+    for (uint64_t at = start; at + PAGE <= break_end; at += PAGE)
+        *(volatile uint64_t *)at = BOOT_VALUE;
 
     uint32_t a, b, c, d;
     if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) {
@@ -381,7 +385,8 @@ void state_say(const struct mayfly_request *now) {
 }
 
 void state_names(void) {
-    for (size_t i = 0; i < STATE_COUNT; ++i) say("%s\n", states[i].name);
+    for (size_t i = 0; i < STATE_COUNT; ++i)
+        say("%s\n", states[i].name);
 }
 
 int state_dirty(const char *name, uint64_t *spoil) {

@@ -5,8 +5,8 @@
 // `"ephemeral": false`, and counts the doorbells. At the end of the input it ends the process.
 //
 // All numbers are little-endian, a string is its 32-bit size and its bytes.
-//   request:   id u64, unix_ns u64, monotonic_ns u64, entropy 32 bytes, method, path, query, body, header count u32, names and values
-//   response:  doorbells so far u32, status u32, body, header count u32, names and values
+//   request:   id u64, unix_ns u64, monotonic_ns u64, entropy 32 bytes, method, path, query, body, header count u32,
+//   names and values response:  doorbells so far u32, status u32, body, header count u32, names and values
 
 #include <errno.h>
 #include <stdint.h>

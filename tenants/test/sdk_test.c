@@ -50,7 +50,8 @@ static int64_t address(const void *pointer) { return (int64_t)(uintptr_t)pointer
 static void one_request_is_one_doorbell(void) {
     static struct mayfly_request requests[11];
     host_reset();
-    for (size_t i = 0; i < 11; ++i) answers[i] = address(&requests[i]);
+    for (size_t i = 0; i < 11; ++i)
+        answers[i] = address(&requests[i]);
     for (size_t i = 0; i < 10; ++i) {
         CHECK(mayfly_wait() == &requests[i]);
         CHECK(ring_count == i + 1);
@@ -58,7 +59,8 @@ static void one_request_is_one_doorbell(void) {
         CHECK(ring_count == i + 2);
     }
     CHECK(rings[0].operation == MAYFLY_OP_WAIT && rings[0].argument == NULL && rings[0].abi == 1);
-    for (size_t i = 1; i < 11; ++i) CHECK(rings[i].operation == MAYFLY_OP_RESPOND && rings[i].abi == 1);
+    for (size_t i = 1; i < 11; ++i)
+        CHECK(rings[i].operation == MAYFLY_OP_RESPOND && rings[i].abi == 1);
 }
 
 static void a_response_reaches_the_host_as_given(void) {
@@ -144,7 +146,8 @@ static int wait_in_child(char *message, size_t capacity) {
     }
     close(ends[1]);
     size_t size = 0;
-    for (ssize_t n; (n = read(ends[0], message + size, capacity - 1 - size)) > 0;) size += (size_t)n;
+    for (ssize_t n; (n = read(ends[0], message + size, capacity - 1 - size)) > 0;)
+        size += (size_t)n;
     message[size] = 0;
     close(ends[0]);
     waitpid(child, &status, 0);

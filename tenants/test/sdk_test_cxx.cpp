@@ -13,7 +13,8 @@ void test_cxx() {
     sent.body = mayfly::bytes(std::string_view("\0nul", 4));
     sent.headers = headers;
     sent.header_count = 1;
-    for (std::size_t ring = 0; ring < 3; ++ring) answer_with(ring, reinterpret_cast<std::int64_t>(&sent));
+    for (std::size_t ring = 0; ring < 3; ++ring)
+        answer_with(ring, reinterpret_cast<std::int64_t>(&sent));
 
     const mayfly::Request &request = mayfly::wait();
     CHECK(&request == &sent);
@@ -29,8 +30,8 @@ void test_cxx() {
     CHECK(mayfly::view(ring.header.name) == "content-type" && mayfly::view(ring.header.value) == "text/css");
     CHECK(mayfly::view(ring.response.body) == "body");
 
-    CHECK(mayfly_sdk.next == &sent);       // The C file's object: its functions wrote here
-    CHECK(mayfly_wait() == &sent);         // and these read it.
+    CHECK(mayfly_sdk.next == &sent); // The C file's object: its functions wrote here
+    CHECK(mayfly_wait() == &sent);   // and these read it.
     CHECK(rung() == 2);
     CHECK(mayfly::respond({200, 0, nullptr, mayfly::bytes("")}) == 0);
 }
