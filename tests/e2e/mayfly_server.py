@@ -60,16 +60,16 @@ class Connection(http.client.HTTPConnection):
 class Server:
     """mayfly-server with these tenants, from entering the context to leaving it."""
 
-    def __init__(self, tenants, *, threads=2, defaults=None, executable=EXECUTABLE, environment=None, app=None):
+    def __init__(self, tenants, *, threads=2, defaults=None, executable=EXECUTABLE, environment=None, launcher=()):
         self.port = free_port()
-        self._executable = executable
+        self._command = [*launcher, executable]
         self._environment = dict(os.environ, **(environment or {}))
         config = {"tenants": tenants}
         if defaults is not None:
             config["defaults"] = defaults
         self._config = {
             "listeners": [{"address": "127.0.0.1", "port": self.port}],
-            "app": {"number_of_threads": threads, "document_root": "public", **(app or {})},
+            "app": {"number_of_threads": threads, "document_root": "public"},
             "plugins": [{"name": "mayfly::SandboxPlugin", "config": config}],
         }
 
@@ -80,7 +80,7 @@ class Server:
             self._log_path = directory / "log"
             log = stack.enter_context(open(self._log_path, "wb"))
             self._process = subprocess.Popen(
-                [self._executable, directory / "config.json"],
+                [*self._command, directory / "config.json"],
                 cwd=directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
