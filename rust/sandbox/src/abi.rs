@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The guest ABI, version 1: the host's side of `tenants/sdk/mayfly.h`.
+//!
+//! ```text
+//! doorbell page     [ struct mayfly_page | ... | entry ]                       user r-x, shared by all workers
+//! inbox             [ struct mayfly_request | random | headers | strings | body | zeroes ]   user r--, written by the host
+//! ```
+
+use mayfly_kvm::layout;
+
+/// Oldest and newest version of the ABI that this host speaks.
+pub(crate) const ABI_MIN: u32 = 1;
+pub(crate) const ABI_MAX: u32 = 1;
+
+/// Type of the auxiliary-vector entry that holds the doorbell page's address.
+pub(crate) const AT_MAYFLY: u64 = 0x4d59_464c;
+const MAGIC: &[u8; 8] = b"MAYFLY1\0";
+
+/// Operations.
+pub(crate) const OP_WAIT: u64 = 1;
+pub(crate) const OP_RESPOND: u64 = 2;
+
+/// Most headers that a response may have.
+pub(crate) const RESPONSE_HEADERS_MAX: u32 = 64;
+
+/// Size of `struct mayfly_request`.
+pub(crate) const REQUEST_BYTES: usize = 136;
+/// Offset of the 16 bytes that `AT_RANDOM` points to; fresh for each request.
+pub(crate) const RANDOM_OFFSET: u64 = 144;
+/// Where the header table starts.
+pub(crate) const HEADERS_OFFSET: usize = 160;
+/// Size of `struct mayfly_header`.
+pub(crate) const HEADER_BYTES: usize = 32;
+/// Zeroes behind the body.
+pub(crate) const PADDING_BYTES: usize = 64;
+/// Size of `struct mayfly_response`.
+pub(crate) const RESPONSE_BYTES: usize = 32;
+
+const _: () = assert!(REQUEST_BYTES as u64 <= RANDOM_OFFSET && RANDOM_OFFSET + 16 <= HEADERS_OFFSET as u64);
+
+/// `struct mayfly_page`.
+pub(crate) fn page_header(request_max: u64, response_max: u64) -> [u8; 48] {
+    let mut page = [0; 48];
+    page[..8].copy_from_slice(MAGIC);
+    page[8..12].copy_from_slice(&ABI_MIN.to_le_bytes());
+    page[12..16].copy_from_slice(&ABI_MAX.to_le_bytes());
+    page[16..24].copy_from_slice(&layout::DOORBELL_ENTRY.to_le_bytes());
+    page[24..32].copy_from_slice(&request_max.to_le_bytes());
+    page[32..40].copy_from_slice(&response_max.to_le_bytes());
+    page[40..44].copy_from_slice(&RESPONSE_HEADERS_MAX.to_le_bytes());
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sdk_header_says_the_same() {
+        let header = include_str!("../../../tenants/sdk/mayfly.h");
+        let line = |name: &str| {
+            let start = format!("#define {name} ");
+            header.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{name} in mayfly.h"))
+        };
+        assert!(line("MAYFLY_ABI").starts_with("1u"));
+        assert!(line("AT_MAYFLY").starts_with("0x4d59464cul"));
+        assert!(line("MAYFLY_MAGIC").contains("0x0031594c4659414d"));
+        assert_eq!(u64::from_le_bytes(*MAGIC), 0x0031_594c_4659_414d);
+        assert!(line("MAYFLY_OP_WAIT").starts_with("UINT64_C(1)"));
+        assert!(line("MAYFLY_OP_RESPOND").starts_with("UINT64_C(2)"));
+        for (kind, size) in [("request", REQUEST_BYTES), ("response", RESPONSE_BYTES), ("header", HEADER_BYTES)] {
+            assert!(header.contains(&format!("MAYFLY_SIZE(mayfly_{kind}, {size});")), "{kind}");
+        }
+    }
+}

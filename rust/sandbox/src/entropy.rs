@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Randomness for requests: fresh for each, without a system call.
+//!
+//! Every worker has a ChaCha20 generator of its own, seeded from the operating system when it is forked. It lives in host memory,
+//! so reset does not touch it and no guest can read it: what one request was given says nothing of what another is given.
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+/// A worker's generator.
+#[derive(Debug)]
+pub(crate) struct Entropy(ChaCha20Rng);
+
+impl Entropy {
+    /// A generator with a seed from the operating system.
+    pub(crate) fn new() -> std::io::Result<Self> {
+        ChaCha20Rng::try_from_os_rng().map(Self).map_err(std::io::Error::other)
+    }
+
+    #[inline]
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+}

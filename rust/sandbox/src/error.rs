@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Errors of booting, forking and calling.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mayfly_kvm::{CreateError, FreezeError, MemoryError, RunError};
+use mayfly_linux::{ExecError, Fault};
+
+use crate::response::ResponseError;
+
+/// Why a program could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the program {path}: {source}")]
+pub struct ProgramError {
+    /// Its path.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: std::io::Error,
+}
+
+/// Why a program did not boot.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The machine could not be made.
+    #[error("no machine for the program: {0}")]
+    Machine(#[from] CreateError),
+    /// The program could not be loaded.
+    #[error("cannot load the program: {0}")]
+    Exec(#[from] ExecError),
+    /// The program ended before it waited for a request.
+    #[error("the program exited with status {status} before it waited for a request")]
+    Exited {
+        /// Its exit status.
+        status: i32,
+    },
+    /// The program was killed before it waited for a request.
+    #[error("the program was {0} before it waited for a request")]
+    Faulted(Fault),
+    /// The program took too long.
+    #[error("the program did not wait for a request within {limit:?}")]
+    TimedOut {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The program needed too much memory.
+    #[error("the program needs more than {limit_bytes} bytes of memory to boot")]
+    MemoryLimit {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The program was built for another ABI.
+    #[error(
+        "the program speaks version {wanted} of the guest ABI; this host speaks {min} to {max}: rebuild it with this host's mayfly.h"
+    )]
+    Abi {
+        /// The program's version.
+        wanted: u64,
+        /// Oldest version here.
+        min: u32,
+        /// Newest version here.
+        max: u32,
+    },
+    /// The machine did something unexpected.
+    #[error("the machine failed: {0}")]
+    Failed(String),
+    /// `KVM_RUN` failed.
+    #[error("the machine failed: {0}")]
+    Run(#[from] RunError),
+    /// The booted machine could not be frozen.
+    #[error("cannot freeze the booted program: {0}")]
+    Freeze(#[from] FreezeError),
+}
+
+/// Why a worker could not be forked.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot fork a worker: {0}")]
+pub struct ForkError(#[from] pub(crate) CreateError);
+
+/// Why a request got no response from its program.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The request does not fit the inbox. The worker is as before.
+    #[error("the request takes {bytes} bytes; the limit is {limit}")]
+    RequestTooLarge {
+        /// Its size with its frame.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The program sent something that is no valid response. The worker was reset.
+    #[error("invalid response: {0}")]
+    Response(#[from] ResponseError),
+    /// The program ended.
+    #[error("the program exited with status {status}")]
+    Exited {
+        /// Its exit status.
+        status: i32,
+    },
+    /// The program was killed.
+    #[error("the program was {0}")]
+    Faulted(Fault),
+    /// The program ran too long.
+    #[error("the request ran longer than {limit:?}")]
+    CpuLimit {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The program wrote to, or asked for, too much memory.
+    #[error("the request needs more than {limit_bytes} bytes of private memory")]
+    MemoryLimit {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The machine failed, through no fault of the program's.
+    #[error("the machine failed: {0}")]
+    Failed(String),
+    /// The worker had been poisoned before; nothing was run.
+    #[error("the worker is poisoned and must be replaced")]
+    Poisoned,
+}
+
+impl From<RunError> for CallError {
+    fn from(error: RunError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<MemoryError> for CallError {
+    fn from(error: MemoryError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The host, as the floors above see it: they do not know that it is KVM.
+
+use std::path::PathBuf;
+
+pub use mayfly_kvm::HostError;
+
+/// Names another KVM device than `/dev/kvm`, as containers and tests need.
+pub const DEVICE_VARIABLE: &str = "MAYFLY_KVM_PATH";
+
+/// A host that can run machines; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub(crate) machine: mayfly_kvm::Host,
+}
+
+/// What kind of host this is, for reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReport {
+    /// `hardware` or `paging`.
+    pub kvm: &'static str,
+    /// Extended state components that programs can use, as XCR0 has them.
+    pub xcr0: u64,
+}
+
+impl Host {
+    /// Opens the host's KVM and probes it.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what is missing, and what an operator can do.
+    pub fn open() -> Result<Self, HostError> {
+        let path = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from);
+        Ok(Self { machine: mayfly_kvm::Host::open(&path)? })
+    }
+
+    /// What kind of host this is.
+    #[must_use]
+    pub fn report(&self) -> HostReport {
+        HostReport { kvm: self.machine.kind().name(), xcr0: self.machine.guest_xcr0() }
+    }
+}

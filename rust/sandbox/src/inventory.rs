@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The inventory of all state that a request can change, and what takes each entry back.
+//!
+//! A test (`tests/inventory.rs`) walks this table: it has a program dirty the entry, resets the worker, and compares what the next
+//! request finds with what it finds in a fresh fork. The program (`tenants/faults`) keeps the same list; the test holds the two
+//! against each other, so an entry cannot be in one only. State that no mechanism here takes back must not be offered to programs.
+
+/// What takes an entry of the inventory back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoredBy {
+    /// The page's content is copied back from the image, or zeroed.
+    PageCopy,
+    /// The page-table entry is put back from the undo log, and cached translations are invalidated.
+    TableUndo,
+    /// The personality's record of the process is put back from the snapshot's.
+    Process,
+    /// The general registers are stored in the shared `kvm_run` page.
+    SharedRegisters,
+    /// The trampoline restores it before the program's first instruction.
+    Trampoline,
+    /// The host overwrites it with every request, and clears what is left of the last.
+    InboxWrite,
+}
+
+/// One kind of state.
+#[derive(Debug, Clone, Copy)]
+pub struct Item {
+    /// Name; the test program's too.
+    pub name: &'static str,
+    /// What it is.
+    pub what: &'static str,
+    /// What takes it back; the first is the one that must work, the others help.
+    pub restored_by: &'static [RestoredBy],
+}
+
+const fn item(name: &'static str, what: &'static str, restored_by: &'static [RestoredBy]) -> Item {
+    Item { name, what, restored_by }
+}
+
+use RestoredBy::{InboxWrite, PageCopy, Process, SharedRegisters, TableUndo, Trampoline};
+
+/// All state that a request can change.
+pub const INVENTORY: &[Item] = &[
+    item("data", "initialised data", &[PageCopy]),
+    item("bss", "zero-initialised data", &[PageCopy]),
+    item("tls", "thread-local storage", &[PageCopy]),
+    item("heap", "a block of the heap", &[PageCopy]),
+    item("malloc", "the allocator's bookkeeping", &[PageCopy, Process]),
+    item("stack", "a page of the stack that the boot left alone", &[PageCopy]),
+    item("page-write", "a private anonymous page", &[PageCopy]),
+    item("page-unmap", "a page of the snapshot, unmapped", &[TableUndo, Process]),
+    item("page-protect-read", "a writable page, made read-only", &[TableUndo, Process]),
+    item("page-protect-none", "a page, made inaccessible", &[TableUndo, Process]),
+    item("page-make-writable", "a read-only page, made writable and written", &[TableUndo, Process]),
+    item("page-replace", "a page, mapped over", &[TableUndo, Process]),
+    item("page-discard", "a page, given back by MADV_DONTNEED", &[TableUndo]),
+    item("page-move", "a page, moved by mremap", &[TableUndo, Process]),
+    item("map-new", "a mapping at a chosen address", &[TableUndo, Process]),
+    item("map-anywhere", "where the next mapping goes", &[Process]),
+    item("break-grow", "the program break, raised", &[Process]),
+    item("break-shrink", "the program break, lowered", &[Process, TableUndo]),
+    item("break-content", "pages of the break, dropped and taken again", &[TableUndo, Process]),
+    item("inbox-tail", "what a longer request left behind the present one", &[InboxWrite]),
+    item("fd-close", "a descriptor, closed", &[Process]),
+    item("fd-dup", "a descriptor, made", &[Process]),
+    item("signal-handler", "a signal's action", &[Process]),
+    item("signal-mask", "the signal mask", &[Process]),
+    item("signal-stack", "the alternate signal stack", &[Process]),
+    item("umask", "the file mode mask", &[Process]),
+    item("limit", "a resource limit", &[Process]),
+    item("thread-name", "the thread's name", &[Process]),
+    item("directory", "the working directory", &[Process]),
+    item("alarm", "a timer", &[Process]),
+    item("cpu-general", "general registers", &[SharedRegisters, Trampoline]),
+    item("cpu-stack", "the stack pointer", &[SharedRegisters]),
+    item("cpu-flags", "flags: arithmetic, direction, alignment check, ID", &[SharedRegisters]),
+    item("cpu-data-seg", "DS and ES selectors", &[Trampoline]),
+    item("cpu-thread-seg", "FS and GS selectors", &[Trampoline]),
+    item("cpu-fs-base", "FS base, by wrfsbase", &[Trampoline]),
+    item("cpu-fs-base-call", "FS base, by arch_prctl", &[Trampoline]),
+    item("cpu-gs-base", "GS base, by wrgsbase", &[Trampoline]),
+    item("cpu-gs-base-call", "GS base, by arch_prctl", &[Trampoline]),
+    item("cpu-x87", "x87 registers, control and status word", &[Trampoline]),
+    item("cpu-x87-pointers", "x87 instruction and data pointers, opcode", &[Trampoline]),
+    item("cpu-mxcsr", "MXCSR", &[Trampoline]),
+    item("cpu-sse", "XMM registers", &[Trampoline]),
+    item("cpu-avx", "upper halves of YMM registers", &[Trampoline]),
+    item("cpu-avx512", "ZMM and mask registers", &[Trampoline]),
+];

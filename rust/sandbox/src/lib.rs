@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A fresh virtual machine for every request.
+//!
+//! A tenant's program is booted once into a [`Snapshot`]. [`Worker`]s are copy-on-write forks of it; [`Worker::call`] gives one a
+//! request, takes the response, and rolls the worker back, so that the next request finds the snapshot again, exactly.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+//!
+//! let host = Host::open()?;
+//! let program = Program::load("build/tenants/hello/hello".as_ref())?;
+//! let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;
+//! let mut worker = Worker::fork(&snapshot)?;
+//! let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+//! let mut response = BufferedResponse::default();
+//! worker.call(1, &request, &mut response)?;
+//! assert_eq!(response.status, 200);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Nothing above this crate knows that KVM exists; nothing in it knows HTTP.
+
+mod abi;
+pub mod bench;
+mod clock;
+mod entropy;
+mod error;
+mod host;
+mod inbox;
+pub mod inventory;
+mod limits;
+mod message;
+mod output;
+mod program;
+mod response;
+mod run;
+mod snapshot;
+mod watchdog;
+mod worker;
+
+pub use error::{BootError, CallError, ForkError, ProgramError};
+pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
+pub use limits::Limits;
+pub use mayfly_kvm::ResetReport;
+pub use mayfly_linux::{Fault, UnknownCall};
+pub use message::{BufferedResponse, Header, Request, ResponseSink};
+pub use output::{LogSink, NoLog, Stream};
+pub use program::Program;
+pub use response::ResponseError;
+pub use snapshot::Snapshot;
+pub use worker::{CallStats, Worker, WorkerState};

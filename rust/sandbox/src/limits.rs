@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a tenant may use.
+
+use std::time::Duration;
+
+/// Limits of one tenant. All are always on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time from the program's start until it waits for a request. Wall clock.
+    pub boot_time: Duration,
+    /// Most memory that the program may have when it boots, in bytes. Range: 1 MiB to 64 GiB.
+    pub boot_memory_bytes: u64,
+    /// Longest time that a request may run, in wall-clock time of the thread that runs it. Enforced within 50 ms.
+    pub cpu_time: Duration,
+    /// Most memory that a worker may have beyond the snapshot, in bytes: pages written, pages new, page tables.
+    pub private_memory_bytes: u64,
+    /// Largest request, in bytes: method, path, query, headers, body and 256 bytes of frame. Range: up to 64 MiB.
+    pub request_bytes: u64,
+    /// Largest response, in bytes: header names, header values and body.
+    pub response_bytes: u64,
+    /// Largest work set that a worker keeps between requests, in bytes; above it the pages are given back to the system.
+    pub retained_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 10 s and 256 MiB to boot; 1 s and 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of up to 4 MiB is kept.
+    fn default() -> Self {
+        Self {
+            boot_time: Duration::from_secs(10),
+            boot_memory_bytes: 256 << 20,
+            cpu_time: Duration::from_secs(1),
+            private_memory_bytes: 32 << 20,
+            request_bytes: 1 << 20,
+            response_bytes: 4 << 20,
+            retained_bytes: 4 << 20,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Requests and responses as this floor sees them: bytes, and nothing of HTTP's framing.
+
+/// A header of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Name, in lower case.
+    pub name: &'a [u8],
+    /// Value.
+    pub value: &'a [u8],
+}
+
+/// A request for a program.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Method, as sent.
+    pub method: &'a [u8],
+    /// Path, as sent, without the query.
+    pub path: &'a [u8],
+    /// Query, without the question mark.
+    pub query: &'a [u8],
+    /// Headers, in order.
+    pub headers: &'a [Header<'a>],
+    /// Body.
+    pub body: &'a [u8],
+}
+
+/// Takes a program's response.
+///
+/// The body comes first, then status and headers, which are complete and valid by then. If reading the body fails midway, the
+/// call returns an error, and what was taken of the body is for the sink's owner to drop or overwrite.
+pub trait ResponseSink {
+    /// Makes room for a body of `len` bytes and returns exactly that.
+    fn body(&mut self, len: usize) -> &mut [u8];
+    /// Takes the status, 200 to 599.
+    fn status(&mut self, status: u16);
+    /// Takes one header: a valid field name in the program's case, and a valid value.
+    fn header(&mut self, name: &[u8], value: &[u8]);
+}
+
+/// A response in memory, for tests and tools.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BufferedResponse {
+    /// Status.
+    pub status: u16,
+    /// Headers, in order.
+    pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+impl ResponseSink for BufferedResponse {
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        self.body.clear();
+        self.body.resize(len, 0);
+        &mut self.body
+    }
+
+    fn status(&mut self, status: u16) {
+        self.status = status;
+        self.headers.clear();
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        self.headers.push((name.to_vec(), value.to_vec()));
+    }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A tenant's program: one ELF file, arguments, environment.
+
+use std::path::Path;
+
+use crate::error::ProgramError;
+
+/// A program to boot.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The ELF file's content.
+    pub elf: Vec<u8>,
+    /// `argv[0]`, and what `/proc/self/exe` names.
+    pub name: String,
+    /// Further arguments.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+}
+
+impl Program {
+    /// Reads a program from a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError`] with the path and the reason.
+    pub fn load(path: &Path) -> Result<Self, ProgramError> {
+        let elf = std::fs::read(path).map_err(|source| ProgramError { path: path.into(), source })?;
+        let name = path.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
+        Ok(Self { elf, name, args: Vec::new(), env: Vec::new() })
+    }
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reads a program's response. Every byte of it is hostile: it is bounded, copied once, and then checked.
+
+use mayfly_kvm::{BadAddress, Machine};
+
+use crate::abi::{HEADER_BYTES, RESPONSE_BYTES, RESPONSE_HEADERS_MAX};
+use crate::message::ResponseSink;
+
+/// Why a response was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResponseError {
+    /// The response, or a part of it, does not lie in the program's memory.
+    #[error("the response's {part} is not in the program's memory: {source}")]
+    Address {
+        /// Which part.
+        part: &'static str,
+        /// Where.
+        source: BadAddress,
+    },
+    /// The status is not one that a program may send.
+    #[error("status {status} is not between 200 and 599")]
+    Status {
+        /// The status.
+        status: u32,
+    },
+    /// Too many headers.
+    #[error("{count} headers; the limit is {limit}")]
+    HeaderCount {
+        /// How many.
+        count: u32,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// A header's name is no RFC 9110 token.
+    #[error("header {index} has an invalid name")]
+    HeaderName {
+        /// Position in the response.
+        index: u32,
+    },
+    /// A header's value has a control character, or begins or ends with white space.
+    #[error("header {index} has an invalid value")]
+    HeaderValue {
+        /// Position in the response.
+        index: u32,
+    },
+    /// The header frames the message or belongs to the connection, which is the server's part.
+    #[error("header {index}, {name}, is the server's to set")]
+    HeaderReserved {
+        /// Position in the response.
+        index: u32,
+        /// Its name.
+        name: &'static str,
+    },
+    /// Headers and body are larger than allowed.
+    #[error("the response has {bytes} bytes or more; the limit is {limit}")]
+    TooLarge {
+        /// Size up to the point where it was noticed.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+/// Headers that a program may not send: RFC 9110, 7.6.1 (connection), RFC 9112, 6 (framing).
+const RESERVED: [&str; 8] =
+    ["content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "proxy-"];
+
+/// Buffers for reading responses; kept for their allocations.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    text: Vec<u8>,
+    /// Ends of name and value in `text`.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Reader {
+    /// Reads the response at `address` into `sink`.
+    #[inline]
+    pub(crate) fn read<S: ResponseSink>(
+        &mut self,
+        machine: &Machine,
+        address: u64,
+        limit: u64,
+        sink: &mut S,
+    ) -> Result<(), ResponseError> {
+        let mut raw = [0; RESPONSE_BYTES];
+        machine.read(address, &mut raw).map_err(at("frame"))?;
+        let status = u32_at(&raw, 0);
+        let count = u32_at(&raw, 4);
+        let (headers, body, size) = (u64_at(&raw, 8), u64_at(&raw, 16), u64_at(&raw, 24));
+        let status = match u16::try_from(status) {
+            Ok(code @ 200..=599) => code,
+            _ => return Err(ResponseError::Status { status }),
+        };
+        if count > RESPONSE_HEADERS_MAX {
+            return Err(ResponseError::HeaderCount { count, limit: RESPONSE_HEADERS_MAX });
+        }
+        self.text.clear();
+        self.ends.clear();
+        if count > 0 {
+            let mut table = [0; RESPONSE_HEADERS_MAX as usize * HEADER_BYTES];
+            let table = &mut table[..count as usize * HEADER_BYTES];
+            machine.read(headers, table).map_err(at("header table"))?;
+            for (index, header) in (0..).zip(table.chunks_exact(HEADER_BYTES)) {
+                self.read_header(machine, index, header, limit)?;
+            }
+        }
+        let head = self.text.len() as u64;
+        let total = head.saturating_add(size);
+        if total > limit {
+            return Err(ResponseError::TooLarge { bytes: total, limit });
+        }
+        // `size` is within `limit` now, so it fits.
+        machine.read(body, sink.body(size as usize)).map_err(at("body"))?;
+        sink.status(status);
+        let mut start = 0;
+        for &(name, value) in &self.ends {
+            sink.header(&self.text[start..name], &self.text[name..value]);
+            start = value;
+        }
+        Ok(())
+    }
+
+    fn read_header(&mut self, machine: &Machine, index: u32, header: &[u8], limit: u64) -> Result<(), ResponseError> {
+        let start = self.text.len();
+        let name = self.append(machine, u64_at(header, 0), u64_at(header, 8), limit, "header name")?;
+        check_name(&self.text[start..name], index)?;
+        let value = self.append(machine, u64_at(header, 16), u64_at(header, 24), limit, "header value")?;
+        if !is_value(&self.text[name..value]) {
+            return Err(ResponseError::HeaderValue { index });
+        }
+        self.ends.push((name, value));
+        Ok(())
+    }
+
+    /// Copies a string behind the text so far and returns the new end.
+    fn append(
+        &mut self,
+        machine: &Machine,
+        address: u64,
+        size: u64,
+        limit: u64,
+        part: &'static str,
+    ) -> Result<usize, ResponseError> {
+        let start = self.text.len();
+        let bytes = (start as u64).saturating_add(size);
+        if bytes > limit {
+            return Err(ResponseError::TooLarge { bytes, limit });
+        }
+        let end = bytes as usize;
+        self.text.resize(end, 0);
+        machine.read(address, &mut self.text[start..end]).map_err(at(part))?;
+        Ok(end)
+    }
+}
+
+fn at(part: &'static str) -> impl Fn(BadAddress) -> ResponseError {
+    move |source| ResponseError::Address { part, source }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// RFC 9110, 5.6.2.
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+        )
+}
+
+fn check_name(name: &[u8], index: u32) -> Result<(), ResponseError> {
+    if name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte)) {
+        return Err(ResponseError::HeaderName { index });
+    }
+    let reserved = RESERVED.iter().find(|reserved| match reserved.strip_suffix('-') {
+        Some(_) => name.get(..reserved.len()).is_some_and(|start| start.eq_ignore_ascii_case(reserved.as_bytes())),
+        None => name.eq_ignore_ascii_case(reserved.as_bytes()),
+    });
+    match reserved {
+        Some(name) => Err(ResponseError::HeaderReserved { index, name }),
+        None => Ok(()),
+    }
+}
+
+/// RFC 9110, 5.5: no control characters but the tab, no white space at the ends.
+fn is_value(value: &[u8]) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    !blank(value.first())
+        && !blank(value.last())
+        && value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn headers_that_frame_the_message_are_refused() {
+        for name in
+            ["Content-Length", "transfer-encoding", "CONNECTION", "Proxy-Authenticate", "te", "Trailer", "upgrade"]
+        {
+            assert!(matches!(check_name(name.as_bytes(), 0), Err(ResponseError::HeaderReserved { .. })), "{name}");
+        }
+        for name in ["content-type", "set-cookie", "x-te", "proxy", "telemetry"] {
+            assert_eq!(check_name(name.as_bytes(), 0), Ok(()), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_can_split_a_response(name in prop::collection::vec(any::<u8>(), 0..20), value in prop::collection::vec(any::<u8>(), 0..20)) {
+            if check_name(&name, 0).is_ok() {
+                prop_assert!(!name.is_empty() && !name.iter().any(|byte| b": \t\r\n\0".contains(byte) || *byte >= 0x7f));
+            }
+            if is_value(&value) {
+                prop_assert!(!value.iter().any(|byte| b"\r\n\0".contains(byte)));
+            }
+        }
+    }
+}

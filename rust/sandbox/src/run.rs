@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Running a machine under a deadline until its program rings the doorbell.
+
+use mayfly_kvm::{Exit, Machine, RunError};
+use mayfly_linux::{Context, Fault, Process, Step};
+
+use crate::clock;
+use crate::entropy::Entropy;
+use crate::output::SharedLog;
+use crate::watchdog::Guard;
+
+/// Why a run ended without the doorbell.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Exited { status: i32 },
+    Faulted(Fault),
+    Deadline,
+    MemoryLimit,
+    Failed(String),
+}
+
+impl From<RunError> for Stop {
+    fn from(error: RunError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Counts of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Exits {
+    /// All exits, the doorbell's included.
+    pub(crate) all: u64,
+    /// System calls among them.
+    pub(crate) syscalls: u64,
+    /// Page faults among them.
+    pub(crate) faults: u64,
+}
+
+/// What a program needs besides its machine.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) process: Process,
+    pub(crate) entropy: Entropy,
+    pub(crate) log: SharedLog,
+    pub(crate) watchdog: Guard,
+}
+
+impl Runner {
+    /// Runs until the doorbell rings. The caller has armed the watchdog for `deadline_ns`, and disarms it.
+    #[inline]
+    pub(crate) fn run(&mut self, machine: &mut Machine, deadline_ns: u64, exits: &mut Exits) -> Result<(), Stop> {
+        loop {
+            exits.all += 1;
+            match machine.run()? {
+                Exit::Doorbell => return Ok(()),
+                exit => self.serve(machine, &exit, deadline_ns, exits)?,
+            }
+        }
+    }
+
+    /// Serves an exit other than the doorbell.
+    fn serve(&mut self, machine: &mut Machine, exit: &Exit, deadline_ns: u64, exits: &mut Exits) -> Result<(), Stop> {
+        match exit {
+            Exit::Syscall => exits.syscalls += 1,
+            Exit::PageFault { .. } => exits.faults += 1,
+            Exit::Kicked => {
+                // A kick that was meant for an earlier run, or a signal that was not the watchdog's.
+                self.watchdog.clear();
+                return if clock::monotonic_ns() < deadline_ns { Ok(()) } else { Err(Stop::Deadline) };
+            }
+            Exit::Unexpected(what) => return Err(Stop::Failed(what.to_string())),
+            Exit::Doorbell | Exit::Exception { .. } => {}
+        }
+        let Self { process, entropy, log, .. } = self;
+        let mut rng = |bytes: &mut [u8]| entropy.fill(bytes);
+        match process.handle(machine, exit, &mut Context { output: log, rng: &mut rng }) {
+            Step::Continue => Ok(()),
+            Step::Exited { status } => Err(Stop::Exited { status }),
+            Step::Faulted(fault) => Err(Stop::Faulted(fault)),
+            Step::MemoryLimit => Err(Stop::MemoryLimit),
+            Step::Poison(why) => Err(Stop::Failed(why)),
+        }
+    }
+}

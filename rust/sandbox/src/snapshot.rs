@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Booting a program and freezing it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mayfly_kvm::{Image, Learned, Machine, layout};
+use mayfly_linux::Process;
+
+use crate::abi::{ABI_MAX, ABI_MIN, AT_MAYFLY, OP_WAIT, RANDOM_OFFSET, page_header};
+use crate::clock;
+use crate::entropy::Entropy;
+use crate::error::BootError;
+use crate::host::Host;
+use crate::limits::Limits;
+use crate::output::{LogSink, SharedLog};
+use crate::program::Program;
+use crate::run::{Exits, Runner, Stop};
+use crate::watchdog;
+
+/// A booted, frozen program; cheap to clone, shared by its workers.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) image: Image,
+    pub(crate) process: Process,
+    pub(crate) limits: Limits,
+    pub(crate) log: SharedLog,
+    boot_time: Duration,
+    learned: Mutex<BTreeSet<Learned>>,
+    learned_len: AtomicUsize,
+}
+
+const ENOSYS: i64 = -38;
+
+impl Snapshot {
+    /// Boots `program` and freezes it where it first waits for a request.
+    ///
+    /// This takes as long as the program's start, and at most [`Limits::boot_time`] and a little: never call it on an event loop.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] names the cause.
+    pub fn boot(host: &Host, program: &Program, limits: &Limits, log: Arc<dyn LogSink>) -> Result<Self, BootError> {
+        let started = Instant::now();
+        let mut machine = Machine::boot(&host.machine, limits.boot_memory_bytes, limits.request_bytes)?;
+        let header = page_header(limits.request_bytes, limits.response_bytes);
+        machine.load(layout::DOORBELL, &header).map_err(|error| BootError::Failed(error.to_string()))?;
+        let failed = |error: std::io::Error| BootError::Failed(error.to_string());
+        let mut entropy = Entropy::new().map_err(failed)?;
+        let mut random = [0; 16];
+        entropy.fill(&mut random);
+        machine.write_inbox(RANDOM_OFFSET, &random);
+
+        let description =
+            mayfly_linux::Program { elf: &program.elf, name: &program.name, args: &program.args, env: &program.env };
+        let linux = mayfly_linux::Limits { memory_bytes: limits.boot_memory_bytes, ..Default::default() };
+        let auxv = [(AT_MAYFLY, layout::DOORBELL)];
+        let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
+        let log = SharedLog(log);
+        // SAFETY: `runner`, which owns the guard, is dropped before `machine` is frozen or dropped.
+        let watchdog = unsafe { watchdog::Guard::register(machine.kicker()) }.map_err(failed)?;
+        let mut runner = Runner { process, entropy, log: log.clone(), watchdog };
+        boot_until_ready(&mut machine, &mut runner, limits)?;
+        let Runner { mut process, watchdog, .. } = runner;
+        drop(watchdog);
+        process.freeze();
+        let image = Image::freeze(machine, layout::INBOX)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                image,
+                process,
+                limits: limits.clone(),
+                log,
+                boot_time: started.elapsed(),
+                learned: Mutex::new(BTreeSet::new()),
+                learned_len: AtomicUsize::new(0),
+            }),
+        })
+    }
+
+    /// How long the boot took.
+    #[must_use]
+    pub fn boot_time(&self) -> Duration {
+        self.inner.boot_time
+    }
+
+    /// Size of the frozen memory in bytes.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        self.inner.image.bytes()
+    }
+
+    /// The limits that the program was booted with and its workers have.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// System calls that the program made and Mayfly does not have: number and count.
+    #[must_use]
+    pub fn unknown_calls(&self) -> Vec<mayfly_linux::UnknownCall> {
+        self.inner.process.unknown_calls()
+    }
+}
+
+fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits) -> Result<(), BootError> {
+    let deadline = clock::monotonic_ns().saturating_add(limits.boot_time.as_nanos() as u64);
+    runner.watchdog.arm(deadline);
+    let mut exits = Exits::default();
+    let result = loop {
+        match runner.run(machine, deadline, &mut exits) {
+            Ok(()) => {}
+            Err(stop) => break Err(boot_error(stop, limits)),
+        }
+        let mut regs = machine.regs();
+        if regs.rdi == OP_WAIT {
+            let spoken = u64::from(ABI_MIN)..=u64::from(ABI_MAX);
+            break if spoken.contains(&regs.rdx) {
+                Ok(())
+            } else {
+                Err(BootError::Abi { wanted: regs.rdx, min: ABI_MIN, max: ABI_MAX })
+            };
+        }
+        // There is no request to respond to, and no other operation.
+        regs.rax = ENOSYS as u64;
+        machine.set_regs(&regs);
+        if clock::monotonic_ns() >= deadline {
+            break Err(BootError::TimedOut { limit: limits.boot_time });
+        }
+    };
+    runner.watchdog.disarm();
+    result
+}
+
+fn boot_error(stop: Stop, limits: &Limits) -> BootError {
+    match stop {
+        Stop::Exited { status } => BootError::Exited { status },
+        Stop::Faulted(fault) => BootError::Faulted(fault),
+        Stop::Deadline => BootError::TimedOut { limit: limits.boot_time },
+        Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: limits.boot_memory_bytes },
+        Stop::Failed(why) => BootError::Failed(why),
+    }
+}
+
+impl Inner {
+    fn learned_set(&self) -> MutexGuard<'_, BTreeSet<Learned>> {
+        // Nothing panics while it holds the lock, so a poisoned one is as good as any.
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pages that workers have been seen to write, for the next fork.
+    pub(crate) fn learned(&self) -> Vec<Learned> {
+        self.learned_set().iter().copied().collect()
+    }
+
+    /// Adds pages that a worker has written, up to the retained size.
+    #[cold]
+    pub(crate) fn learn(&self, pages: impl Iterator<Item = Learned>) {
+        let most = (self.limits.retained_bytes / mayfly_kvm::PAGE_SIZE) as usize;
+        let mut learned = self.learned_set();
+        for page in pages {
+            if learned.len() >= most {
+                break;
+            }
+            learned.insert(page);
+        }
+        self.learned_len.store(learned.len(), Ordering::Relaxed);
+    }
+}

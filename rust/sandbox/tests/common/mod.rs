@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the tests of whole workers share.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use mayfly_sandbox::{
+    BootError, BufferedResponse, CallError, CallStats, Host, Limits, LogSink, NoLog, Program, Request, Snapshot,
+    Stream, Worker,
+};
+
+/// A built tenant; `make tenants` builds them.
+pub fn tenant(name: &str) -> PathBuf {
+    let root = std::env::var_os("MAYFLY_TENANTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants"), PathBuf::from);
+    root.join(name).join(name)
+}
+
+pub fn program(name: &str, args: &[&str]) -> Program {
+    let mut program = Program::load(&tenant(name)).expect("`make tenants` builds it");
+    program.args = args.iter().map(ToString::to_string).collect();
+    program
+}
+
+pub fn boot(name: &str, args: &[&str], limits: &Limits) -> Result<Snapshot, BootError> {
+    Snapshot::boot(&Host::open().expect("these tests need KVM"), &program(name, args), limits, Arc::new(NoLog))
+}
+
+pub fn snapshot(name: &str) -> Snapshot {
+    boot(name, &[], &Limits::default()).unwrap()
+}
+
+/// Calls with a method, a path with query, and a body.
+pub fn call(worker: &mut Worker, target: &str, body: &[u8]) -> Result<(CallStats, BufferedResponse), CallError> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let request = Request { method: b"POST", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body };
+    let mut response = BufferedResponse::default();
+    let stats = worker.call(7, &request, &mut response)?;
+    Ok((stats, response))
+}
+
+pub fn text(worker: &mut Worker, target: &str) -> String {
+    String::from_utf8(call(worker, target, b"").unwrap().1.body).unwrap()
+}
+
+/// Keeps what programs print.
+#[derive(Default)]
+pub struct Kept(pub Mutex<Vec<u8>>);
+
+impl LogSink for Kept {
+    fn write(&self, _: Stream, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
