@@ -55,6 +55,47 @@ extern uint32_t faults_features;
 extern struct cpu_seen faults_seen;
 extern unsigned char faults_xsave[8192];
 
+#define FAULTS_PAGE 4096ul
+#define MAX_HEADERS 65
+
+// Addresses that are no good for a program.
+#define LOW UINT64_C(0x10)
+#define UNMAPPED UINT64_C(0x00004badf00d0000)
+#define NON_CANONICAL UINT64_C(0x0000800000000000)
+#define KERNEL_HALF UINT64_C(0xffff800000000000)
+
+// A behaviour under way: what it was asked, and how the doorbell will be rung after it.
+struct act {
+    const struct mayfly_request *request; // NULL at boot.
+    const char *rest;                     // Of the name, behind a family's.
+    uint64_t number;                      // 0 if none was given:
+    int has_number;
+    int rings; // The behaviour is one of ringing: it rings at boot, too.
+    struct ring ring;
+    struct mayfly_response response;
+    struct mayfly_header headers[MAX_HEADERS];
+};
+
+// A name that ends with '-' is a family's: it matches names that start with it. A table ends with a NULL.
+struct behaviour {
+    const char *name;
+    void (*run)(struct act *act);
+};
+
+extern const struct behaviour processor_behaviours[]; // processor.c
+extern const struct behaviour endless_behaviours[];   // endless.c
+extern const struct behaviour response_behaviours[];  // responses.c
+extern const struct behaviour system_behaviours[];    // system.c
+extern const struct behaviour state_behaviours[];     // state.c
+
+extern const struct mayfly_page *host;
+
+static inline void *at(uint64_t address) { return (void *)(uintptr_t)address; }
+static inline uint64_t address_of(const volatile void *pointer) { return (uint64_t)(uintptr_t)pointer; }
+
+// The response's text, for who writes where it lies.
+extern char text[65536];
+
 // Appends to the response's text (and to nothing else: no allocation, no stdio buffers).
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 
@@ -66,10 +107,10 @@ int64_t call6(int64_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
 int readable(uint64_t address);
 int writable(uint64_t address);
 
-// state.c: the inventory of state that a request can change.
-void state_prepare(void);                           // At boot.
-void state_say(const struct mayfly_request *now);   // One line for each entry: name and value.
-void state_names(void);                             // One line for each entry: name.
-int state_dirty(const char *name, uint64_t *spoil); // 0 if there is no such entry ("all" is one).
+// `bytes` writable bytes with an unmapped page right behind them.
+char *before_gap(size_t bytes);
+
+// Notes at boot what state.c needs later.
+void state_prepare(void);
 
 #endif

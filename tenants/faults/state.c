@@ -20,12 +20,11 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-#define PAGE 4096ul
 #define BOOT_VALUE UINT64_C(0xb007)
 #define DIRTY_VALUE UINT64_C(0xd127d127)
 #define NOT_MAPPED UINT64_C(0xdead)
 #define NEW_MAPPING UINT64_C(0x5a5a00000000) // Nothing is mapped there at boot.
-#define BREAK_SIZE (8 * PAGE)
+#define BREAK_SIZE (8 * FAULTS_PAGE)
 
 // One page each of one mapping, so that changing one splits it.
 enum page {
@@ -48,7 +47,7 @@ static volatile uint64_t *heap_value;
 static volatile uint64_t *stack_value;
 static unsigned char *pages;
 static uint64_t break_end;
-static const struct mayfly_request *request; // Of the state_say() under way.
+static const struct mayfly_request *request; // Whose state is being shown.
 
 // -- Memory --
 
@@ -77,10 +76,10 @@ static void spoil_malloc(void) {
     }
 }
 
-static unsigned char *page_at(enum page page) { return pages + page * PAGE; }
+static unsigned char *page_at(enum page page) { return pages + page * FAULTS_PAGE; }
 
 static uint64_t see_page(enum page page) {
-    uint64_t address = (uint64_t)(uintptr_t)page_at(page);
+    uint64_t address = address_of(page_at(page));
     if (!readable(address)) return NOT_MAPPED;
     uint64_t value = *(volatile uint64_t *)page_at(page);
     return value << 8 | (uint64_t)writable(address + 64);
@@ -90,33 +89,34 @@ static void dirty_page(enum page page) { *(volatile uint64_t *)page_at(page) = D
 
 static void page_write(void) { dirty_page(PAGE_WRITE); }
 static uint64_t see_page_write(void) { return see_page(PAGE_WRITE); }
-static void page_unmap(void) { munmap(page_at(PAGE_UNMAP), PAGE); }
+static void page_unmap(void) { munmap(page_at(PAGE_UNMAP), FAULTS_PAGE); }
 static uint64_t see_page_unmap(void) { return see_page(PAGE_UNMAP); }
-static void page_protect_read(void) { mprotect(page_at(PAGE_PROTECT_READ), PAGE, PROT_READ); }
+static void page_protect_read(void) { mprotect(page_at(PAGE_PROTECT_READ), FAULTS_PAGE, PROT_READ); }
 static uint64_t see_page_protect_read(void) { return see_page(PAGE_PROTECT_READ); }
-static void page_protect_none(void) { mprotect(page_at(PAGE_PROTECT_NONE), PAGE, PROT_NONE); }
+static void page_protect_none(void) { mprotect(page_at(PAGE_PROTECT_NONE), FAULTS_PAGE, PROT_NONE); }
 static uint64_t see_page_protect_none(void) { return see_page(PAGE_PROTECT_NONE); }
 static void page_make_writable(void) {
-    if (mprotect(page_at(PAGE_MAKE_WRITABLE), PAGE, PROT_READ | PROT_WRITE) == 0) dirty_page(PAGE_MAKE_WRITABLE);
+    if (mprotect(page_at(PAGE_MAKE_WRITABLE), FAULTS_PAGE, PROT_READ | PROT_WRITE) == 0) dirty_page(PAGE_MAKE_WRITABLE);
 }
 static uint64_t see_page_make_writable(void) { return see_page(PAGE_MAKE_WRITABLE); }
 static void page_replace(void) {
-    mmap(page_at(PAGE_REPLACE), PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    mmap(page_at(PAGE_REPLACE), FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 static uint64_t see_page_replace(void) { return see_page(PAGE_REPLACE); }
-static void page_discard(void) { madvise(page_at(PAGE_DISCARD), PAGE, MADV_DONTNEED); }
+static void page_discard(void) { madvise(page_at(PAGE_DISCARD), FAULTS_PAGE, MADV_DONTNEED); }
 static uint64_t see_page_discard(void) { return see_page(PAGE_DISCARD); }
 static void page_move(void) {
-    mremap(page_at(PAGE_MOVE), PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(NEW_MAPPING + 64 * PAGE));
+    mremap(page_at(PAGE_MOVE), FAULTS_PAGE, FAULTS_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+           (void *)(NEW_MAPPING + 64 * FAULTS_PAGE));
 }
 static uint64_t see_page_move(void) { return see_page(PAGE_MOVE); }
 
 static void map_new(void) {
-    volatile unsigned char *at =
-        mmap((void *)NEW_MAPPING, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    volatile unsigned char *at = mmap((void *)NEW_MAPPING, 16 * FAULTS_PAGE, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (at == MAP_FAILED) return;
     for (size_t i = 0; i < 16; ++i)
-        at[i * PAGE] = 0xd1;
+        at[i * FAULTS_PAGE] = 0xd1;
 }
 static uint64_t see_new(void) {
     if (!readable(NEW_MAPPING)) return NOT_MAPPED;
@@ -124,23 +124,25 @@ static uint64_t see_new(void) {
 }
 
 // Where the kernel would put the next mapping.
-static void map_anywhere(void) { mmap(NULL, 256 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
+static void map_anywhere(void) {
+    mmap(NULL, 256 * FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
 static uint64_t see_anywhere(void) {
-    void *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *at = mmap(NULL, FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) return NOT_MAPPED;
-    munmap(at, PAGE);
+    munmap(at, FAULTS_PAGE);
     return (uint64_t)(uintptr_t)at;
 }
 
 static void grow_break(void) {
-    if (CALL(SYS_brk, break_end + 64 * PAGE, 0, 0) < (int64_t)break_end) return;
+    if (CALL(SYS_brk, break_end + 64 * FAULTS_PAGE, 0, 0) < (int64_t)break_end) return;
     for (size_t i = 0; i < 64; ++i)
-        *(volatile uint64_t *)(break_end + i * PAGE) = DIRTY_VALUE;
+        *(volatile uint64_t *)(break_end + i * FAULTS_PAGE) = DIRTY_VALUE;
 }
 static void shrink_break(void) { CALL(SYS_brk, break_end - BREAK_SIZE / 2, 0, 0); }
 static uint64_t see_break(void) { return (uint64_t)CALL(SYS_brk, 0, 0, 0); }
 static uint64_t see_break_content(void) {
-    uint64_t last = break_end - PAGE;
+    uint64_t last = break_end - FAULTS_PAGE;
     return readable(last) ? *(volatile uint64_t *)last : NOT_MAPPED;
 }
 // Shrinks and grows again: the pages must be zero now, and what they were after the reset.
@@ -165,7 +167,7 @@ static uint64_t see_inbox_tail(void) {
     }
     uint64_t found = 0;
     for (; found < 1000000; ++end) {
-        if (end % PAGE == 0 && !readable(end)) break;
+        if (end % FAULTS_PAGE == 0 && !readable(end)) break;
         if (*(const volatile unsigned char *)end) ++found;
     }
     return found;
@@ -204,7 +206,7 @@ static uint64_t see_mask(void) {
     return error ? (uint64_t)error : mask;
 }
 static void set_altstack(void) {
-    stack_t stack = {.ss_sp = page_at(PAGE_GUARD), .ss_size = PAGE};
+    stack_t stack = {.ss_sp = page_at(PAGE_GUARD), .ss_size = FAULTS_PAGE};
     CALL(SYS_sigaltstack, &stack, 0, 0);
 }
 static uint64_t see_altstack(void) {
@@ -235,7 +237,7 @@ static uint64_t see_name(void) {
 }
 static void set_directory(void) { CALL(SYS_chdir, "/proc", 0, 0); }
 static uint64_t see_directory(void) {
-    char path[PAGE] = {0};
+    char path[FAULTS_PAGE] = {0};
     int64_t size = CALL(SYS_getcwd, path, sizeof path, 0);
     uint64_t sum = (uint64_t)size;
     for (const char *c = path; size > 0 && *c; ++c)
@@ -351,17 +353,18 @@ void state_prepare(void) {
     heap_value = malloc(sizeof *heap_value);
     if (heap_value) *heap_value = BOOT_VALUE;
     // A page of the stack that the boot leaves alone.
-    stack_value = (volatile uint64_t *)(((uintptr_t)__builtin_frame_address(0) - 16 * PAGE) & ~(PAGE - 1));
+    stack_value =
+        (volatile uint64_t *)(((uintptr_t)__builtin_frame_address(0) - 16 * FAULTS_PAGE) & ~(FAULTS_PAGE - 1));
 
-    pages = mmap(NULL, PAGE_COUNT * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pages = mmap(NULL, PAGE_COUNT * FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     for (size_t i = 0; i < PAGE_COUNT; ++i)
-        *(volatile uint64_t *)(pages + i * PAGE) = BOOT_VALUE + i;
-    mprotect(page_at(PAGE_MAKE_WRITABLE), PAGE, PROT_READ);
+        *(volatile uint64_t *)(pages + i * FAULTS_PAGE) = BOOT_VALUE + i;
+    mprotect(page_at(PAGE_MAKE_WRITABLE), FAULTS_PAGE, PROT_READ);
 
     // A piece of break of our own behind malloc's, which copes.
-    uint64_t start = ((uint64_t)CALL(SYS_brk, 0, 0, 0) + PAGE - 1) & ~(PAGE - 1);
+    uint64_t start = ((uint64_t)CALL(SYS_brk, 0, 0, 0) + FAULTS_PAGE - 1) & ~(FAULTS_PAGE - 1);
     break_end = (uint64_t)CALL(SYS_brk, start + BREAK_SIZE, 0, 0);
-    for (uint64_t at = start; at + PAGE <= break_end; at += PAGE)
+    for (uint64_t at = start; at + FAULTS_PAGE <= break_end; at += FAULTS_PAGE)
         *(volatile uint64_t *)at = BOOT_VALUE;
 
     uint32_t a, b, c, d;
@@ -377,25 +380,35 @@ void state_prepare(void) {
     if (getauxval(AT_HWCAP2) & 2) faults_features |= CPU_HAS_FSGSBASE;
 }
 
-void state_say(const struct mayfly_request *now) {
-    request = now;
+static void state_now(struct act *act) {
+    if (!act->request) return;
+    request = act->request;
     // Looking may not change what a later entry shows: what looks by changing puts back what it changed.
     for (size_t i = 0; i < STATE_COUNT; ++i)
         say("%s %llx\n", states[i].name, (unsigned long long)states[i].see());
 }
 
-void state_names(void) {
+static void state_names(struct act *act) {
+    (void)act;
     for (size_t i = 0; i < STATE_COUNT; ++i)
         say("%s\n", states[i].name);
 }
 
-int state_dirty(const char *name, uint64_t *spoil) {
-    int all = strcmp(name, "all") == 0, found = all;
+static void state_dirty(struct act *act) {
+    int all = strcmp(act->rest, "all") == 0, found = all;
     for (size_t i = 0; i < STATE_COUNT; ++i) {
-        if (!all && strcmp(name, states[i].name) != 0) continue;
+        if (!all && strcmp(act->rest, states[i].name) != 0) continue;
         found = 1;
         if (states[i].dirty) states[i].dirty();
-        *spoil |= states[i].spoil;
+        act->ring.spoil |= states[i].spoil;
     }
-    return found;
+    if (!found) act->response.status = 404;
+    state_now(act);
 }
+
+const struct behaviour state_behaviours[] = {
+    {"states", state_names},
+    {"state", state_now},
+    {"dirty-", state_dirty},
+    {NULL, NULL},
+};
