@@ -50,6 +50,8 @@ pub enum Exit {
         address: u64,
         /// The error code.
         code: PageFaultCode,
+        /// Address of the instruction.
+        rip: u64,
     },
     /// Another exception; the next run retries or, for a trap, goes on.
     Exception {

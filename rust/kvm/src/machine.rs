@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::kvm_regs;
+use kvm_bindings::{kvm_regs, kvm_sregs};
 
 use crate::error::{BadReturn, CreateError, MemoryError, RunError};
 use crate::exit::{Exit, PageFaultCode, Unexpected};
@@ -117,7 +117,7 @@ impl Machine {
             return Exit::Unexpected(Unexpected::Kernel { vector, rip });
         }
         if vector == 14 {
-            return Exit::PageFault { address: self.vcpu.regs().rax, code: PageFaultCode(code) };
+            return Exit::PageFault { address: self.vcpu.regs().rax, code: PageFaultCode(code), rip };
         }
         Exit::Exception { vector, code, rip }
     }
@@ -177,9 +177,7 @@ impl Machine {
     ///
     /// [`RunError`] if the ioctl fails, as it does for a non-canonical base.
     pub fn set_fs_base(&mut self, base: u64) -> Result<(), RunError> {
-        let mut sregs = self.vcpu.get_sregs()?;
-        sregs.fs.base = base;
-        self.vcpu.set_sregs(&sregs)
+        self.edit_sregs(|sregs| sregs.fs.base = base)
     }
 
     /// The GS base.
@@ -197,8 +195,14 @@ impl Machine {
     ///
     /// [`RunError`] if the ioctl fails, as it does for a non-canonical base.
     pub fn set_gs_base(&mut self, base: u64) -> Result<(), RunError> {
+        self.edit_sregs(|sregs| sregs.gs.base = base)
+    }
+
+    fn edit_sregs(&mut self, edit: impl FnOnce(&mut kvm_sregs)) -> Result<(), RunError> {
         let mut sregs = self.vcpu.get_sregs()?;
-        sregs.gs.base = base;
+        edit(&mut sregs);
+        // kvm_amd sets the busy bit of the type that it reports (svm_get_segment), which is not the one that was set.
+        sregs.tr.type_ = self.host.variant().task_type;
         self.vcpu.set_sregs(&sregs)
     }
 

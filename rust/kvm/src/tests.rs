@@ -133,7 +133,7 @@ fn run(machine: &mut Machine, faults: &mut u64) -> Regs {
     loop {
         match machine.run().unwrap() {
             Exit::Doorbell => return machine.regs(),
-            Exit::PageFault { address, code } if code.write() || !code.present() => {
+            Exit::PageFault { address, code, .. } if code.write() || !code.present() => {
                 *faults += 1;
                 let page = address & !(PAGE_SIZE - 1);
                 if machine.is_mapped(page) {
@@ -229,6 +229,15 @@ fn a_system_call_returns_behind_itself() {
         assert_eq!(machine.regs().rax, if answer == 1 { 39 } else { answer - 1 });
         machine.return_from_syscall(answer).unwrap();
     }
+}
+
+#[test]
+fn the_doorbell_still_rings_after_a_base_was_set() {
+    let mut machine = boot(counter(), 1);
+    machine.set_fs_base(0x1234_5000).unwrap();
+    machine.set_gs_base(0x6789_a000).unwrap();
+    assert_eq!((machine.fs_base().unwrap(), machine.gs_base().unwrap()), (0x1234_5000, 0x6789_a000));
+    assert_eq!(run(&mut machine, &mut 0).rdi, 1);
 }
 
 #[test]
