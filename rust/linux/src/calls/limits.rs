@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Resource limits: what a program is told of its own, and what it sets. The limits that hold are the tenant's; what a program sets
+//! is remembered and told back, and changes nothing.
+
+use super::int;
+use super::process::is_self;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::files::DESCRIPTORS_MAX;
+use crate::process::Limits;
+use crate::table::Call;
+
+/// RLIM_NLIMITS.
+const COUNT: usize = 16;
+const INFINITY: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct ResourceLimit {
+    soft: u64,
+    hard: u64,
+}
+
+/// A program's resource limits, by number.
+#[derive(Clone, Debug)]
+pub(crate) struct ResourceLimits([ResourceLimit; COUNT]);
+
+impl ResourceLimits {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let mut all = [ResourceLimit { soft: INFINITY, hard: INFINITY }; COUNT];
+        for (number, slot) in (0_u32..).zip(&mut all) {
+            let value = match number {
+                libc::RLIMIT_STACK => limits.stack_bytes,
+                libc::RLIMIT_AS => limits.address_space_bytes,
+                libc::RLIMIT_NOFILE => super::count(DESCRIPTORS_MAX),
+                libc::RLIMIT_NPROC => 1,
+                // No files of its own, no core dumps, no better priority than it has.
+                libc::RLIMIT_FSIZE | libc::RLIMIT_CORE | libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO => 0,
+                _ => continue,
+            };
+            *slot = ResourceLimit { soft: value, hard: value };
+        }
+        Self(all)
+    }
+}
+
+/// `getrlimit(2)`.
+pub(crate) fn getrlimit(call: &mut Call<'_, '_>) -> CallResult {
+    let [resource, old, ..] = call.args;
+    get(call, resource, old)
+}
+
+/// `setrlimit(2)`.
+pub(crate) fn setrlimit(call: &mut Call<'_, '_>) -> CallResult {
+    let [resource, new, ..] = call.args;
+    let new = read_limit(call, new)?;
+    set(call, resource, new)
+}
+
+/// `prlimit64(2)`.
+pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, resource, new, old, ..] = call.args;
+    if !is_self(int(pid)) {
+        return Err(Errno::ESRCH.into());
+    }
+    // Both ends are read before either is changed, since they may be the same.
+    let new = if new == 0 { None } else { Some(read_limit(call, new)?) };
+    let before = limit(call, resource)?;
+    if let Some(new) = new {
+        set(call, resource, new)?;
+    }
+    if old != 0 {
+        call.user().write_words(old, &[before.soft, before.hard])?;
+    }
+    Ok(0)
+}
+
+/// `getrusage(2)`: CPU time is counted as user time; the rest is 0.
+pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
+    /// Size of `struct rusage` in words.
+    const WORDS: usize = 18;
+    let [who, buffer, ..] = call.args;
+    let used = match int(who) {
+        libc::RUSAGE_SELF | libc::RUSAGE_THREAD => super::time::cpu_time(call),
+        libc::RUSAGE_CHILDREN => std::time::Duration::ZERO,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let mut words = [0; WORDS];
+    let [seconds, microseconds, ..] = &mut words;
+    *seconds = used.as_secs();
+    *microseconds = used.subsec_micros().into();
+    call.user().write_words(buffer, &words)?;
+    Ok(0)
+}
+
+fn limit(call: &Call<'_, '_>, resource: u64) -> Result<ResourceLimit, Errno> {
+    let index = usize::try_from(int(resource)).map_err(|_| Errno::EINVAL)?;
+    call.process.resources.0.get(index).copied().ok_or(Errno::EINVAL)
+}
+
+fn get(call: &mut Call<'_, '_>, resource: u64, buffer: u64) -> CallResult {
+    let limit = limit(call, resource)?;
+    call.user().write_words(buffer, &[limit.soft, limit.hard])?;
+    Ok(0)
+}
+
+fn set(call: &mut Call<'_, '_>, resource: u64, new: ResourceLimit) -> CallResult {
+    let before = limit(call, resource)?;
+    if new.soft > new.hard {
+        return Err(Errno::EINVAL.into());
+    }
+    if new.hard > before.hard {
+        return Err(Errno::EPERM.into());
+    }
+    let index = usize::try_from(int(resource)).map_err(|_| Errno::EINVAL)?;
+    if let Some(slot) = call.process.resources.edit().0.get_mut(index) {
+        *slot = new;
+    }
+    Ok(0)
+}
+
+fn read_limit(call: &mut Call<'_, '_>, address: u64) -> Result<ResourceLimit, Halt> {
+    let [soft, hard] = call.user().read_words(address)?;
+    Ok(ResourceLimit { soft, hard })
+}

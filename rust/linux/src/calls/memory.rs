@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory: `mmap(2)` and its kin. The address space decides, then the machine's pages follow.
+
+use mayfly_kvm::{Prot, layout};
+
+use super::int;
+use crate::address_space::Placement;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::pages::{self, PageRange, TASK_SIZE};
+use crate::table::Call;
+use crate::vma::Kind;
+
+/// Flags of `mmap` that `<sys/mman.h>` has and the libc crate lacks or types otherwise.
+const MAP_TYPE: i32 = 0x0f;
+const MAP_32BIT: i32 = 0x40;
+/// Flags that MAP_SHARED_VALIDATE accepts here; others make it fail, which is its point.
+const KNOWN_FLAGS: i32 = MAP_TYPE
+    | libc::MAP_FIXED
+    | libc::MAP_ANONYMOUS
+    | MAP_32BIT
+    | libc::MAP_GROWSDOWN
+    | libc::MAP_DENYWRITE
+    | libc::MAP_EXECUTABLE
+    | libc::MAP_LOCKED
+    | libc::MAP_NORESERVE
+    | libc::MAP_POPULATE
+    | libc::MAP_NONBLOCK
+    | libc::MAP_STACK
+    | libc::MAP_FIXED_NOREPLACE;
+
+/// Protection bits that do nothing on x86-64 but are valid.
+const PROT_SEM: u64 = 8;
+const PROT_GROWSDOWN: u64 = 0x0100_0000;
+const PROT_GROWSUP: u64 = 0x0200_0000;
+
+/// `brk(2)`.
+pub(crate) fn brk(call: &mut Call<'_, '_>) -> CallResult {
+    let [wanted, ..] = call.args;
+    if wanted == 0 {
+        return Ok(call.process.memory.heap_break());
+    }
+    let (now, unmapped) = call.process.memory.edit().set_break(wanted);
+    unmap_pages(call, unmapped)?;
+    Ok(now)
+}
+
+/// `mmap(2)`: anonymous memory. The three files that can be open cannot be mapped.
+pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, len, prot, flags, fd, offset] = call.args;
+    let flags = int(flags);
+    if !pages::is_aligned(offset) {
+        return Err(Errno::EINVAL.into());
+    }
+    if flags & libc::MAP_ANONYMOUS == 0 {
+        call.process.files.get(int(fd))?;
+        return Err(Errno::ENODEV.into());
+    }
+    if len == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let kind = match flags & MAP_TYPE {
+        libc::MAP_PRIVATE => Kind::Private,
+        libc::MAP_SHARED => Kind::Shared,
+        libc::MAP_SHARED_VALIDATE if flags & !KNOWN_FLAGS != 0 => return Err(Errno::EOPNOTSUPP.into()),
+        libc::MAP_SHARED_VALIDATE => Kind::Shared,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if flags & libc::MAP_HUGETLB != 0 {
+        // As on a system that has reserved no huge pages.
+        return Err(Errno::ENOMEM.into());
+    }
+    let placement = placement(address, len, flags)?;
+    // Linux ignores protection bits that it does not know.
+    let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
+    let range = call.process.memory.edit().map(placement, len, prot, kind)?;
+    if let Placement::Fixed(_) = placement {
+        unmap_pages(call, Some(range))?;
+    }
+    Ok(range.start())
+}
+
+fn placement(address: u64, len: u64, flags: i32) -> Result<Placement, Errno> {
+    if flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0 {
+        if !pages::is_aligned(address) {
+            return Err(Errno::EINVAL);
+        }
+        let range = PageRange::at(address, len).ok_or(Errno::ENOMEM)?;
+        let no_replace = flags & libc::MAP_FIXED_NOREPLACE != 0;
+        return Ok(if no_replace { Placement::FixedNoReplace(range) } else { Placement::Fixed(range) });
+    }
+    Ok(match address {
+        _ if flags & MAP_32BIT != 0 => Placement::Low,
+        0 => Placement::Anywhere,
+        hint => Placement::Hint(hint),
+    })
+}
+
+/// `munmap(2)`.
+pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, len, ..] = call.args;
+    let range = PageRange::at(address, len).filter(|range| !range.is_empty()).ok_or(Errno::EINVAL)?;
+    call.process.memory.edit().unmap(range)?;
+    unmap_pages(call, Some(range))?;
+    Ok(0)
+}
+
+/// `mprotect(2)`.
+pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, len, bits, ..] = call.args;
+    if !pages::is_aligned(address) {
+        return Err(Errno::EINVAL.into());
+    }
+    if len == 0 {
+        return Ok(0);
+    }
+    let range = PageRange::at(address, len).ok_or(Errno::ENOMEM)?;
+    let grows_down = bits & PROT_GROWSDOWN != 0;
+    let prot = bits & !(PROT_SEM | PROT_GROWSDOWN);
+    if bits & PROT_GROWSUP != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let prot = Prot::from_bits(prot).ok_or(Errno::EINVAL)?;
+    let range = if grows_down { from_stack_start(call, range)? } else { range };
+    let changed = call.process.memory.edit().protect(range, prot)?;
+    if !changed.is_empty() {
+        call.machine.protect(changed.start(), changed.len(), prot)?;
+    }
+    if changed == range { Ok(0) } else { Err(Errno::ENOMEM.into()) }
+}
+
+/// PROT_GROWSDOWN: the range reaches down to the start of the stack that it lies in.
+fn from_stack_start(call: &Call<'_, '_>, range: PageRange) -> Result<PageRange, Errno> {
+    let vma = call.process.memory.find(range.start()).ok_or(Errno::ENOMEM)?;
+    if vma.kind != Kind::Stack {
+        return Err(Errno::EINVAL);
+    }
+    PageRange::new(vma.range.start(), range.end()).ok_or(Errno::ENOMEM)
+}
+
+/// `mremap(2)`.
+pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, old_len, new_len, flags, new_address, _] = call.args;
+    let flags = int(flags);
+    let (may_move, fixed) = (flags & libc::MREMAP_MAYMOVE != 0, flags & libc::MREMAP_FIXED != 0);
+    // MREMAP_DONTUNMAP is refused as kernels before 5.7 do, and so is duplicating a shared mapping by an old length of 0.
+    if flags & !(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) != 0 || (fixed && !may_move) {
+        return Err(Errno::EINVAL.into());
+    }
+    let new_len = pages::align_up(new_len).filter(|&len| len != 0).ok_or(Errno::EINVAL)?;
+    let old = PageRange::at(address, old_len).filter(|old| !old.is_empty()).ok_or(Errno::EINVAL)?;
+    let done = call.process.memory.edit().remap(old, new_len, may_move, fixed.then_some(new_address))?;
+    unmap_pages(call, done.replaced)?;
+    unmap_pages(call, done.cut)?;
+    if let Some((pages, to)) = done.moved {
+        call.machine.move_pages(pages.start(), to, pages.len())?;
+    }
+    Ok(done.address)
+}
+
+/// `madvise(2)`. Advice that asks for pages to go is followed at once; advice about speed is accepted and ignored.
+pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, len, advice, ..] = call.args;
+    let gives_up = match int(advice) {
+        // Linux may keep MADV_FREE's pages until memory is short. Here it always is: the limit is per request.
+        libc::MADV_DONTNEED | libc::MADV_FREE => true,
+        libc::MADV_NORMAL
+        | libc::MADV_RANDOM
+        | libc::MADV_SEQUENTIAL
+        | libc::MADV_WILLNEED
+        | libc::MADV_DONTFORK
+        | libc::MADV_DOFORK
+        | libc::MADV_MERGEABLE
+        | libc::MADV_UNMERGEABLE
+        | libc::MADV_HUGEPAGE
+        | libc::MADV_NOHUGEPAGE
+        | libc::MADV_DONTDUMP
+        | libc::MADV_DODUMP
+        | libc::MADV_COLD
+        | libc::MADV_PAGEOUT => false,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let range = PageRange::at(address, len).ok_or(Errno::EINVAL)?;
+    if gives_up {
+        let private: Vec<PageRange> =
+            call.process.memory.within(range).filter(|vma| vma.kind != Kind::Shared).map(|vma| vma.range).collect();
+        for part in private {
+            call.machine.discard(part.start(), part.len())?;
+        }
+    }
+    require_mapped(call, range)?;
+    Ok(0)
+}
+
+/// `mlock(2)`, `munlock(2)`, `msync(2)`: memory is never swapped and has no file behind it.
+pub(crate) fn nothing_to_do_for_range(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, len, ..] = call.args;
+    let start = pages::align_down(address);
+    let len = address.checked_sub(start).and_then(|offset| len.checked_add(offset)).ok_or(Errno::EINVAL)?;
+    let range = PageRange::at(start, len).ok_or(Errno::ENOMEM)?;
+    require_mapped(call, range)?;
+    Ok(0)
+}
+
+/// `mlockall(2)`, `munlockall(2)`.
+pub(crate) fn nothing_to_do(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(0)
+}
+
+/// `membarrier(2)`: with one thread every barrier has happened already.
+pub(crate) fn membarrier(call: &mut Call<'_, '_>) -> CallResult {
+    const SUPPORTED: i32 = libc::MEMBARRIER_CMD_GLOBAL
+        | libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED
+        | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+    let [command, flags, ..] = call.args;
+    match int(command) {
+        _ if int(flags) != 0 => Err(Errno::EINVAL.into()),
+        libc::MEMBARRIER_CMD_QUERY => Ok(SUPPORTED.unsigned_abs().into()),
+        one if one.count_ones() == 1 && SUPPORTED & one != 0 => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn require_mapped(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
+    if call.process.memory.mapped_prefix(range) == range { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
+/// Takes the pages of `range` from the machine, as far as a program can have any there.
+fn unmap_pages(call: &mut Call<'_, '_>, range: Option<PageRange>) -> Result<(), Halt> {
+    let user = PageRange::new(layout::USER_MIN, layout::USER_END);
+    if let Some(part) = range.zip(user).and_then(|(range, user)| range.intersection(user)) {
+        call.machine.unmap(part.start(), part.len())?;
+    }
+    Ok(())
+}
+
+const _: () = assert!(layout::USER_END <= TASK_SIZE);

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The handlers of system calls, a file for each family. What each does, and how that differs from Linux, is in
+//! `docs/personality.md`.
+
+pub(crate) mod files;
+pub(crate) mod limits;
+pub(crate) mod memory;
+pub(crate) mod paths;
+pub(crate) mod process;
+pub(crate) mod scheduling;
+pub(crate) mod signals;
+pub(crate) mod system;
+pub(crate) mod threads;
+pub(crate) mod time;
+
+use crate::errno::{Errno, Halt};
+use crate::process::Step;
+
+/// The low 32 bits of an argument as the `int` that the call takes: descriptors, flags, identities.
+#[allow(clippy::cast_possible_truncation, reason = "an `int` argument is the low half of its register")]
+pub(crate) const fn int(argument: u64) -> i32 {
+    (argument as u32).cast_signed()
+}
+
+/// A return value that is a small non-negative count.
+pub(crate) fn count(value: usize) -> u64 {
+    value as u64
+}
+
+/// For calls that would wait for ever: with one thread and no signals from outside, nothing could end the wait.
+pub(crate) fn waits_for_ever(what: &str) -> Halt {
+    Halt::End(Step::Poison(format!("the program waits for ever: {what}")))
+}
+
+/// Refuses a size of a signal set other than the kernel's own 8 bytes.
+pub(crate) fn check_signal_set_size(size: u64) -> Result<(), Errno> {
+    if size == 8 { Ok(()) } else { Err(Errno::EINVAL) }
+}

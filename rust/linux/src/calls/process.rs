@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Identity and end of the process, and the odd settings of `prctl(2)` and `arch_prctl(2)`.
+
+use mayfly_kvm::RunError;
+
+use super::int;
+use crate::calls::threads::NAME_BYTES;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::identity::{GID, PARENT_PID, PID, UID};
+use crate::pages::TASK_SIZE;
+use crate::process::Step;
+use crate::table::Call;
+
+const ARCH_SET_GS: i32 = 0x1001;
+const ARCH_SET_FS: i32 = 0x1002;
+const ARCH_GET_FS: i32 = 0x1003;
+const ARCH_GET_GS: i32 = 0x1004;
+
+/// `getpid(2)`, `gettid(2)`, `getpgrp(2)`: the process leads its group and is its own first thread.
+pub(crate) fn getpid(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(PID.into())
+}
+
+/// `getppid(2)`.
+pub(crate) fn getppid(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(PARENT_PID.into())
+}
+
+/// `getpgid(2)`, `getsid(2)`.
+pub(crate) fn getpgid(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, ..] = call.args;
+    if is_self(int(pid)) { Ok(PID.into()) } else { Err(Errno::ESRCH.into()) }
+}
+
+/// Whether a process number means the caller: its own, or 0.
+pub(crate) fn is_self(pid: i32) -> bool {
+    pid == 0 || pid.cast_unsigned() == PID
+}
+
+/// `getuid(2)`, `geteuid(2)`.
+pub(crate) fn getuid(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(UID.into())
+}
+
+/// `getgid(2)`, `getegid(2)`.
+pub(crate) fn getgid(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(GID.into())
+}
+
+/// `getresuid(2)`.
+pub(crate) fn getresuid(call: &mut Call<'_, '_>) -> CallResult {
+    write_three(call, UID)
+}
+
+/// `getresgid(2)`.
+pub(crate) fn getresgid(call: &mut Call<'_, '_>) -> CallResult {
+    write_three(call, GID)
+}
+
+fn write_three(call: &mut Call<'_, '_>, id: u32) -> CallResult {
+    let [real, effective, saved, ..] = call.args;
+    for address in [real, effective, saved] {
+        call.user().write(address, &id.to_le_bytes())?;
+    }
+    Ok(0)
+}
+
+/// `getgroups(2)`: none beyond the group itself.
+pub(crate) fn getgroups(call: &mut Call<'_, '_>) -> CallResult {
+    let [size, ..] = call.args;
+    if int(size) < 0 { Err(Errno::EINVAL.into()) } else { Ok(0) }
+}
+
+/// `exit(2)`, `exit_group(2)`: with one thread they are the same.
+pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
+    let [status, ..] = call.args;
+    Err(Halt::End(Step::Exited { status: int(status) & 0xff }))
+}
+
+/// `arch_prctl(2)`: the bases of FS and GS.
+pub(crate) fn arch_prctl(call: &mut Call<'_, '_>) -> CallResult {
+    let [code, address, ..] = call.args;
+    let poison = |error: RunError| Halt::End(Step::Poison(format!("segment base: {error}")));
+    let base = match int(code) {
+        ARCH_SET_FS | ARCH_SET_GS if address >= TASK_SIZE => return Err(Errno::EPERM.into()),
+        ARCH_SET_FS => return call.machine.set_fs_base(address).map(|()| 0).map_err(poison),
+        ARCH_SET_GS => return call.machine.set_gs_base(address).map(|()| 0).map_err(poison),
+        ARCH_GET_FS => call.machine.fs_base(),
+        ARCH_GET_GS => call.machine.gs_base(),
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let base = base.map_err(poison)?;
+    call.user().write_words(address, &[base])?;
+    Ok(0)
+}
+
+/// `prctl(2)`: the thread's name, and what is true of any process here.
+pub(crate) fn prctl(call: &mut Call<'_, '_>) -> CallResult {
+    let [option, argument, third, fourth, fifth, _] = call.args;
+    match int(option) {
+        libc::PR_SET_NAME => {
+            let mut name = [0; NAME_BYTES];
+            // A name may end before its sixteenth byte, and its page with it.
+            for (offset, slot) in (0_u64..).zip(name.iter_mut().take(NAME_BYTES.saturating_sub(1))) {
+                let at = argument.checked_add(offset).ok_or(Errno::EFAULT)?;
+                let [byte] = call.user().read_array(at)?;
+                if byte == 0 {
+                    break;
+                }
+                *slot = byte;
+            }
+            call.process.thread.edit().name = name;
+            Ok(0)
+        }
+        libc::PR_GET_NAME => {
+            let name = call.process.thread.name;
+            call.user().write(argument, &name)?;
+            Ok(0)
+        }
+        libc::PR_GET_DUMPABLE => Ok(0),
+        libc::PR_SET_DUMPABLE if argument <= 1 => Ok(0),
+        libc::PR_SET_NO_NEW_PRIVS if (argument, third, fourth, fifth) == (1, 0, 0, 0) => Ok(0),
+        libc::PR_GET_NO_NEW_PRIVS if (argument, third, fourth, fifth) == (0, 0, 0, 0) => Ok(1),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Clocks and sleeping.
+//!
+//! Clocks are the host's, which go on between requests and over resets. Clocks of CPU time count from the start of the
+//! program: the CPU time of a host thread is nobody's business in a guest.
+//!
+//! Sleeping takes no time: the call returns at once, as if the time had passed. A guest may not hold a host thread, and to park
+//! it is work to come. See decision 0042.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, Timespec};
+
+use crate::errno::{CallResult, Errno, Halt};
+use crate::identity::CLOCK_TICKS;
+use crate::table::Call;
+
+use super::int;
+
+/// What a clock number means here.
+#[derive(Clone, Copy)]
+enum Clock {
+    Host(ClockId),
+    /// CPU time of the process or of its one thread.
+    Cpu,
+}
+
+impl Clock {
+    fn new(id: u64) -> Result<Self, Errno> {
+        Ok(Self::Host(match int(id) {
+            // TAI runs with UTC until someone tells the kernel of leap seconds.
+            libc::CLOCK_REALTIME | libc::CLOCK_TAI => ClockId::Realtime,
+            libc::CLOCK_MONOTONIC => ClockId::Monotonic,
+            libc::CLOCK_MONOTONIC_RAW => ClockId::MonotonicRaw,
+            libc::CLOCK_REALTIME_COARSE => ClockId::RealtimeCoarse,
+            libc::CLOCK_MONOTONIC_COARSE => ClockId::MonotonicCoarse,
+            libc::CLOCK_BOOTTIME => ClockId::Boottime,
+            libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID => return Ok(Self::Cpu),
+            _ => return Err(Errno::EINVAL),
+        }))
+    }
+
+    fn now(self, call: &Call<'_, '_>) -> [u64; 2] {
+        match self {
+            Self::Host(id) => words(rustix::time::clock_gettime(id)),
+            Self::Cpu => {
+                let used = cpu_time(call);
+                [used.as_secs(), used.subsec_nanos().into()]
+            }
+        }
+    }
+}
+
+/// How long the program has been running, which its CPU time cannot exceed.
+pub(super) fn cpu_time(call: &Call<'_, '_>) -> Duration {
+    call.process.shared.started.elapsed()
+}
+
+fn words(time: Timespec) -> [u64; 2] {
+    [time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned()]
+}
+
+/// `clock_gettime(2)`.
+pub(crate) fn clock_gettime(call: &mut Call<'_, '_>) -> CallResult {
+    let [id, buffer, ..] = call.args;
+    let now = Clock::new(id)?.now(call);
+    call.user().write_words(buffer, &now)?;
+    Ok(0)
+}
+
+/// `clock_getres(2)`.
+pub(crate) fn clock_getres(call: &mut Call<'_, '_>) -> CallResult {
+    let [id, buffer, ..] = call.args;
+    let resolution = match Clock::new(id)? {
+        Clock::Host(id) => words(rustix::time::clock_getres(id)),
+        Clock::Cpu => [0, 1],
+    };
+    if buffer != 0 {
+        call.user().write_words(buffer, &resolution)?;
+    }
+    Ok(0)
+}
+
+/// `gettimeofday(2)`.
+pub(crate) fn gettimeofday(call: &mut Call<'_, '_>) -> CallResult {
+    let [buffer, zone, ..] = call.args;
+    let [seconds, nanoseconds] = words(rustix::time::clock_gettime(ClockId::Realtime));
+    if buffer != 0 {
+        call.user().write_words(buffer, &[seconds, nanoseconds / 1000])?;
+    }
+    if zone != 0 {
+        // Greenwich, no summer time.
+        call.user().write(zone, &[0; 8])?;
+    }
+    Ok(0)
+}
+
+/// `time(2)`.
+pub(crate) fn time(call: &mut Call<'_, '_>) -> CallResult {
+    let [buffer, ..] = call.args;
+    let [seconds, _] = words(rustix::time::clock_gettime(ClockId::Realtime));
+    if buffer != 0 {
+        call.user().write_words(buffer, &[seconds])?;
+    }
+    Ok(seconds)
+}
+
+/// `times(2)`.
+pub(crate) fn times(call: &mut Call<'_, '_>) -> CallResult {
+    let [buffer, ..] = call.args;
+    let ticks = |time: Duration| {
+        let part = u64::from(time.subsec_millis()).saturating_mul(CLOCK_TICKS) / 1000;
+        time.as_secs().saturating_mul(CLOCK_TICKS).saturating_add(part)
+    };
+    let used = ticks(cpu_time(call));
+    if buffer != 0 {
+        call.user().write_words(buffer, &[used, 0, 0, 0])?;
+    }
+    let [seconds, nanoseconds] = words(rustix::time::clock_gettime(ClockId::Monotonic));
+    Ok(ticks(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds))))
+}
+
+/// `nanosleep(2)`.
+pub(crate) fn nanosleep(call: &mut Call<'_, '_>) -> CallResult {
+    let [duration, ..] = call.args;
+    read_duration(call, duration)?;
+    Ok(0)
+}
+
+/// `clock_nanosleep(2)`.
+pub(crate) fn clock_nanosleep(call: &mut Call<'_, '_>) -> CallResult {
+    let [id, _, duration, ..] = call.args;
+    Clock::new(id)?;
+    read_duration(call, duration)?;
+    Ok(0)
+}
+
+/// Reads a `timespec` and refuses what is no duration. How long it is does not matter to anyone here.
+pub(super) fn read_duration(call: &mut Call<'_, '_>, address: u64) -> Result<(), Halt> {
+    let [seconds, nanoseconds] = call.user().read_words(address)?;
+    if seconds.cast_signed() < 0 || nanoseconds >= 1_000_000_000 { Err(Errno::EINVAL.into()) } else { Ok(()) }
+}

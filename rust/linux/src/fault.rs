@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Page faults and other exceptions: what a fault is allowed to bring in, and which signal it is otherwise.
+//!
+//! Delivering a signal to a handler of the program's is not there yet, so a signal that would run one ends the
+//! program as if it had none.
+
+use mayfly_kvm::{Machine, MemoryError, PageFaultCode};
+
+use crate::address_space::AddressSpace;
+use crate::pages;
+use crate::process::{Process, Step};
+use crate::signals;
+use mayfly_kvm::Prot;
+
+/// How a program was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The signal.
+    pub signal: i32,
+    /// The processor's exception, unless the program sent the signal itself.
+    pub vector: Option<u8>,
+    /// The address that the program accessed, for a page fault.
+    pub address: Option<u64>,
+    /// Where the program was: the faulting instruction, or the one after the system call that sent the signal.
+    pub rip: u64,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "killed by {} at {:#x}", signals::name(self.signal), self.rip)?;
+        match (self.address, self.vector) {
+            (Some(address), _) => write!(f, ": access to {address:#x}"),
+            (None, Some(vector)) => write!(f, ": processor exception {vector}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What is done to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    Execute,
+}
+
+/// Why an address may not be accessed.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// No mapping allows it.
+    Denied,
+    /// The machine has no page for it, or is broken.
+    Machine(MemoryError),
+}
+
+/// Makes `access` to `address` possible if the address space allows it: brings in a zero page, or makes a page writable.
+pub(crate) fn bring_in(
+    machine: &mut Machine,
+    memory: &AddressSpace,
+    address: u64,
+    access: Access,
+) -> Result<(), Refused> {
+    let vma = memory.find(address).ok_or(Refused::Denied)?;
+    let allowed = match access {
+        Access::Read => vma.is_accessible(),
+        Access::Write => vma.prot.contains(Prot::WRITE),
+        Access::Execute => vma.prot.contains(Prot::EXEC),
+    };
+    if !allowed {
+        return Err(Refused::Denied);
+    }
+    let page = pages::align_down(address);
+    if !machine.is_mapped(page) {
+        machine.map_zero(page, vma.prot, vma.origin).map_err(Refused::Machine)
+    } else if access == Access::Write {
+        machine.make_writable(page, vma.origin).map_err(Refused::Machine)
+    } else {
+        // The page is there and the mapping allows it: an entry that was made meanwhile. The retry sees it.
+        Ok(())
+    }
+}
+
+/// A page fault of the program.
+pub(crate) fn page_fault(
+    process: &Process,
+    machine: &mut Machine,
+    address: u64,
+    code: PageFaultCode,
+    rip: u64,
+) -> Step {
+    if !code.user() || code.reserved() {
+        return Step::Poison(format!("page fault of the guest kernel on {address:#x}"));
+    }
+    let access = if code.write() {
+        Access::Write
+    } else if code.fetch() {
+        Access::Execute
+    } else {
+        Access::Read
+    };
+    match bring_in(machine, &process.memory, address, access) {
+        Ok(()) => Step::Continue,
+        Err(Refused::Denied) => {
+            Step::Faulted(Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(address), rip })
+        }
+        Err(Refused::Machine(error)) => error.into(),
+    }
+}
+
+/// An exception of the program other than a page fault. Signals are those of Linux, `arch/x86/kernel/traps.c`.
+pub(crate) fn exception(vector: u8, rip: u64) -> Step {
+    let signal = match vector {
+        // #DE, #MF, #XM
+        0 | 16 | 19 => libc::SIGFPE,
+        // #DB, #BP
+        1 | 3 => libc::SIGTRAP,
+        // #UD
+        6 => libc::SIGILL,
+        // #TS, #NP, #SS, #AC
+        10 | 11 | 12 | 17 => libc::SIGBUS,
+        // #OF, #BR, #NM, #GP, #PF, #CP
+        4 | 5 | 7 | 13 | 14 | 21 => libc::SIGSEGV,
+        // #NMI, #DF, #MC and the reserved ones are no program's doing.
+        _ => return Step::Poison(format!("exception {vector} at {rip:#x}")),
+    };
+    Step::Faulted(Fault { signal, vector: Some(vector), address: None, rip })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signal_of(vector: u8) -> Option<i32> {
+        match exception(vector, 0x1000) {
+            Step::Faulted(fault) => Some(fault.signal),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn exceptions_become_the_signals_of_linux() {
+        assert_eq!(signal_of(0), Some(libc::SIGFPE));
+        assert_eq!(signal_of(3), Some(libc::SIGTRAP));
+        assert_eq!(signal_of(6), Some(libc::SIGILL));
+        assert_eq!(signal_of(13), Some(libc::SIGSEGV));
+        assert_eq!(signal_of(17), Some(libc::SIGBUS));
+        assert_eq!(signal_of(19), Some(libc::SIGFPE));
+    }
+
+    #[test]
+    fn exceptions_that_no_program_can_cause_poison_the_machine() {
+        for vector in [2, 8, 15, 18, 31, 255] {
+            assert_eq!(signal_of(vector), None);
+        }
+    }
+
+    #[test]
+    fn a_fault_says_what_and_where() {
+        let fault = Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(0x10), rip: 0x40_1000 };
+        assert_eq!(fault.to_string(), "killed by SIGSEGV at 0x401000: access to 0x10");
+        let abort = Fault { signal: libc::SIGABRT, vector: None, address: None, rip: 0x40_1000 };
+        assert_eq!(abort.to_string(), "killed by SIGABRT at 0x401000");
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A process: all that Linux would know of a program, and how exits are handled for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mayfly_kvm::{Exit, Machine};
+
+use crate::address_space::AddressSpace;
+use crate::calls::limits::ResourceLimits;
+use crate::calls::threads::Thread;
+use crate::fault::{self, Fault};
+use crate::files::Files;
+use crate::signals::Signals;
+use crate::table;
+use crate::tracked::Tracked;
+use crate::unknown::{UnknownCall, UnknownCalls};
+
+/// What a program may have of things that the host keeps for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Number of mappings.
+    pub mappings: usize,
+    /// Sum of the sizes of all mappings in bytes, whether touched or not: RLIMIT_AS.
+    pub address_space_bytes: u64,
+    /// Size of the stack in bytes, rounded up to pages: RLIMIT_STACK.
+    pub stack_bytes: u64,
+    /// How much memory the program is told that there is, in bytes: `sysinfo(2)`. The machine is what enforces a limit.
+    pub memory_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 16,384 mappings; 64 TiB of address space, since runtimes reserve far more than they use; 8 MiB of stack, as on Linux;
+    /// 512 MiB of memory.
+    fn default() -> Self {
+        Self { mappings: 16_384, address_space_bytes: 1 << 46, stack_bytes: 8 << 20, memory_bytes: 512 << 20 }
+    }
+}
+
+/// One of the streams that a program can write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Descriptor 1, unless the program has changed that.
+    Stdout,
+    /// Descriptor 2, unless the program has changed that. Mayfly's own remarks about the program go here too.
+    Stderr,
+}
+
+/// Where a tenant's output goes. It bounds what it keeps: a program may write without end.
+pub trait Output: Send {
+    /// Takes `bytes`, which are at most a page and need not end with a line.
+    fn write(&mut self, stream: Stream, bytes: &[u8]);
+}
+
+/// What the handling of an exit needs from outside.
+pub struct Context<'a> {
+    /// The tenant's log.
+    pub output: &'a mut dyn Output,
+    /// Fills a buffer with random bytes that no other request sees.
+    pub rng: &'a mut dyn FnMut(&mut [u8]),
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").finish_non_exhaustive()
+    }
+}
+
+/// How to go on after an exit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Run the machine again.
+    Continue,
+    /// The program has ended.
+    Exited {
+        /// Its exit status, 0 to 255.
+        status: i32,
+    },
+    /// The program was killed by a signal.
+    Faulted(Fault),
+    /// The program needs a page, and the machine may have no more.
+    MemoryLimit,
+    /// The machine cannot go on, for the reason given. It must not be used again.
+    Poison(String),
+}
+
+/// What all forks of a process have in common and none of them changes.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// What `/proc/self/exe` points to.
+    pub(crate) executable: String,
+    pub(crate) limits: Limits,
+    /// When the program was started: the zero of its CPU clocks.
+    pub(crate) started: Instant,
+    pub(crate) unknown: UnknownCalls,
+}
+
+/// A program's process.
+///
+/// Clones share nothing that a guest can change.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub(crate) memory: Tracked<AddressSpace>,
+    pub(crate) files: Tracked<Files>,
+    pub(crate) signals: Tracked<Signals>,
+    pub(crate) thread: Tracked<Thread>,
+    pub(crate) resources: Tracked<ResourceLimits>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Process {
+    /// A process with this address space and nothing else done yet.
+    pub(crate) fn new(memory: AddressSpace, name: &str, limits: &Limits) -> Self {
+        let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
+        let shared =
+            Shared { executable, limits: limits.clone(), started: Instant::now(), unknown: UnknownCalls::new() };
+        Self {
+            memory: Tracked::new(memory),
+            files: Tracked::new(Files::standard()),
+            signals: Tracked::new(Signals::default()),
+            thread: Tracked::new(Thread::named(name)),
+            resources: Tracked::new(ResourceLimits::new(limits)),
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Does what `exit` asks for: a system call, a page fault or another exception. Any other kind of exit is not the
+    /// personality's and yields [`Step::Poison`].
+    pub fn handle(&mut self, machine: &mut Machine, exit: &Exit, context: &mut Context<'_>) -> Step {
+        match *exit {
+            Exit::Syscall => table::system_call(self, machine, context),
+            Exit::PageFault { address, code, rip } => fault::page_fault(self, machine, address, code, rip),
+            Exit::Exception { vector, rip, .. } => fault::exception(vector, rip),
+            Exit::Doorbell | Exit::Kicked | Exit::Unexpected(_) => {
+                Step::Poison(format!("not an exit for the personality: {exit:?}"))
+            }
+        }
+    }
+
+    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed.
+    pub fn freeze(&mut self) {
+        self.memory.edit().freeze();
+        self.memory.settle();
+        self.files.settle();
+        self.signals.settle();
+        self.thread.settle();
+        self.resources.settle();
+    }
+
+    /// Whether anything has changed since the freeze. Pages are the machine's business and do not count.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.memory.is_changed()
+            || self.files.is_changed()
+            || self.signals.is_changed()
+            || self.thread.is_changed()
+            || self.resources.is_changed()
+    }
+
+    /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.
+    pub fn reset_from(&mut self, frozen: &Self) {
+        self.memory.restore(&frozen.memory);
+        self.files.restore(&frozen.files);
+        self.signals.restore(&frozen.signals);
+        self.thread.restore(&frozen.thread);
+        self.resources.restore(&frozen.resources);
+    }
+
+    /// The system calls that the program and its forks made and that Mayfly does not have. Reset does not clear them.
+    #[must_use]
+    pub fn unknown_calls(&self) -> Vec<UnknownCall> {
+        self.shared.unknown.report()
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The table from system-call number to handler, and the way through it.
+//!
+//! Calls that are not in the table return `ENOSYS`, are counted, and are named in the log once each.
+
+use mayfly_kvm::Machine;
+
+use crate::calls::{files, limits, memory, paths, process as ids, scheduling, signals, system, threads, time};
+use crate::errno::{CallResult, Errno, Halt};
+use crate::fault::Fault;
+use crate::process::{Context, Process, Step, Stream};
+use crate::user::UserMemory;
+
+/// A system call in progress.
+#[derive(Debug)]
+pub(crate) struct Call<'a, 'c> {
+    pub(crate) process: &'a mut Process,
+    pub(crate) machine: &'a mut Machine,
+    pub(crate) context: &'a mut Context<'c>,
+    /// RDI, RSI, RDX, R10, R8, R9.
+    pub(crate) args: [u64; 6],
+}
+
+impl Call<'_, '_> {
+    /// The program's memory.
+    pub(crate) fn user(&mut self) -> UserMemory<'_> {
+        UserMemory { machine: self.machine, space: &self.process.memory }
+    }
+}
+
+/// The work of one system call.
+pub(crate) type Handler = fn(&mut Call<'_, '_>) -> CallResult;
+
+/// The calls that exist.
+#[rustfmt::skip]
+const HANDLERS: &[(libc::c_long, Handler)] = &[
+    // calls/memory.rs
+    (libc::SYS_brk, memory::brk),
+    (libc::SYS_mmap, memory::mmap),
+    (libc::SYS_munmap, memory::munmap),
+    (libc::SYS_mprotect, memory::mprotect),
+    (libc::SYS_mremap, memory::mremap),
+    (libc::SYS_madvise, memory::madvise),
+    (libc::SYS_msync, memory::nothing_to_do_for_range),
+    (libc::SYS_mlock, memory::nothing_to_do_for_range),
+    (libc::SYS_mlock2, memory::nothing_to_do_for_range),
+    (libc::SYS_munlock, memory::nothing_to_do_for_range),
+    (libc::SYS_mlockall, memory::nothing_to_do),
+    (libc::SYS_munlockall, memory::nothing_to_do),
+    (libc::SYS_membarrier, memory::membarrier),
+    // calls/files.rs
+    (libc::SYS_read, files::read),
+    (libc::SYS_readv, files::readv),
+    (libc::SYS_pread64, files::pread),
+    (libc::SYS_write, files::write),
+    (libc::SYS_writev, files::writev),
+    (libc::SYS_pwrite64, files::pwrite),
+    (libc::SYS_close, files::close),
+    (libc::SYS_close_range, files::close_range),
+    (libc::SYS_dup, files::dup),
+    (libc::SYS_dup2, files::dup2),
+    (libc::SYS_dup3, files::dup3),
+    (libc::SYS_fcntl, files::fcntl),
+    (libc::SYS_ioctl, files::ioctl),
+    (libc::SYS_lseek, files::lseek),
+    (libc::SYS_fstat, files::fstat),
+    (libc::SYS_poll, files::poll),
+    (libc::SYS_ppoll, files::ppoll),
+    // calls/paths.rs
+    (libc::SYS_open, paths::open),
+    (libc::SYS_openat, paths::openat),
+    (libc::SYS_stat, paths::stat),
+    (libc::SYS_lstat, paths::stat),
+    (libc::SYS_newfstatat, paths::newfstatat),
+    (libc::SYS_statx, paths::statx),
+    (libc::SYS_access, paths::access),
+    (libc::SYS_faccessat, paths::faccessat),
+    (libc::SYS_faccessat2, paths::faccessat),
+    (libc::SYS_readlink, paths::readlink),
+    (libc::SYS_readlinkat, paths::readlinkat),
+    (libc::SYS_getcwd, paths::getcwd),
+    (libc::SYS_chdir, paths::chdir),
+    // calls/time.rs
+    (libc::SYS_clock_gettime, time::clock_gettime),
+    (libc::SYS_clock_getres, time::clock_getres),
+    (libc::SYS_gettimeofday, time::gettimeofday),
+    (libc::SYS_time, time::time),
+    (libc::SYS_times, time::times),
+    (libc::SYS_nanosleep, time::nanosleep),
+    (libc::SYS_clock_nanosleep, time::clock_nanosleep),
+    // calls/process.rs
+    (libc::SYS_getpid, ids::getpid),
+    (libc::SYS_gettid, ids::getpid),
+    (libc::SYS_getppid, ids::getppid),
+    (libc::SYS_getpgrp, ids::getpid),
+    (libc::SYS_getpgid, ids::getpgid),
+    (libc::SYS_getsid, ids::getpgid),
+    (libc::SYS_getuid, ids::getuid),
+    (libc::SYS_geteuid, ids::getuid),
+    (libc::SYS_getgid, ids::getgid),
+    (libc::SYS_getegid, ids::getgid),
+    (libc::SYS_getresuid, ids::getresuid),
+    (libc::SYS_getresgid, ids::getresgid),
+    (libc::SYS_getgroups, ids::getgroups),
+    (libc::SYS_exit, ids::exit),
+    (libc::SYS_exit_group, ids::exit),
+    (libc::SYS_arch_prctl, ids::arch_prctl),
+    (libc::SYS_prctl, ids::prctl),
+    // calls/threads.rs
+    (libc::SYS_set_tid_address, threads::set_tid_address),
+    (libc::SYS_set_robust_list, threads::set_robust_list),
+    (libc::SYS_rseq, threads::rseq),
+    (libc::SYS_futex, threads::futex),
+    // calls/scheduling.rs
+    (libc::SYS_sched_yield, scheduling::sched_yield),
+    (libc::SYS_sched_getaffinity, scheduling::sched_getaffinity),
+    (libc::SYS_sched_setaffinity, scheduling::sched_setaffinity),
+    (libc::SYS_sched_getscheduler, scheduling::sched_getscheduler),
+    (libc::SYS_sched_getparam, scheduling::sched_getparam),
+    (libc::SYS_sched_get_priority_max, scheduling::sched_get_priority),
+    (libc::SYS_sched_get_priority_min, scheduling::sched_get_priority),
+    (libc::SYS_getpriority, scheduling::getpriority),
+    (libc::SYS_getcpu, scheduling::getcpu),
+    // calls/signals.rs
+    (libc::SYS_rt_sigaction, signals::rt_sigaction),
+    (libc::SYS_rt_sigprocmask, signals::rt_sigprocmask),
+    (libc::SYS_rt_sigpending, signals::rt_sigpending),
+    (libc::SYS_rt_sigsuspend, signals::rt_sigsuspend),
+    (libc::SYS_sigaltstack, signals::sigaltstack),
+    (libc::SYS_kill, signals::kill),
+    (libc::SYS_tkill, signals::tkill),
+    (libc::SYS_tgkill, signals::tgkill),
+    (libc::SYS_pause, signals::pause),
+    // calls/limits.rs
+    (libc::SYS_getrlimit, limits::getrlimit),
+    (libc::SYS_setrlimit, limits::setrlimit),
+    (libc::SYS_prlimit64, limits::prlimit64),
+    (libc::SYS_getrusage, limits::getrusage),
+    // calls/system.rs
+    (libc::SYS_uname, system::uname),
+    (libc::SYS_sysinfo, system::sysinfo),
+    (libc::SYS_getrandom, system::getrandom),
+    (libc::SYS_umask, system::umask),
+];
+
+/// Numbers from here on are unknown without a look.
+const TABLE_SIZE: usize = 512;
+
+static TABLE: [Option<Handler>; TABLE_SIZE] = build_table();
+
+/// Runs at compile time: a number that is listed twice, or out of range, does not compile.
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+const fn build_table() -> [Option<Handler>; TABLE_SIZE] {
+    let mut table: [Option<Handler>; TABLE_SIZE] = [None; TABLE_SIZE];
+    let mut index = 0;
+    while index < HANDLERS.len() {
+        let (number, handler) = HANDLERS[index];
+        assert!(table[number as usize].is_none(), "a system call is listed twice");
+        table[number as usize] = Some(handler);
+        index += 1;
+    }
+    table
+}
+
+/// Handles the system call that the machine has stopped at.
+pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context: &mut Context<'_>) -> Step {
+    let regs = machine.regs();
+    // Like Linux: the upper half of RAX is not looked at.
+    let number = regs.rax & u64::from(u32::MAX);
+    let handler = usize::try_from(number).ok().and_then(|number| TABLE.get(number).copied().flatten());
+    let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+    let result = match handler {
+        Some(handler) => handler(&mut Call { process, machine, context, args }),
+        None => {
+            if let Some(line) = process.shared.unknown.count(number) {
+                context.output.write(Stream::Stderr, line.as_bytes());
+            }
+            Err(Errno::ENOSYS.into())
+        }
+    };
+    let value = match result {
+        Ok(value) => value,
+        Err(Halt::Errno(errno)) => errno.to_return_value(),
+        Err(Halt::End(step)) => return step,
+    };
+    match machine.return_from_syscall(value) {
+        Ok(()) => Step::Continue,
+        // Only a program that jumps into the entry itself can make this happen.
+        Err(bad) => Step::Faulted(Fault { signal: libc::SIGSEGV, vector: None, address: Some(bad.rip), rip: bad.rip }),
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! State that knows whether it has changed since the snapshot.
+
+use std::ops::Deref;
+
+/// A value that a request may change and that reset restores.
+///
+/// # Invariants
+///
+/// The only way to change the value is [`Tracked::edit`], which notes it. So a value that is not changed equals the
+/// snapshot's, and reset may skip it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tracked<T> {
+    value: T,
+    changed: bool,
+}
+
+impl<T: Clone> Tracked<T> {
+    /// A value of the snapshot.
+    pub(crate) fn new(value: T) -> Self {
+        Self { value, changed: false }
+    }
+
+    /// The value, to change it.
+    pub(crate) fn edit(&mut self) -> &mut T {
+        self.changed = true;
+        &mut self.value
+    }
+
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// What the value is now is the snapshot's.
+    pub(crate) fn settle(&mut self) {
+        self.changed = false;
+    }
+
+    /// Back to the value of `frozen`.
+    pub(crate) fn restore(&mut self, frozen: &Self) {
+        if self.changed {
+            self.value.clone_from(&frozen.value);
+            self.changed = frozen.changed;
+        }
+    }
+}
+
+impl<T> Deref for Tracked<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_is_noted_and_undone() {
+        let mut frozen = Tracked::new(vec![1]);
+        frozen.edit().push(2);
+        frozen.settle();
+        let mut fork = frozen.clone();
+        assert!(!fork.is_changed());
+        fork.edit().clear();
+        assert!(fork.is_changed());
+        fork.restore(&frozen);
+        assert!(!fork.is_changed());
+        assert_eq!(*fork, [1, 2]);
+    }
+}

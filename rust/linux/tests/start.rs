@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs start, print and end as they do natively.
+
+mod support;
+
+use mayfly_linux::Step;
+use support::{Linking, WITH_LIBRARY, agrees_with_native, compile, run, run_natively};
+
+#[test]
+fn a_program_finds_what_it_finds_natively() {
+    agrees_with_native("start", &WITH_LIBRARY);
+}
+
+#[test]
+fn arguments_arrive() {
+    let program = compile("start", Linking::Musl);
+    let args = ["one", "", "two words"];
+    let inside = run(&program, &args);
+    assert_eq!(inside.end, Step::Exited { status: 0 });
+    assert_eq!(inside.stdout.as_bytes(), run_natively(&program, &args).stdout);
+}

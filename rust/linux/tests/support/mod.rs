@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Compiles small programs and runs them on real KVM, and natively for comparison.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mayfly_kvm::{Exit, Machine, testing};
+use mayfly_linux::{Context, Limits, Output, Process, Program, Step, Stream};
+
+/// A C library and a way of linking with it.
+#[derive(Clone, Copy, Debug)]
+pub enum Linking {
+    /// glibc, at a fixed address.
+    Glibc,
+    /// glibc, position-independent.
+    GlibcPie,
+    /// musl, at a fixed address.
+    Musl,
+    /// No C library at all; the program brings `_start`.
+    Freestanding,
+}
+
+pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
+
+/// Compiles `tests/programs/NAME.c` and returns the path of the program.
+pub fn compile(name: &str, linking: Linking) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension("c");
+    // Tests run at the same time, some of them with the same program.
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
+    let program = directory.join(name);
+    let (compiler, flags): (_, &[&str]) = match linking {
+        Linking::Glibc => ("cc", &["-static", "-no-pie"]),
+        Linking::GlibcPie => ("cc", &["-static-pie", "-fPIE"]),
+        Linking::Musl => ("musl-gcc", &["-static", "-no-pie"]),
+        Linking::Freestanding => ("cc", &["-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
+    };
+    let output = Command::new(compiler)
+        .args(["-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-o"])
+        .arg(&program)
+        .args(flags)
+        .arg(&source)
+        .output()
+        .unwrap_or_else(|error| panic!("{compiler} is needed to build test programs: {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    program
+}
+
+/// What a program printed, and how it ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub stdout: String,
+    pub stderr: String,
+    pub end: Step,
+}
+
+/// Collects what a program writes.
+#[derive(Debug, Default)]
+pub struct Log {
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Output for Log {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        assert!(bytes.len() <= 4096, "a page at most");
+        match stream {
+            Stream::Stdout => self.stdout.extend(bytes),
+            Stream::Stderr => self.stderr.extend(bytes),
+        }
+    }
+}
+
+/// A machine with a program in it.
+#[derive(Debug)]
+pub struct Guest {
+    pub machine: Machine,
+    pub process: Process,
+    pub log: Log,
+    /// How often `getrandom` asked; the bytes are this counter's.
+    pub random: u8,
+}
+
+/// Where AT_RANDOM points in these tests: the inbox, which programs can read and which is all zeroes here.
+pub const AT_RANDOM: u64 = mayfly_kvm::layout::INBOX;
+
+impl Guest {
+    /// Loads `program`, called by its own path, with these arguments and limits, into a machine of `memory_bytes`.
+    pub fn load(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64) -> Self {
+        let elf = std::fs::read(program).unwrap();
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let env = [("LANG".to_owned(), "C".to_owned()), ("MAYFLY_TEST".to_owned(), "a=b c".to_owned())];
+        let program = Program { elf: &elf, name: program.to_str().unwrap(), args: &args, env: &env };
+        let mut machine = testing::boot_machine(memory_bytes);
+        let process = Process::exec(&mut machine, &program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
+        Self { machine, process, log: Log::default(), random: 0 }
+    }
+
+    /// Runs until the program ends or rings the doorbell (`None`).
+    pub fn run(&mut self) -> Option<Step> {
+        loop {
+            let exit = self.machine.run().unwrap();
+            if exit == Exit::Doorbell {
+                return None;
+            }
+            let random = &mut self.random;
+            let mut rng = |bytes: &mut [u8]| {
+                *random += 1;
+                bytes.fill(*random);
+            };
+            let mut context = Context { output: &mut self.log, rng: &mut rng };
+            match self.process.handle(&mut self.machine, &exit, &mut context) {
+                Step::Continue => {}
+                end => return Some(end),
+            }
+        }
+    }
+
+    pub fn outcome(mut self) -> Outcome {
+        let end = self.run().expect("these programs ring no doorbell");
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Outcome { stdout: text(self.log.stdout), stderr: text(self.log.stderr), end }
+    }
+}
+
+/// Memory of a test machine: enough for any program here.
+pub const MEMORY: u64 = 64 << 20;
+
+/// Runs a program in a machine.
+pub fn run(program: &Path, args: &[&str]) -> Outcome {
+    Guest::load(program, args, &Limits::default(), MEMORY).outcome()
+}
+
+/// Runs a program natively, with the same arguments and environment and the same kinds of descriptors.
+pub fn run_natively(program: &Path, args: &[&str]) -> std::process::Output {
+    Command::new(program)
+        .args(args)
+        .env_clear()
+        .env("LANG", "C")
+        .env("MAYFLY_TEST", "a=b c")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Runs a program in a machine and natively, with each C library; both must print the same and end with status 0.
+pub fn agrees_with_native(name: &str, linkings: &[Linking]) {
+    for &linking in linkings {
+        let program = compile(name, linking);
+        let native = run_natively(&program, &[]);
+        let native_out = String::from_utf8_lossy(&native.stdout);
+        assert!(native.status.success(), "{linking:?}, natively: {native:?}");
+        let inside = run(&program, &[]);
+        assert_eq!(inside.end, Step::Exited { status: 0 }, "{linking:?}: {inside:?}");
+        assert_eq!(inside.stdout, native_out, "{linking:?}");
+        assert_eq!(inside.stderr, String::from_utf8_lossy(&native.stderr), "{linking:?}");
+    }
+}
