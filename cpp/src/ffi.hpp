@@ -40,14 +40,14 @@ inline Bytes request_header_value(const RequestView &request, std::size_t index)
     return bytes(request.headers[index].value);
 }
 
-inline void reply_status(Reply &reply, std::uint16_t status) noexcept { reply.status(status); }
-
-inline void reply_header(Reply &reply, Bytes name, Bytes value) noexcept { reply.header(text(name), text(value)); }
-
 inline rust::Slice<std::uint8_t> reply_body(Reply &reply, std::size_t size) noexcept {
     const auto body = reply.body(size);
     return {reinterpret_cast<std::uint8_t *>(body.data()), body.size()};
 }
+
+inline void reply_status(Reply &reply, std::uint16_t status) noexcept { reply.status(status); }
+
+inline void reply_header(Reply &reply, Bytes name, Bytes value) noexcept { reply.header(text(name), text(value)); }
 
 inline void reply_send(Reply &reply) noexcept { reply.send(); }
 

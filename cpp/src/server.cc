@@ -67,6 +67,8 @@ std::vector<std::string> Server::routes() const {
     });
 }
 
+void Server::shutdown() noexcept { impl_->server->shutdown(); }
+
 LoopPool Server::loop_pool() const {
     return translate_errors(
         [&] { return LoopPool(std::make_unique<LoopPool::Impl>(LoopPool::Impl{impl_->server->loop_pool()})); });

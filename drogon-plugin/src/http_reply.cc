@@ -28,10 +28,14 @@ drogon::Cookie cookie(std::string_view set_cookie) {
 
 } // namespace
 
+std::span<char> HttpReply::body(std::size_t size) noexcept {
+    body_.resize(size);
+    return body_;
+}
+
 void HttpReply::status(std::uint16_t status) noexcept {
     // CT_NONE: no content type but the tenant's.
     response_ = drogon::HttpResponse::newHttpResponse(static_cast<drogon::HttpStatusCode>(status), drogon::CT_NONE);
-    body_.clear();
 }
 
 void HttpReply::header(std::string_view name, std::string_view value) noexcept {
@@ -48,11 +52,6 @@ void HttpReply::header(std::string_view name, std::string_view value) noexcept {
     }
 }
 
-std::span<char> HttpReply::body(std::size_t size) noexcept {
-    body_.resize(size);
-    return body_;
-}
-
 drogon::HttpResponsePtr HttpReply::take() {
     // These have no body, whatever the tenant says (RFC 9110, 6.4.1); Drogon would send it all the same, and the
     // client would take it for the beginning of the next response.
@@ -63,28 +62,22 @@ drogon::HttpResponsePtr HttpReply::take() {
     return std::move(response_);
 }
 
-DeferredHttpReply::DeferredHttpReply(Callback callback, trantor::EventLoop *loop, std::shared_ptr<LoopGate> gate)
-    : callback_(std::move(callback)), loop_(loop), gate_(std::move(gate)) {}
+DeferredHttpReply::DeferredHttpReply(Callback callback, trantor::EventLoop *loop)
+    : callback_(std::move(callback)), loop_(loop) {}
 
 DeferredHttpReply::~DeferredHttpReply() {
     if (callback_) {
         constexpr std::string_view reason = R"({"error":"unavailable","reason":"the request was given up"})";
+        std::ranges::copy(reason, body(reason.size()).begin());
         status(drogon::k503ServiceUnavailable);
         header("content-type", "application/json");
         header("retry-after", "1");
-        std::ranges::copy(reason, body(reason.size()).begin());
         send();
     }
 }
 
 void DeferredHttpReply::send() noexcept {
-    auto callback = std::exchange(callback_, nullptr);
-    const bool sent = gate_->if_open(
-        [&] { loop_->queueInLoop([callback = std::move(callback), response = take()] { callback(response); }); });
-    if (!sent) {
-        // The process is about to end. To destroy the callback would reach into the loop, which may be gone.
-        static_cast<void>(new Callback(std::move(callback)));
-    }
+    loop_->queueInLoop([callback = std::exchange(callback_, nullptr), response = take()] { callback(response); });
 }
 
 } // namespace mayfly

@@ -6,8 +6,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
-#include <mutex>
 #include <string>
 
 #include <drogon/HttpResponse.h>
@@ -23,45 +21,23 @@ using Callback = std::function<void(const drogon::HttpResponsePtr &)>;
 // Builds a Drogon response.
 class HttpReply : public Reply {
   public:
+    std::span<char> body(std::size_t size) noexcept override;
     void status(std::uint16_t status) noexcept override;
     void header(std::string_view name, std::string_view value) noexcept override;
-    std::span<char> body(std::size_t size) noexcept override;
     void send() noexcept override {}
 
     // The response, which is complete.
     [[nodiscard]] drogon::HttpResponsePtr take();
 
   private:
-    drogon::HttpResponsePtr response_;
     std::string body_;
-};
-
-// Tells the threads that send replies when Drogon's event loops are about to end.
-class LoopGate {
-  public:
-    // Runs `work` while the loops are kept from ending, or returns false: they may have ended.
-    template <typename Work> bool if_open(Work &&work) {
-        const std::lock_guard lock(mutex_);
-        if (open_) {
-            work();
-        }
-        return open_;
-    }
-
-    void close() {
-        const std::lock_guard lock(mutex_);
-        open_ = false;
-    }
-
-  private:
-    std::mutex mutex_;
-    bool open_ = true;
+    drogon::HttpResponsePtr response_;
 };
 
 // A reply that another thread sends: by way of the event loop that the request came from.
 class DeferredHttpReply final : public HttpReply {
   public:
-    DeferredHttpReply(Callback callback, trantor::EventLoop *loop, std::shared_ptr<LoopGate> gate);
+    DeferredHttpReply(Callback callback, trantor::EventLoop *loop);
     DeferredHttpReply(const DeferredHttpReply &) = delete;
     DeferredHttpReply &operator=(const DeferredHttpReply &) = delete;
 
@@ -73,7 +49,6 @@ class DeferredHttpReply final : public HttpReply {
   private:
     Callback callback_; // Empty once sent.
     trantor::EventLoop *loop_;
-    std::shared_ptr<LoopGate> gate_;
 };
 
 } // namespace mayfly

@@ -32,7 +32,6 @@ std::string to_text(const Json::Value &config) {
 
 void SandboxPlugin::initAndStart(const Json::Value &config) {
     auto server = Server::start(config.isNull() ? "{}" : to_text(config));
-    LOG_INFO << "Mayfly: " << server.report_json();
     controller_ = std::make_shared<TenantController>(std::move(server));
     drogon::app().registerController(controller_);
     controller_->register_routes();

@@ -38,9 +38,11 @@ void TenantController::register_routes() {
 }
 
 void TenantController::shutdown() {
-    gate_->close();
     const std::lock_guard lock(mutex_);
-    server_.reset();
+    if (server_) {
+        server_->shutdown();
+        server_.reset();
+    }
 }
 
 void TenantController::before_routing(const drogon::HttpRequestPtr &request) const {
@@ -71,7 +73,7 @@ void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&c
         return;
     }
     auto *loop = trantor::EventLoop::getEventLoopOfCurrentThread();
-    pool.call_later(view, std::make_unique<DeferredHttpReply>(std::move(callback), loop, gate_));
+    pool.call_later(view, std::make_unique<DeferredHttpReply>(std::move(callback), loop));
 }
 
 TenantController::PerThread &TenantController::this_thread() {

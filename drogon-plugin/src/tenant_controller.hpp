@@ -36,7 +36,7 @@ class TenantController final : public drogon::HttpController<TenantController, f
     // Registers the tenants' routes. To be called once, before Drogon's routers are initialised.
     void register_routes();
 
-    // From here on, no reply is sent by another thread than its loop's.
+    // Ends what works for the tenants in the background. The loops must still run.
     void shutdown();
 
     // Handles a request for a prefix itself.
@@ -59,7 +59,6 @@ class TenantController final : public drogon::HttpController<TenantController, f
     std::mutex mutex_;             // Guards server_; taken once per thread.
     std::optional<Server> server_; // Empty after shutdown().
     const PrefixTable prefixes_;
-    const std::shared_ptr<LoopGate> gate_ = std::make_shared<LoopGate>();
 };
 
 } // namespace mayfly

@@ -11,26 +11,27 @@
 
 namespace mayfly {
 
-// Receives one response: the status, then each header, then the body. Mayfly calls these only after it has
-// checked the whole response, so none of them has to. A second status() starts over: what came before it is
-// void (an error that replaces a half-written response).
+// Receives one response: the body, then the status, then each header. Status and headers are valid, so that
+// nothing here has to check them. A second body() or status() starts over: what came before it is void, because
+// an error takes the place of a response that could not be read to its end.
 //
 // A reply that is given to LoopPool::call_later may be used and destroyed on any thread, by one at a time; it
-// gets send() after the body. One that is destroyed without it was given up, and owes its client an answer.
+// gets send() when the response is complete. One that is destroyed without it was given up, and owes its client an
+// answer.
 //
 // Nothing here may throw: there is Rust on the stack.
 class Reply {
   public:
     virtual ~Reply() = default;
 
+    // Returns `size` bytes to be overwritten with the body. They are valid until the next call.
+    virtual std::span<char> body(std::size_t size) noexcept = 0;
+
     // `status` is 200 to 599.
     virtual void status(std::uint16_t status) noexcept = 0;
 
     // `name` is a token of RFC 9110 in any case, `value` has no CR, LF or NUL. Both are valid during the call.
     virtual void header(std::string_view name, std::string_view value) noexcept = 0;
-
-    // Returns `size` bytes to be overwritten with the body. They are valid until the next call.
-    virtual std::span<char> body(std::size_t size) noexcept = 0;
 
     // The response is complete. Called for replies given to LoopPool::call_later, and only for them.
     virtual void send() noexcept = 0;

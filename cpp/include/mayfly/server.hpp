@@ -67,6 +67,10 @@ class Server {
     // The path prefixes that belong to tenants, as configured. Throws Error.
     [[nodiscard]] std::vector<std::string> routes() const;
 
+    // Answers the requests that wait for a worker. Once it has returned no reply given to LoopPool::call_later is
+    // sent by another thread; pools go on otherwise.
+    void shutdown() noexcept;
+
     // Workers for the calling thread. Throws Error.
     [[nodiscard]] LoopPool loop_pool() const;
 

@@ -26,7 +26,7 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
     // drogon::app().run(), so that a server with a wrong configuration does not start.
     void initAndStart(const Json::Value &config) override;
 
-    // No reply is sent after this.
+    // Answers what waits; called by Drogon while its loops still run.
     void shutdown() override;
 
   private:

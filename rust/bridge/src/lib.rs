@@ -43,6 +43,7 @@ mod ffi {
         fn report_json(self: &Server) -> Result<String>;
         fn routes(self: &Server) -> Result<Vec<String>>;
         fn loop_pool(self: &Server) -> Result<Box<LoopPool>>;
+        fn shutdown(self: &Server);
 
         fn call(self: &mut LoopPool, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
@@ -64,9 +65,9 @@ mod ffi {
 
         #[namespace = "mayfly"]
         type Reply;
+        fn reply_body(reply: Pin<&mut Reply>, size: usize) -> &mut [u8];
         fn reply_status(reply: Pin<&mut Reply>, status: u16);
         fn reply_header(reply: Pin<&mut Reply>, name: &[u8], value: &[u8]);
-        fn reply_body(reply: Pin<&mut Reply>, size: usize) -> &mut [u8];
         fn reply_send(reply: Pin<&mut Reply>);
     }
 }

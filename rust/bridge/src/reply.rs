@@ -12,16 +12,16 @@ use crate::ffi;
 pub(crate) struct Sink<'a>(pub(crate) Pin<&'a mut ffi::Reply>);
 
 impl ResponseSink for Sink<'_> {
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        ffi::reply_body(self.0.as_mut(), len)
+    }
+
     fn status(&mut self, status: u16) {
         ffi::reply_status(self.0.as_mut(), status);
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
         ffi::reply_header(self.0.as_mut(), name, value);
-    }
-
-    fn body(&mut self, len: usize) -> &mut [u8] {
-        ffi::reply_body(self.0.as_mut(), len)
     }
 }
 
@@ -45,16 +45,16 @@ impl Deferred {
 unsafe impl Send for Deferred {}
 
 impl ResponseSink for Deferred {
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        ffi::reply_body(self.0.pin_mut(), len)
+    }
+
     fn status(&mut self, status: u16) {
         ffi::reply_status(self.0.pin_mut(), status);
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
         ffi::reply_header(self.0.pin_mut(), name, value);
-    }
-
-    fn body(&mut self, len: usize) -> &mut [u8] {
-        ffi::reply_body(self.0.pin_mut(), len)
     }
 }
 

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use cxx::UniquePtr;
 use mayfly_tenancy as tenancy;
 use smallvec::SmallVec;
-use tenancy::{Header, Request, ResponseSink};
+use tenancy::logging::{self, LogGuard};
+use tenancy::{Failure, Header, Request};
 
 use crate::ffi::{self, Outcome, Reply, RequestView};
 use crate::guard::{Panicked, guard};
@@ -29,8 +30,12 @@ pub(crate) enum BridgeError {
     Panicked(#[from] Panicked),
 }
 
-/// The tenants of this process.
-pub(crate) struct Server(tenancy::Server);
+/// The tenants of this process, and its log.
+pub(crate) struct Server {
+    tenancy: tenancy::Server,
+    /// Writes what waits when the server ends.
+    _log: LogGuard,
+}
 
 /// One event-loop thread's workers.
 pub(crate) struct LoopPool(tenancy::LoopPool);
@@ -39,25 +44,32 @@ pub(crate) struct LoopPool(tenancy::LoopPool);
 /// tenant answers 503.
 pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError> {
     guard(|| {
+        let log = logging::init("info");
         let config = tenancy::Config::from_json(config_json)?;
-        Ok(Box::new(Server(tenancy::Server::start(config)?)))
+        Ok(Box::new(Server { tenancy: tenancy::Server::start(config)?, _log: log }))
     })?
 }
 
 impl Server {
     /// What runs, as JSON.
     pub(crate) fn report_json(&self) -> Result<String, BridgeError> {
-        guard(|| Ok(serde_json::to_string(&self.0.report())?))?
+        guard(|| Ok(serde_json::to_string(&self.tenancy.report())?))?
     }
 
     /// The path prefixes that belong to tenants.
     pub(crate) fn routes(&self) -> Result<Vec<String>, BridgeError> {
-        Ok(guard(|| self.0.report().tenants.into_iter().map(|tenant| tenant.path).collect())?)
+        Ok(guard(|| self.tenancy.report().tenants.into_iter().map(|tenant| tenant.path).collect())?)
+    }
+
+    /// Answers what waits for a worker; no deferred reply is sent once this has returned.
+    pub(crate) fn shutdown(&self) {
+        // There is nothing to be done about a panic here: the process is about to end.
+        let _ = guard(|| self.tenancy.shutdown());
     }
 
     /// Workers for the calling thread.
     pub(crate) fn loop_pool(&self) -> Result<Box<LoopPool>, BridgeError> {
-        Ok(guard(|| Box::new(LoopPool(self.0.loop_pool())))?)
+        Ok(guard(|| Box::new(LoopPool(self.tenancy.loop_pool())))?)
     }
 }
 
@@ -65,15 +77,14 @@ impl LoopPool {
     /// Serves `request` on this thread, if a worker is at hand.
     pub(crate) fn call(&mut self, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {
         let mut sink = Sink(reply);
-        let outcome = guard(|| with_request(request, |request| self.0.call(request, &mut sink)));
-        match outcome {
+        with_request(request, |request| match guard(|| self.0.call(request, &mut sink)) {
             Ok(tenancy::Outcome::Done) => Outcome::Done,
             Ok(tenancy::Outcome::NeedsWorker) => Outcome::NeedsWorker,
             Err(Panicked { .. }) => {
-                internal_error(&mut sink);
+                self.0.refuse(request, Failure::Internal, "the server made a mistake; its log says where", &mut sink);
                 Outcome::Done
             }
-        }
+        })
     }
 
     /// Has `request`, which is copied, served in the background. `reply` is sent when that is done; if this
@@ -110,13 +121,4 @@ fn with_request<T>(request: &RequestView, work: impl FnOnce(&Request<'_>) -> T) 
         body: ffi::request_body(request),
         headers: &headers,
     })
-}
-
-/// Writes the response for a panic, over whatever was written of another one before it.
-fn internal_error(sink: &mut Sink<'_>) {
-    const BODY: &[u8] =
-        br#"{"error":"internal","reason":"Mayfly failed while serving this request; the server's log says where."}"#;
-    sink.status(500);
-    sink.header(b"content-type", b"application/json");
-    sink.body(BODY.len()).copy_from_slice(BODY);
 }
