@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `mayfly bench`: what one request costs, without HTTP.
+//!
+//! What is compared is measured in turns: a round takes some samples of every figure, so that a machine that slows down for a while
+//! slows all of them. Every figure is a median over all rounds. After the rounds come as many requests again in one go, between two
+//! lines on standard error: whoever traces the process can count system calls there, for nothing else happens.
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mayfly_sandbox::bench::{BareVms, Floor, ScatteredPages};
+use mayfly_sandbox::{Header, Host, Limits, NoLog, Program, Request, ResponseSink, Snapshot, Worker};
+
+use crate::Failure;
+use crate::host::HostFacts;
+use crate::memory::anonymous_kib;
+use crate::options::BenchOptions;
+use crate::report::{Figures, Latency};
+use crate::stats::Samples;
+
+const ROUNDS: u32 = 20;
+/// Requests before anything is measured: caches, branch predictors and the work set are as they will stay.
+const WARM_UP: u32 = 500;
+/// Machines that are created in each round, for the two figures on that; each costs half a millisecond.
+const FORKS_A_ROUND: u32 = 5;
+/// Workers that are kept idle to see what one of them weighs.
+const IDLE_WORKERS: u64 = 16;
+
+/// What a browser or wrk sends, roughly: 300 bytes.
+const HEADERS: [Header<'_>; 5] = [
+    Header { name: b"host", value: b"127.0.0.1:8080" },
+    Header { name: b"user-agent", value: b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0" },
+    Header { name: b"accept", value: b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8" },
+    Header { name: b"accept-language", value: b"en-GB,en;q=0.5" },
+    Header { name: b"accept-encoding", value: b"gzip, deflate, br" },
+];
+
+pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
+    let config = options.program.config()?;
+    let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
+    let tenant = &config.tenants[0];
+    let program = Program::load(&tenant.program).map_err(|error| Failure::Program(error.to_string()))?;
+    let program = Program { args: tenant.args.clone(), env: tenant.env.clone(), ..program };
+    let path = options.path.as_bytes();
+    let (path, query) = match path.iter().position(|&byte| byte == b'?') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (path, &b""[..]),
+    };
+    let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
+    let figures = Bench::new(&host, &program, &tenant.limits.machine, request)?.measure(options.requests)?;
+    let figures =
+        Figures { program: tenant.program.display().to_string(), host: HostFacts::read(host.report().kvm), ..figures };
+    if options.json {
+        println!("{}", figures.json());
+    } else {
+        print!("{figures}");
+    }
+    Ok(())
+}
+
+/// A worker in its steady state, and a request for it.
+struct Bench<'a> {
+    snapshot: Snapshot,
+    worker: Worker,
+    request: Request<'a>,
+    response: Discarded,
+    next_id: u64,
+    exits: u64,
+}
+
+impl<'a> Bench<'a> {
+    fn new(host: &Host, program: &Program, limits: &Limits, request: Request<'a>) -> Result<Self, Failure> {
+        let snapshot = Snapshot::boot(host, program, limits, Arc::new(NoLog))
+            .map_err(|error| Failure::Program(error.to_string()))?;
+        let worker = fork(&snapshot)?;
+        let response = Discarded { status: 0, body: vec![0; limits.response_bytes as usize] };
+        let mut bench = Self { snapshot, worker, request, response, next_id: 0, exits: 0 };
+        for _ in 0..WARM_UP {
+            bench.call_and_reset()?;
+        }
+        Ok(bench)
+    }
+
+    fn call(&mut self) -> Result<(), Failure> {
+        self.next_id += 1;
+        let stats =
+            self.worker.call_without_reset(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+        self.exits += stats.exits;
+        Ok(())
+    }
+
+    fn call_and_reset(&mut self) -> Result<(), Failure> {
+        self.next_id += 1;
+        let stats = self.worker.call(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+        self.exits += stats.exits;
+        Ok(())
+    }
+
+    fn measure(mut self, requests: u32) -> Result<Figures, Failure> {
+        let samples = || Samples::with_capacity(requests as usize);
+        let (mut floor, mut call, mut reset, mut call_reset, mut memcpy) =
+            (samples(), samples(), samples(), samples(), samples());
+        let few = || Samples::with_capacity((ROUNDS * FORKS_A_ROUND) as usize);
+        let (mut fork_time, mut create_vm) = (few(), few());
+        let pages = self.worker.work_pages();
+        let mut scattered = ScatteredPages::new(pages);
+        let mut floor_machine = Floor::new().map_err(host_failure)?;
+        let bare = BareVms::new().map_err(host_failure)?;
+
+        for round in 0..ROUNDS {
+            // The last round takes what the division leaves.
+            let turns = requests * (round + 1) / ROUNDS - requests * round / ROUNDS;
+            for _ in 0..turns {
+                floor.time(|| floor_machine.round_trip()).map_err(host_failure)?;
+            }
+            for _ in 0..turns {
+                call_reset.time(|| self.call_and_reset())?;
+            }
+            for _ in 0..turns {
+                call.time(|| self.call())?;
+                reset.time(|| self.worker.reset()).map_err(no_response)?;
+            }
+            // A reset comes right after the machine has run, with its caches: so does the copy it is compared with.
+            for _ in 0..turns {
+                floor_machine.round_trip().map_err(host_failure)?;
+                memcpy.time(|| scattered.copy());
+            }
+            for _ in 0..FORKS_A_ROUND {
+                // Dropping the machines is not part of it.
+                let _bare = create_vm.time(|| bare.create()).map_err(host_failure)?;
+                let _worker = fork_time.time(|| fork(&self.snapshot))?;
+            }
+        }
+
+        let worker_private_kib = self.idle_worker_kib()?;
+        let exits_per_request = self.steady_state(requests)?;
+        let us = |nanoseconds: f64| nanoseconds / 1e3;
+        let a_page = |nanoseconds: f64| nanoseconds / (pages.max(1) as f64);
+        Ok(Figures {
+            program: String::new(),
+            requests,
+            rounds: ROUNDS,
+            floor_us: us(floor.median()),
+            call_reset_us: us(call_reset.median()),
+            call_us: us(call.median()),
+            reset_us: us(reset.median()),
+            exits_per_request,
+            // Every exit is the end of one KVM_RUN, and a worker makes no other ioctl; the benchmark's report counts from outside.
+            ioctls_per_request: exits_per_request,
+            workset_pages: pages,
+            reset_ns_per_page: a_page(reset.median()),
+            memcpy_ns_per_page: a_page(memcpy.median()),
+            fork_us: us(fork_time.median()),
+            create_vm_us: us(create_vm.median()),
+            worker_private_kib,
+            boot_ms: self.snapshot.boot_time().as_secs_f64() * 1e3,
+            latency_us: Latency {
+                p50: us(call_reset.median()),
+                p90: us(call_reset.quantile(0.9)),
+                p99: us(call_reset.quantile(0.99)),
+                p999: us(call_reset.quantile(0.999)),
+            },
+            status: self.response.status,
+            host: HostFacts::default(),
+        })
+    }
+
+    /// Memory of one forked worker that has not been called, seen from outside: the process grows by so much for each.
+    fn idle_worker_kib(&self) -> Result<f64, Failure> {
+        let mut workers = Vec::with_capacity(IDLE_WORKERS as usize);
+        // The first look at the process's memory allocates for itself.
+        anonymous_kib().map_err(Failure::Host)?;
+        let before = anonymous_kib().map_err(Failure::Host)?;
+        for _ in 0..IDLE_WORKERS {
+            workers.push(fork(&self.snapshot)?);
+        }
+        let after = anonymous_kib().map_err(Failure::Host)?;
+        Ok(after.saturating_sub(before) as f64 / IDLE_WORKERS as f64)
+    }
+
+    /// Serves requests and does nothing else. Returns the number of exits a request.
+    fn steady_state(&mut self, requests: u32) -> Result<f64, Failure> {
+        self.exits = 0;
+        say("mayfly-bench: steady begin\n");
+        for _ in 0..requests {
+            self.call_and_reset()?;
+        }
+        say("mayfly-bench: steady end\n");
+        Ok(self.exits as f64 / f64::from(requests))
+    }
+}
+
+/// One `write` to standard error.
+fn say(line: &str) {
+    // Who closed standard error does not count system calls.
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
+    Worker::fork(snapshot).map_err(host_failure)
+}
+
+fn host_failure(error: impl std::error::Error) -> Failure {
+    Failure::Host(error.to_string())
+}
+
+fn no_response(error: mayfly_sandbox::CallError) -> Failure {
+    Failure::Program(error.to_string())
+}
+
+impl Samples {
+    /// Does `work` and adds the time it took.
+    fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        let took: Duration = start.elapsed();
+        self.add(took.as_nanos() as u64);
+        result
+    }
+}
+
+/// Takes a response as a server would, and allocates nothing for it.
+struct Discarded {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl ResponseSink for Discarded {
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        &mut self.body[..len]
+    }
+
+    fn status(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        std::hint::black_box((name, value));
+    }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use mayfly_tenancy::Config;
+use serde_json::{Map, Value, json};
+
+use crate::Failure;
+
+/// Runs every HTTP request in a fresh virtual machine.
+#[derive(Debug, Parser)]
+#[command(name = "mayfly", version, propagate_version = true, max_term_width = 100)]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve one program over HTTP.
+    Run(RunOptions),
+    /// Call one program many times, without HTTP, and say what a request costs.
+    Bench(BenchOptions),
+    /// Check a configuration file: Mayfly's own, or Drogon's with the plugin in it.
+    Check(CheckOptions),
+    /// Say what this host offers, and what is missing.
+    Info(InfoOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    #[command(flatten)]
+    pub program: ProgramOptions,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Threads that serve requests, each with a worker of its own [default: one a processor]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchOptions {
+    #[command(flatten)]
+    pub program: ProgramOptions,
+    /// Requests to measure
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub requests: u32,
+    /// The path that is asked for, with a query if it has one
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub path: String,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckOptions {
+    /// The configuration file
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct InfoOptions {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `run` and `bench` need to know about a program.
+#[derive(Debug, Args)]
+pub struct ProgramOptions {
+    /// The program: a static ELF file for x86-64 that uses the Mayfly SDK
+    pub program: PathBuf,
+    /// Arguments for the program, after `--`
+    #[arg(last = true)]
+    pub args: Vec<String>,
+    /// Set a variable of the program's environment, which is empty otherwise
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
+    pub env: Vec<(String, String)>,
+    /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, memory_mib, request_kib, response_kib,
+    /// work_set_kib, log_bytes_per_second
+    #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
+    pub limits: Vec<(String, u64)>,
+}
+
+impl ProgramOptions {
+    /// The configuration of a server that has this program as its only tenant, for all paths.
+    ///
+    /// The values go through the same checks as those of a file, so there is one set of rules and of messages.
+    pub fn config(&self) -> Result<Config, Failure> {
+        let program = self.program.to_str().ok_or_else(|| Failure::Usage("PROGRAM: not valid UTF-8".to_owned()))?;
+        let env: Map<String, Value> = self.env.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let limits: Map<String, Value> =
+            self.limits.iter().map(|(name, number)| (name.clone(), json!(number))).collect();
+        let name = self.name();
+        let tenant = json!({
+            "name": name, "program": program, "path": "/", "args": self.args, "env": env, "limits": limits,
+        });
+        let config = json!({ "tenants": [tenant] });
+        Config::from_value(&config).map_err(|error| {
+            let message = error.to_string();
+            Failure::Usage(message.strip_prefix("tenants[0].").map(str::to_owned).unwrap_or(message))
+        })
+    }
+
+    /// What logs and reports call the program: its file's name, as far as a tenant's name can have it.
+    pub fn name(&self) -> String {
+        let file = self.program.file_name().unwrap_or_default().to_string_lossy();
+        let allowed = |char: &char| char.is_ascii_alphanumeric() || "._-".contains(*char);
+        let name: String = file.chars().filter(allowed).take(64).collect();
+        if name.starts_with(|first: char| first.is_ascii_alphanumeric()) { name } else { "program".to_owned() }
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
+    let number = number.parse().map_err(|_| format!("\"{number}\" is not a whole number"))?;
+    Ok((name.to_owned(), number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use mayfly_tenancy::Limits;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    fn program(arguments: &[&str]) -> ProgramOptions {
+        let arguments = ["mayfly", "run"].iter().chain(arguments);
+        match Options::try_parse_from(arguments).unwrap().command {
+            Command::Run(options) => options.program,
+            _ => panic!(),
+        }
+    }
+
+    #[test]
+    fn options_become_a_configuration() {
+        let options = program(&["dir/he llo!", "--env", "A=b=c", "--limit", "cpu_ms=5", "--", "-x", "--limit"]);
+        let tenant = &options.config().unwrap().tenants[0];
+        assert_eq!(tenant.name.as_str(), "hello");
+        assert_eq!(tenant.env, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(tenant.args, ["-x", "--limit"]);
+        assert_eq!(tenant.limits.machine.cpu_time.as_millis(), 5);
+        assert_eq!(tenant.limits.log_bytes_per_second, Limits::default().log_bytes_per_second);
+    }
+
+    #[test]
+    fn a_wrong_limit_is_named() {
+        let message = program(&["p", "--limit", "cpu=5"]).config().unwrap_err().to_string();
+        assert!(message.starts_with("limits.cpu: unknown field"), "{message}");
+        let message = program(&["p", "--limit", "cpu_ms=0"]).config().unwrap_err().to_string();
+        assert!(message.starts_with("limits.cpu_ms: ") && message.contains("from 1 to 60000"), "{message}");
+        for text in ["cpu_ms", "cpu_ms=", "cpu_ms=x", "cpu_ms=-1"] {
+            assert!(Options::try_parse_from(["mayfly", "run", "p", "--limit", text]).is_err());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `mayfly run`: one program over HTTP/1.1.
+//!
+//! Every thread has its own event loop and its own worker; all accept from one listening socket. That is the shape of Drogon's
+//! loops, so what holds for a program here holds for it there.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use mayfly_tenancy::{
+    DeferredReply, Failure as Answer, Header, LoopPool, Outcome, Request, ResponseSink, Server, TenantState, logging,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::Failure;
+use crate::options::RunOptions;
+
+/// How long a client may take to send a request's head, and then its body.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long requests in flight may take after the signal to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Bound for a request's head; hyper answers 431 above it.
+const HEAD_BYTES: usize = 64 << 10;
+
+pub fn run(options: &RunOptions) -> Result<(), Failure> {
+    let config = options.program.config()?;
+    let body_bytes = config.tenants[0].limits.machine.request_bytes as usize;
+    let _log = logging::init("info");
+    let listener = TcpListener::bind(options.listen)
+        .map_err(|error| Failure::Usage(format!("cannot listen on {}: {error}", options.listen)))?;
+    let address = listener.local_addr().map_err(host_failure)?;
+    listener.set_nonblocking(true).map_err(host_failure)?;
+    let server = Server::start(config).map_err(|error| Failure::Host(error.to_string()))?;
+    wait_until_ready(&server)?;
+
+    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, Into::into);
+    let (stop, stopped) = watch::channel(false);
+    let mut loops = Vec::new();
+    for number in 0..threads {
+        let listener = listener.try_clone().map_err(host_failure)?;
+        let (pool, stopped) = (server.loop_pool(), stopped.clone());
+        let work = move || block_on(serve(listener, pool, body_bytes, stopped));
+        loops.push(thread::Builder::new().name(format!("loop-{number}")).spawn(work).map_err(host_failure)?);
+    }
+    println!("mayfly: {} answers on http://{address}/ (Ctrl-C ends it)", options.program.program.display());
+
+    let waited = block_on(wait_for_signal());
+    let _ = stop.send(true);
+    for thread in loops {
+        // A panic has been told by the panic hook; the others still end in order.
+        let _ = thread.join();
+    }
+    server.shutdown();
+    waited.and_then(|outcome| outcome).map_err(host_failure)
+}
+
+fn host_failure(error: std::io::Error) -> Failure {
+    Failure::Host(error.to_string())
+}
+
+/// With one program there is no point in serving 503: what keeps it from running ends the command.
+fn wait_until_ready(server: &Server) -> Result<(), Failure> {
+    loop {
+        let report = server.report();
+        if let mayfly_tenancy::HostState::Unusable { reason } = report.host {
+            return Err(Failure::Host(reason));
+        }
+        match report.tenants.into_iter().next().map(|tenant| tenant.state) {
+            Some(TenantState::Ready { .. }) => return Ok(()),
+            Some(TenantState::Failed { reason }) => return Err(Failure::Program(reason)),
+            // The boot limit ends this wait.
+            Some(TenantState::Booting) => thread::sleep(Duration::from_millis(20)),
+            None => return Err(Failure::Program("the program is not served".to_owned())),
+        }
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// One thread's loop: accepts until told to stop, then lets requests in flight finish.
+async fn serve(listener: TcpListener, pool: LoopPool, body_bytes: usize, mut stopped: watch::Receiver<bool>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "this thread cannot accept connections"),
+    };
+    let pool = Rc::new(RefCell::new(pool));
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.wait_for(|&stopped| stopped) => break,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                let _ = socket.set_nodelay(true);
+                let pool = Rc::clone(&pool);
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(PATIENCE)
+                    .max_buf_size(HEAD_BYTES)
+                    .serve_connection(
+                        TokioIo::new(socket),
+                        service_fn(move |request| {
+                            let pool = Rc::clone(&pool);
+                            async move { Ok::<_, Infallible>(answer(request, &pool, body_bytes).await) }
+                        }),
+                    );
+                let connection = connections.watch(connection);
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: it passes when connections close.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    let _ = tokio::time::timeout(FAREWELL, connections.shutdown()).await;
+}
+
+async fn answer(
+    request: hyper::Request<Incoming>,
+    pool: &RefCell<LoopPool>,
+    body_bytes: usize,
+) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = tokio::time::timeout(PATIENCE, Limited::new(body, body_bytes).collect()).await;
+    let headers: Vec<Header<'_>> = head
+        .headers
+        .iter()
+        .map(|(name, value)| Header { name: name.as_str().as_bytes(), value: value.as_bytes() })
+        .collect();
+    let mut request = Request {
+        method: head.method.as_str().as_bytes(),
+        path: head.uri.path().as_bytes(),
+        query: head.uri.query().unwrap_or_default().as_bytes(),
+        body: &[],
+        headers: &headers,
+    };
+    let mut reply = Reply::default();
+    let body = match body {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let reason = format!("the request's body is above the limit of {body_bytes} bytes");
+            pool.borrow_mut().refuse(&request, Answer::RequestTooLarge, &reason, &mut reply);
+            return reply.into_response();
+        }
+        // The client went away or was too slow: nobody reads an answer, and hyper closes the connection.
+        Ok(Err(_)) | Err(_) => return status(StatusCode::REQUEST_TIMEOUT),
+    };
+    request.body = &body;
+    let outcome = pool.borrow_mut().call(&request, &mut reply);
+    match outcome {
+        Outcome::Done => reply.into_response(),
+        Outcome::NeedsWorker => {
+            let (sender, receiver) = oneshot::channel();
+            pool.borrow_mut().call_later(&request, Box::new(Later { reply, sender }));
+            match receiver.await {
+                Ok(reply) => reply.into_response(),
+                Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),
+            }
+        }
+    }
+}
+
+fn status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+/// A response while it is being written.
+#[derive(Default)]
+struct Reply {
+    response: Response<()>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn into_response(self) -> Response<Full<Bytes>> {
+        self.response.map(|()| Full::new(Bytes::from(self.body)))
+    }
+}
+
+impl ResponseSink for Reply {
+    fn status(&mut self, status: u16) {
+        // The sandbox has checked the range; what it passed on nevertheless is a gateway's error.
+        *self.response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        self.response.headers_mut().clear();
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        // The sandbox has checked both; hyper's own check stands between a mistake there and a split response.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            self.response.headers_mut().append(name, value);
+        }
+    }
+
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        self.body.clear();
+        self.body.resize(len, 0);
+        &mut self.body
+    }
+}
+
+/// A reply that a background thread sends to the connection's task.
+struct Later {
+    reply: Reply,
+    sender: oneshot::Sender<Reply>,
+}
+
+impl ResponseSink for Later {
+    fn status(&mut self, status: u16) {
+        self.reply.status(status);
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        self.reply.header(name, value);
+    }
+
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        self.reply.body(len)
+    }
+}
+
+impl DeferredReply for Later {
+    fn send(self: Box<Self>) {
+        // The connection may have closed meanwhile.
+        let _ = self.sender.send(self.reply);
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What Mayfly answers when a tenant does not: status, word, reason.
+
+use std::fmt;
+
+use mayfly_sandbox::ResponseSink;
+use serde::Serialize;
+
+/// Defines [`Failure`], one line a kind: variant, the word in answers and reports, HTTP status.
+macro_rules! failures {
+    ($($(#[$doc:meta])* $kind:ident $word:literal $status:literal,)*) => {
+        /// Why a request was answered by Mayfly instead of its tenant.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Failure {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl Failure {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The word in the answer's `error` and in reports.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$kind => $word,)* }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$kind => $status,)* }
+            }
+        }
+    };
+}
+
+failures! {
+    /// No tenant has a prefix of this path.
+    NoRoute "no-such-route" 404,
+    /// The request does not fit the tenant's inbox, or its limit.
+    RequestTooLarge "request-too-large" 413,
+    /// Mayfly's own fault; the log has the details.
+    Internal "internal" 500,
+    /// The program ended instead of answering.
+    Exited "exited" 502,
+    /// The program crashed.
+    Faulted "faulted" 502,
+    /// The program's response breaks the rules: wild pointers, a bad status or a forbidden header.
+    BadResponse "bad-response" 502,
+    /// The response is above its limit.
+    ResponseTooLarge "response-too-large" 502,
+    /// No worker can be had now: no KVM, still booting, boot failed, or too much to do.
+    Unavailable "unavailable" 503,
+    /// The request ran into its CPU limit.
+    CpuLimit "cpu-limit" 504,
+    /// The request ran into its memory limit.
+    MemoryLimit "memory-limit" 507,
+}
+
+/// How many kinds of failure there are.
+pub(crate) const FAILURES: usize = Failure::ALL.len();
+
+/// Tells one request from all others of this process; shown as 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Writes the whole answer for a failure.
+pub(crate) fn answer(failure: Failure, reason: &str, id: RequestId, sink: &mut (impl ResponseSink + ?Sized)) {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        error: &'static str,
+        reason: &'a str,
+        request_id: String,
+    }
+    let body = Body { error: failure.word(), reason, request_id: id.to_string() };
+    // Strings always serialise; should that ever change, the status still tells the client.
+    let body = serde_json::to_vec(&body).unwrap_or_default();
+    sink.body(body.len()).copy_from_slice(&body);
+    sink.status(failure.status());
+    sink.header(b"content-type", b"application/json");
+    sink.header(b"cache-control", b"no-store");
+    if failure == Failure::Unavailable {
+        sink.header(b"retry-after", b"1");
+    }
+}

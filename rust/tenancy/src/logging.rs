@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The process's log: lines on standard error, written by a thread of its own.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+
+/// Lines that may wait for a slow reader of standard error; more are dropped. About 32 MiB at the longest lines.
+const WAITING_LINES: usize = 8192;
+
+/// Ends the log when dropped: what waits is written first.
+#[derive(Debug)]
+pub struct LogGuard {
+    _writer: Option<WorkerGuard>,
+}
+
+/// Sends `tracing`'s events to standard error, unless the process has a subscriber already.
+///
+/// `MAYFLY_LOG` chooses what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`; `default` holds where it is unset or
+/// wrong. Who logs never waits for standard error: a full pipe must not hold up a request.
+#[must_use = "the log ends when the guard is dropped"]
+pub fn init(default: &str) -> LogGuard {
+    let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let (writer, guard) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(stderr());
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(writer)
+        .finish();
+    LogGuard { _writer: tracing::subscriber::set_global_default(subscriber).is_ok().then_some(guard) }
+}

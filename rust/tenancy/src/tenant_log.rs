@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A tenant's way into the log: whole lines, of bounded length, at a bounded rate, without control characters.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Instant;
+
+use mayfly_sandbox::{LogSink, Stream};
+
+use crate::values::TenantName;
+
+/// A line longer than this comes as several.
+const LINE_BYTES: usize = 4096;
+/// What the log writes before a tenant's own text, roughly: time, level, name. It counts, so that empty lines are not free.
+const LINE_OVERHEAD: u64 = 96;
+
+/// What all workers of a tenant share: its name, the lines it has begun, and how much it may still say in this second.
+///
+/// A program that writes nothing costs one atomic load a request.
+#[derive(Debug)]
+pub(crate) struct TenantLog {
+    tenant: TenantName,
+    bytes_per_second: u64,
+    start: Instant,
+    state: Mutex<State>,
+    has_partial_lines: AtomicBool,
+    dropped_lines: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Lines that are not complete. A request runs on one thread, so what one thread brings belongs together.
+    partial: HashMap<(ThreadId, Stream), Vec<u8>>,
+    /// The second since the start that `used` and `dropped` count for.
+    second: u64,
+    used: u64,
+    dropped: u64,
+}
+
+impl TenantLog {
+    pub(crate) fn new(tenant: TenantName, bytes_per_second: u64) -> Self {
+        Self {
+            tenant,
+            bytes_per_second,
+            start: Instant::now(),
+            state: Mutex::default(),
+            has_partial_lines: AtomicBool::new(false),
+            dropped_lines: AtomicU64::new(0),
+        }
+    }
+
+    /// Lines that the limit kept out of the log since the start.
+    pub(crate) fn dropped_lines(&self) -> u64 {
+        self.dropped_lines.load(Relaxed)
+    }
+
+    /// Logs what this thread's request has begun to write: nothing will continue it.
+    pub(crate) fn end_partial_lines(&self) {
+        // A thread sees its own store, and other threads' lines are not for it to end.
+        if self.has_partial_lines.load(Relaxed) {
+            let mut state = self.state();
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                if let Some(line) = state.partial.remove(&(thread::current().id(), stream)) {
+                    self.line(&mut state, stream, &line);
+                }
+            }
+            self.has_partial_lines.store(!state.partial.is_empty(), Relaxed);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing is left half done in it, whatever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs one line, or counts it as dropped.
+    fn line(&self, state: &mut State, stream: Stream, line: &[u8]) {
+        let second = self.start.elapsed().as_secs();
+        if state.second != second {
+            if state.dropped > 0 {
+                tracing::warn!(target: "mayfly::tenant", tenant = %self.tenant, lines = state.dropped, "lines were dropped");
+            }
+            (state.second, state.used, state.dropped) = (second, 0, 0);
+        }
+        let cost = line.len() as u64 + LINE_OVERHEAD;
+        if state.used + cost <= self.bytes_per_second {
+            state.used += cost;
+            let stream = match stream {
+                Stream::Stdout => "stdout",
+                Stream::Stderr => "stderr",
+            };
+            tracing::info!(target: "mayfly::tenant", tenant = %self.tenant, stream, "{}", Printable(line));
+            return;
+        }
+        // Once the limit is reached, shorter lines do not slip through.
+        state.used = self.bytes_per_second;
+        self.dropped_lines.fetch_add(1, Relaxed);
+        state.dropped += 1;
+        if state.dropped == 1 && self.bytes_per_second > 0 {
+            tracing::warn!(
+                target: "mayfly::tenant", tenant = %self.tenant, log_bytes_per_second = self.bytes_per_second,
+                "log limit reached: lines are dropped for the rest of this second"
+            );
+        }
+    }
+}
+
+impl LogSink for TenantLog {
+    fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut state = self.state();
+        let key = (thread::current().id(), stream);
+        let mut line = state.partial.remove(&key).unwrap_or_default();
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let (text, is_whole) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            for chunk in text.chunks(LINE_BYTES) {
+                if line.len() + chunk.len() > LINE_BYTES {
+                    self.line(&mut state, stream, &line);
+                    line.clear();
+                }
+                line.extend_from_slice(chunk);
+            }
+            if is_whole {
+                self.line(&mut state, stream, &line);
+                line.clear();
+            }
+        }
+        if !line.is_empty() {
+            state.partial.insert(key, line);
+        }
+        self.has_partial_lines.store(!state.partial.is_empty(), Relaxed);
+    }
+}
+
+/// Text of a tenant in which nothing can steer a terminal or fake another line.
+struct Printable<'a>(&'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for char in chunk.valid().chars() {
+                if char.is_control() && char != '\t' {
+                    write!(f, "{}", char.escape_default())?;
+                } else {
+                    f.write_char(char)?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::Arc;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    fn log(bytes_per_second: u64) -> TenantLog {
+        TenantLog::new("shop".to_owned().try_into().unwrap(), bytes_per_second)
+    }
+
+    /// Collects what the process's log would hold.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Written {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn logged(work: impl FnOnce()) -> String {
+        let written = Written::default();
+        let subscriber =
+            tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(written.clone()).finish();
+        tracing::subscriber::with_default(subscriber, work);
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn pieces_become_lines_with_the_tenants_name() {
+        let text = logged(|| {
+            let log = log(1 << 20);
+            log.write(Stream::Stdout, b"hel");
+            log.write(Stream::Stderr, b"oops");
+            log.write(Stream::Stdout, b"lo\nwor");
+            log.end_partial_lines();
+            log.end_partial_lines();
+        });
+        let lines: Vec<_> = text.lines().collect();
+        let expected = [("stdout", "hello"), ("stdout", "wor"), ("stderr", "oops")];
+        assert_eq!(lines.len(), expected.len(), "{text}");
+        for (line, (stream, words)) in lines.iter().zip(expected) {
+            assert!(line.contains("INFO mayfly::tenant: ") && line.contains(words), "{line}");
+            assert!(line.contains("tenant=shop") && line.contains(&format!("stream=\"{stream}\"")), "{line}");
+        }
+    }
+
+    #[test]
+    fn threads_do_not_mix_their_lines() {
+        let log = log(1 << 20);
+        log.write(Stream::Stdout, b"mine");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                log.write(Stream::Stdout, b"theirs");
+                log.end_partial_lines();
+            });
+        });
+        assert_eq!(log.state().partial.values().collect::<Vec<_>>(), [b"mine"]);
+    }
+
+    #[test]
+    fn control_characters_and_broken_text_are_escaped() {
+        let text = Printable(b"a\tb\x1b[31m\r\xff\xc3\xa9").to_string();
+        assert_eq!(text, "a\tb\\u{1b}[31m\\r\\xffé");
+    }
+
+    #[test]
+    fn a_line_is_bounded_however_it_is_written() {
+        let log = log(u64::MAX);
+        for size in [1, 4095, 4096, 4097, 100_000] {
+            log.write(Stream::Stdout, &vec![b'x'; size]);
+            assert!(log.state().partial.values().all(|line| line.len() <= LINE_BYTES));
+        }
+        log.write(Stream::Stdout, b"\n\n");
+        assert!(log.state().partial.is_empty());
+    }
+
+    #[test]
+    fn what_is_above_the_rate_is_dropped_counted_and_said_once() {
+        let log = log(10 * (LINE_OVERHEAD + 4));
+        let text = logged(|| (0..1000).for_each(|_| log.write(Stream::Stdout, b"line\n")));
+        // Ten lines a second; should the loop run into a second one, there are twenty and two remarks.
+        let kept = text.lines().filter(|line| line.contains("INFO")).count();
+        assert!(kept == 10 || kept == 20, "{text}");
+        assert_eq!(log.dropped_lines(), 1000 - kept as u64);
+        assert_eq!(text.matches("log limit reached").count(), kept / 10, "{text}");
+    }
+
+    #[test]
+    fn a_tenant_without_an_allowance_says_nothing() {
+        let log = log(0);
+        assert_eq!(logged(|| log.write(Stream::Stderr, b"line\n")), "");
+        assert_eq!(log.dropped_lines(), 1);
+    }
+}
