@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{CreateError, FreezeError, MemoryError};
 use crate::host::Host;
 use crate::kernel;
-use crate::layout::{PAGE_SIZE, RESUME, TRAMPOLINE, USER_END};
+use crate::layout::{DOORBELL, PAGE_SIZE, TRAMPOLINE, USER_END};
 use crate::machine::{Inbox, Machine, Regs};
 use crate::memory::{Content, Memory, SealedMemory};
 use crate::space::{Changes, Origin};
@@ -66,18 +66,18 @@ impl Image {
         if sregs.cs.selector != kernel::USER_CODE || sregs.cs.l != 1 || regs.rip >= USER_END + PAGE_SIZE * 16 {
             return Err(FreezeError::State(format!("cs {:#x}, rip {:#x}", sregs.cs.selector, regs.rip)));
         }
-        let resume = machine.tables.entry(&machine.memory, RESUME).frame().map(|frame| frame * PAGE_SIZE);
-        let resume = resume.ok_or_else(|| FreezeError::State("the resume page is gone".into()))?;
+        let resume = machine.tables.entry(&machine.memory, DOORBELL).frame().map(|frame| frame * PAGE_SIZE);
+        let resume = resume.ok_or_else(|| FreezeError::State("the doorbell page is gone".into()))?;
         let xsave = machine.vcpu.xsave()?;
         let mut area: Vec<u8> = xsave.region.iter().flat_map(|word| word.to_le_bytes()).collect();
-        area.truncate(kernel::RESUME_FS_BASE as usize);
+        area.truncate((kernel::RESUME_FS_BASE - kernel::RESUME_XSAVE) as usize);
         // Only components that `xrstor` may name here; the standard format, whatever KVM's buffer says.
         let mut components = [0; 8];
         components.copy_from_slice(&area[XSTATE_BV..XSTATE_BV + 8]);
         let components = u64::from_le_bytes(components) & machine.host.guest_xcr0() & crate::cpuid::XCR0_ALLOWED;
         area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&components.to_le_bytes());
         area[XCOMP_BV..XCOMP_BV + 56].fill(0);
-        machine.memory.slice(resume, area.len()).copy_from(&area[..]);
+        machine.memory.slice(resume + kernel::RESUME_XSAVE, area.len()).copy_from(&area[..]);
         for (offset, value) in [
             (kernel::RESUME_FS_BASE, sregs.fs.base),
             (kernel::RESUME_GS_BASE, sregs.gs.base),

@@ -5,7 +5,7 @@
  * Every handler only tells the host what happened (one `out`) and goes back. It has no data, no loop and no lock. Paging-based
  * KVM emulates each CPL 0 instruction at about 0.6 us, so each of them counts.
  *
- * The code is position-independent within one 64 KiB area; layout.rs places each blob in a page of its own. Blobs are copied
+ * The code is position-independent within one 64 KiB area; layout.rs says where each blob goes. Blobs are copied
  * from between their symbols by kernel.rs. AT&T syntax, SysV ABI.
  */
 #include "kernel.h"
@@ -58,7 +58,7 @@ mayfly_exceptions_end:
 /* ---- trampoline (CPL 3) ---------------------------------------------------------------------------------------------
  * A worker enters here. It restores what the shared kvm_run page cannot carry: data segment selectors, x87 and vector state,
  * FS and GS base; then the three registers it used; then it jumps to the frozen instruction. RFLAGS stays as the host set it:
- * no instruction here changes flags. The data lie in the resume page, which follows this one.
+ * no instruction here changes flags. The data lie behind this code in the same page.
  */
     .globl mayfly_trampoline_start, mayfly_trampoline_end
 mayfly_trampoline_start:
@@ -69,14 +69,14 @@ mayfly_trampoline_start:
     movl %eax, %gs
     movl $-1, %eax
     movl $-1, %edx
-    xrstor64 (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_XSAVE)(%rip)
-    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_FS_BASE)(%rip), %rax
+    xrstor64 (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_XSAVE)(%rip)
+    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_FS_BASE)(%rip), %rax
     wrfsbase %rax
-    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_GS_BASE)(%rip), %rax
+    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_GS_BASE)(%rip), %rax
     wrgsbase %rax
-    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_RAX)(%rip), %rax
-    movq (mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_RDX)(%rip), %rdx
-    jmpq *(mayfly_trampoline_start + 0x1000 + MAYFLY_RESUME_RIP)(%rip)
+    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_RAX)(%rip), %rax
+    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_RDX)(%rip), %rdx
+    jmpq *(mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_RIP)(%rip)
 mayfly_trampoline_end:
 
 /* ---- doorbell (CPL 3) -----------------------------------------------------------------------------------------------

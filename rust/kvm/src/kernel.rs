@@ -5,8 +5,8 @@ use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 
 use crate::cpuid::Features;
 use crate::layout::{
-    self, DOORBELL, DOORBELL_ENTRY_OFFSET, EXCEPTIONS, PAGE_SIZE, PORT_DOORBELL, PORT_EXCEPTION, PORT_SYSCALL, RESUME,
-    STACK, STACK_TOP, SYSCALL, TABLES, TRAMPOLINE, TSS,
+    self, DOORBELL, DOORBELL_ENTRY_OFFSET, EXCEPTIONS, PAGE_SIZE, PORT_DOORBELL, PORT_EXCEPTION, PORT_SYSCALL, STACK,
+    STACK_TOP, SYSCALL, TABLES, TRAMPOLINE_OFFSET, TSS,
 };
 use crate::tables::Prot;
 
@@ -33,7 +33,8 @@ blob!(trampoline, mayfly_trampoline_start, mayfly_trampoline_end);
 blob!(doorbell, mayfly_doorbell_start, mayfly_doorbell_end);
 blob!(probe_blob, mayfly_probe_start, mayfly_probe_end);
 
-/// Offsets in the resume page; kernel.h has the same numbers.
+/// Offsets in the doorbell page; kernel.h has the same numbers.
+pub(crate) const RESUME_XSAVE: u64 = 0x400;
 pub(crate) const RESUME_FS_BASE: u64 = 0xf00;
 pub(crate) const RESUME_GS_BASE: u64 = 0xf08;
 pub(crate) const RESUME_RAX: u64 = 0xf10;
@@ -92,14 +93,14 @@ pub(crate) fn pages(variant: Variant) -> Vec<KernelPage> {
     let page = |address, user, prot, bytes| KernelPage { address, user, prot, bytes };
     let mut bell = vec![0u8; DOORBELL_ENTRY_OFFSET as usize];
     bell.extend_from_slice(doorbell());
+    bell.resize(TRAMPOLINE_OFFSET as usize, 0xcc);
+    bell.extend_from_slice(trampoline());
     let (entry, entry_is_user) = match variant.syscall {
         SyscallEntry::Supervisor => (syscall_supervisor(), false),
         SyscallEntry::User => (syscall_user(), true),
     };
     vec![
         page(DOORBELL, true, code, bell),
-        page(TRAMPOLINE, true, code, trampoline().to_vec()),
-        page(RESUME, true, Prot::READ, Vec::new()),
         page(SYSCALL, entry_is_user, code, entry.to_vec()),
         page(EXCEPTIONS, false, code, exceptions().to_vec()),
         page(TABLES, false, Prot::READ, tables(variant)),
@@ -267,12 +268,21 @@ mod tests {
         assert_eq!(value("MAYFLY_PORT_EXCEPTION"), u64::from(PORT_EXCEPTION));
         assert_eq!(value("MAYFLY_PORT_DOORBELL"), u64::from(PORT_DOORBELL));
         assert_eq!(value("MAYFLY_PORT_SYSCALL"), u64::from(PORT_SYSCALL));
-        assert_eq!(value("MAYFLY_RESUME_XSAVE"), 0);
+        assert_eq!(value("MAYFLY_DOORBELL_OFFSET"), DOORBELL_ENTRY_OFFSET);
+        assert_eq!(value("MAYFLY_TRAMPOLINE_OFFSET"), TRAMPOLINE_OFFSET);
+        assert_eq!(value("MAYFLY_RESUME_XSAVE"), RESUME_XSAVE);
         assert_eq!(value("MAYFLY_RESUME_FS_BASE"), RESUME_FS_BASE);
         assert_eq!(value("MAYFLY_RESUME_GS_BASE"), RESUME_GS_BASE);
         assert_eq!(value("MAYFLY_RESUME_RAX"), RESUME_RAX);
         assert_eq!(value("MAYFLY_RESUME_RDX"), RESUME_RDX);
         assert_eq!(value("MAYFLY_RESUME_RIP"), RESUME_RIP);
+    }
+
+    #[test]
+    fn the_doorbell_page_holds_its_parts_apart() {
+        assert!(doorbell().len() as u64 <= TRAMPOLINE_OFFSET - DOORBELL_ENTRY_OFFSET);
+        assert!(trampoline().len() as u64 <= RESUME_XSAVE - TRAMPOLINE_OFFSET);
+        assert_eq!(RESUME_XSAVE % 64, 0);
     }
 
     #[test]

@@ -4,9 +4,7 @@
 //! ```text
 //! 0x0000_0000_0001_0000  USER_MIN      program: image, heap, mappings, stack
 //! 0x0000_7fff_0000_0000  USER_END = MAYFLY_BASE
-//!              + 0x1000  DOORBELL      user  r-x   page header and doorbell entry
-//!              + 0x2000  TRAMPOLINE    user  r-x   a worker's first instructions
-//!              + 0x3000  RESUME        user  r--   what the trampoline restores
+//!              + 0x1000  DOORBELL      user  r-x   header, doorbell entry, trampoline and what it restores
 //!              + 0x4000  SYSCALL       r-x         LSTAR; user-readable only where `syscall` stays at CPL 3
 //!              + 0x5000  EXCEPTIONS    super r-x
 //!              + 0x6000  TABLES        super r--   GDT, IDT
@@ -34,8 +32,10 @@ pub const DOORBELL: u64 = MAYFLY_BASE + 0x1000;
 pub const DOORBELL_ENTRY_OFFSET: u64 = 0x100;
 /// Address of the doorbell's entry.
 pub const DOORBELL_ENTRY: u64 = DOORBELL + DOORBELL_ENTRY_OFFSET;
-pub(crate) const TRAMPOLINE: u64 = MAYFLY_BASE + 0x2000;
-pub(crate) const RESUME: u64 = MAYFLY_BASE + 0x3000;
+/// A worker's first instructions.
+pub(crate) const TRAMPOLINE: u64 = DOORBELL + TRAMPOLINE_OFFSET;
+/// Offset of the trampoline in the doorbell page; the same in kernel.h.
+pub(crate) const TRAMPOLINE_OFFSET: u64 = 0x140;
 pub(crate) const SYSCALL: u64 = MAYFLY_BASE + 0x4000;
 pub(crate) const EXCEPTIONS: u64 = MAYFLY_BASE + 0x5000;
 pub(crate) const TABLES: u64 = MAYFLY_BASE + 0x6000;

@@ -1,4 +1,57 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What benchmarks need to know of the host's own costs; not for servers.
 
-pub use mayfly_kvm::floor::*;
+pub use mayfly_kvm::floor::{BareVm, BareVms, Floor};
+
+const PAGE: usize = mayfly_kvm::PAGE_SIZE as usize;
+/// Pages lie this many pages apart: far enough that no prefetcher carries over from one to the next.
+const STRIDE: usize = 17;
+
+/// Pages to copy from and to, scattered as a work set is: what restoring one cannot be cheaper than.
+#[derive(Debug)]
+pub struct ScatteredPages {
+    from: Vec<u8>,
+    to: Vec<u8>,
+    /// Where the pages start in `from` and in `to`.
+    places: Vec<(usize, usize)>,
+}
+
+impl ScatteredPages {
+    /// Prepares `pages` pages; all are touched.
+    #[must_use]
+    pub fn new(pages: usize) -> Self {
+        let bytes = (pages * STRIDE + 1) * PAGE;
+        let (from, to) = (vec![1; bytes], vec![2; bytes]);
+        let aligned = |buffer: &[u8]| buffer.as_ptr().align_offset(PAGE);
+        let (first_from, first_to) = (aligned(&from), aligned(&to));
+        let place = |page: usize| page * STRIDE * PAGE;
+        let places = (0..pages).map(|page| (first_from + place(page), first_to + place(page))).collect();
+        Self { from, to, places }
+    }
+
+    /// Copies every page once.
+    pub fn copy(&mut self) {
+        for &(from, to) in &self.places {
+            self.to[to..to + PAGE].copy_from_slice(&self.from[from..from + PAGE]);
+        }
+        std::hint::black_box(&mut self.to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_copied_and_nothing_else() {
+        let mut pages = ScatteredPages::new(3);
+        pages.copy();
+        assert_eq!(pages.to.iter().filter(|&&byte| byte == 1).count(), 3 * PAGE);
+        assert!(
+            pages
+                .places
+                .iter()
+                .all(|&(from, to)| (pages.from.as_ptr() as usize + from) % PAGE == 0 && pages.to[to] == 1)
+        );
+    }
+}

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Randomness for requests: fresh for each, without a system call.
 //!
-//! Every worker has a ChaCha20 generator of its own, seeded from the operating system when it is forked. It lives in host memory,
+//! Every worker has a ChaCha12 generator of its own (the standard generator of the `rand` crate), seeded from the operating system when it is forked. It lives in host memory,
 //! so reset does not touch it and no guest can read it: what one request was given says nothing of what another is given.
 
-use rand_chacha::ChaCha20Rng;
+use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 /// A worker's generator.
 #[derive(Debug)]
-pub(crate) struct Entropy(ChaCha20Rng);
+pub(crate) struct Entropy(ChaCha12Rng);
 
 impl Entropy {
     /// A generator with a seed from the operating system.
     pub(crate) fn new() -> std::io::Result<Self> {
-        ChaCha20Rng::try_from_os_rng().map(Self).map_err(std::io::Error::other)
+        ChaCha12Rng::try_from_os_rng().map(Self).map_err(std::io::Error::other)
     }
 
     #[inline]

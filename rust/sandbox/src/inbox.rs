@@ -18,8 +18,8 @@ pub(crate) struct Stamp {
     pub(crate) id: u64,
     pub(crate) unix_ns: u64,
     pub(crate) monotonic_ns: u64,
-    pub(crate) entropy: [u8; 32],
-    pub(crate) random: [u8; 16],
+    /// 32 bytes for the request's field, 16 behind `AT_RANDOM`.
+    pub(crate) entropy: [u8; 48],
 }
 
 /// The host's side of one worker's inbox.
@@ -62,7 +62,7 @@ impl Inbox {
         put_u64(bytes, 8, stamp.id);
         put_u64(bytes, 16, stamp.unix_ns);
         put_u64(bytes, 24, stamp.monotonic_ns);
-        bytes[32..64].copy_from_slice(&stamp.entropy);
+        bytes[32..64].copy_from_slice(&stamp.entropy[..32]);
         for (at, text) in [(64, request.method), (80, request.path), (96, request.query)] {
             append(bytes, at, text);
         }
@@ -71,7 +71,7 @@ impl Inbox {
         put_u64(bytes, 128, layout::INBOX + HEADERS_OFFSET as u64);
         const _: () = assert!(REQUEST_BYTES == 136);
         let random = RANDOM_OFFSET as usize;
-        bytes[random..random + 16].copy_from_slice(&stamp.random);
+        bytes[random..random + 16].copy_from_slice(&stamp.entropy[32..]);
         for (index, header) in request.headers.iter().enumerate() {
             let at = HEADERS_OFFSET + index * HEADER_BYTES;
             append(bytes, at, header.name);

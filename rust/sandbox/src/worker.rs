@@ -163,9 +163,8 @@ impl Worker {
             return Err(CallError::Poisoned);
         }
         let now = clock::monotonic_ns();
-        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(), monotonic_ns: now, entropy: [0; 32], random: [0; 16] };
+        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(), monotonic_ns: now, entropy: [0; 48] };
         self.runner.entropy.fill(&mut stamp.entropy);
-        self.runner.entropy.fill(&mut stamp.random);
         self.inbox.write(&mut self.machine, request, &stamp)?;
 
         // Until the response is there, whatever ends this function leaves a worker that must not be used again.
