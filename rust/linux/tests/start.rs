@@ -6,6 +6,17 @@ mod support;
 use mayfly_linux::Step;
 use support::{Linking, WITH_LIBRARY, agrees_with_native, compile, run, run_natively};
 
+/// What the hardware lane needs (scripts/test runs this before it packs the tests).
+#[test]
+fn every_program_compiles() {
+    for source in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs")).unwrap() {
+        let name = source.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        for linking in WITH_LIBRARY {
+            compile(&name, linking);
+        }
+    }
+}
+
 #[test]
 fn a_program_finds_what_it_finds_natively() {
     agrees_with_native("start", &WITH_LIBRARY);
