@@ -47,7 +47,6 @@ WRONG = {
     "tenants that are no list": ({"tenants": {}}, ["tenants"]),
     "two tenants of one name": ({"tenants": [HELLO, {**HELLO, "path": "/other"}]}, ["name", "hello"]),
     "two tenants of one path": ({"tenants": [HELLO, {**HELLO, "name": "other"}]}, ["path", "/hello"]),
-    "nothing": (None, ["tenants"]),
 }
 
 
