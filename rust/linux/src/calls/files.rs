@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Descriptors: reading, writing, duplicating, closing and asking about the three files that there are.
 
-use mayfly_kvm::PAGE_SIZE;
-
 use super::{check_signal_set_size, count, int, waits_for_ever};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::{DESCRIPTORS_MAX, File};
@@ -53,36 +51,31 @@ fn readable(call: &Call<'_, '_>, fd: u64) -> Result<(), Errno> {
 /// `write(2)`: to the tenant's log.
 pub(crate) fn write(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, len, ..] = call.args;
-    let stream = writable(call, fd)?;
-    let mut budget = WRITE_MAX;
-    copy_to_log(call, stream, buffer, len, &mut budget)
+    let mut pipe = Pipe::new(writable(call, fd)?);
+    let result = pipe.copy(call, buffer, len);
+    pipe.finish(call, result)
 }
 
 /// `writev(2)`.
 pub(crate) fn writev(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, vectors, vector_count, ..] = call.args;
-    let stream = writable(call, fd)?;
+    let mut pipe = Pipe::new(writable(call, fd)?);
     if vector_count > VECTORS_MAX {
         return Err(Errno::EINVAL.into());
     }
-    let mut budget = WRITE_MAX;
-    let mut written: u64 = 0;
+    let mut result = Ok(());
     for index in 0..vector_count {
         let entry = vectors.checked_add(index.saturating_mul(16)).ok_or(Errno::EFAULT)?;
         let [buffer, len] = call.user().read_words(entry)?;
         if len.cast_signed() < 0 {
             return Err(Errno::EINVAL.into());
         }
-        match copy_to_log(call, stream, buffer, len, &mut budget) {
-            Ok(more) => written = written.saturating_add(more),
-            Err(Halt::Errno(_)) if written > 0 => break,
-            Err(halt) => return Err(halt),
-        }
-        if budget == 0 {
+        result = pipe.copy(call, buffer, len);
+        if result.is_err() || pipe.budget == 0 {
             break;
         }
     }
-    Ok(written)
+    pipe.finish(call, result)
 }
 
 /// `pwrite64(2)`: pipes have no position.
@@ -102,27 +95,61 @@ fn writable(call: &Call<'_, '_>, fd: u64) -> Result<Stream, Errno> {
     }
 }
 
-/// Hands `len` bytes at `buffer` to the log, page by page, as far as they are readable and the budget lasts. `EFAULT` if not
-/// one is readable.
-fn copy_to_log(call: &mut Call<'_, '_>, stream: Stream, buffer: u64, len: u64, budget: &mut u64) -> CallResult {
-    let wanted = len.min(*budget);
-    let mut written: u64 = 0;
-    while written < wanted {
-        let mut page = [0; PAGE_BYTES];
-        let at = buffer.checked_add(written).ok_or(Errno::EFAULT)?;
-        let to_boundary = PAGE_SIZE.saturating_sub(at % PAGE_SIZE);
-        let part = wanted.saturating_sub(written).min(to_boundary);
-        let chunk = page.get_mut(..usize::try_from(part).unwrap_or_default()).unwrap_or_default();
-        match call.user().read(at, chunk) {
-            Ok(()) => {}
-            Err(Halt::Errno(_)) if written > 0 => break,
+/// One call's way to the log. As in a pipe, a page is the unit: one that could not be filled because of a bad pointer is not written
+/// at all, and what a C library gathers for a line arrives as one piece.
+struct Pipe {
+    stream: Stream,
+    page: [u8; PAGE_BYTES],
+    used: usize,
+    /// Bytes that have gone to the log.
+    written: usize,
+    /// Bytes that this call may still take.
+    budget: u64,
+}
+
+impl Pipe {
+    fn new(stream: Stream) -> Self {
+        Self { stream, page: [0; PAGE_BYTES], used: 0, written: 0, budget: WRITE_MAX }
+    }
+
+    /// Takes `len` bytes at `buffer`, as far as they are readable and the budget lasts.
+    fn copy(&mut self, call: &mut Call<'_, '_>, buffer: u64, len: u64) -> Result<(), Halt> {
+        let wanted = len.min(self.budget);
+        let mut done = 0;
+        while done < wanted {
+            let at = buffer.checked_add(done).ok_or(Errno::EFAULT)?;
+            let room = self.page.get_mut(self.used..).unwrap_or_default();
+            let left = usize::try_from(wanted.saturating_sub(done)).unwrap_or(room.len());
+            let part = room.get_mut(..left.min(PAGE_BYTES.saturating_sub(self.used))).unwrap_or_default();
+            call.user().read(at, part)?;
+            done = done.saturating_add(count(part.len()));
+            self.budget = self.budget.saturating_sub(count(part.len()));
+            self.used = self.used.saturating_add(part.len());
+            if self.used == PAGE_BYTES {
+                self.flush(call);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, call: &mut Call<'_, '_>) {
+        let bytes = self.page.get(..self.used).unwrap_or_default();
+        if !bytes.is_empty() {
+            call.context.output.write(self.stream, bytes);
+        }
+        self.written = self.written.saturating_add(self.used);
+        self.used = 0;
+    }
+
+    /// What the call returns: how much was written, or the error if that is nothing.
+    fn finish(mut self, call: &mut Call<'_, '_>, result: Result<(), Halt>) -> CallResult {
+        match result {
+            Ok(()) => self.flush(call),
+            Err(Halt::Errno(_)) if self.written > 0 => {}
             Err(halt) => return Err(halt),
         }
-        call.context.output.write(stream, chunk);
-        written = written.saturating_add(part);
+        Ok(count(self.written))
     }
-    *budget = budget.saturating_sub(written);
-    Ok(written)
 }
 
 /// `close(2)`.

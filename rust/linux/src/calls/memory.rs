@@ -6,27 +6,14 @@ use mayfly_kvm::{Prot, layout};
 use super::int;
 use crate::address_space::Placement;
 use crate::errno::{CallResult, Errno, Halt};
+use crate::files::File;
 use crate::pages::{self, PageRange, TASK_SIZE};
 use crate::table::Call;
 use crate::vma::Kind;
 
-/// Flags of `mmap` that `<sys/mman.h>` has and the libc crate lacks or types otherwise.
+/// Flags of `mmap` that `<sys/mman.h>` has and the libc crate lacks.
 const MAP_TYPE: i32 = 0x0f;
 const MAP_32BIT: i32 = 0x40;
-/// Flags that MAP_SHARED_VALIDATE accepts here; others make it fail, which is its point.
-const KNOWN_FLAGS: i32 = MAP_TYPE
-    | libc::MAP_FIXED
-    | libc::MAP_ANONYMOUS
-    | MAP_32BIT
-    | libc::MAP_GROWSDOWN
-    | libc::MAP_DENYWRITE
-    | libc::MAP_EXECUTABLE
-    | libc::MAP_LOCKED
-    | libc::MAP_NORESERVE
-    | libc::MAP_POPULATE
-    | libc::MAP_NONBLOCK
-    | libc::MAP_STACK
-    | libc::MAP_FIXED_NOREPLACE;
 
 /// Protection bits that do nothing on x86-64 but are valid.
 const PROT_SEM: u64 = 8;
@@ -52,8 +39,10 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     if flags & libc::MAP_ANONYMOUS == 0 {
-        call.process.files.get(int(fd))?;
-        return Err(Errno::ENODEV.into());
+        return Err(match call.process.files.get(int(fd))?.file {
+            File::Null => Errno::ENODEV.into(),
+            File::Log(_) => Errno::EACCES.into(),
+        });
     }
     if len == 0 {
         return Err(Errno::EINVAL.into());
@@ -61,8 +50,6 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     let kind = match flags & MAP_TYPE {
         libc::MAP_PRIVATE => Kind::Private,
         libc::MAP_SHARED => Kind::Shared,
-        libc::MAP_SHARED_VALIDATE if flags & !KNOWN_FLAGS != 0 => return Err(Errno::EOPNOTSUPP.into()),
-        libc::MAP_SHARED_VALIDATE => Kind::Shared,
         _ => return Err(Errno::EINVAL.into()),
     };
     if flags & libc::MAP_HUGETLB != 0 {
@@ -147,7 +134,10 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let new_len = pages::align_up(new_len).filter(|&len| len != 0).ok_or(Errno::EINVAL)?;
-    let old = PageRange::at(address, old_len).filter(|old| !old.is_empty()).ok_or(Errno::EINVAL)?;
+    if !pages::is_aligned(address) || old_len == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let old = PageRange::at(address, old_len).ok_or(Errno::EFAULT)?;
     let done = call.process.memory.edit().remap(old, new_len, may_move, fixed.then_some(new_address))?;
     unmap_pages(call, done.replaced)?;
     unmap_pages(call, done.cut)?;
