@@ -10,7 +10,7 @@ use mayfly_kvm::{Exit, Machine, testing};
 use mayfly_linux::{Context, Limits, Output, Process, Program, Step, Stream};
 
 /// A C library and a way of linking with it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linking {
     /// glibc, at a fixed address.
     Glibc,
@@ -24,10 +24,20 @@ pub enum Linking {
 
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
+/// The programs in `tests/programs`, and the ways in which their tests link them.
+pub const PROGRAMS: [(&str, &[Linking]); 4] = [
+    ("start", &WITH_LIBRARY),
+    ("calls", &[Linking::Glibc]),
+    ("files", &[Linking::Glibc]),
+    ("memory", &[Linking::Glibc]),
+];
+
 /// Compiles `tests/programs/NAME.c` and returns the path of the program.
 ///
 /// The hardware lane has no compiler. It is given what `every_program_compiles` left at the same path.
 pub fn compile(name: &str, linking: Linking) -> PathBuf {
+    let known = PROGRAMS.iter().any(|(known, linkings)| *known == name && linkings.contains(&linking));
+    assert!(known, "the hardware lane gets what PROGRAMS names, and {name} with {linking:?} is not there");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs");
     let program = directory.join(format!("{name}-{linking:?}"));
     if std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm") {
