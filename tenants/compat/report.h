@@ -26,7 +26,6 @@ __attribute__((format(printf, 1, 2))) static void report(const char *format, ...
 
 // Ends the boot. Natively this ends the program, with status 0.
 __attribute__((noreturn)) static void report_serve(void) {
-    fflush(stdout);
     for (;;) {
         mayfly_wait();
         mayfly_respond(200, "text/plain", report_text, report_size);

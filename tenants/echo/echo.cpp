@@ -159,8 +159,9 @@ void describe(const mayfly::Request &request, Json &json) {
 } // namespace
 
 int main() {
+    constexpr std::size_t header_size = sizeof "content-type" + sizeof "application/json";
     const mayfly_page *host = mayfly_host();
-    const std::size_t capacity = host ? host->response_max : 0;
+    const std::size_t capacity = host && host->response_max > header_size ? host->response_max - header_size : 0;
     const std::unique_ptr<char[]> buffer(new char[capacity]);
     for (;;) {
         const mayfly::Request &request = mayfly::wait();

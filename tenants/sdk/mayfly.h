@@ -26,7 +26,7 @@
 //
 // LIMITS (the host's, so that the program need not be rebuilt when they change; see mayfly_host())
 //   - request_max:          bytes of a request with its headers. Larger ones never reach the program (413).
-//   - response_max:         bytes of a response's body and headers.
+//   - response_max:         bytes of a response: its body and its headers' names and values.
 //   - response_headers_max: number of a response's headers.
 //
 // ERRORS
@@ -35,6 +35,10 @@
 //     time and memory. None of this can be caught inside the program.
 //   - Outside Mayfly, mayfly_wait() says so in one line on stderr and exits with status 0.
 //   - A program whose ABI the host does not speak is told so in the same way and exits with status 1.
+//
+// PRINTING
+//   stdout and stderr go to the tenant's log. The first mayfly_wait() flushes what the boot printed. In a
+//   request flush yourself, or print to stderr: a buffer that is not flushed is rolled back with the rest.
 //
 // COST
 //   One request is one doorbell: mayfly_respond() rings it, and its answer is the next request. Nothing
@@ -130,9 +134,10 @@ struct mayfly_request {
 // A response.
 //   status        200 to 599.
 //   header_count  up to response_headers_max.
-//   headers       names are RFC 9110 tokens in any case, values have no CR, LF or NUL. Headers that
-//                 frame the message or belong to the connection are the server's and are refused: content-length,
-//                 transfer-encoding, connection, keep-alive, upgrade, te, trailer, proxy-*.
+//   headers       names are RFC 9110 tokens, in any case; values have no control characters but the tab, and
+//                 no blank at either end. Headers that frame the message or belong to the connection are the
+//                 server's and are refused: content-length, transfer-encoding, connection, keep-alive, upgrade,
+//                 te, trailer, proxy-*.
 //   body          may be empty.
 struct mayfly_response {
     uint32_t status;
@@ -218,6 +223,7 @@ __attribute__((cold)) MAYFLY_INLINE void mayfly_sdk_open(void) {
                 MAYFLY_ABI, page->abi_min, page->abi_max);
         exit(1);
     }
+    fflush(NULL); // What the boot printed is not to be frozen in a buffer.
     mayfly_sdk.page = page;
     mayfly_sdk.doorbell = MAYFLY_CAST(mayfly_doorbell, page->doorbell);
 }

@@ -190,6 +190,17 @@ static void a_host_that_refuses_to_wait_ends_the_program(void) {
     CHECK(is_one_line(message) && strstr(message, "93"));
 }
 
+static void what_the_boot_printed_is_flushed_before_the_freeze(void) {
+    static struct mayfly_request request;
+    FILE *file = tmpfile();
+    host_reset();
+    answers[0] = address(&request);
+    CHECK(file && fputs("boot", file) >= 0 && lseek(fileno(file), 0, SEEK_END) == 0);
+    mayfly_wait();
+    CHECK(lseek(fileno(file), 0, SEEK_END) == 4);
+    fclose(file);
+}
+
 static void the_host_page_is_at_hand(void) {
     host_reset();
     CHECK(mayfly_host() == &page && mayfly_host()->response_headers_max == 64);
@@ -205,6 +216,7 @@ int main(void) {
     outside_mayfly_the_program_says_so_and_ends_well();
     another_abi_is_refused_at_boot();
     a_host_that_refuses_to_wait_ends_the_program();
+    what_the_boot_printed_is_flushed_before_the_freeze();
     the_host_page_is_at_hand();
     host_reset();
     test_cxx();

@@ -21,6 +21,12 @@ def built(name: str) -> str:
     return f"{OUT}/{name}/{name}"
 
 
+class Sdk(unittest.TestCase):
+    def test_the_header(self):
+        result = subprocess.run([f"{OUT}/test/sdk_test"], capture_output=True, text=True, timeout=30)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+
 class Hello(unittest.TestCase):
     def test_one_request_is_one_doorbell(self):
         result = run(faked("hello"), [Request()] * 5)
