@@ -148,11 +148,19 @@ class Server:
     def get(self, path):
         return self.fetch("GET", path)
 
+    def await_boot(self, path):
+        """The first response that is not "still booting"."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            response = self.get(path)
+            if b"still booting" not in response.body or time.monotonic() > deadline:
+                return response
+            time.sleep(0.05)
+
     def raw(self, data):
-        """Sends `data` and returns all that comes back until the server closes the connection."""
+        """Sends `data`, which must make the server close the connection, and returns all that comes back."""
         with self.socket() as connection:
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
             received = b""
             while chunk := connection.recv(65536):
                 received += chunk

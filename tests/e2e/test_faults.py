@@ -10,14 +10,16 @@ import unittest
 
 from mayfly_server import Server, tenant
 
-LIMITS = {"cpu_ms": 100, "memory_mib": 16, "request_kib": 64, "response_kib": 64}
+LIMITS = {"memory_mib": 8, "request_kib": 64, "response_kib": 64}
+# A first write to a page takes some tens of microseconds on a paging-based KVM, more on a busy machine.
+CPU_MS_OF_MEMORY_TESTS = 10_000
 
 EXITED = ("exit", "exit?3", "exit-thread")
 
 # Each ends the program by an exception of the processor, or by a signal to itself.
 FAULTED = (
     "null null-write null-call read?0x1000 write?0x1000 call?0x1000 kernel-half non-canonical write-text exec-data"
-    " write-request write-page stack-overflow ud2 div int3 int?0x80 int?14 int?32 hlt cli sti mov-cr0 mov-cr3 mov-cr4"
+    " write-request write-page ud2 div int3 int?0x80 int?14 int?32 hlt cli sti mov-cr0 mov-cr3 mov-cr4"
     " read-cr3 mov-dr7 rdmsr wrmsr lgdt lidt ltr invlpg swapgs sysret iret xsetbv wbinvd clts in?0x60 out?0x60"
     " doorbell-middle?1"
 ).split()
@@ -26,16 +28,16 @@ PLACES = ("null", "low", "kernel", "non-canonical", "unmapped", "straddle")
 BAD_RESPONSE = (
     [f"{what}-{place}" for what in ("response", "headers", "name", "value", "body") for place in PLACES]
     + [f"status?{status}" for status in (0, 99, 100, 101, 199, 600, 0xFFFFFFFF)]
-    + ["header-count?65", "header-count?0xffffffff", "header-max", "respond-abi?99", "name-huge", "value-huge"]
+    + ["header-count?65", "header-count?0xffffffff", "header-max", "respond-abi?99"]
     + [f"header-{kind}" for kind in "crlf-value lf-value nul-value crlf-name space-name colon-name".split()]
     + [f"header-{kind}" for kind in "empty-name utf8-name content-length transfer-encoding connection".split()]
     + [f"header-{kind}" for kind in "keep-alive upgrade te trailer proxy".split()]
 )
-TOO_LARGE = ("body-over", "body-huge", "body-wrap", "body?0x100001")
+TOO_LARGE = ("body-over", "body-huge", "body-wrap", "body?0x100001", "name-huge", "value-huge")
 
 LOOPS = ("loop", "loop-syscall", "loop-mmap", "loop-doorbell", "loop-write")
 BLOCKS = ("sleep", "futex", "pause", "poll")
-ALLOCATES = ("alloc-mmap", "alloc-malloc", "alloc-brk", "touch?64")
+ALLOCATES = ("alloc-mmap", "alloc-malloc", "alloc-brk", "touch?64", "stack-overflow")
 
 # What may do as it likes as long as it harms nobody.
 HARMLESS = ("syscalls-wild", "maps-wild", "forbidden", "alloc-maps", "alloc-terabyte", "wait-twice", "trap-flag")
@@ -45,12 +47,19 @@ class Faults(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.server = cls.enterClassContext(
-            Server([tenant("faults", "/faults", limits=LIMITS), tenant("hello", "/hello")])
+            Server(
+                [
+                    tenant("faults", "/faults", limits={**LIMITS, "cpu_ms": 1000}),
+                    tenant("loops", "/loops", "faults", limits={**LIMITS, "cpu_ms": 100}),
+                    tenant("memory", "/memory", "faults", limits={**LIMITS, "cpu_ms": CPU_MS_OF_MEMORY_TESTS}),
+                    tenant("hello", "/hello"),
+                ]
+            )
         )
 
-    def check(self, behaviour, status, error):
+    def check(self, behaviour, status, error, prefix="/faults"):
         """The behaviour's response, after which every thread must go on."""
-        response = self.server.get(f"/faults/{behaviour}")
+        response = self.server.get(f"{prefix}/{behaviour}")
         self.assertEqual(response.status, status, response.body)
         self.assertEqual(response.header("content-type"), "application/json")
         body = response.json()
@@ -104,15 +113,15 @@ class Faults(unittest.TestCase):
         for behaviour in LOOPS:
             with self.subTest(behaviour):
                 started = time.monotonic()
-                self.check(behaviour, 504, "cpu-limit")
+                self.check(behaviour, 504, "cpu-limit", "/loops")
                 # The limit is a tenth of a second; a busy machine adds to it.
                 self.assertLess(time.monotonic() - started, 10)
 
-    def test_a_program_that_waits_for_nothing_gets_no_200(self):
+    def test_a_program_that_waits_for_nothing_is_ended(self):
         for behaviour in BLOCKS:
             with self.subTest(behaviour):
-                response = self.server.get(f"/faults/{behaviour}")
-                # An unknown call is ENOSYS, and the program then answers.
+                response = self.server.get(f"/loops/{behaviour}")
+                # A sleep that ends in time, or a call that is not there, lets the program go on.
                 if response.status != 200:
                     self.assertIn(response.status, (502, 504), response.body)
                 self.check_goes_on()
@@ -120,11 +129,11 @@ class Faults(unittest.TestCase):
     def test_a_program_that_takes_all_memory_is_a_507(self):
         for behaviour in ALLOCATES:
             with self.subTest(behaviour):
-                self.check(behaviour, 507, "memory-limit")
+                self.check(behaviour, 507, "memory-limit", "/memory")
 
     def test_a_program_may_use_memory_within_its_limit(self):
         for _ in range(3):
-            self.assertEqual(self.server.get("/faults/touch?8").body, b"8\n")
+            self.assertEqual(self.server.get("/memory/touch?4").body, b"4\n")
 
     def test_a_request_above_its_limit_is_a_413(self):
         response = self.server.fetch("POST", "/faults/ok", b"x" * (64 * 1024 + 1))
