@@ -4,7 +4,7 @@
 //! Delivering a signal to a handler of the program's is not there yet, so a signal that would run one ends the
 //! program as if it had none.
 
-use mayfly_kvm::{Machine, MemoryError, PageFaultCode};
+use mayfly_kvm::{Machine, MemoryError, PageFaultCode, layout};
 
 use crate::address_space::AddressSpace;
 use crate::pages;
@@ -90,7 +90,8 @@ pub(crate) fn page_fault(
     code: PageFaultCode,
     rip: u64,
 ) -> Step {
-    if !code.user() || code.reserved() {
+    // The access came from CPL 3. For addresses that are not the program's, paging-based KVM gives codes of its own making.
+    if address < layout::USER_END && (!code.user() || code.reserved()) {
         return Step::Poison(format!("page fault of the guest kernel on {address:#x}"));
     }
     let access = if code.write() {
