@@ -22,7 +22,8 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
     }
     match missing {
         0 => {
-            println!("{file}: {} tenants, no error", config.tenants.len());
+            let count = config.tenants.len();
+            println!("{file}: {count} tenant{}, no error", if count == 1 { "" } else { "s" });
             Ok(())
         }
         _ => Err(Failure::Program(format!("{file}: {missing} of {} programs cannot be opened", config.tenants.len()))),

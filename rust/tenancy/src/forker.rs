@@ -44,7 +44,7 @@ impl Berth {
 
 enum Order {
     Fork { tenant: TenantIndex, berth: Arc<Berth> },
-    Close(Box<Forked>),
+    Close(Forked),
 }
 
 /// Takes orders from any thread without waiting. The thread ends when the last `Forker` is dropped.
@@ -69,7 +69,7 @@ impl Forker {
 
     /// Closes a worker that is poisoned or of an old generation.
     pub(crate) fn close(&self, worker: Forked) {
-        self.send(Order::Close(Box::new(worker)));
+        self.send(Order::Close(worker));
     }
 
     fn send(&self, order: Order) {

@@ -39,7 +39,8 @@ pub(crate) struct Generation {
 /// A worker, and the generation that it is of.
 #[derive(Debug)]
 pub(crate) struct Forked {
-    pub(crate) worker: Worker,
+    /// Boxed: it changes hands on every request, and it is large.
+    pub(crate) worker: Box<Worker>,
     pub(crate) generation: u64,
 }
 
@@ -118,7 +119,7 @@ impl Tenant {
     pub(crate) fn fork(&self) -> Result<Forked, String> {
         match self.state() {
             State::Ready(generation) => Worker::fork(&generation.snapshot)
-                .map(|worker| Forked { worker, generation: generation.number })
+                .map(|worker| Forked { worker: Box::new(worker), generation: generation.number })
                 .map_err(|error| {
                     tracing::error!(tenant = %self.config.name, %error, "a worker could not be forked");
                     "no worker could be forked".to_owned()

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command as a user meets it: output, errors, exit status.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn mayfly() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_mayfly"))
+}
+
+fn tenant(name: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants").join(name).join(name);
+    assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
+    program
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+/// Runs a command that is expected to fail; returns its standard error.
+fn fails(command: &mut Command, status: i32) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(status), "{}{}", stdout(&output), stderr(&output));
+    stderr(&output).to_owned()
+}
+
+#[test]
+fn help_names_every_command() {
+    let output = mayfly().arg("--help").output().unwrap();
+    assert!(output.status.success());
+    for command in ["run", "bench", "check", "info"] {
+        assert!(stdout(&output).contains(&format!("\n  {command}")), "{}", stdout(&output));
+        assert!(mayfly().args([command, "--help"]).output().unwrap().status.success());
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_status_2() {
+    for arguments in [
+        &[][..],
+        &["walk"],
+        &["run"],
+        &["run", "p", "--listen", "nowhere"],
+        &["run", "p", "--threads", "0"],
+        &["run", "p", "--env", "A"],
+        &["bench", "p", "--requests", "0"],
+        &["check"],
+    ] {
+        fails(mayfly().args(arguments), 2);
+    }
+    let message = fails(mayfly().args(["run", "p", "--limit", "cpu_ms=0"]), 2);
+    assert!(message.starts_with("mayfly: limits.cpu_ms: ") && message.contains("from 1 to 60000"), "{message}");
+    let message = fails(mayfly().args(["bench", "p", "--limit", "colour=1"]), 2);
+    assert!(message.starts_with("mayfly: limits.colour: unknown field"), "{message}");
+}
+
+#[test]
+fn a_program_that_cannot_be_run_is_status_1_and_the_cause_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let hello = fs::read(tenant("hello")).unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let mut foreign = hello.clone();
+    foreign[18] = 183; // e_machine: AArch64
+    for (program, cause) in [
+        (folder.path().join("none"), "No such file"),
+        (folder.path().to_owned(), "directory"),
+        (file("script", b"#!/bin/sh\n"), "ELF"),
+        (file("short", &hello[..100]), ""),
+        (file("foreign", &foreign), ""),
+    ] {
+        for command in ["run", "bench"] {
+            let message = fails(mayfly().arg(command).arg(&program), 1);
+            let last = message.lines().last().unwrap();
+            assert!(last.starts_with("mayfly: ") && last.contains(cause), "{message}");
+        }
+    }
+    let faults = tenant("faults");
+    for (arguments, cause) in [
+        (&["--", "boot:exit=7"][..], "exited with status 7"),
+        (&["--limit", "boot_ms=200", "--", "boot:loop"], "within 200ms"),
+        (&["--limit", "boot_memory_mib=8", "--", "boot:alloc-mmap"], "8388608 bytes of memory"),
+    ] {
+        let message = fails(mayfly().arg("bench").arg(&faults).args(arguments), 1);
+        assert!(message.contains(cause), "{message}");
+    }
+    let message = fails(mayfly().arg("bench").arg(&faults).args(["--path", "/exit?3"]), 1);
+    assert!(message.contains("exited with status 3"), "{message}");
+}
+
+#[test]
+fn without_kvm_the_status_is_3_and_the_message_says_what_to_do() {
+    for (command, program) in [("run", Some(tenant("hello"))), ("bench", Some(tenant("hello"))), ("info", None)] {
+        let message = fails(mayfly().env("MAYFLY_KVM_PATH", "/nonexistent/kvm").arg(command).args(program), 3);
+        let last = message.lines().last().unwrap();
+        assert!(last.starts_with("mayfly: ") && last.contains("/nonexistent/kvm does not exist"), "{message}");
+    }
+    let message = fails(mayfly().env("MAYFLY_KVM_PATH", "/dev/null").arg("info"), 3);
+    assert!(message.contains("/dev/null"), "{message}");
+}
+
+#[test]
+fn check_accepts_good_files_and_names_what_is_wrong_with_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenants.json");
+    let check = |text: &str| {
+        fs::write(&file, text).unwrap();
+        mayfly().arg("check").arg(&file).output().unwrap()
+    };
+    let hello = tenant("hello");
+    let good =
+        format!("{{ // one tenant\n \"tenants\": [{{\"name\": \"a\", \"program\": {hello:?}, \"path\": \"/a\"}}]}}");
+    let output = check(&good);
+    assert!(output.status.success() && stdout(&output).contains("1 tenant, no error"), "{output:?}");
+
+    let output = check(&good.replace("\"path\"", "\"paht\""));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("tenants.json: tenants[0].paht: unknown field `paht`"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("line 2"), "{}", stderr(&output));
+
+    let output = check(&good.replace("hello/hello", "hello/none"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("tenant a: cannot open") && stderr(&output).contains("none"),
+        "{}",
+        stderr(&output)
+    );
+
+    let message = fails(mayfly().args(["check", "/nonexistent.json"]), 2);
+    assert!(message.contains("/nonexistent.json") && message.contains("No such file"), "{message}");
+}
+
+#[test]
+fn info_tells_the_host() {
+    let output = mayfly().args(["info", "--json"]).output().unwrap();
+    assert!(output.status.success(), "these tests need a usable KVM: {}", stderr(&output));
+    let info: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(info["usable"], true);
+    assert!(["paging", "hardware"].contains(&info["host"]["kvm"].as_str().unwrap()));
+    let output = mayfly().arg("info").output().unwrap();
+    assert!(stdout(&output).contains(info["host"]["kernel"].as_str().unwrap()));
+}
+
+#[test]
+fn bench_prints_every_figure_and_marks_its_steady_state() {
+    let bench = || {
+        let mut command = mayfly();
+        command.arg("bench").arg(tenant("hello")).args(["--requests", "200"]);
+        command
+    };
+    let output = bench().arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "mayfly-bench: steady begin\nmayfly-bench: steady end\n");
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let keys: Vec<_> = figures.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "boot_ms",
+        "call_reset_us",
+        "call_us",
+        "create_vm_us",
+        "exits_per_request",
+        "floor_us",
+        "fork_us",
+        "host",
+        "ioctls_per_request",
+        "latency_us",
+        "memcpy_ns_per_page",
+        "program",
+        "requests",
+        "reset_ns_per_page",
+        "reset_us",
+        "rounds",
+        "worker_private_kib",
+        "workset_pages",
+    ];
+    assert_eq!(keys, expected);
+    assert_eq!(figures["exits_per_request"], 1.0);
+    assert_eq!(figures["requests"], 200);
+    for key in
+        ["floor_us", "call_us", "reset_us", "fork_us", "create_vm_us", "worker_private_kib", "memcpy_ns_per_page"]
+    {
+        assert!(figures[key].as_f64().unwrap() > 0.0, "{key}: {}", figures[key]);
+    }
+    for key in ["p50", "p90", "p99", "p999"] {
+        assert!(figures["latency_us"][key].as_f64().unwrap() > 0.0);
+    }
+    let output = bench().output().unwrap();
+    assert!(output.status.success() && stdout(&output).contains("above the floor"), "{output:?}");
+}
+
+/// `mayfly run` while a test talks to it.
+struct Running {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Running {
+    fn start(program: &Path, arguments: &[&str]) -> Self {
+        let mut command = mayfly();
+        command.arg("run").arg(program).args(["--listen", "127.0.0.1:0", "--threads", "2"]).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address =
+            line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
+        if address.is_empty() {
+            let mut message = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
+            panic!("not started: {message}");
+        }
+        Self { child, _stdout: stdout, address }
+    }
+
+    /// Sends raw requests on one connection, the last one with `connection: close`; returns all that comes back.
+    fn talk(&self, requests: &[u8]) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(requests).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn get(&self, target: &str) -> String {
+        self.talk(format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn run_serves_whole_requests_over_connections_that_stay() {
+    let running = Running::start(&tenant("echo"), &[]);
+    let answer = running.talk(
+        b"GET /first HTTP/1.1\r\nhost: x\r\n\r\n\
+          HEAD /second HTTP/1.1\r\nhost: x\r\n\r\n\
+          PUT /a%20b/c?x=1&y HTTP/1.1\r\nHost: shop\r\nX-Twice: 1\r\nX-Twice: 2\r\ncontent-length: 4\r\nconnection: close\r\n\r\nbody",
+    );
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 3, "{answer}");
+    let last = answer.rsplit("\r\n\r\n").next().unwrap();
+    let echo: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(
+        (&echo["method"], &echo["path"], &echo["query"]),
+        (&"PUT".into(), &"/a%20b/c".into(), &"x=1&y".into()),
+        "{echo}"
+    );
+    assert!(last.contains("x-twice") && last.contains("shop") && last.contains("body"), "{last}");
+}
+
+#[test]
+fn run_outlives_what_its_program_does_and_ends_when_told() {
+    let mut running = Running::start(&tenant("faults"), &["--limit", "cpu_ms=200", "--limit", "request_kib=8"]);
+    for (target, status) in
+        [("/exit", "502"), ("/null", "502"), ("/loop", "504"), ("/body-null", "502"), ("/ok", "200")]
+    {
+        for _ in 0..3 {
+            let answer = running.get(target);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
+        }
+    }
+    let large =
+        [b"POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\nconnection: close\r\n\r\n", &[b'x'; 9000][..]]
+            .concat();
+    let answer = running.talk(&large);
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("request-too-large"), "{answer}");
+    assert!(running.get("/ok").starts_with("HTTP/1.1 200 "));
+    running.signal("-TERM");
+    assert!(running.child.wait().unwrap().success());
+}
+
+#[test]
+fn run_says_that_its_address_is_taken() {
+    let running = Running::start(&tenant("hello"), &[]);
+    let message = fails(mayfly().arg("run").arg(tenant("hello")).args(["--listen", &running.address]), 2);
+    assert!(message.contains(&running.address) && message.contains("in use"), "{message}");
+}
