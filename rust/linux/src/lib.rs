@@ -54,6 +54,9 @@ mod unknown;
 mod user;
 mod vma;
 
+#[cfg(test)]
+mod tests;
+
 pub use elf::ElfError;
 pub use exec::{ExecError, Program};
 pub use fault::Fault;

@@ -14,6 +14,12 @@ impl AddressSpace {
         self.heap_break = start;
     }
 
+    /// Where the heap starts.
+    #[cfg(test)]
+    pub(crate) fn heap_start(&self) -> u64 {
+        self.heap_start
+    }
+
     /// The current break.
     pub(crate) fn heap_break(&self) -> u64 {
         self.heap_break

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The personality on a real machine, driven call by call: a program of a few bytes makes whatever system calls the test puts into
+//! its registers, and touches memory where it is told to.
+
+use std::collections::BTreeMap;
+
+use mayfly_kvm::{Exit, Image, Machine, PAGE_SIZE, layout, testing};
+use proptest::prelude::*;
+
+use crate::pages::PageRange;
+use crate::{Context, Limits, Output, Process, Program, Step, Stream};
+
+/// ```text
+/// again:  syscall                 ; the test has put a call into the registers
+///         test r13, r13
+///         jz   1f
+///         inc  qword ptr [r13]    ; and may want a page to be touched
+/// 1:      test r12, r12
+///         jz   again
+///         call r12                ; and the doorbell to be rung
+///         jmp  again
+/// ```
+const PUPPET: [u8; 21] = [
+    0x0f, 0x05, 0x4d, 0x85, 0xed, 0x74, 0x04, 0x49, 0xff, 0x45, 0x00, 0x4d, 0x85, 0xe4, 0x74, 0xf0, 0x41, 0xff, 0xd4,
+    0xeb, 0xeb,
+];
+
+/// An ELF file with [`PUPPET`] at its entry.
+fn puppet_elf() -> Vec<u8> {
+    const ENTRY: u64 = 0x40_0078;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    for word in [ENTRY, 64, 0] {
+        file.extend(u64::to_le_bytes(word));
+    }
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    let size = (file.len() + 48 + PUPPET.len()) as u64;
+    for word in [0, 0x40_0000, 0x40_0000, size, size, PAGE_SIZE] {
+        file.extend(u64::to_le_bytes(word));
+    }
+    file.extend(PUPPET);
+    file
+}
+
+#[derive(Debug, Default)]
+struct Log(Vec<u8>);
+
+impl Output for Log {
+    fn write(&mut self, _stream: Stream, bytes: &[u8]) {
+        self.0.extend(bytes);
+    }
+}
+
+/// A machine that stands at a system call which the test has not chosen yet.
+struct Puppet {
+    machine: Machine,
+    process: Process,
+    log: Log,
+}
+
+impl Puppet {
+    fn boot() -> Self {
+        let elf = puppet_elf();
+        let program = Program { elf: &elf, name: "puppet", args: &[], env: &[] };
+        let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
+        let mut machine = testing::boot_machine(16 << 20);
+        let process = Process::exec(&mut machine, &program, &[], 0, &limits).unwrap();
+        let mut puppet = Self { machine, process, log: Log::default() };
+        assert_eq!(puppet.run(), Ok(Exit::Syscall));
+        puppet
+    }
+
+    fn handle(&mut self, exit: &Exit) -> Step {
+        let mut rng = |bytes: &mut [u8]| bytes.fill(7);
+        let mut context = Context { output: &mut self.log, rng: &mut rng };
+        self.process.handle(&mut self.machine, exit, &mut context)
+    }
+
+    /// Runs to the next system call or doorbell, or to the program's end.
+    fn run(&mut self) -> Result<Exit, Step> {
+        loop {
+            match self.machine.run().unwrap() {
+                exit @ (Exit::Syscall | Exit::Doorbell) => return Ok(exit),
+                exit => match self.handle(&exit) {
+                    Step::Continue => {}
+                    end => return Err(end),
+                },
+            }
+        }
+    }
+
+    /// Makes a system call, then increments the word at `touch` unless that is 0, and returns the call's result.
+    fn call(&mut self, number: libc::c_long, args: [u64; 6], touch: u64) -> Result<i64, Step> {
+        self.call_then(number, args, touch, 0, &Exit::Syscall)?;
+        Ok(self.machine.regs().rax.cast_signed())
+    }
+
+    fn call_then(
+        &mut self,
+        number: libc::c_long,
+        args: [u64; 6],
+        touch: u64,
+        doorbell: u64,
+        next: &Exit,
+    ) -> Result<(), Step> {
+        let mut regs = self.machine.regs();
+        regs.rax = number.cast_unsigned();
+        [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+        (regs.r13, regs.r12) = (touch, doorbell);
+        self.machine.set_regs(&regs);
+        match self.handle(&Exit::Syscall) {
+            Step::Continue => assert_eq!(&self.run()?, next),
+            end => return Err(end),
+        }
+        Ok(())
+    }
+
+    /// Rings the doorbell and freezes.
+    fn freeze(mut self) -> (Image, Process) {
+        self.call_then(libc::SYS_getpid, [0; 6], 0, layout::DOORBELL_ENTRY, &Exit::Doorbell).unwrap();
+        self.process.freeze();
+        assert!(!self.process.is_dirty());
+        (Image::freeze(self.machine, 0).unwrap(), self.process)
+    }
+
+    fn fork(image: &Image, process: &Process) -> Self {
+        let mut puppet =
+            Self { machine: Machine::fork(image, 2000, &[]).unwrap(), process: process.clone(), log: Log::default() };
+        assert_eq!(puppet.run(), Ok(Exit::Syscall));
+        puppet
+    }
+
+    /// Rings the doorbell, as every request that ends well does, and goes back to the snapshot and to the first system call.
+    /// An error is the end of a program that could not ring any more.
+    fn reset(&mut self, frozen: &Process) -> Result<(), Step> {
+        self.call_then(libc::SYS_getpid, [0; 6], 0, layout::DOORBELL_ENTRY, &Exit::Doorbell)?;
+        self.machine.reset().unwrap();
+        self.process.reset_from(frozen);
+        assert_eq!(self.machine.audit(), [], "the machine is the snapshot's");
+        assert!(!self.process.is_dirty());
+        assert_eq!(format!("{:?}", self.process), format!("{frozen:?}"), "the process is the snapshot's");
+        assert_eq!(self.run(), Ok(Exit::Syscall));
+        Ok(())
+    }
+
+    /// Whether the program may write at `address`.
+    fn is_writable(&self, address: u64) -> bool {
+        self.process.memory.find(address).is_some_and(|vma| vma.prot.contains(mayfly_kvm::Prot::WRITE))
+    }
+}
+
+const WINDOW: u64 = 0x1000_0000;
+const WINDOW_PAGES: u64 = 48;
+const RW: u64 = 3;
+const PRIVATE_ANON_FIXED: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
+
+/// A change to a few pages at [`WINDOW`]; pages are counted from there.
+#[derive(Clone, Debug)]
+enum Change {
+    Map { page: u64, pages: u64, prot: u64 },
+    Unmap { page: u64, pages: u64 },
+    Protect { page: u64, pages: u64, prot: u64 },
+    Discard { page: u64, pages: u64 },
+    Move { page: u64, pages: u64, to: u64, new_pages: u64 },
+    Grow { page: u64, pages: u64, new_pages: u64 },
+    Break { pages: u64 },
+    Touch { page: u64 },
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let page = || 0..WINDOW_PAGES - 8;
+    let pages = || 1..8_u64;
+    let prot = || prop_oneof![Just(0_u64), Just(1), Just(RW), Just(RW), Just(7)];
+    prop_oneof![
+        3 => (page(), pages(), prot()).prop_map(|(page, pages, prot)| Change::Map { page, pages, prot }),
+        1 => (page(), pages()).prop_map(|(page, pages)| Change::Unmap { page, pages }),
+        3 => (page(), pages(), prot()).prop_map(|(page, pages, prot)| Change::Protect { page, pages, prot }),
+        1 => (page(), pages()).prop_map(|(page, pages)| Change::Discard { page, pages }),
+        1 => (page(), pages(), page(), pages())
+            .prop_map(|(page, pages, to, new_pages)| Change::Move { page, pages, to, new_pages }),
+        1 => (page(), pages(), pages()).prop_map(|(page, pages, new_pages)| Change::Grow { page, pages, new_pages }),
+        1 => (0..8_u64).prop_map(|pages| Change::Break { pages }),
+        8 => (0..WINDOW_PAGES).prop_map(|page| Change::Touch { page }),
+    ]
+}
+
+/// What the first word of each page holds, if that is not zero.
+type Content = BTreeMap<u64, u64>;
+
+fn at(page: u64) -> u64 {
+    WINDOW + page * PAGE_SIZE
+}
+
+fn forget(content: &mut Content, start: u64, len: u64) {
+    content.retain(|page, _| !(start..start + len).contains(page));
+}
+
+/// Makes the change in the machine, and what it means for the content in the model.
+fn apply(puppet: &mut Puppet, content: &mut Content, change: &Change) {
+    match *change {
+        Change::Map { page, pages, prot } => {
+            let len = pages * PAGE_SIZE;
+            let args = [at(page), len, prot, PRIVATE_ANON_FIXED, u64::MAX, 0];
+            assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(at(page).cast_signed()));
+            forget(content, at(page), len);
+        }
+        Change::Unmap { page, pages } => {
+            let len = pages * PAGE_SIZE;
+            assert_eq!(puppet.call(libc::SYS_munmap, [at(page), len, 0, 0, 0, 0], 0), Ok(0));
+            forget(content, at(page), len);
+        }
+        Change::Protect { page, pages, prot } => {
+            // May fail at a gap, and changes what lies before it; content stays in any case.
+            puppet.call(libc::SYS_mprotect, [at(page), pages * PAGE_SIZE, prot, 0, 0, 0], 0).unwrap();
+        }
+        Change::Discard { page, pages } => {
+            let len = pages * PAGE_SIZE;
+            let advice = u64::from(libc::MADV_DONTNEED.cast_unsigned());
+            puppet.call(libc::SYS_madvise, [at(page), len, advice, 0, 0, 0], 0).unwrap();
+            forget(content, at(page), len);
+        }
+        Change::Move { page, pages, to, new_pages } => {
+            let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+            let (len, new_len) = (pages * PAGE_SIZE, new_pages * PAGE_SIZE);
+            let args = [at(page), len, new_len, flags, at(to), 0];
+            if puppet.call(libc::SYS_mremap, args, 0).unwrap() == at(to).cast_signed() {
+                forget(content, at(to), new_len);
+                let kept = at(page)..at(page) + len.min(new_len);
+                let moved: Vec<_> = content.range(kept).map(|(page, word)| (*page, *word)).collect();
+                forget(content, at(page), len);
+                content.extend(moved.iter().map(|(from, word)| (from - at(page) + at(to), *word)));
+            }
+        }
+        Change::Grow { page, pages, new_pages } => {
+            let (len, new_len) = (pages * PAGE_SIZE, new_pages * PAGE_SIZE);
+            if puppet.call(libc::SYS_mremap, [at(page), len, new_len, 0, 0, 0], 0).unwrap() > 0 && new_len < len {
+                forget(content, at(page) + new_len, len - new_len);
+            }
+        }
+        Change::Break { pages } => {
+            let start = puppet.process.memory.heap_start();
+            let end = start + pages * PAGE_SIZE;
+            let now = puppet.call(libc::SYS_brk, [end, 0, 0, 0, 0, 0], 0).unwrap().cast_unsigned();
+            assert_eq!(now, end);
+            forget(content, end, 8 * PAGE_SIZE);
+            if pages > 0 {
+                touch(puppet, content, start);
+            }
+        }
+        Change::Touch { page } => touch(puppet, content, at(page)),
+    }
+}
+
+/// Increments a word, in the machine and in the model, and compares.
+fn touch(puppet: &mut Puppet, content: &mut Content, page: u64) {
+    if puppet.is_writable(page) {
+        puppet.call(libc::SYS_getpid, [0; 6], page).unwrap();
+        let word = content.entry(page).or_default();
+        *word += 1;
+        let mut found = [0; 8];
+        puppet.machine.read(page, &mut found).unwrap();
+        assert_eq!(u64::from_le_bytes(found), *word, "content of {page:#x}");
+    }
+}
+
+fn apply_all(puppet: &mut Puppet, content: &mut Content, changes: &[Change]) {
+    for change in changes {
+        apply(puppet, content, change);
+    }
+    for page in 0..WINDOW_PAGES {
+        touch(puppet, content, at(page));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// The heart of reset: whatever a boot has laid out and whatever requests do to it, every page holds what it must, and after
+    /// each reset machine and process equal the snapshot.
+    #[test]
+    fn whatever_requests_do_to_memory_is_right_and_is_undone(
+        boot in prop::collection::vec(any_change(), 0..20),
+        requests in prop::collection::vec(prop::collection::vec(any_change(), 0..30), 1..4),
+    ) {
+        let mut puppet = Puppet::boot();
+        let mut frozen_content = Content::new();
+        apply_all(&mut puppet, &mut frozen_content, &boot);
+        let (image, frozen) = puppet.freeze();
+        let mut worker = Puppet::fork(&image, &frozen);
+        for request in &requests {
+            let mut content = frozen_content.clone();
+            apply_all(&mut worker, &mut content, request);
+            worker.reset(&frozen).unwrap();
+        }
+    }
+}
+
+/// Numbers that a guest might pass for anything.
+fn any_argument() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => 0..16_u64,
+        4 => (0..WINDOW_PAGES).prop_map(at),
+        2 => (0..WINDOW_PAGES).prop_map(|page| at(page) + PAGE_SIZE - 4),
+        2 => (0..10_u64).prop_map(|pages| pages * PAGE_SIZE),
+        1 => any::<u64>(),
+        1 => (0..4096_u64).prop_map(|x| u64::MAX - x),
+        1 => (0..64_u32).prop_map(|bit| 1 << bit),
+        1 => (0..0x2000_u64).prop_map(|x| layout::USER_END - 0x1000 + x),
+        1 => (0..0x2_0000_u64).prop_map(|x| layout::MAYFLY_BASE + x),
+        1 => Just(0x40_0000),
+    ]
+}
+
+fn any_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
+    let number = prop_oneof![20 => 0..335_i64, 2 => 424..470_i64, 1 => any::<i64>()];
+    (number, prop::array::uniform6(any_argument()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Nothing that a guest passes brings the host down or blocks it, breaks the machine, or leaves a trace over a reset.
+    #[test]
+    fn no_call_with_any_arguments_harms_the_host(calls in prop::collection::vec(any_call(), 1..60)) {
+        let mut puppet = Puppet::boot();
+        for page in (0..WINDOW_PAGES).step_by(4) {
+            apply(&mut puppet, &mut Content::new(), &Change::Map { page, pages: 3, prot: RW });
+        }
+        let (image, frozen) = puppet.freeze();
+        let mut worker = Puppet::fork(&image, &frozen);
+        for (number, args) in calls {
+            match worker.call(number, args, 0) {
+                Ok(_) => continue,
+                Err(Step::Poison(why)) => prop_assert!(why.starts_with("the program waits for ever"), "{}", why),
+                // The call ended the program, or took away what it stands on.
+                Err(Step::Exited { .. } | Step::Faulted(_)) => {}
+                Err(other) => prop_assert!(false, "{:?}", other),
+            }
+            // A worker whose program was ended is never reused.
+            worker = Puppet::fork(&image, &frozen);
+        }
+        // What is checked is in there; a program that has lost its stack cannot get so far.
+        let _ = worker.reset(&frozen);
+    }
+}
+
+#[test]
+fn every_kind_of_state_is_reset() {
+    let (image, frozen) = Puppet::boot().freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    let map = [WINDOW, PAGE_SIZE, RW, PRIVATE_ANON_FIXED, u64::MAX, 0];
+    let changes: [(&str, libc::c_long, [u64; 6]); 6] = [
+        ("mappings", libc::SYS_mmap, map),
+        ("break", libc::SYS_brk, [frozen.memory.heap_start() + 1, 0, 0, 0, 0, 0]),
+        ("descriptors", libc::SYS_close, [1, 0, 0, 0, 0, 0]),
+        ("signal mask", libc::SYS_rt_sigprocmask, [0, 0x40_0000, 0, 8, 0, 0]),
+        ("thread name", libc::SYS_prctl, [libc::PR_SET_NAME as u64, 0x40_0001, 0, 0, 0, 0]),
+        ("resource limits", libc::SYS_setrlimit, [0, 0x40_0028, 0, 0, 0, 0]),
+    ];
+    for (what, number, args) in changes {
+        assert!(!worker.process.is_dirty());
+        assert!(worker.call(number, args, 0).unwrap() >= 0, "{what}");
+        assert!(worker.process.is_dirty(), "{what}");
+        assert_ne!(format!("{:?}", worker.process), format!("{frozen:?}"), "{what}");
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
+fn reading_changes_nothing() {
+    let (image, frozen) = Puppet::boot().freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    let stack = crate::address_space::AddressSpace::stack_top() - PAGE_SIZE;
+    for number in [libc::SYS_getpid, libc::SYS_sched_yield, libc::SYS_brk, libc::SYS_uname, libc::SYS_time] {
+        let buffer = if number == libc::SYS_uname { stack } else { 0 };
+        assert!(worker.call(number, [buffer, 0, 0, 0, 0, 0], 0).unwrap() >= 0);
+    }
+    assert!(!worker.process.is_dirty());
+}
+
+#[test]
+fn unknown_calls_are_counted_over_resets_and_logged_once() {
+    let (image, frozen) = Puppet::boot().freeze();
+    let mut workers = [Puppet::fork(&image, &frozen), Puppet::fork(&image, &frozen)];
+    for worker in &mut workers {
+        for _ in 0..2 {
+            assert_eq!(worker.call(libc::SYS_fork, [0; 6], 0), Ok(-38));
+            assert_eq!(worker.call(0x1_0000_0000 + libc::SYS_getpid, [0; 6], 0), Ok(2), "the upper half is ignored");
+            worker.reset(&frozen).unwrap();
+        }
+    }
+    let log: Vec<String> = workers.iter().map(|worker| String::from_utf8(worker.log.0.clone()).unwrap()).collect();
+    assert_eq!(log.concat().matches("57 (fork)").count(), 1, "{log:?}");
+    let counted = frozen.unknown_calls();
+    assert_eq!(counted.len(), 1);
+    assert_eq!((counted[0].name, counted[0].count), ("fork", 4));
+}
+
+#[test]
+fn a_window_fits_between_program_and_mappings() {
+    let window = PageRange::at(WINDOW, WINDOW_PAGES * PAGE_SIZE).unwrap();
+    let puppet = Puppet::boot();
+    assert_eq!(puppet.process.memory.within(window).count(), 0);
+}
