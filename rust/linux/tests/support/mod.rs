@@ -2,9 +2,11 @@
 //! Compiles small programs and runs them on real KVM, and natively for comparison.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use mayfly_kvm::{Exit, Machine, testing};
 use mayfly_linux::{Context, Limits, Output, Process, Program, Step, Stream};
@@ -25,11 +27,12 @@ pub enum Linking {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 4] = [
+pub const PROGRAMS: [(&str, &[Linking]); 5] = [
     ("start", &WITH_LIBRARY),
     ("calls", &[Linking::Glibc]),
     ("files", &[Linking::Glibc]),
     ("memory", &[Linking::Glibc]),
+    ("end", &[Linking::Glibc, Linking::Musl]),
 ];
 
 /// Compiles `tests/programs/NAME.c` and returns the path of the program.
@@ -43,6 +46,19 @@ pub fn compile(name: &str, linking: Linking) -> PathBuf {
     if std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm") {
         return program;
     }
+    // One compilation a process is enough, and the first to ask makes the others wait.
+    static COMPILED: Mutex<Vec<(String, Linking)>> = Mutex::new(Vec::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (name.to_owned(), linking);
+    if compiled.contains(&key) {
+        return program;
+    }
+    compile_to(&program, name, linking);
+    compiled.push(key);
+    program
+}
+
+fn compile_to(program: &Path, name: &str, linking: Linking) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension("c");
     let (compiler, flags): (_, &[&str]) = match linking {
         Linking::Glibc => ("cc", &["-static", "-no-pie"]),
@@ -50,9 +66,10 @@ pub fn compile(name: &str, linking: Linking) -> PathBuf {
         Linking::Musl => ("musl-gcc", &["-static", "-no-pie"]),
         Linking::Freestanding => ("cc", &["-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
     };
-    // Tests run at the same time, some of them with the same program: it appears in one step.
-    std::fs::create_dir_all(&directory).unwrap();
-    let unfinished = tempfile::tempdir_in(&directory).unwrap();
+    // Test processes run at the same time, some of them with the same program: it appears in one step.
+    let directory = program.parent().unwrap();
+    std::fs::create_dir_all(directory).unwrap();
+    let unfinished = tempfile::tempdir_in(directory).unwrap();
     let compiled = unfinished.path().join(name);
     let output = Command::new(compiler)
         // Bad sizes and pointers are what many of the programs are about.
@@ -72,8 +89,7 @@ pub fn compile(name: &str, linking: Linking) -> PathBuf {
         .output()
         .unwrap_or_else(|error| panic!("{compiler} is needed to build test programs: {error}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::rename(&compiled, &program).unwrap();
-    program
+    std::fs::rename(&compiled, program).unwrap();
 }
 
 /// What a program printed, and how it ended.

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs that are refused, with an error that names the cause.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod support;
+
+use mayfly_kvm::{MemoryError, testing};
+use mayfly_linux::{ElfError, ExecError, Limits, Process, Program, StackError};
+use support::{AT_RANDOM, Linking, MEMORY, compile};
+
+fn refusal(elf: &[u8], name: &str, limits: &Limits, memory: u64) -> ExecError {
+    let program = Program { elf, name, args: &[], env: &[] };
+    let mut machine = testing::boot_machine(memory);
+    Process::exec(&mut machine, &program, &[], AT_RANDOM, limits).unwrap_err()
+}
+
+fn hello() -> Vec<u8> {
+    std::fs::read(compile("start", Linking::Glibc)).unwrap()
+}
+
+#[test]
+fn a_dynamic_program_is_refused_with_advice() {
+    let dynamic = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let error = refusal(&dynamic, "dynamic", &Limits::default(), MEMORY);
+    assert!(matches!(&error, ExecError::Elf(ElfError::Dynamic { interpreter }) if interpreter.contains("ld-linux")));
+    assert!(error.to_string().contains("not supported yet"), "{error}");
+    assert!(error.to_string().contains("-static"), "{error}");
+}
+
+#[test]
+fn a_truncated_program_is_refused() {
+    let whole = hello();
+    for len in [0, 10, 64, 200, whole.len() / 2] {
+        let error = refusal(&whole[..len], "cut", &Limits::default(), MEMORY);
+        assert!(matches!(error, ExecError::Elf(_)), "{len}: {error}");
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_passed_is_refused() {
+    let error = refusal(&hello(), "a\0b", &Limits::default(), MEMORY);
+    assert!(matches!(error, ExecError::Stack(StackError::Text { .. })), "{error}");
+}
+
+#[test]
+fn limits_that_do_not_hold_the_program_are_named() {
+    for limits in [
+        Limits { mappings: 3, ..Limits::default() },
+        Limits { address_space_bytes: 8 << 20, ..Limits::default() },
+        Limits { stack_bytes: 0, ..Limits::default() },
+        Limits { stack_bytes: 4096, ..Limits::default() },
+        Limits { stack_bytes: u64::MAX, ..Limits::default() },
+    ] {
+        let error = refusal(&hello(), "large", &limits, MEMORY);
+        assert!(matches!(error, ExecError::AddressSpace { .. }), "{limits:?}: {error}");
+    }
+}
+
+#[test]
+fn a_machine_without_room_is_named() {
+    let error = refusal(&hello(), "large", &Limits::default(), 400 << 10);
+    assert!(matches!(error, ExecError::Memory(MemoryError::Limit { .. })), "{error}");
+}
