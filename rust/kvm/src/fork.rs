@@ -20,8 +20,6 @@ pub(crate) struct Frozen {
     tables: Tables,
     inbox: Inbox,
     stack_frame: u64,
-    /// Registers with which a worker enters the trampoline.
-    entry: Regs,
 }
 
 /// A frozen machine: immutable, shared by its workers.
@@ -48,6 +46,9 @@ pub struct ResetReport {
     pub entries: u64,
 }
 
+/// Control word of a worker: the doorbell does not return, but enters the trampoline.
+const REWIND: u64 = 1;
+
 const XSTATE_BV: usize = 512;
 const XCOMP_BV: usize = 520;
 
@@ -70,7 +71,7 @@ impl Image {
         let resume = resume.ok_or_else(|| FreezeError::State("the doorbell page is gone".into()))?;
         let xsave = machine.vcpu.xsave()?;
         let mut area: Vec<u8> = xsave.region.iter().flat_map(|word| word.to_le_bytes()).collect();
-        area.truncate((kernel::RESUME_FS_BASE - kernel::RESUME_XSAVE) as usize);
+        area.truncate((kernel::RESUME_REGS - kernel::RESUME_XSAVE) as usize);
         // Only components that `xrstor` may name here; the standard format, whatever KVM's buffer says.
         let mut components = [0; 8];
         components.copy_from_slice(&area[XSTATE_BV..XSTATE_BV + 8]);
@@ -78,14 +79,10 @@ impl Image {
         area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&components.to_le_bytes());
         area[XCOMP_BV..XCOMP_BV + 56].fill(0);
         machine.memory.slice(resume + kernel::RESUME_XSAVE, area.len()).copy_from(&area[..]);
-        for (offset, value) in [
-            (kernel::RESUME_FS_BASE, sregs.fs.base),
-            (kernel::RESUME_GS_BASE, sregs.gs.base),
-            (kernel::RESUME_RAX, result),
-            (kernel::RESUME_RDX, regs.rdx),
-            (kernel::RESUME_RIP, regs.rip),
-        ] {
-            machine.memory.write_u64(resume + offset, value);
+        let regs = Regs { rax: result, rip: kernel::frozen_rip(regs.rip), ..regs };
+        let words = kernel::resume_words(&regs, sregs.fs.base, sregs.gs.base);
+        for (word, at) in words.into_iter().zip((resume + kernel::RESUME_REGS..).step_by(8)) {
+            machine.memory.write_u64(at, word);
         }
 
         let Machine { vcpu, mut memory, tables, host, inbox, stack_frame, .. } = machine;
@@ -101,8 +98,7 @@ impl Image {
         debug_assert!(read_only.is_ok(), "the visitor does not fail");
         debug_assert!(stack_frame * PAGE_SIZE < whole);
         let memory = Arc::new(memory.seal()?);
-        let entry = Regs { rip: TRAMPOLINE, rflags: kernel::user_flags(regs.rflags), ..regs };
-        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, stack_frame, entry }) })
+        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, stack_frame }) })
     }
 
     /// Size of the image in bytes.
@@ -131,10 +127,9 @@ impl Machine {
             inbox: frozen.inbox,
             stack_frame: frozen.stack_frame,
             frozen: Some(Arc::clone(frozen)),
+            at_doorbell: false,
         };
-        if machine.inbox.bytes > 0 {
-            machine.memory.touch(machine.inbox.address / PAGE_SIZE);
-        }
+        machine.memory.write_u64(machine.inbox.control(), REWIND);
         for page in learned {
             machine.prepare(*page);
         }
@@ -157,12 +152,19 @@ impl Machine {
         }
     }
 
-    /// Sets the registers with which the next run enters the frozen program: no system call.
+    /// Makes the next run enter the frozen program: no system call.
+    ///
+    /// A vCPU that stands behind the doorbell's `out` gets there by itself.
     #[inline]
     pub fn rewind(&mut self) {
-        if let Some(frozen) = &self.frozen {
-            self.vcpu.set_regs(&frozen.entry);
+        if !(self.at_doorbell && kernel::rewinds_by_itself(&self.vcpu.regs(), self.host.variant())) {
+            self.vcpu.set_regs(&kernel::user_regs(TRAMPOLINE, 0));
         }
+    }
+
+    /// Chooses what the doorbell does in this worker: rewind, as after a fork, or return to its caller.
+    pub fn set_rewinds(&mut self, rewinds: bool) {
+        self.memory.write_u64(self.inbox.control(), if rewinds { REWIND } else { 0 });
     }
 
     /// Pages of the work set, as advice for the next fork.
@@ -249,9 +251,9 @@ impl Machine {
             frames.push(page.frame);
         }
         // The inbox's pages are written by the host alone; they go too.
-        let first = self.inbox.address / PAGE_SIZE;
-        frames.extend(first..first + self.inbox.bytes / PAGE_SIZE);
+        frames.extend(self.inbox.first_frame..self.inbox.first_frame + self.inbox.pages);
         let result = self.memory.take_back(&mut frames, Content::Drop);
+        self.memory.write_u64(self.inbox.control(), REWIND);
         self.changes.scratch = frames;
         result?;
         for page in std::mem::take(&mut self.changes.work) {
@@ -291,7 +293,7 @@ impl Machine {
         let inbox = self.inbox;
         let visited = tables.for_each(&mut self.memory, 0, 1 << 47, &mut |memory, address, slot, entry| {
             let Some(frame) = entry.frame() else { return Ok(()) };
-            let is_inbox = (inbox.address..inbox.address + inbox.bytes).contains(&(frame * PAGE_SIZE));
+            let is_inbox = (inbox.first_frame..inbox.first_frame + inbox.pages).contains(&frame);
             let mut content = vec![0u8; PAGE_SIZE as usize];
             memory.slice(frame * PAGE_SIZE, content.len()).copy_to(&mut content[..]);
             let same = if memory.is_image(frame) {

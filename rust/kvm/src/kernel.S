@@ -55,38 +55,71 @@ mayfly_exceptions_start:
     .endr
 mayfly_exceptions_end:
 
-/* ---- trampoline (CPL 3) ---------------------------------------------------------------------------------------------
- * A worker enters here. It restores what the shared kvm_run page cannot carry: data segment selectors, x87 and vector state,
- * FS and GS base; then the three registers it used; then it jumps to the frozen instruction. RFLAGS stays as the host set it:
- * no instruction here changes flags. The data lie behind this code in the same page.
+/* ---- doorbell (CPL 3) -----------------------------------------------------------------------------------------------
+ * int64_t doorbell(uint64_t op, const void *arg, uint64_t abi): the arguments travel in the registers of the call.
+ *
+ * In a worker that is reset, the `out` is the end of a request, and what follows it is the start of the next one: straight into
+ * the trampoline, which restores all registers by itself. The host then need not set any, which saves 0.2 us of each request.
  */
+    .globl mayfly_doorbell_start, mayfly_doorbell_return, mayfly_doorbell_end
+mayfly_doorbell_start:
+    outb %al, $MAYFLY_PORT_DOORBELL
+    cmpl $0, (mayfly_doorbell_start - MAYFLY_DOORBELL_OFFSET + MAYFLY_INBOX_DISTANCE)(%rip)
+    jne mayfly_doorbell_start - MAYFLY_DOORBELL_OFFSET + MAYFLY_TRAMPOLINE_OFFSET
+mayfly_doorbell_return:
+    ret
+mayfly_doorbell_end:
+
+/* ---- trampoline (CPL 3) ---------------------------------------------------------------------------------------------
+ * A worker enters here, with any registers. It restores all that user code can change in the processor: data segment selectors,
+ * x87 and vector state, FS and GS base, flags, general registers; then it jumps to the frozen instruction. The data lie behind
+ * this code in the same page, which nobody can write. POPF only reads the stack that it is given for a moment.
+ */
+#define RESUME(number) (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_REGS + 8 * (number))(%rip)
     .globl mayfly_trampoline_start, mayfly_trampoline_end
 mayfly_trampoline_start:
-    movl $0, %eax
+    /* Reading selectors costs next to nothing, loading them 0.35 us. */
+    movl %ds, %eax
+    movl %es, %ecx
+    movl %fs, %edx
+    movl %gs, %ebx
+    orl %ecx, %eax
+    orl %edx, %eax
+    orl %ebx, %eax
+    jnz 2f
+1:  movl $-1, %eax
+    movl $-1, %edx
+    xrstor64 (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_XSAVE)(%rip)
+    movq RESUME(0), %rax
+    wrfsbase %rax
+    movq RESUME(1), %rax
+    wrgsbase %rax
+    leaq RESUME(2), %rsp
+    popfq
+    movq RESUME(4), %rax
+    movq RESUME(5), %rbx
+    movq RESUME(6), %rcx
+    movq RESUME(7), %rdx
+    movq RESUME(8), %rsi
+    movq RESUME(9), %rdi
+    movq RESUME(10), %rsp
+    movq RESUME(11), %rbp
+    movq RESUME(12), %r8
+    movq RESUME(13), %r9
+    movq RESUME(14), %r10
+    movq RESUME(15), %r11
+    movq RESUME(16), %r12
+    movq RESUME(17), %r13
+    movq RESUME(18), %r14
+    movq RESUME(19), %r15
+    jmpq *RESUME(3)
+2:  xorl %eax, %eax
     movl %eax, %ds
     movl %eax, %es
     movl %eax, %fs
     movl %eax, %gs
-    movl $-1, %eax
-    movl $-1, %edx
-    xrstor64 (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_XSAVE)(%rip)
-    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_FS_BASE)(%rip), %rax
-    wrfsbase %rax
-    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_GS_BASE)(%rip), %rax
-    wrgsbase %rax
-    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_RAX)(%rip), %rax
-    movq (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_RDX)(%rip), %rdx
-    jmpq *(mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_RIP)(%rip)
+    jmp 1b
 mayfly_trampoline_end:
-
-/* ---- doorbell (CPL 3) -----------------------------------------------------------------------------------------------
- * int64_t doorbell(uint64_t op, const void *arg, uint64_t abi): the arguments travel in the registers of the call.
- */
-    .globl mayfly_doorbell_start, mayfly_doorbell_end
-mayfly_doorbell_start:
-    outb %al, $MAYFLY_PORT_DOORBELL
-    ret
-mayfly_doorbell_end:
 
 /* ---- probes run once at start (CPL 3) ------------------------------------------------------------------------------
  * Rings the doorbell, reads XCR0, then enters the kernel by `syscall`.

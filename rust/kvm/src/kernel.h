@@ -9,8 +9,6 @@
 #define MAYFLY_DOORBELL_OFFSET 0x100
 #define MAYFLY_TRAMPOLINE_OFFSET 0x140
 #define MAYFLY_RESUME_XSAVE 0x400
-#define MAYFLY_RESUME_FS_BASE 0xf00
-#define MAYFLY_RESUME_GS_BASE 0xf08
-#define MAYFLY_RESUME_RAX 0xf10
-#define MAYFLY_RESUME_RDX 0xf18
-#define MAYFLY_RESUME_RIP 0xf20
+#define MAYFLY_RESUME_REGS 0xf00 /* 20 quadwords, in the order of `enum` resume in kernel.rs */
+/* Distance from the doorbell page to the inbox's page, whose first word says whether the doorbell rewinds. */
+#define MAYFLY_INBOX_DISTANCE 0xf000

@@ -5,8 +5,8 @@ use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 
 use crate::cpuid::Features;
 use crate::layout::{
-    self, DOORBELL, DOORBELL_ENTRY_OFFSET, EXCEPTIONS, PAGE_SIZE, PORT_DOORBELL, PORT_EXCEPTION, PORT_SYSCALL, STACK,
-    STACK_TOP, SYSCALL, TABLES, TRAMPOLINE_OFFSET, TSS,
+    self, DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, EXCEPTIONS, PAGE_SIZE, PORT_DOORBELL, PORT_EXCEPTION,
+    PORT_SYSCALL, STACK, STACK_TOP, SYSCALL, TABLES, TRAMPOLINE_OFFSET, TSS,
 };
 use crate::tables::Prot;
 
@@ -35,11 +35,66 @@ blob!(probe_blob, mayfly_probe_start, mayfly_probe_end);
 
 /// Offsets in the doorbell page; kernel.h has the same numbers.
 pub(crate) const RESUME_XSAVE: u64 = 0x400;
-pub(crate) const RESUME_FS_BASE: u64 = 0xf00;
-pub(crate) const RESUME_GS_BASE: u64 = 0xf08;
-pub(crate) const RESUME_RAX: u64 = 0xf10;
-pub(crate) const RESUME_RDX: u64 = 0xf18;
-pub(crate) const RESUME_RIP: u64 = 0xf20;
+pub(crate) const RESUME_REGS: u64 = 0xf00;
+
+/// What the trampoline restores besides the XSAVE area, in the order in which it expects it.
+pub(crate) fn resume_words(regs: &kvm_regs, fs_base: u64, gs_base: u64) -> [u64; 20] {
+    [
+        fs_base,
+        gs_base,
+        user_flags(regs.rflags) & !FLAGS_TRAP,
+        regs.rip,
+        regs.rax,
+        regs.rbx,
+        regs.rcx,
+        regs.rdx,
+        regs.rsi,
+        regs.rdi,
+        regs.rsp,
+        regs.rbp,
+        regs.r8,
+        regs.r9,
+        regs.r10,
+        regs.r11,
+        regs.r12,
+        regs.r13,
+        regs.r14,
+        regs.r15,
+    ]
+}
+
+/// Where the program goes on that was frozen behind `rip`: past the doorbell's check whether to rewind.
+pub(crate) fn frozen_rip(rip: u64) -> u64 {
+    unsafe extern "C" {
+        static mayfly_doorbell_start: u8;
+        static mayfly_doorbell_return: u8;
+    }
+    if rip == DOORBELL_ENTRY + OUT_BYTES {
+        // SAFETY: both symbols lie in one blob, in this order.
+        DOORBELL_ENTRY
+            + unsafe {
+                (&raw const mayfly_doorbell_return).offset_from_unsigned(&raw const mayfly_doorbell_start) as u64
+            }
+    } else {
+        rip
+    }
+}
+
+/// Length of `out %al, $imm8`.
+const OUT_BYTES: u64 = 2;
+
+/// Whether a vCPU that left by the doorbell's own `out` with these registers runs into the trampoline by itself.
+///
+/// The trap flag would raise #DB behind the `out`, in what is the next request by then.
+#[inline]
+pub(crate) fn rewinds_by_itself(regs: &kvm_regs, variant: Variant) -> bool {
+    let at = match variant.syscall {
+        // Hardware reports the `out` itself, and skips it at the next run.
+        SyscallEntry::Supervisor => DOORBELL_ENTRY,
+        SyscallEntry::User => DOORBELL_ENTRY + OUT_BYTES,
+    };
+    regs.rip == at && regs.rflags & FLAGS_TRAP == 0
+}
 
 /// Selectors, laid out as Linux has them: paging-based KVM runs user code on the host's own.
 const KERNEL_CODE: u16 = 0x10;
@@ -60,6 +115,7 @@ const BITMAP_BYTES: usize = 32;
 /// RFLAGS bits that user code may own: CF PF AF ZF SF TF DF OF AC ID.
 pub(crate) const USER_FLAGS: u64 = 0x24_0dd5;
 const FLAGS_FIXED: u64 = 0x2;
+const FLAGS_TRAP: u64 = 0x100;
 const FLAGS_IF: u64 = 0x200;
 
 /// How `syscall` behaves here; found by the probe.
@@ -271,11 +327,8 @@ mod tests {
         assert_eq!(value("MAYFLY_DOORBELL_OFFSET"), DOORBELL_ENTRY_OFFSET);
         assert_eq!(value("MAYFLY_TRAMPOLINE_OFFSET"), TRAMPOLINE_OFFSET);
         assert_eq!(value("MAYFLY_RESUME_XSAVE"), RESUME_XSAVE);
-        assert_eq!(value("MAYFLY_RESUME_FS_BASE"), RESUME_FS_BASE);
-        assert_eq!(value("MAYFLY_RESUME_GS_BASE"), RESUME_GS_BASE);
-        assert_eq!(value("MAYFLY_RESUME_RAX"), RESUME_RAX);
-        assert_eq!(value("MAYFLY_RESUME_RDX"), RESUME_RDX);
-        assert_eq!(value("MAYFLY_RESUME_RIP"), RESUME_RIP);
+        assert_eq!(value("MAYFLY_RESUME_REGS"), RESUME_REGS);
+        assert_eq!(value("MAYFLY_INBOX_DISTANCE"), layout::CONTROL - DOORBELL);
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //!              + 0x6000  TABLES        super r--   GDT, IDT
 //!              + 0x7000  TSS           super r--   TSS and I/O bitmap
 //!              + 0x8000  STACK         super rw-   exception frames
-//!             + 0x10000  INBOX         user  r--   the request, written by the host only
+//!             + 0x10000  CONTROL       user  r--   64 bytes of the machine's own
+//!             + 0x10040  INBOX         user  r--   the request, written by the host only
 //! ```
 //!
 //! The base is a multiple of 4 GiB. Should a program manage to leave 64-bit mode, then the truncated address of any page above
@@ -42,8 +43,11 @@ pub(crate) const TABLES: u64 = MAYFLY_BASE + 0x6000;
 pub(crate) const TSS: u64 = MAYFLY_BASE + 0x7000;
 pub(crate) const STACK: u64 = MAYFLY_BASE + 0x8000;
 pub(crate) const STACK_TOP: u64 = STACK + PAGE_SIZE;
-/// The request's pages; their number is chosen at boot.
-pub const INBOX: u64 = MAYFLY_BASE + 0x1_0000;
+/// The machine's own line in front of the inbox; its first word says whether the doorbell rewinds.
+pub(crate) const CONTROL: u64 = MAYFLY_BASE + 0x1_0000;
+pub(crate) const CONTROL_BYTES: u64 = 64;
+/// Where the inbox starts, 64-byte aligned; its size is chosen at boot.
+pub const INBOX: u64 = CONTROL + CONTROL_BYTES;
 /// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4 GiB.
 pub const INBOX_MAX: u64 = 64 << 20;
 

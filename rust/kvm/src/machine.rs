@@ -12,7 +12,7 @@ use crate::exit::{Exit, PageFaultCode, Unexpected};
 use crate::fork::Frozen;
 use crate::host::Host;
 use crate::kernel::{self, SyscallEntry};
-use crate::layout::{INBOX, INBOX_MAX, PAGE_SIZE, STACK, USER_END, page_ceil};
+use crate::layout::{CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, STACK, USER_END, page_ceil};
 use crate::memory::Memory;
 use crate::space::Changes;
 use crate::tables::{Entry, Tables};
@@ -33,13 +33,27 @@ pub struct Machine {
     pub(crate) inbox: Inbox,
     pub(crate) stack_frame: u64,
     pub(crate) frozen: Option<Arc<Frozen>>,
+    /// Whether the last thing that happened to the vCPU was the doorbell's exit.
+    pub(crate) at_doorbell: bool,
 }
 
 /// The frames behind the inbox; consecutive, so that the host writes them without a walk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inbox {
-    pub(crate) address: u64,
-    pub(crate) bytes: u64,
+    pub(crate) first_frame: u64,
+    pub(crate) pages: u64,
+}
+
+impl Inbox {
+    /// Guest-physical address of the control line.
+    pub(crate) fn control(self) -> u64 {
+        self.first_frame * PAGE_SIZE
+    }
+
+    /// Bytes behind the control line.
+    fn bytes(self) -> u64 {
+        (self.pages * PAGE_SIZE).saturating_sub(CONTROL_BYTES)
+    }
 }
 
 impl Machine {
@@ -53,7 +67,7 @@ impl Machine {
         if inbox_bytes > INBOX_MAX {
             return Err(range.into());
         }
-        let pages = page_ceil(inbox_bytes).ok_or(range)? / PAGE_SIZE;
+        let pages = page_ceil(inbox_bytes + CONTROL_BYTES).ok_or(range)? / PAGE_SIZE;
         Self::bare(host, memory_bytes / PAGE_SIZE, pages)
     }
 
@@ -74,7 +88,7 @@ impl Machine {
         }
         let first = memory.allocate_run(inbox_pages).ok_or(limit)?;
         for page in 0..inbox_pages {
-            let slot = tables.slot_or_create(&mut memory, INBOX + page * PAGE_SIZE).ok_or(limit)?;
+            let slot = tables.slot_or_create(&mut memory, CONTROL + page * PAGE_SIZE).ok_or(limit)?;
             memory.write_u64(slot, Entry::user(first + page, crate::Prot::READ).0);
         }
         let vcpu = Vcpu::create(host, host.variant(), &memory, tables.cr3())?;
@@ -84,9 +98,10 @@ impl Machine {
             tables,
             changes: Changes::at_boot(frames),
             host: host.clone(),
-            inbox: Inbox { address: first * PAGE_SIZE, bytes: inbox_pages * PAGE_SIZE },
+            inbox: Inbox { first_frame: first, pages: inbox_pages },
             stack_frame,
             frozen: None,
+            at_doorbell: false,
         })
     }
 
@@ -97,7 +112,9 @@ impl Machine {
     /// [`RunError`] if `KVM_RUN` itself fails; the machine must not be used again then.
     #[inline]
     pub fn run(&mut self) -> Result<Exit, RunError> {
-        match self.vcpu.run()? {
+        let exit = self.vcpu.run()?;
+        self.at_doorbell = exit == RawExit::Doorbell;
+        match exit {
             RawExit::Doorbell => Ok(Exit::Doorbell),
             RawExit::Syscall => Ok(Exit::Syscall),
             RawExit::Kicked => Ok(Exit::Kicked),
@@ -136,7 +153,15 @@ impl Machine {
     /// Flags that user code may not own are dropped.
     #[inline]
     pub fn set_regs(&mut self, regs: &Regs) {
+        self.at_doorbell = false;
         self.vcpu.set_regs(&Regs { rflags: kernel::user_flags(regs.rflags), ..*regs });
+    }
+
+    /// Completes [`Exit::Doorbell`] where the program goes on behind it: `value` is what the doorbell returns.
+    #[inline]
+    pub fn return_from_doorbell(&mut self, value: u64) {
+        // RIP stays: on hardware KVM skips the `out` at the next run only if nobody has moved it.
+        self.set_regs(&Regs { rax: value, ..self.vcpu.regs() });
     }
 
     /// Completes [`Exit::Syscall`]: the program goes on behind its `syscall` with `value` in RAX.
@@ -210,15 +235,15 @@ impl Machine {
     #[inline]
     #[must_use]
     pub fn inbox_bytes(&self) -> u64 {
-        self.inbox.bytes
+        self.inbox.bytes()
     }
 
     /// Writes into the inbox; only the host can. Bytes past the inbox's end are not written, and `false` says so.
     #[inline]
     pub fn write_inbox(&mut self, offset: u64, data: &[u8]) -> bool {
-        let fits = offset.checked_add(data.len() as u64).is_some_and(|end| end <= self.inbox.bytes);
+        let fits = offset.checked_add(data.len() as u64).is_some_and(|end| end <= self.inbox.bytes());
         if fits {
-            self.memory.slice(self.inbox.address + offset, data.len()).copy_from(data);
+            self.memory.slice(self.inbox.control() + CONTROL_BYTES + offset, data.len()).copy_from(data);
         }
         fits
     }
@@ -227,7 +252,7 @@ impl Machine {
     #[inline]
     pub fn zero_inbox(&mut self, offset: u64, len: u64) {
         const ZEROES: [u8; 1024] = [0; 1024];
-        let end = offset.saturating_add(len).min(self.inbox.bytes);
+        let end = offset.saturating_add(len).min(self.inbox.bytes());
         let mut at = offset;
         while at < end {
             let chunk = (end - at).min(ZEROES.len() as u64);

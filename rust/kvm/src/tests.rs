@@ -113,6 +113,26 @@ guest!(
     "9: .quad 0x1122334455667788",
 );
 
+// Rings with TF set; answers in R8 whether it was set when it began.
+guest!(
+    trapper,
+    "mov edi, 1",
+    "mov rax, 0x7fff00001100",
+    "call rax",
+    "pushfq",
+    "pop r8",
+    "and r8, 0x100",
+    "mov edi, 2",
+    "mov rax, 0x7fff00001100",
+    "push 0x302",
+    "popfq",
+    "call rax",
+    "ud2",
+);
+
+// Waits and answers by an `out` of its own.
+guest!(own_bell, "mov ebx, 7", "mov edi, 1", "out 0xd0, al", "mov edi, 2", "mov r9d, ebx", "out 0xd0, al", "ud2",);
+
 // Makes a system call in a loop.
 guest!(caller, "mov eax, 39", "2: syscall", "mov rdi, rax", "jmp 2b");
 
@@ -219,6 +239,38 @@ fn reset_restores_every_register_that_user_code_can_reach() {
     let mut fresh = Machine::fork(&image, 256, &[]).unwrap();
     let regs = run(&mut fresh, &mut 0);
     assert_eq!(seen[0], (regs.r11, regs.r12, regs.r13), "as a fresh fork");
+}
+
+#[test]
+fn a_doorbell_rung_with_the_trap_flag_set_does_not_trap_in_the_next_request() {
+    let image = freeze(boot(trapper(), 1));
+    let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+    for _ in 0..4 {
+        // The request steps into #DB a few times on its way; the next one must not.
+        let mut traps = 0;
+        loop {
+            match worker.run().unwrap() {
+                Exit::Exception { vector: 1, .. } => traps += 1,
+                Exit::PageFault { address, .. } => worker.make_writable(address & !0xfff, Origin::Snapshot).unwrap(),
+                Exit::Doorbell => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(worker.regs().r8, 0, "the flags it began with");
+        assert!(traps > 0);
+        worker.reset().unwrap();
+    }
+}
+
+#[test]
+fn a_doorbell_of_the_programs_own_is_as_good() {
+    let image = freeze(boot(own_bell(), 1));
+    let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+    for _ in 0..3 {
+        let regs = run(&mut worker, &mut 0);
+        assert_eq!((regs.rdi, regs.rbx), (2, 7));
+        worker.reset().unwrap();
+    }
 }
 
 #[test]

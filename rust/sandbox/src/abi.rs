@@ -20,6 +20,16 @@ const MAGIC: &[u8; 8] = b"MAYFLY1\0";
 pub(crate) const OP_WAIT: u64 = 1;
 pub(crate) const OP_RESPOND: u64 = 2;
 
+/// Answers of the doorbell: no such operation; not the time for it.
+pub(crate) const ENOSYS: i64 = -38;
+pub(crate) const EPROTO: i64 = -71;
+
+/// Whether this host speaks version `abi` of the ABI.
+#[inline]
+pub(crate) fn speaks(abi: u64) -> bool {
+    (u64::from(ABI_MIN)..=u64::from(ABI_MAX)).contains(&abi)
+}
+
 /// Most headers that a response may have.
 pub(crate) const RESPONSE_HEADERS_MAX: u32 = 64;
 

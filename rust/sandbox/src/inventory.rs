@@ -14,8 +14,6 @@ pub enum RestoredBy {
     TableUndo,
     /// The personality's record of the process is put back from the snapshot's.
     Process,
-    /// The general registers are stored in the shared `kvm_run` page.
-    SharedRegisters,
     /// The trampoline restores it before the program's first instruction.
     Trampoline,
     /// The host overwrites it with every request, and clears what is left of the last.
@@ -37,7 +35,7 @@ const fn item(name: &'static str, what: &'static str, restored_by: &'static [Res
     Item { name, what, restored_by }
 }
 
-use RestoredBy::{InboxWrite, PageCopy, Process, SharedRegisters, TableUndo, Trampoline};
+use RestoredBy::{InboxWrite, PageCopy, Process, TableUndo, Trampoline};
 
 /// All state that a request can change.
 pub const INVENTORY: &[Item] = &[
@@ -71,9 +69,9 @@ pub const INVENTORY: &[Item] = &[
     item("thread-name", "the thread's name", &[Process]),
     item("directory", "the working directory", &[Process]),
     item("alarm", "a timer", &[Process]),
-    item("cpu-general", "general registers", &[SharedRegisters, Trampoline]),
-    item("cpu-stack", "the stack pointer", &[SharedRegisters]),
-    item("cpu-flags", "flags: arithmetic, direction, alignment check, ID", &[SharedRegisters]),
+    item("cpu-general", "general registers", &[Trampoline]),
+    item("cpu-stack", "the stack pointer", &[Trampoline]),
+    item("cpu-flags", "flags: arithmetic, direction, alignment check, ID", &[Trampoline]),
     item("cpu-data-seg", "DS and ES selectors", &[Trampoline]),
     item("cpu-thread-seg", "FS and GS selectors", &[Trampoline]),
     item("cpu-fs-base", "FS base, by wrfsbase", &[Trampoline]),

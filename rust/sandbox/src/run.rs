@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running a machine under a deadline until its program rings the doorbell.
 
-use mayfly_kvm::{Exit, Machine, RunError};
+use mayfly_kvm::{Exit, Machine, RunError, Unexpected};
 use mayfly_linux::{Context, Fault, Process, Step};
 
 use crate::clock;
@@ -68,6 +68,8 @@ impl Runner {
                 self.watchdog.clear();
                 return if clock::monotonic_ns() < deadline_ns { Ok(()) } else { Err(Stop::Deadline) };
             }
+            // String or wide I/O on the ports that user code may write: as bad as on any other port, where it is #GP.
+            Exit::Unexpected(Unexpected::Port { .. }) => return Err(Stop::Faulted(port_fault(machine))),
             Exit::Unexpected(what) => return Err(Stop::Failed(what.to_string())),
             Exit::Doorbell | Exit::Exception { .. } => {}
         }
@@ -81,4 +83,8 @@ impl Runner {
             Step::Poison(why) => Err(Stop::Failed(why)),
         }
     }
+}
+
+fn port_fault(machine: &Machine) -> Fault {
+    Fault { signal: libc::SIGSEGV, vector: Some(13), address: None, rip: machine.regs().rip }
 }

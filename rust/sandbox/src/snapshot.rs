@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use mayfly_kvm::{Image, Learned, Machine, layout};
 use mayfly_linux::Process;
 
-use crate::abi::{ABI_MAX, ABI_MIN, AT_MAYFLY, OP_WAIT, RANDOM_OFFSET, page_header};
+use crate::abi::{
+    ABI_MAX, ABI_MIN, AT_MAYFLY, ENOSYS, EPROTO, OP_RESPOND, OP_WAIT, RANDOM_OFFSET, page_header, speaks,
+};
 use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::BootError;
@@ -36,8 +38,6 @@ pub(crate) struct Inner {
     learned: Mutex<BTreeSet<Learned>>,
     learned_len: AtomicUsize,
 }
-
-const ENOSYS: i64 = -38;
 
 impl Snapshot {
     /// Boots `program` and freezes it where it first waits for a request.
@@ -119,18 +119,17 @@ fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits)
             Ok(()) => {}
             Err(stop) => break Err(boot_error(stop, limits)),
         }
-        let mut regs = machine.regs();
+        let regs = machine.regs();
         if regs.rdi == OP_WAIT {
-            let spoken = u64::from(ABI_MIN)..=u64::from(ABI_MAX);
-            break if spoken.contains(&regs.rdx) {
+            break if speaks(regs.rdx) {
                 Ok(())
             } else {
                 Err(BootError::Abi { wanted: regs.rdx, min: ABI_MIN, max: ABI_MAX })
             };
         }
-        // There is no request to respond to, and no other operation.
-        regs.rax = ENOSYS as u64;
-        machine.set_regs(&regs);
+        // There is no request to respond to yet, and no other operation.
+        let answer = if regs.rdi == OP_RESPOND { EPROTO } else { ENOSYS };
+        machine.return_from_doorbell(answer as u64);
         if clock::monotonic_ns() >= deadline {
             break Err(BootError::TimedOut { limit: limits.boot_time });
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use mayfly_kvm::{Machine, ResetReport, layout};
 
-use crate::abi::{OP_RESPOND, OP_WAIT};
+use crate::abi::{ENOSYS, EPROTO, OP_RESPOND, OP_WAIT, speaks};
 use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::{CallError, ForkError};
@@ -64,14 +64,17 @@ pub struct Worker {
     told_pages: usize,
     retained_pages: usize,
     deadline: Duration,
+    /// Whether the state stays from request to request.
+    keeps_state: bool,
+    /// Whether the doorbell now returns to its caller instead of rewinding.
+    bell_returns: bool,
+    /// Whether the program waits behind a response for the doorbell to return.
+    in_doorbell: bool,
 }
 
 /// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and the tables
 /// for them stay.
 const TABLES_MAX: u64 = 64;
-
-const EPROTO: i64 = -71;
-const ENOSYS: i64 = -38;
 
 impl Worker {
     /// Forks a worker. This creates a VM: never call it on an event loop.
@@ -99,7 +102,23 @@ impl Worker {
             told_pages,
             retained_pages: (inner.limits.retained_bytes / page) as usize,
             deadline: inner.limits.cpu_time,
+            keeps_state: false,
+            bell_returns: false,
+            in_doorbell: false,
         })
+    }
+
+    /// Forks a worker that is not reset: its program's state stays from request to request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::fork`].
+    pub fn fork_keeping_state(snapshot: &Snapshot) -> Result<Self, ForkError> {
+        let mut worker = Self::fork(snapshot)?;
+        worker.machine.set_rewinds(false);
+        worker.keeps_state = true;
+        worker.bell_returns = true;
+        Ok(worker)
     }
 
     /// What the worker can do now.
@@ -127,7 +146,7 @@ impl Worker {
         self.machine.private_pages() * mayfly_kvm::PAGE_SIZE
     }
 
-    /// Serves one request and resets the worker.
+    /// Serves one request and resets the worker, unless it keeps its state.
     ///
     /// # Errors
     ///
@@ -171,6 +190,9 @@ impl Worker {
         self.state = WorkerState::Poisoned;
         let deadline = now.saturating_add(self.deadline.as_nanos() as u64);
         let mut exits = Exits::default();
+        if std::mem::take(&mut self.in_doorbell) {
+            self.machine.return_from_doorbell(layout::INBOX);
+        }
         self.runner.watchdog.arm(deadline);
         let result = self.run_to_response(deadline, &mut exits);
         self.runner.watchdog.disarm();
@@ -187,12 +209,14 @@ impl Worker {
         loop {
             self.runner.run(&mut self.machine, deadline, exits)?;
             let regs = self.machine.regs();
-            if regs.rdi == OP_RESPOND {
+            if regs.rdi == OP_RESPOND && speaks(regs.rdx) {
                 return Ok(regs.rsi);
             }
-            // Waiting again without having answered, or no operation at all: the program is told, and may go on.
-            let answer = if regs.rdi == OP_WAIT { EPROTO } else { ENOSYS };
-            self.machine.set_regs(&mayfly_kvm::Regs { rax: answer as u64, ..regs });
+            // Waiting again without having answered, another ABI, or no operation at all: the program is told, and may go on.
+            let answer = if matches!(regs.rdi, OP_WAIT | OP_RESPOND) { EPROTO } else { ENOSYS };
+            self.machine.set_rewinds(false);
+            self.machine.return_from_doorbell(answer as u64);
+            self.bell_returns = true;
             if clock::monotonic_ns() >= deadline {
                 return Err(Stop::Deadline);
             }
@@ -211,7 +235,7 @@ impl Worker {
         }
     }
 
-    /// Takes the worker back to its snapshot, exactly.
+    /// Takes the worker back to its snapshot, exactly. One that keeps its state is only made ready.
     ///
     /// # Errors
     ///
@@ -222,7 +246,15 @@ impl Worker {
         if self.state == WorkerState::Poisoned {
             return Err(CallError::Poisoned);
         }
+        if self.keeps_state {
+            self.in_doorbell = true;
+            self.state = WorkerState::Ready;
+            return Ok(ResetReport::default());
+        }
         self.state = WorkerState::Poisoned;
+        if std::mem::take(&mut self.bell_returns) {
+            self.machine.set_rewinds(true);
+        }
         let pages = self.machine.work_pages();
         let large = pages > self.retained_pages || self.inbox.high_water() > self.snapshot.inner.limits.retained_bytes;
         let report = if large { self.give_back()? } else { self.machine.reset()? };
