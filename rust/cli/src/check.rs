@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly check`: a configuration file, without starting anything.
 
-use std::fs::File;
-
+use mayfly_sandbox::Program;
 use mayfly_tenancy::Config;
 
 use crate::Failure;
@@ -15,8 +14,8 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
     for tenant in &config.tenants {
         let program = tenant.program.display();
         println!("{:<24} {:<24} {program}", tenant.path.as_str(), tenant.name.as_str());
-        if let Err(error) = File::open(&tenant.program) {
-            eprintln!("mayfly: {file}: tenant {}: cannot open {program}: {error}", tenant.name);
+        if let Err(error) = Program::load(&tenant.program) {
+            eprintln!("mayfly: {file}: tenant {}: {error}", tenant.name);
             missing += 1;
         }
     }
@@ -26,6 +25,6 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
             println!("{file}: {count} tenant{}, no error", if count == 1 { "" } else { "s" });
             Ok(())
         }
-        _ => Err(Failure::Program(format!("{file}: {missing} of {} programs cannot be opened", config.tenants.len()))),
+        _ => Err(Failure::Program(format!("{file}: {missing} of {} programs cannot be read", config.tenants.len()))),
     }
 }

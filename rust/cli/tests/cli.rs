@@ -140,7 +140,7 @@ fn check_accepts_good_files_and_names_what_is_wrong_with_others() {
     let output = check(&good.replace("hello/hello", "hello/none"));
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("tenant a: cannot open") && stderr(&output).contains("none"),
+        stderr(&output).contains("tenant a: cannot read the program") && stderr(&output).contains("none"),
         "{}",
         stderr(&output)
     );

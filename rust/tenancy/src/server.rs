@@ -233,3 +233,36 @@ fn boot_all(host: &Host, tenants: &Arc<[Tenant]>, pools: &Arc<Pools>, forker: &F
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Outcome, Request};
+    use mayfly_sandbox::BufferedResponse;
+
+    #[test]
+    fn without_kvm_tenants_answer_503_with_the_reason_and_other_paths_404() {
+        let config = Config::from_json(r#"{"tenants": [{"name": "a", "program": "p", "path": "/a"}]}"#).unwrap();
+        let missing = HostError::Missing { path: "/dev/kvm".into() };
+        let server = Server::start_on(Err(missing), config).unwrap();
+        let mut pool = server.loop_pool();
+        for (path, status, words) in [("/a/b", 503, "/dev/kvm does not exist"), ("/b", 404, "no tenant")] {
+            let request = Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"" };
+            let mut response = BufferedResponse::default();
+            assert_eq!(pool.call(&request, &mut response), Outcome::Done);
+            assert_eq!(response.status, status);
+            assert!(String::from_utf8(response.body).unwrap().contains(words));
+        }
+        let report = serde_json::to_value(server.report()).unwrap();
+        assert_eq!(report["host"]["state"], "unusable");
+        assert_eq!(report["tenants"][0]["state"], "failed");
+        assert_eq!(report["tenants"][0]["errors"]["unavailable"], 1);
+    }
+
+    #[test]
+    fn a_pool_moves_to_its_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<LoopPool>();
+        is_send::<Server>();
+    }
+}
