@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error_that_says_what_it_said() {
-        let panicked = guard(|| panic!("worker {} is gone", 3)).map(|()| ());
+        let panicked: Result<(), _> = guard(|| panic!("worker {} is gone", 3));
         assert_eq!(panicked.map_err(|e| e.to_string()), Err("internal error in Mayfly: worker 3 is gone".to_owned()));
     }
 }
