@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::json::blank_comments;
 use crate::limits::{Limits, LimitsPatch};
-use crate::values::{Argument, EnvironmentName, Ephemeral, RoutePath, TenantName};
+use crate::values::{Argument, EnvironmentName, RoutePath, TenantName};
 
 /// The `name` under which Drogon's configuration lists the plugin.
 pub const PLUGIN_NAME: &str = "mayfly::SandboxPlugin";
@@ -38,6 +38,8 @@ pub struct TenantConfig {
     pub args: Vec<String>,
     /// The whole environment: nothing of the server's own reaches a tenant.
     pub env: Vec<(String, String)>,
+    /// Whether every request starts from the frozen state. Otherwise a worker keeps its state from request to request.
+    pub ephemeral: bool,
     /// The tenant's own limits, then the defaults of the file, then those of Mayfly.
     pub limits: Limits,
 }
@@ -168,10 +170,14 @@ struct Tenant {
     args: Vec<Argument>,
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
-    #[serde(default)]
-    ephemeral: Ephemeral,
+    #[serde(default = "yes")]
+    ephemeral: bool,
     #[serde(default)]
     limits: LimitsPatch,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl File {
@@ -191,13 +197,13 @@ impl File {
 
 impl Tenant {
     fn resolve(self, root: &Path, defaults: &Limits) -> TenantConfig {
-        let Ephemeral = self.ephemeral;
         TenantConfig {
             name: self.name,
             program: root.join(self.program),
             path: self.path,
             args: self.args.into_iter().map(String::from).collect(),
             env: self.env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            ephemeral: self.ephemeral,
             limits: self.limits.over(defaults),
         }
     }
@@ -251,7 +257,7 @@ mod tests {
         assert_eq!(tenant.name.as_str(), "a");
         assert_eq!(tenant.program, Path::new("p"));
         assert_eq!(tenant.path.as_str(), "/a");
-        assert!(tenant.args.is_empty() && tenant.env.is_empty());
+        assert!(tenant.ephemeral && tenant.args.is_empty() && tenant.env.is_empty());
         assert_eq!(tenant.limits, Limits::default());
     }
 
@@ -299,16 +305,6 @@ mod tests {
         assert!(error(&tenant(r#", "env": {"A": 1}"#)).starts_with("tenants[0].env.A: invalid type"));
         assert!(error(&tenant(r#", "ephemeral": "yes""#)).starts_with("tenants[0].ephemeral: invalid type"));
         assert!(error("7").starts_with("the configuration: invalid type"));
-    }
-
-    #[test]
-    fn every_tenant_is_ephemeral() {
-        assert!(Config::from_json(&tenant(r#", "ephemeral": true"#)).is_ok());
-        let message = error(&tenant(r#", "ephemeral": false"#));
-        assert!(
-            message.starts_with("tenants[0].ephemeral: invalid value: boolean `false`, expected true"),
-            "{message}"
-        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use mayfly_sandbox::{Host, LogSink, Program, Snapshot, Worker, WorkerState};
+use mayfly_sandbox::{ForkError, Host, LogSink, Program, Snapshot, Worker, WorkerState};
 
 use crate::config::TenantConfig;
 use crate::tenant_log::TenantLog;
@@ -118,7 +118,8 @@ impl Tenant {
     /// The reason why there is none, in words for the client.
     pub(crate) fn fork(&self) -> Result<Forked, String> {
         match self.state() {
-            State::Ready(generation) => Worker::fork(&generation.snapshot)
+            State::Ready(generation) => self
+                .fork_from(&generation.snapshot)
                 .map(|worker| Forked { worker: Box::new(worker), generation: generation.number })
                 .map_err(|error| {
                     tracing::error!(tenant = %self.config.name, %error, "a worker could not be forked");
@@ -126,6 +127,10 @@ impl Tenant {
                 }),
             State::Booting | State::Failed { .. } => Err(self.excuse()),
         }
+    }
+
+    fn fork_from(&self, snapshot: &Snapshot) -> Result<Worker, ForkError> {
+        if self.config.ephemeral { Worker::fork(snapshot) } else { Worker::fork_keeping_state(snapshot) }
     }
 
     /// Why there is no generation, in words for the client.

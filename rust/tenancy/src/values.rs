@@ -128,19 +128,3 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX>
         from.deserialize_u64(Number::<MIN, MAX>).map(Self)
     }
 }
-
-/// `true`: every request starts from the frozen state. The key is there because a tenant may want to say so; its opposite, a
-/// program that keeps its state from request to request, is refused rather than ignored.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Ephemeral;
-
-impl<'de> Deserialize<'de> for Ephemeral {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        if bool::deserialize(from)? {
-            Ok(Self)
-        } else {
-            let expected = "true: tenants that keep their state between requests are not supported yet";
-            Err(D::Error::invalid_value(Unexpected::Bool(false), &expected))
-        }
-    }
-}

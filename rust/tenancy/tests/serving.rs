@@ -197,6 +197,21 @@ fn what_a_program_does_wrong_has_its_status_and_the_next_request_is_served() {
 }
 
 #[test]
+fn state_stays_only_where_that_was_asked_for() {
+    let server = start(&[tenant("fresh", json!({})), tenant("keeps", json!({"ephemeral": false}))]);
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/fresh/ok");
+    wait_for_worker(&mut pool, "/keeps/ok");
+    for (state, dirty, keeps) in
+        [("/fresh/state", "/fresh/dirty-data", false), ("/keeps/state", "/keeps/dirty-data", true)]
+    {
+        let before = get(&mut pool, state);
+        assert_eq!(get(&mut pool, dirty).status, 200);
+        assert_eq!(get(&mut pool, state).body != before.body, keeps, "{state}");
+    }
+}
+
+#[test]
 fn a_poisoned_worker_is_never_called_again_and_another_is_forked_ahead() {
     let server = start(&[tenant("a", json!({}))]);
     let mut pool = server.loop_pool();
@@ -212,7 +227,7 @@ fn a_poisoned_worker_is_never_called_again_and_another_is_forked_ahead() {
 fn a_request_that_is_too_large_is_413_at_once_and_later() {
     let server = start(&[tenant("a", json!({}))]);
     let mut pool = server.loop_pool();
-    let body = vec![b'x'; 65 << 10];
+    let body = vec![b'x'; 80 << 10];
     let large = Request { body: &body, ..request("/a/ok") };
     wait_for_worker(&mut pool, "/a/ok");
     assert_eq!(serve(&mut pool, &large).error(), (413, "request-too-large".to_owned()));
