@@ -2,10 +2,11 @@
 //! Machines for tests, on the real KVM of whatever lane the tests run in.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::{Host, Machine};
 
-/// The host's KVM. Tests need one: there is no skipping.
+/// The host's KVM, probed once a process. Tests need one: there is no skipping.
 ///
 /// # Panics
 ///
@@ -13,7 +14,8 @@ use crate::{Host, Machine};
 #[must_use]
 #[allow(clippy::expect_used)]
 pub fn host() -> Host {
-    Host::open(Path::new("/dev/kvm")).expect("these tests need a usable /dev/kvm")
+    static HOST: OnceLock<Host> = OnceLock::new();
+    HOST.get_or_init(|| Host::open(Path::new("/dev/kvm")).expect("these tests need a usable /dev/kvm")).clone()
 }
 
 /// A machine in which nothing is mapped but Mayfly's own pages and an inbox of four.

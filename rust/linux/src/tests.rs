@@ -150,6 +150,12 @@ impl Puppet {
     }
 }
 
+/// Random cases to try: fewer in the hardware lane, whose processor is emulated.
+pub(crate) fn cases(count: u32) -> ProptestConfig {
+    let emulated = std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm");
+    ProptestConfig::with_cases(if emulated { count / 5 } else { count })
+}
+
 const WINDOW: u64 = 0x1000_0000;
 const WINDOW_PAGES: u64 = 48;
 const RW: u64 = 3;
@@ -274,7 +280,7 @@ fn apply_all(puppet: &mut Puppet, content: &mut Content, changes: &[Change]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases(40))]
 
     /// The heart of reset: whatever a boot has laid out and whatever requests do to it, every page holds what it must, and after
     /// each reset machine and process equal the snapshot.
@@ -318,7 +324,7 @@ fn any_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(cases(60))]
 
     /// Nothing that a guest passes brings the host down or blocks it, breaks the machine, or leaves a trace over a reset.
     #[test]

@@ -202,7 +202,7 @@ fn remap(space: &mut AddressSpace, model: &mut Model, old: PageRange, len: u64, 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(crate::tests::cases(300))]
 
     #[test]
     fn an_address_space_is_a_map_from_page_to_mapping(operations in prop::collection::vec(any_operation(), 1..40)) {

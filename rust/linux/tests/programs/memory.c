@@ -90,7 +90,7 @@ static void protection(void) {
     SAY(mprotect(at + PAGE, PAGE, PROT_READ));
     SAY(mprotect(at + 2 * PAGE, PAGE, PROT_NONE));
     SAY(mprotect(at + 3 * PAGE, PAGE, PROT_WRITE));
-    SAY(mprotect(at + 4 * PAGE, PAGE, PROT_EXEC));
+    SAY(mprotect(at + 4 * PAGE, PAGE, PROT_READ | PROT_EXEC));
     show("mixed", at, 8);
     SAY(mprotect(at, 8 * PAGE, RW));
     show("all back", at, 8);
