@@ -2,7 +2,7 @@
 
 #include "mayfly/plugin.hpp"
 
-#include <utility>
+#include <string>
 
 #include <drogon/HttpAppFramework.h>
 
@@ -31,8 +31,11 @@ std::string to_text(const Json::Value &config) {
 } // namespace
 
 void SandboxPlugin::initAndStart(const Json::Value &config) {
-    auto server = Server::start(config.isNull() ? "{}" : to_text(config));
-    controller_ = std::make_shared<TenantController>(std::move(server));
+    try {
+        controller_ = std::make_shared<TenantController>(Server::start(config.isNull() ? "{}" : to_text(config)));
+    } catch (const Error &error) {
+        throw Error(std::string("mayfly::SandboxPlugin: ") + error.what());
+    }
     drogon::app().registerController(controller_);
     controller_->register_routes();
 }

@@ -16,8 +16,7 @@ namespace {
 void check(const std::string &prefix) {
     constexpr std::string_view special = "{}?*+()[]^$|\\";
     if (!prefix.starts_with('/') || prefix.find_first_of(special) != std::string::npos) {
-        throw Error("tenant path \"" + prefix + "\": a path starts with a slash and has none of " +
-                    std::string(special));
+        throw Error("path \"" + prefix + "\": a path starts with a slash and has none of " + std::string(special));
     }
 }
 

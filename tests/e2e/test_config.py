@@ -57,6 +57,7 @@ class Config(unittest.TestCase):
                 status, output = run_until_exit(drogon_config(config))
                 self.assertEqual(status, 1, output)
                 (error,) = [line for line in output.splitlines() if line.startswith("mayfly-server: error: ")]
+                self.assertIn("mayfly::SandboxPlugin", error)
                 for name in names:
                     self.assertIn(name, error)
 

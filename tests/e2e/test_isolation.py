@@ -70,5 +70,19 @@ class Isolation(unittest.TestCase):
         self.assertLess(abs(before["call-realtime"] - time.time()), 60)
 
 
+class KeptState(unittest.TestCase):
+    def test_a_tenant_that_is_not_ephemeral_keeps_its_state(self):
+        # One thread: each has a worker of its own.
+        with Server([tenant("faults", "/faults", ephemeral=False)], threads=1) as server:
+            pristine = server.get("/faults/state").body
+            self.assertEqual(server.get("/faults/dirty-data").status, 200)
+            changed = server.get("/faults/state").body
+            self.assertNotEqual(changed, pristine)
+            self.assertEqual(server.get("/faults/state").body, changed)
+            # Until a crash, which ends the worker.
+            self.assertEqual(server.get("/faults/null").status, 502)
+            self.assertEqual(server.get("/faults/state").body, pristine)
+
+
 if __name__ == "__main__":
     unittest.main()
