@@ -173,7 +173,8 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
             edx: extended.edx & LEAF8_1_EDX | bits([11, 20, 29]),
         },
     );
-    for function in 0x8000_0002..=0x8000_0006 {
+    // Caches, for the C library's copying routines. The brand string is the host's own affair.
+    for function in 0x8000_0005..=0x8000_0006 {
         put(function, 0, false, Source::native(function, 0));
     }
     put(

@@ -4,8 +4,9 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use kvm_bindings::kvm_sregs;
 use kvm_ioctls::{Cap, Kvm};
 
 use crate::cpuid::{self, Features};
@@ -48,6 +49,8 @@ struct Inner {
     features: Features,
     variant: Variant,
     guest_xcr0: u64,
+    /// Special registers of a new vCPU: the same for each.
+    initial_sregs: OnceLock<kvm_sregs>,
 }
 
 impl Host {
@@ -82,7 +85,15 @@ impl Host {
                     SyscallEntry::Supervisor => limited.clone(),
                     SyscallEntry::User => native.clone(),
                 };
-                let host = Self { inner: Arc::new(Inner { kvm: open(path)?, features, variant, guest_xcr0: 0 }) };
+                let host = Self {
+                    inner: Arc::new(Inner {
+                        kvm: open(path)?,
+                        features,
+                        variant,
+                        guest_xcr0: 0,
+                        initial_sregs: OnceLock::new(),
+                    }),
+                };
                 match probe(&host) {
                     Ok(xcr0) => {
                         if !host.features().xsave {
@@ -93,7 +104,15 @@ impl Host {
                         }
                         let Inner { features, .. } = &*host.inner;
                         let features = features.clone();
-                        return Ok(Self { inner: Arc::new(Inner { kvm, features, variant, guest_xcr0: xcr0 }) });
+                        return Ok(Self {
+                            inner: Arc::new(Inner {
+                                kvm,
+                                features,
+                                variant,
+                                guest_xcr0: xcr0,
+                                initial_sregs: OnceLock::new(),
+                            }),
+                        });
                     }
                     Err(reason) => {
                         seen.push_str(&format!("{syscall:?}/{task_type}: {reason}; "));
@@ -121,6 +140,18 @@ impl Host {
 
     pub(crate) fn kvm(&self) -> &Kvm {
         &self.inner.kvm
+    }
+
+    /// What `KVM_GET_SREGS` says of a new vCPU; asked once.
+    pub(crate) fn initial_sregs(
+        &self,
+        ask: impl FnOnce() -> Result<kvm_sregs, CreateError>,
+    ) -> Result<kvm_sregs, CreateError> {
+        if let Some(known) = self.inner.initial_sregs.get() {
+            return Ok(*known);
+        }
+        let sregs = ask()?;
+        Ok(*self.inner.initial_sregs.get_or_init(|| sregs))
     }
 
     pub(crate) fn features(&self) -> &Features {

@@ -91,7 +91,8 @@ impl Machine {
             let slot = tables.slot_or_create(&mut memory, CONTROL + page * PAGE_SIZE).ok_or(limit)?;
             memory.write_u64(slot, Entry::user(first + page, crate::Prot::READ).0);
         }
-        let vcpu = Vcpu::create(host, host.variant(), &memory, tables.cr3())?;
+        let mut vcpu = Vcpu::create(host, host.variant(), &memory, tables.cr3())?;
+        vcpu.cover(&memory)?;
         Ok(Self {
             vcpu,
             memory,

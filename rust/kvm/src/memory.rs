@@ -198,6 +198,19 @@ impl Memory {
         self.frames * PAGE_SIZE
     }
 
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Frames that have ever been handed out, counted from 0.
+    pub(crate) fn used_frames(&self) -> u64 {
+        self.next
+    }
+
+    pub(crate) fn image_frames(&self) -> u64 {
+        self.image_frames
+    }
+
     /// Whether `frame` came with the image.
     pub(crate) fn is_image(&self, frame: u64) -> bool {
         frame < self.image_frames

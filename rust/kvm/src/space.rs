@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 
-use crate::error::{BadAddress, MemoryError};
+use crate::error::{BadAddress, CreateError, MemoryError};
 use crate::layout::{PAGE_SIZE, USER_END, USER_MIN, page_floor};
 use crate::machine::Machine;
 use crate::memory::{Content, Memory};
@@ -143,7 +143,15 @@ impl Machine {
             }
         }
         self.memory.write_u64(slot, Entry::user(frame, prot).0);
-        Ok(())
+        self.cover()
+    }
+
+    /// Makes sure that the guest can reach every frame in use.
+    fn cover(&mut self) -> Result<(), MemoryError> {
+        self.vcpu.cover(&self.memory).map_err(|error| match error {
+            CreateError::Kvm { source, .. } => MemoryError::Host { errno: source.raw_os_error().unwrap_or(0) },
+            _ => self.changes.limit(),
+        })
     }
 
     /// Makes one present page writable; the caller has checked that the program may write it.
@@ -286,7 +294,8 @@ impl Machine {
             self.memory.write_u64(target, entry.0);
             frames.extend(entry.frame());
         }
-        self.memory.take_back(&mut frames, Content::Keep)
+        self.memory.take_back(&mut frames, Content::Keep)?;
+        self.cover()
     }
 
     /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range.

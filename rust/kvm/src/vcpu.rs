@@ -10,7 +10,7 @@ use crate::error::{CreateError, RunError};
 use crate::exit::Unexpected;
 use crate::host::Host;
 use crate::kernel::{self, Variant};
-use crate::layout::{PORT_DOORBELL, PORT_SYSCALL};
+use crate::layout::{PAGE_SIZE, PORT_DOORBELL, PORT_SYSCALL};
 use crate::memory::Memory;
 
 /// What an exit says before the machine has looked at memory.
@@ -27,22 +27,21 @@ pub(crate) enum RawExit {
 pub(crate) struct Vcpu {
     fd: VcpuFd,
     // Closed after the vCPU: fields drop in order.
-    _vm: VmFd,
+    vm: VmFd,
+    /// Frames that memslots cover, from 0.
+    covered: u64,
 }
+
+/// Frames beyond the image that the first memslot covers. KVM's bookkeeping grows with a slot, in time and in memory, and most
+/// workers need few frames of their own; the rest gets a slot when it is first used.
+const FIRST_SLOT_PRIVATE: u64 = 512;
 
 impl Vcpu {
     /// Creates the VM, its memslot and its vCPU, in user mode with page tables at `cr3`.
     pub(crate) fn create(host: &Host, variant: Variant, memory: &Memory, cr3: u64) -> Result<Self, CreateError> {
         let vm = host.kvm().create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: 0,
-            memory_size: memory.bytes(),
-            userspace_addr: memory.host_address(),
-        };
-        // SAFETY: the mapping is as long as the slot and outlives the VM: `Machine` drops its vCPU before its memory.
-        unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        let covered = memory.frames().min(memory.image_frames() + FIRST_SLOT_PRIVATE);
+        set_slot(&vm, 0, memory, 0, covered)?;
         let mut fd = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
         let features = host.features();
         fd.set_cpuid2(&features.cpuid).map_err(CreateError::kvm("KVM_SET_CPUID2"))?;
@@ -51,7 +50,7 @@ impl Vcpu {
             xcrs.xcrs[0].value = features.xcr0;
             fd.set_xcrs(&xcrs).map_err(CreateError::kvm("KVM_SET_XCRS"))?;
         }
-        let base = fd.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS"))?;
+        let base = host.initial_sregs(|| fd.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS")))?;
         let sregs = kernel::sregs(base, features, variant, cr3);
         fd.set_sregs(&sregs).map_err(CreateError::kvm("KVM_SET_SREGS"))?;
         let entries = kernel::msrs().map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });
@@ -67,7 +66,16 @@ impl Vcpu {
             });
         }
         fd.set_sync_valid_reg(SyncReg::Register);
-        Ok(Self { fd, _vm: vm })
+        Ok(Self { fd, vm, covered })
+    }
+
+    /// Gives the frames a memslot that have none yet, if any of them are in use.
+    pub(crate) fn cover(&mut self, memory: &Memory) -> Result<(), CreateError> {
+        if memory.used_frames() > self.covered {
+            set_slot(&self.vm, 1, memory, self.covered, memory.frames())?;
+            self.covered = memory.frames();
+        }
+        Ok(())
     }
 
     /// General registers as of the last exit, or as set since.
@@ -129,6 +137,19 @@ impl Vcpu {
     pub(crate) fn kicker(&mut self) -> Kicker {
         Kicker { immediate_exit: &raw mut self.fd.get_kvm_run().immediate_exit }
     }
+}
+
+/// Maps frames `from..to` into a memslot.
+fn set_slot(vm: &VmFd, slot: u32, memory: &Memory, from: u64, to: u64) -> Result<(), CreateError> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: 0,
+        guest_phys_addr: from * PAGE_SIZE,
+        memory_size: (to - from) * PAGE_SIZE,
+        userspace_addr: memory.host_address() + from * PAGE_SIZE,
+    };
+    // SAFETY: the frames lie within the mapping, which outlives the VM: `Machine` drops its vCPU before its memory.
+    unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))
 }
 
 /// Asks a vCPU to come back from `KVM_RUN`.

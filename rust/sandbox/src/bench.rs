@@ -51,7 +51,7 @@ mod tests {
             pages
                 .places
                 .iter()
-                .all(|&(from, to)| (pages.from.as_ptr() as usize + from) % PAGE == 0 && pages.to[to] == 1)
+                .all(|&(from, to)| (pages.from.as_ptr() as usize + from).is_multiple_of(PAGE) && pages.to[to] == 1)
         );
     }
 }

@@ -207,7 +207,8 @@ fn a_malformed_response_is_refused() {
     let reserved = |error: &CallError| matches!(error, CallError::Response(ResponseError::HeaderReserved { .. }));
     let count = |error: &CallError| matches!(error, CallError::Response(ResponseError::HeaderCount { .. }));
     let status = |error: &CallError| matches!(error, CallError::Response(ResponseError::Status { .. }));
-    let cases: &[(&str, fn(&CallError) -> bool)] = &[
+    type Case = (&'static str, fn(&CallError) -> bool);
+    let cases: &[Case] = &[
         ("/body-huge", large),
         ("/body-wrap", large),
         ("/body-over", large),
