@@ -103,12 +103,31 @@ def host_table(report: dict) -> Table:
     ]
 
 
+#: Share of the processors that others may use before a report says that it should not be quoted, in percent.
+_QUIET_PERCENT = 10
+
+
 def noise(report: dict) -> str:
     """What else the machine did: the share of its processors that neither server nor wrk used, over the rounds."""
-    shares = [sample["others_percent"] for entry in report["wrk"] for sample in entry["rounds"]]
+    shares = _others(report)
     if not shares:
         return "not measured"
     return (
         f"others used {number(sum(shares) / len(shares))} % of the processors on average, "
         f"{number(max(shares))} % in the worst round; load average before: {number(report['run']['load_before'])}"
     )
+
+
+def warning(report: dict) -> str | None:
+    """What a reader must know first: that the machine was busy with other things, if it was."""
+    shares = _others(report)
+    if not shares or sum(shares) / len(shares) <= _QUIET_PERCENT:
+        return None
+    return (
+        f"The machine was busy: others used {sum(shares) / len(shares):.0f} % of its processors. Times and requests/s are "
+        "worse than this machine's own; differences between the routes are exaggerated, because whoever needs more is interrupted more."
+    )
+
+
+def _others(report: dict) -> list[float]:
+    return [sample["others_percent"] for entry in report["wrk"] for sample in entry["rounds"]]

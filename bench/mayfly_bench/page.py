@@ -21,6 +21,7 @@ def render(report: dict) -> str:
         started=escape(run["started"]),
         commit=escape(run["commit"]),
         headline=escape(summary.headline(report)),
+        warning=_warning(report),
         tiles=_tiles(report),
         bars=_bars(report),
         cost=_cost(report),
@@ -32,6 +33,11 @@ def render(report: dict) -> str:
         page_bytes=number(run["page_bytes"]),
         strace_requests=number(report["micro"]["strace_requests"]),
     )
+
+
+def _warning(report: dict) -> str:
+    words = figures.warning(report)
+    return f'<p class="warning">{escape(words)}</p>' if words else ""
 
 
 def _tiles(report: dict) -> str:
@@ -95,7 +101,7 @@ def _cost(report: dict) -> str:
     return (
         "<h2>Where the CPU time of a request goes</h2>"
         '<p class="note">Server CPU per request at c1, server and wrk on one CPU.</p>'
-        f"<figure><figcaption>Server CPU per request, us{legend}</figcaption>{drawing}</figure>"
+        f"<figure><figcaption>Server CPU per request, µs{legend}</figcaption>{drawing}</figure>"
     )
 
 

@@ -10,7 +10,7 @@ from .figures import Table
 def terminal(report: dict) -> str:
     """Aligned tables, the bars last, where a reader's eye is."""
     parts = (figures.wrk_table(report), figures.micro_table(report), figures.bars_table(report))
-    return "\n\n".join(["", headline(report), f"noise: {figures.noise(report)}", *map(aligned, parts)])
+    return "\n\n".join(["", *_opening(report), *map(aligned, parts)])
 
 
 def markdown(report: dict) -> str:
@@ -21,7 +21,12 @@ def markdown(report: dict) -> str:
         ("Micro-benchmarks", figures.micro_table(report)),
         ("Machine and run", figures.host_table(report)),
     )
-    return "\n\n".join([headline(report), *(f"### {title}\n\n{pipes(table)}" for title, table in sections)]) + "\n"
+    return "\n\n".join([*_opening(report), *(f"### {title}\n\n{pipes(table)}" for title, table in sections)]) + "\n"
+
+
+def _opening(report: dict) -> list[str]:
+    """The headline, and the warning if there is one."""
+    return [words for words in (headline(report), figures.warning(report)) if words]
 
 
 def headline(report: dict) -> str:

@@ -58,6 +58,14 @@ class Summary(unittest.TestCase):
     def test_the_headline_holds_this_run_s_figures(self) -> None:
         self.assertRegex(summary.headline(fixtures.report()), r"adds 20 µs .* 20 µs is the bare .* 40,000 .* 100,000")
 
+    def test_a_busy_machine_is_named_before_any_figure(self) -> None:
+        report = fixtures.report()
+        self.assertNotIn("was busy", summary.terminal(report) + summary.markdown(report) + page.render(report))
+        for entry in report["wrk"]:
+            entry["rounds"] = [round_ | {"others_percent": 40.0} for round_ in entry["rounds"]]
+        for written in (summary.terminal(report), summary.markdown(report), page.render(report)):
+            self.assertLess(written.index("was busy: others used 40 %"), written.index("exits per request"))
+
     def test_columns_line_up(self) -> None:
         self.assertEqual(summary.aligned([["a", "n"], ["bb", "1"], ["c", "20"]]), "a    n\n------\nbb   1\nc   20")
 
