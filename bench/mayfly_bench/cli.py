@@ -101,6 +101,7 @@ def measure(chosen: Options) -> dict:
             "rounds": chosen.rounds,
             "seconds_per_round": chosen.seconds,
             "load_before": load_before,
+            "priority": host.priority(),
             "page_bytes": len(answer.body),
         },
         "micro": {**{key: value for key, value in own.items() if key != "host"}, **counted.as_report()},

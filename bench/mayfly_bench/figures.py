@@ -99,6 +99,7 @@ def host_table(report: dict) -> Table:
         ["started", run["started"]],
         ["rounds", f"{run['rounds']} of {run['seconds_per_round']} s each, {run['minutes']} minutes in all"],
         ["page", f"{run['page_bytes']} bytes, the same from both routes"],
+        ["priority", run["priority"]],
         ["noise", noise(report)],
     ]
 

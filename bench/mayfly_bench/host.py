@@ -42,6 +42,13 @@ def drogon_version(page: Page) -> str:
     return page.headers.get("server", "?").removeprefix("drogon/")
 
 
+def priority() -> str:
+    """How the kernel schedules this process, and with it the server and wrk, which inherit it."""
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        return "real-time"
+    return f"nice {os.getpriority(os.PRIO_PROCESS, 0)}"
+
+
 def describe(server_pid: int, page: Page, micro: dict) -> dict:
     """The report's `host`."""
     return {

@@ -38,7 +38,7 @@ def report() -> dict:
         },
         "run": {
             "started": "2026-01-01T00:00:00+00:00", "minutes": 3.0, "commit": "0123456789ab", "rounds": 2,
-            "seconds_per_round": 2, "load_before": 0.1, "page_bytes": 90,
+            "seconds_per_round": 2, "load_before": 0.1, "priority": "nice 0", "page_bytes": 90,
         },
         "micro": {
             "floor_us": 20.0, "call_reset_us": 21.0, "exits_per_request": 1, "reset_ns_per_page": 40.0,
