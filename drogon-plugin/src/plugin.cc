@@ -40,6 +40,13 @@ void SandboxPlugin::initAndStart(const Json::Value &config) {
     controller_->register_routes();
 }
 
+std::string SandboxPlugin::report_json() const {
+    if (!controller_) {
+        throw Error("mayfly::SandboxPlugin has not started");
+    }
+    return controller_->report_json();
+}
+
 void SandboxPlugin::shutdown() {
     if (controller_) {
         controller_->shutdown();

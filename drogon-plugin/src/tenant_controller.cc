@@ -31,10 +31,15 @@ void TenantController::register_routes() {
     }
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
 
-    // Each loop forks its workers on its own thread, as the first thing that it does.
+    // The first thing that each loop does, so that it has workers before it has requests.
     for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
-        app.getIOLoop(index)->queueInLoop([this] { this_thread(); });
+        app.getIOLoop(index)->queueInLoop([this] { prepare_thread(); });
     }
+}
+
+std::string TenantController::report_json() {
+    const std::lock_guard lock(mutex_);
+    return running().report_json();
 }
 
 void TenantController::shutdown() {
@@ -81,12 +86,24 @@ TenantController::PerThread &TenantController::this_thread() {
     return per_thread;
 }
 
+void TenantController::prepare_thread() noexcept {
+    try {
+        this_thread();
+    } catch (const Error &error) {
+        LOG_WARN << "Mayfly: no workers for an event loop: " << error.what();
+    }
+}
+
 LoopPool TenantController::new_pool() {
     const std::lock_guard lock(mutex_);
+    return running().loop_pool();
+}
+
+Server &TenantController::running() {
     if (!server_) {
         throw Error("the server is shutting down");
     }
-    return server_->loop_pool();
+    return *server_;
 }
 
 } // namespace mayfly

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 
 #include <drogon/HttpController.h>
 
@@ -36,6 +37,9 @@ class TenantController final : public drogon::HttpController<TenantController, f
     // Registers the tenants' routes. To be called once, before Drogon's routers are initialised.
     void register_routes();
 
+    // What runs, as JSON. Throws Error after shutdown().
+    [[nodiscard]] std::string report_json();
+
     // Ends what works for the tenants in the background. The loops must still run.
     void shutdown();
 
@@ -54,9 +58,11 @@ class TenantController final : public drogon::HttpController<TenantController, f
 
     void before_routing(const drogon::HttpRequestPtr &request) const;
     PerThread &this_thread();
+    void prepare_thread() noexcept;
     LoopPool new_pool();
+    Server &running(); // With mutex_ held.
 
-    std::mutex mutex_;             // Guards server_; taken once per thread.
+    std::mutex mutex_;             // Guards server_; no request takes it but a thread's first.
     std::optional<Server> server_; // Empty after shutdown().
     const PrefixTable prefixes_;
 };

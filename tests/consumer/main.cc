@@ -2,14 +2,27 @@
 
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <iostream>
 
 #include <drogon/HttpAppFramework.h>
 #include <mayfly/plugin.hpp>
 
+namespace {
+
+void report(const drogon::HttpRequestPtr & /*request*/,
+            std::function<void(const drogon::HttpResponsePtr &)> &&callback) {
+    const auto response = drogon::HttpResponse::newHttpResponse(drogon::k200OK, drogon::CT_APPLICATION_JSON);
+    response->setBody(drogon::app().getPlugin<mayfly::SandboxPlugin>()->report_json());
+    callback(response);
+}
+
+} // namespace
+
 int main(int /*argc*/, char **argv) {
     try {
         mayfly::require_plugin();
+        drogon::app().registerHandler("/report", &report);
         drogon::app().loadConfigFile(argv[1]).run();
     } catch (const std::exception &error) {
         std::cerr << error.what() << std::endl;

@@ -47,6 +47,10 @@ class Consumer:
             response = server.get("/hello")
             self.assertEqual(response.status, 503)
             self.assertEqual(response.json()["error"], "unavailable")
+            # And the program's own route, which asks the plugin.
+            report = server.get("/report").json()
+            self.assertEqual(report["host"]["state"], "unusable")
+            self.assertEqual([(tenant["name"], tenant["requests"]) for tenant in report["tenants"]], [("hello", 1)])
 
     def test_a_plugin_that_was_linked_away_is_noticed(self):
         result = subprocess.run([self.directory / "build/linked-away", "unused.json"], capture_output=True, text=True)

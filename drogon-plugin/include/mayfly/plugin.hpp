@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include <drogon/plugins/Plugin.h>
 
@@ -25,6 +26,13 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
     // Throws mayfly::Error, which names the key or the path, when the configuration is refused. It leaves
     // drogon::app().run(), so that a server with a wrong configuration does not start.
     void initAndStart(const Json::Value &config) override;
+
+    // What runs, as JSON: the host, each tenant with its state and counts. For a page of your own; any thread may ask
+    //
+    //     drogon::app().getPlugin<mayfly::SandboxPlugin>()->report_json()
+    //
+    // while Drogon runs. Throws mayfly::Error otherwise.
+    [[nodiscard]] std::string report_json() const;
 
     // Answers what waits; called by Drogon while its loops still run.
     void shutdown() override;
