@@ -87,6 +87,7 @@ def measure(chosen: Options) -> dict:
             _check_routes(running)
             entries += comparison.compare(running, [Load(1, 1, cpu)], chosen.rounds, chosen.seconds, _progress)
     micro_runs.append(micro_run())
+    by_page = micro.per_page(micro.run(chosen.cli, chosen.many_pages, chosen.requests, cpu))
     _progress("counting system calls")
     counted = steady_state.count(chosen.cli, chosen.program, chosen.strace_requests)
     _progress("")
@@ -104,7 +105,7 @@ def measure(chosen: Options) -> dict:
             "priority": host.priority(),
             "page_bytes": len(answer.body),
         },
-        "micro": {**{key: value for key, value in own.items() if key != "host"}, **counted.as_report()},
+        "micro": {**{key: value for key, value in own.items() if key != "host"}, **by_page, **counted.as_report()},
         "micro_runs": [
             {key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in micro_runs
         ],

@@ -48,3 +48,8 @@ def typical(runs: Sequence[dict]) -> dict:
     """The run whose overhead over its own floor is the median: figures of one run stay together."""
     overhead = statistics.median_low([overhead_us(seen) for seen in runs])
     return next(seen for seen in runs if overhead_us(seen) == overhead)
+
+
+def per_page(seen: dict) -> dict:
+    """The figures for each page, of a program that changes many: with one or two, a reset's fixed part hides them."""
+    return {key: seen[key] for key in ("reset_ns_per_page", "memcpy_ns_per_page")}

@@ -40,6 +40,11 @@ class Options:
         """The tenant of the micro-benchmarks."""
         return self.build / "tenants" / "hello" / "hello"
 
+    @property
+    def many_pages(self) -> Path:
+        """The tenant that changes enough pages in a request for one page's share of a reset to be measured."""
+        return self.build / "tenants" / "workset" / "workset"
+
 
 def parse(arguments: Sequence[str]) -> Options:
     """Reads the command line; prints help or what is wrong with it, and ends the process, as argparse does."""

@@ -61,26 +61,67 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A worker in its steady state, and a request for it.
+/// A worker in its steady state, a request for it, and what it is compared with.
 struct Bench<'a> {
     snapshot: Snapshot,
     worker: Worker,
+    floor: Floor,
+    bare_vms: BareVms,
+    copied: ScatteredPages,
     request: Request<'a>,
     response: Discarded,
     next_id: u64,
     exits: u64,
 }
 
+/// One list of samples for each figure.
+struct Times {
+    floor: Samples,
+    call_reset: Samples,
+    call: Samples,
+    reset: Samples,
+    resets: Samples,
+    copies: Samples,
+    fork: Samples,
+    create_vm: Samples,
+}
+
+impl Times {
+    fn new(requests: u32) -> Self {
+        let many = || Samples::with_capacity(requests as usize);
+        let few = || Samples::with_capacity((ROUNDS * FORKS_A_ROUND) as usize);
+        Self {
+            floor: many(),
+            call_reset: many(),
+            call: many(),
+            reset: many(),
+            resets: many(),
+            copies: many(),
+            fork: few(),
+            create_vm: few(),
+        }
+    }
+}
+
 impl<'a> Bench<'a> {
     fn new(host: &Host, program: &Program, limits: &Limits, request: Request<'a>) -> Result<Self, Failure> {
         let snapshot = Snapshot::boot(host, program, limits, Arc::new(NoLog))
             .map_err(|error| Failure::Program(error.to_string()))?;
-        let worker = fork(&snapshot)?;
-        let response = Discarded { status: 0, body: vec![0; limits.response_bytes as usize] };
-        let mut bench = Self { snapshot, worker, request, response, next_id: 0, exits: 0 };
+        let mut bench = Self {
+            worker: fork(&snapshot)?,
+            snapshot,
+            floor: Floor::new().map_err(host_failure)?,
+            bare_vms: BareVms::new().map_err(host_failure)?,
+            copied: ScatteredPages::new(0),
+            request,
+            response: Discarded { status: 0, body: vec![0; limits.response_bytes as usize] },
+            next_id: 0,
+            exits: 0,
+        };
         for _ in 0..WARM_UP {
             bench.call_and_reset()?;
         }
+        bench.copied = ScatteredPages::new(bench.worker.work_pages());
         Ok(bench)
     }
 
@@ -100,71 +141,67 @@ impl<'a> Bench<'a> {
     }
 
     fn measure(mut self, requests: u32) -> Result<Figures, Failure> {
-        let samples = || Samples::with_capacity(requests as usize);
-        let (mut floor, mut call, mut reset, mut call_reset) = (samples(), samples(), samples(), samples());
-        let (mut resets, mut copies) = (samples(), samples());
-        let few = || Samples::with_capacity((ROUNDS * FORKS_A_ROUND) as usize);
-        let (mut fork_time, mut create_vm) = (few(), few());
-        let pages = self.worker.work_pages();
-        let mut scattered = ScatteredPages::new(pages);
-        let mut floor_machine = Floor::new().map_err(host_failure)?;
-        let bare = BareVms::new().map_err(host_failure)?;
-
+        let mut times = Times::new(requests);
         for round in 0..ROUNDS {
             // The last round takes what the division leaves.
-            let turns = requests * (round + 1) / ROUNDS - requests * round / ROUNDS;
-            for _ in 0..turns {
-                floor.time(|| floor_machine.round_trip()).map_err(host_failure)?;
-            }
-            for _ in 0..turns {
-                call_reset.time(|| self.call_and_reset())?;
-            }
-            for _ in 0..turns {
-                call.time(|| self.call())?;
-                reset.time(|| self.worker.reset()).map_err(no_response)?;
-            }
-            for _ in 0..turns.div_ceil(BATCH) {
-                resets.time(|| (0..BATCH).try_for_each(|_| self.worker.reset().map(drop))).map_err(no_response)?;
-                copies.time(|| (0..BATCH).for_each(|_| scattered.copy()));
-            }
-            for _ in 0..FORKS_A_ROUND {
-                // Dropping the machines is not part of it.
-                let _bare = create_vm.time(|| bare.create()).map_err(host_failure)?;
-                let _worker = fork_time.time(|| fork(&self.snapshot))?;
-            }
+            self.round(requests * (round + 1) / ROUNDS - requests * round / ROUNDS, &mut times)?;
         }
-
         let worker_private_kib = self.idle_worker_kib()?;
         let exits_per_request = self.steady_state(requests)?;
+
         let us = |nanoseconds: f64| nanoseconds / 1e3;
-        let a_page = |nanoseconds: f64| nanoseconds / f64::from(BATCH) / (pages.max(1) as f64);
+        let pages = self.worker.work_pages();
         Ok(Figures {
             program: String::new(),
             requests,
             rounds: ROUNDS,
-            floor_us: us(floor.median()),
-            call_reset_us: us(call_reset.median()),
-            call_us: us(call.median()),
-            reset_us: us(reset.median()),
+            floor_us: us(times.floor.median()),
+            call_reset_us: us(times.call_reset.median()),
+            call_us: us(times.call.median()),
+            reset_us: us(times.reset.median()),
             exits_per_request,
             // Every exit is the end of one KVM_RUN, and a worker makes no other ioctl; the benchmark's report counts from outside.
             ioctls_per_request: exits_per_request,
             workset_pages: pages,
-            reset_ns_per_page: a_page(resets.median()),
-            memcpy_ns_per_page: a_page(copies.median()),
-            fork_us: us(fork_time.median()),
-            create_vm_us: us(create_vm.median()),
+            reset_ns_per_page: per_page(times.resets.median(), pages),
+            memcpy_ns_per_page: per_page(times.copies.median(), pages),
+            fork_us: us(times.fork.median()),
+            create_vm_us: us(times.create_vm.median()),
             worker_private_kib,
             boot_ms: self.snapshot.boot_time().as_secs_f64() * 1e3,
             latency_us: Latency {
-                p50: us(call_reset.median()),
-                p90: us(call_reset.quantile(0.9)),
-                p99: us(call_reset.quantile(0.99)),
-                p999: us(call_reset.quantile(0.999)),
+                p50: us(times.call_reset.median()),
+                p90: us(times.call_reset.quantile(0.9)),
+                p99: us(times.call_reset.quantile(0.99)),
+                p999: us(times.call_reset.quantile(0.999)),
             },
             status: self.response.status,
             host: HostFacts::default(),
         })
+    }
+
+    /// Takes `turns` samples of every figure, and fewer of those that cost more.
+    fn round(&mut self, turns: u32, times: &mut Times) -> Result<(), Failure> {
+        for _ in 0..turns {
+            times.floor.time(|| self.floor.round_trip()).map_err(host_failure)?;
+        }
+        for _ in 0..turns {
+            times.call_reset.time(|| self.call_and_reset())?;
+        }
+        for _ in 0..turns {
+            times.call.time(|| self.call())?;
+            times.reset.time(|| self.worker.reset()).map_err(no_response)?;
+        }
+        for _ in 0..turns.div_ceil(BATCH) {
+            times.resets.time(|| reset_batch(&mut self.worker))?;
+            times.copies.time(|| (0..BATCH).for_each(|_| self.copied.copy()));
+        }
+        for _ in 0..FORKS_A_ROUND {
+            // Dropping the machines is not part of it.
+            let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(host_failure)?;
+            let _worker = times.fork.time(|| fork(&self.snapshot))?;
+        }
+        Ok(())
     }
 
     /// Memory of one forked worker that has not been called, seen from outside: the process grows by so much for each.
@@ -190,6 +227,15 @@ impl<'a> Bench<'a> {
         say("mayfly-bench: steady end\n");
         Ok(self.exits as f64 / f64::from(requests))
     }
+}
+
+fn reset_batch(worker: &mut Worker) -> Result<(), Failure> {
+    (0..BATCH).try_for_each(|_| worker.reset().map(drop)).map_err(no_response)
+}
+
+/// What one page of one reset, or copy, takes of a batch.
+fn per_page(batch_nanoseconds: f64, pages: usize) -> f64 {
+    if pages == 0 { 0.0 } else { batch_nanoseconds / f64::from(BATCH) / pages as f64 }
 }
 
 /// One `write` to standard error.

@@ -65,13 +65,11 @@ impl fmt::Display for Figures {
         row("  p99", latency.p99, "us", "")?;
         row("  p99.9", latency.p999, "us", "")?;
         row("exits", self.exits_per_request, "", "a request")?;
-        let ratio = self.reset_ns_per_page / self.memcpy_ns_per_page;
-        row(
-            "reset of a page",
-            self.reset_ns_per_page,
-            "ns",
-            &format!("{ratio:.2} x memcpy, {:.0} ns", self.memcpy_ns_per_page),
-        )?;
+        if self.workset_pages > 0 {
+            let ratio = self.reset_ns_per_page / self.memcpy_ns_per_page;
+            let note = format!("{ratio:.2} x memcpy, {:.0} ns", self.memcpy_ns_per_page);
+            row("reset of a page", self.reset_ns_per_page, "ns", &note)?;
+        }
         let ratio = self.fork_us / self.create_vm_us;
         row("fork", self.fork_us, "us", &format!("{ratio:.2} x a bare VM, {:.0} us", self.create_vm_us))?;
         row("idle worker", self.worker_private_kib, "KiB", "private memory")?;
