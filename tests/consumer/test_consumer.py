@@ -53,7 +53,7 @@ class Consumer:
             self.assertEqual([(tenant["name"], tenant["requests"]) for tenant in report["tenants"]], [("hello", 1)])
 
     def test_a_plugin_that_was_linked_away_is_noticed(self):
-        result = subprocess.run([self.directory / "build/linked-away", "unused.json"], capture_output=True, text=True)
+        result = subprocess.run([self.directory / "build/linked-away"], capture_output=True, text=True)
         self.assertEqual(result.returncode, 1)
         self.assertIn("the linker left mayfly::SandboxPlugin out of this executable", result.stderr)
         self.assertIn("Mayfly::Plugin", result.stderr)
