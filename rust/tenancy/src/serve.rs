@@ -23,10 +23,11 @@ pub(crate) fn serve(
         Err(error) => {
             let failure = Failure::from(&error);
             counters.failed(failure);
-            tracing::warn!(tenant = %tenant.config.name, request = %id, error = failure.word(), "{error}");
+            let reason = error.to_string();
+            tenant.log.failed(id, failure, &reason);
             // An error after the response (the reset failed) costs the worker, not the client.
             if !sink.answered {
-                answer(failure, &error.to_string(), id, sink);
+                answer(failure, &reason, id, sink);
             }
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A tenant's way into the log: whole lines, of bounded length, at a bounded rate, without control characters.
+//! A tenant's way into the log: whole lines, of bounded length, at a bounded rate, without control characters. What is said about
+//! its failures is bounded too: a program that crashes on every request must not fill the disk.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -10,12 +11,15 @@ use std::time::Instant;
 
 use mayfly_sandbox::{LogSink, Stream};
 
+use crate::failure::{Failure, RequestId};
 use crate::values::TenantName;
 
 /// A line longer than this comes as several.
 const LINE_BYTES: usize = 4096;
 /// What the log writes before a tenant's own text, roughly: time, level, name. It counts, so that empty lines are not free.
 const LINE_OVERHEAD: u64 = 96;
+/// Failed requests that are logged one by one in a second; the others are in the counters.
+const FAILURES_PER_SECOND: u64 = 20;
 
 /// What all workers of a tenant share: its name, the lines it has begun, and how much it may still say in this second.
 ///
@@ -34,10 +38,49 @@ pub(crate) struct TenantLog {
 struct State {
     /// Lines that are not complete. A request runs on one thread, so what one thread brings belongs together.
     partial: HashMap<(ThreadId, Stream), Vec<u8>>,
-    /// The second since the start that `used` and `dropped` count for.
+    output: Allowance,
+    failures: Allowance,
+}
+
+/// What may be logged in one second, and what was not.
+#[derive(Debug, Default)]
+struct Allowance {
+    /// The second since the start that the others count for.
     second: u64,
     used: u64,
     dropped: u64,
+}
+
+/// What an [`Allowance`] says about one line.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Log,
+    /// Drop it, and say that lines are dropped from here on.
+    DropAndSay,
+    Drop,
+}
+
+impl Allowance {
+    /// Begins a new second if it is one; returns how many lines the last one dropped.
+    fn advance(&mut self, second: u64) -> u64 {
+        if self.second == second {
+            return 0;
+        }
+        self.second = second;
+        self.used = 0;
+        std::mem::take(&mut self.dropped)
+    }
+
+    fn spend(&mut self, cost: u64, limit: u64) -> Verdict {
+        if self.used + cost <= limit {
+            self.used += cost;
+            return Verdict::Log;
+        }
+        // Once the limit is reached, cheaper lines do not slip through.
+        self.used = limit;
+        self.dropped += 1;
+        if self.dropped == 1 { Verdict::DropAndSay } else { Verdict::Drop }
+    }
 }
 
 impl TenantLog {
@@ -76,32 +119,43 @@ impl TenantLog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs one line, or counts it as dropped.
-    fn line(&self, state: &mut State, stream: Stream, line: &[u8]) {
-        let second = self.start.elapsed().as_secs();
-        if state.second != second {
-            if state.dropped > 0 {
-                tracing::warn!(target: "mayfly::tenant", tenant = %self.tenant, lines = state.dropped, "lines were dropped");
-            }
-            (state.second, state.used, state.dropped) = (second, 0, 0);
+    /// Logs that a request failed, or counts it as dropped.
+    pub(crate) fn failed(&self, id: RequestId, failure: Failure, reason: &str) {
+        let tenant = &self.tenant;
+        let mut state = self.state();
+        let dropped = state.failures.advance(self.second());
+        if dropped > 0 {
+            tracing::warn!(%tenant, requests = dropped, "more requests failed in the second before");
         }
-        let cost = line.len() as u64 + LINE_OVERHEAD;
-        if state.used + cost <= self.bytes_per_second {
-            state.used += cost;
+        if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
+            tracing::warn!(%tenant, request = %id, error = failure.word(), "{reason}");
+        }
+    }
+
+    fn second(&self) -> u64 {
+        self.start.elapsed().as_secs()
+    }
+
+    /// Logs one line of output, or counts it as dropped.
+    fn line(&self, state: &mut State, stream: Stream, line: &[u8]) {
+        let tenant = &self.tenant;
+        let dropped = state.output.advance(self.second());
+        if dropped > 0 {
+            tracing::warn!(target: "mayfly::tenant", %tenant, lines = dropped, "lines were dropped");
+        }
+        let verdict = state.output.spend(line.len() as u64 + LINE_OVERHEAD, self.bytes_per_second);
+        if verdict == Verdict::Log {
             let stream = match stream {
                 Stream::Stdout => "stdout",
                 Stream::Stderr => "stderr",
             };
-            tracing::info!(target: "mayfly::tenant", tenant = %self.tenant, stream, "{}", Printable(line));
+            tracing::info!(target: "mayfly::tenant", %tenant, stream, "{}", Printable(line));
             return;
         }
-        // Once the limit is reached, shorter lines do not slip through.
-        state.used = self.bytes_per_second;
         self.dropped_lines.fetch_add(1, Relaxed);
-        state.dropped += 1;
-        if state.dropped == 1 && self.bytes_per_second > 0 {
+        if verdict == Verdict::DropAndSay && self.bytes_per_second > 0 {
             tracing::warn!(
-                target: "mayfly::tenant", tenant = %self.tenant, log_bytes_per_second = self.bytes_per_second,
+                target: "mayfly::tenant", %tenant, log_bytes_per_second = self.bytes_per_second,
                 "log limit reached: lines are dropped for the rest of this second"
             );
         }
@@ -258,6 +312,18 @@ mod tests {
         assert!(kept == 10 || kept == 20, "{text}");
         assert_eq!(log.dropped_lines(), 1000 - kept as u64);
         assert_eq!(text.matches("log limit reached").count(), kept / 10, "{text}");
+    }
+
+    #[test]
+    fn failures_are_logged_one_by_one_up_to_a_rate() {
+        let log = log(0);
+        let text = logged(|| (0..500).for_each(|id| log.failed(RequestId(id), Failure::Exited, "it ended")));
+        assert!(
+            text.lines().next().unwrap().contains("tenant=shop request=0000000000000000 error=\"exited\""),
+            "{text}"
+        );
+        let logged = text.matches("it ended").count() as u64;
+        assert!(logged == FAILURES_PER_SECOND || logged == 2 * FAILURES_PER_SECOND, "{text}");
     }
 
     #[test]

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! While a tenant answers, a request allocates nothing between the HTTP server and the program.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy knows test functions only, not what they share"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+use std::time::Duration;
+
+use mayfly_tenancy::{Config, Header, Outcome, Request, ResponseSink, Server};
+use serde_json::json;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts what each thread asks of it.
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator as it came; the counter is a plain thread-local cell that neither
+// allocates nor has a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is that of `System` too.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `System` through `alloc`, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Sink {
+    status: u16,
+    body: Vec<u8>,
+}
+
+impl ResponseSink for Sink {
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        &mut self.body[..len]
+    }
+
+    fn status(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    fn header(&mut self, _: &[u8], _: &[u8]) {}
+}
+
+#[test]
+fn a_request_allocates_nothing() {
+    let hello = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/hello/hello");
+    assert!(hello.exists(), "{} is missing: run `make tenants`", hello.display());
+    let config = json!({"tenants": [{"name": "a", "path": "/a/b", "program": hello}]});
+    let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
+    let mut pool = server.loop_pool();
+    let headers = [Header { name: b"host", value: b"x" }];
+    let request = Request { method: b"GET", path: b"/a/b/c", query: b"d", headers: &headers, body: b"" };
+    let mut sink = Sink { status: 0, body: vec![0; 1 << 20] };
+    for _ in 0..2000 {
+        if pool.call(&request, &mut sink) == Outcome::NeedsWorker {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let before = ALLOCATIONS.get();
+    for _ in 0..1000 {
+        assert_eq!(pool.call(&request, &mut sink), Outcome::Done);
+        assert_eq!(sink.status, 200);
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+}
