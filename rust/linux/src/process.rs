@@ -80,6 +80,11 @@ pub enum Step {
     Faulted(Fault),
     /// The program needs a page, and the machine may have no more.
     MemoryLimit,
+    /// The program waits for something that cannot come: it has one thread, and no signal reaches it from outside.
+    Stuck {
+        /// What it waits in.
+        call: &'static str,
+    },
     /// The machine cannot go on, for the reason given. It must not be used again.
     Poison(String),
 }

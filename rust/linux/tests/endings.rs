@@ -88,7 +88,7 @@ fn a_program_that_would_wait_for_ever_is_stopped_at_once() {
     let program = compile("end", Linking::Glibc);
     for how in ["wait-futex", "wait-signal", "wait-poll"] {
         match run(&program, &[how]).end {
-            Step::Poison(why) => assert!(why.starts_with("the program waits for ever"), "{why}"),
+            Step::Stuck { .. } => {}
             end => panic!("{how}: {end:?}"),
         }
     }

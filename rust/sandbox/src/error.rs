@@ -43,6 +43,12 @@ pub enum BootError {
         /// The limit.
         limit: Duration,
     },
+    /// The program waits for something that cannot come.
+    #[error("the program waits for ever in {call}, before it waited for a request")]
+    Stuck {
+        /// What it waits in.
+        call: &'static str,
+    },
     /// The program needed too much memory.
     #[error("the program needs more than {limit_bytes} bytes of memory to boot")]
     MemoryLimit {
@@ -105,6 +111,12 @@ pub enum CallError {
     CpuLimit {
         /// The limit.
         limit: Duration,
+    },
+    /// The program waits for something that cannot come, such as a signal: it would hit its time limit.
+    #[error("the program waits for ever in {call}")]
+    Stuck {
+        /// What it waits in.
+        call: &'static str,
     },
     /// The program wrote to, or asked for, too much memory.
     #[error("the request needs more than {limit_bytes} bytes of private memory")]

@@ -16,6 +16,7 @@ pub(crate) enum Stop {
     Faulted(Fault),
     Deadline,
     MemoryLimit,
+    Stuck { call: &'static str },
     Failed(String),
 }
 
@@ -80,6 +81,7 @@ impl Runner {
             Step::Exited { status } => Err(Stop::Exited { status }),
             Step::Faulted(fault) => Err(Stop::Faulted(fault)),
             Step::MemoryLimit => Err(Stop::MemoryLimit),
+            Step::Stuck { call } => Err(Stop::Stuck { call }),
             Step::Poison(why) => Err(Stop::Failed(why)),
         }
     }

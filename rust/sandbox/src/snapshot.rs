@@ -143,6 +143,7 @@ fn boot_error(stop: Stop, limits: &Limits) -> BootError {
         Stop::Exited { status } => BootError::Exited { status },
         Stop::Faulted(fault) => BootError::Faulted(fault),
         Stop::Deadline => BootError::TimedOut { limit: limits.boot_time },
+        Stop::Stuck { call } => BootError::Stuck { call },
         Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: limits.boot_memory_bytes },
         Stop::Failed(why) => BootError::Failed(why),
     }

@@ -230,6 +230,7 @@ impl Worker {
             Stop::Exited { status } => CallError::Exited { status },
             Stop::Faulted(fault) => CallError::Faulted(fault),
             Stop::Deadline => CallError::CpuLimit { limit: limits.cpu_time },
+            Stop::Stuck { call } => CallError::Stuck { call },
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
             Stop::Failed(why) => CallError::Failed(why),
         }

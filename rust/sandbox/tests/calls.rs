@@ -169,6 +169,13 @@ fn a_program_that_never_answers_hits_the_time_limit() {
 }
 
 #[test]
+fn a_program_that_waits_for_what_cannot_come_is_stopped_at_once() {
+    for target in ["/futex", "/pause", "/poll"] {
+        hostile(target, &patient(), |error| matches!(error, CallError::Stuck { .. }), WorkerState::Poisoned);
+    }
+}
+
+#[test]
 fn a_program_that_takes_all_memory_hits_the_memory_limit() {
     let limits = Limits { private_memory_bytes: 2 << 20, ..patient() };
     for target in ["/alloc-mmap", "/alloc-malloc", "/alloc-brk"] {

@@ -28,8 +28,8 @@ pub(crate) fn count(value: usize) -> u64 {
 }
 
 /// For calls that would wait for ever: with one thread and no signals from outside, nothing could end the wait.
-pub(crate) fn waits_for_ever(what: &str) -> Halt {
-    Halt::End(Step::Poison(format!("the program waits for ever: {what}")))
+pub(crate) fn waits_for_ever(call: &'static str) -> Halt {
+    Halt::End(Step::Stuck { call })
 }
 
 /// Refuses a size of a signal set other than the kernel's own 8 bytes.
