@@ -278,7 +278,7 @@ fn run_serves_whole_requests_over_connections_that_stay() {
 
 #[test]
 fn run_outlives_what_its_program_does_and_ends_when_told() {
-    let mut running = Running::start(&tenant("faults"), &["--limit", "cpu_ms=200", "--limit", "request_kib=8"]);
+    let mut running = Running::start(&tenant("faults"), &["--limit", "cpu_ms=500", "--limit", "request_kib=8"]);
     for (target, status) in
         [("/exit", "502"), ("/null", "502"), ("/loop", "504"), ("/body-null", "502"), ("/ok", "200")]
     {
