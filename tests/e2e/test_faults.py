@@ -122,7 +122,7 @@ class Faults(unittest.TestCase):
             with self.subTest(behaviour):
                 response = self.server.get(f"/loops/{behaviour}")
                 # A sleep that the personality cuts short lets the program go on.
-                self.assertIn(response.status, (200, 500, 502, 504), response.body)
+                self.assertIn(response.status, (200, 504), response.body)
                 self.check_goes_on()
 
     def test_a_program_that_takes_all_memory_is_a_507(self):

@@ -256,6 +256,7 @@ impl Machine {
         self.memory.write_u64(self.inbox.control(), REWIND);
         self.changes.scratch = frames;
         result?;
+        self.changes.work_image_pages = 0;
         for page in std::mem::take(&mut self.changes.work) {
             if !self.memory.is_image(page.frame) {
                 self.memory.release(page.frame);

@@ -118,7 +118,12 @@ impl Memory {
         let bytes = frames * PAGE_SIZE;
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         // SAFETY: the name is a NUL-terminated string.
-        let fd = unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
+        let make = |flags| unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
+        // The guest's code is never run as the host's: no execute permission. Kernels before 6.3 do not know the flag.
+        let fd = match make(flags | libc::MFD_NOEXEC_SEAL) {
+            -1 => make(flags),
+            fd => fd,
+        };
         if fd < 0 {
             return Err(CreateError::map(bytes));
         }

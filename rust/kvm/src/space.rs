@@ -45,6 +45,8 @@ pub(crate) struct Changes {
     pub(crate) recorded: bool,
     /// Sticky pages of the image, and sticky zero pages.
     pub(crate) work: Vec<WorkPage>,
+    /// Those of them that are the image's.
+    pub(crate) work_image_pages: u64,
     /// Table slot to the entry it had when the request began.
     pub(crate) undo: HashMap<u64, Entry>,
     /// Frames allocated for the request.
@@ -62,6 +64,7 @@ impl Changes {
         Self {
             recorded: false,
             work: Vec::new(),
+            work_image_pages: 0,
             undo: HashMap::new(),
             request_frames: Vec::new(),
             request_image_pages: 0,
@@ -94,8 +97,7 @@ impl Machine {
     /// Pages that only this machine has: written pages of the image, fresh pages, and tables made since the fork.
     #[must_use]
     pub fn private_pages(&self) -> u64 {
-        let image_work = self.changes.work.iter().filter(|page| self.memory.is_image(page.frame)).count() as u64;
-        self.memory.private_in_use() + image_work + self.changes.request_image_pages
+        self.memory.private_in_use() + self.changes.work_image_pages + self.changes.request_image_pages
     }
 
     fn check_limit(&self) -> Result<(), MemoryError> {
@@ -174,6 +176,7 @@ impl Machine {
                 let prot =
                     if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
                 self.changes.work.push(WorkPage { address, frame, prot });
+                self.changes.work_image_pages += 1;
             } else {
                 self.changes.undo.entry(slot).or_insert(old);
                 self.changes.request_image_pages += 1;

@@ -39,8 +39,9 @@ impl Inbox {
         machine: &mut Machine,
         request: &Request<'_>,
         stamp: &Stamp,
+        limit: u64,
     ) -> Result<(), CallError> {
-        let limit = machine.inbox_bytes();
+        let limit = machine.inbox_bytes().min(limit);
         let strings: usize = request.headers.iter().map(|header| header.name.len() + header.value.len() + 2).sum();
         let head = HEADERS_OFFSET
             + request.headers.len() * HEADER_BYTES

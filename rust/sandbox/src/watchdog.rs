@@ -109,13 +109,26 @@ fn watchdog() -> std::io::Result<&'static Watchdog> {
     Ok(watchdog)
 }
 
-/// The kernel's number of the calling thread.
+/// The kernel's number of the calling thread, which can be kicked from now on.
+#[inline]
 fn current_thread() -> i32 {
     thread_local! {
-        // SAFETY: plain system call without arguments.
-        static TID: i32 = unsafe { libc::gettid() };
+        static TID: i32 = prepare_thread();
     }
     TID.with(|tid| *tid)
+}
+
+/// Lets the signal through on this thread: an application may have blocked all signals on its threads, and a blocked one
+/// would not stop a run.
+fn prepare_thread() -> i32 {
+    // SAFETY: `set` is initialised by `sigemptyset` before it is used; both calls affect this thread alone.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::gettid()
+    }
 }
 
 impl Guard {

@@ -184,7 +184,7 @@ impl Worker {
         let now = clock::monotonic_ns();
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(), monotonic_ns: now, entropy: [0; 48] };
         self.runner.entropy.fill(&mut stamp.entropy);
-        self.inbox.write(&mut self.machine, request, &stamp)?;
+        self.inbox.write(&mut self.machine, request, &stamp, self.snapshot.inner.limits.request_bytes)?;
 
         // Until the response is there, whatever ends this function leaves a worker that must not be used again.
         self.state = WorkerState::Poisoned;

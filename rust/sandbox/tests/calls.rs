@@ -169,6 +169,22 @@ fn a_program_that_never_answers_hits_the_time_limit() {
 }
 
 #[test]
+fn the_time_limit_holds_on_a_thread_that_blocks_all_signals() {
+    let limits = Limits { cpu_time: Duration::from_millis(100), ..patient() };
+    let mut worker = Worker::fork(&boot("faults", &[], &limits).unwrap()).unwrap();
+    let thread = std::thread::spawn(move || {
+        // SAFETY: the set is filled before it is used, and only this thread's mask changes.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+        }
+        call(&mut worker, "/loop", b"").map(|_| ())
+    });
+    assert!(matches!(thread.join().unwrap(), Err(CallError::CpuLimit { .. })));
+}
+
+#[test]
 fn a_program_that_waits_for_what_cannot_come_is_stopped_at_once() {
     for target in ["/futex", "/pause", "/poll"] {
         hostile(target, &patient(), |error| matches!(error, CallError::Stuck { .. }), WorkerState::Poisoned);
@@ -268,6 +284,7 @@ fn a_request_larger_than_the_inbox_never_reaches_the_program() {
     let error = call(&mut worker, "/", &vec![b'x'; 20 << 10]).unwrap_err();
     assert!(matches!(error, CallError::RequestTooLarge { .. }));
     assert_eq!(worker.state(), WorkerState::Ready);
+    assert!(call(&mut worker, "/", &vec![b'x'; 16 << 10]).is_err(), "to the byte, not to the page");
     let (_, response) = call(&mut worker, "/", &vec![b'x'; 12 << 10]).unwrap();
     assert_eq!(response.status, 200);
     assert!(call(&mut worker, "/", b"").unwrap().1.body.len() < 1000, "nothing is left of the last request");
