@@ -46,7 +46,7 @@ def check_needs(chosen: Options) -> None:
     for tool in ("wrk", "strace", "taskset", "setpriv"):
         if shutil.which(tool) is None:
             raise BenchError(f"{tool} is not installed: run `make setup`")
-    for built in (chosen.server, chosen.cli, chosen.program):
+    for built in (chosen.server, chosen.cli, chosen.program, chosen.many_pages):
         if not built.exists():
             raise BenchError(f"{built} does not exist: run `make build`")
     try:
@@ -64,30 +64,28 @@ def measure(chosen: Options) -> dict:
     cores, cpu = len(pinning.cpus()), pinning.quiet_cpu()
     load_before = os.getloadavg()[0]
 
-    def micro_run() -> dict:
-        _progress("micro-benchmarks")
-        return micro.run(chosen.cli, chosen.program, chosen.requests, cpu)
+    micro_runs: list[dict] = []
 
-    # The micro-benchmarks run before, between and after, so that they see the machine that wrk saw.
-    micro_runs = [micro_run()]
+    def floor() -> float:
+        """Runs the micro-benchmarks where wrk and the server run, at the same time of day, and returns their floor."""
+        micro_runs.append(micro.run(chosen.cli, chosen.program, chosen.requests, cpu))
+        return micro_runs[-1]["floor_us"]
+
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as scratch:
 
         def server(threads: int, cpu: int | None) -> Server:
             _progress("starting the server" if cpu is None else "starting the server, pinned")
             return Server(chosen.server, chosen.config, chosen.root, Path(scratch), threads=threads, cpu=cpu)
 
+        with server(1, cpu) as running:
+            _check_routes(running)
+            pinned = comparison.compare(running, [Load(1, 1, cpu)], chosen.rounds, chosen.seconds, _progress, floor)
+        by_page = micro.per_page(micro.run(chosen.cli, chosen.many_pages, chosen.requests, cpu))
         with server(cores, None) as running:
             answer = _check_routes(running)
             described = host.describe(running.pid, answer, micro_runs[0])
-            entries = comparison.compare(
-                running, comparison.loads(cores, chosen.connections), chosen.rounds, chosen.seconds, _progress
-            )
-        micro_runs.append(micro_run())
-        with server(1, cpu) as running:
-            _check_routes(running)
-            entries += comparison.compare(running, [Load(1, 1, cpu)], chosen.rounds, chosen.seconds, _progress)
-    micro_runs.append(micro_run())
-    by_page = micro.per_page(micro.run(chosen.cli, chosen.many_pages, chosen.requests, cpu))
+            planned = comparison.loads(cores, chosen.connections)
+            entries = comparison.compare(running, planned, chosen.rounds, chosen.seconds, _progress) + pinned
     _progress("counting system calls")
     counted = steady_state.count(chosen.cli, chosen.program, chosen.strace_requests)
     _progress("")
@@ -106,9 +104,7 @@ def measure(chosen: Options) -> dict:
             "page_bytes": len(answer.body),
         },
         "micro": {**{key: value for key, value in own.items() if key != "host"}, **by_page, **counted.as_report()},
-        "micro_runs": [
-            {key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in micro_runs
-        ],
+        "micro_runs": [{key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in micro_runs],
         "wrk": entries,
     }
     return {**report, "bars": bars.judge(report)}

@@ -2,13 +2,14 @@
 """Vanilla against sandboxed under wrk: both routes of one server, in turn, round after round.
 
 The two are measured one right after the other and change places from round to round, so that a
-machine that slows down or a neighbour that wakes up does not favour either. A figure is the median
-of its rounds; every round stays in the report.
+machine that slows down or a neighbour that wakes up does not favour either. Where a figure is compared
+with the floor, that too is measured in every round, between the two. A figure is the median of its
+rounds; every round stays in the report.
 """
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from . import cpu_time, machine_load, wrk
 from .errors import BenchError
@@ -25,7 +26,10 @@ _FIGURES = ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us")
 
 @dataclass(frozen=True)
 class Round:
-    """One run of wrk, with what the server and the rest of the machine used meanwhile."""
+    """One run of wrk, with what the server and the rest of the machine used meanwhile.
+
+    `floor_us` is the floor as measured in the same round, if it was.
+    """
 
     rps: float
     cpu_us: float
@@ -36,6 +40,7 @@ class Round:
     max_us: int
     errors: int
     others_percent: float
+    floor_us: float | None = None
 
 
 def loads(cores: int, connections: Sequence[int] = CONNECTIONS) -> list[Load]:
@@ -65,18 +70,32 @@ def measure(server: Server, load: Load, seconds: int, path: str) -> Round:
 
 
 def compare(
-    server: Server, planned: Sequence[Load], rounds: int, seconds: int, progress: Callable[[str], None]
+    server: Server,
+    planned: Sequence[Load],
+    rounds: int,
+    seconds: int,
+    progress: Callable[[str], None],
+    floor: Callable[[], float] | None = None,
 ) -> list[dict]:
-    """Measures both routes at every load, and returns the report's `wrk` entries for them."""
+    """Measures both routes at every load, and returns the report's `wrk` entries for them.
+
+    `floor`, if given, is called between the two routes of every round, and returns microseconds.
+    """
     seen: dict[tuple[str, Load], list[Round]] = {(route, load): [] for load in planned for route in ROUTES}
     for path in ROUTES.values():
         wrk.run(server.url(path), planned[-1], 1)  # warm: connections, work sets, branch predictors
     for number in range(rounds):
         for load in planned:
-            order = list(ROUTES) if number % 2 == 0 else list(reversed(ROUTES))
-            for route in order:
+            first, second = list(ROUTES) if number % 2 == 0 else list(reversed(ROUTES))
+            pair = {}
+            for route in (first, second):
                 progress(f"round {number + 1} of {rounds}: {route} c{load.connections}{' pinned' if load.pinned else ''}")
-                seen[route, load].append(measure(server, load, seconds, ROUTES[route]))
+                pair[route] = measure(server, load, seconds, ROUTES[route])
+                if floor is not None and route == first:
+                    progress(f"round {number + 1} of {rounds}: micro-benchmarks")
+                    floor_us = floor()
+            for route, sample in pair.items():
+                seen[route, load].append(replace(sample, floor_us=floor_us) if floor is not None else sample)
     return [entry(route, load, samples) for (route, load), samples in seen.items()]
 
 

@@ -78,7 +78,7 @@ def _cost(report: dict) -> str:
     pinned = find(report["wrk"], "vanilla", 1, pinned=True)
     if pinned is None:
         return ""
-    vanilla, floor = pinned["cpu_us"], report["micro"]["floor_us"]
+    vanilla, floor = pinned["cpu_us"], bars.floor_us(report)
     rest = max(0.0, bars.sandbox_cpu_us(report) - floor)
     drawing = charts.stacked(
         (

@@ -37,13 +37,12 @@ def headline(report: dict) -> str:
         default=None,
     )
     try:
-        added = bars.sandbox_cpu_us(report)
+        added, floor = bars.sandbox_cpu_us(report), bars.floor_us(report)
     except LookupError:
         busiest = None
     if busiest is None:
         return "This run is too short for a headline."
     vanilla, sandboxed = busiest
-    floor = report["micro"]["floor_us"]
     return (
         f"A fresh virtual machine for every request adds {figures.number(added)} µs of server CPU, of which "
         f"{figures.number(floor)} µs is the bare KVM_RUN round trip on this {report['host']['kvm']} KVM; "

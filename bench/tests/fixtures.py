@@ -21,7 +21,7 @@ def fake_options(out: Path) -> Options:
 
 def sample(rps: float, cpu_us: float) -> Round:
     """One round with plausible figures."""
-    return Round(rps, cpu_us, 20, 22, 25, 90, 400, 0, 1.5)
+    return Round(rps, cpu_us, 20, 22, 25, 90, 400, 0, 1.5, floor_us=20.0)
 
 
 def report() -> dict:

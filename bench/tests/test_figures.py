@@ -82,6 +82,14 @@ class Bars(unittest.TestCase):
             entry["rounds"] = [round_ | {"rps": round_["rps"] / slower} for round_, slower in zip(entry["rounds"], (1, 3))]
         self.assertEqual(bars.throughput_ratio(report), bars.throughput_ratio(fixtures.report()))
 
+    def test_the_floor_of_each_round_is_what_that_round_is_held_against(self) -> None:
+        report = fixtures.report()
+        for entry in report["wrk"]:
+            slowed = [round_ | {"cpu_us": round_["cpu_us"] * 2, "floor_us": 40.0} for round_ in entry["rounds"][1:]]
+            entry["rounds"] = entry["rounds"][:1] + slowed
+        figure = {bar["key"]: bar["measured"] for bar in bars.judge(report)}
+        self.assertEqual([value for key, value in figure.items() if key.startswith("(wrk")], [1.0])
+
     def test_what_was_not_measured_is_not_met(self) -> None:
         report = fixtures.report() | {"wrk": []}
         unmeasured = [bar for bar in bars.judge(report) if bar["measured"] is None]
