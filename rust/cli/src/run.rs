@@ -107,7 +107,7 @@ async fn wait_for_signal() -> std::io::Result<()> {
 async fn serve(listener: TcpListener, pool: LoopPool, body_bytes: usize, mut stopped: watch::Receiver<bool>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "this thread cannot accept connections"),
+        Err(error) => return tracing::error!(target: "mayfly::server", %error, "this thread cannot accept connections"),
     };
     let pool = Rc::new(RefCell::new(pool));
     let connections = GracefulShutdown::new();
@@ -134,13 +134,13 @@ async fn serve(listener: TcpListener, pool: LoopPool, body_bytes: usize, mut sto
                 let connection = connections.watch(connection);
                 tokio::task::spawn_local(async move {
                     if let Err(error) = connection.await {
-                        tracing::debug!(%error, "a connection ended early");
+                        tracing::debug!(target: "mayfly::server", %error, "a connection ended early");
                     }
                 });
             }
             Err(error) => {
                 // Out of descriptors, most likely: it passes when connections close.
-                tracing::warn!(%error, "cannot accept a connection");
+                tracing::warn!(target: "mayfly::server", %error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }

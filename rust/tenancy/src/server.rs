@@ -88,7 +88,7 @@ impl Server {
         match &host {
             Ok(host) => boot_all(host, &tenants, &pools, &forker)?,
             Err(error) => {
-                tracing::error!("no tenant can run on this host: {error}");
+                tracing::error!(target: "mayfly::server", "no tenant can run on this host: {error}");
                 let reason = error.to_string();
                 tenants.iter().for_each(|tenant| tenant.fail(&reason));
             }

@@ -92,7 +92,7 @@ impl Tenant {
         match booted {
             Ok(snapshot) => {
                 let boot_ms = snapshot.boot_time().as_millis();
-                tracing::info!(tenant = %self.config.name, path = %self.config.path, boot_ms, "tenant is ready");
+                tracing::info!(target: "mayfly::server", tenant = %self.config.name, path = %self.config.path, boot_ms, "tenant is ready");
                 self.set_state(State::Ready(Generation { number: 1, snapshot }));
             }
             Err(reason) => self.fail(&reason),
@@ -107,7 +107,7 @@ impl Tenant {
     /// Keeps the tenant with the reason why it cannot answer.
     pub(crate) fn fail(&self, reason: &str) {
         let program = self.config.program.display();
-        tracing::error!(tenant = %self.config.name, %program, reason, "tenant cannot answer requests");
+        tracing::error!(target: "mayfly::server", tenant = %self.config.name, %program, reason, "tenant cannot answer requests");
         self.set_state(State::Failed { reason: reason.to_owned() });
     }
 
@@ -122,7 +122,7 @@ impl Tenant {
                 .fork_from(&generation.snapshot)
                 .map(|worker| Forked { worker: Box::new(worker), generation: generation.number })
                 .map_err(|error| {
-                    tracing::error!(tenant = %self.config.name, %error, "a worker could not be forked");
+                    tracing::error!(target: "mayfly::server", tenant = %self.config.name, %error, "a worker could not be forked");
                     "no worker could be forked".to_owned()
                 }),
             State::Booting | State::Failed { .. } => Err(self.excuse()),

@@ -125,10 +125,10 @@ impl TenantLog {
         let mut state = self.state();
         let dropped = state.failures.advance(self.second());
         if dropped > 0 {
-            tracing::warn!(%tenant, requests = dropped, "more requests failed in the second before");
+            tracing::warn!(target: "mayfly::request", %tenant, requests = dropped, "more requests failed in the second before");
         }
         if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
-            tracing::warn!(%tenant, request = %id, error = failure.word(), "{reason}");
+            tracing::warn!(target: "mayfly::request", %tenant, request = %id, error = failure.word(), "{reason}");
         }
     }
 
