@@ -19,11 +19,12 @@ use crate::options::BenchOptions;
 use crate::report::{Figures, Latency};
 use crate::stats::Samples;
 
-const ROUNDS: u32 = 40;
+/// Samples of each figure in a round: few, so that a machine which is slow for some milliseconds is slow for all figures alike.
+const SAMPLES_A_ROUND: u32 = 20;
 /// Requests before anything is measured: caches, branch predictors and the work set are as they will stay.
 const WARM_UP: u32 = 500;
-/// Machines that are created in each round, for the two figures on that; each costs half a millisecond.
-const FORKS_A_ROUND: u32 = 3;
+/// Machines of each kind that are created in turn, for the two figures on that; each costs half a millisecond.
+const FORKS: u32 = 100;
 /// Resets, and copies to compare them with, that are timed together: one alone takes little longer than reading the clock.
 const BATCH: u32 = 32;
 /// Workers that are kept idle to see what one of them weighs.
@@ -89,7 +90,7 @@ struct Times {
 impl Times {
     fn new(requests: u32) -> Self {
         let many = || Samples::with_capacity(requests as usize);
-        let few = || Samples::with_capacity((ROUNDS * FORKS_A_ROUND) as usize);
+        let few = || Samples::with_capacity(FORKS as usize);
         Self {
             floor: many(),
             call_reset: many(),
@@ -142,10 +143,11 @@ impl<'a> Bench<'a> {
 
     fn measure(mut self, requests: u32) -> Result<Figures, Failure> {
         let mut times = Times::new(requests);
-        for round in 0..ROUNDS {
-            // The last round takes what the division leaves.
-            self.round(requests * (round + 1) / ROUNDS - requests * round / ROUNDS, &mut times)?;
+        let rounds = requests.div_ceil(SAMPLES_A_ROUND);
+        for _ in 0..rounds {
+            self.round(&mut times)?;
         }
+        self.create(&mut times)?;
         let worker_private_kib = self.idle_worker_kib()?;
         let exits_per_request = self.steady_state(requests)?;
 
@@ -154,7 +156,7 @@ impl<'a> Bench<'a> {
         Ok(Figures {
             program: String::new(),
             requests,
-            rounds: ROUNDS,
+            rounds,
             floor_us: us(times.floor.median()),
             call_reset_us: us(times.call_reset.median()),
             call_us: us(times.call.median()),
@@ -180,23 +182,26 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Takes `turns` samples of every figure, and fewer of those that cost more.
-    fn round(&mut self, turns: u32, times: &mut Times) -> Result<(), Failure> {
-        for _ in 0..turns {
+    /// Takes samples of every figure about requests. Those beyond the number of requests, in the last round, are left out.
+    fn round(&mut self, times: &mut Times) -> Result<(), Failure> {
+        for _ in 0..SAMPLES_A_ROUND {
             times.floor.time(|| self.floor.round_trip()).map_err(host_failure)?;
         }
-        for _ in 0..turns {
+        for _ in 0..SAMPLES_A_ROUND {
             times.call_reset.time(|| self.call_and_reset())?;
         }
-        for _ in 0..turns {
+        for _ in 0..SAMPLES_A_ROUND {
             times.call.time(|| self.call())?;
             times.reset.time(|| self.worker.reset()).map_err(no_response)?;
         }
-        for _ in 0..turns.div_ceil(BATCH) {
-            times.resets.time(|| reset_batch(&mut self.worker))?;
-            times.copies.time(|| (0..BATCH).for_each(|_| self.copied.copy()));
-        }
-        for _ in 0..FORKS_A_ROUND {
+        times.resets.time(|| reset_batch(&mut self.worker))?;
+        times.copies.time(|| (0..BATCH).for_each(|_| self.copied.copy()));
+        Ok(())
+    }
+
+    /// Creates machines and workers in turn.
+    fn create(&self, times: &mut Times) -> Result<(), Failure> {
+        for _ in 0..FORKS {
             // Dropping the machines is not part of it.
             let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(host_failure)?;
             let _worker = times.fork.time(|| fork(&self.snapshot))?;
