@@ -60,7 +60,15 @@ impl fmt::Display for Figures {
         row("floor", self.floor_us, "us", "a bare KVM_RUN round trip")?;
         row("call and reset", self.call_reset_us, "us", &format!("{above:.2} us above the floor"))?;
         row("  call", self.call_us, "us", "request in, response out")?;
-        row("  reset", self.reset_us, "us", &format!("of {} pages", self.workset_pages))?;
+        row(
+            "  reset",
+            self.reset_us,
+            "us",
+            &match self.workset_pages {
+                1 => "of 1 page".to_owned(),
+                pages => format!("of {pages} pages"),
+            },
+        )?;
         row("  p90", latency.p90, "us", "")?;
         row("  p99", latency.p99, "us", "")?;
         row("  p99.9", latency.p999, "us", "")?;
