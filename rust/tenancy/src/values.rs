@@ -64,8 +64,9 @@ checked_string!(
 checked_string!(
     /// The start of the paths that a tenant answers: `/`, or `/` and segments without an empty one, `.` or `..`.
     ///
-    /// Requests are compared byte by byte, so the characters are those that a client can send unescaped.
-    pub RoutePath, is_route, "a path such as \"/\" or \"/shop/eu\": no '/' at the end, no empty, '.' or '..' segment, no '?', '#' or blanks"
+    /// Requests are compared byte by byte, so the characters are those that a client can send unescaped; without those that HTTP
+    /// servers' routers give a meaning, so that a configuration is good for all of them.
+    pub RoutePath, is_route, "a path such as \"/\" or \"/shop/eu\": no '/' at the end, no empty, '.' or '..' segment, no blanks, none of ?#*+$^|()[]{}"
 );
 
 checked_string!(
@@ -87,7 +88,7 @@ fn is_name(text: &str) -> bool {
 fn is_route(text: &str) -> bool {
     let is_segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")
-            && segment.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte))
+            && segment.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}*+$()[]".contains(&byte))
     };
     text == "/" || text.strip_prefix('/').is_some_and(|rest| text.len() <= 1024 && rest.split('/').all(is_segment))
 }
