@@ -17,6 +17,7 @@ from .errors import BenchError
 from .figures import Table, load_name, number
 
 _FIGURES = (("rps", "requests/s"), ("cpu_us", "server CPU µs"), ("p99_us", "p99 µs"))
+_ENOUGH_ROUNDS = 5
 _SAME_HOST = ("cpu", "kernel", "kvm", "mitigations")
 
 
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     if differing := [key for key in _SAME_HOST if old["host"].get(key) != new["host"].get(key)]:
         print(f"The reports are from different machines ({', '.join(differing)}): compare ratios to the floor, not times.\n")
+    if (fewest := min((len(entry["rounds"]) for entry in old["wrk"] + new["wrk"]), default=0)) < _ENOUGH_ROUNDS:
+        print(f"Some figures rest on {fewest} rounds: what is called changed may be noise.\n")
     print(summary.aligned(wrk_changes(old, new)))
     print()
     print(summary.aligned(bar_changes(old, new)))

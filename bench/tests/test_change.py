@@ -40,4 +40,5 @@ class Changes(unittest.TestCase):
             with contextlib.redirect_stderr(io.StringIO()) as complaint:
                 self.assertEqual(change.main([str(report), str(other)]), 1)
         self.assertIn("sandboxed", said.getvalue())
+        self.assertIn("rest on 2 rounds", said.getvalue())
         self.assertIn("other.json", complaint.getvalue())
