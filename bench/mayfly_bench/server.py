@@ -7,6 +7,7 @@ the `with` block, and by the kernel (`setpriv --pdeathsig`) should the benchmark
 """
 
 import json
+import random
 import socket
 import subprocess
 import time
@@ -20,6 +21,7 @@ from .pinning import pinned_command
 
 _START_S = 60.0
 _STOP_S = 10.0
+_PORTS = (16_384, 32_768)
 
 
 class Server:
@@ -139,6 +141,11 @@ def configuration(sample: Path, port: int, threads: int) -> dict:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, below those that the kernel hands to outgoing connections, which could take it again."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(*_PORTS)))
+            except OSError:
+                continue
+            return probe.getsockname()[1]

@@ -11,6 +11,7 @@ use crate::machine::{Inbox, Machine, Regs};
 use crate::memory::{Content, Memory, SealedMemory};
 use crate::space::{Changes, Origin};
 use crate::tables::{Entry, Prot, Tables};
+use crate::translations::Translations;
 use crate::vcpu::Vcpu;
 
 /// What every worker of an image shares.
@@ -122,8 +123,10 @@ impl Machine {
             vcpu,
             memory,
             tables: frozen.tables,
+            translations: Translations::new(),
             changes: Changes::in_worker(private_pages),
             host: image.host.clone(),
+            variant: image.host.variant(),
             inbox: frozen.inbox,
             stack_frame: frozen.stack_frame,
             frozen: Some(Arc::clone(frozen)),
@@ -157,7 +160,7 @@ impl Machine {
     /// A vCPU that stands behind the doorbell's `out` gets there by itself.
     #[inline]
     pub fn rewind(&mut self) {
-        if !(self.at_doorbell && kernel::rewinds_by_itself(&self.vcpu.regs(), self.host.variant())) {
+        if !(self.at_doorbell && kernel::rewinds_by_itself(&self.vcpu.regs(), self.variant)) {
             self.vcpu.set_regs(&kernel::user_regs(TRAMPOLINE, 0));
         }
     }
@@ -200,7 +203,7 @@ impl Machine {
                 self.memory.zero(page.frame);
             }
         }
-        if self.changes.stack_used {
+        if self.changes.stack_used && self.changes.recorded {
             self.memory.restore(self.stack_frame);
         }
         self.rewind();
@@ -210,6 +213,7 @@ impl Machine {
     /// Puts back the table entries that the request changed, and gives its frames back.
     #[cold]
     fn undo(&mut self) -> Result<u64, MemoryError> {
+        self.translations.clear();
         let entries = self.changes.undo.len() as u64;
         let mut stale = std::mem::take(&mut self.changes.scratch);
         stale.clear();
@@ -238,6 +242,7 @@ impl Machine {
     ///
     /// [`MemoryError::Host`] if the kernel refuses; the machine must be dropped then.
     pub fn release_work_set(&mut self) -> Result<ResetReport, MemoryError> {
+        self.translations.clear();
         let entries = if self.changes.undo.is_empty() { 0 } else { self.undo()? };
         let pages = self.changes.work.len() as u64;
         let mut frames = std::mem::take(&mut self.changes.scratch);
@@ -262,7 +267,7 @@ impl Machine {
                 self.memory.release(page.frame);
             }
         }
-        if self.changes.stack_used {
+        if self.changes.stack_used && self.changes.recorded {
             self.memory.restore(self.stack_frame);
         }
         self.rewind();

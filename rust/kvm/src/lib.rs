@@ -15,6 +15,7 @@
 //! | `kernel` | the guest kernel's pages and vCPU state |
 //! | `memory` | guest-physical memory and its copy-on-write backing |
 //! | `tables` | page-table entries |
+//! | `translations` | the host's own small TLB for user addresses |
 //! | `vcpu` | VM and vCPU, raw exits |
 //! | `machine` | running from exit to exit |
 //! | `space` | mapping, protecting, unmapping, copying in and out |
@@ -35,6 +36,7 @@ mod space;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod translations;
 mod vcpu;
 
 pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};

@@ -11,11 +11,12 @@ use crate::error::{BadReturn, CreateError, MemoryError, RunError};
 use crate::exit::{Exit, PageFaultCode, Unexpected};
 use crate::fork::Frozen;
 use crate::host::Host;
-use crate::kernel::{self, SyscallEntry};
+use crate::kernel::{self, SyscallEntry, Variant};
 use crate::layout::{CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, STACK, USER_END, page_ceil};
 use crate::memory::Memory;
 use crate::space::Changes;
 use crate::tables::{Entry, Tables};
+use crate::translations::Translations;
 use crate::vcpu::{Kicker, RawExit, Vcpu};
 
 /// The general registers, as KVM has them.
@@ -28,8 +29,11 @@ pub struct Machine {
     pub(crate) vcpu: Vcpu,
     pub(crate) memory: Memory,
     pub(crate) tables: Tables,
+    pub(crate) translations: Translations,
     pub(crate) changes: Changes,
     pub(crate) host: Host,
+    /// The host's variant; here, since every request asks for it.
+    pub(crate) variant: Variant,
     pub(crate) inbox: Inbox,
     pub(crate) stack_frame: u64,
     pub(crate) frozen: Option<Arc<Frozen>>,
@@ -97,8 +101,10 @@ impl Machine {
             vcpu,
             memory,
             tables,
+            translations: Translations::new(),
             changes: Changes::at_boot(frames),
             host: host.clone(),
+            variant: host.variant(),
             inbox: Inbox { first_frame: first, pages: inbox_pages },
             stack_frame,
             frozen: None,
@@ -177,7 +183,7 @@ impl Machine {
             return Err(BadReturn { rip: regs.rcx });
         }
         regs.rax = value;
-        match self.host.variant().syscall {
+        match self.variant.syscall {
             SyscallEntry::Supervisor => regs.r11 = kernel::user_flags(regs.r11),
             SyscallEntry::User => {
                 regs.rip = regs.rcx;
@@ -228,7 +234,7 @@ impl Machine {
         let mut sregs = self.vcpu.get_sregs()?;
         edit(&mut sregs);
         // kvm_amd sets the busy bit of the type that it reports (svm_get_segment), which is not the one that was set.
-        sregs.tr.type_ = self.host.variant().task_type;
+        sregs.tr.type_ = self.variant.task_type;
         self.vcpu.set_sregs(&sregs)
     }
 

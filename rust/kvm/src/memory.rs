@@ -106,11 +106,16 @@ pub(crate) enum Content {
 pub(crate) struct Memory {
     mapping: Mapping,
     backing: Backing,
+    /// The image's view, which `backing` keeps alive; null at boot. Here, since every reset asks for it.
+    pristine: *const u8,
     image_frames: u64,
     frames: u64,
     next: u64,
     free: Vec<u64>,
 }
+
+// SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
+unsafe impl Send for Memory {}
 
 impl Memory {
     /// Memory for a boot: `frames` pages of a new memfd, none of them used yet.
@@ -140,7 +145,15 @@ impl Memory {
             fd,
         )
         .ok_or_else(|| CreateError::map(bytes))?;
-        Ok(Self { mapping, backing: Backing::Boot(memfd), image_frames: 0, frames, next: 0, free: Vec::new() })
+        Ok(Self {
+            mapping,
+            backing: Backing::Boot(memfd),
+            pristine: ptr::null(),
+            image_frames: 0,
+            frames,
+            next: 0,
+            free: Vec::new(),
+        })
     }
 
     /// Memory of a worker: the image, copy-on-write, and `private` further pages.
@@ -162,6 +175,7 @@ impl Memory {
         unsafe { libc::madvise(mapping.base.as_ptr().cast(), mapping.len, libc::MADV_NOHUGEPAGE) };
         Ok(Self {
             mapping,
+            pristine: image.view.base.as_ptr(),
             backing: Backing::Fork(Arc::clone(image)),
             image_frames: image.frames,
             frames,
@@ -297,17 +311,13 @@ impl Memory {
     /// Copies the image's content back into `frame`, which must be an image frame of a worker.
     #[inline]
     pub(crate) fn restore(&mut self, frame: u64) {
-        let Backing::Fork(image) = &self.backing else { return };
+        // At boot there are no image frames, so `pristine` is not null behind this.
         assert!(frame < self.image_frames, "only image frames have pristine content");
         let offset = frame as usize * PAGE;
         // SAFETY: `frame` is below the image's length, which both mappings cover; they are distinct mappings, so they do not
         // overlap; the vCPU does not run, so nothing else accesses the destination.
         unsafe {
-            ptr::copy_nonoverlapping(
-                image.view.base.as_ptr().add(offset),
-                self.mapping.base.as_ptr().add(offset),
-                PAGE,
-            );
+            ptr::copy_nonoverlapping(self.pristine.add(offset), self.mapping.base.as_ptr().add(offset), PAGE);
         }
     }
 

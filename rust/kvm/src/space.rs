@@ -128,6 +128,7 @@ impl Machine {
     pub fn map_zero(&mut self, address: u64, prot: Prot, origin: Origin) -> Result<(), MemoryError> {
         Self::check_range(address, PAGE_SIZE)?;
         self.check_limit()?;
+        self.translations.clear();
         let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
         let old = Entry(self.memory.read_u64(slot));
         if old.frame().is_some() {
@@ -170,6 +171,7 @@ impl Machine {
         if old.is_writable() {
             return Ok(());
         }
+        self.translations.clear();
         if self.changes.recorded && self.memory.is_image(frame) {
             self.check_limit()?;
             if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
@@ -229,6 +231,7 @@ impl Machine {
         change: &mut dyn FnMut(&Memory, bool, Entry) -> Entry,
     ) -> Result<(), MemoryError> {
         let end = Self::check_range(address, len)?;
+        self.translations.clear();
         let mut downgraded = std::mem::take(&mut self.changes.scratch);
         downgraded.clear();
         let changes = &mut self.changes;
@@ -280,6 +283,7 @@ impl Machine {
     pub fn move_pages(&mut self, from: u64, to: u64, len: u64) -> Result<(), MemoryError> {
         let end = Self::check_range(from, len)?;
         let to_end = Self::check_range(to, len)?;
+        self.translations.clear();
         self.tables
             .for_each(&mut self.memory, to, to_end, &mut |_, address, _, _| Err(MemoryError::Exists { address }))?;
         let mut pages = Vec::new();
@@ -312,7 +316,7 @@ impl Machine {
         let mut at = address;
         let mut done = 0;
         while done < len {
-            let entry = self.tables.entry(&self.memory, at);
+            let entry = self.translations.get(at, || self.tables.entry(&self.memory, at));
             let frame = entry.frame().filter(|_| allowed(entry)).ok_or(BadAddress { address: at })?;
             let within = at - page_floor(at);
             let part = (len - done).min((PAGE_SIZE - within) as usize);

@@ -25,8 +25,8 @@ pub(crate) struct Stamp {
 /// The host's side of one worker's inbox.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    /// Header part of the request, built here and copied once; kept for its allocation.
-    staging: Vec<u8>,
+    /// Header part of a request that is too large for the stack; kept for its allocation.
+    large: Vec<u8>,
     /// End of what the last request wrote.
     high_water: u64,
 }
@@ -55,35 +55,22 @@ impl Inbox {
             return Err(CallError::RequestTooLarge { bytes: total, limit });
         }
 
-        let bytes = &mut self.staging;
-        bytes.clear();
-        bytes.resize(HEADERS_OFFSET + request.headers.len() * HEADER_BYTES, 0);
-        put_u32(bytes, 0, crate::abi::ABI_MAX);
-        put_u32(bytes, 4, request.headers.len() as u32);
-        put_u64(bytes, 8, stamp.id);
-        put_u64(bytes, 16, stamp.unix_ns);
-        put_u64(bytes, 24, stamp.monotonic_ns);
-        bytes[32..64].copy_from_slice(&stamp.entropy[..32]);
-        for (at, text) in [(64, request.method), (80, request.path), (96, request.query)] {
-            append(bytes, at, text);
-        }
-        put_u64(bytes, 112, layout::INBOX + head as u64);
-        put_u64(bytes, 120, request.body.len() as u64);
-        put_u64(bytes, 128, layout::INBOX + HEADERS_OFFSET as u64);
-        const _: () = assert!(REQUEST_BYTES == 136);
-        let random = RANDOM_OFFSET as usize;
-        bytes[random..random + 16].copy_from_slice(&stamp.entropy[32..]);
-        for (index, header) in request.headers.iter().enumerate() {
-            let at = HEADERS_OFFSET + index * HEADER_BYTES;
-            append(bytes, at, header.name);
-            append(bytes, at + 16, header.value);
-        }
+        // The stack is warm; the heap, after a world switch, is not.
+        let mut small = [0; SMALL_BYTES];
+        let bytes = if head <= SMALL_BYTES {
+            &mut small[..head]
+        } else {
+            self.large.clear();
+            self.large.resize(head, 0);
+            &mut self.large[..]
+        };
+        build_head(bytes, request, stamp);
 
         let mut fits = machine.write_inbox(0, bytes);
         if !request.body.is_empty() {
             fits &= machine.write_inbox(head as u64, request.body);
         }
-        debug_assert!(fits && bytes.len() == head, "the size was computed above");
+        debug_assert!(fits, "the size was computed above");
         let end = (head + request.body.len()) as u64;
         if self.high_water > end {
             machine.zero_inbox(end, self.high_water - end);
@@ -103,6 +90,35 @@ impl Inbox {
     }
 }
 
+/// Heads up to this size are built on the stack.
+const SMALL_BYTES: usize = 1024;
+
+/// Fills `bytes`, which are zero and as long as the head.
+fn build_head(bytes: &mut [u8], request: &Request<'_>, stamp: &Stamp) {
+    put_u32(bytes, 0, crate::abi::ABI_MAX);
+    put_u32(bytes, 4, request.headers.len() as u32);
+    put_u64(bytes, 8, stamp.id);
+    put_u64(bytes, 16, stamp.unix_ns);
+    put_u64(bytes, 24, stamp.monotonic_ns);
+    bytes[32..64].copy_from_slice(&stamp.entropy[..32]);
+    let mut end = HEADERS_OFFSET + request.headers.len() * HEADER_BYTES;
+    for (at, text) in [(64, request.method), (80, request.path), (96, request.query)] {
+        end = append(bytes, at, end, text);
+    }
+    put_u64(bytes, 128, layout::INBOX + HEADERS_OFFSET as u64);
+    const _: () = assert!(REQUEST_BYTES == 136);
+    let random = RANDOM_OFFSET as usize;
+    bytes[random..random + 16].copy_from_slice(&stamp.entropy[32..]);
+    for (index, header) in request.headers.iter().enumerate() {
+        let at = HEADERS_OFFSET + index * HEADER_BYTES;
+        end = append(bytes, at, end, header.name);
+        end = append(bytes, at + 16, end, header.value);
+    }
+    // The body follows the head.
+    put_u64(bytes, 112, layout::INBOX + end as u64);
+    put_u64(bytes, 120, request.body.len() as u64);
+}
+
 fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
@@ -111,11 +127,10 @@ fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Appends `text` and a NUL, and puts its address and size at `at`.
-fn append(bytes: &mut Vec<u8>, at: usize, text: &[u8]) {
-    let address = layout::INBOX + bytes.len() as u64;
-    put_u64(bytes, at, address);
+/// Puts `text` and a NUL at `end`, its address and size at `at`, and returns the new end.
+fn append(bytes: &mut [u8], at: usize, end: usize, text: &[u8]) -> usize {
+    put_u64(bytes, at, layout::INBOX + end as u64);
     put_u64(bytes, at + 8, text.len() as u64);
-    bytes.extend_from_slice(text);
-    bytes.push(0);
+    bytes[end..end + text.len()].copy_from_slice(text);
+    end + text.len() + 1
 }

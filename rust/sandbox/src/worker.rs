@@ -13,8 +13,6 @@
 //! In the steady state a call is: write the request into the inbox, store the registers and the deadline, one `KVM_RUN`, read the
 //! response, copy the work set back. No other system call, no lock, no allocation.
 
-use std::time::Duration;
-
 use mayfly_kvm::{Machine, ResetReport, layout};
 
 use crate::abi::{ENOSYS, EPROTO, OP_RESPOND, OP_WAIT, speaks};
@@ -51,7 +49,10 @@ pub struct CallStats {
 }
 
 /// A copy-on-write fork of a snapshot. It serves one request at a time, on whatever thread calls it.
+///
+/// It fits a page and is aligned to one: after a world switch, each page that the host touches costs a TLB miss.
 #[derive(Debug)]
+#[repr(align(4096))]
 pub struct Worker {
     // The watchdog's guard in it is dropped before the machine.
     runner: Runner,
@@ -63,7 +64,11 @@ pub struct Worker {
     /// Size of the work set when it was last told to the snapshot.
     told_pages: usize,
     retained_pages: usize,
-    deadline: Duration,
+    // Limits that every request asks for: copied out of the snapshot, which is cold memory after a world switch.
+    retained_bytes: u64,
+    request_bytes: u64,
+    response_bytes: u64,
+    cpu_time_ns: u64,
     /// Whether the state stays from request to request.
     keeps_state: bool,
     /// Whether the doorbell now returns to its caller instead of rewinding.
@@ -71,6 +76,8 @@ pub struct Worker {
     /// Whether the program waits behind a response for the doorbell to return.
     in_doorbell: bool,
 }
+
+const _: () = assert!(size_of::<Worker>() == 4096);
 
 /// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and the tables
 /// for them stay.
@@ -101,7 +108,10 @@ impl Worker {
             state: WorkerState::Ready,
             told_pages,
             retained_pages: (inner.limits.retained_bytes / page) as usize,
-            deadline: inner.limits.cpu_time,
+            retained_bytes: inner.limits.retained_bytes,
+            request_bytes: inner.limits.request_bytes,
+            response_bytes: inner.limits.response_bytes,
+            cpu_time_ns: u64::try_from(inner.limits.cpu_time.as_nanos()).unwrap_or(u64::MAX),
             keeps_state: false,
             bell_returns: false,
             in_doorbell: false,
@@ -184,11 +194,11 @@ impl Worker {
         let now = clock::monotonic_ns();
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(), monotonic_ns: now, entropy: [0; 48] };
         self.runner.entropy.fill(&mut stamp.entropy);
-        self.inbox.write(&mut self.machine, request, &stamp, self.snapshot.inner.limits.request_bytes)?;
+        self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
 
         // Until the response is there, whatever ends this function leaves a worker that must not be used again.
         self.state = WorkerState::Poisoned;
-        let deadline = now.saturating_add(self.deadline.as_nanos() as u64);
+        let deadline = now.saturating_add(self.cpu_time_ns);
         let mut exits = Exits::default();
         if std::mem::take(&mut self.in_doorbell) {
             self.machine.return_from_doorbell(layout::INBOX);
@@ -198,8 +208,7 @@ impl Worker {
         self.runner.watchdog.disarm();
         let response = result.map_err(|stop| self.call_error(stop))?;
         self.state = WorkerState::Answered;
-        let limit = self.snapshot.inner.limits.response_bytes;
-        self.reader.read(&self.machine, response, limit, sink)?;
+        self.reader.read(&self.machine, response, self.response_bytes, sink)?;
         Ok(CallStats { exits: exits.all, syscalls: exits.syscalls, faults: exits.faults })
     }
 
@@ -257,7 +266,7 @@ impl Worker {
             self.machine.set_rewinds(true);
         }
         let pages = self.machine.work_pages();
-        let large = pages > self.retained_pages || self.inbox.high_water() > self.snapshot.inner.limits.retained_bytes;
+        let large = pages > self.retained_pages || self.inbox.high_water() > self.retained_bytes;
         let report = if large { self.give_back()? } else { self.machine.reset()? };
         if pages != self.told_pages && !large {
             self.snapshot.inner.learn(self.machine.learned());
