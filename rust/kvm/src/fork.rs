@@ -51,6 +51,7 @@ pub struct ResetReport {
 const REWIND: u64 = 1;
 
 const XSTATE_BV: usize = 512;
+const X87: u64 = 1;
 const XCOMP_BV: usize = 520;
 
 impl Image {
@@ -76,11 +77,17 @@ impl Image {
         // Only components that `xrstor` may name here; the standard format, whatever KVM's buffer says.
         let mut components = [0; 8];
         components.copy_from_slice(&area[XSTATE_BV..XSTATE_BV + 8]);
-        let components = u64::from_le_bytes(components) & machine.host.guest_xcr0() & crate::cpuid::XCR0_ALLOWED;
+        let mut components = u64::from_le_bytes(components) & machine.host.guest_xcr0() & crate::cpuid::XCR0_ALLOWED;
+        let rip = kernel::frozen_rip(regs.rip);
+        if rip != regs.rip {
+            // Frozen inside a call of the doorbell: by the System V ABI vector registers are the callee's to change. They come back
+            // as zero, which is quicker than loading them; x87 state and MXCSR, which `xrstor` loads all the same, are kept.
+            components &= X87;
+        }
         area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&components.to_le_bytes());
         area[XCOMP_BV..XCOMP_BV + 56].fill(0);
         machine.memory.slice(resume + kernel::RESUME_XSAVE, area.len()).copy_from(&area[..]);
-        let regs = Regs { rax: result, rip: kernel::frozen_rip(regs.rip), ..regs };
+        let regs = Regs { rax: result, rip, ..regs };
         let words = kernel::resume_words(&regs, sregs.fs.base, sregs.gs.base);
         for (word, at) in words.into_iter().zip((resume + kernel::RESUME_REGS..).step_by(8)) {
             machine.memory.write_u64(at, word);

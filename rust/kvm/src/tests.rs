@@ -57,15 +57,14 @@ guest!(
     "ud2",
 );
 
-// Dirties all the state that user code can reach, after answering in RSI and R8.. what it finds.
+// Waits by an `out` of its own, which keeps all registers; dirties all the state that user code can reach, after answering in RSI and R8.. what it finds.
 guest!(
     dirty,
     "movq xmm7, [rip + 9f]",
     "fninit",
     "fld1",
     "mov edi, 1",
-    "mov rax, 0x7fff00001100",
-    "call rax",
+    "out 0xd0, al",
     // What is there?
     "movq rsi, xmm7",
     "rdfsbase r8",
@@ -111,6 +110,35 @@ guest!(
     "call rax",
     "ud2",
     "9: .quad 0x1122334455667788",
+);
+
+// Sets MXCSR, the x87 control word and a vector register, waits by a call, and answers what it finds.
+guest!(
+    called,
+    "sub rsp, 16",
+    "mov dword ptr [rsp], 0x1f00",
+    "ldmxcsr [rsp]",
+    "mov dword ptr [rsp], 0x27f",
+    "fldcw [rsp]",
+    "vpcmpeqd ymm7, ymm7, ymm7",
+    "mov edi, 1",
+    "mov rax, 0x7fff00001100",
+    "call rax",
+    "stmxcsr [rsp]",
+    "mov r8d, [rsp]",
+    "fnstcw [rsp]",
+    "movzx r9, word ptr [rsp]",
+    "vextracti128 xmm6, ymm7, 1",
+    "movq r10, xmm6",
+    "movq r11, xmm7",
+    "mov dword ptr [rsp], 0x1f80",
+    "ldmxcsr [rsp]",
+    "fninit",
+    "vpcmpeqd ymm7, ymm7, ymm7",
+    "mov edi, 2",
+    "mov rax, 0x7fff00001100",
+    "call rax",
+    "ud2",
 );
 
 // Rings with TF set; answers in R8 whether it was set when it began.
@@ -258,6 +286,22 @@ fn a_doorbell_rung_with_the_trap_flag_set_does_not_trap_in_the_next_request() {
         }
         assert_eq!(worker.regs().r8, 0, "the flags it began with");
         assert!(traps > 0);
+        worker.reset().unwrap();
+    }
+}
+
+#[test]
+fn a_call_of_the_doorbell_keeps_what_the_abi_says() {
+    let image = freeze(boot(called(), 1));
+    let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+    for _ in 0..3 {
+        let regs = run(&mut worker, &mut 0);
+        assert_eq!((regs.r8, regs.r9), (0x1f00, 0x27f), "MXCSR and the x87 control word");
+        assert_eq!(
+            (regs.r10, regs.r11),
+            (0, 0),
+            "vector registers are the callee's to change, and never another request's"
+        );
         worker.reset().unwrap();
     }
 }
