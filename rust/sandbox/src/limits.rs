@@ -10,7 +10,7 @@ pub struct Limits {
     pub boot_time: Duration,
     /// Most memory that the program may have when it boots, in bytes. Range: 1 MiB to 64 GiB.
     pub boot_memory_bytes: u64,
-    /// Longest time that a request may run, in wall-clock time of the thread that runs it. Enforced within 50 ms.
+    /// Most CPU time that a request may use, and four times that in wall-clock time. Enforced within 50 ms.
     pub cpu_time: Duration,
     /// Most memory that a worker may have beyond the snapshot, in bytes: pages written, pages new, page tables.
     pub private_memory_bytes: u64,

@@ -5,6 +5,10 @@
 //! one gets KVM's `immediate_exit` flag, which stops a run that is about to start, and a signal, which stops one that is under way.
 //! It repeats both at every tick until the slot is disarmed, so that no interleaving can lose a kick.
 //!
+//! The limit is on the thread's CPU time, which a run cannot read without a system call. So the watchdog does: it notes the thread's
+//! CPU clock when it first sees a run, and kicks at the deadline only if the clock has moved as far as time has. A thread that was
+//! starved, or a host that was paused, thus costs no tenant its request, up to [`PATIENCE`] times the limit.
+//!
 //! A kick may come just after a run has ended. The next run then returns at once; whoever runs compares the clock with the
 //! deadline and goes on.
 
@@ -20,6 +24,8 @@ use crate::clock;
 const BUSY_TICK: Duration = Duration::from_millis(10);
 /// Tick while none was armed at the last look.
 const IDLE_TICK: Duration = Duration::from_millis(40);
+/// A run is kicked after this many times its limit of wall-clock time, however little of the CPU it got.
+const PATIENCE: u64 = 4;
 /// Deadline of a slot that is not armed.
 const DISARMED: u64 = u64::MAX;
 
@@ -38,15 +44,49 @@ pub(crate) struct Guard {
     slot: Arc<Slot>,
 }
 
+/// A slot, and what the watchdog knows of the run that it last saw there.
+#[derive(Debug)]
+struct Watched {
+    slot: Arc<Slot>,
+    seen: Seen,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    deadline_ns: u64,
+    at_ns: u64,
+    cpu_ns: u64,
+}
+
+impl Watched {
+    /// Looks at the slot: whether it is armed, and whether its run must be kicked.
+    fn look(&mut self, now: u64) -> (bool, bool) {
+        let deadline_ns = self.slot.deadline_ns.load(Ordering::Acquire);
+        if deadline_ns == DISARMED {
+            return (false, false);
+        }
+        let thread = self.slot.thread.load(Ordering::Relaxed);
+        if self.seen.deadline_ns != deadline_ns {
+            self.seen = Seen { deadline_ns, at_ns: now, cpu_ns: clock::thread_cpu_ns(thread) };
+        }
+        let late = now >= deadline_ns && {
+            let left = deadline_ns.saturating_sub(self.seen.at_ns);
+            let used = clock::thread_cpu_ns(thread).saturating_sub(self.seen.cpu_ns);
+            used >= left || now - deadline_ns >= (PATIENCE - 1).saturating_mul(left)
+        };
+        (true, late)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Watchdog {
-    slots: Mutex<Vec<Arc<Slot>>>,
+    slots: Mutex<Vec<Watched>>,
     wake: Condvar,
 }
 
 impl Watchdog {
     /// Nothing panics while it holds the lock, so a poisoned one is as good as any.
-    fn slots(&self) -> MutexGuard<'_, Vec<Arc<Slot>>> {
+    fn slots(&self) -> MutexGuard<'_, Vec<Watched>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -58,11 +98,11 @@ impl Watchdog {
             }
             let now = clock::monotonic_ns();
             let mut armed = false;
-            for slot in slots.iter() {
-                let deadline = slot.deadline_ns.load(Ordering::Acquire);
-                armed |= deadline != DISARMED;
-                if deadline <= now {
-                    kick(slot);
+            for watched in slots.iter_mut() {
+                let (is_armed, is_late) = watched.look(now);
+                armed |= is_armed;
+                if is_late {
+                    kick(&watched.slot);
                 }
             }
             drop(slots);
@@ -141,7 +181,7 @@ impl Guard {
         let watchdog = watchdog()?;
         let slot = Arc::new(Slot { deadline_ns: AtomicU64::new(DISARMED), thread: AtomicI32::new(0), kicker });
         let mut slots = watchdog.slots();
-        slots.push(Arc::clone(&slot));
+        slots.push(Watched { slot: Arc::clone(&slot), seen: Seen::default() });
         watchdog.wake.notify_one();
         Ok(Self { slot })
     }
@@ -169,7 +209,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Ok(watchdog) = watchdog() {
-            watchdog.slots().retain(|slot| !Arc::ptr_eq(slot, &self.slot));
+            watchdog.slots().retain(|watched| !Arc::ptr_eq(&watched.slot, &self.slot));
         }
     }
 }
