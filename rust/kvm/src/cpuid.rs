@@ -161,7 +161,7 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
         }
     }
     let extended = source.features(0x8000_0001, 0);
-    put(0x8000_0000, 0, false, CpuidResult { eax: 0x8000_0008, ebx: basic.ebx, ecx: basic.ecx, edx: basic.edx });
+    put(0x8000_0000, 0, false, CpuidResult { eax: 0x8000_0006, ebx: basic.ebx, ecx: basic.ecx, edx: basic.edx });
     put(
         0x8000_0001,
         0,
@@ -177,12 +177,6 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
     for function in 0x8000_0005..=0x8000_0006 {
         put(function, 0, false, Source::native(function, 0));
     }
-    put(
-        0x8000_0008,
-        0,
-        false,
-        CpuidResult { eax: Source::native(0x8000_0008, 0).eax & 0xffff, ebx: 0, ecx: 0, edx: 0 },
-    );
 
     Some(Features {
         cpuid: CpuId::from_entries(&entries).ok()?,

@@ -12,7 +12,7 @@ use crate::memory::{Content, Memory, SealedMemory};
 use crate::space::{Changes, Origin};
 use crate::tables::{Entry, Prot, Tables};
 use crate::translations::Translations;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Start, Vcpu};
 
 /// What every worker of an image shares.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Machine {
     pub fn fork(image: &Image, private_pages: u64, learned: &[Learned]) -> Result<Self, CreateError> {
         let frozen = &image.frozen;
         let memory = Memory::fork(&frozen.memory, private_pages)?;
-        let vcpu = Vcpu::create(&image.host, image.host.variant(), &memory, frozen.tables.cr3())?;
+        let vcpu = Vcpu::create(&image.host, image.host.variant(), &memory, frozen.tables.cr3(), Start::Fork)?;
         let mut machine = Self {
             vcpu,
             memory,

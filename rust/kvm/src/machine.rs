@@ -17,7 +17,7 @@ use crate::memory::Memory;
 use crate::space::Changes;
 use crate::tables::{Entry, Tables};
 use crate::translations::Translations;
-use crate::vcpu::{Kicker, RawExit, Vcpu};
+use crate::vcpu::{Kicker, RawExit, Start, Vcpu};
 
 /// The general registers, as KVM has them.
 pub type Regs = kvm_regs;
@@ -95,7 +95,7 @@ impl Machine {
             let slot = tables.slot_or_create(&mut memory, CONTROL + page * PAGE_SIZE).ok_or(limit)?;
             memory.write_u64(slot, Entry::user(first + page, crate::Prot::READ).0);
         }
-        let mut vcpu = Vcpu::create(host, host.variant(), &memory, tables.cr3())?;
+        let mut vcpu = Vcpu::create(host, host.variant(), &memory, tables.cr3(), Start::Boot)?;
         vcpu.cover(&memory)?;
         Ok(Self {
             vcpu,

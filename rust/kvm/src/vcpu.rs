@@ -32,13 +32,35 @@ pub(crate) struct Vcpu {
     covered: u64,
 }
 
+/// When the special registers reach the vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At once: whoever boots a program may ask for them, and change them, before the first run.
+    Boot,
+    /// With the first run, through the shared page: a fork is one ioctl shorter.
+    Fork,
+}
+
+/// Without leaf 0x8000_0008, which no user code needs, KVM takes guest-physical addresses to have 36 bits.
+const MEMORY_MAX: u64 = 1 << 36;
+
 /// Frames beyond the image that the first memslot covers. KVM's bookkeeping grows with a slot, in time and in memory, and most
 /// workers need few frames of their own; the rest gets a slot when it is first used.
 const FIRST_SLOT_PRIVATE: u64 = 512;
 
 impl Vcpu {
     /// Creates the VM, its memslot and its vCPU, in user mode with page tables at `cr3`.
-    pub(crate) fn create(host: &Host, variant: Variant, memory: &Memory, cr3: u64) -> Result<Self, CreateError> {
+    pub(crate) fn create(
+        host: &Host,
+        variant: Variant,
+        memory: &Memory,
+        cr3: u64,
+        start: Start,
+    ) -> Result<Self, CreateError> {
+        if memory.bytes() > MEMORY_MAX {
+            let source = std::io::Error::from_raw_os_error(libc::EFBIG);
+            return Err(CreateError::Map { bytes: memory.bytes(), source });
+        }
         let vm = host.kvm().create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
         let covered = memory.frames().min(memory.image_frames() + FIRST_SLOT_PRIVATE);
         set_slot(&vm, 0, memory, 0, covered)?;
@@ -52,7 +74,13 @@ impl Vcpu {
         }
         let base = host.initial_sregs(|| fd.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS")))?;
         let sregs = kernel::sregs(base, features, variant, cr3);
-        fd.set_sregs(&sregs).map_err(CreateError::kvm("KVM_SET_SREGS"))?;
+        match start {
+            Start::Boot => fd.set_sregs(&sregs).map_err(CreateError::kvm("KVM_SET_SREGS"))?,
+            Start::Fork => {
+                fd.sync_regs_mut().sregs = sregs;
+                fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+            }
+        }
         let entries = kernel::msrs().map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });
         let msrs = Msrs::from_entries(&entries).map_err(|_| CreateError::Kvm {
             call: "KVM_SET_MSRS",

@@ -1,16 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host's clocks. Those that a request needs come from the vDSO: no system call.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// `CLOCK_MONOTONIC` in nanoseconds.
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {
     now_ns(libc::CLOCK_MONOTONIC)
 }
 
-/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC.
+/// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, as the watchdog last saw it.
+static UNIX_OFFSET_NS: AtomicU64 = AtomicU64::new(0);
+
+/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time: within a microsecond, and a step of the clock is seen after
+/// one tick of the watchdog. One clock read a request is enough.
 #[inline]
-pub(crate) fn unix_ns() -> u64 {
-    now_ns(libc::CLOCK_REALTIME)
+pub(crate) fn unix_ns(monotonic_ns: u64) -> u64 {
+    monotonic_ns.wrapping_add(UNIX_OFFSET_NS.load(Ordering::Relaxed))
+}
+
+/// Compares the two clocks.
+pub(crate) fn refresh_unix_offset() {
+    // The reading in between cannot be far from the middle of the other two, unless this thread was interrupted.
+    let offset = (0..3)
+        .map(|_| {
+            let (before, unix, after) = (monotonic_ns(), now_ns(libc::CLOCK_REALTIME), monotonic_ns());
+            (after.wrapping_sub(before), unix.wrapping_sub(before.wrapping_add(after.wrapping_sub(before) / 2)))
+        })
+        .min()
+        .map_or(0, |(_, offset)| offset);
+    UNIX_OFFSET_NS.store(offset, Ordering::Relaxed);
 }
 
 /// CPU time of a thread of this process in nanoseconds: a system call. 0 if there is no such thread any more.
@@ -27,4 +46,20 @@ fn now_ns(clock: libc::clockid_t) -> u64 {
     // SAFETY: `time` is a valid place for the result. Of the clocks asked for here only an ended thread's fails, and leaves 0.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_is_the_hosts() {
+        refresh_unix_offset();
+        for _ in 0..100 {
+            let ours = unix_ns(monotonic_ns());
+            let hosts = now_ns(libc::CLOCK_REALTIME);
+            // Generous: the thread may be interrupted between the two.
+            assert!(hosts.abs_diff(ours) < 50_000_000, "{ours} and {hosts}");
+        }
+    }
 }

@@ -96,6 +96,7 @@ impl Watchdog {
             while slots.is_empty() {
                 slots = self.wake.wait(slots).unwrap_or_else(PoisonError::into_inner);
             }
+            clock::refresh_unix_offset();
             let now = clock::monotonic_ns();
             let mut armed = false;
             for watched in slots.iter_mut() {
@@ -181,6 +182,10 @@ impl Guard {
         let watchdog = watchdog()?;
         let slot = Arc::new(Slot { deadline_ns: AtomicU64::new(DISARMED), thread: AtomicI32::new(0), kicker });
         let mut slots = watchdog.slots();
+        if slots.is_empty() {
+            // The watchdog has slept for want of anything to watch.
+            clock::refresh_unix_offset();
+        }
         slots.push(Watched { slot: Arc::clone(&slot), seen: Seen::default() });
         watchdog.wake.notify_one();
         Ok(Self { slot })

@@ -192,7 +192,7 @@ impl Worker {
             return Err(CallError::Poisoned);
         }
         let now = clock::monotonic_ns();
-        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(), monotonic_ns: now, entropy: [0; 48] };
+        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns: now, entropy: [0; 48] };
         self.runner.entropy.fill(&mut stamp.entropy);
         self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
 
