@@ -4,8 +4,8 @@
 #define MAYFLY_PORT_DOORBELL 0xd0
 #define MAYFLY_PORT_SYSCALL 0xd1
 
-/* Offsets in the doorbell page. One page holds all that a worker runs and reads on its way in and out, since every further one
- * costs a TLB miss after each world switch. The XSAVE area must be 64-byte aligned. */
+/* Offsets in the doorbell page. One page holds all that a worker runs and reads on its way in and out, since every
+ * further one costs a TLB miss after each world switch. The XSAVE area must be 64-byte aligned. */
 #define MAYFLY_DOORBELL_OFFSET 0x100
 #define MAYFLY_TRAMPOLINE_OFFSET 0x140
 #define MAYFLY_RESUME_XSAVE 0x400

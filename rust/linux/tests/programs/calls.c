@@ -26,7 +26,8 @@ static void clocks(void) {
         printf("clock %d: %ld, resolution %ld", id, result, syscall(SYS_clock_getres, id, &res));
         if (result == 0) {
             syscall(SYS_clock_gettime, id, &b);
-            printf(", valid %d, forward %d", a.tv_nsec >= 0 && a.tv_nsec < 1000000000, nanoseconds(b) >= nanoseconds(a));
+            printf(", valid %d, forward %d", a.tv_nsec >= 0 && a.tv_nsec < 1000000000,
+                   nanoseconds(b) >= nanoseconds(a));
         }
         printf("\n");
     }
@@ -115,7 +116,9 @@ static void limits(void) {
 }
 
 static void signals(void) {
-    struct { unsigned long handler, flags, restorer, mask; } new = {0x1234, 0x14000004, 0x5678, ~0UL}, old;
+    struct {
+        unsigned long handler, flags, restorer, mask;
+    } new = {0x1234, 0x14000004, 0x5678, ~0UL}, old;
     SAY(syscall(SYS_rt_sigaction, SIGUSR1, &new, &old, 8));
     printf("was %lx %lx\n", old.handler, old.flags);
     SAY(syscall(SYS_rt_sigaction, SIGUSR1, NULL, &old, 8));
