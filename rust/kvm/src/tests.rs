@@ -161,6 +161,21 @@ guest!(
 // Waits and answers by an `out` of its own.
 guest!(own_bell, "mov ebx, 7", "mov edi, 1", "out 0xd0, al", "mov edi, 2", "mov r9d, ebx", "out 0xd0, al", "ud2",);
 
+// Leaves 64-bit mode for the selector that Linux has for 32-bit user code, if that can be, and rings there.
+guest!(
+    compat,
+    "mov edi, 1",
+    "mov rax, 0x7fff00001100",
+    "call rax",
+    "mov edi, 2",
+    "lea rax, [rip + 9f]",
+    "push 0x23",
+    "push rax",
+    "retfq",
+    "9: out 0xd0, al",
+    "ud2",
+);
+
 // Makes a system call in a loop.
 guest!(caller, "mov eax, 39", "2: syscall", "mov rdi, rax", "jmp 2b");
 
@@ -303,6 +318,34 @@ fn a_call_of_the_doorbell_keeps_what_the_abi_says() {
             "vector registers are the callee's to change, and never another request's"
         );
         worker.reset().unwrap();
+    }
+}
+
+#[test]
+fn a_program_cannot_leave_64_bit_mode_for_the_next_request() {
+    let image = freeze(boot(compat(), 1));
+    let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+    for _ in 0..3 {
+        let exit = loop {
+            match worker.run().unwrap() {
+                Exit::PageFault { address, .. } if address >= DATA => {
+                    worker.make_writable(address & !0xfff, Origin::Snapshot).unwrap();
+                }
+                exit => break exit,
+            }
+        };
+        match exit {
+            // There is no such descriptor.
+            Exit::Exception { vector: vector @ (11 | 13), .. } => {
+                println!("refused with exception {vector}");
+                worker = Machine::fork(&image, 256, &[]).unwrap();
+            }
+            Exit::Doorbell => {
+                println!("rang at {:#x}", worker.regs().rip);
+                worker.reset().unwrap();
+            }
+            other => panic!("{other:?} {:x?}", worker.regs()),
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //!                    Poisoned     never used again
 //! ```
 //!
-//! In the steady state a call is: write the request into the inbox, store the registers and the deadline, one `KVM_RUN`, read the
+//! In the steady state a call is: write the request into the inbox, store the deadline, one `KVM_RUN`, read the
 //! response, copy the work set back. No other system call, no lock, no allocation.
 
 use mayfly_kvm::{Machine, ResetReport, layout};
