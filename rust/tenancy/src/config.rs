@@ -23,8 +23,6 @@ pub const PLUGIN_NAME: &str = "mayfly::SandboxPlugin";
 pub struct Config {
     /// In the order of the file; names and paths differ from each other.
     pub tenants: Vec<TenantConfig>,
-    /// Whether each loop thread keeps to a processor of its own.
-    pub pin_loop_threads: bool,
 }
 
 /// One tenant of a checked configuration.
@@ -152,8 +150,6 @@ struct File {
     defaults: Defaults,
     #[serde(default)]
     tenants: Vec<Tenant>,
-    #[serde(default)]
-    pin_loop_threads: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -195,7 +191,7 @@ impl File {
         if let Some((first, second)) = first_duplicate(&tenants, |tenant| tenant.path.as_str()) {
             return Err(ConfigError::DuplicatePath { path: tenants[second].path.clone(), first, second });
         }
-        Ok(Config { tenants, pin_loop_threads: self.pin_loop_threads })
+        Ok(Config { tenants })
     }
 }
 

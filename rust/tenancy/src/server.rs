@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use mayfly_sandbox::{Host, HostError};
 
-use crate::affinity;
 use crate::config::Config;
 use crate::deferred::Deferred;
 use crate::failure::Failure;
@@ -43,7 +42,6 @@ struct Inner {
     deferred: Deferred,
     pools: Arc<Pools>,
     id_seed: u64,
-    pin_loop_threads: bool,
 }
 
 /// The loop pools that want workers, and the boots that have not ended.
@@ -83,7 +81,6 @@ impl Server {
 
     pub(crate) fn start_on(host: Result<Host, HostError>, config: Config) -> Result<Self, StartError> {
         let tenants: Arc<[Tenant]> = config.tenants.into_iter().map(Tenant::new).collect();
-        let pin_loop_threads = config.pin_loop_threads;
         let meters = Meters::new(tenants.len());
         let pools = Arc::new(Pools::default());
         let forker = Forker::start(Arc::clone(&tenants), meters.add())?;
@@ -100,24 +97,10 @@ impl Server {
         let router = Router::new(tenants.iter().map(|tenant| tenant.config.path.as_str()));
         // The standard library keys its hash maps with the system's random numbers: enough to tell processes apart.
         let id_seed = RandomState::new().hash_one(0);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                host,
-                router,
-                tenants,
-                meters,
-                forker,
-                deferred,
-                pools,
-                id_seed,
-                pin_loop_threads,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { host, router, tenants, meters, forker, deferred, pools, id_seed }) })
     }
 
-    /// The workers for one loop thread, the calling one; they are forked in the background, from now on.
-    ///
-    /// If the configuration says so, the thread keeps to one processor from now on.
+    /// The workers for one loop thread; they are forked in the background, from now on.
     #[must_use]
     pub fn loop_pool(&self) -> LoopPool {
         let berths: Arc<[Arc<Berth>]> = self.tenants().iter().map(|_| Arc::default()).collect();
@@ -132,9 +115,6 @@ impl Server {
             if self.tenants()[index].generation() != 0 {
                 self.inner.forker.order(index, berth);
             }
-        }
-        if self.inner.pin_loop_threads {
-            affinity::pin_this_thread(number - 1);
         }
         LoopPool::new(self.clone(), number, berths)
     }
