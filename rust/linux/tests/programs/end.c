@@ -77,7 +77,8 @@ int main(int argc, char **argv) {
     if (!strcmp(how, "wait-signal")) pause();
     if (!strcmp(how, "wait-poll")) syscall(SYS_poll, NULL, 0, -1);
     if (!strcmp(how, "sleep")) {
-        for (int i = 0; i < 1000; i++) sleep(1000000);
+        for (int i = 0; i < 1000; i++)
+            sleep(1000000);
         return 0;
     }
     if (!strcmp(how, "hoard")) {
@@ -89,7 +90,8 @@ int main(int argc, char **argv) {
     }
     if (!strcmp(how, "reserve")) {
         for (;;)
-            if (mmap(NULL, 1UL << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED) return errno == ENOMEM ? 4 : 5;
+            if (mmap(NULL, 1UL << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+                return errno == ENOMEM ? 4 : 5;
     }
     if (!strcmp(how, "fragment")) {
         for (unsigned long i = 0;; i++)
@@ -97,7 +99,8 @@ int main(int argc, char **argv) {
                 return errno == ENOMEM ? 4 : 5;
     }
     if (!strcmp(how, "unknown")) {
-        for (int i = 0; i < 3; i++) SAY(syscall(SYS_epoll_create1, 0));
+        for (int i = 0; i < 3; i++)
+            SAY(syscall(SYS_epoll_create1, 0));
         SAY(syscall(123456));
         return 0;
     }

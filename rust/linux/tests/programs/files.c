@@ -108,7 +108,8 @@ static void kinds(void) {
 static void polling(void) {
     struct pollfd fds[4] = {{0, POLLIN, 7}, {1, POLLIN | POLLOUT, 7}, {-5, POLLIN, 7}, {77, POLLIN, 7}};
     SAY(poll(fds, 4, 0));
-    for (int i = 0; i < 4; i++) printf("revents %d: %x\n", i, fds[i].revents);
+    for (int i = 0; i < 4; i++)
+        printf("revents %d: %x\n", i, fds[i].revents);
     SAY(poll(fds + 1, 1, -1));
     fds[1].events = POLLIN;
     SAY(poll(fds + 1, 1, 0));

@@ -40,7 +40,8 @@ static void show(const char *what, char *at, unsigned long pages) {
 }
 
 static void fill(char *at, unsigned long pages) {
-    for (unsigned long i = 0; i < pages; i++) at[i * PAGE + 100] = (char)(i + 1);
+    for (unsigned long i = 0; i < pages; i++)
+        at[i * PAGE + 100] = (char)(i + 1);
 }
 
 static void mapping(void) {

@@ -12,25 +12,25 @@
 #define PAGE 4096UL
 
 // Prints the call as it stands in the source, and its result or error.
-#define SAY(call)                                                                              \
-    do {                                                                                       \
-        errno = 0;                                                                             \
-        long say_result = (long)(call);                                                        \
-        if (say_result == -1 && errno)                                                         \
-            printf("%s: error %s\n", #call, strerrorname(errno));                              \
-        else                                                                                   \
-            printf("%s: %ld\n", #call, say_result);                                            \
+#define SAY(call)                                                                                                      \
+    do {                                                                                                               \
+        errno = 0;                                                                                                     \
+        long say_result = (long)(call);                                                                                \
+        if (say_result == -1 && errno)                                                                                 \
+            printf("%s: error %s\n", #call, strerrorname(errno));                                                      \
+        else                                                                                                           \
+            printf("%s: %ld\n", #call, say_result);                                                                    \
     } while (0)
 
 // Prints the call and whether it succeeded, for results that differ from run to run.
-#define SAY_OK(call)                                                                           \
-    do {                                                                                       \
-        errno = 0;                                                                             \
-        long say_result = (long)(call);                                                        \
-        if (say_result == -1 && errno)                                                         \
-            printf("%s: error %s\n", #call, strerrorname(errno));                              \
-        else                                                                                   \
-            printf("%s: fine\n", #call);                                                       \
+#define SAY_OK(call)                                                                                                   \
+    do {                                                                                                               \
+        errno = 0;                                                                                                     \
+        long say_result = (long)(call);                                                                                \
+        if (say_result == -1 && errno)                                                                                 \
+            printf("%s: error %s\n", #call, strerrorname(errno));                                                      \
+        else                                                                                                           \
+            printf("%s: fine\n", #call);                                                                               \
     } while (0)
 
 static inline const char *strerrorname(int error) {

@@ -14,8 +14,10 @@ extern char **environ;
 
 int main(int argc, char **argv) {
     printf("argc %d\n", argc);
-    for (int i = 1; i < argc; i++) printf("argv[%d] %s\n", i, argv[i]);
-    for (char **e = environ; *e; e++) printf("env %s\n", *e);
+    for (int i = 1; i < argc; i++)
+        printf("argv[%d] %s\n", i, argv[i]);
+    for (char **e = environ; *e; e++)
+        printf("env %s\n", *e);
     printf("constructed %d, tls %d\n", constructed, thread_local_value);
     for (size_t i = 0; i < sizeof zeroes; i++)
         if (zeroes[i]) return 1;
@@ -24,7 +26,8 @@ int main(int argc, char **argv) {
            getauxval(AT_SECURE), getauxval(AT_CLKTCK), (char *)getauxval(AT_PLATFORM));
     const Elf64_Phdr *header = (const void *)getauxval(AT_PHDR);
     unsigned loads = 0;
-    for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++) loads += header[i].p_type == PT_LOAD;
+    for (unsigned long i = 0; i < getauxval(AT_PHNUM); i++)
+        loads += header[i].p_type == PT_LOAD;
     printf("segments found through AT_PHDR: %d\n", loads > 1);
     printf("random readable: %d\n", ((volatile char *)getauxval(AT_RANDOM))[15] * 0);
     printf("stack aligned: %d\n", (int)((unsigned long)__builtin_frame_address(0) % 16));
