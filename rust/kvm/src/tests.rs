@@ -161,7 +161,8 @@ guest!(
 // Waits and answers by an `out` of its own.
 guest!(own_bell, "mov ebx, 7", "mov edi, 1", "out 0xd0, al", "mov edi, 2", "mov r9d, ebx", "out 0xd0, al", "ud2",);
 
-// Leaves 64-bit mode for the selector that Linux has for 32-bit user code, if that can be, and rings there.
+// Leaves 64-bit mode for the selector that Linux has for 32-bit user code, if that can be, and rings there. By a jump:
+// before 9.1, QEMU pops a far return's operands as the supervisor, which SMAP forbids for ever.
 guest!(
     compat,
     "mov edi, 1",
@@ -170,8 +171,9 @@ guest!(
     "mov edi, 2",
     "lea rax, [rip + 9f]",
     "push 0x23",
-    "push rax",
-    "retfq",
+    "sub rsp, 4",
+    "mov [rsp], eax",
+    "jmp fword ptr [rsp]",
     "9: out 0xd0, al",
     "ud2",
 );
@@ -335,8 +337,8 @@ fn a_program_cannot_leave_64_bit_mode_for_the_next_request() {
             }
         };
         match exit {
-            // There is no such descriptor.
-            Exit::Exception { vector: vector @ (11 | 13), .. } => {
+            // There is no such descriptor; paging-based KVM says that there is no such instruction.
+            Exit::Exception { vector: vector @ (6 | 11 | 13), .. } => {
                 println!("refused with exception {vector}");
                 worker = Machine::fork(&image, 256, &[]).unwrap();
             }
