@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{CreateError, FreezeError, MemoryError};
 use crate::host::Host;
 use crate::kernel;
-use crate::layout::{DOORBELL, PAGE_SIZE, TRAMPOLINE, USER_END};
+use crate::layout::{DOORBELL, PAGE_SIZE, SHARED_PHYSICAL, TRAMPOLINE, USER_END};
 use crate::machine::{Inbox, Machine, Regs};
 use crate::memory::{Content, Memory, SealedMemory};
 use crate::space::{Changes, Origin};
@@ -297,15 +297,23 @@ impl Machine {
     /// Every user page that differs from the image's, as the program would find it.
     ///
     /// After a reset the list is empty: a page of the snapshot has the image's entry and content but for the write permission
-    /// that stays, and a page that the snapshot does not have reads as zero, as it would when first touched.
+    /// that stays, and a page that the snapshot does not have reads as zero, as it would when first touched. Of shared memory only the
+    /// entries are looked at.
     #[must_use]
     pub fn audit(&mut self) -> Vec<AuditedPage> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let mut found = Vec::new();
         let tables = self.tables;
         let inbox = self.inbox;
+        let has_shared = self.memory.shared().is_some();
         let visited = tables.for_each(&mut self.memory, 0, 1 << 47, &mut |memory, address, slot, entry| {
             let Some(frame) = entry.frame() else { return Ok(()) };
+            if has_shared && frame >= SHARED_PHYSICAL / PAGE_SIZE {
+                if memory.image_u64(slot) != Some(entry.0) {
+                    found.push(AuditedPage { address, executable: entry.is_executable(), digest: 0 });
+                }
+                return Ok(());
+            }
             let is_inbox = (inbox.first_frame..inbox.first_frame + inbox.pages).contains(&frame);
             let mut content = vec![0u8; PAGE_SIZE as usize];
             memory.slice(frame * PAGE_SIZE, content.len()).copy_to(&mut content[..]);

@@ -12,6 +12,7 @@
 //!              + 0x8000  STACK         super rw-   exception frames
 //!             + 0x10000  CONTROL       user  r--   64 bytes of the machine's own
 //!             + 0x10040  INBOX         user  r--   the request, written by the host only
+//!         + 0x4000_0000  SHARED        user  rw-   memory that all machines of a program share, if it has any
 //! ```
 //!
 //! The base is a multiple of 4 GiB. Should a program manage to leave 64-bit mode, then the truncated address of any page above
@@ -50,6 +51,15 @@ pub(crate) const CONTROL_BYTES: u64 = 64;
 pub const INBOX: u64 = CONTROL + CONTROL_BYTES;
 /// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4 GiB.
 pub const INBOX_MAX: u64 = 64 << 20;
+
+/// Where shared memory starts; above [`USER_END`], so that no program can unmap or protect it, or map over it.
+pub const SHARED: u64 = MAYFLY_BASE + 0x4000_0000;
+/// Most bytes of shared memory. Every machine pays for a region with KVM's bookkeeping, and every image with its page tables:
+/// about 1/256 and 1/512 of its size.
+pub const SHARED_MAX: u64 = 1 << 30;
+/// Guest-physical address of shared memory: above all frames of a machine that has any, and below the 36 bits that guests are told.
+pub(crate) const SHARED_PHYSICAL: u64 = 1 << 35;
+const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < 1 << 47);
 
 /// I/O ports: see kernel.h.
 pub(crate) const PORT_EXCEPTION: u16 = 0xa0;

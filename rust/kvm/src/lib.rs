@@ -14,6 +14,7 @@
 //! | `cpuid` | what the guest is told of the processor |
 //! | `kernel` | the guest kernel's pages and vCPU state |
 //! | `memory` | guest-physical memory and its copy-on-write backing |
+//! | `shared` | memory that all machines of a program share |
 //! | `tables` | page-table entries |
 //! | `translations` | the host's own small TLB for user addresses |
 //! | `vcpu` | VM and vCPU, raw exits |
@@ -32,6 +33,7 @@ mod kernel;
 pub mod layout;
 mod machine;
 mod memory;
+mod shared;
 mod space;
 mod tables;
 #[cfg(any(test, feature = "testing"))]
@@ -45,6 +47,7 @@ pub use fork::{AuditedPage, Image, Learned, ResetReport};
 pub use host::{Host, HostKind};
 pub use layout::PAGE_SIZE;
 pub use machine::{Machine, Regs};
+pub use shared::SharedMemory;
 pub use space::Origin;
 pub use tables::Prot;
 pub use vcpu::Kicker;

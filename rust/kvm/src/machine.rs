@@ -12,10 +12,13 @@ use crate::exit::{Exit, PageFaultCode, Unexpected};
 use crate::fork::Frozen;
 use crate::host::Host;
 use crate::kernel::{self, SyscallEntry, Variant};
-use crate::layout::{CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, STACK, USER_END, page_ceil};
+use crate::layout::{
+    CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, SHARED, SHARED_PHYSICAL, STACK, USER_END, page_ceil,
+};
 use crate::memory::Memory;
+use crate::shared::SharedMemory;
 use crate::space::Changes;
-use crate::tables::{Entry, Tables};
+use crate::tables::{Entry, Prot, Tables};
 use crate::translations::Translations;
 use crate::vcpu::{Kicker, RawExit, Start, Vcpu};
 
@@ -93,7 +96,7 @@ impl Machine {
         let first = memory.allocate_run(inbox_pages).ok_or(limit)?;
         for page in 0..inbox_pages {
             let slot = tables.slot_or_create(&mut memory, CONTROL + page * PAGE_SIZE).ok_or(limit)?;
-            memory.write_u64(slot, Entry::user(first + page, crate::Prot::READ).0);
+            memory.write_u64(slot, Entry::user(first + page, Prot::READ).0);
         }
         let mut vcpu = Vcpu::create(host, host.variant(), &memory, tables.cr3(), Start::Boot)?;
         vcpu.cover(&memory)?;
@@ -110,6 +113,31 @@ impl Machine {
             frozen: None,
             at_doorbell: false,
         })
+    }
+
+    /// Maps `shared` at [`SHARED`], for the program to read and write; every worker of the image will have it there too.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError::Memory`] if the machine is a worker or has a region already, or if the page tables, 1/512 of the region, do not
+    /// fit; otherwise KVM's refusal. The machine must not be used then.
+    pub fn share(&mut self, shared: &SharedMemory) -> Result<(), CreateError> {
+        if self.changes.recorded || self.memory.shared().is_some() {
+            return Err(MemoryError::Exists { address: SHARED }.into());
+        }
+        let limit = MemoryError::Limit { limit_pages: self.memory.frames() };
+        if self.memory.bytes() > SHARED_PHYSICAL {
+            return Err(limit.into());
+        }
+        self.translations.clear();
+        for page in 0..shared.bytes() / PAGE_SIZE {
+            let slot = self.tables.slot_or_create(&mut self.memory, SHARED + page * PAGE_SIZE).ok_or(limit)?;
+            let frame = SHARED_PHYSICAL / PAGE_SIZE + page;
+            self.memory.write_u64(slot, Entry::user(frame, Prot::READ | Prot::WRITE).0);
+        }
+        self.memory.share(shared);
+        self.vcpu.cover_shared(&self.memory)?;
+        self.vcpu.cover(&self.memory)
     }
 
     /// Runs the guest until its next exit.

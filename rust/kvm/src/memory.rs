@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Guest-physical memory: one host mapping, one memslot.
+//! Guest-physical memory: one host mapping, one memslot; and another for memory that machines share.
 //!
 //! ```text
 //! boot machine      [ memfd, MAP_SHARED: what the program touches becomes the image              ]
@@ -10,7 +10,8 @@
 //! # Invariants
 //!
 //! - Guest memory is never a Rust reference: every access is a bounds-checked copy through [`VolatileSlice`].
-//! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle one.
+//! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle one. Only in
+//!   shared memory other machines' vCPUs may be writing meanwhile.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -20,31 +21,41 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use crate::error::{CreateError, FreezeError, MemoryError};
-use crate::layout::PAGE_SIZE;
+use crate::layout::{PAGE_SIZE, SHARED_PHYSICAL};
+use crate::shared::SharedMemory;
 
 const PAGE: usize = PAGE_SIZE as usize;
 
 /// A host mapping, unmapped when dropped.
 #[derive(Debug)]
-struct Mapping {
+pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread, and `Mapping` hands out no references into it.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image).
+// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image), and by volatile copies
+// of shared memory, whose bytes may be anything at any time.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `len` bytes; `fd` of -1 means anonymous memory.
-    fn new(len: usize, prot: i32, flags: i32, fd: i32) -> Option<Self> {
+    pub(crate) fn new(len: usize, prot: i32, flags: i32, fd: i32) -> Option<Self> {
         // SAFETY: no address is given, so the kernel picks a free range; nothing of ours is replaced.
         let base = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, fd, 0) };
         if base == libc::MAP_FAILED {
             return None;
         }
         NonNull::new(base.cast()).map(|base| Self { base, len })
+    }
+
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     /// Replaces the first `len` bytes by a private mapping of `fd`.
@@ -78,6 +89,8 @@ pub(crate) struct SealedMemory {
     memfd: OwnedFd,
     view: Mapping,
     frames: u64,
+    /// Not frozen: each worker gets it as it is.
+    shared: Option<SharedMemory>,
 }
 
 impl SealedMemory {
@@ -112,6 +125,8 @@ pub(crate) struct Memory {
     frames: u64,
     next: u64,
     free: Vec<u64>,
+    /// What lies at [`SHARED_PHYSICAL`].
+    shared: Option<SharedMemory>,
 }
 
 // SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
@@ -153,6 +168,7 @@ impl Memory {
             frames,
             next: 0,
             free: Vec::new(),
+            shared: None,
         })
     }
 
@@ -181,12 +197,13 @@ impl Memory {
             frames,
             next: image.frames,
             free: Vec::new(),
+            shared: image.shared.clone(),
         })
     }
 
     /// Turns a boot's memory into a sealed image of the frames used so far.
     pub(crate) fn seal(self) -> Result<SealedMemory, FreezeError> {
-        let Self { mapping, backing, next, .. } = self;
+        let Self { mapping, backing, next, shared, .. } = self;
         let Backing::Boot(memfd) = backing else {
             return Err(FreezeError::State("a worker's memory cannot be frozen".into()));
         };
@@ -206,7 +223,17 @@ impl Memory {
         // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
         let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
             .ok_or_else(|| FreezeError::last_os("mmap"))?;
-        Ok(SealedMemory { memfd, view, frames: next })
+        Ok(SealedMemory { memfd, view, frames: next, shared })
+    }
+
+    /// Puts a shared region at [`SHARED_PHYSICAL`]. There is none yet.
+    pub(crate) fn share(&mut self, shared: &SharedMemory) {
+        debug_assert!(self.shared.is_none(), "one region a machine");
+        self.shared = Some(shared.clone());
+    }
+
+    pub(crate) fn shared(&self) -> Option<&SharedMemory> {
+        self.shared.as_ref()
     }
 
     pub(crate) fn host_address(&self) -> u64 {
@@ -347,6 +374,41 @@ impl Memory {
         assert!(end.is_some_and(|end| end <= self.bytes()), "guest-physical range within memory");
         // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references.
         unsafe { VolatileSlice::new(self.mapping.base.as_ptr().add(address as usize), len) }
+    }
+
+    /// Copies a guest-physical range out, each byte once; `false` if it is shared memory that is gone.
+    ///
+    /// # Panics
+    ///
+    /// As [`Memory::slice`].
+    #[inline]
+    pub(crate) fn copy_out(&self, address: u64, out: &mut [u8]) -> bool {
+        match self.shared_offset(address) {
+            None => {
+                self.slice(address, out.len()).copy_to(out);
+                true
+            }
+            Some((shared, offset)) => shared.read(offset, out),
+        }
+    }
+
+    /// Copies into a guest-physical range, as [`Memory::copy_out`].
+    #[inline]
+    pub(crate) fn copy_in(&self, address: u64, data: &[u8]) -> bool {
+        match self.shared_offset(address) {
+            None => {
+                self.slice(address, data.len()).copy_from(data);
+                true
+            }
+            Some((shared, offset)) => shared.write(offset, data),
+        }
+    }
+
+    /// Where `address` lies in the shared region, if it does.
+    #[inline]
+    fn shared_offset(&self, address: u64) -> Option<(&SharedMemory, u64)> {
+        let offset = address.checked_sub(SHARED_PHYSICAL)?;
+        self.shared.as_ref().map(|shared| (shared, offset))
     }
 
     /// Pointer to an aligned word.

@@ -305,13 +305,13 @@ impl Machine {
         self.cover()
     }
 
-    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range.
+    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range; it says whether it could.
     fn for_user_pages(
         &self,
         address: u64,
         len: usize,
         allowed: impl Fn(Entry) -> bool,
-        mut access: impl FnMut(&Memory, u64, usize, usize),
+        mut access: impl FnMut(&Memory, u64, usize, usize) -> bool,
     ) -> Result<(), BadAddress> {
         let mut at = address;
         let mut done = 0;
@@ -320,7 +320,9 @@ impl Machine {
             let frame = entry.frame().filter(|_| allowed(entry)).ok_or(BadAddress { address: at })?;
             let within = at - page_floor(at);
             let part = (len - done).min((PAGE_SIZE - within) as usize);
-            access(&self.memory, frame * PAGE_SIZE + within, done, part);
+            if !access(&self.memory, frame * PAGE_SIZE + within, done, part) {
+                return Err(BadAddress { address: at });
+            }
             done += part;
             at = at.checked_add(part as u64).ok_or(BadAddress { address: at })?;
             // The tables ignore bits 48 and up; a guest address must not wrap around them.
@@ -344,7 +346,7 @@ impl Machine {
     pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), BadAddress> {
         Self::check_canonical(address)?;
         self.for_user_pages(address, out.len(), Entry::is_user, |memory, physical, done, part| {
-            memory.slice(physical, part).copy_to(&mut out[done..done + part]);
+            memory.copy_out(physical, &mut out[done..done + part])
         })
     }
 
@@ -357,7 +359,7 @@ impl Machine {
         Self::check_canonical(address)?;
         let allowed = |entry: Entry| entry.is_user() && entry.is_writable();
         self.for_user_pages(address, data.len(), allowed, |memory, physical, done, part| {
-            memory.slice(physical, part).copy_from(&data[done..done + part]);
+            memory.copy_in(physical, &data[done..done + part])
         })
     }
 
@@ -372,7 +374,7 @@ impl Machine {
         }
         Self::check_canonical(address)?;
         self.for_user_pages(address, data.len(), Entry::is_user, |memory, physical, done, part| {
-            memory.slice(physical, part).copy_from(&data[done..done + part]);
+            memory.copy_in(physical, &data[done..done + part])
         })
     }
 }

@@ -36,6 +36,9 @@ macro_rules! guest {
     };
 }
 
+// Behind the macro, which it uses.
+mod shared;
+
 // Waits, then writes a word to each of RAX pages at DATA and answers what it had found there.
 guest!(
     counter,

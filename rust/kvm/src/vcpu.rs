@@ -10,7 +10,7 @@ use crate::error::{CreateError, RunError};
 use crate::exit::Unexpected;
 use crate::host::Host;
 use crate::kernel::{self, Variant};
-use crate::layout::{PAGE_SIZE, PORT_DOORBELL, PORT_SYSCALL};
+use crate::layout::{PAGE_SIZE, PORT_DOORBELL, PORT_SYSCALL, SHARED_MAX, SHARED_PHYSICAL};
 use crate::memory::Memory;
 
 /// What an exit says before the machine has looked at memory.
@@ -43,6 +43,7 @@ pub(crate) enum Start {
 
 /// Without leaf 0x8000_0008, which no user code needs, KVM takes guest-physical addresses to have 36 bits.
 const MEMORY_MAX: u64 = 1 << 36;
+const _: () = assert!(SHARED_PHYSICAL + SHARED_MAX <= MEMORY_MAX);
 
 /// Frames beyond the image that the first memslot covers. KVM's bookkeeping grows with a slot, in time and in memory, and most
 /// workers need few frames of their own; the rest gets a slot when it is first used.
@@ -57,13 +58,15 @@ impl Vcpu {
         cr3: u64,
         start: Start,
     ) -> Result<Self, CreateError> {
-        if memory.bytes() > MEMORY_MAX {
+        let most = if memory.shared().is_some() { SHARED_PHYSICAL } else { MEMORY_MAX };
+        if memory.bytes() > most {
             let source = std::io::Error::from_raw_os_error(libc::EFBIG);
             return Err(CreateError::Map { bytes: memory.bytes(), source });
         }
         let vm = host.kvm().create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
         let covered = memory.frames().min(memory.image_frames() + FIRST_SLOT_PRIVATE);
         set_slot(&vm, 0, memory, 0, covered)?;
+        set_shared_slot(&vm, memory)?;
         let mut fd = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
         let features = host.features();
         fd.set_cpuid2(&features.cpuid).map_err(CreateError::kvm("KVM_SET_CPUID2"))?;
@@ -104,6 +107,11 @@ impl Vcpu {
             self.covered = memory.frames();
         }
         Ok(())
+    }
+
+    /// Gives shared memory that was added after [`Vcpu::create`] its memslot.
+    pub(crate) fn cover_shared(&self, memory: &Memory) -> Result<(), CreateError> {
+        set_shared_slot(&self.vm, memory)
     }
 
     /// General registers as of the last exit, or as set since.
@@ -177,6 +185,20 @@ fn set_slot(vm: &VmFd, slot: u32, memory: &Memory, from: u64, to: u64) -> Result
         userspace_addr: memory.host_address() + from * PAGE_SIZE,
     };
     // SAFETY: the frames lie within the mapping, which outlives the VM: `Machine` drops its vCPU before its memory.
+    unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))
+}
+
+/// Maps the shared region, if there is one, into a memslot of its own.
+fn set_shared_slot(vm: &VmFd, memory: &Memory) -> Result<(), CreateError> {
+    let Some(shared) = memory.shared() else { return Ok(()) };
+    let region = kvm_userspace_memory_region {
+        slot: 2,
+        flags: 0,
+        guest_phys_addr: SHARED_PHYSICAL,
+        memory_size: shared.bytes(),
+        userspace_addr: shared.host_address(),
+    };
+    // SAFETY: the slot is the whole of the region's mapping, which `memory` keeps alive, and which outlives the VM as in `set_slot`.
     unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))
 }
 
