@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use mayfly_sandbox::{ForkError, Host, LogSink, Program, Snapshot, Worker, WorkerState};
 
-use crate::config::TenantConfig;
+use crate::config::{Mode, TenantConfig};
 use crate::tenant_log::TenantLog;
 
 /// A tenant, shared by all threads.
@@ -92,7 +92,7 @@ impl Tenant {
         match booted {
             Ok(snapshot) => {
                 let boot_ms = snapshot.boot_time().as_millis();
-                tracing::info!(target: "mayfly::server", tenant = %self.config.name, path = %self.config.path, boot_ms, "tenant is ready");
+                tracing::info!(target: "mayfly::server", tenant = %self.config.name, boot_ms, "tenant is ready");
                 self.set_state(State::Ready(Generation { number: 1, snapshot }));
             }
             Err(reason) => self.fail(&reason),
@@ -130,7 +130,7 @@ impl Tenant {
     }
 
     fn fork_from(&self, snapshot: &Snapshot) -> Result<Worker, ForkError> {
-        if self.config.ephemeral { Worker::fork(snapshot) } else { Worker::fork_keeping_state(snapshot) }
+        if self.config.mode == Mode::Ephemeral { Worker::fork(snapshot) } else { Worker::fork_keeping_state(snapshot) }
     }
 
     /// Why there is no generation, in words for the client.
