@@ -41,7 +41,7 @@ impl From<&CallError> for Failure {
             CallError::Faulted(_) => Self::Faulted,
             CallError::Response(ResponseError::TooLarge { .. }) => Self::ResponseTooLarge,
             CallError::Response(_) => Self::BadResponse,
-            CallError::CpuLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,
+            CallError::CpuLimit { .. } | CallError::WallLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,
             CallError::MemoryLimit { .. } => Self::MemoryLimit,
             CallError::Failed(_) | CallError::Poisoned => Self::Internal,
         }
