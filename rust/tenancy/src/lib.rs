@@ -23,6 +23,7 @@
 //! the HTTP server in front finds wrong, in the same form. Limits have a key more than planned: `work_set_kib`. A sink takes the
 //! body first (see [`ResponseSink`]), and may be given a second response that replaces the first.
 
+pub mod bench;
 mod config;
 mod deferred;
 mod failure;

@@ -54,7 +54,7 @@ impl LoopPool {
 
     /// Serves a request on this thread, unless that would mean to wait for a worker.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
-        let Some(index) = self.server.route(request.path) else {
+        let Some(index) = self.server.route(request) else {
             self.refuse(request, Failure::NoRoute, NO_ROUTE, sink);
             return Outcome::Done;
         };
@@ -92,7 +92,7 @@ impl LoopPool {
     ///
     /// When too many requests wait already, the reply is sent at once, with 503.
     pub fn call_later(&mut self, request: &Request<'_>, mut reply: Box<dyn DeferredReply>) {
-        let Some(index) = self.server.route(request.path) else {
+        let Some(index) = self.server.route(request) else {
             self.refuse(request, Failure::NoRoute, NO_ROUTE, &mut *reply);
             return reply.send();
         };
@@ -117,7 +117,7 @@ impl LoopPool {
         reason: &str,
         sink: &mut (impl ResponseSink + ?Sized),
     ) {
-        match self.server.route(request.path) {
+        match self.server.route(request) {
             None => self.meter.unrouted.increase(),
             Some(index) => {
                 self.meter.tenant(index).requests.increase();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use mayfly_sandbox::{Host, HostError};
+use mayfly_sandbox::{Host, HostError, Request};
 
 use crate::config::Config;
 use crate::deferred::Deferred;
@@ -80,6 +80,7 @@ impl Server {
     }
 
     pub(crate) fn start_on(host: Result<Host, HostError>, config: Config) -> Result<Self, StartError> {
+        let router = Router::new(&config.tenants);
         let tenants: Arc<[Tenant]> = config.tenants.into_iter().map(Tenant::new).collect();
         let meters = Meters::new(tenants.len());
         let pools = Arc::new(Pools::default());
@@ -94,9 +95,6 @@ impl Server {
             }
         }
         pools.wait_for_boots(START_WAIT);
-        let router = Router::new(
-            tenants.iter().map(|tenant| tenant.config.routes.first().map_or("/", |route| route.path.as_str())),
-        );
         // The standard library keys its hash maps with the system's random numbers: enough to tell processes apart.
         let id_seed = RandomState::new().hash_one(0);
         Ok(Self { inner: Arc::new(Inner { host, router, tenants, meters, forker, deferred, pools, id_seed }) })
@@ -168,8 +166,9 @@ impl Server {
         }
     }
 
-    pub(crate) fn route(&self, path: &[u8]) -> Option<TenantIndex> {
-        self.inner.router.find(path)
+    pub(crate) fn route(&self, request: &Request<'_>) -> Option<TenantIndex> {
+        let host = request.headers.iter().find(|header| header.name == b"host").map_or(&b""[..], |header| header.value);
+        self.inner.router.find(host, request.path)
     }
 
     pub(crate) fn tenants(&self) -> &[Tenant] {
@@ -239,7 +238,7 @@ fn boot_all(host: &Host, tenants: &Arc<[Tenant]>, pools: &Arc<Pools>, forker: &F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Outcome, Request};
+    use crate::Outcome;
     use mayfly_sandbox::BufferedResponse;
 
     #[test]
