@@ -25,7 +25,8 @@ struct ring {
     const void *argument;
     uint64_t abi;
     struct mayfly_response response; // Copies, of a response
-    struct mayfly_header header;     // and of its first header.
+    struct mayfly_header header;     // and of its first header;
+    struct mayfly_peer_call call;    // of a call.
 };
 
 void answer_with(size_t ring, int64_t answer);

@@ -43,7 +43,7 @@ impl From<&CallError> for Failure {
             CallError::Response(_) => Self::BadResponse,
             CallError::CpuLimit { .. } | CallError::WallLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,
             CallError::MemoryLimit { .. } => Self::MemoryLimit,
-            CallError::Failed(_) | CallError::Poisoned => Self::Internal,
+            CallError::Handover { .. } | CallError::Failed(_) | CallError::Poisoned => Self::Internal,
         }
     }
 }
