@@ -90,6 +90,19 @@
 //   print-lines             NUMBER short lines to stdout
 //   print-binary            control characters, escapes and invalid UTF-8 to stdout
 //
+// Shared memory (see shared.c)
+//   shared                  its address and size
+//   shared-add              adds one to its first word NUMBER times (default 1), atomically; answers the sum
+//   shared-answer           a response whose every part lies there
+//   shared-body             a body of NUMBER bytes there
+//   shared-body-past        one that ends behind its end
+//   shared-race             a response from there, which
+//   shared-spoil            changes back and forth NUMBER times, for another worker's shared-race
+//   shared-print shared-time   a system call with a buffer there, one that leaves it; answers the results
+//   shared-remap            calls to unmap, protect, replace, move and drop it; answers the results and shared-add's
+//   shared-exec             jumps there
+//   shared-past             reads behind its end
+//
 // State (see state.c)
 //   states                  names of the inventory's entries
 //   state                   each entry's value as this request finds it
@@ -110,7 +123,8 @@ static size_t text_size;
 const struct mayfly_page *host;
 
 static const struct behaviour *const tables[] = {system_behaviours,   processor_behaviours, endless_behaviours,
-                                                 response_behaviours, state_behaviours,     call_behaviours};
+                                                 response_behaviours, state_behaviours,     call_behaviours,
+                                                 shared_behaviours};
 #define TABLE_COUNT (sizeof tables / sizeof *tables)
 
 void say(const char *format, ...) {

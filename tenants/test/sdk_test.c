@@ -48,6 +48,12 @@ static void host_reset(void) {
     memset(&mayfly_sdk, 0, sizeof mayfly_sdk);
 }
 
+void share(void *memory, size_t size) {
+    page.flags |= MAYFLY_PAGE_SHARED;
+    page.shared = (uint64_t)(uintptr_t)memory;
+    page.shared_size = size;
+}
+
 void answer_with(size_t ring, int64_t answer) { answers[ring] = answer; }
 size_t rung(void) { return ring_count; }
 const struct ring *ring_at(size_t index) { return &rings[index]; }
@@ -304,6 +310,20 @@ static void the_host_page_is_at_hand(void) {
     CHECK(mayfly_host() == &page && mayfly_host()->response_headers_max == 64);
 }
 
+static void shared_memory_is_found_where_there_is_any(void) {
+    static long memory[2];
+    size_t size = 1;
+    host_reset();
+    CHECK(mayfly_shared(&size) == NULL && size == 0);
+    share(memory, sizeof memory);
+    CHECK(mayfly_shared(&size) == memory && size == sizeof memory);
+    page.magic = 1;
+    CHECK(mayfly_shared(&size) == NULL && size == 0);
+    hosted = 0;
+    size = 1;
+    CHECK(mayfly_shared(&size) == NULL && size == 0);
+}
+
 int main(void) {
     one_request_is_one_doorbell();
     a_response_reaches_the_host_as_given();
@@ -319,6 +339,7 @@ int main(void) {
     hooks_are_served_while_the_program_waits();
     a_storage_program_answers_calls_alone();
     the_host_page_is_at_hand();
+    shared_memory_is_found_where_there_is_any();
     host_reset();
     test_cxx();
     printf("sdk_test: %d checks, %d failed\n", checks, failures);

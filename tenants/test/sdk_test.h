@@ -29,6 +29,7 @@ struct ring {
     struct mayfly_peer_call call;    // of a call.
 };
 
+void share(void *memory, size_t size);
 void answer_with(size_t ring, int64_t answer);
 size_t rung(void);
 const struct ring *ring_at(size_t index);

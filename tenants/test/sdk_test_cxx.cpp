@@ -41,4 +41,10 @@ void test_cxx() {
     CHECK(mayfly_wait() == &sent);   // and these read it.
     CHECK(rung() == 4);
     CHECK(mayfly::respond({200, 0, nullptr, mayfly::bytes("")}) == 0);
+
+    static long memory[2];
+    CHECK(mayfly::shared<long>() == nullptr);
+    share(memory, sizeof memory);
+    CHECK(mayfly::shared<long[2]>() == &memory);
+    CHECK(mayfly::shared<long[3]>() == nullptr); // There is less.
 }
