@@ -220,6 +220,13 @@ impl Worker {
         &self.snapshot
     }
 
+    /// When the last request was started, by the monotonic clock in nanoseconds; 0 before the first. For whoever lets idle workers go.
+    #[inline]
+    #[must_use]
+    pub fn last_started_ns(&self) -> u64 {
+        self.ongoing.wall_end_ns.saturating_sub(self.wall_time_ns)
+    }
+
     /// Number of pages in the work set.
     #[must_use]
     pub fn work_pages(&self) -> usize {
