@@ -51,8 +51,14 @@ failures! {
     ResponseTooLarge "response-too-large" 502,
     /// No worker can be had now: no KVM, still booting, boot failed, or too much to do.
     Unavailable "unavailable" 503,
+    /// The tenant has as many requests in work as it may have.
+    TooManyRequests "too-many-requests" 429,
+    /// The server has as much unfinished work as it takes, or the tenant's share of it.
+    Overloaded "overloaded" 503,
     /// The request ran into its CPU limit.
     CpuLimit "cpu-limit" 504,
+    /// The request took longer than it may, whatever CPU time it got.
+    WallLimit "wall-limit" 504,
     /// The request ran into its memory limit.
     MemoryLimit "memory-limit" 507,
 }
@@ -85,7 +91,7 @@ pub(crate) fn answer(failure: Failure, reason: &str, id: RequestId, sink: &mut (
     sink.status(failure.status());
     sink.header(b"content-type", b"application/json");
     sink.header(b"cache-control", b"no-store");
-    if failure == Failure::Unavailable {
+    if matches!(failure, Failure::Unavailable | Failure::Overloaded | Failure::TooManyRequests) {
         sink.header(b"retry-after", b"1");
     }
 }
