@@ -63,6 +63,30 @@ static void spin(struct act *act) {
     say("%llu\n", (unsigned long long)((monotonic_ns() - start) / 1000000));
 }
 
+// Answers what takes NUMBER steps to compute, without an exit of the machine.
+static void work(struct act *act) {
+    uint64_t value = 1;
+    for (uint64_t i = 0; i < act->number; ++i) {
+        value = value * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        __asm__ volatile("" : "+r"(value)); // Step by step.
+    }
+    say("%llu\n", (unsigned long long)value);
+}
+// The same with a system call, a wrong ring of the doorbell and a page fault in each step.
+static void work_exits(struct act *act) {
+    uint64_t value = 1;
+    struct ring ring = {UINT64_MAX, NULL, MAYFLY_ABI, host->doorbell, 0};
+    for (uint64_t i = 0; i < act->number; ++i) {
+        volatile uint64_t *page =
+            mmap(NULL, FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if ((void *)page == MAP_FAILED) continue;
+        *page = value * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        if (faults_ring(&ring) == -ENOSYS) value = *page;
+        munmap((void *)page, FAULTS_PAGE);
+    }
+    say("%llu\n", (unsigned long long)value);
+}
+
 // -- Memory --
 
 static void alloc_mmap(struct act *act) {
@@ -130,6 +154,8 @@ const struct behaviour endless_behaviours[] = {
     {"pause", block_pause},
     {"poll", block_poll},
     {"spin", spin},
+    {"work", work},
+    {"work-exits", work_exits},
     {"alloc-mmap", alloc_mmap},
     {"alloc-malloc", alloc_malloc},
     {"alloc-brk", alloc_brk},

@@ -38,6 +38,7 @@
 //   loop loop-syscall loop-mmap loop-doorbell loop-write
 //   sleep futex pause poll           blocks
 //   spin                             for NUMBER milliseconds by the TSC-free clock, then answers
+//   work work-exits                  computes in NUMBER steps, without exits and with three a step; answers the result
 //
 // Memory without end
 //   alloc-mmap alloc-malloc alloc-brk   touches every page that it gets

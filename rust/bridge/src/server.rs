@@ -46,7 +46,7 @@ pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError
     guard(|| {
         let log = logging::init("info");
         // C++ wrote this text from what it had parsed, so the text's lines and columns would tell its reader nothing.
-        let config = serde_json::from_str(config_json).map_err(tenancy::ConfigError::Syntax)?;
+        let config = serde_json::from_str(config_json).map_err(tenancy::ConfigError::syntax)?;
         let config = tenancy::Config::from_value(&config)?;
         Ok(Box::new(Server { tenancy: tenancy::Server::start(config)?, _log: log }))
     })?

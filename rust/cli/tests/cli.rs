@@ -134,8 +134,8 @@ fn check_accepts_good_files_and_names_what_is_wrong_with_others() {
 
     let output = check(&good.replace("\"path\"", "\"paht\""));
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("tenants.json: tenants[0].paht: unknown field `paht`"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("line 2"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("tenants.json:2:"), "{}", stderr(&output));
+    assert!(stderr(&output).contains(": tenants[0].paht: unknown field `paht`"), "{}", stderr(&output));
 
     let output = check(&good.replace("hello/hello", "hello/none"));
     assert_eq!(output.status.code(), Some(1));

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{CreateError, FreezeError, MemoryError};
+use crate::error::{CreateError, FreezeError, MemoryError, RunError};
 use crate::host::Host;
 use crate::kernel;
 use crate::layout::{DOORBELL, PAGE_SIZE, SHARED_PHYSICAL, TRAMPOLINE, USER_END};
@@ -168,8 +168,29 @@ impl Machine {
     #[inline]
     pub fn rewind(&mut self) {
         if !(self.at_doorbell && kernel::rewinds_by_itself(&self.vcpu.regs(), self.variant)) {
-            self.vcpu.set_regs(&kernel::user_regs(TRAMPOLINE, 0));
+            self.enter_trampoline();
         }
+    }
+
+    /// Makes the next run enter the frozen program even where the doorbell would return: to be called after [`Machine::reset`].
+    #[inline]
+    pub fn enter_trampoline(&mut self) {
+        self.at_doorbell = false;
+        self.vcpu.set_regs(&kernel::user_regs(TRAMPOLINE, 0));
+    }
+
+    /// Makes the vCPU ready for [`Machine::reset`] where the last run was interrupted and the program is not to go on: general registers
+    /// alone would be set then, while it may stand at CPL 0, or have an exception about to be delivered. Some ioctls.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if one of them fails; the machine must be dropped then.
+    pub fn abandon(&mut self) -> Result<(), RunError> {
+        self.at_doorbell = false;
+        // The processor may have pushed a frame that no exit told of.
+        self.changes.stack_used = true;
+        let base = self.vcpu.get_sregs()?;
+        self.vcpu.start_over(&kernel::sregs(base, self.host.features(), self.variant, self.tables.cr3()))
     }
 
     /// Chooses what the doorbell does in this worker: rewind, as after a fork, or return to its caller.

@@ -3,7 +3,9 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs, kvm_xsave};
+use kvm_bindings::{
+    Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+};
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
 use crate::error::{CreateError, RunError};
@@ -169,6 +171,14 @@ impl Vcpu {
         self.fd.get_xsave().map_err(RunError::kvm("KVM_GET_XSAVE"))
     }
 
+    /// Makes the vCPU as it was created, wherever the last run was interrupted: at CPL 0, or with an event about to be delivered.
+    pub(crate) fn start_over(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
+        // An instruction that KVM has yet to finish would change registers at the next run.
+        self.complete_exit()?;
+        self.fd.set_vcpu_events(&kvm_vcpu_events::default()).map_err(RunError::kvm("KVM_SET_VCPU_EVENTS"))?;
+        self.set_sregs(sregs)
+    }
+
     /// A handle that other threads can use to stop a run.
     pub(crate) fn kicker(&mut self) -> Kicker {
         Kicker { immediate_exit: &raw mut self.fd.get_kvm_run().immediate_exit }
@@ -218,7 +228,7 @@ unsafe impl Sync for Kicker {}
 
 impl Kicker {
     fn flag(&self) -> &AtomicU8 {
-        // SAFETY: valid and aligned as long as the machine lives, which `set` and `clear` demand of their callers.
+        // SAFETY: valid and aligned as long as the machine lives, which all methods demand of their callers.
         unsafe { AtomicU8::from_ptr(self.immediate_exit) }
     }
 
@@ -229,6 +239,17 @@ impl Kicker {
     /// The machine that made this handle must still exist.
     pub unsafe fn set(&self) {
         self.flag().store(1, Ordering::SeqCst);
+    }
+
+    /// Whether a run would return at once.
+    ///
+    /// # Safety
+    ///
+    /// The machine that made this handle must still exist.
+    #[inline]
+    #[must_use]
+    pub unsafe fn is_set(&self) -> bool {
+        self.flag().load(Ordering::Relaxed) != 0
     }
 
     /// Takes a request back.

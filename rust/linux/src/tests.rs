@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use mayfly_kvm::{Exit, Image, Machine, PAGE_SIZE, layout, testing};
+use mayfly_kvm::{Exit, Image, Machine, PAGE_SIZE, SharedMemory, layout, testing};
 use proptest::prelude::*;
 
 use crate::pages::PageRange;
 use crate::{Context, Limits, Output, Process, Program, Step, Stream};
+
+mod shared;
 
 /// ```text
 /// again:  syscall                 ; the test has put a call into the registers
@@ -61,10 +63,17 @@ struct Puppet {
 
 impl Puppet {
     fn boot() -> Self {
+        Self::boot_with(None)
+    }
+
+    fn boot_with(shared: Option<&SharedMemory>) -> Self {
         let elf = puppet_elf();
         let program = Program { elf: &elf, name: "puppet", args: &[], env: &[] };
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
         let mut machine = testing::boot_machine(16 << 20);
+        if let Some(shared) = shared {
+            machine.share(shared).unwrap();
+        }
         let process = Process::exec(&mut machine, &program, &[], 0, &limits).unwrap();
         let mut puppet = Self { machine, process, log: Log::default() };
         assert_eq!(puppet.run(), Ok(Exit::Syscall));

@@ -9,18 +9,26 @@ pub(crate) fn monotonic_ns() -> u64 {
     now_ns(libc::CLOCK_MONOTONIC)
 }
 
-/// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, as the watchdog last saw it.
+/// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, as last looked up.
 static UNIX_OFFSET_NS: AtomicU64 = AtomicU64::new(0);
+/// When that was, by the monotonic clock.
+static LOOKED_UP_NS: AtomicU64 = AtomicU64::new(0);
+/// How long it serves.
+const OFFSET_MAX_AGE_NS: u64 = 40_000_000;
 
-/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time: within a microsecond, and a step of the clock is seen after
-/// one tick of the watchdog. One clock read a request is enough.
+/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time that has just been read: within a microsecond, and a step of
+/// the clock is seen after 40 ms. One clock read a request is enough.
 #[inline]
 pub(crate) fn unix_ns(monotonic_ns: u64) -> u64 {
+    if monotonic_ns.saturating_sub(LOOKED_UP_NS.load(Ordering::Acquire)) >= OFFSET_MAX_AGE_NS {
+        look_up_unix_offset();
+    }
     monotonic_ns.wrapping_add(UNIX_OFFSET_NS.load(Ordering::Relaxed))
 }
 
-/// Compares the two clocks.
-pub(crate) fn refresh_unix_offset() {
+/// Compares the two clocks. Several threads may do so at once.
+#[cold]
+fn look_up_unix_offset() {
     // The reading in between cannot be far from the middle of the other two, unless this thread was interrupted.
     let offset = (0..3)
         .map(|_| {
@@ -30,6 +38,13 @@ pub(crate) fn refresh_unix_offset() {
         .min()
         .map_or(0, |(_, offset)| offset);
     UNIX_OFFSET_NS.store(offset, Ordering::Relaxed);
+    // Whoever sees this time sees that offset, or a newer one.
+    LOOKED_UP_NS.store(monotonic_ns(), Ordering::Release);
+}
+
+/// CPU time of the calling thread in nanoseconds: a system call.
+pub(crate) fn own_cpu_ns() -> u64 {
+    now_ns(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// CPU time of a thread of this process in nanoseconds: a system call. 0 if there is no such thread any more.
@@ -54,7 +69,6 @@ mod tests {
 
     #[test]
     fn the_wall_clock_is_the_hosts() {
-        refresh_unix_offset();
         for _ in 0..100 {
             let ours = unix_ns(monotonic_ns());
             let hosts = now_ns(libc::CLOCK_REALTIME);

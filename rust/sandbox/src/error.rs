@@ -106,9 +106,15 @@ pub enum CallError {
     /// The program was killed.
     #[error("the program was {0}")]
     Faulted(Fault),
-    /// The program ran too long.
+    /// The program used too much CPU time.
     #[error("the request ran longer than {limit:?}")]
     CpuLimit {
+        /// The limit.
+        limit: Duration,
+    },
+    /// The request took too long, by the wall clock.
+    #[error("the request took longer than {limit:?}")]
+    WallLimit {
         /// The limit.
         limit: Duration,
     },

@@ -49,4 +49,4 @@ pub use output::{LogSink, NoLog, Stream};
 pub use program::Program;
 pub use response::ResponseError;
 pub use snapshot::Snapshot;
-pub use worker::{CallStats, Worker, WorkerState};
+pub use worker::{CallStats, Progress, Worker, WorkerState};

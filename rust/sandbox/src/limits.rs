@@ -6,12 +6,14 @@ use std::time::Duration;
 /// Limits of one tenant. All are always on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest time from the program's start until it waits for a request. Wall clock.
+    /// Most CPU time from the program's start until it waits for a request, and a quarter of the most wall-clock time.
     pub boot_time: Duration,
     /// Most memory that the program may have when it boots, in bytes. Range: 1 MiB to 64 GiB.
     pub boot_memory_bytes: u64,
-    /// Most CPU time that a request may use, and four times that in wall-clock time. Enforced within 50 ms.
+    /// Most CPU time that a request may use, on all threads that it runs on.
     pub cpu_time: Duration,
+    /// Longest time that a request may take, the time in which it is paused included. Wall clock.
+    pub wall_time: Duration,
     /// Most memory that a worker may have beyond the snapshot, in bytes: pages written, pages new, page tables.
     pub private_memory_bytes: u64,
     /// Largest request, in bytes: method, path, query, headers, body and 256 bytes of frame. Range: up to 64 MiB.
@@ -20,19 +22,36 @@ pub struct Limits {
     pub response_bytes: u64,
     /// Largest work set that a worker keeps between requests, in bytes; above it the pages are given back to the system.
     pub retained_bytes: u64,
+    /// Most descriptors that a program may have open. Range: 3 to 1,024.
+    pub descriptors: u32,
+    /// Most threads that a program may have. There are none beside the first yet.
+    pub threads: u32,
+    /// Most mappings that a program may have.
+    pub mappings: u32,
 }
 
 impl Default for Limits {
-    /// 10 s and 256 MiB to boot; 1 s and 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of up to 4 MiB is kept.
+    /// 10 s and 256 MiB to boot; 1 s of CPU time in 10 s, 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of up to 4 MiB is
+    /// kept; 64 descriptors, 1 thread, 4,096 mappings.
     fn default() -> Self {
         Self {
             boot_time: Duration::from_secs(10),
             boot_memory_bytes: 256 << 20,
             cpu_time: Duration::from_secs(1),
+            wall_time: Duration::from_secs(10),
             private_memory_bytes: 32 << 20,
             request_bytes: 1 << 20,
             response_bytes: 4 << 20,
             retained_bytes: 4 << 20,
+            descriptors: 64,
+            threads: 1,
+            mappings: 4096,
         }
     }
+}
+
+/// A duration as the clocks here count; one that does not fit has no end.
+#[inline]
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

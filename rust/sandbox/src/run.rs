@@ -1,23 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running a machine under a deadline until its program rings the doorbell.
+//! Running a machine until its program rings the doorbell or its leg must end.
 
 use mayfly_kvm::{Exit, Machine, RunError, Unexpected};
 use mayfly_linux::{Context, Fault, Process, Step};
 
-use crate::clock;
 use crate::entropy::Entropy;
 use crate::output::SharedLog;
-use crate::watchdog::Guard;
+use crate::watchdog::{ThreadEnds, Verdict, Watched};
 
 /// Why a run ended without the doorbell.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    Exited { status: i32 },
+    Exited {
+        status: i32,
+    },
     Faulted(Fault),
-    Deadline,
+    /// The slice is over; the machine can go on.
+    Slice,
+    CpuLimit,
+    WallLimit,
     MemoryLimit,
-    Stuck { call: &'static str },
+    Stuck {
+        call: &'static str,
+    },
     Failed(String),
+}
+
+impl From<ThreadEnds> for Stop {
+    fn from(_: ThreadEnds) -> Self {
+        Self::Failed("the thread is ending".into())
+    }
 }
 
 impl From<RunError> for Stop {
@@ -43,31 +55,40 @@ pub(crate) struct Runner {
     pub(crate) process: Process,
     pub(crate) entropy: Entropy,
     pub(crate) log: SharedLog,
-    pub(crate) watchdog: Guard,
 }
 
 impl Runner {
-    /// Runs until the doorbell rings. The caller has armed the watchdog for `deadline_ns`, and disarms it.
+    /// Runs until the doorbell rings.
     #[inline]
-    pub(crate) fn run(&mut self, machine: &mut Machine, deadline_ns: u64, exits: &mut Exits) -> Result<(), Stop> {
+    pub(crate) fn run(&mut self, machine: &mut Machine, watched: &Watched<'_>, exits: &mut Exits) -> Result<(), Stop> {
         loop {
             exits.all += 1;
             match machine.run()? {
                 Exit::Doorbell => return Ok(()),
-                exit => self.serve(machine, &exit, deadline_ns, exits)?,
+                exit => self.serve(machine, &exit, watched, exits)?,
             }
         }
     }
 
     /// Serves an exit other than the doorbell.
-    fn serve(&mut self, machine: &mut Machine, exit: &Exit, deadline_ns: u64, exits: &mut Exits) -> Result<(), Stop> {
+    fn serve(
+        &mut self,
+        machine: &mut Machine,
+        exit: &Exit,
+        watched: &Watched<'_>,
+        exits: &mut Exits,
+    ) -> Result<(), Stop> {
         match exit {
             Exit::Syscall => exits.syscalls += 1,
             Exit::PageFault { .. } => exits.faults += 1,
+            // By the watchdog, or by a signal that was not its own.
             Exit::Kicked => {
-                // A kick that was meant for an earlier run, or a signal that was not the watchdog's.
-                self.watchdog.clear();
-                return if clock::monotonic_ns() < deadline_ns { Ok(()) } else { Err(Stop::Deadline) };
+                return match watched.verdict() {
+                    Verdict::GoOn => Ok(()),
+                    Verdict::Slice => Err(Stop::Slice),
+                    Verdict::Cpu => Err(Stop::CpuLimit),
+                    Verdict::Wall => Err(Stop::WallLimit),
+                };
             }
             // String or wide I/O on the ports that user code may write: as bad as on any other port, where it is #GP.
             Exit::Unexpected(Unexpected::Port { .. }) => return Err(Stop::Faulted(port_fault(machine))),

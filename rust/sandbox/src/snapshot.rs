@@ -16,11 +16,11 @@ use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
-use crate::limits::Limits;
+use crate::limits::{Limits, nanoseconds};
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
 use crate::run::{Exits, Runner, Stop};
-use crate::watchdog;
+use crate::watchdog::{self, Leg, NEVER, Watched};
 
 /// A booted, frozen program; cheap to clone, shared by its workers.
 #[derive(Debug, Clone)]
@@ -64,12 +64,10 @@ impl Snapshot {
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
-        // SAFETY: `runner`, which owns the guard, is dropped before `machine` is frozen or dropped.
-        let watchdog = unsafe { watchdog::Guard::register(machine.kicker()) }.map_err(failed)?;
-        let mut runner = Runner { process, entropy, log: log.clone(), watchdog };
+        watchdog::start().map_err(failed)?;
+        let mut runner = Runner { process, entropy, log: log.clone() };
         boot_until_ready(&mut machine, &mut runner, limits)?;
-        let Runner { mut process, watchdog, .. } = runner;
-        drop(watchdog);
+        let Runner { mut process, .. } = runner;
         process.freeze();
         let image = Image::freeze(machine, layout::INBOX)?;
         Ok(Self {
@@ -110,39 +108,48 @@ impl Snapshot {
     }
 }
 
+/// A boot that gets little of the CPU may take so many times its limit of it in time.
+const PATIENCE: u64 = 4;
+
 fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits) -> Result<(), BootError> {
-    let deadline = clock::monotonic_ns().saturating_add(limits.boot_time.as_nanos() as u64);
-    runner.watchdog.arm(deadline);
+    let began_ns = clock::monotonic_ns();
+    let time_ns = nanoseconds(limits.boot_time);
+    let leg = Leg {
+        began_ns,
+        slice_end_ns: NEVER,
+        wall_end_ns: began_ns.saturating_add(time_ns.saturating_mul(PATIENCE)),
+        cpu_end_ns: began_ns.saturating_add(time_ns),
+    };
+    let kicker = machine.kicker();
+    // SAFETY: `machine` is borrowed for as long.
+    let result = unsafe { watchdog::watched(&kicker, &leg, |watched| boot_watched(machine, runner, watched)) };
+    match result {
+        Ok(abi) if speaks(abi) => Ok(()),
+        Ok(wanted) => Err(BootError::Abi { wanted, min: ABI_MIN, max: ABI_MAX }),
+        Err(stop) => Err(boot_error(stop, limits)),
+    }
+}
+
+/// Runs until the program waits for a request; returns the ABI that it speaks.
+fn boot_watched(machine: &mut Machine, runner: &mut Runner, watched: &Watched<'_>) -> Result<u64, Stop> {
     let mut exits = Exits::default();
-    let result = loop {
-        match runner.run(machine, deadline, &mut exits) {
-            Ok(()) => {}
-            Err(stop) => break Err(boot_error(stop, limits)),
-        }
+    loop {
+        runner.run(machine, watched, &mut exits)?;
         let regs = machine.regs();
         if regs.rdi == OP_WAIT {
-            break if speaks(regs.rdx) {
-                Ok(())
-            } else {
-                Err(BootError::Abi { wanted: regs.rdx, min: ABI_MIN, max: ABI_MAX })
-            };
+            return Ok(regs.rdx);
         }
         // There is no request to respond to yet, and no other operation.
         let answer = if regs.rdi == OP_RESPOND { EPROTO } else { ENOSYS };
         machine.return_from_doorbell(answer as u64);
-        if clock::monotonic_ns() >= deadline {
-            break Err(BootError::TimedOut { limit: limits.boot_time });
-        }
-    };
-    runner.watchdog.disarm();
-    result
+    }
 }
 
 fn boot_error(stop: Stop, limits: &Limits) -> BootError {
     match stop {
         Stop::Exited { status } => BootError::Exited { status },
         Stop::Faulted(fault) => BootError::Faulted(fault),
-        Stop::Deadline => BootError::TimedOut { limit: limits.boot_time },
+        Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: limits.boot_time },
         Stop::Stuck { call } => BootError::Stuck { call },
         Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: limits.boot_memory_bytes },
         Stop::Failed(why) => BootError::Failed(why),

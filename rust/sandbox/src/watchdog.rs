@@ -1,124 +1,294 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One thread for the process that stops runs which are past their deadline.
+//! One thread for the process that ends legs which have had their time.
 //!
-//! Arming costs two atomic stores: which thread runs, and until when. The watchdog looks at all armed slots at every tick; a late
-//! one gets KVM's `immediate_exit` flag, which stops a run that is about to start, and a signal, which stops one that is under way.
-//! It repeats both at every tick until the slot is disarmed, so that no interleaving can lose a kick.
+//! A *leg* is what a request runs in one go on one thread: from its start or resumption until it is answered or paused. Each thread
+//! that runs legs has a slot, in which it says when its present leg must end: a few stores in one cache line, no system call. The
+//! watchdog looks at the slots, sleeps until the first leg is due, and kicks the thread of one that is late, by a signal whose
+//! handler sets KVM's `immediate_exit` flag. A run that is under way ends by the signal, one that is about to start by the flag, so
+//! no interleaving can lose a kick; it is repeated all the same until the leg is over. Whoever runs the leg then asks
+//! [`Watched::verdict`].
 //!
-//! The limit is on the thread's CPU time, which a run cannot read without a system call. So the watchdog does: it notes the thread's
-//! CPU clock when it first sees a run, and kicks at the deadline only if the clock has moved as far as time has. A thread that was
-//! starved, or a host that was paused, thus costs no tenant its request, up to [`PATIENCE`] times the limit.
+//! ```text
+//! thread      slot.leg = L          looks_at = ?   earlier than L is due: no call. Later: wake the watchdog.
+//! watchdog    looks_at = T          slot.leg = ?   due before T: sleep less.
+//! ```
 //!
-//! A kick may come just after a run has ended. The next run then returns at once; whoever runs compares the clock with the
-//! deadline and goes on.
+//! All four accesses are sequentially consistent: one of the two sees the other, and no leg is overslept. While legs come and go the
+//! watchdog looks again after the shortest slice seen, so that nobody has to wake it; when none has come for [`IDLE_AFTER_NS`], it
+//! sleeps until it is woken.
+//!
+//! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does: it notes the
+//! clock when it first sees a leg, and once the leg could have used up its time it looks at what it did use. A thread that was
+//! starved, or a host that was paused, thus costs no tenant its request.
 
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
 use mayfly_kvm::Kicker;
 
 use crate::clock;
 
-/// Tick while a slot is armed: the bound on how late a limit is enforced is this and one wake-up.
-const BUSY_TICK: Duration = Duration::from_millis(10);
-/// Tick while none was armed at the last look.
-const IDLE_TICK: Duration = Duration::from_millis(40);
-/// A run is kicked after this many times its limit of wall-clock time, however little of the CPU it got.
-const PATIENCE: u64 = 4;
-/// Deadline of a slot that is not armed.
-const DISARMED: u64 = u64::MAX;
+/// Longest time between two looks while legs come and go.
+const TICK_NS: u64 = 10_000_000;
+/// Shortest: a tenant's slice, however short, must not have the watchdog spin.
+const TICK_MIN_NS: u64 = 100_000;
+/// A leg that is late is kicked again after this time.
+const AGAIN_NS: u64 = 300_000;
+/// Without a leg for so long, the watchdog sleeps until one comes.
+const IDLE_AFTER_NS: u64 = 100_000_000;
+/// Most that a leg is charged for the time before the watchdog first saw it. More than this, and it was the watchdog that was starved.
+const UNSEEN_MAX_NS: u64 = 2 * TICK_NS;
+/// No end.
+pub(crate) const NEVER: u64 = u64::MAX;
 
-/// What one runner shares with the watchdog.
-#[derive(Debug)]
-struct Slot {
-    /// Deadline in monotonic nanoseconds.
-    deadline_ns: AtomicU64,
-    thread: AtomicI32,
-    kicker: Kicker,
+/// When a leg began and when it must end, by the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leg {
+    /// Its start: tells it from all others of its thread.
+    pub(crate) began_ns: u64,
+    /// End of its slice.
+    pub(crate) slice_end_ns: u64,
+    /// End of the request's time.
+    pub(crate) wall_end_ns: u64,
+    /// When its CPU time is used up if the thread never stops.
+    pub(crate) cpu_end_ns: u64,
 }
 
-/// A runner's registration with the watchdog; ends when dropped.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    slot: Arc<Slot>,
-}
-
-/// A slot, and what the watchdog knows of the run that it last saw there.
-#[derive(Debug)]
-struct Watched {
-    slot: Arc<Slot>,
-    seen: Seen,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Seen {
-    deadline_ns: u64,
-    at_ns: u64,
-    cpu_ns: u64,
-}
-
-impl Watched {
-    /// Looks at the slot: whether it is armed, and whether its run must be kicked.
-    fn look(&mut self, now: u64) -> (bool, bool) {
-        let deadline_ns = self.slot.deadline_ns.load(Ordering::Acquire);
-        if deadline_ns == DISARMED {
-            return (false, false);
-        }
-        let thread = self.slot.thread.load(Ordering::Relaxed);
-        if self.seen.deadline_ns != deadline_ns {
-            self.seen = Seen { deadline_ns, at_ns: now, cpu_ns: clock::thread_cpu_ns(thread) };
-        }
-        let late = now >= deadline_ns && {
-            let left = deadline_ns.saturating_sub(self.seen.at_ns);
-            let used = clock::thread_cpu_ns(thread).saturating_sub(self.seen.cpu_ns);
-            used >= left || now - deadline_ns >= (PATIENCE - 1).saturating_mul(left)
-        };
-        (true, late)
+impl Leg {
+    #[inline]
+    fn due_ns(&self) -> u64 {
+        self.slice_end_ns.min(self.wall_end_ns).min(self.cpu_end_ns)
     }
 }
 
-#[derive(Debug, Default)]
-struct Watchdog {
-    slots: Mutex<Vec<Watched>>,
-    wake: Condvar,
+/// What is to become of a leg that was kicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The kick was not for it.
+    GoOn,
+    /// Its slice is over.
+    Slice,
+    /// The request's CPU time is used up.
+    Cpu,
+    /// The request's time is over.
+    Wall,
 }
+
+/// What one thread shares with the watchdog; a cache line.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Slot {
+    /// Start of the present leg, or of the last one with [`OVER`]. The ends are that leg's.
+    leg: AtomicU64,
+    slice_end_ns: AtomicU64,
+    wall_end_ns: AtomicU64,
+    cpu_end_ns: AtomicU64,
+    /// The leg that was found to have used up its CPU time.
+    spent: AtomicU64,
+    /// The kernel's number of the thread.
+    thread: i32,
+}
+
+/// Set in [`Slot::leg`] once the leg is over; the clock takes 292 years to get there.
+const OVER: u64 = 1 << 63;
+
+/// What a look at a slot finds.
+enum Seen {
+    Nothing,
+    Leg(Leg),
+    /// A leg is just being entered.
+    Changing,
+}
+
+impl Slot {
+    fn new(thread: i32) -> Self {
+        let never = || AtomicU64::new(NEVER);
+        Self {
+            leg: AtomicU64::new(OVER),
+            slice_end_ns: never(),
+            wall_end_ns: never(),
+            cpu_end_ns: never(),
+            spent: AtomicU64::new(0),
+            thread,
+        }
+    }
+
+    #[inline]
+    fn enter(&self, leg: &Leg) {
+        // The ends must not be seen with the last leg, which `OVER` took away.
+        fence(Ordering::Release);
+        self.slice_end_ns.store(leg.slice_end_ns, Ordering::Relaxed);
+        self.wall_end_ns.store(leg.wall_end_ns, Ordering::Relaxed);
+        self.cpu_end_ns.store(leg.cpu_end_ns, Ordering::Relaxed);
+        self.leg.store(leg.began_ns, Ordering::SeqCst);
+    }
+
+    fn look(&self) -> Seen {
+        let began_ns = self.leg.load(Ordering::SeqCst);
+        if began_ns & OVER != 0 {
+            return Seen::Nothing;
+        }
+        let leg = Leg {
+            began_ns,
+            slice_end_ns: self.slice_end_ns.load(Ordering::Relaxed),
+            wall_end_ns: self.wall_end_ns.load(Ordering::Relaxed),
+            cpu_end_ns: self.cpu_end_ns.load(Ordering::Relaxed),
+        };
+        fence(Ordering::Acquire);
+        if self.leg.load(Ordering::Relaxed) == began_ns { Seen::Leg(leg) } else { Seen::Changing }
+    }
+}
+
+/// A slot, and what the watchdog knows of the leg that it last saw there.
+#[derive(Debug)]
+struct Known {
+    slot: Arc<Slot>,
+    began_ns: u64,
+    /// The thread's CPU clock when the leg was first seen.
+    cpu_ns: u64,
+    /// What the leg may use from there on.
+    left_ns: u64,
+}
+
+impl Known {
+    /// Looks at the slot, kicks a leg that is late, and returns when to look again.
+    fn look(&mut self, now: u64, rhythm: &mut Rhythm) -> u64 {
+        let last = self.slot.leg.load(Ordering::Relaxed) & !OVER;
+        if last != self.began_ns {
+            rhythm.active_ns = now;
+        }
+        let leg = match self.slot.look() {
+            Seen::Leg(leg) => leg,
+            Seen::Changing => return now,
+            Seen::Nothing => {
+                // It came and went; this much of it is known.
+                self.began_ns = last;
+                return NEVER;
+            }
+        };
+        rhythm.sees(now, &leg);
+        if self.began_ns != leg.began_ns {
+            let unseen = now.saturating_sub(leg.began_ns).min(UNSEEN_MAX_NS);
+            let left_ns = leg.cpu_end_ns.saturating_sub(leg.began_ns).saturating_sub(unseen);
+            let cpu_ns = clock::thread_cpu_ns(self.slot.thread);
+            (self.began_ns, self.cpu_ns, self.left_ns) = (leg.began_ns, cpu_ns, left_ns);
+        }
+        let end = leg.slice_end_ns.min(leg.wall_end_ns);
+        if now >= end {
+            kick(self.slot.thread);
+            return now.saturating_add(AGAIN_NS);
+        }
+        if now < leg.cpu_end_ns {
+            return end.min(leg.cpu_end_ns);
+        }
+        let used = clock::thread_cpu_ns(self.slot.thread).saturating_sub(self.cpu_ns);
+        if used < self.left_ns {
+            return end.min(now.saturating_add((self.left_ns - used).max(TICK_MIN_NS)));
+        }
+        self.slot.spent.store(leg.began_ns, Ordering::SeqCst);
+        kick(self.slot.thread);
+        now.saturating_add(AGAIN_NS)
+    }
+
+    /// When a leg is due that has come since [`Known::look`].
+    fn due_if_new(&self, now: u64) -> u64 {
+        match self.slot.look() {
+            Seen::Leg(leg) if leg.began_ns != self.began_ns => leg.due_ns(),
+            Seen::Changing => now,
+            Seen::Leg(_) | Seen::Nothing => NEVER,
+        }
+    }
+}
+
+/// How often to look.
+#[derive(Debug)]
+struct Rhythm {
+    /// The shortest slice seen since the last long sleep.
+    tick_ns: u64,
+    /// When a leg was last seen.
+    active_ns: u64,
+}
+
+impl Rhythm {
+    fn sees(&mut self, now: u64, leg: &Leg) {
+        self.active_ns = now;
+        let slice = leg.slice_end_ns.saturating_sub(leg.began_ns);
+        self.tick_ns = self.tick_ns.min(slice.max(TICK_MIN_NS));
+    }
+
+    /// When to look again, if the first leg is due at `due`.
+    fn next(&mut self, now: u64, due: u64) -> u64 {
+        if due == NEVER && now.saturating_sub(self.active_ns) >= IDLE_AFTER_NS {
+            self.tick_ns = TICK_NS;
+            return NEVER;
+        }
+        due.min(now.saturating_add(self.tick_ns))
+    }
+}
+
+/// What the watchdog shares with all threads.
+struct Watchdog {
+    /// The threads that have run a leg and have not ended.
+    known: Mutex<Vec<Known>>,
+    /// When it looks next: 0 while it is looking.
+    looks_at_ns: AtomicU64,
+    thread: OnceLock<Thread>,
+}
+
+static WATCHDOG: Watchdog =
+    Watchdog { known: Mutex::new(Vec::new()), looks_at_ns: AtomicU64::new(0), thread: OnceLock::new() };
 
 impl Watchdog {
     /// Nothing panics while it holds the lock, so a poisoned one is as good as any.
-    fn slots(&self) -> MutexGuard<'_, Vec<Watched>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watch(&self) {
-        let mut slots = self.slots();
+        set_timer_slack();
+        let mut rhythm = Rhythm { tick_ns: TICK_NS, active_ns: 0 };
         loop {
-            while slots.is_empty() {
-                slots = self.wake.wait(slots).unwrap_or_else(PoisonError::into_inner);
-            }
-            clock::refresh_unix_offset();
+            self.looks_at_ns.store(0, Ordering::SeqCst);
+            let next = self.look(&mut rhythm);
             let now = clock::monotonic_ns();
-            let mut armed = false;
-            for watched in slots.iter_mut() {
-                let (is_armed, is_late) = watched.look(now);
-                armed |= is_armed;
-                if is_late {
-                    kick(&watched.slot);
-                }
+            if next == NEVER {
+                std::thread::park();
+            } else if next > now {
+                std::thread::park_timeout(Duration::from_nanos(next - now));
             }
-            drop(slots);
-            std::thread::sleep(if armed { BUSY_TICK } else { IDLE_TICK });
-            slots = self.slots();
+        }
+    }
+
+    /// Looks at all slots, says when it looks next, and returns that.
+    fn look(&self, rhythm: &mut Rhythm) -> u64 {
+        let mut known = self.known();
+        let now = clock::monotonic_ns();
+        let due = known.iter_mut().map(|known| known.look(now, rhythm)).min().unwrap_or(NEVER);
+        let next = rhythm.next(now, due);
+        self.looks_at_ns.store(next, Ordering::SeqCst);
+        // A leg that was entered meanwhile has either seen that, or is seen here.
+        known.iter().map(|known| known.due_if_new(now)).fold(next, u64::min)
+    }
+
+    #[cold]
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
         }
     }
 }
 
-fn kick(slot: &Slot) {
-    // SAFETY: the slot is registered, and `Guard::drop` unregisters it, under the lock held here, before its machine goes.
-    unsafe { slot.kicker.set() };
-    let thread = slot.thread.load(Ordering::Relaxed);
-    // SAFETY: plain system call. The thread may have ended, or its number may belong to another thread of this process by now;
-    // the handler does nothing, so at worst a system call there is restarted.
+/// The kernel may join wake-ups that are this close, 50 us unless told; a slice is to end when it ends.
+fn set_timer_slack() {
+    // SAFETY: plain system call on the calling thread.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
+}
+
+/// Interrupts a thread that has a slot, which it keeps until it ends; the caller holds the lock under which it would lose it.
+fn kick(thread: i32) {
+    // SAFETY: plain system call; the signal has a handler.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
 }
 
@@ -126,41 +296,67 @@ fn signal() -> i32 {
     libc::SIGRTMIN() + 7
 }
 
-extern "C" fn nothing(_: i32) {}
-
-/// Starts the thread and installs the signal's handler, once for the process.
-fn watchdog() -> std::io::Result<&'static Watchdog> {
-    static WATCHDOG: OnceLock<Watchdog> = OnceLock::new();
-    static STARTED: Mutex<bool> = Mutex::new(false);
-    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-    let watchdog = WATCHDOG.get_or_init(Watchdog::default);
-    if !*started {
-        // SAFETY: all-zero is a valid sigaction: no flags, empty mask.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = nothing as *const () as usize;
-        // Other system calls of the thread are restarted; KVM_RUN never is.
-        action.sa_flags = libc::SA_RESTART;
-        // SAFETY: `action` is initialised, and the handler is async-signal-safe: it does nothing.
-        if unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) } != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        std::thread::Builder::new().name("mayfly-watchdog".into()).spawn(|| watchdog.watch())?;
-        *started = true;
-    }
-    Ok(watchdog)
+thread_local! {
+    /// What stops the machine that this thread runs; null while it runs none. Without a destructor, so the handler can use it.
+    static RUNNING: AtomicPtr<Kicker> = const { AtomicPtr::new(std::ptr::null_mut()) };
+    /// This thread's slot, made when it is first needed.
+    static SLOT: Registered = Registered::new();
 }
 
-/// The kernel's number of the calling thread, which can be kicked from now on.
-#[inline]
-fn current_thread() -> i32 {
-    thread_local! {
-        static TID: i32 = prepare_thread();
+/// The signal's handler: async-signal-safe, since all it does is a load and a store.
+extern "C" fn stop_running(_: i32) {
+    RUNNING.with(|running| {
+        let kicker = running.load(Ordering::Relaxed);
+        if !kicker.is_null() {
+            // SAFETY: whoever put it there takes it away before the kicker or its machine goes, on this very thread.
+            unsafe { (*kicker).set() };
+        }
+    });
+}
+
+/// Starts the thread and installs the signal's handler, once for the process. Nothing can be watched before.
+pub(crate) fn start() -> std::io::Result<()> {
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *started {
+        return Ok(());
     }
-    TID.with(|tid| *tid)
+    // SAFETY: all-zero is a valid sigaction: no flags, empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = stop_running as *const () as usize;
+    // Other system calls of the thread are restarted; KVM_RUN never is.
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: `action` is initialised, and the handler is async-signal-safe.
+    if unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let thread = std::thread::Builder::new().name("mayfly-watchdog".into()).spawn(|| WATCHDOG.watch())?;
+    let first = WATCHDOG.thread.set(thread.thread().clone()).is_ok();
+    debug_assert!(first, "the lock is held");
+    *started = true;
+    Ok(())
+}
+
+/// A thread's slot, registered with the watchdog as long as the thread lives.
+struct Registered(Arc<Slot>);
+
+impl Registered {
+    fn new() -> Self {
+        let slot = Arc::new(Slot::new(prepare_thread()));
+        let known = Known { slot: Arc::clone(&slot), began_ns: 0, cpu_ns: 0, left_ns: 0 };
+        WATCHDOG.known().push(known);
+        Self(slot)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        WATCHDOG.known().retain(|known| !Arc::ptr_eq(&known.slot, &self.0));
+    }
 }
 
 /// Lets the signal through on this thread: an application may have blocked all signals on its threads, and a blocked one
-/// would not stop a run.
+/// would not stop a run. Returns the thread's number.
 fn prepare_thread() -> i32 {
     // SAFETY: `set` is initialised by `sigemptyset` before it is used; both calls affect this thread alone.
     unsafe {
@@ -172,49 +368,106 @@ fn prepare_thread() -> i32 {
     }
 }
 
-impl Guard {
-    /// Registers a runner.
-    ///
-    /// # Safety
-    ///
-    /// The machine that `kicker` belongs to must not be dropped before the guard.
-    pub(crate) unsafe fn register(kicker: Kicker) -> std::io::Result<Self> {
-        let watchdog = watchdog()?;
-        let slot = Arc::new(Slot { deadline_ns: AtomicU64::new(DISARMED), thread: AtomicI32::new(0), kicker });
-        let mut slots = watchdog.slots();
-        if slots.is_empty() {
-            // The watchdog has slept for want of anything to watch.
-            clock::refresh_unix_offset();
+/// A leg that is being run on this thread.
+#[derive(Debug)]
+pub(crate) struct Watched<'a> {
+    slot: &'a Slot,
+    leg: &'a Leg,
+    kicker: &'a Kicker,
+}
+
+/// The thread is ending: nothing can be run on it any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ThreadEnds;
+
+/// Calls `run`, which runs the machine that `kicker` stops, and stops it when the leg must end.
+///
+/// # Safety
+///
+/// That machine must exist until this returns.
+#[inline]
+pub(crate) unsafe fn watched<T, E: From<ThreadEnds>>(
+    kicker: &Kicker,
+    leg: &Leg,
+    run: impl FnOnce(&Watched<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    SLOT.try_with(|slot| {
+        RUNNING.with(|running| running.store(std::ptr::from_ref(kicker).cast_mut(), Ordering::Relaxed));
+        compiler_fence(Ordering::SeqCst);
+        // Made before anything can unwind: its drop takes both back.
+        let watched = Watched { slot: &slot.0, leg, kicker };
+        slot.0.enter(leg);
+        if leg.due_ns() < WATCHDOG.looks_at_ns.load(Ordering::SeqCst) {
+            WATCHDOG.wake();
         }
-        slots.push(Watched { slot: Arc::clone(&slot), seen: Seen::default() });
-        watchdog.wake.notify_one();
-        Ok(Self { slot })
+        run(&watched)
+    })
+    .unwrap_or_else(|_| Err(ThreadEnds.into()))
+}
+
+impl Watched<'_> {
+    /// What a kick was for. It is taken back: the next one works again.
+    #[cold]
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.take_back();
+        let now = clock::monotonic_ns();
+        if self.slot.spent.load(Ordering::SeqCst) == self.leg.began_ns {
+            Verdict::Cpu
+        } else if now >= self.leg.wall_end_ns {
+            Verdict::Wall
+        } else if now >= self.leg.slice_end_ns {
+            Verdict::Slice
+        } else {
+            Verdict::GoOn
+        }
     }
 
-    /// From now on a run of the calling thread is stopped at `deadline_ns` (monotonic clock).
-    #[inline]
-    pub(crate) fn arm(&self, deadline_ns: u64) {
-        self.slot.thread.store(current_thread(), Ordering::Relaxed);
-        self.slot.deadline_ns.store(deadline_ns, Ordering::Release);
-    }
-
-    /// Ends what [`Guard::arm`] began.
-    #[inline]
-    pub(crate) fn disarm(&self) {
-        self.slot.deadline_ns.store(DISARMED, Ordering::Release);
-    }
-
-    /// Takes a kick back that came when it was not meant; a later one works again.
-    pub(crate) fn clear(&self) {
-        // SAFETY: the machine lives as long as the guard, which is what `register` demands.
-        unsafe { self.slot.kicker.clear() };
+    fn take_back(&self) {
+        // SAFETY: the machine exists until `watched` returns, which outlives this.
+        unsafe { self.kicker.clear() };
     }
 }
 
-impl Drop for Guard {
+impl Drop for Watched<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Ok(watchdog) = watchdog() {
-            watchdog.slots().retain(|watched| !Arc::ptr_eq(&watched.slot, &self.slot));
+        self.slot.leg.store(self.leg.began_ns | OVER, Ordering::Release);
+        RUNNING.with(|running| running.store(std::ptr::null_mut(), Ordering::Relaxed));
+        compiler_fence(Ordering::SeqCst);
+        // No signal can set it from here on; a kick that came too late is not for the next leg.
+        // SAFETY: the machine exists until `watched` returns.
+        if unsafe { self.kicker.is_set() } {
+            self.take_back();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEG: Leg = Leg { began_ns: 1000, slice_end_ns: 2000, wall_end_ns: 9000, cpu_end_ns: 5000 };
+
+    #[test]
+    fn a_leg_is_seen_whole_or_not_at_all() {
+        let slot = Slot::new(0);
+        assert!(matches!(slot.look(), Seen::Nothing));
+        slot.enter(&LEG);
+        assert!(matches!(slot.look(), Seen::Leg(leg) if leg.due_ns() == 2000));
+        slot.leg.store(LEG.began_ns | OVER, Ordering::Release);
+        assert!(matches!(slot.look(), Seen::Nothing));
+    }
+
+    #[test]
+    fn the_rhythm_follows_the_shortest_slice_and_ends_in_sleep() {
+        let mut rhythm = Rhythm { tick_ns: TICK_NS, active_ns: 0 };
+        rhythm.sees(1, &Leg { began_ns: 0, slice_end_ns: 1_000_000, wall_end_ns: NEVER, cpu_end_ns: NEVER });
+        assert_eq!(rhythm.next(1, NEVER), 1_000_001);
+        assert_eq!(rhythm.next(1, 500), 500, "a leg that is due is never overslept");
+        rhythm.sees(2, &LEG);
+        assert_eq!(rhythm.next(2, NEVER), 2 + TICK_MIN_NS, "nor does a slice have it spin");
+        assert_eq!(rhythm.next(2 + IDLE_AFTER_NS, NEVER), NEVER);
+        assert_eq!(rhythm.next(3 + IDLE_AFTER_NS, NEVER), NEVER);
+        assert_eq!(rhythm.tick_ns, TICK_NS);
     }
 }

@@ -2,16 +2,24 @@
 //! Workers: forked from a snapshot, called, reset.
 //!
 //! ```text
-//!            call             response, reset
-//!   Ready ---------> Running ------------------> Ready
-//!                       |
-//!                       | fault, exit, limit, failure
-//!                       v
-//!                    Poisoned     never used again
+//!           start             response              reset
+//!   Ready ---------> Running -----------> Answered ---------> Ready
+//!                     |   ^                                     ^
+//!        end of slice |   | resume            reset             |
+//!                     v   |       (the request is given up)     |
+//!                    Paused ------------------------------------+
+//!
+//!   Running ---- fault, exit, limit, failure ----> Poisoned     never used again
 //! ```
+//!
+//! A request runs in legs, each on whatever thread starts or resumes it. Its CPU time and its wall-clock time go on counting from leg
+//! to leg.
 //!
 //! In the steady state a call is: write the request into the inbox, store the deadline, one `KVM_RUN`, read the
 //! response, copy the work set back. No other system call, no lock, no allocation.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use mayfly_kvm::{Machine, ResetReport, layout};
 
@@ -20,17 +28,20 @@ use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::{CallError, ForkError};
 use crate::inbox::{Inbox, Stamp};
+use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
 use crate::response::Reader;
 use crate::run::{Exits, Runner, Stop};
 use crate::snapshot::Snapshot;
-use crate::watchdog;
+use crate::watchdog::{self, Leg, Watched};
 
 /// What a worker can do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {
     /// It can take a request.
     Ready,
+    /// It is in the middle of a request: resume it, or reset it to give the request up.
+    Paused,
     /// It has answered a request and must be reset before the next one.
     Answered,
     /// It must be replaced.
@@ -48,13 +59,39 @@ pub struct CallStats {
     pub faults: u64,
 }
 
+/// How far a request got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// The sink holds the response; the worker is [`WorkerState::Answered`]: reset it.
+    Answered(CallStats),
+    /// The slice is over, and the sink is untouched. Go on with [`Worker::resume`], on this or another thread.
+    Paused,
+}
+
+/// When a worker goes back to its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resets {
+    Always,
+    Never,
+    /// After so many requests.
+    Every(NonZeroU32),
+}
+
+/// What a request has left when a leg of it begins.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ongoing {
+    wall_end_ns: u64,
+    cpu_left_ns: u64,
+    exits: Exits,
+}
+
 /// A copy-on-write fork of a snapshot. It serves one request at a time, on whatever thread calls it.
 ///
 /// It fits a page and is aligned to one: after a world switch, each page that the host touches costs a TLB miss.
 #[derive(Debug)]
 #[repr(align(4096))]
 pub struct Worker {
-    // The watchdog's guard in it is dropped before the machine.
     runner: Runner,
     machine: Machine,
     snapshot: Snapshot,
@@ -69,8 +106,12 @@ pub struct Worker {
     request_bytes: u64,
     response_bytes: u64,
     cpu_time_ns: u64,
-    /// Whether the state stays from request to request.
-    keeps_state: bool,
+    wall_time_ns: u64,
+    /// The request under way.
+    ongoing: Ongoing,
+    resets: Resets,
+    /// Requests answered since the worker was at its snapshot, where it is not reset after each.
+    answered: u32,
     /// Whether the doorbell now returns to its caller instead of rewinding.
     bell_returns: bool,
     /// Whether the program waits behind a response for the doorbell to return.
@@ -93,14 +134,13 @@ impl Worker {
         let inner = &snapshot.inner;
         let learned = inner.learned();
         let page = mayfly_kvm::PAGE_SIZE;
-        let mut machine = Machine::fork(&inner.image, inner.limits.private_memory_bytes / page, &learned)?;
+        let machine = Machine::fork(&inner.image, inner.limits.private_memory_bytes / page, &learned)?;
         let map = |source| ForkError(mayfly_kvm::CreateError::Kvm { call: "watchdog or getrandom", source });
         let entropy = Entropy::new().map_err(map)?;
-        // SAFETY: `runner`, which owns the guard, is declared before `machine` in `Worker`, so it is dropped first.
-        let watchdog = unsafe { watchdog::Guard::register(machine.kicker()) }.map_err(map)?;
+        watchdog::start().map_err(map)?;
         let told_pages = machine.work_pages();
         Ok(Self {
-            runner: Runner { process: inner.process.clone(), entropy, log: inner.log.clone(), watchdog },
+            runner: Runner { process: inner.process.clone(), entropy, log: inner.log.clone() },
             machine,
             snapshot: snapshot.clone(),
             inbox: Inbox::default(),
@@ -111,8 +151,11 @@ impl Worker {
             retained_bytes: inner.limits.retained_bytes,
             request_bytes: inner.limits.request_bytes,
             response_bytes: inner.limits.response_bytes,
-            cpu_time_ns: u64::try_from(inner.limits.cpu_time.as_nanos()).unwrap_or(u64::MAX),
-            keeps_state: false,
+            cpu_time_ns: nanoseconds(inner.limits.cpu_time),
+            wall_time_ns: nanoseconds(inner.limits.wall_time),
+            ongoing: Ongoing::default(),
+            resets: Resets::Always,
+            answered: 0,
             bell_returns: false,
             in_doorbell: false,
         })
@@ -124,11 +167,29 @@ impl Worker {
     ///
     /// As [`Worker::fork`].
     pub fn fork_keeping_state(snapshot: &Snapshot) -> Result<Self, ForkError> {
-        let mut worker = Self::fork(snapshot)?;
-        worker.machine.set_rewinds(false);
-        worker.keeps_state = true;
-        worker.bell_returns = true;
-        Ok(worker)
+        Ok(Self::fork(snapshot)?.keeping_state(Resets::Never))
+    }
+
+    /// Forks a worker whose program's state stays for so many requests and is then reset to the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::fork`].
+    pub fn fork_resetting_every(snapshot: &Snapshot, requests: NonZeroU32) -> Result<Self, ForkError> {
+        let worker = Self::fork(snapshot)?;
+        Ok(if requests.get() == 1 { worker } else { worker.keeping_state(Resets::Every(requests)) })
+    }
+
+    fn keeping_state(mut self, resets: Resets) -> Self {
+        self.resets = resets;
+        self.let_bell_return();
+        self
+    }
+
+    /// Has the doorbell return to its caller until the next reset.
+    fn let_bell_return(&mut self) {
+        self.machine.set_rewinds(false);
+        self.bell_returns = true;
     }
 
     /// What the worker can do now.
@@ -187,6 +248,33 @@ impl Worker {
         request: &Request<'_>,
         sink: &mut S,
     ) -> Result<CallStats, CallError> {
+        let progress = self.start(id, request, Duration::MAX, sink)?;
+        self.finish(progress, sink)
+    }
+
+    /// Goes on until the response is there, without a pause.
+    fn finish<S: ResponseSink>(&mut self, mut progress: Progress, sink: &mut S) -> Result<CallStats, CallError> {
+        loop {
+            match progress {
+                Progress::Answered(stats) => return Ok(stats),
+                Progress::Paused => progress = self.resume(Duration::MAX, sink)?,
+            }
+        }
+    }
+
+    /// Starts on a request, and runs it for `slice` of wall-clock time at most.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; whether the worker can go on is in [`Worker::state`]. A worker that is not ready is poisoned.
+    #[inline]
+    pub fn start<S: ResponseSink>(
+        &mut self,
+        id: u64,
+        request: &Request<'_>,
+        slice: Duration,
+        sink: &mut S,
+    ) -> Result<Progress, CallError> {
         if self.state != WorkerState::Ready {
             self.state = WorkerState::Poisoned;
             return Err(CallError::Poisoned);
@@ -195,40 +283,96 @@ impl Worker {
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns: now, entropy: [0; 48] };
         self.runner.entropy.fill(&mut stamp.entropy);
         self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
-
-        // Until the response is there, whatever ends this function leaves a worker that must not be used again.
-        self.state = WorkerState::Poisoned;
-        let deadline = now.saturating_add(self.cpu_time_ns);
-        let mut exits = Exits::default();
         if std::mem::take(&mut self.in_doorbell) {
             self.machine.return_from_doorbell(layout::INBOX);
         }
-        self.runner.watchdog.arm(deadline);
-        let result = self.run_to_response(deadline, &mut exits);
-        self.runner.watchdog.disarm();
-        let response = result.map_err(|stop| self.call_error(stop))?;
-        self.state = WorkerState::Answered;
-        self.reader.read(&self.machine, response, self.response_bytes, sink)?;
-        Ok(CallStats { exits: exits.all, syscalls: exits.syscalls, faults: exits.faults })
+        self.ongoing = Ongoing {
+            wall_end_ns: now.saturating_add(self.wall_time_ns),
+            cpu_left_ns: self.cpu_time_ns,
+            exits: Exits::default(),
+        };
+        let slice_ns = nanoseconds(slice);
+        // The time is an upper bound of the CPU time, and costs no system call. It is not counted beyond the slice: then it was not
+        // the program that took it.
+        self.leg(now, slice_ns, sink, || clock::monotonic_ns().saturating_sub(now).min(slice_ns))
+    }
+
+    /// Goes on with a request that is paused, on whatever thread, for `slice` of wall-clock time at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::start`]. A worker that is not paused is poisoned.
+    pub fn resume<S: ResponseSink>(&mut self, slice: Duration, sink: &mut S) -> Result<Progress, CallError> {
+        let paused = self.state == WorkerState::Paused;
+        // Until the response is there, whatever ends this function leaves a worker that must not be used again.
+        self.state = WorkerState::Poisoned;
+        if !paused {
+            return Err(CallError::Poisoned);
+        }
+        let now = clock::monotonic_ns();
+        if self.ongoing.cpu_left_ns == 0 {
+            return Err(self.call_error(Stop::CpuLimit));
+        }
+        if now >= self.ongoing.wall_end_ns {
+            return Err(self.call_error(Stop::WallLimit));
+        }
+        let before = clock::own_cpu_ns();
+        self.leg(now, nanoseconds(slice), sink, || clock::own_cpu_ns().saturating_sub(before))
+    }
+
+    /// Runs the request for a slice. `used` says how much CPU time that took.
+    #[inline]
+    fn leg<S: ResponseSink>(
+        &mut self,
+        now: u64,
+        slice_ns: u64,
+        sink: &mut S,
+        used: impl FnOnce() -> u64,
+    ) -> Result<Progress, CallError> {
+        self.state = WorkerState::Poisoned;
+        let leg = Leg {
+            began_ns: now,
+            slice_end_ns: now.saturating_add(slice_ns),
+            wall_end_ns: self.ongoing.wall_end_ns,
+            cpu_end_ns: now.saturating_add(self.ongoing.cpu_left_ns),
+        };
+        let kicker = self.machine.kicker();
+        // SAFETY: the machine is borrowed with `self`.
+        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| self.run_to_response(watched)) };
+        match result {
+            Ok(response) => {
+                self.state = WorkerState::Answered;
+                self.reader.read(&self.machine, response, self.response_bytes, sink)?;
+                let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
+                Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
+            }
+            Err(Stop::Slice) => {
+                self.pause(used());
+                Ok(Progress::Paused)
+            }
+            Err(stop) => Err(self.call_error(stop)),
+        }
+    }
+
+    #[cold]
+    fn pause(&mut self, used_ns: u64) {
+        self.ongoing.cpu_left_ns = self.ongoing.cpu_left_ns.saturating_sub(used_ns);
+        self.state = WorkerState::Paused;
     }
 
     /// Runs until the program responds; returns the address of its response.
     #[inline]
-    fn run_to_response(&mut self, deadline: u64, exits: &mut Exits) -> Result<u64, Stop> {
+    fn run_to_response(&mut self, watched: &Watched<'_>) -> Result<u64, Stop> {
         loop {
-            self.runner.run(&mut self.machine, deadline, exits)?;
+            self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?;
             let regs = self.machine.regs();
             if regs.rdi == OP_RESPOND && speaks(regs.rdx) {
                 return Ok(regs.rsi);
             }
             // Waiting again without having answered, another ABI, or no operation at all: the program is told, and may go on.
             let answer = if matches!(regs.rdi, OP_WAIT | OP_RESPOND) { EPROTO } else { ENOSYS };
-            self.machine.set_rewinds(false);
+            self.let_bell_return();
             self.machine.return_from_doorbell(answer as u64);
-            self.bell_returns = true;
-            if clock::monotonic_ns() >= deadline {
-                return Err(Stop::Deadline);
-            }
         }
     }
 
@@ -238,14 +382,17 @@ impl Worker {
         match stop {
             Stop::Exited { status } => CallError::Exited { status },
             Stop::Faulted(fault) => CallError::Faulted(fault),
-            Stop::Deadline => CallError::CpuLimit { limit: limits.cpu_time },
+            Stop::CpuLimit => CallError::CpuLimit { limit: limits.cpu_time },
+            Stop::WallLimit => CallError::WallLimit { limit: limits.wall_time },
+            Stop::Slice => CallError::Failed("a pause that was not asked for".into()),
             Stop::Stuck { call } => CallError::Stuck { call },
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
             Stop::Failed(why) => CallError::Failed(why),
         }
     }
 
-    /// Takes the worker back to its snapshot, exactly. One that keeps its state is only made ready.
+    /// Takes the worker back to its snapshot, exactly. One that keeps its state is only made ready, unless it has had its number of
+    /// requests. One that is paused gives its request up and goes back to the snapshot in any case.
     ///
     /// # Errors
     ///
@@ -253,14 +400,42 @@ impl Worker {
     /// was so before.
     #[inline]
     pub fn reset(&mut self) -> Result<ResetReport, CallError> {
-        if self.state == WorkerState::Poisoned {
-            return Err(CallError::Poisoned);
+        match self.state {
+            WorkerState::Poisoned => return Err(CallError::Poisoned),
+            WorkerState::Paused => self.abandon()?,
+            WorkerState::Ready | WorkerState::Answered if self.resets != Resets::Always => {
+                if self.keeps_state() {
+                    return Ok(ResetReport::default());
+                }
+            }
+            WorkerState::Ready | WorkerState::Answered => {}
         }
-        if self.keeps_state {
-            self.in_doorbell = true;
-            self.state = WorkerState::Ready;
-            return Ok(ResetReport::default());
+        self.reset_to_snapshot()
+    }
+
+    /// Makes a worker that keeps its state ready, unless it has had its number of requests.
+    fn keeps_state(&mut self) -> bool {
+        if self.state == WorkerState::Ready {
+            return true;
         }
+        self.answered = self.answered.wrapping_add(1);
+        if matches!(self.resets, Resets::Every(requests) if self.answered >= requests.get()) {
+            return false;
+        }
+        self.in_doorbell = true;
+        self.state = WorkerState::Ready;
+        true
+    }
+
+    /// Gives up the request under way.
+    #[cold]
+    fn abandon(&mut self) -> Result<(), CallError> {
+        self.state = WorkerState::Poisoned;
+        Ok(self.machine.abandon()?)
+    }
+
+    #[inline]
+    fn reset_to_snapshot(&mut self) -> Result<ResetReport, CallError> {
         self.state = WorkerState::Poisoned;
         if std::mem::take(&mut self.bell_returns) {
             self.machine.set_rewinds(true);
@@ -273,6 +448,13 @@ impl Worker {
             self.told_pages = pages;
         }
         self.runner.process.reset_from(&self.snapshot.inner.process);
+        if self.resets != Resets::Always {
+            self.answered = 0;
+            self.in_doorbell = false;
+            self.let_bell_return();
+            // It stands in the doorbell of the last response, which returns now.
+            self.machine.enter_trampoline();
+        }
         self.state = WorkerState::Ready;
         if report.entries > 0 && self.machine.private_pages() > pages as u64 + TABLES_MAX {
             self.state = WorkerState::Poisoned;

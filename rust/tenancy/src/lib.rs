@@ -41,7 +41,10 @@ mod tenant;
 mod tenant_log;
 mod values;
 
-pub use config::{Config, ConfigError, PLUGIN_NAME, TenantConfig};
+pub use config::{
+    AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, PLUGIN_NAME, Position, Route, SharedConfig,
+    StorageConfig, TenantConfig,
+};
 pub use deferred::DeferredReply;
 pub use failure::Failure;
 pub use limits::Limits;
@@ -49,4 +52,4 @@ pub use mayfly_sandbox::{Header, Request, ResponseSink};
 pub use pool::{LoopPool, Outcome};
 pub use report::{HostState, Report, TenantReport, TenantState};
 pub use server::{Server, StartError};
-pub use values::{RoutePath, TenantName};
+pub use values::{HostPattern, KeyDigest, RoutePath, TenantName};

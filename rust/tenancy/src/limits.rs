@@ -14,11 +14,21 @@ pub struct Limits {
     pub machine: mayfly_sandbox::Limits,
     /// What its standard output and error may add to the log. 0 keeps the tenant out of it.
     pub log_bytes_per_second: u64,
+    /// How long a request may hold a loop thread. Past it, it goes on elsewhere. Wall clock; never 0.
+    pub inline_budget: Duration,
+    /// How many of its requests may be in the server at a time.
+    pub concurrent_requests: u32,
 }
 
 impl Default for Limits {
+    /// Those of the machine; 64 KiB of log a second, 1 ms on a loop thread, 64 requests at a time.
     fn default() -> Self {
-        Self { machine: mayfly_sandbox::Limits::default(), log_bytes_per_second: 64 << 10 }
+        Self {
+            machine: mayfly_sandbox::Limits::default(),
+            log_bytes_per_second: 64 << 10,
+            inline_budget: Duration::from_millis(1),
+            concurrent_requests: 64,
+        }
     }
 }
 
@@ -36,6 +46,8 @@ pub(crate) struct LimitsPatch {
     response_kib: Option<Bounded<1, 65_536>>,
     work_set_kib: Option<Bounded<64, 1_048_576>>,
     log_bytes_per_second: Option<Bounded<0, 1_073_741_824>>,
+    inline_budget_us: Option<Bounded<50, 1_000_000>>,
+    concurrent_requests: Option<Bounded<1, 65_536>>,
 }
 
 impl LimitsPatch {
@@ -51,13 +63,15 @@ impl LimitsPatch {
         set(&mut machine.response_bytes, self.response_kib, kib);
         set(&mut machine.retained_bytes, self.work_set_kib, kib);
         set(&mut limits.log_bytes_per_second, self.log_bytes_per_second, |bytes| bytes);
+        set(&mut limits.inline_budget, self.inline_budget_us, Duration::from_micros);
+        set(&mut limits.concurrent_requests, self.concurrent_requests, |requests| requests as u32);
         limits
     }
 }
 
 fn set<T, const MIN: u64, const MAX: u64>(limit: &mut T, value: Option<Bounded<MIN, MAX>>, unit: impl Fn(u64) -> T) {
-    if let Some(Bounded(number)) = value {
-        *limit = unit(number);
+    if let Some(number) = value {
+        *limit = unit(number.get());
     }
 }
 

@@ -94,7 +94,9 @@ impl Server {
             }
         }
         pools.wait_for_boots(START_WAIT);
-        let router = Router::new(tenants.iter().map(|tenant| tenant.config.path.as_str()));
+        let router = Router::new(
+            tenants.iter().map(|tenant| tenant.config.routes.first().map_or("/", |route| route.path.as_str())),
+        );
         // The standard library keys its hash maps with the system's random numbers: enough to tell processes apart.
         let id_seed = RandomState::new().hash_one(0);
         Ok(Self { inner: Arc::new(Inner { host, router, tenants, meters, forker, deferred, pools, id_seed }) })
@@ -155,7 +157,7 @@ impl Server {
             .collect();
         TenantReport {
             name: tenant.config.name.to_string(),
-            path: tenant.config.path.to_string(),
+            path: tenant.config.routes.first().map_or_else(String::new, ToString::to_string),
             program: tenant.config.program.clone(),
             state,
             requests: totals.requests,

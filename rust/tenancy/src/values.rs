@@ -3,6 +3,7 @@
 //! that an error has its line and its key.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -79,6 +80,16 @@ checked_string!(
     pub(crate) EnvironmentName, is_environment_name, "a name of an environment variable: not empty, without '=' and NUL"
 );
 
+checked_string!(
+    /// The path of a file or directory.
+    pub(crate) FilePath, is_file_path, "a path: not empty, without NUL"
+);
+
+checked_string!(
+    /// What a request line has between the method and the version: path and query.
+    pub(crate) RequestTarget, is_target, "a path, with a query or without, such as \"/health?full\": it starts with '/', no blanks, no '#'"
+);
+
 fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -102,23 +113,180 @@ fn is_environment_name(text: &str) -> bool {
     !text.is_empty() && !text.contains('=') && is_argument(text)
 }
 
-/// A whole number from `MIN` to `MAX`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Bounded<const MIN: u64, const MAX: u64>(pub(crate) u64);
+fn is_file_path(text: &str) -> bool {
+    !text.is_empty() && !text.contains('\0')
+}
 
-impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX> {
+fn is_target(text: &str) -> bool {
+    text.len() <= 1024 && text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
+impl RoutePath {
+    /// `/`: every path.
+    #[must_use]
+    pub fn root() -> Self {
+        Self("/".to_owned())
+    }
+}
+
+/// The hosts that a route is for: a name, all names below one, or every host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostPattern {
+    /// Every host, and requests without one.
+    Any,
+    /// This host: a name in lower case, or an address; of IPv6 in brackets.
+    Exact(String),
+    /// All names that end with a dot and this: `a.b.example` for `b.example`, which is not one of them.
+    Suffix(String),
+}
+
+const HOST: &str = "a host such as \"shop.example\", \"*.example\" or \"[::1]\": no port, no dot at the end, names of other scripts in their ASCII form (xn--)";
+
+impl TryFrom<&str> for HostPattern {
+    type Error = &'static str;
+
+    fn try_from(text: &str) -> Result<Self, &'static str> {
+        let (is_suffix, host) = text.strip_prefix("*.").map_or((false, text), |host| (true, host));
+        match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            // One address has many spellings; clients send the one that the standard prefers (RFC 5952).
+            Some(address) if !is_suffix => {
+                address.parse::<Ipv6Addr>().map(|address| Self::Exact(format!("[{address}]"))).map_err(|_| HOST)
+            }
+            None if is_host_name(host) && is_suffix => Ok(Self::Suffix(host.to_ascii_lowercase())),
+            None if is_host_name(host) => Ok(Self::Exact(host.to_ascii_lowercase())),
+            Some(_) | None => Err(HOST),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    /// As the configuration writes it; nothing for every host.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Exact(host) => f.write_str(host),
+            Self::Suffix(suffix) => write!(f, "*.{suffix}"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPattern {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Number<const MIN: u64, const MAX: u64>;
+        let text = String::deserialize(from)?;
+        Self::try_from(text.as_str()).map_err(|expected| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+    }
+}
 
-        impl<const MIN: u64, const MAX: u64> Visitor<'_> for Number<MIN, MAX> {
+/// Labels of letters, digits, `-` and `_`, as names in use have them (RFC 1123, and `_` as in RFC 8552); IPv4 addresses look the same.
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// The SHA-256 digest of a key. The key itself is nowhere in the configuration.
+///
+/// The comparison that `==` makes is for configurations. Who checks a client's key compares in constant time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// The digest.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    /// Says only that it is there: a weak key could be guessed from its digest in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyDigest(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyDigest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let digits: Option<Vec<u8>> =
+            text.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+        match digits.as_deref().map(|digits| digits.as_chunks::<2>()) {
+            Some((pairs, [])) if pairs.len() == 32 => {
+                let mut digest = [0; 32];
+                for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+                    *byte = high << 4 | low;
+                }
+                Ok(Self(digest))
+            }
+            // Not repeated: somebody may have written the key itself.
+            _ => Err(D::Error::custom(
+                "expected a SHA-256 digest, which is 64 hexadecimal digits; `sha256sum` prints it",
+            )),
+        }
+    }
+}
+
+/// A list with 1 to 256 elements.
+#[derive(Debug, Clone)]
+pub(crate) struct SomeOf<T>(Vec<T>);
+
+impl<T> SomeOf<T> {
+    pub(crate) fn as_slice(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for SomeOf<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let list = Vec::deserialize(from)?;
+        if (1..=256).contains(&list.len()) {
+            Ok(Self(list))
+        } else {
+            Err(D::Error::invalid_length(list.len(), &"a list of 1 to 256"))
+        }
+    }
+}
+
+/// A whole number from `MIN` to `MAX`, a multiple of `STEP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounded<const MIN: u64, const MAX: u64, const STEP: u64 = 1>(u64);
+
+impl<const MIN: u64, const MAX: u64, const STEP: u64> Bounded<MIN, MAX, STEP> {
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
+
+    /// For a `MAX` that fits.
+    pub(crate) fn u32(self) -> u32 {
+        const { assert!(MAX <= u32::MAX as u64) };
+        self.0 as u32
+    }
+
+    /// For a `MAX` that fits.
+    pub(crate) fn u16(self) -> u16 {
+        const { assert!(MAX <= u16::MAX as u64) };
+        self.0 as u16
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64, const STEP: u64> Deserialize<'de> for Bounded<MIN, MAX, STEP> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Number<const MIN: u64, const MAX: u64, const STEP: u64>;
+
+        impl<const MIN: u64, const MAX: u64, const STEP: u64> Visitor<'_> for Number<MIN, MAX, STEP> {
             type Value = u64;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a whole number from {MIN} to {MAX}")
+                write!(f, "a whole number from {MIN} to {MAX}")?;
+                if STEP == 1 { Ok(()) } else { write!(f, ", a multiple of {STEP}") }
             }
 
             fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<u64, E> {
-                if (MIN..=MAX).contains(&number) {
+                if (MIN..=MAX).contains(&number) && number.is_multiple_of(STEP) {
                     Ok(number)
                 } else {
                     Err(E::invalid_value(Unexpected::Unsigned(number), &self))
@@ -126,6 +294,6 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX>
             }
         }
 
-        from.deserialize_u64(Number::<MIN, MAX>).map(Self)
+        from.deserialize_u64(Number::<MIN, MAX, STEP>).map(Self)
     }
 }

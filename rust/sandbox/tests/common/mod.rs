@@ -35,7 +35,12 @@ pub fn snapshot(name: &str) -> Snapshot {
 
 /// Limits that only a program without end reaches.
 pub fn patient() -> Limits {
-    Limits { boot_time: Duration::from_secs(120), cpu_time: Duration::from_secs(60), ..Limits::default() }
+    Limits {
+        boot_time: Duration::from_secs(120),
+        cpu_time: Duration::from_secs(60),
+        wall_time: Duration::from_secs(600),
+        ..Limits::default()
+    }
 }
 
 /// Calls with a method, a path with query, and a body.

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The configuration as it is written, and the checks of it as a whole.
+//!
+//! The doc comments of these types are the descriptions in the published schema, so they speak to who writes the file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{
+    AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
+};
+use crate::json::Key;
+use crate::limits::{Limits, LimitsPatch};
+use crate::values::{
+    Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, RequestTarget, RoutePath, SomeOf, TenantName,
+};
+
+/// Where the admin listener is when its address is not given.
+const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+const UPLOAD_MIB: u64 = 64;
+const OVERFLOW_THREADS: u32 = 4;
+const BOOT_AT_START: u32 = 64;
+const CALL_MS: u64 = 100;
+const HEALTH_STATUS: u16 = 200;
+
+/// Mayfly's tenants: which programs answer which requests, and within which limits.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    /// For editors: the schema of this file. Mayfly does not read it.
+    #[serde(default, rename = "$schema")]
+    _schema: Option<String>,
+    /// Directory that programs and other files are relative to; itself relative to the directory in which the server was started.
+    #[serde(default)]
+    root: PathBuf,
+    /// Most workers that the process may have at a time; the least recently used ones make room. Default: as many as descriptors and
+    /// memory allow.
+    max_workers: Option<Bounded<1, 1_000_000>>,
+    /// Threads for requests that outlast their inline budget. Default: 4.
+    overflow_threads: Option<Bounded<1, 256>>,
+    /// How many tenants, from the top of the file, boot when the server starts; the others boot when they are first called. Default: 64.
+    boot_at_start: Option<Bounded<0, 1_000_000>>,
+    /// Whether a changed tenants file and changed programs take effect by themselves. SIGHUP has the same effect in any case.
+    #[serde(default = "yes")]
+    watch: bool,
+    /// Whether responses say how they were made, in the headers x-mayfly-mode and x-mayfly-generation.
+    #[serde(default)]
+    mode_header: bool,
+    /// A listener for operators: status, metrics, uploads. Without it there is none.
+    admin: Option<Admin>,
+    /// For all tenants.
+    #[serde(default)]
+    defaults: Defaults,
+    /// What tenants have in common, by the group's name.
+    #[serde(default)]
+    groups: BTreeMap<TenantName, Group>,
+    /// The tenants.
+    #[serde(default)]
+    tenants: Vec<Tenant>,
+}
+
+/// A listener for operators. It speaks plain HTTP.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Admin {
+    /// Address and port. Other than a loopback address it may be only with a key. Default: 127.0.0.1:8081.
+    listen: Option<SocketAddr>,
+    /// SHA-256 of the operator's key, which is then asked for by everything but the health check.
+    key_sha256: Option<KeyDigest>,
+    /// Directory, relative to the root, that keeps uploaded programs. Without it there are no uploads.
+    uploads: Option<FilePath>,
+    /// Largest upload. Default: 64.
+    upload_mib: Option<Bounded<1, 1024>>,
+}
+
+/// What holds for all tenants that do not say otherwise.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Defaults {
+    /// Limits for tenants that neither set their own nor get them from their group.
+    #[serde(default)]
+    limits: LimitsPatch,
+}
+
+/// What the tenants of a group have in common.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    /// Limits for tenants that do not set their own.
+    #[serde(default)]
+    limits: LimitsPatch,
+    /// Environment; a tenant's own variable of the same name wins.
+    #[serde(default)]
+    env: BTreeMap<EnvironmentName, Argument>,
+}
+
+/// A tenant. It has at least one of `path`, `paths`, `hosts` and `default`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tenant {
+    /// What logs, reports and errors call it. Unique.
+    name: TenantName,
+    /// The group that it is of.
+    group: Option<TenantName>,
+    /// The ELF file, relative to the root.
+    program: FilePath,
+    /// Arguments after the program's name.
+    #[serde(default)]
+    args: Vec<Argument>,
+    /// The whole environment, with that of the group: nothing of the server's own reaches a tenant.
+    #[serde(default)]
+    env: BTreeMap<EnvironmentName, Argument>,
+    /// The hosts that the tenant answers. Without them: every host.
+    hosts: Option<SomeOf<HostPattern>>,
+    /// The prefix of the paths that the tenant answers. Default, with hosts: "/".
+    path: Option<RoutePath>,
+    /// The prefixes, if there are several.
+    paths: Option<SomeOf<RoutePath>>,
+    /// Whether the tenant answers what no tenant's host and path are for. One tenant may.
+    #[serde(default)]
+    default: bool,
+    /// true: every request starts from the frozen state. false: a worker keeps its state from request to request. Default: true.
+    ephemeral: Option<bool>,
+    /// A worker keeps its state for so many requests. Not with `ephemeral`.
+    reset_every: Option<Bounded<1, 4_294_967_295>>,
+    /// When the program boots first. Default: when the server starts, for as many tenants as `boot_at_start` says.
+    boot: Option<Boot>,
+    /// The tenant's own limits.
+    #[serde(default)]
+    limits: LimitsPatch,
+    /// Memory that all workers of the tenant see at the same address, and that is never reset.
+    shared_memory: Option<SharedMemory>,
+    /// A second, long-lived program, whose functions the tenant's workers may call.
+    storage: Option<Storage>,
+    /// A request that a new generation must answer before it takes over.
+    health: Option<Health>,
+    /// SHA-256 of the key with which the tenant's program may be uploaded.
+    upload_key_sha256: Option<KeyDigest>,
+}
+
+/// When a program boots first.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum Boot {
+    /// When the server starts.
+    Start,
+    /// When the tenant is first called.
+    FirstCall,
+}
+
+/// Memory that all workers of a tenant see.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SharedMemory {
+    /// Its size.
+    kib: Bounded<4, 4_194_304, 4>,
+    /// The file, relative to the root, that keeps it over restarts. Without it, the memory ends with the server.
+    file: Option<FilePath>,
+}
+
+/// A storage program: long-lived, one for the tenant, its state is kept.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Storage {
+    /// The ELF file, relative to the root.
+    program: FilePath,
+    /// Arguments after the program's name.
+    #[serde(default)]
+    args: Vec<Argument>,
+    /// The whole environment.
+    #[serde(default)]
+    env: BTreeMap<EnvironmentName, Argument>,
+    /// Its own limits; those of the group and the defaults hold for it too.
+    #[serde(default)]
+    limits: LimitsPatch,
+    /// Longest time that a caller waits for one call. Default: 100.
+    call_ms: Option<Bounded<1, 60_000>>,
+}
+
+/// The request that tells whether a generation works: a GET.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Health {
+    /// Path, and query if there is one.
+    path: RequestTarget,
+    /// The status that is expected. Default: 200.
+    status: Option<Bounded<200, 599>>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a tenant's own part is laid over.
+struct Base {
+    limits: Limits,
+    env: BTreeMap<EnvironmentName, Argument>,
+}
+
+impl File {
+    /// Checks what one value alone does not show, and fills in what is left out.
+    pub(super) fn check(self) -> Result<Config, ConfigError> {
+        let root = self.root.as_path();
+        let defaults = Base { limits: self.defaults.limits.over(&Limits::default()), env: BTreeMap::new() };
+        let groups: HashMap<TenantName, Base> = self
+            .groups
+            .into_iter()
+            .map(|(name, group)| (name, Base { limits: group.limits.over(&defaults.limits), env: group.env }))
+            .collect();
+        let admin = self.admin.map(|admin| admin.check(root)).transpose()?;
+        let mut taken = Taken::default();
+        let mut tenants = Vec::with_capacity(self.tenants.len());
+        for (index, tenant) in self.tenants.into_iter().enumerate() {
+            let place = [Key::from("tenants"), Key::from(index)];
+            let base = match &tenant.group {
+                None => &defaults,
+                Some(name) => groups.get(name).ok_or_else(|| unknown_group(name, &groups).below(&place))?,
+            };
+            let forms = PathForm::of(&tenant);
+            let tenant = tenant.check(root, base).map_err(|error| error.below(&place))?;
+            taken.claim(index, &tenant, forms).map_err(|error| error.below(&place))?;
+            tenants.push(tenant);
+        }
+        Ok(Config {
+            tenants,
+            max_workers: self.max_workers.map(Bounded::u32),
+            overflow_threads: self.overflow_threads.map_or(OVERFLOW_THREADS, Bounded::u32),
+            boot_at_start: self.boot_at_start.map_or(BOOT_AT_START, Bounded::u32),
+            watch: self.watch,
+            admin,
+            mode_header: self.mode_header,
+            source: None,
+        })
+    }
+}
+
+fn refused(key: &str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::new(&[Key::from(key)], problem)
+}
+
+fn unknown_group(name: &TenantName, groups: &HashMap<TenantName, Base>) -> ConfigError {
+    let mut names: Vec<&str> = groups.keys().map(TenantName::as_str).collect();
+    names.sort_unstable();
+    let known = if names.is_empty() {
+        "there are no `groups`".to_owned()
+    } else {
+        format!("expected one of: {}", names.join(", "))
+    };
+    refused("group", format!("no group is named \"{name}\"; {known}"))
+}
+
+impl Admin {
+    fn check(self, root: &Path) -> Result<AdminConfig, ConfigError> {
+        let listen = self.listen.unwrap_or(ADMIN_ADDRESS);
+        if !listen.ip().is_loopback() && self.key_sha256.is_none() {
+            let problem =
+                format!("{listen} is no loopback address: expected `key_sha256` beside it, or a loopback address");
+            return Err(ConfigError::new(&["admin".into(), "listen".into()], problem));
+        }
+        Ok(AdminConfig {
+            listen,
+            key: self.key_sha256,
+            uploads: self.uploads.map(|directory| root.join(directory.as_str())),
+            upload_bytes: self.upload_mib.map_or(UPLOAD_MIB, Bounded::get) << 20,
+        })
+    }
+}
+
+impl Tenant {
+    fn check(self, root: &Path, base: &Base) -> Result<TenantConfig, ConfigError> {
+        let mode = self.mode()?;
+        let routes = self.routes()?;
+        let mut env = base.env.clone();
+        env.extend(self.env);
+        Ok(TenantConfig {
+            name: self.name,
+            program: root.join(self.program.as_str()),
+            args: strings(self.args),
+            env: variables(env),
+            routes,
+            is_default: self.default,
+            mode,
+            boot: match self.boot {
+                None => BootWhen::Auto,
+                Some(Boot::Start) => BootWhen::Start,
+                Some(Boot::FirstCall) => BootWhen::FirstCall,
+            },
+            limits: self.limits.over(&base.limits),
+            shared: self.shared_memory.map(|shared| SharedConfig {
+                bytes: shared.kib.get() << 10,
+                file: shared.file.map(|file| root.join(file.as_str())),
+            }),
+            storage: self.storage.map(|storage| StorageConfig {
+                program: root.join(storage.program.as_str()),
+                args: strings(storage.args),
+                env: variables(storage.env),
+                limits: storage.limits.over(&base.limits),
+                call_time: Duration::from_millis(storage.call_ms.map_or(CALL_MS, Bounded::get)),
+            }),
+            health: self.health.map(|health| HealthConfig {
+                path: health.path.into(),
+                status: health.status.map_or(HEALTH_STATUS, Bounded::u16),
+            }),
+            upload_key: self.upload_key_sha256,
+        })
+    }
+
+    fn mode(&self) -> Result<Mode, ConfigError> {
+        match (self.ephemeral, self.reset_every) {
+            (Some(_), Some(_)) => Err(refused("reset_every", "not allowed beside `ephemeral`")),
+            (None | Some(true), None) => Ok(Mode::Ephemeral),
+            (Some(false), None) => Ok(Mode::Stateful),
+            (None, Some(requests)) => Ok(NonZeroU32::new(requests.u32()).map_or(Mode::Ephemeral, Mode::ResetEvery)),
+        }
+    }
+
+    /// Every host with every path.
+    fn routes(&self) -> Result<Vec<Route>, ConfigError> {
+        let whole = RoutePath::root();
+        let (hosts, paths): (&[HostPattern], &[RoutePath]) = match (&self.hosts, &self.path, &self.paths) {
+            (_, Some(_), Some(_)) => return Err(refused("paths", "not allowed beside `path`")),
+            (None, None, None) if self.default => return Ok(Vec::new()),
+            (None, None, None) => {
+                let problem = "nothing is routed to it: expected `path`, `paths`, `hosts`, or `\"default\": true`";
+                return Err(ConfigError::new(&[], problem));
+            }
+            (hosts, path, paths) => (
+                hosts.as_ref().map_or(&[HostPattern::Any], SomeOf::as_slice),
+                match (path, paths) {
+                    (Some(path), _) => std::slice::from_ref(path),
+                    (None, Some(paths)) => paths.as_slice(),
+                    (None, None) => std::slice::from_ref(&whole),
+                },
+            ),
+        };
+        let route = |host: &HostPattern, path: &RoutePath| Route { host: host.clone(), path: path.clone() };
+        Ok(hosts.iter().flat_map(|host| paths.iter().map(move |path| route(host, path))).collect())
+    }
+}
+
+fn strings(args: Vec<Argument>) -> Vec<String> {
+    args.into_iter().map(String::from).collect()
+}
+
+fn variables(env: BTreeMap<EnvironmentName, Argument>) -> Vec<(String, String)> {
+    env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// How a tenant writes its routes: what an error about the n-th of them names.
+#[derive(Clone, Copy)]
+struct PathForm {
+    key: &'static str,
+    /// How many paths each host has, if they are a list.
+    listed: Option<usize>,
+}
+
+impl PathForm {
+    fn of(tenant: &Tenant) -> Self {
+        match (&tenant.path, &tenant.paths) {
+            (_, Some(paths)) => Self { key: "paths", listed: Some(paths.as_slice().len()) },
+            (Some(_), None) => Self { key: "path", listed: None },
+            (None, None) => Self { key: "hosts", listed: None },
+        }
+    }
+
+    fn keys(self, route: usize) -> Vec<Key> {
+        match (self.key, self.listed) {
+            ("hosts", _) => vec![self.key.into(), route.into()],
+            (key, Some(paths)) => vec![key.into(), (route % paths).into()],
+            (key, None) => vec![key.into()],
+        }
+    }
+}
+
+/// What may be one tenant's only, with the position of the tenant that has it.
+#[derive(Default)]
+struct Taken {
+    names: HashMap<TenantName, usize>,
+    routes: HashMap<Route, usize>,
+    shared_files: HashMap<PathBuf, usize>,
+    default: Option<usize>,
+}
+
+impl Taken {
+    fn claim(&mut self, index: usize, tenant: &TenantConfig, form: PathForm) -> Result<(), ConfigError> {
+        if let Some(first) = self.names.insert(tenant.name.clone(), index) {
+            return Err(refused("name", format!("\"{}\" is the name of tenants[{first}] already", tenant.name)));
+        }
+        for (position, route) in tenant.routes.iter().enumerate() {
+            if let Some(first) = self.routes.insert(route.clone(), index) {
+                let problem = format!("\"{route}\" is a route of tenants[{first}] already");
+                return Err(ConfigError::new(&form.keys(position), problem));
+            }
+        }
+        if let Some(file) = tenant.shared.as_ref().and_then(|shared| shared.file.as_ref())
+            && let Some(first) = self.shared_files.insert(file.clone(), index)
+        {
+            let problem = format!("{} is the shared memory of tenants[{first}] already", file.display());
+            return Err(ConfigError::new(&["shared_memory".into(), "file".into()], problem));
+        }
+        if tenant.is_default
+            && let Some(first) = self.default.replace(index)
+        {
+            return Err(refused("default", format!("tenants[{first}] is the default already")));
+        }
+        Ok(())
+    }
+}
