@@ -70,6 +70,11 @@ pub(crate) const FAILURES: usize = Failure::ALL.len();
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestId(pub(crate) u64);
 
+impl RequestId {
+    /// Of a request that no client sent.
+    pub(crate) const NONE: Self = Self(0);
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

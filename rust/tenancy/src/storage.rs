@@ -167,6 +167,11 @@ impl Store {
         }
     }
 
+    /// Takes everybody out of the line.
+    pub(crate) fn clear_line(&self) -> VecDeque<Parked> {
+        std::mem::take(&mut self.place().line)
+    }
+
     fn place(&self) -> MutexGuard<'_, Place> {
         // Each change is one step, so the place is whole even if a thread panicked while it held the lock.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)

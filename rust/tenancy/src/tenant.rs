@@ -19,12 +19,13 @@ use mayfly_sandbox::{
 
 use crate::berth::Berth;
 use crate::config::{HealthConfig, Mode, TenantConfig};
-use crate::deferred::Job;
-use crate::failure::RequestId;
+use crate::deferred::{Job, SHUTTING_DOWN};
+use crate::failure::{Failure, RequestId};
 use crate::meter::{Counters, Event, Totals};
 use crate::reload::ReloadError;
 use crate::storage::Store;
 use crate::tenant_log::TenantLog;
+use crate::uploads;
 use crate::values::TenantName;
 use crate::workers::{Permit, Workers};
 
@@ -255,7 +256,7 @@ impl Tenant {
 
     /// The program that a boot now would take: the uploaded one, if there is one.
     fn read_program(&self, config: &TenantConfig, ground: &Ground) -> Result<Program, ReloadError> {
-        let uploaded = ground.uploads.as_ref().map(|uploads| uploads.join(self.name.as_str())).filter(|path| path.exists());
+        let uploaded = ground.uploads.as_ref().map(|uploads| uploads::path(uploads, &self.name)).filter(|path| path.exists());
         let path = uploaded.as_deref().unwrap_or(&config.program);
         let program = Program::load(path).map_err(|error| ReloadError::Program(error.to_string()))?;
         // What the program sees of its own name does not depend on how it got here.
@@ -360,6 +361,26 @@ impl Tenant {
 
     fn waiting(&self) -> MutexGuard<'_, Vec<Job>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a boot that failed may be tried again.
+    pub(crate) fn is_boot_due(&self) -> bool {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Failed { retry_at, .. } => Instant::now() >= *retry_at,
+            _ => false,
+        }
+    }
+
+    /// Answers what still waits, when the background threads have ended.
+    pub(crate) fn shutdown(&self) {
+        for job in self.take_waiting() {
+            job.refuse(Failure::Unavailable, SHUTTING_DOWN);
+        }
+        if let Some(store) = self.ready().and_then(|generation| generation.store.clone()) {
+            for parked in store.clear_line() {
+                parked.refuse(Failure::Unavailable, SHUTTING_DOWN);
+            }
+        }
     }
 
     /// A berth for a loop that begins to serve this tenant.
