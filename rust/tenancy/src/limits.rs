@@ -41,10 +41,14 @@ pub(crate) struct LimitsPatch {
     boot_ms: Option<Bounded<1, 600_000>>,
     boot_memory_mib: Option<Bounded<1, 65_536>>,
     cpu_ms: Option<Bounded<1, 60_000>>,
+    wall_ms: Option<Bounded<1, 600_000>>,
     memory_mib: Option<Bounded<1, 65_536>>,
     request_kib: Option<Bounded<4, 65_536>>,
     response_kib: Option<Bounded<1, 65_536>>,
     work_set_kib: Option<Bounded<64, 1_048_576>>,
+    descriptors: Option<Bounded<3, 1024>>,
+    threads: Option<Bounded<1, 1024>>,
+    mappings: Option<Bounded<16, 65_536>>,
     log_bytes_per_second: Option<Bounded<0, 1_073_741_824>>,
     inline_budget_us: Option<Bounded<50, 1_000_000>>,
     concurrent_requests: Option<Bounded<1, 65_536>>,
@@ -58,10 +62,14 @@ impl LimitsPatch {
         set(&mut machine.boot_time, self.boot_ms, Duration::from_millis);
         set(&mut machine.boot_memory_bytes, self.boot_memory_mib, mib);
         set(&mut machine.cpu_time, self.cpu_ms, Duration::from_millis);
+        set(&mut machine.wall_time, self.wall_ms, Duration::from_millis);
         set(&mut machine.private_memory_bytes, self.memory_mib, mib);
         set(&mut machine.request_bytes, self.request_kib, kib);
         set(&mut machine.response_bytes, self.response_kib, kib);
         set(&mut machine.retained_bytes, self.work_set_kib, kib);
+        set(&mut machine.descriptors, self.descriptors, |number| number as u32);
+        set(&mut machine.threads, self.threads, |number| number as u32);
+        set(&mut machine.mappings, self.mappings, |number| number as u32);
         set(&mut limits.log_bytes_per_second, self.log_bytes_per_second, |bytes| bytes);
         set(&mut limits.inline_budget, self.inline_budget_us, Duration::from_micros);
         set(&mut limits.concurrent_requests, self.concurrent_requests, |requests| requests as u32);

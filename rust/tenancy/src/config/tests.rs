@@ -143,6 +143,31 @@ fn limits_merge_tenant_over_group_over_file_over_built_in() {
 }
 
 #[test]
+fn every_limit_reaches_its_field() {
+    let limits = only(&tenant(
+        r#", "limits": {"boot_ms": 1, "boot_memory_mib": 2, "cpu_ms": 3, "wall_ms": 4, "memory_mib": 5, "request_kib": 6,
+            "response_kib": 7, "work_set_kib": 64, "descriptors": 9, "threads": 10, "mappings": 16, "log_bytes_per_second": 12,
+            "inline_budget_us": 130, "concurrent_requests": 14}"#,
+    ))
+    .limits;
+    let machine = mayfly_sandbox::Limits {
+        boot_time: Duration::from_millis(1),
+        boot_memory_bytes: 2 << 20,
+        cpu_time: Duration::from_millis(3),
+        wall_time: Duration::from_millis(4),
+        private_memory_bytes: 5 << 20,
+        request_bytes: 6 << 10,
+        response_bytes: 7 << 10,
+        retained_bytes: 64 << 10,
+        descriptors: 9,
+        threads: 10,
+        mappings: 16,
+    };
+    let inline_budget = Duration::from_micros(130);
+    assert_eq!(limits, Limits { machine, log_bytes_per_second: 12, inline_budget, concurrent_requests: 14 });
+}
+
+#[test]
 fn modes_exclude_each_other() {
     assert_eq!(only(&tenant(r#", "ephemeral": true"#)).mode, Mode::Ephemeral);
     assert_eq!(only(&tenant(r#", "ephemeral": false"#)).mode, Mode::Stateful);
@@ -248,6 +273,10 @@ fn ranges_are_checked_and_told() {
         (r#"{"response_kib": 99999999}"#, "response_kib"),
         (r#"{"boot_memory_mib": 18446744073709551615}"#, "boot_memory_mib"),
         (r#"{"log_bytes_per_second": 1.5}"#, "log_bytes_per_second"),
+        (r#"{"wall_ms": 0}"#, "wall_ms"),
+        (r#"{"descriptors": 2}"#, "descriptors"),
+        (r#"{"threads": 0}"#, "threads"),
+        (r#"{"mappings": 0}"#, "mappings"),
         (r#"{"inline_budget_us": 0}"#, "inline_budget_us"),
         (r#"{"concurrent_requests": 0}"#, "concurrent_requests"),
     ] {
