@@ -9,12 +9,14 @@ use mayfly_kvm::{Exit, Machine};
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
 use crate::calls::threads::Thread;
+use crate::errno::Halt;
 use crate::fault::{self, Fault};
 use crate::files::Files;
 use crate::signals::Signals;
 use crate::table;
 use crate::tracked::Tracked;
 use crate::unknown::{UnknownCall, UnknownCalls};
+use crate::user::UserMemory;
 
 /// What a program may have of things that the host keeps for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,24 @@ pub enum Step {
     Poison(String),
 }
 
+/// Why [`Process::copy_in`] or [`Process::copy_out`] failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopyError {
+    /// The program could not do it itself: `EFAULT`.
+    BadAddress,
+    /// The program does not go on: [`Step::MemoryLimit`] or [`Step::Poison`].
+    Ends(Step),
+}
+
+impl From<Halt> for CopyError {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Errno(_) => Self::BadAddress,
+            Halt::End(step) => Self::Ends(step),
+        }
+    }
+}
+
 /// What all forks of a process have in common and none of them changes.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -140,6 +160,24 @@ impl Process {
                 Step::Poison(format!("not an exit for the personality: {exit:?}"))
             }
         }
+    }
+
+    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError`]; `out` may be partly written then.
+    pub fn copy_in(&self, machine: &mut Machine, address: u64, out: &mut [u8]) -> Result<(), CopyError> {
+        Ok(UserMemory { machine, space: &self.memory }.read(address, out)?)
+    }
+
+    /// Copies into the program's memory, as [`Process::copy_in`] out of it.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError`]; earlier pages may have been written then.
+    pub fn copy_out(&self, machine: &mut Machine, address: u64, data: &[u8]) -> Result<(), CopyError> {
+        Ok(UserMemory { machine, space: &self.memory }.write(address, data)?)
     }
 
     /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed.

@@ -130,6 +130,12 @@ pub enum CallError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The program has no hooks for its state (`None`), or did not do what it was asked to. The worker is as after any request.
+    #[error("the program did not hand its state over (status {status:?})")]
+    Handover {
+        /// What its hook answered instead of 200.
+        status: Option<u16>,
+    },
     /// The machine failed, through no fault of the program's.
     #[error("the machine failed: {0}")]
     Failed(String),

@@ -4,6 +4,7 @@
 //! A test (`tests/inventory.rs`) walks this table: it has a program dirty the entry, resets the worker, and compares what the next
 //! request finds with what it finds in a fresh fork. The program (`tenants/faults`) keeps the same list; the test holds the two
 //! against each other, so an entry cannot be in one only. State that no mechanism here takes back must not be offered to programs.
+//! The one exception is what a tenant's configuration asks to be kept: [`KEPT`].
 
 /// What takes an entry of the inventory back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,9 @@ const fn item(name: &'static str, what: &'static str, restored_by: &'static [Res
 }
 
 use RestoredBy::{InboxWrite, PageCopy, Process, TableUndo, Trampoline};
+
+/// What a request can change and no reset takes back, on purpose.
+pub const KEPT: &[Item] = &[item("shared-memory", "memory that the program's workers share by its configuration", &[])];
 
 /// All state that a request can change.
 pub const INVENTORY: &[Item] = &[

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use mayfly_kvm::SharedMemory;
+
 use crate::error::ProgramError;
 
 /// A program to boot.
@@ -16,6 +18,8 @@ pub struct Program {
     pub args: Vec<String>,
     /// Environment.
     pub env: Vec<(String, String)>,
+    /// Memory that all workers of the program see at one address, and that no reset touches.
+    pub shared: Option<SharedMemory>,
 }
 
 impl Program {
@@ -27,6 +31,6 @@ impl Program {
     pub fn load(path: &Path) -> Result<Self, ProgramError> {
         let elf = std::fs::read(path).map_err(|source| ProgramError { path: path.into(), source })?;
         let name = path.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
-        Ok(Self { elf, name, args: Vec::new(), env: Vec::new() })
+        Ok(Self { elf, name, args: Vec::new(), env: Vec::new(), shared: None })
     }
 }

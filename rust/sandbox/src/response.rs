@@ -3,7 +3,7 @@
 
 use mayfly_kvm::{BadAddress, Machine};
 
-use crate::abi::{HEADER_BYTES, RESPONSE_BYTES, RESPONSE_HEADERS_MAX};
+use crate::abi::{HEADER_BYTES, RESPONSE_BYTES, RESPONSE_HEADERS_MAX, u64_at};
 use crate::message::ResponseSink;
 
 /// Why a response was not taken.
@@ -162,12 +162,6 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(word)
 }
 
 /// RFC 9110, 5.6.2.

@@ -32,6 +32,19 @@ impl From<ThreadEnds> for Stop {
     }
 }
 
+impl From<Step> for Stop {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::Continue => Self::Failed("a stop that was none".into()),
+            Step::Exited { status } => Self::Exited { status },
+            Step::Faulted(fault) => Self::Faulted(fault),
+            Step::MemoryLimit => Self::MemoryLimit,
+            Step::Stuck { call } => Self::Stuck { call },
+            Step::Poison(why) => Self::Failed(why),
+        }
+    }
+}
+
 impl From<RunError> for Stop {
     fn from(error: RunError) -> Self {
         Self::Failed(error.to_string())
@@ -99,11 +112,7 @@ impl Runner {
         let mut rng = |bytes: &mut [u8]| entropy.fill(bytes);
         match process.handle(machine, exit, &mut Context { output: log, rng: &mut rng }) {
             Step::Continue => Ok(()),
-            Step::Exited { status } => Err(Stop::Exited { status }),
-            Step::Faulted(fault) => Err(Stop::Faulted(fault)),
-            Step::MemoryLimit => Err(Stop::MemoryLimit),
-            Step::Stuck { call } => Err(Stop::Stuck { call }),
-            Step::Poison(why) => Err(Stop::Failed(why)),
+            step => Err(step.into()),
         }
     }
 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mayfly_kvm::{Image, Learned, Machine, layout};
+use mayfly_kvm::{Image, Learned, Machine, SharedMemory, layout};
 use mayfly_linux::Process;
 
 use crate::abi::{
-    ABI_MAX, ABI_MIN, AT_MAYFLY, ENOSYS, EPROTO, OP_RESPOND, OP_WAIT, RANDOM_OFFSET, page_header, speaks,
+    ABI_MAX, ABI_MIN, AT_MAYFLY, ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, RANDOM_OFFSET, page_header,
+    speaks,
 };
 use crate::clock;
 use crate::entropy::Entropy;
@@ -35,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) log: SharedLog,
     boot_time: Duration,
+    has_handover: bool,
     learned: Mutex<BTreeSet<Learned>>,
     learned_len: AtomicUsize,
 }
@@ -50,7 +52,11 @@ impl Snapshot {
     pub fn boot(host: &Host, program: &Program, limits: &Limits, log: Arc<dyn LogSink>) -> Result<Self, BootError> {
         let started = Instant::now();
         let mut machine = Machine::boot(&host.machine, limits.boot_memory_bytes, limits.request_bytes)?;
-        let header = page_header(limits.request_bytes, limits.response_bytes);
+        if let Some(shared) = &program.shared {
+            machine.share(shared)?;
+        }
+        let shared_bytes = program.shared.as_ref().map(SharedMemory::bytes);
+        let header = page_header(limits.request_bytes, limits.response_bytes, shared_bytes);
         machine.load(layout::DOORBELL, &header).map_err(|error| BootError::Failed(error.to_string()))?;
         let failed = |error: std::io::Error| BootError::Failed(error.to_string());
         let mut entropy = Entropy::new().map_err(failed)?;
@@ -66,7 +72,7 @@ impl Snapshot {
         let log = SharedLog(log);
         watchdog::start().map_err(failed)?;
         let mut runner = Runner { process, entropy, log: log.clone() };
-        boot_until_ready(&mut machine, &mut runner, limits)?;
+        let has_handover = boot_until_ready(&mut machine, &mut runner, limits)?;
         let Runner { mut process, .. } = runner;
         process.freeze();
         let image = Image::freeze(machine, layout::INBOX)?;
@@ -77,6 +83,7 @@ impl Snapshot {
                 limits: limits.clone(),
                 log,
                 boot_time: started.elapsed(),
+                has_handover,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),
             }),
@@ -87,6 +94,12 @@ impl Snapshot {
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.inner.boot_time
+    }
+
+    /// Whether the program can hand its state over to a later generation: see [`Worker::save`](crate::Worker::save).
+    #[must_use]
+    pub fn has_handover(&self) -> bool {
+        self.inner.has_handover
     }
 
     /// Size of the frozen memory in bytes.
@@ -111,7 +124,8 @@ impl Snapshot {
 /// A boot that gets little of the CPU may take so many times its limit of it in time.
 const PATIENCE: u64 = 4;
 
-fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits) -> Result<(), BootError> {
+/// Boots; returns whether the program has hooks for handing its state over.
+fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits) -> Result<bool, BootError> {
     let began_ns = clock::monotonic_ns();
     let time_ns = nanoseconds(limits.boot_time);
     let leg = Leg {
@@ -121,17 +135,24 @@ fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits)
         cpu_end_ns: began_ns.saturating_add(time_ns),
     };
     let kicker = machine.kicker();
+    let mut has_handover = false;
+    let run = |watched: &Watched<'_>| boot_watched(machine, runner, watched, &mut has_handover);
     // SAFETY: `machine` is borrowed for as long.
-    let result = unsafe { watchdog::watched(&kicker, &leg, |watched| boot_watched(machine, runner, watched)) };
+    let result = unsafe { watchdog::watched(&kicker, &leg, run) };
     match result {
-        Ok(abi) if speaks(abi) => Ok(()),
+        Ok(abi) if speaks(abi) => Ok(has_handover),
         Ok(wanted) => Err(BootError::Abi { wanted, min: ABI_MIN, max: ABI_MAX }),
         Err(stop) => Err(boot_error(stop, limits)),
     }
 }
 
 /// Runs until the program waits for a request; returns the ABI that it speaks.
-fn boot_watched(machine: &mut Machine, runner: &mut Runner, watched: &Watched<'_>) -> Result<u64, Stop> {
+fn boot_watched(
+    machine: &mut Machine,
+    runner: &mut Runner,
+    watched: &Watched<'_>,
+    has_handover: &mut bool,
+) -> Result<u64, Stop> {
     let mut exits = Exits::default();
     loop {
         runner.run(machine, watched, &mut exits)?;
@@ -139,8 +160,15 @@ fn boot_watched(machine: &mut Machine, runner: &mut Runner, watched: &Watched<'_
         if regs.rdi == OP_WAIT {
             return Ok(regs.rdx);
         }
-        // There is no request to respond to yet, and no other operation.
-        let answer = if regs.rdi == OP_RESPOND { EPROTO } else { ENOSYS };
+        let answer = match regs.rdi {
+            OP_HOOKS if speaks(regs.rdx) => {
+                *has_handover = true;
+                0
+            }
+            // There is no request yet that it could respond to, or call for.
+            OP_RESPOND | OP_CALL | OP_HOOKS => EPROTO,
+            _ => ENOSYS,
+        };
         machine.return_from_doorbell(answer as u64);
     }
 }

@@ -19,7 +19,9 @@
 //!
 //! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does: it notes the
 //! clock when it first sees a leg, and once the leg could have used up its time it looks at what it did use. A thread that was
-//! starved, or a host that was paused, thus costs no tenant its request.
+//! starved, or a host that was paused, thus costs no tenant its request. The same goes for slices, up to [`SLICE_PATIENCE`] times
+//! their length: while other threads had the CPU it was not the program that held its own thread up, and to move it to another one
+//! would make a request of microseconds wait again.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -34,6 +36,8 @@ use crate::clock;
 const TICK_NS: u64 = 10_000_000;
 /// Shortest: a tenant's slice, however short, must not have the watchdog spin.
 const TICK_MIN_NS: u64 = 100_000;
+/// A leg ends after so many slices, however little of the CPU its thread got.
+const SLICE_PATIENCE: u64 = 8;
 /// A leg that is late is kicked again after this time.
 const AGAIN_NS: u64 = 300_000;
 /// Without a leg for so long, the watchdog sleeps until one comes.
@@ -150,6 +154,8 @@ struct Known {
     cpu_ns: u64,
     /// What the leg may use from there on.
     left_ns: u64,
+    /// What of it is in its slice.
+    slice_left_ns: u64,
 }
 
 impl Known {
@@ -174,6 +180,19 @@ impl Known {
             let left_ns = leg.cpu_end_ns.saturating_sub(leg.began_ns).saturating_sub(unseen);
             let cpu_ns = clock::thread_cpu_ns(self.slot.thread);
             (self.began_ns, self.cpu_ns, self.left_ns) = (leg.began_ns, cpu_ns, left_ns);
+            // Seen late, it is charged for half of it: the watchdog was starved, and so was perhaps the thread.
+            let slice_ns = leg.slice_end_ns.saturating_sub(leg.began_ns);
+            self.slice_left_ns = slice_ns - unseen.min(slice_ns / 2);
+        }
+        if now >= leg.slice_end_ns && now < leg.wall_end_ns {
+            let slice_ns = leg.slice_end_ns.saturating_sub(leg.began_ns);
+            let last_ns = leg.began_ns.saturating_add(slice_ns.saturating_mul(SLICE_PATIENCE));
+            let used = clock::thread_cpu_ns(self.slot.thread).saturating_sub(self.cpu_ns);
+            // The clocks agree to some microseconds; an eighth of a slice is not worth another look.
+            if used < self.slice_left_ns - self.slice_left_ns / 8 && now < last_ns {
+                let missing = (self.slice_left_ns - used).max(TICK_MIN_NS);
+                return now.saturating_add(missing).min(last_ns).min(leg.wall_end_ns);
+            }
         }
         let end = leg.slice_end_ns.min(leg.wall_end_ns);
         if now >= end {
@@ -343,7 +362,7 @@ struct Registered(Arc<Slot>);
 impl Registered {
     fn new() -> Self {
         let slot = Arc::new(Slot::new(prepare_thread()));
-        let known = Known { slot: Arc::clone(&slot), began_ns: 0, cpu_ns: 0, left_ns: 0 };
+        let known = Known { slot: Arc::clone(&slot), began_ns: 0, cpu_ns: 0, left_ns: 0, slice_left_ns: 0 };
         WATCHDOG.known().push(known);
         Self(slot)
     }

@@ -23,13 +23,14 @@ use std::time::Duration;
 
 use mayfly_kvm::{Machine, ResetReport, layout};
 
-use crate::abi::{ENOSYS, EPROTO, OP_RESPOND, OP_WAIT, speaks};
+use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::{CallError, ForkError};
 use crate::inbox::{Inbox, Stamp};
 use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
+use crate::peer::{Peer, PeerCall, PeerError, Refusal};
 use crate::response::Reader;
 use crate::run::{Exits, Runner, Stop};
 use crate::snapshot::Snapshot;
@@ -40,7 +41,7 @@ use crate::watchdog::{self, Leg, Watched};
 pub enum WorkerState {
     /// It can take a request.
     Ready,
-    /// It is in the middle of a request: resume it, or reset it to give the request up.
+    /// It is in the middle of a request, at the end of a slice or in a call: resume it, or reset it to give the request up.
     Paused,
     /// It has answered a request and must be reset before the next one.
     Answered,
@@ -67,6 +68,17 @@ pub enum Progress {
     Answered(CallStats),
     /// The slice is over, and the sink is untouched. Go on with [`Worker::resume`], on this or another thread.
     Paused,
+    /// The program calls a function of its storage program, and the sink is untouched: see [`Worker::peer_call`], tell it the result
+    /// with [`Worker::answer_peer`], and go on with [`Worker::resume`]. The worker is [`WorkerState::Paused`].
+    Calls,
+}
+
+/// The ring of the doorbell that ends a leg.
+#[derive(Debug, Clone, Copy)]
+enum Ring {
+    /// With the address of a response.
+    Response(u64),
+    Call,
 }
 
 /// When a worker goes back to its snapshot.
@@ -109,6 +121,8 @@ pub struct Worker {
     wall_time_ns: u64,
     /// The request under way.
     ongoing: Ongoing,
+    /// Made with the first call of a storage program.
+    peer: Option<Box<Peer>>,
     resets: Resets,
     /// Requests answered since the worker was at its snapshot, where it is not reset after each.
     answered: u32,
@@ -154,6 +168,7 @@ impl Worker {
             cpu_time_ns: nanoseconds(inner.limits.cpu_time),
             wall_time_ns: nanoseconds(inner.limits.wall_time),
             ongoing: Ongoing::default(),
+            peer: None,
             resets: Resets::Always,
             answered: 0,
             bell_returns: false,
@@ -205,6 +220,13 @@ impl Worker {
         &self.snapshot
     }
 
+    /// When the last request was started, by the monotonic clock in nanoseconds; 0 before the first. For whoever lets idle workers go.
+    #[inline]
+    #[must_use]
+    pub fn last_started_ns(&self) -> u64 {
+        self.ongoing.wall_end_ns.saturating_sub(self.wall_time_ns)
+    }
+
     /// Number of pages in the work set.
     #[must_use]
     pub fn work_pages(&self) -> usize {
@@ -252,12 +274,12 @@ impl Worker {
         self.finish(progress, sink)
     }
 
-    /// Goes on until the response is there, without a pause.
+    /// Goes on until the response is there, without a pause and without a storage program.
     fn finish<S: ResponseSink>(&mut self, mut progress: Progress, sink: &mut S) -> Result<CallStats, CallError> {
         loop {
             match progress {
                 Progress::Answered(stats) => return Ok(stats),
-                Progress::Paused => progress = self.resume(Duration::MAX, sink)?,
+                Progress::Paused | Progress::Calls => progress = self.resume(Duration::MAX, sink)?,
             }
         }
     }
@@ -301,8 +323,12 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// As [`Worker::start`]. A worker that is not paused is poisoned.
+    /// As [`Worker::start`]. A worker that is not paused is poisoned. A call that has not been answered fails with
+    /// [`PeerError::NoPeer`].
     pub fn resume<S: ResponseSink>(&mut self, slice: Duration, sink: &mut S) -> Result<Progress, CallError> {
+        if self.peer_call().is_some() {
+            self.answer_peer(Err(PeerError::NoPeer))?;
+        }
         let paused = self.state == WorkerState::Paused;
         // Until the response is there, whatever ends this function leaves a worker that must not be used again.
         self.state = WorkerState::Poisoned;
@@ -338,13 +364,17 @@ impl Worker {
         };
         let kicker = self.machine.kicker();
         // SAFETY: the machine is borrowed with `self`.
-        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| self.run_to_response(watched)) };
+        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| self.run_to_ring(watched)) };
         match result {
-            Ok(response) => {
+            Ok(Ring::Response(response)) => {
                 self.state = WorkerState::Answered;
                 self.reader.read(&self.machine, response, self.response_bytes, sink)?;
                 let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
                 Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
+            }
+            Ok(Ring::Call) => {
+                self.pause(used());
+                Ok(Progress::Calls)
             }
             Err(Stop::Slice) => {
                 self.pause(used());
@@ -360,20 +390,59 @@ impl Worker {
         self.state = WorkerState::Paused;
     }
 
-    /// Runs until the program responds; returns the address of its response.
+    /// Runs until the program responds or calls.
     #[inline]
-    fn run_to_response(&mut self, watched: &Watched<'_>) -> Result<u64, Stop> {
+    fn run_to_ring(&mut self, watched: &Watched<'_>) -> Result<Ring, Stop> {
         loop {
             self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?;
             let regs = self.machine.regs();
             if regs.rdi == OP_RESPOND && speaks(regs.rdx) {
-                return Ok(regs.rsi);
+                return Ok(Ring::Response(regs.rsi));
             }
-            // Waiting again without having answered, another ABI, or no operation at all: the program is told, and may go on.
-            let answer = if matches!(regs.rdi, OP_WAIT | OP_RESPOND) { EPROTO } else { ENOSYS };
+            // What follows goes on behind the doorbell.
             self.let_bell_return();
+            let answer = match regs.rdi {
+                OP_CALL if speaks(regs.rdx) => match self.read_call(regs.rsi) {
+                    Ok(()) => return Ok(Ring::Call),
+                    Err(Refusal::Errno(errno)) => -i64::from(errno),
+                    Err(Refusal::Ends(step)) => return Err(step.into()),
+                },
+                // Waiting again without having answered, hooks after the boot, another ABI.
+                OP_WAIT | OP_RESPOND | OP_CALL | OP_HOOKS => EPROTO,
+                _ => ENOSYS,
+            };
             self.machine.return_from_doorbell(answer as u64);
         }
+    }
+
+    #[cold]
+    fn read_call(&mut self, address: u64) -> Result<(), Refusal> {
+        let peer = self.peer.get_or_insert_with(|| Box::new(Peer::new()));
+        peer.read(&self.runner.process, &mut self.machine, address, self.request_bytes)
+    }
+
+    /// The call that the program waits in.
+    #[must_use]
+    pub fn peer_call(&self) -> Option<PeerCall<'_>> {
+        self.peer.as_ref()?.call()
+    }
+
+    /// Tells the program the result of its call; [`Worker::resume`] goes on then. A result that is larger than the program's buffer or
+    /// the limit on responses becomes [`PeerError::TooLarge`]; a buffer that cannot be written is the program's mistake, and told to it.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::MemoryLimit`] if the buffer needs pages above the limit, [`CallError::Failed`] if the machine fails,
+    /// [`CallError::Poisoned`] if there is no call. The worker is poisoned then.
+    pub fn answer_peer(&mut self, answer: Result<&[u8], PeerError>) -> Result<(), CallError> {
+        let paused = std::mem::replace(&mut self.state, WorkerState::Poisoned) == WorkerState::Paused;
+        let peer = self.peer.as_mut().filter(|peer| paused && peer.waits()).ok_or(CallError::Poisoned)?;
+        match peer.answer(&self.runner.process, &mut self.machine, answer, self.response_bytes) {
+            Ok(value) => self.machine.return_from_doorbell(value as u64),
+            Err(step) => return Err(self.call_error(step.into())),
+        }
+        self.state = WorkerState::Paused;
+        Ok(())
     }
 
     #[cold]
@@ -431,6 +500,9 @@ impl Worker {
     #[cold]
     fn abandon(&mut self) -> Result<(), CallError> {
         self.state = WorkerState::Poisoned;
+        if let Some(peer) = &mut self.peer {
+            peer.forget();
+        }
         Ok(self.machine.abandon()?)
     }
 

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -40,6 +40,7 @@ pub(crate) struct Background {
     boots: Mutex<Boots>,
     booted: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    overflow_threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +53,7 @@ struct Boots {
 #[derive(Debug)]
 enum Order {
     Fork { tenant: Arc<Tenant>, berth: Arc<Berth> },
-    Close(#[expect(dead_code, reason = "it is here to be dropped")] Forked),
+    Close(Forked),
     ReplaceStore { store: Arc<Store>, lost: Option<Box<Worker>> },
     Stop,
 }
@@ -89,6 +90,7 @@ impl Background {
             boots: Mutex::default(),
             booted: Condvar::new(),
             threads: Mutex::default(),
+            overflow_threads: Mutex::default(),
         });
         background.spawn("mayfly-forker", move |this| work(this, &receiver))?;
         for _ in 0..crate::deferred::THREADS {
@@ -97,6 +99,10 @@ impl Background {
         for _ in 0..overflow_threads {
             background.spawn("mayfly-overflow", |this| this.overflow.work(this))?;
         }
+        // The last to end: what the others are at may come to them.
+        let ahead = 1 + crate::deferred::THREADS;
+        let overflow = background.threads().split_off(ahead);
+        *background.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner) = overflow;
         Ok(background)
     }
 
@@ -154,6 +160,7 @@ impl Background {
             return;
         }
         boots.waiting.push_back(tenant);
+        self.threads().retain(|thread| !thread.is_finished());
         if boots.threads < BOOT_THREADS && self.spawn("mayfly-boot", Self::boot_all).is_ok() {
             boots.threads += 1;
         }
@@ -199,26 +206,28 @@ impl Background {
             job.refuse(Failure::Unavailable, crate::deferred::SHUTTING_DOWN);
         }
         self.deferred.close();
-        self.overflow.close();
         self.send(Order::Stop);
-        let threads = std::mem::take(&mut *self.threads());
-        for thread in threads {
-            // The threads catch what a request does to them.
-            if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
-            }
-        }
+        join(std::mem::take(&mut *self.threads()));
+        self.overflow.close();
+        join(std::mem::take(&mut *self.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.retain(|thread| !thread.is_finished());
-        threads
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn boots(&self) -> MutexGuard<'_, Boots> {
         // A queue is whole even if a thread panicked while it held the lock.
         self.boots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // The threads catch what a request does to them. One of them may be the last to hold the server.
+        if thread.thread().id() != thread::current().id() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -30,6 +30,16 @@ impl Berth {
         self.take_if(|forked| forked.number != number)
     }
 
+    /// Takes any worker if one lies here; never waits.
+    pub(crate) fn take_any(&self) -> Option<Forked> {
+        self.take_if(|_| true)
+    }
+
+    /// Whether nothing lies here; never waits, and says no when it cannot tell.
+    pub(crate) fn looks_empty(&self) -> bool {
+        self.workers.try_lock().is_ok_and(|workers| workers.is_empty())
+    }
+
     fn take_if(&self, wanted: impl Fn(&Forked) -> bool) -> Option<Forked> {
         let mut workers = match self.workers.try_lock() {
             Ok(workers) => workers,

@@ -91,10 +91,10 @@ impl Deferred {
     /// Queues a request, or answers it with 503 if too many wait.
     pub(crate) fn submit(&self, job: Job) {
         let mut queue = self.queue();
-        let reason = if queue.is_closed {
-            SHUTTING_DOWN
+        let (failure, reason) = if queue.is_closed {
+            (Failure::Unavailable, SHUTTING_DOWN)
         } else if queue.jobs.len() >= WAITING {
-            "too many requests wait for a worker"
+            (Failure::Overloaded, "too many requests wait for a worker")
         } else {
             queue.jobs.push_back(job);
             drop(queue);
@@ -102,7 +102,7 @@ impl Deferred {
             return;
         };
         drop(queue);
-        job.refuse(Failure::Overloaded, reason);
+        job.refuse(failure, reason);
     }
 
     /// Serves until the queue is closed and empty.

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::background::{Background, InFlight};
 use crate::berth::Berth;
@@ -20,6 +20,8 @@ use crate::tenant::Tenant;
 
 /// One turn.
 const SLICE: Duration = Duration::from_millis(5);
+/// How long unfinished requests go on when the server shuts down.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Unfinished requests for each thread.
 const ROOMS_PER_THREAD: usize = 16;
 
@@ -55,7 +57,8 @@ struct Queue {
     /// Whose turn it is, by the address of the tenant, which its requests keep alive.
     turns: VecDeque<usize>,
     by_tenant: HashMap<usize, VecDeque<Parked>>,
-    is_closed: bool,
+    /// When the server shuts down: until when what is here goes on.
+    closes_at: Option<Instant>,
 }
 
 impl Overflow {
@@ -88,7 +91,7 @@ impl Overflow {
     /// Lets a request that has a room have its turns.
     pub(crate) fn push(&self, parked: Parked) {
         let mut queue = self.queue();
-        if queue.is_closed {
+        if queue.is_over() {
             drop(queue);
             return parked.refuse(Failure::Unavailable, SHUTTING_DOWN);
         }
@@ -111,30 +114,32 @@ impl Overflow {
         }
     }
 
-    /// Answers what waits; the threads end after the turn that they are at.
+    /// Lets what is here go on for a little while; the threads end when it is done, or answered.
     pub(crate) fn close(&self) {
-        let waiting = {
-            let mut queue = self.queue();
-            queue.is_closed = true;
-            queue.turns.clear();
-            std::mem::take(&mut queue.by_tenant)
-        };
+        self.queue().closes_at = Some(Instant::now() + FAREWELL);
         self.arrived.notify_all();
-        for parked in waiting.into_values().flatten() {
-            parked.refuse(Failure::Unavailable, SHUTTING_DOWN);
-        }
     }
 
     fn next(&self) -> Option<Parked> {
         let mut queue = self.queue();
         loop {
-            if queue.is_closed {
+            if queue.is_over() {
+                let waiting = queue.clear();
+                drop(queue);
+                waiting.for_each(|parked| parked.refuse(Failure::Unavailable, SHUTTING_DOWN));
                 return None;
             }
             if let Some(parked) = queue.pop() {
                 return Some(parked);
             }
-            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if queue.closes_at.is_some() && self.taken() == 0 {
+                return None;
+            }
+            // While it closes, requests that other threads are at may come back, or be over, without a word.
+            queue = match queue.closes_at {
+                None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(_) => self.arrived.wait_timeout(queue, SLICE).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 
@@ -145,6 +150,15 @@ impl Overflow {
 }
 
 impl Queue {
+    fn is_over(&self) -> bool {
+        self.closes_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn clear(&mut self) -> impl Iterator<Item = Parked> + use<> {
+        self.turns.clear();
+        std::mem::take(&mut self.by_tenant).into_values().flatten()
+    }
+
     fn push(&mut self, parked: Parked) {
         let key = Arc::as_ptr(&parked.tenant).addr();
         let requests = self.by_tenant.entry(key).or_default();

@@ -77,6 +77,11 @@ enum Unfinished {
 }
 
 impl Slot {
+    /// Whether a worker is here or lies ready.
+    fn has_worker(&self) -> bool {
+        self.worker.is_some() || self.office.as_ref().is_some_and(|office| !office.berth.looks_empty())
+    }
+
     fn office(&mut self, tenant: &Tenant) -> &Office {
         self.office
             .get_or_insert_with(|| Office { berth: tenant.new_berth(), counters: tenant.new_counters() })
@@ -216,7 +221,8 @@ impl LoopPool {
                 State::Booting { holds: false } => Err(Some(tenant.excuse())),
                 State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
                 _ => {
-                    self.later = Some(Unfinished::Unserved { former: None, keep: Keep::Stay });
+                    let keep = self.make_room();
+                    self.later = Some(Unfinished::Unserved { former: None, keep });
                     Err(None)
                 }
             };
@@ -252,18 +258,19 @@ impl LoopPool {
         for _ in 0..SAMPLE.min(self.slots.len()) {
             self.hand = (self.hand + 1) % self.slots.len();
             let slot = &self.slots[self.hand];
-            if slot.worker.is_some() && oldest.is_none_or(|(used, _)| slot.last_used_ns < used) {
+            if slot.has_worker() && oldest.is_none_or(|(used, _)| slot.last_used_ns < used) {
                 oldest = Some((slot.last_used_ns, self.hand));
             }
         }
         let victim = oldest.filter(|(used, _)| now.saturating_sub(*used) >= IDLE_NS);
-        match victim.and_then(|(_, at)| self.slots[at].worker.take()) {
-            Some(worker) => {
-                self.held -= 1;
-                Keep::Replace(worker)
-            }
-            None => Keep::Go,
+        let Some((_, at)) = victim else { return Keep::Go };
+        if let Some(worker) = self.slots[at].worker.take() {
+            self.held -= 1;
+            return Keep::Replace(worker);
         }
+        // Nobody has come for it since another thread put it down.
+        let lies_ready = self.slots[at].office.as_ref().and_then(|office| office.berth.take_any());
+        lies_ready.map_or(Keep::Go, Keep::Replace)
     }
 
     /// Serves a request for which [`Self::call`] returned [`Outcome::Later`], in the background: goes on with it if it has begun,
@@ -288,6 +295,7 @@ impl LoopPool {
         };
         let tenant = Arc::clone(&self.set.tenants[index]);
         let limits = &self.set.config.tenants[index].limits;
+        self.slots[index].last_used_ns = monotonic_ns();
         let office = self.slots[index].office(&tenant).clone();
         office.counters.count(Event::Request);
         // The sandbox checks this too, but a copy that is bounded needs the answer first.

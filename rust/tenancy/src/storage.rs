@@ -96,10 +96,8 @@ impl Store {
         if place.is_out {
             return Err(ReloadError::Boot("the storage program is busy and does not come to an end".to_owned()));
         }
-        if let Some(old) = &mut place.worker
-            && place.snapshot.has_handover()
-            && snapshot.has_handover()
-        {
+        let hands_over = place.snapshot.has_handover() && snapshot.has_handover();
+        if let Some(old) = place.worker.as_mut().filter(|_| hands_over) {
             let state = old.save().map_err(|error| handover_failed("save", &error))?;
             worker.restore(&state).map_err(|error| handover_failed("restore", &error))?;
         }

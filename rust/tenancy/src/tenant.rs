@@ -414,10 +414,6 @@ impl Tenant {
 }
 
 impl History {
-    pub(crate) fn has_previous(&self) -> bool {
-        self.previous.is_some()
-    }
-
     /// The region that all of the tenant's workers share: made once, since its content is to outlive generations.
     fn shared_memory(&mut self, config: &TenantConfig) -> Result<Option<SharedMemory>, ReloadError> {
         let Some(wanted) = &config.shared else { return Ok(None) };

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Handing state over from one generation's worker to another's: requests that the host makes itself, and that the SDK answers.
+
+use crate::abi::{METHOD_RESTORE, METHOD_SAVE};
+use crate::error::CallError;
+use crate::message::{BufferedResponse, Request};
+use crate::worker::Worker;
+
+impl Worker {
+    /// Has the program serialise its state, of at most [`Limits::response_bytes`](crate::Limits::response_bytes). It goes on from
+    /// there as from any request. All limits hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::call`], and [`CallError::Handover`] if the program has no hooks or refuses.
+    pub fn save(&mut self) -> Result<Vec<u8>, CallError> {
+        self.hand_over(METHOD_SAVE, &[])
+    }
+
+    /// Gives the program the state that another generation's worker has saved.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::save`]; [`CallError::RequestTooLarge`] if the state is above
+    /// [`Limits::request_bytes`](crate::Limits::request_bytes).
+    pub fn restore(&mut self, state: &[u8]) -> Result<(), CallError> {
+        self.hand_over(METHOD_RESTORE, state).map(drop)
+    }
+
+    fn hand_over(&mut self, method: &[u8], body: &[u8]) -> Result<Vec<u8>, CallError> {
+        if !self.snapshot().has_handover() {
+            return Err(CallError::Handover { status: None });
+        }
+        let request = Request { method, path: b"", query: b"", headers: &[], body };
+        let mut response = BufferedResponse::default();
+        self.call(0, &request, &mut response)?;
+        match response.status {
+            200 => Ok(response.body),
+            status => Err(CallError::Handover { status: Some(status) }),
+        }
+    }
+}
