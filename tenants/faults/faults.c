@@ -64,11 +64,22 @@
 //   header-{upper-case,empty-value,cookies,big}                                                   good ones
 //
 // The doorbell
-//   doorbell-unknown        operation NUMBER (default 3); answers the result
+//   doorbell-unknown        operation NUMBER (default 99); answers the result
 //   doorbell-abi            rings WAIT with ABI NUMBER; answers the result
 //   respond-abi             responds with ABI NUMBER
 //   wait-twice              rings WAIT again before it responds; answers the result
 //   doorbell-middle         jumps NUMBER bytes behind the doorbell's entry
+//
+// Calls of a storage program
+//   peer                    function `f` with the body as its argument and room for NUMBER bytes (default 4096);
+//                           answers size and result, or the error
+//   peer-{struct,name,argument,result}-{null,low,kernel,non-canonical,unmapped,straddle}
+//                           the same, with that part there
+//   peer-{name,argument,capacity}-size   that size is NUMBER; peer-name-spaces
+//   peer-result-read-only peer-result-new   the result goes to a page that is read-only, that was never touched
+//   peer-endless            calls without end
+//   hooks                   says that it has hooks, when it is too late
+//   sdk-program sdk-storage  (at boot) another program: see calls.c
 //
 // System calls
 //   syscall                 call NUMBER, its six arguments from the body (little-endian); answers the result
@@ -78,6 +89,19 @@
 //   print print-error       NUMBER KiB to stdout, stderr
 //   print-lines             NUMBER short lines to stdout
 //   print-binary            control characters, escapes and invalid UTF-8 to stdout
+//
+// Shared memory (see shared.c)
+//   shared                  its address and size
+//   shared-add              adds one to its first word NUMBER times (default 1), atomically; answers the sum
+//   shared-answer           a response whose every part lies there
+//   shared-body             a body of NUMBER bytes there
+//   shared-body-past        one that ends behind its end
+//   shared-race             a response from there, which
+//   shared-spoil            changes back and forth NUMBER times, for another worker's shared-race
+//   shared-print shared-time   a system call with a buffer there, one that leaves it; answers the results
+//   shared-remap            calls to unmap, protect, replace, move and drop it; answers the results and shared-add's
+//   shared-exec             jumps there
+//   shared-past             reads behind its end
 //
 // State (see state.c)
 //   states                  names of the inventory's entries
@@ -98,8 +122,9 @@ char text[65536];
 static size_t text_size;
 const struct mayfly_page *host;
 
-static const struct behaviour *const tables[] = {system_behaviours, processor_behaviours, endless_behaviours,
-                                                 response_behaviours, state_behaviours};
+static const struct behaviour *const tables[] = {system_behaviours,   processor_behaviours, endless_behaviours,
+                                                 response_behaviours, state_behaviours,     call_behaviours,
+                                                 shared_behaviours};
 #define TABLE_COUNT (sizeof tables / sizeof *tables)
 
 void say(const char *format, ...) {

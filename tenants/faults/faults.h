@@ -87,6 +87,8 @@ extern const struct behaviour endless_behaviours[];   // endless.c
 extern const struct behaviour response_behaviours[];  // responses.c
 extern const struct behaviour system_behaviours[];    // system.c
 extern const struct behaviour state_behaviours[];     // state.c
+extern const struct behaviour call_behaviours[];      // calls.c
+extern const struct behaviour shared_behaviours[];    // shared.c
 
 extern const struct mayfly_page *host;
 
@@ -109,6 +111,10 @@ int writable(uint64_t address);
 
 // `bytes` writable bytes with an unmapped page right behind them.
 char *before_gap(size_t bytes);
+
+// A place that is no good for `size` bytes that `good` holds, or in which only half of them lie: "null", "low", "kernel",
+// "non-canonical", "unmapped" or "straddle".
+void *bad_place(const char *where, const void *good, size_t size);
 
 // Notes at boot what state.c needs later.
 void state_prepare(void);

@@ -11,8 +11,7 @@ static uint64_t number_or(const struct act *act, uint64_t otherwise) {
     return act->has_number ? act->number : otherwise;
 }
 
-// The last part of a name: a place that is no good for `size` bytes that `good` holds (part of them at most).
-static void *bad_place(const char *where, const void *good, size_t size) {
+void *bad_place(const char *where, const void *good, size_t size) {
     if (strcmp(where, "null") == 0) return NULL;
     if (strcmp(where, "low") == 0) return at(LOW);
     if (strcmp(where, "kernel") == 0) return at(KERNEL_HALF);
@@ -157,7 +156,7 @@ static void ring_and_say(struct act *act, uint64_t operation, uint64_t abi) {
     ring.argument = NULL;
     say("%lld\n", (long long)faults_ring(&ring));
 }
-static void doorbell_unknown(struct act *act) { ring_and_say(act, number_or(act, 3), MAYFLY_ABI); }
+static void doorbell_unknown(struct act *act) { ring_and_say(act, number_or(act, 99), MAYFLY_ABI); }
 static void doorbell_abi(struct act *act) { ring_and_say(act, MAYFLY_OP_WAIT, act->number); }
 static void respond_abi(struct act *act) {
     act->rings = 1;

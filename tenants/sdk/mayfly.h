@@ -24,6 +24,11 @@
 //   - The response and all it points to belong to the program. The host copies what it needs during
 //     mayfly_respond(), so stack memory serves.
 //
+// STATE THAT STAYS
+//   Memory that is not rolled back: mayfly_shared(). A program of its own that keeps it, the storage program:
+//   mayfly_call() calls its functions, mayfly_serve() is what it runs. State that a program hands to its next version:
+//   mayfly_on_handover().
+//
 // LIMITS (the host's, so that the program need not be rebuilt when they change; see mayfly_host())
 //   - request_max:          bytes of a request with its headers. Larger ones never reach the program (413).
 //   - response_max:         bytes of a response: its body and its headers' names and values.
@@ -86,6 +91,13 @@ extern "C" {
 // Operations of the doorbell.
 #define MAYFLY_OP_WAIT UINT64_C(1)    // `argument` is NULL; the result is the address of the request.
 #define MAYFLY_OP_RESPOND UINT64_C(2) // `argument` is the response; the result, if any, is as of WAIT.
+#define MAYFLY_OP_CALL UINT64_C(3)    // `argument` is a `struct mayfly_peer_call`; the result is its result's size.
+#define MAYFLY_OP_HOOKS UINT64_C(4)   // At boot: the program can save and restore its state; the result is 0.
+
+// Methods of requests that come from the host, not from a client: none is a token of HTTP's.
+#define MAYFLY_METHOD_CALL "mayfly:call" // To a storage program: the path names the function, the body is its argument.
+#define MAYFLY_METHOD_SAVE "mayfly:save" // To a program with hooks: the response's body is its state;
+#define MAYFLY_METHOD_RESTORE "mayfly:restore" // or the request's is.
 
 // The doorbell: an entry that the host maps into the program, called as any C function. It preserves
 // what the System V ABI says a function preserves, and returns -errno or a value that is not negative.
@@ -100,8 +112,13 @@ struct mayfly_page {
     uint64_t request_max;          // Limits, see the top of this file. In bytes
     uint64_t response_max;         // and bytes.
     uint32_t response_headers_max; // A count.
-    uint32_t flags;                // 0
+    uint32_t flags;                // Of MAYFLY_PAGE_*; says which of the fields below there are.
+    uint64_t shared;               // Shared memory: its address
+    uint64_t shared_size;          // and its size in bytes.
 };
+
+// Flags of the page.
+#define MAYFLY_PAGE_SHARED 1u // There is shared memory.
 
 // Some bytes that somebody else owns. May hold NULs.
 struct mayfly_bytes {
@@ -146,6 +163,17 @@ struct mayfly_response {
     struct mayfly_bytes body;
 };
 
+// A call of a function of the storage program.
+//   name      1 to 128 visible ASCII characters.
+//   argument  up to the program's own request_max bytes.
+//   result    where up to `capacity` bytes of result go; no more than the program's response_max come.
+struct mayfly_peer_call {
+    struct mayfly_bytes name;
+    struct mayfly_bytes argument;
+    void *result;
+    size_t capacity;
+};
+
 #define MAYFLY_FIELD(type, field, offset)                                                                              \
     MAYFLY_STATIC_ASSERT(offsetof(struct type, field) == (offset), #type "." #field " has moved")
 #define MAYFLY_SIZE(type, size) MAYFLY_STATIC_ASSERT(sizeof(struct type) == (size), #type " has changed its size")
@@ -158,7 +186,9 @@ MAYFLY_FIELD(mayfly_page, request_max, 24);
 MAYFLY_FIELD(mayfly_page, response_max, 32);
 MAYFLY_FIELD(mayfly_page, response_headers_max, 40);
 MAYFLY_FIELD(mayfly_page, flags, 44);
-MAYFLY_SIZE(mayfly_page, 48);
+MAYFLY_FIELD(mayfly_page, shared, 48);
+MAYFLY_FIELD(mayfly_page, shared_size, 56);
+MAYFLY_SIZE(mayfly_page, 64);
 
 MAYFLY_FIELD(mayfly_bytes, data, 0);
 MAYFLY_FIELD(mayfly_bytes, size, 8);
@@ -187,6 +217,12 @@ MAYFLY_FIELD(mayfly_response, headers, 8);
 MAYFLY_FIELD(mayfly_response, body, 16);
 MAYFLY_SIZE(mayfly_response, 32);
 
+MAYFLY_FIELD(mayfly_peer_call, name, 0);
+MAYFLY_FIELD(mayfly_peer_call, argument, 16);
+MAYFLY_FIELD(mayfly_peer_call, result, 32);
+MAYFLY_FIELD(mayfly_peer_call, capacity, 40);
+MAYFLY_SIZE(mayfly_peer_call, 48);
+
 #undef MAYFLY_FIELD
 #undef MAYFLY_SIZE
 
@@ -201,6 +237,8 @@ struct mayfly_sdk_state {
     const struct mayfly_page *page;
     mayfly_doorbell doorbell;          // NULL until the page has been found.
     const struct mayfly_request *next; // Came with the answer to the last response; not yet waited for.
+    struct mayfly_bytes (*save)(void); // NULL without hooks.
+    int (*restore)(struct mayfly_bytes state);
 };
 
 // Weak, so that all files of a program, C and C++, share one.
@@ -234,15 +272,8 @@ __attribute__((cold)) MAYFLY_INLINE void mayfly_sdk_refused(int64_t error) {
     exit(1);
 }
 
-// -- The functions. --
-
-// What the host offers, or NULL outside Mayfly. Never ends the program.
-MAYFLY_INLINE const struct mayfly_page *mayfly_host(void) {
-    return MAYFLY_CAST(const struct mayfly_page *, MAYFLY_GETAUXVAL(AT_MAYFLY));
-}
-
-// Waits for the next request. Never returns NULL; ends the program if there is no host (see ERRORS).
-MAYFLY_INLINE const struct mayfly_request *mayfly_wait(void) {
+// The next request, the host's own ones included.
+MAYFLY_INLINE const struct mayfly_request *mayfly_sdk_next(void) {
     if (mayfly_sdk.next) {
         const struct mayfly_request *request = mayfly_sdk.next;
         mayfly_sdk.next = NULL;
@@ -252,6 +283,28 @@ MAYFLY_INLINE const struct mayfly_request *mayfly_wait(void) {
     int64_t answer = mayfly_sdk.doorbell(MAYFLY_OP_WAIT, NULL, MAYFLY_ABI);
     if (answer < 0) mayfly_sdk_refused(answer);
     return MAYFLY_CAST(const struct mayfly_request *, answer);
+}
+
+// -- The functions. --
+
+// What the host offers, or NULL outside Mayfly. Never ends the program.
+MAYFLY_INLINE const struct mayfly_page *mayfly_host(void) {
+    return MAYFLY_CAST(const struct mayfly_page *, MAYFLY_GETAUXVAL(AT_MAYFLY));
+}
+
+// Memory that all of the tenant's workers see at this address, and that nothing rolls back: the tenant's
+// `shared_memory`. Returns NULL, and a size of 0, if the tenant has none, and outside Mayfly. It starts as zeroes,
+// aligned to a page.
+//
+// Other requests use it at the same time, so reach it with atomics: a C11 `_Atomic` or a C++ `std::atomic` that is
+// lock-free. A request can end at any instruction, by a limit or a fault: what must not be seen half done must change
+// in one atomic step, and a lock that such a request held stays locked for ever. No system call waits for another
+// worker.
+MAYFLY_INLINE void *mayfly_shared(size_t *size) {
+    const struct mayfly_page *page = mayfly_host();
+    int there = page && page->magic == MAYFLY_MAGIC && page->flags & MAYFLY_PAGE_SHARED;
+    *size = there ? page->shared_size : 0;
+    return there ? MAYFLY_CAST(void *, page->shared) : NULL;
 }
 
 // Answers the request that mayfly_wait() returned last, and so ends it.
@@ -280,6 +333,101 @@ MAYFLY_INLINE int mayfly_respond(uint32_t status, const char *content_type, cons
 MAYFLY_INLINE int mayfly_equal(struct mayfly_bytes bytes, const char *text) {
     size_t size = strlen(text);
     return bytes.size == size && memcmp(bytes.data, text, size) == 0;
+}
+
+// Answers a request that is for the hooks. Returns 0 if it is not.
+__attribute__((cold)) MAYFLY_INLINE int mayfly_sdk_hand_over(const struct mayfly_request *request) {
+    struct mayfly_bytes state = {NULL, 0};
+    uint32_t status = 200;
+    if (mayfly_equal(request->method, MAYFLY_METHOD_SAVE)) {
+        state = mayfly_sdk.save();
+    } else if (mayfly_equal(request->method, MAYFLY_METHOD_RESTORE)) {
+        if (mayfly_sdk.restore(request->body) != 0) status = 500;
+    } else {
+        return 0;
+    }
+    // A response that the host refuses (a state above its limit) has ended the request all the same.
+    mayfly_respond(status, NULL, state.data, state.size);
+    return 1;
+}
+
+// Waits for the next request. Never returns NULL; ends the program if there is no host (see ERRORS).
+MAYFLY_INLINE const struct mayfly_request *mayfly_wait(void) {
+    for (;;) {
+        const struct mayfly_request *request = mayfly_sdk_next();
+        if (!mayfly_sdk.save || !mayfly_sdk_hand_over(request)) return request;
+    }
+}
+
+// Says, before the first mayfly_wait(), that the program can hand its state over to its next version: for tenants whose
+// workers keep their state. When a new version has booted, the host has the old one `save`, and gives the bytes to the
+// `restore` of the new one, which has served no request yet. Both run inside mayfly_wait(), under the limits of a
+// request.
+//
+//   save     returns the state, which must stay where it is until the next mayfly_wait(). At most response_max bytes.
+//   restore  takes it, at most request_max bytes; returns 0, or another number to refuse it: then it starts with none.
+//   The bytes are
+//            whatever the last version wrote, so put a version number in front.
+//
+// Returns 0; -ENODEV outside Mayfly; -EPROTO after the first mayfly_wait(); -ENOSYS if the host does not know of this.
+MAYFLY_INLINE int mayfly_on_handover(struct mayfly_bytes (*save)(void), int (*restore)(struct mayfly_bytes state)) {
+    const struct mayfly_page *page = mayfly_host();
+    if (!page || page->magic != MAYFLY_MAGIC) return -ENODEV;
+    if (mayfly_sdk.doorbell) return -EPROTO;
+    int64_t answer = MAYFLY_CAST(mayfly_doorbell, page->doorbell)(MAYFLY_OP_HOOKS, NULL, MAYFLY_ABI);
+    if (answer < 0) return (int)answer;
+    mayfly_sdk.save = save;
+    mayfly_sdk.restore = restore;
+    return 0;
+}
+
+// Calls the function `name` of the tenant's storage program, a second, long-lived program that the tenant names in its
+// configuration. It gets a copy of the argument's `size` bytes; its result is copied to `result`, where up to
+// `capacity` bytes have room, and its size goes to `*result_size` (0 on errors). Calls of all of the tenant's workers
+// are carried out one after the other, so a function need not mind others; the caller's CPU time does not run
+// meanwhile, its wall-clock time does.
+//
+// Only while a request is served. Returns 0, or
+//   -ENOTCONN   the tenant has no storage program, or it does not run
+//   -ENOENT     it has no such function
+//   -EMSGSIZE   the argument is above the limit, or the result above `capacity` or the limit
+//   -ETIMEDOUT  it took too long: it may or may not have been carried out
+//   -EBUSY      too many calls wait
+//   -EIO        the function failed
+//   -EFAULT     `argument` cannot be read or `result` not be written
+//   -EINVAL     the name is none (see struct mayfly_peer_call)
+//   -EPROTO     no request is being served
+MAYFLY_INLINE int mayfly_call(const char *name, const void *argument, size_t size, void *result, size_t capacity,
+                              size_t *result_size) {
+    *result_size = 0;
+    if (mayfly_sdk.next || !mayfly_sdk.doorbell) return -EPROTO;
+    const struct mayfly_peer_call call = {{name, strlen(name)}, {(const char *)argument, size}, result, capacity};
+    int64_t answer = mayfly_sdk.doorbell(MAYFLY_OP_CALL, &call, MAYFLY_ABI);
+    if (answer < 0) return (int)answer;
+    *result_size = (size_t)answer;
+    return 0;
+}
+
+// A function of a storage program. It returns 0 and the result, which must stay where it is until the next call, or
+// another number if it fails.
+struct mayfly_function {
+    const char *name;
+    int (*call)(struct mayfly_bytes argument, struct mayfly_bytes *result);
+};
+
+// What a storage program runs: carries out calls of these functions, one after the other, for ever. The program keeps
+// its state between them, and may have hooks (mayfly_on_handover). It gets no requests of clients.
+__attribute__((noreturn)) MAYFLY_INLINE void mayfly_serve(const struct mayfly_function *functions, size_t count) {
+    for (;;) {
+        const struct mayfly_request *request = mayfly_wait();
+        struct mayfly_bytes result = {NULL, 0};
+        uint32_t status = mayfly_equal(request->method, MAYFLY_METHOD_CALL) ? 404 : 405;
+        for (size_t i = 0; status == 404 && i < count; ++i)
+            if (mayfly_equal(request->path, functions[i].name))
+                status = functions[i].call(request->body, &result) == 0 ? 200 : 500;
+        if (status != 200) result.size = 0;
+        mayfly_respond(status, NULL, result.data, result.size);
+    }
 }
 
 // The value of the first header of that name, or NULL. `name` may be in any case.
@@ -321,7 +469,25 @@ inline std::optional<std::string_view> header(const Request &request, const char
     return std::nullopt;
 }
 
+// Shared memory as a T, such as a struct of atomics; nullptr if there is none, or less than a T. See mayfly_shared().
+template <class T> T *shared() {
+    std::size_t size;
+    void *memory = mayfly_shared(&size);
+    return size >= sizeof(T) ? static_cast<T *>(memory) : nullptr;
+}
+
 inline const Request &wait() { return *mayfly_wait(); }
+
+// Calls a function of the storage program; the result is a view of `buffer`. std::nullopt, and the reason in errno, on
+// errors. See mayfly_call().
+template <std::size_t Capacity>
+std::optional<std::string_view> call(const char *name, std::string_view argument, char (&buffer)[Capacity]) {
+    std::size_t size;
+    const int error = mayfly_call(name, argument.data(), argument.size(), buffer, Capacity, &size);
+    if (error == 0) return std::string_view{buffer, size};
+    errno = -error;
+    return std::nullopt;
+}
 
 inline int respond(const Response &response) { return mayfly_respond_with(&response); }
 

@@ -2,7 +2,7 @@
 //
 // A host inside the tenant's own process, for tests without KVM: the AT_MAYFLY page and a doorbell that reads
 // requests from descriptor 0 and writes responses to descriptor 3. It never resets, as for a tenant with
-// `"ephemeral": false`, and counts the doorbells. At the end of the input it ends the process.
+// `"ephemeral": false`, and counts the doorbells. There is shared memory. At the end of the input it ends the process.
 //
 // All numbers are little-endian, a string is its 32-bit size and its bytes.
 //   request:   id u64, unix_ns u64, monotonic_ns u64, entropy 32 bytes, method, path, query, body, header count u32,
@@ -187,6 +187,7 @@ __asm__(".text\n"
 
 unsigned long fakehost_getauxval(unsigned long type) {
     static struct mayfly_page page;
+    static _Alignas(4096) char shared[64 << 10];
     if (type != AT_MAYFLY) return getauxval(type);
     page.magic = MAYFLY_MAGIC;
     page.abi_min = page.abi_max = MAYFLY_ABI;
@@ -194,6 +195,9 @@ unsigned long fakehost_getauxval(unsigned long type) {
     page.request_max = sizeof inbox_text;
     page.response_max = 1 << 20;
     page.response_headers_max = 64;
+    page.flags = MAYFLY_PAGE_SHARED;
+    page.shared = (uint64_t)(uintptr_t)shared;
+    page.shared_size = sizeof shared;
     __asm__ volatile("mov %%fs:0, %%rax\n mov %%rax, fakehost_fs_base(%%rip)" ::: "rax", "memory");
     return (unsigned long)(uintptr_t)&page;
 }

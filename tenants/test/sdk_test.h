@@ -25,9 +25,11 @@ struct ring {
     const void *argument;
     uint64_t abi;
     struct mayfly_response response; // Copies, of a response
-    struct mayfly_header header;     // and of its first header.
+    struct mayfly_header header;     // and of its first header;
+    struct mayfly_peer_call call;    // of a call.
 };
 
+void share(void *memory, size_t size);
 void answer_with(size_t ring, int64_t answer);
 size_t rung(void);
 const struct ring *ring_at(size_t index);

@@ -2,18 +2,23 @@
 //! `mayfly check`: a configuration file, without starting anything.
 
 use mayfly_sandbox::Program;
-use mayfly_tenancy::{Config, TenantConfig};
+use mayfly_tenancy::{Config, TenantConfig, tenants_schema};
 
 use crate::Failure;
 use crate::options::CheckOptions;
 
 pub fn check(options: &CheckOptions) -> Result<(), Failure> {
-    let config = Config::from_file(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let Some(path) = options.config.as_deref() else {
+        print!("{}", tenants_schema());
+        return Ok(());
+    };
+    let config = Config::from_file(path).map_err(|error| Failure::Usage(error.to_string()))?;
     // The file that has the tenants, which may be another than the one that was named.
-    let file = config.source.as_deref().unwrap_or(&options.config).display();
+    let file = config.source.as_deref().unwrap_or(path).display();
+    config.tenants.iter().for_each(print_routes);
+    print_admin(&config);
     let mut missing = 0;
     for tenant in &config.tenants {
-        print(tenant);
         let storage = tenant.storage.as_ref().map(|storage| &storage.program);
         for program in std::iter::once(&tenant.program).chain(storage) {
             if let Err(error) = Program::load(program) {
@@ -22,29 +27,32 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
             }
         }
     }
-    match missing {
-        0 => {
-            let count = config.tenants.len();
-            println!("{file}: {count} tenant{}, no error", if count == 1 { "" } else { "s" });
-            Ok(())
-        }
-        1 => Err(Failure::Program(format!("{file}: a program cannot be read"))),
-        _ => Err(Failure::Program(format!("{file}: {missing} programs cannot be read"))),
+    if missing > 0 {
+        return Err(Failure::Program(format!("{file}: {} cannot be read", count(missing, "program"))));
     }
+    let routes = config.tenants.iter().map(|tenant| tenant.routes.len()).sum();
+    println!("{file}: {}, {}, no error", count(config.tenants.len(), "tenant"), count(routes, "route"));
+    Ok(())
 }
 
 /// One line for each route.
-fn print(tenant: &TenantConfig) {
-    let line = |route: &str| {
-        println!(
-            "{route:<32} {:<24} {:<12} {}",
-            tenant.name.as_str(),
-            tenant.mode.to_string(),
-            tenant.program.display()
-        )
-    };
+fn print_routes(tenant: &TenantConfig) {
+    let (name, mode) = (tenant.name.as_str(), tenant.mode.to_string());
+    let line = |route: &str| println!("{route:<32} {name:<24} {mode:<12} {}", tenant.program.display());
     tenant.routes.iter().for_each(|route| line(&route.to_string()));
     if tenant.is_default {
-        line("(default)");
+        line("(what is left)");
     }
+}
+
+fn print_admin(config: &Config) {
+    if let Some(admin) = &config.admin {
+        let key = if admin.key.is_some() { "with a key" } else { "without a key: status and metrics only" };
+        let uploads = admin.uploads.as_ref().map(|path| format!("; uploads to {}", path.display())).unwrap_or_default();
+        println!("operators: http://{}/_mayfly/, {key}{uploads}", admin.listen);
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

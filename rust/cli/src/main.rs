@@ -2,6 +2,7 @@
 //! `mayfly`: sandboxed programs without Drogon. See `docs/cli.md`.
 
 mod bench;
+mod bench_routes;
 mod check;
 mod host;
 mod info;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Bench(options) => bench::bench(&options),
+        Command::BenchRoutes(options) => bench_routes::bench_routes(&options),
         Command::Check(options) => check::check(&options),
         Command::Info(options) => info::info(&options),
     };

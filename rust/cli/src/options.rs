@@ -25,6 +25,8 @@ pub enum Command {
     Run(RunOptions),
     /// Call one program many times, without HTTP, and say what a request costs.
     Bench(BenchOptions),
+    /// Look up tenants among one and among many, and say what that costs.
+    BenchRoutes(BenchRoutesOptions),
     /// Check a configuration file: Mayfly's own, or Drogon's with the plugin in it.
     Check(CheckOptions),
     /// Say what this host offers, and what is missing.
@@ -61,7 +63,18 @@ pub struct BenchOptions {
 #[derive(Debug, Args)]
 pub struct CheckOptions {
     /// The configuration file
-    pub config: PathBuf,
+    #[arg(required_unless_present = "schema")]
+    pub config: Option<PathBuf>,
+    /// Print the JSON Schema of a tenants file instead
+    #[arg(long, conflicts_with = "config")]
+    pub schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchRoutesOptions {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -82,8 +95,8 @@ pub struct ProgramOptions {
     /// Set a variable of the program's environment, which is empty otherwise
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
-    /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, memory_mib, request_kib, response_kib,
-    /// work_set_kib, log_bytes_per_second
+    /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
+    /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us, concurrent_requests
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
     pub limits: Vec<(String, u64)>,
 }

@@ -44,7 +44,7 @@ fn fails(command: &mut Command, status: i32) -> String {
 fn help_names_every_command() {
     let output = mayfly().arg("--help").output().unwrap();
     assert!(output.status.success());
-    for command in ["run", "bench", "check", "info"] {
+    for command in ["run", "bench", "bench-routes", "check", "info"] {
         assert!(stdout(&output).contains(&format!("\n  {command}")), "{}", stdout(&output));
         assert!(mayfly().args([command, "--help"]).output().unwrap().status.success());
     }
@@ -130,7 +130,7 @@ fn check_accepts_good_files_and_names_what_is_wrong_with_others() {
     let good =
         format!("{{ // one tenant\n \"tenants\": [{{\"name\": \"a\", \"program\": {hello:?}, \"path\": \"/a\"}}]}}");
     let output = check(&good);
-    assert!(output.status.success() && stdout(&output).contains("1 tenant, no error"), "{output:?}");
+    assert!(output.status.success() && stdout(&output).contains("1 tenant, 1 route, no error"), "{output:?}");
 
     let output = check(&good.replace("\"path\"", "\"paht\""));
     assert_eq!(output.status.code(), Some(2));
@@ -147,6 +147,47 @@ fn check_accepts_good_files_and_names_what_is_wrong_with_others() {
 
     let message = fails(mayfly().args(["check", "/nonexistent.json"]), 2);
     assert!(message.contains("/nonexistent.json") && message.contains("No such file"), "{message}");
+}
+
+#[test]
+fn check_prints_the_published_schema() {
+    let output = mayfly().args(["check", "--schema"]).output().unwrap();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/tenants.schema.json");
+    assert!(output.status.success() && stdout(&output) == fs::read_to_string(published).unwrap());
+    fails(mayfly().args(["check", "--schema", "file"]), 2);
+}
+
+#[test]
+fn check_prints_every_route() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, hello) = (folder.path().join("tenants.json"), tenant("hello"));
+    let tenants = format!(
+        r#"[{{"name": "a", "program": {hello:?}, "hosts": ["x", "*.y"], "path": "/p", "default": true, "reset_every": 9}}]"#
+    );
+    fs::write(&file, format!(r#"{{"admin": {{"uploads": "up"}}, "tenants": {tenants}}}"#)).unwrap();
+    let output = mayfly().arg("check").arg(&file).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let lines: Vec<_> = stdout(&output).lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+    assert_eq!(lines[0][..3], ["x/p", "a", "reset-every-9"]);
+    assert_eq!(lines[1][..2], ["*.y/p", "a"]);
+    assert_eq!(lines[2][..4], ["(what", "is", "left)", "a"]);
+    assert!(stdout(&output).contains("operators: http://127.0.0.1:8081/_mayfly/, without a key"), "{output:?}");
+    assert!(stdout(&output).ends_with("1 tenant, 2 routes, no error\n"), "{output:?}");
+}
+
+#[test]
+fn bench_routes_prints_its_figures() {
+    let output = mayfly().args(["bench-routes", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(figures["tenants"], 10_000);
+    for table in ["by_path", "by_host"] {
+        for key in ["one_ns", "many_ns", "many_in_turn_ns"] {
+            assert!(figures[table][key].as_f64().unwrap() > 0.0, "{table}.{key}");
+        }
+    }
+    let output = mayfly().arg("bench-routes").output().unwrap();
+    assert!(output.status.success() && stdout(&output).contains("all of them in turn"), "{output:?}");
 }
 
 #[test]

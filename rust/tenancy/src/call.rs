@@ -88,11 +88,7 @@ impl Call {
     }
 
     /// Goes on with a request that was paused, or has the storage program's worker now.
-    pub(crate) fn go_on(
-        &mut self,
-        scene: Scene<'_>,
-        sink: &mut Watched<'_, impl ResponseSink + ?Sized>,
-    ) -> Step {
+    pub(crate) fn go_on(&mut self, scene: Scene<'_>, sink: &mut Watched<'_, impl ResponseSink + ?Sized>) -> Step {
         let progress = match self.store {
             StoreCall::None => self.forked.worker.resume(scene.slice, sink),
             StoreCall::Waits | StoreCall::Asked(_) | StoreCall::Held { .. } => Ok(Progress::Calls),
@@ -126,11 +122,7 @@ impl Call {
 
     /// Serves the request's calls of its storage program, of which there may be many, while the slice lasts.
     #[cold]
-    fn follow_calls(
-        &mut self,
-        scene: Scene<'_>,
-        sink: &mut Watched<'_, impl ResponseSink + ?Sized>,
-    ) -> Step {
+    fn follow_calls(&mut self, scene: Scene<'_>, sink: &mut Watched<'_, impl ResponseSink + ?Sized>) -> Step {
         // What the request used of its slice so far is not known here: it may hold the thread up twice as long, but no longer.
         let end = Instant::now() + scene.slice;
         loop {
@@ -264,16 +256,10 @@ impl Call {
             // It costs the worker, not the client, who has the response.
             Err(error) => self.failed(scene, &error, sink),
         }
-        self.count_hits(scene);
     }
 
     #[cold]
-    fn failed(
-        &mut self,
-        scene: Scene<'_>,
-        error: &CallError,
-        sink: &mut Watched<'_, impl ResponseSink + ?Sized>,
-    ) {
+    fn failed(&mut self, scene: Scene<'_>, error: &CallError, sink: &mut Watched<'_, impl ResponseSink + ?Sized>) {
         scene.tenant.log.end_partial_lines();
         // A response that breaks the rules leaves a worker that can be rolled back.
         if self.forked.worker.state() == mayfly_sandbox::WorkerState::Answered && self.forked.worker.reset().is_ok() {
@@ -285,15 +271,6 @@ impl Call {
         scene.tenant.log.failed(self.id, failure, &reason);
         if !sink.answered {
             answer(failure, &reason, self.id, sink);
-        }
-        self.count_hits(scene);
-    }
-
-    #[inline]
-    fn count_hits(&mut self, scene: Scene<'_>) {
-        let hits = self.forked.worker.limit_hits();
-        if hits != mayfly_sandbox::LimitHits::default() {
-            tell_hits(scene, self.id, hits);
         }
     }
 
@@ -314,20 +291,6 @@ impl Call {
     }
 }
 
-#[cold]
-fn tell_hits(scene: Scene<'_>, id: RequestId, hits: mayfly_sandbox::LimitHits) {
-    for (event, times, limit) in [
-        (Event::DescriptorLimit, hits.descriptors, "descriptors"),
-        (Event::ThreadLimit, hits.threads, "threads"),
-        (Event::MappingLimit, hits.mappings, "mappings"),
-    ] {
-        if times > 0 {
-            scene.counters.count_many(event, times);
-            scene.tenant.log.limit_hit(id, limit, times);
-        }
-    }
-}
-
 impl From<&CallError> for Failure {
     fn from(error: &CallError) -> Self {
         match error {
@@ -339,7 +302,7 @@ impl From<&CallError> for Failure {
             CallError::CpuLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,
             CallError::WallLimit { .. } => Self::WallLimit,
             CallError::MemoryLimit { .. } => Self::MemoryLimit,
-            CallError::Failed(_) | CallError::Poisoned => Self::Internal,
+            CallError::Failed(_) | CallError::Poisoned | CallError::Handover { .. } => Self::Internal,
         }
     }
 }

@@ -26,6 +26,7 @@
 //! second response that replaces the first.
 
 mod background;
+pub mod bench;
 mod berth;
 mod call;
 mod config;
@@ -41,6 +42,7 @@ mod reload;
 mod report;
 mod request;
 mod route;
+mod schema;
 mod server;
 mod storage;
 mod tenant;
@@ -60,5 +62,6 @@ pub use mayfly_sandbox::{Header, Request, ResponseSink};
 pub use pool::{LoopPool, Outcome};
 pub use reload::{Applied, ReloadError, Reloaded};
 pub use report::{HostState, Report, TenantReport, TenantState};
+pub use schema::tenants_schema;
 pub use server::{Server, StartError};
 pub use values::{HostPattern, KeyDigest, RoutePath, TenantName};

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::values::Bounded;
@@ -32,25 +33,54 @@ impl Default for Limits {
     }
 }
 
-/// Limits as a configuration writes them: what is left out stays as it was.
-///
-/// The ranges keep a slip of the keyboard from becoming an outage; those of memory and requests are the machine's own.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+/// Limits. What is left out is as the group has it, the defaults of the file, or Mayfly.
+//
+// The ranges keep a slip of the keyboard from becoming an outage; those of memory and requests are the machine's own.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Limits", default)]
 pub(crate) struct LimitsPatch {
+    /// Milliseconds of CPU time, and a quarter of the wall-clock time, from the program's start to its first wait for a request.
+    #[schemars(extend("default" = 10_000))]
     boot_ms: Option<Bounded<1, 600_000>>,
+    /// MiB of memory that the program may have at boot.
+    #[schemars(extend("default" = 256))]
     boot_memory_mib: Option<Bounded<1, 65_536>>,
+    /// Milliseconds of CPU time for a request.
+    #[schemars(extend("default" = 1_000))]
     cpu_ms: Option<Bounded<1, 60_000>>,
+    /// Milliseconds of wall-clock time for a request, waiting included.
+    #[schemars(extend("default" = 10_000))]
     wall_ms: Option<Bounded<1, 600_000>>,
+    /// MiB of memory that a request may change or add.
+    #[schemars(extend("default" = 32))]
     memory_mib: Option<Bounded<1, 65_536>>,
+    /// KiB of a request: method, path, query, headers and body.
+    #[schemars(extend("default" = 1_024))]
     request_kib: Option<Bounded<4, 65_536>>,
+    /// KiB of a response: headers and body.
+    #[schemars(extend("default" = 4_096))]
     response_kib: Option<Bounded<1, 65_536>>,
+    /// KiB of changed memory that a worker keeps from request to request; what is above is given back to the system.
+    #[schemars(extend("default" = 4_096))]
     work_set_kib: Option<Bounded<64, 1_048_576>>,
+    /// Descriptors that the program may have open.
+    #[schemars(extend("default" = 64))]
     descriptors: Option<Bounded<3, 1024>>,
+    /// Threads that the program may have.
+    #[schemars(extend("default" = 1))]
     threads: Option<Bounded<1, 1024>>,
+    /// Mappings that the program may have.
+    #[schemars(extend("default" = 4_096))]
     mappings: Option<Bounded<16, 65_536>>,
+    /// Bytes a second that the program's output may add to the log. 0 keeps it out.
+    #[schemars(extend("default" = 65_536))]
     log_bytes_per_second: Option<Bounded<0, 1_073_741_824>>,
+    /// Microseconds that a request may hold a loop thread; past it, it goes on elsewhere.
+    #[schemars(extend("default" = 1_000))]
     inline_budget_us: Option<Bounded<50, 1_000_000>>,
+    /// Requests that the tenant may have in the server at a time.
+    #[schemars(extend("default" = 64))]
     concurrent_requests: Option<Bounded<1, 65_536>>,
 }
 

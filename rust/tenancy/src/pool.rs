@@ -83,8 +83,7 @@ impl Slot {
     }
 
     fn office(&mut self, tenant: &Tenant) -> &Office {
-        self.office
-            .get_or_insert_with(|| Office { berth: tenant.new_berth(), counters: tenant.new_counters() })
+        self.office.get_or_insert_with(|| Office { berth: tenant.new_berth(), counters: tenant.new_counters() })
     }
 }
 
@@ -402,8 +401,7 @@ impl LoopPool {
             .filter(|(slot, _)| slot.office.is_some())
             .map(|(slot, tenant)| (Arc::as_ptr(tenant), slot))
             .collect();
-        self.slots =
-            set.tenants.iter().map(|tenant| former.remove(&Arc::as_ptr(tenant)).unwrap_or_default()).collect();
+        self.slots = set.tenants.iter().map(|tenant| former.remove(&Arc::as_ptr(tenant)).unwrap_or_default()).collect();
         for gone in former.into_values().filter_map(|slot| slot.worker) {
             self.held -= 1;
             self.server.background().close(gone);

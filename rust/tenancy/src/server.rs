@@ -312,8 +312,7 @@ impl Server {
     fn replace(&self, tenant: &Tenant, elf: Option<Vec<u8>>) -> Result<Reloaded, ReloadError> {
         let ground = self.ground()?;
         let mut history = tenant.history();
-        let generation =
-            tenant.make(&mut history, ground, elf).map_err(|error| not_replaced(tenant, error))?;
+        let generation = tenant.make(&mut history, ground, elf).map_err(|error| not_replaced(tenant, error))?;
         let reloaded = told(&generation);
         tenant.publish(&mut history, generation, ground);
         tenant.reloads.fetch_add(1, Ordering::Relaxed);

@@ -61,8 +61,13 @@ pub(crate) enum State {
     /// It boots when it is first called.
     Unbooted,
     /// Whether requests wait for the boot to end; otherwise they are refused.
-    Booting { holds: bool },
-    Failed { reason: String, retry_at: Instant },
+    Booting {
+        holds: bool,
+    },
+    Failed {
+        reason: String,
+        retry_at: Instant,
+    },
     Ready(Arc<Generation>),
 }
 
@@ -234,7 +239,9 @@ impl Tenant {
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
         let mut program = match uploaded {
-            Some(elf) => Program { elf, name: config.name.to_string(), args: Vec::new(), env: Vec::new(), shared: None },
+            Some(elf) => {
+                Program { elf, name: config.name.to_string(), args: Vec::new(), env: Vec::new(), shared: None }
+            }
             None => self.read_program(&config, ground)?,
         };
         let digest = digest(&program.elf);
@@ -256,11 +263,13 @@ impl Tenant {
 
     /// The program that a boot now would take: the uploaded one, if there is one.
     fn read_program(&self, config: &TenantConfig, ground: &Ground) -> Result<Program, ReloadError> {
-        let uploaded = ground.uploads.as_ref().map(|uploads| uploads::path(uploads, &self.name)).filter(|path| path.exists());
+        let uploaded =
+            ground.uploads.as_ref().map(|uploads| uploads::path(uploads, &self.name)).filter(|path| path.exists());
         let path = uploaded.as_deref().unwrap_or(&config.program);
         let program = Program::load(path).map_err(|error| ReloadError::Program(error.to_string()))?;
         // What the program sees of its own name does not depend on how it got here.
-        let name = config.program.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
+        let name =
+            config.program.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
         Ok(Program { name, ..program })
     }
 
@@ -450,13 +459,7 @@ impl History {
 }
 
 impl Generation {
-    fn new(
-        number: u64,
-        snapshot: Snapshot,
-        config: Arc<TenantConfig>,
-        store: Option<Arc<Store>>,
-        digest: u64,
-    ) -> Self {
+    fn new(number: u64, snapshot: Snapshot, config: Arc<TenantConfig>, store: Option<Arc<Store>>, digest: u64) -> Self {
         Self { number, snapshot, mode: config.mode.to_string(), number_text: number.to_string(), config, store, digest }
     }
 

@@ -5,12 +5,15 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use schemars::JsonSchema;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::schema::inline_schema;
+
 /// Defines a `String` that satisfies `$is_valid`.
 macro_rules! checked_string {
-    ($(#[$doc:meta])* $visibility:vis $name:ident, $is_valid:path, $expected:literal) => {
+    ($(#[$doc:meta])* $visibility:vis $name:ident, $is_valid:path, $expected:literal, $schema:tt) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         $visibility struct $name(String);
@@ -54,12 +57,15 @@ macro_rules! checked_string {
                 }
             }
         }
+
+        inline_schema!($name: $schema);
     };
 }
 
 checked_string!(
     /// A tenant's name: 1 to 64 of `A-Z a-z 0-9 . _ -`, the first a letter or a digit.
-    pub TenantName, is_name, "1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
+    pub TenantName, is_name, "1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit",
+    { "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$" }
 );
 
 checked_string!(
@@ -67,27 +73,32 @@ checked_string!(
     ///
     /// Requests are compared byte by byte, so the characters are those that a client can send unescaped; without those that HTTP
     /// servers' routers give a meaning, so that a configuration is good for all of them.
-    pub RoutePath, is_route, "a path such as \"/\" or \"/shop/eu\": no '/' at the end, no empty, '.' or '..' segment, no blanks, none of ?#*+$^|()[]{}"
+    pub RoutePath, is_route, "a path such as \"/\" or \"/shop/eu\": no '/' at the end, no empty, '.' or '..' segment, no blanks, none of ?#*+$^|()[]{}",
+    { "type": "string", "maxLength": 1024, "pattern": r"^(/|(/([!%&',\-0-9:;=@A-Z_a-z~][!%&',\-0-9:;=@A-Z_a-z~.]*|\.[!%&',\-0-9:;=@A-Z_a-z~][!%&',\-0-9:;=@A-Z_a-z~.]*|\.\.[!%&',\-0-9:;=@A-Z_a-z~.]+))+)$" }
 );
 
 checked_string!(
     /// Something that `execve` can pass on.
-    pub(crate) Argument, is_argument, "a string of at most 131071 bytes without NUL"
+    pub(crate) Argument, is_argument, "a string of at most 131071 bytes without NUL",
+    { "type": "string", "maxLength": 131_071, "pattern": r"^[^\u0000]*$" }
 );
 
 checked_string!(
     /// The name of an environment variable.
-    pub(crate) EnvironmentName, is_environment_name, "a name of an environment variable: not empty, without '=' and NUL"
+    pub(crate) EnvironmentName, is_environment_name, "a name of an environment variable: not empty, without '=' and NUL",
+    { "type": "string", "maxLength": 131_071, "pattern": r"^[^=\u0000]+$" }
 );
 
 checked_string!(
     /// The path of a file or directory.
-    pub(crate) FilePath, is_file_path, "a path: not empty, without NUL"
+    pub(crate) FilePath, is_file_path, "a path: not empty, without NUL",
+    { "type": "string", "minLength": 1, "pattern": r"^[^\u0000]+$" }
 );
 
 checked_string!(
     /// What a request line has between the method and the version: path and query.
-    pub(crate) RequestTarget, is_target, "a path, with a query or without, such as \"/health?full\": it starts with '/', no blanks, no '#'"
+    pub(crate) RequestTarget, is_target, "a path, with a query or without, such as \"/health?full\": it starts with '/', no blanks, no '#'",
+    { "type": "string", "maxLength": 1024, "pattern": r#"^/[!-"$-~]*$"# }
 );
 
 fn is_name(text: &str) -> bool {
@@ -170,6 +181,12 @@ impl fmt::Display for HostPattern {
     }
 }
 
+inline_schema!(HostPattern: {
+    "type": "string",
+    "maxLength": 255,
+    "pattern": r"^((\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*|\[[0-9A-Fa-f:.]+\])$"
+});
+
 impl<'de> Deserialize<'de> for HostPattern {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
@@ -209,6 +226,8 @@ impl fmt::Debug for KeyDigest {
     }
 }
 
+inline_schema!(KeyDigest: { "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" });
+
 impl<'de> Deserialize<'de> for KeyDigest {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
@@ -231,8 +250,9 @@ impl<'de> Deserialize<'de> for KeyDigest {
 }
 
 /// A list with 1 to 256 elements.
-#[derive(Debug, Clone)]
-pub(crate) struct SomeOf<T>(Vec<T>);
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(inline)]
+pub(crate) struct SomeOf<T>(#[schemars(length(min = 1, max = 256))] Vec<T>);
 
 impl<T> SomeOf<T> {
     pub(crate) fn as_slice(&self) -> &[T] {
@@ -270,6 +290,24 @@ impl<const MIN: u64, const MAX: u64, const STEP: u64> Bounded<MIN, MAX, STEP> {
     pub(crate) fn u16(self) -> u16 {
         const { assert!(MAX <= u16::MAX as u64) };
         self.0 as u16
+    }
+}
+
+impl<const MIN: u64, const MAX: u64, const STEP: u64> JsonSchema for Bounded<MIN, MAX, STEP> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Number_{MIN}_{MAX}_{STEP}").into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut schema = schemars::json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX });
+        if STEP != 1 {
+            schema.insert("multipleOf".to_owned(), STEP.into());
+        }
+        schema
     }
 }
 

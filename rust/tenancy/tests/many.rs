@@ -17,7 +17,9 @@ use support::*;
 
 /// `count` tenants on `/t0`, `/t1`, …
 fn tenants(count: usize) -> Vec<Value> {
-    (0..count).map(|number| json!({"name": format!("t{number}"), "path": format!("/t{number}"), "program": faults()})).collect()
+    (0..count)
+        .map(|number| json!({"name": format!("t{number}"), "path": format!("/t{number}"), "program": faults()}))
+        .collect()
 }
 
 fn target(number: usize) -> &'static str {

@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::json::Key;
 use crate::limits::{Limits, LimitsPatch};
+use crate::schema::SocketAddress;
 use crate::values::{
     Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, RequestTarget, RoutePath, SomeOf, TenantName,
 };
@@ -29,11 +31,11 @@ const CALL_MS: u64 = 100;
 const HEALTH_STATUS: u16 = 200;
 
 /// Mayfly's tenants: which programs answer which requests, and within which limits.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct File {
     /// For editors: the schema of this file. Mayfly does not read it.
-    #[serde(default, rename = "$schema")]
+    #[serde(rename = "$schema")]
     _schema: Option<String>,
     /// Directory that programs and other files are relative to; itself relative to the directory in which the server was started.
     #[serde(default)]
@@ -41,15 +43,19 @@ pub(crate) struct File {
     /// Most workers that the process may have at a time; the least recently used ones make room. Default: as many as descriptors and
     /// memory allow.
     max_workers: Option<Bounded<1, 1_000_000>>,
-    /// Threads for requests that outlast their inline budget. Default: 4.
+    /// Threads for requests that outlast their inline budget.
+    #[schemars(extend("default" = OVERFLOW_THREADS))]
     overflow_threads: Option<Bounded<1, 256>>,
-    /// How many tenants, from the top of the file, boot when the server starts; the others boot when they are first called. Default: 64.
+    /// How many tenants, from the top of the file, boot when the server starts; the others boot when they are first called.
+    #[schemars(extend("default" = BOOT_AT_START))]
     boot_at_start: Option<Bounded<0, 1_000_000>>,
     /// Whether a changed tenants file and changed programs take effect by themselves. SIGHUP has the same effect in any case.
     #[serde(default = "yes")]
+    #[schemars(extend("default" = true))]
     watch: bool,
     /// Whether responses say how they were made, in the headers x-mayfly-mode and x-mayfly-generation.
     #[serde(default)]
+    #[schemars(extend("default" = false))]
     mode_header: bool,
     /// A listener for operators: status, metrics, uploads. Without it there is none.
     admin: Option<Admin>,
@@ -65,21 +71,24 @@ pub(crate) struct File {
 }
 
 /// A listener for operators. It speaks plain HTTP.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Admin {
-    /// Address and port. Other than a loopback address it may be only with a key. Default: 127.0.0.1:8081.
+    /// Address and port. Other than a loopback address it may be only with a key.
+    #[schemars(extend("default" = ADMIN_ADDRESS))]
+    #[schemars(with = "Option<SocketAddress>")]
     listen: Option<SocketAddr>,
     /// SHA-256 of the operator's key, which is then asked for by everything but the health check.
     key_sha256: Option<KeyDigest>,
     /// Directory, relative to the root, that keeps uploaded programs. Without it there are no uploads.
     uploads: Option<FilePath>,
-    /// Largest upload. Default: 64.
+    /// Largest upload.
+    #[schemars(extend("default" = UPLOAD_MIB))]
     upload_mib: Option<Bounded<1, 1024>>,
 }
 
 /// What holds for all tenants that do not say otherwise.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Defaults {
     /// Limits for tenants that neither set their own nor get them from their group.
@@ -88,7 +97,7 @@ struct Defaults {
 }
 
 /// What the tenants of a group have in common.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Group {
     /// Limits for tenants that do not set their own.
@@ -100,10 +109,19 @@ struct Group {
 }
 
 /// A tenant. It has at least one of `path`, `paths`, `hosts` and `default`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "anyOf" = [
+        { "required": ["path"] },
+        { "required": ["paths"] },
+        { "required": ["hosts"] },
+        { "required": ["default"], "properties": { "default": { "const": true } } },
+    ],
+    "not" = { "anyOf": [{ "required": ["path", "paths"] }, { "required": ["ephemeral", "reset_every"] }] },
+))]
 struct Tenant {
-    /// What logs, reports and errors call it. Unique.
+    /// What logs, reports and errors call it. No other tenant has it.
     name: TenantName,
     /// The group that it is of.
     group: Option<TenantName>,
@@ -123,8 +141,10 @@ struct Tenant {
     paths: Option<SomeOf<RoutePath>>,
     /// Whether the tenant answers what no tenant's host and path are for. One tenant may.
     #[serde(default)]
+    #[schemars(extend("default" = false))]
     default: bool,
-    /// true: every request starts from the frozen state. false: a worker keeps its state from request to request. Default: true.
+    /// true: every request starts from the frozen state. false: a worker keeps its state from request to request.
+    #[schemars(extend("default" = true))]
     ephemeral: Option<bool>,
     /// A worker keeps its state for so many requests. Not with `ephemeral`.
     reset_every: Option<Bounded<1, 4_294_967_295>>,
@@ -144,7 +164,7 @@ struct Tenant {
 }
 
 /// When a program boots first.
-#[derive(Deserialize, Clone, Copy)]
+#[derive(Deserialize, Clone, Copy, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Boot {
     /// When the server starts.
@@ -154,7 +174,7 @@ enum Boot {
 }
 
 /// Memory that all workers of a tenant see.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct SharedMemory {
     /// Its size.
@@ -164,7 +184,7 @@ struct SharedMemory {
 }
 
 /// A storage program: long-lived, one for the tenant, its state is kept.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Storage {
     /// The ELF file, relative to the root.
@@ -178,17 +198,19 @@ struct Storage {
     /// Its own limits; those of the group and the defaults hold for it too.
     #[serde(default)]
     limits: LimitsPatch,
-    /// Longest time that a caller waits for one call. Default: 100.
+    /// Longest time that a caller waits for one call.
+    #[schemars(extend("default" = CALL_MS))]
     call_ms: Option<Bounded<1, 60_000>>,
 }
 
 /// The request that tells whether a generation works: a GET.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Health {
     /// Path, and query if there is one.
     path: RequestTarget,
-    /// The status that is expected. Default: 200.
+    /// The status that is expected.
+    #[schemars(extend("default" = HEALTH_STATUS))]
     status: Option<Bounded<200, 599>>,
 }
 

@@ -60,7 +60,10 @@ impl Response {
         let id = body["request_id"].as_str().unwrap();
         assert!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
         assert!(self.headers.contains(&("content-type".to_owned(), "application/json".to_owned())));
-        assert_eq!(self.headers.contains(&("retry-after".to_owned(), "1".to_owned())), matches!(self.status, 429 | 503));
+        assert_eq!(
+            self.headers.contains(&("retry-after".to_owned(), "1".to_owned())),
+            matches!(self.status, 429 | 503)
+        );
         (self.status, body["error"].as_str().unwrap().to_owned())
     }
 
@@ -151,4 +154,3 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 pub fn wait_for_worker(pool: &mut LoopPool, target: &'static str) {
     wait_until("a worker is forked ahead", || pool.call(&request(target), &mut Response::default()) == Outcome::Done);
 }
-
