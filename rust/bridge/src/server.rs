@@ -60,7 +60,10 @@ impl Server {
 
     /// The path prefixes that belong to tenants.
     pub(crate) fn routes(&self) -> Result<Vec<String>, BridgeError> {
-        Ok(guard(|| self.tenancy.report().tenants.into_iter().map(|tenant| tenant.path).collect())?)
+        Ok(guard(|| {
+            let config = self.tenancy.config();
+            config.tenants.iter().flat_map(|tenant| &tenant.routes).map(|route| route.path.to_string()).collect()
+        })?)
     }
 
     /// Answers what waits for a worker; no deferred reply is sent once this has returned.
@@ -81,7 +84,7 @@ impl LoopPool {
         let mut sink = Sink(reply);
         with_request(request, |request| match guard(|| self.0.call(request, &mut sink)) {
             Ok(tenancy::Outcome::Done) => Outcome::Done,
-            Ok(tenancy::Outcome::NeedsWorker) => Outcome::NeedsWorker,
+            Ok(tenancy::Outcome::Later) => Outcome::NeedsWorker,
             Err(Panicked { .. }) => {
                 self.0.refuse(request, Failure::Internal, "the server made a mistake; its log says where", &mut sink);
                 Outcome::Done

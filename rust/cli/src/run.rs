@@ -82,7 +82,7 @@ fn wait_until_ready(server: &Server) -> Result<(), Failure> {
             Some(TenantState::Ready { .. }) => return Ok(()),
             Some(TenantState::Failed { reason }) => return Err(Failure::Program(reason)),
             // The boot limit ends this wait.
-            Some(TenantState::Booting) => thread::sleep(Duration::from_millis(20)),
+            Some(TenantState::Unbooted | TenantState::Booting) => thread::sleep(Duration::from_millis(20)),
             None => return Err(Failure::Program("the program is not served".to_owned())),
         }
     }
@@ -182,7 +182,7 @@ async fn answer(
     let outcome = pool.borrow_mut().call(&request, &mut reply);
     match outcome {
         Outcome::Done => reply.into_response(),
-        Outcome::NeedsWorker => {
+        Outcome::Later => {
             let (sender, receiver) = oneshot::channel();
             pool.borrow_mut().call_later(&request, Box::new(Later { reply, sender }));
             match receiver.await {

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that found no worker: a few threads fork one, call it and send the answer.
+//! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer.
 
 use std::collections::VecDeque;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use mayfly_sandbox::ResponseSink;
 
+use crate::background::{Background, InFlight};
+use crate::berth::Berth;
+use crate::call::{Call, Scene, Watched};
 use crate::failure::{Failure, RequestId, answer};
-use crate::forker::Berth;
-use crate::meter::{Meter, Meters};
+use crate::overflow::Parked;
 use crate::request::OwnedRequest;
-use crate::route::TenantIndex;
-use crate::serve::{Watched, serve};
-use crate::tenant::Tenant;
+use crate::tenant::{Forked, Tenant};
 
 /// Threads that serve deferred requests.
-const THREADS: usize = 2;
-/// Requests that may wait for them, of all tenants and of one: the rest keeps a place for others when one tenant crashes on
-/// every request.
-const WAITING: usize = 64;
-const WAITING_PER_TENANT: usize = 16;
+pub(crate) const THREADS: usize = 2;
+/// Requests that may wait for them.
+const WAITING: usize = 256;
+/// How long a request may run here: others wait for a worker behind it.
+const SLICE: Duration = Duration::from_millis(5);
+
+pub(crate) const SHUTTING_DOWN: &str = "the server is shutting down";
 
 /// An answer that is sent later, from another thread.
 pub trait DeferredReply: ResponseSink + Send {
@@ -33,116 +33,104 @@ pub trait DeferredReply: ResponseSink + Send {
 
 /// A request on its way to a background thread.
 pub(crate) struct Job {
-    pub(crate) tenant: TenantIndex,
+    pub(crate) tenant: Arc<Tenant>,
     pub(crate) request: OwnedRequest,
     pub(crate) id: RequestId,
     /// Where the worker may stay when the request is done.
     pub(crate) berth: Arc<Berth>,
+    /// A worker of the former generation, whose state the new one takes over.
+    pub(crate) former: Option<Forked>,
+    pub(crate) keep: Keep,
     pub(crate) reply: Box<dyn DeferredReply>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) mode_header: bool,
 }
 
-/// A bounded queue and its threads.
+/// What becomes of the worker that is forked for a request.
 #[derive(Debug)]
-pub(crate) struct Deferred {
-    shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+pub(crate) enum Keep {
+    /// It stays with the loop.
+    Stay,
+    /// It stays, in the place of this one.
+    Replace(Forked),
+    /// It goes when the request is done: all others are busier.
+    Go,
 }
 
-struct Shared {
-    tenants: Arc<[Tenant]>,
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("tenant", &self.tenant.name).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    /// Answers without having run anything.
+    pub(crate) fn refuse(self, failure: Failure, reason: &str) {
+        let mut reply = self.reply;
+        self.tenant.background.failed(failure);
+        answer(failure, reason, self.id, &mut *reply);
+        drop(self.in_flight);
+        reply.send();
+    }
+}
+
+/// A bounded queue.
+#[derive(Debug, Default)]
+pub(crate) struct Deferred {
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Queue {
     jobs: VecDeque<Job>,
-    closed: bool,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("waiting", &self.queue().jobs.len()).finish_non_exhaustive()
-    }
+    is_closed: bool,
 }
 
 impl Deferred {
-    pub(crate) fn start(tenants: Arc<[Tenant]>, meters: &Meters) -> io::Result<Self> {
-        let shared = Arc::new(Shared { tenants, queue: Mutex::default(), arrived: Condvar::new() });
-        let deferred = Self { shared, threads: Mutex::default() };
-        for _ in 0..THREADS {
-            let shared = Arc::clone(&deferred.shared);
-            let meter = meters.add();
-            let work = move || {
-                while let Some(job) = shared.next() {
-                    let tenant = &shared.tenants[job.tenant];
-                    tenant.deferred.fetch_sub(1, Ordering::Relaxed);
-                    run(tenant, &meter, job);
-                }
-            };
-            let thread = thread::Builder::new().name("mayfly-deferred".to_owned()).spawn(work)?;
-            deferred.threads().push(thread);
-        }
-        Ok(deferred)
-    }
-
     /// Queues a request, or answers it with 503 if too many wait.
-    pub(crate) fn submit(&self, job: Job, meter: &Meter) {
-        let waiting = &self.shared.tenants[job.tenant].deferred;
-        let mut queue = self.shared.queue();
-        let reason = if queue.closed {
-            "the server is shutting down"
-        } else if queue.jobs.len() >= WAITING || waiting.load(Ordering::Relaxed) >= WAITING_PER_TENANT {
-            "too many requests wait for a worker"
+    pub(crate) fn submit(&self, job: Job) {
+        let mut queue = self.queue();
+        let (failure, reason) = if queue.is_closed {
+            (Failure::Unavailable, SHUTTING_DOWN)
+        } else if queue.jobs.len() >= WAITING {
+            (Failure::Overloaded, "too many requests wait for a worker")
         } else {
-            waiting.fetch_add(1, Ordering::Relaxed);
             queue.jobs.push_back(job);
-            self.shared.arrived.notify_one();
+            drop(queue);
+            self.arrived.notify_one();
             return;
         };
         drop(queue);
-        meter.tenant(job.tenant).failed(Failure::Unavailable);
-        let mut reply = job.reply;
-        answer(Failure::Unavailable, reason, job.id, &mut *reply);
-        reply.send();
+        job.refuse(failure, reason);
     }
 
-    /// Answers what waits, then ends the threads. No reply is sent after this returns.
-    pub(crate) fn stop(&self) {
-        self.shared.queue().closed = true;
-        self.shared.arrived.notify_all();
-        let threads = std::mem::take(&mut *self.threads());
-        for thread in threads {
-            // A thread of this pool catches what a request does to it.
-            let _ = thread.join();
+    /// Serves until the queue is closed and empty.
+    pub(crate) fn work(&self, background: &Background) {
+        while let Some(job) = self.next() {
+            run(background, job);
         }
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes no more requests; the threads end when they have served what waits.
+    pub(crate) fn close(&self) {
+        self.queue().is_closed = true;
+        self.arrived.notify_all();
     }
-}
 
-impl Drop for Deferred {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         // A queue is whole even if a thread panicked while it held the lock.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next request; `None` when the pool is closed and all are served.
+    /// The next request; `None` when the queue is closed and all are served.
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
                 return Some(job);
             }
-            if queue.closed {
+            if queue.is_closed {
                 return None;
             }
             queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -150,36 +138,83 @@ impl Shared {
     }
 }
 
-/// Serves one request on a worker of its own.
-fn run(tenant: &Tenant, meter: &Meter, job: Job) {
-    let Job { tenant: index, request, id, berth, mut reply } = job;
-    let counters = meter.tenant(index);
+/// Serves the first slice of a request on a worker of its own.
+fn run(background: &Background, job: Job) {
+    let Job { tenant, request, id, berth, former, keep, mut reply, in_flight, mode_header } = job;
+    let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice: SLICE, mode_header };
     let mut sink = Watched::new(&mut *reply);
-    let served = catch_unwind(AssertUnwindSafe(|| {
-        let generation = tenant.generation();
-        // The forker may have been faster.
-        let forked = match berth.take().filter(|forked| forked.generation == generation) {
-            Some(forked) => Ok(forked),
-            None => tenant.fork().inspect(|_| counters.forks.increase()),
-        };
-        match forked {
-            Ok(mut forked) => {
-                request.view(|request| serve(tenant, counters, &mut forked.worker, request, id, &mut sink));
-                if forked.is_ready() {
-                    // What the berth does not want is closed here: this thread may take its time.
-                    let _unwanted = berth.put(forked);
-                }
-            }
-            Err(reason) => {
-                counters.failed(Failure::Unavailable);
-                answer(Failure::Unavailable, &reason, id, &mut sink);
-            }
+    let served = catch_unwind(AssertUnwindSafe(|| match worker(background, &tenant, &berth, former, keep) {
+        Ok(forked) => {
+            let mut call = Call::new(forked, id);
+            let step = request.view(|request| call.begin(scene, request, &mut sink));
+            Some((call, step))
+        }
+        Err(reason) => {
+            tenant.background.failed(Failure::Unavailable);
+            answer(Failure::Unavailable, &reason, id, &mut sink);
+            None
         }
     }));
-    if served.is_err() && !sink.answered {
-        counters.failed(Failure::Internal);
-        answer(Failure::Internal, "the server made a mistake", id, &mut sink);
+    let answered = sink.answered;
+    match served {
+        Ok(Some((call, step))) => {
+            Parked { tenant, call, reply, berth, in_flight, room: None, mode_header }.settle(background, step);
+        }
+        Ok(None) | Err(_) => {
+            // The panic hook has told the log; the thread goes on for other requests.
+            if !answered {
+                tenant.background.failed(Failure::Internal);
+                answer(Failure::Internal, "the server made a mistake", id, &mut *reply);
+            }
+            drop(in_flight);
+            send(reply);
+        }
     }
-    // The panic hook has told the log; the thread goes on for other requests.
+}
+
+/// Sends a reply, whatever that does.
+pub(crate) fn send(reply: Box<dyn DeferredReply>) {
     let _ = catch_unwind(AssertUnwindSafe(|| reply.send()));
+}
+
+/// A worker of the generation that answers now.
+fn worker(
+    background: &Background,
+    tenant: &Tenant,
+    berth: &Berth,
+    former: Option<Forked>,
+    keep: Keep,
+) -> Result<Forked, String> {
+    let current = tenant.ready().ok_or_else(|| tenant.excuse())?;
+    let former = former.filter(|former| current.succeeds(Some(&former.generation)));
+    // The forker may have been faster.
+    let mut forked = match berth.take(current.number) {
+        Some(forked) => forked,
+        None => {
+            let workers = &background.ground()?.workers;
+            let permit = match keep {
+                Keep::Stay => workers.permit(),
+                // Closed first: that makes room.
+                Keep::Replace(victim) => {
+                    drop(victim);
+                    workers.permit()
+                }
+                Keep::Go => None,
+            };
+            tenant.fork(permit)?
+        }
+    };
+    if let Some(mut former) = former {
+        let handed_over = former.worker.save().and_then(|state| forked.worker.restore(&state));
+        if let Err(error) = handed_over {
+            tracing::error!(
+                target: "mayfly::server", tenant = %tenant.name, %error,
+                "a worker's state was not handed over to the new generation"
+            );
+            if !forked.is_ready() {
+                forked = tenant.fork(forked.permit.take())?;
+            }
+        }
+    }
+    Ok(forked)
 }

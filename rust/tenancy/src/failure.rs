@@ -51,8 +51,14 @@ failures! {
     ResponseTooLarge "response-too-large" 502,
     /// No worker can be had now: no KVM, still booting, boot failed, or too much to do.
     Unavailable "unavailable" 503,
+    /// The tenant has as many requests in work as it may have.
+    TooManyRequests "too-many-requests" 429,
+    /// The server has as much unfinished work as it takes, or the tenant's share of it.
+    Overloaded "overloaded" 503,
     /// The request ran into its CPU limit.
     CpuLimit "cpu-limit" 504,
+    /// The request took longer than it may, whatever CPU time it got.
+    WallLimit "wall-limit" 504,
     /// The request ran into its memory limit.
     MemoryLimit "memory-limit" 507,
 }
@@ -63,6 +69,11 @@ pub(crate) const FAILURES: usize = Failure::ALL.len();
 /// Tells one request from all others of this process; shown as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestId(pub(crate) u64);
+
+impl RequestId {
+    /// Of a request that no client sent.
+    pub(crate) const NONE: Self = Self(0);
+}
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,7 +96,7 @@ pub(crate) fn answer(failure: Failure, reason: &str, id: RequestId, sink: &mut (
     sink.status(failure.status());
     sink.header(b"content-type", b"application/json");
     sink.header(b"cache-control", b"no-store");
-    if failure == Failure::Unavailable {
+    if matches!(failure, Failure::Unavailable | Failure::Overloaded | Failure::TooManyRequests) {
         sink.header(b"retry-after", b"1");
     }
 }

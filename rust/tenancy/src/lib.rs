@@ -1,47 +1,55 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Many tenants in one process: configuration, routing, worker pools, counting.
+//! Many tenants in one process: configuration, routing, worker pools, limits, hot reload, counting.
 //!
 //! ```text
-//!  Config ──> Server ── boots ──> Tenant (snapshot, or why there is none)
-//!               │ loop_pool()                      ^ forks
-//!               v                                  │
-//!            LoopPool ── slot ── worker <── berth ─┴─ Forker (one thread)
-//!   a loop thread's own          (empty?) ──> Deferred (two threads, bounded queue) ──> DeferredReply
+//!  Config ──> Server ── TenantSet (epoch) ── Tenant ── Generation (snapshot) ──> Generation …
+//!               │ loop_pool()                             ^ forks
+//!               v                                         │
+//!            LoopPool ── slot ── worker <── berth ────────┴─ Forker
+//!               │          (none?) ──> Deferred: forks one, serves the first slice ──┐
+//!               │ inline budget over ──> Overflow: turns of 5 ms, by tenant <────────┴──> DeferredReply
 //! ```
 //!
 //! # Invariants
 //!
 //! - A loop thread never creates or closes a virtual machine, and never waits for one.
-//! - While a tenant answers, a request takes no lock and allocates nothing on this floor.
+//! - While a tenant answers within its inline budget, a request takes no lock and allocates nothing on this floor.
 //! - Every request gets exactly one complete response.
 //! - A worker that is not ready after a call, or is of another generation than the tenant's, is never called again.
+//! - What a tenant has in work outside the loops is bounded, by itself and among all.
 //!
-//! # Beyond the agreed surface
+//! # Life
 //!
 //! [`Server::shutdown`] must be called (or the server and its pools dropped) before what deferred replies refer to goes away.
 //! [`logging::init`] sends the log to standard error; whoever owns the process calls it once. [`LoopPool::refuse`] answers for what
-//! the HTTP server in front finds wrong, in the same form. Limits have a key more than planned: `work_set_kib`. A sink takes the
-//! body first (see [`ResponseSink`]), and may be given a second response that replaces the first.
+//! the HTTP server in front finds wrong, in the same form. A sink takes the body first (see [`ResponseSink`]), and may be given a
+//! second response that replaces the first.
 
+mod background;
 pub mod bench;
+mod berth;
+mod call;
 mod config;
 mod deferred;
 mod failure;
-mod forker;
 mod json;
 mod limits;
 pub mod logging;
 mod meter;
+mod overflow;
 mod pool;
+mod reload;
 mod report;
 mod request;
 mod route;
 mod schema;
-mod serve;
 mod server;
+mod storage;
 mod tenant;
 mod tenant_log;
+mod uploads;
 mod values;
+mod workers;
 
 pub use config::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, PLUGIN_NAME, Position, Route, SharedConfig,
@@ -52,6 +60,7 @@ pub use failure::Failure;
 pub use limits::Limits;
 pub use mayfly_sandbox::{Header, Request, ResponseSink};
 pub use pool::{LoopPool, Outcome};
+pub use reload::{Applied, ReloadError, Reloaded};
 pub use report::{HostState, Report, TenantReport, TenantState};
 pub use schema::tenants_schema;
 pub use server::{Server, StartError};

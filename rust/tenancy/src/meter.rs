@@ -1,131 +1,124 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counting without contention: every thread that works for tenants has counters of its own, and a report adds them up.
+//! Counting without contention: every loop thread has counters of its own for each tenant that it serves, and a report adds them up.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::failure::{FAILURES, Failure};
-use crate::route::TenantIndex;
 
-/// A number that one thread increases and any thread reads.
+/// What is counted besides failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A request that is the tenant's own, answered or not.
+    Request,
+    /// A worker rolled back after a request.
+    Reset,
+    /// A worker forked.
+    Fork,
+    /// A request that left its loop thread: its slice was over, or no worker was ready.
+    Parked,
+    /// A call of a function of the storage program.
+    StoreCall,
+    /// A refused descriptor, thread or mapping.
+    DescriptorLimit,
+    ThreadLimit,
+    MappingLimit,
+}
+
+const EVENTS: usize = Event::MappingLimit as usize + 1;
+
+/// What one thread, or all background threads together, did for one tenant.
 ///
 /// # Invariants
 ///
-/// Only the thread that owns the [`Meter`] writes, so an increment needs no atomic read-modify-write.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn increase(&self) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// What one thread did for one tenant.
+/// Unless it is `shared`, only one thread writes, so an increment needs no atomic read-modify-write.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) requests: Counter,
-    pub(crate) resets: Counter,
-    pub(crate) forks: Counter,
-    failures: [Counter; FAILURES],
+    is_shared: bool,
+    events: [AtomicU64; EVENTS],
+    failures: [AtomicU64; FAILURES],
 }
 
 impl Counters {
+    /// Counters that several threads increase.
+    pub(crate) fn shared() -> Self {
+        Self { is_shared: true, ..Self::default() }
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.add(&self.events[event as usize], 1);
+    }
+
+    pub(crate) fn count_many(&self, event: Event, times: u32) {
+        self.add(&self.events[event as usize], times.into());
+    }
+
     pub(crate) fn failed(&self, failure: Failure) {
-        self.failures[failure as usize].increase();
+        self.add(&self.failures[failure as usize], 1);
+    }
+
+    fn add(&self, cell: &AtomicU64, more: u64) {
+        if self.is_shared {
+            cell.fetch_add(more, Relaxed);
+        } else {
+            cell.store(cell.load(Relaxed).wrapping_add(more), Relaxed);
+        }
     }
 }
 
-/// The counters of one thread, by tenant.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    tenants: Box<[Counters]>,
-    /// Requests that are no tenant's.
-    pub(crate) unrouted: Counter,
-}
-
-impl Meter {
-    pub(crate) fn tenant(&self, tenant: TenantIndex) -> &Counters {
-        &self.tenants[tenant]
-    }
-}
-
-/// All meters of a server.
-#[derive(Debug)]
-pub(crate) struct Meters {
-    tenants: usize,
-    all: Mutex<Vec<Arc<Meter>>>,
-}
-
-/// A sum over all threads.
+/// A sum over threads.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Totals {
-    pub(crate) requests: u64,
-    pub(crate) resets: u64,
-    pub(crate) forks: u64,
-    pub(crate) failures: [u64; FAILURES],
+    events: [u64; EVENTS],
+    failures: [u64; FAILURES],
 }
 
-impl Meters {
-    pub(crate) fn new(tenants: usize) -> Self {
-        Self { tenants, all: Mutex::default() }
+impl Totals {
+    pub(crate) fn events(&self, event: Event) -> u64 {
+        self.events[event as usize]
     }
 
-    /// A meter for a new thread. It stays counted when the thread is gone.
-    pub(crate) fn add(&self) -> Arc<Meter> {
-        let tenants = (0..self.tenants).map(|_| Counters::default()).collect();
-        let meter = Arc::new(Meter { tenants, unrouted: Counter::default() });
-        self.all().push(Arc::clone(&meter));
-        meter
+    pub(crate) fn failures(&self, failure: Failure) -> u64 {
+        self.failures[failure as usize]
     }
+}
 
-    pub(crate) fn unrouted(&self) -> u64 {
-        self.all().iter().map(|meter| meter.unrouted.get()).sum()
-    }
-
-    pub(crate) fn totals(&self, tenant: TenantIndex) -> Totals {
-        let mut totals = Totals::default();
-        for counters in self.all().iter().map(|meter| meter.tenant(tenant)) {
-            totals.requests += counters.requests.get();
-            totals.resets += counters.resets.get();
-            totals.forks += counters.forks.get();
-            for (total, failures) in totals.failures.iter_mut().zip(&counters.failures) {
-                *total += failures.get();
-            }
+impl AddAssign<&Counters> for Totals {
+    fn add_assign(&mut self, counters: &Counters) {
+        for (total, cell) in self.events.iter_mut().zip(&counters.events) {
+            *total += cell.load(Relaxed);
         }
-        totals
-    }
-
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Meter>>> {
-        // A list of shared meters is whole even if a thread panicked while it held the lock.
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        for (total, cell) in self.failures.iter_mut().zip(&counters.failures) {
+            *total += cell.load(Relaxed);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
-    fn a_report_adds_up_all_threads_even_ended_ones() {
-        let meters = Meters::new(2);
-        for _ in 0..3 {
-            let meter = meters.add();
-            std::thread::spawn(move || {
-                meter.tenant(1).requests.increase();
-                meter.tenant(1).failed(Failure::CpuLimit);
-                meter.unrouted.increase();
+    fn totals_add_up_all_threads() {
+        let own = Counters::default();
+        own.count(Event::Request);
+        own.failed(Failure::CpuLimit);
+        let shared = Arc::new(Counters::shared());
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || (0..1000).for_each(|_| shared.count(Event::Request)))
             })
-            .join()
-            .unwrap();
-        }
-        assert_eq!(meters.totals(0), Totals::default());
-        assert_eq!(meters.totals(1).requests, 3);
-        assert_eq!(meters.totals(1).failures[Failure::CpuLimit as usize], 3);
-        assert_eq!(meters.unrouted(), 3);
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        shared.count_many(Event::ThreadLimit, 3);
+        let mut totals = Totals::default();
+        totals += &own;
+        totals += &shared;
+        assert_eq!(totals.events(Event::Request), 4001);
+        assert_eq!(totals.events(Event::ThreadLimit), 3);
+        assert_eq!(totals.failures(Failure::CpuLimit), 1);
+        assert_eq!(totals.failures(Failure::WallLimit), 0);
     }
 }

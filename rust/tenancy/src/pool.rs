@@ -1,18 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The workers of one loop thread: one of each tenant, ready before it is asked for.
+//! The workers of one loop thread: one of each tenant that it serves, ready before it is asked for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mayfly_sandbox::{Request, ResponseSink};
 
-use crate::deferred::{DeferredReply, Job};
+use crate::background::InFlight;
+use crate::berth::Berth;
+use crate::call::{Call, Scene, Step, Watched};
+use crate::deferred::{DeferredReply, Job, Keep};
 use crate::failure::{Failure, RequestId, answer};
-use crate::forker::Berth;
-use crate::meter::Meter;
-use crate::request::{OwnedRequest, size};
-use crate::serve::{Watched, serve};
-use crate::server::Server;
-use crate::tenant::Forked;
+use crate::meter::{Counters, Event};
+use crate::overflow::{OVERLOADED, Parked, Room};
+use crate::request::{OwnedRequest, host, size};
+use crate::route::TenantIndex;
+use crate::server::{Server, TenantSet};
+use crate::tenant::{Forked, State, Tenant};
+
+/// A worker that was used less than this ago is not let go for another tenant's: were it otherwise, a loop that serves more tenants
+/// in turn than it may have workers would fork for every request.
+const IDLE_NS: u64 = 1_000_000_000;
+/// Workers that are looked at to find one to let go.
+const SAMPLE: usize = 64;
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,93 +30,311 @@ use crate::tenant::Forked;
 pub enum Outcome {
     /// The sink holds a complete response: the tenant's, or Mayfly's own about a failure.
     Done,
-    /// No worker is ready and the sink is untouched: use [`LoopPool::call_later`].
-    NeedsWorker,
+    /// The sink is untouched: give a reply that can be sent later to [`LoopPool::call_later`], before anything else.
+    Later,
 }
 
 /// One loop thread's workers.
 ///
-/// A call takes no lock and allocates nothing while the tenant answers. A worker is forked, and a poisoned one is closed, by
-/// other threads only.
+/// A call takes no lock and allocates nothing while the tenant answers within its inline budget. A worker is forked, and a poisoned
+/// one is closed, by other threads only.
 #[derive(Debug)]
 pub struct LoopPool {
     server: Server,
-    meter: Arc<Meter>,
+    set: Arc<TenantSet>,
     slots: Box<[Slot]>,
     ids: Ids,
-    /// Keeps the pool in the server's list of those that want workers.
-    _registered: Arc<[Arc<Berth>]>,
+    later: Option<Unfinished>,
+    /// Slots that have a worker.
+    held: usize,
+    /// Where the search for a worker to let go goes on.
+    hand: usize,
+    unrouted: Arc<AtomicU64>,
 }
 
-#[derive(Debug)]
+/// What a loop has for one tenant; next to nothing until the first request.
+#[derive(Debug, Default)]
 struct Slot {
     worker: Option<Forked>,
+    last_used_ns: u64,
+    office: Option<Office>,
+}
+
+/// What a loop shares with other threads about one tenant.
+#[derive(Debug, Clone)]
+struct Office {
     berth: Arc<Berth>,
+    counters: Arc<Counters>,
+}
+
+/// What [`LoopPool::call`] has left for [`LoopPool::call_later`].
+#[derive(Debug)]
+enum Unfinished {
+    /// The request has run for its inline budget.
+    Paused { tenant: Arc<Tenant>, call: Call, step: Step, berth: Arc<Berth>, in_flight: InFlight, room: Room },
+    /// The request has no worker.
+    Unserved { former: Option<Forked>, keep: Keep },
+}
+
+impl Slot {
+    /// Whether a worker is here or lies ready.
+    fn has_worker(&self) -> bool {
+        self.worker.is_some() || self.office.as_ref().is_some_and(|office| !office.berth.looks_empty())
+    }
+
+    fn office(&mut self, tenant: &Tenant) -> &Office {
+        self.office.get_or_insert_with(|| Office { berth: tenant.new_berth(), counters: tenant.new_counters() })
+    }
 }
 
 impl LoopPool {
-    pub(crate) fn new(server: Server, number: u64, berths: Arc<[Arc<Berth>]>) -> Self {
-        let slots = berths.iter().map(|berth| Slot { worker: None, berth: Arc::clone(berth) }).collect();
-        let meter = server.meters().add();
+    pub(crate) fn new(server: Server, number: u64) -> Self {
+        let set = server.set();
+        let mut slots: Box<[Slot]> = set.tenants.iter().map(|_| Slot::default()).collect();
+        for (tenant, slot) in set.tenants.iter().zip(&mut slots) {
+            // A tenant that boots at start is to have a worker here when that is done; if it is already, one is asked for now.
+            if !matches!(tenant.state(), State::Unbooted) {
+                let berth = Arc::clone(&slot.office(tenant).berth);
+                if tenant.generation() != 0 {
+                    server.background().order(tenant, &berth);
+                }
+            }
+        }
+        let unrouted = server.new_unrouted();
         let ids = Ids { next: server.id_seed().wrapping_add(number << 40) };
-        Self { server, meter, slots, ids, _registered: berths }
+        Self { server, set, slots, ids, later: None, held: 0, hand: 0, unrouted }
     }
 
-    /// Serves a request on this thread, unless that would mean to wait for a worker.
+    /// Whether a tenant other than the default one answers this host and path: for a server that has routes besides.
+    pub fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
+        self.refresh();
+        self.set.router.claims(host, path)
+    }
+
+    /// Serves a request on this thread, unless that takes longer than the tenant's inline budget, or would mean to wait.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
-        let Some(index) = self.server.route(request) else {
-            self.refuse(request, Failure::NoRoute, NO_ROUTE, sink);
+        self.refresh();
+        if let Some(unfinished) = self.later.take() {
+            self.give_up(unfinished);
+        }
+        let Some(index) = self.set.router.find(host(request), request.path) else {
+            self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), sink);
             return Outcome::Done;
         };
-        let tenant = &self.server.tenants()[index];
-        let forker = self.server.forker();
-        let slot = &mut self.slots[index];
+        let tenant = &self.set.tenants[index];
+        if tenant.parked.load(Ordering::Relaxed) != 0
+            && let Some((failure, reason)) = self.too_much(tenant)
+        {
+            self.refuse_at(index, failure, reason, sink);
+            return Outcome::Done;
+        }
         let current = tenant.generation();
-        if slot.worker.as_ref().is_none_or(|forked| forked.generation != current) {
-            if current == 0 {
-                self.refuse(request, Failure::Unavailable, &tenant.excuse(), sink);
-                return Outcome::Done;
-            }
-            if let Some(old) = std::mem::replace(&mut slot.worker, slot.berth.take()) {
-                forker.close(old);
-            }
-        }
         // The worker comes back only after the call: one that a panic interrupts is dropped, and never used again.
-        let Some(mut forked) = slot.worker.take_if(|forked| forked.generation == current) else {
-            forker.order(index, &slot.berth);
-            return Outcome::NeedsWorker;
+        let forked = match self.slots[index].worker.take_if(|forked| forked.number == current) {
+            Some(forked) => forked,
+            None => match self.find_worker(index, current) {
+                Ok(forked) => forked,
+                Err(None) => return Outcome::Later,
+                Err(Some(excuse)) => {
+                    self.refuse_at(index, Failure::Unavailable, &excuse, sink);
+                    return Outcome::Done;
+                }
+            },
         };
-        let counters = self.meter.tenant(index);
-        counters.requests.increase();
-        serve(tenant, counters, &mut forked.worker, request, self.ids.next(), &mut Watched::new(sink));
-        if forked.is_ready() {
-            slot.worker = Some(forked);
-        } else {
-            forker.close(forked);
-            forker.order(index, &slot.berth);
+        let tenant = &self.set.tenants[index];
+        let slot = &mut self.slots[index];
+        let Office { counters, .. } = slot.office(tenant);
+        counters.count(Event::Request);
+        let scene = Scene {
+            tenant,
+            counters,
+            background: self.server.background(),
+            slice: forked.slice,
+            mode_header: self.set.config.mode_header,
+        };
+        let mut call = Call::new(forked, self.ids.next());
+        let step = call.begin(scene, request, &mut Watched::new(sink));
+        if step == Step::Done && call.forked.is_ready() {
+            slot.last_used_ns = call.forked.worker.last_started_ns();
+            slot.worker = Some(call.forked);
+            return Outcome::Done;
         }
+        self.leave(index, call, step, sink)
+    }
+
+    /// What follows when a request ends otherwise than in a worker that is ready again.
+    #[cold]
+    fn leave(
+        &mut self,
+        index: TenantIndex,
+        mut call: Call,
+        step: Step,
+        sink: &mut (impl ResponseSink + ?Sized),
+    ) -> Outcome {
+        let tenant = &self.set.tenants[index];
+        let background = self.server.background();
+        self.held -= 1;
+        let office = self.slots[index].office(tenant).clone();
+        background.order(tenant, &office.berth);
+        if step == Step::Done {
+            background.close(call.forked);
+            return Outcome::Done;
+        }
+        let most = call.forked.generation.config.limits.concurrent_requests;
+        let refusal = match InFlight::enter(tenant, most) {
+            None => (Failure::TooManyRequests, TOO_MANY),
+            Some(in_flight) => match background.overflow.reserve() {
+                None => (Failure::Overloaded, OVERLOADED),
+                Some(room) => {
+                    office.counters.count(Event::Parked);
+                    let (tenant, berth) = (Arc::clone(tenant), office.berth);
+                    self.later = Some(Unfinished::Paused { tenant, call, step, berth, in_flight, room });
+                    return Outcome::Later;
+                }
+            },
+        };
+        call.abandon_store(background);
+        office.counters.failed(refusal.0);
+        tenant.log.failed(call.id, refusal.0, refusal.1);
+        answer(refusal.0, refusal.1, call.id, sink);
+        background.close(call.forked);
         Outcome::Done
     }
 
-    /// Copies the request and has a background thread fork a worker, call it and send the reply.
+    /// A worker for a slot that has none of the generation that answers now; otherwise `None` where the request is to go
+    /// elsewhere, or the reason why it cannot be answered.
+    #[cold]
+    fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
+        let tenant = &self.set.tenants[index];
+        let background = self.server.background();
+        let slot = &mut self.slots[index];
+        let berth = Arc::clone(&slot.office(tenant).berth);
+        let mut former = slot.worker.take();
+        self.held -= usize::from(former.is_some());
+        if current == 0 {
+            if let Some(former) = former {
+                background.close(former);
+            }
+            return match tenant.state() {
+                State::Booting { holds: false } => Err(Some(tenant.excuse())),
+                State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
+                _ => {
+                    let keep = self.make_room();
+                    self.later = Some(Unfinished::Unserved { former: None, keep });
+                    Err(None)
+                }
+            };
+        }
+        if former.is_none() {
+            former = berth.take_other(current);
+        }
+        if let Some(old) = former {
+            if tenant.ready().is_some_and(|generation| generation.succeeds(Some(&old.generation))) {
+                self.later = Some(Unfinished::Unserved { former: Some(old), keep: Keep::Stay });
+                return Err(None);
+            }
+            background.close(old);
+        }
+        if let Some(forked) = berth.take(current) {
+            self.held += 1;
+            return Ok(forked);
+        }
+        let keep = self.make_room();
+        self.later = Some(Unfinished::Unserved { former: None, keep });
+        Err(None)
+    }
+
+    /// Finds room for one more worker among those that this loop may have.
+    fn make_room(&mut self) -> Keep {
+        let (most, count) = self.server.workers();
+        let share = (most / self.server.pools().max(1)).max(1);
+        if self.held < share && count < most {
+            return Keep::Stay;
+        }
+        let now = monotonic_ns();
+        let mut oldest: Option<(u64, usize)> = None;
+        for _ in 0..SAMPLE.min(self.slots.len()) {
+            self.hand = (self.hand + 1) % self.slots.len();
+            let slot = &self.slots[self.hand];
+            if slot.has_worker() && oldest.is_none_or(|(used, _)| slot.last_used_ns < used) {
+                oldest = Some((slot.last_used_ns, self.hand));
+            }
+        }
+        let victim = oldest.filter(|(used, _)| now.saturating_sub(*used) >= IDLE_NS);
+        let Some((_, at)) = victim else { return Keep::Go };
+        if let Some(worker) = self.slots[at].worker.take() {
+            self.held -= 1;
+            return Keep::Replace(worker);
+        }
+        // Nobody has come for it since another thread put it down.
+        let lies_ready = self.slots[at].office.as_ref().and_then(|office| office.berth.take_any());
+        lies_ready.map_or(Keep::Go, Keep::Replace)
+    }
+
+    /// Serves a request for which [`Self::call`] returned [`Outcome::Later`], in the background: goes on with it if it has begun,
+    /// otherwise copies it. `request` is the same one.
     ///
-    /// When too many requests wait already, the reply is sent at once, with 503.
+    /// When too many requests wait already, the reply is sent at once, with 429 or 503.
     pub fn call_later(&mut self, request: &Request<'_>, mut reply: Box<dyn DeferredReply>) {
-        let Some(index) = self.server.route(request) else {
-            self.refuse(request, Failure::NoRoute, NO_ROUTE, &mut *reply);
+        let unfinished = self.later.take();
+        let background = self.server.background();
+        let mode_header = self.set.config.mode_header;
+        let (former, keep) = match unfinished {
+            Some(Unfinished::Paused { tenant, call, step, berth, in_flight, room }) => {
+                let parked = Parked { tenant, call, reply, berth, in_flight, room: Some(room), mode_header };
+                return parked.settle(background, step);
+            }
+            Some(Unfinished::Unserved { former, keep }) => (former, keep),
+            None => (None, Keep::Stay),
+        };
+        let Some(index) = self.set.router.find(host(request), request.path) else {
+            answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), &mut *reply);
             return reply.send();
         };
+        let tenant = Arc::clone(&self.set.tenants[index]);
+        let limits = &self.set.config.tenants[index].limits;
+        self.slots[index].last_used_ns = monotonic_ns();
+        let office = self.slots[index].office(&tenant).clone();
+        office.counters.count(Event::Request);
         // The sandbox checks this too, but a copy that is bounded needs the answer first.
-        let limit = self.server.tenants()[index].config.limits.machine.request_bytes;
-        if size(request) > limit {
-            let reason = format!("the request is above the tenant's limit of {limit} bytes");
-            self.refuse(request, Failure::RequestTooLarge, &reason, &mut *reply);
-            return reply.send();
+        let most = limits.machine.request_bytes;
+        let refusal = if size(request) > most {
+            Some((Failure::RequestTooLarge, format!("the request is above the tenant's limit of {most} bytes")))
+        } else {
+            None
+        };
+        let in_flight = InFlight::enter(&tenant, limits.concurrent_requests);
+        let (failure, reason) = match (refusal, in_flight) {
+            (Some(refusal), _) => refusal,
+            (None, None) => (Failure::TooManyRequests, TOO_MANY.to_owned()),
+            (None, Some(in_flight)) => {
+                office.counters.count(Event::Parked);
+                let request = OwnedRequest::copy(request);
+                let (id, berth) = (self.ids.next(), office.berth);
+                let job = Job { tenant, request, id, berth, former, keep, reply, in_flight, mode_header };
+                return self.submit(job);
+            }
+        };
+        office.counters.failed(failure);
+        let id = self.ids.next();
+        tenant.log.failed(id, failure, &reason);
+        answer(failure, &reason, id, &mut *reply);
+        for unused in former.into_iter().chain(keep.into_worker()) {
+            background.close(unused);
         }
-        self.meter.tenant(index).requests.increase();
-        let berth = Arc::clone(&self.slots[index].berth);
-        let job = Job { tenant: index, request: OwnedRequest::copy(request), id: self.ids.next(), berth, reply };
-        self.server.deferred().submit(job, &self.meter);
+        reply.send();
+    }
+
+    fn submit(&self, job: Job) {
+        let background = self.server.background();
+        let tenant = Arc::clone(&job.tenant);
+        if tenant.claim_boot(true) {
+            background.boot(Arc::clone(&tenant));
+        }
+        if let Some(job) = tenant.wait_for_boot(job) {
+            background.deferred.submit(job);
+        }
     }
 
     /// Answers a request that does not reach its tenant, and counts it: for what the HTTP server in front finds wrong.
@@ -117,18 +345,110 @@ impl LoopPool {
         reason: &str,
         sink: &mut (impl ResponseSink + ?Sized),
     ) {
-        match self.server.route(request) {
-            None => self.meter.unrouted.increase(),
-            Some(index) => {
-                self.meter.tenant(index).requests.increase();
-                self.meter.tenant(index).failed(failure);
+        self.refresh();
+        match self.set.router.find(host(request), request.path) {
+            Some(index) => self.refuse_at(index, failure, reason, sink),
+            None => {
+                self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                answer(failure, reason, self.ids.next(), sink);
             }
         }
-        answer(failure, reason, self.ids.next(), sink);
+    }
+
+    #[cold]
+    fn refuse_at(
+        &mut self,
+        index: TenantIndex,
+        failure: Failure,
+        reason: &str,
+        sink: &mut (impl ResponseSink + ?Sized),
+    ) {
+        let id = self.ids.next();
+        let tenant = &self.set.tenants[index];
+        let counters = &self.slots[index].office(tenant).counters;
+        counters.count(Event::Request);
+        counters.failed(failure);
+        tenant.log.failed(id, failure, reason);
+        answer(failure, reason, id, sink);
+    }
+
+    /// Why the tenant may not begin another request, if so.
+    #[cold]
+    fn too_much(&self, tenant: &Tenant) -> Option<(Failure, &'static str)> {
+        let parked = tenant.parked.load(Ordering::Relaxed);
+        let generation = tenant.ready()?;
+        if parked >= generation.config.limits.concurrent_requests {
+            Some((Failure::TooManyRequests, TOO_MANY))
+        } else if parked as usize >= self.server.background().overflow.share() {
+            Some((Failure::Overloaded, OVERLOADED))
+        } else {
+            None
+        }
+    }
+
+    /// Takes over a new set of tenants, if there is one.
+    fn refresh(&mut self) {
+        if self.set.epoch != self.server.epoch() {
+            self.take_over(self.server.set());
+        }
+    }
+
+    #[cold]
+    fn take_over(&mut self, set: Arc<TenantSet>) {
+        let mut former: std::collections::HashMap<*const Tenant, Slot> = std::mem::take(&mut self.slots)
+            .into_iter()
+            .zip(&self.set.tenants)
+            .filter(|(slot, _)| slot.office.is_some())
+            .map(|(slot, tenant)| (Arc::as_ptr(tenant), slot))
+            .collect();
+        self.slots = set.tenants.iter().map(|tenant| former.remove(&Arc::as_ptr(tenant)).unwrap_or_default()).collect();
+        for gone in former.into_values().filter_map(|slot| slot.worker) {
+            self.held -= 1;
+            self.server.background().close(gone);
+        }
+        self.set = set;
+    }
+
+    /// Ends a request whose caller has forgotten it.
+    #[cold]
+    fn give_up(&mut self, unfinished: Unfinished) {
+        let background = self.server.background();
+        match unfinished {
+            Unfinished::Paused { mut call, .. } => {
+                call.abandon_store(background);
+                background.close(call.forked);
+            }
+            Unfinished::Unserved { former, keep } => {
+                for unused in former.into_iter().chain(keep.into_worker()) {
+                    background.close(unused);
+                }
+            }
+        }
     }
 }
 
-const NO_ROUTE: &str = "no tenant answers this path";
+impl Drop for LoopPool {
+    fn drop(&mut self) {
+        self.server.pool_ended();
+    }
+}
+
+impl Keep {
+    fn into_worker(self) -> Option<Forked> {
+        match self {
+            Self::Replace(worker) => Some(worker),
+            Self::Stay | Self::Go => None,
+        }
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
+}
+
+const NO_ROUTE: &str = "no tenant answers this host and path";
+const TOO_MANY: &str = "the tenant has as many requests in work as it may have (concurrent_requests)";
 
 /// Numbers the requests of one pool.
 #[derive(Debug)]

@@ -3,8 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
+
+use crate::config::TenantConfig;
+use crate::failure::Failure;
+use crate::meter::Event;
+use crate::tenant::{State, Tenant};
 
 /// A server at one moment. Counts are since the start; counts of different threads are read one after the other.
 #[derive(Debug, Serialize)]
@@ -15,6 +21,12 @@ pub struct Report {
     pub tenants: Vec<TenantReport>,
     /// Requests for which there was no tenant.
     pub unrouted: u64,
+    /// Workers that there are, and at most may be.
+    pub workers: usize,
+    /// See `workers`.
+    pub max_workers: usize,
+    /// Requests that have left their loop after their inline budget and are not answered yet.
+    pub overflow: usize,
 }
 
 /// Whether tenants can run here.
@@ -38,8 +50,10 @@ pub enum HostState {
 pub struct TenantReport {
     /// Its name.
     pub name: String,
-    /// Its path prefix.
-    pub path: String,
+    /// Its routes, as in `shop.example/cart`.
+    pub routes: Vec<String>,
+    /// What becomes of a worker's state after a request: `ephemeral`, `stateful`, or as in `reset-every-100`.
+    pub mode: String,
     /// Its program.
     pub program: PathBuf,
     /// Where it is in its life.
@@ -51,6 +65,18 @@ pub struct TenantReport {
     pub resets: u64,
     /// Workers forked.
     pub forks: u64,
+    /// Requests that left their loop: they ran past their inline budget, or no worker was ready.
+    pub parked: u64,
+    /// Requests that have left their loop and are not answered yet.
+    pub in_flight: u32,
+    /// Calls of functions of the storage program.
+    pub store_calls: u64,
+    /// New generations since the start, rollbacks included.
+    pub reloads: u64,
+    /// Generations that did not come about.
+    pub reload_failures: u64,
+    /// How often the program was refused a descriptor, a thread, a mapping, by the limit's name.
+    pub limit_hits: BTreeMap<&'static str, u64>,
     /// Requests that Mayfly answered instead, by the answer's `error`.
     pub errors: BTreeMap<&'static str, u64>,
     /// Lines that the log limit dropped.
@@ -61,6 +87,8 @@ pub struct TenantReport {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TenantState {
+    /// It boots when it is first called.
+    Unbooted,
     /// Its program has not reached its first wait yet.
     Booting,
     /// It answers requests.
@@ -75,4 +103,51 @@ pub enum TenantState {
         /// Why.
         reason: String,
     },
+}
+
+impl TenantReport {
+    pub(crate) fn of(tenant: &Tenant, config: &TenantConfig) -> Self {
+        let totals = tenant.totals();
+        let state = match tenant.state() {
+            State::Unbooted => TenantState::Unbooted,
+            State::Booting { .. } => TenantState::Booting,
+            State::Failed { reason, .. } => TenantState::Failed { reason },
+            State::Ready(generation) => TenantState::Ready {
+                generation: generation.number,
+                boot_ms: generation.snapshot.boot_time().as_secs_f64() * 1e3,
+            },
+        };
+        let errors = Failure::ALL
+            .iter()
+            .map(|&failure| (failure.word(), totals.failures(failure)))
+            .filter(|&(_, count)| count > 0)
+            .collect();
+        let hits = [
+            ("descriptors", Event::DescriptorLimit),
+            ("threads", Event::ThreadLimit),
+            ("mappings", Event::MappingLimit),
+        ];
+        Self {
+            name: config.name.to_string(),
+            routes: config.routes.iter().map(ToString::to_string).collect(),
+            mode: config.mode.to_string(),
+            program: config.program.clone(),
+            state,
+            requests: totals.events(Event::Request),
+            resets: totals.events(Event::Reset),
+            forks: totals.events(Event::Fork),
+            parked: totals.events(Event::Parked),
+            in_flight: tenant.parked.load(Relaxed),
+            store_calls: totals.events(Event::StoreCall),
+            reloads: tenant.reloads.load(Relaxed),
+            reload_failures: tenant.reload_failures.load(Relaxed),
+            limit_hits: hits
+                .map(|(limit, event)| (limit, totals.events(event)))
+                .into_iter()
+                .filter(|&(_, count)| count > 0)
+                .collect(),
+            errors,
+            dropped_log_lines: tenant.log.dropped_lines(),
+        }
+    }
 }

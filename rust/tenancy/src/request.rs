@@ -49,6 +49,11 @@ impl OwnedRequest {
     }
 }
 
+/// The host that the request is for, or nothing.
+pub(crate) fn host<'a>(request: &Request<'a>) -> &'a [u8] {
+    request.headers.iter().find(|header| header.name == b"host").map_or(&[], |header| header.value)
+}
+
 /// The bytes of all parts together.
 pub(crate) fn size(request: &Request<'_>) -> u64 {
     let headers: usize = request.headers.iter().map(|header| header.name.len() + header.value.len()).sum();

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All tenants of a process, and the threads that work for them in the background.
+//! All tenants of a process, and what changes them while they serve.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use mayfly_sandbox::{Host, HostError, Request};
+use mayfly_sandbox::{Host, HostError};
 
-use crate::config::Config;
-use crate::deferred::Deferred;
-use crate::failure::Failure;
-use crate::forker::{Berth, Forker};
-use crate::meter::Meters;
+use crate::background::Background;
+use crate::config::{AdminConfig, BootWhen, Config, TenantConfig};
 use crate::pool::LoopPool;
-use crate::report::{HostState, Report, TenantReport, TenantState};
-use crate::route::{Router, TenantIndex};
-use crate::tenant::{State, Tenant};
+use crate::reload::{Applied, ReloadError, Reloaded};
+use crate::report::{HostState, Report, TenantReport};
+use crate::route::Router;
+use crate::tenant::{Generation, Ground, State, Tenant};
+use crate::uploads;
+use crate::workers::Workers;
 
 /// How long [`Server::start`] waits for tenants to boot. A slower one answers 503 until it is ready.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// Programs that boot side by side.
-const BOOT_THREADS: usize = 4;
+/// Programs that boot side by side when a configuration is applied.
+const APPLY_THREADS: usize = 4;
 
 /// The tenants of a process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,27 +35,27 @@ pub struct Server {
 #[derive(Debug)]
 struct Inner {
     host: Result<Host, HostError>,
-    router: Router,
-    tenants: Arc<[Tenant]>,
-    meters: Meters,
-    forker: Forker,
-    deferred: Deferred,
-    pools: Arc<Pools>,
+    /// Number of `set`: what a loop compares on every request.
+    epoch: AtomicU64,
+    set: RwLock<Arc<TenantSet>>,
+    background: Arc<Background>,
+    workers: Workers,
+    /// Held while the set of tenants changes.
+    applying: Mutex<()>,
+    pools: AtomicUsize,
+    pools_made: AtomicU64,
+    unrouted: Mutex<Vec<Arc<AtomicU64>>>,
     id_seed: u64,
 }
 
-/// The loop pools that want workers, and the boots that have not ended.
-#[derive(Debug, Default)]
-struct Pools {
-    state: Mutex<PoolsState>,
-    booted: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct PoolsState {
-    berths: Vec<Weak<[Arc<Berth>]>>,
-    made: u64,
-    booting: usize,
+/// The tenants of one configuration.
+#[derive(Debug)]
+pub(crate) struct TenantSet {
+    pub(crate) epoch: u64,
+    pub(crate) config: Arc<Config>,
+    pub(crate) router: Router,
+    /// In the order of the configuration.
+    pub(crate) tenants: Box<[Arc<Tenant>]>,
 }
 
 /// Why a server could not start. What is wrong with a tenant or with the host's KVM is no reason: see [`Server::report`].
@@ -67,10 +67,11 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Starts with the host's KVM and boots all tenants, a few side by side.
+    /// Starts with the host's KVM and boots the tenants that are to boot at start, a few side by side.
     ///
-    /// Returns when all have booted or failed, or after three seconds: a tenant that takes longer answers 503 until it is ready. A
-    /// tenant that fails is kept with its reason. Without usable KVM the server starts all the same, and every tenant answers 503.
+    /// Returns when all of these have booted or failed, or after three seconds: a tenant that takes longer answers 503 until it is
+    /// ready. A tenant that fails is kept with its reason. Without usable KVM the server starts all the same, and every tenant
+    /// answers 503.
     ///
     /// # Errors
     ///
@@ -80,50 +81,260 @@ impl Server {
     }
 
     pub(crate) fn start_on(host: Result<Host, HostError>, config: Config) -> Result<Self, StartError> {
-        let router = Router::new(&config.tenants);
-        let tenants: Arc<[Tenant]> = config.tenants.into_iter().map(Tenant::new).collect();
-        let meters = Meters::new(tenants.len());
-        let pools = Arc::new(Pools::default());
-        let forker = Forker::start(Arc::clone(&tenants), meters.add())?;
-        let deferred = Deferred::start(Arc::clone(&tenants), &meters)?;
-        match &host {
-            Ok(host) => boot_all(host, &tenants, &pools, &forker)?,
-            Err(error) => {
-                tracing::error!(target: "mayfly::server", "no tenant can run on this host: {error}");
-                let reason = error.to_string();
-                tenants.iter().for_each(|tenant| tenant.fail(&reason));
+        let workers = Workers::new(config.max_workers);
+        let ground = match &host {
+            Ok(host) => Ok(Ground {
+                host: host.clone(),
+                workers: workers.clone(),
+                uploads: config.admin.as_ref().and_then(|admin| admin.uploads.clone()),
+            }),
+            Err(error) => Err(error.to_string()),
+        };
+        let background = Background::start(ground, config.overflow_threads)?;
+        let tenants = config.tenants.iter().map(|tenant| new_tenant(tenant)).collect();
+        let set = TenantSet::new(1, Arc::new(config), tenants);
+        if let Err(reason) = background.ground() {
+            tracing::error!(target: "mayfly::server", "no tenant can run on this host: {reason}");
+            set.tenants.iter().for_each(|tenant| tenant.fail_for_ever(reason));
+        }
+        for tenant in set.to_boot_at_start() {
+            if tenant.claim_boot(false) {
+                background.boot(Arc::clone(tenant));
             }
         }
-        pools.wait_for_boots(START_WAIT);
-        // The standard library keys its hash maps with the system's random numbers: enough to tell processes apart.
-        let id_seed = RandomState::new().hash_one(0);
-        Ok(Self { inner: Arc::new(Inner { host, router, tenants, meters, forker, deferred, pools, id_seed }) })
+        background.wait_for_boots(START_WAIT);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                host,
+                epoch: AtomicU64::new(set.epoch),
+                set: RwLock::new(Arc::new(set)),
+                background,
+                workers,
+                applying: Mutex::default(),
+                pools: AtomicUsize::new(0),
+                pools_made: AtomicU64::new(0),
+                unrouted: Mutex::default(),
+                // The standard library keys its hash maps with the system's random numbers: enough to tell processes apart.
+                id_seed: RandomState::new().hash_one(0),
+            }),
+        })
     }
 
     /// The workers for one loop thread; they are forked in the background, from now on.
     #[must_use]
     pub fn loop_pool(&self) -> LoopPool {
-        let berths: Arc<[Arc<Berth>]> = self.tenants().iter().map(|_| Arc::default()).collect();
-        let number = {
-            let mut pools = self.inner.pools.state();
-            pools.berths.push(Arc::downgrade(&berths));
-            pools.made += 1;
-            pools.made
-        };
-        // A tenant that becomes ready from here on finds the pool in the list; those that are ready already are asked now.
-        for (index, berth) in berths.iter().enumerate() {
-            if self.tenants()[index].generation() != 0 {
-                self.inner.forker.order(index, berth);
-            }
-        }
-        LoopPool::new(self.clone(), number, berths)
+        self.inner.pools.fetch_add(1, Ordering::Relaxed);
+        LoopPool::new(self.clone(), self.inner.pools_made.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Answers the requests that wait for a worker, and ends the threads that would send answers later.
+    /// Answers the requests that wait, and ends the threads that would send answers later.
     ///
     /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools go on, without [`LoopPool::call_later`].
     pub fn shutdown(&self) {
-        self.inner.deferred.stop();
+        self.inner.background.stop();
+        for tenant in &self.set().tenants {
+            tenant.shutdown();
+        }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.set().config)
+    }
+
+    /// Puts a new configuration in force, while requests are served: routes at once and together, and programs that run otherwise
+    /// now as new generations. A generation that does not boot leaves its tenant as it was.
+    ///
+    /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`, `overflow_threads`, `admin`.
+    pub fn apply(&self, config: Config) -> Applied {
+        let _one_at_a_time = self.inner.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.set();
+        let mut applied = Applied::default();
+        let mut known: HashMap<&str, (&Arc<Tenant>, &TenantConfig)> = old
+            .tenants
+            .iter()
+            .zip(&old.config.tenants)
+            .map(|(tenant, config)| (config.name.as_str(), (tenant, config)))
+            .collect();
+        let mut changed = Vec::new();
+        let mut added = Vec::new();
+        let tenants: Box<[Arc<Tenant>]> = config
+            .tenants
+            .iter()
+            .map(|config| match known.remove(config.name.as_str()) {
+                Some((tenant, former)) => {
+                    if !former.same_program(config) {
+                        changed.push((Arc::clone(tenant), Arc::new(config.clone())));
+                    }
+                    Arc::clone(tenant)
+                }
+                None => {
+                    added.push(config.name.to_string());
+                    new_tenant(config)
+                }
+            })
+            .collect();
+        applied.removed = known.into_keys().map(ToOwned::to_owned).collect();
+        applied.removed.sort_unstable();
+        applied.added = added;
+        for (tenant, result) in self.boot_changed(changed) {
+            match result {
+                Ok(()) => applied.changed.push(tenant.name.to_string()),
+                Err(error) => applied.failed.push((tenant.name.to_string(), error.to_string())),
+            }
+        }
+        let set = TenantSet::new(old.epoch + 1, Arc::new(config), tenants);
+        match self.inner.background.ground() {
+            Ok(_) => {
+                let is_new = |tenant: &Tenant| matches!(tenant.state(), State::Unbooted);
+                for tenant in set.to_boot_at_start().filter(|tenant| is_new(tenant)) {
+                    if tenant.claim_boot(false) {
+                        self.inner.background.boot(Arc::clone(tenant));
+                    }
+                }
+                self.inner.background.wait_for_boots(START_WAIT);
+            }
+            Err(reason) => {
+                for tenant in set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Unbooted)) {
+                    tenant.fail_for_ever(reason);
+                }
+            }
+        }
+        let epoch = set.epoch;
+        *self.inner.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+        self.inner.epoch.store(epoch, Ordering::Release);
+        tracing::info!(
+            target: "mayfly::server", added = applied.added.len(), removed = applied.removed.len(),
+            changed = applied.changed.len(), failed = applied.failed.len(), "a new configuration is in force"
+        );
+        applied
+    }
+
+    /// Boots tenants under their new configurations, a few side by side.
+    fn boot_changed(
+        &self,
+        changed: Vec<(Arc<Tenant>, Arc<TenantConfig>)>,
+    ) -> Vec<(Arc<Tenant>, Result<(), ReloadError>)> {
+        let threads = APPLY_THREADS.min(changed.len());
+        let queue = Mutex::new(changed.into_iter());
+        let results = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                        let Some((tenant, config)) = next else { return };
+                        let result = self.reconfigure(&tenant, config);
+                        results.lock().unwrap_or_else(PoisonError::into_inner).push((tenant, result));
+                    }
+                });
+            }
+        });
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        results
+    }
+
+    fn reconfigure(&self, tenant: &Tenant, config: Arc<TenantConfig>) -> Result<(), ReloadError> {
+        let ground = self.ground()?;
+        let mut history = tenant.history();
+        let former = std::mem::replace(&mut history.config, config);
+        if matches!(tenant.state(), State::Unbooted) {
+            return Ok(());
+        }
+        match tenant.make(&mut history, ground, None) {
+            Ok(generation) => {
+                tenant.publish(&mut history, generation, ground);
+                tenant.reloads.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                history.config = former;
+                Err(not_replaced(tenant, error))
+            }
+        }
+    }
+
+    /// Boots the tenant's program again, and lets it answer if it works.
+    ///
+    /// Waits for the boot. Requests go on meanwhile; every loop serves the new generation from its first request after the return.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]; what ran before goes on.
+    pub fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
+        self.replace(&*self.tenant(tenant)?, None)
+    }
+
+    /// Reloads every tenant whose program is another one than the one that answers.
+    pub fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
+        let Ok(ground) = self.ground() else { return Vec::new() };
+        let set = self.set();
+        let changed = set.tenants.iter().filter(|tenant| tenant.has_changed(ground));
+        changed.map(|tenant| (tenant.name.to_string(), self.replace(tenant, None))).collect()
+    }
+
+    /// Boots an uploaded program, and if it works, lets it answer and keeps it for later starts.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]; but for [`ReloadError::Persist`], what ran before goes on.
+    pub fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError> {
+        let tenant = self.tenant(tenant)?;
+        let uploads = self.uploads().ok_or(ReloadError::NoUploads)?;
+        let reloaded = self.replace(&tenant, Some(elf.clone()))?;
+        uploads::keep(&uploads, &tenant.name, &elf).map_err(|error| ReloadError::Persist(error.to_string()))?;
+        Ok(reloaded)
+    }
+
+    /// Lets the generation before the present one answer again, without a boot.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`].
+    pub fn rollback(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
+        let tenant = self.tenant(tenant)?;
+        let ground = self.ground()?;
+        let mut history = tenant.history();
+        let generation = tenant.predecessor(&mut history).ok_or(ReloadError::NoPrevious)?;
+        let reloaded = told(&generation);
+        tenant.publish(&mut history, generation, ground);
+        drop(history);
+        tenant.reloads.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, "rolled back");
+        if let Some(uploads) = self.uploads() {
+            uploads::swap(&uploads, &tenant.name).map_err(|error| ReloadError::Persist(error.to_string()))?;
+        }
+        Ok(reloaded)
+    }
+
+    fn replace(&self, tenant: &Tenant, elf: Option<Vec<u8>>) -> Result<Reloaded, ReloadError> {
+        let ground = self.ground()?;
+        let mut history = tenant.history();
+        let generation = tenant.make(&mut history, ground, elf).map_err(|error| not_replaced(tenant, error))?;
+        let reloaded = told(&generation);
+        tenant.publish(&mut history, generation, ground);
+        tenant.reloads.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, boot_ms = reloaded.boot_ms,
+            "a new generation answers"
+        );
+        Ok(reloaded)
+    }
+
+    fn tenant(&self, name: &str) -> Result<Arc<Tenant>, ReloadError> {
+        let set = self.set();
+        let found = set.tenants.iter().find(|tenant| tenant.name.as_str() == name);
+        found.cloned().ok_or(ReloadError::UnknownTenant)
+    }
+
+    fn ground(&self) -> Result<&Ground, ReloadError> {
+        self.inner.background.ground().map_err(|reason| ReloadError::Host(reason.to_owned()))
+    }
+
+    fn uploads(&self) -> Option<std::path::PathBuf> {
+        self.config().admin.as_ref().and_then(|AdminConfig { uploads, .. }| uploads.clone())
     }
 
     /// The server at this moment.
@@ -133,58 +344,60 @@ impl Server {
             Ok(host) => HostState::Usable { kvm: host.report().kvm },
             Err(error) => HostState::Unusable { reason: error.to_string() },
         };
-        let tenants = (0..self.tenants().len()).map(|index| self.report_tenant(index)).collect();
-        Report { host, tenants, unrouted: self.inner.meters.unrouted() }
-    }
-
-    fn report_tenant(&self, index: TenantIndex) -> TenantReport {
-        let tenant = &self.tenants()[index];
-        let totals = self.inner.meters.totals(index);
-        let state = match tenant.state() {
-            State::Booting => TenantState::Booting,
-            State::Failed { reason } => TenantState::Failed { reason },
-            State::Ready(generation) => TenantState::Ready {
-                generation: generation.number,
-                boot_ms: generation.snapshot.boot_time().as_secs_f64() * 1e3,
-            },
-        };
-        let errors: BTreeMap<_, _> = Failure::ALL
+        let set = self.set();
+        let tenants = set
+            .tenants
             .iter()
-            .map(|&failure| (failure.word(), totals.failures[failure as usize]))
-            .filter(|&(_, count)| count > 0)
+            .zip(&set.config.tenants)
+            .map(|(tenant, config)| TenantReport::of(tenant, config))
             .collect();
-        TenantReport {
-            name: tenant.config.name.to_string(),
-            path: tenant.config.routes.first().map_or_else(String::new, ToString::to_string),
-            program: tenant.config.program.clone(),
-            state,
-            requests: totals.requests,
-            resets: totals.resets,
-            forks: totals.forks,
-            errors,
-            dropped_log_lines: tenant.log.dropped_lines(),
+        Report {
+            host,
+            tenants,
+            unrouted: self.unrouted().iter().map(|count| count.load(Ordering::Relaxed)).sum(),
+            workers: self.inner.workers.count(),
+            max_workers: self.inner.workers.most(),
+            overflow: self.inner.background.overflow.taken(),
         }
     }
 
-    pub(crate) fn route(&self, request: &Request<'_>) -> Option<TenantIndex> {
-        let host = request.headers.iter().find(|header| header.name == b"host").map_or(&b""[..], |header| header.value);
-        self.inner.router.find(host, request.path)
+    /// The set of tenants that is in force.
+    pub(crate) fn set(&self) -> Arc<TenantSet> {
+        Arc::clone(&self.inner.set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn tenants(&self) -> &[Tenant] {
-        &self.inner.tenants
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.inner.epoch.load(Ordering::Acquire)
     }
 
-    pub(crate) fn meters(&self) -> &Meters {
-        &self.inner.meters
+    #[inline]
+    pub(crate) fn background(&self) -> &Arc<Background> {
+        &self.inner.background
     }
 
-    pub(crate) fn forker(&self) -> &Forker {
-        &self.inner.forker
+    /// Most workers of the process, and how many there are.
+    pub(crate) fn workers(&self) -> (usize, usize) {
+        (self.inner.workers.most(), self.inner.workers.count())
     }
 
-    pub(crate) fn deferred(&self) -> &Deferred {
-        &self.inner.deferred
+    pub(crate) fn pools(&self) -> usize {
+        self.inner.pools.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pool_ended(&self) {
+        self.inner.pools.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A count of requests without a tenant for a loop; it stays counted when the loop is gone.
+    pub(crate) fn new_unrouted(&self) -> Arc<AtomicU64> {
+        let count = Arc::<AtomicU64>::default();
+        self.unrouted().push(Arc::clone(&count));
+        count
+    }
+
+    fn unrouted(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.inner.unrouted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn id_seed(&self) -> u64 {
@@ -192,53 +405,53 @@ impl Server {
     }
 }
 
-impl Pools {
-    fn state(&self) -> MutexGuard<'_, PoolsState> {
-        // Each change to the state is one step, so it is whole even if a thread panicked while it held the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has a worker of `tenant` forked for every pool, and counts its boot as ended.
-    fn boot_ended(&self, tenant: TenantIndex, is_ready: bool, forker: &Forker) {
-        let mut state = self.state();
-        state.booting -= 1;
-        self.booted.notify_all();
-        if is_ready {
-            state.berths.retain(|pool| pool.strong_count() > 0);
-            for pool in state.berths.iter().filter_map(Weak::upgrade) {
-                forker.order(tenant, &pool[tenant]);
-            }
-        }
-    }
-
-    fn wait_for_boots(&self, at_most: Duration) {
-        let _ = self.booted.wait_timeout_while(self.state(), at_most, |state| state.booting > 0);
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.background.stop();
     }
 }
 
-/// Starts the threads that boot the tenants, in the order of the configuration.
-fn boot_all(host: &Host, tenants: &Arc<[Tenant]>, pools: &Arc<Pools>, forker: &Forker) -> io::Result<()> {
-    pools.state().booting = tenants.len();
-    let next = Arc::new(AtomicUsize::new(0));
-    for _ in 0..BOOT_THREADS.min(tenants.len()) {
-        let (host, next, forker) = (host.clone(), Arc::clone(&next), forker.clone());
-        let (tenants, pools) = (Arc::clone(tenants), Arc::clone(pools));
-        thread::Builder::new().name("mayfly-boot".to_owned()).spawn(move || {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(tenant) = tenants.get(index) else { return };
-                tenant.boot(&host);
-                pools.boot_ended(index, tenant.generation() != 0, &forker);
-            }
-        })?;
+impl TenantSet {
+    fn new(epoch: u64, config: Arc<Config>, tenants: Box<[Arc<Tenant>]>) -> Self {
+        Self { epoch, router: Router::new(&config.tenants), config, tenants }
     }
-    Ok(())
+
+    fn to_boot_at_start(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        let mut auto = self.config.boot_at_start;
+        self.tenants.iter().zip(&self.config.tenants).filter_map(move |(tenant, config)| {
+            let boots = match config.boot {
+                BootWhen::Start => true,
+                BootWhen::FirstCall => false,
+                BootWhen::Auto => {
+                    let boots = auto > 0;
+                    auto = auto.saturating_sub(1);
+                    boots
+                }
+            };
+            boots.then_some(tenant)
+        })
+    }
+}
+
+fn new_tenant(config: &TenantConfig) -> Arc<Tenant> {
+    Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted))
+}
+
+fn told(generation: &Generation) -> Reloaded {
+    Reloaded { generation: generation.number, boot_ms: generation.snapshot.boot_time().as_secs_f64() * 1e3 }
+}
+
+/// Logs and counts that what runs was not replaced.
+fn not_replaced(tenant: &Tenant, error: ReloadError) -> ReloadError {
+    tenant.reload_failures.fetch_add(1, Ordering::Relaxed);
+    tracing::error!(target: "mayfly::server", tenant = %tenant.name, %error, "no new generation; the former one goes on");
+    error
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Outcome;
+    use crate::{Outcome, Request};
     use mayfly_sandbox::BufferedResponse;
 
     #[test]
@@ -258,6 +471,8 @@ mod tests {
         assert_eq!(report["host"]["state"], "unusable");
         assert_eq!(report["tenants"][0]["state"], "failed");
         assert_eq!(report["tenants"][0]["errors"]["unavailable"], 1);
+        assert!(matches!(server.reload("a"), Err(ReloadError::Host(_))));
+        assert_eq!(server.reload("b"), Err(ReloadError::UnknownTenant));
     }
 
     #[test]

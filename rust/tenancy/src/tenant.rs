@@ -1,39 +1,100 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One tenant at run time: its snapshot, or why there is none.
+//! One tenant at run time: its generations, and what waits for them.
+//!
+//! ```text
+//!   Unbooted ── first call ──> Booting ──> Ready(1) ── reload, upload ──> Ready(2) ── rollback ──> Ready(3): the snapshot of 1
+//!                                 └──────> Failed, tried again by a call after a pause
+//! ```
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
-use mayfly_sandbox::{ForkError, Host, LogSink, Program, Snapshot, Worker, WorkerState};
+use mayfly_sandbox::{
+    BufferedResponse, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
+};
 
-use crate::config::{Mode, TenantConfig};
+use crate::berth::Berth;
+use crate::config::{HealthConfig, Mode, TenantConfig};
+use crate::deferred::{Job, SHUTTING_DOWN};
+use crate::failure::{Failure, RequestId};
+use crate::meter::{Counters, Event, Totals};
+use crate::reload::ReloadError;
+use crate::storage::Store;
 use crate::tenant_log::TenantLog;
+use crate::uploads;
+use crate::values::TenantName;
+use crate::workers::{Permit, Workers};
+
+/// Pause before a failed first boot is tried again; doubled with each failure, up to [`RETRY_MAX`].
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A tenant, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Tenant {
-    pub(crate) config: TenantConfig,
-    pub(crate) log: Arc<TenantLog>,
     /// The number of the generation in `state`, 0 while there is none: what a loop compares on every request.
     generation: AtomicU64,
+    /// Requests that have left their loop thread and are not answered yet.
+    pub(crate) parked: AtomicU32,
+    pub(crate) name: TenantName,
+    pub(crate) log: Arc<TenantLog>,
     state: RwLock<State>,
-    /// Requests of this tenant that wait for a background thread.
-    pub(crate) deferred: AtomicUsize,
+    /// Held by whoever boots, reloads or rolls back.
+    history: Mutex<History>,
+    waiting: Mutex<Vec<Job>>,
+    /// Where the loops that serve this tenant look for workers.
+    berths: Mutex<Vec<Weak<Berth>>>,
+    counters: Mutex<Vec<Arc<Counters>>>,
+    /// What background threads did.
+    pub(crate) background: Counters,
+    pub(crate) reloads: AtomicU64,
+    pub(crate) reload_failures: AtomicU64,
 }
 
 /// Where a tenant is in its life.
 #[derive(Debug, Clone)]
 pub(crate) enum State {
-    Booting,
-    Failed { reason: String },
-    Ready(Generation),
+    /// It boots when it is first called.
+    Unbooted,
+    /// Whether requests wait for the boot to end; otherwise they are refused.
+    Booting {
+        holds: bool,
+    },
+    Failed {
+        reason: String,
+        retry_at: Instant,
+    },
+    Ready(Arc<Generation>),
+}
+
+/// What changes with the tenant's life, apart from its state.
+#[derive(Debug)]
+pub(crate) struct History {
+    pub(crate) config: Arc<TenantConfig>,
+    last_number: u64,
+    previous: Option<Arc<Generation>>,
+    retry: Duration,
+    /// Kept from generation to generation.
+    shared: Option<SharedMemory>,
+    store: Option<Arc<Store>>,
 }
 
 /// A booted program.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Generation {
     pub(crate) number: u64,
     pub(crate) snapshot: Snapshot,
+    pub(crate) config: Arc<TenantConfig>,
+    pub(crate) store: Option<Arc<Store>>,
+    /// Tells whether the program's file has changed since.
+    digest: u64,
+    /// Values of the headers that show the mode, if they are wanted.
+    pub(crate) mode: String,
+    pub(crate) number_text: String,
 }
 
 /// A worker, and the generation that it is of.
@@ -41,7 +102,12 @@ pub(crate) struct Generation {
 pub(crate) struct Forked {
     /// Boxed: it changes hands on every request, and it is large.
     pub(crate) worker: Box<Worker>,
-    pub(crate) generation: u64,
+    pub(crate) generation: Arc<Generation>,
+    // Copied out of the generation: every request asks for them, and after a world switch each line that is touched is a miss.
+    pub(crate) number: u64,
+    pub(crate) slice: Duration,
+    /// None for a worker that serves one request and is not kept.
+    pub(crate) permit: Option<Permit>,
 }
 
 impl Forked {
@@ -51,94 +117,389 @@ impl Forked {
     }
 }
 
+/// What booting and forking need besides the tenant.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) host: Host,
+    pub(crate) workers: Workers,
+    /// Where uploaded programs are kept.
+    pub(crate) uploads: Option<PathBuf>,
+}
+
 impl Tenant {
-    pub(crate) fn new(config: TenantConfig) -> Self {
+    pub(crate) fn new(config: Arc<TenantConfig>, state: State) -> Self {
         let log = Arc::new(TenantLog::new(config.name.clone(), config.limits.log_bytes_per_second));
         Self {
-            config,
-            log,
             generation: AtomicU64::new(0),
-            state: RwLock::new(State::Booting),
-            deferred: AtomicUsize::new(0),
+            parked: AtomicU32::new(0),
+            name: config.name.clone(),
+            log,
+            state: RwLock::new(state),
+            history: Mutex::new(History {
+                config,
+                last_number: 0,
+                previous: None,
+                retry: RETRY,
+                shared: None,
+                store: None,
+            }),
+            waiting: Mutex::default(),
+            berths: Mutex::default(),
+            counters: Mutex::default(),
+            background: Counters::shared(),
+            reloads: AtomicU64::new(0),
+            reload_failures: AtomicU64::new(0),
         }
     }
 
     /// The number of the generation that answers requests now; 0 means none.
     pub(crate) fn generation(&self) -> u64 {
         // Only the number is compared; the snapshot behind it is read under the lock.
-        self.generation.load(Ordering::Relaxed)
+        self.generation.load(Ordering::Acquire)
     }
 
     pub(crate) fn state(&self) -> State {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_state(&self, state: State) {
-        let number = match &state {
-            State::Ready(generation) => generation.number,
-            State::Booting | State::Failed { .. } => 0,
-        };
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-        self.generation.store(number, Ordering::Relaxed);
-    }
-
-    /// Boots the program, which takes as long as it takes, up to its limit.
-    pub(crate) fn boot(&self, host: &Host) {
-        let booted = self.program().and_then(|program| {
-            Snapshot::boot(host, &program, &self.config.limits.machine, Arc::clone(&self.log) as Arc<dyn LogSink>)
-                .map_err(|error| error.to_string())
-        });
-        self.log.end_partial_lines();
-        match booted {
-            Ok(snapshot) => {
-                let boot_ms = snapshot.boot_time().as_millis();
-                tracing::info!(target: "mayfly::server", tenant = %self.config.name, boot_ms, "tenant is ready");
-                self.set_state(State::Ready(Generation { number: 1, snapshot }));
-            }
-            Err(reason) => self.fail(&reason),
+    /// The generation that answers requests now.
+    pub(crate) fn ready(&self) -> Option<Arc<Generation>> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Ready(generation) => Some(Arc::clone(generation)),
+            _ => None,
         }
     }
 
-    fn program(&self) -> Result<Program, String> {
-        let program = Program::load(&self.config.program).map_err(|error| error.to_string())?;
-        Ok(Program { args: self.config.args.clone(), env: self.config.env.clone(), ..program })
+    fn set_state(&self, state: State) {
+        let mut place = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let number = match &state {
+            State::Ready(generation) => generation.number,
+            State::Unbooted | State::Booting { .. } | State::Failed { .. } => 0,
+        };
+        *place = state;
+        self.generation.store(number, Ordering::Release);
+    }
+
+    /// What the tenant is to run, and how; waits while it boots or reloads.
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        // Each change to the history is one step, so it is whole even if a thread panicked while it held the lock.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the right to boot, if it is time for that and nobody has it: the caller then calls [`Self::boot`].
+    pub(crate) fn claim_boot(&self, holds: bool) -> bool {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let due = match &*state {
+            State::Unbooted => true,
+            State::Failed { retry_at, .. } => Instant::now() >= *retry_at,
+            State::Booting { .. } | State::Ready(_) => false,
+        };
+        if due {
+            *state = State::Booting { holds };
+        }
+        due
+    }
+
+    /// Boots the program, which takes as long as it takes, up to its limit. For whoever has claimed the boot.
+    pub(crate) fn boot(&self, ground: &Ground) {
+        let mut history = self.history();
+        match self.make(&mut history, ground, None) {
+            Ok(generation) => {
+                let boot_ms = generation.snapshot.boot_time().as_millis();
+                tracing::info!(target: "mayfly::server", tenant = %self.name, boot_ms, "tenant is ready");
+                history.retry = RETRY;
+                self.publish(&mut history, generation, ground);
+            }
+            Err(error) => {
+                let retry_at = Instant::now() + history.retry;
+                history.retry = (history.retry * 2).min(RETRY_MAX);
+                self.fail(error.to_string(), retry_at);
+            }
+        }
     }
 
     /// Keeps the tenant with the reason why it cannot answer.
-    pub(crate) fn fail(&self, reason: &str) {
-        let program = self.config.program.display();
-        tracing::error!(target: "mayfly::server", tenant = %self.config.name, %program, reason, "tenant cannot answer requests");
-        self.set_state(State::Failed { reason: reason.to_owned() });
+    pub(crate) fn fail(&self, reason: String, retry_at: Instant) {
+        tracing::error!(target: "mayfly::server", tenant = %self.name, reason, "tenant cannot answer requests");
+        self.set_state(State::Failed { reason, retry_at });
     }
 
-    /// Forks a worker: hundreds of microseconds, never on a loop thread.
+    /// Keeps the tenant from booting by itself again.
+    pub(crate) fn fail_for_ever(&self, reason: &str) {
+        // Some years are as good as for ever, and cannot overflow.
+        self.fail(reason.to_owned(), Instant::now() + Duration::from_secs(1 << 30));
+    }
+
+    /// Boots and checks a generation, without letting it answer.
+    pub(crate) fn make(
+        &self,
+        history: &mut History,
+        ground: &Ground,
+        uploaded: Option<Vec<u8>>,
+    ) -> Result<Generation, ReloadError> {
+        let config = Arc::clone(&history.config);
+        let mut program = match uploaded {
+            Some(elf) => {
+                Program { elf, name: config.name.to_string(), args: Vec::new(), env: Vec::new(), shared: None }
+            }
+            None => self.read_program(&config, ground)?,
+        };
+        let digest = digest(&program.elf);
+        program.args.clone_from(&config.args);
+        program.env.clone_from(&config.env);
+        program.shared = history.shared_memory(&config)?;
+        let store = history.store(&config, self, ground)?;
+        let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
+        let booted = Snapshot::boot(&ground.host, &program, &config.limits.machine, sink);
+        self.log.end_partial_lines();
+        let snapshot = booted.map_err(|error| ReloadError::Boot(error.to_string()))?;
+        if let Some(health) = &config.health {
+            check_health(&snapshot, &config, health)?;
+            self.log.end_partial_lines();
+        }
+        history.last_number += 1;
+        Ok(Generation::new(history.last_number, snapshot, config, store, digest))
+    }
+
+    /// The program that a boot now would take: the uploaded one, if there is one.
+    fn read_program(&self, config: &TenantConfig, ground: &Ground) -> Result<Program, ReloadError> {
+        let uploaded =
+            ground.uploads.as_ref().map(|uploads| uploads::path(uploads, &self.name)).filter(|path| path.exists());
+        let path = uploaded.as_deref().unwrap_or(&config.program);
+        let program = Program::load(path).map_err(|error| ReloadError::Program(error.to_string()))?;
+        // What the program sees of its own name does not depend on how it got here.
+        let name =
+            config.program.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
+        Ok(Program { name, ..program })
+    }
+
+    /// Whether the file holds another program than the one that answers.
+    pub(crate) fn has_changed(&self, ground: &Ground) -> bool {
+        let config = Arc::clone(&self.history().config);
+        match (self.ready(), self.read_program(&config, ground)) {
+            (Some(generation), Ok(program)) => digest(&program.elf) != generation.digest,
+            // A file that cannot be read is perhaps about to be replaced; what runs keeps running.
+            (Some(_), Err(_)) => false,
+            (None, _) => matches!(self.state(), State::Failed { .. }),
+        }
+    }
+
+    /// Lets a generation answer from now on: every loop's next worker lies ready before the first of them looks.
+    pub(crate) fn publish(&self, history: &mut History, generation: Generation, ground: &Ground) {
+        let generation = Arc::new(generation);
+        let former = self.ready();
+        for berth in self.live_berths() {
+            if let Ok(forked) = self.fork_of(&generation, ground.workers.permit()) {
+                berth.put(forked);
+            }
+        }
+        self.set_state(State::Ready(Arc::clone(&generation)));
+        for berth in self.live_berths() {
+            // Live state is handed over by the loops, one by one; what has none to hand over goes now.
+            if !generation.succeeds(former.as_deref()) {
+                berth.drop_before(generation.number);
+            }
+        }
+        if former.is_some() {
+            history.previous = former;
+        }
+    }
+
+    /// The generation before the one that answers, under a new number.
+    pub(crate) fn predecessor(&self, history: &mut History) -> Option<Generation> {
+        let previous = history.previous.clone()?;
+        history.last_number += 1;
+        Some(Generation::new(
+            history.last_number,
+            previous.snapshot.clone(),
+            Arc::clone(&previous.config),
+            previous.store.clone(),
+            previous.digest,
+        ))
+    }
+
+    /// Forks a worker: hundreds of microseconds, never on a loop thread. Without a permit it is not kept after its request.
     ///
     /// # Errors
     ///
     /// The reason why there is none, in words for the client.
-    pub(crate) fn fork(&self) -> Result<Forked, String> {
-        match self.state() {
-            State::Ready(generation) => self
-                .fork_from(&generation.snapshot)
-                .map(|worker| Forked { worker: Box::new(worker), generation: generation.number })
-                .map_err(|error| {
-                    tracing::error!(target: "mayfly::server", tenant = %self.config.name, %error, "a worker could not be forked");
-                    "no worker could be forked".to_owned()
-                }),
-            State::Booting | State::Failed { .. } => Err(self.excuse()),
-        }
+    pub(crate) fn fork(&self, permit: Option<Permit>) -> Result<Forked, String> {
+        let generation = self.ready().ok_or_else(|| self.excuse())?;
+        self.fork_of(&generation, permit).map_err(|error| {
+            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, "a worker could not be forked");
+            "no worker could be forked".to_owned()
+        })
     }
 
-    fn fork_from(&self, snapshot: &Snapshot) -> Result<Worker, ForkError> {
-        if self.config.mode == Mode::Ephemeral { Worker::fork(snapshot) } else { Worker::fork_keeping_state(snapshot) }
+    fn fork_of(&self, generation: &Arc<Generation>, permit: Option<Permit>) -> Result<Forked, ForkError> {
+        let worker = generation.fork()?;
+        self.background.count(Event::Fork);
+        Ok(Forked {
+            worker: Box::new(worker),
+            generation: Arc::clone(generation),
+            number: generation.number,
+            slice: generation.config.limits.inline_budget,
+            permit,
+        })
     }
 
     /// Why there is no generation, in words for the client.
     pub(crate) fn excuse(&self) -> String {
         match self.state() {
-            State::Failed { reason } => format!("the tenant cannot run: {reason}"),
+            State::Failed { reason, .. } => format!("the tenant cannot run: {reason}"),
             // It may have become ready since the caller looked; the client comes again in a second.
-            State::Booting | State::Ready(_) => "the tenant is still booting".to_owned(),
+            State::Unbooted | State::Booting { .. } | State::Ready(_) => "the tenant is still booting".to_owned(),
         }
     }
+
+    /// Keeps a request until the boot has ended, or gives it back if none goes on.
+    pub(crate) fn wait_for_boot(&self, job: Job) -> Option<Job> {
+        let mut waiting = self.waiting();
+        // Looked at under the lock: whoever ends the boot takes the list after it has set the state.
+        if matches!(self.state(), State::Booting { holds: true }) {
+            waiting.push(job);
+            None
+        } else {
+            Some(job)
+        }
+    }
+
+    pub(crate) fn take_waiting(&self) -> Vec<Job> {
+        std::mem::take(&mut *self.waiting())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Job>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a boot that failed may be tried again.
+    pub(crate) fn is_boot_due(&self) -> bool {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Failed { retry_at, .. } => Instant::now() >= *retry_at,
+            _ => false,
+        }
+    }
+
+    /// Answers what still waits, when the background threads have ended.
+    pub(crate) fn shutdown(&self) {
+        for job in self.take_waiting() {
+            job.refuse(Failure::Unavailable, SHUTTING_DOWN);
+        }
+        if let Some(store) = self.ready().and_then(|generation| generation.store.clone()) {
+            for parked in store.clear_line() {
+                parked.refuse(Failure::Unavailable, SHUTTING_DOWN);
+            }
+        }
+    }
+
+    /// A berth for a loop that begins to serve this tenant.
+    pub(crate) fn new_berth(&self) -> Arc<Berth> {
+        let berth = Arc::new(Berth::default());
+        let mut berths = self.berths.lock().unwrap_or_else(PoisonError::into_inner);
+        berths.retain(|berth| berth.strong_count() > 0);
+        berths.push(Arc::downgrade(&berth));
+        berth
+    }
+
+    fn live_berths(&self) -> Vec<Arc<Berth>> {
+        self.berths.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Counters for a loop that begins to serve this tenant; they stay counted when the loop is gone.
+    pub(crate) fn new_counters(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counters));
+        counters
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        totals += &self.background;
+        for counters in self.counters.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            totals += counters;
+        }
+        totals
+    }
+}
+
+impl History {
+    /// The region that all of the tenant's workers share: made once, since its content is to outlive generations.
+    fn shared_memory(&mut self, config: &TenantConfig) -> Result<Option<SharedMemory>, ReloadError> {
+        let Some(wanted) = &config.shared else { return Ok(None) };
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.bytes() == wanted.bytes) {
+            return Ok(Some(shared.clone()));
+        }
+        let made = match &wanted.file {
+            Some(path) => SharedMemory::file(path, wanted.bytes),
+            None => SharedMemory::anonymous(wanted.bytes),
+        };
+        let shared = made.map_err(|error| ReloadError::Boot(format!("no shared memory: {error}")))?;
+        self.shared = Some(shared.clone());
+        Ok(Some(shared))
+    }
+
+    /// The tenant's storage program, booted if it is not yet, or is another one now.
+    fn store(
+        &mut self,
+        config: &TenantConfig,
+        tenant: &Tenant,
+        ground: &Ground,
+    ) -> Result<Option<Arc<Store>>, ReloadError> {
+        let Some(wanted) = &config.storage else {
+            self.store = None;
+            return Ok(None);
+        };
+        let log = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
+        match &self.store {
+            Some(store) => store.refresh(wanted, ground, log)?,
+            None => self.store = Some(Arc::new(Store::boot(wanted, ground, log)?)),
+        }
+        Ok(self.store.clone())
+    }
+}
+
+impl Generation {
+    fn new(number: u64, snapshot: Snapshot, config: Arc<TenantConfig>, store: Option<Arc<Store>>, digest: u64) -> Self {
+        Self { number, snapshot, mode: config.mode.to_string(), number_text: number.to_string(), config, store, digest }
+    }
+
+    fn fork(&self) -> Result<Worker, ForkError> {
+        match self.config.mode {
+            Mode::Ephemeral => Worker::fork(&self.snapshot),
+            Mode::Stateful => Worker::fork_keeping_state(&self.snapshot),
+            Mode::ResetEvery(requests) => Worker::fork_resetting_every(&self.snapshot, requests),
+        }
+    }
+
+    /// Whether workers of this generation take over the state of those of `former`.
+    pub(crate) fn succeeds(&self, former: Option<&Self>) -> bool {
+        self.keeps_live_state() && former.is_some_and(Self::keeps_live_state)
+    }
+
+    fn keeps_live_state(&self) -> bool {
+        self.config.mode == Mode::Stateful && self.snapshot.has_handover()
+    }
+}
+
+/// Calls a fresh worker as a client would.
+fn check_health(snapshot: &Snapshot, config: &TenantConfig, health: &HealthConfig) -> Result<(), ReloadError> {
+    let (path, query) = health.path.split_once('?').unwrap_or((&health.path, ""));
+    let request = Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" };
+    let mut response = BufferedResponse::default();
+    let mut worker = Worker::fork(snapshot).map_err(|error| ReloadError::Unhealthy(error.to_string()))?;
+    match worker.call(RequestId::NONE.0, &request, &mut response) {
+        Ok(_) if response.status == health.status => Ok(()),
+        Ok(_) => Err(ReloadError::Unhealthy(format!(
+            "{} of {} answered {} where {} is expected",
+            health.path, config.name, response.status, health.status
+        ))),
+        Err(error) => Err(ReloadError::Unhealthy(error.to_string())),
+    }
+}
+
+/// Tells programs apart; not meant to withstand anybody who wants two to look the same, who would only cheat himself.
+fn digest(elf: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    elf.hash(&mut hasher);
+    hasher.finish()
 }

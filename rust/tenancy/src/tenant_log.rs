@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, ThreadId};
 use std::time::Instant;
 
@@ -119,10 +119,32 @@ impl TenantLog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The state, unless another thread has it: a loop that refuses a tenant's requests does not wait for its log.
+    fn state_now(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                self.dropped_lines.fetch_add(1, Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Logs that a request ran into a limit whose end the program sees itself, and may bear.
+    pub(crate) fn limit_hit(&self, id: RequestId, limit: &'static str, times: u32) {
+        let tenant = &self.tenant;
+        let Some(mut state) = self.state_now() else { return };
+        state.failures.advance(self.second());
+        if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
+            tracing::warn!(target: "mayfly::request", %tenant, request = %id, limit, times, "the program was refused more");
+        }
+    }
+
     /// Logs that a request failed, or counts it as dropped.
     pub(crate) fn failed(&self, id: RequestId, failure: Failure, reason: &str) {
         let tenant = &self.tenant;
-        let mut state = self.state();
+        let Some(mut state) = self.state_now() else { return };
         let dropped = state.failures.advance(self.second());
         if dropped > 0 {
             tracing::warn!(target: "mayfly::request", %tenant, requests = dropped, "more requests failed in the second before");

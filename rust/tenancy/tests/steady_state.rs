@@ -60,14 +60,14 @@ impl ResponseSink for Sink {
 fn a_request_allocates_nothing() {
     let hello = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/hello/hello");
     assert!(hello.exists(), "{} is missing: run `make tenants`", hello.display());
-    let config = json!({"tenants": [{"name": "a", "path": "/a/b", "program": hello}]});
+    let config = json!({"tenants": [{"name": "a", "path": "/a/b", "program": hello, "limits": {"inline_budget_us": 1_000_000}}]});
     let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
     let mut pool = server.loop_pool();
     let headers = [Header { name: b"host", value: b"x" }];
     let request = Request { method: b"GET", path: b"/a/b/c", query: b"d", headers: &headers, body: b"" };
     let mut sink = Sink { status: 0, body: vec![0; 1 << 20] };
     for _ in 0..2000 {
-        if pool.call(&request, &mut sink) == Outcome::NeedsWorker {
+        if pool.call(&request, &mut sink) == Outcome::Later {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

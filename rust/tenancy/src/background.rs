@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The threads that do for the loops what takes too long for them.
+//!
+//! ```text
+//!   forker    1 thread               forks workers ahead, closes those that are done with
+//!   boot      up to 4, on demand     boots programs
+//!   deferred  2 threads              requests that found no worker: fork one, serve the first slice
+//!   overflow  a configured number    requests whose slice on a loop was over, in turns
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mayfly_sandbox::Worker;
+
+use crate::berth::Berth;
+use crate::deferred::Deferred;
+use crate::failure::Failure;
+use crate::overflow::Overflow;
+use crate::storage::{Store, Taken};
+use crate::tenant::{Forked, Ground, Tenant};
+
+/// Programs that boot side by side.
+const BOOT_THREADS: usize = 4;
+
+/// All background threads of a server.
+#[derive(Debug)]
+pub(crate) struct Background {
+    orders: Sender<Order>,
+    pub(crate) deferred: Deferred,
+    pub(crate) overflow: Overflow,
+    /// Why there is none is told to every client.
+    ground: Result<Ground, String>,
+    boots: Mutex<Boots>,
+    booted: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    overflow_threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Boots {
+    waiting: VecDeque<Arc<Tenant>>,
+    threads: usize,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+enum Order {
+    Fork { tenant: Arc<Tenant>, berth: Arc<Berth> },
+    Close(Forked),
+    ReplaceStore { store: Arc<Store>, lost: Option<Box<Worker>> },
+    Stop,
+}
+
+/// One of a tenant's requests that have left their loop; no longer counted when dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    tenant: Arc<Tenant>,
+}
+
+impl InFlight {
+    /// Counts a request, unless the tenant has as many as it may have.
+    pub(crate) fn enter(tenant: &Arc<Tenant>, most: u32) -> Option<Self> {
+        let more = |parked| (parked < most).then_some(parked + 1);
+        let entered = tenant.parked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        entered.is_ok().then(|| Self { tenant: Arc::clone(tenant) })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.tenant.parked.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Background {
+    pub(crate) fn start(ground: Result<Ground, String>, overflow_threads: u32) -> io::Result<Arc<Self>> {
+        let (orders, receiver) = mpsc::channel();
+        let background = Arc::new(Self {
+            orders,
+            deferred: Deferred::default(),
+            overflow: Overflow::new(overflow_threads),
+            ground,
+            boots: Mutex::default(),
+            booted: Condvar::new(),
+            threads: Mutex::default(),
+            overflow_threads: Mutex::default(),
+        });
+        background.spawn("mayfly-forker", move |this| work(this, &receiver))?;
+        for _ in 0..crate::deferred::THREADS {
+            background.spawn("mayfly-deferred", |this| this.deferred.work(this))?;
+        }
+        for _ in 0..overflow_threads {
+            background.spawn("mayfly-overflow", |this| this.overflow.work(this))?;
+        }
+        // The last to end: what the others are at may come to them.
+        let ahead = 1 + crate::deferred::THREADS;
+        let overflow = background.threads().split_off(ahead);
+        *background.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner) = overflow;
+        Ok(background)
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
+        let this = Arc::clone(self);
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || work(&this))?;
+        self.threads().push(thread);
+        Ok(())
+    }
+
+    /// What it takes to boot and fork.
+    pub(crate) fn ground(&self) -> Result<&Ground, &str> {
+        self.ground.as_ref().map_err(String::as_str)
+    }
+
+    /// Has a worker put down at `berth`.
+    pub(crate) fn order(&self, tenant: &Arc<Tenant>, berth: &Arc<Berth>) {
+        if berth.order() {
+            self.send(Order::Fork { tenant: Arc::clone(tenant), berth: Arc::clone(berth) });
+        }
+    }
+
+    /// Closes a worker that is poisoned or of an old generation.
+    pub(crate) fn close(&self, worker: Forked) {
+        self.send(Order::Close(worker));
+    }
+
+    /// Gives a storage program's worker back, and sends on whoever stands in line for it.
+    pub(crate) fn give_back(&self, store: &Store, worker: Box<Worker>) {
+        self.send_on(store.give_back(worker));
+    }
+
+    /// Has a new worker made for a storage program that lost its own.
+    pub(crate) fn replace_store(&self, store: Option<&Arc<Store>>, lost: Option<Box<Worker>>) {
+        if let Some(store) = store {
+            self.send(Order::ReplaceStore { store: Arc::clone(store), lost });
+        }
+    }
+
+    fn send_on(&self, next: Option<(crate::overflow::Parked, Box<Worker>)>) {
+        if let Some((parked, worker)) = next {
+            self.overflow.push_with_store(parked, Taken::Held(worker));
+        }
+    }
+
+    fn send(&self, order: Order) {
+        // It fails only if the thread panicked; requests are then served by the deferred threads' own forks.
+        let _ = self.orders.send(order);
+    }
+
+    /// Boots a tenant that the caller has claimed.
+    pub(crate) fn boot(self: &Arc<Self>, tenant: Arc<Tenant>) {
+        let mut boots = self.boots();
+        if boots.is_closed {
+            return;
+        }
+        boots.waiting.push_back(tenant);
+        self.threads().retain(|thread| !thread.is_finished());
+        if boots.threads < BOOT_THREADS && self.spawn("mayfly-boot", Self::boot_all).is_ok() {
+            boots.threads += 1;
+        }
+    }
+
+    /// Waits until no program boots, or for a time.
+    pub(crate) fn wait_for_boots(&self, at_most: Duration) {
+        let is_booting = |boots: &mut Boots| boots.threads > 0;
+        drop(self.booted.wait_timeout_while(self.boots(), at_most, is_booting));
+    }
+
+    fn boot_all(self: &Arc<Self>) {
+        loop {
+            let mut boots = self.boots();
+            let Some(tenant) = boots.waiting.pop_front() else {
+                boots.threads -= 1;
+                self.booted.notify_all();
+                return;
+            };
+            drop(boots);
+            let booted = catch_unwind(AssertUnwindSafe(|| match self.ground() {
+                Ok(ground) => tenant.boot(ground),
+                Err(reason) => tenant.fail_for_ever(reason),
+            }));
+            if booted.is_err() {
+                tenant.fail_for_ever("the server made a mistake");
+            }
+            // Whether it booted or not: the deferred threads find out, and say so.
+            for job in tenant.take_waiting() {
+                self.deferred.submit(job);
+            }
+        }
+    }
+
+    /// Ends all threads; answers what waits. No reply is sent after this returns, but by what stands in line for a store.
+    pub(crate) fn stop(&self) {
+        let waiting = {
+            let mut boots = self.boots();
+            boots.is_closed = true;
+            std::mem::take(&mut boots.waiting)
+        };
+        for job in waiting.iter().flat_map(|tenant| tenant.take_waiting()) {
+            job.refuse(Failure::Unavailable, crate::deferred::SHUTTING_DOWN);
+        }
+        self.deferred.close();
+        self.send(Order::Stop);
+        join(std::mem::take(&mut *self.threads()));
+        self.overflow.close();
+        join(std::mem::take(&mut *self.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn boots(&self) -> MutexGuard<'_, Boots> {
+        // A queue is whole even if a thread panicked while it held the lock.
+        self.boots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // The threads catch what a request does to them. One of them may be the last to hold the server.
+        if thread.thread().id() != thread::current().id() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(background: &Background, orders: &Receiver<Order>) {
+    for order in orders {
+        match order {
+            Order::Stop => return,
+            Order::Close(worker) => drop(worker),
+            Order::Fork { tenant, berth } => {
+                // Whoever holds the berth besides this order is the pool that asked.
+                let is_wanted = Arc::strong_count(&berth) > 1 && berth.is_empty();
+                if is_wanted
+                    && let Ok(ground) = background.ground()
+                    && let Some(permit) = ground.workers.permit()
+                    && let Ok(worker) = tenant.fork(Some(permit))
+                {
+                    berth.put(worker);
+                }
+                berth.ordered.store(false, Ordering::Release);
+            }
+            Order::ReplaceStore { store, lost } => {
+                drop(lost);
+                background.send_on(store.replace_lost());
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Many tenants: booted when they are called, and no more workers than allowed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking; clippy knows test functions only, not what they share"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use mayfly_tenancy::TenantState;
+use serde_json::{Value, json};
+use support::*;
+
+/// `count` tenants on `/t0`, `/t1`, …
+fn tenants(count: usize) -> Vec<Value> {
+    (0..count)
+        .map(|number| json!({"name": format!("t{number}"), "path": format!("/t{number}"), "program": faults()}))
+        .collect()
+}
+
+fn target(number: usize) -> &'static str {
+    Box::leak(format!("/t{number}/ok").into_boxed_str())
+}
+
+#[test]
+fn a_thousand_tenants_boot_when_they_are_called() {
+    let server = start_with(json!({"boot_at_start": 3, "tenants": tenants(1000)}));
+    let booted = |server: &mayfly_tenancy::Server| {
+        server.report().tenants.iter().filter(|tenant| tenant.state != TenantState::Unbooted).count()
+    };
+    assert_eq!(booted(&server), 3);
+    let mut pool = server.loop_pool();
+    for number in [500, 1, 999, 500] {
+        assert_eq!(get(&mut pool, target(number)).status, 200);
+    }
+    assert_eq!(booted(&server), 5);
+    assert!(server.report().workers <= 5);
+}
+
+#[test]
+fn tenants_called_in_turn_keep_their_workers() {
+    let server = start_with(json!({"tenants": tenants(20)}));
+    let mut pool = server.loop_pool();
+    for number in 0..20 {
+        assert_eq!(get(&mut pool, target(number)).status, 200);
+    }
+    let forks = || server.report().tenants.iter().map(|tenant| tenant.forks).sum::<u64>();
+    let before = forks();
+    for _ in 0..10 {
+        for number in 0..20 {
+            assert_eq!(get(&mut pool, target(number)).status, 200);
+        }
+    }
+    assert_eq!(forks(), before);
+}
+
+#[test]
+fn more_tenants_than_workers_are_served_without_exceeding_them_and_without_thrashing() {
+    let server = start_with(json!({"max_workers": 4, "boot_at_start": 0, "tenants": tenants(8)}));
+    let mut pool = server.loop_pool();
+    for round in 0..10 {
+        for number in 0..8 {
+            assert_eq!(get(&mut pool, target(number)).status, 200);
+            assert!(server.report().workers <= 4, "{} workers in round {round}", server.report().workers);
+        }
+    }
+    // Those that came first stay, since none of them is idle; the others have a fork for each request.
+    let forks: Vec<u64> = server.report().tenants.iter().map(|tenant| tenant.forks).collect();
+    assert!(forks[..4].iter().all(|&forks| forks <= 3), "{forks:?}");
+    assert!(forks[4..].iter().all(|&forks| forks >= 8), "{forks:?}");
+}
+
+#[test]
+fn the_least_recently_used_worker_is_let_go_for_another_tenants() {
+    let server = start_with(json!({"max_workers": 2, "boot_at_start": 0, "tenants": tenants(3)}));
+    let mut pool = server.loop_pool();
+    for number in [0, 1] {
+        assert_eq!(get(&mut pool, target(number)).status, 200);
+    }
+    // Idle for longer than a second; then one of the two is used again.
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(get(&mut pool, target(1)).status, 200);
+    assert_eq!(get(&mut pool, target(2)).status, 200);
+    assert_eq!(server.report().workers, 2);
+    let forks = |name: &str| report(&server, name).forks;
+    let before = forks("t1");
+    assert_eq!(get(&mut pool, target(1)).status, 200);
+    assert_eq!(forks("t1"), before, "the one that was used stayed");
+    let before = forks("t0");
+    assert_eq!(get(&mut pool, target(0)).status, 200);
+    assert_eq!(forks("t0"), before + 1, "the other one went");
+}
+
+#[test]
+fn a_first_call_of_a_broken_program_is_told_why_and_is_not_repeated_at_once() {
+    let missing = json!({"name": "a", "path": "/a", "program": "/nonexistent/program"});
+    let server = start_with(json!({"boot_at_start": 0, "tenants": [missing]}));
+    let mut pool = server.loop_pool();
+    for _ in 0..3 {
+        let response = get(&mut pool, "/a");
+        assert_eq!(response.error(), (503, "unavailable".to_owned()));
+        assert!(response.reason().contains("No such file"), "{}", response.reason());
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A tenant cannot hold up a loop, nor the threads behind it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking; clippy knows test functions only, not what they share"
+)]
+
+mod support;
+
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use mayfly_tenancy::{LoopPool, Outcome};
+use serde_json::json;
+use support::*;
+
+/// Serves a request, and tells whether it left this thread.
+fn park(pool: &mut LoopPool, target: &'static str) -> Result<Receiver<Response>, Response> {
+    let mut response = Response::default();
+    match pool.call(&request(target), &mut response) {
+        Outcome::Done => Err(response),
+        Outcome::Later => {
+            let (sender, receiver) = mpsc::channel();
+            pool.call_later(&request(target), Box::new(Later { response, sender }));
+            Ok(receiver)
+        }
+    }
+}
+
+#[test]
+fn a_request_past_its_inline_budget_goes_on_elsewhere_and_ends_at_its_limit() {
+    let limits = json!({"limits": {"cpu_ms": 300, "inline_budget_us": 2000}});
+    let server = start(&[tenant("a", limits), tenant("b", json!({}))]);
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/a/ok");
+    wait_for_worker(&mut pool, "/b/ok");
+    let start = Instant::now();
+    let parked = park(&mut pool, "/a/loop").unwrap();
+    let held_up = start.elapsed();
+    // The budget is two milliseconds; on a busy machine this thread may be away for longer.
+    assert!(held_up < Duration::from_millis(150), "{held_up:?}");
+    assert_eq!(report(&server, "a").in_flight, 1);
+    assert_eq!(get(&mut pool, "/b/ok").status, 200);
+    assert_eq!(get(&mut pool, "/a/ok").status, 200, "the tenant itself is served, too");
+    assert_eq!(parked.recv().unwrap().error(), (504, "cpu-limit".to_owned()));
+    let report = report(&server, "a");
+    assert_eq!((report.in_flight, report.errors["cpu-limit"]), (0, 1));
+    assert_eq!(server.report().overflow, 0);
+}
+
+#[test]
+fn beyond_its_number_of_requests_a_tenant_gets_429_at_once() {
+    let limits = json!({"limits": {"cpu_ms": 60_000, "wall_ms": 60_000, "concurrent_requests": 2}});
+    let server = start(&[tenant("a", limits), tenant("b", json!({}))]);
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/b/ok");
+    let _first = park(&mut pool, "/a/loop").unwrap();
+    let _second = park(&mut pool, "/a/loop").unwrap();
+    wait_until("both are on their way", || report(&server, "a").in_flight == 2);
+    let refused = park(&mut pool, "/a/ok").unwrap_err();
+    assert_eq!(refused.error(), (429, "too-many-requests".to_owned()));
+    assert!(refused.reason().contains("concurrent_requests"));
+    assert_eq!(get(&mut pool, "/b/ok").status, 200);
+    assert_eq!(report(&server, "a").errors["too-many-requests"], 1);
+}
+
+#[test]
+fn a_tenant_gets_no_more_than_its_share_of_the_overflow_and_another_has_its_turns() {
+    let limits = json!({"limits": {"cpu_ms": 60_000, "wall_ms": 60_000, "inline_budget_us": 1000}});
+    let hurried = json!({"limits": {"cpu_ms": 40, "inline_budget_us": 1000}});
+    let server = start_with(json!({"overflow_threads": 1, "tenants": [tenant("a", limits), tenant("b", hurried)]}));
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/b/ok");
+    let mut parked = Vec::new();
+    let refused = loop {
+        match park(&mut pool, "/a/loop") {
+            Ok(receiver) => parked.push(receiver),
+            Err(refused) => break refused,
+        }
+        assert!(parked.len() < 100);
+    };
+    // One thread has 16 rooms, and half of them is a tenant's share.
+    assert_eq!((parked.len(), refused.error()), (8, (503, "overloaded".to_owned())));
+    let start = Instant::now();
+    let other = park(&mut pool, "/b/loop").unwrap();
+    assert_eq!(other.recv_timeout(Duration::from_secs(20)).unwrap().error(), (504, "cpu-limit".to_owned()));
+    // 40 ms of the other's in turn with 40 ms of this one's, not after eight times a minute of them.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // What still runs is answered when the server ends.
+    server.shutdown();
+    for receiver in parked {
+        assert_eq!(receiver.try_recv().unwrap().error(), (503, "unavailable".to_owned()));
+    }
+}
+
+#[test]
+fn wall_time_ends_a_request_that_gets_no_cpu_time() {
+    let limits = json!({"limits": {"cpu_ms": 60_000, "wall_ms": 200}});
+    let server = start(&[tenant("a", limits)]);
+    let mut pool = server.loop_pool();
+    let mut all: Vec<_> = (0..4).map(|_| park(&mut pool, "/a/loop").unwrap()).collect();
+    for receiver in all.drain(..) {
+        let response = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(response.error(), (504, "wall-limit".to_owned()));
+    }
+}
