@@ -5,6 +5,8 @@
 #define _GNU_SOURCE
 #include "faults.h"
 
+#include <sched.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -77,8 +79,7 @@ static void work_exits(struct act *act) {
     uint64_t value = 1;
     struct ring ring = {UINT64_MAX, NULL, MAYFLY_ABI, host->doorbell, 0};
     for (uint64_t i = 0; i < act->number; ++i) {
-        volatile uint64_t *page =
-            mmap(NULL, FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        volatile uint64_t *page = mmap(NULL, FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if ((void *)page == MAP_FAILED) continue;
         *page = value * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
         if (faults_ring(&ring) == -ENOSYS) value = *page;
@@ -124,6 +125,18 @@ static void alloc_maps(struct act *act) {
     }
     say("%llu\n", (unsigned long long)act->number);
 }
+static void alloc_descriptors(struct act *act) {
+    int64_t last = 0;
+    for (act->number = 0; last >= 0; ++act->number)
+        last = CALL(SYS_dup, 1, 0, 0);
+    say("%llu, then %lld\n", (unsigned long long)act->number - 1, (long long)last);
+}
+static void alloc_thread(struct act *act) {
+    const uint64_t arguments[8] = {CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD};
+    (void)act;
+    say("%lld %lld, fork %lld\n", (long long)CALL(SYS_clone3, arguments, sizeof arguments, 0),
+        (long long)CALL(SYS_clone, arguments[0], 0, 0), (long long)CALL(SYS_clone, SIGCHLD, 0, 0));
+}
 static void alloc_terabyte(struct act *act) {
     (void)act;
     void *block = mmap(NULL, (size_t)1 << 40, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -160,6 +173,8 @@ const struct behaviour endless_behaviours[] = {
     {"alloc-malloc", alloc_malloc},
     {"alloc-brk", alloc_brk},
     {"alloc-maps", alloc_maps},
+    {"alloc-descriptors", alloc_descriptors},
+    {"alloc-thread", alloc_thread},
     {"alloc-terabyte", alloc_terabyte},
     {"touch", touch},
     {"touch-pages", touch_pages},

@@ -43,9 +43,10 @@
 // Memory without end
 //   alloc-mmap alloc-malloc alloc-brk   touches every page that it gets
 //   alloc-maps                          as many mappings as it gets; answers the count
-//   alloc-terabyte                      asks for 1 TiB at once; answers the error
-//   touch                               writes NUMBER MiB, then answers
-//   touch-pages                         writes NUMBER pages, then answers
+//   alloc-descriptors                   as many descriptors as it gets; answers the count and the error
+//   alloc-thread                        asks for a thread, by clone3 and by clone, and for a process; answers the
+//   errors alloc-terabyte                      asks for 1 TiB at once; answers the error touch writes NUMBER MiB, then
+//   answers touch-pages                         writes NUMBER pages, then answers
 //
 // Responses
 //   response-{null,low,kernel,non-canonical,unmapped,straddle,unaligned}     where the structure lies

@@ -5,8 +5,8 @@
 use crate::errno::Errno;
 use crate::process::Stream;
 
-/// Most descriptors at a time: RLIMIT_NOFILE.
-pub(crate) const DESCRIPTORS_MAX: usize = 1024;
+/// Most descriptors that a limit may allow.
+const DESCRIPTORS_MAX: usize = 1024;
 
 /// A file that a descriptor can stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,24 +37,32 @@ struct StatusFlags {
 ///
 /// # Invariants
 ///
-/// The table never holds more than [`DESCRIPTORS_MAX`] entries and does not end with an empty one.
+/// The table never holds more than `limit` entries and does not end with an empty one.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     table: Vec<Option<Descriptor>>,
     flags: StatusFlags,
+    /// Most descriptors at a time: RLIMIT_NOFILE.
+    limit: usize,
 }
 
 /// Flags that `F_SETFL` may change on these files.
 const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK;
 
 impl Files {
-    /// Descriptors 0, 1 and 2.
-    pub(crate) fn standard() -> Self {
+    /// Descriptors 0, 1 and 2, and at most `limit` together.
+    pub(crate) fn standard(limit: usize) -> Self {
         let open = |file| Some(Descriptor { file, close_on_exec: false });
         Self {
             table: vec![open(File::Null), open(File::Log(Stream::Stdout)), open(File::Log(Stream::Stderr))],
             flags: StatusFlags::default(),
+            limit: limit.clamp(3, DESCRIPTORS_MAX),
         }
+    }
+
+    /// Most descriptors at a time.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// What descriptor `fd` stands for.
@@ -100,8 +108,8 @@ impl Files {
     /// Duplicates `fd` to the lowest free number from `lowest` on.
     pub(crate) fn duplicate(&mut self, fd: i32, lowest: i32, close_on_exec: bool) -> Result<i32, Errno> {
         let descriptor = self.get(fd)?;
-        let lowest = usize::try_from(lowest).ok().filter(|&lowest| lowest < DESCRIPTORS_MAX).ok_or(Errno::EINVAL)?;
-        let free = (lowest..DESCRIPTORS_MAX).find(|&index| self.table.get(index).copied().flatten().is_none());
+        let lowest = usize::try_from(lowest).ok().filter(|&lowest| lowest < self.limit).ok_or(Errno::EINVAL)?;
+        let free = (lowest..self.limit).find(|&index| self.table.get(index).copied().flatten().is_none());
         let new = free.and_then(|index| i32::try_from(index).ok()).ok_or(Errno::EMFILE)?;
         self.put(new, Descriptor { close_on_exec, ..descriptor })?;
         Ok(new)
@@ -133,7 +141,7 @@ impl Files {
     }
 
     fn put(&mut self, fd: i32, descriptor: Descriptor) -> Result<(), Errno> {
-        let index = usize::try_from(fd).ok().filter(|&index| index < DESCRIPTORS_MAX).ok_or(Errno::EBADF)?;
+        let index = usize::try_from(fd).ok().filter(|&index| index < self.limit).ok_or(Errno::EBADF)?;
         if self.table.len() <= index {
             self.table.resize(index.saturating_add(1), None);
         }
@@ -156,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_lowest_free_number_is_taken() {
-        let mut files = Files::standard();
+        let mut files = Files::standard(DESCRIPTORS_MAX);
         assert_eq!(files.duplicate(1, 0, false), Ok(3));
         files.close(0).unwrap();
         assert_eq!(files.duplicate(2, 0, true), Ok(0));
@@ -166,7 +174,7 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_refused() {
-        let mut files = Files::standard();
+        let mut files = Files::standard(DESCRIPTORS_MAX);
         for fd in [-1, 3, 1024, i32::MAX, i32::MIN] {
             assert_eq!(files.get(fd), Err(Errno::EBADF));
             assert_eq!(files.close(fd), Err(Errno::EBADF));
@@ -180,17 +188,23 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_shrinks() {
-        let mut files = Files::standard();
+        let mut files = Files::standard(DESCRIPTORS_MAX);
         while files.duplicate(1, 0, false).is_ok() {}
         assert_eq!(files.table.len(), DESCRIPTORS_MAX);
         assert_eq!(files.duplicate(1, 0, false), Err(Errno::EMFILE));
         files.close_range(3, u32::MAX);
         assert_eq!(files.table.len(), 3);
+
+        let mut files = Files::standard(5);
+        while files.duplicate(1, 0, false).is_ok() {}
+        assert_eq!(files.table.len(), 5);
+        assert_eq!(files.duplicate_to(1, 5, false), Err(Errno::EBADF));
+        assert_eq!((Files::standard(0).limit(), Files::standard(1 << 30).limit()), (3, DESCRIPTORS_MAX));
     }
 
     #[test]
     fn duplicates_share_status_flags_and_keep_their_own_close_on_exec() {
-        let mut files = Files::standard();
+        let mut files = Files::standard(DESCRIPTORS_MAX);
         let copy = files.duplicate(1, 0, true).unwrap();
         let file = files.get(copy).unwrap().file;
         files.set_status_flags(file, libc::O_NONBLOCK | libc::O_RDWR);

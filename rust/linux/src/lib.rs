@@ -60,6 +60,6 @@ mod tests;
 pub use elf::ElfError;
 pub use exec::{ExecError, Program};
 pub use fault::Fault;
-pub use process::{Context, CopyError, Limits, Output, Process, Step, Stream};
+pub use process::{Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
 pub use stack::StackError;
 pub use unknown::UnknownCall;

@@ -23,6 +23,10 @@ use crate::user::UserMemory;
 pub struct Limits {
     /// Number of mappings.
     pub mappings: usize,
+    /// Number of descriptors, 3 to 1,024: RLIMIT_NOFILE.
+    pub descriptors: usize,
+    /// Number of threads: RLIMIT_NPROC. There are none beside the first yet, whatever it says.
+    pub threads: u32,
     /// Sum of the sizes of all mappings in bytes, whether touched or not: RLIMIT_AS.
     pub address_space_bytes: u64,
     /// Size of the stack in bytes, rounded up to pages: RLIMIT_STACK.
@@ -32,11 +36,29 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16,384 mappings; 64 TiB of address space, since runtimes reserve far more than they use; 8 MiB of stack, as on Linux;
+    /// 16,384 mappings; 1,024 descriptors; 1 thread; 64 TiB of address space, since runtimes reserve far more than they use; 8 MiB of stack, as on Linux;
     /// 512 MiB of memory.
     fn default() -> Self {
-        Self { mappings: 16_384, address_space_bytes: 1 << 46, stack_bytes: 8 << 20, memory_bytes: 512 << 20 }
+        Self {
+            mappings: 16_384,
+            descriptors: 1024,
+            threads: 1,
+            address_space_bytes: 1 << 46,
+            stack_bytes: 8 << 20,
+            memory_bytes: 512 << 20,
+        }
     }
+}
+
+/// How often a program was refused something because of a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitHits {
+    /// A descriptor: `EMFILE`.
+    pub descriptors: u32,
+    /// A thread: `EAGAIN`.
+    pub threads: u32,
+    /// A mapping: `ENOMEM`.
+    pub mappings: u32,
 }
 
 /// One of the streams that a program can write to.
@@ -130,6 +152,8 @@ pub struct Process {
     pub(crate) signals: Tracked<Signals>,
     pub(crate) thread: Tracked<Thread>,
     pub(crate) resources: Tracked<ResourceLimits>,
+    /// Statistics: reset leaves them alone.
+    pub(crate) hits: LimitHits,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -141,10 +165,11 @@ impl Process {
             Shared { executable, limits: limits.clone(), started: Instant::now(), unknown: UnknownCalls::new() };
         Self {
             memory: Tracked::new(memory),
-            files: Tracked::new(Files::standard()),
+            files: Tracked::new(Files::standard(limits.descriptors)),
             signals: Tracked::new(Signals::default()),
             thread: Tracked::new(Thread::named(name)),
             resources: Tracked::new(ResourceLimits::new(limits)),
+            hits: LimitHits::default(),
             shared: Arc::new(shared),
         }
     }
@@ -207,6 +232,16 @@ impl Process {
         self.signals.restore(&frozen.signals);
         self.thread.restore(&frozen.thread);
         self.resources.restore(&frozen.resources);
+    }
+
+    /// The limits that the program has hit since this was last asked. Reset does not clear them; a clone has its own.
+    #[inline]
+    pub fn take_limit_hits(&mut self) -> LimitHits {
+        let hits = LimitHits { mappings: self.memory.take_refusals(), ..self.hits };
+        if hits != LimitHits::default() {
+            self.hits = LimitHits::default();
+        }
+        hits
     }
 
     /// The system calls that the program and its forks made and that Mayfly does not have. Reset does not clear them.

@@ -107,6 +107,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_arch_prctl, ids::arch_prctl),
     (libc::SYS_prctl, ids::prctl),
     // calls/threads.rs
+    (libc::SYS_clone, threads::clone),
+    (libc::SYS_clone3, threads::clone3),
     (libc::SYS_set_tid_address, threads::set_tid_address),
     (libc::SYS_set_robust_list, threads::set_robust_list),
     (libc::SYS_rseq, threads::rseq),
@@ -167,6 +169,14 @@ const fn build_table() -> [Option<Handler>; TABLE_SIZE] {
     table
 }
 
+/// Counts a call that does not exist, names it in the log if it is the first, and returns what the program is told.
+pub(crate) fn unknown(process: &Process, context: &mut Context<'_>, number: u64) -> Errno {
+    if let Some(line) = process.shared.unknown.count(number) {
+        context.output.write(Stream::Stderr, line.as_bytes());
+    }
+    Errno::ENOSYS
+}
+
 /// Handles the system call that the machine has stopped at.
 pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context: &mut Context<'_>) -> Step {
     let regs = machine.regs();
@@ -176,16 +186,16 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     let result = match handler {
         Some(handler) => handler(&mut Call { process, machine, context, args }),
-        None => {
-            if let Some(line) = process.shared.unknown.count(number) {
-                context.output.write(Stream::Stderr, line.as_bytes());
-            }
-            Err(Errno::ENOSYS.into())
-        }
+        None => Err(unknown(process, context, number).into()),
     };
     let value = match result {
         Ok(value) => value,
-        Err(Halt::Errno(errno)) => errno.to_return_value(),
+        Err(Halt::Errno(errno)) => {
+            if errno == Errno::EMFILE {
+                process.hits.descriptors = process.hits.descriptors.saturating_add(1);
+            }
+            errno.to_return_value()
+        }
         Err(Halt::End(step)) => return step,
     };
     match machine.return_from_syscall(value) {

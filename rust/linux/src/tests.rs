@@ -148,6 +148,8 @@ impl Puppet {
         self.process.reset_from(frozen);
         assert_eq!(self.machine.audit(), [], "the machine is the snapshot's");
         assert!(!self.process.is_dirty());
+        // Statistics stay.
+        self.process.take_limit_hits();
         assert_eq!(format!("{:?}", self.process), format!("{frozen:?}"), "the process is the snapshot's");
         assert_eq!(self.run(), Ok(Exit::Syscall));
         Ok(())

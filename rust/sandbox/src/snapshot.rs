@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Image, Learned, Machine, SharedMemory, layout};
-use mayfly_linux::Process;
+use mayfly_linux::{LimitHits, Process};
 
 use crate::abi::{
     ABI_MAX, ABI_MIN, AT_MAYFLY, ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, RANDOM_OFFSET, page_header,
@@ -37,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) log: SharedLog,
     boot_time: Duration,
     has_handover: bool,
+    limit_hits: LimitHits,
     learned: Mutex<BTreeSet<Learned>>,
     learned_len: AtomicUsize,
 }
@@ -66,7 +67,13 @@ impl Snapshot {
 
         let description =
             mayfly_linux::Program { elf: &program.elf, name: &program.name, args: &program.args, env: &program.env };
-        let linux = mayfly_linux::Limits { memory_bytes: limits.boot_memory_bytes, ..Default::default() };
+        let linux = mayfly_linux::Limits {
+            mappings: limits.mappings as usize,
+            descriptors: limits.descriptors as usize,
+            threads: limits.threads,
+            memory_bytes: limits.boot_memory_bytes,
+            ..Default::default()
+        };
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
@@ -75,6 +82,7 @@ impl Snapshot {
         let has_handover = boot_until_ready(&mut machine, &mut runner, limits)?;
         let Runner { mut process, .. } = runner;
         process.freeze();
+        let limit_hits = process.take_limit_hits();
         let image = Image::freeze(machine, layout::INBOX)?;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -84,6 +92,7 @@ impl Snapshot {
                 log,
                 boot_time: started.elapsed(),
                 has_handover,
+                limit_hits,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),
             }),
@@ -112,6 +121,12 @@ impl Snapshot {
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
+    }
+
+    /// Limits that the program hit while it booted.
+    #[must_use]
+    pub fn limit_hits(&self) -> LimitHits {
+        self.inner.limit_hits
     }
 
     /// System calls that the program made and Mayfly does not have: number and count.

@@ -22,6 +22,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mayfly_kvm::{Machine, ResetReport, layout};
+use mayfly_linux::LimitHits;
 
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::clock;
@@ -237,6 +238,12 @@ impl Worker {
     #[must_use]
     pub fn private_bytes(&self) -> u64 {
         self.machine.private_pages() * mayfly_kvm::PAGE_SIZE
+    }
+
+    /// Limits that the program has hit since this was last asked; it went on, with an error number. Cheap when there are none.
+    #[inline]
+    pub fn limit_hits(&mut self) -> LimitHits {
+        self.runner.process.take_limit_hits()
     }
 
     /// Serves one request and resets the worker, unless it keeps its state.

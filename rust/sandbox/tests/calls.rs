@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{Kept, boot, call, patient, program, snapshot, text};
 use mayfly_sandbox::{
-    BootError, BufferedResponse, CallError, Header, Host, Limits, Request, ResponseError, Snapshot, Worker, WorkerState,
+    BootError, BufferedResponse, CallError, Header, Host, LimitHits, Limits, Request, ResponseError, Snapshot, Worker,
+    WorkerState,
 };
 
 #[test]
@@ -202,6 +203,33 @@ fn a_program_that_takes_all_memory_hits_the_memory_limit() {
             WorkerState::Poisoned,
         );
     }
+}
+
+#[test]
+fn a_program_is_refused_what_is_above_its_limits_and_goes_on() {
+    let limits = Limits { descriptors: 10, mappings: 50, ..patient() };
+    let hits = |descriptors, threads, mappings| LimitHits { descriptors, threads, mappings };
+    let snapshot = boot("faults", &[], &limits).unwrap();
+    assert_eq!(snapshot.limit_hits(), LimitHits::default());
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    for _ in 0..2 {
+        assert_eq!(text(&mut worker, "/alloc-descriptors"), "7, then -24\n");
+        assert_eq!(worker.limit_hits(), hits(1, 0, 0), "also after the reset");
+        assert_eq!(text(&mut worker, "/alloc-thread"), "-11 -11, fork -38\n");
+        assert_eq!(worker.limit_hits(), hits(0, 2, 0));
+        let mappings: u32 = text(&mut worker, "/alloc-maps").trim().parse().unwrap();
+        assert!((20..50).contains(&mappings), "{mappings}");
+        assert_eq!(worker.limit_hits(), hits(0, 0, 1));
+        call(&mut worker, "/ok", b"").unwrap();
+        assert_eq!(worker.limit_hits(), LimitHits::default());
+        assert_eq!(worker.differences(), 0);
+    }
+    let snapshot =
+        boot("faults", &["boot:alloc-descriptors", "boot:alloc-thread", "boot:alloc-maps"], &limits).unwrap();
+    assert_eq!(snapshot.limit_hits(), hits(1, 2, 1), "and at boot");
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    assert_eq!(worker.limit_hits(), LimitHits::default(), "which is not the worker's doing");
+    assert_eq!(text(&mut worker, "/alloc-descriptors"), "0, then -24\n");
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod place;
 mod remap;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mayfly_kvm::{Origin, Prot, layout};
 
@@ -57,18 +58,20 @@ pub(crate) struct AddressSpace {
     origin: Origin,
     max_mappings: usize,
     max_bytes: u64,
+    /// How often there was one mapping too many, since this was last asked. Statistics: not restored, and no clone's business.
+    refusals: AtomicU32,
 }
 
 impl Clone for AddressSpace {
     fn clone(&self) -> Self {
-        Self { mappings: self.mappings.clone(), ..*self }
+        Self { mappings: self.mappings.clone(), refusals: AtomicU32::new(0), ..*self }
     }
 
     /// Without an allocation when the mappings fit where the old ones were.
     fn clone_from(&mut self, source: &Self) {
         let mut mappings = std::mem::take(&mut self.mappings);
         mappings.clone_from(&source.mappings);
-        *self = Self { mappings, ..*source };
+        *self = Self { mappings, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
     }
 }
 
@@ -94,9 +97,16 @@ impl AddressSpace {
             origin: Origin::Snapshot,
             max_mappings,
             max_bytes,
+            refusals: AtomicU32::new(0),
         };
         space.map(Placement::FixedNoReplace(stack), stack.len(), stack_prot, Kind::Stack)?;
         Ok(space)
+    }
+
+    /// How often there was one mapping too many, since this was last asked.
+    #[inline]
+    pub(crate) fn take_refusals(&self) -> u32 {
+        if self.refusals.load(Ordering::Relaxed) == 0 { 0 } else { self.refusals.swap(0, Ordering::Relaxed) }
     }
 
     /// Top of the stack.
@@ -230,8 +240,12 @@ impl AddressSpace {
         let size = |vmas: &[Vma]| vmas.iter().fold(0_u64, |sum, vma| sum.saturating_add(vma.range.len()));
         let bytes = self.bytes.saturating_sub(size(old)).saturating_add(size(&new));
         let count = self.mappings.len().saturating_sub(old.len()).saturating_add(new.len());
-        if (bytes > self.max_bytes && bytes > self.bytes) || (count > self.max_mappings && count > self.mappings.len())
-        {
+        if bytes > self.max_bytes && bytes > self.bytes {
+            return Err(Errno::ENOMEM);
+        }
+        if count > self.max_mappings && count > self.mappings.len() {
+            let refusals = self.refusals.get_mut();
+            *refusals = refusals.saturating_add(1);
             return Err(Errno::ENOMEM);
         }
         self.bytes = bytes;

@@ -3,7 +3,7 @@
 
 use super::{check_signal_set_size, count, int, waits_for_ever};
 use crate::errno::{CallResult, Errno, Halt};
-use crate::files::{DESCRIPTORS_MAX, File};
+use crate::files::File;
 use crate::identity::{GID, UID};
 use crate::pages::PAGE_BYTES;
 use crate::process::Stream;
@@ -322,7 +322,7 @@ pub(crate) fn ppoll(call: &mut Call<'_, '_>) -> CallResult {
 
 /// Fills in what each descriptor is ready for, now, and counts those that are ready for something. Waiting would change nothing.
 fn poll_all(call: &mut Call<'_, '_>, fds: u64, fd_count: u64) -> CallResult {
-    if fd_count > count(DESCRIPTORS_MAX) {
+    if fd_count > count(call.process.files.limit()) {
         return Err(Errno::EINVAL.into());
     }
     let mut ready: u64 = 0;

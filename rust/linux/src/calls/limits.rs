@@ -5,7 +5,6 @@
 use super::int;
 use super::process::is_self;
 use crate::errno::{CallResult, Errno, Halt};
-use crate::files::DESCRIPTORS_MAX;
 use crate::process::Limits;
 use crate::table::Call;
 
@@ -30,8 +29,8 @@ impl ResourceLimits {
             let value = match number {
                 libc::RLIMIT_STACK => limits.stack_bytes,
                 libc::RLIMIT_AS => limits.address_space_bytes,
-                libc::RLIMIT_NOFILE => super::count(DESCRIPTORS_MAX),
-                libc::RLIMIT_NPROC => 1,
+                libc::RLIMIT_NOFILE => super::count(limits.descriptors),
+                libc::RLIMIT_NPROC => limits.threads.into(),
                 // No files of its own, no core dumps, no better priority than it has.
                 libc::RLIMIT_FSIZE | libc::RLIMIT_CORE | libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO => 0,
                 _ => continue,

@@ -4,7 +4,7 @@
 use super::{int, waits_for_ever};
 use crate::errno::{CallResult, Errno};
 use crate::identity::PID;
-use crate::table::Call;
+use crate::table::{Call, unknown};
 
 /// Size of a thread's name with its NUL.
 pub(crate) const NAME_BYTES: usize = 16;
@@ -30,6 +30,33 @@ impl Thread {
         }
         Self { name }
     }
+}
+
+/// `clone(2)`. There is no second thread yet, and the answer is that of a limit on them; there are no processes at all.
+pub(crate) fn clone(call: &mut Call<'_, '_>) -> CallResult {
+    let [flags, ..] = call.args;
+    refuse_thread(call, flags, libc::SYS_clone)
+}
+
+/// `clone3(2)`.
+pub(crate) fn clone3(call: &mut Call<'_, '_>) -> CallResult {
+    /// CLONE_ARGS_SIZE_VER0.
+    const ARGUMENTS_BYTES_MIN: u64 = 64;
+    let [arguments, size, ..] = call.args;
+    if size < ARGUMENTS_BYTES_MIN {
+        return Err(Errno::EINVAL.into());
+    }
+    let [flags] = call.user().read_words(arguments)?;
+    refuse_thread(call, flags, libc::SYS_clone3)
+}
+
+fn refuse_thread(call: &mut Call<'_, '_>, flags: u64, number: libc::c_long) -> CallResult {
+    if flags & u64::from(libc::CLONE_THREAD.cast_unsigned()) == 0 {
+        return Err(unknown(call.process, call.context, number.cast_unsigned()).into());
+    }
+    let threads = &mut call.process.hits.threads;
+    *threads = threads.saturating_add(1);
+    Err(Errno::EAGAIN.into())
 }
 
 /// `set_tid_address(2)`.
