@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mayfly_sandbox::Worker;
 
@@ -157,13 +157,18 @@ impl Background {
     pub(crate) fn boot(self: &Arc<Self>, tenant: Arc<Tenant>) {
         let mut boots = self.boots();
         if boots.is_closed {
-            return;
+            return tenant.fail_for_ever(crate::deferred::SHUTTING_DOWN);
+        }
+        self.threads().retain(|thread| !thread.is_finished());
+        if boots.threads < BOOT_THREADS {
+            match self.spawn("mayfly-boot", Self::boot_all) {
+                Ok(()) => boots.threads += 1,
+                // Another thread gets to it.
+                Err(_) if boots.threads > 0 => {}
+                Err(error) => return tenant.fail(format!("no thread to boot on: {error}"), Instant::now()),
+            }
         }
         boots.waiting.push_back(tenant);
-        self.threads().retain(|thread| !thread.is_finished());
-        if boots.threads < BOOT_THREADS && self.spawn("mayfly-boot", Self::boot_all).is_ok() {
-            boots.threads += 1;
-        }
     }
 
     /// Waits until no program boots, or for a time.

@@ -124,7 +124,7 @@ impl LoopPool {
         };
         let tenant = &self.set.tenants[index];
         if tenant.parked.load(Ordering::Relaxed) != 0
-            && let Some((failure, reason)) = self.too_much(tenant)
+            && let Some((failure, reason)) = self.too_much(index)
         {
             self.refuse_at(index, failure, reason, sink);
             return Outcome::Done;
@@ -374,10 +374,9 @@ impl LoopPool {
 
     /// Why the tenant may not begin another request, if so.
     #[cold]
-    fn too_much(&self, tenant: &Tenant) -> Option<(Failure, &'static str)> {
-        let parked = tenant.parked.load(Ordering::Relaxed);
-        let generation = tenant.ready()?;
-        if parked >= generation.config.limits.concurrent_requests {
+    fn too_much(&self, index: TenantIndex) -> Option<(Failure, &'static str)> {
+        let parked = self.set.tenants[index].parked.load(Ordering::Relaxed);
+        if parked >= self.set.config.tenants[index].limits.concurrent_requests {
             Some((Failure::TooManyRequests, TOO_MANY))
         } else if parked as usize >= self.server.background().overflow.share() {
             Some((Failure::Overloaded, OVERLOADED))

@@ -18,7 +18,7 @@ use mayfly_sandbox::{CallError, LogSink, Program, Snapshot, Worker};
 use crate::config::StorageConfig;
 use crate::overflow::Parked;
 use crate::reload::ReloadError;
-use crate::tenant::Ground;
+use crate::tenant::{self, Ground, Stamp};
 
 /// Requests that may stand in line.
 const LINE: usize = 64;
@@ -37,6 +37,7 @@ struct Place {
     snapshot: Snapshot,
     config: StorageConfig,
     elf: Vec<u8>,
+    stamp: Option<Stamp>,
     worker: Option<Box<Worker>>,
     /// Somebody has the worker, or makes a new one.
     is_out: bool,
@@ -58,12 +59,14 @@ pub(crate) enum Taken {
 
 impl Store {
     pub(crate) fn boot(config: &StorageConfig, ground: &Ground, log: Arc<dyn LogSink>) -> Result<Self, ReloadError> {
+        let stamp = tenant::stamp(&config.program);
         let elf = read(config)?.elf;
         let (snapshot, worker) = boot(config, elf.clone(), ground, log)?;
         let place = Place {
             snapshot,
             config: config.clone(),
             elf,
+            stamp,
             worker: Some(worker),
             is_out: false,
             is_wanted: false,
@@ -79,10 +82,12 @@ impl Store {
         ground: &Ground,
         log: Arc<dyn LogSink>,
     ) -> Result<(), ReloadError> {
+        let stamp = tenant::stamp(&config.program);
         let elf = read(config)?.elf;
         {
-            let place = self.place();
+            let mut place = self.place();
             if place.config == *config && place.elf == elf {
+                place.stamp = stamp;
                 return Ok(());
             }
         }
@@ -104,10 +109,18 @@ impl Store {
         place.snapshot = snapshot;
         place.config = config.clone();
         place.elf = elf;
+        place.stamp = stamp;
         let old = place.worker.replace(worker);
         drop(place);
         drop(old);
         Ok(())
+    }
+
+    /// Whether the program's file has changed since it was booted.
+    pub(crate) fn has_changed(&self) -> bool {
+        let place = self.place();
+        let now = tenant::stamp(&place.config.program);
+        now.is_some() && now != place.stamp
     }
 
     /// Takes the worker if it is idle; never waits but for the few instructions that others hold the lock.

@@ -7,8 +7,10 @@
 //! ```
 
 use std::collections::hash_map::DefaultHasher;
+use std::fs;
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -90,12 +92,23 @@ pub(crate) struct Generation {
     pub(crate) snapshot: Snapshot,
     pub(crate) config: Arc<TenantConfig>,
     pub(crate) store: Option<Arc<Store>>,
-    /// Tells whether the program's file has changed since.
-    digest: u64,
+    /// Which program it is.
+    origin: Origin,
     /// Values of the headers that show the mode, if they are wanted.
     pub(crate) mode: String,
     pub(crate) number_text: String,
 }
+
+/// Which program a generation runs, to tell whether its file has changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// None for an upload, which has no file when it boots.
+    stamp: Option<Stamp>,
+    digest: u64,
+}
+
+/// A file's identity, size and times: if these stay, its content is not read again.
+pub(crate) type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
 
 /// A worker, and the generation that it is of.
 #[derive(Debug)]
@@ -238,13 +251,11 @@ impl Tenant {
         uploaded: Option<Vec<u8>>,
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
-        let mut program = match uploaded {
-            Some(elf) => {
-                Program { elf, name: config.name.to_string(), args: Vec::new(), env: Vec::new(), shared: None }
-            }
+        let (mut program, stamp) = match uploaded {
+            Some(elf) => (Program { elf, name: program_name(&config), args: Vec::new(), env: Vec::new(), shared: None }, None),
             None => self.read_program(&config, ground)?,
         };
-        let digest = digest(&program.elf);
+        let origin = Origin { stamp, digest: digest(&program.elf) };
         program.args.clone_from(&config.args);
         program.env.clone_from(&config.env);
         program.shared = history.shared_memory(&config)?;
@@ -258,30 +269,38 @@ impl Tenant {
             self.log.end_partial_lines();
         }
         history.last_number += 1;
-        Ok(Generation::new(history.last_number, snapshot, config, store, digest))
+        Ok(Generation::new(history.last_number, snapshot, config, store, origin))
     }
 
-    /// The program that a boot now would take: the uploaded one, if there is one.
-    fn read_program(&self, config: &TenantConfig, ground: &Ground) -> Result<Program, ReloadError> {
-        let uploaded =
-            ground.uploads.as_ref().map(|uploads| uploads::path(uploads, &self.name)).filter(|path| path.exists());
-        let path = uploaded.as_deref().unwrap_or(&config.program);
-        let program = Program::load(path).map_err(|error| ReloadError::Program(error.to_string()))?;
+    /// Where the program is that a boot now would take: the uploaded one, if there is one.
+    fn program_path(&self, config: &TenantConfig, ground: &Ground) -> PathBuf {
+        let uploaded = ground.uploads.as_ref().map(|uploads| uploads::path(uploads, &self.name));
+        uploaded.filter(|path| path.exists()).unwrap_or_else(|| config.program.clone())
+    }
+
+    fn read_program(&self, config: &TenantConfig, ground: &Ground) -> Result<(Program, Option<Stamp>), ReloadError> {
+        let path = self.program_path(config, ground);
+        // Before the content: a file that changes while it is read looks changed the next time.
+        let stamp = stamp(&path);
+        let program = Program::load(&path).map_err(|error| ReloadError::Program(error.to_string()))?;
         // What the program sees of its own name does not depend on how it got here.
-        let name =
-            config.program.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
-        Ok(Program { name, ..program })
+        Ok((Program { name: program_name(config), ..program }, stamp))
     }
 
-    /// Whether the file holds another program than the one that answers.
+    /// Whether the files hold other programs than those that answer.
     pub(crate) fn has_changed(&self, ground: &Ground) -> bool {
+        let Some(generation) = self.ready() else { return matches!(self.state(), State::Failed { .. }) };
         let config = Arc::clone(&self.history().config);
-        match (self.ready(), self.read_program(&config, ground)) {
-            (Some(generation), Ok(program)) => digest(&program.elf) != generation.digest,
-            // A file that cannot be read is perhaps about to be replaced; what runs keeps running.
-            (Some(_), Err(_)) => false,
-            (None, _) => matches!(self.state(), State::Failed { .. }),
+        if generation.store.as_ref().is_some_and(|store| store.has_changed()) {
+            return true;
         }
+        let now = stamp(&self.program_path(&config, ground));
+        if now.is_none() || now == generation.origin.stamp {
+            // A file that cannot be read is perhaps about to be replaced; what runs keeps running.
+            return false;
+        }
+        let program = self.read_program(&config, ground);
+        program.is_ok_and(|(program, _)| digest(&program.elf) != generation.origin.digest)
     }
 
     /// Lets a generation answer from now on: every loop's next worker lies ready before the first of them looks.
@@ -314,7 +333,7 @@ impl Tenant {
             previous.snapshot.clone(),
             Arc::clone(&previous.config),
             previous.store.clone(),
-            previous.digest,
+            previous.origin,
         ))
     }
 
@@ -459,8 +478,8 @@ impl History {
 }
 
 impl Generation {
-    fn new(number: u64, snapshot: Snapshot, config: Arc<TenantConfig>, store: Option<Arc<Store>>, digest: u64) -> Self {
-        Self { number, snapshot, mode: config.mode.to_string(), number_text: number.to_string(), config, store, digest }
+    fn new(number: u64, snapshot: Snapshot, config: Arc<TenantConfig>, store: Option<Arc<Store>>, origin: Origin) -> Self {
+        Self { number, snapshot, mode: config.mode.to_string(), number_text: number.to_string(), config, store, origin }
     }
 
     fn fork(&self) -> Result<Worker, ForkError> {
@@ -495,6 +514,16 @@ fn check_health(snapshot: &Snapshot, config: &TenantConfig, health: &HealthConfi
         ))),
         Err(error) => Err(ReloadError::Unhealthy(error.to_string())),
     }
+}
+
+fn program_name(config: &TenantConfig) -> String {
+    config.program.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned())
+}
+
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
+    let file = fs::metadata(path).ok()?;
+    let times = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+    Some((file.dev(), file.ino(), file.size(), times.0, times.1))
 }
 
 /// Tells programs apart; not meant to withstand anybody who wants two to look the same, who would only cheat himself.
