@@ -256,6 +256,7 @@ impl Call {
             // It costs the worker, not the client, who has the response.
             Err(error) => self.failed(scene, &error, sink),
         }
+        self.count_hits(scene);
     }
 
     #[cold]
@@ -272,6 +273,15 @@ impl Call {
         if !sink.answered {
             answer(failure, &reason, self.id, sink);
         }
+        self.count_hits(scene);
+    }
+
+    #[inline]
+    fn count_hits(&mut self, scene: Scene<'_>) {
+        let hits = self.forked.worker.limit_hits();
+        if hits != mayfly_sandbox::LimitHits::default() {
+            tell_hits(scene, self.id, hits);
+        }
     }
 
     /// Takes the storage program's worker out of a call that is given up, for the background to replace: it is in the middle of
@@ -287,6 +297,20 @@ impl Call {
             }
             StoreCall::Asked(Taken::Lost) => background.replace_store(store, None),
             StoreCall::None | StoreCall::Waits | StoreCall::Asked(Taken::Busy) => {}
+        }
+    }
+}
+
+#[cold]
+fn tell_hits(scene: Scene<'_>, id: RequestId, hits: mayfly_sandbox::LimitHits) {
+    for (event, times, limit) in [
+        (Event::DescriptorLimit, hits.descriptors, "descriptors"),
+        (Event::ThreadLimit, hits.threads, "threads"),
+        (Event::MappingLimit, hits.mappings, "mappings"),
+    ] {
+        if times > 0 {
+            scene.counters.count_many(event, times);
+            scene.tenant.log.limit_hit(id, limit, times);
         }
     }
 }
