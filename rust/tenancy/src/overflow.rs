@@ -220,7 +220,7 @@ impl Parked {
                 if !self.take_room(background) {
                     return self.give_up(background);
                 }
-                if let Err((parked, taken)) = store.stand_in_line(self) {
+                if let Some((parked, taken)) = store.stand_in_line(self) {
                     background.overflow.push_with_store(parked, taken);
                 }
             }

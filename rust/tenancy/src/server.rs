@@ -91,7 +91,7 @@ impl Server {
             Err(error) => Err(error.to_string()),
         };
         let background = Background::start(ground, config.overflow_threads)?;
-        let tenants = config.tenants.iter().map(|tenant| new_tenant(tenant)).collect();
+        let tenants = config.tenants.iter().map(new_tenant).collect();
         let set = TenantSet::new(1, Arc::new(config), tenants);
         if let Err(reason) = background.ground() {
             tracing::error!(target: "mayfly::server", "no tenant can run on this host: {reason}");

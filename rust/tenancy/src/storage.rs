@@ -134,18 +134,19 @@ impl Store {
     }
 
     /// Has a request stand in line. It comes back with the worker if that is idle by now, and without if the line is too long.
-    pub(crate) fn stand_in_line(&self, parked: Parked) -> Result<(), (Parked, Taken)> {
+    #[must_use]
+    pub(crate) fn stand_in_line(&self, parked: Parked) -> Option<(Parked, Taken)> {
         let mut place = self.place();
         if !place.is_out && !place.is_wanted {
             place.is_out = true;
             let taken = place.worker.take().map_or(Taken::Lost, Taken::Held);
-            return Err((parked, taken));
+            return Some((parked, taken));
         }
         if place.line.len() >= LINE {
-            return Err((parked, Taken::Busy));
+            return Some((parked, Taken::Busy));
         }
         place.line.push_back(parked);
-        Ok(())
+        None
     }
 
     /// Gives the worker back; returns the first of the line with it, if there is one.

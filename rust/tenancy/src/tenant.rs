@@ -252,7 +252,9 @@ impl Tenant {
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
         let (mut program, stamp) = match uploaded {
-            Some(elf) => (Program { elf, name: program_name(&config), args: Vec::new(), env: Vec::new(), shared: None }, None),
+            Some(elf) => {
+                (Program { elf, name: program_name(&config), args: Vec::new(), env: Vec::new(), shared: None }, None)
+            }
             None => self.read_program(&config, ground)?,
         };
         let origin = Origin { stamp, digest: digest(&program.elf) };
@@ -478,7 +480,13 @@ impl History {
 }
 
 impl Generation {
-    fn new(number: u64, snapshot: Snapshot, config: Arc<TenantConfig>, store: Option<Arc<Store>>, origin: Origin) -> Self {
+    fn new(
+        number: u64,
+        snapshot: Snapshot,
+        config: Arc<TenantConfig>,
+        store: Option<Arc<Store>>,
+        origin: Origin,
+    ) -> Self {
         Self { number, snapshot, mode: config.mode.to_string(), number_text: number.to_string(), config, store, origin }
     }
 

@@ -17,8 +17,12 @@ use support::*;
 
 /// `count` tenants on `/t0`, `/t1`, …
 fn tenants(count: usize) -> Vec<Value> {
+    // With time enough on a busy machine: a request that leaves its loop takes the worker along.
+    let limits = json!({"inline_budget_us": 1_000_000});
     (0..count)
-        .map(|number| json!({"name": format!("t{number}"), "path": format!("/t{number}"), "program": faults()}))
+        .map(|number| {
+            json!({"name": format!("t{number}"), "path": format!("/t{number}"), "program": faults(), "limits": limits})
+        })
         .collect()
 }
 

@@ -19,11 +19,11 @@ pub fn faults() -> PathBuf {
     program
 }
 
-/// A tenant that runs `faults`, with limits that are quick to reach, but for the one on time: the machine may be busy.
+/// A tenant that runs `faults`, with limits that are quick to reach, but for those on time: the machine may be busy.
 pub fn tenant(name: &str, more: Value) -> Value {
     let mut tenant = json!({
         "name": name, "path": format!("/{name}"), "program": faults(),
-        "limits": {"cpu_ms": 20_000, "memory_mib": 1, "request_kib": 64, "response_kib": 64},
+        "limits": {"cpu_ms": 20_000, "inline_budget_us": 1_000_000, "memory_mib": 1, "request_kib": 64, "response_kib": 64},
     });
     tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     tenant
@@ -31,7 +31,7 @@ pub fn tenant(name: &str, more: Value) -> Value {
 
 /// For a tenant whose requests run into the limit on time.
 pub fn hurried() -> Value {
-    json!({"limits": {"cpu_ms": 100}})
+    json!({"limits": {"cpu_ms": 100, "inline_budget_us": 1_000_000}})
 }
 
 pub fn start(tenants: &[Value]) -> Server {

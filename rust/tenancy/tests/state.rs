@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! State that outlives requests, where a tenant asks for it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking; clippy knows test functions only, not what they share"
+)]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mayfly_tenancy::{LoopPool, Request};
+use serde_json::{Value, json};
+use support::*;
+
+/// One of `tenants/`, with time enough on a busy machine.
+fn sample(name: &str, more: Value) -> Value {
+    let program = faults().parent().unwrap().join(format!("../{name}/{name}"));
+    assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
+    let mut tenant = json!({"name": name, "path": format!("/{name}"), "program": program,
+        "limits": {"inline_budget_us": 1_000_000}});
+    tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    tenant
+}
+
+fn text(response: &Response) -> String {
+    String::from_utf8(response.body.clone()).unwrap()
+}
+
+/// The number in `Hello N World!`.
+fn number(response: &Response) -> u64 {
+    assert_eq!(response.status, 200, "{}", text(response));
+    text(response).strip_prefix("Hello ").unwrap().strip_suffix(" World!\n").unwrap().parse().unwrap()
+}
+
+fn put(pool: &mut LoopPool, path: &'static str, body: &[u8]) -> u16 {
+    serve(pool, &Request { method: b"PUT", body, ..request(path) }).status
+}
+
+#[test]
+fn a_counter_in_shared_memory_counts_every_request_of_all_loops_and_generations() {
+    const EACH: u64 = 400;
+    let server = start(&[sample("counter", json!({"shared_memory": {"kib": 4}}))]);
+    let done = AtomicBool::new(false);
+    let mut numbers: Vec<u64> = std::thread::scope(|scope| {
+        let loops: Vec<_> = (0..2)
+            .map(|_| {
+                let mut pool = server.loop_pool();
+                scope.spawn(move || (0..EACH).map(|_| number(&get(&mut pool, "/counter"))).collect::<Vec<_>>())
+            })
+            .collect();
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                server.reload("counter").unwrap();
+            }
+        });
+        let numbers = loops.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        done.store(true, Ordering::Relaxed);
+        numbers
+    });
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=2 * EACH).collect::<Vec<_>>());
+    assert!(report(&server, "counter").reloads > 0);
+}
+
+#[test]
+fn shared_memory_in_a_file_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("counter");
+    for round in 0..3 {
+        let server = start(&[sample("counter", json!({"shared_memory": {"kib": 4, "file": file}}))]);
+        let mut pool = server.loop_pool();
+        for next in 1..=10 {
+            assert_eq!(number(&get(&mut pool, "/counter")), round * 10 + next);
+        }
+    }
+}
+
+#[test]
+fn a_worker_is_reset_after_its_number_of_requests() {
+    let server = start(&[sample("visits", json!({"reset_every": 3}))]);
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/visits");
+    // That was its first.
+    let visits: Vec<String> = (0..6).map(|_| text(&get(&mut pool, "/visits"))).collect();
+    assert_eq!(visits, [2, 3, 1, 2, 3, 1].map(|visit| format!("visit {visit}\n")));
+    assert_eq!(report(&server, "visits").mode, "reset-every-3");
+}
+
+#[test]
+fn a_new_generation_takes_over_the_state_of_every_loop() {
+    let server = start(&[sample("visits", json!({"ephemeral": false}))]);
+    let mut pools = [server.loop_pool(), server.loop_pool()];
+    for pool in &mut pools {
+        wait_for_worker(pool, "/visits");
+    }
+    for _ in 0..5 {
+        assert_eq!(get(&mut pools[1], "/visits").status, 200);
+    }
+    for generation in 2..5 {
+        assert_eq!(server.reload("visits").unwrap().generation, generation);
+        for (pool, first) in pools.iter_mut().zip([2, 7]) {
+            assert_eq!(text(&get(pool, "/visits")), format!("visit {}\n", first + generation - 2));
+        }
+    }
+    assert!(report(&server, "visits").errors.is_empty());
+}
+
+#[test]
+fn an_ephemeral_program_keeps_what_it_likes_in_its_storage_program() {
+    let store = faults().parent().unwrap().join("../store/store");
+    // Slow machines, and all of a request's calls on its loop.
+    let storage = json!({"program": store, "call_ms": 20_000});
+    let server = start(&[sample("notes", json!({"storage": storage}))]);
+    let mut pool = server.loop_pool();
+    assert_eq!(put(&mut pool, "/notes/a", b"first"), 201);
+    assert_eq!(put(&mut pool, "/notes/a", b"sec\0ond"), 204);
+    assert_eq!(get(&mut pool, "/notes/a").body, b"sec\0ond");
+    assert_eq!(get(&mut pool, "/notes/b").status, 404);
+    // From two loops at once: whoever finds it busy stands in line.
+    std::thread::scope(|scope| {
+        for path in ["/notes/x", "/notes/y"] {
+            let mut pool = server.loop_pool();
+            scope.spawn(move || {
+                for round in 0..200_u32 {
+                    let status = put(&mut pool, path, &round.to_le_bytes());
+                    assert!(matches!(status, 201 | 204), "{status}");
+                    assert_eq!(get(&mut pool, path).body, round.to_le_bytes());
+                }
+            });
+        }
+    });
+    assert_eq!(get(&mut pool, "/notes").body, b"3");
+    // A new generation of the front program finds the store as it was.
+    server.reload("notes").unwrap();
+    assert_eq!(get(&mut pool, "/notes/a").body, b"sec\0ond");
+    let report = report(&server, "notes");
+    assert!(report.store_calls >= 805 && report.errors.is_empty(), "{report:?}");
+    assert_eq!(server.report().overflow, 0);
+}
+
+#[test]
+fn a_new_storage_program_takes_the_state_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let program = std::fs::read(faults().parent().unwrap().join("../store/store")).unwrap();
+    std::fs::write(&store, &program).unwrap();
+    let server = start(&[sample("notes", json!({"storage": {"program": store, "call_ms": 20_000}}))]);
+    let mut pool = server.loop_pool();
+    assert_eq!(put(&mut pool, "/notes/a", b"kept"), 201);
+    assert!(server.reload_changed().is_empty());
+    // Another file with another content: what follows an ELF file's sections is nobody's.
+    let new = directory.path().join("new");
+    std::fs::write(&new, [program.as_slice(), b"v2"].concat()).unwrap();
+    std::fs::rename(new, &store).unwrap();
+    assert_eq!(server.reload_changed().len(), 1);
+    assert!(server.reload_changed().is_empty());
+    assert_eq!(get(&mut pool, "/notes/a").body, b"kept");
+}
+
+#[test]
+fn a_storage_program_that_fails_or_takes_too_long_costs_its_state_and_no_more() {
+    // `faults` takes a call for any other request.
+    let storage = json!({"program": faults(), "call_ms": 200});
+    let server = start(&[tenant("a", json!({"args": ["boot:sdk-program"], "storage": storage, "path": "/"}))]);
+    let mut pool = server.loop_pool();
+    // ETIMEDOUT and EIO.
+    for (target, error) in [("/loop", "-110"), ("/null", "-5"), ("/exit", "-5")] {
+        let response = get(&mut pool, target);
+        assert_eq!((response.status, text(&response)), (500, error.to_owned()), "{target}");
+        wait_until("another storage worker is there", || get(&mut pool, "/ok").status == 200);
+    }
+    assert_eq!(server.report().overflow, 0);
+}
