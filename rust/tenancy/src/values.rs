@@ -219,6 +219,12 @@ impl KeyDigest {
     }
 }
 
+impl From<[u8; 32]> for KeyDigest {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+}
+
 impl fmt::Debug for KeyDigest {
     /// Says only that it is there: a weak key could be guessed from its digest in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What operators and tenants' owners can ask for: paths, rights, answers. `docs/configuration.md` has the table.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, ReloadError, Reloaded};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::auth::{Caller, caller};
+use crate::body::{self, BodyError};
+use crate::listener::Patience;
+use crate::reload::{Changes, Reloads};
+use crate::tenants::Tenants;
+
+const PREFIX: &str = "/_mayfly/";
+/// Uploads at a time: each is held in memory.
+const UPLOADS: usize = 2;
+/// Changes at a time: each holds a thread for as long as programs boot.
+const CHANGES: usize = 4;
+/// Looks at the server at a time; further ones wait, for they are short.
+const LOOKS: usize = 2;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint<'a> {
+    Health,
+    Status,
+    Metrics,
+    ReloadAll,
+    Upload(&'a str),
+    Rollback(&'a str),
+    Reload(&'a str),
+}
+
+impl<'a> Endpoint<'a> {
+    fn find(path: &'a str) -> Option<Self> {
+        let path = path.strip_prefix(PREFIX)?;
+        Some(match path {
+            "health" => Self::Health,
+            "status" => Self::Status,
+            "metrics" => Self::Metrics,
+            "reload" => Self::ReloadAll,
+            _ => match path.strip_prefix("tenants/")?.split_once('/')? {
+                ("", _) => return None,
+                (tenant, "program") => Self::Upload(tenant),
+                (tenant, "rollback") => Self::Rollback(tenant),
+                (tenant, "reload") => Self::Reload(tenant),
+                _ => return None,
+            },
+        })
+    }
+
+    /// The methods, as an `Allow` header has them.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Health | Self::Status | Self::Metrics => "GET, HEAD",
+            Self::Upload(_) => "PUT",
+            Self::ReloadAll | Self::Rollback(_) | Self::Reload(_) => "POST",
+        }
+    }
+
+    fn tenant(self) -> Option<&'a str> {
+        match self {
+            Self::Upload(tenant) | Self::Rollback(tenant) | Self::Reload(tenant) => Some(tenant),
+            Self::Health | Self::Status | Self::Metrics | Self::ReloadAll => None,
+        }
+    }
+
+    /// What the log calls it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::Status => "status",
+            Self::Metrics => "metrics",
+            Self::ReloadAll | Self::Reload(_) => "reload",
+            Self::Upload(_) => "upload",
+            Self::Rollback(_) => "rollback",
+        }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Why a request is not served.
+struct Refusal {
+    status: StatusCode,
+    error: &'static str,
+    reason: String,
+}
+
+fn refusal(status: StatusCode, error: &'static str, reason: impl Into<String>) -> Refusal {
+    Refusal { status, error, reason: reason.into() }
+}
+
+/// The interface, and its bounds.
+pub(crate) struct Api<T> {
+    reloads: Reloads<T>,
+    patience: Patience,
+    looks: Semaphore,
+    changes: Semaphore,
+    uploads: Semaphore,
+    start: Instant,
+    /// The second since the start in which a refused key was last logged.
+    refused_at: AtomicU64,
+}
+
+impl<T: Tenants> Api<T> {
+    pub(crate) fn new(reloads: Reloads<T>, patience: Patience) -> Self {
+        Self {
+            reloads,
+            patience,
+            looks: Semaphore::new(LOOKS),
+            changes: Semaphore::new(CHANGES),
+            uploads: Semaphore::new(UPLOADS),
+            start: Instant::now(),
+            refused_at: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    pub(crate) async fn answer(&self, request: Request<Incoming>, from: Option<SocketAddr>) -> Answer {
+        let (head, body) = request.into_parts();
+        let answer = match self.route(&head.method, head.uri.path(), &head.headers, from) {
+            Ok((endpoint, config)) => match endpoint {
+                Endpoint::Upload(tenant) => return self.upload(tenant, &config, body, from).await,
+                endpoint => self.serve(endpoint, from).await,
+            },
+            Err(answer) => answer,
+        };
+        // Who waits to be told to send its body is answered at once.
+        if !head.headers.contains_key(EXPECT) {
+            body::discard(body).await;
+        }
+        answer
+    }
+
+    /// Finds what is asked for and whether the caller may have it.
+    fn route<'a>(
+        &self,
+        method: &Method,
+        path: &'a str,
+        headers: &HeaderMap,
+        from: Option<SocketAddr>,
+    ) -> Result<(Endpoint<'a>, Arc<Config>), Answer> {
+        let nothing = || refused(refusal(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path"));
+        let endpoint = Endpoint::find(path).ok_or_else(nothing)?;
+        if !endpoint.allow().split(", ").any(|allowed| allowed == method.as_str()) {
+            let reason = format!("expected {}", endpoint.allow());
+            let answer = refused(refusal(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", reason));
+            return Err(with(answer, ALLOW, endpoint.allow()));
+        }
+        let config = self.reloads.tenants.config();
+        if endpoint == Endpoint::Health {
+            return Ok((endpoint, config));
+        }
+        // The listener stays when a new configuration has none, until the server starts again.
+        let admin = config.admin.as_ref().ok_or_else(nothing)?;
+        let who = caller(&config, endpoint.tenant(), headers);
+        match (endpoint, who) {
+            (Endpoint::Status | Endpoint::Metrics, Caller::Nobody) if admin.key.is_none() => local(headers)?,
+            (_, Caller::Operator) => {}
+            (Endpoint::Upload(_) | Endpoint::Rollback(_) | Endpoint::Reload(_), Caller::Owner) => {}
+            (_, Caller::Owner | Caller::Nobody) => {
+                self.log_refused_key(endpoint, from);
+                // The same for every tenant, be there one of that name or not.
+                let reason = "expected `Authorization: Bearer KEY` with a key that is good for this";
+                let answer = refused(refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason));
+                return Err(with(answer, WWW_AUTHENTICATE, "Bearer"));
+            }
+        }
+        if let Some(name) = endpoint.tenant()
+            && !config.tenants.iter().any(|tenant| tenant.name.as_str() == name)
+        {
+            return Err(refused(reload_refusal(&ReloadError::UnknownTenant)));
+        }
+        Ok((endpoint, config))
+    }
+
+    /// One line a second at most: who guesses keys must not fill the disk.
+    fn log_refused_key(&self, endpoint: Endpoint<'_>, from: Option<SocketAddr>) {
+        let second = self.start.elapsed().as_secs();
+        if self.refused_at.swap(second, Ordering::Relaxed) != second {
+            let from = from.map(|from| from.to_string()).unwrap_or_default();
+            let what = endpoint.word();
+            tracing::warn!(target: "mayfly::admin", from, what, "refused: no key, or not the right one");
+        }
+    }
+
+    async fn serve(&self, endpoint: Endpoint<'_>, from: Option<SocketAddr>) -> Answer {
+        match endpoint {
+            Endpoint::Health => answer(StatusCode::OK, &json!({ "status": "ok" })),
+            Endpoint::Status => self.look(T::status, "application/json").await,
+            Endpoint::Metrics => self.look(T::metrics, METRICS_CONTENT_TYPE).await,
+            Endpoint::ReloadAll => {
+                let Ok(_place) = self.changes.try_acquire() else { return busy() };
+                log(endpoint, from, "asked for");
+                changes_answer(&self.reloads.everything().await)
+            }
+            Endpoint::Rollback(tenant) => {
+                self.change(endpoint, tenant, from, |tenants, name| tenants.rollback(name)).await
+            }
+            Endpoint::Reload(tenant) => self.change(endpoint, tenant, from, |tenants, name| tenants.reload(name)).await,
+            // It has a body, and a way of its own.
+            Endpoint::Upload(_) => busy(),
+        }
+    }
+
+    async fn look(&self, write: fn(&T) -> String, content_type: &'static str) -> Answer {
+        let _place = self.looks.acquire().await;
+        let tenants = self.reloads.tenants.clone();
+        match tokio::task::spawn_blocking(move || write(&tenants)).await {
+            Ok(text) => response(StatusCode::OK, content_type, text),
+            Err(_) => mistake(),
+        }
+    }
+
+    async fn upload(&self, tenant: &str, config: &Config, body: Incoming, from: Option<SocketAddr>) -> Answer {
+        let Some(AdminConfig { upload_bytes, .. }) = config.admin.as_ref().filter(|admin| admin.uploads.is_some())
+        else {
+            body::discard(body).await;
+            return refused(reload_refusal(&ReloadError::NoUploads));
+        };
+        let Ok(_place) = self.uploads.try_acquire() else {
+            body::discard(body).await;
+            return busy();
+        };
+        let elf = match body::read(body, *upload_bytes, self.patience.pause, self.patience.body).await {
+            Ok(elf) => elf,
+            Err(BodyError::TooLarge) => {
+                let reason = format!("the program is above the limit of {upload_bytes} bytes");
+                return refused(refusal(StatusCode::PAYLOAD_TOO_LARGE, "program-too-large", reason));
+            }
+            Err(BodyError::TooSlow | BodyError::Broken) => {
+                let reason = "the program did not come in time";
+                return refused(refusal(StatusCode::REQUEST_TIMEOUT, "too-slow", reason));
+            }
+        };
+        self.change(Endpoint::Upload(tenant), tenant, from, move |tenants, name| tenants.upload(name, elf)).await
+    }
+
+    /// Makes a change on a thread that may wait for it. Once begun it goes on, even if the client goes away.
+    async fn change(
+        &self,
+        endpoint: Endpoint<'_>,
+        tenant: &str,
+        from: Option<SocketAddr>,
+        change: impl FnOnce(&T, &str) -> Result<Reloaded, ReloadError> + Send + 'static,
+    ) -> Answer {
+        let Ok(_place) = self.changes.try_acquire() else { return busy() };
+        log(endpoint, from, "asked for");
+        let (tenants, name) = (self.reloads.tenants.clone(), tenant.to_owned());
+        match tokio::task::spawn_blocking(move || change(&tenants, &name)).await {
+            Ok(Ok(Reloaded { generation, boot_ms, .. })) => {
+                let body = json!({ "tenant": tenant, "generation": generation, "boot_ms": boot_ms });
+                answer(StatusCode::OK, &body)
+            }
+            Ok(Err(error)) => refused(reload_refusal(&error)),
+            Err(_) => mistake(),
+        }
+    }
+}
+
+fn log(endpoint: Endpoint<'_>, from: Option<SocketAddr>, what: &str) {
+    let from = from.map(|from| from.to_string()).unwrap_or_default();
+    let tenant = endpoint.tenant().unwrap_or("(all)");
+    tracing::info!(target: "mayfly::admin", %tenant, from, "{} {what}", endpoint.word());
+}
+
+/// Without a key, the status is for who is on this host. A page in a browser there is not: it can reach the listener under a name of
+/// its own (DNS rebinding), and says so in the `Host` header.
+fn local(headers: &HeaderMap) -> Result<(), Answer> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    if name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let reason = "expected an address or localhost as Host; other names are served with `key_sha256` only";
+    Err(refused(refusal(StatusCode::MISDIRECTED_REQUEST, "wrong-host", reason)))
+}
+
+fn changes_answer(changes: &Changes) -> Answer {
+    let file = match &changes.applied {
+        None => json!({ "changed": false }),
+        Some(Ok(applied)) => json!({ "changed": true, "applied": applied }),
+        Some(Err(error)) => json!({ "changed": true, "error": "bad-configuration", "reason": error.to_string() }),
+    };
+    let programs: Vec<Value> = changes
+        .programs
+        .iter()
+        .map(|(tenant, result)| match result {
+            Ok(reloaded) => json!({ "tenant": tenant, "generation": reloaded.generation, "boot_ms": reloaded.boot_ms }),
+            Err(error) => {
+                json!({ "tenant": tenant, "error": reload_refusal(error).error, "reason": error.to_string() })
+            }
+        })
+        .collect();
+    let status = if changes.all_in_force() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    answer(status, &json!({ "file": file, "programs": programs }))
+}
+
+fn reload_refusal(error: &ReloadError) -> Refusal {
+    let (status, word) = match error {
+        ReloadError::UnknownTenant => (StatusCode::NOT_FOUND, "unknown-tenant"),
+        ReloadError::Program(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-program"),
+        ReloadError::Boot(_) => (StatusCode::UNPROCESSABLE_ENTITY, "boot-failed"),
+        ReloadError::Unhealthy(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unhealthy"),
+        ReloadError::NoPrevious => (StatusCode::CONFLICT, "no-previous"),
+        ReloadError::NoUploads => (StatusCode::FORBIDDEN, "uploads-are-off"),
+        ReloadError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    };
+    refusal(status, word, error.to_string())
+}
+
+fn busy() -> Answer {
+    let reason = "as many changes are being made as may be; try again";
+    with(refused(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", reason)), RETRY_AFTER, "1")
+}
+
+fn mistake() -> Answer {
+    refused(refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake; its log says where"))
+}
+
+fn refused(Refusal { status, error, reason }: Refusal) -> Answer {
+    answer(status, &json!({ "error": error, "reason": reason }))
+}
+
+fn answer(status: StatusCode, body: &Value) -> Answer {
+    response(status, "application/json", body.to_string() + "\n")
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let response = with(response, CONTENT_TYPE, content_type);
+    with(response, CACHE_CONTROL, "no-store")
+}
+
+fn with(mut response: Answer, name: HeaderName, value: &'static str) -> Answer {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who a caller is, by the key that it shows.
+//!
+//! The configuration has keys' SHA-256 digests only. Digests are compared in constant time, so that an answer's delay says nothing
+//! about how much of a guess was right; and for a tenant that does not exist as much is compared as for one that does.
+
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+use mayfly_tenancy::{Config, KeyDigest};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+/// Who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Has the operator's key.
+    Operator,
+    /// Has the key of the tenant in question.
+    Owner,
+    /// Has shown no key, or one that is not good for this.
+    Nobody,
+}
+
+/// Finds out who calls about `tenant`, or about the server.
+pub(crate) fn caller(config: &Config, tenant: Option<&str>, headers: &HeaderMap) -> Caller {
+    let Some(key) = bearer(headers) else { return Caller::Nobody };
+    let shown: [u8; 32] = Sha256::digest(key).into();
+    let operator = is_digest_of(&shown, config.admin.as_ref().and_then(|admin| admin.key));
+    // All tenants are looked at, wherever the one in question is.
+    let owned = config.tenants.iter().filter(|candidate| Some(candidate.name.as_str()) == tenant).last();
+    let owner = is_digest_of(&shown, owned.and_then(|tenant| tenant.upload_key));
+    match (bool::from(operator), bool::from(owner)) {
+        (true, _) => Caller::Operator,
+        (false, true) => Caller::Owner,
+        (false, false) => Caller::Nobody,
+    }
+}
+
+/// The key of `Authorization: Bearer KEY` (RFC 6750, 2.1). Two such headers are none.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (Some(only), None) = (all.next(), all.next()) else { return None };
+    let (scheme, key) = only.as_bytes().split_at_checked(7)?;
+    let key = key.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
+}
+
+/// Whether there is a digest and it is this one.
+fn is_digest_of(shown: &[u8; 32], expected: Option<KeyDigest>) -> Choice {
+    let digest = expected.as_ref().map_or(&[0; 32], KeyDigest::as_bytes);
+    shown.ct_eq(digest) & Choice::from(u8::from(expected.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let digest = |key: &str| Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Config::from_json(&format!(
+            r#"{{"admin": {{"key_sha256": "{}"}}, "tenants": [
+                {{"name": "a", "program": "p", "path": "/a", "upload_key_sha256": "{}"}},
+                {{"name": "b", "program": "p", "path": "/b", "upload_key_sha256": "{}"}},
+                {{"name": "none", "program": "p", "path": "/c"}}]}}"#,
+            digest("operator"),
+            digest("key of a"),
+            digest("key of b"),
+        ))
+        .unwrap()
+    }
+
+    fn called(tenant: Option<&str>, authorization: &[&str]) -> Caller {
+        let mut headers = HeaderMap::new();
+        for value in authorization {
+            headers.append(AUTHORIZATION, value.parse().unwrap());
+        }
+        caller(&config(), tenant, &headers)
+    }
+
+    #[test]
+    fn a_key_is_good_for_its_own_tenant_and_the_operators_for_all() {
+        for (tenant, key, expected) in [
+            (Some("a"), "Bearer key of a", Caller::Owner),
+            (Some("b"), "bearer  key of b ", Caller::Owner),
+            (Some("b"), "Bearer key of a", Caller::Nobody),
+            (Some("none"), "Bearer key of a", Caller::Nobody),
+            (Some("nobody's"), "Bearer key of a", Caller::Nobody),
+            (None, "Bearer key of a", Caller::Nobody),
+            (None, "Bearer operator", Caller::Operator),
+            (Some("a"), "Bearer operator", Caller::Operator),
+            (Some("nobody's"), "Bearer operator", Caller::Operator),
+            (None, "Bearer operator2", Caller::Nobody),
+            (None, "Bearer ", Caller::Nobody),
+            (None, "Bearer", Caller::Nobody),
+            (None, "operator", Caller::Nobody),
+            (None, "Basic operator", Caller::Nobody),
+        ] {
+            assert_eq!(called(tenant, &[key]), expected, "{tenant:?} {key}");
+        }
+        assert_eq!(called(None, &[]), Caller::Nobody);
+        assert_eq!(called(None, &["Bearer operator", "Bearer operator"]), Caller::Nobody);
+    }
+
+    #[test]
+    fn where_there_is_no_key_none_is_good() {
+        let zeros = KeyDigest::from([0; 32]);
+        assert!(!bool::from(is_digest_of(&[0; 32], None)));
+        assert!(bool::from(is_digest_of(&[0; 32], Some(zeros))));
+    }
+}

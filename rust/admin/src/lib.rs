@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What operators do with a running server, and what happens by itself when its files change.
+//!
+//! ```text
+//!   HTTP (admin.listen) ──> listener ── api ──┐
+//!   inotify, SIGHUP ──────> watch ────────────┴── blocking threads ──> mayfly_tenancy::Server
+//! ```
+//!
+//! All of it is on one thread of its own, with an event loop, beside a few threads for calls that block. No thread that serves
+//! tenants' requests takes part.
+//!
+//! # Invariants
+//!
+//! - Nothing is changed for a caller who has not shown a key; keys are compared in constant time.
+//! - What a caller costs is bounded: connections, time, uploads at a time and their size, calls that block.
+//! - A bad configuration or a bad program changes nothing: what runs keeps running.
+
+mod api;
+mod auth;
+mod body;
+mod listener;
+mod reload;
+mod tenants;
+mod watch;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mayfly_tenancy::Server;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch as flag;
+
+use crate::listener::Patience;
+use crate::reload::Reloads;
+use crate::tenants::Tenants;
+
+/// Calls that may block at a time, in all.
+const BLOCKING_THREADS: usize = 8;
+/// How long a call in progress may hold up the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The admin listener and the watch over files, until it is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    address: Option<SocketAddr>,
+    stop: flag::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why operators cannot reach the server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// The listener's address cannot be had.
+    #[error("admin.listen: cannot listen on {address}: {cause}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The system gave no thread or descriptor.
+    #[error("cannot start the admin thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Admin {
+    /// Starts what the server's configuration asks for: the listener if there is `admin`, the watch if there is `watch`. SIGHUP
+    /// means "look for changes now" from here on, in any case.
+    ///
+    /// # Errors
+    ///
+    /// [`AdminError`].
+    pub fn start(server: &Server) -> Result<Self, AdminError> {
+        Self::start_for(server.clone(), Patience::default())
+    }
+
+    fn start_for(tenants: impl Tenants, patience: Patience) -> Result<Self, AdminError> {
+        let config = tenants.config();
+        let listener = config.admin.as_ref().map(|admin| bind(admin.listen)).transpose()?;
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let (stop, stopped) = flag::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("mayfly-admin-job")
+            .build()?;
+        // Both belong to the runtime, and must be there before the caller goes on: a file may change, or the signal come, at once.
+        let (listener, hangup, watched) = {
+            let _inside = runtime.enter();
+            let listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
+            (listener, signal(SignalKind::hangup())?, watch::Watched::new(&config)?)
+        };
+        let reloads = Reloads::new(tenants);
+        let work = async move {
+            let listen = async {
+                if let Some(listener) = listener {
+                    listener::serve(listener, reloads.clone(), patience, stopped.clone()).await;
+                }
+            };
+            let watch = async {
+                let mut stopped = stopped.clone();
+                tokio::select! {
+                    () = watch::run(watched, reloads.clone(), hangup) => {}
+                    _ = stopped.wait_for(|&stopped| stopped) => {}
+                }
+            };
+            tokio::join!(listen, watch);
+        };
+        let thread = thread::Builder::new().name("mayfly-admin".to_owned()).spawn(move || {
+            runtime.block_on(work);
+            // A boot that is under way does not hold up the end of the server.
+            runtime.shutdown_timeout(FAREWELL);
+        })?;
+        if let Some(address) = address {
+            tracing::info!(target: "mayfly::admin", %address, "operators are served");
+        }
+        Ok(Self { address, stop, thread: Some(thread) })
+    }
+
+    /// The address of the listener, if there is one; with port 0 in the configuration, the port that was free.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        // Nobody listens any more if the thread has panicked, which the panic hook has told.
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, AdminError> {
+    let listen = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|cause| AdminError::Listen { address, cause })
+}

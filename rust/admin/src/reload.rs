@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Looking for changes: the tenants file, then the programs.
+
+use std::sync::Arc;
+
+use mayfly_tenancy::{Applied, Config, ConfigError, ReloadError, Reloaded};
+use tokio::sync::Mutex;
+
+use crate::tenants::Tenants;
+
+/// A server's tenants, and the right to look for their changes, which one caller has at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Reloads<T> {
+    pub(crate) tenants: T,
+    one_at_a_time: Arc<Mutex<()>>,
+}
+
+/// What a look for changes came to.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// What became of a tenants file that is another one now.
+    pub(crate) applied: Option<Result<Applied, ConfigError>>,
+    /// Programs that are other ones now.
+    pub(crate) programs: Vec<(String, Result<Reloaded, ReloadError>)>,
+}
+
+impl Changes {
+    /// Whether all that has changed is in force.
+    pub(crate) fn all_in_force(&self) -> bool {
+        let file = match &self.applied {
+            None => true,
+            Some(Ok(applied)) => applied.failed.is_empty(),
+            Some(Err(_)) => false,
+        };
+        file && self.programs.iter().all(|(_, result)| result.is_ok())
+    }
+}
+
+impl<T: Tenants> Reloads<T> {
+    pub(crate) fn new(tenants: T) -> Self {
+        Self { tenants, one_at_a_time: Arc::default() }
+    }
+
+    /// Applies the tenants file if it says something else than what is in force.
+    pub(crate) async fn file(&self) -> Changes {
+        self.look(false).await
+    }
+
+    /// Applies the tenants file and reloads the programs that changed.
+    pub(crate) async fn everything(&self) -> Changes {
+        self.look(true).await
+    }
+
+    async fn look(&self, also_at_programs: bool) -> Changes {
+        let _one_at_a_time = self.one_at_a_time.lock().await;
+        let tenants = self.tenants.clone();
+        let look = move || Changes {
+            applied: apply_file(&tenants),
+            programs: if also_at_programs { tenants.reload_changed() } else { Vec::new() },
+        };
+        // A panic has been told by the panic hook; nothing is known of what it left undone.
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+}
+
+fn apply_file(tenants: &impl Tenants) -> Option<Result<Applied, ConfigError>> {
+    let now = tenants.config();
+    match Config::from_file(now.source.as_deref()?) {
+        Ok(config) if config == *now => None,
+        Ok(config) => {
+            if config.admin.as_ref().map(|admin| admin.listen) != now.admin.as_ref().map(|admin| admin.listen) {
+                tracing::warn!(target: "mayfly::admin", "`admin.listen` has changed, which takes a restart");
+            }
+            let applied = tenants.apply(config);
+            for (tenant, reason) in &applied.failed {
+                tracing::error!(target: "mayfly::admin", %tenant, reason, "the tenant goes on as it was");
+            }
+            Some(Ok(applied))
+        }
+        Err(error) => {
+            tracing::error!(target: "mayfly::admin", "the new configuration is refused, and the former one goes on: {error}");
+            Some(Err(error))
+        }
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What operators need of a server. Tests have one of their own, which takes as long and fails as often as they like.
+
+use std::sync::Arc;
+
+use mayfly_tenancy::{Applied, Config, ReloadError, Reloaded, Server};
+
+/// A server's tenants. Every method may block, but `config`.
+pub(crate) trait Tenants: Clone + Send + Sync + 'static {
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config>;
+    /// The report as JSON.
+    fn status(&self) -> String;
+    /// The report as Prometheus reads it.
+    fn metrics(&self) -> String;
+    fn apply(&self, config: Config) -> Applied;
+    fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError>;
+    fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)>;
+    fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError>;
+    fn rollback(&self, tenant: &str) -> Result<Reloaded, ReloadError>;
+}
+
+impl Tenants for Server {
+    fn config(&self) -> Arc<Config> {
+        self.config()
+    }
+
+    fn status(&self) -> String {
+        // A report is strings and numbers, which always serialise.
+        serde_json::to_string(&self.report()).unwrap_or_default()
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics()
+    }
+
+    fn apply(&self, config: Config) -> Applied {
+        self.apply(config)
+    }
+
+    fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
+        self.reload(tenant)
+    }
+
+    fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
+        self.reload_changed()
+    }
+
+    fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError> {
+        self.upload(tenant, elf)
+    }
+
+    fn rollback(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
+        self.rollback(tenant)
+    }
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A report as Prometheus reads it: the text format, version 0.0.4.
+//!
+//! Names end with their unit; what only grows ends with `_total`. Every figure of a tenant has the label `tenant`. What is about a
+//! kind of failure or a limit is there from the first one on.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+
+use crate::report::{HostState, Report, TenantReport, TenantState};
+use crate::server::Server;
+
+/// The `Content-Type` of [`Report::metrics`].
+pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// One number for each tenant.
+struct Figure {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    value: fn(&TenantReport) -> f64,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+use Kind::{Counter, Gauge};
+
+#[rustfmt::skip]
+const FIGURES: &[Figure] = &[
+    Figure { name: "mayfly_tenant_requests_total", kind: Counter, help: "Requests that were the tenant's, answered or not.", value: |tenant| tenant.requests as f64 },
+    Figure { name: "mayfly_tenant_resets_total", kind: Counter, help: "Workers rolled back after a request.", value: |tenant| tenant.resets as f64 },
+    Figure { name: "mayfly_tenant_forks_total", kind: Counter, help: "Workers forked.", value: |tenant| tenant.forks as f64 },
+    Figure { name: "mayfly_tenant_parked_requests_total", kind: Counter, help: "Requests that left their loop thread.", value: |tenant| tenant.parked as f64 },
+    Figure { name: "mayfly_tenant_parked_requests", kind: Gauge, help: "Requests that have left their loop thread and are not answered yet.", value: |tenant| tenant.in_flight.into() },
+    Figure { name: "mayfly_tenant_storage_calls_total", kind: Counter, help: "Calls of functions of the storage program.", value: |tenant| tenant.store_calls as f64 },
+    Figure { name: "mayfly_tenant_reloads_total", kind: Counter, help: "New generations, rollbacks included.", value: |tenant| tenant.reloads as f64 },
+    Figure { name: "mayfly_tenant_reload_failures_total", kind: Counter, help: "Generations that did not come about.", value: |tenant| tenant.reload_failures as f64 },
+    Figure { name: "mayfly_tenant_dropped_log_lines_total", kind: Counter, help: "Lines that the log limit dropped.", value: |tenant| tenant.dropped_log_lines as f64 },
+    Figure { name: "mayfly_tenant_ready", kind: Gauge, help: "Whether the tenant answers requests.", value: |tenant| if generation(tenant) > 0 { 1.0 } else { 0.0 } },
+    Figure { name: "mayfly_tenant_generation", kind: Gauge, help: "The number of the generation that answers; 0 if there is none.", value: |tenant| generation(tenant) as f64 },
+    Figure { name: "mayfly_tenant_boot_seconds", kind: Gauge, help: "How long the generation that answers took to boot; 0 if there is none.", value: boot_seconds },
+];
+
+fn generation(tenant: &TenantReport) -> u64 {
+    match tenant.state {
+        TenantState::Ready { generation, .. } => generation,
+        _ => 0,
+    }
+}
+
+fn boot_seconds(tenant: &TenantReport) -> f64 {
+    match tenant.state {
+        TenantState::Ready { boot_ms, .. } => boot_ms / 1e3,
+        _ => 0.0,
+    }
+}
+
+impl Server {
+    /// The report of this moment in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.report().metrics()
+    }
+}
+
+impl Report {
+    /// The report in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut text = Text::default();
+        self.write_process(&mut text);
+        for figure in FIGURES {
+            text.family(figure.name, figure.kind, figure.help);
+            for tenant in &self.tenants {
+                text.sample(figure.name, &[("tenant", &tenant.name)], (figure.value)(tenant));
+            }
+        }
+        let by = |text: &mut Text, name, help, label, counts: fn(&TenantReport) -> &BTreeMap<&'static str, u64>| {
+            text.family(name, Counter, help);
+            for tenant in &self.tenants {
+                for (kind, count) in counts(tenant) {
+                    text.sample(name, &[("tenant", &tenant.name), (label, kind)], *count as f64);
+                }
+            }
+        };
+        let failures = "Requests that Mayfly answered instead of the tenant, by the answer's error.";
+        by(&mut text, "mayfly_tenant_failures_total", failures, "error", |tenant| &tenant.errors);
+        let hits = "How often the program was refused something by a limit.";
+        by(&mut text, "mayfly_tenant_limit_hits_total", hits, "limit", |tenant| &tenant.limit_hits);
+        text.family("mayfly_tenant_info", Gauge, "What becomes of a worker's state after a request.");
+        for tenant in &self.tenants {
+            text.sample("mayfly_tenant_info", &[("tenant", &tenant.name), ("mode", &tenant.mode)], 1.0);
+        }
+        text.0
+    }
+
+    fn write_process(&self, text: &mut Text) {
+        let mut one = |name, kind, help, labels: &[(&str, &str)], value| {
+            text.family(name, kind, help);
+            text.sample(name, labels, value);
+        };
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        one("mayfly_build_info", Gauge, "The version of Mayfly.", &version, 1.0);
+        let (usable, kvm) = match &self.host {
+            HostState::Usable { kvm } => (1.0, *kvm),
+            HostState::Unusable { .. } => (0.0, "none"),
+        };
+        let help = "Whether tenants can run on this host, and its kind of KVM.";
+        one("mayfly_host_usable", Gauge, help, &[("kvm", kvm)], usable);
+        one("mayfly_workers", Gauge, "Workers that there are.", &[], self.workers as f64);
+        one("mayfly_workers_max", Gauge, "Workers that there may be.", &[], self.max_workers as f64);
+        let help = "Requests that have left their loop thread after their inline budget and are not answered yet.";
+        one("mayfly_overflow_requests", Gauge, help, &[], self.overflow as f64);
+        let help = "Requests for which there was no tenant.";
+        one("mayfly_unrouted_requests_total", Counter, help, &[], self.unrouted as f64);
+    }
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Counter => "counter",
+            Gauge => "gauge",
+        };
+        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.0.push_str(name);
+        for (number, (label, text)) in labels.iter().enumerate() {
+            let before = if number == 0 { '{' } else { ',' };
+            self.write(format_args!("{before}{label}=\"{}\"", Escaped(text)));
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        self.write(format_args!(" {value}\n"));
+    }
+
+    fn write(&mut self, text: fmt::Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = self.0.write_fmt(text);
+    }
+}
+
+/// The text of a label.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|char| match char {
+            '\\' => f.write_str("\\\\"),
+            '"' => f.write_str("\\\""),
+            '\n' => f.write_str("\\n"),
+            other => f.write_char(other),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    /// A series: its name and its labels in order.
+    type Series = (String, Vec<(String, String)>);
+
+    /// Reads the format as its definition has it, and nothing that is only nearly so.
+    fn parse(text: &str) -> HashMap<Series, f64> {
+        let mut series = HashMap::new();
+        let mut families: Vec<&str> = Vec::new();
+        let mut lines = text.strip_suffix('\n').unwrap().split('\n').peekable();
+        while let Some(line) = lines.next() {
+            let (name, help) = line.strip_prefix("# HELP ").unwrap().split_once(' ').unwrap();
+            assert!(is_name(name) && name.starts_with("mayfly_") && !help.is_empty() && !help.contains('\\'), "{line}");
+            assert!(!families.contains(&name), "{name} comes twice");
+            families.push(name);
+            let (typed, kind) = lines.next().unwrap().strip_prefix("# TYPE ").unwrap().split_once(' ').unwrap();
+            assert_eq!(typed, name);
+            assert!(["counter", "gauge"].contains(&kind), "{kind}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
+            while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+                let ((of, labels), value) = sample_line(sample);
+                assert_eq!(of, name, "a sample of another family");
+                assert!(value >= 0.0 && value.is_finite(), "{sample}");
+                assert!(series.insert((of, labels), value).is_none(), "{sample} comes twice");
+            }
+        }
+        series
+    }
+
+    fn is_name(text: &str) -> bool {
+        !text.starts_with(|first: char| first.is_ascii_digit())
+            && !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    }
+
+    fn sample_line(line: &str) -> (Series, f64) {
+        let end = line.find(['{', ' ']).unwrap();
+        let (name, mut rest) = line.split_at(end);
+        assert!(is_name(name), "{line}");
+        let mut labels = Vec::new();
+        if rest.starts_with('{') {
+            loop {
+                let (label, value) = rest[1..].split_once("=\"").unwrap();
+                assert!(is_name(label), "{line}");
+                let mut text = String::new();
+                let mut chars = value.char_indices();
+                let end = loop {
+                    match chars.next().unwrap() {
+                        (at, '"') => break at,
+                        (_, '\\') => text.push(match chars.next().unwrap().1 {
+                            'n' => '\n',
+                            char @ ('\\' | '"') => char,
+                            other => panic!("\\{other} in {line}"),
+                        }),
+                        (_, char) => text.push(char),
+                    }
+                };
+                labels.push((label.to_owned(), text));
+                rest = &value[end + 1..];
+                match rest.as_bytes()[0] {
+                    b',' => {}
+                    b'}' => break,
+                    _ => panic!("{line}"),
+                }
+            }
+            rest = &rest[1..];
+        }
+        ((name.to_owned(), labels), rest.strip_prefix(' ').unwrap().parse().unwrap())
+    }
+
+    fn tenant(name: &str, state: TenantState) -> TenantReport {
+        TenantReport {
+            name: name.to_owned(),
+            routes: vec!["/".to_owned()],
+            mode: "reset-every-9".to_owned(),
+            program: "p".into(),
+            state,
+            requests: 1 << 40,
+            resets: 2,
+            forks: 3,
+            parked: 4,
+            in_flight: 5,
+            store_calls: 6,
+            reloads: 7,
+            reload_failures: 8,
+            limit_hits: BTreeMap::from([("descriptors", 9)]),
+            errors: BTreeMap::from([("cpu-limit", 10), ("exited", 11)]),
+            dropped_log_lines: 12,
+        }
+    }
+
+    fn report() -> Report {
+        Report {
+            host: HostState::Usable { kvm: "paging" },
+            tenants: vec![
+                tenant("shop", TenantState::Ready { generation: 3, boot_ms: 1.5 }),
+                tenant("we\"i\\rd\n", TenantState::Failed { reason: "no\nfile".to_owned() }),
+            ],
+            unrouted: 13,
+            workers: 14,
+            max_workers: 15,
+            overflow: 16,
+        }
+    }
+
+    #[test]
+    fn a_strict_reader_finds_every_figure() {
+        let series = parse(&report().metrics());
+        let get = |name: &str, labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect();
+            *series.get(&(name.to_owned(), labels)).unwrap_or_else(|| panic!("{name} is missing"))
+        };
+        for (name, value) in [
+            ("requests_total", 2_f64.powi(40)),
+            ("resets_total", 2.0),
+            ("forks_total", 3.0),
+            ("parked_requests_total", 4.0),
+            ("parked_requests", 5.0),
+            ("storage_calls_total", 6.0),
+            ("reloads_total", 7.0),
+            ("reload_failures_total", 8.0),
+            ("dropped_log_lines_total", 12.0),
+        ] {
+            for tenant in ["shop", "we\"i\\rd\n"] {
+                assert_eq!(get(&format!("mayfly_tenant_{name}"), &[("tenant", tenant)]), value, "{name}");
+            }
+        }
+        assert_eq!(get("mayfly_tenant_ready", &[("tenant", "shop")]), 1.0);
+        assert_eq!(get("mayfly_tenant_ready", &[("tenant", "we\"i\\rd\n")]), 0.0);
+        assert_eq!(get("mayfly_tenant_generation", &[("tenant", "shop")]), 3.0);
+        assert_eq!(get("mayfly_tenant_boot_seconds", &[("tenant", "shop")]), 0.0015);
+        assert_eq!(get("mayfly_tenant_failures_total", &[("tenant", "shop"), ("error", "exited")]), 11.0);
+        assert_eq!(get("mayfly_tenant_limit_hits_total", &[("tenant", "shop"), ("limit", "descriptors")]), 9.0);
+        assert_eq!(get("mayfly_tenant_info", &[("tenant", "shop"), ("mode", "reset-every-9")]), 1.0);
+        assert_eq!(get("mayfly_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+        assert_eq!(get("mayfly_host_usable", &[("kvm", "paging")]), 1.0);
+        assert_eq!((get("mayfly_workers", &[]), get("mayfly_workers_max", &[])), (14.0, 15.0));
+        assert_eq!((get("mayfly_unrouted_requests_total", &[]), get("mayfly_overflow_requests", &[])), (13.0, 16.0));
+    }
+
+    #[test]
+    fn a_server_without_tenants_and_kvm_has_metrics_too() {
+        let host = HostState::Unusable { reason: "no \"kvm\"\n".to_owned() };
+        let series = parse(&Report { host, tenants: vec![], ..report() }.metrics());
+        assert_eq!(series[&("mayfly_host_usable".to_owned(), vec![("kvm".to_owned(), "none".to_owned())])], 0.0);
+    }
+}
