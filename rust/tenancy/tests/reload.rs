@@ -36,6 +36,11 @@ fn generation(server: &Server, name: &str) -> u64 {
     }
 }
 
+/// Limits under which a request stays on its loop on a busy machine, too.
+fn patient() -> Value {
+    json!({"inline_budget_us": 1_000_000})
+}
+
 fn config(value: Value) -> Config {
     Config::from_value(&value).unwrap()
 }
@@ -45,7 +50,7 @@ fn every_loop_serves_the_new_generation_from_its_first_request_on() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("program");
     install(&sample("hello"), &program);
-    let server = start_with(json!({"tenants": [{"name": "a", "path": "/", "program": program}]}));
+    let server = start_with(json!({"tenants": [{"name": "a", "path": "/", "program": program, "limits": patient()}]}));
     let mut pools = [server.loop_pool(), server.loop_pool()];
     for pool in &mut pools {
         wait_for_worker(pool, "/x");
@@ -79,7 +84,7 @@ fn what_does_not_boot_or_is_not_healthy_never_replaces_what_works() {
     let program = directory.path().join("program");
     install(&sample("hello"), &program);
     let health = json!({"path": "/health?x", "status": 200});
-    let server = start_with(json!({"tenants": [{"name": "a", "path": "/", "program": program, "health": health}]}));
+    let server = start_with(json!({"tenants": [{"name": "a", "path": "/", "program": program, "limits": patient(), "health": health}]}));
     let mut pool = server.loop_pool();
     let hello = get(&mut pool, "/x");
     assert_eq!(hello.status, 200);
@@ -103,7 +108,7 @@ fn under_load_no_request_of_many_reloads_is_lost_or_mixed() {
     let program = directory.path().join("program");
     let (hello, echo) = (sample("hello"), sample("echo"));
     install(&hello, &program);
-    let server = start_with(json!({"mode_header": true, "tenants": [{"name": "a", "path": "/", "program": program}]}));
+    let server = start_with(json!({"mode_header": true, "tenants": [{"name": "a", "path": "/", "program": program, "limits": patient()}]}));
     let done = AtomicBool::new(false);
     let served: u64 = std::thread::scope(|scope| {
         let loops: Vec<_> = (0..2)
@@ -149,7 +154,7 @@ fn an_upload_is_kept_for_the_next_start() {
     let uploads = directory.path().join("uploads");
     let whole = json!({
         "admin": {"listen": "127.0.0.1:0", "uploads": uploads},
-        "tenants": [{"name": "a", "path": "/", "program": program}],
+        "tenants": [{"name": "a", "path": "/", "program": program, "limits": patient()}],
     });
     let server = start_with(whole.clone());
     let hello = get(&mut server.loop_pool(), "/x").body;
