@@ -4,7 +4,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use crate::config::Mode;
 use crate::tenant::Forked;
 
 /// Workers without state of their own that a berth keeps: enough that a tenant whose requests often leave the loop does not fork
@@ -30,14 +29,14 @@ impl Berth {
         self.take_if(|forked| forked.number != number)
     }
 
-    /// Takes any worker if one lies here; never waits.
-    pub(crate) fn take_any(&self) -> Option<Forked> {
-        self.take_if(|_| true)
+    /// Takes a worker that keeps no state if one lies here; never waits.
+    pub(crate) fn take_spare(&self) -> Option<Forked> {
+        self.take_if(Forked::is_ephemeral)
     }
 
-    /// Whether nothing lies here; never waits, and says no when it cannot tell.
-    pub(crate) fn looks_empty(&self) -> bool {
-        self.workers.try_lock().is_ok_and(|workers| workers.is_empty())
+    /// Whether [`Self::take_spare`] would find one; never waits.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.workers.try_lock().is_ok_and(|workers| workers.iter().any(Forked::is_ephemeral))
     }
 
     fn take_if(&self, wanted: impl Fn(&Forked) -> bool) -> Option<Forked> {
@@ -52,10 +51,9 @@ impl Berth {
 
     /// Puts a worker down, or closes it if enough lie here: for threads that may take their time.
     pub(crate) fn put(&self, forked: Forked) {
-        let keeps_state = forked.generation.config.mode != Mode::Ephemeral;
         let mut workers = self.workers();
         let same = workers.iter().filter(|other| other.number == forked.number).count();
-        if forked.permit.is_some() && forked.is_ready() && (keeps_state || same < SPARE) {
+        if forked.permit.is_some() && forked.is_ready() && (!forked.is_ephemeral() || same < SPARE) {
             workers.push(forked);
         } else {
             drop(workers);

@@ -77,9 +77,12 @@ enum Unfinished {
 }
 
 impl Slot {
-    /// Whether a worker is here or lies ready.
-    fn has_worker(&self) -> bool {
-        self.worker.is_some() || self.office.as_ref().is_some_and(|office| !office.berth.looks_empty())
+    /// Whether a worker is here or lies ready that can be let go: one that keeps its state stays.
+    fn has_spare_worker(&self) -> bool {
+        match &self.worker {
+            Some(forked) => forked.is_ephemeral(),
+            None => self.office.as_ref().is_some_and(|office| office.berth.has_spare()),
+        }
     }
 
     fn office(&mut self, tenant: &Tenant) -> &Office {
@@ -257,7 +260,7 @@ impl LoopPool {
         for _ in 0..SAMPLE.min(self.slots.len()) {
             self.hand = (self.hand + 1) % self.slots.len();
             let slot = &self.slots[self.hand];
-            if slot.has_worker() && oldest.is_none_or(|(used, _)| slot.last_used_ns < used) {
+            if slot.has_spare_worker() && oldest.is_none_or(|(used, _)| slot.last_used_ns < used) {
                 oldest = Some((slot.last_used_ns, self.hand));
             }
         }
@@ -268,7 +271,7 @@ impl LoopPool {
             return Keep::Replace(worker);
         }
         // Nobody has come for it since another thread put it down.
-        let lies_ready = self.slots[at].office.as_ref().and_then(|office| office.berth.take_any());
+        let lies_ready = self.slots[at].office.as_ref().and_then(|office| office.berth.take_spare());
         lies_ready.map_or(Keep::Go, Keep::Replace)
     }
 

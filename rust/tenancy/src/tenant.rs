@@ -124,6 +124,11 @@ pub(crate) struct Forked {
 }
 
 impl Forked {
+    /// Whether nothing is lost when it is closed.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.generation.config.mode == Mode::Ephemeral
+    }
+
     /// Whether the worker can take another request.
     pub(crate) fn is_ready(&self) -> bool {
         self.worker.state() == WorkerState::Ready

@@ -84,7 +84,9 @@ fn what_does_not_boot_or_is_not_healthy_never_replaces_what_works() {
     let program = directory.path().join("program");
     install(&sample("hello"), &program);
     let health = json!({"path": "/health?x", "status": 200});
-    let server = start_with(json!({"tenants": [{"name": "a", "path": "/", "program": program, "limits": patient(), "health": health}]}));
+    let server = start_with(
+        json!({"tenants": [{"name": "a", "path": "/", "program": program, "limits": patient(), "health": health}]}),
+    );
     let mut pool = server.loop_pool();
     let hello = get(&mut pool, "/x");
     assert_eq!(hello.status, 200);
@@ -108,7 +110,9 @@ fn under_load_no_request_of_many_reloads_is_lost_or_mixed() {
     let program = directory.path().join("program");
     let (hello, echo) = (sample("hello"), sample("echo"));
     install(&hello, &program);
-    let server = start_with(json!({"mode_header": true, "tenants": [{"name": "a", "path": "/", "program": program, "limits": patient()}]}));
+    let server = start_with(
+        json!({"mode_header": true, "tenants": [{"name": "a", "path": "/", "program": program, "limits": patient()}]}),
+    );
     let done = AtomicBool::new(false);
     let served: u64 = std::thread::scope(|scope| {
         let loops: Vec<_> = (0..2)
