@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use mayfly_sandbox::bench::{BareVms, Floor, ScatteredPages};
 use mayfly_sandbox::{Header, Host, Limits, NoLog, Program, Request, ResponseSink, Snapshot, Worker};
+use mayfly_tenancy::Config;
 
 use crate::Failure;
+use crate::bench_overhead;
 use crate::host::HostFacts;
 use crate::memory::anonymous_kib;
 use crate::options::BenchOptions;
@@ -51,7 +53,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
         None => (path, &b""[..]),
     };
     let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
-    let figures = Bench::new(&host, &program, &tenant.limits.machine, request)?.measure(options.requests)?;
+    let figures = Bench::new(&host, &program, &tenant.limits.machine, request)?.measure(&config, options.requests)?;
     let figures =
         Figures { program: tenant.program.display().to_string(), host: HostFacts::read(host.report().kvm), ..figures };
     if options.json {
@@ -115,7 +117,7 @@ impl<'a> Bench<'a> {
             bare_vms: BareVms::new().map_err(host_failure)?,
             copied: ScatteredPages::new(0),
             request,
-            response: Discarded { status: 0, body: vec![0; limits.response_bytes as usize] },
+            response: Discarded::new(limits.response_bytes),
             next_id: 0,
             exits: 0,
         };
@@ -141,7 +143,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn measure(mut self, requests: u32) -> Result<Figures, Failure> {
+    fn measure(mut self, config: &Config, requests: u32) -> Result<Figures, Failure> {
         let mut times = Times::new(requests);
         let rounds = requests.div_ceil(SAMPLES_A_ROUND);
         for _ in 0..rounds {
@@ -149,6 +151,7 @@ impl<'a> Bench<'a> {
         }
         self.create(&mut times)?;
         let worker_private_kib = self.idle_worker_kib()?;
+        let overhead = bench_overhead::measure(config, &self.snapshot, &self.request, requests)?;
         let exits_per_request = self.steady_state(requests)?;
 
         let us = |nanoseconds: f64| nanoseconds / 1e3;
@@ -170,6 +173,8 @@ impl<'a> Bench<'a> {
             fork_us: us(times.fork.median()),
             create_vm_us: us(times.create_vm.median()),
             worker_private_kib,
+            overhead_ns: overhead.added_ns,
+            overhead_equals_ns: overhead.equals_differ_ns,
             boot_ms: self.snapshot.boot_time().as_secs_f64() * 1e3,
             latency_us: Latency {
                 p50: us(times.call_reset.median()),
@@ -249,15 +254,15 @@ fn say(line: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
+pub fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
     Worker::fork(snapshot).map_err(host_failure)
 }
 
-fn host_failure(error: impl std::error::Error) -> Failure {
+pub fn host_failure(error: impl std::error::Error) -> Failure {
     Failure::Host(error.to_string())
 }
 
-fn no_response(error: mayfly_sandbox::CallError) -> Failure {
+pub fn no_response(error: mayfly_sandbox::CallError) -> Failure {
     Failure::Program(error.to_string())
 }
 
@@ -273,9 +278,16 @@ impl Samples {
 }
 
 /// Takes a response as a server would, and allocates nothing for it.
-struct Discarded {
-    status: u16,
+pub struct Discarded {
+    pub status: u16,
     body: Vec<u8>,
+}
+
+impl Discarded {
+    /// Room for a body of that many bytes.
+    pub fn new(most: u64) -> Self {
+        Self { status: 0, body: vec![0; most as usize] }
+    }
 }
 
 impl ResponseSink for Discarded {

@@ -2,6 +2,7 @@
 //! `mayfly`: sandboxed programs without Drogon. See `docs/cli.md`.
 
 mod bench;
+mod bench_overhead;
 mod bench_routes;
 mod check;
 mod host;

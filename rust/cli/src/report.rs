@@ -25,6 +25,10 @@ pub struct Figures {
     pub fork_us: f64,
     pub create_vm_us: f64,
     pub worker_private_kib: f64,
+    /// What a server's routes, limits and counters add to a request.
+    pub overhead_ns: f64,
+    /// The same between two workers without a server: what the comparison cannot tell from nothing.
+    pub overhead_equals_ns: f64,
     pub boot_ms: f64,
     pub latency_us: Latency,
     /// What the program answered; in the table only.
@@ -81,6 +85,8 @@ impl fmt::Display for Figures {
         let ratio = self.fork_us / self.create_vm_us;
         row("fork", self.fork_us, "us", &format!("{ratio:.2} x a bare VM, {:.0} us", self.create_vm_us))?;
         row("idle worker", self.worker_private_kib, "KiB", "private memory")?;
+        let note = format!("added to a request; equals differ by {:.0} ns", self.overhead_equals_ns);
+        row("routes and limits", self.overhead_ns, "ns", &note)?;
         row("boot", self.boot_ms, "ms", "")?;
         writeln!(f, "\n  {}, Linux {}, {} KVM", host.cpu, host.kernel, host.kvm)?;
         writeln!(f, "  mitigations: {}", host.mitigations)
