@@ -96,19 +96,27 @@ struct Refusal {
     status: StatusCode,
     error: &'static str,
     reason: String,
+    /// A header that goes with the status.
+    header: Option<(HeaderName, &'static str)>,
 }
 
 fn refusal(status: StatusCode, error: &'static str, reason: impl Into<String>) -> Refusal {
-    Refusal { status, error, reason: reason.into() }
+    Refusal { status, error, reason: reason.into(), header: None }
+}
+
+impl Refusal {
+    fn with(self, name: HeaderName, value: &'static str) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
 }
 
 /// The interface, and its bounds.
 pub(crate) struct Api<T> {
     reloads: Reloads<T>,
     patience: Patience,
-    looks: Semaphore,
-    changes: Semaphore,
-    uploads: Semaphore,
+    looks: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
     start: Instant,
     /// The second since the start in which a refused key was last logged.
     refused_at: AtomicU64,
@@ -119,9 +127,9 @@ impl<T: Tenants> Api<T> {
         Self {
             reloads,
             patience,
-            looks: Semaphore::new(LOOKS),
-            changes: Semaphore::new(CHANGES),
-            uploads: Semaphore::new(UPLOADS),
+            looks: Arc::new(Semaphore::new(LOOKS)),
+            changes: Arc::new(Semaphore::new(CHANGES)),
+            uploads: Arc::new(Semaphore::new(UPLOADS)),
             start: Instant::now(),
             refused_at: AtomicU64::new(u64::MAX),
         }
@@ -134,7 +142,7 @@ impl<T: Tenants> Api<T> {
                 Endpoint::Upload(tenant) => return self.upload(tenant, &config, body, from).await,
                 endpoint => self.serve(endpoint, from).await,
             },
-            Err(answer) => answer,
+            Err(refusal) => refused(refusal),
         };
         // Who waits to be told to send its body is answered at once.
         if !head.headers.contains_key(EXPECT) {
@@ -150,13 +158,13 @@ impl<T: Tenants> Api<T> {
         path: &'a str,
         headers: &HeaderMap,
         from: Option<SocketAddr>,
-    ) -> Result<(Endpoint<'a>, Arc<Config>), Answer> {
-        let nothing = || refused(refusal(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path"));
+    ) -> Result<(Endpoint<'a>, Arc<Config>), Refusal> {
+        let nothing = || refusal(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path");
         let endpoint = Endpoint::find(path).ok_or_else(nothing)?;
         if !endpoint.allow().split(", ").any(|allowed| allowed == method.as_str()) {
             let reason = format!("expected {}", endpoint.allow());
-            let answer = refused(refusal(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", reason));
-            return Err(with(answer, ALLOW, endpoint.allow()));
+            let refusal = refusal(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", reason);
+            return Err(refusal.with(ALLOW, endpoint.allow()));
         }
         let config = self.reloads.tenants.config();
         if endpoint == Endpoint::Health {
@@ -173,14 +181,14 @@ impl<T: Tenants> Api<T> {
                 self.log_refused_key(endpoint, from);
                 // The same for every tenant, be there one of that name or not.
                 let reason = "expected `Authorization: Bearer KEY` with a key that is good for this";
-                let answer = refused(refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason));
-                return Err(with(answer, WWW_AUTHENTICATE, "Bearer"));
+                let refusal = refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason);
+                return Err(refusal.with(WWW_AUTHENTICATE, "Bearer"));
             }
         }
         if let Some(name) = endpoint.tenant()
             && !config.tenants.iter().any(|tenant| tenant.name.as_str() == name)
         {
-            return Err(refused(reload_refusal(&ReloadError::UnknownTenant)));
+            return Err(reload_refusal(&ReloadError::UnknownTenant));
         }
         Ok((endpoint, config))
     }
@@ -201,9 +209,14 @@ impl<T: Tenants> Api<T> {
             Endpoint::Status => self.look(T::status, "application/json").await,
             Endpoint::Metrics => self.look(T::metrics, METRICS_CONTENT_TYPE).await,
             Endpoint::ReloadAll => {
-                let Ok(_place) = self.changes.try_acquire() else { return busy() };
-                log(endpoint, from, "asked for");
-                changes_answer(&self.reloads.everything().await)
+                let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() else { return busy() };
+                log(endpoint, from);
+                let reloads = self.reloads.clone();
+                let look = tokio::spawn(async move {
+                    let _place = place;
+                    reloads.everything().await
+                });
+                look.await.map_or_else(|_| mistake(), |changes| changes_answer(&changes))
             }
             Endpoint::Rollback(tenant) => {
                 self.change(endpoint, tenant, from, |tenants, name| tenants.rollback(name)).await
@@ -215,9 +228,14 @@ impl<T: Tenants> Api<T> {
     }
 
     async fn look(&self, write: fn(&T) -> String, content_type: &'static str) -> Answer {
-        let _place = self.looks.acquire().await;
+        // It is never closed.
+        let place = Arc::clone(&self.looks).acquire_owned().await.ok();
         let tenants = self.reloads.tenants.clone();
-        match tokio::task::spawn_blocking(move || write(&tenants)).await {
+        let look = move || {
+            let _place = place;
+            write(&tenants)
+        };
+        match tokio::task::spawn_blocking(look).await {
             Ok(text) => response(StatusCode::OK, content_type, text),
             Err(_) => mistake(),
         }
@@ -229,7 +247,7 @@ impl<T: Tenants> Api<T> {
             body::discard(body).await;
             return refused(reload_refusal(&ReloadError::NoUploads));
         };
-        let Ok(_place) = self.uploads.try_acquire() else {
+        let Ok(place) = Arc::clone(&self.uploads).try_acquire_owned() else {
             body::discard(body).await;
             return busy();
         };
@@ -244,7 +262,11 @@ impl<T: Tenants> Api<T> {
                 return refused(refusal(StatusCode::REQUEST_TIMEOUT, "too-slow", reason));
             }
         };
-        self.change(Endpoint::Upload(tenant), tenant, from, move |tenants, name| tenants.upload(name, elf)).await
+        let upload = move |tenants: &T, name: &str| {
+            let _place = place;
+            tenants.upload(name, elf)
+        };
+        self.change(Endpoint::Upload(tenant), tenant, from, upload).await
     }
 
     /// Makes a change on a thread that may wait for it. Once begun it goes on, even if the client goes away.
@@ -255,10 +277,15 @@ impl<T: Tenants> Api<T> {
         from: Option<SocketAddr>,
         change: impl FnOnce(&T, &str) -> Result<Reloaded, ReloadError> + Send + 'static,
     ) -> Answer {
-        let Ok(_place) = self.changes.try_acquire() else { return busy() };
-        log(endpoint, from, "asked for");
+        let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() else { return busy() };
+        log(endpoint, from);
         let (tenants, name) = (self.reloads.tenants.clone(), tenant.to_owned());
-        match tokio::task::spawn_blocking(move || change(&tenants, &name)).await {
+        let change = move || {
+            // With the work and not with the client, who may go away and come again.
+            let _place = place;
+            change(&tenants, &name)
+        };
+        match tokio::task::spawn_blocking(change).await {
             Ok(Ok(Reloaded { generation, boot_ms, .. })) => {
                 let body = json!({ "tenant": tenant, "generation": generation, "boot_ms": boot_ms });
                 answer(StatusCode::OK, &body)
@@ -269,15 +296,15 @@ impl<T: Tenants> Api<T> {
     }
 }
 
-fn log(endpoint: Endpoint<'_>, from: Option<SocketAddr>, what: &str) {
+fn log(endpoint: Endpoint<'_>, from: Option<SocketAddr>) {
     let from = from.map(|from| from.to_string()).unwrap_or_default();
     let tenant = endpoint.tenant().unwrap_or("(all)");
-    tracing::info!(target: "mayfly::admin", %tenant, from, "{} {what}", endpoint.word());
+    tracing::info!(target: "mayfly::admin", %tenant, from, "{} was asked for", endpoint.word());
 }
 
 /// Without a key, the status is for who is on this host. A page in a browser there is not: it can reach the listener under a name of
 /// its own (DNS rebinding), and says so in the `Host` header.
-fn local(headers: &HeaderMap) -> Result<(), Answer> {
+fn local(headers: &HeaderMap) -> Result<(), Refusal> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -288,7 +315,7 @@ fn local(headers: &HeaderMap) -> Result<(), Answer> {
         return Ok(());
     }
     let reason = "expected an address or localhost as Host; other names are served with `key_sha256` only";
-    Err(refused(refusal(StatusCode::MISDIRECTED_REQUEST, "wrong-host", reason)))
+    Err(refusal(StatusCode::MISDIRECTED_REQUEST, "wrong-host", reason))
 }
 
 fn changes_answer(changes: &Changes) -> Answer {
@@ -327,15 +354,19 @@ fn reload_refusal(error: &ReloadError) -> Refusal {
 
 fn busy() -> Answer {
     let reason = "as many changes are being made as may be; try again";
-    with(refused(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", reason)), RETRY_AFTER, "1")
+    refused(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", reason).with(RETRY_AFTER, "1"))
 }
 
 fn mistake() -> Answer {
     refused(refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake; its log says where"))
 }
 
-fn refused(Refusal { status, error, reason }: Refusal) -> Answer {
-    answer(status, &json!({ "error": error, "reason": reason }))
+fn refused(Refusal { status, error, reason, header }: Refusal) -> Answer {
+    let answer = answer(status, &json!({ "error": error, "reason": reason }));
+    match header {
+        Some((name, value)) => with(answer, name, value),
+        None => answer,
+    }
 }
 
 fn answer(status: StatusCode, body: &Value) -> Answer {

@@ -27,7 +27,10 @@ pub(crate) fn caller(config: &Config, tenant: Option<&str>, headers: &HeaderMap)
     let shown: [u8; 32] = Sha256::digest(key).into();
     let operator = is_digest_of(&shown, config.admin.as_ref().and_then(|admin| admin.key));
     // All tenants are looked at, wherever the one in question is.
-    let owned = config.tenants.iter().filter(|candidate| Some(candidate.name.as_str()) == tenant).last();
+    let owned = config
+        .tenants
+        .iter()
+        .fold(None, |found, candidate| if Some(candidate.name.as_str()) == tenant { Some(candidate) } else { found });
     let owner = is_digest_of(&shown, owned.and_then(|tenant| tenant.upload_key));
     match (bool::from(operator), bool::from(owner)) {
         (true, _) => Caller::Operator,

@@ -21,6 +21,8 @@ mod body;
 mod listener;
 mod reload;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::io;

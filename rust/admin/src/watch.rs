@@ -29,7 +29,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// or when they have not come to an end for so long.
 const RESTLESS: Duration = Duration::from_secs(2);
 /// A directory that is not there is looked for so often.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
 /// Kubernetes and others replace whole directories of files by renaming a link of this name.
 const LINKED_DATA: &str = "..data";
 
