@@ -151,6 +151,14 @@ static void cycle_break(void) {
     CALL(SYS_brk, break_end, 0, 0);
 }
 
+// Whether the doorbell returns: a word of the host's, in the line in front of the request. A wrong ring makes it
+// return.
+static uint64_t see_doorbell_mode(void) { return *(const volatile uint32_t *)((uintptr_t)request - 64); }
+static void ring_wrongly(void) {
+    const struct ring ring = {UINT64_MAX, NULL, MAYFLY_ABI, host->doorbell, 0};
+    faults_ring(&ring);
+}
+
 // Bytes of earlier requests behind the present one.
 static uint64_t see_inbox_tail(void) {
     uintptr_t end = (uintptr_t)(request + 1);
@@ -320,6 +328,7 @@ static const struct state {
     {"break-shrink", shrink_break, see_break, 0},
     {"break-content", cycle_break, see_break_content, 0},
     {"inbox-tail", NULL, see_inbox_tail, 0},
+    {"doorbell-mode", ring_wrongly, see_doorbell_mode, 0},
     {"fd-close", fd_close, see_fd, 0},
     {"fd-dup", fd_dup, see_fd_lowest, 0},
     {"signal-handler", set_handler, see_handler, 0},

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host's clocks. Those that a request needs come from the vDSO: no system call.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::line::LINE;
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
 #[inline]
@@ -9,21 +11,17 @@ pub(crate) fn monotonic_ns() -> u64 {
     now_ns(libc::CLOCK_MONOTONIC)
 }
 
-/// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, as last looked up.
-static UNIX_OFFSET_NS: AtomicU64 = AtomicU64::new(0);
-/// When that was, by the monotonic clock.
-static LOOKED_UP_NS: AtomicU64 = AtomicU64::new(0);
-/// How long it serves.
+/// How long the offset between the two clocks serves.
 const OFFSET_MAX_AGE_NS: u64 = 40_000_000;
 
 /// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time that has just been read: within a microsecond, and a step of
 /// the clock is seen after 40 ms. One clock read a request is enough.
 #[inline]
 pub(crate) fn unix_ns(monotonic_ns: u64) -> u64 {
-    if monotonic_ns.saturating_sub(LOOKED_UP_NS.load(Ordering::Acquire)) >= OFFSET_MAX_AGE_NS {
+    if monotonic_ns.saturating_sub(LINE.looked_up_ns.load(Ordering::Acquire)) >= OFFSET_MAX_AGE_NS {
         look_up_unix_offset();
     }
-    monotonic_ns.wrapping_add(UNIX_OFFSET_NS.load(Ordering::Relaxed))
+    monotonic_ns.wrapping_add(LINE.unix_offset_ns.load(Ordering::Relaxed))
 }
 
 /// Compares the two clocks. Several threads may do so at once.
@@ -37,9 +35,9 @@ fn look_up_unix_offset() {
         })
         .min()
         .map_or(0, |(_, offset)| offset);
-    UNIX_OFFSET_NS.store(offset, Ordering::Relaxed);
+    LINE.unix_offset_ns.store(offset, Ordering::Relaxed);
     // Whoever sees this time sees that offset, or a newer one.
-    LOOKED_UP_NS.store(monotonic_ns(), Ordering::Release);
+    LINE.looked_up_ns.store(monotonic_ns(), Ordering::Release);
 }
 
 /// CPU time of the calling thread in nanoseconds: a system call.

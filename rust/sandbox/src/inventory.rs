@@ -19,6 +19,12 @@ pub enum RestoredBy {
     Trampoline,
     /// The host overwrites it with every request, and clears what is left of the last.
     InboxWrite,
+    /// The host sets its word in front of the inbox again.
+    Control,
+    /// The vCPU is made as it was at the fork.
+    StartOver,
+    /// The host forgets it with the request.
+    Forgotten,
 }
 
 /// One kind of state.
@@ -36,10 +42,22 @@ const fn item(name: &'static str, what: &'static str, restored_by: &'static [Res
     Item { name, what, restored_by }
 }
 
-use RestoredBy::{InboxWrite, PageCopy, Process, TableUndo, Trampoline};
+use RestoredBy::{Control, Forgotten, InboxWrite, PageCopy, Process, StartOver, TableUndo, Trampoline};
 
 /// What a request can change and no reset takes back, on purpose.
 pub const KEPT: &[Item] = &[item("shared-memory", "memory that the program's workers share by its configuration", &[])];
+
+/// What a request can leave besides if it is given up where it was paused, at any instruction. A worker of which a request has ended
+/// by its response cannot have these, and the test program cannot show them: `tests/pauses.rs` gives requests up at instructions of
+/// all kinds, and compares.
+pub const GIVEN_UP: &[Item] = &[
+    item("privilege", "the vCPU at CPL 0, on its way to an exit", &[StartOver]),
+    item("events", "an exception about to be delivered", &[StartOver]),
+    item("instruction", "an instruction that the host has to complete", &[StartOver]),
+    item("exception-frame", "a frame on the guest kernel's stack", &[PageCopy]),
+    item("call", "a call of a storage program that has no result yet", &[Forgotten]),
+    item("time", "CPU and wall-clock time used", &[Forgotten]),
+];
 
 /// All state that a request can change.
 pub const INVENTORY: &[Item] = &[
@@ -63,6 +81,7 @@ pub const INVENTORY: &[Item] = &[
     item("break-shrink", "the program break, lowered", &[Process, TableUndo]),
     item("break-content", "pages of the break, dropped and taken again", &[TableUndo, Process]),
     item("inbox-tail", "what a longer request left behind the present one", &[InboxWrite]),
+    item("doorbell-mode", "that the doorbell returns, after a wrong ring or a call of a storage program", &[Control]),
     item("fd-close", "a descriptor, closed", &[Process]),
     item("fd-dup", "a descriptor, made", &[Process]),
     item("signal-handler", "a signal's action", &[Process]),

@@ -31,6 +31,7 @@ mod host;
 mod inbox;
 pub mod inventory;
 mod limits;
+mod line;
 mod message;
 mod output;
 mod peer;

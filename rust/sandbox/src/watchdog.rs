@@ -31,6 +31,7 @@ use std::time::Duration;
 use mayfly_kvm::Kicker;
 
 use crate::clock;
+use crate::line::LINE;
 
 /// Longest time between two looks while legs come and go.
 const TICK_NS: u64 = 10_000_000;
@@ -251,13 +252,10 @@ impl Rhythm {
 struct Watchdog {
     /// The threads that have run a leg and have not ended.
     known: Mutex<Vec<Known>>,
-    /// When it looks next: 0 while it is looking.
-    looks_at_ns: AtomicU64,
     thread: OnceLock<Thread>,
 }
 
-static WATCHDOG: Watchdog =
-    Watchdog { known: Mutex::new(Vec::new()), looks_at_ns: AtomicU64::new(0), thread: OnceLock::new() };
+static WATCHDOG: Watchdog = Watchdog { known: Mutex::new(Vec::new()), thread: OnceLock::new() };
 
 impl Watchdog {
     /// Nothing panics while it holds the lock, so a poisoned one is as good as any.
@@ -269,7 +267,7 @@ impl Watchdog {
         set_timer_slack();
         let mut rhythm = Rhythm { tick_ns: TICK_NS, active_ns: 0 };
         loop {
-            self.looks_at_ns.store(0, Ordering::SeqCst);
+            LINE.looks_at_ns.store(0, Ordering::SeqCst);
             let next = self.look(&mut rhythm);
             let now = clock::monotonic_ns();
             if next == NEVER {
@@ -286,7 +284,7 @@ impl Watchdog {
         let now = clock::monotonic_ns();
         let due = known.iter_mut().map(|known| known.look(now, rhythm)).min().unwrap_or(NEVER);
         let next = rhythm.next(now, due);
-        self.looks_at_ns.store(next, Ordering::SeqCst);
+        LINE.looks_at_ns.store(next, Ordering::SeqCst);
         // A leg that was entered meanwhile has either seen that, or is seen here.
         known.iter().map(|known| known.due_if_new(now)).fold(next, u64::min)
     }
@@ -416,7 +414,7 @@ pub(crate) unsafe fn watched<T, E: From<ThreadEnds>>(
         // Made before anything can unwind: its drop takes both back.
         let watched = Watched { slot: &slot.0, leg, kicker };
         slot.0.enter(leg);
-        if leg.due_ns() < WATCHDOG.looks_at_ns.load(Ordering::SeqCst) {
+        if leg.due_ns() < LINE.looks_at_ns.load(Ordering::SeqCst) {
             WATCHDOG.wake();
         }
         run(&watched)

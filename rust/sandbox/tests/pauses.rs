@@ -103,11 +103,11 @@ fn every_kind_of_exit_survives_a_pause() {
 #[test]
 fn a_request_that_is_given_up_leaves_nothing() {
     let snapshot = snapshot("faults");
-    let fresh = text(&mut Worker::fork(&snapshot).unwrap(), "/state");
     let kinds: [fn(&_) -> _; 3] = [Worker::fork, Worker::fork_keeping_state, |snapshot| {
         Worker::fork_resetting_every(snapshot, NonZeroU32::new(7).unwrap())
     }];
     for fork in kinds {
+        let fresh = text(&mut fork(&snapshot).unwrap(), "/state");
         let mut worker = fork(&snapshot).unwrap();
         for round in 0..20_u32 {
             for target in
@@ -197,10 +197,11 @@ fn a_worker_is_reset_after_its_number_of_requests() {
     let value = |worker: &mut Worker, target| {
         text(worker, target).lines().find(|line| line.starts_with("data ")).unwrap().to_owned()
     };
-    let fresh_state = text(&mut Worker::fork(&snapshot).unwrap(), "/state");
     let fresh = value(&mut Worker::fork(&snapshot).unwrap(), "/state");
     for requests in 1..=4 {
-        let mut worker = Worker::fork_resetting_every(&snapshot, NonZeroU32::new(requests).unwrap()).unwrap();
+        let fork = || Worker::fork_resetting_every(&snapshot, NonZeroU32::new(requests).unwrap()).unwrap();
+        let fresh_state = text(&mut fork(), "/state");
+        let mut worker = fork();
         for round in 0..5 {
             let dirty = value(&mut worker, "/dirty-data");
             assert_ne!(dirty, fresh);
