@@ -5,8 +5,13 @@
 // `"ephemeral": false`, and counts the doorbells. There is shared memory. At the end of the input it ends the process.
 //
 // All numbers are little-endian, a string is its 32-bit size and its bytes.
-//   request:   id u64, unix_ns u64, monotonic_ns u64, entropy 32 bytes, method, path, query, body, header count u32,
-//   names and values response:  doorbells so far u32, status u32, body, header count u32, names and values
+//
+//     request   id u64, unix_ns u64, monotonic_ns u64, entropy 32 bytes,
+//               method, path, query, body, header count u32, names and values
+//     response  doorbells so far u32, status u32, body, header count u32, names and values
+//     call      of the storage program: as a response with status 0, the argument for a body and one header,
+//               whose name is the function's
+//     answer    to a call, read behind the request that makes it: error number or 0 u32, result
 
 #include <errno.h>
 #include <stdint.h>
@@ -104,11 +109,33 @@ static int64_t next_request(void) {
     return (int64_t)(uintptr_t)&inbox;
 }
 
+// A call of the storage program: whoever writes the requests answers it.
+static int64_t call(const struct mayfly_peer_call *call) {
+    const struct mayfly_bytes none = {NULL, 0};
+    if (!answering) return -EPROTO;
+    put_u32(doorbells);
+    put_u32(0);
+    put_bytes(call->argument);
+    put_u32(1);
+    put_bytes(call->name);
+    put_bytes(none);
+    int64_t error = take_u32();
+    size_t used = inbox_used;
+    struct mayfly_bytes result = take_bytes();
+    inbox_used = used; // The request stays, the result does not.
+    if (error) return -error;
+    if (result.size > call->capacity) return -EMSGSIZE;
+    memcpy(call->result, result.data, result.size);
+    return (int64_t)result.size;
+}
+
 int64_t fakehost_doorbell(uint64_t operation, const void *argument, uint64_t abi) {
     ++doorbells;
     if (abi != MAYFLY_ABI) return -EPROTONOSUPPORT;
     if (operation == MAYFLY_OP_WAIT && !answering) return next_request();
     if (operation == MAYFLY_OP_WAIT) return -EPROTO;
+    if (operation == MAYFLY_OP_HOOKS) return 0;
+    if (operation == MAYFLY_OP_CALL) return call((const struct mayfly_peer_call *)argument);
     if (operation != MAYFLY_OP_RESPOND) return -ENOSYS;
     if (!answering) return -EPROTO;
     const struct mayfly_response *response = (const struct mayfly_response *)argument;

@@ -30,7 +30,20 @@ class Request:
 
 
 @dataclass
+class Answer:
+    """What the storage program says to the call that the request before it makes."""
+
+    result: bytes = b""
+    error: int = 0
+
+    def frame(self) -> bytes:
+        return struct.pack("<I", self.error) + _string(self.result)
+
+
+@dataclass
 class Response:
+    """A response; with status 0 a call, whose function is the first header's name."""
+
     doorbells: int
     status: int
     body: bytes
@@ -76,7 +89,7 @@ def _responses(data: bytes) -> list:
 
 
 def run(program: str, requests: list, *args: str, timeout: float = 30) -> Run:
-    """Feeds the requests to one process of the program and collects its responses."""
+    """Feeds the requests, and answers to calls, to one process of the program and collects its responses and calls."""
     read_end, write_end = os.pipe()
     command = ["/bin/sh", "-c", f'exec "$0" "$@" 3>&{write_end}', program, *args]
     with subprocess.Popen(
@@ -86,8 +99,11 @@ def run(program: str, requests: list, *args: str, timeout: float = 30) -> Run:
         collected = []
         reader = threading.Thread(target=lambda: collected.append(_read_all(read_end)))
         reader.start()
-        stdout, stderr = process.communicate(b"".join(r.frame() for r in requests), timeout=timeout)
-        reader.join()
+        try:
+            stdout, stderr = process.communicate(b"".join(r.frame() for r in requests), timeout=timeout)
+        finally:
+            process.kill()  # After a time-out it still runs.
+            reader.join()
     return Run(_responses(collected[0]), process.returncode, stdout, stderr)
 
 
