@@ -17,9 +17,12 @@ template <typename Work> auto translate_errors(Work &&work) {
     } catch (const rust::Error &error) {
         throw Error(error.what());
     } catch (const std::invalid_argument &) {
-        throw Error("the configuration is not UTF-8");
+        throw Error("not UTF-8");
     }
 }
+
+// Throws std::invalid_argument if it is not UTF-8.
+rust::Str utf8(std::string_view text) { return {text.data(), text.size()}; }
 
 } // namespace
 
@@ -32,8 +35,12 @@ LoopPool::LoopPool(LoopPool &&) noexcept = default;
 LoopPool &LoopPool::operator=(LoopPool &&) noexcept = default;
 LoopPool::~LoopPool() = default;
 
+bool LoopPool::claims(std::string_view host, std::string_view path) noexcept {
+    return impl_->pool->claims(ffi::bytes(host), ffi::bytes(path));
+}
+
 Outcome LoopPool::call(const RequestView &request, Reply &reply) noexcept {
-    return impl_->pool->call(request, reply) == ffi::Outcome::Done ? Outcome::done : Outcome::needs_worker;
+    return impl_->pool->call(request, reply) == ffi::Outcome::Done ? Outcome::done : Outcome::later;
 }
 
 void LoopPool::call_later(const RequestView &request, std::unique_ptr<Reply> reply) noexcept {
@@ -50,24 +57,34 @@ Server &Server::operator=(Server &&) noexcept = default;
 Server::~Server() = default;
 
 Server Server::start(std::string_view config_json) {
-    return translate_errors([&] {
-        const rust::Str config(config_json.data(), config_json.size());
-        return Server(std::make_unique<Impl>(Impl{ffi::start_server(config)}));
-    });
+    return translate_errors([&] { return Server(std::make_unique<Impl>(Impl{ffi::start_server(utf8(config_json))})); });
 }
 
 std::string Server::report_json() const {
     return translate_errors([&] { return std::string(impl_->server->report_json()); });
 }
 
-std::vector<std::string> Server::routes() const {
-    return translate_errors([&] {
-        const auto routes = impl_->server->routes();
-        return std::vector<std::string>(routes.begin(), routes.end());
-    });
+std::string Server::metrics() const {
+    return translate_errors([&] { return std::string(impl_->server->metrics()); });
 }
 
-void Server::shutdown() noexcept { impl_->server->shutdown(); }
+bool Server::has_default() const {
+    return translate_errors([&] { return impl_->server->has_default(); });
+}
+
+std::string Server::apply(std::string_view config_json) const {
+    return translate_errors([&] { return std::string(impl_->server->apply(utf8(config_json))); });
+}
+
+std::uint64_t Server::reload(std::string_view tenant) const {
+    return translate_errors([&] { return impl_->server->reload(utf8(tenant)); });
+}
+
+std::uint64_t Server::rollback(std::string_view tenant) const {
+    return translate_errors([&] { return impl_->server->rollback(utf8(tenant)); });
+}
+
+void Server::shutdown() const noexcept { impl_->server->shutdown(); }
 
 LoopPool Server::loop_pool() const {
     return translate_errors(

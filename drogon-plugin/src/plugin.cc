@@ -40,11 +40,11 @@ void SandboxPlugin::initAndStart(const Json::Value &config) {
     controller_->register_routes();
 }
 
-std::string SandboxPlugin::report_json() const {
+std::shared_ptr<const Server> SandboxPlugin::server() const {
     if (!controller_) {
         throw Error("mayfly::SandboxPlugin has not started");
     }
-    return controller_->report_json();
+    return controller_->server();
 }
 
 void SandboxPlugin::shutdown() {

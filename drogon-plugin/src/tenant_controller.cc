@@ -2,74 +2,105 @@
 
 #include "tenant_controller.hpp"
 
+#include <exception>
 #include <string>
 #include <utility>
 
 #include <drogon/HttpAppFramework.h>
 
+#include "path_stash.hpp"
+
 namespace mayfly {
 
 namespace {
 
-// Attribute of a request whose path was replaced for routing: the path.
-const std::string path_attribute = "mayfly.path";
+// The tenants' one route. Clients may ask for this path too: their requests are told apart by what PathStash has.
+const std::string route = "/_mayfly/tenant";
 
 // Drogon answers OPTIONS requests by itself unless this attribute is set.
 const std::string options_attribute = "drogon.customCORShandling";
 
+const std::string host_header = "host";
+
+std::string_view host(const drogon::HttpRequest &request) {
+    const auto &headers = request.headers();
+    const auto found = headers.find(host_header);
+    return found == headers.end() ? std::string_view() : found->second;
+}
+
 } // namespace
 
-TenantController::TenantController(Server server) : server_(std::move(server)), prefixes_(server_->routes()) {}
+TenantController::TenantController(Server server)
+    : has_default_(server.has_default()), server_(std::make_shared<const Server>(std::move(server))) {}
 
 void TenantController::register_routes() {
     auto &app = drogon::app();
-    for (const auto &prefix : prefixes_.prefixes()) {
-        // No constraint: every method is the tenant's.
-        registerMethod(&TenantController::serve, prefix, {}, false, "mayfly::TenantController::serve");
-        registerMethod(&TenantController::serve_below, PrefixTable::below(prefix), {}, false,
-                       "mayfly::TenantController::serve_below");
-    }
+    // No constraint: every method is the tenant's.
+    registerMethod(&TenantController::serve, route, {}, false, "mayfly::TenantController::serve");
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
-
+    if (has_default_) {
+        // Not otherwise, for the application may have such a handler of its own.
+        app.setDefaultHandler([this](const drogon::HttpRequestPtr &request, Callback &&callback) {
+            serve_default(request, std::move(callback));
+        });
+    }
     // The first thing that each loop does, so that it has workers before it has requests.
     for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
-        app.getIOLoop(index)->queueInLoop([this] { prepare_thread(); });
+        app.getIOLoop(index)->queueInLoop([this] { this_thread_if_any(); });
     }
 }
 
-std::string TenantController::report_json() {
+std::shared_ptr<const Server> TenantController::server() const {
     const std::lock_guard lock(mutex_);
-    return running().report_json();
+    if (!server_) {
+        throw Error("the server is shutting down");
+    }
+    return server_;
 }
 
 void TenantController::shutdown() {
-    const std::lock_guard lock(mutex_);
-    if (server_) {
-        server_->shutdown();
-        server_.reset();
+    std::shared_ptr<const Server> server;
+    {
+        const std::lock_guard lock(mutex_);
+        server = std::move(server_);
+    }
+    if (server) {
+        server->shutdown();
     }
 }
 
-void TenantController::before_routing(const drogon::HttpRequestPtr &request) const {
-    const auto &path = request->getOriginalPath();
-    const auto *route = prefixes_.route_below(path);
-    if (request->method() == drogon::Options && (route != nullptr || prefixes_.is_prefix(path))) {
-        request->attributes()->insert(options_attribute, true);
+void TenantController::before_routing(const drogon::HttpRequestPtr &request) noexcept {
+    auto *per_thread = this_thread_if_any();
+    if (per_thread == nullptr) {
+        return;
     }
-    if (route != nullptr) {
-        request->attributes()->insert(path_attribute, request->path());
-        request->setPath(*route);
+    if (per_thread->pool.claims(host(*request), request->getOriginalPath())) {
+        if (request->method() == drogon::Options) {
+            request->attributes()->insert(options_attribute, true);
+        }
+        PathStash::put(*request, route);
+    } else if (has_default_ && request->path() == "/") {
+        // Drogon gives it the name of its home page on the way to the default handler.
+        PathStash::keep(*request);
     }
-}
-
-void TenantController::serve_below(const drogon::HttpRequestPtr &request, Callback &&callback) {
-    if (const auto &path = request->attributes()->get<std::string>(path_attribute); !path.empty()) {
-        request->setPath(path);
-    }
-    serve(request, std::move(callback));
 }
 
 void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&callback) {
+    if (PathStash::take(*request)) {
+        respond(request, std::move(callback));
+    } else if (has_default_) {
+        serve_default(request, std::move(callback));
+    } else {
+        callback(drogon::HttpResponse::newNotFoundResponse(request));
+    }
+}
+
+void TenantController::serve_default(const drogon::HttpRequestPtr &request, Callback &&callback) {
+    PathStash::take(*request);
+    respond(request, std::move(callback));
+}
+
+void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &&callback) {
     auto &[pool, adapter] = this_thread();
     const auto view = adapter.view(*request);
     HttpReply reply;
@@ -77,33 +108,24 @@ void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&c
         callback(reply.take());
         return;
     }
+    // An advice of the application's may have brought the request to a thread that has no loop.
     auto *loop = trantor::EventLoop::getEventLoopOfCurrentThread();
-    pool.call_later(view, std::make_unique<DeferredHttpReply>(std::move(callback), loop));
+    pool.call_later(view, std::make_unique<DeferredHttpReply>(std::move(callback),
+                                                              loop != nullptr ? loop : drogon::app().getLoop()));
 }
 
 TenantController::PerThread &TenantController::this_thread() {
-    thread_local PerThread per_thread{new_pool(), {}};
+    thread_local PerThread per_thread{server()->loop_pool(), {}};
     return per_thread;
 }
 
-void TenantController::prepare_thread() noexcept {
+TenantController::PerThread *TenantController::this_thread_if_any() noexcept {
     try {
-        this_thread();
-    } catch (const Error &error) {
+        return &this_thread();
+    } catch (const std::exception &error) {
         LOG_WARN << "Mayfly: no workers for an event loop: " << error.what();
+        return nullptr;
     }
-}
-
-LoopPool TenantController::new_pool() {
-    const std::lock_guard lock(mutex_);
-    return running().loop_pool();
-}
-
-Server &TenantController::running() {
-    if (!server_) {
-        throw Error("the server is shutting down");
-    }
-    return *server_;
 }
 
 } // namespace mayfly

@@ -1,53 +1,49 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The routes of the tenants.
+// How requests get from Drogon to the tenants.
 
 #pragma once
 
 #include <memory>
 #include <mutex>
-#include <optional>
-#include <string>
 
 #include <drogon/HttpController.h>
 
 #include "http_reply.hpp"
 #include "mayfly/server.hpp"
-#include "prefix_table.hpp"
 #include "request_adapter.hpp"
 
 namespace mayfly {
 
-// Gives requests to the tenants. Which tenant has a request is Mayfly's to say; Drogon's router only tells
-// tenants' paths from others.
+// Gives requests to the tenants. Which tenant has a request, by its host and its path, is Mayfly's to say, and may
+// change at any time; so Drogon's router knows one route for all of them.
 //
-// Each path prefix is two exact routes in Drogon's router, which are hash look-ups. Drogon's own means for "and
-// all below" is a regular expression, and the standard library's matcher recurses once per character: a client
-// could end the process with one long path (docs/decisions/0030-exact-routes.md). So an observer gives a path
-// below a prefix the name of the prefix's second route before Drogon routes it, and the handler gives it back.
+//   before_routing   asks whether a tenant claims the request, and if so gives it the path of that route
+//   serve            has all requests of that route, and gives them their own paths back
+//   serve_default    has what Drogon has no route and no file for, if there is a default tenant
+//
+// The route is an exact one, which is a hash look-up: Drogon's patterns are regular expressions, and the standard
+// library's matcher recurses once per character, so that one long path would end the process
+// (docs/decisions/0030-exact-routes.md, 0034-one-route.md).
 class TenantController final : public drogon::HttpController<TenantController, false> {
   public:
     METHOD_LIST_BEGIN
-    // The routes come from the configuration: register_routes().
+    // register_routes() does it: the handlers need this object.
     METHOD_LIST_END
 
-    // Throws Error if a tenant's path cannot be a route.
     explicit TenantController(Server server);
 
-    // Registers the tenants' routes. To be called once, before Drogon's routers are initialised.
+    // To be called once, before Drogon's routers are initialised.
     void register_routes();
 
-    // What runs, as JSON. Throws Error after shutdown().
-    [[nodiscard]] std::string report_json();
+    // The tenants. They may be used as long as one likes; after shutdown() there are none. Throws Error then.
+    [[nodiscard]] std::shared_ptr<const Server> server() const;
 
     // Ends what works for the tenants in the background. The loops must still run.
     void shutdown();
 
-    // Handles a request for a prefix itself.
+    // Handles a request that was claimed.
     void serve(const drogon::HttpRequestPtr &request, Callback &&callback);
-
-    // Handles a request for what lies below a prefix.
-    void serve_below(const drogon::HttpRequestPtr &request, Callback &&callback);
 
   private:
     // What a thread that serves requests has for itself.
@@ -56,15 +52,15 @@ class TenantController final : public drogon::HttpController<TenantController, f
         RequestAdapter adapter;
     };
 
-    void before_routing(const drogon::HttpRequestPtr &request) const;
+    void before_routing(const drogon::HttpRequestPtr &request) noexcept;
+    void serve_default(const drogon::HttpRequestPtr &request, Callback &&callback);
+    void respond(const drogon::HttpRequestPtr &request, Callback &&callback);
     PerThread &this_thread();
-    void prepare_thread() noexcept;
-    LoopPool new_pool();
-    Server &running(); // With mutex_ held.
+    PerThread *this_thread_if_any() noexcept;
 
-    std::mutex mutex_;             // Guards server_; no request takes it but a thread's first.
-    std::optional<Server> server_; // Empty after shutdown().
-    const PrefixTable prefixes_;
+    const bool has_default_;               // As it was at the start.
+    mutable std::mutex mutex_;             // Guards server_; no request takes it but a thread's first.
+    std::shared_ptr<const Server> server_; // Empty after shutdown().
 };
 
 } // namespace mayfly

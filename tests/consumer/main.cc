@@ -13,7 +13,7 @@ namespace {
 void report(const drogon::HttpRequestPtr & /*request*/,
             std::function<void(const drogon::HttpResponsePtr &)> &&callback) {
     const auto response = drogon::HttpResponse::newHttpResponse(drogon::k200OK, drogon::CT_APPLICATION_JSON);
-    response->setBody(drogon::app().getPlugin<mayfly::SandboxPlugin>()->report_json());
+    response->setBody(drogon::app().getPlugin<mayfly::SandboxPlugin>()->server()->report_json());
     callback(response);
 }
 

@@ -4,11 +4,11 @@
 
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "mayfly/reply.hpp"
 #include "mayfly/request.hpp"
@@ -23,8 +23,8 @@ class Error : public std::runtime_error {
 
 // What became of a request.
 enum class Outcome {
-    done,         // The reply holds a complete response, be it the tenant's or an error.
-    needs_worker, // No worker is at hand, and the reply is untouched: give the request to call_later.
+    done,  // The reply holds a complete response, be it the tenant's or an error.
+    later, // It takes longer than this thread may wait, and the reply is untouched: give the request to call_later.
 };
 
 // One thread's workers. It is to be used by one thread at a time, best always by the one that made it.
@@ -34,11 +34,16 @@ class LoopPool {
     LoopPool &operator=(LoopPool &&) noexcept;
     ~LoopPool();
 
-    // Serves `request` on this thread: one run of a virtual machine. It does not block longer than the
-    // tenant's budget allows.
+    // Whether a tenant other than the default one has this host, as in the request's header, and this path, as in
+    // RequestView. It allocates nothing, and costs the same with many tenants as with few.
+    [[nodiscard]] bool claims(std::string_view host, std::string_view path) noexcept;
+
+    // Serves `request` on this thread: one run of a virtual machine. It does not take longer than the tenant's
+    // budget allows.
     [[nodiscard]] Outcome call(const RequestView &request, Reply &reply) noexcept;
 
-    // Copies `request`, has it served in the background, and sends `reply` from there. `reply` is not null.
+    // Has `request` served in the background and sends `reply`, which is not null, from there. To be called right after
+    // the call that returned Outcome::later, with the same request: which may be running already, and goes on then.
     void call_later(const RequestView &request, std::unique_ptr<Reply> reply) noexcept;
 
   private:
@@ -48,10 +53,12 @@ class LoopPool {
     std::unique_ptr<Impl> impl_;
 };
 
-// The tenants, booted once and shared by all threads; they end with the last Server and LoopPool.
+// The tenants, shared by all threads; they end with the last Server and LoopPool. Every function may be called on any
+// thread.
 class Server {
   public:
-    // Boots the tenants that `config_json` describes (docs/plugin.md has its keys). Without a usable KVM it
+    // Boots the tenants that `config_json` describes, or {"tenants_file": "PATH"} (docs/configuration.md has all keys),
+    // and starts the listener for operators and the watch over files, if it asks for them. Without a usable KVM it
     // starts all the same: report_json() says why, and each tenant's routes answer 503.
     //
     // Throws Error if the configuration is refused.
@@ -64,12 +71,29 @@ class Server {
     // What runs, as JSON: the host and every tenant. Throws Error.
     [[nodiscard]] std::string report_json() const;
 
-    // The path prefixes that belong to tenants, as configured. Throws Error.
-    [[nodiscard]] std::vector<std::string> routes() const;
+    // The same figures as Prometheus reads them (text format 0.0.4). Throws Error.
+    [[nodiscard]] std::string metrics() const;
 
-    // Answers the requests that wait for a worker. Once it has returned no reply given to LoopPool::call_later is
-    // sent by another thread; pools go on otherwise.
-    void shutdown() noexcept;
+    // Whether there is a tenant that has what no other tenant has. Throws Error.
+    [[nodiscard]] bool has_default() const;
+
+    // The following three wait for programs to boot, so an event loop must not call them. Requests are served
+    // meanwhile.
+
+    // Puts another configuration in force and returns what came of it, as JSON: names of tenants under "added",
+    // "removed", "changed" and "failed". Throws Error if it is refused; nothing has changed then.
+    std::string apply(std::string_view config_json) const;
+
+    // Boots a tenant's program again and lets it answer; returns its generation's number. Throws Error if it does
+    // not boot; what ran before goes on.
+    std::uint64_t reload(std::string_view tenant) const;
+
+    // Lets a tenant's former generation answer again and returns its number. Throws Error.
+    std::uint64_t rollback(std::string_view tenant) const;
+
+    // Answers the requests that wait. Once it has returned no reply given to LoopPool::call_later is sent by another
+    // thread, no operator is served and no file is watched; pools go on otherwise.
+    void shutdown() const noexcept;
 
     // Workers for the calling thread. Throws Error.
     [[nodiscard]] LoopPool loop_pool() const;

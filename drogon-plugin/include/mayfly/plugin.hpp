@@ -10,15 +10,16 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include <drogon/plugins/Plugin.h>
+
+#include "mayfly/server.hpp"
 
 namespace mayfly {
 
 class TenantController;
 
-// Boots the configured tenants while Drogon starts, and registers a route for each of their paths.
+// Boots the configured tenants while Drogon starts, and has Drogon hand them their requests.
 class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
   public:
     SandboxPlugin() = default;
@@ -27,12 +28,12 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
     // drogon::app().run(), so that a server with a wrong configuration does not start.
     void initAndStart(const Json::Value &config) override;
 
-    // What runs, as JSON: the host, each tenant with its state and counts. For a page of your own; any thread may ask
+    // The tenants, to look at and to reload. For pages of your own; while Drogon runs, any thread may ask
     //
-    //     drogon::app().getPlugin<mayfly::SandboxPlugin>()->report_json()
+    //     drogon::app().getPlugin<mayfly::SandboxPlugin>()->server()->report_json()
     //
-    // while Drogon runs. Throws mayfly::Error otherwise.
-    [[nodiscard]] std::string report_json() const;
+    // Throws mayfly::Error when it does not run.
+    [[nodiscard]] std::shared_ptr<const Server> server() const;
 
     // Answers what waits; called by Drogon while its loops still run.
     void shutdown() override;

@@ -31,8 +31,8 @@ mod ffi {
     enum Outcome {
         /// The reply holds a complete response, be it the tenant's or an error.
         Done,
-        /// No worker is at hand and the reply is untouched: `call_later` is to have the request.
-        NeedsWorker,
+        /// It takes longer than this thread may wait, and the reply is untouched: `call_later` is to have the request, at once.
+        Later,
     }
 
     extern "Rust" {
@@ -41,10 +41,15 @@ mod ffi {
 
         fn start_server(config_json: &str) -> Result<Box<Server>>;
         fn report_json(self: &Server) -> Result<String>;
-        fn routes(self: &Server) -> Result<Vec<String>>;
+        fn metrics(self: &Server) -> Result<String>;
+        fn has_default(self: &Server) -> Result<bool>;
+        fn apply(self: &Server, config_json: &str) -> Result<String>;
+        fn reload(self: &Server, tenant: &str) -> Result<u64>;
+        fn rollback(self: &Server, tenant: &str) -> Result<u64>;
         fn loop_pool(self: &Server) -> Result<Box<LoopPool>>;
         fn shutdown(self: &Server);
 
+        fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> bool;
         fn call(self: &mut LoopPool, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
     }

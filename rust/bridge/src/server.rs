@@ -2,8 +2,10 @@
 //! The entries that C++ calls.
 
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 
 use cxx::UniquePtr;
+use mayfly_admin::{Admin, AdminError};
 use mayfly_tenancy as tenancy;
 use smallvec::SmallVec;
 use tenancy::logging::{self, LogGuard};
@@ -22,9 +24,15 @@ pub(crate) enum BridgeError {
     /// The tenants could not be started.
     #[error(transparent)]
     Start(#[from] tenancy::StartError),
-    /// The report could not be written as JSON.
-    #[error("cannot write the report as JSON: {0}")]
-    Report(#[from] serde_json::Error),
+    /// Operators would not reach the server, or changes of files would go unseen.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// A tenant goes on as it was.
+    #[error(transparent)]
+    Reload(#[from] tenancy::ReloadError),
+    /// A report could not be written as JSON.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// A bug in Mayfly.
     #[error(transparent)]
     Panicked(#[from] Panicked),
@@ -33,6 +41,8 @@ pub(crate) enum BridgeError {
 /// The tenants of this process, and its log.
 pub(crate) struct Server {
     tenancy: tenancy::Server,
+    /// The listener for operators and the watch over files, until the end.
+    admin: Mutex<Option<Admin>>,
     /// Writes what waits when the server ends.
     _log: LogGuard,
 }
@@ -40,16 +50,21 @@ pub(crate) struct Server {
 /// One event-loop thread's workers.
 pub(crate) struct LoopPool(tenancy::LoopPool);
 
-/// Starts the tenants that `config_json` describes. Without a usable KVM it starts all the same, and every
-/// tenant answers 503.
+/// Starts the tenants that `config_json` describes, the listener for operators and the watch over files. Without a usable KVM it
+/// starts all the same, and every tenant answers 503.
 pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError> {
     guard(|| {
         let log = logging::init("info");
-        // C++ wrote this text from what it had parsed, so the text's lines and columns would tell its reader nothing.
-        let config = serde_json::from_str(config_json).map_err(tenancy::ConfigError::syntax)?;
-        let config = tenancy::Config::from_value(&config)?;
-        Ok(Box::new(Server { tenancy: tenancy::Server::start(config)?, _log: log }))
+        let tenancy = tenancy::Server::start(parse(config_json)?)?;
+        let admin = Mutex::new(Some(Admin::start(&tenancy)?));
+        Ok(Box::new(Server { tenancy, admin, _log: log }))
     })?
+}
+
+fn parse(config_json: &str) -> Result<tenancy::Config, BridgeError> {
+    // C++ wrote this text from what it had parsed, so the text's lines and columns would tell its reader nothing.
+    let config = serde_json::from_str(config_json).map_err(tenancy::ConfigError::syntax)?;
+    Ok(tenancy::Config::from_value(&config)?)
 }
 
 impl Server {
@@ -58,18 +73,38 @@ impl Server {
         guard(|| Ok(serde_json::to_string(&self.tenancy.report())?))?
     }
 
-    /// The path prefixes that belong to tenants.
-    pub(crate) fn routes(&self) -> Result<Vec<String>, BridgeError> {
-        Ok(guard(|| {
-            let config = self.tenancy.config();
-            config.tenants.iter().flat_map(|tenant| &tenant.routes).map(|route| route.path.to_string()).collect()
-        })?)
+    /// What runs, as Prometheus reads it.
+    pub(crate) fn metrics(&self) -> Result<String, BridgeError> {
+        Ok(guard(|| self.tenancy.metrics())?)
     }
 
-    /// Answers what waits for a worker; no deferred reply is sent once this has returned.
+    /// Whether one of the tenants has what is nobody else's.
+    pub(crate) fn has_default(&self) -> Result<bool, BridgeError> {
+        Ok(guard(|| self.tenancy.config().tenants.iter().any(|tenant| tenant.is_default))?)
+    }
+
+    /// Puts another configuration in force; what came of it, as JSON.
+    pub(crate) fn apply(&self, config_json: &str) -> Result<String, BridgeError> {
+        guard(|| Ok(serde_json::to_string(&self.tenancy.apply(parse(config_json)?))?))?
+    }
+
+    /// Boots a tenant's program again; the number of the generation that answers now.
+    pub(crate) fn reload(&self, tenant: &str) -> Result<u64, BridgeError> {
+        guard(|| Ok(self.tenancy.reload(tenant)?.generation))?
+    }
+
+    /// Goes back to a tenant's former generation, and returns its number.
+    pub(crate) fn rollback(&self, tenant: &str) -> Result<u64, BridgeError> {
+        guard(|| Ok(self.tenancy.rollback(tenant)?.generation))?
+    }
+
+    /// Ends what operators and changed files do, and answers what waits; no deferred reply is sent once this has returned.
     pub(crate) fn shutdown(&self) {
         // There is nothing to be done about a panic here: the process is about to end.
-        let _ = guard(|| self.tenancy.shutdown());
+        let _ = guard(|| {
+            drop(self.admin.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.tenancy.shutdown();
+        });
     }
 
     /// Workers for the calling thread.
@@ -79,12 +114,18 @@ impl Server {
 }
 
 impl LoopPool {
-    /// Serves `request` on this thread, if a worker is at hand.
+    /// Whether a tenant other than the default one has this host and path.
+    pub(crate) fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
+        // After a panic the request is whose it would be without tenants.
+        guard(|| self.0.claims(host, path)).unwrap_or(false)
+    }
+
+    /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget.
     pub(crate) fn call(&mut self, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {
         let mut sink = Sink(reply);
         with_request(request, |request| match guard(|| self.0.call(request, &mut sink)) {
             Ok(tenancy::Outcome::Done) => Outcome::Done,
-            Ok(tenancy::Outcome::Later) => Outcome::NeedsWorker,
+            Ok(tenancy::Outcome::Later) => Outcome::Later,
             Err(Panicked { .. }) => {
                 self.0.refuse(request, Failure::Internal, "the server made a mistake; its log says where", &mut sink);
                 Outcome::Done
@@ -92,7 +133,7 @@ impl LoopPool {
         })
     }
 
-    /// Has `request`, which is copied, served in the background. `reply` is sent when that is done; if this
+    /// Has `request`, for which [`Self::call`] said `Later`, served in the background. `reply` is sent when that is done; if this
     /// panics it is dropped, which answers too.
     pub(crate) fn call_later(&mut self, request: &RequestView, reply: UniquePtr<Reply>) {
         let _ = guard(|| {
