@@ -33,7 +33,7 @@ impl Fake {
         Self(Arc::new(Inner {
             config: Mutex::new(Arc::new(config)),
             calls: Mutex::default(),
-            outcome: Mutex::new(Ok(Reloaded { generation: 7, boot_ms: 1.5 })),
+            outcome: Mutex::new(Ok(Reloaded { generation: 7, boot_ms: 1.500_04 })),
             gate: Mutex::new(true),
             opened: Condvar::new(),
         }))
@@ -430,6 +430,18 @@ fn a_new_key_holds_from_the_next_request_on() {
     *listening.tenants.0.config.lock().unwrap() = Arc::new(none);
     assert_eq!(listening.ask("GET /_mayfly/status", Some("new")).status, 404);
     assert_eq!(listening.ask("GET /_mayfly/health", None).status, 200);
+}
+
+#[test]
+fn a_listener_for_others_does_not_lose_its_key_before_it_has_moved() {
+    let mut everywhere = with_operator();
+    everywhere.admin.as_mut().unwrap().listen = "0.0.0.0:0".parse().unwrap();
+    let listening = Listening::start(everywhere);
+    *listening.tenants.0.config.lock().unwrap() = Arc::new(config(""));
+    let port = listening.admin.address().unwrap().port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /_mayfly/status HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").unwrap();
+    assert_eq!(read(stream).status, 401);
 }
 
 #[test]
