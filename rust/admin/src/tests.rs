@@ -458,7 +458,7 @@ fn it_ends_while_clients_and_programs_take_their_time() {
     let address = listening.admin.address().unwrap();
     let start = Instant::now();
     drop(listening);
-    assert!(start.elapsed() < FAREWELL * 3, "{:?}", start.elapsed());
+    assert!(start.elapsed() < WAIT, "{:?}", start.elapsed());
     assert!(TcpStream::connect(address).is_err());
     tenants.set_gate(true);
 }
@@ -593,5 +593,5 @@ fn many_changes_in_a_row_are_one() {
         watching.replace("programs/p", &number.to_string());
     }
     until(|| watching.count("reload changed") > 0);
-    assert!(watching.count("reload changed") < 10);
+    assert!(watching.count("reload changed") < 50);
 }
