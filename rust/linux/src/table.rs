@@ -5,7 +5,9 @@
 
 use mayfly_kvm::Machine;
 
-use crate::calls::{files, limits, memory, paths, process as ids, scheduling, signals, system, threads, time};
+use crate::calls::{
+    descriptors, files, limits, memory, paths, poll, process as ids, scheduling, signals, system, threads, time,
+};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::fault::Fault;
 use crate::process::{Context, Process, Step, Stream};
@@ -55,17 +57,21 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_write, files::write),
     (libc::SYS_writev, files::writev),
     (libc::SYS_pwrite64, files::pwrite),
-    (libc::SYS_close, files::close),
-    (libc::SYS_close_range, files::close_range),
-    (libc::SYS_dup, files::dup),
-    (libc::SYS_dup2, files::dup2),
-    (libc::SYS_dup3, files::dup3),
-    (libc::SYS_fcntl, files::fcntl),
+    (libc::SYS_preadv, files::preadv),
+    (libc::SYS_pwritev, files::pwritev),
     (libc::SYS_ioctl, files::ioctl),
     (libc::SYS_lseek, files::lseek),
     (libc::SYS_fstat, files::fstat),
-    (libc::SYS_poll, files::poll),
-    (libc::SYS_ppoll, files::ppoll),
+    // calls/descriptors.rs
+    (libc::SYS_close, descriptors::close),
+    (libc::SYS_close_range, descriptors::close_range),
+    (libc::SYS_dup, descriptors::dup),
+    (libc::SYS_dup2, descriptors::dup2),
+    (libc::SYS_dup3, descriptors::dup3),
+    (libc::SYS_fcntl, descriptors::fcntl),
+    // calls/poll.rs
+    (libc::SYS_poll, poll::poll),
+    (libc::SYS_ppoll, poll::ppoll),
     // calls/paths.rs
     (libc::SYS_open, paths::open),
     (libc::SYS_openat, paths::openat),

@@ -6,7 +6,7 @@ use mayfly_kvm::{Prot, layout};
 use super::int;
 use crate::address_space::Placement;
 use crate::errno::{CallResult, Errno, Halt};
-use crate::files::File;
+use crate::files::Object;
 use crate::pages::{self, PageRange, TASK_SIZE};
 use crate::table::Call;
 use crate::vma::Kind;
@@ -39,9 +39,9 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     if flags & libc::MAP_ANONYMOUS == 0 {
-        return Err(match call.process.files.get(int(fd))?.file {
-            File::Null => Errno::ENODEV.into(),
-            File::Log(_) => Errno::EACCES.into(),
+        return Err(match call.process.files.open_file(int(fd))?.object {
+            Object::Null => Errno::ENODEV.into(),
+            Object::Log(_) => Errno::EACCES.into(),
         });
     }
     if len == 0 {

@@ -2,10 +2,12 @@
 //! The handlers of system calls, a file for each family. What each does, and how that differs from Linux, is in
 //! `docs/personality.md`.
 
+pub(crate) mod descriptors;
 pub(crate) mod files;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod paths;
+pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod scheduling;
 pub(crate) mod signals;

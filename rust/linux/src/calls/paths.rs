@@ -2,11 +2,10 @@
 //! Calls that name a file. There is no file system yet: no path leads to anything, except that a program may ask where it
 //! comes from itself (`/proc/self/exe`) and about descriptors by an empty path.
 
-use super::files::{Attributes, stat_of};
 use super::{count, int};
 use crate::errno::{CallResult, Errno, Halt};
-use crate::files::File;
-use crate::identity::{GID, PID, UID};
+use crate::files::attributes::Attributes;
+use crate::identity::PID;
 use crate::table::Call;
 
 /// `open(2)`.
@@ -31,7 +30,7 @@ pub(crate) fn stat(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn newfstatat(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, path, buffer, flags, ..] = call.args;
     let file = by_descriptor(call, int(fd), path, int(flags))?;
-    call.user().write(buffer, &stat_of(file))?;
+    call.user().write(buffer, &file.stat())?;
     Ok(0)
 }
 
@@ -39,7 +38,7 @@ pub(crate) fn newfstatat(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn statx(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, path, flags, _, buffer, _] = call.args;
     let file = by_descriptor(call, int(fd), path, int(flags))?;
-    call.user().write(buffer, &statx_of(file))?;
+    call.user().write(buffer, &file.statx())?;
     Ok(0)
 }
 
@@ -114,32 +113,11 @@ fn missing(call: &Call<'_, '_>, directory: Option<i32>, path: &[u8]) -> Halt {
 }
 
 /// The file of a call that may name it by descriptor alone (AT_EMPTY_PATH).
-fn by_descriptor(call: &mut Call<'_, '_>, fd: i32, path: u64, flags: i32) -> Result<File, Halt> {
+fn by_descriptor(call: &mut Call<'_, '_>, fd: i32, path: u64, flags: i32) -> Result<Attributes, Halt> {
     let path = call.user().read_path(path)?;
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 && fd != libc::AT_FDCWD {
-        Ok(call.process.files.get(fd)?.file)
+        Ok(call.process.files.open_file(fd)?.object.attributes())
     } else {
         Err(missing(call, Some(fd), &path))
     }
-}
-
-/// `struct statx` of `<linux/stat.h>`: 256 bytes, with all times and sizes 0.
-fn statx_of(file: File) -> [u8; 256] {
-    let attributes = Attributes::of(file);
-    let mut bytes = [0; 256];
-    let mut put = |offset: usize, value: &[u8]| {
-        if let Some(slot) = bytes.get_mut(offset..offset.saturating_add(value.len())) {
-            slot.copy_from_slice(value);
-        }
-    };
-    put(0, &libc::STATX_BASIC_STATS.to_le_bytes());
-    put(4, &Attributes::BLOCK_SIZE.to_le_bytes());
-    put(16, &1_u32.to_le_bytes());
-    put(20, &UID.to_le_bytes());
-    put(24, &GID.to_le_bytes());
-    put(28, &attributes.mode.to_le_bytes());
-    put(32, &attributes.inode.to_le_bytes());
-    put(128, &attributes.device_major.to_le_bytes());
-    put(132, &attributes.device_minor.to_le_bytes());
-    bytes
 }
