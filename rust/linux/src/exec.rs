@@ -5,6 +5,7 @@ use mayfly_kvm::{BadAddress, Machine, MemoryError, PAGE_SIZE, Prot, Regs, RunErr
 
 use crate::address_space::{AddressSpace, Placement};
 use crate::elf::{ElfError, Image, Segment};
+use crate::mounts::Mounts;
 use crate::pages;
 use crate::process::{Limits, Process};
 use crate::stack::{Contents, InitialStack, StackError};
@@ -24,6 +25,8 @@ pub struct Program<'a> {
     pub args: &'a [String],
     /// The environment, in order.
     pub env: &'a [(String, String)],
+    /// What it sees of the host's files.
+    pub mounts: &'a Mounts,
 }
 
 /// Why a program could not be started.
@@ -94,7 +97,7 @@ impl Process {
         machine.set_fs_base(0)?;
         machine.set_gs_base(0)?;
         machine.set_regs(&Regs { rip: image.entry, rsp: stack.pointer, rflags: INITIAL_FLAGS, ..Regs::default() });
-        Ok(Self::new(memory, program.name, limits))
+        Ok(Self::new(memory, program, stack.auxv, limits))
     }
 }
 

@@ -10,8 +10,10 @@ use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
 use crate::calls::threads::Thread;
 use crate::errno::Halt;
+use crate::exec::Program;
 use crate::fault::{self, Fault};
 use crate::files::Files;
+use crate::mounts::Mounts;
 use crate::signals::Signals;
 use crate::table;
 use crate::tracked::Tracked;
@@ -136,6 +138,10 @@ impl From<Halt> for CopyError {
 pub(crate) struct Shared {
     /// What `/proc/self/exe` points to.
     pub(crate) executable: String,
+    pub(crate) mounts: Mounts,
+    /// `/proc/self/cmdline` and `/proc/self/auxv`.
+    pub(crate) command_line: Vec<u8>,
+    pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
     /// When the program was started: the zero of its CPU clocks.
     pub(crate) started: Instant,
@@ -159,10 +165,20 @@ pub struct Process {
 
 impl Process {
     /// A process with this address space and nothing else done yet.
-    pub(crate) fn new(memory: AddressSpace, name: &str, limits: &Limits) -> Self {
+    pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, auxv: Vec<u8>, limits: &Limits) -> Self {
+        let name = program.name;
         let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
-        let shared =
-            Shared { executable, limits: limits.clone(), started: Instant::now(), unknown: UnknownCalls::new() };
+        let arguments = std::iter::once(name).chain(program.args.iter().map(String::as_str));
+        let command_line = arguments.flat_map(|argument| argument.bytes().chain([0])).collect();
+        let shared = Shared {
+            executable,
+            mounts: program.mounts.clone(),
+            command_line,
+            auxv,
+            limits: limits.clone(),
+            started: Instant::now(),
+            unknown: UnknownCalls::new(),
+        };
         Self {
             memory: Tracked::new(memory),
             files: Tracked::new(Files::standard(limits.descriptors)),

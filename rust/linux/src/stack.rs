@@ -76,6 +76,8 @@ pub(crate) struct Contents<'a> {
 pub(crate) struct InitialStack {
     pub(crate) pointer: u64,
     pub(crate) bytes: Vec<u8>,
+    /// The auxiliary vector alone.
+    pub(crate) auxv: Vec<u8>,
 }
 
 impl InitialStack {
@@ -99,10 +101,11 @@ impl InitialStack {
         words.push(0);
         words.extend(env);
         words.push(0);
-        for (kind, value) in auxv(image, contents, exec_fn, platform) {
-            words.extend([kind, value]);
-        }
-        strings.finish(&words)
+        let auxv: Vec<u64> =
+            auxv(image, contents, exec_fn, platform).into_iter().flat_map(|(kind, value)| [kind, value]).collect();
+        words.extend(&auxv);
+        let auxv = auxv.iter().flat_map(|word| word.to_le_bytes()).collect();
+        strings.finish(&words, auxv)
     }
 }
 
@@ -172,14 +175,14 @@ impl Strings {
     }
 
     /// Puts `words` below the strings, aligned.
-    fn finish(self, words: &[u64]) -> Result<InitialStack, StackError> {
+    fn finish(self, words: &[u64], auxv: Vec<u8>) -> Result<InitialStack, StackError> {
         self.limit(words.len().saturating_mul(8))?;
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let used = bytes.len().saturating_add(self.bytes.len());
         let padding = used.next_multiple_of(16).saturating_sub(used);
         bytes.resize(bytes.len().saturating_add(padding), 0);
         bytes.extend(self.bytes.into_iter().rev());
-        Ok(InitialStack { pointer: self.top.saturating_sub(bytes.len() as u64), bytes })
+        Ok(InitialStack { pointer: self.top.saturating_sub(bytes.len() as u64), bytes, auxv })
     }
 
     fn limit(&self, more: usize) -> Result<(), StackError> {

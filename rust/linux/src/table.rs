@@ -6,7 +6,8 @@
 use mayfly_kvm::Machine;
 
 use crate::calls::{
-    descriptors, files, limits, memory, paths, poll, process as ids, scheduling, signals, system, threads, time,
+    descriptors, directories, files, limits, memory, paths, poll, process as ids, scheduling, signals, system, threads,
+    time,
 };
 use crate::errno::{CallResult, Errno, Halt};
 use crate::fault::Fault;
@@ -62,6 +63,12 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_ioctl, files::ioctl),
     (libc::SYS_lseek, files::lseek),
     (libc::SYS_fstat, files::fstat),
+    (libc::SYS_fadvise64, files::fadvise),
+    (libc::SYS_flock, files::flock),
+    (libc::SYS_fsync, files::fsync),
+    (libc::SYS_fdatasync, files::fsync),
+    // calls/directories.rs
+    (libc::SYS_getdents64, directories::getdents64),
     // calls/descriptors.rs
     (libc::SYS_close, descriptors::close),
     (libc::SYS_close_range, descriptors::close_range),
@@ -75,17 +82,22 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     // calls/paths.rs
     (libc::SYS_open, paths::open),
     (libc::SYS_openat, paths::openat),
+    (libc::SYS_openat2, paths::openat2),
+    (libc::SYS_creat, paths::creat),
     (libc::SYS_stat, paths::stat),
-    (libc::SYS_lstat, paths::stat),
+    (libc::SYS_lstat, paths::lstat),
     (libc::SYS_newfstatat, paths::newfstatat),
     (libc::SYS_statx, paths::statx),
     (libc::SYS_access, paths::access),
     (libc::SYS_faccessat, paths::faccessat),
-    (libc::SYS_faccessat2, paths::faccessat),
+    (libc::SYS_faccessat2, paths::faccessat2),
     (libc::SYS_readlink, paths::readlink),
     (libc::SYS_readlinkat, paths::readlinkat),
     (libc::SYS_getcwd, paths::getcwd),
     (libc::SYS_chdir, paths::chdir),
+    (libc::SYS_fchdir, paths::fchdir),
+    (libc::SYS_statfs, paths::statfs),
+    (libc::SYS_fstatfs, paths::fstatfs),
     // calls/time.rs
     (libc::SYS_clock_gettime, time::clock_gettime),
     (libc::SYS_clock_getres, time::clock_getres),

@@ -8,7 +8,7 @@ use mayfly_kvm::{Exit, Image, Machine, PAGE_SIZE, SharedMemory, layout, testing}
 use proptest::prelude::*;
 
 use crate::pages::PageRange;
-use crate::{Context, Limits, Output, Process, Program, Step, Stream};
+use crate::{Context, Limits, Mounts, Output, Process, Program, Step, Stream};
 
 mod shared;
 
@@ -68,7 +68,7 @@ impl Puppet {
 
     fn boot_with(shared: Option<&SharedMemory>) -> Self {
         let elf = puppet_elf();
-        let program = Program { elf: &elf, name: "puppet", args: &[], env: &[] };
+        let program = Program { elf: &elf, name: "puppet", args: &[], env: &[], mounts: &Mounts::default() };
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
         let mut machine = testing::boot_machine(16 << 20);
         if let Some(shared) = shared {

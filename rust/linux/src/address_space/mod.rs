@@ -129,6 +129,21 @@ impl AddressSpace {
         self.mappings.get(index).filter(|vma| vma.range.contains(address))
     }
 
+    /// All mappings, ascending.
+    pub(crate) fn all(&self) -> &[Vma] {
+        &self.mappings
+    }
+
+    /// Sum of the mappings' sizes in bytes.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// From the heap's start to the break.
+    pub(crate) fn heap(&self) -> Range<u64> {
+        self.heap_start..self.heap_break
+    }
+
     /// The parts of mappings that lie in `range`, ascending.
     pub(crate) fn within(&self, range: PageRange) -> impl Iterator<Item = Vma> + '_ {
         let overlapping = self.mappings.get(self.overlapping(range)).unwrap_or_default();

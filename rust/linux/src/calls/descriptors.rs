@@ -93,7 +93,14 @@ fn forget(_call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
     for object in closed {
         match object {
             // Nothing but the descriptor was there.
-            Object::Null | Object::Log(_) => {}
+            Object::Null
+            | Object::Zero
+            | Object::Full
+            | Object::Random { .. }
+            | Object::Log(_)
+            | Object::Text { .. }
+            | Object::Host(_)
+            | Object::Directory { .. } => {}
         }
     }
 }

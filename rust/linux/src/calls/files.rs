@@ -214,7 +214,15 @@ fn write_from(call: &mut Call<'_, '_>, fd: i32, _position: Position, buffers: &[
     check_writable(call, fd)?;
     match call.process.files.open_file(fd)?.object.clone() {
         Object::Log(stream) => write_log(call, stream, buffers),
-        Object::Null => Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX)),
+        Object::Null | Object::Zero => {
+            Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
+        }
+        Object::Full => Err(Errno::ENOSPC.into()),
+        // Writing to the generator mixes nothing in: every request has fresh bytes anyway.
+        Object::Random { .. } => {
+            Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
+        }
+        Object::Text { .. } | Object::Host(_) | Object::Directory { .. } => Err(Errno::EBADF.into()),
     }
 }
 
@@ -305,24 +313,88 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
             let flags = if on { flags | libc::O_NONBLOCK } else { flags };
             call.process.files.edit().set_status_flags(fd, flags)?;
         }
+        libc::FIONREAD => {
+            let [_, _, argument, ..] = call.args;
+            let open = call.process.files.open_file(fd)?;
+            let size = match &open.object {
+                Object::Text { content, .. } => count(content.len()),
+                Object::Host(file) => file.attributes()?.size,
+                _ => return Err(Errno::ENOTTY.into()),
+            };
+            let left = u32::try_from(size.saturating_sub(open.offset)).unwrap_or(u32::MAX);
+            call.user().write(argument, &left.to_le_bytes())?;
+        }
         _ => return Err(Errno::ENOTTY.into()),
     }
     Ok(0)
 }
 
-/// `lseek(2)`: `/dev/null` is at 0 whatever one does, a pipe has no position.
+/// `lseek(2)`. Devices are at 0 whatever one does; a pipe has no position; a file has no holes.
 pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, offset, whence, ..] = call.args;
+    let (fd, offset) = (int(fd), offset.cast_signed());
+    let open = call.process.files.open_file(fd)?;
+    if open.flags & libc::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    let size = match &open.object {
+        Object::Log(_) => return Err(Errno::ESPIPE.into()),
+        Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
+        Object::Directory { .. } => None,
+        Object::Text { content, .. } => Some(count(content.len())),
+        Object::Host(file) => Some(file.attributes()?.size),
+    };
+    let size = size.and_then(|size| i64::try_from(size).ok());
+    let inside = size.filter(|&size| offset >= 0 && offset < size);
+    let new = match (int(whence), size) {
+        (libc::SEEK_SET, _) => Some(offset),
+        (libc::SEEK_CUR, _) => open.offset.cast_signed().checked_add(offset),
+        (libc::SEEK_END, Some(size)) => size.checked_add(offset),
+        (libc::SEEK_DATA, Some(_)) => Some(inside.map(|_| offset).ok_or(Errno::ENXIO)?),
+        (libc::SEEK_HOLE, Some(_)) => Some(inside.ok_or(Errno::ENXIO)?),
+        _ => None,
+    };
+    let new = new.filter(|&new| new >= 0).ok_or(Errno::EINVAL)?.cast_unsigned();
+    if new != open.offset {
+        call.process.files.edit().open_file_mut(fd)?.offset = new;
+    }
+    Ok(new)
+}
+
+/// `fadvise64(2)`, `readahead(2)`: advice about files that have a position.
+pub(crate) fn fadvise(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, _, _, advice, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    match int(advice) {
+        _ if !open.object.has_position() => Err(Errno::ESPIPE.into()),
+        0..=5 => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `flock(2)`: nobody else has a program's files open.
+pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, operation, ..] = call.args;
+    call.process.files.get(int(fd))?;
+    match int(operation) & !libc::LOCK_NB {
+        libc::LOCK_SH | libc::LOCK_EX | libc::LOCK_UN => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `fsync(2)`, `fdatasync(2)`: what is written is as safe as it will ever be.
+pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, ..] = call.args;
     match call.process.files.open_file(int(fd))?.object {
-        Object::Null => Ok(0),
-        Object::Log(_) => Err(Errno::ESPIPE.into()),
+        Object::Text { .. } | Object::Host(_) | Object::Directory { .. } => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
     }
 }
 
 /// `fstat(2)`.
 pub(crate) fn fstat(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, ..] = call.args;
-    let attributes = call.process.files.open_file(int(fd))?.object.attributes();
+    let attributes = call.process.files.open_file(int(fd))?.object.attributes()?;
     call.user().write(buffer, &attributes.stat())?;
     Ok(0)
 }

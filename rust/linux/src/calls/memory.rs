@@ -40,8 +40,8 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     }
     if flags & libc::MAP_ANONYMOUS == 0 {
         return Err(match call.process.files.open_file(int(fd))?.object {
-            Object::Null => Errno::ENODEV.into(),
             Object::Log(_) => Errno::EACCES.into(),
+            _ => Errno::ENODEV.into(),
         });
     }
     if len == 0 {

@@ -3,6 +3,7 @@
 //! `docs/personality.md`.
 
 pub(crate) mod descriptors;
+pub(crate) mod directories;
 pub(crate) mod files;
 pub(crate) mod limits;
 pub(crate) mod memory;

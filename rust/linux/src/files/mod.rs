@@ -11,6 +11,7 @@
 //! of file is a new variant there, and the compiler names the operations that it needs.
 
 pub(crate) mod attributes;
+pub(crate) mod listing;
 mod object;
 
 use crate::errno::Errno;
@@ -79,11 +80,18 @@ pub(crate) struct Files {
     open: Vec<Option<Open>>,
     /// Most descriptors at a time: RLIMIT_NOFILE.
     limit: usize,
+    /// The working directory, absolute.
+    directory: Vec<u8>,
 }
 
 impl Clone for Files {
     fn clone(&self) -> Self {
-        Self { table: self.table.clone(), open: self.open.clone(), limit: self.limit }
+        Self {
+            table: self.table.clone(),
+            open: self.open.clone(),
+            limit: self.limit,
+            directory: self.directory.clone(),
+        }
     }
 
     /// Without an allocation when the entries fit where the old ones were.
@@ -91,13 +99,19 @@ impl Clone for Files {
         self.table.clone_from(&source.table);
         self.open.clone_from(&source.open);
         self.limit = source.limit;
+        self.directory.clone_from(&source.directory);
     }
 }
 
 impl Files {
     /// Descriptors 0, 1 and 2, and at most `limit` together.
     pub(crate) fn standard(limit: usize) -> Self {
-        let mut files = Self { table: Vec::new(), open: Vec::new(), limit: limit.clamp(3, DESCRIPTORS_MAX) };
+        let mut files = Self {
+            table: Vec::new(),
+            open: Vec::new(),
+            limit: limit.clamp(3, DESCRIPTORS_MAX),
+            directory: b"/".to_vec(),
+        };
         for (object, path, flags) in [
             (Object::Null, &b"/dev/null"[..], libc::O_RDONLY),
             (Object::Log(Stream::Stdout), b"pipe:[2]", libc::O_WRONLY),
@@ -112,6 +126,15 @@ impl Files {
     /// Most descriptors at a time.
     pub(crate) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// The working directory, absolute.
+    pub(crate) fn directory(&self) -> &[u8] {
+        &self.directory
+    }
+
+    pub(crate) fn set_directory(&mut self, path: &[u8]) {
+        self.directory = path.to_vec();
     }
 
     /// What descriptor `fd` stands for.
@@ -129,11 +152,6 @@ impl Files {
     pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut Open, Errno> {
         let OpenId(index) = self.get(fd)?.open;
         self.open.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
-    }
-
-    /// All open files.
-    pub(crate) fn open_files(&self) -> impl Iterator<Item = &Open> {
-        self.open.iter().flatten()
     }
 
     /// All descriptors with their numbers, ascending.
