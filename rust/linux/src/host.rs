@@ -63,6 +63,7 @@ pub(crate) fn look_up(root: BorrowedFd<'_>, rest: &[u8], device: u32) -> Result<
 pub(crate) struct File {
     fd: OwnedFd,
     device: u32,
+    inode: u64,
     _permit: Permit,
 }
 
@@ -70,8 +71,16 @@ impl File {
     /// Opens `rest`, where a regular file has been seen.
     pub(crate) fn open(root: BorrowedFd<'_>, rest: &[u8], device: u32, permit: Permit) -> Result<Self, Errno> {
         let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW)?;
-        let file = Self { fd, device, _permit: permit };
-        if file.attributes()?.kind() == libc::S_IFREG { Ok(file) } else { Err(Errno::EACCES) }
+        let seen = attributes(&rustix::fs::fstat(&fd).map_err(told)?, device);
+        if seen.kind() != libc::S_IFREG {
+            return Err(Errno::EACCES);
+        }
+        Ok(Self { fd, device, inode: seen.inode, _permit: permit })
+    }
+
+    /// Device and inode number, which tell files apart.
+    pub(crate) fn identity(&self) -> (u32, u64) {
+        (self.device, self.inode)
     }
 
     pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {

@@ -306,11 +306,19 @@ fn maps(process: &Process) -> String {
     let mut text = String::new();
     for vma in space.all() {
         let flag = |prot, letter| if vma.prot.contains(prot) { letter } else { '-' };
-        let shared = if matches!(vma.kind, Kind::Shared) { 's' } else { 'p' };
+        let is_shared = matches!(vma.kind, Kind::Shared | Kind::File { shared: true, .. });
+        let shared = if is_shared { 's' } else { 'p' };
         let (offset, device, inode, name) = match vma.kind {
             Kind::Stack => (0, 0, 0, "[stack]".into()),
             Kind::Private if heap.contains(&vma.range.start()) => (0, 0, 0, "[heap]".into()),
             Kind::Private | Kind::Shared => (0, 0, 0, String::new()),
+            Kind::File { file, offset, .. } => match space.mapped_file(file) {
+                Some(mapped) => {
+                    let (device, inode) = mapped.file.identity();
+                    (offset, device, inode, String::from_utf8_lossy(&mapped.path).replace('\n', "\\012"))
+                }
+                None => (0, 0, 0, String::new()),
+            },
         };
         let line = format!(
             "{:x}-{:x} {}{}{}{shared} {offset:08x} 00:{device:02x} {inode} ",

@@ -141,3 +141,14 @@ fn without_mounts_there_is_nothing_of_the_host() {
     }
     assert!(lines[4].contains("Name:\topen"), "{}", lines[4]);
 }
+
+#[test]
+fn mappings_of_files_agree() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let file = root.join("pages");
+    let content: Vec<u8> = b"abcd".iter().flat_map(|&letter| [letter; 4096]).take(3 * 4096 + 100).collect();
+    std::fs::write(&file, content).unwrap();
+    let args = [file.to_str().unwrap(), root.to_str().unwrap()];
+    agrees_with_native_on("mapping", &[Linking::Glibc], &args, &[&root]);
+}

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory: `mmap(2)` and its kin. The address space decides, then the machine's pages follow.
 
+use std::sync::Arc;
+
 use mayfly_kvm::{Prot, layout};
 
 use super::int;
-use crate::address_space::Placement;
+use crate::address_space::{MappedFile, Placement};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::pages::{self, PageRange, TASK_SIZE};
 use crate::table::Call;
-use crate::vma::Kind;
+use crate::vma::{Kind, Vma};
 
 /// Flags of `mmap` that `<sys/mman.h>` has and the libc crate lacks.
 const MAP_TYPE: i32 = 0x0f;
@@ -31,25 +33,23 @@ pub(crate) fn brk(call: &mut Call<'_, '_>) -> CallResult {
     Ok(now)
 }
 
-/// `mmap(2)`: anonymous memory. The three files that can be open cannot be mapped.
+/// `mmap(2)`: anonymous memory, and files of mounts.
 pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, prot, flags, fd, offset] = call.args;
     let flags = int(flags);
     if !pages::is_aligned(offset) {
         return Err(Errno::EINVAL.into());
     }
-    if flags & libc::MAP_ANONYMOUS == 0 {
-        return Err(match call.process.files.open_file(int(fd))?.object {
-            Object::Log(_) => Errno::EACCES.into(),
-            _ => Errno::ENODEV.into(),
-        });
-    }
+    // Linux ignores protection bits that it does not know.
+    let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
+    let source = if flags & libc::MAP_ANONYMOUS != 0 { None } else { source(call, int(fd))? };
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let kind = match flags & MAP_TYPE {
-        libc::MAP_PRIVATE => Kind::Private,
-        libc::MAP_SHARED => Kind::Shared,
+    let shared = match flags & MAP_TYPE {
+        libc::MAP_PRIVATE => false,
+        libc::MAP_SHARED => true,
+        libc::MAP_SHARED_VALIDATE if source.is_some() => true,
         _ => return Err(Errno::EINVAL.into()),
     };
     if flags & libc::MAP_HUGETLB != 0 {
@@ -57,13 +57,37 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::ENOMEM.into());
     }
     let placement = placement(address, len, flags)?;
-    // Linux ignores protection bits that it does not know.
-    let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
-    let range = call.process.memory.edit().map(placement, len, prot, kind)?;
+    let space = &mut call.process.memory;
+    let range = match source {
+        None => space.edit().map(placement, len, prot, if shared { Kind::Shared } else { Kind::Private })?,
+        // No file can be written to, or it could not be mapped.
+        Some(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
+        Some(source) => {
+            let end = pages::align_up(len).and_then(|len| offset.checked_add(len));
+            end.filter(|&end| i64::try_from(end).is_ok()).ok_or(Errno::EOVERFLOW)?;
+            space.edit().map_file(placement, len, prot, source, offset, shared)?
+        }
+    };
     if let Placement::Fixed(_) = placement {
         unmap_pages(call, Some(range))?;
     }
     Ok(range.start())
+}
+
+/// The file that `fd` is, to map it. `None`: a device that is nothing but memory.
+fn source(call: &Call<'_, '_>, fd: i32) -> Result<Option<MappedFile>, Errno> {
+    let open = call.process.files.open_file(fd)?;
+    if open.flags & libc::O_PATH != 0 {
+        return Err(Errno::EBADF);
+    }
+    if !open.is_readable() {
+        return Err(Errno::EACCES);
+    }
+    match &open.object {
+        Object::Host(file) => Ok(Some(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
+        Object::Zero => Ok(None),
+        _ => Err(Errno::ENODEV),
+    }
 }
 
 fn placement(address: u64, len: u64, flags: i32) -> Result<Placement, Errno> {
@@ -108,6 +132,10 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     }
     let prot = Prot::from_bits(prot).ok_or(Errno::EINVAL)?;
     let range = if grows_down { from_stack_start(call, range)? } else { range };
+    let is_shared_file = |vma: Vma| matches!(vma.kind, Kind::File { shared: true, .. });
+    if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
+        return Err(Errno::EACCES.into());
+    }
     let changed = call.process.memory.edit().protect(range, prot)?;
     if !changed.is_empty() {
         call.machine.protect(changed.start(), changed.len(), prot)?;

@@ -27,11 +27,12 @@ pub enum Linking {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 8] = [
+pub const PROGRAMS: [(&str, &[Linking]); 9] = [
     ("start", &WITH_LIBRARY),
     ("calls", &[Linking::Glibc]),
     ("files", &[Linking::Glibc]),
     ("memory", &[Linking::Glibc]),
+    ("mapping", &[Linking::Glibc]),
     ("open", &[Linking::Glibc]),
     ("tree", &[Linking::Glibc]),
     ("virtual", &[Linking::Glibc]),
