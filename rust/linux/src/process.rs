@@ -165,7 +165,7 @@ pub struct Process {
 
 impl Process {
     /// A process with this address space and nothing else done yet.
-    pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, auxv: Vec<u8>, limits: &Limits) -> Self {
+    pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, limits: &Limits) -> Self {
         let name = program.name;
         let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
         let arguments = std::iter::once(name).chain(program.args.iter().map(String::as_str));
@@ -174,7 +174,7 @@ impl Process {
             executable,
             mounts: program.mounts.clone(),
             command_line,
-            auxv,
+            auxv: Vec::new(),
             limits: limits.clone(),
             started: Instant::now(),
             unknown: UnknownCalls::new(),
@@ -187,6 +187,13 @@ impl Process {
             resources: Tracked::new(ResourceLimits::new(limits)),
             hits: LimitHits::default(),
             shared: Arc::new(shared),
+        }
+    }
+
+    /// Notes the auxiliary vector, before there are forks.
+    pub(crate) fn set_auxv(&mut self, auxv: Vec<u8>) {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.auxv = auxv;
         }
     }
 

@@ -224,3 +224,11 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
         other => other,
     }
 }
+
+/// Opens the regular file of a mount that the plain `path` has just been found to be.
+pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<host::File, Errno> {
+    let mounts = &process.shared.mounts;
+    let (mount, rest) = mounts.find(path).ok_or(Errno::ENOENT)?;
+    let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
+    host::File::open(root.as_fd(), rest, mount.device, mounts.permit()?)
+}

@@ -67,6 +67,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) env: &'a [(String, String)],
     /// AT_RANDOM: address of 16 bytes that differ from run to run.
     pub(crate) at_random: u64,
+    /// AT_BASE: where the interpreter lies; 0 without one.
+    pub(crate) interpreter_base: u64,
     /// Entries after Mayfly's own; a program takes the first of each type.
     pub(crate) auxv_extra: &'a [(u64, u64)],
 }
@@ -140,7 +142,7 @@ fn auxv(image: &Image, contents: &Contents<'_>, exec_fn: u64, platform: u64) -> 
         (libc::AT_PHDR, image.headers),
         (libc::AT_PHENT, u64::from(PROGRAM_HEADER_SIZE)),
         (libc::AT_PHNUM, u64::from(image.header_count)),
-        (libc::AT_BASE, 0),
+        (libc::AT_BASE, contents.interpreter_base),
         (libc::AT_FLAGS, 0),
         (libc::AT_ENTRY, image.entry),
         (libc::AT_UID, u64::from(UID)),
@@ -199,7 +201,15 @@ mod tests {
     const TOP: u64 = 0x7fff_0000_0000;
 
     fn image() -> Image {
-        Image { entry: 0x40_1000, headers: 0x40_0040, header_count: 7, segments: Vec::new(), executable_stack: false }
+        Image {
+            bias: 0,
+            entry: 0x40_1000,
+            headers: 0x40_0040,
+            header_count: 7,
+            segments: Vec::new(),
+            executable_stack: false,
+            interpreter: None,
+        }
     }
 
     /// Reads the stack as a program's start-up code does.
@@ -241,8 +251,14 @@ mod tests {
     fn a_program_finds_arguments_environment_and_auxiliary_vector() {
         let args = ["-v".to_owned(), String::new()];
         let env = [("HOME".to_owned(), "/".to_owned()), ("A".to_owned(), "b=c".to_owned())];
-        let contents =
-            Contents { name: "hello", args: &args, env: &env, at_random: 0x1234, auxv_extra: &[(0x4d59_464c, 0x5678)] };
+        let contents = Contents {
+            name: "hello",
+            args: &args,
+            env: &env,
+            at_random: 0x1234,
+            interpreter_base: 0,
+            auxv_extra: &[(0x4d59_464c, 0x5678)],
+        };
         let stack = InitialStack::build(TOP, &image(), &contents).unwrap();
         let reader = Reader(&stack);
 
@@ -275,7 +291,7 @@ mod tests {
     #[test]
     fn text_that_cannot_be_passed_is_refused_by_name() {
         let build = |name: &str, args: &[String], env: &[(String, String)]| {
-            let contents = Contents { name, args, env, at_random: 0, auxv_extra: &[] };
+            let contents = Contents { name, args, env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
             InitialStack::build(TOP, &image(), &contents).map(|_| ())
         };
         let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
@@ -295,7 +311,7 @@ mod tests {
             args in prop::collection::vec("[^\0]{0,40}", 0..8),
             env in prop::collection::vec(("[^\0=]{1,10}", "[^\0]{0,40}"), 0..8),
         ) {
-            let contents = Contents { name: "p", args: &args, env: &env, at_random: 0, auxv_extra: &[] };
+            let contents = Contents { name: "p", args: &args, env: &env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
             let stack = InitialStack::build(TOP, &image(), &contents).unwrap();
             let reader = Reader(&stack);
             prop_assert_eq!(stack.pointer % 16, 0);

@@ -5,7 +5,6 @@ use super::{count, int};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::attributes::{Attributes, file_system};
 use crate::files::{Object, Open};
-use crate::host;
 use crate::made_up::{self, MadeUp};
 use crate::resolve::{self, Found, Node};
 use crate::table::Call;
@@ -97,17 +96,9 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         Node::MadeUp(_) => return Err(Errno::EACCES),
         // FIFOs, sockets and devices of the host's are no business of a program's.
         Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES),
-        Node::Host(_) => Object::Host(open_host(call, path)?.into()),
+        Node::Host(_) => Object::Host(resolve::open_host(call.process, path)?.into()),
     };
     Ok(Open::new(object, absolute(path), flags))
-}
-
-/// Opens the regular file of a mount that `path` has just been found to be.
-fn open_host(call: &Call<'_, '_>, path: &[u8]) -> Result<host::File, Errno> {
-    let mounts = &call.process.shared.mounts;
-    let (mount, rest) = mounts.find(path).ok_or(Errno::ENOENT)?;
-    let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-    host::File::open(std::os::fd::AsFd::as_fd(root), rest, mount.device, mounts.permit()?)
 }
 
 /// `stat(2)`.

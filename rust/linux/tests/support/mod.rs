@@ -20,18 +20,30 @@ pub enum Linking {
     GlibcPie,
     /// musl, at a fixed address.
     Musl,
+    /// glibc, dynamic: needs the machine's libraries.
+    GlibcDynamic,
+    /// musl, dynamic.
+    MuslDynamic,
+    /// C++, dynamic.
+    Cpp,
     /// No C library at all; the program brings `_start`.
     Freestanding,
+}
+
+/// Where this machine has its dynamic libraries; what is not there is left out.
+pub fn libraries() -> Vec<&'static Path> {
+    ["/lib", "/lib64", "/usr/lib"].into_iter().map(Path::new).filter(|path| path.is_dir()).collect()
 }
 
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 9] = [
-    ("start", &WITH_LIBRARY),
+pub const PROGRAMS: [(&str, &[Linking]); 10] = [
+    ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
+    ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
-    ("files", &[Linking::Glibc]),
-    ("memory", &[Linking::Glibc]),
+    ("files", &[Linking::Glibc, Linking::GlibcDynamic]),
+    ("memory", &[Linking::Glibc, Linking::GlibcDynamic]),
     ("mapping", &[Linking::Glibc]),
     ("open", &[Linking::Glibc]),
     ("tree", &[Linking::Glibc]),
@@ -63,11 +75,15 @@ pub fn compile(name: &str, linking: Linking) -> PathBuf {
 }
 
 fn compile_to(program: &Path, name: &str, linking: Linking) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension("c");
+    let extension = if linking == Linking::Cpp { "cc" } else { "c" };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension(extension);
     let (compiler, flags): (_, &[&str]) = match linking {
         Linking::Glibc => ("cc", &["-static", "-no-pie"]),
         Linking::GlibcPie => ("cc", &["-static-pie", "-fPIE"]),
         Linking::Musl => ("musl-gcc", &["-static", "-no-pie"]),
+        Linking::GlibcDynamic => ("cc", &["-pie", "-fPIE"]),
+        Linking::MuslDynamic => ("musl-gcc", &["-pie", "-fPIE"]),
+        Linking::Cpp => ("c++", &["-pie", "-fPIE", "-std=c++17"]),
         Linking::Freestanding => ("cc", &["-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
     };
     // Test processes run at the same time, some of them with the same program: it appears in one step.
