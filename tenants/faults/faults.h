@@ -112,8 +112,8 @@ int writable(uint64_t address);
 // `bytes` writable bytes with an unmapped page right behind them.
 char *before_gap(size_t bytes);
 
-// A place that is no good for `size` bytes that `good` holds, or in which only half of them lie: "null", "low", "kernel",
-// "non-canonical", "unmapped" or "straddle".
+// A place that is no good for `size` bytes that `good` holds, or in which only half of them lie: "null", "low",
+// "kernel", "non-canonical", "unmapped" or "straddle".
 void *bad_place(const char *where, const void *good, size_t size);
 
 // Notes at boot what state.c needs later.

@@ -144,15 +144,21 @@ class Store(unittest.TestCase):
     def test_what_was_put_is_there_until_it_is_deleted(self):
         self.assertEqual(
             self.calls(
-                ("get", b"a"), ("put", b"a\0one"), ("put", b"b\0"), ("get", b"a"), ("put", b"a\0\0two\n"), ("get", b"a"),
-                ("get", b"b"), ("count", b""), ("delete", b"a"), ("delete", b"a"), ("get", b"a"), ("get", b"b"), ("count", b""),
+                ("get", b"a"), ("put", b"a\0one"), ("put", b"b\0"), ("get", b"a"),
+                ("put", b"a\0\0two\n"), ("get", b"a"), ("get", b"b"), ("count", b""),
+                ("delete", b"a"), ("delete", b"a"), ("get", b"a"), ("get", b"b"), ("count", b""),
             ),
-            [b"", b"new", b"new", b"=one", b"replaced", b"=\0two\n", b"=", b"2", b"deleted", b"", b"", b"=", b"1"],
+            [
+                b"", b"new", b"new", b"=one",
+                b"replaced", b"=\0two\n", b"=", b"2",
+                b"deleted", b"", b"", b"=", b"1",
+            ],
         )  # fmt: skip
 
     def test_it_is_bounded(self):
         full = [("put", b"%d\0x" % n) for n in range(257)]
-        answers = self.calls(*full, ("put", b"0\0y"), ("delete", b"7"), ("put", b"new\0x"), ("get", b"255"), ("get", b"new"))
+        then = [("put", b"0\0y"), ("delete", b"7"), ("put", b"new\0x"), ("get", b"255"), ("get", b"new")]
+        answers = self.calls(*full, *then)
         self.assertEqual(answers[:256], [b"new"] * 256)
         self.assertEqual(answers[256:], [b"full", b"replaced", b"deleted", b"new", b"=x", b"=x"])
 
@@ -172,8 +178,8 @@ class Store(unittest.TestCase):
         def request(name: str, argument: bytes) -> Request:
             return Request(method="mayfly:call", path=name, body=argument)
 
-        first = run(faked("store"), [request("put", b"a\0one"), request("put", b"b\0two"), Request(method="mayfly:save")])
-        state = first.responses[2].body
+        puts = [request("put", b"a\0one"), request("put", b"b\0two")]
+        state = run(faked("store"), [*puts, Request(method="mayfly:save")]).responses[2].body
         self.assertLess(len(state), (1 << 20) - 4096, "it fits the default limit on requests")
         after = [request("get", b"b"), request("count", b"")]
         taken = run(faked("store"), [Request(method="mayfly:restore", body=state), *after]).responses

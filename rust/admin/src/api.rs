@@ -114,6 +114,8 @@ impl Refusal {
 pub(crate) struct Api<T> {
     reloads: Reloads<T>,
     patience: Patience,
+    /// Whether the listener is on a loopback address. A new configuration may say so and be right at the next start only.
+    is_local: bool,
     looks: Arc<Semaphore>,
     changes: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -123,10 +125,11 @@ pub(crate) struct Api<T> {
 }
 
 impl<T: Tenants> Api<T> {
-    pub(crate) fn new(reloads: Reloads<T>, patience: Patience) -> Self {
+    pub(crate) fn new(reloads: Reloads<T>, patience: Patience, is_local: bool) -> Self {
         Self {
             reloads,
             patience,
+            is_local,
             looks: Arc::new(Semaphore::new(LOOKS)),
             changes: Arc::new(Semaphore::new(CHANGES)),
             uploads: Arc::new(Semaphore::new(UPLOADS)),
@@ -174,7 +177,9 @@ impl<T: Tenants> Api<T> {
         let admin = config.admin.as_ref().ok_or_else(nothing)?;
         let who = caller(&config, endpoint.tenant(), headers);
         match (endpoint, who) {
-            (Endpoint::Status | Endpoint::Metrics, Caller::Nobody) if admin.key.is_none() => local(headers)?,
+            (Endpoint::Status | Endpoint::Metrics, Caller::Nobody) if admin.key.is_none() && self.is_local => {
+                local(headers)?;
+            }
             (_, Caller::Operator) => {}
             (Endpoint::Upload(_) | Endpoint::Rollback(_) | Endpoint::Reload(_), Caller::Owner) => {}
             (_, Caller::Owner | Caller::Nobody) => {
@@ -287,7 +292,7 @@ impl<T: Tenants> Api<T> {
         };
         match tokio::task::spawn_blocking(change).await {
             Ok(Ok(Reloaded { generation, boot_ms, .. })) => {
-                let body = json!({ "tenant": tenant, "generation": generation, "boot_ms": boot_ms });
+                let body = json!({ "tenant": tenant, "generation": generation, "boot_ms": rounded(boot_ms) });
                 answer(StatusCode::OK, &body)
             }
             Ok(Err(error)) => refused(reload_refusal(&error)),
@@ -328,7 +333,9 @@ fn changes_answer(changes: &Changes) -> Answer {
         .programs
         .iter()
         .map(|(tenant, result)| match result {
-            Ok(reloaded) => json!({ "tenant": tenant, "generation": reloaded.generation, "boot_ms": reloaded.boot_ms }),
+            Ok(reloaded) => {
+                json!({ "tenant": tenant, "generation": reloaded.generation, "boot_ms": rounded(reloaded.boot_ms) })
+            }
             Err(error) => {
                 json!({ "tenant": tenant, "error": reload_refusal(error).error, "reason": error.to_string() })
             }
@@ -336,6 +343,11 @@ fn changes_answer(changes: &Changes) -> Answer {
         .collect();
     let status = if changes.all_in_force() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     answer(status, &json!({ "file": file, "programs": programs }))
+}
+
+/// To microseconds.
+fn rounded(milliseconds: f64) -> f64 {
+    (milliseconds * 1e3).round() / 1e3
 }
 
 fn reload_refusal(error: &ReloadError) -> Refusal {

@@ -34,6 +34,7 @@ use mayfly_tenancy::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as flag;
 
+use crate::api::Api;
 use crate::listener::Patience;
 use crate::reload::Reloads;
 use crate::tenants::Tenants;
@@ -93,13 +94,15 @@ impl Admin {
         let (listener, hangup, watched) = {
             let _inside = runtime.enter();
             let listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
-            (listener, signal(SignalKind::hangup())?, watch::Watched::new(&config)?)
+            (listener, signal(SignalKind::hangup())?, watch::Watched::new(&config))
         };
         let reloads = Reloads::new(tenants);
         let work = async move {
             let listen = async {
                 if let Some(listener) = listener {
-                    listener::serve(listener, reloads.clone(), patience, stopped.clone()).await;
+                    let is_local = address.is_some_and(|address| address.ip().is_loopback());
+                    let api = Api::new(reloads.clone(), patience, is_local);
+                    listener::serve(listener, api, patience, stopped.clone()).await;
                 }
             };
             let watch = async {

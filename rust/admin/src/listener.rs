@@ -20,7 +20,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::FAREWELL;
 use crate::api::Api;
-use crate::reload::Reloads;
 use crate::tenants::Tenants;
 
 /// Connections at a time; further ones wait in the system's queue.
@@ -55,11 +54,11 @@ impl Default for Patience {
 /// Serves operators until told to stop; then requests in progress have [`FAREWELL`].
 pub(crate) async fn serve<T: Tenants>(
     listener: TcpListener,
-    reloads: Reloads<T>,
+    api: Api<T>,
     patience: Patience,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let api = Arc::new(Api::new(reloads, patience));
+    let api = Arc::new(api);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {

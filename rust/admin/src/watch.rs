@@ -36,7 +36,8 @@ const LINKED_DATA: &str = "..data";
 /// The directories that are watched, and for which names in them.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    inotify: AsyncFd<OwnedFd>,
+    /// `None`: the system gave none.
+    inotify: Option<AsyncFd<OwnedFd>>,
     directories: HashMap<PathBuf, Directory>,
     /// By the kernel's number. Two paths may lead to one directory, and then have one number.
     numbers: HashMap<i32, HashSet<PathBuf>>,
@@ -75,13 +76,13 @@ pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, m
 
 impl Watched {
     /// Watches what the configuration asks for, from now on. Inside a runtime.
-    pub(crate) fn new(config: &Config) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        // SAFETY: the `AsyncFd` owns the descriptor, and nothing replaces or closes it before the `AsyncFd` is dropped.
-        let inotify = unsafe { AsyncFd::register(inotify) }?;
-        let mut watched = Self { inotify, directories: HashMap::new(), numbers: HashMap::new() };
+    pub(crate) fn new(config: &Config) -> Self {
+        let inotify = open().inspect_err(|error| {
+            tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
+        });
+        let mut watched = Self { inotify: inotify.ok(), directories: HashMap::new(), numbers: HashMap::new() };
         watched.update(config);
-        Ok(watched)
+        watched
     }
 
     /// Whether everything is watched that should be.
@@ -91,6 +92,7 @@ impl Watched {
 
     /// Watches what the configuration asks for now. Returns whether a directory is there that was not.
     fn update(&mut self, config: &Config) -> bool {
+        let Some(inotify) = &self.inotify else { return false };
         let mut former = std::mem::take(&mut self.directories);
         self.numbers.clear();
         let mut found = false;
@@ -102,7 +104,7 @@ impl Watched {
         }
         for (path, directory) in &mut self.directories {
             let before = former.remove(path);
-            match add(&self.inotify, path) {
+            match add(inotify, path) {
                 Ok(number) => {
                     found |= before.is_some_and(|before| before.number.is_none());
                     directory.number = Some(number);
@@ -120,7 +122,7 @@ impl Watched {
         for number in former.values().filter_map(|directory| directory.number) {
             if !self.numbers.contains_key(&number) {
                 // It fails if the directory is gone, and the watch with it.
-                let _ = inotify::remove_watch(&self.inotify, number);
+                let _ = inotify::remove_watch(inotify, number);
             }
         }
         found
@@ -135,15 +137,16 @@ impl Watched {
     /// Waits for a change. Given up, it has missed none.
     async fn change(&mut self) {
         loop {
-            let ready = match self.inotify.readable().await {
+            let Some(inotify) = &self.inotify else { return std::future::pending().await };
+            let events = match inotify.readable().await {
                 Ok(mut ready) => {
-                    let events = read(self.inotify.get_ref());
+                    let events = read(inotify.get_ref());
                     ready.clear_ready();
                     events
                 }
                 Err(error) => Err(error),
             };
-            match ready {
+            match events {
                 // All events are read before any is judged, for none of them comes again.
                 Ok(events) => {
                     let relevant = events.into_iter().filter(|event| self.concerns(event)).count();
@@ -153,7 +156,8 @@ impl Watched {
                 }
                 Err(error) => {
                     tracing::error!(target: "mayfly::admin", %error, "changes of files are not seen any more; SIGHUP still is");
-                    return std::future::pending().await;
+                    self.inotify = None;
+                    self.directories.clear();
                 }
             }
         }
@@ -199,6 +203,12 @@ fn files(config: &Config) -> Vec<&Path> {
 /// A symbolic link, or one of several names of a file.
 fn is_link(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
+}
+
+fn open() -> io::Result<AsyncFd<OwnedFd>> {
+    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    // SAFETY: the `AsyncFd` owns the descriptor, and nothing replaces or closes it before the `AsyncFd` is dropped.
+    Ok(unsafe { AsyncFd::register(inotify) }?)
 }
 
 fn add(inotify: &AsyncFd<OwnedFd>, directory: &Path) -> io::Result<i32> {

@@ -227,6 +227,8 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "ioctls_per_request",
         "latency_us",
         "memcpy_ns_per_page",
+        "overhead_equals_ns",
+        "overhead_ns",
         "program",
         "requests",
         "reset_ns_per_page",

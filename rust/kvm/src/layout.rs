@@ -54,8 +54,8 @@ pub const INBOX_MAX: u64 = 64 << 20;
 
 /// Where shared memory starts; above [`USER_END`], so that no program can unmap or protect it, or map over it.
 pub const SHARED: u64 = MAYFLY_BASE + 0x4000_0000;
-/// Most bytes of shared memory. Every machine pays for a region with KVM's bookkeeping, and every image with its page tables:
-/// about 1/256 and 1/512 of its size.
+/// Most bytes of shared memory. Every machine pays for a region with KVM's bookkeeping (a fork takes half as long again for this
+/// much), and every image with page tables of 1/512 of its size.
 pub const SHARED_MAX: u64 = 1 << 30;
 /// Guest-physical address of shared memory: above all frames of a machine that has any, and below the 36 bits that guests are told.
 pub(crate) const SHARED_PHYSICAL: u64 = 1 << 35;

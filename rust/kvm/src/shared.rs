@@ -158,15 +158,19 @@ fn check_size(bytes: u64) -> io::Result<u64> {
 
 /// Makes the file at least that long, with blocks behind it where the file system can: a full disk is then found now.
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {
-    // SAFETY: plain system call on a descriptor that we own.
-    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } == 0 {
-        return Ok(());
+    loop {
+        // SAFETY: plain system call on a descriptor that we own.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) if file.metadata()?.len() < bytes => return file.set_len(bytes),
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
+            _ => return Err(error),
+        }
     }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
-        return Err(error);
-    }
-    if file.metadata()?.len() < bytes { file.set_len(bytes) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -17,11 +17,11 @@
 //! watchdog looks again after the shortest slice seen, so that nobody has to wake it; when none has come for [`IDLE_AFTER_NS`], it
 //! sleeps until it is woken.
 //!
-//! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does: it notes the
-//! clock when it first sees a leg, and once the leg could have used up its time it looks at what it did use. A thread that was
-//! starved, or a host that was paused, thus costs no tenant its request. The same goes for slices, up to [`SLICE_PATIENCE`] times
-//! their length: while other threads had the CPU it was not the program that held its own thread up, and to move it to another one
-//! would make a request of microseconds wait again.
+//! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does, at every look.
+//! When it first sees a leg, the clock at its last look and the leg's start bound what the leg has used before; from there on it knows.
+//! A thread that was starved, or a host that was paused, thus costs no tenant its request. The same goes for slices, up to
+//! [`SLICE_PATIENCE`] times their length: while other threads had the CPU it was not the program that held its own thread up, and to
+//! move it to another one would make a request of microseconds wait again.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -43,8 +43,6 @@ const SLICE_PATIENCE: u64 = 8;
 const AGAIN_NS: u64 = 300_000;
 /// Without a leg for so long, the watchdog sleeps until one comes.
 const IDLE_AFTER_NS: u64 = 100_000_000;
-/// Most that a leg is charged for the time before the watchdog first saw it. More than this, and it was the watchdog that was starved.
-const UNSEEN_MAX_NS: u64 = 2 * TICK_NS;
 /// No end.
 pub(crate) const NEVER: u64 = u64::MAX;
 
@@ -62,9 +60,27 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
+    /// The earliest instant at which it may have to end.
     #[inline]
     fn due_ns(&self) -> u64 {
         self.slice_end_ns.min(self.wall_end_ns).min(self.cpu_end_ns)
+    }
+
+    /// When it has to end, or to be looked at again, if it has used so much CPU time by `now`, and its CPU limit is not reached.
+    fn due_after(&self, now: u64, used_ns: u64) -> u64 {
+        let after = |missing_ns: u64| now.saturating_add(missing_ns.max(TICK_MIN_NS));
+        let slice_ns = self.slice_end_ns.saturating_sub(self.began_ns);
+        let mut slice_end_ns = self.slice_end_ns;
+        // The clocks agree to some microseconds; an eighth of a slice is not worth another look.
+        if now >= slice_end_ns && used_ns < slice_ns - slice_ns / 8 {
+            let last_ns = self.began_ns.saturating_add(slice_ns.saturating_mul(SLICE_PATIENCE));
+            slice_end_ns = after(slice_ns - used_ns).min(last_ns);
+        }
+        let mut cpu_end_ns = self.cpu_end_ns;
+        if now >= cpu_end_ns {
+            cpu_end_ns = after(cpu_end_ns.saturating_sub(self.began_ns).saturating_sub(used_ns));
+        }
+        slice_end_ns.min(cpu_end_ns).min(self.wall_end_ns)
     }
 }
 
@@ -151,12 +167,10 @@ impl Slot {
 struct Known {
     slot: Arc<Slot>,
     began_ns: u64,
-    /// The thread's CPU clock when the leg was first seen.
+    /// The thread's CPU clock when the leg began; it may have been later, but not earlier.
+    cpu_at_start_ns: u64,
+    /// The thread's CPU clock at the last look.
     cpu_ns: u64,
-    /// What the leg may use from there on.
-    left_ns: u64,
-    /// What of it is in its slice.
-    slice_left_ns: u64,
 }
 
 impl Known {
@@ -170,44 +184,30 @@ impl Known {
             Seen::Leg(leg) => leg,
             Seen::Changing => return now,
             Seen::Nothing => {
-                // It came and went; this much of it is known.
-                self.began_ns = last;
+                // Legs may have come and gone.
+                if last != self.began_ns {
+                    self.began_ns = last;
+                    self.cpu_ns = clock::thread_cpu_ns(self.slot.thread);
+                }
                 return NEVER;
             }
         };
         rhythm.sees(now, &leg);
+        let cpu_ns = clock::thread_cpu_ns(self.slot.thread);
+        let cpu_before_ns = std::mem::replace(&mut self.cpu_ns, cpu_ns);
         if self.began_ns != leg.began_ns {
-            let unseen = now.saturating_sub(leg.began_ns).min(UNSEEN_MAX_NS);
-            let left_ns = leg.cpu_end_ns.saturating_sub(leg.began_ns).saturating_sub(unseen);
-            let cpu_ns = clock::thread_cpu_ns(self.slot.thread);
-            (self.began_ns, self.cpu_ns, self.left_ns) = (leg.began_ns, cpu_ns, left_ns);
-            // Seen late, it is charged for half of it: the watchdog was starved, and so was perhaps the thread.
-            let slice_ns = leg.slice_end_ns.saturating_sub(leg.began_ns);
-            self.slice_left_ns = slice_ns - unseen.min(slice_ns / 2);
+            self.began_ns = leg.began_ns;
+            self.cpu_at_start_ns = cpu_ns.saturating_sub(now.saturating_sub(leg.began_ns)).max(cpu_before_ns);
         }
-        if now >= leg.slice_end_ns && now < leg.wall_end_ns {
-            let slice_ns = leg.slice_end_ns.saturating_sub(leg.began_ns);
-            let last_ns = leg.began_ns.saturating_add(slice_ns.saturating_mul(SLICE_PATIENCE));
-            let used = clock::thread_cpu_ns(self.slot.thread).saturating_sub(self.cpu_ns);
-            // The clocks agree to some microseconds; an eighth of a slice is not worth another look.
-            if used < self.slice_left_ns - self.slice_left_ns / 8 && now < last_ns {
-                let missing = (self.slice_left_ns - used).max(TICK_MIN_NS);
-                return now.saturating_add(missing).min(last_ns).min(leg.wall_end_ns);
+        let used_ns = cpu_ns.saturating_sub(self.cpu_at_start_ns);
+        if now >= leg.cpu_end_ns && used_ns >= leg.cpu_end_ns.saturating_sub(leg.began_ns) {
+            self.slot.spent.store(leg.began_ns, Ordering::SeqCst);
+        } else {
+            let due_ns = leg.due_after(now, used_ns);
+            if now < due_ns {
+                return due_ns;
             }
         }
-        let end = leg.slice_end_ns.min(leg.wall_end_ns);
-        if now >= end {
-            kick(self.slot.thread);
-            return now.saturating_add(AGAIN_NS);
-        }
-        if now < leg.cpu_end_ns {
-            return end.min(leg.cpu_end_ns);
-        }
-        let used = clock::thread_cpu_ns(self.slot.thread).saturating_sub(self.cpu_ns);
-        if used < self.left_ns {
-            return end.min(now.saturating_add((self.left_ns - used).max(TICK_MIN_NS)));
-        }
-        self.slot.spent.store(leg.began_ns, Ordering::SeqCst);
         kick(self.slot.thread);
         now.saturating_add(AGAIN_NS)
     }
@@ -360,7 +360,7 @@ struct Registered(Arc<Slot>);
 impl Registered {
     fn new() -> Self {
         let slot = Arc::new(Slot::new(prepare_thread()));
-        let known = Known { slot: Arc::clone(&slot), began_ns: 0, cpu_ns: 0, left_ns: 0, slice_left_ns: 0 };
+        let known = Known { slot: Arc::clone(&slot), began_ns: 0, cpu_at_start_ns: 0, cpu_ns: 0 };
         WATCHDOG.known().push(known);
         Self(slot)
     }
@@ -473,6 +473,20 @@ mod tests {
         assert!(matches!(slot.look(), Seen::Leg(leg) if leg.due_ns() == 2000));
         slot.leg.store(LEG.began_ns | OVER, Ordering::Release);
         assert!(matches!(slot.look(), Seen::Nothing));
+    }
+
+    #[test]
+    fn a_slice_waits_for_its_cpu_time_but_not_for_ever() {
+        let leg = Leg { began_ns: 0, slice_end_ns: 1_000_000, wall_end_ns: 20_000_000, cpu_end_ns: 50_000_000 };
+        assert_eq!(leg.due_after(500_000, 0), 1_000_000);
+        assert_eq!(leg.due_after(1_000_000, 900_000), 1_000_000, "it has run");
+        assert_eq!(leg.due_after(1_000_000, 300_000), 1_700_000, "it has been starved");
+        assert_eq!(leg.due_after(1_000_000, 870_000), 1_130_000);
+        assert_eq!(leg.due_after(7_900_000, 0), 8_000_000, "but not for ever");
+        assert_eq!(leg.due_after(8_100_000, 0), 8_000_000);
+        let leg = Leg { slice_end_ns: NEVER, cpu_end_ns: 5_000_000, ..leg };
+        assert_eq!(leg.due_after(5_000_000, 2_000_000), 8_000_000);
+        assert_eq!(leg.due_after(19_000_000, 2_000_000), 20_000_000);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The configuration: which tenants there are, what they run, where, and within which limits.
 //!
-//! A configuration is checked as a whole before any of it takes effect ([`file`] has the form and the checks). An error names the
+//! A configuration is checked as a whole before any of it takes effect ([`mod@file`] has the form and the checks). An error names the
 //! file, the line, the key and what was expected. What each key means to a user is in `docs/configuration.md`.
 
 mod error;

@@ -34,7 +34,8 @@ impl ConfigError {
 
     /// The text is no JSON.
     pub fn syntax(error: serde_json::Error) -> Self {
-        let position = (error.line() > 0).then(|| Position { line: error.line(), column: error.column() });
+        // At the beginning of a line the library counts no column.
+        let position = (error.line() > 0).then(|| Position { line: error.line(), column: error.column().max(1) });
         Self { position, ..Self::new(&[], format!("not valid JSON: {}", without_position(&error))) }
     }
 

@@ -400,6 +400,7 @@ fn syntax_errors_have_a_line() {
     assert_eq!(error("{\n \"tenants\": [}"), "line 2, column 14: not valid JSON: expected value");
     assert!(error("{} {}").starts_with("line 1, column 4: not valid JSON: trailing characters"));
     assert!(error("").contains("not valid JSON: EOF"));
+    assert!(error("{\n").starts_with("line 2, column 1: not valid JSON: EOF"));
 }
 
 #[test]
