@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The sample tenants, side by side with the page that Drogon answers by itself."""
 
-import json
 import re
 import unittest
 
-from mayfly_server import REPOSITORY, Server, tenant
+from mayfly_server import Server, sample_server, tenant
 
 PAGE = b"\tthis is a very\n\tlong string if I had the\n\tenergy to type more and more ...\n"
 
