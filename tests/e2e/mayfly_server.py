@@ -223,9 +223,10 @@ class Server:
     def get(self, path, host=None):
         return self.fetch("GET", path, host=host)
 
-    def operate(self, method, path, body=None, key=None):
+    def operate(self, method, path, body=None, key=None, headers=()):
         """One request to the listener for operators, below its prefix."""
-        headers = [] if key is None else [("authorization", f"Bearer {key}")]
+        if key is not None:
+            headers = [*headers, ("authorization", f"Bearer {key}")]
         with contextlib.closing(Connection("127.0.0.1", self.admin_port, timeout=TIMEOUT_S)) as connection:
             return connection.fetch(method, f"/_mayfly/{path}", body, headers)
 
