@@ -39,6 +39,7 @@ def _sides(above: str, below: str) -> Callable[[dict], str]:
         if (start := seen.get("start")) is not None:
             words.append(f"{number(start['tenants'])} tenants are listened for after {number(start['listening_s'])} s")
             words.append(f"have a worker on every loop after {number(start['all_workers_s'])} s")
+            words.append(f"and were called often enough to be warm after {number(start['all_called_s'])} s")
         return ", ".join([*words, *_failed(seen)])
 
     return describe
