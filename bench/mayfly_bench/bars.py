@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The figures that Mayfly set itself to reach, and whether this run reached them.
 
-Bars are relative to something measured in the same run (the bare `KVM_RUN` round trip, a memcpy, the
+Most bars are relative to something measured in the same run (the bare `KVM_RUN` round trip, a memcpy, the
 vanilla route), so they mean the same on a slow machine and on a fast one. Routes are compared round by
 round, each with the one measured beside it, and the median of those comparisons is taken: on a busy
 machine that is several times steadier than comparing two medians (docs/decisions/0050).
@@ -39,6 +39,15 @@ def _call_overhead(report: dict) -> float:
 
 def _at_most(limit: float) -> Callable[[dict, float], bool]:
     return lambda _, measured: measured <= limit
+
+
+def _tenancy(name: str) -> Callable[[dict], float]:
+    return lambda report: report["tenancy"][name]
+
+
+def _nothing_failed(name: str, within: Callable[[float], bool]) -> Callable[[dict, float], bool]:
+    """Within the bar, and no request went wrong on the way: a refusal is a quick answer."""
+    return lambda report, measured: within(measured) and report["tenancy_rounds"][name]["failed_requests"] == 0
 
 
 def one_system_call(report: dict, measured: float) -> bool:
@@ -129,6 +138,48 @@ BARS = (
         "at least 0.33",
         throughput_ratio,
         lambda _, measured: measured >= 0.33,
+    ),
+    Bar(
+        "requests/s, 1,000 tenants in turn / one tenant, c8",
+        "tenancy.round_robin_1000_over_1",
+        "at least 0.8",
+        _tenancy("round_robin_1000_over_1"),
+        _nothing_failed("round_robin_1000_over_1", lambda measured: measured >= 0.8),
+    ),
+    Bar(
+        "requests/s, counter in shared memory / hello, c8",
+        "tenancy.counter_over_hello",
+        "at least 0.95",
+        _tenancy("counter_over_hello"),
+        _nothing_failed("counter_over_hello", lambda measured: measured >= 0.95),
+    ),
+    Bar(
+        "routing, limits and metering, added to a request, ns",
+        "tenancy.overhead_ns",
+        "below 300",
+        _tenancy("overhead_ns"),
+        lambda _, measured: measured < 300,
+    ),
+    Bar(
+        "a tenant that is configured and never called, KiB",
+        "tenancy.idle_tenant_kib",
+        "below 8",
+        _tenancy("idle_tenant_kib"),
+        lambda _, measured: measured < 8,
+    ),
+    Bar(
+        "rise of the p99 beside a neighbour that spins, ms",
+        "tenancy.noisy_neighbour_p99_ms",
+        "at most 1.2 (1.2 inline budgets), no request lost",
+        _tenancy("noisy_neighbour_p99_ms"),
+        _nothing_failed("noisy_neighbour_p99_ms", lambda measured: measured <= 1.2),
+    ),
+    Bar(
+        "failures in 1,000 reloads under load",
+        "tenancy.reload_failures",
+        "0",
+        _tenancy("reload_failures"),
+        lambda report, measured: measured == 0 and report["tenancy_rounds"]["reload_failures"]["answers"] > 0,
     ),
 )
 

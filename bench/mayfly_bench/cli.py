@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import bars, comparison, host, micro, options, page, pages, pinning, steady_state, summary
+from . import bars, comparison, host, micro, options, page, pages, pinning, steady_state, summary, tenancy
 from .comparison import ROUTES
 from .errors import BenchError
 from .options import Options
@@ -46,9 +46,10 @@ def check_needs(chosen: Options) -> None:
     for tool in ("wrk", "strace", "taskset", "setpriv"):
         if shutil.which(tool) is None:
             raise BenchError(f"{tool} is not installed: run `make setup`")
-    for built in (chosen.server, chosen.cli, chosen.program, chosen.many_pages):
+    programs = (chosen.tenant(name) for name in ("hello", "workset", "counter", "visits", "spin"))
+    for built in (chosen.server, chosen.cli, *programs):
         if not built.exists():
-            raise BenchError(f"{built} does not exist: run `make build`")
+            raise BenchError(f"{built} does not exist: run `make build tenants`")
     try:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
@@ -86,6 +87,7 @@ def measure(chosen: Options) -> dict:
             described = host.describe(running.pid, answer, micro_runs[0])
             planned = comparison.loads(cores, chosen.connections)
             entries = comparison.compare(running, planned, chosen.rounds, chosen.seconds, _progress) + pinned
+        many = tenancy.measure(chosen, Path(scratch), cores, micro_runs, _progress)
     _progress("counting system calls")
     counted = steady_state.count(chosen.cli, chosen.program, chosen.strace_requests)
     _progress("")
@@ -106,6 +108,7 @@ def measure(chosen: Options) -> dict:
         "micro": {**{key: value for key, value in own.items() if key != "host"}, **by_page, **counted.as_report()},
         "micro_runs": [{key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in micro_runs],
         "wrk": entries,
+        **many,
     }
     return {**report, "bars": bars.judge(report)}
 

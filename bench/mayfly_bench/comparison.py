@@ -10,6 +10,7 @@ rounds; every round stays in the report.
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from . import cpu_time, machine_load, wrk
 from .errors import BenchError
@@ -48,10 +49,10 @@ def loads(cores: int, connections: Sequence[int] = CONNECTIONS) -> list[Load]:
     return [Load(count, min(count, cores)) for count in connections]
 
 
-def measure(server: Server, load: Load, seconds: int, path: str) -> Round:
-    """Runs wrk once. Raises BenchError if the server ends meanwhile."""
+def measure(server: Server, load: Load, seconds: int, path: str, **how: Any) -> Round:
+    """Runs wrk once; `how` is what `wrk.run` takes besides. Raises BenchError if the server ends meanwhile."""
     machine, before = machine_load.now(), cpu_time.of_threads(server.pid)
-    seen = wrk.run(server.url(path), load, seconds)
+    seen = wrk.run(server.url(path), load, seconds, **how)
     after, machine = cpu_time.of_threads(server.pid), machine_load.since(machine)
     if not after:
         raise BenchError(f"the server ended under load\n{server.log_tail()}")

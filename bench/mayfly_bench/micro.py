@@ -53,3 +53,15 @@ def typical(runs: Sequence[dict]) -> dict:
 def per_page(seen: dict) -> dict:
     """The figures for each page, of a program that changes many: with one or two, a reset's fixed part hides them."""
     return {key: seen[key] for key in ("reset_ns_per_page", "memcpy_ns_per_page")}
+
+
+def routes(cli: Path) -> dict:
+    """What it costs to find a request's tenant, among one and among many. Raises BenchError if that cannot be measured."""
+    command = [str(cli), "bench-routes", "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"no end within {_TIMEOUT_S} s: {' '.join(command)}") from error
+    if done.returncode != 0:
+        raise BenchError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.strip()}")
+    return {key: value for key, value in parse(done.stdout).items() if key != "host"}

@@ -12,6 +12,20 @@ _TOP = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
+class Tenancy:
+    """How much of each there is where many tenants are measured."""
+
+    tenants: int = 1_000
+    idle_tenants: int = 10_000
+    reloads: int = 1_000
+    neighbour_seconds: int = 3
+
+
+#: Enough to see that all works.
+QUICK_TENANCY = Tenancy(tenants=20, idle_tenants=500, reloads=50, neighbour_seconds=2)
+
+
+@dataclass(frozen=True)
 class Options:
     """One run: where things are, and how long to measure."""
 
@@ -23,6 +37,7 @@ class Options:
     connections: tuple[int, ...]
     requests: int
     strace_requests: int
+    tenancy: Tenancy
     root: Path = _TOP
 
     @property
@@ -38,12 +53,16 @@ class Options:
     @property
     def program(self) -> Path:
         """The tenant of the micro-benchmarks."""
-        return self.build / "tenants" / "hello" / "hello"
+        return self.tenant("hello")
 
     @property
     def many_pages(self) -> Path:
         """The tenant that changes enough pages in a request for one page's share of a reset to be measured."""
-        return self.build / "tenants" / "workset" / "workset"
+        return self.tenant("workset")
+
+    def tenant(self, name: str) -> Path:
+        """The program of a sample tenant."""
+        return self.build / "tenants" / name / name
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -74,6 +93,7 @@ def parse(arguments: Sequence[str]) -> Options:
         connections=(1, 8) if seen.quick else CONNECTIONS,
         requests=2_000 if seen.quick else 20_000,
         strace_requests=1_000 if seen.quick else 10_000,
+        tenancy=QUICK_TENANCY if seen.quick else Tenancy(),
     )
 
 

@@ -9,6 +9,7 @@ from . import bars, charts, figures, summary
 from .charts import Part
 from .comparison import find
 from .figures import Table, number
+from .tenancy import words as tenancy
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _LEGEND = '<span class="legend"><span><i class="vanilla"></i>vanilla</span><span><i class="sandboxed"></i>sandboxed</span></span>'
@@ -27,6 +28,7 @@ def render(report: dict) -> str:
         cost=_cost(report),
         charts=_charts(report),
         wrk=_table(figures.wrk_table(report), row_class=1),
+        tenancy=_tenancy(report),
         micro=_table(figures.micro_table(report)),
         host=_table(figures.host_table(report)),
         rounds=run["rounds"],
@@ -117,6 +119,18 @@ def _charts(report: dict) -> str:
     )
     return "".join(
         f"<figure><figcaption>{escape(words)}{_LEGEND}</figcaption>{drawing}</figure>" for words, drawing in drawings
+    )
+
+
+def _tenancy(report: dict) -> str:
+    """The figures on many tenants, where they were measured."""
+    table = tenancy.table(report)
+    if not table:
+        return ""
+    return (
+        "<h2>Many tenants</h2>"
+        '<p class="note">One server, as many loops as cores. Ratios are of requests/s, both sides in turn; each figure is the median of '
+        "its rounds, whose lowest and highest are beside it.</p>" + _table(table)
     )
 
 

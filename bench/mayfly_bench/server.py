@@ -22,12 +22,16 @@ from .pinning import pinned_command
 _START_S = 60.0
 _STOP_S = 10.0
 _PORTS = (16_384, 32_768)
+_PLUGIN = "mayfly::SandboxPlugin"
 
 
 class Server:
     """One running server. Use as a context manager."""
 
-    def __init__(self, binary: Path, sample: Path, root: Path, scratch: Path, *, threads: int, cpu: int | None = None):
+    def __init__(
+        self, binary: Path, sample: Path, root: Path, scratch: Path, *, threads: int, cpu: int | None = None,
+        tenants: dict | None = None,
+    ):
         """
         Arguments:
             binary: the server's program.
@@ -36,8 +40,10 @@ class Server:
             scratch: a directory for the configuration made and the server's log.
             threads: the number of Drogon loop threads.
             cpu: the one CPU that the server is kept on, if any.
+            tenants: a tenants file to use in place of the sample's tenants, if given.
         """
         self._binary, self._sample, self._root, self._scratch = binary, sample, root, scratch
+        self._tenants = tenants
         self._threads, self._cpu = threads, cpu
         self._log = scratch / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,15 +60,19 @@ class Server:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def __enter__(self) -> "Server":
-        self.port = _free_port()
+        self.port = free_port()
         config = self._scratch / "server.json"
-        config.write_text(json.dumps(configuration(self._sample, self.port, self._threads), indent=2))
+        file = None
+        if self._tenants is not None:
+            file = self._scratch / "tenants.json"
+            file.write_text(json.dumps(self._tenants))
+        config.write_text(json.dumps(configuration(self._sample, self.port, self._threads, file), indent=2))
         command = [str(self._binary), str(config)]
         with self._log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
                     ["setpriv", "--pdeathsig", "TERM", *pinned_command(command, self._cpu)],
-                    cwd=self._root, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                    cwd=self._root, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0,
                 )
             except FileNotFoundError as error:
                 raise BenchError(f"cannot start {error.filename}: it is part of Debian's util-linux") from error
@@ -76,11 +86,11 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def get(self, path: str) -> Page:
-        """Requests one page. Raises BenchError if the server does not answer."""
+    def get(self, path: str, host: str | None = None) -> Page:
+        """Requests one page, as the host `host` if one is given. Raises BenchError if the server does not answer."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"host": host} if host else {})
             response = connection.getresponse()
             return Page(response.status, dict((k.lower(), v) for k, v in response.getheaders()), response.read())
         except (OSError, HTTPException) as error:
@@ -88,10 +98,10 @@ class Server:
         finally:
             connection.close()
 
-    def get_when_booted(self, path: str) -> Page:
+    def get_when_booted(self, path: str, host: str | None = None) -> Page:
         """Requests one page, again for as long as the answer is 503 (a tenant that still boots)."""
         deadline = time.monotonic() + _START_S
-        while (page := self.get(path)).status == 503 and time.monotonic() < deadline:
+        while (page := self.get(path, host)).status == 503 and time.monotonic() < deadline:
             time.sleep(0.1)
         return page
 
@@ -125,8 +135,8 @@ class Server:
             self._process.wait()
 
 
-def configuration(sample: Path, port: int, threads: int) -> dict:
-    """The sample configuration with one loopback listener and a given number of loop threads.
+def configuration(sample: Path, port: int, threads: int, tenants_file: Path | None = None) -> dict:
+    """The sample configuration with one loopback listener, a given number of loop threads, and the tenants of a file if one is given.
 
     Raises BenchError if the sample cannot be read.
     """
@@ -137,10 +147,14 @@ def configuration(sample: Path, port: int, threads: int) -> dict:
     config["listeners"] = [{"address": "127.0.0.1", "port": port}]
     config["app"] = {key: value for key, value in config.get("app", {}).items() if key != "threads_num"}  # its old name
     config["app"]["number_of_threads"] = threads
+    if tenants_file is not None:
+        for plugin in config.get("plugins", []):
+            if plugin.get("name") == _PLUGIN:
+                plugin["config"] = {"tenants_file": str(tenants_file)}
     return config
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody listens on, below those that the kernel hands to outgoing connections, which could take it again."""
     while True:
         with socket.socket() as probe:

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 
 from . import bars, figures
 from .figures import Table
+from .tenancy import words as tenancy
 
 
 def terminal(report: dict) -> str:
     """Aligned tables, the bars last, where a reader's eye is."""
-    parts = (figures.wrk_table(report), figures.micro_table(report), figures.bars_table(report))
-    return "\n\n".join(["", *_opening(report), *map(aligned, parts)])
+    parts = (figures.wrk_table(report), figures.micro_table(report), tenancy.table(report), figures.bars_table(report))
+    return "\n\n".join(["", *_opening(report), *map(aligned, filter(None, parts))])
 
 
 def markdown(report: dict) -> str:
@@ -18,10 +19,11 @@ def markdown(report: dict) -> str:
     sections = (
         ("Aims", figures.bars_table(report)),
         ("wrk", figures.wrk_table(report)),
+        ("Many tenants", tenancy.table(report)),
         ("Micro-benchmarks", figures.micro_table(report)),
         ("Machine and run", figures.host_table(report)),
     )
-    return "\n\n".join([*_opening(report), *(f"### {title}\n\n{pipes(table)}" for title, table in sections)]) + "\n"
+    return "\n\n".join([*_opening(report), *(f"### {title}\n\n{pipes(table)}" for title, table in sections if table)]) + "\n"
 
 
 def _opening(report: dict) -> list[str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mayfly_bench import bars, comparison
 from mayfly_bench.comparison import Round
-from mayfly_bench.options import Options
+from mayfly_bench.options import Options, Tenancy
+from mayfly_bench.tenancy.result import Result
 from mayfly_bench.wrk import Load
 
 FAKE = Path(__file__).with_name("fake")
@@ -15,13 +16,45 @@ def fake_options(out: Path) -> Options:
     """The shortest run there is, of the fake programs."""
     return Options(
         build=FAKE, config=FAKE / "server.json", out=out, rounds=1, seconds=1, connections=(1, 8),
-        requests=100, strace_requests=200,
+        requests=100, strace_requests=200, tenancy=Tenancy(tenants=5, idle_tenants=20, reloads=20, neighbour_seconds=1),
     )
 
 
 def sample(rps: float, cpu_us: float) -> Round:
     """One round with plausible figures."""
     return Round(rps, cpu_us, 20, 22, 25, 90, 400, 0, 1.5, floor_us=20.0)
+
+
+def tenancy() -> dict:
+    """The report's part on many tenants, of a made-up run in which every aim is met."""
+    side = {"rps": 20_000.0, "errors": 0}
+    load = {"B": {"p99_us": 300, "errors": 0}, "vanilla": {"p99_us": 200, "errors": 0}, "busy_percent": 20.0}
+    memory = {"private": 20_480, "started_s": 0.5}
+    results = {
+        "round_robin_1000_over_1": Result.median(
+            "ratio", [{"ratio": ratio, "above": side, "below": side} for ratio in (0.9, 0.95)], 0,
+            start={"tenants": 1_000, "listening_s": 1.5, "all_workers_s": 4.0, "all_called_s": 9.0},
+        ),
+        "counter_over_hello": Result.median("ratio", [{"ratio": 0.99, "above": side, "below": side}]),
+        "stateful_over_ephemeral": Result.median("ratio", [{"ratio": 1.01, "above": side, "below": side}]),
+        "overhead_ns": Result.median("overhead_ns", [{"overhead_ns": 150.0, "overhead_equals_ns": 5.0}]),
+        "idle_tenant_kib": Result.median("kib", [{"kib": 3.0, "with": memory, "without": memory}], tenants=10_000),
+        "noisy_neighbour_p99_ms": Result.median("rise_ms", [{"rise_ms": 0.4, "quiet": load, "noisy": load, "neighbour": {"504": 4}}]),
+        "reload_failures": Result(
+            0, [0], [], 0,
+            {
+                "reloads": 1_000, "seconds": 12.0, "answers": 50_000, "counts": {"mixed": 0},
+                "pss_kib": [30_000, 30_100], "descriptors": [60, 60],
+            },
+        ),
+    }
+    table = {"one_ns": 15.0, "many_ns": 20.0, "many_in_turn_ns": 90.0}
+    return {
+        "tenancy": {name: result.value for name, result in results.items() if name != "stateful_over_ephemeral"},
+        "tenancy_rounds": {
+            **{name: result.as_report() for name, result in results.items()}, "routes": {"by_path": table, "by_host": table},
+        },
+    }
 
 
 def report() -> dict:
@@ -47,5 +80,6 @@ def report() -> dict:
             "latency_us": {"p50": 21.0},
         },
         "wrk": entries,
+        **tenancy(),
     }
     return {**seen, "bars": bars.judge(seen)}

@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from mayfly_bench import cli, options, pages, server
+from mayfly_bench import cli, options, pages, server, tenancy
 from mayfly_bench.errors import BenchError
 
 from . import fixtures
@@ -40,7 +40,9 @@ class WithScratch(unittest.TestCase):
 
 class WholeRun(WithScratch):
     def test_a_short_run_writes_a_complete_report(self) -> None:
-        with contextlib.redirect_stderr(io.StringIO()):
+        # A stand-in has no machines to count.
+        machines = mock.patch("mayfly_bench.process.machines", return_value=10_000)
+        with machines, contextlib.redirect_stderr(io.StringIO()):
             report = cli.measure(fixtures.fake_options(self.scratch))
         cli.write(report, self.scratch)
         written = json.loads((self.scratch / "report.json").read_text())
@@ -54,7 +56,12 @@ class WholeRun(WithScratch):
             for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us"):
                 self.assertGreater(entry[key], 0)
         self.assertEqual(written["micro"]["ioctls_per_request"], 1)
-        self.assertEqual(len(written["bars"]), 8)
+        self.assertEqual(len(written["bars"]), 14)
+        self.assertEqual(tuple(written["tenancy"]), tenancy.FIGURES)
+        self.assertEqual(written["tenancy"]["overhead_ns"], 150)
+        self.assertEqual(written["tenancy"]["reload_failures"], 0)
+        for name in ("round_robin_1000_over_1", "counter_over_hello", "noisy_neighbour_p99_ms"):
+            self.assertEqual(written["tenancy_rounds"][name]["failed_requests"], 0)
         for name in ("report.html", "report.md"):
             self.assertGreater((self.scratch / name).stat().st_size, 500)
 
@@ -120,7 +127,7 @@ class Needs(WithScratch):
 
     def test_a_missing_build_is_named(self) -> None:
         chosen = options.parse(["--build", str(self.scratch)])
-        with self.assertRaisesRegex(BenchError, "mayfly-server does not exist: run `make build`"):
+        with self.assertRaisesRegex(BenchError, "mayfly-server does not exist: run `make build tenants`"):
             cli.check_needs(chosen)
 
     def test_kvm_that_cannot_be_opened_is_named(self) -> None:

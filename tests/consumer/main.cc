@@ -17,12 +17,25 @@ void report(const drogon::HttpRequestPtr & /*request*/,
     callback(response);
 }
 
+// As an application does that asks a database who the client is: the request goes on later, from another thread.
+void look_up(const drogon::HttpRequestPtr &request, drogon::AdviceCallback &&answer,
+             drogon::AdviceChainCallback &&go_on) {
+    if (request->getHeader("x-stranger") == "yes") {
+        answer(drogon::HttpResponse::newHttpResponse(drogon::k403Forbidden, drogon::CT_NONE));
+    } else if (request->getHeader("x-look-up") == "yes") {
+        drogon::app().getLoop()->queueInLoop(std::move(go_on));
+    } else {
+        go_on();
+    }
+}
+
 } // namespace
 
 int main(int /*argc*/, char **argv) {
     try {
         mayfly::require_plugin();
         drogon::app().registerHandler("/report", &report);
+        drogon::app().registerPreRoutingAdvice(&look_up);
         drogon::app().loadConfigFile(argv[1]).run();
     } catch (const std::exception &error) {
         std::cerr << error.what() << std::endl;

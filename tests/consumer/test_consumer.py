@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Builds the consumer project and has it serve one request. Run by ctest, which sets the environment."""
 
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -51,6 +52,28 @@ class Consumer:
             report = server.get("/report").json()
             self.assertEqual(report["host"]["state"], "unusable")
             self.assertEqual([(tenant["name"], tenant["requests"]) for tenant in report["tenants"]], [("hello", 1)])
+            self.check_advices(server)
+
+    def check_advices(self, server):
+        """Requests find their tenants though the program holds some up, and answers others itself."""
+
+        def client(number):
+            with server.connect() as connection:
+                for i in range(50):
+                    path, tenants = (("/hello", True), ("/nowhere", False), ("/hello/deep/er", True))[i % 3]
+                    headers = [("x-look-up", "yes")] if (i + number) % 2 else []
+                    response = connection.fetch("GET", path, headers=headers)
+                    if (response.status, b"unavailable" in response.body) != (503 if tenants else 404, tenants):
+                        return f"{path}: {response}"
+                    if i % 10 == 0 and connection.fetch("GET", "/hello", headers=[("x-stranger", "yes")]).status != 403:
+                        return "a stranger"
+                    # The plugin's own route in Drogon, under which tenants' requests go.
+                    if connection.fetch("GET", "/_mayfly/tenant", headers=headers).status != 404:
+                        return "the plugin's own route"
+            return None
+
+        with concurrent.futures.ThreadPoolExecutor(8) as clients:
+            self.assertEqual([wrong for wrong in clients.map(client, range(8)) if wrong], [])
 
     def test_a_plugin_that_was_linked_away_is_noticed(self):
         result = subprocess.run([self.directory / "build/linked-away"], capture_output=True, text=True)

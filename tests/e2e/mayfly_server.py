@@ -2,6 +2,7 @@
 """Starts a real server on a free port, and talks to it."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -22,9 +23,19 @@ TENANTS = REPOSITORY / "build/tenants"
 TIMEOUT_S = 20
 
 
-def tenant(name, path, program=None, **more):
-    """A tenant's configuration; `program` is the name of one of the built tenants or a path."""
-    return {"name": name, "path": path, "program": str(TENANTS / (program or name) / (program or name)), **more}
+def program_path(name):
+    return str(TENANTS / name / name)
+
+
+def tenant(name, path=None, program=None, **more):
+    """A tenant's configuration; `program` is the name of one of the built tenants."""
+    where = {} if path is None else {"path": path}
+    return {"name": name, **where, "program": program_path(program or name), **more}
+
+
+def digest(key):
+    """What a configuration has of a key."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -46,54 +57,110 @@ class Response:
 class Connection(http.client.HTTPConnection):
     """A kept-alive connection."""
 
-    def fetch(self, method, path, body=None, headers=()):
-        self.putrequest(method, path, skip_accept_encoding=True)
+    def send_request(self, method, path, body=None, headers=(), host=None):
+        self.putrequest(method, path, skip_accept_encoding=True, skip_host=host is not None)
+        if host is not None:
+            self.putheader("host", host)
         for name, value in headers:
             self.putheader(name, value)
         if body is not None:
             self.putheader("content-length", str(len(body)))
         self.endheaders(body)
+
+    def receive(self):
         response = self.getresponse()
         return Response(response.status, response.getheaders(), response.read())
 
+    def fetch(self, method, path, body=None, headers=(), host=None):
+        self.send_request(method, path, body, headers, host)
+        return self.receive()
+
 
 class Server:
-    """mayfly-server with these tenants, from entering the context to leaving it."""
+    """mayfly-server with these tenants, from entering the context to leaving it.
 
-    def __init__(self, tenants, *, threads=2, defaults=None, executable=EXECUTABLE, environment=None, launcher=()):
+    `config` has further keys of Mayfly's configuration, `app` of Drogon's "app". With `tenants_file` Mayfly's configuration
+    is in a file of its own, which `write_tenants` replaces. With `admin` (its further keys) there is a listener for
+    operators. `file` is a whole configuration of Drogon's, in the place of all these; its paths are the repository's.
+    """
+
+    def __init__(
+        self,
+        tenants=(),
+        *,
+        threads=2,
+        config=None,
+        app=None,
+        tenants_file=False,
+        admin=None,
+        file=None,
+        executable=EXECUTABLE,
+        environment=None,
+        launcher=(),
+    ):
         self.port = free_port()
         self._command = [*launcher, executable]
         self._environment = dict(os.environ, **(environment or {}))
-        config = {"tenants": tenants}
-        if defaults is not None:
-            config["defaults"] = defaults
-        self._config = {
-            "listeners": [{"address": "127.0.0.1", "port": self.port}],
-            "app": {"number_of_threads": threads, "document_root": "public"},
-            "plugins": [{"name": "mayfly::SandboxPlugin", "config": config}],
-        }
+        self._config = dict(config or {})
+        if admin is not None:
+            self._config["admin"] = {"listen": "127.0.0.1:0", **admin}
+        self._app = {"number_of_threads": threads, "document_root": "public", **(app or {})}
+        self._tenants, self._tenants_file, self._file = tenants, tenants_file, file
+        self.admin_port = None
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
-            (directory / "config.json").write_text(json.dumps(self._config))
-            self._log_path = directory / "log"
-            log = stack.enter_context(open(self._log_path, "wb"))
-            self._process = subprocess.Popen(
-                [*self._command, directory / "config.json"],
-                cwd=directory,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
+            self._write_config()
+            self.start()
             stack.callback(self._stop)
-            self._await_listening()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_):
         self._stack.close()
+
+    def _write_config(self):
+        if self._file is None:
+            tenants_file = self.directory / "tenants.json"
+            if self._tenants_file:
+                self.write_tenants(self._tenants)
+                plugin = {"tenants_file": str(tenants_file)}
+            else:
+                plugin = {**self._config, "tenants": self._tenants}
+            config = {"app": self._app, "plugins": [{"name": "mayfly::SandboxPlugin", "config": plugin}]}
+        else:
+            config = self._file
+        config["listeners"] = [{"address": "127.0.0.1", "port": self.port}]
+        (self.directory / "config.json").write_text(json.dumps(config))
+
+    def write_tenants(self, tenants):
+        """Replaces the tenants file."""
+        replace(self.directory / "tenants.json", json.dumps({**self._config, "tenants": tenants}).encode())
+
+    def start(self):
+        """Starts the server, also after kill()."""
+        self._log_path = self.directory / "log"
+        with open(self._log_path, "wb") as log:
+            self._process = subprocess.Popen(
+                [*self._command, self.directory / "config.json"],
+                cwd=REPOSITORY if self._file else self.directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._await_listening()
+            if "admin" in self._config:
+                self.admin_port = int(self.await_log(r"operators are served address=\S+:(\d+)").group(1))
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self):
+        return self._process.pid
 
     def _await_listening(self):
         deadline = time.monotonic() + TIMEOUT_S
@@ -116,6 +183,14 @@ class Server:
         # Whatever a test did, it must not end the server or keep it from ending.
         if self.exit_status != 0:
             raise AssertionError(f"the server ended with {describe(self.exit_status)}:\n{self.log()}")
+
+    def kill(self):
+        """Ends the server as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def signal(self, number):
+        self._process.send_signal(number)
 
     def is_running(self):
         return self._process.poll() is None
@@ -140,13 +215,37 @@ class Server:
         """A plain TCP connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S)
 
-    def fetch(self, method, path, body=None, headers=()):
+    def fetch(self, method, path, body=None, headers=(), host=None):
         """One request on a connection of its own."""
         with self.connect() as connection:
-            return connection.fetch(method, path, body, headers)
+            return connection.fetch(method, path, body, headers, host)
 
-    def get(self, path):
-        return self.fetch("GET", path)
+    def get(self, path, host=None):
+        return self.fetch("GET", path, host=host)
+
+    def operate(self, method, path, body=None, key=None, headers=()):
+        """One request to the listener for operators, below its prefix."""
+        if key is not None:
+            headers = [*headers, ("authorization", f"Bearer {key}")]
+        with contextlib.closing(Connection("127.0.0.1", self.admin_port, timeout=TIMEOUT_S)) as connection:
+            return connection.fetch(method, f"/_mayfly/{path}", body, headers)
+
+    def status(self, key=None):
+        response = self.operate("GET", "status", key=key)
+        assert response.status == 200, response
+        return response.json()
+
+    def tenant_status(self, name, key=None):
+        (found,) = [tenant for tenant in self.status(key)["tenants"] if tenant["name"] == name]
+        return found
+
+    def await_that(self, holds, what):
+        """Waits until `holds()`; `what` says what did not come true."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not holds():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what}\n{self.log()}")
+            time.sleep(0.02)
 
     def await_boot(self, path):
         """The first response that is not "still booting"."""
@@ -165,6 +264,24 @@ class Server:
             while chunk := connection.recv(65536):
                 received += chunk
             return received
+
+
+def sample_server():
+    """A server with the sample configuration."""
+    text = (REPOSITORY / "drogon-plugin/server/mayfly.json").read_text()
+    config = json.loads(re.sub(r"^\s*//.*$|(?<=,)\s*//.*$", "", text, flags=re.MULTILINE))
+    for found in config["plugins"][0]["config"]["tenants"]:
+        # Not the file that `make run` counts on with.
+        found.get("shared_memory", {}).pop("file", None)
+    return Server(file=config)
+
+
+def replace(path, content):
+    """Gives the file other content, as whoever replaces files in use should."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(content)
+    new.chmod(0o755)
+    new.rename(path)
 
 
 def run_until_exit(config, *, environment=None):

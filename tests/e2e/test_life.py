@@ -10,7 +10,7 @@ from mayfly_server import Server, tenant
 
 class Life(unittest.TestCase):
     def test_a_tenant_that_boots_slowly_answers_503_until_it_is_ready(self):
-        slow = tenant("slow", "/slow", "faults", args=["boot:spin=4000"])
+        slow = tenant("slow", "/slow", "faults", args=["boot:spin=7000"], limits={"boot_ms": 30_000})
         with Server([slow, tenant("hello", "/hello")]) as server:
             response = server.get("/slow/ok")
             self.assertEqual(response.status, 503)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The sample tenants, side by side with the page that Drogon answers by itself."""
 
-import json
 import re
 import unittest
 
-from mayfly_server import REPOSITORY, Server, tenant
+from mayfly_server import Server, sample_server, tenant
 
 PAGE = b"\tthis is a very\n\tlong string if I had the\n\tenergy to type more and more ...\n"
 
@@ -57,11 +56,18 @@ class Pages(unittest.TestCase):
                 self.assertEqual(head.header("content-length"), get.header("content-length"))
 
     def test_the_sample_configuration_has_these_routes(self):
-        text = (REPOSITORY / "drogon-plugin/server/mayfly.json").read_text()
-        config = json.loads(re.sub(r"^\s*//.*$|(?<=,)\s*//.*$", "", text, flags=re.MULTILINE))
-        (plugin,) = config["plugins"]
-        self.assertEqual(plugin["name"], "mayfly::SandboxPlugin")
-        self.assertEqual({tenant["path"] for tenant in plugin["config"]["tenants"]}, {"/z", "/hello", "/echo"})
+        with sample_server() as server:
+            self.assertEqual(server.get("/").body, PAGE)
+            self.assertEqual(server.get("/z").body, PAGE)
+            self.assertEqual(server.get("/hello").body, b"Hello World!")
+            self.assertEqual(server.get("/echo").json()["path"], "/echo")
+            self.assertRegex(server.get("/counter").body, rb"^Hello [0-9]+ World!\n$")
+            self.assertEqual(server.fetch("PUT", "/notes/a", b"text").status, 201)
+            self.assertEqual(server.get("/notes/a").body, b"text")
+            self.assertEqual(server.get("/", host="test.com").body, b"visit 1\n")
+            for _ in range(2):
+                self.assertEqual(server.get("/", host="fresh.test.com").body, b"visit 1\n")
+            self.assertEqual(server.get("/", host="a.spin.test.com").body, b"Hello World!")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ const HEADERS: [Header<'_>; 5] = [
 ];
 
 pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
-    let config = options.program.config()?;
+    let config = options.program.settings.config(&options.program.program)?;
     let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
     let tenant = &config.tenants[0];
     let program = Program::load(&tenant.program).map_err(|error| Failure::Program(error.to_string()))?;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use mayfly_tenancy::Config;
@@ -21,7 +21,7 @@ pub struct Options {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve one program over HTTP.
+    /// Serve one program, or all tenants of a configuration, over HTTP.
     Run(RunOptions),
     /// Call one program many times, without HTTP, and say what a request costs.
     Bench(BenchOptions),
@@ -35,8 +35,14 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct RunOptions {
+    /// The program: a static ELF file for x86-64 that uses the Mayfly SDK
+    #[arg(required_unless_present = "config")]
+    pub program: Option<PathBuf>,
+    /// Serve the tenants of this file instead, by host and path
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "limits"])]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
-    pub program: ProgramOptions,
+    pub settings: ProgramSettings,
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
@@ -84,11 +90,18 @@ pub struct InfoOptions {
     pub json: bool,
 }
 
-/// What `run` and `bench` need to know about a program.
+/// A program, and how to run it.
 #[derive(Debug, Args)]
 pub struct ProgramOptions {
     /// The program: a static ELF file for x86-64 that uses the Mayfly SDK
     pub program: PathBuf,
+    #[command(flatten)]
+    pub settings: ProgramSettings,
+}
+
+/// How to run a program.
+#[derive(Debug, Args)]
+pub struct ProgramSettings {
     /// Arguments for the program, after `--`
     #[arg(last = true)]
     pub args: Vec<String>,
@@ -101,16 +114,16 @@ pub struct ProgramOptions {
     pub limits: Vec<(String, u64)>,
 }
 
-impl ProgramOptions {
+impl ProgramSettings {
     /// The configuration of a server that has this program as its only tenant, for all paths.
     ///
     /// The values go through the same checks as those of a file, so there is one set of rules and of messages.
-    pub fn config(&self) -> Result<Config, Failure> {
-        let program = self.program.to_str().ok_or_else(|| Failure::Usage("PROGRAM: not valid UTF-8".to_owned()))?;
+    pub fn config(&self, program: &Path) -> Result<Config, Failure> {
+        let name = name(program);
+        let program = program.to_str().ok_or_else(|| Failure::Usage("PROGRAM: not valid UTF-8".to_owned()))?;
         let env: Map<String, Value> = self.env.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let limits: Map<String, Value> =
             self.limits.iter().map(|(name, number)| (name.clone(), json!(number))).collect();
-        let name = self.name();
         let tenant = json!({
             "name": name, "program": program, "path": "/", "args": self.args, "env": env, "limits": limits,
         });
@@ -120,14 +133,14 @@ impl ProgramOptions {
             Failure::Usage(message.strip_prefix("tenants[0].").map(str::to_owned).unwrap_or(message))
         })
     }
+}
 
-    /// What logs and reports call the program: its file's name, as far as a tenant's name can have it.
-    pub fn name(&self) -> String {
-        let file = self.program.file_name().unwrap_or_default().to_string_lossy();
-        let allowed = |char: &char| char.is_ascii_alphanumeric() || "._-".contains(*char);
-        let name: String = file.chars().filter(allowed).take(64).collect();
-        if name.starts_with(|first: char| first.is_ascii_alphanumeric()) { name } else { "program".to_owned() }
-    }
+/// What logs and reports call a program: its file's name, as far as a tenant's name can have it.
+fn name(program: &Path) -> String {
+    let file = program.file_name().unwrap_or_default().to_string_lossy();
+    let allowed = |char: &char| char.is_ascii_alphanumeric() || "._-".contains(*char);
+    let name: String = file.chars().filter(allowed).take(64).collect();
+    if name.starts_with(|first: char| first.is_ascii_alphanumeric()) { name } else { "program".to_owned() }
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -152,18 +165,18 @@ mod tests {
         Options::command().debug_assert();
     }
 
-    fn program(arguments: &[&str]) -> ProgramOptions {
+    fn config(arguments: &[&str]) -> Result<Config, Failure> {
         let arguments = ["mayfly", "run"].iter().chain(arguments);
         match Options::try_parse_from(arguments).unwrap().command {
-            Command::Run(options) => options.program,
+            Command::Run(options) => options.settings.config(&options.program.unwrap()),
             _ => panic!(),
         }
     }
 
     #[test]
     fn options_become_a_configuration() {
-        let options = program(&["dir/he llo!", "--env", "A=b=c", "--limit", "cpu_ms=5", "--", "-x", "--limit"]);
-        let tenant = &options.config().unwrap().tenants[0];
+        let config = config(&["dir/he llo!", "--env", "A=b=c", "--limit", "cpu_ms=5", "--", "-x", "--limit"]);
+        let tenant = &config.unwrap().tenants[0];
         assert_eq!(tenant.name.as_str(), "hello");
         assert_eq!(tenant.env, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(tenant.args, ["-x", "--limit"]);
@@ -172,10 +185,21 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_file_has_everything_in_it() {
+        assert!(Options::try_parse_from(["mayfly", "run", "--config", "f", "--threads", "2"]).is_ok());
+        for more in [&["p"][..], &["--limit", "cpu_ms=5"], &["--env", "A=b"], &["--", "-x"]] {
+            assert!(
+                Options::try_parse_from(["mayfly", "run", "--config", "f"].iter().chain(more)).is_err(),
+                "{more:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_wrong_limit_is_named() {
-        let message = program(&["p", "--limit", "cpu=5"]).config().unwrap_err().to_string();
+        let message = config(&["p", "--limit", "cpu=5"]).unwrap_err().to_string();
         assert!(message.starts_with("limits.cpu: unknown field"), "{message}");
-        let message = program(&["p", "--limit", "cpu_ms=0"]).config().unwrap_err().to_string();
+        let message = config(&["p", "--limit", "cpu_ms=0"]).unwrap_err().to_string();
         assert!(message.starts_with("limits.cpu_ms: ") && message.contains("from 1 to 60000"), "{message}");
         for text in ["cpu_ms", "cpu_ms=", "cpu_ms=x", "cpu_ms=-1"] {
             assert!(Options::try_parse_from(["mayfly", "run", "p", "--limit", text]).is_err());

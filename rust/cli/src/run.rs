@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mayfly run`: one program over HTTP/1.1.
+//! `mayfly run`: one program, or all tenants of a configuration, over HTTP/1.1.
 //!
-//! Every thread has its own event loop and its own worker; all accept from one listening socket. That is the shape of Drogon's
+//! Every thread has its own event loop and its own workers; all accept from one listening socket. That is the shape of Drogon's
 //! loops, so what holds for a program here holds for it there.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use mayfly_admin::Admin;
 use mayfly_tenancy::{
-    DeferredReply, Failure as Answer, Header, LoopPool, Outcome, Request, ResponseSink, Server, TenantState, logging,
+    Config, DeferredReply, Failure as Answer, Header, HostState, LoopPool, Outcome, Request, ResponseSink, Server,
+    TenantState, logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -36,28 +39,41 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 64 << 10;
 
 pub fn run(options: &RunOptions) -> Result<(), Failure> {
-    let config = options.program.config()?;
-    let body_bytes = config.tenants[0].limits.machine.request_bytes as usize;
+    let (config, name) = match (&options.config, &options.program) {
+        (Some(file), _) => {
+            let config = Config::from_file(file).map_err(|error| Failure::Usage(error.to_string()))?;
+            (config, file)
+        }
+        (None, Some(program)) => (options.settings.config(program)?, program),
+        (None, None) => return Err(Failure::Usage("there is nothing to run".to_owned())),
+    };
     let _log = logging::init("info");
     let listener = TcpListener::bind(options.listen)
         .map_err(|error| Failure::Usage(format!("cannot listen on {}: {error}", options.listen)))?;
     let address = listener.local_addr().map_err(host_failure)?;
     listener.set_nonblocking(true).map_err(host_failure)?;
     let server = Server::start(config).map_err(|error| Failure::Host(error.to_string()))?;
-    wait_until_ready(&server)?;
+    if let HostState::Unusable { reason } = server.report().host {
+        return Err(Failure::Host(reason));
+    }
+    if options.config.is_none() {
+        wait_until_ready(&server)?;
+    }
+    let admin = Admin::start(&server).map_err(|error| Failure::Usage(error.to_string()))?;
 
     let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, Into::into);
     let (stop, stopped) = watch::channel(false);
     let mut loops = Vec::new();
     for number in 0..threads {
         let listener = listener.try_clone().map_err(host_failure)?;
-        let (pool, stopped) = (server.loop_pool(), stopped.clone());
-        let work = move || block_on(serve(listener, pool, body_bytes, stopped));
+        let (tenants, stopped) = (Tenants::new(&server), stopped.clone());
+        let work = move || block_on(serve(listener, tenants, stopped));
         loops.push(thread::Builder::new().name(format!("loop-{number}")).spawn(work).map_err(host_failure)?);
     }
-    println!("mayfly: {} answers on http://{address}/ (Ctrl-C ends it)", options.program.program.display());
+    println!("mayfly: {} answers on http://{address}/ (Ctrl-C ends it)", name.display());
 
     let waited = block_on(wait_for_signal());
+    drop(admin);
     let _ = stop.send(true);
     for thread in loops {
         // A panic has been told by the panic hook; the others still end in order.
@@ -67,6 +83,37 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     waited.and_then(|outcome| outcome).map_err(host_failure)
 }
 
+/// What one loop serves.
+struct Tenants {
+    pool: LoopPool,
+    server: Server,
+    config: Arc<Config>,
+    /// The largest request that any tenant takes.
+    body_bytes: usize,
+}
+
+impl Tenants {
+    fn new(server: &Server) -> Self {
+        let config = server.config();
+        Self { pool: server.loop_pool(), server: server.clone(), body_bytes: body_bytes(&config), config }
+    }
+
+    /// Bound for a request's body before it is known whose the request is. What is above its tenant's own limit, the tenancy refuses.
+    fn body_bytes(&mut self) -> usize {
+        let config = self.server.config();
+        if !Arc::ptr_eq(&config, &self.config) {
+            self.body_bytes = body_bytes(&config);
+            self.config = config;
+        }
+        self.body_bytes
+    }
+}
+
+fn body_bytes(config: &Config) -> usize {
+    let most = config.tenants.iter().map(|tenant| tenant.limits.machine.request_bytes).max();
+    most.map_or(0, |most| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
 fn host_failure(error: std::io::Error) -> Failure {
     Failure::Host(error.to_string())
 }
@@ -74,11 +121,7 @@ fn host_failure(error: std::io::Error) -> Failure {
 /// With one program there is no point in serving 503: what keeps it from running ends the command.
 fn wait_until_ready(server: &Server) -> Result<(), Failure> {
     loop {
-        let report = server.report();
-        if let mayfly_tenancy::HostState::Unusable { reason } = report.host {
-            return Err(Failure::Host(reason));
-        }
-        match report.tenants.into_iter().next().map(|tenant| tenant.state) {
+        match server.report().tenants.into_iter().next().map(|tenant| tenant.state) {
             Some(TenantState::Ready { .. }) => return Ok(()),
             Some(TenantState::Failed { reason }) => return Err(Failure::Program(reason)),
             // The boot limit ends this wait.
@@ -104,12 +147,12 @@ async fn wait_for_signal() -> std::io::Result<()> {
 }
 
 /// One thread's loop: accepts until told to stop, then lets requests in flight finish.
-async fn serve(listener: TcpListener, pool: LoopPool, body_bytes: usize, mut stopped: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Receiver<bool>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(target: "mayfly::server", %error, "this thread cannot accept connections"),
     };
-    let pool = Rc::new(RefCell::new(pool));
+    let tenants = Rc::new(RefCell::new(tenants));
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
@@ -119,7 +162,7 @@ async fn serve(listener: TcpListener, pool: LoopPool, body_bytes: usize, mut sto
         match accepted {
             Ok((socket, _)) => {
                 let _ = socket.set_nodelay(true);
-                let pool = Rc::clone(&pool);
+                let tenants = Rc::clone(&tenants);
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(PATIENCE)
@@ -127,8 +170,8 @@ async fn serve(listener: TcpListener, pool: LoopPool, body_bytes: usize, mut sto
                     .serve_connection(
                         TokioIo::new(socket),
                         service_fn(move |request| {
-                            let pool = Rc::clone(&pool);
-                            async move { Ok::<_, Infallible>(answer(request, &pool, body_bytes).await) }
+                            let tenants = Rc::clone(&tenants);
+                            async move { Ok::<_, Infallible>(answer(request, &tenants).await) }
                         }),
                     );
                 let connection = connections.watch(connection);
@@ -148,12 +191,9 @@ async fn serve(listener: TcpListener, pool: LoopPool, body_bytes: usize, mut sto
     let _ = tokio::time::timeout(FAREWELL, connections.shutdown()).await;
 }
 
-async fn answer(
-    request: hyper::Request<Incoming>,
-    pool: &RefCell<LoopPool>,
-    body_bytes: usize,
-) -> Response<Full<Bytes>> {
+async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
     let body = tokio::time::timeout(PATIENCE, Limited::new(body, body_bytes).collect()).await;
     let headers: Vec<Header<'_>> = head
         .headers
@@ -172,19 +212,19 @@ async fn answer(
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let reason = format!("the request's body is above the limit of {body_bytes} bytes");
-            pool.borrow_mut().refuse(&request, Answer::RequestTooLarge, &reason, &mut reply);
+            tenants.borrow_mut().pool.refuse(&request, Answer::RequestTooLarge, &reason, &mut reply);
             return reply.into_response();
         }
         // The client went away or was too slow: nobody reads an answer, and hyper closes the connection.
         Ok(Err(_)) | Err(_) => return status(StatusCode::REQUEST_TIMEOUT),
     };
     request.body = &body;
-    let outcome = pool.borrow_mut().call(&request, &mut reply);
+    let outcome = tenants.borrow_mut().pool.call(&request, &mut reply);
     match outcome {
         Outcome::Done => reply.into_response(),
         Outcome::Later => {
             let (sender, receiver) = oneshot::channel();
-            pool.borrow_mut().call_later(&request, Box::new(Later { reply, sender }));
+            tenants.borrow_mut().pool.call_later(&request, Box::new(Later { reply, sender }));
             match receiver.await {
                 Ok(reply) => reply.into_response(),
                 Err(_) => status(StatusCode::INTERNAL_SERVER_ERROR),

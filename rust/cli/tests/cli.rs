@@ -12,6 +12,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -225,6 +227,8 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "ioctls_per_request",
         "latency_us",
         "memcpy_ns_per_page",
+        "overhead_equals_ns",
+        "overhead_ns",
         "program",
         "requests",
         "reset_ns_per_page",
@@ -258,7 +262,12 @@ struct Running {
 impl Running {
     fn start(program: &Path, arguments: &[&str]) -> Self {
         let mut command = mayfly();
-        command.arg("run").arg(program).args(["--listen", "127.0.0.1:0", "--threads", "2"]).args(arguments);
+        command.arg("run").arg(program).args(arguments);
+        Self::start_with(command)
+    }
+
+    fn start_with(mut command: Command) -> Self {
+        command.args(["--listen", "127.0.0.1:0", "--threads", "2"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -283,7 +292,11 @@ impl Running {
     }
 
     fn get(&self, target: &str) -> String {
-        self.talk(format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
+        self.get_from("x", target)
+    }
+
+    fn get_from(&self, host: &str, target: &str) -> String {
+        self.talk(format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())
     }
 
     fn signal(&self, name: &str) {
@@ -336,6 +349,53 @@ fn run_outlives_what_its_program_does_and_ends_when_told() {
     assert!(running.get("/ok").starts_with("HTTP/1.1 200 "));
     running.signal("-TERM");
     assert!(running.child.wait().unwrap().success());
+}
+
+#[test]
+fn run_serves_all_tenants_of_a_file_and_changes_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tenants.json");
+    let tenants = |hosts: &str| {
+        let (hello, echo) = (tenant("hello"), tenant("echo"));
+        format!(
+            r#"{{ "tenants": [
+                // By host, and by path for all hosts.
+                {{ "name": "hello", "program": {hello:?}, "hosts": [{hosts:?}] }},
+                {{ "name": "echo", "program": {echo:?}, "path": "/echo", "limits": {{ "request_kib": 8 }} }}
+            ] }}"#
+        )
+    };
+    fs::write(&file, tenants("hello.example")).unwrap();
+    let mut command = mayfly();
+    command.args(["run", "--config"]).arg(&file);
+    let mut running = Running::start_with(command);
+    assert!(running.get_from("Hello.Example:80", "/any").ends_with("Hello World!"));
+    assert!(running.get_from("x", "/echo/a").contains(r#""path":"/echo/a""#));
+    assert!(running.get_from("x", "/any").contains("no-such-route"));
+    // Above the limit of the one tenant, though not of the other.
+    let large =
+        [b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\nconnection: close\r\n\r\n", &[b'x'; 9000][..]];
+    assert!(running.talk(&large.concat()).contains("request-too-large"));
+
+    fs::write(directory.path().join("new"), tenants("*.example")).unwrap();
+    fs::rename(directory.path().join("new"), &file).unwrap();
+    running.signal("-HUP");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !running.get_from("a.example", "/").ends_with("Hello World!") {
+        assert!(Instant::now() < deadline, "the new file is not in force");
+        thread::sleep(Duration::from_millis(20));
+    }
+    running.signal("-TERM");
+    assert!(running.child.wait().unwrap().success());
+}
+
+#[test]
+fn run_refuses_a_wrong_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tenants.json");
+    fs::write(&file, "{\n \"tenants\": [],\n \"tennants\": []\n}").unwrap();
+    let message = fails(mayfly().args(["run", "--config"]).arg(&file), 2);
+    assert!(message.contains("tenants.json:3:") && message.contains("tennants"), "{message}");
 }
 
 #[test]

@@ -296,7 +296,7 @@ impl Machine {
         }
     }
 
-    /// A handle with which other threads can stop a run.
+    /// A handle with which a signal's handler can stop a run of this thread.
     pub fn kicker(&mut self) -> Kicker {
         self.vcpu.kicker()
     }

@@ -179,7 +179,7 @@ impl Vcpu {
         self.set_sregs(sregs)
     }
 
-    /// A handle that other threads can use to stop a run.
+    /// A handle with which a signal's handler can stop a run.
     pub(crate) fn kicker(&mut self) -> Kicker {
         Kicker { immediate_exit: &raw mut self.fd.get_kvm_run().immediate_exit }
     }
@@ -214,17 +214,12 @@ fn set_shared_slot(vm: &VmFd, memory: &Memory) -> Result<(), CreateError> {
 
 /// Asks a vCPU to come back from `KVM_RUN`.
 ///
-/// Setting the flag alone stops a run that is about to start; one that is under way also needs a signal to its thread, which is
-/// the caller's part: only it knows the thread.
+/// Setting the flag stops a run that is about to start; one that is under way ends by a signal to its thread, in whose handler the flag
+/// is set for the case that it was only about to start. Both happen on that thread: the handle stays on it.
 #[derive(Debug)]
 pub struct Kicker {
     immediate_exit: *mut u8,
 }
-
-// SAFETY: the pointee is a byte in the shared `kvm_run` page, only accessed as an atomic through this type while a run is possible.
-unsafe impl Send for Kicker {}
-// SAFETY: as above.
-unsafe impl Sync for Kicker {}
 
 impl Kicker {
     fn flag(&self) -> &AtomicU8 {

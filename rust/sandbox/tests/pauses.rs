@@ -136,7 +136,7 @@ fn a_request_that_is_given_up_leaves_nothing() {
 
 #[test]
 fn cpu_time_adds_up_over_pauses_and_threads() {
-    let limits = Limits { cpu_time: Duration::from_millis(300), ..patient() };
+    let limits = Limits { cpu_time: Duration::from_secs(1), ..patient() };
     let mut worker = Worker::fork(&boot("faults", &[], &limits).unwrap()).unwrap();
     start_and_pause(&mut worker, "/loop", MILLISECOND);
     let mut slices = 0;
@@ -158,8 +158,8 @@ fn cpu_time_adds_up_over_pauses_and_threads() {
             }
         }
     }
-    // A thread that is moved in the middle of a slice may have used less than all of it; but never much more.
-    assert!(slices > 5, "a pause costs nothing: {slices}");
+    // A hundred, unless the machine is so slow that a slice takes far more than its time.
+    assert!(slices > 2, "a pause costs nothing: {slices}");
     assert_eq!(worker.state(), WorkerState::Poisoned);
 }
 
