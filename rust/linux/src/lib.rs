@@ -47,6 +47,7 @@ mod identity;
 mod made_up;
 mod mounts;
 mod names;
+mod overlay;
 mod pages;
 mod process;
 mod resolve;

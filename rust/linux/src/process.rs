@@ -14,6 +14,7 @@ use crate::exec::Program;
 use crate::fault::{self, Fault};
 use crate::files::Files;
 use crate::mounts::Mounts;
+use crate::overlay::Overlay;
 use crate::signals::Signals;
 use crate::table;
 use crate::tracked::Tracked;
@@ -35,11 +36,15 @@ pub struct Limits {
     pub stack_bytes: u64,
     /// How much memory the program is told that there is, in bytes: `sysinfo(2)`. The machine is what enforces a limit.
     pub memory_bytes: u64,
+    /// Most bytes that it may have written to files, names included. The host keeps them.
+    pub overlay_bytes: u64,
+    /// Most files and directories that it may have written.
+    pub overlay_entries: usize,
 }
 
 impl Default for Limits {
     /// 16,384 mappings; 1,024 descriptors; 1 thread; 64 TiB of address space, since runtimes reserve far more than they use; 8 MiB of stack, as on Linux;
-    /// 512 MiB of memory.
+    /// 512 MiB of memory; 16 MiB in 1,024 written files.
     fn default() -> Self {
         Self {
             mappings: 16_384,
@@ -48,6 +53,8 @@ impl Default for Limits {
             address_space_bytes: 1 << 46,
             stack_bytes: 8 << 20,
             memory_bytes: 512 << 20,
+            overlay_bytes: 16 << 20,
+            overlay_entries: 1024,
         }
     }
 }
@@ -155,6 +162,7 @@ pub(crate) struct Shared {
 pub struct Process {
     pub(crate) memory: Tracked<AddressSpace>,
     pub(crate) files: Tracked<Files>,
+    pub(crate) overlay: Tracked<Overlay>,
     pub(crate) signals: Tracked<Signals>,
     pub(crate) thread: Tracked<Thread>,
     pub(crate) resources: Tracked<ResourceLimits>,
@@ -182,6 +190,7 @@ impl Process {
         Self {
             memory: Tracked::new(memory),
             files: Tracked::new(Files::standard(limits.descriptors)),
+            overlay: Tracked::new(Overlay::new(limits.overlay_bytes, limits.overlay_entries)),
             signals: Tracked::new(Signals::default()),
             thread: Tracked::new(Thread::named(name)),
             resources: Tracked::new(ResourceLimits::new(limits)),
@@ -233,6 +242,7 @@ impl Process {
         self.memory.edit().freeze();
         self.memory.settle();
         self.files.settle();
+        self.overlay.settle();
         self.signals.settle();
         self.thread.settle();
         self.resources.settle();
@@ -243,6 +253,7 @@ impl Process {
     pub fn is_dirty(&self) -> bool {
         self.memory.is_changed()
             || self.files.is_changed()
+            || self.overlay.is_changed()
             || self.signals.is_changed()
             || self.thread.is_changed()
             || self.resources.is_changed()
@@ -252,6 +263,7 @@ impl Process {
     pub fn reset_from(&mut self, frozen: &Self) {
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);
+        self.overlay.restore(&frozen.overlay);
         self.signals.restore(&frozen.signals);
         self.thread.restore(&frozen.thread);
         self.resources.restore(&frozen.resources);

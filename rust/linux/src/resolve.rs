@@ -12,16 +12,20 @@
 use std::os::fd::AsFd;
 
 use crate::errno::Errno;
-use crate::files::attributes::Attributes;
+use crate::files::attributes::{Attributes, Time};
 use crate::host;
 use crate::made_up::{self, MadeUp};
 use crate::mounts::{Mount, is_at_or_below};
+use crate::overlay::{Entry, Layer};
 use crate::process::Process;
 
 /// Most symbolic links on the way, as on Linux.
 const LINKS_MAX: usize = 40;
 /// Longest name.
 const NAME_MAX: usize = 255;
+/// An empty mount as a directory.
+const TMP: Entry =
+    Entry::Directory { opaque: false, number: 1, mode: 0o1777, modified: Time { seconds: 0, nanoseconds: 0 } };
 /// Longest path that a walk may arrive at.
 const PLAIN_MAX: usize = 4096;
 
@@ -31,6 +35,11 @@ pub(crate) enum Node {
     /// In a mount.
     Host(host::Node),
     MadeUp(MadeUp),
+    /// In the overlay of the mount that is `device`.
+    Written {
+        entry: Entry,
+        device: u32,
+    },
 }
 
 /// Where a path leads.
@@ -53,8 +62,9 @@ impl Found {
 
 impl Node {
     /// What `lstat` tells of it.
-    pub(crate) fn attributes(&self, path: &[u8]) -> Attributes {
+    pub(crate) fn attributes(&self, process: &Process, path: &[u8]) -> Attributes {
         match self {
+            Self::Written { entry, device } => process.overlay.attributes(entry, *device),
             Self::Host(node) => node.attributes,
             Self::MadeUp(file) => file.attributes(path),
         }
@@ -64,6 +74,7 @@ impl Node {
         match self {
             Self::Host(node) => node.attributes.is_directory(),
             Self::MadeUp(file) => matches!(file, MadeUp::Directory | MadeUp::Descriptors),
+            Self::Written { entry, .. } => matches!(entry, Entry::Directory { .. }),
         }
     }
 
@@ -72,6 +83,8 @@ impl Node {
         match self {
             Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => node.link_target().map(Some),
             Self::Host(_) => Ok(None),
+            Self::Written { entry: Entry::Link { target, .. }, .. } => Ok(Some(target.clone())),
+            Self::Written { .. } => Ok(None),
             Self::MadeUp(file) => Ok(file.link_target(process)),
         }
     }
@@ -185,10 +198,10 @@ impl Walk {
         if path.len() > PLAIN_MAX {
             return Ok(None);
         }
-        let Some((Mount { root: Some(root), device, .. }, rest)) = process.shared.mounts.find(&path) else {
+        let Some((Mount { root: Some(root), device, writable, .. }, rest)) = process.shared.mounts.find(&path) else {
             return Ok(None);
         };
-        if is_made_up(&path) {
+        if is_made_up(&path) || (*writable && !process.overlay.is_empty()) {
             return Ok(None);
         }
         match host::look_up(root.as_fd(), rest, *device) {
@@ -202,7 +215,7 @@ impl Walk {
 }
 
 /// Whether `path` lies in a tree that has nothing of the host's.
-fn is_made_up(path: &[u8]) -> bool {
+pub(crate) fn is_made_up(path: &[u8]) -> bool {
     [b"/proc".as_slice(), b"/dev", b"/sys"].iter().any(|tree| is_at_or_below(path, tree))
 }
 
@@ -212,12 +225,20 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
     if is_made_up(path) {
         return made_up().ok_or(Errno::ENOENT);
     }
-    let found = match process.shared.mounts.find(path) {
-        Some((Mount { root: Some(root), device, .. }, rest)) => {
-            host::look_up(root.as_fd(), rest, *device).map(Node::Host)
+    let Some((mount, rest)) = process.shared.mounts.find(path) else { return made_up().ok_or(Errno::ENOENT) };
+    let device = mount.device;
+    if mount.writable {
+        match process.overlay.find(path, mount.guest.len()) {
+            Layer::Here(entry) => return Ok(Node::Written { entry: entry.clone(), device }),
+            // A mount below it leads on nevertheless.
+            Layer::Hidden => return made_up().ok_or(Errno::ENOENT),
+            Layer::Below => {}
         }
-        Some((Mount { root: None, .. }, b"")) => Ok(Node::MadeUp(MadeUp::Directory)),
-        _ => Err(Errno::ENOENT),
+    }
+    let found = match &mount.root {
+        Some(root) => host::look_up(root.as_fd(), rest, device).map(Node::Host),
+        None if rest.is_empty() => Ok(Node::Written { entry: TMP, device }),
+        None => Err(Errno::ENOENT),
     };
     match found {
         Err(Errno::ENOENT) => made_up().ok_or(Errno::ENOENT),

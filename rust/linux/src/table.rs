@@ -7,7 +7,7 @@ use mayfly_kvm::Machine;
 
 use crate::calls::{
     descriptors, directories, files, limits, memory, paths, poll, process as ids, scheduling, signals, system, threads,
-    time,
+    time, writing,
 };
 use crate::errno::{CallResult, Errno, Halt};
 use crate::fault::Fault;
@@ -98,6 +98,28 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_fchdir, paths::fchdir),
     (libc::SYS_statfs, paths::statfs),
     (libc::SYS_fstatfs, paths::fstatfs),
+    // calls/writing.rs
+    (libc::SYS_mkdir, writing::mkdir),
+    (libc::SYS_mkdirat, writing::mkdirat),
+    (libc::SYS_rmdir, writing::rmdir),
+    (libc::SYS_unlink, writing::unlink),
+    (libc::SYS_unlinkat, writing::unlinkat),
+    (libc::SYS_rename, writing::rename),
+    (libc::SYS_renameat, writing::renameat),
+    (libc::SYS_renameat2, writing::renameat2),
+    (libc::SYS_link, writing::link),
+    (libc::SYS_linkat, writing::linkat),
+    (libc::SYS_symlink, writing::symlink),
+    (libc::SYS_symlinkat, writing::symlinkat),
+    (libc::SYS_truncate, writing::truncate),
+    (libc::SYS_ftruncate, writing::ftruncate),
+    (libc::SYS_fallocate, writing::fallocate),
+    (libc::SYS_chmod, writing::chmod),
+    (libc::SYS_fchmod, writing::fchmod),
+    (libc::SYS_fchmodat, writing::fchmodat),
+    (libc::SYS_utimensat, writing::utimensat),
+    (libc::SYS_mknod, writing::mknod),
+    (libc::SYS_mknodat, writing::mknod),
     // calls/time.rs
     (libc::SYS_clock_gettime, time::clock_gettime),
     (libc::SYS_clock_getres, time::clock_getres),

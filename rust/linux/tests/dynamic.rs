@@ -30,7 +30,7 @@ fn cpp_programs_work() {
 #[test]
 fn python_runs() {
     let python = Path::new("/usr/bin/python3");
-    let Ok(python) = python.canonicalize() else { return };
+    let python = python.canonicalize().unwrap();
     let mut mounts = libraries();
     mounts.push(Path::new("/usr/bin"));
     for script in ["print(1)", "import json, re; print(json.dumps(re.findall('a|b', 'abc')))"] {

@@ -115,7 +115,7 @@ fn nothing_leads_out_of_a_mount() {
 fn of_the_host_only_files_and_directories_can_be_opened() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let fifo = root.path().join("fifo");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
     let seen = seen(root.path(), &["/srv/fifo", "/srv/socket"]);
     assert_eq!(seen, "/srv/fifo: error 13\n/srv/socket: error 13\n");
@@ -151,4 +151,69 @@ fn mappings_of_files_agree() {
     std::fs::write(&file, content).unwrap();
     let args = [file.to_str().unwrap(), root.to_str().unwrap()];
     agrees_with_native_on("mapping", &[Linking::Glibc], &args, &[&root]);
+}
+
+/// Files for `writing.c` to change.
+fn old_tree(root: &Path) {
+    for name in ["old/a", "old/b", "old/c", "old/d", "old/e", "old/f", "old/sub/g", "two/x", "two/y"] {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("content of {name}")).unwrap();
+    }
+    std::fs::create_dir(root.join("hollow")).unwrap();
+    symlink("a", root.join("old/link")).unwrap();
+}
+
+/// All that is in a tree.
+fn census(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root).unwrap() {
+        let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+        let content = if kind.is_file() { std::fs::read_to_string(&path).unwrap() } else { String::new() };
+        found.push(format!("{path:?} {kind:?} {content}"));
+        if kind.is_dir() {
+            found.extend(census(&path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs `writing.c` on `host`, which it sees at `guest`, and then natively on `host`.
+fn writing_agrees(guest: &str, host: &Path, mounts: &[MountPoint]) {
+    let program = compile("writing", Linking::Glibc);
+    let mounts = Mounts::open(mounts).unwrap();
+    let before = census(host);
+    let inside = Guest::load_mounted(&program, &[guest], &Limits::default(), MEMORY, &mounts).outcome();
+    assert_eq!(inside.end, Step::Exited { status: 0 }, "{inside:?}");
+    assert_eq!(census(host), before, "the host's files have not changed");
+    let native = support::run_natively(&program, &[host.to_str().unwrap()]);
+    assert!(native.status.success());
+    let native = String::from_utf8(native.stdout).unwrap();
+    let differences: Vec<_> = inside.stdout.lines().zip(native.lines()).filter(|(a, b)| a != b).collect();
+    assert!(differences.is_empty(), "in the machine, natively: {differences:#?}");
+    assert_eq!(inside.stdout.lines().count(), native.lines().count());
+}
+
+#[test]
+fn writing_to_the_temporary_directory_agrees() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    writing_agrees("/tmp", root.path(), &[]);
+}
+
+#[test]
+fn writing_over_a_mount_agrees_and_leaves_it_alone() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    old_tree(root.path());
+    let point = MountPoint { guest: "/srv/data".into(), host: root.path().into(), writable: true };
+    writing_agrees("/srv/data", root.path(), &[point]);
+}
+
+#[test]
+fn what_is_written_is_bounded() {
+    let program = compile("fill", Linking::Glibc);
+    let limits = Limits { overlay_bytes: 1 << 20, overlay_entries: 50, ..Limits::default() };
+    let outcome = Guest::load(&program, &[], &limits, MEMORY).outcome();
+    assert_eq!(outcome.end, Step::Exited { status: 0 });
+    assert_eq!(outcome.stdout, "files 50, error 28\nbytes 1048, error 28\nagain 1048\nread-only error 30\n");
 }

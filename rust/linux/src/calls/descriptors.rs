@@ -89,9 +89,10 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 /// For what is no longer open: state that nothing else keeps goes with the last descriptor.
-fn forget(_call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
+fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
     for object in closed {
         match object {
+            Object::Memory { id, .. } => super::writing::forget(call, id),
             // Nothing but the descriptor was there.
             Object::Null
             | Object::Zero

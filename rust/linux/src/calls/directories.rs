@@ -12,7 +12,9 @@ use crate::files::attributes::Attributes;
 use crate::files::listing::{Entry, Listing};
 use crate::host;
 use crate::made_up;
+use crate::overlay::{Entry as Written, Layer};
 use crate::process::Process;
+use crate::resolve;
 use crate::table::Call;
 
 /// Most bytes of entries that one call gives.
@@ -49,16 +51,49 @@ pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
 /// All that is in the directory `path`.
 fn list(process: &Process, path: &[u8], attributes: &Attributes) -> Result<Listing, Errno> {
     let path = if path == b"/" { b"" } else { path };
+    Ok(Listing::new(attributes.inode, entries(process, path)?))
+}
+
+/// Whether there is nothing in the directory at the plain `path`.
+pub(crate) fn is_empty(process: &Process, path: &[u8]) -> Result<bool, Errno> {
+    Ok(entries(process, path)?.is_empty())
+}
+
+fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>, Errno> {
     let mut entries = BTreeMap::new();
     for (name, kind) in made_up::names(process, path) {
         let inode = made_up::inode(&[path, b"/", &name].concat());
         entries.insert(name, Entry { inode, kind });
     }
-    if attributes.device != 0
-        && let Some((mount, rest)) = process.shared.mounts.find(path)
-        && let Some(root) = &mount.root
-    {
-        entries.extend(host::list(root.as_fd(), rest)?);
+    let Some((mount, rest)) = process.shared.mounts.find(path).filter(|_| !resolve::is_made_up(path)) else {
+        return Ok(entries);
+    };
+    let layer = process.overlay.find(path, mount.guest.len());
+    let shows_through = match layer {
+        Layer::Below => true,
+        Layer::Here(entry) => matches!(entry, Written::Directory { opaque: false, .. }),
+        Layer::Hidden => false,
+    };
+    if let Some(root) = mount.root.as_ref().filter(|_| shows_through) {
+        match host::list(root.as_fd(), rest) {
+            Ok(found) => entries.extend(found),
+            // The layer's own directory, or one that leads to a mount.
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
     }
-    Ok(Listing::new(attributes.inode, entries))
+    for (name, entry) in process.overlay.names(path) {
+        let attributes = process.overlay.attributes(entry, mount.device);
+        let kind = match entry {
+            Written::File(_) => libc::DT_REG,
+            Written::Directory { .. } => libc::DT_DIR,
+            Written::Link { .. } => libc::DT_LNK,
+            Written::Gone => {
+                entries.remove(name);
+                continue;
+            }
+        };
+        entries.insert(name.to_vec(), Entry { inode: attributes.inode, kind });
+    }
+    Ok(entries)
 }

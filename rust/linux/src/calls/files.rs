@@ -4,6 +4,7 @@
 use super::{count, int};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
+use crate::overlay::InodeId;
 use crate::pages::PAGE_BYTES;
 use crate::process::Stream;
 use crate::table::Call;
@@ -210,10 +211,11 @@ impl Transfer {
 }
 
 /// Writes `buffers` to `fd`, at most [`TRANSFER_MAX`] bytes.
-fn write_from(call: &mut Call<'_, '_>, fd: i32, _position: Position, buffers: &[Buffer]) -> CallResult {
+fn write_from(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
     check_writable(call, fd)?;
     match call.process.files.open_file(fd)?.object.clone() {
         Object::Log(stream) => write_log(call, stream, buffers),
+        Object::Memory { id, .. } => write_memory(call, fd, id, position, buffers),
         Object::Null | Object::Zero => {
             Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
         }
@@ -228,6 +230,41 @@ fn write_from(call: &mut Call<'_, '_>, fd: i32, _position: Position, buffers: &[
 
 /// What Linux writes at most in one call: MAX_RW_COUNT. For files that take everything and keep nothing.
 const WRITE_ALL_MAX: u64 = 0x7fff_f000;
+
+/// Writes to a file of the overlay.
+fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Position, buffers: &[Buffer]) -> CallResult {
+    let open = call.process.files.open_file(fd)?;
+    let start = match position {
+        // Linux appends even if the call names a position.
+        _ if open.flags & libc::O_APPEND != 0 => count(call.process.overlay.content(id).len()),
+        Position::Current => open.offset,
+        Position::At(offset) => offset,
+    };
+    let mut done: u64 = 0;
+    let mut chunk = Vec::new();
+    let result = buffers.iter().try_for_each(|buffer| {
+        let mut taken: u64 = 0;
+        while taken < buffer.len && done < TRANSFER_MAX {
+            let part = buffer.len.saturating_sub(taken).min(TRANSFER_MAX.saturating_sub(done)).min(count(CHUNK_BYTES));
+            chunk.resize(usize::try_from(part).unwrap_or(0), 0);
+            let at = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
+            call.user().read(at, &mut chunk)?;
+            call.process.overlay.edit().write(id, start.saturating_add(done), &chunk, super::writing::now())?;
+            taken = taken.saturating_add(part);
+            done = done.saturating_add(part);
+        }
+        Ok(())
+    });
+    match result {
+        Err(Halt::Errno(_)) if done > 0 => {}
+        Err(halt) => return Err(halt),
+        Ok(()) => {}
+    }
+    if matches!(position, Position::Current) && done > 0 {
+        call.process.files.edit().open_file_mut(fd)?.offset = start.saturating_add(done);
+    }
+    Ok(done)
+}
 
 fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> CallResult {
     let mut pipe = Pipe::new(stream);
@@ -319,6 +356,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
             let size = match &open.object {
                 Object::Text { content, .. } => count(content.len()),
                 Object::Host(file) => file.attributes()?.size,
+                Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
                 _ => return Err(Errno::ENOTTY.into()),
             };
             let left = u32::try_from(size.saturating_sub(open.offset)).unwrap_or(u32::MAX);
@@ -343,6 +381,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),
         Object::Host(file) => Some(file.attributes()?.size),
+        Object::Memory { id, .. } => Some(count(call.process.overlay.content(*id).len())),
     };
     let size = size.and_then(|size| i64::try_from(size).ok());
     let inside = size.filter(|&size| offset >= 0 && offset < size);
@@ -386,7 +425,7 @@ pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, ..] = call.args;
     match call.process.files.open_file(int(fd))?.object {
-        Object::Text { .. } | Object::Host(_) | Object::Directory { .. } => Ok(0),
+        Object::Text { .. } | Object::Host(_) | Object::Memory { .. } | Object::Directory { .. } => Ok(0),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -394,7 +433,7 @@ pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
 /// `fstat(2)`.
 pub(crate) fn fstat(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, ..] = call.args;
-    let attributes = call.process.files.open_file(int(fd))?.object.attributes()?;
+    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.process)?;
     call.user().write(buffer, &attributes.stat())?;
     Ok(0)
 }

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use mayfly_kvm::{Prot, layout};
+use mayfly_kvm::{PAGE_SIZE, Prot, layout};
 
 use super::int;
 use crate::address_space::{MappedFile, Placement};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
-use crate::pages::{self, PageRange, TASK_SIZE};
+use crate::overlay::InodeId;
+use crate::pages::{self, PAGE_BYTES, PageRange, TASK_SIZE};
 use crate::table::Call;
 use crate::vma::{Kind, Vma};
 
@@ -42,14 +43,14 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     }
     // Linux ignores protection bits that it does not know.
     let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
-    let source = if flags & libc::MAP_ANONYMOUS != 0 { None } else { source(call, int(fd))? };
+    let source = if flags & libc::MAP_ANONYMOUS != 0 { Source::Zeroes } else { source(call, int(fd))? };
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
     let shared = match flags & MAP_TYPE {
         libc::MAP_PRIVATE => false,
         libc::MAP_SHARED => true,
-        libc::MAP_SHARED_VALIDATE if source.is_some() => true,
+        libc::MAP_SHARED_VALIDATE if flags & libc::MAP_ANONYMOUS == 0 => true,
         _ => return Err(Errno::EINVAL.into()),
     };
     if flags & libc::MAP_HUGETLB != 0 {
@@ -57,25 +58,53 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::ENOMEM.into());
     }
     let placement = placement(address, len, flags)?;
+    let end = pages::align_up(len).and_then(|len| offset.checked_add(len));
+    if end.is_none_or(|end| i64::try_from(end).is_err()) && !matches!(source, Source::Zeroes) {
+        return Err(Errno::EOVERFLOW.into());
+    }
     let space = &mut call.process.memory;
-    let range = match source {
-        None => space.edit().map(placement, len, prot, if shared { Kind::Shared } else { Kind::Private })?,
-        // No file can be written to, or it could not be mapped.
-        Some(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
-        Some(source) => {
-            let end = pages::align_up(len).and_then(|len| offset.checked_add(len));
-            end.filter(|&end| i64::try_from(end).is_ok()).ok_or(Errno::EOVERFLOW)?;
-            space.edit().map_file(placement, len, prot, source, offset, shared)?
-        }
+    let range = match &source {
+        Source::Zeroes => space.edit().map(placement, len, prot, if shared { Kind::Shared } else { Kind::Private })?,
+        // A file that could be written to cannot be mapped shared.
+        Source::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
+        Source::Written(_) if shared => return Err(Errno::ENODEV.into()),
+        Source::Written(_) => space.edit().map(placement, len, prot, Kind::Private)?,
+        Source::File(file) => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
     };
     if let Placement::Fixed(_) = placement {
         unmap_pages(call, Some(range))?;
     }
+    if let Source::Written(id) = source {
+        copy_content(call, range, prot, id, offset)?;
+    }
     Ok(range.start())
 }
 
-/// The file that `fd` is, to map it. `None`: a device that is nothing but memory.
-fn source(call: &Call<'_, '_>, fd: i32) -> Result<Option<MappedFile>, Errno> {
+/// What a mapping holds at the start.
+enum Source {
+    Zeroes,
+    File(MappedFile),
+    /// A file of the overlay: the mapping gets a copy of its present content.
+    Written(InodeId),
+}
+
+/// Brings in all pages of a mapping that a written file has content for. The file's size is bounded, and so are the pages.
+fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: InodeId, offset: u64) -> Result<(), Halt> {
+    let content = call.process.overlay.content(id);
+    let content = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
+    let mut page = range.start();
+    for data in content.chunks(PAGE_BYTES) {
+        if !range.contains(page) {
+            break;
+        }
+        call.machine.map_filled(page, prot, data)?;
+        page = page.saturating_add(PAGE_SIZE);
+    }
+    Ok(())
+}
+
+/// What `fd` is to a mapping.
+fn source(call: &Call<'_, '_>, fd: i32) -> Result<Source, Errno> {
     let open = call.process.files.open_file(fd)?;
     if open.flags & libc::O_PATH != 0 {
         return Err(Errno::EBADF);
@@ -84,8 +113,10 @@ fn source(call: &Call<'_, '_>, fd: i32) -> Result<Option<MappedFile>, Errno> {
         return Err(Errno::EACCES);
     }
     match &open.object {
-        Object::Host(file) => Ok(Some(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
-        Object::Zero => Ok(None),
+        Object::Host(file) => Ok(Source::File(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
+        Object::Memory { id, .. } => Ok(Source::Written(*id)),
+        // Memory with another name.
+        Object::Zero => Ok(Source::Zeroes),
         _ => Err(Errno::ENODEV),
     }
 }

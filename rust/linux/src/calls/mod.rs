@@ -15,6 +15,7 @@ pub(crate) mod signals;
 pub(crate) mod system;
 pub(crate) mod threads;
 pub(crate) mod time;
+pub(crate) mod writing;
 
 use crate::errno::{Errno, Halt};
 use crate::process::Step;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file. What a path leads to is for `crate::resolve` to say, and for nothing else.
 
-use super::{count, int};
+use super::{count, int, writing};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::attributes::{Attributes, file_system};
 use crate::files::{Object, Open};
 use crate::made_up::{self, MadeUp};
+use crate::overlay::Entry;
 use crate::resolve::{self, Found, Node};
 use crate::table::Call;
 
@@ -43,7 +44,7 @@ pub(crate) fn creat(call: &mut Call<'_, '_>) -> CallResult {
     open_at(call, libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode)
 }
 
-fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, _mode: u64) -> CallResult {
+fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode: u64) -> CallResult {
     if flags & libc::O_TMPFILE == libc::O_TMPFILE {
         return Err(Errno::EOPNOTSUPP.into());
     }
@@ -55,17 +56,25 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, _mode
     let (path, node) = match found {
         Found { node: Some(_), .. } if exclusive => return Err(Errno::EEXIST.into()),
         Found { node: None, directory: true, .. } if flags & libc::O_CREAT != 0 => return Err(Errno::EISDIR.into()),
-        Found { node: None, .. } if flags & libc::O_CREAT != 0 => return Err(Errno::EROFS.into()),
+        Found { node: None, path, .. } if flags & libc::O_CREAT != 0 => {
+            let id = writing::create(call, &path, mode)?;
+            let device = call.process.shared.mounts.find(&path).map_or(0, |(mount, _)| mount.device);
+            return install(call, Open::new(Object::Memory { id, device }, &path, flags), flags);
+        }
         found => found.existing()?,
     };
     let file = open_node(call, &path, &node, flags)?;
+    install(call, file, flags)
+}
+
+fn install(call: &mut Call<'_, '_>, file: Open, flags: i32) -> CallResult {
     let fd = call.process.files.edit().install(file, flags & libc::O_CLOEXEC != 0)?;
     Ok(fd.unsigned_abs().into())
 }
 
 /// Opens what is there.
 fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<Open, Errno> {
-    let attributes = node.attributes(path);
+    let attributes = node.attributes(call.process, path);
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
     if node.is_directory() {
         if writes || flags & libc::O_CREAT != 0 {
@@ -85,10 +94,19 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         return Err(Errno::ENOTDIR);
     }
     let object = match node {
-        Node::MadeUp(MadeUp::Device(device)) => device.object(),
-        Node::MadeUp(_) | Node::Host(_) if writes => {
-            return Err(if matches!(node, Node::Host(_)) { Errno::EROFS } else { Errno::EACCES });
+        Node::Written { entry: Entry::File(id), device } => {
+            if flags & libc::O_TRUNC != 0 {
+                call.process.overlay.edit().resize(*id, 0, writing::now())?;
+            }
+            Object::Memory { id: *id, device: *device }
         }
+        Node::Written { .. } => return Err(Errno::ENOENT),
+        Node::Host(_) if writes && attributes.kind() == libc::S_IFREG => {
+            let id = writing::copy_up(call, path, flags & libc::O_TRUNC == 0)?;
+            Object::Memory { id, device: attributes.device }
+        }
+        Node::MadeUp(MadeUp::Device(device)) => device.object(),
+        Node::MadeUp(_) if writes => return Err(Errno::EACCES),
         Node::MadeUp(MadeUp::Text(text)) => {
             let content = made_up::content(call.process, call.context.rng, *text).into();
             Object::Text { content, attributes }
@@ -140,6 +158,11 @@ pub(crate) fn statx(call: &mut Call<'_, '_>) -> CallResult {
 
 /// What there is to tell of a file that is named by path, or by descriptor alone (AT_EMPTY_PATH).
 fn attributes_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> Result<Attributes, Halt> {
+    Ok(named_at(call, directory, path, flags)?.0)
+}
+
+/// As [`attributes_at`], and the plain path.
+fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> Result<(Attributes, Vec<u8>), Halt> {
     const KNOWN: i32 = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     if flags & !KNOWN != 0 {
         return Err(Errno::EINVAL.into());
@@ -148,18 +171,19 @@ fn attributes_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32)
     let path = if path == 0 && flags & libc::AT_EMPTY_PATH != 0 { Vec::new() } else { call.user().read_path(path)? };
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
         if directory != libc::AT_FDCWD {
-            return Ok(call.process.files.open_file(directory)?.object.attributes()?);
+            let open = call.process.files.open_file(directory)?;
+            return Ok((open.object.attributes(call.process)?, open.path.to_vec()));
         }
         let (path, node) = find(call, directory, b".", true)?.existing()?;
-        return Ok(node.attributes(&path));
+        return Ok((node.attributes(call.process, &path), path));
     }
     let (path, node) = find(call, directory, &path, flags & libc::AT_SYMLINK_NOFOLLOW == 0)?.existing()?;
     if let Node::MadeUp(MadeUp::Descriptor(fd)) = node
         && flags & libc::AT_SYMLINK_NOFOLLOW == 0
     {
-        return Ok(call.process.files.open_file(fd)?.object.attributes()?);
+        return Ok((call.process.files.open_file(fd)?.object.attributes(call.process)?, path));
     }
-    Ok(node.attributes(&path))
+    Ok((node.attributes(call.process, &path), path))
 }
 
 /// `access(2)`.
@@ -185,9 +209,12 @@ fn access_at(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: i32, flag
     if mode & !(libc::R_OK | libc::W_OK | libc::X_OK) != 0 || flags & !KNOWN != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let attributes = attributes_at(call, directory, path, flags & !libc::AT_EACCESS)?;
+    let (attributes, path) = named_at(call, directory, path, flags & !libc::AT_EACCESS)?;
     let none = |bits: u32| attributes.mode & bits == 0;
-    if mode & libc::W_OK != 0 && matches!(attributes.kind(), libc::S_IFREG | libc::S_IFDIR) {
+    if mode & libc::W_OK != 0
+        && matches!(attributes.kind(), libc::S_IFREG | libc::S_IFDIR)
+        && !writing::is_writable(call.process, &path)
+    {
         return Err(Errno::EROFS.into());
     }
     if (mode & libc::R_OK != 0 && none(0o444)) || (mode & libc::X_OK != 0 && none(0o111)) {
@@ -259,14 +286,15 @@ pub(crate) fn statfs(call: &mut Call<'_, '_>) -> CallResult {
     let [path, buffer, ..] = call.args;
     let path = call.user().read_path(path)?;
     let (path, node) = find(call, libc::AT_FDCWD, &path, true)?.existing()?;
-    call.user().write_words(buffer, &file_system(node.attributes(&path).device))?;
+    let words = file_system(node.attributes(call.process, &path).device);
+    call.user().write_words(buffer, &words)?;
     Ok(0)
 }
 
 /// `fstatfs(2)`.
 pub(crate) fn fstatfs(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, ..] = call.args;
-    let attributes = call.process.files.open_file(int(fd))?.object.attributes()?;
+    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.process)?;
     call.user().write_words(buffer, &file_system(attributes.device))?;
     Ok(0)
 }
@@ -287,6 +315,6 @@ pub(crate) fn find(call: &Call<'_, '_>, fd: i32, path: &[u8], follow: bool) -> R
 }
 
 /// A plain path as programs are shown it.
-fn absolute(path: &[u8]) -> &[u8] {
+pub(crate) fn absolute(path: &[u8]) -> &[u8] {
     if path.is_empty() { b"/" } else { path }
 }

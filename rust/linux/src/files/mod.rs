@@ -154,6 +154,11 @@ impl Files {
         self.open.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
     }
 
+    /// What is open.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.open.iter().flatten().map(|open| &open.object)
+    }
+
     /// All descriptors with their numbers, ascending.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = u32> + '_ {
         (0_u32..).zip(&self.table).filter_map(|(fd, slot)| slot.as_ref().map(|_| fd))

@@ -7,7 +7,8 @@ use super::attributes::Attributes;
 use super::listing::Listing;
 use crate::errno::{Errno, Halt};
 use crate::host;
-use crate::process::Stream;
+use crate::overlay::InodeId;
+use crate::process::{Process, Stream};
 use crate::table::Call;
 
 /// What a descriptor stands for.
@@ -27,14 +28,17 @@ pub(crate) enum Object {
     Text { content: Arc<[u8]>, attributes: Attributes },
     /// A regular file of a mount. The host's descriptor has no state of the program's.
     Host(Arc<host::File>),
+    /// A file that the program has written, in the mount that is `device`.
+    Memory { id: InodeId, device: u32 },
     /// A directory; its entries are there from the first `getdents64` on.
     Directory { listing: Option<Arc<Listing>>, attributes: Attributes },
 }
 
 impl Object {
     /// What `fstat` tells.
-    pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
+    pub(crate) fn attributes(&self, process: &Process) -> Result<Attributes, Errno> {
         Ok(match self {
+            Self::Memory { id, device } => process.overlay.file_attributes(*id, *device),
             Self::Null | Self::Zero | Self::Full | Self::Random { .. } => self.device_attributes(),
             Self::Log(Stream::Stdout) => Attributes::made_up(2, libc::S_IFIFO | 0o600),
             Self::Log(Stream::Stderr) => Attributes::made_up(3, libc::S_IFIFO | 0o600),
@@ -68,13 +72,8 @@ impl Object {
                 Ok(out.len())
             }
             Self::Log(_) => Err(Errno::EBADF.into()),
-            Self::Text { content, .. } => {
-                let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
-                for (to, from) in out.iter_mut().zip(rest) {
-                    *to = *from;
-                }
-                Ok(out.len().min(rest.len()))
-            }
+            Self::Text { content, .. } => Ok(copy(content, offset, out)),
+            Self::Memory { id, .. } => Ok(copy(call.process.overlay.content(*id), offset, out)),
             Self::Host(file) => Ok(file.read_at(offset, out)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
         }
@@ -97,7 +96,17 @@ impl Object {
             | Self::Random { .. }
             | Self::Text { .. }
             | Self::Host(_)
+            | Self::Memory { .. }
             | Self::Directory { .. } => IN | OUT,
         }
     }
+}
+
+/// Copies what `content` has at `offset`; returns how much.
+fn copy(content: &[u8], offset: u64, out: &mut [u8]) -> usize {
+    let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
+    for (to, from) in out.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    out.len().min(rest.len())
 }

@@ -119,3 +119,55 @@ fn files_of_the_host_are_not_held_longer_than_needed() {
     }
     assert_eq!(puppet.increment(0), 5);
 }
+
+#[test]
+fn what_a_request_writes_is_gone_after_its_reset() {
+    let (_root, mut puppet) = puppet();
+    let path = |puppet: &mut Puppet, path| puppet.text(0, path);
+    // The boot leaves a file and a directory behind.
+    let fd = puppet.open("/tmp/kept", libc::O_RDWR | libc::O_CREAT);
+    let text = puppet.text(512, "of the boot");
+    assert_eq!(puppet.call(libc::SYS_write, [fd as u64, text, 11, 0, 0, 0], 0), Ok(11));
+    let directory = path(&mut puppet, "/tmp/directory");
+    assert_eq!(puppet.call(libc::SYS_mkdir, [directory, 0o700, 0, 0, 0, 0], 0), Ok(0));
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    let room = frozen.overlay.room();
+    for _ in 0..3 {
+        // Written over by an open file, made new, removed with its file still open, renamed.
+        assert_eq!(worker.call(libc::SYS_pwrite64, [fd as u64, WINDOW, 100, 5, 0, 0], 0), Ok(100));
+        let new = worker.open("/tmp/directory/new", libc::O_RDWR | libc::O_CREAT);
+        assert_eq!(worker.call(libc::SYS_ftruncate, [new as u64, 1 << 20, 0, 0, 0, 0], 0), Ok(0));
+        let kept = path(&mut worker, "/tmp/kept");
+        assert_eq!(worker.call(libc::SYS_unlink, [kept, 0, 0, 0, 0, 0], 0), Ok(0));
+        let (old, renamed) = (worker.text(0, "/tmp/directory"), worker.text(512, "/tmp/other"));
+        assert_eq!(worker.call(libc::SYS_rename, [old, renamed, 0, 0, 0, 0], 0), Ok(0));
+        assert!(worker.process.overlay.room() < room);
+        worker.reset(&frozen).unwrap();
+        assert_eq!(worker.process.overlay.room(), room);
+
+        let again = worker.open("/tmp/kept", libc::O_RDONLY);
+        assert_eq!(worker.call(libc::SYS_read, [again as u64, WINDOW, 100, 0, 0, 0], 0), Ok(11));
+        assert_eq!(worker.open("/tmp/other", libc::O_RDONLY), -i64::from(libc::ENOENT));
+        assert!(worker.open("/tmp/directory", libc::O_RDONLY) > 0);
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
+fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
+    let (_root, mut puppet) = puppet();
+    let empty = puppet.process.overlay.room();
+    let fd = puppet.open("/tmp/file", libc::O_RDWR | libc::O_CREAT) as u64;
+    let copy = puppet.call(libc::SYS_dup, [fd, 0, 0, 0, 0, 0], 0).unwrap() as u64;
+    let other = puppet.open("/tmp/file", libc::O_RDONLY) as u64;
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 5000, 0, 0, 0, 0], 0), Ok(0));
+    let path = puppet.text(0, "/tmp/file");
+    assert_eq!(puppet.call(libc::SYS_unlink, [path, 0, 0, 0, 0, 0], 0), Ok(0));
+    for (close, args) in [(libc::SYS_close, [fd, 0]), (libc::SYS_close_range, [copy, copy])] {
+        assert_eq!(puppet.call(close, [args[0], args[1], 0, 0, 0, 0], 0), Ok(0));
+        assert_eq!(puppet.process.overlay.room(), empty - 5000);
+    }
+    assert_eq!(puppet.call(libc::SYS_dup2, [0, other, 0, 0, 0, 0], 0), Ok(other as i64));
+    assert_eq!(puppet.process.overlay.room(), empty);
+}
