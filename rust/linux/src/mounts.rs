@@ -9,8 +9,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::errno::Errno;
 use crate::host;
@@ -19,9 +19,8 @@ use crate::host;
 const MOUNTS_MAX: usize = 64;
 /// Longest guest path of a mount.
 const PATH_MAX: usize = 1024;
-/// Most files of the host that all processes of one program have open together, mapped ones included. A program that opens without end
-/// takes these from itself, not from the server.
-const HOST_FILES_MAX: usize = 4096;
+/// Files of the host that all programs have open together, mapped ones included.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// Trees that nothing can be mounted in.
 const RESERVED: [&[u8]; 3] = [b"/proc", b"/dev", b"/sys"];
 
@@ -98,7 +97,7 @@ pub struct Mounts {
 struct Inner {
     /// Longest path first.
     all: Vec<Mount>,
-    /// Files of the host that are open.
+    /// Files of the host that the processes of one program have open together. One that opens without end takes them from itself.
     open: Arc<AtomicUsize>,
 }
 
@@ -165,12 +164,40 @@ impl Mounts {
 
     /// Leave to open one more file of the host.
     pub(crate) fn permit(&self) -> Result<Permit, Errno> {
-        let counter = &self.inner.open;
-        let room = |open: usize| (open < HOST_FILES_MAX).then(|| open.saturating_add(1));
-        match counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
-            Ok(_) => Ok(Permit(Arc::clone(counter))),
-            Err(_) => Err(Errno::ENFILE),
+        let budget = Budget::of_process();
+        take(&OPEN, budget.all)?;
+        if let Err(errno) = take(&self.inner.open, budget.program) {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+            return Err(errno);
         }
+        Ok(Permit(Arc::clone(&self.inner.open)))
+    }
+}
+
+/// How many files of the host may be open. They are descriptors of the server's, which needs its own for connections: programs get half
+/// of its limit together, and none of them gets more than an eighth.
+#[derive(Clone, Copy)]
+struct Budget {
+    all: usize,
+    program: usize,
+}
+
+impl Budget {
+    fn of_process() -> Self {
+        static BUDGET: OnceLock<Budget> = OnceLock::new();
+        *BUDGET.get_or_init(|| {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(1 << 20);
+            Self { all: limit / 2, program: limit / 8 }
+        })
+    }
+}
+
+fn take(counter: &AtomicUsize, max: usize) -> Result<(), Errno> {
+    let room = |open: usize| (open < max).then(|| open.saturating_add(1));
+    match counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Errno::ENFILE),
     }
 }
 
@@ -181,6 +208,7 @@ pub(crate) struct Permit(Arc<AtomicUsize>);
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+        OPEN.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -254,7 +282,7 @@ mod tests {
     #[test]
     fn permits_are_counted_and_come_back() {
         let mounts = Mounts::default();
-        let held: Vec<_> = (0..HOST_FILES_MAX).map(|_| mounts.permit().unwrap()).collect();
+        let held: Vec<_> = (0..Budget::of_process().program).map(|_| mounts.permit().unwrap()).collect();
         assert_eq!(mounts.clone().permit().err(), Some(Errno::ENFILE), "clones count together");
         drop(held);
         assert!(mounts.permit().is_ok());

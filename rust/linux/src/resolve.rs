@@ -5,7 +5,7 @@
 //! `..` of the root is the root, and a link is followed in the program's view whatever mount it lies in, so nothing leaves the
 //! mounts. The host is asked about paths without `..` and without links alone (`crate::host`), and refuses any other.
 //!
-//! A path without links in it, which is almost every path, costs one look at the host.
+//! A path without links in it, which is almost every path, costs one look at the host, and two if nothing is there.
 //!
 //! Paths in here are plain: empty for the root, otherwise `/a/b`.
 
@@ -21,6 +21,8 @@ use crate::process::Process;
 
 /// Most symbolic links on the way, as on Linux.
 const LINKS_MAX: usize = 40;
+/// Most names that one walk looks at: a path of links to links of thousands of names each must not hold a thread.
+const NAMES_MAX: usize = 512;
 /// Longest name.
 const NAME_MAX: usize = 255;
 /// An empty mount as a directory.
@@ -110,8 +112,12 @@ pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool)
     if let Some(found) = walk.at_once(process, follow, directory)? {
         return Ok(found);
     }
-    let mut links: usize = 0;
+    let (mut links, mut names): (usize, usize) = (0, 0);
     while let Some(name) = walk.pending.pop() {
+        names = names.saturating_add(1);
+        if names > NAMES_MAX {
+            return Err(Errno::ELOOP);
+        }
         match name.as_slice() {
             b"." => continue,
             b".." => {
@@ -208,6 +214,18 @@ impl Walk {
             Ok(node) if node.attributes.kind() == libc::S_IFLNK && follow => Ok(None),
             Ok(node) if directory && !node.attributes.is_directory() => Err(Errno::ENOTDIR),
             Ok(node) => Ok(Some(Found { path, node: Some(Node::Host(node)), directory })),
+            Err(Errno::ENOENT) => {
+                // There are no links before what is missing, so the directory that it would be in says the rest.
+                let (parent, _) = path.split_at(path.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
+                let known = [path.as_slice(), parent].iter().any(|path| made_up::find(process, path).is_some());
+                let in_mount = process.shared.mounts.find(parent).filter(|(mount, _)| mount.device == *device);
+                let Some((_, rest)) = in_mount.filter(|_| !known) else { return Ok(None) };
+                match host::look_up(root.as_fd(), rest, *device) {
+                    Ok(node) if node.attributes.is_directory() => Ok(Some(Found { path, node: None, directory })),
+                    Err(Errno::ENOENT) => Err(Errno::ENOENT),
+                    _ => Ok(None),
+                }
+            }
             // A link on the way, or something that is not the host's.
             Err(_) => Ok(None),
         }

@@ -17,6 +17,9 @@ use crate::vma::{FileId, Kind};
 /// Most files that are mapped at a time.
 const MAPPED_FILES_MAX: usize = 1024;
 
+/// Before there are more than this many, those that are mapped no longer are dropped.
+const SWEEP_FROM: usize = 32;
+
 /// A file that is mapped.
 #[derive(Clone, Debug)]
 pub(crate) struct MappedFile {
@@ -56,10 +59,16 @@ impl AddressSpace {
     fn mapped_file_id(&mut self, file: MappedFile) -> Result<FileId, Errno> {
         let same = |known: &MappedFile| known.file.identity() == file.file.identity() && known.path == file.path;
         let known = self.files.iter().position(|known| known.as_ref().is_some_and(same));
-        let index = match known.or_else(|| self.files.iter().position(Option::is_none)) {
+        let free = || self.files.iter().position(Option::is_none);
+        let index = match known.or_else(free) {
             Some(index) => index,
-            None if self.files.len() < MAPPED_FILES_MAX => self.files.len(),
-            None => self.forget_unmapped().ok_or(Errno::ENFILE)?,
+            // Each of them holds a descriptor of the host's.
+            None if self.files.len() >= SWEEP_FROM => match self.forget_unmapped() {
+                Some(index) => index,
+                None if self.files.len() < MAPPED_FILES_MAX => self.files.len(),
+                None => return Err(Errno::ENFILE),
+            },
+            None => self.files.len(),
         };
         if known.is_none() {
             let files = Arc::make_mut(&mut self.files);

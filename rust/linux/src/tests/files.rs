@@ -2,6 +2,7 @@
 //! Files over freezes and resets.
 
 use mayfly_kvm::PAGE_SIZE;
+use proptest::prelude::*;
 
 use super::{Puppet, WINDOW};
 use crate::{MountPoint, Mounts};
@@ -110,6 +111,7 @@ fn positions_descriptors_and_the_working_directory_are_reset() {
 #[test]
 fn files_of_the_host_are_not_held_longer_than_needed() {
     let (root, mut puppet) = puppet();
+    // More than may be open at a time (an eighth of the usual limit is 128), and more than are remembered.
     for number in 0..1500 {
         std::fs::copy(root.path().join("file"), root.path().join(number.to_string())).unwrap();
         let fd = puppet.open(&format!("/data/{number}"), libc::O_RDONLY);
@@ -170,4 +172,115 @@ fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
     }
     assert_eq!(puppet.call(libc::SYS_dup2, [0, other, 0, 0, 0, 0], 0), Ok(other as i64));
     assert_eq!(puppet.process.overlay.room(), empty);
+}
+
+/// Paths for random calls to point to: in a read-only mount, in a writable one, made up, and none.
+const PATHS: [&str; 12] = [
+    "/data/file",
+    "/data",
+    "/data/../tmp/a",
+    "/tmp/a",
+    "/tmp/a/b",
+    "/tmp/link",
+    "/tmp",
+    "/proc/self/fd/3",
+    "/proc/self/maps",
+    "/dev/zero",
+    "a",
+    "/tmp/a/../../tmp/./link/x",
+];
+const SLOT: u64 = 64;
+
+fn any_file_argument() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        8 => (0..PATHS.len() as u64).prop_map(|index| WINDOW + index * SLOT),
+        6 => 0..10_u64,
+        2 => Just(AT_FDCWD),
+        2 => prop_oneof![Just(libc::O_CREAT | libc::O_RDWR), Just(libc::O_RDWR), Just(libc::O_DIRECTORY)].prop_map(|flags| flags as u64),
+        2 => (0..PAGES).prop_map(|page| page * PAGE_SIZE),
+        1 => Just(WINDOW + PAGE_SIZE - 8),
+        1 => any::<u64>(),
+        1 => (0..64_u32).prop_map(|bit| 1 << bit),
+    ]
+}
+
+fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
+    let numbers = prop::sample::select(vec![
+        libc::SYS_open,
+        libc::SYS_openat,
+        libc::SYS_creat,
+        libc::SYS_read,
+        libc::SYS_pread64,
+        libc::SYS_write,
+        libc::SYS_pwrite64,
+        libc::SYS_lseek,
+        libc::SYS_close,
+        libc::SYS_dup2,
+        libc::SYS_fstat,
+        libc::SYS_stat,
+        libc::SYS_newfstatat,
+        libc::SYS_statx,
+        libc::SYS_getdents64,
+        libc::SYS_readlink,
+        libc::SYS_symlink,
+        libc::SYS_link,
+        libc::SYS_unlink,
+        libc::SYS_unlinkat,
+        libc::SYS_rename,
+        libc::SYS_renameat2,
+        libc::SYS_mkdir,
+        libc::SYS_rmdir,
+        libc::SYS_truncate,
+        libc::SYS_ftruncate,
+        libc::SYS_fallocate,
+        libc::SYS_chmod,
+        libc::SYS_utimensat,
+        libc::SYS_chdir,
+        libc::SYS_fchdir,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_mprotect,
+    ]);
+    (numbers, prop::array::uniform6(any_file_argument()))
+}
+
+proptest! {
+    #![proptest_config(super::cases(60))]
+
+    /// Whatever a program does to files, nothing harms the host, the mount stays as it was, and a reset undoes the rest.
+    #[test]
+    fn no_call_on_files_harms_the_host(calls in prop::collection::vec(any_file_call(), 1..80)) {
+        let (root, mut puppet) = puppet();
+        for (index, text) in (0_u64..).zip(PATHS) {
+            puppet.text(index * SLOT, text);
+        }
+        let (image, frozen) = puppet.freeze();
+        let mut worker = Puppet::fork(&image, &frozen);
+        for (number, args) in calls {
+            match worker.call(number, args, 0) {
+                Ok(_) => continue,
+                Err(crate::Step::Exited { .. } | crate::Step::Faulted(_) | crate::Step::MemoryLimit) => {}
+                Err(other) => prop_assert!(false, "{:?}", other),
+            }
+            worker = Puppet::fork(&image, &frozen);
+        }
+        let _ = worker.reset(&frozen);
+        let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().collect();
+        prop_assert_eq!(left.len(), 1);
+        prop_assert_eq!(std::fs::metadata(root.path().join("file")).unwrap().len(), PAGES * PAGE_SIZE);
+    }
+}
+
+#[test]
+fn links_to_links_of_many_names_hold_nobody_up() {
+    let (_root, mut puppet) = puppet();
+    let map = [WINDOW, 4 * PAGE_SIZE, super::RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, map, 0), Ok(WINDOW as i64));
+    for number in 0..30 {
+        let target = format!("/data/{}/tmp/{}", "../data/".repeat(500), number + 1);
+        let (target, link) = (puppet.text(4096, &target), puppet.text(0, &format!("/tmp/{number}")));
+        assert_eq!(puppet.call(libc::SYS_symlink, [target, link, 0, 0, 0, 0], 0), Ok(0));
+    }
+    assert_eq!(puppet.open("/tmp/0", libc::O_RDONLY), -i64::from(libc::ELOOP));
 }
