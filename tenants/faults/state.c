@@ -195,6 +195,28 @@ static uint64_t see_fd_lowest(void) {
 struct kernel_sigaction {
     uint64_t handler, flags, restorer, mask;
 };
+
+// A file that the boot has written, with a descriptor in its middle.
+#define STATE_FILE "/tmp/state-of-the-boot"
+static int64_t state_file = -1;
+static void file_seek(void) { CALL(SYS_lseek, state_file, 1, SEEK_SET); }
+static uint64_t see_file_offset(void) { return (uint64_t)CALL(SYS_lseek, state_file, 0, SEEK_CUR); }
+static void file_write(void) {
+    uint64_t value = DIRTY_VALUE;
+    call6(SYS_pwrite64, (uint64_t)state_file, (uint64_t)(uintptr_t)&value, sizeof value, 4, 0, 0);
+}
+static uint64_t see_file_content(void) {
+    uint64_t words[2] = {0, 0};
+    int64_t size = call6(SYS_pread64, (uint64_t)state_file, (uint64_t)(uintptr_t)words, sizeof words, 0, 0, 0);
+    return (words[0] ^ words[1] * 3) + (uint64_t)size;
+}
+static void file_make(void) {
+    int64_t fd = CALL(SYS_open, "/tmp/state-of-a-request", O_WRONLY | O_CREAT, 0600);
+    if (fd >= 0) CALL(SYS_close, fd, 0, 0);
+}
+static uint64_t see_file_made(void) { return (uint64_t)CALL(SYS_access, "/tmp/state-of-a-request", 0, 0); }
+static void file_remove(void) { CALL(SYS_unlink, STATE_FILE, 0, 0); }
+static uint64_t see_file_removed(void) { return (uint64_t)CALL(SYS_access, STATE_FILE, 0, 0); }
 static void set_handler(void) {
     struct kernel_sigaction action = {1 /* SIG_IGN */, 0, 0, 0};
     call6(SYS_rt_sigaction, SIGUSR1, (uint64_t)(uintptr_t)&action, 0, 8, 0, 0);
@@ -331,6 +353,10 @@ static const struct state {
     {"doorbell-mode", ring_wrongly, see_doorbell_mode, 0},
     {"fd-close", fd_close, see_fd, 0},
     {"fd-dup", fd_dup, see_fd_lowest, 0},
+    {"file-offset", file_seek, see_file_offset, 0},
+    {"file-content", file_write, see_file_content, 0},
+    {"file-made", file_make, see_file_made, 0},
+    {"file-removed", file_remove, see_file_removed, 0},
     {"signal-handler", set_handler, see_handler, 0},
     {"signal-mask", set_mask, see_mask, 0},
     {"signal-stack", set_altstack, see_altstack, 0},
@@ -369,6 +395,10 @@ void state_prepare(void) {
     for (size_t i = 0; i < PAGE_COUNT; ++i)
         *(volatile uint64_t *)(pages + i * FAULTS_PAGE) = BOOT_VALUE + i;
     mprotect(page_at(PAGE_MAKE_WRITABLE), FAULTS_PAGE, PROT_READ);
+
+    uint64_t value = BOOT_VALUE;
+    state_file = CALL(SYS_open, STATE_FILE, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CALL(SYS_write, state_file, &value, sizeof value);
 
     // A piece of break of our own behind malloc's, which copes.
     uint64_t start = ((uint64_t)CALL(SYS_brk, 0, 0, 0) + FAULTS_PAGE - 1) & ~(FAULTS_PAGE - 1);
