@@ -8,15 +8,21 @@ mod support;
 use std::path::Path;
 
 use mayfly_linux::{Limits, Step};
-use support::{Guest, Linking, MEMORY, agrees_with_native_on, libraries, run_natively};
+use support::{Guest, Linking, MEMORY, agrees_with_native_on, has_whole_system, libraries, run_natively};
 
 #[test]
 fn dynamic_programs_start_as_they_do_natively() {
+    if !has_whole_system() {
+        return;
+    }
     agrees_with_native_on("start", &[Linking::GlibcDynamic, Linking::MuslDynamic], &[], &libraries());
 }
 
 #[test]
 fn dynamic_programs_see_the_same() {
+    if !has_whole_system() {
+        return;
+    }
     for name in ["files", "memory"] {
         agrees_with_native_on(name, &[Linking::GlibcDynamic], &[], &libraries());
     }
@@ -24,11 +30,17 @@ fn dynamic_programs_see_the_same() {
 
 #[test]
 fn cpp_programs_work() {
+    if !has_whole_system() {
+        return;
+    }
     agrees_with_native_on("library", &[Linking::Cpp], &[], &libraries());
 }
 
 #[test]
 fn python_runs() {
+    if !has_whole_system() {
+        return;
+    }
     let python = Path::new("/usr/bin/python3");
     let python = python.canonicalize().unwrap();
     let mut mounts = libraries();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// A dynamic C++ program: constructors, exceptions over library frames, thread-local storage, streams, symbols found at run time.
+// A dynamic C++ program: constructors, exceptions over library frames, thread-local storage, streams, symbols found at
+// run time.
 #include <cmath>
 #include <dlfcn.h>
 #include <fstream>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Mappings of files, as loaders and runtimes make them. Called with the path of a file of 3 pages and 100 bytes, each page filled with a
-// letter, and of a directory.
+// Mappings of files, as loaders and runtimes make them. Called with the path of a file of 3 pages and 100 bytes, each
+// page filled with a letter, and of a directory.
 #include "say.h"
 
 #include <fcntl.h>

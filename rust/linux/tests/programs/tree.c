@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// A tree of files, as it is mounted: finding, reading, positions, directories, links, and ways out that must not be. Called with the
-// tree's path.
+// A tree of files, as it is mounted: finding, reading, positions, directories, links, and ways out that must not be.
+// Called with the tree's path.
 #include "say.h"
 
 #include <dirent.h>
@@ -45,12 +45,41 @@ static void look(const char *path) {
 
 static void finding(void) {
     static const char *const paths[] = {
-        "file",        "empty",         "directory",       "directory/inner", "directory/../file", "directory/inner/",
-        "file/",       "file/.",        "file/x",          "nothing",         "nothing/x",         "nothing/",
-        "nothing/..",  ".",             "./",              "./././file",      "link",              "link-to-directory",
-        "link-to-directory/", "link-to-directory/inner", "link-to-directory/../file", "dangling", "loop", "loop/x",
-        "chain",       "absolute",      "absolute/x",      "up",              "up/..",             "",
-        "directory//inner", "deep/a/b/c/d/e/f", "deep/a/../../file", "link/", "script",
+        "file",
+        "empty",
+        "directory",
+        "directory/inner",
+        "directory/../file",
+        "directory/inner/",
+        "file/",
+        "file/.",
+        "file/x",
+        "nothing",
+        "nothing/x",
+        "nothing/",
+        "nothing/..",
+        ".",
+        "./",
+        "./././file",
+        "link",
+        "link-to-directory",
+        "link-to-directory/",
+        "link-to-directory/inner",
+        "link-to-directory/../file",
+        "dangling",
+        "loop",
+        "loop/x",
+        "chain",
+        "absolute",
+        "absolute/x",
+        "up",
+        "up/..",
+        "",
+        "directory//inner",
+        "deep/a/b/c/d/e/f",
+        "deep/a/../../file",
+        "link/",
+        "script",
     };
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
         look(paths[i]);

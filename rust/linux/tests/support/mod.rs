@@ -30,6 +30,11 @@ pub enum Linking {
     Freestanding,
 }
 
+/// Whether there is a whole system to compare with. The hardware lane has the tests and little else.
+pub fn has_whole_system() -> bool {
+    std::env::var_os("MAYFLY_LANE").is_none_or(|lane| lane != "svm")
+}
+
 /// Where this machine has its dynamic libraries; what is not there is left out.
 pub fn libraries() -> Vec<&'static Path> {
     ["/lib", "/lib64", "/usr/lib"].into_iter().map(Path::new).filter(|path| path.is_dir()).collect()
