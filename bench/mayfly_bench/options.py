@@ -18,7 +18,7 @@ class Tenancy:
     tenants: int = 1_000
     idle_tenants: int = 10_000
     reloads: int = 1_000
-    neighbour_seconds: int = 4
+    neighbour_seconds: int = 3
 
 
 #: Enough to see that all works.

@@ -68,13 +68,13 @@ def measure(
         def path(path: str, load: Load, host: str | None = None) -> Side:
             return lambda server, seconds: comparison.measure(server, load, seconds, path, host=host)
 
-        def compare(words: str, above: Side, below: Side, **more: object) -> Result:
-            return compare_sides(running, words, above, below, chosen.rounds, chosen.seconds, progress, **more)
+        def compare(words: str, above: Side, below: Side, seconds: int = chosen.seconds, **more: object) -> Result:
+            return compare_sides(running, words, above, below, chosen.rounds, seconds, progress, **more)
 
         return {
             "round_robin_1000_over_1": compare("tenants in turn", in_turn(chosen.tenancy.tenants), in_turn(1), start=start),
             "counter_over_hello": compare("shared memory", path("/counter", full), path("/hello", full)),
-            "stateful_over_ephemeral": compare("state", path("/", single, _HOST), path("/visits", single)),
+            "stateful_over_ephemeral": compare("state", path("/", single, _HOST), path("/visits", single), 1),
         }
 
 
