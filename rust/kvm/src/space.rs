@@ -126,6 +126,20 @@ impl Machine {
     ///
     /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`].
     pub fn map_zero(&mut self, address: u64, prot: Prot, origin: Origin) -> Result<(), MemoryError> {
+        self.map_new(address, prot, origin, &[])
+    }
+
+    /// Maps a page that holds `data`, at most a page of it, and zeroes behind. A worker's pages of this sort are always the
+    /// request's: reset takes them away, since it could not restore their content.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::map_zero`].
+    pub fn map_filled(&mut self, address: u64, prot: Prot, data: &[u8]) -> Result<(), MemoryError> {
+        self.map_new(address, prot, Origin::Request, data)
+    }
+
+    fn map_new(&mut self, address: u64, prot: Prot, origin: Origin, data: &[u8]) -> Result<(), MemoryError> {
         Self::check_range(address, PAGE_SIZE)?;
         self.check_limit()?;
         self.translations.clear();
@@ -137,6 +151,10 @@ impl Machine {
         // A page that the snapshot has but this request has unmapped must come back as it was.
         let sticky = origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot);
         let frame = self.memory.allocate().ok_or(self.changes.limit())?;
+        let data = data.get(..PAGE_SIZE as usize).unwrap_or(data);
+        if !data.is_empty() {
+            self.memory.copy_in(frame * PAGE_SIZE, data);
+        }
         if self.changes.recorded {
             if sticky {
                 self.changes.work.push(WorkPage { address, frame, prot });

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a program's ELF file: what is to be mapped where, and where it starts.
 //!
-//! The file comes from a tenant, so nothing in it is believed. [`Image::parse`] accepts a static or
-//! static-PIE program for x86-64 and names what is wrong with anything else. An [`Image`] is safe to load
+//! The file comes from a tenant, so nothing in it is believed. [`Image::parse`] accepts a program for x86-64, static or dynamic,
+//! position-independent or not, and names what is wrong with anything else. An [`Image`] is safe to load
 //! without another look:
 //!
 //! * segments are in ascending order, do not share a page, and lie between `USER_MIN` and `USER_END`;
@@ -33,6 +33,8 @@ const PROGRAM_HEADERS_MAX: u16 = 128;
 /// Where a position-independent program is put: where Linux puts one that runs without an interpreter's help
 /// when address-space randomisation is off. All workers of a snapshot share one layout, so there is none here.
 const PIE_BASE: u64 = 0x5555_5555_4000;
+/// Longest path of an interpreter: PATH_MAX.
+const INTERPRETER_MAX: u64 = 4096;
 /// Largest alignment that a segment may ask for: one gigantic page.
 const ALIGN_MAX: u64 = 1 << 30;
 
@@ -73,14 +75,6 @@ pub enum ElfError {
     NotProgram {
         /// `e_type` of the file.
         kind: u16,
-    },
-    /// A dynamically linked program.
-    #[error(
-        "dynamic programs are not supported yet: this one asks for the interpreter {interpreter:?}; link it statically (-static or -static-pie)"
-    )]
-    Dynamic {
-        /// The interpreter that the file names, as far as it is readable.
-        interpreter: String,
     },
     /// More program headers than are looked at, or a wrong size of them.
     #[error(
@@ -127,6 +121,8 @@ pub(crate) struct Segment {
 /// A program, ready to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
+    /// What was added to every address in the file: AT_BASE of an interpreter.
+    pub(crate) bias: u64,
     /// AT_ENTRY.
     pub(crate) entry: u64,
     /// AT_PHDR: address of the program headers in memory, 0 if no segment holds them.
@@ -137,17 +133,22 @@ pub(crate) struct Image {
     pub(crate) segments: Vec<Segment>,
     /// Whether the stack is to be executable (PT_GNU_STACK says so).
     pub(crate) executable_stack: bool,
+    /// The program that is to load this one's libraries and start it (PT_INTERP), as far as its path is readable.
+    pub(crate) interpreter: Option<Vec<u8>>,
 }
 
 impl Image {
-    /// Reads and checks `file`.
+    /// Reads and checks a program.
     pub(crate) fn parse(file: &[u8]) -> Result<Self, ElfError> {
+        Self::parse_at(file, PIE_BASE)
+    }
+
+    /// As [`Image::parse`]; what is position-independent is put at `base`, or a little above if it has to be aligned.
+    pub(crate) fn parse_at(file: &[u8], base: u64) -> Result<Self, ElfError> {
         let header = file_header(file)?;
         let table = program_headers(file, &header)?;
-        if let Some(interpreter) = table.iter().find(|entry| entry.p_type == abi::PT_INTERP) {
-            return Err(ElfError::Dynamic { interpreter: interpreter_name(file, &interpreter) });
-        }
-        let bias = load_bias(&header, &table)?;
+        let interpreter = table.iter().find(|entry| entry.p_type == abi::PT_INTERP);
+        let bias = load_bias(&header, &table, base)?;
 
         let mut segments: Vec<Segment> = Vec::new();
         for (index, entry) in
@@ -171,12 +172,19 @@ impl Image {
             return Err(ElfError::Entry { entry });
         }
         Ok(Self {
+            bias,
             entry,
             headers: headers_in_memory(&header, &segments),
             header_count: header.e_phnum,
             segments,
             executable_stack: table.iter().any(|p| p.p_type == abi::PT_GNU_STACK && p.p_flags & abi::PF_X != 0),
+            interpreter: interpreter.map(|entry| interpreter_path(file, &entry)),
         })
+    }
+
+    /// From the first segment's start to the last one's end, in bytes.
+    pub(crate) fn span(&self) -> u64 {
+        self.end().saturating_sub(self.segments.first().map_or(0, |first| first.pages.start()))
     }
 
     /// Where the heap starts: the first page past the last segment.
@@ -231,7 +239,7 @@ fn program_headers<'a>(file: &'a [u8], header: &FileHeader<LittleEndian>) -> Res
 }
 
 /// What is to be added to every address in the file.
-fn load_bias(header: &FileHeader<LittleEndian>, table: &ProgramHeaders<'_>) -> Result<u64, ElfError> {
+fn load_bias(header: &FileHeader<LittleEndian>, table: &ProgramHeaders<'_>, base: u64) -> Result<u64, ElfError> {
     if header.e_type != abi::ET_DYN {
         return Ok(0);
     }
@@ -244,7 +252,7 @@ fn load_bias(header: &FileHeader<LittleEndian>, table: &ProgramHeaders<'_>) -> R
             align = align.max(entry.p_align);
         }
     }
-    Ok(PIE_BASE.next_multiple_of(align))
+    base.checked_next_multiple_of(align).ok_or(ElfError::Malformed("no room for it"))
 }
 
 /// What can be wrong with a segment, before its number is known.
@@ -301,11 +309,11 @@ fn headers_in_memory(header: &FileHeader<LittleEndian>, segments: &[Segment]) ->
         .unwrap_or(0)
 }
 
-/// The path in a PT_INTERP segment, for the error message: bounded, and printable whatever it holds.
-fn interpreter_name(file: &[u8], entry: &ProgramHeader) -> String {
-    let bytes = file_range(file, entry.p_offset, entry.p_filesz.min(256)).ok().and_then(|range| file.get(range));
-    let path = bytes.unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(path).into_owned()
+/// The path in a PT_INTERP segment, up to its NUL.
+fn interpreter_path(file: &[u8], entry: &ProgramHeader) -> Vec<u8> {
+    let bytes =
+        file_range(file, entry.p_offset, entry.p_filesz.min(INTERPRETER_MAX)).ok().and_then(|range| file.get(range));
+    bytes.unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default().to_vec()
 }
 
 fn truncated(what: &'static str, end: u64, file: &[u8]) -> ElfError {

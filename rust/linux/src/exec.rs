@@ -5,8 +5,10 @@ use mayfly_kvm::{BadAddress, Machine, MemoryError, PAGE_SIZE, Prot, Regs, RunErr
 
 use crate::address_space::{AddressSpace, Placement};
 use crate::elf::{ElfError, Image, Segment};
+use crate::mounts::Mounts;
 use crate::pages;
 use crate::process::{Limits, Process};
+use crate::resolve;
 use crate::stack::{Contents, InitialStack, StackError};
 use crate::vma::{Kind, Vma};
 
@@ -24,6 +26,8 @@ pub struct Program<'a> {
     pub args: &'a [String],
     /// The environment, in order.
     pub env: &'a [(String, String)],
+    /// What it sees of the host's files.
+    pub mounts: &'a Mounts,
 }
 
 /// Why a program could not be started.
@@ -33,6 +37,14 @@ pub enum ExecError {
     /// The file is not a program that Mayfly runs.
     #[error(transparent)]
     Elf(#[from] ElfError),
+    /// It is dynamic, and the program that is to load its libraries cannot be had.
+    #[error("the program's interpreter {path:?} {reason}")]
+    Interpreter {
+        /// The path that the program names.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Its arguments or environment cannot be passed.
     #[error(transparent)]
     Stack(#[from] StackError),
@@ -59,8 +71,12 @@ pub enum ExecError {
     Registers(#[from] RunError),
 }
 
+/// Largest interpreter, in bytes; those of C libraries have some hundred thousand.
+const INTERPRETER_MAX: u64 = 16 << 20;
+
 impl Process {
-    /// Loads `program` into `machine`, which has no program yet, and sets its registers so that the next run starts it.
+    /// Loads `program` into `machine`, which has no program yet, and sets its registers so that the next run starts it. A dynamic
+    /// program's interpreter is loaded beside it, from the mounts, and is what starts.
     ///
     /// `auxv_extra` entries follow those of Linux in the auxiliary vector. `at_random` is the guest address of 16 random bytes, which
     /// whoever runs the machine keeps fresh.
@@ -76,41 +92,104 @@ impl Process {
         at_random: u64,
         limits: &Limits,
     ) -> Result<Self, ExecError> {
-        let image = Image::parse(program.elf)?;
-        let contents = Contents { name: program.name, args: program.args, env: program.env, at_random, auxv_extra };
-        let stack = InitialStack::build(AddressSpace::stack_top(), &image, &contents)?;
-
-        let memory = lay_out(&image, limits, &stack).ok_or(ExecError::AddressSpace {
+        let no_room = || ExecError::AddressSpace {
             stack_bytes: limits.stack_bytes,
             address_space_bytes: limits.address_space_bytes,
             mappings: limits.mappings,
-        })?;
-        for segment in &image.segments {
-            let data = program.elf.get(segment.data.clone()).unwrap_or_default();
-            load(machine, &memory, segment.address, data)?;
-        }
-        load(machine, &memory, stack.pointer, &stack.bytes)?;
+        };
+        let image = Image::parse(program.elf)?;
+        let rw = Prot::READ | Prot::WRITE;
+        let stack_prot = if image.executable_stack { rw | Prot::EXEC } else { rw };
+        let memory = AddressSpace::new(limits.mappings, limits.address_space_bytes, limits.stack_bytes, stack_prot)
+            .map_err(|_| no_room())?;
+        let mut process = Self::new(memory, program, limits);
+        let memory = process.memory.edit();
+        map_segments(memory, &image).ok_or_else(no_room)?;
+        memory.start_heap(image.end());
+        let interpreter = match &image.interpreter {
+            Some(path) => Some(process.load_interpreter(machine, path)?),
+            None => None,
+        };
+
+        let contents = Contents {
+            name: program.name,
+            args: program.args,
+            env: program.env,
+            at_random,
+            interpreter_base: interpreter.map_or(0, |interpreter| interpreter.base),
+            auxv_extra,
+        };
+        let stack = InitialStack::build(AddressSpace::stack_top(), &image, &contents)?;
+        // Besides what is on it already, a program gets at least a few pages of stack.
+        let lowest = stack.pointer.checked_sub(4 * PAGE_SIZE);
+        let has_stack = |address| process.memory.find(address).is_some_and(|vma| vma.kind == Kind::Stack);
+        lowest.filter(|&lowest| has_stack(lowest)).ok_or_else(no_room)?;
+        load_segments(machine, &process.memory, &image, program.elf)?;
+        load(machine, &process.memory, stack.pointer, &stack.bytes)?;
+        process.set_auxv(stack.auxv);
 
         machine.set_fs_base(0)?;
         machine.set_gs_base(0)?;
-        machine.set_regs(&Regs { rip: image.entry, rsp: stack.pointer, rflags: INITIAL_FLAGS, ..Regs::default() });
-        Ok(Self::new(memory, program.name, limits))
+        let rip = interpreter.map_or(image.entry, |interpreter| interpreter.entry);
+        machine.set_regs(&Regs { rip, rsp: stack.pointer, rflags: INITIAL_FLAGS, ..Regs::default() });
+        Ok(process)
+    }
+
+    /// Loads the interpreter at `path` in the program's view, where there is room.
+    fn load_interpreter(&mut self, machine: &mut Machine, path: &[u8]) -> Result<Interpreter, ExecError> {
+        let refuse =
+            |reason: String| ExecError::Interpreter { path: String::from_utf8_lossy(path).into_owned(), reason };
+        let file = self.read_program(path).map_err(|reason| refuse(reason.to_owned()))?;
+        let parse = |base| Image::parse_at(&file, base).map_err(|error| refuse(format!("is {error}")));
+        let image = parse(layout::USER_MIN)?;
+        // How far alignment moved it there, and the most that it may move it elsewhere.
+        let first = image.segments.first().map_or(0, |first| first.pages.start());
+        let slack = first.saturating_sub(layout::USER_MIN).saturating_add(layout::USER_MIN);
+        let room = self.memory.find_room(image.span().saturating_add(slack));
+        let image = parse(room.map_err(|_| refuse("finds no room".to_owned()))?.start())?;
+        let memory = self.memory.edit();
+        map_segments(memory, &image).ok_or_else(|| refuse("finds no room".to_owned()))?;
+        load_segments(machine, memory, &image, &file)?;
+        Ok(Interpreter { base: image.bias, entry: image.entry })
+    }
+
+    /// All of a file in the mounts; an error completes "the interpreter ...".
+    fn read_program(&self, path: &[u8]) -> Result<Vec<u8>, &'static str> {
+        let missing = "is not in the tenant's mounts: mount its directory, or link the program statically (-static or -static-pie)";
+        let found = resolve::resolve(self, b"", path, true).and_then(resolve::Found::existing);
+        let (path, _) = found.map_err(|_| missing)?;
+        let file = resolve::open_host(self, &path).map_err(|_| missing)?;
+        let size = file.attributes().map_err(|_| "cannot be read")?.size;
+        if size > INTERPRETER_MAX {
+            return Err("is too large");
+        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
+        let got = file.read_at(0, &mut bytes).map_err(|_| "cannot be read")?;
+        bytes.truncate(got);
+        Ok(bytes)
     }
 }
 
-/// The address space of a program that has not run yet; `None` if it does not fit.
-fn lay_out(image: &Image, limits: &Limits, stack: &InitialStack) -> Option<AddressSpace> {
-    let rw = Prot::READ | Prot::WRITE;
-    let stack_prot = if image.executable_stack { rw | Prot::EXEC } else { rw };
-    let mut memory =
-        AddressSpace::new(limits.mappings, limits.address_space_bytes, limits.stack_bytes, stack_prot).ok()?;
+/// Where a loaded interpreter lies and starts.
+#[derive(Clone, Copy)]
+struct Interpreter {
+    base: u64,
+    entry: u64,
+}
+
+/// Maps the segments of `image`; `None` if they do not fit.
+fn map_segments(memory: &mut AddressSpace, image: &Image) -> Option<()> {
     for &Segment { pages, prot, .. } in &image.segments {
         memory.map(Placement::FixedNoReplace(pages), pages.len(), prot, Kind::Private).ok()?;
     }
-    memory.start_heap(image.end());
-    // Besides what is on it already, a program gets at least a few pages of stack.
-    let lowest = stack.pointer.checked_sub(4 * PAGE_SIZE)?;
-    memory.find(lowest).is_some_and(|vma| vma.kind == Kind::Stack).then_some(memory)
+    Some(())
+}
+
+fn load_segments(machine: &mut Machine, memory: &AddressSpace, image: &Image, file: &[u8]) -> Result<(), ExecError> {
+    for segment in &image.segments {
+        load(machine, memory, segment.address, file.get(segment.data.clone()).unwrap_or_default())?;
+    }
+    Ok(())
 }
 
 /// Writes `data` to `address`, bringing in the pages that it touches. Bytes around it are zero. Pages that no data touch are left for

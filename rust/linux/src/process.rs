@@ -10,8 +10,11 @@ use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
 use crate::calls::threads::Thread;
 use crate::errno::Halt;
+use crate::exec::Program;
 use crate::fault::{self, Fault};
 use crate::files::Files;
+use crate::mounts::Mounts;
+use crate::overlay::Overlay;
 use crate::signals::Signals;
 use crate::table;
 use crate::tracked::Tracked;
@@ -33,11 +36,15 @@ pub struct Limits {
     pub stack_bytes: u64,
     /// How much memory the program is told that there is, in bytes: `sysinfo(2)`. The machine is what enforces a limit.
     pub memory_bytes: u64,
+    /// Most bytes that it may have written to files, names included. The host keeps them.
+    pub overlay_bytes: u64,
+    /// Most files and directories that it may have written.
+    pub overlay_entries: usize,
 }
 
 impl Default for Limits {
     /// 16,384 mappings; 1,024 descriptors; 1 thread; 64 TiB of address space, since runtimes reserve far more than they use; 8 MiB of stack, as on Linux;
-    /// 512 MiB of memory.
+    /// 512 MiB of memory; 16 MiB in 1,024 written files.
     fn default() -> Self {
         Self {
             mappings: 16_384,
@@ -46,6 +53,8 @@ impl Default for Limits {
             address_space_bytes: 1 << 46,
             stack_bytes: 8 << 20,
             memory_bytes: 512 << 20,
+            overlay_bytes: 16 << 20,
+            overlay_entries: 1024,
         }
     }
 }
@@ -136,6 +145,10 @@ impl From<Halt> for CopyError {
 pub(crate) struct Shared {
     /// What `/proc/self/exe` points to.
     pub(crate) executable: String,
+    pub(crate) mounts: Mounts,
+    /// `/proc/self/cmdline` and `/proc/self/auxv`.
+    pub(crate) command_line: Vec<u8>,
+    pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
     /// When the program was started: the zero of its CPU clocks.
     pub(crate) started: Instant,
@@ -149,6 +162,7 @@ pub(crate) struct Shared {
 pub struct Process {
     pub(crate) memory: Tracked<AddressSpace>,
     pub(crate) files: Tracked<Files>,
+    pub(crate) overlay: Tracked<Overlay>,
     pub(crate) signals: Tracked<Signals>,
     pub(crate) thread: Tracked<Thread>,
     pub(crate) resources: Tracked<ResourceLimits>,
@@ -159,18 +173,36 @@ pub struct Process {
 
 impl Process {
     /// A process with this address space and nothing else done yet.
-    pub(crate) fn new(memory: AddressSpace, name: &str, limits: &Limits) -> Self {
+    pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, limits: &Limits) -> Self {
+        let name = program.name;
         let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
-        let shared =
-            Shared { executable, limits: limits.clone(), started: Instant::now(), unknown: UnknownCalls::new() };
+        let arguments = std::iter::once(name).chain(program.args.iter().map(String::as_str));
+        let command_line = arguments.flat_map(|argument| argument.bytes().chain([0])).collect();
+        let shared = Shared {
+            executable,
+            mounts: program.mounts.clone(),
+            command_line,
+            auxv: Vec::new(),
+            limits: limits.clone(),
+            started: Instant::now(),
+            unknown: UnknownCalls::new(),
+        };
         Self {
             memory: Tracked::new(memory),
             files: Tracked::new(Files::standard(limits.descriptors)),
+            overlay: Tracked::new(Overlay::new(limits.overlay_bytes, limits.overlay_entries)),
             signals: Tracked::new(Signals::default()),
             thread: Tracked::new(Thread::named(name)),
             resources: Tracked::new(ResourceLimits::new(limits)),
             hits: LimitHits::default(),
             shared: Arc::new(shared),
+        }
+    }
+
+    /// Notes the auxiliary vector, before there are forks.
+    pub(crate) fn set_auxv(&mut self, auxv: Vec<u8>) {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.auxv = auxv;
         }
     }
 
@@ -210,6 +242,7 @@ impl Process {
         self.memory.edit().freeze();
         self.memory.settle();
         self.files.settle();
+        self.overlay.settle();
         self.signals.settle();
         self.thread.settle();
         self.resources.settle();
@@ -220,6 +253,7 @@ impl Process {
     pub fn is_dirty(&self) -> bool {
         self.memory.is_changed()
             || self.files.is_changed()
+            || self.overlay.is_changed()
             || self.signals.is_changed()
             || self.thread.is_changed()
             || self.resources.is_changed()
@@ -229,6 +263,7 @@ impl Process {
     pub fn reset_from(&mut self, frozen: &Self) {
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);
+        self.overlay.restore(&frozen.overlay);
         self.signals.restore(&frozen.signals);
         self.thread.restore(&frozen.thread);
         self.resources.restore(&frozen.resources);

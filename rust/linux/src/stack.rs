@@ -67,6 +67,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) env: &'a [(String, String)],
     /// AT_RANDOM: address of 16 bytes that differ from run to run.
     pub(crate) at_random: u64,
+    /// AT_BASE: where the interpreter lies; 0 without one.
+    pub(crate) interpreter_base: u64,
     /// Entries after Mayfly's own; a program takes the first of each type.
     pub(crate) auxv_extra: &'a [(u64, u64)],
 }
@@ -76,6 +78,8 @@ pub(crate) struct Contents<'a> {
 pub(crate) struct InitialStack {
     pub(crate) pointer: u64,
     pub(crate) bytes: Vec<u8>,
+    /// The auxiliary vector alone.
+    pub(crate) auxv: Vec<u8>,
 }
 
 impl InitialStack {
@@ -99,10 +103,11 @@ impl InitialStack {
         words.push(0);
         words.extend(env);
         words.push(0);
-        for (kind, value) in auxv(image, contents, exec_fn, platform) {
-            words.extend([kind, value]);
-        }
-        strings.finish(&words)
+        let auxv: Vec<u64> =
+            auxv(image, contents, exec_fn, platform).into_iter().flat_map(|(kind, value)| [kind, value]).collect();
+        words.extend(&auxv);
+        let auxv = auxv.iter().flat_map(|word| word.to_le_bytes()).collect();
+        strings.finish(&words, auxv)
     }
 }
 
@@ -137,7 +142,7 @@ fn auxv(image: &Image, contents: &Contents<'_>, exec_fn: u64, platform: u64) -> 
         (libc::AT_PHDR, image.headers),
         (libc::AT_PHENT, u64::from(PROGRAM_HEADER_SIZE)),
         (libc::AT_PHNUM, u64::from(image.header_count)),
-        (libc::AT_BASE, 0),
+        (libc::AT_BASE, contents.interpreter_base),
         (libc::AT_FLAGS, 0),
         (libc::AT_ENTRY, image.entry),
         (libc::AT_UID, u64::from(UID)),
@@ -172,14 +177,14 @@ impl Strings {
     }
 
     /// Puts `words` below the strings, aligned.
-    fn finish(self, words: &[u64]) -> Result<InitialStack, StackError> {
+    fn finish(self, words: &[u64], auxv: Vec<u8>) -> Result<InitialStack, StackError> {
         self.limit(words.len().saturating_mul(8))?;
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         let used = bytes.len().saturating_add(self.bytes.len());
         let padding = used.next_multiple_of(16).saturating_sub(used);
         bytes.resize(bytes.len().saturating_add(padding), 0);
         bytes.extend(self.bytes.into_iter().rev());
-        Ok(InitialStack { pointer: self.top.saturating_sub(bytes.len() as u64), bytes })
+        Ok(InitialStack { pointer: self.top.saturating_sub(bytes.len() as u64), bytes, auxv })
     }
 
     fn limit(&self, more: usize) -> Result<(), StackError> {
@@ -196,7 +201,15 @@ mod tests {
     const TOP: u64 = 0x7fff_0000_0000;
 
     fn image() -> Image {
-        Image { entry: 0x40_1000, headers: 0x40_0040, header_count: 7, segments: Vec::new(), executable_stack: false }
+        Image {
+            bias: 0,
+            entry: 0x40_1000,
+            headers: 0x40_0040,
+            header_count: 7,
+            segments: Vec::new(),
+            executable_stack: false,
+            interpreter: None,
+        }
     }
 
     /// Reads the stack as a program's start-up code does.
@@ -238,8 +251,14 @@ mod tests {
     fn a_program_finds_arguments_environment_and_auxiliary_vector() {
         let args = ["-v".to_owned(), String::new()];
         let env = [("HOME".to_owned(), "/".to_owned()), ("A".to_owned(), "b=c".to_owned())];
-        let contents =
-            Contents { name: "hello", args: &args, env: &env, at_random: 0x1234, auxv_extra: &[(0x4d59_464c, 0x5678)] };
+        let contents = Contents {
+            name: "hello",
+            args: &args,
+            env: &env,
+            at_random: 0x1234,
+            interpreter_base: 0,
+            auxv_extra: &[(0x4d59_464c, 0x5678)],
+        };
         let stack = InitialStack::build(TOP, &image(), &contents).unwrap();
         let reader = Reader(&stack);
 
@@ -272,7 +291,7 @@ mod tests {
     #[test]
     fn text_that_cannot_be_passed_is_refused_by_name() {
         let build = |name: &str, args: &[String], env: &[(String, String)]| {
-            let contents = Contents { name, args, env, at_random: 0, auxv_extra: &[] };
+            let contents = Contents { name, args, env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
             InitialStack::build(TOP, &image(), &contents).map(|_| ())
         };
         let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
@@ -292,7 +311,7 @@ mod tests {
             args in prop::collection::vec("[^\0]{0,40}", 0..8),
             env in prop::collection::vec(("[^\0=]{1,10}", "[^\0]{0,40}"), 0..8),
         ) {
-            let contents = Contents { name: "p", args: &args, env: &env, at_random: 0, auxv_extra: &[] };
+            let contents = Contents { name: "p", args: &args, env: &env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
             let stack = InitialStack::build(TOP, &image(), &contents).unwrap();
             let reader = Reader(&stack);
             prop_assert_eq!(stack.pointer % 16, 0);

@@ -8,8 +8,9 @@ use mayfly_kvm::{Exit, Image, Machine, PAGE_SIZE, SharedMemory, layout, testing}
 use proptest::prelude::*;
 
 use crate::pages::PageRange;
-use crate::{Context, Limits, Output, Process, Program, Step, Stream};
+use crate::{Context, Limits, Mounts, Output, Process, Program, Step, Stream};
 
+mod files;
 mod shared;
 
 /// ```text
@@ -67,8 +68,16 @@ impl Puppet {
     }
 
     fn boot_with(shared: Option<&SharedMemory>) -> Self {
+        Self::boot_with_both(shared, &Mounts::default())
+    }
+
+    fn boot_in(mounts: &Mounts) -> Self {
+        Self::boot_with_both(None, mounts)
+    }
+
+    fn boot_with_both(shared: Option<&SharedMemory>, mounts: &Mounts) -> Self {
         let elf = puppet_elf();
-        let program = Program { elf: &elf, name: "puppet", args: &[], env: &[] };
+        let program = Program { elf: &elf, name: "puppet", args: &[], env: &[], mounts };
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
         let mut machine = testing::boot_machine(16 << 20);
         if let Some(shared) = shared {

@@ -109,7 +109,7 @@ impl UserMemory<'_> {
 
     fn bring_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
         fault::bring_in(self.machine, self.space, address, access).map_err(|refused| match refused {
-            Refused::Denied => Errno::EFAULT.into(),
+            Refused::Denied | Refused::PastEnd => Errno::EFAULT.into(),
             Refused::Machine(error) => error.into(),
         })
     }

@@ -14,6 +14,28 @@ pub(crate) enum Kind {
     Shared,
     /// The stack: a gap below it stays free of mappings that do not insist.
     Stack,
+    /// A file's content.
+    File {
+        file: FileId,
+        /// Where in the file the mapping starts, in bytes; a multiple of the page size.
+        offset: u64,
+        /// MAP_SHARED: it can never be made writable, since only read-only files can be mapped so.
+        shared: bool,
+    },
+}
+
+/// Number of a mapped file in its address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId(pub(crate) u16);
+
+impl Kind {
+    /// What lies `bytes` further on in the same mapping.
+    fn shifted(self, bytes: u64) -> Self {
+        match self {
+            Self::File { file, offset, shared } => Self::File { file, offset: offset.wrapping_add(bytes), shared },
+            other => other,
+        }
+    }
 }
 
 /// A mapping: pages with one protection, one kind and one origin.
@@ -26,10 +48,16 @@ pub(crate) struct Vma {
 }
 
 impl Vma {
+    /// The same mapping, where it covers `range`: a part of it, or what it grows by.
+    pub(crate) fn over(&self, range: PageRange) -> Self {
+        let kind = self.kind.shifted(range.start().wrapping_sub(self.range.start()));
+        Self { range, kind, ..*self }
+    }
+
     /// Whether a program sees no difference between this mapping and `other`, position apart. Where they
     /// come from is Mayfly's business, not the program's.
     pub(crate) fn is_alike(&self, other: &Self) -> bool {
-        self.prot == other.prot && self.kind == other.kind
+        self.prot == other.prot && other.kind == self.kind.shifted(other.range.start().wrapping_sub(self.range.start()))
     }
 
     /// Whether this mapping and `next`, which starts where it ends, are kept as one.

@@ -6,11 +6,11 @@
 mod support;
 
 use mayfly_kvm::{MemoryError, testing};
-use mayfly_linux::{ElfError, ExecError, Limits, Process, Program, StackError};
+use mayfly_linux::{ExecError, Limits, Mounts, Process, Program, StackError};
 use support::{AT_RANDOM, Linking, MEMORY, compile};
 
 fn refusal(elf: &[u8], name: &str, limits: &Limits, memory: u64) -> ExecError {
-    let program = Program { elf, name, args: &[], env: &[] };
+    let program = Program { elf, name, args: &[], env: &[], mounts: &Mounts::default() };
     let mut machine = testing::boot_machine(memory);
     Process::exec(&mut machine, &program, &[], AT_RANDOM, limits).unwrap_err()
 }
@@ -23,8 +23,8 @@ fn hello() -> Vec<u8> {
 fn a_dynamic_program_is_refused_with_advice() {
     let dynamic = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     let error = refusal(&dynamic, "dynamic", &Limits::default(), MEMORY);
-    assert!(matches!(&error, ExecError::Elf(ElfError::Dynamic { interpreter }) if interpreter.contains("ld-linux")));
-    assert!(error.to_string().contains("not supported yet"), "{error}");
+    assert!(matches!(&error, ExecError::Interpreter { path, .. } if path.contains("ld-linux")));
+    assert!(error.to_string().contains("mount"), "{error}");
     assert!(error.to_string().contains("-static"), "{error}");
 }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use mayfly_kvm::SharedMemory;
+use mayfly_linux::Mounts;
 
 use crate::error::ProgramError;
 
@@ -20,6 +21,8 @@ pub struct Program {
     pub env: Vec<(String, String)>,
     /// Memory that all workers of the program see at one address, and that no reset touches.
     pub shared: Option<SharedMemory>,
+    /// What the program sees of the host's files: nothing, by default.
+    pub mounts: Mounts,
 }
 
 impl Program {
@@ -31,6 +34,6 @@ impl Program {
     pub fn load(path: &Path) -> Result<Self, ProgramError> {
         let elf = std::fs::read(path).map_err(|source| ProgramError { path: path.into(), source })?;
         let name = path.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
-        Ok(Self { elf, name, args: Vec::new(), env: Vec::new(), shared: None })
+        Ok(Self { elf, name, args: Vec::new(), env: Vec::new(), shared: None, mounts: Mounts::default() })
     }
 }

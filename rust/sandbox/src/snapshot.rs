@@ -65,8 +65,13 @@ impl Snapshot {
         entropy.fill(&mut random);
         machine.write_inbox(RANDOM_OFFSET, &random);
 
-        let description =
-            mayfly_linux::Program { elf: &program.elf, name: &program.name, args: &program.args, env: &program.env };
+        let description = mayfly_linux::Program {
+            elf: &program.elf,
+            name: &program.name,
+            args: &program.args,
+            env: &program.env,
+            mounts: &program.mounts,
+        };
         let linux = mayfly_linux::Limits {
             mappings: limits.mappings as usize,
             descriptors: limits.descriptors as usize,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{
-    BufferedResponse, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
+    BufferedResponse, ForkError, Host, LogSink, Mounts, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
 };
 
 use crate::berth::Berth;
@@ -257,9 +257,17 @@ impl Tenant {
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
         let (mut program, stamp) = match uploaded {
-            Some(elf) => {
-                (Program { elf, name: program_name(&config), args: Vec::new(), env: Vec::new(), shared: None }, None)
-            }
+            Some(elf) => (
+                Program {
+                    elf,
+                    name: program_name(&config),
+                    args: Vec::new(),
+                    env: Vec::new(),
+                    shared: None,
+                    mounts: Mounts::default(),
+                },
+                None,
+            ),
             None => self.read_program(&config, ground)?,
         };
         let origin = Origin { stamp, digest: digest(&program.elf) };

@@ -26,10 +26,12 @@
 //! A sorted vector rather than a tree: a reset copies it with one `memcpy` and no allocation, see decision 0041.
 
 mod brk;
+mod mapped;
 mod place;
 mod remap;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mayfly_kvm::{Origin, Prot, layout};
@@ -38,6 +40,8 @@ use crate::errno::Errno;
 use crate::pages::PageRange;
 use crate::vma::{Kind, Vma};
 
+pub(crate) use mapped::MappedFile;
+use mapped::MappedFiles;
 pub(crate) use place::Placement;
 
 /// Distance that is kept free below the stack; Linux's `stack_guard_gap`.
@@ -47,6 +51,8 @@ const STACK_GUARD: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct AddressSpace {
     mappings: Vec<Vma>,
+    /// What mappings of files are mappings of. Shared by clones until one of them maps another file.
+    files: Arc<MappedFiles>,
     /// Sum of the mappings' sizes in bytes.
     bytes: u64,
     /// The heap: where it starts, and the current break.
@@ -64,14 +70,15 @@ pub(crate) struct AddressSpace {
 
 impl Clone for AddressSpace {
     fn clone(&self) -> Self {
-        Self { mappings: self.mappings.clone(), refusals: AtomicU32::new(0), ..*self }
+        Self { mappings: self.mappings.clone(), files: Arc::clone(&self.files), refusals: AtomicU32::new(0), ..*self }
     }
 
     /// Without an allocation when the mappings fit where the old ones were.
     fn clone_from(&mut self, source: &Self) {
         let mut mappings = std::mem::take(&mut self.mappings);
         mappings.clone_from(&source.mappings);
-        *self = Self { mappings, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
+        let files = Arc::clone(&source.files);
+        *self = Self { mappings, files, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
     }
 }
 
@@ -90,6 +97,7 @@ impl AddressSpace {
             stack.start().checked_sub(STACK_GUARD).filter(|&top| top > layout::USER_MIN).ok_or(Errno::ENOMEM)?;
         let mut space = Self {
             mappings: Vec::new(),
+            files: Arc::default(),
             bytes: 0,
             heap_start: layout::USER_MIN,
             heap_break: layout::USER_MIN,
@@ -129,10 +137,25 @@ impl AddressSpace {
         self.mappings.get(index).filter(|vma| vma.range.contains(address))
     }
 
+    /// All mappings, ascending.
+    pub(crate) fn all(&self) -> &[Vma] {
+        &self.mappings
+    }
+
+    /// Sum of the mappings' sizes in bytes.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// From the heap's start to the break.
+    pub(crate) fn heap(&self) -> Range<u64> {
+        self.heap_start..self.heap_break
+    }
+
     /// The parts of mappings that lie in `range`, ascending.
     pub(crate) fn within(&self, range: PageRange) -> impl Iterator<Item = Vma> + '_ {
         let overlapping = self.mappings.get(self.overlapping(range)).unwrap_or_default();
-        overlapping.iter().filter_map(move |vma| Some(Vma { range: vma.range.intersection(range)?, ..*vma }))
+        overlapping.iter().filter_map(move |vma| Some(vma.over(vma.range.intersection(range)?)))
     }
 
     /// How much of `range`, from its start, is mapped without a gap.
@@ -154,6 +177,11 @@ impl AddressSpace {
         let vma = Vma { range, prot, kind, origin: self.origin };
         self.rewrite(range, |_| None, Some(vma))?;
         Ok(range)
+    }
+
+    /// Whether the program has not been frozen yet.
+    pub(crate) fn is_booting(&self) -> bool {
+        self.origin == Origin::Snapshot
     }
 
     /// Takes away what is mapped in `range`. The caller unmaps the pages.
@@ -220,18 +248,18 @@ impl AddressSpace {
         };
         let mut added = added;
         for vma in old {
-            push(Vma { range: vma.range.before(range.start()), ..*vma });
+            push(vma.over(vma.range.before(range.start())));
             if vma.range.end() > range.start()
                 && let Some(vma) = added.take()
             {
                 push(vma);
             }
             if let Some(middle) = vma.range.intersection(range)
-                && let Some(vma) = inside(Vma { range: middle, ..*vma })
+                && let Some(vma) = inside(vma.over(middle))
             {
                 push(vma);
             }
-            push(Vma { range: vma.range.after(range.end()), ..*vma });
+            push(vma.over(vma.range.after(range.end())));
         }
         if let Some(vma) = added {
             push(vma);

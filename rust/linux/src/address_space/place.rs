@@ -49,6 +49,11 @@ impl AddressSpace {
         }
     }
 
+    /// Where a mapping of `len` bytes would go.
+    pub(crate) fn find_room(&self, len: u64) -> Result<PageRange, Errno> {
+        self.place(Placement::Anywhere, len)
+    }
+
     /// Whether nothing is mapped in `range`, nor a stack so close above that it reaches the guard gap.
     pub(super) fn is_free(&self, range: PageRange) -> bool {
         let index = self.mappings.partition_point(|vma| vma.range.end() <= range.start());
@@ -79,7 +84,7 @@ impl AddressSpace {
 fn floor(range: PageRange, kind: Kind) -> u64 {
     match kind {
         Kind::Stack => range.start().saturating_sub(STACK_GUARD),
-        Kind::Private | Kind::Shared => range.start(),
+        Kind::Private | Kind::Shared | Kind::File { .. } => range.start(),
     }
 }
 

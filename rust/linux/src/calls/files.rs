@@ -1,98 +1,281 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors: reading, writing, duplicating, closing and asking about the three files that there are.
+//! Reading, writing, positions, and asking about what is open.
 
-use super::{check_signal_set_size, count, int, waits_for_ever};
+use super::{count, int};
 use crate::errno::{CallResult, Errno, Halt};
-use crate::files::File;
-use crate::identity::{GID, UID};
+use crate::files::Object;
+use crate::overlay::InodeId;
 use crate::pages::PAGE_BYTES;
 use crate::process::Stream;
-use crate::signals::SignalSet;
 use crate::table::Call;
 
-/// Most bytes that one call writes; a program gets a short count and goes on, as with a full pipe.
-const WRITE_MAX: u64 = 1 << 20;
-/// Most buffers in one `writev`: IOV_MAX.
+/// Most bytes that one call transfers; a program gets a short count and goes on, as with a full pipe.
+const TRANSFER_MAX: u64 = 1 << 20;
+/// Most buffers in one `readv` or `writev`: IOV_MAX.
 const VECTORS_MAX: u64 = 1024;
+/// Most bytes that are copied at a time.
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// `read(2)`: standard input is at its end.
+/// Where a transfer takes place.
+#[derive(Clone, Copy)]
+enum Position {
+    /// At the open file's own offset, which moves.
+    Current,
+    /// Here, and the open file's offset stays.
+    At(u64),
+}
+
+/// A buffer of the program's.
+#[derive(Clone, Copy)]
+struct Buffer {
+    address: u64,
+    len: u64,
+}
+
+/// `read(2)`.
 pub(crate) fn read(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, ..] = call.args;
-    readable(call, fd)?;
-    Ok(0)
+    let [fd, address, len, ..] = call.args;
+    read_into(call, int(fd), Position::Current, &[Buffer { address, len }])
 }
 
 /// `readv(2)`.
 pub(crate) fn readv(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, _, vectors, ..] = call.args;
-    readable(call, fd)?;
-    if vectors > VECTORS_MAX { Err(Errno::EINVAL.into()) } else { Ok(0) }
+    let [fd, vectors, vector_count, ..] = call.args;
+    check_readable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    read_into(call, int(fd), Position::Current, &buffers)
 }
 
 /// `pread64(2)`.
 pub(crate) fn pread(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, _, _, offset, ..] = call.args;
-    if offset.cast_signed() < 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    match call.process.files.get(int(fd))?.file {
-        File::Null => Ok(0),
-        File::Log(_) => Err(Errno::ESPIPE.into()),
-    }
+    let [fd, address, len, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    read_into(call, int(fd), position, &[Buffer { address, len }])
 }
 
-fn readable(call: &Call<'_, '_>, fd: u64) -> Result<(), Errno> {
-    match call.process.files.get(int(fd))?.file {
-        File::Null => Ok(()),
-        File::Log(_) => Err(Errno::EBADF),
-    }
+/// `preadv(2)`, and `preadv2(2)` with flags that change nothing here.
+pub(crate) fn preadv(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    check_readable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    read_into(call, int(fd), position, &buffers)
 }
 
-/// `write(2)`: to the tenant's log.
+/// `write(2)`.
 pub(crate) fn write(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, buffer, len, ..] = call.args;
-    let mut pipe = Pipe::new(writable(call, fd)?);
-    let result = pipe.copy(call, buffer, len);
-    pipe.finish(call, result)
+    let [fd, address, len, ..] = call.args;
+    write_from(call, int(fd), Position::Current, &[Buffer { address, len }])
 }
 
 /// `writev(2)`.
 pub(crate) fn writev(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, vectors, vector_count, ..] = call.args;
-    let mut pipe = Pipe::new(writable(call, fd)?);
+    check_writable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    write_from(call, int(fd), Position::Current, &buffers)
+}
+
+/// `pwrite64(2)`.
+pub(crate) fn pwrite(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, address, len, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    write_from(call, int(fd), position, &[Buffer { address, len }])
+}
+
+/// `pwritev(2)`.
+pub(crate) fn pwritev(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    check_writable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    write_from(call, int(fd), position, &buffers)
+}
+
+/// The position of `pread` and its kin, for files that have one.
+fn position(call: &Call<'_, '_>, fd: u64, offset: u64) -> Result<Position, Errno> {
+    if offset.cast_signed() < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let open = call.process.files.open_file(int(fd))?;
+    if open.object.has_position() { Ok(Position::At(offset)) } else { Err(Errno::ESPIPE) }
+}
+
+fn check_readable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
+    if call.process.files.open_file(fd)?.is_readable() { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+fn check_writable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
+    if call.process.files.open_file(fd)?.is_writable() { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+/// The buffers of a vectored call.
+fn read_vectors(call: &mut Call<'_, '_>, vectors: u64, vector_count: u64) -> Result<Vec<Buffer>, Halt> {
     if vector_count > VECTORS_MAX {
         return Err(Errno::EINVAL.into());
     }
-    let mut result = Ok(());
+    let mut buffers = Vec::new();
     for index in 0..vector_count {
         let entry = vectors.checked_add(index.saturating_mul(16)).ok_or(Errno::EFAULT)?;
-        let [buffer, len] = call.user().read_words(entry)?;
+        let [address, len] = call.user().read_words(entry)?;
         if len.cast_signed() < 0 {
             return Err(Errno::EINVAL.into());
         }
-        result = pipe.copy(call, buffer, len);
+        buffers.push(Buffer { address, len });
+    }
+    Ok(buffers)
+}
+
+/// Reads from `fd` into `buffers`, until they are full, the file ends, or [`TRANSFER_MAX`] bytes are read.
+fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
+    check_readable(call, fd)?;
+    let open = call.process.files.open_file(fd)?;
+    let object = open.object.clone();
+    let start = match position {
+        Position::Current => open.offset,
+        Position::At(offset) => offset,
+    };
+    let mut small = [0; PAGE_BYTES];
+    let mut large = Vec::new();
+    let wanted = buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(TRANSFER_MAX);
+    let chunk = if wanted <= count(PAGE_BYTES) {
+        small.as_mut_slice()
+    } else {
+        large.resize(CHUNK_BYTES, 0);
+        large.as_mut_slice()
+    };
+    let mut transfer = Transfer { start, done: 0, left: wanted };
+    let mut result = Ok(true);
+    for buffer in buffers {
+        result = transfer.fill(call, &object, *buffer, chunk);
+        if !matches!(result, Ok(true)) {
+            break;
+        }
+    }
+    match result {
+        Err(Halt::Errno(_)) if transfer.done > 0 => {}
+        Err(halt) => return Err(halt),
+        Ok(_) => {}
+    }
+    finish(call, fd, position, &object, &transfer)?;
+    Ok(transfer.done)
+}
+
+/// Moves the offset of an open file that has one.
+fn finish(
+    call: &mut Call<'_, '_>,
+    fd: i32,
+    position: Position,
+    object: &Object,
+    transfer: &Transfer,
+) -> Result<(), Errno> {
+    if matches!(position, Position::Current) && object.has_position() && transfer.done > 0 {
+        call.process.files.edit().open_file_mut(fd)?.offset = transfer.start.saturating_add(transfer.done);
+    }
+    Ok(())
+}
+
+/// How far a call's transfer is.
+struct Transfer {
+    start: u64,
+    done: u64,
+    left: u64,
+}
+
+impl Transfer {
+    /// Fills `buffer`; `false` if the file ended or enough is read.
+    fn fill(
+        &mut self,
+        call: &mut Call<'_, '_>,
+        object: &Object,
+        buffer: Buffer,
+        chunk: &mut [u8],
+    ) -> Result<bool, Halt> {
+        let mut filled = 0;
+        while filled < buffer.len && self.left > 0 {
+            let part = buffer.len.saturating_sub(filled).min(self.left).min(count(chunk.len()));
+            let part = chunk.get_mut(..usize::try_from(part).unwrap_or(0)).unwrap_or_default();
+            let got = object.read_at(call, self.start.saturating_add(self.done), part)?;
+            let bytes = part.get(..got).unwrap_or_default();
+            let at = buffer.address.checked_add(filled).ok_or(Errno::EFAULT)?;
+            call.user().write(at, bytes)?;
+            filled = filled.saturating_add(count(got));
+            self.done = self.done.saturating_add(count(got));
+            self.left = self.left.saturating_sub(count(got));
+            if got < part.len() {
+                return Ok(false);
+            }
+        }
+        Ok(self.left > 0)
+    }
+}
+
+/// Writes `buffers` to `fd`, at most [`TRANSFER_MAX`] bytes.
+fn write_from(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
+    check_writable(call, fd)?;
+    match call.process.files.open_file(fd)?.object.clone() {
+        Object::Log(stream) => write_log(call, stream, buffers),
+        Object::Memory { id, .. } => write_memory(call, fd, id, position, buffers),
+        Object::Null | Object::Zero => {
+            Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
+        }
+        Object::Full => Err(Errno::ENOSPC.into()),
+        // Writing to the generator mixes nothing in: every request has fresh bytes anyway.
+        Object::Random { .. } => {
+            Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
+        }
+        Object::Text { .. } | Object::Host(_) | Object::Directory { .. } => Err(Errno::EBADF.into()),
+    }
+}
+
+/// What Linux writes at most in one call: MAX_RW_COUNT. For files that take everything and keep nothing.
+const WRITE_ALL_MAX: u64 = 0x7fff_f000;
+
+/// Writes to a file of the overlay.
+fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Position, buffers: &[Buffer]) -> CallResult {
+    let open = call.process.files.open_file(fd)?;
+    let start = match position {
+        // Linux appends even if the call names a position.
+        _ if open.flags & libc::O_APPEND != 0 => count(call.process.overlay.content(id).len()),
+        Position::Current => open.offset,
+        Position::At(offset) => offset,
+    };
+    let mut done: u64 = 0;
+    let mut chunk = Vec::new();
+    let result = buffers.iter().try_for_each(|buffer| {
+        let mut taken: u64 = 0;
+        while taken < buffer.len && done < TRANSFER_MAX {
+            let part = buffer.len.saturating_sub(taken).min(TRANSFER_MAX.saturating_sub(done)).min(count(CHUNK_BYTES));
+            chunk.resize(usize::try_from(part).unwrap_or(0), 0);
+            let at = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
+            call.user().read(at, &mut chunk)?;
+            call.process.overlay.edit().write(id, start.saturating_add(done), &chunk, super::writing::now())?;
+            taken = taken.saturating_add(part);
+            done = done.saturating_add(part);
+        }
+        Ok(())
+    });
+    match result {
+        Err(Halt::Errno(_)) if done > 0 => {}
+        Err(halt) => return Err(halt),
+        Ok(()) => {}
+    }
+    if matches!(position, Position::Current) && done > 0 {
+        call.process.files.edit().open_file_mut(fd)?.offset = start.saturating_add(done);
+    }
+    Ok(done)
+}
+
+fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> CallResult {
+    let mut pipe = Pipe::new(stream);
+    let mut result = Ok(());
+    for buffer in buffers {
+        result = pipe.copy(call, buffer.address, buffer.len);
         if result.is_err() || pipe.budget == 0 {
             break;
         }
     }
     pipe.finish(call, result)
-}
-
-/// `pwrite64(2)`: pipes have no position.
-pub(crate) fn pwrite(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, _, _, offset, ..] = call.args;
-    if offset.cast_signed() < 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    writable(call, fd)?;
-    Err(Errno::ESPIPE.into())
-}
-
-fn writable(call: &Call<'_, '_>, fd: u64) -> Result<Stream, Errno> {
-    match call.process.files.get(int(fd))?.file {
-        File::Null => Err(Errno::EBADF),
-        File::Log(stream) => Ok(stream),
-    }
 }
 
 /// One call's way to the log. As in a pipe, a page is the unit: one that could not be filled because of a bad pointer is not written
@@ -109,7 +292,7 @@ struct Pipe {
 
 impl Pipe {
     fn new(stream: Stream) -> Self {
-        Self { stream, page: [0; PAGE_BYTES], used: 0, written: 0, budget: WRITE_MAX }
+        Self { stream, page: [0; PAGE_BYTES], used: 0, written: 0, budget: TRANSFER_MAX }
     }
 
     /// Takes `len` bytes at `buffer`, as far as they are readable and the budget lasts.
@@ -152,201 +335,105 @@ impl Pipe {
     }
 }
 
-/// `close(2)`.
-pub(crate) fn close(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, ..] = call.args;
-    call.process.files.edit().close(int(fd))?;
-    Ok(0)
-}
-
-/// `close_range(2)`.
-pub(crate) fn close_range(call: &mut Call<'_, '_>) -> CallResult {
-    let [first, last, flags, ..] = call.args;
-    let (first, last) = (int(first).cast_unsigned(), int(last).cast_unsigned());
-    let flags = int(flags).cast_unsigned();
-    if first > last || flags & !(libc::CLOSE_RANGE_UNSHARE | libc::CLOSE_RANGE_CLOEXEC) != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    let files = call.process.files.edit();
-    if flags & libc::CLOSE_RANGE_CLOEXEC != 0 {
-        files.close_on_exec_range(first, last);
-    } else {
-        files.close_range(first, last);
-    }
-    Ok(0)
-}
-
-/// `dup(2)`.
-pub(crate) fn dup(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, ..] = call.args;
-    let new = call.process.files.edit().duplicate(int(fd), 0, false)?;
-    Ok(new.unsigned_abs().into())
-}
-
-/// `dup2(2)`.
-pub(crate) fn dup2(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, new, ..] = call.args;
-    let (fd, new) = (int(fd), int(new));
-    if fd == new {
-        call.process.files.get(fd)?;
-    } else {
-        call.process.files.edit().duplicate_to(fd, new, false)?;
-    }
-    Ok(new.unsigned_abs().into())
-}
-
-/// `dup3(2)`.
-pub(crate) fn dup3(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, new, flags, ..] = call.args;
-    let (fd, new, flags) = (int(fd), int(new), int(flags));
-    if fd == new || flags & !libc::O_CLOEXEC != 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    call.process.files.edit().duplicate_to(fd, new, flags & libc::O_CLOEXEC != 0)?;
-    Ok(new.unsigned_abs().into())
-}
-
-/// `fcntl(2)`: duplicating, and descriptor and status flags.
-pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, command, argument, ..] = call.args;
-    let fd = int(fd);
-    let descriptor = call.process.files.get(fd)?;
-    let files = &mut call.process.files;
-    let value = match int(command) {
-        libc::F_DUPFD => files.edit().duplicate(fd, int(argument), false)?,
-        libc::F_DUPFD_CLOEXEC => files.edit().duplicate(fd, int(argument), true)?,
-        libc::F_GETFD => i32::from(descriptor.close_on_exec),
-        libc::F_SETFD => {
-            files.edit().set_close_on_exec(fd, int(argument) & libc::FD_CLOEXEC != 0)?;
-            0
-        }
-        libc::F_GETFL => files.status_flags(descriptor.file),
-        libc::F_SETFL => {
-            files.edit().set_status_flags(descriptor.file, int(argument));
-            0
-        }
-        _ => return Err(Errno::EINVAL.into()),
-    };
-    Ok(value.unsigned_abs().into())
-}
-
-/// `ioctl(2)`: nothing here is a terminal.
+/// `ioctl(2)`: nothing here is a terminal, and descriptors have the flags that `fcntl` has.
 pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, ..] = call.args;
-    call.process.files.get(int(fd))?;
-    Err(Errno::ENOTTY.into())
+    let [fd, request, ..] = call.args;
+    let fd = int(fd);
+    call.process.files.get(fd)?;
+    match request & u64::from(u32::MAX) {
+        libc::FIOCLEX => call.process.files.edit().set_close_on_exec(fd, true)?,
+        libc::FIONCLEX => call.process.files.edit().set_close_on_exec(fd, false)?,
+        libc::FIONBIO => {
+            let [_, _, argument, ..] = call.args;
+            let on = call.user().read_u32(argument)? != 0;
+            let flags = call.process.files.open_file(fd)?.flags & !libc::O_NONBLOCK;
+            let flags = if on { flags | libc::O_NONBLOCK } else { flags };
+            call.process.files.edit().set_status_flags(fd, flags)?;
+        }
+        libc::FIONREAD => {
+            let [_, _, argument, ..] = call.args;
+            let open = call.process.files.open_file(fd)?;
+            let size = match &open.object {
+                Object::Text { content, .. } => count(content.len()),
+                Object::Host(file) => file.attributes()?.size,
+                Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
+                _ => return Err(Errno::ENOTTY.into()),
+            };
+            let left = u32::try_from(size.saturating_sub(open.offset)).unwrap_or(u32::MAX);
+            call.user().write(argument, &left.to_le_bytes())?;
+        }
+        _ => return Err(Errno::ENOTTY.into()),
+    }
+    Ok(0)
 }
 
-/// `lseek(2)`: `/dev/null` is at 0 whatever one does, a pipe has no position.
+/// `lseek(2)`. Devices are at 0 whatever one does; a pipe has no position; a file has no holes.
 pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, offset, whence, ..] = call.args;
+    let (fd, offset) = (int(fd), offset.cast_signed());
+    let open = call.process.files.open_file(fd)?;
+    if open.flags & libc::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    let size = match &open.object {
+        Object::Log(_) => return Err(Errno::ESPIPE.into()),
+        Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
+        Object::Directory { .. } => None,
+        Object::Text { content, .. } => Some(count(content.len())),
+        Object::Host(file) => Some(file.attributes()?.size),
+        Object::Memory { id, .. } => Some(count(call.process.overlay.content(*id).len())),
+    };
+    let size = size.and_then(|size| i64::try_from(size).ok());
+    let inside = size.filter(|&size| offset >= 0 && offset < size);
+    let new = match (int(whence), size) {
+        (libc::SEEK_SET, _) => Some(offset),
+        (libc::SEEK_CUR, _) => open.offset.cast_signed().checked_add(offset),
+        (libc::SEEK_END, Some(size)) => size.checked_add(offset),
+        (libc::SEEK_DATA, Some(_)) => Some(inside.map(|_| offset).ok_or(Errno::ENXIO)?),
+        (libc::SEEK_HOLE, Some(_)) => Some(inside.ok_or(Errno::ENXIO)?),
+        _ => None,
+    };
+    let new = new.filter(|&new| new >= 0).ok_or(Errno::EINVAL)?.cast_unsigned();
+    if new != open.offset {
+        call.process.files.edit().open_file_mut(fd)?.offset = new;
+    }
+    Ok(new)
+}
+
+/// `fadvise64(2)`, `readahead(2)`: advice about files that have a position.
+pub(crate) fn fadvise(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, _, _, advice, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    match int(advice) {
+        _ if !open.object.has_position() => Err(Errno::ESPIPE.into()),
+        0..=5 => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `flock(2)`: nobody else has a program's files open.
+pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, operation, ..] = call.args;
+    call.process.files.get(int(fd))?;
+    match int(operation) & !libc::LOCK_NB {
+        libc::LOCK_SH | libc::LOCK_EX | libc::LOCK_UN => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `fsync(2)`, `fdatasync(2)`: what is written is as safe as it will ever be.
+pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, ..] = call.args;
-    match call.process.files.get(int(fd))?.file {
-        File::Null => Ok(0),
-        File::Log(_) => Err(Errno::ESPIPE.into()),
+    match call.process.files.open_file(int(fd))?.object {
+        Object::Text { .. } | Object::Host(_) | Object::Memory { .. } | Object::Directory { .. } => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
     }
 }
 
 /// `fstat(2)`.
 pub(crate) fn fstat(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, ..] = call.args;
-    let file = call.process.files.get(int(fd))?.file;
-    call.user().write(buffer, &stat_of(file))?;
+    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.process)?;
+    call.user().write(buffer, &attributes.stat())?;
     Ok(0)
-}
-
-/// What the program is told of a file: the numbers that `stat` and `statx` share.
-pub(crate) struct Attributes {
-    pub(crate) inode: u64,
-    pub(crate) mode: u32,
-    pub(crate) device_major: u32,
-    pub(crate) device_minor: u32,
-}
-
-impl Attributes {
-    pub(crate) const BLOCK_SIZE: u32 = 4096;
-
-    pub(crate) fn of(file: File) -> Self {
-        match file {
-            File::Null => Self { inode: 1, mode: libc::S_IFCHR | 0o666, device_major: 1, device_minor: 3 },
-            File::Log(Stream::Stdout) => {
-                Self { inode: 2, mode: libc::S_IFIFO | 0o600, device_major: 0, device_minor: 0 }
-            }
-            File::Log(Stream::Stderr) => {
-                Self { inode: 3, mode: libc::S_IFIFO | 0o600, device_major: 0, device_minor: 0 }
-            }
-        }
-    }
-}
-
-/// `struct stat` of `<asm/stat.h>`: 144 bytes, with all times and sizes 0.
-pub(crate) fn stat_of(file: File) -> [u8; 144] {
-    let attributes = Attributes::of(file);
-    let device = (u64::from(attributes.device_major) << 8) | u64::from(attributes.device_minor);
-    let mode_uid = u64::from(attributes.mode) | u64::from(UID) << 32;
-    // st_dev, st_ino, st_nlink, st_mode and st_uid, st_gid and padding, st_rdev, st_size, st_blksize
-    let words = [0, attributes.inode, 1, mode_uid, GID.into(), device, 0, Attributes::BLOCK_SIZE.into()];
-    let mut bytes = [0; 144];
-    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
-    }
-    bytes
-}
-
-/// `poll(2)`.
-pub(crate) fn poll(call: &mut Call<'_, '_>) -> CallResult {
-    let [fds, fd_count, timeout, ..] = call.args;
-    let ready = poll_all(call, fds, fd_count)?;
-    if ready == 0 && int(timeout) < 0 {
-        return Err(waits_for_ever("poll without a timeout"));
-    }
-    Ok(ready)
-}
-
-/// `ppoll(2)`. The mask cannot let a signal in that is not pending already, and a pending one is delivered first.
-pub(crate) fn ppoll(call: &mut Call<'_, '_>) -> CallResult {
-    let [fds, fd_count, timeout, mask, mask_size, _] = call.args;
-    if timeout != 0 {
-        super::time::read_duration(call, timeout)?;
-    }
-    if mask != 0 {
-        check_signal_set_size(mask_size)?;
-        let [mask] = call.user().read_words(mask)?;
-        super::signals::with_mask(call, SignalSet::mask(mask))?;
-    }
-    let ready = poll_all(call, fds, fd_count)?;
-    if ready == 0 && timeout == 0 {
-        return Err(waits_for_ever("ppoll without a timeout"));
-    }
-    Ok(ready)
-}
-
-/// Fills in what each descriptor is ready for, now, and counts those that are ready for something. Waiting would change nothing.
-fn poll_all(call: &mut Call<'_, '_>, fds: u64, fd_count: u64) -> CallResult {
-    if fd_count > count(call.process.files.limit()) {
-        return Err(Errno::EINVAL.into());
-    }
-    let mut ready: u64 = 0;
-    for index in 0..fd_count {
-        let entry = fds.checked_add(index.saturating_mul(8)).ok_or(Errno::EFAULT)?;
-        let [a, b, c, d, e, f, _, _] = call.user().read_array(entry)?;
-        let (fd, events) = (i32::from_le_bytes([a, b, c, d]), i16::from_le_bytes([e, f]));
-        let found = match call.process.files.get(fd) {
-            _ if fd < 0 => 0,
-            Err(_) => libc::POLLNVAL,
-            Ok(open) => events & readiness(open.file),
-        };
-        let returned = entry.checked_add(6).ok_or(Errno::EFAULT)?;
-        call.user().write(returned, &found.to_le_bytes())?;
-        ready = ready.saturating_add(u64::from(found != 0));
-    }
-    Ok(ready)
-}
-
-/// What a file is always ready for.
-fn readiness(file: File) -> i16 {
-    const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
-    match file {
-        File::Null => libc::POLLIN | libc::POLLRDNORM | OUT,
-        File::Log(_) => OUT,
-    }
 }

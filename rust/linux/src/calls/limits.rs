@@ -31,8 +31,9 @@ impl ResourceLimits {
                 libc::RLIMIT_AS => limits.address_space_bytes,
                 libc::RLIMIT_NOFILE => super::count(limits.descriptors),
                 libc::RLIMIT_NPROC => limits.threads.into(),
-                // No files of its own, no core dumps, no better priority than it has.
-                libc::RLIMIT_FSIZE | libc::RLIMIT_CORE | libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO => 0,
+                libc::RLIMIT_FSIZE => limits.overlay_bytes,
+                // No core dumps, no better priority than it has.
+                libc::RLIMIT_CORE | libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO => 0,
                 _ => continue,
             };
             *slot = ResourceLimit { soft: value, hard: value };

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory: `mmap(2)` and its kin. The address space decides, then the machine's pages follow.
 
-use mayfly_kvm::{Prot, layout};
+use std::sync::Arc;
+
+use mayfly_kvm::{PAGE_SIZE, Prot, layout};
 
 use super::int;
-use crate::address_space::Placement;
+use crate::address_space::{MappedFile, Placement};
 use crate::errno::{CallResult, Errno, Halt};
-use crate::files::File;
-use crate::pages::{self, PageRange, TASK_SIZE};
+use crate::files::Object;
+use crate::overlay::InodeId;
+use crate::pages::{self, PAGE_BYTES, PageRange, TASK_SIZE};
 use crate::table::Call;
-use crate::vma::Kind;
+use crate::vma::{Kind, Vma};
 
 /// Flags of `mmap` that `<sys/mman.h>` has and the libc crate lacks.
 const MAP_TYPE: i32 = 0x0f;
@@ -31,25 +34,23 @@ pub(crate) fn brk(call: &mut Call<'_, '_>) -> CallResult {
     Ok(now)
 }
 
-/// `mmap(2)`: anonymous memory. The three files that can be open cannot be mapped.
+/// `mmap(2)`: anonymous memory, and files of mounts.
 pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, prot, flags, fd, offset] = call.args;
     let flags = int(flags);
     if !pages::is_aligned(offset) {
         return Err(Errno::EINVAL.into());
     }
-    if flags & libc::MAP_ANONYMOUS == 0 {
-        return Err(match call.process.files.get(int(fd))?.file {
-            File::Null => Errno::ENODEV.into(),
-            File::Log(_) => Errno::EACCES.into(),
-        });
-    }
+    // Linux ignores protection bits that it does not know.
+    let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
+    let source = if flags & libc::MAP_ANONYMOUS != 0 { Source::Zeroes } else { source(call, int(fd))? };
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
-    let kind = match flags & MAP_TYPE {
-        libc::MAP_PRIVATE => Kind::Private,
-        libc::MAP_SHARED => Kind::Shared,
+    let shared = match flags & MAP_TYPE {
+        libc::MAP_PRIVATE => false,
+        libc::MAP_SHARED => true,
+        libc::MAP_SHARED_VALIDATE if flags & libc::MAP_ANONYMOUS == 0 => true,
         _ => return Err(Errno::EINVAL.into()),
     };
     if flags & libc::MAP_HUGETLB != 0 {
@@ -57,13 +58,67 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::ENOMEM.into());
     }
     let placement = placement(address, len, flags)?;
-    // Linux ignores protection bits that it does not know.
-    let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
-    let range = call.process.memory.edit().map(placement, len, prot, kind)?;
+    let end = pages::align_up(len).and_then(|len| offset.checked_add(len));
+    if end.is_none_or(|end| i64::try_from(end).is_err()) && !matches!(source, Source::Zeroes) {
+        return Err(Errno::EOVERFLOW.into());
+    }
+    let space = &mut call.process.memory;
+    let range = match &source {
+        Source::Zeroes => space.edit().map(placement, len, prot, if shared { Kind::Shared } else { Kind::Private })?,
+        // A file that could be written to cannot be mapped shared.
+        Source::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
+        Source::Written(_) if shared => return Err(Errno::ENODEV.into()),
+        Source::Written(_) => space.edit().map(placement, len, prot, Kind::Private)?,
+        Source::File(file) => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
+    };
     if let Placement::Fixed(_) = placement {
         unmap_pages(call, Some(range))?;
     }
+    if let Source::Written(id) = source {
+        copy_content(call, range, prot, id, offset)?;
+    }
     Ok(range.start())
+}
+
+/// What a mapping holds at the start.
+enum Source {
+    Zeroes,
+    File(MappedFile),
+    /// A file of the overlay: the mapping gets a copy of its present content.
+    Written(InodeId),
+}
+
+/// Brings in all pages of a mapping that a written file has content for. The file's size is bounded, and so are the pages.
+fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: InodeId, offset: u64) -> Result<(), Halt> {
+    let content = call.process.overlay.content(id);
+    let content = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
+    let mut page = range.start();
+    for data in content.chunks(PAGE_BYTES) {
+        if !range.contains(page) {
+            break;
+        }
+        call.machine.map_filled(page, prot, data)?;
+        page = page.saturating_add(PAGE_SIZE);
+    }
+    Ok(())
+}
+
+/// What `fd` is to a mapping.
+fn source(call: &Call<'_, '_>, fd: i32) -> Result<Source, Errno> {
+    let open = call.process.files.open_file(fd)?;
+    if open.flags & libc::O_PATH != 0 {
+        return Err(Errno::EBADF);
+    }
+    if !open.is_readable() {
+        return Err(Errno::EACCES);
+    }
+    match &open.object {
+        Object::Host(file) => Ok(Source::File(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
+        Object::Memory { id, .. } => Ok(Source::Written(*id)),
+        // Memory with another name.
+        Object::Zero => Ok(Source::Zeroes),
+        _ => Err(Errno::ENODEV),
+    }
 }
 
 fn placement(address: u64, len: u64, flags: i32) -> Result<Placement, Errno> {
@@ -108,6 +163,10 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     }
     let prot = Prot::from_bits(prot).ok_or(Errno::EINVAL)?;
     let range = if grows_down { from_stack_start(call, range)? } else { range };
+    let is_shared_file = |vma: Vma| matches!(vma.kind, Kind::File { shared: true, .. });
+    if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
+        return Err(Errno::EACCES.into());
+    }
     let changed = call.process.memory.edit().protect(range, prot)?;
     if !changed.is_empty() {
         call.machine.protect(changed.start(), changed.len(), prot)?;

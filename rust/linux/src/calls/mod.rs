@@ -2,16 +2,20 @@
 //! The handlers of system calls, a file for each family. What each does, and how that differs from Linux, is in
 //! `docs/personality.md`.
 
+pub(crate) mod descriptors;
+pub(crate) mod directories;
 pub(crate) mod files;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod paths;
+pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod scheduling;
 pub(crate) mod signals;
 pub(crate) mod system;
 pub(crate) mod threads;
 pub(crate) mod time;
+pub(crate) mod writing;
 
 use crate::errno::{Errno, Halt};
 use crate::process::Step;

@@ -134,16 +134,20 @@ fn a_foreign_file_is_refused_by_name() {
 }
 
 #[test]
-fn a_dynamic_program_is_refused_with_its_interpreter() {
+fn a_dynamic_program_names_its_interpreter() {
     let mut bytes = file(
         abi::ET_DYN,
         0x1000,
         &[Header { kind: abi::PT_INTERP, offset: 0x1000, file_size: 28, ..TEXT }, Header { address: 0, ..TEXT }],
     );
     bytes[0x1000..0x101c].copy_from_slice(b"/lib64/ld-linux-x86-64.so.2\0");
-    let error = Image::parse(&bytes).unwrap_err();
-    assert_eq!(error, ElfError::Dynamic { interpreter: "/lib64/ld-linux-x86-64.so.2".to_owned() });
-    assert!(error.to_string().contains("dynamic programs are not supported yet"));
+    let image = Image::parse(&bytes).unwrap();
+    assert_eq!(image.interpreter.as_deref(), Some(&b"/lib64/ld-linux-x86-64.so.2"[..]));
+    let elsewhere = Image::parse_at(&bytes, 0x7000_0000_0000).unwrap();
+    assert_eq!((elsewhere.entry, elsewhere.span()), (0x7000_0000_1000, image.span()));
+    bytes.truncate(0x1900);
+    bytes[64 + 8..64 + 16].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert_eq!(Image::parse(&bytes).unwrap().interpreter, Some(Vec::new()), "a path outside of the file");
 }
 
 #[test]

@@ -135,6 +135,8 @@ static void advice(void) {
     SAY(madvise(at, PAGE, MADV_FREE)); // what is there before the next write is not defined
     at[100] = 11;
     SAY(at[100]);
+    // Before there is a gap that it might land in.
+    char *shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     SAY(munmap(at + 3 * PAGE, PAGE));
     SAY(madvise(at + 2 * PAGE, 3 * PAGE, MADV_DONTNEED));
     show("around the gap", at, 6);
@@ -143,7 +145,6 @@ static void advice(void) {
     SAY(madvise(at, PAGE, 12345));
     SAY(madvise(at, 0, MADV_DONTNEED));
     SAY(madvise(at, -PAGE, MADV_DONTNEED));
-    char *shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     shared[100] = 5;
     SAY(madvise(shared, PAGE, MADV_DONTNEED));
     SAY(shared[100]);

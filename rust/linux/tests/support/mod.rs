@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use mayfly_kvm::{Exit, Machine, testing};
-use mayfly_linux::{Context, Limits, Output, Process, Program, Step, Stream};
+use mayfly_linux::{Context, Limits, MountPoint, Mounts, Output, Process, Program, Step, Stream};
 
 /// A C library and a way of linking with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +20,36 @@ pub enum Linking {
     GlibcPie,
     /// musl, at a fixed address.
     Musl,
+    /// glibc, dynamic: needs the machine's libraries.
+    GlibcDynamic,
+    /// musl, dynamic.
+    MuslDynamic,
+    /// C++, dynamic.
+    Cpp,
     /// No C library at all; the program brings `_start`.
     Freestanding,
+}
+
+/// Where this machine has its dynamic libraries; what is not there is left out.
+pub fn libraries() -> Vec<&'static Path> {
+    ["/lib", "/lib64", "/usr/lib"].into_iter().map(Path::new).filter(|path| path.is_dir()).collect()
 }
 
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 5] = [
-    ("start", &WITH_LIBRARY),
+pub const PROGRAMS: [(&str, &[Linking]); 12] = [
+    ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
+    ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
-    ("files", &[Linking::Glibc]),
-    ("memory", &[Linking::Glibc]),
+    ("files", &[Linking::Glibc, Linking::GlibcDynamic]),
+    ("memory", &[Linking::Glibc, Linking::GlibcDynamic]),
+    ("writing", &[Linking::Glibc]),
+    ("fill", &[Linking::Glibc]),
+    ("mapping", &[Linking::Glibc]),
+    ("open", &[Linking::Glibc]),
+    ("tree", &[Linking::Glibc]),
+    ("virtual", &[Linking::Glibc]),
     ("end", &[Linking::Glibc, Linking::Musl]),
 ];
 
@@ -59,11 +77,15 @@ pub fn compile(name: &str, linking: Linking) -> PathBuf {
 }
 
 fn compile_to(program: &Path, name: &str, linking: Linking) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension("c");
+    let extension = if linking == Linking::Cpp { "cc" } else { "c" };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension(extension);
     let (compiler, flags): (_, &[&str]) = match linking {
         Linking::Glibc => ("cc", &["-static", "-no-pie"]),
         Linking::GlibcPie => ("cc", &["-static-pie", "-fPIE"]),
         Linking::Musl => ("musl-gcc", &["-static", "-no-pie"]),
+        Linking::GlibcDynamic => ("cc", &["-pie", "-fPIE"]),
+        Linking::MuslDynamic => ("musl-gcc", &["-pie", "-fPIE"]),
+        Linking::Cpp => ("c++", &["-pie", "-fPIE", "-std=c++17"]),
         Linking::Freestanding => ("cc", &["-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
     };
     // Test processes run at the same time, some of them with the same program: it appears in one step.
@@ -133,10 +155,25 @@ pub const AT_RANDOM: u64 = mayfly_kvm::layout::INBOX;
 impl Guest {
     /// Loads `program`, called by its own path, with these arguments and limits, into a machine of `memory_bytes`.
     pub fn load(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64) -> Self {
+        Self::load_with(program, args, limits, memory_bytes, &[])
+    }
+
+    /// As [`Guest::load`], with these of the host's directories at their own paths, read-only.
+    pub fn load_with(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64, mounts: &[&Path]) -> Self {
+        let mount = |path: &&Path| MountPoint {
+            guest: path.to_str().unwrap().to_owned(),
+            host: path.to_path_buf(),
+            writable: false,
+        };
+        let mounts = Mounts::open(&mounts.iter().map(mount).collect::<Vec<_>>()).unwrap();
+        Self::load_mounted(program, args, limits, memory_bytes, &mounts)
+    }
+
+    pub fn load_mounted(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64, mounts: &Mounts) -> Self {
         let elf = std::fs::read(program).unwrap();
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let env = [("LANG".to_owned(), "C".to_owned()), ("MAYFLY_TEST".to_owned(), "a=b c".to_owned())];
-        let program = Program { elf: &elf, name: program.to_str().unwrap(), args: &args, env: &env };
+        let program = Program { elf: &elf, name: program.to_str().unwrap(), args: &args, env: &env, mounts };
         let mut machine = testing::boot_machine(memory_bytes);
         let process = Process::exec(&mut machine, &program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
         Self { machine, process, log: Log::default(), random: 0 }
@@ -146,8 +183,11 @@ impl Guest {
     pub fn run(&mut self) -> Option<Step> {
         loop {
             let exit = self.machine.run().unwrap();
-            if exit == Exit::Doorbell {
-                return None;
+            match exit {
+                Exit::Doorbell => return None,
+                // A signal to this process that is none of the program's business.
+                Exit::Kicked => continue,
+                _ => {}
             }
             let random = &mut self.random;
             let mut rng = |bytes: &mut [u8]| {
@@ -191,12 +231,17 @@ pub fn run_natively(program: &Path, args: &[&str]) -> std::process::Output {
 
 /// Runs a program in a machine and natively, with each C library; both must print the same and end with status 0.
 pub fn agrees_with_native(name: &str, linkings: &[Linking]) {
+    agrees_with_native_on(name, linkings, &[], &[]);
+}
+
+/// As [`agrees_with_native`], called with `args`, and with these of the host's directories mounted read-only.
+pub fn agrees_with_native_on(name: &str, linkings: &[Linking], args: &[&str], mounts: &[&Path]) {
     for &linking in linkings {
         let program = compile(name, linking);
-        let native = run_natively(&program, &[]);
+        let native = run_natively(&program, args);
         let native_out = String::from_utf8_lossy(&native.stdout);
         assert!(native.status.success(), "{linking:?}, natively: {native:?}");
-        let inside = run(&program, &[]);
+        let inside = Guest::load_with(&program, args, &Limits::default(), MEMORY, mounts).outcome();
         let differences: Vec<_> =
             inside.stdout.lines().zip(native_out.lines()).filter(|(inside, native)| inside != native).collect();
         assert!(differences.is_empty(), "{linking:?}: in the machine, natively: {differences:#?}");

@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable mounts.
+
+use std::os::fd::AsFd;
+
+use super::int;
+use super::paths::find;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::files::Object;
+use crate::files::attributes::Time;
+use crate::host;
+use crate::mounts::Mount;
+use crate::overlay::{Entry, InodeId, Layer};
+use crate::process::Process;
+use crate::resolve::{self, Found, Node};
+use crate::table::Call;
+
+const AT_FDCWD: i32 = libc::AT_FDCWD;
+/// The mask that `umask` tells of.
+const UMASK: u32 = 0o022;
+
+/// What a call without a mode of its own would see as one.
+fn mode_of(argument: u64) -> u32 {
+    int(argument).cast_unsigned() & 0o7777 & !UMASK
+}
+
+/// The time that files are stamped with.
+pub(crate) fn now() -> Time {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Time { seconds: time.tv_sec, nanoseconds: u32::try_from(time.tv_nsec).unwrap_or_default() }
+}
+
+/// The mount that a plain path may be written in.
+fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p [u8]), Errno> {
+    process
+        .shared
+        .mounts
+        .find(path)
+        .filter(|(mount, _)| mount.writable && !resolve::is_made_up(path))
+        .ok_or(Errno::EROFS)
+}
+
+/// Whether `path` may be written, or written in.
+pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
+    writable(process, path).is_ok()
+}
+
+/// Whether the mount itself has something at `path`, hidden or not.
+fn is_below(process: &Process, path: &[u8]) -> bool {
+    match process.shared.mounts.find(path) {
+        Some((Mount { root: Some(root), device, .. }, rest)) => host::look_up(root.as_fd(), rest, *device).is_ok(),
+        _ => false,
+    }
+}
+
+/// Makes an empty file where nothing is.
+pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<InodeId, Errno> {
+    writable(call.process, path)?;
+    call.process.overlay.edit().create(path, mode_of(mode), Vec::new(), now())
+}
+
+/// The file at `path` in the overlay, where a file of the mount is copied if it is not there yet.
+pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Errno> {
+    let (mount, _) = writable(call.process, path)?;
+    if let Layer::Here(Entry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
+        return Ok(*id);
+    }
+    let file = resolve::open_host(call.process, path)?;
+    let attributes = file.attributes()?;
+    let mut content = Vec::new();
+    if keep_content {
+        if attributes.size > call.process.overlay.room() {
+            return Err(Errno::ENOSPC);
+        }
+        content.resize(usize::try_from(attributes.size).map_err(|_| Errno::ENOSPC)?, 0);
+        let got = file.read_at(0, &mut content)?;
+        content.truncate(got);
+    }
+    call.process.overlay.edit().create(path, attributes.mode, content, attributes.modified)
+}
+
+/// Forgets a file of the overlay that has no name, unless it is open.
+pub(crate) fn forget(call: &mut Call<'_, '_>, id: InodeId) {
+    let is_open =
+        call.process.files.objects().any(|object| matches!(object, Object::Memory { id: open, .. } if *open == id));
+    if !is_open && !call.process.overlay.is_named(id) {
+        call.process.overlay.edit().forget(id);
+    }
+}
+
+/// Where a new name is to be: nothing is there, and the directory can be written in.
+fn vacant(call: &Call<'_, '_>, directory: i32, path: &[u8]) -> Result<Found, Errno> {
+    let found = find(call, directory, path, false)?;
+    if found.node.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    writable(call.process, &found.path)?;
+    Ok(found)
+}
+
+/// `mkdir(2)`.
+pub(crate) fn mkdir(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, mode, ..] = call.args;
+    make_directory(call, AT_FDCWD, path, mode)
+}
+
+/// `mkdirat(2)`.
+pub(crate) fn mkdirat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, mode, ..] = call.args;
+    make_directory(call, int(directory), path, mode)
+}
+
+fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
+    let path = call.user().read_path(path)?;
+    let Found { path, .. } = vacant(call, directory, &path)?;
+    // What the mount had there has been removed, and is not to come back.
+    let opaque = is_below(call.process, &path);
+    call.process.overlay.edit().make_directory(&path, mode_of(mode), opaque, now())?;
+    Ok(0)
+}
+
+/// `symlink(2)`.
+pub(crate) fn symlink(call: &mut Call<'_, '_>) -> CallResult {
+    let [target, path, ..] = call.args;
+    make_link(call, target, AT_FDCWD, path)
+}
+
+/// `symlinkat(2)`.
+pub(crate) fn symlinkat(call: &mut Call<'_, '_>) -> CallResult {
+    let [target, directory, path, ..] = call.args;
+    make_link(call, target, int(directory), path)
+}
+
+fn make_link(call: &mut Call<'_, '_>, target: u64, directory: i32, path: u64) -> CallResult {
+    let target = call.user().read_path(target)?;
+    let path = call.user().read_path(path)?;
+    if target.is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
+    let Found { path, directory, .. } = vacant(call, directory, &path)?;
+    if directory {
+        return Err(Errno::ENOENT.into());
+    }
+    call.process.overlay.edit().make_link(&path, &target, now())?;
+    Ok(0)
+}
+
+/// `link(2)`.
+pub(crate) fn link(call: &mut Call<'_, '_>) -> CallResult {
+    let [old, new, ..] = call.args;
+    link_at(call, [AT_FDCWD; 2], old, new, 0)
+}
+
+/// `linkat(2)`.
+pub(crate) fn linkat(call: &mut Call<'_, '_>) -> CallResult {
+    let [old_directory, old, new_directory, new, flags, _] = call.args;
+    link_at(call, [int(old_directory), int(new_directory)], old, new, int(flags))
+}
+
+fn link_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, flags: i32) -> CallResult {
+    if flags & !libc::AT_SYMLINK_FOLLOW != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let old = call.user().read_path(old)?;
+    let new = call.user().read_path(new)?;
+    let (old, node) = find(call, from, &old, flags & libc::AT_SYMLINK_FOLLOW != 0)?.existing()?;
+    if node.is_directory() {
+        return Err(Errno::EPERM.into());
+    }
+    let Found { path: new, .. } = vacant(call, to, &new)?;
+    same_mount(call.process, &old, &new)?;
+    if node.attributes(call.process, &old).kind() != libc::S_IFREG {
+        return Err(Errno::EPERM.into());
+    }
+    let id = copy_up(call, &old, true)?;
+    call.process.overlay.edit().link(&new, id)?;
+    Ok(0)
+}
+
+fn same_mount(process: &Process, old: &[u8], new: &[u8]) -> Result<(), Errno> {
+    let device = |path| process.shared.mounts.find(path).map(|(mount, _)| mount.device);
+    if device(old) == device(new) { Ok(()) } else { Err(Errno::EXDEV) }
+}
+
+/// `unlink(2)`.
+pub(crate) fn unlink(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, ..] = call.args;
+    remove(call, AT_FDCWD, path, false)
+}
+
+/// `rmdir(2)`.
+pub(crate) fn rmdir(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, ..] = call.args;
+    remove(call, AT_FDCWD, path, true)
+}
+
+/// `unlinkat(2)`.
+pub(crate) fn unlinkat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, flags, ..] = call.args;
+    match int(flags) {
+        0 => remove(call, int(directory), path, false),
+        libc::AT_REMOVEDIR => remove(call, int(directory), path, true),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn remove(call: &mut Call<'_, '_>, directory: i32, path: u64, is_directory: bool) -> CallResult {
+    let path = call.user().read_path(path)?;
+    if is_directory && matches!(path.rsplit(|&byte| byte == b'/').next(), Some(b".")) {
+        return Err(Errno::EINVAL.into());
+    }
+    let (path, node) = find(call, directory, &path, false)?.existing()?;
+    match (is_directory, node.is_directory()) {
+        (true, false) => return Err(Errno::ENOTDIR.into()),
+        (false, true) => return Err(Errno::EISDIR.into()),
+        _ => {}
+    }
+    check_removable(call, &path, &node)?;
+    take_away(call, &path)?;
+    Ok(0)
+}
+
+/// Refuses to remove mounts and directories that are not empty.
+fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), Errno> {
+    let (_, rest) = writable(call.process, path)?;
+    if rest.is_empty()
+        || call.process.shared.mounts.iter().any(|mount| crate::mounts::is_at_or_below(&mount.guest, path))
+    {
+        return Err(Errno::EBUSY);
+    }
+    if node.is_directory() && !super::directories::is_empty(call.process, path)? {
+        return Err(Errno::ENOTEMPTY);
+    }
+    Ok(())
+}
+
+/// Removes what is at `path`, as far as the program can see.
+fn take_away(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
+    let hides = is_below(call.process, path);
+    if let Some(id) = call.process.overlay.edit().remove(path, hides)? {
+        forget(call, id);
+    }
+    Ok(())
+}
+
+/// `rename(2)`.
+pub(crate) fn rename(call: &mut Call<'_, '_>) -> CallResult {
+    let [old, new, ..] = call.args;
+    rename_at(call, [AT_FDCWD; 2], old, new, 0)
+}
+
+/// `renameat(2)`.
+pub(crate) fn renameat(call: &mut Call<'_, '_>) -> CallResult {
+    let [old_directory, old, new_directory, new, ..] = call.args;
+    rename_at(call, [int(old_directory), int(new_directory)], old, new, 0)
+}
+
+/// `renameat2(2)`, with RENAME_NOREPLACE alone.
+pub(crate) fn renameat2(call: &mut Call<'_, '_>) -> CallResult {
+    let [old_directory, old, new_directory, new, flags, _] = call.args;
+    rename_at(call, [int(old_directory), int(new_directory)], old, new, int(flags).cast_unsigned())
+}
+
+fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, flags: u32) -> CallResult {
+    if flags & !libc::RENAME_NOREPLACE != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let old = call.user().read_path(old)?;
+    let new = call.user().read_path(new)?;
+    let (old, node) = find(call, from, &old, false)?.existing()?;
+    let target = find(call, to, &new, false)?;
+    let (new, replaced) = (target.path, target.node);
+    if replaced.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
+        return Err(Errno::EEXIST.into());
+    }
+    writable(call.process, &new)?;
+    let (mount, rest) = writable(call.process, &old)?;
+    if rest.is_empty() {
+        return Err(Errno::EBUSY.into());
+    }
+    let mount_len = mount.guest.len();
+    same_mount(call.process, &old, &new)?;
+    if old == new {
+        return Ok(0);
+    }
+    if node.is_directory() {
+        if crate::mounts::is_at_or_below(&new, &old) {
+            return Err(Errno::EINVAL.into());
+        }
+        // As in a union mount of Linux: only what is the layer's own can move as a whole.
+        let own = matches!(call.process.overlay.find(&old, mount_len), Layer::Here(_));
+        if !own || (is_below(call.process, &old) && !is_opaque(call.process, &old, mount_len)) {
+            return Err(Errno::EXDEV.into());
+        }
+    } else if target.directory {
+        return Err(Errno::ENOTDIR.into());
+    } else if node.attributes(call.process, &old).kind() == libc::S_IFREG {
+        copy_up(call, &old, true)?;
+    } else if let Node::Host(link) = &node {
+        let target = link.link_target()?;
+        call.process.overlay.edit().make_link(&old, &target, link.attributes.modified)?;
+    }
+    if let Some(replaced) = &replaced {
+        match (node.is_directory(), replaced.is_directory()) {
+            (true, false) => return Err(Errno::ENOTDIR.into()),
+            (false, true) => return Err(Errno::EISDIR.into()),
+            _ => check_removable(call, &new, replaced)?,
+        }
+        let same = |path: &[u8]| match call.process.overlay.find(path, mount_len) {
+            Layer::Here(Entry::File(id)) => Some(*id),
+            _ => None,
+        };
+        // Two names of one file: nothing is to be done.
+        if same(&old).is_some() && same(&old) == same(&new) {
+            return Ok(0);
+        }
+        if let Some(id) = call.process.overlay.edit().remove(&new, false)? {
+            forget(call, id);
+        }
+    }
+    call.process.overlay.edit().rename(&old, &new)?;
+    if is_below(call.process, &old) {
+        call.process.overlay.edit().remove(&old, true)?;
+    }
+    Ok(0)
+}
+
+fn is_opaque(process: &Process, path: &[u8], mount_len: usize) -> bool {
+    matches!(process.overlay.find(path, mount_len), Layer::Here(Entry::Directory { opaque: true, .. }))
+}
+
+/// `truncate(2)`.
+pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, size, ..] = call.args;
+    let path = call.user().read_path(path)?;
+    if size.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let (path, node) = find(call, AT_FDCWD, &path, true)?.existing()?;
+    if node.is_directory() {
+        return Err(Errno::EISDIR.into());
+    }
+    if node.attributes(call.process, &path).kind() != libc::S_IFREG {
+        return Err(Errno::EINVAL.into());
+    }
+    let id = copy_up(call, &path, size > 0)?;
+    call.process.overlay.edit().resize(id, size, now())?;
+    Ok(0)
+}
+
+/// `ftruncate(2)`.
+pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, size, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    match open.object {
+        _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
+        Object::Memory { id, .. } if open.is_writable() => {
+            call.process.overlay.edit().resize(id, size, now())?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `fallocate(2)`: makes a file longer if it has to be; there are no blocks to reserve.
+pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, mode, offset, len, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    if offset.cast_signed() < 0 || len.cast_signed() <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if !open.is_writable() {
+        return Err(Errno::EBADF.into());
+    }
+    let Object::Memory { id, .. } = open.object else { return Err(Errno::ENODEV.into()) };
+    let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+    match int(mode) {
+        0 if end > super::count(call.process.overlay.content(id).len()) => {
+            call.process.overlay.edit().resize(id, end, now())?;
+        }
+        0 | libc::FALLOC_FL_KEEP_SIZE => {}
+        _ => return Err(Errno::EOPNOTSUPP.into()),
+    }
+    Ok(0)
+}
+
+/// `chmod(2)`.
+pub(crate) fn chmod(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, mode, ..] = call.args;
+    change_mode(call, AT_FDCWD, path, mode)
+}
+
+/// `fchmodat(2)`.
+pub(crate) fn fchmodat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, mode, ..] = call.args;
+    change_mode(call, int(directory), path, mode)
+}
+
+fn change_mode(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
+    let path = own_entry(call, directory, path, true)?;
+    call.process.overlay.edit().set_mode(&path, int(mode).cast_unsigned());
+    Ok(0)
+}
+
+/// `fchmod(2)`.
+pub(crate) fn fchmod(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, mode, ..] = call.args;
+    match call.process.files.open_file(int(fd))?.object {
+        Object::Memory { id, .. } => {
+            call.process.overlay.edit().set_file_mode(id, int(mode).cast_unsigned());
+            Ok(0)
+        }
+        _ => Err(Errno::EPERM.into()),
+    }
+}
+
+/// `utimensat(2)`: the time of modification; there are no others.
+pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, times, flags, ..] = call.args;
+    let time = if times == 0 {
+        Some(now())
+    } else {
+        let [_, _, seconds, nanoseconds] = call.user().read_words(times)?;
+        match i64::try_from(nanoseconds) {
+            Ok(libc::UTIME_NOW) => Some(now()),
+            Ok(libc::UTIME_OMIT) => None,
+            Ok(nanoseconds @ 0..=999_999_999) => {
+                let nanoseconds = u32::try_from(nanoseconds).unwrap_or_default();
+                Some(Time { seconds: seconds.cast_signed(), nanoseconds })
+            }
+            _ => return Err(Errno::EINVAL.into()),
+        }
+    };
+    if path == 0 {
+        // The file that the descriptor is.
+        let Object::Memory { id, .. } = call.process.files.open_file(int(directory))?.object else {
+            return Err(Errno::EPERM.into());
+        };
+        if let Some(time) = time {
+            call.process.overlay.edit().set_file_time(id, time);
+        }
+        return Ok(0);
+    }
+    let path = own_entry(call, int(directory), path, int(flags) & libc::AT_SYMLINK_NOFOLLOW == 0)?;
+    if let Some(time) = time {
+        call.process.overlay.edit().set_time(&path, time);
+    }
+    Ok(0)
+}
+
+/// The plain path of something that is the program's own. What is another's it may not change: `EPERM`, or `EROFS` where nothing can be
+/// changed.
+fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -> Result<Vec<u8>, Halt> {
+    let path = call.user().read_path(path)?;
+    let (path, node) = find(call, directory, &path, follow)?.existing()?;
+    writable(call.process, &path)?;
+    match node {
+        Node::Written { .. } => Ok(path),
+        Node::Host(_) | Node::MadeUp(_) => Err(Errno::EPERM.into()),
+    }
+}
+
+/// `mknod(2)`, `mknodat(2)`: regular files come from `open`, and there are no others.
+pub(crate) fn mknod(_call: &mut Call<'_, '_>) -> CallResult {
+    Err(Errno::EPERM.into())
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an open file can be, and what can be done with each kind.
+
+use std::sync::Arc;
+
+use super::attributes::Attributes;
+use super::listing::Listing;
+use crate::errno::{Errno, Halt};
+use crate::host;
+use crate::overlay::InodeId;
+use crate::process::{Process, Stream};
+use crate::table::Call;
+
+/// What a descriptor stands for.
+#[derive(Clone, Debug)]
+pub(crate) enum Object {
+    /// `/dev/null`; also what standard input is.
+    Null,
+    /// `/dev/zero`.
+    Zero,
+    /// `/dev/full`.
+    Full,
+    /// `/dev/random` or `/dev/urandom`.
+    Random { urandom: bool },
+    /// An output stream: to the program it is the writing end of a pipe.
+    Log(Stream),
+    /// A file whose content was made up when it was opened.
+    Text { content: Arc<[u8]>, attributes: Attributes },
+    /// A regular file of a mount. The host's descriptor has no state of the program's.
+    Host(Arc<host::File>),
+    /// A file that the program has written, in the mount that is `device`.
+    Memory { id: InodeId, device: u32 },
+    /// A directory; its entries are there from the first `getdents64` on.
+    Directory { listing: Option<Arc<Listing>>, attributes: Attributes },
+}
+
+impl Object {
+    /// What `fstat` tells.
+    pub(crate) fn attributes(&self, process: &Process) -> Result<Attributes, Errno> {
+        Ok(match self {
+            Self::Memory { id, device } => process.overlay.file_attributes(*id, *device),
+            Self::Null | Self::Zero | Self::Full | Self::Random { .. } => self.device_attributes(),
+            Self::Log(Stream::Stdout) => Attributes::made_up(2, libc::S_IFIFO | 0o600),
+            Self::Log(Stream::Stderr) => Attributes::made_up(3, libc::S_IFIFO | 0o600),
+            Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
+            Self::Host(file) => file.attributes()?,
+        })
+    }
+
+    /// What `stat` tells of the devices.
+    pub(crate) fn device_attributes(&self) -> Attributes {
+        let minor = match self {
+            Self::Zero => 5,
+            Self::Full => 7,
+            Self::Random { urandom: false } => 8,
+            Self::Random { urandom: true } => 9,
+            _ => 3,
+        };
+        Attributes { special: (1, minor), ..Attributes::made_up(u64::from(minor), libc::S_IFCHR | 0o666) }
+    }
+
+    /// Reads into `out` what lies at `offset`; less than asked for means the file's end.
+    pub(crate) fn read_at(&self, call: &mut Call<'_, '_>, offset: u64, out: &mut [u8]) -> Result<usize, Halt> {
+        match self {
+            Self::Null => Ok(0),
+            Self::Zero | Self::Full => {
+                out.fill(0);
+                Ok(out.len())
+            }
+            Self::Random { .. } => {
+                (call.context.rng)(out);
+                Ok(out.len())
+            }
+            Self::Log(_) => Err(Errno::EBADF.into()),
+            Self::Text { content, .. } => Ok(copy(content, offset, out)),
+            Self::Memory { id, .. } => Ok(copy(call.process.overlay.content(*id), offset, out)),
+            Self::Host(file) => Ok(file.read_at(offset, out)?),
+            Self::Directory { .. } => Err(Errno::EISDIR.into()),
+        }
+    }
+
+    /// Whether it has a position: `pread` and `pwrite` work.
+    pub(crate) fn has_position(&self) -> bool {
+        !matches!(self, Self::Log(_))
+    }
+
+    /// What it is ready for, in the bits of `poll`.
+    pub(crate) fn readiness(&self) -> i16 {
+        const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
+        const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
+        match self {
+            Self::Log(_) => OUT,
+            Self::Null
+            | Self::Zero
+            | Self::Full
+            | Self::Random { .. }
+            | Self::Text { .. }
+            | Self::Host(_)
+            | Self::Memory { .. }
+            | Self::Directory { .. } => IN | OUT,
+        }
+    }
+}
+
+/// Copies what `content` has at `offset`; returns how much.
+fn copy(content: &[u8], offset: u64, out: &mut [u8]) -> usize {
+    let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
+    for (to, from) in out.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    out.len().min(rest.len())
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The host's files: the only place where the personality makes system calls about them.
+//!
+//! # What always holds
+//!
+//! * Every path goes through `openat2` from a mount's directory with [`FENCE`]: it cannot leave the directory, follows no symbolic
+//!   link at all (the resolver does, in the program's own view), no magic link, and enters no other file system of the host's.
+//! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are opened, for
+//!   reading, so no FIFO wakes a writer and no device notices.
+//! * Files are read by `pread` alone. A descriptor has no state, so a snapshot and its workers share it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+
+use crate::errno::Errno;
+use crate::files::attributes::{Attributes, Time};
+use crate::files::listing::Entry;
+use crate::mounts::Permit;
+
+const FENCE: ResolveFlags = ResolveFlags::IN_ROOT
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_XDEV);
+/// `openat2` asks to be called again when something was renamed meanwhile.
+const ATTEMPTS: u32 = 8;
+/// Most entries of a directory that are told.
+const ENTRIES_MAX: usize = 65_536;
+
+/// Opens the directory of a mount.
+pub(crate) fn open_root(path: &Path) -> std::io::Result<OwnedFd> {
+    let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // Says at once if the kernel is too old.
+    rustix::fs::openat2(&root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), FENCE)?;
+    Ok(root)
+}
+
+/// Something that is there, looked at but not opened.
+#[derive(Debug)]
+pub(crate) struct Node {
+    fd: OwnedFd,
+    pub(crate) attributes: Attributes,
+}
+
+impl Node {
+    /// What a symbolic link says.
+    pub(crate) fn link_target(&self) -> Result<Vec<u8>, Errno> {
+        let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map_err(told)?;
+        Ok(target.into_bytes())
+    }
+}
+
+/// Looks at `rest`, which is relative to `root`. A symbolic link at its end is found, one on the way is `ELOOP`.
+pub(crate) fn look_up(root: BorrowedFd<'_>, rest: &[u8], device: u32) -> Result<Node, Errno> {
+    let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW)?;
+    let attributes = attributes(&rustix::fs::fstat(&fd).map_err(told)?, device);
+    Ok(Node { fd, attributes })
+}
+
+/// A regular file, open for reading.
+#[derive(Debug)]
+pub(crate) struct File {
+    fd: OwnedFd,
+    device: u32,
+    inode: u64,
+    _permit: Permit,
+}
+
+impl File {
+    /// Opens `rest`, where a regular file has been seen.
+    pub(crate) fn open(root: BorrowedFd<'_>, rest: &[u8], device: u32, permit: Permit) -> Result<Self, Errno> {
+        let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW)?;
+        let seen = attributes(&rustix::fs::fstat(&fd).map_err(told)?, device);
+        if seen.kind() != libc::S_IFREG {
+            return Err(Errno::EACCES);
+        }
+        Ok(Self { fd, device, inode: seen.inode, _permit: permit })
+    }
+
+    /// Device and inode number, which tell files apart.
+    pub(crate) fn identity(&self) -> (u32, u64) {
+        (self.device, self.inode)
+    }
+
+    pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
+        Ok(attributes(&rustix::fs::fstat(&self.fd).map_err(told)?, self.device))
+    }
+
+    /// Reads what lies at `offset`; less than asked for means the end.
+    pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        let mut done: usize = 0;
+        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(at) = offset.checked_add(done as u64).filter(|&at| i64::try_from(at).is_ok()) else { break };
+            match rustix::io::pread(&self.fd, rest, at) {
+                Ok(0) => break,
+                Ok(got) => done = done.saturating_add(got),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(told(error)),
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// The entries of the directory `rest`, without `.` and `..`.
+pub(crate) fn list(root: BorrowedFd<'_>, rest: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+    let fd = open(root, rest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+    let mut found = Vec::new();
+    for entry in Dir::new(fd).map_err(told)? {
+        let entry = entry.map_err(told)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        if found.len() == ENTRIES_MAX {
+            return Err(Errno::EOVERFLOW);
+        }
+        let kind = match entry.file_type() {
+            FileType::RegularFile => libc::DT_REG,
+            FileType::Directory => libc::DT_DIR,
+            FileType::Symlink => libc::DT_LNK,
+            FileType::Fifo => libc::DT_FIFO,
+            FileType::Socket => libc::DT_SOCK,
+            FileType::CharacterDevice => libc::DT_CHR,
+            FileType::BlockDevice => libc::DT_BLK,
+            FileType::Unknown => libc::DT_UNKNOWN,
+        };
+        found.push((name.to_vec(), Entry { inode: entry.ino(), kind }));
+    }
+    Ok(found)
+}
+
+fn open(root: BorrowedFd<'_>, rest: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if rest.is_empty() { b"." } else { rest };
+    for _ in 0..ATTEMPTS {
+        match rustix::fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), FENCE) {
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            other => return other.map_err(told),
+        }
+    }
+    Err(Errno::EIO)
+}
+
+/// What a program is told of a file of the host's: its owner is nobody that it could be, and times of access and change are that of
+/// the last modification.
+#[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
+fn attributes(stat: &Stat, device: u32) -> Attributes {
+    Attributes {
+        device,
+        inode: stat.st_ino,
+        mode: stat.st_mode,
+        links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+        user: 0,
+        group: 0,
+        special: (0, 0),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: Time {
+            seconds: stat.st_mtime.into(),
+            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+        },
+    }
+}
+
+/// The error that a program is told of one of the host's.
+fn told(error: rustix::io::Errno) -> Errno {
+    use rustix::io::Errno as Host;
+    match error {
+        Host::NOENT => Errno::ENOENT,
+        Host::NOTDIR => Errno::ENOTDIR,
+        // A file system of the host's below the mount is not part of it.
+        Host::ACCESS | Host::PERM | Host::XDEV => Errno::EACCES,
+        Host::LOOP => Errno::ELOOP,
+        Host::NAMETOOLONG => Errno::ENAMETOOLONG,
+        Host::INVAL => Errno::EINVAL,
+        Host::ISDIR => Errno::EISDIR,
+        Host::NOMEM => Errno::ENOMEM,
+        Host::MFILE | Host::NFILE => Errno::ENFILE,
+        _ => Errno::EIO,
+    }
+}

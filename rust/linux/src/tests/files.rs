@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files over freezes and resets.
+
+use mayfly_kvm::PAGE_SIZE;
+use proptest::prelude::*;
+
+use super::{Puppet, WINDOW};
+use crate::{MountPoint, Mounts};
+
+const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
+const PAGES: u64 = 8;
+const MAP: u64 = WINDOW + 0x10_0000;
+
+/// A puppet with `/data/file` of [`PAGES`] pages, whose words are all 5.
+fn puppet() -> (tempfile::TempDir, Puppet) {
+    let root = tempfile::tempdir().unwrap();
+    let words = (0..PAGES * PAGE_SIZE / 8).flat_map(|_| 5_u64.to_le_bytes());
+    std::fs::write(root.path().join("file"), words.collect::<Vec<_>>()).unwrap();
+    let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: false };
+    let mut puppet = Puppet::boot_in(&Mounts::open(&[point]).unwrap());
+    let args = [WINDOW, PAGE_SIZE, super::RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));
+    (root, puppet)
+}
+
+impl Puppet {
+    /// Puts text where calls can point to it.
+    fn text(&mut self, offset: u64, text: &str) -> u64 {
+        let bytes = [text.as_bytes(), b"\0"].concat();
+        self.process.copy_out(&mut self.machine, WINDOW + offset, &bytes).unwrap();
+        WINDOW + offset
+    }
+
+    fn open(&mut self, path: &str, flags: i32) -> i64 {
+        let path = self.text(0, path);
+        self.call(libc::SYS_openat, [AT_FDCWD, path, flags as u64, 0o600, 0, 0], 0).unwrap()
+    }
+
+    /// Maps all of the file, writable, at [`MAP`].
+    fn map(&mut self, fd: i64) {
+        let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
+        let args = [MAP, PAGES * PAGE_SIZE, super::RW, flags, fd as u64, 0];
+        assert_eq!(self.call(libc::SYS_mmap, args, 0), Ok(MAP as i64));
+    }
+
+    /// Increments the first word of a page and returns what it was.
+    fn increment(&mut self, page: u64) -> u64 {
+        let at = MAP + page * PAGE_SIZE;
+        self.call(libc::SYS_getpid, [0; 6], at).unwrap();
+        let mut word = [0; 8];
+        self.machine.read(at, &mut word).unwrap();
+        u64::from_le_bytes(word) - 1
+    }
+}
+
+#[test]
+fn pages_of_files_are_the_files_again_after_a_reset() {
+    let (_root, mut puppet) = puppet();
+    let fd = puppet.open("/data/file", libc::O_RDONLY);
+    puppet.map(fd);
+    // One page is written while booting, one only read; the others come with their first touch by a request.
+    assert_eq!(puppet.increment(3), 5);
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    for _ in 0..3 {
+        for page in 0..PAGES {
+            assert_eq!(worker.increment(page), if page == 3 { 6 } else { 5 }, "page {page}");
+        }
+        worker.reset(&frozen).unwrap();
+    }
+    // Given up, unmapped, protected, and mapped again by the request.
+    for round in 0..3 {
+        let call = match round {
+            0 => (libc::SYS_madvise, [MAP, PAGES * PAGE_SIZE, libc::MADV_DONTNEED as u64, 0, 0, 0]),
+            1 => (libc::SYS_munmap, [MAP, PAGES * PAGE_SIZE, 0, 0, 0, 0]),
+            _ => (libc::SYS_mprotect, [MAP, PAGES * PAGE_SIZE, 1, 0, 0, 0]),
+        };
+        assert_eq!(worker.call(call.0, call.1, 0), Ok(0));
+        if round == 0 {
+            assert_eq!(worker.increment(3), 5, "the file's again, not the snapshot's");
+        } else {
+            worker.map(fd);
+            assert_eq!(worker.increment(3), 5);
+        }
+        worker.reset(&frozen).unwrap();
+        assert_eq!(worker.increment(3), 6);
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
+fn positions_descriptors_and_the_working_directory_are_reset() {
+    let (_root, mut puppet) = puppet();
+    let fd = puppet.open("/data/file", libc::O_RDONLY) as u64;
+    assert_eq!(puppet.call(libc::SYS_lseek, [fd, 100, 0, 0, 0, 0], 0), Ok(100));
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    for _ in 0..2 {
+        assert_eq!(worker.call(libc::SYS_read, [fd, WINDOW, 50, 0, 0, 0], 0), Ok(50));
+        assert_eq!(worker.call(libc::SYS_lseek, [fd, 0, 1, 0, 0, 0], 0), Ok(150));
+        let path = worker.text(0, "/data");
+        assert_eq!(worker.call(libc::SYS_chdir, [path, 0, 0, 0, 0, 0], 0), Ok(0));
+        assert_eq!(worker.open("file", libc::O_RDONLY), fd as i64 + 1);
+        assert_eq!(worker.call(libc::SYS_close, [fd, 0, 0, 0, 0, 0], 0), Ok(0));
+        worker.reset(&frozen).unwrap();
+        assert_eq!(worker.open("file", libc::O_RDONLY), -i64::from(libc::ENOENT));
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
+fn files_of_the_host_are_not_held_longer_than_needed() {
+    let (root, mut puppet) = puppet();
+    // More than may be open at a time (an eighth of the usual limit is 128), and more than are remembered.
+    for number in 0..1500 {
+        std::fs::copy(root.path().join("file"), root.path().join(number.to_string())).unwrap();
+        let fd = puppet.open(&format!("/data/{number}"), libc::O_RDONLY);
+        assert!(fd > 0, "{number}");
+        puppet.map(fd);
+        assert_eq!(puppet.call(libc::SYS_close, [fd as u64, 0, 0, 0, 0, 0], 0), Ok(0));
+    }
+    assert_eq!(puppet.increment(0), 5);
+}
+
+#[test]
+fn what_a_request_writes_is_gone_after_its_reset() {
+    let (_root, mut puppet) = puppet();
+    let path = |puppet: &mut Puppet, path| puppet.text(0, path);
+    // The boot leaves a file and a directory behind.
+    let fd = puppet.open("/tmp/kept", libc::O_RDWR | libc::O_CREAT);
+    let text = puppet.text(512, "of the boot");
+    assert_eq!(puppet.call(libc::SYS_write, [fd as u64, text, 11, 0, 0, 0], 0), Ok(11));
+    let directory = path(&mut puppet, "/tmp/directory");
+    assert_eq!(puppet.call(libc::SYS_mkdir, [directory, 0o700, 0, 0, 0, 0], 0), Ok(0));
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    let room = frozen.overlay.room();
+    for _ in 0..3 {
+        // Written over by an open file, made new, removed with its file still open, renamed.
+        assert_eq!(worker.call(libc::SYS_pwrite64, [fd as u64, WINDOW, 100, 5, 0, 0], 0), Ok(100));
+        let new = worker.open("/tmp/directory/new", libc::O_RDWR | libc::O_CREAT);
+        assert_eq!(worker.call(libc::SYS_ftruncate, [new as u64, 1 << 20, 0, 0, 0, 0], 0), Ok(0));
+        let kept = path(&mut worker, "/tmp/kept");
+        assert_eq!(worker.call(libc::SYS_unlink, [kept, 0, 0, 0, 0, 0], 0), Ok(0));
+        let (old, renamed) = (worker.text(0, "/tmp/directory"), worker.text(512, "/tmp/other"));
+        assert_eq!(worker.call(libc::SYS_rename, [old, renamed, 0, 0, 0, 0], 0), Ok(0));
+        assert!(worker.process.overlay.room() < room);
+        worker.reset(&frozen).unwrap();
+        assert_eq!(worker.process.overlay.room(), room);
+
+        let again = worker.open("/tmp/kept", libc::O_RDONLY);
+        assert_eq!(worker.call(libc::SYS_read, [again as u64, WINDOW, 100, 0, 0, 0], 0), Ok(11));
+        assert_eq!(worker.open("/tmp/other", libc::O_RDONLY), -i64::from(libc::ENOENT));
+        assert!(worker.open("/tmp/directory", libc::O_RDONLY) > 0);
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
+fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
+    let (_root, mut puppet) = puppet();
+    let empty = puppet.process.overlay.room();
+    let fd = puppet.open("/tmp/file", libc::O_RDWR | libc::O_CREAT) as u64;
+    let copy = puppet.call(libc::SYS_dup, [fd, 0, 0, 0, 0, 0], 0).unwrap() as u64;
+    let other = puppet.open("/tmp/file", libc::O_RDONLY) as u64;
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 5000, 0, 0, 0, 0], 0), Ok(0));
+    let path = puppet.text(0, "/tmp/file");
+    assert_eq!(puppet.call(libc::SYS_unlink, [path, 0, 0, 0, 0, 0], 0), Ok(0));
+    for (close, args) in [(libc::SYS_close, [fd, 0]), (libc::SYS_close_range, [copy, copy])] {
+        assert_eq!(puppet.call(close, [args[0], args[1], 0, 0, 0, 0], 0), Ok(0));
+        assert_eq!(puppet.process.overlay.room(), empty - 5000);
+    }
+    assert_eq!(puppet.call(libc::SYS_dup2, [0, other, 0, 0, 0, 0], 0), Ok(other as i64));
+    assert_eq!(puppet.process.overlay.room(), empty);
+}
+
+/// Paths for random calls to point to: in a read-only mount, in a writable one, made up, and none.
+const PATHS: [&str; 12] = [
+    "/data/file",
+    "/data",
+    "/data/../tmp/a",
+    "/tmp/a",
+    "/tmp/a/b",
+    "/tmp/link",
+    "/tmp",
+    "/proc/self/fd/3",
+    "/proc/self/maps",
+    "/dev/zero",
+    "a",
+    "/tmp/a/../../tmp/./link/x",
+];
+const SLOT: u64 = 64;
+
+fn any_file_argument() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        8 => (0..PATHS.len() as u64).prop_map(|index| WINDOW + index * SLOT),
+        6 => 0..10_u64,
+        2 => Just(AT_FDCWD),
+        2 => prop_oneof![Just(libc::O_CREAT | libc::O_RDWR), Just(libc::O_RDWR), Just(libc::O_DIRECTORY)].prop_map(|flags| flags as u64),
+        2 => (0..PAGES).prop_map(|page| page * PAGE_SIZE),
+        1 => Just(WINDOW + PAGE_SIZE - 8),
+        1 => any::<u64>(),
+        1 => (0..64_u32).prop_map(|bit| 1 << bit),
+    ]
+}
+
+fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
+    let numbers = prop::sample::select(vec![
+        libc::SYS_open,
+        libc::SYS_openat,
+        libc::SYS_creat,
+        libc::SYS_read,
+        libc::SYS_pread64,
+        libc::SYS_write,
+        libc::SYS_pwrite64,
+        libc::SYS_lseek,
+        libc::SYS_close,
+        libc::SYS_dup2,
+        libc::SYS_fstat,
+        libc::SYS_stat,
+        libc::SYS_newfstatat,
+        libc::SYS_statx,
+        libc::SYS_getdents64,
+        libc::SYS_readlink,
+        libc::SYS_symlink,
+        libc::SYS_link,
+        libc::SYS_unlink,
+        libc::SYS_unlinkat,
+        libc::SYS_rename,
+        libc::SYS_renameat2,
+        libc::SYS_mkdir,
+        libc::SYS_rmdir,
+        libc::SYS_truncate,
+        libc::SYS_ftruncate,
+        libc::SYS_fallocate,
+        libc::SYS_chmod,
+        libc::SYS_utimensat,
+        libc::SYS_chdir,
+        libc::SYS_fchdir,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_mprotect,
+    ]);
+    (numbers, prop::array::uniform6(any_file_argument()))
+}
+
+proptest! {
+    #![proptest_config(super::cases(60))]
+
+    /// Whatever a program does to files, nothing harms the host, the mount stays as it was, and a reset undoes the rest.
+    #[test]
+    fn no_call_on_files_harms_the_host(calls in prop::collection::vec(any_file_call(), 1..80)) {
+        let (root, mut puppet) = puppet();
+        for (index, text) in (0_u64..).zip(PATHS) {
+            puppet.text(index * SLOT, text);
+        }
+        let (image, frozen) = puppet.freeze();
+        let mut worker = Puppet::fork(&image, &frozen);
+        for (number, args) in calls {
+            match worker.call(number, args, 0) {
+                Ok(_) => continue,
+                Err(crate::Step::Exited { .. } | crate::Step::Faulted(_) | crate::Step::MemoryLimit) => {}
+                Err(other) => prop_assert!(false, "{:?}", other),
+            }
+            worker = Puppet::fork(&image, &frozen);
+        }
+        let _ = worker.reset(&frozen);
+        let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().collect();
+        prop_assert_eq!(left.len(), 1);
+        prop_assert_eq!(std::fs::metadata(root.path().join("file")).unwrap().len(), PAGES * PAGE_SIZE);
+    }
+}
+
+#[test]
+fn links_to_links_of_many_names_hold_nobody_up() {
+    let (_root, mut puppet) = puppet();
+    let map = [WINDOW, 4 * PAGE_SIZE, super::RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, map, 0), Ok(WINDOW as i64));
+    for number in 0..30 {
+        let target = format!("/data/{}/tmp/{}", "../data/".repeat(500), number + 1);
+        let (target, link) = (puppet.text(4096, &target), puppet.text(0, &format!("/tmp/{number}")));
+        assert_eq!(puppet.call(libc::SYS_symlink, [target, link, 0, 0, 0, 0], 0), Ok(0));
+    }
+    assert_eq!(puppet.open("/tmp/0", libc::O_RDONLY), -i64::from(libc::ELOOP));
+}

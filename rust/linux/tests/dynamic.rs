@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Dynamic programs, with this machine's libraries mounted read-only.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod support;
+
+use std::path::Path;
+
+use mayfly_linux::{Limits, Step};
+use support::{Guest, Linking, MEMORY, agrees_with_native_on, libraries, run_natively};
+
+#[test]
+fn dynamic_programs_start_as_they_do_natively() {
+    agrees_with_native_on("start", &[Linking::GlibcDynamic, Linking::MuslDynamic], &[], &libraries());
+}
+
+#[test]
+fn dynamic_programs_see_the_same() {
+    for name in ["files", "memory"] {
+        agrees_with_native_on(name, &[Linking::GlibcDynamic], &[], &libraries());
+    }
+}
+
+#[test]
+fn cpp_programs_work() {
+    agrees_with_native_on("library", &[Linking::Cpp], &[], &libraries());
+}
+
+#[test]
+fn python_runs() {
+    let python = Path::new("/usr/bin/python3");
+    let python = python.canonicalize().unwrap();
+    let mut mounts = libraries();
+    mounts.push(Path::new("/usr/bin"));
+    for script in ["print(1)", "import json, re; print(json.dumps(re.findall('a|b', 'abc')))"] {
+        let args = ["-I", "-S", "-c", script];
+        let native = run_natively(&python, &args);
+        let inside = Guest::load_with(&python, &args, &Limits::default(), 4 * MEMORY, &mounts).outcome();
+        assert_eq!(inside.stdout.as_bytes(), native.stdout, "{inside:?}");
+        assert_eq!(inside.end, Step::Exited { status: 0 }, "{inside:?}");
+    }
+}

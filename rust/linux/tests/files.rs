@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files: mounts agree with what the host has there, and end where they must.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod support;
+
+use std::fmt::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use mayfly_linux::{Limits, MountPoint, Mounts, Step};
+use support::{Guest, Linking, MEMORY, agrees_with_native, agrees_with_native_on, compile};
+
+/// A tree with every kind of thing that paths can go wrong on.
+fn tree(root: &Path) {
+    let at = |name: &str| root.join(name);
+    std::fs::write(at("file"), "the file\n").unwrap();
+    std::fs::write(at("empty"), "").unwrap();
+    std::fs::create_dir(at("directory")).unwrap();
+    std::fs::write(at("directory/inner"), "inner\n").unwrap();
+    std::fs::create_dir_all(at("deep/a/b/c/d/e")).unwrap();
+    std::fs::write(at("deep/a/b/c/d/e/f"), "deep\n").unwrap();
+    std::fs::write(at("script"), "#!\n").unwrap();
+    std::fs::set_permissions(at("script"), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut numbers = String::new();
+    (0..1000).for_each(|number| writeln!(numbers, "{number}").unwrap());
+    std::fs::write(at("numbers"), numbers).unwrap();
+    let large: Vec<u8> = (0..3_000_001_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(at("large"), large).unwrap();
+    std::fs::create_dir(at("many")).unwrap();
+    for number in 0..2000 {
+        std::fs::write(at("many").join(format!("a-name-that-is-not-short-{number}")), "").unwrap();
+    }
+    symlink("file", at("link")).unwrap();
+    symlink("directory", at("link-to-directory")).unwrap();
+    symlink("nowhere", at("dangling")).unwrap();
+    symlink("loop", at("loop")).unwrap();
+    symlink("link", at("chain-2")).unwrap();
+    symlink("./directory/../chain-2", at("chain")).unwrap();
+    symlink(at("directory"), at("absolute")).unwrap();
+    symlink("..", at("directory/up")).unwrap();
+    symlink("directory/up/directory", at("up")).unwrap();
+}
+
+#[test]
+fn a_mounted_tree_agrees() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = root.path().canonicalize().unwrap();
+    tree(&root);
+    agrees_with_native_on("tree", &[Linking::Glibc], &[root.to_str().unwrap()], &[&root]);
+}
+
+#[test]
+fn made_up_files_agree() {
+    agrees_with_native("virtual", &[Linking::Glibc]);
+}
+
+/// What a program sees of `paths` when `inside` is mounted at `/srv`.
+fn seen(inside: &Path, paths: &[&str]) -> String {
+    let program = compile("open", Linking::Glibc);
+    let mount = MountPoint { guest: "/srv".into(), host: inside.into(), writable: false };
+    let mounts = Mounts::open(&[mount]).unwrap();
+    let outcome = Guest::load_mounted(&program, paths, &Limits::default(), MEMORY, &mounts).outcome();
+    assert_eq!(outcome.end, Step::Exited { status: 0 });
+    outcome.stdout
+}
+
+#[test]
+fn nothing_leads_out_of_a_mount() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let (inside, secret) = (root.join("inside"), root.join("secret"));
+    std::fs::create_dir_all(inside.join("sub")).unwrap();
+    std::fs::write(&secret, "secret").unwrap();
+    std::fs::write(inside.join("public"), "public").unwrap();
+    symlink("../secret", inside.join("up")).unwrap();
+    symlink("../../secret", inside.join("sub/up")).unwrap();
+    symlink(&secret, inside.join("absolute")).unwrap();
+    symlink("/proc/self/root/etc/passwd", inside.join("magic")).unwrap();
+    symlink("/srv/public", inside.join("right")).unwrap();
+    symlink("..", inside.join("sub/parent")).unwrap();
+    symlink("/", inside.join("sub/top")).unwrap();
+    let absolute = secret.to_str().unwrap();
+    let through = format!("/srv/sub/top{absolute}");
+    let paths = [
+        "/srv/public",
+        "/srv/right",
+        "/srv/sub/top/srv/public",
+        "/../../srv/sub/../../srv/public",
+        absolute,
+        &through,
+        "/srv/../secret",
+        "/srv/up",
+        "/srv/sub/up",
+        "/srv/sub/parent/../secret",
+        "/srv/absolute",
+        "/proc/self/root/root",
+        "/proc/self/cwd/../../etc/shadow",
+        "/proc/1/root/etc/passwd",
+        "/etc/shadow",
+    ];
+    let seen = seen(&inside, &paths);
+    let lines: Vec<_> = seen.lines().collect();
+    assert_eq!(lines.len(), paths.len());
+    for (index, line) in lines.iter().enumerate() {
+        let expected = if index < 4 { ": 6 public" } else { ": error 2" };
+        assert!(line.ends_with(expected), "{line}");
+    }
+    // `/proc/self/root` is the program's own root, and what is there is made up.
+    assert!(self::seen(&inside, &["/srv/magic"]).contains("root:x:0:0:root:/:/bin/false\nmayfly:"));
+}
+
+#[test]
+fn of_the_host_only_files_and_directories_can_be_opened() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let fifo = root.path().join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
+    let seen = seen(root.path(), &["/srv/fifo", "/srv/socket"]);
+    assert_eq!(seen, "/srv/fifo: error 13\n/srv/socket: error 13\n");
+    assert_eq!(
+        self::seen(Path::new("/dev"), &["/srv/null", "/srv/zero"]),
+        "/srv/null: error 13\n/srv/zero: error 13\n"
+    );
+}
+
+#[test]
+fn a_mount_ends_where_the_hosts_file_system_does() {
+    assert_eq!(seen(Path::new("/"), &["/srv/proc/self/status"]), "/srv/proc/self/status: error 13\n");
+}
+
+#[test]
+fn without_mounts_there_is_nothing_of_the_host() {
+    let program = compile("open", Linking::Glibc);
+    let here = program.to_str().unwrap();
+    let outcome = support::run(&program, &[here, "/etc/hostname", "/root/x", "/usr", "/proc/self/status"]);
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    for line in &lines[..4] {
+        assert!(line.ends_with(": error 2"), "{line}");
+    }
+    assert!(lines[4].contains("Name:\topen"), "{}", lines[4]);
+}
+
+#[test]
+fn mappings_of_files_agree() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let file = root.join("pages");
+    let content: Vec<u8> = b"abcd".iter().flat_map(|&letter| [letter; 4096]).take(3 * 4096 + 100).collect();
+    std::fs::write(&file, content).unwrap();
+    let args = [file.to_str().unwrap(), root.to_str().unwrap()];
+    agrees_with_native_on("mapping", &[Linking::Glibc], &args, &[&root]);
+}
+
+/// Files for `writing.c` to change.
+fn old_tree(root: &Path) {
+    for name in ["old/a", "old/b", "old/c", "old/d", "old/e", "old/f", "old/sub/g", "two/x", "two/y"] {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, format!("content of {name}")).unwrap();
+    }
+    std::fs::create_dir(root.join("hollow")).unwrap();
+    symlink("a", root.join("old/link")).unwrap();
+}
+
+/// All that is in a tree.
+fn census(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root).unwrap() {
+        let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+        let content = if kind.is_file() { std::fs::read_to_string(&path).unwrap() } else { String::new() };
+        found.push(format!("{path:?} {kind:?} {content}"));
+        if kind.is_dir() {
+            found.extend(census(&path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Runs `writing.c` on `host`, which it sees at `guest`, and then natively on `host`.
+fn writing_agrees(guest: &str, host: &Path, mounts: &[MountPoint]) {
+    let program = compile("writing", Linking::Glibc);
+    let mounts = Mounts::open(mounts).unwrap();
+    let before = census(host);
+    let inside = Guest::load_mounted(&program, &[guest], &Limits::default(), MEMORY, &mounts).outcome();
+    assert_eq!(inside.end, Step::Exited { status: 0 }, "{inside:?}");
+    assert_eq!(census(host), before, "the host's files have not changed");
+    let native = support::run_natively(&program, &[host.to_str().unwrap()]);
+    assert!(native.status.success());
+    let native = String::from_utf8(native.stdout).unwrap();
+    let differences: Vec<_> = inside.stdout.lines().zip(native.lines()).filter(|(a, b)| a != b).collect();
+    assert!(differences.is_empty(), "in the machine, natively: {differences:#?}");
+    assert_eq!(inside.stdout.lines().count(), native.lines().count());
+}
+
+#[test]
+fn writing_to_the_temporary_directory_agrees() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    writing_agrees("/tmp", root.path(), &[]);
+}
+
+#[test]
+fn writing_over_a_mount_agrees_and_leaves_it_alone() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    old_tree(root.path());
+    let point = MountPoint { guest: "/srv/data".into(), host: root.path().into(), writable: true };
+    writing_agrees("/srv/data", root.path(), &[point]);
+}
+
+#[test]
+fn what_is_written_is_bounded() {
+    let program = compile("fill", Linking::Glibc);
+    let limits = Limits { overlay_bytes: 1 << 20, overlay_entries: 50, ..Limits::default() };
+    let outcome = Guest::load(&program, &[], &limits, MEMORY).outcome();
+    assert_eq!(outcome.end, Step::Exited { status: 0 });
+    assert_eq!(outcome.stdout, "files 50, error 28\nbytes 1048, error 28\nagain 1048\nread-only error 30\n");
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Opens what its arguments name and prints the beginning of each, or the error.
+#include "say.h"
+
+#include <fcntl.h>
+
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        char text[64] = {0};
+        int fd = open(argv[i], O_RDONLY | O_NONBLOCK);
+        if (fd < 0)
+            printf("%s: error %d\n", argv[i], errno);
+        else
+            printf("%s: %ld %s\n", argv[i], (long)read(fd, text, sizeof text - 1), text);
+        if (fd >= 0) close(fd);
+    }
+    return 0;
+}
