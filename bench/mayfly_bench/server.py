@@ -30,7 +30,7 @@ class Server:
 
     def __init__(
         self, binary: Path, sample: Path, root: Path, scratch: Path, *, threads: int, cpu: int | None = None,
-        tenants: dict | None = None,
+        tenants: dict | None = None, in_session: bool = False,
     ):
         """
         Arguments:
@@ -41,9 +41,11 @@ class Server:
             threads: the number of Drogon loop threads.
             cpu: the one CPU that the server is kept on, if any.
             tenants: a tenants file to use in place of the sample's tenants, if given.
+            in_session: whether the server stays in the benchmark's session, and with wrk in one scheduling group: then its threads'
+                priorities count against wrk, too (docs/decisions/0052).
         """
         self._binary, self._sample, self._root, self._scratch = binary, sample, root, scratch
-        self._tenants = tenants
+        self._tenants, self._in_session = tenants, in_session
         self._threads, self._cpu = threads, cpu
         self._log = scratch / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +74,8 @@ class Server:
             try:
                 self._process = subprocess.Popen(
                     ["setpriv", "--pdeathsig", "TERM", *pinned_command(command, self._cpu)],
-                    cwd=self._root, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0,
+                    cwd=self._root, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=not self._in_session, process_group=0 if self._in_session else None,
                 )
             except FileNotFoundError as error:
                 raise BenchError(f"cannot start {error.filename}: it is part of Debian's util-linux") from error

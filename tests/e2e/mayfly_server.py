@@ -239,6 +239,10 @@ class Server:
         (found,) = [tenant for tenant in self.status(key)["tenants"] if tenant["name"] == name]
         return found
 
+    def await_workers(self, name, count, key=None):
+        """Waits until the tenant's first workers are there: a request before that gets one of its own."""
+        self.await_that(lambda: self.tenant_status(name, key)["forks"] >= count, f"{name} has no workers")
+
     def await_that(self, holds, what):
         """Waits until `holds()`; `what` says what did not come true."""
         deadline = time.monotonic() + TIMEOUT_S

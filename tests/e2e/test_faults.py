@@ -11,6 +11,8 @@ import unittest
 from mayfly_server import Server, tenant
 
 LIMITS = {"memory_mib": 8, "request_kib": 64, "response_kib": 64}
+# What leaves its loop has the lowest priority; these have to run into their limits on a busy machine, too.
+ON_THE_LOOP = {**LIMITS, "inline_budget_us": 1_000_000}
 # A first write to a page takes some tens of microseconds on a paging-based KVM, more on a busy machine.
 CPU_MS_OF_MEMORY_TESTS = 10_000
 
@@ -50,8 +52,8 @@ class Faults(unittest.TestCase):
             Server(
                 [
                     tenant("faults", "/faults", limits={**LIMITS, "cpu_ms": 1000}),
-                    tenant("loops", "/loops", "faults", limits={**LIMITS, "cpu_ms": 100}),
-                    tenant("memory", "/memory", "faults", limits={**LIMITS, "cpu_ms": CPU_MS_OF_MEMORY_TESTS}),
+                    tenant("loops", "/loops", "faults", limits={**ON_THE_LOOP, "cpu_ms": 100}),
+                    tenant("memory", "/memory", "faults", limits={**ON_THE_LOOP, "cpu_ms": CPU_MS_OF_MEMORY_TESTS}),
                     tenant("hello", "/hello"),
                 ]
             )
@@ -68,6 +70,11 @@ class Faults(unittest.TestCase):
         self.assertRegex(body["request_id"], r"^[0-9a-f]+$")
         self.check_goes_on()
         return body
+
+    def check_ready(self, prefix):
+        """Every thread has a worker again."""
+        for _ in range(16):
+            self.assertEqual(self.server.get(f"{prefix}/ok").body, b"ok\n")
 
     def check_goes_on(self):
         # The kernel deals connections to the threads at random: of sixteen, some reach each.
@@ -131,6 +138,7 @@ class Faults(unittest.TestCase):
                 self.check(behaviour, 507, "memory-limit", "/memory")
 
     def test_a_program_may_use_memory_within_its_limit(self):
+        self.check_ready("/memory")
         for _ in range(3):
             self.assertEqual(self.server.get("/memory/touch?4").body, b"4\n")
 

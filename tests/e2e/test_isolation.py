@@ -73,7 +73,8 @@ class Isolation(unittest.TestCase):
 class KeptState(unittest.TestCase):
     def test_a_tenant_that_is_not_ephemeral_keeps_its_state(self):
         # One thread: each has a worker of its own.
-        with Server([tenant("faults", "/faults", ephemeral=False)], threads=1) as server:
+        with Server([tenant("faults", "/faults", ephemeral=False)], threads=1, admin={}) as server:
+            server.await_workers("faults", 1)
 
             def data():
                 return re.search(r"^data (\S+)$", server.get("/faults/state").body.decode(), re.MULTILINE).group(1)

@@ -36,7 +36,9 @@ class Limits(unittest.TestCase):
         def faults(name, limits, **more):
             return tenant(name, f"/{name}", "faults", limits=limits, **more)
 
-        tenants = [faults(name, case[0]) for name, case in {**ANSWERED, **BORNE}.items()]
+        # What leaves its loop has the lowest priority; these have to run into their limits on a busy machine, too.
+        on_the_loop = {"inline_budget_us": 1_000_000}
+        tenants = [faults(name, {**on_the_loop, **case[0]}) for name, case in {**ANSWERED, **BORNE}.items()]
         tenants += [faults(name, limits, args=[boot]) for name, (limits, boot) in BOOT.items()]
         tenants += [
             faults("log", {"log_bytes_per_second": 1000}),
@@ -117,7 +119,8 @@ class Limits(unittest.TestCase):
         for answer in refused:
             self.assertEqual(answer.json()["error"], "too-many-requests")
             self.assertEqual(answer.header("retry-after"), "1")
-            self.server.await_log(rf"tenant=concurrent request={answer.json()['request_id']} error=\"too-many-requests\"")
+        # Not a line for each: a loop that refuses requests does not wait for the log.
+        self.server.await_log(r"mayfly::request: .*tenant=concurrent request=\w+ error=\"too-many-requests\"")
         self.assertEqual({answer.status for answer in answers}, {429, 504})
         self.assertEqual(self.errors("concurrent"), {"too-many-requests": 10, "wall-limit": 2})
         self.assertEqual(self.server.get("/concurrent/ok").status, 200)

@@ -16,6 +16,8 @@ class Modes(unittest.TestCase):
         # One thread: each has a worker of its own.
         tenants = [visits("ephemeral"), visits("stateful", ephemeral=False), visits("sometimes", reset_every=3)]
         cls.server = cls.enterClassContext(Server(tenants, threads=1, config={"mode_header": True}, admin={}))
+        for name in ("ephemeral", "stateful", "sometimes"):
+            cls.server.await_workers(name, 1)
 
     def visits(self, name, count):
         return [int(self.server.get(f"/{name}").body.split()[1]) for _ in range(count)]

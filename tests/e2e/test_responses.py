@@ -38,7 +38,7 @@ class Reader:
 class Responses(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        limits = {"request_kib": 16 * 1024, "response_kib": 24 * 1024, "cpu_ms": 20_000}
+        limits = {"request_kib": 16 * 1024, "response_kib": 24 * 1024, "cpu_ms": 20_000, "inline_budget_us": 1_000_000}
         tenants = [
             tenant("echo", "/echo", limits=limits),
             tenant("faults", "/faults", limits=limits),
@@ -69,6 +69,8 @@ class Responses(unittest.TestCase):
 
     def test_large_bodies_both_ways(self):
         text = random.Random(1).randbytes(2 << 20).hex().encode() + b"end"
+        for _ in range(16):  # Every thread has a worker then.
+            self.assertEqual(self.server.get("/echo").status, 200)
         received = self.server.fetch("POST", "/echo", text)
         self.assertEqual(received.status, 200, received.body[:200])
         self.assertEqual(received.json()["body"].encode(), text)

@@ -33,7 +33,7 @@ def measure(chosen: Options, scratch: Path, loops: int, micro_runs: Sequence[dic
     raise_descriptor_limit()
 
     def server(tenants: dict) -> Server:
-        return Server(chosen.server, chosen.config, chosen.root, scratch, threads=loops, tenants=tenants)
+        return Server(chosen.server, chosen.config, chosen.root, scratch, threads=loops, tenants=tenants, in_session=True)
 
     results = {
         **turns.measure(chosen, server, loops, progress),

@@ -3,8 +3,9 @@
 
 The tenant's file is replaced in turn by two programs with different pages, and each time the admin listener is told to reload. Four
 connections ask for the page all the while, with a pause between requests: a load that takes every processor keeps the kernel's own
-threads from theirs, and the kernel makes and closes machines with their help. Every answer says its generation, which tells the program that it must be from; on
-one connection generations never go down. After each reload two more requests must have the new generation at once.
+threads from theirs, and the kernel makes and closes machines with their help. Every answer says its generation, which tells the
+program that it must be from; on one connection generations never go down. After each reload two more requests must have the new
+generation at once.
 """
 
 import hashlib

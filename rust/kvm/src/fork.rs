@@ -116,6 +116,16 @@ impl Image {
     }
 }
 
+/// The frames that a worker writes before its program has run, or is known to write.
+fn first_writes(frozen: &Frozen, memory: &Memory, learned: &[Learned]) -> Vec<u64> {
+    let mut frames = vec![frozen.inbox.first_frame];
+    for page in learned {
+        let (table, leaf) = frozen.tables.image_frames(memory, page.address);
+        frames.extend(table.into_iter().chain(leaf.filter(|_| page.image)));
+    }
+    frames
+}
+
 impl Machine {
     /// Forks a worker that may have up to `private_pages` pages of its own; `learned` ones are made private now.
     ///
@@ -125,6 +135,7 @@ impl Machine {
     pub fn fork(image: &Image, private_pages: u64, learned: &[Learned]) -> Result<Self, CreateError> {
         let frozen = &image.frozen;
         let memory = Memory::fork(&frozen.memory, private_pages)?;
+        memory.populate(&mut first_writes(frozen, &memory, learned));
         let vcpu = Vcpu::create(&image.host, image.host.variant(), &memory, frozen.tables.cr3(), Start::Fork)?;
         let mut machine = Self {
             vcpu,
@@ -156,9 +167,10 @@ impl Machine {
             self.map_zero(page.address, prot, Origin::Snapshot)
         };
         if done.is_ok()
-            && let Some(page) = self.changes.work.last().copied()
+            && !page.image
+            && let Some(page) = self.changes.work.last()
         {
-            self.memory.touch(page.frame);
+            self.memory.populate(&mut vec![page.frame]);
         }
     }
 

@@ -176,6 +176,20 @@ impl Tables {
         Some(table + Self::index(address, 0) * 8)
     }
 
+    /// The frames of the image that the first write to `address` changes: the last table on the way there, and the page itself if the
+    /// image has it. Read from the image and not from `memory`, whose pages nobody is to touch before they are populated.
+    pub(crate) fn image_frames(self, memory: &Memory, address: u64) -> (Option<u64>, Option<u64>) {
+        let mut table = self.root;
+        for level in (1..LEVELS).rev() {
+            match memory.image_u64(table + Self::index(address, level) * 8) {
+                Some(entry) if entry & PRESENT != 0 => table = entry & FRAME_MASK,
+                _ => return (Some(table / PAGE_SIZE), None),
+            }
+        }
+        let leaf = memory.image_u64(table + Self::index(address, 0) * 8).map(Entry);
+        (Some(table / PAGE_SIZE), leaf.and_then(Entry::frame))
+    }
+
     /// As [`Tables::slot`], making the tables on the way.
     pub(crate) fn slot_or_create(self, memory: &mut Memory, address: u64) -> Option<u64> {
         let mut table = self.root;

@@ -244,14 +244,20 @@ fn work(background: &Background, orders: &Receiver<Order>) {
             Order::Fork { tenant, berth } => {
                 // Whoever holds the berth besides this order is the pool that asked.
                 let is_wanted = Arc::strong_count(&berth) > 1 && berth.is_empty();
-                if is_wanted
+                let forked = if is_wanted
                     && let Ok(ground) = background.ground()
                     && let Some(permit) = ground.workers.permit()
-                    && let Ok(worker) = tenant.fork(Some(permit))
                 {
-                    berth.put(worker);
+                    tenant.fork(Some(permit)).ok()
+                } else {
+                    None
+                };
+                // Dropped if it is not wanted any more.
+                if berth.end_order()
+                    && let Some(forked) = forked
+                {
+                    berth.put(forked);
                 }
-                berth.ordered.store(false, Ordering::Release);
             }
             Order::ReplaceStore { store, lost } => {
                 drop(lost);

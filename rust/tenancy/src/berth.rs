@@ -15,7 +15,7 @@ const SPARE: usize = 4;
 pub(crate) struct Berth {
     workers: Mutex<Vec<Forked>>,
     /// Whether a worker is on its way: orders do not pile up.
-    pub(crate) ordered: AtomicBool,
+    ordered: AtomicBool,
 }
 
 impl Berth {
@@ -79,6 +79,11 @@ impl Berth {
     /// Marks a worker as ordered; `false` if it was already.
     pub(crate) fn order(&self) -> bool {
         !self.ordered.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends an order, if there is one: whoever fills it, or has no need for it any more. Only one of these gets `true`.
+    pub(crate) fn end_order(&self) -> bool {
+        self.ordered.swap(false, Ordering::AcqRel)
     }
 
     fn workers(&self) -> MutexGuard<'_, Vec<Forked>> {

@@ -11,6 +11,7 @@ use mayfly_sandbox::ResponseSink;
 use crate::background::{Background, InFlight};
 use crate::berth::Berth;
 use crate::call::{Call, Scene, Watched};
+use crate::config::Mode;
 use crate::failure::{Failure, RequestId, answer};
 use crate::overflow::Parked;
 use crate::request::OwnedRequest;
@@ -187,6 +188,10 @@ fn worker(
 ) -> Result<Forked, String> {
     let current = tenant.ready().ok_or_else(|| tenant.excuse())?;
     let former = former.filter(|former| current.succeeds(Some(&former.generation)));
+    if current.config.mode != Mode::Ephemeral {
+        // This worker is to be the loop's only one: the state of a second one would come and go.
+        berth.end_order();
+    }
     // The forker may have been faster.
     let mut forked = match berth.take(current.number) {
         Some(forked) => forked,

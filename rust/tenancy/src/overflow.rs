@@ -2,7 +2,7 @@
 //! Requests whose slice on their loop was over: a bounded number of threads runs them in turns.
 //!
 //! Turns go by tenant and then by request, so that one tenant's endless loops take no more than its share from another's request of
-//! five milliseconds. The threads have the lowest priority that the system offers to everybody: a loop with something to do goes first.
+//! five milliseconds. The threads have a low priority: a loop with something to do goes first.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,9 @@ use crate::failure::{Failure, answer};
 use crate::storage::Taken;
 use crate::tenant::Tenant;
 
+/// The threads' nice value: low enough that a loop with something to do preempts them, and not so low that they starve on a full
+/// machine.
+const NICE: i32 = 10;
 /// One turn.
 const SLICE: Duration = Duration::from_millis(5);
 /// How long unfinished requests go on when the server shuts down.
@@ -287,7 +290,7 @@ impl Drop for Room {
 /// Lets every other thread go first.
 fn lower_priority() {
     // By setpriority(2) it is the calling thread's own on Linux. Should it fail, requests take longer beside busy tenants.
-    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::warn!(target: "mayfly::server", %error, "an overflow thread keeps its priority");
     }
 }

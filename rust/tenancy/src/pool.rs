@@ -179,7 +179,10 @@ impl LoopPool {
         let background = self.server.background();
         self.held -= 1;
         let office = self.slots[index].office(tenant).clone();
-        background.order(tenant, &office.berth);
+        // One that keeps its state comes back with it; a second one would begin anew.
+        if step == Step::Done || call.forked.is_ephemeral() {
+            background.order(tenant, &office.berth);
+        }
         if step == Step::Done {
             background.close(call.forked);
             return Outcome::Done;

@@ -245,8 +245,8 @@ impl Server {
         }
         match tenant.make(&mut history, ground, None) {
             Ok(generation) => {
-                tenant.publish(&mut history, generation, ground);
                 tenant.reloads.fetch_add(1, Ordering::Relaxed);
+                tenant.publish(&mut history, generation, ground);
                 Ok(())
             }
             Err(error) => {
@@ -299,9 +299,9 @@ impl Server {
         let mut history = tenant.history();
         let generation = tenant.predecessor(&mut history).ok_or(ReloadError::NoPrevious)?;
         let reloaded = told(&generation);
+        tenant.reloads.fetch_add(1, Ordering::Relaxed);
         tenant.publish(&mut history, generation, ground);
         drop(history);
-        tenant.reloads.fetch_add(1, Ordering::Relaxed);
         tracing::info!(target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, "rolled back");
         if let Some(uploads) = self.uploads() {
             uploads::swap(&uploads, &tenant.name).map_err(|error| ReloadError::Persist(error.to_string()))?;
@@ -314,8 +314,8 @@ impl Server {
         let mut history = tenant.history();
         let generation = tenant.make(&mut history, ground, elf).map_err(|error| not_replaced(tenant, error))?;
         let reloaded = told(&generation);
-        tenant.publish(&mut history, generation, ground);
         tenant.reloads.fetch_add(1, Ordering::Relaxed);
+        tenant.publish(&mut history, generation, ground);
         tracing::info!(
             target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, boot_ms = reloaded.boot_ms,
             "a new generation answers"

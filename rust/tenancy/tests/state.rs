@@ -90,6 +90,20 @@ fn a_worker_is_reset_after_its_number_of_requests() {
 }
 
 #[test]
+fn a_loop_has_one_worker_that_keeps_state_however_early_the_first_request_comes() {
+    for _ in 0..10 {
+        let server = start(&[sample("visits", json!({"ephemeral": false}))]);
+        let mut pool = server.loop_pool();
+        for visit in 1..=5 {
+            if visit == 4 {
+                server.reload("visits").unwrap();
+            }
+            assert_eq!(text(&get(&mut pool, "/visits")), format!("visit {visit}\n"));
+        }
+    }
+}
+
+#[test]
 fn a_new_generation_takes_over_the_state_of_every_loop() {
     let server = start(&[sample("visits", json!({"ephemeral": false}))]);
     let mut pools = [server.loop_pool(), server.loop_pool()];
