@@ -2,7 +2,7 @@
 //! Descriptors themselves: duplicating, closing, flags.
 
 use super::int;
-use crate::errno::{CallResult, Errno};
+use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::table::Call;
 
@@ -83,9 +83,40 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
             files.edit().set_status_flags(fd, int(argument))?;
             0
         }
+        libc::F_GETLK | libc::F_OFD_GETLK => {
+            read_lock(call, argument)?;
+            // Nobody else has a program's files open, so nothing is in the way.
+            call.user().write(argument, &UNLOCKED.to_le_bytes())?;
+            0
+        }
+        libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
+            let kind = read_lock(call, argument)?;
+            let open = call.process.files.open_file(fd)?;
+            match kind {
+                READ_LOCK if !open.is_readable() => return Err(Errno::EBADF.into()),
+                WRITE_LOCK if !open.is_writable() => return Err(Errno::EBADF.into()),
+                _ => 0,
+            }
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
     Ok(value.unsigned_abs().into())
+}
+
+/// F_RDLCK, F_WRLCK, F_UNLCK, as `struct flock` has them.
+const READ_LOCK: i16 = 0;
+const WRITE_LOCK: i16 = 1;
+const UNLOCKED: i16 = 2;
+
+/// Reads a `struct flock`; returns what kind of lock it is.
+fn read_lock(call: &mut Call<'_, '_>, address: u64) -> Result<i16, Halt> {
+    let [a, b, c, d, ..] = call.user().read_array::<32>(address)?;
+    let (kind, whence) = (i16::from_le_bytes([a, b]), i16::from_le_bytes([c, d]));
+    if (READ_LOCK..=UNLOCKED).contains(&kind) && (0..=2).contains(&whence) {
+        Ok(kind)
+    } else {
+        Err(Errno::EINVAL.into())
+    }
 }
 
 /// For what is no longer open: state that nothing else keeps goes with the last descriptor.

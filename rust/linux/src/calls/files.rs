@@ -421,6 +421,11 @@ pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
+/// `sync(2)`, `syncfs(2)`.
+pub(crate) fn sync(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(0)
+}
+
 /// `fsync(2)`, `fdatasync(2)`: what is written is as safe as it will ever be.
 pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, ..] = call.args;

@@ -9,6 +9,7 @@ use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::files::attributes::Time;
 use crate::host;
+use crate::identity::{GID, UID};
 use crate::mounts::Mount;
 use crate::overlay::{Entry, InodeId, Layer};
 use crate::process::Process;
@@ -458,6 +459,41 @@ fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -
         Node::Written { .. } => Ok(path),
         Node::Host(_) | Node::MadeUp(_) => Err(Errno::EPERM.into()),
     }
+}
+
+/// `chown(2)`, `lchown(2)`: to the one user and group that there are, of what the program has written.
+pub(crate) fn chown(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, user, group, ..] = call.args;
+    check_owner(user, group)?;
+    own_entry(call, AT_FDCWD, path, false).map(|_| 0)
+}
+
+/// `fchownat(2)`.
+pub(crate) fn fchownat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, user, group, ..] = call.args;
+    check_owner(user, group)?;
+    own_entry(call, int(directory), path, false).map(|_| 0)
+}
+
+/// `fchown(2)`.
+pub(crate) fn fchown(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, user, group, ..] = call.args;
+    check_owner(user, group)?;
+    match call.process.files.open_file(int(fd))?.object {
+        Object::Memory { .. } => Ok(0),
+        _ => Err(Errno::EPERM.into()),
+    }
+}
+
+/// -1 leaves an owner as it is.
+fn check_owner(user: u64, group: u64) -> Result<(), Errno> {
+    let is = |id: u64, own: u32| int(id) == -1 || int(id).cast_unsigned() == own;
+    if is(user, UID) && is(group, GID) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// `getxattr(2)`, `setxattr(2)` and their kin: there are no extended attributes.
+pub(crate) fn no_attributes(_call: &mut Call<'_, '_>) -> CallResult {
+    Err(Errno::EOPNOTSUPP.into())
 }
 
 /// `mknod(2)`, `mknodat(2)`: regular files come from `open`, and there are no others.

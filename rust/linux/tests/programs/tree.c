@@ -142,6 +142,15 @@ static void reading(void) {
     SAY(flock(fd, LOCK_UN | LOCK_NB));
     SAY(flock(fd, 77));
     SAY(fsync(fd));
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 5};
+    SAY(fcntl(fd, F_SETLK, &lock));
+    SAY(fcntl(fd, F_GETLK, &lock));
+    printf("unlocked %d\n", lock.l_type == F_UNLCK);
+    lock.l_type = F_WRLCK;
+    SAY(fcntl(fd, F_SETLK, &lock));
+    lock.l_type = 77;
+    SAY(fcntl(fd, F_SETLKW, &lock));
+    SAY(fcntl(fd, F_SETLK, UNMAPPED));
     SAY(close(copy));
     SAY(close(fd));
     SAY(read(fd, buffer, 1));

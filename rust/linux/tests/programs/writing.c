@@ -113,6 +113,9 @@ static void files(void) {
     SAY(fchmod(fd, 0600));
     show("new");
     SAY(chmod("new", 0755));
+    SAY(chown("new", -1, -1));
+    SAY(fchown(fd, -1, -1));
+    SAY(fchownat(AT_FDCWD, "nothing", -1, -1, 0));
     show("new");
     struct timespec times[2] = {{5, 6}, {7, 8}};
     SAY(utimensat(AT_FDCWD, "new", times, 0));
