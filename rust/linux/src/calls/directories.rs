@@ -34,8 +34,9 @@ pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
         Some(listing) if offset > 0 => Arc::clone(listing),
         _ => {
             let listing = Arc::new(list(call.process, &open.path, &attributes)?);
-            call.process.files.edit().open_file_mut(fd)?.object =
-                Object::Directory { listing: Some(Arc::clone(&listing)), attributes };
+            let object = Object::Directory { listing: Some(Arc::clone(&listing)), attributes };
+            call.process.files.check_held(&object)?;
+            call.process.files.edit().open_file_mut(fd)?.object = object;
             listing
         }
     };

@@ -68,6 +68,7 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
 }
 
 fn install(call: &mut Call<'_, '_>, file: Open, flags: i32) -> CallResult {
+    call.process.files.check_held(&file.object)?;
     let fd = call.process.files.edit().install(file, flags & libc::O_CLOEXEC != 0)?;
     Ok(fd.unsigned_abs().into())
 }

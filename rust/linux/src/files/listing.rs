@@ -13,6 +13,9 @@ pub(crate) struct Entry {
     pub(crate) kind: u8,
 }
 
+/// What an entry takes besides its name's bytes.
+const ENTRY_BYTES: usize = 64;
+
 /// The entries of a directory, as they were when its reading began; sorted, so that they come in the same order every time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listing(Vec<(Vec<u8>, Entry)>);
@@ -24,6 +27,11 @@ impl Listing {
         let mut all = vec![(b".".to_vec(), itself), (b"..".to_vec(), itself)];
         all.extend(entries);
         Self(all)
+    }
+
+    /// How much of the host's memory it takes, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().fold(0, |sum, (name, _)| sum.saturating_add(name.len()).saturating_add(ENTRY_BYTES))
     }
 
     /// Records for the entries from number `first` on, as many as fit `room` bytes; and how many they are. `None` if not even one

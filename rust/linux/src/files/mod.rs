@@ -22,6 +22,9 @@ pub(crate) use object::Object;
 /// Most descriptors that a limit may allow.
 const DESCRIPTORS_MAX: usize = 1024;
 
+/// Most bytes that the host keeps for a program's open files: made-up text, listings of directories.
+const HELD_MAX: usize = 8 << 20;
+
 /// Flags that `F_SETFL` may change.
 const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME;
 /// Flags that `F_GETFL` does not tell: they were for `open` alone.
@@ -152,6 +155,12 @@ impl Files {
     pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut Open, Errno> {
         let OpenId(index) = self.get(fd)?.open;
         self.open.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
+    }
+
+    /// Refuses what would make the host keep too much for open files.
+    pub(crate) fn check_held(&self, more: &Object) -> Result<(), Errno> {
+        let held = self.objects().fold(more.held_bytes(), |sum, object| sum.saturating_add(object.held_bytes()));
+        if held > HELD_MAX { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
     /// What is open.

@@ -79,6 +79,15 @@ impl Object {
         }
     }
 
+    /// Bytes that the host keeps for it: what was made up or listed when it was opened.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Text { content, .. } => content.len(),
+            Self::Directory { listing: Some(listing), .. } => listing.bytes(),
+            _ => 0,
+        }
+    }
+
     /// Whether it has a position: `pread` and `pwrite` work.
     pub(crate) fn has_position(&self) -> bool {
         !matches!(self, Self::Log(_))

@@ -70,3 +70,17 @@ fn a_file_is_open_until_its_last_descriptor_is_closed() {
     assert!(files.duplicate_to(2, copies[1], false).unwrap().is_none(), "a duplicate over itself closes nothing");
     assert!(is_log(&files, copies[1], Stream::Stderr));
 }
+
+#[test]
+fn what_the_host_keeps_for_open_files_is_bounded() {
+    let mut files = Files::standard(DESCRIPTORS_MAX);
+    let attributes = attributes::Attributes::made_up(1, libc::S_IFREG);
+    let text = || Object::Text { content: vec![b'x'; HELD_MAX / 4].into(), attributes };
+    for _ in 0..4 {
+        files.check_held(&text()).unwrap();
+        files.install(Open::new(text(), b"/proc/self/maps", 0), false).unwrap();
+    }
+    assert_eq!(files.check_held(&text()), Err(Errno::ENOMEM));
+    files.close(3).unwrap();
+    files.check_held(&text()).unwrap();
+}
