@@ -45,7 +45,14 @@ fn python_runs() {
     let python = python.canonicalize().unwrap();
     let mut mounts = libraries();
     mounts.push(Path::new("/usr/bin"));
-    for script in ["print(1)", "import json, re; print(json.dumps(re.findall('a|b', 'abc')))"] {
+    let database = "import os, sqlite3, tempfile
+with tempfile.TemporaryDirectory() as place:
+    with sqlite3.connect(place + '/data') as base:
+        base.execute('create table t(a)')
+        base.executemany('insert into t values (?)', [(n,) for n in range(1000)])
+    print(base.execute('select sum(a) from t').fetchall(), sorted(os.listdir(place)))
+print(os.path.exists(place))";
+    for script in ["print(1)", "import json, re; print(json.dumps(re.findall('a|b', 'abc')))", database] {
         let args = ["-I", "-S", "-c", script];
         let native = run_natively(&python, &args);
         let inside = Guest::load_with(&python, &args, &Limits::default(), 4 * MEMORY, &mounts).outcome();
