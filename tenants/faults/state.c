@@ -198,6 +198,8 @@ struct kernel_sigaction {
 
 // A file that the boot has written, with a descriptor in its middle.
 #define STATE_FILE "/tmp/state-of-the-boot"
+// One that requests make.
+#define REQUEST_FILE "/tmp/state-of-a-request"
 static int64_t state_file = -1;
 static void file_seek(void) { CALL(SYS_lseek, state_file, 1, SEEK_SET); }
 static uint64_t see_file_offset(void) { return (uint64_t)CALL(SYS_lseek, state_file, 0, SEEK_CUR); }
@@ -211,10 +213,10 @@ static uint64_t see_file_content(void) {
     return (words[0] ^ words[1] * 3) + (uint64_t)size;
 }
 static void file_make(void) {
-    int64_t fd = CALL(SYS_open, "/tmp/state-of-a-request", O_WRONLY | O_CREAT, 0600);
+    int64_t fd = CALL(SYS_open, REQUEST_FILE, O_WRONLY | O_CREAT, 0600);
     if (fd >= 0) CALL(SYS_close, fd, 0, 0);
 }
-static uint64_t see_file_made(void) { return (uint64_t)CALL(SYS_access, "/tmp/state-of-a-request", 0, 0); }
+static uint64_t see_file_made(void) { return (uint64_t)CALL(SYS_access, REQUEST_FILE, 0, 0); }
 static void file_remove(void) { CALL(SYS_unlink, STATE_FILE, 0, 0); }
 static uint64_t see_file_removed(void) { return (uint64_t)CALL(SYS_access, STATE_FILE, 0, 0); }
 static void set_handler(void) {
@@ -397,6 +399,7 @@ void state_prepare(void) {
     mprotect(page_at(PAGE_MAKE_WRITABLE), FAULTS_PAGE, PROT_READ);
 
     uint64_t value = BOOT_VALUE;
+    CALL(SYS_unlink, REQUEST_FILE, 0, 0); // left behind where there is no reset
     state_file = CALL(SYS_open, STATE_FILE, O_RDWR | O_CREAT | O_TRUNC, 0600);
     CALL(SYS_write, state_file, &value, sizeof value);
 
