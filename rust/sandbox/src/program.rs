@@ -7,6 +7,7 @@ use mayfly_kvm::SharedMemory;
 use mayfly_linux::Mounts;
 
 use crate::error::ProgramError;
+use crate::protocol::Service;
 
 /// A program to boot.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Program {
     pub shared: Option<SharedMemory>,
     /// What the program sees of the host's files: nothing, by default.
     pub mounts: Mounts,
+    /// For a program that serves connections: what it speaks. Others wait at the doorbell.
+    pub service: Option<Service>,
 }
 
 impl Program {
@@ -34,6 +37,14 @@ impl Program {
     pub fn load(path: &Path) -> Result<Self, ProgramError> {
         let elf = std::fs::read(path).map_err(|source| ProgramError { path: path.into(), source })?;
         let name = path.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
-        Ok(Self { elf, name, args: Vec::new(), env: Vec::new(), shared: None, mounts: Mounts::default() })
+        Ok(Self {
+            elf,
+            name,
+            args: Vec::new(),
+            env: Vec::new(),
+            shared: None,
+            mounts: Mounts::default(),
+            service: None,
+        })
     }
 }

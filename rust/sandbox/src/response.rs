@@ -51,6 +51,9 @@ pub enum ResponseError {
         /// Its name.
         name: &'static str,
     },
+    /// What the program wrote on its connection is no response.
+    #[error("what the program wrote is no response: {0}")]
+    Malformed(&'static str),
     /// Headers and body are larger than allowed.
     #[error("the response has {bytes} bytes or more; the limit is {limit}")]
     TooLarge {

@@ -265,6 +265,7 @@ impl Tenant {
                     env: Vec::new(),
                     shared: None,
                     mounts: Mounts::default(),
+                    service: None,
                 },
                 None,
             ),
