@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use kvm_bindings::kvm_sregs;
+
+use crate::context::At;
 use crate::error::{CreateError, FreezeError, MemoryError, RunError};
 use crate::host::Host;
 use crate::kernel;
@@ -21,6 +24,8 @@ pub(crate) struct Frozen {
     tables: Tables,
     inbox: Inbox,
     stack_frame: u64,
+    /// What workers find in RAX.
+    entry_value: u64,
 }
 
 /// A frozen machine: immutable, shared by its workers.
@@ -55,7 +60,8 @@ const X87: u64 = 1;
 const XCOMP_BV: usize = 520;
 
 impl Image {
-    /// Freezes a machine whose last exit was [`crate::Exit::Doorbell`]: workers go on behind it, with `result` in RAX.
+    /// Freezes a machine whose last exit was [`crate::Exit::Doorbell`], or whose registers were set since by
+    /// [`Machine::set_context`]: workers go on behind it, with `result` in RAX.
     ///
     /// # Errors
     ///
@@ -106,7 +112,7 @@ impl Image {
         debug_assert!(read_only.is_ok(), "the visitor does not fail");
         debug_assert!(stack_frame * PAGE_SIZE < whole);
         let memory = Arc::new(memory.seal()?);
-        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, stack_frame }) })
+        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, stack_frame, entry_value: result }) })
     }
 
     /// Size of the image in bytes.
@@ -148,9 +154,9 @@ impl Machine {
             inbox: frozen.inbox,
             stack_frame: frozen.stack_frame,
             frozen: Some(Arc::clone(frozen)),
-            at_doorbell: false,
+            at: At::User,
         };
-        machine.memory.write_u64(machine.inbox.control(), REWIND);
+        machine.write_control();
         for page in learned {
             machine.prepare(*page);
         }
@@ -179,7 +185,7 @@ impl Machine {
     /// A vCPU that stands behind the doorbell's `out` gets there by itself.
     #[inline]
     pub fn rewind(&mut self) {
-        if !(self.at_doorbell && kernel::rewinds_by_itself(&self.vcpu.regs(), self.variant)) {
+        if !(self.at == At::Doorbell && kernel::rewinds_by_itself(&self.vcpu.regs(), self.variant)) {
             self.enter_trampoline();
         }
     }
@@ -187,7 +193,7 @@ impl Machine {
     /// Makes the next run enter the frozen program even where the doorbell would return: to be called after [`Machine::reset`].
     #[inline]
     pub fn enter_trampoline(&mut self) {
-        self.at_doorbell = false;
+        self.at = At::User;
         self.vcpu.set_regs(&kernel::user_regs(TRAMPOLINE, 0));
     }
 
@@ -198,11 +204,31 @@ impl Machine {
     ///
     /// [`RunError`] if one of them fails; the machine must be dropped then.
     pub fn abandon(&mut self) -> Result<(), RunError> {
-        self.at_doorbell = false;
         // The processor may have pushed a frame that no exit told of.
         self.changes.stack_used = true;
-        let base = self.vcpu.get_sregs()?;
-        self.vcpu.start_over(&kernel::sregs(base, self.host.features(), self.variant, self.tables.cr3()))
+        let sregs = self.user_sregs()?;
+        self.vcpu.start_over(&sregs)?;
+        self.at = At::User;
+        Ok(())
+    }
+
+    /// Special registers for user mode.
+    pub(crate) fn user_sregs(&self) -> Result<kvm_sregs, RunError> {
+        let base = self.host.known_sregs().map_or_else(|| self.vcpu.get_sregs(), Ok)?;
+        Ok(kernel::sregs(base, self.host.features(), self.variant, self.tables.cr3()))
+    }
+
+    /// Writes a worker's control line as it is at a fork.
+    fn write_control(&mut self) {
+        self.memory.write_u64(self.inbox.control(), REWIND);
+        let value = self.frozen.as_ref().map_or(0, |frozen| frozen.entry_value);
+        self.set_entry_value(value);
+    }
+
+    /// What the trampoline puts into RAX.
+    #[inline]
+    pub(crate) fn set_entry_value(&mut self, value: u64) {
+        self.memory.write_u64(self.inbox.control() + kernel::CONTROL_RAX, value);
     }
 
     /// Chooses what the doorbell does in this worker: rewind, as after a fork, or return to its caller.
@@ -298,7 +324,7 @@ impl Machine {
         // The inbox's pages are written by the host alone; they go too.
         frames.extend(self.inbox.first_frame..self.inbox.first_frame + self.inbox.pages);
         let result = self.memory.take_back(&mut frames, Content::Drop);
-        self.memory.write_u64(self.inbox.control(), REWIND);
+        self.write_control();
         self.changes.scratch = frames;
         result?;
         self.changes.work_image_pages = 0;

@@ -154,6 +154,11 @@ impl Host {
         Ok(*self.inner.initial_sregs.get_or_init(|| sregs))
     }
 
+    /// The same, if it has been asked.
+    pub(crate) fn known_sregs(&self) -> Option<kvm_sregs> {
+        self.inner.initial_sregs.get().copied()
+    }
+
     pub(crate) fn features(&self) -> &Features {
         &self.inner.features
     }

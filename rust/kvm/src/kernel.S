@@ -75,6 +75,7 @@ mayfly_doorbell_end:
  * x87 and vector state, FS and GS base, flags, general registers; then it jumps to the frozen instruction. The data lie behind
  * this code in the same page, which nobody can write. POPF only reads the stack that it is given for a moment.
  */
+#define CONTROL(offset) (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_INBOX_DISTANCE + (offset))(%rip)
 #define RESUME(number) (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_REGS + 8 * (number))(%rip)
     .globl mayfly_trampoline_start, mayfly_trampoline_end
 mayfly_trampoline_start:
@@ -96,7 +97,7 @@ mayfly_trampoline_start:
     wrgsbase %rax
     leaq RESUME(2), %rsp
     popfq
-    movq RESUME(4), %rax
+    movq CONTROL(MAYFLY_CONTROL_RAX), %rax
     movq RESUME(5), %rbx
     movq RESUME(6), %rcx
     movq RESUME(7), %rdx

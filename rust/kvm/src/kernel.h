@@ -12,3 +12,5 @@
 #define MAYFLY_RESUME_REGS 0xf00 /* 20 quadwords, in the order of `enum` resume in kernel.rs */
 /* Distance from the doorbell page to the inbox's page, whose first word says whether the doorbell rewinds. */
 #define MAYFLY_INBOX_DISTANCE 0xf000
+/* Offset in the control line of the value that the trampoline puts into RAX: what the frozen call returns. */
+#define MAYFLY_CONTROL_RAX 8

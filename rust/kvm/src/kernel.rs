@@ -37,6 +37,9 @@ blob!(probe_blob, mayfly_probe_start, mayfly_probe_end);
 pub(crate) const RESUME_XSAVE: u64 = 0x400;
 pub(crate) const RESUME_REGS: u64 = 0xf00;
 
+/// Offset in the control line of what the trampoline puts into RAX; kernel.h has the same number.
+pub(crate) const CONTROL_RAX: u64 = 8;
+
 /// What the trampoline restores besides the XSAVE area, in the order in which it expects it.
 pub(crate) fn resume_words(regs: &kvm_regs, fs_base: u64, gs_base: u64) -> [u64; 20] {
     [
@@ -329,6 +332,7 @@ mod tests {
         assert_eq!(value("MAYFLY_RESUME_XSAVE"), RESUME_XSAVE);
         assert_eq!(value("MAYFLY_RESUME_REGS"), RESUME_REGS);
         assert_eq!(value("MAYFLY_INBOX_DISTANCE"), layout::CONTROL - DOORBELL);
+        assert_eq!(value("MAYFLY_CONTROL_RAX"), CONTROL_RAX);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`layout`] | where things lie in a machine's address space |
+//! | `context` | what user code has in the processor, taken out and put back |
 //! | `host` | opening and probing KVM |
 //! | `cpuid` | what the guest is told of the processor |
 //! | `kernel` | the guest kernel's pages and vCPU state |
@@ -23,6 +24,7 @@
 //! | `fork` | freeze, fork, reset |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
 
+mod context;
 mod cpuid;
 mod error;
 mod exit;
@@ -41,6 +43,7 @@ pub mod testing;
 mod translations;
 mod vcpu;
 
+pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
 pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};
 pub use exit::{Exit, PageFaultCode, Unexpected};
 pub use fork::{AuditedPage, Image, Learned, ResetReport};

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 
+use crate::context::At;
 use crate::error::{BadReturn, CreateError, MemoryError, RunError};
 use crate::exit::{Exit, PageFaultCode, Unexpected};
 use crate::fork::Frozen;
 use crate::host::Host;
 use crate::kernel::{self, SyscallEntry, Variant};
 use crate::layout::{
-    CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, SHARED, SHARED_PHYSICAL, STACK, USER_END, page_ceil,
+    CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, SHARED, SHARED_PHYSICAL, STACK, page_ceil,
 };
 use crate::memory::Memory;
 use crate::shared::SharedMemory;
@@ -40,8 +41,8 @@ pub struct Machine {
     pub(crate) inbox: Inbox,
     pub(crate) stack_frame: u64,
     pub(crate) frozen: Option<Arc<Frozen>>,
-    /// Whether the last thing that happened to the vCPU was the doorbell's exit.
-    pub(crate) at_doorbell: bool,
+    /// What happened to the vCPU last.
+    pub(crate) at: At,
 }
 
 /// The frames behind the inbox; consecutive, so that the host writes them without a walk.
@@ -111,7 +112,7 @@ impl Machine {
             inbox: Inbox { first_frame: first, pages: inbox_pages },
             stack_frame,
             frozen: None,
-            at_doorbell: false,
+            at: At::User,
         })
     }
 
@@ -148,14 +149,15 @@ impl Machine {
     #[inline]
     pub fn run(&mut self) -> Result<Exit, RunError> {
         let exit = self.vcpu.run()?;
-        self.at_doorbell = exit == RawExit::Doorbell;
-        match exit {
-            RawExit::Doorbell => Ok(Exit::Doorbell),
-            RawExit::Syscall => Ok(Exit::Syscall),
-            RawExit::Kicked => Ok(Exit::Kicked),
-            RawExit::Unexpected(what) => Ok(Exit::Unexpected(what)),
-            RawExit::Exception { vector } => Ok(self.exception(vector)),
-        }
+        let (at, exit) = match exit {
+            RawExit::Doorbell => (At::Doorbell, Exit::Doorbell),
+            RawExit::Syscall => (At::Syscall, Exit::Syscall),
+            RawExit::Kicked => (At::Anywhere, Exit::Kicked),
+            RawExit::Unexpected(what) => (At::Anywhere, Exit::Unexpected(what)),
+            RawExit::Exception { vector } => (At::Exception { vector }, self.exception(vector)),
+        };
+        self.at = at;
+        Ok(exit)
     }
 
     /// Reads the exception frame that the processor pushed.
@@ -188,7 +190,7 @@ impl Machine {
     /// Flags that user code may not own are dropped.
     #[inline]
     pub fn set_regs(&mut self, regs: &Regs) {
-        self.at_doorbell = false;
+        self.at = At::User;
         self.vcpu.set_regs(&Regs { rflags: kernel::user_flags(regs.rflags), ..*regs });
     }
 
@@ -197,6 +199,7 @@ impl Machine {
     pub fn return_from_doorbell(&mut self, value: u64) {
         // RIP stays: on hardware KVM skips the `out` at the next run only if nobody has moved it.
         self.set_regs(&Regs { rax: value, ..self.vcpu.regs() });
+        self.at = At::Anywhere;
     }
 
     /// Completes [`Exit::Syscall`]: the program goes on behind its `syscall` with `value` in RAX.
@@ -207,7 +210,7 @@ impl Machine {
     #[inline]
     pub fn return_from_syscall(&mut self, value: u64) -> Result<(), BadReturn> {
         let mut regs = self.vcpu.regs();
-        if regs.rcx >= USER_END + INBOX_MAX {
+        if !Self::is_program_address(regs.rcx) {
             return Err(BadReturn { rip: regs.rcx });
         }
         regs.rax = value;

@@ -171,6 +171,18 @@ impl Vcpu {
         self.fd.get_xsave().map_err(RunError::kvm("KVM_GET_XSAVE"))
     }
 
+    pub(crate) fn set_xsave(&self, xsave: &kvm_xsave) -> Result<(), RunError> {
+        // SAFETY: the kernel reads as much as a `kvm_xsave` has: features with larger state (AMX) are never enabled for a guest.
+        unsafe { self.fd.set_xsave(xsave) }.map_err(RunError::kvm("KVM_SET_XSAVE"))
+    }
+
+    /// Whether an exception or an interrupt is about to be delivered.
+    pub(crate) fn has_event(&self) -> Result<bool, RunError> {
+        let events = self.fd.get_vcpu_events().map_err(RunError::kvm("KVM_GET_VCPU_EVENTS"))?;
+        let exception = events.exception.injected | events.exception.pending;
+        Ok(exception | events.interrupt.injected | events.nmi.injected | events.nmi.pending != 0)
+    }
+
     /// Makes the vCPU as it was created, wherever the last run was interrupted: at CPL 0, or with an event about to be delivered.
     pub(crate) fn start_over(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
         // An instruction that KVM has yet to finish would change registers at the next run.

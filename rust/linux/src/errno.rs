@@ -2,6 +2,7 @@
 //! Errors that a guest sees: `errno(3)` values, and how a handler leaves early.
 
 use crate::Step;
+use crate::threads::Wait;
 use mayfly_kvm::MemoryError;
 
 /// An error number that a system call returns to the guest.
@@ -19,7 +20,9 @@ macro_rules! errnos {
 
 errnos! {
     EPERM ENOENT ESRCH EINTR EIO EBADF EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE
-    ENOTTY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE ERANGE ENAMETOOLONG ENOSYS ENOTEMPTY ELOOP EOVERFLOW EOPNOTSUPP ETIMEDOUT ENXIO
+    ENOTTY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE ERANGE ENAMETOOLONG ENOSYS ENOTEMPTY ELOOP EOVERFLOW EOPNOTSUPP ETIMEDOUT ENXIO ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT
+    ESOCKTNOSUPPORT EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETUNREACH ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN
+    ECONNREFUSED EHOSTUNREACH EALREADY EINPROGRESS ECANCELED EOWNERDEAD EDEADLK ENOLCK
 }
 
 impl Errno {
@@ -34,6 +37,10 @@ impl Errno {
 pub(crate) enum Halt {
     /// The guest gets an error number and goes on.
     Errno(Errno),
+    /// The call cannot end yet, and has changed nothing: its thread waits, and it will be made again.
+    Wait(Wait),
+    /// The thread does not go on now, as its state says, or is gone.
+    Switch,
     /// The guest does not go on: what the caller of `Process::handle` is told instead.
     End(Step),
 }

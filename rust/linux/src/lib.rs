@@ -37,6 +37,7 @@
 
 mod address_space;
 mod calls;
+mod clock;
 mod elf;
 mod errno;
 mod exec;
@@ -51,9 +52,11 @@ mod overlay;
 mod pages;
 mod process;
 mod resolve;
+mod schedule;
 mod signals;
 mod stack;
 mod table;
+mod threads;
 mod tracked;
 mod unknown;
 mod user;

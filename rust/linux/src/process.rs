@@ -8,7 +8,6 @@ use mayfly_kvm::{Exit, Machine};
 
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
-use crate::calls::threads::Thread;
 use crate::errno::Halt;
 use crate::exec::Program;
 use crate::fault::{self, Fault};
@@ -17,6 +16,7 @@ use crate::mounts::Mounts;
 use crate::overlay::Overlay;
 use crate::signals::Signals;
 use crate::table;
+use crate::threads::Threads;
 use crate::tracked::Tracked;
 use crate::unknown::{UnknownCall, UnknownCalls};
 use crate::user::UserMemory;
@@ -28,7 +28,7 @@ pub struct Limits {
     pub mappings: usize,
     /// Number of descriptors, 3 to 1,024: RLIMIT_NOFILE.
     pub descriptors: usize,
-    /// Number of threads: RLIMIT_NPROC. There are none beside the first yet, whatever it says.
+    /// Number of threads, 1 to 1,024: RLIMIT_NPROC.
     pub threads: u32,
     /// Sum of the sizes of all mappings in bytes, whether touched or not: RLIMIT_AS.
     pub address_space_bytes: u64,
@@ -113,9 +113,11 @@ pub enum Step {
     Faulted(Fault),
     /// The program needs a page, and the machine may have no more.
     MemoryLimit,
-    /// The program waits for something that cannot come: it has one thread, and no signal reaches it from outside.
-    Stuck {
-        /// What it waits in.
+    /// All threads wait. [`Process::wake`] goes on: at that time, or when something has arrived from outside.
+    Waits {
+        /// When something happens by itself, by the monotonic clock; `None`: never.
+        until_ns: Option<u64>,
+        /// What one of them waits in.
         call: &'static str,
     },
     /// The machine cannot go on, for the reason given. It must not be used again.
@@ -134,7 +136,8 @@ pub enum CopyError {
 impl From<Halt> for CopyError {
     fn from(halt: Halt) -> Self {
         match halt {
-            Halt::Errno(_) => Self::BadAddress,
+            // A copy does not wait.
+            Halt::Errno(_) | Halt::Wait(_) | Halt::Switch => Self::BadAddress,
             Halt::End(step) => Self::Ends(step),
         }
     }
@@ -164,7 +167,7 @@ pub struct Process {
     pub(crate) files: Tracked<Files>,
     pub(crate) overlay: Tracked<Overlay>,
     pub(crate) signals: Tracked<Signals>,
-    pub(crate) thread: Tracked<Thread>,
+    pub(crate) threads: Tracked<Threads>,
     pub(crate) resources: Tracked<ResourceLimits>,
     /// Statistics: reset leaves them alone.
     pub(crate) hits: LimitHits,
@@ -192,7 +195,7 @@ impl Process {
             files: Tracked::new(Files::standard(limits.descriptors)),
             overlay: Tracked::new(Overlay::new(limits.overlay_bytes, limits.overlay_entries)),
             signals: Tracked::new(Signals::default()),
-            thread: Tracked::new(Thread::named(name)),
+            threads: Tracked::new(Threads::new(name)),
             resources: Tracked::new(ResourceLimits::new(limits)),
             hits: LimitHits::default(),
             shared: Arc::new(shared),
@@ -244,7 +247,7 @@ impl Process {
         self.files.settle();
         self.overlay.settle();
         self.signals.settle();
-        self.thread.settle();
+        self.threads.settle();
         self.resources.settle();
     }
 
@@ -255,7 +258,7 @@ impl Process {
             || self.files.is_changed()
             || self.overlay.is_changed()
             || self.signals.is_changed()
-            || self.thread.is_changed()
+            || self.threads.is_changed()
             || self.resources.is_changed()
     }
 
@@ -265,7 +268,7 @@ impl Process {
         self.files.restore(&frozen.files);
         self.overlay.restore(&frozen.overlay);
         self.signals.restore(&frozen.signals);
-        self.thread.restore(&frozen.thread);
+        self.threads.restore(&frozen.threads);
         self.resources.restore(&frozen.resources);
     }
 

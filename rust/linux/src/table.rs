@@ -6,11 +6,13 @@
 use mayfly_kvm::Machine;
 
 use crate::calls::{
-    descriptors, directories, files, limits, memory, paths, poll, process as ids, scheduling, signals, system, threads,
+    descriptors, directories, files, futex, limits, memory, paths, poll, process as ids, scheduling, signals, system, threads,
     time, writing,
 };
+use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
-use crate::fault::Fault;
+use crate::schedule::return_value;
+use crate::threads::Wait;
 use crate::process::{Context, Process, Step, Stream};
 use crate::user::UserMemory;
 
@@ -22,12 +24,30 @@ pub(crate) struct Call<'a, 'c> {
     pub(crate) context: &'a mut Context<'c>,
     /// RDI, RSI, RDX, R10, R8, R9.
     pub(crate) args: [u64; 6],
+    /// The call has waited, and is made again.
+    pub(crate) waited: Option<Wait>,
 }
 
 impl Call<'_, '_> {
     /// The program's memory.
     pub(crate) fn user(&mut self) -> UserMemory<'_> {
         UserMemory { machine: self.machine, space: &self.process.memory }
+    }
+
+    /// When a call that may wait is to end in any case. `find` reads that from its arguments, once: made again, it keeps its time.
+    pub(crate) fn until(
+        &mut self,
+        find: impl FnOnce(&mut Self) -> Result<Option<u64>, Halt>,
+    ) -> Result<Option<u64>, Halt> {
+        match self.waited {
+            Some(wait) => Ok(wait.until_ns),
+            None => find(self),
+        }
+    }
+
+    /// What wakes who waits has changed: pipes, sockets, counters.
+    pub(crate) fn note_change(&mut self) {
+        self.process.threads.edit().note_change();
     }
 }
 
@@ -148,7 +168,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_clock_nanosleep, time::clock_nanosleep),
     // calls/process.rs
     (libc::SYS_getpid, ids::getpid),
-    (libc::SYS_gettid, ids::getpid),
+    (libc::SYS_gettid, threads::gettid),
     (libc::SYS_getppid, ids::getppid),
     (libc::SYS_getpgrp, ids::getpid),
     (libc::SYS_getpgid, ids::getpgid),
@@ -160,8 +180,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_getresuid, ids::getresuid),
     (libc::SYS_getresgid, ids::getresgid),
     (libc::SYS_getgroups, ids::getgroups),
-    (libc::SYS_exit, ids::exit),
-    (libc::SYS_exit_group, ids::exit),
+    (libc::SYS_exit, threads::exit),
+    (libc::SYS_exit_group, ids::exit_group),
     (libc::SYS_arch_prctl, ids::arch_prctl),
     (libc::SYS_prctl, ids::prctl),
     // calls/threads.rs
@@ -170,7 +190,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_set_tid_address, threads::set_tid_address),
     (libc::SYS_set_robust_list, threads::set_robust_list),
     (libc::SYS_rseq, threads::rseq),
-    (libc::SYS_futex, threads::futex),
+    // calls/futex.rs
+    (libc::SYS_futex, futex::futex),
     // calls/scheduling.rs
     (libc::SYS_sched_yield, scheduling::sched_yield),
     (libc::SYS_sched_getaffinity, scheduling::sched_getaffinity),
@@ -235,30 +256,32 @@ pub(crate) fn unknown(process: &Process, context: &mut Context<'_>, number: u64)
     Errno::ENOSYS
 }
 
+/// Whether the monotonic clock has reached `until_ns`.
+pub(crate) fn is_over(until_ns: Option<u64>) -> bool {
+    until_ns.is_some_and(|until| clock::now_ns() >= until)
+}
+
+/// The handler of a call.
+pub(crate) fn handler(number: u64) -> Option<Handler> {
+    usize::try_from(number).ok().and_then(|number| TABLE.get(number).copied().flatten())
+}
+
 /// Handles the system call that the machine has stopped at.
 pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context: &mut Context<'_>) -> Step {
     let regs = machine.regs();
     // Like Linux: the upper half of RAX is not looked at.
     let number = regs.rax & u64::from(u32::MAX);
-    let handler = usize::try_from(number).ok().and_then(|number| TABLE.get(number).copied().flatten());
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    let result = match handler {
-        Some(handler) => handler(&mut Call { process, machine, context, args }),
+    let result = match handler(number) {
+        Some(handler) => handler(&mut Call { process, machine, context, args, waited: None }),
         None => Err(unknown(process, context, number).into()),
     };
-    let value = match result {
-        Ok(value) => value,
-        Err(Halt::Errno(errno)) => {
-            if errno == Errno::EMFILE {
-                process.hits.descriptors = process.hits.descriptors.saturating_add(1);
-            }
-            errno.to_return_value()
-        }
-        Err(Halt::End(step)) => return step,
-    };
-    match machine.return_from_syscall(value) {
-        Ok(()) => Step::Continue,
-        // Only a program that jumps into the entry itself can make this happen.
-        Err(bad) => Step::Faulted(Fault { signal: libc::SIGSEGV, vector: None, address: Some(bad.rip), rip: bad.rip }),
+    match result {
+        Err(Halt::Wait(wait)) => process.wait(machine, context, number, args, wait),
+        Err(Halt::Switch) => process.schedule(machine, context, true),
+        result => match process.value_of(result).and_then(|value| return_value(machine, value)) {
+            Ok(()) => Step::Continue,
+            Err(step) => step,
+        },
     }
 }

@@ -359,7 +359,7 @@ proptest! {
             match worker.call(number, args, 0) {
                 Ok(_) => continue,
                 // The call ended the program, or took away what it stands on.
-                Err(Step::Exited { .. } | Step::Faulted(_) | Step::Stuck { .. }) => {}
+                Err(Step::Exited { .. } | Step::Faulted(_) | Step::Waits { .. }) => {}
                 Err(other) => prop_assert!(false, "{:?}", other),
             }
             // A worker whose program was ended is never reused.

@@ -5,6 +5,7 @@
 pub(crate) mod descriptors;
 pub(crate) mod directories;
 pub(crate) mod files;
+pub(crate) mod futex;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod paths;
@@ -18,7 +19,7 @@ pub(crate) mod time;
 pub(crate) mod writing;
 
 use crate::errno::{Errno, Halt};
-use crate::process::Step;
+use crate::threads::Wait;
 
 /// The low 32 bits of an argument as the `int` that the call takes: descriptors, flags, identities.
 #[allow(clippy::cast_possible_truncation, reason = "an `int` argument is the low half of its register")]
@@ -31,9 +32,9 @@ pub(crate) fn count(value: usize) -> u64 {
     value as u64
 }
 
-/// For calls that would wait for ever: with one thread and no signals from outside, nothing could end the wait.
-pub(crate) fn waits_for_ever(call: &'static str) -> Halt {
-    Halt::End(Step::Stuck { call })
+/// For calls that wait until a signal comes.
+pub(crate) fn waits_for_a_signal(call: &'static str) -> Halt {
+    Wait { call, until_ns: None, look_ns: None }.into()
 }
 
 /// Refuses a size of a signal set other than the kernel's own 8 bytes.

@@ -4,19 +4,19 @@
 use mayfly_kvm::RunError;
 
 use super::int;
-use crate::calls::threads::NAME_BYTES;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::identity::{GID, PARENT_PID, PID, UID};
 use crate::pages::TASK_SIZE;
 use crate::process::Step;
 use crate::table::Call;
+use crate::threads::NAME_BYTES;
 
 const ARCH_SET_GS: i32 = 0x1001;
 const ARCH_SET_FS: i32 = 0x1002;
 const ARCH_GET_FS: i32 = 0x1003;
 const ARCH_GET_GS: i32 = 0x1004;
 
-/// `getpid(2)`, `gettid(2)`, `getpgrp(2)`: the process leads its group and is its own first thread.
+/// `getpid(2)`, `getpgrp(2)`: the process leads its group.
 pub(crate) fn getpid(_call: &mut Call<'_, '_>) -> CallResult {
     Ok(PID.into())
 }
@@ -71,8 +71,8 @@ pub(crate) fn getgroups(call: &mut Call<'_, '_>) -> CallResult {
     if int(size) < 0 { Err(Errno::EINVAL.into()) } else { Ok(0) }
 }
 
-/// `exit(2)`, `exit_group(2)`: with one thread they are the same.
-pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
+/// `exit_group(2)`.
+pub(crate) fn exit_group(call: &mut Call<'_, '_>) -> CallResult {
     let [status, ..] = call.args;
     Err(Halt::End(Step::Exited { status: int(status) & 0xff }))
 }
@@ -109,11 +109,11 @@ pub(crate) fn prctl(call: &mut Call<'_, '_>) -> CallResult {
                 }
                 *slot = byte;
             }
-            call.process.thread.edit().name = name;
+            call.process.threads.edit().current_mut().name = name;
             Ok(0)
         }
         libc::PR_GET_NAME => {
-            let name = call.process.thread.name;
+            let name = call.process.threads.current().name;
             call.user().write(argument, &name)?;
             Ok(0)
         }

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Scheduling: one thread, one processor, one policy.
+//! Scheduling: one processor, one policy.
 
 use super::int;
 use super::process::is_self;
-use crate::errno::{CallResult, Errno};
+use crate::errno::{CallResult, Errno, Halt};
 use crate::table::Call;
 
 /// Size of the processor mask that Linux keeps, in bytes: one word.
 const MASK_BYTES: u64 = 8;
 
 /// `sched_yield(2)`.
-pub(crate) fn sched_yield(_call: &mut Call<'_, '_>) -> CallResult {
+pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
+    if call.process.threads.others_are_ready() {
+        let current = call.process.threads.current;
+        call.process.end_call(call.machine, current, 0).map_err(Halt::End)?;
+        return Err(Halt::Switch);
+    }
     Ok(0)
 }
 

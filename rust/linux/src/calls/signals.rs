@@ -2,7 +2,7 @@
 //! Signal calls. State is kept and told as on Linux; handlers are not run yet (see `crate::signals`).
 
 use super::process::is_self;
-use super::{check_signal_set_size, int, waits_for_ever};
+use super::{check_signal_set_size, int, waits_for_a_signal};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::fault::Fault;
 use crate::process::Step;
@@ -72,12 +72,12 @@ pub(crate) fn rt_sigsuspend(call: &mut Call<'_, '_>) -> CallResult {
     check_signal_set_size(set_size)?;
     let [mask] = call.user().read_words(set)?;
     with_mask(call, SignalSet::mask(mask))?;
-    Err(waits_for_ever("sigsuspend"))
+    Err(waits_for_a_signal("sigsuspend"))
 }
 
 /// `pause(2)`.
 pub(crate) fn pause(_call: &mut Call<'_, '_>) -> CallResult {
-    Err(waits_for_ever("pause"))
+    Err(waits_for_a_signal("pause"))
 }
 
 /// `sigaltstack(2)`.

@@ -1,41 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What C libraries set up for threads, for the one thread that there is, and `futex(2)`.
+//! Threads: beginning, ending, and what C libraries set up for them.
 
-use super::{int, waits_for_ever};
-use crate::errno::{CallResult, Errno};
-use crate::identity::PID;
+use super::futex::wake;
+use super::int;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::pages::TASK_SIZE;
+use crate::process::Step;
 use crate::table::{Call, unknown};
 
-/// Size of a thread's name with its NUL.
-pub(crate) const NAME_BYTES: usize = 16;
 /// Size of `struct robust_list_head`.
 const ROBUST_LIST_HEAD_BYTES: u64 = 24;
+/// Most entries of a robust list that are looked at: ROBUST_LIST_LIMIT of Linux.
+const ROBUST_LIST_MAX: u32 = 2048;
+/// Bits of a futex word (`futex(2)`, robust_list in `<linux/futex.h>`).
+const FUTEX_WAITERS: u32 = 0x8000_0000;
+const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
+const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 
-/// The thread's state.
-///
-/// The addresses that `set_tid_address` and `set_robust_list` give are for the kernel to use when one thread of several ends, so
-/// with one thread they are not kept.
-#[derive(Clone, Debug)]
-pub(crate) struct Thread {
-    pub(crate) name: [u8; NAME_BYTES],
+/// What a new thread is to be like.
+struct Start {
+    flags: u64,
+    stack: u64,
+    parent_tid: u64,
+    child_tid: u64,
+    thread_pointer: u64,
 }
 
-impl Thread {
-    /// A thread named, as Linux does, after the last component of the program's path.
-    pub(crate) fn named(path: &str) -> Self {
-        let last = path.rsplit('/').next().unwrap_or_default();
-        let mut name = [0; NAME_BYTES];
-        for (slot, byte) in name.iter_mut().take(NAME_BYTES.saturating_sub(1)).zip(last.bytes()) {
-            *slot = byte;
-        }
-        Self { name }
-    }
+const fn flag(flag: i32) -> u64 {
+    flag.cast_unsigned() as u64
 }
 
-/// `clone(2)`. There is no second thread yet, and the answer is that of a limit on them; there are no processes at all.
+/// `clone(2)`.
 pub(crate) fn clone(call: &mut Call<'_, '_>) -> CallResult {
-    let [flags, ..] = call.args;
-    refuse_thread(call, flags, libc::SYS_clone)
+    let [flags, stack, parent_tid, child_tid, thread_pointer, _] = call.args;
+    start(call, &Start { flags, stack, parent_tid, child_tid, thread_pointer }, libc::SYS_clone)
 }
 
 /// `clone3(2)`.
@@ -46,77 +44,134 @@ pub(crate) fn clone3(call: &mut Call<'_, '_>) -> CallResult {
     if size < ARGUMENTS_BYTES_MIN {
         return Err(Errno::EINVAL.into());
     }
-    let [flags] = call.user().read_words(arguments)?;
-    refuse_thread(call, flags, libc::SYS_clone3)
+    let [flags, _, child_tid, parent_tid, _, stack, stack_bytes, thread_pointer] = call.user().read_words(arguments)?;
+    let stack = stack.checked_add(stack_bytes).ok_or(Errno::EINVAL)?;
+    start(call, &Start { flags, stack, parent_tid, child_tid, thread_pointer }, libc::SYS_clone3)
 }
 
-fn refuse_thread(call: &mut Call<'_, '_>, flags: u64, number: libc::c_long) -> CallResult {
-    if flags & u64::from(libc::CLONE_THREAD.cast_unsigned()) == 0 {
+/// Starts a thread; other processes there are none.
+fn start(call: &mut Call<'_, '_>, start: &Start, number: libc::c_long) -> CallResult {
+    const SHARED: u64 = flag(libc::CLONE_VM) | flag(libc::CLONE_SIGHAND) | flag(libc::CLONE_THREAD);
+    if start.flags & flag(libc::CLONE_THREAD) == 0 {
         return Err(unknown(call.process, call.context, number.cast_unsigned()).into());
     }
-    let threads = &mut call.process.hits.threads;
-    *threads = threads.saturating_add(1);
-    Err(Errno::EAGAIN.into())
+    if start.flags & SHARED != SHARED || start.stack >= TASK_SIZE {
+        return Err(Errno::EINVAL.into());
+    }
+    let set_pointer = start.flags & flag(libc::CLONE_SETTLS) != 0;
+    if set_pointer && start.thread_pointer >= TASK_SIZE {
+        return Err(Errno::EPERM.into());
+    }
+    if call.process.threads.len() >= call.process.shared.limits.threads as usize {
+        let hits = &mut call.process.hits.threads;
+        *hits = hits.saturating_add(1);
+        return Err(Errno::EAGAIN.into());
+    }
+    let poison = |why: String| Halt::End(Step::Poison(why));
+    let context = call.machine.context().map_err(|error| poison(format!("a new thread: {error}")))?;
+    let mut context = context.ok_or_else(|| poison("a new thread without a context".into()))?;
+    context.regs.rax = 0;
+    if start.stack != 0 {
+        context.regs.rsp = start.stack;
+    }
+    if set_pointer {
+        context.fs_base = start.thread_pointer;
+    }
+    let clears_tid = start.flags & flag(libc::CLONE_CHILD_CLEARTID) != 0;
+    let tid = call.process.threads.edit().add(context, if clears_tid { start.child_tid } else { 0 });
+    for (wanted, address) in [(libc::CLONE_PARENT_SETTID, start.parent_tid), (libc::CLONE_CHILD_SETTID, start.child_tid)] {
+        if start.flags & flag(wanted) != 0 {
+            // Like Linux, which does not take the thread back either.
+            ignore_fault(call.user().write(address, &tid.to_le_bytes()))?;
+        }
+    }
+    Ok(tid.into())
+}
+
+/// `exit(2)`: ends the thread. The last one's end is the program's.
+pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
+    let [status, ..] = call.args;
+    if call.process.threads.len() == 1 {
+        return Err(Halt::End(Step::Exited { status: int(status) & 0xff }));
+    }
+    let thread = call.process.threads.current();
+    let (tid, clear_tid, robust_list) = (thread.tid, thread.clear_tid, thread.robust_list);
+    if robust_list != 0 {
+        ignore_fault(leave_robust_list(call, robust_list, tid))?;
+    }
+    if clear_tid != 0 && ignore_fault(call.user().write(clear_tid, &[0; 4]))? {
+        wake(call, clear_tid, u32::MAX, 1)?;
+    }
+    call.process.threads.edit().remove_current();
+    Err(Halt::Switch)
+}
+
+/// Marks the futexes that the thread still holds, and wakes one waiter of each (`get_robust_list(2)`).
+fn leave_robust_list(call: &mut Call<'_, '_>, head: u64, tid: u32) -> Result<(), Halt> {
+    let [mut entry, offset, pending] = call.user().read_words(head)?;
+    for _ in 0..ROBUST_LIST_MAX {
+        // The lowest bit marks priority inheritance, which there is none of.
+        let node = entry & !1;
+        if node == head || node == 0 {
+            break;
+        }
+        let [next] = call.user().read_words(node)?;
+        if node != pending & !1 {
+            leave_futex(call, node.wrapping_add(offset), tid)?;
+        }
+        entry = next;
+    }
+    match pending & !1 {
+        0 => Ok(()),
+        pending => leave_futex(call, pending.wrapping_add(offset), tid),
+    }
+}
+
+fn leave_futex(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
+    let word = call.user().read_u32(address)?;
+    if word & FUTEX_TID_MASK == tid {
+        let left = word & FUTEX_WAITERS | FUTEX_OWNER_DIED;
+        call.user().write(address, &left.to_le_bytes())?;
+        if word & FUTEX_WAITERS != 0 {
+            wake(call, address, u32::MAX, 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a program gave for later use may be gone by then; that is no error. Returns whether it was there.
+fn ignore_fault(result: Result<(), Halt>) -> Result<bool, Halt> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Halt::Errno(_)) => Ok(false),
+        Err(halt) => Err(halt),
+    }
+}
+
+/// `gettid(2)`.
+pub(crate) fn gettid(call: &mut Call<'_, '_>) -> CallResult {
+    Ok(call.process.threads.current().tid.into())
 }
 
 /// `set_tid_address(2)`.
-pub(crate) fn set_tid_address(_call: &mut Call<'_, '_>) -> CallResult {
-    Ok(PID.into())
+pub(crate) fn set_tid_address(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, ..] = call.args;
+    let thread = call.process.threads.edit().current_mut();
+    thread.clear_tid = address;
+    Ok(thread.tid.into())
 }
 
 /// `set_robust_list(2)`.
 pub(crate) fn set_robust_list(call: &mut Call<'_, '_>) -> CallResult {
-    let [_, size, ..] = call.args;
-    if size == ROBUST_LIST_HEAD_BYTES { Ok(0) } else { Err(Errno::EINVAL.into()) }
+    let [head, size, ..] = call.args;
+    if size != ROBUST_LIST_HEAD_BYTES {
+        return Err(Errno::EINVAL.into());
+    }
+    call.process.threads.edit().current_mut().robust_list = head;
+    Ok(0)
 }
 
 /// `rseq(2)`: not offered, as on a kernel built without it; C libraries go without.
 pub(crate) fn rseq(_call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::ENOSYS.into())
-}
-
-/// `futex(2)`. Nobody else can wait or wake, so waking finds nobody and waiting ends by its timeout or not at all.
-pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
-    let [address, operation, value, timeout, _, third_value] = call.args;
-    let command = int(operation) & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
-    if !address.is_multiple_of(4) {
-        return Err(Errno::EINVAL.into());
-    }
-    match command {
-        libc::FUTEX_WAKE | libc::FUTEX_REQUEUE => Ok(0),
-        libc::FUTEX_WAKE_BITSET if int(third_value) != 0 => Ok(0),
-        libc::FUTEX_CMP_REQUEUE => {
-            if call.user().read_u32(address)? == int(third_value).cast_unsigned() {
-                Ok(0)
-            } else {
-                Err(Errno::EAGAIN.into())
-            }
-        }
-        libc::FUTEX_WAIT_BITSET if int(third_value) == 0 => Err(Errno::EINVAL.into()),
-        libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
-            if timeout != 0 {
-                super::time::read_duration(call, timeout)?;
-            }
-            if call.user().read_u32(address)? != int(value).cast_unsigned() {
-                Err(Errno::EAGAIN.into())
-            } else if timeout != 0 {
-                Err(Errno::ETIMEDOUT.into())
-            } else {
-                Err(waits_for_ever("a futex that no other thread can wake"))
-            }
-        }
-        libc::FUTEX_WAKE_BITSET => Err(Errno::EINVAL.into()),
-        _ => Err(Errno::ENOSYS.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_is_named_after_the_file() {
-        assert_eq!(&Thread::named("/srv/tenants/hello").name, b"hello\0\0\0\0\0\0\0\0\0\0\0");
-        assert_eq!(&Thread::named("a-name-that-is-too-long").name, b"a-name-that-is-\0");
-    }
 }

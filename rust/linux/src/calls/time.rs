@@ -4,16 +4,17 @@
 //! Clocks are the host's, which go on between requests and over resets. Clocks of CPU time count from the start of the
 //! program: the CPU time of a host thread is nobody's business in a guest.
 //!
-//! Sleeping takes no time: the call returns at once, as if the time had passed. A guest may not hold a host thread, and to park
-//! it is work to come. See decision 0042.
+//! Who sleeps waits, and the other threads run. Where all wait, whoever runs the machine does something else meanwhile.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec};
 
+use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::identity::CLOCK_TICKS;
-use crate::table::Call;
+use crate::table::{Call, is_over};
+use crate::threads::Wait;
 
 use super::int;
 
@@ -123,20 +124,39 @@ pub(crate) fn times(call: &mut Call<'_, '_>) -> CallResult {
 /// `nanosleep(2)`.
 pub(crate) fn nanosleep(call: &mut Call<'_, '_>) -> CallResult {
     let [duration, ..] = call.args;
-    read_duration(call, duration)?;
-    Ok(0)
+    sleep(call, |call| Ok(clock::now_ns().saturating_add(read_duration(call, duration)?)))
 }
 
 /// `clock_nanosleep(2)`.
 pub(crate) fn clock_nanosleep(call: &mut Call<'_, '_>) -> CallResult {
-    let [id, _, duration, ..] = call.args;
-    Clock::new(id)?;
-    read_duration(call, duration)?;
-    Ok(0)
+    let [id, flags, time, ..] = call.args;
+    let absolute = int(flags) & libc::TIMER_ABSTIME != 0;
+    sleep(call, |call| {
+        let clock = Clock::new(id)?;
+        let time = read_duration(call, time)?;
+        Ok(match clock {
+            Clock::Host(ClockId::Realtime | ClockId::RealtimeCoarse) if absolute => clock::from_unix_ns(time),
+            Clock::Host(ClockId::Monotonic | ClockId::Boottime) if absolute => time,
+            Clock::Host(ClockId::Realtime | ClockId::Monotonic | ClockId::Boottime) => {
+                clock::now_ns().saturating_add(time)
+            }
+            Clock::Host(_) => return Err(Errno::EOPNOTSUPP.into()),
+            // While all threads sleep, no CPU time passes.
+            Clock::Cpu => return Err(Errno::EINVAL.into()),
+        })
+    })
 }
 
-/// Reads a `timespec` and refuses what is no duration. How long it is does not matter to anyone here.
-pub(super) fn read_duration(call: &mut Call<'_, '_>, address: u64) -> Result<(), Halt> {
+fn sleep(call: &mut Call<'_, '_>, until: impl FnOnce(&mut Call<'_, '_>) -> Result<u64, Halt>) -> CallResult {
+    let until_ns = call.until(|call| until(call).map(Some))?;
+    if is_over(until_ns) { Ok(0) } else { Err(Wait { call: "sleep", until_ns, look_ns: None }.into()) }
+}
+
+/// Reads a `timespec` and refuses what is no duration; in nanoseconds.
+pub(super) fn read_duration(call: &mut Call<'_, '_>, address: u64) -> Result<u64, Halt> {
     let [seconds, nanoseconds] = call.user().read_words(address)?;
-    if seconds.cast_signed() < 0 || nanoseconds >= 1_000_000_000 { Err(Errno::EINVAL.into()) } else { Ok(()) }
+    if seconds.cast_signed() < 0 || nanoseconds >= 1_000_000_000 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(clock::total_ns(seconds, nanoseconds))
 }

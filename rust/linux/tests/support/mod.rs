@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use mayfly_kvm::{Exit, Machine, testing};
 use mayfly_linux::{Context, Limits, MountPoint, Mounts, Output, Process, Program, Step, Stream};
@@ -43,7 +44,8 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 12] = [
+pub const PROGRAMS: [(&str, &[Linking]); 13] = [
+    ("threads", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
@@ -85,10 +87,10 @@ fn compile_to(program: &Path, name: &str, linking: Linking) {
     let extension = if linking == Linking::Cpp { "cc" } else { "c" };
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension(extension);
     let (compiler, flags): (_, &[&str]) = match linking {
-        Linking::Glibc => ("cc", &["-static", "-no-pie"]),
+        Linking::Glibc => ("cc", &["-static", "-no-pie", "-pthread"]),
         Linking::GlibcPie => ("cc", &["-static-pie", "-fPIE"]),
         Linking::Musl => ("musl-gcc", &["-static", "-no-pie"]),
-        Linking::GlibcDynamic => ("cc", &["-pie", "-fPIE"]),
+        Linking::GlibcDynamic => ("cc", &["-pie", "-fPIE", "-pthread"]),
         Linking::MuslDynamic => ("musl-gcc", &["-pie", "-fPIE"]),
         Linking::Cpp => ("c++", &["-pie", "-fPIE", "-std=c++17"]),
         Linking::Freestanding => ("cc", &["-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
@@ -190,8 +192,6 @@ impl Guest {
             let exit = self.machine.run().unwrap();
             match exit {
                 Exit::Doorbell => return None,
-                // A signal to this process that is none of the program's business.
-                Exit::Kicked => continue,
                 _ => {}
             }
             let random = &mut self.random;
@@ -200,7 +200,20 @@ impl Guest {
                 bytes.fill(*random);
             };
             let mut context = Context { output: &mut self.log, rng: &mut rng };
-            match self.process.handle(&mut self.machine, &exit, &mut context) {
+            let mut step = match exit {
+                // A signal to this process that is none of the program's business, or one of the test's own kicks.
+                Exit::Kicked => self.process.rotate(&mut self.machine, &mut context),
+                _ => self.process.handle(&mut self.machine, &exit, &mut context),
+            };
+            while let Step::Waits { until_ns: Some(until_ns), .. } = step {
+                let wait = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
+                if wait > LONGEST_WAIT {
+                    break;
+                }
+                std::thread::sleep(wait);
+                step = self.process.wake(&mut self.machine, &mut context);
+            }
+            match step {
                 Step::Continue => {}
                 end => return Some(end),
             }
@@ -212,6 +225,14 @@ impl Guest {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Outcome { stdout: text(self.log.stdout), stderr: text(self.log.stderr), end }
     }
+}
+
+/// A program that sleeps for longer than this has its sleep for its end.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Memory of a test machine: enough for any program here.
@@ -241,12 +262,17 @@ pub fn agrees_with_native(name: &str, linkings: &[Linking]) {
 
 /// As [`agrees_with_native`], called with `args`, and with these of the host's directories mounted read-only.
 pub fn agrees_with_native_on(name: &str, linkings: &[Linking], args: &[&str], mounts: &[&Path]) {
+    agrees_with_native_in(name, linkings, args, mounts, &Limits::default());
+}
+
+/// As [`agrees_with_native_on`], within these limits.
+pub fn agrees_with_native_in(name: &str, linkings: &[Linking], args: &[&str], mounts: &[&Path], limits: &Limits) {
     for &linking in linkings {
         let program = compile(name, linking);
         let native = run_natively(&program, args);
         let native_out = String::from_utf8_lossy(&native.stdout);
         assert!(native.status.success(), "{linking:?}, natively: {native:?}");
-        let inside = Guest::load_with(&program, args, &Limits::default(), MEMORY, mounts).outcome();
+        let inside = Guest::load_with(&program, args, limits, MEMORY, mounts).outcome();
         let differences: Vec<_> =
             inside.stdout.lines().zip(native_out.lines()).filter(|(inside, native)| inside != native).collect();
         assert!(differences.is_empty(), "{linking:?}: in the machine, natively: {differences:#?}");

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What user code has in the processor: taken out of the vCPU and put back, so that one vCPU can run several threads.
+//!
+//! ```text
+//! last exit     where the vCPU stands                     the user's registers
+//! doorbell      CPL 3, at or behind the `out`             the vCPU's
+//! syscall       CPL 0 in the entry (CPL 3 where it stays) the vCPU's, with RIP = RCX and RFLAGS = R11
+//! exception     CPL 0 in the handler                      the vCPU's, with those of the frame on the guest kernel's stack
+//! kicked        anywhere                                  the vCPU's, if it is at CPL 3 and nothing is about to happen to it
+//! ```
+
+use std::sync::Arc;
+
+use kvm_bindings::kvm_xsave;
+
+use crate::error::RunError;
+use crate::kernel::{self, SyscallEntry};
+use crate::layout::{INBOX_MAX, PAGE_SIZE, TRAMPOLINE, USER_END};
+use crate::machine::{Machine, Regs};
+
+/// What happened to the vCPU last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// It left by the doorbell.
+    Doorbell,
+    /// It left by a system call.
+    Syscall,
+    /// It left by an exception of user code.
+    Exception { vector: u8 },
+    /// It was interrupted, or failed: it may be anywhere.
+    Anywhere,
+    /// Its registers have been set since: it is at CPL 3, between two instructions.
+    User,
+}
+
+/// Vector and x87 state, as `KVM_GET_XSAVE` has it.
+#[derive(Clone)]
+pub struct VectorState(Arc<kvm_xsave>);
+
+impl std::fmt::Debug for VectorState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VectorState").finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a [`VectorState`].
+pub const VECTOR_STATE_BYTES: usize = 4096;
+
+impl VectorState {
+    /// The state in the standard format of XSAVE (SDM vol. 1, 13.4), with what KVM keeps behind it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.region.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// State with these first bytes, and the rest of `self`. KVM refuses what is no valid state.
+    #[must_use]
+    pub fn with_bytes(&self, bytes: &[u8]) -> Self {
+        let mut xsave = kvm_xsave { region: self.0.region, ..Default::default() };
+        for (word, four) in xsave.region.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = four.try_into().map_or(*word, u32::from_le_bytes);
+        }
+        Self(Arc::new(xsave))
+    }
+}
+
+/// All that user code can change in the processor.
+#[derive(Debug, Clone)]
+pub struct UserContext {
+    /// General registers, RIP and RFLAGS among them.
+    pub regs: Regs,
+    /// The FS base: the thread pointer.
+    pub fs_base: u64,
+    /// The GS base.
+    pub gs_base: u64,
+    /// The rest.
+    pub vector: VectorState,
+}
+
+impl Machine {
+    /// The user's general registers as of the last exit; `None` where that takes a closer look: see [`Machine::context`].
+    ///
+    /// After a system call RAX is its number.
+    #[must_use]
+    pub fn user_regs(&self) -> Option<Regs> {
+        let regs = self.vcpu.regs();
+        match self.at {
+            At::Syscall => Some(Regs { rip: regs.rcx, rflags: kernel::user_flags(regs.r11), ..regs }),
+            At::Exception { vector } => {
+                let frame = self.stack_frame * PAGE_SIZE + kernel::frame_offset();
+                let word = |index: u64| self.memory.read_u64(frame + 8 * index);
+                let (rip, rflags, rsp) = (word(0), kernel::user_flags(word(2)), word(3));
+                // The page-fault handler has put RAX below the error code.
+                let rax = if vector == 14 { self.memory.read_u64(frame - 16) } else { regs.rax };
+                Some(Regs { rax, rip, rflags, rsp, ..regs })
+            }
+            At::User => Some(regs),
+            At::Doorbell | At::Anywhere => None,
+        }
+    }
+
+    /// Takes the user's context out of the vCPU. `None` if it was interrupted where it cannot be taken: run it on, and try again at
+    /// the next exit. The vCPU is then good for [`Machine::set_context`] alone.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if an ioctl fails; the machine must not be used again then.
+    pub fn context(&mut self) -> Result<Option<UserContext>, RunError> {
+        let sregs = self.vcpu.get_sregs()?;
+        let known = self.user_regs();
+        let regs = match known {
+            Some(regs) => regs,
+            None => {
+                if sregs.cs.selector != kernel::USER_CODE || self.vcpu.has_event()? {
+                    return Ok(None);
+                }
+                self.vcpu.complete_exit()?
+            }
+        };
+        let vector = VectorState(Arc::new(self.vcpu.xsave()?));
+        Ok(Some(UserContext { regs, fs_base: sregs.fs.base, gs_base: sregs.gs.base, vector }))
+    }
+
+    /// Makes the next run go on with `context`, wherever the vCPU stands. What it had of a program is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if an ioctl fails, as for a context that is not valid; the machine must not be used again then.
+    pub fn set_context(&mut self, context: &UserContext) -> Result<(), RunError> {
+        if self.at != At::User {
+            // An instruction that KVM has yet to finish would change the registers.
+            self.vcpu.complete_exit()?;
+        }
+        let mut sregs = self.user_sregs()?;
+        sregs.fs.base = context.fs_base;
+        sregs.gs.base = context.gs_base;
+        self.vcpu.set_sregs(&sregs)?;
+        self.vcpu.set_xsave(&context.vector.0)?;
+        self.set_regs(&context.regs);
+        Ok(())
+    }
+
+    /// Makes the next run enter the frozen program, with `rax` in RAX: no system call, unless the last run was interrupted.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if an ioctl fails; the machine must be dropped then.
+    #[inline]
+    pub fn enter_frozen(&mut self, rax: u64) -> Result<(), RunError> {
+        self.set_entry_value(rax);
+        match self.at {
+            At::User | At::Doorbell => {}
+            At::Syscall => {
+                let mut regs = self.vcpu.regs();
+                (regs.rcx, regs.r11) = (TRAMPOLINE, kernel::user_flags(0));
+                if self.variant.syscall == SyscallEntry::User {
+                    (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
+                }
+                self.vcpu.set_regs(&regs);
+                return Ok(());
+            }
+            At::Exception { .. } | At::Anywhere => self.abandon()?,
+        }
+        self.enter_trampoline();
+        Ok(())
+    }
+
+    pub(crate) fn is_program_address(rip: u64) -> bool {
+        rip < USER_END + INBOX_MAX
+    }
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `futex(2)`: waiting for a word of the program's memory to change, and waking those who wait.
+//!
+//! Threads switch at exits alone, so looking at a word and going to sleep are one step by themselves. Futexes in memory that several
+//! machines share wake only threads of the same machine.
+
+use super::{int, time};
+use crate::clock;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::table::Call;
+use crate::threads::{State, Waiting};
+
+const OP_ARGUMENT_SHIFT: u32 = 8;
+
+/// `futex(2)`.
+pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
+    let [address, operation, value, timeout, second, third] = call.args;
+    let operation = int(operation);
+    let command = operation & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
+    if !address.is_multiple_of(4) {
+        return Err(Errno::EINVAL.into());
+    }
+    let (value, third) = (int(value), int(third));
+    match command {
+        libc::FUTEX_WAIT => {
+            let until = wait_until(call, timeout, false, false)?;
+            wait(call, address, value.cast_unsigned(), u32::MAX, until)
+        }
+        libc::FUTEX_WAIT_BITSET if third != 0 => {
+            let realtime = operation & libc::FUTEX_CLOCK_REALTIME != 0;
+            let until = wait_until(call, timeout, true, realtime)?;
+            wait(call, address, value.cast_unsigned(), third.cast_unsigned(), until)
+        }
+        libc::FUTEX_WAKE => wake(call, address, u32::MAX, most(value)),
+        libc::FUTEX_WAKE_BITSET if third != 0 => wake(call, address, third.cast_unsigned(), most(value)),
+        libc::FUTEX_WAIT_BITSET | libc::FUTEX_WAKE_BITSET => Err(Errno::EINVAL.into()),
+        // The fourth argument is a count here.
+        libc::FUTEX_REQUEUE => requeue(call, address, second, value, int(timeout)),
+        libc::FUTEX_CMP_REQUEUE => {
+            if call.user().read_u32(address)? == third.cast_unsigned() {
+                let woken = requeue(call, address, second, value, int(timeout))?;
+                Ok(woken)
+            } else {
+                Err(Errno::EAGAIN.into())
+            }
+        }
+        libc::FUTEX_WAKE_OP => {
+            let holds = change(call, second, third.cast_unsigned())?;
+            let mut woken = wake(call, address, u32::MAX, most(value))?;
+            if holds {
+                woken = woken.saturating_add(wake(call, second, u32::MAX, most(int(timeout)))?);
+            }
+            Ok(woken)
+        }
+        // Among them those with priority inheritance.
+        _ => Err(Errno::ENOSYS.into()),
+    }
+}
+
+/// How many to wake: Linux wakes one where none or fewer are asked for.
+fn most(count: i32) -> usize {
+    usize::try_from(count).unwrap_or(0).max(1)
+}
+
+/// When a wait ends; the `timespec` is a duration, or a time of one of the clocks.
+fn wait_until(call: &mut Call<'_, '_>, timeout: u64, absolute: bool, realtime: bool) -> Result<Option<u64>, Halt> {
+    if timeout == 0 {
+        return Ok(None);
+    }
+    let duration = time::read_duration(call, timeout)?;
+    Ok(Some(match (absolute, realtime) {
+        (false, _) => clock::now_ns().saturating_add(duration),
+        (true, false) => duration,
+        (true, true) => clock::from_unix_ns(duration),
+    }))
+}
+
+fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns: Option<u64>) -> CallResult {
+    if call.user().read_u32(address)? != value {
+        return Err(Errno::EAGAIN.into());
+    }
+    let threads = call.process.threads.edit();
+    let turn = threads.next_turn();
+    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset, until_ns, turn });
+    Err(Halt::Switch)
+}
+
+/// Wakes up to `most` threads that wait at `address` with one of these bits, those that have waited for longest first. How many that were.
+pub(super) fn wake(call: &mut Call<'_, '_>, address: u64, bits: u32, most: usize) -> CallResult {
+    let woken = waiters(call, address, bits);
+    let mut count = 0_u64;
+    for (_, index) in woken.into_iter().take(most) {
+        call.process.end_call(call.machine, index, 0).map_err(Halt::End)?;
+        count = count.saturating_add(1);
+    }
+    Ok(count)
+}
+
+/// Wakes some, and has others wait at another address instead.
+fn requeue(call: &mut Call<'_, '_>, address: u64, to: u64, wake_most: i32, move_most: i32) -> CallResult {
+    let (Ok(wake_most), Ok(move_most)) = (usize::try_from(wake_most), usize::try_from(move_most)) else {
+        return Err(Errno::EINVAL.into());
+    };
+    if !to.is_multiple_of(4) {
+        return Err(Errno::EINVAL.into());
+    }
+    let woken = if wake_most == 0 { 0 } else { wake(call, address, u32::MAX, wake_most)? };
+    let mut moved = 0_u64;
+    for (_, index) in waiters(call, address, u32::MAX).into_iter().take(move_most) {
+        let threads = call.process.threads.edit();
+        if let Some(thread) = threads.get_mut(index)
+            && let State::Waiting(Waiting::Futex { address, .. }) = &mut thread.state
+        {
+            *address = to;
+            moved = moved.saturating_add(1);
+        }
+    }
+    Ok(woken.saturating_add(moved))
+}
+
+/// Who waits there, by how long: turns and positions.
+fn waiters(call: &Call<'_, '_>, wanted: u64, bits: u32) -> Vec<(u64, usize)> {
+    let mut found: Vec<(u64, usize)> = call
+        .process
+        .threads
+        .waits()
+        .filter_map(|(index, waiting)| match waiting {
+            Waiting::Futex { address, bitset, turn, .. } if address == wanted && bitset & bits != 0 => {
+                Some((turn, index))
+            }
+            _ => None,
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// FUTEX_WAKE_OP's change of the second word; whether its comparison held before.
+fn change(call: &mut Call<'_, '_>, address: u64, encoded: u32) -> Result<bool, Halt> {
+    if !address.is_multiple_of(4) {
+        return Err(Errno::EINVAL.into());
+    }
+    let field = |shift: u32, bits: u32| (encoded >> shift) & ((1 << bits) - 1);
+    // Twelve bits, signed.
+    let signed = |value: u32| ((value << 20).cast_signed() >> 20).cast_unsigned();
+    let (operation, comparison) = (field(28, 4), field(24, 4).cast_signed());
+    let (operand, against) = (signed(field(12, 12)), signed(field(0, 12)));
+    let operand = if operation & OP_ARGUMENT_SHIFT == 0 { operand } else { 1_u32.wrapping_shl(operand & 31) };
+    let old = call.user().read_u32(address)?;
+    let new = match (operation & !OP_ARGUMENT_SHIFT).cast_signed() {
+        libc::FUTEX_OP_SET => operand,
+        libc::FUTEX_OP_ADD => old.wrapping_add(operand),
+        libc::FUTEX_OP_OR => old | operand,
+        libc::FUTEX_OP_ANDN => old & !operand,
+        libc::FUTEX_OP_XOR => old ^ operand,
+        _ => return Err(Errno::ENOSYS.into()),
+    };
+    call.user().write(address, &new.to_le_bytes())?;
+    let (old, against) = (old.cast_signed(), against.cast_signed());
+    Ok(match comparison {
+        libc::FUTEX_OP_CMP_EQ => old == against,
+        libc::FUTEX_OP_CMP_NE => old != against,
+        libc::FUTEX_OP_CMP_LT => old < against,
+        libc::FUTEX_OP_CMP_LE => old <= against,
+        libc::FUTEX_OP_CMP_GT => old > against,
+        libc::FUTEX_OP_CMP_GE => old >= against,
+        _ => return Err(Errno::ENOSYS.into()),
+    })
+}

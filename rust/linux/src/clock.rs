@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! When waits end: times of the host's monotonic clock, in nanoseconds. They do not wrap within five hundred years.
+
+use rustix::time::{ClockId, Timespec};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// `CLOCK_MONOTONIC`, now. From the host's vDSO: no system call.
+pub(crate) fn now_ns() -> u64 {
+    nanoseconds(rustix::time::clock_gettime(ClockId::Monotonic))
+}
+
+/// The monotonic time at which `CLOCK_REALTIME` will be `unix_ns`, as far as one can tell now.
+pub(crate) fn from_unix_ns(unix_ns: u64) -> u64 {
+    let unix_now = nanoseconds(rustix::time::clock_gettime(ClockId::Realtime));
+    now_ns().saturating_add(unix_ns.saturating_sub(unix_now))
+}
+
+/// A valid `timespec`'s time in nanoseconds, or the latest there is.
+pub(crate) fn total_ns(seconds: u64, nanoseconds: u64) -> u64 {
+    seconds.saturating_mul(SECOND_NS).saturating_add(nanoseconds)
+}
+
+fn nanoseconds(time: Timespec) -> u64 {
+    total_ns(u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0))
+}

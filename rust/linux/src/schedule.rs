@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who runs: one thread at a time, until it waits, ends, yields, or has had its slice.
+//!
+//! A thread that makes another one ready goes on itself. Switching takes some system calls of the host; a request whose work one
+//! thread does needs none.
+
+use mayfly_kvm::{Machine, RunError};
+
+use crate::clock;
+use crate::errno::{Errno, Halt};
+use crate::fault::Fault;
+use crate::process::{Context, Process, Step};
+use crate::table::{self, Call};
+use crate::threads::{State, Wait, Waiting};
+
+impl Process {
+    /// Goes on after time has passed, or something has arrived from outside: with whichever thread can run now.
+    pub fn wake(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
+        self.schedule(machine, context, false)
+    }
+
+    /// The running thread's slice is over: another one gets its turn, if one wants it. The machine's last exit was
+    /// [`mayfly_kvm::Exit::Kicked`].
+    pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
+        if self.threads.len() == 1 {
+            return Step::Continue;
+        }
+        match self.end_waits(machine, context) {
+            Ok(()) => {}
+            Err(step) => return step,
+        }
+        if !self.threads.others_are_ready() {
+            return Step::Continue;
+        }
+        // It may have been interrupted in the middle of an exit; then its turn lasts until the next time.
+        match self.save_live(machine) {
+            Ok(true) => self.schedule(machine, context, true),
+            Ok(false) => Step::Continue,
+            Err(step) => step,
+        }
+    }
+
+    /// Whether threads can run besides the one that rang the doorbell.
+    #[must_use]
+    pub fn has_other_work(&self) -> bool {
+        self.threads.others_are_ready()
+    }
+
+    /// Holds the thread that has rung the doorbell, so that others come to rest: until then [`Process::wake`] and
+    /// [`Process::rotate`] run them alone.
+    pub fn hold(&mut self, machine: &mut Machine) -> Step {
+        match self.save_live(machine) {
+            Ok(true) => {}
+            Ok(false) => return Step::Poison("the thread at the doorbell cannot be held".into()),
+            Err(step) => return step,
+        }
+        self.threads.edit().current_mut().state = State::Held;
+        Step::Continue
+    }
+
+    /// Lets the thread go on that was held.
+    pub fn release(&mut self, machine: &mut Machine) -> Step {
+        let threads = self.threads.edit();
+        let Some(held) = threads.iter().position(|thread| thread.state == State::Held) else {
+            return Step::Poison("no thread is held".into());
+        };
+        threads.current = held;
+        threads.current_mut().state = State::Ready;
+        self.switch_to(machine, held).err().unwrap_or(Step::Continue)
+    }
+
+    /// Runs the next thread. `turn_over`: the current one only if no other can.
+    pub(crate) fn schedule(&mut self, machine: &mut Machine, context: &mut Context<'_>, turn_over: bool) -> Step {
+        if let Err(step) = self.end_waits(machine, context) {
+            return step;
+        }
+        match self.threads.next_ready(turn_over) {
+            Some(next) => {
+                if self.threads.current != next {
+                    self.threads.edit().current = next;
+                }
+                self.switch_to(machine, next).err().unwrap_or(Step::Continue)
+            }
+            None => Step::Waits {
+                until_ns: self.threads.until_ns(),
+                call: self.threads.waits().next().map_or("nothing", |(_, waiting)| waiting.call()),
+            },
+        }
+    }
+
+    /// Has the current thread wait in the call that it has made.
+    pub(crate) fn wait(
+        &mut self,
+        machine: &mut Machine,
+        context: &mut Context<'_>,
+        number: u64,
+        args: [u64; 6],
+        wait: Wait,
+    ) -> Step {
+        let threads = self.threads.edit();
+        let seen = threads.changes();
+        threads.current_mut().state = State::Waiting(Waiting::Call { number, args, wait, seen });
+        self.schedule(machine, context, true)
+    }
+
+    /// Ends the waits whose time is over, and makes the calls again that may have what they wait for.
+    fn end_waits(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Result<(), Step> {
+        // Each round but the last ends a wait: a call that goes on waiting has seen all changes but those of others, which ended theirs.
+        let rounds = self.threads.len();
+        for _ in 0..=rounds {
+            let changes = self.threads.changes();
+            let now = clock::now_ns();
+            let due: Vec<usize> = self
+                .threads
+                .waits()
+                .filter(|(_, waiting)| {
+                    let is_late = waiting.until_ns().is_some_and(|until| until <= now);
+                    is_late || matches!(waiting, Waiting::Call { seen, .. } if *seen != changes)
+                })
+                .map(|(index, _)| index)
+                .collect();
+            if due.is_empty() {
+                break;
+            }
+            let before = self.threads.current;
+            for index in due {
+                self.end_wait(machine, context, index)?;
+            }
+            self.threads.edit().current = before;
+        }
+        Ok(())
+    }
+
+    /// One wait of which the time is over, or which may have what it waits for.
+    fn end_wait(&mut self, machine: &mut Machine, context: &mut Context<'_>, index: usize) -> Result<(), Step> {
+        let threads = self.threads.edit();
+        threads.current = index;
+        let State::Waiting(waiting) = threads.current().state else { return Ok(()) };
+        let result = match waiting {
+            Waiting::Futex { .. } => Err(Errno::ETIMEDOUT.into()),
+            Waiting::Call { number, args, wait, .. } => {
+                let handler = table::handler(number);
+                let seen = threads.changes();
+                let mut call = Call { process: self, machine, context, args, waited: Some(wait) };
+                match handler.map_or(Err(Errno::ENOSYS.into()), |handler| handler(&mut call)) {
+                    Err(Halt::Wait(wait)) => {
+                        let state = State::Waiting(Waiting::Call { number, args, wait, seen });
+                        self.threads.edit().current_mut().state = state;
+                        return Ok(());
+                    }
+                    other => other,
+                }
+            }
+        };
+        let value = self.value_of(result)?;
+        self.end_call(machine, index, value)
+    }
+
+    /// Ends the call of a thread that waited.
+    pub(crate) fn end_call(&mut self, machine: &mut Machine, index: usize, value: u64) -> Result<(), Step> {
+        let threads = self.threads.edit();
+        let is_live = threads.live == Some(index);
+        if let Some(thread) = threads.get_mut(index) {
+            thread.state = State::Ready;
+            if let Some(saved) = &mut thread.saved {
+                saved.regs.rax = value;
+            }
+        }
+        if is_live { return_value(machine, value) } else { Ok(()) }
+    }
+
+    /// Takes the live thread's context out of the vCPU; `false` if it cannot be taken now.
+    pub(crate) fn save_live(&mut self, machine: &mut Machine) -> Result<bool, Step> {
+        let Some(live) = self.threads.live else { return Ok(true) };
+        let Some(context) = machine.context().map_err(poison)? else { return Ok(false) };
+        let threads = self.threads.edit();
+        threads.live = None;
+        threads.entry = None;
+        if let Some(thread) = threads.get_mut(live) {
+            thread.saved = Some(context);
+        }
+        Ok(true)
+    }
+
+    /// Puts a thread's context into the vCPU.
+    pub(crate) fn switch_to(&mut self, machine: &mut Machine, index: usize) -> Result<(), Step> {
+        if self.threads.live == Some(index) {
+            return Ok(());
+        }
+        if !self.save_live(machine)? {
+            return Err(Step::Poison("a thread was switched away from where it cannot be".into()));
+        }
+        let threads = self.threads.edit();
+        let by_itself = threads.entry.take() == Some(index);
+        threads.live = Some(index);
+        let saved = threads.get_mut(index).and_then(|thread| thread.saved.take());
+        let Some(saved) = saved else { return Err(Step::Poison("a thread without a context".into())) };
+        let entered = if by_itself { machine.enter_frozen(saved.regs.rax) } else { machine.set_context(&saved) };
+        entered.map_err(poison)
+    }
+
+    /// What a call's result is for the program, unless it ends there.
+    pub(crate) fn value_of(&mut self, result: Result<u64, Halt>) -> Result<u64, Step> {
+        match result {
+            Ok(value) => Ok(value),
+            Err(Halt::Errno(errno)) => {
+                if errno == Errno::EMFILE {
+                    self.hits.descriptors = self.hits.descriptors.saturating_add(1);
+                }
+                Ok(errno.to_return_value())
+            }
+            Err(Halt::End(step)) => Err(step),
+            // A wait is no result.
+            Err(Halt::Wait(_) | Halt::Switch) => Err(Step::Poison("a wait in the place of a result".into())),
+        }
+    }
+}
+
+/// Completes the system call that the machine has stopped at.
+pub(crate) fn return_value(machine: &mut Machine, value: u64) -> Result<(), Step> {
+    machine.return_from_syscall(value).map_err(|bad| {
+        // Only a program that jumps into the entry itself can make this happen.
+        Step::Faulted(Fault { signal: libc::SIGSEGV, vector: None, address: Some(bad.rip), rip: bad.rip })
+    })
+}
+
+fn poison(error: RunError) -> Step {
+    Step::Poison(format!("switching threads: {error}"))
+}
