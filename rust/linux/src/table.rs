@@ -189,6 +189,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_clone3, threads::clone3),
     (libc::SYS_set_tid_address, threads::set_tid_address),
     (libc::SYS_set_robust_list, threads::set_robust_list),
+    (libc::SYS_get_robust_list, threads::get_robust_list),
     (libc::SYS_rseq, threads::rseq),
     // calls/futex.rs
     (libc::SYS_futex, futex::futex),

@@ -39,7 +39,7 @@ impl From<Step> for Stop {
             Step::Exited { status } => Self::Exited { status },
             Step::Faulted(fault) => Self::Faulted(fault),
             Step::MemoryLimit => Self::MemoryLimit,
-            Step::Stuck { call } => Self::Stuck { call },
+            Step::Waits { call, .. } => Self::Stuck { call },
             Step::Poison(why) => Self::Failed(why),
         }
     }

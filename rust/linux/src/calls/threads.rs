@@ -171,6 +171,20 @@ pub(crate) fn set_robust_list(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
+/// `get_robust_list(2)`: of the thread itself or of another one.
+pub(crate) fn get_robust_list(call: &mut Call<'_, '_>) -> CallResult {
+    let [tid, head, size, ..] = call.args;
+    let threads = &call.process.threads;
+    let thread = match int(tid) {
+        0 => Some(threads.current()),
+        tid => threads.by_tid(tid.cast_unsigned()).and_then(|index| threads.get(index)),
+    };
+    let list = thread.ok_or(Errno::ESRCH)?.robust_list;
+    call.user().write_words(size, &[ROBUST_LIST_HEAD_BYTES])?;
+    call.user().write_words(head, &[list])?;
+    Ok(0)
+}
+
 /// `rseq(2)`: not offered, as on a kernel built without it; C libraries go without.
 pub(crate) fn rseq(_call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::ENOSYS.into())
