@@ -49,6 +49,14 @@ pub enum BootError {
         /// What it waits in.
         call: &'static str,
     },
+    /// A warm-up request was not answered.
+    #[error("the warm-up request for {path} was not answered: {error}")]
+    WarmUp {
+        /// Its path.
+        path: String,
+        /// What was wrong.
+        error: String,
+    },
     /// The program needed too much memory.
     #[error("the program needs more than {limit_bytes} bytes of memory to boot")]
     MemoryLimit {
@@ -124,6 +132,9 @@ pub enum CallError {
         /// What it waits in.
         call: &'static str,
     },
+    /// The program no longer listens for connections, or lets too many of them wait.
+    #[error("the program takes no connection")]
+    NotListening,
     /// The program wrote to, or asked for, too much memory.
     #[error("the request needs more than {limit_bytes} bytes of private memory")]
     MemoryLimit {

@@ -23,6 +23,7 @@
 
 mod abi;
 pub mod bench;
+mod boot;
 mod clock;
 mod entropy;
 mod error;
@@ -39,6 +40,7 @@ mod program;
 mod protocol;
 mod response;
 mod run;
+mod service;
 mod snapshot;
 mod watchdog;
 mod worker;

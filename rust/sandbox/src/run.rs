@@ -23,6 +23,11 @@ pub(crate) enum Stop {
     Stuck {
         call: &'static str,
     },
+    /// All threads wait; the machine can go on.
+    Waits {
+        until_ns: Option<u64>,
+        call: &'static str,
+    },
     Failed(String),
 }
 
@@ -39,7 +44,7 @@ impl From<Step> for Stop {
             Step::Exited { status } => Self::Exited { status },
             Step::Faulted(fault) => Self::Faulted(fault),
             Step::MemoryLimit => Self::MemoryLimit,
-            Step::Waits { call, .. } => Self::Stuck { call },
+            Step::Waits { until_ns, call } => Self::Waits { until_ns, call },
             Step::Poison(why) => Self::Failed(why),
         }
     }
@@ -62,6 +67,15 @@ pub(crate) struct Exits {
     pub(crate) faults: u64,
 }
 
+/// What a run ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The program rang the doorbell.
+    Doorbell,
+    /// It has written to, or closed, a connection to the outside.
+    Output,
+}
+
 /// What a program needs besides its machine.
 #[derive(Debug)]
 pub(crate) struct Runner {
@@ -71,15 +85,37 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Runs until the doorbell rings.
+    /// Runs until the doorbell rings, or a program that serves connections has written to one.
     #[inline]
-    pub(crate) fn run(&mut self, machine: &mut Machine, watched: &Watched<'_>, exits: &mut Exits) -> Result<(), Stop> {
+    pub(crate) fn run(
+        &mut self,
+        machine: &mut Machine,
+        watched: &Watched<'_>,
+        exits: &mut Exits,
+    ) -> Result<Event, Stop> {
         loop {
             exits.all += 1;
             match machine.run()? {
-                Exit::Doorbell => return Ok(()),
-                exit => self.serve(machine, &exit, watched, exits)?,
+                Exit::Doorbell => return Ok(Event::Doorbell),
+                exit => {
+                    let served = self.serve(machine, &exit, watched, exits);
+                    // What it wrote comes first, whatever became of it then.
+                    if self.process.has_output() && matches!(served, Ok(()) | Err(Stop::Waits { .. })) {
+                        return Ok(Event::Output);
+                    }
+                    served?;
+                }
             }
+        }
+    }
+
+    /// Has the personality do something of its own accord.
+    pub(crate) fn step(&mut self, act: impl FnOnce(&mut Process, &mut Context<'_>) -> Step) -> Result<(), Stop> {
+        let Self { process, entropy, log, .. } = self;
+        let mut rng = |bytes: &mut [u8]| entropy.fill(bytes);
+        match act(process, &mut Context { output: log, rng: &mut rng }) {
+            Step::Continue => Ok(()),
+            step => Err(step.into()),
         }
     }
 
@@ -108,12 +144,7 @@ impl Runner {
             Exit::Unexpected(what) => return Err(Stop::Failed(what.to_string())),
             Exit::Doorbell | Exit::Exception { .. } => {}
         }
-        let Self { process, entropy, log, .. } = self;
-        let mut rng = |bytes: &mut [u8]| entropy.fill(bytes);
-        match process.handle(machine, exit, &mut Context { output: log, rng: &mut rng }) {
-            Step::Continue => Ok(()),
-            step => Err(step.into()),
-        }
+        self.step(|process, context| process.handle(machine, exit, context))
     }
 }
 

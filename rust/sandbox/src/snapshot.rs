@@ -7,21 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Image, Learned, Machine, SharedMemory, layout};
-use mayfly_linux::{LimitHits, Process};
+use mayfly_linux::{ConnectionId, LimitHits, Process};
 
-use crate::abi::{
-    ABI_MAX, ABI_MIN, AT_MAYFLY, ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, RANDOM_OFFSET, page_header,
-    speaks,
-};
-use crate::clock;
+use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
+use crate::boot::Boot;
 use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
-use crate::limits::{Limits, nanoseconds};
+use crate::limits::Limits;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
-use crate::run::{Exits, Runner, Stop};
-use crate::watchdog::{self, Leg, NEVER, Watched};
+use crate::protocol::Protocol;
+use crate::run::Runner;
+use crate::watchdog;
 
 /// A booted, frozen program; cheap to clone, shared by its workers.
 #[derive(Debug, Clone)]
@@ -37,9 +35,18 @@ pub(crate) struct Inner {
     pub(crate) log: SharedLog,
     boot_time: Duration,
     has_handover: bool,
+    pub(crate) service: Option<FrozenService>,
     limit_hits: LimitHits,
     learned: Mutex<BTreeSet<Learned>>,
     learned_len: AtomicUsize,
+}
+
+/// What workers of a program that serves connections begin with.
+#[derive(Debug)]
+pub(crate) struct FrozenService {
+    pub(crate) protocol: Arc<dyn Protocol>,
+    /// The connection that it has kept open.
+    pub(crate) connection: Option<ConnectionId>,
 }
 
 impl Snapshot {
@@ -84,11 +91,20 @@ impl Snapshot {
         let log = SharedLog(log);
         watchdog::start().map_err(failed)?;
         let mut runner = Runner { process, entropy, log: log.clone() };
-        let has_handover = boot_until_ready(&mut machine, &mut runner, limits)?;
+        let boot = Boot::new(&mut machine, &mut runner, limits);
+        let ready = match &program.service {
+            None => boot.to_doorbell()?,
+            Some(service) => boot.to_service(service)?,
+        };
         let Runner { mut process, .. } = runner;
         process.freeze();
         let limit_hits = process.take_limit_hits();
+        // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
+        let service = program.service.as_ref().map(|service| FrozenService {
+            protocol: Arc::clone(&service.protocol),
+            connection: ready.connection,
+        });
         Ok(Self {
             inner: Arc::new(Inner {
                 image,
@@ -96,7 +112,8 @@ impl Snapshot {
                 limits: limits.clone(),
                 log,
                 boot_time: started.elapsed(),
-                has_handover,
+                has_handover: ready.has_handover,
+                service,
                 limit_hits,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),
@@ -138,69 +155,6 @@ impl Snapshot {
     #[must_use]
     pub fn unknown_calls(&self) -> Vec<mayfly_linux::UnknownCall> {
         self.inner.process.unknown_calls()
-    }
-}
-
-/// A boot that gets little of the CPU may take so many times its limit of it in time.
-const PATIENCE: u64 = 4;
-
-/// Boots; returns whether the program has hooks for handing its state over.
-fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits) -> Result<bool, BootError> {
-    let began_ns = clock::monotonic_ns();
-    let time_ns = nanoseconds(limits.boot_time);
-    let leg = Leg {
-        began_ns,
-        slice_end_ns: NEVER,
-        wall_end_ns: began_ns.saturating_add(time_ns.saturating_mul(PATIENCE)),
-        cpu_end_ns: began_ns.saturating_add(time_ns),
-    };
-    let kicker = machine.kicker();
-    let mut has_handover = false;
-    let run = |watched: &Watched<'_>| boot_watched(machine, runner, watched, &mut has_handover);
-    // SAFETY: `machine` is borrowed for as long.
-    let result = unsafe { watchdog::watched(&kicker, &leg, run) };
-    match result {
-        Ok(abi) if speaks(abi) => Ok(has_handover),
-        Ok(wanted) => Err(BootError::Abi { wanted, min: ABI_MIN, max: ABI_MAX }),
-        Err(stop) => Err(boot_error(stop, limits)),
-    }
-}
-
-/// Runs until the program waits for a request; returns the ABI that it speaks.
-fn boot_watched(
-    machine: &mut Machine,
-    runner: &mut Runner,
-    watched: &Watched<'_>,
-    has_handover: &mut bool,
-) -> Result<u64, Stop> {
-    let mut exits = Exits::default();
-    loop {
-        runner.run(machine, watched, &mut exits)?;
-        let regs = machine.regs();
-        if regs.rdi == OP_WAIT {
-            return Ok(regs.rdx);
-        }
-        let answer = match regs.rdi {
-            OP_HOOKS if speaks(regs.rdx) => {
-                *has_handover = true;
-                0
-            }
-            // There is no request yet that it could respond to, or call for.
-            OP_RESPOND | OP_CALL | OP_HOOKS => EPROTO,
-            _ => ENOSYS,
-        };
-        machine.return_from_doorbell(answer as u64);
-    }
-}
-
-fn boot_error(stop: Stop, limits: &Limits) -> BootError {
-    match stop {
-        Stop::Exited { status } => BootError::Exited { status },
-        Stop::Faulted(fault) => BootError::Faulted(fault),
-        Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: limits.boot_time },
-        Stop::Stuck { call } => BootError::Stuck { call },
-        Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: limits.boot_memory_bytes },
-        Stop::Failed(why) => BootError::Failed(why),
     }
 }
 

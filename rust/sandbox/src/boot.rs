@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Running a program from its entry point to where it is ready for requests.
+//!
+//! ```text
+//! waits at the doorbell     one thread has called mayfly_wait(): the others go on until they all wait
+//! serves connections        it listens, and a thread waits for connections: warm-up requests, one after the other;
+//!                           then again until it waits, for the next request on the same connection if it has kept that open
+//! ```
+//!
+//! A boot has a thread of its own, which sleeps while the program does.
+
+use std::time::Duration;
+
+use mayfly_kvm::Machine;
+use mayfly_linux::ConnectionId;
+
+use crate::abi::{ABI_MAX, ABI_MIN, ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
+use crate::clock;
+use crate::error::BootError;
+use crate::limits::{Limits, nanoseconds};
+use crate::message::{Header, Request};
+use crate::protocol::{Service, WarmUp};
+use crate::run::{Event, Exits, Runner, Stop};
+use crate::service::{Served, Taken};
+use crate::watchdog::{self, Leg};
+
+/// A boot that gets little of the CPU, or sleeps, may take so many times its limit of it in time.
+const PATIENCE: u64 = 4;
+/// Threads have turns of this length.
+const TURN_NS: u64 = 5_000_000;
+/// How long threads may go on beside the one at the doorbell before the program is frozen all the same.
+const SETTLE_NS: u64 = 200_000_000;
+
+/// A boot under way.
+pub(crate) struct Boot<'a> {
+    machine: &'a mut Machine,
+    runner: &'a mut Runner,
+    limits: &'a Limits,
+    wall_end_ns: u64,
+    cpu_left_ns: u64,
+    exits: Exits,
+}
+
+/// What a program is once it is ready.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// It has hooks for handing its state over.
+    pub(crate) has_handover: bool,
+    /// The connection that it has kept open after the warm-up requests.
+    pub(crate) connection: Option<ConnectionId>,
+}
+
+/// Why a program's threads all wait.
+struct Wait {
+    until_ns: Option<u64>,
+    call: &'static str,
+}
+
+impl<'a> Boot<'a> {
+    pub(crate) fn new(machine: &'a mut Machine, runner: &'a mut Runner, limits: &'a Limits) -> Self {
+        let time_ns = nanoseconds(limits.boot_time);
+        Self {
+            machine,
+            runner,
+            limits,
+            wall_end_ns: clock::monotonic_ns().saturating_add(time_ns.saturating_mul(PATIENCE)),
+            cpu_left_ns: time_ns,
+            exits: Exits::default(),
+        }
+    }
+
+    /// Runs the program until it waits at the doorbell, and its other threads wait.
+    pub(crate) fn to_doorbell(mut self) -> Result<Ready, BootError> {
+        let mut ready = Ready::default();
+        let abi = self.run_to_wait(&mut ready).map_err(|stop| self.error(stop))?;
+        if !speaks(abi) {
+            return Err(BootError::Abi { wanted: abi, min: ABI_MIN, max: ABI_MAX });
+        }
+        self.settle().map_err(|stop| self.error(stop))?;
+        Ok(ready)
+    }
+
+    /// Runs until a thread waits for a request; the ABI that it speaks.
+    fn run_to_wait(&mut self, ready: &mut Ready) -> Result<u64, Stop> {
+        loop {
+            match self.run()? {
+                Ok(Event::Output) => {
+                    // Nobody is connected.
+                    return Err(Stop::Failed("output without a connection".into()));
+                }
+                Err(wait) => self.sleep(&wait)?,
+                Ok(Event::Doorbell) => {
+                    let regs = self.machine.regs();
+                    let answer = match regs.rdi {
+                        OP_WAIT => return Ok(regs.rdx),
+                        OP_HOOKS if speaks(regs.rdx) => {
+                            ready.has_handover = true;
+                            0
+                        }
+                        // There is no request yet that it could respond to, or call for.
+                        OP_RESPOND | OP_CALL | OP_HOOKS => EPROTO,
+                        _ => ENOSYS,
+                    };
+                    self.machine.return_from_doorbell(answer as u64);
+                }
+            }
+        }
+    }
+
+    /// Lets the threads besides the one at the doorbell go on until they wait: what they are at is in the snapshot otherwise, and goes on with
+    /// every request.
+    fn settle(&mut self) -> Result<(), Stop> {
+        if !self.runner.process.has_other_work() {
+            return Ok(());
+        }
+        let Self { machine, runner, .. } = self;
+        runner.step(|process, _| process.hold(machine))?;
+        let end_ns = clock::monotonic_ns().saturating_add(SETTLE_NS);
+        let mut step = runner.step(|process, context| process.wake(machine, context));
+        loop {
+            match step {
+                Ok(()) => {}
+                Err(Stop::Waits { .. }) => break,
+                Err(stop) => return Err(stop),
+            }
+            match self.turn() {
+                Ok(Event::Doorbell | Event::Output) => {
+                    self.machine.return_from_doorbell(EPROTO as u64);
+                    step = Ok(());
+                }
+                Err(Stop::Slice) if clock::monotonic_ns() < end_ns => {
+                    let Self { machine, runner, .. } = self;
+                    step = runner.step(|process, context| process.rotate(machine, context));
+                }
+                Err(Stop::Slice | Stop::Waits { .. }) => break,
+                Err(stop) => return Err(stop),
+            }
+        }
+        let Self { machine, runner, .. } = self;
+        runner.step(|process, _| process.release(machine))
+    }
+
+    /// Runs the program until it waits for connections, and has answered the warm-up requests.
+    pub(crate) fn to_service(mut self, service: &Service) -> Result<Ready, BootError> {
+        let mut served = Served::new(&service.protocol, None);
+        self.run_to_idle(None).map_err(|stop| self.error(stop))?;
+        for warm_up in &service.warm_up {
+            for _ in 0..warm_up.times {
+                self.warm_up(&mut served, warm_up)?;
+            }
+        }
+        // On a connection that it has kept open, or without one.
+        let kept = served.connection();
+        if self.run_to_idle(kept).map_err(|stop| self.error(stop))? {
+            return self.stand(kept);
+        }
+        served.close(&mut self.runner.process);
+        self.run_to_idle(None).map_err(|stop| self.error(stop))?;
+        self.stand(None)
+    }
+
+    /// Has the machine stand at the thread that a request will wake.
+    fn stand(mut self, connection: Option<ConnectionId>) -> Result<Ready, BootError> {
+        let Self { machine, runner, .. } = &mut self;
+        let waiter = runner.process.input_waiter(machine, connection).unwrap_or(0);
+        let stood = runner.step(|process, _| process.stand_at(machine, waiter));
+        stood.map_err(|stop| self.error(stop))?;
+        Ok(Ready { has_handover: false, connection })
+    }
+
+    /// Runs until all threads wait, and one of them for a connection, or for input on this one. `false`: none does that any more, since it has
+    /// closed this one.
+    fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, Stop> {
+        // It may be idle already; whoever has been woken is not.
+        let Self { machine, runner, .. } = self;
+        let mut woken = runner.step(|process, context| process.wake(machine, context));
+        loop {
+            let wait = match woken {
+                Err(Stop::Waits { until_ns, call }) => Wait { until_ns, call },
+                Err(stop) => return Err(stop),
+                Ok(()) => match self.run()? {
+                    Ok(Event::Output) => {
+                        if connection.is_some() {
+                            // It closes the connection, or says something that nobody asked for.
+                            return Ok(false);
+                        }
+                        return Err(Stop::Failed("output without a connection".into()));
+                    }
+                    Ok(Event::Doorbell) => {
+                        let wrong = "the program rang the doorbell, and is to serve connections";
+                        return Err(Stop::Failed(wrong.into()));
+                    }
+                    Err(wait) => wait,
+                },
+            };
+            let Self { machine, runner, .. } = self;
+            if runner.process.is_listening() && runner.process.input_waiter(machine, connection).is_some() {
+                return Ok(true);
+            }
+            if connection.is_some() && wait.until_ns.is_none() {
+                return Ok(false);
+            }
+            woken = self.sleep_until(&wait);
+        }
+    }
+
+    /// One request at boot. What it answers is looked at no further.
+    fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
+        let headers: Vec<Header<'_>> =
+            warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
+        let (method, path, query) = (&warm_up.method[..], &warm_up.path[..], &warm_up.query[..]);
+        let request = Request { method, path, query, headers: &headers, body: b"" };
+        let name = || String::from_utf8_lossy(path).into_owned();
+        let refuse = |error: String| BootError::WarmUp { path: name(), error };
+        served.begin(&mut self.runner.process, &request, u64::MAX).map_err(|error| refuse(error.to_string()))?;
+        let Self { machine, runner, .. } = self;
+        let mut woken = runner.step(|process, context| process.wake(machine, context));
+        loop {
+            let event = match woken {
+                Ok(()) => self.run().map_err(|stop| self.error(stop))?,
+                Err(Stop::Waits { until_ns, call }) => Err(Wait { until_ns, call }),
+                Err(stop) => return Err(self.error(stop)),
+            };
+            match event {
+                Ok(Event::Doorbell) => return Err(refuse("it rang the doorbell".into())),
+                Err(wait) => woken = self.sleep_until(&wait),
+                Ok(Event::Output) => {
+                    let taken = served.take(&mut self.runner.process, self.limits.response_bytes);
+                    match taken.map_err(|error| refuse(error.to_string()))? {
+                        Taken::Complete => return Ok(()),
+                        Taken::Partial => {}
+                        Taken::Stale => {
+                            let again = served.send_again(&mut self.runner.process);
+                            again.map_err(|error| refuse(error.to_string()))?;
+                        }
+                    }
+                    let Self { machine, runner, .. } = self;
+                    woken = runner.step(|process, context| process.wake(machine, context));
+                }
+            }
+        }
+    }
+
+    /// Runs, turn by turn, until something happens, or all threads wait.
+    fn run(&mut self) -> Result<Result<Event, Wait>, Stop> {
+        loop {
+            match self.turn() {
+                Ok(event) => return Ok(Ok(event)),
+                Err(Stop::Waits { until_ns, call }) => return Ok(Err(Wait { until_ns, call })),
+                Err(Stop::Slice) => {
+                    let Self { machine, runner, .. } = self;
+                    runner.step(|process, context| process.rotate(machine, context))?;
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+
+    /// Runs for one turn.
+    fn turn(&mut self) -> Result<Event, Stop> {
+        let (began_ns, cpu_before_ns) = (clock::monotonic_ns(), clock::own_cpu_ns());
+        if self.cpu_left_ns == 0 || began_ns >= self.wall_end_ns {
+            return Err(Stop::CpuLimit);
+        }
+        let leg = Leg {
+            began_ns,
+            slice_end_ns: began_ns.saturating_add(TURN_NS),
+            wall_end_ns: self.wall_end_ns,
+            cpu_end_ns: began_ns.saturating_add(self.cpu_left_ns),
+        };
+        let kicker = self.machine.kicker();
+        let Self { machine, runner, exits, .. } = self;
+        // SAFETY: the machine is borrowed for as long.
+        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| runner.run(machine, watched, exits)) };
+        let used_ns = clock::own_cpu_ns().saturating_sub(cpu_before_ns);
+        self.cpu_left_ns = self.cpu_left_ns.saturating_sub(used_ns);
+        result
+    }
+
+    /// Sleeps while all threads wait, and wakes those whose time it is.
+    fn sleep(&mut self, wait: &Wait) -> Result<(), Stop> {
+        let mut woken = self.sleep_until(wait);
+        while let Err(Stop::Waits { until_ns, call }) = woken {
+            woken = self.sleep_until(&Wait { until_ns, call });
+        }
+        woken
+    }
+
+    fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
+        let Some(until_ns) = wait.until_ns else { return Err(Stop::Stuck { call: wait.call }) };
+        let now = clock::monotonic_ns();
+        if now >= self.wall_end_ns {
+            return Err(Stop::WallLimit);
+        }
+        std::thread::sleep(Duration::from_nanos(until_ns.min(self.wall_end_ns).saturating_sub(now)));
+        let Self { machine, runner, .. } = self;
+        runner.step(|process, context| process.wake(machine, context))
+    }
+
+    fn error(&self, stop: Stop) -> BootError {
+        match stop {
+            Stop::Exited { status } => BootError::Exited { status },
+            Stop::Faulted(fault) => BootError::Faulted(fault),
+            Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: self.limits.boot_time },
+            Stop::Stuck { call } | Stop::Waits { call, .. } => BootError::Stuck { call },
+            Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
+            Stop::Failed(why) => BootError::Failed(why),
+        }
+    }
+}
