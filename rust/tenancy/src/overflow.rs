@@ -44,6 +44,7 @@ pub(crate) struct Parked {
 #[derive(Debug)]
 pub(crate) struct Room {
     taken: Arc<AtomicUsize>,
+    tenant: Arc<Tenant>,
 }
 
 /// The queue of unfinished requests.
@@ -74,8 +75,13 @@ impl Overflow {
         }
     }
 
+    /// Whether a tenant has all the rooms that it may take.
+    pub(crate) fn has_share(&self, tenant: &Tenant) -> bool {
+        tenant.rooms.load(Ordering::Relaxed) >= self.share()
+    }
+
     /// Most rooms that one tenant may take.
-    pub(crate) fn share(&self) -> usize {
+    fn share(&self) -> usize {
         self.rooms.div_ceil(2)
     }
 
@@ -84,11 +90,16 @@ impl Overflow {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// A room, if one is free.
-    pub(crate) fn reserve(&self) -> Option<Room> {
-        let more = |taken| (taken < self.rooms).then_some(taken + 1);
-        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then(|| Room { taken: Arc::clone(&self.taken) })
+    /// A room for a request of this tenant, if one is free for it.
+    pub(crate) fn reserve(&self, tenant: &Arc<Tenant>) -> Option<Room> {
+        if !take(&tenant.rooms, self.share()) {
+            return None;
+        }
+        if !take(&self.taken, self.rooms) {
+            tenant.rooms.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Room { taken: Arc::clone(&self.taken), tenant: Arc::clone(tenant) })
     }
 
     /// Lets a request that has a room have its turns.
@@ -232,7 +243,7 @@ impl Parked {
 
     fn take_room(&mut self, background: &Background) -> bool {
         if self.room.is_none() {
-            self.room = background.overflow.reserve();
+            self.room = background.overflow.reserve(&self.tenant);
         }
         self.room.is_some()
     }
@@ -284,7 +295,14 @@ impl std::fmt::Debug for Parked {
 impl Drop for Room {
     fn drop(&mut self) {
         self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.tenant.rooms.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Counts one more, unless there are `most`.
+fn take(counter: &AtomicUsize, most: usize) -> bool {
+    let more = |count| (count < most).then_some(count + 1);
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
 /// Lets every other thread go first.

@@ -190,7 +190,7 @@ impl LoopPool {
         let most = call.forked.generation.config.limits.concurrent_requests;
         let refusal = match InFlight::enter(tenant, most) {
             None => (Failure::TooManyRequests, TOO_MANY),
-            Some(in_flight) => match background.overflow.reserve() {
+            Some(in_flight) => match background.overflow.reserve(tenant) {
                 None => (Failure::Overloaded, OVERLOADED),
                 Some(room) => {
                     office.counters.count(Event::Parked);
@@ -381,10 +381,11 @@ impl LoopPool {
     /// Why the tenant may not begin another request, if so.
     #[cold]
     fn too_much(&self, index: TenantIndex) -> Option<(Failure, &'static str)> {
-        let parked = self.set.tenants[index].parked.load(Ordering::Relaxed);
+        let tenant = &self.set.tenants[index];
+        let parked = tenant.parked.load(Ordering::Relaxed);
         if parked >= self.set.config.tenants[index].limits.concurrent_requests {
             Some((Failure::TooManyRequests, TOO_MANY))
-        } else if parked as usize >= self.server.background().overflow.share() {
+        } else if self.server.background().overflow.has_share(tenant) {
             Some((Failure::Overloaded, OVERLOADED))
         } else {
             None
