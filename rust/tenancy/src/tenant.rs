@@ -11,7 +11,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use crate::config::{HealthConfig, Mode, TenantConfig};
 use crate::deferred::{Job, SHUTTING_DOWN};
 use crate::failure::{Failure, RequestId};
 use crate::meter::{Counters, Event, Totals};
+use crate::places;
 use crate::reload::ReloadError;
 use crate::storage::Store;
 use crate::tenant_log::TenantLog;
@@ -42,8 +43,8 @@ pub(crate) struct Tenant {
     generation: AtomicU64,
     /// Requests that have left their loop thread and are not answered yet.
     pub(crate) parked: AtomicU32,
-    /// Those of them that have a room in the overflow.
-    pub(crate) rooms: AtomicUsize,
+    /// What those of them have taken that have begun.
+    pub(crate) places: places::Taken,
     pub(crate) name: TenantName,
     pub(crate) log: Arc<TenantLog>,
     state: RwLock<State>,
@@ -152,7 +153,7 @@ impl Tenant {
         Self {
             generation: AtomicU64::new(0),
             parked: AtomicU32::new(0),
-            rooms: AtomicUsize::new(0),
+            places: places::Taken::default(),
             name: config.name.clone(),
             log,
             state: RwLock::new(state),
