@@ -53,6 +53,11 @@ class Response:
     def json(self):
         return json.loads(self.body)
 
+    def echoed(self):
+        """The request as the tenant `echo` saw it."""
+        assert self.status == 200, self
+        return self.json()
+
 
 class Connection(http.client.HTTPConnection):
     """A kept-alive connection."""

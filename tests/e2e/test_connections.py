@@ -26,7 +26,13 @@ class Connections(unittest.TestCase):
     def setUpClass(cls):
         cls.server = cls.enterClassContext(
             Server(
-                [tenant("hello", "/hello"), tenant("echo", "/echo"), tenant("faults", "/faults")],
+                [
+                    tenant("hello", "/hello"),
+                    tenant("echo", "/echo"),
+                    tenant("faults", "/faults"),
+                    # Of one test alone: what clients who left have asked for counts as the tenant's requests in work.
+                    tenant("left", "/left", "echo"),
+                ],
                 threads=3,
             )
         )
@@ -35,7 +41,7 @@ class Connections(unittest.TestCase):
         with self.server.connect() as connection:
             for i in range(200):
                 self.assertEqual(connection.fetch("GET", "/hello").body, b"Hello World!")
-                self.assertEqual(connection.fetch("GET", f"/echo?{i}").json()["query"], str(i))
+                self.assertEqual(connection.fetch("GET", f"/echo?{i}").echoed()["query"], str(i))
                 self.assertEqual(connection.fetch("GET", "/").status, 200)
 
     def test_a_failed_request_leaves_the_connection_usable(self):
@@ -73,15 +79,16 @@ class Connections(unittest.TestCase):
     def test_a_client_that_leaves_holds_up_nobody(self):
         for _ in range(50):
             with self.server.socket() as connection:
-                connection.sendall(b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n" * 5)
+                connection.sendall(b"GET /left HTTP/1.1\r\nhost: x\r\n\r\n" * 5)
         self.assertEqual(self.server.get("/hello").status, 200)
+        self.server.await_that(lambda: self.server.get("/left").status == 200, "the tenant has too much to do")
 
     def test_every_client_gets_its_own_response(self):
         def client(number):
             with self.server.connect() as connection:
                 for i in range(60):
                     mark = f"{number}-{i}"
-                    request = connection.fetch("POST", f"/echo/{mark}?{mark}", mark.encode(), [("x-mark", mark)]).json()
+                    request = connection.fetch("POST", f"/echo/{mark}?{mark}", mark.encode(), [("x-mark", mark)]).echoed()
                     marks = {request["path"][6:], request["query"], request["body"]}
                     marks |= {header["value"] for header in request["headers"] if header["name"] == "x-mark"}
                     if marks != {mark}:

@@ -2,6 +2,7 @@
 //! The host's clocks. Those that a request needs come from the vDSO: no system call.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::line::LINE;
 
@@ -9,6 +10,11 @@ use crate::line::LINE;
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {
     now_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// Holds this thread up until `until_ns` by [`monotonic_ns`].
+pub(crate) fn sleep_until(until_ns: u64) {
+    std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(monotonic_ns())));
 }
 
 /// How long the offset between the two clocks serves.
@@ -64,6 +70,15 @@ fn now_ns(clock: libc::clockid_t) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sleep_ends_at_its_time_and_one_in_the_past_at_once() {
+        let start = monotonic_ns();
+        sleep_until(start + 20_000_000);
+        assert!(monotonic_ns() - start >= 20_000_000);
+        sleep_until(0);
+        sleep_until(start);
+    }
 
     #[test]
     fn the_wall_clock_is_the_hosts() {

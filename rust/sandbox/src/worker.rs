@@ -42,7 +42,7 @@ use crate::watchdog::{self, Leg, Watched};
 pub enum WorkerState {
     /// It can take a request.
     Ready,
-    /// It is in the middle of a request, at the end of a slice or in a call: resume it, or reset it to give the request up.
+    /// It is in the middle of a request, at the end of a slice, in a call or asleep: resume it, or reset it to give the request up.
     Paused,
     /// It has answered a request and must be reset before the next one.
     Answered,
@@ -69,6 +69,13 @@ pub enum Progress {
     Answered(CallStats),
     /// The slice is over, and the sink is untouched. Go on with [`Worker::resume`], on this or another thread.
     Paused,
+    /// All of the request's threads wait, and the sink is untouched: there is nothing to do for it before `until_ns` by
+    /// `CLOCK_MONOTONIC`, which is never later than the end of its wall-clock time. The worker is [`WorkerState::Paused`]: go on with
+    /// [`Worker::resume`] then. Earlier does no harm.
+    Waits {
+        /// When the request goes on, in nanoseconds.
+        until_ns: u64,
+    },
     /// The program calls a function of its storage program, and the sink is untouched: see [`Worker::peer_call`], tell it the result
     /// with [`Worker::answer_peer`], and go on with [`Worker::resume`]. The worker is [`WorkerState::Paused`].
     Calls,
@@ -286,8 +293,10 @@ impl Worker {
         loop {
             match progress {
                 Progress::Answered(stats) => return Ok(stats),
-                Progress::Paused | Progress::Calls => progress = self.resume(Duration::MAX, sink)?,
+                Progress::Paused | Progress::Calls => {}
+                Progress::Waits { until_ns } => clock::sleep_until(until_ns.min(self.ongoing.wall_end_ns)),
             }
+            progress = self.resume(Duration::MAX, sink)?;
         }
     }
 

@@ -30,7 +30,9 @@ fn resume_to_the_end(worker: &mut Worker, slice: Duration) -> (String, u32) {
     let mut sink = BufferedResponse::default();
     for slices in 1.. {
         match worker.resume(slice, &mut sink).unwrap() {
-            Progress::Paused | Progress::Calls => assert_eq!(worker.state(), WorkerState::Paused),
+            Progress::Paused | Progress::Waits { .. } | Progress::Calls => {
+                assert_eq!(worker.state(), WorkerState::Paused)
+            }
             Progress::Answered(_) => {
                 assert_eq!(worker.state(), WorkerState::Answered);
                 worker.reset().unwrap();

@@ -4,9 +4,10 @@
 //! ```text
 //!              slice over                       storage program busy
 //!   Paused <──────────────── begin, go_on ──────────────────────────> Waits
-//!      └── go_on                  │  response, failure                  └── go_on, with its worker
-//!                                 v
-//!                                Done
+//!      └── go_on              │        │  all its threads wait         └── go_on, with its worker
+//!                             │        └───────────────────────────> Sleeps
+//!         response, failure   v                                         └── go_on, at its time
+//!                            Done
 //! ```
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use mayfly_sandbox::{BufferedResponse, CallError, PeerError, Progress, Request, 
 use crate::background::Background;
 use crate::failure::{Failure, RequestId, answer};
 use crate::meter::{Counters, Event};
+use crate::places::Kind;
 use crate::storage::Taken;
 use crate::tenant::{Forked, Tenant};
 
@@ -56,6 +58,18 @@ pub(crate) enum Step {
     Paused,
     /// It stands in line for the storage program.
     Waits,
+    /// There is nothing to do for it until then, by the monotonic clock in nanoseconds.
+    Sleeps { until_ns: u64 },
+}
+
+impl Step {
+    /// The place that a request needs after this.
+    pub(crate) fn place(self) -> Kind {
+        match self {
+            Self::Sleeps { .. } => Kind::Bed,
+            Self::Done | Self::Paused | Self::Waits => Kind::Room,
+        }
+    }
 }
 
 /// What a step needs besides the call.
@@ -113,6 +127,10 @@ impl Call {
             Ok(Progress::Paused) => {
                 scene.tenant.log.end_partial_lines();
                 return Step::Paused;
+            }
+            Ok(Progress::Waits { until_ns }) => {
+                scene.tenant.log.end_partial_lines();
+                return Step::Sleeps { until_ns };
             }
             Ok(Progress::Calls) => return self.follow_calls(scene, sink),
             Err(error) => self.failed(scene, &error, sink),
@@ -204,6 +222,10 @@ impl Call {
             Ok(Progress::Paused) => {
                 self.store = StoreCall::Held { worker, has_started: true, response };
                 return Some(Step::Paused);
+            }
+            Ok(Progress::Waits { until_ns }) => {
+                self.store = StoreCall::Held { worker, has_started: true, response };
+                return Some(Step::Sleeps { until_ns });
             }
             Ok(Progress::Answered(_)) => match response.status {
                 200 => Ok(()),

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests whose slice on their loop was over: a bounded number of threads runs them in turns.
+//! Requests whose slice on their loop was over, or that wait for a time: a bounded number of threads runs them in turns.
+//!
+//! ```text
+//!   turns, by tenant ── a thread ──> a slice ──> answered
+//!     ^   ^                            │  └────> asleep, until its time ─┐
+//!     │   └────────────────────────────┘                                 │
+//!     └──────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A sleeper holds no thread. Threads without a turn to give wait; one of them, and not all, waits for the earliest sleeper's time.
 //!
 //! Turns go by tenant and then by request, so that one tenant's endless loops take no more than its share from another's request of
 //! five milliseconds. The threads have a low priority: a loop with something to do goes first.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +23,8 @@ use crate::berth::Berth;
 use crate::call::{Call, Scene, Step, Watched};
 use crate::deferred::{DeferredReply, SHUTTING_DOWN, send};
 use crate::failure::{Failure, answer};
+use crate::places::{Place, Places};
+use crate::sleepers::{Sleepers, monotonic_ns};
 use crate::storage::Taken;
 use crate::tenant::Tenant;
 
@@ -25,8 +35,6 @@ const NICE: i32 = 10;
 const SLICE: Duration = Duration::from_millis(5);
 /// How long unfinished requests go on when the server shuts down.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Unfinished requests for each thread.
-const ROOMS_PER_THREAD: usize = 16;
 
 /// A request that has a worker, and is not on its loop any more.
 pub(crate) struct Parked {
@@ -36,21 +44,14 @@ pub(crate) struct Parked {
     pub(crate) berth: Arc<Berth>,
     pub(crate) in_flight: InFlight,
     /// None while it is on a deferred thread.
-    pub(crate) room: Option<Room>,
+    pub(crate) place: Option<Place>,
     pub(crate) mode_header: bool,
 }
 
-/// A place in the overflow; free again when dropped.
-#[derive(Debug)]
-pub(crate) struct Room {
-    taken: Arc<AtomicUsize>,
-}
-
-/// The queue of unfinished requests.
+/// The unfinished requests.
 #[derive(Debug)]
 pub(crate) struct Overflow {
-    rooms: usize,
-    taken: Arc<AtomicUsize>,
+    pub(crate) places: Places,
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
@@ -60,47 +61,40 @@ struct Queue {
     /// Whose turn it is, by the address of the tenant, which its requests keep alive.
     turns: VecDeque<usize>,
     by_tenant: HashMap<usize, VecDeque<Parked>>,
+    asleep: Sleepers<Parked>,
+    /// The time for which a thread waits, if one does.
+    watched_ns: Option<u64>,
     /// When the server shuts down: until when what is here goes on.
     closes_at: Option<Instant>,
 }
 
 impl Overflow {
     pub(crate) fn new(threads: u32) -> Self {
-        Self {
-            rooms: threads as usize * ROOMS_PER_THREAD,
-            taken: Arc::default(),
-            queue: Mutex::default(),
-            arrived: Condvar::new(),
-        }
-    }
-
-    /// Most rooms that one tenant may take.
-    pub(crate) fn share(&self) -> usize {
-        self.rooms.div_ceil(2)
-    }
-
-    /// Unfinished requests now.
-    pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    /// A room, if one is free.
-    pub(crate) fn reserve(&self) -> Option<Room> {
-        let more = |taken| (taken < self.rooms).then_some(taken + 1);
-        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then(|| Room { taken: Arc::clone(&self.taken) })
+        Self { places: Places::new(threads), queue: Mutex::default(), arrived: Condvar::new() }
     }
 
     /// Lets a request that has a room have its turns.
     pub(crate) fn push(&self, parked: Parked) {
+        self.add(parked, Queue::push);
+    }
+
+    /// Lets a request that has a bed have its turns from `until_ns` on.
+    pub(crate) fn sleep(&self, parked: Parked, until_ns: u64) {
+        self.add(parked, |queue, parked| queue.asleep.push(until_ns, parked));
+    }
+
+    fn add(&self, parked: Parked, add: impl FnOnce(&mut Queue, Parked)) {
         let mut queue = self.queue();
         if queue.is_over() {
             drop(queue);
             return parked.refuse(Failure::Unavailable, SHUTTING_DOWN);
         }
-        queue.push(parked);
+        add(&mut queue, parked);
+        let is_news = queue.has_news();
         drop(queue);
-        self.arrived.notify_one();
+        if is_news {
+            self.arrived.notify_one();
+        }
     }
 
     /// Lets a request go on that stood in line for a store.
@@ -132,17 +126,32 @@ impl Overflow {
                 waiting.for_each(|parked| parked.refuse(Failure::Unavailable, SHUTTING_DOWN));
                 return None;
             }
+            let now = monotonic_ns();
+            queue.wake(now);
             if let Some(parked) = queue.pop() {
+                // Who looked after the rest is away now.
+                if queue.has_news() {
+                    self.arrived.notify_one();
+                }
                 return Some(parked);
             }
-            if queue.closes_at.is_some() && self.taken() == 0 {
+            if queue.closes_at.is_some() && self.places.taken() == 0 {
                 return None;
             }
+            let alarm = queue.unwatched_ns();
             // While it closes, requests that other threads are at may come back, or be over, without a word.
-            queue = match queue.closes_at {
-                None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(_) => self.arrived.wait_timeout(queue, SLICE).unwrap_or_else(PoisonError::into_inner).0,
+            let at_most = match (alarm, queue.closes_at) {
+                (_, Some(_)) => Some(SLICE),
+                (Some(alarm), None) => Some(Duration::from_nanos(alarm.saturating_sub(now))),
+                (None, None) => None,
             };
+            queue.watched_ns = alarm.or(queue.watched_ns);
+            queue = match at_most {
+                None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(time) => self.arrived.wait_timeout(queue, time).unwrap_or_else(PoisonError::into_inner).0,
+            };
+            // Unless another thread waits for an earlier one by now.
+            queue.watched_ns = queue.watched_ns.filter(|watched| alarm != Some(*watched));
         }
     }
 
@@ -159,7 +168,24 @@ impl Queue {
 
     fn clear(&mut self) -> impl Iterator<Item = Parked> + use<> {
         self.turns.clear();
-        std::mem::take(&mut self.by_tenant).into_values().flatten()
+        std::mem::take(&mut self.by_tenant).into_values().flatten().chain(self.asleep.take_all())
+    }
+
+    /// Whether there is something that a waiting thread does not know of.
+    fn has_news(&self) -> bool {
+        !self.turns.is_empty() || self.unwatched_ns().is_some()
+    }
+
+    /// The earliest sleeper's time, unless a thread waits for it.
+    fn unwatched_ns(&self) -> Option<u64> {
+        self.asleep.earliest_ns().filter(|earliest| self.watched_ns.is_none_or(|watched| watched > *earliest))
+    }
+
+    /// Gives turns to those whose time has come.
+    fn wake(&mut self, now_ns: u64) {
+        while let Some(parked) = self.asleep.pop_due(now_ns) {
+            self.push(parked);
+        }
     }
 
     fn push(&mut self, parked: Parked) {
@@ -212,7 +238,7 @@ impl Parked {
         match step {
             Step::Done => self.finish(background),
             Step::Paused => {
-                if self.take_room(background) {
+                if self.take_place(step, background) {
                     background.overflow.push(self);
                 } else {
                     self.give_up(background);
@@ -220,21 +246,30 @@ impl Parked {
             }
             Step::Waits => {
                 let Some(store) = self.call.forked.generation.store.clone() else { return self.give_up(background) };
-                if !self.take_room(background) {
+                if !self.take_place(step, background) {
                     return self.give_up(background);
                 }
                 if let Some((parked, taken)) = store.stand_in_line(self) {
                     background.overflow.push_with_store(parked, taken);
                 }
             }
+            Step::Sleeps { until_ns } => {
+                if self.take_place(step, background) {
+                    background.overflow.sleep(self, until_ns);
+                } else {
+                    self.give_up(background);
+                }
+            }
         }
     }
 
-    fn take_room(&mut self, background: &Background) -> bool {
-        if self.room.is_none() {
-            self.room = background.overflow.reserve();
+    /// Changes to the place that a step needs. One that wakes keeps its bed for its first turn: whether it needs a room shows then.
+    fn take_place(&mut self, step: Step, background: &Background) -> bool {
+        let kind = step.place();
+        if self.place.as_ref().is_none_or(|place| place.kind() != kind) {
+            self.place = background.overflow.places.take(kind, &self.tenant);
         }
-        self.room.is_some()
+        self.place.is_some()
     }
 
     /// Ends a request for which there is no room.
@@ -245,9 +280,9 @@ impl Parked {
 
     /// Sends the answer, and keeps the worker if it is worth it.
     fn finish(self, background: &Background) {
-        let Self { tenant, call, reply, berth, in_flight, room, .. } = self;
+        let Self { tenant, call, reply, berth, in_flight, place, .. } = self;
         // Before the answer: whoever gets it may send the next request at once.
-        drop((in_flight, room));
+        drop((in_flight, place));
         let mut forked = call.forked;
         if forked.is_ready() {
             if forked.permit.is_none() {
@@ -264,11 +299,11 @@ impl Parked {
 
     /// Answers for the request, whose worker goes.
     pub(crate) fn refuse(self, failure: Failure, reason: &str) {
-        let Self { tenant, call, mut reply, in_flight, room, .. } = self;
+        let Self { tenant, call, mut reply, in_flight, place, .. } = self;
         tenant.background.failed(failure);
         tenant.log.failed(call.id, failure, reason);
         answer(failure, reason, call.id, &mut *reply);
-        drop((in_flight, room));
+        drop((in_flight, place));
         send(reply);
     }
 }
@@ -281,16 +316,124 @@ impl std::fmt::Debug for Parked {
     }
 }
 
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Lets every other thread go first.
 fn lower_priority() {
     // By setpriority(2) it is the calling thread's own on Linux. Should it fail, requests take longer beside busy tenants.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::warn!(target: "mayfly::server", %error, "an overflow thread keeps its priority");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use mayfly_sandbox::{BufferedResponse, Request, ResponseSink};
+    use serde_json::json;
+
+    use super::*;
+    use crate::failure::RequestId;
+    use crate::{Config, Server};
+
+    struct Reply {
+        response: BufferedResponse,
+        sender: Sender<(u64, BufferedResponse)>,
+    }
+
+    impl ResponseSink for Reply {
+        fn body(&mut self, len: usize) -> &mut [u8] {
+            self.response.body(len)
+        }
+
+        fn status(&mut self, status: u16) {
+            self.response.status(status);
+        }
+
+        fn header(&mut self, name: &[u8], value: &[u8]) {
+            self.response.header(name, value);
+        }
+    }
+
+    impl DeferredReply for Reply {
+        fn send(self: Box<Self>) {
+            let _ = self.sender.send((monotonic_ns(), self.response));
+        }
+    }
+
+    const TIME: Duration = Duration::from_secs(20);
+
+    fn server() -> Server {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
+        assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
+        let limits = json!({"cpu_ms": 60_000, "wall_ms": 60_000});
+        let tenant = json!({"name": "a", "path": "/", "program": program, "limits": limits});
+        let config = json!({"overflow_threads": 1, "tenants": [tenant]});
+        Server::start(Config::from_value(&config).unwrap()).unwrap()
+    }
+
+    /// Starts on a request that spins for so many milliseconds, and stops after the first of them.
+    fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedResponse)>) {
+        let background = server.background();
+        let tenant = Arc::clone(&server.set().tenants[0]);
+        let mut call = Call::new(tenant.fork(None).unwrap(), RequestId(1));
+        let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
+        let (sender, receiver) = mpsc::channel();
+        let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
+        let slice = Duration::from_millis(1);
+        let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice, mode_header: false };
+        assert_eq!(call.begin(scene, &request, &mut Watched::new(&mut *reply)), Step::Paused);
+        let in_flight = InFlight::enter(&tenant, 10_000).unwrap();
+        let berth = tenant.new_berth();
+        (Parked { tenant, call, reply, berth, in_flight, place: None, mode_header: false }, receiver)
+    }
+
+    #[test]
+    fn a_sleeper_goes_on_at_its_time_and_holds_no_thread_meanwhile() {
+        let server = server();
+        let background = server.background();
+        let now = monotonic_ns();
+        // All on one thread, and put to bed in another order than that of their times.
+        let ends: Vec<_> = [600, 300, 450]
+            .into_iter()
+            .map(|after_ms| {
+                let (parked, receiver) = begun(&server, "30");
+                let until_ns = now + after_ms * 1_000_000;
+                parked.settle(background, Step::Sleeps { until_ns });
+                (until_ns, receiver)
+            })
+            .collect();
+        assert_eq!(server.report().overflow, 3);
+        let (awake, receiver) = begun(&server, "30");
+        awake.settle(background, Step::Paused);
+        let (_, response) = receiver.recv_timeout(TIME).unwrap();
+        assert_eq!(response.status, 200);
+        for (until_ns, receiver) in ends {
+            let (end_ns, response) = receiver.recv_timeout(TIME).unwrap();
+            assert_eq!(response.status, 200);
+            assert!(end_ns >= until_ns, "{} ns early", until_ns - end_ns);
+        }
+        assert_eq!((server.report().overflow, server.report().tenants[0].in_flight), (0, 0));
+    }
+
+    #[test]
+    fn beds_are_bounded_and_who_sleeps_at_the_end_is_answered() {
+        let server = server();
+        let background = server.background();
+        let tenant = Arc::clone(&server.set().tenants[0]);
+        let share = std::iter::from_fn(|| background.overflow.places.take(crate::places::Kind::Bed, &tenant));
+        let mut taken: Vec<_> = share.collect();
+        assert_eq!(taken.len(), 64, "half of one thread's");
+        let (parked, receiver) = begun(&server, "30");
+        parked.settle(background, Step::Sleeps { until_ns: 0 });
+        assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
+        taken.pop();
+        let (parked, receiver) = begun(&server, "30");
+        parked.settle(background, Step::Sleeps { until_ns: u64::MAX });
+        drop(taken);
+        assert_eq!(server.report().overflow, 1);
+        server.shutdown();
+        assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
+        assert_eq!(server.report().overflow, 0);
     }
 }

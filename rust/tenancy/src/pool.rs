@@ -12,10 +12,12 @@ use crate::call::{Call, Scene, Step, Watched};
 use crate::deferred::{DeferredReply, Job, Keep};
 use crate::failure::{Failure, RequestId, answer};
 use crate::meter::{Counters, Event};
-use crate::overflow::{OVERLOADED, Parked, Room};
+use crate::overflow::{OVERLOADED, Parked};
+use crate::places::{Kind, Place};
 use crate::request::{OwnedRequest, host, size};
 use crate::route::TenantIndex;
 use crate::server::{Server, TenantSet};
+use crate::sleepers::monotonic_ns;
 use crate::tenant::{Forked, State, Tenant};
 
 /// A worker that was used less than this ago is not let go for another tenant's: were it otherwise, a loop that serves more tenants
@@ -70,8 +72,8 @@ struct Office {
 /// What [`LoopPool::call`] has left for [`LoopPool::call_later`].
 #[derive(Debug)]
 enum Unfinished {
-    /// The request has run for its inline budget.
-    Paused { tenant: Arc<Tenant>, call: Call, step: Step, berth: Arc<Berth>, in_flight: InFlight, room: Room },
+    /// The request has run for its inline budget, or waits.
+    Paused { tenant: Arc<Tenant>, call: Call, step: Step, berth: Arc<Berth>, in_flight: InFlight, place: Place },
     /// The request has no worker.
     Unserved { former: Option<Forked>, keep: Keep },
 }
@@ -190,12 +192,12 @@ impl LoopPool {
         let most = call.forked.generation.config.limits.concurrent_requests;
         let refusal = match InFlight::enter(tenant, most) {
             None => (Failure::TooManyRequests, TOO_MANY),
-            Some(in_flight) => match background.overflow.reserve() {
+            Some(in_flight) => match background.overflow.places.take(step.place(), tenant) {
                 None => (Failure::Overloaded, OVERLOADED),
-                Some(room) => {
+                Some(place) => {
                     office.counters.count(Event::Parked);
                     let (tenant, berth) = (Arc::clone(tenant), office.berth);
-                    self.later = Some(Unfinished::Paused { tenant, call, step, berth, in_flight, room });
+                    self.later = Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place });
                     return Outcome::Later;
                 }
             },
@@ -287,8 +289,8 @@ impl LoopPool {
         let background = self.server.background();
         let mode_header = self.set.config.mode_header;
         let (former, keep) = match unfinished {
-            Some(Unfinished::Paused { tenant, call, step, berth, in_flight, room }) => {
-                let parked = Parked { tenant, call, reply, berth, in_flight, room: Some(room), mode_header };
+            Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place }) => {
+                let parked = Parked { tenant, call, reply, berth, in_flight, place: Some(place), mode_header };
                 return parked.settle(background, step);
             }
             Some(Unfinished::Unserved { former, keep }) => (former, keep),
@@ -381,10 +383,11 @@ impl LoopPool {
     /// Why the tenant may not begin another request, if so.
     #[cold]
     fn too_much(&self, index: TenantIndex) -> Option<(Failure, &'static str)> {
-        let parked = self.set.tenants[index].parked.load(Ordering::Relaxed);
+        let tenant = &self.set.tenants[index];
+        let parked = tenant.parked.load(Ordering::Relaxed);
         if parked >= self.set.config.tenants[index].limits.concurrent_requests {
             Some((Failure::TooManyRequests, TOO_MANY))
-        } else if parked as usize >= self.server.background().overflow.share() {
+        } else if self.server.background().overflow.places.has_share(Kind::Room, tenant) {
             Some((Failure::Overloaded, OVERLOADED))
         } else {
             None
@@ -445,11 +448,6 @@ impl Keep {
             Self::Stay | Self::Go => None,
         }
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
 }
 
 const NO_ROUTE: &str = "no tenant answers this host and path";

@@ -357,7 +357,7 @@ impl Server {
             unrouted: self.unrouted().iter().map(|count| count.load(Ordering::Relaxed)).sum(),
             workers: self.inner.workers.count(),
             max_workers: self.inner.workers.most(),
-            overflow: self.inner.background.overflow.taken(),
+            overflow: self.inner.background.overflow.places.taken(),
         }
     }
 

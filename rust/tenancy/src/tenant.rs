@@ -24,6 +24,7 @@ use crate::config::{HealthConfig, Mode, TenantConfig};
 use crate::deferred::{Job, SHUTTING_DOWN};
 use crate::failure::{Failure, RequestId};
 use crate::meter::{Counters, Event, Totals};
+use crate::places;
 use crate::reload::ReloadError;
 use crate::storage::Store;
 use crate::tenant_log::TenantLog;
@@ -42,6 +43,8 @@ pub(crate) struct Tenant {
     generation: AtomicU64,
     /// Requests that have left their loop thread and are not answered yet.
     pub(crate) parked: AtomicU32,
+    /// What those of them have taken that have begun.
+    pub(crate) places: places::Taken,
     pub(crate) name: TenantName,
     pub(crate) log: Arc<TenantLog>,
     state: RwLock<State>,
@@ -150,6 +153,7 @@ impl Tenant {
         Self {
             generation: AtomicU64::new(0),
             parked: AtomicU32::new(0),
+            places: places::Taken::default(),
             name: config.name.clone(),
             log,
             state: RwLock::new(state),

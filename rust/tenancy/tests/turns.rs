@@ -79,6 +79,7 @@ fn a_tenant_gets_no_more_than_its_share_of_the_overflow_and_another_has_its_turn
             Ok(receiver) => parked.push(receiver),
             Err(refused) => break refused,
         }
+        wait_until("it has its room", || server.report().overflow == parked.len());
         assert!(parked.len() < 100);
     };
     // One thread has 16 rooms, and half of them is a tenant's share.
@@ -93,6 +94,19 @@ fn a_tenant_gets_no_more_than_its_share_of_the_overflow_and_another_has_its_turn
     for receiver in parked {
         assert_eq!(receiver.try_recv().unwrap().error(), (503, "unavailable".to_owned()));
     }
+}
+
+#[test]
+fn a_crowd_that_calls_before_there_is_a_worker_waits_for_one() {
+    let server = start(&[tenant("a", json!({"boot": "first_call"}))]);
+    let mut pool = server.loop_pool();
+    // More than a tenant's share of the overflow, in which none of them has a room, and less than its `concurrent_requests`.
+    let crowd: Vec<_> = (0..60).map(|_| park(&mut pool, "/a/ok")).collect();
+    for answer in crowd {
+        let answer = answer.map_or_else(|answer| answer, |later| later.recv_timeout(Duration::from_secs(20)).unwrap());
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(server.report().overflow, 0);
 }
 
 #[test]
