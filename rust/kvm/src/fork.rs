@@ -180,13 +180,17 @@ impl Machine {
         }
     }
 
-    /// Makes the next run enter the frozen program: no system call.
+    /// Makes the next run enter the frozen program, if the last exit was at the doorbell: no system call. [`Machine::enter_frozen`] does so
+    /// from anywhere.
     ///
     /// A vCPU that stands behind the doorbell's `out` gets there by itself.
     #[inline]
     pub fn rewind(&mut self) {
-        if !(self.at == At::Doorbell && kernel::rewinds_by_itself(&self.vcpu.regs(), self.variant)) {
-            self.enter_trampoline();
+        match self.at {
+            At::Doorbell if kernel::rewinds_by_itself(&self.vcpu.regs(), self.variant) => {}
+            At::Doorbell | At::User => self.enter_trampoline(),
+            // Setting registers is not enough here: see `enter_frozen`.
+            At::Syscall | At::Exception { .. } | At::Anywhere => {}
         }
     }
 

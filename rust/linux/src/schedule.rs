@@ -69,6 +69,26 @@ impl Process {
         self.switch_to(machine, held).err().unwrap_or(Step::Continue)
     }
 
+    /// Has the machine, which is to be frozen, stand where the thread at this position will go on when the call that it waits in ends. Workers
+    /// enter there by themselves, so that whatever wakes that thread costs no switch.
+    pub fn stand_at(&mut self, machine: &mut Machine, index: usize) -> Step {
+        match self.save_live(machine) {
+            Ok(true) => {}
+            Ok(false) => return Step::Poison("the program cannot be frozen where it was interrupted".into()),
+            Err(step) => return step,
+        }
+        let Some(saved) = self.threads.get(index).and_then(|thread| thread.saved.as_ref()) else {
+            return Step::Poison("no such thread to freeze the program at".into());
+        };
+        if let Err(error) = machine.set_context(saved) {
+            return poison(error);
+        }
+        let threads = self.threads.edit();
+        threads.current = index;
+        threads.entry = Some(index);
+        Step::Continue
+    }
+
     /// Runs the next thread. `turn_over`: the current one only if no other can.
     pub(crate) fn schedule(&mut self, machine: &mut Machine, context: &mut Context<'_>, turn_over: bool) -> Step {
         if let Err(step) = self.end_waits(machine, context) {

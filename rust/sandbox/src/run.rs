@@ -6,6 +6,7 @@ use mayfly_linux::{Context, Fault, Process, Step};
 
 use crate::entropy::Entropy;
 use crate::output::SharedLog;
+use crate::response::ResponseError;
 use crate::watchdog::{ThreadEnds, Verdict, Watched};
 
 /// Why a run ended without the doorbell.
@@ -28,6 +29,8 @@ pub(crate) enum Stop {
         until_ns: Option<u64>,
         call: &'static str,
     },
+    /// What the program wrote to its connection is no response.
+    Response(ResponseError),
     Failed(String),
 }
 

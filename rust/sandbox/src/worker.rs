@@ -33,7 +33,8 @@ use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
 use crate::peer::{Peer, PeerCall, PeerError, Refusal};
 use crate::response::Reader;
-use crate::run::{Exits, Runner, Stop};
+use crate::run::{Event, Exits, Runner, Stop};
+use crate::service::{Served, Taken};
 use crate::snapshot::Snapshot;
 use crate::watchdog::{self, Leg, Watched};
 
@@ -87,6 +88,19 @@ enum Ring {
     /// With the address of a response.
     Response(u64),
     Call,
+    /// None: the response has come on a connection.
+    Served,
+}
+
+/// What a paused request goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// The machine, where it was interrupted.
+    Slice,
+    /// Whichever thread has what it waits for.
+    Wait,
+    /// The machine, behind the doorbell.
+    Call,
 }
 
 /// When a worker goes back to its snapshot.
@@ -129,6 +143,9 @@ pub struct Worker {
     wall_time_ns: u64,
     /// The request under way.
     ongoing: Ongoing,
+    pause: Pause,
+    /// Of a program that serves connections.
+    served: Option<Box<Served>>,
     /// Made with the first call of a storage program.
     peer: Option<Box<Peer>>,
     resets: Resets,
@@ -176,6 +193,8 @@ impl Worker {
             cpu_time_ns: nanoseconds(inner.limits.cpu_time),
             wall_time_ns: nanoseconds(inner.limits.wall_time),
             ongoing: Ongoing::default(),
+            pause: Pause::Slice,
+            served: inner.service.as_ref().map(|service| Box::new(Served::new(&service.protocol, service.connection))),
             peer: None,
             resets: Resets::Always,
             answered: 0,
@@ -320,7 +339,11 @@ impl Worker {
         let now = clock::monotonic_ns();
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns: now, entropy: [0; 48] };
         self.runner.entropy.fill(&mut stamp.entropy);
-        self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
+        if self.served.is_none() {
+            self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
+        } else {
+            self.begin_service(request, &stamp)?;
+        }
         if std::mem::take(&mut self.in_doorbell) {
             self.machine.return_from_doorbell(layout::INBOX);
         }
@@ -329,10 +352,31 @@ impl Worker {
             cpu_left_ns: self.cpu_time_ns,
             exits: Exits::default(),
         };
+        if self.served.is_some()
+            && let Err(stop) = self.wake()
+        {
+            return self.stopped(stop, || 0);
+        }
         let slice_ns = nanoseconds(slice);
         // The time is an upper bound of the CPU time, and costs no system call. It is not counted beyond the slice: then it was not
         // the program that took it.
         self.leg(now, slice_ns, sink, || clock::monotonic_ns().saturating_sub(now).min(slice_ns))
+    }
+
+    /// Sends a request to a program that serves connections, and chooses the thread that takes it.
+    fn begin_service(&mut self, request: &Request<'_>, stamp: &Stamp) -> Result<(), CallError> {
+        // Such a program finds its entropy in the inbox, and nothing else.
+        let nothing = Request { method: b"", path: b"", query: b"", headers: &[], body: b"" };
+        self.inbox.write(&mut self.machine, &nothing, stamp, self.request_bytes)?;
+        if let Some(served) = &mut self.served {
+            let began = served.begin(&mut self.runner.process, request, self.request_bytes);
+            if matches!(began, Err(CallError::NotListening)) {
+                // It will not listen again.
+                self.state = WorkerState::Poisoned;
+            }
+            began?;
+        }
+        Ok(())
     }
 
     /// Goes on with a request that is paused, on whatever thread, for `slice` of wall-clock time at most.
@@ -359,6 +403,9 @@ impl Worker {
             return Err(self.call_error(Stop::WallLimit));
         }
         let before = clock::own_cpu_ns();
+        if let Err(stop) = self.go_on() {
+            return self.stopped(stop, || clock::own_cpu_ns().saturating_sub(before));
+        }
         self.leg(now, nanoseconds(slice), sink, || clock::own_cpu_ns().saturating_sub(before))
     }
 
@@ -388,29 +435,91 @@ impl Worker {
                 let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
                 Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
             }
+            Ok(Ring::Served) => {
+                self.state = WorkerState::Answered;
+                if let Some(served) = &mut self.served {
+                    served.deliver(sink);
+                }
+                let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
+                Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
+            }
             Ok(Ring::Call) => {
-                self.pause(used());
+                self.pause(Pause::Call, used());
                 Ok(Progress::Calls)
             }
-            Err(Stop::Slice) => {
-                self.pause(used());
+            Err(stop) => self.stopped(stop, used),
+        }
+    }
+
+    /// What a leg that ended without an answer is.
+    #[cold]
+    fn stopped(&mut self, stop: Stop, used: impl FnOnce() -> u64) -> Result<Progress, CallError> {
+        match stop {
+            Stop::Slice => {
+                self.pause(Pause::Slice, used());
                 Ok(Progress::Paused)
             }
-            Err(stop) => Err(self.call_error(stop)),
+            Stop::Waits { until_ns: Some(until_ns), .. } => {
+                self.pause(Pause::Wait, used());
+                Ok(Progress::Waits { until_ns: until_ns.min(self.ongoing.wall_end_ns) })
+            }
+            Stop::Response(error) => {
+                self.state = WorkerState::Answered;
+                Err(error.into())
+            }
+            stop => Err(self.call_error(stop)),
         }
     }
 
     #[cold]
-    fn pause(&mut self, used_ns: u64) {
+    fn pause(&mut self, pause: Pause, used_ns: u64) {
         self.ongoing.cpu_left_ns = self.ongoing.cpu_left_ns.saturating_sub(used_ns);
+        self.pause = pause;
         self.state = WorkerState::Paused;
+    }
+
+    /// Chooses the thread with which a paused request goes on.
+    #[cold]
+    fn go_on(&mut self) -> Result<(), Stop> {
+        let Self { runner, machine, pause, .. } = self;
+        match pause {
+            Pause::Call => Ok(()),
+            Pause::Slice => runner.step(|process, context| process.rotate(machine, context)),
+            Pause::Wait => runner.step(|process, context| process.wake(machine, context)),
+        }
+    }
+
+    /// Takes what the program has written to its connection; whether the response is complete.
+    fn take_output(&mut self) -> Result<bool, Stop> {
+        let Some(served) = &mut self.served else {
+            return Err(Stop::Failed("output without a connection".into()));
+        };
+        let process = &mut self.runner.process;
+        match served.take(process, self.response_bytes).map_err(Stop::Response)? {
+            Taken::Complete => return Ok(true),
+            Taken::Partial => {}
+            Taken::Stale => served.send_again(process).map_err(|error| Stop::Failed(error.to_string()))?,
+        }
+        self.wake().map(|()| false)
+    }
+
+    /// Lets threads take what has come for them.
+    fn wake(&mut self) -> Result<(), Stop> {
+        let Self { runner, machine, .. } = self;
+        runner.step(|process, context| process.wake(machine, context))
     }
 
     /// Runs until the program responds or calls.
     #[inline]
     fn run_to_ring(&mut self, watched: &Watched<'_>) -> Result<Ring, Stop> {
         loop {
-            self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?;
+            let event = self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?;
+            if event == Event::Output {
+                if self.take_output()? {
+                    return Ok(Ring::Served);
+                }
+                continue;
+            }
             let regs = self.machine.regs();
             if regs.rdi == OP_RESPOND && speaks(regs.rdx) {
                 return Ok(Ring::Response(regs.rsi));
@@ -470,7 +579,8 @@ impl Worker {
             Stop::CpuLimit => CallError::CpuLimit { limit: limits.cpu_time },
             Stop::WallLimit => CallError::WallLimit { limit: limits.wall_time },
             Stop::Slice => CallError::Failed("a pause that was not asked for".into()),
-            Stop::Stuck { call } => CallError::Stuck { call },
+            Stop::Stuck { call } | Stop::Waits { call, .. } => CallError::Stuck { call },
+            Stop::Response(error) => error.into(),
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
             Stop::Failed(why) => CallError::Failed(why),
         }
@@ -507,7 +617,7 @@ impl Worker {
         if matches!(self.resets, Resets::Every(requests) if self.answered >= requests.get()) {
             return false;
         }
-        self.in_doorbell = true;
+        self.in_doorbell = self.served.is_none();
         self.state = WorkerState::Ready;
         true
     }
@@ -525,6 +635,9 @@ impl Worker {
     #[inline]
     fn reset_to_snapshot(&mut self) -> Result<ResetReport, CallError> {
         self.state = WorkerState::Poisoned;
+        if let (Some(served), Some(frozen)) = (&mut self.served, &self.snapshot.inner.service) {
+            served.reset(frozen.connection);
+        }
         if std::mem::take(&mut self.bell_returns) {
             self.machine.set_rewinds(true);
         }
@@ -540,8 +653,10 @@ impl Worker {
             self.answered = 0;
             self.in_doorbell = false;
             self.let_bell_return();
-            // It stands in the doorbell of the last response, which returns now.
-            self.machine.enter_trampoline();
+            if self.served.is_none() {
+                // It stands in the doorbell of the last response, which returns now.
+                self.machine.enter_trampoline();
+            }
         }
         self.state = WorkerState::Ready;
         if report.entries > 0 && self.machine.private_pages() > pages as u64 + TABLES_MAX {
