@@ -12,3 +12,15 @@
 #define MAYFLY_RESUME_REGS 0xf00 /* 20 quadwords, in the order of `enum` resume in kernel.rs */
 /* Distance from the doorbell page to the inbox's page, whose first word says whether the doorbell rewinds. */
 #define MAYFLY_INBOX_DISTANCE 0xf000
+
+/* Distance from the vDSO to the control line, and what the vDSO finds there: the time-stamp counter when the host last looked, what the
+ * clocks said then, in nanoseconds, and nanoseconds per cycle times 2^31; 0 if the program is to ask by a system call. */
+#define MAYFLY_VDSO_CONTROL 0x7000
+#define MAYFLY_CLOCK_TSC 0x10
+#define MAYFLY_CLOCK_MONOTONIC 0x18
+#define MAYFLY_CLOCK_REALTIME 0x20
+#define MAYFLY_CLOCK_BOOTTIME 0x28
+#define MAYFLY_CLOCK_RAW 0x30
+#define MAYFLY_CLOCK_RATE 0x38
+#define MAYFLY_CLOCK_RAW_RATE 0x3c
+#define MAYFLY_CLOCK_SHIFT 31

@@ -18,6 +18,7 @@
 //! | `tables` | page-table entries |
 //! | `translations` | the host's own small TLB for user addresses |
 //! | `vcpu` | VM and vCPU, raw exits |
+//! | `vdso` | telling the time inside the guest |
 //! | `machine` | running from exit to exit |
 //! | `space` | mapping, protecting, unmapping, copying in and out |
 //! | `fork` | freeze, fork, reset |
@@ -40,6 +41,7 @@ mod tables;
 pub mod testing;
 mod translations;
 mod vcpu;
+mod vdso;
 
 pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};
 pub use exit::{Exit, PageFaultCode, Unexpected};
@@ -51,5 +53,6 @@ pub use shared::SharedMemory;
 pub use space::Origin;
 pub use tables::Prot;
 pub use vcpu::Kicker;
+pub use vdso::{ClockLine, read_tsc};
 #[cfg(test)]
 mod tests;
