@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 pub use mayfly_kvm::HostError;
 
+use crate::timekeeping;
+
 /// Names another KVM device than `/dev/kvm`, as containers and tests need.
 pub const DEVICE_VARIABLE: &str = "MAYFLY_KVM_PATH";
 
@@ -31,7 +33,9 @@ impl Host {
     /// [`HostError`] says what is missing, and what an operator can do.
     pub fn open() -> Result<Self, HostError> {
         let path = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from);
-        Ok(Self { machine: mayfly_kvm::Host::open(&path)? })
+        let machine = mayfly_kvm::Host::open(&path)?;
+        timekeeping::begin();
+        Ok(Self { machine })
     }
 
     /// What kind of host this is.

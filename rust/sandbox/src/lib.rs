@@ -40,6 +40,7 @@ mod protocol;
 mod response;
 mod run;
 mod snapshot;
+mod timekeeping;
 mod watchdog;
 mod worker;
 

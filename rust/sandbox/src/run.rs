@@ -4,6 +4,7 @@
 use mayfly_kvm::{Exit, Machine, RunError, Unexpected};
 use mayfly_linux::{Context, Fault, Process, Step};
 
+use crate::clock;
 use crate::entropy::Entropy;
 use crate::output::SharedLog;
 use crate::watchdog::{ThreadEnds, Verdict, Watched};
@@ -78,7 +79,10 @@ impl Runner {
             exits.all += 1;
             match machine.run()? {
                 Exit::Doorbell => return Ok(()),
-                exit => self.serve(machine, &exit, watched, exits)?,
+                exit => {
+                    self.serve(machine, &exit, watched, exits)?;
+                    clock::tell_on(machine);
+                }
             }
         }
     }

@@ -147,6 +147,7 @@ const PATIENCE: u64 = 4;
 /// Boots; returns whether the program has hooks for handing its state over.
 fn boot_until_ready(machine: &mut Machine, runner: &mut Runner, limits: &Limits) -> Result<bool, BootError> {
     let began_ns = clock::monotonic_ns();
+    clock::tell(machine, began_ns);
     let time_ns = nanoseconds(limits.boot_time);
     let leg = Leg {
         began_ns,

@@ -310,6 +310,7 @@ impl Worker {
         }
         let now = clock::monotonic_ns();
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns: now, entropy: [0; 48] };
+        clock::tell(&mut self.machine, now);
         self.runner.entropy.fill(&mut stamp.entropy);
         self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
         if std::mem::take(&mut self.in_doorbell) {
@@ -349,6 +350,7 @@ impl Worker {
         if now >= self.ongoing.wall_end_ns {
             return Err(self.call_error(Stop::WallLimit));
         }
+        clock::tell(&mut self.machine, now);
         let before = clock::own_cpu_ns();
         self.leg(now, nanoseconds(slice), sink, || clock::own_cpu_ns().saturating_sub(before))
     }

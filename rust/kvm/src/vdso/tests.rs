@@ -102,15 +102,7 @@ fn kernel_h_and_the_clock_line_agree() {
         value.strip_prefix("0x").map_or_else(|| value.parse().unwrap(), |hex| u64::from_str_radix(hex, 16).unwrap())
     };
     assert_eq!(value("MAYFLY_CLOCK_SHIFT"), u64::from(ClockLine::SHIFT));
-    let line = ClockLine {
-        tsc: 1,
-        monotonic_ns: 2,
-        realtime_ns: 3,
-        boottime_ns: 4,
-        raw_ns: 5,
-        rate: 6,
-        raw_rate: 7,
-    };
+    let line = ClockLine { tsc: 1, monotonic_ns: 2, realtime_ns: 3, boottime_ns: 4, raw_ns: 5, rate: 6, raw_rate: 7 };
     assert_eq!(ClockLine::from_words(line.words()), line);
     let bytes: Vec<u8> = line.words().iter().flat_map(|word| word.to_le_bytes()).collect();
     for (name, expected) in
@@ -236,7 +228,8 @@ fn divisions_are_exact() {
 #[test]
 fn clocks_go_at_their_rate() {
     let origin = read_tsc();
-    let line = ClockLine { tsc: origin, monotonic_ns: 5, raw_ns: 5, rate: 1 << 30, raw_rate: 1 << 29, ..frozen([5; 4]) };
+    let line =
+        ClockLine { tsc: origin, monotonic_ns: 5, raw_ns: 5, rate: 1 << 30, raw_rate: 1 << 29, ..frozen([5; 4]) };
     let loaded = Loaded::new(&line);
     for (clock, shift) in [(libc::CLOCK_MONOTONIC, 1), (libc::CLOCK_MONOTONIC_RAW, 2)] {
         let before = read_tsc();
