@@ -23,6 +23,8 @@ pub struct HostReport {
     pub kvm: &'static str,
     /// Extended state components that programs can use, as XCR0 has them.
     pub xcr0: u64,
+    /// Whether programs tell the time by themselves, without a system call.
+    pub clocks: bool,
 }
 
 impl Host {
@@ -41,6 +43,10 @@ impl Host {
     /// What kind of host this is.
     #[must_use]
     pub fn report(&self) -> HostReport {
-        HostReport { kvm: self.machine.kind().name(), xcr0: self.machine.guest_xcr0() }
+        HostReport {
+            kvm: self.machine.kind().name(),
+            xcr0: self.machine.guest_xcr0(),
+            clocks: self.machine.shares_tsc() && timekeeping::line().is_some_and(|line| line.rate != 0),
+        }
     }
 }
