@@ -89,6 +89,7 @@ extern const struct behaviour system_behaviours[];    // system.c
 extern const struct behaviour state_behaviours[];     // state.c
 extern const struct behaviour call_behaviours[];      // calls.c
 extern const struct behaviour shared_behaviours[];    // shared.c
+extern const struct behaviour clock_behaviours[];     // clocks.c
 
 extern const struct mayfly_page *host;
 

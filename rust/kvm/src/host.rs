@@ -16,6 +16,7 @@ use crate::layout::{PAGE_SIZE, USER_MIN};
 use crate::machine::Machine;
 use crate::tables::Prot;
 use crate::vcpu::RawExit;
+use crate::vdso::{GuestTsc, read_tsc};
 
 /// The two kinds of KVM that Mayfly knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,7 @@ struct Inner {
     features: Features,
     variant: Variant,
     guest_xcr0: u64,
+    guest_tsc: GuestTsc,
     /// Special registers of a new vCPU: the same for each.
     initial_sregs: OnceLock<kvm_sregs>,
 }
@@ -91,11 +93,12 @@ impl Host {
                         features,
                         variant,
                         guest_xcr0: 0,
+                        guest_tsc: GuestTsc::Same,
                         initial_sregs: OnceLock::new(),
                     }),
                 };
                 match probe(&host) {
-                    Ok(xcr0) => {
+                    Ok((xcr0, guest_tsc)) => {
                         if !host.features().xsave {
                             return Err(HostError::Lacks { what: "XSAVE" });
                         }
@@ -110,6 +113,7 @@ impl Host {
                                 features,
                                 variant,
                                 guest_xcr0: xcr0,
+                                guest_tsc,
                                 initial_sregs: OnceLock::new(),
                             }),
                         });
@@ -136,6 +140,16 @@ impl Host {
     #[must_use]
     pub fn guest_xcr0(&self) -> u64 {
         self.inner.guest_xcr0
+    }
+
+    /// Whether programs can tell the time from the host's time-stamp counter.
+    #[must_use]
+    pub fn shares_tsc(&self) -> bool {
+        self.inner.guest_tsc != GuestTsc::Foreign
+    }
+
+    pub(crate) fn guest_tsc(&self) -> GuestTsc {
+        self.inner.guest_tsc
     }
 
     pub(crate) fn kvm(&self) -> &Kvm {
@@ -186,8 +200,8 @@ fn open(path: &Path) -> Result<Kvm, HostError> {
     Ok(kvm)
 }
 
-/// Runs a few guest instructions and looks at what they did. Returns the guest's XCR0.
-fn probe(host: &Host) -> Result<u64, String> {
+/// Runs a few guest instructions and looks at what they did. Returns the guest's XCR0, and what its `rdtsc` reads.
+fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
     let mut machine = Machine::bare(host, 64, 0).map_err(|error| error.to_string())?;
     machine.map_zero(USER_MIN, Prot::READ | Prot::EXEC, crate::Origin::Snapshot).map_err(|error| error.to_string())?;
     machine.load(USER_MIN, kernel::probe_code()).map_err(|error| error.to_string())?;
@@ -215,5 +229,26 @@ fn probe(host: &Host) -> Result<u64, String> {
     if exit != RawExit::Doorbell {
         return Err(format!("{exit:?} after returning from `syscall`"));
     }
-    Ok(xcr0)
+    let guest_tsc = if reads_host_tsc(&mut machine)? {
+        GuestTsc::Same
+    } else if machine.vcpu_mut().clear_tsc_offset().is_ok() && reads_host_tsc(&mut machine)? {
+        GuestTsc::WithoutOffset
+    } else {
+        GuestTsc::Foreign
+    };
+    Ok((xcr0, guest_tsc))
+}
+
+/// Whether the probe's `rdtsc` reads a value between two of the host's. A counter of the guest's own started with its vCPU, some
+/// microseconds ago, and the host's when the host did.
+fn reads_host_tsc(machine: &mut Machine) -> Result<bool, String> {
+    let before = read_tsc();
+    let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
+    let after = read_tsc();
+    if exit != RawExit::Doorbell {
+        return Err(format!("{exit:?} after `rdtsc`"));
+    }
+    let regs = machine.vcpu_mut().regs();
+    let read = regs.rdx << 32 | regs.rax & 0xffff_ffff;
+    Ok((before..=after).contains(&read))
 }

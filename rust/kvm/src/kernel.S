@@ -123,7 +123,7 @@ mayfly_trampoline_start:
 mayfly_trampoline_end:
 
 /* ---- probes run once at start (CPL 3) ------------------------------------------------------------------------------
- * Rings the doorbell, reads XCR0, then enters the kernel by `syscall`.
+ * Rings the doorbell, reads XCR0, then enters the kernel by `syscall`; then tells the time-stamp counter for as long as it is run.
  */
     .globl mayfly_probe_start, mayfly_probe_end
 mayfly_probe_start:
@@ -133,7 +133,9 @@ mayfly_probe_start:
     outb %al, $MAYFLY_PORT_DOORBELL
     syscall
     outb %al, $MAYFLY_PORT_DOORBELL
-    ud2
+1:  rdtsc
+    outb %al, $MAYFLY_PORT_DOORBELL
+    jmp 1b
 mayfly_probe_end:
 
     .section .note.GNU-stack, "", @progbits

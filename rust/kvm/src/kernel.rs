@@ -6,9 +6,10 @@ use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use crate::cpuid::Features;
 use crate::layout::{
     self, DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, EXCEPTIONS, PAGE_SIZE, PORT_DOORBELL, PORT_EXCEPTION,
-    PORT_SYSCALL, STACK, STACK_TOP, SYSCALL, TABLES, TRAMPOLINE_OFFSET, TSS,
+    PORT_SYSCALL, STACK, STACK_TOP, SYSCALL, TABLES, TRAMPOLINE_OFFSET, TSS, VDSO,
 };
 use crate::tables::Prot;
+use crate::vdso;
 
 macro_rules! blob {
     ($name:ident, $start:ident, $end:ident) => {
@@ -165,6 +166,7 @@ pub(crate) fn pages(variant: Variant) -> Vec<KernelPage> {
         page(TABLES, false, Prot::READ, tables(variant)),
         page(TSS, false, Prot::READ, task_state(variant)),
         page(STACK, false, Prot::READ | Prot::WRITE, Vec::new()),
+        page(VDSO, true, code, vdso::image().to_vec()),
     ]
 }
 
@@ -333,6 +335,7 @@ mod tests {
         assert_eq!(value("MAYFLY_RESUME_REGS"), RESUME_REGS);
         assert_eq!(value("MAYFLY_INBOX_DISTANCE"), layout::CONTROL - DOORBELL);
         assert_eq!(value("MAYFLY_CONTROL_RAX"), CONTROL_RAX);
+        assert_eq!(value("MAYFLY_VDSO_CONTROL"), layout::CONTROL - VDSO);
     }
 
     #[test]

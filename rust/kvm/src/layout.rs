@@ -10,7 +10,8 @@
 //!              + 0x6000  TABLES        super r--   GDT, IDT
 //!              + 0x7000  TSS           super r--   TSS and I/O bitmap
 //!              + 0x8000  STACK         super rw-   exception frames
-//!             + 0x10000  CONTROL       user  r--   64 bytes of the machine's own
+//!              + 0x9000  VDSO          user  r-x   shared object whose functions tell the time
+//!             + 0x10000  CONTROL       user  r--   64 bytes of the machine's own, the clocks among them
 //!             + 0x10040  INBOX         user  r--   the request, written by the host only
 //!         + 0x4000_0000  SHARED        user  rw-   memory that all machines of a program share, if it has any
 //! ```
@@ -44,7 +45,10 @@ pub(crate) const TABLES: u64 = MAYFLY_BASE + 0x6000;
 pub(crate) const TSS: u64 = MAYFLY_BASE + 0x7000;
 pub(crate) const STACK: u64 = MAYFLY_BASE + 0x8000;
 pub(crate) const STACK_TOP: u64 = STACK + PAGE_SIZE;
-/// The machine's own line in front of the inbox; its first word says whether the doorbell rewinds.
+/// The vDSO's page, which programs find by `AT_SYSINFO_EHDR`.
+pub const VDSO: u64 = MAYFLY_BASE + 0x9000;
+/// The machine's own line in front of the inbox. Its first word says whether the doorbell rewinds; from byte 16 on it is
+/// [`ClockLine`](crate::ClockLine)'s.
 pub(crate) const CONTROL: u64 = MAYFLY_BASE + 0x1_0000;
 pub(crate) const CONTROL_BYTES: u64 = 64;
 /// Where the inbox starts, 64-byte aligned; its size is chosen at boot.

@@ -19,6 +19,7 @@
 //! | `tables` | page-table entries |
 //! | `translations` | the host's own small TLB for user addresses |
 //! | `vcpu` | VM and vCPU, raw exits |
+//! | `vdso` | telling the time inside the guest |
 //! | `machine` | running from exit to exit |
 //! | `space` | mapping, protecting, unmapping, copying in and out |
 //! | `fork` | freeze, fork, reset |
@@ -42,6 +43,7 @@ mod tables;
 pub mod testing;
 mod translations;
 mod vcpu;
+mod vdso;
 
 pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
 pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};
@@ -54,5 +56,6 @@ pub use shared::SharedMemory;
 pub use space::Origin;
 pub use tables::Prot;
 pub use vcpu::Kicker;
+pub use vdso::{ClockLine, read_tsc};
 #[cfg(test)]
 mod tests;

@@ -184,6 +184,21 @@ guest!(
 // Makes a system call in a loop.
 guest!(caller, "mov eax, 39", "2: syscall", "mov rdi, rax", "jmp 2b");
 
+// Waits, then answers the time-stamp counter for ever.
+guest!(
+    teller,
+    "mov edi, 1",
+    "mov rax, 0x7fff00001100",
+    "call rax",
+    "2: lfence",
+    "rdtsc",
+    "shl rdx, 32",
+    "lea r8, [rax + rdx]",
+    "mov edi, 2",
+    "out 0xd0, al",
+    "jmp 2b",
+);
+
 fn boot(code: &[u8], data_pages: u64) -> Machine {
     let mut machine = testing::boot_machine(16 << 20);
     machine.map_zero(CODE, RX, Origin::Snapshot).unwrap();
@@ -500,4 +515,36 @@ fn the_round_trip_and_the_fork_are_reported() {
     times.sort();
     assert!(matches!(host.kind(), HostKind::Hardware | HostKind::Paging));
     println!("{} fork {fork:?} call and reset {:?}", host.kind().name(), times[times.len() / 2]);
+}
+
+#[test]
+fn every_machines_counter_is_the_hosts() {
+    let mut faults = 0;
+    let mut machine = boot(teller(), 0);
+    assert!(machine.host().shares_tsc(), "no kind of KVM is known where it cannot be");
+    run(&mut machine, &mut faults);
+    let image = Image::freeze(machine, INBOX).unwrap();
+    for _ in 0..3 {
+        let mut worker = Machine::fork(&image, 64, &[]).unwrap();
+        for _ in 0..10 {
+            let before = crate::read_tsc();
+            let told = run(&mut worker, &mut faults).r8;
+            let after = crate::read_tsc();
+            assert!((before..=after).contains(&told), "{told} between {before} and {after}");
+        }
+    }
+}
+
+#[test]
+fn a_clock_is_the_hosts_to_set() {
+    let mut machine = boot(counter(), 0);
+    assert_eq!(machine.clock(), crate::ClockLine::default());
+    let line = crate::ClockLine { tsc: 9, monotonic_ns: 1, rate: 3, raw_rate: 4, ..Default::default() };
+    assert!(!machine.has_clock(9));
+    machine.set_clock(&line);
+    assert!(machine.has_clock(9) && machine.clock() == line);
+    for address in [crate::layout::CONTROL, crate::layout::VDSO] {
+        assert!(machine.write(address, &[0; 8]).is_err(), "the program cannot write it");
+        assert!(machine.is_mapped(address));
+    }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One VM with one vCPU, and its exits; it knows nothing of who runs in it.
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use kvm_bindings::{
-    Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_regs, kvm_sregs,
+    kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
@@ -14,6 +16,7 @@ use crate::host::Host;
 use crate::kernel::{self, Variant};
 use crate::layout::{PAGE_SIZE, PORT_DOORBELL, PORT_SYSCALL, SHARED_MAX, SHARED_PHYSICAL};
 use crate::memory::Memory;
+use crate::vdso::GuestTsc;
 
 /// What an exit says before the machine has looked at memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +102,30 @@ impl Vcpu {
             });
         }
         fd.set_sync_valid_reg(SyncReg::Register);
-        Ok(Self { fd, vm, covered })
+        let vcpu = Self { fd, vm, covered };
+        if host.guest_tsc() == GuestTsc::WithoutOffset {
+            vcpu.clear_tsc_offset().map_err(|source| CreateError::Kvm { call: "KVM_SET_DEVICE_ATTR", source })?;
+        }
+        Ok(vcpu)
+    }
+
+    /// Lets the guest read the host's time-stamp counter as it is. KVM starts a guest's own with its vCPU.
+    pub(crate) fn clear_tsc_offset(&self) -> std::io::Result<()> {
+        // _IOW(KVMIO, 0xe1, struct kvm_device_attr), which kvm-ioctls has for other architectures' vCPUs only.
+        const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
+        const _: () = assert!(size_of::<kvm_device_attr>() == 0x18);
+        let offset = 0_u64;
+        let attribute = kvm_device_attr {
+            group: KVM_VCPU_TSC_CTRL,
+            attr: KVM_VCPU_TSC_OFFSET.into(),
+            addr: (&raw const offset) as u64,
+            flags: 0,
+        };
+        // SAFETY: the descriptor is open, and both structures outlive the call, which only reads them.
+        match unsafe { libc::ioctl(self.fd.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attribute) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
     }
 
     /// Gives the frames a memslot that have none yet, if any of them are in use.

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use mayfly_kvm::Prot;
+use mayfly_kvm::{PAGE_SIZE, Prot, layout};
 
 use crate::files::Object;
 use crate::files::attributes::Attributes;
@@ -331,6 +331,8 @@ fn maps(process: &Process) -> String {
         // Linux puts names in column 74.
         let _ = if name.is_empty() { writeln!(text, "{line}") } else { writeln!(text, "{line:<73}{name}") };
     }
+    let line = format!("{:x}-{:x} r-xp 00000000 00:00 0 ", layout::VDSO, layout::VDSO.saturating_add(PAGE_SIZE));
+    let _ = writeln!(text, "{line:<73}[vdso]");
     text
 }
 

@@ -22,7 +22,7 @@
 
 use crate::elf::{Image, PROGRAM_HEADER_SIZE};
 use crate::identity::{CLOCK_TICKS, GID, UID};
-use mayfly_kvm::PAGE_SIZE;
+use mayfly_kvm::{PAGE_SIZE, layout};
 
 /// Most bytes that arguments and environment may have together with their pointers. Linux allows a quarter of the
 /// stack's limit; this much is enough for any server's configuration.
@@ -132,9 +132,10 @@ impl Contents<'_> {
     }
 }
 
-/// The auxiliary vector with its terminator. There is no AT_SYSINFO_EHDR: Mayfly has no vDSO yet.
+/// The auxiliary vector with its terminator.
 fn auxv(image: &Image, contents: &Contents<'_>, exec_fn: u64, platform: u64) -> Vec<(u64, u64)> {
     let mut entries = vec![
+        (libc::AT_SYSINFO_EHDR, layout::VDSO),
         (AT_MINSIGSTKSZ, MINSIGSTKSZ),
         (libc::AT_HWCAP, HWCAP),
         (libc::AT_PAGESZ, PAGE_SIZE),
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(entry(libc::AT_PHENT), Some(56));
         assert_eq!(entry(libc::AT_PAGESZ), Some(4096));
         assert_eq!(entry(libc::AT_SECURE), Some(0));
-        assert_eq!(entry(libc::AT_SYSINFO_EHDR), None);
+        assert_eq!(entry(libc::AT_SYSINFO_EHDR), Some(layout::VDSO));
         assert_eq!(entry(0x4d59_464c), Some(0x5678));
         assert_eq!(reader.text(entry(libc::AT_EXECFN).unwrap()), "hello");
         assert_eq!(reader.text(entry(libc::AT_PLATFORM).unwrap()), "x86_64");

@@ -268,6 +268,7 @@ impl<'a> Boot<'a> {
             wall_end_ns: self.wall_end_ns,
             cpu_end_ns: began_ns.saturating_add(self.cpu_left_ns),
         };
+        clock::tell(self.machine, began_ns);
         let kicker = self.machine.kicker();
         let Self { machine, runner, exits, .. } = self;
         // SAFETY: the machine is borrowed for as long.

@@ -4,7 +4,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mayfly_kvm::{Machine, read_tsc};
+
 use crate::line::LINE;
+use crate::timekeeping;
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
 #[inline]
@@ -17,33 +20,44 @@ pub(crate) fn sleep_until(until_ns: u64) {
     std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(monotonic_ns())));
 }
 
-/// How long the offset between the two clocks serves.
+/// How long what was seen of the clocks serves.
 const OFFSET_MAX_AGE_NS: u64 = 40_000_000;
 
 /// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time that has just been read: within a microsecond, and a step of
 /// the clock is seen after 40 ms. One clock read a request is enough.
 #[inline]
 pub(crate) fn unix_ns(monotonic_ns: u64) -> u64 {
-    if monotonic_ns.saturating_sub(LINE.looked_up_ns.load(Ordering::Acquire)) >= OFFSET_MAX_AGE_NS {
-        look_up_unix_offset();
-    }
+    look_if_due(monotonic_ns);
     monotonic_ns.wrapping_add(LINE.unix_offset_ns.load(Ordering::Relaxed))
 }
 
-/// Compares the two clocks. Several threads may do so at once.
-#[cold]
-fn look_up_unix_offset() {
-    // The reading in between cannot be far from the middle of the other two, unless this thread was interrupted.
-    let offset = (0..3)
-        .map(|_| {
-            let (before, unix, after) = (monotonic_ns(), now_ns(libc::CLOCK_REALTIME), monotonic_ns());
-            (after.wrapping_sub(before), unix.wrapping_sub(before.wrapping_add(after.wrapping_sub(before) / 2)))
-        })
-        .min()
-        .map_or(0, |(_, offset)| offset);
-    LINE.unix_offset_ns.store(offset, Ordering::Relaxed);
-    // Whoever sees this time sees that offset, or a newer one.
-    LINE.looked_up_ns.store(monotonic_ns(), Ordering::Release);
+/// Looks at the clocks if nobody has for a while.
+#[inline]
+fn look_if_due(monotonic_ns: u64) {
+    if monotonic_ns.saturating_sub(LINE.looked_up_ns.load(Ordering::Acquire)) >= OFFSET_MAX_AGE_NS {
+        timekeeping::look();
+    }
+}
+
+/// Lets a program that is about to begin or go on tell the time by itself. In most cases it can already.
+#[inline]
+pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64) {
+    look_if_due(monotonic_ns);
+    if !machine.has_clock(LINE.line_tsc.load(Ordering::Relaxed))
+        && let Some(line) = timekeeping::line()
+    {
+        machine.set_clock(&line);
+    }
+}
+
+/// As [`tell`], in the middle of a run: time does not go back.
+pub(crate) fn tell_on(machine: &mut Machine) {
+    look_if_due(monotonic_ns());
+    if !machine.has_clock(LINE.line_tsc.load(Ordering::Relaxed))
+        && let Some(line) = timekeeping::line()
+    {
+        machine.set_clock(&timekeeping::continued(&machine.clock(), &line, read_tsc()));
+    }
 }
 
 /// CPU time of the calling thread in nanoseconds: a system call.
@@ -60,7 +74,7 @@ pub(crate) fn thread_cpu_ns(thread: i32) -> u64 {
 }
 
 #[inline]
-fn now_ns(clock: libc::clockid_t) -> u64 {
+pub(crate) fn now_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid place for the result. Of the clocks asked for here only an ended thread's fails, and leaves 0.
     unsafe { libc::clock_gettime(clock, &raw mut time) };

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 pub use mayfly_kvm::HostError;
 
+use crate::timekeeping;
+
 /// Names another KVM device than `/dev/kvm`, as containers and tests need.
 pub const DEVICE_VARIABLE: &str = "MAYFLY_KVM_PATH";
 
@@ -21,6 +23,8 @@ pub struct HostReport {
     pub kvm: &'static str,
     /// Extended state components that programs can use, as XCR0 has them.
     pub xcr0: u64,
+    /// Whether programs tell the time by themselves, without a system call.
+    pub clocks: bool,
 }
 
 impl Host {
@@ -31,12 +35,18 @@ impl Host {
     /// [`HostError`] says what is missing, and what an operator can do.
     pub fn open() -> Result<Self, HostError> {
         let path = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from);
-        Ok(Self { machine: mayfly_kvm::Host::open(&path)? })
+        let machine = mayfly_kvm::Host::open(&path)?;
+        timekeeping::begin();
+        Ok(Self { machine })
     }
 
     /// What kind of host this is.
     #[must_use]
     pub fn report(&self) -> HostReport {
-        HostReport { kvm: self.machine.kind().name(), xcr0: self.machine.guest_xcr0() }
+        HostReport {
+            kvm: self.machine.kind().name(),
+            xcr0: self.machine.guest_xcr0(),
+            clocks: self.machine.shares_tsc() && timekeeping::line().is_some_and(|line| line.rate != 0),
+        }
     }
 }

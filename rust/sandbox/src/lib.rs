@@ -42,6 +42,7 @@ mod response;
 mod run;
 mod service;
 mod snapshot;
+mod timekeeping;
 mod watchdog;
 mod worker;
 

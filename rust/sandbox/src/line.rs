@@ -6,13 +6,19 @@ use std::sync::atomic::AtomicU64;
 
 #[repr(align(64))]
 pub(crate) struct Line {
-    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, as last looked up: `clock.rs`.
+    /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, as last looked up: `timekeeping.rs`.
     pub(crate) unix_offset_ns: AtomicU64,
     /// When that was, by the monotonic clock.
     pub(crate) looked_up_ns: AtomicU64,
+    /// The counter's value in the line that programs tell the time from.
+    pub(crate) line_tsc: AtomicU64,
     /// When the watchdog looks next; 0 while it is looking: `watchdog.rs`.
     pub(crate) looks_at_ns: AtomicU64,
 }
 
-pub(crate) static LINE: Line =
-    Line { unix_offset_ns: AtomicU64::new(0), looked_up_ns: AtomicU64::new(0), looks_at_ns: AtomicU64::new(0) };
+pub(crate) static LINE: Line = Line {
+    unix_offset_ns: AtomicU64::new(0),
+    looked_up_ns: AtomicU64::new(0),
+    line_tsc: AtomicU64::new(0),
+    looks_at_ns: AtomicU64::new(0),
+};

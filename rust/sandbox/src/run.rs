@@ -4,6 +4,7 @@
 use mayfly_kvm::{Exit, Machine, RunError, Unexpected};
 use mayfly_linux::{Context, Fault, Process, Step};
 
+use crate::clock;
 use crate::entropy::Entropy;
 use crate::output::SharedLog;
 use crate::response::ResponseError;
@@ -102,6 +103,7 @@ impl Runner {
                 Exit::Doorbell => return Ok(Event::Doorbell),
                 exit => {
                     let served = self.serve(machine, &exit, watched, exits);
+                    clock::tell_on(machine);
                     // What it wrote comes first, whatever became of it then.
                     if self.process.has_output() && matches!(served, Ok(()) | Err(Stop::Waits { .. })) {
                         return Ok(Event::Output);

@@ -338,6 +338,7 @@ impl Worker {
         }
         let now = clock::monotonic_ns();
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns: now, entropy: [0; 48] };
+        clock::tell(&mut self.machine, now);
         self.runner.entropy.fill(&mut stamp.entropy);
         if self.served.is_none() {
             self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
@@ -402,6 +403,7 @@ impl Worker {
         if now >= self.ongoing.wall_end_ns {
             return Err(self.call_error(Stop::WallLimit));
         }
+        clock::tell(&mut self.machine, now);
         let before = clock::own_cpu_ns();
         if let Err(stop) = self.go_on() {
             return self.stopped(stop, || clock::own_cpu_ns().saturating_sub(before));

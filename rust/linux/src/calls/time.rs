@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Clocks and sleeping.
 //!
-//! Clocks are the host's, which go on between requests and over resets. Clocks of CPU time count from the start of the
+//! Programs read most clocks in the vDSO and come here for the rest, or where the vDSO does not know the time. Clocks are the host's,
+//! which go on between requests and over resets. Clocks of CPU time count from the start of the
 //! program: the CPU time of a host thread is nobody's business in a guest.
 //!
 //! Who sleeps waits, and the other threads run. Where all wait, whoever runs the machine does something else meanwhile.
@@ -43,6 +44,9 @@ impl Clock {
 
     fn now(self, call: &Call<'_, '_>) -> [u64; 2] {
         match self {
+            // As in the vDSO, where nothing ticks: one of them is not behind the other.
+            Self::Host(ClockId::RealtimeCoarse) => words(rustix::time::clock_gettime(ClockId::Realtime)),
+            Self::Host(ClockId::MonotonicCoarse) => words(rustix::time::clock_gettime(ClockId::Monotonic)),
             Self::Host(id) => words(rustix::time::clock_gettime(id)),
             Self::Cpu => {
                 let used = cpu_time(call);

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs tell the time by themselves: right, moving on, and without an exit.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use common::{call, snapshot, text};
+use mayfly_sandbox::{BufferedResponse, Host, Progress, Request, Worker};
+
+const CLOCKS: [libc::clockid_t; 6] = [
+    libc::CLOCK_REALTIME,
+    libc::CLOCK_MONOTONIC,
+    libc::CLOCK_MONOTONIC_RAW,
+    libc::CLOCK_REALTIME_COARSE,
+    libc::CLOCK_MONOTONIC_COARSE,
+    libc::CLOCK_BOOTTIME,
+];
+
+/// What programs may be off by.
+const TOLERANCE_NS: i64 = 1000;
+
+/// Whether programs need no exit for the time here. Hosts that keep time by something else than the counter have them ask.
+fn has_clocks() -> bool {
+    Host::open().unwrap().report().clocks
+}
+
+/// The host's own; the coarse ones are the fine ones in programs.
+fn now(clock: libc::clockid_t) -> i64 {
+    let fine = match clock {
+        libc::CLOCK_REALTIME_COARSE => libc::CLOCK_REALTIME,
+        libc::CLOCK_MONOTONIC_COARSE => libc::CLOCK_MONOTONIC,
+        other => other,
+    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid place for the result.
+    assert_eq!(unsafe { libc::clock_gettime(fine, &raw mut now) }, 0);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// What `/clocks` answers, by name.
+fn parse(text: &str) -> HashMap<&str, i64> {
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            Some((words.next()?, words.next()?.parse().unwrap()))
+        })
+        .collect()
+}
+
+/// Asks for all clocks; each must lie between two readings of the host's.
+fn clocks_are_right(worker: &mut Worker) {
+    let before = CLOCKS.map(now);
+    let (stats, response) = call(worker, "/clocks", b"").unwrap();
+    let after = CLOCKS.map(now);
+    let text = String::from_utf8(response.body).unwrap();
+    let told = parse(&text);
+    for ((clock, before), after) in CLOCKS.into_iter().zip(before).zip(after) {
+        let told = told[clock.to_string().as_str()];
+        let right = before - TOLERANCE_NS..=after + TOLERANCE_NS;
+        assert!(
+            right.contains(&told),
+            "clock {clock}: {} after {before}, {} before {after}",
+            told - before,
+            after - told
+        );
+    }
+    let real = before[0] - TOLERANCE_NS..=after[0] + TOLERANCE_NS;
+    assert!((real.start() / 1000..=real.end() / 1000).contains(&told["gettimeofday"]));
+    assert!((real.start() / 1_000_000_000..=real.end() / 1_000_000_000).contains(&told["time"]));
+    assert!(text.ends_with("getcpu 0 0\n"), "{text}");
+    if has_clocks() {
+        // The test program makes some calls of its own, whatever it is asked.
+        assert_eq!(stats, call(worker, "/ok", b"").unwrap().0);
+    }
+}
+
+#[test]
+fn every_clock_is_the_hosts_without_an_exit() {
+    let snapshot = snapshot("faults");
+    // The first request of a fork faults its pages in.
+    for mut worker in [Worker::fork(&snapshot).unwrap(), Worker::fork_keeping_state(&snapshot).unwrap()] {
+        call(&mut worker, "/clocks", b"").unwrap();
+        call(&mut worker, "/clocks", b"").unwrap();
+        for pause in [0, 0, 1, 50, 400, 0, 1200, 0] {
+            std::thread::sleep(Duration::from_millis(pause));
+            clocks_are_right(&mut worker);
+        }
+    }
+}
+
+/// Numbers that a request answers.
+fn numbers(text: &str) -> Vec<i64> {
+    text.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_second_without_an_exit_is_as_long_as_the_hosts() {
+    let mut worker = Worker::fork(&snapshot("faults")).unwrap();
+    // Rates settle in a process's first second.
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(50));
+        call(&mut worker, "/clocks", b"").unwrap();
+    }
+    let off = (0..3)
+        .map(|_| {
+            let (stats, response) = call(&mut worker, "/clocks-run?1000", b"").unwrap();
+            let answer = numbers(std::str::from_utf8(&response.body).unwrap());
+            assert_eq!(answer[1], 0, "a clock went back");
+            if has_clocks() {
+                let own = call(&mut worker, "/ok", b"").unwrap().0.syscalls;
+                assert_eq!(stats.syscalls, own + 1, "the one that it compares with");
+                assert!(answer[0] > 1000);
+            }
+            answer[2]
+        })
+        .min();
+    assert!(off.unwrap() < TOLERANCE_NS, "{off:?}");
+}
+
+#[test]
+fn time_does_not_go_back_while_a_request_is_paused_and_resumed() {
+    let mut worker = Worker::fork(&snapshot("faults")).unwrap();
+    let request = Request { method: b"GET", path: b"/clocks-run", query: b"500", headers: &[], body: b"" };
+    let mut sink = BufferedResponse::default();
+    let slice = Duration::from_millis(1);
+    let mut progress = worker.start(7, &request, slice, &mut sink).unwrap();
+    let mut slices = 0;
+    while !matches!(progress, Progress::Answered(_)) {
+        slices += 1;
+        if slices % 16 == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        progress = worker.resume(slice, &mut sink).unwrap();
+    }
+    worker.reset().unwrap();
+    assert!(slices > 10);
+    assert_eq!(numbers(std::str::from_utf8(&sink.body).unwrap())[1], 0, "a clock went back");
+}
+
+#[test]
+fn system_calls_and_the_vdso_agree() {
+    let mut worker = Worker::fork(&snapshot("faults")).unwrap();
+    for _ in 0..5 {
+        let answer = text(&mut worker, "/clocks-agree?1000");
+        for line in answer.lines() {
+            let [clock, off] = numbers(line)[..] else { panic!("{line}") };
+            assert!(off < TOLERANCE_NS, "clock {clock} was off by {off} ns");
+        }
+    }
+}
