@@ -32,6 +32,7 @@ mod call;
 mod config;
 mod deferred;
 mod failure;
+mod http1;
 mod json;
 mod limits;
 pub mod logging;
@@ -60,6 +61,7 @@ pub use config::{
 };
 pub use deferred::DeferredReply;
 pub use failure::Failure;
+pub use http1::Http1;
 pub use limits::Limits;
 pub use mayfly_sandbox::{Header, Request, ResponseSink};
 pub use metrics::METRICS_CONTENT_TYPE;
