@@ -49,7 +49,7 @@ pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
 pub use limits::Limits;
 pub use mayfly_kvm::layout::SHARED_MAX;
 pub use mayfly_kvm::{ResetReport, SharedMemory};
-pub use mayfly_linux::{Fault, LimitHits, MountError, MountPoint, Mounts, UnknownCall};
+pub use mayfly_linux::{Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mounts, UnknownCall};
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use peer::{PeerCall, PeerError};
