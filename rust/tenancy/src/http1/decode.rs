@@ -16,6 +16,7 @@ const KEPT_BYTES: usize = 64 << 10;
 pub(super) struct ResponseDecoder {
     answers_head: bool,
     interim: u32,
+    says_more: bool,
     head: Head,
     body: Vec<u8>,
     chunks: Chunks,
@@ -113,7 +114,8 @@ impl ResponseDecoder {
                 }
                 // Who says more than was asked is not asked again.
                 State::Complete => {
-                    return Ok(Decoded::Complete { keeps_open: self.head.keeps_open() && bytes.is_empty() });
+                    self.says_more |= !bytes.is_empty();
+                    return Ok(Decoded::Complete { keeps_open: self.head.keeps_open() && !self.says_more });
                 }
                 State::Broken(error) => return Err(error.clone()),
             }

@@ -63,6 +63,8 @@ fn a_length_ends_a_body() {
     expect(get(&format!("{ok}!")), 200, "Content-Type=text/plain", "hello", Some(false));
     expect(get("HTTP/1.1 404 Not Found\r\ncontent-length:0\r\n\r\n"), 404, "", "", Some(true));
     expect(get("HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n"), 200, "", "", Some(true));
+    let pieces = [ok.as_bytes(), b"!", b""];
+    expect(decode("GET", &pieces), 200, "Content-Type=text/plain", "hello", Some(false));
     assert_eq!(malformed(&ok[..ok.len() - 1]), "its body is shorter than its length");
 }
 
