@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_sandbox::{MountPoint, WarmUp};
+use mayfly_sandbox::{MountPoint, Outbound, WarmUp};
 
 use crate::json::{Key, blank_comments, locate};
 use crate::limits::Limits;
@@ -78,6 +78,8 @@ pub struct TenantConfig {
     pub env: Vec<(String, String)>,
     /// What the program sees of the host's files, in no order; places differ.
     pub mounts: Vec<MountPoint>,
+    /// Where the program may connect to. Sorted by nothing; elements differ.
+    pub outbound: Vec<Outbound>,
     /// For a program that serves connections itself. `None`: it waits at the doorbell.
     pub service: Option<ServiceConfig>,
     /// The requests that are the tenant's. May be empty for the default tenant only.
@@ -204,6 +206,7 @@ impl TenantConfig {
             args,
             env,
             mounts,
+            outbound,
             service,
             routes: _,
             is_default: _,
@@ -219,6 +222,7 @@ impl TenantConfig {
             && *args == other.args
             && *env == other.env
             && *mounts == other.mounts
+            && *outbound == other.outbound
             && *service == other.service
             && *mode == other.mode
             && *limits == other.limits

@@ -41,6 +41,7 @@ impl TenantConfig {
             env: Vec::new(),
             shared: None,
             mounts: Mounts::default(),
+            outbound: Vec::new(),
             service: None,
         })
     }
@@ -51,6 +52,7 @@ impl TenantConfig {
             args: self.args.clone(),
             env: self.env.clone(),
             mounts: Mounts::open(&self.mounts)?,
+            outbound: self.outbound.clone(),
             service: service.map(|service| Service { protocol: Arc::new(Http1), warm_up: service.warm_up.clone() }),
             ..program
         })

@@ -31,6 +31,7 @@ mod berth;
 mod call;
 mod config;
 mod deferred;
+mod destination;
 mod failure;
 mod http1;
 mod json;

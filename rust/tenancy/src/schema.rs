@@ -153,6 +153,7 @@ mod tests {
             r#""path": "/", "mounts": [{"host": "a", "at": "/"}, {"host": "/b.c/..d/.e"}, {"host": "x", "at": "/a b", "writable": true}]"#,
             r#""path": "/", "serve": "connections", "warm_up": [{"path": "/", "method": "GET", "headers": {"A": "b c"}, "times": 1}]"#,
             r#""path": "/", "serve": "doorbell""#,
+            r#""path": "/", "outbound": ["a.b-c:1", "1.2.3.4:65535", "[::1]:80"]"#,
         ] {
             verdict(&format!(r#"{{"tenants": [{{"name": "a", "program": "p", {tenant}}}]}}"#)).unwrap();
         }
@@ -206,6 +207,9 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "warm_up": [{"path": "/"}]"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "doorbell", "warm_up": []"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "http""#,
+            r#""name": "a", "program": "p", "path": "/", "outbound": ["a:*"]"#,
+            r#""name": "a", "program": "p", "path": "/", "outbound": ["a:65536"]"#,
+            r#""name": "a", "program": "p", "path": "/", "outbound": ["*.a:1"]"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "connections", "warm_up": [{"path": "/", "headers": {"a": " b"}}]"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "connections", "warm_up": [{"path": "/", "headers": {"a b": ""}}]"#,
         ] {

@@ -243,7 +243,7 @@ impl<'de> Deserialize<'de> for HostPattern {
 }
 
 /// Labels of letters, digits, `-` and `_`, as names in use have them (RFC 1123, and `_` as in RFC 8552); IPv4 addresses look the same.
-fn is_host_name(text: &str) -> bool {
+pub(crate) fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))

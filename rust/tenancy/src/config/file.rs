@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_sandbox::MountPoint;
+use mayfly_sandbox::{MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -17,6 +17,7 @@ use super::run::{self, Mount, Serve, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
+use crate::destination::Destination;
 use crate::json::Key;
 use crate::limits::{Limits, LimitsPatch};
 use crate::schema::SocketAddress;
@@ -111,6 +112,9 @@ struct Group {
     /// Environment; a tenant's own variable of the same name wins.
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
+    /// Where its tenants' programs may connect to.
+    #[serde(default)]
+    outbound: Vec<Destination>,
     /// What its tenants' programs see of the host's files, besides the defaults; a tenant's own mount at the same place wins.
     #[serde(default)]
     mounts: Vec<Mount>,
@@ -148,6 +152,9 @@ struct Tenant {
     /// What the program sees of the host's files, with the group's and the defaults: without any, nothing.
     #[serde(default)]
     mounts: Vec<Mount>,
+    /// Where the program may connect to, by TCP: hosts and ports, with the group's. Without any, nowhere.
+    #[serde(default)]
+    outbound: Vec<Destination>,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
     /// Requests that the program serves before it is frozen, one after the other. With "connections" only.
@@ -245,6 +252,7 @@ struct Base {
     limits: LimitsPatch,
     env: BTreeMap<EnvironmentName, Argument>,
     mounts: Vec<MountPoint>,
+    outbound: Vec<Outbound>,
 }
 
 impl File {
@@ -253,12 +261,13 @@ impl File {
         let root = self.root.as_path();
         let in_defaults = |error: ConfigError| error.below(&["defaults".into()]);
         let mounts = run::mounts(self.defaults.mounts, &[], root).map_err(in_defaults)?;
-        let defaults = Base { limits: self.defaults.limits, env: BTreeMap::new(), mounts };
+        let defaults = Base { limits: self.defaults.limits, env: BTreeMap::new(), mounts, outbound: vec![] };
         let mut groups: HashMap<TenantName, Base> = HashMap::new();
         for (name, group) in self.groups {
             let in_group = |error: ConfigError| error.below(&["groups".into(), name.as_str().into()]);
             let mounts = run::mounts(group.mounts, &defaults.mounts, root).map_err(in_group)?;
-            groups.insert(name, Base { limits: group.limits.or(defaults.limits), env: group.env, mounts });
+            let outbound = run::outbound(group.outbound, &[]);
+            groups.insert(name, Base { limits: group.limits.or(defaults.limits), env: group.env, mounts, outbound });
         }
         let admin = self.admin.map(|admin| admin.check(root)).transpose()?;
         let mut taken = Taken::default();
@@ -334,6 +343,7 @@ impl Tenant {
             args: strings(self.args),
             env: variables(env),
             mounts: run::mounts(self.mounts, &base.mounts, root)?,
+            outbound: run::outbound(self.outbound, &base.outbound),
             service,
             routes,
             is_default: self.default,

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mayfly_sandbox::{MOUNTS_MAX, MountPoint, WarmUp};
+use mayfly_sandbox::{MOUNTS_MAX, MountPoint, Outbound, WarmUp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{ConfigError, ServiceConfig};
+use crate::destination::Destination;
 use crate::json::Key;
 use crate::values::{Bounded, FieldName, FieldValue, FilePath, Method, MountPath, RequestTarget};
 
@@ -64,6 +65,17 @@ pub(super) fn mounts(mounts: Vec<Mount>, base: &[MountPoint], root: &Path) -> Re
         return Err(ConfigError::new(&[Key::from("mounts")], problem));
     }
     Ok(all)
+}
+
+/// `destinations` besides those of `base`, each once.
+pub(super) fn outbound(destinations: Vec<Destination>, base: &[Outbound]) -> Vec<Outbound> {
+    let mut all = base.to_vec();
+    for destination in destinations.into_iter().map(Outbound::from) {
+        if !all.contains(&destination) {
+            all.push(destination);
+        }
+    }
+    all
 }
 
 /// How requests reach a program.

@@ -6,6 +6,8 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
+use mayfly_sandbox::OutboundHost;
+
 use super::*;
 
 fn error(text: &str) -> String {
@@ -49,6 +51,7 @@ fn a_small_file_gets_the_defaults() {
         args: vec![],
         env: vec![],
         mounts: vec![],
+        outbound: vec![],
         service: None,
         routes: vec![Route { host: HostPattern::Any, path: "/a".to_owned().try_into().unwrap() }],
         is_default: false,
@@ -399,9 +402,22 @@ fn a_generation_is_good_for_a_tenant_with_another_route() {
         r#""health": {"path": "/"}"#,
         r#""mounts": [{"host": "/usr"}]"#,
         r#""serve": "connections""#,
+        r#""outbound": ["a:1"]"#,
     ] {
         assert!(!tenant.same_program(&only(&routed(&format!(r#""path": "/a", {more}"#)))), "{more}");
     }
+}
+
+#[test]
+fn a_program_connects_to_what_is_named_and_what_its_group_names() {
+    let text = r#"{"groups": {"g": {"outbound": ["db.example:5432", "127.0.0.1:6379"]}},
+        "tenants": [{"name": "a", "program": "p", "path": "/", "group": "g", "outbound": ["DB.example:5432", "cache:1"]}]}"#;
+    let name = |name: &str, port| Outbound { host: OutboundHost::Name(name.to_owned()), port };
+    let redis = Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port: 6379 };
+    assert_eq!(only(text).outbound, [name("db.example", 5432), redis, name("cache", 1)]);
+    assert_eq!(only(&tenant("")).outbound, [], "deny by default");
+    let message = problem(&tenant(r#", "outbound": ["a:1", "a:*"]"#));
+    assert!(message.starts_with("tenants[0].outbound[1]: ") && message.contains("no wildcard"), "{message}");
 }
 
 fn mounts(tenant: &TenantConfig) -> Vec<String> {
