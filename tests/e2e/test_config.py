@@ -44,6 +44,8 @@ WRONG = {
     "a limit beyond reason": (with_tenant(limits={"memory_mib": 2**40}), ["memory_mib"]),
     "a path without a slash": (with_tenant(path="hello"), ["path", "hello"]),
     "a path that Drogon would read as a pattern": (with_tenant(path="/{1}"), ["path", "/{1}"]),
+    "a mount where Mayfly makes files up": (with_tenant(mounts=[{"host": "/x", "at": "/proc"}]), ["mounts[0].at", "/proc"]),
+    "a warm-up of a program that is no server": (with_tenant(warm_up=[{"path": "/"}]), ["warm_up", "connections"]),
     "tenants that are no list": ({"tenants": {}}, ["tenants"]),
     "two tenants of one name": ({"tenants": [HELLO, {**HELLO, "path": "/other"}]}, ["name", "hello"]),
     "two tenants of one path": ({"tenants": [HELLO, {**HELLO, "name": "other"}]}, ["path", "/hello"]),

@@ -45,8 +45,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let config = options.program.settings.config(&options.program.program)?;
     let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
     let tenant = &config.tenants[0];
-    let program = Program::load(&tenant.program).map_err(|error| Failure::Program(error.to_string()))?;
-    let program = Program { args: tenant.args.clone(), env: tenant.env.clone(), ..program };
+    let program = tenant.launch().map_err(|error| Failure::Program(error.to_string()))?;
     let path = options.path.as_bytes();
     let (path, query) = match path.iter().position(|&byte| byte == b'?') {
         Some(at) => (&path[..at], &path[at + 1..]),

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly check`: a configuration file, without starting anything.
 
-use mayfly_sandbox::Program;
-use mayfly_tenancy::{Config, TenantConfig, tenants_schema};
+use mayfly_tenancy::{Config, StorageConfig, TenantConfig, tenants_schema};
 
 use crate::Failure;
 use crate::options::CheckOptions;
@@ -19,16 +18,17 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
     print_admin(&config);
     let mut missing = 0;
     for tenant in &config.tenants {
-        let storage = tenant.storage.as_ref().map(|storage| &storage.program);
-        for program in std::iter::once(&tenant.program).chain(storage) {
-            if let Err(error) = Program::load(program) {
-                eprintln!("mayfly: {file}: tenant {}: {error}", tenant.name);
-                missing += 1;
-            }
+        let storage = tenant.storage.as_ref().map(StorageConfig::launch);
+        for error in std::iter::once(tenant.launch()).chain(storage).filter_map(Result::err) {
+            eprintln!("mayfly: {file}: tenant {}: {error}", tenant.name);
+            missing += 1;
         }
     }
     if missing > 0 {
-        return Err(Failure::Program(format!("{file}: {} cannot be read", count(missing, "program"))));
+        return Err(Failure::Program(format!(
+            "{file}: {} cannot be read, or have no mounts",
+            count(missing, "program")
+        )));
     }
     let routes = config.tenants.iter().map(|tenant| tenant.routes.len()).sum();
     println!("{file}: {}, {}, no error", count(config.tenants.len(), "tenant"), count(routes, "route"));

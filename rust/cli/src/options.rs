@@ -35,11 +35,11 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct RunOptions {
-    /// The program: a static ELF file for x86-64 that uses the Mayfly SDK
+    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
     #[arg(required_unless_present = "config")]
     pub program: Option<PathBuf>,
     /// Serve the tenants of this file instead, by host and path
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "limits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "limits"])]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: ProgramSettings,
@@ -93,7 +93,7 @@ pub struct InfoOptions {
 /// A program, and how to run it.
 #[derive(Debug, Args)]
 pub struct ProgramOptions {
-    /// The program: a static ELF file for x86-64 that uses the Mayfly SDK
+    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
     pub program: PathBuf,
     #[command(flatten)]
     pub settings: ProgramSettings,
@@ -108,6 +108,13 @@ pub struct ProgramSettings {
     /// Set a variable of the program's environment, which is empty otherwise
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
+    /// Let the program see a directory of the host's: read-only unless it ends in `:rw`, and where the host has it unless PLACE says
+    /// otherwise
+    #[arg(long = "mount", value_name = "HOST[:PLACE[:rw]]", value_parser = mount)]
+    pub mounts: Vec<Value>,
+    /// How requests reach the program: `doorbell`, by the SDK, or `connections`, for an HTTP server
+    #[arg(long, value_name = "HOW")]
+    pub serve: Option<String>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
     /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us, concurrent_requests
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
@@ -124,9 +131,12 @@ impl ProgramSettings {
         let env: Map<String, Value> = self.env.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let limits: Map<String, Value> =
             self.limits.iter().map(|(name, number)| (name.clone(), json!(number))).collect();
-        let tenant = json!({
-            "name": name, "program": program, "path": "/", "args": self.args, "env": env, "limits": limits,
+        let mut tenant = json!({
+            "name": name, "program": program, "path": "/", "args": self.args, "env": env, "mounts": self.mounts, "limits": limits,
         });
+        if let Some(serve) = &self.serve {
+            tenant["serve"] = json!(serve);
+        }
         let config = json!({ "tenants": [tenant] });
         Config::from_value(&config).map_err(|error| {
             let message = error.to_string();
@@ -146,6 +156,14 @@ fn name(program: &Path) -> String {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn mount(text: &str) -> Result<Value, String> {
+    let (rest, writable) = text.strip_suffix(":rw").map_or((text, false), |rest| (rest, true));
+    Ok(match rest.split_once(':') {
+        Some((host, at)) => json!({ "host": host, "at": at, "writable": writable }),
+        None => json!({ "host": rest, "writable": writable }),
+    })
 }
 
 fn limit(text: &str) -> Result<(String, u64), String> {
@@ -185,9 +203,38 @@ mod tests {
     }
 
     #[test]
+    fn a_server_has_its_mounts() {
+        let config =
+            config(&["p", "--serve", "connections", "--mount", "/usr", "--mount", "d:/data:rw", "--mount=/a:/b"]);
+        let tenant = &config.unwrap().tenants[0];
+        assert!(tenant.service.is_some());
+        let mounts: Vec<_> = tenant
+            .mounts
+            .iter()
+            .map(|mount| (mount.host.to_str().unwrap(), mount.guest.as_str(), mount.writable))
+            .collect();
+        assert_eq!(mounts, [("/usr", "/usr", false), ("d", "/data", true), ("/a", "/b", false)]);
+        for (option, value, problem) in [
+            ("--mount", "usr", "mounts[0].host: "),
+            ("--mount", "/usr:usr", "mounts[0].at: "),
+            ("--serve", "http", "serve: unknown variant"),
+        ] {
+            let message = self::config(&["p", option, value]).unwrap_err().to_string();
+            assert!(message.starts_with(problem), "{message}");
+        }
+    }
+
+    #[test]
     fn a_configuration_file_has_everything_in_it() {
         assert!(Options::try_parse_from(["mayfly", "run", "--config", "f", "--threads", "2"]).is_ok());
-        for more in [&["p"][..], &["--limit", "cpu_ms=5"], &["--env", "A=b"], &["--", "-x"]] {
+        for more in [
+            &["p"][..],
+            &["--limit", "cpu_ms=5"],
+            &["--env", "A=b"],
+            &["--mount", "/a"],
+            &["--serve", "doorbell"],
+            &["--", "-x"],
+        ] {
             assert!(
                 Options::try_parse_from(["mayfly", "run", "--config", "f"].iter().chain(more)).is_err(),
                 "{more:?}"

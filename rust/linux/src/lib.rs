@@ -68,7 +68,7 @@ mod tests;
 pub use elf::ElfError;
 pub use exec::{ExecError, Program};
 pub use fault::Fault;
-pub use mounts::{MountError, MountPoint, Mounts};
+pub use mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
 pub use process::{Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
 pub use stack::StackError;
 pub use unknown::UnknownCall;

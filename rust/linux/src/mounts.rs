@@ -16,7 +16,7 @@ use crate::errno::Errno;
 use crate::host;
 
 /// Most mounts of one program.
-const MOUNTS_MAX: usize = 64;
+pub const MOUNTS_MAX: usize = 64;
 /// Longest guest path of a mount.
 const PATH_MAX: usize = 1024;
 /// Files of the host that all programs have open together, mapped ones included.

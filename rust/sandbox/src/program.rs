@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A tenant's program: one ELF file, arguments, environment.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use mayfly_kvm::SharedMemory;
@@ -24,8 +25,28 @@ pub struct Program {
     pub shared: Option<SharedMemory>,
     /// What the program sees of the host's files: nothing, by default.
     pub mounts: Mounts,
+    /// Where the program may connect to: nowhere, by default.
+    pub outbound: Vec<Outbound>,
     /// For a program that serves connections: what it speaks. Others wait at the doorbell.
     pub service: Option<Service>,
+}
+
+/// A place in the network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Outbound {
+    /// Its host.
+    pub host: OutboundHost,
+    /// Its TCP port; not 0.
+    pub port: u16,
+}
+
+/// A host in the network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum OutboundHost {
+    /// A name in lower case, to be resolved by the host.
+    Name(String),
+    /// An address; one of IPv4 is not written as one of IPv6.
+    Address(IpAddr),
 }
 
 impl Program {
@@ -44,6 +65,7 @@ impl Program {
             env: Vec::new(),
             shared: None,
             mounts: Mounts::default(),
+            outbound: Vec::new(),
             service: None,
         })
     }

@@ -6,6 +6,7 @@
 
 mod error;
 mod file;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,8 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use mayfly_sandbox::{MountPoint, Outbound, WarmUp};
 
 use crate::json::{Key, blank_comments, locate};
 use crate::limits::Limits;
@@ -73,6 +76,12 @@ pub struct TenantConfig {
     pub args: Vec<String>,
     /// The whole environment: nothing of the server's own reaches a tenant. Sorted by name; names differ.
     pub env: Vec<(String, String)>,
+    /// What the program sees of the host's files, in no order; places differ.
+    pub mounts: Vec<MountPoint>,
+    /// Where the program may connect to. Sorted by nothing; elements differ.
+    pub outbound: Vec<Outbound>,
+    /// For a program that serves connections itself. `None`: it waits at the doorbell.
+    pub service: Option<ServiceConfig>,
     /// The requests that are the tenant's. May be empty for the default tenant only.
     pub routes: Vec<Route>,
     /// Whether requests that are nobody's are this tenant's. At most one tenant has it.
@@ -142,6 +151,13 @@ pub enum BootWhen {
     FirstCall,
 }
 
+/// A program that is an HTTP server of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Requests that it serves before it is frozen.
+    pub warm_up: Vec<WarmUp>,
+}
+
 /// Memory that all workers of a tenant see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedConfig {
@@ -160,6 +176,8 @@ pub struct StorageConfig {
     pub args: Vec<String>,
     /// The whole environment. Sorted by name; names differ.
     pub env: Vec<(String, String)>,
+    /// What it sees of the host's files; none of the tenant's own mounts.
+    pub mounts: Vec<MountPoint>,
     /// The storage program's own limits, then those of the tenant's group, of the file, and of Mayfly.
     pub limits: Limits,
     /// Longest time that a caller waits for one call.
@@ -187,6 +205,9 @@ impl TenantConfig {
             program,
             args,
             env,
+            mounts,
+            outbound,
+            service,
             routes: _,
             is_default: _,
             mode,
@@ -200,6 +221,9 @@ impl TenantConfig {
         *program == other.program
             && *args == other.args
             && *env == other.env
+            && *mounts == other.mounts
+            && *outbound == other.outbound
+            && *service == other.service
             && *mode == other.mode
             && *limits == other.limits
             && *shared == other.shared

@@ -31,8 +31,11 @@ mod berth;
 mod call;
 mod config;
 mod deferred;
+mod destination;
 mod failure;
+mod http1;
 mod json;
+mod launch;
 mod limits;
 pub mod logging;
 mod meter;
@@ -55,11 +58,13 @@ mod values;
 mod workers;
 
 pub use config::{
-    AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, PLUGIN_NAME, Position, Route, SharedConfig,
-    StorageConfig, TenantConfig,
+    AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, PLUGIN_NAME, Position, Route, ServiceConfig,
+    SharedConfig, StorageConfig, TenantConfig,
 };
 pub use deferred::DeferredReply;
 pub use failure::Failure;
+pub use http1::Http1;
+pub use launch::LaunchError;
 pub use limits::Limits;
 pub use mayfly_sandbox::{Header, Request, ResponseSink};
 pub use metrics::METRICS_CONTENT_TYPE;

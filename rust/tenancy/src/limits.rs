@@ -33,6 +33,22 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// For a program that serves connections itself, which is as a rule a language's runtime: 1 GiB to boot in 30 s of CPU time, 64
+    /// threads, 256 descriptors, 64 MiB for a request.
+    #[must_use]
+    pub fn of_a_server() -> Self {
+        let mut limits = Self::default();
+        limits.machine.boot_time = Duration::from_secs(30);
+        limits.machine.boot_memory_bytes = 1 << 30;
+        limits.machine.private_memory_bytes = 64 << 20;
+        limits.machine.threads = 64;
+        limits.machine.descriptors = 256;
+        limits.machine.mappings = 16_384;
+        limits
+    }
+}
+
 /// Limits. What is left out is as the group has it, the defaults of the file, or Mayfly.
 //
 // The ranges keep a slip of the keyboard from becoming an outage; those of memory and requests are the machine's own.
@@ -86,6 +102,26 @@ pub(crate) struct LimitsPatch {
 
 impl LimitsPatch {
     /// These limits, and those of `base` where nothing is said.
+    pub(crate) fn or(self, base: Self) -> Self {
+        Self {
+            boot_ms: self.boot_ms.or(base.boot_ms),
+            boot_memory_mib: self.boot_memory_mib.or(base.boot_memory_mib),
+            cpu_ms: self.cpu_ms.or(base.cpu_ms),
+            wall_ms: self.wall_ms.or(base.wall_ms),
+            memory_mib: self.memory_mib.or(base.memory_mib),
+            request_kib: self.request_kib.or(base.request_kib),
+            response_kib: self.response_kib.or(base.response_kib),
+            work_set_kib: self.work_set_kib.or(base.work_set_kib),
+            descriptors: self.descriptors.or(base.descriptors),
+            threads: self.threads.or(base.threads),
+            mappings: self.mappings.or(base.mappings),
+            log_bytes_per_second: self.log_bytes_per_second.or(base.log_bytes_per_second),
+            inline_budget_us: self.inline_budget_us.or(base.inline_budget_us),
+            concurrent_requests: self.concurrent_requests.or(base.concurrent_requests),
+        }
+    }
+
+    /// These limits, and those that are built in where nothing is said.
     pub(crate) fn over(self, base: &Limits) -> Limits {
         let mut limits = base.clone();
         let machine = &mut limits.machine;

@@ -150,6 +150,10 @@ mod tests {
             r#""path": "/", "reset_every": 4294967295, "shared_memory": {"kib": 4, "file": "x"}"#,
             r#""path": "/", "health": {"path": "/?a=%20", "status": 204}, "storage": {"program": "s", "call_ms": 1}"#,
             &format!(r#""path": "/", "upload_key_sha256": "{digest}""#),
+            r#""path": "/", "mounts": [{"host": "a", "at": "/"}, {"host": "/b.c/..d/.e"}, {"host": "x", "at": "/a b", "writable": true}]"#,
+            r#""path": "/", "serve": "connections", "warm_up": [{"path": "/", "method": "GET", "headers": {"A": "b c"}, "times": 1}]"#,
+            r#""path": "/", "serve": "doorbell""#,
+            r#""path": "/", "outbound": ["a.b-c:1", "1.2.3.4:65535", "[::1]:80"]"#,
         ] {
             verdict(&format!(r#"{{"tenants": [{{"name": "a", "program": "p", {tenant}}}]}}"#)).unwrap();
         }
@@ -195,6 +199,19 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "storage": {}"#,
             r#""name": "a", "program": "p", "path": "/", "health": {"path": "x"}"#,
             r#""name": "a", "program": "p", "path": "/", "upload_key_sha256": "secret""#,
+            r#""name": "a", "program": "p", "path": "/", "mounts": [{"at": "/"}]"#,
+            r#""name": "a", "program": "p", "path": "/", "mounts": [{"host": "x", "at": "/a/"}]"#,
+            r#""name": "a", "program": "p", "path": "/", "mounts": [{"host": "x", "at": "/.."}]"#,
+            r#""name": "a", "program": "p", "path": "/", "mounts": [{"host": "x", "at": "/dev"}]"#,
+            r#""name": "a", "program": "p", "path": "/", "mounts": [{"host": "x", "at": "/a", "readonly": true}]"#,
+            r#""name": "a", "program": "p", "path": "/", "warm_up": [{"path": "/"}]"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "doorbell", "warm_up": []"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "http""#,
+            r#""name": "a", "program": "p", "path": "/", "outbound": ["a:*"]"#,
+            r#""name": "a", "program": "p", "path": "/", "outbound": ["a:65536"]"#,
+            r#""name": "a", "program": "p", "path": "/", "outbound": ["*.a:1"]"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "warm_up": [{"path": "/", "headers": {"a": " b"}}]"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "warm_up": [{"path": "/", "headers": {"a b": ""}}]"#,
         ] {
             verdict(&format!(r#"{{"tenants": [{{{tenant}}}]}}"#)).unwrap_err();
         }

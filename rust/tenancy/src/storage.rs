@@ -195,8 +195,7 @@ fn handover_failed(step: &str, error: &CallError) -> ReloadError {
 }
 
 fn read(config: &StorageConfig) -> Result<Program, ReloadError> {
-    let program = Program::load(&config.program).map_err(|error| ReloadError::Program(error.to_string()))?;
-    Ok(Program { args: config.args.clone(), env: config.env.clone(), ..program })
+    config.launch().map_err(|error| ReloadError::Program(format!("storage program: {error}")))
 }
 
 fn boot(

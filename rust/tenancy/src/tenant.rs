@@ -16,13 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{
-    BufferedResponse, ForkError, Host, LogSink, Mounts, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
+    BufferedResponse, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
 };
 
 use crate::berth::Berth;
 use crate::config::{HealthConfig, Mode, TenantConfig};
 use crate::deferred::{Job, SHUTTING_DOWN};
 use crate::failure::{Failure, RequestId};
+use crate::launch::LaunchError;
 use crate::meter::{Counters, Event, Totals};
 use crate::places;
 use crate::reload::ReloadError;
@@ -260,24 +261,8 @@ impl Tenant {
         uploaded: Option<Vec<u8>>,
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
-        let (mut program, stamp) = match uploaded {
-            Some(elf) => (
-                Program {
-                    elf,
-                    name: program_name(&config),
-                    args: Vec::new(),
-                    env: Vec::new(),
-                    shared: None,
-                    mounts: Mounts::default(),
-                    service: None,
-                },
-                None,
-            ),
-            None => self.read_program(&config, ground)?,
-        };
+        let (mut program, stamp) = self.launch(&config, ground, uploaded)?;
         let origin = Origin { stamp, digest: digest(&program.elf) };
-        program.args.clone_from(&config.args);
-        program.env.clone_from(&config.env);
         program.shared = history.shared_memory(&config)?;
         let store = history.store(&config, self, ground)?;
         let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
@@ -298,13 +283,29 @@ impl Tenant {
         uploaded.filter(|path| path.exists()).unwrap_or_else(|| config.program.clone())
     }
 
-    fn read_program(&self, config: &TenantConfig, ground: &Ground) -> Result<(Program, Option<Stamp>), ReloadError> {
+    /// The program to boot, and its file's stamp; an upload has no file yet.
+    fn launch(
+        &self,
+        config: &TenantConfig,
+        ground: &Ground,
+        uploaded: Option<Vec<u8>>,
+    ) -> Result<(Program, Option<Stamp>), ReloadError> {
+        let refused = |error: LaunchError| match error {
+            LaunchError::Program(error) => ReloadError::Program(error.to_string()),
+            LaunchError::Mount(error) => ReloadError::Boot(error.to_string()),
+        };
+        if let Some(elf) = uploaded {
+            return Ok((config.launch_upload(elf).map_err(refused)?, None));
+        }
         let path = self.program_path(config, ground);
         // Before the content: a file that changes while it is read looks changed the next time.
         let stamp = stamp(&path);
-        let program = Program::load(&path).map_err(|error| ReloadError::Program(error.to_string()))?;
-        // What the program sees of its own name does not depend on how it got here.
-        Ok((Program { name: program_name(config), ..program }, stamp))
+        let program = if path == config.program {
+            config.launch()
+        } else {
+            Program::load(&path).map_err(LaunchError::from).and_then(|program| config.launch_upload(program.elf))
+        };
+        Ok((program.map_err(refused)?, stamp))
     }
 
     /// Whether the files hold other programs than those that answer.
@@ -314,13 +315,13 @@ impl Tenant {
         if generation.store.as_ref().is_some_and(|store| store.has_changed()) {
             return true;
         }
-        let now = stamp(&self.program_path(&config, ground));
+        let path = self.program_path(&config, ground);
+        let now = stamp(&path);
         if now.is_none() || now == generation.origin.stamp {
             // A file that cannot be read is perhaps about to be replaced; what runs keeps running.
             return false;
         }
-        let program = self.read_program(&config, ground);
-        program.is_ok_and(|(program, _)| digest(&program.elf) != generation.origin.digest)
+        fs::read(path).is_ok_and(|elf| digest(&elf) != generation.origin.digest)
     }
 
     /// Lets a generation answer from now on: every loop's next worker lies ready before the first of them looks.
@@ -540,10 +541,6 @@ fn check_health(snapshot: &Snapshot, config: &TenantConfig, health: &HealthConfi
         ))),
         Err(error) => Err(ReloadError::Unhealthy(error.to_string())),
     }
-}
-
-fn program_name(config: &TenantConfig) -> String {
-    config.program.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned())
 }
 
 pub(crate) fn stamp(path: &Path) -> Option<Stamp> {

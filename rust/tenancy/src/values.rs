@@ -101,6 +101,54 @@ checked_string!(
     { "type": "string", "maxLength": 1024, "pattern": r#"^/[!-"$-~]*$"# }
 );
 
+checked_string!(
+    /// Where a program sees a directory of the host's. As the mounts have it, which check it again.
+    pub(crate) MountPath, is_mount_path, "an absolute path of at most 1024 bytes without empty, '.' and '..' components and without '/' at the end, not in /proc, /dev or /sys, which Mayfly makes up",
+    { "type": "string", "maxLength": 1024, "pattern": r"^(/|(/([^/.\u0000][^/\u0000]*|\.[^/.\u0000][^/\u0000]*|\.\.[^/\u0000]+))+)$",
+      "not": { "pattern": r"^/(proc|dev|sys)(/|$)" } }
+);
+
+checked_string!(
+    /// An HTTP method.
+    pub(crate) Method, is_method, "an HTTP method such as \"GET\"",
+    { "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$" }
+);
+
+checked_string!(
+    /// The name of an HTTP header.
+    pub(crate) FieldName, is_field_name, "a header's name",
+    { "type": "string", "pattern": "^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$" }
+);
+
+checked_string!(
+    /// The value of an HTTP header.
+    pub(crate) FieldValue, is_field_value, "a header's value: at most 8192 printable ASCII characters, no blank at either end",
+    { "type": "string", "maxLength": 8192, "pattern": "^([!-~]([ -~]*[!-~])?)?$" }
+);
+
+fn is_mount_path(text: &str) -> bool {
+    let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('\0');
+    let is_made_up = |path: &str| matches!(path.split('/').next(), Some("proc" | "dev" | "sys"));
+    let path = text.strip_prefix('/').filter(|path| text.len() <= 1024 && !is_made_up(path));
+    path.is_some_and(|path| path.is_empty() || path.split('/').all(is_plain))
+}
+
+fn is_method(text: &str) -> bool {
+    is_token(text) && text.len() <= 32
+}
+
+fn is_field_name(text: &str) -> bool {
+    is_token(text) && text.len() <= 256
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(crate::http1::is_token_byte)
+}
+
+fn is_field_value(text: &str) -> bool {
+    text.len() <= 8192 && text.trim_matches(' ') == text && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
 fn is_name(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -195,7 +243,7 @@ impl<'de> Deserialize<'de> for HostPattern {
 }
 
 /// Labels of letters, digits, `-` and `_`, as names in use have them (RFC 1123, and `_` as in RFC 8552); IPv4 addresses look the same.
-fn is_host_name(text: &str) -> bool {
+pub(crate) fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))

@@ -9,12 +9,15 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_sandbox::{MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::run::{self, Mount, Serve, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
+use crate::destination::Destination;
 use crate::json::Key;
 use crate::limits::{Limits, LimitsPatch};
 use crate::schema::SocketAddress;
@@ -94,6 +97,9 @@ struct Defaults {
     /// Limits for tenants that neither set their own nor get them from their group.
     #[serde(default)]
     limits: LimitsPatch,
+    /// What all programs see of the host's files, storage programs too.
+    #[serde(default)]
+    mounts: Vec<Mount>,
 }
 
 /// What the tenants of a group have in common.
@@ -106,6 +112,12 @@ struct Group {
     /// Environment; a tenant's own variable of the same name wins.
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
+    /// Where its tenants' programs may connect to.
+    #[serde(default)]
+    outbound: Vec<Destination>,
+    /// What its tenants' programs see of the host's files, besides the defaults; a tenant's own mount at the same place wins.
+    #[serde(default)]
+    mounts: Vec<Mount>,
 }
 
 /// A tenant. It has at least one of `path`, `paths`, `hosts` and `default`.
@@ -118,7 +130,11 @@ struct Group {
         { "required": ["hosts"] },
         { "required": ["default"], "properties": { "default": { "const": true } } },
     ],
-    "not" = { "anyOf": [{ "required": ["path", "paths"] }, { "required": ["ephemeral", "reset_every"] }] },
+    "not" = { "anyOf": [
+        { "required": ["path", "paths"] },
+        { "required": ["ephemeral", "reset_every"] },
+        { "required": ["warm_up"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+    ] },
 ))]
 struct Tenant {
     /// What logs, reports and errors call it. No other tenant has it.
@@ -133,6 +149,16 @@ struct Tenant {
     /// The whole environment, with that of the group: nothing of the server's own reaches a tenant.
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
+    /// What the program sees of the host's files, with the group's and the defaults: without any, nothing.
+    #[serde(default)]
+    mounts: Vec<Mount>,
+    /// Where the program may connect to, by TCP: hosts and ports, with the group's. Without any, nowhere.
+    #[serde(default)]
+    outbound: Vec<Destination>,
+    /// How requests reach the program. Default: "doorbell".
+    serve: Option<Serve>,
+    /// Requests that the program serves before it is frozen, one after the other. With "connections" only.
+    warm_up: Option<Vec<WarmUpRequest>>,
     /// The hosts that the tenant answers. Without them: every host.
     hosts: Option<SomeOf<HostPattern>>,
     /// The prefix of the paths that the tenant answers. Default, with hosts: "/".
@@ -195,6 +221,9 @@ struct Storage {
     /// The whole environment.
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
+    /// What it sees of the host's files, with those of the group and the defaults.
+    #[serde(default)]
+    mounts: Vec<Mount>,
     /// Its own limits; those of the group and the defaults hold for it too.
     #[serde(default)]
     limits: LimitsPatch,
@@ -220,20 +249,26 @@ fn yes() -> bool {
 
 /// What a tenant's own part is laid over.
 struct Base {
-    limits: Limits,
+    limits: LimitsPatch,
     env: BTreeMap<EnvironmentName, Argument>,
+    mounts: Vec<MountPoint>,
+    outbound: Vec<Outbound>,
 }
 
 impl File {
     /// Checks what one value alone does not show, and fills in what is left out.
     pub(super) fn check(self) -> Result<Config, ConfigError> {
         let root = self.root.as_path();
-        let defaults = Base { limits: self.defaults.limits.over(&Limits::default()), env: BTreeMap::new() };
-        let groups: HashMap<TenantName, Base> = self
-            .groups
-            .into_iter()
-            .map(|(name, group)| (name, Base { limits: group.limits.over(&defaults.limits), env: group.env }))
-            .collect();
+        let in_defaults = |error: ConfigError| error.below(&["defaults".into()]);
+        let mounts = run::mounts(self.defaults.mounts, &[], root).map_err(in_defaults)?;
+        let defaults = Base { limits: self.defaults.limits, env: BTreeMap::new(), mounts, outbound: vec![] };
+        let mut groups: HashMap<TenantName, Base> = HashMap::new();
+        for (name, group) in self.groups {
+            let in_group = |error: ConfigError| error.below(&["groups".into(), name.as_str().into()]);
+            let mounts = run::mounts(group.mounts, &defaults.mounts, root).map_err(in_group)?;
+            let outbound = run::outbound(group.outbound, &[]);
+            groups.insert(name, Base { limits: group.limits.or(defaults.limits), env: group.env, mounts, outbound });
+        }
         let admin = self.admin.map(|admin| admin.check(root)).transpose()?;
         let mut taken = Taken::default();
         let mut tenants = Vec::with_capacity(self.tenants.len());
@@ -299,11 +334,17 @@ impl Tenant {
         let routes = self.routes()?;
         let mut env = base.env.clone();
         env.extend(self.env);
+        let service = run::service(self.serve.unwrap_or_default(), self.warm_up)?;
+        let storage = self.storage.map(|storage| storage.check(root, base)).transpose();
+        let built_in = if service.is_some() { Limits::of_a_server() } else { Limits::default() };
         Ok(TenantConfig {
             name: self.name,
             program: root.join(self.program.as_str()),
             args: strings(self.args),
             env: variables(env),
+            mounts: run::mounts(self.mounts, &base.mounts, root)?,
+            outbound: run::outbound(self.outbound, &base.outbound),
+            service,
             routes,
             is_default: self.default,
             mode,
@@ -312,18 +353,12 @@ impl Tenant {
                 Some(Boot::Start) => BootWhen::Start,
                 Some(Boot::FirstCall) => BootWhen::FirstCall,
             },
-            limits: self.limits.over(&base.limits),
+            limits: self.limits.or(base.limits).over(&built_in),
             shared: self.shared_memory.map(|shared| SharedConfig {
                 bytes: shared.kib.get() << 10,
                 file: shared.file.map(|file| root.join(file.as_str())),
             }),
-            storage: self.storage.map(|storage| StorageConfig {
-                program: root.join(storage.program.as_str()),
-                args: strings(storage.args),
-                env: variables(storage.env),
-                limits: storage.limits.over(&base.limits),
-                call_time: Duration::from_millis(storage.call_ms.map_or(CALL_MS, Bounded::get)),
-            }),
+            storage: storage.map_err(|error| error.below(&["storage".into()]))?,
             health: self.health.map(|health| HealthConfig {
                 path: health.path.into(),
                 status: health.status.map_or(HEALTH_STATUS, Bounded::u16),
@@ -362,6 +397,19 @@ impl Tenant {
         };
         let route = |host: &HostPattern, path: &RoutePath| Route { host: host.clone(), path: path.clone() };
         Ok(hosts.iter().flat_map(|host| paths.iter().map(move |path| route(host, path))).collect())
+    }
+}
+
+impl Storage {
+    fn check(self, root: &Path, base: &Base) -> Result<StorageConfig, ConfigError> {
+        Ok(StorageConfig {
+            program: root.join(self.program.as_str()),
+            args: strings(self.args),
+            env: variables(self.env),
+            mounts: run::mounts(self.mounts, &base.mounts, root)?,
+            limits: self.limits.or(base.limits).over(&Limits::default()),
+            call_time: Duration::from_millis(self.call_ms.map_or(CALL_MS, Bounded::get)),
+        })
     }
 }
 

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How a program is run, as it is written: what it sees of the host's files, and how requests reach it.
+//!
+//! The doc comments are the descriptions in the published schema.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use mayfly_sandbox::{MOUNTS_MAX, MountPoint, Outbound, WarmUp};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{ConfigError, ServiceConfig};
+use crate::destination::Destination;
+use crate::json::Key;
+use crate::values::{Bounded, FieldName, FieldValue, FilePath, Method, MountPath, RequestTarget};
+
+const WARM_UP_TIMES: u32 = 1;
+
+/// A directory of the host's that a program sees.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mount {
+    /// The host's directory, relative to the root.
+    host: FilePath,
+    /// Where the program sees it. Default: where the host has it.
+    at: Option<MountPath>,
+    /// Whether the program may write below it. What it writes is its own and goes with the reset; the host's files never change.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    writable: bool,
+}
+
+impl Mount {
+    fn check(self, root: &Path) -> Result<MountPoint, ConfigError> {
+        let host = root.join(self.host.as_str());
+        let guest = match self.at {
+            Some(at) => at,
+            None => MountPath::try_from(String::from(self.host)).map_err(|_| {
+                let problem = "it cannot be seen where the host has it: expected `at` beside it, or another path";
+                ConfigError::new(&[Key::from("host")], problem)
+            })?,
+        };
+        Ok(MountPoint { guest: guest.into(), host, writable: self.writable })
+    }
+}
+
+/// `mounts` over those of `base`, of which those at the same place are replaced. Errors are about the object that has them.
+pub(super) fn mounts(mounts: Vec<Mount>, base: &[MountPoint], root: &Path) -> Result<Vec<MountPoint>, ConfigError> {
+    let mut own: Vec<MountPoint> = Vec::with_capacity(mounts.len());
+    for (index, mount) in mounts.into_iter().enumerate() {
+        let place = [Key::from("mounts"), Key::from(index)];
+        let mount = mount.check(root).map_err(|error| error.below(&place))?;
+        if let Some(first) = own.iter().position(|other| other.guest == mount.guest) {
+            let problem = format!("\"{}\" is the place of mounts[{first}] already", mount.guest);
+            return Err(ConfigError::new(&place, problem));
+        }
+        own.push(mount);
+    }
+    let others = base.iter().filter(|mount| own.iter().all(|other| other.guest != mount.guest)).cloned();
+    let all: Vec<MountPoint> = others.chain(own.iter().cloned()).collect();
+    if all.len() > MOUNTS_MAX {
+        let problem =
+            format!("{} with those of the group and the defaults; a program has at most {MOUNTS_MAX}", all.len());
+        return Err(ConfigError::new(&[Key::from("mounts")], problem));
+    }
+    Ok(all)
+}
+
+/// `destinations` besides those of `base`, each once.
+pub(super) fn outbound(destinations: Vec<Destination>, base: &[Outbound]) -> Vec<Outbound> {
+    let mut all = base.to_vec();
+    for destination in destinations.into_iter().map(Outbound::from) {
+        if !all.contains(&destination) {
+            all.push(destination);
+        }
+    }
+    all
+}
+
+/// How requests reach a program.
+#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Serve {
+    /// It waits for them at the doorbell, by the SDK.
+    #[default]
+    Doorbell,
+    /// It is an HTTP server: it listens, and each request is a connection or another request on one.
+    Connections,
+}
+
+/// A request that a program serves before it is frozen, so that its code and its caches are warm.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WarmUpRequest {
+    /// Path, and query if there is one.
+    path: RequestTarget,
+    /// The method.
+    #[schemars(extend("default" = "GET"))]
+    method: Option<Method>,
+    /// Headers, by name. Without "host" it is "localhost".
+    #[serde(default)]
+    headers: BTreeMap<FieldName, FieldValue>,
+    /// How often it is made.
+    #[schemars(extend("default" = WARM_UP_TIMES))]
+    times: Option<Bounded<1, 100_000>>,
+}
+
+impl WarmUpRequest {
+    fn into_request(self) -> WarmUp {
+        let (path, query) = self.path.as_str().split_once('?').unwrap_or((self.path.as_str(), ""));
+        let header = |(name, value): (FieldName, FieldValue)| {
+            (name.as_str().to_ascii_lowercase().into_bytes(), String::from(value).into_bytes())
+        };
+        WarmUp {
+            method: self.method.map_or_else(|| b"GET".to_vec(), |method| String::from(method).into_bytes()),
+            path: path.into(),
+            query: query.into(),
+            headers: self.headers.into_iter().map(header).collect(),
+            times: self.times.map_or(WARM_UP_TIMES, Bounded::u32),
+        }
+    }
+}
+
+/// What makes a tenant's program a server of its own.
+pub(super) fn service(serve: Serve, warm_up: Option<Vec<WarmUpRequest>>) -> Result<Option<ServiceConfig>, ConfigError> {
+    match (serve, warm_up) {
+        (Serve::Doorbell, None) => Ok(None),
+        (Serve::Doorbell, Some(_)) => {
+            Err(ConfigError::new(&[Key::from("warm_up")], "only for programs with `\"serve\": \"connections\"`"))
+        }
+        (Serve::Connections, warm_up) => {
+            let warm_up = warm_up.unwrap_or_default().into_iter().map(WarmUpRequest::into_request).collect();
+            Ok(Some(ServiceConfig { warm_up }))
+        }
+    }
+}

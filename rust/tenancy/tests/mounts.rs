@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a tenant's program sees of the host's files, and what it is called.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking; clippy knows test functions only, not what they share"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use mayfly_tenancy::{Config, LoopPool, TenantState};
+use serde_json::{Value, json};
+use support::*;
+
+/// A directory with `bin/view`, a dynamic program, and `data/file`.
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in ["bin", "data"] {
+        fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    fs::write(directory.path().join("data/file"), "the host's").unwrap();
+    let output = Command::new("cc")
+        .args(["-O1", "-Wall", "-Wextra", "-Werror", "-pie", "-fPIE", "-D_GNU_SOURCE", "-I"])
+        .arg(here.join("../../tenants/sdk"))
+        .arg("-o")
+        .arg(directory.path().join("bin/view"))
+        .arg(here.join("tests/programs/view.c"))
+        .output()
+        .expect("cc is needed to build a test program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    directory
+}
+
+fn view(directory: &Path, mounts: &Value) -> Value {
+    json!({
+        "root": directory,
+        "defaults": {"mounts": [{"host": "/lib"}, {"host": "/lib64"}, {"host": "/usr/lib"}], "limits": {"inline_budget_us": 1_000_000}},
+        "tenants": [{"name": "view", "path": "/", "program": "bin/view", "mounts": mounts}],
+    })
+}
+
+fn show(pool: &mut LoopPool, target: &'static str) -> (u16, String) {
+    let response = get(pool, target);
+    (response.status, String::from_utf8(response.body).unwrap())
+}
+
+fn ok(text: &str) -> (u16, String) {
+    (200, text.to_owned())
+}
+
+const MISSING: (u16, String) = (404, String::new());
+
+#[test]
+fn a_program_sees_its_mounts_and_nothing_else() {
+    let directory = directory();
+    let file = directory.path().join("data/file");
+    let mounts = json!([{"host": "data", "at": "/ro"}, {"host": "data", "at": "/deep/er/rw", "writable": true}]);
+    let server = start_with(view(directory.path(), &mounts));
+    let mut pool = server.loop_pool();
+    assert_eq!(show(&mut pool, "/ro/file"), ok("the host's"));
+    assert_eq!(show(&mut pool, "/deep/er/rw/file"), ok("the host's"));
+    for hidden in ["/root", "/data/file", "/bin/view", "/ro/../../../etc/shadow", "/etc/hostname"] {
+        assert_eq!(show(&mut pool, hidden), MISSING, "{hidden}");
+    }
+    assert_eq!(show(&mut pool, "/ro/file?mine"), MISSING, "it is read-only");
+    // What is written is the request's own.
+    assert_eq!(show(&mut pool, "/deep/er/rw/file?my"), ok("mye host's"));
+    assert_eq!(show(&mut pool, "/deep/er/rw/new?x"), ok("x"));
+    assert_eq!(show(&mut pool, "/deep/er/rw/file"), ok("the host's"));
+    assert_eq!(show(&mut pool, "/deep/er/rw/new"), MISSING);
+    assert_eq!(fs::read_to_string(file).unwrap(), "the host's");
+    assert_eq!(fs::read_dir(directory.path().join("data")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_program_in_a_mount_finds_itself() {
+    let directory = directory();
+    let server = start_with(view(directory.path(), &json!([{"host": "bin", "at": "/app"}])));
+    let mut pool = server.loop_pool();
+    assert_eq!(show(&mut pool, "/exe"), ok("/app/view\x7fELF"));
+    assert_eq!(show(&mut pool, "/argv0"), ok("/app/view"));
+
+    let server = start_with(view(directory.path(), &json!([])));
+    let mut pool = server.loop_pool();
+    assert_eq!(show(&mut pool, "/argv0"), ok("view"), "outside of its mounts it has no place");
+}
+
+#[test]
+fn a_mount_that_is_not_there_fails_its_tenant_alone() {
+    let directory = directory();
+    let mut config = view(directory.path(), &json!([{"host": "gone", "at": "/gone"}]));
+    config["tenants"].as_array_mut().unwrap().push(json!({"name": "other", "path": "/other", "program": "bin/view"}));
+    let server = start_with(config.clone());
+    let mut pool = server.loop_pool();
+    let response = get(&mut pool, "/");
+    assert_eq!(response.error(), (503, "unavailable".to_owned()));
+    assert!(response.reason().contains("/gone") && response.reason().contains("cannot open"), "{}", response.reason());
+    assert!(matches!(report(&server, "other").state, TenantState::Ready { .. }));
+    // It is there after a change, with a new generation.
+    config["tenants"][0]["mounts"] = json!([{"host": "data", "at": "/gone"}]);
+    let applied = server.apply(Config::from_value(&config).unwrap());
+    assert_eq!((applied.changed, applied.failed), (vec!["view".to_owned()], vec![]));
+    assert_eq!(show(&mut pool, "/gone/file"), ok("the host's"));
+}

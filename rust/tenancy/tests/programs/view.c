@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// Shows what the program sees: /exe where it is itself, /argv0, and else the file of the path; the query is written to it first.
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "mayfly.h"
+
+int main(int argc, char **argv) {
+    (void)argc;
+    for (;;) {
+        const struct mayfly_request *request = mayfly_wait();
+        char text[4096] = "";
+        ssize_t size = 0;
+        if (strcmp(request->path.data, "/exe") == 0) {
+            // Its path, and that there is an ELF file.
+            size = readlink("/proc/self/exe", text, 1000);
+            int file = open("/proc/self/exe", O_RDONLY);
+            size += read(file, text + size, 4);
+            close(file);
+        } else if (strcmp(request->path.data, "/argv0") == 0) {
+            size = snprintf(text, sizeof text, "%s", argv[0]);
+        } else {
+            int is_write = request->query.size > 0;
+            int file = open(request->path.data, is_write ? O_RDWR | O_CREAT : O_RDONLY, 0600);
+            if (is_write && write(file, request->query.data, request->query.size) < 0) file = -1;
+            size = pread(file, text, sizeof text, 0);
+            if (file >= 0) close(file);
+        }
+        mayfly_respond(size < 0 ? 404 : 200, "text/plain", text, size < 0 ? 0 : (size_t)size);
+    }
+}
