@@ -13,9 +13,7 @@ use crate::exit::{Exit, PageFaultCode, Unexpected};
 use crate::fork::Frozen;
 use crate::host::Host;
 use crate::kernel::{self, SyscallEntry, Variant};
-use crate::layout::{
-    CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, SHARED, SHARED_PHYSICAL, STACK, page_ceil,
-};
+use crate::layout::{CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, SHARED, SHARED_PHYSICAL, STACK, page_ceil};
 use crate::memory::Memory;
 use crate::shared::SharedMemory;
 use crate::space::Changes;

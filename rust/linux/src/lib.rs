@@ -38,6 +38,8 @@
 mod address_space;
 mod calls;
 mod clock;
+mod connections;
+pub use connections::*;
 mod elf;
 mod errno;
 mod exec;

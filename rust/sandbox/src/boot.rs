@@ -206,8 +206,7 @@ impl<'a> Boot<'a> {
 
     /// One request at boot. What it answers is looked at no further.
     fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
-        let headers: Vec<Header<'_>> =
-            warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
+        let headers: Vec<Header<'_>> = warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
         let (method, path, query) = (&warm_up.method[..], &warm_up.path[..], &warm_up.query[..]);
         let request = Request { method, path, query, headers: &headers, body: b"" };
         let name = || String::from_utf8_lossy(path).into_owned();

@@ -74,12 +74,7 @@ impl Served {
     /// # Errors
     ///
     /// [`CallError::RequestTooLarge`] with nothing sent; [`CallError::NotListening`].
-    pub(crate) fn begin(
-        &mut self,
-        process: &mut Process,
-        request: &Request<'_>,
-        limit: u64,
-    ) -> Result<(), CallError> {
+    pub(crate) fn begin(&mut self, process: &mut Process, request: &Request<'_>, limit: u64) -> Result<(), CallError> {
         self.request.clear();
         self.protocol.encode(request, &mut self.request);
         let bytes = self.request.len() as u64;

@@ -101,10 +101,10 @@ impl Snapshot {
         let limit_hits = process.take_limit_hits();
         // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
-        let service = program.service.as_ref().map(|service| FrozenService {
-            protocol: Arc::clone(&service.protocol),
-            connection: ready.connection,
-        });
+        let service = program
+            .service
+            .as_ref()
+            .map(|service| FrozenService { protocol: Arc::clone(&service.protocol), connection: ready.connection });
         Ok(Self {
             inner: Arc::new(Inner {
                 image,

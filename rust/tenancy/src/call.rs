@@ -344,7 +344,7 @@ impl From<&CallError> for Failure {
             CallError::Exited { .. } => Self::Exited,
             CallError::Faulted(_) => Self::Faulted,
             CallError::Response(ResponseError::TooLarge { .. }) => Self::ResponseTooLarge,
-            CallError::Response(_) => Self::BadResponse,
+            CallError::Response(_) | CallError::NotListening => Self::BadResponse,
             CallError::CpuLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,
             CallError::WallLimit { .. } => Self::WallLimit,
             CallError::MemoryLimit { .. } => Self::MemoryLimit,

@@ -38,7 +38,11 @@ pub(crate) fn ppoll(call: &mut Call<'_, '_>) -> CallResult {
 
 fn wait_for(call: &mut Call<'_, '_>, name: &'static str, fds: u64, fd_count: u64, until: Option<u64>) -> CallResult {
     let ready = poll_all(call, fds, fd_count)?;
-    if ready > 0 || is_over(until) { Ok(ready) } else { Err(Wait { call: name, until_ns: until, look_ns: None }.into()) }
+    if ready > 0 || is_over(until) {
+        Ok(ready)
+    } else {
+        Err(Wait { call: name, until_ns: until, look_ns: None }.into())
+    }
 }
 
 /// Fills in what each descriptor is ready for now, and counts those that are ready for something.
