@@ -3,6 +3,9 @@
 //!
 //! The doc comments are the descriptions in the published schema.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -9,6 +9,8 @@ use super::{has_option, is_of_the_connection, is_token, is_value, trimmed};
 pub(super) const HEAD_MAX: usize = 64 << 10;
 /// Most headers, those that do not go on included.
 const HEADERS_MAX: usize = 128;
+/// Largest length that is announced for a body that does not come.
+const ANNOUNCED_MAX: usize = 4 << 20;
 
 /// How the body's end is found: RFC 9112, 6.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(super) struct Head {
     /// Their ends in `text`.
     ends: Vec<(usize, usize)>,
     keeps_open: bool,
+    /// Of a response to `HEAD`: the length that a body would have.
+    announced: usize,
 }
 
 impl Head {
@@ -42,7 +46,7 @@ impl Head {
         self.raw.clear();
         self.text.clear();
         self.ends.clear();
-        (self.is_blank, self.status, self.keeps_open) = (false, 0, false);
+        (self.is_blank, self.status, self.keeps_open, self.announced) = (false, 0, false, 0);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -52,6 +56,11 @@ impl Head {
     /// Whether the connection can carry another request, by what the program says.
     pub(super) fn keeps_open(&self) -> bool {
         self.keeps_open
+    }
+
+    /// The length that the response to `HEAD` announces, as far as it is passed on.
+    pub(super) fn announced(&self) -> usize {
+        self.announced
     }
 
     /// Takes as many of `bytes` as are the head's; returns what is behind it when it is complete.
@@ -78,7 +87,7 @@ impl Head {
 
     /// Takes the head apart, which is complete, of a response to `HEAD` or to another method.
     pub(super) fn parse(&mut self, answers_head: bool) -> Result<Framing, ResponseError> {
-        let Self { raw, status, text, ends, keeps_open, .. } = self;
+        let Self { raw, status, text, ends, keeps_open, announced, .. } = self;
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(raw) {
@@ -130,6 +139,10 @@ impl Head {
             ends.push((end, text.len()));
         }
         *keeps_open = !closes && (is_1_1 || stays);
+        *announced = length
+            .and_then(|length| usize::try_from(length).ok())
+            .filter(|length| *length <= ANNOUNCED_MAX)
+            .unwrap_or(0);
         match (is_chunked, length) {
             _ if answers_head || matches!(code, 204 | 304) => Ok(Framing::Length(0)),
             (true, Some(_)) => Err(ResponseError::Malformed("it is chunked and has a length")),

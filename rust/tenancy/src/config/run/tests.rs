@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a configuration may say about how a program is run.
+
+use mayfly_sandbox::{MountPoint, Outbound, OutboundHost, WarmUp};
+
+use crate::config::tests::{only, problem, tenant};
+use crate::config::{Config, ServiceConfig, TenantConfig};
+use crate::limits::Limits;
+
+#[test]
+fn a_program_connects_to_what_is_named_and_what_its_group_names() {
+    let text = r#"{"groups": {"g": {"outbound": ["db.example:5432", "127.0.0.1:6379"]}},
+        "tenants": [{"name": "a", "program": "p", "path": "/", "group": "g", "outbound": ["DB.example:5432", "cache:1"]}]}"#;
+    let name = |name: &str, port| Outbound { host: OutboundHost::Name(name.to_owned()), port };
+    let redis = Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port: 6379 };
+    assert_eq!(only(text).outbound, [name("db.example", 5432), redis, name("cache", 1)]);
+    assert_eq!(only(&tenant("")).outbound, [], "deny by default");
+    let message = problem(&tenant(r#", "outbound": ["a:1", "a:*"]"#));
+    assert!(message.starts_with("tenants[0].outbound[1]: ") && message.contains("no wildcard"), "{message}");
+}
+
+fn mounts(tenant: &TenantConfig) -> Vec<String> {
+    let line = |mount: &MountPoint| {
+        format!("{}={}{}", mount.guest, mount.host.display(), if mount.writable { ":w" } else { "" })
+    };
+    tenant.mounts.iter().map(line).collect()
+}
+
+#[test]
+fn mounts_merge_tenant_over_group_over_file() {
+    let config = Config::from_json(
+        r#"{
+            "root": "/srv",
+            "defaults": {"mounts": [{"host": "/lib"}, {"host": "/usr", "at": "/usr"}]},
+            "groups": {"g": {"mounts": [{"host": "group", "at": "/data"}, {"host": "/opt/usr", "at": "/usr"}]}},
+            "tenants": [
+                {"name": "a", "program": "p", "path": "/a", "group": "g", "mounts": [{"host": "own", "at": "/data", "writable": true}],
+                 "storage": {"program": "s", "mounts": [{"host": "/s"}]}},
+                {"name": "b", "program": "p", "path": "/b"}
+            ]
+        }"#,
+    )
+    .unwrap();
+    assert_eq!(mounts(&config.tenants[0]), ["/lib=/lib", "/usr=/opt/usr", "/data=/srv/own:w"]);
+    assert_eq!(mounts(&config.tenants[1]), ["/lib=/lib", "/usr=/usr"]);
+    let storage = &config.tenants[0].storage.as_ref().unwrap().mounts;
+    let places: Vec<_> = storage.iter().map(|mount| mount.guest.as_str()).collect();
+    assert_eq!(places, ["/lib", "/data", "/usr", "/s"]);
+    assert_eq!(mounts(&only(&tenant(""))), [""; 0], "deny by default");
+}
+
+#[test]
+fn a_mount_that_cannot_be_is_named() {
+    let mount = |mounts: &str| problem(&tenant(&format!(r#", "mounts": [{{"host": "/x"}}, {mounts}]"#)));
+    for at in ["usr", "", "/usr/", "//", "/a/../b", "/a/.", "/proc", "/dev/shm", "/sys"] {
+        let message = mount(&format!(r#"{{"host": "/h", "at": "{at}"}}"#));
+        assert!(message.starts_with("tenants[0].mounts[1].at: ") && message.contains("absolute path"), "{message}");
+    }
+    for host in ["relative", "/usr/", "/dev"] {
+        let message = mount(&format!(r#"{{"host": "{host}"}}"#));
+        assert!(message.starts_with("tenants[0].mounts[1].host: ") && message.contains("expected `at`"), "{message}");
+    }
+    assert_eq!(
+        mount(r#"{"host": "/h", "at": "/x"}"#),
+        r#"tenants[0].mounts[1]: "/x" is the place of mounts[0] already"#
+    );
+    assert!(mount(r#"{"at": "/x"}"#).contains("missing field `host`"));
+    let message = problem(r#"{"groups": {"g": {"mounts": [{"host": "a"}]}}}"#);
+    assert!(message.starts_with("groups.g.mounts[0].host: "), "{message}");
+    let message = problem(r#"{"defaults": {"mounts": [{"host": "a"}]}}"#);
+    assert!(message.starts_with("defaults.mounts[0].host: "), "{message}");
+    let message = problem(&tenant(r#", "storage": {"program": "s", "mounts": [{"host": "a"}]}"#));
+    assert!(message.starts_with("tenants[0].storage.mounts[0].host: "), "{message}");
+    let many: Vec<String> = (0..65).map(|number| format!(r#"{{"host": "/{number}"}}"#)).collect();
+    let message = problem(&tenant(&format!(r#", "mounts": [{}]"#, many.join(", "))));
+    assert!(message.starts_with("tenants[0].mounts: 65 with those of"), "{message}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_place_that_is_good_here_is_good_for_the_mounts(path in "(/(proc|dev|a|\\.{1,3}|)){0,3}/?[a.\\x00]{0,2}") {
+        let here = crate::values::MountPath::try_from(path.clone()).is_ok();
+        let there = mayfly_sandbox::Mounts::open(&[MountPoint { guest: path.clone(), host: "/".into(), writable: false }]).is_ok();
+        // One spelling is enough here.
+        let slash = path.len() > 1 && path.ends_with('/');
+        proptest::prop_assert_eq!(here, there && !slash, "{:?}", path);
+    }
+}
+
+#[test]
+fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up() {
+    assert_eq!(only(&tenant(r#", "serve": "doorbell""#)), only(&tenant("")));
+    let plain = only(&tenant(r#", "serve": "connections""#));
+    assert_eq!(plain.service, Some(ServiceConfig { warm_up: vec![] }));
+    assert_eq!(plain.limits, Limits::of_a_server());
+    let tenant_ = only(&tenant(
+        r#", "serve": "connections", "limits": {"threads": 3}, "warm_up": [
+            {"path": "/a?b=c", "method": "POST", "headers": {"Accept": "text/html", "X": ""}, "times": 3}, {"path": "/"}]"#,
+    ));
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let expected = [
+        WarmUp {
+            method: bytes("POST"),
+            path: bytes("/a"),
+            query: bytes("b=c"),
+            headers: vec![(bytes("accept"), bytes("text/html")), (bytes("x"), vec![])],
+            times: 3,
+        },
+        WarmUp { method: bytes("GET"), path: bytes("/"), query: vec![], headers: vec![], times: 1 },
+    ];
+    assert_eq!(tenant_.service.unwrap().warm_up, expected);
+    assert_eq!(tenant_.limits.machine.threads, 3);
+    // What the file says for all holds for these, too.
+    let config = Config::from_json(
+        r#"{"defaults": {"limits": {"threads": 5}}, "groups": {"g": {"limits": {"descriptors": 7}}},
+            "tenants": [{"name": "a", "group": "g", "program": "p", "path": "/", "serve": "connections"}]}"#,
+    )
+    .unwrap();
+    let machine = &config.tenants[0].limits.machine;
+    assert_eq!((machine.threads, machine.descriptors, machine.boot_memory_bytes), (5, 7, 1 << 30));
+
+    for (keys, message) in [
+        (r#""warm_up": []"#, "warm_up: only for programs with"),
+        (r#""serve": "doorbell", "warm_up": [{"path": "/"}]"#, "warm_up: only for programs with"),
+        (r#""serve": "http""#, "serve: unknown variant `http`, expected `doorbell` or `connections`"),
+        (r#""serve": "connections", "warm_up": [{"path": "x"}]"#, "warm_up[0].path: "),
+        (r#""serve": "connections", "warm_up": [{"path": "/", "method": "G T"}]"#, "warm_up[0].method: "),
+        (r#""serve": "connections", "warm_up": [{"path": "/", "headers": {"a:": ""}}]"#, "warm_up[0].headers"),
+        (
+            r#""serve": "connections", "warm_up": [{"path": "/", "headers": {"a": "\r\nb: c"}}]"#,
+            "warm_up[0].headers.a: ",
+        ),
+        (r#""serve": "connections", "warm_up": [{"path": "/", "times": 0}]"#, "warm_up[0].times: "),
+    ] {
+        let found = problem(&tenant(&format!(", {keys}")));
+        assert!(found.starts_with(&format!("tenants[0].{message}")), "{found}");
+    }
+}
