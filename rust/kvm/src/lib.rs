@@ -15,6 +15,7 @@
 //! | `kernel` | the guest kernel's pages and vCPU state |
 //! | `memory` | guest-physical memory and its copy-on-write backing |
 //! | `shared` | memory that all machines of a program share |
+//! | `files` | pages of files, from the host's page cache |
 //! | `tables` | page-table entries |
 //! | `translations` | the host's own small TLB for user addresses |
 //! | `vcpu` | VM and vCPU, raw exits |
@@ -26,6 +27,7 @@
 mod cpuid;
 mod error;
 mod exit;
+mod files;
 pub mod floor;
 mod fork;
 mod host;
@@ -43,6 +45,7 @@ mod vcpu;
 
 pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};
 pub use exit::{Exit, PageFaultCode, Unexpected};
+pub use files::{FileKey, FilePages};
 pub use fork::{AuditedPage, Image, Learned, ResetReport};
 pub use host::{Host, HostKind};
 pub use layout::PAGE_SIZE;
