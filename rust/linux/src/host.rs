@@ -7,7 +7,7 @@
 //!   link at all (the resolver does, in the program's own view), no magic link, and enters no other file system of the host's.
 //! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are opened, for
 //!   reading, so no FIFO wakes a writer and no device notices.
-//! * Files are read by `pread` alone. A descriptor has no state, so a snapshot and its workers share it.
+//! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no state, so a snapshot and its workers share it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -101,6 +101,12 @@ impl File {
             }
         }
         Ok(done)
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

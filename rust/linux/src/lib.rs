@@ -41,6 +41,7 @@ mod elf;
 mod errno;
 mod exec;
 mod fault;
+mod file_fault;
 mod files;
 mod host;
 mod identity;
