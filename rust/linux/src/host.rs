@@ -25,6 +25,8 @@ const FENCE: ResolveFlags = ResolveFlags::IN_ROOT
     .union(ResolveFlags::NO_XDEV);
 /// `openat2` asks to be called again when something was renamed meanwhile.
 const ATTEMPTS: u32 = 8;
+/// Device number of a program's own file: no mount's.
+const PROGRAM_DEVICE: u32 = 20;
 /// Most entries of a directory that are told.
 const ENTRIES_MAX: usize = 65_536;
 
@@ -76,6 +78,16 @@ impl File {
             return Err(Errno::EACCES);
         }
         Ok(Self { fd, device, inode: seen.inode, _permit: permit })
+    }
+
+    /// A program's own file, which no mount needs to have.
+    pub(crate) fn of_program(file: &std::fs::File, permit: Permit) -> std::io::Result<Self> {
+        let fd = OwnedFd::from(file.try_clone()?);
+        let seen = attributes(&rustix::fs::fstat(&fd)?, PROGRAM_DEVICE);
+        if seen.kind() != libc::S_IFREG {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Self { fd, device: PROGRAM_DEVICE, inode: seen.inode, _permit: permit })
     }
 
     /// Device and inode number, which tell files apart.

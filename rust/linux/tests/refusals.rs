@@ -10,7 +10,7 @@ use mayfly_linux::{ExecError, Limits, Mounts, Process, Program, StackError};
 use support::{AT_RANDOM, Linking, MEMORY, compile};
 
 fn refusal(elf: &[u8], name: &str, limits: &Limits, memory: u64) -> ExecError {
-    let program = Program { elf, name, args: &[], env: &[], mounts: &Mounts::default() };
+    let program = Program { elf: elf.into(), name, args: &[], env: &[], mounts: &Mounts::default() };
     let mut machine = testing::boot_machine(memory);
     Process::exec(&mut machine, &program, &[], AT_RANDOM, limits).unwrap_err()
 }
