@@ -53,7 +53,7 @@ pub use mayfly_linux::{Fault, LimitHits, MountError, MountPoint, Mounts, Unknown
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use peer::{PeerCall, PeerError};
-pub use program::Program;
+pub use program::{Elf, MAPPED_FROM, Program, ProgramFile};
 pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::Snapshot;

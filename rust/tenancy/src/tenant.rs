@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{
-    BufferedResponse, ForkError, Host, LogSink, Mounts, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
+    BufferedResponse, Elf, ForkError, Host, LogSink, Mounts, Program, Request, SharedMemory, Snapshot, Worker,
+    WorkerState,
 };
 
 use crate::berth::Berth;
@@ -259,7 +260,7 @@ impl Tenant {
         let (mut program, stamp) = match uploaded {
             Some(elf) => (
                 Program {
-                    elf,
+                    elf: elf.into(),
                     name: program_name(&config),
                     args: Vec::new(),
                     env: Vec::new(),
@@ -549,7 +550,7 @@ pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Tells programs apart; not meant to withstand anybody who wants two to look the same, who would only cheat himself.
-fn digest(elf: &[u8]) -> u64 {
+fn digest(elf: &Elf) -> u64 {
     let mut hasher = DefaultHasher::new();
     elf.hash(&mut hasher);
     hasher.finish()
