@@ -29,8 +29,8 @@ use crate::memory::{Mapping, PAGE};
 const CHUNK_PAGES: u64 = 512;
 /// Most windows of an image. Each is a mapping of the process, which may have 65,530 by default.
 const CHUNKS_MAX: usize = 1024;
-/// Most pages of which a copy is kept. (What workers write of files is data of libraries; 64 MiB.)
-const COPIES_MAX: usize = 16_384;
+/// Most pages of which all workers of an image share a copy: 16 MiB. What they write of files is data of libraries.
+const COPIES_MAX: usize = 4096;
 
 const FIRST_FRAME: u64 = FILES_PHYSICAL / PAGE_SIZE;
 const FRAMES_MAX: u64 = FILES_MAX / PAGE_SIZE;
