@@ -268,3 +268,51 @@ fn a_truncated_file_costs_a_worker_and_not_the_process() {
     let mut early = Machine::fork(&image, 256, &[]).unwrap();
     assert!(matches!(early.make_writable(DATA, Origin::Snapshot), Err(MemoryError::Host { .. })));
 }
+
+#[test]
+fn a_guest_that_has_read_a_page_sees_what_the_host_writes_there() {
+    let file = fives();
+    for origin in [Origin::Snapshot, Origin::Request] {
+        let image = freeze(boot_with(reader(), &file, PAGES));
+        let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+        for _ in 0..3 {
+            assert_eq!(count(&mut worker, PAGES).0, 5 * PAGES);
+            worker.reset().unwrap();
+            // As for a system call that writes: no fault of the guest's tells the processor to look again.
+            worker.make_writable(DATA, origin).unwrap();
+            worker.write(DATA, &9u64.to_le_bytes()).unwrap();
+            assert_eq!(count(&mut worker, PAGES).0, 5 * PAGES + 4);
+            worker.reset().unwrap();
+            assert_eq!(worker.audit(), []);
+        }
+    }
+}
+
+#[test]
+fn other_workers_run_on_while_one_copies() {
+    let file = fives();
+    let image = freeze(boot_with(reader(), &file, PAGES));
+    let is_done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+            while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                // Each time all guests forget what they know of the pages.
+                worker.protect(DATA, PAGES * PAGE_SIZE, Prot::NONE).unwrap();
+                worker.protect(DATA, PAGES * PAGE_SIZE, RW).unwrap();
+                worker.make_writable(DATA, Origin::Request).unwrap();
+                worker.reset().unwrap();
+            }
+        });
+        let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+        let sums: Vec<u64> = (0..500)
+            .map(|_| {
+                let sum = count(&mut worker, PAGES).0;
+                worker.reset().unwrap();
+                sum
+            })
+            .collect();
+        is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(sums.iter().all(|sum| *sum == 5 * PAGES), "{sums:?}");
+    });
+}
