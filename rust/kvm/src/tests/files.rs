@@ -143,7 +143,8 @@ fn what_a_boot_writes_is_the_snapshots() {
 #[test]
 fn all_machines_see_the_page_cache() {
     let file = fives();
-    let images = [(); 2].map(|()| freeze(boot_with(reader(), &file, PAGES)));
+    let code = reader();
+    let images = [(); 2].map(|()| freeze(boot_with(code, &file, PAGES)));
     let mut workers: Vec<_> =
         images.iter().flat_map(|image| [(); 2].map(|()| Machine::fork(image, 256, &[]).unwrap())).collect();
     // It must not be changed in place while it is used; here that shows that nobody has a copy.
