@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Freezing a booted machine, forking workers from it, and rolling them back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_sregs;
@@ -12,7 +13,7 @@ use crate::kernel;
 use crate::layout::{DOORBELL, PAGE_SIZE, SHARED_PHYSICAL, TRAMPOLINE, USER_END};
 use crate::machine::{Inbox, Machine, Regs};
 use crate::memory::{Content, Memory, SealedMemory};
-use crate::space::{Changes, Origin};
+use crate::space::{Birth, Changes, Origin};
 use crate::tables::{Entry, Prot, Tables};
 use crate::translations::Translations;
 use crate::vcpu::{Start, Vcpu};
@@ -40,7 +41,16 @@ pub struct Image {
 pub struct Learned {
     address: u64,
     prot: u8,
-    image: bool,
+    source: Source,
+}
+
+/// What the page holds at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Source {
+    Image,
+    Zero,
+    /// What this frame of a file holds.
+    File(u64),
 }
 
 /// What one reset did.
@@ -104,6 +114,11 @@ impl Image {
         drop(vcpu);
         let whole = memory.bytes();
         let read_only = tables.for_each(&mut memory, 0, USER_END, &mut |memory, _, slot, entry| {
+            if let Some(frame) = entry.frame().filter(|frame| memory.is_file(*frame))
+                && let Some(files) = memory.files_mut()
+            {
+                files.mark(frame);
+            }
             if entry.is_writable() {
                 memory.write_u64(slot, entry.read_only().0);
             }
@@ -111,6 +126,9 @@ impl Image {
         });
         debug_assert!(read_only.is_ok(), "the visitor does not fail");
         debug_assert!(stack_frame * PAGE_SIZE < whole);
+        if let Some(files) = memory.files_mut() {
+            files.drop_unmarked();
+        }
         let memory = Arc::new(memory.seal()?);
         Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, stack_frame, entry_value: result }) })
     }
@@ -127,7 +145,7 @@ fn first_writes(frozen: &Frozen, memory: &Memory, learned: &[Learned]) -> Vec<u6
     let mut frames = vec![frozen.inbox.first_frame];
     for page in learned {
         let (table, leaf) = frozen.tables.image_frames(memory, page.address);
-        frames.extend(table.into_iter().chain(leaf.filter(|_| page.image)));
+        frames.extend(table.into_iter().chain(leaf.filter(|_| page.source == Source::Image)));
     }
     frames
 }
@@ -167,13 +185,13 @@ impl Machine {
     /// Makes a learned page private ahead of its first write. Advice only: what does not fit is left to the fault.
     fn prepare(&mut self, page: Learned) {
         let Some(prot) = Prot::from_bits(page.prot.into()) else { return };
-        let done = if page.image {
-            self.make_writable(page.address, Origin::Snapshot)
-        } else {
-            self.map_zero(page.address, prot, Origin::Snapshot)
+        let done = match page.source {
+            Source::Image => self.make_writable(page.address, Origin::Snapshot),
+            Source::Zero => self.map_zero(page.address, prot, Origin::Snapshot),
+            Source::File(frame) => self.prepare_file_copy(page.address, prot, frame),
         };
         if done.is_ok()
-            && !page.image
+            && page.source == Source::Zero
             && let Some(page) = self.changes.work.last()
         {
             self.memory.populate(&mut vec![page.frame]);
@@ -245,7 +263,11 @@ impl Machine {
         self.changes.work.iter().map(|page| Learned {
             address: page.address,
             prot: page.prot.bits(),
-            image: self.memory.is_image(page.frame),
+            source: match page.birth {
+                Birth::Image => Source::Image,
+                Birth::Zero => Source::Zero,
+                Birth::File { frame, .. } => Source::File(frame),
+            },
         })
     }
 
@@ -267,10 +289,10 @@ impl Machine {
     pub fn reset(&mut self) -> Result<ResetReport, MemoryError> {
         let entries = if self.changes.undo.is_empty() { 0 } else { self.undo()? };
         for page in &self.changes.work {
-            if self.memory.is_image(page.frame) {
-                self.memory.restore(page.frame);
-            } else {
-                self.memory.zero(page.frame);
+            match &page.birth {
+                Birth::Image => self.memory.restore(page.frame),
+                Birth::Zero => self.memory.zero(page.frame),
+                Birth::File { content, .. } => self.memory.fill(page.frame, content),
             }
         }
         if self.changes.stack_used && self.changes.recorded {
@@ -320,7 +342,11 @@ impl Machine {
         for page in &self.changes.work {
             if let Some(slot) = self.tables.slot(&self.memory, page.address) {
                 let entry = Entry(self.memory.read_u64(slot));
-                let pristine = if self.memory.is_image(page.frame) { entry.read_only() } else { Entry::EMPTY };
+                let pristine = match page.birth {
+                    Birth::Image => entry.read_only(),
+                    Birth::Zero => Entry::EMPTY,
+                    Birth::File { frame, .. } => Entry::user(frame, page.prot).read_only(),
+                };
                 self.memory.write_u64(slot, pristine.0);
             }
             frames.push(page.frame);
@@ -333,7 +359,7 @@ impl Machine {
         result?;
         self.changes.work_image_pages = 0;
         for page in std::mem::take(&mut self.changes.work) {
-            if !self.memory.is_image(page.frame) {
+            if page.birth != Birth::Image {
                 self.memory.release(page.frame);
             }
         }
@@ -360,8 +386,8 @@ impl Machine {
     /// Every user page that differs from the image's, as the program would find it.
     ///
     /// After a reset the list is empty: a page of the snapshot has the image's entry and content but for the write permission
-    /// that stays, and a page that the snapshot does not have reads as zero, as it would when first touched. Of shared memory only the
-    /// entries are looked at.
+    /// that stays, and a page that the snapshot does not have reads as zero, as it would when first touched. Of shared memory and files
+    /// only the entries are looked at; a copy of a file's page must be the file's.
     #[must_use]
     pub fn audit(&mut self) -> Vec<AuditedPage> {
         use std::hash::{DefaultHasher, Hash, Hasher};
@@ -369,10 +395,20 @@ impl Machine {
         let tables = self.tables;
         let inbox = self.inbox;
         let has_shared = self.memory.shared().is_some();
+        let births: HashMap<u64, Birth> =
+            self.changes.work.iter().map(|page| (page.frame, page.birth.clone())).collect();
         let visited = tables.for_each(&mut self.memory, 0, 1 << 47, &mut |memory, address, slot, entry| {
             let Some(frame) = entry.frame() else { return Ok(()) };
+            let was = memory.image_u64(slot).map(Entry);
+            if memory.is_file(frame) {
+                let found_since = was.is_none_or(|was| was.frame().is_none());
+                if was != Some(entry) && (!found_since || entry.is_writable()) {
+                    found.push(AuditedPage { address, executable: entry.is_executable(), digest: 0 });
+                }
+                return Ok(());
+            }
             if has_shared && frame >= SHARED_PHYSICAL / PAGE_SIZE {
-                if memory.image_u64(slot) != Some(entry.0) {
+                if was != Some(entry) {
                     found.push(AuditedPage { address, executable: entry.is_executable(), digest: 0 });
                 }
                 return Ok(());
@@ -381,8 +417,11 @@ impl Machine {
             let mut content = vec![0u8; PAGE_SIZE as usize];
             memory.slice(frame * PAGE_SIZE, content.len()).copy_to(&mut content[..]);
             let same = if memory.is_image(frame) {
-                let was = memory.image_u64(slot).map(Entry);
                 was.is_some_and(|was| was.read_only() == entry.read_only()) && (is_inbox || memory.equals_image(frame))
+            } else if let Some(Birth::File { frame: from, content: pristine }) = births.get(&frame) {
+                // Where the image has a page, it is this one of the file.
+                let was = was.and_then(Entry::frame);
+                was.is_none_or(|was| was == *from) && content == **pristine
             } else {
                 content.iter().all(|byte| *byte == 0)
             };

@@ -64,6 +64,10 @@ pub const SHARED_MAX: u64 = 1 << 30;
 /// Guest-physical address of shared memory: above all frames of a machine that has any, and below the 36 bits that guests are told.
 pub(crate) const SHARED_PHYSICAL: u64 = 1 << 35;
 const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < 1 << 47);
+/// Guest-physical address of files' pages: above shared memory, and below the 36 bits.
+pub(crate) const FILES_PHYSICAL: u64 = SHARED_PHYSICAL + 2 * SHARED_MAX;
+/// Most bytes of files that a machine maps from the page cache; what is more is copied.
+pub(crate) const FILES_MAX: u64 = 8 << 30;
 
 /// I/O ports: see kernel.h.
 pub(crate) const PORT_EXCEPTION: u16 = 0xa0;

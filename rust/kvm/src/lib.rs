@@ -16,6 +16,7 @@
 //! | `kernel` | the guest kernel's pages and vCPU state |
 //! | `memory` | guest-physical memory and its copy-on-write backing |
 //! | `shared` | memory that all machines of a program share |
+//! | `files` | pages of files, from the host's page cache |
 //! | `tables` | page-table entries |
 //! | `translations` | the host's own small TLB for user addresses |
 //! | `vcpu` | VM and vCPU, raw exits |
@@ -29,6 +30,7 @@ mod context;
 mod cpuid;
 mod error;
 mod exit;
+mod files;
 pub mod floor;
 mod fork;
 mod host;
@@ -48,6 +50,7 @@ mod vdso;
 pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
 pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};
 pub use exit::{Exit, PageFaultCode, Unexpected};
+pub use files::{FileKey, FilePages};
 pub use fork::{AuditedPage, Image, Learned, ResetReport};
 pub use host::{Host, HostKind};
 pub use layout::PAGE_SIZE;

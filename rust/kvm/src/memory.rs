@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Guest-physical memory: one host mapping, one memslot; and another for memory that machines share.
+//! Guest-physical memory: one host mapping, one memslot; and others for memory that machines share, and for files.
 //!
 //! ```text
 //! boot machine      [ memfd, MAP_SHARED: what the program touches becomes the image              ]
@@ -12,6 +12,7 @@
 //! - Guest memory is never a Rust reference: every access is a bounds-checked copy through [`VolatileSlice`].
 //! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle one. Only in
 //!   shared memory other machines' vCPUs may be writing meanwhile.
+//! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -21,10 +22,11 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use crate::error::{CreateError, FreezeError, MemoryError};
+use crate::files::{self, FileKey, FileMemory};
 use crate::layout::{PAGE_SIZE, SHARED_PHYSICAL};
 use crate::shared::SharedMemory;
 
-const PAGE: usize = PAGE_SIZE as usize;
+pub(crate) const PAGE: usize = PAGE_SIZE as usize;
 
 /// A host mapping, unmapped when dropped.
 #[derive(Debug)]
@@ -91,6 +93,7 @@ pub(crate) struct SealedMemory {
     frames: u64,
     /// Not frozen: each worker gets it as it is.
     shared: Option<SharedMemory>,
+    files: Arc<FileMemory>,
 }
 
 impl SealedMemory {
@@ -127,6 +130,8 @@ pub(crate) struct Memory {
     free: Vec<u64>,
     /// What lies at [`SHARED_PHYSICAL`].
     shared: Option<SharedMemory>,
+    /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
+    files: Arc<FileMemory>,
 }
 
 // SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
@@ -169,6 +174,7 @@ impl Memory {
             next: 0,
             free: Vec::new(),
             shared: None,
+            files: Arc::default(),
         })
     }
 
@@ -198,12 +204,13 @@ impl Memory {
             next: image.frames,
             free: Vec::new(),
             shared: image.shared.clone(),
+            files: Arc::clone(&image.files),
         })
     }
 
     /// Turns a boot's memory into a sealed image of the frames used so far.
     pub(crate) fn seal(self) -> Result<SealedMemory, FreezeError> {
-        let Self { mapping, backing, next, shared, .. } = self;
+        let Self { mapping, backing, next, shared, files, .. } = self;
         let Backing::Boot(memfd) = backing else {
             return Err(FreezeError::State("a worker's memory cannot be frozen".into()));
         };
@@ -223,7 +230,7 @@ impl Memory {
         // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
         let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
             .ok_or_else(|| FreezeError::last_os("mmap"))?;
-        Ok(SealedMemory { memfd, view, frames: next, shared })
+        Ok(SealedMemory { memfd, view, frames: next, shared, files })
     }
 
     /// Puts a shared region at [`SHARED_PHYSICAL`]. There is none yet.
@@ -234,6 +241,22 @@ impl Memory {
 
     pub(crate) fn shared(&self) -> Option<&SharedMemory> {
         self.shared.as_ref()
+    }
+
+    pub(crate) fn files(&self) -> &FileMemory {
+        &self.files
+    }
+
+    /// As [`Memory::files`], while the machine boots.
+    pub(crate) fn files_mut(&mut self) -> Option<&mut FileMemory> {
+        // Frames of a machine as large as that would lie where files do.
+        let can = matches!(self.backing, Backing::Boot(_)) && self.bytes() <= SHARED_PHYSICAL;
+        if can { Arc::get_mut(&mut self.files) } else { None }
+    }
+
+    /// The frame of a page of a file that is mapped already.
+    pub(crate) fn file_frame(&self, key: FileKey, page: u64) -> Option<u64> {
+        self.files.frame(key, page)
     }
 
     pub(crate) fn host_address(&self) -> u64 {
@@ -260,6 +283,12 @@ impl Memory {
     /// Whether `frame` came with the image.
     pub(crate) fn is_image(&self, frame: u64) -> bool {
         frame < self.image_frames
+    }
+
+    /// Whether `frame` is a page of a file.
+    #[inline]
+    pub(crate) fn is_file(&self, frame: u64) -> bool {
+        files::is_file(frame) && frame >= self.frames
     }
 
     /// Frames that exist only in this machine, whether or not they have been touched.
@@ -308,6 +337,11 @@ impl Memory {
     }
 
     fn take_back_run(&self, first: u64, count: u64, content: Content) -> Result<(), MemoryError> {
+        if self.is_file(first) {
+            // Nobody has written there, so there is nothing to drop.
+            let done = self.files.forget(first, count);
+            return done.map_err(|error| MemoryError::Host { errno: error.raw_os_error().unwrap_or(0) });
+        }
         debug_assert!(first + count <= self.frames);
         let len = count as usize * PAGE;
         let host = |result: i32| {
@@ -345,6 +379,16 @@ impl Memory {
         // overlap; the vCPU does not run, so nothing else accesses the destination.
         unsafe {
             ptr::copy_nonoverlapping(self.pristine.add(offset), self.mapping.base.as_ptr().add(offset), PAGE);
+        }
+    }
+
+    /// Puts a page's content into `frame`.
+    #[inline]
+    pub(crate) fn fill(&mut self, frame: u64, page: &files::Page) {
+        assert!(frame < self.frames, "frame within memory");
+        // SAFETY: within the mapping, and `page` lies outside of it; the vCPU does not run.
+        unsafe {
+            ptr::copy_nonoverlapping(page.as_ptr(), self.mapping.base.as_ptr().add(frame as usize * PAGE), PAGE);
         }
     }
 
@@ -388,13 +432,16 @@ impl Memory {
         unsafe { VolatileSlice::new(self.mapping.base.as_ptr().add(address as usize), len) }
     }
 
-    /// Copies a guest-physical range out, each byte once; `false` if it is shared memory that is gone.
+    /// Copies a guest-physical range out, each byte once; `false` if it is shared memory, or a file's, that is gone.
     ///
     /// # Panics
     ///
     /// As [`Memory::slice`].
     #[inline]
     pub(crate) fn copy_out(&self, address: u64, out: &mut [u8]) -> bool {
+        if self.is_file(address / PAGE_SIZE) {
+            return self.files.read(address, out);
+        }
         match self.shared_offset(address) {
             None => {
                 self.slice(address, out.len()).copy_to(out);
@@ -404,9 +451,12 @@ impl Memory {
         }
     }
 
-    /// Copies into a guest-physical range, as [`Memory::copy_out`].
+    /// Copies into a guest-physical range, as [`Memory::copy_out`]; never into a file's.
     #[inline]
     pub(crate) fn copy_in(&self, address: u64, data: &[u8]) -> bool {
+        if self.is_file(address / PAGE_SIZE) {
+            return false;
+        }
         match self.shared_offset(address) {
             None => {
                 self.slice(address, data.len()).copy_from(data);

@@ -10,12 +10,18 @@
 //! - **Of the request** ([`Origin::Request`], and every unmap, move or change of protection): the old table entry is kept in the
 //!   undo log, and reset puts it back.
 //!
-//! An entry that loses access always goes together with [`Memory::take_back`] of its frame: paging-based KVM would not see it
+//! A page of a file is the page cache's, read-only, until it is written: then a frame of the machine takes its place, with a copy. A
+//! worker that has found a page of a file where the snapshot's layout has one keeps it over resets: nothing shows.
+//!
+//! An entry that loses access, or changes its frame, always goes together with [`Memory::take_back`] of its frame: paging-based KVM would not see it
 //! otherwise, and hardware KVM would keep it in its TLB.
 
 use std::collections::HashMap;
 
+use std::sync::Arc;
+
 use crate::error::{BadAddress, CreateError, MemoryError};
+use crate::files::{FilePages, Page};
 use crate::layout::{PAGE_SIZE, USER_END, USER_MIN, page_floor};
 use crate::machine::Machine;
 use crate::memory::{Content, Memory};
@@ -30,12 +36,24 @@ pub enum Origin {
     Request,
 }
 
+/// What a page of the work set holds when a request begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Birth {
+    /// What the image has in the same frame.
+    Image,
+    /// Zeroes.
+    Zero,
+    /// What a file's frame holds.
+    File { frame: u64, content: Arc<Page> },
+}
+
 /// A page of the work set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkPage {
     pub(crate) address: u64,
     pub(crate) frame: u64,
     pub(crate) prot: Prot,
+    pub(crate) birth: Birth,
 }
 
 /// What a worker has changed since it was forked.
@@ -43,7 +61,7 @@ pub(crate) struct WorkPage {
 pub(crate) struct Changes {
     /// At boot nothing is recorded: the snapshot will hold it all.
     pub(crate) recorded: bool,
-    /// Sticky pages of the image, and sticky zero pages.
+    /// Sticky pages of the image, sticky zero pages, and sticky copies of files' pages.
     pub(crate) work: Vec<WorkPage>,
     /// Those of them that are the image's.
     pub(crate) work_image_pages: u64,
@@ -157,7 +175,7 @@ impl Machine {
         }
         if self.changes.recorded {
             if sticky {
-                self.changes.work.push(WorkPage { address, frame, prot });
+                self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::Zero });
             } else {
                 self.changes.undo.entry(slot).or_insert(old);
                 self.changes.request_frames.push(frame);
@@ -169,13 +187,135 @@ impl Machine {
 
     /// Makes sure that the guest can reach every frame in use.
     fn cover(&mut self) -> Result<(), MemoryError> {
-        self.vcpu.cover(&self.memory).map_err(|error| match error {
+        let covered = self.vcpu.cover(&self.memory).and_then(|()| self.vcpu.cover_files(&self.memory));
+        covered.map_err(|error| match error {
             CreateError::Kvm { source, .. } => MemoryError::Host { errno: source.raw_os_error().unwrap_or(0) },
             _ => self.changes.limit(),
         })
     }
 
-    /// Makes one present page writable; the caller has checked that the program may write it.
+    /// Maps pages of a file from the page cache, from `address` on; they become readable and executable as `prot` says, and writable by
+    /// [`Machine::make_writable`] only, which copies them. Pages that are there already are left alone.
+    ///
+    /// Returns how many of the first pages are there now. It stops at the file's end, and where its pages cannot come from the page
+    /// cache: a worker has those parts of files that its boot touched, and some file systems have no mappings. Those are to be copied
+    /// by [`Machine::map_filled`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::map_zero`], for the first page; less is done for the others.
+    pub fn map_file(
+        &mut self,
+        address: u64,
+        prot: Prot,
+        origin: Origin,
+        pages: &FilePages<'_>,
+    ) -> Result<u64, MemoryError> {
+        let len = pages.count.saturating_mul(PAGE_SIZE);
+        Self::check_range(address, len)?;
+        self.translations.clear();
+        let mut done = 0;
+        while done < pages.count {
+            let Some(number) = pages.first.checked_add(done) else { break };
+            let frame = match self.memory.files_mut() {
+                Some(files) => files.frame_or_map(pages.file, pages.key, number),
+                None => self.memory.file_frame(pages.key, number),
+            };
+            let Some(frame) = frame else { break };
+            match self.map_file_frame(address + done * PAGE_SIZE, prot, origin, frame) {
+                Ok(()) => done += 1,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        self.cover()?;
+        Ok(done)
+    }
+
+    fn map_file_frame(&mut self, address: u64, prot: Prot, origin: Origin, frame: u64) -> Result<(), MemoryError> {
+        // The page itself costs nothing, but a table for it may.
+        self.check_limit()?;
+        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
+        let old = Entry(self.memory.read_u64(slot));
+        if old.frame().is_some() {
+            return Ok(());
+        }
+        if origin == Origin::Request {
+            self.record(slot, old);
+        }
+        self.memory.write_u64(slot, Entry::user(frame, prot).read_only().0);
+        Ok(())
+    }
+
+    /// Whether a page of a file lies at `address` that is the page cache's.
+    #[must_use]
+    pub fn is_file_page(&self, address: u64) -> bool {
+        self.tables.entry(&self.memory, address).frame().is_some_and(|frame| self.memory.is_file(frame))
+    }
+
+    /// Puts a frame of the machine's in the place of a file's, with a copy.
+    fn copy_file_page(
+        &mut self,
+        address: u64,
+        slot: u64,
+        old: Entry,
+        origin: Origin,
+        from: u64,
+    ) -> Result<(), MemoryError> {
+        self.check_limit()?;
+        // A file that has lost the page, since somebody truncates it, is the host's trouble and not the program's.
+        let lost = MemoryError::Host { errno: libc::EFAULT };
+        let recorded = self.changes.recorded;
+        let content = if recorded { Some(self.memory.files().pristine(from).ok_or(lost)?) } else { None };
+        let frame = self.memory.allocate().ok_or(self.changes.limit())?;
+        let prot = if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
+        match &content {
+            Some(content) => self.memory.fill(frame, content),
+            None => {
+                let mut page = [0; PAGE_SIZE as usize];
+                if !self.memory.files().read(from * PAGE_SIZE, &mut page) {
+                    self.memory.release(frame);
+                    return Err(lost);
+                }
+                self.memory.fill(frame, &page);
+            }
+        }
+        if let Some(content) = content {
+            if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
+                let birth = Birth::File { frame: from, content };
+                self.changes.work.push(WorkPage { address, frame, prot, birth });
+            } else {
+                self.changes.undo.entry(slot).or_insert(old);
+                self.changes.request_frames.push(frame);
+            }
+        }
+        self.memory.write_u64(slot, Entry::user(frame, prot).0);
+        self.memory.take_back(&mut [from], Content::Keep)?;
+        self.cover()
+    }
+
+    /// Makes a copy of a file's frame the page at `address`, in a worker that has not run yet.
+    pub(crate) fn prepare_file_copy(&mut self, address: u64, prot: Prot, from: u64) -> Result<(), MemoryError> {
+        if !self.memory.is_file(from) {
+            return Err(MemoryError::Absent { address });
+        }
+        Self::check_range(address, PAGE_SIZE)?;
+        self.check_limit()?;
+        self.translations.clear();
+        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
+        let old = Entry(self.memory.read_u64(slot));
+        if old.frame().is_some_and(|frame| frame != from) {
+            return Err(MemoryError::Exists { address });
+        }
+        let content = self.memory.files().pristine(from).ok_or(MemoryError::Absent { address })?;
+        let frame = self.memory.allocate().ok_or(self.changes.limit())?;
+        self.memory.fill(frame, &content);
+        self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::File { frame: from, content } });
+        self.memory.write_u64(slot, Entry::user(frame, prot).0);
+        self.cover()
+    }
+
+    /// Makes one present page writable, a copy of it if it is a file's; the caller has checked that the program may write it.
     ///
     /// # Errors
     ///
@@ -190,12 +330,15 @@ impl Machine {
             return Ok(());
         }
         self.translations.clear();
+        if self.memory.is_file(frame) {
+            return self.copy_file_page(address, slot, old, origin, frame);
+        }
         if self.changes.recorded && self.memory.is_image(frame) {
             self.check_limit()?;
             if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
                 let prot =
                     if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
-                self.changes.work.push(WorkPage { address, frame, prot });
+                self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::Image });
                 self.changes.work_image_pages += 1;
             } else {
                 self.changes.undo.entry(slot).or_insert(old);
@@ -218,7 +361,8 @@ impl Machine {
             let new = entry.with_prot(prot);
             // The first write to an image page must fault, so that it is recorded.
             let image = recorded && entry.frame().is_some_and(|frame| memory.is_image(frame));
-            if image && !entry.is_writable() { new.read_only() } else { new }
+            let file = entry.frame().is_some_and(|frame| memory.is_file(frame));
+            if file || (image && !entry.is_writable()) { new.read_only() } else { new }
         })
     }
 
@@ -278,7 +422,9 @@ impl Machine {
     /// Frees those of `frames` (emptied, in no table) that nothing will restore: all at boot, the request's own in a worker.
     fn release_unowned(&mut self, frames: &[u64]) {
         if !self.changes.recorded {
-            frames.iter().for_each(|frame| self.memory.release(*frame));
+            for frame in frames.iter().filter(|frame| !self.memory.is_file(**frame)).copied().collect::<Vec<_>>() {
+                self.memory.release(frame);
+            }
             return;
         }
         let memory = &mut self.memory;
@@ -385,7 +531,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`BadAddress`] if a page is not present, or if the machine is a worker, whose pages are shared until they are recorded.
+    /// [`BadAddress`] if a page is not present or a file's, or if the machine is a worker, whose pages are shared until they are recorded.
     pub fn load(&mut self, address: u64, data: &[u8]) -> Result<(), BadAddress> {
         if self.changes.recorded {
             return Err(BadAddress { address });

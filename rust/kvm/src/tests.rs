@@ -37,6 +37,7 @@ macro_rules! guest {
 }
 
 // Behind the macro, which it uses.
+mod files;
 mod shared;
 
 // Waits, then writes a word to each of RAX pages at DATA and answers what it had found there.

@@ -14,7 +14,7 @@ use crate::error::{CreateError, RunError};
 use crate::exit::Unexpected;
 use crate::host::Host;
 use crate::kernel::{self, Variant};
-use crate::layout::{PAGE_SIZE, PORT_DOORBELL, PORT_SYSCALL, SHARED_MAX, SHARED_PHYSICAL};
+use crate::layout::{FILES_MAX, FILES_PHYSICAL, PAGE_SIZE, PORT_DOORBELL, PORT_SYSCALL, SHARED_MAX, SHARED_PHYSICAL};
 use crate::memory::Memory;
 use crate::vdso::GuestTsc;
 
@@ -35,6 +35,15 @@ pub(crate) struct Vcpu {
     vm: VmFd,
     /// Frames that memslots cover, from 0.
     covered: u64,
+    files: FileSlots,
+}
+
+/// Memslots for files' frames.
+#[derive(Debug, Default)]
+struct FileSlots {
+    count: u32,
+    /// Frames that they cover.
+    covered: u64,
 }
 
 /// When the special registers reach the vCPU.
@@ -48,11 +57,16 @@ pub(crate) enum Start {
 
 /// Without leaf 0x8000_0008, which no user code needs, KVM takes guest-physical addresses to have 36 bits.
 const MEMORY_MAX: u64 = 1 << 36;
-const _: () = assert!(SHARED_PHYSICAL + SHARED_MAX <= MEMORY_MAX);
+const _: () = assert!(SHARED_PHYSICAL + SHARED_MAX <= FILES_PHYSICAL && FILES_PHYSICAL + FILES_MAX <= MEMORY_MAX);
 
 /// Frames beyond the image that the first memslot covers. KVM's bookkeeping grows with a slot, in time and in memory, and most
 /// workers need few frames of their own; the rest gets a slot when it is first used.
 const FIRST_SLOT_PRIVATE: u64 = 512;
+
+/// Slots below are the machine's own frames and the shared region.
+const FIRST_FILE_SLOT: u32 = 3;
+/// Frames of files for which a booting machine makes its first slot; each further one doubles what is covered.
+const FIRST_FILE_FRAMES: u64 = 64 << 20 >> 12;
 
 impl Vcpu {
     /// Creates the VM, its memslot and its vCPU, in user mode with page tables at `cr3`.
@@ -63,7 +77,8 @@ impl Vcpu {
         cr3: u64,
         start: Start,
     ) -> Result<Self, CreateError> {
-        let most = if memory.shared().is_some() { SHARED_PHYSICAL } else { MEMORY_MAX };
+        let has_more = memory.shared().is_some() || memory.files().used_frames() > 0;
+        let most = if has_more { SHARED_PHYSICAL } else { MEMORY_MAX };
         if memory.bytes() > most {
             let source = std::io::Error::from_raw_os_error(libc::EFBIG);
             return Err(CreateError::Map { bytes: memory.bytes(), source });
@@ -72,6 +87,9 @@ impl Vcpu {
         let covered = memory.frames().min(memory.image_frames() + FIRST_SLOT_PRIVATE);
         set_slot(&vm, 0, memory, 0, covered)?;
         set_shared_slot(&vm, memory)?;
+        let mut files = FileSlots::default();
+        // A worker maps no more files than its image.
+        files.extend(&vm, memory, memory.files().used_frames())?;
         let mut fd = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
         let features = host.features();
         fd.set_cpuid2(&features.cpuid).map_err(CreateError::kvm("KVM_SET_CPUID2"))?;
@@ -102,7 +120,7 @@ impl Vcpu {
             });
         }
         fd.set_sync_valid_reg(SyncReg::Register);
-        let vcpu = Self { fd, vm, covered };
+        let vcpu = Self { fd, vm, covered, files };
         if host.guest_tsc() == GuestTsc::WithoutOffset {
             vcpu.clear_tsc_offset().map_err(|source| CreateError::Kvm { call: "KVM_SET_DEVICE_ATTR", source })?;
         }
@@ -135,6 +153,17 @@ impl Vcpu {
             self.covered = memory.frames();
         }
         Ok(())
+    }
+
+    /// Gives files that were mapped since a memslot.
+    pub(crate) fn cover_files(&mut self, memory: &Memory) -> Result<(), CreateError> {
+        let used = memory.files().used_frames();
+        if used <= self.files.covered {
+            return Ok(());
+        }
+        let most = FILES_MAX / PAGE_SIZE;
+        let wanted = used.max(FIRST_FILE_FRAMES).max(2 * self.files.covered).min(most);
+        self.files.extend(&self.vm, memory, wanted)
     }
 
     /// Gives shared memory that was added after [`Vcpu::create`] its memslot.
@@ -220,6 +249,27 @@ impl Vcpu {
     /// A handle with which a signal's handler can stop a run.
     pub(crate) fn kicker(&mut self) -> Kicker {
         Kicker { immediate_exit: &raw mut self.fd.get_kvm_run().immediate_exit }
+    }
+}
+
+impl FileSlots {
+    /// Covers files' frames up to `to`.
+    fn extend(&mut self, vm: &VmFd, memory: &Memory, to: u64) -> Result<(), CreateError> {
+        if to <= self.covered {
+            return Ok(());
+        }
+        let region = kvm_userspace_memory_region {
+            slot: FIRST_FILE_SLOT + self.count,
+            flags: 0,
+            guest_phys_addr: FILES_PHYSICAL + self.covered * PAGE_SIZE,
+            memory_size: (to - self.covered) * PAGE_SIZE,
+            userspace_addr: memory.files().host_address() + self.covered * PAGE_SIZE,
+        };
+        // SAFETY: the frames lie within the reserved region, which `memory` keeps alive, and which outlives the VM as in `set_slot`.
+        unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        self.count += 1;
+        self.covered = to;
+        Ok(())
     }
 }
 

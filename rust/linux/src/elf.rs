@@ -12,6 +12,7 @@
 //! Section headers are not read at all: as for the kernel, a program without them, or with damaged ones,
 //! is a program. Sources: System V gABI chapters 4 and 5, elf(5), Linux `fs/binfmt_elf.c`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use elf::abi;
@@ -22,6 +23,7 @@ use elf::segment::ProgramHeader;
 use mayfly_kvm::{PAGE_SIZE, Prot, layout};
 
 use crate::pages::{PageRange, align_down, align_up};
+use crate::source::Source;
 
 /// Size of the file header of a 64-bit ELF file, and of its first, fixed part.
 const HEADER_SIZE: usize = 64;
@@ -112,10 +114,12 @@ pub(crate) struct Segment {
     pub(crate) pages: PageRange,
     /// What the program may do with them.
     pub(crate) prot: Prot,
-    /// Address of the first byte of [`Segment::data`]. All other bytes are zero.
+    /// Address of the first byte of [`Segment::data`].
     pub(crate) address: u64,
     /// Position of the data in the file.
     pub(crate) data: Range<usize>,
+    /// Whether the segment goes on behind its data: with zeroes.
+    pub(crate) has_zeroes: bool,
 }
 
 /// A program, ready to be loaded.
@@ -139,14 +143,16 @@ pub(crate) struct Image {
 
 impl Image {
     /// Reads and checks a program.
-    pub(crate) fn parse(file: &[u8]) -> Result<Self, ElfError> {
+    pub(crate) fn parse<'a>(file: impl Into<Source<'a>>) -> Result<Self, ElfError> {
         Self::parse_at(file, PIE_BASE)
     }
 
     /// As [`Image::parse`]; what is position-independent is put at `base`, or a little above if it has to be aligned.
-    pub(crate) fn parse_at(file: &[u8], base: u64) -> Result<Self, ElfError> {
+    pub(crate) fn parse_at<'a>(file: impl Into<Source<'a>>, base: u64) -> Result<Self, ElfError> {
+        let file = file.into();
         let header = file_header(file)?;
-        let table = program_headers(file, &header)?;
+        let headers = program_headers(file, &header)?;
+        let table: ProgramHeaders<'_> = ParsingTable::new(LittleEndian, Class::ELF64, &headers);
         let interpreter = table.iter().find(|entry| entry.p_type == abi::PT_INTERP);
         let bias = load_bias(&header, &table, base)?;
 
@@ -194,12 +200,13 @@ impl Image {
 }
 
 /// Reads the file header and refuses what is not a program for this machine.
-fn file_header(file: &[u8]) -> Result<FileHeader<LittleEndian>, ElfError> {
-    if !file.starts_with(&abi::ELFMAGIC) {
+fn file_header(file: Source<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
+    let head = file.read(0, HEADER_SIZE);
+    if !head.starts_with(&abi::ELFMAGIC) {
         return Err(ElfError::NotElf);
     }
     // The parser trusts its caller with the length, so all of the header must be there.
-    let Some((ident, tail)) = file.get(..HEADER_SIZE).and_then(|header| header.split_at_checked(IDENT_SIZE)) else {
+    let Some((ident, tail)) = head.get(..HEADER_SIZE).and_then(|header| header.split_at_checked(IDENT_SIZE)) else {
         return Err(truncated("the file header", HEADER_SIZE as u64, file));
     };
     match ident.get(abi::EI_CLASS) {
@@ -225,7 +232,8 @@ fn file_header(file: &[u8]) -> Result<FileHeader<LittleEndian>, ElfError> {
 
 type ProgramHeaders<'a> = ParsingTable<'a, LittleEndian, ProgramHeader>;
 
-fn program_headers<'a>(file: &'a [u8], header: &FileHeader<LittleEndian>) -> Result<ProgramHeaders<'a>, ElfError> {
+/// The table of program headers, not parsed yet.
+fn program_headers<'a>(file: Source<'a>, header: &FileHeader<LittleEndian>) -> Result<Cow<'a, [u8]>, ElfError> {
     let (count, size) = (header.e_phnum, header.e_phentsize);
     if count == 0 {
         return Err(ElfError::NoSegments);
@@ -235,7 +243,7 @@ fn program_headers<'a>(file: &'a [u8], header: &FileHeader<LittleEndian>) -> Res
     }
     let range = file_range(file, header.e_phoff, u64::from(count).saturating_mul(size.into()))
         .map_err(|end| truncated("the table of program headers", end, file))?;
-    Ok(ParsingTable::new(LittleEndian, Class::ELF64, file.get(range).unwrap_or_default()))
+    Ok(file.read(range.start as u64, range.len()))
 }
 
 /// What is to be added to every address in the file.
@@ -264,7 +272,7 @@ impl SegmentFault {
     }
 }
 
-fn segment(file: &[u8], entry: &ProgramHeader, bias: u64) -> Result<Segment, SegmentFault> {
+fn segment(file: Source<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segment, SegmentFault> {
     if entry.p_filesz > entry.p_memsz {
         return Err(SegmentFault("has more bytes in the file than in memory"));
     }
@@ -286,14 +294,14 @@ fn segment(file: &[u8], entry: &ProgramHeader, bias: u64) -> Result<Segment, Seg
             prot = prot | bit;
         }
     }
-    Ok(Segment { pages, prot, address, data })
+    Ok(Segment { pages, prot, address, data, has_zeroes: entry.p_memsz > entry.p_filesz })
 }
 
 /// `len` bytes from `offset` as a range of the file, or where they would end.
-fn file_range(file: &[u8], offset: u64, len: u64) -> Result<Range<usize>, u64> {
+fn file_range(file: Source<'_>, offset: u64, len: u64) -> Result<Range<usize>, u64> {
     let end = offset.checked_add(len).ok_or(u64::MAX)?;
     match (usize::try_from(offset), usize::try_from(end)) {
-        (Ok(first), Ok(last)) if last <= file.len() => Ok(first..last),
+        (Ok(first), Ok(last)) if end <= file.size() => Ok(first..last),
         _ => Err(end),
     }
 }
@@ -310,14 +318,13 @@ fn headers_in_memory(header: &FileHeader<LittleEndian>, segments: &[Segment]) ->
 }
 
 /// The path in a PT_INTERP segment, up to its NUL.
-fn interpreter_path(file: &[u8], entry: &ProgramHeader) -> Vec<u8> {
-    let bytes =
-        file_range(file, entry.p_offset, entry.p_filesz.min(INTERPRETER_MAX)).ok().and_then(|range| file.get(range));
-    bytes.unwrap_or_default().split(|&byte| byte == 0).next().unwrap_or_default().to_vec()
+fn interpreter_path(file: Source<'_>, entry: &ProgramHeader) -> Vec<u8> {
+    let range = file_range(file, entry.p_offset, entry.p_filesz.min(INTERPRETER_MAX)).unwrap_or_default();
+    file.read(range.start as u64, range.len()).split(|&byte| byte == 0).next().unwrap_or_default().to_vec()
 }
 
-fn truncated(what: &'static str, end: u64, file: &[u8]) -> ElfError {
-    ElfError::Truncated { what, end, size: file.len() as u64 }
+fn truncated(what: &'static str, end: u64, file: Source<'_>) -> ElfError {
+    ElfError::Truncated { what, end, size: file.size() }
 }
 
 fn machine_name(machine: u16) -> &'static str {

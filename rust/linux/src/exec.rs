@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting a program: its image and stack into the machine, and the registers with which it begins.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use mayfly_kvm::{BadAddress, Machine, MemoryError, PAGE_SIZE, Prot, Regs, RunError, layout};
 
-use crate::address_space::{AddressSpace, Placement};
+use crate::address_space::{AddressSpace, MappedFile, Placement};
 use crate::elf::{ElfError, Image, Segment};
+use crate::host;
 use crate::mounts::Mounts;
-use crate::pages;
+use crate::pages::{self, PAGE_BYTES, PageRange};
 use crate::process::{Limits, Process};
 use crate::resolve;
+use crate::source::{Elf, Source};
 use crate::stack::{Contents, InitialStack, StackError};
 use crate::vma::{Kind, Vma};
 
@@ -19,7 +24,7 @@ const INITIAL_FLAGS: u64 = 0x202;
 #[derive(Clone, Copy, Debug)]
 pub struct Program<'a> {
     /// The ELF file.
-    pub elf: &'a [u8],
+    pub elf: Elf<'a>,
     /// argv\[0\]; also what `/proc/self/exe` points to, taken as absolute.
     pub name: &'a str,
     /// Further arguments.
@@ -66,13 +71,16 @@ pub enum ExecError {
     /// A page that was just mapped is not there: a bug of the machine's.
     #[error("loading the program: {0}")]
     Load(#[from] BadAddress),
+    /// The program's file cannot be used.
+    #[error("the program's file: {0}")]
+    File(#[from] std::io::Error),
+    /// Somebody writes to the program's file.
+    #[error("the program's file changed while it was loaded")]
+    Changed,
     /// The registers could not be set.
     #[error("starting the program: {0}")]
     Registers(#[from] RunError),
 }
-
-/// Largest interpreter, in bytes; those of C libraries have some hundred thousand.
-const INTERPRETER_MAX: u64 = 16 << 20;
 
 impl Process {
     /// Loads `program` into `machine`, which has no program yet, and sets its registers so that the next run starts it. A dynamic
@@ -97,14 +105,22 @@ impl Process {
             address_space_bytes: limits.address_space_bytes,
             mappings: limits.mappings,
         };
-        let image = Image::parse(program.elf)?;
+        let file = match program.elf {
+            Elf::Bytes(_) => None,
+            Elf::File(file) => Some(own_file(program, file)?),
+        };
+        let source = match &file {
+            Some(file) => file_source(file)?,
+            None => Source::Bytes(program.elf.bytes()),
+        };
+        let image = Image::parse(source)?;
         let rw = Prot::READ | Prot::WRITE;
         let stack_prot = if image.executable_stack { rw | Prot::EXEC } else { rw };
         let memory = AddressSpace::new(limits.mappings, limits.address_space_bytes, limits.stack_bytes, stack_prot)
             .map_err(|_| no_room())?;
         let mut process = Self::new(memory, program, limits);
         let memory = process.memory.edit();
-        map_segments(memory, &image).ok_or_else(no_room)?;
+        map_segments(memory, &image, file.as_ref()).ok_or_else(no_room)?;
         memory.start_heap(image.end());
         let interpreter = match &image.interpreter {
             Some(path) => Some(process.load_interpreter(machine, path)?),
@@ -124,7 +140,7 @@ impl Process {
         let lowest = stack.pointer.checked_sub(4 * PAGE_SIZE);
         let has_stack = |address| process.memory.find(address).is_some_and(|vma| vma.kind == Kind::Stack);
         lowest.filter(|&lowest| has_stack(lowest)).ok_or_else(no_room)?;
-        load_segments(machine, &process.memory, &image, program.elf)?;
+        load_segments(machine, &process.memory, &image, source)?;
         load(machine, &process.memory, stack.pointer, &stack.bytes)?;
         process.set_auxv(stack.auxv);
 
@@ -139,8 +155,9 @@ impl Process {
     fn load_interpreter(&mut self, machine: &mut Machine, path: &[u8]) -> Result<Interpreter, ExecError> {
         let refuse =
             |reason: String| ExecError::Interpreter { path: String::from_utf8_lossy(path).into_owned(), reason };
-        let file = self.read_program(path).map_err(|reason| refuse(reason.to_owned()))?;
-        let parse = |base| Image::parse_at(&file, base).map_err(|error| refuse(format!("is {error}")));
+        let file = self.open_program(path).map_err(|reason| refuse(reason.to_owned()))?;
+        let source = file_source(&file).map_err(|_| refuse("cannot be read".to_owned()))?;
+        let parse = |base| Image::parse_at(source, base).map_err(|error| refuse(format!("is {error}")));
         let image = parse(layout::USER_MIN)?;
         // How far alignment moved it there, and the most that it may move it elsewhere.
         let first = image.segments.first().map_or(0, |first| first.pages.start());
@@ -148,26 +165,32 @@ impl Process {
         let room = self.memory.find_room(image.span().saturating_add(slack));
         let image = parse(room.map_err(|_| refuse("finds no room".to_owned()))?.start())?;
         let memory = self.memory.edit();
-        map_segments(memory, &image).ok_or_else(|| refuse("finds no room".to_owned()))?;
-        load_segments(machine, memory, &image, &file)?;
+        map_segments(memory, &image, Some(&file)).ok_or_else(|| refuse("finds no room".to_owned()))?;
+        load_segments(machine, memory, &image, source)?;
         Ok(Interpreter { base: image.bias, entry: image.entry })
     }
 
-    /// All of a file in the mounts; an error completes "the interpreter ...".
-    fn read_program(&self, path: &[u8]) -> Result<Vec<u8>, &'static str> {
+    /// A program's file in the mounts, and its path; an error completes "the interpreter ...".
+    fn open_program(&self, path: &[u8]) -> Result<MappedFile, &'static str> {
         let missing = "is not in the tenant's mounts: mount its directory, or link the program statically (-static or -static-pie)";
         let found = resolve::resolve(self, b"", path, true).and_then(resolve::Found::existing);
         let (path, _) = found.map_err(|_| missing)?;
         let file = resolve::open_host(self, &path).map_err(|_| missing)?;
-        let size = file.attributes().map_err(|_| "cannot be read")?.size;
-        if size > INTERPRETER_MAX {
-            return Err("is too large");
-        }
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or_default()];
-        let got = file.read_at(0, &mut bytes).map_err(|_| "cannot be read")?;
-        bytes.truncate(got);
-        Ok(bytes)
+        Ok(MappedFile { file: Arc::new(file), path: path.into() })
     }
+}
+
+/// The program's own file as one that can be mapped.
+fn own_file(program: &Program<'_>, file: &std::fs::File) -> Result<MappedFile, ExecError> {
+    let permit = program.mounts.permit().map_err(|_| std::io::Error::from_raw_os_error(libc::ENFILE))?;
+    let name = Path::new("/").join(program.name);
+    let file = host::File::of_program(file, permit)?;
+    Ok(MappedFile { file: Arc::new(file), path: name.as_os_str().as_encoded_bytes().into() })
+}
+
+fn file_source(file: &MappedFile) -> Result<Source<'_>, ExecError> {
+    let size = file.file.attributes().map_err(|_| ExecError::Changed)?.size;
+    Ok(Source::File { file: &file.file, size })
 }
 
 /// Where a loaded interpreter lies and starts.
@@ -177,18 +200,69 @@ struct Interpreter {
     entry: u64,
 }
 
-/// Maps the segments of `image`; `None` if they do not fit.
-fn map_segments(memory: &mut AddressSpace, image: &Image) -> Option<()> {
-    for &Segment { pages, prot, .. } in &image.segments {
-        memory.map(Placement::FixedNoReplace(pages), pages.len(), prot, Kind::Private).ok()?;
+/// Maps the segments of `image`, to the file if it is in one; `None` if they do not fit.
+fn map_segments(memory: &mut AddressSpace, image: &Image, file: Option<&MappedFile>) -> Option<()> {
+    for segment in &image.segments {
+        let mut rest = segment.pages;
+        if let Some((file, pages)) = file.zip(file_pages(segment)) {
+            let placement = Placement::FixedNoReplace(pages);
+            // In its first page, the file and the segment are as far from the page's start.
+            let offset = pages::align_down(segment.data.start as u64);
+            memory.map_file(placement, pages.len(), segment.prot, file.clone(), offset, false).ok()?;
+            rest = rest.after(pages.end());
+        }
+        if !rest.is_empty() {
+            memory.map(Placement::FixedNoReplace(rest), rest.len(), segment.prot, Kind::Private).ok()?;
+        }
     }
     Some(())
 }
 
-fn load_segments(machine: &mut Machine, memory: &AddressSpace, image: &Image, file: &[u8]) -> Result<(), ExecError> {
-    for segment in &image.segments {
-        load(machine, memory, segment.address, file.get(segment.data.clone()).unwrap_or_default())?;
+/// The pages of a segment that hold data of its file; `None` if it has no data.
+fn file_pages(segment: &Segment) -> Option<PageRange> {
+    if segment.data.is_empty() {
+        return None;
     }
+    let end = segment.address.checked_add(segment.data.len() as u64)?;
+    PageRange::new(segment.pages.start(), pages::align_up(end)?)
+}
+
+/// Fills the segments, where the program's first access would not do it.
+fn load_segments(
+    machine: &mut Machine,
+    memory: &AddressSpace,
+    image: &Image,
+    source: Source<'_>,
+) -> Result<(), ExecError> {
+    for segment in &image.segments {
+        match source {
+            Source::Bytes(file) => {
+                let data = file.get(segment.data.clone()).unwrap_or_default();
+                load(machine, memory, segment.address, data)?;
+            }
+            Source::File { file, .. } => zero_tail(machine, segment, file)?,
+        }
+    }
+    Ok(())
+}
+
+/// Where zeroes follow on a segment's data, they begin within the last page of the file's: that page is a copy. Otherwise, as on Linux,
+/// the rest of the page is what the file has there.
+fn zero_tail(machine: &mut Machine, segment: &Segment, file: &host::File) -> Result<(), ExecError> {
+    let end = segment.address.saturating_add(segment.data.len() as u64);
+    let page = pages::align_down(end);
+    if !segment.has_zeroes || page == end || segment.data.is_empty() {
+        return Ok(());
+    }
+    let mut bytes = [0; PAGE_BYTES];
+    let within = usize::try_from(end.saturating_sub(page)).unwrap_or_default();
+    let data = bytes.get_mut(..within).unwrap_or_default();
+    let offset = (segment.data.end as u64).saturating_sub(data.len() as u64);
+    let got = file.read_at(offset, data).map_err(|_| ExecError::Changed)?;
+    if got != within {
+        return Err(ExecError::Changed);
+    }
+    machine.map_filled(page, segment.prot, data)?;
     Ok(())
 }
 

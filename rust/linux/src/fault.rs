@@ -6,8 +6,9 @@
 
 use mayfly_kvm::{Machine, MemoryError, PageFaultCode, layout};
 
-use crate::address_space::{AddressSpace, MappedFile};
-use crate::pages::{self, PAGE_BYTES, PageRange};
+use crate::address_space::AddressSpace;
+use crate::file_fault;
+use crate::pages;
 use crate::process::{Process, Step};
 use crate::signals;
 use crate::vma::{Kind, Vma};
@@ -58,7 +59,7 @@ pub(crate) enum Refused {
     Machine(MemoryError),
 }
 
-/// Makes `access` to `address` possible if the address space allows it: brings in a zero page, or makes a page writable.
+/// Makes `access` to `address` possible if the address space allows it: brings in a page, or makes one writable.
 pub(crate) fn bring_in(
     machine: &mut Machine,
     memory: &AddressSpace,
@@ -75,61 +76,49 @@ pub(crate) fn bring_in(
         return Err(Refused::Denied);
     }
     let page = pages::align_down(address);
-    if machine.is_mapped(page) {
+    let is_mapped = machine.is_mapped(page);
+    if let Kind::File { file, .. } = vma.kind
+        && (!is_mapped || access == Access::Write)
+    {
+        let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
+        return file_fault::bring_in(machine, memory.is_booting(), vma, file, page, access);
+    }
+    if is_mapped {
         // The page is there and the mapping allows it: make it writable, or retry, since the entry was made meanwhile.
         return match access {
             Access::Write => machine.make_writable(page, vma.origin).map_err(Refused::Machine),
             Access::Read | Access::Execute => Ok(()),
         };
     }
-    if let Kind::File { file, .. } = vma.kind {
-        let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
-        return bring_in_file(machine, memory, vma, file, page);
-    }
-    machine.map_zero(page, vma.prot, vma.origin).map_err(Refused::Machine)
-}
-
-/// Most pages that one fault on a file brings in while a program boots, aligned to as many; Linux does the same ("fault-around").
-/// A request brings in what it touches, since that has to be taken away again.
-const AROUND_PAGES: u64 = 16;
-
-/// Brings in a page of a file, and at boot its neighbours.
-fn bring_in_file(
-    machine: &mut Machine,
-    memory: &AddressSpace,
-    vma: &Vma,
-    file: &MappedFile,
-    page: u64,
-) -> Result<(), Refused> {
-    read_page(machine, vma, file, page)?;
+    machine.map_zero(page, vma.prot, vma.origin).map_err(Refused::Machine)?;
     if memory.is_booting() {
-        let size = AROUND_PAGES.saturating_mul(PAGE_SIZE);
-        let start = page.checked_next_multiple_of(size).unwrap_or(page);
-        let start = if start == page { page } else { start.saturating_sub(size) };
-        let around = PageRange::at(start, size).and_then(|window| window.intersection(vma.range));
-        let mut at = around.map_or(page, PageRange::start);
-        while at < around.map_or(page, PageRange::end) {
-            // Neighbours are a favour: those that the file or the machine does not have are left for their own fault.
-            if !machine.is_mapped(at) && read_page(machine, vma, file, at).is_err() {
-                break;
-            }
-            at = at.saturating_add(PAGE_SIZE);
-        }
+        run_ahead(machine, vma, page);
     }
     Ok(())
 }
 
-/// Reads one page of a file from the host into a new page.
-fn read_page(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<(), Refused> {
-    let mut bytes = [0; PAGE_BYTES];
-    let part = PageRange::at(page, PAGE_SIZE).map(|range| vma.over(range).kind);
-    let Some(Kind::File { offset, .. }) = part else { return Err(Refused::PastEnd) };
-    match file.file.read_at(offset, &mut bytes) {
-        Ok(0) | Err(_) => Err(Refused::PastEnd),
-        Ok(got) => {
-            let data = bytes.get(..got).unwrap_or_default();
-            machine.map_filled(page, vma.prot, data).map_err(Refused::Machine)
+/// Most pages that follow on one that a booting program touches.
+const AHEAD_PAGES: u64 = 15;
+
+/// Maps zero pages ahead of a program that touches one page after the other while it boots, in either direction: a fault takes tens of
+/// microseconds, and a page that is not written after all takes no memory, since the image is sparse. A program that touches pages here
+/// and there gets those alone.
+fn run_ahead(machine: &mut Machine, vma: &Vma, page: u64) {
+    let (below, above) = (page.checked_sub(PAGE_SIZE), page.checked_add(PAGE_SIZE));
+    let is_there = |address: Option<u64>| address.is_some_and(|at| vma.range.contains(at) && machine.is_mapped(at));
+    let upwards = match (is_there(below), is_there(above)) {
+        (true, false) => true,
+        (false, true) => false,
+        _ => return,
+    };
+    let mut next = if upwards { above } else { below };
+    for _ in 0..AHEAD_PAGES {
+        // A favour: it ends where the mapping, the free pages or the machine's memory do.
+        let Some(at) = next.filter(|&at| vma.range.contains(at)) else { break };
+        if machine.map_zero(at, vma.prot, vma.origin).is_err() {
+            break;
         }
+        next = if upwards { at.checked_add(PAGE_SIZE) } else { at.checked_sub(PAGE_SIZE) };
     }
 }
 

@@ -7,7 +7,7 @@
 //!   link at all (the resolver does, in the program's own view), no magic link, and enters no other file system of the host's.
 //! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are opened, for
 //!   reading, so no FIFO wakes a writer and no device notices.
-//! * Files are read by `pread` alone. A descriptor has no state, so a snapshot and its workers share it.
+//! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no state, so a snapshot and its workers share it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -25,6 +25,8 @@ const FENCE: ResolveFlags = ResolveFlags::IN_ROOT
     .union(ResolveFlags::NO_XDEV);
 /// `openat2` asks to be called again when something was renamed meanwhile.
 const ATTEMPTS: u32 = 8;
+/// Device number of a program's own file: no mount's.
+const PROGRAM_DEVICE: u32 = 20;
 /// Most entries of a directory that are told.
 const ENTRIES_MAX: usize = 65_536;
 
@@ -78,6 +80,16 @@ impl File {
         Ok(Self { fd, device, inode: seen.inode, _permit: permit })
     }
 
+    /// A program's own file, which no mount needs to have.
+    pub(crate) fn of_program(file: &std::fs::File, permit: Permit) -> std::io::Result<Self> {
+        let fd = OwnedFd::from(file.try_clone()?);
+        let seen = attributes(&rustix::fs::fstat(&fd)?, PROGRAM_DEVICE);
+        if seen.kind() != libc::S_IFREG {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(Self { fd, device: PROGRAM_DEVICE, inode: seen.inode, _permit: permit })
+    }
+
     /// Device and inode number, which tell files apart.
     pub(crate) fn identity(&self) -> (u32, u64) {
         (self.device, self.inode)
@@ -101,6 +113,12 @@ impl File {
             }
         }
         Ok(done)
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -55,8 +55,25 @@ print(os.path.exists(place))";
     for script in ["print(1)", "import json, re; print(json.dumps(re.findall('a|b', 'abc')))", database] {
         let args = ["-I", "-S", "-c", script];
         let native = run_natively(&python, &args);
-        let inside = Guest::load_with(&python, &args, &Limits::default(), 4 * MEMORY, &mounts).outcome();
-        assert_eq!(inside.stdout.as_bytes(), native.stdout, "{inside:?}");
-        assert_eq!(inside.end, Step::Exited { status: 0 }, "{inside:?}");
+        let copied = Guest::load_with(&python, &args, &Limits::default(), 4 * MEMORY, &mounts);
+        for guest in [copied, Guest::load_mapped(&python, &args, &Limits::default(), 4 * MEMORY, &mounts)] {
+            let inside = guest.outcome();
+            assert_eq!(inside.stdout.as_bytes(), native.stdout, "{inside:?}");
+            assert_eq!(inside.end, Step::Exited { status: 0 }, "{inside:?}");
+        }
     }
+}
+
+#[test]
+fn a_program_and_its_libraries_that_are_mapped_take_no_memory() {
+    if !has_whole_system() {
+        return;
+    }
+    let python = Path::new("/usr/bin/python3").canonicalize().unwrap();
+    let args = ["-I", "-S", "-c", "print(1)"];
+    let mut guest = Guest::load_mapped(&python, &args, &Limits::default(), 4 * MEMORY, &libraries());
+    assert_eq!(guest.run(), Some(Step::Exited { status: 0 }), "{:?}", guest.log);
+    let own = guest.machine.private_pages() * mayfly_kvm::PAGE_SIZE;
+    let file = std::fs::metadata(&python).unwrap().len();
+    assert!(own < file / 2, "{own} bytes of its own, and the program alone has {file}");
 }

@@ -6,11 +6,11 @@
 mod support;
 
 use mayfly_kvm::{MemoryError, testing};
-use mayfly_linux::{ExecError, Limits, Mounts, Process, Program, StackError};
+use mayfly_linux::{Elf, ExecError, Limits, Mounts, Process, Program, StackError};
 use support::{AT_RANDOM, Linking, MEMORY, compile};
 
 fn refusal(elf: &[u8], name: &str, limits: &Limits, memory: u64) -> ExecError {
-    let program = Program { elf, name, args: &[], env: &[], mounts: &Mounts::default() };
+    let program = Program { elf: elf.into(), name, args: &[], env: &[], mounts: &Mounts::default() };
     let mut machine = testing::boot_machine(memory);
     Process::exec(&mut machine, &program, &[], AT_RANDOM, limits).unwrap_err()
 }
@@ -61,4 +61,31 @@ fn limits_that_do_not_hold_the_program_are_named() {
 fn a_machine_without_room_is_named() {
     let error = refusal(&hello(), "large", &Limits::default(), 400 << 10);
     assert!(matches!(error, ExecError::Memory(MemoryError::Limit { .. })), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_program_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("program");
+    let whole = hello();
+    let refusal = |file: &std::fs::File| {
+        let mounts = Mounts::default();
+        let program = Program { elf: Elf::File(file), name: "program", args: &[], env: &[], mounts: &mounts };
+        let mut machine = testing::boot_machine(MEMORY);
+        Process::exec(&mut machine, &program, &[], AT_RANDOM, &Limits::default())
+    };
+    for len in [0, 10, 64, 200, whole.len() / 2] {
+        std::fs::write(&path, &whole[..len]).unwrap();
+        let error = refusal(&std::fs::File::open(&path).unwrap()).unwrap_err();
+        assert!(matches!(error, ExecError::Elf(_)), "{len}: {error}");
+    }
+    for path in [directory.path(), std::path::Path::new("/dev/null")] {
+        let error = refusal(&std::fs::File::open(path).unwrap()).unwrap_err();
+        assert!(matches!(error, ExecError::File(_)), "{}: {error}", path.display());
+    }
+    // Only open for writing: nothing can be read.
+    std::fs::write(&path, &whole).unwrap();
+    let error = refusal(&std::fs::File::options().append(true).open(&path).unwrap()).unwrap_err();
+    assert!(matches!(error, ExecError::Elf(_)), "{error}");
+    assert!(refusal(&std::fs::File::open(&path).unwrap()).is_ok());
 }

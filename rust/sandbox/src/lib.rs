@@ -56,7 +56,7 @@ pub use mayfly_linux::{Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mou
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use peer::{PeerCall, PeerError};
-pub use program::{Outbound, OutboundHost, Program};
+pub use program::{Elf, MAPPED_FROM, Outbound, OutboundHost, Program, ProgramFile};
 pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::Snapshot;

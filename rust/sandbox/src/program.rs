@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A tenant's program: one ELF file, arguments, environment.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use mayfly_kvm::SharedMemory;
 use mayfly_linux::Mounts;
@@ -10,11 +14,82 @@ use mayfly_linux::Mounts;
 use crate::error::ProgramError;
 use crate::protocol::Service;
 
+/// Programs of this size or more are mapped from their file, which all that run them share; smaller ones are copied, and their file
+/// may be overwritten while they run.
+pub const MAPPED_FROM: u64 = 16 << 20;
+
+/// A program's content; equal if it is the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Elf {
+    /// In memory.
+    Bytes(Vec<u8>),
+    /// In a file.
+    File(ProgramFile),
+}
+
+impl From<Vec<u8>> for Elf {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl Elf {
+    pub(crate) fn for_linux(&self) -> mayfly_linux::Elf<'_> {
+        match self {
+            Self::Bytes(bytes) => bytes.into(),
+            Self::File(program) => mayfly_linux::Elf::File(&program.file),
+        }
+    }
+
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let seen = file.metadata()?;
+        if seen.is_file() && seen.len() >= MAPPED_FROM {
+            let times = [(seen.mtime(), seen.mtime_nsec()), (seen.ctime(), seen.ctime_nsec())];
+            let stamp = Stamp { device: seen.dev(), inode: seen.ino(), size: seen.len(), times };
+            return Ok(Self::File(ProgramFile { file: Arc::new(file), stamp }));
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(Self::Bytes(bytes))
+    }
+}
+
+/// An open file with a program. It is to be replaced by another file, never written to: whoever runs it sees what is written.
+#[derive(Debug, Clone)]
+pub struct ProgramFile {
+    file: Arc<File>,
+    stamp: Stamp,
+}
+
+/// What a file was when it was opened: a large one is not read to compare it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    times: [(i64, i64); 2],
+}
+
+impl PartialEq for ProgramFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.stamp == other.stamp
+    }
+}
+
+impl Eq for ProgramFile {}
+
+impl std::hash::Hash for ProgramFile {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.stamp.hash(state);
+    }
+}
+
 /// A program to boot.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The ELF file's content.
-    pub elf: Vec<u8>,
+    pub elf: Elf,
     /// `argv[0]`, and what `/proc/self/exe` names.
     pub name: String,
     /// Further arguments.
@@ -50,13 +125,13 @@ pub enum OutboundHost {
 }
 
 impl Program {
-    /// Reads a program from a file.
+    /// Reads a program from a file, or opens it if it is large: see [`MAPPED_FROM`].
     ///
     /// # Errors
     ///
     /// [`ProgramError`] with the path and the reason.
     pub fn load(path: &Path) -> Result<Self, ProgramError> {
-        let elf = std::fs::read(path).map_err(|source| ProgramError { path: path.into(), source })?;
+        let elf = Elf::open(path).map_err(|source| ProgramError { path: path.into(), source })?;
         let name = path.file_name().map_or_else(|| "program".into(), |name| name.to_string_lossy().into_owned());
         Ok(Self {
             elf,

@@ -73,7 +73,7 @@ impl Snapshot {
         machine.write_inbox(RANDOM_OFFSET, &random);
 
         let description = mayfly_linux::Program {
-            elf: &program.elf,
+            elf: program.elf.for_linux(),
             name: &program.name,
             args: &program.args,
             env: &program.env,

@@ -353,15 +353,16 @@ fn boots_that_fail_say_why() {
 fn what_is_no_program_is_refused() {
     let host = Host::open().unwrap();
     let good = program("hello", &[]);
+    let whole = std::fs::read(common::tenant("hello")).unwrap();
     let mut cases = vec![("empty", Vec::new()), ("text", b"#!/bin/sh\n".to_vec())];
     for length in [4, 63, 64, 100, 1000] {
-        cases.push(("truncated", good.elf[..length].to_vec()));
+        cases.push(("truncated", whole[..length].to_vec()));
     }
-    let mut foreign = good.elf.clone();
+    let mut foreign = whole;
     foreign[18] = 183; // EM_AARCH64
     cases.push(("another machine", foreign));
     for (what, elf) in cases {
-        let program = mayfly_sandbox::Program { elf, ..good.clone() };
+        let program = mayfly_sandbox::Program { elf: elf.into(), ..good.clone() };
         let result = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(mayfly_sandbox::NoLog));
         assert!(matches!(result, Err(BootError::Exec(_))), "{what}: {result:?}");
     }
@@ -403,4 +404,32 @@ fn workers_leave_nothing_behind() {
     }
     // Other tests of this process open descriptors meanwhile, but none a worker each.
     assert!(descriptors() < before + 200, "{before} then {}", descriptors());
+}
+
+#[test]
+fn a_large_program_is_mapped_from_its_file() {
+    let path = std::env::temp_dir().join(format!("mayfly-large-{}", std::process::id()));
+    std::fs::copy(common::tenant("hello"), &path).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(mayfly_sandbox::MAPPED_FROM).unwrap();
+    let load = || mayfly_sandbox::Program::load(&path).unwrap();
+    let (large, again) = (load(), load());
+    assert!(matches!(large.elf, mayfly_sandbox::Elf::File(_)));
+    assert_eq!(large.elf, again.elf);
+    let boot =
+        |program| Snapshot::boot(&Host::open().unwrap(), program, &patient(), Arc::new(mayfly_sandbox::NoLog)).unwrap();
+    let mapped = boot(&large);
+    let copied = boot(&program("hello", &[]));
+    assert!(mapped.image_bytes() < copied.image_bytes(), "its pages are not copied");
+    // The file may be replaced by another while the program runs.
+    std::fs::remove_file(&path).unwrap();
+    let mut worker = Worker::fork(&mapped).unwrap();
+    let mut other = Worker::fork(&copied).unwrap();
+    for _ in 0..3 {
+        let (_, response) = call(&mut worker, "/", b"").unwrap();
+        assert_eq!(response.body, call(&mut other, "/", b"").unwrap().1.body);
+    }
+    std::fs::copy(common::tenant("hello"), &path).unwrap();
+    assert!(load().elf != large.elf, "small, and another file");
+    std::fs::remove_file(&path).unwrap();
 }

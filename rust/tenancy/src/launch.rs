@@ -4,7 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use mayfly_sandbox::{MountError, MountPoint, Mounts, Program, ProgramError, Service};
+use mayfly_sandbox::{Elf, MountError, MountPoint, Mounts, Program, ProgramError, Service};
 
 use crate::config::{StorageConfig, TenantConfig};
 use crate::http1::Http1;
@@ -33,7 +33,7 @@ impl TenantConfig {
 
     /// The program that was uploaded in the place of the one that the configuration names. No file in its view is itself, so it has
     /// a name without a directory.
-    pub(crate) fn launch_upload(&self, elf: Vec<u8>) -> Result<Program, LaunchError> {
+    pub(crate) fn launch_upload(&self, elf: Elf) -> Result<Program, LaunchError> {
         self.dress(Program {
             elf,
             name: file_name(&self.program),

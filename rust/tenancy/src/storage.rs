@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mayfly_sandbox::{CallError, LogSink, Program, Snapshot, Worker};
+use mayfly_sandbox::{CallError, Elf, LogSink, Program, Snapshot, Worker};
 
 use crate::config::StorageConfig;
 use crate::overflow::Parked;
@@ -36,7 +36,7 @@ pub(crate) struct Store {
 struct Place {
     snapshot: Snapshot,
     config: StorageConfig,
-    elf: Vec<u8>,
+    elf: Elf,
     stamp: Option<Stamp>,
     worker: Option<Box<Worker>>,
     /// Somebody has the worker, or makes a new one.
@@ -200,7 +200,7 @@ fn read(config: &StorageConfig) -> Result<Program, ReloadError> {
 
 fn boot(
     config: &StorageConfig,
-    elf: Vec<u8>,
+    elf: Elf,
     ground: &Ground,
     log: Arc<dyn LogSink>,
 ) -> Result<(Snapshot, Box<Worker>), ReloadError> {

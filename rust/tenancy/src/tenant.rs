@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{
-    BufferedResponse, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
+    BufferedResponse, Elf, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
 };
 
 use crate::berth::Berth;
@@ -295,7 +295,7 @@ impl Tenant {
             LaunchError::Mount(error) => ReloadError::Boot(error.to_string()),
         };
         if let Some(elf) = uploaded {
-            return Ok((config.launch_upload(elf).map_err(refused)?, None));
+            return Ok((config.launch_upload(elf.into()).map_err(refused)?, None));
         }
         let path = self.program_path(config, ground);
         // Before the content: a file that changes while it is read looks changed the next time.
@@ -550,7 +550,7 @@ pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Tells programs apart; not meant to withstand anybody who wants two to look the same, who would only cheat himself.
-fn digest(elf: &[u8]) -> u64 {
+fn digest(elf: &Elf) -> u64 {
     let mut hasher = DefaultHasher::new();
     elf.hash(&mut hasher);
     hasher.finish()

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mayfly_kvm::{Exit, Machine, testing};
-use mayfly_linux::{Context, Limits, MountPoint, Mounts, Output, Process, Program, Step, Stream};
+use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Output, Process, Program, Step, Stream};
 
 /// A C library and a way of linking with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,20 +168,33 @@ impl Guest {
 
     /// As [`Guest::load`], with these of the host's directories at their own paths, read-only.
     pub fn load_with(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64, mounts: &[&Path]) -> Self {
-        let mount = |path: &&Path| MountPoint {
-            guest: path.to_str().unwrap().to_owned(),
-            host: path.to_path_buf(),
-            writable: false,
-        };
-        let mounts = Mounts::open(&mounts.iter().map(mount).collect::<Vec<_>>()).unwrap();
-        Self::load_mounted(program, args, limits, memory_bytes, &mounts)
+        Self::load_mounted(program, args, limits, memory_bytes, &at_their_own_paths(mounts))
+    }
+
+    /// As [`Guest::load_with`], with the program mapped from its file.
+    pub fn load_mapped(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64, mounts: &[&Path]) -> Self {
+        let file = std::fs::File::open(program).unwrap();
+        let mounts = at_their_own_paths(mounts);
+        Self::load_elf(Elf::File(&file), program, args, limits, memory_bytes, &mounts)
     }
 
     pub fn load_mounted(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64, mounts: &Mounts) -> Self {
         let elf = std::fs::read(program).unwrap();
+        Self::load_elf((&elf).into(), program, args, limits, memory_bytes, mounts)
+    }
+
+    /// As [`Guest::load_mounted`], with the program in memory or in a file.
+    pub fn load_elf(
+        elf: Elf<'_>,
+        program: &Path,
+        args: &[&str],
+        limits: &Limits,
+        memory_bytes: u64,
+        mounts: &Mounts,
+    ) -> Self {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let env = [("LANG".to_owned(), "C".to_owned()), ("MAYFLY_TEST".to_owned(), "a=b c".to_owned())];
-        let program = Program { elf: &elf, name: program.to_str().unwrap(), args: &args, env: &env, mounts };
+        let program = Program { elf, name: program.to_str().unwrap(), args: &args, env: &env, mounts };
         let mut machine = testing::boot_machine(memory_bytes);
         let process = Process::exec(&mut machine, &program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
         Self { machine, process, log: Log::default(), random: 0 }
@@ -236,6 +249,16 @@ fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// These of the host's directories at their own paths, read-only.
+fn at_their_own_paths(mounts: &[&Path]) -> Mounts {
+    let mount = |path: &&Path| MountPoint {
+        guest: path.to_str().unwrap().to_owned(),
+        host: path.to_path_buf(),
+        writable: false,
+    };
+    Mounts::open(&mounts.iter().map(mount).collect::<Vec<_>>()).unwrap()
+}
+
 /// Memory of a test machine: enough for any program here.
 pub const MEMORY: u64 = 64 << 20;
 
@@ -273,17 +296,17 @@ pub fn agrees_with_native_in(name: &str, linkings: &[Linking], args: &[&str], mo
         let native = run_natively(&program, args);
         let native_out = String::from_utf8_lossy(&native.stdout);
         assert!(native.status.success(), "{linking:?}, natively: {native:?}");
-        let inside = Guest::load_with(&program, args, limits, MEMORY, mounts).outcome();
-        let differences: Vec<_> =
-            inside.stdout.lines().zip(native_out.lines()).filter(|(inside, native)| inside != native).collect();
-        assert!(
-            differences.is_empty(),
-            "{linking:?}: in the machine, natively: {differences:#?}, {:?}, {}",
-            inside.end,
-            inside.stderr
-        );
-        assert_eq!(inside.end, Step::Exited { status: 0 }, "{linking:?}: {inside:?}");
-        assert_eq!(inside.stdout.lines().count(), native_out.lines().count(), "{linking:?}");
-        assert_eq!(inside.stderr, String::from_utf8_lossy(&native.stderr), "{linking:?}");
+        let copied = Guest::load_with(&program, args, limits, MEMORY, mounts);
+        let mapped = Guest::load_mapped(&program, args, limits, MEMORY, mounts);
+        for (how, guest) in [("copied", copied), ("mapped", mapped)] {
+            let inside = guest.outcome();
+            let differences: Vec<_> =
+                inside.stdout.lines().zip(native_out.lines()).filter(|(inside, native)| inside != native).collect();
+            let (end, stderr) = (&inside.end, &inside.stderr);
+            assert!(differences.is_empty(), "{linking:?}, {how}, natively: {differences:#?}, {end:?}, {stderr}");
+            assert_eq!(inside.end, Step::Exited { status: 0 }, "{linking:?}, {how}: {inside:?}");
+            assert_eq!(inside.stdout.lines().count(), native_out.lines().count(), "{linking:?}, {how}");
+            assert_eq!(inside.stderr, String::from_utf8_lossy(&native.stderr), "{linking:?}, {how}");
+        }
     }
 }
