@@ -321,7 +321,7 @@ impl Tenant {
             // A file that cannot be read is perhaps about to be replaced; what runs keeps running.
             return false;
         }
-        fs::read(path).is_ok_and(|elf| digest(&elf) != generation.origin.digest)
+        Program::load(&path).is_ok_and(|program| digest(&program.elf) != generation.origin.digest)
     }
 
     /// Lets a generation answer from now on: every loop's next worker lies ready before the first of them looks.
