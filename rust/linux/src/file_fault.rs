@@ -11,7 +11,7 @@
 
 use std::os::fd::AsFd;
 
-use mayfly_kvm::{FileKey, FilePages, Machine, Origin, PAGE_SIZE};
+use mayfly_kvm::{FilePages, Machine, Origin, PAGE_SIZE};
 
 use crate::address_space::MappedFile;
 use crate::fault::{Access, Refused};
@@ -75,10 +75,9 @@ fn map_around(
 /// Maps what it can of `range`, from its start; returns the number of pages.
 fn map(machine: &mut Machine, vma: &Vma, file: &MappedFile, range: PageRange) -> Result<u64, Refused> {
     let Kind::File { offset, .. } = vma.over(range).kind else { return Ok(0) };
-    let (device, inode) = file.file.identity();
     let pages = FilePages {
         file: file.file.as_fd(),
-        key: FileKey(device.into(), inode),
+        key: file.file.key(),
         first: offset / PAGE_SIZE,
         count: range.len() / PAGE_SIZE,
     };

@@ -12,6 +12,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use mayfly_kvm::FileKey;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 use crate::errno::Errno;
@@ -66,6 +67,7 @@ pub(crate) struct File {
     fd: OwnedFd,
     device: u32,
     inode: u64,
+    key: FileKey,
     _permit: Permit,
 }
 
@@ -73,21 +75,28 @@ impl File {
     /// Opens `rest`, where a regular file has been seen.
     pub(crate) fn open(root: BorrowedFd<'_>, rest: &[u8], device: u32, permit: Permit) -> Result<Self, Errno> {
         let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW)?;
-        let seen = attributes(&rustix::fs::fstat(&fd).map_err(told)?, device);
-        if seen.kind() != libc::S_IFREG {
-            return Err(Errno::EACCES);
-        }
-        Ok(Self { fd, device, inode: seen.inode, _permit: permit })
+        Self::of(fd, device, permit).map_err(told)?.ok_or(Errno::EACCES)
     }
 
     /// A program's own file, which no mount needs to have.
     pub(crate) fn of_program(file: &std::fs::File, permit: Permit) -> std::io::Result<Self> {
         let fd = OwnedFd::from(file.try_clone()?);
-        let seen = attributes(&rustix::fs::fstat(&fd)?, PROGRAM_DEVICE);
-        if seen.kind() != libc::S_IFREG {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok(Self { fd, device: PROGRAM_DEVICE, inode: seen.inode, _permit: permit })
+        let not_regular = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
+        Self::of(fd, PROGRAM_DEVICE, permit)?.ok_or_else(not_regular)
+    }
+
+    /// `None` if it is no regular file.
+    fn of(fd: OwnedFd, device: u32, permit: Permit) -> rustix::io::Result<Option<Self>> {
+        let stat = rustix::fs::fstat(&fd)?;
+        let seen = attributes(&stat, device);
+        let key = FileKey(stat.st_dev, stat.st_ino);
+        let is_regular = seen.kind() == libc::S_IFREG;
+        Ok(is_regular.then_some(Self { fd, device, inode: seen.inode, key, _permit: permit }))
+    }
+
+    /// What tells the host's files apart; the program's view of them, [`File::identity`], does so for most.
+    pub(crate) fn key(&self) -> FileKey {
+        self.key
     }
 
     /// Device and inode number, which tell files apart.
