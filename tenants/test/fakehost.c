@@ -6,7 +6,7 @@
 //
 // With FAKEHOST_FORK in the environment it does reset: each request is served by a fork of the process as it was at its
 // first WAIT, one after the other. The C library is not told of the fork, so that nobody seeds anything anew: a machine's
-// fork is not noticed by its program either. (See unforked.c.)
+// fork is not noticed by its program either (see unforked.c), except by the bytes at AT_RANDOM, which are new.
 //
 // All numbers are little-endian, a string is its 32-bit size and its bytes.
 //
@@ -126,7 +126,10 @@ static int64_t next_request(void) {
         int64_t request = read_request();
         if (!forking) return request;
         pid_t child = (pid_t)syscall(SYS_fork);
-        if (child == 0) return request;
+        if (child == 0) {
+            memcpy((void *)(uintptr_t)getauxval(AT_RANDOM), inbox.entropy, 16);
+            return request;
+        }
         int status = 0;
         if (child < 0 || waitpid(child, &status, 0) != child || status != 0) fail("a request did not end well");
     }

@@ -5,46 +5,25 @@
 //     import { serve } from ".../sdk/deno/mayfly.js";
 //     serve((request) => ({ headers: { "content-type": "text/plain" }, body: `Hello ${request.path}!` }));
 //
-// It needs `--allow-ffi`, and `--allow-env=MAYFLY_LIBRARY` if the library lies elsewhere than ../lib/libmayfly.so.
-// Math.random(), crypto.getRandomValues() and crypto.randomUUID() are fresh in each request (docs/freshness.md).
+// It needs `--allow-ffi`, and `--allow-env=MAYFLY_LIBRARY` if the library lies elsewhere than ../lib/libmayfly.so. From
+// the import on, Math.random(), crypto and node:crypto are fresh in each request; import it before what might keep such
+// a function for itself. For keys of Deno's own making see reseed() in crypto.js (docs/freshness.md).
 
-import { freshCrypto } from "../js/fresh.mjs";
-import { Request, serve as serveMailbox } from "../js/mailbox.mjs";
+import { freshMath } from "../js/fresh.mjs";
+import { GENERATOR, Request, serve as serveMailbox } from "../js/mailbox.mjs";
+import { freshDeno, reseed } from "./crypto.js";
+import { open } from "./native.js";
 
-export { Request };
+export { Request, reseed };
 
-function place() {
-  const beside = new URL("../lib/libmayfly.so", import.meta.url).pathname;
-  const { state } = Deno.permissions.querySync({ name: "env", variable: "MAYFLY_LIBRARY" });
-  return (state === "granted" && Deno.env.get("MAYFLY_LIBRARY")) || beside;
-}
-
-function open() {
-  const { symbols } = Deno.dlopen(place(), {
-    mayfly_ffi_open: { parameters: [], result: "pointer" },
-    mayfly_ffi_wait: { parameters: [], result: "void" },
-    mayfly_ffi_exchange: { parameters: [], result: "i32" },
-    mayfly_ffi_random: { parameters: ["buffer", "usize"], result: "i32" },
-  });
-  const address = symbols.mayfly_ffi_open();
-  let mailbox = null;
-  if (address) {
-    const capacity = new Deno.UnsafePointerView(address).getUint32(4);
-    mailbox = Deno.UnsafePointerView.getArrayBuffer(address, capacity);
-  }
-  return {
-    mailbox,
-    wait: () => symbols.mayfly_ffi_wait(),
-    exchange: () => symbols.mayfly_ffi_exchange(),
-    random(bytes) {
-      if (symbols.mayfly_ffi_random(bytes, BigInt(bytes.length)) !== 0) throw new Error("no random bytes");
-    },
-  };
+const native = open();
+if (native.mailbox) {
+  const words = new Uint32Array(native.mailbox);
+  freshMath(words, GENERATOR, native.random);
+  freshDeno(native.random);
 }
 
 /** Serves requests for ever; see `serve` in ../js/mailbox.mjs for the handler and the options. */
-export function serve(handler, options = {}) {
-  const native = open();
-  if (native.mailbox && options.fresh !== false) freshCrypto(crypto, native.random);
+export function serve(handler, options) {
   return serveMailbox(native, handler, options);
 }

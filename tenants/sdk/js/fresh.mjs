@@ -57,6 +57,52 @@ export function freshCrypto(crypto, random) {
   });
 }
 
+/** An integer of at least `min` and less than `max`, as of node:crypto's randomInt(), drawn from `random(bytes)`. */
+export function randomInt(random) {
+  const words = new Uint32Array(2);
+  const bytes = new Uint8Array(words.buffer);
+  return function (min, max, callback) {
+    if (max === undefined || typeof max === "function") [min, max, callback] = [0, min, max];
+    if (!Number.isSafeInteger(min) || !Number.isSafeInteger(max)) throw new TypeError("min and max must be safe integers");
+    const range = max - min;
+    if (!(range > 0 && range < 2 ** 48)) throw new RangeError("max - min must be above 0 and below 2^48");
+    const fair = 2 ** 48 - (2 ** 48 % range); // Numbers from here on would make small ones likelier.
+    let number;
+    do {
+      random(bytes);
+      number = (words[0] & 0xffff) * 2 ** 32 + words[1];
+    } while (number >= fair);
+    number = min + (number % range);
+    if (callback === undefined) return number;
+    queueMicrotask(() => callback(undefined, number));
+  };
+}
+
+/** Random bytes by the block: `read(bytes)` fills one when somebody asks and there is none, or none since forget(). */
+export class Pool {
+  #read;
+  #block = new Uint8Array(512);
+  #left = 0;
+
+  constructor(read) {
+    this.#read = read;
+  }
+
+  forget() {
+    this.#left = 0;
+  }
+
+  fill(bytes) {
+    if (bytes.length > this.#block.length) return this.#read(bytes);
+    if (bytes.length > this.#left) {
+      this.#read(this.#block);
+      this.#left = this.#block.length;
+    }
+    bytes.set(this.#block.subarray(this.#left - bytes.length, this.#left));
+    this.#left -= bytes.length;
+  }
+}
+
 const hex = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
 
 /** 16 random bytes as a version 4 UUID (RFC 9562). */

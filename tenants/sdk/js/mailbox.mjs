@@ -4,11 +4,10 @@
 // the loop that serves. A binding gives `native`, which is the mailbox as an ArrayBuffer, or null outside Mayfly, and
 // the library's functions.
 
-import { freshMath } from "./fresh.mjs";
-
 const REQUEST_SIZE = 0 / 4, CAPACITY = 4 / 4, STATUS = 8 / 4, HEADER_COUNT = 12 / 4, BODY_SIZE = 16 / 4, RESPONSE = 20 / 4;
 const METHOD_SIZE = 48 / 4, PATH_SIZE = 52 / 4, QUERY_SIZE = 56 / 4, REQUEST_BODY_SIZE = 60 / 4, HEADERS = 64 / 4;
-const GENERATOR = 68 / 4;
+/** The word that the library sets to 0 with each request; the four behind it are free too. */
+export const GENERATOR = 68 / 4;
 const HEAD = 96;
 
 const encoder = new TextEncoder();
@@ -123,12 +122,10 @@ export class Request {
  * `warmUp` also says which: `{count: 2000, method: "GET", path: "/", query: "", headers: [], body: ""}`. Its responses
  * are thrown away; false means no warm-up.
  */
-export async function serve(native, handler, { warmUp = {}, fresh = true } = {}) {
+export async function serve(native, handler, { warmUp = {} } = {}) {
   if (!native.mailbox) return native.wait(); // Says so, and ends the process.
   const mailbox = new Mailbox(native);
-  if (fresh) freshMath(mailbox.words, GENERATOR, native.random);
   if (warmUp) await mailbox.warmUp(handler, warmUp);
-  await native.ready?.();
   native.wait();
   for (;;) {
     let answer;

@@ -10,6 +10,11 @@
 #include <dlfcn.h>
 #include <stddef.h>
 
+// A test may have OpenSSL left alone.
+#ifndef MAYFLY_OPENSSL_SETTER
+#define MAYFLY_OPENSSL_SETTER "RAND_set_rand_method"
+#endif
+
 // As of RAND_set_rand_method(3), which OpenSSL 1.0 to 3 have.
 struct openssl_rand_method {
     int (*seed)(const void *buffer, int size);
@@ -39,7 +44,7 @@ static int openssl_use(int (*bytes)(unsigned char *buffer, int size)) {
     union {
         void *object;
         int (*function)(const struct openssl_rand_method *method);
-    } set = {dlsym(RTLD_DEFAULT, "RAND_set_rand_method")};
+    } set = {dlsym(RTLD_DEFAULT, MAYFLY_OPENSSL_SETTER)};
     if (!set.object) return 0;
     method = (struct openssl_rand_method){openssl_seed, bytes, NULL, openssl_add, bytes, openssl_status};
     return set.function(&method) == 1;

@@ -5,39 +5,24 @@
 //     import { serve } from ".../sdk/node/mayfly.mjs";
 //     serve((request) => ({ headers: { "content-type": "text/plain" }, body: `Hello ${request.path}!` }));
 //
-// MAYFLY_LIBRARY says where the library is, if not in ../lib/libmayfly.so. Math.random(), crypto.randomUUID() and all of
-// node:crypto, keys included, are fresh in each request: the library puts itself below OpenSSL (docs/freshness.md).
+// MAYFLY_LIBRARY says where the library is, if not in ../lib/libmayfly.so. From the import on, Math.random() and all of
+// node:crypto, keys included, are fresh in each request: the library puts itself below OpenSSL, and what Node.js keeps
+// above it is replaced. Import it before what might keep such a function for itself (docs/freshness.md).
 
-import { webcrypto } from "node:crypto";
-import { fileURLToPath } from "node:url";
-import koffi from "koffi";
-import { freshCrypto } from "../js/fresh.mjs";
-import { Request, serve as serveMailbox } from "../js/mailbox.mjs";
-import { freshUuids } from "./uuid.mjs";
+import { freshMath } from "../js/fresh.mjs";
+import { GENERATOR, Request, serve as serveMailbox } from "../js/mailbox.mjs";
+import { freshNode } from "./crypto.mjs";
+import { open } from "./native.mjs";
 
 export { Request };
 
-function open() {
-  const beside = fileURLToPath(new URL("../lib/libmayfly.so", import.meta.url));
-  const library = koffi.load(process.env.MAYFLY_LIBRARY || beside);
-  const address = library.func("void *mayfly_ffi_open()")();
-  const random = library.func("int mayfly_ffi_random(void *to, size_t size)");
-  return {
-    mailbox: address ? koffi.view(address, koffi.decode(address, 4, "uint32_t")) : null,
-    wait: library.func("void mayfly_ffi_wait()"),
-    exchange: library.func("int mayfly_ffi_exchange()"),
-    random(bytes) {
-      if (random(bytes, bytes.length) !== 0) throw new Error("no random bytes");
-    },
-  };
+const native = open();
+if (native.mailbox) {
+  freshMath(new Uint32Array(native.mailbox), GENERATOR, native.random);
+  freshNode(native.random);
 }
 
 /** Serves requests for ever; see `serve` in ../js/mailbox.mjs for the handler and the options. */
-export function serve(handler, options = {}) {
-  const native = open();
-  if (native.mailbox && options.fresh !== false) {
-    freshCrypto(webcrypto, native.random);
-    freshUuids(native.random);
-  }
+export function serve(handler, options) {
   return serveMailbox(native, handler, options);
 }

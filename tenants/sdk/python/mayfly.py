@@ -6,7 +6,8 @@
     mayfly.serve(lambda request: mayfly.Response(f"Hello {request.path}!"))
 
 The library is ../lib/libmayfly.so, or what MAYFLY_LIBRARY names. Before each request the module seeds `random`; `secrets`,
-`os.urandom` and `uuid.uuid4` are fresh by themselves, and an OpenSSL that is loaded is told (see docs/freshness.md).
+`os.urandom` and `uuid.uuid4` are fresh by themselves; below an OpenSSL that is loaded by then the library puts itself (see
+docs/freshness.md).
 """
 
 import ctypes
@@ -119,10 +120,7 @@ class _Library:
 
 
 def _freshen(library):
-    seed = library.random(48)
-    random.seed(int.from_bytes(seed[:32], "little"))
-    if ssl := sys.modules.get("ssl"):
-        ssl.RAND_add(seed[32:], 16.0)
+    random.seed(int.from_bytes(library.random(32), "little"))
 
 
 def _answer(handler, request):
@@ -156,6 +154,8 @@ def serve(handler, *, warm_up=100, method="GET", path="/", query="", headers=(),
     times before, with a request that nobody made and that `method` to `body` describe: what it makes once is then made. A
     handler that raises answers 500, and the traceback goes to the log.
     """
+    if fresh and "_ssl" in sys.modules:
+        ctypes.CDLL("libcrypto.so.3", ctypes.RTLD_GLOBAL)  # Where the library looks for it.
     library = _Library()
     if library.mailbox is None:
         library.wait()  # Says so, and ends the process.
