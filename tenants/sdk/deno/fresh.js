@@ -18,11 +18,13 @@ const generator = new Uint32Array(5);
 const serve = Deno.serve;
 
 function fresh(handler) {
-  return function (...args) {
+  const wrapped = function (...args) {
     pool.forget();
     generator[0] = 0;
     return handler.apply(this, args);
   };
+  // Deno makes no Request for a handler that takes no argument.
+  return Object.defineProperty(wrapped, "length", { value: handler.length });
 }
 
 // As Deno.serve() has them: (handler), (options), (options, handler).
