@@ -15,7 +15,8 @@ int main(void) {
         0xb5, 0x12, 0x9c, 0xd1, 0xde, 0x16, 0x4e, 0xb9, 0xcb, 0xd0, 0x83, 0xe8, 0xa2, 0x50, 0x3c, 0x4e,
     };
     uint8_t key[32], block[64];
-    for (int i = 0; i < 32; ++i) key[i] = (uint8_t)i;
+    for (int i = 0; i < 32; ++i)
+        key[i] = (uint8_t)i;
     chacha_block(key, 1, nonce, block);
     if (memcmp(block, expected, sizeof block) == 0) return 0;
     fputs("chacha_block: not the bytes of RFC 8439\n", stderr);

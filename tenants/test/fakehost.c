@@ -5,8 +5,9 @@
 // `"ephemeral": false`, and counts the doorbells. There is shared memory. At the end of the input it ends the process.
 //
 // With FAKEHOST_FORK in the environment it does reset: each request is served by a fork of the process as it was at its
-// first WAIT, one after the other. The C library is not told of the fork, so that nobody seeds anything anew: a machine's
-// fork is not noticed by its program either (see unforked.c), except by the bytes at AT_RANDOM, which are new.
+// first WAIT, one after the other. The C library is not told of the fork, so that nobody seeds anything anew: a
+// machine's fork is not noticed by its program either (see unforked.c), except by the bytes at AT_RANDOM, which are
+// new.
 //
 // All numbers are little-endian, a string is its 32-bit size and its bytes.
 //

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Tests the SDKs of other languages natively: the sample programs as they are, with the fake host preloaded."""
 
+import errno
 import json
 import subprocess
 import unittest
 
 from samples import BY_SDK, OUT, each, environment
-from tenant import Request, run
+from tenant import Answer, Request, run
 
 FAKE = f"{OUT}/test/fakehost.so"
 
@@ -148,6 +149,44 @@ class Handlers(unittest.TestCase):
     def test_the_warm_up_asks_what_it_is_told_to(self, name):
         (response,) = self.ask(name, Request("/calls"), warm_up='{ count: 7, path: "/throws" }').responses
         self.assertEqual(response.body, b"8")
+
+
+class RustCrate(unittest.TestCase):
+    def ask(self, *requests):
+        return run(f"{OUT}/test/parts", list(requests), env={"LD_PRELOAD": FAKE})
+
+    def test_responses_and_limits(self):
+        paths = ["/count", "/count", "/limits", "/panic", "/many", "/taken", "/other"]
+        result = self.ask(*(Request(path) for path in paths))
+        self.assertEqual(
+            [(r.status, r.body) for r in result.responses],
+            [
+                (200, b"Some(1)"), (200, b"Some(2)"), (200, b"4194304 1048576 64"), (500, b""), (500, b""),
+                (200, b"the host has been opened already"), (404, b""),
+            ],
+        )  # fmt: skip
+        self.assertIn(b"as I was told", result.stderr)
+        self.assertIn(b"the host refused the response: error 7", result.stderr)
+
+    def test_parts_of_a_request(self):
+        result = self.ask(
+            Request("/header", headers=[("x-b", "0"), ("x-a", "1"), ("x-a", "2")]), Request("/header"),
+            Request("/when", id=2**64 - 1, unix_ns=2, monotonic_ns=3),
+        )  # fmt: skip
+        self.assertEqual([r.body for r in result.responses], [b"1", b"none", b"18446744073709551615 2 3"])
+
+    def test_calls_of_a_storage_program(self):
+        answers = [Answer(b"a value"), Answer(error=errno.ENOENT), Answer(b"x" * 17)]
+        frames = [frame for answer in answers for frame in (Request("/get", body=b"key"), answer)]
+        responses = self.ask(*frames).responses
+        self.assertEqual([(r.status, r.body) for r in responses[::2]], [(0, b"key")] * 3)
+        self.assertEqual(responses[0].headers, [(b"get", b"")])
+        self.assertEqual([r.body for r in responses[1::2]], [b"a value", b"2", b"90"])  # ENOENT, EMSGSIZE
+
+    def test_requests_of_the_hosts_own(self):
+        requests = [Request(method=f"mayfly:{name}", path="f", body=b"state") for name in ("call", "save", "restore")]
+        responses = self.ask(*requests, Request(method="mayfly:restore", body=b"other")).responses
+        self.assertEqual([(r.status, r.body) for r in responses], [(200, b"state"), (200, b"state"), (200, b""), (500, b"")])
 
 
 class Library(unittest.TestCase):

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// For LD_PRELOAD: hides from a program that it was forked, as the fork of a machine is hidden. Its process number stays,
-// and no page is wiped or left out; the fake host does not go through fork(3), so no handler of pthread_atfork(3) runs either.
+// For LD_PRELOAD: hides from a program that it was forked, as the fork of a machine is hidden. Its process number
+// stays, and no page is wiped or left out; the fake host does not go through fork(3), so no handler of
+// pthread_atfork(3) runs either.
 
 #define _GNU_SOURCE
 #include <errno.h>
