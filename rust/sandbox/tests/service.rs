@@ -228,13 +228,8 @@ fn a_program_that_does_not_listen_does_not_boot() {
 #[test]
 fn a_warm_up_request_that_fails_says_which() {
     let mut program = program("listens", &["epoll"]);
-    let warm_up = WarmUp {
-        method: b"GET".to_vec(),
-        path: b"/silent".to_vec(),
-        query: Vec::new(),
-        headers: Vec::new(),
-        times: 1,
-    };
+    let warm_up =
+        WarmUp { method: b"GET".to_vec(), path: b"/silent".to_vec(), query: Vec::new(), headers: Vec::new(), times: 1 };
     program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
     let error = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(error.to_string().contains("/silent"), "{error}");
