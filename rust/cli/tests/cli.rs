@@ -219,6 +219,7 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "boot_ms",
         "call_reset_us",
         "call_us",
+        "cpu_us",
         "create_vm_us",
         "exits_per_request",
         "floor_us",
@@ -234,7 +235,10 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "reset_ns_per_page",
         "reset_us",
         "rounds",
+        "snapshot_mib",
+        "tenant",
         "worker_private_kib",
+        "worker_served_private_kib",
         "workset_pages",
     ];
     assert_eq!(keys, expected);
