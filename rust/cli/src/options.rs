@@ -61,7 +61,7 @@ pub struct BenchOptions {
     #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "limits"])]
     pub config: Option<PathBuf>,
     /// Which tenant of the file
-    #[arg(long, value_name = "NAME", requires = "config")]
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "program")]
     pub tenant: Option<String>,
     #[command(flatten)]
     pub settings: ProgramSettings,
@@ -248,7 +248,9 @@ mod tests {
 
     #[test]
     fn a_tenant_of_a_file_is_measured_as_the_file_has_it() {
-        assert!(Options::try_parse_from(["mayfly", "bench", "--config", "f", "--tenant", "t", "--seconds", "5"]).is_ok());
+        assert!(
+            Options::try_parse_from(["mayfly", "bench", "--config", "f", "--tenant", "t", "--seconds", "5"]).is_ok()
+        );
         for wrong in [
             &[][..],
             &["--config", "f"],
