@@ -32,16 +32,18 @@ def run_tenant(cli: Path, file: Path, tenant: str, root: Path, requests: int, se
         *(str(cli), "bench", "--config", str(file), "--tenant", tenant),
         *("--requests", str(requests), "--seconds", str(seconds), "--json"),
     ]
-    return _run(pinned_command(command, cpu), root, _BOOT_S + 10 * seconds)
+    return _run(pinned_command(command, cpu), f"mayfly bench --tenant {tenant}", root, _BOOT_S + 10 * seconds)
 
 
-def _run(command: list[str], root: Path | None = None, timeout_s: int = _TIMEOUT_S) -> dict:
+def _run(command: list[str], words: str | None = None, root: Path | None = None, timeout_s: int = _TIMEOUT_S) -> dict:
+    """`words` is what errors call the command, if that is not itself."""
+    words = words or " ".join(command)
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"no end within {timeout_s} s: {' '.join(command)}") from error
+        raise BenchError(f"no end within {timeout_s} s: {words}") from error
     if done.returncode != 0:
-        raise BenchError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.strip()}")
+        raise BenchError(f"{words} failed ({done.returncode}):\n{done.stderr.strip()}")
     return parse(done.stdout)
 
 

@@ -49,6 +49,8 @@ def headline(report: dict) -> str:
         added, floor = bars.sandbox_cpu_us(report), bars.floor_us(report)
     except LookupError:
         busiest = None
+    if not report["wrk"]:
+        return "Programs of other runtimes alone were measured."
     if busiest is None:
         return "This run is too short for a headline."
     vanilla, sandboxed = busiest

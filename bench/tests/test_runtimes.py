@@ -156,10 +156,11 @@ class Rounds(WithScratch):
         chosen = fixtures.fake_options(self.scratch)
         chosen = options.Options(**{**chosen.__dict__, "runtimes": options.Runtimes(rounds=3)})
         samples = Samples.read(fixtures.FAKE / "runtimes.json", fixtures.FAKE, self.scratch)
+        sides = (rounds.VANILLA, rounds.NATIVE, "sdk", rounds.kept("sdk"))
         with mock.patch("mayfly_bench.comparison.measure", lambda *_, **__: fixtures.sample(1, 1)):
             for end, expected in ((0.0, 1), (float("inf"), 3)):
-                (seen,) = rounds.measure(chosen, self.scratch, samples, samples.runtimes[0].only(["sdk"]), [Load(1, 1)], end, _quiet)
-                self.assertEqual(len(seen.rounds["sdk"]), expected)
+                (seen,) = rounds.measure(chosen, self.scratch, samples, samples.runtimes[0], ["sdk"], [Load(1, 1)], end, _quiet)
+                self.assertEqual({side: len(taken) for side, taken in seen.rounds.items()}, dict.fromkeys(sides, expected))
 
     def test_rounds_are_compared_one_by_one(self) -> None:
         pairs = [(100, 50), (10, 4), (1_000, 600)]

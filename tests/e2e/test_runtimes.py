@@ -155,6 +155,13 @@ class Client:
         assert response.status == 200, response
         return response.json()
 
+    def json_of_chunks(self, path, parts):
+        headers = {"host": self._host, "transfer-encoding": "chunked"}
+        self._connection.request("POST", path, iter(parts), headers, encode_chunked=True)
+        response = self._connection.receive()
+        assert response.status == 200, response
+        return response.json()
+
 
 class Sample(Runtime):
     """What our own samples do: those with the routes /echo, /random, /count, /exit and, as servers, /stream."""
@@ -169,6 +176,13 @@ class Sample(Runtime):
                     self.assertEqual(seen["body"], body)
                     given = {name: seen["headers"].get(name) for name in ("host", "x-test", "content-type", "x-empty")}
                     self.assertEqual(given, {"host": host, "x-test": "a, b", "content-type": "text/plain", "x-empty": ""})
+
+    def case_is_given_a_body_that_came_in_chunks(self, host):
+        with self.connected(host) as client:
+            for _ in range(3):
+                seen = client.json_of_chunks("/echo", [b"one", b"two" * 9000, b"three"])
+                self.assertEqual((seen["method"], seen["body"]), ("POST", "one" + "two" * 9000 + "three"))
+                self.assert_hello(client.get("/"))
 
     def case_takes_and_gives_a_mebibyte(self, host):
         text = "0123456789abcd\u00e4" * (1 << 16)

@@ -64,7 +64,7 @@ def _measure(
     if not called:
         return entries
     try:
-        seen = rounds.measure(chosen, scratch, samples, runtime.only(called), loads, end, progress)
+        seen = rounds.measure(chosen, scratch, samples, runtime, called, loads, end, progress)
     except BenchError as error:
         return {mode: known if "error" in known else known | failure(error) for mode, known in entries.items()}
     return {

@@ -7,7 +7,7 @@ The sandboxed and the vanilla side are routes of one server. A side that fails i
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,35 +53,39 @@ class _Side:
 
 
 def measure(
-    chosen: Options, scratch: Path, samples: Samples, runtime: Runtime, loads: Sequence[Load], end: float, progress: Callable[[str], None]
+    chosen: Options, scratch: Path, samples: Samples, runtime: Runtime, modes: Collection[str], loads: Sequence[Load], end: float,
+    progress: Callable[[str], None],
 ) -> list[Seen]:
-    """Measures at each load. After `end` there are no further rounds than the first.
+    """Measures those modes of a runtime at each load. After `end` there are no further rounds than the first.
 
     Raises BenchError if the server itself, or its vanilla route, cannot be measured.
     """
     began = time.monotonic()
     return [
-        _at_load(chosen, scratch, samples, runtime, load, began + (end - began) * (number + 1) / len(loads), progress)
+        _at_load(chosen, scratch, samples, runtime, modes, load, began + (end - began) * (number + 1) / len(loads), progress)
         for number, load in enumerate(loads)
     ]
 
 
 def _at_load(
-    chosen: Options, scratch: Path, samples: Samples, runtime: Runtime, load: Load, end: float, progress: Callable[[str], None]
+    chosen: Options, scratch: Path, samples: Samples, runtime: Runtime, modes: Collection[str], load: Load, end: float,
+    progress: Callable[[str], None],
 ) -> Seen:
-    tenants = samples.tenants(list(runtime.modes.values()), boot="start")
+    sandboxed = {mode: sample for mode, sample in runtime.modes.items() if mode in modes}
+    tenants = samples.tenants(list(sandboxed.values()), boot="start")
     seen = Seen()
     with contextlib.ExitStack() as stack:
         progress(f"{runtime.name}: starting")
         server = Server(chosen.server, chosen.config, chosen.root, scratch, threads=load.threads, cpu=load.cpu, tenants=tenants)
         stack.enter_context(server)
         sides = {VANILLA: _Side(server)}
+        # Also where it is not measured in a sandbox: what is by the SDK serves nobody outside of one.
         if (unmodified := runtime.modes.get("server")) is not None:
             try:
                 sides[NATIVE] = _Side(stack.enter_context(Native(samples, unmodified, scratch, load.cpu)))
             except BenchError as error:
                 seen.fail(NATIVE, error)
-        for mode, sample in runtime.modes.items():
+        for mode, sample in sandboxed.items():
             sides[mode] = _Side(server, sample.host)
             if sample.kept_host is not None:
                 sides[kept(mode)] = _Side(server, sample.kept_host)

@@ -5,7 +5,7 @@ A tenant NAME is an unmodified server, NAME-sdk a program by the SDK; NAME-kept 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,11 +47,6 @@ class Runtime:
 
     name: str
     modes: dict[str, Sample]
-
-    def only(self, modes: Iterable[str]) -> "Runtime":
-        """With these modes alone."""
-        wanted = set(modes)
-        return Runtime(self.name, {mode: sample for mode, sample in self.modes.items() if mode in wanted})
 
 
 @dataclass(frozen=True)
