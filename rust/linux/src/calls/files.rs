@@ -366,6 +366,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
                 Object::Text { content, .. } => count(content.len()),
                 Object::Host(file) => file.attributes()?.size,
                 Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
+                Object::Pollable(id) => super::sockets::readable_bytes(call, *id)?,
                 _ => return Err(Errno::ENOTTY.into()),
             };
             let left = u32::try_from(size.saturating_sub(open.offset)).unwrap_or(u32::MAX);

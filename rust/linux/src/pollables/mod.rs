@@ -21,13 +21,14 @@ mod queue;
 mod ready;
 mod socket;
 mod timer;
+mod waiter;
 
 pub(crate) use epoll::{Epoll, Registration, Target};
 pub use outside::{Closed, ConnectionId, NotListening, OutputState};
 pub(crate) use outside::Outside;
 pub(crate) use queue::{End, Queue};
 pub(crate) use ready::{LOG_READINESS, Look, bits, earlier};
-pub(crate) use socket::{Address, Backlog, Options, Phase, Socket};
+pub(crate) use socket::{Address, CONNECTION_BYTES, Phase, Socket};
 pub(crate) use timer::Timer;
 
 use crate::errno::Errno;
@@ -197,24 +198,6 @@ impl Pollables {
         match self.get_mut(id).map(|node| &mut node.kind) {
             Some(Kind::Socket(socket)) => Ok(socket),
             _ => Err(Errno::ENOTSOCK),
-        }
-    }
-
-    /// The queue that reading takes from.
-    pub(crate) fn input(&self, id: PollableId) -> Option<QueueId> {
-        match self.kind(id)? {
-            Kind::PipeReader(queue) => Some(*queue),
-            Kind::Socket(socket) => socket.input,
-            _ => None,
-        }
-    }
-
-    /// The queue that writing adds to.
-    pub(crate) fn output(&self, id: PollableId) -> Option<QueueId> {
-        match self.kind(id)? {
-            Kind::PipeWriter(queue) => Some(*queue),
-            Kind::Socket(socket) => socket.output,
-            _ => None,
         }
     }
 
