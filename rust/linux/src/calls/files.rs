@@ -386,7 +386,10 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EBADF.into());
     }
     let size = match &open.object {
-        Object::Log(_) | Object::Pollable(_) => return Err(Errno::ESPIPE.into()),
+        Object::Log(_) => return Err(Errno::ESPIPE.into()),
+        Object::Pollable(id) if call.process.pollables.is_stream(*id) => return Err(Errno::ESPIPE.into()),
+        // Of counters, timers and epolls Linux says nothing else.
+        Object::Pollable(_) => return Ok(0),
         Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),

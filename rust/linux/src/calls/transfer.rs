@@ -459,8 +459,9 @@ fn read_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], non
         return wait_unless(nonblocking, "read", None);
     }
     let taken = if counter.semaphore { 1 } else { counter.value };
-    call.user().write(address, &taken.to_le_bytes())?;
+    // Taken even if it cannot be told, as on Linux.
     set_counter(call, id, counter.value.saturating_sub(taken), Event::Output);
+    call.user().write(address, &taken.to_le_bytes())?;
     Ok(8)
 }
 

@@ -388,6 +388,11 @@ impl Pollables {
         }
     }
 
+    /// Whether it is a pipe or a socket.
+    pub(crate) fn is_stream(&self, id: PollableId) -> bool {
+        matches!(self.kind(id), Some(Kind::PipeReader(_) | Kind::PipeWriter(_) | Kind::Socket(_)))
+    }
+
     /// What `fstat` tells.
     pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
         let Some(node) = self.get(id) else { return Attributes::made_up(0, 0) };

@@ -216,7 +216,6 @@ static void network(int domain) {
     SAY(polled(listener));
     SAY(recv(listener, buffer, 1, 0));
     SAY(send(listener, buffer, 1, MSG_NOSIGNAL));
-    SAY(shutdown(listener, SHUT_RD));
     SAY(accept(listener, NULL, NULL));
     SAY(getpeername(listener, (struct sockaddr *)&other, &size));
     SAY(bind(listener, (struct sockaddr *)&address, 3));
@@ -237,6 +236,7 @@ static void network(int domain) {
     SAY(accept(listener, NULL, NULL));
     int rival = socket(domain, SOCK_STREAM, 0);
     SAY(bind(rival, (struct sockaddr *)&address, length));
+    SAY(shutdown(rival, SHUT_RD));
     close(rival);
     // A connection.
     int client = socket(domain, SOCK_STREAM, 0);
