@@ -6,8 +6,8 @@
 use mayfly_kvm::Machine;
 
 use crate::calls::{
-    descriptors, directories, epoll, files, futex, limits, memory, paths, pipes, poll, process as ids, scheduling,
-    signals, system, threads, time, writing,
+    descriptors, directories, epoll, files, futex, limits, memory, messages, paths, pipes, poll, process as ids,
+    scheduling, signals, socket_options, sockets, system, threads, time, writing,
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
@@ -121,6 +121,28 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_epoll_wait, epoll::epoll_wait),
     (libc::SYS_epoll_pwait, epoll::epoll_pwait),
     (libc::SYS_epoll_pwait2, epoll::epoll_pwait2),
+    // calls/sockets.rs
+    (libc::SYS_socket, sockets::socket),
+    (libc::SYS_socketpair, sockets::socketpair),
+    (libc::SYS_bind, sockets::bind),
+    (libc::SYS_listen, sockets::listen),
+    (libc::SYS_accept, sockets::accept),
+    (libc::SYS_accept4, sockets::accept4),
+    (libc::SYS_connect, sockets::connect),
+    (libc::SYS_getsockname, sockets::getsockname),
+    (libc::SYS_getpeername, sockets::getpeername),
+    (libc::SYS_shutdown, sockets::shutdown),
+    // calls/socket_options.rs
+    (libc::SYS_setsockopt, socket_options::setsockopt),
+    (libc::SYS_getsockopt, socket_options::getsockopt),
+    // calls/messages.rs
+    (libc::SYS_sendto, messages::sendto),
+    (libc::SYS_recvfrom, messages::recvfrom),
+    (libc::SYS_sendmsg, messages::sendmsg),
+    (libc::SYS_recvmsg, messages::recvmsg),
+    (libc::SYS_sendmmsg, messages::sendmmsg),
+    (libc::SYS_recvmmsg, messages::recvmmsg),
+    (libc::SYS_sendfile, messages::sendfile),
     // calls/pipes.rs
     (libc::SYS_pipe, pipes::pipe),
     (libc::SYS_pipe2, pipes::pipe2),

@@ -44,7 +44,9 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 15] = [
+pub const PROGRAMS: [(&str, &[Linking]); 17] = [
+    ("server", &[Linking::Glibc]),
+    ("sockets", &[Linking::Glibc]),
     ("pollables", &[Linking::Glibc]),
     ("threads", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
@@ -199,6 +201,16 @@ impl Guest {
         let mut machine = testing::boot_machine(memory_bytes);
         let process = Process::exec(&mut machine, &program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
         Self { machine, process, log: Log::default(), random: 0 }
+    }
+
+    /// Goes on after something has arrived from outside, as [`Guest::run`].
+    pub fn wake(&mut self) -> Option<Step> {
+        let mut rng = |bytes: &mut [u8]| bytes.fill(0);
+        let mut context = Context { output: &mut self.log, rng: &mut rng };
+        match self.process.wake(&mut self.machine, &mut context) {
+            Step::Continue => self.run(),
+            end => Some(end),
+        }
     }
 
     /// Runs until the program ends or rings the doorbell (`None`).
