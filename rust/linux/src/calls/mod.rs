@@ -16,6 +16,7 @@ pub(crate) mod signals;
 pub(crate) mod system;
 pub(crate) mod threads;
 pub(crate) mod time;
+pub(crate) mod timers;
 pub(crate) mod writing;
 
 use crate::errno::{Errno, Halt};
@@ -25,6 +26,11 @@ use crate::threads::Wait;
 #[allow(clippy::cast_possible_truncation, reason = "an `int` argument is the low half of its register")]
 pub(crate) const fn int(argument: u64) -> i32 {
     (argument as u32).cast_signed()
+}
+
+/// A flag of an argument.
+pub(crate) const fn flag(flag: i32) -> u64 {
+    flag.cast_unsigned() as u64
 }
 
 /// A return value that is a small non-negative count.

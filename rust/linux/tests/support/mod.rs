@@ -44,8 +44,9 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 13] = [
+pub const PROGRAMS: [(&str, &[Linking]); 14] = [
     ("threads", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
+    ("signals", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
