@@ -68,7 +68,8 @@ pub(crate) struct Place {
 
 /// Finds the place of a frame; `None` if it would not fit the alternate stack, or the address space.
 pub(crate) fn place(rsp: u64, action: &Action, stack: &AlternateStack, vector_bytes: usize) -> Option<Place> {
-    let below = rsp.checked_sub(RED_ZONE)?;
+    // The stack pointer may be anything, and need not be used.
+    let below = rsp.wrapping_sub(RED_ZONE);
     let was_on_it = stack.is_used_at(rsp);
     let enters = action.has(SA_ONSTACK) && stack.size != 0 && !stack.is_used_at(below);
     let top = if enters { stack.pointer.checked_add(stack.size)? } else { below };
@@ -281,6 +282,7 @@ mod tests {
         assert!(second.frame < first.frame);
         assert_eq!(place(second.frame, &action, &stack, AREA), None);
         assert_eq!(place(0x7000_0000, &action, &AlternateStack { size: 0xc00, ..stack }, AREA), None);
+        assert!(place(0x10, &action, &stack, AREA).is_some());
         assert_eq!(place(0x100, &action, &AlternateStack::NONE, AREA), None);
     }
 }

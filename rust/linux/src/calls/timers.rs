@@ -156,6 +156,8 @@ pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
     timer.schedule = Schedule::new(until, interval);
     timer.overrun = 0;
     call.process.forget_timer_signal(TimerId::Posix(id));
+    // A time that has passed is over at once.
+    call.process.fire_timers(call.machine).map_err(Halt::End)?;
     if old != 0 {
         write_times(call, old, before)?;
     }
