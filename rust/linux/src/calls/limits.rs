@@ -3,7 +3,6 @@
 //! is remembered and told back, and changes nothing.
 
 use super::int;
-use super::process::is_self;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::process::Limits;
 use crate::table::Call;
@@ -58,9 +57,7 @@ pub(crate) fn setrlimit(call: &mut Call<'_, '_>) -> CallResult {
 /// `prlimit64(2)`.
 pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, resource, new, old, ..] = call.args;
-    if !is_self(int(pid)) {
-        return Err(Errno::ESRCH.into());
-    }
+    super::scheduling::check_thread(call, pid)?;
     // Both ends are read before either is changed, since they may be the same.
     let new = if new == 0 { None } else { Some(read_limit(call, new)?) };
     let before = limit(call, resource)?;
