@@ -197,7 +197,9 @@ pub(crate) fn or_handler(process: &mut Process, machine: &mut Machine, step: Ste
     let vector = fault.vector.unwrap_or_default();
     let trap = Trap { number: vector.into(), error, address: fault.address.unwrap_or(0) };
     let code = match (fault.signal, vector) {
-        (libc::SIGSEGV, 14) if fault.address.is_some_and(|address| process.memory.find(address).is_some()) => SEGV_ACCERR,
+        (libc::SIGSEGV, 14) if fault.address.is_some_and(|address| process.memory.find(address).is_some()) => {
+            SEGV_ACCERR
+        }
         (libc::SIGSEGV, 14) => SEGV_MAPERR,
         (libc::SIGBUS, 14) => BUS_ADRERR,
         (libc::SIGBUS, 17) => BUS_ADRALN,

@@ -285,4 +285,55 @@ mod tests {
         assert!(place(0x10, &action, &stack, AREA).is_some());
         assert_eq!(place(0x100, &action, &AlternateStack::NONE, AREA), None);
     }
+
+    /// Some vector state of a real machine.
+    fn state() -> (VectorState, u64, usize) {
+        let mut machine = mayfly_kvm::testing::boot_machine(16 << 20);
+        let (features, size) = machine.vector_features();
+        (machine.context().unwrap().unwrap().vector, features, size)
+    }
+
+    #[test]
+    fn what_was_saved_comes_back() {
+        let (state, features, size) = state();
+        let area = build_vector(&state, features, size);
+        assert_eq!(area.len(), size + MAGIC_BYTES);
+        assert!(has_extended(&area[..LEGACY], size) && ends_with_magic(&area));
+        let back = read_vector(&area, &state, features, true).unwrap().to_bytes();
+        assert_eq!(back[..SOFTWARE], state.to_bytes()[..SOFTWARE]);
+    }
+
+    #[test]
+    fn state_that_no_processor_loads_is_refused() {
+        let (state, features, size) = state();
+        let area = build_vector(&state, features, size);
+        // MXCSR's reserved bits, components that the guest does not have, and each kind of reserved byte of the header.
+        for (at, bit) in [
+            (MXCSR + 3, 0x80),
+            (LEGACY + 1, 0x02),
+            (LEGACY + 7, 0x80),
+            (LEGACY + 8, 1),
+            (LEGACY + 16, 1),
+            (LEGACY + 63, 1),
+        ] {
+            let mut bad = area.clone();
+            bad[at] |= bit;
+            assert!(read_vector(&bad, &state, features, true).is_none(), "{at}");
+        }
+        let mut legacy = area[..LEGACY].to_vec();
+        legacy[MXCSR + 3] = 1;
+        assert!(read_vector(&legacy, &state, features, false).is_none());
+    }
+
+    #[test]
+    fn a_place_to_go_on_is_the_programs() {
+        let with = |rip: u64, selectors: u64| {
+            let mut words = [0; UCONTEXT_WORDS];
+            (words[21], words[23]) = (rip, selectors);
+            read(&words).is_some()
+        };
+        assert!(with(0x40_0000, USER_CODE | USER_DATA << 48));
+        assert!(!with(0x40_0000, 0x10) && !with(0x40_0000, 0x23) && !with(0x40_0000, 0x08));
+        assert!(!with(1 << 47, USER_CODE) && !with(u64::MAX, USER_CODE) && !with(1 << 63, USER_CODE));
+    }
 }

@@ -238,7 +238,9 @@ impl Process {
             }
             Err(Halt::End(step)) => Err(step),
             // A wait is no result.
-            Err(Halt::Wait(_) | Halt::Switch | Halt::Restored) => Err(Step::Poison("a wait in the place of a result".into())),
+            Err(Halt::Wait(_) | Halt::Switch | Halt::Restored) => {
+                Err(Step::Poison("a wait in the place of a result".into()))
+            }
         }
     }
 }

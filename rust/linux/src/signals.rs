@@ -107,6 +107,7 @@ pub(crate) struct Signal(u8);
 
 impl Signal {
     pub(crate) const SEGV: Self = Self(11);
+    #[allow(dead_code, reason = "pipes and sockets raise it")]
     pub(crate) const PIPE: Self = Self(13);
     pub(crate) const ALRM: Self = Self(14);
 

@@ -6,15 +6,15 @@
 use mayfly_kvm::Machine;
 
 use crate::calls::{
-    descriptors, directories, files, futex, limits, memory, paths, poll, process as ids, scheduling, signals, system, threads,
-    time, timers, writing,
+    descriptors, directories, files, futex, limits, memory, paths, poll, process as ids, scheduling, signals, system,
+    threads, time, timers, writing,
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
+use crate::process::{Context, Process, Step, Stream};
 use crate::schedule::return_value;
 use crate::signals::Signal;
 use crate::threads::Wait;
-use crate::process::{Context, Process, Step, Stream};
 use crate::user::UserMemory;
 
 /// A system call in progress.

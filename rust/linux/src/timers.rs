@@ -130,7 +130,8 @@ impl Timers {
     /// Timers that are over, and what they send to whom.
     fn over(&self, now_ns: u64) -> Vec<(TimerId, Notify)> {
         let is_over = |schedule: &Schedule| schedule.next_ns().is_some_and(|until| until <= now_ns);
-        let alarm = is_over(&self.alarm).then_some((TimerId::Alarm, Notify::Process { signal: Signal::ALRM, value: 0 }));
+        let alarm =
+            is_over(&self.alarm).then_some((TimerId::Alarm, Notify::Process { signal: Signal::ALRM, value: 0 }));
         let posix = self.posix.iter().filter(|timer| is_over(&timer.schedule));
         alarm.into_iter().chain(posix.map(|timer| (TimerId::Posix(timer.id), timer.notify))).collect()
     }

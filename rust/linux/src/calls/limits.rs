@@ -19,7 +19,13 @@ struct ResourceLimit {
 
 /// A program's resource limits, by number.
 #[derive(Clone, Debug)]
-pub(crate) struct ResourceLimits([ResourceLimit; COUNT]);
+pub(crate) struct ResourceLimits {
+    all: [ResourceLimit; COUNT],
+    /// The mask of `umask(2)`.
+    pub(crate) umask: u32,
+}
+
+const UMASK: u32 = 0o022;
 
 impl ResourceLimits {
     pub(crate) fn new(limits: &Limits) -> Self {
@@ -37,7 +43,7 @@ impl ResourceLimits {
             };
             *slot = ResourceLimit { soft: value, hard: value };
         }
-        Self(all)
+        Self { all, umask: UMASK }
     }
 }
 
@@ -90,7 +96,7 @@ pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
 
 fn limit(call: &Call<'_, '_>, resource: u64) -> Result<ResourceLimit, Errno> {
     let index = usize::try_from(int(resource)).map_err(|_| Errno::EINVAL)?;
-    call.process.resources.0.get(index).copied().ok_or(Errno::EINVAL)
+    call.process.resources.all.get(index).copied().ok_or(Errno::EINVAL)
 }
 
 fn get(call: &mut Call<'_, '_>, resource: u64, buffer: u64) -> CallResult {
@@ -108,7 +114,7 @@ fn set(call: &mut Call<'_, '_>, resource: u64, new: ResourceLimit) -> CallResult
         return Err(Errno::EPERM.into());
     }
     let index = usize::try_from(int(resource)).map_err(|_| Errno::EINVAL)?;
-    if let Some(slot) = call.process.resources.edit().0.get_mut(index) {
+    if let Some(slot) = call.process.resources.edit().all.get_mut(index) {
         *slot = new;
     }
     Ok(0)

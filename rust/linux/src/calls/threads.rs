@@ -75,7 +75,9 @@ fn start(call: &mut Call<'_, '_>, start: &Start, number: libc::c_long) -> CallRe
     }
     let clears_tid = start.flags & flag(libc::CLONE_CHILD_CLEARTID) != 0;
     let tid = call.process.threads.edit().add(context, if clears_tid { start.child_tid } else { 0 });
-    for (wanted, address) in [(libc::CLONE_PARENT_SETTID, start.parent_tid), (libc::CLONE_CHILD_SETTID, start.child_tid)] {
+    for (wanted, address) in
+        [(libc::CLONE_PARENT_SETTID, start.parent_tid), (libc::CLONE_CHILD_SETTID, start.child_tid)]
+    {
         if start.flags & flag(wanted) != 0 {
             // Like Linux, which does not take the thread back either.
             ignore_fault(call.user().write(address, &tid.to_le_bytes()))?;
