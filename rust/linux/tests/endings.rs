@@ -59,6 +59,8 @@ fn a_program_that_faults_dies_of_the_same_signal() {
         "privileged",
         "port",
         "alignment",
+        "frame-nowhere",
+        "frame-bad",
     ] {
         agrees(Linking::Glibc, how);
     }

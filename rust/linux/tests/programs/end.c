@@ -70,6 +70,16 @@ int main(int argc, char **argv) {
         signal(SIGSEGV, handler);
         *(volatile int *)(long)zero = 1;
     }
+    if (!strcmp(how, "frame-nowhere")) {
+        // No place for a handler's frame.
+        signal(SIGUSR1, handler);
+        signal(SIGSEGV, handler);
+        __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1) : "rcx", "r11", "memory");
+    }
+    if (!strcmp(how, "frame-bad")) {
+        // The way back from a handler that nobody has called, and whose frame is nowhere.
+        __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_rt_sigreturn) : "rcx", "r11", "memory");
+    }
     if (!strcmp(how, "wait-futex")) {
         int word = 0;
         syscall(SYS_futex, &word, 0, 0, NULL);

@@ -191,9 +191,8 @@ impl Guest {
     pub fn run(&mut self) -> Option<Step> {
         loop {
             let exit = self.machine.run().unwrap();
-            match exit {
-                Exit::Doorbell => return None,
-                _ => {}
+            if exit == Exit::Doorbell {
+                return None;
             }
             let random = &mut self.random;
             let mut rng = |bytes: &mut [u8]| {
