@@ -45,6 +45,8 @@ pub(crate) enum Halt {
     Wait(Wait),
     /// The thread does not go on now, as its state says, or is gone.
     Switch,
+    /// The thread goes on elsewhere: its context has been set.
+    Restored,
     /// The guest does not go on: what the caller of `Process::handle` is told instead.
     End(Step),
 }

@@ -21,6 +21,7 @@ pub(crate) mod sockets;
 pub(crate) mod system;
 pub(crate) mod threads;
 pub(crate) mod time;
+pub(crate) mod timers;
 mod transfer;
 pub(crate) mod writing;
 
@@ -32,6 +33,11 @@ pub(crate) use poll::{poll_interest, select_interest};
 #[allow(clippy::cast_possible_truncation, reason = "an `int` argument is the low half of its register")]
 pub(crate) const fn int(argument: u64) -> i32 {
     (argument as u32).cast_signed()
+}
+
+/// A flag of an argument.
+pub(crate) const fn flag(flag: i32) -> u64 {
+    flag.cast_unsigned() as u64
 }
 
 /// A return value that is a small non-negative count.

@@ -44,11 +44,12 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 17] = [
+pub const PROGRAMS: [(&str, &[Linking]); 18] = [
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
     ("pollables", &[Linking::Glibc]),
     ("threads", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
+    ("signals", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
@@ -217,9 +218,8 @@ impl Guest {
     pub fn run(&mut self) -> Option<Step> {
         loop {
             let exit = self.machine.run().unwrap();
-            match exit {
-                Exit::Doorbell => return None,
-                _ => {}
+            if exit == Exit::Doorbell {
+                return None;
             }
             let random = &mut self.random;
             let mut rng = |bytes: &mut [u8]| {
