@@ -242,7 +242,8 @@ pub(crate) fn content(process: &Process, rng: &mut dyn FnMut(&mut [u8]), text: T
     let memory = shared.limits.memory_bytes;
     let kib = memory / 1024;
     let pages = process.memory.mapped_bytes() / 4096;
-    let name = || String::from_utf8_lossy(process.threads.current().name.split(|&byte| byte == 0).next().unwrap_or_default());
+    let name =
+        || String::from_utf8_lossy(process.threads.current().name.split(|&byte| byte == 0).next().unwrap_or_default());
     match text {
         Text::Fixed(text) => text.to_owned(),
         Text::Zone => return zone(),

@@ -6,14 +6,14 @@
 use mayfly_kvm::Machine;
 
 use crate::calls::{
-    descriptors, directories, epoll, files, futex, limits, memory, messages, paths, pipes, poll, process as ids, scheduling, signals, socket_options, sockets, system, threads,
-    time, writing,
+    descriptors, directories, epoll, files, futex, limits, memory, messages, paths, pipes, poll, process as ids,
+    scheduling, signals, socket_options, sockets, system, threads, time, writing,
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
+use crate::process::{Context, Process, Step, Stream};
 use crate::schedule::return_value;
 use crate::threads::Wait;
-use crate::process::{Context, Process, Step, Stream};
 use crate::user::UserMemory;
 
 /// A system call in progress.

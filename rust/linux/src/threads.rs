@@ -236,7 +236,11 @@ impl Threads {
         let start = self.current.saturating_add(usize::from(current_last));
         let (before, after) = self.list.split_at_checked(start.min(self.list.len()))?;
         let ready = |thread: &Thread| thread.state == State::Ready;
-        after.iter().position(ready).map(|index| index.saturating_add(before.len())).or_else(|| before.iter().position(ready))
+        after
+            .iter()
+            .position(ready)
+            .map(|index| index.saturating_add(before.len()))
+            .or_else(|| before.iter().position(ready))
     }
 
     /// Whether another thread than the current one can run.

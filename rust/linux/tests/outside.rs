@@ -23,7 +23,11 @@ fn server(way: &str) -> Guest {
 /// Goes on until it waits again.
 fn go_on(guest: &mut Guest) {
     let end = guest.wake();
-    assert!(matches!(end, Some(Step::Waits { until_ns: None, .. })), "{end:?}, {}", String::from_utf8_lossy(&guest.log.stderr));
+    assert!(
+        matches!(end, Some(Step::Waits { until_ns: None, .. })),
+        "{end:?}, {}",
+        String::from_utf8_lossy(&guest.log.stderr)
+    );
 }
 
 fn take(guest: &mut Guest, connection: ConnectionId) -> (String, OutputState) {
@@ -126,4 +130,13 @@ fn connections_are_undone_by_a_reset() {
         assert!(!process.is_dirty());
         assert_eq!(format!("{process:?}"), format!("{frozen:?}"));
     }
+}
+
+/// A program that listens and connects to itself without ever accepting costs the host a bounded number of sockets.
+#[test]
+fn connections_that_nobody_accepts_are_bounded() {
+    let program = compile("sockets", Linking::Glibc);
+    let mut guest = Guest::load(&program, &["crowd"], &Limits::default(), MEMORY);
+    assert_eq!(guest.run(), Some(Step::Exited { status: 0 }));
+    assert_eq!(String::from_utf8_lossy(&guest.log.stdout), "crowded\n");
 }

@@ -40,7 +40,13 @@ fn read_header(call: &mut Call<'_, '_>, at: u64) -> Result<Header, Halt> {
 }
 
 /// Sends to where the socket is connected, or, if it is a datagram socket, to `to`: nobody gets that.
-fn send_to(call: &mut Call<'_, '_>, id: PollableId, to: Option<Address>, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+fn send_to(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    to: Option<Address>,
+    buffers: &[Buffer],
+    nonblocking: bool,
+) -> CallResult {
     let socket = call.process.pollables.socket(id)?;
     match to {
         Some(_) if !socket.is_datagram() => {

@@ -25,8 +25,8 @@ mod transfer;
 pub(crate) mod writing;
 
 use crate::errno::{Errno, Halt};
-pub(crate) use poll::{poll_interest, select_interest};
 use crate::threads::Wait;
+pub(crate) use poll::{poll_interest, select_interest};
 
 /// The low 32 bits of an argument as the `int` that the call takes: descriptors, flags, identities.
 #[allow(clippy::cast_possible_truncation, reason = "an `int` argument is the low half of its register")]

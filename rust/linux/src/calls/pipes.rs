@@ -99,7 +99,9 @@ pub(super) fn capacity(call: &mut Call<'_, '_>, fd: i32, new: Option<u64>) -> Re
     let Object::Pollable(id) = call.process.files.open_file(fd)?.object else { return Err(Errno::EBADF) };
     let pollables = &mut call.process.pollables;
     let (Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)), Some(new)) = (pollables.kind(id), new) else {
-        let Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)) = pollables.kind(id) else { return Err(Errno::EBADF) };
+        let Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)) = pollables.kind(id) else {
+            return Err(Errno::EBADF);
+        };
         let capacity = pollables.queue(*queue).map_or(0, |queue| queue.capacity);
         return Ok(i32::try_from(capacity).unwrap_or(i32::MAX));
     };

@@ -59,7 +59,13 @@ fn entry(bytes: &[u8; ENTRY_BYTES]) -> (i32, u32) {
 }
 
 /// Fills in what each descriptor is ready for now. If that is nothing, waits.
-fn poll_until(call: &mut Call<'_, '_>, name: &'static str, fds: u64, fd_count: u64, until_ns: Option<u64>) -> CallResult {
+fn poll_until(
+    call: &mut Call<'_, '_>,
+    name: &'static str,
+    fds: u64,
+    fd_count: u64,
+    until_ns: Option<u64>,
+) -> CallResult {
     let mut entries = read_entries(call, fds, fd_count)?;
     let mut look = Look::new();
     let mut ready: u64 = 0;
@@ -88,11 +94,8 @@ fn poll_until(call: &mut Call<'_, '_>, name: &'static str, fds: u64, fd_count: u
 }
 
 /// What `select` asks about, for each of its three sets: POLLIN_SET, POLLOUT_SET and POLLEX_SET of Linux.
-const SETS: [u32; 3] = [
-    bits::READ | bits::RDBAND | bits::HUP | bits::ERR,
-    bits::WRITE | bits::WRBAND | bits::ERR,
-    bits::PRI,
-];
+const SETS: [u32; 3] =
+    [bits::READ | bits::RDBAND | bits::HUP | bits::ERR, bits::WRITE | bits::WRBAND | bits::ERR, bits::PRI];
 /// Most bytes of a set: for as many descriptors as there can be.
 const SET_BYTES: usize = 128;
 

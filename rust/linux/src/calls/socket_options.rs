@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `setsockopt(2)` and `getsockopt(2)`. Options are remembered and told back; what they would change of a network, they do not.
 
-use super::sockets::socket_of;
 use super::int;
+use super::sockets::socket_of;
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::identity::{GID, PID, UID};
@@ -19,8 +19,20 @@ const LINGER_SECONDS: i32 = -1;
 fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
     let tcp = socket.protocol == libc::IPPROTO_TCP;
     Some(match (level, name) {
-        (libc::SOL_SOCKET, libc::SO_SNDBUF) => if tcp { 16_384 } else { BUFFER_MAX },
-        (libc::SOL_SOCKET, libc::SO_RCVBUF) => if tcp { 131_072 } else { BUFFER_MAX },
+        (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
+            if tcp {
+                16_384
+            } else {
+                BUFFER_MAX
+            }
+        }
+        (libc::SOL_SOCKET, libc::SO_RCVBUF) => {
+            if tcp {
+                131_072
+            } else {
+                BUFFER_MAX
+            }
+        }
         (libc::SOL_SOCKET, libc::SO_RCVLOWAT | libc::SO_SNDLOWAT) => 1,
         (
             libc::SOL_SOCKET,
@@ -56,12 +68,20 @@ fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
         (libc::IPPROTO_IP, libc::IP_TTL) if !socket.is_unix() => 64,
         (
             libc::IPPROTO_IP,
-            libc::IP_TOS | libc::IP_RECVERR | libc::IP_PKTINFO | libc::IP_MTU_DISCOVER | libc::IP_FREEBIND
+            libc::IP_TOS
+            | libc::IP_RECVERR
+            | libc::IP_PKTINFO
+            | libc::IP_MTU_DISCOVER
+            | libc::IP_FREEBIND
             | libc::IP_BIND_ADDRESS_NO_PORT,
         ) if !socket.is_unix() => 0,
         (
             libc::IPPROTO_IPV6,
-            libc::IPV6_V6ONLY | libc::IPV6_TCLASS | libc::IPV6_RECVERR | libc::IPV6_RECVPKTINFO | libc::IPV6_UNICAST_HOPS,
+            libc::IPV6_V6ONLY
+            | libc::IPV6_TCLASS
+            | libc::IPV6_RECVERR
+            | libc::IPV6_RECVPKTINFO
+            | libc::IPV6_UNICAST_HOPS,
         ) if socket.domain == libc::AF_INET6 => 0,
         _ => return None,
     })
@@ -70,7 +90,13 @@ fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
 /// Why there is no such option.
 fn unknown(socket: &Socket, level: i32) -> Errno {
     match level {
-        libc::SOL_SOCKET | libc::IPPROTO_IP => if socket.is_unix() && level != libc::SOL_SOCKET { Errno::EOPNOTSUPP } else { Errno::ENOPROTOOPT },
+        libc::SOL_SOCKET | libc::IPPROTO_IP => {
+            if socket.is_unix() && level != libc::SOL_SOCKET {
+                Errno::EOPNOTSUPP
+            } else {
+                Errno::ENOPROTOOPT
+            }
+        }
         _ if socket.is_unix() => Errno::EOPNOTSUPP,
         _ => Errno::ENOPROTOOPT,
     }
@@ -86,7 +112,15 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     }
     match (level, name) {
         (libc::SOL_SOCKET, libc::SO_RCVTIMEO | libc::SO_SNDTIMEO) => return set_timeout(call, id, name, value, len),
-        (libc::SOL_SOCKET, libc::SO_TYPE | libc::SO_ERROR | libc::SO_ACCEPTCONN | libc::SO_DOMAIN | libc::SO_PROTOCOL | libc::SO_PEERCRED) => {
+        (
+            libc::SOL_SOCKET,
+            libc::SO_TYPE
+            | libc::SO_ERROR
+            | libc::SO_ACCEPTCONN
+            | libc::SO_DOMAIN
+            | libc::SO_PROTOCOL
+            | libc::SO_PEERCRED,
+        ) => {
             return Err(Errno::ENOPROTOOPT.into());
         }
         _ => {}
@@ -107,7 +141,8 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     } else {
         call.user().read_u32(value)?.cast_signed()
     };
-    let seconds = if linger { call.user().read_u32(value.checked_add(4).ok_or(Errno::EFAULT)?)?.cast_signed() } else { 0 };
+    let seconds =
+        if linger { call.user().read_u32(value.checked_add(4).ok_or(Errno::EFAULT)?)?.cast_signed() } else { 0 };
     let kept = kept(level, name, given)?;
     let socket = call.process.pollables.edit().socket_mut(id)?;
     socket.set_option(level, name, kept);
@@ -120,15 +155,21 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
 /// What Linux makes of a value.
 fn kept(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     Ok(match (level, name) {
-        (libc::SOL_SOCKET, libc::SO_SNDBUF) => given.cast_unsigned().min(BUFFER_MAX.cast_unsigned()).cast_signed().saturating_mul(2).max(4608),
-        (libc::SOL_SOCKET, libc::SO_RCVBUF) => given.cast_unsigned().min(BUFFER_MAX.cast_unsigned()).cast_signed().saturating_mul(2).max(2304),
+        (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
+            given.cast_unsigned().min(BUFFER_MAX.cast_unsigned()).cast_signed().saturating_mul(2).max(4608)
+        }
+        (libc::SOL_SOCKET, libc::SO_RCVBUF) => {
+            given.cast_unsigned().min(BUFFER_MAX.cast_unsigned()).cast_signed().saturating_mul(2).max(2304)
+        }
         (libc::SOL_SOCKET, libc::SO_RCVLOWAT) => given.max(1),
         (libc::SOL_SOCKET, libc::SO_SNDLOWAT) => return Err(Errno::ENOPROTOOPT),
         (libc::SOL_SOCKET, libc::SO_PRIORITY | libc::SO_INCOMING_CPU | libc::SO_BUSY_POLL) => given,
-        (libc::SOL_SOCKET, _) | (SOL_TCP, libc::TCP_NODELAY | libc::TCP_CORK) | (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => {
-            i32::from(given != 0)
+        (libc::SOL_SOCKET, _)
+        | (SOL_TCP, libc::TCP_NODELAY | libc::TCP_CORK)
+        | (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => i32::from(given != 0),
+        (SOL_TCP, libc::TCP_KEEPIDLE | libc::TCP_KEEPINTVL) if !(1..=32_767).contains(&given) => {
+            return Err(Errno::EINVAL);
         }
-        (SOL_TCP, libc::TCP_KEEPIDLE | libc::TCP_KEEPINTVL) if !(1..=32_767).contains(&given) => return Err(Errno::EINVAL),
         (SOL_TCP, libc::TCP_KEEPCNT) if !(1..=127).contains(&given) => return Err(Errno::EINVAL),
         _ => given,
     })
@@ -145,7 +186,11 @@ fn set_timeout(call: &mut Call<'_, '_>, id: PollableId, name: i32, value: u64, l
     }
     let ns = if seconds.cast_signed() < 0 { 0 } else { clock::total_ns(seconds, microseconds.saturating_mul(1000)) };
     let socket = call.process.pollables.edit().socket_mut(id)?;
-    if name == libc::SO_RCVTIMEO { socket.receive_timeout_ns = ns } else { socket.send_timeout_ns = ns }
+    if name == libc::SO_RCVTIMEO {
+        socket.receive_timeout_ns = ns
+    } else {
+        socket.send_timeout_ns = ns
+    }
     Ok(0)
 }
 
@@ -194,7 +239,13 @@ fn told(call: &Call<'_, '_>, id: PollableId, level: i32, name: i32, error: Optio
             let mut info = vec![0; TCP_INFO_BYTES];
             if let Some(state) = info.first_mut() {
                 // TCP_ESTABLISHED, TCP_LISTEN, TCP_CLOSE
-                *state = if socket.is_connected() { 1 } else if socket.is_listening() { 10 } else { 7 };
+                *state = if socket.is_connected() {
+                    1
+                } else if socket.is_listening() {
+                    10
+                } else {
+                    7
+                };
             }
             return Ok(info);
         }

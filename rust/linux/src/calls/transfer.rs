@@ -152,7 +152,9 @@ fn receive_stream(
     if enough || wanted == 0 {
         return Ok(Received { len: done, truncated: false });
     }
-    if done == 0 && let Some(error) = take_error(call, id) {
+    if done == 0
+        && let Some(error) = take_error(call, id)
+    {
         return Err(error.into());
     }
     let state = call.process.pollables.queue(queue);
@@ -253,6 +255,11 @@ pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     let Some(queue) = socket.output else {
         return send_nowhere(call, id, buffers);
     };
+    let ended = socket.error.is_some() || shut || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused);
+    if ended && call.progress() > 0 {
+        // What was sent before it ended counts; the next call is told.
+        return Ok(count(call.progress()));
+    }
     if let Some(error) = call.process.pollables.socket(id)?.error
         && !(unix && error == Errno::ECONNRESET)
     {
@@ -454,7 +461,9 @@ fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
 
 fn read_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     let address = word(buffers)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else { return Err(Errno::EBADF.into()) };
+    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
+        return Err(Errno::EBADF.into());
+    };
     if counter.value == 0 {
         return wait_unless(nonblocking, "read", None);
     }
@@ -468,7 +477,9 @@ fn read_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], non
 fn write_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     let address = word(buffers)?;
     let [added] = call.user().read_words(address)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else { return Err(Errno::EBADF.into()) };
+    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
+        return Err(Errno::EBADF.into());
+    };
     if added == u64::MAX {
         return Err(Errno::EINVAL.into());
     }

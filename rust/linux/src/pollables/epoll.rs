@@ -34,11 +34,22 @@ pub(crate) struct Registration {
 }
 
 /// An epoll.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Epoll {
     pub(crate) registrations: Vec<Registration>,
     /// Where the next look starts, so that those at the front do not keep the others from being reported.
     start: usize,
+}
+
+impl Clone for Epoll {
+    fn clone(&self) -> Self {
+        Self { registrations: self.registrations.clone(), start: self.start }
+    }
+
+    fn clone_from(&mut self, source: &Self) {
+        self.registrations.clone_from(&source.registrations);
+        self.start = source.start;
+    }
 }
 
 /// Something to be reported.
@@ -65,7 +76,14 @@ impl Pollables {
     }
 
     /// EPOLL_CTL_ADD.
-    pub(crate) fn watch(&mut self, id: PollableId, fd: i32, target: Target, interest: u32, data: u64) -> Result<(), Errno> {
+    pub(crate) fn watch(
+        &mut self,
+        id: PollableId,
+        fd: i32,
+        target: Target,
+        interest: u32,
+        data: u64,
+    ) -> Result<(), Errno> {
         if let Target::Pollable(target) = target
             && let Ok(inner) = self.epoll(target)
         {
@@ -102,7 +120,14 @@ impl Pollables {
     }
 
     /// EPOLL_CTL_MOD.
-    pub(crate) fn rewatch(&mut self, id: PollableId, fd: i32, target: Target, interest: u32, data: u64) -> Result<(), Errno> {
+    pub(crate) fn rewatch(
+        &mut self,
+        id: PollableId,
+        fd: i32,
+        target: Target,
+        interest: u32,
+        data: u64,
+    ) -> Result<(), Errno> {
         let index = self.position(id, fd, target)?;
         if let Some(registration) = self.epoll_mut(id)?.registrations.get_mut(index) {
             if registration.interest & bits::EXCLUSIVE != 0 || interest & bits::EXCLUSIVE != 0 {

@@ -15,6 +15,8 @@
 //! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each pollable counts what
 //! has happened to it: see [`Events`].
 
+#[cfg(test)]
+mod check;
 mod epoll;
 mod outside;
 mod queue;
@@ -24,8 +26,8 @@ mod timer;
 mod waiter;
 
 pub(crate) use epoll::{Epoll, Registration, Target};
-pub use outside::{Closed, ConnectionId, NotListening, OutputState};
 pub(crate) use outside::Outside;
+pub use outside::{Closed, ConnectionId, NotListening, OutputState};
 pub(crate) use queue::{End, Queue};
 pub(crate) use ready::{LOG_READINESS, Look, bits, earlier};
 pub(crate) use socket::{Address, CONNECTION_BYTES, Phase, Socket};
@@ -36,6 +38,8 @@ use crate::files::attributes::Attributes;
 
 /// Most bytes in the queues that a program has made itself.
 const HELD_MAX: usize = 32 << 20;
+/// Most pollables. Those that are open are bounded by the limit on descriptors; the rest waits to be accepted.
+const POLLABLES_MAX: usize = 4096;
 /// Where the numbers start that `fstat` and `/proc/self/fd` tell.
 const FIRST_NUMBER: u64 = 20_000;
 
@@ -84,7 +88,7 @@ pub(crate) enum Kind {
 }
 
 /// Something that can be waited for.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Pollable {
     pub(crate) kind: Kind,
     pub(crate) events: Events,
@@ -92,6 +96,28 @@ pub(crate) struct Pollable {
     number: u64,
     /// The epolls that have it, each with the number of its registrations.
     watchers: Vec<(PollableId, usize)>,
+}
+
+impl Clone for Pollable {
+    fn clone(&self) -> Self {
+        Self { kind: self.kind.clone(), watchers: self.watchers.clone(), ..*self }
+    }
+
+    /// What lies in other allocations stays there: a reset does this to all of them.
+    fn clone_from(&mut self, source: &Self) {
+        match (&mut self.kind, &source.kind) {
+            (Kind::Epoll(epoll), Kind::Epoll(source)) => epoll.clone_from(source),
+            (Kind::Socket(socket), Kind::Socket(source)) => {
+                let mut options = std::mem::take(&mut socket.options);
+                options.clone_from(&source.options);
+                **socket = source.with_options(options);
+            }
+            (kind, source) => *kind = source.clone(),
+        }
+        self.watchers.clone_from(&source.watchers);
+        self.events = source.events;
+        self.number = source.number;
+    }
 }
 
 /// All that can be waited for.
@@ -153,10 +179,7 @@ impl Pollables {
     pub(crate) fn add(&mut self, kind: Kind) -> PollableId {
         self.made = self.made.saturating_add(1);
         let number = FIRST_NUMBER.saturating_add(self.made);
-        PollableId(insert(
-            &mut self.nodes,
-            Pollable { kind, events: Events::default(), number, watchers: Vec::new() },
-        ))
+        PollableId(insert(&mut self.nodes, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
     }
 
     pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueId {
@@ -173,6 +196,11 @@ impl Pollables {
 
     pub(crate) fn kind(&self, id: PollableId) -> Option<&Kind> {
         self.get(id).map(|node| &node.kind)
+    }
+
+    /// Whether there are too many.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.nodes.len() >= POLLABLES_MAX
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = PollableId> + '_ {
@@ -227,10 +255,7 @@ impl Pollables {
         count: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.change(id, |queue| {
-            fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))
-        })
-        .unwrap_or(Ok(()))
+        self.change(id, |queue| fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))).unwrap_or(Ok(()))
     }
 
     /// Takes back the last `count` bytes that were added.
@@ -433,8 +458,11 @@ impl Pollables {
         /// `net.ipv4.ip_local_port_range`.
         const FIRST: u16 = 32_768;
         const LAST: u16 = 60_999;
-        for _ in 0..=LAST.saturating_sub(FIRST) {
-            self.next_port = if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
+        /// As many as a program can have descriptors: it takes some malice to need them.
+        const ATTEMPTS: u32 = 1024;
+        for _ in 0..ATTEMPTS {
+            self.next_port =
+                if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
             let port = self.next_port;
             let taken = self.ids().any(|id| self.socket(id).is_ok_and(|socket| socket.local.port() == Some(port)));
             if !taken {

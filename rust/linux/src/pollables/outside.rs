@@ -111,13 +111,7 @@ impl Pollables {
             socket.output = Some(output);
             socket.connection = Some(id);
         }
-        self.outside.connections.push(Connection {
-            id,
-            node: Some(node),
-            input,
-            output,
-            told: OutputState::Open,
-        });
+        self.outside.connections.push(Connection { id, node: Some(node), input, output, told: OutputState::Open });
         Ok(id)
     }
 

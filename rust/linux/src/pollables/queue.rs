@@ -32,7 +32,9 @@ pub(crate) enum End {
 enum Shape {
     Stream,
     /// A stream that fills pages: a page is free again when all of it is taken. How much of the first one is.
-    Pipe { taken: usize },
+    Pipe {
+        taken: usize,
+    },
     /// The sizes of the messages.
     Messages(VecDeque<usize>),
 }
@@ -63,12 +65,7 @@ pub(crate) struct Queue {
 
 impl Clone for Queue {
     fn clone(&self) -> Self {
-        Self {
-            bytes: self.front().to_vec(),
-            start: 0,
-            shape: self.shape.clone(),
-            ..*self
-        }
+        Self { bytes: self.front().to_vec(), start: 0, shape: self.shape.clone(), ..*self }
     }
 
     /// Keeps the buffer, unless it is large.

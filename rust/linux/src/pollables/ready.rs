@@ -2,8 +2,8 @@
 //! What a pollable is ready for, now. The answers are those of Linux for each kind of file: see the `*_poll` functions that poll(2), epoll(7), pipe(7),
 //! tcp(7) and unix(7) describe.
 
-use super::{Epoll, Events, Kind, PollableId, Pollables, Registration, Target};
 use super::socket::{Phase, Socket};
+use super::{Epoll, Events, Kind, PollableId, Pollables, Registration, Target};
 use crate::clock;
 
 /// The bits of `poll` and `epoll`, which are the same.
@@ -30,7 +30,7 @@ pub(crate) mod bits {
     pub(super) const INPUTS: u32 = IN | PRI | RDNORM | RDBAND;
     pub(super) const OUTPUTS: u32 = OUT | WRNORM | WRBAND;
 }
-use bits::{ERR, HUP, INPUTS, IN, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
+use bits::{ERR, HUP, IN, INPUTS, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
 
 /// One look at what is ready: all of it at one time, and bounded, since epolls within epolls can have more paths than members.
 #[derive(Debug)]
@@ -71,8 +71,7 @@ impl Pollables {
                 if_so(queue.is_writable(), WRITE) | if_so(queue.refused, ERR)
             }
             Some(Kind::Counter(counter)) => {
-                if_so(counter.value > 0, IN)
-                    | if_so(counter.value < u64::MAX.wrapping_sub(1), OUT)
+                if_so(counter.value > 0, IN) | if_so(counter.value < u64::MAX.wrapping_sub(1), OUT)
             }
             Some(Kind::Timer(timer)) => if_so(timer.next_ns.is_some() && timer.expired(look.now_ns()) > 0, IN),
             Some(Kind::Epoll(epoll)) => {

@@ -106,9 +106,7 @@ impl Address {
             (Self::Unix(name), Self::Unix(other)) => name == other,
             _ => {
                 let same_family = matches!((self, to), (Self::V4(..), Self::V4(..)) | (Self::V6(..), _));
-                self.port() == to.port()
-                    && same_family
-                    && (self.is_any() || to.is_any() || self.host() == to.host())
+                self.port() == to.port() && same_family && (self.is_any() || to.is_any() || self.host() == to.host())
             }
         }
     }
@@ -216,7 +214,7 @@ pub(crate) enum Phase {
 pub(crate) type Options = Vec<((i32, i32), i32)>;
 
 /// A socket.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) domain: i32,
     /// SOCK_STREAM and so on.
@@ -248,7 +246,18 @@ pub(crate) struct Socket {
     pub(crate) connection: Option<ConnectionId>,
 }
 
+impl Clone for Socket {
+    fn clone(&self) -> Self {
+        self.with_options(self.options.clone())
+    }
+}
+
 impl Socket {
+    /// A copy with these for its options.
+    pub(super) fn with_options(&self, options: Options) -> Self {
+        Self { phase: self.phase.clone(), local: self.local.clone(), peer: self.peer.clone(), options, ..*self }
+    }
+
     pub(crate) fn new(domain: i32, kind: i32, protocol: i32) -> Self {
         Self {
             domain,
@@ -307,6 +316,9 @@ impl Socket {
             local,
             peer,
             options: self.options.clone(),
+            // As on Linux, timeouts too are those of who listens.
+            receive_timeout_ns: self.receive_timeout_ns,
+            send_timeout_ns: self.send_timeout_ns,
             ..Self::new(self.domain, self.kind, self.protocol)
         }
     }
@@ -315,7 +327,8 @@ impl Socket {
 impl Pollables {
     /// Connects two sockets with each other by two queues.
     pub(crate) fn join(&mut self, one: PollableId, other: PollableId, capacity: usize) {
-        let (mut queues, messages) = ([None, None], self.socket(one).is_ok_and(|socket| socket.kind != libc::SOCK_STREAM));
+        let (mut queues, messages) =
+            ([None, None], self.socket(one).is_ok_and(|socket| socket.kind != libc::SOCK_STREAM));
         for (slot, (reader, writer)) in queues.iter_mut().zip([(one, other), (other, one)]) {
             let (reader, writer) = (End::Inside(reader), End::Inside(writer));
             let queue = if messages {
@@ -354,10 +367,12 @@ impl Pollables {
         let shares = |socket: &Socket, name| socket.option(libc::SOL_SOCKET, name).unwrap_or(0) != 0;
         let taken = self.ids().filter(|&other| other != id).filter_map(|other| self.socket(other).ok()).any(|other| {
             let only_6 = |socket: &Socket| {
-                socket.domain == libc::AF_INET6 && socket.option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).unwrap_or(0) != 0
+                socket.domain == libc::AF_INET6
+                    && socket.option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).unwrap_or(0) != 0
             };
             let apart = other.domain != domain && (only_6(other) || only_6(socket));
-            let reuse = shares(other, libc::SO_REUSEADDR) && shares(socket, libc::SO_REUSEADDR) && !other.is_listening();
+            let reuse =
+                shares(other, libc::SO_REUSEADDR) && shares(socket, libc::SO_REUSEADDR) && !other.is_listening();
             let both = shares(other, libc::SO_REUSEPORT) && shares(socket, libc::SO_REUSEPORT);
             other.bound
                 && other.kind == socket.kind
@@ -392,7 +407,7 @@ impl Pollables {
     pub(crate) fn arrive(&mut self, listener: PollableId, local: Address, peer: Address) -> Result<PollableId, Errno> {
         let socket = self.socket(listener)?;
         match &socket.phase {
-            Phase::Listening(backlog) if backlog.is_full() => return Err(Errno::EAGAIN),
+            Phase::Listening(backlog) if backlog.is_full() || self.is_crowded() => return Err(Errno::EAGAIN),
             Phase::Listening(_) => {}
             _ => return Err(Errno::ECONNREFUSED),
         }
@@ -408,7 +423,11 @@ impl Pollables {
 
     /// Whether no more connections may wait there.
     pub(crate) fn is_full(&self, listener: PollableId) -> bool {
-        self.socket(listener).is_ok_and(|socket| matches!(&socket.phase, Phase::Listening(backlog) if backlog.is_full()))
+        if self.is_crowded() {
+            return true;
+        }
+        self.socket(listener)
+            .is_ok_and(|socket| matches!(&socket.phase, Phase::Listening(backlog) if backlog.is_full()))
     }
 
     /// `listen`.
@@ -472,7 +491,9 @@ impl Pollables {
             Phase::Connected => {}
             // That ends listening.
             Phase::Listening(_) if !socket.is_unix() && read => {
-                let Phase::Listening(backlog) = std::mem::replace(&mut socket.phase, Phase::Idle) else { return Ok(()) };
+                let Phase::Listening(backlog) = std::mem::replace(&mut socket.phase, Phase::Idle) else {
+                    return Ok(());
+                };
                 self.listeners.retain(|&listener| listener != id);
                 for waiting in backlog.waiting {
                     self.close(waiting);

@@ -17,7 +17,10 @@ impl Process {
         let target = self.inside_of(connection)?;
         let (before, from): (Vec<_>, Vec<_>) =
             self.threads.waits().partition(|(index, _)| *index < self.threads.current);
-        from.into_iter().chain(before).find(|(_, waiting)| self.waits_for(machine, waiting, target)).map(|(index, _)| index)
+        from.into_iter()
+            .chain(before)
+            .find(|(_, waiting)| self.waits_for(machine, waiting, target))
+            .map(|(index, _)| index)
     }
 
     /// Whether what a thread waits for may be something to read from `target`.
@@ -59,7 +62,9 @@ impl Pollables {
         }
         let Ok(epoll) = self.epoll(id) else { return false };
         epoll.registrations.iter().any(|registration| match registration.target {
-            Target::Pollable(inner) if !registration.disabled && registration.interest & bits::READ != 0 && look.step() => {
+            Target::Pollable(inner)
+                if !registration.disabled && registration.interest & bits::READ != 0 && look.step() =>
+            {
                 self.leads_to(inner, target, look)
             }
             _ => false,

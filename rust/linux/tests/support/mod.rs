@@ -288,7 +288,12 @@ pub fn agrees_with_native_in(name: &str, linkings: &[Linking], args: &[&str], mo
         let inside = Guest::load_with(&program, args, limits, MEMORY, mounts).outcome();
         let differences: Vec<_> =
             inside.stdout.lines().zip(native_out.lines()).filter(|(inside, native)| inside != native).collect();
-        assert!(differences.is_empty(), "{linking:?}: in the machine, natively: {differences:#?}, {:?}, {}", inside.end, inside.stderr);
+        assert!(
+            differences.is_empty(),
+            "{linking:?}: in the machine, natively: {differences:#?}, {:?}, {}",
+            inside.end,
+            inside.stderr
+        );
         assert_eq!(inside.end, Step::Exited { status: 0 }, "{linking:?}: {inside:?}");
         assert_eq!(inside.stdout.lines().count(), native_out.lines().count(), "{linking:?}");
         assert_eq!(inside.stderr, String::from_utf8_lossy(&native.stderr), "{linking:?}");
