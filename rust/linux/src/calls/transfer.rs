@@ -255,6 +255,11 @@ pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     let Some(queue) = socket.output else {
         return send_nowhere(call, id, buffers);
     };
+    let ended = socket.error.is_some() || shut || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused);
+    if ended && call.progress() > 0 {
+        // What was sent before it ended counts; the next call is told.
+        return Ok(count(call.progress()));
+    }
     if let Some(error) = call.process.pollables.socket(id)?.error
         && !(unix && error == Errno::ECONNRESET)
     {

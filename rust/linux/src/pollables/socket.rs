@@ -214,7 +214,7 @@ pub(crate) enum Phase {
 pub(crate) type Options = Vec<((i32, i32), i32)>;
 
 /// A socket.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) domain: i32,
     /// SOCK_STREAM and so on.
@@ -246,7 +246,18 @@ pub(crate) struct Socket {
     pub(crate) connection: Option<ConnectionId>,
 }
 
+impl Clone for Socket {
+    fn clone(&self) -> Self {
+        self.with_options(self.options.clone())
+    }
+}
+
 impl Socket {
+    /// A copy with these for its options.
+    pub(super) fn with_options(&self, options: Options) -> Self {
+        Self { phase: self.phase.clone(), local: self.local.clone(), peer: self.peer.clone(), options, ..*self }
+    }
+
     pub(crate) fn new(domain: i32, kind: i32, protocol: i32) -> Self {
         Self {
             domain,
@@ -305,6 +316,9 @@ impl Socket {
             local,
             peer,
             options: self.options.clone(),
+            // As on Linux, timeouts too are those of who listens.
+            receive_timeout_ns: self.receive_timeout_ns,
+            send_timeout_ns: self.send_timeout_ns,
             ..Self::new(self.domain, self.kind, self.protocol)
         }
     }
@@ -393,7 +407,7 @@ impl Pollables {
     pub(crate) fn arrive(&mut self, listener: PollableId, local: Address, peer: Address) -> Result<PollableId, Errno> {
         let socket = self.socket(listener)?;
         match &socket.phase {
-            Phase::Listening(backlog) if backlog.is_full() => return Err(Errno::EAGAIN),
+            Phase::Listening(backlog) if backlog.is_full() || self.is_crowded() => return Err(Errno::EAGAIN),
             Phase::Listening(_) => {}
             _ => return Err(Errno::ECONNREFUSED),
         }
@@ -409,6 +423,9 @@ impl Pollables {
 
     /// Whether no more connections may wait there.
     pub(crate) fn is_full(&self, listener: PollableId) -> bool {
+        if self.is_crowded() {
+            return true;
+        }
         self.socket(listener)
             .is_ok_and(|socket| matches!(&socket.phase, Phase::Listening(backlog) if backlog.is_full()))
     }
