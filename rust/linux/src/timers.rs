@@ -147,7 +147,9 @@ impl Process {
         for (id, notify) in self.timers.over(now) {
             let sent = match notify {
                 Notify::Nobody => Sent::Ignored,
-                Notify::Process { signal, value } => self.send_signal(machine, Target::Process, info(id, signal, value))?,
+                Notify::Process { signal, value } => {
+                    self.send_signal(machine, Target::Process, info(id, signal, value))?
+                }
                 Notify::Thread { signal, value, tid } => match self.threads.by_tid(tid) {
                     Some(index) => self.send_signal(machine, Target::Thread(index), info(id, signal, value))?,
                     None => Sent::Ignored,
