@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A timer that is a file: `timerfd_create(2)`. Nothing happens when it expires; whoever looks finds out.
 
+use crate::clock;
+
 /// A timer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Timer {
@@ -18,6 +20,13 @@ impl Timer {
         match self.next_ns.and_then(|next| now_ns.checked_sub(next)) {
             Some(late) => late.checked_div(self.interval_ns).unwrap_or(0).saturating_add(1),
             None => 0,
+        }
+    }
+
+    /// Its clock has stood still for so long, unless that goes on while a machine is suspended.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        if self.clock == libc::CLOCK_MONOTONIC {
+            self.next_ns = self.next_ns.map(|next| clock::postponed(next, by_ns));
         }
     }
 
