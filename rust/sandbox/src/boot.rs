@@ -31,6 +31,14 @@ const TURN_NS: u64 = 5_000_000;
 /// How long threads may go on beside the one at the doorbell before the program is frozen all the same.
 const SETTLE_NS: u64 = 200_000_000;
 
+/// Warm-up requests that cost no more exits than any before, one after the other: then the program is steady. After a burst of work it is so
+/// sooner, since the next one is far.
+const STEADY_REQUESTS: u32 = 32;
+const STEADY_AFTER_BURST: u32 = 8;
+/// Most rounds of warm-up requests, and most time, until it is frozen all the same.
+const STEADY_REQUESTS_MAX: u32 = 1000;
+const STEADY_NS: u64 = 2_000_000_000;
+
 /// A boot under way.
 pub(crate) struct Boot<'a> {
     machine: &'a mut Machine,
@@ -149,6 +157,7 @@ impl<'a> Boot<'a> {
                 self.warm_up(&mut served, warm_up)?;
             }
         }
+        self.run_until_steady(&mut served, &service.warm_up)?;
         // On a connection that it has kept open, or without one.
         let kept = served.connection();
         if self.run_to_idle(kept).map_err(|stop| self.error(stop))? {
@@ -157,6 +166,33 @@ impl<'a> Boot<'a> {
         served.close(&mut self.runner.process);
         self.run_to_idle(None).map_err(|stop| self.error(stop))?;
         self.stand(None)
+    }
+
+    /// Goes on with the warm-up requests until they cost what they cost at least. Compilers and collectors work in bursts, on threads of their own,
+    /// and leave the last step to the next request: frozen before it, a program would take that step in every request.
+    fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[WarmUp]) -> Result<(), BootError> {
+        let end_ns = clock::monotonic_ns().saturating_add(STEADY_NS);
+        let mut all_least = vec![u64::MAX; warm_ups.len()];
+        let (mut steady, mut burst) = (0, false);
+        for round in 0..STEADY_REQUESTS_MAX as usize {
+            let which = round % warm_ups.len().max(1);
+            let (Some(warm_up), Some(least)) = (warm_ups.get(which), all_least.get_mut(which)) else { break };
+            let enough = if burst { STEADY_AFTER_BURST } else { STEADY_REQUESTS };
+            if steady >= enough || clock::monotonic_ns() >= end_ns {
+                break;
+            }
+            // The other threads have done what the last request left them.
+            if !self.run_to_idle(served.connection()).map_err(|stop| self.error(stop))? {
+                served.close(&mut self.runner.process);
+            }
+            let before = self.exits.all;
+            self.warm_up(served, warm_up)?;
+            let exits = self.exits.all.saturating_sub(before);
+            steady = if exits <= *least { steady + 1 } else { 0 };
+            burst |= exits > *least;
+            *least = exits.min(*least);
+        }
+        Ok(())
     }
 
     /// Has the machine stand at the thread that a request will wake.
