@@ -26,6 +26,11 @@ errnos! {
 }
 
 impl Errno {
+    /// The number.
+    pub(crate) const fn number(self) -> i32 {
+        self.0
+    }
+
     /// The value in RAX that tells the guest's C library of this error: `-errno`.
     pub(crate) const fn to_return_value(self) -> u64 {
         i64::wrapping_neg(self.0 as i64).cast_unsigned()

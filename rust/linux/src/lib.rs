@@ -55,6 +55,7 @@ mod overlay;
 mod pages;
 mod process;
 mod resolve;
+mod saved;
 mod schedule;
 mod signals;
 mod source;
@@ -65,6 +66,7 @@ mod tracked;
 mod unknown;
 mod user;
 mod vma;
+mod witnesses;
 
 #[cfg(test)]
 mod tests;
@@ -74,6 +76,8 @@ pub use exec::{ExecError, Program};
 pub use fault::Fault;
 pub use mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
 pub use process::{Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
+pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
 pub use source::Elf;
 pub use stack::StackError;
 pub use unknown::UnknownCall;
+pub use witnesses::NoWitness;

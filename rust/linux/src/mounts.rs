@@ -7,7 +7,7 @@
 //! `/proc`, `/dev` and `/sys` are Mayfly's own (`crate::made_up`) and nothing can be mounted there. `/tmp` is an empty, writable
 //! directory unless something else is mounted at it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -160,6 +160,12 @@ impl Mounts {
     /// All mounts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
         self.inner.all.iter()
+    }
+
+    /// Opens the regular file at `rest` in one of them.
+    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8]) -> Result<host::File, Errno> {
+        let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
+        host::File::open(root.as_fd(), rest, mount.device, self.permit()?)
     }
 
     /// Leave to open one more file of the host.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mayfly_kvm::{Exit, Machine};
+use serde::{Deserialize, Serialize};
 
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
@@ -20,6 +21,7 @@ use crate::threads::Threads;
 use crate::tracked::Tracked;
 use crate::unknown::{UnknownCall, UnknownCalls};
 use crate::user::UserMemory;
+use crate::witnesses::Witnesses;
 
 /// What a program may have of things that the host keeps for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub struct LimitHits {
 }
 
 /// One of the streams that a program can write to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stream {
     /// Descriptor 1, unless the program has changed that.
     Stdout,
@@ -156,6 +158,8 @@ pub(crate) struct Shared {
     /// When the program was started: the zero of its CPU clocks.
     pub(crate) started: Instant,
     pub(crate) unknown: UnknownCalls,
+    /// What the boot saw of the mounts.
+    pub(crate) witnesses: Witnesses,
 }
 
 /// A program's process.
@@ -177,6 +181,17 @@ pub struct Process {
 impl Process {
     /// A process with this address space and nothing else done yet.
     pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, limits: &Limits) -> Self {
+        Self::with(memory, program, limits, Instant::now(), Witnesses::new())
+    }
+
+    /// As [`Process::new`], of a program that was started then and has seen this.
+    pub(crate) fn with(
+        memory: AddressSpace,
+        program: &Program<'_>,
+        limits: &Limits,
+        started: Instant,
+        witnesses: Witnesses,
+    ) -> Self {
         let name = program.name;
         let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
         let arguments = std::iter::once(name).chain(program.args.iter().map(String::as_str));
@@ -187,8 +202,9 @@ impl Process {
             command_line,
             auxv: Vec::new(),
             limits: limits.clone(),
-            started: Instant::now(),
+            started,
             unknown: UnknownCalls::new(),
+            witnesses,
         };
         Self {
             memory: Tracked::new(memory),

@@ -4,6 +4,8 @@
 //! Mayfly does not run a program's handlers yet. What it does is right for programs that end by a signal: `abort`, a default
 //! action, a signal that is blocked until it is unblocked.
 
+use serde::{Deserialize, Serialize};
+
 /// Number of signals; the first is 1.
 const COUNT: usize = 64;
 
@@ -14,7 +16,7 @@ const SIG_IGN: u64 = 1;
 const KNOWN_FLAGS: u64 = 0xdc00_0807;
 
 /// A set of signals: bit `n - 1` is signal `n`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SignalSet(u64);
 
 impl SignalSet {
@@ -71,7 +73,7 @@ impl Signal {
 }
 
 /// What a program has said is to happen on a signal: `struct sigaction` as the kernel has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Action {
     pub(crate) handler: u64,
     pub(crate) flags: u64,
@@ -80,7 +82,7 @@ pub(crate) struct Action {
 }
 
 /// The alternate signal stack: `stack_t`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AlternateStack {
     pub(crate) pointer: u64,
     pub(crate) flags: i32,
@@ -101,8 +103,9 @@ pub(crate) enum Delivery {
 }
 
 /// A program's signal state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Signals {
+    #[serde(with = "crate::saved::array")]
     actions: [Action; COUNT],
     blocked: SignalSet,
     pending: SignalSet,
