@@ -51,7 +51,7 @@ pub(crate) struct Node {
 /// What tells whether something is still what it was. A directory is, whatever is in it.
 ///
 /// Without the device: some file systems get another number whenever they are mounted, and no two files agree in all the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     inode: u64,
     mode: u32,

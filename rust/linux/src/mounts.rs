@@ -162,6 +162,15 @@ impl Mounts {
         self.inner.all.iter()
     }
 
+    /// Tells mounts apart: by the places in the program's view, and the hosts' directories.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let root = |mount: &Mount| mount.root.as_ref().map(|root| host::look_up(root.as_fd(), b"", mount.device).ok().map(|node| node.stamp));
+        let all: Vec<_> =
+            self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
+        mayfly_kvm::digest(&all)
+    }
+
     /// Opens the regular file at `rest` in one of them.
     pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8]) -> Result<host::File, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;

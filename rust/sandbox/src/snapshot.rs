@@ -15,6 +15,7 @@ use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
 use crate::limits::Limits;
+use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
 use crate::protocol::Protocol;
@@ -33,12 +34,23 @@ pub(crate) struct Inner {
     pub(crate) process: Process,
     pub(crate) limits: Limits,
     pub(crate) log: SharedLog,
-    boot_time: Duration,
-    has_handover: bool,
+    pub(crate) boot_time: Duration,
+    pub(crate) booted_from: BootedFrom,
+    pub(crate) origin: Origin,
+    pub(crate) has_handover: bool,
     pub(crate) service: Option<FrozenService>,
-    limit_hits: LimitHits,
-    learned: Mutex<BTreeSet<Learned>>,
-    learned_len: AtomicUsize,
+    pub(crate) limit_hits: LimitHits,
+    pub(crate) learned: Mutex<BTreeSet<Learned>>,
+    pub(crate) learned_len: AtomicUsize,
+}
+
+/// How a snapshot came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootedFrom {
+    /// The program was booted.
+    Program,
+    /// It was saved before, by this or another process.
+    File,
 }
 
 /// What workers of a program that serves connections begin with.
@@ -72,20 +84,8 @@ impl Snapshot {
         entropy.fill(&mut random);
         machine.write_inbox(RANDOM_OFFSET, &random);
 
-        let description = mayfly_linux::Program {
-            elf: program.elf.for_linux(),
-            name: &program.name,
-            args: &program.args,
-            env: &program.env,
-            mounts: &program.mounts,
-        };
-        let linux = mayfly_linux::Limits {
-            mappings: limits.mappings as usize,
-            descriptors: limits.descriptors as usize,
-            threads: limits.threads,
-            memory_bytes: limits.boot_memory_bytes,
-            ..Default::default()
-        };
+        let description = program.for_linux();
+        let linux = limits.for_linux();
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
@@ -112,6 +112,8 @@ impl Snapshot {
                 limits: limits.clone(),
                 log,
                 boot_time: started.elapsed(),
+                booted_from: BootedFrom::Program,
+                origin: Origin::of(program, limits),
                 has_handover: ready.has_handover,
                 service,
                 limit_hits,
@@ -121,7 +123,13 @@ impl Snapshot {
         })
     }
 
-    /// How long the boot took.
+    /// Whether the program was booted, or the snapshot comes from a file.
+    #[must_use]
+    pub fn booted_from(&self) -> BootedFrom {
+        self.inner.booted_from
+    }
+
+    /// How long the boot took, or the loading.
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.inner.boot_time

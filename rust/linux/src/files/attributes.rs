@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::{GID, UID};
 
 /// A time as file systems have it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Time {
     pub(crate) seconds: i64,
     pub(crate) nanoseconds: u32,
