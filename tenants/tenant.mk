@@ -31,3 +31,8 @@ clean:
 
 $(BIN):
 	mkdir -p $@
+
+# What is fetched, once for all clones. The lockfile beside each package.json has the checksums; nothing that comes is run.
+CACHE := $(or $(MAYFLY_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mayfly)
+NPM_CI := npm ci --cache $(CACHE)/npm --prefer-offline --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+UNPACK_DEBIAN := $(TENANTS)/../scripts/unpack-debian

@@ -4,6 +4,11 @@
 // requests from descriptor 0 and writes responses to descriptor 3. It never resets, as for a tenant with
 // `"ephemeral": false`, and counts the doorbells. There is shared memory. At the end of the input it ends the process.
 //
+// With FAKEHOST_FORK in the environment it does reset: each request is served by a fork of the process as it was at its
+// first WAIT, one after the other. The C library is not told of the fork, so that nobody seeds anything anew: a
+// machine's fork is not noticed by its program either (see unforked.c), except by the bytes at AT_RANDOM, which are
+// new.
+//
 // All numbers are little-endian, a string is its 32-bit size and its bytes.
 //
 //     request   id u64, unix_ns u64, monotonic_ns u64, entropy 32 bytes,
@@ -13,13 +18,17 @@
 //               whose name is the function's
 //     answer    to a call, read behind the request that makes it: error number or 0 u32, result
 
+#define _DEFAULT_SOURCE
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#undef MAYFLY_GETAUXVAL
 #define MAYFLY_GETAUXVAL getauxval
 #include "mayfly.h"
 
@@ -86,7 +95,7 @@ static void put_bytes(struct mayfly_bytes bytes) {
     put(bytes.data, bytes.size);
 }
 
-static int64_t next_request(void) {
+static int64_t read_request(void) {
     memset(&inbox, 0, sizeof inbox);
     inbox_used = 0;
     if (!take(&inbox.id, sizeof inbox.id, 1)) exit(0);
@@ -107,6 +116,24 @@ static int64_t next_request(void) {
     }
     answering = 1;
     return (int64_t)(uintptr_t)&inbox;
+}
+
+// Is the parent of all that serve a request, and returns in each of those.
+static int64_t next_request(void) {
+    static int forking = -1;
+    if (forking < 0) forking = getenv("FAKEHOST_FORK") != NULL;
+    if (forking && answering) _exit(0); // The response ends a request that is reset.
+    for (;;) {
+        int64_t request = read_request();
+        if (!forking) return request;
+        pid_t child = (pid_t)syscall(SYS_fork);
+        if (child == 0) {
+            memcpy((void *)(uintptr_t)getauxval(AT_RANDOM), inbox.entropy, 16);
+            return request;
+        }
+        int status = 0;
+        if (child < 0 || waitpid(child, &status, 0) != child || status != 0) fail("a request did not end well");
+    }
 }
 
 // A call of the storage program: whoever writes the requests answers it.

@@ -88,13 +88,12 @@ def _responses(data: bytes) -> list:
     return found
 
 
-def run(program: str, requests: list, *args: str, timeout: float = 30) -> Run:
+def run(program: str, requests: list, *args: str, timeout: float = 30, env: dict | None = None) -> Run:
     """Feeds the requests, and answers to calls, to one process of the program and collects its responses and calls."""
     read_end, write_end = os.pipe()
     command = ["/bin/sh", "-c", f'exec "$0" "$@" 3>&{write_end}', program, *args]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[write_end]
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, pass_fds=[write_end], env=env) as process:
         os.close(write_end)
         collected = []
         reader = threading.Thread(target=lambda: collected.append(_read_all(read_end)))

@@ -206,7 +206,13 @@ impl MadeUp {
             Self::Link(target) => Some(target.as_bytes().to_vec()),
             Self::Executable => Some(process.shared.executable.clone().into_bytes()),
             Self::WorkingDirectory => Some(process.files.directory().to_vec()),
-            Self::Descriptor(fd) => Some(process.files.open_file(fd).ok()?.path.to_vec()),
+            Self::Descriptor(fd) => {
+                let open = process.files.open_file(fd).ok()?;
+                Some(match open.object {
+                    Object::Pollable(id) => process.pollables.path(id),
+                    _ => open.path.to_vec(),
+                })
+            }
             Self::Device(_) | Self::Text(_) | Self::Descriptors | Self::Directory => None,
         }
     }

@@ -15,6 +15,7 @@ use crate::fault::{self, Fault};
 use crate::files::Files;
 use crate::mounts::Mounts;
 use crate::overlay::Overlay;
+use crate::pollables::Pollables;
 use crate::signals::Signals;
 use crate::table;
 use crate::threads::Threads;
@@ -170,6 +171,7 @@ pub struct Process {
     pub(crate) memory: Tracked<AddressSpace>,
     pub(crate) files: Tracked<Files>,
     pub(crate) overlay: Tracked<Overlay>,
+    pub(crate) pollables: Tracked<Box<Pollables>>,
     pub(crate) signals: Tracked<Signals>,
     pub(crate) threads: Tracked<Threads>,
     pub(crate) resources: Tracked<ResourceLimits>,
@@ -210,6 +212,7 @@ impl Process {
             memory: Tracked::new(memory),
             files: Tracked::new(Files::standard(limits.descriptors)),
             overlay: Tracked::new(Overlay::new(limits.overlay_bytes, limits.overlay_entries)),
+            pollables: Tracked::new(Box::new(Pollables::default())),
             signals: Tracked::new(Signals::default()),
             threads: Tracked::new(Threads::new(name)),
             resources: Tracked::new(ResourceLimits::new(limits)),
@@ -262,6 +265,7 @@ impl Process {
         self.memory.settle();
         self.files.settle();
         self.overlay.settle();
+        self.pollables.settle();
         self.signals.settle();
         self.threads.settle();
         self.resources.settle();
@@ -273,6 +277,7 @@ impl Process {
         self.memory.is_changed()
             || self.files.is_changed()
             || self.overlay.is_changed()
+            || self.pollables.is_changed()
             || self.signals.is_changed()
             || self.threads.is_changed()
             || self.resources.is_changed()
@@ -283,6 +288,7 @@ impl Process {
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);
         self.overlay.restore(&frozen.overlay);
+        self.pollables.restore(&frozen.pollables);
         self.signals.restore(&frozen.signals);
         self.threads.restore(&frozen.threads);
         self.resources.restore(&frozen.resources);

@@ -6,8 +6,8 @@
 use mayfly_kvm::Machine;
 
 use crate::calls::{
-    descriptors, directories, files, futex, limits, memory, paths, poll, process as ids, scheduling, signals, system,
-    threads, time, writing,
+    descriptors, directories, epoll, files, futex, limits, memory, paths, pipes, poll, process as ids, scheduling,
+    signals, system, threads, time, writing,
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
@@ -47,7 +47,18 @@ impl Call<'_, '_> {
 
     /// What wakes who waits has changed: pipes, sockets, counters.
     pub(crate) fn note_change(&mut self) {
-        self.process.threads.edit().note_change();
+        self.process.note_change();
+    }
+
+    /// How much a call has transferred that waits to transfer the rest.
+    pub(crate) fn progress(&self) -> usize {
+        if self.waited.is_some() { self.process.threads.current().progress } else { 0 }
+    }
+
+    /// Has the call wait, with this much transferred.
+    pub(crate) fn wait_with_progress(&mut self, wait: Wait, progress: usize) -> Halt {
+        self.process.threads.edit().current_mut().progress = progress;
+        wait.into()
     }
 }
 
@@ -101,6 +112,23 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     // calls/poll.rs
     (libc::SYS_poll, poll::poll),
     (libc::SYS_ppoll, poll::ppoll),
+    (libc::SYS_select, poll::select),
+    (libc::SYS_pselect6, poll::pselect6),
+    // calls/epoll.rs
+    (libc::SYS_epoll_create, epoll::epoll_create),
+    (libc::SYS_epoll_create1, epoll::epoll_create1),
+    (libc::SYS_epoll_ctl, epoll::epoll_ctl),
+    (libc::SYS_epoll_wait, epoll::epoll_wait),
+    (libc::SYS_epoll_pwait, epoll::epoll_pwait),
+    (libc::SYS_epoll_pwait2, epoll::epoll_pwait2),
+    // calls/pipes.rs
+    (libc::SYS_pipe, pipes::pipe),
+    (libc::SYS_pipe2, pipes::pipe2),
+    (libc::SYS_eventfd, pipes::eventfd),
+    (libc::SYS_eventfd2, pipes::eventfd2),
+    (libc::SYS_timerfd_create, pipes::timerfd_create),
+    (libc::SYS_timerfd_settime, pipes::timerfd_settime),
+    (libc::SYS_timerfd_gettime, pipes::timerfd_gettime),
     // calls/paths.rs
     (libc::SYS_open, paths::open),
     (libc::SYS_openat, paths::openat),

@@ -36,6 +36,8 @@ pub(crate) struct Thread {
     /// `set_robust_list`.
     pub(crate) robust_list: u64,
     pub(crate) state: State,
+    /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells this.
+    pub(crate) progress: usize,
     /// Its context, unless the vCPU has it.
     pub(crate) saved: Option<UserContext>,
 }
@@ -48,7 +50,7 @@ impl Thread {
         for (slot, byte) in name.iter_mut().take(NAME_BYTES.saturating_sub(1)).zip(last.bytes()) {
             *slot = byte;
         }
-        Self { tid: PID, name, clear_tid: 0, robust_list: 0, state: State::Ready, saved: None }
+        Self { tid: PID, name, clear_tid: 0, robust_list: 0, state: State::Ready, progress: 0, saved: None }
     }
 }
 
@@ -229,7 +231,7 @@ impl Threads {
         self.next_tid = self.next_tid.saturating_add(1);
         let name = self.current().name;
         let state = State::Ready;
-        self.list.push(Thread { tid, name, clear_tid, robust_list: 0, state, saved: Some(context) });
+        self.list.push(Thread { tid, name, clear_tid, robust_list: 0, state, progress: 0, saved: Some(context) });
         tid
     }
 

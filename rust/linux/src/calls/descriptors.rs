@@ -83,6 +83,8 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
             files.edit().set_status_flags(fd, int(argument))?;
             0
         }
+        libc::F_GETPIPE_SZ => super::pipes::capacity(call, fd, None)?,
+        libc::F_SETPIPE_SZ => super::pipes::capacity(call, fd, Some(argument))?,
         libc::F_GETLK | libc::F_OFD_GETLK => {
             read_lock(call, argument)?;
             // Nobody else has a program's files open, so nothing is in the way.
@@ -124,12 +126,20 @@ fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
     for object in closed {
         match object {
             Object::Memory { id, .. } => super::writing::forget(call, id),
+            Object::Pollable(id) => {
+                call.process.pollables.edit().close(id);
+                call.note_change();
+            }
+            Object::Log(stream) => {
+                if call.process.pollables.has_registrations() {
+                    call.process.pollables.edit().unwatch_log(stream);
+                }
+            }
             // Nothing but the descriptor was there.
             Object::Null
             | Object::Zero
             | Object::Full
             | Object::Random { .. }
-            | Object::Log(_)
             | Object::Text { .. }
             | Object::Host(_)
             | Object::Directory { .. } => {}

@@ -10,9 +10,9 @@ use crate::process::Stream;
 use crate::table::Call;
 
 /// Most bytes that one call transfers; a program gets a short count and goes on, as with a full pipe.
-const TRANSFER_MAX: u64 = 1 << 20;
+pub(super) const TRANSFER_MAX: u64 = 1 << 20;
 /// Most buffers in one `readv` or `writev`: IOV_MAX.
-const VECTORS_MAX: u64 = 1024;
+pub(super) const VECTORS_MAX: u64 = 1024;
 /// Most bytes that are copied at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -27,9 +27,9 @@ enum Position {
 
 /// A buffer of the program's.
 #[derive(Clone, Copy)]
-struct Buffer {
-    address: u64,
-    len: u64,
+pub(super) struct Buffer {
+    pub(super) address: u64,
+    pub(super) len: u64,
 }
 
 /// `read(2)`.
@@ -110,7 +110,7 @@ fn check_writable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
 }
 
 /// The buffers of a vectored call.
-fn read_vectors(call: &mut Call<'_, '_>, vectors: u64, vector_count: u64) -> Result<Vec<Buffer>, Halt> {
+pub(super) fn read_vectors(call: &mut Call<'_, '_>, vectors: u64, vector_count: u64) -> Result<Vec<Buffer>, Halt> {
     if vector_count > VECTORS_MAX {
         return Err(Errno::EINVAL.into());
     }
@@ -130,6 +130,10 @@ fn read_vectors(call: &mut Call<'_, '_>, vectors: u64, vector_count: u64) -> Res
 fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
     check_readable(call, fd)?;
     let open = call.process.files.open_file(fd)?;
+    if let Object::Pollable(id) = open.object {
+        let nonblocking = open.flags & libc::O_NONBLOCK != 0;
+        return super::transfer::read(call, id, buffers, nonblocking);
+    }
     let object = open.object.clone();
     let start = match position {
         Position::Current => open.offset,
@@ -213,7 +217,12 @@ impl Transfer {
 /// Writes `buffers` to `fd`, at most [`TRANSFER_MAX`] bytes.
 fn write_from(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
     check_writable(call, fd)?;
-    match call.process.files.open_file(fd)?.object.clone() {
+    let open = call.process.files.open_file(fd)?;
+    match open.object.clone() {
+        Object::Pollable(id) => {
+            let nonblocking = open.flags & libc::O_NONBLOCK != 0;
+            super::transfer::write(call, id, buffers, nonblocking)
+        }
         Object::Log(stream) => write_log(call, stream, buffers),
         Object::Memory { id, .. } => write_memory(call, fd, id, position, buffers),
         Object::Null | Object::Zero => {
@@ -376,7 +385,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EBADF.into());
     }
     let size = match &open.object {
-        Object::Log(_) => return Err(Errno::ESPIPE.into()),
+        Object::Log(_) | Object::Pollable(_) => return Err(Errno::ESPIPE.into()),
         Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),

@@ -4,11 +4,13 @@
 
 pub(crate) mod descriptors;
 pub(crate) mod directories;
+pub(crate) mod epoll;
 pub(crate) mod files;
 pub(crate) mod futex;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod paths;
+pub(crate) mod pipes;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod scheduling;
@@ -16,6 +18,7 @@ pub(crate) mod signals;
 pub(crate) mod system;
 pub(crate) mod threads;
 pub(crate) mod time;
+mod transfer;
 pub(crate) mod writing;
 
 use crate::errno::{Errno, Halt};

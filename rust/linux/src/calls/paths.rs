@@ -86,6 +86,10 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
     if let Node::MadeUp(MadeUp::Descriptor(fd)) = node {
         // What has no path is opened once more.
         let open = call.process.files.open_file(*fd)?;
+        if let Object::Pollable(_) = open.object {
+            // As Linux says of sockets. A pollable belongs to one open file.
+            return Err(Errno::ENXIO);
+        }
         return Ok(Open::new(open.object.clone(), &open.path, flags));
     }
     if node.link_target(call.process)?.is_some() {

@@ -10,6 +10,7 @@ use super::listing::Listing;
 use crate::errno::{Errno, Halt};
 use crate::host;
 use crate::overlay::InodeId;
+use crate::pollables::{LOG_READINESS, Look, PollableId, bits};
 use crate::process::{Process, Stream};
 use crate::table::Call;
 
@@ -32,6 +33,8 @@ pub(crate) enum Object {
     Host(#[serde(with = "crate::saved::host_file")] Arc<host::File>),
     /// A file that the program has written, in the mount that is `device`.
     Memory { id: InodeId, device: u32 },
+    /// A pipe, a socket, a counter, a timer, an epoll.
+    Pollable(PollableId),
     /// A directory; its entries are there from the first `getdents64` on.
     Directory { listing: Option<Arc<Listing>>, attributes: Attributes },
 }
@@ -46,6 +49,7 @@ impl Object {
             Self::Log(Stream::Stderr) => Attributes::made_up(3, libc::S_IFIFO | 0o600),
             Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
             Self::Host(file) => file.attributes()?,
+            Self::Pollable(id) => process.pollables.attributes(*id),
         })
     }
 
@@ -78,6 +82,8 @@ impl Object {
             Self::Memory { id, .. } => Ok(copy(call.process.overlay.content(*id), offset, out)),
             Self::Host(file) => Ok(file.read_at(offset, out)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
+            // These are read by `calls/transfer.rs`.
+            Self::Pollable(_) => Err(Errno::EINVAL.into()),
         }
     }
 
@@ -92,15 +98,14 @@ impl Object {
 
     /// Whether it has a position: `pread` and `pwrite` work.
     pub(crate) fn has_position(&self) -> bool {
-        !matches!(self, Self::Log(_))
+        !matches!(self, Self::Log(_) | Self::Pollable(_))
     }
 
     /// What it is ready for, in the bits of `poll`.
-    pub(crate) fn readiness(&self) -> i16 {
-        const IN: i16 = libc::POLLIN | libc::POLLRDNORM;
-        const OUT: i16 = libc::POLLOUT | libc::POLLWRNORM;
+    pub(crate) fn readiness(&self, process: &Process, look: &mut Look) -> u32 {
         match self {
-            Self::Log(_) => OUT,
+            Self::Log(_) => LOG_READINESS,
+            Self::Pollable(id) => process.pollables.readiness(*id, look),
             Self::Null
             | Self::Zero
             | Self::Full
@@ -108,7 +113,7 @@ impl Object {
             | Self::Text { .. }
             | Self::Host(_)
             | Self::Memory { .. }
-            | Self::Directory { .. } => IN | OUT,
+            | Self::Directory { .. } => bits::READ | bits::WRITE,
         }
     }
 }

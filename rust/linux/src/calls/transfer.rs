@@ -1,0 +1,515 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Moving bytes between a program's memory and what can be waited for: `read`, `write` and the calls of sockets end here.
+//!
+//! Bytes are copied once, between the program's memory and a queue. A blocking write that finds room for a part of its bytes leaves them there and waits
+//! to write the rest: its progress is kept by the thread.
+
+use super::count;
+use super::files::{Buffer, TRANSFER_MAX};
+use crate::clock;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::pages::PAGE_BYTES;
+use crate::pollables::{Event, Kind, PollableId, QueueId};
+use crate::table::{Call, is_over};
+use crate::threads::Wait;
+use crate::user::UserMemory;
+
+/// How bytes are received.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Receive {
+    pub(super) nonblocking: bool,
+    /// MSG_PEEK.
+    pub(super) peek: bool,
+    /// MSG_WAITALL.
+    pub(super) all: bool,
+    /// MSG_TRUNC: of a message its real size; of a TCP stream, bytes that are thrown away.
+    pub(super) truncate: bool,
+}
+
+/// What has been received.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Received {
+    /// What the call returns.
+    pub(super) len: usize,
+    /// A message was longer than the buffers.
+    pub(super) truncated: bool,
+}
+
+/// `read(2)` and its kin.
+pub(super) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
+        Kind::Counter(_) => read_counter(call, id, buffers, nonblocking),
+        Kind::Timer(_) => read_timer(call, id, buffers, nonblocking),
+        Kind::PipeReader(queue) => {
+            let queue = *queue;
+            let how = Receive { nonblocking, ..Receive::default() };
+            Ok(count(receive_stream(call, id, queue, buffers, how, None)?.len))
+        }
+        Kind::Socket(_) => {
+            if total(buffers) == 0 {
+                return Ok(0);
+            }
+            let how = Receive { nonblocking, ..Receive::default() };
+            Ok(count(receive(call, id, buffers, how)?.len))
+        }
+        Kind::PipeWriter(_) => Err(Errno::EBADF.into()),
+        Kind::Epoll(_) => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `write(2)` and its kin.
+pub(super) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
+        Kind::Counter(_) => write_counter(call, id, buffers, nonblocking),
+        Kind::PipeWriter(queue) => {
+            let queue = *queue;
+            send_stream(call, queue, buffers, nonblocking, "write", None)
+        }
+        Kind::Socket(_) => send(call, id, buffers, nonblocking),
+        Kind::PipeReader(_) => Err(Errno::EBADF.into()),
+        Kind::Timer(_) | Kind::Epoll(_) => Err(Errno::EINVAL.into()),
+    }
+}
+
+pub(super) fn total(buffers: &[Buffer]) -> u64 {
+    buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len))
+}
+
+/// When a call on a socket gives up, if it has a timeout.
+fn deadline(call: &mut Call<'_, '_>, timeout_ns: u64) -> Result<Option<u64>, Halt> {
+    call.until(|_| Ok((timeout_ns > 0).then(|| clock::now_ns().saturating_add(timeout_ns))))
+}
+
+/// Receives from a socket.
+pub(super) fn receive(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    buffers: &[Buffer],
+    how: Receive,
+) -> Result<Received, Halt> {
+    let socket = call.process.pollables.socket(id)?;
+    let timeout = socket.receive_timeout_ns;
+    let queue = match socket.input {
+        Some(queue) => queue,
+        None if socket.is_datagram() => return receive_nothing(call, id, how, timeout),
+        None => {
+            let unix = socket.is_unix();
+            if let Some(error) = take_error(call, id) {
+                return Err(error.into());
+            }
+            return Err(if unix { Errno::EINVAL } else { Errno::ENOTCONN }.into());
+        }
+    };
+    let until = if timeout > 0 { deadline(call, timeout)? } else { None };
+    if call.process.pollables.queue(queue).is_some_and(crate::pollables::Queue::has_messages) {
+        receive_message(call, id, queue, buffers, how, until)
+    } else {
+        receive_stream(call, id, queue, buffers, how, until)
+    }
+}
+
+/// From a datagram socket that is not connected: nothing ever comes.
+fn receive_nothing(call: &mut Call<'_, '_>, id: PollableId, how: Receive, timeout: u64) -> Result<Received, Halt> {
+    if let Some(error) = take_error(call, id) {
+        return Err(error.into());
+    }
+    if call.process.pollables.socket(id)?.shut_read {
+        return Ok(Received::default());
+    }
+    let until_ns = deadline(call, timeout)?;
+    if how.nonblocking || is_over(until_ns) {
+        return Err(Errno::EAGAIN.into());
+    }
+    Err(Wait { call: "recv", until_ns, look_ns: None }.into())
+}
+
+/// SO_ERROR, once.
+pub(super) fn take_error(call: &mut Call<'_, '_>, id: PollableId) -> Option<Errno> {
+    call.process.pollables.socket(id).ok()?.error?;
+    call.process.pollables.edit().socket_mut(id).ok()?.error.take()
+}
+
+fn receive_stream(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    queue: QueueId,
+    buffers: &[Buffer],
+    how: Receive,
+    until_ns: Option<u64>,
+) -> Result<Received, Halt> {
+    let before = call.progress();
+    let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0).saturating_sub(before);
+    let got = copy_out(call, queue, buffers, before, wanted, how.truncate)?;
+    let done = before.saturating_add(got);
+    if got > 0 && !how.peek {
+        call.process.pollables.edit().take(queue, got);
+        call.note_change();
+    }
+    let enough = if how.all && !how.peek { got == wanted } else { done > 0 };
+    if enough || wanted == 0 {
+        return Ok(Received { len: done, truncated: false });
+    }
+    if done == 0
+        && let Some(error) = take_error(call, id)
+    {
+        return Err(error.into());
+    }
+    let state = call.process.pollables.queue(queue);
+    let shut = call.process.pollables.socket(id).is_ok_and(|socket| socket.shut_read);
+    if shut || state.is_none_or(|queue| queue.finished) {
+        return Ok(Received { len: done, truncated: false });
+    }
+    if how.nonblocking || is_over(until_ns) {
+        return if done > 0 { Ok(Received { len: done, truncated: false }) } else { Err(Errno::EAGAIN.into()) };
+    }
+    Err(call.wait_with_progress(Wait { call: "read", until_ns, look_ns: None }, done))
+}
+
+fn receive_message(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    queue: QueueId,
+    buffers: &[Buffer],
+    how: Receive,
+    until_ns: Option<u64>,
+) -> Result<Received, Halt> {
+    let found = call.process.pollables.queue(queue).ok_or(Errno::EBADF)?;
+    if !found.is_empty() {
+        let size = found.next_len();
+        let wanted = usize::try_from(total(buffers)).unwrap_or(usize::MAX).min(size);
+        copy_out(call, queue, buffers, 0, wanted, false)?;
+        if !how.peek {
+            call.process.pollables.edit().take(queue, 0);
+            call.note_change();
+        }
+        let len = if how.truncate { size } else { wanted };
+        return Ok(Received { len, truncated: wanted < size });
+    }
+    let finished = found.finished;
+    if let Some(error) = take_error(call, id) {
+        return Err(error.into());
+    }
+    let socket = call.process.pollables.socket(id)?;
+    if socket.shut_read || (finished && !socket.is_datagram()) {
+        return Ok(Received::default());
+    }
+    if how.nonblocking || is_over(until_ns) {
+        return Err(Errno::EAGAIN.into());
+    }
+    Err(Wait { call: "recv", until_ns, look_ns: None }.into())
+}
+
+/// Copies up to `wanted` bytes from the front of a queue to the buffers, without the first `skip` bytes of these; how many.
+fn copy_out(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    skip: usize,
+    wanted: usize,
+    discard: bool,
+) -> Result<usize, Halt> {
+    let process = &mut *call.process;
+    let mut user = UserMemory { machine: call.machine, space: &process.memory };
+    let Some(queue) = process.pollables.queue(queue) else { return Ok(0) };
+    let available = queue.front();
+    let available = available.get(..wanted.min(available.len())).unwrap_or_default();
+    if discard {
+        return Ok(available.len());
+    }
+    let mut done: usize = 0;
+    for (address, len) in behind(buffers, skip) {
+        let rest = available.get(done..).unwrap_or_default();
+        let part = rest.get(..len.min(rest.len())).unwrap_or_default();
+        if part.is_empty() {
+            continue;
+        }
+        match user.write(address, part) {
+            Ok(()) => done = done.saturating_add(part.len()),
+            Err(Halt::Errno(_)) if done > 0 => break,
+            Err(halt) => return Err(halt),
+        }
+    }
+    Ok(done)
+}
+
+/// The buffers without their first `skip` bytes.
+fn behind(buffers: &[Buffer], mut skip: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
+    buffers.iter().filter_map(move |buffer| {
+        let len = usize::try_from(buffer.len).unwrap_or(usize::MAX);
+        let skipped = skip.min(len);
+        skip = skip.saturating_sub(skipped);
+        let left = len.saturating_sub(skipped);
+        // An address that runs over is refused by the copy.
+        (left > 0).then(|| (buffer.address.saturating_add(count(skipped)), left))
+    })
+}
+
+/// Sends to whom a socket is connected with.
+pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    let socket = call.process.pollables.socket(id)?;
+    let (unix, datagram, reset, shut) = (socket.is_unix(), socket.is_datagram(), socket.reset, socket.shut_write);
+    let (timeout, connected) = (socket.send_timeout_ns, socket.is_connected());
+    let Some(queue) = socket.output else {
+        return send_nowhere(call, id, buffers);
+    };
+    if let Some(error) = call.process.pollables.socket(id)?.error
+        && !(unix && error == Errno::ECONNRESET)
+    {
+        take_error(call, id);
+        return Err(error.into());
+    }
+    if shut || !connected {
+        return Err(Errno::EPIPE.into());
+    }
+    let found = call.process.pollables.queue(queue);
+    let messages = found.is_some_and(crate::pollables::Queue::has_messages);
+    if found.is_none_or(|queue| queue.refused) {
+        if datagram {
+            return Err(Errno::ECONNREFUSED.into());
+        }
+        if unix || reset {
+            return Err(Errno::EPIPE.into());
+        }
+        // The network takes it, and answers that nobody is there any more.
+        let pollables = call.process.pollables.edit();
+        pollables.socket_mut(id)?.reset = true;
+        pollables.happen(id, Event::State);
+        call.note_change();
+        return Ok(total(buffers).min(TRANSFER_MAX));
+    }
+    let until = if timeout > 0 { deadline(call, timeout)? } else { None };
+    if messages {
+        send_message(call, queue, buffers, nonblocking, until)
+    } else {
+        send_stream(call, queue, buffers, nonblocking, "send", until)
+    }
+}
+
+/// From a socket without a connection.
+fn send_nowhere(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
+    let socket = call.process.pollables.socket(id)?;
+    let (unix, datagram) = (socket.is_unix(), socket.is_datagram());
+    if let Some(error) = take_error(call, id) {
+        return Err(error.into());
+    }
+    let socket = call.process.pollables.socket(id)?;
+    match (datagram, unix) {
+        // To this machine, where nobody has that port.
+        (true, false) if socket.is_connected() => {
+            let size = total(buffers);
+            if size > count(DATAGRAM_MAX) {
+                return Err(Errno::EMSGSIZE.into());
+            }
+            let pollables = call.process.pollables.edit();
+            pollables.socket_mut(id)?.error = Some(Errno::ECONNREFUSED);
+            pollables.happen(id, Event::State);
+            call.note_change();
+            Ok(size)
+        }
+        (true, false) => Err(Errno::EDESTADDRREQ.into()),
+        (_, true) => Err(Errno::ENOTCONN.into()),
+        (false, false) => Err(Errno::EPIPE.into()),
+    }
+}
+
+/// Largest datagram.
+const DATAGRAM_MAX: usize = 65_507;
+
+fn send_message(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    nonblocking: bool,
+    until_ns: Option<u64>,
+) -> CallResult {
+    let size = total(buffers);
+    let capacity = call.process.pollables.queue(queue).map_or(0, |queue| queue.capacity);
+    // A message must fit in an empty queue.
+    if size > count(capacity / 2) {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let size = usize::try_from(size).unwrap_or(0);
+    let room = call.process.pollables.room(queue);
+    if room == 0 || room < size {
+        call.process.pollables.edit().note_starved(queue);
+        if nonblocking || is_over(until_ns) {
+            return Err(Errno::EAGAIN.into());
+        }
+        return Err(Wait { call: "send", until_ns, look_ns: None }.into());
+    }
+    let done = copy_in(call, queue, buffers, 0, size)?;
+    if done < size {
+        call.process.pollables.edit().unwrite(queue, done);
+        return Err(Errno::EFAULT.into());
+    }
+    call.process.pollables.edit().written(queue, Some(size));
+    call.note_change();
+    Ok(count(size))
+}
+
+fn send_stream(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    nonblocking: bool,
+    name: &'static str,
+    until_ns: Option<u64>,
+) -> CallResult {
+    let before = call.progress();
+    let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0);
+    let found = call.process.pollables.queue(queue);
+    if found.is_none_or(|queue| queue.refused) {
+        return if before > 0 { Ok(count(before)) } else { Err(Errno::EPIPE.into()) };
+    }
+    let left = wanted.saturating_sub(before);
+    if left == 0 {
+        return Ok(count(before));
+    }
+    let room = call.process.pollables.room(queue);
+    // What fits into a page is written to a pipe as a whole.
+    let whole = found.is_some_and(crate::pollables::Queue::is_pipe) && wanted <= PAGE_BYTES;
+    let part = if whole && room < left { 0 } else { room.min(left) };
+    let mut done = before;
+    if part > 0 {
+        match copy_in(call, queue, buffers, before, part) {
+            Ok(0) => {}
+            Ok(copied) => {
+                done = done.saturating_add(copied);
+                call.process.pollables.edit().written(queue, None);
+                call.note_change();
+                if copied < part {
+                    return Ok(count(done));
+                }
+            }
+            Err(Halt::Errno(_)) if before > 0 => return Ok(count(before)),
+            Err(halt) => return Err(halt),
+        }
+    }
+    if done == wanted {
+        return Ok(count(done));
+    }
+    if !call.process.pollables.queue(queue).is_some_and(|queue| queue.starved) {
+        call.process.pollables.edit().note_starved(queue);
+    }
+    if nonblocking || is_over(until_ns) {
+        return if done > 0 { Ok(count(done)) } else { Err(Errno::EAGAIN.into()) };
+    }
+    Err(call.wait_with_progress(Wait { call: name, until_ns, look_ns: None }, done))
+}
+
+/// Copies up to `wanted` bytes from the buffers, without their first `skip` bytes, to the back of a queue; how many. Fails if the first cannot be read.
+fn copy_in(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    skip: usize,
+    wanted: usize,
+) -> Result<usize, Halt> {
+    let process = &mut *call.process;
+    let mut user = UserMemory { machine: call.machine, space: &process.memory };
+    let pollables = process.pollables.edit();
+    let mut done: usize = 0;
+    for (address, len) in behind(buffers, skip) {
+        let part = len.min(wanted.saturating_sub(done));
+        if part == 0 {
+            break;
+        }
+        match pollables.write(queue, part, |room| user.read(address, room)) {
+            Ok(()) => done = done.saturating_add(part),
+            Err(Halt::Errno(_)) if done > 0 => break,
+            Err(halt) => {
+                pollables.unwrite(queue, done);
+                return Err(halt);
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Sends bytes that the host has; those that a blocking socket has no room for are not sent. How many were.
+pub(super) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) -> usize {
+    let part = bytes.get(..call.process.pollables.room(queue).min(bytes.len())).unwrap_or_default();
+    let pollables = call.process.pollables.edit();
+    let filled: Result<(), std::convert::Infallible> = pollables.write(queue, part.len(), |room| {
+        room.copy_from_slice(part);
+        Ok(())
+    });
+    if part.is_empty() || filled.is_err() {
+        pollables.note_starved(queue);
+        return 0;
+    }
+    pollables.written(queue, None);
+    call.note_change();
+    part.len()
+}
+
+/// The one buffer of a counter or timer, of at least 8 bytes.
+fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
+    if total(buffers) < 8 {
+        return Err(Errno::EINVAL);
+    }
+    buffers.iter().find(|buffer| buffer.len >= 8).map(|buffer| buffer.address).ok_or(Errno::EINVAL)
+}
+
+fn read_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    let address = word(buffers)?;
+    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
+        return Err(Errno::EBADF.into());
+    };
+    if counter.value == 0 {
+        return wait_unless(nonblocking, "read", None);
+    }
+    let taken = if counter.semaphore { 1 } else { counter.value };
+    call.user().write(address, &taken.to_le_bytes())?;
+    set_counter(call, id, counter.value.saturating_sub(taken), Event::Output);
+    Ok(8)
+}
+
+fn write_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    let address = word(buffers)?;
+    let [added] = call.user().read_words(address)?;
+    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
+        return Err(Errno::EBADF.into());
+    };
+    if added == u64::MAX {
+        return Err(Errno::EINVAL.into());
+    }
+    match counter.value.checked_add(added).filter(|&sum| sum < u64::MAX) {
+        Some(sum) => set_counter(call, id, sum, Event::Input),
+        None => return wait_unless(nonblocking, "write", None),
+    }
+    Ok(8)
+}
+
+fn set_counter(call: &mut Call<'_, '_>, id: PollableId, value: u64, event: Event) {
+    let pollables = call.process.pollables.edit();
+    if let Some(Kind::Counter(counter)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+        counter.value = value;
+    }
+    pollables.happen(id, event);
+    call.note_change();
+}
+
+fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    let address = word(buffers)?;
+    let Some(Kind::Timer(timer)) = call.process.pollables.kind(id).cloned() else { return Err(Errno::EBADF.into()) };
+    let now = clock::now_ns();
+    let expired = timer.expired(now);
+    if expired == 0 {
+        return wait_unless(nonblocking, "read", timer.next_ns);
+    }
+    call.user().write(address, &expired.to_le_bytes())?;
+    let pollables = call.process.pollables.edit();
+    if let Some(node) = pollables.get_mut(id)
+        && let Kind::Timer(timer) = &mut node.kind
+    {
+        let taken = timer.take(now);
+        // They were counted as events while they had not been read; they stay so.
+        node.events.input = node.events.input.wrapping_add(taken);
+    }
+    Ok(8)
+}
+
+fn wait_unless(nonblocking: bool, call: &'static str, look_ns: Option<u64>) -> CallResult {
+    if nonblocking { Err(Errno::EAGAIN.into()) } else { Err(Wait { call, until_ns: None, look_ns }.into()) }
+}

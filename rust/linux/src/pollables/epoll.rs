@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sets of what is watched: `epoll(7)`.
+//!
+//! A registration belongs to an open file, as on Linux, and goes when its last descriptor is closed: [`Pollables::close`]. It is found again by the
+//! number that it was made with.
+
+use super::{Events, Kind, Look, PollableId, Pollables, bits};
+use crate::errno::Errno;
+use crate::process::Stream;
+
+/// Most registrations of a process; Linux has such a limit for each user.
+const REGISTRATIONS_MAX: usize = 4096;
+/// How deep epolls may lie within each other: EP_MAX_NESTS of Linux, and the one at the bottom.
+const DEPTH_MAX: usize = 5;
+
+/// What a registration watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Pollable(PollableId),
+    Log(Stream),
+}
+
+/// What an epoll knows of one descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registration {
+    pub(crate) fd: i32,
+    pub(crate) target: Target,
+    pub(crate) interest: u32,
+    pub(crate) data: u64,
+    /// What had happened when it was reported last.
+    pub(crate) told: Option<Events>,
+    /// It was for one report, which has been made.
+    pub(crate) disabled: bool,
+}
+
+/// An epoll.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Epoll {
+    pub(crate) registrations: Vec<Registration>,
+    /// Where the next look starts, so that those at the front do not keep the others from being reported.
+    start: usize,
+}
+
+/// Something to be reported.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    index: usize,
+    pub(crate) ready: u32,
+    pub(crate) data: u64,
+}
+
+impl Pollables {
+    pub(crate) fn epoll(&self, id: PollableId) -> Result<&Epoll, Errno> {
+        match self.kind(id) {
+            Some(Kind::Epoll(epoll)) => Ok(epoll),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn epoll_mut(&mut self, id: PollableId) -> Result<&mut Epoll, Errno> {
+        match self.get_mut(id).map(|node| &mut node.kind) {
+            Some(Kind::Epoll(epoll)) => Ok(epoll),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// EPOLL_CTL_ADD.
+    pub(crate) fn watch(
+        &mut self,
+        id: PollableId,
+        fd: i32,
+        target: Target,
+        interest: u32,
+        data: u64,
+    ) -> Result<(), Errno> {
+        if let Target::Pollable(target) = target
+            && let Ok(inner) = self.epoll(target)
+        {
+            if interest & bits::EXCLUSIVE != 0 {
+                return Err(Errno::EINVAL);
+            }
+            let mut look = Look::new();
+            let below = self.depth(inner, id, &mut look).ok_or(Errno::ELOOP)?;
+            let above = self.height(id, &mut look).ok_or(Errno::ELOOP)?;
+            if below.saturating_add(above) > DEPTH_MAX {
+                return Err(Errno::ELOOP);
+            }
+        }
+        if self.position(id, fd, target).is_ok() {
+            return Err(Errno::EEXIST);
+        }
+        if self.registrations >= REGISTRATIONS_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        self.registrations = self.registrations.saturating_add(1);
+        let registration = Registration { fd, target, interest, data, told: None, disabled: false };
+        self.epoll_mut(id)?.registrations.push(registration);
+        if let Target::Pollable(target) = target
+            && let Some(node) = self.get_mut(target)
+        {
+            match node.watchers.iter_mut().find(|(watcher, _)| *watcher == id) {
+                Some((_, count)) => *count = count.saturating_add(1),
+                None => node.watchers.push((id, 1)),
+            }
+        }
+        // Who watches this epoll may have something to learn.
+        self.happen(id, super::Event::Input);
+        Ok(())
+    }
+
+    /// EPOLL_CTL_MOD.
+    pub(crate) fn rewatch(
+        &mut self,
+        id: PollableId,
+        fd: i32,
+        target: Target,
+        interest: u32,
+        data: u64,
+    ) -> Result<(), Errno> {
+        let index = self.position(id, fd, target)?;
+        if let Some(registration) = self.epoll_mut(id)?.registrations.get_mut(index) {
+            if registration.interest & bits::EXCLUSIVE != 0 || interest & bits::EXCLUSIVE != 0 {
+                return Err(Errno::EINVAL);
+            }
+            *registration = Registration { fd, target, interest, data, told: None, disabled: false };
+        }
+        self.happen(id, super::Event::Input);
+        Ok(())
+    }
+
+    /// EPOLL_CTL_DEL.
+    pub(crate) fn forget(&mut self, id: PollableId, fd: i32, target: Target) -> Result<(), Errno> {
+        let index = self.position(id, fd, target)?;
+        let epoll = self.epoll_mut(id)?;
+        epoll.registrations.remove(index);
+        epoll.start = 0;
+        self.registrations = self.registrations.saturating_sub(1);
+        if let Target::Pollable(target) = target
+            && let Some(node) = self.get_mut(target)
+        {
+            drop_watcher(&mut node.watchers, id, 1);
+        }
+        Ok(())
+    }
+
+    /// Takes all registrations of a file that is no longer open out of an epoll.
+    pub(super) fn unwatch(&mut self, id: PollableId, target: Target) {
+        let Ok(epoll) = self.epoll_mut(id) else { return };
+        let before = epoll.registrations.len();
+        epoll.registrations.retain(|registration| registration.target != target);
+        epoll.start = 0;
+        let gone = before.saturating_sub(epoll.registrations.len());
+        self.registrations = self.registrations.saturating_sub(gone);
+    }
+
+    pub(crate) fn has_registrations(&self) -> bool {
+        self.registrations > 0
+    }
+
+    /// Takes an output stream that is no longer open out of all epolls.
+    pub(crate) fn unwatch_log(&mut self, stream: Stream) {
+        let all: Vec<PollableId> = self.ids().filter(|&id| self.epoll(id).is_ok()).collect();
+        for id in all {
+            self.unwatch(id, Target::Log(stream));
+        }
+    }
+
+    /// An epoll is no longer open: what it has watched does not know it any more.
+    pub(super) fn forget_watcher(&mut self, id: PollableId, epoll: &Epoll) {
+        self.registrations = self.registrations.saturating_sub(epoll.registrations.len());
+        for registration in &epoll.registrations {
+            if let Target::Pollable(target) = registration.target
+                && let Some(node) = self.get_mut(target)
+            {
+                drop_watcher(&mut node.watchers, id, 1);
+            }
+        }
+    }
+
+    fn position(&self, id: PollableId, fd: i32, target: Target) -> Result<usize, Errno> {
+        let is_it = |registration: &Registration| registration.fd == fd && registration.target == target;
+        self.epoll(id)?.registrations.iter().position(is_it).ok_or(Errno::ENOENT)
+    }
+
+    /// How many epolls lie within each other from `epoll` on; `None` if `outer` is among them, or if there are too many.
+    fn depth(&self, epoll: &Epoll, outer: PollableId, look: &mut Look) -> Option<usize> {
+        let mut deepest = 0;
+        for registration in &epoll.registrations {
+            let Target::Pollable(id) = registration.target else { continue };
+            if id == outer || !look.step() {
+                return None;
+            }
+            if let Ok(inner) = self.epoll(id) {
+                deepest = self.depth(inner, outer, look)?.max(deepest);
+            }
+        }
+        Some(usize::saturating_add(deepest, 1))
+    }
+
+    /// How many epolls an epoll lies in, itself included; `None` if there are too many.
+    fn height(&self, id: PollableId, look: &mut Look) -> Option<usize> {
+        let mut highest = 0;
+        for &(watcher, _) in &self.get(id)?.watchers {
+            if !look.step() {
+                return None;
+            }
+            highest = self.height(watcher, look)?.max(highest);
+        }
+        Some(usize::saturating_add(highest, 1))
+    }
+
+    /// Up to `most` of what is ready in an epoll. Nothing counts as reported yet.
+    pub(crate) fn reports(&self, id: PollableId, most: usize, look: &mut Look) -> Result<Vec<Report>, Errno> {
+        let epoll = self.epoll(id)?;
+        let (before, after) = epoll.registrations.split_at_checked(epoll.start).unwrap_or((&[], &epoll.registrations));
+        let all = (epoll.start..).zip(after).chain((0..).zip(before));
+        let mut reports = Vec::new();
+        for (index, registration) in all {
+            if reports.len() >= most {
+                break;
+            }
+            let ready = self.wanted(registration, look);
+            if ready != 0 {
+                reports.push(Report { index, ready, data: registration.data });
+            }
+        }
+        Ok(reports)
+    }
+
+    /// What was found has been reported. `most` as it was asked for.
+    pub(crate) fn reported(&mut self, id: PollableId, reports: &[Report], most: usize, look: &mut Look) {
+        for report in reports {
+            let Some(registration) =
+                self.epoll(id).ok().and_then(|epoll| epoll.registrations.get(report.index)).copied()
+            else {
+                continue;
+            };
+            let told = match registration.target {
+                Target::Pollable(target) => self.events(target, look),
+                Target::Log(_) => Events::default(),
+            };
+            if let Ok(epoll) = self.epoll_mut(id)
+                && let Some(slot) = epoll.registrations.get_mut(report.index)
+            {
+                slot.told = Some(told);
+                slot.disabled = registration.interest & bits::ONESHOT != 0;
+            }
+        }
+        if let Some(last) = reports.last()
+            && reports.len() == most
+            && let Ok(epoll) = self.epoll_mut(id)
+        {
+            let next = last.index.saturating_add(1);
+            epoll.start = if next < epoll.registrations.len() { next } else { 0 };
+        }
+    }
+
+    /// Whether reporting these changes nothing, as with plain level-triggered ones.
+    pub(crate) fn leaves_no_trace(&self, id: PollableId, reports: &[Report], most: usize) -> bool {
+        reports.len() < most
+            && self.epoll(id).is_ok_and(|epoll| {
+                reports.iter().all(|report| {
+                    epoll
+                        .registrations
+                        .get(report.index)
+                        .is_some_and(|registration| registration.interest & (bits::ET | bits::ONESHOT) == 0)
+                })
+            })
+    }
+}
+
+fn drop_watcher(watchers: &mut Vec<(PollableId, usize)>, id: PollableId, by: usize) {
+    if let Some((_, count)) = watchers.iter_mut().find(|(watcher, _)| *watcher == id) {
+        *count = count.saturating_sub(by);
+    }
+    watchers.retain(|(_, count)| *count > 0);
+}

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can be waited for: pipes, sockets, event counters, timers, and the sets of them that `epoll` watches.
+//!
+//! ```text
+//!   open file --> pollable --+--> queue <--+-- pollable <-- open file          a pipe: one queue
+//!                            +--> queue <--+                                   a connection: one each way
+//!                 pollable ------> queue <------ outside                       of a connection from outside
+//! ```
+//!
+//! A pollable belongs to one open file and goes with it; a connection that is not accepted yet has none. All of it is plain state of one process: a reset
+//! copies the snapshot's back.
+//!
+//! # Events
+//!
+//! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each pollable counts what
+//! has happened to it: see [`Events`].
+
+mod epoll;
+mod outside;
+mod queue;
+mod ready;
+mod socket;
+mod timer;
+
+pub(crate) use epoll::{Epoll, Registration, Target};
+pub(crate) use outside::Outside;
+pub use outside::{Closed, ConnectionId, NotListening, OutputState};
+pub(crate) use queue::{End, Queue};
+pub(crate) use ready::{LOG_READINESS, Look, bits, earlier};
+pub(crate) use socket::{Address, Backlog, Options, Phase, Socket};
+pub(crate) use timer::Timer;
+
+use crate::errno::Errno;
+use crate::files::attributes::Attributes;
+
+/// Most bytes in the queues that a program has made itself.
+const HELD_MAX: usize = 32 << 20;
+/// Where the numbers start that `fstat` and `/proc/self/fd` tell.
+const FIRST_NUMBER: u64 = 20_000;
+
+/// Number of a pollable in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PollableId(usize);
+
+/// Number of a queue in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueueId(usize);
+
+/// How often something has happened to a pollable, by what it may have made ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Events {
+    /// Something to read.
+    pub(crate) input: u64,
+    /// Room to write.
+    pub(crate) output: u64,
+    /// Anything else: an end, an error.
+    pub(crate) state: u64,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Input,
+    Output,
+    State,
+}
+
+/// An event counter: `eventfd(2)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counter {
+    pub(crate) value: u64,
+    pub(crate) semaphore: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    PipeReader(QueueId),
+    PipeWriter(QueueId),
+    Counter(Counter),
+    Timer(Timer),
+    Epoll(Epoll),
+    Socket(Box<Socket>),
+}
+
+/// Something that can be waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct Pollable {
+    pub(crate) kind: Kind,
+    pub(crate) events: Events,
+    /// What tells files apart for `fstat`.
+    number: u64,
+    /// The epolls that have it, each with the number of its registrations.
+    watchers: Vec<(PollableId, usize)>,
+}
+
+/// All that can be waited for.
+///
+/// # Invariants
+///
+/// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what the queues cost that have both ends
+/// inside.
+#[derive(Debug, Default)]
+pub(crate) struct Pollables {
+    nodes: Vec<Option<Pollable>>,
+    queues: Vec<Option<Queue>>,
+    held: usize,
+    made: u64,
+    /// Registrations in all epolls together.
+    registrations: usize,
+    /// Sockets that listen, the first made first.
+    pub(crate) listeners: Vec<PollableId>,
+    next_port: u16,
+    pub(crate) outside: Outside,
+}
+
+impl Clone for Pollables {
+    fn clone(&self) -> Self {
+        Self {
+            nodes: self.nodes.clone(),
+            queues: self.queues.clone(),
+            listeners: self.listeners.clone(),
+            outside: self.outside.clone(),
+            ..*self
+        }
+    }
+
+    /// Buffers stay where they are.
+    fn clone_from(&mut self, source: &Self) {
+        self.nodes.clone_from(&source.nodes);
+        self.queues.clone_from(&source.queues);
+        self.listeners.clone_from(&source.listeners);
+        self.outside.clone_from(&source.outside);
+        self.held = source.held;
+        self.made = source.made;
+        self.registrations = source.registrations;
+        self.next_port = source.next_port;
+    }
+}
+
+/// Puts something into the first free slot.
+fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
+    let index = slots.iter().position(Option::is_none).unwrap_or(slots.len());
+    match slots.get_mut(index) {
+        Some(slot) => *slot = Some(value),
+        None => slots.push(Some(value)),
+    }
+    index
+}
+
+impl Pollables {
+    /// Makes a pollable.
+    pub(crate) fn add(&mut self, kind: Kind) -> PollableId {
+        self.made = self.made.saturating_add(1);
+        let number = FIRST_NUMBER.saturating_add(self.made);
+        PollableId(insert(&mut self.nodes, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
+    }
+
+    pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueId {
+        QueueId(insert(&mut self.queues, queue))
+    }
+
+    pub(crate) fn get(&self, PollableId(index): PollableId) -> Option<&Pollable> {
+        self.nodes.get(index).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn get_mut(&mut self, PollableId(index): PollableId) -> Option<&mut Pollable> {
+        self.nodes.get_mut(index).and_then(Option::as_mut)
+    }
+
+    pub(crate) fn kind(&self, id: PollableId) -> Option<&Kind> {
+        self.get(id).map(|node| &node.kind)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PollableId> + '_ {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.is_some()).map(|(index, _)| PollableId(index))
+    }
+
+    pub(crate) fn queue(&self, QueueId(index): QueueId) -> Option<&Queue> {
+        self.queues.get(index).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn queue_mut(&mut self, QueueId(index): QueueId) -> Option<&mut Queue> {
+        self.queues.get_mut(index).and_then(Option::as_mut)
+    }
+
+    pub(crate) fn socket(&self, id: PollableId) -> Result<&Socket, Errno> {
+        match self.kind(id) {
+            Some(Kind::Socket(socket)) => Ok(socket),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    pub(crate) fn socket_mut(&mut self, id: PollableId) -> Result<&mut Socket, Errno> {
+        match self.get_mut(id).map(|node| &mut node.kind) {
+            Some(Kind::Socket(socket)) => Ok(socket),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    /// The queue that reading takes from.
+    pub(crate) fn input(&self, id: PollableId) -> Option<QueueId> {
+        match self.kind(id)? {
+            Kind::PipeReader(queue) => Some(*queue),
+            Kind::Socket(socket) => socket.input,
+            _ => None,
+        }
+    }
+
+    /// The queue that writing adds to.
+    pub(crate) fn output(&self, id: PollableId) -> Option<QueueId> {
+        match self.kind(id)? {
+            Kind::PipeWriter(queue) => Some(*queue),
+            Kind::Socket(socket) => socket.output,
+            _ => None,
+        }
+    }
+
+    /// Bytes that may be written to a queue now.
+    pub(crate) fn room(&self, id: QueueId) -> usize {
+        let Some(queue) = self.queue(id) else { return 0 };
+        let room = queue.room();
+        if queue.outside { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
+    }
+
+    /// Has something done to a queue; what it costs is kept account of.
+    fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut Queue) -> T) -> Option<T> {
+        let queue = self.queue_mut(id)?;
+        let (counts, before) = (!queue.outside, queue.cost());
+        let result = change(queue);
+        let after = queue.cost();
+        if counts {
+            self.held = self.held.saturating_sub(before).saturating_add(after);
+        }
+        Some(result)
+    }
+
+    /// Adds `count` bytes, which `fill` brings, or none if that fails.
+    pub(crate) fn write<E>(
+        &mut self,
+        id: QueueId,
+        count: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.change(id, |queue| fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))).unwrap_or(Ok(()))
+    }
+
+    /// Takes back the last `count` bytes that were added.
+    pub(crate) fn unwrite(&mut self, id: QueueId, count: usize) {
+        self.change(id, |queue| queue.shrink(count));
+    }
+
+    /// Bytes have been added, or, if `message` says how many, a message: its reader is told.
+    pub(crate) fn written(&mut self, id: QueueId, message: Option<usize>) {
+        let reader = self.change(id, |queue| {
+            if let Some(size) = message {
+                queue.end_message(size);
+            }
+            queue.reader
+        });
+        match reader {
+            Some(End::Inside(reader)) => self.happen(reader, Event::Input),
+            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Gone) | None => {}
+        }
+    }
+
+    /// Takes `count` bytes, or a message, from a queue: its writer is told.
+    pub(crate) fn take(&mut self, id: QueueId, count: usize) {
+        let told = self.change(id, |queue| {
+            let was_writable = queue.is_writable();
+            queue.pop(count);
+            let is_writable = queue.is_writable();
+            let tell = match (queue.is_pipe(), queue.has_messages()) {
+                (true, _) => !was_writable && is_writable,
+                (false, true) => is_writable,
+                (false, false) => queue.starved && is_writable,
+            };
+            if tell {
+                queue.starved = false;
+            }
+            (queue.writer, tell)
+        });
+        if let Some((End::Inside(writer), true)) = told {
+            self.happen(writer, Event::Output);
+        }
+    }
+
+    /// A writer has found no room.
+    pub(crate) fn note_starved(&mut self, id: QueueId) {
+        if let Some(queue) = self.queue_mut(id) {
+            queue.starved = true;
+        }
+    }
+
+    /// Counts an event, for the epolls too that have the pollable.
+    pub(crate) fn happen(&mut self, id: PollableId, event: Event) {
+        self.happen_within(id, event, &mut Look::new());
+    }
+
+    fn happen_within(&mut self, id: PollableId, event: Event, look: &mut Look) {
+        let Some(node) = self.get_mut(id) else { return };
+        let count = match event {
+            Event::Input => &mut node.events.input,
+            Event::Output => &mut node.events.output,
+            Event::State => &mut node.events.state,
+        };
+        *count = count.wrapping_add(1);
+        // By position, since nothing may borrow the list meanwhile.
+        let mut next = 0;
+        while look.step()
+            && let Some(&(watcher, _)) = self.get(id).and_then(|node| node.watchers.get(next))
+        {
+            self.happen_within(watcher, Event::Input, look);
+            next = next.saturating_add(1);
+        }
+    }
+
+    /// The last descriptor for it is closed.
+    pub(crate) fn close(&mut self, id: PollableId) {
+        let PollableId(index) = id;
+        let Some(node) = self.nodes.get_mut(index).and_then(Option::take) else { return };
+        for &(epoll, _) in &node.watchers {
+            self.unwatch(epoll, Target::Pollable(id));
+        }
+        match node.kind {
+            Kind::PipeReader(queue) => self.leave_reading(queue),
+            Kind::PipeWriter(queue) => self.leave_writing(queue),
+            Kind::Socket(socket) => self.close_socket(id, &socket),
+            Kind::Epoll(epoll) => self.forget_watcher(id, &epoll),
+            Kind::Counter(_) | Kind::Timer(_) => {}
+        }
+        while self.nodes.last().is_some_and(Option::is_none) {
+            self.nodes.pop();
+        }
+    }
+
+    /// A queue's reader is gone.
+    pub(crate) fn leave_reading(&mut self, id: QueueId) {
+        let writer = self.change(id, |queue| {
+            queue.refused = true;
+            queue.clear();
+            queue.writer
+        });
+        if let Some(queue) = self.queue_mut(id) {
+            queue.reader = End::Gone;
+        }
+        self.tell_end(writer);
+        self.drop_queue(id);
+    }
+
+    /// A queue's writer is gone.
+    pub(crate) fn leave_writing(&mut self, id: QueueId) {
+        let Some(queue) = self.queue_mut(id) else { return };
+        queue.finished = true;
+        queue.writer = End::Gone;
+        let reader = queue.reader;
+        self.tell_end(Some(reader));
+        self.drop_queue(id);
+    }
+
+    /// Nothing more will be written, though the writer stays.
+    pub(crate) fn finish(&mut self, id: QueueId) {
+        let reader = self.change(id, |queue| {
+            queue.finished = true;
+            queue.reader
+        });
+        self.tell_end(reader);
+    }
+
+    /// Nothing more will be read, though the reader stays.
+    pub(crate) fn refuse(&mut self, id: QueueId) {
+        let writer = self.change(id, |queue| {
+            queue.refused = true;
+            queue.writer
+        });
+        self.tell_end(writer);
+    }
+
+    fn tell_end(&mut self, end: Option<End>) {
+        match end {
+            Some(End::Inside(id)) => self.happen(id, Event::State),
+            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Gone) | None => {}
+        }
+    }
+
+    /// Drops a queue if nobody has it.
+    fn drop_queue(&mut self, id: QueueId) {
+        if self.queue(id).is_none_or(|queue| queue.reader != End::Gone || queue.writer != End::Gone) {
+            return;
+        }
+        self.change(id, Queue::clear);
+        let QueueId(index) = id;
+        if let Some(slot) = self.queues.get_mut(index) {
+            *slot = None;
+        }
+        while self.queues.last().is_some_and(Option::is_none) {
+            self.queues.pop();
+        }
+    }
+
+    /// What `fstat` tells.
+    pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
+        let Some(node) = self.get(id) else { return Attributes::made_up(0, 0) };
+        let mode = match node.kind {
+            Kind::PipeReader(_) | Kind::PipeWriter(_) => libc::S_IFIFO | 0o600,
+            Kind::Socket(_) => libc::S_IFSOCK | 0o777,
+            // Files without a type.
+            Kind::Counter(_) | Kind::Timer(_) | Kind::Epoll(_) => 0o600,
+        };
+        Attributes::made_up(self.number(node), mode)
+    }
+
+    /// Both ends of a pipe are one file.
+    fn number(&self, node: &Pollable) -> u64 {
+        match node.kind {
+            Kind::PipeWriter(queue) => match self.queue(queue).map(|queue| queue.reader) {
+                Some(End::Inside(reader)) => self.get(reader).map_or(node.number, |reader| reader.number),
+                _ => node.number,
+            },
+            _ => node.number,
+        }
+    }
+
+    /// What `/proc/self/fd` shows.
+    pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
+        let Some(node) = self.get(id) else { return Vec::new() };
+        match node.kind {
+            Kind::PipeReader(_) | Kind::PipeWriter(_) => format!("pipe:[{}]", self.number(node)).into_bytes(),
+            Kind::Socket(_) => format!("socket:[{}]", node.number).into_bytes(),
+            Kind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
+            Kind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
+            Kind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),
+        }
+    }
+
+    /// A port that nobody has, for who does not care which.
+    pub(crate) fn free_port(&mut self) -> u16 {
+        /// `net.ipv4.ip_local_port_range`.
+        const FIRST: u16 = 32_768;
+        const LAST: u16 = 60_999;
+        for _ in 0..=LAST.saturating_sub(FIRST) {
+            self.next_port =
+                if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
+            let port = self.next_port;
+            let taken = self.ids().any(|id| self.socket(id).is_ok_and(|socket| socket.local.port() == Some(port)));
+            if !taken {
+                break;
+            }
+        }
+        self.next_port
+    }
+}

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A one-way buffer between two ends: a pipe, or one direction of a connection.
+//!
+//! ```text
+//!  bytes   [ taken already | front ............ back ]      a stream, or one message behind another
+//!          0             start                    len
+//! ```
+//!
+//! What is taken moves `start`. Bytes move in memory only when room is needed, at most once for each byte that was taken.
+
+use std::collections::VecDeque;
+
+use super::{ConnectionId, PollableId};
+use crate::pages::PAGE_BYTES;
+
+/// A buffer that grew beyond this is given back when it is empty.
+const KEPT_BYTES: usize = 256 << 10;
+/// What a message costs besides its bytes, so that empty ones are bounded too.
+const MESSAGE_COST: usize = 256;
+
+/// Who is at an end of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Inside(PollableId),
+    /// Whoever runs the machine.
+    Outside(ConnectionId),
+    Gone,
+}
+
+/// What a queue has in it.
+#[derive(Clone, Debug)]
+enum Shape {
+    Stream,
+    /// A stream that fills pages: a page is free again when all of it is taken. How much of the first one is.
+    Pipe {
+        taken: usize,
+    },
+    /// The sizes of the messages.
+    Messages(VecDeque<usize>),
+}
+
+/// A one-way buffer.
+///
+/// # Invariants
+///
+/// `start` is at most the length of `bytes`. The sizes of messages add up to what is in it.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    bytes: Vec<u8>,
+    start: usize,
+    shape: Shape,
+    /// Most bytes in it, unless they come from outside.
+    pub(crate) capacity: usize,
+    pub(crate) reader: End,
+    pub(crate) writer: End,
+    /// Nothing more will come.
+    pub(crate) finished: bool,
+    /// Nobody will read what still comes.
+    pub(crate) refused: bool,
+    /// A writer has found no room and not been told of any since.
+    pub(crate) starved: bool,
+    /// One of its ends is, or was, outside.
+    pub(crate) outside: bool,
+}
+
+impl Clone for Queue {
+    fn clone(&self) -> Self {
+        Self { bytes: self.front().to_vec(), start: 0, shape: self.shape.clone(), ..*self }
+    }
+
+    /// Keeps the buffer, unless it is large.
+    fn clone_from(&mut self, source: &Self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        if bytes.capacity() > KEPT_BYTES {
+            bytes = Vec::new();
+        }
+        bytes.extend_from_slice(source.front());
+        *self = Self { bytes, start: 0, shape: source.shape.clone(), ..*source };
+    }
+}
+
+impl Queue {
+    fn new(shape: Shape, capacity: usize, reader: End, writer: End) -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            shape,
+            capacity,
+            reader,
+            writer,
+            finished: false,
+            refused: false,
+            starved: false,
+            outside: matches!((reader, writer), (End::Outside(_), _) | (_, End::Outside(_))),
+        }
+    }
+
+    pub(crate) fn stream(capacity: usize, reader: End, writer: End) -> Self {
+        Self::new(Shape::Stream, capacity, reader, writer)
+    }
+
+    pub(crate) fn pipe(capacity: usize, reader: End, writer: End) -> Self {
+        Self::new(Shape::Pipe { taken: 0 }, capacity, reader, writer)
+    }
+
+    pub(crate) fn messages(capacity: usize, reader: End, writer: End) -> Self {
+        Self::new(Shape::Messages(VecDeque::new()), capacity, reader, writer)
+    }
+
+    /// Bytes in it.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len().saturating_sub(self.start)
+    }
+
+    /// What it costs the host.
+    pub(crate) fn cost(&self) -> usize {
+        match &self.shape {
+            Shape::Messages(sizes) => self.len().saturating_add(sizes.len().saturating_mul(MESSAGE_COST)),
+            _ => self.len(),
+        }
+    }
+
+    /// Whether there is nothing to take.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.shape {
+            Shape::Messages(sizes) => sizes.is_empty(),
+            _ => self.len() == 0,
+        }
+    }
+
+    pub(crate) fn has_messages(&self) -> bool {
+        matches!(self.shape, Shape::Messages(_))
+    }
+
+    pub(crate) fn is_pipe(&self) -> bool {
+        matches!(self.shape, Shape::Pipe { .. })
+    }
+
+    /// Size of the first message, or of all there is.
+    pub(crate) fn next_len(&self) -> usize {
+        match &self.shape {
+            Shape::Messages(sizes) => sizes.front().copied().unwrap_or(0),
+            _ => self.len(),
+        }
+    }
+
+    /// Bytes that may be added.
+    pub(crate) fn room(&self) -> usize {
+        let used = match &self.shape {
+            Shape::Stream => self.len(),
+            Shape::Pipe { taken } => self.len().saturating_add(*taken),
+            Shape::Messages(_) => self.cost().saturating_add(MESSAGE_COST),
+        };
+        self.capacity.saturating_sub(used)
+    }
+
+    /// Whether `poll` says that it can be written.
+    pub(crate) fn is_writable(&self) -> bool {
+        match &self.shape {
+            Shape::Pipe { .. } => self.room() >= PAGE_BYTES,
+            _ => self.room() >= self.capacity / 3,
+        }
+    }
+
+    /// What is in it.
+    pub(crate) fn front(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    /// Takes `count` bytes from the front of a stream, or the first message, whatever its size.
+    pub(crate) fn pop(&mut self, count: usize) {
+        let count = match &mut self.shape {
+            Shape::Messages(sizes) => sizes.pop_front().unwrap_or(0),
+            Shape::Stream => count.min(self.bytes.len().saturating_sub(self.start)),
+            Shape::Pipe { taken } => {
+                let count = count.min(self.bytes.len().saturating_sub(self.start));
+                *taken = taken.saturating_add(count) % PAGE_BYTES;
+                count
+            }
+        };
+        self.start = self.start.saturating_add(count);
+        if self.start >= self.bytes.len() {
+            self.start = 0;
+            self.bytes.clear();
+            if let Shape::Pipe { taken } = &mut self.shape {
+                *taken = 0;
+            }
+            if self.bytes.capacity() > KEPT_BYTES {
+                self.bytes = Vec::new();
+            }
+        }
+    }
+
+    /// Room for `count` more bytes at the back, zeroed.
+    pub(crate) fn grow(&mut self, count: usize) -> &mut [u8] {
+        let len = self.bytes.len();
+        if self.start > self.len() && len.saturating_add(count) > self.bytes.capacity() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        let len = self.bytes.len();
+        self.bytes.resize(len.saturating_add(count), 0);
+        self.bytes.get_mut(len..).unwrap_or_default()
+    }
+
+    /// Takes the last `count` bytes back.
+    pub(crate) fn shrink(&mut self, count: usize) {
+        let len = self.bytes.len().saturating_sub(count).max(self.start);
+        self.bytes.truncate(len);
+    }
+
+    /// Adds bytes at the back.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.grow(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// The last `size` bytes are a message.
+    pub(crate) fn end_message(&mut self, size: usize) {
+        if let Shape::Messages(sizes) = &mut self.shape {
+            sizes.push_back(size);
+        }
+    }
+
+    /// Nothing of it is wanted any more.
+    pub(crate) fn clear(&mut self) {
+        self.bytes = Vec::new();
+        self.start = 0;
+        if let Shape::Messages(sizes) = &mut self.shape {
+            sizes.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(mut queue: Queue, bytes: &[u8]) -> Queue {
+        queue.push(bytes);
+        queue
+    }
+
+    #[test]
+    fn bytes_come_out_as_they_went_in() {
+        let mut queue = Queue::stream(1 << 20, End::Gone, End::Gone);
+        let (mut next_in, mut next_out) = (0_u32, 0_u32);
+        for round in 0..2000_usize {
+            for _ in 0..round % 7 {
+                queue.push(&next_in.to_le_bytes());
+                next_in += 1;
+            }
+            for _ in 0..(round % 5).min(queue.len() / 4) {
+                assert_eq!(queue.front()[..4], next_out.to_le_bytes());
+                queue.pop(4);
+                next_out += 1;
+            }
+            assert_eq!(queue.len(), 4 * (next_in - next_out) as usize);
+        }
+        assert!(queue.bytes.capacity() < 16 * queue.len().max(1024), "taken bytes are not kept");
+    }
+
+    #[test]
+    fn a_page_of_a_pipe_is_free_when_all_of_it_is_taken() {
+        let mut queue = filled(Queue::pipe(2 * PAGE_BYTES, End::Gone, End::Gone), &[1; 2 * PAGE_BYTES]);
+        assert!(!queue.is_writable());
+        queue.pop(PAGE_BYTES - 1);
+        assert!(!queue.is_writable());
+        queue.pop(1);
+        assert!(queue.is_writable());
+        assert_eq!(queue.room(), PAGE_BYTES);
+    }
+
+    #[test]
+    fn a_message_is_taken_whole() {
+        let mut queue = Queue::messages(1 << 16, End::Gone, End::Gone);
+        for message in [b"one".as_slice(), b"", b"three"] {
+            queue.push(message);
+            queue.end_message(message.len());
+        }
+        assert_eq!((queue.next_len(), queue.len()), (3, 8));
+        queue.pop(1);
+        assert_eq!((queue.next_len(), queue.is_empty()), (0, false));
+        queue.pop(0);
+        assert_eq!((queue.next_len(), queue.front()), (5, b"three".as_slice()));
+        queue.pop(0);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn empty_messages_fill_a_queue_too() {
+        let mut queue = Queue::messages(4096, End::Gone, End::Gone);
+        let mut count = 0;
+        while queue.room() > 0 {
+            queue.end_message(0);
+            count += 1;
+        }
+        assert!(count <= 4096 / MESSAGE_COST, "{count}");
+    }
+
+    #[test]
+    fn a_copy_has_what_is_left() {
+        let mut queue = filled(Queue::stream(64, End::Gone, End::Gone), b"abcdef");
+        queue.pop(2);
+        let mut other = filled(Queue::stream(64, End::Gone, End::Gone), b"xyz");
+        other.clone_from(&queue);
+        assert_eq!(other.front(), b"cdef");
+        assert_eq!(queue.clone().front(), b"cdef");
+    }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a pollable is ready for, now. The answers are those of Linux for each kind of file: see the `*_poll` functions that poll(2), epoll(7), pipe(7),
+//! tcp(7) and unix(7) describe.
+
+use super::socket::{Phase, Socket};
+use super::{Epoll, Events, Kind, PollableId, Pollables, Registration, Target};
+use crate::clock;
+
+/// The bits of `poll` and `epoll`, which are the same.
+pub(crate) mod bits {
+    pub(crate) const IN: u32 = 0x001;
+    pub(crate) const PRI: u32 = 0x002;
+    pub(crate) const OUT: u32 = 0x004;
+    pub(crate) const ERR: u32 = 0x008;
+    pub(crate) const HUP: u32 = 0x010;
+    pub(crate) const NVAL: u32 = 0x020;
+    pub(crate) const RDNORM: u32 = 0x040;
+    pub(crate) const RDBAND: u32 = 0x080;
+    pub(crate) const WRNORM: u32 = 0x100;
+    pub(crate) const WRBAND: u32 = 0x200;
+    pub(crate) const RDHUP: u32 = 0x2000;
+    pub(crate) const EXCLUSIVE: u32 = 1 << 28;
+    pub(crate) const WAKEUP: u32 = 1 << 29;
+    pub(crate) const ONESHOT: u32 = 1 << 30;
+    pub(crate) const ET: u32 = 1 << 31;
+
+    pub(crate) const READ: u32 = IN | RDNORM;
+    pub(crate) const WRITE: u32 = OUT | WRNORM;
+    /// Interests that come with something to read.
+    pub(super) const INPUTS: u32 = IN | PRI | RDNORM | RDBAND;
+    pub(super) const OUTPUTS: u32 = OUT | WRNORM | WRBAND;
+}
+use bits::{ERR, HUP, IN, INPUTS, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
+
+/// One look at what is ready: all of it at one time, and bounded, since epolls within epolls can have more paths than members.
+#[derive(Debug)]
+pub(crate) struct Look {
+    left: u32,
+    now_ns: Option<u64>,
+}
+
+impl Look {
+    pub(crate) fn new() -> Self {
+        Self { left: 16_384, now_ns: None }
+    }
+
+    /// One step more; `false` if there were too many.
+    pub(crate) fn step(&mut self) -> bool {
+        let is_left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_left
+    }
+
+    /// When it takes place, by the monotonic clock. Most looks need not know.
+    pub(crate) fn now_ns(&mut self) -> u64 {
+        *self.now_ns.get_or_insert_with(clock::now_ns)
+    }
+}
+
+impl Pollables {
+    /// What it is ready for.
+    pub(crate) fn readiness(&self, id: PollableId, look: &mut Look) -> u32 {
+        match self.kind(id) {
+            None => 0,
+            Some(Kind::PipeReader(queue)) => {
+                let Some(queue) = self.queue(*queue) else { return HUP };
+                if_so(!queue.is_empty(), READ) | if_so(queue.finished, HUP)
+            }
+            Some(Kind::PipeWriter(queue)) => {
+                let Some(queue) = self.queue(*queue) else { return ERR };
+                if_so(queue.is_writable(), WRITE) | if_so(queue.refused, ERR)
+            }
+            Some(Kind::Counter(counter)) => {
+                if_so(counter.value > 0, IN) | if_so(counter.value < u64::MAX.wrapping_sub(1), OUT)
+            }
+            Some(Kind::Timer(timer)) => if_so(timer.next_ns.is_some() && timer.expired(look.now_ns()) > 0, IN),
+            Some(Kind::Epoll(epoll)) => {
+                let ready = epoll.registrations.iter().any(|registration| self.wanted(registration, look) != 0);
+                if_so(ready, READ)
+            }
+            Some(Kind::Socket(socket)) => self.socket_readiness(socket),
+        }
+    }
+
+    fn socket_readiness(&self, socket: &Socket) -> u32 {
+        let write = if socket.is_unix() { WRITE | WRBAND } else { WRITE };
+        let error = if_so(socket.error.is_some(), ERR);
+        match &socket.phase {
+            Phase::Listening(backlog) => if_so(!backlog.waiting.is_empty(), READ),
+            Phase::Idle if socket.is_datagram() => write | error,
+            Phase::Idle if socket.failed => write | READ | RDHUP | HUP | error,
+            Phase::Idle => write | HUP | error,
+            Phase::Connected => {
+                let input = socket.input.and_then(|queue| self.queue(queue));
+                let output = socket.output.and_then(|queue| self.queue(queue));
+                let has_input = input.is_some_and(|queue| !queue.is_empty());
+                let ended = !socket.is_datagram() && (socket.shut_read || input.is_some_and(|queue| queue.finished));
+                let refused = socket.is_unix() && !socket.is_datagram() && output.is_some_and(|queue| queue.refused);
+                let closed_out = socket.shut_write || refused;
+                let writable = output.is_none_or(super::Queue::is_writable) || (closed_out && !socket.is_unix());
+                if_so(has_input, READ)
+                    | if_so(ended, READ | RDHUP)
+                    | if_so(ended && closed_out || socket.reset, HUP)
+                    | if_so(writable, write)
+                    | if_so(socket.reset && !socket.is_unix(), ERR)
+                    | error
+            }
+        }
+    }
+
+    /// What a registration is ready for that it wants to know.
+    pub(crate) fn wanted(&self, registration: &Registration, look: &mut Look) -> u32 {
+        if registration.disabled || !look.step() {
+            return 0;
+        }
+        let mask = registration.interest & !(bits::ET | bits::ONESHOT | bits::EXCLUSIVE | bits::WAKEUP) | ERR | HUP;
+        match registration.target {
+            Target::Log(_) if registration.interest & bits::ET != 0 && registration.told.is_some() => 0,
+            Target::Log(_) => LOG_READINESS & mask,
+            Target::Pollable(id) => {
+                if registration.interest & bits::ET != 0 && !self.has_news(registration, id, look) {
+                    return 0;
+                }
+                self.readiness(id, look) & mask
+            }
+        }
+    }
+
+    /// Whether something has happened that an edge-triggered registration has not been told of.
+    fn has_news(&self, registration: &Registration, id: PollableId, look: &mut Look) -> bool {
+        let Some(told) = registration.told else { return true };
+        let now = self.events(id, look);
+        let interest = registration.interest;
+        now.state != told.state
+            || (interest & (INPUTS | RDHUP) != 0 && now.input != told.input)
+            || (interest & OUTPUTS != 0 && now.output != told.output)
+    }
+
+    /// What has happened so far. A timer's expirations happen by themselves.
+    pub(crate) fn events(&self, id: PollableId, look: &mut Look) -> Events {
+        let Some(node) = self.get(id) else { return Events::default() };
+        let expired = match &node.kind {
+            Kind::Timer(timer) if timer.next_ns.is_some() => timer.expired(look.now_ns()),
+            Kind::Epoll(epoll) => self.expired_within(epoll, look),
+            _ => 0,
+        };
+        Events { input: node.events.input.wrapping_add(expired), ..node.events }
+    }
+
+    fn expired_within(&self, epoll: &Epoll, look: &mut Look) -> u64 {
+        let mut sum: u64 = 0;
+        for registration in &epoll.registrations {
+            let Target::Pollable(id) = registration.target else { continue };
+            if !look.step() {
+                break;
+            }
+            let expired = match self.kind(id) {
+                Some(Kind::Timer(timer)) if timer.next_ns.is_some() => timer.expired(look.now_ns()),
+                Some(Kind::Epoll(epoll)) => self.expired_within(epoll, look),
+                _ => 0,
+            };
+            sum = sum.wrapping_add(expired);
+        }
+        sum
+    }
+
+    /// When it may become ready by itself, after this look.
+    pub(crate) fn next_by_itself(&self, id: PollableId, look: &mut Look) -> Option<u64> {
+        match self.kind(id)? {
+            Kind::Timer(timer) if timer.next_ns.is_some() => timer.next(look.now_ns()),
+            Kind::Epoll(epoll) => {
+                let mut next = None;
+                for registration in epoll.registrations.iter().filter(|registration| !registration.disabled) {
+                    if let Target::Pollable(id) = registration.target
+                        && look.step()
+                    {
+                        next = earlier(next, self.next_by_itself(id, look));
+                    }
+                }
+                next
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The earlier of two times, either of which may be never.
+pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// An output stream can always be written.
+pub(crate) const LOG_READINESS: u32 = WRITE;
+
+fn if_so(condition: bool, bits: u32) -> u32 {
+    if condition { bits } else { 0 }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can be waited for is in a machine what it is natively.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
+
+mod support;
+
+use mayfly_linux::Limits;
+use support::{Linking, agrees_with_native_in};
+
+fn limits() -> Limits {
+    Limits { threads: 8, ..Limits::default() }
+}
+
+#[test]
+fn pipes_counters_timers_and_epolls_agree_with_native() {
+    agrees_with_native_in("pollables", &[Linking::Glibc], &[], &[], &limits());
+}

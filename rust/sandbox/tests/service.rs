@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs that serve connections, whichever way they wait for them.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{call, patient, program};
+use mayfly_sandbox::{
+    BootError, BufferedResponse, CallError, Decoded, Decoder, Host, Limits, NoLog, Progress, Protocol, Request,
+    ResponseError, ResponseSink, Service, Snapshot, WarmUp, Worker, WorkerState,
+};
+
+/// As much of HTTP/1.1 as these tests need.
+#[derive(Debug)]
+struct Plain;
+
+#[derive(Debug, Default)]
+struct PlainDecoder {
+    taken: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Protocol for Plain {
+    fn encode(&self, request: &Request<'_>, out: &mut Vec<u8>) {
+        let target = [request.path, b"?", request.query].concat();
+        out.extend([b"POST ", &target[..], b" HTTP/1.1\r\n"].concat());
+        out.extend(format!("content-length: {}\r\n\r\n", request.body.len()).bytes());
+        out.extend(request.body);
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::<PlainDecoder>::default()
+    }
+}
+
+impl Decoder for PlainDecoder {
+    fn begin(&mut self, _: &[u8]) {
+        *self = Self::default();
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<Decoded, ResponseError> {
+        self.taken.extend(bytes);
+        if !self.taken.starts_with(b"HTTP/1.1 200 OK\r\n") && self.taken.len() >= 17 {
+            return Err(ResponseError::Malformed("no status line"));
+        }
+        let text = String::from_utf8_lossy(&self.taken);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(Decoded::Partial) };
+        let keeps_open = !head.contains("connection: close");
+        if let Some((_, length)) = head.split_once("content-length: ") {
+            let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+            self.body = body.as_bytes().to_vec();
+            return Ok(if body.len() < length { Decoded::Partial } else { Decoded::Complete { keeps_open } });
+        }
+        if head.contains("chunked") && body.ends_with("0\r\n\r\n") {
+            self.body = body.as_bytes().to_vec();
+            return Ok(Decoded::Complete { keeps_open });
+        }
+        Ok(Decoded::Partial)
+    }
+
+    fn end(&mut self) -> Result<(), ResponseError> {
+        let text = String::from_utf8_lossy(&self.taken);
+        match text.split_once("\r\n\r\n") {
+            Some((head, body)) if !head.contains("content-length") => {
+                self.body = body.as_bytes().to_vec();
+                Ok(())
+            }
+            _ => Err(ResponseError::Malformed("cut short")),
+        }
+    }
+
+    fn deliver(&mut self, sink: &mut dyn ResponseSink) {
+        sink.body(self.body.len()).copy_from_slice(&self.body);
+        sink.status(200);
+    }
+}
+
+/// The ways in which `tenants/listens` waits.
+const WAYS: [&str; 7] = ["accept", "once", "poll", "epoll", "edge", "thread", "tick"];
+
+fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError> {
+    let warm_up = WarmUp {
+        method: b"GET".to_vec(),
+        path: b"/count".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        times: warm_ups,
+    };
+    let mut program = program("listens", &[how]);
+    program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
+    Snapshot::boot(&Host::open().expect("these tests need KVM"), &program, limits, Arc::new(NoLog))
+}
+
+fn limits() -> Limits {
+    Limits { threads: 8, ..patient() }
+}
+
+fn body(worker: &mut Worker, target: &str, sent: &[u8]) -> Vec<u8> {
+    call(worker, target, sent).unwrap_or_else(|error| panic!("{target}: {error}")).1.body
+}
+
+#[test]
+fn every_way_of_waiting_serves_and_starts_from_the_snapshot_each_time() {
+    for how in WAYS {
+        for warm_ups in [0, 3] {
+            let snapshot = boot(how, warm_ups, &limits()).unwrap_or_else(|error| panic!("{how}: {error}"));
+            let mut worker = Worker::fork(&snapshot).unwrap();
+            let first = (warm_ups + 1).to_string();
+            for _ in 0..3 {
+                assert_eq!(body(&mut worker, "/count", b""), first.as_bytes(), "{how}, {warm_ups}");
+                assert_eq!(body(&mut worker, "/", b""), b"Hello World!", "{how}");
+                assert_eq!(body(&mut worker, "/echo", b"what is sent"), b"what is sent", "{how}");
+                assert_eq!(worker.differences(), 0, "{how}");
+            }
+            assert!(body(&mut worker, "/chunked", b"").starts_with(b"5\r\nHello"), "{how}");
+            assert_eq!(body(&mut worker, "/close", b""), b"until the end", "{how}");
+            assert_eq!(body(&mut worker, "/thread", b""), b"42", "{how}");
+            assert_eq!(body(&mut worker, "/count", b""), first.as_bytes(), "{how}");
+        }
+    }
+}
+
+#[test]
+fn large_bodies_go_both_ways() {
+    for how in ["accept", "epoll", "edge"] {
+        let mut worker = Worker::fork(&boot(how, 1, &limits()).unwrap()).unwrap();
+        let sent: Vec<u8> = (0..700_000_u32).map(|i| b'a' + (i % 23) as u8).collect();
+        assert_eq!(body(&mut worker, "/echo", &sent), sent, "{how}");
+        assert_eq!(body(&mut worker, "/large?3000000", b"").len(), 3_000_000, "{how}");
+        assert_eq!(worker.differences(), 0, "{how}");
+    }
+}
+
+#[test]
+fn a_server_that_has_kept_its_connection_open_costs_two_exits() {
+    for how in ["accept", "epoll", "poll"] {
+        let mut worker = Worker::fork(&boot(how, 1, &limits()).unwrap()).unwrap();
+        call(&mut worker, "/", b"").unwrap();
+        let (stats, _) = call(&mut worker, "/", b"").unwrap();
+        // Two writes, and the read where the one in the snapshot was not of this connection.
+        assert!(stats.exits <= 3 && stats.faults == 0, "{how}: {stats:?}");
+        assert_eq!(stats.exits, stats.syscalls, "{how}");
+    }
+}
+
+#[test]
+fn a_worker_that_keeps_its_state_goes_on_where_it_was() {
+    for how in WAYS {
+        let mut worker = Worker::fork_keeping_state(&boot(how, 2, &limits()).unwrap()).unwrap();
+        for count in 3..10 {
+            assert_eq!(body(&mut worker, "/count", b""), count.to_string().as_bytes(), "{how}");
+        }
+        assert_eq!(body(&mut worker, "/close", b""), b"until the end", "{how}");
+        assert_eq!(body(&mut worker, "/count", b""), b"11", "{how}");
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_an_error_and_the_worker_goes_on() {
+    for how in WAYS {
+        let mut worker = Worker::fork(&boot(how, 1, &limits()).unwrap()).unwrap();
+        for target in ["/partial", "/nonsense", "/silent"] {
+            let error = call(&mut worker, target, b"").unwrap_err();
+            assert!(matches!(error, CallError::Response(ResponseError::Malformed(_))), "{how}, {target}: {error}");
+            worker.reset().unwrap();
+            assert_eq!(body(&mut worker, "/count", b""), b"2", "{how}, {target}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_ends_or_never_answers_is_not_used_again() {
+    for how in ["accept", "epoll"] {
+        let snapshot = boot(how, 1, &limits()).unwrap();
+        let mut worker = Worker::fork(&snapshot).unwrap();
+        assert!(matches!(call(&mut worker, "/exit", b""), Err(CallError::Exited { status: 3 })), "{how}");
+        assert_eq!(worker.state(), WorkerState::Poisoned);
+        let mut worker = Worker::fork(&snapshot).unwrap();
+        assert!(matches!(call(&mut worker, "/never", b""), Err(CallError::Stuck { .. })), "{how}");
+    }
+    let limits = Limits { cpu_time: Duration::from_millis(50), ..limits() };
+    let mut worker = Worker::fork(&boot("epoll", 1, &limits).unwrap()).unwrap();
+    assert!(matches!(call(&mut worker, "/spin", b""), Err(CallError::CpuLimit { .. })));
+}
+
+#[test]
+fn a_request_that_sleeps_holds_nobody_up() {
+    let mut worker = Worker::fork(&boot("epoll", 1, &limits()).unwrap()).unwrap();
+    let request = Request { method: b"GET", path: b"/sleep", query: b"50", headers: &[], body: b"" };
+    let mut response = BufferedResponse::default();
+    let started = Instant::now();
+    let mut progress = worker.start(1, &request, Duration::from_millis(1), &mut response).unwrap();
+    let mut waits = 0;
+    while !matches!(progress, Progress::Answered(_)) {
+        if matches!(progress, Progress::Waits { .. }) {
+            waits += 1;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        progress = worker.resume(Duration::from_millis(1), &mut response).unwrap();
+    }
+    assert_eq!(response.body, b"slept");
+    assert!(waits > 0 && started.elapsed() >= Duration::from_millis(50), "{waits}, {:?}", started.elapsed());
+    worker.reset().unwrap();
+    assert_eq!(worker.differences(), 0);
+    // Given up in the middle of its sleep, it is as it was.
+    let progress = worker.start(2, &request, Duration::from_millis(20), &mut response).unwrap();
+    assert!(matches!(progress, Progress::Waits { .. }), "{progress:?}");
+    worker.reset().unwrap();
+    assert_eq!(body(&mut worker, "/count", b""), b"2");
+    assert_eq!(worker.differences(), 0);
+}
+
+#[test]
+fn a_program_that_does_not_listen_does_not_boot() {
+    let mut never = program("listens", &["no-such-way"]);
+    never.service = Some(Service { protocol: Arc::new(Plain), warm_up: Vec::new() });
+    let error = Snapshot::boot(&Host::open().unwrap(), &never, &limits(), Arc::new(NoLog)).unwrap_err();
+    assert!(matches!(error, BootError::Exited { status: 2 }), "{error}");
+    let mut at_doorbell = program("hello", &[]);
+    at_doorbell.service = never.service;
+    let error = Snapshot::boot(&Host::open().unwrap(), &at_doorbell, &limits(), Arc::new(NoLog)).unwrap_err();
+    assert!(error.to_string().contains("doorbell"), "{error}");
+}
+
+#[test]
+fn a_warm_up_request_that_fails_says_which() {
+    let mut program = program("listens", &["epoll"]);
+    let warm_up =
+        WarmUp { method: b"GET".to_vec(), path: b"/silent".to_vec(), query: Vec::new(), headers: Vec::new(), times: 1 };
+    program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
+    let error = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap_err();
+    assert!(error.to_string().contains("/silent"), "{error}");
+}

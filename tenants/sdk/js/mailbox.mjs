@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
+// What the SDKs for Deno and Node.js share: requests and responses in the mailbox of libmayfly (see libmayfly.h), and
+// the loop that serves. A binding gives `native`, which is the mailbox as an ArrayBuffer, or null outside Mayfly, and
+// the library's functions.
+
+const REQUEST_SIZE = 0 / 4, CAPACITY = 4 / 4, STATUS = 8 / 4, HEADER_COUNT = 12 / 4, BODY_SIZE = 16 / 4, RESPONSE = 20 / 4;
+const METHOD_SIZE = 48 / 4, PATH_SIZE = 52 / 4, QUERY_SIZE = 56 / 4, REQUEST_BODY_SIZE = 60 / 4, HEADERS = 64 / 4;
+/** The word that the library sets to 0 with each request; the four behind it are free too. */
+export const GENERATOR = 68 / 4;
+const HEAD = 96;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/**
+ * A request. It lies in the mailbox and is decoded when it is asked for; it is valid until the response.
+ * Method, path, query and headers are byte strings, as in HTTP: each character is a byte.
+ */
+export class Request {
+  #words;
+  #bytes;
+  #view;
+  #native;
+
+  constructor(native) {
+    this.#native = native;
+    this.#words = new Uint32Array(native.mailbox);
+    this.#bytes = new Uint8Array(native.mailbox);
+    this.#view = new DataView(native.mailbox);
+  }
+
+  #start() {
+    return HEAD + 8 * this.#words[HEADERS];
+  }
+
+  /** The method as it was sent. */
+  get method() {
+    return latin1(this.#bytes, this.#start(), this.#words[METHOD_SIZE]);
+  }
+
+  /** The path as it was sent: percent-encoded, with the tenant's prefix, without the query. */
+  get path() {
+    return latin1(this.#bytes, this.#start() + this.#words[METHOD_SIZE], this.#words[PATH_SIZE]);
+  }
+
+  /** What follows the first "?", without it. */
+  get query() {
+    const words = this.#words;
+    return latin1(this.#bytes, this.#start() + words[METHOD_SIZE] + words[PATH_SIZE], words[QUERY_SIZE]);
+  }
+
+  /** All headers as [name, value], in the order in which they came; names are in lower case. */
+  get headers() {
+    const words = this.#words;
+    const headers = [];
+    let at = this.#start() + words[METHOD_SIZE] + words[PATH_SIZE] + words[QUERY_SIZE];
+    for (let i = 0, sizes = HEAD / 4; i < words[HEADERS]; i++, sizes += 2) {
+      const name = latin1(this.#bytes, at, words[sizes]);
+      at += words[sizes];
+      headers.push([name, latin1(this.#bytes, at, words[sizes + 1])]);
+      at += words[sizes + 1];
+    }
+    return headers;
+  }
+
+  /** The value of the first header of that name (in lower case), or null. */
+  header(name) {
+    const words = this.#words;
+    let at = this.#start() + words[METHOD_SIZE] + words[PATH_SIZE] + words[QUERY_SIZE];
+    for (let i = 0, sizes = HEAD / 4; i < words[HEADERS]; i++, sizes += 2) {
+      const value = at + words[sizes];
+      if (words[sizes] === name.length && latin1(this.#bytes, at, words[sizes]) === name) {
+        return latin1(this.#bytes, value, words[sizes + 1]);
+      }
+      at = value + words[sizes + 1];
+    }
+    return null;
+  }
+
+  /** The body's bytes: a view of the mailbox, so copy what is to outlive the response. */
+  get body() {
+    const end = this.#words[REQUEST_SIZE];
+    return this.#bytes.subarray(end - this.#words[REQUEST_BODY_SIZE], end);
+  }
+
+  /** The body as text (UTF-8). */
+  text() {
+    return decoder.decode(this.body);
+  }
+
+  /** The body as JSON. */
+  json() {
+    return JSON.parse(this.text());
+  }
+
+  /** The request's number in the server's log, a BigInt. */
+  get id() {
+    return this.#view.getBigUint64(24, true);
+  }
+
+  /** When it arrived: ns since 1970, a BigInt. */
+  get unixNs() {
+    return this.#view.getBigUint64(32, true);
+  }
+
+  /** 32 bytes that no other request has, and that none was told: fit to seed generators and to make keys of. */
+  get entropy() {
+    const bytes = new Uint8Array(32);
+    this.#native.random(bytes);
+    return bytes;
+  }
+}
+
+/**
+ * Serves requests with `handler(request)`, for ever. It returns `{status, headers, body}` or a promise of it: status is
+ * 200 if there is none, headers are an object or a list of [name, value], the body is a string, bytes or nothing.
+ * A string or bytes alone are a body. A handler that throws answers 500 and the error goes to the log.
+ *
+ * Everything before the first request is the snapshot that each request starts from, so the handler is called
+ * `warmUp.count` times before, with a request that nobody made: then it is compiled, and what it makes once is made.
+ * `warmUp` also says which: `{count: 2000, method: "GET", path: "/", query: "", headers: [], body: ""}`. Its responses
+ * are thrown away. false means no warm-up.
+ */
+export async function serve(native, handler, { warmUp = {} } = {}) {
+  if (!native.mailbox) return native.wait(); // Says so, and ends the process.
+  const mailbox = new Mailbox(native);
+  if (warmUp) await mailbox.warmUp(handler, warmUp);
+  native.wait();
+  for (;;) {
+    let answer;
+    try {
+      answer = handler(mailbox.request);
+      if (answer instanceof Promise) answer = await answer;
+      mailbox.write(answer);
+    } catch (error) {
+      console.error(error);
+      mailbox.write({ status: 500 });
+    }
+    const refused = native.exchange();
+    if (refused !== 0) console.error(`mayfly: the response was refused: error ${-refused}`);
+    if (refused === -22) native.exchange(mailbox.write({ status: 500 }));
+  }
+}
+
+class Mailbox {
+  constructor(native) {
+    this.bytes = new Uint8Array(native.mailbox);
+    this.words = new Uint32Array(native.mailbox);
+    this.request = new Request(native);
+  }
+
+  /** Encodes a response behind the request, which it may refer to. */
+  write(answer) {
+    const { words, bytes } = this;
+    let status = 200, headers = null, body = answer;
+    if (typeof answer === "object" && answer !== null && !(answer instanceof Uint8Array)) {
+      ({ status = 200, headers = null, body = null } = answer);
+    }
+    const start = (words[REQUEST_SIZE] + 3) & ~3;
+    words[RESPONSE] = start;
+    words[STATUS] = status;
+    let at = start;
+    if (headers) {
+      if (!Array.isArray(headers)) headers = Object.entries(headers);
+      this.#room(start, 8 * headers.length);
+      at += 8 * headers.length;
+      for (let i = 0, sizes = start / 4; i < headers.length; i++) {
+        const [name, value] = headers[i];
+        const middle = this.#put(at, String(name));
+        words[sizes++] = middle - at;
+        at = this.#put(middle, String(value));
+        words[sizes++] = at - middle;
+      }
+      words[HEADER_COUNT] = headers.length;
+    } else {
+      words[HEADER_COUNT] = 0;
+    }
+    let end = at;
+    if (typeof body === "string") {
+      end = this.#put(at, body);
+    } else if (body instanceof Uint8Array) {
+      this.#room(at, body.length);
+      bytes.set(body, at);
+      end = at + body.length;
+    } else if (body !== null && body !== undefined) {
+      throw new TypeError("a response's body is a string or a Uint8Array");
+    }
+    words[BODY_SIZE] = end - at;
+  }
+
+  #room(at, size) {
+    if (at + size > this.words[CAPACITY]) throw new RangeError("the response is larger than the tenant's limit");
+  }
+
+  /** Writes text as UTF-8 and returns its end. Short ASCII is quicker by itself than through the encoder. */
+  #put(at, text) {
+    const { bytes } = this;
+    const size = text.length;
+    this.#room(at, size);
+    if (size <= 64) {
+      let i = 0;
+      for (; i < size; i++) {
+        const code = text.charCodeAt(i);
+        if (code > 127) break;
+        bytes[at + i] = code;
+      }
+      if (i === size) return at + size;
+    }
+    const { read, written } = encoder.encodeInto(text, bytes.subarray(at));
+    if (read !== size) throw new RangeError("the response is larger than the tenant's limit");
+    return at + written;
+  }
+
+  /** A request that nobody made, in the place of one. */
+  #pretend({ method = "GET", path = "/", query = "", headers = [], body = "" }) {
+    const { words, bytes } = this;
+    let at = HEAD + 8 * headers.length;
+    const put = (part) => {
+      const start = at;
+      at = typeof part === "string" ? this.#put(at, part) : (bytes.set(part, at), at + part.length);
+      return at - start;
+    };
+    words[METHOD_SIZE] = put(method);
+    words[PATH_SIZE] = put(path);
+    words[QUERY_SIZE] = put(query);
+    words[HEADERS] = headers.length;
+    headers.forEach(([name, value], i) => {
+      words[HEAD / 4 + 2 * i] = put(name.toLowerCase());
+      words[HEAD / 4 + 2 * i + 1] = put(value);
+    });
+    words[REQUEST_BODY_SIZE] = put(body);
+    words[REQUEST_SIZE] = at;
+    words[GENERATOR] = 0;
+  }
+
+  async warmUp(handler, { count = 2000, ...request }) {
+    // Compilers work in threads of their own, which get the processor while this one sleeps; what they have made is
+    // taken at a later call.
+    let done = 0;
+    for (const until of [0.4, 0.7, 0.9, 1]) {
+      for (; done < count * until; done++) await this.#rehearse(handler, request);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    // What was in the mailbox is nobody's business.
+    this.bytes.fill(0, HEAD, this.words[RESPONSE] + 8 * this.words[HEADER_COUNT] + this.words[BODY_SIZE]);
+    globalThis.gc?.(); // With --expose-gc: what the warm-up left is not in the snapshot.
+  }
+
+  async #rehearse(handler, request) {
+    this.#pretend(request);
+    try {
+      let answer = handler(this.request);
+      if (answer instanceof Promise) answer = await answer;
+      this.write(answer);
+    } catch {
+      this.write({ status: 500 }); // The first request that fails says why; this is nobody's.
+    }
+  }
+}
+
+/** Bytes as a string of characters below 256. */
+function latin1(bytes, at, size) {
+  if (size > 64) {
+    let text = "";
+    for (let end = at + size; at < end; at += 8192) {
+      text += String.fromCharCode.apply(null, bytes.subarray(at, Math.min(at + 8192, end)));
+    }
+    return text;
+  }
+  let text = "";
+  for (let i = at; i < at + size; i++) text += String.fromCharCode(bytes[i]);
+  return text;
+}
+

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Fresh randomness for an unmodified server.
+
+    PYTHONPATH=.../sdk/python/preload python3 server.py       # or `import fresh` before anything else
+
+The functions of `random` seed their generator anew in each request, by the first that is called; a request is told by the
+16 bytes of AT_RANDOM (getauxval(3)), which Mayfly makes anew for each, so that looking costs no system call. All of OpenSSL's
+random bytes then come from the system. `os.urandom`, `secrets`, `random.SystemRandom` and `uuid.uuid4` are fresh by
+themselves. A `random.Random()` of the program's own is the program's to seed. Outside Mayfly this changes nothing: the
+bytes stay the same for as long as the process runs.
+"""
+
+import ctypes
+import random
+from pathlib import Path
+
+__all__ = []
+
+_AT_RANDOM = 25
+
+
+def _token():
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype, getauxval.argtypes = ctypes.c_void_p, [ctypes.c_ulong]
+    address = getauxval(_AT_RANDOM)
+    return memoryview((ctypes.c_ubyte * 16).from_address(address)).cast("B")
+
+
+class _Fresh(random.Random):
+    """A generator that seeds itself from the system when a request is another than the last one that it saw."""
+
+    def __init__(self, token):
+        self._now, self._seen = token, None
+        super().__init__()
+
+    def _look(self):
+        if self._now != self._seen:
+            self._seen = bytes(self._now)
+            super().seed()
+
+    def seed(self, *args, **kwargs):
+        """Whoever asks for a sequence that repeats gets one, until the next request."""
+        self._seen = bytes(self._now)
+        super().seed(*args, **kwargs)
+
+    def random(self):
+        self._look()
+        return super().random()
+
+    def getrandbits(self, k):
+        self._look()
+        return super().getrandbits(k)
+
+    def getstate(self):
+        self._look()
+        return super().getstate()
+
+
+def _openssl():
+    try:
+        ctypes.CDLL("libcrypto.so.3", ctypes.RTLD_GLOBAL)  # The one that `ssl` uses, or will.
+    except OSError:
+        return
+    ctypes.CDLL(str(Path(__file__).resolve().parent.parent / "lib/libmayfly-fresh.so"))
+
+
+def _install():
+    fresh = _Fresh(_token())
+    for name in random.__all__:
+        if hasattr(random._inst, name) and callable(getattr(random._inst, name)) and not name[0].isupper():
+            setattr(random, name, getattr(fresh, name))
+    random._inst = fresh
+    _openssl()
+
+
+_install()
