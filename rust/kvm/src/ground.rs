@@ -56,9 +56,8 @@ impl Ground {
     pub(crate) fn of(host: &Host) -> Self {
         let variant = host.variant();
         let features = host.features();
-        let leaf = |leaf: &kvm_bindings::kvm_cpuid_entry2| {
-            [leaf.function, leaf.index, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
-        };
+        let leaf =
+            |leaf: &kvm_bindings::kvm_cpuid_entry2| [leaf.function, leaf.index, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx];
         let mut kernel = XxHash3_64::new();
         for page in kernel::pages(variant) {
             kernel.write_u64(page.address);

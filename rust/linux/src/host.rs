@@ -64,10 +64,8 @@ impl Stamp {
     #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
     fn of(stat: &Stat) -> Self {
         let seen = attributes(stat, 0);
-        let changed = Time {
-            seconds: stat.st_ctime.into(),
-            nanoseconds: u32::try_from(stat.st_ctime_nsec).unwrap_or_default(),
-        };
+        let changed =
+            Time { seconds: stat.st_ctime.into(), nanoseconds: u32::try_from(stat.st_ctime_nsec).unwrap_or_default() };
         if seen.is_directory() {
             let none = Time::default();
             return Self { inode: seen.inode, mode: seen.mode, size: 0, modified: none, changed: none };

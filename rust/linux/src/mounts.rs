@@ -165,9 +165,10 @@ impl Mounts {
     /// Tells mounts apart: by the places in the program's view, and the hosts' directories.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let root = |mount: &Mount| mount.root.as_ref().map(|root| host::look_up(root.as_fd(), b"", mount.device).ok().map(|node| node.stamp));
-        let all: Vec<_> =
-            self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
+        let root = |mount: &Mount| {
+            mount.root.as_ref().map(|root| host::look_up(root.as_fd(), b"", mount.device).ok().map(|node| node.stamp))
+        };
+        let all: Vec<_> = self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
         mayfly_kvm::digest(&all)
     }
 

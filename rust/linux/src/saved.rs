@@ -23,6 +23,7 @@ use crate::exec::Program;
 use crate::files::Files;
 use crate::host;
 use crate::overlay::Overlay;
+use crate::pollables::Pollables;
 use crate::process::{Limits, Process};
 use crate::signals::Signals;
 use crate::source::Elf;
@@ -82,6 +83,7 @@ struct Body<'a> {
     memory: &'a AddressSpace,
     files: &'a Files,
     overlay: &'a Overlay,
+    pollables: &'a Pollables,
     signals: &'a Signals,
     threads: &'a Threads,
     resources: &'a ResourceLimits,
@@ -93,6 +95,7 @@ struct OwnBody {
     memory: AddressSpace,
     files: Files,
     overlay: Overlay,
+    pollables: Pollables,
     signals: Signals,
     threads: Threads,
     resources: ResourceLimits,
@@ -120,9 +123,9 @@ impl Process {
     /// [`ProcessSaveError`].
     pub fn save(&self) -> Result<Vec<u8>, ProcessSaveError> {
         // All of them, so that none is forgotten.
-        let Self { memory, files, overlay, signals, threads, resources, hits: _, shared } = self;
+        let Self { memory, files, overlay, pollables, signals, threads, resources, hits: _, shared } = self;
         let scope = Scope::enter(Vec::new());
-        let body = postcard::to_stdvec(&Body { memory, files, overlay, signals, threads, resources })?;
+        let body = postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, resources })?;
         let files = scope.leave().into_iter().map(|file| SavedFile {
             place: file.place().clone(),
             stamp: file.stamp(),
@@ -145,11 +148,7 @@ impl Process {
     /// # Errors
     ///
     /// [`ProcessLoadError`] says what is wrong, or has changed since.
-    pub fn load(
-        bytes: &[u8],
-        program: &Program<'_>,
-        limits: &Limits,
-    ) -> Result<(Self, Reopened), ProcessLoadError> {
+    pub fn load(bytes: &[u8], program: &Program<'_>, limits: &Limits) -> Result<(Self, Reopened), ProcessLoadError> {
         let (head, rest): (Head, _) =
             postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("what the program had open"))?;
         if clocks().iter().zip(head.clocks).any(|(now, then)| *now < then) {
@@ -162,7 +161,7 @@ impl Process {
         let scope = Scope::enter(files.iter().map(|(_, file)| Arc::clone(file)).collect());
         let body = postcard::from_bytes::<OwnBody>(rest);
         scope.leave();
-        let OwnBody { memory, files: open, overlay, signals, threads, resources } =
+        let OwnBody { memory, files: open, overlay, pollables, signals, threads, resources } =
             body.map_err(|_| ProcessLoadError::Corrupt("the program's state"))?;
         for (is_sound, what) in [
             (memory.is_sound(limits), "the program's mappings"),
@@ -178,6 +177,7 @@ impl Process {
         process.set_auxv(head.auxv);
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
+        process.pollables = Tracked::new(Box::new(pollables));
         process.signals = Tracked::new(signals);
         process.threads = Tracked::new(threads);
         process.resources = Tracked::new(resources);

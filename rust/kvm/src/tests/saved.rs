@@ -157,7 +157,9 @@ fn collect(value: &serde_json::Value, at: String, places: &mut Vec<String>) {
                 collect(value, format!("{at}/{index}"), places);
             }
         }
-        serde_json::Value::Object(all) => all.iter().for_each(|(key, value)| collect(value, format!("{at}/{key}"), places)),
+        serde_json::Value::Object(all) => {
+            all.iter().for_each(|(key, value)| collect(value, format!("{at}/{key}"), places))
+        }
         serde_json::Value::Number(_) => places.push(at),
         _ => {}
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable mounts.
 
-
 use super::int;
 use super::paths::find;
 use crate::errno::{CallResult, Errno, Halt};
