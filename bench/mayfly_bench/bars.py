@@ -25,6 +25,19 @@ class Bar:
     met: Callable[[dict, float], bool]
 
 
+#: Of a runtime's work set.
+_RESET_US_A_PAGE = 0.15
+#: What another system of this kind reached by its SDK, reset after each request, of vanilla Drogon's requests/s on such a machine,
+#: (thousands of requests/s, of vanilla's), and the factor by which that is to be exceeded. See docs/decisions/0150.
+_PEER = {"node": (9.4, 54), "deno": (10.6, 54), "deno, all cores": (19.1, 106)}
+_ABOVE_PEER = 1.4
+
+
+def _above_peer(which: str) -> float:
+    peer, vanilla = _PEER[which]
+    return _ABOVE_PEER * peer / vanilla
+
+
 def _micro(name: str) -> Callable[[dict], float]:
     return lambda report: report["micro"][name]
 
@@ -48,6 +61,31 @@ def _tenancy(name: str) -> Callable[[dict], float]:
 def _nothing_failed(name: str, within: Callable[[float], bool]) -> Callable[[dict, float], bool]:
     """Within the bar, and no request went wrong on the way: a refusal is a quick answer."""
     return lambda report, measured: within(measured) and report["tenancy_rounds"][name]["failed_requests"] == 0
+
+
+def _runtime(name: str, mode: str, *keys: str) -> Callable[[dict], float]:
+    """A figure of one runtime. LookupError also where the report says that there is none."""
+
+    def measure(report: dict) -> float:
+        value = report["runtimes"][name][mode]
+        for key in keys:
+            value = value[key]
+        if value is None:
+            raise LookupError(".".join((name, mode, *keys)))
+        return value
+
+    return measure
+
+
+def _reset_beyond_pages(name: str, mode: str) -> Callable[[dict], float]:
+    reset, pages = _runtime(name, mode, "reset_us"), _runtime(name, mode, "workset_pages")
+    return lambda report: reset(report) - _RESET_US_A_PAGE * pages(report)
+
+
+def _all_answered(name: str, mode: str, least: float, *load: str) -> Callable[[dict, float], bool]:
+    """At least so much, and no request failed."""
+    errors = _runtime(name, mode, *load, "errors")
+    return lambda report, measured: measured >= least and errors(report) == 0
 
 
 def one_system_call(report: dict, measured: float) -> bool:
@@ -180,6 +218,66 @@ BARS = (
         "0",
         _tenancy("reload_failures"),
         lambda report, measured: measured == 0 and report["tenancy_rounds"]["reload_failures"]["answers"] > 0,
+    ),
+    *(
+        Bar(
+            f"exits per request, {name} {words}",
+            f"runtimes.{name}.{mode}.exits",
+            f"at most {most}",
+            _runtime(name, mode, "exits"),
+            _at_most(most),
+        )
+        for name, mode, words, most in (
+            ("deno", "sdk", "by the SDK", 3), ("node", "sdk", "by the SDK", 3), ("deno", "server", "as an unmodified server", 12),
+        )
+    ),
+    *(
+        Bar(
+            f"reset of the deno worker ({mode}) beyond {_RESET_US_A_PAGE} µs a page, µs",
+            f"runtimes.deno.{mode}.reset_us - {_RESET_US_A_PAGE} * runtimes.deno.{mode}.workset_pages",
+            "at most 5",
+            _reset_beyond_pages("deno", mode),
+            _at_most(5),
+        )
+        for mode in ("sdk", "server")
+    ),
+    *(
+        Bar(
+            f"from a snapshot file to the first response, deno ({mode}), ms",
+            f"runtimes.deno.{mode}.snapshot_first_response_ms",
+            "at most 50",
+            _runtime("deno", mode, "snapshot_first_response_ms"),
+            _at_most(50),
+        )
+        for mode in ("sdk", "server")
+    ),
+    *(
+        Bar(
+            f"private memory of one further idle worker, {name} ({mode}), MiB",
+            f"runtimes.{name}.{mode}.private_mib",
+            f"at most {most}",
+            _runtime(name, mode, "private_mib"),
+            _at_most(most),
+        )
+        for name, most in (("deno", 3), ("node", 8))
+        for mode in ("sdk", "server")
+    ),
+    *(
+        Bar(
+            f"requests/s / vanilla, {name} by the SDK, c1 pinned",
+            f"runtimes.{name}.sdk.relative",
+            f"at least {_above_peer(name):.3f}, no request lost",
+            _runtime(name, "sdk", "relative"),
+            _all_answered(name, "sdk", _above_peer(name)),
+        )
+        for name in ("node", "deno")
+    ),
+    Bar(
+        "requests/s / vanilla, deno by the SDK, c8",
+        "runtimes.deno.sdk.all_cores.relative",
+        f"at least {_above_peer('deno, all cores'):.3f}, no request lost",
+        _runtime("deno", "sdk", "all_cores", "relative"),
+        _all_answered("deno", "sdk", _above_peer("deno, all cores"), "all_cores"),
     ),
 )
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import bars, comparison, host, micro, options, page, pages, pinning, steady_state, summary, tenancy
+from . import bars, comparison, host, micro, options, page, pages, pinning, runtimes, steady_state, summary, tenancy
 from .comparison import ROUTES
 from .errors import BenchError
 from .options import Options
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGHUP, _leave)
     try:
         check_needs(chosen)
-        report = measure(chosen)
+        report = measure(chosen) if chosen.only is None else measure_runtimes(chosen)
         write(report, chosen.out)
     except BenchError as error:
         print(f"\nbench: {error}", file=sys.stderr)
@@ -87,6 +87,7 @@ def measure(chosen: Options) -> dict:
             described = host.describe(running.pid, answer, micro_runs[0])
             planned = comparison.loads(cores, chosen.connections)
             entries = comparison.compare(running, planned, chosen.rounds, chosen.seconds, _progress) + pinned
+        languages = runtimes.measure(chosen, Path(scratch), cores, cpu, _progress)
         many = tenancy.measure(chosen, Path(scratch), cores, micro_runs, _progress)
     _progress("counting system calls")
     counted = steady_state.count(chosen.cli, chosen.program, chosen.strace_requests)
@@ -95,22 +96,49 @@ def measure(chosen: Options) -> dict:
     own = micro.typical(micro_runs)
     report = {
         "host": described,
-        "run": {
-            "started": started.isoformat(timespec="seconds"),
-            "minutes": round((time.monotonic() - began) / 60, 1),
-            "commit": _commit(chosen.root),
-            "rounds": chosen.rounds,
-            "seconds_per_round": chosen.seconds,
-            "load_before": load_before,
-            "priority": host.priority(),
-            "page_bytes": len(answer.body),
-        },
+        "run": _run(chosen, started, began, load_before, answer),
         "micro": {**{key: value for key, value in own.items() if key != "host"}, **by_page, **counted.as_report()},
         "micro_runs": [{key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in micro_runs],
         "wrk": entries,
+        "runtimes": languages,
         **many,
     }
     return {**report, "bars": bars.judge(report)}
+
+
+def measure_runtimes(chosen: Options) -> dict:
+    """Measures programs of other runtimes alone. The report has nothing else, and the aims on nothing else."""
+    started, began, load_before = datetime.now(UTC), time.monotonic(), os.getloadavg()[0]
+    cores, cpu = len(pinning.cpus()), pinning.quiet_cpu()
+    with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as scratch:
+        with Server(chosen.server, chosen.config, chosen.root, Path(scratch), threads=1) as running:
+            answer = running.get_when_booted(ROUTES["vanilla"])
+            own = micro.run(chosen.cli, chosen.program, 100, cpu)
+            described = host.describe(running.pid, answer, own)
+        languages = runtimes.measure(chosen, Path(scratch), cores, cpu, _progress)
+    _progress("")
+    report = {
+        "host": described,
+        "run": _run(chosen, started, began, load_before, answer),
+        "micro": {},
+        "wrk": [],
+        "runtimes": languages,
+    }
+    return {**report, "bars": [bar for bar in bars.judge(report) if bar["key"].startswith("runtimes.")]}
+
+
+def _run(chosen: Options, started: datetime, began: float, load_before: float, answer: pages.Page) -> dict:
+    """The report's `run`."""
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "commit": _commit(chosen.root),
+        "rounds": chosen.rounds,
+        "seconds_per_round": chosen.seconds,
+        "load_before": load_before,
+        "priority": host.priority(),
+        "page_bytes": len(answer.body),
+    }
 
 
 def write(report: dict, out: Path) -> None:

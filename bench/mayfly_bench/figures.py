@@ -58,7 +58,7 @@ def wrk_table(report: dict) -> Table:
         for entry in pair:
             figures = (entry[key] for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us", "errors"))
             rows.append([load_name(entry), entry["route"], *map(number, figures)])
-    return rows
+    return rows if len(rows) > 1 else []
 
 
 def bars_table(report: dict) -> Table:
@@ -73,6 +73,8 @@ def bars_table(report: dict) -> Table:
 def micro_table(report: dict) -> Table:
     """The micro-benchmarks."""
     micro = report["micro"]
+    if not micro:
+        return []
     rows = [["figure", "measured", "unit"]]
     rows += [[words, number(micro[key]), unit] for key, words, unit in _MICRO if key in micro]
     for name, value in micro.get("latency_us", {}).items():
@@ -131,4 +133,8 @@ def warning(report: dict) -> str | None:
 
 
 def _others(report: dict) -> list[float]:
-    return [sample["others_percent"] for entry in report["wrk"] for sample in entry["rounds"]]
+    samples = [sample for entry in report["wrk"] for sample in entry["rounds"]]
+    for seen in (seen for modes in report.get("runtimes", {}).values() for seen in modes.values()):
+        for load in (seen, seen.get("all_cores", {})):
+            samples += [sample for rounds in load.get("rounds", {}).values() for sample in rounds]
+    return [sample["others_percent"] for sample in samples]

@@ -11,6 +11,8 @@ from .errors import BenchError
 from .pinning import pinned_command
 
 _TIMEOUT_S = 300
+#: What a tenant of a file may take besides its requests: its boot, above all.
+_BOOT_S = 90
 
 
 def run(cli: Path, program: Path, requests: int, cpu: int | None) -> dict:
@@ -18,13 +20,30 @@ def run(cli: Path, program: Path, requests: int, cpu: int | None) -> dict:
 
     Raises BenchError with their own message if they fail.
     """
-    command = pinned_command([str(cli), "bench", str(program), "--requests", str(requests), "--json"], cpu)
+    return _run(pinned_command([str(cli), "bench", str(program), "--requests", str(requests), "--json"], cpu))
+
+
+def run_tenant(cli: Path, file: Path, tenant: str, root: Path, requests: int, seconds: int, cpu: int | None) -> dict:
+    """Runs them once for one tenant of a file, whose paths are relative to `root`: for so many requests at most, and about so long.
+
+    Raises BenchError with the reason if the tenant does not boot.
+    """
+    command = [
+        *(str(cli), "bench", "--config", str(file), "--tenant", tenant),
+        *("--requests", str(requests), "--seconds", str(seconds), "--json"),
+    ]
+    return _run(pinned_command(command, cpu), f"mayfly bench --tenant {tenant}", root, _BOOT_S + 10 * seconds)
+
+
+def _run(command: list[str], words: str | None = None, root: Path | None = None, timeout_s: int = _TIMEOUT_S) -> dict:
+    """`words` is what errors call the command, if that is not itself."""
+    words = words or " ".join(command)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"no end within {_TIMEOUT_S} s: {' '.join(command)}") from error
+        raise BenchError(f"no end within {timeout_s} s: {words}") from error
     if done.returncode != 0:
-        raise BenchError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.strip()}")
+        raise BenchError(f"{words} failed ({done.returncode}):\n{done.stderr.strip()}")
     return parse(done.stdout)
 
 
@@ -57,11 +76,4 @@ def per_page(seen: dict) -> dict:
 
 def routes(cli: Path) -> dict:
     """What it costs to find a request's tenant, among one and among many. Raises BenchError if that cannot be measured."""
-    command = [str(cli), "bench-routes", "--json"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
-        raise BenchError(f"no end within {_TIMEOUT_S} s: {' '.join(command)}") from error
-    if done.returncode != 0:
-        raise BenchError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.strip()}")
-    return {key: value for key, value in parse(done.stdout).items() if key != "host"}
+    return {key: value for key, value in _run([str(cli), "bench-routes", "--json"]).items() if key != "host"}

@@ -21,7 +21,19 @@ class Tenancy:
     neighbour_seconds: int = 3
 
 
+@dataclass(frozen=True)
+class Runtimes:
+    """How long each of the runtimes is measured: calls without HTTP, then rounds of wrk, as many as the limit for all leaves time for."""
+
+    requests: int = 5_000
+    call_seconds: int = 4
+    rounds: int = 3
+    seconds: int = 1
+    limit_s: int = 240
+
+
 #: Enough to see that all works.
+QUICK_RUNTIMES = Runtimes(requests=500, call_seconds=1, rounds=1)
 QUICK_TENANCY = Tenancy(tenants=20, idle_tenants=500, reloads=50, neighbour_seconds=2)
 
 
@@ -38,6 +50,9 @@ class Options:
     requests: int
     strace_requests: int
     tenancy: Tenancy
+    runtimes: Runtimes
+    runtimes_file: Path
+    only: str | None = None
     root: Path = _TOP
 
     @property
@@ -75,12 +90,19 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--quick", action="store_true", help="one short round of c1 and c8: a check, not a measurement")
     parser.add_argument("--rounds", type=_positive, help="rounds of wrk per route and load (default 5, quick 1)")
     parser.add_argument("--seconds", type=_positive, help="length of a round (default 2, quick 1)")
+    parser.add_argument("--only", choices=("runtimes",), help="measure one part of the report alone")
     parser.add_argument("--build", type=Path, default=_TOP / "build", help="the build directory (default build)")
     parser.add_argument(
         "--config",
         type=Path,
         default=_TOP / "drogon-plugin" / "server" / "mayfly.json",
         help="the server's configuration; listeners and thread count are replaced",
+    )
+    parser.add_argument(
+        "--runtimes",
+        type=Path,
+        default=_TOP / "drogon-plugin" / "server" / "runtimes.json",
+        help="the tenants file with the programs of other runtimes",
     )
     parser.add_argument("--out", type=Path, default=_TOP / "bench" / "out", help="where to write (default bench/out)")
     seen = parser.parse_args(arguments)
@@ -94,6 +116,9 @@ def parse(arguments: Sequence[str]) -> Options:
         requests=2_000 if seen.quick else 20_000,
         strace_requests=1_000 if seen.quick else 10_000,
         tenancy=QUICK_TENANCY if seen.quick else Tenancy(),
+        runtimes=QUICK_RUNTIMES if seen.quick else Runtimes(),
+        runtimes_file=seen.runtimes.resolve(),
+        only=seen.only,
     )
 
 

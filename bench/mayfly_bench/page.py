@@ -9,6 +9,7 @@ from . import bars, charts, figures, summary
 from .charts import Part
 from .comparison import find
 from .figures import Table, number
+from .runtimes import words as runtimes
 from .tenancy import words as tenancy
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -29,11 +30,12 @@ def render(report: dict) -> str:
         charts=_charts(report),
         wrk=_table(figures.wrk_table(report), row_class=1),
         tenancy=_tenancy(report),
+        runtimes=_runtimes(report),
         micro=_table(figures.micro_table(report)),
         host=_table(figures.host_table(report)),
         rounds=run["rounds"],
         page_bytes=number(run["page_bytes"]),
-        strace_requests=number(report["micro"]["strace_requests"]),
+        strace_requests=number(report["micro"].get("strace_requests")),
     )
 
 
@@ -134,8 +136,26 @@ def _tenancy(report: dict) -> str:
     )
 
 
+def _runtimes(report: dict) -> str:
+    """Programs of other runtimes, where they were measured; first of all what could not be."""
+    parts = []
+    if failed := runtimes.failed_table(report):
+        parts.append('<p class="warning">Not all of this section could be measured, or it went wrong on the way.</p>' + _table(failed))
+    if table := runtimes.table(report):
+        parts.append(
+            '<p class="note">One connection, server and wrk on one CPU; each row&#x27;s program answers Hello World! It is reset after every '
+            "request, kept (one worker that is never reset), and native: the runtime&#x27;s own server without a sandbox, asked by wrk "
+            "directly. Vanilla is a C++ handler of the same Drogon server. All four in turn, medians.</p>" + _table(table)
+        )
+    if table := runtimes.all_cores_table(report):
+        parts.append('<p class="note">On all cores, as many Drogon loops as there are.</p>' + _table(table))
+    return f"<h2>Runtimes</h2>{''.join(parts)}" if parts else ""
+
+
 def _table(table: Table, row_class: int | None = None) -> str:
     """A table; columns of figures are set to the right, and a row may take its class from one of its cells."""
+    if not table:
+        return '<p class="note">Not measured in this run.</p>'
     heading, *rows = table
     right = [summary.is_figures(row[column] for row in rows) for column in range(len(heading))]
 

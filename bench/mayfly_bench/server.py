@@ -11,6 +11,7 @@ import random
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .pinning import pinned_command
 
 _START_S = 60.0
 _STOP_S = 10.0
+_ANSWER_S = 10.0
 _PORTS = (16_384, 32_768)
 _PLUGIN = "mayfly::SandboxPlugin"
 
@@ -91,15 +93,7 @@ class Server:
 
     def get(self, path: str, host: str | None = None) -> Page:
         """Requests one page, as the host `host` if one is given. Raises BenchError if the server does not answer."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", path, headers={"host": host} if host else {})
-            response = connection.getresponse()
-            return Page(response.status, dict((k.lower(), v) for k, v in response.getheaders()), response.read())
-        except (OSError, HTTPException) as error:
-            raise BenchError(f"GET {path}: {error!r}\n{self.log_tail()}") from error
-        finally:
-            connection.close()
+        return fetch(self.port, path, host, self.log_tail)
 
     def get_when_booted(self, path: str, host: str | None = None) -> Page:
         """Requests one page, again for as long as the answer is 503 (a tenant that still boots)."""
@@ -155,6 +149,19 @@ def configuration(sample: Path, port: int, threads: int, tenants_file: Path | No
             if plugin.get("name") == _PLUGIN:
                 plugin["config"] = {"tenants_file": str(tenants_file)}
     return config
+
+
+def fetch(port: int, path: str, host: str | None, log_tail: Callable[[], str]) -> Page:
+    """Requests one page of whoever listens on `port`. Raises BenchError, with what `log_tail` says, if there is no answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", path, headers={"host": host} if host else {})
+        response = connection.getresponse()
+        return Page(response.status, dict((k.lower(), v) for k, v in response.getheaders()), response.read())
+    except (OSError, HTTPException) as error:
+        raise BenchError(f"GET {path}: {error!r}\n{log_tail()}") from error
+    finally:
+        connection.close()
 
 
 def free_port() -> int:

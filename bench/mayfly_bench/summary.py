@@ -5,12 +5,16 @@ from collections.abc import Iterable
 
 from . import bars, figures
 from .figures import Table
+from .runtimes import words as runtimes
 from .tenancy import words as tenancy
 
 
 def terminal(report: dict) -> str:
     """Aligned tables, the bars last, where a reader's eye is."""
-    parts = (figures.wrk_table(report), figures.micro_table(report), tenancy.table(report), figures.bars_table(report))
+    parts = (
+        *(figures.wrk_table(report), figures.micro_table(report), tenancy.table(report)),
+        *(runtimes.table(report), runtimes.all_cores_table(report), runtimes.failed_table(report), figures.bars_table(report)),
+    )
     return "\n\n".join(["", *_opening(report), *map(aligned, filter(None, parts))])
 
 
@@ -20,6 +24,9 @@ def markdown(report: dict) -> str:
         ("Aims", figures.bars_table(report)),
         ("wrk", figures.wrk_table(report)),
         ("Many tenants", tenancy.table(report)),
+        ("Runtimes, one connection on one CPU", runtimes.table(report)),
+        ("Runtimes, all cores", runtimes.all_cores_table(report)),
+        ("Runtimes that failed", runtimes.failed_table(report)),
         ("Micro-benchmarks", figures.micro_table(report)),
         ("Machine and run", figures.host_table(report)),
     )
@@ -42,6 +49,8 @@ def headline(report: dict) -> str:
         added, floor = bars.sandbox_cpu_us(report), bars.floor_us(report)
     except LookupError:
         busiest = None
+    if not report["wrk"]:
+        return "Programs of other runtimes alone were measured."
     if busiest is None:
         return "This run is too short for a headline."
     vanilla, sandboxed = busiest

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mayfly_bench import bars, comparison
 from mayfly_bench.comparison import Round
-from mayfly_bench.options import Options, Tenancy
+from mayfly_bench.options import Options, Runtimes, Tenancy
+from mayfly_bench.runtimes import entries, rounds
 from mayfly_bench.tenancy.result import Result
 from mayfly_bench.wrk import Load
 
@@ -17,6 +18,7 @@ def fake_options(out: Path) -> Options:
     return Options(
         build=FAKE, config=FAKE / "server.json", out=out, rounds=1, seconds=1, connections=(1, 8),
         requests=100, strace_requests=200, tenancy=Tenancy(tenants=5, idle_tenants=20, reloads=20, neighbour_seconds=1),
+        runtimes=Runtimes(requests=100, call_seconds=1, rounds=1), runtimes_file=FAKE / "runtimes.json",
     )
 
 
@@ -57,6 +59,29 @@ def tenancy() -> dict:
     }
 
 
+def called() -> dict:
+    """What `mayfly bench` prints of a runtime's tenant."""
+    return {
+        "exits_per_request": 1, "floor_us": 20.0, "call_us": 60.0, "reset_us": 25.0, "call_reset_us": 85.0, "cpu_us": 86.0,
+        "workset_pages": 150, "boot_ms": 300.0, "fork_us": 900.0, "snapshot_mib": 40.0, "requests": 1_000,
+        "worker_private_kib": 1_024, "worker_served_private_kib": 2_048, "snapshot_first_response_ms": 20.0,
+    }
+
+
+def runtimes() -> dict:
+    """The report's part on runtimes, of a made-up run in which every aim is met."""
+    loads = [Load(1, 1, cpu=0), Load(8, 2)]
+
+    def modes(*names: str) -> dict:
+        sides = {rounds.VANILLA: 50_000, rounds.NATIVE: 30_000, **dict.fromkeys(names, 20_000)}
+        sides |= {rounds.kept(name): 25_000 for name in names}
+        seen = rounds.Seen({side: [sample(rps, 20.0)] * 2 for side, rps in sides.items()})
+        known = {"version": "1.2.3", "tenant": "t"}
+        return {name: known | entries.entry(name, called(), [seen, seen], loads) for name in names}
+
+    return {"runtimes": {"deno": modes("sdk", "server"), "node": modes("sdk", "server"), "c": modes("server")}}
+
+
 def report() -> dict:
     """A report of a made-up run in which every aim is met."""
     loads = [Load(1, 1), Load(8, 2), Load(1, 1, cpu=0)]
@@ -80,6 +105,7 @@ def report() -> dict:
             "latency_us": {"p50": 21.0},
         },
         "wrk": entries,
+        **runtimes(),
         **tenancy(),
     }
     return {**seen, "bars": bars.judge(seen)}

@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from mayfly_bench import cli, options, pages, server, tenancy
+from mayfly_bench import bars, cli, options, pages, server, tenancy
 from mayfly_bench.errors import BenchError
 
 from . import fixtures
@@ -56,7 +56,8 @@ class WholeRun(WithScratch):
             for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us"):
                 self.assertGreater(entry[key], 0)
         self.assertEqual(written["micro"]["ioctls_per_request"], 1)
-        self.assertEqual(len(written["bars"]), 14)
+        self.assertEqual(len(written["bars"]), len(bars.BARS))
+        self.assertEqual(list(written["runtimes"]), ["deno", "node", "python", "go"])
         self.assertEqual(tuple(written["tenancy"]), tenancy.FIGURES)
         self.assertEqual(written["tenancy"]["overhead_ns"], 150)
         self.assertEqual(written["tenancy"]["reload_failures"], 0)

@@ -4,9 +4,12 @@
 //
 //   .../random  what must differ from request to request
 //   .../echo    the request as JSON
+//   .../count   how many times this was asked for
+//   .../exit    ends the program
 //   .../stream  a response whose length is not known when it begins
 //   else        Hello World!
 
+let count = 0;
 const port = Number(Deno.args[0] ?? 8000);
 
 async function echo(request, url) {
@@ -37,5 +40,7 @@ Deno.serve({ hostname: "127.0.0.1", port }, (request) => {
   }
   if (url.pathname.endsWith("/echo")) return echo(request, url);
   if (url.pathname.endsWith("/stream")) return stream();
+  if (url.pathname.endsWith("/count")) return Response.json({ count: ++count });
+  if (url.pathname.endsWith("/exit")) Deno.exit(3);
   return new Response("Hello World!", { headers: { "content-type": "text/plain" } });
 });

@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #define BOOT_VALUE UINT64_C(0xb007)
 #define DIRTY_VALUE UINT64_C(0xd127d127)
@@ -237,6 +238,21 @@ static uint64_t see_mask(void) {
     int64_t error = call6(SYS_rt_sigprocmask, SIG_BLOCK, 0, (uint64_t)(uintptr_t)&mask, 8, 0, 0);
     return error ? (uint64_t)error : mask;
 }
+static void set_pending(void) {
+    uint64_t mask = UINT64_C(1) << (SIGTERM - 1);
+    call6(SYS_rt_sigprocmask, SIG_BLOCK, (uint64_t)(uintptr_t)&mask, 0, 8, 0, 0);
+    CALL(SYS_kill, CALL(SYS_getpid, 0, 0, 0), SIGTERM, 0);
+}
+static uint64_t see_pending(void) {
+    uint64_t set = 0;
+    int64_t error = CALL(SYS_rt_sigpending, &set, 8, 0);
+    return error ? (uint64_t)error : set;
+}
+static void set_timer(void) {
+    int timer = 0;
+    CALL(SYS_timer_create, CLOCK_MONOTONIC, 0, &timer);
+}
+static uint64_t see_timer(void) { return (uint64_t)CALL(SYS_timer_getoverrun, 0, 0, 0); }
 static void set_altstack(void) {
     stack_t stack = {.ss_sp = page_at(PAGE_GUARD), .ss_size = FAULTS_PAGE};
     CALL(SYS_sigaltstack, &stack, 0, 0);
@@ -361,12 +377,14 @@ static const struct state {
     {"file-removed", file_remove, see_file_removed, 0},
     {"signal-handler", set_handler, see_handler, 0},
     {"signal-mask", set_mask, see_mask, 0},
+    {"signal-pending", set_pending, see_pending, 0},
     {"signal-stack", set_altstack, see_altstack, 0},
     {"umask", set_umask, see_umask, 0},
     {"limit", set_limit, see_limit, 0},
     {"thread-name", set_name, see_name, 0},
     {"directory", set_directory, see_directory, 0},
     {"alarm", set_alarm, see_alarm, 0},
+    {"timer", set_timer, see_timer, 0},
     {"cpu-general", NULL, see_general, CPU_GENERAL},
     {"cpu-stack", NULL, see_rsp, CPU_STACK},
     {"cpu-flags", NULL, see_flags, CPU_FLAGS},

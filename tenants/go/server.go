@@ -4,6 +4,8 @@
 //
 //	.../random  what must differ from request to request
 //	.../echo    the request as JSON
+//	.../count   how many times this was asked for
+//	.../exit    ends the program
 //	.../stream  a response whose length is not known when it begins
 //	else        Hello World!
 package main
@@ -17,8 +19,11 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 )
+
+var count int64
 
 func uuid() (string, error) {
 	var b [16]byte
@@ -92,6 +97,10 @@ func serve(w http.ResponseWriter, r *http.Request) {
 		echo(w, r)
 	case strings.HasSuffix(r.URL.Path, "/stream"):
 		stream(w)
+	case strings.HasSuffix(r.URL.Path, "/count"):
+		reply(w, map[string]any{"count": atomic.AddInt64(&count, 1)})
+	case strings.HasSuffix(r.URL.Path, "/exit"):
+		os.Exit(3)
 	default:
 		w.Header().Set("Content-Type", "text/plain")
 		_, _ = io.WriteString(w, "Hello World!")

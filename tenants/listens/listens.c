@@ -38,7 +38,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTIONS = 64, BUFFER = 1 << 21 };
+enum { CONNECTIONS = 32, BUFFER = 1 << 21 };
 
 struct connection {
     int fd;

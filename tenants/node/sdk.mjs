@@ -4,11 +4,14 @@
 //
 //   .../random  what must differ from request to request
 //   .../echo    the request as JSON
+//   .../count   how many times this was asked for
+//   .../exit    ends the program
 //   else        Hello World!
 
 import { randomUUID } from "node:crypto";
 import { serve } from "../sdk/node/mayfly.mjs";
 
+let count = 0;
 const text = { "content-type": "text/plain" };
 const json = { "content-type": "application/json" };
 
@@ -24,5 +27,7 @@ serve((request) => {
   const { path } = request;
   if (path.endsWith("/random")) return { headers: json, body: JSON.stringify(random()) };
   if (path.endsWith("/echo")) return { headers: json, body: JSON.stringify(echo(request)) };
+  if (path.endsWith("/count")) return { headers: json, body: JSON.stringify({ count: ++count }) };
+  if (path.endsWith("/exit")) process.exit(3);
   return { headers: text, body: "Hello World!" };
 });

@@ -4,12 +4,15 @@
 //
 //   .../random  what must differ from request to request
 //   .../echo    the request as JSON
+//   .../count   how many times this was asked for
+//   .../exit    ends the program
 //   .../stream  a response whose length is not known when it begins
 //   else        Hello World!
 
 import { randomUUID } from "node:crypto";
 import { createServer } from "node:http";
 
+let count = 0;
 const port = Number(process.argv[2] ?? 8000);
 
 function json(response, value) {
@@ -32,6 +35,8 @@ createServer((request, response) => {
   const [path, query] = request.url.split(/\?(.*)/s, 2);
   if (path.endsWith("/random")) return json(response, { random: Math.random(), uuid: randomUUID(), now: Date.now() });
   if (path.endsWith("/echo")) return echo(request, response, path, query);
+  if (path.endsWith("/count")) return json(response, { count: ++count });
+  if (path.endsWith("/exit")) process.exit(3);
   if (path.endsWith("/stream")) {
     response.setHeader("content-type", "text/plain");
     for (const line of ["one\n", "two\n", "three\n"]) response.write(line);

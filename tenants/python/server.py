@@ -3,18 +3,23 @@
 
     .../random  what must differ from request to request
     .../echo    the request as JSON
+    .../count   how many times this was asked for
+    .../exit    ends the program
     .../stream  a response whose length is not known when it begins
     else        Hello World!
 """
 
 import asyncio
+import itertools
 import json
+import os
 import random
 import sys
 import time
 import uuid
 
 LIMIT = 16 << 20  # of a request's body, in bytes
+counted = itertools.count(1)
 
 
 class Refused(Exception):
@@ -75,6 +80,10 @@ def answer(method, target, headers, body):
     elif path.endswith("/echo"):
         text = body.decode(errors="replace")
         page = {"method": method, "path": path, "query": query, "headers": headers, "body": text}
+    elif path.endswith("/count"):
+        page = {"count": next(counted)}
+    elif path.endswith("/exit"):
+        os._exit(3)  # from within the loop, which would catch SystemExit
     elif path.endswith("/stream"):
         return "text/plain", [b"one\n", b"two\n", b"three\n"]
     else:

@@ -98,6 +98,9 @@ class Servers(unittest.TestCase):
             connection.request("POST", "/echo", chunks, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
             self.assertEqual(json.loads(connection.getresponse().read())["body"], "one" + "two" * 9000)
 
+            for times in (1, 2, 3):
+                self.assertEqual(json.loads(ask(connection, path="/count")[1]), {"count": times})
+
             response, body = ask(connection, path="/stream")
             self.assertEqual((response.headers["transfer-encoding"], body), ("chunked", b"one\ntwo\nthree\n"))
 

@@ -6,15 +6,15 @@
 //! lines on standard error: whoever traces the process can count system calls there, for nothing else happens.
 
 use std::io::{self, Write as _};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::bench::{BareVms, Floor, ScatteredPages};
-use mayfly_sandbox::{Header, Host, Limits, NoLog, Program, Request, ResponseSink, Snapshot, Worker};
-use mayfly_tenancy::Config;
+use mayfly_sandbox::{Header, Host, Request, ResponseSink, Snapshot, Worker};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::Failure;
 use crate::bench_overhead;
+use crate::bench_subject::Subject;
 use crate::host::HostFacts;
 use crate::memory::anonymous_kib;
 use crate::options::BenchOptions;
@@ -29,8 +29,14 @@ const WARM_UP: u32 = 500;
 const FORKS: u32 = 100;
 /// Resets, and copies to compare them with, that are timed together: one alone takes little longer than reading the clock.
 const BATCH: u32 = 32;
-/// Workers that are kept idle to see what one of them weighs.
+/// Workers that are kept idle to see what one of them weighs; fewer of those that together would weigh more than [`IDLE_BYTES`].
 const IDLE_WORKERS: u64 = 16;
+const IDLE_BYTES: u64 = 512 << 20;
+/// Fewer than these are no measurement, however long they take.
+const REQUESTS_MIN: u32 = 20;
+const FORKS_MIN: u32 = 3;
+/// Every request that is measured comes as one with its reset, as two halves, and again in the steady state.
+const CALLS_A_REQUEST: u32 = 3;
 
 /// What a browser or wrk sends, roughly: 300 bytes.
 const HEADERS: [Header<'_>; 5] = [
@@ -42,25 +48,46 @@ const HEADERS: [Header<'_>; 5] = [
 ];
 
 pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
-    let config = options.program.settings.config(&options.program.program)?;
+    let subject = Subject::new(options)?;
     let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
-    let tenant = &config.tenants[0];
-    let program = tenant.launch().map_err(|error| Failure::Program(error.to_string()))?;
     let path = options.path.as_bytes();
     let (path, query) = match path.iter().position(|&byte| byte == b'?') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (path, &b""[..]),
     };
     let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
-    let figures = Bench::new(&host, &program, &tenant.limits.machine, request)?.measure(&config, options.requests)?;
-    let figures =
-        Figures { program: tenant.program.display().to_string(), host: HostFacts::read(host.report().kvm), ..figures };
+    let plan = Plan { requests: options.requests, time: options.seconds.map(Duration::from_secs) };
+    let figures = Bench::new(&host, &subject, request, plan)?.measure(&subject)?;
+    let figures = Figures { host: HostFacts::read(host.report().kvm), ..figures };
     if options.json {
         println!("{}", figures.json());
     } else {
         print!("{figures}");
     }
     Ok(())
+}
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Plan {
+    requests: u32,
+    /// How long the requests may take, about; without an end where there is none.
+    time: Option<Duration>,
+}
+
+impl Plan {
+    /// How long one part of many may take.
+    fn share(self, parts: u32) -> Duration {
+        self.time.map_or(Duration::MAX, |time| time / parts)
+    }
+
+    /// The plan for requests that take so long each.
+    fn for_requests_of(self, each: Duration) -> Self {
+        let Some(time) = self.time else { return self };
+        let fit = time.as_nanos() / u128::from(CALLS_A_REQUEST) / each.as_nanos().max(1);
+        let fit = u32::try_from(fit).unwrap_or(u32::MAX).max(REQUESTS_MIN);
+        Self { requests: self.requests.min(fit), ..self }
+    }
 }
 
 /// A worker in its steady state, a request for it, and what it is compared with.
@@ -71,6 +98,7 @@ struct Bench<'a> {
     bare_vms: BareVms,
     copied: ScatteredPages,
     request: Request<'a>,
+    plan: Plan,
     response: Discarded,
     next_id: u64,
     exits: u64,
@@ -106,23 +134,30 @@ impl Times {
 }
 
 impl<'a> Bench<'a> {
-    fn new(host: &Host, program: &Program, limits: &Limits, request: Request<'a>) -> Result<Self, Failure> {
-        let snapshot = Snapshot::boot(host, program, limits, Arc::new(NoLog))
-            .map_err(|error| Failure::Program(error.to_string()))?;
+    fn new(host: &Host, subject: &Subject, request: Request<'a>, plan: Plan) -> Result<Self, Failure> {
+        let snapshot = subject.boot(host)?;
         let mut bench = Self {
             worker: fork(&snapshot)?,
-            snapshot,
             floor: Floor::new().map_err(host_failure)?,
             bare_vms: BareVms::new().map_err(host_failure)?,
             copied: ScatteredPages::new(0),
             request,
-            response: Discarded::new(limits.response_bytes),
+            plan,
+            response: Discarded::new(snapshot.limits().response_bytes),
+            snapshot,
             next_id: 0,
             exits: 0,
         };
-        for _ in 0..WARM_UP {
-            bench.call_and_reset()?;
+        let mut warm_up = Samples::with_capacity(WARM_UP as usize);
+        let end = plan.share(4);
+        let started = Instant::now();
+        for done in 0..WARM_UP {
+            if done >= REQUESTS_MIN && started.elapsed() > end {
+                break;
+            }
+            warm_up.time(|| bench.call_and_reset())?;
         }
+        bench.plan = plan.for_requests_of(Duration::from_nanos(warm_up.median() as u64));
         bench.copied = ScatteredPages::new(bench.worker.work_pages());
         Ok(bench)
     }
@@ -142,27 +177,34 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn measure(mut self, config: &Config, requests: u32) -> Result<Figures, Failure> {
+    fn measure(mut self, subject: &Subject) -> Result<Figures, Failure> {
+        let requests = self.plan.requests;
         let mut times = Times::new(requests);
         let rounds = requests.div_ceil(SAMPLES_A_ROUND);
         for _ in 0..rounds {
             self.round(&mut times)?;
         }
         self.create(&mut times)?;
-        let worker_private_kib = self.idle_worker_kib()?;
-        let overhead = bench_overhead::measure(config, &self.snapshot, &self.request, requests)?;
-        let exits_per_request = self.steady_state(requests)?;
+        let (worker_private_kib, worker_served_private_kib) = self.idle_worker_kib()?;
+        let overhead = if subject.is_of_file {
+            None
+        } else {
+            Some(bench_overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?)
+        };
+        let (exits_per_request, cpu_us) = self.steady_state(requests)?;
 
         let us = |nanoseconds: f64| nanoseconds / 1e3;
         let pages = self.worker.work_pages();
         Ok(Figures {
-            program: String::new(),
+            program: subject.tenant().program.display().to_string(),
+            tenant: subject.is_of_file.then(|| subject.tenant().name.to_string()),
             requests,
             rounds,
             floor_us: us(times.floor.median()),
             call_reset_us: us(times.call_reset.median()),
             call_us: us(times.call.median()),
             reset_us: us(times.reset.median()),
+            cpu_us,
             exits_per_request,
             // Every exit is the end of one KVM_RUN, and a worker makes no other ioctl; the benchmark's report counts from outside.
             ioctls_per_request: exits_per_request,
@@ -172,9 +214,11 @@ impl<'a> Bench<'a> {
             fork_us: us(times.fork.median()),
             create_vm_us: us(times.create_vm.median()),
             worker_private_kib,
-            overhead_ns: overhead.added_ns,
-            overhead_equals_ns: overhead.equals_differ_ns,
+            worker_served_private_kib,
+            overhead_ns: overhead.as_ref().map(|overhead| overhead.added_ns),
+            overhead_equals_ns: overhead.as_ref().map(|overhead| overhead.equals_differ_ns),
             boot_ms: self.snapshot.boot_time().as_secs_f64() * 1e3,
+            snapshot_mib: self.snapshot.image_bytes() as f64 / f64::from(1 << 20),
             latency_us: Latency {
                 p50: us(times.call_reset.median()),
                 p90: us(times.call_reset.quantile(0.9)),
@@ -205,7 +249,12 @@ impl<'a> Bench<'a> {
 
     /// Creates machines and workers in turn.
     fn create(&self, times: &mut Times) -> Result<(), Failure> {
-        for _ in 0..FORKS {
+        let end = self.plan.share(4);
+        let started = Instant::now();
+        for done in 0..FORKS {
+            if done >= FORKS_MIN && started.elapsed() > end {
+                break;
+            }
             // Dropping the machines is not part of it.
             let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(host_failure)?;
             let _worker = times.fork.time(|| fork(&self.snapshot))?;
@@ -213,29 +262,46 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Memory of one forked worker that has not been called, seen from outside: the process grows by so much for each.
-    fn idle_worker_kib(&self) -> Result<f64, Failure> {
-        let mut workers = Vec::with_capacity(IDLE_WORKERS as usize);
+    /// Memory of one forked worker, before any request and after one, seen from outside: the process grows by so much for each.
+    fn idle_worker_kib(&mut self) -> Result<(f64, f64), Failure> {
+        let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).clamp(2, IDLE_WORKERS);
+        let mut workers = Vec::with_capacity(count as usize);
         // The first look at the process's memory allocates for itself.
         anonymous_kib().map_err(Failure::Host)?;
         let before = anonymous_kib().map_err(Failure::Host)?;
-        for _ in 0..IDLE_WORKERS {
+        for _ in 0..count {
             workers.push(fork(&self.snapshot)?);
         }
-        let after = anonymous_kib().map_err(Failure::Host)?;
-        Ok(after.saturating_sub(before) as f64 / IDLE_WORKERS as f64)
+        let forked = anonymous_kib().map_err(Failure::Host)?;
+        for worker in &mut workers {
+            self.next_id += 1;
+            worker.call(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+        }
+        let served = anonymous_kib().map_err(Failure::Host)?;
+        let each = |after: u64| after.saturating_sub(before) as f64 / count as f64;
+        Ok((each(forked), each(served)))
     }
 
-    /// Serves requests and does nothing else. Returns the number of exits a request.
-    fn steady_state(&mut self, requests: u32) -> Result<f64, Failure> {
+    /// Serves requests and does nothing else. Returns the number of exits a request, and the CPU time that this thread took for one
+    /// in microseconds.
+    fn steady_state(&mut self, requests: u32) -> Result<(f64, f64), Failure> {
         self.exits = 0;
+        // Outside of the marks: it is a system call.
+        let before = thread_cpu_us();
         say("mayfly-bench: steady begin\n");
         for _ in 0..requests {
             self.call_and_reset()?;
         }
         say("mayfly-bench: steady end\n");
-        Ok(self.exits as f64 / f64::from(requests))
+        let used = thread_cpu_us() - before;
+        Ok((self.exits as f64 / f64::from(requests), used / f64::from(requests)))
     }
+}
+
+/// What this thread has had of its processor; time in a machine counts.
+fn thread_cpu_us() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
 }
 
 fn reset_batch(worker: &mut Worker) -> Result<(), Failure> {
@@ -300,5 +366,32 @@ impl ResponseSink for Discarded {
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
         std::hint::black_box((name, value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_requests_are_fewer() {
+        let plan = Plan { requests: 1_000, time: Some(Duration::from_secs(3)) };
+        let requests = |each_us| plan.for_requests_of(Duration::from_micros(each_us)).requests;
+        assert_eq!((requests(0), requests(30), requests(2_000), requests(1 << 30)), (1_000, 1_000, 500, REQUESTS_MIN));
+        let endless = Plan { time: None, ..plan };
+        assert_eq!(endless.for_requests_of(Duration::from_secs(60)).requests, 1_000);
+    }
+
+    #[test]
+    fn time_that_this_thread_spins_is_counted_and_time_that_it_sleeps_is_not() {
+        let spin = |wanted_us: f64| {
+            let before = thread_cpu_us();
+            while thread_cpu_us() - before < wanted_us {}
+            thread_cpu_us() - before
+        };
+        assert!(spin(5_000.0) >= 5_000.0);
+        let before = thread_cpu_us();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(thread_cpu_us() - before < 25_000.0);
     }
 }

@@ -23,7 +23,7 @@ pub struct Options {
 pub enum Command {
     /// Serve one program, or all tenants of a configuration, over HTTP.
     Run(RunOptions),
-    /// Call one program many times, without HTTP, and say what a request costs.
+    /// Call one program, or one tenant of a configuration, many times, without HTTP, and say what a request costs.
     Bench(BenchOptions),
     /// Look up tenants among one and among many, and say what that costs.
     BenchRoutes(BenchRoutesOptions),
@@ -53,11 +53,24 @@ pub struct RunOptions {
 
 #[derive(Debug, Args)]
 pub struct BenchOptions {
+    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
+    #[arg(required_unless_present = "config")]
+    pub program: Option<PathBuf>,
+    /// Measure a tenant of this file instead, as a server runs it, and with a reset after every request whatever its mode is
+    #[arg(long, value_name = "FILE", requires = "tenant")]
+    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "limits"])]
+    pub config: Option<PathBuf>,
+    /// Which tenant of the file
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "program")]
+    pub tenant: Option<String>,
     #[command(flatten)]
-    pub program: ProgramOptions,
+    pub settings: ProgramSettings,
     /// Requests to measure
     #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub requests: u32,
+    /// Measure fewer requests, if that many take longer than about so many seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: Option<u64>,
     /// The path that is asked for, with a query if it has one
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
@@ -88,15 +101,6 @@ pub struct InfoOptions {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
-}
-
-/// A program, and how to run it.
-#[derive(Debug, Args)]
-pub struct ProgramOptions {
-    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
-    pub program: PathBuf,
-    #[command(flatten)]
-    pub settings: ProgramSettings,
 }
 
 /// How to run a program.
@@ -239,6 +243,24 @@ mod tests {
                 Options::try_parse_from(["mayfly", "run", "--config", "f"].iter().chain(more)).is_err(),
                 "{more:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_tenant_of_a_file_is_measured_as_the_file_has_it() {
+        assert!(
+            Options::try_parse_from(["mayfly", "bench", "--config", "f", "--tenant", "t", "--seconds", "5"]).is_ok()
+        );
+        for wrong in [
+            &[][..],
+            &["--config", "f"],
+            &["p", "--tenant", "t"],
+            &["p", "--config", "f", "--tenant", "t"],
+            &["--config", "f", "--tenant", "t", "--limit", "cpu_ms=5"],
+            &["--config", "f", "--tenant", "t", "--", "-x"],
+            &["p", "--seconds", "0"],
+        ] {
+            assert!(Options::try_parse_from(["mayfly", "bench"].iter().chain(wrong)).is_err(), "{wrong:?}");
         }
     }
 

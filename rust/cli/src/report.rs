@@ -11,12 +11,16 @@ use crate::host::HostFacts;
 #[derive(Debug, Serialize)]
 pub struct Figures {
     pub program: String,
+    /// None for a program without a file of tenants.
+    pub tenant: Option<String>,
     pub requests: u32,
     pub rounds: u32,
     pub floor_us: f64,
     pub call_reset_us: f64,
     pub call_us: f64,
     pub reset_us: f64,
+    /// Of the thread that serves, for a call with its reset.
+    pub cpu_us: f64,
     pub exits_per_request: f64,
     pub ioctls_per_request: f64,
     pub workset_pages: usize,
@@ -25,11 +29,15 @@ pub struct Figures {
     pub fork_us: f64,
     pub create_vm_us: f64,
     pub worker_private_kib: f64,
-    /// What a server's routes, limits and counters add to a request.
-    pub overhead_ns: f64,
+    /// The same of a worker that has served one request since.
+    pub worker_served_private_kib: f64,
+    /// What a server's routes, limits and counters add to a request. None for a tenant of a file: it says nothing about the program.
+    pub overhead_ns: Option<f64>,
     /// The same between two workers without a server: what the comparison cannot tell from nothing.
-    pub overhead_equals_ns: f64,
+    pub overhead_equals_ns: Option<f64>,
     pub boot_ms: f64,
+    /// The frozen memory, which all workers share.
+    pub snapshot_mib: f64,
     pub latency_us: Latency,
     /// What the program answered; in the table only.
     #[serde(skip)]
@@ -56,7 +64,8 @@ impl Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { requests, rounds, status, latency_us: latency, host, .. } = self;
-        writeln!(f, "{}: {requests} requests in {rounds} rounds, last status {status}\n", self.program)?;
+        let of = self.tenant.as_ref().map(|tenant| format!(" as {tenant}")).unwrap_or_default();
+        writeln!(f, "{}{of}: {requests} requests in {rounds} rounds, last status {status}\n", self.program)?;
         let mut row = |name: &str, value: f64, unit: &str, note: &str| {
             writeln!(f, "  {}", format!("{name:<20} {value:>9.2} {unit:<6} {note}").trim_end())
         };
@@ -76,6 +85,7 @@ impl fmt::Display for Figures {
         row("  p90", latency.p90, "us", "")?;
         row("  p99", latency.p99, "us", "")?;
         row("  p99.9", latency.p999, "us", "")?;
+        row("  CPU", self.cpu_us, "us", "of the thread that serves")?;
         row("exits", self.exits_per_request, "", "a request")?;
         if self.workset_pages > 0 {
             let ratio = self.reset_ns_per_page / self.memcpy_ns_per_page;
@@ -84,10 +94,14 @@ impl fmt::Display for Figures {
         }
         let ratio = self.fork_us / self.create_vm_us;
         row("fork", self.fork_us, "us", &format!("{ratio:.2} x a bare VM, {:.0} us", self.create_vm_us))?;
-        row("idle worker", self.worker_private_kib, "KiB", "private memory")?;
-        let note = format!("added to a request; equals differ by {:.0} ns", self.overhead_equals_ns);
-        row("routes and limits", self.overhead_ns, "ns", &note)?;
+        let note = format!("private memory; {:.2} once it has served", self.worker_served_private_kib);
+        row("idle worker", self.worker_private_kib, "KiB", &note)?;
+        if let (Some(added), Some(equals)) = (self.overhead_ns, self.overhead_equals_ns) {
+            let note = format!("added to a request; equals differ by {equals:.0} ns");
+            row("routes and limits", added, "ns", &note)?;
+        }
         row("boot", self.boot_ms, "ms", "")?;
+        row("snapshot", self.snapshot_mib, "MiB", "shared by all workers")?;
         writeln!(f, "\n  {}, Linux {}, {} KVM", host.cpu, host.kernel, host.kvm)?;
         writeln!(f, "  mitigations: {}", host.mitigations)
     }

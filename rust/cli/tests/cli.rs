@@ -219,6 +219,7 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "boot_ms",
         "call_reset_us",
         "call_us",
+        "cpu_us",
         "create_vm_us",
         "exits_per_request",
         "floor_us",
@@ -234,7 +235,10 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "reset_ns_per_page",
         "reset_us",
         "rounds",
+        "snapshot_mib",
+        "tenant",
         "worker_private_kib",
+        "worker_served_private_kib",
         "workset_pages",
     ];
     assert_eq!(keys, expected);
@@ -250,6 +254,44 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
     }
     let output = bench().output().unwrap();
     assert!(output.status.success() && stdout(&output).contains("above the floor"), "{output:?}");
+}
+
+#[test]
+fn bench_measures_a_tenant_of_a_file_as_the_file_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenants.json");
+    let (hello, faults, visits) = (tenant("hello"), tenant("faults"), tenant("visits"));
+    let text = format!(
+        r#"{{ "tenants": [
+            {{ "name": "other", "path": "/other", "program": "/none" }},
+            {{ "name": "kept", "path": "/kept", "program": {visits:?}, "ephemeral": false }},
+            {{ "name": "exits", "path": "/exits", "program": {faults:?}, "args": ["boot:exit=7"] }},
+            {{ "name": "asks", "path": "/asks", "program": {hello:?}, "storage": {{ "program": {hello:?} }} }}
+        ] }}"#
+    );
+    fs::write(&file, text).unwrap();
+    let bench = |tenant: &str| {
+        let mut command = mayfly();
+        command.args(["bench", "--requests", "100000", "--seconds", "1", "--tenant", tenant, "--config"]).arg(&file);
+        command
+    };
+    let output = bench("kept").arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(figures["tenant"], "kept");
+    assert_eq!(figures["program"], visits.to_str().unwrap());
+    assert_eq!(figures["overhead_ns"], Value::Null);
+    assert!((20..100_000).contains(&figures["requests"].as_u64().unwrap()), "{}", figures["requests"]);
+    for key in ["cpu_us", "snapshot_mib", "worker_private_kib", "worker_served_private_kib", "boot_ms"] {
+        assert!(figures[key].as_f64().unwrap() > 0.0, "{key}: {}", figures[key]);
+    }
+    let output = bench("kept").output().unwrap();
+    assert!(stdout(&output).contains("visits as kept: ") && stdout(&output).contains("shared by all workers"));
+
+    assert!(fails(&mut bench("other"), 1).contains("/none"));
+    assert!(fails(&mut bench("exits"), 1).contains("exited with status 7"));
+    assert!(fails(&mut bench("nobody"), 2).contains("no tenant is called nobody"));
+    assert!(fails(&mut bench("asks"), 2).contains("asks has a storage program"));
 }
 
 /// `mayfly run` while a test talks to it.

@@ -117,6 +117,13 @@ pub struct UserContext {
 }
 
 impl Machine {
+    /// What a [`VectorState`] may hold: the components (XCR0), and the bytes that they take.
+    #[must_use]
+    pub fn vector_features(&self) -> (u64, usize) {
+        let features = self.host.features();
+        (features.xcr0, features.xsave_bytes as usize)
+    }
+
     /// The user's general registers as of the last exit; `None` where that takes a closer look: see [`Machine::context`].
     ///
     /// After a system call RAX is its number.
@@ -204,7 +211,9 @@ impl Machine {
         Ok(())
     }
 
-    pub(crate) fn is_program_address(rip: u64) -> bool {
+    /// Whether a program may be made to go on at `rip`: in its own half, or in the pages that it is given.
+    #[must_use]
+    pub fn is_program_address(rip: u64) -> bool {
         rip < USER_END + INBOX_MAX
     }
 }

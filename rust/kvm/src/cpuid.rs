@@ -54,6 +54,8 @@ pub(crate) struct Features {
     pub(crate) cpuid: CpuId,
     pub(crate) xcr0: u64,
     pub(crate) xsave: bool,
+    /// Size of the standard-format XSAVE area for `xcr0`.
+    pub(crate) xsave_bytes: u32,
     pub(crate) fsgsbase: bool,
     pub(crate) smep: bool,
     pub(crate) smap: bool,
@@ -182,6 +184,7 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
         cpuid: CpuId::from_entries(&entries).ok()?,
         xcr0,
         xsave,
+        xsave_bytes: xsave_area_bytes(xcr0),
         fsgsbase: seven_masked.ebx & FSGSBASE != 0,
         smep: seven_masked.ebx & SMEP != 0,
         smap: seven_masked.ebx & SMAP != 0,

@@ -6,6 +6,12 @@
 pub struct PageFaultCode(pub(crate) u64);
 
 impl PageFaultCode {
+    /// The code as the processor has it.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// The page was present: the access was not allowed.
     #[must_use]
     pub const fn present(self) -> bool {

@@ -21,6 +21,11 @@ pub(crate) fn total_ns(seconds: u64, nanoseconds: u64) -> u64 {
     seconds.saturating_mul(SECOND_NS).saturating_add(nanoseconds)
 }
 
+/// A duration as the words of a `timespec`.
+pub(crate) fn timespec(ns: u64) -> [u64; 2] {
+    [ns / SECOND_NS, ns % SECOND_NS]
+}
+
 /// A clock's time in nanoseconds.
 pub(crate) fn nanoseconds(time: Timespec) -> u64 {
     total_ns(u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0))

@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page faults and other exceptions: what a fault is allowed to bring in, and which signal it is otherwise.
-//!
-//! Delivering a signal to a handler of the program's is not there yet, so a signal that would run one ends the
-//! program as if it had none.
+//! How the program's handler gets it is in `delivery.rs`.
 
 use mayfly_kvm::{Machine, MemoryError, PageFaultCode, layout};
 
 use crate::address_space::AddressSpace;
 use crate::file_fault;
+use crate::frame::Trap;
 use crate::pages;
 use crate::process::{Process, Step};
 use crate::signals;
 use crate::vma::{Kind, Vma};
 use mayfly_kvm::{PAGE_SIZE, Prot};
+
+/// `si_code`s (`<asm-generic/siginfo.h>`).
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const BUS_ADRALN: i32 = 1;
+const BUS_ADRERR: i32 = 2;
+const FPE_INTDIV: i32 = 1;
+const ILL_ILLOPN: i32 = 2;
+const TRAP_TRACE: i32 = 2;
 
 /// How a program was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +178,26 @@ pub(crate) fn exception(vector: u8, rip: u64) -> Step {
         _ => return Step::Poison(format!("exception {vector} at {rip:#x}")),
     };
     Step::Faulted(Fault { signal, vector: Some(vector), address: None, rip })
+}
+
+/// A fault that the program has a handler for goes there instead of ending it. `error` is the exception's code.
+pub(crate) fn or_handler(process: &mut Process, machine: &mut Machine, step: Step, error: u64) -> Step {
+    let Step::Faulted(fault) = step else { return step };
+    let vector = fault.vector.unwrap_or_default();
+    let trap = Trap { number: vector.into(), error, address: fault.address.unwrap_or(0) };
+    let code = match (fault.signal, vector) {
+        (libc::SIGSEGV, 14) if fault.address.is_some_and(|address| process.memory.find(address).is_some()) => {
+            SEGV_ACCERR
+        }
+        (libc::SIGSEGV, 14) => SEGV_MAPERR,
+        (libc::SIGBUS, 14) => BUS_ADRERR,
+        (libc::SIGBUS, 17) => BUS_ADRALN,
+        (libc::SIGFPE, 0) => FPE_INTDIV,
+        (libc::SIGILL, _) => ILL_ILLOPN,
+        (libc::SIGTRAP, 1) => TRAP_TRACE,
+        _ => signals::SI_KERNEL,
+    };
+    process.fault(machine, fault, code, trap)
 }
 
 #[cfg(test)]

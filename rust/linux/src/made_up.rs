@@ -266,11 +266,13 @@ pub(crate) fn content(process: &Process, rng: &mut dyn FnMut(&mut [u8]), text: T
         Text::Status => {
             let size = pages.saturating_mul(4);
             format!(
-                "Name:\t{}\nUmask:\t0022\nState:\tR (running)\nTgid:\t{PID}\nNgid:\t0\nPid:\t{PID}\nPPid:\t{PARENT_PID}\nTracerPid:\t0\nUid:\t{UID}\t{UID}\t{UID}\t{UID}\nGid:\t{GID}\t{GID}\t{GID}\t{GID}\nFDSize:\t{}\nGroups:\t\nVmPeak:\t{size} kB\nVmSize:\t{size} kB\nVmHWM:\t{} kB\nVmRSS:\t{} kB\nThreads:\t1\nNoNewPrivs:\t1\nSeccomp:\t0\nCpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed_list:\t0\n",
+                "Name:\t{}\nUmask:\t{:04o}\nState:\tR (running)\nTgid:\t{PID}\nNgid:\t0\nPid:\t{PID}\nPPid:\t{PARENT_PID}\nTracerPid:\t0\nUid:\t{UID}\t{UID}\t{UID}\t{UID}\nGid:\t{GID}\t{GID}\t{GID}\t{GID}\nFDSize:\t{}\nGroups:\t\nVmPeak:\t{size} kB\nVmSize:\t{size} kB\nVmHWM:\t{} kB\nVmRSS:\t{} kB\nThreads:\t{}\nNoNewPrivs:\t1\nSeccomp:\t0\nCpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed_list:\t0\n",
                 name(),
+                process.resources.umask,
                 process.files.limit(),
                 size.min(kib),
                 size.min(kib),
+                process.threads.len(),
             )
         }
         Text::Limits => format!(

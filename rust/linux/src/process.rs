@@ -19,6 +19,7 @@ use crate::pollables::Pollables;
 use crate::signals::Signals;
 use crate::table;
 use crate::threads::Threads;
+use crate::timers::Timers;
 use crate::tracked::Tracked;
 use crate::unknown::{UnknownCall, UnknownCalls};
 use crate::user::UserMemory;
@@ -140,7 +141,7 @@ impl From<Halt> for CopyError {
     fn from(halt: Halt) -> Self {
         match halt {
             // A copy does not wait.
-            Halt::Errno(_) | Halt::Wait(_) | Halt::Switch => Self::BadAddress,
+            Halt::Errno(_) | Halt::Wait(_) | Halt::Switch | Halt::Restored => Self::BadAddress,
             Halt::End(step) => Self::Ends(step),
         }
     }
@@ -174,6 +175,7 @@ pub struct Process {
     pub(crate) pollables: Tracked<Box<Pollables>>,
     pub(crate) signals: Tracked<Signals>,
     pub(crate) threads: Tracked<Threads>,
+    pub(crate) timers: Tracked<Timers>,
     pub(crate) resources: Tracked<ResourceLimits>,
     /// Statistics: reset leaves them alone.
     pub(crate) hits: LimitHits,
@@ -215,6 +217,7 @@ impl Process {
             pollables: Tracked::new(Box::new(Pollables::default())),
             signals: Tracked::new(Signals::default()),
             threads: Tracked::new(Threads::new(name)),
+            timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
             hits: LimitHits::default(),
             shared: Arc::new(shared),
@@ -233,8 +236,13 @@ impl Process {
     pub fn handle(&mut self, machine: &mut Machine, exit: &Exit, context: &mut Context<'_>) -> Step {
         match *exit {
             Exit::Syscall => table::system_call(self, machine, context),
-            Exit::PageFault { address, code, rip } => fault::page_fault(self, machine, address, code, rip),
-            Exit::Exception { vector, rip, .. } => fault::exception(vector, rip),
+            Exit::PageFault { address, code, rip } => {
+                let step = fault::page_fault(self, machine, address, code, rip);
+                fault::or_handler(self, machine, step, code.bits())
+            }
+            Exit::Exception { vector, code, rip } => {
+                fault::or_handler(self, machine, fault::exception(vector, rip), code)
+            }
             Exit::Doorbell | Exit::Kicked | Exit::Unexpected(_) => {
                 Step::Poison(format!("not an exit for the personality: {exit:?}"))
             }
@@ -268,6 +276,7 @@ impl Process {
         self.pollables.settle();
         self.signals.settle();
         self.threads.settle();
+        self.timers.settle();
         self.resources.settle();
     }
 
@@ -280,6 +289,7 @@ impl Process {
             || self.pollables.is_changed()
             || self.signals.is_changed()
             || self.threads.is_changed()
+            || self.timers.is_changed()
             || self.resources.is_changed()
     }
 
@@ -291,6 +301,7 @@ impl Process {
         self.pollables.restore(&frozen.pollables);
         self.signals.restore(&frozen.signals);
         self.threads.restore(&frozen.threads);
+        self.timers.restore(&frozen.timers);
         self.resources.restore(&frozen.resources);
     }
 

@@ -28,6 +28,7 @@ use crate::process::{Limits, Process};
 use crate::signals::Signals;
 use crate::source::Elf;
 use crate::threads::Threads;
+use crate::timers::Timers;
 use crate::tracked::Tracked;
 use crate::witnesses::{NoWitness, Seen, Witnesses};
 
@@ -86,6 +87,7 @@ struct Body<'a> {
     pollables: &'a Pollables,
     signals: &'a Signals,
     threads: &'a Threads,
+    timers: &'a Timers,
     resources: &'a ResourceLimits,
 }
 
@@ -98,6 +100,7 @@ struct OwnBody {
     pollables: Pollables,
     signals: Signals,
     threads: Threads,
+    timers: Timers,
     resources: ResourceLimits,
 }
 
@@ -123,9 +126,10 @@ impl Process {
     /// [`ProcessSaveError`].
     pub fn save(&self) -> Result<Vec<u8>, ProcessSaveError> {
         // All of them, so that none is forgotten.
-        let Self { memory, files, overlay, pollables, signals, threads, resources, hits: _, shared } = self;
+        let Self { memory, files, overlay, pollables, signals, threads, timers, resources, hits: _, shared } = self;
         let scope = Scope::enter(Vec::new());
-        let body = postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, resources })?;
+        let body =
+            postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, timers, resources })?;
         let files = scope.leave().into_iter().map(|file| SavedFile {
             place: file.place().clone(),
             stamp: file.stamp(),
@@ -161,7 +165,7 @@ impl Process {
         let scope = Scope::enter(files.iter().map(|(_, file)| Arc::clone(file)).collect());
         let body = postcard::from_bytes::<OwnBody>(rest);
         scope.leave();
-        let OwnBody { memory, files: open, overlay, pollables, signals, threads, resources } =
+        let OwnBody { memory, files: open, overlay, pollables, signals, threads, timers, resources } =
             body.map_err(|_| ProcessLoadError::Corrupt("the program's state"))?;
         for (is_sound, what) in [
             (memory.is_sound(limits), "the program's mappings"),
@@ -180,6 +184,7 @@ impl Process {
         process.pollables = Tracked::new(Box::new(pollables));
         process.signals = Tracked::new(signals);
         process.threads = Tracked::new(threads);
+        process.timers = Tracked::new(timers);
         process.resources = Tracked::new(resources);
         Ok((process, Reopened(files)))
     }

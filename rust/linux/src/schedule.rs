@@ -22,14 +22,14 @@ impl Process {
     /// The running thread's slice is over: another one gets its turn, if one wants it. The machine's last exit was
     /// [`mayfly_kvm::Exit::Kicked`].
     pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
-        if self.threads.len() == 1 {
+        if self.threads.len() == 1 && self.timers.next_ns().is_none() {
             return Step::Continue;
         }
         match self.end_waits(machine, context) {
             Ok(()) => {}
             Err(step) => return step,
         }
-        if !self.threads.others_are_ready() {
+        if !self.threads.others_are_ready() && !self.threads.due {
             return Step::Continue;
         }
         // It may have been interrupted in the middle of an exit; then its turn lasts until the next time.
@@ -66,7 +66,7 @@ impl Process {
         };
         threads.current = held;
         threads.current_mut().state = State::Ready;
-        self.switch_to(machine, held).err().unwrap_or(Step::Continue)
+        self.go_on(machine, held)
     }
 
     /// Has the machine, which is to be frozen, stand where the thread at this position will go on when the call that it waits in ends. Workers
@@ -99,12 +99,30 @@ impl Process {
                 if self.threads.current != next {
                     self.threads.edit().current = next;
                 }
-                self.switch_to(machine, next).err().unwrap_or(Step::Continue)
+                self.go_on(machine, next)
             }
             None => Step::Waits {
-                until_ns: self.threads.until_ns(),
+                until_ns: self.until_ns(),
                 call: self.threads.waits().next().map_or("nothing", |(_, waiting)| waiting.call()),
             },
+        }
+    }
+
+    /// Puts a thread into the vCPU that can run, with its signals delivered.
+    fn go_on(&mut self, machine: &mut Machine, index: usize) -> Step {
+        if self.wants_attention(index)
+            && let Err(step) = self.deliver(machine, index)
+        {
+            return step;
+        }
+        self.switch_to(machine, index).err().unwrap_or(Step::Continue)
+    }
+
+    /// When something happens by itself, at the earliest.
+    fn until_ns(&self) -> Option<u64> {
+        match (self.threads.until_ns(), self.timers.next_ns()) {
+            (Some(wait), Some(timer)) => Some(wait.min(timer)),
+            (wait, timer) => wait.or(timer),
         }
     }
 
@@ -120,11 +138,20 @@ impl Process {
         let threads = self.threads.edit();
         let seen = threads.changes();
         threads.current_mut().state = State::Waiting(Waiting::Call { number, args, wait, seen });
+        let current = threads.current;
+        // The call may have let a signal in: it waits under a mask of its own.
+        if self.threads.due
+            && self.has_deliverable(current)
+            && let Err(step) = self.interrupt(machine, current)
+        {
+            return step;
+        }
         self.schedule(machine, context, true)
     }
 
     /// Ends the waits whose time is over, and makes the calls again that may have what they wait for.
     fn end_waits(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Result<(), Step> {
+        self.fire_timers(machine)?;
         // Each round but the last ends a wait: a call that goes on waiting has seen all changes but those of others, which ended theirs.
         let rounds = self.threads.len();
         for _ in 0..=rounds {
@@ -231,7 +258,9 @@ impl Process {
             }
             Err(Halt::End(step)) => Err(step),
             // A wait is no result.
-            Err(Halt::Wait(_) | Halt::Switch) => Err(Step::Poison("a wait in the place of a result".into())),
+            Err(Halt::Wait(_) | Halt::Switch | Halt::Restored) => {
+                Err(Step::Poison("a wait in the place of a result".into()))
+            }
         }
     }
 }

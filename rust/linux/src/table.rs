@@ -6,13 +6,14 @@
 use mayfly_kvm::Machine;
 
 use crate::calls::{
-    descriptors, directories, epoll, files, futex, limits, memory, paths, pipes, poll, process as ids, scheduling,
-    signals, system, threads, time, writing,
+    descriptors, directories, epoll, files, futex, limits, memory, messages, paths, pipes, poll, process as ids,
+    scheduling, signals, socket_options, sockets, system, threads, time, timers, writing,
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::process::{Context, Process, Step, Stream};
 use crate::schedule::return_value;
+use crate::signals::Signal;
 use crate::threads::Wait;
 use crate::user::UserMemory;
 
@@ -43,6 +44,12 @@ impl Call<'_, '_> {
             Some(wait) => Ok(wait.until_ns),
             None => find(self),
         }
+    }
+
+    /// Sends the thread that makes the call a signal: SIGPIPE. An error is the program's end; otherwise the call goes on to its result.
+    #[allow(dead_code, reason = "pipes and sockets raise SIGPIPE")]
+    pub(crate) fn raise_on_current(&mut self, signal: Signal) -> Result<(), Halt> {
+        self.process.raise_on_current(self.machine, signal).map_err(Halt::End)
     }
 
     /// What wakes who waits has changed: pipes, sockets, counters.
@@ -82,6 +89,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_mlockall, memory::nothing_to_do),
     (libc::SYS_munlockall, memory::nothing_to_do),
     (libc::SYS_membarrier, memory::membarrier),
+    (libc::SYS_mincore, memory::mincore),
     // calls/files.rs
     (libc::SYS_read, files::read),
     (libc::SYS_readv, files::readv),
@@ -121,6 +129,28 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_epoll_wait, epoll::epoll_wait),
     (libc::SYS_epoll_pwait, epoll::epoll_pwait),
     (libc::SYS_epoll_pwait2, epoll::epoll_pwait2),
+    // calls/sockets.rs
+    (libc::SYS_socket, sockets::socket),
+    (libc::SYS_socketpair, sockets::socketpair),
+    (libc::SYS_bind, sockets::bind),
+    (libc::SYS_listen, sockets::listen),
+    (libc::SYS_accept, sockets::accept),
+    (libc::SYS_accept4, sockets::accept4),
+    (libc::SYS_connect, sockets::connect),
+    (libc::SYS_getsockname, sockets::getsockname),
+    (libc::SYS_getpeername, sockets::getpeername),
+    (libc::SYS_shutdown, sockets::shutdown),
+    // calls/socket_options.rs
+    (libc::SYS_setsockopt, socket_options::setsockopt),
+    (libc::SYS_getsockopt, socket_options::getsockopt),
+    // calls/messages.rs
+    (libc::SYS_sendto, messages::sendto),
+    (libc::SYS_recvfrom, messages::recvfrom),
+    (libc::SYS_sendmsg, messages::sendmsg),
+    (libc::SYS_recvmsg, messages::recvmsg),
+    (libc::SYS_sendmmsg, messages::sendmmsg),
+    (libc::SYS_recvmmsg, messages::recvmmsg),
+    (libc::SYS_sendfile, messages::sendfile),
     // calls/pipes.rs
     (libc::SYS_pipe, pipes::pipe),
     (libc::SYS_pipe2, pipes::pipe2),
@@ -212,6 +242,13 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_exit_group, ids::exit_group),
     (libc::SYS_arch_prctl, ids::arch_prctl),
     (libc::SYS_prctl, ids::prctl),
+    (libc::SYS_capget, ids::capget),
+    (libc::SYS_capset, ids::capset),
+    (libc::SYS_personality, ids::personality),
+    (libc::SYS_restart_syscall, ids::restart_syscall),
+    (libc::SYS_seccomp, ids::not_offered),
+    (libc::SYS_kcmp, ids::not_offered),
+    (libc::SYS_pidfd_open, ids::not_offered),
     // calls/threads.rs
     (libc::SYS_clone, threads::clone),
     (libc::SYS_clone3, threads::clone3),
@@ -230,6 +267,13 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_sched_get_priority_max, scheduling::sched_get_priority),
     (libc::SYS_sched_get_priority_min, scheduling::sched_get_priority),
     (libc::SYS_getpriority, scheduling::getpriority),
+    (libc::SYS_setpriority, scheduling::setpriority),
+    (libc::SYS_sched_setscheduler, scheduling::sched_setscheduler),
+    (libc::SYS_sched_setparam, scheduling::sched_setparam),
+    (libc::SYS_sched_getattr, scheduling::sched_getattr),
+    (libc::SYS_sched_setattr, scheduling::sched_setattr),
+    (libc::SYS_ioprio_get, scheduling::ioprio),
+    (libc::SYS_ioprio_set, scheduling::ioprio),
     (libc::SYS_getcpu, scheduling::getcpu),
     // calls/signals.rs
     (libc::SYS_rt_sigaction, signals::rt_sigaction),
@@ -241,6 +285,19 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_tkill, signals::tkill),
     (libc::SYS_tgkill, signals::tgkill),
     (libc::SYS_pause, signals::pause),
+    (libc::SYS_rt_sigreturn, signals::rt_sigreturn),
+    (libc::SYS_rt_sigtimedwait, signals::rt_sigtimedwait),
+    (libc::SYS_rt_sigqueueinfo, signals::rt_sigqueueinfo),
+    (libc::SYS_rt_tgsigqueueinfo, signals::rt_tgsigqueueinfo),
+    // calls/timers.rs
+    (libc::SYS_alarm, timers::alarm),
+    (libc::SYS_setitimer, timers::setitimer),
+    (libc::SYS_getitimer, timers::getitimer),
+    (libc::SYS_timer_create, timers::timer_create),
+    (libc::SYS_timer_settime, timers::timer_settime),
+    (libc::SYS_timer_gettime, timers::timer_gettime),
+    (libc::SYS_timer_getoverrun, timers::timer_getoverrun),
+    (libc::SYS_timer_delete, timers::timer_delete),
     // calls/limits.rs
     (libc::SYS_getrlimit, limits::getrlimit),
     (libc::SYS_setrlimit, limits::setrlimit),
@@ -308,9 +365,16 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
     match result {
         Err(Halt::Wait(wait)) => process.wait(machine, context, number, args, wait),
         Err(Halt::Switch) => process.schedule(machine, context, true),
+        Err(Halt::Restored) => finish(process, machine),
         result => match process.value_of(result).and_then(|value| return_value(machine, value)) {
+            Ok(()) if process.threads.due => finish(process, machine),
             Ok(()) => Step::Continue,
             Err(step) => step,
         },
     }
+}
+
+/// The current thread goes on, with its signals delivered.
+fn finish(process: &mut Process, machine: &mut Machine) -> Step {
+    process.finish_call(machine).err().unwrap_or(Step::Continue)
 }

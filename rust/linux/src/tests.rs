@@ -374,12 +374,16 @@ proptest! {
 fn every_kind_of_state_is_reset() {
     let (image, frozen) = Puppet::boot().freeze();
     let mut worker = Puppet::fork(&image, &frozen);
+    let stack = crate::address_space::AddressSpace::stack_top() - PAGE_SIZE;
     let map = [WINDOW, PAGE_SIZE, RW, PRIVATE_ANON_FIXED, u64::MAX, 0];
-    let changes: [(&str, libc::c_long, [u64; 6]); 6] = [
+    let changes: [(&str, libc::c_long, [u64; 6]); 9] = [
         ("mappings", libc::SYS_mmap, map),
         ("break", libc::SYS_brk, [frozen.memory.heap_start() + 1, 0, 0, 0, 0, 0]),
         ("descriptors", libc::SYS_close, [1, 0, 0, 0, 0, 0]),
         ("signal mask", libc::SYS_rt_sigprocmask, [0, 0x40_0000, 0, 8, 0, 0]),
+        ("umask", libc::SYS_umask, [0o77, 0, 0, 0, 0, 0]),
+        ("alarm", libc::SYS_alarm, [1000, 0, 0, 0, 0, 0]),
+        ("timers", libc::SYS_timer_create, [1, 0, stack, 0, 0, 0]),
         ("thread name", libc::SYS_prctl, [libc::PR_SET_NAME as u64, 0x40_0001, 0, 0, 0, 0]),
         ("resource limits", libc::SYS_setrlimit, [0, 0x40_0028, 0, 0, 0, 0]),
     ];
@@ -388,6 +392,20 @@ fn every_kind_of_state_is_reset() {
         assert!(worker.call(number, args, 0).unwrap() >= 0, "{what}");
         assert!(worker.process.is_dirty(), "{what}");
         assert_ne!(format!("{:?}", worker.process), format!("{frozen:?}"), "{what}");
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
+fn pending_signals_are_reset() {
+    let (image, frozen) = Puppet::boot().freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    for target in [libc::SYS_kill, libc::SYS_tkill] {
+        // The file's first bytes block signal 1, among others.
+        assert_eq!(worker.call(libc::SYS_rt_sigprocmask, [0, 0x40_0000, 0, 8, 0, 0], 0), Ok(0));
+        assert_eq!(worker.call(target, [2, 1, 0, 0, 0, 0], 0), Ok(0));
+        let pending = worker.process.threads.current().signals.pending.set();
+        assert_eq!(pending.or(worker.process.signals.pending.set()).bits(), 1);
         worker.reset(&frozen).unwrap();
     }
 }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::errno::Halt;
 use crate::identity::PID;
 use crate::process::Limits;
+use crate::signals::{Pending, SignalSet, ThreadSignals};
 
 /// Size of a thread's name with its NUL.
 pub(crate) const NAME_BYTES: usize = 16;
@@ -38,6 +39,7 @@ pub(crate) struct Thread {
     pub(crate) state: State,
     /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells this.
     pub(crate) progress: usize,
+    pub(crate) signals: ThreadSignals,
     /// Its context, unless the vCPU has it.
     pub(crate) saved: Option<UserContext>,
 }
@@ -50,7 +52,8 @@ impl Thread {
         for (slot, byte) in name.iter_mut().take(NAME_BYTES.saturating_sub(1)).zip(last.bytes()) {
             *slot = byte;
         }
-        Self { tid: PID, name, clear_tid: 0, robust_list: 0, state: State::Ready, progress: 0, saved: None }
+        let signals = ThreadSignals::new(SignalSet::default());
+        Self { tid: PID, name, clear_tid: 0, robust_list: 0, state: State::Ready, progress: 0, signals, saved: None }
     }
 }
 
@@ -147,6 +150,8 @@ pub(crate) struct Threads {
     pub(crate) live: Option<usize>,
     /// A worker that has not run yet: whom the machine enters by itself, with nothing but RAX to be set.
     pub(crate) entry: Option<usize>,
+    /// The current thread may have a signal to handle, or a mask to go back to, before it goes on.
+    pub(crate) due: bool,
     next_tid: u32,
     next_turn: u64,
     changes: u64,
@@ -161,6 +166,7 @@ impl Threads {
             current: 0,
             live: Some(0),
             entry: None,
+            due: false,
             next_tid: PID.saturating_add(1),
             next_turn: 0,
             changes: 0,
@@ -193,6 +199,11 @@ impl Threads {
 
     pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Thread> {
         self.list.get_mut(index)
+    }
+
+    /// The signals that wait for one thread each.
+    pub(crate) fn pending_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.list.iter_mut().map(|thread| &mut thread.signals.pending)
     }
 
     pub(crate) fn by_tid(&self, tid: u32) -> Option<usize> {
@@ -231,7 +242,17 @@ impl Threads {
         self.next_tid = self.next_tid.saturating_add(1);
         let name = self.current().name;
         let state = State::Ready;
-        self.list.push(Thread { tid, name, clear_tid, robust_list: 0, state, progress: 0, saved: Some(context) });
+        let signals = ThreadSignals::new(self.current().signals.blocked);
+        self.list.push(Thread {
+            tid,
+            name,
+            clear_tid,
+            robust_list: 0,
+            state,
+            progress: 0,
+            signals,
+            saved: Some(context),
+        });
         tid
     }
 

@@ -16,3 +16,8 @@ fn limits() -> Limits {
 fn pipes_counters_timers_and_epolls_agree_with_native() {
     agrees_with_native_in("pollables", &[Linking::Glibc], &[], &[], &limits());
 }
+
+#[test]
+fn sockets_agree_with_native() {
+    agrees_with_native_in("sockets", &[Linking::Glibc], &[], &[], &limits());
+}

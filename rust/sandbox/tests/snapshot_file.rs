@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use common::plain::Plain;
 use common::{call, patient, program, text};
 use mayfly_sandbox::inventory::INVENTORY;
 use mayfly_sandbox::{
-    BootedFrom, Host, Limits, MountPoint, Mounts, NoLog, Program, SharedMemory, Snapshot, SnapshotFileError,
-    SnapshotSaveError, Worker, WorkerState,
+    BootedFrom, Host, Limits, MountPoint, Mounts, NoLog, Program, Service, SharedMemory, Snapshot, SnapshotFileError,
+    SnapshotSaveError, WarmUp, Worker, WorkerState,
 };
 use proptest::prelude::*;
 
@@ -207,6 +208,39 @@ fn threads_go_on_in_a_loaded_snapshot() {
         for _ in 0..3 {
             assert_eq!(text(&mut worker, "/"), "3 5 7 ");
             assert_eq!(worker.differences(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
+    for how in ["accept", "once", "poll", "epoll", "edge", "thread", "tick"] {
+        for times in [0, 3] {
+            let warm_up = WarmUp {
+                method: b"GET".to_vec(),
+                path: b"/count".to_vec(),
+                query: Vec::new(),
+                headers: Vec::new(),
+                times,
+            };
+            let mut program = program("listens", &[how]);
+            program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
+            let saved = Saved::of(program, Limits { threads: 8, ..patient() });
+            let loaded = saved.load();
+            let exits = [&saved.booted, &loaded].map(|snapshot| {
+                let mut worker = Worker::fork(snapshot).unwrap();
+                let mut exits = Vec::new();
+                for _ in 0..3 {
+                    let (stats, response) = call(&mut worker, "/count", b"").unwrap();
+                    assert_eq!(response.body, (times + 1).to_string().as_bytes(), "{how}, {times}");
+                    assert_eq!(text(&mut worker, "/echo"), "", "{how}");
+                    assert_eq!(text(&mut worker, "/thread"), "42", "{how}");
+                    assert_eq!(worker.differences(), 0, "{how}");
+                    exits.push((stats.syscalls, stats.faults));
+                }
+                exits[2]
+            });
+            assert!(how == "tick" || exits[0] == exits[1], "{how}, {times}: {exits:?}");
         }
     }
 }

@@ -5,13 +5,19 @@
 //! ```text
 //! .../random  what must differ from request to request
 //! .../echo    the request as JSON
+//! .../count   how many times this was asked for
+//! .../exit    ends the program
 //! else        Hello World!
 //! ```
 
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mayfly_guest::{Request, Response, serve};
 use serde_json::{Map, Value, json};
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -54,6 +60,10 @@ fn main() {
             random(request)
         } else if path.ends_with(b"/echo") {
             echo(request)
+        } else if path.ends_with(b"/count") {
+            json(&json!({"count": COUNT.fetch_add(1, Ordering::Relaxed) + 1}))
+        } else if path.ends_with(b"/exit") {
+            process::exit(3)
         } else {
             Response::text("Hello World!")
         }

@@ -6,12 +6,16 @@
 //! ```text
 //! .../random  what must differ from request to request
 //! .../echo    the request as JSON
+//! .../count   how many times this was asked for
+//! .../exit    ends the program
 //! .../stream  a response whose length is not known when it begins
 //! else        Hello World!
 //! ```
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -25,6 +29,8 @@ use tokio::net::TcpListener;
 /// The most bytes of a request's body.
 const BODY_MAX: usize = 16 << 20;
 
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
 async fn serve(request: Request) -> Response {
     let path = request.uri().path();
     if path.ends_with("/random") {
@@ -33,6 +39,10 @@ async fn serve(request: Request) -> Response {
         echo(request).await
     } else if path.ends_with("/stream") {
         stream()
+    } else if path.ends_with("/count") {
+        Json(json!({"count": COUNT.fetch_add(1, Ordering::Relaxed) + 1})).into_response()
+    } else if path.ends_with("/exit") {
+        process::exit(3)
     } else {
         ([(header::CONTENT_TYPE, "text/plain")], "Hello World!").into_response()
     }

@@ -366,6 +366,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
                 Object::Text { content, .. } => count(content.len()),
                 Object::Host(file) => file.attributes()?.size,
                 Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
+                Object::Pollable(id) => super::sockets::readable_bytes(call, *id)?,
                 _ => return Err(Errno::ENOTTY.into()),
             };
             let left = u32::try_from(size.saturating_sub(open.offset)).unwrap_or(u32::MAX);
@@ -385,7 +386,10 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EBADF.into());
     }
     let size = match &open.object {
-        Object::Log(_) | Object::Pollable(_) => return Err(Errno::ESPIPE.into()),
+        Object::Log(_) => return Err(Errno::ESPIPE.into()),
+        Object::Pollable(id) if call.process.pollables.is_stream(*id) => return Err(Errno::ESPIPE.into()),
+        // Of counters, timers and epolls Linux says nothing else.
+        Object::Pollable(_) => return Ok(0),
         Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),

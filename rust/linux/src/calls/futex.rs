@@ -140,7 +140,7 @@ fn change(call: &mut Call<'_, '_>, address: u64, encoded: u32) -> Result<bool, H
     if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL.into());
     }
-    let field = |shift: u32, bits: u32| (encoded >> shift) & ((1 << bits) - 1);
+    let field = |shift: u32, bits: u32| (encoded >> shift) & 1_u32.wrapping_shl(bits).wrapping_sub(1);
     // Twelve bits, signed.
     let signed = |value: u32| ((value << 20).cast_signed() >> 20).cast_unsigned();
     let (operation, comparison) = (field(28, 4), field(24, 4).cast_signed());

@@ -5,7 +5,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::int;
-use super::process::is_self;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::process::Limits;
 use crate::table::Call;
@@ -22,7 +21,13 @@ struct ResourceLimit {
 
 /// A program's resource limits, by number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ResourceLimits([ResourceLimit; COUNT]);
+pub(crate) struct ResourceLimits {
+    all: [ResourceLimit; COUNT],
+    /// The mask of `umask(2)`.
+    pub(crate) umask: u32,
+}
+
+const UMASK: u32 = 0o022;
 
 impl ResourceLimits {
     pub(crate) fn new(limits: &Limits) -> Self {
@@ -40,7 +45,7 @@ impl ResourceLimits {
             };
             *slot = ResourceLimit { soft: value, hard: value };
         }
-        Self(all)
+        Self { all, umask: UMASK }
     }
 }
 
@@ -60,9 +65,7 @@ pub(crate) fn setrlimit(call: &mut Call<'_, '_>) -> CallResult {
 /// `prlimit64(2)`.
 pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, resource, new, old, ..] = call.args;
-    if !is_self(int(pid)) {
-        return Err(Errno::ESRCH.into());
-    }
+    super::scheduling::check_thread(call, pid)?;
     // Both ends are read before either is changed, since they may be the same.
     let new = if new == 0 { None } else { Some(read_limit(call, new)?) };
     let before = limit(call, resource)?;
@@ -95,7 +98,7 @@ pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
 
 fn limit(call: &Call<'_, '_>, resource: u64) -> Result<ResourceLimit, Errno> {
     let index = usize::try_from(int(resource)).map_err(|_| Errno::EINVAL)?;
-    call.process.resources.0.get(index).copied().ok_or(Errno::EINVAL)
+    call.process.resources.all.get(index).copied().ok_or(Errno::EINVAL)
 }
 
 fn get(call: &mut Call<'_, '_>, resource: u64, buffer: u64) -> CallResult {
@@ -113,7 +116,7 @@ fn set(call: &mut Call<'_, '_>, resource: u64, new: ResourceLimit) -> CallResult
         return Err(Errno::EPERM.into());
     }
     let index = usize::try_from(int(resource)).map_err(|_| Errno::EINVAL)?;
-    if let Some(slot) = call.process.resources.edit().0.get_mut(index) {
+    if let Some(slot) = call.process.resources.edit().all.get_mut(index) {
         *slot = new;
     }
     Ok(0)

@@ -225,7 +225,11 @@ pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
         | libc::MADV_DONTDUMP
         | libc::MADV_DODUMP
         | libc::MADV_COLD
-        | libc::MADV_PAGEOUT => false,
+        | libc::MADV_PAGEOUT
+        | libc::MADV_WIPEONFORK
+        | libc::MADV_KEEPONFORK
+        | libc::MADV_POPULATE_READ
+        | libc::MADV_POPULATE_WRITE => false,
         _ => return Err(Errno::EINVAL.into()),
     };
     let range = PageRange::at(address, len).ok_or(Errno::EINVAL)?;
@@ -255,11 +259,38 @@ pub(crate) fn nothing_to_do(_call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `membarrier(2)`: with one thread every barrier has happened already.
+/// `mincore(2)`: which pages the program has.
+pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
+    /// Most pages that one call tells of.
+    const PAGES_MAX: u64 = 1 << 18;
+    let [address, len, buffer, ..] = call.args;
+    if !pages::is_aligned(address) {
+        return Err(Errno::EINVAL.into());
+    }
+    let range = PageRange::at(address, len).ok_or(Errno::ENOMEM)?;
+    require_mapped(call, range)?;
+    if range.len() / PAGE_SIZE > PAGES_MAX {
+        return Err(Errno::EAGAIN.into());
+    }
+    let mut told = Vec::new();
+    let mut page = range.start();
+    while page < range.end() {
+        told.push(u8::from(call.machine.is_mapped(page)));
+        page = page.saturating_add(PAGE_SIZE);
+    }
+    call.user().write(buffer, &told)?;
+    Ok(0)
+}
+
+/// `membarrier(2)`: with one processor every barrier has happened already.
 pub(crate) fn membarrier(call: &mut Call<'_, '_>) -> CallResult {
     const SUPPORTED: i32 = libc::MEMBARRIER_CMD_GLOBAL
         | libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED
-        | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+        | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
+        | libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED
+        | libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED
+        | libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE
+        | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE;
     let [command, flags, ..] = call.args;
     match int(command) {
         _ if int(flags) != 0 => Err(Errno::EINVAL.into()),

@@ -9,25 +9,35 @@ pub(crate) mod files;
 pub(crate) mod futex;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod messages;
 pub(crate) mod paths;
 pub(crate) mod pipes;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod scheduling;
 pub(crate) mod signals;
+pub(crate) mod socket_options;
+pub(crate) mod sockets;
 pub(crate) mod system;
 pub(crate) mod threads;
 pub(crate) mod time;
+pub(crate) mod timers;
 mod transfer;
 pub(crate) mod writing;
 
 use crate::errno::{Errno, Halt};
 use crate::threads::Wait;
+pub(crate) use poll::{poll_interest, select_interest};
 
 /// The low 32 bits of an argument as the `int` that the call takes: descriptors, flags, identities.
 #[allow(clippy::cast_possible_truncation, reason = "an `int` argument is the low half of its register")]
 pub(crate) const fn int(argument: u64) -> i32 {
     (argument as u32).cast_signed()
+}
+
+/// A flag of an argument.
+pub(crate) const fn flag(flag: i32) -> u64 {
+    flag.cast_unsigned() as u64
 }
 
 /// A return value that is a small non-negative count.

@@ -9,6 +9,7 @@ use crate::pollables::{Look, bits, earlier};
 use crate::signals::SignalSet;
 use crate::table::{Call, is_over};
 use crate::threads::Wait;
+use crate::user::UserMemory;
 
 /// Size of `struct pollfd`.
 const ENTRY_BYTES: usize = 8;
@@ -42,7 +43,7 @@ pub(crate) fn ppoll(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 /// The entries of a `poll`: descriptors and interests.
-pub(super) fn read_entries(call: &mut Call<'_, '_>, fds: u64, fd_count: u64) -> Result<Vec<u8>, Halt> {
+fn read_entries(call: &mut Call<'_, '_>, fds: u64, fd_count: u64) -> Result<Vec<u8>, Halt> {
     if fd_count > count(call.process.files.limit()) {
         return Err(Errno::EINVAL.into());
     }
@@ -52,7 +53,7 @@ pub(super) fn read_entries(call: &mut Call<'_, '_>, fds: u64, fd_count: u64) -> 
 }
 
 /// The descriptor and the interest of an entry; an interest in errors and ends comes by itself.
-pub(super) fn entry(bytes: &[u8; ENTRY_BYTES]) -> (i32, u32) {
+fn entry(bytes: &[u8; ENTRY_BYTES]) -> (i32, u32) {
     let [a, b, c, d, e, f, _, _] = *bytes;
     (i32::from_le_bytes([a, b, c, d]), u32::from(u16::from_le_bytes([e, f])) | bits::ERR | bits::HUP)
 }
@@ -93,7 +94,7 @@ fn poll_until(
 }
 
 /// What `select` asks about, for each of its three sets: POLLIN_SET, POLLOUT_SET and POLLEX_SET of Linux.
-pub(super) const SETS: [u32; 3] =
+const SETS: [u32; 3] =
     [bits::READ | bits::RDBAND | bits::HUP | bits::ERR, bits::WRITE | bits::WRBAND | bits::ERR, bits::PRI];
 /// Most bytes of a set: for as many descriptors as there can be.
 const SET_BYTES: usize = 128;
@@ -152,7 +153,7 @@ fn tell_rest(call: &mut Call<'_, '_>, timeout: u64, until: Option<u64>, unit_ns:
 }
 
 /// The three sets of a `select`, and how many bytes of each it has.
-pub(super) fn read_sets(call: &mut Call<'_, '_>) -> Result<([[u8; SET_BYTES]; 3], usize), Halt> {
+fn read_sets(call: &mut Call<'_, '_>) -> Result<([[u8; SET_BYTES]; 3], usize), Halt> {
     let [fd_count, first, second, third, ..] = call.args;
     let fd_count = usize::try_from(int(fd_count)).map_err(|_| Errno::EINVAL)?.min(call.process.files.limit());
     // Whole words, as on Linux.
@@ -203,4 +204,27 @@ fn select_until(call: &mut Call<'_, '_>, name: &'static str, until_ns: Option<u6
         }
     }
     Ok(ready)
+}
+
+/// The descriptors that a `poll` with these arguments waits to read from.
+pub(crate) fn poll_interest(user: &mut UserMemory<'_>, fds: u64, fd_count: u64, limit: usize) -> Vec<i32> {
+    let entries = usize::try_from(fd_count).unwrap_or(usize::MAX).min(limit);
+    let mut bytes = vec![0; entries.saturating_mul(ENTRY_BYTES)];
+    if user.read(fds, &mut bytes).is_err() {
+        return Vec::new();
+    }
+    let entries = bytes.as_chunks::<ENTRY_BYTES>().0.iter().map(entry);
+    entries.filter(|(_, interest)| interest & bits::READ != 0).map(|(fd, _)| fd).collect()
+}
+
+/// The descriptors that a `select` with these arguments waits to read from.
+pub(crate) fn select_interest(user: &mut UserMemory<'_>, fd_count: u64, set: u64, limit: usize) -> Vec<i32> {
+    let fd_count = usize::try_from(int(fd_count)).unwrap_or(0).min(limit);
+    let mut bytes = [0; SET_BYTES];
+    let part = bytes.get_mut(..fd_count.div_ceil(64).saturating_mul(8).min(SET_BYTES)).unwrap_or_default();
+    if set == 0 || user.read(set, part).is_err() {
+        return Vec::new();
+    }
+    let is_in = |fd: &usize| bytes.get(fd / 8).is_some_and(|byte| byte >> (fd % 8) & 1 != 0);
+    (0..fd_count).filter(is_in).filter_map(|fd| i32::try_from(fd).ok()).collect()
 }

@@ -16,6 +16,55 @@ const ARCH_SET_FS: i32 = 0x1002;
 const ARCH_GET_FS: i32 = 0x1003;
 const ARCH_GET_GS: i32 = 0x1004;
 
+const TIMER_SLACK_NS: u64 = 50_000;
+/// CAP_LAST_CAP.
+const CAPABILITY_MAX: u64 = 40;
+const PR_SET_VMA_ANON_NAME: u64 = 0;
+/// Versions of `capget`'s structures, and the words of data of each.
+const CAPABILITY_VERSIONS: [(u32, usize); 3] = [(0x1998_0330, 3), (0x2007_1026, 6), (0x2008_0522, 6)];
+
+/// `capget(2)`: no capabilities.
+pub(crate) fn capget(call: &mut Call<'_, '_>) -> CallResult {
+    let [header, data, ..] = call.args;
+    let version = call.user().read_u32(header)?;
+    let Some((_, words)) = CAPABILITY_VERSIONS.iter().find(|(known, _)| *known == version) else {
+        call.user().write(header, &0x2008_0522_u32.to_le_bytes())?;
+        return if data == 0 { Ok(0) } else { Err(Errno::EINVAL.into()) };
+    };
+    let pid = call.user().read_u32(header.checked_add(4).ok_or(Errno::EFAULT)?)?;
+    super::scheduling::check_thread(call, pid.into())?;
+    if data != 0 {
+        let bytes: Vec<u8> = std::iter::repeat_n([0; 4], *words).flatten().collect();
+        call.user().write(data, &bytes)?;
+    }
+    Ok(0)
+}
+
+/// `capset(2)`: there are none to have.
+pub(crate) fn capset(call: &mut Call<'_, '_>) -> CallResult {
+    let [header, data, ..] = call.args;
+    let version = call.user().read_u32(header)?;
+    let (_, words) = CAPABILITY_VERSIONS.iter().find(|(known, _)| *known == version).ok_or(Errno::EINVAL)?;
+    let mut bytes = vec![0; words.saturating_mul(4)];
+    call.user().read(data, &mut bytes)?;
+    if bytes.iter().all(|&byte| byte == 0) { Ok(0) } else { Err(Errno::EPERM.into()) }
+}
+
+/// `personality(2)`: that of Linux. What is asked for is accepted and changes nothing.
+pub(crate) fn personality(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(0)
+}
+
+/// Calls that programs try and do without, as on a kernel that was built without them.
+pub(crate) fn not_offered(_call: &mut Call<'_, '_>) -> CallResult {
+    Err(Errno::ENOSYS.into())
+}
+
+/// `restart_syscall(2)`: no call is ever restarted so.
+pub(crate) fn restart_syscall(_call: &mut Call<'_, '_>) -> CallResult {
+    Err(Errno::EINTR.into())
+}
+
 /// `getpid(2)`, `getpgrp(2)`: the process leads its group.
 pub(crate) fn getpid(_call: &mut Call<'_, '_>) -> CallResult {
     Ok(PID.into())
@@ -117,7 +166,24 @@ pub(crate) fn prctl(call: &mut Call<'_, '_>) -> CallResult {
             call.user().write(argument, &name)?;
             Ok(0)
         }
-        libc::PR_GET_DUMPABLE => Ok(0),
+        libc::PR_GET_DUMPABLE
+        | libc::PR_GET_SECCOMP
+        | libc::PR_GET_KEEPCAPS
+        | libc::PR_GET_THP_DISABLE
+        | libc::PR_SET_CHILD_SUBREAPER
+        | libc::PR_SET_TIMERSLACK => Ok(0),
+        libc::PR_SET_KEEPCAPS if argument <= 1 => Ok(0),
+        libc::PR_SET_THP_DISABLE if (third, fourth, fifth) == (0, 0, 0) => Ok(0),
+        libc::PR_GET_TIMERSLACK => Ok(TIMER_SLACK_NS),
+        // Nobody's death is ever told of: the parent is not a program's.
+        libc::PR_SET_PDEATHSIG if argument <= 64 => Ok(0),
+        libc::PR_GET_PDEATHSIG => {
+            call.user().write(argument, &[0; 4])?;
+            Ok(0)
+        }
+        libc::PR_CAPBSET_READ if argument <= CAPABILITY_MAX => Ok(0),
+        // A name for `/proc/self/maps`, which does not show it.
+        libc::PR_SET_VMA if argument == PR_SET_VMA_ANON_NAME => Ok(0),
         libc::PR_SET_DUMPABLE if argument <= 1 => Ok(0),
         libc::PR_SET_NO_NEW_PRIVS if (argument, third, fourth, fifth) == (1, 0, 0, 0) => Ok(0),
         libc::PR_GET_NO_NEW_PRIVS if (argument, third, fourth, fifth) == (0, 0, 0, 0) => Ok(1),

@@ -8,6 +8,8 @@ use crate::table::Call;
 
 /// Size of the processor mask that Linux keeps, in bytes: one word.
 const MASK_BYTES: u64 = 8;
+/// SCHED_ATTR_SIZE_VER0.
+const ATTRIBUTES_BYTES: u64 = 48;
 
 /// `sched_yield(2)`.
 pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
@@ -22,7 +24,7 @@ pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
 /// `sched_getaffinity(2)`: processor 0. Returns the size of the mask, as the system call does and the C library's function does not.
 pub(crate) fn sched_getaffinity(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, size, mask, ..] = call.args;
-    check_self(pid)?;
+    check_thread(call, pid)?;
     let size = u64::from(int(size).cast_unsigned());
     if size < MASK_BYTES || !size.is_multiple_of(MASK_BYTES) {
         return Err(Errno::EINVAL.into());
@@ -34,7 +36,7 @@ pub(crate) fn sched_getaffinity(call: &mut Call<'_, '_>) -> CallResult {
 /// `sched_setaffinity(2)`: any set that leaves processor 0 is fine.
 pub(crate) fn sched_setaffinity(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, size, mask, ..] = call.args;
-    check_self(pid)?;
+    check_thread(call, pid)?;
     if size == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -45,14 +47,14 @@ pub(crate) fn sched_setaffinity(call: &mut Call<'_, '_>) -> CallResult {
 /// `sched_getscheduler(2)`: SCHED_OTHER.
 pub(crate) fn sched_getscheduler(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, ..] = call.args;
-    check_self(pid)?;
+    check_thread(call, pid)?;
     Ok(libc::SCHED_OTHER.unsigned_abs().into())
 }
 
 /// `sched_getparam(2)`: priority 0, the only one of SCHED_OTHER.
 pub(crate) fn sched_getparam(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, parameters, ..] = call.args;
-    check_self(pid)?;
+    check_thread(call, pid)?;
     call.user().write(parameters, &[0; 4])?;
     Ok(0)
 }
@@ -83,6 +85,80 @@ pub(crate) fn getcpu(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-fn check_self(pid: u64) -> Result<(), Errno> {
-    if is_self(int(pid)) { Ok(()) } else { Err(Errno::ESRCH) }
+/// `sched_setscheduler(2)`, `sched_setparam(2)`: to the policies and the one priority that need no privilege. All behave alike.
+pub(crate) fn sched_setscheduler(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, policy, parameters, ..] = call.args;
+    set_policy(call, pid, int(policy), parameters)
+}
+
+/// `sched_setparam(2)`.
+pub(crate) fn sched_setparam(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, parameters, ..] = call.args;
+    set_policy(call, pid, libc::SCHED_OTHER, parameters)
+}
+
+fn set_policy(call: &mut Call<'_, '_>, pid: u64, policy: i32, parameters: u64) -> CallResult {
+    let policy = policy & !libc::SCHED_RESET_ON_FORK;
+    if int(pid) < 0 || policy < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let priority = call.user().read_u32(parameters)?;
+    check_thread(call, pid)?;
+    match (policy, priority) {
+        (libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE, 0) => Ok(0),
+        (libc::SCHED_FIFO | libc::SCHED_RR, 1..=99) => Err(Errno::EPERM.into()),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `sched_getattr(2)`: SCHED_OTHER at nice value 0.
+pub(crate) fn sched_getattr(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, buffer, size, flags, ..] = call.args;
+    let size = u64::from(int(size).cast_unsigned());
+    if int(pid) < 0 || size < ATTRIBUTES_BYTES || int(flags) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    check_thread(call, pid)?;
+    // size, policy; flags; nice, priority; runtime, deadline, period.
+    call.user().write_words(buffer, &[ATTRIBUTES_BYTES, 0, 0, 0, 0, 0])?;
+    Ok(0)
+}
+
+/// `sched_setattr(2)`: as `sched_setscheduler`.
+pub(crate) fn sched_setattr(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, buffer, flags, ..] = call.args;
+    if buffer == 0 || int(pid) < 0 || int(flags) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let [_, policy] = [call.user().read_u32(buffer)?, call.user().read_u32(buffer.wrapping_add(4))?];
+    check_thread(call, pid)?;
+    match policy.cast_signed() {
+        libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE => Ok(0),
+        libc::SCHED_FIFO | libc::SCHED_RR | libc::SCHED_DEADLINE => Err(Errno::EPERM.into()),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `setpriority(2)`: it can be made lower, which changes nothing, and not higher.
+pub(crate) fn setpriority(call: &mut Call<'_, '_>) -> CallResult {
+    let [which, who, nice, ..] = call.args;
+    if !(0..=2).contains(&int(which)) {
+        return Err(Errno::EINVAL.into());
+    }
+    if int(which).cast_unsigned() == libc::PRIO_PROCESS {
+        check_thread(call, who)?;
+    }
+    if int(nice) < 0 { Err(Errno::EACCES.into()) } else { Ok(0) }
+}
+
+/// `ioprio_get(2)`, `ioprio_set(2)`: there is no queue of which to be at the head.
+pub(crate) fn ioprio(call: &mut Call<'_, '_>) -> CallResult {
+    let [which, ..] = call.args;
+    if (1..=3).contains(&int(which)) { Ok(0) } else { Err(Errno::EINVAL.into()) }
+}
+
+/// Whether `pid` is one of the program's threads; 0 is the caller.
+pub(super) fn check_thread(call: &Call<'_, '_>, pid: u64) -> Result<(), Errno> {
+    let pid = int(pid);
+    if is_self(pid) || call.process.threads.by_tid(pid.cast_unsigned()).is_some() { Ok(()) } else { Err(Errno::ESRCH) }
 }

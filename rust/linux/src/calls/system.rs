@@ -68,7 +68,13 @@ pub(crate) fn getrandom(call: &mut Call<'_, '_>) -> CallResult {
     Ok(done)
 }
 
-/// `umask(2)`: there are no files to make, so there is only ever the usual one.
-pub(crate) fn umask(_call: &mut Call<'_, '_>) -> CallResult {
-    Ok(0o022)
+/// `umask(2)`.
+pub(crate) fn umask(call: &mut Call<'_, '_>) -> CallResult {
+    let [mask, ..] = call.args;
+    let mask = int(mask).cast_unsigned() & 0o777;
+    let before = call.process.resources.umask;
+    if mask != before {
+        call.process.resources.edit().umask = mask;
+    }
+    Ok(before.into())
 }

@@ -2,7 +2,7 @@
 //! Threads: beginning, ending, and what C libraries set up for them.
 
 use super::futex::wake;
-use super::int;
+use super::{flag, int};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::pages::TASK_SIZE;
 use crate::process::Step;
@@ -24,10 +24,6 @@ struct Start {
     parent_tid: u64,
     child_tid: u64,
     thread_pointer: u64,
-}
-
-const fn flag(flag: i32) -> u64 {
-    flag.cast_unsigned() as u64
 }
 
 /// `clone(2)`.

@@ -76,8 +76,11 @@ pub(super) fn total(buffers: &[Buffer]) -> u64 {
 }
 
 /// When a call on a socket gives up, if it has a timeout.
-fn deadline(call: &mut Call<'_, '_>, timeout_ns: u64) -> Result<Option<u64>, Halt> {
-    call.until(|_| Ok((timeout_ns > 0).then(|| clock::now_ns().saturating_add(timeout_ns))))
+pub(super) fn deadline(call: &mut Call<'_, '_>, timeout_ns: u64) -> Result<Option<u64>, Halt> {
+    if timeout_ns == 0 {
+        return Ok(None);
+    }
+    call.until(|_| Ok(Some(clock::now_ns().saturating_add(timeout_ns))))
 }
 
 /// Receives from a socket.
@@ -100,7 +103,7 @@ pub(super) fn receive(
             return Err(if unix { Errno::EINVAL } else { Errno::ENOTCONN }.into());
         }
     };
-    let until = if timeout > 0 { deadline(call, timeout)? } else { None };
+    let until = deadline(call, timeout)?;
     if call.process.pollables.queue(queue).is_some_and(crate::pollables::Queue::has_messages) {
         receive_message(call, id, queue, buffers, how, until)
     } else {
@@ -277,7 +280,7 @@ pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
         call.note_change();
         return Ok(total(buffers).min(TRANSFER_MAX));
     }
-    let until = if timeout > 0 { deadline(call, timeout)? } else { None };
+    let until = deadline(call, timeout)?;
     if messages {
         send_message(call, queue, buffers, nonblocking, until)
     } else {
@@ -460,8 +463,9 @@ fn read_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], non
         return wait_unless(nonblocking, "read", None);
     }
     let taken = if counter.semaphore { 1 } else { counter.value };
-    call.user().write(address, &taken.to_le_bytes())?;
+    // Taken even if it cannot be told, as on Linux.
     set_counter(call, id, counter.value.saturating_sub(taken), Event::Output);
+    call.user().write(address, &taken.to_le_bytes())?;
     Ok(8)
 }
 
@@ -503,9 +507,9 @@ fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonbl
     if let Some(node) = pollables.get_mut(id)
         && let Kind::Timer(timer) = &mut node.kind
     {
-        let taken = timer.take(now);
-        // They were counted as events while they had not been read; they stay so.
-        node.events.input = node.events.input.wrapping_add(taken);
+        timer.take(now);
+        // It was an event while it had not been read, and stays one.
+        node.events.input = node.events.input.wrapping_add(1);
     }
     Ok(8)
 }

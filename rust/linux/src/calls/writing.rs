@@ -14,12 +14,10 @@ use crate::resolve::{self, Found, Node};
 use crate::table::Call;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
-/// The mask that `umask` tells of.
-const UMASK: u32 = 0o022;
 
-/// What a call without a mode of its own would see as one.
-fn mode_of(argument: u64) -> u32 {
-    int(argument).cast_unsigned() & 0o7777 & !UMASK
+/// The mode of what a call makes.
+fn mode_of(call: &Call<'_, '_>, argument: u64) -> u32 {
+    int(argument).cast_unsigned() & 0o7777 & !call.process.resources.umask
 }
 
 /// The time that files are stamped with.
@@ -54,7 +52,8 @@ fn is_below(process: &Process, path: &[u8]) -> bool {
 /// Makes an empty file where nothing is.
 pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<InodeId, Errno> {
     writable(call.process, path)?;
-    call.process.overlay.edit().create(path, mode_of(mode), Vec::new(), now())
+    let mode = mode_of(call, mode);
+    call.process.overlay.edit().create(path, mode, Vec::new(), now())
 }
 
 /// The file at `path` in the overlay, where a file of the mount is copied if it is not there yet.
@@ -113,7 +112,8 @@ fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64)
     let Found { path, .. } = vacant(call, directory, &path)?;
     // What the mount had there has been removed, and is not to come back.
     let opaque = is_below(call.process, &path);
-    call.process.overlay.edit().make_directory(&path, mode_of(mode), opaque, now())?;
+    let mode = mode_of(call, mode);
+    call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
     Ok(0)
 }
 

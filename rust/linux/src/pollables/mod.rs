@@ -21,13 +21,14 @@ mod queue;
 mod ready;
 mod socket;
 mod timer;
+mod waiter;
 
 pub(crate) use epoll::{Epoll, Registration, Target};
 pub(crate) use outside::Outside;
 pub use outside::{Closed, ConnectionId, NotListening, OutputState};
 pub(crate) use queue::{End, Queue};
 pub(crate) use ready::{LOG_READINESS, Look, bits, earlier};
-pub(crate) use socket::{Address, Backlog, Options, Phase, Socket};
+pub(crate) use socket::{Address, CONNECTION_BYTES, Phase, Socket};
 pub(crate) use timer::Timer;
 
 use serde::{Deserialize, Serialize};
@@ -196,24 +197,6 @@ impl Pollables {
         match self.get_mut(id).map(|node| &mut node.kind) {
             Some(Kind::Socket(socket)) => Ok(socket),
             _ => Err(Errno::ENOTSOCK),
-        }
-    }
-
-    /// The queue that reading takes from.
-    pub(crate) fn input(&self, id: PollableId) -> Option<QueueId> {
-        match self.kind(id)? {
-            Kind::PipeReader(queue) => Some(*queue),
-            Kind::Socket(socket) => socket.input,
-            _ => None,
-        }
-    }
-
-    /// The queue that writing adds to.
-    pub(crate) fn output(&self, id: PollableId) -> Option<QueueId> {
-        match self.kind(id)? {
-            Kind::PipeWriter(queue) => Some(*queue),
-            Kind::Socket(socket) => socket.output,
-            _ => None,
         }
     }
 
@@ -399,6 +382,11 @@ impl Pollables {
         while self.queues.last().is_some_and(Option::is_none) {
             self.queues.pop();
         }
+    }
+
+    /// Whether it is a pipe or a socket.
+    pub(crate) fn is_stream(&self, id: PollableId) -> bool {
+        matches!(self.kind(id), Some(Kind::PipeReader(_) | Kind::PipeWriter(_) | Kind::Socket(_)))
     }
 
     /// What `fstat` tells.

@@ -242,10 +242,3 @@ impl Process {
         }
     }
 }
-
-impl Process {
-    /// stub until merged
-    pub fn input_waiter(&mut self, _: &mut mayfly_kvm::Machine, _: Option<ConnectionId>) -> Option<usize> {
-        None
-    }
-}

@@ -213,6 +213,7 @@ impl Queue {
     }
 
     /// Adds bytes at the back.
+    #[cfg(test)]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.grow(bytes.len()).copy_from_slice(bytes);
     }

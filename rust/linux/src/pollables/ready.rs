@@ -136,11 +136,11 @@ impl Pollables {
             || (interest & OUTPUTS != 0 && now.output != told.output)
     }
 
-    /// What has happened so far. A timer's expirations happen by themselves.
+    /// What has happened so far. That a timer expires happens by itself, and once until it is read.
     pub(crate) fn events(&self, id: PollableId, look: &mut Look) -> Events {
         let Some(node) = self.get(id) else { return Events::default() };
         let expired = match &node.kind {
-            Kind::Timer(timer) if timer.next_ns.is_some() => timer.expired(look.now_ns()),
+            Kind::Timer(timer) if timer.next_ns.is_some() => timer.expired(look.now_ns()).min(1),
             Kind::Epoll(epoll) => self.expired_within(epoll, look),
             _ => 0,
         };
@@ -155,7 +155,7 @@ impl Pollables {
                 break;
             }
             let expired = match self.kind(id) {
-                Some(Kind::Timer(timer)) if timer.next_ns.is_some() => timer.expired(look.now_ns()),
+                Some(Kind::Timer(timer)) if timer.next_ns.is_some() => timer.expired(look.now_ns()).min(1),
                 Some(Kind::Epoll(epoll)) => self.expired_within(epoll, look),
                 _ => 0,
             };
@@ -167,7 +167,7 @@ impl Pollables {
     /// When it may become ready by itself, after this look.
     pub(crate) fn next_by_itself(&self, id: PollableId, look: &mut Look) -> Option<u64> {
         match self.kind(id)? {
-            Kind::Timer(timer) if timer.next_ns.is_some() => timer.next(look.now_ns()),
+            Kind::Timer(timer) => timer.next_ns.filter(|_| timer.expired(look.now_ns()) == 0),
             Kind::Epoll(epoll) => {
                 let mut next = None;
                 for registration in epoll.registrations.iter().filter(|registration| !registration.disabled) {

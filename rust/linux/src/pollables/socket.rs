@@ -85,6 +85,14 @@ impl Address {
         }
     }
 
+    /// The same, as a socket of this family sees it.
+    pub(crate) fn in_family(self, domain: i32) -> Self {
+        match (self, domain) {
+            (Self::V4(host, port), libc::AF_INET6) => Self::V6(mapped(host), port),
+            (other, _) => other,
+        }
+    }
+
     /// Without regard to how a family writes the other one's.
     fn host(&self) -> Option<[u8; 16]> {
         match self {
@@ -399,6 +407,12 @@ impl Pollables {
         }
         self.happen(listener, Event::Input);
         Ok(id)
+    }
+
+    /// Whether no more connections may wait there.
+    pub(crate) fn is_full(&self, listener: PollableId) -> bool {
+        self.socket(listener)
+            .is_ok_and(|socket| matches!(&socket.phase, Phase::Listening(backlog) if backlog.is_full()))
     }
 
     /// `listen`.

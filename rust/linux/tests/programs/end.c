@@ -10,7 +10,7 @@ static volatile int zero;
 static const int constant = 1;
 static char data[16] = "\xc3";
 
-static void handler(int signal) { (void)signal; }
+static void handler(int signal) { _exit(signal); }
 
 static int deep(int levels) {
     volatile char frame[4096];
@@ -69,6 +69,16 @@ int main(int argc, char **argv) {
     if (!strcmp(how, "handled")) {
         signal(SIGSEGV, handler);
         *(volatile int *)(long)zero = 1;
+    }
+    if (!strcmp(how, "frame-nowhere")) {
+        // No place for a handler's frame.
+        signal(SIGUSR1, handler);
+        signal(SIGSEGV, handler);
+        __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1) : "rcx", "r11", "memory");
+    }
+    if (!strcmp(how, "frame-bad")) {
+        // The way back from a handler that nobody has called, and whose frame is nowhere.
+        __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_rt_sigreturn) : "rcx", "r11", "memory");
     }
     if (!strcmp(how, "wait-futex")) {
         int word = 0;

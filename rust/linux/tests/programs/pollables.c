@@ -223,8 +223,9 @@ static void timers(void) {
     SAY(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
     SAY(timerfd_settime(fd, 0, &twice, NULL));
     SAY(epoll_wait(epoll, &event, 1, -1));
-    SAY(epoll_wait(epoll, &event, 1, 0));
-    SAY(epoll_wait(epoll, &event, 1, -1));
+    SAY(epoll_wait(epoll, &event, 1, 50));
+    SAY(read(fd, &value, 8));
+    SAY(epoll_wait(epoll, &event, 1, 5000));
     SAY(event.events);
     close(epoll);
     close(fd);

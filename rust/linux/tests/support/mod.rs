@@ -44,9 +44,12 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 15] = [
+pub const PROGRAMS: [(&str, &[Linking]); 18] = [
+    ("server", &[Linking::Glibc]),
+    ("sockets", &[Linking::Glibc]),
     ("pollables", &[Linking::Glibc]),
     ("threads", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
+    ("signals", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
@@ -201,13 +204,22 @@ impl Guest {
         Self { machine, process, log: Log::default(), random: 0 }
     }
 
+    /// Goes on after something has arrived from outside, as [`Guest::run`].
+    pub fn wake(&mut self) -> Option<Step> {
+        let mut rng = |bytes: &mut [u8]| bytes.fill(0);
+        let mut context = Context { output: &mut self.log, rng: &mut rng };
+        match self.process.wake(&mut self.machine, &mut context) {
+            Step::Continue => self.run(),
+            end => Some(end),
+        }
+    }
+
     /// Runs until the program ends or rings the doorbell (`None`).
     pub fn run(&mut self) -> Option<Step> {
         loop {
             let exit = self.machine.run().unwrap();
-            match exit {
-                Exit::Doorbell => return None,
-                _ => {}
+            if exit == Exit::Doorbell {
+                return None;
             }
             let random = &mut self.random;
             let mut rng = |bytes: &mut [u8]| {

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""One runtime under wrk: vanilla Drogon, the program reset after each request, the program kept, and the program without a sandbox,
+in turn, round after round.
+
+The sandboxed and the vanilla side are routes of one server. A side that fails is left out from then on, with its reason.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import comparison, wrk
+from ..comparison import Round
+from ..errors import BenchError
+from ..options import Options
+from ..server import Server
+from ..wrk import Load
+from .native import Native
+from .samples import Runtime, Samples
+
+VANILLA, NATIVE = "vanilla", "native"
+_HELLO = b"Hello World!"
+#: Requests before anything is measured: the worker's work set is as it will stay.
+_FIRST_REQUESTS = 20
+
+
+def kept(mode: str) -> str:
+    """The side of a mode's twin that keeps its state."""
+    return f"{mode}, kept"
+
+
+@dataclass
+class Seen:
+    """What was measured at one load: the rounds by side, equally many of each that worked; and why the others did not."""
+
+    rounds: dict[str, list[Round]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, side: str, error: BenchError) -> None:
+        """Leaves a side out from now on."""
+        self.rounds.pop(side, None)
+        self.errors[side] = str(error)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Who is asked, and as which host."""
+
+    who: Server | Native
+    host: str | None = None
+
+
+def measure(
+    chosen: Options, scratch: Path, samples: Samples, runtime: Runtime, modes: Collection[str], loads: Sequence[Load], end: float,
+    progress: Callable[[str], None],
+) -> list[Seen]:
+    """Measures those modes of a runtime at each load. After `end` there are no further rounds than the first.
+
+    Raises BenchError if the server itself, or its vanilla route, cannot be measured.
+    """
+    began = time.monotonic()
+    return [
+        _at_load(chosen, scratch, samples, runtime, modes, load, began + (end - began) * (number + 1) / len(loads), progress)
+        for number, load in enumerate(loads)
+    ]
+
+
+def _at_load(
+    chosen: Options, scratch: Path, samples: Samples, runtime: Runtime, modes: Collection[str], load: Load, end: float,
+    progress: Callable[[str], None],
+) -> Seen:
+    sandboxed = {mode: sample for mode, sample in runtime.modes.items() if mode in modes}
+    tenants = samples.tenants(list(sandboxed.values()), boot="start")
+    seen = Seen()
+    with contextlib.ExitStack() as stack:
+        progress(f"{runtime.name}: starting")
+        server = Server(chosen.server, chosen.config, chosen.root, scratch, threads=load.threads, cpu=load.cpu, tenants=tenants)
+        stack.enter_context(server)
+        sides = {VANILLA: _Side(server)}
+        # Also where it is not measured in a sandbox: what is by the SDK serves nobody outside of one.
+        if (unmodified := runtime.modes.get("server")) is not None:
+            try:
+                sides[NATIVE] = _Side(stack.enter_context(Native(samples, unmodified, scratch, load.cpu)))
+            except BenchError as error:
+                seen.fail(NATIVE, error)
+        for mode, sample in sandboxed.items():
+            sides[mode] = _Side(server, sample.host)
+            if sample.kept_host is not None:
+                sides[kept(mode)] = _Side(server, sample.kept_host)
+        _warm(sides, load, seen, progress, runtime.name)
+        seen.rounds = {name: [] for name in sides if name not in seen.errors}
+        for number in range(chosen.runtimes.rounds):
+            if number and time.monotonic() > end:
+                break
+            _round(sides, load, chosen.runtimes.seconds, number, seen, lambda what: progress(f"{runtime.name}, {what}"))
+    return seen
+
+
+def _warm(sides: dict[str, _Side], load: Load, seen: Seen, progress: Callable[[str], None], name: str) -> None:
+    """Asks each side for its page, some times: a wrong answer may be a quick one."""
+    for side, asked in sides.items():
+        progress(f"{name}, {side}: first requests")
+        try:
+            for number in range(_FIRST_REQUESTS):
+                page = _first(asked) if number == 0 else asked.who.get("/", asked.host)
+                if page.status != 200 or (side != VANILLA and page.body != _HELLO):
+                    raise BenchError(f"it answers {page.status} and {page.body[:200]!r}")
+            if side == NATIVE:
+                # Its compiler has what the warm-up before a freeze has.
+                wrk.run(asked.who.url("/"), load, 1)
+        except BenchError as error:
+            _only_if_alive(sides, side, error)
+            seen.fail(side, error)
+
+
+def _first(asked: _Side):
+    return asked.who.get_when_booted("/", asked.host) if isinstance(asked.who, Server) else asked.who.get("/")
+
+
+def _round(sides: dict[str, _Side], load: Load, seconds: int, number: int, seen: Seen, progress: Callable[[str], None]) -> None:
+    """All sides once; the order turns round from round to round."""
+    order = list(seen.rounds) if number % 2 == 0 else list(reversed(seen.rounds))
+    for side in order:
+        progress(f"round {number + 1}: {side} c{load.connections}{' pinned' if load.pinned else ''}")
+        try:
+            seen.rounds[side].append(comparison.measure(sides[side].who, load, seconds, "/", host=sides[side].host))
+        except BenchError as error:
+            _only_if_alive(sides, side, error)
+            seen.fail(side, error)
+
+
+def _only_if_alive(sides: dict[str, _Side], side: str, error: BenchError) -> None:
+    """Raises the error if it concerns all: the vanilla route failed, or does so now."""
+    if side == VANILLA:
+        raise error
+    try:
+        sides[VANILLA].who.get("/")
+    except BenchError as dead:
+        raise BenchError(f"{side}: {error}") from dead

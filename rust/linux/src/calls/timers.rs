@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Timers that send signals. Those of CPU time are not offered.
+
+use super::{flag, int};
+use crate::clock;
+use crate::errno::{CallResult, Errno, Halt};
+use crate::signals::{Signal, TimerId};
+use crate::table::Call;
+use crate::timers::{Notify, PosixTimer, Schedule, TIMERS_MAX};
+
+const MICROSECOND_NS: u64 = 1000;
+const SECOND_NS: u64 = 1_000_000_000;
+const ITIMER_REAL: i32 = 0;
+const ITIMER_PROF: i32 = 2;
+
+/// `alarm(2)`.
+pub(crate) fn alarm(call: &mut Call<'_, '_>) -> CallResult {
+    let [seconds, ..] = call.args;
+    let seconds = u64::from(int(seconds).cast_unsigned());
+    let duration = seconds.saturating_mul(SECOND_NS);
+    let (left, _) = set_alarm(call, duration, 0);
+    // Rounded to the nearest second, but not to none.
+    let rounded = left.saturating_add(SECOND_NS / 2) / SECOND_NS;
+    Ok(if left > 0 { rounded.max(1) } else { 0 })
+}
+
+/// `setitimer(2)`: real time alone.
+pub(crate) fn setitimer(call: &mut Call<'_, '_>) -> CallResult {
+    let [which, new, old, ..] = call.args;
+    check_kind(which)?;
+    let (duration, interval) = match new {
+        0 => (0, 0),
+        new => {
+            let [interval, interval_us, first, first_us] = call.user().read_words(new)?;
+            (from_timeval(first, first_us)?, from_timeval(interval, interval_us)?)
+        }
+    };
+    if int(which) != ITIMER_REAL {
+        return Err(Errno::EINVAL.into());
+    }
+    let before = set_alarm(call, duration, interval);
+    write_old(call, old, before)
+}
+
+/// `getitimer(2)`.
+pub(crate) fn getitimer(call: &mut Call<'_, '_>) -> CallResult {
+    let [which, buffer, ..] = call.args;
+    check_kind(which)?;
+    let left = if int(which) == ITIMER_REAL { call.process.timers.alarm.left(clock::now_ns()) } else { (0, 0) };
+    write_timevals(call, buffer, left)?;
+    Ok(0)
+}
+
+fn check_kind(which: u64) -> Result<(), Errno> {
+    if (ITIMER_REAL..=ITIMER_PROF).contains(&int(which)) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Sets the alarm, which is off for 0; what was left of the one before.
+fn set_alarm(call: &mut Call<'_, '_>, duration: u64, interval: u64) -> (u64, u64) {
+    let now = clock::now_ns();
+    let before = call.process.timers.alarm.left(now);
+    if duration == 0 && call.process.timers.alarm == Schedule::default() {
+        return before;
+    }
+    let until = (duration > 0).then(|| now.saturating_add(duration));
+    call.process.timers.edit().alarm = Schedule::new(until, if duration > 0 { interval } else { 0 });
+    call.process.detach_timer_signal(TimerId::Alarm);
+    before
+}
+
+fn from_timeval(seconds: u64, microseconds: u64) -> Result<u64, Errno> {
+    if seconds.cast_signed() < 0 || microseconds >= SECOND_NS / MICROSECOND_NS {
+        return Err(Errno::EINVAL);
+    }
+    Ok(clock::total_ns(seconds, microseconds.saturating_mul(MICROSECOND_NS)))
+}
+
+fn write_old(call: &mut Call<'_, '_>, old: u64, before: (u64, u64)) -> CallResult {
+    if old != 0 {
+        write_timevals(call, old, before)?;
+    }
+    Ok(0)
+}
+
+fn write_timevals(call: &mut Call<'_, '_>, buffer: u64, (left, interval): (u64, u64)) -> Result<(), Halt> {
+    let timeval = |ns: u64| [ns / SECOND_NS, ns % SECOND_NS / MICROSECOND_NS];
+    let ([interval, interval_us], [left, left_us]) = (timeval(interval), timeval(left));
+    call.user().write_words(buffer, &[interval, interval_us, left, left_us])
+}
+
+/// `timer_create(2)`.
+pub(crate) fn timer_create(call: &mut Call<'_, '_>) -> CallResult {
+    let [clock, event, id_buffer, ..] = call.args;
+    let is_realtime = match int(clock) {
+        libc::CLOCK_REALTIME | libc::CLOCK_TAI => true,
+        libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME => false,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let id = call.process.timers.next_id;
+    let notify = match event {
+        0 => Notify::Process { signal: Signal::ALRM, value: id.into() },
+        event => {
+            let [value, signal_and_kind, tid] = call.user().read_words(event)?;
+            let (signal, kind) = (int(signal_and_kind), int(signal_and_kind >> 32));
+            notify(call, value, signal, kind, int(tid).cast_unsigned())?
+        }
+    };
+    if call.process.timers.posix.len() >= TIMERS_MAX {
+        return Err(Errno::EAGAIN.into());
+    }
+    call.user().write(id_buffer, &id.to_le_bytes())?;
+    let timers = call.process.timers.edit();
+    timers.next_id = timers.next_id.wrapping_add(1) & i32::MAX.unsigned_abs();
+    timers.posix.retain(|timer| timer.id != id);
+    timers.posix.push(PosixTimer { id, is_realtime, notify, schedule: Schedule::default(), overrun: 0 });
+    Ok(0)
+}
+
+fn notify(call: &Call<'_, '_>, value: u64, signal: i32, kind: i32, tid: u32) -> Result<Notify, Errno> {
+    let signal = Signal::new(signal).ok_or(Errno::EINVAL);
+    match kind {
+        libc::SIGEV_NONE => Ok(Notify::Nobody),
+        // Threads for timers are made by the C library, which uses the third kind.
+        libc::SIGEV_SIGNAL | libc::SIGEV_THREAD => Ok(Notify::Process { signal: signal?, value }),
+        libc::SIGEV_THREAD_ID => {
+            call.process.threads.by_tid(tid).ok_or(Errno::EINVAL)?;
+            Ok(Notify::Thread { signal: signal?, value, tid })
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// `timer_settime(2)`.
+pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
+    let [id, flags, new, old, ..] = call.args;
+    if new == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let [interval, interval_ns, first, first_ns] = call.user().read_words(new)?;
+    for (seconds, nanoseconds) in [(interval, interval_ns), (first, first_ns)] {
+        if seconds.cast_signed() < 0 || nanoseconds >= SECOND_NS {
+            return Err(Errno::EINVAL.into());
+        }
+    }
+    let (interval, first) = (clock::total_ns(interval, interval_ns), clock::total_ns(first, first_ns));
+    let now = clock::now_ns();
+    let id = find(call, id)?;
+    let timer = call.process.timers.edit().by_id(id).ok_or(Errno::EINVAL)?;
+    let before = timer.schedule.left(now);
+    let until = match (flags & flag(libc::TIMER_ABSTIME) != 0, timer.is_realtime) {
+        _ if first == 0 => None,
+        (false, _) => Some(now.saturating_add(first)),
+        (true, false) => Some(first),
+        (true, true) => Some(clock::from_unix_ns(first)),
+    };
+    timer.schedule = Schedule::new(until, interval);
+    timer.overrun = 0;
+    call.process.forget_timer_signal(TimerId::Posix(id));
+    // A time that has passed is over at once.
+    call.process.fire_timers(call.machine).map_err(Halt::End)?;
+    if old != 0 {
+        write_times(call, old, before)?;
+    }
+    Ok(0)
+}
+
+/// `timer_gettime(2)`.
+pub(crate) fn timer_gettime(call: &mut Call<'_, '_>) -> CallResult {
+    let [id, buffer, ..] = call.args;
+    let id = find(call, id)?;
+    let now = clock::now_ns();
+    let timer = call.process.timers.posix.iter().find(|timer| timer.id == id).ok_or(Errno::EINVAL)?;
+    let left = timer.schedule.left(now);
+    write_times(call, buffer, left)?;
+    Ok(0)
+}
+
+/// `timer_getoverrun(2)`.
+pub(crate) fn timer_getoverrun(call: &mut Call<'_, '_>) -> CallResult {
+    let [id, ..] = call.args;
+    let id = find(call, id)?;
+    let timer = call.process.timers.posix.iter().find(|timer| timer.id == id).ok_or(Errno::EINVAL)?;
+    Ok(timer.overrun.into())
+}
+
+/// `timer_delete(2)`.
+pub(crate) fn timer_delete(call: &mut Call<'_, '_>) -> CallResult {
+    let [id, ..] = call.args;
+    let id = find(call, id)?;
+    call.process.timers.edit().posix.retain(|timer| timer.id != id);
+    call.process.forget_timer_signal(TimerId::Posix(id));
+    Ok(0)
+}
+
+fn find(call: &Call<'_, '_>, id: u64) -> Result<u32, Errno> {
+    let id = int(id).cast_unsigned();
+    let exists = call.process.timers.posix.iter().any(|timer| timer.id == id);
+    if exists { Ok(id) } else { Err(Errno::EINVAL) }
+}
+
+fn write_times(call: &mut Call<'_, '_>, buffer: u64, (left, interval): (u64, u64)) -> Result<(), Halt> {
+    let ([interval, interval_ns], [left, left_ns]) = (clock::timespec(interval), clock::timespec(left));
+    call.user().write_words(buffer, &[interval, interval_ns, left, left_ns])
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who waits for something to arrive from outside.
+
+use mayfly_kvm::Machine;
+
+use super::{ConnectionId, Look, PollableId, Pollables, Target, bits};
+use crate::calls::{int, poll_interest, select_interest};
+use crate::files::Object;
+use crate::process::Process;
+use crate::threads::Waiting;
+use crate::user::UserMemory;
+
+impl Process {
+    /// The thread that would be the first to do something if bytes arrived on `connection`, or, if that is `None`, if a connection arrived: its position in
+    /// the list of threads. That is one that waits for it in a call.
+    pub fn input_waiter(&mut self, machine: &mut Machine, connection: Option<ConnectionId>) -> Option<usize> {
+        let target = self.inside_of(connection)?;
+        let (before, from): (Vec<_>, Vec<_>) =
+            self.threads.waits().partition(|(index, _)| *index < self.threads.current);
+        from.into_iter()
+            .chain(before)
+            .find(|(_, waiting)| self.waits_for(machine, waiting, target))
+            .map(|(index, _)| index)
+    }
+
+    /// Whether what a thread waits for may be something to read from `target`.
+    fn waits_for(&self, machine: &mut Machine, waiting: &Waiting, target: PollableId) -> bool {
+        let Waiting::Call { number, args, .. } = waiting else { return false };
+        let [first, second, ..] = *args;
+        let is_it = |fd: i32| match self.files.open_file(fd).map(|open| &open.object) {
+            Ok(Object::Pollable(id)) => self.pollables.leads_to(*id, target, &mut Look::new()),
+            _ => false,
+        };
+        let mut user = UserMemory { machine, space: &self.memory };
+        match i64::try_from(*number).unwrap_or(-1) {
+            libc::SYS_read
+            | libc::SYS_readv
+            | libc::SYS_recvfrom
+            | libc::SYS_recvmsg
+            | libc::SYS_recvmmsg
+            | libc::SYS_accept
+            | libc::SYS_accept4
+            | libc::SYS_epoll_wait
+            | libc::SYS_epoll_pwait
+            | libc::SYS_epoll_pwait2 => is_it(int(first)),
+            libc::SYS_poll | libc::SYS_ppoll => {
+                poll_interest(&mut user, first, second, self.files.limit()).into_iter().any(is_it)
+            }
+            libc::SYS_select | libc::SYS_pselect6 => {
+                select_interest(&mut user, first, second, self.files.limit()).into_iter().any(is_it)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Pollables {
+    /// Whether `id` is `target`, or an epoll that would say so if there were something to read from it.
+    fn leads_to(&self, id: PollableId, target: PollableId, look: &mut Look) -> bool {
+        if id == target {
+            return true;
+        }
+        let Ok(epoll) = self.epoll(id) else { return false };
+        epoll.registrations.iter().any(|registration| match registration.target {
+            Target::Pollable(inner)
+                if !registration.disabled && registration.interest & bits::READ != 0 && look.step() =>
+            {
+                self.leads_to(inner, target, look)
+            }
+            _ => false,
+        })
+    }
+}

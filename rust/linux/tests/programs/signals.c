@@ -1,0 +1,640 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Signals: what handlers see and what is left of a program when they return, natively and in a machine. */
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <ucontext.h>
+
+#include "say.h"
+
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1U << 31)
+#endif
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+enum { FUTEX_WAIT };
+
+typedef void handler_type(int, siginfo_t *, void *);
+
+static volatile int seen, seen_code, seen_value;
+static volatile long seen_address;
+static sigjmp_buf out;
+
+static void handle(int number, handler_type *handler, int flags) {
+    struct sigaction action = {.sa_flags = flags | SA_SIGINFO};
+    action.sa_sigaction = handler;
+    sigemptyset(&action.sa_mask);
+    if (sigaction(number, &action, NULL)) puts("sigaction failed");
+}
+
+/* The mask as the kernel has it. */
+static unsigned long mask(void) {
+    unsigned long bits = 0;
+    syscall(SYS_rt_sigprocmask, 0, NULL, &bits, 8);
+    return bits;
+}
+
+static void set_mask(int how, int number) {
+    sigset_t set;
+    sigemptyset(&set);
+    if (number) sigaddset(&set, number);
+    sigprocmask(how, &set, NULL);
+}
+
+static void note(int number, siginfo_t *info, void *context) {
+    (void)context;
+    seen = number;
+    seen_code = info->si_code;
+    seen_value = info->si_value.sival_int;
+    printf("signal %d code %d, mask %lx\n", number, info->si_code, mask());
+}
+
+static void note_sender(int number, siginfo_t *info, void *context) {
+    note(number, info, context);
+    SAY(info->si_pid == getpid());
+    SAY(info->si_uid == getuid());
+    SAY(info->si_errno);
+    ucontext_t *interrupted = context;
+    SAY(((uintptr_t)interrupted->uc_mcontext.fpregs & 63) == 0);
+    SAY(interrupted->uc_flags);
+    SAY(interrupted->uc_mcontext.gregs[REG_CSGSFS] & 0xffff);
+    SAY((char *)info - (char *)context);
+}
+
+static void sending(void) {
+    handle(SIGUSR1, note_sender, 0);
+    SAY(kill(getpid(), SIGUSR1));
+    SAY(raise(SIGUSR1));
+    SAY(syscall(SYS_tkill, getpid(), SIGUSR1));
+    SAY(syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1));
+    handle(SIGUSR1, note, 0);
+    SAY(sigqueue(getpid(), SIGUSR1, (union sigval){.sival_int = 77}));
+    SAY(seen_value);
+    SAY(sigqueue(getpid(), 0, (union sigval){.sival_int = 77}));
+    SAY(sigqueue(getpid(), 65, (union sigval){.sival_int = 77}));
+    SAY(mask());
+}
+
+static void again(int number, siginfo_t *info, void *context) {
+    static int depth;
+    printf("depth %d\n", ++depth);
+    if (depth < 3) raise(number);
+    printf("depth %d ends\n", depth--);
+    (void)info, (void)context;
+}
+
+static void other(int number, siginfo_t *info, void *context) {
+    printf("before\n");
+    raise(SIGUSR2);
+    printf("after\n");
+    (void)number, (void)info, (void)context;
+}
+
+static void nesting(void) {
+    handle(SIGUSR1, again, SA_NODEFER);
+    SAY(raise(SIGUSR1));
+    handle(SIGUSR1, other, 0);
+    handle(SIGUSR2, note, 0);
+    SAY(raise(SIGUSR1));
+    struct sigaction action = {.sa_flags = SA_SIGINFO, .sa_sigaction = other};
+    sigfillset(&action.sa_mask);
+    sigaction(SIGUSR1, &action, NULL);
+    SAY(raise(SIGUSR1));
+    SAY(mask());
+    handle(SIGUSR1, note, SA_RESETHAND);
+    SAY(raise(SIGUSR1));
+    SAY(sigaction(SIGUSR1, NULL, &action));
+    SAY(action.sa_handler == SIG_DFL);
+}
+
+static void pending(void) {
+    int queued = SIGRTMIN + 2;
+    handle(SIGUSR1, note, 0);
+    handle(SIGUSR2, note, 0);
+    handle(queued, note, 0);
+    unsigned long all = ~0UL, set = 0;
+    syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, 8);
+    for (int i = 0; i < 3; i++) sigqueue(getpid(), queued, (union sigval){.sival_int = i});
+    raise(SIGUSR2);
+    raise(SIGUSR1);
+    kill(getpid(), SIGUSR1);
+    syscall(SYS_rt_sigpending, &set, 8);
+    printf("pending %lx\n", set & ((1UL << 31) - 1));
+    /* Ignoring one forgets it. */
+    signal(SIGUSR2, SIG_IGN);
+    syscall(SYS_rt_sigpending, &set, 8);
+    printf("pending %lx\n", set & ((1UL << 31) - 1));
+    sigset_t wanted;
+    sigemptyset(&wanted);
+    sigaddset(&wanted, queued);
+    siginfo_t info;
+    struct timespec moment = {0, 5000000};
+    SAY(sigtimedwait(&wanted, &info, &moment) == queued);
+    SAY(info.si_value.sival_int);
+    SAY(info.si_code);
+    unsigned long none = 0;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8);
+    SAY(seen_value);
+    set_mask(SIG_BLOCK, queued);
+    SAY(sigtimedwait(&wanted, &info, &moment));
+    set_mask(SIG_SETMASK, 0);
+}
+
+static char stack[64 << 10];
+
+static int is_on_stack(void *address) { return (char *)address > stack && (char *)address < stack + sizeof stack; }
+
+static void on_stack(int number, siginfo_t *info, void *context) {
+    stack_t now;
+    SAY(is_on_stack(&now));
+    SAY(is_on_stack(context));
+    SAY(sigaltstack(NULL, &now));
+    printf("flags %x\n", now.ss_flags);
+    if (number == SIGUSR1) {
+        stack_t none = {.ss_flags = SS_DISABLE};
+        SAY(sigaltstack(&none, NULL));
+        raise(SIGUSR2);
+    }
+    (void)info;
+}
+
+static void alternate_stack(void) {
+    stack_t new = {.ss_sp = stack, .ss_size = sizeof stack}, old;
+    SAY(sigaltstack(&new, NULL));
+    handle(SIGUSR1, on_stack, SA_ONSTACK);
+    handle(SIGUSR2, on_stack, SA_ONSTACK);
+    SAY(raise(SIGUSR1));
+    SAY(sigaltstack(NULL, &old));
+    SAY(old.ss_flags);
+    new.ss_flags = SS_AUTODISARM;
+    SAY(sigaltstack(&new, NULL));
+    SAY(raise(SIGUSR2));
+    SAY(sigaltstack(NULL, &old));
+    printf("flags %x, size %zu\n", old.ss_flags, old.ss_size);
+    handle(SIGUSR2, on_stack, 0);
+    SAY(raise(SIGUSR2));
+    new.ss_flags = 0;
+    new.ss_size = 100;
+    SAY(sigaltstack(&new, NULL));
+    new.ss_flags = 5;
+    SAY(sigaltstack(&new, NULL));
+    new.ss_flags = SS_DISABLE;
+    SAY(sigaltstack(&new, NULL));
+}
+
+static void jump(int number, siginfo_t *info, void *context) {
+    seen = number;
+    seen_code = info->si_code;
+    seen_address = (long)info->si_addr;
+    (void)context;
+    siglongjmp(out, 1);
+}
+
+static char *page;
+
+static void make_accessible(int number, siginfo_t *info, void *context) {
+    ucontext_t *interrupted = context;
+    printf("signal %d code %d at %ld, trap %lld error %llx, address %ld\n", number, info->si_code,
+           (long)((char *)info->si_addr - page), interrupted->uc_mcontext.gregs[REG_TRAPNO],
+           interrupted->uc_mcontext.gregs[REG_ERR], (long)((char *)interrupted->uc_mcontext.gregs[REG_CR2] - page));
+    mprotect(page, PAGE, PROT_READ | PROT_WRITE);
+}
+
+static int deeper(int levels) {
+    volatile char frame[4096];
+    frame[0] = (char)levels;
+    return levels == 0 ? 0 : deeper(levels - 1) + frame[0];
+}
+
+static void *overflow(void *argument) {
+    stack_t new = {.ss_sp = stack, .ss_size = sizeof stack}, old;
+    SAY(sigaltstack(NULL, &old));
+    SAY(old.ss_flags);
+    SAY(sigaltstack(&new, NULL));
+    for (int i = 0; i < 2; i++) {
+        seen = 0;
+        if (!sigsetjmp(out, 1)) SAY(deeper(1 << 20));
+        SAY(seen);
+    }
+    return argument;
+}
+
+static void faults(void) {
+    handle(SIGSEGV, jump, SA_ONSTACK);
+    volatile long nothing = 16;
+    if (!sigsetjmp(out, 1)) *(volatile char *)nothing = 1;
+    printf("signal %d code %d at %lx, mask %lx\n", seen, seen_code, seen_address, mask());
+    nothing = 1L << 62;
+    if (!sigsetjmp(out, 1)) *(volatile char *)nothing = 1;
+    printf("signal %d code %d at %lx\n", seen, seen_code, seen_address);
+    page = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!sigsetjmp(out, 1)) seen = page[5];
+    printf("signal %d code %d at %ld\n", seen, seen_code, seen_address - (long)page);
+    if (!sigsetjmp(out, 1)) ((void (*)(void))page)();
+    printf("signal %d code %d at %ld\n", seen, seen_code, seen_address - (long)page);
+    if (!sigsetjmp(out, 1)) __asm__ volatile("hlt");
+    printf("signal %d code %d at %lx\n", seen, seen_code, seen_address);
+    mprotect(page, PAGE, PROT_READ);
+    SAY(page[0]);
+    handle(SIGSEGV, make_accessible, 0);
+    page[7] = 3;
+    SAY(page[7]);
+    handle(SIGSEGV, jump, SA_ONSTACK);
+    pthread_t thread;
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 128 << 10);
+    pthread_create(&thread, &small, overflow, NULL);
+    pthread_join(thread, NULL);
+    /* A frame that cannot be put down is SIGSEGV, here on a stack of its own. */
+    stack_t new = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&new, NULL);
+    handle(SIGUSR1, note, 0);
+    seen = 0;
+    if (!sigsetjmp(out, 1))
+        __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1) : "rcx", "r11", "memory");
+    printf("signal %d code %d\n", seen, seen_code);
+    new.ss_flags = SS_DISABLE;
+    sigaltstack(&new, NULL);
+    signal(SIGSEGV, SIG_DFL);
+}
+
+/* Goes on behind the instruction, the length of which is in RBX. */
+static void skip(int number, siginfo_t *info, void *context) {
+    long long *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    printf("signal %d code %d trap %lld error %lld, at the instruction %d\n", number, info->si_code,
+           registers[REG_TRAPNO], registers[REG_ERR], (long long)info->si_addr == registers[REG_RIP]);
+    registers[REG_RIP] += registers[REG_RBX];
+    registers[REG_R12] = 0x1234;
+}
+
+static void exceptions(void) {
+    handle(SIGFPE, skip, 0);
+    handle(SIGILL, skip, 0);
+    handle(SIGTRAP, skip, 0);
+    long changed = 0;
+    unsigned low = 1, high = 0;
+    __asm__ volatile("mov $0, %%r12; mov $2, %%ebx; div %%ecx; mov %%r12, %2"
+                     : "+a"(low), "+d"(high), "=r"(changed) : "c"(0) : "rbx", "r12");
+    printf("%u, %lx\n", low, changed);
+    __asm__ volatile("mov $2, %%ebx; ud2" : : : "rbx", "r12");
+    __asm__ volatile("mov $0, %%ebx; int3" : : : "rbx", "r12");
+    const unsigned unmasked = 0, masked = 0x1f80;
+    double x = 1, none = 0;
+    /* divsd %xmm1, %xmm0 has four bytes. */
+    __asm__ volatile("ldmxcsr %2; mov $4, %%ebx; divsd %1, %0; ldmxcsr %3" : "+x"(x) : "x"(none), "m"(unmasked), "m"(masked) : "rbx", "r12");
+    SAY(x == 1);
+    __asm__ volatile("ldmxcsr %0" : : "m"(masked));
+    /* Flags: one step with the trap flag set. */
+    __asm__ volatile("mov $0, %%ebx; pushfq; orq $0x100, (%%rsp); popfq; nop; pushfq; andq $~0x100, (%%rsp); popfq" : : : "rbx", "r12", "memory", "cc");
+}
+
+static void spoil(int number, siginfo_t *info, void *context) {
+    unsigned control, mxcsr;
+    unsigned short x87;
+    __asm__ volatile("stmxcsr %0; fnstcw %1" : "=m"(mxcsr), "=m"(x87));
+    printf("control %x %x\n", mxcsr, x87);
+    __asm__ volatile("pushfq; popq %%rax; mov %%eax, %0" : "=r"(control) : : "rax");
+    printf("direction and trap %x\n", control & 0x500);
+    __asm__ volatile("fninit; fldz; fldz; pcmpeqd %%xmm0, %%xmm0; pcmpeqd %%xmm7, %%xmm7; pcmpeqd %%xmm15, %%xmm15" : : : "xmm0", "xmm7", "xmm15");
+    if (__builtin_cpu_supports("avx")) {
+        char *state = (char *)((ucontext_t *)context)->uc_mcontext.fpregs;
+        uint32_t *software = (uint32_t *)(state + 464);
+        uint64_t features = *(uint64_t *)(state + 472), low, high;
+        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        SAY(software[0] == 0x46505853);
+        SAY(features == (high << 32 | low));
+        SAY(software[1] - software[4]);
+        SAY(*(uint32_t *)(state + software[4]) == 0x46505845);
+        SAY((*(uint64_t *)(state + 512) & 7));
+        __asm__ volatile("vpxor %%ymm3, %%ymm3, %%ymm3; vpxor %%ymm12, %%ymm12, %%ymm12" : : : "xmm3", "xmm12");
+        /* What the handler changes there is what comes back. */
+        ((uint64_t *)(state + 160))[2 * 5] = 0x5555;
+    }
+    (void)number, (void)info;
+}
+
+static void registers(void) {
+    handle(SIGUSR1, spoil, 0);
+    uint64_t before[12][4] __attribute__((aligned(32))), after[12][4] __attribute__((aligned(32)));
+    memset(after, 0, sizeof after);
+    for (int i = 0; i < 12; i++)
+        for (int j = 0; j < 4; j++) before[i][j] = 0x0101010101010101UL * (unsigned)(16 * j + i + 1);
+    unsigned mxcsr = 0x7f80, mxcsr_after = 0;
+    unsigned short x87 = 0xf7f, x87_after = 0;
+    double x = 2.5, y = 0;
+    long flags = 0;
+    int avx = __builtin_cpu_supports("avx");
+    if (avx)
+        __asm__ volatile("ldmxcsr %[mxcsr]; fninit; fldcw %[x87]; fldl %[x];"
+                         "vmovdqa (%[b]), %%ymm0; vmovdqa 32(%[b]), %%ymm3; vmovdqa 64(%[b]), %%ymm5; vmovdqa 96(%[b]), %%ymm7;"
+                         "vmovdqa 128(%[b]), %%ymm12; vmovdqa 160(%[b]), %%ymm15; std; stc; syscall;"
+                         "pushfq; popq %[flags]; cld; vmovdqa %%ymm0, (%[a]); vmovdqa %%ymm3, 32(%[a]); vmovdqa %%ymm5, 64(%[a]);"
+                         "vmovdqa %%ymm7, 96(%[a]); vmovdqa %%ymm12, 128(%[a]); vmovdqa %%ymm15, 160(%[a]);"
+                         "stmxcsr %[mxcsr2]; fnstcw %[x872]; fstpl %[y]; fninit; ldmxcsr %[normal]"
+                         : [flags] "=&r"(flags), [mxcsr2] "=m"(mxcsr_after), [x872] "=m"(x87_after), [y] "=m"(y)
+                         : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1), [b] "r"(before), [a] "r"(after), [mxcsr] "m"(mxcsr),
+                           [x87] "m"(x87), [x] "m"(x), [normal] "m"((const unsigned){0x1f80})
+                         : "rcx", "r11", "memory", "cc", "xmm0", "xmm3", "xmm5", "xmm7", "xmm12", "xmm15");
+    for (int i = 0; avx && i < 6; i++) printf("%d: %d\n", i, memcmp(before[i], after[i], 32) != 0);
+    printf("%lx\n", after[2][0]);
+    printf("control %x %x, x87 %g, flags %lx\n", mxcsr_after, x87_after, y, flags & 0x501);
+}
+
+static int word;
+
+static void change_word(int number, siginfo_t *info, void *context) {
+    word++;
+    (void)number, (void)info, (void)context;
+}
+
+static void in_ms(int ms) {
+    struct itimerval timer = {.it_value = {0, ms * 1000}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void interruptions(void) {
+    for (int flags = 0; flags <= SA_RESTART; flags += SA_RESTART) {
+        printf("flags %x\n", (unsigned)flags);
+        handle(SIGALRM, change_word, flags);
+        struct timespec long_time = {5, 0}, rest = {0, 0};
+        in_ms(20);
+        SAY(nanosleep(&long_time, &rest));
+        SAY(rest.tv_sec == 4 && rest.tv_nsec > 0);
+        in_ms(20);
+        SAY(syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &long_time, &rest));
+        in_ms(20);
+        SAY(syscall(SYS_futex, &word, FUTEX_WAIT, word, NULL, NULL, 0));
+        in_ms(20);
+        SAY(syscall(SYS_futex, &word, FUTEX_WAIT, word, &long_time, NULL, 0));
+        in_ms(20);
+        SAY(poll(NULL, 0, -1));
+        in_ms(20);
+        SAY(poll(NULL, 0, 3000));
+        in_ms(20);
+        SAY(pause());
+        SAY(word);
+    }
+}
+
+static void suspending(void) {
+    handle(SIGUSR1, note, SA_RESTART);
+    handle(SIGALRM, note, SA_RESTART);
+    set_mask(SIG_BLOCK, SIGUSR1);
+    set_mask(SIG_BLOCK, SIGALRM);
+    raise(SIGUSR1);
+    unsigned long only_alarm = ~(1UL << (SIGALRM - 1)) & ~(1UL << (SIGUSR1 - 1));
+    SAY(syscall(SYS_rt_sigsuspend, &only_alarm, 8));
+    printf("mask %lx\n", mask());
+    in_ms(20);
+    SAY(syscall(SYS_rt_sigsuspend, &only_alarm, 8));
+    printf("mask %lx\n", mask());
+    in_ms(20);
+    SAY(syscall(SYS_ppoll, NULL, 0, NULL, &only_alarm, 8));
+    raise(SIGUSR1);
+    SAY(syscall(SYS_ppoll, NULL, 0, NULL, &only_alarm, 8));
+    struct timespec moment = {0, 1000000};
+    SAY(syscall(SYS_ppoll, NULL, 0, &moment, &only_alarm, 8));
+    printf("mask %lx\n", mask());
+    /* A signal that is ignored ends nothing. */
+    signal(SIGALRM, SIG_IGN);
+    in_ms(5);
+    moment.tv_nsec = 20000000;
+    SAY(nanosleep(&moment, NULL));
+    set_mask(SIG_SETMASK, 0);
+}
+
+static void note_timer(int number, siginfo_t *info, void *context) {
+    printf("signal %d code %d value %d, overrun %d\n", number, info->si_code, info->si_value.sival_int, info->si_overrun > 0);
+    (void)context;
+}
+
+static void timers(void) {
+    SAY(alarm(100));
+    SAY(alarm(0));
+    struct itimerval interval = {{0, 5000}, {0, 5000}}, now;
+    handle(SIGALRM, change_word, 0);
+    word = 0;
+    SAY(setitimer(ITIMER_REAL, &interval, NULL));
+    while (word < 3) pause();
+    SAY(getitimer(ITIMER_REAL, &now));
+    SAY(now.it_interval.tv_usec);
+    SAY(now.it_value.tv_usec <= 5000 && now.it_value.tv_usec > 0);
+    SAY(alarm(0));
+    SAY(getitimer(ITIMER_REAL, &now));
+    SAY(now.it_value.tv_usec);
+    SAY(setitimer(7, &interval, NULL));
+
+    handle(SIGUSR1, note_timer, 0);
+    timer_t timer;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1, .sigev_value = {.sival_int = 5}};
+    struct itimerspec once = {{0, 0}, {0, 3000000}}, often = {{0, 2000000}, {0, 2000000}}, left;
+    SAY(timer_create(CLOCK_MONOTONIC, &event, &timer));
+    SAY(timer_gettime(timer, &left));
+    SAY(left.it_value.tv_nsec);
+    SAY(timer_settime(timer, 0, &once, NULL));
+    pause();
+    set_mask(SIG_BLOCK, SIGUSR1);
+    SAY(timer_settime(timer, 0, &often, NULL));
+    struct timespec moment = {0, 30000000};
+    SAY(nanosleep(&moment, NULL));
+    set_mask(SIG_SETMASK, 0);
+    SAY(timer_getoverrun(timer) >= 10);
+    SAY(timer_delete(timer));
+    SAY(syscall(SYS_timer_gettime, 99, &left));
+    /* An absolute time in the past is over at once. */
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_notify_thread_id = (int)syscall(SYS_gettid);
+    event.sigev_value.sival_int = 6;
+    SAY(timer_create(CLOCK_REALTIME, &event, &timer));
+    once.it_value = (struct timespec){1, 0};
+    SAY(timer_settime(timer, TIMER_ABSTIME, &once, NULL) == 0 || errno == EINTR);
+    SAY(nanosleep(&moment, NULL) == 0 || errno == EINTR);
+    SAY(timer_delete(timer));
+    event.sigev_notify = SIGEV_NONE;
+    SAY(timer_create(CLOCK_MONOTONIC, &event, &timer));
+    once.it_value = (struct timespec){100, 0};
+    SAY(timer_settime(timer, 0, &once, NULL));
+    SAY(timer_gettime(timer, &left));
+    SAY(left.it_value.tv_sec);
+    SAY(timer_delete(timer));
+}
+
+static atomic_int started, handled;
+static _Atomic(pid_t) handler_tid;
+
+static void note_thread(int number, siginfo_t *info, void *context) {
+    handler_tid = (pid_t)syscall(SYS_gettid);
+    handled++;
+    (void)number, (void)info, (void)context;
+}
+
+static void *wait_in_futex(void *argument) {
+    static int word;
+    *(pid_t *)argument = (pid_t)syscall(SYS_gettid);
+    printf("mask of a new thread %lx\n", mask());
+    stack_t stack;
+    unsigned long set = 1;
+    syscall(SYS_rt_sigpending, &set, 8);
+    printf("pending %lx\n", set);
+    sigaltstack(NULL, &stack);
+    SAY(stack.ss_flags);
+    set_mask(SIG_SETMASK, 0);
+    started = 1;
+    SAY(syscall(SYS_futex, &word, FUTEX_WAIT, 0, NULL, NULL, 0));
+    started = 2;
+    SAY(pause());
+    started = 3;
+    sigset_t set_of_one;
+    sigemptyset(&set_of_one);
+    sigaddset(&set_of_one, SIGUSR2);
+    sigprocmask(SIG_BLOCK, &set_of_one, NULL);
+    started = 4;
+    SAY(sigwaitinfo(&set_of_one, NULL));
+    return NULL;
+}
+
+static void until(int state) {
+    struct timespec moment = {0, 1000000};
+    while (started < state) nanosleep(&moment, NULL);
+    moment.tv_nsec = 20000000;
+    nanosleep(&moment, NULL);
+}
+
+static void threads(void) {
+    handle(SIGUSR1, note_thread, 0);
+    stack_t new = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&new, NULL);
+    set_mask(SIG_BLOCK, SIGUSR1);
+    raise(SIGUSR1);
+    pthread_t thread;
+    pid_t tid = 0;
+    pthread_create(&thread, NULL, wait_in_futex, &tid);
+    until(1);
+    SAY(handled);
+    /* To the thread, and to the process, where only the other thread takes it. */
+    syscall(SYS_tgkill, getpid(), tid, SIGUSR1);
+    until(2);
+    SAY(handled);
+    SAY(handler_tid == tid);
+    kill(getpid(), SIGUSR1);
+    until(4);
+    SAY(handled);
+    SAY(handler_tid == tid);
+    pthread_kill(thread, SIGUSR2);
+    pthread_join(thread, NULL);
+    SAY(syscall(SYS_tgkill, getpid(), 1 << 30, SIGUSR1));
+    SAY(syscall(SYS_tgkill, getpid() + 1, getpid(), SIGUSR1));
+    SAY(syscall(SYS_tkill, -1, SIGUSR1));
+    set_mask(SIG_SETMASK, 0);
+    SAY(handled);
+    SAY(handler_tid == getpid());
+    new.ss_flags = SS_DISABLE;
+    sigaltstack(&new, NULL);
+}
+
+/* A thread that makes no call is told, too: this is how Go interrupts a loop. */
+static void *spin(void *argument) {
+    *(pid_t *)argument = (pid_t)syscall(SYS_gettid);
+    started = 1;
+    double x = 1.5;
+    while (!handled) x = x * 1.0000001 + 0.25;
+    return (void *)(long)(x > 1);
+}
+
+static int spinning(void) {
+    handle(SIGURG, note_thread, SA_ONSTACK | SA_RESTART);
+    pthread_t thread;
+    pid_t tid = 0;
+    void *result;
+    pthread_create(&thread, NULL, spin, &tid);
+    until(1);
+    SAY(syscall(SYS_tgkill, getpid(), tid, SIGURG));
+    pthread_join(thread, &result);
+    SAY((long)result);
+    SAY(handler_tid == tid);
+    handled = 0;
+    handle(SIGALRM, note_thread, 0);
+    in_ms(20);
+    spin(&tid);
+    SAY(handler_tid == getpid());
+    return 0;
+}
+
+/* A frame of random words, and a way back into it: the program ends by SIGSEGV or goes on in the handler for it. */
+static uint64_t frame[2048] __attribute__((aligned(64)));
+
+extern char landed[];
+
+static int garbage(unsigned seed) {
+    handle(SIGSEGV, jump, SA_ONSTACK);
+    handle(SIGBUS, jump, SA_ONSTACK);
+    handle(SIGILL, jump, SA_ONSTACK);
+    handle(SIGFPE, jump, SA_ONSTACK);
+    handle(SIGTRAP, jump, SA_ONSTACK);
+    static volatile int round;
+    for (round = 0; round < 300; round++) {
+        stack_t new = {.ss_sp = stack, .ss_size = sizeof stack};
+        sigaltstack(&new, NULL);
+        uint64_t state = seed * 1000003UL + (unsigned)round * 7919UL + 1;
+        for (unsigned i = 0; i < sizeof frame / 8; i++) {
+            state = state * 6364136223846793005UL + 1442695040888963407UL;
+            frame[i] = round % 3 ? (state >> 33) * (state >> 40) : 0;
+        }
+        /* Some of it is as it should be, so that the rest is looked at. */
+        uint64_t *context = frame + 1, *vector = frame + 128;
+        if (state & 0x10000) context[23] = 0x33;
+        if (state & 0x20000) context[21] &= 0x7fffffffffff;
+        if (state & 0x100000) context[21] = (uint64_t)(uintptr_t)landed;
+        if (state & 0x40000) context[28] = (uint64_t)(uintptr_t)vector;
+        if (state & 0x80000) {
+            uint32_t *software = (uint32_t *)vector + 116, low, high, size, b, c, d;
+            __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+            __asm__ volatile("cpuid" : "=a"(c), "=b"(size), "=c"(b), "=d"(d) : "a"(0xd), "c"(0));
+            software[0] = 0x46505853;
+            software[1] = size + 4;
+            software[2] = low;
+            software[3] = high;
+            software[4] = size;
+            *(uint32_t *)((char *)vector + size) = 0x46505845;
+            if (state & 0x200000) vector[64] &= low;
+            if (state & 0x400000) memset(vector + 65, 0, 56);
+            if (state & 0x800000) ((uint32_t *)vector)[6] &= 0xffff;
+        }
+        context[37] = 0;
+        /* No valid stack: it stays as it is. */
+        context[3] = 0x77;
+        if (!sigsetjmp(out, 1)) {
+            __asm__ volatile("movq %0, %%rsp; syscall" : : "r"(frame + 1), "a"(SYS_rt_sigreturn) : "memory", "rcx", "r11");
+            /* Here without a stack, if the frame said so. */
+            __asm__ volatile("landed: xorl %%eax, %%eax; movl (%%rax), %%eax" : : : "rax", "memory");
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stdout, NULL, _IONBF, 0);
+    if (argc > 1 && !strcmp(argv[1], "spinning")) return spinning();
+    if (argc > 2 && !strcmp(argv[1], "garbage")) return garbage((unsigned)atoi(argv[2]));
+    sending();
+    nesting();
+    pending();
+    alternate_stack();
+    faults();
+    exceptions();
+    registers();
+    interruptions();
+    suspending();
+    timers();
+    threads();
+    return 0;
+}

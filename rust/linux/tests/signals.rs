@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Signal handlers see in a machine what they see natively.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mayfly_linux::{Limits, Step};
+use support::{Guest, Linking, MEMORY, agrees_with_native_in, compile, has_whole_system, libraries};
+
+fn limits() -> Limits {
+    Limits { threads: 8, ..Limits::default() }
+}
+
+#[test]
+fn signals_agree_with_native() {
+    agrees_with_native_in("signals", &[Linking::Glibc], &[], &[], &limits());
+}
+
+#[test]
+fn signals_of_musl_agree_with_native() {
+    agrees_with_native_in("signals", &[Linking::Musl], &[], &[], &limits());
+}
+
+#[test]
+fn signals_of_a_dynamic_program_agree_with_native() {
+    if has_whole_system() {
+        agrees_with_native_in("signals", &[Linking::GlibcDynamic], &[], &libraries(), &limits());
+    }
+}
+
+/// Whatever a program gives as a frame, it goes on at CPL 3 with what it may have, or gets SIGSEGV, and the machine stays usable.
+#[test]
+fn frames_of_random_words_do_no_harm() {
+    let program = compile("signals", Linking::Glibc);
+    for seed in ["1", "2", "3"] {
+        let mut guest = Guest::load(&program, &["garbage", seed], &limits(), MEMORY);
+        assert_eq!(guest.run(), Some(Step::Exited { status: 0 }), "{seed}");
+    }
+}
+
+/// A thread that spins without a call gets its signals when it is interrupted: from another thread, and from a timer.
+#[test]
+fn signals_reach_threads_that_spin() {
+    let program = compile("signals", Linking::Glibc);
+    let mut guest = Guest::load(&program, &["spinning"], &limits(), MEMORY);
+    let done = AtomicBool::new(false);
+    // SAFETY: pthread_self has no arguments.
+    let thread = unsafe { libc::pthread_self() };
+    interruptible();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                // SAFETY: the thread waits for this one at the end of the scope, so it exists; the signal has a handler.
+                unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+            }
+        });
+        let end = guest.run();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(end, Some(Step::Exited { status: 0 }));
+    });
+    let out = String::from_utf8_lossy(&guest.log.stdout);
+    assert_eq!(out.matches(": 1\n").count(), 3, "{out}");
+}
+
+/// Has SIGUSR1 do nothing but interrupt system calls.
+fn interruptible() {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: a zeroed sigaction is a valid one, and the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+    }
+}
