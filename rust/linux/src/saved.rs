@@ -159,7 +159,7 @@ impl Process {
             return Err(ProcessLoadError::Clock);
         }
         let started = Instant::now().checked_sub(head.elapsed).ok_or(ProcessLoadError::Clock)?;
-        head.seen.check(&program.mounts).map_err(|path| ProcessLoadError::Changed { path })?;
+        head.seen.check(program.mounts).map_err(|path| ProcessLoadError::Changed { path })?;
         let files = head.files.iter().map(|file| Ok((file.key, reopen(file, program)?)));
         let files = files.collect::<Result<Vec<_>, _>>()?;
         let scope = Scope::enter(files.iter().map(|(_, file)| Arc::clone(file)).collect());
