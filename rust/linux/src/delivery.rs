@@ -118,11 +118,15 @@ impl Process {
         };
         let interrupted = match waiting {
             Waiting::Call { number, args, wait, .. } => {
+                let moved = self.threads.get(index).map_or(0, |thread| thread.progress);
                 let value = match self.write_rest(machine, number, args, wait.until_ns) {
+                    // What has been transferred counts; to transfer it again would be wrong.
+                    Ok(()) if moved > 0 => moved as u64,
                     Ok(()) => Errno::EINTR.to_return_value(),
                     Err(halt) => self.value_of(Err(halt))?,
                 };
-                Interrupted { number, may_restart: wait.until_ns.is_none() && may_restart(number), value }
+                let may_restart = moved == 0 && wait.until_ns.is_none() && may_restart(number);
+                Interrupted { number, may_restart, value }
             }
             Waiting::Futex { until_ns, .. } => Interrupted {
                 number: libc::SYS_futex.cast_unsigned(),

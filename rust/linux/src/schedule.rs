@@ -186,10 +186,11 @@ impl Process {
         let result = match waiting {
             Waiting::Futex { .. } => Err(Errno::ETIMEDOUT.into()),
             Waiting::Call { number, args, wait, .. } => {
-                let handler = table::handler(number);
                 let seen = threads.changes();
+                // It works on its call again; a signal that it sends itself interrupts nothing.
+                threads.current_mut().state = State::Ready;
                 let mut call = Call { process: self, machine, context, args, waited: Some(wait) };
-                match handler.map_or(Err(Errno::ENOSYS.into()), |handler| handler(&mut call)) {
+                match table::perform(&mut call, number) {
                     Err(Halt::Wait(wait)) => {
                         let state = State::Waiting(Waiting::Call { number, args, wait, seen });
                         self.threads.edit().current_mut().state = state;

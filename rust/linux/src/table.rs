@@ -5,6 +5,7 @@
 
 use mayfly_kvm::Machine;
 
+use crate::calls::int;
 use crate::calls::{
     descriptors, directories, epoll, files, futex, limits, memory, messages, paths, pipes, poll, process as ids,
     scheduling, signals, socket_options, sockets, system, threads, time, timers, writing,
@@ -47,7 +48,6 @@ impl Call<'_, '_> {
     }
 
     /// Sends the thread that makes the call a signal: SIGPIPE. An error is the program's end; otherwise the call goes on to its result.
-    #[allow(dead_code, reason = "pipes and sockets raise SIGPIPE")]
     pub(crate) fn raise_on_current(&mut self, signal: Signal) -> Result<(), Halt> {
         self.process.raise_on_current(self.machine, signal).map_err(Halt::End)
     }
@@ -348,8 +348,32 @@ pub(crate) fn is_over(until_ns: Option<u64>) -> bool {
 }
 
 /// The handler of a call.
-pub(crate) fn handler(number: u64) -> Option<Handler> {
+fn handler(number: u64) -> Option<Handler> {
     usize::try_from(number).ok().and_then(|number| TABLE.get(number).copied().flatten())
+}
+
+/// Does the work of a call, for the first time or again.
+pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
+    let result = match handler(number) {
+        Some(handler) => handler(call),
+        None => Err(unknown(call.process, call.context, number).into()),
+    };
+    if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(number, call.args) {
+        call.raise_on_current(Signal::PIPE)?;
+    }
+    result
+}
+
+/// Whether a call that finds nobody at the other end sends its thread SIGPIPE as well.
+fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
+    let [_, _, third, fourth, ..] = args;
+    let flags = match number.cast_signed() {
+        libc::SYS_write | libc::SYS_writev | libc::SYS_sendfile => 0,
+        libc::SYS_sendmsg => third,
+        libc::SYS_sendto | libc::SYS_sendmmsg => fourth,
+        _ => return false,
+    };
+    int(flags) & libc::MSG_NOSIGNAL == 0
 }
 
 /// Handles the system call that the machine has stopped at.
@@ -358,11 +382,10 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
     // Like Linux: the upper half of RAX is not looked at.
     let number = regs.rax & u64::from(u32::MAX);
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
-    let result = match handler(number) {
-        Some(handler) => handler(&mut Call { process, machine, context, args, waited: None }),
-        None => Err(unknown(process, context, number).into()),
-    };
-    match result {
+    if process.threads.current().progress != 0 {
+        process.threads.edit().current_mut().progress = 0;
+    }
+    match perform(&mut Call { process, machine, context, args, waited: None }, number) {
         Err(Halt::Wait(wait)) => process.wait(machine, context, number, args, wait),
         Err(Halt::Switch) => process.schedule(machine, context, true),
         Err(Halt::Restored) => finish(process, machine),

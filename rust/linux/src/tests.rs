@@ -322,6 +322,32 @@ proptest! {
     }
 }
 
+/// Descriptors of every kind that can be waited for, 3 to 15, and structures that calls take at the start of the window.
+fn make_pollables(puppet: &mut Puppet) {
+    let flags = libc::O_NONBLOCK as u64;
+    for (number, args) in [
+        (libc::SYS_pipe2, [at(0), flags, 0, 0, 0, 0]),
+        (libc::SYS_pipe2, [at(0), 0, 0, 0, 0, 0]),
+        (libc::SYS_socketpair, [1, 1, 0, at(0), 0, 0]),
+        (libc::SYS_socketpair, [1, 2 | flags, 0, at(0), 0, 0]),
+        (libc::SYS_eventfd2, [1, 0, 0, 0, 0, 0]),
+        (libc::SYS_timerfd_create, [1, 0, 0, 0, 0, 0]),
+        (libc::SYS_epoll_create1, [0; 6]),
+        (libc::SYS_socket, [2, 1 | flags, 0, 0, 0, 0]),
+        (libc::SYS_listen, [14, 2, 0, 0, 0, 0]),
+        (libc::SYS_socket, [10, 1, 0, 0, 0, 0]),
+    ] {
+        assert!(puppet.call(number, args, 0).unwrap() >= 0, "{number}");
+    }
+    // An address; an event; a message and its buffers.
+    let mut put = |address, bytes: &[u8]| puppet.process.copy_out(&mut puppet.machine, address, bytes).unwrap();
+    put(at(0), &[2, 0, 0x80, 1, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    put(at(4), &[1, 0, 0, 0x80, 9, 0, 0, 0, 0, 0, 0, 0]);
+    let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    put(at(8), &words(&[at(0), 16, at(9), 2, 0, 0, 0, 0]));
+    put(at(9), &words(&[at(0), 100, at(4), 5000]));
+}
+
 /// Numbers that a guest might pass for anything.
 fn any_argument() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -338,8 +364,61 @@ fn any_argument() -> impl Strategy<Value = u64> {
     ]
 }
 
+/// Calls that make, watch, and use what can be waited for.
+const POLLABLE_CALLS: [libc::c_long; 44] = [
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_readv,
+    libc::SYS_writev,
+    libc::SYS_close,
+    libc::SYS_dup,
+    libc::SYS_dup2,
+    libc::SYS_fcntl,
+    libc::SYS_ioctl,
+    libc::SYS_pipe2,
+    libc::SYS_eventfd2,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+    libc::SYS_timerfd_gettime,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_poll,
+    libc::SYS_select,
+    libc::SYS_socket,
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_setsockopt,
+    libc::SYS_getsockopt,
+    libc::SYS_sendto,
+    libc::SYS_recvfrom,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_sendfile,
+    libc::SYS_shutdown,
+    libc::SYS_fstat,
+    libc::SYS_lseek,
+    libc::SYS_pipe,
+    libc::SYS_accept,
+];
+
 fn any_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
-    let number = prop_oneof![20 => 0..335_i64, 2 => 424..470_i64, 1 => any::<i64>()];
+    let number = prop_oneof![
+        20 => 0..335_i64,
+        2 => 424..470_i64,
+        20 => prop::sample::select(&POLLABLE_CALLS[..]),
+        1 => any::<i64>()
+    ];
     (number, prop::array::uniform6(any_argument()))
 }
 
@@ -353,10 +432,13 @@ proptest! {
         for page in (0..WINDOW_PAGES).step_by(4) {
             apply(&mut puppet, &mut Content::new(), &Change::Map { page, pages: 3, prot: RW });
         }
+        make_pollables(&mut puppet);
         let (image, frozen) = puppet.freeze();
         let mut worker = Puppet::fork(&image, &frozen);
         for (number, args) in calls {
-            match worker.call(number, args, 0) {
+            let result = worker.call(number, args, 0);
+            worker.process.pollables.check();
+            match result {
                 Ok(_) => continue,
                 // The call ended the program, or took away what it stands on.
                 Err(Step::Exited { .. } | Step::Faulted(_) | Step::Waits { .. }) => {}
@@ -376,7 +458,8 @@ fn every_kind_of_state_is_reset() {
     let mut worker = Puppet::fork(&image, &frozen);
     let stack = crate::address_space::AddressSpace::stack_top() - PAGE_SIZE;
     let map = [WINDOW, PAGE_SIZE, RW, PRIVATE_ANON_FIXED, u64::MAX, 0];
-    let changes: [(&str, libc::c_long, [u64; 6]); 9] = [
+    let changes: [(&str, libc::c_long, [u64; 6]); 10] = [
+        ("pollables", libc::SYS_eventfd2, [0; 6]),
         ("mappings", libc::SYS_mmap, map),
         ("break", libc::SYS_brk, [frozen.memory.heap_start() + 1, 0, 0, 0, 0, 0]),
         ("descriptors", libc::SYS_close, [1, 0, 0, 0, 0, 0]),

@@ -130,5 +130,5 @@ fn unknown_calls_fail_and_are_named_once() {
     assert_eq!(outcome.end, Step::Exited { status: 0 });
     assert_eq!(outcome.stdout.matches("error 38").count(), 4, "{}", outcome.stdout);
     assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("system call 291 (epoll_create1)"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("system call 425 (io_uring_setup)"), "{}", outcome.stderr);
 }

@@ -131,3 +131,12 @@ fn connections_are_undone_by_a_reset() {
         assert_eq!(format!("{process:?}"), format!("{frozen:?}"));
     }
 }
+
+/// A program that listens and connects to itself without ever accepting costs the host a bounded number of sockets.
+#[test]
+fn connections_that_nobody_accepts_are_bounded() {
+    let program = compile("sockets", Linking::Glibc);
+    let mut guest = Guest::load(&program, &["crowd"], &Limits::default(), MEMORY);
+    assert_eq!(guest.run(), Some(Step::Exited { status: 0 }));
+    assert_eq!(String::from_utf8_lossy(&guest.log.stdout), "crowded\n");
+}

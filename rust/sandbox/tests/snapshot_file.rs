@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::plain::Plain;
 use common::{call, patient, program, text};
@@ -418,29 +419,39 @@ fn damage_is_found() {
 /// With a right checksum: whoever may do that is trusted, and crashes nothing all the same.
 #[test]
 fn a_state_that_makes_no_sense_ends_nothing() {
-    let saved = Saved::named("hello");
-    let good = fs::read(&saved.path).unwrap();
-    let word = |at: usize| u64::from_le_bytes(good[at..at + 8].try_into().unwrap());
-    let (at, len) = (word(24) as usize, word(32) as usize);
-    let path = saved.folder.path().join("changed");
-    let changes = prop::collection::vec((0..len, any::<u8>()), 1..4);
-    let answered = std::cell::Cell::new(0);
-    proptest!(ProptestConfig::with_cases(400), |(changes in changes)| {
-        let mut bytes = good.clone();
-        for (place, value) in changes {
-            bytes[at + place] = value;
-        }
-        let sum = mayfly_kvm::checksum(&bytes[at..at + len]).to_le_bytes();
-        bytes[40..48].copy_from_slice(&sum);
-        let sum = mayfly_kvm::checksum(&bytes[..48]).to_le_bytes();
-        bytes[48..56].copy_from_slice(&sum);
-        fs::write(&path, &bytes).unwrap();
-        if let Ok(snapshot) = load(&saved.program, &saved.limits, &path)
-            && let Ok(mut worker) = Worker::fork(&snapshot)
-        {
-            // Whatever it answers.
-            answered.set(answered.get() + usize::from(call(&mut worker, "/", b"").is_ok()));
-        }
-    });
-    println!("{} of them answered", answered.get());
+    let mut server = program("listens", &["epoll"]);
+    server.service = Some(Service { protocol: Arc::new(Plain), warm_up: Vec::new() });
+    for program in [program("hello", &[]), server] {
+        let limits = Limits { threads: 8, ..patient() };
+        let saved = Saved::of(program, limits);
+        // Some of them spin, or wait for what never comes.
+        let hurried =
+            Limits { cpu_time: Duration::from_millis(200), wall_time: Duration::from_secs(1), ..saved.limits.clone() };
+        let good = fs::read(&saved.path).unwrap();
+        let word = |at: usize| u64::from_le_bytes(good[at..at + 8].try_into().unwrap());
+        let (at, len) = (word(24) as usize, word(32) as usize);
+        let path = saved.folder.path().join("changed");
+        let changes = prop::collection::vec((0..len, any::<u8>()), 1..4);
+        let counts = std::cell::Cell::new((0, 0));
+        proptest!(ProptestConfig::with_cases(300), |(changes in changes)| {
+            let mut bytes = good.clone();
+            for (place, value) in changes {
+                bytes[at + place] = value;
+            }
+            let sum = mayfly_kvm::checksum(&bytes[at..at + len]).to_le_bytes();
+            bytes[40..48].copy_from_slice(&sum);
+            let sum = mayfly_kvm::checksum(&bytes[..48]).to_le_bytes();
+            bytes[48..56].copy_from_slice(&sum);
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(snapshot) = load(&saved.program, &hurried, &path)
+                && let Ok(mut worker) = Worker::fork(&snapshot)
+            {
+                // Whatever it answers.
+                let answered = call(&mut worker, "/", b"").is_ok();
+                let (loaded, answers) = counts.get();
+                counts.set((loaded + 1, answers + u32::from(answered)));
+            }
+        });
+        println!("{}: (loaded, answered) {:?}", saved.program.name, counts.get());
+    }
 }

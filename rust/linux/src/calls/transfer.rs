@@ -10,9 +10,13 @@ use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::pages::PAGE_BYTES;
 use crate::pollables::{Event, Kind, PollableId, QueueId};
+use crate::signals::Signal;
 use crate::table::{Call, is_over};
 use crate::threads::Wait;
 use crate::user::UserMemory;
+
+/// A write to a pipe, as what a thread waits in.
+const PIPE_WRITE: &str = "write";
 
 /// How bytes are received.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +67,7 @@ pub(super) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer],
         Kind::Counter(_) => write_counter(call, id, buffers, nonblocking),
         Kind::PipeWriter(queue) => {
             let queue = *queue;
-            send_stream(call, queue, buffers, nonblocking, "write", None)
+            send_stream(call, queue, buffers, nonblocking, PIPE_WRITE, None)
         }
         Kind::Socket(_) => send(call, id, buffers, nonblocking),
         Kind::PipeReader(_) => Err(Errno::EBADF.into()),
@@ -255,6 +259,11 @@ pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     let Some(queue) = socket.output else {
         return send_nowhere(call, id, buffers);
     };
+    let ended = socket.error.is_some() || shut || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused);
+    if ended && call.progress() > 0 {
+        // What was sent before it ended counts; the next call is told.
+        return Ok(count(call.progress()));
+    }
     if let Some(error) = call.process.pollables.socket(id)?.error
         && !(unix && error == Errno::ECONNRESET)
     {
@@ -362,7 +371,14 @@ fn send_stream(
     let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0);
     let found = call.process.pollables.queue(queue);
     if found.is_none_or(|queue| queue.refused) {
-        return if before > 0 { Ok(count(before)) } else { Err(Errno::EPIPE.into()) };
+        if before == 0 {
+            return Err(Errno::EPIPE.into());
+        }
+        if name == PIPE_WRITE {
+            // Of a pipe that is told at once, although the call succeeds.
+            call.raise_on_current(Signal::PIPE)?;
+        }
+        return Ok(count(before));
     }
     let left = wanted.saturating_sub(before);
     if left == 0 {

@@ -36,11 +36,22 @@ pub(crate) struct Registration {
 }
 
 /// An epoll.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Epoll {
     pub(crate) registrations: Vec<Registration>,
     /// Where the next look starts, so that those at the front do not keep the others from being reported.
     start: usize,
+}
+
+impl Clone for Epoll {
+    fn clone(&self) -> Self {
+        Self { registrations: self.registrations.clone(), start: self.start }
+    }
+
+    fn clone_from(&mut self, source: &Self) {
+        self.registrations.clone_from(&source.registrations);
+        self.start = source.start;
+    }
 }
 
 /// Something to be reported.

@@ -15,6 +15,8 @@
 //! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each pollable counts what
 //! has happened to it: see [`Events`].
 
+#[cfg(test)]
+mod check;
 mod epoll;
 mod outside;
 mod queue;
@@ -38,6 +40,8 @@ use crate::files::attributes::Attributes;
 
 /// Most bytes in the queues that a program has made itself.
 const HELD_MAX: usize = 32 << 20;
+/// Most pollables. Those that are open are bounded by the limit on descriptors; the rest waits to be accepted.
+const POLLABLES_MAX: usize = 4096;
 /// Where the numbers start that `fstat` and `/proc/self/fd` tell.
 const FIRST_NUMBER: u64 = 20_000;
 
@@ -86,7 +90,7 @@ pub(crate) enum Kind {
 }
 
 /// Something that can be waited for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pollable {
     pub(crate) kind: Kind,
     pub(crate) events: Events,
@@ -94,6 +98,28 @@ pub(crate) struct Pollable {
     number: u64,
     /// The epolls that have it, each with the number of its registrations.
     watchers: Vec<(PollableId, usize)>,
+}
+
+impl Clone for Pollable {
+    fn clone(&self) -> Self {
+        Self { kind: self.kind.clone(), watchers: self.watchers.clone(), ..*self }
+    }
+
+    /// What lies in other allocations stays there: a reset does this to all of them.
+    fn clone_from(&mut self, source: &Self) {
+        match (&mut self.kind, &source.kind) {
+            (Kind::Epoll(epoll), Kind::Epoll(source)) => epoll.clone_from(source),
+            (Kind::Socket(socket), Kind::Socket(source)) => {
+                let mut options = std::mem::take(&mut socket.options);
+                options.clone_from(&source.options);
+                **socket = source.with_options(options);
+            }
+            (kind, source) => *kind = source.clone(),
+        }
+        self.watchers.clone_from(&source.watchers);
+        self.events = source.events;
+        self.number = source.number;
+    }
 }
 
 /// All that can be waited for.
@@ -172,6 +198,11 @@ impl Pollables {
 
     pub(crate) fn kind(&self, id: PollableId) -> Option<&Kind> {
         self.get(id).map(|node| &node.kind)
+    }
+
+    /// Whether there are too many.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.nodes.len() >= POLLABLES_MAX
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = PollableId> + '_ {
@@ -429,7 +460,9 @@ impl Pollables {
         /// `net.ipv4.ip_local_port_range`.
         const FIRST: u16 = 32_768;
         const LAST: u16 = 60_999;
-        for _ in 0..=LAST.saturating_sub(FIRST) {
+        /// As many as a program can have descriptors: it takes some malice to need them.
+        const ATTEMPTS: u32 = 1024;
+        for _ in 0..ATTEMPTS {
             self.next_port =
                 if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
             let port = self.next_port;

@@ -216,7 +216,7 @@ pub(crate) enum Phase {
 pub(crate) type Options = Vec<((i32, i32), i32)>;
 
 /// A socket.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Socket {
     pub(crate) domain: i32,
     /// SOCK_STREAM and so on.
@@ -248,7 +248,18 @@ pub(crate) struct Socket {
     pub(crate) connection: Option<ConnectionId>,
 }
 
+impl Clone for Socket {
+    fn clone(&self) -> Self {
+        self.with_options(self.options.clone())
+    }
+}
+
 impl Socket {
+    /// A copy with these for its options.
+    pub(super) fn with_options(&self, options: Options) -> Self {
+        Self { phase: self.phase.clone(), local: self.local.clone(), peer: self.peer.clone(), options, ..*self }
+    }
+
     pub(crate) fn new(domain: i32, kind: i32, protocol: i32) -> Self {
         Self {
             domain,
@@ -307,6 +318,9 @@ impl Socket {
             local,
             peer,
             options: self.options.clone(),
+            // As on Linux, timeouts too are those of who listens.
+            receive_timeout_ns: self.receive_timeout_ns,
+            send_timeout_ns: self.send_timeout_ns,
             ..Self::new(self.domain, self.kind, self.protocol)
         }
     }
@@ -395,7 +409,7 @@ impl Pollables {
     pub(crate) fn arrive(&mut self, listener: PollableId, local: Address, peer: Address) -> Result<PollableId, Errno> {
         let socket = self.socket(listener)?;
         match &socket.phase {
-            Phase::Listening(backlog) if backlog.is_full() => return Err(Errno::EAGAIN),
+            Phase::Listening(backlog) if backlog.is_full() || self.is_crowded() => return Err(Errno::EAGAIN),
             Phase::Listening(_) => {}
             _ => return Err(Errno::ECONNREFUSED),
         }
@@ -411,6 +425,9 @@ impl Pollables {
 
     /// Whether no more connections may wait there.
     pub(crate) fn is_full(&self, listener: PollableId) -> bool {
+        if self.is_crowded() {
+            return true;
+        }
         self.socket(listener)
             .is_ok_and(|socket| matches!(&socket.phase, Phase::Listening(backlog) if backlog.is_full()))
     }

@@ -6,6 +6,8 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -226,6 +228,50 @@ static void randomness(void) {
     SAY(umask(022) == 022);
 }
 
+// What runtimes call besides.
+static void runtimes(void) {
+    struct sched_param param = {0};
+    SAY(sched_setscheduler(0, SCHED_OTHER, &param));
+    SAY(sched_setscheduler((int)syscall(SYS_gettid), SCHED_BATCH, &param));
+    SAY(sched_setscheduler(0, SCHED_OTHER, &param));
+    param.sched_priority = 5;
+    SAY(sched_setscheduler(0, SCHED_OTHER, &param));
+    SAY(sched_setscheduler(0, 77, &param));
+    SAY(sched_setscheduler(99999999, SCHED_OTHER, &param));
+    unsigned attributes[14] = {0};
+    SAY(syscall(SYS_sched_getattr, 0, attributes, 48, 0));
+    printf("size %u policy %u\n", attributes[0], attributes[1]);
+    SAY(syscall(SYS_sched_getattr, 0, attributes, 40, 0));
+    SAY(syscall(SYS_sched_setattr, 0, NULL, 0));
+    SAY(setpriority(PRIO_PROCESS, 0, 0));
+    SAY(setpriority(7, 0, 0));
+    SAY_OK(syscall(SYS_ioprio_get, 1, 0));
+    SAY(syscall(SYS_ioprio_get, 9, 0));
+    SAY(prctl(PR_GET_SECCOMP));
+    SAY(prctl(PR_SET_PDEATHSIG, 99));
+    SAY(prctl(PR_CAPBSET_READ, 999));
+    SAY(prctl(PR_GET_TIMERSLACK));
+    SAY(prctl(PR_GET_KEEPCAPS));
+    unsigned header[2] = {0x1234, 0};
+    SAY(syscall(SYS_capget, header, NULL));
+    printf("version %x\n", header[0]);
+    SAY(syscall(SYS_capget, header, NULL));
+    header[1] = 99999999;
+    unsigned data[6];
+    SAY(syscall(SYS_capget, header, data));
+    SAY(umask(077));
+    SAY(umask(022));
+    static char pages[3 * PAGE] __attribute__((aligned(4096)));
+    unsigned char present[3] = {0};
+    pages[PAGE] = 1;
+    SAY(mincore(pages, sizeof pages, present));
+    printf("present %d\n", present[1] & 1);
+    SAY(mincore(pages + 1, PAGE, present));
+    SAY(mincore(pages, PAGE, UNMAPPED));
+    SAY(mincore(UNMAPPED - 0x10, PAGE, present));
+    SAY(personality(0xffffffff));
+}
+
 int main(void) {
     static char buffer[1 << 16];
     setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
@@ -233,6 +279,7 @@ int main(void) {
     identity();
     limits();
     threads();
+    runtimes();
     randomness();
     signals();
     return 0;

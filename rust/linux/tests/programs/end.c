@@ -110,7 +110,7 @@ int main(int argc, char **argv) {
     }
     if (!strcmp(how, "unknown")) {
         for (int i = 0; i < 3; i++)
-            SAY(syscall(SYS_epoll_create1, 0));
+            SAY(syscall(SYS_io_uring_setup, 1, 0));
         SAY(syscall(123456));
         return 0;
     }

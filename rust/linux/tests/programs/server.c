@@ -74,7 +74,8 @@ static void by_select(int listener) {
         for (int fd = 0; fd < 64; fd++) {
             if (!FD_ISSET(fd, &ready)) continue;
             if (fd == listener) {
-                FD_SET(accept(listener, NULL, NULL), &all);
+                int new = accept(listener, NULL, NULL);
+                FD_SET(new, &all);
             } else if (!serve(fd)) {
                 FD_CLR(fd, &all);
                 close(fd);

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
 #include <ucontext.h>
@@ -621,6 +622,91 @@ static int garbage(unsigned seed) {
     return 0;
 }
 
+static volatile int counted;
+
+static void count_quietly(int number, siginfo_t *info, void *context) {
+    (void)number, (void)info, (void)context;
+    counted++;
+}
+
+static void *write_much(void *fd) {
+    static char much[1 << 20];
+    long total = 0, sent;
+    while ((sent = write(*(int *)fd, much, sizeof much)) > 0) total += sent;
+    return (void *)(long)(sent == -1 && errno == EPIPE && total < (long)sizeof much);
+}
+
+static void *write_later(void *fd) {
+    struct timespec moment = {0, 20000000};
+    nanosleep(&moment, NULL);
+    return (void *)(long)write(*(int *)fd, "late", 4);
+}
+
+struct interrupter {
+    pthread_t whom;
+};
+
+static void *interrupt_soon(void *argument) {
+    struct timespec moment = {0, 20000000};
+    nanosleep(&moment, NULL);
+    pthread_kill(((struct interrupter *)argument)->whom, SIGUSR2);
+    return NULL;
+}
+
+/* SIGPIPE, and reads that a handler interrupts. */
+static void broken_pipes(void) {
+    int ends[2];
+    char buffer[16];
+    void *result;
+    pthread_t thread;
+    handle(SIGPIPE, count_quietly, 0);
+    SAY(pipe(ends));
+    close(ends[0]);
+    SAY(write(ends[1], "x", 1));
+    SAY(counted);
+    close(ends[1]);
+    SAY(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    close(ends[0]);
+    SAY(send(ends[1], "x", 1, MSG_NOSIGNAL));
+    SAY(counted);
+    SAY(send(ends[1], "x", 1, 0));
+    SAY(counted);
+    close(ends[1]);
+    /* One that waits for room is told, too. */
+    SAY(pipe(ends));
+    pthread_create(&thread, NULL, write_much, &ends[1]);
+    struct timespec moment = {0, 20000000};
+    nanosleep(&moment, NULL);
+    close(ends[0]);
+    pthread_join(thread, &result);
+    SAY((long)result);
+    SAY(counted);
+    close(ends[1]);
+    signal(SIGPIPE, SIG_IGN);
+    SAY(pipe(ends));
+    close(ends[0]);
+    SAY(write(ends[1], "x", 1));
+    close(ends[1]);
+
+    struct interrupter to = {pthread_self()};
+    SAY(pipe(ends));
+    counted = 0;
+    handle(SIGUSR2, count_quietly, 0);
+    pthread_create(&thread, NULL, interrupt_soon, &to);
+    SAY(read(ends[0], buffer, sizeof buffer));
+    SAY(counted);
+    pthread_join(thread, NULL);
+    handle(SIGUSR2, count_quietly, SA_RESTART);
+    pthread_t later;
+    pthread_create(&thread, NULL, interrupt_soon, &to);
+    pthread_create(&later, NULL, write_later, &ends[1]);
+    SAY(read(ends[0], buffer, sizeof buffer));
+    pthread_join(thread, NULL);
+    pthread_join(later, &result);
+    SAY((long)result);
+    SAY(counted);
+}
+
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
     if (argc > 1 && !strcmp(argv[1], "spinning")) return spinning();
@@ -636,5 +722,6 @@ int main(int argc, char **argv) {
     suspending();
     timers();
     threads();
+    broken_pipes();
     return 0;
 }

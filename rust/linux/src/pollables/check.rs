@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What must always hold of what can be waited for, checked by tests.
+
+use super::{Kind, PollableId, Pollables, Target};
+
+impl Pollables {
+    pub(crate) fn check(&self) {
+        let inside = self.queues.iter().flatten().filter(|queue| !queue.outside);
+        assert_eq!(self.held, inside.map(super::Queue::cost).sum::<usize>(), "held bytes");
+        let registrations: Vec<(PollableId, Target)> = self
+            .ids()
+            .flat_map(|id| match self.kind(id) {
+                Some(Kind::Epoll(epoll)) => epoll.registrations.iter().map(|it| (id, it.target)).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        assert_eq!(self.registrations, registrations.len());
+        for id in self.ids() {
+            for &(watcher, count) in &self.get(id).unwrap().watchers {
+                let named = registrations.iter().filter(|it| **it == (watcher, Target::Pollable(id))).count();
+                assert_eq!(count, named, "watchers name registrations");
+            }
+        }
+        for (epoll, target) in registrations {
+            if let Target::Pollable(id) = target {
+                let watchers = &self.get(id).expect("what is watched is there").watchers;
+                assert!(watchers.iter().any(|(watcher, _)| *watcher == epoll));
+            }
+        }
+        for queue in self.queues.iter().flatten() {
+            for end in [queue.reader, queue.writer] {
+                if let super::End::Inside(id) = end {
+                    assert!(self.get(id).is_some(), "who has an end of a queue is there");
+                }
+            }
+        }
+        let listening: Vec<_> =
+            self.ids().filter(|&id| self.socket(id).is_ok_and(super::Socket::is_listening)).collect();
+        let mut listeners = self.listeners.clone();
+        listeners.sort_unstable();
+        assert_eq!(listeners, listening);
+    }
+}
