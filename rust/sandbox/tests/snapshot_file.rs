@@ -389,6 +389,11 @@ fn a_file_of_another_kind_version_or_build_is_refused() {
     assert!(matches!(load(&saved.program, &saved.limits, &nowhere), Err(SnapshotFileError::Io(_))));
 }
 
+/// So many cases; a failure is printed, and kept nowhere.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 /// Every bit and every length counts, but for the rest of the first page, which nobody reads.
 #[test]
 fn damage_is_found() {
@@ -397,7 +402,7 @@ fn damage_is_found() {
     let len = file.metadata().unwrap().len();
     let good = fs::read(&saved.path).unwrap();
     let counts = |at: u64| !(56..4096).contains(&at);
-    proptest!(ProptestConfig::with_cases(200), |(at in prop_oneof![0..56u64, 4096..len, len - 4000..len], bit in 0u8..8)| {
+    proptest!(cases(200), |(at in prop_oneof![0..56u64, 4096..len, len - 4000..len], bit in 0u8..8)| {
         prop_assert!(counts(at));
         let byte = good[at as usize];
         file.write_all_at(&[byte ^ 1 << bit], at).unwrap();
@@ -405,7 +410,7 @@ fn damage_is_found() {
         file.write_all_at(&[byte], at).unwrap();
         prop_assert!(loaded.is_err(), "byte {at}, bit {bit}");
     });
-    proptest!(ProptestConfig::with_cases(50), |(short in prop_oneof![0..len, len - 100..len])| {
+    proptest!(cases(50), |(short in prop_oneof![0..len, len - 100..len])| {
         file.set_len(short).unwrap();
         let loaded = load(&saved.program, &saved.limits, &saved.path);
         fs::write(&saved.path, &good).unwrap();
@@ -433,7 +438,7 @@ fn a_state_that_makes_no_sense_ends_nothing() {
         let path = saved.folder.path().join("changed");
         let changes = prop::collection::vec((0..len, any::<u8>()), 1..4);
         let counts = std::cell::Cell::new((0, 0));
-        proptest!(ProptestConfig::with_cases(300), |(changes in changes)| {
+        proptest!(cases(300), |(changes in changes)| {
             let mut bytes = good.clone();
             for (place, value) in changes {
                 bytes[at + place] = value;
