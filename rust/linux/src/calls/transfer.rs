@@ -405,6 +405,10 @@ fn send_stream(
         }
     }
     if done == wanted {
+        if count(wanted) < total(buffers) {
+            // To the program that is no room for more: who counts on edges waits for the next one.
+            call.process.pollables.edit().note_starved(queue);
+        }
         return Ok(count(done));
     }
     if !call.process.pollables.queue(queue).is_some_and(|queue| queue.starved) {
