@@ -33,6 +33,7 @@ use crate::layout::{INBOX_MAX, PAGE_SIZE, SHARED_PHYSICAL};
 use crate::machine::Inbox;
 use crate::memory::{PAGE, SealedMemory, memfd};
 use crate::tables::Tables;
+use crate::vdso::ClockLine;
 
 /// Pages that are read, checked and written at a time: 256 KiB stay in a core's cache meanwhile.
 const BLOCK_PAGES: usize = 64;
@@ -141,6 +142,10 @@ impl Image {
         saved.check()?;
         let files = FileMemory::restore(&saved.windows, files).ok_or(LoadError::Files)?;
         let memory = load_pages(saved, file, offset)?;
+        // The clocks in it are of another time, and perhaps of another host: nobody is to take them for its own.
+        let clocks = saved.inbox_first * PAGE_SIZE + ClockLine::OFFSET;
+        let cleared = memory.write_all_at(&[0; ClockLine::BYTES], clocks);
+        cleared.map_err(|source| LoadError::Io { what: "filling memory", source })?;
         let memory = SealedMemory::seal(memory.into(), saved.frames, None, Arc::new(files))?;
         let tables = Tables::at(saved.root);
         if !tables.are_sound(&memory, |frame| memory.files().has(frame)) {

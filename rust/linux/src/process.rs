@@ -2,13 +2,14 @@
 //! A process: all that Linux would know of a program, and how exits are handled for it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Exit, Machine};
 use serde::{Deserialize, Serialize};
 
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
+use crate::clock;
 use crate::errno::Halt;
 use crate::exec::Program;
 use crate::fault::{self, Fault};
@@ -157,8 +158,9 @@ pub(crate) struct Shared {
     pub(crate) command_line: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
-    /// When the program was started: the zero of its CPU clocks.
+    /// When the program was started, and how long it had been running then: the zero of its CPU clocks.
     pub(crate) started: Instant,
+    pub(crate) ran_before: Duration,
     pub(crate) unknown: UnknownCalls,
     /// What the boot saw of the mounts.
     pub(crate) witnesses: Witnesses,
@@ -177,6 +179,8 @@ pub struct Process {
     pub(crate) threads: Tracked<Threads>,
     pub(crate) timers: Tracked<Timers>,
     pub(crate) resources: Tracked<ResourceLimits>,
+    /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much. Wraps.
+    pub(crate) suspended_ns: u64,
     /// Statistics: reset leaves them alone.
     pub(crate) hits: LimitHits,
     pub(crate) shared: Arc<Shared>,
@@ -185,15 +189,15 @@ pub struct Process {
 impl Process {
     /// A process with this address space and nothing else done yet.
     pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, limits: &Limits) -> Self {
-        Self::with(memory, program, limits, Instant::now(), Witnesses::new())
+        Self::with(memory, program, limits, Duration::ZERO, Witnesses::new())
     }
 
-    /// As [`Process::new`], of a program that was started then and has seen this.
+    /// As [`Process::new`], of a program that has run for so long already, and has seen this.
     pub(crate) fn with(
         memory: AddressSpace,
         program: &Program<'_>,
         limits: &Limits,
-        started: Instant,
+        ran_before: Duration,
         witnesses: Witnesses,
     ) -> Self {
         let name = program.name;
@@ -206,7 +210,8 @@ impl Process {
             command_line,
             auxv: Vec::new(),
             limits: limits.clone(),
-            started,
+            started: Instant::now(),
+            ran_before,
             unknown: UnknownCalls::new(),
             witnesses,
         };
@@ -219,6 +224,7 @@ impl Process {
             threads: Tracked::new(Threads::new(name)),
             timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
+            suspended_ns: 0,
             hits: LimitHits::default(),
             shared: Arc::new(shared),
         }
@@ -295,6 +301,7 @@ impl Process {
 
     /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.
     pub fn reset_from(&mut self, frozen: &Self) {
+        self.suspended_ns = frozen.suspended_ns;
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);
         self.overlay.restore(&frozen.overlay);
@@ -303,6 +310,33 @@ impl Process {
         self.threads.restore(&frozen.threads);
         self.timers.restore(&frozen.timers);
         self.resources.restore(&frozen.resources);
+    }
+
+    /// The program goes on after it has stood frozen for so long (which wraps, so a negative time can be said). As for a Linux machine that was
+    /// suspended, its monotonic clock stood still meanwhile, and whatever waits for a time of that clock has as long to wait as before.
+    pub fn resume_after(&mut self, suspended_ns: u64) {
+        self.suspended_ns = self.suspended_ns.wrapping_add(suspended_ns);
+        if self.threads.until_ns().is_some() {
+            self.threads.edit().postpone(suspended_ns);
+        }
+        if self.timers.next_ns().is_some() {
+            self.timers.edit().postpone(suspended_ns);
+        }
+        if self.pollables.has_timers() {
+            self.pollables.edit().postpone(suspended_ns);
+        }
+    }
+
+    /// How far the program's monotonic clock is behind the host's.
+    #[inline]
+    #[must_use]
+    pub fn suspended_ns(&self) -> u64 {
+        self.suspended_ns
+    }
+
+    /// The time of the host's monotonic clock at which the program's says `monotonic_ns`.
+    pub(crate) fn to_host_ns(&self, monotonic_ns: u64) -> u64 {
+        clock::postponed(monotonic_ns, self.suspended_ns)
     }
 
     /// The limits that the program has hit since this was last asked. Reset does not clear them; a clone has its own.

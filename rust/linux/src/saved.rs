@@ -10,15 +10,13 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_kvm::FileKey;
-use rustix::time::ClockId;
 use serde::{Deserialize, Serialize};
 
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
-use crate::clock;
 use crate::exec::Program;
 use crate::files::Files;
 use crate::host;
@@ -55,9 +53,6 @@ pub enum ProcessLoadError {
         /// In the program's view.
         path: String,
     },
-    /// The host's clocks are behind what the program has seen of them.
-    #[error("this host has been up for a shorter time than the one where the program booted: its clock would go back")]
-    Clock,
 }
 
 /// Where a file is, and what it was.
@@ -73,8 +68,7 @@ struct SavedFile {
 struct Head {
     files: Vec<SavedFile>,
     seen: Seen,
-    clocks: [u64; 3],
-    elapsed: Duration,
+    ran: Duration,
     auxv: Vec<u8>,
 }
 
@@ -126,7 +120,19 @@ impl Process {
     /// [`ProcessSaveError`].
     pub fn save(&self) -> Result<Vec<u8>, ProcessSaveError> {
         // All of them, so that none is forgotten.
-        let Self { memory, files, overlay, pollables, signals, threads, timers, resources, hits: _, shared } = self;
+        let Self {
+            memory,
+            files,
+            overlay,
+            pollables,
+            signals,
+            threads,
+            timers,
+            resources,
+            suspended_ns: _,
+            hits: _,
+            shared,
+        } = self;
         let scope = Scope::enter(Vec::new());
         let body =
             postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, timers, resources })?;
@@ -138,8 +144,7 @@ impl Process {
         let head = Head {
             files: files.collect(),
             seen: shared.witnesses.seen()?,
-            clocks: clocks(),
-            elapsed: shared.started.elapsed(),
+            ran: shared.ran_before.saturating_add(shared.started.elapsed()),
             auxv: shared.auxv.clone(),
         };
         let mut bytes = postcard::to_stdvec(&head)?;
@@ -155,10 +160,6 @@ impl Process {
     pub fn load(bytes: &[u8], program: &Program<'_>, limits: &Limits) -> Result<(Self, Reopened), ProcessLoadError> {
         let (head, rest): (Head, _) =
             postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("what the program had open"))?;
-        if clocks().iter().zip(head.clocks).any(|(now, then)| *now < then) {
-            return Err(ProcessLoadError::Clock);
-        }
-        let started = Instant::now().checked_sub(head.elapsed).ok_or(ProcessLoadError::Clock)?;
         head.seen.check(program.mounts).map_err(|path| ProcessLoadError::Changed { path })?;
         let files = head.files.iter().map(|file| Ok((file.key, reopen(file, program)?)));
         let files = files.collect::<Result<Vec<_>, _>>()?;
@@ -177,7 +178,7 @@ impl Process {
                 return Err(ProcessLoadError::Corrupt(what));
             }
         }
-        let mut process = Self::with(memory, program, limits, started, Witnesses::of(head.seen));
+        let mut process = Self::with(memory, program, limits, head.ran, Witnesses::of(head.seen));
         process.set_auxv(head.auxv);
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
@@ -212,12 +213,6 @@ fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<host::File>, Pr
         }
     };
     opened.filter(|opened| opened.stamp() == file.stamp).map(Arc::new).ok_or_else(|| changed(&path))
-}
-
-/// Clocks of the host that never go back while it is up.
-fn clocks() -> [u64; 3] {
-    [ClockId::Monotonic, ClockId::MonotonicRaw, ClockId::Boottime]
-        .map(|id| clock::nanoseconds(rustix::time::clock_gettime(id)))
 }
 
 thread_local! {

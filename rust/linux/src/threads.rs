@@ -19,6 +19,7 @@
 use mayfly_kvm::UserContext;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::errno::Halt;
 use crate::identity::PID;
 use crate::process::Limits;
@@ -290,6 +291,22 @@ impl Threads {
     /// When something happens by itself, at the earliest.
     pub(crate) fn until_ns(&self) -> Option<u64> {
         self.waits().filter_map(|(_, waiting)| waiting.until_ns()).min()
+    }
+
+    /// Whoever waits for a time waits for so much longer.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        for thread in &mut self.list {
+            match &mut thread.state {
+                State::Waiting(Waiting::Call { wait, .. }) => {
+                    wait.until_ns = wait.until_ns.map(|until| clock::postponed(until, by_ns));
+                    wait.look_ns = wait.look_ns.map(|look| clock::postponed(look, by_ns));
+                }
+                State::Waiting(Waiting::Futex { until_ns, .. }) => {
+                    *until_ns = until_ns.map(|until| clock::postponed(until, by_ns));
+                }
+                State::Ready | State::Held => {}
+            }
+        }
     }
 
     /// Who waits.

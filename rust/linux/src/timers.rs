@@ -103,6 +103,14 @@ impl Timers {
         posix.chain(self.alarm.next_ns()).min()
     }
 
+    /// All that are armed are over so much later; those of the realtime clock are not.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        let posix = self.posix.iter_mut().filter(|timer| !timer.is_realtime).map(|timer| &mut timer.schedule);
+        for schedule in posix.chain([&mut self.alarm]) {
+            schedule.until_ns = schedule.until_ns.map(|until| clock::postponed(until, by_ns));
+        }
+    }
+
     pub(crate) fn by_id(&mut self, id: u32) -> Option<&mut PosixTimer> {
         self.posix.iter_mut().find(|timer| timer.id == id)
     }

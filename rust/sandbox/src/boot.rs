@@ -70,7 +70,7 @@ impl<'a> Boot<'a> {
     }
 
     /// Runs the program until it waits at the doorbell, and its other threads wait.
-    pub(crate) fn to_doorbell(mut self) -> Result<Ready, BootError> {
+    pub(crate) fn run_to_doorbell(mut self) -> Result<Ready, BootError> {
         let mut ready = Ready::default();
         let abi = self.run_to_wait(&mut ready).map_err(|stop| self.error(stop))?;
         if !speaks(abi) {
@@ -141,7 +141,7 @@ impl<'a> Boot<'a> {
     }
 
     /// Runs the program until it waits for connections, and has answered the warm-up requests.
-    pub(crate) fn to_service(mut self, service: &Service) -> Result<Ready, BootError> {
+    pub(crate) fn run_to_service(mut self, service: &Service) -> Result<Ready, BootError> {
         let mut served = Served::new(&service.protocol, None);
         self.run_to_idle(None).map_err(|stop| self.error(stop))?;
         for warm_up in &service.warm_up {
@@ -267,7 +267,7 @@ impl<'a> Boot<'a> {
             wall_end_ns: self.wall_end_ns,
             cpu_end_ns: began_ns.saturating_add(self.cpu_left_ns),
         };
-        clock::tell(self.machine, began_ns);
+        clock::tell(self.machine, began_ns, 0);
         let kicker = self.machine.kicker();
         let Self { machine, runner, exits, .. } = self;
         // SAFETY: the machine is borrowed for as long.

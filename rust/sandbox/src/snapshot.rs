@@ -11,6 +11,7 @@ use mayfly_linux::{ConnectionId, LimitHits, Process};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
 use crate::boot::Boot;
+use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
@@ -39,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) origin: Origin,
     pub(crate) has_handover: bool,
     pub(crate) service: Option<FrozenService>,
+    /// When the program was frozen, by its monotonic clock.
+    pub(crate) frozen_at_ns: u64,
     pub(crate) limit_hits: LimitHits,
     pub(crate) learned: Mutex<BTreeSet<Learned>>,
     pub(crate) learned_len: AtomicUsize,
@@ -93,11 +96,12 @@ impl Snapshot {
         let mut runner = Runner { process, entropy, log: log.clone() };
         let boot = Boot::new(&mut machine, &mut runner, limits);
         let ready = match &program.service {
-            None => boot.to_doorbell()?,
-            Some(service) => boot.to_service(service)?,
+            None => boot.run_to_doorbell()?,
+            Some(service) => boot.run_to_service(service)?,
         };
         let Runner { mut process, .. } = runner;
         process.freeze();
+        let frozen_at_ns = clock::monotonic_ns();
         let limit_hits = process.take_limit_hits();
         // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
@@ -116,6 +120,7 @@ impl Snapshot {
                 origin: Origin::of(program, limits),
                 has_handover: ready.has_handover,
                 service,
+                frozen_at_ns,
                 limit_hits,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),

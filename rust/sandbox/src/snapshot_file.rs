@@ -107,6 +107,7 @@ struct State {
     boot_time: Duration,
     has_handover: bool,
     connection: Option<ConnectionId>,
+    frozen_at_ns: u64,
     learned: Vec<Learned>,
     image: SavedImage,
     process: Vec<u8>,
@@ -135,6 +136,7 @@ impl Snapshot {
             boot_time: inner.boot_time,
             has_handover: inner.has_handover,
             connection: inner.service.as_ref().and_then(|service| service.connection),
+            frozen_at_ns: inner.frozen_at_ns,
             image: inner.image.save(&unfinished.file, PAGES_AT)?,
             process: inner.process.save()?,
             learned: inner.learned(),
@@ -186,6 +188,7 @@ impl Snapshot {
             origin,
             has_handover: state.has_handover,
             service,
+            frozen_at_ns: state.frozen_at_ns,
             limit_hits: mayfly_linux::LimitHits::default(),
             learned: std::sync::Mutex::default(),
             learned_len: std::sync::atomic::AtomicUsize::new(0),
@@ -309,5 +312,63 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         // Of a finished one the name is gone.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BufferedResponse, NoLog, Request, Worker};
+
+    const HOUR_NS: u64 = 3_600_000_000_000;
+
+    /// A built tenant; `make tenants` builds them.
+    fn program(name: &str) -> Program {
+        let root = std::env::var_os("MAYFLY_TENANTS")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants"), PathBuf::from);
+        Program::load(&root.join(name).join(name)).unwrap()
+    }
+
+    fn ask(worker: &mut Worker, path: &str, query: &str) -> String {
+        let (path, query) = (path.as_bytes(), query.as_bytes());
+        let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
+        let mut response = BufferedResponse::default();
+        worker.call(1, &request, &mut response).unwrap();
+        String::from_utf8(response.body).unwrap()
+    }
+
+    /// A snapshot from a file, as if the host had been started since: its clock is an hour behind what the program has seen. And one of that,
+    /// saved again.
+    fn after_a_restart(name: &str) -> [Snapshot; 2] {
+        let host = Host::open().unwrap();
+        let limits = Limits { boot_time: Duration::from_secs(60), ..Limits::default() };
+        let mut booted = Snapshot::boot(&host, &program(name), &limits, Arc::new(NoLog)).unwrap();
+        Arc::get_mut(&mut booted.inner).unwrap().frozen_at_ns += HOUR_NS;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it");
+        booted.save(&path).unwrap();
+        let load = || Snapshot::load(&host, &program(name), &limits, Arc::new(NoLog), &path).unwrap();
+        let loaded = load();
+        loaded.save(&path).unwrap();
+        [loaded, load()]
+    }
+
+    #[test]
+    fn the_monotonic_clock_goes_on_where_it_was_on_a_host_that_was_started_since() {
+        for snapshot in after_a_restart("faults") {
+            let frozen_at = snapshot.inner.frozen_at_ns;
+            let mut worker = Worker::fork(&snapshot).unwrap();
+            for _ in 0..3 {
+                let told = ask(&mut worker, "/clocks", "");
+                let monotonic = format!("{} ", libc::CLOCK_MONOTONIC);
+                let told: u64 = told.lines().find_map(|line| line.strip_prefix(&monotonic)).unwrap().parse().unwrap();
+                assert!((frozen_at..frozen_at + HOUR_NS / 60).contains(&told), "{frozen_at} {told}");
+            }
+            // System calls tell the same.
+            for line in ask(&mut worker, "/clocks-agree", "20").lines() {
+                let (clock, off_ns) = line.split_once(' ').unwrap();
+                assert!(off_ns.parse::<u64>().unwrap() < 100_000, "{clock} is off by {off_ns}");
+            }
+        }
     }
 }

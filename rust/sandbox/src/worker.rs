@@ -141,6 +141,9 @@ pub struct Worker {
     response_bytes: u64,
     cpu_time_ns: u64,
     wall_time_ns: u64,
+    frozen_at_ns: u64,
+    /// It has had a request since it was at its snapshot: its program's monotonic clock runs.
+    is_awake: bool,
     /// The request under way.
     ongoing: Ongoing,
     pause: Pause,
@@ -192,6 +195,8 @@ impl Worker {
             response_bytes: inner.limits.response_bytes,
             cpu_time_ns: nanoseconds(inner.limits.cpu_time),
             wall_time_ns: nanoseconds(inner.limits.wall_time),
+            frozen_at_ns: inner.frozen_at_ns,
+            is_awake: false,
             ongoing: Ongoing::default(),
             pause: Pause::Slice,
             served: inner.service.as_ref().map(|service| Box::new(Served::new(&service.protocol, service.connection))),
@@ -337,8 +342,13 @@ impl Worker {
             return Err(CallError::Poisoned);
         }
         let now = clock::monotonic_ns();
-        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns: now, entropy: [0; 48] };
-        clock::tell(&mut self.machine, now);
+        if !std::mem::replace(&mut self.is_awake, true) {
+            self.runner.process.resume_after(now.wrapping_sub(self.frozen_at_ns));
+        }
+        let suspended_ns = self.runner.process.suspended_ns();
+        let monotonic_ns = now.wrapping_sub(suspended_ns);
+        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
+        clock::tell(&mut self.machine, now, suspended_ns);
         self.runner.entropy.fill(&mut stamp.entropy);
         if self.served.is_none() {
             self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
@@ -403,7 +413,7 @@ impl Worker {
         if now >= self.ongoing.wall_end_ns {
             return Err(self.call_error(Stop::WallLimit));
         }
-        clock::tell(&mut self.machine, now);
+        clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let before = clock::own_cpu_ns();
         if let Err(stop) = self.go_on() {
             return self.stopped(stop, || clock::own_cpu_ns().saturating_sub(before));
@@ -651,6 +661,7 @@ impl Worker {
             self.told_pages = pages;
         }
         self.runner.process.reset_from(&self.snapshot.inner.process);
+        self.is_awake = false;
         if self.resets != Resets::Always {
             self.answered = 0;
             self.in_doorbell = false;

@@ -301,6 +301,20 @@ impl Pollables {
         }
     }
 
+    /// Whether a timer is set.
+    pub(crate) fn has_timers(&self) -> bool {
+        self.nodes.iter().flatten().any(|node| matches!(&node.kind, Kind::Timer(timer) if timer.next_ns.is_some()))
+    }
+
+    /// Timers of the monotonic clock expire so much later.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        for node in self.nodes.iter_mut().flatten() {
+            if let Kind::Timer(timer) = &mut node.kind {
+                timer.postpone(by_ns);
+            }
+        }
+    }
+
     /// A writer has found no room.
     pub(crate) fn note_starved(&mut self, id: QueueId) {
         if let Some(queue) = self.queue_mut(id) {
