@@ -12,6 +12,7 @@ mod memory;
 mod options;
 mod report;
 mod run;
+mod snapshot;
 mod stats;
 
 use std::process::ExitCode;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(&options),
         Command::BenchRoutes(options) => bench_routes::bench_routes(&options),
         Command::Check(options) => check::check(&options),
+        Command::Snapshot(options) => snapshot::snapshot(&options),
         Command::Info(options) => info::info(&options),
     };
     match result {

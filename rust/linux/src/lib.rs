@@ -56,6 +56,7 @@ mod pages;
 mod pollables;
 mod process;
 mod resolve;
+mod saved;
 mod schedule;
 mod signals;
 mod source;
@@ -67,6 +68,7 @@ mod tracked;
 mod unknown;
 mod user;
 mod vma;
+mod witnesses;
 
 #[cfg(test)]
 mod tests;
@@ -77,6 +79,8 @@ pub use fault::Fault;
 pub use mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
 pub use pollables::{Closed, ConnectionId, NotListening, OutputState};
 pub use process::{Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
+pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
 pub use source::Elf;
 pub use stack::StackError;
 pub use unknown::UnknownCall;
+pub use witnesses::NoWitness;

@@ -2,9 +2,10 @@
 //! A process: all that Linux would know of a program, and how exits are handled for it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Exit, Machine};
+use serde::{Deserialize, Serialize};
 
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
@@ -23,6 +24,7 @@ use crate::timers::Timers;
 use crate::tracked::Tracked;
 use crate::unknown::{UnknownCall, UnknownCalls};
 use crate::user::UserMemory;
+use crate::witnesses::Witnesses;
 
 /// What a program may have of things that the host keeps for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub struct LimitHits {
 }
 
 /// One of the streams that a program can write to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stream {
     /// Descriptor 1, unless the program has changed that.
     Stdout,
@@ -156,9 +158,12 @@ pub(crate) struct Shared {
     pub(crate) command_line: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
-    /// When the program was started: the zero of its CPU clocks.
+    /// When the program was started, and how long it had been running then: the zero of its CPU clocks.
     pub(crate) started: Instant,
+    pub(crate) ran_before: Duration,
     pub(crate) unknown: UnknownCalls,
+    /// What the boot saw of the mounts.
+    pub(crate) witnesses: Witnesses,
 }
 
 /// A program's process.
@@ -184,6 +189,17 @@ pub struct Process {
 impl Process {
     /// A process with this address space and nothing else done yet.
     pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, limits: &Limits) -> Self {
+        Self::with(memory, program, limits, Duration::ZERO, Witnesses::new())
+    }
+
+    /// As [`Process::new`], of a program that has run for so long already, and has seen this.
+    pub(crate) fn with(
+        memory: AddressSpace,
+        program: &Program<'_>,
+        limits: &Limits,
+        ran_before: Duration,
+        witnesses: Witnesses,
+    ) -> Self {
         let name = program.name;
         let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
         let arguments = std::iter::once(name).chain(program.args.iter().map(String::as_str));
@@ -195,7 +211,9 @@ impl Process {
             auxv: Vec::new(),
             limits: limits.clone(),
             started: Instant::now(),
+            ran_before,
             unknown: UnknownCalls::new(),
+            witnesses,
         };
         Self {
             memory: Tracked::new(memory),

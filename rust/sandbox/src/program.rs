@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use mayfly_kvm::SharedMemory;
+use mayfly_kvm::{SharedMemory, checksum, digest};
 use mayfly_linux::Mounts;
 
 use crate::error::ProgramError;
@@ -38,6 +38,16 @@ impl Elf {
         match self {
             Self::Bytes(bytes) => bytes.into(),
             Self::File(program) => mayfly_linux::Elf::File(&program.file),
+        }
+    }
+
+    /// Tells programs apart: by their content, or by what the file was.
+    pub(crate) fn identity(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => checksum(bytes),
+            Self::File(ProgramFile { stamp: Stamp { device: _, inode, size, times }, .. }) => {
+                digest(&(inode, size, times))
+            }
         }
     }
 
@@ -125,6 +135,17 @@ pub enum OutboundHost {
 }
 
 impl Program {
+    /// What the floor below is to know of it.
+    pub(crate) fn for_linux(&self) -> mayfly_linux::Program<'_> {
+        mayfly_linux::Program {
+            elf: self.elf.for_linux(),
+            name: &self.name,
+            args: &self.args,
+            env: &self.env,
+            mounts: &self.mounts,
+        }
+    }
+
     /// Reads a program from a file, or opens it if it is large: see [`MAPPED_FROM`].
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
 use crate::limits::Limits;
+use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
 use crate::protocol::Protocol;
@@ -34,14 +35,25 @@ pub(crate) struct Inner {
     pub(crate) process: Process,
     pub(crate) limits: Limits,
     pub(crate) log: SharedLog,
-    boot_time: Duration,
-    has_handover: bool,
+    pub(crate) boot_time: Duration,
+    pub(crate) booted_from: BootedFrom,
+    pub(crate) origin: Origin,
+    pub(crate) has_handover: bool,
     pub(crate) service: Option<FrozenService>,
     /// When the program was frozen, by its monotonic clock.
     pub(crate) frozen_at_ns: u64,
-    limit_hits: LimitHits,
-    learned: Mutex<BTreeSet<Learned>>,
-    learned_len: AtomicUsize,
+    pub(crate) limit_hits: LimitHits,
+    pub(crate) learned: Mutex<BTreeSet<Learned>>,
+    pub(crate) learned_len: AtomicUsize,
+}
+
+/// How a snapshot came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootedFrom {
+    /// The program was booted.
+    Program,
+    /// It was saved before, by this or another process.
+    File,
 }
 
 /// What workers of a program that serves connections begin with.
@@ -75,20 +87,8 @@ impl Snapshot {
         entropy.fill(&mut random);
         machine.write_inbox(RANDOM_OFFSET, &random);
 
-        let description = mayfly_linux::Program {
-            elf: program.elf.for_linux(),
-            name: &program.name,
-            args: &program.args,
-            env: &program.env,
-            mounts: &program.mounts,
-        };
-        let linux = mayfly_linux::Limits {
-            mappings: limits.mappings as usize,
-            descriptors: limits.descriptors as usize,
-            threads: limits.threads,
-            memory_bytes: limits.boot_memory_bytes,
-            ..Default::default()
-        };
+        let description = program.for_linux();
+        let linux = limits.for_linux();
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
@@ -116,6 +116,8 @@ impl Snapshot {
                 limits: limits.clone(),
                 log,
                 boot_time: started.elapsed(),
+                booted_from: BootedFrom::Program,
+                origin: Origin::of(program, limits),
                 has_handover: ready.has_handover,
                 service,
                 frozen_at_ns,
@@ -126,7 +128,13 @@ impl Snapshot {
         })
     }
 
-    /// How long the boot took.
+    /// Whether the program was booted, or the snapshot comes from a file.
+    #[must_use]
+    pub fn booted_from(&self) -> BootedFrom {
+        self.inner.booted_from
+    }
+
+    /// How long the boot took, or the loading.
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.inner.boot_time

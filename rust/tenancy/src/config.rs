@@ -45,6 +45,8 @@ pub struct Config {
     pub watch: bool,
     /// The listener for operators and uploads. `None`: there is none.
     pub admin: Option<AdminConfig>,
+    /// The directory that keeps snapshots of booted programs for the next start. `None`: programs boot at each.
+    pub snapshots: Option<PathBuf>,
     /// Whether responses have the headers `x-mayfly-mode` and `x-mayfly-generation`.
     pub mode_header: bool,
     /// The file that this was read from, if it was one: where changes are looked for.

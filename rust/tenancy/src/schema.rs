@@ -162,6 +162,7 @@ mod tests {
             r#"{"$schema": "x", "root": "", "max_workers": 1, "boot_at_start": 0, "groups": {"a": {"env": {}, "limits": {}}}}"#,
             r#"{"admin": {}}"#,
             r#"{"admin": {"listen": "[::1]:80", "uploads": "u", "upload_mib": 1}}"#,
+            r#"{"snapshots": "frozen"}"#,
         ] {
             verdict(file).unwrap();
         }

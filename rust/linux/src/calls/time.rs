@@ -66,7 +66,8 @@ fn own(call: &Call<'_, '_>, id: ClockId) -> [u64; 2] {
 
 /// How long the program has been running, which its CPU time cannot exceed.
 pub(super) fn cpu_time(call: &Call<'_, '_>) -> Duration {
-    call.process.shared.started.elapsed()
+    let shared = &call.process.shared;
+    shared.ran_before.saturating_add(shared.started.elapsed())
 }
 
 fn words(time: Timespec) -> [u64; 2] {

@@ -33,6 +33,8 @@ pub(crate) use ready::{LOG_READINESS, Look, bits, earlier};
 pub(crate) use socket::{Address, CONNECTION_BYTES, Phase, Socket};
 pub(crate) use timer::Timer;
 
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 use crate::files::attributes::Attributes;
 
@@ -44,15 +46,15 @@ const POLLABLES_MAX: usize = 4096;
 const FIRST_NUMBER: u64 = 20_000;
 
 /// Number of a pollable in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct PollableId(usize);
 
 /// Number of a queue in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct QueueId(usize);
 
 /// How often something has happened to a pollable, by what it may have made ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Events {
     /// Something to read.
     pub(crate) input: u64,
@@ -71,13 +73,13 @@ pub(crate) enum Event {
 }
 
 /// An event counter: `eventfd(2)`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Counter {
     pub(crate) value: u64,
     pub(crate) semaphore: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Kind {
     PipeReader(QueueId),
     PipeWriter(QueueId),
@@ -88,7 +90,7 @@ pub(crate) enum Kind {
 }
 
 /// Something that can be waited for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pollable {
     pub(crate) kind: Kind,
     pub(crate) events: Events,
@@ -126,7 +128,7 @@ impl Clone for Pollable {
 ///
 /// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what the queues cost that have both ends
 /// inside.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pollables {
     nodes: Vec<Option<Pollable>>,
     queues: Vec<Option<Queue>>,

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ConnectionId, End, Event, Kind, PollableId, Pollables, Queue, QueueId};
 use crate::errno::Errno;
 
@@ -18,7 +20,7 @@ const BACKLOG_MAX: usize = 4096;
 pub(crate) const UNIX_NAME_MAX: usize = 108;
 
 /// An address of a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Address {
     #[default]
     Unnamed,
@@ -180,7 +182,7 @@ fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 }
 
 /// Connections that wait to be accepted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Backlog {
     pub(crate) waiting: VecDeque<PollableId>,
     most: usize,
@@ -203,7 +205,7 @@ impl Backlog {
 }
 
 /// How far a socket is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Phase {
     Idle,
     Listening(Backlog),
@@ -214,7 +216,7 @@ pub(crate) enum Phase {
 pub(crate) type Options = Vec<((i32, i32), i32)>;
 
 /// A socket.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Socket {
     pub(crate) domain: i32,
     /// SOCK_STREAM and so on.

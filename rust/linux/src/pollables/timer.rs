@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A timer that is a file: `timerfd_create(2)`. Nothing happens when it expires; whoever looks finds out.
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock;
 
 /// A timer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Timer {
     /// The clock, as the program named it.
     pub(crate) clock: i32,

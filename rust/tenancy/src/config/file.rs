@@ -60,6 +60,9 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     mode_header: bool,
+    /// Directory, relative to the root, that keeps snapshots of booted programs, so that the next start of the server boots none of them.
+    /// Whoever may write there may have the tenants' programs do anything. Without it, programs boot at each start.
+    snapshots: Option<FilePath>,
     /// A listener for operators: status, metrics, uploads. Without it there is none.
     admin: Option<Admin>,
     /// For all tenants.
@@ -290,6 +293,7 @@ impl File {
             boot_at_start: self.boot_at_start.map_or(BOOT_AT_START, Bounded::u32),
             watch: self.watch,
             admin,
+            snapshots: self.snapshots.map(|directory| root.join(directory.as_str())),
             mode_header: self.mode_header,
             source: None,
         })

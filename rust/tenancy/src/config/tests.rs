@@ -68,6 +68,7 @@ fn a_small_file_gets_the_defaults() {
         boot_at_start: 64,
         watch: true,
         admin: None,
+        snapshots: None,
         mode_header: false,
         source: None,
     };
@@ -86,7 +87,7 @@ fn every_key_is_understood() {
             "$schema": "tenants.schema.json",
             "root": "/srv", "max_workers": 100, "overflow_threads": 8, "boot_at_start": 0, "watch": false, "mode_header": true,
             "admin": {"listen": "[::1]:9", "key_sha256": "AB00000000000000000000000000000000000000000000000000000000000001",
-                      "uploads": "up", "upload_mib": 2},
+                      "uploads": "up", "upload_mib": 2}, "snapshots": "frozen",
             "groups": {"free": {"env": {"A": "group", "B": "group"}}},
             "tenants": [{
                 "name": "a", "group": "free", "program": "p", "args": ["-x"], "env": {"B": "own"},
@@ -102,6 +103,7 @@ fn every_key_is_understood() {
     let text = |text: &str| text.to_owned();
     assert_eq!((config.max_workers, config.overflow_threads, config.boot_at_start), (Some(100), 8, 0));
     assert!(!config.watch && config.mode_header);
+    assert_eq!(config.snapshots.as_deref(), Some(Path::new("/srv/frozen")));
     let admin = config.admin.unwrap();
     assert_eq!(admin.listen, "[::1]:9".parse().unwrap());
     assert_eq!(admin.key.unwrap().as_bytes()[..2], [0xab, 0]);
