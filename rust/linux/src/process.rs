@@ -315,6 +315,9 @@ impl Process {
     /// The program goes on after it has stood frozen for so long (which wraps, so a negative time can be said). As for a Linux machine that was
     /// suspended, its monotonic clock stood still meanwhile, and whatever waits for a time of that clock has as long to wait as before.
     pub fn resume_after(&mut self, suspended_ns: u64) {
+        if suspended_ns == 0 {
+            return;
+        }
         self.suspended_ns = self.suspended_ns.wrapping_add(suspended_ns);
         if self.threads.until_ns().is_some() {
             self.threads.edit().postpone(suspended_ns);

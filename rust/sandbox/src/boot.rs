@@ -157,7 +157,8 @@ impl<'a> Boot<'a> {
                 self.warm_up(&mut served, warm_up)?;
             }
         }
-        self.run_until_steady(&mut served, &service.warm_up)?;
+        let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
+        self.run_until_steady(&mut served, &steady)?;
         // On a connection that it has kept open, or without one.
         let kept = served.connection();
         if self.run_to_idle(kept).map_err(|stop| self.error(stop))? {
@@ -170,7 +171,7 @@ impl<'a> Boot<'a> {
 
     /// Goes on with the warm-up requests until they cost what they cost at least. Compilers and collectors work in bursts, on threads of their own,
     /// and leave the last step to the next request: frozen before it, a program would take that step in every request.
-    fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[WarmUp]) -> Result<(), BootError> {
+    fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[&WarmUp]) -> Result<(), BootError> {
         let end_ns = clock::monotonic_ns().saturating_add(STEADY_NS);
         let mut all_least = vec![u64::MAX; warm_ups.len()];
         let (mut steady, mut burst) = (0, false);

@@ -58,7 +58,7 @@ pub use mayfly_linux::{Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mou
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use peer::{PeerCall, PeerError};
-pub use program::{Elf, MAPPED_FROM, Outbound, OutboundHost, Program, ProgramFile};
+pub use program::{Elf, MAPPED_FROM, MonotonicClock, Outbound, OutboundHost, Program, ProgramFile};
 pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::{BootedFrom, Snapshot};

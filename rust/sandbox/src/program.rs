@@ -114,6 +114,18 @@ pub struct Program {
     pub outbound: Vec<Outbound>,
     /// For a program that serves connections: what it speaks. Others wait at the doorbell.
     pub service: Option<Service>,
+    /// What its monotonic clock does while it stands frozen.
+    pub monotonic: MonotonicClock,
+}
+
+/// What a program's monotonic clock does between the freeze and a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MonotonicClock {
+    /// It goes on, as the realtime clock does.
+    #[default]
+    Runs,
+    /// It stands still, as on a machine that is suspended, and so do the timers that go by it.
+    Suspends,
 }
 
 /// A place in the network.
@@ -162,6 +174,7 @@ impl Program {
             shared: None,
             mounts: Mounts::default(),
             outbound: Vec::new(),
+            monotonic: MonotonicClock::default(),
             service: None,
         })
     }

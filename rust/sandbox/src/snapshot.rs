@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::limits::Limits;
 use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
-use crate::program::Program;
+use crate::program::{MonotonicClock, Program};
 use crate::protocol::Protocol;
 use crate::run::Runner;
 use crate::watchdog;
@@ -42,6 +42,9 @@ pub(crate) struct Inner {
     pub(crate) service: Option<FrozenService>,
     /// When the program was frozen, by its monotonic clock.
     pub(crate) frozen_at_ns: u64,
+    pub(crate) monotonic: MonotonicClock,
+    /// How far that clock was behind the host's when the snapshot was made: not at all after a boot.
+    pub(crate) behind_ns: u64,
     pub(crate) limit_hits: LimitHits,
     pub(crate) learned: Mutex<BTreeSet<Learned>>,
     pub(crate) learned_len: AtomicUsize,
@@ -121,6 +124,8 @@ impl Snapshot {
                 has_handover: ready.has_handover,
                 service,
                 frozen_at_ns,
+                monotonic: program.monotonic,
+                behind_ns: 0,
                 limit_hits,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),

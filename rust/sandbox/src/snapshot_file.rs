@@ -25,6 +25,7 @@ use mayfly_kvm::{Image, Learned, LoadError, PAGE_SIZE, SaveError, SavedImage, ch
 use mayfly_linux::{ConnectionId, Process, ProcessLoadError, ProcessSaveError};
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::host::Host;
 use crate::limits::Limits;
 use crate::origin::Origin;
@@ -189,6 +190,9 @@ impl Snapshot {
             has_handover: state.has_handover,
             service,
             frozen_at_ns: state.frozen_at_ns,
+            monotonic: program.monotonic,
+            // The host may have been started since; a program's clock does not go back.
+            behind_ns: clock::monotonic_ns().wrapping_sub(state.frozen_at_ns),
             limit_hits: mayfly_linux::LimitHits::default(),
             learned: std::sync::Mutex::default(),
             learned_len: std::sync::atomic::AtomicUsize::new(0),

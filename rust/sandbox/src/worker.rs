@@ -32,6 +32,7 @@ use crate::inbox::{Inbox, Stamp};
 use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
 use crate::peer::{Peer, PeerCall, PeerError, Refusal};
+use crate::program::MonotonicClock;
 use crate::response::Reader;
 use crate::run::{Event, Exits, Runner, Stop};
 use crate::service::{Served, Taken};
@@ -141,7 +142,10 @@ pub struct Worker {
     response_bytes: u64,
     cpu_time_ns: u64,
     wall_time_ns: u64,
-    frozen_at_ns: u64,
+    /// Where the monotonic clock stood still from then on.
+    frozen_at_ns: Option<u64>,
+    /// How far it is behind otherwise.
+    behind_ns: u64,
     /// It has had a request since it was at its snapshot: its program's monotonic clock runs.
     is_awake: bool,
     /// The request under way.
@@ -195,7 +199,8 @@ impl Worker {
             response_bytes: inner.limits.response_bytes,
             cpu_time_ns: nanoseconds(inner.limits.cpu_time),
             wall_time_ns: nanoseconds(inner.limits.wall_time),
-            frozen_at_ns: inner.frozen_at_ns,
+            frozen_at_ns: (inner.monotonic == MonotonicClock::Suspends).then_some(inner.frozen_at_ns),
+            behind_ns: inner.behind_ns,
             is_awake: false,
             ongoing: Ongoing::default(),
             pause: Pause::Slice,
@@ -343,7 +348,11 @@ impl Worker {
         }
         let now = clock::monotonic_ns();
         if !std::mem::replace(&mut self.is_awake, true) {
-            self.runner.process.resume_after(now.wrapping_sub(self.frozen_at_ns));
+            let behind_ns = match self.frozen_at_ns {
+                Some(frozen_at_ns) => now.wrapping_sub(frozen_at_ns),
+                None => self.behind_ns,
+            };
+            self.runner.process.resume_after(behind_ns);
         }
         let suspended_ns = self.runner.process.suspended_ns();
         let monotonic_ns = now.wrapping_sub(suspended_ns);

@@ -24,6 +24,7 @@ fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError
         query: Vec::new(),
         headers: Vec::new(),
         times: warm_ups,
+        steady: false,
     };
     let mut program = program("listens", &[how]);
     program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
@@ -162,10 +163,34 @@ fn a_program_that_does_not_listen_does_not_boot() {
 }
 
 #[test]
+fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
+    let mut program = program("listens", &["epoll"]);
+    let warm_up = WarmUp {
+        method: b"GET".to_vec(),
+        path: b"/".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        times: 2,
+        steady: true,
+    };
+    program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
+    let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    let count: u32 = String::from_utf8(body(&mut worker, "/count", b"")).unwrap().parse().unwrap();
+    assert!((10..100).contains(&count), "{count}");
+}
+
+#[test]
 fn a_warm_up_request_that_fails_says_which() {
     let mut program = program("listens", &["epoll"]);
-    let warm_up =
-        WarmUp { method: b"GET".to_vec(), path: b"/silent".to_vec(), query: Vec::new(), headers: Vec::new(), times: 1 };
+    let warm_up = WarmUp {
+        method: b"GET".to_vec(),
+        path: b"/silent".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        times: 1,
+        steady: false,
+    };
     program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
     let error = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(error.to_string().contains("/silent"), "{error}");

@@ -223,6 +223,7 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                 query: Vec::new(),
                 headers: Vec::new(),
                 times,
+                steady: false,
             };
             let mut program = program("listens", &[how]);
             program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });

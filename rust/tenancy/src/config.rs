@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_sandbox::{MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{MonotonicClock, MountPoint, Outbound, WarmUp};
 
 use crate::json::{Key, blank_comments, locate};
 use crate::limits::Limits;
@@ -82,6 +82,8 @@ pub struct TenantConfig {
     pub mounts: Vec<MountPoint>,
     /// Where the program may connect to. Sorted by nothing; elements differ.
     pub outbound: Vec<Outbound>,
+    /// What the program's monotonic clock does while it stands frozen.
+    pub monotonic: MonotonicClock,
     /// For a program that serves connections itself. `None`: it waits at the doorbell.
     pub service: Option<ServiceConfig>,
     /// The requests that are the tenant's. May be empty for the default tenant only.
@@ -209,6 +211,7 @@ impl TenantConfig {
             env,
             mounts,
             outbound,
+            monotonic,
             service,
             routes: _,
             is_default: _,
@@ -225,6 +228,7 @@ impl TenantConfig {
             && *env == other.env
             && *mounts == other.mounts
             && *outbound == other.outbound
+            && *monotonic == other.monotonic
             && *service == other.service
             && *mode == other.mode
             && *limits == other.limits

@@ -13,7 +13,7 @@ use mayfly_sandbox::{MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::run::{self, Mount, Serve, WarmUpRequest};
+use super::run::{self, Monotonic, Mount, Serve, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
@@ -160,6 +160,8 @@ struct Tenant {
     outbound: Vec<Destination>,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
+    /// What the program's monotonic clock does while it stands frozen. Default: "suspends" with "connections", else "runs".
+    monotonic_clock: Option<Monotonic>,
     /// Requests that the program serves before it is frozen, one after the other. With "connections" only.
     warm_up: Option<Vec<WarmUpRequest>>,
     /// The hosts that the tenant answers. Without them: every host.
@@ -348,6 +350,7 @@ impl Tenant {
             env: variables(env),
             mounts: run::mounts(self.mounts, &base.mounts, root)?,
             outbound: run::outbound(self.outbound, &base.outbound),
+            monotonic: run::monotonic(self.monotonic_clock, service.is_some()),
             service,
             routes,
             is_default: self.default,

@@ -41,6 +41,20 @@ fn routes(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn servers_monotonic_clocks_are_suspended_unless_they_are_to_run() {
+    use mayfly_sandbox::MonotonicClock::{Runs, Suspends};
+    for (more, expected) in [
+        ("", Runs),
+        (r#", "serve": "connections""#, Suspends),
+        (r#", "serve": "connections", "monotonic_clock": "runs""#, Runs),
+        (r#", "monotonic_clock": "suspends""#, Suspends),
+    ] {
+        let config = Config::from_json(&tenant(more)).unwrap();
+        assert_eq!(config.tenants[0].monotonic, expected, "{more}");
+    }
+}
+
+#[test]
 fn a_small_file_gets_the_defaults() {
     let config = Config::from_json(&tenant("")).unwrap();
     let expected = TenantConfig {
@@ -50,6 +64,7 @@ fn a_small_file_gets_the_defaults() {
         env: vec![],
         mounts: vec![],
         outbound: vec![],
+        monotonic: mayfly_sandbox::MonotonicClock::Runs,
         service: None,
         routes: vec![Route { host: HostPattern::Any, path: "/a".to_owned().try_into().unwrap() }],
         is_default: false,
