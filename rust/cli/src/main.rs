@@ -4,6 +4,7 @@
 mod bench;
 mod bench_overhead;
 mod bench_routes;
+mod bench_snapshot;
 mod bench_subject;
 mod check;
 mod host;
