@@ -13,6 +13,7 @@ use crate::exec::Program;
 use crate::fault::{self, Fault};
 use crate::files::Files;
 use crate::mounts::Mounts;
+use crate::outbound::Network;
 use crate::overlay::Overlay;
 use crate::pollables::Pollables;
 use crate::signals::Signals;
@@ -72,6 +73,15 @@ pub struct LimitHits {
     pub mappings: u32,
 }
 
+/// How often a program has turned to the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connects {
+    /// Connections that it began, to where it may connect.
+    pub made: u32,
+    /// Those that it was refused.
+    pub refused: u32,
+}
+
 /// One of the streams that a program can write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
@@ -115,7 +125,8 @@ pub enum Step {
     Faulted(Fault),
     /// The program needs a page, and the machine may have no more.
     MemoryLimit,
-    /// All threads wait. [`Process::wake`] goes on: at that time, or when something has arrived from outside.
+    /// All threads wait. [`Process::wake`] goes on: at that time, when something has arrived from outside, or when
+    /// [`Process::outside`] is readable.
     Waits {
         /// When something happens by itself, by the monotonic clock; `None`: never.
         until_ns: Option<u64>,
@@ -151,6 +162,7 @@ pub(crate) struct Shared {
     /// What `/proc/self/exe` points to.
     pub(crate) executable: String,
     pub(crate) mounts: Mounts,
+    pub(crate) network: Network,
     /// `/proc/self/cmdline` and `/proc/self/auxv`.
     pub(crate) command_line: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
@@ -175,6 +187,7 @@ pub struct Process {
     pub(crate) resources: Tracked<ResourceLimits>,
     /// Statistics: reset leaves them alone.
     pub(crate) hits: LimitHits,
+    pub(crate) connects: Connects,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -188,6 +201,7 @@ impl Process {
         let shared = Shared {
             executable,
             mounts: program.mounts.clone(),
+            network: program.network.clone(),
             command_line,
             auxv: Vec::new(),
             limits: limits.clone(),
@@ -204,6 +218,7 @@ impl Process {
             timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
             hits: LimitHits::default(),
+            connects: Connects::default(),
             shared: Arc::new(shared),
         }
     }
@@ -251,8 +266,13 @@ impl Process {
         Ok(UserMemory { machine, space: &self.memory }.write(address, data)?)
     }
 
-    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed.
+    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed. Connections with the
+    /// outside are closed, since forks cannot share them: each finds them reset by the peer.
     pub fn freeze(&mut self) {
+        if self.pollables.is_wired() {
+            self.pollables.edit().cut_off();
+            self.note_change();
+        }
         self.memory.edit().freeze();
         self.memory.settle();
         self.files.settle();
@@ -297,6 +317,16 @@ impl Process {
             self.hits = LimitHits::default();
         }
         hits
+    }
+
+    /// How often the program has turned to the network since this was last asked. Reset does not clear it; a clone has its own.
+    #[inline]
+    pub fn take_connects(&mut self) -> Connects {
+        let connects = self.connects;
+        if connects != Connects::default() {
+            self.connects = Connects::default();
+        }
+        connects
     }
 
     /// The system calls that the program and its forks made and that Mayfly does not have. Reset does not clear them.

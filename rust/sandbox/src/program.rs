@@ -3,13 +3,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use mayfly_kvm::SharedMemory;
-use mayfly_linux::Mounts;
+use mayfly_linux::{Mounts, Outbound};
 
 use crate::error::ProgramError;
 use crate::protocol::Service;
@@ -104,24 +103,6 @@ pub struct Program {
     pub outbound: Vec<Outbound>,
     /// For a program that serves connections: what it speaks. Others wait at the doorbell.
     pub service: Option<Service>,
-}
-
-/// A place in the network.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Outbound {
-    /// Its host.
-    pub host: OutboundHost,
-    /// Its TCP port; not 0.
-    pub port: u16,
-}
-
-/// A host in the network.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum OutboundHost {
-    /// A name in lower case, to be resolved by the host.
-    Name(String),
-    /// An address; one of IPv4 is not written as one of IPv6.
-    Address(IpAddr),
 }
 
 impl Program {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Image, Learned, Machine, SharedMemory, layout};
-use mayfly_linux::{ConnectionId, LimitHits, Process};
+use mayfly_linux::{Connects, ConnectionId, LimitHits, Network, Process};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
 use crate::boot::Boot;
@@ -37,6 +37,7 @@ pub(crate) struct Inner {
     has_handover: bool,
     pub(crate) service: Option<FrozenService>,
     limit_hits: LimitHits,
+    connects: Connects,
     learned: Mutex<BTreeSet<Learned>>,
     learned_len: AtomicUsize,
 }
@@ -78,6 +79,7 @@ impl Snapshot {
             args: &program.args,
             env: &program.env,
             mounts: &program.mounts,
+            network: &Network::new(&program.outbound),
         };
         let linux = mayfly_linux::Limits {
             mappings: limits.mappings as usize,
@@ -99,6 +101,7 @@ impl Snapshot {
         let Runner { mut process, .. } = runner;
         process.freeze();
         let limit_hits = process.take_limit_hits();
+        let connects = process.take_connects();
         // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
         let service = program
@@ -115,6 +118,7 @@ impl Snapshot {
                 has_handover: ready.has_handover,
                 service,
                 limit_hits,
+                connects,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),
             }),
@@ -149,6 +153,12 @@ impl Snapshot {
     #[must_use]
     pub fn limit_hits(&self) -> LimitHits {
         self.inner.limit_hits
+    }
+
+    /// How often the program turned to the network while it booted.
+    #[must_use]
+    pub fn connects(&self) -> Connects {
+        self.inner.connects
     }
 
     /// System calls that the program made and Mayfly does not have: number and count.

@@ -146,6 +146,7 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     let kept = kept(level, name, given)?;
     let socket = call.process.pollables.edit().socket_mut(id)?;
     socket.set_option(level, name, kept);
+    socket.tell_remote();
     if linger && kept != 0 {
         socket.set_option(libc::SOL_SOCKET, LINGER_SECONDS, seconds);
     }

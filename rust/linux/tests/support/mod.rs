@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mayfly_kvm::{Exit, Machine, testing};
-use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Output, Process, Program, Step, Stream};
+use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Network, Output, Process, Program, Step, Stream};
 
 /// A C library and a way of linking with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,9 +198,13 @@ impl Guest {
     ) -> Self {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let env = [("LANG".to_owned(), "C".to_owned()), ("MAYFLY_TEST".to_owned(), "a=b c".to_owned())];
-        let program = Program { elf, name: program.to_str().unwrap(), args: &args, env: &env, mounts };
+        let name = program.to_str().unwrap();
+        Self::load_program(&Program { elf, name, args: &args, env: &env, mounts, network: &Network::default() }, limits, memory_bytes)
+    }
+
+    pub fn load_program(program: &Program<'_>, limits: &Limits, memory_bytes: u64) -> Self {
         let mut machine = testing::boot_machine(memory_bytes);
-        let process = Process::exec(&mut machine, &program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
+        let process = Process::exec(&mut machine, program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
         Self { machine, process, log: Log::default(), random: 0 }
     }
 
