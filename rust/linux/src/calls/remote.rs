@@ -70,12 +70,13 @@ pub(super) fn settle(call: &mut Call<'_, '_>, id: PollableId, nonblocking: bool)
         }
         return Err(Wait { call: "connect", until_ns, look_ns }.into());
     }
-    if let Some(error) = take_error(call, id) {
-        return Err(error.into());
-    }
     let socket = call.process.pollables.edit().socket_mut(id)?;
     socket.connecting = false;
-    if socket.is_connected() { Ok(0) } else { Err(Errno::ECONNABORTED.into()) }
+    if socket.is_connected() {
+        return Ok(0);
+    }
+    // The error, or, if the program has been told that already, that there was one.
+    Err(take_error(call, id).unwrap_or(Errno::ECONNABORTED).into())
 }
 
 /// Refuses a connect that the list does not allow, and says so in the tenant's log.
@@ -159,7 +160,11 @@ fn hand_over(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, bytes: &[
 
 /// Sends outside.
 pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
-    let timeout = call.process.pollables.socket(id)?.send_timeout_ns;
+    let socket = call.process.pollables.socket(id)?;
+    let timeout = socket.send_timeout_ns;
+    if socket.shut_write && call.progress() == 0 {
+        return Err(Errno::EPIPE.into());
+    }
     let until_ns = deadline(call, timeout)?;
     let mut done = call.progress();
     let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0);

@@ -198,7 +198,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         }
         Phase::Connected => return Err(Errno::EISCONN.into()),
         Phase::Listening(_) => return Err(if unix { Errno::EINVAL } else { Errno::EISCONN }.into()),
-        Phase::Idle if socket.is_dialing() => return remote::settle(call, id, nonblocking),
+        Phase::Idle if socket.is_dialing() || socket.connecting => return remote::settle(call, id, nonblocking),
         Phase::Idle => {}
     }
     if let Some(error) = super::transfer::take_error(call, id) {

@@ -212,10 +212,11 @@ impl Pollables {
         let (Some(super::Kind::Socket(socket)), Some((wire, _))) = (node, &remotes.wire) else { return };
         let Some(remote) = &mut socket.remote else { return };
         let Some(result) = remote.advance(wire, index as u64) else { return };
+        // The next connect is told how this one ended.
+        socket.connecting = true;
         match result {
             Ok(()) => {
                 socket.phase = Phase::Connected;
-                socket.connecting = true;
             }
             Err(error) => {
                 socket.remote = None;

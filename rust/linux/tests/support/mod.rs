@@ -9,6 +9,8 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags};
+
 use mayfly_kvm::{Exit, Machine, testing};
 use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Network, Output, Process, Program, Step, Stream};
 
@@ -44,7 +46,8 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 18] = [
+pub const PROGRAMS: [(&str, &[Linking]); 19] = [
+    ("remote", &[Linking::Glibc]),
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
     ("pollables", &[Linking::Glibc]),
@@ -159,6 +162,8 @@ pub struct Guest {
     pub log: Log,
     /// How often `getrandom` asked; the bytes are this counter's.
     pub random: u8,
+    /// Whether [`Guest::run`] waits for connections with the outside, too.
+    pub waits_outside: bool,
 }
 
 /// Where AT_RANDOM points in these tests: the inbox, which programs can read and which is all zeroes here.
@@ -205,7 +210,7 @@ impl Guest {
     pub fn load_program(program: &Program<'_>, limits: &Limits, memory_bytes: u64) -> Self {
         let mut machine = testing::boot_machine(memory_bytes);
         let process = Process::exec(&mut machine, program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
-        Self { machine, process, log: Log::default(), random: 0 }
+        Self { machine, process, log: Log::default(), random: 0, waits_outside: true }
     }
 
     /// Goes on after something has arrived from outside, as [`Guest::run`].
@@ -236,12 +241,17 @@ impl Guest {
                 Exit::Kicked => self.process.rotate(&mut self.machine, &mut context),
                 _ => self.process.handle(&mut self.machine, &exit, &mut context),
             };
-            while let Step::Waits { until_ns: Some(until_ns), .. } = step {
-                let wait = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
-                if wait > LONGEST_WAIT {
-                    break;
+            while let Step::Waits { until_ns, .. } = step {
+                let wait = Duration::from_nanos(until_ns.unwrap_or(u64::MAX).saturating_sub(monotonic_ns()));
+                match self.process.outside().filter(|_| self.waits_outside) {
+                    Some(outside) => {
+                        let timeout = wait.min(LONGEST_WAIT).try_into().unwrap();
+                        let mut polled = [PollFd::from_borrowed_fd(outside, PollFlags::IN)];
+                        rustix::event::poll(&mut polled, Some(&timeout)).unwrap();
+                    }
+                    None if wait > LONGEST_WAIT => break,
+                    None => std::thread::sleep(wait),
                 }
-                std::thread::sleep(wait);
                 step = self.process.wake(&mut self.machine, &mut context);
             }
             match step {
