@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Tenants that talk to a real Redis server outside their machines."""
+
+import concurrent.futures
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from mayfly_server import TENANTS, TIMEOUT_S, Server, free_port, tenant
+
+SERVER = TENANTS / "redis/server"
+
+
+class Redis:
+    """A Redis server on a free port, from entering the context to leaving it. It keeps nothing."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+
+    def __enter__(self):
+        self._directory = tempfile.TemporaryDirectory(prefix="mayfly-redis-")
+        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self._directory.name}
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        self._process = subprocess.Popen(
+            [SERVER / "redis-server", *arguments],
+            env=dict(os.environ, LD_LIBRARY_PATH=str(SERVER / "lib")),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            with contextlib.suppress(OSError):
+                assert self.ask("PING") == "+PONG"
+                return self
+            if time.monotonic() > deadline:
+                self.__exit__()
+                raise AssertionError("Redis did not start")
+            time.sleep(0.02)
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.wait(TIMEOUT_S)
+        self._directory.cleanup()
+
+    def ask(self, command):
+        """The first line of what Redis answers to a command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.makefile("r").readline().strip()
+
+    def blocked(self):
+        """How many clients wait in a command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(b"INFO clients\r\nQUIT\r\n")
+            lines = connection.makefile("r").read().split("\n")
+        (count,) = [line.split(":")[1] for line in lines if line.startswith("blocked_clients:")]
+        return int(count)
+
+    def tenant(self, name="redis", **more):
+        env = {"REDIS": self.address}
+        return tenant(name, f"/{name}", "redis", env=env, outbound=[self.address], **more)
+
+
+class Outbound(unittest.TestCase):
+    def setUp(self):
+        self.redis = self.enterContext(Redis())
+
+    def test_what_a_request_keeps_in_redis_the_next_one_finds(self):
+        with Server([self.redis.tenant()], admin={}) as server:
+            self.assertEqual(server.await_boot("/redis/get?greeting").status, 404)
+            self.assertEqual(server.fetch("POST", "/redis/set?greeting", b"hello").status, 204)
+            self.assertEqual(server.get("/redis/get?greeting").body, b"hello")
+            self.assertEqual(self.redis.ask("GET greeting"), "$5")
+            large = os.urandom(900_000)
+            self.assertEqual(server.fetch("POST", "/redis/set?large", large).status, 204)
+            self.assertEqual(server.get("/redis/get?large").body, large)
+            self.assertEqual(server.fetch("POST", "/redis/incr?greeting", b"").status, 400)
+            status = server.tenant_status("redis")
+            self.assertEqual((status["connects"], status["refused_connects"]), (6, 0))
+            metrics = server.operate("GET", "metrics").body.decode()
+            self.assertIn('mayfly_tenant_connects_total{tenant="redis"} 6\n', metrics)
+
+    def test_many_requests_at_once_lose_no_count(self):
+        kept = self.redis.tenant("kept", ephemeral=False)
+        with Server([self.redis.tenant(), kept]) as server:
+            for path in ["/redis/incr?", "/kept/incr?"]:
+                server.await_boot(path + "first")
+
+            def count(_):
+                with server.connect() as connection:
+                    for _ in range(25):
+                        for path in ["/redis/incr?all", "/kept/incr?all"]:
+                            response = connection.fetch("POST", path, b"")
+                            self.assertEqual(response.status, 200, response)
+
+            with concurrent.futures.ThreadPoolExecutor(6) as threads:
+                list(threads.map(count, range(6)))
+            self.assertEqual(server.get("/redis/get?all").body, b"300")
+
+    def test_requests_that_wait_hold_up_nobody(self):
+        waiting = 24
+        with Server(
+            [self.redis.tenant(limits={"wall_ms": 30_000}), tenant("hello", "/hello")],
+            threads=1,
+            config={"overflow_threads": 1},
+        ) as server:
+            server.await_boot("/redis/get?none")
+            with concurrent.futures.ThreadPoolExecutor(waiting) as threads:
+                answers = [threads.submit(server.get, "/redis/pop?jobs") for _ in range(waiting)]
+                server.await_that(lambda: self.redis.blocked() == waiting, "not all of them wait")
+                # The one loop, and the one thread behind it, are free.
+                began = time.monotonic()
+                for _ in range(50):
+                    self.assertEqual(server.get("/hello").body, b"Hello World!")
+                self.assertLess(time.monotonic() - began, 3)
+                self.assertFalse(any(answer.done() for answer in answers))
+                for number in range(waiting):
+                    self.assertEqual(server.fetch("POST", "/redis/push?jobs", b"%d" % number).status, 200)
+                bodies = [answer.result() for answer in answers]
+            self.assertEqual({response.status for response in bodies}, {200})
+            self.assertEqual(sorted(int(response.body) for response in bodies), list(range(waiting)))
+            began = time.monotonic()
+            self.assertEqual(server.get("/redis/pop?jobs").status, 404, "BLPOP's own time is over")
+            self.assertGreater(time.monotonic() - began, 4.5)
+
+    def test_a_redis_that_comes_back_is_found_again(self):
+        kept = self.redis.tenant("kept", ephemeral=False)
+        with Server([self.redis.tenant(), kept], threads=1) as server:
+            for name in ["redis", "kept"]:
+                self.assertEqual(server.await_boot(f"/{name}/get?none").status, 404)
+            self.redis.__exit__()
+            for name in ["redis", "kept"]:
+                response = server.get(f"/{name}/get?none")
+                self.assertEqual((response.status, response.body), (502, b"Connection refused"))
+            self.redis.__enter__()
+            for name in ["redis", "kept"]:
+                self.assertEqual(server.get(f"/{name}/get?none").status, 404)
+
+    def test_a_tenant_reaches_its_own_list_and_nothing_else(self):
+        strays = [
+            tenant("none", "/none", "redis", env={"REDIS": self.redis.address}),
+            tenant("far", "/far", "redis", env={"REDIS": "10.0.0.1:6379"}, outbound=[self.redis.address]),
+            tenant("name", "/name", "redis", env={"REDIS": f"localhost:{self.redis.port}"}, outbound=["db.invalid:1"]),
+        ]
+        with Server(strays, admin={}) as server:
+            for name, reason in [
+                ("none", b"Connection refused"),
+                ("far", b"Permission denied"),
+                ("name", b"Connection refused"),
+            ]:
+                response = server.await_boot(f"/{name}/get?none")
+                self.assertEqual((response.status, response.body), (502, reason))
+            server.await_log(r"tenant=far stream=\"stderr\" mayfly: the program may not connect to 10\.0\.0\.1:6379")
+            self.assertEqual(server.tenant_status("far")["refused_connects"], 1)
+        self.assertEqual(self.redis.ask("DBSIZE"), ":0")
+
+
+if __name__ == "__main__":
+    unittest.main()
