@@ -155,7 +155,7 @@ class Outbound(unittest.TestCase):
             ]:
                 response = server.await_boot(f"/{name}/get?none")
                 self.assertEqual((response.status, response.body), (502, reason))
-            server.await_log(r"tenant=far stream=\"stderr\" mayfly: the program may not connect to 10\.0\.0\.1:6379")
+            server.await_log(r"the program may not connect to 10\.0\.0\.1:6379: it is not in `outbound` tenant=far")
             self.assertEqual(server.tenant_status("far")["refused_connects"], 1)
         self.assertEqual(self.redis.ask("DBSIZE"), ":0")
 

@@ -103,7 +103,7 @@ impl Name {
         self.learn(addresses);
     }
 
-    fn learn(&self, addresses: Vec<IpAddr>) {
+    pub(crate) fn learn(&self, addresses: Vec<IpAddr>) {
         let now = Instant::now();
         let mut known = self.known();
         known.is_asked = false;

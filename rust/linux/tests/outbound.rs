@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mayfly_linux::{Connects, Limits, Mounts, Network, Outbound, OutboundHost, Program, Step};
-use support::{Guest, Linking, MEMORY, compile, run_natively};
+use mayfly_linux::{Connects, Limits, MountPoint, Mounts, Network, Outbound, OutboundHost, Program, Step};
+use support::{Guest, Linking, MEMORY, compile, has_whole_system, libraries, run_natively};
 
 /// A server: the first byte on a connection says what it does. It ends with the test's process.
 struct Server {
@@ -86,12 +86,16 @@ fn local(port: u16) -> Outbound {
 }
 
 fn guest(args: &[&str], list: &[Outbound]) -> Guest {
-    let path = compile("remote", Linking::Glibc);
+    guest_with(Linking::Glibc, &Mounts::default(), args, list)
+}
+
+fn guest_with(linking: Linking, mounts: &Mounts, args: &[&str], list: &[Outbound]) -> Guest {
+    let path = compile("remote", linking);
     let elf = std::fs::read(&path).unwrap();
     let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-    let (mounts, network) = (Mounts::default(), Network::new(list));
+    let network = Network::new(list);
     let name = path.to_str().unwrap();
-    let program = Program { elf: (&elf).into(), name, args: &args, env: &[], mounts: &mounts, network: &network };
+    let program = Program { elf: (&elf).into(), name, args: &args, env: &[], mounts, network: &network };
     Guest::load_program(&program, &Limits { threads: 8, ..Limits::default() }, MEMORY)
 }
 
@@ -164,6 +168,35 @@ fn a_name_does_not_lead_to_the_host_itself() {
     let out = String::from_utf8_lossy(&guest.log.stdout);
     assert!(out.lines().next().unwrap().ends_with(&format!("error {}", libc::EHOSTUNREACH)), "{out}");
     assert_eq!(server.accepted.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn c_libraries_find_the_names_that_are_listed() {
+    let name = |name: &str| Outbound { host: OutboundHost::Name(name.to_owned()), port: 80 };
+    let args = ["1", "0", "names", "db.example.invalid", "cache", "127.0.0.1", "other.invalid", "localhost"];
+    let expected = "db.example.invalid: 198.18.0.2\ncache: 198.18.0.3\n127.0.0.1: 127.0.0.1\nother.invalid: none\n";
+    // A mount has a file of its own at that place.
+    let etc = tempfile::tempdir().unwrap();
+    std::fs::write(etc.path().join("hosts"), "192.0.2.1 other.invalid\n").unwrap();
+    let mut points = vec![("/etc", etc.path())];
+    points.extend(libraries().into_iter().map(|path| (path.to_str().unwrap(), path)));
+    let points: Vec<_> = points
+        .into_iter()
+        .map(|(guest, host)| MountPoint { guest: guest.to_owned(), host: host.to_owned(), writable: false })
+        .collect();
+    let mounts = Mounts::open(&points).unwrap();
+    let dynamic: &[_] = if has_whole_system() { &[Linking::GlibcDynamic] } else { &[] };
+    for linking in [Linking::Musl].iter().chain(dynamic) {
+        let list = [name("db.example.invalid"), name("cache")];
+        let mut guest = guest_with(*linking, &mounts, &args, &list);
+        assert_eq!(guest.run(), Some(Step::Exited { status: 0 }), "{linking:?}");
+        let out = String::from_utf8_lossy(&guest.log.stdout);
+        assert!(out.starts_with(expected) && out.contains("localhost: 127.0.0.1\n"), "{linking:?}: {out}");
+        let mut guest = guest_with(*linking, &mounts, &["1", "0", "names", "other.invalid"], &[]);
+        assert_eq!(guest.run(), Some(Step::Exited { status: 0 }), "{linking:?}");
+        let out = String::from_utf8_lossy(&guest.log.stdout);
+        assert_eq!(out, "other.invalid: 192.0.2.1\n", "{linking:?}: without names the mount's file is what there is");
+    }
 }
 
 /// Runs until the program waits for what is outside.

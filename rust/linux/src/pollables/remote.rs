@@ -312,3 +312,65 @@ impl Process {
         self.pollables.ids().any(has_remote).then(|| wire.as_fd())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{IpAddr, TcpListener};
+
+    use super::super::Kind;
+    use super::*;
+    use crate::mounts::Mounts;
+
+    /// A socket that has begun to connect with port `port` of a name with these addresses.
+    fn dialed(addresses: &[&str], port: u16) -> (Pollables, PollableId) {
+        let name = Name::new("somewhere.invalid");
+        name.learn(addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect());
+        let mut pollables = Pollables::default();
+        let socket = Socket::new(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP);
+        let id = pollables.add(Kind::Socket(Box::new(socket)));
+        pollables.dial(id, Target::Name(name, port), || Mounts::default().permit()).unwrap();
+        let end = clock::now_ns() + 10_000_000_000;
+        while pollables.socket(id).unwrap().is_dialing() && clock::now_ns() < end {
+            pollables.hear(Vec::new());
+        }
+        (pollables, id)
+    }
+
+    #[test]
+    fn a_names_addresses_are_tried_in_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Nobody listens at the first ones.
+        let (pollables, id) = dialed(&["127.0.0.2", "127.0.0.3", "127.0.0.1"], port);
+        let stream = pollables.socket(id).unwrap().stream().unwrap();
+        assert_eq!(stream.send(b"hello"), Ok(5));
+        let (mut peer, _) = listener.accept().unwrap();
+        drop(pollables);
+        let mut text = String::new();
+        peer.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn the_last_addresss_error_is_told() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (pollables, id) = dialed(&["127.0.0.2", "127.0.0.1"], port);
+        let socket = pollables.socket(id).unwrap();
+        assert!(socket.remote.is_none() && socket.failed);
+        assert_eq!(socket.error, Some(Errno::ECONNREFUSED));
+    }
+
+    #[test]
+    fn a_copy_of_a_connection_has_lost_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (pollables, id) = dialed(&["127.0.0.1"], listener.local_addr().unwrap().port());
+        let copy = pollables.clone();
+        let socket = copy.socket(id).unwrap();
+        assert!(socket.stream().is_none() && socket.reset && !copy.is_wired());
+        assert_eq!(socket.error, Some(Errno::ECONNRESET));
+        let all = bits::READ | bits::WRITE | bits::RDHUP | bits::HUP | bits::ERR;
+        assert_eq!(copy.readiness(id, &mut Look::new()), all);
+        assert!(pollables.socket(id).unwrap().stream().is_some(), "which has it still");
+    }
+}

@@ -2,6 +2,7 @@
 /* Talks to a server outside: remote PORT CLOSED-PORT [MODE]. The first byte on a connection says what the server does. */
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -273,12 +274,34 @@ static void elsewhere(char **addresses) {
     }
 }
 
+// What the C library finds for names.
+static void names(char **names) {
+    for (; *names; names++) {
+        struct addrinfo wanted = {.ai_socktype = SOCK_STREAM}, *found;
+        int error = getaddrinfo(*names, "80", &wanted, &found);
+        if (error) {
+            printf("%s: none\n", *names);
+            continue;
+        }
+        for (struct addrinfo *at = found; at; at = at->ai_next) {
+            char text[100];
+            getnameinfo(at->ai_addr, at->ai_addrlen, text, sizeof text, NULL, 0, NI_NUMERICHOST);
+            printf("%s: %s\n", *names, text);
+        }
+        freeaddrinfo(found);
+    }
+}
+
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
     to = (struct sockaddr_in){AF_INET, htons(atoi(argv[1])), {htonl(INADDR_LOOPBACK)}, {0}};
     if (argc > 3 && strcmp(argv[3], "elsewhere") == 0) {
         elsewhere(argv + 4);
+        return 0;
+    }
+    if (argc > 3 && strcmp(argv[3], "names") == 0) {
+        names(argv + 4);
         return 0;
     }
     if (argc > 3 && strcmp(argv[3], "wait") == 0) {

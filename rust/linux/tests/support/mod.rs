@@ -47,7 +47,7 @@ pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linki
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
 pub const PROGRAMS: [(&str, &[Linking]); 19] = [
-    ("remote", &[Linking::Glibc]),
+    ("remote", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
     ("pollables", &[Linking::Glibc]),
