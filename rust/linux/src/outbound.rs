@@ -155,14 +155,16 @@ mod tests {
     #[test]
     fn what_is_not_listed_is_not_found() {
         let redis = Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port: 6379 };
-        let network = Network::new(&[name("db.invalid", 5432), redis, name("cache.invalid", 1), name("db.invalid", 80)]);
+        let network =
+            Network::new(&[name("db.invalid", 5432), redis, name("cache.invalid", 1), name("db.invalid", 80)]);
         let find = |text: &str| network.find(text.parse().unwrap());
         assert!(matches!(find("127.0.0.1:6379"), Some(Target::Address(_))));
         assert!(matches!(find("[::ffff:127.0.0.1]:6379"), Some(Target::Address(_))), "the same address");
         assert!(matches!(find("198.18.0.2:5432"), Some(Target::Name(name, 5432)) if name.text() == "db.invalid"));
         assert!(matches!(find("198.18.0.2:80"), Some(Target::Name(..))));
         assert!(matches!(find("198.18.0.3:1"), Some(Target::Name(name, 1)) if name.text() == "cache.invalid"));
-        for other in ["127.0.0.1:6380", "127.0.0.2:6379", "[::1]:6379", "198.18.0.2:1", "198.18.0.3:80", "198.18.0.4:1"] {
+        for other in ["127.0.0.1:6380", "127.0.0.2:6379", "[::1]:6379", "198.18.0.2:1", "198.18.0.3:80", "198.18.0.4:1"]
+        {
             assert!(find(other).is_none(), "{other}");
         }
         assert_eq!(network.describe("198.18.0.3:7".parse().unwrap()), "cache.invalid:7");
@@ -171,7 +173,8 @@ mod tests {
 
     #[test]
     fn each_name_is_told_once_and_none_means_the_program_itself() {
-        let network = Network::new(&[name("a.invalid", 1), name("localhost", 2), name("b.invalid", 1), name("a.invalid", 2)]);
+        let network =
+            Network::new(&[name("a.invalid", 1), name("localhost", 2), name("b.invalid", 1), name("a.invalid", 2)]);
         assert_eq!(
             network.hosts(),
             "127.0.0.1 localhost mayfly\n::1 localhost\n198.18.0.2 a.invalid\n198.18.0.4 b.invalid\n"

@@ -77,7 +77,14 @@ impl Puppet {
 
     fn boot_with_both(shared: Option<&SharedMemory>, mounts: &Mounts) -> Self {
         let elf = puppet_elf();
-        let program = Program { elf: (&elf).into(), name: "puppet", args: &[], env: &[], mounts, network: &crate::Network::default() };
+        let program = Program {
+            elf: (&elf).into(),
+            name: "puppet",
+            args: &[],
+            env: &[],
+            mounts,
+            network: &crate::Network::default(),
+        };
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
         let mut machine = testing::boot_machine(16 << 20);
         if let Some(shared) = shared {

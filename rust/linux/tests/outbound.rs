@@ -212,10 +212,7 @@ fn waiting(server: &Server, mode: &str) -> Guest {
 fn forks_find_connections_of_the_snapshot_reset() {
     let server = server();
     let reset = format!("error {}", libc::ECONNRESET);
-    for (mode, expected) in [
-        ("wait", vec![reset.as_str(), "0", "0", "error 32"]),
-        ("wait-edge", vec!["8217", "104"]),
-    ] {
+    for (mode, expected) in [("wait", vec![reset.as_str(), "0", "0", "error 32"]), ("wait-edge", vec!["8217", "104"])] {
         let mut guest = waiting(&server, mode);
         guest.process.freeze();
         assert!(guest.process.outside().is_none(), "{mode}");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Image, Learned, Machine, SharedMemory, layout};
-use mayfly_linux::{Connects, ConnectionId, LimitHits, Network, Process};
+use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
 use crate::boot::Boot;

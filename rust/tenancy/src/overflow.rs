@@ -89,7 +89,8 @@ impl Overflow {
     pub(crate) fn sleep(&self, parked: Parked, until_ns: u64) {
         self.add(parked, |queue, parked| {
             // What it is told of before it is there waits for the queue.
-            let watched = parked.call.waits_for().map(|outside| self.outside.watch(outside, queue.asleep.next_number()));
+            let watched =
+                parked.call.waits_for().map(|outside| self.outside.watch(outside, queue.asleep.next_number()));
             let until_ns = match watched {
                 Some(Err(_)) => until_ns.min(monotonic_ns().saturating_add(LOOK_NS)),
                 Some(Ok(())) | None => until_ns,

@@ -30,8 +30,8 @@ pub(crate) use epoll::{Epoll, Registration, Target};
 pub(crate) use outside::Outside;
 pub use outside::{Closed, ConnectionId, NotListening, OutputState};
 pub(crate) use queue::{End, Queue};
-pub(crate) use remote::{Remote, Remotes};
 pub(crate) use ready::{LOG_READINESS, Look, bits, earlier};
+pub(crate) use remote::{Remote, Remotes};
 pub(crate) use socket::{Address, CONNECTION_BYTES, Phase, Socket};
 pub(crate) use timer::Timer;
 

@@ -44,7 +44,11 @@ pub(crate) struct Remote {
 
 #[derive(Debug)]
 enum Stage {
-    Resolving { name: Arc<Name>, port: u16, until_ns: u64 },
+    Resolving {
+        name: Arc<Name>,
+        port: u16,
+        until_ns: u64,
+    },
     Connecting(Stream),
     Open(Stream),
     /// The last attempt, if there was one.

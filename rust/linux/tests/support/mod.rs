@@ -204,7 +204,11 @@ impl Guest {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let env = [("LANG".to_owned(), "C".to_owned()), ("MAYFLY_TEST".to_owned(), "a=b c".to_owned())];
         let name = program.to_str().unwrap();
-        Self::load_program(&Program { elf, name, args: &args, env: &env, mounts, network: &Network::default() }, limits, memory_bytes)
+        Self::load_program(
+            &Program { elf, name, args: &args, env: &env, mounts, network: &Network::default() },
+            limits,
+            memory_bytes,
+        )
     }
 
     pub fn load_program(program: &Program<'_>, limits: &Limits, memory_bytes: u64) -> Self {
