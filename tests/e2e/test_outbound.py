@@ -10,9 +10,10 @@ import tempfile
 import time
 import unittest
 
-from mayfly_server import TENANTS, TIMEOUT_S, Server, free_port, tenant
+from mayfly_server import REPOSITORY, TENANTS, TIMEOUT_S, Server, free_port, tenant
+from test_runtimes import await_boot, tenants_file
 
-SERVER = TENANTS / "redis/server"
+SERVER = TENANTS / "redis/redis-server"
 
 
 class Redis:
@@ -158,6 +159,71 @@ class Outbound(unittest.TestCase):
             server.await_log(r"the program may not connect to 10\.0\.0\.1:6379: it is not in `outbound` tenant=far")
             self.assertEqual(server.tenant_status("far")["refused_connects"], 1)
         self.assertEqual(self.redis.ask("DBSIZE"), ":0")
+
+
+class Runtimes(unittest.TestCase):
+    """Unmodified HTTP servers, each on its runtime's own loop, with a connection to Redis that they made when they started."""
+
+    PROGRAMS = {
+        "python": ("/usr/bin/python3", ["/app/redis/server.py"]),
+        "node": ("/usr/bin/node", ["/app/redis/server.mjs"]),
+        "go": (str(TENANTS / "redis/go/server"), []),
+    }
+
+    def setUp(self):
+        self.redis = self.enterContext(Redis())
+
+    def server(self, name):
+        file = tenants_file()
+        program, args = self.PROGRAMS[name]
+        config = {"root": str(REPOSITORY), **{key: file[key] for key in ("defaults", "groups")}}
+        common = {
+            "group": name,
+            "program": program,
+            "args": [*args, "8000"],
+            "mounts": [{"host": str(TENANTS / "redis"), "at": "/app/redis"}],
+            "env": {"REDIS": self.redis.address},
+            "outbound": [self.redis.address],
+            "serve": "connections",
+        }
+        tenants = [
+            {**common, "name": "reset", "hosts": ["reset"], "warm_up": [{"path": "/", "times": 3}]},
+            {**common, "name": "kept", "hosts": ["kept"], "ephemeral": False},
+        ]
+        return Server(tenants, config=config, admin={})
+
+    def case(self, name):
+        with self.server(name) as server:
+            for host in ["reset", "kept"]:
+                response = await_boot(server, host)
+                self.assertEqual((response.status, response.body), (200, b"Hello World!"), server.log()[-3000:])
+                before = server.tenant_status(host)["connects"]
+                with server.connect() as connection:
+                    for number in range(1, 21):
+                        response = connection.fetch("GET", f"/count?{host}", host=host)
+                        self.assertEqual((response.status, response.body), (200, b"%d" % number), server.log()[-3000:])
+                made = server.tenant_status(host)["connects"] - before
+                # One for each request, or for each worker.
+                self.assertTrue(made == 20 if host == "reset" else 1 <= made < 10, f"{host}: {made}")
+
+            def count(_):
+                with server.connect() as connection:
+                    for _ in range(10):
+                        for host in ["reset", "kept"]:
+                            self.assertEqual(connection.fetch("GET", "/count?all", host=host).status, 200)
+
+            with concurrent.futures.ThreadPoolExecutor(4) as threads:
+                list(threads.map(count, range(4)))
+            self.assertEqual(server.get("/count?all", host="kept").body, b"81")
+
+    def test_python(self):
+        self.case("python")
+
+    def test_node(self):
+        self.case("node")
+
+    def test_go(self):
+        self.case("go")
 
 
 if __name__ == "__main__":
