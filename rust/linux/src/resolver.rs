@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 const FRESH: Duration = Duration::from_secs(30);
 /// How long one serves while the resolver has no other.
 const STALE: Duration = Duration::from_secs(600);
-/// How long it is not asked again after it had none.
+/// How long it is not asked again after it had none: twice as long each time, up to the longest.
 const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Most addresses that are tried.
 const ADDRESSES_MAX: usize = 8;
 /// Names that are resolved side by side.
@@ -36,6 +37,7 @@ struct Known {
     since: Option<Instant>,
     /// When it had no answer.
     failed: Option<Instant>,
+    pause: Duration,
     is_asked: bool,
 }
 
@@ -69,7 +71,7 @@ impl Name {
         let now = Instant::now();
         let within = |when: Option<Instant>, time| when.is_some_and(|when| now.duration_since(when) < time);
         let mut known = self.known();
-        let paused = within(known.failed, PAUSE);
+        let paused = within(known.failed, known.pause);
         let ask = !known.is_asked && !within(known.since, FRESH) && !paused;
         known.is_asked |= ask;
         let answer = if !known.addresses.is_empty() && within(known.since, STALE) {
@@ -109,10 +111,12 @@ impl Name {
         known.is_asked = false;
         if addresses.is_empty() {
             known.failed = Some(now);
+            known.pause = known.pause.saturating_mul(2).clamp(PAUSE, PAUSE_MAX);
         } else {
             known.addresses = addresses;
             known.since = Some(now);
             known.failed = None;
+            known.pause = Duration::ZERO;
         }
     }
 }

@@ -19,6 +19,13 @@ use crate::threads::Wait;
 /// Bytes that are moved at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// Looks whether a socket that is not connected yet is so by now.
+pub(super) fn refresh(call: &mut Call<'_, '_>, id: PollableId) {
+    if call.process.pollables.socket(id).is_ok_and(crate::pollables::Socket::is_dialing) {
+        call.process.listen_outside();
+    }
+}
+
 /// What the program means by an address of the network.
 pub(super) fn find(call: &Call<'_, '_>, to: &Address) -> Option<Target> {
     call.process.shared.network.find(to.of_network()?)

@@ -201,6 +201,7 @@ pub(crate) fn getsockopt(call: &mut Call<'_, '_>) -> CallResult {
     let (id, _) = socket_of(call, fd)?;
     let (level, name) = (int(level), int(name));
     let len = usize::try_from(call.user().read_u32(len_at)?.cast_signed()).map_err(|_| Errno::EINVAL)?;
+    super::remote::refresh(call, id);
     let error = match (level, name) {
         (libc::SOL_SOCKET, libc::SO_ERROR) => super::transfer::take_error(call, id),
         _ => None,

@@ -318,6 +318,7 @@ pub(crate) fn getsockname(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn getpeername(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, address, len, ..] = call.args;
     let (id, _) = socket_of(call, fd)?;
+    remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
     if !socket.is_connected() {
         return Err(Errno::ENOTCONN.into());
@@ -337,6 +338,7 @@ pub(crate) fn shutdown(call: &mut Call<'_, '_>) -> CallResult {
         libc::SHUT_RDWR => (true, true),
         _ => return Err(Errno::EINVAL.into()),
     };
+    remote::refresh(call, id);
     if call.process.pollables.socket(id)?.remote.is_some() {
         return remote::shut_down(call, id, read, write);
     }

@@ -90,6 +90,7 @@ pub(super) fn receive(
     buffers: &[Buffer],
     how: Receive,
 ) -> Result<Received, Halt> {
+    remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
     if socket.remote.is_some() {
         return remote::receive(call, id, buffers, how);
@@ -258,6 +259,7 @@ pub(super) fn behind(buffers: &[Buffer], mut skip: usize) -> impl Iterator<Item 
 
 /// Sends to whom a socket is connected with.
 pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
     if socket.remote.is_some() {
         return remote::send(call, id, buffers, nonblocking);

@@ -116,6 +116,15 @@ static void without_waiting(void) {
     // The server closes too, which tells nothing more.
     SAY(poll(&out, 1, 5000));
     close(fd);
+    // Who does not ask finds out all the same.
+    fd = dial(SOCK_NONBLOCK);
+    while (send(fd, "e?", 2, 0) < 0 && errno == EAGAIN) {}
+    struct sockaddr_in name;
+    socklen_t len = sizeof name;
+    SAY(getpeername(fd, (struct sockaddr *)&name, &len));
+    while (recv(fd, buffer, 1, 0) < 0 && errno == EAGAIN) {}
+    printf("%c\n", buffer[0]);
+    close(fd);
 }
 
 static int wait_for(int epoll, int time) {
