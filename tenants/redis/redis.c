@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// A tenant whose state is in a Redis server: it speaks RESP over its own TCP connection. The server is REDIS=HOST:PORT in
-// the environment (default: 127.0.0.1:6379); the tenant's configuration has to list it under `outbound`.
+// A tenant whose state is in a Redis server: it speaks RESP over its own TCP connection. The server is REDIS=HOST:PORT
+// in the environment (default: 127.0.0.1:6379); the tenant's configuration has to list it under `outbound`.
 //
 //     POST .../set?KEY     keeps the body: 204
 //     GET  .../get?KEY     200 and the value, or 404
@@ -9,8 +9,8 @@
 //     POST .../push?KEY    puts the body into a list: 200 and the list's size
 //     GET  .../pop?KEY     takes from a list, and waits up to 5 seconds for something to be put there: 200, or 404
 //
-// 502 with the reason if Redis cannot be reached. A connection is kept from request to request where the program's state
-// is (`"ephemeral": false`); otherwise each request makes its own, since a reset takes it away.
+// 502 with the reason if Redis cannot be reached. A connection is kept from request to request where the program's
+// state is (`"ephemeral": false`); otherwise each request makes its own, since a reset takes it away.
 
 #define _DEFAULT_SOURCE
 #include "mayfly.h"
@@ -159,7 +159,7 @@ static void serve(const struct mayfly_request *request) {
         const char *path, *method, *command, *timeout;
         int has_body;
     } commands[] = {
-        {"/set", "POST", "SET", NULL, 1},    {"/get", "GET", "GET", NULL, 0}, {"/incr", "POST", "INCR", NULL, 0},
+        {"/set", "POST", "SET", NULL, 1},    {"/get", "GET", "GET", NULL, 0},  {"/incr", "POST", "INCR", NULL, 0},
         {"/push", "POST", "RPUSH", NULL, 1}, {"/pop", "GET", "BLPOP", "5", 0},
     };
     for (size_t i = 0; i < sizeof commands / sizeof *commands; ++i) {
@@ -168,10 +168,12 @@ static void serve(const struct mayfly_request *request) {
             respond_text(405, "another method\n");
             return;
         }
-        struct mayfly_bytes parts[COMMAND_PARTS_MAX] = {{commands[i].command, strlen(commands[i].command)}, request->query};
+        struct mayfly_bytes parts[COMMAND_PARTS_MAX] = {{commands[i].command, strlen(commands[i].command)},
+                                                        request->query};
         int count = 2;
         if (commands[i].has_body) parts[count++] = request->body;
-        if (commands[i].timeout) parts[count++] = (struct mayfly_bytes){commands[i].timeout, strlen(commands[i].timeout)};
+        if (commands[i].timeout)
+            parts[count++] = (struct mayfly_bytes){commands[i].timeout, strlen(commands[i].timeout)};
         const struct reply reply = ask(parts, count);
         if (reply.kind == 0) {
             fprintf(stderr, "redis: %s:%s: %s\n", host, port, problem); // The tenant's log.
@@ -197,5 +199,6 @@ int main(void) {
         snprintf(host, sizeof host, "%.*s", (int)(colon - at), at);
         snprintf(port, sizeof port, "%s", colon + 1);
     }
-    for (;;) serve(mayfly_wait());
+    for (;;)
+        serve(mayfly_wait());
 }

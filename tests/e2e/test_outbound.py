@@ -129,6 +129,22 @@ class Outbound(unittest.TestCase):
             self.assertEqual(server.get("/redis/pop?jobs").status, 404, "BLPOP's own time is over")
             self.assertGreater(time.monotonic() - began, 4.5)
 
+    def test_descriptors_come_back(self):
+        def open_files(server):
+            return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+        with Server([self.redis.tenant(limits={"wall_ms": 200})], threads=1) as server, server.connect() as connection:
+            server.await_boot("/redis/get?none")
+            connection.fetch("GET", "/redis/get?none")
+            before = open_files(server)
+            for number in range(150):
+                self.assertEqual(connection.fetch("GET", "/redis/get?none").status, 404)
+                if number % 15 == 0:
+                    self.assertEqual(connection.fetch("GET", "/redis/pop?none").status, 504, "given up while it waits")
+            # A worker that was given up is closed in the background, and another one is made.
+            server.await_that(lambda: open_files(server) <= before + 8, "descriptors are left")
+            server.await_that(lambda: self.redis.blocked() == 0, "connections are left")
+
     def test_a_redis_that_comes_back_is_found_again(self):
         kept = self.redis.tenant("kept", ephemeral=False)
         with Server([self.redis.tenant(), kept], threads=1) as server:

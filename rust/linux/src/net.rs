@@ -6,7 +6,7 @@
 //! * No call here waits: sockets are non-blocking, and a look is a `poll` or `epoll_wait` without a timeout.
 //! * Whoever calls has found the address in the program's list: [`crate::outbound::Network`].
 //! * Nothing is kept here: bytes lie in the host kernel's buffers, whose sizes are the host's.
-//! * Descriptors are closed on exec, and counted by a [`Permit`] that their owner holds.
+//! * Descriptors are closed on exec, and counted by a [`crate::mounts::Permit`] that their owner holds.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

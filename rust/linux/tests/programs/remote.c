@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Talks to a server outside: remote PORT CLOSED-PORT [MODE]. The first byte on a connection says what the server does. */
+/* Talks to a server outside: remote PORT CLOSED-PORT [MODE]. The first byte on a connection says what the server does.
+ */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -118,11 +119,13 @@ static void without_waiting(void) {
     close(fd);
     // Who does not ask finds out all the same.
     fd = dial(SOCK_NONBLOCK);
-    while (send(fd, "e?", 2, 0) < 0 && errno == EAGAIN) {}
+    while (send(fd, "e?", 2, 0) < 0 && errno == EAGAIN) {
+    }
     struct sockaddr_in name;
     socklen_t len = sizeof name;
     SAY(getpeername(fd, (struct sockaddr *)&name, &len));
-    while (recv(fd, buffer, 1, 0) < 0 && errno == EAGAIN) {}
+    while (recv(fd, buffer, 1, 0) < 0 && errno == EAGAIN) {
+    }
     printf("%c\n", buffer[0]);
     close(fd);
 }
@@ -170,9 +173,11 @@ static void edges(void) {
 }
 
 static void large(void) {
-    for (size_t i = 0; i < sizeof buffer; i++) buffer[i] = (char)(i * 7 + i / 1000);
+    for (size_t i = 0; i < sizeof buffer; i++)
+        buffer[i] = (char)(i * 7 + i / 1000);
     int fd = dial_for('c');
-    for (int i = 0; i < 3; i++) SAY(write(fd, buffer, sizeof buffer));
+    for (int i = 0; i < 3; i++)
+        SAY(write(fd, buffer, sizeof buffer));
     shutdown(fd, SHUT_WR);
     char sum[64] = "";
     read_all(fd, sum, sizeof sum - 1);
@@ -199,7 +204,8 @@ static void large(void) {
         ssize_t got = recv(fd, buffer, 100001, MSG_WAITALL);
         if (got <= 0) break;
         total += got;
-        for (ssize_t i = 0; i < got; i++) sums = sums * 31 + (unsigned char)buffer[i];
+        for (ssize_t i = 0; i < got; i++)
+            sums = sums * 31 + (unsigned char)buffer[i];
     }
     printf("%zu %u\n", total, sums);
     close(fd);
@@ -255,7 +261,8 @@ static void *read_slowly(void *fd) {
 
 static void threads(void) {
     pthread_t all[4];
-    for (int i = 0; i < 4; i++) pthread_create(&all[i], NULL, read_slowly, (void *)(long)dial_for('s'));
+    for (int i = 0; i < 4; i++)
+        pthread_create(&all[i], NULL, read_slowly, (void *)(long)dial_for('s'));
     // One that waits for something else goes on meanwhile.
     int fd = dial_for('e');
     for (int i = 0; i < 20; i++)
@@ -315,7 +322,8 @@ int main(int argc, char **argv) {
     }
     if (argc > 3 && strcmp(argv[3], "wait") == 0) {
         int fd = dial_for('e');
-        for (int i = 0; i < 3; i++) SAY(read(fd, buffer, 1));
+        for (int i = 0; i < 3; i++)
+            SAY(read(fd, buffer, 1));
         SAY(write(fd, "x", 1));
         return 0;
     }
