@@ -5,7 +5,7 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tenants run test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help setup build tenants run run-runtimes test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ tenants: setup ## Build the sample tenants into build/tenants
 
 run: build tenants ## Start the server on 127.0.0.1:8080 with the sample tenants
 	@scripts/run
+
+run-runtimes: build tenants ## The same with Deno, Node.js, Python, Go, Rust and lighttpd for tenants
+	@scripts/run runtimes
 
 test: build tenants ## Run every test, on this machine's KVM and in the hardware lane
 	@scripts/test tenants rust svm cmake bench e2e

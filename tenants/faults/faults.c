@@ -113,8 +113,8 @@
 //
 // Clocks (see clocks.c)
 //   clocks                  all clocks, by the C library
-//   clocks-run              reads them for NUMBER ms; answers how often, how often one went back, how far one is off then
-//   clocks-agree            reads them between system calls NUMBER times; answers how far each was off at most
+//   clocks-run              reads them for NUMBER ms; answers how often, how often one went back, how far one is off
+//   then clocks-agree            reads them between system calls NUMBER times; answers how far each was off at most
 
 #define _GNU_SOURCE
 #include "faults.h"
@@ -130,7 +130,7 @@ const struct mayfly_page *host;
 
 static const struct behaviour *const tables[] = {system_behaviours,   processor_behaviours, endless_behaviours,
                                                  response_behaviours, state_behaviours,     call_behaviours,
-                                                 shared_behaviours,  clock_behaviours};
+                                                 shared_behaviours,   clock_behaviours};
 #define TABLE_COUNT (sizeof tables / sizeof *tables)
 
 void say(const char *format, ...) {

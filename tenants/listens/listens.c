@@ -93,13 +93,15 @@ static int serve(int fd, const char *path, const char *body, size_t size) {
     if (IS("/echo")) return answer(fd, body, size);
     if (IS("/large")) {
         char *large = malloc((size_t)number);
-        for (long i = 0; i < number; i++) large[i] = (char)('a' + i % 26);
+        for (long i = 0; i < number; i++)
+            large[i] = (char)('a' + i % 26);
         int open = answer(fd, large, (size_t)number);
         free(large);
         return open;
     }
     if (IS("/chunked")) {
-        const char *chunks = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHello\r\n1\r\n \r\n6\r\nWorld!\r\n0\r\n\r\n";
+        const char *chunks =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHello\r\n1\r\n \r\n6\r\nWorld!\r\n0\r\n\r\n";
         return send_all(fd, chunks, strlen(chunks));
     }
     if (IS("/close")) {
@@ -121,7 +123,8 @@ static int serve(int fd, const char *path, const char *body, size_t size) {
     if (IS("/silent")) return 0;
     if (IS("/never")) return 1;
     if (IS("/spin"))
-        for (volatile int i = 0;; i++) continue;
+        for (volatile int i = 0;; i++)
+            continue;
     if (IS("/exit")) exit(3);
     if (IS("/thread")) {
         pthread_t thread;
@@ -165,7 +168,8 @@ static struct connection take(int listener, int flags) {
 }
 
 static void serve_whole(struct connection *it) {
-    while (step(it, 0)) continue;
+    while (step(it, 0))
+        continue;
     forget(it);
 }
 
@@ -179,9 +183,11 @@ static void accepting(int listener) {
 static void polling(int listener) {
     struct connection all[CONNECTIONS];
     struct pollfd fds[CONNECTIONS + 1];
-    for (int i = 0; i < CONNECTIONS; i++) all[i].fd = -1;
+    for (int i = 0; i < CONNECTIONS; i++)
+        all[i].fd = -1;
     for (;;) {
-        for (int i = 0; i < CONNECTIONS; i++) fds[i] = (struct pollfd){.fd = all[i].fd, .events = POLLIN};
+        for (int i = 0; i < CONNECTIONS; i++)
+            fds[i] = (struct pollfd){.fd = all[i].fd, .events = POLLIN};
         fds[CONNECTIONS] = (struct pollfd){.fd = listener, .events = POLLIN};
         if (poll(fds, CONNECTIONS + 1, -1) <= 0) die("poll");
         for (int i = 0; i < CONNECTIONS; i++)
@@ -189,7 +195,8 @@ static void polling(int listener) {
         if (!fds[CONNECTIONS].revents) continue;
         struct connection it = take(listener, SOCK_NONBLOCK);
         int i = 0;
-        while (i < CONNECTIONS && all[i].fd >= 0) i++;
+        while (i < CONNECTIONS && all[i].fd >= 0)
+            i++;
         if (it.fd >= 0 && i < CONNECTIONS) all[i] = it;
     }
 }
@@ -206,7 +213,8 @@ static void event_loop(int listener, unsigned how, int timeout) {
             struct connection *it = events[i].data.ptr;
             if (it) {
                 int open = step(it, 0);
-                while (how & EPOLLET && open > 0) open = step(it, 0);
+                while (how & EPOLLET && open > 0)
+                    open = step(it, 0);
                 if (!open) {
                     forget(it);
                     free(it);

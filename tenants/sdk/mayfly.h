@@ -139,7 +139,7 @@ struct mayfly_request {
     uint32_t header_count;               // Number of `headers`.
     uint64_t id;                         // Unique while the server runs; also in the server's log.
     uint64_t unix_ns;                    // Wall clock at the request's arrival: ns since 1970, UTC.
-    uint64_t monotonic_ns;               // CLOCK_MONOTONIC at the same instant.
+    uint64_t monotonic_ns;               // The program's CLOCK_MONOTONIC at the same instant.
     uint8_t entropy[32];                 // Fresh for each request and secret: seed generators with it.
     struct mayfly_bytes method;          // As sent: "GET".
     struct mayfly_bytes path;            // As sent, still percent-encoded, without the query.

@@ -49,6 +49,8 @@ class Runtime(unittest.TestCase):
     """
 
     name = None
+    # Hosts whose program says nothing of the length when it answers HEAD. Drogon takes that for 0.
+    silent_about_length = ()
     file = None
 
     def __init_subclass__(cls, modes=(), **more):
@@ -118,7 +120,8 @@ class Runtime(unittest.TestCase):
             for _ in range(3):
                 response = client.fetch("HEAD", "/")
                 self.assertEqual((response.status, response.body), (200, b""))
-                self.assertEqual(response.header("content-length"), "12")
+                length = "0" if host in self.silent_about_length else "12"
+                self.assertEqual(response.header("content-length"), length)
                 self.assert_hello(client.get("/"))
 
     def case_serves_clients_at_once(self, host):
@@ -281,6 +284,7 @@ class Deno(Sample, modes=BOTH):
 
 class Node(Sample, modes=BOTH):
     name = "node"
+    silent_about_length = ("node",)
 
 
 class Python(Sample, modes=BOTH):

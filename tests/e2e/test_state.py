@@ -65,7 +65,7 @@ class Counter(unittest.TestCase):
 class Notes(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        notes = tenant("notes", "/notes", storage={"program": program_path("store")})
+        notes = tenant("notes", "/notes", storage={"program": program_path("store"), "call_ms": 10000})
         cls.server = cls.enterClassContext(Server([notes], threads=THREADS, admin={}))
 
     def test_what_one_request_puts_another_gets(self):

@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Failure;
 use crate::bench_overhead;
+use crate::bench_snapshot;
 use crate::bench_subject::Subject;
 use crate::host::HostFacts;
 use crate::memory::anonymous_kib;
@@ -57,7 +58,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     };
     let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
     let plan = Plan { requests: options.requests, time: options.seconds.map(Duration::from_secs) };
-    let figures = Bench::new(&host, &subject, request, plan)?.measure(&subject)?;
+    let figures = Bench::new(&host, &subject, request, plan)?.measure(&host, &subject)?;
     let figures = Figures { host: HostFacts::read(host.report().kvm), ..figures };
     if options.json {
         println!("{}", figures.json());
@@ -177,7 +178,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn measure(mut self, subject: &Subject) -> Result<Figures, Failure> {
+    fn measure(mut self, host: &Host, subject: &Subject) -> Result<Figures, Failure> {
         let requests = self.plan.requests;
         let mut times = Times::new(requests);
         let rounds = requests.div_ceil(SAMPLES_A_ROUND);
@@ -193,6 +194,7 @@ impl<'a> Bench<'a> {
         };
         let (exits_per_request, cpu_us) = self.steady_state(requests)?;
 
+        let first_response_ms = bench_snapshot::first_response_ms(host, subject, &self.snapshot, &self.request)?;
         let us = |nanoseconds: f64| nanoseconds / 1e3;
         let pages = self.worker.work_pages();
         Ok(Figures {
@@ -219,6 +221,7 @@ impl<'a> Bench<'a> {
             overhead_equals_ns: overhead.as_ref().map(|overhead| overhead.equals_differ_ns),
             boot_ms: self.snapshot.boot_time().as_secs_f64() * 1e3,
             snapshot_mib: self.snapshot.image_bytes() as f64 / f64::from(1 << 20),
+            snapshot_first_response_ms: first_response_ms,
             latency_us: Latency {
                 p50: us(times.call_reset.median()),
                 p90: us(times.call_reset.quantile(0.9)),
@@ -333,7 +336,7 @@ pub fn no_response(error: mayfly_sandbox::CallError) -> Failure {
 
 impl Samples {
     /// Does `work` and adds the time it took.
-    fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
         let took: Duration = start.elapsed();

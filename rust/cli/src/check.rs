@@ -16,6 +16,9 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
     let file = config.source.as_deref().unwrap_or(path).display();
     config.tenants.iter().for_each(print_routes);
     print_admin(&config);
+    if let Some(directory) = &config.snapshots {
+        println!("snapshots: {}", directory.display());
+    }
     let mut missing = 0;
     for tenant in &config.tenants {
         let storage = tenant.storage.as_ref().map(StorageConfig::launch);

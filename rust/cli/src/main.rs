@@ -4,6 +4,7 @@
 mod bench;
 mod bench_overhead;
 mod bench_routes;
+mod bench_snapshot;
 mod bench_subject;
 mod check;
 mod host;
@@ -12,6 +13,7 @@ mod memory;
 mod options;
 mod report;
 mod run;
+mod snapshot;
 mod stats;
 
 use std::process::ExitCode;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(&options),
         Command::BenchRoutes(options) => bench_routes::bench_routes(&options),
         Command::Check(options) => check::check(&options),
+        Command::Snapshot(options) => snapshot::snapshot(&options),
         Command::Info(options) => info::info(&options),
     };
     match result {

@@ -29,6 +29,8 @@ pub enum Command {
     BenchRoutes(BenchRoutesOptions),
     /// Check a configuration file: Mayfly's own, or Drogon's with the plugin in it.
     Check(CheckOptions),
+    /// Boot a tenant's program and save its snapshot, for a server to start from.
+    Snapshot(SnapshotOptions),
     /// Say what this host offers, and what is missing.
     Info(InfoOptions),
 }
@@ -87,6 +89,19 @@ pub struct CheckOptions {
     /// Print the JSON Schema of a tenants file instead
     #[arg(long, conflicts_with = "config")]
     pub schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SnapshotOptions {
+    /// The file with the tenant
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Its name
+    #[arg(long, value_name = "NAME")]
+    pub tenant: String,
+    /// Where the snapshot goes [default: where the file's `snapshots` says, so that the next start finds it]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -38,6 +38,8 @@ pub struct Figures {
     pub boot_ms: f64,
     /// The frozen memory, which all workers share.
     pub snapshot_mib: f64,
+    /// From nothing to the first response, from a snapshot file. None for programs that have none.
+    pub snapshot_first_response_ms: Option<f64>,
     pub latency_us: Latency,
     /// What the program answered; in the table only.
     #[serde(skip)]
@@ -102,6 +104,9 @@ impl fmt::Display for Figures {
         }
         row("boot", self.boot_ms, "ms", "")?;
         row("snapshot", self.snapshot_mib, "MiB", "shared by all workers")?;
+        if let Some(ms) = self.snapshot_first_response_ms {
+            row("first response", ms, "ms", "from a snapshot file")?;
+        }
         writeln!(f, "\n  {}, Linux {}, {} KVM", host.cpu, host.kernel, host.kvm)?;
         writeln!(f, "  mitigations: {}", host.mitigations)
     }

@@ -178,6 +178,25 @@ fn check_prints_every_route() {
 }
 
 #[test]
+fn a_snapshot_is_made_for_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, hello) = (folder.path().join("tenants.json"), tenant("hello"));
+    let kept = folder.path().join("frozen");
+    let text = format!(r#"{{"snapshots": {kept:?}, "tenants": [{{"name": "a", "program": {hello:?}, "path": "/"}}]}}"#);
+    fs::write(&file, text).unwrap();
+    let snapshot = |more: &[&str]| mayfly().args(["snapshot", "--config"]).arg(&file).args(more).output().unwrap();
+    let output = snapshot(&["--tenant", "a"]);
+    assert!(output.status.success(), "{output:?}");
+    let name = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().file_name();
+    assert!(stdout(&output).contains(name.to_str().unwrap()), "{output:?}");
+    let out = folder.path().join("out");
+    assert!(snapshot(&["--tenant", "a", "--out", out.to_str().unwrap()]).status.success() && out.exists());
+    assert_eq!(snapshot(&["--tenant", "b"]).status.code(), Some(2));
+    let output = mayfly().arg("check").arg(&file).output().unwrap();
+    assert!(stdout(&output).contains(&format!("snapshots: {}", kept.display())), "{output:?}");
+}
+
+#[test]
 fn bench_routes_prints_its_figures() {
     let output = mayfly().args(["bench-routes", "--json"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");

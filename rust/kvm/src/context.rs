@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use kvm_bindings::kvm_xsave;
+use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
 use crate::kernel::{self, SyscallEntry};
@@ -34,12 +35,49 @@ pub(crate) enum At {
 }
 
 /// Vector and x87 state, as `KVM_GET_XSAVE` has it.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct VectorState(Arc<kvm_xsave>);
 
 impl std::fmt::Debug for VectorState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VectorState").finish_non_exhaustive()
+    }
+}
+
+impl From<VectorState> for Vec<u8> {
+    fn from(state: VectorState) -> Self {
+        state.to_bytes()
+    }
+}
+
+impl TryFrom<Vec<u8>> for VectorState {
+    type Error = &'static str;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
+        if bytes.len() != VECTOR_STATE_BYTES {
+            return Err("vector state of another size");
+        }
+        Ok(Self(Arc::new(kvm_xsave::default())).with_bytes(&bytes))
+    }
+}
+
+/// General registers as a row of numbers.
+mod saved_regs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Regs;
+
+    pub(super) fn serialize<S: Serializer>(regs: &Regs, serializer: S) -> Result<S::Ok, S::Error> {
+        let Regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags } = *regs;
+        [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags]
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Regs, D::Error> {
+        let [rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags] =
+            <[u64; 18]>::deserialize(deserializer)?;
+        Ok(Regs { rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags })
     }
 }
 
@@ -65,9 +103,10 @@ impl VectorState {
 }
 
 /// All that user code can change in the processor.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct UserContext {
     /// General registers, RIP and RFLAGS among them.
+    #[serde(with = "saved_regs")]
     pub regs: Regs,
     /// The FS base: the thread pointer.
     pub fs_base: u64,

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::ground::OtherGround;
+
 /// Why this host cannot run machines.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -173,4 +175,45 @@ impl FreezeError {
     pub(crate) fn last_os(call: &'static str) -> Self {
         Self::Image { call, source: std::io::Error::last_os_error() }
     }
+}
+
+/// Why an image could not be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// Its machines share memory, which is not the image's.
+    #[error("the program has memory that its workers share")]
+    Shared,
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// Why an image could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It was made on something else than this host.
+    #[error(transparent)]
+    Ground(#[from] OtherGround),
+    /// It is not what was saved.
+    #[error("the file is damaged: {0}")]
+    Corrupt(&'static str),
+    /// A file that it has pages of is shorter, or cannot be mapped.
+    #[error("a file that the program has mapped cannot be mapped as it was")]
+    Files,
+    /// The memory could not be sealed.
+    #[error(transparent)]
+    Seal(#[from] FreezeError),
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
 }

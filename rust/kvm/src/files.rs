@@ -21,6 +21,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::layout::{FILES_MAX, FILES_PHYSICAL, PAGE_SIZE};
 use crate::memory::{Mapping, PAGE};
 
@@ -39,7 +41,7 @@ const FRAMES_MAX: u64 = FILES_MAX / PAGE_SIZE;
 pub(crate) type Page = [u8; PAGE];
 
 /// Tells files apart: whoever maps two files gives them different keys, and one file always the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileKey(pub u64, pub u64);
 
 /// Pages of a file in a row.
@@ -63,6 +65,16 @@ struct Chunk {
     first: u64,
     pages: u64,
     used: bool,
+}
+
+/// A window as a file that an image is saved in has it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// Which file's, in the list of the image's.
+    pub(crate) file: u32,
+    number: u64,
+    first: u64,
+    pages: u64,
 }
 
 /// The files of an image.
@@ -115,13 +127,18 @@ impl FileMemory {
     }
 
     fn map(&mut self, file: BorrowedFd<'_>, key: FileKey, number: u64) -> Option<()> {
+        let start = number.checked_mul(CHUNK_PAGES)?;
+        let pages = file_pages(file)?.checked_sub(start)?.min(CHUNK_PAGES);
+        self.map_at(file, key, number, self.used, pages)
+    }
+
+    /// Maps a window at a place behind all others.
+    fn map_at(&mut self, file: BorrowedFd<'_>, key: FileKey, number: u64, first: u64, pages: u64) -> Option<()> {
         if self.refused || self.chunks.len() >= CHUNKS_MAX {
             return None;
         }
-        let start = number.checked_mul(CHUNK_PAGES)?;
-        let pages = file_pages(file)?.checked_sub(start)?.min(CHUNK_PAGES);
-        let offset = i64::try_from(start.checked_mul(PAGE_SIZE)?).ok()?;
-        if pages == 0 || self.used + pages > FRAMES_MAX {
+        let offset = i64::try_from(number.checked_mul(CHUNK_PAGES)?.checked_mul(PAGE_SIZE)?).ok()?;
+        if pages == 0 || first < self.used || first.checked_add(pages)? > FRAMES_MAX {
             return None;
         }
         if self.region.is_none() {
@@ -130,12 +147,12 @@ impl FileMemory {
         }
         let region = self.region.as_ref()?;
         let len = pages as usize * PAGE;
-        assert!(self.used as usize * PAGE + len <= region.len(), "window within the region");
+        assert!(first as usize * PAGE + len <= region.len(), "window within the region");
         // SAFETY: the range lies within the region, which we own, and nobody holds references into it. The mapping is private and
         // read-only: no one can write to the file through it.
         let at = unsafe {
             libc::mmap(
-                region.address().add(self.used as usize * PAGE).cast(),
+                region.address().add(first as usize * PAGE).cast(),
                 len,
                 libc::PROT_READ,
                 libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
@@ -148,9 +165,47 @@ impl FileMemory {
             return None;
         }
         self.index.insert((key, number), self.chunks.len());
-        self.chunks.push(Chunk { key: (key, number), first: self.used, pages, used: false });
-        self.used += pages;
+        self.chunks.push(Chunk { key: (key, number), first, pages, used: false });
+        self.used = first + pages;
         Some(())
+    }
+
+    /// The windows, and the files that they are of.
+    pub(crate) fn windows(&self) -> (Vec<FileKey>, Vec<Window>) {
+        let mut keys: Vec<FileKey> = Vec::new();
+        let windows = self.chunks.iter().map(|chunk| {
+            let (key, number) = chunk.key;
+            let known = keys.iter().position(|known| *known == key);
+            let file = known.unwrap_or_else(|| {
+                keys.push(key);
+                keys.len() - 1
+            });
+            Window { file: file as u32, number, first: chunk.first, pages: chunk.pages }
+        });
+        let windows = windows.collect();
+        (keys, windows)
+    }
+
+    /// Maps windows where they were in another process; `None` if one of them cannot be. `files` have the windows' numbers.
+    pub(crate) fn restore(windows: &[Window], files: &[(FileKey, BorrowedFd<'_>)]) -> Option<Self> {
+        let mut restored = Self::default();
+        for window in windows {
+            let (key, file) = *files.get(usize::try_from(window.file).ok()?)?;
+            let end = window.number.checked_mul(CHUNK_PAGES)?.checked_add(window.pages)?;
+            if window.pages > CHUNK_PAGES || end > file_pages(file)? {
+                return None;
+            }
+            restored.map_at(file, key, window.number, window.first, window.pages)?;
+        }
+        Some(restored)
+    }
+
+    /// Whether `frame` is one of a window's.
+    pub(crate) fn has(&self, frame: u64) -> bool {
+        let Some(within) = frame.checked_sub(FIRST_FRAME) else { return false };
+        let past = self.chunks.partition_point(|chunk| chunk.first <= within);
+        let chunk = past.checked_sub(1).and_then(|index| self.chunks.get(index));
+        chunk.is_some_and(|chunk| within - chunk.first < chunk.pages)
     }
 
     /// Makes all guests forget their cached translations to a run of frames. Those that still may, find them again.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kvm_bindings::kvm_sregs;
+use serde::{Deserialize, Serialize};
 
 use crate::context::At;
 use crate::error::{CreateError, FreezeError, MemoryError, RunError};
@@ -21,23 +22,23 @@ use crate::vcpu::{Start, Vcpu};
 /// What every worker of an image shares.
 #[derive(Debug)]
 pub(crate) struct Frozen {
-    memory: Arc<SealedMemory>,
-    tables: Tables,
-    inbox: Inbox,
-    stack_frame: u64,
+    pub(crate) memory: Arc<SealedMemory>,
+    pub(crate) tables: Tables,
+    pub(crate) inbox: Inbox,
+    pub(crate) stack_frame: u64,
     /// What workers find in RAX.
-    entry_value: u64,
+    pub(crate) entry_value: u64,
 }
 
 /// A frozen machine: immutable, shared by its workers.
 #[derive(Debug, Clone)]
 pub struct Image {
-    host: Host,
-    frozen: Arc<Frozen>,
+    pub(crate) host: Host,
+    pub(crate) frozen: Arc<Frozen>,
 }
 
 /// A page that a worker has made private, as advice for the next fork.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Learned {
     address: u64,
     prot: u8,
@@ -45,7 +46,7 @@ pub struct Learned {
 }
 
 /// What the page holds at first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 enum Source {
     Image,
     Zero,

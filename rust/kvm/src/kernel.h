@@ -15,8 +15,9 @@
 /* Offset in the control line of the value that the trampoline puts into RAX: what the frozen call returns. */
 #define MAYFLY_CONTROL_RAX 8
 
-/* Distance from the vDSO to the control line, and what the vDSO finds there: the time-stamp counter when the host last looked, what the
- * clocks said then, in nanoseconds, and nanoseconds per cycle times 2^31; 0 if the program is to ask by a system call. */
+/* Distance from the vDSO to the control line, and what the vDSO finds there: the time-stamp counter when the host last
+ * looked, what the clocks said then, in nanoseconds, and nanoseconds per cycle times 2^31; 0 if the program is to ask
+ * by a system call. */
 #define MAYFLY_VDSO_CONTROL 0x7000
 #define MAYFLY_CLOCK_TSC 0x10
 #define MAYFLY_CLOCK_MONOTONIC 0x18

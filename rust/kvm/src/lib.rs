@@ -24,6 +24,8 @@
 //! | `machine` | running from exit to exit |
 //! | `space` | mapping, protecting, unmapping, copying in and out |
 //! | `fork` | freeze, fork, reset |
+//! | `saved` | images in files |
+//! | `ground` | what an image stands on: processor, kind of KVM, guest kernel |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
 
 mod context;
@@ -33,11 +35,13 @@ mod exit;
 mod files;
 pub mod floor;
 mod fork;
+mod ground;
 mod host;
 mod kernel;
 pub mod layout;
 mod machine;
 mod memory;
+mod saved;
 mod shared;
 mod space;
 mod tables;
@@ -48,13 +52,17 @@ mod vcpu;
 mod vdso;
 
 pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
-pub use error::{BadAddress, BadReturn, CreateError, FreezeError, HostError, MemoryError, RunError};
+pub use error::{
+    BadAddress, BadReturn, CreateError, FreezeError, HostError, LoadError, MemoryError, RunError, SaveError,
+};
 pub use exit::{Exit, PageFaultCode, Unexpected};
 pub use files::{FileKey, FilePages};
 pub use fork::{AuditedPage, Image, Learned, ResetReport};
+pub use ground::OtherGround;
 pub use host::{Host, HostKind};
 pub use layout::PAGE_SIZE;
 pub use machine::{Machine, Regs};
+pub use saved::{SavedImage, checksum, digest};
 pub use shared::SharedMemory;
 pub use space::Origin;
 pub use tables::Prot;

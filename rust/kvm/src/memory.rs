@@ -15,7 +15,7 @@
 //! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -97,9 +97,75 @@ pub(crate) struct SealedMemory {
 }
 
 impl SealedMemory {
+    /// Seals `memfd`, of which no writable mapping exists, at a length of `frames`.
+    pub(crate) fn seal(
+        memfd: OwnedFd,
+        frames: u64,
+        shared: Option<SharedMemory>,
+        files: Arc<FileMemory>,
+    ) -> Result<Self, FreezeError> {
+        let fd = memfd.as_raw_fd();
+        let bytes = frames * PAGE_SIZE;
+        // SAFETY: plain system call on a descriptor that we own.
+        if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
+            return Err(FreezeError::last_os("ftruncate"));
+        }
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+        // SAFETY: as above.
+        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
+            return Err(FreezeError::last_os("F_ADD_SEALS"));
+        }
+        // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
+        let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
+            .ok_or_else(|| FreezeError::last_os("mmap"))?;
+        Ok(Self { memfd, view, frames, shared, files })
+    }
+
     pub(crate) fn frames(&self) -> u64 {
         self.frames
     }
+
+    /// The memory as a file, to be read.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+
+    pub(crate) fn shared(&self) -> Option<&SharedMemory> {
+        self.shared.as_ref()
+    }
+
+    pub(crate) fn files(&self) -> &FileMemory {
+        &self.files
+    }
+
+    /// The aligned word at a guest-physical address; `None` outside of the image.
+    pub(crate) fn word(&self, address: u64) -> Option<u64> {
+        let end = address.checked_add(8)?;
+        if end > self.frames * PAGE_SIZE || !address.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: within the view and aligned, since the view starts at a page; volatile, as all access to guest memory.
+        Some(unsafe { self.view.base.as_ptr().add(address as usize).cast::<u64>().read_volatile() })
+    }
+}
+
+/// A new memfd of `bytes` bytes, all of them zero; `None` with the reason in `errno`.
+pub(crate) fn memfd(bytes: u64) -> Option<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a NUL-terminated string.
+    let make = |flags| unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
+    // The guest's code is never run as the host's: no execute permission. Kernels before 6.3 do not know the flag.
+    let fd = match make(flags | libc::MFD_NOEXEC_SEAL) {
+        -1 => make(flags),
+        fd => fd,
+    };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: `fd` was just made and belongs to nobody else.
+    let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: plain system call on a descriptor that we own.
+    (unsafe { libc::ftruncate(fd, i64::try_from(bytes).ok()?) } == 0).then_some(memfd)
 }
 
 /// What a machine's memory is backed by.
@@ -141,28 +207,12 @@ impl Memory {
     /// Memory for a boot: `frames` pages of a new memfd, none of them used yet.
     pub(crate) fn boot(frames: u64) -> Result<Self, CreateError> {
         let bytes = frames * PAGE_SIZE;
-        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-        // SAFETY: the name is a NUL-terminated string.
-        let make = |flags| unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
-        // The guest's code is never run as the host's: no execute permission. Kernels before 6.3 do not know the flag.
-        let fd = match make(flags | libc::MFD_NOEXEC_SEAL) {
-            -1 => make(flags),
-            fd => fd,
-        };
-        if fd < 0 {
-            return Err(CreateError::map(bytes));
-        }
-        // SAFETY: `fd` was just made and belongs to nobody else.
-        let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: plain system call on a descriptor that we own.
-        if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
-            return Err(CreateError::map(bytes));
-        }
+        let memfd = memfd(bytes).ok_or_else(|| CreateError::map(bytes))?;
         let mapping = Mapping::new(
             bytes as usize,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_NORESERVE,
-            fd,
+            memfd.as_raw_fd(),
         )
         .ok_or_else(|| CreateError::map(bytes))?;
         Ok(Self {
@@ -216,21 +266,7 @@ impl Memory {
         };
         // F_SEAL_WRITE is refused while a writable shared mapping exists.
         drop(mapping);
-        let fd = memfd.as_raw_fd();
-        let bytes = next * PAGE_SIZE;
-        // SAFETY: plain system call on a descriptor that we own.
-        if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
-            return Err(FreezeError::last_os("ftruncate"));
-        }
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
-        // SAFETY: as above.
-        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(FreezeError::last_os("F_ADD_SEALS"));
-        }
-        // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
-        let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
-            .ok_or_else(|| FreezeError::last_os("mmap"))?;
-        Ok(SealedMemory { memfd, view, frames: next, shared, files })
+        SealedMemory::seal(memfd, next, shared, files)
     }
 
     /// Puts a shared region at [`SHARED_PHYSICAL`]. There is none yet.

@@ -17,8 +17,9 @@
 //! otherwise, and hardware KVM would keep it in its TLB.
 
 use std::collections::HashMap;
-
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{BadAddress, CreateError, MemoryError};
 use crate::files::{FilePages, Page};
@@ -28,7 +29,7 @@ use crate::memory::{Content, Memory};
 use crate::tables::{Entry, Prot};
 
 /// Who a page belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Origin {
     /// The snapshot's layout: the page stays over resets, its content is restored.
     Snapshot,

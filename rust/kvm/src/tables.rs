@@ -7,9 +7,11 @@
 //! Paging-based KVM does not see a downgrade of an entry by itself. This module only edits entries; [`crate::machine`] pairs
 //! every downgrade with [`crate::memory::Memory::take_back`].
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::MemoryError;
 use crate::layout::PAGE_SIZE;
-use crate::memory::Memory;
+use crate::memory::{Memory, SealedMemory};
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -25,8 +27,23 @@ const LEVELS: u32 = 4;
 const ENTRIES: u64 = 512;
 
 /// Access that a page grants; the values are those of `PROT_*` in `<sys/mman.h>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Prot(u8);
+
+impl TryFrom<u8> for Prot {
+    type Error = &'static str;
+
+    fn try_from(bits: u8) -> Result<Self, Self::Error> {
+        Self::from_bits(bits.into()).ok_or("no protection")
+    }
+}
+
+impl From<Prot> for u8 {
+    fn from(prot: Prot) -> Self {
+        prot.bits()
+    }
+}
 
 impl Prot {
     /// No access.
@@ -153,9 +170,42 @@ impl Tables {
         memory.allocate().map(|frame| Self { root: frame * PAGE_SIZE })
     }
 
+    /// Tables that are there already, with this value of CR3.
+    pub(crate) fn at(root: u64) -> Self {
+        Self { root }
+    }
+
     /// The value of CR3.
     pub(crate) fn cr3(self) -> u64 {
         self.root
+    }
+
+    /// Whether these tables, which come from a file, name nothing outside of what the image has: its own frames, and those that `is_known`
+    /// knows besides. Whoever walks them later relies on that.
+    pub(crate) fn are_sound(self, image: &SealedMemory, is_known: impl Fn(u64) -> bool) -> bool {
+        let mut left = image.frames();
+        Self::sound_below(image, self.root, LEVELS - 1, &mut left, &is_known)
+    }
+
+    /// `left`: how many more tables there can be, if none is named twice.
+    fn sound_below(
+        image: &SealedMemory,
+        table: u64,
+        level: u32,
+        left: &mut u64,
+        is_known: &impl Fn(u64) -> bool,
+    ) -> bool {
+        let Some(rest) = left.checked_sub(1) else { return false };
+        *left = rest;
+        (0..ENTRIES).all(|index| {
+            let Some(entry) = image.word(table + index * 8) else { return false };
+            if level > 0 {
+                let below = entry & FRAME_MASK;
+                entry & PRESENT == 0 || Self::sound_below(image, below, level - 1, left, is_known)
+            } else {
+                Entry(entry).frame().is_none_or(|frame| frame < image.frames() || is_known(frame))
+            }
+        })
     }
 
     fn index(address: u64, level: u32) -> u64 {

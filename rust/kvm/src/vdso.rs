@@ -57,7 +57,9 @@ impl ClockLine {
     /// Binary digits of a rate behind the point.
     pub const SHIFT: u32 = 31;
     /// Where it starts in the control line.
-    const OFFSET: u64 = 0x10;
+    pub(crate) const OFFSET: u64 = 0x10;
+    /// What it takes there.
+    pub(crate) const BYTES: usize = 48;
 
     /// The words of the line, in their order in memory; kernel.h has the same.
     #[must_use]

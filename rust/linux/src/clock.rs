@@ -26,6 +26,12 @@ pub(crate) fn timespec(ns: u64) -> [u64; 2] {
     [ns / SECOND_NS, ns % SECOND_NS]
 }
 
+/// A time that has moved by `by_ns`, which may be negative in two's complement. What is as good as never stays so.
+pub(crate) fn postponed(time_ns: u64, by_ns: u64) -> u64 {
+    let moved = i128::from(time_ns).saturating_add(i128::from(by_ns.cast_signed()));
+    u64::try_from(moved.max(0)).unwrap_or(u64::MAX)
+}
+
 fn nanoseconds(time: Timespec) -> u64 {
     total_ns(u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0))
 }

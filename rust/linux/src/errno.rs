@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Errors that a guest sees: `errno(3)` values, and how a handler leaves early.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Step;
 use crate::threads::Wait;
 use mayfly_kvm::MemoryError;
 
 /// An error number that a system call returns to the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Errno(i32);
 
 macro_rules! errnos {

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use mayfly_kvm::FileKey;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use serde::{Deserialize, Serialize};
 
 use crate::errno::Errno;
 use crate::files::attributes::{Attributes, Time};
@@ -44,6 +45,42 @@ pub(crate) fn open_root(path: &Path) -> std::io::Result<OwnedFd> {
 pub(crate) struct Node {
     fd: OwnedFd,
     pub(crate) attributes: Attributes,
+    pub(crate) stamp: Stamp,
+}
+
+/// What tells whether something is still what it was. A directory is, whatever is in it.
+///
+/// Without the device: some file systems get another number whenever they are mounted, and no two files agree in all the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    inode: u64,
+    mode: u32,
+    size: u64,
+    modified: Time,
+    changed: Time,
+}
+
+impl Stamp {
+    #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
+    fn of(stat: &Stat) -> Self {
+        let seen = attributes(stat, 0);
+        let changed =
+            Time { seconds: stat.st_ctime.into(), nanoseconds: u32::try_from(stat.st_ctime_nsec).unwrap_or_default() };
+        if seen.is_directory() {
+            let none = Time::default();
+            return Self { inode: seen.inode, mode: seen.mode, size: 0, modified: none, changed: none };
+        }
+        Self { inode: seen.inode, mode: seen.mode, size: seen.size, modified: seen.modified, changed }
+    }
+}
+
+/// Where a file was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// It is the program's own.
+    Program,
+    /// In the mount that is `device`.
+    Mount { device: u32, rest: Vec<u8> },
 }
 
 impl Node {
@@ -57,8 +94,8 @@ impl Node {
 /// Looks at `rest`, which is relative to `root`. A symbolic link at its end is found, one on the way is `ELOOP`.
 pub(crate) fn look_up(root: BorrowedFd<'_>, rest: &[u8], device: u32) -> Result<Node, Errno> {
     let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW)?;
-    let attributes = attributes(&rustix::fs::fstat(&fd).map_err(told)?, device);
-    Ok(Node { fd, attributes })
+    let stat = rustix::fs::fstat(&fd).map_err(told)?;
+    Ok(Node { fd, attributes: attributes(&stat, device), stamp: Stamp::of(&stat) })
 }
 
 /// A regular file, open for reading.
@@ -68,6 +105,8 @@ pub(crate) struct File {
     device: u32,
     inode: u64,
     key: FileKey,
+    place: Place,
+    stamp: Stamp,
     _permit: Permit,
 }
 
@@ -75,23 +114,35 @@ impl File {
     /// Opens `rest`, where a regular file has been seen.
     pub(crate) fn open(root: BorrowedFd<'_>, rest: &[u8], device: u32, permit: Permit) -> Result<Self, Errno> {
         let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW)?;
-        Self::of(fd, device, permit).map_err(told)?.ok_or(Errno::EACCES)
+        let place = Place::Mount { device, rest: rest.to_vec() };
+        Self::of(fd, device, place, permit).map_err(told)?.ok_or(Errno::EACCES)
     }
 
     /// A program's own file, which no mount needs to have.
     pub(crate) fn of_program(file: &std::fs::File, permit: Permit) -> std::io::Result<Self> {
         let fd = OwnedFd::from(file.try_clone()?);
         let not_regular = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
-        Self::of(fd, PROGRAM_DEVICE, permit)?.ok_or_else(not_regular)
+        Self::of(fd, PROGRAM_DEVICE, Place::Program, permit)?.ok_or_else(not_regular)
     }
 
     /// `None` if it is no regular file.
-    fn of(fd: OwnedFd, device: u32, permit: Permit) -> rustix::io::Result<Option<Self>> {
+    fn of(fd: OwnedFd, device: u32, place: Place, permit: Permit) -> rustix::io::Result<Option<Self>> {
         let stat = rustix::fs::fstat(&fd)?;
         let seen = attributes(&stat, device);
         let key = FileKey(stat.st_dev, stat.st_ino);
         let is_regular = seen.kind() == libc::S_IFREG;
-        Ok(is_regular.then_some(Self { fd, device, inode: seen.inode, key, _permit: permit }))
+        let stamp = Stamp::of(&stat);
+        Ok(is_regular.then_some(Self { fd, device, inode: seen.inode, key, place, stamp, _permit: permit }))
+    }
+
+    /// Where it was opened.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What it was when it was opened.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// What tells the host's files apart; the program's view of them, [`File::identity`], does so for most.

@@ -60,6 +60,7 @@ mod pollables;
 mod process;
 mod resolve;
 mod resolver;
+mod saved;
 mod schedule;
 mod signals;
 mod source;
@@ -71,6 +72,7 @@ mod tracked;
 mod unknown;
 mod user;
 mod vma;
+mod witnesses;
 
 #[cfg(test)]
 mod tests;
@@ -82,6 +84,8 @@ pub use mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
 pub use outbound::{Network, Outbound, OutboundHost};
 pub use pollables::{Closed, ConnectionId, NotListening, OutputState};
 pub use process::{Connects, Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
+pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
 pub use source::Elf;
 pub use stack::StackError;
 pub use unknown::UnknownCall;
+pub use witnesses::NoWitness;

@@ -7,7 +7,7 @@
 //! `/proc`, `/dev` and `/sys` are Mayfly's own (`crate::made_up`) and nothing can be mounted there. `/tmp` is an empty, writable
 //! directory unless something else is mounted at it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -160,6 +160,22 @@ impl Mounts {
     /// All mounts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
         self.inner.all.iter()
+    }
+
+    /// Tells mounts apart: by the places in the program's view, and the hosts' directories.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let root = |mount: &Mount| {
+            mount.root.as_ref().map(|root| host::look_up(root.as_fd(), b"", mount.device).ok().map(|node| node.stamp))
+        };
+        let all: Vec<_> = self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
+        mayfly_kvm::digest(&all)
+    }
+
+    /// Opens the regular file at `rest` in one of them.
+    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8]) -> Result<host::File, Errno> {
+        let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
+        host::File::open(root.as_fd(), rest, mount.device, self.permit()?)
     }
 
     /// Leave to open one more file of the host.

@@ -20,9 +20,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 use crate::files::attributes::{Attributes, Time};
 use crate::identity::{GID, UID};
+use crate::process::Limits;
 
 /// Most links to one file.
 const LINKS_MAX: u32 = 1000;
@@ -30,11 +33,11 @@ const LINKS_MAX: u32 = 1000;
 const FIRST_INODE: u64 = 1000;
 
 /// Number of a written file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InodeId(usize);
 
 /// What the program has made of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Entry {
     File(InodeId),
     /// Opaque: nothing of the mount's directory shows through.
@@ -53,7 +56,7 @@ pub(crate) enum Entry {
 }
 
 /// A written file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Inode {
     /// Shared with the snapshot until it is written.
     content: Arc<Vec<u8>>,
@@ -75,7 +78,7 @@ pub(crate) enum Layer<'a> {
 }
 
 /// All that a program has written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Overlay {
     entries: BTreeMap<Vec<u8>, Entry>,
     inodes: Vec<Option<Inode>>,
@@ -95,6 +98,19 @@ impl Overlay {
             max_bytes,
             max_entries,
         }
+    }
+
+    /// Whether what comes from a file is what this type promises, and within the limits.
+    pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
+        let names = self.entries.iter().fold(0_u64, |sum, (path, entry)| sum.saturating_add(cost(path, entry)));
+        let contents = self.inodes.iter().flatten().map(|inode| inode.content.len() as u64);
+        let exists = |entry: &Entry| match entry {
+            Entry::File(id) => self.inode(*id).is_some(),
+            Entry::Directory { .. } | Entry::Link { .. } | Entry::Gone => true,
+        };
+        self.bytes == contents.fold(names, u64::saturating_add)
+            && self.entries.values().all(exists)
+            && (self.max_bytes, self.max_entries) == (limits.overlay_bytes, limits.overlay_entries)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

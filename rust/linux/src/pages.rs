@@ -5,6 +5,7 @@
 //! this file a [`PageRange`] cannot be misaligned, inverted or wrapped.
 
 use mayfly_kvm::PAGE_SIZE;
+use serde::{Deserialize, Serialize};
 
 /// The first address past what Linux lets any process map on x86-64 (`TASK_SIZE`).
 ///
@@ -39,10 +40,25 @@ pub(crate) const fn is_aligned(address: u64) -> bool {
 /// # Invariants
 ///
 /// `start` and `end` are page boundaries and `start <= end <= TASK_SIZE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(u64, u64)", into = "(u64, u64)")]
 pub(crate) struct PageRange {
     start: u64,
     end: u64,
+}
+
+impl TryFrom<(u64, u64)> for PageRange {
+    type Error = &'static str;
+
+    fn try_from((start, end): (u64, u64)) -> Result<Self, Self::Error> {
+        Self::new(start, end).ok_or("no range of pages")
+    }
+}
+
+impl From<PageRange> for (u64, u64) {
+    fn from(range: PageRange) -> Self {
+        (range.start, range.end)
+    }
 }
 
 impl PageRange {

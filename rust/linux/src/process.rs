@@ -2,12 +2,14 @@
 //! A process: all that Linux would know of a program, and how exits are handled for it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Exit, Machine};
+use serde::{Deserialize, Serialize};
 
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
+use crate::clock;
 use crate::errno::Halt;
 use crate::exec::Program;
 use crate::fault::{self, Fault};
@@ -23,6 +25,7 @@ use crate::timers::Timers;
 use crate::tracked::Tracked;
 use crate::unknown::{UnknownCall, UnknownCalls};
 use crate::user::UserMemory;
+use crate::witnesses::Witnesses;
 
 /// What a program may have of things that the host keeps for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ pub struct Connects {
 }
 
 /// One of the streams that a program can write to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stream {
     /// Descriptor 1, unless the program has changed that.
     Stdout,
@@ -167,9 +170,12 @@ pub(crate) struct Shared {
     pub(crate) command_line: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
-    /// When the program was started: the zero of its CPU clocks.
+    /// When the program was started, and how long it had been running then: the zero of its CPU clocks.
     pub(crate) started: Instant,
+    pub(crate) ran_before: Duration,
     pub(crate) unknown: UnknownCalls,
+    /// What the boot saw of the mounts.
+    pub(crate) witnesses: Witnesses,
 }
 
 /// A program's process.
@@ -185,6 +191,8 @@ pub struct Process {
     pub(crate) threads: Tracked<Threads>,
     pub(crate) timers: Tracked<Timers>,
     pub(crate) resources: Tracked<ResourceLimits>,
+    /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much. Wraps.
+    pub(crate) suspended_ns: u64,
     /// Statistics: reset leaves them alone.
     pub(crate) hits: LimitHits,
     pub(crate) connects: Connects,
@@ -194,6 +202,17 @@ pub struct Process {
 impl Process {
     /// A process with this address space and nothing else done yet.
     pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, limits: &Limits) -> Self {
+        Self::with(memory, program, limits, Duration::ZERO, Witnesses::new())
+    }
+
+    /// As [`Process::new`], of a program that has run for so long already, and has seen this.
+    pub(crate) fn with(
+        memory: AddressSpace,
+        program: &Program<'_>,
+        limits: &Limits,
+        ran_before: Duration,
+        witnesses: Witnesses,
+    ) -> Self {
         let name = program.name;
         let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
         let arguments = std::iter::once(name).chain(program.args.iter().map(String::as_str));
@@ -206,7 +225,9 @@ impl Process {
             auxv: Vec::new(),
             limits: limits.clone(),
             started: Instant::now(),
+            ran_before,
             unknown: UnknownCalls::new(),
+            witnesses,
         };
         Self {
             memory: Tracked::new(memory),
@@ -217,6 +238,7 @@ impl Process {
             threads: Tracked::new(Threads::new(name)),
             timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
+            suspended_ns: 0,
             hits: LimitHits::default(),
             connects: Connects::default(),
             shared: Arc::new(shared),
@@ -299,6 +321,7 @@ impl Process {
 
     /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.
     pub fn reset_from(&mut self, frozen: &Self) {
+        self.suspended_ns = frozen.suspended_ns;
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);
         self.overlay.restore(&frozen.overlay);
@@ -307,6 +330,36 @@ impl Process {
         self.threads.restore(&frozen.threads);
         self.timers.restore(&frozen.timers);
         self.resources.restore(&frozen.resources);
+    }
+
+    /// The program goes on after it has stood frozen for so long (which wraps, so a negative time can be said). As for a Linux machine that was
+    /// suspended, its monotonic clock stood still meanwhile, and whatever waits for a time of that clock has as long to wait as before.
+    pub fn resume_after(&mut self, suspended_ns: u64) {
+        if suspended_ns == 0 {
+            return;
+        }
+        self.suspended_ns = self.suspended_ns.wrapping_add(suspended_ns);
+        if self.threads.until_ns().is_some() {
+            self.threads.edit().postpone(suspended_ns);
+        }
+        if self.timers.next_ns().is_some() {
+            self.timers.edit().postpone(suspended_ns);
+        }
+        if self.pollables.has_timers() {
+            self.pollables.edit().postpone(suspended_ns);
+        }
+    }
+
+    /// How far the program's monotonic clock is behind the host's.
+    #[inline]
+    #[must_use]
+    pub fn suspended_ns(&self) -> u64 {
+        self.suspended_ns
+    }
+
+    /// The time of the host's monotonic clock at which the program's says `monotonic_ns`.
+    pub(crate) fn to_host_ns(&self, monotonic_ns: u64) -> u64 {
+        clock::postponed(monotonic_ns, self.suspended_ns)
     }
 
     /// The limits that the program has hit since this was last asked. Reset does not clear them; a clone has its own.

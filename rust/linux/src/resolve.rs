@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 
 use crate::errno::Errno;
 use crate::files::attributes::{Attributes, Time};
+use crate::files::listing::Entry as Listed;
 use crate::host;
 use crate::made_up::{self, MadeUp};
 use crate::mounts::{Mount, is_at_or_below};
@@ -204,13 +205,13 @@ impl Walk {
         if path.len() > PLAIN_MAX {
             return Ok(None);
         }
-        let Some((Mount { root: Some(root), device, writable, .. }, rest)) = process.shared.mounts.find(&path) else {
+        let Some((mount, rest)) = process.shared.mounts.find(&path).filter(|(mount, _)| mount.root.is_some()) else {
             return Ok(None);
         };
-        if is_made_up(&path) || made_up::is_first(process, &path) || (*writable && !process.overlay.is_empty()) {
+        if is_made_up(&path) || made_up::is_first(process, &path) || (mount.writable && !process.overlay.is_empty()) {
             return Ok(None);
         }
-        match host::look_up(root.as_fd(), rest, *device) {
+        match look_in(process, mount, rest) {
             Ok(node) if node.attributes.kind() == libc::S_IFLNK && follow => Ok(None),
             Ok(node) if directory && !node.attributes.is_directory() => Err(Errno::ENOTDIR),
             Ok(node) => Ok(Some(Found { path, node: Some(Node::Host(node)), directory })),
@@ -218,9 +219,9 @@ impl Walk {
                 // There are no links before what is missing, so the directory that it would be in says the rest.
                 let (parent, _) = path.split_at(path.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
                 let known = [path.as_slice(), parent].iter().any(|path| made_up::find(process, path).is_some());
-                let in_mount = process.shared.mounts.find(parent).filter(|(mount, _)| mount.device == *device);
+                let in_mount = process.shared.mounts.find(parent).filter(|(above, _)| above.device == mount.device);
                 let Some((_, rest)) = in_mount.filter(|_| !known) else { return Ok(None) };
-                match host::look_up(root.as_fd(), rest, *device) {
+                match look_in(process, mount, rest) {
                     Ok(node) if node.attributes.is_directory() => Ok(Some(Found { path, node: None, directory })),
                     Err(Errno::ENOENT) => Err(Errno::ENOENT),
                     _ => Ok(None),
@@ -254,7 +255,7 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
         }
     }
     let found = match &mount.root {
-        Some(root) => host::look_up(root.as_fd(), rest, device).map(Node::Host),
+        Some(_) => look_in(process, mount, rest).map(Node::Host),
         None if rest.is_empty() => Ok(Node::Written { entry: TMP, device }),
         None => Err(Errno::ENOENT),
     };
@@ -268,6 +269,23 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
 pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<host::File, Errno> {
     let mounts = &process.shared.mounts;
     let (mount, rest) = mounts.find(path).ok_or(Errno::ENOENT)?;
+    mounts.open_file(mount, rest)
+}
+
+/// Looks at `rest` in a mount. Of what a program sees while it boots there is a note.
+pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<host::Node, Errno> {
+    if process.memory.is_booting() {
+        return process.shared.witnesses.look_up(mount, rest);
+    }
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-    host::File::open(root.as_fd(), rest, mount.device, mounts.permit()?)
+    host::look_up(root.as_fd(), rest, mount.device)
+}
+
+/// The names in the directory `rest` of a mount, as [`look_in`].
+pub(crate) fn list_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, Listed)>, Errno> {
+    if process.memory.is_booting() {
+        return process.shared.witnesses.list(mount, rest);
+    }
+    let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
+    host::list(root.as_fd(), rest)
 }

@@ -9,6 +9,8 @@
 //! A signal for the process that some thread does not block becomes that thread's at once: nobody can take it away from a thread
 //! whose wait it has ended.
 
+use serde::{Deserialize, Serialize};
+
 use crate::identity::{PID, UID};
 
 /// Number of signals; the first is 1.
@@ -37,7 +39,7 @@ pub(crate) const SI_TIMER: i32 = -2;
 pub(crate) const SI_TKILL: i32 = -6;
 
 /// A set of signals: bit `n - 1` is signal `n`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SignalSet(u64);
 
 impl SignalSet {
@@ -102,7 +104,7 @@ impl SignalSet {
 }
 
 /// A signal number that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Signal(u8);
 
 impl Signal {
@@ -134,7 +136,7 @@ impl Signal {
 }
 
 /// What a program has said is to happen on a signal: `struct sigaction` as the kernel has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Action {
     pub(crate) handler: u64,
     pub(crate) flags: u64,
@@ -149,7 +151,7 @@ impl Action {
 }
 
 /// The alternate signal stack: `stack_t`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AlternateStack {
     pub(crate) pointer: u64,
     pub(crate) flags: i32,
@@ -178,7 +180,7 @@ impl AlternateStack {
 }
 
 /// Which timer has sent a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TimerId {
     /// `setitimer`, `alarm`.
     Alarm,
@@ -187,7 +189,7 @@ pub(crate) enum TimerId {
 }
 
 /// A signal with what is told of it: `siginfo_t`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Info {
     pub(crate) signal: Signal,
     pub(crate) code: i32,
@@ -223,7 +225,7 @@ impl Info {
 }
 
 /// Signals that wait to be delivered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pending {
     set: SignalSet,
     queue: Vec<Info>,
@@ -287,7 +289,7 @@ impl Pending {
 }
 
 /// A call that a signal has ended while it waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interrupted {
     pub(crate) number: u64,
     /// Whether SA_RESTART has it made again.
@@ -297,7 +299,7 @@ pub(crate) struct Interrupted {
 }
 
 /// A thread's signal state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ThreadSignals {
     pub(crate) blocked: SignalSet,
     /// The mask to go back to when a call ends that waits under one of its own.
@@ -341,8 +343,9 @@ pub(crate) enum Disposition {
 }
 
 /// What all threads of a program share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Signals {
+    #[serde(with = "crate::saved::array")]
     actions: [Action; COUNT],
     pub(crate) pending: Pending,
 }

@@ -17,16 +17,19 @@
 //! A futex is the exception: who is woken, and how many, is decided by the one who wakes.
 
 use mayfly_kvm::UserContext;
+use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::errno::Halt;
 use crate::identity::PID;
+use crate::process::Limits;
 use crate::signals::{Pending, SignalSet, ThreadSignals};
 
 /// Size of a thread's name with its NUL.
 pub(crate) const NAME_BYTES: usize = 16;
 
 /// A thread.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Thread {
     pub(crate) tid: u32,
     pub(crate) name: [u8; NAME_BYTES],
@@ -56,7 +59,7 @@ impl Thread {
 }
 
 /// Whether a thread can run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
     Ready,
     Waiting(Waiting),
@@ -65,7 +68,7 @@ pub(crate) enum State {
 }
 
 /// What a thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Waiting {
     /// Its call to be made again.
     Call {
@@ -104,11 +107,15 @@ impl Waiting {
     }
 }
 
+/// Name of a call. By this name derived code does not take it for a part of what it reads.
+type CallName = &'static str;
+
 /// How long a call waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Wait {
     /// Its name, for messages.
-    pub(crate) call: &'static str,
+    #[serde(with = "crate::saved::call_name")]
+    pub(crate) call: CallName,
     /// When it is to end in any case, by the monotonic clock; the call finds that out by itself: see `Call::is_over`.
     pub(crate) until_ns: Option<u64>,
     /// When to make it again although nothing has changed: something that it waits for becomes ready by time.
@@ -135,7 +142,7 @@ impl From<Wait> for Halt {
 /// # Invariants
 ///
 /// There is at least one. `current` and `live` are positions in the list. The live thread's context is in the vCPU, every other's is saved.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Threads {
     list: Vec<Thread>,
     /// On whose behalf the host works.
@@ -165,6 +172,18 @@ impl Threads {
             next_turn: 0,
             changes: 0,
         }
+    }
+
+    /// Whether what comes from a file is what this type promises, and within the limits.
+    pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
+        let exists = |index: usize| index < self.list.len();
+        let most = usize::try_from(limits.threads).unwrap_or(usize::MAX).max(1);
+        // The machine enters the one that is live, or the one that is the entry, which is saved.
+        exists(self.current)
+            && self.list.len() <= most
+            && self.live.is_none_or(exists)
+            && self.entry.is_none_or(exists)
+            && self.list.iter().enumerate().all(|(index, thread)| self.live == Some(index) || thread.saved.is_some())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -272,6 +291,22 @@ impl Threads {
     /// When something happens by itself, at the earliest.
     pub(crate) fn until_ns(&self) -> Option<u64> {
         self.waits().filter_map(|(_, waiting)| waiting.until_ns()).min()
+    }
+
+    /// Whoever waits for a time waits for so much longer.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        for thread in &mut self.list {
+            match &mut thread.state {
+                State::Waiting(Waiting::Call { wait, .. }) => {
+                    wait.until_ns = wait.until_ns.map(|until| clock::postponed(until, by_ns));
+                    wait.look_ns = wait.look_ns.map(|look| clock::postponed(look, by_ns));
+                }
+                State::Waiting(Waiting::Futex { until_ns, .. }) => {
+                    *until_ns = until_ns.map(|until| clock::postponed(until, by_ns));
+                }
+                State::Ready | State::Held => {}
+            }
+        }
     }
 
     /// Who waits.

@@ -6,6 +6,7 @@
 //! ignored wakes it [`IGNORED_PERIOD_NS`] apart at most.
 
 use mayfly_kvm::Machine;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::delivery::{Sent, Target};
@@ -17,7 +18,7 @@ pub(crate) const TIMERS_MAX: usize = 64;
 const IGNORED_PERIOD_NS: u64 = 10_000_000;
 
 /// When a timer is over; times are the monotonic clock's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     /// `None`: it is not armed.
     pub(crate) until_ns: Option<u64>,
@@ -67,7 +68,7 @@ impl Schedule {
 }
 
 /// Whom a timer of `timer_create` tells: SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Notify {
     Nobody,
     Process { signal: Signal, value: u64 },
@@ -75,7 +76,7 @@ pub(crate) enum Notify {
 }
 
 /// A timer of `timer_create`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PosixTimer {
     pub(crate) id: u32,
     /// Its clock is CLOCK_REALTIME or the like.
@@ -87,7 +88,7 @@ pub(crate) struct PosixTimer {
 }
 
 /// A program's timers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Timers {
     /// `setitimer(ITIMER_REAL)` and `alarm`.
     pub(crate) alarm: Schedule,
@@ -100,6 +101,14 @@ impl Timers {
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let posix = self.posix.iter().filter_map(|timer| timer.schedule.next_ns());
         posix.chain(self.alarm.next_ns()).min()
+    }
+
+    /// All that are armed are over so much later; those of the realtime clock are not.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        let posix = self.posix.iter_mut().filter(|timer| !timer.is_realtime).map(|timer| &mut timer.schedule);
+        for schedule in posix.chain([&mut self.alarm]) {
+            schedule.until_ns = schedule.until_ns.map(|until| clock::postponed(until, by_ns));
+        }
     }
 
     pub(crate) fn by_id(&mut self, id: u32) -> Option<&mut PosixTimer> {

@@ -2,11 +2,12 @@
 //! One mapping of an address space.
 
 use mayfly_kvm::{Origin, Prot};
+use serde::{Deserialize, Serialize};
 
 use crate::pages::PageRange;
 
 /// What a mapping is, beyond what may be done with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// Anonymous and private: image, heap, `mmap`.
     Private,
@@ -25,7 +26,7 @@ pub(crate) enum Kind {
 }
 
 /// Number of a mapped file in its address space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileId(pub(crate) u16);
 
 impl Kind {
@@ -39,7 +40,7 @@ impl Kind {
 }
 
 /// A mapping: pages with one protection, one kind and one origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Vma {
     pub(crate) range: PageRange,
     pub(crate) prot: Prot,

@@ -29,6 +29,14 @@ const TURN_NS: u64 = 5_000_000;
 /// How long threads may go on beside the one at the doorbell before the program is frozen all the same.
 const SETTLE_NS: u64 = 200_000_000;
 
+/// Warm-up requests that cost no more exits than any before, one after the other: then the program is steady. After a burst of work it is so
+/// sooner, since the next one is far.
+const STEADY_REQUESTS: u32 = 32;
+const STEADY_AFTER_BURST: u32 = 8;
+/// Most rounds of warm-up requests, and most time, until it is frozen all the same.
+const STEADY_REQUESTS_MAX: u32 = 1000;
+const STEADY_NS: u64 = 2_000_000_000;
+
 /// A boot under way.
 pub(crate) struct Boot<'a> {
     machine: &'a mut Machine,
@@ -68,7 +76,7 @@ impl<'a> Boot<'a> {
     }
 
     /// Runs the program until it waits at the doorbell, and its other threads wait.
-    pub(crate) fn to_doorbell(mut self) -> Result<Ready, BootError> {
+    pub(crate) fn run_to_doorbell(mut self) -> Result<Ready, BootError> {
         let mut ready = Ready::default();
         let abi = self.run_to_wait(&mut ready).map_err(|stop| self.error(stop))?;
         if !speaks(abi) {
@@ -139,7 +147,7 @@ impl<'a> Boot<'a> {
     }
 
     /// Runs the program until it waits for connections, and has answered the warm-up requests.
-    pub(crate) fn to_service(mut self, service: &Service) -> Result<Ready, BootError> {
+    pub(crate) fn run_to_service(mut self, service: &Service) -> Result<Ready, BootError> {
         let mut served = Served::new(&service.protocol, None);
         self.run_to_idle(None).map_err(|stop| self.error(stop))?;
         for warm_up in &service.warm_up {
@@ -147,6 +155,8 @@ impl<'a> Boot<'a> {
                 self.warm_up(&mut served, warm_up)?;
             }
         }
+        let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
+        self.run_until_steady(&mut served, &steady)?;
         // On a connection that it has kept open, or without one.
         let kept = served.connection();
         if self.run_to_idle(kept).map_err(|stop| self.error(stop))? {
@@ -155,6 +165,33 @@ impl<'a> Boot<'a> {
         served.close(&mut self.runner.process);
         self.run_to_idle(None).map_err(|stop| self.error(stop))?;
         self.stand(None)
+    }
+
+    /// Goes on with the warm-up requests until they cost what they cost at least. Compilers and collectors work in bursts, on threads of their own,
+    /// and leave the last step to the next request: frozen before it, a program would take that step in every request.
+    fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[&WarmUp]) -> Result<(), BootError> {
+        let end_ns = clock::monotonic_ns().saturating_add(STEADY_NS);
+        let mut all_least = vec![u64::MAX; warm_ups.len()];
+        let (mut steady, mut burst) = (0, false);
+        for round in 0..STEADY_REQUESTS_MAX as usize {
+            let which = round % warm_ups.len().max(1);
+            let (Some(warm_up), Some(least)) = (warm_ups.get(which), all_least.get_mut(which)) else { break };
+            let enough = if burst { STEADY_AFTER_BURST } else { STEADY_REQUESTS };
+            if steady >= enough || clock::monotonic_ns() >= end_ns {
+                break;
+            }
+            // The other threads have done what the last request left them.
+            if !self.run_to_idle(served.connection()).map_err(|stop| self.error(stop))? {
+                served.close(&mut self.runner.process);
+            }
+            let before = self.exits.all;
+            self.warm_up(served, warm_up)?;
+            let exits = self.exits.all.saturating_sub(before);
+            steady = if exits <= *least { steady + 1 } else { 0 };
+            burst |= exits > *least;
+            *least = exits.min(*least);
+        }
+        Ok(())
     }
 
     /// Has the machine stand at the thread that a request will wake.
@@ -265,7 +302,7 @@ impl<'a> Boot<'a> {
             wall_end_ns: self.wall_end_ns,
             cpu_end_ns: began_ns.saturating_add(self.cpu_left_ns),
         };
-        clock::tell(self.machine, began_ns);
+        clock::tell(self.machine, began_ns, 0);
         let kicker = self.machine.kicker();
         let Self { machine, runner, exits, .. } = self;
         // SAFETY: the machine is borrowed for as long.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mayfly_kvm::{Machine, read_tsc};
+use mayfly_kvm::{ClockLine, Machine, read_tsc};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::line::LINE;
@@ -46,23 +46,33 @@ fn look_if_due(monotonic_ns: u64) {
     }
 }
 
-/// Lets a program that is about to begin or go on tell the time by itself. In most cases it can already.
+/// Lets a program that is about to begin or go on tell the time by itself.
 #[inline]
-pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64) {
+pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) {
     look_if_due(monotonic_ns);
-    if !machine.has_clock(LINE.line_tsc.load(Ordering::Relaxed))
-        && let Some(line) = timekeeping::line()
-    {
-        machine.set_clock(&line);
+    match timekeeping::line() {
+        Some(line) => machine.set_clock(&behind(line, suspended_ns)),
+        // Somebody publishes another one at this moment. What the program has may be of another request, so it asks.
+        None => machine.set_clock(&ClockLine { rate: 0, raw_rate: 0, ..machine.clock() }),
+    }
+}
+
+/// The clocks of a program that has stood frozen for so long.
+fn behind(line: ClockLine, suspended_ns: u64) -> ClockLine {
+    ClockLine {
+        monotonic_ns: line.monotonic_ns.wrapping_sub(suspended_ns),
+        raw_ns: line.raw_ns.wrapping_sub(suspended_ns),
+        ..line
     }
 }
 
 /// As [`tell`], in the middle of a run: time does not go back.
-pub(crate) fn tell_on(machine: &mut Machine) {
+pub(crate) fn tell_on(machine: &mut Machine, suspended_ns: u64) {
     look_if_due(monotonic_ns());
     if !machine.has_clock(LINE.line_tsc.load(Ordering::Relaxed))
         && let Some(line) = timekeeping::line()
     {
+        let line = behind(line, suspended_ns);
         machine.set_clock(&timekeeping::continued(&machine.clock(), &line, read_tsc()));
     }
 }

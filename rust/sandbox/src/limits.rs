@@ -50,6 +50,19 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What the floor below is to know of them.
+    pub(crate) fn for_linux(&self) -> mayfly_linux::Limits {
+        mayfly_linux::Limits {
+            mappings: self.mappings as usize,
+            descriptors: self.descriptors as usize,
+            threads: self.threads,
+            memory_bytes: self.boot_memory_bytes,
+            ..Default::default()
+        }
+    }
+}
+
 /// A duration as the clocks here count; one that does not fit has no end.
 #[inline]
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {

@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use mayfly_kvm::SharedMemory;
-use mayfly_linux::{Mounts, Outbound};
+use mayfly_kvm::{SharedMemory, checksum, digest};
+use mayfly_linux::{Mounts, Network, Outbound};
 
 use crate::error::ProgramError;
 use crate::protocol::Service;
@@ -37,6 +37,16 @@ impl Elf {
         match self {
             Self::Bytes(bytes) => bytes.into(),
             Self::File(program) => mayfly_linux::Elf::File(&program.file),
+        }
+    }
+
+    /// Tells programs apart: by their content, or by what the file was.
+    pub(crate) fn identity(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => checksum(bytes),
+            Self::File(ProgramFile { stamp: Stamp { device: _, inode, size, times }, .. }) => {
+                digest(&(inode, size, times))
+            }
         }
     }
 
@@ -103,9 +113,33 @@ pub struct Program {
     pub outbound: Vec<Outbound>,
     /// For a program that serves connections: what it speaks. Others wait at the doorbell.
     pub service: Option<Service>,
+    /// What its monotonic clock does while it stands frozen.
+    pub monotonic: MonotonicClock,
+}
+
+/// What a program's monotonic clock does between the freeze and a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MonotonicClock {
+    /// It goes on, as the realtime clock does.
+    #[default]
+    Runs,
+    /// It stands still, as on a machine that is suspended, and so do the timers that go by it.
+    Suspends,
 }
 
 impl Program {
+    /// What the floor below is to know of it; `network` is made of its list.
+    pub(crate) fn for_linux<'a>(&'a self, network: &'a Network) -> mayfly_linux::Program<'a> {
+        mayfly_linux::Program {
+            elf: self.elf.for_linux(),
+            name: &self.name,
+            args: &self.args,
+            env: &self.env,
+            mounts: &self.mounts,
+            network,
+        }
+    }
+
     /// Reads a program from a file, or opens it if it is large: see [`MAPPED_FROM`].
     ///
     /// # Errors
@@ -122,6 +156,7 @@ impl Program {
             shared: None,
             mounts: Mounts::default(),
             outbound: Vec::new(),
+            monotonic: MonotonicClock::default(),
             service: None,
         })
     }

@@ -74,4 +74,6 @@ pub struct WarmUp {
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// How often it is made.
     pub times: u32,
+    /// It is made more often, until it costs no more exits than before: for programs with compilers and collectors.
+    pub steady: bool,
 }

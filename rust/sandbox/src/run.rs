@@ -103,7 +103,7 @@ impl Runner {
                 Exit::Doorbell => return Ok(Event::Doorbell),
                 exit => {
                     let served = self.serve(machine, &exit, watched, exits);
-                    clock::tell_on(machine);
+                    clock::tell_on(machine, self.process.suspended_ns());
                     // What it wrote comes first, whatever became of it then.
                     if self.process.has_output() && matches!(served, Ok(()) | Err(Stop::Waits { .. })) {
                         return Ok(Event::Output);

@@ -11,12 +11,14 @@ use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
 use crate::boot::Boot;
+use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
 use crate::limits::Limits;
+use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
-use crate::program::Program;
+use crate::program::{MonotonicClock, Program};
 use crate::protocol::Protocol;
 use crate::run::Runner;
 use crate::watchdog;
@@ -33,13 +35,29 @@ pub(crate) struct Inner {
     pub(crate) process: Process,
     pub(crate) limits: Limits,
     pub(crate) log: SharedLog,
-    boot_time: Duration,
-    has_handover: bool,
+    pub(crate) boot_time: Duration,
+    pub(crate) booted_from: BootedFrom,
+    pub(crate) origin: Origin,
+    pub(crate) has_handover: bool,
     pub(crate) service: Option<FrozenService>,
-    limit_hits: LimitHits,
-    connects: Connects,
-    learned: Mutex<BTreeSet<Learned>>,
-    learned_len: AtomicUsize,
+    /// When the program was frozen, by its monotonic clock.
+    pub(crate) frozen_at_ns: u64,
+    pub(crate) monotonic: MonotonicClock,
+    /// How far that clock was behind the host's when the snapshot was made: not at all after a boot.
+    pub(crate) behind_ns: u64,
+    pub(crate) limit_hits: LimitHits,
+    pub(crate) connects: Connects,
+    pub(crate) learned: Mutex<BTreeSet<Learned>>,
+    pub(crate) learned_len: AtomicUsize,
+}
+
+/// How a snapshot came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootedFrom {
+    /// The program was booted.
+    Program,
+    /// It was saved before, by this or another process.
+    File,
 }
 
 /// What workers of a program that serves connections begin with.
@@ -73,21 +91,9 @@ impl Snapshot {
         entropy.fill(&mut random);
         machine.write_inbox(RANDOM_OFFSET, &random);
 
-        let description = mayfly_linux::Program {
-            elf: program.elf.for_linux(),
-            name: &program.name,
-            args: &program.args,
-            env: &program.env,
-            mounts: &program.mounts,
-            network: &Network::new(&program.outbound),
-        };
-        let linux = mayfly_linux::Limits {
-            mappings: limits.mappings as usize,
-            descriptors: limits.descriptors as usize,
-            threads: limits.threads,
-            memory_bytes: limits.boot_memory_bytes,
-            ..Default::default()
-        };
+        let network = Network::new(&program.outbound);
+        let description = program.for_linux(&network);
+        let linux = limits.for_linux();
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
@@ -95,11 +101,12 @@ impl Snapshot {
         let mut runner = Runner { process, entropy, log: log.clone() };
         let boot = Boot::new(&mut machine, &mut runner, limits);
         let ready = match &program.service {
-            None => boot.to_doorbell()?,
-            Some(service) => boot.to_service(service)?,
+            None => boot.run_to_doorbell()?,
+            Some(service) => boot.run_to_service(service)?,
         };
         let Runner { mut process, .. } = runner;
         process.freeze();
+        let frozen_at_ns = clock::monotonic_ns();
         let limit_hits = process.take_limit_hits();
         let connects = process.take_connects();
         // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
@@ -115,8 +122,13 @@ impl Snapshot {
                 limits: limits.clone(),
                 log,
                 boot_time: started.elapsed(),
+                booted_from: BootedFrom::Program,
+                origin: Origin::of(program, limits),
                 has_handover: ready.has_handover,
                 service,
+                frozen_at_ns,
+                monotonic: program.monotonic,
+                behind_ns: 0,
                 limit_hits,
                 connects,
                 learned: Mutex::new(BTreeSet::new()),
@@ -125,7 +137,13 @@ impl Snapshot {
         })
     }
 
-    /// How long the boot took.
+    /// Whether the program was booted, or the snapshot comes from a file.
+    #[must_use]
+    pub fn booted_from(&self) -> BootedFrom {
+        self.inner.booted_from
+    }
+
+    /// How long the boot took, or the loading.
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.inner.boot_time

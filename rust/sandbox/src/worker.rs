@@ -33,6 +33,7 @@ use crate::inbox::{Inbox, Stamp};
 use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
 use crate::peer::{Peer, PeerCall, PeerError, Refusal};
+use crate::program::MonotonicClock;
 use crate::response::Reader;
 use crate::run::{Event, Exits, Runner, Stop};
 use crate::service::{Served, Taken};
@@ -142,6 +143,12 @@ pub struct Worker {
     response_bytes: u64,
     cpu_time_ns: u64,
     wall_time_ns: u64,
+    /// Where the monotonic clock stood still from then on.
+    frozen_at_ns: Option<u64>,
+    /// How far it is behind otherwise.
+    behind_ns: u64,
+    /// It has had a request since it was at its snapshot: its program's monotonic clock runs.
+    is_awake: bool,
     /// The request under way.
     ongoing: Ongoing,
     pause: Pause,
@@ -193,6 +200,9 @@ impl Worker {
             response_bytes: inner.limits.response_bytes,
             cpu_time_ns: nanoseconds(inner.limits.cpu_time),
             wall_time_ns: nanoseconds(inner.limits.wall_time),
+            frozen_at_ns: (inner.monotonic == MonotonicClock::Suspends).then_some(inner.frozen_at_ns),
+            behind_ns: inner.behind_ns,
+            is_awake: false,
             ongoing: Ongoing::default(),
             pause: Pause::Slice,
             served: inner.service.as_ref().map(|service| Box::new(Served::new(&service.protocol, service.connection))),
@@ -353,8 +363,17 @@ impl Worker {
             return Err(CallError::Poisoned);
         }
         let now = clock::monotonic_ns();
-        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns: now, entropy: [0; 48] };
-        clock::tell(&mut self.machine, now);
+        if !std::mem::replace(&mut self.is_awake, true) {
+            let behind_ns = match self.frozen_at_ns {
+                Some(frozen_at_ns) => now.wrapping_sub(frozen_at_ns),
+                None => self.behind_ns,
+            };
+            self.runner.process.resume_after(behind_ns);
+        }
+        let suspended_ns = self.runner.process.suspended_ns();
+        let monotonic_ns = now.wrapping_sub(suspended_ns);
+        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
+        clock::tell(&mut self.machine, now, suspended_ns);
         self.runner.entropy.fill(&mut stamp.entropy);
         if self.served.is_none() {
             self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
@@ -419,7 +438,7 @@ impl Worker {
         if now >= self.ongoing.wall_end_ns {
             return Err(self.call_error(Stop::WallLimit));
         }
-        clock::tell(&mut self.machine, now);
+        clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let before = clock::own_cpu_ns();
         if let Err(stop) = self.go_on() {
             return self.stopped(stop, || clock::own_cpu_ns().saturating_sub(before));
@@ -667,6 +686,7 @@ impl Worker {
             self.told_pages = pages;
         }
         self.runner.process.reset_from(&self.snapshot.inner.process);
+        self.is_awake = false;
         if self.resets != Resets::Always {
             self.answered = 0;
             self.in_doorbell = false;

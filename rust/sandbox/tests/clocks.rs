@@ -5,10 +5,11 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{call, snapshot, text};
-use mayfly_sandbox::{BufferedResponse, Host, Progress, Request, Worker};
+use common::{call, patient, program, snapshot, text};
+use mayfly_sandbox::{BufferedResponse, Host, MonotonicClock, NoLog, Program, Progress, Request, Snapshot, Worker};
 
 const CLOCKS: [libc::clockid_t; 6] = [
     libc::CLOCK_REALTIME,
@@ -50,8 +51,15 @@ fn parse(text: &str) -> HashMap<&str, i64> {
         .collect()
 }
 
-/// Asks for all clocks; each must lie between two readings of the host's.
-fn clocks_are_right(worker: &mut Worker) {
+/// Whether a clock stands still while a program is frozen.
+fn stands_still(clock: libc::clockid_t) -> bool {
+    [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_MONOTONIC_COARSE].contains(&clock)
+}
+
+/// Asks for all clocks; each must lie between two readings of the host's. Those that may stand still while the program is frozen are behind
+/// the host's: `behind` by a certain time where the worker keeps its state, and in each request again what they were `frozen_at` where
+/// it is reset.
+fn clocks_are_right(worker: &mut Worker, expected: &Expected) {
     let before = CLOCKS.map(now);
     let (stats, response) = call(worker, "/clocks", b"").unwrap();
     let after = CLOCKS.map(now);
@@ -59,6 +67,18 @@ fn clocks_are_right(worker: &mut Worker) {
     let told = parse(&text);
     for ((clock, before), after) in CLOCKS.into_iter().zip(before).zip(after) {
         let told = told[clock.to_string().as_str()];
+        let (before, after) = match *expected {
+            _ if !stands_still(clock) => (before, after),
+            Expected::Behind(by, doubt) => {
+                let raw = if clock == libc::CLOCK_MONOTONIC_RAW && doubt > 0 { RAW_DRIFT_NS } else { 0 };
+                (before - by - doubt - raw, after - by + doubt + raw)
+            }
+            Expected::FrozenAt(then, doubt) => {
+                let raw = if clock == libc::CLOCK_MONOTONIC_RAW { now(clock) - now(libc::CLOCK_MONOTONIC) } else { 0 };
+                let slack = if raw == 0 { 0 } else { RAW_DRIFT_NS };
+                (then + raw - doubt - slack, then + raw + (after - before) + doubt + slack)
+            }
+        };
         let right = before - TOLERANCE_NS..=after + TOLERANCE_NS;
         assert!(
             right.contains(&told),
@@ -79,17 +99,41 @@ fn clocks_are_right(worker: &mut Worker) {
 
 #[test]
 fn every_clock_is_the_hosts_without_an_exit() {
-    let snapshot = snapshot("faults");
+    let snapshots = [MonotonicClock::Runs, MonotonicClock::Suspends].map(|monotonic| {
+        let program = Program { monotonic, ..program("faults", &[]) };
+        let host = Host::open().unwrap();
+        (monotonic, Snapshot::boot(&host, &program, &patient(), Arc::new(NoLog)).unwrap())
+    });
     // The first request of a fork faults its pages in.
-    for mut worker in [Worker::fork(&snapshot).unwrap(), Worker::fork_keeping_state(&snapshot).unwrap()] {
+    for ((monotonic, snapshot), keeps_state) in snapshots.iter().flat_map(|it| [(it, false), (it, true)]) {
+        let mut worker =
+            if keeps_state { Worker::fork_keeping_state(snapshot) } else { Worker::fork(snapshot) }.unwrap();
         call(&mut worker, "/clocks", b"").unwrap();
-        call(&mut worker, "/clocks", b"").unwrap();
+        let before = now(libc::CLOCK_MONOTONIC);
+        let answer = text(&mut worker, "/clocks");
+        let after = now(libc::CLOCK_MONOTONIC);
+        let told = parse(&answer)[libc::CLOCK_MONOTONIC.to_string().as_str()];
+        let doubt = after - before;
+        let expected = match monotonic {
+            MonotonicClock::Runs => Expected::Behind(0, 0),
+            MonotonicClock::Suspends if keeps_state => Expected::Behind(before - told, doubt),
+            MonotonicClock::Suspends => Expected::FrozenAt(told, doubt),
+        };
         for pause in [0, 0, 1, 50, 400, 0, 1200, 0] {
             std::thread::sleep(Duration::from_millis(pause));
-            clocks_are_right(&mut worker);
+            clocks_are_right(&mut worker, &expected);
         }
     }
 }
+
+/// What the monotonic clocks of a program are, and how sure that is.
+enum Expected {
+    Behind(i64, i64),
+    FrozenAt(i64, i64),
+}
+
+/// How far the raw clock may have come away from the adjusted one since the program was frozen.
+const RAW_DRIFT_NS: i64 = 5_000_000;
 
 /// Numbers that a request answers.
 fn numbers(text: &str) -> Vec<i64> {

@@ -7,76 +7,12 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::plain::Plain;
 use common::{call, patient, program};
 use mayfly_sandbox::{
-    BootError, BufferedResponse, CallError, Decoded, Decoder, Host, Limits, NoLog, Progress, Protocol, Request,
-    ResponseError, ResponseSink, Service, Snapshot, WarmUp, Worker, WorkerState,
+    BootError, BufferedResponse, CallError, Host, Limits, NoLog, Progress, Request, ResponseError, Service, Snapshot,
+    WarmUp, Worker, WorkerState,
 };
-
-/// As much of HTTP/1.1 as these tests need.
-#[derive(Debug)]
-struct Plain;
-
-#[derive(Debug, Default)]
-struct PlainDecoder {
-    taken: Vec<u8>,
-    body: Vec<u8>,
-}
-
-impl Protocol for Plain {
-    fn encode(&self, request: &Request<'_>, out: &mut Vec<u8>) {
-        let target = [request.path, b"?", request.query].concat();
-        out.extend([b"POST ", &target[..], b" HTTP/1.1\r\n"].concat());
-        out.extend(format!("content-length: {}\r\n\r\n", request.body.len()).bytes());
-        out.extend(request.body);
-    }
-
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::<PlainDecoder>::default()
-    }
-}
-
-impl Decoder for PlainDecoder {
-    fn begin(&mut self, _: &[u8]) {
-        *self = Self::default();
-    }
-
-    fn take(&mut self, bytes: &[u8]) -> Result<Decoded, ResponseError> {
-        self.taken.extend(bytes);
-        if !self.taken.starts_with(b"HTTP/1.1 200 OK\r\n") && self.taken.len() >= 17 {
-            return Err(ResponseError::Malformed("no status line"));
-        }
-        let text = String::from_utf8_lossy(&self.taken);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(Decoded::Partial) };
-        let keeps_open = !head.contains("connection: close");
-        if let Some((_, length)) = head.split_once("content-length: ") {
-            let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
-            self.body = body.as_bytes().to_vec();
-            return Ok(if body.len() < length { Decoded::Partial } else { Decoded::Complete { keeps_open } });
-        }
-        if head.contains("chunked") && body.ends_with("0\r\n\r\n") {
-            self.body = body.as_bytes().to_vec();
-            return Ok(Decoded::Complete { keeps_open });
-        }
-        Ok(Decoded::Partial)
-    }
-
-    fn end(&mut self) -> Result<(), ResponseError> {
-        let text = String::from_utf8_lossy(&self.taken);
-        match text.split_once("\r\n\r\n") {
-            Some((head, body)) if !head.contains("content-length") => {
-                self.body = body.as_bytes().to_vec();
-                Ok(())
-            }
-            _ => Err(ResponseError::Malformed("cut short")),
-        }
-    }
-
-    fn deliver(&mut self, sink: &mut dyn ResponseSink) {
-        sink.body(self.body.len()).copy_from_slice(&self.body);
-        sink.status(200);
-    }
-}
 
 /// The ways in which `tenants/listens` waits.
 const WAYS: [&str; 7] = ["accept", "once", "poll", "epoll", "edge", "thread", "tick"];
@@ -88,6 +24,7 @@ fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError
         query: Vec::new(),
         headers: Vec::new(),
         times: warm_ups,
+        steady: false,
     };
     let mut program = program("listens", &[how]);
     program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
@@ -226,10 +163,34 @@ fn a_program_that_does_not_listen_does_not_boot() {
 }
 
 #[test]
+fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
+    let mut program = program("listens", &["epoll"]);
+    let warm_up = WarmUp {
+        method: b"GET".to_vec(),
+        path: b"/".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        times: 2,
+        steady: true,
+    };
+    program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
+    let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    let count: u32 = String::from_utf8(body(&mut worker, "/count", b"")).unwrap().parse().unwrap();
+    assert!((10..100).contains(&count), "{count}");
+}
+
+#[test]
 fn a_warm_up_request_that_fails_says_which() {
     let mut program = program("listens", &["epoll"]);
-    let warm_up =
-        WarmUp { method: b"GET".to_vec(), path: b"/silent".to_vec(), query: Vec::new(), headers: Vec::new(), times: 1 };
+    let warm_up = WarmUp {
+        method: b"GET".to_vec(),
+        path: b"/silent".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        times: 1,
+        steady: false,
+    };
     program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
     let error = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(error.to_string().contains("/silent"), "{error}");

@@ -5,6 +5,7 @@
 //!   forker    1 thread               forks workers ahead, closes those that are done with
 //!   boot      up to 4, on demand     boots programs
 //!   deferred  2 threads              requests that found no worker: fork one, serve the first slice
+//!   saver     1 thread               saves snapshots, where they are kept
 //!   overflow  a configured number    requests whose slice on a loop was over, in turns
 //!   outside   1 thread               wakes requests that wait for something outside
 //! ```
@@ -105,6 +106,10 @@ impl Background {
         let ahead = 1 + crate::deferred::THREADS;
         let overflow = background.threads().split_off(ahead);
         *background.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner) = overflow;
+        if let Ok(Ground { snapshots: Some(snapshots), .. }) = &background.ground {
+            let snapshots = Arc::clone(snapshots);
+            background.spawn("mayfly-saver", move |_| snapshots.save_all())?;
+        }
         Ok(background)
     }
 
@@ -214,6 +219,9 @@ impl Background {
         }
         self.deferred.close();
         self.send(Order::Stop);
+        if let Ok(Ground { snapshots: Some(snapshots), .. }) = &self.ground {
+            snapshots.close();
+        }
         join(std::mem::take(&mut *self.threads()));
         self.overflow.close();
         join(std::mem::take(&mut *self.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner)));

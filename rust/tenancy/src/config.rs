@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_sandbox::{MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{MonotonicClock, MountPoint, Outbound, WarmUp};
 
 use crate::json::{Key, blank_comments, locate};
 use crate::limits::Limits;
@@ -45,6 +45,8 @@ pub struct Config {
     pub watch: bool,
     /// The listener for operators and uploads. `None`: there is none.
     pub admin: Option<AdminConfig>,
+    /// The directory that keeps snapshots of booted programs for the next start. `None`: programs boot at each.
+    pub snapshots: Option<PathBuf>,
     /// Whether responses have the headers `x-mayfly-mode` and `x-mayfly-generation`.
     pub mode_header: bool,
     /// The file that this was read from, if it was one: where changes are looked for.
@@ -80,6 +82,8 @@ pub struct TenantConfig {
     pub mounts: Vec<MountPoint>,
     /// Where the program may connect to. Sorted by nothing; elements differ.
     pub outbound: Vec<Outbound>,
+    /// What the program's monotonic clock does while it stands frozen.
+    pub monotonic: MonotonicClock,
     /// For a program that serves connections itself. `None`: it waits at the doorbell.
     pub service: Option<ServiceConfig>,
     /// The requests that are the tenant's. May be empty for the default tenant only.
@@ -207,6 +211,7 @@ impl TenantConfig {
             env,
             mounts,
             outbound,
+            monotonic,
             service,
             routes: _,
             is_default: _,
@@ -223,6 +228,7 @@ impl TenantConfig {
             && *env == other.env
             && *mounts == other.mounts
             && *outbound == other.outbound
+            && *monotonic == other.monotonic
             && *service == other.service
             && *mode == other.mode
             && *limits == other.limits

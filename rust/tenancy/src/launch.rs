@@ -4,7 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use mayfly_sandbox::{Elf, MountError, MountPoint, Mounts, Program, ProgramError, Service};
+use mayfly_sandbox::{Elf, MonotonicClock, MountError, MountPoint, Mounts, Program, ProgramError, Service};
 
 use crate::config::{StorageConfig, TenantConfig};
 use crate::http1::Http1;
@@ -42,6 +42,7 @@ impl TenantConfig {
             shared: None,
             mounts: Mounts::default(),
             outbound: Vec::new(),
+            monotonic: MonotonicClock::default(),
             service: None,
         })
     }
@@ -53,6 +54,7 @@ impl TenantConfig {
             env: self.env.clone(),
             mounts: Mounts::open(&self.mounts)?,
             outbound: self.outbound.clone(),
+            monotonic: self.monotonic,
             service: service.map(|service| Service { protocol: Arc::new(Http1), warm_up: service.warm_up.clone() }),
             ..program
         })

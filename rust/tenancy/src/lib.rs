@@ -51,6 +51,7 @@ mod route;
 mod schema;
 mod server;
 mod sleepers;
+mod snapshots;
 mod storage;
 mod tenant;
 mod tenant_log;

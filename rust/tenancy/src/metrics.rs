@@ -45,6 +45,7 @@ const FIGURES: &[Figure] = &[
     Figure { name: "mayfly_tenant_ready", kind: Gauge, help: "Whether the tenant answers requests.", value: |tenant| if generation(tenant) > 0 { 1.0 } else { 0.0 } },
     Figure { name: "mayfly_tenant_generation", kind: Gauge, help: "The number of the generation that answers; 0 if there is none.", value: |tenant| generation(tenant) as f64 },
     Figure { name: "mayfly_tenant_boot_seconds", kind: Gauge, help: "How long the generation that answers took to boot; 0 if there is none.", value: boot_seconds },
+    Figure { name: "mayfly_tenant_booted_from_snapshot", kind: Gauge, help: "Whether the generation that answers comes from a file.", value: booted_from_snapshot },
 ];
 
 fn generation(tenant: &TenantReport) -> u64 {
@@ -57,6 +58,13 @@ fn generation(tenant: &TenantReport) -> u64 {
 fn boot_seconds(tenant: &TenantReport) -> f64 {
     match tenant.state {
         TenantState::Ready { boot_ms, .. } => boot_ms / 1e3,
+        _ => 0.0,
+    }
+}
+
+fn booted_from_snapshot(tenant: &TenantReport) -> f64 {
+    match tenant.state {
+        TenantState::Ready { booted_from: "snapshot", .. } => 1.0,
         _ => 0.0,
     }
 }
@@ -266,7 +274,7 @@ mod tests {
         Report {
             host: HostState::Usable { kvm: "paging" },
             tenants: vec![
-                tenant("shop", TenantState::Ready { generation: 3, boot_ms: 1.5 }),
+                tenant("shop", TenantState::Ready { generation: 3, boot_ms: 1.5, booted_from: "snapshot" }),
                 tenant("we\"i\\rd\n", TenantState::Failed { reason: "no\nfile".to_owned() }),
             ],
             unrouted: 13,
@@ -304,6 +312,7 @@ mod tests {
         assert_eq!(get("mayfly_tenant_ready", &[("tenant", "we\"i\\rd\n")]), 0.0);
         assert_eq!(get("mayfly_tenant_generation", &[("tenant", "shop")]), 3.0);
         assert_eq!(get("mayfly_tenant_boot_seconds", &[("tenant", "shop")]), 0.0015);
+        assert_eq!(get("mayfly_tenant_booted_from_snapshot", &[("tenant", "shop")]), 1.0);
         assert_eq!(get("mayfly_tenant_failures_total", &[("tenant", "shop"), ("error", "exited")]), 11.0);
         assert_eq!(get("mayfly_tenant_limit_hits_total", &[("tenant", "shop"), ("limit", "descriptors")]), 9.0);
         assert_eq!(get("mayfly_tenant_info", &[("tenant", "shop"), ("mode", "reset-every-9")]), 1.0);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
+use mayfly_sandbox::{BootedFrom, Snapshot};
 use serde::Serialize;
 
 use crate::config::TenantConfig;
@@ -99,14 +100,24 @@ pub enum TenantState {
     Ready {
         /// Which of its booted programs answers.
         generation: u64,
-        /// How long that one took to boot.
+        /// How long that one took to boot, or to be loaded.
         boot_ms: f64,
+        /// Whether it was booted: `program`, or comes from a file: `snapshot`.
+        booted_from: &'static str,
     },
     /// It answers 503.
     Failed {
         /// Why.
         reason: String,
     },
+}
+
+/// The word for how a generation came about.
+pub(crate) fn booted_from(snapshot: &Snapshot) -> &'static str {
+    match snapshot.booted_from() {
+        BootedFrom::Program => "program",
+        BootedFrom::File => "snapshot",
+    }
 }
 
 impl TenantReport {
@@ -119,6 +130,7 @@ impl TenantReport {
             State::Ready(generation) => TenantState::Ready {
                 generation: generation.number,
                 boot_ms: generation.snapshot.boot_time().as_secs_f64() * 1e3,
+                booted_from: booted_from(&generation.snapshot),
             },
         };
         let errors = Failure::ALL

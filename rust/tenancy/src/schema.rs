@@ -152,7 +152,7 @@ mod tests {
             &format!(r#""path": "/", "upload_key_sha256": "{digest}""#),
             r#""path": "/", "mounts": [{"host": "a", "at": "/"}, {"host": "/b.c/..d/.e"}, {"host": "x", "at": "/a b", "writable": true}]"#,
             r#""path": "/", "serve": "connections", "warm_up": [{"path": "/", "method": "GET", "headers": {"A": "b c"}, "times": 1}]"#,
-            r#""path": "/", "serve": "doorbell""#,
+            r#""path": "/", "serve": "doorbell", "monotonic_clock": "suspends""#,
             r#""path": "/", "outbound": ["a.b-c:1", "1.2.3.4:65535", "[::1]:80"]"#,
         ] {
             verdict(&format!(r#"{{"tenants": [{{"name": "a", "program": "p", {tenant}}}]}}"#)).unwrap();
@@ -162,6 +162,7 @@ mod tests {
             r#"{"$schema": "x", "root": "", "max_workers": 1, "boot_at_start": 0, "groups": {"a": {"env": {}, "limits": {}}}}"#,
             r#"{"admin": {}}"#,
             r#"{"admin": {"listen": "[::1]:80", "uploads": "u", "upload_mib": 1}}"#,
+            r#"{"snapshots": "frozen"}"#,
         ] {
             verdict(file).unwrap();
         }
@@ -207,6 +208,7 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "warm_up": [{"path": "/"}]"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "doorbell", "warm_up": []"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "http""#,
+            r#""name": "a", "program": "p", "path": "/", "monotonic_clock": "stands""#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["a:*"]"#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["a:65536"]"#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["*.a:1"]"#,

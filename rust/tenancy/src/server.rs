@@ -17,7 +17,8 @@ use crate::pool::LoopPool;
 use crate::reload::{Applied, ReloadError, Reloaded};
 use crate::report::{HostState, Report, TenantReport};
 use crate::route::Router;
-use crate::tenant::{Generation, Ground, State, Tenant};
+use crate::snapshots::Snapshots;
+use crate::tenant::{Generation, Ground, Source, State, Tenant};
 use crate::uploads;
 use crate::workers::Workers;
 
@@ -87,6 +88,7 @@ impl Server {
                 host: host.clone(),
                 workers: workers.clone(),
                 uploads: config.admin.as_ref().and_then(|admin| admin.uploads.clone()),
+                snapshots: config.snapshots.clone().map(|directory| Arc::new(Snapshots::new(directory))),
             }),
             Err(error) => Err(error.to_string()),
         };
@@ -146,7 +148,7 @@ impl Server {
     /// Puts a new configuration in force, while requests are served: routes at once and together, and programs that run otherwise
     /// now as new generations. A generation that does not boot leaves its tenant as it was.
     ///
-    /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`, `overflow_threads`, `admin`.
+    /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`, `overflow_threads`, `admin`, `snapshots`.
     pub fn apply(&self, config: Config) -> Applied {
         let _one_at_a_time = self.inner.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.set();
@@ -243,7 +245,7 @@ impl Server {
         if matches!(tenant.state(), State::Unbooted) {
             return Ok(());
         }
-        match tenant.make(&mut history, ground, None) {
+        match tenant.make(&mut history, ground, Source::File) {
             Ok(generation) => {
                 tenant.reloads.fetch_add(1, Ordering::Relaxed);
                 tenant.publish(&mut history, generation, ground);
@@ -264,7 +266,7 @@ impl Server {
     ///
     /// [`ReloadError`]; what ran before goes on.
     pub fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
-        self.replace(&*self.tenant(tenant)?, None)
+        self.replace(&*self.tenant(tenant)?, Source::File)
     }
 
     /// Reloads every tenant whose program is another one than the one that answers.
@@ -272,7 +274,7 @@ impl Server {
         let Ok(ground) = self.ground() else { return Vec::new() };
         let set = self.set();
         let changed = set.tenants.iter().filter(|tenant| tenant.has_changed(ground));
-        changed.map(|tenant| (tenant.name.to_string(), self.replace(tenant, None))).collect()
+        changed.map(|tenant| (tenant.name.to_string(), self.replace(tenant, Source::File))).collect()
     }
 
     /// Boots an uploaded program, and if it works, lets it answer and keeps it for later starts.
@@ -283,7 +285,7 @@ impl Server {
     pub fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError> {
         let tenant = self.tenant(tenant)?;
         let uploads = self.uploads().ok_or(ReloadError::NoUploads)?;
-        let reloaded = self.replace(&tenant, Some(elf.clone()))?;
+        let reloaded = self.replace(&tenant, Source::Upload(elf.clone()))?;
         uploads::keep(&uploads, &tenant.name, &elf).map_err(|error| ReloadError::Persist(error.to_string()))?;
         Ok(reloaded)
     }
@@ -309,10 +311,10 @@ impl Server {
         Ok(reloaded)
     }
 
-    fn replace(&self, tenant: &Tenant, elf: Option<Vec<u8>>) -> Result<Reloaded, ReloadError> {
+    fn replace(&self, tenant: &Tenant, source: Source) -> Result<Reloaded, ReloadError> {
         let ground = self.ground()?;
         let mut history = tenant.history();
-        let generation = tenant.make(&mut history, ground, elf).map_err(|error| not_replaced(tenant, error))?;
+        let generation = tenant.make(&mut history, ground, source).map_err(|error| not_replaced(tenant, error))?;
         let reloaded = told(&generation);
         tenant.reloads.fetch_add(1, Ordering::Relaxed);
         tenant.publish(&mut history, generation, ground);

@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{
-    BufferedResponse, Elf, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker, WorkerState,
+    BootedFrom, BufferedResponse, Elf, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker,
+    WorkerState,
 };
 
 use crate::berth::Berth;
@@ -27,6 +28,8 @@ use crate::launch::LaunchError;
 use crate::meter::{Counters, Event, Totals};
 use crate::places;
 use crate::reload::ReloadError;
+use crate::report::booted_from;
+use crate::snapshots::{self, Snapshots};
 use crate::storage::Store;
 use crate::tenant_log::TenantLog;
 use crate::uploads;
@@ -98,6 +101,8 @@ pub(crate) struct Generation {
     pub(crate) store: Option<Arc<Store>>,
     /// Which program it is.
     origin: Origin,
+    /// Where its snapshot is to be saved, if it is to be.
+    pub(crate) file: Option<PathBuf>,
     /// Values of the headers that show the mode, if they are wanted.
     pub(crate) mode: String,
     pub(crate) number_text: String,
@@ -146,6 +151,19 @@ pub(crate) struct Ground {
     pub(crate) workers: Workers,
     /// Where uploaded programs are kept.
     pub(crate) uploads: Option<PathBuf>,
+    /// Snapshots of booted programs, if they are kept.
+    pub(crate) snapshots: Option<Arc<Snapshots>>,
+}
+
+/// What a generation may come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A snapshot that an earlier server has saved, or else the program's file.
+    Kept,
+    /// The program's file, as it is now.
+    File,
+    /// An upload.
+    Upload(Vec<u8>),
 }
 
 impl Tenant {
@@ -226,10 +244,11 @@ impl Tenant {
     /// Boots the program, which takes as long as it takes, up to its limit. For whoever has claimed the boot.
     pub(crate) fn boot(&self, ground: &Ground) {
         let mut history = self.history();
-        match self.make(&mut history, ground, None) {
+        match self.make(&mut history, ground, Source::Kept) {
             Ok(generation) => {
                 let boot_ms = generation.snapshot.boot_time().as_millis();
-                tracing::info!(target: "mayfly::server", tenant = %self.name, boot_ms, "tenant is ready");
+                let from = booted_from(&generation.snapshot);
+                tracing::info!(target: "mayfly::server", tenant = %self.name, boot_ms, from, "tenant is ready");
                 history.retry = RETRY;
                 self.publish(&mut history, generation, ground);
             }
@@ -258,24 +277,62 @@ impl Tenant {
         &self,
         history: &mut History,
         ground: &Ground,
-        uploaded: Option<Vec<u8>>,
+        source: Source,
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
+        let (uploaded, may_be_kept) = match source {
+            Source::Kept => (None, true),
+            Source::File => (None, false),
+            Source::Upload(elf) => (Some(elf), false),
+        };
         let (mut program, stamp) = self.launch(&config, ground, uploaded)?;
         let origin = Origin { stamp, digest: digest(&program.elf) };
         program.shared = history.shared_memory(&config)?;
         let store = history.store(&config, self, ground)?;
-        let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
-        let booted = Snapshot::boot(&ground.host, &program, &config.limits.machine, sink);
-        self.log.end_partial_lines();
-        let snapshot = booted.map_err(|error| ReloadError::Boot(error.to_string()))?;
-        self.background.count_connects(snapshot.connects());
-        if let Some(health) = &config.health {
-            check_health(&snapshot, &config, health)?;
-            self.log.end_partial_lines();
+        let kept = if may_be_kept { self.load(&config, &program, ground) } else { None };
+        let snapshot = match kept {
+            Some(snapshot) => snapshot,
+            None => {
+                let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
+                let booted = Snapshot::boot(&ground.host, &program, &config.limits.machine, sink);
+                self.log.end_partial_lines();
+                let snapshot = booted.map_err(|error| ReloadError::Boot(error.to_string()))?;
+                self.background.count_connects(snapshot.connects());
+                self.check_health(&snapshot, &config)?;
+                snapshot
+            }
+        };
+        // What it was made from, for the name of its file; without snapshots nobody will ask.
+        let file = ground.snapshots.as_ref().filter(|_| program.shared.is_none());
+        let file = file.map(|kept| {
+            snapshots::path(&kept.directory, &config.name, Snapshot::origin(&program, &config.limits.machine))
+        });
+        if file.is_none() || snapshot.booted_from() == BootedFrom::File {
+            snapshot.keep_unsaved();
         }
         history.last_number += 1;
-        Ok(Generation::new(history.last_number, snapshot, config, store, origin))
+        Ok(Generation { file, ..Generation::new(history.last_number, snapshot, config, store, origin) })
+    }
+
+    /// A snapshot that was saved, if it is good and healthy.
+    fn load(&self, config: &TenantConfig, program: &Program, ground: &Ground) -> Option<Snapshot> {
+        let directory = &ground.snapshots.as_ref().filter(|_| program.shared.is_none())?.directory;
+        let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
+        let snapshot = snapshots::load(directory, config, program, ground, sink)?;
+        match self.check_health(&snapshot, config) {
+            Ok(()) => Some(snapshot),
+            Err(reason) => {
+                tracing::warn!(target: "mayfly::server", tenant = %self.name, %reason, "the tenant's snapshot is not used: its program boots");
+                None
+            }
+        }
+    }
+
+    fn check_health(&self, snapshot: &Snapshot, config: &TenantConfig) -> Result<(), ReloadError> {
+        let Some(health) = &config.health else { return Ok(()) };
+        let checked = check_health(snapshot, config, health);
+        self.log.end_partial_lines();
+        checked
     }
 
     /// Where the program is that a boot now would take: the uploaded one, if there is one.
@@ -335,6 +392,9 @@ impl Tenant {
             }
         }
         self.set_state(State::Ready(Arc::clone(&generation)));
+        if let Some(snapshots) = &ground.snapshots {
+            snapshots.offer(&generation);
+        }
         for berth in self.live_berths() {
             // Live state is handed over by the loops, one by one; what has none to hand over goes now.
             if !generation.succeeds(former.as_deref()) {
@@ -507,7 +567,16 @@ impl Generation {
         store: Option<Arc<Store>>,
         origin: Origin,
     ) -> Self {
-        Self { number, snapshot, mode: config.mode.to_string(), number_text: number.to_string(), config, store, origin }
+        Self {
+            number,
+            snapshot,
+            mode: config.mode.to_string(),
+            number_text: number.to_string(),
+            config,
+            store,
+            origin,
+            file: None,
+        }
     }
 
     fn fork(&self) -> Result<Worker, ForkError> {
@@ -529,7 +598,11 @@ impl Generation {
 }
 
 /// Calls a fresh worker as a client would.
-fn check_health(snapshot: &Snapshot, config: &TenantConfig, health: &HealthConfig) -> Result<(), ReloadError> {
+pub(crate) fn check_health(
+    snapshot: &Snapshot,
+    config: &TenantConfig,
+    health: &HealthConfig,
+) -> Result<(), ReloadError> {
     let (path, query) = health.path.split_once('?').unwrap_or((&health.path, ""));
     let request = Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" };
     let mut response = BufferedResponse::default();

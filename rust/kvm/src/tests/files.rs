@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use super::*;
 use crate::{FileKey, FilePages};
 
-const KEY: FileKey = FileKey(0, 1);
-const PAGES: u64 = 8;
+pub(super) const KEY: FileKey = FileKey(0, 1);
+pub(super) const PAGES: u64 = 8;
 
 // Increments the first word of the page at DATA at boot, having read it; then as the counter.
 guest!(
@@ -56,7 +56,7 @@ guest!(
 );
 
 /// A file without a name, of pages of which each word is 5.
-fn fives() -> File {
+pub(super) fn fives() -> File {
     let thread = std::thread::current();
     let path = std::env::temp_dir().join(format!("mayfly-pages-{}-{:?}", std::process::id(), thread.id()));
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
@@ -72,13 +72,13 @@ fn pages(file: &File, first: u64, count: u64) -> FilePages<'_> {
 }
 
 /// A machine with the first `mapped` pages of the file at DATA.
-fn boot_with(code: &[u8], file: &File, mapped: u64) -> Machine {
+pub(super) fn boot_with(code: &[u8], file: &File, mapped: u64) -> Machine {
     let mut machine = boot(code, 0);
     assert_eq!(machine.map_file(DATA, RW, Origin::Snapshot, &pages(file, 0, mapped)), Ok(mapped));
     machine
 }
 
-fn count(worker: &mut Machine, pages: u64) -> (u64, u64) {
+pub(super) fn count(worker: &mut Machine, pages: u64) -> (u64, u64) {
     assert!(worker.write_inbox(0, &pages.to_le_bytes()));
     let mut faults = 0;
     let regs = run(worker, &mut faults);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use mayfly_kvm::Prot;
+use serde::{Deserialize, Serialize};
 
 use super::{AddressSpace, Placement};
 use crate::errno::Errno;
@@ -21,8 +22,9 @@ const MAPPED_FILES_MAX: usize = 1024;
 const SWEEP_FROM: usize = 32;
 
 /// A file that is mapped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MappedFile {
+    #[serde(with = "crate::saved::host_file")]
     pub(crate) file: Arc<host::File>,
     /// Its path, for `/proc/self/maps`.
     pub(crate) path: Arc<[u8]>,

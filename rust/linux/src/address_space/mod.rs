@@ -35,9 +35,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mayfly_kvm::{Origin, Prot, layout};
+use serde::{Deserialize, Serialize};
 
 use crate::errno::Errno;
 use crate::pages::PageRange;
+use crate::process::Limits;
 use crate::vma::{Kind, Vma};
 
 pub(crate) use mapped::MappedFile;
@@ -48,7 +50,7 @@ pub(crate) use place::Placement;
 const STACK_GUARD: u64 = 1 << 20;
 
 /// A program's mappings.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AddressSpace {
     mappings: Vec<Vma>,
     /// What mappings of files are mappings of. Shared by clones until one of them maps another file.
@@ -65,6 +67,7 @@ pub(crate) struct AddressSpace {
     max_mappings: usize,
     max_bytes: u64,
     /// How often there was one mapping too many, since this was last asked. Statistics: not restored, and no clone's business.
+    #[serde(skip)]
     refusals: AtomicU32,
 }
 
@@ -109,6 +112,30 @@ impl AddressSpace {
         };
         space.map(Placement::FixedNoReplace(stack), stack.len(), stack_prot, Kind::Stack)?;
         Ok(space)
+    }
+
+    /// Whether what comes from a file is what this type promises, and within the limits.
+    pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
+        let ascend = self.mappings.is_sorted_by(|one, next| one.range.end() <= next.range.start());
+        let size = self.mappings.iter().fold(0_u64, |sum, vma| sum.saturating_add(vma.range.len()));
+        let is_within = |vma: &Vma| {
+            let has_file = match vma.kind {
+                Kind::File { file, .. } => self.mapped_file(file).is_some(),
+                Kind::Private | Kind::Shared | Kind::Stack => true,
+            };
+            !vma.range.is_empty()
+                && vma.range.start() >= layout::USER_MIN
+                && vma.range.end() <= layout::USER_END
+                && vma.origin == Origin::Snapshot
+                && has_file
+        };
+        ascend
+            && self.mappings.iter().all(is_within)
+            && self.bytes == size
+            && self.heap_start <= self.heap_break
+            && [self.heap_start, self.heap_break, self.mmap_top].iter().all(|&at| at <= layout::USER_END)
+            && self.origin == Origin::Request
+            && (self.max_mappings, self.max_bytes) == (limits.mappings, limits.address_space_bytes)
     }
 
     /// How often there was one mapping too many, since this was last asked.

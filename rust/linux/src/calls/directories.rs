@@ -2,7 +2,6 @@
 //! Reading directories.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::{count, int};
@@ -10,7 +9,6 @@ use crate::errno::{CallResult, Errno};
 use crate::files::Object;
 use crate::files::attributes::Attributes;
 use crate::files::listing::{Entry, Listing};
-use crate::host;
 use crate::made_up;
 use crate::overlay::{Entry as Written, Layer};
 use crate::process::Process;
@@ -75,8 +73,8 @@ fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>, E
         Layer::Here(entry) => matches!(entry, Written::Directory { opaque: false, .. }),
         Layer::Hidden => false,
     };
-    if let Some(root) = mount.root.as_ref().filter(|_| shows_through) {
-        match host::list(root.as_fd(), rest) {
+    if mount.root.is_some() && shows_through {
+        match resolve::list_in(process, mount, rest) {
             Ok(found) => entries.extend(found),
             // The layer's own directory, or one that leads to a mount.
             Err(Errno::ENOENT) => {}

@@ -70,7 +70,7 @@ fn wait_until(call: &mut Call<'_, '_>, timeout: u64, absolute: bool, realtime: b
     let duration = time::read_duration(call, timeout)?;
     Ok(Some(match (absolute, realtime) {
         (false, _) => clock::now_ns().saturating_add(duration),
-        (true, false) => duration,
+        (true, false) => call.process.to_host_ns(duration),
         (true, true) => clock::from_unix_ns(duration),
     }))
 }

@@ -2,6 +2,8 @@
 //! Resource limits: what a program is told of its own, and what it sets. The limits that hold are the tenant's; what a program sets
 //! is remembered and told back, and changes nothing.
 
+use serde::{Deserialize, Serialize};
+
 use super::int;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::process::Limits;
@@ -11,14 +13,14 @@ use crate::table::Call;
 const COUNT: usize = 16;
 const INFINITY: u64 = u64::MAX;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct ResourceLimit {
     soft: u64,
     hard: u64,
 }
 
 /// A program's resource limits, by number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ResourceLimits {
     all: [ResourceLimit; COUNT],
     /// The mask of `umask(2)`.

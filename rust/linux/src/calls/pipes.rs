@@ -192,6 +192,7 @@ pub(crate) fn timerfd_settime(call: &mut Call<'_, '_>) -> CallResult {
         0 => None,
         value if flags & libc::TFD_TIMER_ABSTIME == 0 => Some(now.saturating_add(value)),
         value if before.clock == libc::CLOCK_REALTIME => Some(clock::from_unix_ns(value)),
+        value if before.clock == libc::CLOCK_MONOTONIC => Some(call.process.to_host_ns(value)),
         value => Some(value),
     };
     if old != 0 {

@@ -2,7 +2,8 @@
 //! Clocks and sleeping.
 //!
 //! Programs read most clocks in the vDSO and come here for the rest, or where the vDSO does not know the time. Clocks are the host's,
-//! which go on between requests and over resets. Clocks of CPU time count from the start of the
+//! which go on between requests and over resets; but while a program stands frozen, its monotonic clocks stand still, as on a machine
+//! that is suspended. Clocks of CPU time count from the start of the
 //! program: the CPU time of a host thread is nobody's business in a guest.
 //!
 //! Who sleeps waits, and the other threads run. Where all wait, whoever runs the machine does something else meanwhile.
@@ -46,7 +47,8 @@ impl Clock {
         match self {
             // As in the vDSO, where nothing ticks: one of them is not behind the other.
             Self::Host(ClockId::RealtimeCoarse) => words(rustix::time::clock_gettime(ClockId::Realtime)),
-            Self::Host(ClockId::MonotonicCoarse) => words(rustix::time::clock_gettime(ClockId::Monotonic)),
+            Self::Host(ClockId::Monotonic | ClockId::MonotonicCoarse) => own(call, ClockId::Monotonic),
+            Self::Host(ClockId::MonotonicRaw) => own(call, ClockId::MonotonicRaw),
             Self::Host(id) => words(rustix::time::clock_gettime(id)),
             Self::Cpu => {
                 let used = cpu_time(call);
@@ -56,9 +58,16 @@ impl Clock {
     }
 }
 
+/// A clock that stands still while the program is frozen.
+fn own(call: &Call<'_, '_>, id: ClockId) -> [u64; 2] {
+    let [seconds, nanoseconds] = words(rustix::time::clock_gettime(id));
+    clock::timespec(clock::total_ns(seconds, nanoseconds).wrapping_sub(call.process.suspended_ns))
+}
+
 /// How long the program has been running, which its CPU time cannot exceed.
 pub(super) fn cpu_time(call: &Call<'_, '_>) -> Duration {
-    call.process.shared.started.elapsed()
+    let shared = &call.process.shared;
+    shared.ran_before.saturating_add(shared.started.elapsed())
 }
 
 fn words(time: Timespec) -> [u64; 2] {
@@ -121,7 +130,7 @@ pub(crate) fn times(call: &mut Call<'_, '_>) -> CallResult {
     if buffer != 0 {
         call.user().write_words(buffer, &[used, 0, 0, 0])?;
     }
-    let [seconds, nanoseconds] = words(rustix::time::clock_gettime(ClockId::Monotonic));
+    let [seconds, nanoseconds] = own(call, ClockId::Monotonic);
     Ok(ticks(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds))))
 }
 
@@ -140,7 +149,8 @@ pub(crate) fn clock_nanosleep(call: &mut Call<'_, '_>) -> CallResult {
         let time = read_duration(call, time)?;
         Ok(match clock {
             Clock::Host(ClockId::Realtime | ClockId::RealtimeCoarse) if absolute => clock::from_unix_ns(time),
-            Clock::Host(ClockId::Monotonic | ClockId::Boottime) if absolute => time,
+            Clock::Host(ClockId::Monotonic) if absolute => call.process.to_host_ns(time),
+            Clock::Host(ClockId::Boottime) if absolute => time,
             Clock::Host(ClockId::Realtime | ClockId::Monotonic | ClockId::Boottime) => {
                 clock::now_ns().saturating_add(time)
             }

@@ -145,12 +145,13 @@ pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
     let (interval, first) = (clock::total_ns(interval, interval_ns), clock::total_ns(first, first_ns));
     let now = clock::now_ns();
     let id = find(call, id)?;
+    let absolute = call.process.to_host_ns(first);
     let timer = call.process.timers.edit().by_id(id).ok_or(Errno::EINVAL)?;
     let before = timer.schedule.left(now);
     let until = match (flags & flag(libc::TIMER_ABSTIME) != 0, timer.is_realtime) {
         _ if first == 0 => None,
         (false, _) => Some(now.saturating_add(first)),
-        (true, false) => Some(first),
+        (true, false) => Some(absolute),
         (true, true) => Some(clock::from_unix_ns(first)),
     };
     timer.schedule = Schedule::new(until, interval);

@@ -10,9 +10,13 @@ use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::pages::PAGE_BYTES;
 use crate::pollables::{Event, Kind, PollableId, QueueId};
+use crate::signals::Signal;
 use crate::table::{Call, is_over};
 use crate::threads::Wait;
 use crate::user::UserMemory;
+
+/// A write to a pipe, as what a thread waits in.
+const PIPE_WRITE: &str = "write";
 
 /// How bytes are received.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +67,7 @@ pub(super) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer],
         Kind::Counter(_) => write_counter(call, id, buffers, nonblocking),
         Kind::PipeWriter(queue) => {
             let queue = *queue;
-            send_stream(call, queue, buffers, nonblocking, "write", None)
+            send_stream(call, queue, buffers, nonblocking, PIPE_WRITE, None)
         }
         Kind::Socket(_) => send(call, id, buffers, nonblocking),
         Kind::PipeReader(_) => Err(Errno::EBADF.into()),
@@ -381,7 +385,14 @@ fn send_stream(
     let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0);
     let found = call.process.pollables.queue(queue);
     if found.is_none_or(|queue| queue.refused) {
-        return if before > 0 { Ok(count(before)) } else { Err(Errno::EPIPE.into()) };
+        if before == 0 {
+            return Err(Errno::EPIPE.into());
+        }
+        if name == PIPE_WRITE {
+            // Of a pipe that is told at once, although the call succeeds.
+            call.raise_on_current(Signal::PIPE)?;
+        }
+        return Ok(count(before));
     }
     let left = wanted.saturating_sub(before);
     if left == 0 {
@@ -408,6 +419,10 @@ fn send_stream(
         }
     }
     if done == wanted {
+        if count(wanted) < total(buffers) {
+            // To the program that is no room for more: who counts on edges waits for the next one.
+            call.process.pollables.edit().note_starved(queue);
+        }
         return Ok(count(done));
     }
     if !call.process.pollables.queue(queue).is_some_and(|queue| queue.starved) {

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable mounts.
 
-use std::os::fd::AsFd;
-
 use super::int;
 use super::paths::find;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::files::attributes::Time;
-use crate::host;
 use crate::identity::{GID, UID};
 use crate::mounts::Mount;
 use crate::overlay::{Entry, InodeId, Layer};
@@ -47,7 +44,7 @@ pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
 /// Whether the mount itself has something at `path`, hidden or not.
 fn is_below(process: &Process, path: &[u8]) -> bool {
     match process.shared.mounts.find(path) {
-        Some((Mount { root: Some(root), device, .. }, rest)) => host::look_up(root.as_fd(), rest, *device).is_ok(),
+        Some((mount, rest)) => resolve::look_in(process, mount, rest).is_ok(),
         _ => false,
     }
 }

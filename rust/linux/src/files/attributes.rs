@@ -3,17 +3,19 @@
 //!
 //! Sources: `<asm/stat.h>`, `<linux/stat.h>`, `<asm-generic/statfs.h>`; stat(2), statx(2), statfs(2).
 
+use serde::{Deserialize, Serialize};
+
 use crate::identity::{GID, UID};
 
 /// A time as file systems have it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Time {
     pub(crate) seconds: i64,
     pub(crate) nanoseconds: u32,
 }
 
 /// What `stat` and `statx` tell of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attributes {
     /// Minor number of the device that the file lies on; the major number of such devices is 0. Made up.
     pub(crate) device: u32,

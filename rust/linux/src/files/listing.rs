@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::pages::PAGE_BYTES;
 
 /// What a directory says of one name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) inode: u64,
     /// DT_REG and its kin.
@@ -17,7 +19,7 @@ pub(crate) struct Entry {
 const ENTRY_BYTES: usize = 64;
 
 /// The entries of a directory, as they were when its reading began; sorted, so that they come in the same order every time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Listing(Vec<(Vec<u8>, Entry)>);
 
 impl Listing {

@@ -14,8 +14,10 @@ pub(crate) mod attributes;
 pub(crate) mod listing;
 mod object;
 
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
-use crate::process::Stream;
+use crate::process::{Limits, Stream};
 
 pub(crate) use object::Object;
 
@@ -31,11 +33,11 @@ const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_ASYNC | libc
 const FORGOTTEN: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC;
 
 /// Number of an open file in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct OpenId(usize);
 
 /// An entry of the descriptor table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Descriptor {
     pub(crate) open: OpenId,
     /// FD_CLOEXEC. Remembered for F_GETFD; nothing is ever executed.
@@ -43,7 +45,7 @@ pub(crate) struct Descriptor {
 }
 
 /// An open file ("open file description" in POSIX).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Open {
     pub(crate) object: Object,
     /// Where it was found in the program's view, for `/proc/self/fd`; of a file that has no path, what Linux shows instead.
@@ -77,7 +79,7 @@ impl Open {
 ///
 /// The table never holds more than `limit` entries and does not end with an empty one. Every descriptor's open file exists, and
 /// every open file has as many references as descriptors name it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Files {
     table: Vec<Option<Descriptor>>,
     open: Vec<Option<Open>>,
@@ -124,6 +126,21 @@ impl Files {
             let _ = files.install(Open::new(object, path, flags), false);
         }
         files
+    }
+
+    /// Whether what comes from a file is what this type promises, and within the limits.
+    pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
+        let exists = |OpenId(index): OpenId| self.open.get(index).is_some_and(Option::is_some);
+        let references = |id: usize| self.table.iter().flatten().filter(|entry| entry.open == OpenId(id)).count();
+        let is_counted = |(id, open): (usize, &Option<Open>)| {
+            open.as_ref().is_none_or(|open| open.references > 0 && open.references == references(id))
+        };
+        self.limit == limits.descriptors.clamp(3, DESCRIPTORS_MAX)
+            && self.table.len() <= self.limit
+            && self.table.last().is_none_or(Option::is_some)
+            && self.table.iter().flatten().all(|entry| exists(entry.open))
+            && self.open.len() <= self.table.len().saturating_add(1)
+            && self.open.iter().enumerate().all(is_counted)
     }
 
     /// Most descriptors at a time.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::attributes::Attributes;
 use super::listing::Listing;
 use crate::errno::{Errno, Halt};
@@ -13,7 +15,7 @@ use crate::process::{Process, Stream};
 use crate::table::Call;
 
 /// What a descriptor stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Object {
     /// `/dev/null`; also what standard input is.
     Null,
@@ -28,7 +30,7 @@ pub(crate) enum Object {
     /// A file whose content was made up when it was opened.
     Text { content: Arc<[u8]>, attributes: Attributes },
     /// A regular file of a mount. The host's descriptor has no state of the program's.
-    Host(Arc<host::File>),
+    Host(#[serde(with = "crate::saved::host_file")] Arc<host::File>),
     /// A file that the program has written, in the mount that is `device`.
     Memory { id: InodeId, device: u32 },
     /// A pipe, a socket, a counter, a timer, an epoll.

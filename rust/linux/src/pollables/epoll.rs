@@ -4,6 +4,8 @@
 //! A registration belongs to an open file, as on Linux, and goes when its last descriptor is closed: [`Pollables::close`]. It is found again by the
 //! number that it was made with.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Events, Kind, Look, PollableId, Pollables, bits};
 use crate::errno::Errno;
 use crate::process::Stream;
@@ -14,14 +16,14 @@ const REGISTRATIONS_MAX: usize = 4096;
 const DEPTH_MAX: usize = 5;
 
 /// What a registration watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Target {
     Pollable(PollableId),
     Log(Stream),
 }
 
 /// What an epoll knows of one descriptor.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Registration {
     pub(crate) fd: i32,
     pub(crate) target: Target,
@@ -34,7 +36,7 @@ pub(crate) struct Registration {
 }
 
 /// An epoll.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Epoll {
     pub(crate) registrations: Vec<Registration>,
     /// Where the next look starts, so that those at the front do not keep the others from being reported.

@@ -35,6 +35,8 @@ pub(crate) use remote::{Remote, Remotes};
 pub(crate) use socket::{Address, CONNECTION_BYTES, Phase, Socket};
 pub(crate) use timer::Timer;
 
+use serde::{Deserialize, Serialize};
+
 use crate::errno::Errno;
 use crate::files::attributes::Attributes;
 
@@ -46,15 +48,15 @@ const POLLABLES_MAX: usize = 4096;
 const FIRST_NUMBER: u64 = 20_000;
 
 /// Number of a pollable in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct PollableId(usize);
 
 /// Number of a queue in its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct QueueId(usize);
 
 /// How often something has happened to a pollable, by what it may have made ready.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Events {
     /// Something to read.
     pub(crate) input: u64,
@@ -73,13 +75,13 @@ pub(crate) enum Event {
 }
 
 /// An event counter: `eventfd(2)`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Counter {
     pub(crate) value: u64,
     pub(crate) semaphore: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Kind {
     PipeReader(QueueId),
     PipeWriter(QueueId),
@@ -90,7 +92,7 @@ pub(crate) enum Kind {
 }
 
 /// Something that can be waited for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pollable {
     pub(crate) kind: Kind,
     pub(crate) events: Events,
@@ -128,7 +130,7 @@ impl Clone for Pollable {
 ///
 /// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what the queues cost that have both ends
 /// inside.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pollables {
     nodes: Vec<Option<Pollable>>,
     queues: Vec<Option<Queue>>,
@@ -140,7 +142,8 @@ pub(crate) struct Pollables {
     pub(crate) listeners: Vec<PollableId>,
     next_port: u16,
     pub(crate) outside: Outside,
-    /// Connections with what is outside the machine.
+    /// Connections with what is outside the machine. A process that is saved has none.
+    #[serde(skip)]
     remotes: Remotes,
 }
 
@@ -302,6 +305,20 @@ impl Pollables {
         });
         if let Some((End::Inside(writer), true)) = told {
             self.happen(writer, Event::Output);
+        }
+    }
+
+    /// Whether a timer is set.
+    pub(crate) fn has_timers(&self) -> bool {
+        self.nodes.iter().flatten().any(|node| matches!(&node.kind, Kind::Timer(timer) if timer.next_ns.is_some()))
+    }
+
+    /// Timers of the monotonic clock expire so much later.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        for node in self.nodes.iter_mut().flatten() {
+            if let Kind::Timer(timer) = &mut node.kind {
+                timer.postpone(by_ns);
+            }
         }
     }
 

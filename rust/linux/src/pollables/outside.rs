@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connections that arrive from outside the machine at what the program listens on, and how whoever runs the machine speaks on them.
 
+use serde::{Deserialize, Serialize};
+
 use super::socket::Address;
 use super::{End, PollableId, Pollables, Queue, QueueId};
 use crate::process::Process;
@@ -13,7 +15,7 @@ const CONNECTIONS_MAX: usize = 1024;
 const FIRST_PEER_PORT: u16 = 40_000;
 
 /// A connection from outside. Its number is not used again before the process is reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(u64);
 
 /// There is nobody to connect to, or too many are waiting there already.
@@ -27,7 +29,7 @@ pub struct NotListening;
 pub struct Closed;
 
 /// Whether more may come from a program on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputState {
     /// More may come.
     Open,
@@ -38,7 +40,7 @@ pub enum OutputState {
 }
 
 /// A connection, as seen from outside.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Connection {
     id: ConnectionId,
     /// The program's end, unless it has closed that.
@@ -50,7 +52,7 @@ struct Connection {
 }
 
 /// All connections from outside.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Outside {
     connections: Vec<Connection>,
     made: u64,

@@ -10,6 +10,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ConnectionId, PollableId};
 use crate::pages::PAGE_BYTES;
 
@@ -19,7 +21,7 @@ const KEPT_BYTES: usize = 256 << 10;
 const MESSAGE_COST: usize = 256;
 
 /// Who is at an end of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum End {
     Inside(PollableId),
     /// Whoever runs the machine.
@@ -28,7 +30,7 @@ pub(crate) enum End {
 }
 
 /// What a queue has in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Shape {
     Stream,
     /// A stream that fills pages: a page is free again when all of it is taken. How much of the first one is.
@@ -44,7 +46,7 @@ enum Shape {
 /// # Invariants
 ///
 /// `start` is at most the length of `bytes`. The sizes of messages add up to what is in it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Queue {
     bytes: Vec<u8>,
     start: usize,

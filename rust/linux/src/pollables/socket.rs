@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ConnectionId, End, Event, Kind, PollableId, Pollables, Queue, QueueId, Remote};
 use crate::errno::Errno;
 
@@ -19,7 +21,7 @@ const BACKLOG_MAX: usize = 4096;
 pub(crate) const UNIX_NAME_MAX: usize = 108;
 
 /// An address of a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Address {
     #[default]
     Unnamed,
@@ -191,7 +193,7 @@ fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 }
 
 /// Connections that wait to be accepted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Backlog {
     pub(crate) waiting: VecDeque<PollableId>,
     most: usize,
@@ -214,7 +216,7 @@ impl Backlog {
 }
 
 /// How far a socket is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Phase {
     Idle,
     Listening(Backlog),
@@ -225,7 +227,7 @@ pub(crate) enum Phase {
 pub(crate) type Options = Vec<((i32, i32), i32)>;
 
 /// A socket.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Socket {
     pub(crate) domain: i32,
     /// SOCK_STREAM and so on.
@@ -255,7 +257,8 @@ pub(crate) struct Socket {
     pub(crate) send_timeout_ns: u64,
     /// The connection from outside that it is an end of.
     pub(crate) connection: Option<ConnectionId>,
-    /// What it is connected with outside the machine, or on its way to. No copy has it.
+    /// What it is connected with outside the machine, or on its way to. No copy has it, and what is saved is frozen, and has lost it.
+    #[serde(skip)]
     pub(crate) remote: Option<Box<Remote>>,
 }
 

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A timer that is a file: `timerfd_create(2)`. Nothing happens when it expires; whoever looks finds out.
 
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+
 /// A timer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Timer {
     /// The clock, as the program named it.
     pub(crate) clock: i32,
@@ -18,6 +22,13 @@ impl Timer {
         match self.next_ns.and_then(|next| now_ns.checked_sub(next)) {
             Some(late) => late.checked_div(self.interval_ns).unwrap_or(0).saturating_add(1),
             None => 0,
+        }
+    }
+
+    /// Its clock has stood still for so long, unless that goes on while a machine is suspended.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        if self.clock == libc::CLOCK_MONOTONIC {
+            self.next_ns = self.next_ns.map(|next| clock::postponed(next, by_ns));
         }
     }
 

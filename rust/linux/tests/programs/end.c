@@ -74,7 +74,10 @@ int main(int argc, char **argv) {
         // No place for a handler's frame.
         signal(SIGUSR1, handler);
         signal(SIGSEGV, handler);
-        __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1) : "rcx", "r11", "memory");
+        __asm__ volatile("movq $64, %%rsp; syscall"
+                         :
+                         : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1)
+                         : "rcx", "r11", "memory");
     }
     if (!strcmp(how, "frame-bad")) {
         // The way back from a handler that nobody has called, and whose frame is nowhere.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -11,7 +12,6 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
-#include <signal.h>
 #include <time.h>
 
 #include "say.h"
@@ -28,7 +28,8 @@ enum { ALL = POLLIN | POLLOUT | POLLPRI | POLLRDHUP | POLLRDNORM | POLLWRNORM | 
 
 static long fill(int fd) {
     long total = 0, got;
-    while ((got = write(fd, buffer, 4096)) > 0) total += got;
+    while ((got = write(fd, buffer, 4096)) > 0)
+        total += got;
     return total;
 }
 
@@ -103,7 +104,8 @@ static void *late(void *argument) {
     int *ends = argument;
     usleep(20000);
     long total = 0, got;
-    while ((got = read(ends[0], buffer, 30000)) > 0) total += got;
+    while ((got = read(ends[0], buffer, 30000)) > 0)
+        total += got;
     return (void *)total;
 }
 
@@ -234,7 +236,8 @@ static void timers(void) {
 static int waited(int epoll, int most, int ms) {
     struct epoll_event events[8];
     int count = epoll_wait(epoll, events, most, ms);
-    for (int i = 0; i < count; i++) printf("  %x %lu\n", events[i].events, (unsigned long)events[i].data.u64);
+    for (int i = 0; i < count; i++)
+        printf("  %x %lu\n", events[i].events, (unsigned long)events[i].data.u64);
     return count;
 }
 
@@ -328,8 +331,10 @@ static void sets(void) {
         many[i] = eventfd(1, 0);
         SAY(control(epoll, EPOLL_CTL_ADD, many[i], EPOLLIN, 20 + i));
     }
-    for (int i = 0; i < 4; i++) SAY(waited(epoll, 2, 0));
-    for (int i = 0; i < 3; i++) close(many[i]);
+    for (int i = 0; i < 4; i++)
+        SAY(waited(epoll, 2, 0));
+    for (int i = 0; i < 3; i++)
+        close(many[i]);
 
     // One within the other.
     int outer = epoll_create1(0);
@@ -353,7 +358,8 @@ static void sets(void) {
         chain[i] = epoll_create1(0);
         SAY(control(chain[i], EPOLL_CTL_ADD, chain[i - 1], EPOLLIN, 0));
     }
-    for (int i = 0; i < 8; i++) close(chain[i]);
+    for (int i = 0; i < 8; i++)
+        close(chain[i]);
     copy = dup(epoll);
     SAY(waited(copy, 8, 0));
     SAY(close(epoll));

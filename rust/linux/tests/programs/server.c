@@ -86,7 +86,8 @@ static void by_select(int listener) {
 
 static void *one(void *argument) {
     int fd = (int)(long)argument;
-    while (serve(fd)) {}
+    while (serve(fd)) {
+    }
     close(fd);
     return NULL;
 }

@@ -123,7 +123,8 @@ static void pending(void) {
     handle(queued, note, 0);
     unsigned long all = ~0UL, set = 0;
     syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, 8);
-    for (int i = 0; i < 3; i++) sigqueue(getpid(), queued, (union sigval){.sival_int = i});
+    for (int i = 0; i < 3; i++)
+        sigqueue(getpid(), queued, (union sigval){.sival_int = i});
     raise(SIGUSR2);
     raise(SIGUSR1);
     kill(getpid(), SIGUSR1);
@@ -261,7 +262,10 @@ static void faults(void) {
     handle(SIGUSR1, note, 0);
     seen = 0;
     if (!sigsetjmp(out, 1))
-        __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1) : "rcx", "r11", "memory");
+        __asm__ volatile("movq $64, %%rsp; syscall"
+                         :
+                         : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1)
+                         : "rcx", "r11", "memory");
     printf("signal %d code %d\n", seen, seen_code);
     new.ss_flags = SS_DISABLE;
     sigaltstack(&new, NULL);
@@ -284,18 +288,26 @@ static void exceptions(void) {
     long changed = 0;
     unsigned low = 1, high = 0;
     __asm__ volatile("mov $0, %%r12; mov $2, %%ebx; div %%ecx; mov %%r12, %2"
-                     : "+a"(low), "+d"(high), "=r"(changed) : "c"(0) : "rbx", "r12");
+                     : "+a"(low), "+d"(high), "=r"(changed)
+                     : "c"(0)
+                     : "rbx", "r12");
     printf("%u, %lx\n", low, changed);
     __asm__ volatile("mov $2, %%ebx; ud2" : : : "rbx", "r12");
     __asm__ volatile("mov $0, %%ebx; int3" : : : "rbx", "r12");
     const unsigned unmasked = 0, masked = 0x1f80;
     double x = 1, none = 0;
     /* divsd %xmm1, %xmm0 has four bytes. */
-    __asm__ volatile("ldmxcsr %2; mov $4, %%ebx; divsd %1, %0; ldmxcsr %3" : "+x"(x) : "x"(none), "m"(unmasked), "m"(masked) : "rbx", "r12");
+    __asm__ volatile("ldmxcsr %2; mov $4, %%ebx; divsd %1, %0; ldmxcsr %3"
+                     : "+x"(x)
+                     : "x"(none), "m"(unmasked), "m"(masked)
+                     : "rbx", "r12");
     SAY(x == 1);
     __asm__ volatile("ldmxcsr %0" : : "m"(masked));
     /* Flags: one step with the trap flag set. */
-    __asm__ volatile("mov $0, %%ebx; pushfq; orq $0x100, (%%rsp); popfq; nop; pushfq; andq $~0x100, (%%rsp); popfq" : : : "rbx", "r12", "memory", "cc");
+    __asm__ volatile("mov $0, %%ebx; pushfq; orq $0x100, (%%rsp); popfq; nop; pushfq; andq $~0x100, (%%rsp); popfq"
+                     :
+                     :
+                     : "rbx", "r12", "memory", "cc");
 }
 
 static void spoil(int number, siginfo_t *info, void *context) {
@@ -305,7 +317,10 @@ static void spoil(int number, siginfo_t *info, void *context) {
     printf("control %x %x\n", mxcsr, x87);
     __asm__ volatile("pushfq; popq %%rax; mov %%eax, %0" : "=r"(control) : : "rax");
     printf("direction and trap %x\n", control & 0x500);
-    __asm__ volatile("fninit; fldz; fldz; pcmpeqd %%xmm0, %%xmm0; pcmpeqd %%xmm7, %%xmm7; pcmpeqd %%xmm15, %%xmm15" : : : "xmm0", "xmm7", "xmm15");
+    __asm__ volatile("fninit; fldz; fldz; pcmpeqd %%xmm0, %%xmm0; pcmpeqd %%xmm7, %%xmm7; pcmpeqd %%xmm15, %%xmm15"
+                     :
+                     :
+                     : "xmm0", "xmm7", "xmm15");
     if (__builtin_cpu_supports("avx")) {
         char *state = (char *)((ucontext_t *)context)->uc_mcontext.fpregs;
         uint32_t *software = (uint32_t *)(state + 464);
@@ -328,24 +343,27 @@ static void registers(void) {
     uint64_t before[12][4] __attribute__((aligned(32))), after[12][4] __attribute__((aligned(32)));
     memset(after, 0, sizeof after);
     for (int i = 0; i < 12; i++)
-        for (int j = 0; j < 4; j++) before[i][j] = 0x0101010101010101UL * (unsigned)(16 * j + i + 1);
+        for (int j = 0; j < 4; j++)
+            before[i][j] = 0x0101010101010101UL * (unsigned)(16 * j + i + 1);
     unsigned mxcsr = 0x7f80, mxcsr_after = 0;
     unsigned short x87 = 0xf7f, x87_after = 0;
     double x = 2.5, y = 0;
     long flags = 0;
     int avx = __builtin_cpu_supports("avx");
     if (avx)
-        __asm__ volatile("ldmxcsr %[mxcsr]; fninit; fldcw %[x87]; fldl %[x];"
-                         "vmovdqa (%[b]), %%ymm0; vmovdqa 32(%[b]), %%ymm3; vmovdqa 64(%[b]), %%ymm5; vmovdqa 96(%[b]), %%ymm7;"
-                         "vmovdqa 128(%[b]), %%ymm12; vmovdqa 160(%[b]), %%ymm15; std; stc; syscall;"
-                         "pushfq; popq %[flags]; cld; vmovdqa %%ymm0, (%[a]); vmovdqa %%ymm3, 32(%[a]); vmovdqa %%ymm5, 64(%[a]);"
-                         "vmovdqa %%ymm7, 96(%[a]); vmovdqa %%ymm12, 128(%[a]); vmovdqa %%ymm15, 160(%[a]);"
-                         "stmxcsr %[mxcsr2]; fnstcw %[x872]; fstpl %[y]; fninit; ldmxcsr %[normal]"
-                         : [flags] "=&r"(flags), [mxcsr2] "=m"(mxcsr_after), [x872] "=m"(x87_after), [y] "=m"(y)
-                         : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1), [b] "r"(before), [a] "r"(after), [mxcsr] "m"(mxcsr),
-                           [x87] "m"(x87), [x] "m"(x), [normal] "m"((const unsigned){0x1f80})
-                         : "rcx", "r11", "memory", "cc", "xmm0", "xmm3", "xmm5", "xmm7", "xmm12", "xmm15");
-    for (int i = 0; avx && i < 6; i++) printf("%d: %d\n", i, memcmp(before[i], after[i], 32) != 0);
+        __asm__ volatile(
+            "ldmxcsr %[mxcsr]; fninit; fldcw %[x87]; fldl %[x];"
+            "vmovdqa (%[b]), %%ymm0; vmovdqa 32(%[b]), %%ymm3; vmovdqa 64(%[b]), %%ymm5; vmovdqa 96(%[b]), %%ymm7;"
+            "vmovdqa 128(%[b]), %%ymm12; vmovdqa 160(%[b]), %%ymm15; std; stc; syscall;"
+            "pushfq; popq %[flags]; cld; vmovdqa %%ymm0, (%[a]); vmovdqa %%ymm3, 32(%[a]); vmovdqa %%ymm5, 64(%[a]);"
+            "vmovdqa %%ymm7, 96(%[a]); vmovdqa %%ymm12, 128(%[a]); vmovdqa %%ymm15, 160(%[a]);"
+            "stmxcsr %[mxcsr2]; fnstcw %[x872]; fstpl %[y]; fninit; ldmxcsr %[normal]"
+            : [flags] "=&r"(flags), [mxcsr2] "=m"(mxcsr_after), [x872] "=m"(x87_after), [y] "=m"(y)
+            : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1), [b] "r"(before), [a] "r"(after), [mxcsr] "m"(mxcsr),
+              [x87] "m"(x87), [x] "m"(x), [normal] "m"((const unsigned){0x1f80})
+            : "rcx", "r11", "memory", "cc", "xmm0", "xmm3", "xmm5", "xmm7", "xmm12", "xmm15");
+    for (int i = 0; avx && i < 6; i++)
+        printf("%d: %d\n", i, memcmp(before[i], after[i], 32) != 0);
     printf("%lx\n", after[2][0]);
     printf("control %x %x, x87 %g, flags %lx\n", mxcsr_after, x87_after, y, flags & 0x501);
 }
@@ -414,7 +432,8 @@ static void suspending(void) {
 }
 
 static void note_timer(int number, siginfo_t *info, void *context) {
-    printf("signal %d code %d value %d, overrun %d\n", number, info->si_code, info->si_value.sival_int, info->si_overrun > 0);
+    printf("signal %d code %d value %d, overrun %d\n", number, info->si_code, info->si_value.sival_int,
+           info->si_overrun > 0);
     (void)context;
 }
 
@@ -425,7 +444,8 @@ static void timers(void) {
     handle(SIGALRM, change_word, 0);
     word = 0;
     SAY(setitimer(ITIMER_REAL, &interval, NULL));
-    while (word < 3) pause();
+    while (word < 3)
+        pause();
     SAY(getitimer(ITIMER_REAL, &now));
     SAY(now.it_interval.tv_usec);
     SAY(now.it_value.tv_usec <= 5000 && now.it_value.tv_usec > 0);
@@ -505,7 +525,8 @@ static void *wait_in_futex(void *argument) {
 
 static void until(int state) {
     struct timespec moment = {0, 1000000};
-    while (started < state) nanosleep(&moment, NULL);
+    while (started < state)
+        nanosleep(&moment, NULL);
     moment.tv_nsec = 20000000;
     nanosleep(&moment, NULL);
 }
@@ -547,7 +568,8 @@ static void *spin(void *argument) {
     *(pid_t *)argument = (pid_t)syscall(SYS_gettid);
     started = 1;
     double x = 1.5;
-    while (!handled) x = x * 1.0000001 + 0.25;
+    while (!handled)
+        x = x * 1.0000001 + 0.25;
     return (void *)(long)(x > 1);
 }
 
@@ -614,7 +636,10 @@ static int garbage(unsigned seed) {
         /* No valid stack: it stays as it is. */
         context[3] = 0x77;
         if (!sigsetjmp(out, 1)) {
-            __asm__ volatile("movq %0, %%rsp; syscall" : : "r"(frame + 1), "a"(SYS_rt_sigreturn) : "memory", "rcx", "r11");
+            __asm__ volatile("movq %0, %%rsp; syscall"
+                             :
+                             : "r"(frame + 1), "a"(SYS_rt_sigreturn)
+                             : "memory", "rcx", "r11");
             /* Here without a stack, if the frame said so. */
             __asm__ volatile("landed: xorl %%eax, %%eax; movl (%%rax), %%eax" : : : "rax", "memory");
         }
@@ -632,7 +657,8 @@ static void count_quietly(int number, siginfo_t *info, void *context) {
 static void *write_much(void *fd) {
     static char much[1 << 20];
     long total = 0, sent;
-    while ((sent = write(*(int *)fd, much, sizeof much)) > 0) total += sent;
+    while ((sent = write(*(int *)fd, much, sizeof much)) > 0)
+        total += sent;
     return (void *)(long)(sent == -1 && errno == EPIPE && total < (long)sizeof much);
 }
 

@@ -192,7 +192,8 @@ static void *echo(void *argument) {
     int listener = *(int *)argument;
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     ssize_t got;
-    while ((got = recv(fd, buffer, sizeof buffer, 0)) > 0) send(fd, buffer, got, 0);
+    while ((got = recv(fd, buffer, sizeof buffer, 0)) > 0)
+        send(fd, buffer, got, 0);
     shutdown(fd, SHUT_WR);
     close(fd);
     return NULL;
@@ -200,7 +201,8 @@ static void *echo(void *argument) {
 
 static void network(int domain) {
     struct sockaddr_storage address, other;
-    socklen_t length = domain == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6), size = sizeof other;
+    socklen_t length = domain == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6),
+              size = sizeof other;
     memset(&address, 0, sizeof address);
     address.ss_family = domain;
     if (domain == AF_INET) {

@@ -35,7 +35,8 @@ static void *count(void *argument) {
 static void mutual_exclusion(void) {
     pthread_t threads[WORKERS];
     int sum = 0;
-    for (long i = 0; i < WORKERS; i++) SAY(pthread_create(&threads[i], NULL, count, (void *)i));
+    for (long i = 0; i < WORKERS; i++)
+        SAY(pthread_create(&threads[i], NULL, count, (void *)i));
     for (int i = 0; i < WORKERS; i++) {
         void *result;
         SAY(pthread_join(threads[i], &result));
@@ -50,7 +51,8 @@ static void *take_turns(void *argument) {
     int me = (int)(long)argument;
     for (int i = 0; i < 5; i++) {
         pthread_mutex_lock(&lock);
-        while (turn % 3 != me) pthread_cond_wait(&changed, &lock);
+        while (turn % 3 != me)
+            pthread_cond_wait(&changed, &lock);
         printf("turn %d of %d\n", turn, me);
         turn++;
         pthread_cond_broadcast(&changed);
@@ -61,8 +63,10 @@ static void *take_turns(void *argument) {
 
 static void conditions(void) {
     pthread_t threads[3];
-    for (long i = 0; i < 3; i++) pthread_create(&threads[i], NULL, take_turns, (void *)i);
-    for (int i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    for (long i = 0; i < 3; i++)
+        pthread_create(&threads[i], NULL, take_turns, (void *)i);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
     SAY(turn);
 }
 
@@ -113,9 +117,11 @@ static void *wait_for_word(void *argument) {
 
 static void requeue(void) {
     pthread_t threads[4];
-    for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, wait_for_word, NULL);
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, wait_for_word, NULL);
     struct timespec moment = {0, 30000000};
-    while (waiting < 4) sched_yield();
+    while (waiting < 4)
+        sched_yield();
     nanosleep(&moment, NULL);
     SAY(syscall(SYS_futex, &words[0], 4, 1, (void *)2, &words[1], 0));
     SAY(syscall(SYS_futex, &words[0], 4, 1, (void *)2, &words[1], 1));
@@ -154,14 +160,16 @@ static void robustness(void) {
 
 static void *spin(void *stop) {
     double x = 1.5;
-    while (!*(atomic_int *)stop) x = x * 1.0000001 + 0.25;
+    while (!*(atomic_int *)stop)
+        x = x * 1.0000001 + 0.25;
     return (void *)(long)(x > 1);
 }
 
 static void preemption(void) {
     atomic_int stop = 0;
     pthread_t threads[2];
-    for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, spin, &stop);
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, spin, &stop);
     struct timespec moment = {0, 20000000};
     nanosleep(&moment, NULL);
     stop = 1;

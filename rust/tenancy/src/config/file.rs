@@ -13,7 +13,7 @@ use mayfly_sandbox::{MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::run::{self, Mount, Serve, WarmUpRequest};
+use super::run::{self, Monotonic, Mount, Serve, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
@@ -60,6 +60,9 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     mode_header: bool,
+    /// Directory, relative to the root, that keeps snapshots of booted programs, so that the next start of the server boots none of them.
+    /// Whoever may write there may have the tenants' programs do anything. Without it, programs boot at each start.
+    snapshots: Option<FilePath>,
     /// A listener for operators: status, metrics, uploads. Without it there is none.
     admin: Option<Admin>,
     /// For all tenants.
@@ -157,6 +160,8 @@ struct Tenant {
     outbound: Vec<Destination>,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
+    /// What the program's monotonic clock does while it stands frozen. Default: "suspends" with "connections", else "runs".
+    monotonic_clock: Option<Monotonic>,
     /// Requests that the program serves before it is frozen, one after the other. With "connections" only.
     warm_up: Option<Vec<WarmUpRequest>>,
     /// The hosts that the tenant answers. Without them: every host.
@@ -290,6 +295,7 @@ impl File {
             boot_at_start: self.boot_at_start.map_or(BOOT_AT_START, Bounded::u32),
             watch: self.watch,
             admin,
+            snapshots: self.snapshots.map(|directory| root.join(directory.as_str())),
             mode_header: self.mode_header,
             source: None,
         })
@@ -344,6 +350,7 @@ impl Tenant {
             env: variables(env),
             mounts: run::mounts(self.mounts, &base.mounts, root)?,
             outbound: run::outbound(self.outbound, &base.outbound),
+            monotonic: run::monotonic(self.monotonic_clock, service.is_some()),
             service,
             routes,
             is_default: self.default,

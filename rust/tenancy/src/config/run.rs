@@ -9,7 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use mayfly_sandbox::{MOUNTS_MAX, MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{MOUNTS_MAX, MonotonicClock, MountPoint, Outbound, WarmUp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -92,6 +92,25 @@ pub(super) enum Serve {
     Connections,
 }
 
+/// What a program's monotonic clock does while it stands frozen.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Monotonic {
+    /// It goes on, as the realtime clock does.
+    Runs,
+    /// It stands still, as on a machine that is suspended, and so do the timers that go by it: no request finds them all over.
+    Suspends,
+}
+
+/// What is configured, or else what suits the program: servers and runtimes have timers.
+pub(super) fn monotonic(configured: Option<Monotonic>, is_server: bool) -> MonotonicClock {
+    match configured {
+        Some(Monotonic::Runs) => MonotonicClock::Runs,
+        None if !is_server => MonotonicClock::Runs,
+        Some(Monotonic::Suspends) | None => MonotonicClock::Suspends,
+    }
+}
+
 /// A request that a program serves before it is frozen, so that its code and its caches are warm.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,6 +126,10 @@ pub(super) struct WarmUpRequest {
     /// How often it is made.
     #[schemars(extend("default" = WARM_UP_TIMES))]
     times: Option<Bounded<1, 100_000>>,
+    /// Whether it is made more often, until it costs no more than before, for two seconds at most: for programs with compilers and collectors.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    steady: bool,
 }
 
 impl WarmUpRequest {
@@ -121,6 +144,7 @@ impl WarmUpRequest {
             query: query.into(),
             headers: self.headers.into_iter().map(header).collect(),
             times: self.times.map_or(WARM_UP_TIMES, Bounded::u32),
+            steady: self.steady,
         }
     }
 }

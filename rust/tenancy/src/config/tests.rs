@@ -41,6 +41,20 @@ fn routes(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn servers_monotonic_clocks_are_suspended_unless_they_are_to_run() {
+    use mayfly_sandbox::MonotonicClock::{Runs, Suspends};
+    for (more, expected) in [
+        ("", Runs),
+        (r#", "serve": "connections""#, Suspends),
+        (r#", "serve": "connections", "monotonic_clock": "runs""#, Runs),
+        (r#", "monotonic_clock": "suspends""#, Suspends),
+    ] {
+        let config = Config::from_json(&tenant(more)).unwrap();
+        assert_eq!(config.tenants[0].monotonic, expected, "{more}");
+    }
+}
+
+#[test]
 fn a_small_file_gets_the_defaults() {
     let config = Config::from_json(&tenant("")).unwrap();
     let expected = TenantConfig {
@@ -50,6 +64,7 @@ fn a_small_file_gets_the_defaults() {
         env: vec![],
         mounts: vec![],
         outbound: vec![],
+        monotonic: mayfly_sandbox::MonotonicClock::Runs,
         service: None,
         routes: vec![Route { host: HostPattern::Any, path: "/a".to_owned().try_into().unwrap() }],
         is_default: false,
@@ -68,6 +83,7 @@ fn a_small_file_gets_the_defaults() {
         boot_at_start: 64,
         watch: true,
         admin: None,
+        snapshots: None,
         mode_header: false,
         source: None,
     };
@@ -86,7 +102,7 @@ fn every_key_is_understood() {
             "$schema": "tenants.schema.json",
             "root": "/srv", "max_workers": 100, "overflow_threads": 8, "boot_at_start": 0, "watch": false, "mode_header": true,
             "admin": {"listen": "[::1]:9", "key_sha256": "AB00000000000000000000000000000000000000000000000000000000000001",
-                      "uploads": "up", "upload_mib": 2},
+                      "uploads": "up", "upload_mib": 2}, "snapshots": "frozen",
             "groups": {"free": {"env": {"A": "group", "B": "group"}}},
             "tenants": [{
                 "name": "a", "group": "free", "program": "p", "args": ["-x"], "env": {"B": "own"},
@@ -102,6 +118,7 @@ fn every_key_is_understood() {
     let text = |text: &str| text.to_owned();
     assert_eq!((config.max_workers, config.overflow_threads, config.boot_at_start), (Some(100), 8, 0));
     assert!(!config.watch && config.mode_header);
+    assert_eq!(config.snapshots.as_deref(), Some(Path::new("/srv/frozen")));
     let admin = config.admin.unwrap();
     assert_eq!(admin.listen, "[::1]:9".parse().unwrap());
     assert_eq!(admin.key.unwrap().as_bytes()[..2], [0xab, 0]);

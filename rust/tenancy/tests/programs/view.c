@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Shows what the program sees: /exe where it is itself, /argv0, and else the file of the path; the query is written to it first.
+// Shows what the program sees: /exe where it is itself, /argv0, and else the file of the path; the query is written to
+// it first.
 
 #include <fcntl.h>
 #include <stdio.h>

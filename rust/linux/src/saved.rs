@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A frozen process as bytes, and back: what a snapshot in a file has besides the machine's image.
+//!
+//! State of a process derives serde's traits. Files of the host are the exception: they are kept as places in the mounts ([`SavedFile`]), in a
+//! table in front, and opened again before the rest is read; a field that holds one has `#[serde(with = "crate::saved::host_file")]`, and is a number
+//! in that table. The table is handed to such fields by the thread, for as long as one process is written or read.
+//!
+//! The bytes come from this build of Mayfly, and their checksum was right: whoever reads them trusts them as the program itself. Nothing in them
+//! can crash the host all the same: what later code relies on is checked here.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_kvm::FileKey;
+use serde::{Deserialize, Serialize};
+
+use crate::address_space::AddressSpace;
+use crate::calls::limits::ResourceLimits;
+use crate::exec::Program;
+use crate::files::Files;
+use crate::host;
+use crate::overlay::Overlay;
+use crate::pollables::Pollables;
+use crate::process::{Limits, Process};
+use crate::signals::Signals;
+use crate::source::Elf;
+use crate::threads::Threads;
+use crate::timers::Timers;
+use crate::tracked::Tracked;
+use crate::witnesses::{NoWitness, Seen, Witnesses};
+
+/// Why a process could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessSaveError {
+    /// What it depends on is not known.
+    #[error(transparent)]
+    Witness(#[from] NoWitness),
+    /// It holds something that has no form in a file.
+    #[error("the program's state cannot be written: {0}")]
+    Form(#[from] postcard::Error),
+}
+
+/// Why a process could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessLoadError {
+    /// The bytes are not those of a process.
+    #[error("the file is damaged: {0}")]
+    Corrupt(&'static str),
+    /// A file of the mounts is not what it was.
+    #[error("{path} is not what it was when the program booted")]
+    Changed {
+        /// In the program's view.
+        path: String,
+    },
+}
+
+/// Where a file is, and what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedFile {
+    place: host::Place,
+    stamp: host::Stamp,
+    key: FileKey,
+}
+
+/// What comes first.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    files: Vec<SavedFile>,
+    seen: Seen,
+    ran: Duration,
+    auxv: Vec<u8>,
+}
+
+/// What the program can change.
+#[derive(Serialize)]
+struct Body<'a> {
+    memory: &'a AddressSpace,
+    files: &'a Files,
+    overlay: &'a Overlay,
+    pollables: &'a Pollables,
+    signals: &'a Signals,
+    threads: &'a Threads,
+    timers: &'a Timers,
+    resources: &'a ResourceLimits,
+}
+
+/// As [`Body`].
+#[derive(Deserialize)]
+struct OwnBody {
+    memory: AddressSpace,
+    files: Files,
+    overlay: Overlay,
+    pollables: Pollables,
+    signals: Signals,
+    threads: Threads,
+    timers: Timers,
+    resources: ResourceLimits,
+}
+
+/// The files of the host that a process has been loaded with.
+#[derive(Debug)]
+pub struct Reopened(Vec<(FileKey, Arc<host::File>)>);
+
+impl Reopened {
+    /// The file that had this key when the process was saved: its key now, and a descriptor.
+    #[must_use]
+    pub fn file(&self, key: FileKey) -> Option<(FileKey, std::os::fd::BorrowedFd<'_>)> {
+        use std::os::fd::AsFd;
+        let (_, file) = self.0.iter().find(|(known, _)| *known == key)?;
+        Some((file.key(), file.as_fd()))
+    }
+}
+
+impl Process {
+    /// The process as bytes, for [`Process::load`]. It is frozen.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessSaveError`].
+    pub fn save(&self) -> Result<Vec<u8>, ProcessSaveError> {
+        // All of them, so that none is forgotten.
+        let Self {
+            memory,
+            files,
+            overlay,
+            pollables,
+            signals,
+            threads,
+            timers,
+            resources,
+            suspended_ns: _,
+            hits: _,
+            connects: _,
+            shared,
+        } = self;
+        let scope = Scope::enter(Vec::new());
+        let body =
+            postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, timers, resources })?;
+        let files = scope.leave().into_iter().map(|file| SavedFile {
+            place: file.place().clone(),
+            stamp: file.stamp(),
+            key: file.key(),
+        });
+        let head = Head {
+            files: files.collect(),
+            seen: shared.witnesses.seen()?,
+            ran: shared.ran_before.saturating_add(shared.started.elapsed()),
+            auxv: shared.auxv.clone(),
+        };
+        let mut bytes = postcard::to_stdvec(&head)?;
+        bytes.extend(body);
+        Ok(bytes)
+    }
+
+    /// A process that was saved, of the same program with the same limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessLoadError`] says what is wrong, or has changed since.
+    pub fn load(bytes: &[u8], program: &Program<'_>, limits: &Limits) -> Result<(Self, Reopened), ProcessLoadError> {
+        let (head, rest): (Head, _) =
+            postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("what the program had open"))?;
+        head.seen.check(program.mounts).map_err(|path| ProcessLoadError::Changed { path })?;
+        let files = head.files.iter().map(|file| Ok((file.key, reopen(file, program)?)));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let scope = Scope::enter(files.iter().map(|(_, file)| Arc::clone(file)).collect());
+        let body = postcard::from_bytes::<OwnBody>(rest);
+        scope.leave();
+        let OwnBody { memory, files: open, overlay, pollables, signals, threads, timers, resources } =
+            body.map_err(|_| ProcessLoadError::Corrupt("the program's state"))?;
+        for (is_sound, what) in [
+            (memory.is_sound(limits), "the program's mappings"),
+            (open.is_sound(limits), "the program's descriptors"),
+            (overlay.is_sound(limits), "what the program has written"),
+            (threads.is_sound(limits), "the program's threads"),
+        ] {
+            if !is_sound {
+                return Err(ProcessLoadError::Corrupt(what));
+            }
+        }
+        let mut process = Self::with(memory, program, limits, head.ran, Witnesses::of(head.seen));
+        process.set_auxv(head.auxv);
+        process.files = Tracked::new(open);
+        process.overlay = Tracked::new(overlay);
+        process.pollables = Tracked::new(Box::new(pollables));
+        process.signals = Tracked::new(signals);
+        process.threads = Tracked::new(threads);
+        process.timers = Tracked::new(timers);
+        process.resources = Tracked::new(resources);
+        Ok((process, Reopened(files)))
+    }
+
+    /// Lets go of what is known of the files that the program looked at when it booted: it will not be saved.
+    pub fn forget_witnesses(&self) {
+        self.shared.witnesses.forget();
+    }
+}
+
+/// Opens a file again, if it is the same.
+fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<host::File>, ProcessLoadError> {
+    let changed = |path: &[u8]| ProcessLoadError::Changed { path: String::from_utf8_lossy(path).into_owned() };
+    let mounts = &program.mounts;
+    let (opened, path) = match &file.place {
+        host::Place::Program => {
+            let Elf::File(own) = program.elf else { return Err(changed(program.name.as_bytes())) };
+            let opened = mounts.permit().ok().and_then(|permit| host::File::of_program(own, permit).ok());
+            (opened, program.name.as_bytes().to_vec())
+        }
+        host::Place::Mount { device, rest } => {
+            let mount = mounts.iter().find(|mount| mount.device == *device);
+            let opened = mount.and_then(|mount| mounts.open_file(mount, rest).ok());
+            (opened, [mount.map_or(&b""[..], |mount| &mount.guest), b"/", rest].concat())
+        }
+    };
+    opened.filter(|opened| opened.stamp() == file.stamp).map(Arc::new).ok_or_else(|| changed(&path))
+}
+
+thread_local! {
+    /// The files of the process that this thread writes or reads.
+    static FILES: RefCell<Vec<Arc<host::File>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it lives, fields that hold files are numbers of this table.
+struct Scope;
+
+impl Scope {
+    fn enter(files: Vec<Arc<host::File>>) -> Self {
+        FILES.set(files);
+        Self
+    }
+
+    fn leave(self) -> Vec<Arc<host::File>> {
+        FILES.take()
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        FILES.take();
+    }
+}
+
+/// A file of the host's: see the module.
+pub(crate) mod host_file {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Arc, FILES, host};
+
+    pub(crate) fn serialize<S: Serializer>(file: &Arc<host::File>, serializer: S) -> Result<S::Ok, S::Error> {
+        FILES.with_borrow_mut(|files| {
+            let same = |known: &Arc<host::File>| known.place() == file.place() && known.stamp() == file.stamp();
+            let index = files.iter().position(same).unwrap_or_else(|| {
+                files.push(Arc::clone(file));
+                files.len().saturating_sub(1)
+            });
+            index.serialize(serializer)
+        })
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<host::File>, D::Error> {
+        let index = usize::deserialize(deserializer)?;
+        FILES.with_borrow(|files| files.get(index).cloned()).ok_or_else(|| D::Error::custom("no such file"))
+    }
+}
+
+/// Arrays longer than serde's own.
+pub(crate) mod array {
+    use serde::de::{DeserializeOwned, Error};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer, T: Serialize, const N: usize>(
+        array: &[T; N],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        array.as_slice().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: DeserializeOwned, const N: usize>(
+        deserializer: D,
+    ) -> Result<[T; N], D::Error> {
+        <Vec<T>>::deserialize(deserializer)?.try_into().map_err(|_| D::Error::custom("another number of elements"))
+    }
+}
+
+/// Names of what a thread waits in: for messages alone.
+pub(crate) mod call_name {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::names;
+
+    pub(crate) fn serialize<S: Serializer>(name: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+        name.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Ok(names::known(&name).unwrap_or("a call"))
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a snapshot was made from, as digests: one that was saved stands for a boot only if all of it is the same.
+
+use mayfly_kvm::{SharedMemory, digest};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+use crate::program::Program;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    program: u64,
+    arguments: u64,
+    mounts: u64,
+    limits: u64,
+    service: u64,
+    shared_bytes: Option<u64>,
+}
+
+impl Origin {
+    pub(crate) fn of(program: &Program, limits: &Limits) -> Self {
+        // The other limits are the workers', who get those of their time.
+        let Limits {
+            boot_memory_bytes,
+            request_bytes,
+            response_bytes,
+            descriptors,
+            threads,
+            mappings,
+            boot_time: _,
+            cpu_time: _,
+            wall_time: _,
+            private_memory_bytes: _,
+            retained_bytes: _,
+        } = limits;
+        Self {
+            program: program.elf.identity(),
+            arguments: digest(&(&program.name, &program.args, &program.env)),
+            mounts: program.mounts.digest(),
+            limits: digest(&(boot_memory_bytes, request_bytes, response_bytes, descriptors, threads, mappings)),
+            service: digest(&(format!("{:?}", program.service), &program.outbound)),
+            shared_bytes: program.shared.as_ref().map(SharedMemory::bytes),
+        }
+    }
+
+    /// What differs from `other`, if anything does.
+    pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
+        [
+            (self.program == other.program, "another program"),
+            (self.arguments == other.arguments, "other arguments or another environment"),
+            (self.mounts == other.mounts, "other mounts"),
+            (self.limits == other.limits, "other limits"),
+            (self.service == other.service, "another way to serve, other warm-up requests or other destinations"),
+            (self.shared_bytes == other.shared_bytes, "other shared memory"),
+        ]
+        .into_iter()
+        .find_map(|(same, what)| (!same).then_some(what))
+    }
+
+    /// All of it in one number.
+    pub(crate) fn digest(&self) -> u64 {
+        let Self { program, arguments, mounts, limits, service, shared_bytes } = self;
+        digest(&(program, arguments, mounts, limits, service, shared_bytes))
+    }
+}

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Snapshots in files.
+//!
+//! ```text
+//! 0        preamble, one page: magic, version, build, where the state is and its checksum, the preamble's own checksum
+//! 4096     pages of the image that are not zero
+//!  ...     the state: what it was made from, the image but for its pages, the process
+//! ```
+//!
+//! A file is for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program, arguments, mounts and limits, and
+//! as long as every file of the mounts that the boot looked at is what it was. Anything else is an error with the reason; then the program is to
+//! be booted, which always works.
+//!
+//! A checksum finds damage, not malice: whoever may write the file may have the program do anything, as whoever may write the program.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mayfly_kvm::{Image, Learned, LoadError, PAGE_SIZE, SaveError, SavedImage, checksum};
+use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, ProcessSaveError};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+use crate::host::Host;
+use crate::limits::Limits;
+use crate::origin::Origin;
+use crate::output::{LogSink, SharedLog};
+use crate::program::Program;
+use crate::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
+use crate::watchdog;
+
+const MAGIC: &[u8; 8] = b"MAYFLYSN";
+/// To be raised with the preamble's or the file's layout.
+const VERSION: u64 = 1;
+const PAGES_AT: u64 = PAGE_SIZE;
+/// Words of the preamble: magic, version, build, place, size and checksum of the state, checksum of all that.
+const WORDS: usize = 7;
+/// Far more than any program's state has: 16 MiB of written files, and whatever its threads and descriptors take.
+const STATE_MAX: u64 = 256 << 20;
+
+/// Why a snapshot was not saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotSaveError {
+    /// The image cannot be.
+    #[error(transparent)]
+    Image(#[from] SaveError),
+    /// The process cannot be.
+    #[error(transparent)]
+    Process(#[from] ProcessSaveError),
+    /// Its state has no form in a file.
+    #[error("the snapshot's state cannot be written: {0}")]
+    Form(#[from] postcard::Error),
+    /// A system call failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Why a snapshot was not loaded from a file. The program can be booted all the same.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotFileError {
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is no snapshot, or not in this form.
+    #[error("it is no snapshot of a program")]
+    Foreign,
+    /// Others than its owner may write to it.
+    #[error("others than its owner may write to it")]
+    Writable,
+    /// It is of another version of this form.
+    #[error("it has version {version} of the form, and this Mayfly reads version {VERSION}")]
+    Version {
+        /// The file's.
+        version: u64,
+    },
+    /// Another build of Mayfly has written it.
+    #[error("another build of Mayfly has written it")]
+    Build,
+    /// Its content is not what was written.
+    #[error("it is damaged: {0}")]
+    Corrupt(&'static str),
+    /// It was made from something else.
+    #[error("it was made from {0}")]
+    Origin(&'static str),
+    /// The image does not fit here.
+    #[error(transparent)]
+    Image(#[from] LoadError),
+    /// The process does not fit here.
+    #[error(transparent)]
+    Process(#[from] ProcessLoadError),
+}
+
+/// All but the pages.
+#[derive(Serialize, Deserialize)]
+struct State {
+    origin: Origin,
+    boot_time: Duration,
+    has_handover: bool,
+    connection: Option<ConnectionId>,
+    frozen_at_ns: u64,
+    learned: Vec<Learned>,
+    image: SavedImage,
+    process: Vec<u8>,
+}
+
+/// This build's number.
+fn build() -> u64 {
+    // The build script writes a number; should it ever not, builds are not told apart by it.
+    env!("MAYFLY_BUILD").parse().unwrap_or(0)
+}
+
+impl Snapshot {
+    /// Writes the snapshot to a file, in the place of one that is there: whole or not at all. It is its owner's alone.
+    ///
+    /// This takes as long as the disk takes.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotSaveError`]; what was there is there then.
+    pub fn save(&self, path: &Path) -> Result<(), SnapshotSaveError> {
+        let io = |source| SnapshotSaveError::Io { path: path.into(), source };
+        let unfinished = Unfinished::new(path).map_err(io)?;
+        let inner = &self.inner;
+        let state = State {
+            origin: inner.origin.clone(),
+            boot_time: inner.boot_time,
+            has_handover: inner.has_handover,
+            connection: inner.service.as_ref().and_then(|service| service.connection),
+            frozen_at_ns: inner.frozen_at_ns,
+            image: inner.image.save(&unfinished.file, PAGES_AT)?,
+            process: inner.process.save()?,
+            learned: inner.learned(),
+        };
+        let bytes = postcard::to_stdvec(&state)?;
+        let at = PAGES_AT + state.image.pages() * PAGE_SIZE;
+        unfinished.file.write_all_at(&bytes, at).map_err(io)?;
+        unfinished.file.write_all_at(&preamble(at, &bytes), 0).map_err(io)?;
+        unfinished.finish(path).map_err(io)
+    }
+
+    /// Makes a snapshot from a file, as [`Snapshot::boot`] made it from `program`.
+    ///
+    /// This reads the whole file: never call it on an event loop.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotFileError`] says why the file is not good here and now. The program can be booted instead.
+    pub fn load(
+        host: &Host,
+        program: &Program,
+        limits: &Limits,
+        log: Arc<dyn LogSink>,
+        path: &Path,
+    ) -> Result<Self, SnapshotFileError> {
+        let started = Instant::now();
+        let file = open(path)?;
+        let state = read_state(&file)?;
+        let origin = Origin::of(program, limits);
+        if let Some(what) = state.origin.difference(&origin) {
+            return Err(SnapshotFileError::Origin(what));
+        }
+        let network = Network::new(&program.outbound);
+        let (process, files) = Process::load(&state.process, &program.for_linux(&network), &limits.for_linux())?;
+        let lost = SnapshotFileError::Corrupt("it has pages of a file that the program does not have");
+        let files: Option<Vec<_>> = state.image.files().iter().map(|key| files.file(*key)).collect();
+        let image = Image::load(&host.machine, &state.image, &file, PAGES_AT, &files.ok_or(lost)?)?;
+        watchdog::start()?;
+        let service = program
+            .service
+            .as_ref()
+            .map(|service| FrozenService { protocol: Arc::clone(&service.protocol), connection: state.connection });
+        let inner = Inner {
+            image,
+            process,
+            limits: limits.clone(),
+            log: SharedLog(log),
+            boot_time: started.elapsed(),
+            booted_from: BootedFrom::File,
+            origin,
+            has_handover: state.has_handover,
+            service,
+            frozen_at_ns: state.frozen_at_ns,
+            monotonic: program.monotonic,
+            // The host may have been started since; a program's clock does not go back.
+            behind_ns: clock::monotonic_ns().wrapping_sub(state.frozen_at_ns),
+            limit_hits: mayfly_linux::LimitHits::default(),
+            connects: Connects::default(),
+            learned: std::sync::Mutex::default(),
+            learned_len: std::sync::atomic::AtomicUsize::new(0),
+        };
+        inner.learn(state.learned.into_iter());
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the snapshot was made from, as a number: for the name of its file. Those of a build that differ are not each other's.
+    #[must_use]
+    pub fn origin(program: &Program, limits: &Limits) -> u64 {
+        Origin::of(program, limits).digest()
+    }
+
+    /// How many pages workers have been seen to write. A snapshot that is saved then has its first worker from a file know them.
+    #[must_use]
+    pub fn learned_pages(&self) -> usize {
+        self.inner.learned_len.load(Ordering::Relaxed)
+    }
+
+    /// The snapshot will not be saved: what is known for that alone is let go of.
+    pub fn keep_unsaved(&self) {
+        self.inner.process.forget_witnesses();
+    }
+}
+
+fn preamble(at: u64, state: &[u8]) -> Vec<u8> {
+    let words = [u64::from_le_bytes(*MAGIC), VERSION, build(), at, state.len() as u64, checksum(state)];
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend(checksum(&bytes).to_le_bytes());
+    bytes
+}
+
+fn open(path: &Path) -> Result<File, SnapshotFileError> {
+    // Non-blocking, since what lies there may be a pipe.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    let seen = file.metadata()?;
+    if !seen.is_file() {
+        return Err(SnapshotFileError::Foreign);
+    }
+    if seen.mode() & 0o022 != 0 {
+        return Err(SnapshotFileError::Writable);
+    }
+    Ok(file)
+}
+
+fn read_state(file: &File) -> Result<State, SnapshotFileError> {
+    let short = |error: io::Error| match error.kind() {
+        ErrorKind::UnexpectedEof => SnapshotFileError::Corrupt("it ends too early"),
+        _ => error.into(),
+    };
+    let mut bytes = [0; WORDS * 8];
+    file.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => SnapshotFileError::Foreign,
+        _ => error.into(),
+    })?;
+    let (said, sum) = bytes.split_at((WORDS - 1) * 8);
+    let mut words = [0; WORDS - 1];
+    for (word, eight) in words.iter_mut().zip(said.chunks_exact(8)) {
+        *word = eight.try_into().map_or(0, u64::from_le_bytes);
+    }
+    let [magic, version, written_by, at, len, state_sum] = words;
+    if magic.to_le_bytes() != *MAGIC {
+        return Err(SnapshotFileError::Foreign);
+    }
+    // What another version has behind its number is that version's affair.
+    if version != VERSION {
+        return Err(SnapshotFileError::Version { version });
+    }
+    if checksum(said).to_le_bytes() != sum {
+        return Err(SnapshotFileError::Corrupt("the checksum of its preamble"));
+    }
+    if written_by != build() {
+        return Err(SnapshotFileError::Build);
+    }
+    if len > STATE_MAX {
+        return Err(SnapshotFileError::Corrupt("the size of its state"));
+    }
+    let mut state = vec![0; len as usize];
+    file.read_exact_at(&mut state, at).map_err(short)?;
+    if checksum(&state) != state_sum {
+        return Err(SnapshotFileError::Corrupt("the checksum of its state"));
+    }
+    let (state, rest): (State, _) =
+        postcard::take_from_bytes(&state).map_err(|_| SnapshotFileError::Corrupt("its state"))?;
+    if !rest.is_empty() || state.image.pages().checked_mul(PAGE_SIZE).is_none_or(|pages| PAGES_AT + pages != at) {
+        return Err(SnapshotFileError::Corrupt("its state"));
+    }
+    Ok(state)
+}
+
+/// A file that gets its name when it is complete, and is removed otherwise.
+struct Unfinished {
+    file: File,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    fn new(path: &Path) -> io::Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
+        // Readers look for other endings.
+        let path = path.with_file_name(format!("{name}.{}-{number}.part", std::process::id()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { file, path })
+    }
+
+    fn finish(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Of a finished one the name is gone.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BufferedResponse, NoLog, Request, Worker};
+
+    const HOUR_NS: u64 = 3_600_000_000_000;
+
+    /// A built tenant; `make tenants` builds them.
+    fn program(name: &str) -> Program {
+        let root = std::env::var_os("MAYFLY_TENANTS")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants"), PathBuf::from);
+        Program::load(&root.join(name).join(name)).unwrap()
+    }
+
+    fn ask(worker: &mut Worker, path: &str, query: &str) -> String {
+        let (path, query) = (path.as_bytes(), query.as_bytes());
+        let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
+        let mut response = BufferedResponse::default();
+        worker.call(1, &request, &mut response).unwrap();
+        String::from_utf8(response.body).unwrap()
+    }
+
+    /// A snapshot from a file, as if the host had been started since: its clock is an hour behind what the program has seen. And one of that,
+    /// saved again.
+    fn after_a_restart(name: &str) -> [Snapshot; 2] {
+        let host = Host::open().unwrap();
+        let limits = Limits { boot_time: Duration::from_secs(60), ..Limits::default() };
+        let mut booted = Snapshot::boot(&host, &program(name), &limits, Arc::new(NoLog)).unwrap();
+        Arc::get_mut(&mut booted.inner).unwrap().frozen_at_ns += HOUR_NS;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it");
+        booted.save(&path).unwrap();
+        let load = || Snapshot::load(&host, &program(name), &limits, Arc::new(NoLog), &path).unwrap();
+        let loaded = load();
+        loaded.save(&path).unwrap();
+        [loaded, load()]
+    }
+
+    #[test]
+    fn the_monotonic_clock_goes_on_where_it_was_on_a_host_that_was_started_since() {
+        for snapshot in after_a_restart("faults") {
+            let frozen_at = snapshot.inner.frozen_at_ns;
+            let mut worker = Worker::fork(&snapshot).unwrap();
+            for _ in 0..3 {
+                let told = ask(&mut worker, "/clocks", "");
+                let monotonic = format!("{} ", libc::CLOCK_MONOTONIC);
+                let told: u64 = told.lines().find_map(|line| line.strip_prefix(&monotonic)).unwrap().parse().unwrap();
+                assert!((frozen_at..frozen_at + HOUR_NS / 60).contains(&told), "{frozen_at} {told}");
+            }
+            // System calls tell the same.
+            for line in ask(&mut worker, "/clocks-agree", "20").lines() {
+                let (clock, off_ns) = line.split_once(' ').unwrap();
+                assert!(off_ns.parse::<u64>().unwrap() < 100_000, "{clock} is off by {off_ns}");
+            }
+        }
+    }
+}

@@ -1,0 +1,572 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Snapshots that were saved and loaded, as whole workers.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::plain::Plain;
+use common::{call, patient, program, text};
+use libc::{EACCES, ECONNRESET, EPIPE};
+use mayfly_sandbox::inventory::INVENTORY;
+use mayfly_sandbox::{
+    BootedFrom, Connects, Host, Limits, MonotonicClock, MountPoint, Mounts, NoLog, Outbound, OutboundHost, Program,
+    Service, SharedMemory, Snapshot, SnapshotFileError, SnapshotSaveError, WarmUp, Worker, WorkerState,
+};
+use proptest::prelude::*;
+
+fn host() -> Host {
+    Host::open().expect("these tests need KVM")
+}
+
+fn boot(program: &Program, limits: &Limits) -> Snapshot {
+    Snapshot::boot(&host(), program, limits, Arc::new(NoLog)).unwrap()
+}
+
+fn load(program: &Program, limits: &Limits, path: &Path) -> Result<Snapshot, SnapshotFileError> {
+    Snapshot::load(&host(), program, limits, Arc::new(NoLog), path)
+}
+
+/// Why a file is refused.
+fn refusal(program: &Program, limits: &Limits, path: &Path) -> String {
+    load(program, limits, path).unwrap_err().to_string()
+}
+
+struct Saved {
+    program: Program,
+    limits: Limits,
+    booted: Snapshot,
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Saved {
+    fn of(program: Program, limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it.snapshot");
+        let booted = boot(&program, &limits);
+        booted.save(&path).unwrap();
+        Self { program, limits, booted, path, folder }
+    }
+
+    fn named(name: &str) -> Self {
+        Self::of(program(name, &[]), patient())
+    }
+
+    fn load(&self) -> Snapshot {
+        let loaded = load(&self.program, &self.limits, &self.path).unwrap();
+        assert_eq!((self.booted.booted_from(), loaded.booted_from()), (BootedFrom::Program, BootedFrom::File));
+        assert_eq!(loaded.image_bytes(), self.booted.image_bytes());
+        assert_eq!(loaded.has_handover(), self.booted.has_handover());
+        loaded
+    }
+}
+
+#[test]
+fn a_loaded_program_answers_as_the_booted_one() {
+    for name in ["hello", "echo", "visits"] {
+        let saved = Saved::named(name);
+        let loaded = saved.load();
+        // Of a loaded one, too.
+        let again = saved.folder.path().join("again.snapshot");
+        loaded.save(&again).unwrap();
+        let third = load(&saved.program, &saved.limits, &again).unwrap();
+        let mut answers = Vec::new();
+        for snapshot in [&saved.booted, &loaded, &third] {
+            let mut worker = Worker::fork(snapshot).unwrap();
+            let answer = [(); 3].map(|()| {
+                let (stats, response) = call(&mut worker, "/a?b=c", b"body").unwrap();
+                assert_eq!(worker.differences(), 0, "{name}");
+                // The time and the entropy in it are each request's own.
+                (stats, response.status, response.headers, response.body.len())
+            });
+            answers.push(format!("{answer:?}"));
+        }
+        assert_eq!(answers[0], answers[1], "{name}: exits and faults are the same, too");
+        assert_eq!(answers[0], answers[2], "{name}");
+        let files = fs::read_dir(saved.folder.path()).unwrap().count();
+        assert_eq!(files, 2, "nothing unfinished is left");
+        assert_eq!(fs::metadata(&again).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn what_workers_have_learned_is_in_the_file() {
+    let saved = Saved::named("workset");
+    let mut worker = Worker::fork(&saved.booted).unwrap();
+    let (first, _) = call(&mut worker, "/", b"").unwrap();
+    assert!(first.faults > 0 && saved.booted.learned_pages() > 0);
+    saved.booted.save(&saved.path).unwrap();
+    let loaded = saved.load();
+    assert_eq!(loaded.learned_pages(), saved.booted.learned_pages());
+    let (first, _) = call(&mut Worker::fork(&loaded).unwrap(), "/", b"").unwrap();
+    assert_eq!(first.faults, 0);
+}
+
+#[test]
+fn a_worker_of_a_loaded_snapshot_is_reset_as_any_other() {
+    let saved = Saved::named("faults");
+    let fresh = text(&mut Worker::fork(&saved.booted).unwrap(), "/state");
+    let loaded = saved.load();
+    let mut worker = Worker::fork(&loaded).unwrap();
+    assert_eq!(text(&mut worker, "/state"), fresh);
+    for item in INVENTORY {
+        text(&mut worker, &format!("/dirty-{}", item.name));
+        assert_eq!(worker.differences(), 0, "{}", item.name);
+        assert_eq!(worker.state(), WorkerState::Ready);
+        assert_eq!(text(&mut worker, "/state"), fresh, "{}", item.name);
+    }
+}
+
+#[test]
+fn two_that_were_loaded_draw_different_numbers() {
+    let saved = Saved::named("faults");
+    let page = || text(&mut Worker::fork(&saved.load()).unwrap(), "/random");
+    let one = page();
+    assert!(!one.is_empty());
+    assert_ne!(one, page());
+}
+
+/// A program with threads, one of which waits with a time.
+const THREADS: &str = r#"
+#include "mayfly.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t asked = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
+static __thread double own = 1.5;
+static int question = -1;
+static double answer;
+static void *work(void *of) {
+    own += *(int *)of; /* in this thread's registers and memory */
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += 1000;
+        while (question != *(int *)of)
+            pthread_cond_timedwait(&asked, &lock, &until);
+        answer = own * 2;
+        question = -1;
+        pthread_cond_broadcast(&done);
+    }
+    return 0;
+}
+int main(void) {
+    static int numbers[3] = {0, 1, 2};
+    for (int i = 0; i < 3; i++) {
+        pthread_t thread;
+        if (pthread_create(&thread, 0, work, &numbers[i])) return 1;
+    }
+    for (;;) {
+        if (!mayfly_wait()) return 1;
+        char text[200]; int size = 0;
+        for (int i = 0; i < 3; i++) {
+            pthread_mutex_lock(&lock);
+            question = i;
+            pthread_cond_broadcast(&asked);
+            while (question != -1) pthread_cond_wait(&done, &lock);
+            size += sprintf(text + size, "%g ", answer);
+            pthread_mutex_unlock(&lock);
+        }
+        mayfly_respond(200, "text/plain", text, (size_t)size);
+    }
+}
+"#;
+
+fn has_whole_system() -> bool {
+    std::env::var_os("MAYFLY_LANE").is_none_or(|lane| lane != "svm")
+}
+
+fn compile(source: &str) -> Program {
+    let folder = tempfile::tempdir().unwrap();
+    let built = folder.path().join("program");
+    let text = folder.path().join("program.c");
+    fs::write(&text, source).unwrap();
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tenants/sdk");
+    let done = Command::new("gcc")
+        .args(["-O1", "-static", "-pthread", "-I"])
+        .arg(sdk)
+        .arg("-o")
+        .args([&built, &text])
+        .status();
+    assert!(done.unwrap().success());
+    Program::load(&built).unwrap()
+}
+
+#[test]
+fn threads_go_on_in_a_loaded_snapshot() {
+    if !has_whole_system() {
+        return;
+    }
+    let saved = Saved::of(compile(THREADS), Limits { threads: 4, ..patient() });
+    let loaded = saved.load();
+    for snapshot in [&saved.booted, &loaded] {
+        let mut worker = Worker::fork(snapshot).unwrap();
+        for _ in 0..3 {
+            assert_eq!(text(&mut worker, "/"), "3 5 7 ");
+            assert_eq!(worker.differences(), 0);
+        }
+    }
+}
+
+/// A program with two connections when it is frozen: one that it has spoken on, and one that a thread waits at, with a time.
+const CONNECTIONS: &str = r#"
+#include "mayfly.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+static int spoken, waiting;
+static int dial(const char *host, int port) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    inet_pton(AF_INET, host, &to.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return connect(fd, (void *)&to, sizeof to) == 0 ? fd : -errno;
+}
+static int speaks(int fd) {
+    char byte = 'x';
+    return send(fd, &byte, 1, MSG_NOSIGNAL) == 1 && recv(fd, &byte, 1, 0) == 1 && byte == 'x';
+}
+static int result(ssize_t got) { return got < 0 ? -errno : (int)got; }
+static void *wait_for_it(void *unused) {
+    char byte;
+    return (void *)(long)result(recv(waiting, &byte, 1, 0));
+}
+int main(int argc, char **argv) {
+    int port = atoi(argv[1]);
+    spoken = dial("127.0.0.1", port);
+    waiting = dial("127.0.0.1", port);
+    if (spoken < 0 || waiting < 0 || !speaks(spoken)) return 1;
+    struct timeval long_time = {.tv_sec = 1000};
+    setsockopt(waiting, SOL_SOCKET, SO_RCVTIMEO, &long_time, sizeof long_time);
+    pthread_t thread;
+    if (pthread_create(&thread, 0, wait_for_it, 0)) return 1;
+    for (;;) {
+        if (!mayfly_wait()) return 1;
+        char text[300], byte, hosts[300] = "";
+        void *waited;
+        int first = result(recv(spoken, &byte, 1, 0)), then = result(recv(spoken, &byte, 1, 0));
+        int sent = result(send(spoken, "x", 1, MSG_NOSIGNAL));
+        pthread_join(thread, &waited);
+        int again = dial("127.0.0.1", port);
+        FILE *file = fopen("/etc/hosts", "r");
+        fread(hosts, 1, sizeof hosts - 1, file);
+        fclose(file);
+        int size = sprintf(text, "%d %d %d, %ld, %d, %d, %d", first, then, sent, (long)waited, again >= 0 && speaks(again),
+            dial("192.0.2.1", port), strstr(hosts, "198.18.0.2 db.invalid") != 0);
+        mayfly_respond(200, "text/plain", text, (size_t)size);
+    }
+}
+"#;
+
+/// Gives back what it is sent; its port.
+fn echo_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut peer in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || std::io::copy(&mut peer.try_clone().unwrap(), &mut peer));
+        }
+    });
+    port
+}
+
+#[test]
+fn connections_with_the_outside_are_reset_in_a_loaded_snapshot_and_new_ones_can_be_made() {
+    if !has_whole_system() {
+        return;
+    }
+    let port = echo_server();
+    let mut program = compile(CONNECTIONS);
+    program.args = vec![port.to_string()];
+    program.outbound = vec![
+        Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port },
+        Outbound { host: OutboundHost::Name("db.invalid".into()), port: 5432 },
+    ];
+    for monotonic in [MonotonicClock::Runs, MonotonicClock::Suspends] {
+        let saved = Saved::of(Program { monotonic, ..program.clone() }, Limits { threads: 2, ..patient() });
+        let loaded = saved.load();
+        // Those of the boot were made by whoever booted it.
+        assert_eq!([saved.booted.connects().made, loaded.connects().made], [2, 0]);
+        let expected = format!("{} 0 {}, {}, 1, {}, 1", -ECONNRESET, -EPIPE, -ECONNRESET, -EACCES);
+        for snapshot in [&saved.booted, &loaded] {
+            let mut worker = Worker::fork(snapshot).unwrap();
+            for _ in 0..3 {
+                assert_eq!(text(&mut worker, "/"), expected, "{monotonic:?}");
+                assert_eq!(worker.connects(), Connects { made: 1, refused: 1 });
+                assert_eq!(worker.differences(), 0);
+            }
+        }
+    }
+    let mut other = program.clone();
+    other.outbound.pop();
+    let saved = Saved::of(program, Limits { threads: 2, ..patient() });
+    assert!(refusal(&other, &saved.limits, &saved.path).contains("other destinations"));
+}
+
+#[test]
+fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
+    for how in ["accept", "once", "poll", "epoll", "edge", "thread", "tick"] {
+        for times in [0, 3] {
+            let warm_up = WarmUp {
+                method: b"GET".to_vec(),
+                path: b"/count".to_vec(),
+                query: Vec::new(),
+                headers: Vec::new(),
+                times,
+                steady: false,
+            };
+            let mut program = program("listens", &[how]);
+            program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
+            let saved = Saved::of(program, Limits { threads: 8, ..patient() });
+            let loaded = saved.load();
+            let exits = [&saved.booted, &loaded].map(|snapshot| {
+                let mut worker = Worker::fork(snapshot).unwrap();
+                let mut exits = Vec::new();
+                for _ in 0..3 {
+                    let (stats, response) = call(&mut worker, "/count", b"").unwrap();
+                    assert_eq!(response.body, (times + 1).to_string().as_bytes(), "{how}, {times}");
+                    assert_eq!(text(&mut worker, "/echo"), "", "{how}");
+                    assert_eq!(text(&mut worker, "/thread"), "42", "{how}");
+                    assert_eq!(worker.differences(), 0, "{how}");
+                    exits.push((stats.syscalls, stats.faults));
+                }
+                exits[2]
+            });
+            assert!(how == "tick" || exits[0] == exits[1], "{how}, {times}: {exits:?}");
+        }
+    }
+}
+
+/// Debian's Python with a script of its own in a mount, which can be changed.
+fn python(folder: &Path) -> Program {
+    let built = common::tenant("hello").parent().unwrap().parent().unwrap().to_owned();
+    let own = ["/lib", "/lib64", "/usr/lib", "/usr/bin"].map(|path| (path.to_owned(), PathBuf::from(path)));
+    let points: Vec<_> = [("/app".to_owned(), built), ("/app/of".to_owned(), folder.to_owned())]
+        .into_iter()
+        .chain(own)
+        .filter(|(_, host)| host.is_dir())
+        .map(|(guest, host)| MountPoint { guest, host, writable: false })
+        .collect();
+    let executable = Path::new("/usr/bin/python3").canonicalize().unwrap();
+    let mut program = Program::load(&executable).unwrap();
+    executable.to_str().unwrap().clone_into(&mut program.name);
+    program.args = ["-I", "-B", "/app/of/main.py"].map(str::to_owned).to_vec();
+    program.mounts = Mounts::open(&points).unwrap();
+    program
+}
+
+#[test]
+fn a_dynamic_program_is_loaded_as_long_as_its_files_are_what_they_were() {
+    if !has_whole_system() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = fs::read_to_string(common::tenant("python").with_file_name("sdk.py")).unwrap();
+    let script = script.replace("Hello World!", "Hello from a file!");
+    assert!(script.contains("from a file"));
+    fs::write(folder.path().join("main.py"), &script).unwrap();
+    fs::write(folder.path().join("unused"), "").unwrap();
+    let limits = Limits { boot_memory_bytes: 1 << 30, ..patient() };
+    let saved = Saved::of(python(folder.path()), limits.clone());
+    let loaded = saved.load();
+    println!(
+        "booted in {:?}, {} KiB of image, {} KiB of file, loaded in {:?}",
+        saved.booted.boot_time(),
+        loaded.image_bytes() >> 10,
+        fs::metadata(&saved.path).unwrap().len() >> 10,
+        loaded.boot_time()
+    );
+    assert!(loaded.boot_time() < saved.booted.boot_time());
+    let mut worker = Worker::fork(&loaded).unwrap();
+    let mut drawn = Vec::new();
+    for _ in 0..3 {
+        let (stats, response) = call(&mut worker, "/", b"").unwrap();
+        assert_eq!(response.body, b"Hello from a file!");
+        assert_eq!((worker.differences(), stats.syscalls), (0, 0));
+        drawn.push(text(&mut worker, "/random"));
+    }
+    drawn.push(text(&mut Worker::fork(&saved.load()).unwrap(), "/random"));
+    drawn.sort();
+    drawn.dedup();
+    assert_eq!(drawn.len(), 4, "{drawn:?}");
+
+    // What the boot did not look at may change.
+    fs::write(folder.path().join("unused"), "now").unwrap();
+    load(&saved.program, &limits, &saved.path).unwrap();
+    fs::write(folder.path().join("main.py"), script.replace("from a file", "again")).unwrap();
+    let changed = refusal(&saved.program, &limits, &saved.path);
+    assert!(changed.contains("/app/of/main.py"), "{changed}");
+}
+
+#[test]
+fn what_it_was_made_from_must_be_the_same() {
+    let saved = Saved::named("echo");
+    type Change = fn(&mut Program, &mut Limits);
+    let changes: [(Change, &str); 10] = [
+        (|program, _| program.elf = common::program("hello", &[]).elf, "another program"),
+        (|program, _| program.args.push("x".into()), "other arguments"),
+        (|program, _| program.env.push(("A".into(), "b".into())), "other arguments or another environment"),
+        (|program, _| program.name.push('x'), "other arguments"),
+        (
+            |program, _| program.outbound.push(Outbound { host: OutboundHost::Name("a.invalid".into()), port: 1 }),
+            "other destinations",
+        ),
+        (|_, limits| limits.request_bytes += 4096, "other limits"),
+        (|_, limits| limits.boot_memory_bytes += 4096, "other limits"),
+        (|_, limits| limits.threads += 1, "other limits"),
+        (|program, _| program.shared = Some(SharedMemory::anonymous(1).unwrap()), "other shared memory"),
+        (
+            |program, _| {
+                let point = MountPoint { guest: "/m".into(), host: "/usr".into(), writable: false };
+                program.mounts = Mounts::open(&[point]).unwrap();
+            },
+            "other mounts",
+        ),
+    ];
+    for (change, reason) in changes {
+        let (mut program, mut limits) = (saved.program.clone(), saved.limits.clone());
+        change(&mut program, &mut limits);
+        let said = refusal(&program, &limits, &saved.path);
+        assert!(said.contains(reason), "{said} for {reason}");
+    }
+    // Those of workers are theirs.
+    let other = Limits { private_memory_bytes: 16 << 20, retained_bytes: 1 << 20, ..saved.limits.clone() };
+    let loaded = load(&saved.program, &other, &saved.path).unwrap();
+    assert_eq!(loaded.limits(), &other);
+}
+
+#[test]
+fn shared_memory_keeps_a_snapshot_from_a_file() {
+    let mut program = program("counter", &[]);
+    program.shared = Some(SharedMemory::anonymous(1).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let error = boot(&program, &patient()).save(&folder.path().join("it")).unwrap_err();
+    assert!(matches!(error, SnapshotSaveError::Image(_)), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing unfinished is left");
+}
+
+#[test]
+fn what_is_not_to_be_saved_is_not() {
+    let booted = boot(&program("hello", &[]), &patient());
+    booted.keep_unsaved();
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(booted.save(&folder.path().join("it")), Err(SnapshotSaveError::Process(_))));
+}
+
+#[test]
+fn a_file_of_another_kind_version_or_build_is_refused() {
+    let saved = Saved::named("hello");
+    let good = fs::read(&saved.path).unwrap();
+    let refused = |bytes: &[u8]| {
+        fs::write(&saved.path, bytes).unwrap();
+        load(&saved.program, &saved.limits, &saved.path).unwrap_err()
+    };
+    assert!(matches!(refused(b""), SnapshotFileError::Foreign));
+    assert!(matches!(refused(&[b'x'; 10_000]), SnapshotFileError::Foreign));
+    assert!(matches!(refused(&good[..40]), SnapshotFileError::Foreign));
+    assert!(matches!(refused(&good[..good.len() - 1]), SnapshotFileError::Corrupt("it ends too early")));
+    let mut older = good.clone();
+    older[8] -= 1;
+    assert!(matches!(refused(&older), SnapshotFileError::Version { version: 0 }));
+    // As another build would have written it, with the right sum.
+    let mut other = good.clone();
+    other[16] ^= 1;
+    let sum = mayfly_kvm::checksum(&other[..48]).to_le_bytes();
+    other[48..56].copy_from_slice(&sum);
+    assert!(matches!(refused(&other), SnapshotFileError::Build));
+    fs::write(&saved.path, &good).unwrap();
+    load(&saved.program, &saved.limits, &saved.path).unwrap();
+
+    fs::set_permissions(&saved.path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(matches!(load(&saved.program, &saved.limits, &saved.path), Err(SnapshotFileError::Writable)));
+    assert!(matches!(load(&saved.program, &saved.limits, saved.folder.path()), Err(SnapshotFileError::Foreign)));
+    let nowhere = saved.folder.path().join("nowhere");
+    assert!(matches!(load(&saved.program, &saved.limits, &nowhere), Err(SnapshotFileError::Io(_))));
+}
+
+/// So many cases; a failure is printed, and kept nowhere.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Every bit and every length counts, but for the rest of the first page, which nobody reads.
+#[test]
+fn damage_is_found() {
+    let saved = Saved::named("hello");
+    let file = OpenOptions::new().read(true).write(true).open(&saved.path).unwrap();
+    let len = file.metadata().unwrap().len();
+    let good = fs::read(&saved.path).unwrap();
+    let counts = |at: u64| !(56..4096).contains(&at);
+    proptest!(cases(200), |(at in prop_oneof![0..56u64, 4096..len, len - 4000..len], bit in 0u8..8)| {
+        prop_assert!(counts(at));
+        let byte = good[at as usize];
+        file.write_all_at(&[byte ^ 1 << bit], at).unwrap();
+        let loaded = load(&saved.program, &saved.limits, &saved.path);
+        file.write_all_at(&[byte], at).unwrap();
+        prop_assert!(loaded.is_err(), "byte {at}, bit {bit}");
+    });
+    proptest!(cases(50), |(short in prop_oneof![0..len, len - 100..len])| {
+        file.set_len(short).unwrap();
+        let loaded = load(&saved.program, &saved.limits, &saved.path);
+        fs::write(&saved.path, &good).unwrap();
+        prop_assert!(loaded.is_err(), "{short} bytes");
+    });
+    let loaded = saved.load();
+    assert_eq!(text(&mut Worker::fork(&loaded).unwrap(), "/"), text(&mut Worker::fork(&saved.booted).unwrap(), "/"));
+    drop::<File>(file);
+}
+
+/// With a right checksum: whoever may do that is trusted, and crashes nothing all the same.
+#[test]
+fn a_state_that_makes_no_sense_ends_nothing() {
+    let mut server = program("listens", &["epoll"]);
+    server.service = Some(Service { protocol: Arc::new(Plain), warm_up: Vec::new() });
+    for program in [program("hello", &[]), server] {
+        let limits = Limits { threads: 8, ..patient() };
+        let saved = Saved::of(program, limits);
+        // Some of them spin, or wait for what never comes.
+        let hurried =
+            Limits { cpu_time: Duration::from_millis(200), wall_time: Duration::from_secs(1), ..saved.limits.clone() };
+        let good = fs::read(&saved.path).unwrap();
+        let word = |at: usize| u64::from_le_bytes(good[at..at + 8].try_into().unwrap());
+        let (at, len) = (word(24) as usize, word(32) as usize);
+        let path = saved.folder.path().join("changed");
+        let changes = prop::collection::vec((0..len, any::<u8>()), 1..4);
+        let counts = std::cell::Cell::new((0, 0));
+        proptest!(cases(300), |(changes in changes)| {
+            let mut bytes = good.clone();
+            for (place, value) in changes {
+                bytes[at + place] = value;
+            }
+            let sum = mayfly_kvm::checksum(&bytes[at..at + len]).to_le_bytes();
+            bytes[40..48].copy_from_slice(&sum);
+            let sum = mayfly_kvm::checksum(&bytes[..48]).to_le_bytes();
+            bytes[48..56].copy_from_slice(&sum);
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(snapshot) = load(&saved.program, &hurried, &path)
+                && let Ok(mut worker) = Worker::fork(&snapshot)
+            {
+                // Whatever it answers.
+                let answered = call(&mut worker, "/", b"").is_ok();
+                let (loaded, answers) = counts.get();
+                counts.set((loaded + 1, answers + u32::from(answered)));
+            }
+        });
+        println!("{}: (loaded, answered) {:?}", saved.program.name, counts.get());
+    }
+}
