@@ -319,13 +319,13 @@ impl Machine {
             self.memory.write_u64(slot, old.0);
         }
         stale.extend_from_slice(&self.changes.request_frames);
+        stale.extend(self.changes.request_image_frames.drain());
         let result = self.memory.take_back(&mut stale, Content::Drop);
         self.changes.scratch = stale;
         result?;
         for frame in self.changes.request_frames.drain(..) {
             self.memory.release(frame);
         }
-        self.changes.request_image_pages = 0;
         Ok(entries)
     }
 

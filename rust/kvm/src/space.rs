@@ -16,7 +16,7 @@
 //! An entry that loses access, or changes its frame, always goes together with [`Memory::take_back`] of its frame: paging-based KVM would not see it
 //! otherwise, and hardware KVM would keep it in its TLB.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -70,8 +70,9 @@ pub(crate) struct Changes {
     pub(crate) undo: HashMap<u64, Entry>,
     /// Frames allocated for the request.
     pub(crate) request_frames: Vec<u64>,
-    /// Image pages that the request wrote and that are not in the work set.
-    pub(crate) request_image_pages: u64,
+    /// Frames of the image that the request wrote and that are not in the work set. Its entries do not tell at the end: a page may have been
+    /// written, and then made inaccessible.
+    pub(crate) request_image_frames: HashSet<u64>,
     pub(crate) stack_used: bool,
     pub(crate) limit_pages: u64,
     /// Buffer for frames to take back, kept for its allocation.
@@ -86,7 +87,7 @@ impl Changes {
             work_image_pages: 0,
             undo: HashMap::new(),
             request_frames: Vec::new(),
-            request_image_pages: 0,
+            request_image_frames: HashSet::new(),
             stack_used: false,
             limit_pages,
             scratch: Vec::new(),
@@ -116,7 +117,7 @@ impl Machine {
     /// Pages that only this machine has: written pages of the image, fresh pages, and tables made since the fork.
     #[must_use]
     pub fn private_pages(&self) -> u64 {
-        self.memory.private_in_use() + self.changes.work_image_pages + self.changes.request_image_pages
+        self.memory.private_in_use() + self.changes.work_image_pages + self.changes.request_image_frames.len() as u64
     }
 
     fn check_limit(&self) -> Result<(), MemoryError> {
@@ -343,7 +344,7 @@ impl Machine {
                 self.changes.work_image_pages += 1;
             } else {
                 self.changes.undo.entry(slot).or_insert(old);
-                self.changes.request_image_pages += 1;
+                self.changes.request_image_frames.insert(frame);
             }
         } else {
             self.record(slot, old);
@@ -429,7 +430,7 @@ impl Machine {
             return;
         }
         let memory = &mut self.memory;
-        let gone: std::collections::HashSet<u64> = frames.iter().copied().collect();
+        let gone: HashSet<u64> = frames.iter().copied().collect();
         self.changes.request_frames.retain(|frame| {
             let free = gone.contains(frame);
             if free {

@@ -184,7 +184,7 @@ impl Process {
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
         process.pollables = Tracked::new(Box::new(pollables));
-        process.signals = Tracked::new(signals);
+        process.signals = Tracked::new(Box::new(signals));
         process.threads = Tracked::new(threads);
         process.timers = Tracked::new(timers);
         process.resources = Tracked::new(resources);

@@ -499,6 +499,28 @@ fn pending_signals_are_reset() {
     }
 }
 
+/// The entry of such a page does not tell at the end of a request that it was written.
+#[test]
+fn a_page_that_was_written_and_then_made_inaccessible_is_reset() {
+    let mut puppet = Puppet::boot();
+    let map = [WINDOW, 4 * PAGE_SIZE, RW, PRIVATE_ANON_FIXED, u64::MAX, 0];
+    puppet.call(libc::SYS_mmap, map, WINDOW).unwrap();
+    puppet.call(libc::SYS_getpid, [0; 6], WINDOW + PAGE_SIZE).unwrap();
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    let protect = |prot| [WINDOW, 2 * PAGE_SIZE, prot, 0, 0, 0];
+    for last in [libc::PROT_NONE as u64, libc::PROT_READ as u64] {
+        worker.call(libc::SYS_mprotect, protect(6), 0).unwrap();
+        worker.call(libc::SYS_getpid, [0; 6], WINDOW).unwrap();
+        worker.call(libc::SYS_mprotect, protect(last), 0).unwrap();
+        // Moved away besides.
+        let away = [WINDOW, PAGE_SIZE, PAGE_SIZE, 3, WINDOW + 0x10_0000, 0];
+        worker.call(libc::SYS_mremap, away, 0).unwrap();
+        worker.reset(&frozen).unwrap();
+        assert_eq!(worker.machine.audit(), []);
+    }
+}
+
 #[test]
 fn reading_changes_nothing() {
     let (image, frozen) = Puppet::boot().freeze();
