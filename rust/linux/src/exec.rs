@@ -10,6 +10,7 @@ use crate::address_space::{AddressSpace, MappedFile, Placement};
 use crate::elf::{ElfError, Image, Segment};
 use crate::host;
 use crate::mounts::Mounts;
+use crate::outbound::Network;
 use crate::pages::{self, PAGE_BYTES, PageRange};
 use crate::process::{Limits, Process};
 use crate::resolve;
@@ -33,6 +34,8 @@ pub struct Program<'a> {
     pub env: &'a [(String, String)],
     /// What it sees of the host's files.
     pub mounts: &'a Mounts,
+    /// Where it may connect to.
+    pub network: &'a Network,
 }
 
 /// Why a program could not be started.

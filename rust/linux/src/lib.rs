@@ -9,7 +9,8 @@
 //!
 //! * Nothing that a guest sends can panic, block or grow the host: sizes, addresses, durations and counts are bounded before
 //!   they are used, arithmetic on them is checked, and every loop is bounded by a limit of ours.
-//! * No host file, no network, no host identity: a call that would need one fails as it does where there is none.
+//! * No host file and no network but what the program's mounts and its list of destinations give it, and no host identity: a call that
+//!   would need one fails as it does where there is none.
 //! * State that a request can change is inside a `Tracked` value, so that reset cannot forget it.
 //!
 //! `docs/personality.md` lists what each call does. The words (program, machine, boot, snapshot ...) are those of DESIGN.md.
@@ -51,11 +52,14 @@ mod identity;
 mod made_up;
 mod mounts;
 mod names;
+mod net;
+mod outbound;
 mod overlay;
 mod pages;
 mod pollables;
 mod process;
 mod resolve;
+mod resolver;
 mod saved;
 mod schedule;
 mod signals;
@@ -77,8 +81,9 @@ pub use elf::ElfError;
 pub use exec::{ExecError, Program};
 pub use fault::Fault;
 pub use mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
+pub use outbound::{Network, Outbound, OutboundHost};
 pub use pollables::{Closed, ConnectionId, NotListening, OutputState};
-pub use process::{Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
+pub use process::{Connects, Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
 pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
 pub use source::Elf;
 pub use stack::StackError;

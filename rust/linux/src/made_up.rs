@@ -45,6 +45,7 @@ pub(crate) enum Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Text {
     Fixed(&'static str),
+    Hosts,
     Zone,
     Auxv,
     CommandLine,
@@ -77,7 +78,7 @@ const FILES: &[(&str, MadeUp)] = &[
     ("/dev/urandom", MadeUp::Device(Device::Urandom)),
     ("/dev/zero", MadeUp::Device(Device::Zero)),
     ("/etc/group", MadeUp::Text(Text::Fixed("root:x:0:\nmayfly:x:1000:\n"))),
-    ("/etc/hosts", MadeUp::Text(Text::Fixed("127.0.0.1 localhost mayfly\n::1 localhost\n"))),
+    ("/etc/hosts", MadeUp::Text(Text::Hosts)),
     ("/etc/localtime", MadeUp::Text(Text::Zone)),
     ("/etc/nsswitch.conf", MadeUp::Text(Text::Fixed("passwd: files\ngroup: files\nhosts: files dns\n"))),
     ("/etc/passwd", MadeUp::Text(Text::Fixed("root:x:0:0:root:/:/bin/false\nmayfly:x:1000:1000:mayfly:/tmp:/bin/false\n"))),
@@ -147,6 +148,11 @@ pub(crate) fn find(process: &Process, path: &[u8]) -> Option<MadeUp> {
     leads_on.then_some(MadeUp::Directory)
 }
 
+/// Whether what is made up at `path` comes before a mount's: the names that a program may connect to are known to nobody else.
+pub(crate) fn is_first(process: &Process, path: &[u8]) -> bool {
+    path == b"/etc/hosts" && process.shared.network.has_names()
+}
+
 /// The names in the directory `path` that are made up or lead to a mount, with their type.
 pub(crate) fn names(process: &Process, path: &[u8]) -> Vec<(Vec<u8>, u8)> {
     if path == b"/proc/2/fd" {
@@ -177,7 +183,7 @@ impl MadeUp {
     }
 
     /// What `lstat` tells of the file at `path`.
-    pub(crate) fn attributes(self, path: &[u8]) -> Attributes {
+    pub(crate) fn attributes(self, process: &Process, path: &[u8]) -> Attributes {
         let mode = match self {
             Self::Device(device) => return device.object().device_attributes(),
             // Linux too shows files of /proc as empty; those of /etc have a size.
@@ -185,6 +191,7 @@ impl MadeUp {
                 let size = match text {
                     Text::Fixed(text) if path.starts_with(b"/etc/") => text.len() as u64,
                     Text::Zone => zone().len() as u64,
+                    Text::Hosts => process.shared.network.hosts().len() as u64,
                     _ => 0,
                 };
                 return Attributes {
@@ -246,6 +253,7 @@ pub(crate) fn content(process: &Process, rng: &mut dyn FnMut(&mut [u8]), text: T
         || String::from_utf8_lossy(process.threads.current().name.split(|&byte| byte == 0).next().unwrap_or_default());
     match text {
         Text::Fixed(text) => text.to_owned(),
+        Text::Hosts => shared.network.hosts(),
         Text::Zone => return zone(),
         Text::Auxv => return shared.auxv.clone(),
         Text::CommandLine => return shared.command_line.clone(),

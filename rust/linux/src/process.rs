@@ -15,6 +15,7 @@ use crate::exec::Program;
 use crate::fault::{self, Fault};
 use crate::files::Files;
 use crate::mounts::Mounts;
+use crate::outbound::Network;
 use crate::overlay::Overlay;
 use crate::pollables::Pollables;
 use crate::signals::Signals;
@@ -75,6 +76,15 @@ pub struct LimitHits {
     pub mappings: u32,
 }
 
+/// How often a program has turned to the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connects {
+    /// Connections that it began, to where it may connect.
+    pub made: u32,
+    /// Those that it was refused.
+    pub refused: u32,
+}
+
 /// One of the streams that a program can write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stream {
@@ -118,7 +128,8 @@ pub enum Step {
     Faulted(Fault),
     /// The program needs a page, and the machine may have no more.
     MemoryLimit,
-    /// All threads wait. [`Process::wake`] goes on: at that time, or when something has arrived from outside.
+    /// All threads wait. [`Process::wake`] goes on: at that time, when something has arrived from outside, or when
+    /// [`Process::outside`] is readable.
     Waits {
         /// When something happens by itself, by the monotonic clock; `None`: never.
         until_ns: Option<u64>,
@@ -154,6 +165,7 @@ pub(crate) struct Shared {
     /// What `/proc/self/exe` points to.
     pub(crate) executable: String,
     pub(crate) mounts: Mounts,
+    pub(crate) network: Network,
     /// `/proc/self/cmdline` and `/proc/self/auxv`.
     pub(crate) command_line: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
@@ -183,6 +195,7 @@ pub struct Process {
     pub(crate) suspended_ns: u64,
     /// Statistics: reset leaves them alone.
     pub(crate) hits: LimitHits,
+    pub(crate) connects: Connects,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -207,6 +220,7 @@ impl Process {
         let shared = Shared {
             executable,
             mounts: program.mounts.clone(),
+            network: program.network.clone(),
             command_line,
             auxv: Vec::new(),
             limits: limits.clone(),
@@ -226,6 +240,7 @@ impl Process {
             resources: Tracked::new(ResourceLimits::new(limits)),
             suspended_ns: 0,
             hits: LimitHits::default(),
+            connects: Connects::default(),
             shared: Arc::new(shared),
         }
     }
@@ -273,8 +288,13 @@ impl Process {
         Ok(UserMemory { machine, space: &self.memory }.write(address, data)?)
     }
 
-    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed.
+    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed. Connections with the
+    /// outside are closed, since forks cannot share them: each finds them reset by the peer.
     pub fn freeze(&mut self) {
+        if self.pollables.is_wired() {
+            self.pollables.edit().cut_off();
+            self.note_change();
+        }
         self.memory.edit().freeze();
         self.memory.settle();
         self.files.settle();
@@ -350,6 +370,16 @@ impl Process {
             self.hits = LimitHits::default();
         }
         hits
+    }
+
+    /// How often the program has turned to the network since this was last asked. Reset does not clear it; a clone has its own.
+    #[inline]
+    pub fn take_connects(&mut self) -> Connects {
+        let connects = self.connects;
+        if connects != Connects::default() {
+            self.connects = Connects::default();
+        }
+        connects
     }
 
     /// The system calls that the program and its forks made and that Mayfly does not have. Reset does not clear them.

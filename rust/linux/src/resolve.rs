@@ -69,7 +69,7 @@ impl Node {
         match self {
             Self::Written { entry, device } => process.overlay.attributes(entry, *device),
             Self::Host(node) => node.attributes,
-            Self::MadeUp(file) => file.attributes(path),
+            Self::MadeUp(file) => file.attributes(process, path),
         }
     }
 
@@ -208,7 +208,7 @@ impl Walk {
         let Some((mount, rest)) = process.shared.mounts.find(&path).filter(|(mount, _)| mount.root.is_some()) else {
             return Ok(None);
         };
-        if is_made_up(&path) || (mount.writable && !process.overlay.is_empty()) {
+        if is_made_up(&path) || made_up::is_first(process, &path) || (mount.writable && !process.overlay.is_empty()) {
             return Ok(None);
         }
         match look_in(process, mount, rest) {
@@ -241,7 +241,7 @@ pub(crate) fn is_made_up(path: &[u8]) -> bool {
 /// What lies at a plain path. All names before the last are those of directories.
 fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
     let made_up = || made_up::find(process, path).map(Node::MadeUp);
-    if is_made_up(path) {
+    if is_made_up(path) || made_up::is_first(process, path) {
         return made_up().ok_or(Errno::ENOENT);
     }
     let Some((mount, rest)) = process.shared.mounts.find(path) else { return made_up().ok_or(Errno::ENOENT) };

@@ -131,6 +131,7 @@ impl Process {
             resources,
             suspended_ns: _,
             hits: _,
+            connects: _,
             shared,
         } = self;
         let scope = Scope::enter(Vec::new());

@@ -152,6 +152,7 @@ impl Process {
     /// Ends the waits whose time is over, and makes the calls again that may have what they wait for.
     fn end_waits(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Result<(), Step> {
         self.fire_timers(machine)?;
+        self.listen_outside();
         // Each round but the last ends a wait: a call that goes on waiting has seen all changes but those of others, which ended theirs.
         let rounds = self.threads.len();
         for _ in 0..=rounds {

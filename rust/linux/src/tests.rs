@@ -8,9 +8,10 @@ use mayfly_kvm::{Exit, Image, Machine, PAGE_SIZE, SharedMemory, layout, testing}
 use proptest::prelude::*;
 
 use crate::pages::PageRange;
-use crate::{Context, Limits, Mounts, Output, Process, Program, Step, Stream};
+use crate::{Context, Limits, Mounts, Network, Output, Process, Program, Step, Stream};
 
 mod files;
+mod outbound;
 mod shared;
 
 /// ```text
@@ -76,8 +77,12 @@ impl Puppet {
     }
 
     fn boot_with_both(shared: Option<&SharedMemory>, mounts: &Mounts) -> Self {
+        Self::boot_with_all(shared, mounts, &Network::default())
+    }
+
+    fn boot_with_all(shared: Option<&SharedMemory>, mounts: &Mounts, network: &Network) -> Self {
         let elf = puppet_elf();
-        let program = Program { elf: (&elf).into(), name: "puppet", args: &[], env: &[], mounts };
+        let program = Program { elf: (&elf).into(), name: "puppet", args: &[], env: &[], mounts, network };
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
         let mut machine = testing::boot_machine(16 << 20);
         if let Some(shared) = shared {
@@ -159,6 +164,7 @@ impl Puppet {
         assert!(!self.process.is_dirty());
         // Statistics stay.
         self.process.take_limit_hits();
+        self.process.take_connects();
         assert_eq!(format!("{:?}", self.process), format!("{frozen:?}"), "the process is the snapshot's");
         assert_eq!(self.run(), Ok(Exit::Syscall));
         Ok(())

@@ -6,11 +6,18 @@
 mod support;
 
 use mayfly_kvm::{MemoryError, testing};
-use mayfly_linux::{Elf, ExecError, Limits, Mounts, Process, Program, StackError};
+use mayfly_linux::{Elf, ExecError, Limits, Mounts, Network, Process, Program, StackError};
 use support::{AT_RANDOM, Linking, MEMORY, compile};
 
 fn refusal(elf: &[u8], name: &str, limits: &Limits, memory: u64) -> ExecError {
-    let program = Program { elf: elf.into(), name, args: &[], env: &[], mounts: &Mounts::default() };
+    let program = Program {
+        elf: elf.into(),
+        name,
+        args: &[],
+        env: &[],
+        mounts: &Mounts::default(),
+        network: &Network::default(),
+    };
     let mut machine = testing::boot_machine(memory);
     Process::exec(&mut machine, &program, &[], AT_RANDOM, limits).unwrap_err()
 }
@@ -70,7 +77,14 @@ fn a_file_that_is_no_program_is_refused() {
     let whole = hello();
     let refusal = |file: &std::fs::File| {
         let mounts = Mounts::default();
-        let program = Program { elf: Elf::File(file), name: "program", args: &[], env: &[], mounts: &mounts };
+        let program = Program {
+            elf: Elf::File(file),
+            name: "program",
+            args: &[],
+            env: &[],
+            mounts: &mounts,
+            network: &Network::default(),
+        };
         let mut machine = testing::boot_machine(MEMORY);
         Process::exec(&mut machine, &program, &[], AT_RANDOM, &Limits::default())
     };

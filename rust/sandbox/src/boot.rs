@@ -7,9 +7,7 @@
 //!                           then again until it waits, for the next request on the same connection if it has kept that open
 //! ```
 //!
-//! A boot has a thread of its own, which sleeps while the program does.
-
-use std::time::Duration;
+//! A boot has a thread of its own, which sleeps while the program does, or waits for what is outside.
 
 use mayfly_kvm::Machine;
 use mayfly_linux::ConnectionId;
@@ -234,7 +232,7 @@ impl<'a> Boot<'a> {
             if runner.process.is_listening() && runner.process.input_waiter(machine, connection).is_some() {
                 return Ok(true);
             }
-            if connection.is_some() && wait.until_ns.is_none() {
+            if connection.is_some() && wait.until_ns.is_none() && self.runner.process.outside().is_none() {
                 return Ok(false);
             }
             woken = self.sleep_until(&wait);
@@ -324,12 +322,16 @@ impl<'a> Boot<'a> {
     }
 
     fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
-        let Some(until_ns) = wait.until_ns else { return Err(Stop::Stuck { call: wait.call }) };
+        let outside = self.runner.process.outside();
+        let until_ns = match (wait.until_ns, outside) {
+            (None, None) => return Err(Stop::Stuck { call: wait.call }),
+            (until_ns, _) => until_ns.unwrap_or(u64::MAX),
+        };
         let now = clock::monotonic_ns();
         if now >= self.wall_end_ns {
             return Err(Stop::WallLimit);
         }
-        std::thread::sleep(Duration::from_nanos(until_ns.min(self.wall_end_ns).saturating_sub(now)));
+        clock::sleep_until(until_ns.min(self.wall_end_ns), outside);
         let Self { machine, runner, .. } = self;
         runner.step(|process, context| process.wake(machine, context))
     }

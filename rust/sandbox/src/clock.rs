@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host's clocks. Those that a request needs come from the vDSO: no system call.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mayfly_kvm::{ClockLine, Machine, read_tsc};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::line::LINE;
 use crate::timekeeping;
@@ -15,9 +17,14 @@ pub(crate) fn monotonic_ns() -> u64 {
     now_ns(libc::CLOCK_MONOTONIC)
 }
 
-/// Holds this thread up until `until_ns` by [`monotonic_ns`].
-pub(crate) fn sleep_until(until_ns: u64) {
-    std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(monotonic_ns())));
+/// Holds this thread up until `until_ns` by [`monotonic_ns`], or until `outside` is readable; a signal may end that early.
+pub(crate) fn sleep_until(until_ns: u64, outside: Option<BorrowedFd<'_>>) {
+    let time = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
+    let Some(outside) = outside else { return std::thread::sleep(time) };
+    let seconds = time.as_secs().try_into().unwrap_or(i64::MAX);
+    let timeout = Timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos().into() };
+    // Who waits looks for itself what there is.
+    let _ = rustix::event::poll(&mut [PollFd::from_borrowed_fd(outside, PollFlags::IN)], Some(&timeout));
 }
 
 /// How long what was seen of the clocks serves.
@@ -93,15 +100,29 @@ pub(crate) fn now_ns(clock: libc::clockid_t) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
     fn a_sleep_ends_at_its_time_and_one_in_the_past_at_once() {
         let start = monotonic_ns();
-        sleep_until(start + 20_000_000);
+        sleep_until(start + 20_000_000, None);
         assert!(monotonic_ns() - start >= 20_000_000);
-        sleep_until(0);
-        sleep_until(start);
+        sleep_until(0, None);
+        sleep_until(start, None);
+    }
+
+    #[test]
+    fn a_sleep_ends_when_something_arrives() {
+        let (mut one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let start = monotonic_ns();
+        sleep_until(start + 20_000_000, Some(other.as_fd()));
+        assert!(monotonic_ns() - start >= 20_000_000);
+        one.write_all(b"x").unwrap();
+        sleep_until(u64::MAX, Some(other.as_fd()));
+        assert!(monotonic_ns() - start < 10_000_000_000);
     }
 
     #[test]

@@ -54,11 +54,13 @@ pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
 pub use limits::Limits;
 pub use mayfly_kvm::layout::SHARED_MAX;
 pub use mayfly_kvm::{ResetReport, SharedMemory};
-pub use mayfly_linux::{Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mounts, UnknownCall};
+pub use mayfly_linux::{
+    Connects, Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mounts, Outbound, OutboundHost, UnknownCall,
+};
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use peer::{PeerCall, PeerError};
-pub use program::{Elf, MAPPED_FROM, MonotonicClock, Outbound, OutboundHost, Program, ProgramFile};
+pub use program::{Elf, MAPPED_FROM, MonotonicClock, Program, ProgramFile};
 pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::{BootedFrom, Snapshot};

@@ -3,13 +3,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use mayfly_kvm::{SharedMemory, checksum, digest};
-use mayfly_linux::Mounts;
+use mayfly_linux::{Mounts, Network, Outbound};
 
 use crate::error::ProgramError;
 use crate::protocol::Service;
@@ -128,33 +127,16 @@ pub enum MonotonicClock {
     Suspends,
 }
 
-/// A place in the network.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Outbound {
-    /// Its host.
-    pub host: OutboundHost,
-    /// Its TCP port; not 0.
-    pub port: u16,
-}
-
-/// A host in the network.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum OutboundHost {
-    /// A name in lower case, to be resolved by the host.
-    Name(String),
-    /// An address; one of IPv4 is not written as one of IPv6.
-    Address(IpAddr),
-}
-
 impl Program {
-    /// What the floor below is to know of it.
-    pub(crate) fn for_linux(&self) -> mayfly_linux::Program<'_> {
+    /// What the floor below is to know of it; `network` is made of its list.
+    pub(crate) fn for_linux<'a>(&'a self, network: &'a Network) -> mayfly_linux::Program<'a> {
         mayfly_linux::Program {
             elf: self.elf.for_linux(),
             name: &self.name,
             args: &self.args,
             env: &self.env,
             mounts: &self.mounts,
+            network,
         }
     }
 

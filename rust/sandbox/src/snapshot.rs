@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Image, Learned, Machine, SharedMemory, layout};
-use mayfly_linux::{ConnectionId, LimitHits, Process};
+use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
 use crate::boot::Boot;
@@ -46,6 +46,7 @@ pub(crate) struct Inner {
     /// How far that clock was behind the host's when the snapshot was made: not at all after a boot.
     pub(crate) behind_ns: u64,
     pub(crate) limit_hits: LimitHits,
+    pub(crate) connects: Connects,
     pub(crate) learned: Mutex<BTreeSet<Learned>>,
     pub(crate) learned_len: AtomicUsize,
 }
@@ -90,7 +91,8 @@ impl Snapshot {
         entropy.fill(&mut random);
         machine.write_inbox(RANDOM_OFFSET, &random);
 
-        let description = program.for_linux();
+        let network = Network::new(&program.outbound);
+        let description = program.for_linux(&network);
         let linux = limits.for_linux();
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
@@ -106,6 +108,7 @@ impl Snapshot {
         process.freeze();
         let frozen_at_ns = clock::monotonic_ns();
         let limit_hits = process.take_limit_hits();
+        let connects = process.take_connects();
         // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
         let service = program
@@ -127,6 +130,7 @@ impl Snapshot {
                 monotonic: program.monotonic,
                 behind_ns: 0,
                 limit_hits,
+                connects,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),
             }),
@@ -167,6 +171,12 @@ impl Snapshot {
     #[must_use]
     pub fn limit_hits(&self) -> LimitHits {
         self.inner.limit_hits
+    }
+
+    /// How often the program turned to the network while it booted.
+    #[must_use]
+    pub fn connects(&self) -> Connects {
+        self.inner.connects
     }
 
     /// System calls that the program made and Mayfly does not have: number and count.

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mayfly_kvm::{Image, Learned, LoadError, PAGE_SIZE, SaveError, SavedImage, checksum};
-use mayfly_linux::{ConnectionId, Process, ProcessLoadError, ProcessSaveError};
+use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, ProcessSaveError};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -170,7 +170,8 @@ impl Snapshot {
         if let Some(what) = state.origin.difference(&origin) {
             return Err(SnapshotFileError::Origin(what));
         }
-        let (process, files) = Process::load(&state.process, &program.for_linux(), &limits.for_linux())?;
+        let network = Network::new(&program.outbound);
+        let (process, files) = Process::load(&state.process, &program.for_linux(&network), &limits.for_linux())?;
         let lost = SnapshotFileError::Corrupt("it has pages of a file that the program does not have");
         let files: Option<Vec<_>> = state.image.files().iter().map(|key| files.file(*key)).collect();
         let image = Image::load(&host.machine, &state.image, &file, PAGES_AT, &files.ok_or(lost)?)?;
@@ -194,6 +195,7 @@ impl Snapshot {
             // The host may have been started since; a program's clock does not go back.
             behind_ns: clock::monotonic_ns().wrapping_sub(state.frozen_at_ns),
             limit_hits: mayfly_linux::LimitHits::default(),
+            connects: Connects::default(),
             learned: std::sync::Mutex::default(),
             learned_len: std::sync::atomic::AtomicUsize::new(0),
         };

@@ -19,10 +19,11 @@
 //! response, copy the work set back. No other system call, no lock, no allocation.
 
 use std::num::NonZeroU32;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use mayfly_kvm::{Machine, ResetReport, layout};
-use mayfly_linux::LimitHits;
+use mayfly_linux::{Connects, LimitHits};
 
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::clock;
@@ -73,7 +74,7 @@ pub enum Progress {
     Paused,
     /// All of the request's threads wait, and the sink is untouched: there is nothing to do for it before `until_ns` by
     /// `CLOCK_MONOTONIC`, which is never later than the end of its wall-clock time. The worker is [`WorkerState::Paused`]: go on with
-    /// [`Worker::resume`] then. Earlier does no harm.
+    /// [`Worker::resume`] then, or as soon as [`Worker::waits_for`] is readable. Earlier does no harm.
     Waits {
         /// When the request goes on, in nanoseconds.
         until_ns: u64,
@@ -282,6 +283,19 @@ impl Worker {
         self.runner.process.take_limit_hits()
     }
 
+    /// How often the program has turned to the network since this was last asked. Cheap if it has not.
+    #[inline]
+    pub fn connects(&mut self) -> Connects {
+        self.runner.process.take_connects()
+    }
+
+    /// What becomes readable when a request that waits may go on before its time: something has happened to its connections with the
+    /// outside. `None`: it has none. It stays readable until the request goes on.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        self.runner.process.outside()
+    }
+
     /// Serves one request and resets the worker, unless it keeps its state.
     ///
     /// # Errors
@@ -323,7 +337,9 @@ impl Worker {
             match progress {
                 Progress::Answered(stats) => return Ok(stats),
                 Progress::Paused | Progress::Calls => {}
-                Progress::Waits { until_ns } => clock::sleep_until(until_ns.min(self.ongoing.wall_end_ns)),
+                Progress::Waits { until_ns } => {
+                    clock::sleep_until(until_ns.min(self.ongoing.wall_end_ns), self.waits_for());
+                }
             }
             progress = self.resume(Duration::MAX, sink)?;
         }
@@ -480,9 +496,9 @@ impl Worker {
                 self.pause(Pause::Slice, used());
                 Ok(Progress::Paused)
             }
-            Stop::Waits { until_ns: Some(until_ns), .. } => {
+            Stop::Waits { until_ns, .. } if until_ns.is_some() || self.waits_for().is_some() => {
                 self.pause(Pause::Wait, used());
-                Ok(Progress::Waits { until_ns: until_ns.min(self.ongoing.wall_end_ns) })
+                Ok(Progress::Waits { until_ns: until_ns.unwrap_or(u64::MAX).min(self.ongoing.wall_end_ns) })
             }
             Stop::Response(error) => {
                 self.state = WorkerState::Answered;

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use common::plain::Plain;
 use common::{call, patient, program, text};
+use libc::{EACCES, ECONNRESET, EPIPE};
 use mayfly_sandbox::inventory::INVENTORY;
 use mayfly_sandbox::{
-    BootedFrom, Host, Limits, MountPoint, Mounts, NoLog, Program, Service, SharedMemory, Snapshot, SnapshotFileError,
-    SnapshotSaveError, WarmUp, Worker, WorkerState,
+    BootedFrom, Connects, Host, Limits, MonotonicClock, MountPoint, Mounts, NoLog, Outbound, OutboundHost, Program,
+    Service, SharedMemory, Snapshot, SnapshotFileError, SnapshotSaveError, WarmUp, Worker, WorkerState,
 };
 use proptest::prelude::*;
 
@@ -185,24 +187,28 @@ fn has_whole_system() -> bool {
     std::env::var_os("MAYFLY_LANE").is_none_or(|lane| lane != "svm")
 }
 
-#[test]
-fn threads_go_on_in_a_loaded_snapshot() {
-    if !has_whole_system() {
-        return;
-    }
+fn compile(source: &str) -> Program {
     let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("threads.c");
-    fs::write(&source, THREADS).unwrap();
-    let built = folder.path().join("threads");
+    let built = folder.path().join("program");
+    let text = folder.path().join("program.c");
+    fs::write(&text, source).unwrap();
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tenants/sdk");
     let done = Command::new("gcc")
         .args(["-O1", "-static", "-pthread", "-I"])
         .arg(sdk)
         .arg("-o")
-        .args([&built, &source])
+        .args([&built, &text])
         .status();
     assert!(done.unwrap().success());
-    let saved = Saved::of(Program::load(&built).unwrap(), Limits { threads: 4, ..patient() });
+    Program::load(&built).unwrap()
+}
+
+#[test]
+fn threads_go_on_in_a_loaded_snapshot() {
+    if !has_whole_system() {
+        return;
+    }
+    let saved = Saved::of(compile(THREADS), Limits { threads: 4, ..patient() });
     let loaded = saved.load();
     for snapshot in [&saved.booted, &loaded] {
         let mut worker = Worker::fork(snapshot).unwrap();
@@ -211,6 +217,105 @@ fn threads_go_on_in_a_loaded_snapshot() {
             assert_eq!(worker.differences(), 0);
         }
     }
+}
+
+/// A program with two connections when it is frozen: one that it has spoken on, and one that a thread waits at, with a time.
+const CONNECTIONS: &str = r#"
+#include "mayfly.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+static int spoken, waiting;
+static int dial(const char *host, int port) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    inet_pton(AF_INET, host, &to.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return connect(fd, (void *)&to, sizeof to) == 0 ? fd : -errno;
+}
+static int speaks(int fd) {
+    char byte = 'x';
+    return send(fd, &byte, 1, MSG_NOSIGNAL) == 1 && recv(fd, &byte, 1, 0) == 1 && byte == 'x';
+}
+static int result(ssize_t got) { return got < 0 ? -errno : (int)got; }
+static void *wait_for_it(void *unused) {
+    char byte;
+    return (void *)(long)result(recv(waiting, &byte, 1, 0));
+}
+int main(int argc, char **argv) {
+    int port = atoi(argv[1]);
+    spoken = dial("127.0.0.1", port);
+    waiting = dial("127.0.0.1", port);
+    if (spoken < 0 || waiting < 0 || !speaks(spoken)) return 1;
+    struct timeval long_time = {.tv_sec = 1000};
+    setsockopt(waiting, SOL_SOCKET, SO_RCVTIMEO, &long_time, sizeof long_time);
+    pthread_t thread;
+    if (pthread_create(&thread, 0, wait_for_it, 0)) return 1;
+    for (;;) {
+        if (!mayfly_wait()) return 1;
+        char text[300], byte, hosts[300] = "";
+        void *waited;
+        int first = result(recv(spoken, &byte, 1, 0)), then = result(recv(spoken, &byte, 1, 0));
+        int sent = result(send(spoken, "x", 1, MSG_NOSIGNAL));
+        pthread_join(thread, &waited);
+        int again = dial("127.0.0.1", port);
+        FILE *file = fopen("/etc/hosts", "r");
+        fread(hosts, 1, sizeof hosts - 1, file);
+        fclose(file);
+        int size = sprintf(text, "%d %d %d, %ld, %d, %d, %d", first, then, sent, (long)waited, again >= 0 && speaks(again),
+            dial("192.0.2.1", port), strstr(hosts, "198.18.0.2 db.invalid") != 0);
+        mayfly_respond(200, "text/plain", text, (size_t)size);
+    }
+}
+"#;
+
+/// Gives back what it is sent; its port.
+fn echo_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut peer in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || std::io::copy(&mut peer.try_clone().unwrap(), &mut peer));
+        }
+    });
+    port
+}
+
+#[test]
+fn connections_with_the_outside_are_reset_in_a_loaded_snapshot_and_new_ones_can_be_made() {
+    if !has_whole_system() {
+        return;
+    }
+    let port = echo_server();
+    let mut program = compile(CONNECTIONS);
+    program.args = vec![port.to_string()];
+    program.outbound = vec![
+        Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port },
+        Outbound { host: OutboundHost::Name("db.invalid".into()), port: 5432 },
+    ];
+    for monotonic in [MonotonicClock::Runs, MonotonicClock::Suspends] {
+        let saved = Saved::of(Program { monotonic, ..program.clone() }, Limits { threads: 2, ..patient() });
+        let loaded = saved.load();
+        // Those of the boot were made by whoever booted it.
+        assert_eq!([saved.booted.connects().made, loaded.connects().made], [2, 0]);
+        let expected = format!("{} 0 {}, {}, 1, {}, 1", -ECONNRESET, -EPIPE, -ECONNRESET, -EACCES);
+        for snapshot in [&saved.booted, &loaded] {
+            let mut worker = Worker::fork(snapshot).unwrap();
+            for _ in 0..3 {
+                assert_eq!(text(&mut worker, "/"), expected, "{monotonic:?}");
+                assert_eq!(worker.connects(), Connects { made: 1, refused: 1 });
+                assert_eq!(worker.differences(), 0);
+            }
+        }
+    }
+    let mut other = program.clone();
+    other.outbound.pop();
+    let saved = Saved::of(program, Limits { threads: 2, ..patient() });
+    assert!(refusal(&other, &saved.limits, &saved.path).contains("other destinations"));
 }
 
 #[test]
@@ -312,11 +417,15 @@ fn a_dynamic_program_is_loaded_as_long_as_its_files_are_what_they_were() {
 fn what_it_was_made_from_must_be_the_same() {
     let saved = Saved::named("echo");
     type Change = fn(&mut Program, &mut Limits);
-    let changes: [(Change, &str); 9] = [
+    let changes: [(Change, &str); 10] = [
         (|program, _| program.elf = common::program("hello", &[]).elf, "another program"),
         (|program, _| program.args.push("x".into()), "other arguments"),
         (|program, _| program.env.push(("A".into(), "b".into())), "other arguments or another environment"),
         (|program, _| program.name.push('x'), "other arguments"),
+        (
+            |program, _| program.outbound.push(Outbound { host: OutboundHost::Name("a.invalid".into()), port: 1 }),
+            "other destinations",
+        ),
         (|_, limits| limits.request_bytes += 4096, "other limits"),
         (|_, limits| limits.boot_memory_bytes += 4096, "other limits"),
         (|_, limits| limits.threads += 1, "other limits"),

@@ -7,6 +7,7 @@
 //!   deferred  2 threads              requests that found no worker: fork one, serve the first slice
 //!   saver     1 thread               saves snapshots, where they are kept
 //!   overflow  a configured number    requests whose slice on a loop was over, in turns
+//!   outside   1 thread               wakes requests that wait for something outside
 //! ```
 
 use std::collections::VecDeque;
@@ -86,7 +87,7 @@ impl Background {
         let background = Arc::new(Self {
             orders,
             deferred: Deferred::default(),
-            overflow: Overflow::new(overflow_threads),
+            overflow: Overflow::new(overflow_threads)?,
             ground,
             boots: Mutex::default(),
             booted: Condvar::new(),
@@ -100,6 +101,7 @@ impl Background {
         for _ in 0..overflow_threads {
             background.spawn("mayfly-overflow", |this| this.overflow.work(this))?;
         }
+        background.spawn("mayfly-outside", |this| this.overflow.watch())?;
         // The last to end: what the others are at may come to them.
         let ahead = 1 + crate::deferred::THREADS;
         let overflow = background.threads().split_off(ahead);

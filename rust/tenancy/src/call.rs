@@ -10,6 +10,7 @@
 //!                            Done
 //! ```
 
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{BufferedResponse, CallError, PeerError, Progress, Request, ResponseError, ResponseSink, Worker};
@@ -58,7 +59,7 @@ pub(crate) enum Step {
     Paused,
     /// It stands in line for the storage program.
     Waits,
-    /// There is nothing to do for it until then, by the monotonic clock in nanoseconds.
+    /// There is nothing to do for it until then, by the monotonic clock in nanoseconds, or until [`Call::waits_for`] is readable.
     Sleeps { until_ns: u64 },
 }
 
@@ -108,6 +109,15 @@ impl Call {
             StoreCall::Waits | StoreCall::Asked(_) | StoreCall::Held { .. } => Ok(Progress::Calls),
         };
         self.follow(scene, progress, sink)
+    }
+
+    /// What tells that a request that sleeps may go on before its time, if there is something.
+    pub(crate) fn waits_for(&self) -> Option<BorrowedFd<'_>> {
+        match self.store {
+            StoreCall::None => self.forked.worker.waits_for(),
+            // Its storage program is what sleeps, and that has no network.
+            StoreCall::Waits | StoreCall::Asked(_) | StoreCall::Held { .. } => None,
+        }
     }
 
     /// Gives a request that stood in line what it waited for.
@@ -303,6 +313,10 @@ impl Call {
         let hits = self.forked.worker.limit_hits();
         if hits != mayfly_sandbox::LimitHits::default() {
             tell_hits(scene, self.id, hits);
+        }
+        let connects = self.forked.worker.connects();
+        if connects != mayfly_sandbox::Connects::default() {
+            scene.counters.count_connects(connects);
         }
     }
 

@@ -40,6 +40,7 @@ mod limits;
 pub mod logging;
 mod meter;
 mod metrics;
+mod outside;
 mod overflow;
 mod places;
 mod pool;

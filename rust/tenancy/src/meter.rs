@@ -4,6 +4,8 @@
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use mayfly_sandbox::Connects;
+
 use crate::failure::{FAILURES, Failure};
 
 /// What is counted besides failures.
@@ -19,6 +21,9 @@ pub(crate) enum Event {
     Parked,
     /// A call of a function of the storage program.
     StoreCall,
+    /// A connection that the program began, or was refused, to somewhere outside.
+    Connect,
+    RefusedConnect,
     /// A refused descriptor, thread or mapping.
     DescriptorLimit,
     ThreadLimit,
@@ -51,6 +56,11 @@ impl Counters {
 
     pub(crate) fn count_many(&self, event: Event, times: u32) {
         self.add(&self.events[event as usize], times.into());
+    }
+
+    pub(crate) fn count_connects(&self, connects: Connects) {
+        self.count_many(Event::Connect, connects.made);
+        self.count_many(Event::RefusedConnect, connects.refused);
     }
 
     pub(crate) fn failed(&self, failure: Failure) {

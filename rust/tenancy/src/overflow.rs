@@ -3,17 +3,19 @@
 //!
 //! ```text
 //!   turns, by tenant ── a thread ──> a slice ──> answered
-//!     ^   ^                            │  └────> asleep, until its time ─┐
+//!     ^   ^                            │  └────> asleep, until its time ─┐     or something happens outside
 //!     │   └────────────────────────────┘                                 │
 //!     └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A sleeper holds no thread. Threads without a turn to give wait; one of them, and not all, waits for the earliest sleeper's time.
+//! A sleeper holds no thread. Threads without a turn to give wait; one of them, and not all, waits for the earliest sleeper's time. One
+//! thread more wakes those that wait for something outside: see [`Outside`].
 //!
 //! Turns go by tenant and then by request, so that one tenant's endless loops take no more than its share from another's request of
 //! five milliseconds. The threads have a low priority: a loop with something to do goes first.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ use crate::berth::Berth;
 use crate::call::{Call, Scene, Step, Watched};
 use crate::deferred::{DeferredReply, SHUTTING_DOWN, send};
 use crate::failure::{Failure, answer};
+use crate::outside::Outside;
 use crate::places::{Place, Places};
 use crate::sleepers::{Sleepers, monotonic_ns};
 use crate::storage::Taken;
@@ -35,6 +38,8 @@ const NICE: i32 = 10;
 const SLICE: Duration = Duration::from_millis(5);
 /// How long unfinished requests go on when the server shuts down.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often a sleeper looks that cannot be watched.
+const LOOK_NS: u64 = 10_000_000;
 
 /// A request that has a worker, and is not on its loop any more.
 pub(crate) struct Parked {
@@ -54,6 +59,7 @@ pub(crate) struct Overflow {
     pub(crate) places: Places,
     queue: Mutex<Queue>,
     arrived: Condvar,
+    outside: Outside,
 }
 
 #[derive(Debug, Default)]
@@ -69,8 +75,9 @@ struct Queue {
 }
 
 impl Overflow {
-    pub(crate) fn new(threads: u32) -> Self {
-        Self { places: Places::new(threads), queue: Mutex::default(), arrived: Condvar::new() }
+    pub(crate) fn new(threads: u32) -> io::Result<Self> {
+        let outside = Outside::new()?;
+        Ok(Self { places: Places::new(threads), queue: Mutex::default(), arrived: Condvar::new(), outside })
     }
 
     /// Lets a request that has a room have its turns.
@@ -78,9 +85,18 @@ impl Overflow {
         self.add(parked, Queue::push);
     }
 
-    /// Lets a request that has a bed have its turns from `until_ns` on.
+    /// Lets a request that has a bed have its turns from `until_ns` on, or from when something has happened that it waits for.
     pub(crate) fn sleep(&self, parked: Parked, until_ns: u64) {
-        self.add(parked, |queue, parked| queue.asleep.push(until_ns, parked));
+        self.add(parked, |queue, parked| {
+            // What it is told of before it is there waits for the queue.
+            let watched =
+                parked.call.waits_for().map(|outside| self.outside.watch(outside, queue.asleep.next_number()));
+            let until_ns = match watched {
+                Some(Err(_)) => until_ns.min(monotonic_ns().saturating_add(LOOK_NS)),
+                Some(Ok(())) | None => until_ns,
+            };
+            queue.asleep.push(until_ns, parked);
+        });
     }
 
     fn add(&self, parked: Parked, add: impl FnOnce(&mut Queue, Parked)) {
@@ -111,10 +127,33 @@ impl Overflow {
         }
     }
 
+    /// Wakes sleepers for which something has happened, until the queue is closed.
+    pub(crate) fn watch(&self) {
+        let mut is_closing = false;
+        loop {
+            let told = self.outside.wait(is_closing.then_some(SLICE));
+            if is_closing {
+                // The bell goes on ringing.
+                std::thread::sleep(SLICE);
+            }
+            let mut queue = self.queue();
+            is_closing = queue.closes_at.is_some();
+            if queue.is_over() || (is_closing && self.places.taken() == 0) {
+                return;
+            }
+            let woken: Vec<Parked> = told.into_iter().filter_map(|number| queue.asleep.remove(number)).collect();
+            let count = woken.len();
+            woken.into_iter().for_each(|parked| queue.push(parked));
+            drop(queue);
+            (0..count).for_each(|_| self.arrived.notify_one());
+        }
+    }
+
     /// Lets what is here go on for a little while; the threads end when it is done, or answered.
     pub(crate) fn close(&self) {
         self.queue().closes_at = Some(Instant::now() + FAREWELL);
         self.arrived.notify_all();
+        self.outside.ring();
     }
 
     fn next(&self) -> Option<Parked> {

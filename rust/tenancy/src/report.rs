@@ -72,6 +72,10 @@ pub struct TenantReport {
     pub in_flight: u32,
     /// Calls of functions of the storage program.
     pub store_calls: u64,
+    /// Connections to places outside that the program began.
+    pub connects: u64,
+    /// Those that it was refused.
+    pub refused_connects: u64,
     /// New generations since the start, rollbacks included.
     pub reloads: u64,
     /// Generations that did not come about.
@@ -151,6 +155,8 @@ impl TenantReport {
             parked: totals.events(Event::Parked),
             in_flight: tenant.parked.load(Relaxed),
             store_calls: totals.events(Event::StoreCall),
+            connects: totals.events(Event::Connect),
+            refused_connects: totals.events(Event::RefusedConnect),
             reloads: tenant.reloads.load(Relaxed),
             reload_failures: tenant.reload_failures.load(Relaxed),
             limit_hits: hits

@@ -2,69 +2,59 @@
 //! What sleeps, by the time at which it is to wake. Times are `CLOCK_MONOTONIC` in nanoseconds. How many may sleep is bounded by whoever
 //! lets them.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, HashMap};
 
-/// Sleepers. The earliest wakes first; of those with one time, the one that came first.
+/// Sleepers. The earliest wakes first; of those with one time, the one that came first. Each has a number, by which it can be woken.
 #[derive(Debug)]
 pub(crate) struct Sleepers<T> {
-    heap: BinaryHeap<Sleeper<T>>,
-    arrivals: u64,
-}
-
-#[derive(Debug)]
-struct Sleeper<T> {
-    /// When it wakes, and which one it was to come: no two are equal. Reversed, since the heap has its greatest first.
-    order: Reverse<(u64, u64)>,
-    item: T,
+    /// By when they wake, and by their numbers: no two are equal.
+    in_order: BTreeMap<(u64, u64), T>,
+    /// When each wakes.
+    times: HashMap<u64, u64>,
+    next: u64,
 }
 
 impl<T> Sleepers<T> {
+    /// The number of the next one that comes.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
+    }
+
     pub(crate) fn push(&mut self, until_ns: u64, item: T) {
-        self.arrivals = self.arrivals.wrapping_add(1);
-        self.heap.push(Sleeper { order: Reverse((until_ns, self.arrivals)), item });
+        self.in_order.insert((until_ns, self.next), item);
+        self.times.insert(self.next, until_ns);
+        self.next = self.next.wrapping_add(1);
     }
 
     /// When the next one wakes.
     pub(crate) fn earliest_ns(&self) -> Option<u64> {
-        self.heap.peek().map(|sleeper| sleeper.order.0.0)
+        self.in_order.first_key_value().map(|(&(until_ns, _), _)| until_ns)
     }
 
     /// The next one whose time has come.
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<T> {
         self.earliest_ns().filter(|earliest| *earliest <= now_ns)?;
-        self.heap.pop().map(|sleeper| sleeper.item)
+        let ((_, number), item) = self.in_order.pop_first()?;
+        self.times.remove(&number);
+        Some(item)
     }
 
-    /// Everybody, whatever their time, in no order.
+    /// The one with this number, before its time, if it still sleeps.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
+        let until_ns = self.times.remove(&number)?;
+        self.in_order.remove(&(until_ns, number))
+    }
+
+    /// Everybody, whatever their time.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
-        std::mem::take(&mut self.heap).into_iter().map(|sleeper| sleeper.item)
+        self.times.clear();
+        std::mem::take(&mut self.in_order).into_values()
     }
 }
 
 impl<T> Default for Sleepers<T> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), arrivals: 0 }
-    }
-}
-
-impl<T> Ord for Sleeper<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.order.cmp(&other.order)
-    }
-}
-
-impl<T> PartialOrd for Sleeper<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Eq for Sleeper<T> {}
-
-impl<T> PartialEq for Sleeper<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
+        Self { in_order: BTreeMap::new(), times: HashMap::new(), next: 0 }
     }
 }
 
@@ -93,6 +83,20 @@ mod tests {
         sleepers.push(u64::MAX, 'c');
         assert_eq!(sleepers.take_all().count(), 2);
         assert_eq!(sleepers.earliest_ns(), None);
+    }
+
+    #[test]
+    fn one_can_be_woken_early_and_only_once() {
+        let mut sleepers = Sleepers::default();
+        let first = sleepers.next_number();
+        sleepers.push(10, 'a');
+        let second = sleepers.next_number();
+        sleepers.push(10, 'b');
+        assert_eq!((sleepers.remove(second), sleepers.remove(second)), (Some('b'), None));
+        assert_eq!(sleepers.pop_due(10), Some('a'));
+        assert_eq!(sleepers.remove(first), None);
+        sleepers.push(10, 'c');
+        assert_eq!(sleepers.remove(first), None, "a number is not used again");
     }
 
     proptest! {

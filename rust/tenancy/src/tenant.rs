@@ -297,6 +297,7 @@ impl Tenant {
                 let booted = Snapshot::boot(&ground.host, &program, &config.limits.machine, sink);
                 self.log.end_partial_lines();
                 let snapshot = booted.map_err(|error| ReloadError::Boot(error.to_string()))?;
+                self.background.count_connects(snapshot.connects());
                 self.check_health(&snapshot, &config)?;
                 snapshot
             }

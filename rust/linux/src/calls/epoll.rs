@@ -149,6 +149,7 @@ fn wait(call: &mut Call<'_, '_>, until_ns: Option<u64>) -> CallResult {
     }
     let id = epoll(call, int(fd))?;
     let most = usize::try_from(most).unwrap_or(1).min(REPORTS_MAX);
+    call.process.listen_outside();
     let mut look = Look::new();
     let reports = call.process.pollables.reports(id, most, &mut look)?;
     if reports.is_empty() {

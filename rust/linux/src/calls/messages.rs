@@ -2,6 +2,7 @@
 //! `send(2)`, `recv(2)`, their kin, and `sendfile(2)`.
 
 use super::files::{Buffer, TRANSFER_MAX, read_vectors};
+use super::remote;
 use super::sockets::{read_address, socket_of, write_address};
 use super::transfer::{self, Receive};
 use super::{count, int};
@@ -224,19 +225,23 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let Object::Pollable(id) = target.object else { return Err(Errno::EINVAL.into()) };
+    let start = if offset_at == 0 { start } else { call.user().read_words::<1>(offset_at)?[0] };
+    if start.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let wanted = len.min(TRANSFER_MAX);
+    if call.process.pollables.socket(id).is_ok_and(|socket| socket.remote.is_some()) {
+        let done = send_file_outside(call, id, &object, start, wanted, nonblocking)?;
+        return file_sent(call, from, offset_at, start, done);
+    }
     let (queue, reset) = match call.process.pollables.kind(id) {
         Some(Kind::PipeWriter(queue)) => (*queue, false),
         Some(Kind::Socket(socket)) => (socket.output.ok_or(Errno::ENOTCONN)?, socket.shut_write || socket.reset),
         _ => return Err(Errno::EINVAL.into()),
     };
-    let start = if offset_at == 0 { start } else { call.user().read_words::<1>(offset_at)?[0] };
-    if start.cast_signed() < 0 {
-        return Err(Errno::EINVAL.into());
-    }
     if reset || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused) {
         return Err(Errno::EPIPE.into());
     }
-    let wanted = len.min(TRANSFER_MAX);
     let mut done: u64 = 0;
     let mut chunk = Vec::new();
     while done < wanted {
@@ -254,17 +259,52 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
             break;
         }
     }
-    let end = start.saturating_add(done);
     if done == 0 && wanted > 0 && call.process.pollables.room(queue) == 0 {
         if nonblocking {
             return Err(Errno::EAGAIN.into());
         }
         return Err(Wait { call: "sendfile", until_ns: None, look_ns: None }.into());
     }
+    file_sent(call, from, offset_at, start, done)
+}
+
+/// What a `sendfile` leaves: a position behind what was sent.
+fn file_sent(call: &mut Call<'_, '_>, from: u64, offset_at: u64, start: u64, done: u64) -> CallResult {
+    let end = start.saturating_add(done);
     if offset_at != 0 {
         call.user().write_words(offset_at, &[end])?;
     } else if done > 0 {
         call.process.files.edit().open_file_mut(int(from))?.offset = end;
+    }
+    Ok(done)
+}
+
+/// Sends of a file to somewhere outside the machine; how much.
+fn send_file_outside(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    object: &Object,
+    start: u64,
+    wanted: u64,
+    nonblocking: bool,
+) -> CallResult {
+    let mut done: u64 = 0;
+    let mut chunk = Vec::new();
+    while done < wanted {
+        let part = usize::try_from(wanted.saturating_sub(done)).unwrap_or(0).min(FILE_CHUNK_BYTES);
+        chunk.resize(part, 0);
+        let got = object.read_at(call, start.saturating_add(done), &mut chunk)?;
+        if got == 0 {
+            break;
+        }
+        match remote::send_bytes(call, id, chunk.get(..got).unwrap_or_default()) {
+            Ok(sent) => done = done.saturating_add(count(sent)),
+            Err(_) if done > 0 => break,
+            Err(Errno::EAGAIN) if !nonblocking => {
+                return Err(Wait { call: "sendfile", until_ns: None, look_ns: None }.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(done)
 }

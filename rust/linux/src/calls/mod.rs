@@ -14,6 +14,7 @@ pub(crate) mod paths;
 pub(crate) mod pipes;
 pub(crate) mod poll;
 pub(crate) mod process;
+mod remote;
 pub(crate) mod scheduling;
 pub(crate) mod signals;
 pub(crate) mod socket_options;

@@ -67,6 +67,7 @@ fn poll_until(
     until_ns: Option<u64>,
 ) -> CallResult {
     let mut entries = read_entries(call, fds, fd_count)?;
+    call.process.listen_outside();
     let mut look = Look::new();
     let mut ready: u64 = 0;
     let mut look_ns = None;
@@ -169,6 +170,7 @@ fn read_sets(call: &mut Call<'_, '_>) -> Result<([[u8; SET_BYTES]; 3], usize), H
 
 fn select_until(call: &mut Call<'_, '_>, name: &'static str, until_ns: Option<u64>) -> CallResult {
     let (asked, fd_count) = read_sets(call)?;
+    call.process.listen_outside();
     let mut found = [[0; SET_BYTES]; 3];
     let mut look = Look::new();
     let (mut ready, mut look_ns) = (0_u64, None);

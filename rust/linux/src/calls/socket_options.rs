@@ -146,6 +146,7 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     let kept = kept(level, name, given)?;
     let socket = call.process.pollables.edit().socket_mut(id)?;
     socket.set_option(level, name, kept);
+    socket.tell_remote();
     if linger && kept != 0 {
         socket.set_option(libc::SOL_SOCKET, LINGER_SECONDS, seconds);
     }
@@ -200,6 +201,7 @@ pub(crate) fn getsockopt(call: &mut Call<'_, '_>) -> CallResult {
     let (id, _) = socket_of(call, fd)?;
     let (level, name) = (int(level), int(name));
     let len = usize::try_from(call.user().read_u32(len_at)?.cast_signed()).map_err(|_| Errno::EINVAL)?;
+    super::remote::refresh(call, id);
     let error = match (level, name) {
         (libc::SOL_SOCKET, libc::SO_ERROR) => super::transfer::take_error(call, id),
         _ => None,

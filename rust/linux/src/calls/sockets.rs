@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Making and connecting sockets. There is no network behind them: see `pollables/socket.rs`.
+//! Making and connecting sockets: see `pollables/socket.rs`, and `remote.rs` for what leads outside.
 
 use super::pipes::{install, install_pair};
-use super::{count, int};
+use super::{count, int, remote};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::pollables::{Address, CONNECTION_BYTES, Event, Kind, Phase, PollableId, Socket};
@@ -188,6 +188,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         return disconnect(call, id);
     }
     let to = read_address(call, domain, address, len)?;
+    call.process.listen_outside();
     let socket = call.process.pollables.socket(id)?;
     match socket.phase {
         Phase::Connected if datagram && !unix => {}
@@ -197,6 +198,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         }
         Phase::Connected => return Err(Errno::EISCONN.into()),
         Phase::Listening(_) => return Err(if unix { Errno::EINVAL } else { Errno::EISCONN }.into()),
+        Phase::Idle if socket.is_dialing() || socket.connecting => return remote::settle(call, id, nonblocking),
         Phase::Idle => {}
     }
     if let Some(error) = super::transfer::take_error(call, id) {
@@ -205,8 +207,12 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     if datagram {
         return connect_datagrams(call, id, to);
     }
-    let Some(listener) = call.process.pollables.listener(kind, &to) else {
-        return connect_outside(call, id, &to, nonblocking);
+    // What is listed is meant, whoever listens inside.
+    if let Some(target) = remote::find(call, &to) {
+        return remote::connect(call, id, to, target, nonblocking);
+    }
+    let Some(listener) = call.process.pollables.listener(kind, &to).filter(|_| is_own(&to)) else {
+        return connect_nowhere(call, id, &to, nonblocking);
     };
     let timeout = call.process.pollables.socket(id)?.send_timeout_ns;
     if call.process.pollables.is_full(listener) {
@@ -237,13 +243,21 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     if nonblocking && !unix { Err(Errno::EINPROGRESS.into()) } else { Ok(0) }
 }
 
-/// To where nobody in the program listens. This is the place for connections that leave the machine; there are none yet.
-fn connect_outside(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblocking: bool) -> CallResult {
+/// Whether an address can be the program's own.
+fn is_own(to: &Address) -> bool {
+    to.of_network().is_none() || to.is_loopback() || to.is_any()
+}
+
+/// To where nobody in the program listens, and the program may not connect to.
+fn connect_nowhere(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblocking: bool) -> CallResult {
     match to {
         Address::Unix(name) if name.first() != Some(&0) => Err(Errno::ENOENT.into()),
         Address::Unix(_) => Err(Errno::ECONNREFUSED.into()),
         Address::Unnamed => Err(Errno::EINVAL.into()),
-        address if !address.is_loopback() && !address.is_any() => Err(Errno::ENETUNREACH.into()),
+        address if !is_own(address) => match address.of_network() {
+            Some(to) => Err(remote::refuse(call, to).into()),
+            None => Err(Errno::ENETUNREACH.into()),
+        },
         _ => {
             let pollables = call.process.pollables.edit();
             let socket = pollables.socket_mut(id)?;
@@ -304,6 +318,7 @@ pub(crate) fn getsockname(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn getpeername(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, address, len, ..] = call.args;
     let (id, _) = socket_of(call, fd)?;
+    remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
     if !socket.is_connected() {
         return Err(Errno::ENOTCONN.into());
@@ -323,6 +338,10 @@ pub(crate) fn shutdown(call: &mut Call<'_, '_>) -> CallResult {
         libc::SHUT_RDWR => (true, true),
         _ => return Err(Errno::EINVAL.into()),
     };
+    remote::refresh(call, id);
+    if call.process.pollables.socket(id)?.remote.is_some() {
+        return remote::shut_down(call, id, read, write);
+    }
     call.process.pollables.edit().shut_down(id, read, write)?;
     call.note_change();
     Ok(0)
@@ -333,6 +352,9 @@ pub(super) fn readable_bytes(call: &Call<'_, '_>, id: PollableId) -> Result<u64,
     let pollables = &call.process.pollables;
     match pollables.kind(id) {
         Some(Kind::Socket(socket)) if socket.is_listening() => Err(Errno::EINVAL),
+        Some(Kind::Socket(socket)) if socket.remote.is_some() => {
+            socket.stream().map_or(Ok(0), crate::net::Stream::readable_bytes)
+        }
         Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)) => {
             Ok(pollables.queue(*queue).map_or(0, |queue| count(queue.len())))
         }

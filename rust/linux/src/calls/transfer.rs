@@ -4,8 +4,8 @@
 //! Bytes are copied once, between the program's memory and a queue. A blocking write that finds room for a part of its bytes leaves them there and waits
 //! to write the rest: its progress is kept by the thread.
 
-use super::count;
 use super::files::{Buffer, TRANSFER_MAX};
+use super::{count, remote};
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::pages::PAGE_BYTES;
@@ -94,15 +94,22 @@ pub(super) fn receive(
     buffers: &[Buffer],
     how: Receive,
 ) -> Result<Received, Halt> {
+    remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
+    if socket.remote.is_some() {
+        return remote::receive(call, id, buffers, how);
+    }
     let timeout = socket.receive_timeout_ns;
     let queue = match socket.input {
         Some(queue) => queue,
         None if socket.is_datagram() => return receive_nothing(call, id, how, timeout),
         None => {
-            let unix = socket.is_unix();
+            let (unix, reset) = (socket.is_unix(), socket.reset);
             if let Some(error) = take_error(call, id) {
                 return Err(error.into());
+            }
+            if reset {
+                return Ok(Received::default());
             }
             return Err(if unix { Errno::EINVAL } else { Errno::ENOTCONN }.into());
         }
@@ -132,6 +139,9 @@ fn receive_nothing(call: &mut Call<'_, '_>, id: PollableId, how: Receive, timeou
 
 /// SO_ERROR, once.
 pub(super) fn take_error(call: &mut Call<'_, '_>, id: PollableId) -> Option<Errno> {
+    if let Some(stream) = call.process.pollables.socket(id).ok()?.stream() {
+        return stream.take_error();
+    }
     call.process.pollables.socket(id).ok()?.error?;
     call.process.pollables.edit().socket_mut(id).ok()?.error.take()
 }
@@ -240,7 +250,7 @@ fn copy_out(
 }
 
 /// The buffers without their first `skip` bytes.
-fn behind(buffers: &[Buffer], mut skip: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
+pub(super) fn behind(buffers: &[Buffer], mut skip: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
     buffers.iter().filter_map(move |buffer| {
         let len = usize::try_from(buffer.len).unwrap_or(usize::MAX);
         let skipped = skip.min(len);
@@ -253,7 +263,11 @@ fn behind(buffers: &[Buffer], mut skip: usize) -> impl Iterator<Item = (u64, usi
 
 /// Sends to whom a socket is connected with.
 pub(super) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
+    if socket.remote.is_some() {
+        return remote::send(call, id, buffers, nonblocking);
+    }
     let (unix, datagram, reset, shut) = (socket.is_unix(), socket.is_datagram(), socket.reset, socket.shut_write);
     let (timeout, connected) = (socket.send_timeout_ns, socket.is_connected());
     let Some(queue) = socket.output else {

@@ -21,6 +21,7 @@ mod epoll;
 mod outside;
 mod queue;
 mod ready;
+mod remote;
 mod socket;
 mod timer;
 mod waiter;
@@ -30,6 +31,7 @@ pub(crate) use outside::Outside;
 pub use outside::{Closed, ConnectionId, NotListening, OutputState};
 pub(crate) use queue::{End, Queue};
 pub(crate) use ready::{LOG_READINESS, Look, bits, earlier};
+pub(crate) use remote::{Remote, Remotes};
 pub(crate) use socket::{Address, CONNECTION_BYTES, Phase, Socket};
 pub(crate) use timer::Timer;
 
@@ -140,6 +142,9 @@ pub(crate) struct Pollables {
     pub(crate) listeners: Vec<PollableId>,
     next_port: u16,
     pub(crate) outside: Outside,
+    /// Connections with what is outside the machine. A process that is saved has none.
+    #[serde(skip)]
+    remotes: Remotes,
 }
 
 impl Clone for Pollables {
@@ -149,6 +154,7 @@ impl Clone for Pollables {
             queues: self.queues.clone(),
             listeners: self.listeners.clone(),
             outside: self.outside.clone(),
+            remotes: self.remotes.clone(),
             ..*self
         }
     }
@@ -159,6 +165,7 @@ impl Clone for Pollables {
         self.queues.clone_from(&source.queues);
         self.listeners.clone_from(&source.listeners);
         self.outside.clone_from(&source.outside);
+        self.remotes.clone_from(&source.remotes);
         self.held = source.held;
         self.made = source.made;
         self.registrations = source.registrations;

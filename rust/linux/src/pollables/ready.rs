@@ -85,6 +85,10 @@ impl Pollables {
     fn socket_readiness(&self, socket: &Socket) -> u32 {
         let write = if socket.is_unix() { WRITE | WRBAND } else { WRITE };
         let error = if_so(socket.error.is_some(), ERR);
+        if socket.remote.is_some() {
+            // One that is not connected yet is ready for nothing.
+            return socket.stream().map_or(0, crate::net::Stream::readiness) | error;
+        }
         match &socket.phase {
             Phase::Listening(backlog) => if_so(!backlog.waiting.is_empty(), READ),
             Phase::Idle if socket.is_datagram() => write | error,
@@ -168,6 +172,7 @@ impl Pollables {
     pub(crate) fn next_by_itself(&self, id: PollableId, look: &mut Look) -> Option<u64> {
         match self.kind(id)? {
             Kind::Timer(timer) => timer.next_ns.filter(|_| timer.expired(look.now_ns()) == 0),
+            Kind::Socket(socket) => self.remote_look_ns(socket, look),
             Kind::Epoll(epoll) => {
                 let mut next = None;
                 for registration in epoll.registrations.iter().filter(|registration| !registration.disabled) {

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sockets: what they are, whom they are connected with, and how they end.
 //!
-//! There is no network. What listens is reached from inside the program and from outside the machine alike, and every address is this
-//! machine's. Sources: socket(7), ip(7), ipv6(7), tcp(7), unix(7).
+//! What listens is reached from inside the program and from outside the machine alike, and every address is this machine's, but those that
+//! the program may connect to: see `remote.rs`. Sources: socket(7), ip(7), ipv6(7), tcp(7), unix(7).
 
 use std::collections::VecDeque;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionId, End, Event, Kind, PollableId, Pollables, Queue, QueueId};
+use super::{ConnectionId, End, Event, Kind, PollableId, Pollables, Queue, QueueId, Remote};
 use crate::errno::Errno;
 
 /// Most bytes in each direction of a connection inside the program; about what Linux has for a Unix socket.
@@ -120,6 +121,16 @@ impl Address {
             (Self::Unix(_) | Self::Unnamed, _) | (_, Self::Unix(_) | Self::Unnamed) => false,
             _ => self.port() == other.port() && (self.is_any() || other.is_any() || self.host() == other.host()),
         }
+    }
+
+    /// As an address of the network, if it is one.
+    pub(crate) fn of_network(&self) -> Option<SocketAddr> {
+        let (ip, port) = match self {
+            Self::V4(host, port) => ((*host).into(), *port),
+            Self::V6(host, port) => (Ipv6Addr::from(*host).to_canonical(), *port),
+            Self::Unnamed | Self::Unix(_) => return None,
+        };
+        Some(SocketAddr::new(ip, port))
     }
 
     /// As `struct sockaddr_in` and its kin.
@@ -246,6 +257,9 @@ pub(crate) struct Socket {
     pub(crate) send_timeout_ns: u64,
     /// The connection from outside that it is an end of.
     pub(crate) connection: Option<ConnectionId>,
+    /// What it is connected with outside the machine, or on its way to. No copy has it, and what is saved is frozen, and has lost it.
+    #[serde(skip)]
+    pub(crate) remote: Option<Box<Remote>>,
 }
 
 impl Clone for Socket {
@@ -257,7 +271,18 @@ impl Clone for Socket {
 impl Socket {
     /// A copy with these for its options.
     pub(super) fn with_options(&self, options: Options) -> Self {
-        Self { phase: self.phase.clone(), local: self.local.clone(), peer: self.peer.clone(), options, ..*self }
+        let mut copy = Self {
+            phase: self.phase.clone(),
+            local: self.local.clone(),
+            peer: self.peer.clone(),
+            options,
+            remote: None,
+            ..*self
+        };
+        if self.remote.is_some() {
+            copy.be_lost(self.stream().is_some());
+        }
+        copy
     }
 
     pub(crate) fn new(domain: i32, kind: i32, protocol: i32) -> Self {
@@ -281,6 +306,7 @@ impl Socket {
             receive_timeout_ns: 0,
             send_timeout_ns: 0,
             connection: None,
+            remote: None,
         }
     }
 
@@ -353,7 +379,7 @@ impl Pollables {
     /// The address for `bind`, or why it cannot be had.
     pub(crate) fn bind(&mut self, id: PollableId, address: Address) -> Result<(), Errno> {
         let socket = self.socket(id)?;
-        if socket.bound || socket.is_connected() {
+        if socket.bound || socket.is_connected() || socket.remote.is_some() {
             return Err(Errno::EINVAL);
         }
         let domain = socket.domain;
@@ -443,6 +469,9 @@ impl Pollables {
             self.bind(id, any)?;
         }
         let socket = self.socket_mut(id)?;
+        if socket.remote.is_some() {
+            return Err(Errno::EINVAL);
+        }
         match std::mem::replace(&mut socket.phase, Phase::Idle) {
             Phase::Idle => {
                 socket.phase = Phase::Listening(Backlog::new(most));
@@ -460,6 +489,9 @@ impl Pollables {
 
     /// A socket's last descriptor is closed, or it was never accepted.
     pub(super) fn close_socket(&mut self, id: PollableId, socket: &Socket) {
+        if socket.remote.is_some() {
+            self.hang_up(id);
+        }
         if let Phase::Listening(backlog) = &socket.phase {
             self.listeners.retain(|&listener| listener != id);
             for &waiting in &backlog.waiting {

@@ -9,8 +9,10 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags};
+
 use mayfly_kvm::{Exit, Machine, testing};
-use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Output, Process, Program, Step, Stream};
+use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Network, Output, Process, Program, Step, Stream};
 
 /// A C library and a way of linking with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,8 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 18] = [
+pub const PROGRAMS: [(&str, &[Linking]); 19] = [
+    ("remote", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
     ("pollables", &[Linking::Glibc]),
@@ -159,6 +162,8 @@ pub struct Guest {
     pub log: Log,
     /// How often `getrandom` asked; the bytes are this counter's.
     pub random: u8,
+    /// Whether [`Guest::run`] waits for connections with the outside, too.
+    pub waits_outside: bool,
 }
 
 /// Where AT_RANDOM points in these tests: the inbox, which programs can read and which is all zeroes here.
@@ -198,10 +203,18 @@ impl Guest {
     ) -> Self {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let env = [("LANG".to_owned(), "C".to_owned()), ("MAYFLY_TEST".to_owned(), "a=b c".to_owned())];
-        let program = Program { elf, name: program.to_str().unwrap(), args: &args, env: &env, mounts };
+        let name = program.to_str().unwrap();
+        Self::load_program(
+            &Program { elf, name, args: &args, env: &env, mounts, network: &Network::default() },
+            limits,
+            memory_bytes,
+        )
+    }
+
+    pub fn load_program(program: &Program<'_>, limits: &Limits, memory_bytes: u64) -> Self {
         let mut machine = testing::boot_machine(memory_bytes);
-        let process = Process::exec(&mut machine, &program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
-        Self { machine, process, log: Log::default(), random: 0 }
+        let process = Process::exec(&mut machine, program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
+        Self { machine, process, log: Log::default(), random: 0, waits_outside: true }
     }
 
     /// Goes on after something has arrived from outside, as [`Guest::run`].
@@ -232,12 +245,17 @@ impl Guest {
                 Exit::Kicked => self.process.rotate(&mut self.machine, &mut context),
                 _ => self.process.handle(&mut self.machine, &exit, &mut context),
             };
-            while let Step::Waits { until_ns: Some(until_ns), .. } = step {
-                let wait = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
-                if wait > LONGEST_WAIT {
-                    break;
+            while let Step::Waits { until_ns, .. } = step {
+                let wait = Duration::from_nanos(until_ns.unwrap_or(u64::MAX).saturating_sub(monotonic_ns()));
+                match self.process.outside().filter(|_| self.waits_outside) {
+                    Some(outside) => {
+                        let timeout = wait.min(LONGEST_WAIT).try_into().unwrap();
+                        let mut polled = [PollFd::from_borrowed_fd(outside, PollFlags::IN)];
+                        rustix::event::poll(&mut polled, Some(&timeout)).unwrap();
+                    }
+                    None if wait > LONGEST_WAIT => break,
+                    None => std::thread::sleep(wait),
                 }
-                std::thread::sleep(wait);
                 step = self.process.wake(&mut self.machine, &mut context);
             }
             match step {

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Names of hosts, resolved by the host's own resolver: the only place where the personality asks it.
+//!
+//! It may take seconds to answer, so that only threads of its own ask it. What it says serves for a while, and for longer while it says
+//! nothing else. Names come from the operator's lists alone: a program cannot make the host ask for another.
+//!
+//! An address that a name must not have is left out: see [`is_fit`].
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How long an answer serves before the resolver is asked again.
+const FRESH: Duration = Duration::from_secs(30);
+/// How long one serves while the resolver has no other.
+const STALE: Duration = Duration::from_secs(600);
+/// How long it is not asked again after it had none: twice as long each time, up to the longest.
+const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Most addresses that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// Names that are resolved side by side.
+const THREADS: usize = 4;
+
+/// A host's name.
+#[derive(Debug)]
+pub(crate) struct Name {
+    text: String,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    addresses: Vec<IpAddr>,
+    /// When the resolver said so.
+    since: Option<Instant>,
+    /// When it had no answer.
+    failed: Option<Instant>,
+    pause: Duration,
+    is_asked: bool,
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Its addresses; there is at least one.
+    Addresses(Vec<IpAddr>),
+    /// Nothing yet: ask again.
+    Pending,
+    /// It has none that may be connected to.
+    Nothing,
+}
+
+impl Name {
+    pub(crate) fn new(text: &str) -> Arc<Self> {
+        Arc::new(Self { text: text.to_owned(), known: Mutex::default() })
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Has the name resolved ahead of the first use.
+    pub(crate) fn prepare(self: &Arc<Self>) {
+        self.resolve();
+    }
+
+    /// What is known now. Never waits.
+    pub(crate) fn resolve(self: &Arc<Self>) -> Answer {
+        let now = Instant::now();
+        let within = |when: Option<Instant>, time| when.is_some_and(|when| now.duration_since(when) < time);
+        let mut known = self.known();
+        let paused = within(known.failed, known.pause);
+        let ask = !known.is_asked && !within(known.since, FRESH) && !paused;
+        known.is_asked |= ask;
+        let answer = if !known.addresses.is_empty() && within(known.since, STALE) {
+            Answer::Addresses(known.addresses.clone())
+        } else if paused && !known.is_asked {
+            Answer::Nothing
+        } else {
+            Answer::Pending
+        };
+        drop(known);
+        if ask {
+            ask_for(self);
+        }
+        answer
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each change is whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the resolver, and waits for it.
+    fn look_up(&self) {
+        let found = (self.text.as_str(), 0).to_socket_addrs();
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for ip in found.into_iter().flatten().map(|found| found.ip().to_canonical()) {
+            if is_fit(ip) && !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX {
+                addresses.push(ip);
+            }
+        }
+        self.learn(addresses);
+    }
+
+    pub(crate) fn learn(&self, addresses: Vec<IpAddr>) {
+        let now = Instant::now();
+        let mut known = self.known();
+        known.is_asked = false;
+        if addresses.is_empty() {
+            known.failed = Some(now);
+            known.pause = known.pause.saturating_mul(2).clamp(PAUSE, PAUSE_MAX);
+        } else {
+            known.addresses = addresses;
+            known.since = Some(now);
+            known.failed = None;
+            known.pause = Duration::ZERO;
+        }
+    }
+}
+
+/// Names that wait to be resolved. Each is there once, so that the operator's lists bound it.
+#[derive(Debug)]
+struct Queue {
+    waiting: VecDeque<Weak<Name>>,
+    threads: usize,
+}
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { waiting: VecDeque::new(), threads: 0 });
+
+fn queue() -> MutexGuard<'static, Queue> {
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ask_for(name: &Arc<Name>) {
+    let mut queue = queue();
+    queue.waiting.push_back(Arc::downgrade(name));
+    if queue.threads < THREADS {
+        match std::thread::Builder::new().name("mayfly-resolver".to_owned()).spawn(look_up_all) {
+            Ok(_) => queue.threads = queue.threads.saturating_add(1),
+            // Another thread gets to it; without one it is as if the resolver had no answer.
+            Err(_) if queue.threads > 0 => {}
+            Err(_) => {
+                queue.waiting.clear();
+                name.learn(Vec::new());
+            }
+        }
+    }
+}
+
+/// Resolves until nothing waits.
+fn look_up_all() {
+    loop {
+        let mut queue = queue();
+        let Some(name) = queue.waiting.pop_front() else {
+            queue.threads = queue.threads.saturating_sub(1);
+            return;
+        };
+        drop(queue);
+        if let Some(name) = name.upgrade() {
+            name.look_up();
+        }
+    }
+}
+
+/// Addresses at which clouds answer to every machine, and give it its keys, besides the link-local ones.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Whether a name may have this address. Whoever answers for a name could otherwise turn it to the host's own services, or to its
+/// cloud's: those have to be listed by address.
+fn is_fit(ip: IpAddr) -> bool {
+    let common = !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !METADATA.contains(&ip);
+    common
+        && match ip {
+            IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_broadcast() && ip.octets().first() != Some(&0),
+            IpAddr::V6(ip) => {
+                // Those that have one of IPv4 at their end, in whatever way, have to be fit by it.
+                let embedded = match ip.segments() {
+                    [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, ..] => {
+                        let [.., a, b, c, d] = ip.octets();
+                        is_fit(Ipv4Addr::new(a, b, c, d).into())
+                    }
+                    _ => true,
+                };
+                embedded && !ip.is_unicast_link_local()
+            }
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_lead_to_the_host_itself() {
+        for bad in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "64:ff9b::7f00:1",
+            "::7f00:1",
+        ] {
+            assert!(!is_fit(bad.parse().unwrap()), "{bad}");
+        }
+        for good in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2606:2800:220:1::1", "fd12::1", "64:ff9b::a00:1"] {
+            assert!(is_fit(good.parse().unwrap()), "{good}");
+        }
+    }
+
+    fn resolved(name: &Arc<Name>) -> Answer {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            match name.resolve() {
+                Answer::Pending if Instant::now() < end => std::thread::sleep(Duration::from_millis(2)),
+                answer => return answer,
+            }
+        }
+    }
+
+    #[test]
+    fn the_resolver_is_asked_in_the_background() {
+        // Numbers need no name server; a list has them as addresses.
+        assert_eq!(resolved(&Name::new("192.0.2.7")), Answer::Addresses(vec![[192, 0, 2, 7].into()]));
+        assert_eq!(resolved(&Name::new("127.0.0.1")), Answer::Nothing, "the host itself");
+        assert_eq!(resolved(&Name::new("localhost")), Answer::Nothing);
+    }
+
+    #[test]
+    fn an_answer_outlives_a_resolver_that_fails() {
+        let name = Name::new("192.0.2.8");
+        assert!(matches!(resolved(&name), Answer::Addresses(_)));
+        name.learn(Vec::new());
+        assert!(matches!(name.resolve(), Answer::Addresses(_)));
+        name.known().since = Instant::now().checked_sub(STALE);
+        assert_eq!(name.resolve(), Answer::Nothing);
+        name.known().failed = None;
+        assert_eq!(name.resolve(), Answer::Pending, "it is asked again");
+        assert!(matches!(resolved(&name), Answer::Addresses(_)));
+    }
+}
