@@ -58,8 +58,14 @@ impl Process {
         Step::Continue
     }
 
-    /// Lets the thread go on that was held.
+    /// Lets the thread go on that was held. [`Step::Waits`], and nothing has changed, if another one was interrupted where its context cannot
+    /// be taken: to be tried again after another exit.
     pub fn release(&mut self, machine: &mut Machine) -> Step {
+        match self.save_live(machine) {
+            Ok(true) => {}
+            Ok(false) => return Step::Waits { until_ns: None, call: "an interrupted exit" },
+            Err(step) => return step,
+        }
         let threads = self.threads.edit();
         let Some(held) = threads.iter().position(|thread| thread.state == State::Held) else {
             return Step::Poison("no thread is held".into());

@@ -29,6 +29,8 @@ const TURN_NS: u64 = 5_000_000;
 /// How long threads may go on beside the one at the doorbell before the program is frozen all the same.
 const SETTLE_NS: u64 = 200_000_000;
 
+/// Turns of another thread until it is interrupted in its own code.
+const RELEASES_MAX: u32 = 200;
 /// Warm-up requests that cost no more exits than any before, one after the other: then the program is steady. After a burst of work it is so
 /// sooner, since the next one is far.
 const STEADY_REQUESTS: u32 = 32;
@@ -130,10 +132,11 @@ impl<'a> Boot<'a> {
                 Err(stop) => return Err(stop),
             }
             match self.turn() {
-                Ok(Event::Doorbell | Event::Output) => {
+                Ok(Event::Doorbell) => {
                     self.machine.return_from_doorbell(EPROTO as u64);
                     step = Ok(());
                 }
+                Ok(Event::Output) => step = Ok(()),
                 Err(Stop::Slice) if clock::monotonic_ns() < end_ns => {
                     let Self { machine, runner, .. } = self;
                     step = runner.step(|process, context| process.rotate(machine, context));
@@ -142,8 +145,19 @@ impl<'a> Boot<'a> {
                 Err(stop) => return Err(stop),
             }
         }
-        let Self { machine, runner, .. } = self;
-        runner.step(|process, _| process.release(machine))
+        for _ in 0..RELEASES_MAX {
+            let Self { machine, runner, .. } = self;
+            match runner.step(|process, _| process.release(machine)) {
+                Err(Stop::Waits { .. }) => {}
+                released => return released,
+            }
+            match self.turn() {
+                Ok(Event::Doorbell) => self.machine.return_from_doorbell(EPROTO as u64),
+                Ok(Event::Output) | Err(Stop::Slice | Stop::Waits { .. }) => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+        Err(Stop::Failed("a thread cannot be interrupted".into()))
     }
 
     /// Runs the program until it waits for connections, and has answered the warm-up requests.
