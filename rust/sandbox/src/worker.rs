@@ -25,85 +25,25 @@ use std::time::Duration;
 use mayfly_kvm::{Machine, ResetReport, layout};
 use mayfly_linux::{Connects, LimitHits};
 
-use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::{CallError, ForkError};
 use crate::inbox::{Inbox, Stamp};
 use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
-use crate::peer::{Peer, PeerCall, PeerError, Refusal};
+use crate::peer::{Peer, PeerCall, PeerError};
 use crate::program::MonotonicClock;
 use crate::response::Reader;
-use crate::run::{Event, Exits, Runner, Stop};
-use crate::service::{Served, Taken};
+use crate::run::{Exits, Runner, Stop};
+use crate::service::Served;
 use crate::snapshot::Snapshot;
-use crate::watchdog::{self, Leg, Watched};
+use crate::watchdog;
 
-/// What a worker can do now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerState {
-    /// It can take a request.
-    Ready,
-    /// It is in the middle of a request, at the end of a slice, in a call or asleep: resume it, or reset it to give the request up.
-    Paused,
-    /// It has answered a request and must be reset before the next one.
-    Answered,
-    /// It must be replaced.
-    Poisoned,
-}
+mod leg;
+mod progress;
 
-/// Counts of one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CallStats {
-    /// Exits of the machine; 1 in the steady state.
-    pub exits: u64,
-    /// System calls among them.
-    pub syscalls: u64,
-    /// Page faults among them.
-    pub faults: u64,
-}
-
-/// How far a request got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum Progress {
-    /// The sink holds the response; the worker is [`WorkerState::Answered`]: reset it.
-    Answered(CallStats),
-    /// The slice is over, and the sink is untouched. Go on with [`Worker::resume`], on this or another thread.
-    Paused,
-    /// All of the request's threads wait, and the sink is untouched: there is nothing to do for it before `until_ns` by
-    /// `CLOCK_MONOTONIC`, which is never later than the end of its wall-clock time. The worker is [`WorkerState::Paused`]: go on with
-    /// [`Worker::resume`] then, or as soon as [`Worker::waits_for`] is readable. Earlier does no harm.
-    Waits {
-        /// When the request goes on, in nanoseconds.
-        until_ns: u64,
-    },
-    /// The program calls a function of its storage program, and the sink is untouched: see [`Worker::peer_call`], tell it the result
-    /// with [`Worker::answer_peer`], and go on with [`Worker::resume`]. The worker is [`WorkerState::Paused`].
-    Calls,
-}
-
-/// The ring of the doorbell that ends a leg.
-#[derive(Debug, Clone, Copy)]
-enum Ring {
-    /// With the address of a response.
-    Response(u64),
-    Call,
-    /// None: the response has come on a connection.
-    Served,
-}
-
-/// What a paused request goes on with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pause {
-    /// The machine, where it was interrupted.
-    Slice,
-    /// Whichever thread has what it waits for.
-    Wait,
-    /// The machine, behind the doorbell.
-    Call,
-}
+use leg::Pause;
+pub use progress::{CallStats, Progress, WorkerState};
 
 /// When a worker goes back to its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -444,143 +384,6 @@ impl Worker {
             return self.stopped(stop, || clock::own_cpu_ns().saturating_sub(before));
         }
         self.leg(now, nanoseconds(slice), sink, || clock::own_cpu_ns().saturating_sub(before))
-    }
-
-    /// Runs the request for a slice. `used` says how much CPU time that took.
-    #[inline]
-    fn leg<S: ResponseSink>(
-        &mut self,
-        now: u64,
-        slice_ns: u64,
-        sink: &mut S,
-        used: impl FnOnce() -> u64,
-    ) -> Result<Progress, CallError> {
-        self.state = WorkerState::Poisoned;
-        let leg = Leg {
-            began_ns: now,
-            slice_end_ns: now.saturating_add(slice_ns),
-            wall_end_ns: self.ongoing.wall_end_ns,
-            cpu_end_ns: now.saturating_add(self.ongoing.cpu_left_ns),
-        };
-        let kicker = self.machine.kicker();
-        // SAFETY: the machine is borrowed with `self`.
-        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| self.run_to_ring(watched)) };
-        match result {
-            Ok(Ring::Response(response)) => {
-                self.state = WorkerState::Answered;
-                self.reader.read(&self.machine, response, self.response_bytes, sink)?;
-                let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
-                Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
-            }
-            Ok(Ring::Served) => {
-                self.state = WorkerState::Answered;
-                if let Some(served) = &mut self.served {
-                    served.deliver(sink);
-                }
-                let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
-                Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
-            }
-            Ok(Ring::Call) => {
-                self.pause(Pause::Call, used());
-                Ok(Progress::Calls)
-            }
-            Err(stop) => self.stopped(stop, used),
-        }
-    }
-
-    /// What a leg that ended without an answer is.
-    #[cold]
-    fn stopped(&mut self, stop: Stop, used: impl FnOnce() -> u64) -> Result<Progress, CallError> {
-        match stop {
-            Stop::Slice => {
-                self.pause(Pause::Slice, used());
-                Ok(Progress::Paused)
-            }
-            Stop::Waits { until_ns, .. } if until_ns.is_some() || self.waits_for().is_some() => {
-                self.pause(Pause::Wait, used());
-                Ok(Progress::Waits { until_ns: until_ns.unwrap_or(u64::MAX).min(self.ongoing.wall_end_ns) })
-            }
-            Stop::Response(error) => {
-                self.state = WorkerState::Answered;
-                Err(error.into())
-            }
-            stop => Err(self.call_error(stop)),
-        }
-    }
-
-    #[cold]
-    fn pause(&mut self, pause: Pause, used_ns: u64) {
-        self.ongoing.cpu_left_ns = self.ongoing.cpu_left_ns.saturating_sub(used_ns);
-        self.pause = pause;
-        self.state = WorkerState::Paused;
-    }
-
-    /// Chooses the thread with which a paused request goes on.
-    #[cold]
-    fn go_on(&mut self) -> Result<(), Stop> {
-        let Self { runner, machine, pause, .. } = self;
-        match pause {
-            Pause::Call => Ok(()),
-            Pause::Slice => runner.step(|process, context| process.rotate(machine, context)),
-            Pause::Wait => runner.step(|process, context| process.wake(machine, context)),
-        }
-    }
-
-    /// Takes what the program has written to its connection; whether the response is complete.
-    fn take_output(&mut self) -> Result<bool, Stop> {
-        let Some(served) = &mut self.served else {
-            return Err(Stop::Failed("output without a connection".into()));
-        };
-        let process = &mut self.runner.process;
-        match served.take(process, self.response_bytes).map_err(Stop::Response)? {
-            Taken::Complete => return Ok(true),
-            Taken::Partial => {}
-            Taken::Stale => served.send_again(process).map_err(|error| Stop::Failed(error.to_string()))?,
-        }
-        self.wake().map(|()| false)
-    }
-
-    /// Lets threads take what has come for them.
-    fn wake(&mut self) -> Result<(), Stop> {
-        let Self { runner, machine, .. } = self;
-        runner.step(|process, context| process.wake(machine, context))
-    }
-
-    /// Runs until the program responds or calls.
-    #[inline]
-    fn run_to_ring(&mut self, watched: &Watched<'_>) -> Result<Ring, Stop> {
-        loop {
-            let event = self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?;
-            if event == Event::Output {
-                if self.take_output()? {
-                    return Ok(Ring::Served);
-                }
-                continue;
-            }
-            let regs = self.machine.regs();
-            if regs.rdi == OP_RESPOND && speaks(regs.rdx) {
-                return Ok(Ring::Response(regs.rsi));
-            }
-            // What follows goes on behind the doorbell.
-            self.let_bell_return();
-            let answer = match regs.rdi {
-                OP_CALL if speaks(regs.rdx) => match self.read_call(regs.rsi) {
-                    Ok(()) => return Ok(Ring::Call),
-                    Err(Refusal::Errno(errno)) => -i64::from(errno),
-                    Err(Refusal::Ends(step)) => return Err(step.into()),
-                },
-                // Waiting again without having answered, hooks after the boot, another ABI.
-                OP_WAIT | OP_RESPOND | OP_CALL | OP_HOOKS => EPROTO,
-                _ => ENOSYS,
-            };
-            self.machine.return_from_doorbell(answer as u64);
-        }
-    }
-
-    #[cold]
-    fn read_call(&mut self, address: u64) -> Result<(), Refusal> {
-        let peer = self.peer.get_or_insert_with(|| Box::new(Peer::new()));
-        peer.read(&self.runner.process, &mut self.machine, address, self.request_bytes)
     }
 
     /// The call that the program waits in.

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a worker can do now, and how far a request got.
+
+/// What a worker can do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// It can take a request.
+    Ready,
+    /// It is in the middle of a request, at the end of a slice, in a call or asleep: resume it, or reset it to give the request up.
+    Paused,
+    /// It has answered a request and must be reset before the next one.
+    Answered,
+    /// It must be replaced.
+    Poisoned,
+}
+
+/// Counts of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CallStats {
+    /// Exits of the machine; 1 in the steady state.
+    pub exits: u64,
+    /// System calls among them.
+    pub syscalls: u64,
+    /// Page faults among them.
+    pub faults: u64,
+}
+
+/// How far a request got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// The sink holds the response; the worker is [`WorkerState::Answered`]: reset it.
+    Answered(CallStats),
+    /// The slice is over, and the sink is untouched. Go on with [`crate::Worker::resume`], on this or another thread.
+    Paused,
+    /// All of the request's threads wait, and the sink is untouched: there is nothing to do for it before `until_ns` by
+    /// `CLOCK_MONOTONIC`, which is never later than the end of its wall-clock time. The worker is [`WorkerState::Paused`]: go on with
+    /// [`crate::Worker::resume`] then, or as soon as [`crate::Worker::waits_for`] is readable. Earlier does no harm.
+    Waits {
+        /// When the request goes on, in nanoseconds.
+        until_ns: u64,
+    },
+    /// The program calls a function of its storage program, and the sink is untouched: see [`crate::Worker::peer_call`], tell it the result
+    /// with [`crate::Worker::answer_peer`], and go on with [`crate::Worker::resume`]. The worker is [`WorkerState::Paused`].
+    Calls,
+}
