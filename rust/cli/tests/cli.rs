@@ -254,6 +254,7 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "reset_ns_per_page",
         "reset_us",
         "rounds",
+        "snapshot_first_response_ms",
         "snapshot_mib",
         "tenant",
         "worker_private_kib",
