@@ -89,6 +89,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_mlockall, memory::nothing_to_do),
     (libc::SYS_munlockall, memory::nothing_to_do),
     (libc::SYS_membarrier, memory::membarrier),
+    (libc::SYS_pkey_alloc, memory::pkey_alloc),
     (libc::SYS_mincore, memory::mincore),
     // calls/files.rs
     (libc::SYS_read, files::read),

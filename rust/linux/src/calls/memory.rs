@@ -146,6 +146,11 @@ pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
+/// `pkey_alloc(2)`: the guest's processor has no protection keys.
+pub(crate) fn pkey_alloc(_call: &mut Call<'_, '_>) -> CallResult {
+    Err(Errno::ENOSPC.into())
+}
+
 /// `mprotect(2)`.
 pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, bits, ..] = call.args;
