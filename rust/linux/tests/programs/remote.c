@@ -209,8 +209,12 @@ static void large(void) {
     }
     printf("%zu %u\n", total, sums);
     close(fd);
-    int file = open("/etc/hosts", O_RDONLY);
-    ssize_t size = read(file, buffer, sizeof buffer);
+    char name[] = "/tmp/remote-XXXXXX";
+    int file = mkstemp(name);
+    unlink(name);
+    for (int i = 0; i < 5000; i++)
+        buffer[i] = (char)(i * 7);
+    ssize_t size = write(file, buffer, 5000);
     fd = dial_for('e');
     off_t offset = 0;
     ssize_t moved = sendfile(fd, file, &offset, 100000);
