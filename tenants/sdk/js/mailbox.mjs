@@ -128,16 +128,8 @@ export async function serve(native, handler, { warmUp = {} } = {}) {
   if (warmUp) await mailbox.warmUp(handler, warmUp);
   native.wait();
   for (;;) {
-    let answer;
-    try {
-      answer = handler(mailbox.request);
-      if (answer instanceof Promise) answer = await answer;
-      mailbox.write(answer);
-    } catch (error) {
-      console.error(error);
-      mailbox.write({ status: 500 });
-    }
-    const refused = native.exchange();
+    let refused = mailbox.turn(handler);
+    if (refused instanceof Promise) refused = await refused;
     if (refused !== 0) console.error(`mayfly: the response was refused: error ${-refused}`);
     if (refused === -22) native.exchange(mailbox.write({ status: 500 }));
   }
@@ -148,6 +140,48 @@ class Mailbox {
     this.bytes = new Uint8Array(native.mailbox);
     this.words = new Uint32Array(native.mailbox);
     this.request = new Request(native);
+    this.native = native;
+    this.rehearses = false;
+  }
+
+  /**
+   * Answers one request, and returns what exchange() returns, or a promise of that. A request in a snapshot runs this for
+   * the first time each time, so all of it is rehearsed, exchange() too: before wait() that does nothing.
+   */
+  turn(handler) {
+    let answer;
+    try {
+      answer = handler(this.request);
+    } catch (error) {
+      return this.#fail(error);
+    }
+    return answer instanceof Promise ? this.#settle(answer) : this.#finish(answer);
+  }
+
+  async #settle(promise) {
+    let answer;
+    try {
+      answer = await promise;
+    } catch (error) {
+      return this.#fail(error);
+    }
+    return this.#finish(answer);
+  }
+
+  #finish(answer) {
+    try {
+      this.write(answer);
+    } catch (error) {
+      return this.#fail(error);
+    }
+    return this.native.exchange();
+  }
+
+  #fail(error) {
+    // A rehearsal is nobody's; the first request that fails says why.
+    if (!this.rehearses) console.error(error);
+    this.write({ status: 500 });
+    return this.native.exchange();
   }
 
   /** Encodes a response behind the request, which it may refer to. */
@@ -237,11 +271,13 @@ class Mailbox {
   async warmUp(handler, { count = 2000, ...request }) {
     // Compilers work in threads of their own, which get the processor while this one sleeps; what they have made is
     // taken at a later call.
+    this.rehearses = true;
     let done = 0;
     for (const until of [0.4, 0.7, 0.9, 1]) {
       for (; done < count * until; done++) await this.#rehearse(handler, request);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+    this.rehearses = false;
     // What was in the mailbox is nobody's business.
     this.bytes.fill(0, HEAD, this.words[RESPONSE] + 8 * this.words[HEADER_COUNT] + this.words[BODY_SIZE]);
     globalThis.gc?.(); // With --expose-gc: what the warm-up left is not in the snapshot.
@@ -249,13 +285,8 @@ class Mailbox {
 
   async #rehearse(handler, request) {
     this.#pretend(request);
-    try {
-      let answer = handler(this.request);
-      if (answer instanceof Promise) answer = await answer;
-      this.write(answer);
-    } catch {
-      this.write({ status: 500 }); // The first request that fails says why; this is nobody's.
-    }
+    const answered = this.turn(handler);
+    if (answered instanceof Promise) await answered;
   }
 }
 
