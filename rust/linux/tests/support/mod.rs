@@ -321,23 +321,47 @@ pub fn agrees_with_native_on(name: &str, linkings: &[Linking], args: &[&str], mo
 }
 
 /// As [`agrees_with_native_on`], within these limits.
+///
+/// What programs do with timers depends on how quick the machine is, natively too: the hardware lane emulates a processor, and a
+/// program may miss there what it waits for elsewhere. So a program has some attempts to behave alike in both places at a time. What
+/// always differs still fails.
 pub fn agrees_with_native_in(name: &str, linkings: &[Linking], args: &[&str], mounts: &[&Path], limits: &Limits) {
+    const ATTEMPTS: u32 = 5;
     for &linking in linkings {
         let program = compile(name, linking);
-        let native = run_natively(&program, args);
-        let native_out = String::from_utf8_lossy(&native.stdout);
-        assert!(native.status.success(), "{linking:?}, natively: {native:?}");
-        let copied = Guest::load_with(&program, args, limits, MEMORY, mounts);
-        let mapped = Guest::load_mapped(&program, args, limits, MEMORY, mounts);
-        for (how, guest) in [("copied", copied), ("mapped", mapped)] {
-            let inside = guest.outcome();
-            let differences: Vec<_> =
-                inside.stdout.lines().zip(native_out.lines()).filter(|(inside, native)| inside != native).collect();
-            let (end, stderr) = (&inside.end, &inside.stderr);
-            assert!(differences.is_empty(), "{linking:?}, {how}, natively: {differences:#?}, {end:?}, {stderr}");
-            assert_eq!(inside.end, Step::Exited { status: 0 }, "{linking:?}, {how}: {inside:?}");
-            assert_eq!(inside.stdout.lines().count(), native_out.lines().count(), "{linking:?}, {how}");
-            assert_eq!(inside.stderr, String::from_utf8_lossy(&native.stderr), "{linking:?}, {how}");
+        for is_mapped in [false, true] {
+            let mut attempt = 1;
+            while let Err(differs) = compare(&program, args, mounts, limits, is_mapped) {
+                assert!(attempt < ATTEMPTS, "{linking:?}, mapped: {is_mapped}: {differs}");
+                eprintln!("{name}, {linking:?}, attempt {attempt}: {differs}");
+                attempt += 1;
+            }
         }
     }
+}
+
+/// Runs a program in a machine and natively; an error says in what the two differ.
+fn compare(program: &Path, args: &[&str], mounts: &[&Path], limits: &Limits, is_mapped: bool) -> Result<(), String> {
+    let native = run_natively(program, args);
+    if !native.status.success() {
+        return Err(format!("natively: {native:?}"));
+    }
+    let guest = if is_mapped {
+        Guest::load_mapped(program, args, limits, MEMORY, mounts)
+    } else {
+        Guest::load_with(program, args, limits, MEMORY, mounts)
+    };
+    let inside = guest.outcome();
+    let (native_out, native_err) = (String::from_utf8_lossy(&native.stdout), String::from_utf8_lossy(&native.stderr));
+    let differences: Vec<_> =
+        inside.stdout.lines().zip(native_out.lines()).filter(|(inside, native)| inside != native).collect();
+    let same_length = inside.stdout.lines().count() == native_out.lines().count();
+    if differences.is_empty()
+        && same_length
+        && inside.end == (Step::Exited { status: 0 })
+        && inside.stderr == native_err
+    {
+        return Ok(());
+    }
+    Err(format!("in the machine, natively: {differences:#?}, {inside:?}, natively on stderr: {native_err}"))
 }
