@@ -499,9 +499,14 @@ fn a_file_of_another_kind_version_or_build_is_refused() {
     assert!(matches!(load(&saved.program, &saved.limits, &nowhere), Err(SnapshotFileError::Io(_))));
 }
 
-/// So many cases; a failure is printed, and kept nowhere.
-fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+/// So many cases, and fewer in the hardware lane, whose processor is emulated; a failure is printed, and kept nowhere.
+fn cases(count: u32) -> ProptestConfig {
+    let emulated = std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm");
+    ProptestConfig {
+        cases: if emulated { count / 5 } else { count },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 /// Every bit and every length counts, but for the rest of the first page, which nobody reads.

@@ -105,12 +105,11 @@ static void timeouts(void) {
     SAY(errno == ETIMEDOUT);
 }
 
-static int words[2];
-static atomic_int waiting;
+/* Where threads start to wait, and two places more. */
+static int words[3];
 
 static void *wait_for_word(void *argument) {
     (void)argument;
-    waiting++;
     long result = syscall(SYS_futex, &words[0], 0, 0, NULL, NULL, 0);
     return (void *)result;
 }
@@ -119,17 +118,19 @@ static void requeue(void) {
     pthread_t threads[4];
     for (int i = 0; i < 4; i++)
         pthread_create(&threads[i], NULL, wait_for_word, NULL);
-    struct timespec moment = {0, 30000000};
-    while (waiting < 4)
-        sched_yield();
-    nanosleep(&moment, NULL);
-    SAY(syscall(SYS_futex, &words[0], 4, 1, (void *)2, &words[1], 0));
-    SAY(syscall(SYS_futex, &words[0], 4, 1, (void *)2, &words[1], 1));
+    /* Whoever could be moved does wait. */
+    struct timespec moment = {0, 1000000};
+    long moved = 0;
+    while ((moved += syscall(SYS_futex, &words[0], 3, 0, (void *)4, &words[1], 0)) < 4)
+        nanosleep(&moment, NULL);
+    SAY(moved);
+    SAY(syscall(SYS_futex, &words[1], 4, 1, (void *)2, &words[2], 0));
+    SAY(syscall(SYS_futex, &words[1], 4, 1, (void *)2, &words[2], 1));
     SAY(errno == EAGAIN);
-    SAY(syscall(SYS_futex, &words[1], 1, 10));
-    /* words[1] += 3, and wakes there if it was 0 before: nobody. */
-    SAY(syscall(SYS_futex, &words[0], 5, 1, (void *)1, &words[1], 1 << 28 | 3 << 12));
-    SAY(words[1]);
+    SAY(syscall(SYS_futex, &words[2], 1, 10));
+    /* words[2] += 3, and wakes there if it was 0 before: nobody. */
+    SAY(syscall(SYS_futex, &words[1], 5, 1, (void *)1, &words[2], 1 << 28 | 3 << 12));
+    SAY(words[2]);
     for (int i = 0; i < 4; i++) {
         void *result;
         pthread_join(threads[i], &result);
