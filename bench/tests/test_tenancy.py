@@ -133,7 +133,7 @@ class Turns(WithServer):
 
     def test_wrong_pages_are_refused(self) -> None:
         with self.mode("refuses"), self.server(turns.tenants(self.chosen)) as running:
-            with mock.patch("mayfly_bench.server._START_S", 0.2), self.assertRaisesRegex(BenchError, "/t/0 answers 503"):
+            with mock.patch("mayfly_bench.listening._START_S", 0.2), self.assertRaisesRegex(BenchError, "/t/0 answers 503"):
                 turns.check_pages(running)
 
     def test_a_server_that_never_has_its_workers_is_an_error(self) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 from .. import process, wrk
 from ..errors import BenchError
 from ..options import Options
-from ..server import Server, free_port
+from ..listening import free_port
+from ..server import Server
 from ..wrk import Load, Running
 from .result import Result
 
