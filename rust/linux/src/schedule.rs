@@ -157,13 +157,14 @@ impl Process {
 
     /// Ends the waits whose time is over, and makes the calls again that may have what they wait for.
     fn end_waits(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Result<(), Step> {
-        self.fire_timers(machine)?;
+        // One moment for all: no wait ends before a timer that was over earlier.
+        let now = clock::now_ns();
+        self.fire_timers(machine, now)?;
         self.listen_outside();
         // Each round but the last ends a wait: a call that goes on waiting has seen all changes but those of others, which ended theirs.
         let rounds = self.threads.len();
         for _ in 0..=rounds {
             let changes = self.threads.changes();
-            let now = clock::now_ns();
             let due: Vec<usize> = self
                 .threads
                 .waits()

@@ -147,12 +147,11 @@ impl Timers {
 }
 
 impl Process {
-    /// Sends the signals of the timers that are over.
-    pub(crate) fn fire_timers(&mut self, machine: &mut Machine) -> Result<(), Step> {
-        if self.timers.next_ns().is_none_or(|until| until > clock::now_ns()) {
+    /// Sends the signals of the timers that are over at `now`.
+    pub(crate) fn fire_timers(&mut self, machine: &mut Machine, now: u64) -> Result<(), Step> {
+        if self.timers.next_ns().is_none_or(|until| until > now) {
             return Ok(());
         }
-        let now = clock::now_ns();
         for (id, notify) in self.timers.over(now) {
             let sent = match notify {
                 Notify::Nobody => Sent::Ignored,

@@ -18,7 +18,7 @@ pub(crate) fn alarm(call: &mut Call<'_, '_>) -> CallResult {
     let [seconds, ..] = call.args;
     let seconds = u64::from(int(seconds).cast_unsigned());
     let duration = seconds.saturating_mul(SECOND_NS);
-    let (left, _) = set_alarm(call, duration, 0);
+    let (left, _) = set_alarm(call, duration, 0)?;
     // Rounded to the nearest second, but not to none.
     let rounded = left.saturating_add(SECOND_NS / 2) / SECOND_NS;
     Ok(if left > 0 { rounded.max(1) } else { 0 })
@@ -38,7 +38,7 @@ pub(crate) fn setitimer(call: &mut Call<'_, '_>) -> CallResult {
     if int(which) != ITIMER_REAL {
         return Err(Errno::EINVAL.into());
     }
-    let before = set_alarm(call, duration, interval);
+    let before = set_alarm(call, duration, interval)?;
     write_old(call, old, before)
 }
 
@@ -46,6 +46,7 @@ pub(crate) fn setitimer(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn getitimer(call: &mut Call<'_, '_>) -> CallResult {
     let [which, buffer, ..] = call.args;
     check_kind(which)?;
+    fire(call)?;
     let left = if int(which) == ITIMER_REAL { call.process.timers.alarm.left(clock::now_ns()) } else { (0, 0) };
     write_timevals(call, buffer, left)?;
     Ok(0)
@@ -56,16 +57,22 @@ fn check_kind(which: u64) -> Result<(), Errno> {
 }
 
 /// Sets the alarm, which is off for 0; what was left of the one before.
-fn set_alarm(call: &mut Call<'_, '_>, duration: u64, interval: u64) -> (u64, u64) {
+fn set_alarm(call: &mut Call<'_, '_>, duration: u64, interval: u64) -> Result<(u64, u64), Halt> {
+    fire(call)?;
     let now = clock::now_ns();
     let before = call.process.timers.alarm.left(now);
     if duration == 0 && call.process.timers.alarm == Schedule::default() {
-        return before;
+        return Ok(before);
     }
     let until = (duration > 0).then(|| now.saturating_add(duration));
     call.process.timers.edit().alarm = Schedule::new(until, if duration > 0 { interval } else { 0 });
     call.process.detach_timer_signal(TimerId::Alarm);
-    before
+    Ok(before)
+}
+
+/// Timers that are over have sent their signals before anybody looks at them.
+fn fire(call: &mut Call<'_, '_>) -> Result<(), Halt> {
+    call.process.fire_timers(call.machine, clock::now_ns()).map_err(Halt::End)
 }
 
 fn from_timeval(seconds: u64, microseconds: u64) -> Result<u64, Errno> {
@@ -143,6 +150,7 @@ pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
         }
     }
     let (interval, first) = (clock::total_ns(interval, interval_ns), clock::total_ns(first, first_ns));
+    fire(call)?;
     let now = clock::now_ns();
     let id = find(call, id)?;
     let absolute = call.process.to_host_ns(first);
@@ -158,7 +166,7 @@ pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
     timer.overrun = 0;
     call.process.forget_timer_signal(TimerId::Posix(id));
     // A time that has passed is over at once.
-    call.process.fire_timers(call.machine).map_err(Halt::End)?;
+    fire(call)?;
     if old != 0 {
         write_times(call, old, before)?;
     }
@@ -169,6 +177,7 @@ pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn timer_gettime(call: &mut Call<'_, '_>) -> CallResult {
     let [id, buffer, ..] = call.args;
     let id = find(call, id)?;
+    fire(call)?;
     let now = clock::now_ns();
     let timer = call.process.timers.posix.iter().find(|timer| timer.id == id).ok_or(Errno::EINVAL)?;
     let left = timer.schedule.left(now);

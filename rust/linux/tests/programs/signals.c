@@ -449,7 +449,7 @@ static void note_timer(int number, siginfo_t *info, void *context) {
 
 static void timers(void) {
     SAY(alarm(100));
-    SAY(alarm(0));
+    SAY(alarm(0) > 50);
     struct itimerval interval = {{0, 5000}, {0, 5000}}, now;
     handle(SIGALRM, change_word, 0);
     word = 0;
@@ -505,7 +505,7 @@ static void timers(void) {
     once.it_value = (struct timespec){100, 0};
     SAY(timer_settime(timer, 0, &once, NULL));
     SAY(timer_gettime(timer, &left));
-    SAY(left.it_value.tv_sec);
+    SAY(left.it_value.tv_sec > 50);
     SAY(timer_delete(timer));
 }
 
