@@ -154,6 +154,15 @@ static void touch_bytes(struct act *act, uint64_t size) {
 }
 static void touch(struct act *act) { touch_bytes(act, act->number << 20); }
 static void touch_pages(struct act *act) { touch_bytes(act, act->number * FAULTS_PAGE); }
+static void touch_apart(struct act *act) {
+    static volatile char *region;
+    enum { APART = 2 << 20 };
+    if (region == NULL)
+        region = mmap(NULL, (size_t)64 << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (uint64_t i = 0; i < act->number; i++)
+        region[i * APART] = 1;
+    say("%llu\n", (unsigned long long)act->number);
+}
 
 // clang-format off: a table for the eye.
 const struct behaviour endless_behaviours[] = {
@@ -178,6 +187,7 @@ const struct behaviour endless_behaviours[] = {
     {"alloc-terabyte", alloc_terabyte},
     {"touch", touch},
     {"touch-pages", touch_pages},
+    {"touch-apart", touch_apart},
     {NULL, NULL},
 };
 // clang-format on

@@ -308,22 +308,29 @@ impl Machine {
     fn undo(&mut self) -> Result<u64, MemoryError> {
         self.translations.clear();
         let entries = self.changes.undo.len() as u64;
+        // What loses access, and what loses its content with it.
         let mut stale = std::mem::take(&mut self.changes.scratch);
         stale.clear();
+        let mut written = self.memory.take_dirty();
+        written.append(&mut self.changes.request_frames);
+        let released = written.len();
         for (slot, old) in self.changes.undo.drain() {
             let now = Entry(self.memory.read_u64(slot));
-            // What the entry names now loses access, and an image page that became writable must lose its content with it.
-            if !now.is_upgrade_to(old) || now.is_writable() {
+            // An image page that became writable must lose its content.
+            if now.is_writable() {
+                written.extend(now.frame());
+            } else if !now.is_upgrade_to(old) {
                 stale.extend(now.frame());
             }
             self.memory.write_u64(slot, old.0);
         }
-        stale.extend_from_slice(&self.changes.request_frames);
-        stale.extend(self.changes.request_image_frames.drain());
-        let result = self.memory.take_back(&mut stale, Content::Drop);
+        written.extend(self.changes.request_image_frames.drain());
+        let result = self.memory.take_back(&mut stale, Content::Keep);
         self.changes.scratch = stale;
         result?;
-        for frame in self.changes.request_frames.drain(..) {
+        let mut free = written.get(..released).unwrap_or_default().to_vec();
+        self.memory.take_back(&mut written, Content::Drop)?;
+        for frame in free.drain(..) {
             self.memory.release(frame);
         }
         Ok(entries)

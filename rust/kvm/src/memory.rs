@@ -15,6 +15,8 @@
 //! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
+mod take_back;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
@@ -25,6 +27,10 @@ use crate::error::{CreateError, FreezeError, MemoryError};
 use crate::files::{self, FileKey, FileMemory};
 use crate::layout::{PAGE_SIZE, SHARED_PHYSICAL};
 use crate::shared::SharedMemory;
+
+pub(crate) use take_back::Content;
+#[cfg(test)]
+pub(crate) use take_back::testing;
 
 pub(crate) const PAGE: usize = PAGE_SIZE as usize;
 
@@ -175,15 +181,6 @@ enum Backing {
     Fork(Arc<SealedMemory>),
 }
 
-/// How [`Memory::take_back`] treats what the frames hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// The frames keep their content; only the guest's cached translations go.
-    Keep,
-    /// The frames go back to what they were born as: the image's content, or zero.
-    Drop,
-}
-
 #[derive(Debug)]
 pub(crate) struct Memory {
     mapping: Mapping,
@@ -193,7 +190,10 @@ pub(crate) struct Memory {
     image_frames: u64,
     frames: u64,
     next: u64,
+    /// Zeroed.
     free: Vec<u64>,
+    /// Free too, and to be zeroed when they are handed out.
+    dirty: Vec<u64>,
     /// What lies at [`SHARED_PHYSICAL`].
     shared: Option<SharedMemory>,
     /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
@@ -223,6 +223,7 @@ impl Memory {
             frames,
             next: 0,
             free: Vec::new(),
+            dirty: Vec::new(),
             shared: None,
             files: Arc::default(),
         })
@@ -253,6 +254,7 @@ impl Memory {
             frames,
             next: image.frames,
             free: Vec::new(),
+            dirty: Vec::new(),
             shared: image.shared.clone(),
             files: Arc::clone(&image.files),
         })
@@ -329,12 +331,16 @@ impl Memory {
 
     /// Frames that exist only in this machine, whether or not they have been touched.
     pub(crate) fn private_in_use(&self) -> u64 {
-        self.next - self.image_frames - self.free.len() as u64
+        self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64
     }
 
     /// A zeroed frame, or `None` when the machine's memory is used up.
     pub(crate) fn allocate(&mut self) -> Option<u64> {
         if let Some(frame) = self.free.pop() {
+            return Some(frame);
+        }
+        if let Some(frame) = self.dirty.pop() {
+            self.zero(frame);
             return Some(frame);
         }
         (self.next < self.frames).then(|| {
@@ -347,62 +353,6 @@ impl Memory {
     pub(crate) fn allocate_run(&mut self, count: u64) -> Option<u64> {
         let end = self.next.checked_add(count)?;
         (end <= self.frames).then(|| std::mem::replace(&mut self.next, end))
-    }
-
-    /// Gives frames back that [`Memory::take_back`] has emptied.
-    pub(crate) fn release(&mut self, frame: u64) {
-        debug_assert!(frame >= self.image_frames && frame < self.next);
-        self.free.push(frame);
-    }
-
-    /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
-    ///
-    /// This is what must go with every downgrade of a guest page-table entry: the kernel's MMU notifiers reach the shadow
-    /// tables of paging-based KVM and the combined TLB of hardware KVM alike.
-    pub(crate) fn take_back(&self, frames: &mut [u64], content: Content) -> Result<(), MemoryError> {
-        frames.sort_unstable();
-        let mut rest = &*frames;
-        while let Some((&first, _)) = rest.split_first() {
-            let run = rest.iter().zip(first..).take_while(|(frame, expected)| **frame == *expected).count();
-            // A frame may be listed twice; `run` then ends before its double, which is skipped here.
-            let skip = rest.iter().skip(run).take_while(|frame| **frame < first + run as u64).count();
-            rest = &rest[run + skip..];
-            self.take_back_run(first, run as u64, content)?;
-        }
-        Ok(())
-    }
-
-    fn take_back_run(&self, first: u64, count: u64, content: Content) -> Result<(), MemoryError> {
-        if self.is_file(first) {
-            // Nobody has written there, so there is nothing to drop.
-            let done = self.files.forget(first, count);
-            return done.map_err(|error| MemoryError::Host { errno: error.raw_os_error().unwrap_or(0) });
-        }
-        debug_assert!(first + count <= self.frames);
-        let len = count as usize * PAGE;
-        let host = |result: i32| {
-            if result == 0 {
-                Ok(())
-            } else {
-                let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-                Err(MemoryError::Host { errno })
-            }
-        };
-        // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a guest).
-        let start = unsafe { self.mapping.base.as_ptr().add(first as usize * PAGE) }.cast();
-        match (content, &self.backing) {
-            (Content::Keep, _) => {
-                // SAFETY: our own mapping; the vCPU does not run, and nothing of ours reads it between the two calls.
-                host(unsafe { libc::mprotect(start, len, libc::PROT_READ) })?;
-                // SAFETY: as above.
-                host(unsafe { libc::mprotect(start, len, libc::PROT_READ | libc::PROT_WRITE) })
-            }
-            // On a shared mapping MADV_DONTNEED would keep the content; MADV_REMOVE punches a hole.
-            // SAFETY: our own mapping.
-            (Content::Drop, Backing::Boot(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_REMOVE) }),
-            // SAFETY: our own mapping.
-            (Content::Drop, Backing::Fork(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) }),
-        }
     }
 
     /// Copies the image's content back into `frame`, which must be an image frame of a worker.

@@ -413,16 +413,20 @@ impl Machine {
             memory.write_u64(slot, new.0);
             Ok(())
         })?;
-        let result = self.memory.take_back(&mut downgraded, content);
-        if content == Content::Drop && result.is_ok() {
-            self.release_unowned(&downgraded);
+        let drops = content == Content::Drop;
+        // In a worker the content can wait: a reset restores that of the snapshot's pages, and the request's are zeroed when they are used again.
+        let later = drops && self.changes.recorded && Memory::are_scattered(&mut downgraded);
+        let result = self.memory.take_back(&mut downgraded, if later { Content::Keep } else { content });
+        if drops && result.is_ok() {
+            self.release_unowned(&downgraded, later);
         }
         self.changes.scratch = downgraded;
         result
     }
 
-    /// Frees those of `frames` (emptied, in no table) that nothing will restore: all at boot, the request's own in a worker.
-    fn release_unowned(&mut self, frames: &[u64]) {
+    /// Frees those of `frames` (in no table) that nothing will restore: all at boot, the request's own in a worker.
+    /// `dirty`: they have been made unreachable alone.
+    fn release_unowned(&mut self, frames: &[u64], dirty: bool) {
         if !self.changes.recorded {
             for frame in frames.iter().filter(|frame| !self.memory.is_file(**frame)).copied().collect::<Vec<_>>() {
                 self.memory.release(frame);
@@ -433,8 +437,10 @@ impl Machine {
         let gone: HashSet<u64> = frames.iter().copied().collect();
         self.changes.request_frames.retain(|frame| {
             let free = gone.contains(frame);
-            if free {
-                memory.release(*frame);
+            match (free, dirty) {
+                (true, true) => memory.release_dirty(*frame),
+                (true, false) => memory.release(*frame),
+                (false, _) => {}
             }
             !free
         });

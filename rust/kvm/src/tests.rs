@@ -39,6 +39,7 @@ macro_rules! guest {
 // Behind the macro, which it uses.
 mod files;
 mod saved;
+mod scattered;
 mod shared;
 
 // Waits, then writes a word to each of RAX pages at DATA and answers what it had found there.

@@ -4,10 +4,10 @@
 //! It may take seconds to answer, so that only threads of its own ask it. What it says serves for a while, and for longer while it says
 //! nothing else. Names come from the operator's lists alone: a program cannot make the host ask for another.
 //!
-//! An address that a name must not have is left out: see [`is_fit`].
+//! An address that a name must not have is left out: see [`is_fit`] and [`is_own`].
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,7 @@ impl Name {
         let found = (self.text.as_str(), 0).to_socket_addrs();
         let mut addresses: Vec<IpAddr> = Vec::new();
         for ip in found.into_iter().flatten().map(|found| found.ip().to_canonical()) {
-            if is_fit(ip) && !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX {
+            if is_fit(ip) && !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX && !is_own(ip) {
                 addresses.push(ip);
             }
         }
@@ -193,6 +193,19 @@ fn is_fit(ip: IpAddr) -> bool {
         }
 }
 
+/// Whether this host itself has an address. A datagram socket that is connected sends nothing, and has the address that it would send from: to the
+/// host itself that is the one it would send to.
+fn is_own(ip: IpAddr) -> bool {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        // No port is special: nothing is sent.
+        socket.connect((ip, 9))?;
+        socket.local_addr()
+    });
+    // Of whole networks that are its own, it sends from one address.
+    source.is_ok_and(|source| source.ip() == ip || source.ip().is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +234,23 @@ mod tests {
         }
         for good in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2606:2800:220:1::1", "fd12::1", "64:ff9b::a00:1"] {
             assert!(is_fit(good.parse().unwrap()), "{good}");
+        }
+    }
+
+    /// The host has others than those of loopback, and its services listen there too; a firewall does not see who comes from within.
+    #[test]
+    fn the_hosts_own_addresses_are_known() {
+        for own in ["127.0.0.1", "127.1.2.3"] {
+            assert!(is_own(own.parse().unwrap()), "{own}");
+        }
+        for other in ["192.0.2.7", "198.51.100.1", "2001:db8::7"] {
+            assert!(!is_own(other.parse().unwrap()), "{other}");
+        }
+        // Whatever this machine has.
+        let any = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if any.connect("192.0.2.7:9").is_ok() {
+            let own = any.local_addr().unwrap().ip();
+            assert_eq!(resolved(&Name::new(&own.to_string())), Answer::Nothing, "{own}");
         }
     }
 

@@ -13,6 +13,10 @@ use crate::process::{Context, Process, Step};
 use crate::table::{self, Call};
 use crate::threads::{State, Wait, Waiting};
 
+/// How long the host works at a time on calls that are made again. A program chooses how many threads wait, and for how much each of them looks; what
+/// is left comes with the next turn, after whoever can run has run.
+const LOOKS_NS: u64 = 200_000;
+
 impl Process {
     /// Goes on after time has passed, or something has arrived from outside: with whichever thread can run now.
     pub fn wake(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
@@ -26,7 +30,7 @@ impl Process {
             return Step::Continue;
         }
         match self.end_waits(machine, context) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(step) => return step,
         }
         if !self.threads.others_are_ready() && !self.threads.due {
@@ -97,9 +101,10 @@ impl Process {
 
     /// Runs the next thread. `turn_over`: the current one only if no other can.
     pub(crate) fn schedule(&mut self, machine: &mut Machine, context: &mut Context<'_>, turn_over: bool) -> Step {
-        if let Err(step) = self.end_waits(machine, context) {
-            return step;
-        }
+        let all_looked = match self.end_waits(machine, context) {
+            Ok(all_looked) => all_looked,
+            Err(step) => return step,
+        };
         match self.threads.next_ready(turn_over) {
             Some(next) => {
                 if self.threads.current != next {
@@ -108,7 +113,8 @@ impl Process {
                 self.go_on(machine, next)
             }
             None => Step::Waits {
-                until_ns: self.until_ns(),
+                // Whoever runs the machine decides when the rest of the work is done.
+                until_ns: if all_looked { self.until_ns() } else { Some(clock::now_ns()) },
                 call: self.threads.waits().next().map_or("nothing", |(_, waiting)| waiting.call()),
             },
         }
@@ -155,17 +161,17 @@ impl Process {
         self.schedule(machine, context, true)
     }
 
-    /// Ends the waits whose time is over, and makes the calls again that may have what they wait for.
-    fn end_waits(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Result<(), Step> {
+    /// Ends the waits whose time is over, and makes the calls again that may have what they wait for; round after round, since a call can do its
+    /// part of something that another one waits for. `false`: some are left for the next time, which begins with them.
+    fn end_waits(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Result<bool, Step> {
         // One moment for all: no wait ends before a timer that was over earlier.
         let now = clock::now_ns();
         self.fire_timers(machine, now)?;
         self.listen_outside();
-        // Each round but the last ends a wait: a call that goes on waiting has seen all changes but those of others, which ended theirs.
-        let rounds = self.threads.len();
-        for _ in 0..=rounds {
+        let mut end_ns = None;
+        loop {
             let changes = self.threads.changes();
-            let due: Vec<usize> = self
+            let mut due: Vec<usize> = self
                 .threads
                 .waits()
                 .filter(|(_, waiting)| {
@@ -175,15 +181,25 @@ impl Process {
                 .map(|(index, _)| index)
                 .collect();
             if due.is_empty() {
-                break;
+                return Ok(true);
             }
+            let first = self.threads.next_look;
+            let behind = due.partition_point(|&index| index < first);
+            due.rotate_left(behind);
             let before = self.threads.current;
             for index in due {
+                // One at least, whatever it takes.
+                if end_ns.is_some_and(|end| clock::now_ns() >= end) {
+                    let threads = self.threads.edit();
+                    (threads.current, threads.next_look) = (before, index);
+                    return Ok(false);
+                }
+                end_ns = end_ns.or(now.checked_add(LOOKS_NS));
                 self.end_wait(machine, context, index)?;
             }
-            self.threads.edit().current = before;
+            let threads = self.threads.edit();
+            (threads.current, threads.next_look) = (before, 0);
         }
-        Ok(())
     }
 
     /// One wait of which the time is over, or which may have what it waits for.

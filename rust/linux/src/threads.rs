@@ -153,6 +153,9 @@ pub(crate) struct Threads {
     pub(crate) entry: Option<usize>,
     /// The current thread may have a signal to handle, or a mask to go back to, before it goes on.
     pub(crate) due: bool,
+    /// Whose call is made again first: the first one that there was no time for.
+    #[serde(skip)]
+    pub(crate) next_look: usize,
     next_tid: u32,
     next_turn: u64,
     changes: u64,
@@ -168,6 +171,7 @@ impl Threads {
             live: Some(0),
             entry: None,
             due: false,
+            next_look: 0,
             next_tid: PID.saturating_add(1),
             next_turn: 0,
             changes: 0,

@@ -16,6 +16,11 @@ fn address_spaces_agree() {
 }
 
 #[test]
+fn scattered_pages_agree() {
+    agrees_with_native_on("scatter", &[Linking::Glibc], &["300"], &[]);
+}
+
+#[test]
 fn descriptors_and_paths_agree() {
     agrees_with_native("files", &[Linking::Glibc]);
 }

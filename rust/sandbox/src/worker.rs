@@ -76,6 +76,10 @@ pub struct Worker {
     state: WorkerState,
     /// Size of the work set when it was last told to the snapshot.
     told_pages: usize,
+    /// Size of the work set at the last reset, before what was large was given back.
+    settled_pages: usize,
+    /// Tables that it was forked with.
+    forked_tables: u64,
     retained_pages: usize,
     // Limits that every request asks for: copied out of the snapshot, which is cold memory after a world switch.
     retained_bytes: u64,
@@ -110,6 +114,10 @@ const _: () = assert!(size_of::<Worker>() == 4096);
 /// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and the tables
 /// for them stay.
 const TABLES_MAX: u64 = 64;
+/// The part of the limit on memory that tables for pages of the snapshot may take.
+const TABLES_SHARE: u64 = 16;
+/// Pages of a work set for which a table is nothing to wonder at.
+const PAGES_A_TABLE: u64 = 8;
 
 impl Worker {
     /// Forks a worker. This creates a VM: never call it on an event loop.
@@ -126,6 +134,7 @@ impl Worker {
         let entropy = Entropy::new().map_err(map)?;
         watchdog::start().map_err(map)?;
         let told_pages = machine.work_pages();
+        let forked_tables = machine.private_pages().saturating_sub(told_pages as u64);
         Ok(Self {
             runner: Runner { process: inner.process.clone(), entropy, log: inner.log.clone() },
             machine,
@@ -134,6 +143,8 @@ impl Worker {
             reader: Reader::default(),
             state: WorkerState::Ready,
             told_pages,
+            settled_pages: told_pages,
+            forked_tables,
             retained_pages: (inner.limits.retained_bytes / page) as usize,
             retained_bytes: inner.limits.retained_bytes,
             request_bytes: inner.limits.request_bytes,
@@ -500,10 +511,27 @@ impl Worker {
             }
         }
         self.state = WorkerState::Ready;
-        if report.entries > 0 && self.machine.private_pages() > pages as u64 + TABLES_MAX {
+        if (report.entries > 0 || pages != self.settled_pages)
+            && self.has_too_many_tables(pages as u64, report.entries > 0)
+        {
             self.state = WorkerState::Poisoned;
         }
+        self.settled_pages = pages;
         Ok(report)
+    }
+
+    /// Whether page tables that requests have made take too much of what the next one may have. Those for mappings of requests are made
+    /// again and again, elsewhere; those for the snapshot's pages, of which there were so many, are mostly used again.
+    #[cold]
+    fn has_too_many_tables(&self, pages: u64, of_requests: bool) -> bool {
+        let share = self.snapshot.inner.limits.private_memory_bytes / mayfly_kvm::PAGE_SIZE / TABLES_SHARE;
+        let most = if of_requests { TABLES_MAX } else { share.max(TABLES_MAX) };
+        self.tables() > self.forked_tables.saturating_add(most).saturating_add(pages / PAGES_A_TABLE)
+    }
+
+    /// Pages of the worker's own that hold nothing of the program's.
+    fn tables(&self) -> u64 {
+        self.machine.private_pages().saturating_sub(self.machine.work_pages() as u64)
     }
 
     #[cold]

@@ -433,3 +433,25 @@ fn a_large_program_is_mapped_from_its_file() {
     assert!(load().elf != large.elf, "small, and another file");
     std::fs::remove_file(&path).unwrap();
 }
+
+/// Page tables for pages of the snapshot stay over resets, as those pages do. A request that touches pages far from each other must not leave the next
+/// ones with less memory than a fresh fork has.
+#[test]
+fn tables_that_a_request_leaves_take_no_memory_from_the_next() {
+    let limits = Limits { private_memory_bytes: 64 << 20, ..patient() };
+    let snapshot = boot("faults", &["boot:touch-apart=0"], &limits).unwrap();
+    let needs = "/touch-pages?12000";
+    call(&mut Worker::fork(&snapshot).unwrap(), needs, b"").unwrap();
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    call(&mut worker, "/touch-apart?7500", b"").unwrap();
+    // One that is poisoned is replaced.
+    if worker.state() == WorkerState::Ready {
+        call(&mut worker, needs, b"").unwrap();
+    }
+    // A few do no harm.
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    for _ in 0..3 {
+        call(&mut worker, "/touch-apart?200", b"").unwrap();
+        assert_eq!(worker.state(), WorkerState::Ready);
+    }
+}

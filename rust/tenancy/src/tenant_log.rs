@@ -32,6 +32,9 @@ pub(crate) struct TenantLog {
     state: Mutex<State>,
     has_partial_lines: AtomicBool,
     dropped_lines: AtomicU64,
+    /// Lines that were looked at one by one.
+    #[cfg(test)]
+    looked_at: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +84,11 @@ impl Allowance {
         self.dropped += 1;
         if self.dropped == 1 { Verdict::DropAndSay } else { Verdict::Drop }
     }
+
+    /// Whether whatever comes in this second is dropped, and that has been said.
+    fn is_spent(&self, second: u64, limit: u64) -> bool {
+        self.second == second && self.used >= limit && self.dropped > 0
+    }
 }
 
 impl TenantLog {
@@ -92,6 +100,8 @@ impl TenantLog {
             state: Mutex::default(),
             has_partial_lines: AtomicBool::new(false),
             dropped_lines: AtomicU64::new(0),
+            #[cfg(test)]
+            looked_at: AtomicU64::new(0),
         }
     }
 
@@ -107,7 +117,7 @@ impl TenantLog {
             let mut state = self.state();
             for stream in [Stream::Stdout, Stream::Stderr] {
                 if let Some(line) = state.partial.remove(&(thread::current().id(), stream)) {
-                    self.line(&mut state, stream, &line);
+                    self.line(&mut state, self.second(), stream, &line);
                 }
             }
             self.has_partial_lines.store(!state.partial.is_empty(), Relaxed);
@@ -159,9 +169,11 @@ impl TenantLog {
     }
 
     /// Logs one line of output, or counts it as dropped.
-    fn line(&self, state: &mut State, stream: Stream, line: &[u8]) {
+    fn line(&self, state: &mut State, second: u64, stream: Stream, line: &[u8]) {
+        #[cfg(test)]
+        self.looked_at.fetch_add(1, Relaxed);
         let tenant = &self.tenant;
-        let dropped = state.output.advance(self.second());
+        let dropped = state.output.advance(second);
         if dropped > 0 {
             tracing::warn!(target: "mayfly::tenant", %tenant, lines = dropped, "lines were dropped");
         }
@@ -182,6 +194,27 @@ impl TenantLog {
             );
         }
     }
+
+    /// Counts the lines in `bytes` as dropped, all at once; `line` has what was begun, and then what is begun at the end.
+    fn drop_lines(&self, state: &mut State, line: &mut Vec<u8>, bytes: &[u8]) {
+        let mut dropped = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let begun = match bytes.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => {
+                line.clear();
+                bytes.get(end + 1..).unwrap_or_default()
+            }
+            None => bytes,
+        };
+        for chunk in begun.chunks(LINE_BYTES) {
+            if line.len() + chunk.len() > LINE_BYTES {
+                dropped += 1;
+                line.clear();
+            }
+            line.extend_from_slice(chunk);
+        }
+        state.output.dropped += dropped;
+        self.dropped_lines.fetch_add(dropped, Relaxed);
+    }
 }
 
 impl LogSink for TenantLog {
@@ -189,22 +222,31 @@ impl LogSink for TenantLog {
         let mut state = self.state();
         let key = (thread::current().id(), stream);
         let mut line = state.partial.remove(&key).unwrap_or_default();
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let (text, is_whole) = match piece.strip_suffix(b"\n") {
-                Some(text) => (text, true),
-                None => (piece, false),
+        let second = self.second();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // A program can write a million lines in one call.
+            if state.output.is_spent(second, self.bytes_per_second) {
+                self.drop_lines(&mut state, &mut line, rest);
+                break;
+            }
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let (text, more) = match end {
+                Some(end) => (&rest[..end], &rest[end + 1..]),
+                None => (rest, &[][..]),
             };
             for chunk in text.chunks(LINE_BYTES) {
                 if line.len() + chunk.len() > LINE_BYTES {
-                    self.line(&mut state, stream, &line);
+                    self.line(&mut state, second, stream, &line);
                     line.clear();
                 }
                 line.extend_from_slice(chunk);
             }
-            if is_whole {
-                self.line(&mut state, stream, &line);
+            if end.is_some() {
+                self.line(&mut state, second, stream, &line);
                 line.clear();
             }
+            rest = more;
         }
         if !line.is_empty() {
             state.partial.insert(key, line);
@@ -334,6 +376,27 @@ mod tests {
         assert!(kept == 10 || kept == 20, "{text}");
         assert_eq!(log.dropped_lines(), 1000 - kept as u64);
         assert_eq!(text.matches("log limit reached").count(), kept / 10, "{text}");
+    }
+
+    /// One `write` can bring a million lines, on a loop thread.
+    #[test]
+    fn lines_that_are_dropped_are_not_looked_at_one_by_one() {
+        let log = log(10 * (LINE_OVERHEAD + 4));
+        let (pages, lines) = (256, 4096 / 5);
+        let mut page = b"line\n".repeat(lines);
+        page.extend(b"l");
+        let text = logged(|| {
+            for _ in 0..pages {
+                log.write(Stream::Stdout, &page);
+            }
+            log.write(Stream::Stdout, b"ast\n");
+        });
+        let kept = text.lines().filter(|line| line.contains("INFO")).count() as u64;
+        assert!(kept > 0 && kept.is_multiple_of(10), "{text}");
+        assert_eq!(log.dropped_lines(), (pages * lines) as u64 + 1 - kept);
+        let looked_at = log.looked_at.load(Relaxed);
+        assert!(looked_at <= 2 * kept, "{looked_at}");
+        assert!(log.state().partial.is_empty());
     }
 
     #[test]

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::{ConnectionId, PollableId};
 use crate::pages::PAGE_BYTES;
 
-/// A buffer that grew beyond this is given back when it is empty.
+/// A buffer that grew beyond this is given back when little is in it.
 const KEPT_BYTES: usize = 256 << 10;
+/// As much of one that has both ends inside: a program can have as many as descriptors.
+const KEPT_INSIDE_BYTES: usize = 16 << 10;
 /// What a message costs besides its bytes, so that empty ones are bounded too.
 const MESSAGE_COST: usize = 256;
 
@@ -74,7 +76,7 @@ impl Clone for Queue {
     fn clone_from(&mut self, source: &Self) {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        if bytes.capacity() > KEPT_BYTES {
+        if bytes.capacity() > source.kept() {
             bytes = Vec::new();
         }
         bytes.extend_from_slice(source.front());
@@ -188,9 +190,21 @@ impl Queue {
             if let Shape::Pipe { taken } = &mut self.shape {
                 *taken = 0;
             }
-            if self.bytes.capacity() > KEPT_BYTES {
-                self.bytes = Vec::new();
-            }
+        }
+        self.trim();
+    }
+
+    /// Largest buffer that is kept whatever is in it.
+    fn kept(&self) -> usize {
+        if self.outside { KEPT_BYTES } else { KEPT_INSIDE_BYTES }
+    }
+
+    /// Gives the buffer back of which little is used. What is left is copied then, which is less than what has been taken since the last time.
+    fn trim(&mut self) {
+        let (len, capacity) = (self.len(), self.bytes.capacity());
+        if capacity > self.kept() && len < capacity / 4 {
+            self.bytes = self.front().to_vec();
+            self.start = 0;
         }
     }
 
@@ -210,6 +224,7 @@ impl Queue {
     pub(crate) fn shrink(&mut self, count: usize) {
         let len = self.bytes.len().saturating_sub(count).max(self.start);
         self.bytes.truncate(len);
+        self.trim();
     }
 
     /// Adds bytes at the back.
@@ -299,6 +314,42 @@ mod tests {
             count += 1;
         }
         assert!(count <= 4096 / MESSAGE_COST, "{count}");
+    }
+
+    /// What the host has for a queue is about what is in it: a program's account (`HELD_MAX`) counts that alone.
+    #[test]
+    fn a_queue_holds_no_more_than_what_is_in_it() {
+        const MOST: usize = 1 << 20;
+        let bounded = |queue: &Queue, how: &str| {
+            let (has, holds) = (queue.len(), queue.bytes.capacity());
+            assert!(holds <= 4 * has + KEPT_INSIDE_BYTES, "{how}: {holds} bytes are held for {has}");
+        };
+        let inside = || End::Inside(PollableId(0));
+        for make in [Queue::stream, Queue::pipe, Queue::messages] {
+            let mut queue = make(MOST, inside(), inside());
+            // A write from memory that is not there.
+            queue.grow(MOST);
+            queue.shrink(MOST);
+            bounded(&queue, "nothing was written");
+            for part in [MOST / 8, MOST / 8, MOST / 2, 3] {
+                queue.grow(part);
+                queue.end_message(part);
+                bounded(&queue, "filled");
+            }
+            queue.grow(MOST / 4);
+            queue.shrink(MOST / 4);
+            bounded(&queue, "filled, and a part taken back");
+            while queue.len() > 3 {
+                queue.pop((queue.len() - 3).min(MOST / 64));
+                bounded(&queue, "emptied in parts");
+            }
+            let mut copy = make(MOST, inside(), inside());
+            copy.grow(MOST);
+            copy.clone_from(&queue);
+            bounded(&copy, "reset");
+            queue.pop(3);
+            bounded(&queue, "empty");
+        }
     }
 
     #[test]

@@ -46,7 +46,9 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 19] = [
+pub const PROGRAMS: [(&str, &[Linking]); 21] = [
+    ("scatter", &[Linking::Glibc]),
+    ("crowd", &[Linking::Glibc]),
     ("remote", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
@@ -275,7 +277,8 @@ impl Guest {
 /// A program that sleeps for longer than this has its sleep for its end.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-fn monotonic_ns() -> u64 {
+/// The clock that waits are told by.
+pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

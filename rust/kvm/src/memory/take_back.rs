@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Taking frames from the guest: making it forget its cached translations to them, and dropping what they hold.
+//!
+//! The kernel does so for ranges, and a call for each costs microseconds. Where frames lie is the program's doing: a boot can fill two mappings in
+//! turns, and one `mprotect` of one of them then names each second frame of hundreds of megabytes. So frames that lie scattered are
+//! taken back by one call for all that lies between them, which costs the guest a fault for each of the others. Content cannot be dropped that way;
+//! where that can wait, it does: see [`Memory::release_dirty`].
+
+use super::{Backing, Memory, MemoryError, PAGE};
+
+/// Frames in more runs than this lie scattered. In tests of this crate those of most programs do.
+const RUNS_MAX: usize = if cfg!(test) { 3 } else { 64 };
+
+/// How [`Memory::take_back`] treats what the frames hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The frames keep their content; only the guest's cached translations go.
+    Keep,
+    /// The frames go back to what they were born as: the image's content, or zero.
+    Drop,
+}
+
+/// Runs of frames in a row, of sorted frames; one that is listed twice counts once.
+fn runs(frames: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    frames.chunk_by(|a, b| b - a <= 1).filter_map(|run| {
+        let (first, last) = (*run.first()?, *run.last()?);
+        Some((first, last - first + 1))
+    })
+}
+
+impl Memory {
+    /// Whether frames (sorted in place) lie in many places.
+    pub(crate) fn are_scattered(frames: &mut [u64]) -> bool {
+        frames.sort_unstable();
+        runs(frames).nth(RUNS_MAX).is_some()
+    }
+
+    /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
+    ///
+    /// This is what must go with every downgrade of a guest page-table entry: the kernel's MMU notifiers reach the shadow
+    /// tables of paging-based KVM and the combined TLB of hardware KVM alike.
+    pub(crate) fn take_back(&self, frames: &mut [u64], content: Content) -> Result<(), MemoryError> {
+        frames.sort_unstable();
+        // Files' frames come after all others.
+        let (own, files) = frames.split_at(frames.partition_point(|frame| !self.is_file(*frame)));
+        // Nobody has written to a file's, so there is nothing to drop.
+        for (part, content) in [(own, content), (files, Content::Keep)] {
+            let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
+            if content == Content::Keep && runs(part).nth(RUNS_MAX).is_some() {
+                self.take_back_run(*first, last - first + 1, content)?;
+                continue;
+            }
+            for (first, count) in runs(part) {
+                self.take_back_run(first, count, content)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_back_run(&self, first: u64, count: u64, content: Content) -> Result<(), MemoryError> {
+        #[cfg(test)]
+        testing::TAKEN.with(|taken| taken.set(taken.get() + 1));
+        if self.is_file(first) {
+            let done = self.files.forget(first, count);
+            return done.map_err(|error| MemoryError::Host { errno: error.raw_os_error().unwrap_or(0) });
+        }
+        debug_assert!(first + count <= self.frames);
+        let len = count as usize * PAGE;
+        let host = |result: i32| {
+            if result == 0 {
+                Ok(())
+            } else {
+                let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+                Err(MemoryError::Host { errno })
+            }
+        };
+        // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a guest).
+        let start = unsafe { self.mapping.base.as_ptr().add(first as usize * PAGE) }.cast();
+        match (content, &self.backing) {
+            (Content::Keep, _) => {
+                // SAFETY: our own mapping; the vCPU does not run, and nothing of ours reads it between the two calls.
+                host(unsafe { libc::mprotect(start, len, libc::PROT_READ) })?;
+                // SAFETY: as above.
+                host(unsafe { libc::mprotect(start, len, libc::PROT_READ | libc::PROT_WRITE) })
+            }
+            // On a shared mapping MADV_DONTNEED would keep the content; MADV_REMOVE punches a hole.
+            // SAFETY: our own mapping.
+            (Content::Drop, Backing::Boot(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_REMOVE) }),
+            // SAFETY: our own mapping.
+            (Content::Drop, Backing::Fork(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) }),
+        }
+    }
+
+    /// Gives frames back that [`Memory::take_back`] has emptied.
+    pub(crate) fn release(&mut self, frame: u64) {
+        debug_assert!(frame >= self.image_frames && frame < self.next);
+        self.free.push(frame);
+    }
+
+    /// Gives frames back that have kept their content. Whoever gets one next finds it zeroed.
+    pub(crate) fn release_dirty(&mut self, frame: u64) {
+        debug_assert!(frame >= self.image_frames && frame < self.next);
+        self.dirty.push(frame);
+    }
+
+    /// Hands out all frames that are free and have kept their content, to be emptied and given back.
+    pub(crate) fn take_dirty(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.dirty)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        /// Runs that this thread has taken back.
+        pub(crate) static TAKEN: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// How many runs at most a call takes back whatever frames it names.
+    pub(crate) const MOST: u64 = 2 * RUNS_MAX as u64;
+
+    #[test]
+    fn runs_are_found_whatever_is_listed_twice() {
+        let found: Vec<_> = runs(&[1, 1, 2, 3, 3, 5, 7, 7, 8]).collect();
+        assert_eq!(found, [(1, 3), (5, 1), (7, 2)]);
+        assert!(Memory::are_scattered(&mut [9, 1, 5, 3]) && !Memory::are_scattered(&mut [3, 1, 1, 2, 9]));
+    }
+
+    #[test]
+    fn a_frame_that_kept_its_content_is_handed_out_zeroed() {
+        let mut boot = Memory::boot(4).unwrap();
+        boot.allocate().unwrap();
+        let image = std::sync::Arc::new(boot.seal().unwrap());
+        let mut fork = Memory::fork(&image, 2).unwrap();
+        let frame = fork.allocate().unwrap();
+        fork.write_u64(frame * PAGE as u64, 7);
+        fork.release_dirty(frame);
+        assert_eq!(fork.private_in_use(), 0);
+        assert_eq!(fork.allocate(), Some(frame));
+        assert_eq!(fork.read_u64(frame * PAGE as u64), 0);
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what becomes of the pages.
+
+use super::*;
+use crate::memory::testing::{MOST, TAKEN};
+
+const ONE: u64 = 0x1_0000_0000;
+const OTHER: u64 = 0x2_0000_0000;
+const FRESH: u64 = 0x3_0000_0000;
+const PAGES: u64 = 256;
+const LEN: u64 = PAGES * PAGE_SIZE;
+
+/// A worker of an image with two mappings that were filled in turns.
+fn worker() -> Machine {
+    let mut machine = boot(own_bell(), 1);
+    for page in 0..PAGES {
+        for (start, mark) in [(ONE, 1), (OTHER, 2)] {
+            let address = start + page * PAGE_SIZE;
+            machine.map_zero(address, RW, Origin::Snapshot).unwrap();
+            machine.write(address, &[mark]).unwrap();
+        }
+    }
+    Machine::fork(&freeze(machine), 4 * PAGES, &[]).unwrap()
+}
+
+/// How many ranges the host takes back for `act`.
+fn taken<T>(act: impl FnOnce() -> T) -> (T, u64) {
+    let before = TAKEN.get();
+    let result = act();
+    (result, TAKEN.get() - before)
+}
+
+fn first_bytes(machine: &Machine, start: u64) -> Vec<u8> {
+    let read = |page| {
+        let mut byte = [9];
+        machine.read(start + page * PAGE_SIZE, &mut byte).unwrap();
+        byte[0]
+    };
+    (0..PAGES).map(read).collect()
+}
+
+#[test]
+fn a_call_on_scattered_pages_costs_the_host_few_calls() {
+    let mut worker = worker();
+    for prot in [Prot::NONE, Prot::READ | Prot::EXEC, Prot::READ, RW] {
+        let (result, count) = taken(|| worker.protect(ONE, LEN, prot));
+        result.unwrap();
+        assert!(count <= MOST, "{prot:?}: {count}");
+    }
+    let (result, count) = taken(|| worker.move_pages(ONE, FRESH, LEN));
+    result.unwrap();
+    assert!(count <= MOST, "moved: {count}");
+    let (result, count) = taken(|| worker.unmap(OTHER, LEN));
+    result.unwrap();
+    assert!(count <= MOST, "unmapped: {count}");
+    let (result, count) = taken(|| worker.reset());
+    result.unwrap();
+    assert!(count <= 2 * MOST, "reset: {count}");
+    assert_eq!(worker.audit(), []);
+    worker.protect(ONE, LEN, Prot::READ | Prot::EXEC).unwrap();
+    let (result, count) = taken(|| worker.reset());
+    result.unwrap();
+    assert!(count <= 2 * MOST, "reset of what was executable: {count}");
+    assert_eq!(worker.audit(), []);
+    assert_eq!(first_bytes(&worker, ONE), [1; PAGES as usize]);
+}
+
+#[test]
+fn what_scattered_pages_held_is_seen_by_nobody() {
+    let mut worker = worker();
+    for request in 0..3 {
+        // Pages of all kinds: the snapshot's, written as such or as the request's own, and new ones, in turns.
+        for page in 0..PAGES {
+            let at = page * PAGE_SIZE;
+            worker.map_zero(FRESH + at, RW, Origin::Request).unwrap();
+            worker.write(FRESH + at, &[3]).unwrap();
+            let origin = if page % 2 == 0 { Origin::Snapshot } else { Origin::Request };
+            worker.make_writable(OTHER + at, origin).unwrap();
+            worker.write(OTHER + at, &[4]).unwrap();
+            if page % 3 == 0 {
+                worker.unmap(FRESH + at, PAGE_SIZE).unwrap();
+            }
+        }
+        let in_use = worker.private_pages();
+        worker.unmap(FRESH, LEN).unwrap();
+        assert!(worker.private_pages() < in_use, "they are free");
+        worker.unmap(OTHER, LEN).unwrap();
+        for page in 0..PAGES {
+            worker.map_zero(FRESH + page * PAGE_SIZE, RW, Origin::Request).unwrap();
+            worker.map_zero(OTHER + page * PAGE_SIZE, RW, Origin::Request).unwrap();
+        }
+        assert_eq!(first_bytes(&worker, FRESH), [0; PAGES as usize], "request {request}");
+        assert_eq!(first_bytes(&worker, OTHER), [0; PAGES as usize], "request {request}");
+        worker.unmap(FRESH, LEN).unwrap();
+        worker.reset().unwrap();
+        assert_eq!(worker.audit(), [], "request {request}");
+        assert_eq!(first_bytes(&worker, OTHER), [2; PAGES as usize], "request {request}");
+    }
+}

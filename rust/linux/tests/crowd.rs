@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Threads that wait in numbers: what one of them does costs a bounded time of the host's, and all of them get on.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
+
+mod support;
+
+use std::time::Duration;
+
+use mayfly_kvm::Exit;
+use mayfly_linux::{Context, Limits, Step};
+use support::{Guest, Linking, MEMORY, agrees_with_native_in, compile, monotonic_ns};
+
+#[test]
+fn calls_of_many_steps_that_need_each_other_end() {
+    let limits = Limits { threads: 2, ..Limits::default() };
+    agrees_with_native_in("crowd", &[Linking::Glibc], &[], &[], &limits);
+}
+
+/// CPU time of this thread.
+fn spent() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    now.try_into().unwrap()
+}
+
+/// A loop thread, or one of the overflow pool's, is the host's again after a while, whatever the threads of a program wait for: the work goes on
+/// in the request's next turn. So no single step takes most of it.
+#[test]
+fn a_crowd_that_waits_does_not_hold_the_host() {
+    let program = compile("crowd", Linking::Glibc);
+    let limits = Limits { threads: 400, ..Limits::default() };
+    let mut guest = Guest::load(&program, &["crowd", "300", "900"], &limits, MEMORY);
+    let (mut longest, mut total) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        let exit = guest.machine.run().unwrap();
+        let counts = guest.log.stdout.ends_with(b"ready\n");
+        let mut rng = |bytes: &mut [u8]| bytes.fill(7);
+        let mut context = Context { output: &mut guest.log, rng: &mut rng };
+        let mut before = spent();
+        let mut step = match exit {
+            Exit::Kicked => guest.process.rotate(&mut guest.machine, &mut context),
+            _ => guest.process.handle(&mut guest.machine, &exit, &mut context),
+        };
+        loop {
+            if counts {
+                longest = longest.max(spent() - before);
+                total += spent() - before;
+            }
+            let Step::Waits { until_ns: Some(until_ns), .. } = step else { break };
+            std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(monotonic_ns())));
+            before = spent();
+            step = guest.process.wake(&mut guest.machine, &mut context);
+        }
+        match step {
+            Step::Continue => {}
+            Step::Exited { status: 0 } => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(guest.log.stdout.ends_with(b"done\n"));
+    assert!(longest < total / 4, "one step of the host's took {longest:?} of {total:?}");
+}
