@@ -87,5 +87,6 @@ pub use process::{Connects, Context, CopyError, LimitHits, Limits, Output, Proce
 pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
 pub use source::Elf;
 pub use stack::StackError;
+pub use table::handled_calls;
 pub use unknown::UnknownCall;
 pub use witnesses::NoWitness;

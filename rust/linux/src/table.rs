@@ -12,6 +12,7 @@ use crate::calls::{
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
+use crate::names;
 use crate::process::{Context, Process, Step, Stream};
 use crate::schedule::return_value;
 use crate::signals::Signal;
@@ -84,9 +85,9 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_madvise, memory::madvise),
     (libc::SYS_msync, memory::nothing_to_do_for_range),
     (libc::SYS_mlock, memory::nothing_to_do_for_range),
-    (libc::SYS_mlock2, memory::nothing_to_do_for_range),
+    (libc::SYS_mlock2, memory::mlock2),
     (libc::SYS_munlock, memory::nothing_to_do_for_range),
-    (libc::SYS_mlockall, memory::nothing_to_do),
+    (libc::SYS_mlockall, memory::mlockall),
     (libc::SYS_munlockall, memory::nothing_to_do),
     (libc::SYS_membarrier, memory::membarrier),
     (libc::SYS_pkey_alloc, memory::pkey_alloc),
@@ -107,7 +108,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_flock, files::flock),
     (libc::SYS_fsync, files::fsync),
     (libc::SYS_fdatasync, files::fsync),
-    (libc::SYS_syncfs, files::sync),
+    (libc::SYS_syncfs, files::syncfs),
     (libc::SYS_sync, files::sync),
     // calls/directories.rs
     (libc::SYS_getdents64, directories::getdents64),
@@ -203,20 +204,20 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_lchown, writing::chown),
     (libc::SYS_fchown, writing::fchown),
     (libc::SYS_fchownat, writing::fchownat),
-    (libc::SYS_getxattr, writing::no_attributes),
-    (libc::SYS_lgetxattr, writing::no_attributes),
-    (libc::SYS_fgetxattr, writing::no_attributes),
-    (libc::SYS_setxattr, writing::no_attributes),
-    (libc::SYS_lsetxattr, writing::no_attributes),
-    (libc::SYS_fsetxattr, writing::no_attributes),
-    (libc::SYS_listxattr, writing::no_attributes),
-    (libc::SYS_llistxattr, writing::no_attributes),
-    (libc::SYS_flistxattr, writing::no_attributes),
-    (libc::SYS_removexattr, writing::no_attributes),
-    (libc::SYS_lremovexattr, writing::no_attributes),
-    (libc::SYS_fremovexattr, writing::no_attributes),
+    (libc::SYS_getxattr, writing::no_attribute),
+    (libc::SYS_lgetxattr, writing::no_link_attribute),
+    (libc::SYS_fgetxattr, writing::no_open_attribute),
+    (libc::SYS_setxattr, writing::no_attribute),
+    (libc::SYS_lsetxattr, writing::no_link_attribute),
+    (libc::SYS_fsetxattr, writing::no_open_attribute),
+    (libc::SYS_listxattr, writing::listxattr),
+    (libc::SYS_llistxattr, writing::llistxattr),
+    (libc::SYS_flistxattr, writing::no_open_attributes),
+    (libc::SYS_removexattr, writing::no_attribute),
+    (libc::SYS_lremovexattr, writing::no_link_attribute),
+    (libc::SYS_fremovexattr, writing::no_open_attribute),
     (libc::SYS_mknod, writing::mknod),
-    (libc::SYS_mknodat, writing::mknod),
+    (libc::SYS_mknodat, writing::mknodat),
     // calls/time.rs
     (libc::SYS_clock_gettime, time::clock_gettime),
     (libc::SYS_clock_getres, time::clock_getres),
@@ -265,8 +266,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_sched_setaffinity, scheduling::sched_setaffinity),
     (libc::SYS_sched_getscheduler, scheduling::sched_getscheduler),
     (libc::SYS_sched_getparam, scheduling::sched_getparam),
-    (libc::SYS_sched_get_priority_max, scheduling::sched_get_priority),
-    (libc::SYS_sched_get_priority_min, scheduling::sched_get_priority),
+    (libc::SYS_sched_get_priority_max, scheduling::sched_get_priority_max),
+    (libc::SYS_sched_get_priority_min, scheduling::sched_get_priority_min),
     (libc::SYS_getpriority, scheduling::getpriority),
     (libc::SYS_setpriority, scheduling::setpriority),
     (libc::SYS_sched_setscheduler, scheduling::sched_setscheduler),
@@ -310,6 +311,11 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_getrandom, system::getrandom),
     (libc::SYS_umask, system::umask),
 ];
+
+/// The system calls that have a handler: their numbers, and their names as in `syscalls(2)`. All others are unknown.
+pub fn handled_calls() -> impl Iterator<Item = (u64, &'static str)> {
+    HANDLERS.iter().map(|(number, _)| (number.cast_unsigned(), names::name(number.cast_unsigned())))
+}
 
 /// Numbers from here on are unknown without a look.
 const TABLE_SIZE: usize = 512;

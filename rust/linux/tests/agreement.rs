@@ -26,6 +26,11 @@ fn other_calls_agree() {
 }
 
 #[test]
+fn odd_calls_agree() {
+    agrees_with_native("odds", &[Linking::Glibc]);
+}
+
+#[test]
 fn clocks_agree() {
     agrees_with_native("clocks", &WITH_LIBRARY);
     if has_whole_system() {

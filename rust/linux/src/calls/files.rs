@@ -434,8 +434,15 @@ pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// `sync(2)`, `syncfs(2)`.
+/// `sync(2)`.
 pub(crate) fn sync(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(0)
+}
+
+/// `syncfs(2)`.
+pub(crate) fn syncfs(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    call.process.files.get(int(fd))?;
     Ok(0)
 }
 

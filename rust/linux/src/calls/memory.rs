@@ -147,8 +147,10 @@ pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 /// `pkey_alloc(2)`: the guest's processor has no protection keys.
-pub(crate) fn pkey_alloc(_call: &mut Call<'_, '_>) -> CallResult {
-    Err(Errno::ENOSPC.into())
+pub(crate) fn pkey_alloc(call: &mut Call<'_, '_>) -> CallResult {
+    const PKEY_ACCESS_MASK: u64 = 3;
+    let [flags, rights, ..] = call.args;
+    Err(if flags != 0 || rights & !PKEY_ACCESS_MASK != 0 { Errno::EINVAL } else { Errno::ENOSPC }.into())
 }
 
 /// `mprotect(2)`.
@@ -259,7 +261,28 @@ pub(crate) fn nothing_to_do_for_range(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `mlockall(2)`, `munlockall(2)`.
+/// `mlock2(2)`.
+pub(crate) fn mlock2(call: &mut Call<'_, '_>) -> CallResult {
+    const MLOCK_ONFAULT: i32 = 1;
+    let [_, _, flags, ..] = call.args;
+    if int(flags) & !MLOCK_ONFAULT != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    nothing_to_do_for_range(call)
+}
+
+/// `mlockall(2)`.
+pub(crate) fn mlockall(call: &mut Call<'_, '_>) -> CallResult {
+    let [flags, ..] = call.args;
+    let flags = int(flags);
+    let known = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    if flags & !known != 0 || flags & (libc::MCL_CURRENT | libc::MCL_FUTURE) == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+
+/// `munlockall(2)`.
 pub(crate) fn nothing_to_do(_call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }

@@ -179,7 +179,11 @@ pub(crate) fn sendmmsg(call: &mut Call<'_, '_>) -> CallResult {
 
 /// `recvmmsg(2)`: waits for the first message only, as with MSG_WAITFORONE.
 pub(crate) fn recvmmsg(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, messages, message_count, flags, ..] = call.args;
+    let [fd, messages, message_count, flags, timeout, _] = call.args;
+    // When to stop looking for more, which nobody does.
+    if timeout != 0 {
+        super::time::read_duration(call, timeout)?;
+    }
     several(call, messages, message_count, |call, at, first| {
         let flags = if first { int(flags) } else { int(flags) | libc::MSG_DONTWAIT };
         receive_message(call, fd, at, flags & !libc::MSG_WAITFORONE)

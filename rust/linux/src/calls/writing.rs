@@ -488,12 +488,76 @@ fn check_owner(user: u64, group: u64) -> Result<(), Errno> {
     if is(user, UID) && is(group, GID) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// `getxattr(2)`, `setxattr(2)` and their kin: there are no extended attributes.
-pub(crate) fn no_attributes(_call: &mut Call<'_, '_>) -> CallResult {
+/// `getxattr(2)`, `setxattr(2)`, `removexattr(2)`: there are no extended attributes.
+pub(crate) fn no_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, true)?;
     Err(Errno::EOPNOTSUPP.into())
 }
 
-/// `mknod(2)`, `mknodat(2)`: regular files come from `open`, and there are no others.
-pub(crate) fn mknod(_call: &mut Call<'_, '_>) -> CallResult {
-    Err(Errno::EPERM.into())
+/// As [`no_attribute`], of a symbolic link itself.
+pub(crate) fn no_link_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, false)?;
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// As [`no_attribute`], of what is open.
+pub(crate) fn no_open_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_open_attributes(call)?;
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// `listxattr(2)`: none.
+pub(crate) fn listxattr(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, true)
+}
+
+/// `llistxattr(2)`.
+pub(crate) fn llistxattr(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, false)
+}
+
+/// `flistxattr(2)`.
+pub(crate) fn no_open_attributes(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    if open.flags & libc::O_PATH != 0 { Err(Errno::EBADF.into()) } else { Ok(0) }
+}
+
+/// The number of attributes of what a path leads to, if it is there.
+fn no_attributes(call: &mut Call<'_, '_>, follow: bool) -> CallResult {
+    let [path, ..] = call.args;
+    let path = call.user().read_path(path)?;
+    find(call, AT_FDCWD, &path, follow)?.existing()?;
+    Ok(0)
+}
+
+/// `mknod(2)`.
+pub(crate) fn mknod(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, mode, ..] = call.args;
+    make_node(call, AT_FDCWD, path, mode)
+}
+
+/// `mknodat(2)`.
+pub(crate) fn mknodat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, mode, ..] = call.args;
+    make_node(call, int(directory), path, mode)
+}
+
+/// Regular files alone: there are no FIFOs, and devices need a right that nobody has.
+fn make_node(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
+    match int(mode).cast_unsigned() & libc::S_IFMT {
+        0 | libc::S_IFREG => {}
+        libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK => {
+            return Err(Errno::EPERM.into());
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    let path = call.user().read_path(path)?;
+    let Found { path, directory, .. } = vacant(call, directory, &path)?;
+    if directory {
+        return Err(Errno::ENOENT.into());
+    }
+    let id = create(call, &path, mode)?;
+    forget(call, id);
+    Ok(0)
 }
