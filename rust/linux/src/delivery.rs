@@ -108,6 +108,9 @@ impl Process {
         };
         // Somebody may be waiting for it.
         threads.note_change();
+        if self.pollables.takes_signals() {
+            self.pollables.edit().signal_pending();
+        }
         if whole { Sent::Taken } else { Sent::Stripped }
     }
 

@@ -7,8 +7,9 @@ use mayfly_kvm::Machine;
 
 use crate::calls::int;
 use crate::calls::{
-    descriptors, directories, epoll, files, futex, limits, memory, messages, paths, pipes, poll, process as ids,
-    scheduling, signals, socket_options, sockets, system, threads, time, timers, writing,
+    copying, descriptors, directories, epoll, files, futex, limits, memory, messages, notices, paths, pipes, poll,
+    process as ids, processes, scheduling, signals, socket_options, sockets, system, threads, time, timers, writing,
+    written,
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
@@ -153,6 +154,11 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_sendmmsg, messages::sendmmsg),
     (libc::SYS_recvmmsg, messages::recvmmsg),
     (libc::SYS_sendfile, messages::sendfile),
+    // calls/copying.rs
+    (libc::SYS_copy_file_range, copying::copy_file_range),
+    (libc::SYS_splice, copying::splice),
+    (libc::SYS_tee, copying::tee),
+    (libc::SYS_vmsplice, copying::vmsplice),
     // calls/pipes.rs
     (libc::SYS_pipe, pipes::pipe),
     (libc::SYS_pipe2, pipes::pipe2),
@@ -218,6 +224,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_fremovexattr, writing::no_open_attribute),
     (libc::SYS_mknod, writing::mknod),
     (libc::SYS_mknodat, writing::mknodat),
+    // calls/written.rs
+    (libc::SYS_memfd_create, written::memfd_create),
     // calls/time.rs
     (libc::SYS_clock_gettime, time::clock_gettime),
     (libc::SYS_clock_getres, time::clock_getres),
@@ -250,7 +258,17 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_restart_syscall, ids::restart_syscall),
     (libc::SYS_seccomp, ids::not_offered),
     (libc::SYS_kcmp, ids::not_offered),
-    (libc::SYS_pidfd_open, ids::not_offered),
+    // calls/processes.rs
+    (libc::SYS_wait4, processes::wait4),
+    (libc::SYS_waitid, processes::waitid),
+    (libc::SYS_pidfd_open, processes::pidfd_open),
+    (libc::SYS_pidfd_send_signal, processes::pidfd_send_signal),
+    // calls/notices.rs
+    (libc::SYS_signalfd4, notices::signalfd4),
+    (libc::SYS_inotify_init, notices::inotify_init),
+    (libc::SYS_inotify_init1, notices::inotify_init1),
+    (libc::SYS_inotify_add_watch, notices::inotify_add_watch),
+    (libc::SYS_inotify_rm_watch, notices::inotify_rm_watch),
     // calls/threads.rs
     (libc::SYS_clone, threads::clone),
     (libc::SYS_clone3, threads::clone3),
@@ -365,6 +383,9 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
         Some(handler) => handler(call),
         None => Err(unknown(call.process, call.context, number).into()),
     };
+    if !call.process.pollables.orphans.is_empty() {
+        descriptors::bury(call);
+    }
     if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(number, call.args) {
         call.raise_on_current(Signal::PIPE)?;
     }
@@ -375,7 +396,12 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
 fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
     let [_, _, third, fourth, ..] = args;
     let flags = match number.cast_signed() {
-        libc::SYS_write | libc::SYS_writev | libc::SYS_sendfile => 0,
+        libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_sendfile
+        | libc::SYS_splice
+        | libc::SYS_tee
+        | libc::SYS_vmsplice => 0,
         libc::SYS_sendmsg => third,
         libc::SYS_sendto | libc::SYS_sendmmsg => fourth,
         _ => return false,

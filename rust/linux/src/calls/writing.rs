@@ -3,6 +3,7 @@
 
 use super::int;
 use super::paths::find;
+use super::written;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::files::attributes::Time;
@@ -80,7 +81,8 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
 pub(crate) fn forget(call: &mut Call<'_, '_>, id: InodeId) {
     let is_open =
         call.process.files.objects().any(|object| matches!(object, Object::Memory { id: open, .. } if *open == id));
-    if !is_open && !call.process.overlay.is_named(id) {
+    let is_mapped = call.process.memory.written_size(id).is_some();
+    if !is_open && !is_mapped && !call.process.overlay.is_named(id) {
         call.process.overlay.edit().forget(id);
     }
 }
@@ -342,7 +344,7 @@ pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let id = copy_up(call, &path, size > 0)?;
-    call.process.overlay.edit().resize(id, size, now())?;
+    written::resize(call, id, size)?;
     Ok(0)
 }
 
@@ -353,7 +355,7 @@ pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
     match open.object {
         _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
         Object::Memory { id, .. } if open.is_writable() => {
-            call.process.overlay.edit().resize(id, size, now())?;
+            written::resize(call, id, size)?;
             Ok(0)
         }
         _ => Err(Errno::EINVAL.into()),
@@ -374,7 +376,7 @@ pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
     let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
     match int(mode) {
         0 if end > super::count(call.process.overlay.content(id).len()) => {
-            call.process.overlay.edit().resize(id, end, now())?;
+            written::resize(call, id, end)?;
         }
         0 | libc::FALLOC_FL_KEEP_SIZE => {}
         _ => return Err(Errno::EOPNOTSUPP.into()),

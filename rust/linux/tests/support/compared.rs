@@ -12,6 +12,12 @@ use super::Linking;
 
 /// Programs in `tests/programs` that are compared with native, and the calls that each is the comparison for.
 pub const COMPARED: &[(&str, &str)] = &[
+    ("memfd", "memfd_create copy_file_range"),
+    (
+        "splices",
+        "splice tee vmsplice signalfd4 inotify_init inotify_init1 inotify_add_watch inotify_rm_watch pidfd_open \
+         pidfd_send_signal wait4 waitid",
+    ),
     ("memory", "brk mmap munmap mprotect mremap madvise msync mlock munlock"),
     ("files", "read readv pread64 write writev pwrite64 ioctl lseek fstat close close_range dup dup2 dup3 fcntl ppoll"),
     ("clocks", "clock_gettime clock_getres gettimeofday time"),
@@ -53,7 +59,7 @@ pub const COMPARED: &[(&str, &str)] = &[
         "mlock2 mlockall munlockall pkey_alloc fdatasync syncfs sync select epoll_pwait epoll_pwait2 sendmmsg recvmmsg pipe \
          eventfd open creat stat lstat faccessat statfs fstatfs fchmodat lchown getxattr lgetxattr fgetxattr setxattr lsetxattr \
          fsetxattr listxattr llistxattr flistxattr removexattr lremovexattr fremovexattr mknod mknodat getpgrp getsid getresgid \
-         capset restart_syscall pidfd_open clone get_robust_list sched_setaffinity sched_get_priority_min sched_setparam \
+         capset restart_syscall clone get_robust_list sched_setaffinity sched_get_priority_min sched_setparam \
          ioprio_set rt_tgsigqueueinfo setrlimit",
     ),
 ];

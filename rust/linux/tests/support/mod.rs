@@ -50,7 +50,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 20] = [
+pub const PROGRAMS: [(&str, &[Linking]); 22] = [
     ("remote", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
@@ -61,6 +61,8 @@ pub const PROGRAMS: [(&str, &[Linking]); 20] = [
     ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
     ("odds", &[Linking::Glibc]),
+    ("memfd", &[Linking::Glibc]),
+    ("splices", &[Linking::Glibc]),
     ("clocks", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("files", &[Linking::Glibc, Linking::GlibcDynamic]),
     ("memory", &[Linking::Glibc, Linking::GlibcDynamic]),
