@@ -172,9 +172,6 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
     if received.truncated {
         told |= libc::MSG_TRUNC;
     }
-    if call.process.pollables.socket(id).is_ok_and(|socket| socket.kind == libc::SOCK_SEQPACKET) && received.len > 0 {
-        told |= libc::MSG_EOR;
-    }
     let field = |offset: u64| header.at.checked_add(offset).ok_or(Errno::EFAULT);
     if header.name != 0 {
         let from = sender(call, id);

@@ -269,12 +269,14 @@ static void signals(void) {
     union sigval value = {.sival_int = 42};
     SAY(sigqueue(getpid(), SIGRTMIN + 1, value));
     SAY(epoll_wait(epoll, events, 2, 0));
-    SAY(read(fd, UNMAPPED, 128));
     memset(infos, 0, sizeof infos);
     SAY(read(fd, infos, sizeof infos));
     for (int i = 0; i < 2; i++)
         printf("signal %u code %d pid %d uid %d int %d\n", infos[i].ssi_signo, infos[i].ssi_code,
                infos[i].ssi_pid == (unsigned)getpid(), infos[i].ssi_uid == getuid(), infos[i].ssi_int);
+    SAY(polled(fd));
+    SAY(raise(SIGUSR1));
+    SAY(read(fd, UNMAPPED, 128));
     SAY(polled(fd));
     SAY(raise(SIGUSR1));
     SAY(polled(fd));
