@@ -39,6 +39,7 @@
 mod address_space;
 mod calls;
 mod clock;
+mod cpu_time;
 mod delivery;
 mod elf;
 mod errno;

@@ -28,6 +28,16 @@ fn threads_of_a_dynamic_program_agree_with_native() {
 }
 
 #[test]
+fn locks_that_are_handed_over_agree_with_native() {
+    agrees_with_native_in("locks", &[Linking::Glibc], &[], &[], &limits(8));
+}
+
+#[test]
+fn cpu_time_and_its_timers_agree_with_native() {
+    agrees_with_native_in("cpu", &[Linking::Glibc], &[], &[], &limits(8));
+}
+
+#[test]
 fn the_limit_on_threads_holds_and_is_counted() {
     let program = compile("threads", Linking::Glibc);
     let mut guest = Guest::load(&program, &["many"], &limits(4), MEMORY);

@@ -50,7 +50,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 22] = [
+pub const PROGRAMS: [(&str, &[Linking]); 24] = [
     ("remote", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
@@ -62,6 +62,8 @@ pub const PROGRAMS: [(&str, &[Linking]); 22] = [
     ("calls", &[Linking::Glibc]),
     ("odds", &[Linking::Glibc]),
     ("memfd", &[Linking::Glibc]),
+    ("cpu", &[Linking::Glibc]),
+    ("locks", &[Linking::Glibc]),
     ("splices", &[Linking::Glibc]),
     ("clocks", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("files", &[Linking::Glibc, Linking::GlibcDynamic]),
