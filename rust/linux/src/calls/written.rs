@@ -200,14 +200,16 @@ pub(super) fn is_mapped_elsewhere(
     but: Option<PageRange>,
 ) -> bool {
     let end = offset.saturating_add(len);
-    call.process.memory.all().iter().any(|vma| match vma.kind {
+    let shows = |part: Vma| match part.kind {
         Kind::Written { inode, offset: first, .. } => {
-            inode == id
-                && first < end
-                && offset < first.saturating_add(vma.range.len())
-                && but.is_none_or(|but| !(but.start() <= vma.range.start() && vma.range.end() <= but.end()))
+            let last = first.saturating_add(part.range.len());
+            inode == id && !part.range.is_empty() && first < end && offset < last
         }
         _ => false,
+    };
+    call.process.memory.all().iter().any(|vma| match but {
+        Some(but) => shows(vma.over(vma.range.before(but.start()))) || shows(vma.over(vma.range.after(but.end()))),
+        None => shows(*vma),
     })
 }
 

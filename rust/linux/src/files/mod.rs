@@ -282,6 +282,16 @@ impl Files {
         Ok(())
     }
 
+    /// What must always hold: every open file has as many holders as it says.
+    #[cfg(test)]
+    pub(crate) fn check(&self, on_their_way: &[OpenId]) {
+        for (index, open) in self.open.iter().enumerate() {
+            let holders = self.table.iter().flatten().map(|entry| &entry.open).chain(on_their_way);
+            let count = holders.filter(|holder| **holder == OpenId(index)).count();
+            assert_eq!(open.as_ref().map_or(0, |open| open.references), count, "open file {index}");
+        }
+    }
+
     fn lowest_free(&self, lowest: usize) -> Result<i32, Errno> {
         let free = (lowest..self.limit).find(|&index| self.table.get(index).copied().flatten().is_none());
         free.and_then(|index| i32::try_from(index).ok()).ok_or(Errno::EMFILE)
