@@ -3,6 +3,7 @@
 //! `docs/personality.md`.
 
 pub(crate) mod copying;
+mod counters;
 pub(crate) mod descriptors;
 pub(crate) mod directories;
 pub(crate) mod epoll;

@@ -92,13 +92,13 @@ pub(super) fn read_signals(
 }
 
 /// `struct signalfd_siginfo`.
-fn describe(info: &Info) -> [u8; SIGNAL_BYTES as usize] {
+fn describe(info: &Info) -> [u8; 128] {
     let [first, second, ..] = info.fields;
     let (low, high, value) = (int(first), int(first >> 32), int(second));
     // signo, errno, code, pid, uid, fd, tid, band, overrun, trapno, status, int; ptr.
     let (pid, uid, timer, overrun) = if info.code == SI_TIMER { (0, 0, low, high) } else { (low, high, 0, 0) };
     let words = [info.signal.number(), 0, info.code, pid, uid, 0, timer, 0, overrun, 0, 0, value];
-    let mut bytes = [0; SIGNAL_BYTES as usize];
+    let mut bytes = [0; 128];
     let all = words.iter().flat_map(|word| word.to_le_bytes()).chain(second.to_le_bytes());
     for (slot, byte) in bytes.iter_mut().zip(all) {
         *slot = byte;

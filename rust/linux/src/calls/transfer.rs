@@ -5,7 +5,7 @@
 //! to write the rest: its progress is kept by the thread.
 
 use super::files::{Buffer, TRANSFER_MAX};
-use super::{count, descriptors, notices, remote};
+use super::{count, counters, descriptors, notices, remote};
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::OpenId;
@@ -87,8 +87,8 @@ pub(super) fn attached(call: &mut Call<'_, '_>, queue: QueueId, count: usize, pe
 /// `read(2)` and its kin.
 pub(super) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
-        Kind::Counter(_) => read_counter(call, id, buffers, nonblocking),
-        Kind::Timer(_) => read_timer(call, id, buffers, nonblocking),
+        Kind::Counter(_) => counters::read_counter(call, id, buffers, nonblocking),
+        Kind::Timer(_) => counters::read_timer(call, id, buffers, nonblocking),
         Kind::PipeReader(queue) => {
             let queue = *queue;
             let how = Receive { nonblocking, ..Receive::default() };
@@ -114,7 +114,7 @@ pub(super) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
 /// `write(2)` and its kin.
 pub(super) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
-        Kind::Counter(_) => write_counter(call, id, buffers, nonblocking),
+        Kind::Counter(_) => counters::write_counter(call, id, buffers, nonblocking),
         Kind::PipeWriter(queue) => {
             let queue = *queue;
             send_stream(call, queue, buffers, nonblocking, PIPE_WRITE, None)
@@ -533,76 +533,4 @@ pub(super) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) 
     pollables.written(queue, None);
     call.note_change();
     part.len()
-}
-
-/// The one buffer of a counter or timer, of at least 8 bytes.
-fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
-    if total(buffers) < 8 {
-        return Err(Errno::EINVAL);
-    }
-    buffers.iter().find(|buffer| buffer.len >= 8).map(|buffer| buffer.address).ok_or(Errno::EINVAL)
-}
-
-fn read_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
-    let address = word(buffers)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
-        return Err(Errno::EBADF.into());
-    };
-    if counter.value == 0 {
-        return wait_unless(nonblocking, "read", None);
-    }
-    let taken = if counter.semaphore { 1 } else { counter.value };
-    // Taken even if it cannot be told, as on Linux.
-    set_counter(call, id, counter.value.saturating_sub(taken), Event::Output);
-    call.user().write(address, &taken.to_le_bytes())?;
-    Ok(8)
-}
-
-fn write_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
-    let address = word(buffers)?;
-    let [added] = call.user().read_words(address)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
-        return Err(Errno::EBADF.into());
-    };
-    if added == u64::MAX {
-        return Err(Errno::EINVAL.into());
-    }
-    match counter.value.checked_add(added).filter(|&sum| sum < u64::MAX) {
-        Some(sum) => set_counter(call, id, sum, Event::Input),
-        None => return wait_unless(nonblocking, "write", None),
-    }
-    Ok(8)
-}
-
-fn set_counter(call: &mut Call<'_, '_>, id: PollableId, value: u64, event: Event) {
-    let pollables = call.process.pollables.edit();
-    if let Some(Kind::Counter(counter)) = pollables.get_mut(id).map(|node| &mut node.kind) {
-        counter.value = value;
-    }
-    pollables.happen(id, event);
-    call.note_change();
-}
-
-fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
-    let address = word(buffers)?;
-    let Some(Kind::Timer(timer)) = call.process.pollables.kind(id).cloned() else { return Err(Errno::EBADF.into()) };
-    let now = clock::now_ns();
-    let expired = timer.expired(now);
-    if expired == 0 {
-        return wait_unless(nonblocking, "read", timer.next_ns);
-    }
-    call.user().write(address, &expired.to_le_bytes())?;
-    let pollables = call.process.pollables.edit();
-    if let Some(node) = pollables.get_mut(id)
-        && let Kind::Timer(timer) = &mut node.kind
-    {
-        timer.take(now);
-        // It was an event while it had not been read, and stays one.
-        node.events.input = node.events.input.wrapping_add(1);
-    }
-    Ok(8)
-}
-
-fn wait_unless(nonblocking: bool, call: &'static str, look_ns: Option<u64>) -> CallResult {
-    if nonblocking { Err(Errno::EAGAIN.into()) } else { Err(Wait { call, until_ns: None, look_ns }.into()) }
 }

@@ -270,7 +270,7 @@ impl Queue {
     pub(crate) fn attached(&self, count: usize) -> Vec<OpenId> {
         let count = if self.has_messages() { 1 } else { count };
         match self.attached.front() {
-            Some(first) if first.start.wrapping_sub(self.passed).cast_signed() < count as i64 => first.open.clone(),
+            Some(first) if first.start < self.passed.wrapping_add(count as u64) => first.open.clone(),
             _ => Vec::new(),
         }
     }
