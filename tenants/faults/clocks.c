@@ -6,6 +6,7 @@
 #include "faults.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -76,11 +77,37 @@ static void clocks_agree(struct act *act) {
     }
 }
 
+// Works until it has used NUMBER milliseconds of CPU time; when it began and ended, by that clock.
+static void clocks_cpu(struct act *act) {
+    int64_t began = library(CLOCK_PROCESS_CPUTIME_ID), now = began;
+    while (now < began + (int64_t)act->number * INT64_C(1000000))
+        now = library(CLOCK_PROCESS_CPUTIME_ID);
+    say("%lld %lld\n", (long long)began, (long long)now);
+}
+
+static volatile sig_atomic_t ticks;
+static void tick(int number) { ticks += number == SIGPROF; }
+
+// Spins without a call until NUMBER signals of a profiler's timer have come; what was left of an earlier request: handler, timer, signals.
+static void clocks_profile(struct act *act) {
+    struct sigaction action = {.sa_handler = tick}, before;
+    struct itimerval every = {{0, 1000}, {0, 1000}}, left;
+    int earlier = ticks;
+    sigaction(SIGPROF, &action, &before);
+    getitimer(ITIMER_PROF, &left);
+    setitimer(ITIMER_PROF, &every, NULL);
+    while (ticks < (sig_atomic_t)act->number)
+        ;
+    say("%d %lld %d\n", before.sa_handler == tick, (long long)left.it_interval.tv_usec, earlier);
+}
+
 // clang-format off: a table for the eye.
 const struct behaviour clock_behaviours[] = {
     {"clocks", clocks_now},
     {"clocks-run", clocks_run},
     {"clocks-agree", clocks_agree},
+    {"clocks-cpu", clocks_cpu},
+    {"clocks-profile", clocks_profile},
     {NULL, NULL},
 };
 // clang-format on

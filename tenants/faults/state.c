@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 
 #define BOOT_VALUE UINT64_C(0xb007)
@@ -299,6 +300,16 @@ static uint64_t see_alarm(void) {
     return left > 0 ? 1 : (uint64_t)left;
 }
 
+static void set_profile(void) {
+    struct itimerval far = {{7, 0}, {100000, 0}};
+    CALL(SYS_setitimer, ITIMER_PROF, &far, 0);
+}
+static uint64_t see_profile(void) {
+    struct itimerval left = {{0, 0}, {0, 0}};
+    int64_t error = CALL(SYS_getitimer, ITIMER_PROF, &left, 0);
+    return error ? (uint64_t)error : (uint64_t)left.it_interval.tv_sec;
+}
+
 // -- The processor, as it was when the doorbell returned --
 
 static uint64_t hash(const void *bytes, size_t size) {
@@ -385,6 +396,7 @@ static const struct state {
     {"directory", set_directory, see_directory, 0},
     {"alarm", set_alarm, see_alarm, 0},
     {"timer", set_timer, see_timer, 0},
+    {"timer-cpu", set_profile, see_profile, 0},
     {"cpu-general", NULL, see_general, CPU_GENERAL},
     {"cpu-stack", NULL, see_rsp, CPU_STACK},
     {"cpu-flags", NULL, see_flags, CPU_FLAGS},

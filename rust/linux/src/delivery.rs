@@ -108,6 +108,9 @@ impl Process {
         };
         // Somebody may be waiting for it.
         threads.note_change();
+        if self.pollables.takes_signals() {
+            self.pollables.edit().signal_pending();
+        }
         if whole { Sent::Taken } else { Sent::Stripped }
     }
 
@@ -126,11 +129,13 @@ impl Process {
                     Err(halt) => self.value_of(Err(halt))?,
                 };
                 let may_restart = moved == 0 && wait.until_ns.is_none() && may_restart(number);
-                Interrupted { number, may_restart, value }
+                Interrupted { number, may_restart, must_restart: false, value }
             }
-            Waiting::Futex { until_ns, .. } => Interrupted {
+            Waiting::Futex { until_ns, owns, .. } => Interrupted {
                 number: libc::SYS_futex.cast_unsigned(),
                 may_restart: until_ns.is_none(),
+                // Its time, if it has one, is one of the clock.
+                must_restart: owns,
                 value: Errno::EINTR.to_return_value(),
             },
         };
@@ -200,7 +205,7 @@ impl Process {
                 None => self.take_context(machine, index)?,
             };
             if let Some(interrupted) = interrupted.take() {
-                let again = interrupted.may_restart && action.has(SA_RESTART);
+                let again = interrupted.must_restart || interrupted.may_restart && action.has(SA_RESTART);
                 if again { make_again(&mut at, interrupted.number) } else { at.regs.rax = interrupted.value }
             }
             self.run_handler(machine, index, &mut at, &info, &action, Trap::default())?;
@@ -235,7 +240,8 @@ impl Process {
     /// A timer whose signal has been taken goes on.
     pub(crate) fn note_taken(&mut self, mut info: Info) -> Info {
         if let Some(timer) = info.timer {
-            let overrun = self.timers.edit().signal_taken(timer, clock::now_ns());
+            let now = self.timer_now_ns(timer);
+            let overrun = self.timers.edit().signal_taken(timer, now);
             if let (crate::signals::TimerId::Posix(_), [first, ..]) = (timer, &mut info.fields) {
                 *first |= u64::from(overrun) << 32;
             }

@@ -7,11 +7,11 @@ use mayfly_kvm::{Machine, MemoryError, PageFaultCode, layout};
 use crate::address_space::AddressSpace;
 use crate::file_fault;
 use crate::frame::Trap;
-use crate::pages;
+use crate::pages::{self, PageRange};
 use crate::process::{Process, Step};
 use crate::signals;
 use crate::vma::{Kind, Vma};
-use mayfly_kvm::{PAGE_SIZE, Prot};
+use mayfly_kvm::{Origin, PAGE_SIZE, Prot};
 
 /// `si_code`s (`<asm-generic/siginfo.h>`).
 const SEGV_MAPERR: i32 = 1;
@@ -90,6 +90,17 @@ pub(crate) fn bring_in(
     {
         let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
         return file_fault::bring_in(machine, memory.is_booting(), vma, file, page, access);
+    }
+    if let Kind::Written { inode, .. } = vma.kind
+        && !is_mapped
+    {
+        let whole = PageRange::at(page, PAGE_SIZE).ok_or(Refused::Denied)?;
+        let Kind::Written { offset, .. } = vma.over(whole).kind else { return Err(Refused::PastEnd) };
+        if memory.written_size(inode).is_none_or(|size| offset >= size) {
+            return Err(Refused::PastEnd);
+        }
+        // The request's in any case: a reset may leave the file shorter, and what lies behind its end is not there.
+        return machine.map_zero(page, vma.prot, Origin::Request).map_err(Refused::Machine);
     }
     if is_mapped {
         // The page is there and the mapping allows it: make it writable, or retry, since the entry was made meanwhile.

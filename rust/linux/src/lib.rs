@@ -39,6 +39,7 @@
 mod address_space;
 mod calls;
 mod clock;
+mod cpu_time;
 mod delivery;
 mod elf;
 mod errno;
@@ -87,5 +88,6 @@ pub use process::{Connects, Context, CopyError, LimitHits, Limits, Output, Proce
 pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
 pub use source::Elf;
 pub use stack::StackError;
+pub use table::handled_calls;
 pub use unknown::UnknownCall;
 pub use witnesses::NoWitness;

@@ -323,12 +323,14 @@ fn maps(process: &Process) -> String {
     let mut text = String::new();
     for vma in space.all() {
         let flag = |prot, letter| if vma.prot.contains(prot) { letter } else { '-' };
-        let is_shared = matches!(vma.kind, Kind::Shared | Kind::File { shared: true, .. });
+        let is_shared = matches!(vma.kind, Kind::Shared | Kind::Written { .. } | Kind::File { shared: true, .. });
         let shared = if is_shared { 's' } else { 'p' };
         let (offset, device, inode, name) = match vma.kind {
             Kind::Stack => (0, 0, 0, "[stack]".into()),
             Kind::Private if heap.contains(&vma.range.start()) => (0, 0, 0, "[heap]".into()),
             Kind::Private | Kind::Shared => (0, 0, 0, String::new()),
+            // Which file it is, only its descriptors tell.
+            Kind::Written { offset, .. } => (offset, 0, 0, String::new()),
             Kind::File { file, offset, .. } => match space.mapped_file(file) {
                 Some(mapped) => {
                     let (device, inode) = mapped.file.identity();

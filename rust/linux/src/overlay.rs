@@ -64,7 +64,14 @@ struct Inode {
     mode: u32,
     modified: Time,
     links: u32,
+    /// F_SEAL_SEAL and its kin, of what `memfd_create` made; others have none.
+    seals: Option<u32>,
 }
+
+const SEAL_SHRINK: u32 = 0x2;
+const SEAL_GROW: u32 = 0x4;
+/// F_SEAL_WRITE, F_SEAL_FUTURE_WRITE.
+const SEAL_ANY_WRITE: u32 = 0x8 | 0x10;
 
 /// What the layer says of a path.
 #[derive(Debug)]
@@ -204,15 +211,59 @@ impl Overlay {
         let index = self.inodes.iter().position(Option::is_none).unwrap_or(self.inodes.len());
         self.put(path, Entry::File(InodeId(index)))?;
         let number = self.number();
-        let inode = Inode { content: Arc::new(content), number, mode: mode & 0o7777, modified: now, links: 1 };
+        let inode =
+            Inode { content: Arc::new(content), number, mode: mode & 0o7777, modified: now, links: 1, seals: None };
+        self.place(index, inode);
+        self.bytes = self.bytes.saturating_add(size);
+        Ok(InodeId(index))
+    }
+
+    /// Makes an empty file without a name, which can be sealed: `memfd_create`. It lasts while it is open or mapped.
+    pub(crate) fn create_unnamed(&mut self, mode: u32, seals: u32, now: Time) -> InodeId {
+        let index = self.inodes.iter().position(Option::is_none).unwrap_or(self.inodes.len());
+        let number = self.number();
+        let content = Arc::default();
+        self.place(index, Inode { content, number, mode, modified: now, links: 0, seals: Some(seals) });
+        InodeId(index)
+    }
+
+    fn place(&mut self, index: usize, inode: Inode) {
         if self.inodes.len() <= index {
             self.inodes.resize(index.saturating_add(1), None);
         }
         if let Some(slot) = self.inodes.get_mut(index) {
             *slot = Some(inode);
         }
-        self.bytes = self.bytes.saturating_add(size);
-        Ok(InodeId(index))
+    }
+
+    /// The seals of a file that can have some.
+    pub(crate) fn seals(&self, id: InodeId) -> Option<u32> {
+        self.inode(id)?.seals
+    }
+
+    pub(crate) fn set_seals(&mut self, id: InodeId, seals: u32) {
+        if let Some(inode) = self.inode_mut(id) {
+            inode.seals = Some(seals);
+        }
+    }
+
+    /// Whether a file has one of these seals.
+    fn is_sealed(&self, id: InodeId, seals: u32) -> bool {
+        self.seals(id).is_some_and(|own| own & seals != 0)
+    }
+
+    /// Whether a file may be written, for now and for what is mapped later.
+    pub(crate) fn is_write_sealed(&self, id: InodeId) -> bool {
+        self.is_sealed(id, SEAL_ANY_WRITE)
+    }
+
+    /// Puts bytes where a mapping has them already.
+    pub(crate) fn replace(&mut self, id: InodeId, offset: u64, data: &[u8]) {
+        let (Some(inode), Ok(start)) = (self.inode_mut(id), usize::try_from(offset)) else { return };
+        let content = Arc::make_mut(&mut inode.content);
+        for (to, from) in content.iter_mut().skip(start).zip(data) {
+            *to = *from;
+        }
     }
 
     /// Makes a directory.
@@ -298,6 +349,9 @@ impl Overlay {
     pub(crate) fn write(&mut self, id: InodeId, offset: u64, data: &[u8], now: Time) -> Result<(), Errno> {
         let size = self.content(id).len() as u64;
         let end = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
+        if self.is_write_sealed(id) {
+            return Err(Errno::EPERM);
+        }
         if end > size {
             self.resize(id, end, now)?;
         }
@@ -314,6 +368,9 @@ impl Overlay {
     /// Makes a file so long, with zeroes or by cutting it off.
     pub(crate) fn resize(&mut self, id: InodeId, size: u64, now: Time) -> Result<(), Errno> {
         let old = self.content(id).len() as u64;
+        if size > old && self.is_sealed(id, SEAL_GROW) || size < old && self.is_sealed(id, SEAL_SHRINK) {
+            return Err(Errno::EPERM);
+        }
         if size.saturating_sub(old) > self.room() {
             return Err(Errno::ENOSPC);
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
 use crate::clock;
+use crate::cpu_time::CpuTime;
 use crate::errno::Halt;
 use crate::exec::Program;
 use crate::fault::{self, Fault};
@@ -170,9 +171,8 @@ pub(crate) struct Shared {
     pub(crate) command_line: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
-    /// When the program was started, and how long it had been running then: the zero of its CPU clocks.
+    /// When the program was started.
     pub(crate) started: Instant,
-    pub(crate) ran_before: Duration,
     pub(crate) unknown: UnknownCalls,
     /// What the boot saw of the mounts.
     pub(crate) witnesses: Witnesses,
@@ -193,6 +193,8 @@ pub struct Process {
     pub(crate) resources: Tracked<ResourceLimits>,
     /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much. Wraps.
     pub(crate) suspended_ns: u64,
+    /// How long it has been running. That goes on without a change of state, so reset always restores it.
+    pub(crate) cpu: CpuTime,
     /// Statistics: reset leaves them alone.
     pub(crate) hits: LimitHits,
     pub(crate) connects: Connects,
@@ -225,7 +227,6 @@ impl Process {
             auxv: Vec::new(),
             limits: limits.clone(),
             started: Instant::now(),
-            ran_before,
             unknown: UnknownCalls::new(),
             witnesses,
         };
@@ -239,6 +240,10 @@ impl Process {
             timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
             suspended_ns: 0,
+            cpu: CpuTime {
+                used_ns: u64::try_from(ran_before.as_nanos()).unwrap_or(u64::MAX),
+                since_ns: Some(clock::now_ns()),
+            },
             hits: LimitHits::default(),
             connects: Connects::default(),
             shared: Arc::new(shared),
@@ -291,6 +296,7 @@ impl Process {
     /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed. Connections with the
     /// outside are closed, since forks cannot share them: each finds them reset by the peer.
     pub fn freeze(&mut self) {
+        self.rest();
         if self.pollables.is_wired() {
             self.pollables.edit().cut_off();
             self.note_change();
@@ -322,6 +328,7 @@ impl Process {
     /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.
     pub fn reset_from(&mut self, frozen: &Self) {
         self.suspended_ns = frozen.suspended_ns;
+        self.cpu = frozen.cpu;
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);
         self.overlay.restore(&frozen.overlay);

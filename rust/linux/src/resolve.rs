@@ -12,6 +12,7 @@
 use std::os::fd::AsFd;
 
 use crate::errno::Errno;
+use crate::files::Object;
 use crate::files::attributes::{Attributes, Time};
 use crate::files::listing::Entry as Listed;
 use crate::host;
@@ -96,8 +97,12 @@ impl Node {
     /// itself.
     fn leads_to(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
         let target = self.link_target(process)?;
-        let magic = matches!(self, Self::MadeUp(MadeUp::Descriptor(_)));
-        Ok(target.filter(|target| !magic || target.starts_with(b"/")))
+        let Self::MadeUp(MadeUp::Descriptor(fd)) = self else { return Ok(target) };
+        let nameless = match process.files.open_file(*fd).map(|open| &open.object) {
+            Ok(Object::Memory { id, .. }) => !process.overlay.is_named(*id),
+            _ => false,
+        };
+        Ok(target.filter(|target| !nameless && target.starts_with(b"/")))
     }
 }
 

@@ -130,6 +130,7 @@ impl Process {
             timers,
             resources,
             suspended_ns: _,
+            cpu,
             hits: _,
             connects: _,
             shared,
@@ -145,7 +146,7 @@ impl Process {
         let head = Head {
             files: files.collect(),
             seen: shared.witnesses.seen()?,
-            ran: shared.ran_before.saturating_add(shared.started.elapsed()),
+            ran: Duration::from_nanos(cpu.used_ns),
             auxv: shared.auxv.clone(),
         };
         let mut bytes = postcard::to_stdvec(&head)?;
@@ -180,6 +181,8 @@ impl Process {
             }
         }
         let mut process = Self::with(memory, program, limits, head.ran, Witnesses::of(head.seen));
+        // It is frozen.
+        process.cpu.since_ns = None;
         process.set_auxv(head.auxv);
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);

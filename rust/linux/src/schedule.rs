@@ -26,7 +26,7 @@ impl Process {
     /// The running thread's slice is over: another one gets its turn, if one wants it. The machine's last exit was
     /// [`mayfly_kvm::Exit::Kicked`].
     pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
-        if self.threads.len() == 1 && self.timers.next_ns().is_none() {
+        if self.threads.len() == 1 && self.timers.next_ns().is_none() && !self.timers.has_cpu_timers() {
             return Step::Continue;
         }
         match self.end_waits(machine, context) {
@@ -112,11 +112,14 @@ impl Process {
                 }
                 self.go_on(machine, next)
             }
-            None => Step::Waits {
-                // Whoever runs the machine decides when the rest of the work is done.
-                until_ns: if all_looked { self.until_ns() } else { Some(clock::now_ns()) },
-                call: self.threads.waits().next().map_or("nothing", |(_, waiting)| waiting.call()),
-            },
+            None => {
+                self.rest();
+                Step::Waits {
+                    // Whoever runs the machine decides when the rest of the work is done.
+                    until_ns: if all_looked { self.until_ns() } else { Some(clock::now_ns()) },
+                    call: self.threads.waits().next().map_or("nothing", |(_, waiting)| waiting.call()),
+                }
+            }
         }
     }
 
@@ -245,6 +248,7 @@ impl Process {
     pub(crate) fn save_live(&mut self, machine: &mut Machine) -> Result<bool, Step> {
         let Some(live) = self.threads.live else { return Ok(true) };
         let Some(context) = machine.context().map_err(poison)? else { return Ok(false) };
+        self.charge();
         let threads = self.threads.edit();
         threads.live = None;
         threads.entry = None;
@@ -256,6 +260,7 @@ impl Process {
 
     /// Puts a thread's context into the vCPU.
     pub(crate) fn switch_to(&mut self, machine: &mut Machine, index: usize) -> Result<(), Step> {
+        self.run_on();
         if self.threads.live == Some(index) {
             return Ok(());
         }

@@ -112,6 +112,8 @@ impl Signal {
     #[allow(dead_code, reason = "pipes and sockets raise it")]
     pub(crate) const PIPE: Self = Self(13);
     pub(crate) const ALRM: Self = Self(14);
+    pub(crate) const VTALRM: Self = Self(26);
+    pub(crate) const PROF: Self = Self(27);
 
     /// Signal `number`, 1 to 64.
     pub(crate) fn new(number: i32) -> Option<Self> {
@@ -182,8 +184,12 @@ impl AlternateStack {
 /// Which timer has sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TimerId {
-    /// `setitimer`, `alarm`.
+    /// `setitimer(ITIMER_REAL)`, `alarm`.
     Alarm,
+    /// `setitimer(ITIMER_VIRTUAL)`.
+    Virtual,
+    /// `setitimer(ITIMER_PROF)`.
+    Profile,
     /// `timer_create`.
     Posix(u32),
 }
@@ -294,6 +300,8 @@ pub(crate) struct Interrupted {
     pub(crate) number: u64,
     /// Whether SA_RESTART has it made again.
     pub(crate) may_restart: bool,
+    /// It is made again after any handler.
+    pub(crate) must_restart: bool,
     /// What it returns otherwise.
     pub(crate) value: u64,
 }

@@ -7,11 +7,13 @@ use mayfly_kvm::Machine;
 
 use crate::calls::int;
 use crate::calls::{
-    descriptors, directories, epoll, files, futex, limits, memory, messages, paths, pipes, poll, process as ids,
-    scheduling, signals, socket_options, sockets, system, threads, time, timers, writing,
+    copying, descriptors, directories, epoll, files, futex, limits, memory, messages, notices, paths, pipes, poll,
+    process as ids, processes, scheduling, signals, socket_options, sockets, system, threads, time, timers, writing,
+    written,
 };
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
+use crate::names;
 use crate::process::{Context, Process, Step, Stream};
 use crate::schedule::return_value;
 use crate::signals::Signal;
@@ -84,9 +86,9 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_madvise, memory::madvise),
     (libc::SYS_msync, memory::nothing_to_do_for_range),
     (libc::SYS_mlock, memory::nothing_to_do_for_range),
-    (libc::SYS_mlock2, memory::nothing_to_do_for_range),
+    (libc::SYS_mlock2, memory::mlock2),
     (libc::SYS_munlock, memory::nothing_to_do_for_range),
-    (libc::SYS_mlockall, memory::nothing_to_do),
+    (libc::SYS_mlockall, memory::mlockall),
     (libc::SYS_munlockall, memory::nothing_to_do),
     (libc::SYS_membarrier, memory::membarrier),
     (libc::SYS_pkey_alloc, memory::pkey_alloc),
@@ -107,7 +109,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_flock, files::flock),
     (libc::SYS_fsync, files::fsync),
     (libc::SYS_fdatasync, files::fsync),
-    (libc::SYS_syncfs, files::sync),
+    (libc::SYS_syncfs, files::syncfs),
     (libc::SYS_sync, files::sync),
     // calls/directories.rs
     (libc::SYS_getdents64, directories::getdents64),
@@ -152,6 +154,11 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_sendmmsg, messages::sendmmsg),
     (libc::SYS_recvmmsg, messages::recvmmsg),
     (libc::SYS_sendfile, messages::sendfile),
+    // calls/copying.rs
+    (libc::SYS_copy_file_range, copying::copy_file_range),
+    (libc::SYS_splice, copying::splice),
+    (libc::SYS_tee, copying::tee),
+    (libc::SYS_vmsplice, copying::vmsplice),
     // calls/pipes.rs
     (libc::SYS_pipe, pipes::pipe),
     (libc::SYS_pipe2, pipes::pipe2),
@@ -203,20 +210,22 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_lchown, writing::chown),
     (libc::SYS_fchown, writing::fchown),
     (libc::SYS_fchownat, writing::fchownat),
-    (libc::SYS_getxattr, writing::no_attributes),
-    (libc::SYS_lgetxattr, writing::no_attributes),
-    (libc::SYS_fgetxattr, writing::no_attributes),
-    (libc::SYS_setxattr, writing::no_attributes),
-    (libc::SYS_lsetxattr, writing::no_attributes),
-    (libc::SYS_fsetxattr, writing::no_attributes),
-    (libc::SYS_listxattr, writing::no_attributes),
-    (libc::SYS_llistxattr, writing::no_attributes),
-    (libc::SYS_flistxattr, writing::no_attributes),
-    (libc::SYS_removexattr, writing::no_attributes),
-    (libc::SYS_lremovexattr, writing::no_attributes),
-    (libc::SYS_fremovexattr, writing::no_attributes),
+    (libc::SYS_getxattr, writing::no_attribute),
+    (libc::SYS_lgetxattr, writing::no_link_attribute),
+    (libc::SYS_fgetxattr, writing::no_open_attribute),
+    (libc::SYS_setxattr, writing::no_attribute),
+    (libc::SYS_lsetxattr, writing::no_link_attribute),
+    (libc::SYS_fsetxattr, writing::no_open_attribute),
+    (libc::SYS_listxattr, writing::listxattr),
+    (libc::SYS_llistxattr, writing::llistxattr),
+    (libc::SYS_flistxattr, writing::no_open_attributes),
+    (libc::SYS_removexattr, writing::no_attribute),
+    (libc::SYS_lremovexattr, writing::no_link_attribute),
+    (libc::SYS_fremovexattr, writing::no_open_attribute),
     (libc::SYS_mknod, writing::mknod),
-    (libc::SYS_mknodat, writing::mknod),
+    (libc::SYS_mknodat, writing::mknodat),
+    // calls/written.rs
+    (libc::SYS_memfd_create, written::memfd_create),
     // calls/time.rs
     (libc::SYS_clock_gettime, time::clock_gettime),
     (libc::SYS_clock_getres, time::clock_getres),
@@ -249,7 +258,17 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_restart_syscall, ids::restart_syscall),
     (libc::SYS_seccomp, ids::not_offered),
     (libc::SYS_kcmp, ids::not_offered),
-    (libc::SYS_pidfd_open, ids::not_offered),
+    // calls/processes.rs
+    (libc::SYS_wait4, processes::wait4),
+    (libc::SYS_waitid, processes::waitid),
+    (libc::SYS_pidfd_open, processes::pidfd_open),
+    (libc::SYS_pidfd_send_signal, processes::pidfd_send_signal),
+    // calls/notices.rs
+    (libc::SYS_signalfd4, notices::signalfd4),
+    (libc::SYS_inotify_init, notices::inotify_init),
+    (libc::SYS_inotify_init1, notices::inotify_init1),
+    (libc::SYS_inotify_add_watch, notices::inotify_add_watch),
+    (libc::SYS_inotify_rm_watch, notices::inotify_rm_watch),
     // calls/threads.rs
     (libc::SYS_clone, threads::clone),
     (libc::SYS_clone3, threads::clone3),
@@ -265,8 +284,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_sched_setaffinity, scheduling::sched_setaffinity),
     (libc::SYS_sched_getscheduler, scheduling::sched_getscheduler),
     (libc::SYS_sched_getparam, scheduling::sched_getparam),
-    (libc::SYS_sched_get_priority_max, scheduling::sched_get_priority),
-    (libc::SYS_sched_get_priority_min, scheduling::sched_get_priority),
+    (libc::SYS_sched_get_priority_max, scheduling::sched_get_priority_max),
+    (libc::SYS_sched_get_priority_min, scheduling::sched_get_priority_min),
     (libc::SYS_getpriority, scheduling::getpriority),
     (libc::SYS_setpriority, scheduling::setpriority),
     (libc::SYS_sched_setscheduler, scheduling::sched_setscheduler),
@@ -310,6 +329,11 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_getrandom, system::getrandom),
     (libc::SYS_umask, system::umask),
 ];
+
+/// The system calls that have a handler: their numbers, and their names as in `syscalls(2)`. All others are unknown.
+pub fn handled_calls() -> impl Iterator<Item = (u64, &'static str)> {
+    HANDLERS.iter().map(|(number, _)| (number.cast_unsigned(), names::name(number.cast_unsigned())))
+}
 
 /// Numbers from here on are unknown without a look.
 const TABLE_SIZE: usize = 512;
@@ -359,6 +383,9 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
         Some(handler) => handler(call),
         None => Err(unknown(call.process, call.context, number).into()),
     };
+    if !call.process.pollables.orphans.is_empty() {
+        descriptors::bury(call);
+    }
     if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(number, call.args) {
         call.raise_on_current(Signal::PIPE)?;
     }
@@ -369,7 +396,12 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
 fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
     let [_, _, third, fourth, ..] = args;
     let flags = match number.cast_signed() {
-        libc::SYS_write | libc::SYS_writev | libc::SYS_sendfile => 0,
+        libc::SYS_write
+        | libc::SYS_writev
+        | libc::SYS_sendfile
+        | libc::SYS_splice
+        | libc::SYS_tee
+        | libc::SYS_vmsplice => 0,
         libc::SYS_sendmsg => third,
         libc::SYS_sendto | libc::SYS_sendmmsg => fourth,
         _ => return false,

@@ -13,6 +13,7 @@ use crate::{Context, Limits, Mounts, Network, Output, Process, Program, Step, St
 mod files;
 mod outbound;
 mod shared;
+mod written;
 
 /// ```text
 /// again:  syscall                 ; the test has put a call into the registers
@@ -328,7 +329,7 @@ proptest! {
     }
 }
 
-/// Descriptors of every kind that can be waited for, 3 to 15, and structures that calls take at the start of the window.
+/// Descriptors of every kind that can be waited for, 3 to 18, and structures that calls take at the start of the window.
 fn make_pollables(puppet: &mut Puppet) {
     let flags = libc::O_NONBLOCK as u64;
     for (number, args) in [
@@ -342,6 +343,9 @@ fn make_pollables(puppet: &mut Puppet) {
         (libc::SYS_socket, [2, 1 | flags, 0, 0, 0, 0]),
         (libc::SYS_listen, [14, 2, 0, 0, 0, 0]),
         (libc::SYS_socket, [10, 1, 0, 0, 0, 0]),
+        (libc::SYS_memfd_create, [at(0), 2, 0, 0, 0, 0]),
+        (libc::SYS_signalfd4, [u64::MAX, at(4), 8, flags, 0, 0]),
+        (libc::SYS_inotify_init1, [flags, 0, 0, 0, 0, 0]),
     ] {
         assert!(puppet.call(number, args, 0).unwrap() >= 0, "{number}");
     }
@@ -350,14 +354,15 @@ fn make_pollables(puppet: &mut Puppet) {
     put(at(0), &[2, 0, 0x80, 1, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     put(at(4), &[1, 0, 0, 0x80, 9, 0, 0, 0, 0, 0, 0, 0]);
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-    put(at(8), &words(&[at(0), 16, at(9), 2, 0, 0, 0, 0]));
+    put(at(8), &words(&[at(0), 16, at(9), 2, at(10), 24, 0, 0]));
+    put(at(10), &words(&[24, 1 | 1 << 32, 7 | 9 << 32]));
     put(at(9), &words(&[at(0), 100, at(4), 5000]));
 }
 
 /// Numbers that a guest might pass for anything.
 fn any_argument() -> impl Strategy<Value = u64> {
     prop_oneof![
-        4 => 0..16_u64,
+        4 => 0..20_u64,
         4 => (0..WINDOW_PAGES).prop_map(at),
         2 => (0..WINDOW_PAGES).prop_map(|page| at(page) + PAGE_SIZE - 4),
         2 => (0..10_u64).prop_map(|pages| pages * PAGE_SIZE),
@@ -371,7 +376,7 @@ fn any_argument() -> impl Strategy<Value = u64> {
 }
 
 /// Calls that make, watch, and use what can be waited for.
-const POLLABLE_CALLS: [libc::c_long; 44] = [
+const POLLABLE_CALLS: [libc::c_long; 56] = [
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -416,6 +421,18 @@ const POLLABLE_CALLS: [libc::c_long; 44] = [
     libc::SYS_lseek,
     libc::SYS_pipe,
     libc::SYS_accept,
+    libc::SYS_splice,
+    libc::SYS_splice,
+    libc::SYS_tee,
+    libc::SYS_vmsplice,
+    libc::SYS_copy_file_range,
+    libc::SYS_signalfd4,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
+    libc::SYS_memfd_create,
+    libc::SYS_pidfd_open,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
 ];
 
 fn any_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
@@ -444,6 +461,7 @@ proptest! {
         for (number, args) in calls {
             let result = worker.call(number, args, 0);
             worker.process.pollables.check();
+            worker.process.files.check(&worker.process.pollables.on_their_way());
             match result {
                 Ok(_) => continue,
                 // The call ended the program, or took away what it stands on.
@@ -464,8 +482,14 @@ fn every_kind_of_state_is_reset() {
     let mut worker = Puppet::fork(&image, &frozen);
     let stack = crate::address_space::AddressSpace::stack_top() - PAGE_SIZE;
     let map = [WINDOW, PAGE_SIZE, RW, PRIVATE_ANON_FIXED, u64::MAX, 0];
-    let changes: [(&str, libc::c_long, [u64; 6]); 10] = [
+    let profile = [libc::ITIMER_PROF as u64, stack + 64, 0, 0, 0, 0];
+    let changes: [(&str, libc::c_long, [u64; 6]); 15] = [
         ("pollables", libc::SYS_eventfd2, [0; 6]),
+        ("files in memory", libc::SYS_memfd_create, [0x40_0001, 0, 0, 0, 0, 0]),
+        ("taken signals", libc::SYS_signalfd4, [u64::MAX, 0x40_0000, 8, 0, 0, 0]),
+        ("watches", libc::SYS_inotify_init1, [0; 6]),
+        ("a process", libc::SYS_pidfd_open, [2, 0, 0, 0, 0, 0]),
+        ("timers of CPU time", libc::SYS_setitimer, profile),
         ("mappings", libc::SYS_mmap, map),
         ("break", libc::SYS_brk, [frozen.memory.heap_start() + 1, 0, 0, 0, 0, 0]),
         ("descriptors", libc::SYS_close, [1, 0, 0, 0, 0, 0]),
@@ -478,6 +502,9 @@ fn every_kind_of_state_is_reset() {
     ];
     for (what, number, args) in changes {
         assert!(!worker.process.is_dirty());
+        // An interval and a time.
+        let times: Vec<u8> = [0, 0, 1000, 0].iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+        worker.process.copy_out(&mut worker.machine, stack + 64, &times).unwrap();
         assert!(worker.call(number, args, 0).unwrap() >= 0, "{what}");
         assert!(worker.process.is_dirty(), "{what}");
         assert_ne!(format!("{:?}", worker.process), format!("{frozen:?}"), "{what}");

@@ -41,6 +41,8 @@ pub(crate) struct Thread {
     /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells this.
     pub(crate) progress: usize,
     pub(crate) signals: ThreadSignals,
+    /// Its CPU time, without the present turn.
+    pub(crate) cpu_ns: u64,
     /// Its context, unless the vCPU has it.
     pub(crate) saved: Option<UserContext>,
 }
@@ -54,7 +56,17 @@ impl Thread {
             *slot = byte;
         }
         let signals = ThreadSignals::new(SignalSet::default());
-        Self { tid: PID, name, clear_tid: 0, robust_list: 0, state: State::Ready, progress: 0, signals, saved: None }
+        Self {
+            tid: PID,
+            name,
+            clear_tid: 0,
+            robust_list: 0,
+            state: State::Ready,
+            progress: 0,
+            signals,
+            cpu_ns: 0,
+            saved: None,
+        }
     }
 }
 
@@ -86,6 +98,8 @@ pub(crate) enum Waiting {
         until_ns: Option<u64>,
         /// Who waits for longer has a lower one.
         turn: u64,
+        /// It waits to own the lock that the word is, and is woken as its owner.
+        owns: bool,
     },
 }
 
@@ -256,6 +270,7 @@ impl Threads {
             state,
             progress: 0,
             signals,
+            cpu_ns: 0,
             saved: Some(context),
         });
         tid

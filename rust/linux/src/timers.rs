@@ -75,12 +75,28 @@ pub(crate) enum Notify {
     Thread { signal: Signal, value: u64, tid: u32 },
 }
 
+/// By what a timer's time passes. Times of CPU clocks are CPU time; others are the monotonic clock's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum TimerClock {
+    /// CLOCK_REALTIME or the like.
+    Realtime,
+    Monotonic,
+    Cpu,
+    /// CPU time of one thread.
+    ThreadCpu(u32),
+}
+
+impl TimerClock {
+    fn is_cpu(self) -> bool {
+        matches!(self, Self::Cpu | Self::ThreadCpu(_))
+    }
+}
+
 /// A timer of `timer_create`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PosixTimer {
     pub(crate) id: u32,
-    /// Its clock is CLOCK_REALTIME or the like.
-    pub(crate) is_realtime: bool,
+    pub(crate) clock: TimerClock,
     pub(crate) notify: Notify,
     pub(crate) schedule: Schedule,
     /// Of the signal that was taken last.
@@ -92,22 +108,47 @@ pub(crate) struct PosixTimer {
 pub(crate) struct Timers {
     /// `setitimer(ITIMER_REAL)` and `alarm`.
     pub(crate) alarm: Schedule,
+    /// `setitimer(ITIMER_VIRTUAL)` and `setitimer(ITIMER_PROF)`: all CPU time is the program's own.
+    pub(crate) virtual_time: Schedule,
+    pub(crate) profile: Schedule,
     pub(crate) posix: Vec<PosixTimer>,
     pub(crate) next_id: u32,
 }
 
 impl Timers {
-    /// When one of them is over, at the earliest.
+    /// When one of them is over, at the earliest. Those of CPU time are over while the program runs, and need nobody to wake it.
     pub(crate) fn next_ns(&self) -> Option<u64> {
-        let posix = self.posix.iter().filter_map(|timer| timer.schedule.next_ns());
-        posix.chain(self.alarm.next_ns()).min()
+        let posix = self.posix.iter().filter(|timer| !timer.clock.is_cpu());
+        posix.filter_map(|timer| timer.schedule.next_ns()).chain(self.alarm.next_ns()).min()
     }
 
-    /// All that are armed are over so much later; those of the realtime clock are not.
+    /// Whether timers of CPU time are armed.
+    pub(crate) fn has_cpu_timers(&self) -> bool {
+        let posix = self.posix.iter().filter(|timer| timer.clock.is_cpu()).map(|timer| &timer.schedule);
+        posix.chain([&self.virtual_time, &self.profile]).any(|schedule| schedule.next_ns().is_some())
+    }
+
+    /// All that are armed are over so much later; those of the realtime clock and of CPU time are not.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
-        let posix = self.posix.iter_mut().filter(|timer| !timer.is_realtime).map(|timer| &mut timer.schedule);
+        let posix = self.posix.iter_mut().filter(|timer| timer.clock == TimerClock::Monotonic);
+        let posix = posix.map(|timer| &mut timer.schedule);
         for schedule in posix.chain([&mut self.alarm]) {
             schedule.until_ns = schedule.until_ns.map(|until| clock::postponed(until, by_ns));
+        }
+    }
+
+    /// One of the timers of `setitimer`.
+    pub(crate) fn interval(&self, id: TimerId) -> &Schedule {
+        match id {
+            TimerId::Alarm | TimerId::Posix(_) => &self.alarm,
+            TimerId::Virtual => &self.virtual_time,
+            TimerId::Profile => &self.profile,
+        }
+    }
+
+    pub(crate) fn set_interval(&mut self, id: TimerId, new: Schedule) {
+        if let Some(schedule) = self.schedule(id) {
+            *schedule = new;
         }
     }
 
@@ -118,6 +159,8 @@ impl Timers {
     fn schedule(&mut self, id: TimerId) -> Option<&mut Schedule> {
         match id {
             TimerId::Alarm => Some(&mut self.alarm),
+            TimerId::Virtual => Some(&mut self.virtual_time),
+            TimerId::Profile => Some(&mut self.profile),
             TimerId::Posix(id) => self.by_id(id).map(|timer| &mut timer.schedule),
         }
     }
@@ -136,23 +179,58 @@ impl Timers {
         overrun
     }
 
-    /// Timers that are over, and what they send to whom.
-    fn over(&self, now_ns: u64) -> Vec<(TimerId, Notify)> {
-        let is_over = |schedule: &Schedule| schedule.next_ns().is_some_and(|until| until <= now_ns);
-        let alarm =
-            is_over(&self.alarm).then_some((TimerId::Alarm, Notify::Process { signal: Signal::ALRM, value: 0 }));
-        let posix = self.posix.iter().filter(|timer| is_over(&timer.schedule));
-        alarm.into_iter().chain(posix.map(|timer| (TimerId::Posix(timer.id), timer.notify))).collect()
+    /// By what a timer's time passes.
+    fn clock(&self, id: TimerId) -> TimerClock {
+        match id {
+            TimerId::Alarm => TimerClock::Monotonic,
+            TimerId::Virtual | TimerId::Profile => TimerClock::Cpu,
+            TimerId::Posix(id) => {
+                self.posix.iter().find(|timer| timer.id == id).map_or(TimerClock::Monotonic, |timer| timer.clock)
+            }
+        }
+    }
+
+    /// Timers that are over, and what they send to whom. `now_ns` says what a clock's time is, unless that has ended.
+    fn over(&self, now_ns: impl Fn(TimerClock) -> Option<u64>) -> Vec<(TimerId, Notify)> {
+        let is_over = |schedule: &Schedule, clock| {
+            schedule.next_ns().is_some_and(|until| now_ns(clock).is_some_and(|now| until <= now))
+        };
+        let sent = |signal| Notify::Process { signal, value: 0 };
+        let interval = [
+            (TimerId::Alarm, &self.alarm, TimerClock::Monotonic, Signal::ALRM),
+            (TimerId::Virtual, &self.virtual_time, TimerClock::Cpu, Signal::VTALRM),
+            (TimerId::Profile, &self.profile, TimerClock::Cpu, Signal::PROF),
+        ];
+        let interval = interval.into_iter().filter(|(_, schedule, clock, _)| is_over(schedule, *clock));
+        let posix = self.posix.iter().filter(|timer| is_over(&timer.schedule, timer.clock));
+        interval
+            .map(|(id, _, _, signal)| (id, sent(signal)))
+            .chain(posix.map(|timer| (TimerId::Posix(timer.id), timer.notify)))
+            .collect()
     }
 }
 
 impl Process {
+    /// What a timers' clock says at `now` of the host's; nothing if it is a thread's that has ended.
+    pub(crate) fn timer_clock_ns(&self, clock: TimerClock, now: u64) -> Option<u64> {
+        match clock {
+            TimerClock::Realtime | TimerClock::Monotonic => Some(now),
+            TimerClock::Cpu => Some(self.cpu_ns()),
+            TimerClock::ThreadCpu(tid) => self.threads.by_tid(tid).and_then(|index| self.thread_cpu_ns(index)),
+        }
+    }
+
+    /// What a timer's clock says.
+    pub(crate) fn timer_now_ns(&self, id: TimerId) -> u64 {
+        self.timer_clock_ns(self.timers.clock(id), clock::now_ns()).unwrap_or(0)
+    }
+
     /// Sends the signals of the timers that are over at `now`.
     pub(crate) fn fire_timers(&mut self, machine: &mut Machine, now: u64) -> Result<(), Step> {
-        if self.timers.next_ns().is_none_or(|until| until > now) {
+        if self.timers.next_ns().is_none_or(|until| until > now) && !self.timers.has_cpu_timers() {
             return Ok(());
         }
-        for (id, notify) in self.timers.over(now) {
+        for (id, notify) in self.timers.over(|clock| self.timer_clock_ns(clock, now)) {
             let sent = match notify {
                 Notify::Nobody => Sent::Ignored,
                 Notify::Process { signal, value } => {
@@ -165,6 +243,7 @@ impl Process {
             };
             let pending = self.threads.iter().any(|thread| thread.signals.pending.has_timer(id))
                 || self.signals.pending.has_timer(id);
+            let now = self.timer_now_ns(id);
             let Some(schedule) = self.timers.edit().schedule(id) else { continue };
             if sent != Sent::Ignored && pending {
                 schedule.is_sent = true;
@@ -179,7 +258,13 @@ impl Process {
 
     /// Signals have been forgotten; the timers that had sent them go on.
     pub(crate) fn restart_timers(&mut self) {
-        let sent: Vec<TimerId> = std::iter::once((TimerId::Alarm, self.timers.alarm))
+        let interval = [
+            (TimerId::Alarm, self.timers.alarm),
+            (TimerId::Virtual, self.timers.virtual_time),
+            (TimerId::Profile, self.timers.profile),
+        ];
+        let sent: Vec<TimerId> = interval
+            .into_iter()
             .chain(self.timers.posix.iter().map(|timer| (TimerId::Posix(timer.id), timer.schedule)))
             .filter(|(_, schedule)| schedule.is_sent)
             .map(|(id, _)| id)
@@ -188,7 +273,8 @@ impl Process {
             let pending = self.threads.iter().any(|thread| thread.signals.pending.has_timer(id))
                 || self.signals.pending.has_timer(id);
             if !pending {
-                self.timers.edit().signal_taken(id, clock::now_ns());
+                let now = self.timer_now_ns(id);
+                self.timers.edit().signal_taken(id, now);
             }
         }
     }
@@ -212,7 +298,9 @@ impl Process {
 
 fn info(timer: TimerId, signal: Signal, value: u64) -> Info {
     match timer {
-        TimerId::Alarm => Info { timer: Some(timer), ..Info::kernel(signal, SI_KERNEL, 0) },
+        TimerId::Alarm | TimerId::Virtual | TimerId::Profile => {
+            Info { timer: Some(timer), ..Info::kernel(signal, SI_KERNEL, 0) }
+        }
         // The upper half is the overrun, which is known when the signal is taken.
         TimerId::Posix(id) => Info { signal, code: SI_TIMER, fields: [id.into(), value, 0, 0], timer: Some(timer) },
     }
@@ -226,8 +314,8 @@ mod tests {
     fn periods_that_were_missed_are_counted() {
         let mut timers = Timers { alarm: Schedule::new(Some(100), 10), ..Timers::default() };
         assert_eq!(timers.next_ns(), Some(100));
-        assert_eq!(timers.over(99), []);
-        assert_eq!(timers.over(100).len(), 1);
+        assert_eq!(timers.over(|_| Some(99)), []);
+        assert_eq!(timers.over(|_| Some(100)).len(), 1);
         timers.alarm.is_sent = true;
         assert_eq!(timers.next_ns(), None, "its signal has not been taken");
         assert_eq!(timers.signal_taken(TimerId::Alarm, 135), 3);

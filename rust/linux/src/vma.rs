@@ -4,6 +4,7 @@
 use mayfly_kvm::{Origin, Prot};
 use serde::{Deserialize, Serialize};
 
+use crate::overlay::InodeId;
 use crate::pages::PageRange;
 
 /// What a mapping is, beyond what may be done with it.
@@ -23,6 +24,14 @@ pub(crate) enum Kind {
         /// MAP_SHARED: it can never be made writable, since only read-only files can be mapped so.
         shared: bool,
     },
+    /// A file that the program has written, shared: what is mapped lies in the pages.
+    Written {
+        inode: InodeId,
+        /// Where in the file the mapping starts, in bytes; a multiple of the page size.
+        offset: u64,
+        /// It may be made writable.
+        writable: bool,
+    },
 }
 
 /// Number of a mapped file in its address space.
@@ -34,6 +43,9 @@ impl Kind {
     fn shifted(self, bytes: u64) -> Self {
         match self {
             Self::File { file, offset, shared } => Self::File { file, offset: offset.wrapping_add(bytes), shared },
+            Self::Written { inode, offset, writable } => {
+                Self::Written { inode, offset: offset.wrapping_add(bytes), writable }
+            }
             other => other,
         }
     }

@@ -31,6 +31,16 @@ fn other_calls_agree() {
 }
 
 #[test]
+fn odd_calls_agree() {
+    agrees_with_native("odds", &[Linking::Glibc]);
+}
+
+#[test]
+fn files_in_memory_and_shared_mappings_agree() {
+    agrees_with_native("memfd", &[Linking::Glibc]);
+}
+
+#[test]
 fn clocks_agree() {
     agrees_with_native("clocks", &WITH_LIBRARY);
     if has_whole_system() {

@@ -189,6 +189,7 @@ fn writing_agrees(guest: &str, host: &Path, mounts: &[MountPoint]) {
     let inside = Guest::load_mounted(&program, &[guest], &Limits::default(), MEMORY, &mounts).outcome();
     assert_eq!(inside.end, Step::Exited { status: 0 }, "{inside:?}");
     assert_eq!(census(host), before, "the host's files have not changed");
+    support::compared::check("writing", Linking::Glibc, &inside.calls);
     let native = support::run_natively(&program, &[host.to_str().unwrap()]);
     assert!(native.status.success());
     let native = String::from_utf8(native.stdout).unwrap();

@@ -114,6 +114,7 @@ fn connections_with_the_outside_agree_with_native() {
     assert!(differences.is_empty(), "inside, natively: {differences:#?}\n{inside}");
     assert_eq!(inside.lines().count(), native.lines().count());
     assert_eq!(server.accepted.load(Ordering::Relaxed), 2 * native_connects);
+    support::compared::check("remote", Linking::Glibc, &guest.calls);
     let connects = guest.process.take_connects();
     assert_eq!((connects.made as usize, connects.refused), (native_connects + 2, 0), "with those that failed");
     assert_eq!(guest.process.take_connects(), Connects::default());

@@ -18,6 +18,11 @@ fn pipes_counters_timers_and_epolls_agree_with_native() {
 }
 
 #[test]
+fn splices_descriptors_in_messages_and_notices_agree_with_native() {
+    agrees_with_native_in("splices", &[Linking::Glibc], &[], &[], &limits());
+}
+
+#[test]
 fn sockets_agree_with_native() {
     agrees_with_native_in("sockets", &[Linking::Glibc], &[], &[], &limits());
 }

@@ -5,8 +5,6 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use mayfly_linux::{Limits, Step};
 use support::{Guest, Linking, MEMORY, agrees_with_native_in, compile, has_whole_system, libraries};
 
@@ -46,33 +44,7 @@ fn frames_of_random_words_do_no_harm() {
 fn signals_reach_threads_that_spin() {
     let program = compile("signals", Linking::Glibc);
     let mut guest = Guest::load(&program, &["spinning"], &limits(), MEMORY);
-    let done = AtomicBool::new(false);
-    // SAFETY: pthread_self has no arguments.
-    let thread = unsafe { libc::pthread_self() };
-    interruptible();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                std::thread::sleep(std::time::Duration::from_millis(2));
-                // SAFETY: the thread waits for this one at the end of the scope, so it exists; the signal has a handler.
-                unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
-            }
-        });
-        let end = guest.run();
-        done.store(true, Ordering::Relaxed);
-        assert_eq!(end, Some(Step::Exited { status: 0 }));
-    });
+    assert_eq!(guest.run_interrupted(), Some(Step::Exited { status: 0 }));
     let out = String::from_utf8_lossy(&guest.log.stdout);
     assert_eq!(out.matches(": 1\n").count(), 3, "{out}");
-}
-
-/// Has SIGUSR1 do nothing but interrupt system calls.
-fn interruptible() {
-    extern "C" fn nothing(_: i32) {}
-    // SAFETY: a zeroed sigaction is a valid one, and the handler does nothing.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
-        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
-    }
 }

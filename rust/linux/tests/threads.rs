@@ -6,7 +6,6 @@
 mod support;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mayfly_linux::{Limits, Step};
 use support::{Guest, Linking, MEMORY, agrees_with_native_in, compile, has_whole_system, libraries};
@@ -29,6 +28,16 @@ fn threads_of_a_dynamic_program_agree_with_native() {
 }
 
 #[test]
+fn locks_that_are_handed_over_agree_with_native() {
+    agrees_with_native_in("locks", &[Linking::Glibc], &[], &[], &limits(8));
+}
+
+#[test]
+fn cpu_time_and_its_timers_agree_with_native() {
+    agrees_with_native_in("cpu", &[Linking::Glibc], &[], &[], &limits(8));
+}
+
+#[test]
 fn the_limit_on_threads_holds_and_is_counted() {
     let program = compile("threads", Linking::Glibc);
     let mut guest = Guest::load(&program, &["many"], &limits(4), MEMORY);
@@ -41,32 +50,6 @@ fn the_limit_on_threads_holds_and_is_counted() {
 fn a_thread_that_spins_is_interrupted() {
     let program = compile("threads", Linking::Glibc);
     let mut guest = Guest::load(&program, &["preemption"], &limits(4), MEMORY);
-    let done = AtomicBool::new(false);
-    // SAFETY: gettid has no arguments.
-    let thread = unsafe { libc::pthread_self() };
-    interruptible();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                std::thread::sleep(std::time::Duration::from_millis(2));
-                // SAFETY: the thread waits for this one at the end of the scope, so it exists; the signal has a handler.
-                unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
-            }
-        });
-        let end = guest.run();
-        done.store(true, Ordering::Relaxed);
-        assert_eq!(end, Some(Step::Exited { status: 0 }));
-    });
+    assert_eq!(guest.run_interrupted(), Some(Step::Exited { status: 0 }));
     assert_eq!(String::from_utf8_lossy(&guest.log.stdout).lines().count(), 2);
-}
-
-/// Has SIGUSR1 do nothing but interrupt system calls.
-fn interruptible() {
-    extern "C" fn nothing(_: i32) {}
-    // SAFETY: a zeroed sigaction is a valid one, and the handler does nothing.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
-        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
-    }
 }

@@ -98,6 +98,7 @@ pub const INVENTORY: &[Item] = &[
     item("directory", "the working directory", &[Process]),
     item("alarm", "the alarm", &[Process]),
     item("timer", "a timer of timer_create", &[Process]),
+    item("timer-cpu", "a timer of CPU time", &[Process]),
     item("cpu-general", "general registers", &[Trampoline]),
     item("cpu-stack", "the stack pointer", &[Trampoline]),
     item("cpu-flags", "flags: arithmetic, direction, alignment check, ID", &[Trampoline]),

@@ -321,6 +321,7 @@ impl Worker {
             };
             self.runner.process.resume_after(behind_ns);
         }
+        self.runner.process.run_from(now);
         let suspended_ns = self.runner.process.suspended_ns();
         let monotonic_ns = now.wrapping_sub(suspended_ns);
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
@@ -389,6 +390,7 @@ impl Worker {
         if now >= self.ongoing.wall_end_ns {
             return Err(self.call_error(Stop::WallLimit));
         }
+        self.runner.process.run_from(now);
         clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let before = clock::own_cpu_ns();
         if let Err(stop) = self.go_on() {
@@ -469,6 +471,7 @@ impl Worker {
             return false;
         }
         self.in_doorbell = self.served.is_none();
+        self.runner.process.rest();
         self.state = WorkerState::Ready;
         true
     }

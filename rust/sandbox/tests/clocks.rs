@@ -195,3 +195,45 @@ fn system_calls_and_the_vdso_agree() {
         }
     }
 }
+
+/// Runs a request in slices of a millisecond, with pauses in between; the answer, and how long the slices took together.
+fn in_slices(worker: &mut Worker, path: &[u8], query: &[u8]) -> (String, i64) {
+    let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
+    let mut sink = BufferedResponse::default();
+    let slice = Duration::from_millis(1);
+    let mut ran = -now(libc::CLOCK_MONOTONIC);
+    let mut progress = worker.start(7, &request, slice, &mut sink).unwrap();
+    ran += now(libc::CLOCK_MONOTONIC);
+    while !matches!(progress, Progress::Answered(_)) {
+        std::thread::sleep(Duration::from_millis(5));
+        ran -= now(libc::CLOCK_MONOTONIC);
+        progress = worker.resume(slice, &mut sink).unwrap();
+        ran += now(libc::CLOCK_MONOTONIC);
+    }
+    worker.reset().unwrap();
+    (String::from_utf8(sink.body).unwrap(), ran)
+}
+
+/// Time in which a program was paused or frozen is not its CPU time, and a reset takes back what a request has used.
+#[test]
+fn cpu_time_passes_while_a_request_runs() {
+    let mut worker = Worker::fork(&snapshot("faults")).unwrap();
+    let mut first = None;
+    for _ in 0..3 {
+        let (answer, ran) = in_slices(&mut worker, b"/clocks-cpu", b"20");
+        let [began, ended] = numbers(&answer)[..] else { panic!("{answer}") };
+        assert!(ended - began >= 20_000_000 && ended - began <= ran, "{answer}: it ran for {ran} ns");
+        let (first, first_ran) = *first.get_or_insert((began, ran));
+        assert!((began - first).abs() <= ran.max(first_ran), "{answer}: it began at {first} before, and ran for {ran} ns");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// A profiler's timer reaches a program that makes no call, and is the request's.
+#[test]
+fn timers_of_cpu_time_interrupt_a_program_that_spins() {
+    let mut worker = Worker::fork(&snapshot("faults")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(in_slices(&mut worker, b"/clocks-profile", b"5").0, "0 0 0\n");
+    }
+}

@@ -38,6 +38,7 @@ use mayfly_kvm::{Origin, Prot, layout};
 use serde::{Deserialize, Serialize};
 
 use crate::errno::Errno;
+use crate::overlay::InodeId;
 use crate::pages::PageRange;
 use crate::process::Limits;
 use crate::vma::{Kind, Vma};
@@ -55,6 +56,8 @@ pub(crate) struct AddressSpace {
     mappings: Vec<Vma>,
     /// What mappings of files are mappings of. Shared by clones until one of them maps another file.
     files: Arc<MappedFiles>,
+    /// Written files that are mapped shared, and how large they are.
+    written: Vec<(InodeId, u64)>,
     /// Sum of the mappings' sizes in bytes.
     bytes: u64,
     /// The heap: where it starts, and the current break.
@@ -73,7 +76,13 @@ pub(crate) struct AddressSpace {
 
 impl Clone for AddressSpace {
     fn clone(&self) -> Self {
-        Self { mappings: self.mappings.clone(), files: Arc::clone(&self.files), refusals: AtomicU32::new(0), ..*self }
+        Self {
+            mappings: self.mappings.clone(),
+            files: Arc::clone(&self.files),
+            written: self.written.clone(),
+            refusals: AtomicU32::new(0),
+            ..*self
+        }
     }
 
     /// Without an allocation when the mappings fit where the old ones were.
@@ -81,7 +90,9 @@ impl Clone for AddressSpace {
         let mut mappings = std::mem::take(&mut self.mappings);
         mappings.clone_from(&source.mappings);
         let files = Arc::clone(&source.files);
-        *self = Self { mappings, files, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
+        let mut written = std::mem::take(&mut self.written);
+        written.clone_from(&source.written);
+        *self = Self { mappings, files, written, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
     }
 }
 
@@ -101,6 +112,7 @@ impl AddressSpace {
         let mut space = Self {
             mappings: Vec::new(),
             files: Arc::default(),
+            written: Vec::new(),
             bytes: 0,
             heap_start: layout::USER_MIN,
             heap_break: layout::USER_MIN,
@@ -121,6 +133,7 @@ impl AddressSpace {
         let is_within = |vma: &Vma| {
             let has_file = match vma.kind {
                 Kind::File { file, .. } => self.mapped_file(file).is_some(),
+                Kind::Written { inode, .. } => self.written_size(inode).is_some(),
                 Kind::Private | Kind::Shared | Kind::Stack => true,
             };
             !vma.range.is_empty()
@@ -204,6 +217,34 @@ impl AddressSpace {
         let vma = Vma { range, prot, kind, origin: self.origin };
         self.rewrite(range, |_| None, Some(vma))?;
         Ok(range)
+    }
+
+    /// Whether written files are mapped shared.
+    pub(crate) fn has_written(&self) -> bool {
+        !self.written.is_empty()
+    }
+
+    /// The size of a written file that is mapped shared.
+    pub(crate) fn written_size(&self, id: InodeId) -> Option<u64> {
+        self.written.iter().find(|(known, _)| *known == id).map(|(_, size)| *size)
+    }
+
+    /// A written file that is, or is about to be, mapped shared has this size.
+    pub(crate) fn set_written_size(&mut self, id: InodeId, size: u64) {
+        match self.written.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, known)) => *known = size,
+            None => self.written.push((id, size)),
+        }
+    }
+
+    /// Forgets the written files that are not mapped any more, and returns them.
+    pub(crate) fn forget_written(&mut self) -> Vec<InodeId> {
+        let mapped = |id: InodeId| {
+            self.mappings.iter().any(|vma| matches!(vma.kind, Kind::Written { inode, .. } if inode == id))
+        };
+        let gone: Vec<InodeId> = self.written.iter().map(|(id, _)| *id).filter(|id| !mapped(*id)).collect();
+        self.written.retain(|(id, _)| !gone.contains(id));
+        gone
     }
 
     /// Whether the program has not been frozen yet.

@@ -84,7 +84,7 @@ impl AddressSpace {
 fn floor(range: PageRange, kind: Kind) -> u64 {
     match kind {
         Kind::Stack => range.start().saturating_sub(STACK_GUARD),
-        Kind::Private | Kind::Shared | Kind::File { .. } => range.start(),
+        Kind::Private | Kind::Shared | Kind::File { .. } | Kind::Written { .. } => range.start(),
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
             files.edit().set_status_flags(fd, int(argument))?;
             0
         }
+        libc::F_GET_SEALS => super::written::seals(call, fd, None)?,
+        libc::F_ADD_SEALS => super::written::seals(call, fd, Some(argument))?,
         libc::F_GETPIPE_SZ => super::pipes::capacity(call, fd, None)?,
         libc::F_SETPIPE_SZ => super::pipes::capacity(call, fd, Some(argument))?,
         libc::F_GETLK | libc::F_OFD_GETLK => {
@@ -122,7 +124,7 @@ fn read_lock(call: &mut Call<'_, '_>, address: u64) -> Result<i16, Halt> {
 }
 
 /// For what is no longer open: state that nothing else keeps goes with the last descriptor.
-fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
+pub(super) fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
     for object in closed {
         match object {
             Object::Memory { id, .. } => super::writing::forget(call, id),
@@ -144,5 +146,13 @@ fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
             | Object::Host(_)
             | Object::Directory { .. } => {}
         }
+    }
+}
+
+/// Closes open files that were on their way to somebody who is gone, and those that were on their way to them.
+pub(crate) fn bury(call: &mut Call<'_, '_>) {
+    while let Some(open) = call.process.pollables.edit().orphans.pop() {
+        let gone = call.process.files.edit().let_go(open);
+        forget(call, gone);
     }
 }

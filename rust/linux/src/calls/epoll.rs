@@ -150,7 +150,7 @@ fn wait(call: &mut Call<'_, '_>, until_ns: Option<u64>) -> CallResult {
     let id = epoll(call, int(fd))?;
     let most = usize::try_from(most).unwrap_or(1).min(REPORTS_MAX);
     call.process.listen_outside();
-    let mut look = Look::new();
+    let mut look = Look::of(call.process);
     let reports = call.process.pollables.reports(id, most, &mut look)?;
     if reports.is_empty() {
         if until_ns == Some(0) || is_over(until_ns) {

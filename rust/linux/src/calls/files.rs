@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading, writing, positions, and asking about what is open.
 
-use super::{count, int};
+use super::{count, int, written};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::overlay::InodeId;
@@ -258,7 +258,8 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
             chunk.resize(usize::try_from(part).unwrap_or(0), 0);
             let at = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
             call.user().read(at, &mut chunk)?;
-            call.process.overlay.edit().write(id, start.saturating_add(done), &chunk, super::writing::now())?;
+            let at = start.saturating_add(done);
+            write_chunk(call, id, at, &chunk)?;
             taken = taken.saturating_add(part);
             done = done.saturating_add(part);
         }
@@ -273,6 +274,15 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
         call.process.files.edit().open_file_mut(fd)?.offset = start.saturating_add(done);
     }
     Ok(done)
+}
+
+/// Writes to a file of the overlay what the host has.
+pub(super) fn write_chunk(call: &mut Call<'_, '_>, id: InodeId, at: u64, bytes: &[u8]) -> Result<(), Halt> {
+    let len = count(bytes.len());
+    written::refresh(call, id, at, len);
+    call.process.overlay.edit().write(id, at, bytes, super::writing::now())?;
+    written::follow_size(call, id)?;
+    written::write_through(call, id, at, len)
 }
 
 fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> CallResult {
@@ -434,8 +444,15 @@ pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// `sync(2)`, `syncfs(2)`.
+/// `sync(2)`.
 pub(crate) fn sync(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(0)
+}
+
+/// `syncfs(2)`.
+pub(crate) fn syncfs(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    call.process.files.get(int(fd))?;
     Ok(0)
 }
 

@@ -11,6 +11,10 @@ use crate::table::Call;
 use crate::threads::{State, Waiting};
 
 const OP_ARGUMENT_SHIFT: u32 = 8;
+/// Bits of a futex word that is a lock (`futex(2)`, robust_list in `<linux/futex.h>`).
+pub(super) const FUTEX_WAITERS: u32 = 0x8000_0000;
+pub(super) const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
+pub(super) const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 
 /// `futex(2)`.
 pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
@@ -52,7 +56,24 @@ pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
             }
             Ok(woken)
         }
-        // Among them those with priority inheritance.
+        libc::FUTEX_LOCK_PI => {
+            let until = wait_until(call, timeout, true, true)?;
+            lock(call, address, until)
+        }
+        libc::FUTEX_LOCK_PI2 => {
+            let realtime = operation & libc::FUTEX_CLOCK_REALTIME != 0;
+            let until = wait_until(call, timeout, true, realtime)?;
+            lock(call, address, until)
+        }
+        libc::FUTEX_TRYLOCK_PI => {
+            if take(call, address)? {
+                Ok(0)
+            } else {
+                Err(Errno::EAGAIN.into())
+            }
+        }
+        libc::FUTEX_UNLOCK_PI => unlock(call, address),
+        // Among them those that requeue to locks.
         _ => Err(Errno::ENOSYS.into()),
     }
 }
@@ -81,7 +102,7 @@ fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns
     }
     let threads = call.process.threads.edit();
     let turn = threads.next_turn();
-    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset, until_ns, turn });
+    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset, until_ns, turn, owns: false });
     Err(Halt::Switch)
 }
 
@@ -125,13 +146,93 @@ fn waiters(call: &Call<'_, '_>, wanted: u64, bits: u32) -> Vec<(u64, usize)> {
         .threads
         .waits()
         .filter_map(|(index, waiting)| match waiting {
-            Waiting::Futex { address, bitset, turn, .. } if address == wanted && bitset & bits != 0 => {
+            Waiting::Futex { address, bitset, turn, owns: false, .. } if address == wanted && bitset & bits != 0 => {
                 Some((turn, index))
             }
             _ => None,
         })
         .collect();
     found.sort_unstable();
+    found
+}
+
+/// The lock of `FUTEX_LOCK_PI`: a word that is its owner's number. All threads have one priority, so there is none to inherit: who has waited for longest
+/// is its next owner.
+fn lock(call: &mut Call<'_, '_>, address: u64, until_ns: Option<u64>) -> CallResult {
+    if take(call, address)? {
+        return Ok(0);
+    }
+    let word = call.user().read_u32(address)? | FUTEX_WAITERS;
+    call.user().write(address, &word.to_le_bytes())?;
+    let threads = call.process.threads.edit();
+    let turn = threads.next_turn();
+    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset: 0, until_ns, turn, owns: true });
+    Err(Halt::Switch)
+}
+
+/// Takes a lock that nobody has; `false` if somebody has it.
+fn take(call: &mut Call<'_, '_>, address: u64) -> Result<bool, Halt> {
+    let word = call.user().read_u32(address)?;
+    let tid = call.process.threads.current().tid;
+    match word & FUTEX_TID_MASK {
+        0 => {
+            let waiters = if heirs(call, address).is_empty() { 0 } else { FUTEX_WAITERS };
+            let new = word & FUTEX_OWNER_DIED | waiters | tid;
+            call.user().write(address, &new.to_le_bytes())?;
+            Ok(true)
+        }
+        owner if owner == tid => Err(Errno::EDEADLK.into()),
+        owner if call.process.threads.by_tid(owner).is_none() => Err(Errno::ESRCH.into()),
+        _ => Ok(false),
+    }
+}
+
+fn unlock(call: &mut Call<'_, '_>, address: u64) -> CallResult {
+    let word = call.user().read_u32(address)?;
+    if word & FUTEX_TID_MASK != call.process.threads.current().tid {
+        return Err(Errno::EPERM.into());
+    }
+    hand_over(call, address, 0)?;
+    Ok(0)
+}
+
+/// Makes the thread that has waited for longest a lock's owner, or nobody. `died`: what its word says of the owner before.
+pub(super) fn hand_over(call: &mut Call<'_, '_>, address: u64, died: u32) -> Result<(), Halt> {
+    let heirs = heirs(call, address);
+    let next = heirs.first().and_then(|&(_, index)| Some((index, call.process.threads.get(index)?.tid)));
+    let owner = next.map_or(0, |(_, tid)| tid);
+    let waiters = if heirs.len() > 1 { FUTEX_WAITERS } else { 0 };
+    call.user().write(address, &(owner | waiters | died).to_le_bytes())?;
+    if let Some((index, _)) = next {
+        call.process.end_call(call.machine, index, 0).map_err(Halt::End)?;
+    }
+    Ok(())
+}
+
+/// Who waits for a lock, by how long.
+fn heirs(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
+    let waits = call.process.threads.waits();
+    let mut found: Vec<(u64, usize)> = waits
+        .filter_map(|(index, waiting)| match waiting {
+            Waiting::Futex { address, turn, owns: true, .. } if address == wanted => Some((turn, index)),
+            _ => None,
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Addresses of the locks that threads wait for.
+pub(super) fn contended(call: &Call<'_, '_>) -> Vec<u64> {
+    let waits = call.process.threads.waits();
+    let mut found: Vec<u64> = waits
+        .filter_map(|(_, waiting)| match waiting {
+            Waiting::Futex { address, owns: true, .. } => Some(address),
+            _ => None,
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
     found
 }
 

@@ -78,20 +78,23 @@ pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `getrusage(2)`: CPU time is counted as user time; the rest is 0.
+/// `getrusage(2)`: CPU time is counted as user time, and the largest size is the present number of pages of its own; the rest is 0.
 pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
     /// Size of `struct rusage` in words.
     const WORDS: usize = 18;
     let [who, buffer, ..] = call.args;
-    let used = match int(who) {
-        libc::RUSAGE_SELF | libc::RUSAGE_THREAD => super::time::cpu_time(call),
-        libc::RUSAGE_CHILDREN => std::time::Duration::ZERO,
+    let kilobytes = call.machine.private_pages().saturating_mul(mayfly_kvm::PAGE_SIZE / 1024);
+    let (used_ns, size) = match int(who) {
+        libc::RUSAGE_SELF => (call.process.cpu_ns(), kilobytes),
+        libc::RUSAGE_THREAD => (call.process.thread_cpu_ns(call.process.threads.current).unwrap_or(0), kilobytes),
+        libc::RUSAGE_CHILDREN => (0, 0),
         _ => return Err(Errno::EINVAL.into()),
     };
     let mut words = [0; WORDS];
-    let [seconds, microseconds, ..] = &mut words;
-    *seconds = used.as_secs();
-    *microseconds = used.subsec_micros().into();
+    // User time, system time, largest size.
+    let [seconds, microseconds, _, _, largest, ..] = &mut words;
+    [*seconds, *microseconds] = [used_ns / 1_000_000_000, used_ns % 1_000_000_000 / 1000];
+    *largest = size;
     call.user().write_words(buffer, &words)?;
     Ok(0)
 }

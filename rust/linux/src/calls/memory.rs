@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mayfly_kvm::{PAGE_SIZE, Prot, layout};
 
-use super::int;
+use super::{int, written};
 use crate::address_space::{MappedFile, Placement};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
@@ -62,21 +62,37 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     if end.is_none_or(|end| i64::try_from(end).is_err()) && !matches!(source, Source::Zeroes) {
         return Err(Errno::EOVERFLOW.into());
     }
+    if let Placement::Fixed(replaced) = placement {
+        written::keep(call, replaced);
+    }
+    if let Source::Written { id, .. } = source {
+        check_written(call, &source, placement, prot, shared, offset, len)?;
+        written::refresh(call, id, offset, len);
+    }
     let space = &mut call.process.memory;
     let range = match &source {
         Source::Zeroes => space.edit().map(placement, len, prot, if shared { Kind::Shared } else { Kind::Private })?,
         // A file that could be written to cannot be mapped shared.
         Source::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
-        Source::Written(_) if shared => return Err(Errno::ENODEV.into()),
-        Source::Written(_) => space.edit().map(placement, len, prot, Kind::Private)?,
+        Source::Written { id, writable } if shared => {
+            let size = super::count(call.process.overlay.content(*id).len());
+            let kind = Kind::Written { inode: *id, offset, writable: *writable };
+            let range = space.edit().map(placement, len, prot, kind)?;
+            space.edit().set_written_size(*id, size);
+            range
+        }
+        Source::Written { .. } => space.edit().map(placement, len, prot, Kind::Private)?,
         Source::File(file) => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
     };
     if let Placement::Fixed(_) = placement {
         unmap_pages(call, Some(range))?;
     }
-    if let Source::Written(id) = source {
-        copy_content(call, range, prot, id, offset)?;
+    match source {
+        Source::Written { .. } if shared => written::fill(call, range)?,
+        Source::Written { id, .. } => copy_content(call, range, prot, id, offset)?,
+        Source::Zeroes | Source::File(_) => {}
     }
+    written::sweep(call);
     Ok(range.start())
 }
 
@@ -84,8 +100,35 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
 enum Source {
     Zeroes,
     File(MappedFile),
-    /// A file of the overlay: the mapping gets a copy of its present content.
-    Written(InodeId),
+    /// A file of the overlay: a private mapping gets a copy of its present content.
+    Written {
+        id: InodeId,
+        /// A shared mapping may be written to.
+        writable: bool,
+    },
+}
+
+/// Refuses mappings of a written file that cannot be.
+fn check_written(
+    call: &Call<'_, '_>,
+    source: &Source,
+    placement: Placement,
+    prot: Prot,
+    shared: bool,
+    offset: u64,
+    len: u64,
+) -> Result<(), Errno> {
+    let Source::Written { id, writable } = *source else { return Ok(()) };
+    if !shared {
+        return Ok(());
+    }
+    if prot.contains(Prot::WRITE) && !writable {
+        return Err(if call.process.overlay.is_write_sealed(id) { Errno::EPERM } else { Errno::EACCES });
+    }
+    let replaced = if let Placement::Fixed(range) = placement { Some(range) } else { None };
+    let len = pages::align_up(len).ok_or(Errno::ENOMEM)?;
+    // There is one page for each part of the file.
+    if written::is_mapped_elsewhere(call, id, offset, len, replaced) { Err(Errno::ENODEV) } else { Ok(()) }
 }
 
 /// Brings in all pages of a mapping that a written file has content for. The file's size is bounded, and so are the pages.
@@ -114,7 +157,9 @@ fn source(call: &Call<'_, '_>, fd: i32) -> Result<Source, Errno> {
     }
     match &open.object {
         Object::Host(file) => Ok(Source::File(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
-        Object::Memory { id, .. } => Ok(Source::Written(*id)),
+        Object::Memory { id, .. } => {
+            Ok(Source::Written { id: *id, writable: open.is_writable() && !call.process.overlay.is_write_sealed(*id) })
+        }
         // Memory with another name.
         Object::Zero => Ok(Source::Zeroes),
         _ => Err(Errno::ENODEV),
@@ -141,14 +186,18 @@ fn placement(address: u64, len: u64, flags: i32) -> Result<Placement, Errno> {
 pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, ..] = call.args;
     let range = PageRange::at(address, len).filter(|range| !range.is_empty()).ok_or(Errno::EINVAL)?;
+    written::keep(call, range);
     call.process.memory.edit().unmap(range)?;
     unmap_pages(call, Some(range))?;
+    written::sweep(call);
     Ok(0)
 }
 
 /// `pkey_alloc(2)`: the guest's processor has no protection keys.
-pub(crate) fn pkey_alloc(_call: &mut Call<'_, '_>) -> CallResult {
-    Err(Errno::ENOSPC.into())
+pub(crate) fn pkey_alloc(call: &mut Call<'_, '_>) -> CallResult {
+    const PKEY_ACCESS_MASK: u64 = 3;
+    let [flags, rights, ..] = call.args;
+    Err(if flags != 0 || rights & !PKEY_ACCESS_MASK != 0 { Errno::EINVAL } else { Errno::ENOSPC }.into())
 }
 
 /// `mprotect(2)`.
@@ -168,7 +217,8 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     }
     let prot = Prot::from_bits(prot).ok_or(Errno::EINVAL)?;
     let range = if grows_down { from_stack_start(call, range)? } else { range };
-    let is_shared_file = |vma: Vma| matches!(vma.kind, Kind::File { shared: true, .. });
+    let is_shared_file =
+        |vma: Vma| matches!(vma.kind, Kind::File { shared: true, .. } | Kind::Written { writable: false, .. });
     if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
         return Err(Errno::EACCES.into());
     }
@@ -202,13 +252,43 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let old = PageRange::at(address, old_len).ok_or(Errno::EFAULT)?;
+    keep_of_remapped(call, old, new_len, fixed.then_some(new_address))?;
     let done = call.process.memory.edit().remap(old, new_len, may_move, fixed.then_some(new_address))?;
     unmap_pages(call, done.replaced)?;
     unmap_pages(call, done.cut)?;
     if let Some((pages, to)) = done.moved {
         call.machine.move_pages(pages.start(), to, pages.len())?;
     }
+    if let Some(range) = PageRange::at(done.address, new_len) {
+        written::fill(call, range)?;
+    }
+    written::sweep(call);
     Ok(done.address)
+}
+
+/// What a `mremap` takes away of written files is kept, and what it would show a second time is refused.
+fn keep_of_remapped(call: &mut Call<'_, '_>, old: PageRange, new_len: u64, to: Option<u64>) -> Result<(), Errno> {
+    if !call.process.memory.has_written() {
+        return Ok(());
+    }
+    if let Some(vma) = call.process.memory.find(old.start())
+        && let Kind::Written { inode, offset, .. } = vma.over(old).kind
+        && new_len > old.len()
+        && written::is_mapped_elsewhere(
+            call,
+            inode,
+            offset.saturating_add(old.len()),
+            new_len.saturating_sub(old.len()),
+            None,
+        )
+    {
+        return Err(Errno::ENOMEM);
+    }
+    written::keep(call, old);
+    if let Some(target) = to.and_then(|to| PageRange::at(to, new_len)) {
+        written::keep(call, target);
+    }
+    Ok(())
 }
 
 /// `madvise(2)`. Advice that asks for pages to go is followed at once; advice about speed is accepted and ignored.
@@ -239,8 +319,13 @@ pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     };
     let range = PageRange::at(address, len).ok_or(Errno::EINVAL)?;
     if gives_up {
-        let private: Vec<PageRange> =
-            call.process.memory.within(range).filter(|vma| vma.kind != Kind::Shared).map(|vma| vma.range).collect();
+        let private: Vec<PageRange> = call
+            .process
+            .memory
+            .within(range)
+            .filter(|vma| !matches!(vma.kind, Kind::Shared | Kind::Written { .. }))
+            .map(|vma| vma.range)
+            .collect();
         for part in private {
             call.machine.discard(part.start(), part.len())?;
         }
@@ -259,7 +344,28 @@ pub(crate) fn nothing_to_do_for_range(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `mlockall(2)`, `munlockall(2)`.
+/// `mlock2(2)`.
+pub(crate) fn mlock2(call: &mut Call<'_, '_>) -> CallResult {
+    const MLOCK_ONFAULT: i32 = 1;
+    let [_, _, flags, ..] = call.args;
+    if int(flags) & !MLOCK_ONFAULT != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    nothing_to_do_for_range(call)
+}
+
+/// `mlockall(2)`.
+pub(crate) fn mlockall(call: &mut Call<'_, '_>) -> CallResult {
+    let [flags, ..] = call.args;
+    let flags = int(flags);
+    let known = libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT;
+    if flags & !known != 0 || flags & (libc::MCL_CURRENT | libc::MCL_FUTURE) == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+
+/// `munlockall(2)`.
 pub(crate) fn nothing_to_do(_call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }

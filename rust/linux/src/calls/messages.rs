@@ -2,10 +2,10 @@
 //! `send(2)`, `recv(2)`, their kin, and `sendfile(2)`.
 
 use super::files::{Buffer, TRANSFER_MAX, read_vectors};
-use super::remote;
 use super::sockets::{read_address, socket_of, write_address};
 use super::transfer::{self, Receive};
 use super::{count, int};
+use super::{remote, rights};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::pollables::{Address, Kind, PollableId};
@@ -94,16 +94,27 @@ fn send_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -> C
     let buffers = read_vectors(call, header.vectors, header.vector_count)?;
     let socket = call.process.pollables.socket(id)?;
     let (domain, unix) = (socket.domain, socket.is_unix());
-    // Descriptors cannot be sent; what else there could be does not concern a stream.
-    if unix && header.control != 0 && header.control_len > 0 {
-        return Err(Errno::EOPNOTSUPP.into());
-    }
+    let output = socket.output;
+    // What there could be for other sockets does not concern a stream.
+    let sent = if unix { rights::read(call, header.control, header.control_len)? } else { Vec::new() };
     let to = match header.name {
         0 => None,
         _ if header.name_len == 0 => None,
         name => Some(read_address(call, domain, name, header.name_len)?),
     };
-    send_to(call, id, to, &buffers, nonblocking || flags & libc::MSG_DONTWAIT != 0)
+    let nonblocking = nonblocking || flags & libc::MSG_DONTWAIT != 0;
+    // They go with the first part of what is sent.
+    let Some(queue) = output.filter(|_| !sent.is_empty() && call.progress() == 0) else {
+        return send_to(call, id, to, &buffers, nonblocking);
+    };
+    rights::check(call, &sent)?;
+    let before = call.process.pollables.queue(queue).map_or((0, 0), |queue| (queue.len(), queue.cost()));
+    let result = send_to(call, id, to, &buffers, nonblocking);
+    let after = call.process.pollables.queue(queue).map_or((0, 0), |queue| (queue.len(), queue.cost()));
+    if after != before {
+        rights::attach(call, queue, after.0.saturating_sub(before.0), sent);
+    }
+    result
 }
 
 fn receive_how(flags: i32, nonblocking: bool) -> Result<Receive, Errno> {
@@ -131,12 +142,12 @@ pub(crate) fn recvfrom(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, address, len, flags, name, name_len] = call.args;
     let (id, nonblocking) = socket_of(call, fd)?;
     let how = receive_how(int(flags), nonblocking)?;
-    let received = transfer::receive(call, id, &[Buffer { address, len }], how)?;
+    let received = transfer::receive_bytes(call, id, &[Buffer { address, len }], how)?;
     if name != 0 && name_len != 0 {
         let from = sender(call, id);
         write_address(call, &from, name, name_len)?;
     }
-    Ok(count(received.len))
+    Ok(count(received))
 }
 
 /// `recvmsg(2)`.
@@ -152,11 +163,14 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
     let buffers = read_vectors(call, header.vectors, header.vector_count)?;
     let received = transfer::receive(call, id, &buffers, how)?;
     let mut told = flags & libc::MSG_CMSG_CLOEXEC;
+    let room = if header.control == 0 { 0 } else { header.control_len };
+    let close_on_exec = flags & libc::MSG_CMSG_CLOEXEC != 0;
+    let (control_len, whole) = rights::write(call, header.control, room, received.open, close_on_exec)?;
+    if !whole {
+        told |= libc::MSG_CTRUNC;
+    }
     if received.truncated {
         told |= libc::MSG_TRUNC;
-    }
-    if call.process.pollables.socket(id).is_ok_and(|socket| socket.kind == libc::SOCK_SEQPACKET) && received.len > 0 {
-        told |= libc::MSG_EOR;
     }
     let field = |offset: u64| header.at.checked_add(offset).ok_or(Errno::EFAULT);
     if header.name != 0 {
@@ -165,8 +179,7 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
         call.user().write(header.name, from.get(..room).unwrap_or_default())?;
         call.user().write(field(8)?, &u32::try_from(from.len()).unwrap_or(0).to_le_bytes())?;
     }
-    // No control messages.
-    call.user().write(field(40)?, &0_u64.to_le_bytes())?;
+    call.user().write(field(40)?, &control_len.to_le_bytes())?;
     call.user().write(field(48)?, &told.to_le_bytes())?;
     Ok(count(received.len))
 }
@@ -179,7 +192,11 @@ pub(crate) fn sendmmsg(call: &mut Call<'_, '_>) -> CallResult {
 
 /// `recvmmsg(2)`: waits for the first message only, as with MSG_WAITFORONE.
 pub(crate) fn recvmmsg(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, messages, message_count, flags, ..] = call.args;
+    let [fd, messages, message_count, flags, timeout, _] = call.args;
+    // When to stop looking for more, which nobody does.
+    if timeout != 0 {
+        super::time::read_duration(call, timeout)?;
+    }
     several(call, messages, message_count, |call, at, first| {
         let flags = if first { int(flags) } else { int(flags) | libc::MSG_DONTWAIT };
         receive_message(call, fd, at, flags & !libc::MSG_WAITFORONE)

@@ -2,6 +2,8 @@
 //! The handlers of system calls, a file for each family. What each does, and how that differs from Linux, is in
 //! `docs/personality.md`.
 
+pub(crate) mod copying;
+mod counters;
 pub(crate) mod descriptors;
 pub(crate) mod directories;
 pub(crate) mod epoll;
@@ -10,11 +12,14 @@ pub(crate) mod futex;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod messages;
+pub(crate) mod notices;
 pub(crate) mod paths;
 pub(crate) mod pipes;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod processes;
 mod remote;
+mod rights;
 pub(crate) mod scheduling;
 pub(crate) mod signals;
 pub(crate) mod socket_options;
@@ -25,6 +30,7 @@ pub(crate) mod time;
 pub(crate) mod timers;
 mod transfer;
 pub(crate) mod writing;
+pub(crate) mod written;
 
 use crate::errno::{Errno, Halt};
 use crate::threads::Wait;

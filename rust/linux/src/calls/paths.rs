@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file. What a path leads to is for `crate::resolve` to say, and for nothing else.
 
-use super::{count, int, writing};
+use super::{count, int, writing, written};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::attributes::{Attributes, file_system};
 use crate::files::{Object, Open};
@@ -74,12 +74,12 @@ fn install(call: &mut Call<'_, '_>, file: Open, flags: i32) -> CallResult {
 }
 
 /// Opens what is there.
-fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<Open, Errno> {
+fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<Open, Halt> {
     let attributes = node.attributes(call.process, path);
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
     if node.is_directory() {
         if writes || flags & libc::O_CREAT != 0 {
-            return Err(Errno::EISDIR);
+            return Err(Errno::EISDIR.into());
         }
         return Ok(Open::new(Object::Directory { listing: None, attributes }, absolute(path), flags));
     }
@@ -88,37 +88,43 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         let open = call.process.files.open_file(*fd)?;
         if let Object::Pollable(_) = open.object {
             // As Linux says of sockets. A pollable belongs to one open file.
-            return Err(Errno::ENXIO);
+            return Err(Errno::ENXIO.into());
         }
-        return Ok(Open::new(open.object.clone(), &open.path, flags));
+        let again = Open::new(open.object.clone(), &open.path, flags);
+        if let Object::Memory { id, .. } = again.object
+            && flags & libc::O_TRUNC != 0
+        {
+            written::resize(call, id, 0)?;
+        }
+        return Ok(again);
     }
     if node.link_target(call.process)?.is_some() {
-        return Err(Errno::ELOOP);
+        return Err(Errno::ELOOP.into());
     }
     if flags & libc::O_DIRECTORY != 0 {
-        return Err(Errno::ENOTDIR);
+        return Err(Errno::ENOTDIR.into());
     }
     let object = match node {
         Node::Written { entry: Entry::File(id), device } => {
             if flags & libc::O_TRUNC != 0 {
-                call.process.overlay.edit().resize(*id, 0, writing::now())?;
+                written::resize(call, *id, 0)?;
             }
             Object::Memory { id: *id, device: *device }
         }
-        Node::Written { .. } => return Err(Errno::ENOENT),
+        Node::Written { .. } => return Err(Errno::ENOENT.into()),
         Node::Host(_) if writes && attributes.kind() == libc::S_IFREG => {
             let id = writing::copy_up(call, path, flags & libc::O_TRUNC == 0)?;
             Object::Memory { id, device: attributes.device }
         }
         Node::MadeUp(MadeUp::Device(device)) => device.object(),
-        Node::MadeUp(_) if writes => return Err(Errno::EACCES),
+        Node::MadeUp(_) if writes => return Err(Errno::EACCES.into()),
         Node::MadeUp(MadeUp::Text(text)) => {
             let content = made_up::content(call.process, call.context.rng, *text).into();
             Object::Text { content, attributes }
         }
-        Node::MadeUp(_) => return Err(Errno::EACCES),
+        Node::MadeUp(_) => return Err(Errno::EACCES.into()),
         // FIFOs, sockets and devices of the host's are no business of a program's.
-        Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES),
+        Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES.into()),
         Node::Host(_) => Object::Host(resolve::open_host(call.process, path)?.into()),
     };
     Ok(Open::new(object, absolute(path), flags))

@@ -68,7 +68,7 @@ fn poll_until(
 ) -> CallResult {
     let mut entries = read_entries(call, fds, fd_count)?;
     call.process.listen_outside();
-    let mut look = Look::new();
+    let mut look = Look::of(call.process);
     let mut ready: u64 = 0;
     let mut look_ns = None;
     for bytes in entries.as_chunks_mut::<ENTRY_BYTES>().0 {
@@ -172,7 +172,7 @@ fn select_until(call: &mut Call<'_, '_>, name: &'static str, until_ns: Option<u6
     let (asked, fd_count) = read_sets(call)?;
     call.process.listen_outside();
     let mut found = [[0; SET_BYTES]; 3];
-    let mut look = Look::new();
+    let mut look = Look::of(call.process);
     let (mut ready, mut look_ns) = (0_u64, None);
     for fd in 0..fd_count {
         let (byte, bit) = (fd / 8, 1_u8.wrapping_shl(u32::try_from(fd % 8).unwrap_or(0)));

@@ -44,7 +44,14 @@ pub(crate) fn capget(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn capset(call: &mut Call<'_, '_>) -> CallResult {
     let [header, data, ..] = call.args;
     let version = call.user().read_u32(header)?;
-    let (_, words) = CAPABILITY_VERSIONS.iter().find(|(known, _)| *known == version).ok_or(Errno::EINVAL)?;
+    let Some((_, words)) = CAPABILITY_VERSIONS.iter().find(|(known, _)| *known == version) else {
+        call.user().write(header, &0x2008_0522_u32.to_le_bytes())?;
+        return Err(Errno::EINVAL.into());
+    };
+    let pid = call.user().read_u32(header.checked_add(4).ok_or(Errno::EFAULT)?)?;
+    if pid != 0 && pid != call.process.threads.current().tid {
+        return Err(Errno::EPERM.into());
+    }
     let mut bytes = vec![0; words.saturating_mul(4)];
     call.user().read(data, &mut bytes)?;
     if bytes.iter().all(|&byte| byte == 0) { Ok(0) } else { Err(Errno::EPERM.into()) }

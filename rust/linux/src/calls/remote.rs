@@ -118,13 +118,13 @@ pub(super) fn receive(
             None => Err(Errno::EAGAIN),
         };
         match received {
-            Ok(0) => return Ok(Received { len: done, truncated: false }),
+            Ok(0) => return Ok(Received::bytes(done)),
             Ok(got) => {
                 if !how.truncate {
                     let bytes = piece.get(..got).unwrap_or_default();
                     match hand_over(call, buffers, done, bytes) {
                         // What does not fit where the program wants it is lost to it.
-                        Err(Halt::Errno(_)) if done > 0 => return Ok(Received { len: done, truncated: false }),
+                        Err(Halt::Errno(_)) if done > 0 => return Ok(Received::bytes(done)),
                         other => other?,
                     }
                 }
@@ -148,7 +148,7 @@ pub(super) fn receive(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Received { len: done, truncated: false })
+    Ok(Received::bytes(done))
 }
 
 /// Copies to the buffers, behind their first `skip` bytes.

@@ -10,6 +10,10 @@ use crate::table::Call;
 const MASK_BYTES: u64 = 8;
 /// SCHED_ATTR_SIZE_VER0.
 const ATTRIBUTES_BYTES: u64 = 48;
+/// SCHED_ATTR_SIZE_VER1: what Linux knows.
+const ATTRIBUTES_KNOWN_BYTES: u32 = 56;
+/// SCHED_FLAG_ALL.
+const ATTRIBUTE_FLAGS: u64 = 0x7f;
 
 /// `sched_yield(2)`.
 pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
@@ -59,11 +63,23 @@ pub(crate) fn sched_getparam(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `sched_get_priority_max(2)`, `sched_get_priority_min(2)`.
-pub(crate) fn sched_get_priority(call: &mut Call<'_, '_>) -> CallResult {
+/// `sched_get_priority_max(2)`.
+pub(crate) fn sched_get_priority_max(call: &mut Call<'_, '_>) -> CallResult {
     let [policy, ..] = call.args;
-    match int(policy) {
-        libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE => Ok(0),
+    range_of(int(policy)).map(|(_, most)| most)
+}
+
+/// `sched_get_priority_min(2)`.
+pub(crate) fn sched_get_priority_min(call: &mut Call<'_, '_>) -> CallResult {
+    let [policy, ..] = call.args;
+    range_of(int(policy)).map(|(least, _)| least)
+}
+
+/// The priorities of a policy.
+fn range_of(policy: i32) -> Result<(u64, u64), Halt> {
+    match policy {
+        libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE | libc::SCHED_DEADLINE => Ok((0, 0)),
+        libc::SCHED_FIFO | libc::SCHED_RR => Ok((1, 99)),
         _ => Err(Errno::EINVAL.into()),
     }
 }
@@ -99,7 +115,7 @@ pub(crate) fn sched_setparam(call: &mut Call<'_, '_>) -> CallResult {
 
 fn set_policy(call: &mut Call<'_, '_>, pid: u64, policy: i32, parameters: u64) -> CallResult {
     let policy = policy & !libc::SCHED_RESET_ON_FORK;
-    if int(pid) < 0 || policy < 0 {
+    if int(pid) < 0 || policy < 0 || parameters == 0 {
         return Err(Errno::EINVAL.into());
     }
     let priority = call.user().read_u32(parameters)?;
@@ -130,11 +146,26 @@ pub(crate) fn sched_setattr(call: &mut Call<'_, '_>) -> CallResult {
     if buffer == 0 || int(pid) < 0 || int(flags) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let [_, policy] = [call.user().read_u32(buffer)?, call.user().read_u32(buffer.wrapping_add(4))?];
+    let size = match call.user().read_u32(buffer)? {
+        0 => ATTRIBUTES_BYTES,
+        size => size.into(),
+    };
+    if size < ATTRIBUTES_BYTES || size > u64::from(ATTRIBUTES_KNOWN_BYTES) {
+        // What Linux says of a structure from before or from the future.
+        call.user().write(buffer, &ATTRIBUTES_KNOWN_BYTES.to_le_bytes())?;
+        return Err(Errno::E2BIG.into());
+    }
+    // size, policy; flags; nice, priority.
+    let [head, wanted, nice] = call.user().read_words(buffer)?;
+    let (policy, priority) = (int(head >> 32), int(nice >> 32));
+    if policy < 0 {
+        return Err(Errno::EINVAL.into());
+    }
     check_thread(call, pid)?;
-    match policy.cast_signed() {
-        libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE => Ok(0),
-        libc::SCHED_FIFO | libc::SCHED_RR | libc::SCHED_DEADLINE => Err(Errno::EPERM.into()),
+    match (policy, priority) {
+        _ if wanted & !ATTRIBUTE_FLAGS != 0 => Err(Errno::EINVAL.into()),
+        (libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE, 0) => Ok(0),
+        (libc::SCHED_FIFO | libc::SCHED_RR, 1..=99) | (libc::SCHED_DEADLINE, 0) => Err(Errno::EPERM.into()),
         _ => Err(Errno::EINVAL.into()),
     }
 }

@@ -285,7 +285,7 @@ fn thread(call: &Call<'_, '_>, tid: u64) -> Option<Target> {
     call.process.threads.by_tid(int(tid).cast_unsigned()).map(Target::Thread)
 }
 
-fn send(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, code: i32) -> CallResult {
+pub(super) fn send(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, code: i32) -> CallResult {
     let number = int(number);
     let signal = Signal::new(number);
     if signal.is_none() && number != 0 {
@@ -316,7 +316,7 @@ pub(crate) fn rt_tgsigqueueinfo(call: &mut Call<'_, '_>) -> CallResult {
     queue(call, to, number, info)
 }
 
-fn queue(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, info: u64) -> CallResult {
+pub(super) fn queue(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, info: u64) -> CallResult {
     let [_, code, a, b, c, d] = call.user().read_words(info)?;
     let number = int(number);
     let signal = Signal::new(number);

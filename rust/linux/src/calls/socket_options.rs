@@ -6,7 +6,7 @@ use super::sockets::socket_of;
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::identity::{GID, PID, UID};
-use crate::pollables::{PollableId, Socket};
+use crate::pollables::{PollableId, Pollables, Socket};
 use crate::table::Call;
 
 /// `net.core.wmem_max` and `net.core.rmem_max`.
@@ -240,14 +240,7 @@ fn told(call: &Call<'_, '_>, id: PollableId, level: i32, name: i32, error: Optio
         (SOL_TCP, libc::TCP_INFO) if socket.protocol == libc::IPPROTO_TCP => {
             let mut info = vec![0; TCP_INFO_BYTES];
             if let Some(state) = info.first_mut() {
-                // TCP_ESTABLISHED, TCP_LISTEN, TCP_CLOSE
-                *state = if socket.is_connected() {
-                    1
-                } else if socket.is_listening() {
-                    10
-                } else {
-                    7
-                };
+                *state = tcp_state(&call.process.pollables, socket);
             }
             return Ok(info);
         }
@@ -257,4 +250,29 @@ fn told(call: &Call<'_, '_>, id: PollableId, level: i32, name: i32, error: Optio
         }
     };
     Ok(word.to_le_bytes().to_vec())
+}
+
+/// The state of a connection, as `<netinet/tcp.h>` numbers them. What is on its way takes no time, so there is no state in which an answer is awaited.
+fn tcp_state(pollables: &Pollables, socket: &Socket) -> u8 {
+    const ESTABLISHED: u8 = 1;
+    const FIN_WAIT_2: u8 = 5;
+    const CLOSE: u8 = 7;
+    const CLOSE_WAIT: u8 = 8;
+    const LISTEN: u8 = 10;
+    if socket.is_listening() {
+        return LISTEN;
+    }
+    if !socket.is_connected() || socket.reset {
+        return CLOSE;
+    }
+    let has_ended = match socket.stream() {
+        Some(_) => false,
+        None => socket.input.and_then(|queue| pollables.queue(queue)).is_none_or(|queue| queue.finished),
+    };
+    match (has_ended, socket.shut_write) {
+        (false, false) => ESTABLISHED,
+        (true, false) => CLOSE_WAIT,
+        (false, true) => FIN_WAIT_2,
+        (true, true) => CLOSE,
+    }
 }

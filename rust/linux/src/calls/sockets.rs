@@ -362,6 +362,7 @@ pub(super) fn readable_bytes(call: &Call<'_, '_>, id: PollableId) -> Result<u64,
             let queue = socket.input.and_then(|queue| pollables.queue(queue));
             Ok(queue.map_or(0, |queue| count(if socket.is_datagram() { queue.next_len() } else { queue.len() })))
         }
+        Some(Kind::Inotify(inotify)) => Ok(super::notices::readable_bytes(inotify)),
         _ => Err(Errno::ENOTTY),
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Threads: beginning, ending, and what C libraries set up for them.
 
-use super::futex::wake;
+use super::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, contended, hand_over, wake};
 use super::{flag, int};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::pages::TASK_SIZE;
@@ -12,10 +12,6 @@ use crate::table::{Call, unknown};
 const ROBUST_LIST_HEAD_BYTES: u64 = 24;
 /// Most entries of a robust list that are looked at: ROBUST_LIST_LIMIT of Linux.
 const ROBUST_LIST_MAX: u32 = 2048;
-/// Bits of a futex word (`futex(2)`, robust_list in `<linux/futex.h>`).
-const FUTEX_WAITERS: u32 = 0x8000_0000;
-const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
-const FUTEX_TID_MASK: u32 = 0x3fff_ffff;
 
 /// What a new thread is to be like.
 struct Start {
@@ -97,9 +93,14 @@ pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
     if robust_list != 0 {
         ignore_fault(leave_robust_list(call, robust_list, tid))?;
     }
+    // Locks that others wait for do not stay with who is gone.
+    for address in contended(call) {
+        ignore_fault(leave_lock(call, address, tid))?;
+    }
     if clear_tid != 0 && ignore_fault(call.user().write(clear_tid, &[0; 4]))? {
         wake(call, clear_tid, u32::MAX, 1)?;
     }
+    call.process.charge();
     call.process.threads.edit().remove_current();
     Err(Halt::Switch)
 }
@@ -108,21 +109,34 @@ pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
 fn leave_robust_list(call: &mut Call<'_, '_>, head: u64, tid: u32) -> Result<(), Halt> {
     let [mut entry, offset, pending] = call.user().read_words(head)?;
     for _ in 0..ROBUST_LIST_MAX {
-        // The lowest bit marks priority inheritance, which there is none of.
+        // The lowest bit marks locks that are the kernel's to hand over.
         let node = entry & !1;
         if node == head || node == 0 {
             break;
         }
         let [next] = call.user().read_words(node)?;
         if node != pending & !1 {
-            leave_futex(call, node.wrapping_add(offset), tid)?;
+            leave_any(call, entry, offset, tid)?;
         }
         entry = next;
     }
     match pending & !1 {
         0 => Ok(()),
-        pending => leave_futex(call, pending.wrapping_add(offset), tid),
+        _ => leave_any(call, pending, offset, tid),
     }
+}
+
+/// What an entry of a robust list stands for, of which the lowest bit says how to leave it.
+fn leave_any(call: &mut Call<'_, '_>, entry: u64, offset: u64, tid: u32) -> Result<(), Halt> {
+    let address = (entry & !1).wrapping_add(offset);
+    if entry & 1 != 0 { leave_lock(call, address, tid) } else { leave_futex(call, address, tid) }
+}
+
+fn leave_lock(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
+    if call.user().read_u32(address)? & FUTEX_TID_MASK == tid {
+        hand_over(call, address, FUTEX_OWNER_DIED)?;
+    }
+    Ok(())
 }
 
 fn leave_futex(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {

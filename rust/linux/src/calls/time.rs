@@ -3,8 +3,7 @@
 //!
 //! Programs read most clocks in the vDSO and come here for the rest, or where the vDSO does not know the time. Clocks are the host's,
 //! which go on between requests and over resets; but while a program stands frozen, its monotonic clocks stand still, as on a machine
-//! that is suspended. Clocks of CPU time count from the start of the
-//! program: the CPU time of a host thread is nobody's business in a guest.
+//! that is suspended. What CPU time is, `cpu_time.rs` says.
 //!
 //! Who sleeps waits, and the other threads run. Where all wait, whoever runs the machine does something else meanwhile.
 
@@ -14,7 +13,8 @@ use rustix::time::{ClockId, Timespec};
 
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
-use crate::identity::CLOCK_TICKS;
+use crate::identity::{CLOCK_TICKS, PID};
+use crate::process::Process;
 use crate::table::{Call, is_over};
 use crate::threads::Wait;
 
@@ -24,12 +24,57 @@ use super::int;
 #[derive(Clone, Copy)]
 enum Clock {
     Host(ClockId),
-    /// CPU time of the process or of its one thread.
-    Cpu,
+    /// CPU time.
+    Cpu(CpuClock),
+}
+
+/// Whose CPU time a clock tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CpuClock {
+    Process,
+    /// The thread of this number.
+    Thread(u32),
+}
+
+impl CpuClock {
+    /// The clock of this number, if it is one of CPU time: those with names, and those that are made of a thread's or process's number
+    /// (`clock_getcpuclockid(3)`).
+    pub(super) fn new(call: &Call<'_, '_>, id: u64) -> Result<Option<Self>, Errno> {
+        /// CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_CLOCK_MASK of Linux: user and system time, user time, the scheduler's count; 3 is a device's clock.
+        const THREAD: i32 = 4;
+        const KIND: i32 = 3;
+        let id = int(id);
+        let current = call.process.threads.current().tid;
+        match id {
+            libc::CLOCK_PROCESS_CPUTIME_ID => return Ok(Some(Self::Process)),
+            libc::CLOCK_THREAD_CPUTIME_ID => return Ok(Some(Self::Thread(current))),
+            0.. => return Ok(None),
+            _ if id & KIND == KIND => return Err(Errno::EINVAL),
+            _ => {}
+        }
+        let number = (!(id >> 3)).cast_unsigned();
+        let exists = number == 0 || call.process.threads.by_tid(number).is_some();
+        match id & THREAD != 0 {
+            true if exists => Ok(Some(Self::Thread(if number == 0 { current } else { number }))),
+            false if number == 0 || number == PID => Ok(Some(Self::Process)),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Its time in nanoseconds; of a thread that has ended, none.
+    pub(super) fn now_ns(self, process: &Process) -> Option<u64> {
+        match self {
+            Self::Process => Some(process.cpu_ns()),
+            Self::Thread(tid) => process.threads.by_tid(tid).and_then(|index| process.thread_cpu_ns(index)),
+        }
+    }
 }
 
 impl Clock {
-    fn new(id: u64) -> Result<Self, Errno> {
+    fn new(call: &Call<'_, '_>, id: u64) -> Result<Self, Errno> {
+        if let Some(clock) = CpuClock::new(call, id)? {
+            return Ok(Self::Cpu(clock));
+        }
         Ok(Self::Host(match int(id) {
             // TAI runs with UTC until someone tells the kernel of leap seconds.
             libc::CLOCK_REALTIME | libc::CLOCK_TAI => ClockId::Realtime,
@@ -38,7 +83,6 @@ impl Clock {
             libc::CLOCK_REALTIME_COARSE => ClockId::RealtimeCoarse,
             libc::CLOCK_MONOTONIC_COARSE => ClockId::MonotonicCoarse,
             libc::CLOCK_BOOTTIME => ClockId::Boottime,
-            libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID => return Ok(Self::Cpu),
             _ => return Err(Errno::EINVAL),
         }))
     }
@@ -50,10 +94,7 @@ impl Clock {
             Self::Host(ClockId::Monotonic | ClockId::MonotonicCoarse) => own(call, ClockId::Monotonic),
             Self::Host(ClockId::MonotonicRaw) => own(call, ClockId::MonotonicRaw),
             Self::Host(id) => words(rustix::time::clock_gettime(id)),
-            Self::Cpu => {
-                let used = cpu_time(call);
-                [used.as_secs(), used.subsec_nanos().into()]
-            }
+            Self::Cpu(clock) => clock::timespec(clock.now_ns(call.process).unwrap_or(0)),
         }
     }
 }
@@ -64,12 +105,6 @@ fn own(call: &Call<'_, '_>, id: ClockId) -> [u64; 2] {
     clock::timespec(clock::total_ns(seconds, nanoseconds).wrapping_sub(call.process.suspended_ns))
 }
 
-/// How long the program has been running, which its CPU time cannot exceed.
-pub(super) fn cpu_time(call: &Call<'_, '_>) -> Duration {
-    let shared = &call.process.shared;
-    shared.ran_before.saturating_add(shared.started.elapsed())
-}
-
 fn words(time: Timespec) -> [u64; 2] {
     [time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned()]
 }
@@ -77,17 +112,22 @@ fn words(time: Timespec) -> [u64; 2] {
 /// `clock_gettime(2)`.
 pub(crate) fn clock_gettime(call: &mut Call<'_, '_>) -> CallResult {
     let [id, buffer, ..] = call.args;
-    let now = Clock::new(id)?.now(call);
+    let clock = Clock::new(call, id)?;
+    let now = clock.now(call);
     call.user().write_words(buffer, &now)?;
+    if matches!(clock, Clock::Cpu(_)) && call.process.timers.has_cpu_timers() {
+        // Who looks at the time sees what is over.
+        call.process.fire_timers(call.machine, clock::now_ns()).map_err(Halt::End)?;
+    }
     Ok(0)
 }
 
 /// `clock_getres(2)`.
 pub(crate) fn clock_getres(call: &mut Call<'_, '_>) -> CallResult {
     let [id, buffer, ..] = call.args;
-    let resolution = match Clock::new(id)? {
+    let resolution = match Clock::new(call, id)? {
         Clock::Host(id) => words(rustix::time::clock_getres(id)),
-        Clock::Cpu => [0, 1],
+        Clock::Cpu(_) => [0, 1],
     };
     if buffer != 0 {
         call.user().write_words(buffer, &resolution)?;
@@ -126,7 +166,7 @@ pub(crate) fn times(call: &mut Call<'_, '_>) -> CallResult {
         let part = u64::from(time.subsec_millis()).saturating_mul(CLOCK_TICKS) / 1000;
         time.as_secs().saturating_mul(CLOCK_TICKS).saturating_add(part)
     };
-    let used = ticks(cpu_time(call));
+    let used = ticks(Duration::from_nanos(call.process.cpu_ns()));
     if buffer != 0 {
         call.user().write_words(buffer, &[used, 0, 0, 0])?;
     }
@@ -145,7 +185,7 @@ pub(crate) fn clock_nanosleep(call: &mut Call<'_, '_>) -> CallResult {
     let [id, flags, time, ..] = call.args;
     let absolute = int(flags) & libc::TIMER_ABSTIME != 0;
     sleep(call, |call| {
-        let clock = Clock::new(id)?;
+        let clock = Clock::new(call, id)?;
         let time = read_duration(call, time)?;
         Ok(match clock {
             Clock::Host(ClockId::Realtime | ClockId::RealtimeCoarse) if absolute => clock::from_unix_ns(time),
@@ -156,7 +196,7 @@ pub(crate) fn clock_nanosleep(call: &mut Call<'_, '_>) -> CallResult {
             }
             Clock::Host(_) => return Err(Errno::EOPNOTSUPP.into()),
             // While all threads sleep, no CPU time passes.
-            Clock::Cpu => return Err(Errno::EINVAL.into()),
+            Clock::Cpu(_) => return Err(Errno::EINVAL.into()),
         })
     })
 }

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Timers that send signals. Those of CPU time are not offered.
+//! Timers that send signals: of real time, and of CPU time.
 
+use super::time::CpuClock;
 use super::{flag, int};
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::signals::{Signal, TimerId};
 use crate::table::Call;
-use crate::timers::{Notify, PosixTimer, Schedule, TIMERS_MAX};
+use crate::timers::{Notify, PosixTimer, Schedule, TIMERS_MAX, TimerClock};
 
 const MICROSECOND_NS: u64 = 1000;
 const SECOND_NS: u64 = 1_000_000_000;
 const ITIMER_REAL: i32 = 0;
+const ITIMER_VIRTUAL: i32 = 1;
 const ITIMER_PROF: i32 = 2;
 
 /// `alarm(2)`.
@@ -18,16 +20,16 @@ pub(crate) fn alarm(call: &mut Call<'_, '_>) -> CallResult {
     let [seconds, ..] = call.args;
     let seconds = u64::from(int(seconds).cast_unsigned());
     let duration = seconds.saturating_mul(SECOND_NS);
-    let (left, _) = set_alarm(call, duration, 0)?;
+    let (left, _) = set_interval(call, TimerId::Alarm, duration, 0)?;
     // Rounded to the nearest second, but not to none.
     let rounded = left.saturating_add(SECOND_NS / 2) / SECOND_NS;
     Ok(if left > 0 { rounded.max(1) } else { 0 })
 }
 
-/// `setitimer(2)`: real time alone.
+/// `setitimer(2)`.
 pub(crate) fn setitimer(call: &mut Call<'_, '_>) -> CallResult {
     let [which, new, old, ..] = call.args;
-    check_kind(which)?;
+    let id = kind(which)?;
     let (duration, interval) = match new {
         0 => (0, 0),
         new => {
@@ -35,38 +37,41 @@ pub(crate) fn setitimer(call: &mut Call<'_, '_>) -> CallResult {
             (from_timeval(first, first_us)?, from_timeval(interval, interval_us)?)
         }
     };
-    if int(which) != ITIMER_REAL {
-        return Err(Errno::EINVAL.into());
-    }
-    let before = set_alarm(call, duration, interval)?;
+    let before = set_interval(call, id, duration, interval)?;
     write_old(call, old, before)
 }
 
 /// `getitimer(2)`.
 pub(crate) fn getitimer(call: &mut Call<'_, '_>) -> CallResult {
     let [which, buffer, ..] = call.args;
-    check_kind(which)?;
+    let id = kind(which)?;
     fire(call)?;
-    let left = if int(which) == ITIMER_REAL { call.process.timers.alarm.left(clock::now_ns()) } else { (0, 0) };
+    let left = call.process.timers.interval(id).left(call.process.timer_now_ns(id));
     write_timevals(call, buffer, left)?;
     Ok(0)
 }
 
-fn check_kind(which: u64) -> Result<(), Errno> {
-    if (ITIMER_REAL..=ITIMER_PROF).contains(&int(which)) { Ok(()) } else { Err(Errno::EINVAL) }
+fn kind(which: u64) -> Result<TimerId, Errno> {
+    match int(which) {
+        ITIMER_REAL => Ok(TimerId::Alarm),
+        ITIMER_VIRTUAL => Ok(TimerId::Virtual),
+        ITIMER_PROF => Ok(TimerId::Profile),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
-/// Sets the alarm, which is off for 0; what was left of the one before.
-fn set_alarm(call: &mut Call<'_, '_>, duration: u64, interval: u64) -> Result<(u64, u64), Halt> {
+/// Sets one of the timers of `setitimer`, which is off for 0; what was left of the one before.
+fn set_interval(call: &mut Call<'_, '_>, id: TimerId, duration: u64, interval: u64) -> Result<(u64, u64), Halt> {
     fire(call)?;
-    let now = clock::now_ns();
-    let before = call.process.timers.alarm.left(now);
-    if duration == 0 && call.process.timers.alarm == Schedule::default() {
+    let now = call.process.timer_now_ns(id);
+    let schedule = call.process.timers.interval(id);
+    let before = schedule.left(now);
+    if duration == 0 && *schedule == Schedule::default() {
         return Ok(before);
     }
     let until = (duration > 0).then(|| now.saturating_add(duration));
-    call.process.timers.edit().alarm = Schedule::new(until, if duration > 0 { interval } else { 0 });
-    call.process.detach_timer_signal(TimerId::Alarm);
+    call.process.timers.edit().set_interval(id, Schedule::new(until, if duration > 0 { interval } else { 0 }));
+    call.process.detach_timer_signal(id);
     Ok(before)
 }
 
@@ -98,9 +103,11 @@ fn write_timevals(call: &mut Call<'_, '_>, buffer: u64, (left, interval): (u64, 
 /// `timer_create(2)`.
 pub(crate) fn timer_create(call: &mut Call<'_, '_>) -> CallResult {
     let [clock, event, id_buffer, ..] = call.args;
-    let is_realtime = match int(clock) {
-        libc::CLOCK_REALTIME | libc::CLOCK_TAI => true,
-        libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME => false,
+    let clock = match (int(clock), CpuClock::new(call, clock)?) {
+        (_, Some(CpuClock::Process)) => TimerClock::Cpu,
+        (_, Some(CpuClock::Thread(tid))) => TimerClock::ThreadCpu(tid),
+        (libc::CLOCK_REALTIME | libc::CLOCK_TAI, None) => TimerClock::Realtime,
+        (libc::CLOCK_MONOTONIC | libc::CLOCK_BOOTTIME, None) => TimerClock::Monotonic,
         _ => return Err(Errno::EINVAL.into()),
     };
     let id = call.process.timers.next_id;
@@ -119,7 +126,7 @@ pub(crate) fn timer_create(call: &mut Call<'_, '_>) -> CallResult {
     let timers = call.process.timers.edit();
     timers.next_id = timers.next_id.wrapping_add(1) & i32::MAX.unsigned_abs();
     timers.posix.retain(|timer| timer.id != id);
-    timers.posix.push(PosixTimer { id, is_realtime, notify, schedule: Schedule::default(), overrun: 0 });
+    timers.posix.push(PosixTimer { id, clock, notify, schedule: Schedule::default(), overrun: 0 });
     Ok(0)
 }
 
@@ -151,16 +158,17 @@ pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
     }
     let (interval, first) = (clock::total_ns(interval, interval_ns), clock::total_ns(first, first_ns));
     fire(call)?;
-    let now = clock::now_ns();
     let id = find(call, id)?;
+    let now = call.process.timer_now_ns(TimerId::Posix(id));
     let absolute = call.process.to_host_ns(first);
     let timer = call.process.timers.edit().by_id(id).ok_or(Errno::EINVAL)?;
     let before = timer.schedule.left(now);
-    let until = match (flags & flag(libc::TIMER_ABSTIME) != 0, timer.is_realtime) {
+    let until = match (flags & flag(libc::TIMER_ABSTIME) != 0, timer.clock) {
         _ if first == 0 => None,
         (false, _) => Some(now.saturating_add(first)),
-        (true, false) => Some(absolute),
-        (true, true) => Some(clock::from_unix_ns(first)),
+        (true, TimerClock::Monotonic) => Some(absolute),
+        (true, TimerClock::Realtime) => Some(clock::from_unix_ns(first)),
+        (true, TimerClock::Cpu | TimerClock::ThreadCpu(_)) => Some(first),
     };
     timer.schedule = Schedule::new(until, interval);
     timer.overrun = 0;
@@ -178,7 +186,7 @@ pub(crate) fn timer_gettime(call: &mut Call<'_, '_>) -> CallResult {
     let [id, buffer, ..] = call.args;
     let id = find(call, id)?;
     fire(call)?;
-    let now = clock::now_ns();
+    let now = call.process.timer_now_ns(TimerId::Posix(id));
     let timer = call.process.timers.posix.iter().find(|timer| timer.id == id).ok_or(Errno::EINVAL)?;
     let left = timer.schedule.left(now);
     write_times(call, buffer, left)?;

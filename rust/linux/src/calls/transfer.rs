@@ -5,9 +5,10 @@
 //! to write the rest: its progress is kept by the thread.
 
 use super::files::{Buffer, TRANSFER_MAX};
-use super::{count, remote};
+use super::{count, counters, descriptors, notices, remote};
 use crate::clock;
 use crate::errno::{CallResult, Errno, Halt};
+use crate::files::OpenId;
 use crate::pages::PAGE_BYTES;
 use crate::pollables::{Event, Kind, PollableId, QueueId};
 use crate::signals::Signal;
@@ -31,19 +32,63 @@ pub(super) struct Receive {
 }
 
 /// What has been received.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Received {
     /// What the call returns.
     pub(super) len: usize,
     /// A message was longer than the buffers.
     pub(super) truncated: bool,
+    /// Descriptors that came along, held for whoever takes them.
+    pub(super) open: Vec<OpenId>,
+}
+
+impl Received {
+    pub(super) fn bytes(len: usize) -> Self {
+        Self { len, ..Self::default() }
+    }
+}
+
+/// Receives from a socket for a call that takes no descriptors: those that come along are closed.
+pub(super) fn receive_bytes(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    buffers: &[Buffer],
+    how: Receive,
+) -> Result<usize, Halt> {
+    let received = receive(call, id, buffers, how)?;
+    let_go(call, received.open);
+    Ok(received.len)
+}
+
+/// Closes what came along and nobody takes.
+pub(super) fn let_go(call: &mut Call<'_, '_>, open: Vec<OpenId>) {
+    for open in open {
+        let gone = call.process.files.edit().let_go(open);
+        descriptors::forget(call, gone);
+    }
+}
+
+/// The descriptors that come with the first `count` bytes of a queue, or with its first message. They stay there, too, if that is only looked at.
+pub(super) fn attached(call: &mut Call<'_, '_>, queue: QueueId, count: usize, peek: bool) -> Vec<OpenId> {
+    let open = call.process.pollables.queue(queue).map_or(Vec::new(), |queue| queue.attached(count));
+    if open.is_empty() {
+        return open;
+    }
+    if peek {
+        for &open in &open {
+            call.process.files.edit().hold(open);
+        }
+    } else if let Some(queue) = call.process.pollables.edit().queue_mut(queue) {
+        queue.detach();
+    }
+    open
 }
 
 /// `read(2)` and its kin.
 pub(super) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
-        Kind::Counter(_) => read_counter(call, id, buffers, nonblocking),
-        Kind::Timer(_) => read_timer(call, id, buffers, nonblocking),
+        Kind::Counter(_) => counters::read_counter(call, id, buffers, nonblocking),
+        Kind::Timer(_) => counters::read_timer(call, id, buffers, nonblocking),
         Kind::PipeReader(queue) => {
             let queue = *queue;
             let how = Receive { nonblocking, ..Receive::default() };
@@ -54,24 +99,31 @@ pub(super) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
                 return Ok(0);
             }
             let how = Receive { nonblocking, ..Receive::default() };
-            Ok(count(receive(call, id, buffers, how)?.len))
+            Ok(count(receive_bytes(call, id, buffers, how)?))
         }
+        Kind::Signals(mask) => {
+            let mask = *mask;
+            notices::read_signals(call, mask, buffers, nonblocking)
+        }
+        Kind::Inotify(_) => notices::read_changes(call, id, buffers, nonblocking),
         Kind::PipeWriter(_) => Err(Errno::EBADF.into()),
-        Kind::Epoll(_) => Err(Errno::EINVAL.into()),
+        Kind::Epoll(_) | Kind::Process => Err(Errno::EINVAL.into()),
     }
 }
 
 /// `write(2)` and its kin.
 pub(super) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
-        Kind::Counter(_) => write_counter(call, id, buffers, nonblocking),
+        Kind::Counter(_) => counters::write_counter(call, id, buffers, nonblocking),
         Kind::PipeWriter(queue) => {
             let queue = *queue;
             send_stream(call, queue, buffers, nonblocking, PIPE_WRITE, None)
         }
         Kind::Socket(_) => send(call, id, buffers, nonblocking),
         Kind::PipeReader(_) => Err(Errno::EBADF.into()),
-        Kind::Timer(_) | Kind::Epoll(_) => Err(Errno::EINVAL.into()),
+        Kind::Timer(_) | Kind::Epoll(_) | Kind::Signals(_) | Kind::Inotify(_) | Kind::Process => {
+            Err(Errno::EINVAL.into())
+        }
     }
 }
 
@@ -156,15 +208,17 @@ fn receive_stream(
 ) -> Result<Received, Halt> {
     let before = call.progress();
     let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0).saturating_sub(before);
-    let got = copy_out(call, queue, buffers, before, wanted, how.truncate)?;
+    let most = call.process.pollables.queue(queue).map_or(0, crate::pollables::Queue::readable);
+    let got = copy_out(call, queue, buffers, before, wanted.min(most), how.truncate)?;
     let done = before.saturating_add(got);
+    let open = if got > 0 { attached(call, queue, got, how.peek) } else { Vec::new() };
     if got > 0 && !how.peek {
         call.process.pollables.edit().take(queue, got);
         call.note_change();
     }
     let enough = if how.all && !how.peek { got == wanted } else { done > 0 };
-    if enough || wanted == 0 {
-        return Ok(Received { len: done, truncated: false });
+    if enough || wanted == 0 || !open.is_empty() {
+        return Ok(Received { len: done, truncated: false, open });
     }
     if done == 0
         && let Some(error) = take_error(call, id)
@@ -174,10 +228,10 @@ fn receive_stream(
     let state = call.process.pollables.queue(queue);
     let shut = call.process.pollables.socket(id).is_ok_and(|socket| socket.shut_read);
     if shut || state.is_none_or(|queue| queue.finished) {
-        return Ok(Received { len: done, truncated: false });
+        return Ok(Received::bytes(done));
     }
     if how.nonblocking || is_over(until_ns) {
-        return if done > 0 { Ok(Received { len: done, truncated: false }) } else { Err(Errno::EAGAIN.into()) };
+        return if done > 0 { Ok(Received::bytes(done)) } else { Err(Errno::EAGAIN.into()) };
     }
     Err(call.wait_with_progress(Wait { call: "read", until_ns, look_ns: None }, done))
 }
@@ -195,12 +249,13 @@ fn receive_message(
         let size = found.next_len();
         let wanted = usize::try_from(total(buffers)).unwrap_or(usize::MAX).min(size);
         copy_out(call, queue, buffers, 0, wanted, false)?;
+        let open = attached(call, queue, 0, how.peek);
         if !how.peek {
             call.process.pollables.edit().take(queue, 0);
             call.note_change();
         }
         let len = if how.truncate { size } else { wanted };
-        return Ok(Received { len, truncated: wanted < size });
+        return Ok(Received { len, truncated: wanted < size, open });
     }
     let finished = found.finished;
     if let Some(error) = take_error(call, id) {
@@ -478,76 +533,4 @@ pub(super) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) 
     pollables.written(queue, None);
     call.note_change();
     part.len()
-}
-
-/// The one buffer of a counter or timer, of at least 8 bytes.
-fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
-    if total(buffers) < 8 {
-        return Err(Errno::EINVAL);
-    }
-    buffers.iter().find(|buffer| buffer.len >= 8).map(|buffer| buffer.address).ok_or(Errno::EINVAL)
-}
-
-fn read_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
-    let address = word(buffers)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
-        return Err(Errno::EBADF.into());
-    };
-    if counter.value == 0 {
-        return wait_unless(nonblocking, "read", None);
-    }
-    let taken = if counter.semaphore { 1 } else { counter.value };
-    // Taken even if it cannot be told, as on Linux.
-    set_counter(call, id, counter.value.saturating_sub(taken), Event::Output);
-    call.user().write(address, &taken.to_le_bytes())?;
-    Ok(8)
-}
-
-fn write_counter(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
-    let address = word(buffers)?;
-    let [added] = call.user().read_words(address)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
-        return Err(Errno::EBADF.into());
-    };
-    if added == u64::MAX {
-        return Err(Errno::EINVAL.into());
-    }
-    match counter.value.checked_add(added).filter(|&sum| sum < u64::MAX) {
-        Some(sum) => set_counter(call, id, sum, Event::Input),
-        None => return wait_unless(nonblocking, "write", None),
-    }
-    Ok(8)
-}
-
-fn set_counter(call: &mut Call<'_, '_>, id: PollableId, value: u64, event: Event) {
-    let pollables = call.process.pollables.edit();
-    if let Some(Kind::Counter(counter)) = pollables.get_mut(id).map(|node| &mut node.kind) {
-        counter.value = value;
-    }
-    pollables.happen(id, event);
-    call.note_change();
-}
-
-fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
-    let address = word(buffers)?;
-    let Some(Kind::Timer(timer)) = call.process.pollables.kind(id).cloned() else { return Err(Errno::EBADF.into()) };
-    let now = clock::now_ns();
-    let expired = timer.expired(now);
-    if expired == 0 {
-        return wait_unless(nonblocking, "read", timer.next_ns);
-    }
-    call.user().write(address, &expired.to_le_bytes())?;
-    let pollables = call.process.pollables.edit();
-    if let Some(node) = pollables.get_mut(id)
-        && let Kind::Timer(timer) = &mut node.kind
-    {
-        timer.take(now);
-        // It was an event while it had not been read, and stays one.
-        node.events.input = node.events.input.wrapping_add(1);
-    }
-    Ok(8)
-}
-
-fn wait_unless(nonblocking: bool, call: &'static str, look_ns: Option<u64>) -> CallResult {
-    if nonblocking { Err(Errno::EAGAIN.into()) } else { Err(Wait { call, until_ns: None, look_ns }.into()) }
 }

@@ -3,6 +3,7 @@
 
 use super::int;
 use super::paths::find;
+use super::written;
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::files::attributes::Time;
@@ -80,7 +81,8 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
 pub(crate) fn forget(call: &mut Call<'_, '_>, id: InodeId) {
     let is_open =
         call.process.files.objects().any(|object| matches!(object, Object::Memory { id: open, .. } if *open == id));
-    if !is_open && !call.process.overlay.is_named(id) {
+    let is_mapped = call.process.memory.written_size(id).is_some();
+    if !is_open && !is_mapped && !call.process.overlay.is_named(id) {
         call.process.overlay.edit().forget(id);
     }
 }
@@ -342,7 +344,7 @@ pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let id = copy_up(call, &path, size > 0)?;
-    call.process.overlay.edit().resize(id, size, now())?;
+    written::resize(call, id, size)?;
     Ok(0)
 }
 
@@ -353,7 +355,7 @@ pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
     match open.object {
         _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
         Object::Memory { id, .. } if open.is_writable() => {
-            call.process.overlay.edit().resize(id, size, now())?;
+            written::resize(call, id, size)?;
             Ok(0)
         }
         _ => Err(Errno::EINVAL.into()),
@@ -374,7 +376,7 @@ pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
     let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
     match int(mode) {
         0 if end > super::count(call.process.overlay.content(id).len()) => {
-            call.process.overlay.edit().resize(id, end, now())?;
+            written::resize(call, id, end)?;
         }
         0 | libc::FALLOC_FL_KEEP_SIZE => {}
         _ => return Err(Errno::EOPNOTSUPP.into()),
@@ -488,12 +490,76 @@ fn check_owner(user: u64, group: u64) -> Result<(), Errno> {
     if is(user, UID) && is(group, GID) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// `getxattr(2)`, `setxattr(2)` and their kin: there are no extended attributes.
-pub(crate) fn no_attributes(_call: &mut Call<'_, '_>) -> CallResult {
+/// `getxattr(2)`, `setxattr(2)`, `removexattr(2)`: there are no extended attributes.
+pub(crate) fn no_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, true)?;
     Err(Errno::EOPNOTSUPP.into())
 }
 
-/// `mknod(2)`, `mknodat(2)`: regular files come from `open`, and there are no others.
-pub(crate) fn mknod(_call: &mut Call<'_, '_>) -> CallResult {
-    Err(Errno::EPERM.into())
+/// As [`no_attribute`], of a symbolic link itself.
+pub(crate) fn no_link_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, false)?;
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// As [`no_attribute`], of what is open.
+pub(crate) fn no_open_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_open_attributes(call)?;
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// `listxattr(2)`: none.
+pub(crate) fn listxattr(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, true)
+}
+
+/// `llistxattr(2)`.
+pub(crate) fn llistxattr(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, false)
+}
+
+/// `flistxattr(2)`.
+pub(crate) fn no_open_attributes(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    if open.flags & libc::O_PATH != 0 { Err(Errno::EBADF.into()) } else { Ok(0) }
+}
+
+/// The number of attributes of what a path leads to, if it is there.
+fn no_attributes(call: &mut Call<'_, '_>, follow: bool) -> CallResult {
+    let [path, ..] = call.args;
+    let path = call.user().read_path(path)?;
+    find(call, AT_FDCWD, &path, follow)?.existing()?;
+    Ok(0)
+}
+
+/// `mknod(2)`.
+pub(crate) fn mknod(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, mode, ..] = call.args;
+    make_node(call, AT_FDCWD, path, mode)
+}
+
+/// `mknodat(2)`.
+pub(crate) fn mknodat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, mode, ..] = call.args;
+    make_node(call, int(directory), path, mode)
+}
+
+/// Regular files alone: there are no FIFOs, and devices need a right that nobody has.
+fn make_node(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
+    match int(mode).cast_unsigned() & libc::S_IFMT {
+        0 | libc::S_IFREG => {}
+        libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK => {
+            return Err(Errno::EPERM.into());
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    let path = call.user().read_path(path)?;
+    let Found { path, directory, .. } = vacant(call, directory, &path)?;
+    if directory {
+        return Err(Errno::ENOENT.into());
+    }
+    let id = create(call, &path, mode)?;
+    forget(call, id);
+    Ok(0)
 }

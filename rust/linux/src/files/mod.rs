@@ -24,6 +24,9 @@ pub(crate) use object::Object;
 /// Most descriptors that a limit may allow.
 const DESCRIPTORS_MAX: usize = 1024;
 
+/// Most open files that are on their way from one socket to another.
+pub(crate) const IN_FLIGHT_MAX: usize = 512;
+
 /// Most bytes that the host keeps for a program's open files: made-up text, listings of directories.
 const HELD_MAX: usize = 8 << 20;
 
@@ -54,7 +57,7 @@ pub(crate) struct Open {
     pub(crate) flags: i32,
     /// The position that `read`, `write` and `lseek` move.
     pub(crate) offset: u64,
-    /// Descriptors that stand for it; never 0.
+    /// Descriptors that stand for it, and messages that bring one; never 0.
     references: usize,
 }
 
@@ -133,13 +136,13 @@ impl Files {
         let exists = |OpenId(index): OpenId| self.open.get(index).is_some_and(Option::is_some);
         let references = |id: usize| self.table.iter().flatten().filter(|entry| entry.open == OpenId(id)).count();
         let is_counted = |(id, open): (usize, &Option<Open>)| {
-            open.as_ref().is_none_or(|open| open.references > 0 && open.references == references(id))
+            open.as_ref().is_none_or(|open| open.references > 0 && open.references >= references(id))
         };
         self.limit == limits.descriptors.clamp(3, DESCRIPTORS_MAX)
             && self.table.len() <= self.limit
             && self.table.last().is_none_or(Option::is_some)
             && self.table.iter().flatten().all(|entry| exists(entry.open))
-            && self.open.len() <= self.table.len().saturating_add(1)
+            && self.open.len() <= self.table.len().saturating_add(IN_FLIGHT_MAX).saturating_add(1)
             && self.open.iter().enumerate().all(is_counted)
     }
 
@@ -279,6 +282,16 @@ impl Files {
         Ok(())
     }
 
+    /// What must always hold: every open file has as many holders as it says.
+    #[cfg(test)]
+    pub(crate) fn check(&self, on_their_way: &[OpenId]) {
+        for (index, open) in self.open.iter().enumerate() {
+            let holders = self.table.iter().flatten().map(|entry| &entry.open).chain(on_their_way);
+            let count = holders.filter(|holder| **holder == OpenId(index)).count();
+            assert_eq!(open.as_ref().map_or(0, |open| open.references), count, "open file {index}");
+        }
+    }
+
     fn lowest_free(&self, lowest: usize) -> Result<i32, Errno> {
         let free = (lowest..self.limit).find(|&index| self.table.get(index).copied().flatten().is_none());
         free.and_then(|index| i32::try_from(index).ok()).ok_or(Errno::EMFILE)
@@ -293,6 +306,25 @@ impl Files {
             *slot = Some(descriptor);
         }
         Ok(())
+    }
+
+    /// One more holder of an open file, which is no descriptor: it is on its way to somebody.
+    pub(crate) fn hold(&mut self, open: OpenId) {
+        self.share(open);
+    }
+
+    /// A descriptor for an open file that somebody holds, who holds it no longer.
+    pub(crate) fn install_held(&mut self, open: OpenId, close_on_exec: bool) -> Result<i32, Errno> {
+        let OpenId(index) = open;
+        self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)?;
+        let fd = self.lowest_free(0)?;
+        self.set(fd, Descriptor { open, close_on_exec })?;
+        Ok(fd)
+    }
+
+    /// Somebody holds an open file no longer. Returns its object if it was the last.
+    pub(crate) fn let_go(&mut self, open: OpenId) -> Option<Object> {
+        self.release(open)
     }
 
     fn share(&mut self, OpenId(index): OpenId) {

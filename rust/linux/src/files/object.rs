@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use super::listing::Listing;
+use crate::calls::written;
 use crate::errno::{Errno, Halt};
 use crate::host;
 use crate::overlay::InodeId;
@@ -79,7 +80,10 @@ impl Object {
             }
             Self::Log(_) => Err(Errno::EBADF.into()),
             Self::Text { content, .. } => Ok(copy(content, offset, out)),
-            Self::Memory { id, .. } => Ok(copy(call.process.overlay.content(*id), offset, out)),
+            Self::Memory { id, .. } => {
+                written::refresh(call, *id, offset, out.len() as u64);
+                Ok(copy(call.process.overlay.content(*id), offset, out))
+            }
             Self::Host(file) => Ok(file.read_at(offset, out)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
             // These are read by `calls/transfer.rs`.

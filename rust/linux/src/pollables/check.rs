@@ -2,9 +2,16 @@
 //! What must always hold of what can be waited for, checked by tests.
 
 use super::{Kind, PollableId, Pollables, Target};
+use crate::files::OpenId;
 
 impl Pollables {
+    /// Open files that messages bring.
+    pub(crate) fn on_their_way(&self) -> Vec<OpenId> {
+        self.queues.iter().flatten().flat_map(|queue| queue.clone().take_attached()).collect()
+    }
+
     pub(crate) fn check(&self) {
+        assert!(self.orphans.is_empty(), "nobody's descriptors are closed at once");
         let inside = self.queues.iter().flatten().filter(|queue| !queue.outside);
         assert_eq!(self.held, inside.map(super::Queue::cost).sum::<usize>(), "held bytes");
         let registrations: Vec<(PollableId, Target)> = self

@@ -38,7 +38,9 @@ pub(crate) use timer::Timer;
 use serde::{Deserialize, Serialize};
 
 use crate::errno::Errno;
+use crate::files::OpenId;
 use crate::files::attributes::Attributes;
+use crate::signals::SignalSet;
 
 /// Most bytes in the queues that a program has made itself.
 const HELD_MAX: usize = 32 << 20;
@@ -89,6 +91,21 @@ pub(crate) enum Kind {
     Timer(Timer),
     Epoll(Epoll),
     Socket(Box<Socket>),
+    /// `signalfd`: the signals that it takes.
+    Signals(SignalSet),
+    Inotify(Box<Inotify>),
+    /// `pidfd_open` of the process itself.
+    Process,
+}
+
+/// A watch over files, which finds nothing: see `calls/notices.rs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Inotify {
+    /// Numbers and paths.
+    pub(crate) watches: Vec<(i32, Vec<u8>)>,
+    pub(crate) last: i32,
+    /// Watches that have been taken away, and nobody has been told.
+    pub(crate) ignored: Vec<i32>,
 }
 
 /// Something that can be waited for.
@@ -142,6 +159,8 @@ pub(crate) struct Pollables {
     pub(crate) listeners: Vec<PollableId>,
     next_port: u16,
     pub(crate) outside: Outside,
+    /// Open files that were on their way to somebody who is gone: they are to be closed.
+    pub(crate) orphans: Vec<OpenId>,
     /// Connections with what is outside the machine. A process that is saved has none.
     #[serde(skip)]
     remotes: Remotes,
@@ -154,6 +173,7 @@ impl Clone for Pollables {
             queues: self.queues.clone(),
             listeners: self.listeners.clone(),
             outside: self.outside.clone(),
+            orphans: self.orphans.clone(),
             remotes: self.remotes.clone(),
             ..*self
         }
@@ -165,6 +185,7 @@ impl Clone for Pollables {
         self.queues.clone_from(&source.queues);
         self.listeners.clone_from(&source.listeners);
         self.outside.clone_from(&source.outside);
+        self.orphans.clone_from(&source.orphans);
         self.remotes.clone_from(&source.remotes);
         self.held = source.held;
         self.made = source.made;
@@ -267,6 +288,11 @@ impl Pollables {
         self.change(id, |queue| fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))).unwrap_or(Ok(()))
     }
 
+    /// Descriptors that are on their way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.queues.iter().flatten().fold(0, |sum, queue| sum.saturating_add(queue.attached_count()))
+    }
+
     /// Takes back the last `count` bytes that were added.
     pub(crate) fn unwrite(&mut self, id: QueueId, count: usize) {
         self.change(id, |queue| queue.shrink(count));
@@ -306,6 +332,19 @@ impl Pollables {
         if let Some((End::Inside(writer), true)) = told {
             self.happen(writer, Event::Output);
         }
+    }
+
+    /// A signal waits for somebody who blocks it.
+    pub(crate) fn signal_pending(&mut self) {
+        let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(Kind::Signals(_)))).collect();
+        for id in takers {
+            self.happen(id, Event::Input);
+        }
+    }
+
+    /// Whether signals may be read.
+    pub(crate) fn takes_signals(&self) -> bool {
+        self.nodes.iter().flatten().any(|node| matches!(node.kind, Kind::Signals(_)))
     }
 
     /// Whether a timer is set.
@@ -364,7 +403,7 @@ impl Pollables {
             Kind::PipeWriter(queue) => self.leave_writing(queue),
             Kind::Socket(socket) => self.close_socket(id, &socket),
             Kind::Epoll(epoll) => self.forget_watcher(id, &epoll),
-            Kind::Counter(_) | Kind::Timer(_) => {}
+            Kind::Counter(_) | Kind::Timer(_) | Kind::Signals(_) | Kind::Inotify(_) | Kind::Process => {}
         }
         while self.nodes.last().is_some_and(Option::is_none) {
             self.nodes.pop();
@@ -376,7 +415,11 @@ impl Pollables {
         let writer = self.change(id, |queue| {
             queue.refused = true;
             queue.clear();
-            queue.writer
+            (queue.writer, queue.take_attached())
+        });
+        let writer = writer.map(|(writer, lost)| {
+            self.orphans.extend(lost);
+            writer
         });
         if let Some(queue) = self.queue_mut(id) {
             queue.reader = End::Gone;
@@ -448,7 +491,12 @@ impl Pollables {
             Kind::PipeReader(_) | Kind::PipeWriter(_) => libc::S_IFIFO | 0o600,
             Kind::Socket(_) => libc::S_IFSOCK | 0o777,
             // Files without a type.
-            Kind::Counter(_) | Kind::Timer(_) | Kind::Epoll(_) => 0o600,
+            Kind::Counter(_)
+            | Kind::Timer(_)
+            | Kind::Epoll(_)
+            | Kind::Signals(_)
+            | Kind::Inotify(_)
+            | Kind::Process => 0o600,
         };
         Attributes::made_up(self.number(node), mode)
     }
@@ -473,6 +521,9 @@ impl Pollables {
             Kind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
             Kind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
             Kind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),
+            Kind::Signals(_) => b"anon_inode:[signalfd]".to_vec(),
+            Kind::Inotify(_) => b"anon_inode:inotify".to_vec(),
+            Kind::Process => b"anon_inode:[pidfd]".to_vec(),
         }
     }
 

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::{ConnectionId, PollableId};
+use crate::files::OpenId;
 use crate::pages::PAGE_BYTES;
 
 /// A buffer that grew beyond this is given back when little is in it.
@@ -65,11 +66,30 @@ pub(crate) struct Queue {
     pub(crate) starved: bool,
     /// One of its ends is, or was, outside.
     pub(crate) outside: bool,
+    /// Bytes, or messages, that have been taken so far.
+    passed: u64,
+    /// Descriptors on their way, in the order of what they came with.
+    attached: VecDeque<Attached>,
+}
+
+/// Open files that were sent along with some bytes, or a message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Attached {
+    /// The bytes, or the message, by the number of those before them.
+    start: u64,
+    end: u64,
+    open: Vec<OpenId>,
 }
 
 impl Clone for Queue {
     fn clone(&self) -> Self {
-        Self { bytes: self.front().to_vec(), start: 0, shape: self.shape.clone(), ..*self }
+        Self {
+            bytes: self.front().to_vec(),
+            start: 0,
+            shape: self.shape.clone(),
+            attached: self.attached.clone(),
+            ..*self
+        }
     }
 
     /// Keeps the buffer, unless it is large.
@@ -80,7 +100,8 @@ impl Clone for Queue {
             bytes = Vec::new();
         }
         bytes.extend_from_slice(source.front());
-        *self = Self { bytes, start: 0, shape: source.shape.clone(), ..*source };
+        let (shape, attached) = (source.shape.clone(), source.attached.clone());
+        *self = Self { bytes, start: 0, shape, attached, ..*source };
     }
 }
 
@@ -97,6 +118,8 @@ impl Queue {
             refused: false,
             starved: false,
             outside: matches!((reader, writer), (End::Outside(_), _) | (_, End::Outside(_))),
+            passed: 0,
+            attached: VecDeque::new(),
         }
     }
 
@@ -174,6 +197,8 @@ impl Queue {
 
     /// Takes `count` bytes from the front of a stream, or the first message, whatever its size.
     pub(crate) fn pop(&mut self, count: usize) {
+        let passed = if self.has_messages() { usize::from(!self.is_empty()) } else { count.min(self.len()) };
+        self.passed = self.passed.wrapping_add(passed as u64);
         let count = match &mut self.shape {
             Shape::Messages(sizes) => sizes.pop_front().unwrap_or(0),
             Shape::Stream => count.min(self.bytes.len().saturating_sub(self.start)),
@@ -238,6 +263,46 @@ impl Queue {
         if let Shape::Messages(sizes) = &mut self.shape {
             sizes.push_back(size);
         }
+    }
+
+    /// Has descriptors go with the last `count` bytes, or with the last message.
+    pub(crate) fn attach(&mut self, count: usize, open: Vec<OpenId>) {
+        let (len, count) = match &self.shape {
+            Shape::Messages(sizes) => (sizes.len(), 1),
+            _ => (self.len(), count),
+        };
+        let end = self.passed.wrapping_add(len as u64);
+        self.attached.push_back(Attached { start: end.wrapping_sub(count as u64), end, open });
+    }
+
+    /// How many bytes one read takes at most: those that have descriptors are the last ones of a read.
+    pub(crate) fn readable(&self) -> usize {
+        let first = self.attached.front().filter(|_| !self.has_messages());
+        first.map_or(usize::MAX, |first| usize::try_from(first.end.wrapping_sub(self.passed)).unwrap_or(usize::MAX))
+    }
+
+    /// The descriptors that come with the first `count` bytes, or the first message.
+    pub(crate) fn attached(&self, count: usize) -> Vec<OpenId> {
+        let count = if self.has_messages() { 1 } else { count };
+        match self.attached.front() {
+            Some(first) if first.start < self.passed.wrapping_add(count as u64) => first.open.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Those descriptors have been taken.
+    pub(crate) fn detach(&mut self) {
+        self.attached.pop_front();
+    }
+
+    /// All descriptors that are on their way.
+    pub(crate) fn take_attached(&mut self) -> Vec<OpenId> {
+        std::mem::take(&mut self.attached).into_iter().flat_map(|attached| attached.open).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn attached_count(&self) -> usize {
+        self.attached.iter().fold(0, |sum, attached| sum.saturating_add(attached.open.len()))
     }
 
     /// Nothing of it is wanted any more.

@@ -5,6 +5,8 @@
 use super::socket::{Phase, Socket};
 use super::{Epoll, Events, Kind, PollableId, Pollables, Registration, Target};
 use crate::clock;
+use crate::process::Process;
+use crate::signals::SignalSet;
 
 /// The bits of `poll` and `epoll`, which are the same.
 pub(crate) mod bits {
@@ -37,11 +39,19 @@ use bits::{ERR, HUP, IN, INPUTS, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
 pub(crate) struct Look {
     left: u32,
     now_ns: Option<u64>,
+    /// Signals that wait for the thread that looks.
+    pending: SignalSet,
 }
 
 impl Look {
     pub(crate) fn new() -> Self {
-        Self { left: 16_384, now_ns: None }
+        Self { left: 16_384, now_ns: None, pending: SignalSet::default() }
+    }
+
+    /// A look of the current thread, which may see its signals.
+    pub(crate) fn of(process: &Process) -> Self {
+        let own = process.threads.current().signals.pending.set();
+        Self { pending: own.or(process.signals.pending.set()), ..Self::new() }
     }
 
     /// One step more; `false` if there were too many.
@@ -79,6 +89,9 @@ impl Pollables {
                 if_so(ready, READ)
             }
             Some(Kind::Socket(socket)) => self.socket_readiness(socket),
+            Some(Kind::Signals(mask)) => if_so(!look.pending.and(*mask).is_empty(), IN),
+            Some(Kind::Inotify(inotify)) => if_so(!inotify.ignored.is_empty(), READ),
+            Some(Kind::Process) => 0,
         }
     }
 

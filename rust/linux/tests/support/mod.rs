@@ -4,8 +4,12 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
+pub mod compared;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,7 +50,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 21] = [
+pub const PROGRAMS: [(&str, &[Linking]); 26] = [
     ("scatter", &[Linking::Glibc]),
     ("crowd", &[Linking::Glibc]),
     ("remote", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
@@ -58,6 +62,11 @@ pub const PROGRAMS: [(&str, &[Linking]); 21] = [
     ("start", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("library", &[Linking::Cpp]),
     ("calls", &[Linking::Glibc]),
+    ("odds", &[Linking::Glibc]),
+    ("memfd", &[Linking::Glibc]),
+    ("cpu", &[Linking::Glibc]),
+    ("locks", &[Linking::Glibc]),
+    ("splices", &[Linking::Glibc]),
     ("clocks", &[Linking::Glibc, Linking::GlibcPie, Linking::Musl, Linking::GlibcDynamic, Linking::MuslDynamic]),
     ("files", &[Linking::Glibc, Linking::GlibcDynamic]),
     ("memory", &[Linking::Glibc, Linking::GlibcDynamic]),
@@ -137,6 +146,8 @@ pub struct Outcome {
     pub stdout: String,
     pub stderr: String,
     pub end: Step,
+    /// Numbers of the system calls that it has made.
+    pub calls: BTreeSet<u64>,
 }
 
 /// Collects what a program writes.
@@ -166,6 +177,8 @@ pub struct Guest {
     pub random: u8,
     /// Whether [`Guest::run`] waits for connections with the outside, too.
     pub waits_outside: bool,
+    /// Numbers of the system calls that the program has made.
+    pub calls: BTreeSet<u64>,
 }
 
 /// Where AT_RANDOM points in these tests: the inbox, which programs can read and which is all zeroes here.
@@ -216,7 +229,7 @@ impl Guest {
     pub fn load_program(program: &Program<'_>, limits: &Limits, memory_bytes: u64) -> Self {
         let mut machine = testing::boot_machine(memory_bytes);
         let process = Process::exec(&mut machine, program, &[(0x4d59_464c, 42)], AT_RANDOM, limits).unwrap();
-        Self { machine, process, log: Log::default(), random: 0, waits_outside: true }
+        Self { machine, process, log: Log::default(), random: 0, waits_outside: true, calls: BTreeSet::new() }
     }
 
     /// Goes on after something has arrived from outside, as [`Guest::run`].
@@ -235,6 +248,9 @@ impl Guest {
             let exit = self.machine.run().unwrap();
             if exit == Exit::Doorbell {
                 return None;
+            }
+            if exit == Exit::Syscall {
+                self.calls.insert(self.machine.regs().rax & u64::from(u32::MAX));
             }
             let random = &mut self.random;
             let mut rng = |bytes: &mut [u8]| {
@@ -267,10 +283,50 @@ impl Guest {
         }
     }
 
+    /// As [`Guest::run`], interrupted all the time, as a machine is whose threads' slices end: threads that spin take turns, and get their signals.
+    pub fn run_interrupted(&mut self) -> Option<Step> {
+        interruptible();
+        let done = AtomicBool::new(false);
+        // SAFETY: pthread_self has no arguments.
+        let thread = unsafe { libc::pthread_self() };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(2));
+                    // SAFETY: the thread waits for this one at the end of the scope, so it exists; the signal has a handler.
+                    unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+                }
+            });
+            // A test that panics must not wait for ever for who interrupts it.
+            let _done = OnDrop(|| done.store(true, Ordering::Relaxed));
+            self.run()
+        })
+    }
+
     pub fn outcome(mut self) -> Outcome {
         let end = self.run().expect("these programs ring no doorbell");
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Outcome { stdout: text(self.log.stdout), stderr: text(self.log.stderr), end }
+        Outcome { stdout: text(self.log.stdout), stderr: text(self.log.stderr), end, calls: self.calls }
+    }
+}
+
+/// Does something when it goes.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Has SIGUSR1 do nothing but interrupt system calls.
+fn interruptible() {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: a zeroed sigaction is a valid one, and the handler does nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
     }
 }
 
@@ -358,6 +414,7 @@ pub fn agrees_with_native_in(name: &str, linkings: &[Linking], args: &[&str], mo
             assert_eq!(inside.stdout.lines().count(), native_out.lines().count(), "{linking:?}, {kind}: {inside:?}");
             assert_eq!(inside.end, Step::Exited { status: 0 }, "{linking:?}, {kind}: {inside:?}");
             assert_eq!(inside.stderr, String::from_utf8_lossy(&native.stderr), "{linking:?}, {kind}");
+            compared::check(name, linking, &inside.calls);
         }
     }
 }
