@@ -131,6 +131,18 @@ class TenantsFile(unittest.TestCase):
         self.server.write_tenants([self.hello])
         self.server.await_that(lambda: self.server.get("/").body != HELLO, "the root is still a tenant's")
 
+    def test_the_first_default_tenant_may_come_with_a_reload_and_go(self):
+        self.assertEqual(self.server.get("/nowhere/at/all").status, 404)
+        for _ in range(2):
+            self.server.write_tenants([self.hello, tenant("rest", None, "echo", default=True)])
+            self.await_status("/nowhere/at/all", 200)
+            self.assertEqual(self.server.get("/nowhere/at/all?x").echoed()["path"], "/nowhere/at/all")
+            # The application's own stay its own.
+            self.assertEqual(self.server.get("/hello").body, HELLO)
+            self.assertEqual(self.server.get("/").status, 200)
+            self.server.write_tenants([self.hello])
+            self.await_status("/nowhere/at/all", 404)
+
     def test_a_bad_file_changes_nothing(self):
         path = self.server.directory / "tenants.json"
         replace(path, b'{\n  "tenants": [],\n  "tennants": []\n}')

@@ -33,6 +33,8 @@ mod config;
 mod deferred;
 mod destination;
 mod failure;
+mod generation;
+mod health;
 mod http1;
 mod json;
 mod launch;
@@ -57,6 +59,7 @@ mod tenant;
 mod tenant_log;
 mod uploads;
 mod values;
+mod watched;
 mod workers;
 
 pub use config::{
@@ -76,3 +79,4 @@ pub use report::{HostState, Report, TenantReport, TenantState};
 pub use schema::tenants_schema;
 pub use server::{Server, StartError};
 pub use values::{HostPattern, KeyDigest, RoutePath, TenantName};
+pub use watched::WatchedFiles;

@@ -32,6 +32,7 @@ use Kind::{Counter, Gauge};
 #[rustfmt::skip]
 const FIGURES: &[Figure] = &[
     Figure { name: "mayfly_tenant_requests_total", kind: Counter, help: "Requests that were the tenant's, answered or not.", value: |tenant| tenant.requests as f64 },
+    Figure { name: "mayfly_tenant_cpu_seconds_total", kind: Counter, help: "CPU time of the tenant's requests, storage program and resets included.", value: |tenant| tenant.cpu_seconds },
     Figure { name: "mayfly_tenant_resets_total", kind: Counter, help: "Workers rolled back after a request.", value: |tenant| tenant.resets as f64 },
     Figure { name: "mayfly_tenant_forks_total", kind: Counter, help: "Workers forked.", value: |tenant| tenant.forks as f64 },
     Figure { name: "mayfly_tenant_parked_requests_total", kind: Counter, help: "Requests that left their loop thread.", value: |tenant| tenant.parked as f64 },
@@ -255,6 +256,7 @@ mod tests {
             program: "p".into(),
             state,
             requests: 1 << 40,
+            cpu_seconds: 1.25,
             resets: 2,
             forks: 3,
             parked: 4,
@@ -293,6 +295,7 @@ mod tests {
         };
         for (name, value) in [
             ("requests_total", 2_f64.powi(40)),
+            ("cpu_seconds_total", 1.25),
             ("resets_total", 2.0),
             ("forks_total", 3.0),
             ("parked_requests_total", 4.0),

@@ -62,6 +62,8 @@ pub struct TenantReport {
     pub state: TenantState,
     /// Requests that were its own, answered or not.
     pub requests: u64,
+    /// CPU time of its requests, storage program and resets included.
+    pub cpu_seconds: f64,
     /// Workers rolled back after a request.
     pub resets: u64,
     /// Workers forked.
@@ -150,6 +152,7 @@ impl TenantReport {
             program: config.program.clone(),
             state,
             requests: totals.events(Event::Request),
+            cpu_seconds: totals.cpu_seconds(),
             resets: totals.events(Event::Reset),
             forks: totals.events(Event::Fork),
             parked: totals.events(Event::Parked),

@@ -13,12 +13,13 @@ use mayfly_sandbox::{Host, HostError};
 
 use crate::background::Background;
 use crate::config::{AdminConfig, BootWhen, Config, TenantConfig};
+use crate::generation::Generation;
 use crate::pool::LoopPool;
 use crate::reload::{Applied, ReloadError, Reloaded};
 use crate::report::{HostState, Report, TenantReport};
 use crate::route::Router;
 use crate::snapshots::Snapshots;
-use crate::tenant::{Generation, Ground, Source, State, Tenant};
+use crate::tenant::{Ground, Source, State, Tenant};
 use crate::uploads;
 use crate::workers::Workers;
 
@@ -245,7 +246,7 @@ impl Server {
         if matches!(tenant.state(), State::Unbooted) {
             return Ok(());
         }
-        match tenant.make(&mut history, ground, Source::File) {
+        match tenant.make(&mut history, ground, self.background(), Source::File) {
             Ok(generation) => {
                 tenant.reloads.fetch_add(1, Ordering::Relaxed);
                 tenant.publish(&mut history, generation, ground);
@@ -314,7 +315,9 @@ impl Server {
     fn replace(&self, tenant: &Tenant, source: Source) -> Result<Reloaded, ReloadError> {
         let ground = self.ground()?;
         let mut history = tenant.history();
-        let generation = tenant.make(&mut history, ground, source).map_err(|error| not_replaced(tenant, error))?;
+        let generation = tenant
+            .make(&mut history, ground, self.background(), source)
+            .map_err(|error| not_replaced(tenant, error))?;
         let reloaded = told(&generation);
         tenant.reloads.fetch_add(1, Ordering::Relaxed);
         tenant.publish(&mut history, generation, ground);
