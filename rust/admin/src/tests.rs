@@ -587,6 +587,41 @@ fn programs_of_a_new_file_are_watched_too() {
 }
 
 #[test]
+fn changes_below_watched_directories_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("app/lib")).unwrap();
+    fs::write(at("app/lib/a.js"), "one").unwrap();
+    let file = at("tenants.json");
+    let text = format!(
+        r#"{{"root": {:?}, "tenants": [{{"name": "a", "program": "programs/p", "path": "/", "mounts": [{{"host": "app", "at": "/srv"}}],
+           "watch": ["/srv"]}}]}}"#,
+        folder.path()
+    );
+    fs::create_dir(at("programs")).unwrap();
+    fs::write(&file, text).unwrap();
+    let tenants = Fake::new(Config::from_file(&file).unwrap());
+    let _admin = Admin::start_for(tenants.clone(), Patience::default()).unwrap();
+    let looks = || tenants.calls().len();
+    let changes: [&dyn Fn(); 6] = [
+        &|| fs::write(at("app/lib/a.js"), "two").unwrap(),
+        &|| fs::write(at("app/lib/new.js"), "").unwrap(),
+        &|| fs::rename(at("app/lib/new.js"), at("app/lib/newer.js")).unwrap(),
+        &|| fs::create_dir_all(at("app/later/deep")).unwrap(),
+        // In a directory that was not there when the watch began.
+        &|| fs::write(at("app/later/deep/b.js"), "").unwrap(),
+        &|| fs::remove_file(at("app/lib/a.js")).unwrap(),
+    ];
+    for change in changes {
+        let before = looks();
+        change();
+        until(|| looks() > before);
+        // What follows from this change, the watch over a new directory included, is not taken for the next one.
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
 fn many_changes_in_a_row_are_one() {
     let watching = Watching::start();
     for number in 0..100 {

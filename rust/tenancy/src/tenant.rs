@@ -498,6 +498,12 @@ impl History {
             None => SharedMemory::anonymous(wanted.bytes),
         };
         let shared = made.map_err(|error| ReloadError::Boot(format!("no shared memory: {error}")))?;
+        if !shared.stays_in_memory() {
+            tracing::warn!(
+                target: "mayfly::server", tenant = %config.name, kib = wanted.bytes >> 10,
+                "the tenant's shared memory may be taken from memory, and requests then wait for its disk: raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK), or put the file into /dev/shm"
+            );
+        }
         self.shared = Some(shared.clone());
         Ok(Some(shared))
     }

@@ -93,7 +93,7 @@ mod tests {
     fn config(root: &Path, watch: &str) -> TenantConfig {
         let text = format!(
             r#"{{"root": {root:?}, "tenants": [{{"name": "a", "program": "p", "path": "/",
-               "mounts": [{{"host": "app", "at": "/srv/app"}}], "watch": {watch}}}]}}"#
+               "mounts": [{{"host": "app", "at": "/srv/app"}}]{watch}}}]}}"#
         );
         Config::from_json(&text).unwrap().tenants.remove(0)
     }
@@ -105,7 +105,7 @@ mod tests {
         fs::create_dir_all(app.join("lib/deep")).unwrap();
         fs::create_dir_all(app.join(".git")).unwrap();
         fs::write(app.join("main.js"), "1").unwrap();
-        let config = config(root.path(), r#"["/srv/app"]"#);
+        let config = config(root.path(), r#", "watch": ["/srv/app"]"#);
         let mut seen = vec![config.watched_files().digest()];
         assert_eq!(config.watched_files().directories, [app.clone(), app.join("lib"), app.join("lib/deep")]);
         let changes: [&dyn Fn(); 5] = [
@@ -134,7 +134,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let app = root.path().join("app");
         fs::create_dir(&app).unwrap();
-        let config = config(root.path(), r#"["/srv/app/main.js"]"#);
+        let config = config(root.path(), r#", "watch": ["/srv/app/main.js"]"#);
         let none = config.watched_files();
         assert_eq!((none.named.as_slice(), none.directories.len()), ([app.join("main.js")].as_slice(), 0));
         fs::write(app.join("other.js"), "").unwrap();
@@ -149,7 +149,7 @@ mod tests {
         for number in 0..DIRECTORIES_MAX + 10 {
             fs::create_dir_all(root.path().join(format!("app/{number}"))).unwrap();
         }
-        let found = config(root.path(), r#"["/srv/app"]"#).watched_files();
+        let found = config(root.path(), r#", "watch": ["/srv/app"]"#).watched_files();
         assert!(found.is_cut);
         assert_eq!(found.directories.len(), DIRECTORIES_MAX);
     }
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn without_watch_nothing_is_looked_at() {
         let root = tempfile::tempdir().unwrap();
-        let found = config(root.path(), "[]").watched_files();
+        let found = config(root.path(), "").watched_files();
         assert!(found.named.is_empty() && found.directories.is_empty() && !found.is_cut);
     }
 }
