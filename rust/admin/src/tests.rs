@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mayfly_tenancy::{Applied, Config, ReloadError, Reloaded};
+use mayfly_tenancy::{Applied, Config, Readiness, ReloadError, Reloaded};
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -23,6 +23,7 @@ struct Inner {
     calls: Mutex<Vec<String>>,
     /// What the next changes come to.
     outcome: Mutex<Result<Reloaded, ReloadError>>,
+    readiness: Mutex<Readiness>,
     /// Changes wait while it is shut.
     gate: Mutex<bool>,
     opened: Condvar,
@@ -34,6 +35,7 @@ impl Fake {
             config: Mutex::new(Arc::new(config)),
             calls: Mutex::default(),
             outcome: Mutex::new(Ok(Reloaded { generation: 7, boot_ms: 1.500_04 })),
+            readiness: Mutex::new(Readiness { ready: true, booting: 0, failed: 1 }),
             gate: Mutex::new(true),
             opened: Condvar::new(),
         }))
@@ -65,6 +67,10 @@ impl Fake {
 impl Tenants for Fake {
     fn config(&self) -> Arc<Config> {
         self.0.config.lock().unwrap().clone()
+    }
+
+    fn readiness(&self) -> Readiness {
+        *self.0.readiness.lock().unwrap()
     }
 
     fn status(&self) -> String {
@@ -202,6 +208,7 @@ fn everything_but_the_health_check_asks_for_the_right_key() {
     for (request, statuses) in [
         ("GET /_mayfly/health", [200, 200, 200, 200, 200]),
         ("HEAD /_mayfly/health", [200, 200, 200, 200, 200]),
+        ("GET /_mayfly/ready", [200, 200, 200, 200, 200]),
         ("GET /_mayfly/status", [401, 401, 401, 401, 200]),
         ("GET /_mayfly/metrics?x", [401, 401, 401, 401, 200]),
         ("POST /_mayfly/reload", [401, 401, 401, 401, 200]),
@@ -417,6 +424,17 @@ fn who_goes_away_leaves_no_room_for_more() {
     assert_eq!(listening.tenants.calls().len(), 4);
     listening.tenants.set_gate(true);
     until(|| listening.ask("POST /_mayfly/tenants/a/reload", Some("key-a")).status == 200);
+}
+
+#[test]
+fn whoever_asks_is_told_when_the_server_is_ready() {
+    let listening = Listening::start(with_operator());
+    let ready = listening.ask("GET /_mayfly/ready", None);
+    assert_eq!((ready.status, ready.body.as_str()), (200, r#"{"booting":0,"failed":1,"ready":true}"#));
+    *listening.tenants.0.readiness.lock().unwrap() = Readiness { ready: false, booting: 3, failed: 0 };
+    let ready = listening.ask("GET /_mayfly/ready", None);
+    assert_eq!((ready.status, ready.body.as_str()), (503, r#"{"booting":3,"failed":0,"ready":false}"#));
+    assert!(ready.head.contains("retry-after: 1"), "{}", ready.head);
 }
 
 #[test]

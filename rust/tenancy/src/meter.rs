@@ -17,6 +17,8 @@ pub(crate) enum Event {
     Reset,
     /// A worker forked.
     Fork,
+    /// A worker that could not be forked.
+    ForkFailure,
     /// A request that left its loop thread: its slice was over, or no worker was ready.
     Parked,
     /// A call of a function of the storage program.

@@ -25,6 +25,7 @@ use crate::meter::{Counters, Event, Totals};
 use crate::places;
 use crate::reload::ReloadError;
 use crate::report::booted_from;
+use crate::resources::{self, Seldom};
 use crate::snapshots::{self, Snapshots};
 use crate::storage::Store;
 use crate::tenant_log::TenantLog;
@@ -390,7 +391,13 @@ impl Tenant {
     pub(crate) fn fork(&self, permit: Option<Permit>) -> Result<Forked, String> {
         let generation = self.ready().ok_or_else(|| self.excuse())?;
         self.fork_of(&generation, permit).map_err(|error| {
-            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, "a worker could not be forked");
+            // Where it fails once it may fail for every request.
+            static TOLD: Seldom = Seldom::new();
+            if TOLD.is_due() {
+                let advice = resources::advice(&error);
+                tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
+            }
+            self.background.count(Event::ForkFailure);
             "no worker could be forked".to_owned()
         })
     }
