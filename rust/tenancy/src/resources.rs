@@ -53,6 +53,14 @@ pub(crate) fn advice(error: &(dyn Error + 'static)) -> &'static str {
     ""
 }
 
+/// The error in words, and what can be done about it.
+pub(crate) fn with_advice(error: &(dyn Error + 'static)) -> String {
+    match advice(error) {
+        "" => error.to_string(),
+        advice => format!("{error}: {advice}"),
+    }
+}
+
 /// Lets one of many equal lines into the log each second.
 #[derive(Debug)]
 pub(crate) struct Seldom(AtomicU64);
@@ -92,6 +100,8 @@ mod tests {
         let of = |errno: Errno| advice(&Outer(errno.into()));
         assert!(of(Errno::MFILE).contains("LimitNOFILE"));
         assert!(of(Errno::NOMEM).contains("memory"));
+        assert!(with_advice(&Outer(Errno::MFILE.into())).starts_with("outer: raise"));
+        assert_eq!(with_advice(&Outer(io::Error::other("x"))), "outer");
         assert_eq!((of(Errno::PERM), advice(&Outer(io::Error::other("x")))), ("", ""));
     }
 

@@ -245,7 +245,7 @@ impl Tenant {
                 let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
                 let booted = Snapshot::boot(&ground.host, &program, &config.limits.machine, sink);
                 self.log.end_partial_lines();
-                let snapshot = booted.map_err(|error| ReloadError::Boot(error.to_string()))?;
+                let snapshot = booted.map_err(|error| ReloadError::Boot(resources::with_advice(&error)))?;
                 self.background.count_connects(snapshot.connects());
                 check(&snapshot)?;
                 snapshot
