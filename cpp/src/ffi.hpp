@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "mayfly/reply.hpp"
@@ -43,6 +44,10 @@ inline Bytes request_header_value(const RequestView &request, std::size_t index)
 inline rust::Slice<std::uint8_t> reply_body(Reply &reply, std::size_t size) noexcept {
     const auto body = reply.body(size);
     return {reinterpret_cast<std::uint8_t *>(body.data()), body.size()};
+}
+
+inline void reply_no_body(Reply &reply, bool has_length, std::uint64_t length) noexcept {
+    reply.no_body(has_length ? std::optional(length) : std::nullopt);
 }
 
 inline void reply_status(Reply &reply, std::uint16_t status) noexcept { reply.status(status); }

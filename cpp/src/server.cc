@@ -39,6 +39,8 @@ bool LoopPool::claims(std::string_view host, std::string_view path) noexcept {
     return impl_->pool->claims(ffi::bytes(host), ffi::bytes(path));
 }
 
+bool LoopPool::has_default() noexcept { return impl_->pool->has_default(); }
+
 Outcome LoopPool::call(const RequestView &request, Reply &reply) noexcept {
     return impl_->pool->call(request, reply) == ffi::Outcome::Done ? Outcome::done : Outcome::later;
 }
@@ -66,10 +68,6 @@ std::string Server::report_json() const {
 
 std::string Server::metrics() const {
     return translate_errors([&] { return std::string(impl_->server->metrics()); });
-}
-
-bool Server::has_default() const {
-    return translate_errors([&] { return impl_->server->has_default(); });
 }
 
 std::string Server::apply(std::string_view config_json) const {

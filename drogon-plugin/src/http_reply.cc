@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include <drogon/utils/Utilities.h>
+
 namespace mayfly {
 
 namespace {
@@ -29,8 +31,14 @@ drogon::Cookie cookie(std::string_view set_cookie) {
 } // namespace
 
 std::span<char> HttpReply::body(std::size_t size) noexcept {
+    announced_.reset();
     body_.resize(size);
     return body_;
+}
+
+void HttpReply::no_body(std::optional<std::uint64_t> length) noexcept {
+    body_.clear();
+    announced_ = length;
 }
 
 void HttpReply::status(std::uint16_t status) noexcept {
@@ -56,14 +64,38 @@ drogon::HttpResponsePtr HttpReply::take() {
     // These have no body, whatever the tenant says (RFC 9110, 6.4.1); Drogon would send it all the same, and the
     // client would take it for the beginning of the next response.
     const auto status = response_->statusCode();
-    if (status != drogon::k204NoContent && status != drogon::k304NotModified) {
+    if (status == drogon::k304NotModified || (body_.empty() && status != drogon::k204NoContent && request_.isHead())) {
+        leave_out_body();
+    } else if (status != drogon::k204NoContent) {
         response_->setBody(std::move(body_));
     }
     return std::move(response_);
 }
 
-DeferredHttpReply::DeferredHttpReply(Callback callback, trantor::EventLoop *loop)
-    : callback_(std::move(callback)), loop_(loop) {}
+// Drogon names a length of 0 where there is no body, and nothing but its pass-through mode keeps it from that. It would
+// be a lie about the resource (RFC 9110, 8.6 and 9.3.2): what is named is what the tenant names. In that mode Drogon
+// writes the headers that are there and none of its own, so these are written here, but for `server`, which it does not
+// tell.
+void HttpReply::leave_out_body() {
+    response_->setPassThrough(true);
+    if (announced_) {
+        response_->addHeader("content-length", std::to_string(*announced_));
+    }
+    if (const auto type = response_->contentTypeString(); !type.empty()) {
+        response_->addHeader("content-type", std::string(type));
+    }
+    response_->addHeader("date", drogon::utils::getHttpFullDateStr());
+    // Drogon keeps or closes the connection by this header and the version, whatever the mode.
+    const auto &connection = request_.getHeader("connection");
+    if (request_.version() == drogon::Version::kHttp10) {
+        response_->addHeader("connection", is(connection, "keep-alive") ? "Keep-Alive" : "close");
+    } else if (is(connection, "close")) {
+        response_->addHeader("connection", "close");
+    }
+}
+
+DeferredHttpReply::DeferredHttpReply(drogon::HttpRequestPtr request, Callback callback, trantor::EventLoop *loop)
+    : HttpReply(*request), kept_(std::move(request)), callback_(std::move(callback)), loop_(loop) {}
 
 DeferredHttpReply::~DeferredHttpReply() {
     if (callback_) {

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
+#include <drogon/HttpRequest.h>
 #include <drogon/HttpResponse.h>
 #include <trantor/net/EventLoop.h>
 
@@ -18,10 +20,13 @@ namespace mayfly {
 // Drogon's: to be called once, with the response.
 using Callback = std::function<void(const drogon::HttpResponsePtr &)>;
 
-// Builds a Drogon response.
+// Builds the Drogon response to a request, which must live as long.
 class HttpReply : public Reply {
   public:
+    explicit HttpReply(const drogon::HttpRequest &request) : request_(request) {}
+
     std::span<char> body(std::size_t size) noexcept override;
+    void no_body(std::optional<std::uint64_t> length) noexcept override;
     void status(std::uint16_t status) noexcept override;
     void header(std::string_view name, std::string_view value) noexcept override;
     void send() noexcept override {}
@@ -30,14 +35,18 @@ class HttpReply : public Reply {
     [[nodiscard]] drogon::HttpResponsePtr take();
 
   private:
+    void leave_out_body();
+
+    const drogon::HttpRequest &request_;
     std::string body_;
+    std::optional<std::uint64_t> announced_; // The length of a body that does not come.
     drogon::HttpResponsePtr response_;
 };
 
 // A reply that another thread sends: by way of the event loop that the request came from.
 class DeferredHttpReply final : public HttpReply {
   public:
-    DeferredHttpReply(Callback callback, trantor::EventLoop *loop);
+    DeferredHttpReply(drogon::HttpRequestPtr request, Callback callback, trantor::EventLoop *loop);
     DeferredHttpReply(const DeferredHttpReply &) = delete;
     DeferredHttpReply &operator=(const DeferredHttpReply &) = delete;
 
@@ -47,6 +56,7 @@ class DeferredHttpReply final : public HttpReply {
     void send() noexcept override;
 
   private:
+    drogon::HttpRequestPtr kept_;
     Callback callback_; // Empty once sent.
     trantor::EventLoop *loop_;
 };

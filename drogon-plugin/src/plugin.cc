@@ -3,6 +3,7 @@
 #include "mayfly/plugin.hpp"
 
 #include <string>
+#include <utility>
 
 #include <drogon/HttpAppFramework.h>
 
@@ -28,11 +29,20 @@ std::string to_text(const Json::Value &config) {
     return Json::writeString(writer, config);
 }
 
+// The application's, from before run() on.
+drogon::DefaultHandler &default_handler() {
+    static drogon::DefaultHandler handler;
+    return handler;
+}
+
 } // namespace
+
+void set_default_handler(drogon::DefaultHandler handler) { default_handler() = std::move(handler); }
 
 void SandboxPlugin::initAndStart(const Json::Value &config) {
     try {
-        controller_ = std::make_shared<TenantController>(Server::start(config.isNull() ? "{}" : to_text(config)));
+        controller_ = std::make_shared<TenantController>(Server::start(config.isNull() ? "{}" : to_text(config)),
+                                                         default_handler());
     } catch (const Error &error) {
         throw Error(std::string("mayfly::SandboxPlugin: ") + error.what());
     }

@@ -30,20 +30,18 @@ std::string_view host(const drogon::HttpRequest &request) {
 
 } // namespace
 
-TenantController::TenantController(Server server)
-    : has_default_(server.has_default()), server_(std::make_shared<const Server>(std::move(server))) {}
+TenantController::TenantController(Server server, drogon::DefaultHandler others)
+    : server_(std::make_shared<const Server>(std::move(server))), others_(std::move(others)) {}
 
 void TenantController::register_routes() {
     auto &app = drogon::app();
     // No constraint: every method is the tenant's.
     registerMethod(&TenantController::serve, route, {}, false, "mayfly::TenantController::serve");
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
-    if (has_default_) {
-        // Not otherwise, for the application may have such a handler of its own.
-        app.setDefaultHandler([this](const drogon::HttpRequestPtr &request, Callback &&callback) {
-            serve_default(request, std::move(callback));
-        });
-    }
+    // Whether or not there is a default tenant: one may come with a reload, and then it is too late.
+    app.setDefaultHandler([this](const drogon::HttpRequestPtr &request, Callback &&callback) {
+        serve_default(request, std::move(callback));
+    });
     // The first thing that each loop does, so that it has workers before it has requests.
     for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
         app.getIOLoop(index)->queueInLoop([this] { this_thread_if_any(); });
@@ -79,7 +77,7 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
             request->attributes()->insert(options_attribute, true);
         }
         PathStash::put(*request, route);
-    } else if (has_default_ && request->path() == "/") {
+    } else if (request->path() == "/" && per_thread->pool.has_default()) {
         // Drogon gives it the name of its home page on the way to the default handler.
         PathStash::keep(*request);
     }
@@ -88,29 +86,33 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
 void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&callback) {
     if (PathStash::take(*request)) {
         respond(request, std::move(callback));
-    } else if (has_default_) {
-        serve_default(request, std::move(callback));
     } else {
-        callback(drogon::HttpResponse::newNotFoundResponse(request));
+        serve_default(request, std::move(callback));
     }
 }
 
 void TenantController::serve_default(const drogon::HttpRequestPtr &request, Callback &&callback) {
     PathStash::take(*request);
-    respond(request, std::move(callback));
+    if (this_thread().pool.has_default()) {
+        respond(request, std::move(callback));
+    } else if (others_) {
+        others_(request, std::move(callback));
+    } else {
+        callback(drogon::HttpResponse::newNotFoundResponse(request)); // As Drogon does without such a handler.
+    }
 }
 
 void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &&callback) {
     auto &[pool, adapter] = this_thread();
     const auto view = adapter.view(*request);
-    HttpReply reply;
+    HttpReply reply(*request);
     if (pool.call(view, reply) == Outcome::done) {
         callback(reply.take());
         return;
     }
     // An advice of the application's may have brought the request to a thread that has no loop.
     auto *loop = trantor::EventLoop::getEventLoopOfCurrentThread();
-    pool.call_later(view, std::make_unique<DeferredHttpReply>(std::move(callback),
+    pool.call_later(view, std::make_unique<DeferredHttpReply>(request, std::move(callback),
                                                               loop != nullptr ? loop : drogon::app().getLoop()));
 }
 

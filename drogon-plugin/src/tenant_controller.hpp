@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 
+#include <drogon/HttpAppFramework.h>
 #include <drogon/HttpController.h>
 
 #include "http_reply.hpp"
@@ -20,7 +21,8 @@ namespace mayfly {
 //
 //   before_routing   asks whether a tenant claims the request, and if so gives it the path of that route
 //   serve            has all requests of that route, and gives them their own paths back
-//   serve_default    has what Drogon has no route and no file for, if there is a default tenant
+//   serve_default    has what Drogon has no route and no file for, and gives it to the default tenant, if there is one, or to
+//                    the application
 //
 // The route is an exact one, which is a hash look-up: Drogon's patterns are regular expressions, and the standard
 // library's matcher recurses once per character, so that one long path would end the process
@@ -31,7 +33,8 @@ class TenantController final : public drogon::HttpController<TenantController, f
     // register_routes() does it: the handlers need this object.
     METHOD_LIST_END
 
-    explicit TenantController(Server server);
+    // `others` has what is nobody's, if it is not empty.
+    TenantController(Server server, drogon::DefaultHandler others);
 
     // To be called once, before Drogon's routers are initialised.
     void register_routes();
@@ -58,9 +61,9 @@ class TenantController final : public drogon::HttpController<TenantController, f
     PerThread &this_thread();
     PerThread *this_thread_if_any() noexcept;
 
-    const bool has_default_;               // As it was at the start.
     mutable std::mutex mutex_;             // Guards server_; no request takes it but a thread's first.
     std::shared_ptr<const Server> server_; // Empty after shutdown().
+    const drogon::DefaultHandler others_;
 };
 
 } // namespace mayfly

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <utility>
@@ -17,6 +18,15 @@ using mayfly::HttpReply;
 
 namespace {
 
+drogon::HttpRequestPtr request(drogon::HttpMethod method) {
+    auto request = drogon::HttpRequest::newHttpRequest();
+    request->setMethod(method);
+    return request;
+}
+
+const auto get = request(drogon::Get);
+const auto head = request(drogon::Head);
+
 void write(mayfly::Reply &reply, std::uint16_t status, std::string_view body) {
     std::ranges::copy(body, reply.body(body.size()).begin());
     reply.status(status);
@@ -25,7 +35,7 @@ void write(mayfly::Reply &reply, std::uint16_t status, std::string_view body) {
 } // namespace
 
 DROGON_TEST(AReplyBecomesAResponse) {
-    HttpReply reply;
+    HttpReply reply(*get);
     write(reply, 418, std::string_view("a\0b", 3));
     reply.header("Content-Type", "text/x-tea; strength=3");
     reply.header("X-Pot", "short and stout");
@@ -37,7 +47,7 @@ DROGON_TEST(AReplyBecomesAResponse) {
 }
 
 DROGON_TEST(AResponseWithoutAContentTypeGetsNone) {
-    HttpReply reply;
+    HttpReply reply(*get);
     write(reply, 200, "x");
     CHECK(reply.take()->contentTypeString().empty());
 }
@@ -45,7 +55,7 @@ DROGON_TEST(AResponseWithoutAContentTypeGetsNone) {
 // Drogon's setContentTypeCodeAndCustomString() reads past the end of a string of one character.
 DROGON_TEST(AContentTypeMayBeAnyString) {
     for (const auto *type : {"", "x", "\t", "content-type: ", ";"}) {
-        HttpReply reply;
+        HttpReply reply(*get);
         reply.status(200);
         reply.header("content-type", type);
         CHECK(reply.take()->contentTypeString() == type);
@@ -53,7 +63,7 @@ DROGON_TEST(AContentTypeMayBeAnyString) {
 }
 
 DROGON_TEST(HeadersOfOneNameAreJoinedAndCookiesAreKeptApart) {
-    HttpReply reply;
+    HttpReply reply(*get);
     reply.status(200);
     reply.header("Link", "<a>");
     reply.header("link", "<b>");
@@ -68,7 +78,7 @@ DROGON_TEST(HeadersOfOneNameAreJoinedAndCookiesAreKeptApart) {
 }
 
 DROGON_TEST(TheServersOwnHeadersAreTheServers) {
-    HttpReply reply;
+    HttpReply reply(*get);
     reply.status(200);
     reply.header("Date", "yesterday");
     reply.header("Server", "tenant");
@@ -77,14 +87,44 @@ DROGON_TEST(TheServersOwnHeadersAreTheServers) {
 
 DROGON_TEST(AStatusThatHasNoBodyGetsNone) {
     for (const std::uint16_t status : {204, 304}) {
-        HttpReply reply;
+        HttpReply reply(*get);
         write(reply, status, "HTTP/1.1 200 OK\r\n\r\n");
         CHECK(reply.take()->body().empty());
     }
 }
 
+DROGON_TEST(AResponseWithoutABodyNamesTheLengthThatTheTenantNames) {
+    for (const auto length : {std::optional<std::uint64_t>(10'000'000'000), std::optional<std::uint64_t>()}) {
+        HttpReply reply(*head);
+        reply.no_body(length);
+        reply.status(200);
+        reply.header("content-type", "text/x-tea");
+        const auto response = reply.take();
+        CHECK(response->getHeader("content-length") == (length ? "10000000000" : ""));
+        CHECK(response->getHeader("content-type") == "text/x-tea");
+        CHECK(!response->getHeader("date").empty());
+        CHECK(response->body().empty());
+    }
+}
+
+// Drogon names the length of these, and leaves the body out.
+DROGON_TEST(ABodyThatIsThereForHeadIsMeasured) {
+    HttpReply reply(*head);
+    reply.no_body(7);
+    write(reply, 200, "four"); // An error in the place of the former.
+    const auto response = reply.take();
+    CHECK(response->body() == "four");
+    CHECK(response->headers().empty());
+}
+
+DROGON_TEST(AStatusThatHasNoLengthGetsNone) {
+    HttpReply reply(*head);
+    reply.status(204);
+    CHECK(reply.take()->headers().empty());
+}
+
 DROGON_TEST(ASecondResponseReplacesTheFirst) {
-    HttpReply reply;
+    HttpReply reply(*get);
     write(reply, 200, "the former");
     reply.header("x-former", "1");
     write(reply, 500, "");
@@ -99,7 +139,7 @@ DROGON_TEST(ADeferredReplyIsSentByItsLoop) {
     thread.run();
     std::promise<std::pair<int, bool>> sent;
     auto reply = std::make_unique<DeferredHttpReply>(
-        [&](const drogon::HttpResponsePtr &response) {
+        get, [&](const drogon::HttpResponsePtr &response) {
             sent.set_value({response->statusCode(), thread.getLoop()->isInLoopThread()});
         },
         thread.getLoop());
@@ -115,7 +155,7 @@ DROGON_TEST(ADeferredReplyThatIsGivenUpAnswers503) {
     trantor::EventLoopThread thread;
     thread.run();
     std::promise<drogon::HttpResponsePtr> sent;
-    std::make_unique<DeferredHttpReply>([&](const drogon::HttpResponsePtr &response) { sent.set_value(response); },
+    std::make_unique<DeferredHttpReply>(get, [&](const drogon::HttpResponsePtr &response) { sent.set_value(response); },
                                         thread.getLoop())
         .reset();
     const auto response = sent.get_future().get();

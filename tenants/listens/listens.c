@@ -18,6 +18,8 @@
  *   /chunked        three chunks
  *   /close          an answer that ends with the connection
  *   /sleep?N        after N milliseconds
+ *   /bare?S         a head alone, of status S
+ *   /bare?S,N       the same, which names the length N: for what has no body, as answers to HEAD
  *   /partial        half an answer, then the connection is closed
  *   /nonsense       bytes that are no answer
  *   /silent         nothing, and the connection is closed
@@ -113,6 +115,13 @@ static int serve(int fd, const char *path, const char *body, size_t size) {
         struct timespec moment = {number / 1000, number % 1000 * 1000000};
         nanosleep(&moment, NULL);
         return answer(fd, "slept", 5);
+    }
+    if (IS("/bare")) {
+        const char *comma = query ? strchr(query, ',') : NULL;
+        char head[128], named[64] = "";
+        if (comma) snprintf(named, sizeof named, "content-length: %ld\r\n", strtol(comma + 1, NULL, 10));
+        int length = snprintf(head, sizeof head, "HTTP/1.1 %ld Bare\r\ncontent-type: text/bare\r\n%s\r\n", number, named);
+        return send_all(fd, head, (size_t)length);
     }
     if (IS("/partial")) {
         const char *half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";

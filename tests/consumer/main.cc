@@ -17,6 +17,11 @@ void report(const drogon::HttpRequestPtr & /*request*/,
     callback(response);
 }
 
+void nobodys(const drogon::HttpRequestPtr & /*request*/,
+             std::function<void(const drogon::HttpResponsePtr &)> &&callback) {
+    callback(drogon::HttpResponse::newHttpResponse(drogon::k410Gone, drogon::CT_NONE));
+}
+
 // As an application does that asks a database who the client is: the request goes on later, from another thread.
 void look_up(const drogon::HttpRequestPtr &request, drogon::AdviceCallback &&answer,
              drogon::AdviceChainCallback &&go_on) {
@@ -36,6 +41,7 @@ int main(int /*argc*/, char **argv) {
         mayfly::require_plugin();
         drogon::app().registerHandler("/report", &report);
         drogon::app().registerPreRoutingAdvice(&look_up);
+        mayfly::set_default_handler(&nobodys);
         drogon::app().loadConfigFile(argv[1]).run();
     } catch (const std::exception &error) {
         std::cerr << error.what() << std::endl;

@@ -2,6 +2,8 @@
 """The server's life: tenants that boot slowly, and the end."""
 
 import contextlib
+import http.client
+import signal
 import time
 import unittest
 
@@ -33,6 +35,43 @@ class Life(unittest.TestCase):
                 connection = connections.enter_context(server.socket())
                 connection.sendall(f"GET /faults/{behaviour} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
             time.sleep(0.1)
+
+    def test_requests_in_work_are_answered_when_the_server_is_told_to_end(self):
+        # They run elsewhere than on their loops, for some tenths of a second of its last two.
+        faults = tenant("faults", "/faults", limits={"inline_budget_us": 100, "cpu_ms": 20_000})
+        with Server([faults], admin={}) as server, contextlib.ExitStack() as connections:
+            self.assertEqual(server.await_boot("/faults/ok").status, 200)
+            clients = [connections.enter_context(server.connect()) for _ in range(4)]
+            for client in clients:
+                client.send_request("GET", "/faults/spin?200")
+            server.await_that(
+                lambda: server.tenant_status("faults")["in_flight"] == len(clients)
+                or server.tenant_status("faults")["requests"] > len(clients),
+                "the requests do not begin",
+            )
+            server.signal(signal.SIGTERM)
+            for client in clients:
+                response = client.receive()
+                # The machine may be too slow for some; an answer they get in any case.
+                self.assertIn((response.status, b"shutting down" in response.body), ((200, False), (503, True)))
+            server.await_log("the server ends; requests in work have two seconds")
+
+    def test_a_server_without_descriptors_says_what_to_do_and_goes_on(self):
+        hellos = [tenant(f"hello{number}", f"/{number}", "hello") for number in range(40)]
+        config = {"max_workers": 1000, "boot_at_start": 0}
+        with Server(hellos, threads=2, config=config, launcher=("prlimit", "--nofile=128:128"), admin={}) as server:
+            found = {}
+            for number in range(len(hellos)):
+                # Where no descriptor is left, a connection may be closed without an answer.
+                with contextlib.suppress(ConnectionError, http.client.HTTPException):
+                    response = server.get(f"/{number}")
+                    found.setdefault(response.status, []).append(number)
+            self.assertIn(200, found, found)
+            self.assertLessEqual(set(found), {200, 503}, found)
+            server.await_log("LimitNOFILE")
+            self.assertTrue(server.is_running())
+            first = found[200][0]
+            server.await_that(lambda: server.get(f"/{first}").status == 200, "who has a worker is served")
 
     def test_a_server_that_is_stopped_at_once_ends(self):
         for _ in range(3):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """New programs and new tenants while the server runs, and no request lost over it."""
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -131,6 +132,18 @@ class TenantsFile(unittest.TestCase):
         self.server.write_tenants([self.hello])
         self.server.await_that(lambda: self.server.get("/").body != HELLO, "the root is still a tenant's")
 
+    def test_the_first_default_tenant_may_come_with_a_reload_and_go(self):
+        self.assertEqual(self.server.get("/nowhere/at/all").status, 404)
+        for _ in range(2):
+            self.server.write_tenants([self.hello, tenant("rest", None, "echo", default=True)])
+            self.await_status("/nowhere/at/all", 200)
+            self.assertEqual(self.server.get("/nowhere/at/all?x").echoed()["path"], "/nowhere/at/all")
+            # The application's own stay its own.
+            self.assertEqual(self.server.get("/hello").body, HELLO)
+            self.assertEqual(self.server.get("/").status, 200)
+            self.server.write_tenants([self.hello])
+            self.await_status("/nowhere/at/all", 404)
+
     def test_a_bad_file_changes_nothing(self):
         path = self.server.directory / "tenants.json"
         replace(path, b'{\n  "tenants": [],\n  "tennants": []\n}')
@@ -153,6 +166,38 @@ class TenantsFile(unittest.TestCase):
         large = b"x" * 8000
         self.server.await_that(lambda: self.server.fetch("POST", "/hello", large).status == 413, "no new limit")
         self.assertEqual(self.server.tenant_status("hello", KEY)["generation"], 2)
+
+
+class WatchedFiles(unittest.TestCase):
+    def test_a_script_that_is_edited_is_a_new_generation(self):
+        with contextlib.ExitStack() as stack:
+            app = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-app-")))
+            (app / "lib").mkdir()
+            (app / "main.mjs").write_text("one")
+            hello = tenant("hello", "/hello", mounts=[{"host": str(app), "at": "/app"}], watch=["/app/main.mjs", "/app/lib"])
+            admin = {"key_sha256": digest(KEY)}
+            server = stack.enter_context(Server([hello], tenants_file=True, admin=admin))
+            self.assertEqual(server.get("/hello").body, HELLO)
+
+            def generation():
+                return server.tenant_status("hello", KEY)["generation"]
+
+            for change in (
+                lambda: replace(app / "main.mjs", b"two!"),
+                lambda: (app / "lib/new.mjs").write_text("in a directory"),
+                lambda: (app / "lib/deep").mkdir(),
+                lambda: (app / "lib/deep/new.mjs").write_text("in one that was not there"),
+                lambda: (app / "main.mjs").write_text("three"),
+            ):
+                former = generation()
+                change()
+                server.await_that(lambda n=former: generation() > n, "a change was not seen")
+            # Whatever of the last change was seen, all of it is now; and what is not named does not count.
+            server.operate("POST", "reload", key=KEY)
+            (app / "other.mjs").write_text("x")
+            looked = server.operate("POST", "reload", key=KEY)
+            self.assertEqual((looked.status, looked.json()["programs"]), (200, []))
+            self.assertEqual(server.get("/hello").body, HELLO)
 
 
 class Handover(unittest.TestCase):

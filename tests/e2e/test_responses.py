@@ -165,5 +165,99 @@ class Responses(unittest.TestCase):
                 self.assertEqual(wrong, [])
 
 
+class Lengths(unittest.TestCase):
+    """What a response without a body says of its length: what the tenant says, or nothing (RFC 9110, 8.6 and 9.3.2)."""
+
+    # Path, method, and what the response has for a length.
+    CASES = (
+        ("/bare?200", "HEAD", None),
+        ("/bare?200,17", "HEAD", b"17"),
+        ("/bare?200,0", "HEAD", b"0"),
+        ("/bare?404,10000000000", "HEAD", b"10000000000"),
+        ("/chunked", "HEAD", None),
+        ("/close", "HEAD", None),
+        ("/bare?304", "HEAD", None),
+        ("/bare?304", "GET", None),
+        ("/bare?304,17", "GET", b"17"),
+        ("/bare?304,17", "HEAD", b"17"),
+        ("/bare?204", "GET", None),
+        ("/bare?204,17", "GET", None),
+        ("/bare?204,17", "HEAD", None),
+        # With a body, or without one where one may be.
+        ("/large?5", "GET", b"5"),
+        ("/chunked", "GET", b"12"),
+        ("/bare?200,0", "GET", b"0"),
+        # A tenant by the SDK cannot name a length: what it gives is measured, and nothing is nothing.
+        ("/faults/body?5", "HEAD", b"5"),
+        ("/faults/body?0", "HEAD", None),
+        ("/faults/body?0", "GET", b"0"),
+        ("/faults/status?304", "GET", None),
+        ("/faults/status?204", "GET", None),
+        # Mayfly's own.
+        ("/faults/header-crlf-value", "HEAD", "named"),
+    )
+
+    @classmethod
+    def setUpClass(cls):
+        listens = tenant("listens", "/", args=["epoll"], serve="connections")
+        # Goes on elsewhere, and is sent from there.
+        later = tenant("later", "/", "listens", hosts=["later"], args=["epoll"], serve="connections")
+        later["limits"] = {"inline_budget_us": 50, "concurrent_requests": 1000}
+        cls.server = cls.enterClassContext(Server([listens, later, tenant("faults", "/faults")]))
+        for path, host in (("/", None), ("/", "later"), ("/faults/ok", None)):
+            cls.server.await_that(lambda p=path, h=host: cls.server.get(p, host=h).status == 200, f"{path} of {host}")
+
+    def check(self, case, response):
+        path, method, expected = case
+        status, headers, body = response
+        named = dict(headers)
+        with self.subTest(f"{method} {path}"):
+            self.assertEqual(len(named), len(headers), headers)
+            length = named.get(b"content-length")
+            self.assertEqual("named" if expected == "named" and length else length, expected)
+            self.assertNotIn(b"transfer-encoding", named)
+            self.assertNotIn(b"connection", named)
+            self.assertIn(b"date", named)
+            if path.startswith("/bare"):
+                self.assertEqual((named[b"content-type"], status), (b"text/bare", int(path[6:9])))
+            if method == "GET" and status == 200:
+                self.assertEqual(len(body), int(length))
+
+    def test_one_request_after_the_other(self):
+        for host in ("x", "later"):
+            with self.server.socket() as connection:
+                reader = Reader(connection)
+                for case in self.CASES:
+                    connection.sendall(f"{case[1]} {case[0]} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+                    response = reader.next(head=case[1] == "HEAD" or "304" in case[0])
+                    if host == "x" or not case[0].startswith("/faults"):
+                        self.check(case, response)
+
+    def test_pipelined(self):
+        cases = self.CASES * 4
+        data = "".join(f"{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n" for path, method, _ in cases)
+        with self.server.socket() as connection:
+            connection.sendall(data.encode())
+            reader = Reader(connection)
+            for case in cases:
+                self.check(case, reader.next(head=case[1] == "HEAD" or "304" in case[0]))
+
+    def test_connections_end_and_stay_as_they_are_asked_to(self):
+        for version, asked, told in (
+            ("1.1", "connection: close\r\n", b"connection: close"),
+            ("1.0", "", b"connection: close"),
+        ):
+            for method, path in (("HEAD", "/bare?200"), ("GET", "/bare?304"), ("GET", "/bare?204"), ("GET", "/")):
+                with self.subTest(f"{version} {method} {path}"):
+                    answer = self.server.raw(f"{method} {path} HTTP/{version}\r\nhost: x\r\n{asked}\r\n".encode())
+                    self.assertEqual(answer.lower().count(told), 1, answer)
+        with self.server.socket() as connection:
+            reader = Reader(connection)
+            for method, path in (("HEAD", "/bare?200"), ("GET", "/bare?304"), ("GET", "/")):
+                connection.sendall(f"{method} {path} HTTP/1.0\r\nhost: x\r\nconnection: Keep-Alive\r\n\r\n".encode())
+                _, headers, _ = reader.next(head=method == "HEAD" or "304" in path)
+                self.assertEqual(dict(headers)[b"connection"].lower(), b"keep-alive")
+
+
 if __name__ == "__main__":
     unittest.main()

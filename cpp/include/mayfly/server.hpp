@@ -38,6 +38,9 @@ class LoopPool {
     // RequestView. It allocates nothing, and costs the same with many tenants as with few.
     [[nodiscard]] bool claims(std::string_view host, std::string_view path) noexcept;
 
+    // Whether there is a tenant that has what no other tenant has, at this moment: reloads bring and take it.
+    [[nodiscard]] bool has_default() noexcept;
+
     // Serves `request` on this thread: one run of a virtual machine. It does not take longer than the tenant's
     // budget allows.
     [[nodiscard]] Outcome call(const RequestView &request, Reply &reply) noexcept;
@@ -73,9 +76,6 @@ class Server {
 
     // The same figures as Prometheus reads them (text format 0.0.4). Throws Error.
     [[nodiscard]] std::string metrics() const;
-
-    // Whether there is a tenant that has what no other tenant has. Throws Error.
-    [[nodiscard]] bool has_default() const;
 
     // The following three wait for programs to boot, so an event loop must not call them. Requests are served
     // meanwhile.

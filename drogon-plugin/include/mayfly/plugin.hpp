@@ -11,6 +11,7 @@
 
 #include <memory>
 
+#include <drogon/HttpAppFramework.h>
 #include <drogon/plugins/Plugin.h>
 
 #include "mayfly/server.hpp"
@@ -41,6 +42,11 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
   private:
     std::shared_ptr<TenantController> controller_;
 };
+
+// Has `handler` answer what is nobody's: no route, no file, no tenant, and there is no default tenant. To be called before
+// drogon::app().run(), in the place of drogon::app().setDefaultHandler(): Drogon has one such handler, and the plugin
+// takes it, since a default tenant may come with a reload.
+void set_default_handler(drogon::DefaultHandler handler);
 
 // Throws mayfly::Error if SandboxPlugin is not in this executable. To be called before drogon::app().run().
 //

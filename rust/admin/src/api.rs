@@ -12,7 +12,7 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, ReloadError, Reloaded};
+use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, Readiness, ReloadError, Reloaded};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -34,6 +34,7 @@ const LOOKS: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint<'a> {
     Health,
+    Ready,
     Status,
     Metrics,
     ReloadAll,
@@ -47,6 +48,7 @@ impl<'a> Endpoint<'a> {
         let path = path.strip_prefix(PREFIX)?;
         Some(match path {
             "health" => Self::Health,
+            "ready" => Self::Ready,
             "status" => Self::Status,
             "metrics" => Self::Metrics,
             "reload" => Self::ReloadAll,
@@ -63,7 +65,7 @@ impl<'a> Endpoint<'a> {
     /// The methods, as an `Allow` header has them.
     fn allow(self) -> &'static str {
         match self {
-            Self::Health | Self::Status | Self::Metrics => "GET, HEAD",
+            Self::Health | Self::Ready | Self::Status | Self::Metrics => "GET, HEAD",
             Self::Upload(_) => "PUT",
             Self::ReloadAll | Self::Rollback(_) | Self::Reload(_) => "POST",
         }
@@ -72,7 +74,7 @@ impl<'a> Endpoint<'a> {
     fn tenant(self) -> Option<&'a str> {
         match self {
             Self::Upload(tenant) | Self::Rollback(tenant) | Self::Reload(tenant) => Some(tenant),
-            Self::Health | Self::Status | Self::Metrics | Self::ReloadAll => None,
+            Self::Health | Self::Ready | Self::Status | Self::Metrics | Self::ReloadAll => None,
         }
     }
 
@@ -80,6 +82,7 @@ impl<'a> Endpoint<'a> {
     fn word(self) -> &'static str {
         match self {
             Self::Health => "health",
+            Self::Ready => "ready",
             Self::Status => "status",
             Self::Metrics => "metrics",
             Self::ReloadAll | Self::Reload(_) => "reload",
@@ -90,6 +93,16 @@ impl<'a> Endpoint<'a> {
 }
 
 type Answer = Response<Full<Bytes>>;
+
+/// For load balancers: no names, for everybody may ask.
+fn readiness(readiness: &Readiness) -> Answer {
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut answer = answer(status, &json!(readiness));
+    if !readiness.ready {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
 
 /// Why a request is not served.
 struct Refusal {
@@ -170,7 +183,7 @@ impl<T: Tenants> Api<T> {
             return Err(refusal.with(ALLOW, endpoint.allow()));
         }
         let config = self.reloads.tenants.config();
-        if endpoint == Endpoint::Health {
+        if matches!(endpoint, Endpoint::Health | Endpoint::Ready) {
             return Ok((endpoint, config));
         }
         // The listener stays when a new configuration has none, until the server starts again.
@@ -211,6 +224,7 @@ impl<T: Tenants> Api<T> {
     async fn serve(&self, endpoint: Endpoint<'_>, from: Option<SocketAddr>) -> Answer {
         match endpoint {
             Endpoint::Health => answer(StatusCode::OK, &json!({ "status": "ok" })),
+            Endpoint::Ready => readiness(&self.reloads.tenants.readiness()),
             Endpoint::Status => self.look(T::status, "application/json").await,
             Endpoint::Metrics => self.look(T::metrics, METRICS_CONTENT_TYPE).await,
             Endpoint::ReloadAll => {

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use mayfly_tenancy::{Applied, Config, ReloadError, Reloaded, Server};
+use mayfly_tenancy::{Applied, Config, Readiness, ReloadError, Reloaded, Server};
 
-/// A server's tenants. Every method may block, but `config`.
+/// A server's tenants. Every method may block, but `config` and `readiness`.
 pub(crate) trait Tenants: Clone + Send + Sync + 'static {
     /// The configuration in force.
     fn config(&self) -> Arc<Config>;
+    /// How far the server is.
+    fn readiness(&self) -> Readiness;
     /// The report as JSON.
     fn status(&self) -> String;
     /// The report as Prometheus reads it.
@@ -23,6 +25,10 @@ pub(crate) trait Tenants: Clone + Send + Sync + 'static {
 impl Tenants for Server {
     fn config(&self) -> Arc<Config> {
         self.config()
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.readiness()
     }
 
     fn status(&self) -> String {

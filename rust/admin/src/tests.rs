@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mayfly_tenancy::{Applied, Config, ReloadError, Reloaded};
+use mayfly_tenancy::{Applied, Config, Readiness, ReloadError, Reloaded};
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -23,6 +23,7 @@ struct Inner {
     calls: Mutex<Vec<String>>,
     /// What the next changes come to.
     outcome: Mutex<Result<Reloaded, ReloadError>>,
+    readiness: Mutex<Readiness>,
     /// Changes wait while it is shut.
     gate: Mutex<bool>,
     opened: Condvar,
@@ -34,6 +35,7 @@ impl Fake {
             config: Mutex::new(Arc::new(config)),
             calls: Mutex::default(),
             outcome: Mutex::new(Ok(Reloaded { generation: 7, boot_ms: 1.500_04 })),
+            readiness: Mutex::new(Readiness { ready: true, booting: 0, failed: 1 }),
             gate: Mutex::new(true),
             opened: Condvar::new(),
         }))
@@ -65,6 +67,10 @@ impl Fake {
 impl Tenants for Fake {
     fn config(&self) -> Arc<Config> {
         self.0.config.lock().unwrap().clone()
+    }
+
+    fn readiness(&self) -> Readiness {
+        *self.0.readiness.lock().unwrap()
     }
 
     fn status(&self) -> String {
@@ -202,6 +208,7 @@ fn everything_but_the_health_check_asks_for_the_right_key() {
     for (request, statuses) in [
         ("GET /_mayfly/health", [200, 200, 200, 200, 200]),
         ("HEAD /_mayfly/health", [200, 200, 200, 200, 200]),
+        ("GET /_mayfly/ready", [200, 200, 200, 200, 200]),
         ("GET /_mayfly/status", [401, 401, 401, 401, 200]),
         ("GET /_mayfly/metrics?x", [401, 401, 401, 401, 200]),
         ("POST /_mayfly/reload", [401, 401, 401, 401, 200]),
@@ -420,6 +427,17 @@ fn who_goes_away_leaves_no_room_for_more() {
 }
 
 #[test]
+fn whoever_asks_is_told_when_the_server_is_ready() {
+    let listening = Listening::start(with_operator());
+    let ready = listening.ask("GET /_mayfly/ready", None);
+    assert_eq!((ready.status, ready.body.as_str()), (200, r#"{"booting":0,"failed":1,"ready":true}"#));
+    *listening.tenants.0.readiness.lock().unwrap() = Readiness { ready: false, booting: 3, failed: 0 };
+    let ready = listening.ask("GET /_mayfly/ready", None);
+    assert_eq!((ready.status, ready.body.as_str()), (503, r#"{"booting":3,"failed":0,"ready":false}"#));
+    assert!(ready.head.contains("retry-after: 1"), "{}", ready.head);
+}
+
+#[test]
 fn a_new_key_holds_from_the_next_request_on() {
     let listening = Listening::start(with_operator());
     assert_eq!(listening.ask("GET /_mayfly/status", Some("operator")).status, 200);
@@ -584,6 +602,41 @@ fn programs_of_a_new_file_are_watched_too() {
     let looks = watching.count("reload changed");
     fs::write(elsewhere.path().join("programs/p"), "new").unwrap();
     until(|| watching.count("reload changed") > looks);
+}
+
+#[test]
+fn changes_below_watched_directories_are_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("app/lib")).unwrap();
+    fs::write(at("app/lib/a.js"), "one").unwrap();
+    let file = at("tenants.json");
+    let text = format!(
+        r#"{{"root": {:?}, "tenants": [{{"name": "a", "program": "programs/p", "path": "/", "mounts": [{{"host": "app", "at": "/srv"}}],
+           "watch": ["/srv"]}}]}}"#,
+        folder.path()
+    );
+    fs::create_dir(at("programs")).unwrap();
+    fs::write(&file, text).unwrap();
+    let tenants = Fake::new(Config::from_file(&file).unwrap());
+    let _admin = Admin::start_for(tenants.clone(), Patience::default()).unwrap();
+    let looks = || tenants.calls().len();
+    let changes: [&dyn Fn(); 6] = [
+        &|| fs::write(at("app/lib/a.js"), "two").unwrap(),
+        &|| fs::write(at("app/lib/new.js"), "").unwrap(),
+        &|| fs::rename(at("app/lib/new.js"), at("app/lib/newer.js")).unwrap(),
+        &|| fs::create_dir_all(at("app/later/deep")).unwrap(),
+        // In a directory that was not there when the watch began.
+        &|| fs::write(at("app/later/deep/b.js"), "").unwrap(),
+        &|| fs::remove_file(at("app/lib/a.js")).unwrap(),
+    ];
+    for change in changes {
+        let before = looks();
+        change();
+        until(|| looks() > before);
+        // What follows from this change, the watch over a new directory included, is not taken for the next one.
+        thread::sleep(Duration::from_millis(500));
+    }
 }
 
 #[test]

@@ -41,11 +41,17 @@ pub(crate) struct Watched {
     directories: HashMap<PathBuf, Directory>,
     /// By the kernel's number. Two paths may lead to one directory, and then have one number.
     numbers: HashMap<i32, HashSet<PathBuf>>,
+    /// Directories have come or gone where all of them count.
+    is_stale: bool,
+    /// Tenants of which it was said that not all their files are watched.
+    told: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
 struct Directory {
     names: HashSet<OsString>,
+    /// Whether every name counts.
+    whole: bool,
     /// `None`: it is not watched, because it is not there or there are too many.
     number: Option<i32>,
     /// Whether that was said.
@@ -57,7 +63,7 @@ pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, m
     // Since it was read at the start the file may have changed, and nobody was watching yet.
     let mut look_again = reloads.file().await.applied.is_some();
     loop {
-        if look_again || !watched.is_complete() {
+        if look_again || watched.is_stale || !watched.is_complete() {
             look_again = false;
             if watched.update(&reloads.tenants.config()) {
                 look_again = reloads.everything().await.applied.is_some();
@@ -80,7 +86,13 @@ impl Watched {
         let inotify = open().inspect_err(|error| {
             tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
         });
-        let mut watched = Self { inotify: inotify.ok(), directories: HashMap::new(), numbers: HashMap::new() };
+        let mut watched = Self {
+            inotify: inotify.ok(),
+            directories: HashMap::new(),
+            numbers: HashMap::new(),
+            is_stale: false,
+            told: HashSet::new(),
+        };
         watched.update(config);
         watched
     }
@@ -92,19 +104,26 @@ impl Watched {
 
     /// Watches what the configuration asks for now. Returns whether a directory is there that was not.
     fn update(&mut self, config: &Config) -> bool {
+        self.is_stale = false;
         let Some(inotify) = &self.inotify else { return false };
         let mut former = std::mem::take(&mut self.directories);
         self.numbers.clear();
         let mut found = false;
-        for path in if config.watch { files(config) } else { Vec::new() } {
+        let (files, whole) = if config.watch { wanted(config, &mut self.told) } else { Default::default() };
+        for path in files {
             let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else { continue };
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             let directory = self.directories.entry(parent.to_owned()).or_default();
             directory.names.insert(name.to_owned());
         }
+        for path in whole {
+            // What is in it came before it was watched.
+            found |= !former.contains_key(&path);
+            self.directories.entry(path).or_default().whole = true;
+        }
         for (path, directory) in &mut self.directories {
             let before = former.remove(path);
-            match add(inotify, path) {
+            match add(inotify, path, directory.whole) {
                 Ok(number) => {
                     found |= before.is_some_and(|before| before.number.is_none());
                     directory.number = Some(number);
@@ -182,22 +201,43 @@ impl Watched {
             return true;
         }
         let Some(name) = &event.name else { return false };
+        if paths.iter().any(|path| self.directories.get(path).is_some_and(|directory| directory.whole)) {
+            self.is_stale |= event.flags.contains(ReadFlags::ISDIR);
+            if event.flags.intersects(ReadFlags::ISDIR | ReadFlags::DELETE | ReadFlags::MOVED_FROM)
+                || !event.flags.contains(ReadFlags::CREATE)
+            {
+                return true;
+            }
+        }
         let is_ours = |path: &PathBuf| {
             let names = self.directories.get(path).map(|directory| &directory.names);
             // A new file is empty yet; that it is written and closed is another event. A new link is whole.
             let is_whole = || !event.flags.contains(ReadFlags::CREATE) || is_link(&path.join(name));
-            (name == LINKED_DATA || names.is_some_and(|names| names.contains(name))) && is_whole()
+            let whole = self.directories.get(path).is_some_and(|directory| directory.whole);
+            (whole || name == LINKED_DATA || names.is_some_and(|names| names.contains(name))) && is_whole()
         };
         paths.iter().any(is_ours)
     }
 }
 
-/// The files that matter: the tenants file and all programs.
-fn files(config: &Config) -> Vec<&Path> {
-    let programs = config.tenants.iter().flat_map(|tenant| {
-        std::iter::once(&tenant.program).chain(tenant.storage.as_ref().map(|storage| &storage.program))
-    });
-    config.source.iter().chain(programs).map(PathBuf::as_path).collect()
+/// The files that matter, which are the tenants file, all programs, and what tenants name besides, and the directories in which all do.
+fn wanted(config: &Config, told: &mut HashSet<String>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let mut files: Vec<PathBuf> = config.source.iter().cloned().collect();
+    let mut whole = Vec::new();
+    for tenant in &config.tenants {
+        files.push(tenant.program.clone());
+        files.extend(tenant.storage.as_ref().map(|storage| storage.program.clone()));
+        let found = tenant.watched_files();
+        files.extend(found.named);
+        whole.extend(found.directories);
+        if found.is_cut && told.insert(tenant.name.to_string()) {
+            tracing::warn!(
+                target: "mayfly::admin", tenant = %tenant.name,
+                "`watch` names more than is watched (256 directories, 16384 files): name the directories that change"
+            );
+        }
+    }
+    (files, whole)
 }
 
 /// A symbolic link, or one of several names of a file.
@@ -211,8 +251,12 @@ fn open() -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(inotify) }?)
 }
 
-fn add(inotify: &AsyncFd<OwnedFd>, directory: &Path) -> io::Result<i32> {
-    let flags = WatchFlags::CLOSE_WRITE
+fn add(inotify: &AsyncFd<OwnedFd>, directory: &Path, whole: bool) -> io::Result<i32> {
+    let gone = if whole { WatchFlags::DELETE | WatchFlags::MOVED_FROM } else { WatchFlags::empty() };
+    // Two paths may lead to one directory, and one of them ask for less.
+    let flags = WatchFlags::MASK_ADD
+        | gone
+        | WatchFlags::CLOSE_WRITE
         | WatchFlags::MOVED_TO
         | WatchFlags::CREATE
         | WatchFlags::DELETE_SELF

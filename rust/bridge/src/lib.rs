@@ -42,7 +42,6 @@ mod ffi {
         fn start_server(config_json: &str) -> Result<Box<Server>>;
         fn report_json(self: &Server) -> Result<String>;
         fn metrics(self: &Server) -> Result<String>;
-        fn has_default(self: &Server) -> Result<bool>;
         fn apply(self: &Server, config_json: &str) -> Result<String>;
         fn reload(self: &Server, tenant: &str) -> Result<u64>;
         fn rollback(self: &Server, tenant: &str) -> Result<u64>;
@@ -50,6 +49,7 @@ mod ffi {
         fn shutdown(self: &Server);
 
         fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> bool;
+        fn has_default(self: &mut LoopPool) -> bool;
         fn call(self: &mut LoopPool, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
     }
@@ -71,6 +71,8 @@ mod ffi {
         #[namespace = "mayfly"]
         type Reply;
         fn reply_body(reply: Pin<&mut Reply>, size: usize) -> &mut [u8];
+        // `length` counts only if `has_length`.
+        fn reply_no_body(reply: Pin<&mut Reply>, has_length: bool, length: u64);
         fn reply_status(reply: Pin<&mut Reply>, status: u16);
         fn reply_header(reply: Pin<&mut Reply>, name: &[u8], value: &[u8]);
         fn reply_send(reply: Pin<&mut Reply>);

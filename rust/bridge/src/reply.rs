@@ -16,6 +16,10 @@ impl ResponseSink for Sink<'_> {
         ffi::reply_body(self.0.as_mut(), len)
     }
 
+    fn no_body(&mut self, length: Option<u64>) {
+        ffi::reply_no_body(self.0.as_mut(), length.is_some(), length.unwrap_or_default());
+    }
+
     fn status(&mut self, status: u16) {
         ffi::reply_status(self.0.as_mut(), status);
     }
@@ -47,6 +51,10 @@ unsafe impl Send for Deferred {}
 impl ResponseSink for Deferred {
     fn body(&mut self, len: usize) -> &mut [u8] {
         ffi::reply_body(self.0.pin_mut(), len)
+    }
+
+    fn no_body(&mut self, length: Option<u64>) {
+        ffi::reply_no_body(self.0.pin_mut(), length.is_some(), length.unwrap_or_default());
     }
 
     fn status(&mut self, status: u16) {

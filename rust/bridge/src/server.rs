@@ -78,11 +78,6 @@ impl Server {
         Ok(guard(|| self.tenancy.metrics())?)
     }
 
-    /// Whether one of the tenants has what is nobody else's.
-    pub(crate) fn has_default(&self) -> Result<bool, BridgeError> {
-        Ok(guard(|| self.tenancy.config().tenants.iter().any(|tenant| tenant.is_default))?)
-    }
-
     /// Puts another configuration in force; what came of it, as JSON.
     pub(crate) fn apply(&self, config_json: &str) -> Result<String, BridgeError> {
         guard(|| Ok(serde_json::to_string(&self.tenancy.apply(parse(config_json)?))?))?
@@ -118,6 +113,11 @@ impl LoopPool {
     pub(crate) fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
         // After a panic the request is whose it would be without tenants.
         guard(|| self.0.claims(host, path)).unwrap_or(false)
+    }
+
+    /// Whether one of the tenants has what is nobody else's.
+    pub(crate) fn has_default(&mut self) -> bool {
+        guard(|| self.0.has_default()).unwrap_or(false)
     }
 
     /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget.

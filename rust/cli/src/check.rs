@@ -27,6 +27,9 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
             missing += 1;
         }
     }
+    for tenant in &config.tenants {
+        print_doubts(tenant, &file.to_string());
+    }
     if missing > 0 {
         return Err(Failure::Program(format!(
             "{file}: {} cannot be read, or have no mounts",
@@ -36,6 +39,22 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
     let routes = config.tenants.iter().map(|tenant| tenant.routes.len()).sum();
     println!("{file}: {}, {}, no error", count(config.tenants.len(), "tenant"), count(routes, "route"));
     Ok(())
+}
+
+/// What is allowed, and perhaps not meant.
+fn print_doubts(tenant: &TenantConfig, file: &str) {
+    let found = tenant.watched_files();
+    for path in found.named.iter().filter(|path| !path.exists()) {
+        eprintln!(
+            "mayfly: {file}: tenant {}: warning: `watch` names {}, which is not there",
+            tenant.name,
+            path.display()
+        );
+    }
+    if found.is_cut {
+        let most = "256 directories, 16384 files";
+        eprintln!("mayfly: {file}: tenant {}: warning: `watch` names more than is watched ({most})", tenant.name);
+    }
 }
 
 /// One line for each route.

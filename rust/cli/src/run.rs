@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -244,15 +244,25 @@ fn status(status: StatusCode) -> Response<Full<Bytes>> {
 struct Reply {
     response: Response<()>,
     body: Vec<u8>,
+    /// The length of a body that does not come. Hyper names none of its own then.
+    announced: Option<u64>,
 }
 
 impl Reply {
-    fn into_response(self) -> Response<Full<Bytes>> {
+    fn into_response(mut self) -> Response<Full<Bytes>> {
+        if let Some(length) = self.announced {
+            self.response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
         self.response.map(|()| Full::new(Bytes::from(self.body)))
     }
 }
 
 impl ResponseSink for Reply {
+    fn no_body(&mut self, length: Option<u64>) {
+        self.body.clear();
+        self.announced = length;
+    }
+
     fn status(&mut self, status: u16) {
         // The sandbox has checked the range; what it passed on nevertheless is a gateway's error.
         *self.response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
@@ -267,6 +277,7 @@ impl ResponseSink for Reply {
     }
 
     fn body(&mut self, len: usize) -> &mut [u8] {
+        self.announced = None;
         self.body.clear();
         self.body.resize(len, 0);
         &mut self.body
@@ -280,6 +291,10 @@ struct Later {
 }
 
 impl ResponseSink for Later {
+    fn no_body(&mut self, length: Option<u64>) {
+        self.reply.no_body(length);
+    }
+
     fn status(&mut self, status: u16) {
         self.reply.status(status);
     }

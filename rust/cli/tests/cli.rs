@@ -160,6 +160,28 @@ fn check_prints_the_published_schema() {
 }
 
 #[test]
+fn check_has_doubts_about_what_is_watched_and_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, hello) = (folder.path().join("tenants.json"), tenant("hello"));
+    fs::create_dir(folder.path().join("app")).unwrap();
+    fs::write(folder.path().join("app/there.mjs"), "").unwrap();
+    let text = format!(
+        r#"{{"root": {:?}, "tenants": [{{"name": "a", "program": {hello:?}, "path": "/", "mounts": [{{"host": "app", "at": "/srv"}}],
+           "watch": ["/srv/there.mjs", "/srv/not.mjs"]}}]}}"#,
+        folder.path()
+    );
+    fs::write(&file, &text).unwrap();
+    let output = mayfly().arg("check").arg(&file).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let doubts = stderr(&output);
+    assert!(doubts.contains("tenant a: warning: `watch` names") && doubts.contains("app/not.mjs"), "{doubts}");
+    assert_eq!(doubts.lines().count(), 1, "{doubts}");
+    fs::write(&file, text.replace("/srv/not.mjs", "/elsewhere")).unwrap();
+    let refused = fails(mayfly().arg("check").arg(&file), 2);
+    assert!(refused.contains("tenants[0].watch[1]: ") && refused.contains("none of the tenant's mounts"), "{refused}");
+}
+
+#[test]
 fn check_prints_every_route() {
     let folder = tempfile::tempdir().unwrap();
     let (file, hello) = (folder.path().join("tenants.json"), tenant("hello"));
@@ -390,6 +412,35 @@ fn run_serves_whole_requests_over_connections_that_stay() {
         "{echo}"
     );
     assert!(last.contains("x-twice") && last.contains("shop") && last.contains("body"), "{last}");
+}
+
+#[test]
+fn run_names_the_length_that_the_program_names_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, program) = (folder.path().join("tenants.json"), tenant("listens"));
+    let text = format!(
+        r#"{{"tenants": [{{"name": "a", "program": {program:?}, "args": ["epoll"], "serve": "connections", "path": "/"}}]}}"#
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = mayfly();
+    command.args(["run", "--config"]).arg(&file);
+    let running = Running::start_with(command);
+    for (request, length) in [
+        ("HEAD /bare?200", None),
+        ("HEAD /bare?200,17", Some("17")),
+        ("HEAD /bare?200,10000000000", Some("10000000000")),
+        ("HEAD /chunked", None),
+        ("GET /bare?304", None),
+        ("GET /bare?304,17", Some("17")),
+        ("GET /bare?204,17", None),
+        ("GET /chunked", Some("12")),
+    ] {
+        let answer = running.talk(format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes());
+        let head = answer.split("\r\n\r\n").next().unwrap().to_lowercase();
+        let named: Vec<_> = head.lines().filter_map(|line| line.strip_prefix("content-length: ")).collect();
+        assert_eq!(named, Vec::from_iter(length), "{request}: {answer}");
+        assert!(!head.contains("transfer-encoding"), "{request}: {answer}");
+    }
 }
 
 #[test]

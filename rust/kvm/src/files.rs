@@ -24,7 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{FILES_MAX, FILES_PHYSICAL, PAGE_SIZE};
-use crate::memory::{Mapping, PAGE};
+use crate::mapping::Mapping;
+use crate::memory::PAGE;
 
 /// Pages of a window: 2 MiB. Smaller ones are more mappings of the process, whose number Linux limits; larger ones are more
 /// bookkeeping of KVM's in every worker, which pays for all frames, touched or not.

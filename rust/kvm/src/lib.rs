@@ -40,6 +40,7 @@ mod host;
 mod kernel;
 pub mod layout;
 mod machine;
+mod mapping;
 mod memory;
 mod saved;
 mod shared;

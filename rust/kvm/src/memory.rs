@@ -18,7 +18,7 @@
 mod take_back;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
@@ -26,6 +26,7 @@ use vm_memory::VolatileSlice;
 use crate::error::{CreateError, FreezeError, MemoryError};
 use crate::files::{self, FileKey, FileMemory};
 use crate::layout::{PAGE_SIZE, SHARED_PHYSICAL};
+use crate::mapping::Mapping;
 use crate::shared::SharedMemory;
 
 pub(crate) use take_back::Content;
@@ -33,63 +34,6 @@ pub(crate) use take_back::Content;
 pub(crate) use take_back::testing;
 
 pub(crate) const PAGE: usize = PAGE_SIZE as usize;
-
-/// A host mapping, unmapped when dropped.
-#[derive(Debug)]
-pub(crate) struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: a mapping belongs to the process, not to a thread, and `Mapping` hands out no references into it.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image), and by volatile copies
-// of shared memory, whose bytes may be anything at any time.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Maps `len` bytes; `fd` of -1 means anonymous memory.
-    pub(crate) fn new(len: usize, prot: i32, flags: i32, fd: i32) -> Option<Self> {
-        // SAFETY: no address is given, so the kernel picks a free range; nothing of ours is replaced.
-        let base = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, fd, 0) };
-        if base == libc::MAP_FAILED {
-            return None;
-        }
-        NonNull::new(base.cast()).map(|base| Self { base, len })
-    }
-
-    pub(crate) fn address(&self) -> *mut u8 {
-        self.base.as_ptr()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Replaces the first `len` bytes by a private mapping of `fd`.
-    fn overlay_private(&self, len: usize, fd: i32) -> bool {
-        assert!(len <= self.len, "overlay within the mapping");
-        // SAFETY: the range lies within this mapping, which we own, and nothing holds references into it.
-        let at = unsafe {
-            libc::mmap(
-                self.base.as_ptr().cast(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                fd,
-                0,
-            )
-        };
-        at != libc::MAP_FAILED
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `base` and `len` are those of a mapping that this value alone owns.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
-    }
-}
 
 /// The frozen memory of a booted program: a sealed memfd and a read-only view of it.
 #[derive(Debug)]
@@ -151,7 +95,7 @@ impl SealedMemory {
             return None;
         }
         // SAFETY: within the view and aligned, since the view starts at a page; volatile, as all access to guest memory.
-        Some(unsafe { self.view.base.as_ptr().add(address as usize).cast::<u64>().read_volatile() })
+        Some(unsafe { self.view.address().add(address as usize).cast::<u64>().read_volatile() })
     }
 }
 
@@ -240,15 +184,15 @@ impl Memory {
             -1,
         )
         .ok_or_else(|| CreateError::map(bytes))?;
-        if !mapping.overlay_private(image.view.len, image.memfd.as_raw_fd()) {
+        if !mapping.overlay_private(image.view.len(), image.memfd.as_raw_fd()) {
             return Err(CreateError::map(bytes));
         }
         // A worker's pages come and go one by one; a huge page would copy 2 MiB for each first write.
         // SAFETY: advice on our own mapping.
-        unsafe { libc::madvise(mapping.base.as_ptr().cast(), mapping.len, libc::MADV_NOHUGEPAGE) };
+        unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };
         Ok(Self {
             mapping,
-            pristine: image.view.base.as_ptr(),
+            pristine: image.view.address(),
             backing: Backing::Fork(Arc::clone(image)),
             image_frames: image.frames,
             frames,
@@ -298,7 +242,7 @@ impl Memory {
     }
 
     pub(crate) fn host_address(&self) -> u64 {
-        self.mapping.base.as_ptr() as u64
+        self.mapping.address() as u64
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -364,7 +308,7 @@ impl Memory {
         // SAFETY: `frame` is below the image's length, which both mappings cover; they are distinct mappings, so they do not
         // overlap; the vCPU does not run, so nothing else accesses the destination.
         unsafe {
-            ptr::copy_nonoverlapping(self.pristine.add(offset), self.mapping.base.as_ptr().add(offset), PAGE);
+            ptr::copy_nonoverlapping(self.pristine.add(offset), self.mapping.address().add(offset), PAGE);
         }
     }
 
@@ -374,7 +318,7 @@ impl Memory {
         assert!(frame < self.frames, "frame within memory");
         // SAFETY: within the mapping, and `page` lies outside of it; the vCPU does not run.
         unsafe {
-            ptr::copy_nonoverlapping(page.as_ptr(), self.mapping.base.as_ptr().add(frame as usize * PAGE), PAGE);
+            ptr::copy_nonoverlapping(page.as_ptr(), self.mapping.address().add(frame as usize * PAGE), PAGE);
         }
     }
 
@@ -383,7 +327,7 @@ impl Memory {
     pub(crate) fn zero(&mut self, frame: u64) {
         assert!(frame < self.frames, "frame within memory");
         // SAFETY: within the mapping; the vCPU does not run.
-        unsafe { ptr::write_bytes(self.mapping.base.as_ptr().add(frame as usize * PAGE), 0, PAGE) };
+        unsafe { ptr::write_bytes(self.mapping.address().add(frame as usize * PAGE), 0, PAGE) };
     }
 
     /// Makes frames private to this machine now, so that the first write to them costs nothing. Advice only.
@@ -399,7 +343,7 @@ impl Memory {
             assert!(first * PAGE_SIZE + bytes as u64 <= self.bytes(), "frames within memory");
             // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which costs time alone.
             unsafe {
-                let at = self.mapping.base.as_ptr().add(*first as usize * PAGE);
+                let at = self.mapping.address().add(*first as usize * PAGE);
                 libc::madvise(at.cast(), bytes, libc::MADV_POPULATE_WRITE);
             }
         }
@@ -415,7 +359,7 @@ impl Memory {
         let end = address.checked_add(len as u64);
         assert!(end.is_some_and(|end| end <= self.bytes()), "guest-physical range within memory");
         // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references.
-        unsafe { VolatileSlice::new(self.mapping.base.as_ptr().add(address as usize), len) }
+        unsafe { VolatileSlice::new(self.mapping.address().add(address as usize), len) }
     }
 
     /// Copies a guest-physical range out, each byte once; `false` if it is shared memory, or a file's, that is gone.
@@ -464,7 +408,7 @@ impl Memory {
     fn word(&self, address: u64) -> *mut u64 {
         assert!(address < self.bytes() && address.is_multiple_of(8), "aligned word within memory");
         // SAFETY: within the mapping, whose length is a multiple of 8.
-        unsafe { self.mapping.base.as_ptr().add(address as usize).cast() }
+        unsafe { self.mapping.address().add(address as usize).cast() }
     }
 
     /// The aligned word at a guest-physical address.
@@ -491,7 +435,7 @@ impl Memory {
         }
         let mut bytes = [0; 8];
         // SAFETY: within the image's view, which lives as long as the `Arc`.
-        unsafe { VolatileSlice::new(image.view.base.as_ptr().add(address as usize), 8) }.copy_to(&mut bytes);
+        unsafe { VolatileSlice::new(image.view.address().add(address as usize), 8) }.copy_to(&mut bytes);
         Some(u64::from_le_bytes(bytes))
     }
 
@@ -503,7 +447,7 @@ impl Memory {
         let mut pristine = vec![0u8; PAGE];
         self.slice(frame * PAGE_SIZE, PAGE).copy_to(&mut mine[..]);
         // SAFETY: within the image's view, which lives as long as the `Arc`.
-        let view = unsafe { VolatileSlice::new(image.view.base.as_ptr().add(frame as usize * PAGE), PAGE) };
+        let view = unsafe { VolatileSlice::new(image.view.address().add(frame as usize * PAGE), PAGE) };
         view.copy_to(&mut pristine[..]);
         mine == pristine
     }

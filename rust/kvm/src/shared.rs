@@ -25,7 +25,7 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
 use crate::layout::{PAGE_SIZE, SHARED_MAX, page_ceil};
-use crate::memory::Mapping;
+use crate::mapping::Mapping;
 
 /// A region that is mapped into every machine of a program, at the same address; a clone is the same region.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ struct Region {
     mapping: Mapping,
     /// What the mapping is of, if it is not anonymous.
     file: Option<File>,
+    /// Whether a guest's access never waits for a disk to be read.
+    stays: bool,
 }
 
 impl SharedMemory {
@@ -59,7 +61,8 @@ impl SharedMemory {
     /// The first `bytes` of a file: what the machines write there outlives them, and a crash of the server.
     ///
     /// The file is made, readable for its owner alone, if there is none, and grown if it is shorter; its blocks are reserved. It must lie
-    /// in a local file system, where mappings and reads of a file see the same bytes.
+    /// in a local file system, where mappings and reads of a file see the same bytes. All of it is read, however slow the disk, and kept in
+    /// memory if the process may keep so much: see [`SharedMemory::stays_in_memory`].
     ///
     /// # Arguments
     ///
@@ -91,7 +94,15 @@ impl SharedMemory {
         let fd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let mapping = Mapping::new(bytes as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd)
             .ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { region: Arc::new(Region { mapping, file }) })
+        let stays = file.is_none() || stays_in_memory(&mapping)?;
+        Ok(Self { region: Arc::new(Region { mapping, file, stays }) })
+    }
+
+    /// Whether the kernel keeps the region in memory. If not, it may take pages of its file away when memory is short, and the guest
+    /// that reads one next waits for the disk, and its thread with it: `RLIMIT_MEMLOCK` was too low.
+    #[must_use]
+    pub fn stays_in_memory(&self) -> bool {
+        self.region.stays
     }
 
     /// Size in bytes, a multiple of [`PAGE_SIZE`].
@@ -143,6 +154,18 @@ impl SharedMemory {
         // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references, and any bytes
         // that another thread or a vCPU stores meanwhile are as good as any others.
         Some(unsafe { VolatileSlice::new(self.region.mapping.address().add(offset as usize), len) })
+    }
+}
+
+/// Reads a file's region now, where nobody waits but whoever makes it, and has it stay in memory if the kernel lets us.
+fn stays_in_memory(mapping: &Mapping) -> io::Result<bool> {
+    if mapping.lock() {
+        return Ok(true);
+    }
+    match mapping.populate() {
+        // Linux before 5.14 has no such advice; pages are read when they are needed, as ever.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        populated => populated.map(|()| false),
     }
 }
 
@@ -243,6 +266,29 @@ mod tests {
         assert!(SharedMemory::file(&path, 4 * PAGE_SIZE).unwrap().read(PAGE_SIZE - 2, &mut seen));
         assert_eq!(&seen, b"kept");
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 4 * PAGE_SIZE);
+    }
+
+    #[test]
+    fn a_file_is_in_memory_before_anybody_asks_for_it() {
+        let directory = Directory::new("resident");
+        let path = directory.0.join("file");
+        const PAGES: usize = 64;
+        let file = File::create(&path).unwrap();
+        file.set_len(PAGES as u64 * PAGE_SIZE).unwrap();
+        file.write_all_at(b"there", 40 * PAGE_SIZE).unwrap();
+        file.sync_all().unwrap();
+        // SAFETY: plain system call on a descriptor that is open.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        let region = SharedMemory::file(&path, PAGES as u64 * PAGE_SIZE).unwrap();
+        let mut resident = [0_u8; PAGES];
+        let address = region.host_address() as *mut libc::c_void;
+        // SAFETY: the range is the region's mapping, and there is a byte for each of its pages.
+        assert_eq!(unsafe { libc::mincore(address, PAGES * PAGE_SIZE as usize, resident.as_mut_ptr()) }, 0);
+        assert!(resident.iter().all(|page| page & 1 == 1), "{resident:?}");
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let ours = smaps.split_once(&format!("{:x}-", region.host_address())).unwrap().1;
+        let locked = ours.lines().find(|line| line.starts_with("Locked:")).unwrap();
+        assert_eq!(region.stays_in_memory(), !locked.contains(" 0 kB"), "{locked}");
     }
 
     #[test]

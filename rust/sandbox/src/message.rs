@@ -32,6 +32,12 @@ pub struct Request<'a> {
 pub trait ResponseSink {
     /// Makes room for a body of `len` bytes and returns exactly that.
     fn body(&mut self, len: usize) -> &mut [u8];
+    /// Takes, in the place of a body, that there is none because the request or the status rules it out (`HEAD`, 304): `length` is
+    /// that of the body which a `GET` would have been answered with, if the program has said it.
+    fn no_body(&mut self, length: Option<u64>) {
+        let _ = length;
+        self.body(0);
+    }
     /// Takes the status, 200 to 599.
     fn status(&mut self, status: u16);
     /// Takes one header: a valid field name in the program's case, and a valid value.
@@ -47,10 +53,18 @@ pub struct BufferedResponse {
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Body.
     pub body: Vec<u8>,
+    /// The length that a response without a body has announced.
+    pub announced: Option<u64>,
 }
 
 impl ResponseSink for BufferedResponse {
+    fn no_body(&mut self, length: Option<u64>) {
+        self.body(0);
+        self.announced = length;
+    }
+
     fn body(&mut self, len: usize) -> &mut [u8] {
+        self.announced = None;
         self.body.clear();
         self.body.resize(len, 0);
         &mut self.body

@@ -41,9 +41,11 @@ use crate::watchdog;
 
 mod leg;
 mod progress;
+mod spent;
 
 use leg::Pause;
 pub use progress::{CallStats, Progress, WorkerState};
+use spent::Spent;
 
 /// When a worker goes back to its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +97,7 @@ pub struct Worker {
     is_awake: bool,
     /// The request under way.
     ongoing: Ongoing,
+    spent: Spent,
     pause: Pause,
     /// Of a program that serves connections.
     served: Option<Box<Served>>,
@@ -155,6 +158,7 @@ impl Worker {
             behind_ns: inner.behind_ns,
             is_awake: false,
             ongoing: Ongoing::default(),
+            spent: Spent::default(),
             pause: Pause::Slice,
             served: inner.service.as_ref().map(|service| Box::new(Served::new(&service.protocol, service.connection))),
             peer: None,
@@ -279,15 +283,45 @@ impl Worker {
         sink: &mut S,
     ) -> Result<CallStats, CallError> {
         let progress = self.start(id, request, Duration::MAX, sink)?;
-        self.finish(progress, sink)
+        self.finish(progress, sink, |_| Err(PeerError::NoPeer))
     }
 
-    /// Goes on until the response is there, without a pause and without a storage program.
-    fn finish<S: ResponseSink>(&mut self, mut progress: Progress, sink: &mut S) -> Result<CallStats, CallError> {
+    /// As [`Worker::call`], for a program with a storage program: `peer` carries its calls out, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::call`].
+    pub fn call_with_peer<S: ResponseSink>(
+        &mut self,
+        id: u64,
+        request: &Request<'_>,
+        sink: &mut S,
+        peer: impl FnMut(PeerCall<'_>) -> Result<Vec<u8>, PeerError>,
+    ) -> Result<CallStats, CallError> {
+        let progress = self.start(id, request, Duration::MAX, sink)?;
+        let result = self.finish(progress, sink, peer);
+        if self.state == WorkerState::Answered {
+            self.reset()?;
+        }
+        result
+    }
+
+    /// Goes on until the response is there, without a pause.
+    fn finish<S: ResponseSink>(
+        &mut self,
+        mut progress: Progress,
+        sink: &mut S,
+        mut peer: impl FnMut(PeerCall<'_>) -> Result<Vec<u8>, PeerError>,
+    ) -> Result<CallStats, CallError> {
         loop {
             match progress {
                 Progress::Answered(stats) => return Ok(stats),
-                Progress::Paused | Progress::Calls => {}
+                Progress::Paused => {}
+                Progress::Calls => {
+                    if let Some(answer) = self.peer_call().map(&mut peer) {
+                        self.answer_peer(answer.as_deref().map_err(|error| *error))?;
+                    }
+                }
                 Progress::Waits { until_ns } => {
                     clock::sleep_until(until_ns.min(self.ongoing.wall_end_ns), self.waits_for());
                 }
@@ -325,7 +359,9 @@ impl Worker {
         let suspended_ns = self.runner.process.suspended_ns();
         let monotonic_ns = now.wrapping_sub(suspended_ns);
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
-        clock::tell(&mut self.machine, now, suspended_ns);
+        let dial = clock::tell(&mut self.machine, now, suspended_ns);
+        let slice_ns = nanoseconds(slice);
+        self.spent.begin(now, slice_ns, dial);
         self.runner.entropy.fill(&mut stamp.entropy);
         if self.served.is_none() {
             self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
@@ -345,7 +381,6 @@ impl Worker {
         {
             return self.stopped(stop, || 0);
         }
-        let slice_ns = nanoseconds(slice);
         // The time is an upper bound of the CPU time, and costs no system call. It is not counted beyond the slice: then it was not
         // the program that took it.
         self.leg(now, slice_ns, sink, || clock::monotonic_ns().saturating_sub(now).min(slice_ns))
@@ -393,10 +428,22 @@ impl Worker {
         self.runner.process.run_from(now);
         clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let before = clock::own_cpu_ns();
-        if let Err(stop) = self.go_on() {
-            return self.stopped(stop, || clock::own_cpu_ns().saturating_sub(before));
+        let used = || clock::own_cpu_ns().saturating_sub(before);
+        let progress = match self.go_on() {
+            Err(stop) => self.stopped(stop, used),
+            Ok(()) => self.leg(now, nanoseconds(slice), sink, used),
+        };
+        if self.state != WorkerState::Paused {
+            self.spent.add(used());
         }
-        self.leg(now, nanoseconds(slice), sink, || clock::own_cpu_ns().saturating_sub(before))
+        progress
+    }
+
+    /// Takes the CPU time in nanoseconds that requests have cost since it was last taken: all legs that have ended, each with the
+    /// reset behind it. See `spent.rs` for how exact it is.
+    #[inline]
+    pub fn take_cpu_ns(&mut self) -> u64 {
+        self.spent.take()
     }
 
     /// The call that the program waits in.
@@ -453,12 +500,15 @@ impl Worker {
             WorkerState::Paused => self.abandon()?,
             WorkerState::Ready | WorkerState::Answered if self.resets != Resets::Always => {
                 if self.keeps_state() {
+                    self.spent.end();
                     return Ok(ResetReport::default());
                 }
             }
             WorkerState::Ready | WorkerState::Answered => {}
         }
-        self.reset_to_snapshot()
+        let report = self.reset_to_snapshot();
+        self.spent.end();
+        report
     }
 
     /// Makes a worker that keeps its state ready, unless it has had its number of requests.

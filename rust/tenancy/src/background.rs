@@ -24,9 +24,10 @@ use mayfly_sandbox::Worker;
 use crate::berth::Berth;
 use crate::deferred::Deferred;
 use crate::failure::Failure;
+use crate::generation::Forked;
 use crate::overflow::Overflow;
-use crate::storage::{Store, Taken};
-use crate::tenant::{Forked, Ground, Tenant};
+use crate::storage::{Next, Store, Taken};
+use crate::tenant::{Ground, Tenant};
 
 /// Programs that boot side by side.
 const BOOT_THREADS: usize = 4;
@@ -149,7 +150,7 @@ impl Background {
         }
     }
 
-    fn send_on(&self, next: Option<(crate::overflow::Parked, Box<Worker>)>) {
+    pub(crate) fn send_on(&self, next: Option<Next>) {
         if let Some((parked, worker)) = next {
             self.overflow.push_with_store(parked, Taken::Held(worker));
         }
@@ -194,7 +195,7 @@ impl Background {
             };
             drop(boots);
             let booted = catch_unwind(AssertUnwindSafe(|| match self.ground() {
-                Ok(ground) => tenant.boot(ground),
+                Ok(ground) => tenant.boot(ground, self),
                 Err(reason) => tenant.fail_for_ever(reason),
             }));
             if booted.is_err() {

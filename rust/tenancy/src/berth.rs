@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use crate::tenant::Forked;
+use crate::generation::Forked;
 
 /// Workers without state of their own that a berth keeps: enough that a tenant whose requests often leave the loop does not fork
 /// for each of them.

@@ -17,13 +17,11 @@ use mayfly_sandbox::{BufferedResponse, CallError, PeerError, Progress, Request, 
 
 use crate::background::Background;
 use crate::failure::{Failure, RequestId, answer};
+use crate::generation::Forked;
 use crate::meter::{Counters, Event};
 use crate::places::Kind;
-use crate::storage::Taken;
-use crate::tenant::{Forked, Tenant};
-
-/// The method of requests to a storage program. No client can send it: it is no token of HTTP's.
-const STORE_METHOD: &[u8] = b"mayfly:call";
+use crate::storage::{self, Taken};
+use crate::tenant::Tenant;
 
 /// A request that has a worker.
 #[derive(Debug)]
@@ -99,7 +97,9 @@ impl Call {
         sink: &mut Watched<'_, impl ResponseSink + ?Sized>,
     ) -> Step {
         let progress = self.forked.worker.start(self.id.0, request, scene.slice, sink);
-        self.follow(scene, progress, sink)
+        let step = self.follow(scene, progress, sink);
+        scene.counters.spent(self.forked.worker.take_cpu_ns());
+        step
     }
 
     /// Goes on with a request that was paused, or has the storage program's worker now.
@@ -108,7 +108,9 @@ impl Call {
             StoreCall::None => self.forked.worker.resume(scene.slice, sink),
             StoreCall::Waits | StoreCall::Asked(_) | StoreCall::Held { .. } => Ok(Progress::Calls),
         };
-        self.follow(scene, progress, sink)
+        let step = self.follow(scene, progress, sink);
+        scene.counters.spent(self.forked.worker.take_cpu_ns());
+        step
     }
 
     /// What tells that a request that sleeps may go on before its time, if there is something.
@@ -212,22 +214,14 @@ impl Call {
             worker.resume(slice, &mut response)
         } else {
             match self.forked.worker.peer_call() {
-                Some(call) => {
-                    let request = Request {
-                        method: STORE_METHOD,
-                        path: call.name,
-                        query: b"",
-                        headers: &[],
-                        body: call.argument,
-                    };
-                    worker.start(self.id.0, &request, slice, &mut response)
-                }
+                Some(call) => worker.start(self.id.0, &storage::request(call), slice, &mut response),
                 None => {
                     scene.background.give_back(&store, worker);
                     return None;
                 }
             }
         };
+        scene.counters.spent(worker.take_cpu_ns());
         let answer = match progress {
             Ok(Progress::Paused) => {
                 self.store = StoreCall::Held { worker, has_started: true, response };
@@ -237,28 +231,15 @@ impl Call {
                 self.store = StoreCall::Held { worker, has_started: true, response };
                 return Some(Step::Sleeps { until_ns });
             }
-            Ok(Progress::Answered(_)) => match response.status {
-                200 => Ok(()),
-                404 => Err(PeerError::UnknownFunction),
-                _ => Err(PeerError::Failed),
-            },
+            Ok(Progress::Answered(_)) => storage::answer(&response),
             // A storage program has none of its own.
             Ok(Progress::Calls) => Err(PeerError::Failed),
             Err(error) => {
                 scene.tenant.log.failed(self.id, Failure::from(&error), &format!("storage program: {error}"));
-                Err(match error {
-                    CallError::RequestTooLarge { .. } | CallError::Response(ResponseError::TooLarge { .. }) => {
-                        PeerError::TooLarge
-                    }
-                    CallError::CpuLimit { .. } | CallError::WallLimit { .. } => PeerError::TimedOut,
-                    _ => PeerError::Failed,
-                })
+                Err(storage::peer_error(&error))
             }
         };
-        if worker.state() == mayfly_sandbox::WorkerState::Answered {
-            // It keeps its state: this makes it ready. If that fails it shows in the worker's state.
-            let _ = worker.reset();
-        }
+        storage::make_ready(&mut worker);
         if worker.state() == mayfly_sandbox::WorkerState::Ready {
             scene.background.give_back(&store, worker);
         } else {
@@ -382,6 +363,10 @@ impl<'a, S: ?Sized> Watched<'a, S> {
 impl<S: ResponseSink + ?Sized> ResponseSink for Watched<'_, S> {
     fn body(&mut self, len: usize) -> &mut [u8] {
         self.sink.body(len)
+    }
+
+    fn no_body(&mut self, length: Option<u64>) {
+        self.sink.no_body(length);
     }
 
     fn status(&mut self, status: u16) {

@@ -80,6 +80,8 @@ pub struct TenantConfig {
     pub env: Vec<(String, String)>,
     /// What the program sees of the host's files, in no order; places differ.
     pub mounts: Vec<MountPoint>,
+    /// Files and directories of the mounts, by the host's paths, for whose changes the program boots anew.
+    pub watch: Vec<PathBuf>,
     /// Where the program may connect to. Sorted by nothing; elements differ.
     pub outbound: Vec<Outbound>,
     /// What the program's monotonic clock does while it stands frozen.
@@ -210,6 +212,7 @@ impl TenantConfig {
             args,
             env,
             mounts,
+            watch,
             outbound,
             monotonic,
             service,
@@ -227,6 +230,8 @@ impl TenantConfig {
             && *args == other.args
             && *env == other.env
             && *mounts == other.mounts
+            // No snapshot is made from it, but what it names is compared with what it named when the program booted.
+            && *watch == other.watch
             && *outbound == other.outbound
             && *monotonic == other.monotonic
             && *service == other.service

@@ -13,9 +13,10 @@ use crate::berth::Berth;
 use crate::call::{Call, Scene, Watched};
 use crate::config::Mode;
 use crate::failure::{Failure, RequestId, answer};
+use crate::generation::Forked;
 use crate::overflow::Parked;
 use crate::request::OwnedRequest;
-use crate::tenant::{Forked, Tenant};
+use crate::tenant::Tenant;
 
 /// Threads that serve deferred requests.
 pub(crate) const THREADS: usize = 2;

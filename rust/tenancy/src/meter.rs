@@ -17,6 +17,8 @@ pub(crate) enum Event {
     Reset,
     /// A worker forked.
     Fork,
+    /// A worker that could not be forked.
+    ForkFailure,
     /// A request that left its loop thread: its slice was over, or no worker was ready.
     Parked,
     /// A call of a function of the storage program.
@@ -40,6 +42,7 @@ const EVENTS: usize = Event::MappingLimit as usize + 1;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     is_shared: bool,
+    cpu_ns: AtomicU64,
     events: [AtomicU64; EVENTS],
     failures: [AtomicU64; FAILURES],
 }
@@ -56,6 +59,11 @@ impl Counters {
 
     pub(crate) fn count_many(&self, event: Event, times: u32) {
         self.add(&self.events[event as usize], times.into());
+    }
+
+    /// CPU time of the tenant's requests.
+    pub(crate) fn spent(&self, cpu_ns: u64) {
+        self.add(&self.cpu_ns, cpu_ns);
     }
 
     pub(crate) fn count_connects(&self, connects: Connects) {
@@ -79,11 +87,16 @@ impl Counters {
 /// A sum over threads.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Totals {
+    cpu_ns: u64,
     events: [u64; EVENTS],
     failures: [u64; FAILURES],
 }
 
 impl Totals {
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.cpu_ns as f64 / 1e9
+    }
+
     pub(crate) fn events(&self, event: Event) -> u64 {
         self.events[event as usize]
     }
@@ -95,6 +108,7 @@ impl Totals {
 
 impl AddAssign<&Counters> for Totals {
     fn add_assign(&mut self, counters: &Counters) {
+        self.cpu_ns += counters.cpu_ns.load(Relaxed);
         for (total, cell) in self.events.iter_mut().zip(&counters.events) {
             *total += cell.load(Relaxed);
         }
@@ -114,6 +128,8 @@ mod tests {
         let own = Counters::default();
         own.count(Event::Request);
         own.failed(Failure::CpuLimit);
+        own.spent(1_500_000_000);
+        own.spent(500_000_000);
         let shared = Arc::new(Counters::shared());
         let threads: Vec<_> = (0..4)
             .map(|_| {
@@ -128,6 +144,7 @@ mod tests {
         totals += &shared;
         assert_eq!(totals.events(Event::Request), 4001);
         assert_eq!(totals.events(Event::ThreadLimit), 3);
+        assert_eq!(totals.cpu_seconds(), 2.0);
         assert_eq!(totals.failures(Failure::CpuLimit), 1);
         assert_eq!(totals.failures(Failure::WallLimit), 0);
     }

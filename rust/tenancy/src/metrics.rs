@@ -32,8 +32,10 @@ use Kind::{Counter, Gauge};
 #[rustfmt::skip]
 const FIGURES: &[Figure] = &[
     Figure { name: "mayfly_tenant_requests_total", kind: Counter, help: "Requests that were the tenant's, answered or not.", value: |tenant| tenant.requests as f64 },
+    Figure { name: "mayfly_tenant_cpu_seconds_total", kind: Counter, help: "CPU time of the tenant's requests, storage program and resets included.", value: |tenant| tenant.cpu_seconds },
     Figure { name: "mayfly_tenant_resets_total", kind: Counter, help: "Workers rolled back after a request.", value: |tenant| tenant.resets as f64 },
     Figure { name: "mayfly_tenant_forks_total", kind: Counter, help: "Workers forked.", value: |tenant| tenant.forks as f64 },
+    Figure { name: "mayfly_tenant_fork_failures_total", kind: Counter, help: "Workers that could not be forked.", value: |tenant| tenant.fork_failures as f64 },
     Figure { name: "mayfly_tenant_parked_requests_total", kind: Counter, help: "Requests that left their loop thread.", value: |tenant| tenant.parked as f64 },
     Figure { name: "mayfly_tenant_parked_requests", kind: Gauge, help: "Requests that have left their loop thread and are not answered yet.", value: |tenant| tenant.in_flight.into() },
     Figure { name: "mayfly_tenant_storage_calls_total", kind: Counter, help: "Calls of functions of the storage program.", value: |tenant| tenant.store_calls as f64 },
@@ -123,6 +125,17 @@ impl Report {
         one("mayfly_host_usable", Gauge, help, &[("kvm", kvm)], usable);
         one("mayfly_workers", Gauge, "Workers that there are.", &[], self.workers as f64);
         one("mayfly_workers_max", Gauge, "Workers that there may be.", &[], self.max_workers as f64);
+        one(
+            "mayfly_process_descriptors",
+            Gauge,
+            "Descriptors that the process has open.",
+            &[],
+            self.descriptors as f64,
+        );
+        let help = "Descriptors that the process may have open.";
+        one("mayfly_process_descriptors_max", Gauge, help, &[], self.max_descriptors as f64);
+        let help = "Memory that the process has, shared pages included.";
+        one("mayfly_process_resident_bytes", Gauge, help, &[], self.resident_bytes as f64);
         let help = "Requests that have left their loop thread after their inline budget and are not answered yet.";
         one("mayfly_overflow_requests", Gauge, help, &[], self.overflow as f64);
         let help = "Requests for which there was no tenant.";
@@ -255,8 +268,10 @@ mod tests {
             program: "p".into(),
             state,
             requests: 1 << 40,
+            cpu_seconds: 1.25,
             resets: 2,
             forks: 3,
+            fork_failures: 19,
             parked: 4,
             in_flight: 5,
             store_calls: 6,
@@ -281,6 +296,9 @@ mod tests {
             workers: 14,
             max_workers: 15,
             overflow: 16,
+            descriptors: 20,
+            max_descriptors: 1024,
+            resident_bytes: 22,
         }
     }
 
@@ -293,8 +311,10 @@ mod tests {
         };
         for (name, value) in [
             ("requests_total", 2_f64.powi(40)),
+            ("cpu_seconds_total", 1.25),
             ("resets_total", 2.0),
             ("forks_total", 3.0),
+            ("fork_failures_total", 19.0),
             ("parked_requests_total", 4.0),
             ("parked_requests", 5.0),
             ("storage_calls_total", 6.0),
@@ -319,6 +339,11 @@ mod tests {
         assert_eq!(get("mayfly_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
         assert_eq!(get("mayfly_host_usable", &[("kvm", "paging")]), 1.0);
         assert_eq!((get("mayfly_workers", &[]), get("mayfly_workers_max", &[])), (14.0, 15.0));
+        assert_eq!(
+            (get("mayfly_process_descriptors", &[]), get("mayfly_process_descriptors_max", &[])),
+            (20.0, 1024.0)
+        );
+        assert_eq!(get("mayfly_process_resident_bytes", &[]), 22.0);
         assert_eq!((get("mayfly_unrouted_requests_total", &[]), get("mayfly_overflow_requests", &[])), (13.0, 16.0));
     }
 

@@ -11,6 +11,7 @@ use crate::berth::Berth;
 use crate::call::{Call, Scene, Step, Watched};
 use crate::deferred::{DeferredReply, Job, Keep};
 use crate::failure::{Failure, RequestId, answer};
+use crate::generation::Forked;
 use crate::meter::{Counters, Event};
 use crate::overflow::{OVERLOADED, Parked};
 use crate::places::{Kind, Place};
@@ -18,7 +19,7 @@ use crate::request::{OwnedRequest, host, size};
 use crate::route::TenantIndex;
 use crate::server::{Server, TenantSet};
 use crate::sleepers::monotonic_ns;
-use crate::tenant::{Forked, State, Tenant};
+use crate::tenant::{State, Tenant};
 
 /// A worker that was used less than this ago is not let go for another tenant's: were it otherwise, a loop that serves more tenants
 /// in turn than it may have workers would fork for every request.
@@ -114,6 +115,12 @@ impl LoopPool {
     pub fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
         self.refresh();
         self.set.router.claims(host, path)
+    }
+
+    /// Whether there is a default tenant now.
+    pub fn has_default(&mut self) -> bool {
+        self.refresh();
+        self.set.router.has_default()
     }
 
     /// Serves a request on this thread, unless that takes longer than the tenant's inline budget, or would mean to wait.

@@ -28,6 +28,23 @@ pub struct Report {
     pub max_workers: usize,
     /// Requests that have left their loop after their inline budget and are not answered yet.
     pub overflow: usize,
+    /// Descriptors that the process has open, and at most may have.
+    pub descriptors: u64,
+    /// See `descriptors`.
+    pub max_descriptors: u64,
+    /// Memory that the process has, shared pages included.
+    pub resident_bytes: u64,
+}
+
+/// Whether a server is as far as its configuration wants it before the first request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// The host can run tenants, and none of those that boot at start is still booting for the first time.
+    pub ready: bool,
+    /// Tenants of these that are still booting.
+    pub booting: usize,
+    /// Tenants that do not boot. They answer 503, and do not keep the others from being ready.
+    pub failed: usize,
 }
 
 /// Whether tenants can run here.
@@ -62,10 +79,14 @@ pub struct TenantReport {
     pub state: TenantState,
     /// Requests that were its own, answered or not.
     pub requests: u64,
+    /// CPU time of its requests, storage program and resets included.
+    pub cpu_seconds: f64,
     /// Workers rolled back after a request.
     pub resets: u64,
     /// Workers forked.
     pub forks: u64,
+    /// Workers that could not be forked.
+    pub fork_failures: u64,
     /// Requests that left their loop: they ran past their inline budget, or no worker was ready.
     pub parked: u64,
     /// Requests that have left their loop and are not answered yet.
@@ -150,8 +171,10 @@ impl TenantReport {
             program: config.program.clone(),
             state,
             requests: totals.events(Event::Request),
+            cpu_seconds: totals.cpu_seconds(),
             resets: totals.events(Event::Reset),
             forks: totals.events(Event::Fork),
+            fork_failures: totals.events(Event::ForkFailure),
             parked: totals.events(Event::Parked),
             in_flight: tenant.parked.load(Relaxed),
             store_calls: totals.events(Event::StoreCall),

@@ -95,6 +95,11 @@ impl Router {
         self.claimed(host, path).or(self.default)
     }
 
+    /// Whether a tenant has what nobody claims.
+    pub(crate) fn has_default(&self) -> bool {
+        self.default.is_some()
+    }
+
     /// Whether a tenant has a route for this, the default tenant aside.
     #[allow(dead_code, reason = "for the plugin's hook before Drogon's own routes")]
     pub(crate) fn claims(&self, host: &[u8], path: &[u8]) -> bool {

@@ -13,12 +13,14 @@ use mayfly_sandbox::{Host, HostError};
 
 use crate::background::Background;
 use crate::config::{AdminConfig, BootWhen, Config, TenantConfig};
+use crate::generation::Generation;
 use crate::pool::LoopPool;
 use crate::reload::{Applied, ReloadError, Reloaded};
-use crate::report::{HostState, Report, TenantReport};
+use crate::report::{HostState, Readiness, Report, TenantReport};
+use crate::resources;
 use crate::route::Router;
 use crate::snapshots::Snapshots;
-use crate::tenant::{Generation, Ground, Source, State, Tenant};
+use crate::tenant::{Ground, Source, State, Tenant};
 use crate::uploads;
 use crate::workers::Workers;
 
@@ -133,6 +135,8 @@ impl Server {
     ///
     /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools go on, without [`LoopPool::call_later`].
     pub fn shutdown(&self) {
+        let in_work: u32 = self.set().tenants.iter().map(|tenant| tenant.parked.load(Ordering::Relaxed)).sum();
+        tracing::info!(target: "mayfly::server", in_work, "the server ends; requests in work have two seconds");
         self.inner.background.stop();
         for tenant in &self.set().tenants {
             tenant.shutdown();
@@ -245,7 +249,7 @@ impl Server {
         if matches!(tenant.state(), State::Unbooted) {
             return Ok(());
         }
-        match tenant.make(&mut history, ground, Source::File) {
+        match tenant.make(&mut history, ground, self.background(), Source::File) {
             Ok(generation) => {
                 tenant.reloads.fetch_add(1, Ordering::Relaxed);
                 tenant.publish(&mut history, generation, ground);
@@ -314,7 +318,9 @@ impl Server {
     fn replace(&self, tenant: &Tenant, source: Source) -> Result<Reloaded, ReloadError> {
         let ground = self.ground()?;
         let mut history = tenant.history();
-        let generation = tenant.make(&mut history, ground, source).map_err(|error| not_replaced(tenant, error))?;
+        let generation = tenant
+            .make(&mut history, ground, self.background(), source)
+            .map_err(|error| not_replaced(tenant, error))?;
         let reloaded = told(&generation);
         tenant.reloads.fetch_add(1, Ordering::Relaxed);
         tenant.publish(&mut history, generation, ground);
@@ -360,7 +366,21 @@ impl Server {
             workers: self.inner.workers.count(),
             max_workers: self.inner.workers.most(),
             overflow: self.inner.background.overflow.places.taken(),
+            descriptors: resources::descriptors(),
+            max_descriptors: resources::descriptor_limit(),
+            resident_bytes: resources::resident_bytes(),
         }
+    }
+
+    /// How far the server is: cheap, for whoever asks often.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let set = self.set();
+        let booting =
+            set.to_boot_at_start().filter(|tenant| matches!(tenant.state(), State::Unbooted | State::Booting { .. }));
+        let booting = booting.count();
+        let failed = set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Failed { .. })).count();
+        Readiness { ready: self.inner.host.is_ok() && booting == 0, booting, failed }
     }
 
     /// The set of tenants that is in force.

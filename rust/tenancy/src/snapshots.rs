@@ -21,8 +21,11 @@ use std::time::{Duration, Instant, SystemTime};
 use mayfly_sandbox::{BootedFrom, LogSink, Program, Snapshot, SnapshotFileError, SnapshotSaveError};
 
 use crate::config::{Config, TenantConfig};
+use crate::generation::Generation;
+use crate::health;
 use crate::reload::ReloadError;
-use crate::tenant::{Generation, Ground, check_health};
+use crate::storage::Store;
+use crate::tenant::Ground;
 use crate::values::TenantName;
 
 const ENDING: &str = ".snapshot";
@@ -237,10 +240,12 @@ impl Config {
             (None, Some(directory)) => path(directory, &config.name, Snapshot::origin(&program, limits)),
             (None, None) => return Err(ReloadError::Persist("the file says nothing of `snapshots`".to_owned())),
         };
-        let snapshot =
-            Snapshot::boot(host, &program, limits, log).map_err(|error| ReloadError::Boot(error.to_string()))?;
+        let snapshot = Snapshot::boot(host, &program, limits, Arc::clone(&log))
+            .map_err(|error| ReloadError::Boot(error.to_string()))?;
         if let Some(health) = &config.health {
-            check_health(&snapshot, config, health)?;
+            let store = config.storage.as_ref().map(|store| Store::boot(store, host, Arc::clone(&log))).transpose()?;
+            // Nobody else knows this storage program, so nobody stands in line.
+            health::check(&snapshot, config, health, store.as_ref(), &|_| {})?;
         }
         let saved = match out {
             Some(out) => snapshot.save(out),

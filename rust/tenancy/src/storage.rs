@@ -13,12 +13,19 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mayfly_sandbox::{CallError, Elf, LogSink, Program, Snapshot, Worker};
+use mayfly_sandbox::{
+    BufferedResponse, CallError, Elf, Host, LogSink, PeerCall, PeerError, Program, Request, ResponseError, Snapshot,
+    Worker, WorkerState,
+};
 
 use crate::config::StorageConfig;
+use crate::failure::RequestId;
+use crate::generation::{self, Stamp};
 use crate::overflow::Parked;
 use crate::reload::ReloadError;
-use crate::tenant::{self, Ground, Stamp};
+
+/// The method of requests to a storage program. No client can send it: it is no token of HTTP's.
+const METHOD: &[u8] = b"mayfly:call";
 
 /// Requests that may stand in line.
 const LINE: usize = 64;
@@ -46,6 +53,9 @@ struct Place {
     line: VecDeque<Parked>,
 }
 
+/// Who stood in line, and the worker, which is now his.
+pub(crate) type Next = (Parked, Box<Worker>);
+
 /// What came of asking for the worker.
 #[derive(Debug)]
 pub(crate) enum Taken {
@@ -58,10 +68,10 @@ pub(crate) enum Taken {
 }
 
 impl Store {
-    pub(crate) fn boot(config: &StorageConfig, ground: &Ground, log: Arc<dyn LogSink>) -> Result<Self, ReloadError> {
-        let stamp = tenant::stamp(&config.program);
+    pub(crate) fn boot(config: &StorageConfig, host: &Host, log: Arc<dyn LogSink>) -> Result<Self, ReloadError> {
+        let stamp = generation::stamp(&config.program);
         let elf = read(config)?.elf;
-        let (snapshot, worker) = boot(config, elf.clone(), ground, log)?;
+        let (snapshot, worker) = boot(config, elf.clone(), host, log)?;
         let place = Place {
             snapshot,
             config: config.clone(),
@@ -79,10 +89,10 @@ impl Store {
     pub(crate) fn refresh(
         &self,
         config: &StorageConfig,
-        ground: &Ground,
+        host: &Host,
         log: Arc<dyn LogSink>,
     ) -> Result<(), ReloadError> {
-        let stamp = tenant::stamp(&config.program);
+        let stamp = generation::stamp(&config.program);
         let elf = read(config)?.elf;
         {
             let mut place = self.place();
@@ -91,7 +101,7 @@ impl Store {
                 return Ok(());
             }
         }
-        let (snapshot, mut worker) = boot(config, elf.clone(), ground, log)?;
+        let (snapshot, mut worker) = boot(config, elf.clone(), host, log)?;
         let mut place = self.place();
         place.is_wanted = true;
         let most = place.config.call_time + PATIENCE;
@@ -119,7 +129,7 @@ impl Store {
     /// Whether the program's file has changed since it was booted.
     pub(crate) fn has_changed(&self) -> bool {
         let place = self.place();
-        let now = tenant::stamp(&place.config.program);
+        let now = generation::stamp(&place.config.program);
         now.is_some() && now != place.stamp
     }
 
@@ -151,7 +161,7 @@ impl Store {
 
     /// Gives the worker back; returns the first of the line with it, if there is one.
     #[must_use]
-    pub(crate) fn give_back(&self, worker: Box<Worker>) -> Option<(Parked, Box<Worker>)> {
+    pub(crate) fn give_back(&self, worker: Box<Worker>) -> Option<Next> {
         let mut place = self.place();
         if !place.is_wanted
             && let Some(parked) = place.line.pop_front()
@@ -165,9 +175,65 @@ impl Store {
         None
     }
 
+    /// The first of the line with the worker, if that is idle: for whoever kept it from being given away.
+    #[must_use]
+    pub(crate) fn next_in_line(&self) -> Option<Next> {
+        let mut place = self.place();
+        if place.is_out || place.is_wanted || place.line.is_empty() {
+            return None;
+        }
+        let worker = place.worker.take()?;
+        let parked = place.line.pop_front()?;
+        place.is_out = true;
+        Some((parked, worker))
+    }
+
+    /// Carries a call out on this thread, and waits for its turn: never on a loop. `send_on` gets who stands in line then.
+    pub(crate) fn call(&self, call: PeerCall<'_>, send_on: &dyn Fn(Option<Next>)) -> Result<Vec<u8>, PeerError> {
+        let mut worker = self.await_worker()?;
+        let mut response = BufferedResponse::default();
+        let called = worker.call_without_reset(RequestId::NONE.0, &request(call), &mut response);
+        let answer = match called {
+            Ok(_) => answer(&response),
+            Err(error) => Err(peer_error(&error)),
+        };
+        make_ready(&mut worker);
+        let next = if worker.state() == WorkerState::Ready {
+            self.give_back(worker)
+        } else {
+            tracing::error!(target: "mayfly::server", "a health request has cost the storage program its state");
+            self.replace_lost()
+        };
+        send_on(next);
+        answer.map(|()| response.body)
+    }
+
+    /// Takes the worker as soon as it is idle, before anybody in line.
+    fn await_worker(&self) -> Result<Box<Worker>, PeerError> {
+        let mut place = self.place();
+        place.is_wanted = true;
+        let most = place.config.call_time + PATIENCE;
+        let (mut place, _) =
+            self.idle.wait_timeout_while(place, most, |place| place.is_out).unwrap_or_else(PoisonError::into_inner);
+        place.is_wanted = false;
+        if place.is_out {
+            return Err(PeerError::Busy);
+        }
+        place.is_out = true;
+        if let Some(worker) = place.worker.take() {
+            return Ok(worker);
+        }
+        let snapshot = place.snapshot.clone();
+        drop(place);
+        Worker::fork_keeping_state(&snapshot).map(Box::new).map_err(|_| {
+            self.place().is_out = false;
+            PeerError::Failed
+        })
+    }
+
     /// Makes a new worker in the place of one that is lost, whose state is gone; for a background thread.
     #[must_use]
-    pub(crate) fn replace_lost(&self) -> Option<(Parked, Box<Worker>)> {
+    pub(crate) fn replace_lost(&self) -> Option<Next> {
         let snapshot = self.place().snapshot.clone();
         match Worker::fork_keeping_state(&snapshot) {
             Ok(worker) => self.give_back(Box::new(worker)),
@@ -190,6 +256,36 @@ impl Store {
     }
 }
 
+/// What a call is to the storage program.
+pub(crate) fn request<'a>(call: PeerCall<'a>) -> Request<'a> {
+    Request { method: METHOD, path: call.name, query: b"", headers: &[], body: call.argument }
+}
+
+/// What its response is to the caller.
+pub(crate) fn answer(response: &BufferedResponse) -> Result<(), PeerError> {
+    match response.status {
+        200 => Ok(()),
+        404 => Err(PeerError::UnknownFunction),
+        _ => Err(PeerError::Failed),
+    }
+}
+
+/// What its failure is to the caller.
+pub(crate) fn peer_error(error: &CallError) -> PeerError {
+    match error {
+        CallError::RequestTooLarge { .. } | CallError::Response(ResponseError::TooLarge { .. }) => PeerError::TooLarge,
+        CallError::CpuLimit { .. } | CallError::WallLimit { .. } => PeerError::TimedOut,
+        _ => PeerError::Failed,
+    }
+}
+
+/// Makes a worker that has answered ready for the next call; it keeps its state. If that fails it shows in the worker's state.
+pub(crate) fn make_ready(worker: &mut Worker) {
+    if worker.state() == WorkerState::Answered {
+        let _ = worker.reset();
+    }
+}
+
 fn handover_failed(step: &str, error: &CallError) -> ReloadError {
     ReloadError::Boot(format!("the storage program's state was not handed over: {step}: {error}"))
 }
@@ -201,7 +297,7 @@ fn read(config: &StorageConfig) -> Result<Program, ReloadError> {
 fn boot(
     config: &StorageConfig,
     elf: Elf,
-    ground: &Ground,
+    host: &Host,
     log: Arc<dyn LogSink>,
 ) -> Result<(Snapshot, Box<Worker>), ReloadError> {
     let program = Program { elf, ..read(config)? };
@@ -209,7 +305,7 @@ fn boot(
     limits.wall_time = config.call_time;
     limits.cpu_time = limits.cpu_time.min(config.call_time);
     let failed = |error: String| ReloadError::Boot(format!("storage program: {error}"));
-    let snapshot = Snapshot::boot(&ground.host, &program, &limits, log).map_err(|error| failed(error.to_string()))?;
+    let snapshot = Snapshot::boot(host, &program, &limits, log).map_err(|error| failed(error.to_string()))?;
     let worker = Worker::fork_keeping_state(&snapshot).map_err(|error| failed(error.to_string()))?;
     Ok((snapshot, Box::new(worker)))
 }

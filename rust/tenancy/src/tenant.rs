@@ -6,29 +6,26 @@
 //!                                 └──────> Failed, tried again by a call after a pause
 //! ```
 
-use std::collections::hash_map::DefaultHasher;
-use std::fs;
-use std::hash::{Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use mayfly_sandbox::{
-    BootedFrom, BufferedResponse, Elf, ForkError, Host, LogSink, Program, Request, SharedMemory, Snapshot, Worker,
-    WorkerState,
-};
+use mayfly_sandbox::{BootedFrom, ForkError, Host, LogSink, Program, SharedMemory, Snapshot};
 
+use crate::background::Background;
 use crate::berth::Berth;
-use crate::config::{HealthConfig, Mode, TenantConfig};
+use crate::config::TenantConfig;
 use crate::deferred::{Job, SHUTTING_DOWN};
-use crate::failure::{Failure, RequestId};
+use crate::failure::Failure;
+use crate::generation::{Forked, Generation, Origin, Stamp, digest, stamp};
+use crate::health;
 use crate::launch::LaunchError;
 use crate::meter::{Counters, Event, Totals};
 use crate::places;
 use crate::reload::ReloadError;
 use crate::report::booted_from;
+use crate::resources::{self, Seldom};
 use crate::snapshots::{self, Snapshots};
 use crate::storage::Store;
 use crate::tenant_log::TenantLog;
@@ -90,58 +87,6 @@ pub(crate) struct History {
     /// Kept from generation to generation.
     shared: Option<SharedMemory>,
     store: Option<Arc<Store>>,
-}
-
-/// A booted program.
-#[derive(Debug)]
-pub(crate) struct Generation {
-    pub(crate) number: u64,
-    pub(crate) snapshot: Snapshot,
-    pub(crate) config: Arc<TenantConfig>,
-    pub(crate) store: Option<Arc<Store>>,
-    /// Which program it is.
-    origin: Origin,
-    /// Where its snapshot is to be saved, if it is to be.
-    pub(crate) file: Option<PathBuf>,
-    /// Values of the headers that show the mode, if they are wanted.
-    pub(crate) mode: String,
-    pub(crate) number_text: String,
-}
-
-/// Which program a generation runs, to tell whether its file has changed since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Origin {
-    /// None for an upload, which has no file when it boots.
-    stamp: Option<Stamp>,
-    digest: u64,
-}
-
-/// A file's identity, size and times: if these stay, its content is not read again.
-pub(crate) type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
-
-/// A worker, and the generation that it is of.
-#[derive(Debug)]
-pub(crate) struct Forked {
-    /// Boxed: it changes hands on every request, and it is large.
-    pub(crate) worker: Box<Worker>,
-    pub(crate) generation: Arc<Generation>,
-    // Copied out of the generation: every request asks for them, and after a world switch each line that is touched is a miss.
-    pub(crate) number: u64,
-    pub(crate) slice: Duration,
-    /// None for a worker that serves one request and is not kept.
-    pub(crate) permit: Option<Permit>,
-}
-
-impl Forked {
-    /// Whether nothing is lost when it is closed.
-    pub(crate) fn is_ephemeral(&self) -> bool {
-        self.generation.config.mode == Mode::Ephemeral
-    }
-
-    /// Whether the worker can take another request.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.worker.state() == WorkerState::Ready
-    }
 }
 
 /// What booting and forking need besides the tenant.
@@ -242,9 +187,9 @@ impl Tenant {
     }
 
     /// Boots the program, which takes as long as it takes, up to its limit. For whoever has claimed the boot.
-    pub(crate) fn boot(&self, ground: &Ground) {
+    pub(crate) fn boot(&self, ground: &Ground, background: &Background) {
         let mut history = self.history();
-        match self.make(&mut history, ground, Source::Kept) {
+        match self.make(&mut history, ground, background, Source::Kept) {
             Ok(generation) => {
                 let boot_ms = generation.snapshot.boot_time().as_millis();
                 let from = booted_from(&generation.snapshot);
@@ -277,6 +222,7 @@ impl Tenant {
         &self,
         history: &mut History,
         ground: &Ground,
+        background: &Background,
         source: Source,
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
@@ -285,20 +231,23 @@ impl Tenant {
             Source::File => (None, false),
             Source::Upload(elf) => (Some(elf), false),
         };
+        // Before anything is read: what changes meanwhile looks changed the next time.
+        let watched = config.watched_files().digest();
         let (mut program, stamp) = self.launch(&config, ground, uploaded)?;
-        let origin = Origin { stamp, digest: digest(&program.elf) };
+        let origin = Origin { stamp, digest: digest(&program.elf), watched };
         program.shared = history.shared_memory(&config)?;
-        let store = history.store(&config, self, ground)?;
-        let kept = if may_be_kept { self.load(&config, &program, ground) } else { None };
+        let store = history.store(&config, self, ground, background)?;
+        let check = |snapshot: &Snapshot| self.check_health(snapshot, &config, store.as_deref(), background);
+        let kept = if may_be_kept { self.load(&config, &program, ground, check) } else { None };
         let snapshot = match kept {
             Some(snapshot) => snapshot,
             None => {
                 let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
                 let booted = Snapshot::boot(&ground.host, &program, &config.limits.machine, sink);
                 self.log.end_partial_lines();
-                let snapshot = booted.map_err(|error| ReloadError::Boot(error.to_string()))?;
+                let snapshot = booted.map_err(|error| ReloadError::Boot(resources::with_advice(&error)))?;
                 self.background.count_connects(snapshot.connects());
-                self.check_health(&snapshot, &config)?;
+                check(&snapshot)?;
                 snapshot
             }
         };
@@ -315,11 +264,17 @@ impl Tenant {
     }
 
     /// A snapshot that was saved, if it is good and healthy.
-    fn load(&self, config: &TenantConfig, program: &Program, ground: &Ground) -> Option<Snapshot> {
+    fn load(
+        &self,
+        config: &TenantConfig,
+        program: &Program,
+        ground: &Ground,
+        check: impl Fn(&Snapshot) -> Result<(), ReloadError>,
+    ) -> Option<Snapshot> {
         let directory = &ground.snapshots.as_ref().filter(|_| program.shared.is_none())?.directory;
         let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
         let snapshot = snapshots::load(directory, config, program, ground, sink)?;
-        match self.check_health(&snapshot, config) {
+        match check(&snapshot) {
             Ok(()) => Some(snapshot),
             Err(reason) => {
                 tracing::warn!(target: "mayfly::server", tenant = %self.name, %reason, "the tenant's snapshot is not used: its program boots");
@@ -328,9 +283,15 @@ impl Tenant {
         }
     }
 
-    fn check_health(&self, snapshot: &Snapshot, config: &TenantConfig) -> Result<(), ReloadError> {
+    fn check_health(
+        &self,
+        snapshot: &Snapshot,
+        config: &TenantConfig,
+        store: Option<&Store>,
+        background: &Background,
+    ) -> Result<(), ReloadError> {
         let Some(health) = &config.health else { return Ok(()) };
-        let checked = check_health(snapshot, config, health);
+        let checked = health::check(snapshot, config, health, store, &|next| background.send_on(next));
         self.log.end_partial_lines();
         checked
     }
@@ -366,11 +327,14 @@ impl Tenant {
         Ok((program.map_err(refused)?, stamp))
     }
 
-    /// Whether the files hold other programs than those that answer.
+    /// Whether the files hold other programs than those that answer, or watched files have changed.
     pub(crate) fn has_changed(&self, ground: &Ground) -> bool {
         let Some(generation) = self.ready() else { return matches!(self.state(), State::Failed { .. }) };
         let config = Arc::clone(&self.history().config);
         if generation.store.as_ref().is_some_and(|store| store.has_changed()) {
+            return true;
+        }
+        if config.watched_files().digest() != generation.origin.watched {
             return true;
         }
         let path = self.program_path(&config, ground);
@@ -427,7 +391,13 @@ impl Tenant {
     pub(crate) fn fork(&self, permit: Option<Permit>) -> Result<Forked, String> {
         let generation = self.ready().ok_or_else(|| self.excuse())?;
         self.fork_of(&generation, permit).map_err(|error| {
-            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, "a worker could not be forked");
+            // Where it fails once it may fail for every request.
+            static TOLD: Seldom = Seldom::new();
+            if TOLD.is_due() {
+                let advice = resources::advice(&error);
+                tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
+            }
+            self.background.count(Event::ForkFailure);
             "no worker could be forked".to_owned()
         })
     }
@@ -535,6 +505,12 @@ impl History {
             None => SharedMemory::anonymous(wanted.bytes),
         };
         let shared = made.map_err(|error| ReloadError::Boot(format!("no shared memory: {error}")))?;
+        if !shared.stays_in_memory() {
+            tracing::warn!(
+                target: "mayfly::server", tenant = %config.name, kib = wanted.bytes >> 10,
+                "the tenant's shared memory may be taken from memory, and requests then wait for its disk: raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK), or put the file into /dev/shm"
+            );
+        }
         self.shared = Some(shared.clone());
         Ok(Some(shared))
     }
@@ -545,6 +521,7 @@ impl History {
         config: &TenantConfig,
         tenant: &Tenant,
         ground: &Ground,
+        background: &Background,
     ) -> Result<Option<Arc<Store>>, ReloadError> {
         let Some(wanted) = &config.storage else {
             self.store = None;
@@ -552,80 +529,14 @@ impl History {
         };
         let log = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
         match &self.store {
-            Some(store) => store.refresh(wanted, ground, log)?,
-            None => self.store = Some(Arc::new(Store::boot(wanted, ground, log)?)),
+            Some(store) => {
+                let refreshed = store.refresh(wanted, &ground.host, log);
+                // Whatever came of it: who came meanwhile stands in line.
+                background.send_on(store.next_in_line());
+                refreshed?;
+            }
+            None => self.store = Some(Arc::new(Store::boot(wanted, &ground.host, log)?)),
         }
         Ok(self.store.clone())
     }
-}
-
-impl Generation {
-    fn new(
-        number: u64,
-        snapshot: Snapshot,
-        config: Arc<TenantConfig>,
-        store: Option<Arc<Store>>,
-        origin: Origin,
-    ) -> Self {
-        Self {
-            number,
-            snapshot,
-            mode: config.mode.to_string(),
-            number_text: number.to_string(),
-            config,
-            store,
-            origin,
-            file: None,
-        }
-    }
-
-    fn fork(&self) -> Result<Worker, ForkError> {
-        match self.config.mode {
-            Mode::Ephemeral => Worker::fork(&self.snapshot),
-            Mode::Stateful => Worker::fork_keeping_state(&self.snapshot),
-            Mode::ResetEvery(requests) => Worker::fork_resetting_every(&self.snapshot, requests),
-        }
-    }
-
-    /// Whether workers of this generation take over the state of those of `former`.
-    pub(crate) fn succeeds(&self, former: Option<&Self>) -> bool {
-        self.keeps_live_state() && former.is_some_and(Self::keeps_live_state)
-    }
-
-    fn keeps_live_state(&self) -> bool {
-        self.config.mode == Mode::Stateful && self.snapshot.has_handover()
-    }
-}
-
-/// Calls a fresh worker as a client would.
-pub(crate) fn check_health(
-    snapshot: &Snapshot,
-    config: &TenantConfig,
-    health: &HealthConfig,
-) -> Result<(), ReloadError> {
-    let (path, query) = health.path.split_once('?').unwrap_or((&health.path, ""));
-    let request = Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" };
-    let mut response = BufferedResponse::default();
-    let mut worker = Worker::fork(snapshot).map_err(|error| ReloadError::Unhealthy(error.to_string()))?;
-    match worker.call(RequestId::NONE.0, &request, &mut response) {
-        Ok(_) if response.status == health.status => Ok(()),
-        Ok(_) => Err(ReloadError::Unhealthy(format!(
-            "{} of {} answered {} where {} is expected",
-            health.path, config.name, response.status, health.status
-        ))),
-        Err(error) => Err(ReloadError::Unhealthy(error.to_string())),
-    }
-}
-
-pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
-    let file = fs::metadata(path).ok()?;
-    let times = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
-    Some((file.dev(), file.ino(), file.size(), times.0, times.1))
-}
-
-/// Tells programs apart; not meant to withstand anybody who wants two to look the same, who would only cheat himself.
-fn digest(elf: &Elf) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    elf.hash(&mut hasher);
-    hasher.finish()
 }

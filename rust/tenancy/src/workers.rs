@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::resources;
+
 /// Descriptors that a worker takes: its VM and its vCPU.
 const DESCRIPTORS_PER_WORKER: u64 = 2;
 /// Descriptors that are left for connections, images and files when the number of workers is derived from their limit.
@@ -34,7 +36,14 @@ pub(crate) struct Permit {
 impl Workers {
     /// At most `most` workers; by default as many as half of the process's descriptors allow.
     pub(crate) fn new(most: Option<u32>) -> Self {
-        let most = most.map_or_else(|| most_for(descriptor_limit()), |most| most as usize);
+        let descriptors = resources::descriptor_limit();
+        if most.is_none() && most_for(descriptors) == LEAST {
+            tracing::warn!(
+                target: "mayfly::server", workers = LEAST, descriptors,
+                "few workers fit the limit on descriptors: raise it (ulimit -n; systemd: LimitNOFILE), or set `max_workers`"
+            );
+        }
+        let most = most.map_or_else(|| most_for(descriptors), |most| most as usize);
         Self { inner: Arc::new(Inner { most, count: AtomicUsize::new(0) }) }
     }
 
@@ -64,11 +73,6 @@ fn most_for(descriptors: u64) -> usize {
     // A third more than two a worker: each tenant's image is a descriptor, too.
     let workers = descriptors.saturating_sub(DESCRIPTORS_LEFT) / (DESCRIPTORS_PER_WORKER + 1);
     usize::try_from(workers).unwrap_or(MOST).clamp(LEAST, MOST)
-}
-
-/// The process's soft limit on descriptors.
-fn descriptor_limit() -> u64 {
-    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

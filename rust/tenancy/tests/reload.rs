@@ -213,3 +213,35 @@ fn a_new_configuration_adds_removes_and_changes_tenants() {
     assert_eq!(get(&mut pool, "/a/ok").status, 200);
     assert!(server.report().workers <= 3, "{}", server.report().workers);
 }
+
+#[test]
+fn a_changed_file_that_is_watched_is_a_new_generation() {
+    let directory = tempfile::tempdir().unwrap();
+    let app = directory.path().join("app");
+    fs::create_dir(&app).unwrap();
+    fs::write(app.join("main.js"), "one").unwrap();
+    install(&sample("hello"), &directory.path().join("program"));
+    let tenant = |watch: Value| {
+        json!({"root": directory.path(), "tenants": [{"name": "a", "path": "/", "program": "program", "limits": patient(),
+            "mounts": [{"host": "app", "at": "/srv"}], "watch": watch}]})
+    };
+    let server = start_with(tenant(json!(["/srv/main.js"])));
+    assert!(server.reload_changed().is_empty());
+    // Nobody's.
+    fs::write(app.join("other"), "").unwrap();
+    assert!(server.reload_changed().is_empty());
+    install(b"two!", &app.join("main.js"));
+    for _ in 0..2 {
+        let reloaded = server.reload_changed();
+        assert!(reloaded.iter().all(|(_, result)| result.is_ok()), "{reloaded:?}");
+        assert_eq!(generation(&server, "a"), 2, "once for one change");
+    }
+    // A directory, with what comes into it.
+    assert_eq!(server.apply(config(tenant(json!(["/srv"])))).changed, ["a"]);
+    assert!(server.reload_changed().is_empty());
+    fs::create_dir(app.join("lib")).unwrap();
+    fs::write(app.join("lib/new.js"), "").unwrap();
+    assert_eq!(server.reload_changed().len(), 1);
+    assert!(server.reload_changed().is_empty());
+    assert_eq!(generation(&server, "a"), 4);
+}

@@ -66,6 +66,43 @@ fn what_a_program_does_wrong_has_its_status_and_the_next_request_is_served() {
 }
 
 #[test]
+fn cpu_time_is_counted_and_waiting_is_not() {
+    let short = json!({"limits": {"cpu_ms": 200, "inline_budget_us": 100, "wall_ms": 600_000}});
+    let sleeper = json!({"limits": {"wall_ms": 1000, "inline_budget_us": 1_000_000}});
+    let server = start(&[
+        tenant("a", json!({})),
+        tenant("hurried", hurried()),
+        tenant("legs", short),
+        tenant("sleeper", sleeper),
+        tenant("idle", json!({})),
+    ]);
+    let cpu = |name| report(&server, name).cpu_seconds;
+    let mut pool = server.loop_pool();
+    let began = std::time::Instant::now();
+    // What each request costs is more than nothing, and all of it no more than the time that has passed.
+    wait_for_worker(&mut pool, "/a/ok");
+    let mut former = cpu("a");
+    for _ in 0..10 {
+        assert_eq!(get(&mut pool, "/a/ok").status, 200);
+        let now = cpu("a");
+        assert!(now > former && now < began.elapsed().as_secs_f64(), "{former} {now}");
+        former = now;
+    }
+    // In one leg, which the limit ends, and in many of them.
+    for name in ["hurried", "legs"] {
+        let target = if name == "legs" { "/legs/loop" } else { "/hurried/loop" };
+        assert_eq!(get(&mut pool, target).error().0, 504);
+        let limit = if name == "legs" { 0.2 } else { 0.1 };
+        wait_until("the last leg is counted", || cpu(name) > limit * 0.9);
+        assert!(cpu(name) < began.elapsed().as_secs_f64(), "{}", cpu(name));
+    }
+    // Who sleeps costs next to nothing.
+    assert_eq!(get(&mut pool, "/sleeper/sleep").error(), (504, "wall-limit".to_owned()));
+    assert!(cpu("sleeper") > 0.0 && cpu("sleeper") < 1.0, "{}", cpu("sleeper"));
+    assert_eq!(cpu("idle"), 0.0);
+}
+
+#[test]
 fn limits_that_a_program_is_told_of_are_counted() {
     let limits = json!({"limits": {"descriptors": 8, "mappings": 20, "inline_budget_us": 1_000_000}});
     let server = start(&[tenant("a", limits)]);

@@ -188,3 +188,41 @@ fn a_storage_program_that_fails_or_takes_too_long_costs_its_state_and_no_more() 
     }
     assert_eq!(server.report().overflow, 0);
 }
+
+#[test]
+fn a_health_request_has_the_storage_program_and_takes_its_turn() {
+    let store = faults().parent().unwrap().join("../store/store");
+    let notes =
+        |health: Value| sample("notes", json!({"storage": {"program": store, "call_ms": 20_000}, "health": health}));
+    // `/notes` counts what is stored: without a storage program it fails.
+    let server = start(&[notes(json!({"path": "/notes"}))]);
+    let mut pool = server.loop_pool();
+    assert_eq!(put(&mut pool, "/notes/a", b"kept"), 201, "{:?}", report(&server, "notes"));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Requests that find the storage program taken stand in line, and all come to their turn.
+        let loops: Vec<_> = ["/notes/x", "/notes/y"]
+            .into_iter()
+            .map(|path| {
+                let (done, mut pool) = (&done, server.loop_pool());
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        assert!(matches!(put(&mut pool, path, b"v"), 201 | 204));
+                    }
+                })
+            })
+            .collect();
+        let reloaded: Vec<_> = (0..20).map(|_| server.reload("notes")).collect();
+        done.store(true, Ordering::Relaxed);
+        loops.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(reloaded.iter().all(Result::is_ok), "{reloaded:?}");
+    });
+    assert_eq!(get(&mut pool, "/notes/a").body, b"kept");
+    // It is the one that serves requests: it knows what they have put there.
+    let config = |health| mayfly_tenancy::Config::from_value(&json!({"tenants": [notes(health)]})).unwrap();
+    assert!(server.apply(config(json!({"path": "/notes/a"}))).failed.is_empty());
+    let applied = server.apply(config(json!({"path": "/notes/b"})));
+    let [(name, reason)] = &applied.failed[..] else { panic!("{applied:?}") };
+    assert_eq!(name, "notes");
+    assert!(reason.contains("/notes/b of notes answered 404 where 200 is expected"), "{reason}");
+}

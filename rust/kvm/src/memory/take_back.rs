@@ -75,7 +75,7 @@ impl Memory {
             }
         };
         // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a guest).
-        let start = unsafe { self.mapping.base.as_ptr().add(first as usize * PAGE) }.cast();
+        let start = unsafe { self.mapping.address().add(first as usize * PAGE) }.cast();
         match (content, &self.backing) {
             (Content::Keep, _) => {
                 // SAFETY: our own mapping; the vCPU does not run, and nothing of ours reads it between the two calls.

@@ -98,6 +98,7 @@ impl Worker {
     #[cold]
     fn pause(&mut self, pause: Pause, used_ns: u64) {
         self.ongoing.cpu_left_ns = self.ongoing.cpu_left_ns.saturating_sub(used_ns);
+        self.spent.pause(used_ns);
         self.pause = pause;
         self.runner.process.rest();
         self.state = WorkerState::Paused;

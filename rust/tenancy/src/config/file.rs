@@ -22,7 +22,8 @@ use crate::json::Key;
 use crate::limits::{Limits, LimitsPatch};
 use crate::schema::SocketAddress;
 use crate::values::{
-    Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, RequestTarget, RoutePath, SomeOf, TenantName,
+    Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, MountPath, RequestTarget, RoutePath, SomeOf,
+    TenantName,
 };
 
 /// Where the admin listener is when its address is not given.
@@ -155,6 +156,8 @@ struct Tenant {
     /// What the program sees of the host's files, with the group's and the defaults: without any, nothing.
     #[serde(default)]
     mounts: Vec<Mount>,
+    /// Files and directories below the mounts, as the program sees them: when one changes, a new generation boots.
+    watch: Option<SomeOf<MountPath>>,
     /// Where the program may connect to, by TCP: hosts and ports, with the group's. Without any, nowhere.
     #[serde(default)]
     outbound: Vec<Destination>,
@@ -342,13 +345,16 @@ impl Tenant {
         env.extend(self.env);
         let service = run::service(self.serve.unwrap_or_default(), self.warm_up)?;
         let storage = self.storage.map(|storage| storage.check(root, base)).transpose();
+        let mounts = run::mounts(self.mounts, &base.mounts, root)?;
+        let watch = run::watch(self.watch.as_ref().map_or(&[], SomeOf::as_slice), &mounts)?;
         let built_in = if service.is_some() { Limits::of_a_server() } else { Limits::default() };
         Ok(TenantConfig {
             name: self.name,
             program: root.join(self.program.as_str()),
             args: strings(self.args),
             env: variables(env),
-            mounts: run::mounts(self.mounts, &base.mounts, root)?,
+            mounts,
+            watch,
             outbound: run::outbound(self.outbound, &base.outbound),
             monotonic: run::monotonic(self.monotonic_clock, service.is_some()),
             service,

@@ -7,7 +7,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mayfly_sandbox::{MOUNTS_MAX, MonotonicClock, MountPoint, Outbound, WarmUp};
 use schemars::JsonSchema;
@@ -68,6 +68,32 @@ pub(super) fn mounts(mounts: Vec<Mount>, base: &[MountPoint], root: &Path) -> Re
         return Err(ConfigError::new(&[Key::from("mounts")], problem));
     }
     Ok(all)
+}
+
+/// The host's paths of what `paths` name in a program's view.
+pub(super) fn watch(paths: &[MountPath], mounts: &[MountPoint]) -> Result<Vec<PathBuf>, ConfigError> {
+    let host_path = |path: &str| {
+        let below = mounts.iter().filter_map(|mount| {
+            let rest = path.strip_prefix(mount.guest.trim_end_matches('/'))?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((mount, rest))
+        });
+        // The innermost mount is the one that the program sees there.
+        let (mount, rest) = below.max_by_key(|(mount, _)| mount.guest.len())?;
+        Some(match rest.trim_start_matches('/') {
+            "" => mount.host.clone(),
+            rest => mount.host.join(rest),
+        })
+    };
+    let resolved = paths.iter().enumerate().map(|(index, path)| {
+        host_path(path.as_str()).ok_or_else(|| {
+            let problem = format!(
+                "\"{}\" is in none of the tenant's mounts: expected a path as the program sees it",
+                path.as_str()
+            );
+            ConfigError::new(&[Key::from("watch"), Key::from(index)], problem)
+        })
+    });
+    resolved.collect()
 }
 
 /// `destinations` besides those of `base`, each once.

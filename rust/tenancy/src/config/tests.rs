@@ -63,6 +63,7 @@ fn a_small_file_gets_the_defaults() {
         args: vec![],
         env: vec![],
         mounts: vec![],
+        watch: vec![],
         outbound: vec![],
         monotonic: mayfly_sandbox::MonotonicClock::Runs,
         service: None,

@@ -74,11 +74,9 @@ impl Decoder for ResponseDecoder {
     }
 
     fn deliver(&mut self, sink: &mut dyn ResponseSink) {
-        if self.answers_head {
-            // The server in front announces a body by its length, and does not send it.
-            sink.body(self.head.announced()).fill(0);
-        } else {
-            sink.body(self.body.len()).copy_from_slice(&self.body);
+        match self.head.announces(self.answers_head) {
+            Some(length) => sink.no_body(length),
+            None => sink.body(self.body.len()).copy_from_slice(&self.body),
         }
         self.head.deliver(sink);
     }

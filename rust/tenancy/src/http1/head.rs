@@ -9,8 +9,6 @@ use super::{has_option, is_of_the_connection, is_token, is_value, trimmed};
 pub(super) const HEAD_MAX: usize = 64 << 10;
 /// Most headers, those that do not go on included.
 const HEADERS_MAX: usize = 128;
-/// Largest length that is announced for a body that does not come.
-const ANNOUNCED_MAX: usize = 4 << 20;
 
 /// How the body's end is found: RFC 9112, 6.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +34,8 @@ pub(super) struct Head {
     /// Their ends in `text`.
     ends: Vec<(usize, usize)>,
     keeps_open: bool,
-    /// Of a response to `HEAD`: the length that a body would have.
-    announced: usize,
+    /// The length that is named, be there a body of that length or, in answers to `HEAD` and with 304, none.
+    announced: Option<u64>,
 }
 
 impl Head {
@@ -46,7 +44,7 @@ impl Head {
         self.raw.clear();
         self.text.clear();
         self.ends.clear();
-        (self.is_blank, self.status, self.keeps_open, self.announced) = (false, 0, false, 0);
+        (self.is_blank, self.status, self.keeps_open, self.announced) = (false, 0, false, None);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -58,9 +56,9 @@ impl Head {
         self.keeps_open
     }
 
-    /// The length that the response to `HEAD` announces, as far as it is passed on.
-    pub(super) fn announced(&self) -> usize {
-        self.announced
+    /// Whether a body is ruled out, which then has a length all the same, if it is named: RFC 9110, 8.6 and 9.3.2. A 204 has none.
+    pub(super) fn announces(&self, answers_head: bool) -> Option<Option<u64>> {
+        ((answers_head && self.status != 204) || self.status == 304).then_some(self.announced)
     }
 
     /// Takes as many of `bytes` as are the head's; returns what is behind it when it is complete.
@@ -139,10 +137,7 @@ impl Head {
             ends.push((end, text.len()));
         }
         *keeps_open = !closes && (is_1_1 || stays);
-        *announced = length
-            .and_then(|length| usize::try_from(length).ok())
-            .filter(|length| *length <= ANNOUNCED_MAX)
-            .unwrap_or(0);
+        *announced = length;
         match (is_chunked, length) {
             _ if answers_head || matches!(code, 204 | 304) => Ok(Framing::Length(0)),
             (true, Some(_)) => Err(ResponseError::Malformed("it is chunked and has a length")),

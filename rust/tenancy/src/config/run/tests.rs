@@ -137,3 +137,26 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
         assert!(found.starts_with(&format!("tenants[0].{message}")), "{found}");
     }
 }
+
+#[test]
+fn what_is_watched_is_named_as_the_program_sees_it() {
+    let text = |watch: &str| {
+        format!(
+            r#"{{"root": "/srv", "defaults": {{"mounts": [{{"host": "/usr"}}]}}, "tenants": [{{"name": "a", "program": "p", "path": "/",
+               "mounts": [{{"host": "shop", "at": "/app"}}, {{"host": "data", "at": "/app/data"}}], "watch": {watch}}}]}}"#
+        )
+    };
+    let watched = only(&text(r#"["/app", "/app/server.mjs", "/app/data/x/y", "/usr/share"]"#)).watch;
+    let expected = ["/srv/shop", "/srv/shop/server.mjs", "/srv/data/x/y", "/usr/share"];
+    assert_eq!(watched, expected.map(std::path::PathBuf::from));
+    assert!(only(&tenant("")).watch.is_empty(), "nothing by default");
+    for wrong in ["/application", "/lib", "/"] {
+        let error = Config::from_json(&text(&format!(r#"["/app", "{wrong}"]"#))).unwrap_err();
+        assert_eq!(error.key(), "tenants[0].watch[1]");
+        assert!(error.problem().contains("none of the tenant's mounts"), "{}", error.problem());
+    }
+    for wrong in ["app", "/app/../x", "/app/"] {
+        assert!(Config::from_json(&text(&format!(r#"["{wrong}"]"#))).unwrap_err().problem().contains("absolute path"));
+    }
+    assert!(Config::from_json(&text("[]")).is_err());
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What requests cost of CPU time, for accounts.
+//!
+//! ```text
+//!   first leg    start ─────────────── answer ── reset: by the clock, as it is read at the start and, by the counter, at the end
+//!                  └── pause: what the limit is charged
+//!   later legs   resume ── pause or answer: by the thread's CPU clock
+//! ```
+//!
+//! # Exactness
+//!
+//! The steady state has the first line alone, and makes no system call for it. Time by the clock is an upper bound of CPU time:
+//! if others had the processor meanwhile, that counts too, up to the slice, beyond which it was surely not the program. A reset after
+//! a later leg does not count.
+
+use crate::clock::Dial;
+
+/// What a worker's requests have cost.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    ns: u64,
+    /// When the leg began that is measured; 0 if none is.
+    began_ns: u64,
+    /// What it costs at most.
+    most_ns: u64,
+    dial: Dial,
+}
+
+impl Spent {
+    /// A request's first leg begins.
+    #[inline]
+    pub(super) fn begin(&mut self, now: u64, slice_ns: u64, dial: Dial) {
+        (self.began_ns, self.most_ns, self.dial) = (now, slice_ns, dial);
+    }
+
+    /// A leg has ended with a pause, and has cost so much.
+    #[cold]
+    pub(super) fn pause(&mut self, used_ns: u64) {
+        self.began_ns = 0;
+        self.add(used_ns);
+    }
+
+    pub(super) fn add(&mut self, used_ns: u64) {
+        self.ns = self.ns.saturating_add(used_ns);
+    }
+
+    /// What is measured ends here.
+    #[inline]
+    pub(super) fn end(&mut self) {
+        if self.began_ns != 0 {
+            let passed = self.dial.monotonic_ns().saturating_sub(self.began_ns);
+            self.add(passed.min(self.most_ns));
+            self.began_ns = 0;
+        }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self) -> u64 {
+        self.end();
+        std::mem::take(&mut self.ns)
+    }
+}
