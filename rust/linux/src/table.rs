@@ -250,6 +250,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_seccomp, ids::not_offered),
     (libc::SYS_kcmp, ids::not_offered),
     (libc::SYS_pidfd_open, ids::not_offered),
+    (libc::SYS_wait4, ids::wait4),
+    (libc::SYS_waitid, ids::waitid),
     // calls/threads.rs
     (libc::SYS_clone, threads::clone),
     (libc::SYS_clone3, threads::clone3),

@@ -60,6 +60,37 @@ pub(crate) fn not_offered(_call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::ENOSYS.into())
 }
 
+/// `wait4(2)`: a process without children has none to wait for.
+pub(crate) fn wait4(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, _status, options, ..] = call.args;
+    let known = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED | libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE;
+    if int(options) & !known != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    // The group of this number cannot be named.
+    if int(pid) == i32::MIN { Err(Errno::ESRCH.into()) } else { Err(Errno::ECHILD.into()) }
+}
+
+/// `waitid(2)`, likewise.
+pub(crate) fn waitid(call: &mut Call<'_, '_>) -> CallResult {
+    let [which, id, _info, options, ..] = call.args;
+    let events = libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED;
+    let known = events | libc::WNOHANG | libc::WNOWAIT | libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE;
+    let (options, id) = (int(options), int(id));
+    if options & !known != 0 || options & events == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    Err(match u32::try_from(which).unwrap_or(u32::MAX) {
+        libc::P_ALL => Errno::ECHILD,
+        libc::P_PID if id > 0 => Errno::ECHILD,
+        // Group 0 is the caller's own.
+        libc::P_PGID if id >= 0 => Errno::ECHILD,
+        libc::P_PIDFD if id >= 0 => Errno::EBADF,
+        _ => Errno::EINVAL,
+    }
+    .into())
+}
+
 /// `restart_syscall(2)`: no call is ever restarted so.
 pub(crate) fn restart_syscall(_call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::EINTR.into())
