@@ -269,7 +269,8 @@ mod tests {
         let server = |value: &str| config(&["p", "--serve", "connections", "--warm-up", value, "--warm-up", "/b"]);
         let warmed = |value: &str| server(value).unwrap().tenants[0].service.clone().unwrap().warm_up;
         let told: Vec<_> = ["/a:b?c=1", "7:/a"].map(warmed).into_iter().flatten().collect();
-        let told: Vec<_> = told.iter().map(|request| (&request.path[..], &request.query[..], request.times, request.steady)).collect();
+        let told: Vec<_> =
+            told.iter().map(|request| (&request.path[..], &request.query[..], request.times, request.steady)).collect();
         let b = (&b"/b"[..], &b""[..], 100, true);
         assert_eq!(told, [(&b"/a:b"[..], &b"c=1"[..], 100, true), b, (b"/a", b"", 7, true), b]);
         for (value, problem) in [("a", "warm_up[0].path: "), ("0:/", "warm_up[0].times: ")] {

@@ -50,7 +50,10 @@ fn where_the_host_has_it(host: &Path) -> Result<MountPath, String> {
     let place = host.to_str().and_then(|path| MountPath::try_from(path.to_owned()).ok());
     place.ok_or_else(|| {
         let why = if host.is_absolute() { "" } else { ", since it is relative, and so is the root" };
-        format!("a program cannot see \"{}\" where the host has it{why}: expected `at` beside it, an absolute path", host.display())
+        format!(
+            "a program cannot see \"{}\" where the host has it{why}: expected `at` beside it, an absolute path",
+            host.display()
+        )
     })
 }
 
