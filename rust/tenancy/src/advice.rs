@@ -7,9 +7,10 @@
 use crate::config::TenantConfig;
 
 /// Runtimes that keep random numbers in memory, and what is the same in every request then. The file's name starts so.
-const RUNTIMES: [(&str, &str); 3] = [
+const RUNTIMES: [(&str, &str); 4] = [
     ("node", "Math.random() and crypto"),
     ("deno", "Math.random() and crypto"),
+    ("bun", "Math.random() and crypto"),
     ("python", "those of the module random"),
 ];
 /// What a tenant that starts its runtime with a hook of the SDK has somewhere in its arguments or its environment.
