@@ -39,8 +39,8 @@ impl UnknownCalls {
             let name = names::name(number);
             if starts_process(number) {
                 return format!(
-                    "mayfly: the program tried to start another process ({name}); there is one, and threads: ENOSYS (logged once). \
-                     If it is a server, let it serve from its own process\n"
+                    "mayfly: the program made system call {number} ({name}) for another process, and there is only one: ENOSYS (logged once); \
+                     a server must serve from its own process\n"
                 );
             }
             format!(
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn each_number_is_logged_once_and_counted_every_time() {
         let calls = UnknownCalls::new();
-        assert!(calls.count(57).unwrap().contains("another process (fork)"));
+        assert!(calls.count(57).unwrap().contains("57 (fork) for another process"));
         assert!(calls.count(425).unwrap().contains("425 (io_uring_setup), which is not supported"));
         assert_eq!(calls.count(57), None);
         assert!(calls.count(u64::MAX).unwrap().contains("(?)"));
