@@ -96,6 +96,19 @@ class FindPackage(Consumer, unittest.TestCase):
         (cls.directory / "installed").rename(cls.directory / "moved")
         return [f"-DCMAKE_PREFIX_PATH={cls.directory / 'moved'};{PREFIX_PATH}"]
 
+    def test_another_drogon_than_mayflys_is_refused(self):
+        other = self.directory / "other-drogon"
+        other.mkdir()
+        (other / "DrogonConfig.cmake").write_text("add_library(Drogon::Drogon INTERFACE IMPORTED)\n")
+        (other / "DrogonConfigVersion.cmake").write_text("set(PACKAGE_VERSION 1.9.99)\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\n")
+        command = [CMAKE, "-S", HERE, "-B", self.directory / "refused", *OPTIONS, f"-DDrogon_DIR={other}"]
+        command.append(f"-DCMAKE_PREFIX_PATH={self.directory / 'moved'}")
+        result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        self.assertNotEqual(result.returncode, 0)
+        message = " ".join(result.stderr.split())
+        self.assertIn("and this project uses Drogon 1.9.99", message)
+        self.assertIn("Mayfly was built with Drogon", message)
+
 
 if __name__ == "__main__":
     unittest.main()

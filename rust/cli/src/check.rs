@@ -36,6 +36,9 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
             count(missing, "program")
         )));
     }
+    for tenant in &config.tenants {
+        tenant.advice().iter().for_each(|advice| println!("tenant {}: {advice}", tenant.name));
+    }
     let routes = config.tenants.iter().map(|tenant| tenant.routes.len()).sum();
     println!("{file}: {}, {}, no error", count(config.tenants.len(), "tenant"), count(routes, "route"));
     Ok(())

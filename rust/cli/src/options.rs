@@ -11,6 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::Failure;
 
+/// How often `--warm-up` asks for a path.
+const WARM_UP_TIMES: u32 = 100;
+
 /// Runs every HTTP request in a fresh virtual machine.
 #[derive(Debug, Parser)]
 #[command(name = "mayfly", version, propagate_version = true, max_term_width = 100)]
@@ -41,7 +44,7 @@ pub struct RunOptions {
     #[arg(required_unless_present = "config")]
     pub program: Option<PathBuf>,
     /// Serve the tenants of this file instead, by host and path
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "limits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "warm_up", "limits"])]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: ProgramSettings,
@@ -60,7 +63,7 @@ pub struct BenchOptions {
     pub program: Option<PathBuf>,
     /// Measure a tenant of this file instead, as a server runs it, and with a reset after every request whatever its mode is
     #[arg(long, value_name = "FILE", requires = "tenant")]
-    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "limits"])]
+    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "warm_up", "limits"])]
     pub config: Option<PathBuf>,
     /// Which tenant of the file
     #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "program")]
@@ -128,12 +131,16 @@ pub struct ProgramSettings {
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
     /// Let the program see a directory of the host's: read-only unless it ends in `:rw`, and where the host has it unless PLACE says
-    /// otherwise
+    /// otherwise. Dynamic programs need /lib, /lib64 and /usr
     #[arg(long = "mount", value_name = "HOST[:PLACE[:rw]]", value_parser = mount)]
     pub mounts: Vec<Value>,
     /// How requests reach the program: `doorbell`, by the SDK, or `connections`, for an HTTP server
     #[arg(long, value_name = "HOW")]
     pub serve: Option<String>,
+    /// With `--serve connections`: ask for this path before the program is frozen, so that its code is compiled and what it makes at first use is
+    /// made. It is asked for so many times, 100 unless TIMES says otherwise, and then until it costs no more than before
+    #[arg(long = "warm-up", value_name = "[TIMES:]PATH", value_parser = warm_up)]
+    pub warm_up: Vec<Value>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
     /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us, concurrent_requests
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
@@ -155,6 +162,9 @@ impl ProgramSettings {
         });
         if let Some(serve) = &self.serve {
             tenant["serve"] = json!(serve);
+        }
+        if !self.warm_up.is_empty() {
+            tenant["warm_up"] = json!(self.warm_up);
         }
         let config = json!({ "tenants": [tenant] });
         Config::from_value(&config).map_err(|error| {
@@ -183,6 +193,17 @@ fn mount(text: &str) -> Result<Value, String> {
         Some((host, at)) => json!({ "host": host, "at": at, "writable": writable }),
         None => json!({ "host": rest, "writable": writable }),
     })
+}
+
+/// A path starts with a slash, so a colon after digits cannot be part of it.
+fn warm_up(text: &str) -> Result<Value, String> {
+    let (times, path) = match text.split_once(':') {
+        Some((times, path)) if !text.starts_with('/') => {
+            (times.parse().map_err(|_| format!("\"{times}\" is not a whole number"))?, path)
+        }
+        _ => (WARM_UP_TIMES, text),
+    };
+    Ok(json!({ "path": path, "times": times, "steady": true }))
 }
 
 fn limit(text: &str) -> Result<(String, u64), String> {
@@ -234,13 +255,30 @@ mod tests {
             .collect();
         assert_eq!(mounts, [("/usr", "/usr", false), ("d", "/data", true), ("/a", "/b", false)]);
         for (option, value, problem) in [
-            ("--mount", "usr", "mounts[0].host: "),
+            ("--mount", "/proc", "mounts[0].host: "),
             ("--mount", "/usr:usr", "mounts[0].at: "),
             ("--serve", "http", "serve: unknown variant"),
         ] {
             let message = self::config(&["p", option, value]).unwrap_err().to_string();
             assert!(message.starts_with(problem), "{message}");
         }
+    }
+
+    #[test]
+    fn a_server_is_warmed_up() {
+        let server = |value: &str| config(&["p", "--serve", "connections", "--warm-up", value, "--warm-up", "/b"]);
+        let warmed = |value: &str| server(value).unwrap().tenants[0].service.clone().unwrap().warm_up;
+        let told: Vec<_> = ["/a:b?c=1", "7:/a"].map(warmed).into_iter().flatten().collect();
+        let told: Vec<_> =
+            told.iter().map(|request| (&request.path[..], &request.query[..], request.times, request.steady)).collect();
+        let b = (&b"/b"[..], &b""[..], 100, true);
+        assert_eq!(told, [(&b"/a:b"[..], &b"c=1"[..], 100, true), b, (b"/a", b"", 7, true), b]);
+        for (value, problem) in [("a", "warm_up[0].path: "), ("0:/", "warm_up[0].times: ")] {
+            let message = server(value).unwrap_err().to_string();
+            assert!(message.starts_with(problem), "{message}");
+        }
+        assert!(config(&["p", "--warm-up", "/"]).is_err(), "a program at the doorbell");
+        assert!(Options::try_parse_from(["mayfly", "run", "p", "--warm-up", "x:/"]).is_err());
     }
 
     #[test]
@@ -252,6 +290,7 @@ mod tests {
             &["--env", "A=b"],
             &["--mount", "/a"],
             &["--serve", "doorbell"],
+            &["--warm-up", "/"],
             &["--", "-x"],
         ] {
             assert!(

@@ -194,7 +194,12 @@ async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Rece
 async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
-    let body = tokio::time::timeout(PATIENCE, Limited::new(body, body_bytes).collect()).await;
+    // A body that says itself that it is too large is not asked for: a client that waits for "100 Continue" learns why before it sends it.
+    let is_too_large = body.size_hint().lower() > u64::try_from(body_bytes).unwrap_or(u64::MAX);
+    let body = match is_too_large {
+        true => None,
+        false => Some(tokio::time::timeout(PATIENCE, Limited::new(body, body_bytes).collect()).await),
+    };
     let headers: Vec<Header<'_>> = head
         .headers
         .iter()
@@ -209,14 +214,15 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     };
     let mut reply = Reply::default();
     let body = match body {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let reason = format!("the request's body is above the limit of {body_bytes} bytes");
+        Some(Ok(Ok(body))) => body.to_bytes(),
+        Some(Ok(Err(error))) if !error.is::<LengthLimitError>() => return status(StatusCode::REQUEST_TIMEOUT),
+        None | Some(Ok(Err(_))) => {
+            let reason = format!("the request's body is above the limit request_kib, {} KiB", body_bytes >> 10);
             tenants.borrow_mut().pool.refuse(&request, Answer::RequestTooLarge, &reason, &mut reply);
             return reply.into_response();
         }
         // The client went away or was too slow: nobody reads an answer, and hyper closes the connection.
-        Ok(Err(_)) | Err(_) => return status(StatusCode::REQUEST_TIMEOUT),
+        Some(Err(_)) => return status(StatusCode::REQUEST_TIMEOUT),
     };
     request.body = &body;
     let outcome = tenants.borrow_mut().pool.call(&request, &mut reply);

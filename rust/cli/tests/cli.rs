@@ -86,7 +86,7 @@ fn a_program_that_cannot_be_run_is_status_1_and_the_cause_is_named() {
     for (program, cause) in [
         (folder.path().join("none"), "No such file"),
         (folder.path().to_owned(), "directory"),
-        (file("script", b"#!/bin/sh\n"), "ELF"),
+        (file("script", b"#!/bin/sh\n"), "name the program that runs it (/bin/sh) as the program"),
         (file("short", &hello[..100]), ""),
         (file("foreign", &foreign), ""),
     ] {
@@ -459,6 +459,11 @@ fn run_outlives_what_its_program_does_and_ends_when_told() {
             .concat();
     let answer = running.talk(&large);
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("request-too-large"), "{answer}");
+    // A client that asks first is not told to go on.
+    let answer = running.talk(
+        b"POST /ok HTTP/1.1\r\nhost: x\r\ncontent-length: 9000\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("limit request_kib, 8 KiB"), "{answer}");
     assert!(running.get("/ok").starts_with("HTTP/1.1 200 "));
     running.signal("-TERM");
     assert!(running.child.wait().unwrap().success());

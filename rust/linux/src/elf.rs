@@ -37,6 +37,8 @@ const PROGRAM_HEADERS_MAX: u16 = 128;
 const PIE_BASE: u64 = 0x5555_5555_4000;
 /// Longest path of an interpreter: PATH_MAX.
 const INTERPRETER_MAX: u64 = 4096;
+/// Bytes of a script's first line that are looked at; as many as Linux does.
+const SCRIPT_LINE_MAX: usize = 256;
 /// Largest alignment that a segment may ask for: one gigantic page.
 const ALIGN_MAX: u64 = 1 << 30;
 
@@ -44,6 +46,15 @@ const ALIGN_MAX: u64 = 1 << 30;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ElfError {
+    /// A script: what runs it is another program.
+    #[error(
+        "a script, not an ELF file: name the program that runs it ({interpreter}) as the program, and the script, where its mounts have it, \
+         as the first of its arguments"
+    )]
+    Script {
+        /// What follows `#!`, as far as that is text.
+        interpreter: String,
+    },
     /// The file does not start as an ELF file does.
     #[error("not an ELF file: it does not start with \\x7fELF")]
     NotElf,
@@ -199,11 +210,18 @@ impl Image {
     }
 }
 
+/// What to say of a file that starts with `#!`.
+fn script(file: Source<'_>) -> Option<ElfError> {
+    let head = file.read(0, SCRIPT_LINE_MAX);
+    let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    Some(ElfError::Script { interpreter: String::from_utf8_lossy(line.trim_ascii()).into_owned() })
+}
+
 /// Reads the file header and refuses what is not a program for this machine.
 fn file_header(file: Source<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
     let head = file.read(0, HEADER_SIZE);
     if !head.starts_with(&abi::ELFMAGIC) {
-        return Err(ElfError::NotElf);
+        return Err(script(file).unwrap_or(ElfError::NotElf));
     }
     // The parser trusts its caller with the length, so all of the header must be there.
     let Some((ident, tail)) = head.get(..HEADER_SIZE).and_then(|header| header.split_at_checked(IDENT_SIZE)) else {

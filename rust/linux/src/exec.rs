@@ -175,7 +175,7 @@ impl Process {
 
     /// A program's file in the mounts, and its path; an error completes "the interpreter ...".
     fn open_program(&self, path: &[u8]) -> Result<MappedFile, &'static str> {
-        let missing = "is not in the tenant's mounts: mount its directory, or link the program statically (-static or -static-pie)";
+        let missing = "is not in the tenant's mounts: mount the host's libraries (/lib, /lib64 and /usr on most), or link the program statically (-static or -static-pie)";
         let found = resolve::resolve(self, b"", path, true).and_then(resolve::Found::existing);
         let (path, _) = found.map_err(|_| missing)?;
         let file = resolve::open_host(self, &path).map_err(|_| missing)?;

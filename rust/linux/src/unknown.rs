@@ -37,6 +37,12 @@ impl UnknownCalls {
         let first = counter.fetch_add(1, Ordering::Relaxed) == 0;
         first.then(|| {
             let name = names::name(number);
+            if starts_process(number) {
+                return format!(
+                    "mayfly: the program made system call {number} ({name}) for another process, and there is only one: ENOSYS (logged once); \
+                     a server must serve from its own process\n"
+                );
+            }
             format!(
                 "mayfly: the program made system call {number} ({name}), which is not supported: ENOSYS (logged once)\n"
             )
@@ -55,6 +61,13 @@ impl UnknownCalls {
     }
 }
 
+/// Whether a call that does not exist here would make a process, or another program of this one. `clone` and `clone3` come here only then.
+fn starts_process(number: u64) -> bool {
+    let calls =
+        [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3, libc::SYS_execve, libc::SYS_execveat];
+    i64::try_from(number).is_ok_and(|number| calls.contains(&number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,13 +75,15 @@ mod tests {
     #[test]
     fn each_number_is_logged_once_and_counted_every_time() {
         let calls = UnknownCalls::new();
-        assert!(calls.count(57).unwrap().contains("57 (fork)"));
+        assert!(calls.count(57).unwrap().contains("57 (fork) for another process"));
+        assert!(calls.count(425).unwrap().contains("425 (io_uring_setup), which is not supported"));
         assert_eq!(calls.count(57), None);
         assert!(calls.count(u64::MAX).unwrap().contains("(?)"));
         assert_eq!(calls.count(100_000), None);
         let report = calls.report();
         assert_eq!(report[0], UnknownCall { number: Some(57), name: "fork", count: 2 });
-        assert_eq!(report[1], UnknownCall { number: None, name: "?", count: 2 });
-        assert_eq!(report.len(), 2);
+        assert_eq!(report[1], UnknownCall { number: Some(425), name: "io_uring_setup", count: 1 });
+        assert_eq!(report[2], UnknownCall { number: None, name: "?", count: 2 });
+        assert_eq!(report.len(), 3);
     }
 }

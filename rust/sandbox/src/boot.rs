@@ -29,6 +29,9 @@ const TURN_NS: u64 = 5_000_000;
 /// How long threads may go on beside the one at the doorbell before the program is frozen all the same.
 const SETTLE_NS: u64 = 200_000_000;
 
+/// How long a program that is to ring the doorbell may listen for connections, and do nothing else, until it is taken for a server.
+const LISTENS_NS: u64 = 2_000_000_000;
+
 /// Turns of another thread until it is interrupted in its own code.
 const RELEASES_MAX: u32 = 200;
 /// Warm-up requests that cost no more exits than any before, one after the other: then the program is steady. After a burst of work it is so
@@ -80,7 +83,7 @@ impl<'a> Boot<'a> {
     /// Runs the program until it waits at the doorbell, and its other threads wait.
     pub(crate) fn run_to_doorbell(mut self) -> Result<Ready, BootError> {
         let mut ready = Ready::default();
-        let abi = self.run_to_wait(&mut ready).map_err(|stop| self.error(stop))?;
+        let abi = self.run_to_wait(&mut ready)?;
         if !speaks(abi) {
             return Err(BootError::Abi { wanted: abi, min: ABI_MIN, max: ABI_MAX });
         }
@@ -89,14 +92,15 @@ impl<'a> Boot<'a> {
     }
 
     /// Runs until a thread waits for a request; the ABI that it speaks.
-    fn run_to_wait(&mut self, ready: &mut Ready) -> Result<u64, Stop> {
+    fn run_to_wait(&mut self, ready: &mut Ready) -> Result<u64, BootError> {
+        let mut listens_since = None;
         loop {
-            match self.run()? {
+            match self.run().map_err(|stop| self.error(stop))? {
                 Ok(Event::Output) => {
                     // Nobody is connected.
-                    return Err(Stop::Failed("output without a connection".into()));
+                    return Err(BootError::Failed("output without a connection".into()));
                 }
-                Err(wait) => self.sleep(&wait)?,
+                Err(wait) => self.wait_at_boot(wait, &mut listens_since)?,
                 Ok(Event::Doorbell) => {
                     let regs = self.machine.regs();
                     let answer = match regs.rdi {
@@ -111,6 +115,26 @@ impl<'a> Boot<'a> {
                     };
                     self.machine.return_from_doorbell(answer as u64);
                 }
+            }
+        }
+    }
+
+    /// Sleeps while all threads wait, and wakes those whose time it is; unless they do nothing but wait for connections.
+    fn wait_at_boot(&mut self, mut wait: Wait, listens_since: &mut Option<u64>) -> Result<(), BootError> {
+        loop {
+            let Self { machine, runner, .. } = self;
+            let listens = runner.process.is_listening() && runner.process.input_waiter(machine, None).is_some();
+            if listens && runner.process.outside().is_none() {
+                let now = clock::monotonic_ns();
+                let since = *listens_since.get_or_insert(now);
+                if wait.until_ns.is_none() || now.saturating_sub(since) >= LISTENS_NS {
+                    return Err(BootError::Listens);
+                }
+            }
+            match self.sleep_until(&wait) {
+                Ok(()) => return Ok(()),
+                Err(Stop::Waits { until_ns, call }) => wait = Wait { until_ns, call },
+                Err(stop) => return Err(self.error(stop)),
             }
         }
     }
@@ -327,14 +351,6 @@ impl<'a> Boot<'a> {
     }
 
     /// Sleeps while all threads wait, and wakes those whose time it is.
-    fn sleep(&mut self, wait: &Wait) -> Result<(), Stop> {
-        let mut woken = self.sleep_until(wait);
-        while let Err(Stop::Waits { until_ns, call }) = woken {
-            woken = self.sleep_until(&Wait { until_ns, call });
-        }
-        woken
-    }
-
     fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
         let outside = self.runner.process.outside();
         let until_ns = match (wait.until_ns, outside) {

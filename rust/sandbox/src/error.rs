@@ -43,6 +43,11 @@ pub enum BootError {
         /// The limit.
         limit: Duration,
     },
+    /// The program is a server, and it was not said that it is.
+    #[error(
+        "the program waits for connections, not for a request: it is a server, so its tenant needs \"serve\": \"connections\" (mayfly run --serve connections)"
+    )]
+    Listens,
     /// The program waits for something that cannot come.
     #[error("the program waits for ever in {call}, before it waited for a request")]
     Stuck {

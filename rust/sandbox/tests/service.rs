@@ -167,6 +167,17 @@ fn a_program_that_does_not_listen_does_not_boot() {
 }
 
 #[test]
+fn a_server_that_is_to_ring_the_doorbell_is_told_from_a_program_that_hangs() {
+    // One that waits for ever, and one that looks up now and then.
+    for how in ["accept", "tick"] {
+        let server = program("listens", &[how]);
+        let error = Snapshot::boot(&Host::open().unwrap(), &server, &limits(), Arc::new(NoLog)).unwrap_err();
+        assert!(matches!(error, BootError::Listens), "{how}: {error}");
+        assert!(error.to_string().contains("\"serve\": \"connections\""), "{error}");
+    }
+}
+
+#[test]
 fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
     let mut program = program("listens", &["epoll"]);
     let warm_up = WarmUp {

@@ -25,6 +25,7 @@
 //! the HTTP server in front finds wrong, in the same form. A sink takes the body first (see [`ResponseSink`]), and may be given a
 //! second response that replaces the first.
 
+mod advice;
 mod background;
 pub mod bench;
 mod berth;

@@ -315,7 +315,10 @@ impl LoopPool {
         // The sandbox checks this too, but a copy that is bounded needs the answer first.
         let most = limits.machine.request_bytes;
         let refusal = if size(request) > most {
-            Some((Failure::RequestTooLarge, format!("the request is above the tenant's limit of {most} bytes")))
+            Some((
+                Failure::RequestTooLarge,
+                format!("the request is above the tenant's limit request_kib, {} KiB", most >> 10),
+            ))
         } else {
             None
         };

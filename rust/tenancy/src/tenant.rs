@@ -194,6 +194,9 @@ impl Tenant {
                 let boot_ms = generation.snapshot.boot_time().as_millis();
                 let from = booted_from(&generation.snapshot);
                 tracing::info!(target: "mayfly::server", tenant = %self.name, boot_ms, from, "tenant is ready");
+                for advice in generation.config.advice() {
+                    tracing::warn!(target: "mayfly::server", tenant = %self.name, "{advice}");
+                }
                 history.retry = RETRY;
                 self.publish(&mut history, generation, ground);
             }

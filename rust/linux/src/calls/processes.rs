@@ -16,9 +16,13 @@ const ANY_CHILD: i32 = libc::__WNOTHREAD | libc::__WALL | libc::__WCLONE;
 
 /// `wait4(2)`: there is nobody to wait for.
 pub(crate) fn wait4(call: &mut Call<'_, '_>) -> CallResult {
-    let [_, _, options, ..] = call.args;
+    let [pid, _, options, ..] = call.args;
     let known = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED | ANY_CHILD;
-    Err(if int(options) & !known == 0 { Errno::ECHILD } else { Errno::EINVAL }.into())
+    if int(options) & !known != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    // The group of this number cannot be named.
+    Err(if int(pid) == i32::MIN { Errno::ESRCH } else { Errno::ECHILD }.into())
 }
 
 /// `waitid(2)`: nor here.

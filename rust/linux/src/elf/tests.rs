@@ -118,7 +118,14 @@ fn a_foreign_file_is_refused_by_name() {
         Image::parse(&bad).unwrap_err()
     };
     assert_eq!(Image::parse(b""), Err(ElfError::NotElf));
-    assert_eq!(Image::parse(b"#!/bin/sh\nexit 0\n"), Err(ElfError::NotElf));
+    for (script, interpreter) in [
+        (&b"#!/bin/sh\nexit 0\n"[..], "/bin/sh"),
+        (b"#! /usr/bin/env python3", "/usr/bin/env python3"),
+        (b"#!", ""),
+        (b"#!\xff\n", "\u{fffd}"),
+    ] {
+        assert_eq!(Image::parse(script), Err(ElfError::Script { interpreter: interpreter.to_owned() }));
+    }
     assert_eq!(with(4, &[1]), ElfError::Not64Bit);
     assert_eq!(with(4, &[3]), ElfError::Malformed("unknown class"));
     assert_eq!(with(5, &[2]), ElfError::BigEndian);

@@ -16,6 +16,7 @@
 #include <sys/time.h>
 #include <sys/times.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <time.h>
 
 static long nanoseconds(struct timespec t) { return t.tv_sec * 1000000000L + t.tv_nsec; }
@@ -67,6 +68,18 @@ static void identity(void) {
     SAY(syscall(SYS_getresuid, UNMAPPED, &e, &s));
     SAY(getpgid(0) == getpgid(getpid()));
     SAY(getpgid(99999999));
+    // Nobody's parent.
+    int status;
+    for (int pid = -2; pid < 2; pid++)
+        SAY(syscall(SYS_wait4, pid, &status, WNOHANG, NULL));
+    SAY(syscall(SYS_wait4, -1, UNMAPPED, 0, UNMAPPED));
+    SAY(syscall(SYS_wait4, INT_MIN, &status, 0, NULL));
+    SAY(syscall(SYS_wait4, -1, &status, WEXITED, NULL));
+    for (int which = -1; which < 5; which++)
+        for (int id = -1; id < 2; id++)
+            if (which != P_PIDFD || id < 0) SAY(syscall(SYS_waitid, which, id, NULL, WEXITED | WNOHANG, NULL));
+    SAY(syscall(SYS_waitid, P_ALL, 0, NULL, WNOHANG, NULL));
+    SAY(syscall(SYS_waitid, P_ALL, 0, NULL, WEXITED | 0x100, NULL));
     SAY(syscall(SYS_getgroups, -1, NULL));
     struct utsname name;
     SAY(uname(&name));

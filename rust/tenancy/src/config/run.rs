@@ -39,13 +39,22 @@ impl Mount {
         let host = root.join(self.host.as_str());
         let guest = match self.at {
             Some(at) => at,
-            None => MountPath::try_from(String::from(self.host)).map_err(|_| {
-                let problem = "it cannot be seen where the host has it: expected `at` beside it, or another path";
-                ConfigError::new(&[Key::from("host")], problem)
-            })?,
+            None => where_the_host_has_it(&host).map_err(|problem| ConfigError::new(&[Key::from("host")], problem))?,
         };
         Ok(MountPoint { guest: guest.into(), host, writable: self.writable })
     }
+}
+
+/// The place of a mount that has no `at`; an error is what there is to say.
+fn where_the_host_has_it(host: &Path) -> Result<MountPath, String> {
+    let place = host.to_str().and_then(|path| MountPath::try_from(path.to_owned()).ok());
+    place.ok_or_else(|| {
+        let why = if host.is_absolute() { "" } else { ", since it is relative, and so is the root" };
+        format!(
+            "a program cannot see \"{}\" where the host has it{why}: expected `at` beside it, an absolute path",
+            host.display()
+        )
+    })
 }
 
 /// `mounts` over those of `base`, of which those at the same place are replaced. Errors are about the object that has them.

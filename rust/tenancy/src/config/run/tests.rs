@@ -50,6 +50,16 @@ fn mounts_merge_tenant_over_group_over_file() {
 }
 
 #[test]
+fn a_mount_is_seen_where_the_host_has_it_unless_it_says_otherwise() {
+    let config = Config::from_json(
+        r#"{"root": "/srv", "tenants": [{"name": "a", "program": "p", "path": "/a", "mounts": [{"host": "venv"}, {"host": "/opt"}]}]}"#,
+    );
+    assert_eq!(mounts(&config.unwrap().tenants[0]), ["/srv/venv=/srv/venv", "/opt=/opt"]);
+    let message = problem(&tenant(r#", "mounts": [{"host": "venv"}]"#));
+    assert!(message.contains("relative, and so is the root: expected `at`"), "{message}");
+}
+
+#[test]
 fn a_mount_that_cannot_be_is_named() {
     let mount = |mounts: &str| problem(&tenant(&format!(r#", "mounts": [{{"host": "/x"}}, {mounts}]"#)));
     for at in ["usr", "", "/usr/", "//", "/a/../b", "/a/.", "/proc", "/dev/shm", "/sys"] {
