@@ -70,6 +70,10 @@ std::string Server::metrics() const {
     return translate_errors([&] { return std::string(impl_->server->metrics()); });
 }
 
+bool Server::has_default() const {
+    return translate_errors([&] { return impl_->server->has_default(); });
+}
+
 std::string Server::apply(std::string_view config_json) const {
     return translate_errors([&] { return std::string(impl_->server->apply(utf8(config_json))); });
 }

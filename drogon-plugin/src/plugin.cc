@@ -2,6 +2,7 @@
 
 #include "mayfly/plugin.hpp"
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -29,9 +30,9 @@ std::string to_text(const Json::Value &config) {
     return Json::writeString(writer, config);
 }
 
-// The application's, from before run() on.
-drogon::DefaultHandler &default_handler() {
-    static drogon::DefaultHandler handler;
+// The application's, from before run() on; nothing if it has not given the plugin Drogon's.
+std::optional<drogon::DefaultHandler> &default_handler() {
+    static std::optional<drogon::DefaultHandler> handler;
     return handler;
 }
 

@@ -30,7 +30,7 @@ std::string_view host(const drogon::HttpRequest &request) {
 
 } // namespace
 
-TenantController::TenantController(Server server, drogon::DefaultHandler others)
+TenantController::TenantController(Server server, std::optional<drogon::DefaultHandler> others)
     : server_(std::make_shared<const Server>(std::move(server))), others_(std::move(others)) {}
 
 void TenantController::register_routes() {
@@ -38,10 +38,12 @@ void TenantController::register_routes() {
     // No constraint: every method is the tenant's.
     registerMethod(&TenantController::serve, route, {}, false, "mayfly::TenantController::serve");
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
-    // Whether or not there is a default tenant: one may come with a reload, and then it is too late.
-    app.setDefaultHandler([this](const drogon::HttpRequestPtr &request, Callback &&callback) {
-        serve_default(request, std::move(callback));
-    });
+    takes_default_ = others_.has_value() || server()->has_default();
+    if (takes_default_) {
+        app.setDefaultHandler([this](const drogon::HttpRequestPtr &request, Callback &&callback) {
+            serve_default(request, std::move(callback));
+        });
+    }
     // The first thing that each loop does, so that it has workers before it has requests.
     for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
         app.getIOLoop(index)->queueInLoop([this] { this_thread_if_any(); });
@@ -77,9 +79,17 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
             request->attributes()->insert(options_attribute, true);
         }
         PathStash::put(*request, route);
-    } else if (request->path() == "/" && per_thread->pool.has_default()) {
-        // Drogon gives it the name of its home page on the way to the default handler.
-        PathStash::keep(*request);
+    } else if (per_thread->pool.has_default()) {
+        if (!takes_default_) {
+            if (!warned_.test_and_set()) {
+                LOG_WARN << "Mayfly: the default tenant came with a reload and is not served before the next start: "
+                            "Drogon's default "
+                            "handler is the application's. mayfly::set_default_handler() changes that.";
+            }
+        } else if (request->path() == "/") {
+            // Drogon gives it the name of its home page on the way to the default handler.
+            PathStash::keep(*request);
+        }
     }
 }
 
@@ -93,10 +103,10 @@ void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&c
 
 void TenantController::serve_default(const drogon::HttpRequestPtr &request, Callback &&callback) {
     PathStash::take(*request);
-    if (this_thread().pool.has_default()) {
+    if (takes_default_ && this_thread().pool.has_default()) {
         respond(request, std::move(callback));
-    } else if (others_) {
-        others_(request, std::move(callback));
+    } else if (others_ && *others_) {
+        (*others_)(request, std::move(callback));
     } else {
         callback(drogon::HttpResponse::newNotFoundResponse(request)); // As Drogon does without such a handler.
     }

@@ -4,8 +4,10 @@
 
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include <drogon/HttpAppFramework.h>
 #include <drogon/HttpController.h>
@@ -21,7 +23,8 @@ namespace mayfly {
 //
 //   before_routing   asks whether a tenant claims the request, and if so gives it the path of that route
 //   serve            has all requests of that route, and gives them their own paths back
-//   serve_default    has what Drogon has no route and no file for, and gives it to the default tenant, if there is one, or to
+//   serve_default    has what Drogon has no route and no file for, and gives it to the default tenant, if there is one,
+//   or to
 //                    the application
 //
 // The route is an exact one, which is a hash look-up: Drogon's patterns are regular expressions, and the standard
@@ -33,8 +36,9 @@ class TenantController final : public drogon::HttpController<TenantController, f
     // register_routes() does it: the handlers need this object.
     METHOD_LIST_END
 
-    // `others` has what is nobody's, if it is not empty.
-    TenantController(Server server, drogon::DefaultHandler others);
+    // `others` has what is nobody's, if it is not empty. Without it Drogon's default handler stays the application's if
+    // there is no default tenant yet.
+    TenantController(Server server, std::optional<drogon::DefaultHandler> others);
 
     // To be called once, before Drogon's routers are initialised.
     void register_routes();
@@ -63,7 +67,9 @@ class TenantController final : public drogon::HttpController<TenantController, f
 
     mutable std::mutex mutex_;             // Guards server_; no request takes it but a thread's first.
     std::shared_ptr<const Server> server_; // Empty after shutdown().
-    const drogon::DefaultHandler others_;
+    const std::optional<drogon::DefaultHandler> others_;
+    bool takes_default_ = true; // Set before there are requests.
+    std::atomic_flag warned_;
 };
 
 } // namespace mayfly

@@ -41,7 +41,11 @@ int main(int /*argc*/, char **argv) {
         mayfly::require_plugin();
         drogon::app().registerHandler("/report", &report);
         drogon::app().registerPreRoutingAdvice(&look_up);
-        mayfly::set_default_handler(&nobodys);
+        if (std::getenv("CONSUMER_KEEPS_DROGONS_HANDLER") != nullptr) {
+            drogon::app().setDefaultHandler(&nobodys);
+        } else {
+            mayfly::set_default_handler(&nobodys);
+        }
         drogon::app().loadConfigFile(argv[1]).run();
     } catch (const std::exception &error) {
         std::cerr << error.what() << std::endl;

@@ -75,6 +75,18 @@ class Consumer:
         with concurrent.futures.ThreadPoolExecutor(8) as clients:
             self.assertEqual([wrong for wrong in clients.map(client, range(8)) if wrong], [])
 
+    def test_an_application_keeps_the_default_handler_that_it_has(self):
+        hello = {"name": "hello", "path": "/hello", "program": "hello"}
+        environment = {"MAYFLY_KVM_PATH": "/nonexistent", "CONSUMER_KEEPS_DROGONS_HANDLER": "1"}
+        executable = self.directory / "build/consumer"
+        with mayfly_server.Server([hello], executable=executable, environment=environment) as server:
+            self.assertEqual(server.get("/nowhere").status, 410)
+            self.assertEqual(server.get("/hello").status, 503)
+        # If there is a default tenant from the start, it comes first.
+        default = {"name": "rest", "default": True, "program": "hello"}
+        with mayfly_server.Server([hello, default], executable=executable, environment=environment) as server:
+            self.assertEqual(server.get("/nowhere").status, 503)
+
     def test_a_plugin_that_was_linked_away_is_noticed(self):
         result = subprocess.run([self.directory / "build/linked-away"], capture_output=True, text=True)
         self.assertEqual(result.returncode, 1)

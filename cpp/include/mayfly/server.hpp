@@ -77,6 +77,9 @@ class Server {
     // The same figures as Prometheus reads them (text format 0.0.4). Throws Error.
     [[nodiscard]] std::string metrics() const;
 
+    // Whether there is a tenant that has what no other tenant has. Throws Error.
+    [[nodiscard]] bool has_default() const;
+
     // The following three wait for programs to boot, so an event loop must not call them. Requests are served
     // meanwhile.
 

@@ -43,10 +43,13 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
     std::shared_ptr<TenantController> controller_;
 };
 
-// Has `handler` answer what is nobody's: no route, no file, no tenant, and there is no default tenant. To be called before
-// drogon::app().run(), in the place of drogon::app().setDefaultHandler(): Drogon has one such handler, and the plugin
-// takes it, since a default tenant may come with a reload.
-void set_default_handler(drogon::DefaultHandler handler);
+// Lets the plugin have Drogon's default handler from the start, so that the first default tenant may come with a
+// reload, and has `handler`, if it is not empty, answer while there is none: what has no route, no file and no tenant.
+// To be called before drogon::app().run(), in the place of drogon::app().setDefaultHandler().
+//
+// Without this call the plugin takes that handler only if there is a default tenant when it starts: Drogon has but one,
+// and does not tell whether the application has set it.
+void set_default_handler(drogon::DefaultHandler handler = {});
 
 // Throws mayfly::Error if SandboxPlugin is not in this executable. To be called before drogon::app().run().
 //

@@ -42,6 +42,7 @@ mod ffi {
         fn start_server(config_json: &str) -> Result<Box<Server>>;
         fn report_json(self: &Server) -> Result<String>;
         fn metrics(self: &Server) -> Result<String>;
+        fn has_default(self: &Server) -> Result<bool>;
         fn apply(self: &Server, config_json: &str) -> Result<String>;
         fn reload(self: &Server, tenant: &str) -> Result<u64>;
         fn rollback(self: &Server, tenant: &str) -> Result<u64>;

@@ -78,6 +78,11 @@ impl Server {
         Ok(guard(|| self.tenancy.metrics())?)
     }
 
+    /// Whether one of the tenants has what is nobody else's.
+    pub(crate) fn has_default(&self) -> Result<bool, BridgeError> {
+        Ok(guard(|| self.tenancy.config().tenants.iter().any(|tenant| tenant.is_default))?)
+    }
+
     /// Puts another configuration in force; what came of it, as JSON.
     pub(crate) fn apply(&self, config_json: &str) -> Result<String, BridgeError> {
         guard(|| Ok(serde_json::to_string(&self.tenancy.apply(parse(config_json)?))?))?
