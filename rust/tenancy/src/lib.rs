@@ -33,6 +33,7 @@ mod config;
 mod deferred;
 mod destination;
 mod failure;
+mod fair;
 mod http1;
 mod json;
 mod launch;
