@@ -359,7 +359,7 @@ impl Machine {
     ///
     /// [`MemoryError::Range`], [`MemoryError::Host`].
     pub fn protect(&mut self, address: u64, len: u64, prot: Prot) -> Result<(), MemoryError> {
-        self.edit(address, len, Content::Keep, &mut |memory, recorded, entry| {
+        self.edit(&[(address, len)], Content::Keep, &mut |memory, recorded, entry| {
             let new = entry.with_prot(prot);
             // The first write to an image page must fault, so that it is recorded.
             let image = recorded && entry.frame().is_some_and(|frame| memory.is_image(frame));
@@ -374,45 +374,49 @@ impl Machine {
     ///
     /// [`MemoryError::Range`], [`MemoryError::Host`].
     pub fn unmap(&mut self, address: u64, len: u64) -> Result<(), MemoryError> {
-        self.edit(address, len, Content::Drop, &mut |_, _, _| Entry::EMPTY)
+        self.edit(&[(address, len)], Content::Drop, &mut |_, _, _| Entry::EMPTY)
     }
 
-    /// As [`Machine::unmap`]: for `MADV_DONTNEED` on anonymous memory, whose next touch finds a zero page.
+    /// As [`Machine::unmap`], of several ranges (addresses and lengths) at once: for `MADV_DONTNEED` on anonymous memory, whose next touch finds
+    /// a zero page.
     ///
     /// # Errors
     ///
     /// [`MemoryError::Range`], [`MemoryError::Host`].
-    pub fn discard(&mut self, address: u64, len: u64) -> Result<(), MemoryError> {
-        self.unmap(address, len)
+    pub fn discard(&mut self, ranges: &[(u64, u64)]) -> Result<(), MemoryError> {
+        self.edit(ranges, Content::Drop, &mut |_, _, _| Entry::EMPTY)
     }
 
-    /// Replaces every non-empty entry of a range by `change(entry)`, with what a downgrade needs.
+    /// Replaces every non-empty entry of some ranges by `change(entry)`, with what a downgrade needs: once, however many they are.
     fn edit(
         &mut self,
-        address: u64,
-        len: u64,
+        ranges: &[(u64, u64)],
         content: Content,
         change: &mut dyn FnMut(&Memory, bool, Entry) -> Entry,
     ) -> Result<(), MemoryError> {
-        let end = Self::check_range(address, len)?;
+        for (address, len) in ranges {
+            Self::check_range(*address, *len)?;
+        }
         self.translations.clear();
         let mut downgraded = std::mem::take(&mut self.changes.scratch);
         downgraded.clear();
         let changes = &mut self.changes;
-        self.tables.for_each(&mut self.memory, address, end, &mut |memory, _, slot, old| {
-            let new = change(memory, changes.recorded, old);
-            if new == old {
-                return Ok(());
-            }
-            if changes.recorded {
-                changes.undo.entry(slot).or_insert(old);
-            }
-            if !old.is_upgrade_to(new) || content == Content::Drop {
-                downgraded.extend(old.frame());
-            }
-            memory.write_u64(slot, new.0);
-            Ok(())
-        })?;
+        for (address, len) in ranges {
+            self.tables.for_each(&mut self.memory, *address, address + len, &mut |memory, _, slot, old| {
+                let new = change(memory, changes.recorded, old);
+                if new == old {
+                    return Ok(());
+                }
+                if changes.recorded {
+                    changes.undo.entry(slot).or_insert(old);
+                }
+                if !old.is_upgrade_to(new) || content == Content::Drop {
+                    downgraded.extend(old.frame());
+                }
+                memory.write_u64(slot, new.0);
+                Ok(())
+            })?;
+        }
         let drops = content == Content::Drop;
         // In a worker the content can wait: a reset restores that of the snapshot's pages, and the request's are zeroed when they are used again.
         let later = drops && self.changes.recorded && Memory::are_scattered(&mut downgraded);

@@ -301,6 +301,7 @@ impl Process {
             self.pollables.edit().cut_off();
             self.note_change();
         }
+        self.pollables.edit().share();
         self.memory.edit().freeze();
         self.memory.settle();
         self.files.settle();

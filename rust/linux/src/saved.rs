@@ -186,7 +186,9 @@ impl Process {
         process.set_auxv(head.auxv);
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
-        process.pollables = Tracked::new(Box::new(pollables));
+        let mut pollables = Box::new(pollables);
+        pollables.share();
+        process.pollables = Tracked::new(pollables);
         process.signals = Tracked::new(Box::new(signals));
         process.threads = Tracked::new(threads);
         process.timers = Tracked::new(timers);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer.
+//! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer. Tenants take turns, so that one whose
+//! every request costs a worker delays the others by a request or two.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::berth::Berth;
 use crate::call::{Call, Scene, Watched};
 use crate::config::Mode;
 use crate::failure::{Failure, RequestId, answer};
+use crate::fair::FairQueue;
 use crate::generation::Forked;
 use crate::overflow::Parked;
 use crate::request::OwnedRequest;
@@ -85,26 +86,25 @@ pub(crate) struct Deferred {
 
 #[derive(Debug, Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: FairQueue<Job>,
     is_closed: bool,
 }
 
 impl Deferred {
-    /// Queues a request, or answers it with 503 if too many wait.
+    /// Queues a request. If too many wait, the last one of the tenant that has most of them is answered with 503.
     pub(crate) fn submit(&self, job: Job) {
         let mut queue = self.queue();
-        let (failure, reason) = if queue.is_closed {
-            (Failure::Unavailable, SHUTTING_DOWN)
-        } else if queue.jobs.len() >= WAITING {
-            (Failure::Overloaded, "too many requests wait for a worker")
-        } else {
-            queue.jobs.push_back(job);
+        if queue.is_closed {
             drop(queue);
-            self.arrived.notify_one();
-            return;
-        };
+            return job.refuse(Failure::Unavailable, SHUTTING_DOWN);
+        }
+        let tenant = Arc::clone(&job.tenant);
+        let refused = queue.jobs.push(job, WAITING, |other| Arc::ptr_eq(&other.tenant, &tenant));
         drop(queue);
-        job.refuse(failure, reason);
+        self.arrived.notify_one();
+        if let Some(refused) = refused {
+            refused.refuse(Failure::Overloaded, "too many requests wait for a worker");
+        }
     }
 
     /// Serves until the queue is closed and empty.
@@ -129,7 +129,7 @@ impl Deferred {
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some(job) = queue.jobs.pop() {
                 return Some(job);
             }
             if queue.is_closed {

@@ -34,6 +34,7 @@ mod config;
 mod deferred;
 mod destination;
 mod failure;
+mod fair;
 mod generation;
 mod health;
 mod http1;

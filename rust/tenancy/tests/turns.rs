@@ -120,3 +120,27 @@ fn wall_time_ends_a_request_that_gets_no_cpu_time() {
         assert_eq!(response.error(), (504, "wall-limit".to_owned()));
     }
 }
+
+/// Has a request served in the background, as one that has found no worker.
+fn defer(pool: &mut LoopPool, target: &'static str) -> Receiver<Response> {
+    let (sender, receiver) = mpsc::channel();
+    pool.call_later(&request(target), Box::new(Later { response: Response::default(), sender }));
+    receiver
+}
+
+/// A tenant whose every request costs it its worker always has requests that wait for one. They are refused, and not another's.
+#[test]
+fn a_tenant_that_has_many_requests_wait_for_a_worker_keeps_no_other_from_getting_one() {
+    let server = start(&[tenant("a", json!({"limits": {"concurrent_requests": 10_000}})), tenant("b", json!({}))]);
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/a/ok");
+    wait_for_worker(&mut pool, "/b/ok");
+    let mut deferred = Vec::new();
+    let is_refused = |receiver: &Receiver<Response>| receiver.try_recv().is_ok_and(|response| response.status == 503);
+    while !deferred.iter().any(is_refused) {
+        deferred.push(defer(&mut pool, "/a/spin?2"));
+        assert!(deferred.len() < 5000);
+    }
+    let other = defer(&mut pool, "/b/ok");
+    assert_eq!(other.recv_timeout(Duration::from_secs(60)).unwrap().status, 200);
+}

@@ -66,6 +66,24 @@ fn a_call_on_scattered_pages_costs_the_host_few_calls() {
 }
 
 #[test]
+fn many_ranges_are_discarded_at_once() {
+    let mut worker = worker();
+    for page in 0..PAGES {
+        worker.make_writable(OTHER + page * PAGE_SIZE, Origin::Snapshot).unwrap();
+        worker.map_zero(FRESH + page * PAGE_SIZE, RW, Origin::Request).unwrap();
+    }
+    let ranges: Vec<_> =
+        (0..PAGES).flat_map(|page| [OTHER, FRESH].map(|at| (at + page * PAGE_SIZE, PAGE_SIZE))).collect();
+    let (result, count) = taken(|| worker.discard(&ranges));
+    result.unwrap();
+    assert!(count <= MOST, "{count}");
+    assert!(!worker.is_mapped(OTHER) && !worker.is_mapped(FRESH + LEN - PAGE_SIZE));
+    worker.reset().unwrap();
+    assert_eq!(worker.audit(), []);
+    assert_eq!(first_bytes(&worker, OTHER), [2; PAGES as usize]);
+}
+
+#[test]
 fn what_scattered_pages_held_is_seen_by_nobody() {
     let mut worker = worker();
     for request in 0..3 {

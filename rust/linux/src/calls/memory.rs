@@ -319,16 +319,10 @@ pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     };
     let range = PageRange::at(address, len).ok_or(Errno::EINVAL)?;
     if gives_up {
-        let private: Vec<PageRange> = call
-            .process
-            .memory
-            .within(range)
-            .filter(|vma| !matches!(vma.kind, Kind::Shared | Kind::Written { .. }))
-            .map(|vma| vma.range)
-            .collect();
-        for part in private {
-            call.machine.discard(part.start(), part.len())?;
-        }
+        let own = |kind: &Kind| !matches!(kind, Kind::Shared | Kind::Written { .. });
+        let private = call.process.memory.within(range).filter(|vma| own(&vma.kind));
+        let private: Vec<(u64, u64)> = private.map(|vma| (vma.range.start(), vma.range.len())).collect();
+        call.machine.discard(&private)?;
     }
     require_mapped(call, range)?;
     Ok(0)

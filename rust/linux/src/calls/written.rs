@@ -186,7 +186,7 @@ pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Ha
         .filter(|range| !range.is_empty())
         .collect();
     for range in behind {
-        call.machine.discard(range.start(), range.len())?;
+        call.machine.discard(&[(range.start(), range.len())])?;
     }
     Ok(())
 }

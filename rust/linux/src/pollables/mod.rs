@@ -259,6 +259,11 @@ impl Pollables {
         }
     }
 
+    /// Lets copies share what lies in queues.
+    pub(crate) fn share(&mut self) {
+        self.queues.iter_mut().flatten().for_each(Queue::share);
+    }
+
     /// Bytes that may be written to a queue now.
     pub(crate) fn room(&self, id: QueueId) -> usize {
         let Some(queue) = self.queue(id) else { return 0 };

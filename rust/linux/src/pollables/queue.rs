@@ -9,6 +9,7 @@
 //! What is taken moves `start`. Bytes move in memory only when room is needed, at most once for each byte that was taken.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,41 @@ use crate::pages::PAGE_BYTES;
 const KEPT_BYTES: usize = 256 << 10;
 /// As much of one that has both ends inside: a program can have as many as descriptors.
 const KEPT_INSIDE_BYTES: usize = 16 << 10;
+/// Snapshots share what is in a queue with their forks if it is as much as this.
+const SHARED_BYTES: usize = 4 << 10;
 /// What a message costs besides its bytes, so that empty ones are bounded too.
 const MESSAGE_COST: usize = 256;
+
+/// What is in a queue, and what has been.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<u8>", into = "Vec<u8>")]
+struct Bytes {
+    own: Vec<u8>,
+    /// A snapshot's, in the place of its own: forks have no copy as long as they leave it alone.
+    shared: Option<Arc<[u8]>>,
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(own: Vec<u8>) -> Self {
+        Self { own, shared: None }
+    }
+}
+
+impl From<Bytes> for Vec<u8> {
+    fn from(bytes: Bytes) -> Self {
+        bytes.shared.map_or(bytes.own, |shared| shared.to_vec())
+    }
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        self.shared.as_deref().unwrap_or(&self.own)
+    }
+
+    fn capacity(&self) -> usize {
+        self.shared.as_ref().map_or(self.own.capacity(), |shared| shared.len())
+    }
+}
 
 /// Who is at an end of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +85,7 @@ enum Shape {
 /// `start` is at most the length of `bytes`. The sizes of messages add up to what is in it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Queue {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     start: usize,
     shape: Shape,
     /// Most bytes in it, unless they come from outside.
@@ -83,32 +117,37 @@ struct Attached {
 
 impl Clone for Queue {
     fn clone(&self) -> Self {
-        Self {
-            bytes: self.front().to_vec(),
-            start: 0,
-            shape: self.shape.clone(),
-            attached: self.attached.clone(),
-            ..*self
-        }
+        let (bytes, start) = match &self.bytes.shared {
+            Some(shared) => (Bytes { own: Vec::new(), shared: Some(Arc::clone(shared)) }, self.start),
+            None => (self.front().to_vec().into(), 0),
+        };
+        Self { bytes, start, shape: self.shape.clone(), attached: self.attached.clone(), ..*self }
     }
 
     /// Keeps the buffer, unless it is large.
     fn clone_from(&mut self, source: &Self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
-        if bytes.capacity() > source.kept() {
-            bytes = Vec::new();
+        let Bytes { mut own, .. } = std::mem::take(&mut self.bytes);
+        own.clear();
+        if own.capacity() > source.kept() {
+            own = Vec::new();
         }
-        bytes.extend_from_slice(source.front());
+        let shared = source.bytes.shared.clone();
+        let start = if shared.is_some() {
+            source.start
+        } else {
+            own.extend_from_slice(source.front());
+            0
+        };
+        let bytes = Bytes { own, shared };
         let (shape, attached) = (source.shape.clone(), source.attached.clone());
-        *self = Self { bytes, start: 0, shape, attached, ..*source };
+        *self = Self { bytes, start, shape, attached, ..*source };
     }
 }
 
 impl Queue {
     fn new(shape: Shape, capacity: usize, reader: End, writer: End) -> Self {
         Self {
-            bytes: Vec::new(),
+            bytes: Bytes::default(),
             start: 0,
             shape,
             capacity,
@@ -135,9 +174,28 @@ impl Queue {
         Self::new(Shape::Messages(VecDeque::new()), capacity, reader, writer)
     }
 
+    /// Lets copies share what is in it, if that is much.
+    pub(crate) fn share(&mut self) {
+        if self.len() >= SHARED_BYTES {
+            self.bytes = Bytes { shared: Some(self.front().into()), own: Vec::new() };
+            self.start = 0;
+        }
+    }
+
+    /// The bytes, to be changed: a copy of what is left of them if they are shared.
+    fn own(&mut self) -> &mut Vec<u8> {
+        let Bytes { own, shared } = &mut self.bytes;
+        if let Some(shared) = shared.take() {
+            own.clear();
+            own.extend_from_slice(shared.get(self.start..).unwrap_or_default());
+            self.start = 0;
+        }
+        own
+    }
+
     /// Bytes in it.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len().saturating_sub(self.start)
+        self.bytes.as_slice().len().saturating_sub(self.start)
     }
 
     /// What it costs the host.
@@ -192,26 +250,28 @@ impl Queue {
 
     /// What is in it.
     pub(crate) fn front(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
+        self.bytes.as_slice().get(self.start..).unwrap_or_default()
     }
 
     /// Takes `count` bytes from the front of a stream, or the first message, whatever its size.
     pub(crate) fn pop(&mut self, count: usize) {
-        let passed = if self.has_messages() { usize::from(!self.is_empty()) } else { count.min(self.len()) };
+        let there = self.len();
+        let passed = if self.has_messages() { usize::from(!self.is_empty()) } else { count.min(there) };
         self.passed = self.passed.wrapping_add(passed as u64);
         let count = match &mut self.shape {
             Shape::Messages(sizes) => sizes.pop_front().unwrap_or(0),
-            Shape::Stream => count.min(self.bytes.len().saturating_sub(self.start)),
+            Shape::Stream => count.min(there),
             Shape::Pipe { taken } => {
-                let count = count.min(self.bytes.len().saturating_sub(self.start));
+                let count = count.min(there);
                 *taken = taken.saturating_add(count) % PAGE_BYTES;
                 count
             }
         };
         self.start = self.start.saturating_add(count);
-        if self.start >= self.bytes.len() {
+        if self.start >= self.bytes.as_slice().len() {
             self.start = 0;
-            self.bytes.clear();
+            self.bytes.shared = None;
+            self.bytes.own.clear();
             if let Shape::Pipe { taken } = &mut self.shape {
                 *taken = 0;
             }
@@ -228,27 +288,31 @@ impl Queue {
     fn trim(&mut self) {
         let (len, capacity) = (self.len(), self.bytes.capacity());
         if capacity > self.kept() && len < capacity / 4 {
-            self.bytes = self.front().to_vec();
-            self.start = 0;
+            (self.bytes, self.start) = (self.front().to_vec().into(), 0);
         }
     }
 
     /// Room for `count` more bytes at the back, zeroed.
     pub(crate) fn grow(&mut self, count: usize) -> &mut [u8] {
-        let len = self.bytes.len();
-        if self.start > self.len() && len.saturating_add(count) > self.bytes.capacity() {
-            self.bytes.drain(..self.start);
+        let (left, start) = (self.len(), self.start);
+        let bytes = self.own();
+        let is_moved = start > left && bytes.len().saturating_add(count) > bytes.capacity();
+        if is_moved {
+            bytes.drain(..start.min(bytes.len()));
             self.start = 0;
         }
-        let len = self.bytes.len();
-        self.bytes.resize(len.saturating_add(count), 0);
-        self.bytes.get_mut(len..).unwrap_or_default()
+        let bytes = self.own();
+        let len = bytes.len();
+        bytes.resize(len.saturating_add(count), 0);
+        bytes.get_mut(len..).unwrap_or_default()
     }
 
     /// Takes the last `count` bytes back.
     pub(crate) fn shrink(&mut self, count: usize) {
-        let len = self.bytes.len().saturating_sub(count).max(self.start);
-        self.bytes.truncate(len);
+        let left = self.len().saturating_sub(count);
+        self.own();
+        let len = self.start.saturating_add(left);
+        self.own().truncate(len);
         self.trim();
     }
 
@@ -307,7 +371,7 @@ impl Queue {
 
     /// Nothing of it is wanted any more.
     pub(crate) fn clear(&mut self) {
-        self.bytes = Vec::new();
+        self.bytes = Bytes::default();
         self.start = 0;
         if let Shape::Messages(sizes) = &mut self.shape {
             sizes.clear();
@@ -415,6 +479,36 @@ mod tests {
             queue.pop(3);
             bounded(&queue, "empty");
         }
+    }
+
+    /// A snapshot's queues may hold 32 MiB, and there may be a thousand forks, each reset after each request.
+    #[test]
+    fn forks_have_no_copy_of_what_they_leave_alone() {
+        const MUCH: usize = 64 << 10;
+        let mut frozen = filled(Queue::stream(1 << 20, End::Gone, End::Gone), &[7; MUCH + 2]);
+        frozen.pop(2);
+        frozen.share();
+        let mut fork = frozen.clone();
+        let is_shared = |fork: &Queue| fork.front().as_ptr() == frozen.front().as_ptr();
+        assert!(is_shared(&fork));
+        fork.pop(MUCH / 2);
+        assert_eq!(fork.front(), [7; MUCH / 2], "taking changes nothing for others");
+        fork.push(b"new");
+        assert!(fork.front().ends_with(b"\x07new") && fork.len() == MUCH / 2 + 3);
+        fork.grow(5);
+        fork.shrink(6);
+        assert!(fork.front().ends_with(b"\x07ne"));
+        fork.clone_from(&frozen);
+        assert!(is_shared(&fork));
+        fork.grow(3);
+        fork.shrink(3);
+        assert_eq!((fork.front(), frozen.front()), (&[7; MUCH][..], &[7; MUCH][..]));
+        fork.clone_from(&frozen);
+        fork.pop(MUCH);
+        assert!(fork.is_empty() && frozen.len() == MUCH);
+        let mut little = filled(Queue::stream(1 << 20, End::Gone, End::Gone), b"little");
+        little.share();
+        assert_ne!(little.clone().front().as_ptr(), little.front().as_ptr());
     }
 
     #[test]
