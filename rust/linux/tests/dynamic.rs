@@ -52,7 +52,40 @@ with tempfile.TemporaryDirectory() as place:
         base.executemany('insert into t values (?)', [(n,) for n in range(1000)])
     print(base.execute('select sum(a) from t').fetchall(), sorted(os.listdir(place)))
 print(os.path.exists(place))";
-    for script in ["print(1)", "import json, re; print(json.dumps(re.findall('a|b', 'abc')))", database] {
+    // A log that SQLite maps shared, a profiler's timer, a file in memory, descriptors that are sent, signals as a descriptor.
+    let runtime = "import mmap, os, signal, socket, sqlite3, tempfile, time
+with tempfile.TemporaryDirectory() as place:
+    base = sqlite3.connect(place + '/data')
+    print(base.execute('pragma journal_mode=wal').fetchall())
+    with base:
+        base.execute('create table t(a)')
+        base.executemany('insert into t values (?)', [(n,) for n in range(1000)])
+    other = sqlite3.connect(place + '/data')
+    print(other.execute('select sum(a) from t').fetchall(), sorted(os.listdir(place)))
+    other.close(), base.close()
+    print(sorted(os.listdir(place)))
+hits = []
+signal.signal(signal.SIGPROF, lambda *_: hits.append(1))
+signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+while len(hits) < 3: time.process_time()
+signal.setitimer(signal.ITIMER_PROF, 0)
+fd = os.memfd_create('x')
+os.ftruncate(fd, 4096)
+with mmap.mmap(fd, 4096) as memory:
+    memory[:3] = b'abc'
+    print(os.pread(fd, 3, 0))
+    os.pwrite(fd, b'd', 3)
+    print(memory[:4])
+one, other = socket.socketpair()
+socket.send_fds(one, [b'here'], [fd])
+message, fds, flags, address = socket.recv_fds(other, 100, 10)
+print(message, os.pread(fds[0], 4, 0), flags)
+source, target = os.pipe()
+print(os.splice(fds[0], target, 4, offset_src=0), os.read(source, 10))
+print(os.copy_file_range(fd, fds[0], 2, 0, 10), os.pread(fd, 2, 10))
+os.close(os.pidfd_open(os.getpid()))
+print(time.thread_time() > 0, time.get_clock_info('process_time').resolution)";
+    for script in [runtime, "print(1)", "import json, re; print(json.dumps(re.findall('a|b', 'abc')))", database] {
         let args = ["-I", "-S", "-c", script];
         let native = run_natively(&python, &args);
         let copied = Guest::load_with(&python, &args, &Limits::default(), 4 * MEMORY, &mounts);

@@ -24,11 +24,11 @@ static void await_waiter(void) {
     while (!(__atomic_load_n(&word, __ATOMIC_SEQ_CST) & FUTEX_WAITERS)) usleep(100);
 }
 
+static int owned;
 static void *take(void *result) {
     *(long *)result = futex(&word, FUTEX_LOCK_PI, NULL);
-    printf("owner is the one that waited: %d\n", (word & FUTEX_TID_MASK) == (unsigned)gettid());
-    printf("unlock: %ld\n", futex(&word, FUTEX_UNLOCK_PI, NULL));
-    return NULL;
+    owned = (word & FUTEX_TID_MASK) == (unsigned)gettid();
+    return (void *)futex(&word, FUTEX_UNLOCK_PI, NULL);
 }
 
 static void *leave(void *result) {
@@ -72,8 +72,11 @@ static void raw(void) {
     pthread_create(&thread, NULL, take, &result);
     await_waiter();
     SAY(futex(&word, FUTEX_UNLOCK_PI, NULL));
-    pthread_join(thread, NULL);
+    void *unlocked;
+    pthread_join(thread, &unlocked);
     SAY(result);
+    SAY(owned);
+    SAY(unlocked);
     SAY(word);
     // One that gives up.
     pthread_create(&thread, NULL, hold, &result);
@@ -81,7 +84,8 @@ static void raw(void) {
     SAY(futex(&word, FUTEX_TRYLOCK_PI, NULL));
     SAY(futex(&word, FUTEX_LOCK_PI, &past));
     go = 1;
-    pthread_join(thread, NULL);
+    pthread_join(thread, &unlocked);
+    SAY(unlocked);
     SAY(word);
     // Its owner ends.
     pthread_create(&thread, NULL, leave, &result);
