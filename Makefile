@@ -19,7 +19,7 @@ build: setup ## Build the server and the command line into build/bin
 tenants: setup ## Build the sample tenants into build/tenants
 	@$(MAKE) --no-print-directory -C tenants
 
-run: build tenants ## Start the server on 127.0.0.1:8080 with the sample tenants
+run: build tenants ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
 	@scripts/run
 
 run-runtimes: build tenants ## The same with Deno, Node.js, Python, Go, Rust and lighttpd for tenants
