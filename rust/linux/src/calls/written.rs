@@ -172,7 +172,7 @@ pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Ha
     }
     call.process.memory.edit().set_written_size(id, size);
     let end = pages::align_up(size).unwrap_or(size);
-    let behind: Vec<PageRange> = call
+    let behind: Vec<(u64, u64)> = call
         .process
         .memory
         .all()
@@ -184,10 +184,9 @@ pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Ha
             _ => None,
         })
         .filter(|range| !range.is_empty())
+        .map(|range| (range.start(), range.len()))
         .collect();
-    for range in behind {
-        call.machine.discard(&[(range.start(), range.len())])?;
-    }
+    call.machine.discard(&behind)?;
     Ok(())
 }
 
