@@ -149,6 +149,15 @@ impl Background {
         }
     }
 
+    /// Sends on whoever stood in line for a tenant's storage program while it was reloaded.
+    pub(crate) fn serve_line(&self, tenant: &Tenant) {
+        if let Some(store) = tenant.ready().and_then(|generation| generation.store.clone())
+            && let Some((parked, taken)) = store.next_in_line()
+        {
+            self.overflow.push_with_store(parked, taken);
+        }
+    }
+
     fn send_on(&self, next: Option<(crate::overflow::Parked, Box<Worker>)>) {
         if let Some((parked, worker)) = next {
             self.overflow.push_with_store(parked, Taken::Held(worker));
@@ -200,6 +209,7 @@ impl Background {
             if booted.is_err() {
                 tenant.fail_for_ever("the server made a mistake");
             }
+            self.serve_line(&tenant);
             // Whether it booted or not: the deferred threads find out, and say so.
             for job in tenant.take_waiting() {
                 self.deferred.submit(job);

@@ -314,7 +314,9 @@ impl Server {
     fn replace(&self, tenant: &Tenant, source: Source) -> Result<Reloaded, ReloadError> {
         let ground = self.ground()?;
         let mut history = tenant.history();
-        let generation = tenant.make(&mut history, ground, source).map_err(|error| not_replaced(tenant, error))?;
+        let made = tenant.make(&mut history, ground, source);
+        self.inner.background.serve_line(tenant);
+        let generation = made.map_err(|error| not_replaced(tenant, error))?;
         let reloaded = told(&generation);
         tenant.reloads.fetch_add(1, Ordering::Relaxed);
         tenant.publish(&mut history, generation, ground);

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mayfly_sandbox::{CallError, Elf, LogSink, Program, Snapshot, Worker};
+use mayfly_sandbox::{CallError, Elf, LogSink, Program, Snapshot, Worker, WorkerState};
 
 use crate::config::StorageConfig;
 use crate::overflow::Parked;
@@ -92,6 +92,31 @@ impl Store {
             }
         }
         let (snapshot, mut worker) = boot(config, elf.clone(), ground, log)?;
+        let (mut old, hands_over) = self.take_for_reload(&snapshot)?;
+        // Loops ask for the worker meanwhile, and are told that it is out: the hooks are the program's, and take as long as they are let.
+        let handed_over = match old.as_mut().filter(|_| hands_over) {
+            Some(old) => hand_over(old, &mut worker),
+            None => Ok(()),
+        };
+        let mut place = self.place();
+        place.is_out = false;
+        if let Err(error) = handed_over {
+            // One that has failed in its hook has lost its state, and is replaced by whoever needs it.
+            place.worker = old.filter(|old| old.state() == WorkerState::Ready);
+            return Err(error);
+        }
+        place.snapshot = snapshot;
+        place.config = config.clone();
+        place.elf = elf;
+        place.stamp = stamp;
+        place.worker = Some(worker);
+        drop(place);
+        drop(old);
+        Ok(())
+    }
+
+    /// Takes the worker out for a reload, whoever has it now, and says whether its state can go to one of `new`.
+    fn take_for_reload(&self, new: &Snapshot) -> Result<(Option<Box<Worker>>, bool), ReloadError> {
         let mut place = self.place();
         place.is_wanted = true;
         let most = place.config.call_time + PATIENCE;
@@ -101,19 +126,19 @@ impl Store {
         if place.is_out {
             return Err(ReloadError::Boot("the storage program is busy and does not come to an end".to_owned()));
         }
-        let hands_over = place.snapshot.has_handover() && snapshot.has_handover();
-        if let Some(old) = place.worker.as_mut().filter(|_| hands_over) {
-            let state = old.save().map_err(|error| handover_failed("save", &error))?;
-            worker.restore(&state).map_err(|error| handover_failed("restore", &error))?;
+        place.is_out = true;
+        Ok((place.worker.take(), place.snapshot.has_handover() && new.has_handover()))
+    }
+
+    /// The first of the line, if the worker is idle: for whoever has reloaded the program, since nobody else may give the worker back.
+    pub(crate) fn next_in_line(&self) -> Option<(Parked, Taken)> {
+        let mut place = self.place();
+        if place.is_out || place.is_wanted {
+            return None;
         }
-        place.snapshot = snapshot;
-        place.config = config.clone();
-        place.elf = elf;
-        place.stamp = stamp;
-        let old = place.worker.replace(worker);
-        drop(place);
-        drop(old);
-        Ok(())
+        let parked = place.line.pop_front()?;
+        place.is_out = true;
+        Some((parked, place.worker.take().map_or(Taken::Lost, Taken::Held)))
     }
 
     /// Whether the program's file has changed since it was booted.
@@ -188,6 +213,11 @@ impl Store {
         // Each change is one step, so the place is whole even if a thread panicked while it held the lock.
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn hand_over(old: &mut Worker, new: &mut Worker) -> Result<(), ReloadError> {
+    let state = old.save().map_err(|error| handover_failed("save", &error))?;
+    new.restore(&state).map_err(|error| handover_failed("restore", &error))
 }
 
 fn handover_failed(step: &str, error: &CallError) -> ReloadError {
