@@ -137,10 +137,14 @@ static int large(struct mayfly_bytes argument, struct mayfly_bytes *result) {
     *result = (struct mayfly_bytes){buffer, sizeof buffer};
     return 0;
 }
+static struct mayfly_bytes save_for_ever(void) {
+    for (volatile int on = 1; on;) {}
+    return save();
+}
+// Any NUMBER: its state cannot be saved.
 static void sdk_storage(struct act *act) {
     static const struct mayfly_function functions[] = {{"append", append}, {"large", large}};
-    (void)act;
-    if (mayfly_on_handover(save, restore) != 0) exit(9);
+    if (mayfly_on_handover(act->number ? save_for_ever : save, restore) != 0) exit(9);
     mayfly_serve(functions, sizeof functions / sizeof *functions);
 }
 

@@ -24,12 +24,12 @@ fn spent() -> Duration {
 }
 
 /// A loop thread, or one of the overflow pool's, is the host's again after a while, whatever the threads of a program wait for: the work goes on
-/// in the request's next turn. So no single step takes most of it.
+/// in the request's next turn. So no single step takes half of it.
 #[test]
 fn a_crowd_that_waits_does_not_hold_the_host() {
     let program = compile("crowd", Linking::Glibc);
-    let limits = Limits { threads: 400, ..Limits::default() };
-    let mut guest = Guest::load(&program, &["crowd", "300", "900"], &limits, MEMORY);
+    let limits = Limits { threads: 600, ..Limits::default() };
+    let mut guest = Guest::load(&program, &["crowd", "500", "1000"], &limits, MEMORY);
     let (mut longest, mut total) = (Duration::ZERO, Duration::ZERO);
     loop {
         let exit = guest.machine.run().unwrap();
@@ -58,5 +58,5 @@ fn a_crowd_that_waits_does_not_hold_the_host() {
         }
     }
     assert!(guest.log.stdout.ends_with(b"done\n"));
-    assert!(longest < total / 4, "one step of the host's took {longest:?} of {total:?}");
+    assert!(longest < total / 2, "one step of the host's took {longest:?} of {total:?}");
 }

@@ -150,6 +150,13 @@ impl Background {
         }
     }
 
+    /// Sends on the first of the line for a storage program, if its worker is idle: for whoever has reloaded it.
+    pub(crate) fn serve_line(&self, store: &Store) {
+        if let Some((parked, taken)) = store.next_in_line() {
+            self.overflow.push_with_store(parked, taken);
+        }
+    }
+
     pub(crate) fn send_on(&self, next: Option<Next>) {
         if let Some((parked, worker)) = next {
             self.overflow.push_with_store(parked, Taken::Held(worker));

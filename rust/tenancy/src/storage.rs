@@ -102,6 +102,32 @@ impl Store {
             }
         }
         let (snapshot, mut worker) = boot(config, elf.clone(), host, log)?;
+        let (mut old, hands_over) = self.take_for_reload(&snapshot)?;
+        // Loops ask for the worker meanwhile, and are told that it is out: the hooks are the program's, and take as long as they are let.
+        let handed_over = match old.as_mut().filter(|_| hands_over) {
+            Some(old) => hand_over(old, &mut worker),
+            None => Ok(()),
+        };
+        let mut place = self.place();
+        place.is_out = false;
+        if let Err(error) = handed_over {
+            // One that has failed in its hook has lost its state, and is replaced by whoever needs it.
+            place.worker = old.filter(|old| old.state() == WorkerState::Ready);
+            return Err(error);
+        }
+        place.snapshot = snapshot;
+        place.config = config.clone();
+        place.elf = elf;
+        place.stamp = stamp;
+        place.worker = Some(worker);
+        drop(place);
+        self.idle.notify_all();
+        drop(old);
+        Ok(())
+    }
+
+    /// Takes the worker out for a reload, whoever has it now, and says whether its state can go to one of `new`.
+    fn take_for_reload(&self, new: &Snapshot) -> Result<(Option<Box<Worker>>, bool), ReloadError> {
         let mut place = self.place();
         place.is_wanted = true;
         let most = place.config.call_time + PATIENCE;
@@ -111,19 +137,19 @@ impl Store {
         if place.is_out {
             return Err(ReloadError::Boot("the storage program is busy and does not come to an end".to_owned()));
         }
-        let hands_over = place.snapshot.has_handover() && snapshot.has_handover();
-        if let Some(old) = place.worker.as_mut().filter(|_| hands_over) {
-            let state = old.save().map_err(|error| handover_failed("save", &error))?;
-            worker.restore(&state).map_err(|error| handover_failed("restore", &error))?;
+        place.is_out = true;
+        Ok((place.worker.take(), place.snapshot.has_handover() && new.has_handover()))
+    }
+
+    /// The first of the line, if the worker is idle: for whoever has reloaded the program, since nobody else may give the worker back.
+    pub(crate) fn next_in_line(&self) -> Option<(Parked, Taken)> {
+        let mut place = self.place();
+        if place.is_out || place.is_wanted {
+            return None;
         }
-        place.snapshot = snapshot;
-        place.config = config.clone();
-        place.elf = elf;
-        place.stamp = stamp;
-        let old = place.worker.replace(worker);
-        drop(place);
-        drop(old);
-        Ok(())
+        let parked = place.line.pop_front()?;
+        place.is_out = true;
+        Some((parked, place.worker.take().map_or(Taken::Lost, Taken::Held)))
     }
 
     /// Whether the program's file has changed since it was booted.
@@ -173,19 +199,6 @@ impl Store {
         drop(place);
         self.idle.notify_all();
         None
-    }
-
-    /// The first of the line with the worker, if that is idle: for whoever kept it from being given away.
-    #[must_use]
-    pub(crate) fn next_in_line(&self) -> Option<Next> {
-        let mut place = self.place();
-        if place.is_out || place.is_wanted || place.line.is_empty() {
-            return None;
-        }
-        let worker = place.worker.take()?;
-        let parked = place.line.pop_front()?;
-        place.is_out = true;
-        Some((parked, worker))
     }
 
     /// Carries a call out on this thread, and waits for its turn: never on a loop. `send_on` gets who stands in line then.
@@ -284,6 +297,11 @@ pub(crate) fn make_ready(worker: &mut Worker) {
     if worker.state() == WorkerState::Answered {
         let _ = worker.reset();
     }
+}
+
+fn hand_over(old: &mut Worker, new: &mut Worker) -> Result<(), ReloadError> {
+    let state = old.save().map_err(|error| handover_failed("save", &error))?;
+    new.restore(&state).map_err(|error| handover_failed("restore", &error))
 }
 
 fn handover_failed(step: &str, error: &CallError) -> ReloadError {

@@ -535,7 +535,7 @@ impl History {
             Some(store) => {
                 let refreshed = store.refresh(wanted, &ground.host, log);
                 // Whatever came of it: who came meanwhile stands in line.
-                background.send_on(store.next_in_line());
+                background.serve_line(store);
                 refreshed?;
             }
             None => self.store = Some(Arc::new(Store::boot(wanted, &ground.host, log)?)),

@@ -10,8 +10,10 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use mayfly_tenancy::{LoopPool, Request};
+use mayfly_tenancy::{LoopPool, Outcome, Request};
 use serde_json::{Value, json};
 use support::*;
 
@@ -172,6 +174,45 @@ fn a_new_storage_program_takes_the_state_over() {
     assert_eq!(server.reload_changed().len(), 1);
     assert!(server.reload_changed().is_empty());
     assert_eq!(get(&mut pool, "/notes/a").body, b"kept");
+}
+
+/// Its hook is the program's, and may take all the time that it is let. Whoever needs the storage program stands in line meanwhile, and no loop waits.
+#[test]
+fn a_storage_program_that_does_not_save_its_state_holds_up_no_loop() {
+    let call_time = Duration::from_secs(4);
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let program = std::fs::read(faults()).unwrap();
+    std::fs::write(&store, &program).unwrap();
+    let storage = json!({"program": store, "args": ["boot:sdk-storage=1"], "call_ms": call_time.as_millis() as u64});
+    let limits = json!({"inline_budget_us": 1_000_000, "wall_ms": 600_000});
+    let more = json!({"args": ["boot:sdk-program"], "storage": storage, "path": "/", "limits": limits});
+    let server = start(&[tenant("a", more)]);
+    let mut pool = server.loop_pool();
+    assert_eq!(text(&get(&mut pool, "/append?x")), "nothingx");
+    let new = directory.path().join("new");
+    std::fs::write(&new, [program.as_slice(), b"v2"].concat()).unwrap();
+    std::fs::rename(new, &store).unwrap();
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| server.reload_changed());
+        let mut waiting = Vec::new();
+        while !reload.is_finished() {
+            let began = Instant::now();
+            let mut response = Response::default();
+            if pool.call(&request("/append?x"), &mut response) == Outcome::Later {
+                let (sender, receiver) = mpsc::channel();
+                pool.call_later(&request("/append?x"), Box::new(Later { response, sender }));
+                waiting.push(receiver);
+            }
+            assert!(began.elapsed() < call_time / 2, "the loop waited for {:?}", began.elapsed());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(reload.join().unwrap()[0].1.is_err());
+        assert!(!waiting.is_empty());
+        for receiver in waiting {
+            receiver.recv_timeout(Duration::from_secs(60)).expect("whoever stood in line is answered");
+        }
+    });
 }
 
 #[test]
