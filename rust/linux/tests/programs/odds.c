@@ -82,7 +82,6 @@ static void scheduling(void) {
     SAY(syscall(SYS_sched_setaffinity, 0, sizeof all, UNMAPPED));
     SAY_OK(syscall(SYS_ioprio_set, 1, 0, 0));
     SAY(syscall(SYS_ioprio_set, 9, 0, 0));
-    SAY(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 9));
     SAY(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 4));
     struct {
         unsigned size, policy;
