@@ -49,7 +49,7 @@ enum Change {
 fn any_change() -> impl Strategy<Value = Change> {
     let page = || 0..PAGES;
     let pages = || 1..4_u64;
-    let prot = || prop_oneof![Just(1_u64), Just(RW), Just(RW)];
+    let prot = || prop_oneof![Just(0_u64), Just(1), Just(RW), Just(RW), Just(RW)];
     prop_oneof![
         3 => (page(), pages(), prot()).prop_map(|(page, pages, prot)| Change::Map { page, pages, prot }),
         1 => (page(), pages()).prop_map(|(page, pages)| Change::Unmap { page, pages }),
@@ -112,7 +112,7 @@ fn compare(puppet: &mut Puppet, fd: u64, model: &Model) {
         // A mapping shows the same.
         let at = MAP + page * PAGE_SIZE;
         let vma = puppet.process.memory.find(at).copied();
-        if vma.is_some_and(|vma| matches!(vma.kind, crate::vma::Kind::Written { .. })) {
+        if vma.is_some_and(|vma| matches!(vma.kind, crate::vma::Kind::Written { .. }) && vma.is_accessible()) {
             let mut word = [0; 8];
             let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word);
             assert_eq!(read.ok().map(|()| u64::from_le_bytes(word)), model.get(page as usize).copied(), "page {page}");
