@@ -88,7 +88,8 @@ static void clocks_cpu(struct act *act) {
 static volatile sig_atomic_t ticks;
 static void tick(int number) { ticks += number == SIGPROF; }
 
-// Spins without a call until NUMBER signals of a profiler's timer have come; what was left of an earlier request: handler, timer, signals.
+// Spins without a call until NUMBER signals of a profiler's timer have come; what was left of an earlier request:
+// handler, timer, signals.
 static void clocks_profile(struct act *act) {
     struct sigaction action = {.sa_handler = tick}, before;
     struct itimerval every = {{0, 1000}, {0, 1000}}, left;
@@ -103,11 +104,7 @@ static void clocks_profile(struct act *act) {
 
 // clang-format off: a table for the eye.
 const struct behaviour clock_behaviours[] = {
-    {"clocks", clocks_now},
-    {"clocks-run", clocks_run},
-    {"clocks-agree", clocks_agree},
-    {"clocks-cpu", clocks_cpu},
-    {"clocks-profile", clocks_profile},
-    {NULL, NULL},
+    {"clocks", clocks_now},     {"clocks-run", clocks_run},         {"clocks-agree", clocks_agree},
+    {"clocks-cpu", clocks_cpu}, {"clocks-profile", clocks_profile}, {NULL, NULL},
 };
 // clang-format on

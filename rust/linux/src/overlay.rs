@@ -14,7 +14,7 @@
 //! # Invariants
 //!
 //! The sum of all contents and paths stays within `max_bytes`, the number of entries within `max_entries`. An inode exists as long as
-//! an entry names it or its file is open.
+//! an entry names it, or its file is open or mapped shared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -17,7 +17,7 @@ use crate::signals::{Info, SI_KERNEL, SI_TIMER, Signal, TimerId};
 pub(crate) const TIMERS_MAX: usize = 64;
 const IGNORED_PERIOD_NS: u64 = 10_000_000;
 
-/// When a timer is over; times are the monotonic clock's.
+/// When a timer is over, by its clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     /// `None`: it is not armed.

@@ -224,7 +224,10 @@ fn cpu_time_passes_while_a_request_runs() {
         let [began, ended] = numbers(&answer)[..] else { panic!("{answer}") };
         assert!(ended - began >= 20_000_000 && ended - began <= ran, "{answer}: it ran for {ran} ns");
         let (first, first_ran) = *first.get_or_insert((began, ran));
-        assert!((began - first).abs() <= ran.max(first_ran), "{answer}: it began at {first} before, and ran for {ran} ns");
+        assert!(
+            (began - first).abs() <= ran.max(first_ran),
+            "{answer}: it began at {first} before, and ran for {ran} ns"
+        );
         std::thread::sleep(Duration::from_millis(300));
     }
 }

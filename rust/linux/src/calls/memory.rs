@@ -222,6 +222,8 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
         return Err(Errno::EACCES.into());
     }
+    // What cannot be read any more is to be known all the same.
+    written::keep(call, range);
     let changed = call.process.memory.edit().protect(range, prot)?;
     if !changed.is_empty() {
         call.machine.protect(changed.start(), changed.len(), prot)?;

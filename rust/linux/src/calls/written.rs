@@ -141,8 +141,8 @@ fn put(call: &mut Call<'_, '_>, id: InodeId, page: u64, at: u64) -> Result<(), H
     }
     // It cannot be written as it is, or is not there.
     let prot = call.process.memory.find(page).ok_or(Errno::EFAULT)?.prot;
-    if call.machine.is_mapped(page) || bytes.iter().any(|&byte| byte != 0) {
-        call.machine.unmap(page, PAGE_SIZE)?;
+    call.machine.unmap(page, PAGE_SIZE)?;
+    if bytes.iter().any(|&byte| byte != 0) {
         call.machine.map_filled(page, prot, &bytes)?;
     }
     Ok(())

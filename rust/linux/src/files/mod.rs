@@ -81,7 +81,8 @@ impl Open {
 /// # Invariants
 ///
 /// The table never holds more than `limit` entries and does not end with an empty one. Every descriptor's open file exists, and
-/// every open file has as many references as descriptors name it.
+/// every open file has as many references as
+/// descriptors name it and messages bring it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Files {
     table: Vec<Option<Descriptor>>,

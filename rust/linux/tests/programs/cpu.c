@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// CPU time: its clocks and its timers. Nothing here depends on how quick the machine is: what takes time is repeated until it is seen.
+// CPU time: its clocks and its timers. Nothing here depends on how quick the machine is: what takes time is repeated
+// until it is seen.
 #include "say.h"
 
 #include <pthread.h>
@@ -28,7 +29,8 @@ static void spin(long ns) {
 }
 
 static void spin_until(int signals) {
-    while (rounds < signals) now(CLOCK_PROCESS_CPUTIME_ID);
+    while (rounds < signals)
+        now(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 static long used(int who) {

@@ -21,7 +21,8 @@ static long futex(unsigned *at, int operation, const struct timespec *until) {
 }
 
 static void await_waiter(void) {
-    while (!(__atomic_load_n(&word, __ATOMIC_SEQ_CST) & FUTEX_WAITERS)) usleep(100);
+    while (!(__atomic_load_n(&word, __ATOMIC_SEQ_CST) & FUTEX_WAITERS))
+        usleep(100);
 }
 
 static int owned;
@@ -41,7 +42,8 @@ static void *leave(void *result) {
 static volatile int go;
 static void *hold(void *result) {
     *(long *)result = futex(&word, FUTEX_LOCK_PI, NULL);
-    while (!go) usleep(100);
+    while (!go)
+        usleep(100);
     return (void *)futex(&word, FUTEX_UNLOCK_PI, NULL);
 }
 
@@ -80,7 +82,8 @@ static void raw(void) {
     SAY(word);
     // One that gives up.
     pthread_create(&thread, NULL, hold, &result);
-    while (!__atomic_load_n(&word, __ATOMIC_SEQ_CST)) usleep(100);
+    while (!__atomic_load_n(&word, __ATOMIC_SEQ_CST))
+        usleep(100);
     SAY(futex(&word, FUTEX_TRYLOCK_PI, NULL));
     SAY(futex(&word, FUTEX_LOCK_PI, &past));
     go = 1;
@@ -89,7 +92,8 @@ static void raw(void) {
     SAY(word);
     // Its owner ends.
     pthread_create(&thread, NULL, leave, &result);
-    while (!__atomic_load_n(&word, __ATOMIC_SEQ_CST)) usleep(100);
+    while (!__atomic_load_n(&word, __ATOMIC_SEQ_CST))
+        usleep(100);
     SAY(futex(&word, FUTEX_LOCK_PI, NULL));
     pthread_join(thread, NULL);
     printf("owner %d died %d\n", (word & FUTEX_TID_MASK) == self, (word & FUTEX_OWNER_DIED) != 0);
@@ -118,7 +122,8 @@ static void interrupted(void) {
     pthread_create(&thread, NULL, take_interrupted, &result);
     await_waiter();
     pthread_kill(thread, SIGUSR1);
-    while (!handled) usleep(100);
+    while (!handled)
+        usleep(100);
     SAY(result);
     SAY(futex(&word, FUTEX_UNLOCK_PI, NULL));
     pthread_join(thread, NULL);
@@ -159,8 +164,10 @@ static void mutexes(int robust) {
     pthread_t threads[4];
     long times = 200;
     counter = 0;
-    for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, add, &times);
-    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, add, &times);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
     SAY(counter);
     if (robust) {
         pthread_create(&threads[0], NULL, abandon, NULL);

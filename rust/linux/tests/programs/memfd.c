@@ -3,8 +3,8 @@
 #include "say.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -20,7 +20,8 @@ static long at(volatile char *address) {
 static long sum(int fd) {
     static unsigned char bytes[1 << 16];
     long got = pread(fd, bytes, sizeof bytes, 0), total = 0;
-    for (long i = 0; i < got; i++) total = total * 31 + bytes[i];
+    for (long i = 0; i < got; i++)
+        total = total * 31 + bytes[i];
     return got < 0 ? got : total;
 }
 

@@ -82,7 +82,6 @@ static void scheduling(void) {
     SAY(syscall(SYS_sched_setaffinity, 0, sizeof all, UNMAPPED));
     SAY_OK(syscall(SYS_ioprio_set, 1, 0, 0));
     SAY(syscall(SYS_ioprio_set, 9, 0, 0));
-    SAY(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 9));
     SAY(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 4));
     struct {
         unsigned size, policy;
@@ -303,7 +302,8 @@ static void messages(void) {
     struct iovec out[3] = {{"one", 3}, {"three", 5}, {"", 0}};
     struct mmsghdr messages[3];
     memset(messages, 0, sizeof messages);
-    for (int i = 0; i < 3; i++) messages[i].msg_hdr.msg_iov = &out[i], messages[i].msg_hdr.msg_iovlen = 1;
+    for (int i = 0; i < 3; i++)
+        messages[i].msg_hdr.msg_iov = &out[i], messages[i].msg_hdr.msg_iovlen = 1;
     SAY(syscall(SYS_sendmmsg, ends[0], messages, 2, 0));
     printf("%u %u\n", messages[0].msg_len, messages[1].msg_len);
     SAY(syscall(SYS_sendmmsg, ends[0], messages, 0, 0));

@@ -188,7 +188,8 @@ static void descriptors(int kind) {
     int three[3] = {file, file, file};
     SAY(send_fds(s[0], "three", 3, three, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], CMSG_LEN(sizeof(int)), 100, 0);
-    for (int i = 0; i < got_count; i++) close(got[i]);
+    for (int i = 0; i < got_count; i++)
+        close(got[i]);
     SAY(send_fds(s[0], "three", 3, three, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], 0, 100, 0);
     // Bytes before and behind: what has descriptors is not read together with what has others.
@@ -196,25 +197,31 @@ static void descriptors(int kind) {
     SAY(send_fds(s[0], "bb", 2, three, SOL_SOCKET, SCM_RIGHTS));
     SAY(write(s[0], "cc", 2));
     receive_fds(s[1], 100, 100, MSG_PEEK);
-    for (int i = 0; i < got_count; i++) close(got[i]);
+    for (int i = 0; i < got_count; i++)
+        close(got[i]);
     for (int i = 0; i < 3; i++) {
         receive_fds(s[1], 100, i == 1 ? 1 : 100, 0);
-        for (int j = 0; j < got_count; j++) close(got[j]);
+        for (int j = 0; j < got_count; j++)
+            close(got[j]);
     }
     receive_fds(s[1], 100, 100, 0);
     SAY(write(s[0], "plain", 5));
     SAY(send_fds(s[0], "with", 1, three, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], 100, 100, 0);
-    for (int j = 0; j < got_count; j++) close(got[j]);
+    for (int j = 0; j < got_count; j++)
+        close(got[j]);
     receive_fds(s[1], 100, 100, 0);
-    for (int j = 0; j < got_count; j++) close(got[j]);
+    for (int j = 0; j < got_count; j++)
+        close(got[j]);
     // Too many.
     static int many[300];
-    for (int i = 0; i < 300; i++) many[i] = file;
+    for (int i = 0; i < 300; i++)
+        many[i] = file;
     SAY(send_fds(s[0], "many", 254, many, SOL_SOCKET, SCM_RIGHTS));
     SAY(send_fds(s[0], "many", 253, many, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], sizeof(int) * 300, 100, 0);
-    for (int j = 0; j < got_count; j++) close(got[j]);
+    for (int j = 0; j < got_count; j++)
+        close(got[j]);
     // Itself.
     SAY(send_fds(s[0], "self", 1, s, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], 100, 100, 0);
