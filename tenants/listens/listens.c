@@ -49,6 +49,7 @@ struct connection {
 };
 
 static int counter;
+static size_t bytes; /* of all bodies */
 static int closes_each;
 
 static void die(const char *what) {
@@ -87,11 +88,13 @@ static void *in_a_thread(void *argument) {
 static int serve(int fd, const char *path, const char *body, size_t size) {
     char text[64];
     counter++;
+    bytes += size;
     const char *query = strchr(path, '?');
     long number = query ? strtol(query + 1, NULL, 10) : 0;
     size_t name = query ? (size_t)(query - path) : strlen(path);
 #define IS(what) (name == sizeof(what) - 1 && !memcmp(path, what, name))
     if (IS("/count")) return answer(fd, text, (size_t)snprintf(text, sizeof text, "%d", counter));
+    if (IS("/bytes")) return answer(fd, text, (size_t)snprintf(text, sizeof text, "%zu", bytes));
     if (IS("/echo")) return answer(fd, body, size);
     if (IS("/large")) {
         char *large = malloc((size_t)number);

@@ -4,8 +4,8 @@
 //! ```text
 //!  top          0                          8 bytes, as Linux leaves
 //!               path of the program \0     AT_EXECFN
-//!               NAME=value \0 ...
-//!               argument \0 ...
+//!               NAME=value \0 ...          the last one here
+//!               argument \0 ...            the last one here
 //!               "x86_64" \0                AT_PLATFORM
 //!               padding
 //!               AT_NULL, 0                 auxiliary vector: pairs of 8 bytes
@@ -16,6 +16,9 @@
 //!               pointers to arguments ...
 //!  RSP          number of arguments        RSP is a multiple of 16
 //! ```
+//!
+//! Arguments and environment lie one after the other, upwards, without a gap, as Linux has them: programs that change their title (libuv,
+//! `setproctitle(3)`) take all from the first argument to the end of the last variable, or of the last argument, for room.
 //!
 //! Source: System V ABI, AMD64 supplement, 3.4.1 "Initial Stack and Register State"; Linux
 //! `create_elf_tables`.
@@ -89,19 +92,20 @@ impl InitialStack {
         let mut strings = Strings { top, bytes: vec![0; 8] };
         let exec_fn = strings.push(contents.name)?;
         let mut env = Vec::with_capacity(contents.env.len());
-        for (name, value) in contents.env {
+        for (name, value) in contents.env.iter().rev() {
             env.push(strings.push(&format!("{name}={value}"))?);
         }
-        let mut argv = vec![exec_fn];
-        for argument in contents.args {
+        let mut argv = Vec::with_capacity(contents.args.len().saturating_add(1));
+        for argument in contents.args.iter().rev() {
             argv.push(strings.push(argument)?);
         }
+        argv.push(strings.push(contents.name)?);
         let platform = strings.push("x86_64")?;
 
         let mut words = vec![argv.len() as u64];
-        words.extend(argv);
+        words.extend(argv.iter().rev());
         words.push(0);
-        words.extend(env);
+        words.extend(env.iter().rev());
         words.push(0);
         let auxv: Vec<u64> =
             auxv(image, contents, exec_fn, platform).into_iter().flat_map(|(kind, value)| [kind, value]).collect();
@@ -321,6 +325,17 @@ mod tests {
             let (envp, _) = reader.strings(next);
             let expected: Vec<_> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
             prop_assert_eq!(envp, expected);
+
+            // One after the other, up to the name for AT_EXECFN.
+            let addresses = |first: u64| (0..).map(move |n| first + 8 * n).map(|at| reader.word(at)).take_while(|word| *word != 0);
+            let all: Vec<u64> = addresses(stack.pointer + 8).chain(addresses(next)).collect();
+            let mut end = all[0];
+            for address in all {
+                prop_assert_eq!(address, end);
+                end += reader.text(address).len() as u64 + 1;
+            }
+            prop_assert_eq!(reader.text(end), "p");
+            prop_assert_eq!(end + 2, TOP - 8);
         }
     }
 }

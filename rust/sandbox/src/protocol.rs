@@ -72,6 +72,8 @@ pub struct WarmUp {
     pub query: Vec<u8>,
     /// Header names, in lower case, and values.
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Body.
+    pub body: Vec<u8>,
     /// How often it is made.
     pub times: u32,
     /// It is made more often, until it costs no more exits than before: for programs with compilers and collectors.

@@ -23,6 +23,7 @@ fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError
         path: b"/count".to_vec(),
         query: Vec::new(),
         headers: Vec::new(),
+        body: Vec::new(),
         times: warm_ups,
         steady: false,
     };
@@ -185,6 +186,7 @@ fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
         path: b"/".to_vec(),
         query: Vec::new(),
         headers: Vec::new(),
+        body: Vec::new(),
         times: 2,
         steady: true,
     };
@@ -196,6 +198,24 @@ fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
 }
 
 #[test]
+fn a_warm_up_request_has_its_body() {
+    let mut program = program("listens", &["epoll"]);
+    let warm_up = WarmUp {
+        method: b"POST".to_vec(),
+        path: b"/echo".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: vec![b'x'; 60_000],
+        times: 3,
+        steady: false,
+    };
+    program.service = Some(Service { protocol: Arc::new(Plain), warm_up: vec![warm_up] });
+    let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    assert_eq!(body(&mut worker, "/bytes", b""), b"180000");
+}
+
+#[test]
 fn a_warm_up_request_that_fails_says_which() {
     let mut program = program("listens", &["epoll"]);
     let warm_up = WarmUp {
@@ -203,6 +223,7 @@ fn a_warm_up_request_that_fails_says_which() {
         path: b"/silent".to_vec(),
         query: Vec::new(),
         headers: Vec::new(),
+        body: Vec::new(),
         times: 1,
         steady: false,
     };

@@ -327,6 +327,7 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                 path: b"/count".to_vec(),
                 query: Vec::new(),
                 headers: Vec::new(),
+                body: Vec::new(),
                 times,
                 steady: false,
             };

@@ -102,6 +102,12 @@ checked_string!(
 );
 
 checked_string!(
+    /// The body of a warm-up request.
+    pub(crate) WarmUpBody, is_warm_up_body, "a string of at most 65536 bytes",
+    { "type": "string", "maxLength": 65_536 }
+);
+
+checked_string!(
     /// Where a program sees a directory of the host's. As the mounts have it, which check it again.
     pub(crate) MountPath, is_mount_path, "an absolute path of at most 1024 bytes without empty, '.' and '..' components and without '/' at the end, not in /proc, /dev or /sys, which Mayfly makes up",
     { "type": "string", "maxLength": 1024, "pattern": r"^(/|(/([^/.\u0000][^/\u0000]*|\.[^/.\u0000][^/\u0000]*|\.\.[^/\u0000]+))+)$",
@@ -143,6 +149,10 @@ fn is_field_name(text: &str) -> bool {
 
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(crate::http1::is_token_byte)
+}
+
+fn is_warm_up_body(text: &str) -> bool {
+    text.len() <= 65_536
 }
 
 fn is_field_value(text: &str) -> bool {

@@ -18,6 +18,16 @@ int main(int argc, char **argv) {
         printf("argv[%d] %s\n", i, argv[i]);
     for (char **e = environ; *e; e++)
         printf("env %s\n", *e);
+    // Programs that change their title take all of this for one piece.
+    const char *end = argv[0];
+    for (int i = 0; i < argc; i++) {
+        printf("argv[%d] follows: %d\n", i, argv[i] == end);
+        end = argv[i] + strlen(argv[i]) + 1;
+    }
+    for (char **e = environ; *e; e++) {
+        printf("a variable follows: %d\n", *e == end);
+        end = *e + strlen(*e) + 1;
+    }
     printf("constructed %d, tls %d\n", constructed, thread_local_value);
     for (size_t i = 0; i < sizeof zeroes; i++)
         if (zeroes[i]) return 1;

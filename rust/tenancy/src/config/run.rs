@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{ConfigError, ServiceConfig};
 use crate::destination::Destination;
 use crate::json::Key;
-use crate::values::{Bounded, FieldName, FieldValue, FilePath, Method, MountPath, RequestTarget};
+use crate::values::{Bounded, FieldName, FieldValue, FilePath, Method, MountPath, RequestTarget, WarmUpBody};
 
 const WARM_UP_TIMES: u32 = 1;
 
@@ -158,6 +158,10 @@ pub(super) struct WarmUpRequest {
     /// Headers, by name. Without "host" it is "localhost".
     #[serde(default)]
     headers: BTreeMap<FieldName, FieldValue>,
+    /// The body; its length is told to the program.
+    #[serde(default)]
+    #[schemars(extend("default" = ""))]
+    body: Option<WarmUpBody>,
     /// How often it is made.
     #[schemars(extend("default" = WARM_UP_TIMES))]
     times: Option<Bounded<1, 100_000>>,
@@ -178,6 +182,7 @@ impl WarmUpRequest {
             path: path.into(),
             query: query.into(),
             headers: self.headers.into_iter().map(header).collect(),
+            body: self.body.map(|body| String::from(body).into_bytes()).unwrap_or_default(),
             times: self.times.map_or(WARM_UP_TIMES, Bounded::u32),
             steady: self.steady,
         }

@@ -105,7 +105,7 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
     assert_eq!(plain.limits, Limits::of_a_server());
     let tenant_ = only(&tenant(
         r#", "serve": "connections", "limits": {"threads": 3}, "warm_up": [
-            {"path": "/a?b=c", "method": "POST", "headers": {"Accept": "text/html", "X": ""}, "times": 3}, {"path": "/", "steady": true}]"#,
+            {"path": "/a?b=c", "method": "POST", "headers": {"Accept": "text/html", "X": ""}, "body": "{\u00e9}", "times": 3}, {"path": "/", "steady": true}]"#,
     ));
     let bytes = |text: &str| text.as_bytes().to_vec();
     let expected = [
@@ -114,10 +114,19 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
             path: bytes("/a"),
             query: bytes("b=c"),
             headers: vec![(bytes("accept"), bytes("text/html")), (bytes("x"), vec![])],
+            body: "{\u{e9}}".into(),
             times: 3,
             steady: false,
         },
-        WarmUp { method: bytes("GET"), path: bytes("/"), query: vec![], headers: vec![], times: 1, steady: true },
+        WarmUp {
+            method: bytes("GET"),
+            path: bytes("/"),
+            query: vec![],
+            headers: vec![],
+            body: vec![],
+            times: 1,
+            steady: true,
+        },
     ];
     assert_eq!(tenant_.service.unwrap().warm_up, expected);
     assert_eq!(tenant_.limits.machine.threads, 3);
