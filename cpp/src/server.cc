@@ -2,6 +2,7 @@
 
 #include "mayfly/server.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "mayfly-bridge/src/lib.rs.h"
@@ -84,6 +85,10 @@ std::uint64_t Server::reload(std::string_view tenant) const {
 
 std::uint64_t Server::rollback(std::string_view tenant) const {
     return translate_errors([&] { return impl_->server->rollback(utf8(tenant)); });
+}
+
+bool Server::drain(std::chrono::milliseconds at_most) const noexcept {
+    return impl_->server->drain(static_cast<std::uint64_t>(std::max<std::int64_t>(at_most.count(), 0)));
 }
 
 void Server::shutdown() const noexcept { impl_->server->shutdown(); }

@@ -37,6 +37,7 @@ int main(int argc, char **argv) {
     try {
         mayfly::require_plugin();
         mayfly::set_default_handler();
+        mayfly::end_on_signals();
         drogon::app().loadConfigFile(std::string(argument)).run();
     } catch (const std::exception &error) {
         fail(error);

@@ -108,14 +108,14 @@ class Admin(unittest.TestCase):
 
     def test_whoever_asks_learns_whether_the_server_is_ready(self):
         ready = self.server.operate("GET", "ready")
-        self.assertEqual((ready.status, ready.json()), (200, {"ready": True, "booting": 0, "failed": 0}))
+        self.assertEqual((ready.status, ready.json()), (200, {"ready": True, "ending": False, "booting": 0, "failed": 0}))
         slow = tenant("slow", "/slow", "faults", args=["boot:spin=7000"], limits={"boot_ms": 60_000})
         broken = tenant("broken", "/broken", "faults", args=["boot:exit=1"])
         with Server([slow, broken], admin={}) as server:
             ready = server.operate("GET", "ready")
             self.assertEqual((ready.status, ready.json()["ready"], ready.header("retry-after")), (503, False, "1"))
             self.assertEqual(server.await_boot("/slow/ok").status, 200)
-            self.assertEqual(server.operate("GET", "ready").json(), {"ready": True, "booting": 0, "failed": 1})
+            self.assertEqual(server.operate("GET", "ready").json(), {"ready": True, "ending": False, "booting": 0, "failed": 1})
 
     def test_a_server_that_is_stopped_in_the_middle_of_a_reload_ends(self):
         # Server demands that it ends, and with status 0.

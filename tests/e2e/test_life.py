@@ -37,7 +37,7 @@ class Life(unittest.TestCase):
             time.sleep(0.1)
 
     def test_requests_in_work_are_answered_when_the_server_is_told_to_end(self):
-        # They run elsewhere than on their loops, for some tenths of a second of its last two.
+        # They run elsewhere than on their loops, for less than the server waits, also on a slow machine: `spin` goes by the clock.
         faults = tenant("faults", "/faults", limits={"inline_budget_us": 100, "cpu_ms": 20_000})
         with Server([faults], admin={}) as server, contextlib.ExitStack() as connections:
             self.assertEqual(server.await_boot("/faults/ok").status, 200)
@@ -52,9 +52,8 @@ class Life(unittest.TestCase):
             server.signal(signal.SIGTERM)
             for client in clients:
                 response = client.receive()
-                # The machine may be too slow for some; an answer they get in any case.
-                self.assertIn((response.status, b"shutting down" in response.body), ((200, False), (503, True)))
-            server.await_log("the server ends; requests in work have two seconds")
+                self.assertEqual((response.status, response.header("connection")), (200, "close"))
+            server.await_log("the server is told to end; requests in work go on")
 
     def test_a_server_without_descriptors_says_what_to_do_and_goes_on(self):
         hellos = [tenant(f"hello{number}", f"/{number}", "hello") for number in range(40)]

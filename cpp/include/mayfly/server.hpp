@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -93,6 +94,10 @@ class Server {
 
     // Lets a tenant's former generation answer again and returns its number. Throws Error.
     std::uint64_t rollback(std::string_view tenant) const;
+
+    // Waits until all requests in the background are answered, or for a time, and tells operators that the server ends.
+    // Everything is served meanwhile. Returns whether nothing is left. Not on an event loop.
+    bool drain(std::chrono::milliseconds at_most) const noexcept;
 
     // Answers the requests that wait. Once it has returned no reply given to LoopPool::call_later is sent by another
     // thread, no operator is served and no file is watched; pools go on otherwise.

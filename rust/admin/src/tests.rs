@@ -35,7 +35,7 @@ impl Fake {
             config: Mutex::new(Arc::new(config)),
             calls: Mutex::default(),
             outcome: Mutex::new(Ok(Reloaded { generation: 7, boot_ms: 1.500_04 })),
-            readiness: Mutex::new(Readiness { ready: true, booting: 0, failed: 1 }),
+            readiness: Mutex::new(Readiness { ready: true, failed: 1, ..Readiness::default() }),
             gate: Mutex::new(true),
             opened: Condvar::new(),
         }))
@@ -430,10 +430,13 @@ fn who_goes_away_leaves_no_room_for_more() {
 fn whoever_asks_is_told_when_the_server_is_ready() {
     let listening = Listening::start(with_operator());
     let ready = listening.ask("GET /_mayfly/ready", None);
-    assert_eq!((ready.status, ready.body.as_str()), (200, r#"{"booting":0,"failed":1,"ready":true}"#));
-    *listening.tenants.0.readiness.lock().unwrap() = Readiness { ready: false, booting: 3, failed: 0 };
+    assert_eq!((ready.status, ready.body.trim_end()), (200, r#"{"booting":0,"ending":false,"failed":1,"ready":true}"#));
+    *listening.tenants.0.readiness.lock().unwrap() = Readiness { booting: 3, ..Readiness::default() };
     let ready = listening.ask("GET /_mayfly/ready", None);
-    assert_eq!((ready.status, ready.body.as_str()), (503, r#"{"booting":3,"failed":0,"ready":false}"#));
+    assert_eq!(
+        (ready.status, ready.body.trim_end()),
+        (503, r#"{"booting":3,"ending":false,"failed":0,"ready":false}"#)
+    );
     assert!(ready.head.contains("retry-after: 1"), "{}", ready.head);
 }
 

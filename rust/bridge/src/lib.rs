@@ -47,6 +47,7 @@ mod ffi {
         fn reload(self: &Server, tenant: &str) -> Result<u64>;
         fn rollback(self: &Server, tenant: &str) -> Result<u64>;
         fn loop_pool(self: &Server) -> Result<Box<LoopPool>>;
+        fn drain(self: &Server, at_most_ms: u64) -> bool;
         fn shutdown(self: &Server);
 
         fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> bool;

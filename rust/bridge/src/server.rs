@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use cxx::UniquePtr;
 use mayfly_admin::{Admin, AdminError};
@@ -96,6 +97,11 @@ impl Server {
     /// Goes back to a tenant's former generation, and returns its number.
     pub(crate) fn rollback(&self, tenant: &str) -> Result<u64, BridgeError> {
         guard(|| Ok(self.tenancy.rollback(tenant)?.generation))?
+    }
+
+    /// Waits until requests in work are answered, or for a time; whether nothing is left.
+    pub(crate) fn drain(&self, at_most_ms: u64) -> bool {
+        guard(|| self.tenancy.drain(Duration::from_millis(at_most_ms))).unwrap_or(false)
     }
 
     /// Ends what operators and changed files do, and answers what waits; no deferred reply is sent once this has returned.

@@ -39,8 +39,10 @@ pub struct Report {
 /// Whether a server is as far as its configuration wants it before the first request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// The host can run tenants, and none of those that boot at start is still booting for the first time.
+    /// The host can run tenants, none of those that boot at start is still booting for the first time, and the server does not end.
     pub ready: bool,
+    /// The server has been told to end, and serves what is under way.
+    pub ending: bool,
     /// Tenants of these that are still booting.
     pub booting: usize,
     /// Tenants that do not boot. They answer 503, and do not keep the others from being ready.

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{Host, HostError};
 
@@ -26,6 +26,8 @@ use crate::workers::Workers;
 
 /// How long [`Server::start`] waits for tenants to boot. A slower one answers 503 until it is ready.
 const START_WAIT: Duration = Duration::from_secs(3);
+/// How often [`Server::drain`] looks.
+const DRAIN_TICK: Duration = Duration::from_millis(5);
 /// Programs that boot side by side when a configuration is applied.
 const APPLY_THREADS: usize = 4;
 
@@ -45,6 +47,8 @@ struct Inner {
     workers: Workers,
     /// Held while the set of tenants changes.
     applying: Mutex<()>,
+    /// It has been told to end.
+    is_ending: AtomicBool,
     pools: AtomicUsize,
     pools_made: AtomicU64,
     unrouted: Mutex<Vec<Arc<AtomicU64>>>,
@@ -115,6 +119,7 @@ impl Server {
                 background,
                 workers,
                 applying: Mutex::default(),
+                is_ending: AtomicBool::new(false),
                 pools: AtomicUsize::new(0),
                 pools_made: AtomicU64::new(0),
                 unrouted: Mutex::default(),
@@ -135,12 +140,36 @@ impl Server {
     ///
     /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools go on, without [`LoopPool::call_later`].
     pub fn shutdown(&self) {
-        let in_work: u32 = self.set().tenants.iter().map(|tenant| tenant.parked.load(Ordering::Relaxed)).sum();
-        tracing::info!(target: "mayfly::server", in_work, "the server ends; requests in work have two seconds");
+        self.inner.is_ending.store(true, Ordering::Relaxed);
+        tracing::info!(target: "mayfly::server", in_work = self.in_work(), "the server ends");
         self.inner.background.stop();
         for tenant in &self.set().tenants {
             tenant.shutdown();
         }
+    }
+
+    /// Waits until all requests that have left their loops are answered, or for a time; [`Self::readiness`] says meanwhile that it is
+    /// over. For who has to [`Self::shutdown`] next: everything is served as before. Returns whether nothing is left.
+    pub fn drain(&self, at_most: Duration) -> bool {
+        self.inner.is_ending.store(true, Ordering::Relaxed);
+        let end = Instant::now() + at_most;
+        tracing::info!(
+            target: "mayfly::server", in_work = self.in_work(), at_most_ms = at_most.as_millis(),
+            "the server is told to end; requests in work go on"
+        );
+        while self.in_work() > 0 {
+            if Instant::now() >= end {
+                tracing::warn!(target: "mayfly::server", in_work = self.in_work(), "requests in work have taken too long");
+                return false;
+            }
+            thread::sleep(DRAIN_TICK);
+        }
+        true
+    }
+
+    /// Requests that have left their loops and are not answered yet.
+    fn in_work(&self) -> u32 {
+        self.set().tenants.iter().map(|tenant| tenant.parked.load(Ordering::Relaxed)).sum()
     }
 
     /// The configuration in force.
@@ -380,7 +409,8 @@ impl Server {
             set.to_boot_at_start().filter(|tenant| matches!(tenant.state(), State::Unbooted | State::Booting { .. }));
         let booting = booting.count();
         let failed = set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Failed { .. })).count();
-        Readiness { ready: self.inner.host.is_ok() && booting == 0, booting, failed }
+        let ending = self.inner.is_ending.load(Ordering::Relaxed);
+        Readiness { ready: self.inner.host.is_ok() && booting == 0 && !ending, ending, booting, failed }
     }
 
     /// The set of tenants that is in force.
