@@ -21,7 +21,8 @@ namespace mayfly {
 //
 //   before_routing   asks whether a tenant claims the request, and if so gives it the path of that route
 //   serve            has all requests of that route, and gives them their own paths back
-//   serve_default    has what Drogon has no route and no file for, and gives it to the default tenant, if there is one, or to
+//   serve_default    has what Drogon has no route and no file for, and gives it to the default tenant, if there is one,
+//   or to
 //                    the application
 //
 // The route is an exact one, which is a hash look-up: Drogon's patterns are regular expressions, and the standard

@@ -44,17 +44,17 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
     std::shared_ptr<TenantController> controller_;
 };
 
-// Has `handler` answer what is nobody's: no route, no file, no tenant, and there is no default tenant. To be called before
-// drogon::app().run(), in the place of drogon::app().setDefaultHandler(): Drogon has one such handler, and the plugin
-// takes it, since a default tenant may come with a reload.
+// Has `handler` answer what is nobody's: no route, no file, no tenant, and there is no default tenant. To be called
+// before drogon::app().run(), in the place of drogon::app().setDefaultHandler(): Drogon has one such handler, and the
+// plugin takes it, since a default tenant may come with a reload.
 void set_default_handler(drogon::DefaultHandler handler);
 
-// Has SIGTERM and SIGINT end the server in good order: requests in work are answered, for which they have `patience`, while
-// operators are told that the server is not ready any more and clients are asked to close their connections; then
+// Has SIGTERM and SIGINT end the server in good order: requests in work are answered, for which they have `patience`,
+// while operators are told that the server is not ready any more and clients are asked to close their connections; then
 // drogon::app().quit(). Drogon by itself closes all connections first. A second signal ends the wait.
 //
-// To be called once, at the beginning of main(), before there are other threads: it blocks these signals for the thread that
-// calls it, and so for those that come after, and waits for them on a thread of its own.
+// To be called once, at the beginning of main(), before there are other threads: it blocks these signals for the thread
+// that calls it, and so for those that come after, and waits for them on a thread of its own.
 void end_on_signals(std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 // Throws mayfly::Error if SandboxPlugin is not in this executable. To be called before drogon::app().run().
