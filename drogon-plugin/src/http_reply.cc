@@ -117,7 +117,10 @@ DeferredHttpReply::~DeferredHttpReply() {
 }
 
 void DeferredHttpReply::send() noexcept {
-    loop_->queueInLoop([callback = std::exchange(callback_, nullptr), response = take()] { callback(response); });
+    // The request goes with it: it is the loop's, and ends there.
+    loop_->queueInLoop([callback = std::exchange(callback_, nullptr), response = take(), request = std::move(kept_)] {
+        callback(response);
+    });
 }
 
 } // namespace mayfly

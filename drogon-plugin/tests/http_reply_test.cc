@@ -139,7 +139,8 @@ DROGON_TEST(ADeferredReplyIsSentByItsLoop) {
     thread.run();
     std::promise<std::pair<int, bool>> sent;
     auto reply = std::make_unique<DeferredHttpReply>(
-        get, [&](const drogon::HttpResponsePtr &response) {
+        get,
+        [&](const drogon::HttpResponsePtr &response) {
             sent.set_value({response->statusCode(), thread.getLoop()->isInLoopThread()});
         },
         thread.getLoop());
@@ -155,8 +156,8 @@ DROGON_TEST(ADeferredReplyThatIsGivenUpAnswers503) {
     trantor::EventLoopThread thread;
     thread.run();
     std::promise<drogon::HttpResponsePtr> sent;
-    std::make_unique<DeferredHttpReply>(get, [&](const drogon::HttpResponsePtr &response) { sent.set_value(response); },
-                                        thread.getLoop())
+    std::make_unique<DeferredHttpReply>(
+        get, [&](const drogon::HttpResponsePtr &response) { sent.set_value(response); }, thread.getLoop())
         .reset();
     const auto response = sent.get_future().get();
     CHECK(response->statusCode() == drogon::k503ServiceUnavailable);

@@ -52,12 +52,12 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
 // and does not tell whether the application has set it.
 void set_default_handler(drogon::DefaultHandler handler = {});
 
-// Has SIGTERM and SIGINT end the server in good order: requests in work are answered, for which they have `patience`, while
-// operators are told that the server is not ready any more and clients are asked to close their connections; then
+// Has SIGTERM and SIGINT end the server in good order: requests in work are answered, for which they have `patience`,
+// while operators are told that the server is not ready any more and clients are asked to close their connections; then
 // drogon::app().quit(). Drogon by itself closes all connections first. A second signal ends the wait.
 //
-// To be called once, at the beginning of main(), before there are other threads: it blocks these signals for the thread that
-// calls it, and so for those that come after, and waits for them on a thread of its own.
+// To be called once, at the beginning of main(), before there are other threads: it blocks these signals for the thread
+// that calls it, and so for those that come after, and waits for them on a thread of its own.
 void end_on_signals(std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 // Throws mayfly::Error if SandboxPlugin is not in this executable. To be called before drogon::app().run().

@@ -76,8 +76,9 @@ fn more_tenants_than_workers_are_served_without_exceeding_them_and_without_thras
             assert!(server.report().workers <= 4, "{} workers in round {round}", server.report().workers);
         }
     }
-    // Those that came first stay, since none of them is idle; the others have a fork for each request.
-    let forks: Vec<u64> = server.report().tenants.iter().map(|tenant| tenant.forks).collect();
+    // Some stay, those that came first unless the machine is so slow that they were idle; the others have a fork for each request.
+    let mut forks: Vec<u64> = server.report().tenants.iter().map(|tenant| tenant.forks).collect();
+    forks.sort_unstable();
     assert!(forks[..4].iter().all(|&forks| forks <= 3), "{forks:?}");
     assert!(forks[4..].iter().all(|&forks| forks >= 8), "{forks:?}");
 }
