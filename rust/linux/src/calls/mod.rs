@@ -10,6 +10,7 @@ pub(crate) mod futex;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod messages;
+mod netlink;
 pub(crate) mod paths;
 pub(crate) mod pipes;
 pub(crate) mod poll;
