@@ -41,6 +41,14 @@ fn files_in_memory_and_shared_mappings_agree() {
 }
 
 #[test]
+fn the_loopback_interface_agrees() {
+    // Elsewhere nobody has brought it up.
+    if has_whole_system() {
+        agrees_with_native("interfaces", &[Linking::Glibc]);
+    }
+}
+
+#[test]
 fn clocks_agree() {
     agrees_with_native("clocks", &WITH_LIBRARY);
     if has_whole_system() {

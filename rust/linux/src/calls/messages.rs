@@ -4,8 +4,7 @@
 use super::files::{Buffer, TRANSFER_MAX, read_vectors};
 use super::sockets::{read_address, socket_of, write_address};
 use super::transfer::{self, Receive};
-use super::{count, int};
-use super::{remote, rights};
+use super::{count, int, netlink, remote, rights};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::pollables::{Address, Kind, PollableId};
@@ -49,6 +48,9 @@ fn send_to(
     nonblocking: bool,
 ) -> CallResult {
     let socket = call.process.pollables.socket(id)?;
+    if socket.domain == libc::AF_NETLINK {
+        return netlink::send(call, id, buffers);
+    }
     match to {
         Some(_) if !socket.is_datagram() => {
             // A stream's address is not looked at, except that a Unix one must have none.
@@ -132,6 +134,7 @@ fn receive_how(flags: i32, nonblocking: bool) -> Result<Receive, Errno> {
 /// Whom a message came from, as `recvfrom` tells: streams do not say, unless the peer has a name of its own.
 fn sender(call: &Call<'_, '_>, id: PollableId) -> Vec<u8> {
     match call.process.pollables.socket(id) {
+        Ok(socket) if socket.domain == libc::AF_NETLINK => netlink::address(0),
         Ok(socket) if socket.is_unix() && matches!(socket.peer, Address::Unix(_)) => socket.peer.encode(socket.domain),
         _ => Vec::new(),
     }

@@ -12,6 +12,7 @@ pub(crate) mod futex;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod messages;
+mod netlink;
 pub(crate) mod notices;
 pub(crate) mod paths;
 pub(crate) mod pipes;

@@ -2,9 +2,10 @@
 //! Making and connecting sockets: see `pollables/socket.rs`, and `remote.rs` for what leads outside.
 
 use super::pipes::{install, install_pair};
-use super::{count, int, remote};
+use super::{count, int, netlink, remote};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
+use crate::identity::PID;
 use crate::pollables::{Address, CONNECTION_BYTES, Event, Kind, Phase, PollableId, Socket};
 use crate::table::{Call, is_over};
 use crate::threads::Wait;
@@ -42,6 +43,11 @@ fn check_kind(domain: i32, kind: i32, protocol: i32) -> Result<i32, Errno> {
             (libc::SOCK_RAW, _) => Err(Errno::EPERM),
             _ => Err(Errno::ESOCKTNOSUPPORT),
         },
+        libc::AF_NETLINK => match (kind, protocol) {
+            (libc::SOCK_RAW | libc::SOCK_DGRAM, libc::NETLINK_ROUTE) => Ok(libc::SOCK_DGRAM),
+            (libc::SOCK_RAW | libc::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
+            _ => Err(Errno::ESOCKTNOSUPPORT),
+        },
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
@@ -58,7 +64,7 @@ pub(crate) fn socket(call: &mut Call<'_, '_>) -> CallResult {
 
 fn protocol_of(domain: i32, kind: i32) -> i32 {
     match (domain, kind) {
-        (libc::AF_UNIX, _) => 0,
+        (libc::AF_UNIX | libc::AF_NETLINK, _) => 0,
         (_, libc::SOCK_STREAM) => libc::IPPROTO_TCP,
         _ => libc::IPPROTO_UDP,
     }
@@ -106,6 +112,10 @@ pub(crate) fn bind(call: &mut Call<'_, '_>) -> CallResult {
     let (id, _) = socket_of(call, fd)?;
     let domain = call.process.pollables.socket(id)?.domain;
     let address = read_address(call, domain, address, len)?;
+    if domain == libc::AF_NETLINK {
+        // It has the one address that there is.
+        return Ok(0);
+    }
     call.process.pollables.edit().bind(id, address)?;
     Ok(0)
 }
@@ -188,6 +198,10 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         return disconnect(call, id);
     }
     let to = read_address(call, domain, address, len)?;
+    if domain == libc::AF_NETLINK {
+        // With the kernel, which is all that there is.
+        return Ok(0);
+    }
     call.process.listen_outside();
     let socket = call.process.pollables.socket(id)?;
     match socket.phase {
@@ -309,7 +323,10 @@ pub(crate) fn getsockname(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, address, len, ..] = call.args;
     let (id, _) = socket_of(call, fd)?;
     let socket = call.process.pollables.socket(id)?;
-    let bytes = socket.local.encode(socket.domain);
+    let bytes = match socket.domain {
+        libc::AF_NETLINK => netlink::address(PID),
+        domain => socket.local.encode(domain),
+    };
     write_address(call, &bytes, address, len)?;
     Ok(0)
 }

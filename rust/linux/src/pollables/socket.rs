@@ -176,6 +176,9 @@ impl Address {
                 let (host, _) = rest.split_first_chunk().ok_or(Errno::EINVAL)?;
                 if family == libc::AF_INET6 { Ok(Self::V6(*host, u16::from_be_bytes(*port))) } else { Err(wrong) }
             }
+            libc::AF_NETLINK if rest.len() < 10 => Err(Errno::EINVAL),
+            libc::AF_NETLINK if family != domain => Err(wrong),
+            libc::AF_NETLINK => Ok(Self::Unnamed),
             _ if family != libc::AF_UNIX || rest.len() > UNIX_NAME_MAX => Err(wrong),
             _ if rest.is_empty() => Ok(Self::Unnamed),
             // An abstract name has the length that it is given with; a path ends with its first NUL.
