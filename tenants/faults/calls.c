@@ -138,7 +138,8 @@ static int large(struct mayfly_bytes argument, struct mayfly_bytes *result) {
     return 0;
 }
 static struct mayfly_bytes save_for_ever(void) {
-    for (volatile int on = 1; on;) {}
+    for (volatile int on = 1; on;) {
+    }
     return save();
 }
 // Any NUMBER: its state cannot be saved.

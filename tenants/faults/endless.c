@@ -158,7 +158,8 @@ static void touch_apart(struct act *act) {
     static volatile char *region;
     enum { APART = 2 << 20 };
     if (region == NULL)
-        region = mmap(NULL, (size_t)64 << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        region =
+            mmap(NULL, (size_t)64 << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     for (uint64_t i = 0; i < act->number; i++)
         region[i * APART] = 1;
     say("%llu\n", (unsigned long long)act->number);

@@ -123,7 +123,8 @@ static int serve(int fd, const char *path, const char *body, size_t size) {
         const char *comma = query ? strchr(query, ',') : NULL;
         char head[128], named[64] = "";
         if (comma) snprintf(named, sizeof named, "content-length: %ld\r\n", strtol(comma + 1, NULL, 10));
-        int length = snprintf(head, sizeof head, "HTTP/1.1 %ld Bare\r\ncontent-type: text/bare\r\n%s\r\n", number, named);
+        int length =
+            snprintf(head, sizeof head, "HTTP/1.1 %ld Bare\r\ncontent-type: text/bare\r\n%s\r\n", number, named);
         return send_all(fd, head, (size_t)length);
     }
     if (IS("/partial")) {

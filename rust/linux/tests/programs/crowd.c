@@ -19,9 +19,7 @@ static int sockets[2];
 static int never;
 static int go;
 
-static void *take_all(void *into) {
-    return (void *)recv(sockets[1], into, CHUNK, MSG_WAITALL);
-}
+static void *take_all(void *into) { return (void *)recv(sockets[1], into, CHUNK, MSG_WAITALL); }
 
 // Both calls take many steps, each of which lets the other one take its next.
 static void pass(void) {
@@ -36,7 +34,8 @@ static void pass(void) {
         ssize_t sent = send(sockets[0], from, CHUNK, 0);
         void *got;
         pthread_join(taker, &got);
-        printf("sent %zd, got %zd, %s\n", sent, (ssize_t)got, memcmp(from, into, CHUNK) == 0 ? "the same" : "different");
+        printf("sent %zd, got %zd, %s\n", sent, (ssize_t)got,
+               memcmp(from, into, CHUNK) == 0 ? "the same" : "different");
         close(sockets[0]);
         close(sockets[1]);
     }
@@ -53,8 +52,7 @@ static int stand_around(int threads, int things) {
     never = epoll_create1(0);
     for (int i = 0; i < things; i++) {
         struct epoll_event event = {.events = EPOLLIN};
-        if (epoll_ctl(never, EPOLL_CTL_ADD, eventfd(0, 0), &event) != 0)
-            return 2;
+        if (epoll_ctl(never, EPOLL_CTL_ADD, eventfd(0, 0), &event) != 0) return 2;
     }
     go = eventfd(0, 0);
     pthread_attr_t attributes;
@@ -62,21 +60,18 @@ static int stand_around(int threads, int things) {
     pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN);
     for (int i = 0; i < threads; i++) {
         pthread_t thread;
-        if (pthread_create(&thread, &attributes, wait_for_nothing, NULL) != 0)
-            return 3;
+        if (pthread_create(&thread, &attributes, wait_for_nothing, NULL) != 0) return 3;
     }
     // All others wait when this is over.
     poll(NULL, 0, 1);
-    if (write(1, "ready\n", 6) != 6)
-        return 4;
+    if (write(1, "ready\n", 6) != 6) return 4;
     eventfd_write(go, 1);
     poll(NULL, 0, 1);
     _exit(write(1, "done\n", 5) != 5);
 }
 
 int main(int argc, char **argv) {
-    if (argc == 4)
-        return stand_around(atoi(argv[2]), atoi(argv[3]));
+    if (argc == 4) return stand_around(atoi(argv[2]), atoi(argv[3]));
     pass();
     return 0;
 }

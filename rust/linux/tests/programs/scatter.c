@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Two mappings whose pages come in turns, so that no two of one lie beside each other wherever memory comes from; then calls on all of one.
+// Two mappings whose pages come in turns, so that no two of one lie beside each other wherever memory comes from; then
+// calls on all of one.
 
 #include <stdlib.h>
 #include <string.h>
