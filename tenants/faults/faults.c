@@ -44,10 +44,11 @@
 //   alloc-mmap alloc-malloc alloc-brk   touches every page that it gets
 //   alloc-maps                          as many mappings as it gets; answers the count
 //   alloc-descriptors                   as many descriptors as it gets; answers the count and the error
-//   alloc-thread                        asks for a thread, by clone3 and by clone, and for a process; answers the
-//   errors alloc-terabyte                      asks for 1 TiB at once; answers the error touch writes NUMBER MiB, then
-//   answers touch-pages                         writes NUMBER pages, then answers touch-apart writes NUMBER pages, 2
-//   MiB from each other, of a mapping that it makes once
+//   alloc-thread                        asks for a thread in both ways, and for a process; answers the errors
+//   alloc-terabyte                      asks for 1 TiB at once; answers the error
+//   touch                               writes NUMBER MiB, then answers
+//   touch-pages                         writes NUMBER pages, then answers
+//   touch-apart                         writes NUMBER pages, 2 MiB from each other, of a mapping that it makes once
 //
 // Responses
 //   response-{null,low,kernel,non-canonical,unmapped,straddle,unaligned}     where the structure lies
