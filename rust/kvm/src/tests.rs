@@ -394,6 +394,19 @@ fn a_system_call_returns_behind_itself() {
 }
 
 #[test]
+fn a_context_that_is_set_before_the_first_run_counts() {
+    let mut machine = boot(dirty(), 1);
+    assert_eq!(run(&mut machine, &mut 0).rdi, 1);
+    let mut context = machine.context().unwrap().unwrap();
+    (context.fs_base, context.gs_base) = (0x1234_5000, 0x6789_a000);
+    let image = Image::freeze(machine, INBOX).unwrap();
+    let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+    worker.set_context(&context).unwrap();
+    let regs = run(&mut worker, &mut 0);
+    assert_eq!((regs.r8, regs.r9), (0x1234_5000, 0x6789_a000));
+}
+
+#[test]
 fn the_doorbell_still_rings_after_a_base_was_set() {
     let mut machine = boot(counter(), 1);
     machine.set_fs_base(0x1234_5000).unwrap();

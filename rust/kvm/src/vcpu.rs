@@ -219,6 +219,8 @@ impl Vcpu {
     }
 
     pub(crate) fn set_sregs(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
+        // What a fork was to begin with would come after these, at its first run.
+        self.fd.clear_sync_dirty_reg(SyncReg::SystemRegister);
         self.fd.set_sregs(sregs).map_err(RunError::kvm("KVM_SET_SREGS"))
     }
 

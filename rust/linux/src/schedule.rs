@@ -14,8 +14,8 @@ use crate::table::{self, Call};
 use crate::threads::{State, Wait, Waiting};
 
 /// How long the host works at a time on calls that are made again. A program chooses how many threads wait, and for how much each of them looks; what
-/// is left comes with the next turn, after whoever can run has run.
-const LOOKS_NS: u64 = 200_000;
+/// is left comes with the next turn, after whoever can run has run. In tests of this crate each look has a turn of its own.
+const LOOKS_NS: u64 = if cfg!(test) { 0 } else { 200_000 };
 
 impl Process {
     /// Goes on after time has passed, or something has arrived from outside: with whichever thread can run now.

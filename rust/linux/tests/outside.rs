@@ -20,9 +20,12 @@ fn server(way: &str) -> Guest {
     guest
 }
 
-/// Goes on until it waits again.
+/// Goes on until it waits again, for what only others can bring: on a slow machine calls are looked at in more than one turn.
 fn go_on(guest: &mut Guest) {
-    let end = guest.wake();
+    let mut end = guest.wake();
+    while matches!(end, Some(Step::Waits { until_ns: Some(_), .. })) {
+        end = guest.wake();
+    }
     assert!(
         matches!(end, Some(Step::Waits { until_ns: None, .. })),
         "{end:?}, {}",
