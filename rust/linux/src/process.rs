@@ -107,6 +107,9 @@ pub struct Context<'a> {
     pub output: &'a mut dyn Output,
     /// Fills a buffer with random bytes that no other request sees.
     pub rng: &'a mut dyn FnMut(&mut [u8]),
+    /// Whether this thread may be held up: wait for a disk or a network file system, or do milliseconds of work in one go. Where it may not, a step
+    /// that would is not taken, and [`Step::Waits`] until now: [`Process::wake`] takes it, on a thread that may.
+    pub may_block: bool,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -193,6 +196,10 @@ pub struct Process {
     pub(crate) resources: Tracked<ResourceLimits>,
     /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much. Wraps.
     pub(crate) suspended_ns: u64,
+    /// [`Context::may_block`] of the present step.
+    pub(crate) may_block: bool,
+    /// The machine stands at a call that is to be made again, from the beginning.
+    pub(crate) call_again: bool,
     /// How long it has been running. That goes on without a change of state, so reset always restores it.
     pub(crate) cpu: CpuTime,
     /// Statistics: reset leaves them alone.
@@ -240,6 +247,8 @@ impl Process {
             timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
             suspended_ns: 0,
+            may_block: true,
+            call_again: false,
             cpu: CpuTime {
                 used_ns: u64::try_from(ran_before.as_nanos()).unwrap_or(u64::MAX),
                 since_ns: Some(clock::now_ns()),
@@ -260,6 +269,7 @@ impl Process {
     /// Does what `exit` asks for: a system call, a page fault or another exception. Any other kind of exit is not the
     /// personality's and yields [`Step::Poison`].
     pub fn handle(&mut self, machine: &mut Machine, exit: &Exit, context: &mut Context<'_>) -> Step {
+        self.may_block = context.may_block;
         match *exit {
             Exit::Syscall => table::system_call(self, machine, context),
             Exit::PageFault { address, code, rip } => {
@@ -329,6 +339,7 @@ impl Process {
     /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.
     pub fn reset_from(&mut self, frozen: &Self) {
         self.suspended_ns = frozen.suspended_ns;
+        (self.may_block, self.call_again) = (frozen.may_block, false);
         self.cpu = frozen.cpu;
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);

@@ -419,6 +419,7 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
         process.threads.edit().current_mut().progress = 0;
     }
     match perform(&mut Call { process, machine, context, args, waited: None }, number) {
+        Err(Halt::Errno(Errno::NOT_HERE)) => process.leave_call(),
         Err(Halt::Wait(wait)) => process.wait(machine, context, number, args, wait),
         Err(Halt::Switch) => process.schedule(machine, context, true),
         Err(Halt::Restored) => finish(process, machine),

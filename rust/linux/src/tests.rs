@@ -11,6 +11,7 @@ use crate::pages::PageRange;
 use crate::{Context, Limits, Mounts, Network, Output, Process, Program, Step, Stream};
 
 mod files;
+mod held_up;
 mod outbound;
 mod shared;
 mod written;
@@ -62,6 +63,7 @@ struct Puppet {
     machine: Machine,
     process: Process,
     log: Log,
+    may_block: bool,
 }
 
 impl Puppet {
@@ -90,14 +92,14 @@ impl Puppet {
             machine.share(shared).unwrap();
         }
         let process = Process::exec(&mut machine, &program, &[], 0, &limits).unwrap();
-        let mut puppet = Self { machine, process, log: Log::default() };
+        let mut puppet = Self { machine, process, log: Log::default(), may_block: true };
         assert_eq!(puppet.run(), Ok(Exit::Syscall));
         puppet
     }
 
     fn handle(&mut self, exit: &Exit) -> Step {
         let mut rng = |bytes: &mut [u8]| bytes.fill(7);
-        let mut context = Context { output: &mut self.log, rng: &mut rng };
+        let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: self.may_block };
         self.process.handle(&mut self.machine, exit, &mut context)
     }
 
@@ -149,8 +151,8 @@ impl Puppet {
     }
 
     fn fork(image: &Image, process: &Process) -> Self {
-        let mut puppet =
-            Self { machine: Machine::fork(image, 2000, &[]).unwrap(), process: process.clone(), log: Log::default() };
+        let machine = Machine::fork(image, 2000, &[]).unwrap();
+        let mut puppet = Self { machine, process: process.clone(), log: Log::default(), may_block: true };
         assert_eq!(puppet.run(), Ok(Exit::Syscall));
         puppet
     }

@@ -108,8 +108,9 @@ impl UserMemory<'_> {
     }
 
     fn bring_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
-        fault::bring_in(self.machine, self.space, address, access).map_err(|refused| match refused {
+        fault::bring_in(self.machine, self.space, address, access, true).map_err(|refused| match refused {
             Refused::Denied | Refused::PastEnd => Errno::EFAULT.into(),
+            Refused::NotHere => Errno::NOT_HERE.into(),
             Refused::Machine(error) => error.into(),
         })
     }

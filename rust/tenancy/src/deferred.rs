@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mayfly_sandbox::ResponseSink;
+use mayfly_sandbox::{ResponseSink, Slice};
 
 use crate::background::{Background, InFlight};
 use crate::berth::Berth;
@@ -143,7 +143,9 @@ impl Deferred {
 /// Serves the first slice of a request on a worker of its own.
 fn run(background: &Background, job: Job) {
     let Job { tenant, request, id, berth, former, keep, mut reply, in_flight, mode_header } = job;
-    let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice: SLICE, mode_header };
+    // Who has to wait for a disk does so on an overflow thread: a fork is never queued behind it.
+    let slice = Slice::prompt(SLICE);
+    let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice, mode_header };
     let mut sink = Watched::new(&mut *reply);
     let served = catch_unwind(AssertUnwindSafe(|| match worker(background, &tenant, &berth, former, keep) {
         Ok(forked) => {

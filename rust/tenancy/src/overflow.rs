@@ -20,6 +20,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use mayfly_sandbox::Slice;
+
 use crate::background::{Background, InFlight};
 use crate::berth::Berth;
 use crate::call::{Call, Scene, Step, Watched};
@@ -255,7 +257,7 @@ impl Parked {
             tenant: &self.tenant,
             counters: &self.tenant.background,
             background,
-            slice: SLICE,
+            slice: Slice::patient(SLICE),
             mode_header: self.mode_header,
         };
         let mut sink = Watched::new(&mut *self.reply);
@@ -419,7 +421,7 @@ mod tests {
         let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
         let (sender, receiver) = mpsc::channel();
         let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
-        let slice = Duration::from_millis(1);
+        let slice = Slice::prompt(Duration::from_millis(1));
         let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice, mode_header: false };
         assert_eq!(call.begin(scene, &request, &mut Watched::new(&mut *reply)), Step::Paused);
         let in_flight = InFlight::enter(&tenant, 10_000).unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mayfly_sandbox::{Request, ResponseSink};
+use mayfly_sandbox::{Request, ResponseSink, Slice};
 
 use crate::background::InFlight;
 use crate::berth::Berth;
@@ -162,7 +162,7 @@ impl LoopPool {
             tenant,
             counters,
             background: self.server.background(),
-            slice: forked.slice,
+            slice: Slice::prompt(forked.slice),
             mode_header: self.set.config.mode_header,
         };
         let mut call = Call::new(forked, self.ids.next());

@@ -157,7 +157,8 @@ fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Bu
         }
     }
     match result {
-        Err(Halt::Errno(_)) if transfer.done > 0 => {}
+        // A file is not read by halves.
+        Err(Halt::Errno(errno)) if transfer.done > 0 && errno != Errno::NOT_HERE => {}
         Err(halt) => return Err(halt),
         Ok(_) => {}
     }
@@ -374,7 +375,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
             let open = call.process.files.open_file(fd)?;
             let size = match &open.object {
                 Object::Text { content, .. } => count(content.len()),
-                Object::Host(file) => file.attributes()?.size,
+                Object::Host(file) => file.attributes(call.process.may_block)?.size,
                 Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
                 Object::Pollable(id) => super::sockets::readable_bytes(call, *id)?,
                 _ => return Err(Errno::ENOTTY.into()),
@@ -403,7 +404,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),
-        Object::Host(file) => Some(file.attributes()?.size),
+        Object::Host(file) => Some(file.attributes(call.process.may_block)?.size),
         Object::Memory { id, .. } => Some(count(call.process.overlay.content(*id).len())),
     };
     let size = size.and_then(|size| i64::try_from(size).ok());

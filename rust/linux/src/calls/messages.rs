@@ -269,7 +269,11 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
             break;
         }
         chunk.resize(part, 0);
-        let got = object.read_at(call, start.saturating_add(done), &mut chunk)?;
+        let got = match object.read_at(call, start.saturating_add(done), &mut chunk) {
+            // What has been sent cannot be sent again.
+            Err(Halt::Errno(_)) if done > 0 => break,
+            got => got?,
+        };
         let sent = transfer::send_bytes(call, queue, chunk.get(..got).unwrap_or_default());
         done = done.saturating_add(count(sent));
         if got < part || sent < got {
@@ -310,7 +314,11 @@ fn send_file_outside(
     while done < wanted {
         let part = usize::try_from(wanted.saturating_sub(done)).unwrap_or(0).min(FILE_CHUNK_BYTES);
         chunk.resize(part, 0);
-        let got = object.read_at(call, start.saturating_add(done), &mut chunk)?;
+        let got = match object.read_at(call, start.saturating_add(done), &mut chunk) {
+            // What has been sent cannot be sent again.
+            Err(Halt::Errno(_)) if done > 0 => break,
+            got => got?,
+        };
         if got == 0 {
             break;
         }

@@ -25,13 +25,13 @@ fn puppet() -> (tempfile::TempDir, Puppet) {
 
 impl Puppet {
     /// Puts text where calls can point to it.
-    fn text(&mut self, offset: u64, text: &str) -> u64 {
+    pub(super) fn text(&mut self, offset: u64, text: &str) -> u64 {
         let bytes = [text.as_bytes(), b"\0"].concat();
         self.process.copy_out(&mut self.machine, WINDOW + offset, &bytes).unwrap();
         WINDOW + offset
     }
 
-    fn open(&mut self, path: &str, flags: i32) -> i64 {
+    pub(super) fn open(&mut self, path: &str, flags: i32) -> i64 {
         let path = self.text(0, path);
         self.call(libc::SYS_openat, [AT_FDCWD, path, flags as u64, 0o600, 0, 0], 0).unwrap()
     }

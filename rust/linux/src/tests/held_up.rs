@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Threads that may not be held up take no step that may, and others take it.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use mayfly_kvm::PAGE_SIZE;
+use rustix::fs::{Advice, fadvise};
+
+use super::{Puppet, RW, WINDOW};
+use crate::host::Storage;
+use crate::{Context, MountPoint, Mounts, Step};
+
+const MAP: u64 = WINDOW + 0x100_0000;
+const PAGES: u64 = 512;
+const HALF: u64 = PAGES / 2 * PAGE_SIZE;
+const RDONLY: i32 = libc::O_RDONLY;
+
+/// A directory beside the tests themselves: on a disk where the build is.
+fn directory() -> tempfile::TempDir {
+    let beside = std::env::current_exe().unwrap();
+    let root = tempfile::tempdir_in(beside.parent().unwrap()).unwrap();
+    let half: Vec<u8> = (0..HALF / 8).flat_map(|_| 5_u64.to_le_bytes()).collect();
+    let mut file = File::create(root.path().join("file")).unwrap();
+    for _ in 0..2 {
+        // What is written at once may lie in one large piece of memory, and what is not written yet cannot be dropped.
+        file.write_all(&half).unwrap();
+        file.sync_all().unwrap();
+    }
+    root
+}
+
+/// A puppet that has opened `/data/file`, frozen and forked, and its descriptor.
+fn worker(root: &Path, storage: Option<Storage>, map: bool) -> (Puppet, u64) {
+    let point = MountPoint { guest: "/data".into(), host: root.into(), writable: true };
+    let mut mounts = Mounts::open(&[point]).unwrap();
+    if let Some(storage) = storage {
+        mounts.pretend(storage);
+    }
+    let mut puppet = Puppet::boot_in(&mounts);
+    let args = [WINDOW, 0x80_0000, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));
+    let fd = puppet.open("/data/file", RDONLY) as u64;
+    if map {
+        let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
+        let args = [MAP, PAGES * PAGE_SIZE, RW, flags, fd, 0];
+        assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(MAP as i64));
+    }
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    // A worker touches its own window first, as it would have before.
+    worker.text(0, "");
+    worker.may_block = false;
+    (worker, fd)
+}
+
+impl Puppet {
+    /// Goes on elsewhere with what may hold a thread up, up to the next system call, and returns the result of the last one.
+    fn elsewhere(&mut self) -> i64 {
+        let mut rng = |bytes: &mut [u8]| bytes.fill(7);
+        let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: true };
+        assert_eq!(self.process.wake(&mut self.machine, &mut context), Step::Continue);
+        self.may_block = true;
+        self.run().unwrap();
+        self.may_block = false;
+        self.machine.regs().rax.cast_signed()
+    }
+
+    /// The result of a call that is left for another thread.
+    fn left(&mut self, number: libc::c_long, args: [u64; 6]) -> i64 {
+        let left = self.call(number, args, 0);
+        assert!(matches!(left, Err(Step::Waits { until_ns: Some(_), .. })), "{left:?}");
+        self.elsewhere()
+    }
+}
+
+#[test]
+fn a_file_system_that_is_far_away_is_asked_elsewhere_alone() {
+    let root = directory();
+    std::os::unix::fs::symlink("file", root.path().join("link")).unwrap();
+    let (mut worker, fd) = worker(root.path(), Some(Storage::Far), true);
+    let path = worker.text(0, "/data/file");
+    let link = worker.text(64, "/data/link");
+    let missing = worker.text(128, "/data/missing");
+    let here = libc::AT_FDCWD as u64;
+    let buffer = WINDOW + 0x1000;
+    let not_there = -i64::from(libc::ENOENT);
+    for (number, args, result) in [
+        (libc::SYS_openat, [here, path, RDONLY as u64, 0, 0, 0], fd as i64 + 1),
+        (libc::SYS_openat, [here, missing, RDONLY as u64, 0, 0, 0], not_there),
+        (libc::SYS_newfstatat, [here, path, buffer, 0, 0, 0], 0),
+        (libc::SYS_fstat, [fd, buffer, 0, 0, 0, 0], 0),
+        (libc::SYS_lseek, [fd, 0, libc::SEEK_END as u64, 0, 0, 0], (PAGES * PAGE_SIZE) as i64),
+        (libc::SYS_readlink, [link, buffer, 64, 0, 0, 0], 4),
+        (libc::SYS_pread64, [fd, buffer, 8, 0, 0, 0], 8),
+        (libc::SYS_unlink, [missing, 0, 0, 0, 0, 0], not_there),
+        // A copy of it all.
+        (libc::SYS_openat, [here, path, libc::O_RDWR as u64, 0, 0, 0], fd as i64 + 2),
+    ] {
+        assert_eq!(worker.left(number, args), result, "call {number}");
+    }
+    // What is the program's own is here.
+    assert_eq!(worker.call(libc::SYS_fstat, [fd + 2, buffer, 0, 0, 0, 0], 0), Ok(0));
+    assert_eq!(worker.call(libc::SYS_pread64, [fd + 2, buffer, 8, 0, 0, 0], 0), Ok(8));
+    // A page of a mapping.
+    assert!(matches!(worker.call(libc::SYS_getpid, [0; 6], MAP + PAGE_SIZE), Err(Step::Waits { .. })));
+    worker.elsewhere();
+    let mut word = [0; 8];
+    worker.machine.read(MAP + PAGE_SIZE, &mut word).unwrap();
+    assert_eq!(u64::from_le_bytes(word), 6);
+}
+
+/// Drops a part of a file from memory, makes the call, and says whether it was left for another thread. The kernel may keep what it is just at, so
+/// this is tried a few times.
+fn left_when_dropped(root: &Path, from: u64, mut call: impl FnMut() -> Result<i64, Step>) -> bool {
+    let file = File::open(root.join("file")).unwrap();
+    for _ in 0..100 {
+        fadvise(&file, from, None, Advice::DontNeed).unwrap();
+        match call() {
+            Err(Step::Waits { until_ns: Some(_), .. }) => return true,
+            other => assert!(other.is_ok(), "{other:?}"),
+        }
+    }
+    false
+}
+
+#[test]
+fn what_is_not_in_memory_is_read_elsewhere() {
+    let root = directory();
+    let storage = Storage::of(File::open(root.path()).unwrap()).unwrap();
+    let (mut worker, fd) = worker(root.path(), None, false);
+    let len = 0x8_0000;
+    let read = [fd, WINDOW, len, HALF - len / 2, 0, 0];
+    // What is at the end alone: nothing is read by halves.
+    let left = left_when_dropped(root.path(), HALF, || worker.call(libc::SYS_pread64, read, 0));
+    assert_eq!(left, storage != Storage::Memory, "on {storage:?}");
+    if left {
+        assert_eq!(worker.elsewhere(), len as i64);
+    }
+    let mut last = [0; 8];
+    worker.machine.read(WINDOW + len - 8, &mut last).unwrap();
+    assert_eq!(u64::from_le_bytes(last), 5);
+}
+
+#[test]
+fn pages_that_are_not_in_memory_are_brought_in_elsewhere() {
+    let root = directory();
+    let storage = Storage::of(File::open(root.path()).unwrap()).unwrap();
+    let (mut worker, _) = worker(root.path(), None, true);
+    let mut page = 0;
+    let left = left_when_dropped(root.path(), 0, || {
+        page += 4;
+        worker.call(libc::SYS_getpid, [0; 6], MAP + page * PAGE_SIZE)
+    });
+    assert_eq!(left, storage != Storage::Memory, "on {storage:?}");
+    if left {
+        worker.elsewhere();
+    }
+    let mut word = [0; 8];
+    worker.machine.read(MAP + page * PAGE_SIZE, &mut word).unwrap();
+    assert_eq!(u64::from_le_bytes(word), 6);
+}
+
+#[test]
+fn names_are_listed_elsewhere() {
+    let root = directory();
+    let (mut worker, _) = worker(root.path(), Some(Storage::Memory), false);
+    let fd = worker.open("/data", RDONLY | libc::O_DIRECTORY) as u64;
+    assert!(worker.left(libc::SYS_getdents64, [fd, WINDOW, 4096, 0, 0, 0]) > 0);
+    assert_eq!(worker.call(libc::SYS_getdents64, [fd, WINDOW, 4096, 0, 0, 0], 0), Ok(0), "that was all");
+}
