@@ -12,8 +12,10 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use mayfly_tenancy::{Config, LoopPool, TenantState};
+use mayfly_tenancy::{Config, LoopPool, Outcome, TenantState};
 use serde_json::{Value, json};
 use support::*;
 
@@ -76,6 +78,52 @@ fn a_program_sees_its_mounts_and_nothing_else() {
     assert_eq!(show(&mut pool, "/deep/er/rw/new"), MISSING);
     assert_eq!(fs::read_to_string(file).unwrap(), "the host's");
     assert_eq!(fs::read_dir(directory.path().join("data")).unwrap().count(), 1);
+}
+
+/// Whether the file system has nothing but memory: tmpfs, ramfs.
+fn is_in_memory(path: &Path) -> bool {
+    let kind = rustix::fs::statfs(path).unwrap().f_type;
+    [0x0102_1994, 0x8584_58f6].contains(&(kind & 0xffff_ffff))
+}
+
+#[test]
+fn a_file_that_is_not_in_memory_is_read_off_the_loop() {
+    let directory = directory();
+    let file = fs::File::open(directory.path().join("data/file")).unwrap();
+    file.sync_all().unwrap();
+    let server = start_with(view(directory.path(), &json!([{"host": "data", "at": "/ro"}])));
+    let mut pool = server.loop_pool();
+    // Warm: the worker is here, and the names are in memory.
+    for _ in 0..3 {
+        assert_eq!(show(&mut pool, "/ro/file"), ok("the host's"));
+    }
+    let mut left = false;
+    for _ in 0..100 {
+        wait_until("a worker comes back to the loop", || {
+            let mut response = Response::default();
+            let served = pool.call(&request("/argv0"), &mut response);
+            served == Outcome::Done && response.status == 200
+        });
+        // The kernel may keep what it is just at.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut response = Response::default();
+        let target = request("/ro/file");
+        if pool.call(&target, &mut response) == Outcome::Done {
+            assert_eq!((response.status, response.body.as_slice()), (200, &b"the host's"[..]));
+            continue;
+        }
+        let (sender, receiver) = mpsc::channel();
+        pool.call_later(&target, Box::new(Later { response, sender }));
+        let response = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!((response.status, response.body.as_slice()), (200, &b"the host's"[..]));
+        left = true;
+        break;
+    }
+    assert_eq!(left, !is_in_memory(directory.path()));
+    // It is in memory now, and served here.
+    wait_until("what is in memory is served on the loop", || {
+        pool.call(&request("/ro/file"), &mut Response::default()) == Outcome::Done
+    });
 }
 
 #[test]
