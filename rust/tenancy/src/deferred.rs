@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer. Tenants take turns, so that one whose
 //! every request costs a worker delays the others by a request or two.
+//!
+//! A request for which a worker hands its state over to the next generation's runs two hooks of the program's first, each for as long as a request may
+//! take. These have a queue and a thread of their own: they delay each other, by tenant, and nobody else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,6 +24,8 @@ use crate::tenant::Tenant;
 
 /// Threads that serve deferred requests.
 pub(crate) const THREADS: usize = 2;
+/// Threads that serve those before which state is handed over: one at a time.
+pub(crate) const HANDOVER_THREADS: usize = 1;
 /// Requests that may wait for them.
 const WAITING: usize = 256;
 /// How long a request may run here: others wait for a worker behind it.

@@ -351,7 +351,7 @@ impl LoopPool {
             background.boot(Arc::clone(&tenant));
         }
         if let Some(job) = tenant.wait_for_boot(job) {
-            background.deferred.submit(job);
+            background.submit(job);
         }
     }
 
