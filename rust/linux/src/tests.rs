@@ -84,10 +84,14 @@ impl Puppet {
     }
 
     fn boot_with_all(shared: Option<&SharedMemory>, mounts: &Mounts, network: &Network) -> Self {
+        Self::boot_large(16 << 20, shared, mounts, network)
+    }
+
+    fn boot_large(bytes: u64, shared: Option<&SharedMemory>, mounts: &Mounts, network: &Network) -> Self {
         let elf = puppet_elf();
         let program = Program { elf: (&elf).into(), name: "puppet", args: &[], env: &[], mounts, network };
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
-        let mut machine = testing::boot_machine(16 << 20);
+        let mut machine = testing::boot_machine(bytes);
         if let Some(shared) = shared {
             machine.share(shared).unwrap();
         }

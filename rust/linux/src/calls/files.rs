@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading, writing, positions, and asking about what is open.
 
-use super::{count, int, written};
+use super::{count, int, prompt, written};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::overlay::InodeId;
@@ -280,6 +280,9 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
 /// Writes to a file of the overlay what the host has.
 pub(super) fn write_chunk(call: &mut Call<'_, '_>, id: InodeId, at: u64, bytes: &[u8]) -> Result<(), Halt> {
     let len = count(bytes.len());
+    // Of what lies between its end and here, all is cleared.
+    prompt::check_bytes(call, at.saturating_sub(count(call.process.overlay.content(id).len())))?;
+    prompt::check_file(call, id)?;
     written::refresh(call, id, at, len);
     call.process.overlay.edit().write(id, at, bytes, super::writing::now())?;
     written::follow_size(call, id)?;

@@ -17,6 +17,7 @@ pub(crate) mod paths;
 pub(crate) mod pipes;
 pub(crate) mod poll;
 pub(crate) mod process;
+pub(crate) mod prompt;
 pub(crate) mod processes;
 mod remote;
 mod rights;

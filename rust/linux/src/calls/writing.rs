@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable mounts.
 
-use super::int;
 use super::paths::find;
-use super::written;
+use super::{int, prompt, written};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::files::attributes::Time;
@@ -71,6 +70,7 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
         if attributes.size > call.process.overlay.room() {
             return Err(Errno::ENOSPC);
         }
+        prompt::check_bytes(call, attributes.size)?;
         content.resize(usize::try_from(attributes.size).map_err(|_| Errno::ENOSPC)?, 0);
         let got = file.read_at(0, &mut content, call.process.may_block)?;
         content.truncate(got);

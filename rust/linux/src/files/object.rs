@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use super::listing::Listing;
-use crate::calls::written;
+use crate::calls::{prompt, written};
 use crate::errno::{Errno, Halt};
 use crate::host;
 use crate::overlay::InodeId;
@@ -81,6 +81,9 @@ impl Object {
             Self::Log(_) => Err(Errno::EBADF.into()),
             Self::Text { content, .. } => Ok(copy(content, offset, out)),
             Self::Memory { id, .. } => {
+                if call.process.memory.has_written() {
+                    prompt::check_file(call, *id)?;
+                }
                 written::refresh(call, *id, offset, out.len() as u64);
                 Ok(copy(call.process.overlay.content(*id), offset, out))
             }

@@ -10,7 +10,7 @@ use rustix::fs::{Advice, fadvise};
 
 use super::{Puppet, RW, WINDOW};
 use crate::host::Storage;
-use crate::{Context, MountPoint, Mounts, Step};
+use crate::{Context, MountPoint, Mounts, Network, Step};
 
 const MAP: u64 = WINDOW + 0x100_0000;
 const PAGES: u64 = 512;
@@ -169,4 +169,62 @@ fn names_are_listed_elsewhere() {
     let fd = worker.open("/data", RDONLY | libc::O_DIRECTORY) as u64;
     assert!(worker.left(libc::SYS_getdents64, [fd, WINDOW, 4096, 0, 0, 0]) > 0);
     assert_eq!(worker.call(libc::SYS_getdents64, [fd, WINDOW, 4096, 0, 0, 0], 0), Ok(0), "that was all");
+}
+
+const MIB: u64 = 1 << 20;
+
+/// A call, whether it may be left for another thread, and its result.
+type Sized = (libc::c_long, [u64; 6], bool, i64);
+
+#[test]
+fn what_takes_long_is_done_elsewhere_and_what_does_not_is_done_here() {
+    let mut puppet = Puppet::boot_large(64 << 20, None, &Mounts::default(), &Network::default());
+    let anonymous = |address, len| [address, len, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    let empty = WINDOW + 0x1000_0000;
+    for (address, len) in [(WINDOW, 24 * MIB), (empty, 1 << 30)] {
+        assert_eq!(puppet.call(libc::SYS_mmap, anonymous(address, len), 0), Ok(address as i64));
+    }
+    puppet.process.copy_out(&mut puppet.machine, WINDOW, &vec![1; 20 << 20]).unwrap();
+    let fd = puppet.open("/tmp/large", libc::O_RDWR | libc::O_CREAT) as u64;
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 8 * MIB, 0, 0, 0, 0], 0), Ok(0));
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    worker.may_block = false;
+    let advice = libc::MADV_DONTNEED as u64;
+    let fixed = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+    let to = WINDOW + 0x800_0000;
+    let calls: &[Sized] = &[
+        // Large, but empty; full, but small.
+        (libc::SYS_mprotect, [empty, 1 << 30, 1, 0, 0, 0], false, 0),
+        (libc::SYS_mprotect, [WINDOW, 8 * MIB, 1, 0, 0, 0], false, 0),
+        (libc::SYS_mprotect, [WINDOW, 20 * MIB, 1, 0, 0, 0], true, 0),
+        (libc::SYS_mincore, [empty, 8 * MIB, WINDOW + 21 * MIB, 0, 0, 0], false, 0),
+        (libc::SYS_mincore, [empty, 1 << 30, WINDOW + 21 * MIB, 0, 0, 0], true, 0),
+        (libc::SYS_mremap, [WINDOW, 20 * MIB, 20 * MIB, fixed, to, 0], true, to as i64),
+        (libc::SYS_madvise, [to, 20 * MIB, advice, 0, 0, 0], true, 0),
+        (libc::SYS_madvise, [to, 20 * MIB, advice, 0, 0, 0], false, 0),
+        (libc::SYS_munmap, [empty, 1 << 30, 0, 0, 0, 0], false, 0),
+        // A file that the snapshot has, too, is copied by the first change.
+        (libc::SYS_pwrite64, [fd, WINDOW + 21 * MIB, 8, 0, 0, 0], true, 8),
+        (libc::SYS_pwrite64, [fd, WINDOW + 21 * MIB, 8, 0, 0, 0], false, 8),
+        (libc::SYS_pwrite64, [fd, WINDOW + 21 * MIB, 8, 10 * MIB, 0, 0], true, 8),
+        (libc::SYS_ftruncate, [fd, 0, 0, 0, 0, 0], true, 0),
+        (libc::SYS_ftruncate, [fd, MIB, 0, 0, 0, 0], false, 0),
+    ];
+    for &(number, args, leaves, result) in calls {
+        let done = if leaves { worker.left(number, args) } else { worker.call(number, args, 0).unwrap() };
+        assert_eq!(done, result, "call {number} of {args:x?}");
+    }
+    worker.may_block = true;
+    worker.reset(&frozen).unwrap();
+}
+
+#[test]
+fn a_large_file_is_copied_elsewhere() {
+    let root = directory();
+    let (mut worker, fd) = worker(root.path(), Some(Storage::Memory), false);
+    let path = worker.text(0, "/data/file");
+    let open = [libc::AT_FDCWD as u64, path, libc::O_RDWR as u64, 0, 0, 0];
+    assert_eq!(worker.left(libc::SYS_openat, open), fd as i64 + 1);
+    assert_eq!(worker.call(libc::SYS_openat, open, 0), Ok(fd as i64 + 2), "it is there now");
 }
