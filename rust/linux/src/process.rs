@@ -291,7 +291,7 @@ impl Process {
     ///
     /// [`CopyError`]; `out` may be partly written then.
     pub fn copy_in(&self, machine: &mut Machine, address: u64, out: &mut [u8]) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory }.read(address, out)?)
+        Ok(UserMemory { machine, space: &self.memory, may_block: true }.read(address, out)?)
     }
 
     /// Copies into the program's memory, as [`Process::copy_in`] out of it.
@@ -300,7 +300,7 @@ impl Process {
     ///
     /// [`CopyError`]; earlier pages may have been written then.
     pub fn copy_out(&self, machine: &mut Machine, address: u64, data: &[u8]) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory }.write(address, data)?)
+        Ok(UserMemory { machine, space: &self.memory, may_block: true }.write(address, data)?)
     }
 
     /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed. Connections with the
@@ -334,6 +334,22 @@ impl Process {
             || self.threads.is_changed()
             || self.timers.is_changed()
             || self.resources.is_changed()
+    }
+
+    /// A number that another change makes another one; see [`Process::is_dirty`] for what counts.
+    pub(crate) fn edits(&self) -> u32 {
+        [
+            self.memory.edits(),
+            self.files.edits(),
+            self.overlay.edits(),
+            self.pollables.edits(),
+            self.signals.edits(),
+            self.threads.edits(),
+            self.timers.edits(),
+            self.resources.edits(),
+        ]
+        .into_iter()
+        .fold(0, u32::wrapping_add)
     }
 
     /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.

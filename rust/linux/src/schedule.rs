@@ -235,7 +235,8 @@ impl Process {
                 let seen = threads.changes();
                 // It works on its call again; a signal that it sends itself interrupts nothing.
                 threads.current_mut().state = State::Ready;
-                let mut call = Call { process: self, machine, context, args, waited: Some(wait) };
+                let edits = Some(self.edits());
+                let mut call = Call { process: self, machine, context, args, waited: Some(wait), edits };
                 match table::perform(&mut call, number) {
                     // What it waits for is there, and may hold this thread up.
                     Err(Halt::Errno(Errno::NOT_HERE)) => {

@@ -218,7 +218,11 @@ fn several(
             Ok(len) => {
                 let len = u32::try_from(len).unwrap_or(u32::MAX);
                 let slot = at.checked_add(56).ok_or(Errno::EFAULT)?;
+                // It has been sent or received.
+                call.commit();
                 call.user().write(slot, &len.to_le_bytes())?;
+                // What follows ends the call with what has been done, if it has to.
+                call.begin();
             }
             Err(Halt::Errno(_) | Halt::Wait(_)) if done > 0 => break,
             Err(halt) => return Err(halt),
@@ -293,6 +297,7 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
 fn file_sent(call: &mut Call<'_, '_>, from: u64, offset_at: u64, start: u64, done: u64) -> CallResult {
     let end = start.saturating_add(done);
     if offset_at != 0 {
+        call.commit();
         call.user().write_words(offset_at, &[end])?;
     } else if done > 0 {
         call.process.files.edit().open_file_mut(int(from))?.offset = end;
