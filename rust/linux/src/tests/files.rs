@@ -175,7 +175,7 @@ fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
 }
 
 /// Paths for random calls to point to: in a read-only mount, in a writable one, made up, and none.
-const PATHS: [&str; 12] = [
+pub(super) const PATHS: [&str; 12] = [
     "/data/file",
     "/data",
     "/data/../tmp/a",
@@ -189,7 +189,7 @@ const PATHS: [&str; 12] = [
     "a",
     "/tmp/a/../../tmp/./link/x",
 ];
-const SLOT: u64 = 64;
+pub(super) const SLOT: u64 = 64;
 
 fn any_file_argument() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -204,7 +204,7 @@ fn any_file_argument() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
+pub(super) fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
     let numbers = prop::sample::select(vec![
         libc::SYS_open,
         libc::SYS_openat,

@@ -6,9 +6,11 @@ use std::io::Write;
 use std::path::Path;
 
 use mayfly_kvm::PAGE_SIZE;
+use proptest::prelude::*;
 use rustix::fs::{Advice, fadvise};
 
-use super::{Puppet, RW, WINDOW};
+use super::files::{PATHS, SLOT, any_file_call};
+use super::{Puppet, RW, WINDOW, any_call};
 use crate::host::Storage;
 use crate::{Context, MountPoint, Mounts, Network, Step};
 
@@ -252,4 +254,67 @@ fn arguments_that_are_not_in_memory_are_brought_in_elsewhere_unless_the_call_has
     assert_eq!(result, 0);
     let (next, _): (u64, u64) = pair(&mut worker);
     assert_eq!(next, writer + 3);
+}
+
+impl Puppet {
+    /// The result of a call, wherever it is made.
+    fn call_anywhere(&mut self, number: libc::c_long, args: [u64; 6]) -> Result<i64, Step> {
+        match self.call(number, args, 0) {
+            Err(Step::Waits { .. }) => {}
+            result => return result,
+        }
+        let mut rng = |bytes: &mut [u8]| bytes.fill(7);
+        let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: true };
+        match self.process.wake(&mut self.machine, &mut context) {
+            Step::Continue => {}
+            end => return Err(end),
+        }
+        self.may_block = true;
+        let next = self.run();
+        self.may_block = false;
+        next.map(|_| self.machine.regs().rax.cast_signed())
+    }
+}
+
+proptest! {
+    #![proptest_config(super::cases(60))]
+
+    /// A call that is begun where it may not be held up, and made elsewhere, does what it does where it is made at once: no more, and not twice.
+    #[test]
+    fn calls_that_are_made_elsewhere_do_what_they_do_here(
+        calls in prop::collection::vec((prop_oneof![any_file_call(), any_call()], 0..12_usize, 0..PAGES), 1..60),
+    ) {
+        let root = directory();
+        let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: true };
+        let mut mounts = Mounts::open(&[point]).unwrap();
+        mounts.pretend(Storage::Far);
+        let mut puppet = Puppet::boot_in(&mounts);
+        let args = [WINDOW, super::WINDOW_PAGES * PAGE_SIZE, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+        prop_assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));
+        super::make_pollables(&mut puppet);
+        let fd = puppet.open("/data/file", RDONLY) as u64;
+        let flags = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
+        prop_assert_eq!(puppet.call(libc::SYS_mmap, [MAP, PAGES * PAGE_SIZE, RW, flags, fd, 0], 0), Ok(MAP as i64));
+        for (index, text) in (0_u64..).zip(PATHS) {
+            puppet.text(index * SLOT, text);
+        }
+        let (image, frozen) = puppet.freeze();
+        let [mut here, mut anywhere] = [(); 2].map(|()| Puppet::fork(&image, &frozen));
+        anywhere.may_block = false;
+        for ((number, mut args), which, page) in calls {
+            // Some point to the file.
+            if let Some(arg) = args.get_mut(which) {
+                *arg = MAP + page * PAGE_SIZE;
+            }
+            // Two calls of these do not tell the same.
+            if [libc::SYS_time, libc::SYS_times].contains(&number) {
+                continue;
+            }
+            match (here.call(number, args, 0), anywhere.call_anywhere(number, args)) {
+                // It has ended, or waits.
+                (Err(_), Err(_)) => break,
+                (here, anywhere) => prop_assert_eq!(anywhere, here, "call {} of {:x?}", number, args),
+            }
+        }
+    }
 }
