@@ -58,7 +58,9 @@ fn cached(machine: &Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<
     let alone = vma.origin != Origin::Snapshot || machine.is_mapped(page);
     let wanted = if alone { PAGE_SIZE } else { CACHED_PAGES.saturating_mul(PAGE_SIZE) };
     let range = PageRange::at(page, wanted).and_then(|range| range.intersection(vma.range));
-    let Some((Kind::File { offset, .. }, range)) = range.map(|range| (vma.over(range).kind, range)) else { return Ok(1) };
+    let Some((Kind::File { offset, .. }, range)) = range.map(|range| (vma.over(range).kind, range)) else {
+        return Ok(1);
+    };
     match file.file.cached(offset, usize::try_from(range.len()).unwrap_or(PAGE_BYTES)) {
         Err(Errno::NOT_HERE) => Err(Refused::NotHere),
         Ok(bytes) => Ok((bytes as u64).div_ceil(PAGE_SIZE).max(1)),
@@ -86,8 +88,9 @@ fn map_around(
     // What a request maps has to be taken away page by page.
     let many = is_booting || vma.origin == Origin::Snapshot;
     let window = match cached {
-        Some(pages) => PageRange::at(page.start(), pages.saturating_mul(PAGE_SIZE))
-            .and_then(|range| range.intersection(vma.range)),
+        Some(pages) => {
+            PageRange::at(page.start(), pages.saturating_mul(PAGE_SIZE)).and_then(|range| range.intersection(vma.range))
+        }
         None if many => around(vma, page.start(), AROUND_PAGES),
         None => None,
     };

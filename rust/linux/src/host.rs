@@ -60,8 +60,8 @@ impl Storage {
             // tmpfs, ramfs, hugetlbfs
             0x0102_1994 | 0x8584_58f6 | 0x9584_58f6 => Self::Memory,
             // ext2 to ext4, XFS, Btrfs, F2FS, bcachefs, ZFS, overlayfs, EROFS, SquashFS, ISO 9660
-            0xef53 | 0x5846_5342 | 0x9123_683e | 0xf2f5_2010 | 0xca45_1a4e | 0x2fc1_2fc1 | 0x794c_7630 | 0xe0f5_e1e2
-            | 0x7371_7368 | 0x9660 => Self::Disk,
+            0xef53 | 0x5846_5342 | 0x9123_683e | 0xf2f5_2010 | 0xca45_1a4e | 0x2fc1_2fc1 | 0x794c_7630
+            | 0xe0f5_e1e2 | 0x7371_7368 | 0x9660 => Self::Disk,
             _ => Self::Far,
         })
     }

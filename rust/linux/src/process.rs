@@ -11,7 +11,7 @@ use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
 use crate::clock;
 use crate::cpu_time::CpuTime;
-use crate::errno::Halt;
+use crate::errno::{Errno, Halt};
 use crate::exec::Program;
 use crate::fault::{self, Fault};
 use crate::files::Files;
@@ -151,11 +151,14 @@ pub enum CopyError {
     BadAddress,
     /// The program does not go on: [`Step::MemoryLimit`] or [`Step::Poison`].
     Ends(Step),
+    /// It is not in memory, and the thread may not be held up: to be tried again elsewhere.
+    NotHere,
 }
 
 impl From<Halt> for CopyError {
     fn from(halt: Halt) -> Self {
         match halt {
+            Halt::Errno(Errno::NOT_HERE) => Self::NotHere,
             // A copy does not wait.
             Halt::Errno(_) | Halt::Wait(_) | Halt::Switch | Halt::Restored => Self::BadAddress,
             Halt::End(step) => Self::Ends(step),
@@ -285,13 +288,20 @@ impl Process {
         }
     }
 
-    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would.
+    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would. `may_block`: as
+    /// [`Context::may_block`].
     ///
     /// # Errors
     ///
     /// [`CopyError`]; `out` may be partly written then.
-    pub fn copy_in(&self, machine: &mut Machine, address: u64, out: &mut [u8]) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory, may_block: true }.read(address, out)?)
+    pub fn copy_in(
+        &self,
+        machine: &mut Machine,
+        address: u64,
+        out: &mut [u8],
+        may_block: bool,
+    ) -> Result<(), CopyError> {
+        Ok(UserMemory { machine, space: &self.memory, may_block }.read(address, out)?)
     }
 
     /// Copies into the program's memory, as [`Process::copy_in`] out of it.

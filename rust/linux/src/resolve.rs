@@ -83,7 +83,9 @@ impl Node {
     /// What a symbolic link says; `None` if it is none.
     pub(crate) fn link_target(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
         match self {
-            Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => node.link_target(process.may_block).map(Some),
+            Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => {
+                node.link_target(process.may_block).map(Some)
+            }
             Self::Host(_) => Ok(None),
             Self::Written { entry: Entry::Link { target, .. }, .. } => Ok(Some(target.clone())),
             Self::Written { .. } => Ok(None),

@@ -110,6 +110,8 @@ pub struct Worker {
     bell_returns: bool,
     /// Whether the program waits behind a response for the doorbell to return.
     in_doorbell: bool,
+    /// The ring of the doorbell that ended the last leg is to be looked at again.
+    rings_again: bool,
 }
 
 const _: () = assert!(size_of::<Worker>() == 4096);
@@ -166,6 +168,7 @@ impl Worker {
             answered: 0,
             bell_returns: false,
             in_doorbell: false,
+            rings_again: false,
         })
     }
 
@@ -534,6 +537,7 @@ impl Worker {
     #[cold]
     fn abandon(&mut self) -> Result<(), CallError> {
         self.state = WorkerState::Poisoned;
+        self.rings_again = false;
         if let Some(peer) = &mut self.peer {
             peer.forget();
         }

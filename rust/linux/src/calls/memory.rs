@@ -29,7 +29,9 @@ pub(crate) fn brk(call: &mut Call<'_, '_>) -> CallResult {
     if wanted == 0 {
         return Ok(call.process.memory.heap_break());
     }
-    if let Some(range) = PageRange::new(pages::align_down(wanted), pages::align_up(call.process.memory.heap_break()).unwrap_or(0)) {
+    if let Some(range) =
+        PageRange::new(pages::align_down(wanted), pages::align_up(call.process.memory.heap_break()).unwrap_or(0))
+    {
         prompt::check_range(call, range)?;
     }
     let (now, unmapped) = call.process.memory.edit().set_break(wanted);

@@ -304,7 +304,7 @@ impl Puppet {
     /// The first word of a page of the mapping, as a system call finds it.
     fn word(&mut self, page: u64) -> u64 {
         let mut word = [0; 8];
-        self.process.copy_in(&mut self.machine, MAP + page * PAGE_SIZE, &mut word).unwrap();
+        self.process.copy_in(&mut self.machine, MAP + page * PAGE_SIZE, &mut word, true).unwrap();
         u64::from_le_bytes(word)
     }
 }
@@ -389,7 +389,7 @@ impl Puppet {
                 return;
             }
             Change::Read | Change::Touch => {
-                let _ = self.process.copy_in(&mut self.machine, at, &mut [0; 8]);
+                let _ = self.process.copy_in(&mut self.machine, at, &mut [0; 8], true);
                 return;
             }
             Change::Unmap => (libc::SYS_munmap, [at, len, 0, 0, 0, 0]),
@@ -420,7 +420,7 @@ proptest! {
         let (image, frozen) = puppet.freeze();
         let word = |puppet: &mut Puppet, page: u64| {
             let mut word = [0; 8];
-            let read = puppet.process.copy_in(&mut puppet.machine, MAP + page * PAGE_SIZE, &mut word);
+            let read = puppet.process.copy_in(&mut puppet.machine, MAP + page * PAGE_SIZE, &mut word, true);
             read.is_ok().then(|| u64::from_le_bytes(word))
         };
         let left: Vec<_> = (0..32).map(|page| word(&mut Puppet::fork(&image, &frozen), page)).collect();
