@@ -167,7 +167,8 @@ fn run(background: &Background, job: Job) {
     let answered = sink.answered;
     match served {
         Ok(Some((call, step))) => {
-            Parked { tenant, call, reply, berth, in_flight, place: None, mode_header }.settle(background, step);
+            Parked { tenant, call, reply, berth, in_flight, place: None, may_block: false, mode_header }
+                .settle(background, step);
         }
         Ok(None) | Err(_) => {
             // The panic hook has told the log; the thread goes on for other requests.

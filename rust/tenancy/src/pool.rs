@@ -297,7 +297,8 @@ impl LoopPool {
         let mode_header = self.set.config.mode_header;
         let (former, keep) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place }) => {
-                let parked = Parked { tenant, call, reply, berth, in_flight, place: Some(place), mode_header };
+                let place = Some(place);
+                let parked = Parked { tenant, call, reply, berth, in_flight, place, may_block: false, mode_header };
                 return parked.settle(background, step);
             }
             Some(Unfinished::Unserved { former, keep }) => (former, keep),
