@@ -26,7 +26,10 @@ use crate::files::{FilePages, Page};
 use crate::layout::{PAGE_SIZE, USER_END, USER_MIN, page_floor};
 use crate::machine::Machine;
 use crate::memory::{Content, Memory};
-use crate::tables::{Entry, Prot};
+use crate::tables::{ENTRY_COST, Entry, Prot};
+
+/// So many pages take a few hundred microseconds to protect or unmap.
+const MUCH_PAGES: u64 = 4096;
 
 /// Who a page belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -138,6 +141,14 @@ impl Machine {
     #[must_use]
     pub fn is_mapped(&self, address: u64) -> bool {
         self.tables.entry(&self.memory, address).is_present()
+    }
+
+    /// Whether protecting, unmapping or moving what is in a range takes more than some hundreds of microseconds, at some tens of nanoseconds a
+    /// page.
+    #[must_use]
+    pub fn is_much(&self, address: u64, len: u64) -> bool {
+        len / PAGE_SIZE > MUCH_PAGES
+            && self.tables.is_more_than(&self.memory, address, address.saturating_add(len), MUCH_PAGES * ENTRY_COST)
     }
 
     /// Maps one fresh zero page.

@@ -25,6 +25,8 @@ const FRAME_MASK: u64 = 0x000f_ffff_ffff_f000;
 
 const LEVELS: u32 = 4;
 const ENTRIES: u64 = 512;
+/// What an entry that is there costs whoever changes it, in looks at one that is empty.
+pub(crate) const ENTRY_COST: u64 = 32;
 
 /// Access that a page grants; the values are those of `PROT_*` in `<sys/mman.h>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -275,6 +277,40 @@ impl Tables {
         visit: Visit<'_>,
     ) -> Result<(), MemoryError> {
         Self::for_each_below(memory, self.root, LEVELS - 1, 0, start, end, visit)
+    }
+
+    /// Whether [`Tables::for_each`] would look at more than so much of `[start, end)`: an entry that is there counts as many as
+    /// [`ENTRY_COST`] that are empty. It costs no more itself.
+    pub(crate) fn is_more_than(self, memory: &Memory, start: u64, end: u64, most: u64) -> bool {
+        let mut left = most;
+        Self::weigh_below(memory, self.root, LEVELS - 1, 0, start, end, &mut left).is_none()
+    }
+
+    /// `None`: there is nothing left.
+    fn weigh_below(
+        memory: &Memory,
+        table: u64,
+        level: u32,
+        base: u64,
+        start: u64,
+        end: u64,
+        left: &mut u64,
+    ) -> Option<()> {
+        let span = PAGE_SIZE << (9 * level);
+        let first = if start > base { (start - base) / span } else { 0 };
+        for index in first..ENTRIES {
+            let address = base + index * span;
+            if address >= end {
+                break;
+            }
+            let entry = memory.read_u64(table + index * 8);
+            let is_page = level == 0 && entry != 0;
+            *left = left.checked_sub(if is_page { ENTRY_COST } else { 1 })?;
+            if level != 0 && entry & PRESENT != 0 {
+                Self::weigh_below(memory, entry & FRAME_MASK, level - 1, address, start, end, left)?;
+            }
+        }
+        Some(())
     }
 
     fn for_each_below(

@@ -163,7 +163,7 @@ impl Process {
         };
         let (Some(until_ns), true) = (until_ns, rest != 0) else { return Ok(()) };
         let words = clock::timespec(until_ns.saturating_sub(clock::now_ns()));
-        UserMemory { machine, space: &self.memory }.write_words(rest, &words)
+        UserMemory { machine, space: &self.memory, may_block: true }.write_words(rest, &words)
     }
 
     /// Whether the thread has something to do before it goes on.
@@ -354,7 +354,7 @@ impl Process {
         }
         let bytes = frame::build(&context.regs, place, &Contents { action, info, trap, mask, stack: &stack });
         let vector = frame::build_vector(&context.vector, features, size);
-        let mut user = UserMemory { machine, space: &self.memory };
+        let mut user = UserMemory { machine, space: &self.memory, may_block: true };
         user.write(place.fpstate, &vector)?;
         user.write(place.frame, &bytes)?;
         let regs = &mut context.regs;

@@ -192,7 +192,7 @@ fn own_file(program: &Program<'_>, file: &std::fs::File) -> Result<MappedFile, E
 }
 
 fn file_source(file: &MappedFile) -> Result<Source<'_>, ExecError> {
-    let size = file.file.attributes().map_err(|_| ExecError::Changed)?.size;
+    let size = file.file.attributes(true).map_err(|_| ExecError::Changed)?.size;
     Ok(Source::File { file: &file.file, size })
 }
 
@@ -261,7 +261,7 @@ fn zero_tail(machine: &mut Machine, segment: &Segment, file: &host::File) -> Res
     let within = usize::try_from(end.saturating_sub(page)).unwrap_or_default();
     let data = bytes.get_mut(..within).unwrap_or_default();
     let offset = (segment.data.end as u64).saturating_sub(data.len() as u64);
-    let got = file.read_at(offset, data).map_err(|_| ExecError::Changed)?;
+    let got = file.read_at(offset, data, true).map_err(|_| ExecError::Changed)?;
     if got != within {
         return Err(ExecError::Changed);
     }

@@ -63,6 +63,8 @@ pub(crate) enum Refused {
     Denied,
     /// The mapping allows it, but the file has nothing there.
     PastEnd,
+    /// The mapping allows it, and getting it may hold the thread up.
+    NotHere,
     /// The machine has no page for it, or is broken.
     Machine(MemoryError),
 }
@@ -73,6 +75,7 @@ pub(crate) fn bring_in(
     memory: &AddressSpace,
     address: u64,
     access: Access,
+    may_block: bool,
 ) -> Result<(), Refused> {
     let vma = memory.find(address).ok_or(Refused::Denied)?;
     let allowed = match access {
@@ -89,7 +92,7 @@ pub(crate) fn bring_in(
         && (!is_mapped || access == Access::Write)
     {
         let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
-        return file_fault::bring_in(machine, memory.is_booting(), vma, file, page, access);
+        return file_fault::bring_in(machine, memory.is_booting(), vma, file, page, access, may_block);
     }
     if let Kind::Written { inode, .. } = vma.kind
         && !is_mapped
@@ -160,7 +163,7 @@ pub(crate) fn page_fault(
     } else {
         Access::Read
     };
-    match bring_in(machine, &process.memory, address, access) {
+    match bring_in(machine, &process.memory, address, access, process.may_block) {
         Ok(()) => Step::Continue,
         Err(Refused::Denied) => {
             Step::Faulted(Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(address), rip })
@@ -168,6 +171,8 @@ pub(crate) fn page_fault(
         Err(Refused::PastEnd) => {
             Step::Faulted(Fault { signal: libc::SIGBUS, vector: Some(14), address: Some(address), rip })
         }
+        // The program's instruction is made again.
+        Err(Refused::NotHere) => process.elsewhere(),
         Err(Refused::Machine(error)) => error.into(),
     }
 }

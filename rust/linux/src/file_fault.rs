@@ -14,6 +14,7 @@ use std::os::fd::AsFd;
 use mayfly_kvm::{FilePages, Machine, Origin, PAGE_SIZE};
 
 use crate::address_space::MappedFile;
+use crate::errno::Errno;
 use crate::fault::{Access, Refused};
 use crate::pages::{PAGE_BYTES, PageRange};
 use crate::vma::{Kind, Vma};
@@ -22,11 +23,16 @@ use crate::vma::{Kind, Vma};
 /// microseconds, and a page of the page cache costs nothing.
 const AROUND_PAGES: u64 = 256;
 
+/// Pages from a fault on that are mapped with it where they have to be in memory, which is found out by copying them.
+const CACHED_PAGES: u64 = 16;
+
 /// Pages around a fault that are copied with it while a program boots. Those cost memory, but what is written (relocations, above all)
 /// is mostly written page after page.
 const COPIED_PAGES: u64 = 16;
 
 /// Makes `access` to the page at `page` of a mapping of `file` possible; the mapping allows it.
+///
+/// Where the thread may not be held up, the page has to be in memory: what the machine's own access does not find there, `KVM_RUN` waits for.
 pub(crate) fn bring_in(
     machine: &mut Machine,
     is_booting: bool,
@@ -34,15 +40,33 @@ pub(crate) fn bring_in(
     file: &MappedFile,
     page: u64,
     access: Access,
+    may_block: bool,
 ) -> Result<(), Refused> {
+    let cached = if may_block { None } else { Some(cached(machine, vma, file, page)?) };
     let whole = PageRange::at(page, PAGE_SIZE).ok_or(Refused::Denied)?;
     if access == Access::Write && is_booting {
         return copy_around(machine, vma, file, page);
     }
-    if !machine.is_mapped(page) && !map_around(machine, is_booting, vma, file, whole)? {
+    if !machine.is_mapped(page) && !map_around(machine, is_booting, vma, file, whole, cached)? {
         return if is_booting { copy_around(machine, vma, file, page) } else { read_page(machine, vma, file, page) };
     }
     if access == Access::Write { machine.make_writable(page, vma.origin).map_err(Refused::Machine) } else { Ok(()) }
+}
+
+/// How many pages from `page` on are in memory: that one at least.
+fn cached(machine: &Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<u64, Refused> {
+    let alone = vma.origin != Origin::Snapshot || machine.is_mapped(page);
+    let wanted = if alone { PAGE_SIZE } else { CACHED_PAGES.saturating_mul(PAGE_SIZE) };
+    let range = PageRange::at(page, wanted).and_then(|range| range.intersection(vma.range));
+    let Some((Kind::File { offset, .. }, range)) = range.map(|range| (vma.over(range).kind, range)) else {
+        return Ok(1);
+    };
+    match file.file.cached(offset, usize::try_from(range.len()).unwrap_or(PAGE_BYTES)) {
+        Err(Errno::NOT_HERE) => Err(Refused::NotHere),
+        Ok(bytes) => Ok((bytes as u64).div_ceil(PAGE_SIZE).max(1)),
+        // Whatever is wrong with it shows when it is read.
+        Err(_) => Ok(1),
+    }
 }
 
 /// The pages of the mapping around `page`, in a window aligned to its size.
@@ -59,11 +83,26 @@ fn map_around(
     vma: &Vma,
     file: &MappedFile,
     page: PageRange,
+    cached: Option<u64>,
 ) -> Result<bool, Refused> {
     // What a request maps has to be taken away page by page.
-    let window =
-        if is_booting || vma.origin == Origin::Snapshot { around(vma, page.start(), AROUND_PAGES) } else { None };
+    let many = is_booting || vma.origin == Origin::Snapshot;
+    let window = match cached {
+        Some(pages) => {
+            PageRange::at(page.start(), pages.saturating_mul(PAGE_SIZE)).and_then(|range| range.intersection(vma.range))
+        }
+        None if many => around(vma, page.start(), AROUND_PAGES),
+        None => None,
+    };
     let window = window.unwrap_or(page);
+    if cached.is_none()
+        && !is_booting
+        && many
+        && let Kind::File { offset, .. } = vma.over(window).kind
+    {
+        // Legs that must not wait for the neighbours find them mapped.
+        file.file.fetch(offset, window.len());
+    }
     if map(machine, vma, file, window.after(page.start()))? == 0 {
         return Ok(false);
     }
@@ -114,7 +153,7 @@ fn read_page(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> 
     let mut bytes = [0; PAGE_BYTES];
     let part = PageRange::at(page, PAGE_SIZE).map(|range| vma.over(range).kind);
     let Some(Kind::File { offset, .. }) = part else { return Err(Refused::PastEnd) };
-    match file.file.read_at(offset, &mut bytes) {
+    match file.file.read_at(offset, &mut bytes, true) {
         Ok(0) | Err(_) => Err(Refused::PastEnd),
         Ok(got) => {
             let data = bytes.get(..got).unwrap_or_default();

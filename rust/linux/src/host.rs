@@ -7,13 +7,18 @@
 //!   link at all (the resolver does, in the program's own view), no magic link, and enters no other file system of the host's.
 //! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are opened, for
 //!   reading, so no FIFO wakes a writer and no device notices.
+//! * Where the thread may not be held up ([`crate::Context::may_block`]), nothing here waits for a disk or a server: what is not in memory is
+//!   [`Errno::NOT_HERE`]. How that is found out depends on the [`Storage`]; see decision 0210.
 //! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no state, so a snapshot and its workers share it.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mayfly_kvm::FileKey;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::ReadWriteFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::errno::Errno;
@@ -31,13 +36,65 @@ const ATTEMPTS: u32 = 8;
 const PROGRAM_DEVICE: u32 = 20;
 /// Most entries of a directory that are told.
 const ENTRIES_MAX: usize = 65_536;
+/// Longest symbolic link that every file system of [`Storage::Disk`] has beside the file's attributes, and so in memory: that of ext4.
+const SHORT_LINK: u64 = 59;
+
+/// What a file system makes who asks it wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// Nothing.
+    Memory,
+    /// A disk, unless the kernel has in memory what is asked for, which it can be asked.
+    Disk,
+    /// Whatever it likes: a network, a program. The kernel cannot tell before.
+    Far,
+}
+
+impl Storage {
+    /// That of the file system that something lies in.
+    pub(crate) fn of(fd: impl AsFd) -> rustix::io::Result<Self> {
+        // `statfs(2)`. The type of the field differs from one architecture to another, and so does its sign.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers have 32 bits")]
+        let kind = rustix::fs::fstatfs(fd)?.f_type as u32;
+        Ok(match kind {
+            // tmpfs, ramfs, hugetlbfs
+            0x0102_1994 | 0x8584_58f6 | 0x9584_58f6 => Self::Memory,
+            // ext2 to ext4, XFS, Btrfs, F2FS, bcachefs, ZFS, overlayfs, EROFS, SquashFS, ISO 9660
+            0xef53 | 0x5846_5342 | 0x9123_683e | 0xf2f5_2010 | 0xca45_1a4e | 0x2fc1_2fc1 | 0x794c_7630
+            | 0xe0f5_e1e2 | 0x7371_7368 | 0x9660 => Self::Disk,
+            _ => Self::Far,
+        })
+    }
+
+    /// Whether a thread that may not be held up may ask for something that the kernel has in memory, unless the file system says otherwise.
+    fn check(self, may_block: bool) -> Result<(), Errno> {
+        if self == Self::Far && !may_block { Err(Errno::NOT_HERE) } else { Ok(()) }
+    }
+}
+
+/// The host's directory of a mount.
+#[derive(Debug)]
+pub(crate) struct Root {
+    fd: OwnedFd,
+    storage: Storage,
+}
+
+impl Root {
+    /// As a file system of this kind: for tests of what is done about those that are not here.
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, storage: Storage) {
+        self.storage = storage;
+    }
+}
 
 /// Opens the directory of a mount.
-pub(crate) fn open_root(path: &Path) -> std::io::Result<OwnedFd> {
+pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
     let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     // Says at once if the kernel is too old.
     rustix::fs::openat2(&root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), FENCE)?;
-    Ok(root)
+    // No other file system can be reached from here.
+    let storage = Storage::of(&root)?;
+    Ok(Root { fd: root, storage })
 }
 
 /// Something that is there, looked at but not opened.
@@ -85,15 +142,18 @@ pub(crate) enum Place {
 
 impl Node {
     /// What a symbolic link says.
-    pub(crate) fn link_target(&self) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn link_target(&self, may_block: bool) -> Result<Vec<u8>, Errno> {
+        if !may_block && self.attributes.size > SHORT_LINK {
+            return Err(Errno::NOT_HERE);
+        }
         let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map_err(told)?;
         Ok(target.into_bytes())
     }
 }
 
 /// Looks at `rest`, which is relative to `root`. A symbolic link at its end is found, one on the way is `ELOOP`.
-pub(crate) fn look_up(root: BorrowedFd<'_>, rest: &[u8], device: u32) -> Result<Node, Errno> {
-    let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW)?;
+pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<Node, Errno> {
+    let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW, may_block)?;
     let stat = rustix::fs::fstat(&fd).map_err(told)?;
     Ok(Node { fd, attributes: attributes(&stat, device), stamp: Stamp::of(&stat) })
 }
@@ -107,32 +167,44 @@ pub(crate) struct File {
     key: FileKey,
     place: Place,
     stamp: Stamp,
+    storage: Storage,
+    /// Its file system has been found not to know RWF_NOWAIT: overlayfs, for one.
+    cannot_tell: AtomicBool,
     _permit: Permit,
 }
 
 impl File {
     /// Opens `rest`, where a regular file has been seen.
-    pub(crate) fn open(root: BorrowedFd<'_>, rest: &[u8], device: u32, permit: Permit) -> Result<Self, Errno> {
-        let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW)?;
+    pub(crate) fn open(root: &Root, rest: &[u8], device: u32, permit: Permit, may_block: bool) -> Result<Self, Errno> {
+        let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW, may_block)?;
         let place = Place::Mount { device, rest: rest.to_vec() };
-        Self::of(fd, device, place, permit).map_err(told)?.ok_or(Errno::EACCES)
+        Self::of(fd, device, place, root.storage, permit).map_err(told)?.ok_or(Errno::EACCES)
     }
 
     /// A program's own file, which no mount needs to have.
     pub(crate) fn of_program(file: &std::fs::File, permit: Permit) -> std::io::Result<Self> {
         let fd = OwnedFd::from(file.try_clone()?);
+        let storage = Storage::of(&fd)?;
         let not_regular = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
-        Self::of(fd, PROGRAM_DEVICE, Place::Program, permit)?.ok_or_else(not_regular)
+        Self::of(fd, PROGRAM_DEVICE, Place::Program, storage, permit)?.ok_or_else(not_regular)
     }
 
     /// `None` if it is no regular file.
-    fn of(fd: OwnedFd, device: u32, place: Place, permit: Permit) -> rustix::io::Result<Option<Self>> {
+    fn of(
+        fd: OwnedFd,
+        device: u32,
+        place: Place,
+        storage: Storage,
+        permit: Permit,
+    ) -> rustix::io::Result<Option<Self>> {
         let stat = rustix::fs::fstat(&fd)?;
         let seen = attributes(&stat, device);
         let key = FileKey(stat.st_dev, stat.st_ino);
         let is_regular = seen.kind() == libc::S_IFREG;
         let stamp = Stamp::of(&stat);
-        Ok(is_regular.then_some(Self { fd, device, inode: seen.inode, key, place, stamp, _permit: permit }))
+        let inode = seen.inode;
+        let cannot_tell = AtomicBool::new(false);
+        Ok(is_regular.then_some(Self { fd, device, inode, key, place, stamp, storage, cannot_tell, _permit: permit }))
     }
 
     /// Where it was opened.
@@ -155,24 +227,69 @@ impl File {
         (self.device, self.inode)
     }
 
-    pub(crate) fn attributes(&self) -> Result<Attributes, Errno> {
+    pub(crate) fn attributes(&self, may_block: bool) -> Result<Attributes, Errno> {
+        self.storage.check(may_block)?;
         Ok(attributes(&rustix::fs::fstat(&self.fd).map_err(told)?, self.device))
     }
 
+    /// How many of `len` bytes from `offset` on are in memory, from the first one; [`Errno::NOT_HERE`] if that one is not. 0 behind the end.
+    ///
+    /// There is no other way to ask: `mincore(2)` tells the truth about one's own files alone, and so does `cachestat(2)`.
+    pub(crate) fn cached(&self, offset: u64, len: usize) -> Result<usize, Errno> {
+        self.storage.check(false)?;
+        if self.storage == Storage::Memory {
+            return Ok(len);
+        }
+        let mut bytes = vec![0; len];
+        loop {
+            match self.try_read(offset, &mut bytes) {
+                Err(Errno::EINTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Has the kernel fetch a part of the file, without waiting for it.
+    pub(crate) fn fetch(&self, offset: u64, len: u64) {
+        // A favour.
+        let _ = rustix::fs::fadvise(&self.fd, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+    }
+
     /// Reads what lies at `offset`; less than asked for means the end.
-    pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize, Errno> {
+    pub(crate) fn read_at(&self, offset: u64, out: &mut [u8], may_block: bool) -> Result<usize, Errno> {
+        self.storage.check(may_block)?;
+        let waits = may_block || self.storage == Storage::Memory;
         let mut done: usize = 0;
         while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let Some(at) = offset.checked_add(done as u64).filter(|&at| i64::try_from(at).is_ok()) else { break };
-            match rustix::io::pread(&self.fd, rest, at) {
+            let got =
+                if waits { rustix::io::pread(&self.fd, rest, at).map_err(told_read) } else { self.try_read(at, rest) };
+            match got {
                 Ok(0) => break,
                 Ok(got) => done = done.saturating_add(got),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::EINTR) => {}
+                // What has been read was read for nothing: files are not read by halves.
+                Err(Errno::NOT_HERE) => return Err(Errno::NOT_HERE),
                 Err(_) if done > 0 => break,
-                Err(error) => return Err(told(error)),
+                Err(error) => return Err(error),
             }
         }
         Ok(done)
+    }
+
+    /// Reads what is in memory, if something is. The kernel begins to fetch what is not.
+    fn try_read(&self, at: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        if self.cannot_tell.load(Ordering::Relaxed) {
+            return Err(Errno::NOT_HERE);
+        }
+        match rustix::io::preadv2(&self.fd, &mut [IoSliceMut::new(out)], at, ReadWriteFlags::NOWAIT) {
+            Err(rustix::io::Errno::AGAIN) => Err(Errno::NOT_HERE),
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                self.cannot_tell.store(true, Ordering::Relaxed);
+                Err(Errno::NOT_HERE)
+            }
+            got => got.map_err(told_read),
+        }
     }
 }
 
@@ -182,9 +299,13 @@ impl AsFd for File {
     }
 }
 
-/// The entries of the directory `rest`, without `.` and `..`.
-pub(crate) fn list(root: BorrowedFd<'_>, rest: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
-    let fd = open(root, rest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+/// The entries of the directory `rest`, without `.` and `..`. Never where the thread may not be held up: nothing tells whether a directory is in
+/// memory, and even if it is, its names may take milliseconds.
+pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+    if !may_block {
+        return Err(Errno::NOT_HERE);
+    }
+    let fd = open(root, rest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, true)?;
     let mut found = Vec::new();
     for entry in Dir::new(fd).map_err(told)? {
         let entry = entry.map_err(told)?;
@@ -210,10 +331,15 @@ pub(crate) fn list(root: BorrowedFd<'_>, rest: &[u8]) -> Result<Vec<(Vec<u8>, En
     Ok(found)
 }
 
-fn open(root: BorrowedFd<'_>, rest: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<OwnedFd, Errno> {
+    root.storage.check(may_block)?;
+    // Memory is all there is of tmpfs, and it does not remember what is missing.
+    let only_cached = !may_block && root.storage == Storage::Disk;
+    let resolve = if only_cached { FENCE | ResolveFlags::CACHED } else { FENCE };
     let path = if rest.is_empty() { b"." } else { rest };
     for _ in 0..ATTEMPTS {
-        match rustix::fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), FENCE) {
+        match rustix::fs::openat2(root.fd.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN) if only_cached => return Err(Errno::NOT_HERE),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             other => return other.map_err(told),
         }
@@ -239,6 +365,11 @@ fn attributes(stat: &Stat, device: u32) -> Attributes {
             nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
         },
     }
+}
+
+/// As [`told`], of a read, which is made again if a signal was in its way.
+fn told_read(error: rustix::io::Errno) -> Errno {
+    if error == rustix::io::Errno::INTR { Errno::EINTR } else { told(error) }
 }
 
 /// The error that a program is told of one of the host's.

@@ -7,7 +7,6 @@
 //! `/proc`, `/dev` and `/sys` are Mayfly's own (`crate::made_up`) and nothing can be mounted there. `/tmp` is an empty, writable
 //! directory unless something else is mounted at it.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -81,7 +80,7 @@ pub(crate) struct Mount {
     /// In the program's view: empty for the root, otherwise `/a/b`.
     pub(crate) guest: Vec<u8>,
     /// The host's directory; a mount without one is empty.
-    pub(crate) root: Option<OwnedFd>,
+    pub(crate) root: Option<host::Root>,
     pub(crate) writable: bool,
     /// What `st_dev` tells files of different mounts apart by.
     pub(crate) device: u32,
@@ -157,6 +156,13 @@ impl Mounts {
         })
     }
 
+    /// As if the hosts' directories were of this kind.
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, storage: host::Storage) {
+        let inner = Arc::get_mut(&mut self.inner).unwrap();
+        inner.all.iter_mut().filter_map(|mount| mount.root.as_mut()).for_each(|root| root.pretend(storage));
+    }
+
     /// All mounts.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
         self.inner.all.iter()
@@ -166,16 +172,16 @@ impl Mounts {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let root = |mount: &Mount| {
-            mount.root.as_ref().map(|root| host::look_up(root.as_fd(), b"", mount.device).ok().map(|node| node.stamp))
+            mount.root.as_ref().map(|root| host::look_up(root, b"", mount.device, true).ok().map(|node| node.stamp))
         };
         let all: Vec<_> = self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
         mayfly_kvm::digest(&all)
     }
 
     /// Opens the regular file at `rest` in one of them.
-    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8]) -> Result<host::File, Errno> {
+    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8], may_block: bool) -> Result<host::File, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-        host::File::open(root.as_fd(), rest, mount.device, self.permit()?)
+        host::File::open(root, rest, mount.device, self.permit()?, may_block)
     }
 
     /// Leave to open one more file of the host.

@@ -365,6 +365,12 @@ impl Overlay {
         Ok(())
     }
 
+    /// How many bytes the next change of a file copies: all of it, where others have the same.
+    pub(crate) fn shared_len(&self, id: InodeId) -> u64 {
+        let inode = self.inode(id);
+        inode.filter(|inode| Arc::strong_count(&inode.content) > 1).map_or(0, |inode| inode.content.len() as u64)
+    }
+
     /// Makes a file so long, with zeroes or by cutting it off.
     pub(crate) fn resize(&mut self, id: InodeId, size: u64, now: Time) -> Result<(), Errno> {
         let old = self.content(id).len() as u64;

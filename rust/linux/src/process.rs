@@ -11,7 +11,7 @@ use crate::address_space::AddressSpace;
 use crate::calls::limits::ResourceLimits;
 use crate::clock;
 use crate::cpu_time::CpuTime;
-use crate::errno::Halt;
+use crate::errno::{Errno, Halt};
 use crate::exec::Program;
 use crate::fault::{self, Fault};
 use crate::files::Files;
@@ -107,6 +107,9 @@ pub struct Context<'a> {
     pub output: &'a mut dyn Output,
     /// Fills a buffer with random bytes that no other request sees.
     pub rng: &'a mut dyn FnMut(&mut [u8]),
+    /// Whether this thread may be held up: wait for a disk or a network file system, or do milliseconds of work in one go. Where it may not, a step
+    /// that would is not taken, and [`Step::Waits`] until now: [`Process::wake`] takes it, on a thread that may.
+    pub may_block: bool,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -148,11 +151,14 @@ pub enum CopyError {
     BadAddress,
     /// The program does not go on: [`Step::MemoryLimit`] or [`Step::Poison`].
     Ends(Step),
+    /// It is not in memory, and the thread may not be held up: to be tried again elsewhere.
+    NotHere,
 }
 
 impl From<Halt> for CopyError {
     fn from(halt: Halt) -> Self {
         match halt {
+            Halt::Errno(Errno::NOT_HERE) => Self::NotHere,
             // A copy does not wait.
             Halt::Errno(_) | Halt::Wait(_) | Halt::Switch | Halt::Restored => Self::BadAddress,
             Halt::End(step) => Self::Ends(step),
@@ -193,6 +199,10 @@ pub struct Process {
     pub(crate) resources: Tracked<ResourceLimits>,
     /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much. Wraps.
     pub(crate) suspended_ns: u64,
+    /// [`Context::may_block`] of the present step.
+    pub(crate) may_block: bool,
+    /// The machine stands at a call that is to be made again, from the beginning.
+    pub(crate) call_again: bool,
     /// How long it has been running. That goes on without a change of state, so reset always restores it.
     pub(crate) cpu: CpuTime,
     /// Statistics: reset leaves them alone.
@@ -240,6 +250,8 @@ impl Process {
             timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
             suspended_ns: 0,
+            may_block: true,
+            call_again: false,
             cpu: CpuTime {
                 used_ns: u64::try_from(ran_before.as_nanos()).unwrap_or(u64::MAX),
                 since_ns: Some(clock::now_ns()),
@@ -260,6 +272,7 @@ impl Process {
     /// Does what `exit` asks for: a system call, a page fault or another exception. Any other kind of exit is not the
     /// personality's and yields [`Step::Poison`].
     pub fn handle(&mut self, machine: &mut Machine, exit: &Exit, context: &mut Context<'_>) -> Step {
+        self.may_block = context.may_block;
         match *exit {
             Exit::Syscall => table::system_call(self, machine, context),
             Exit::PageFault { address, code, rip } => {
@@ -275,13 +288,20 @@ impl Process {
         }
     }
 
-    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would.
+    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would. `may_block`: as
+    /// [`Context::may_block`].
     ///
     /// # Errors
     ///
     /// [`CopyError`]; `out` may be partly written then.
-    pub fn copy_in(&self, machine: &mut Machine, address: u64, out: &mut [u8]) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory }.read(address, out)?)
+    pub fn copy_in(
+        &self,
+        machine: &mut Machine,
+        address: u64,
+        out: &mut [u8],
+        may_block: bool,
+    ) -> Result<(), CopyError> {
+        Ok(UserMemory { machine, space: &self.memory, may_block }.read(address, out)?)
     }
 
     /// Copies into the program's memory, as [`Process::copy_in`] out of it.
@@ -290,7 +310,7 @@ impl Process {
     ///
     /// [`CopyError`]; earlier pages may have been written then.
     pub fn copy_out(&self, machine: &mut Machine, address: u64, data: &[u8]) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory }.write(address, data)?)
+        Ok(UserMemory { machine, space: &self.memory, may_block: true }.write(address, data)?)
     }
 
     /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed. Connections with the
@@ -326,9 +346,26 @@ impl Process {
             || self.resources.is_changed()
     }
 
+    /// A number that another change makes another one; see [`Process::is_dirty`] for what counts.
+    pub(crate) fn edits(&self) -> u32 {
+        [
+            self.memory.edits(),
+            self.files.edits(),
+            self.overlay.edits(),
+            self.pollables.edits(),
+            self.signals.edits(),
+            self.threads.edits(),
+            self.timers.edits(),
+            self.resources.edits(),
+        ]
+        .into_iter()
+        .fold(0, u32::wrapping_add)
+    }
+
     /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.
     pub fn reset_from(&mut self, frozen: &Self) {
         self.suspended_ns = frozen.suspended_ns;
+        (self.may_block, self.call_again) = (frozen.may_block, false);
         self.cpu = frozen.cpu;
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);

@@ -9,8 +9,6 @@
 //!
 //! Paths in here are plain: empty for the root, otherwise `/a/b`.
 
-use std::os::fd::AsFd;
-
 use crate::errno::Errno;
 use crate::files::Object;
 use crate::files::attributes::{Attributes, Time};
@@ -85,7 +83,9 @@ impl Node {
     /// What a symbolic link says; `None` if it is none.
     pub(crate) fn link_target(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
         match self {
-            Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => node.link_target().map(Some),
+            Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => {
+                node.link_target(process.may_block).map(Some)
+            }
             Self::Host(_) => Ok(None),
             Self::Written { entry: Entry::Link { target, .. }, .. } => Ok(Some(target.clone())),
             Self::Written { .. } => Ok(None),
@@ -228,10 +228,11 @@ impl Walk {
                 let Some((_, rest)) = in_mount.filter(|_| !known) else { return Ok(None) };
                 match look_in(process, mount, rest) {
                     Ok(node) if node.attributes.is_directory() => Ok(Some(Found { path, node: None, directory })),
-                    Err(Errno::ENOENT) => Err(Errno::ENOENT),
+                    Err(errno @ (Errno::ENOENT | Errno::NOT_HERE)) => Err(errno),
                     _ => Ok(None),
                 }
             }
+            Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
             // A link on the way, or something that is not the host's.
             Err(_) => Ok(None),
         }
@@ -274,7 +275,7 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
 pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<host::File, Errno> {
     let mounts = &process.shared.mounts;
     let (mount, rest) = mounts.find(path).ok_or(Errno::ENOENT)?;
-    mounts.open_file(mount, rest)
+    mounts.open_file(mount, rest, process.may_block)
 }
 
 /// Looks at `rest` in a mount. Of what a program sees while it boots there is a note.
@@ -283,7 +284,7 @@ pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<h
         return process.shared.witnesses.look_up(mount, rest);
     }
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-    host::look_up(root.as_fd(), rest, mount.device)
+    host::look_up(root, rest, mount.device, process.may_block)
 }
 
 /// The names in the directory `rest` of a mount, as [`look_in`].
@@ -292,5 +293,5 @@ pub(crate) fn list_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<V
         return process.shared.witnesses.list(mount, rest);
     }
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-    host::list(root.as_fd(), rest)
+    host::list(root, rest, process.may_block)
 }

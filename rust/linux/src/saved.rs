@@ -130,6 +130,8 @@ impl Process {
             timers,
             resources,
             suspended_ns: _,
+            may_block: _,
+            call_again: _,
             cpu,
             hits: _,
             connects: _,
@@ -214,7 +216,7 @@ fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<host::File>, Pr
         }
         host::Place::Mount { device, rest } => {
             let mount = mounts.iter().find(|mount| mount.device == *device);
-            let opened = mount.and_then(|mount| mounts.open_file(mount, rest).ok());
+            let opened = mount.and_then(|mount| mounts.open_file(mount, rest, true).ok());
             (opened, [mount.map_or(&b""[..], |mount| &mount.guest), b"/", rest].concat())
         }
     };

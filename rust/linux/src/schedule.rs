@@ -17,15 +17,23 @@ use crate::threads::{State, Wait, Waiting};
 /// is left comes with the next turn, after whoever can run has run. In tests of this crate each look has a turn of its own.
 const LOOKS_NS: u64 = if cfg!(test) { 0 } else { 200_000 };
 
+/// What a program waits in whose next step is not for this thread.
+const ELSEWHERE: &str = "a step that takes long";
+
 impl Process {
     /// Goes on after time has passed, or something has arrived from outside: with whichever thread can run now.
     pub fn wake(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
+        self.may_block = context.may_block;
+        if std::mem::take(&mut self.call_again) {
+            return table::system_call(self, machine, context);
+        }
         self.schedule(machine, context, false)
     }
 
     /// The running thread's slice is over: another one gets its turn, if one wants it. The machine's last exit was
     /// [`mayfly_kvm::Exit::Kicked`].
     pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
+        self.may_block = context.may_block;
         if self.threads.len() == 1 && self.timers.next_ns().is_none() && !self.timers.has_cpu_timers() {
             return Step::Continue;
         }
@@ -60,6 +68,17 @@ impl Process {
         }
         self.threads.edit().current_mut().state = State::Held;
         Step::Continue
+    }
+
+    /// Leaves the system call that the machine has stopped at for a thread that may be held up. No signal ends it meanwhile: it has not begun.
+    pub(crate) fn leave_call(&mut self) -> Step {
+        self.call_again = true;
+        self.elsewhere()
+    }
+
+    /// Leaves the rest to a thread that may be held up, which is there as soon as there is one.
+    pub(crate) fn elsewhere(&self) -> Step {
+        Step::Waits { until_ns: Some(clock::now_ns()), call: ELSEWHERE }
     }
 
     /// Lets the thread go on that was held. [`Step::Waits`], and nothing has changed, if another one was interrupted where its context cannot
@@ -216,8 +235,16 @@ impl Process {
                 let seen = threads.changes();
                 // It works on its call again; a signal that it sends itself interrupts nothing.
                 threads.current_mut().state = State::Ready;
-                let mut call = Call { process: self, machine, context, args, waited: Some(wait) };
+                let edits = Some(self.edits());
+                let mut call = Call { process: self, machine, context, args, waited: Some(wait), edits };
                 match table::perform(&mut call, number) {
+                    // What it waits for is there, and may hold this thread up.
+                    Err(Halt::Errno(Errno::NOT_HERE)) => {
+                        let wait = Wait { look_ns: Some(clock::now_ns()), ..wait };
+                        let state = State::Waiting(Waiting::Call { number, args, wait, seen });
+                        self.threads.edit().current_mut().state = state;
+                        return Ok(());
+                    }
                     Err(Halt::Wait(wait)) => {
                         let state = State::Waiting(Waiting::Call { number, args, wait, seen });
                         self.threads.edit().current_mut().state = state;

@@ -68,7 +68,7 @@ impl<'a> Source<'a> {
             }
             Self::File { file, .. } => {
                 let mut bytes = vec![0; len];
-                let got = file.read_at(offset, &mut bytes).unwrap_or(0);
+                let got = file.read_at(offset, &mut bytes, true).unwrap_or(0);
                 bytes.truncate(got);
                 Cow::Owned(bytes)
             }

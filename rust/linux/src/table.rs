@@ -30,12 +30,25 @@ pub(crate) struct Call<'a, 'c> {
     pub(crate) args: [u64; 6],
     /// The call has waited, and is made again.
     pub(crate) waited: Option<Wait>,
+    /// [`Process::edits`] when it began; `None`: it has changed something else.
+    pub(crate) edits: Option<u32>,
 }
 
 impl Call<'_, '_> {
     /// The program's memory.
     pub(crate) fn user(&mut self) -> UserMemory<'_> {
-        UserMemory { machine: self.machine, space: &self.process.memory }
+        let may_block = self.may_wait_for_memory();
+        UserMemory { machine: self.machine, space: &self.process.memory, may_block }
+    }
+
+    /// Whether a page of the program's that is not in memory is waited for. A call that has changed something has to be: it cannot be made again.
+    pub(crate) fn may_wait_for_memory(&self) -> bool {
+        self.process.may_block || self.edits != Some(self.process.edits())
+    }
+
+    /// The call has changed something that [`Process::edits`] does not count, or ignores errors from here on.
+    pub(crate) fn commit(&mut self) {
+        self.edits = None;
     }
 
     /// When a call that may wait is to end in any case. `find` reads that from its arguments, once: made again, it keeps its time.
@@ -47,6 +60,11 @@ impl Call<'_, '_> {
             Some(wait) => Ok(wait.until_ns),
             None => find(self),
         }
+    }
+
+    /// What has been changed so far is not to be done again if the call is.
+    pub(crate) fn begin(&mut self) {
+        self.edits = Some(self.process.edits());
     }
 
     /// Sends the thread that makes the call a signal: SIGPIPE. An error is the program's end; otherwise the call goes on to its result.
@@ -418,7 +436,9 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
     if process.threads.current().progress != 0 {
         process.threads.edit().current_mut().progress = 0;
     }
-    match perform(&mut Call { process, machine, context, args, waited: None }, number) {
+    let edits = Some(process.edits());
+    match perform(&mut Call { process, machine, context, args, waited: None, edits }, number) {
+        Err(Halt::Errno(Errno::NOT_HERE)) => process.leave_call(),
         Err(Halt::Wait(wait)) => process.wait(machine, context, number, args, wait),
         Err(Halt::Switch) => process.schedule(machine, context, true),
         Err(Halt::Restored) => finish(process, machine),

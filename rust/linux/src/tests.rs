@@ -11,6 +11,7 @@ use crate::pages::PageRange;
 use crate::{Context, Limits, Mounts, Network, Output, Process, Program, Step, Stream};
 
 mod files;
+mod held_up;
 mod outbound;
 mod shared;
 mod written;
@@ -62,6 +63,7 @@ struct Puppet {
     machine: Machine,
     process: Process,
     log: Log,
+    may_block: bool,
 }
 
 impl Puppet {
@@ -82,22 +84,26 @@ impl Puppet {
     }
 
     fn boot_with_all(shared: Option<&SharedMemory>, mounts: &Mounts, network: &Network) -> Self {
+        Self::boot_large(16 << 20, shared, mounts, network)
+    }
+
+    fn boot_large(bytes: u64, shared: Option<&SharedMemory>, mounts: &Mounts, network: &Network) -> Self {
         let elf = puppet_elf();
         let program = Program { elf: (&elf).into(), name: "puppet", args: &[], env: &[], mounts, network };
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
-        let mut machine = testing::boot_machine(16 << 20);
+        let mut machine = testing::boot_machine(bytes);
         if let Some(shared) = shared {
             machine.share(shared).unwrap();
         }
         let process = Process::exec(&mut machine, &program, &[], 0, &limits).unwrap();
-        let mut puppet = Self { machine, process, log: Log::default() };
+        let mut puppet = Self { machine, process, log: Log::default(), may_block: true };
         assert_eq!(puppet.run(), Ok(Exit::Syscall));
         puppet
     }
 
     fn handle(&mut self, exit: &Exit) -> Step {
         let mut rng = |bytes: &mut [u8]| bytes.fill(7);
-        let mut context = Context { output: &mut self.log, rng: &mut rng };
+        let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: self.may_block };
         self.process.handle(&mut self.machine, exit, &mut context)
     }
 
@@ -149,8 +155,8 @@ impl Puppet {
     }
 
     fn fork(image: &Image, process: &Process) -> Self {
-        let mut puppet =
-            Self { machine: Machine::fork(image, 2000, &[]).unwrap(), process: process.clone(), log: Log::default() };
+        let machine = Machine::fork(image, 2000, &[]).unwrap();
+        let mut puppet = Self { machine, process: process.clone(), log: Log::default(), may_block: true };
         assert_eq!(puppet.run(), Ok(Exit::Syscall));
         puppet
     }

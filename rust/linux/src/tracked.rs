@@ -13,17 +13,19 @@ use std::ops::Deref;
 pub(crate) struct Tracked<T> {
     value: T,
     changed: bool,
+    edits: u32,
 }
 
 impl<T: Clone> Tracked<T> {
     /// A value of the snapshot.
     pub(crate) fn new(value: T) -> Self {
-        Self { value, changed: false }
+        Self { value, changed: false, edits: 0 }
     }
 
     /// The value, to change it.
     pub(crate) fn edit(&mut self) -> &mut T {
         self.changed = true;
+        self.edits = self.edits.wrapping_add(1);
         &mut self.value
     }
 
@@ -31,16 +33,21 @@ impl<T: Clone> Tracked<T> {
         self.changed
     }
 
+    /// How often it has been changed since it was the snapshot's; wraps.
+    pub(crate) fn edits(&self) -> u32 {
+        self.edits
+    }
+
     /// What the value is now is the snapshot's.
     pub(crate) fn settle(&mut self) {
-        self.changed = false;
+        (self.changed, self.edits) = (false, 0);
     }
 
     /// Back to the value of `frozen`.
     pub(crate) fn restore(&mut self, frozen: &Self) {
         if self.changed {
             self.value.clone_from(&frozen.value);
-            self.changed = frozen.changed;
+            (self.changed, self.edits) = (frozen.changed, frozen.edits);
         }
     }
 }

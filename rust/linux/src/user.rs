@@ -20,6 +20,8 @@ const PATH_MAX: u64 = 4096;
 pub(crate) struct UserMemory<'a> {
     pub(crate) machine: &'a mut Machine,
     pub(crate) space: &'a AddressSpace,
+    /// Whether a page of a file that is not in memory is waited for; [`Errno::NOT_HERE`] otherwise.
+    pub(crate) may_block: bool,
 }
 
 impl UserMemory<'_> {
@@ -108,8 +110,9 @@ impl UserMemory<'_> {
     }
 
     fn bring_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
-        fault::bring_in(self.machine, self.space, address, access).map_err(|refused| match refused {
+        fault::bring_in(self.machine, self.space, address, access, self.may_block).map_err(|refused| match refused {
             Refused::Denied | Refused::PastEnd => Errno::EFAULT.into(),
+            Refused::NotHere => Errno::NOT_HERE.into(),
             Refused::Machine(error) => error.into(),
         })
     }

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -82,7 +81,7 @@ impl Witnesses {
     /// Looks at `rest` in a mount that has a directory, for a program that boots.
     pub(crate) fn look_up(&self, mount: &Mount, rest: &[u8]) -> Result<host::Node, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-        let node = host::look_up(root.as_fd(), rest, mount.device);
+        let node = host::look_up(root, rest, mount.device, true);
         self.note(mount, rest, false, found(&node));
         node
     }
@@ -90,7 +89,7 @@ impl Witnesses {
     /// As [`Witnesses::look_up`], for the names in a directory.
     pub(crate) fn list(&self, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-        let names = host::list(root.as_fd(), rest);
+        let names = host::list(root, rest, true);
         self.note(mount, rest, true, listed(&names));
         names
     }
@@ -137,8 +136,8 @@ impl Seen {
             let mount = mounts.iter().find(|mount| mount.device == *device);
             let root = mount.and_then(|mount| mount.root.as_ref());
             let now = match root {
-                Some(root) if *names => listed(&host::list(root.as_fd(), rest)),
-                Some(root) => found(&host::look_up(root.as_fd(), rest, *device)),
+                Some(root) if *names => listed(&host::list(root, rest, true)),
+                Some(root) => found(&host::look_up(root, rest, *device, true)),
                 None => return Err(format!("mount number {device}")),
             };
             if now != *then {

@@ -35,7 +35,7 @@ fn a_crowd_that_waits_does_not_hold_the_host() {
         let exit = guest.machine.run().unwrap();
         let counts = guest.log.stdout.ends_with(b"ready\n");
         let mut rng = |bytes: &mut [u8]| bytes.fill(7);
-        let mut context = Context { output: &mut guest.log, rng: &mut rng };
+        let mut context = Context { output: &mut guest.log, rng: &mut rng, may_block: true };
         let mut before = spent();
         let mut step = match exit {
             Exit::Kicked => guest.process.rotate(&mut guest.machine, &mut context),

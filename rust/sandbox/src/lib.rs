@@ -65,4 +65,4 @@ pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::{BootedFrom, Snapshot};
 pub use snapshot_file::{SnapshotFileError, SnapshotSaveError};
-pub use worker::{CallStats, Progress, Worker, WorkerState};
+pub use worker::{CallStats, Progress, Slice, Worker, WorkerState};

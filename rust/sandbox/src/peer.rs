@@ -73,6 +73,8 @@ pub(crate) struct Peer {
 pub(crate) enum Refusal {
     Errno(i32),
     Ends(Step),
+    /// To be read again on a thread that may be held up.
+    NotHere,
 }
 
 impl From<CopyError> for Refusal {
@@ -80,6 +82,7 @@ impl From<CopyError> for Refusal {
         match error {
             CopyError::BadAddress => Self::Errno(libc::EFAULT),
             CopyError::Ends(step) => Self::Ends(step),
+            CopyError::NotHere => Self::NotHere,
         }
     }
 }
@@ -96,9 +99,10 @@ impl Peer {
         machine: &mut Machine,
         address: u64,
         argument_max: u64,
+        may_block: bool,
     ) -> Result<(), Refusal> {
         let mut raw = [0; CALL_BYTES];
-        process.copy_in(machine, address, &mut raw)?;
+        process.copy_in(machine, address, &mut raw, may_block)?;
         let [name, name_size, argument, argument_size, result, capacity] =
             [0, 8, 16, 24, 32, 40].map(|at| u64_at(&raw, at));
         if name_size == 0 || name_size > NAME_MAX as u64 {
@@ -109,14 +113,14 @@ impl Peer {
         }
         self.name_len = name_size as usize;
         let bytes = &mut self.name[..self.name_len];
-        process.copy_in(machine, name, bytes)?;
+        process.copy_in(machine, name, bytes, may_block)?;
         if !bytes.iter().all(u8::is_ascii_graphic) {
             return Err(Refusal::Errno(libc::EINVAL));
         }
         self.argument.clear();
         self.argument.resize(argument_size as usize, 0);
         if !self.argument.is_empty() {
-            process.copy_in(machine, argument, &mut self.argument)?;
+            process.copy_in(machine, argument, &mut self.argument, may_block)?;
         }
         (self.result, self.capacity, self.waits) = (result, capacity, true);
         Ok(())
@@ -162,6 +166,8 @@ impl Peer {
         match written {
             Ok(size) => Ok(size),
             Err(Refusal::Errno(errno)) => Ok(-i64::from(errno)),
+            // The call has been made: its result waits for where it belongs.
+            Err(Refusal::NotHere) => Err(Step::Poison("a copy that may wait did not".into())),
             Err(Refusal::Ends(step)) => Err(step),
         }
     }

@@ -86,6 +86,8 @@ pub(crate) struct Runner {
     pub(crate) process: Process,
     pub(crate) entropy: Entropy,
     pub(crate) log: SharedLog,
+    /// Whether the thread of the present leg may be held up.
+    pub(crate) may_block: bool,
 }
 
 impl Runner {
@@ -116,9 +118,9 @@ impl Runner {
 
     /// Has the personality do something of its own accord.
     pub(crate) fn step(&mut self, act: impl FnOnce(&mut Process, &mut Context<'_>) -> Step) -> Result<(), Stop> {
-        let Self { process, entropy, log, .. } = self;
+        let Self { process, entropy, log, may_block } = self;
         let mut rng = |bytes: &mut [u8]| entropy.fill(bytes);
-        match act(process, &mut Context { output: log, rng: &mut rng }) {
+        match act(process, &mut Context { output: log, rng: &mut rng, may_block: *may_block }) {
             Step::Continue => Ok(()),
             step => Err(step.into()),
         }

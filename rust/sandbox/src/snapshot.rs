@@ -98,7 +98,7 @@ impl Snapshot {
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
         watchdog::start().map_err(failed)?;
-        let mut runner = Runner { process, entropy, log: log.clone() };
+        let mut runner = Runner { process, entropy, log: log.clone(), may_block: true };
         let boot = Boot::new(&mut machine, &mut runner, limits);
         let ready = match &program.service {
             None => boot.run_to_doorbell()?,

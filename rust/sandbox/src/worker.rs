@@ -44,7 +44,7 @@ mod progress;
 mod spent;
 
 use leg::Pause;
-pub use progress::{CallStats, Progress, WorkerState};
+pub use progress::{CallStats, Progress, Slice, WorkerState};
 use spent::Spent;
 
 /// When a worker goes back to its snapshot.
@@ -110,6 +110,8 @@ pub struct Worker {
     bell_returns: bool,
     /// Whether the program waits behind a response for the doorbell to return.
     in_doorbell: bool,
+    /// The ring of the doorbell that ended the last leg is to be looked at again.
+    rings_again: bool,
 }
 
 const _: () = assert!(size_of::<Worker>() == 4096);
@@ -139,7 +141,7 @@ impl Worker {
         let told_pages = machine.work_pages();
         let forked_tables = machine.private_pages().saturating_sub(told_pages as u64);
         Ok(Self {
-            runner: Runner { process: inner.process.clone(), entropy, log: inner.log.clone() },
+            runner: Runner { process: inner.process.clone(), entropy, log: inner.log.clone(), may_block: true },
             machine,
             snapshot: snapshot.clone(),
             inbox: Inbox::default(),
@@ -166,6 +168,7 @@ impl Worker {
             answered: 0,
             bell_returns: false,
             in_doorbell: false,
+            rings_again: false,
         })
     }
 
@@ -330,7 +333,7 @@ impl Worker {
         }
     }
 
-    /// Starts on a request, and runs it for `slice` of wall-clock time at most.
+    /// Starts on a request, and runs it for `slice` at most.
     ///
     /// # Errors
     ///
@@ -340,9 +343,10 @@ impl Worker {
         &mut self,
         id: u64,
         request: &Request<'_>,
-        slice: Duration,
+        slice: impl Into<Slice>,
         sink: &mut S,
     ) -> Result<Progress, CallError> {
+        let slice = slice.into();
         if self.state != WorkerState::Ready {
             self.state = WorkerState::Poisoned;
             return Err(CallError::Poisoned);
@@ -360,7 +364,8 @@ impl Worker {
         let monotonic_ns = now.wrapping_sub(suspended_ns);
         let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
         let dial = clock::tell(&mut self.machine, now, suspended_ns);
-        let slice_ns = nanoseconds(slice);
+        let slice_ns = nanoseconds(slice.time);
+        self.runner.may_block = slice.may_block;
         self.spent.begin(now, slice_ns, dial);
         self.runner.entropy.fill(&mut stamp.entropy);
         if self.served.is_none() {
@@ -402,13 +407,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Goes on with a request that is paused, on whatever thread, for `slice` of wall-clock time at most.
+    /// Goes on with a request that is paused, on whatever thread, for `slice` at most.
     ///
     /// # Errors
     ///
     /// As [`Worker::start`]. A worker that is not paused is poisoned. A call that has not been answered fails with
     /// [`PeerError::NoPeer`].
-    pub fn resume<S: ResponseSink>(&mut self, slice: Duration, sink: &mut S) -> Result<Progress, CallError> {
+    pub fn resume<S: ResponseSink>(&mut self, slice: impl Into<Slice>, sink: &mut S) -> Result<Progress, CallError> {
+        let slice = slice.into();
         if self.peer_call().is_some() {
             self.answer_peer(Err(PeerError::NoPeer))?;
         }
@@ -425,13 +431,14 @@ impl Worker {
         if now >= self.ongoing.wall_end_ns {
             return Err(self.call_error(Stop::WallLimit));
         }
+        self.runner.may_block = slice.may_block;
         self.runner.process.run_from(now);
         clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let before = clock::own_cpu_ns();
         let used = || clock::own_cpu_ns().saturating_sub(before);
         let progress = match self.go_on() {
             Err(stop) => self.stopped(stop, used),
-            Ok(()) => self.leg(now, nanoseconds(slice), sink, used),
+            Ok(()) => self.leg(now, nanoseconds(slice.time), sink, used),
         };
         if self.state != WorkerState::Paused {
             self.spent.add(used());
@@ -530,6 +537,7 @@ impl Worker {
     #[cold]
     fn abandon(&mut self) -> Result<(), CallError> {
         self.state = WorkerState::Poisoned;
+        self.rings_again = false;
         if let Some(peer) = &mut self.peer {
             peer.forget();
         }

@@ -5,6 +5,7 @@
 //!   forker    1 thread               forks workers ahead, closes those that are done with
 //!   boot      up to 4, on demand     boots programs
 //!   deferred  2 threads              requests that found no worker: fork one, serve the first slice
+//!   handover  1 thread               requests before which a worker's state is handed over to a new generation's
 //!   saver     1 thread               saves snapshots, where they are kept
 //!   overflow  a configured number    requests whose slice on a loop was over, in turns
 //!   outside   1 thread               wakes requests that wait for something outside
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use mayfly_sandbox::Worker;
 
 use crate::berth::Berth;
-use crate::deferred::Deferred;
+use crate::deferred::{Deferred, HANDOVER_THREADS, Job, THREADS};
 use crate::failure::Failure;
 use crate::generation::Forked;
 use crate::overflow::Overflow;
@@ -36,7 +37,8 @@ const BOOT_THREADS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Background {
     orders: Sender<Order>,
-    pub(crate) deferred: Deferred,
+    deferred: Deferred,
+    handovers: Deferred,
     pub(crate) overflow: Overflow,
     /// Why there is none is told to every client.
     ground: Result<Ground, String>,
@@ -88,6 +90,7 @@ impl Background {
         let background = Arc::new(Self {
             orders,
             deferred: Deferred::default(),
+            handovers: Deferred::default(),
             overflow: Overflow::new(overflow_threads)?,
             ground,
             boots: Mutex::default(),
@@ -96,15 +99,18 @@ impl Background {
             overflow_threads: Mutex::default(),
         });
         background.spawn("mayfly-forker", move |this| work(this, &receiver))?;
-        for _ in 0..crate::deferred::THREADS {
+        for _ in 0..THREADS {
             background.spawn("mayfly-deferred", |this| this.deferred.work(this))?;
+        }
+        for _ in 0..HANDOVER_THREADS {
+            background.spawn("mayfly-handover", |this| this.handovers.work(this))?;
         }
         for _ in 0..overflow_threads {
             background.spawn("mayfly-overflow", |this| this.overflow.work(this))?;
         }
         background.spawn("mayfly-outside", |this| this.overflow.watch())?;
         // The last to end: what the others are at may come to them.
-        let ahead = 1 + crate::deferred::THREADS;
+        let ahead = 1 + THREADS + HANDOVER_THREADS;
         let overflow = background.threads().split_off(ahead);
         *background.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner) = overflow;
         if let Ok(Ground { snapshots: Some(snapshots), .. }) = &background.ground {
@@ -136,6 +142,12 @@ impl Background {
     /// Closes a worker that is poisoned or of an old generation.
     pub(crate) fn close(&self, worker: Forked) {
         self.send(Order::Close(worker));
+    }
+
+    /// Has a request served for which there is no worker.
+    pub(crate) fn submit(&self, job: Job) {
+        let queue = if job.former.is_some() { &self.handovers } else { &self.deferred };
+        queue.submit(job);
     }
 
     /// Gives a storage program's worker back, and sends on whoever stands in line for it.
@@ -210,7 +222,7 @@ impl Background {
             }
             // Whether it booted or not: the deferred threads find out, and say so.
             for job in tenant.take_waiting() {
-                self.deferred.submit(job);
+                self.submit(job);
             }
         }
     }
@@ -226,6 +238,7 @@ impl Background {
             job.refuse(Failure::Unavailable, crate::deferred::SHUTTING_DOWN);
         }
         self.deferred.close();
+        self.handovers.close();
         self.send(Order::Stop);
         if let Ok(Ground { snapshots: Some(snapshots), .. }) = &self.ground {
             snapshots.close();

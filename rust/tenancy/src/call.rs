@@ -11,9 +11,11 @@
 //! ```
 
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use mayfly_sandbox::{BufferedResponse, CallError, PeerError, Progress, Request, ResponseError, ResponseSink, Worker};
+use mayfly_sandbox::{
+    BufferedResponse, CallError, PeerError, Progress, Request, ResponseError, ResponseSink, Slice, Worker,
+};
 
 use crate::background::Background;
 use crate::failure::{Failure, RequestId, answer};
@@ -77,8 +79,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) tenant: &'a Tenant,
     pub(crate) counters: &'a Counters,
     pub(crate) background: &'a Background,
-    /// How long this thread may be held up.
-    pub(crate) slice: Duration,
+    /// How long this thread may be held up, and by what.
+    pub(crate) slice: Slice,
     /// Whether responses say how they were made.
     pub(crate) mode_header: bool,
 }
@@ -154,12 +156,13 @@ impl Call {
     #[cold]
     fn follow_calls(&mut self, scene: Scene<'_>, sink: &mut Watched<'_, impl ResponseSink + ?Sized>) -> Step {
         // What the request used of its slice so far is not known here: it may hold the thread up twice as long, but no longer.
-        let end = Instant::now() + scene.slice;
+        let end = Instant::now() + scene.slice.time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Step::Paused;
             }
+            let left = Slice { time: left, ..scene.slice };
             let progress = match self.call_store(scene, left) {
                 Some(step) => return step,
                 None => self.forked.worker.resume(left, sink),
@@ -173,7 +176,7 @@ impl Call {
     }
 
     /// Goes on with the call of the storage program; `None` when the request's own program is to go on.
-    fn call_store(&mut self, scene: Scene<'_>, slice: Duration) -> Option<Step> {
+    fn call_store(&mut self, scene: Scene<'_>, slice: Slice) -> Option<Step> {
         let Some(store) = self.forked.generation.store.clone() else {
             self.answer_store(Err(PeerError::NoPeer));
             return None;

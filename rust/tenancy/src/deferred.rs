@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer. Tenants take turns, so that one whose
 //! every request costs a worker delays the others by a request or two.
+//!
+//! A request for which a worker hands its state over to the next generation's runs two hooks of the program's first, each for as long as a request may
+//! take. These have a queue and a thread of their own: they delay each other, by tenant, and nobody else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mayfly_sandbox::ResponseSink;
+use mayfly_sandbox::{ResponseSink, Slice};
 
 use crate::background::{Background, InFlight};
 use crate::berth::Berth;
@@ -21,6 +24,8 @@ use crate::tenant::Tenant;
 
 /// Threads that serve deferred requests.
 pub(crate) const THREADS: usize = 2;
+/// Threads that serve those before which state is handed over: one at a time.
+pub(crate) const HANDOVER_THREADS: usize = 1;
 /// Requests that may wait for them.
 const WAITING: usize = 256;
 /// How long a request may run here: others wait for a worker behind it.
@@ -143,7 +148,9 @@ impl Deferred {
 /// Serves the first slice of a request on a worker of its own.
 fn run(background: &Background, job: Job) {
     let Job { tenant, request, id, berth, former, keep, mut reply, in_flight, mode_header } = job;
-    let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice: SLICE, mode_header };
+    // Who has to wait for a disk does so on an overflow thread: a fork is never queued behind it.
+    let slice = Slice::prompt(SLICE);
+    let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice, mode_header };
     let mut sink = Watched::new(&mut *reply);
     let served = catch_unwind(AssertUnwindSafe(|| match worker(background, &tenant, &berth, former, keep) {
         Ok(forked) => {
@@ -160,7 +167,8 @@ fn run(background: &Background, job: Job) {
     let answered = sink.answered;
     match served {
         Ok(Some((call, step))) => {
-            Parked { tenant, call, reply, berth, in_flight, place: None, mode_header }.settle(background, step);
+            Parked { tenant, call, reply, berth, in_flight, place: None, may_block: false, mode_header }
+                .settle(background, step);
         }
         Ok(None) | Err(_) => {
             // The panic hook has told the log; the thread goes on for other requests.

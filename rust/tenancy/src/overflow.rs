@@ -11,6 +11,9 @@
 //! A sleeper holds no thread. Threads without a turn to give wait; one of them, and not all, waits for the earliest sleeper's time. One
 //! thread more wakes those that wait for something outside: see [`Outside`].
 //!
+//! A step that may hold its thread up, by a disk or a network file system that does not answer, is taken here as well: not by all threads at a time, and
+//! not for one tenant by more than half of them, so that such a file system holds up who needs it.
+//!
 //! Turns go by tenant and then by request, so that one tenant's endless loops take no more than its share from another's request of
 //! five milliseconds. The threads have a low priority: a loop with something to do goes first.
 
@@ -19,6 +22,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use mayfly_sandbox::Slice;
 
 use crate::background::{Background, InFlight};
 use crate::berth::Berth;
@@ -50,6 +55,8 @@ pub(crate) struct Parked {
     pub(crate) in_flight: InFlight,
     /// None while it is on a deferred thread.
     pub(crate) place: Option<Place>,
+    /// Its next step may hold its thread up.
+    pub(crate) may_block: bool,
     pub(crate) mode_header: bool,
 }
 
@@ -68,16 +75,53 @@ struct Queue {
     turns: VecDeque<usize>,
     by_tenant: HashMap<usize, VecDeque<Parked>>,
     asleep: Sleepers<Parked>,
+    held_up: HeldUp,
     /// The time for which a thread waits, if one does.
     watched_ns: Option<u64>,
     /// When the server shuts down: until when what is here goes on.
     closes_at: Option<Instant>,
 }
 
+/// Threads that a step may hold up.
+#[derive(Debug, Default)]
+struct HeldUp {
+    most: u32,
+    most_of_one: u32,
+    all: u32,
+    by_tenant: HashMap<usize, u32>,
+}
+
+impl HeldUp {
+    fn of(threads: u32) -> Self {
+        let most = threads.saturating_sub(1).max(1);
+        Self { most, most_of_one: (threads / 2).max(1), ..Self::default() }
+    }
+
+    fn has_room(&self, tenant: usize) -> bool {
+        self.all < self.most && self.by_tenant.get(&tenant).is_none_or(|own| *own < self.most_of_one)
+    }
+
+    fn enter(&mut self, tenant: usize) {
+        self.all += 1;
+        *self.by_tenant.entry(tenant).or_default() += 1;
+    }
+
+    fn leave(&mut self, tenant: usize) {
+        self.all -= 1;
+        if let Some(own) = self.by_tenant.get_mut(&tenant) {
+            *own -= 1;
+            if *own == 0 {
+                self.by_tenant.remove(&tenant);
+            }
+        }
+    }
+}
+
 impl Overflow {
     pub(crate) fn new(threads: u32) -> io::Result<Self> {
         let outside = Outside::new()?;
-        Ok(Self { places: Places::new(threads), queue: Mutex::default(), arrived: Condvar::new(), outside })
+        let queue = Queue { held_up: HeldUp::of(threads), ..Queue::default() };
+        Ok(Self { places: Places::new(threads), queue: Mutex::new(queue), arrived: Condvar::new(), outside })
     }
 
     /// Lets a request that has a room have its turns.
@@ -123,7 +167,12 @@ impl Overflow {
     pub(crate) fn work(&self, background: &Background) {
         lower_priority();
         while let Some(parked) = self.next() {
+            let held_up = parked.may_block.then(|| Arc::as_ptr(&parked.tenant).addr());
             parked.take_turn(background);
+            if let Some(tenant) = held_up {
+                // Who waits for this thread's turn gets it: it looks next.
+                self.queue().held_up.leave(tenant);
+            }
         }
     }
 
@@ -236,10 +285,19 @@ impl Queue {
         requests.push_back(parked);
     }
 
+    /// The next one whose turn it is; who may hold its thread up waits for a thread that may be.
     fn pop(&mut self) -> Option<Parked> {
-        let key = self.turns.pop_front()?;
+        let can_go = |key: &usize| match self.by_tenant.get(key).and_then(VecDeque::front) {
+            Some(parked) => !parked.may_block || self.held_up.has_room(*key),
+            None => true,
+        };
+        let at = self.turns.iter().position(can_go)?;
+        let key = self.turns.remove(at)?;
         let requests = self.by_tenant.get_mut(&key)?;
         let parked = requests.pop_front();
+        if parked.as_ref().is_some_and(|parked| parked.may_block) {
+            self.held_up.enter(key);
+        }
         if requests.is_empty() {
             self.by_tenant.remove(&key);
         } else {
@@ -255,7 +313,7 @@ impl Parked {
             tenant: &self.tenant,
             counters: &self.tenant.background,
             background,
-            slice: SLICE,
+            slice: Slice { time: SLICE, may_block: self.may_block },
             mode_header: self.mode_header,
         };
         let mut sink = Watched::new(&mut *self.reply);
@@ -274,6 +332,8 @@ impl Parked {
 
     /// Does what follows from a step.
     pub(crate) fn settle(mut self, background: &Background, step: Step) {
+        // Who sleeps until now has come to a step that another thread is to take.
+        self.may_block = matches!(step, Step::Sleeps { until_ns } if until_ns <= monotonic_ns());
         match step {
             Step::Done => self.finish(background),
             Step::Paused => {
@@ -419,12 +479,12 @@ mod tests {
         let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
         let (sender, receiver) = mpsc::channel();
         let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
-        let slice = Duration::from_millis(1);
+        let slice = Slice::prompt(Duration::from_millis(1));
         let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice, mode_header: false };
         assert_eq!(call.begin(scene, &request, &mut Watched::new(&mut *reply)), Step::Paused);
         let in_flight = InFlight::enter(&tenant, 10_000).unwrap();
         let berth = tenant.new_berth();
-        (Parked { tenant, call, reply, berth, in_flight, place: None, mode_header: false }, receiver)
+        (Parked { tenant, call, reply, berth, in_flight, place: None, may_block: false, mode_header: false }, receiver)
     }
 
     #[test]
@@ -453,6 +513,31 @@ mod tests {
             assert!(end_ns >= until_ns, "{} ns early", until_ns - end_ns);
         }
         assert_eq!((server.report().overflow, server.report().tenants[0].in_flight), (0, 0));
+    }
+
+    #[test]
+    fn steps_that_hold_threads_up_leave_some_for_the_rest() {
+        let server = server();
+        let parked = |may_block| Parked { may_block, ..begun(&server, "30").0 };
+        let mut queue = Queue { held_up: HeldUp::of(4), ..Queue::default() };
+        for may_block in [true, true, true, false] {
+            queue.push(parked(may_block));
+        }
+        let key = *queue.turns.front().unwrap();
+        assert!(queue.pop().is_some() && queue.pop().is_some());
+        assert!(queue.pop().is_none(), "half of the threads are held up for this tenant");
+        queue.held_up.leave(key);
+        assert!(queue.pop().is_some());
+        assert!(queue.pop().is_some_and(|parked| !parked.may_block), "that one holds nobody up");
+        // Of all threads but one, whoever they work for.
+        assert!(queue.held_up.has_room(key + 1));
+        queue.held_up.enter(key + 1);
+        assert!(!queue.held_up.has_room(key + 2));
+        (0..2).for_each(|_| queue.held_up.leave(key));
+        queue.held_up.leave(key + 1);
+        assert!(queue.held_up.by_tenant.is_empty() && queue.held_up.has_room(key));
+        // Where there is one thread it does everything.
+        assert!(HeldUp::of(1).has_room(key));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mayfly_sandbox::{Request, ResponseSink};
+use mayfly_sandbox::{Request, ResponseSink, Slice};
 
 use crate::background::InFlight;
 use crate::berth::Berth;
@@ -162,7 +162,7 @@ impl LoopPool {
             tenant,
             counters,
             background: self.server.background(),
-            slice: forked.slice,
+            slice: Slice::prompt(forked.slice),
             mode_header: self.set.config.mode_header,
         };
         let mut call = Call::new(forked, self.ids.next());
@@ -297,7 +297,8 @@ impl LoopPool {
         let mode_header = self.set.config.mode_header;
         let (former, keep) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place }) => {
-                let parked = Parked { tenant, call, reply, berth, in_flight, place: Some(place), mode_header };
+                let place = Some(place);
+                let parked = Parked { tenant, call, reply, berth, in_flight, place, may_block: false, mode_header };
                 return parked.settle(background, step);
             }
             Some(Unfinished::Unserved { former, keep }) => (former, keep),
@@ -351,7 +352,7 @@ impl LoopPool {
             background.boot(Arc::clone(&tenant));
         }
         if let Some(job) = tenant.wait_for_boot(job) {
-            background.deferred.submit(job);
+            background.submit(job);
         }
     }
 

@@ -12,8 +12,10 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use mayfly_tenancy::{Config, LoopPool, TenantState};
+use mayfly_tenancy::{Config, LoopPool, Outcome, TenantState};
 use serde_json::{Value, json};
 use support::*;
 
@@ -76,6 +78,65 @@ fn a_program_sees_its_mounts_and_nothing_else() {
     assert_eq!(show(&mut pool, "/deep/er/rw/new"), MISSING);
     assert_eq!(fs::read_to_string(file).unwrap(), "the host's");
     assert_eq!(fs::read_dir(directory.path().join("data")).unwrap().count(), 1);
+}
+
+/// Whether the file system has nothing but memory: tmpfs, ramfs.
+fn is_in_memory(path: &Path) -> bool {
+    let kind = rustix::fs::statfs(path).unwrap().f_type;
+    [0x0102_1994, 0x8584_58f6].contains(&(kind & 0xffff_ffff))
+}
+
+/// What a program that needs a file answers, now that the file is not in memory.
+fn is_served_off_the_loop(target: &'static str) {
+    let directory = directory();
+    let file = fs::File::open(directory.path().join("data/file")).unwrap();
+    file.sync_all().unwrap();
+    let server = start_with(view(directory.path(), &json!([{"host": "data", "at": "/ro"}])));
+    let mut pool = server.loop_pool();
+    // Warm: the worker is here, and the names are in memory.
+    let expected = show(&mut pool, target);
+    assert_eq!(expected.0, 200, "{expected:?}");
+    let mut left = false;
+    for _ in 0..100 {
+        wait_until("a worker comes back to the loop", || {
+            let mut response = Response::default();
+            let served = pool.call(&request("/argv0"), &mut response);
+            served == Outcome::Done && response.status == 200
+        });
+        // The kernel may keep what it is just at.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut response = Response::default();
+        if pool.call(&request(target), &mut response) == Outcome::Later {
+            let (sender, receiver) = mpsc::channel();
+            pool.call_later(&request(target), Box::new(Later { response, sender }));
+            response = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+            left = true;
+        }
+        assert_eq!((response.status, String::from_utf8(response.body).unwrap()), expected);
+        if left {
+            break;
+        }
+    }
+    assert_eq!(left, !is_in_memory(directory.path()));
+    // It is in memory now, and served here, if the file system can tell.
+    let mut byte = [0];
+    let now = rustix::io::ReadWriteFlags::NOWAIT;
+    let can_tell = rustix::io::preadv2(&file, &mut [std::io::IoSliceMut::new(&mut byte)], 0, now).is_ok();
+    if can_tell || is_in_memory(directory.path()) {
+        wait_until("what is in memory is served on the loop", || {
+            pool.call(&request(target), &mut Response::default()) == Outcome::Done
+        });
+    }
+}
+
+#[test]
+fn a_file_that_is_not_in_memory_is_read_off_the_loop() {
+    is_served_off_the_loop("/ro/file");
+}
+
+#[test]
+fn an_argument_of_a_storage_program_that_is_not_in_memory_is_read_off_the_loop() {
+    is_served_off_the_loop("/peer");
 }
 
 #[test]

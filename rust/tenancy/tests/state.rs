@@ -215,6 +215,34 @@ fn a_storage_program_that_does_not_save_its_state_holds_up_no_loop() {
     });
 }
 
+/// Each hook may take as long as a request. Whoever else has no worker is not behind them.
+#[test]
+fn workers_that_do_not_save_their_state_hold_up_nobody_else() {
+    let limits = json!({"cpu_ms": 5000, "wall_ms": 600_000, "inline_budget_us": 1_000_000});
+    let slow = json!({"args": ["boot:sdk-storage=1"], "ephemeral": false, "limits": limits});
+    let server = start(&[tenant("slow", slow), tenant("other", json!({"boot": "first_call"}))]);
+    let mut pools = [server.loop_pool(), server.loop_pool()];
+    for pool in &mut pools {
+        wait_for_worker(pool, "/slow");
+    }
+    server.reload("slow").unwrap();
+    let slow = pools.each_mut().map(|pool| {
+        let mut response = Response::default();
+        assert_eq!(pool.call(&request("/slow"), &mut response), Outcome::Later);
+        let (sender, receiver) = mpsc::channel();
+        pool.call_later(&request("/slow"), Box::new(Later { response, sender }));
+        receiver
+    });
+    // Its first request waits for its boot, and then has a worker forked for it.
+    assert_eq!(get(&mut server.loop_pool(), "/other/ok").status, 200);
+    for receiver in &slow {
+        assert!(receiver.try_recv().is_err(), "they still save their state");
+    }
+    for receiver in &slow {
+        receiver.recv_timeout(Duration::from_secs(60)).expect("they go on without it");
+    }
+}
+
 #[test]
 fn a_storage_program_that_fails_or_takes_too_long_costs_its_state_and_no_more() {
     // `faults` takes a call for any other request.

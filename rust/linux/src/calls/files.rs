@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading, writing, positions, and asking about what is open.
 
-use super::{count, int, written};
+use super::{count, int, prompt, written};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::overlay::InodeId;
@@ -157,7 +157,8 @@ fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Bu
         }
     }
     match result {
-        Err(Halt::Errno(_)) if transfer.done > 0 => {}
+        // A file is not read by halves.
+        Err(Halt::Errno(errno)) if transfer.done > 0 && errno != Errno::NOT_HERE => {}
         Err(halt) => return Err(halt),
         Ok(_) => {}
     }
@@ -279,6 +280,9 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
 /// Writes to a file of the overlay what the host has.
 pub(super) fn write_chunk(call: &mut Call<'_, '_>, id: InodeId, at: u64, bytes: &[u8]) -> Result<(), Halt> {
     let len = count(bytes.len());
+    // Of what lies between its end and here, all is cleared.
+    prompt::check_bytes(call, at.saturating_sub(count(call.process.overlay.content(id).len())))?;
+    prompt::check_file(call, id)?;
     written::refresh(call, id, at, len);
     call.process.overlay.edit().write(id, at, bytes, super::writing::now())?;
     written::follow_size(call, id)?;
@@ -374,7 +378,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
             let open = call.process.files.open_file(fd)?;
             let size = match &open.object {
                 Object::Text { content, .. } => count(content.len()),
-                Object::Host(file) => file.attributes()?.size,
+                Object::Host(file) => file.attributes(call.process.may_block)?.size,
                 Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
                 Object::Pollable(id) => super::sockets::readable_bytes(call, *id)?,
                 _ => return Err(Errno::ENOTTY.into()),
@@ -403,7 +407,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),
-        Object::Host(file) => Some(file.attributes()?.size),
+        Object::Host(file) => Some(file.attributes(call.process.may_block)?.size),
         Object::Memory { id, .. } => Some(count(call.process.overlay.content(*id).len())),
     };
     let size = size.and_then(|size| i64::try_from(size).ok());

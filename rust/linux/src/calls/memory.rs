@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mayfly_kvm::{PAGE_SIZE, Prot, layout};
 
-use super::{int, written};
+use super::{int, prompt, written};
 use crate::address_space::{MappedFile, Placement};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
@@ -28,6 +28,11 @@ pub(crate) fn brk(call: &mut Call<'_, '_>) -> CallResult {
     let [wanted, ..] = call.args;
     if wanted == 0 {
         return Ok(call.process.memory.heap_break());
+    }
+    if let Some(range) =
+        PageRange::new(pages::align_down(wanted), pages::align_up(call.process.memory.heap_break()).unwrap_or(0))
+    {
+        prompt::check_range(call, range)?;
     }
     let (now, unmapped) = call.process.memory.edit().set_break(wanted);
     unmap_pages(call, unmapped)?;
@@ -61,6 +66,13 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     let end = pages::align_up(len).and_then(|len| offset.checked_add(len));
     if end.is_none_or(|end| i64::try_from(end).is_err()) && !matches!(source, Source::Zeroes) {
         return Err(Errno::EOVERFLOW.into());
+    }
+    if let Placement::Fixed(replaced) = placement {
+        prompt::check_range(call, replaced)?;
+    }
+    if let Source::Written { id, .. } = source {
+        prompt::check_bytes(call, super::count(call.process.overlay.content(id).len()).min(len))?;
+        prompt::check_file(call, id)?;
     }
     if let Placement::Fixed(replaced) = placement {
         written::keep(call, replaced);
@@ -186,6 +198,7 @@ fn placement(address: u64, len: u64, flags: i32) -> Result<Placement, Errno> {
 pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, ..] = call.args;
     let range = PageRange::at(address, len).filter(|range| !range.is_empty()).ok_or(Errno::EINVAL)?;
+    prompt::check_range(call, range)?;
     written::keep(call, range);
     call.process.memory.edit().unmap(range)?;
     unmap_pages(call, Some(range))?;
@@ -222,6 +235,7 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
         return Err(Errno::EACCES.into());
     }
+    prompt::check_range(call, range)?;
     // What cannot be read any more is to be known all the same.
     written::keep(call, range);
     let changed = call.process.memory.edit().protect(range, prot)?;
@@ -254,6 +268,10 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let old = PageRange::at(address, old_len).ok_or(Errno::EFAULT)?;
+    prompt::check_range(call, old)?;
+    if let Some(replaced) = PageRange::at(new_address, new_len).filter(|_| fixed) {
+        prompt::check_range(call, replaced)?;
+    }
     keep_of_remapped(call, old, new_len, fixed.then_some(new_address))?;
     let done = call.process.memory.edit().remap(old, new_len, may_move, fixed.then_some(new_address))?;
     unmap_pages(call, done.replaced)?;
@@ -321,6 +339,7 @@ pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     };
     let range = PageRange::at(address, len).ok_or(Errno::EINVAL)?;
     if gives_up {
+        prompt::check_range(call, range)?;
         let own = |kind: &Kind| !matches!(kind, Kind::Shared | Kind::Written { .. });
         let private = call.process.memory.within(range).filter(|vma| own(&vma.kind));
         let private: Vec<(u64, u64)> = private.map(|vma| (vma.range.start(), vma.range.len())).collect();
@@ -379,6 +398,7 @@ pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
     if range.len() / PAGE_SIZE > PAGES_MAX {
         return Err(Errno::EAGAIN.into());
     }
+    prompt::check_pages(call, range)?;
     let mut told = Vec::new();
     let mut page = range.start();
     while page < range.end() {

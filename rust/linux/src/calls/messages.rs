@@ -221,7 +221,11 @@ fn several(
             Ok(len) => {
                 let len = u32::try_from(len).unwrap_or(u32::MAX);
                 let slot = at.checked_add(56).ok_or(Errno::EFAULT)?;
+                // It has been sent or received.
+                call.commit();
                 call.user().write(slot, &len.to_le_bytes())?;
+                // What follows ends the call with what has been done, if it has to.
+                call.begin();
             }
             Err(Halt::Errno(_) | Halt::Wait(_)) if done > 0 => break,
             Err(halt) => return Err(halt),
@@ -272,7 +276,11 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
             break;
         }
         chunk.resize(part, 0);
-        let got = object.read_at(call, start.saturating_add(done), &mut chunk)?;
+        let got = match object.read_at(call, start.saturating_add(done), &mut chunk) {
+            // What has been sent cannot be sent again.
+            Err(Halt::Errno(_)) if done > 0 => break,
+            got => got?,
+        };
         let sent = transfer::send_bytes(call, queue, chunk.get(..got).unwrap_or_default());
         done = done.saturating_add(count(sent));
         if got < part || sent < got {
@@ -292,6 +300,7 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
 fn file_sent(call: &mut Call<'_, '_>, from: u64, offset_at: u64, start: u64, done: u64) -> CallResult {
     let end = start.saturating_add(done);
     if offset_at != 0 {
+        call.commit();
         call.user().write_words(offset_at, &[end])?;
     } else if done > 0 {
         call.process.files.edit().open_file_mut(int(from))?.offset = end;
@@ -313,7 +322,11 @@ fn send_file_outside(
     while done < wanted {
         let part = usize::try_from(wanted.saturating_sub(done)).unwrap_or(0).min(FILE_CHUNK_BYTES);
         chunk.resize(part, 0);
-        let got = object.read_at(call, start.saturating_add(done), &mut chunk)?;
+        let got = match object.read_at(call, start.saturating_add(done), &mut chunk) {
+            // What has been sent cannot be sent again.
+            Err(Halt::Errno(_)) if done > 0 => break,
+            got => got?,
+        };
         if got == 0 {
             break;
         }

@@ -19,6 +19,7 @@ pub(crate) mod pipes;
 pub(crate) mod poll;
 pub(crate) mod process;
 pub(crate) mod processes;
+pub(crate) mod prompt;
 mod remote;
 mod rights;
 pub(crate) mod scheduling;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file. What a path leads to is for `crate::resolve` to say, and for nothing else.
 
-use super::{count, int, writing, written};
+use super::{count, int, prompt, writing, written};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::attributes::{Attributes, file_system};
 use crate::files::{Object, Open};
@@ -119,6 +119,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         Node::MadeUp(MadeUp::Device(device)) => device.object(),
         Node::MadeUp(_) if writes => return Err(Errno::EACCES.into()),
         Node::MadeUp(MadeUp::Text(text)) => {
+            prompt::check_listing(call)?;
             let content = made_up::content(call.process, call.context.rng, *text).into();
             Object::Text { content, attributes }
         }

@@ -146,6 +146,7 @@ fn tell_rest(call: &mut Call<'_, '_>, timeout: u64, until: Option<u64>, unit_ns:
     let Some(until) = until else { return Ok(()) };
     let left = until.saturating_sub(clock::now_ns());
     let words = [left / 1_000_000_000, (left % 1_000_000_000).checked_div(unit_ns).unwrap_or(0)];
+    call.commit();
     match call.user().write_words(timeout, &words) {
         // It may lie in memory that cannot be written.
         Err(Halt::Errno(_)) => Ok(()),

@@ -120,6 +120,8 @@ pub(super) fn receive(
         match received {
             Ok(0) => return Ok(Received::bytes(done)),
             Ok(got) => {
+                // They are here alone now.
+                call.commit();
                 if !how.truncate {
                     let bytes = piece.get(..got).unwrap_or_default();
                     match hand_over(call, buffers, done, bytes) {

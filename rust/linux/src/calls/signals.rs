@@ -199,6 +199,7 @@ fn set_stack(call: &mut Call<'_, '_>, [pointer, flags, size]: [u64; 3], rsp: u64
 
 /// `rt_sigreturn(2)`: back to where a handler was called. What the program says about that place is checked; SIGSEGV if it is nonsense.
 pub(crate) fn rt_sigreturn(call: &mut Call<'_, '_>) -> CallResult {
+    call.commit();
     match restore(call) {
         Ok(()) => Err(Halt::Restored),
         Err(Halt::Errno(_)) => match call.process.bad_frame(call.machine) {

@@ -88,6 +88,7 @@ pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
     if call.process.threads.len() == 1 {
         return Err(Halt::End(Step::Exited { status: int(status) & 0xff }));
     }
+    call.commit();
     let thread = call.process.threads.current();
     let (tid, clear_tid, robust_list) = (thread.tid, thread.clear_tid, thread.robust_list);
     if robust_list != 0 {

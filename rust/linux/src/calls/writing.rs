@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable mounts.
 
-use super::int;
 use super::paths::find;
-use super::written;
+use super::{int, prompt, written};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::Object;
 use crate::files::attributes::Time;
@@ -43,10 +42,11 @@ pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
 }
 
 /// Whether the mount itself has something at `path`, hidden or not.
-fn is_below(process: &Process, path: &[u8]) -> bool {
-    match process.shared.mounts.find(path) {
-        Some((mount, rest)) => resolve::look_in(process, mount, rest).is_ok(),
-        _ => false,
+fn is_below(process: &Process, path: &[u8]) -> Result<bool, Errno> {
+    let Some((mount, rest)) = process.shared.mounts.find(path) else { return Ok(false) };
+    match resolve::look_in(process, mount, rest) {
+        Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
+        found => Ok(found.is_ok()),
     }
 }
 
@@ -64,14 +64,15 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
         return Ok(*id);
     }
     let file = resolve::open_host(call.process, path)?;
-    let attributes = file.attributes()?;
+    let attributes = file.attributes(call.process.may_block)?;
     let mut content = Vec::new();
     if keep_content {
         if attributes.size > call.process.overlay.room() {
             return Err(Errno::ENOSPC);
         }
+        prompt::check_bytes(call, attributes.size)?;
         content.resize(usize::try_from(attributes.size).map_err(|_| Errno::ENOSPC)?, 0);
-        let got = file.read_at(0, &mut content)?;
+        let got = file.read_at(0, &mut content, call.process.may_block)?;
         content.truncate(got);
     }
     call.process.overlay.edit().create(path, attributes.mode, content, attributes.modified)
@@ -113,7 +114,7 @@ fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64)
     let path = call.user().read_path(path)?;
     let Found { path, .. } = vacant(call, directory, &path)?;
     // What the mount had there has been removed, and is not to come back.
-    let opaque = is_below(call.process, &path);
+    let opaque = is_below(call.process, &path)?;
     let mode = mode_of(call, mode);
     call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
     Ok(0)
@@ -236,7 +237,7 @@ fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), 
 
 /// Removes what is at `path`, as far as the program can see.
 fn take_away(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
-    let hides = is_below(call.process, path);
+    let hides = is_below(call.process, path)?;
     if let Some(id) = call.process.overlay.edit().remove(path, hides)? {
         forget(call, id);
     }
@@ -289,7 +290,7 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
         }
         // As in a union mount of Linux: only what is the layer's own can move as a whole.
         let own = matches!(call.process.overlay.find(&old, mount_len), Layer::Here(_));
-        if !own || (is_below(call.process, &old) && !is_opaque(call.process, &old, mount_len)) {
+        if !own || (is_below(call.process, &old)? && !is_opaque(call.process, &old, mount_len)) {
             return Err(Errno::EXDEV.into());
         }
     } else if target.directory {
@@ -297,9 +298,10 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
     } else if node.attributes(call.process, &old).kind() == libc::S_IFREG {
         copy_up(call, &old, true)?;
     } else if let Node::Host(link) = &node {
-        let target = link.link_target()?;
+        let target = link.link_target(call.process.may_block)?;
         call.process.overlay.edit().make_link(&old, &target, link.attributes.modified)?;
     }
+    let hides = is_below(call.process, &old)?;
     if let Some(replaced) = &replaced {
         match (node.is_directory(), replaced.is_directory()) {
             (true, false) => return Err(Errno::ENOTDIR.into()),
@@ -319,7 +321,7 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
         }
     }
     call.process.overlay.edit().rename(&old, &new)?;
-    if is_below(call.process, &old) {
+    if hides {
         call.process.overlay.edit().remove(&old, true)?;
     }
     Ok(0)

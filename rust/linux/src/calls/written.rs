@@ -11,7 +11,7 @@
 
 use mayfly_kvm::PAGE_SIZE;
 
-use super::{count, int, writing};
+use super::{count, int, prompt, writing};
 use crate::errno::{CallResult, Errno, Halt};
 use crate::files::{Object, Open};
 use crate::overlay::InodeId;
@@ -151,6 +151,8 @@ fn put(call: &mut Call<'_, '_>, id: InodeId, page: u64, at: u64) -> Result<(), H
 /// Changes a file's size: what is mapped behind its new end is gone.
 pub(crate) fn resize(call: &mut Call<'_, '_>, id: InodeId, size: u64) -> Result<(), Halt> {
     let before = count(call.process.overlay.content(id).len());
+    prompt::check_bytes(call, size.abs_diff(before).min(call.process.overlay.room().max(before)))?;
+    prompt::check_file(call, id)?;
     if size < before {
         // The rest of the last page is zero from now on, in the mapping too.
         refresh(call, id, size, 1);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use super::listing::Listing;
-use crate::calls::written;
+use crate::calls::{prompt, written};
 use crate::errno::{Errno, Halt};
 use crate::host;
 use crate::overlay::InodeId;
@@ -49,7 +49,7 @@ impl Object {
             Self::Log(Stream::Stdout) => Attributes::made_up(2, libc::S_IFIFO | 0o600),
             Self::Log(Stream::Stderr) => Attributes::made_up(3, libc::S_IFIFO | 0o600),
             Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
-            Self::Host(file) => file.attributes()?,
+            Self::Host(file) => file.attributes(process.may_block)?,
             Self::Pollable(id) => process.pollables.attributes(*id),
         })
     }
@@ -81,10 +81,13 @@ impl Object {
             Self::Log(_) => Err(Errno::EBADF.into()),
             Self::Text { content, .. } => Ok(copy(content, offset, out)),
             Self::Memory { id, .. } => {
+                if call.process.memory.has_written() {
+                    prompt::check_file(call, *id)?;
+                }
                 written::refresh(call, *id, offset, out.len() as u64);
                 Ok(copy(call.process.overlay.content(*id), offset, out))
             }
-            Self::Host(file) => Ok(file.read_at(offset, out)?),
+            Self::Host(file) => Ok(file.read_at(offset, out, call.process.may_block)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
             // These are read by `calls/transfer.rs`.
             Self::Pollable(_) => Err(Errno::EINVAL.into()),

@@ -25,13 +25,13 @@ fn puppet() -> (tempfile::TempDir, Puppet) {
 
 impl Puppet {
     /// Puts text where calls can point to it.
-    fn text(&mut self, offset: u64, text: &str) -> u64 {
+    pub(super) fn text(&mut self, offset: u64, text: &str) -> u64 {
         let bytes = [text.as_bytes(), b"\0"].concat();
         self.process.copy_out(&mut self.machine, WINDOW + offset, &bytes).unwrap();
         WINDOW + offset
     }
 
-    fn open(&mut self, path: &str, flags: i32) -> i64 {
+    pub(super) fn open(&mut self, path: &str, flags: i32) -> i64 {
         let path = self.text(0, path);
         self.call(libc::SYS_openat, [AT_FDCWD, path, flags as u64, 0o600, 0, 0], 0).unwrap()
     }
@@ -175,7 +175,7 @@ fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
 }
 
 /// Paths for random calls to point to: in a read-only mount, in a writable one, made up, and none.
-const PATHS: [&str; 12] = [
+pub(super) const PATHS: [&str; 12] = [
     "/data/file",
     "/data",
     "/data/../tmp/a",
@@ -189,7 +189,7 @@ const PATHS: [&str; 12] = [
     "a",
     "/tmp/a/../../tmp/./link/x",
 ];
-const SLOT: u64 = 64;
+pub(super) const SLOT: u64 = 64;
 
 fn any_file_argument() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -204,7 +204,7 @@ fn any_file_argument() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
+pub(super) fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
     let numbers = prop::sample::select(vec![
         libc::SYS_open,
         libc::SYS_openat,
@@ -304,7 +304,7 @@ impl Puppet {
     /// The first word of a page of the mapping, as a system call finds it.
     fn word(&mut self, page: u64) -> u64 {
         let mut word = [0; 8];
-        self.process.copy_in(&mut self.machine, MAP + page * PAGE_SIZE, &mut word).unwrap();
+        self.process.copy_in(&mut self.machine, MAP + page * PAGE_SIZE, &mut word, true).unwrap();
         u64::from_le_bytes(word)
     }
 }
@@ -389,7 +389,7 @@ impl Puppet {
                 return;
             }
             Change::Read | Change::Touch => {
-                let _ = self.process.copy_in(&mut self.machine, at, &mut [0; 8]);
+                let _ = self.process.copy_in(&mut self.machine, at, &mut [0; 8], true);
                 return;
             }
             Change::Unmap => (libc::SYS_munmap, [at, len, 0, 0, 0, 0]),
@@ -420,7 +420,7 @@ proptest! {
         let (image, frozen) = puppet.freeze();
         let word = |puppet: &mut Puppet, page: u64| {
             let mut word = [0; 8];
-            let read = puppet.process.copy_in(&mut puppet.machine, MAP + page * PAGE_SIZE, &mut word);
+            let read = puppet.process.copy_in(&mut puppet.machine, MAP + page * PAGE_SIZE, &mut word, true);
             read.is_ok().then(|| u64::from_le_bytes(word))
         };
         let left: Vec<_> = (0..32).map(|page| word(&mut Puppet::fork(&image, &frozen), page)).collect();

@@ -24,7 +24,7 @@ impl Puppet {
     fn pread_word(&mut self, fd: u64, page: u64) -> Option<u64> {
         let got = self.call(libc::SYS_pread64, [fd, WINDOW, 8, page * PAGE_SIZE, 0, 0], 0).unwrap();
         let mut word = [0; 8];
-        self.process.copy_in(&mut self.machine, WINDOW, &mut word).unwrap();
+        self.process.copy_in(&mut self.machine, WINDOW, &mut word, true).unwrap();
         (got == 8).then(|| u64::from_le_bytes(word))
     }
 
@@ -114,7 +114,7 @@ fn compare(puppet: &mut Puppet, fd: u64, model: &Model) {
         let vma = puppet.process.memory.find(at).copied();
         if vma.is_some_and(|vma| matches!(vma.kind, crate::vma::Kind::Written { .. }) && vma.is_accessible()) {
             let mut word = [0; 8];
-            let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word);
+            let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word, true);
             assert_eq!(read.ok().map(|()| u64::from_le_bytes(word)), model.get(page as usize).copied(), "page {page}");
         }
     }

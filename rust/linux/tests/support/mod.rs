@@ -236,7 +236,7 @@ impl Guest {
     /// Goes on after something has arrived from outside, as [`Guest::run`].
     pub fn wake(&mut self) -> Option<Step> {
         let mut rng = |bytes: &mut [u8]| bytes.fill(0);
-        let mut context = Context { output: &mut self.log, rng: &mut rng };
+        let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: true };
         match self.process.wake(&mut self.machine, &mut context) {
             Step::Continue => self.run(),
             end => Some(end),
@@ -258,7 +258,7 @@ impl Guest {
                 *random += 1;
                 bytes.fill(*random);
             };
-            let mut context = Context { output: &mut self.log, rng: &mut rng };
+            let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: true };
             let mut step = match exit {
                 // A signal to this process that is none of the program's business, or one of the test's own kicks.
                 Exit::Kicked => self.process.rotate(&mut self.machine, &mut context),

@@ -4,6 +4,7 @@
 use super::Worker;
 use super::progress::{CallStats, Progress, WorkerState};
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
+use crate::clock;
 use crate::error::CallError;
 use crate::message::ResponseSink;
 use crate::peer::{Peer, Refusal};
@@ -30,6 +31,8 @@ pub(super) enum Pause {
     Wait,
     /// The machine, behind the doorbell.
     Call,
+    /// The call that the program has rung for, which has not been read yet.
+    Ring,
 }
 
 impl Worker {
@@ -84,7 +87,8 @@ impl Worker {
                 Ok(Progress::Paused)
             }
             Stop::Waits { until_ns, .. } if until_ns.is_some() || self.waits_for().is_some() => {
-                self.pause(Pause::Wait, used());
+                let pause = if self.rings_again { Pause::Ring } else { Pause::Wait };
+                self.pause(pause, used());
                 Ok(Progress::Waits { until_ns: until_ns.unwrap_or(u64::MAX).min(self.ongoing.wall_end_ns) })
             }
             Stop::Response(error) => {
@@ -109,7 +113,7 @@ impl Worker {
     pub(super) fn go_on(&mut self) -> Result<(), Stop> {
         let Self { runner, machine, pause, .. } = self;
         match pause {
-            Pause::Call => Ok(()),
+            Pause::Call | Pause::Ring => Ok(()),
             Pause::Slice => runner.step(|process, context| process.rotate(machine, context)),
             Pause::Wait => runner.step(|process, context| process.wake(machine, context)),
         }
@@ -139,7 +143,11 @@ impl Worker {
     #[inline]
     fn run_to_ring(&mut self, watched: &Watched<'_>) -> Result<Ring, Stop> {
         loop {
-            let event = self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?;
+            let event = if std::mem::take(&mut self.rings_again) {
+                Event::Doorbell
+            } else {
+                self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?
+            };
             if event == Event::Output {
                 if self.take_output()? {
                     return Ok(Ring::Served);
@@ -157,6 +165,10 @@ impl Worker {
                     Ok(()) => return Ok(Ring::Call),
                     Err(Refusal::Errno(errno)) => -i64::from(errno),
                     Err(Refusal::Ends(step)) => return Err(step.into()),
+                    Err(Refusal::NotHere) => {
+                        self.rings_again = true;
+                        return Err(Stop::Waits { until_ns: Some(clock::monotonic_ns()), call: "a call's arguments" });
+                    }
                 },
                 // Waiting again without having answered, hooks after the boot, another ABI.
                 OP_WAIT | OP_RESPOND | OP_CALL | OP_HOOKS => EPROTO,
@@ -169,6 +181,7 @@ impl Worker {
     #[cold]
     fn read_call(&mut self, address: u64) -> Result<(), Refusal> {
         let peer = self.peer.get_or_insert_with(|| Box::new(Peer::new()));
-        peer.read(&self.runner.process, &mut self.machine, address, self.request_bytes)
+        let may_block = self.runner.may_block;
+        peer.read(&self.runner.process, &mut self.machine, address, self.request_bytes, may_block)
     }
 }

@@ -1,5 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a worker can do now, and how far a request got.
+//! What a leg may take, what a worker can do now, and how far a request got.
+
+use std::time::Duration;
+
+/// What a leg may take of the thread that it runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slice {
+    /// Wall-clock time.
+    pub time: Duration,
+    /// Whether the host may wait for a disk or a network file system on the program's behalf, or do milliseconds of work in one go. If not, a leg
+    /// that comes to such a step ends with [`Progress::Waits`] until now: the step is taken by the next leg that may.
+    pub may_block: bool,
+}
+
+impl Slice {
+    /// For a thread that others wait for: an event loop.
+    #[must_use]
+    pub fn prompt(time: Duration) -> Self {
+        Self { time, may_block: false }
+    }
+
+    /// For a thread that is there for it.
+    #[must_use]
+    pub fn patient(time: Duration) -> Self {
+        Self { time, may_block: true }
+    }
+}
+
+impl From<Duration> for Slice {
+    /// A patient one.
+    fn from(time: Duration) -> Self {
+        Self::patient(time)
+    }
+}
 
 /// What a worker can do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
 // Shows what the program sees: /exe where it is itself, /argv0, and else the file of the path; the query is written to
-// it first.
+// it first. /peer calls a function of a storage program with what /ro/file has, which the boot mapped and did not touch.
 
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "mayfly.h"
 
 int main(int argc, char **argv) {
     (void)argc;
+    int named = open("/ro/file", O_RDONLY);
+    const char *argument = named < 0 ? NULL : mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, named, 0);
+    if (named >= 0) close(named);
     for (;;) {
         const struct mayfly_request *request = mayfly_wait();
         char text[4096] = "";
@@ -24,6 +28,10 @@ int main(int argc, char **argv) {
             close(file);
         } else if (strcmp(request->path.data, "/argv0") == 0) {
             size = snprintf(text, sizeof text, "%s", argv[0]);
+        } else if (strcmp(request->path.data, "/peer") == 0) {
+            char result[16];
+            size_t result_size;
+            size = snprintf(text, sizeof text, "%d", mayfly_call("f", argument, 4, result, sizeof result, &result_size));
         } else {
             int is_write = request->query.size > 0;
             int file = open(request->path.data, is_write ? O_RDWR | O_CREAT : O_RDONLY, 0600);
