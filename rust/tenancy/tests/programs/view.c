@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
 // Shows what the program sees: /exe where it is itself, /argv0, and else the file of the path; the query is written to
-// it first. /peer calls a function of a storage program with what /ro/file has, which the boot mapped and did not touch.
+// it first. /peer calls a function of a storage program with what /ro/file has, which the boot mapped and did not
+// touch.
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -31,7 +32,8 @@ int main(int argc, char **argv) {
         } else if (strcmp(request->path.data, "/peer") == 0) {
             char result[16];
             size_t result_size;
-            size = snprintf(text, sizeof text, "%d", mayfly_call("f", argument, 4, result, sizeof result, &result_size));
+            size =
+                snprintf(text, sizeof text, "%d", mayfly_call("f", argument, 4, result, sizeof result, &result_size));
         } else {
             int is_write = request->query.size > 0;
             int file = open(request->path.data, is_write ? O_RDWR | O_CREAT : O_RDONLY, 0600);
