@@ -348,7 +348,9 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                 }
                 exits[2]
             });
-            assert!(how == "tick" || exits[0] == exits[1], "{how}, {times}: {exits:?}");
+            // Those with a clock of their own make calls of their own, at its times.
+            let has_clock = ["tick", "thread"].contains(&how);
+            assert!(has_clock || exits[0] == exits[1], "{how}, {times}: {exits:?}");
         }
     }
 }
