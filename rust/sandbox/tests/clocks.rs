@@ -239,6 +239,6 @@ fn cpu_time_passes_while_a_request_runs() {
 fn timers_of_cpu_time_interrupt_a_program_that_spins() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();
     for _ in 0..2 {
-        assert_eq!(in_slices(&mut worker, b"/clocks-profile", b"5").0, "0 0 0\n");
+        assert_eq!(in_slices(&mut worker, b"/clocks-profile", b"3").0, "0 0 0\n");
     }
 }
