@@ -17,38 +17,26 @@ fn calls_of_many_steps_that_need_each_other_end() {
     agrees_with_native_in("crowd", &[Linking::Glibc], &[], &[], &limits);
 }
 
-/// CPU time of this thread.
-fn spent() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    now.try_into().unwrap()
-}
-
 /// A loop thread, or one of the overflow pool's, is the host's again after a while, whatever the threads of a program wait for: the work goes on
-/// in the request's next turn. So no single step takes half of it.
+/// in the request's next turn. So it takes many of them; how long each is depends on the machine.
 #[test]
 fn a_crowd_that_waits_does_not_hold_the_host() {
     let program = compile("crowd", Linking::Glibc);
     let limits = Limits { threads: 600, ..Limits::default() };
     let mut guest = Guest::load(&program, &["crowd", "500", "1000"], &limits, MEMORY);
-    let (mut longest, mut total) = (Duration::ZERO, Duration::ZERO);
+    let mut turns = 0;
     loop {
         let exit = guest.machine.run().unwrap();
         let counts = guest.log.stdout.ends_with(b"ready\n");
         let mut rng = |bytes: &mut [u8]| bytes.fill(7);
         let mut context = Context { output: &mut guest.log, rng: &mut rng, may_block: true };
-        let mut before = spent();
         let mut step = match exit {
             Exit::Kicked => guest.process.rotate(&mut guest.machine, &mut context),
             _ => guest.process.handle(&mut guest.machine, &exit, &mut context),
         };
-        loop {
-            if counts {
-                longest = longest.max(spent() - before);
-                total += spent() - before;
-            }
-            let Step::Waits { until_ns: Some(until_ns), .. } = step else { break };
+        while let Step::Waits { until_ns: Some(until_ns), .. } = step {
+            turns += u32::from(counts);
             std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(monotonic_ns())));
-            before = spent();
             step = guest.process.wake(&mut guest.machine, &mut context);
         }
         match step {
@@ -58,5 +46,5 @@ fn a_crowd_that_waits_does_not_hold_the_host() {
         }
     }
     assert!(guest.log.stdout.ends_with(b"done\n"));
-    assert!(longest < total / 2, "one step of the host's took {longest:?} of {total:?}");
+    assert!(turns >= 5, "the host did it in {turns} turns");
 }
