@@ -128,16 +128,9 @@ impl Store {
 
     /// Takes the worker out for a reload, whoever has it now, and says whether its state can go to one of `new`.
     fn take_for_reload(&self, new: &Snapshot) -> Result<(Option<Box<Worker>>, bool), ReloadError> {
-        let mut place = self.place();
-        place.is_wanted = true;
-        let most = place.config.call_time + PATIENCE;
-        let (mut place, _) =
-            self.idle.wait_timeout_while(place, most, |place| place.is_out).unwrap_or_else(PoisonError::into_inner);
-        place.is_wanted = false;
-        if place.is_out {
-            return Err(ReloadError::Boot("the storage program is busy and does not come to an end".to_owned()));
-        }
-        place.is_out = true;
+        let mut place = self
+            .await_turn()
+            .ok_or_else(|| ReloadError::Boot("the storage program is busy and does not come to an end".to_owned()))?;
         Ok((place.worker.take(), place.snapshot.has_handover() && new.has_handover()))
     }
 
@@ -221,8 +214,8 @@ impl Store {
         answer.map(|()| response.body)
     }
 
-    /// Takes the worker as soon as it is idle, before anybody in line.
-    fn await_worker(&self) -> Result<Box<Worker>, PeerError> {
+    /// Waits until the worker is idle, before anybody in line, and marks it as out; `None` if a call does not come to its end.
+    fn await_turn(&self) -> Option<MutexGuard<'_, Place>> {
         let mut place = self.place();
         place.is_wanted = true;
         let most = place.config.call_time + PATIENCE;
@@ -230,9 +223,15 @@ impl Store {
             self.idle.wait_timeout_while(place, most, |place| place.is_out).unwrap_or_else(PoisonError::into_inner);
         place.is_wanted = false;
         if place.is_out {
-            return Err(PeerError::Busy);
+            return None;
         }
         place.is_out = true;
+        Some(place)
+    }
+
+    /// Takes the worker as soon as it is idle, before anybody in line.
+    fn await_worker(&self) -> Result<Box<Worker>, PeerError> {
+        let mut place = self.await_turn().ok_or(PeerError::Busy)?;
         if let Some(worker) = place.worker.take() {
             return Ok(worker);
         }

@@ -87,7 +87,7 @@ impl Worker {
                 Ok(Progress::Paused)
             }
             Stop::Waits { until_ns, .. } if until_ns.is_some() || self.waits_for().is_some() => {
-                let pause = if self.rings_again { Pause::Ring } else { Pause::Wait };
+                let pause = if self.pause == Pause::Ring { Pause::Ring } else { Pause::Wait };
                 self.pause(pause, used());
                 Ok(Progress::Waits { until_ns: until_ns.unwrap_or(u64::MAX).min(self.ongoing.wall_end_ns) })
             }
@@ -143,7 +143,8 @@ impl Worker {
     #[inline]
     fn run_to_ring(&mut self, watched: &Watched<'_>) -> Result<Ring, Stop> {
         loop {
-            let event = if std::mem::take(&mut self.rings_again) {
+            let event = if self.pause == Pause::Ring {
+                self.pause = Pause::Slice;
                 Event::Doorbell
             } else {
                 self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?
@@ -166,7 +167,7 @@ impl Worker {
                     Err(Refusal::Errno(errno)) => -i64::from(errno),
                     Err(Refusal::Ends(step)) => return Err(step.into()),
                     Err(Refusal::NotHere) => {
-                        self.rings_again = true;
+                        self.pause = Pause::Ring;
                         return Err(Stop::Waits { until_ns: Some(clock::monotonic_ns()), call: "a call's arguments" });
                     }
                 },
