@@ -34,7 +34,9 @@ impl Process {
     /// [`mayfly_kvm::Exit::Kicked`].
     pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
         self.may_block = context.may_block;
-        if self.threads.len() == 1 && self.timers.next_ns().is_none() && !self.timers.has_cpu_timers() {
+        // A signal that could not be delivered last time is due still, and its timer not armed until it is taken.
+        let is_alone = self.threads.len() == 1 && !self.threads.due;
+        if is_alone && self.timers.next_ns().is_none() && !self.timers.has_cpu_timers() {
             return Step::Continue;
         }
         match self.end_waits(machine, context) {
