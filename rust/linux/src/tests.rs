@@ -14,6 +14,7 @@ mod files;
 mod held_up;
 mod outbound;
 mod shared;
+mod turns;
 mod written;
 
 /// ```text
