@@ -92,8 +92,7 @@ static void tick(int number) { ticks += number == SIGPROF; }
 // handler, timer, signals.
 static void clocks_profile(struct act *act) {
     struct sigaction action = {.sa_handler = tick}, before;
-    // Rare enough that a slow machine has time for the loop between two handlers.
-    struct itimerval every = {{0, 50000}, {0, 50000}}, left;
+    struct itimerval every = {{0, 1000}, {0, 1000}}, left;
     int earlier = ticks;
     sigaction(SIGPROF, &action, &before);
     getitimer(ITIMER_PROF, &left);

@@ -348,8 +348,9 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                 }
                 exits[2]
             });
-            // Those with a clock of their own make calls of their own, at its times.
-            let has_clock = ["tick", "thread"].contains(&how);
+            // Those with a clock make calls of their own, at its times; where requests take longer than 10 ms, so does a thread that sleeps so long.
+            let emulated = std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm");
+            let has_clock = how == "tick" || (how == "thread" && emulated);
             assert!(has_clock || exits[0] == exits[1], "{how}, {times}: {exits:?}");
         }
     }
