@@ -12,20 +12,29 @@ fn limits() -> Limits {
     Limits { threads: 8, ..Limits::default() }
 }
 
+/// What handlers see, and what signals do to calls, timers and threads.
+const PROGRAMS: [&str; 2] = ["signals", "interruptions"];
+
 #[test]
 fn signals_agree_with_native() {
-    agrees_with_native_in("signals", &[Linking::Glibc], &[], &[], &limits());
+    for program in PROGRAMS {
+        agrees_with_native_in(program, &[Linking::Glibc], &[], &[], &limits());
+    }
 }
 
 #[test]
 fn signals_of_musl_agree_with_native() {
-    agrees_with_native_in("signals", &[Linking::Musl], &[], &[], &limits());
+    for program in PROGRAMS {
+        agrees_with_native_in(program, &[Linking::Musl], &[], &[], &limits());
+    }
 }
 
 #[test]
 fn signals_of_a_dynamic_program_agree_with_native() {
     if has_whole_system() {
-        agrees_with_native_in("signals", &[Linking::GlibcDynamic], &[], &libraries(), &limits());
+        for program in PROGRAMS {
+            agrees_with_native_in(program, &[Linking::GlibcDynamic], &[], &libraries(), &limits());
+        }
     }
 }
 
@@ -42,7 +51,7 @@ fn frames_of_random_words_do_no_harm() {
 /// A thread that spins without a call gets its signals when it is interrupted: from another thread, and from a timer.
 #[test]
 fn signals_reach_threads_that_spin() {
-    let program = compile("signals", Linking::Glibc);
+    let program = compile("interruptions", Linking::Glibc);
     let mut guest = Guest::load(&program, &["spinning"], &limits(), MEMORY);
     assert_eq!(guest.run_interrupted(), Some(Step::Exited { status: 0 }));
     let out = String::from_utf8_lossy(&guest.log.stdout);

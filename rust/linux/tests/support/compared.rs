@@ -44,8 +44,11 @@ pub const COMPARED: &[(&str, &str)] = &[
     ("threads", "clone3 set_tid_address set_robust_list rseq futex"),
     (
         "signals",
-        "rt_sigaction rt_sigprocmask rt_sigpending rt_sigsuspend sigaltstack kill tkill tgkill pause rt_sigreturn rt_sigtimedwait \
-         rt_sigqueueinfo alarm setitimer getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete",
+        "rt_sigaction rt_sigprocmask rt_sigpending sigaltstack kill tkill tgkill rt_sigreturn rt_sigtimedwait rt_sigqueueinfo",
+    ),
+    (
+        "interruptions",
+        "rt_sigsuspend pause alarm setitimer getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete",
     ),
     (
         "calls",

@@ -50,7 +50,8 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and the ways in which their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 27] = [
+pub const PROGRAMS: [(&str, &[Linking]); 28] = [
+    ("interruptions", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("interfaces", &[Linking::Glibc]),
     ("scatter", &[Linking::Glibc]),
     ("crowd", &[Linking::Glibc]),
