@@ -286,6 +286,14 @@ impl Tables {
         Self::weigh_below(memory, self.root, LEVELS - 1, 0, start, end, &mut left).is_none()
     }
 
+    /// Entries of a table at `level`, whose first one is for `base`, that are for a part of `[start, end)`: the address, and the slot.
+    fn entries_for(table: u64, level: u32, base: u64, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let span = PAGE_SIZE << (9 * level);
+        let first = start.saturating_sub(base) / span;
+        let all = (first..ENTRIES).map(move |index| (base + index * span, table + index * 8));
+        all.take_while(move |(address, _)| *address < end)
+    }
+
     /// `None`: there is nothing left.
     fn weigh_below(
         memory: &Memory,
@@ -296,14 +304,8 @@ impl Tables {
         end: u64,
         left: &mut u64,
     ) -> Option<()> {
-        let span = PAGE_SIZE << (9 * level);
-        let first = if start > base { (start - base) / span } else { 0 };
-        for index in first..ENTRIES {
-            let address = base + index * span;
-            if address >= end {
-                break;
-            }
-            let entry = memory.read_u64(table + index * 8);
+        for (address, slot) in Self::entries_for(table, level, base, start, end) {
+            let entry = memory.read_u64(slot);
             let is_page = level == 0 && entry != 0;
             *left = left.checked_sub(if is_page { ENTRY_COST } else { 1 })?;
             if level != 0 && entry & PRESENT != 0 {
@@ -322,14 +324,7 @@ impl Tables {
         end: u64,
         visit: Visit<'_>,
     ) -> Result<(), MemoryError> {
-        let span = PAGE_SIZE << (9 * level);
-        let first = if start > base { (start - base) / span } else { 0 };
-        for index in first..ENTRIES {
-            let address = base + index * span;
-            if address >= end {
-                break;
-            }
-            let slot = table + index * 8;
+        for (address, slot) in Self::entries_for(table, level, base, start, end) {
             let entry = memory.read_u64(slot);
             if level == 0 {
                 if entry != 0 {

@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mayfly_tenancy::TenantState;
 use serde_json::{Value, json};
@@ -53,32 +53,43 @@ fn tenants_called_in_turn_keep_their_workers() {
         assert_eq!(get(&mut pool, target(number)).status, 200);
     }
     let forks = || server.report().tenants.iter().map(|tenant| tenant.forks).sum::<u64>();
-    let mut ten_rounds_without_a_fork = || {
-        let before = forks();
-        for _ in 0..10 {
-            for number in 0..20 {
-                assert_eq!(get(&mut pool, target(number)).status, 200);
-            }
+    // What was ordered ahead comes by itself, on a busy machine a little later.
+    let mut before = forks();
+    loop {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = forks();
+        if now == before {
+            break;
         }
-        forks() == before
-    };
-    // What was ordered ahead may come late on a busy machine: not more than one for each.
-    assert!((0..20).any(|_| ten_rounds_without_a_fork()));
+        before = now;
+    }
+    for _ in 0..10 {
+        for number in 0..20 {
+            assert_eq!(get(&mut pool, target(number)).status, 200);
+        }
+    }
+    assert_eq!(forks(), before);
 }
 
 #[test]
 fn more_tenants_than_workers_are_served_without_exceeding_them_and_without_thrashing() {
     let server = start_with(json!({"max_workers": 4, "boot_at_start": 0, "tenants": tenants(8)}));
     let mut pool = server.loop_pool();
+    let mut longest = Duration::ZERO;
     for round in 0..10 {
+        let began = Instant::now();
         for number in 0..8 {
             assert_eq!(get(&mut pool, target(number)).status, 200);
             assert!(server.report().workers <= 4, "{} workers in round {round}", server.report().workers);
         }
+        longest = longest.max(began.elapsed());
     }
-    // Some stay, those that came first unless the machine is so slow that they were idle; the others have a fork for each request.
+    // Those that came first stay, since none of them is idle; the others have a fork for each request.
     let mut forks: Vec<u64> = server.report().tenants.iter().map(|tenant| tenant.forks).collect();
-    forks.sort_unstable();
+    if longest >= Duration::from_millis(500) {
+        // So slow a machine that some of them were idle for a second between two rounds: then others have stayed.
+        forks.sort_unstable();
+    }
     assert!(forks[..4].iter().all(|&forks| forks <= 3), "{forks:?}");
     assert!(forks[4..].iter().all(|&forks| forks >= 8), "{forks:?}");
 }

@@ -5,7 +5,7 @@ use super::files::Buffer;
 use super::transfer;
 use crate::clock;
 use crate::errno::{CallResult, Errno};
-use crate::pollables::{Event, Kind, PollableId};
+use crate::pollables::{Counter, Event, Kind, PollableId};
 use crate::table::Call;
 use crate::threads::Wait;
 
@@ -17,6 +17,13 @@ fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
     buffers.iter().find(|buffer| buffer.len >= 8).map(|buffer| buffer.address).ok_or(Errno::EINVAL)
 }
 
+fn counter(call: &Call<'_, '_>, id: PollableId) -> Result<Counter, Errno> {
+    match call.process.pollables.kind(id) {
+        Some(Kind::Counter(counter)) => Ok(*counter),
+        _ => Err(Errno::EBADF),
+    }
+}
+
 pub(super) fn read_counter(
     call: &mut Call<'_, '_>,
     id: PollableId,
@@ -24,9 +31,7 @@ pub(super) fn read_counter(
     nonblocking: bool,
 ) -> CallResult {
     let address = word(buffers)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
-        return Err(Errno::EBADF.into());
-    };
+    let counter = counter(call, id)?;
     if counter.value == 0 {
         return wait_unless(nonblocking, "read", None);
     }
@@ -45,9 +50,7 @@ pub(super) fn write_counter(
 ) -> CallResult {
     let address = word(buffers)?;
     let [added] = call.user().read_words(address)?;
-    let Some(Kind::Counter(counter)) = call.process.pollables.kind(id).cloned() else {
-        return Err(Errno::EBADF.into());
-    };
+    let counter = counter(call, id)?;
     if added == u64::MAX {
         return Err(Errno::EINVAL.into());
     }
