@@ -415,6 +415,23 @@ fn run_serves_whole_requests_over_connections_that_stay() {
 }
 
 #[test]
+fn run_serves_the_port_that_is_named_and_no_other() {
+    let arguments = |port: &'static str| {
+        let named = if port.is_empty() { vec![] } else { vec!["--program-port", port] };
+        let program = ["--", "listen=127.0.0.1:2019", "later=50,[::]:8080", "tick=20"];
+        [&["--serve", "connections"][..], &named, &program].concat()
+    };
+    for (port, who) in [("8080", "1 [::]:8080 "), ("2019", "0 127.0.0.1:2019 ")] {
+        let answer = Running::start(&tenant("doors"), &arguments(port)).get("/who");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(&format!("\r\n\r\n{who}")), "{answer}");
+    }
+    let output = mayfly().arg("run").arg(tenant("doors")).args(arguments("")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("listens on 127.0.0.1:2019, then [::]:8080: ") && said.contains("--program-port"), "{said}");
+}
+
+#[test]
 fn run_names_the_length_that_the_program_names_or_none() {
     let folder = tempfile::tempdir().unwrap();
     let (file, program) = (folder.path().join("tenants.json"), tenant("listens"));
