@@ -201,6 +201,7 @@ class Runtimes(unittest.TestCase):
             "env": {"REDIS": self.redis.address},
             "outbound": [self.redis.address],
             "serve": "connections",
+            "port": 8000,
         }
         tenants = [
             {**common, "name": "reset", "hosts": ["reset"], "warm_up": [{"path": "/", "times": 3}]},

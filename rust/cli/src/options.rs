@@ -44,7 +44,7 @@ pub struct RunOptions {
     #[arg(required_unless_present = "config")]
     pub program: Option<PathBuf>,
     /// Serve the tenants of this file instead, by host and path
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "warm_up", "limits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: ProgramSettings,
@@ -63,7 +63,7 @@ pub struct BenchOptions {
     pub program: Option<PathBuf>,
     /// Measure a tenant of this file instead, as a server runs it, and with a reset after every request whatever its mode is
     #[arg(long, value_name = "FILE", requires = "tenant")]
-    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "warm_up", "limits"])]
+    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
     pub config: Option<PathBuf>,
     /// Which tenant of the file
     #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "program")]
@@ -137,6 +137,9 @@ pub struct ProgramSettings {
     /// How requests reach the program: `doorbell`, by the SDK, or `connections`, for an HTTP server
     #[arg(long, value_name = "HOW")]
     pub serve: Option<String>,
+    /// With `--serve connections`: the port that the program listens on, inside its machine, if it listens on several
+    #[arg(long, value_name = "PORT")]
+    pub program_port: Option<u64>,
     /// With `--serve connections`: ask for this path before the program is frozen, so that its code is compiled and what it makes at first use is
     /// made. It is asked for so many times, 100 unless TIMES says otherwise, and then until it costs no more than before
     #[arg(long = "warm-up", value_name = "[TIMES:]PATH", value_parser = warm_up)]
@@ -162,6 +165,9 @@ impl ProgramSettings {
         });
         if let Some(serve) = &self.serve {
             tenant["serve"] = json!(serve);
+        }
+        if let Some(port) = self.program_port {
+            tenant["port"] = json!(port);
         }
         if !self.warm_up.is_empty() {
             tenant["warm_up"] = json!(self.warm_up);
@@ -265,6 +271,23 @@ mod tests {
     }
 
     #[test]
+    fn the_port_of_a_server_is_the_programs() {
+        let port = |arguments: &[&str]| {
+            config(arguments).map(|config| config.tenants[0].service.as_ref().and_then(|service| service.port))
+        };
+        assert_eq!(port(&["p", "--serve", "connections", "--program-port", "8000"]).unwrap(), Some(8000));
+        assert_eq!(port(&["p", "--serve", "connections", "--listen", "127.0.0.1:9000"]).unwrap(), None);
+        for (arguments, problem) in [
+            (&["p", "--serve", "connections", "--program-port", "65536"][..], "port: invalid value: integer `65536`"),
+            (&["p", "--serve", "connections", "--program-port", "0"], "port: invalid value: integer `0`"),
+            (&["p", "--program-port", "80"], "port: only for programs with"),
+        ] {
+            let message = port(arguments).unwrap_err().to_string();
+            assert!(message.starts_with(problem), "{message}");
+        }
+    }
+
+    #[test]
     fn a_server_is_warmed_up() {
         let server = |value: &str| config(&["p", "--serve", "connections", "--warm-up", value, "--warm-up", "/b"]);
         let warmed = |value: &str| server(value).unwrap().tenants[0].service.clone().unwrap().warm_up;
@@ -290,6 +313,7 @@ mod tests {
             &["--env", "A=b"],
             &["--mount", "/a"],
             &["--serve", "doorbell"],
+            &["--program-port", "80"],
             &["--warm-up", "/"],
             &["--", "-x"],
         ] {

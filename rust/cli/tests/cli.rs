@@ -352,6 +352,10 @@ impl Running {
 
     fn start_with(mut command: Command) -> Self {
         command.args(["--listen", "127.0.0.1:0", "--threads", "2"]);
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -412,6 +416,24 @@ fn run_serves_whole_requests_over_connections_that_stay() {
         "{echo}"
     );
     assert!(last.contains("x-twice") && last.contains("shop") && last.contains("body"), "{last}");
+}
+
+#[test]
+fn run_serves_the_port_that_is_named_and_no_other() {
+    let run = |port: &[&str]| {
+        let mut command = mayfly();
+        command.args(["run", "--serve", "connections", "--listen", "127.0.0.1:0"]).args(port).arg(tenant("doors"));
+        command.args(["--", "listen=127.0.0.1:2019", "later=50,[::]:8080", "tick=20"]);
+        command
+    };
+    for (port, who) in [("8080", "1 [::]:8080 "), ("2019", "0 127.0.0.1:2019 ")] {
+        let answer = Running::of(run(&["--program-port", port])).get("/who");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(&format!("\r\n\r\n{who}")), "{answer}");
+    }
+    let output = run(&[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("listens on 127.0.0.1:2019, then [::]:8080: ") && said.contains("--program-port"), "{said}");
 }
 
 #[test]

@@ -22,7 +22,9 @@ use crate::machine::{Machine, Regs};
 /// What happened to the vCPU last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
-    /// It left by the doorbell.
+    /// It left by the doorbell, in a state in which it runs into the trampoline by itself.
+    Bell,
+    /// It left by the doorbell in any other state, at CPL 3.
     Doorbell,
     /// It left by a system call.
     Syscall,
@@ -141,7 +143,7 @@ impl Machine {
                 Some(Regs { rax, rip, rflags, rsp, ..regs })
             }
             At::User => Some(regs),
-            At::Doorbell | At::Anywhere => None,
+            At::Bell | At::Doorbell | At::Anywhere => None,
         }
     }
 
@@ -195,16 +197,15 @@ impl Machine {
     pub fn enter_frozen(&mut self, rax: u64) -> Result<(), RunError> {
         self.set_entry_value(rax);
         match self.at {
-            At::User | At::Doorbell => {}
-            At::Syscall => {
-                let mut regs = self.vcpu.regs();
-                (regs.rcx, regs.r11) = (TRAMPOLINE, kernel::user_flags(0));
-                if self.variant.syscall == SyscallEntry::User {
-                    (regs.rip, regs.rflags) = (regs.rcx, regs.r11);
-                }
-                self.vcpu.set_regs(&regs);
+            At::User | At::Bell | At::Doorbell => {}
+            At::Syscall if self.variant.syscall == SyscallEntry::Supervisor => {
+                // By the very SYSRET of the call. Nothing of what the program has left goes along.
+                let Regs { rip, rflags, .. } = self.vcpu.regs();
+                let (rcx, r11) = (TRAMPOLINE, kernel::user_flags(0));
+                self.vcpu.set_regs(&Regs { rip, rflags, rcx, r11, ..Regs::default() });
                 return Ok(());
             }
+            At::Syscall => {}
             At::Exception { .. } | At::Anywhere => self.abandon()?,
         }
         self.enter_trampoline();

@@ -104,15 +104,60 @@ pub enum Unexpected {
         /// The guest-physical address.
         address: u64,
     },
-    /// An exception at CPL 0, where the guest kernel never faults.
-    #[error("exception {vector} in the guest kernel at {rip:#x}")]
+    /// An exception at CPL 0, where the guest kernel never faults, or of code that is not 64-bit code.
+    #[error("exception {vector} in the guest kernel at {rip:#x} (cs {cs:#x})")]
     Kernel {
         /// The vector.
         vector: u8,
         /// The instruction.
         rip: u64,
+        /// The code segment that it ran in.
+        cs: u64,
+    },
+    /// An exit at another privilege than the one that it is made at: user code is, or claims to be, at CPL 0.
+    #[error("an exit at the wrong privilege: port {port:#x}, rip {rip:#x}, rsp {rsp:#x}, flags {rflags:#x}")]
+    Privilege {
+        /// The port that tells what kind of exit it is.
+        port: u16,
+        /// The instruction.
+        rip: u64,
+        /// The stack pointer.
+        rsp: u64,
+        /// The flags.
+        rflags: u64,
     },
     /// Any other exit.
     #[error("KVM exit {0}")]
     Other(String),
+}
+
+/// Who is to blame for an exit that poisons a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The program has done what a processor answers with a general-protection fault.
+    Fault,
+    /// The program has brought the machine into a state that no program needs: it may be attacking.
+    Program,
+    /// The host has given the machine a state or page tables that are wrong, whatever the program does.
+    Host,
+}
+
+impl Unexpected {
+    /// Who is to blame. A machine runs a program and the few instructions of the guest kernel: what the host alone can get wrong
+    /// is the host's, all else is the program's.
+    #[must_use]
+    pub const fn blame(&self) -> Blame {
+        match self {
+            // String or wide I/O on the ports that user code may write: as bad as on any other port, where it is #GP.
+            Self::Port { .. } => Blame::Fault,
+            // A guest that KVM cannot go on with, by an instruction that it cannot emulate (paging-based KVM emulates while RSP is not
+            // canonical), by faults in faults, or by an exit that nothing in a machine asks for.
+            Self::Shutdown | Self::Internal { .. } | Self::Kernel { .. } | Self::Privilege { .. } | Self::Other(_) => {
+                Blame::Program
+            }
+            // The state that the processor refuses is the one that the host has set; guest-physical addresses come from page tables,
+            // which only the host writes.
+            Self::Entry { .. } | Self::Mmio { .. } => Blame::Host,
+        }
+    }
 }

@@ -202,11 +202,11 @@ impl Machine {
     /// Makes the next run enter the frozen program, if the last exit was at the doorbell: no system call. [`Machine::enter_frozen`] does so
     /// from anywhere.
     ///
-    /// A vCPU that stands behind the doorbell's `out` gets there by itself.
+    /// A vCPU that stands at the doorbell's own `out`, with flags and a stack pointer that change nothing, gets there by itself.
     #[inline]
     pub fn rewind(&mut self) {
         match self.at {
-            At::Doorbell if kernel::rewinds_by_itself(&self.vcpu.regs(), self.variant) => {}
+            At::Bell => {}
             At::Doorbell | At::User => self.enter_trampoline(),
             // Setting registers is not enough here: see `enter_frozen`.
             At::Syscall | At::Exception { .. } | At::Anywhere => {}

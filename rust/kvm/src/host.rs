@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use kvm_bindings::kvm_sregs;
 use kvm_ioctls::{Cap, Kvm};
 
+use crate::context::At;
 use crate::cpuid::{self, Features};
 use crate::error::{CreateError, HostError};
 use crate::kernel::{self, SyscallEntry, USER_CODE, Variant};
@@ -224,6 +225,7 @@ fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
     if at_user != expects_user {
         return Err(format!("`syscall` {} CPL 3", if at_user { "stays at" } else { "leaves" }));
     }
+    machine.at = At::Syscall;
     machine.return_from_syscall(0).map_err(|error| error.to_string())?;
     let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
     if exit != RawExit::Doorbell {

@@ -21,9 +21,15 @@ mayfly_syscall_supervisor_start:
     sysretq
 mayfly_syscall_supervisor_end:
 
-/* Paging-based KVM stays at CPL 3: the host sets RIP = RCX and RFLAGS = R11 itself, so nothing after the `out` runs. */
-    .globl mayfly_syscall_user_start, mayfly_syscall_user_end
+/* Paging-based KVM stays at CPL 3: the host sets RIP = RCX and RFLAGS = R11 itself, so nothing after the `out` runs.
+ *
+ * A `syscall` that such a KVM emulates, as it does while RSP is not canonical, enters CPL 0. No KVM emulates POR: that call ends here,
+ * by #UD, and only code that the processor itself runs, which is deprivileged, gets to the `out`.
+ */
+    .globl mayfly_syscall_user_start, mayfly_syscall_user_out, mayfly_syscall_user_end
 mayfly_syscall_user_start:
+    por %xmm0, %xmm0
+mayfly_syscall_user_out:
     outb %al, $MAYFLY_PORT_SYSCALL
     ud2
 mayfly_syscall_user_end:
@@ -71,14 +77,18 @@ mayfly_doorbell_return:
 mayfly_doorbell_end:
 
 /* ---- trampoline (CPL 3) ---------------------------------------------------------------------------------------------
- * A worker enters here, with any registers. It restores all that user code can change in the processor: data segment selectors,
- * x87 and vector state, FS and GS base, flags, general registers; then it jumps to the frozen instruction. The data lie behind
- * this code in the same page, which nobody can write. POPF only reads the stack that it is given for a moment.
+ * A worker enters here, with any general registers. It restores all that user code can change in the processor: data segment
+ * selectors, x87 and vector state, FS and GS base, flags, general registers; then it jumps to the frozen instruction. The data lie
+ * behind this code in the same page, which nobody can write. POPF only reads the stack that it is given for a moment.
+ *
+ * RSP comes first: with one that is not canonical, paging-based KVM emulates, and cannot emulate XRSTOR. The host lets no such RSP
+ * come here (kernel.rs: `runs_into_trampoline`); this is the second lock on that door.
  */
 #define CONTROL(offset) (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_INBOX_DISTANCE + (offset))(%rip)
 #define RESUME(number) (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_REGS + 8 * (number))(%rip)
     .globl mayfly_trampoline_start, mayfly_trampoline_end
 mayfly_trampoline_start:
+    xorl %esp, %esp
     /* Reading selectors costs next to nothing, loading them 0.35 us. */
     movl %ds, %eax
     movl %es, %ecx

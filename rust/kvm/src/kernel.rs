@@ -87,18 +87,90 @@ pub(crate) fn frozen_rip(rip: u64) -> u64 {
 /// Length of `out %al, $imm8`.
 const OUT_BYTES: u64 = 2;
 
-/// Whether a vCPU that left by the doorbell's own `out` with these registers runs into the trampoline by itself.
+/// Whether a vCPU that left by the doorbell with these registers may run into the trampoline by itself: it stands at the doorbell's
+/// own `out`, at CPL 3, with flags that change nothing there and a stack pointer that no KVM minds.
 ///
-/// The trap flag would raise #DB behind the `out`, in what is the next request by then.
+/// The trap flag would raise #DB behind the `out`, in what is the next request by then. An RSP that is not canonical has paging-based
+/// KVM emulate the trampoline, which it cannot. Whatever is odd costs the program 0.1 us: then the host sets all registers.
 #[inline]
-pub(crate) fn rewinds_by_itself(regs: &kvm_regs, variant: Variant) -> bool {
+pub(crate) fn runs_into_trampoline(regs: &kvm_regs, variant: Variant) -> bool {
     let at = match variant.syscall {
         // Hardware reports the `out` itself, and skips it at the next run.
         SyscallEntry::Supervisor => DOORBELL_ENTRY,
         SyscallEntry::User => DOORBELL_ENTRY + OUT_BYTES,
     };
-    regs.rip == at && regs.rflags & FLAGS_TRAP == 0
+    regs.rip == at && regs.rflags & !FLAGS_ARITHMETIC == FLAGS_FIXED | FLAGS_IF && regs.rsp < LOWER_HALF_END
 }
+
+/// What the registers at an exit say of the privilege of the code that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Privilege {
+    /// The one that this exit is made at.
+    Expected,
+    /// It takes a look at CS.
+    Unclear,
+    /// Not the one.
+    Wrong,
+}
+
+/// Whether the doorbell was rung at CPL 3.
+///
+/// Code at CPL 3 has IF set and cannot clear it (IOPL is 0); all code at CPL 0 is entered through FMASK or an interrupt gate, which clear
+/// it. On paging-based KVM the processor runs nothing at CPL 0: what is there is emulated, as are programs with a wild RSP.
+#[inline]
+pub(crate) fn doorbell_privilege(regs: &kvm_regs) -> Privilege {
+    if regs.rflags & FLAGS_IF == 0 {
+        Privilege::Wrong
+    } else if is_canonical(regs.rsp) {
+        Privilege::Expected
+    } else {
+        Privilege::Unclear
+    }
+}
+
+/// Whether a system call comes from the guest kernel's entry, at the privilege at which this kind of KVM enters it.
+#[inline]
+pub(crate) fn syscall_privilege(regs: &kvm_regs, variant: Variant) -> Privilege {
+    match variant.syscall {
+        // Only the entry's `out` may use this port: the bitmap closes it to CPL 3.
+        SyscallEntry::Supervisor => {
+            let at_entry = regs.rip == SYSCALL || regs.rip == SYSCALL + OUT_BYTES;
+            if at_entry && regs.rflags & FLAGS_IF == 0 { Privilege::Expected } else { Privilege::Wrong }
+        }
+        // The processor has run the entry, at the only privilege that it has there: see kernel.S.
+        SyscallEntry::User if is_canonical(regs.rsp) => Privilege::Expected,
+        SyscallEntry::User => Privilege::Unclear,
+    }
+}
+
+/// Whether a program's own `out` has used the port of system calls, which paging-based KVM has to leave open: not a system call.
+#[inline]
+pub(crate) fn is_forged_syscall(regs: &kvm_regs, variant: Variant) -> bool {
+    unsafe extern "C" {
+        static mayfly_syscall_user_start: u8;
+        static mayfly_syscall_user_out: u8;
+    }
+    // SAFETY: both symbols lie in one blob, in this order.
+    let out = unsafe {
+        (&raw const mayfly_syscall_user_out).offset_from_unsigned(&raw const mayfly_syscall_user_start) as u64
+    };
+    variant.syscall == SyscallEntry::User && regs.rip != SYSCALL + out + OUT_BYTES
+}
+
+/// Whether an exception's exit comes from its entry: at its `out`, or behind it.
+pub(crate) fn is_exception_entry(rip: u64, vector: u8) -> bool {
+    let start = EXCEPTIONS + exception_offset(vector.into());
+    (start..start + EXCEPTION_SLOT).contains(&rip)
+}
+
+/// Whether bits 47 to 63 are equal.
+#[inline]
+pub(crate) const fn is_canonical(address: u64) -> bool {
+    (address.cast_signed() << 16 >> 16).cast_unsigned() == address
+}
+
+/// First address past the half of the address space that programs are in.
+const LOWER_HALF_END: u64 = 1 << 47;
 
 /// Selectors, laid out as Linux has them: paging-based KVM runs user code on the host's own.
 const KERNEL_CODE: u16 = 0x10;
@@ -118,6 +190,8 @@ const BITMAP_BYTES: usize = 32;
 
 /// RFLAGS bits that user code may own: CF PF AF ZF SF TF DF OF AC ID.
 pub(crate) const USER_FLAGS: u64 = 0x24_0dd5;
+/// CF PF AF ZF SF OF: what a computation leaves, and nothing depends on until the next one.
+const FLAGS_ARITHMETIC: u64 = 0x8d5;
 const FLAGS_FIXED: u64 = 0x2;
 const FLAGS_TRAP: u64 = 0x100;
 const FLAGS_IF: u64 = 0x200;
@@ -344,6 +418,41 @@ mod tests {
         assert!(trampoline().len() as u64 <= RESUME_XSAVE - TRAMPOLINE_OFFSET);
         assert_eq!(RESUME_XSAVE % 64, 0);
     }
+
+    #[test]
+    fn what_an_exit_says_of_its_privilege() {
+        let hardware = Variant { syscall: SyscallEntry::Supervisor, task_type: 11 };
+        let paging = Variant { syscall: SyscallEntry::User, task_type: 11 };
+        let at = |rip, rflags, rsp| kvm_regs { rip, rflags, rsp, ..Default::default() };
+        for (rsp, canonical) in [
+            (0, true),
+            (LOWER_HALF_END - 1, true),
+            (LOWER_HALF_END, false),
+            (!LOWER_HALF_END, false),
+            (u64::MAX << 47, true),
+            (u64::MAX, true),
+        ] {
+            assert_eq!(is_canonical(rsp), canonical, "{rsp:#x}");
+            let expected = if canonical { Privilege::Expected } else { Privilege::Unclear };
+            assert_eq!(doorbell_privilege(&at(DOORBELL_ENTRY, 0x202, rsp)), expected);
+            assert_eq!(doorbell_privilege(&at(DOORBELL_ENTRY, 0x2, rsp)), Privilege::Wrong);
+            assert_eq!(syscall_privilege(&at(SYSCALL, 0x2, rsp), paging), expected);
+            assert_eq!(syscall_privilege(&at(SYSCALL, 0x2, rsp), hardware), Privilege::Expected);
+            assert_eq!(syscall_privilege(&at(SYSCALL, 0x202, rsp), hardware), Privilege::Wrong);
+            assert_eq!(syscall_privilege(&at(0x40_0000, 0x2, rsp), hardware), Privilege::Wrong);
+            let plain = at(DOORBELL_ENTRY, 0x246, rsp);
+            assert_eq!(runs_into_trampoline(&plain, hardware), rsp < LOWER_HALF_END);
+        }
+        for odd in [TRAP_AND_ITS_LIKE, &[0x3202, 0x402_0202]].concat() {
+            assert!(!runs_into_trampoline(&at(DOORBELL_ENTRY, odd, 0), hardware), "{odd:#x}");
+        }
+        assert!(is_forged_syscall(&at(0x40_0000, 0x202, 0), paging));
+        assert!(!is_forged_syscall(&at(SYSCALL + 6, 0x2, 0), paging));
+        assert!(!is_forged_syscall(&at(SYSCALL, 0x2, 0), hardware));
+    }
+
+    /// TF DF NT RF AC ID, and IF cleared.
+    const TRAP_AND_ITS_LIKE: &[u64] = &[0x302, 0x602, 0x4202, 0x1_0202, 0x4_0202, 0x20_0202, 0x2];
 
     #[test]
     fn every_exception_entry_fits_its_slot() {

@@ -56,7 +56,7 @@ pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
 pub use error::{
     BadAddress, BadReturn, CreateError, FreezeError, HostError, LoadError, MemoryError, RunError, SaveError,
 };
-pub use exit::{Exit, PageFaultCode, Unexpected};
+pub use exit::{Blame, Exit, PageFaultCode, Unexpected};
 pub use files::{FileKey, FilePages};
 pub use fork::{AuditedPage, Image, Learned, ResetReport};
 pub use ground::OtherGround;

@@ -12,8 +12,11 @@ use crate::error::{BadReturn, CreateError, MemoryError, RunError};
 use crate::exit::{Exit, PageFaultCode, Unexpected};
 use crate::fork::Frozen;
 use crate::host::Host;
-use crate::kernel::{self, SyscallEntry, Variant};
-use crate::layout::{CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, SHARED, SHARED_PHYSICAL, STACK, page_ceil};
+use crate::kernel::{self, Privilege, SyscallEntry, USER_CODE, Variant};
+use crate::layout::{
+    CONTROL, CONTROL_BYTES, INBOX, INBOX_MAX, PAGE_SIZE, PORT_DOORBELL, PORT_EXCEPTION, PORT_SYSCALL, SHARED,
+    SHARED_PHYSICAL, STACK, page_ceil,
+};
 use crate::memory::Memory;
 use crate::shared::SharedMemory;
 use crate::space::Changes;
@@ -147,9 +150,26 @@ impl Machine {
     #[inline]
     pub fn run(&mut self) -> Result<Exit, RunError> {
         let exit = self.vcpu.run()?;
+        let variant = self.variant;
         let (at, exit) = match exit {
-            RawExit::Doorbell => (At::Doorbell, Exit::Doorbell),
-            RawExit::Syscall => (At::Syscall, Exit::Syscall),
+            RawExit::Doorbell if kernel::runs_into_trampoline(self.vcpu.regs_mut(), variant) => {
+                (At::Bell, Exit::Doorbell)
+            }
+            RawExit::Doorbell => {
+                let privilege = kernel::doorbell_privilege(self.vcpu.regs_mut());
+                self.suspect(privilege, PORT_DOORBELL, (At::Doorbell, Exit::Doorbell))?
+            }
+            RawExit::Syscall => {
+                let regs = self.vcpu.regs_mut();
+                if kernel::is_forged_syscall(regs, variant) {
+                    (At::Anywhere, Exit::Unexpected(Unexpected::Port { port: PORT_SYSCALL }))
+                } else {
+                    match kernel::syscall_privilege(regs, variant) {
+                        Privilege::Expected => (At::Syscall, Exit::Syscall),
+                        odd => self.suspect(odd, PORT_SYSCALL, (At::Syscall, Exit::Syscall))?,
+                    }
+                }
+            }
             RawExit::Kicked => (At::Anywhere, Exit::Kicked),
             RawExit::Unexpected(what) => (At::Anywhere, Exit::Unexpected(what)),
             RawExit::Exception { vector } => (At::Exception { vector }, self.exception(vector)),
@@ -158,15 +178,35 @@ impl Machine {
         Ok(exit)
     }
 
+    /// An exit by user code whose registers do not show that it was made at CPL 3: `plain`, if CS does.
+    #[cold]
+    fn suspect(&mut self, privilege: Privilege, port: u16, plain: (At, Exit)) -> Result<(At, Exit), RunError> {
+        let is_plain = match privilege {
+            Privilege::Expected => true,
+            Privilege::Unclear => self.vcpu.get_sregs()?.cs.selector == USER_CODE,
+            Privilege::Wrong => false,
+        };
+        Ok(if is_plain { plain } else { (At::Anywhere, self.wrong_privilege(port)) })
+    }
+
+    #[cold]
+    fn wrong_privilege(&mut self, port: u16) -> Exit {
+        let Regs { rip, rsp, rflags, .. } = *self.vcpu.regs_mut();
+        Exit::Unexpected(Unexpected::Privilege { port, rip, rsp, rflags })
+    }
+
     /// Reads the exception frame that the processor pushed.
     fn exception(&mut self, vector: u8) -> Exit {
         self.changes.stack_used = true;
+        if !kernel::is_exception_entry(self.vcpu.regs_mut().rip, vector) {
+            return self.wrong_privilege(PORT_EXCEPTION + u16::from(vector));
+        }
         let frame = self.stack_frame * PAGE_SIZE + kernel::frame_offset();
         let rip = self.memory.read_u64(frame);
         let cs = self.memory.read_u64(frame + 8);
         let code = if kernel::has_error_code(vector) { self.memory.read_u64(frame - 8) } else { 0 };
-        if cs & 3 != 3 {
-            return Exit::Unexpected(Unexpected::Kernel { vector, rip });
+        if cs != u64::from(USER_CODE) {
+            return Exit::Unexpected(Unexpected::Kernel { vector, rip, cs });
         }
         if vector == 14 {
             return Exit::PageFault { address: self.vcpu.regs().rax, code: PageFaultCode(code), rip };
@@ -204,11 +244,12 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault at CPL 0.
+    /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault at CPL 0; or
+    /// if the last exit was no system call: the vCPU may stand at any privilege then, and must not go on at RCX.
     #[inline]
     pub fn return_from_syscall(&mut self, value: u64) -> Result<(), BadReturn> {
         let mut regs = self.vcpu.regs();
-        if !Self::is_program_address(regs.rcx) {
+        if self.at != At::Syscall || !Self::is_program_address(regs.rcx) {
             return Err(BadReturn { rip: regs.rcx });
         }
         regs.rax = value;

@@ -6,6 +6,10 @@ use std::sync::OnceLock;
 
 use crate::{Host, Machine};
 
+mod extremes;
+
+pub use extremes::{Extreme, Way, extremes, ways};
+
 /// The host's KVM, probed once a process. Tests need one: there is no skipping.
 ///
 /// # Panics

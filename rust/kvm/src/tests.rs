@@ -41,6 +41,7 @@ mod files;
 mod saved;
 mod scattered;
 mod shared;
+mod ways;
 
 // Waits, then writes a word to each of RAX pages at DATA and answers what it had found there.
 guest!(

@@ -177,6 +177,12 @@ impl Vcpu {
         self.fd.sync_regs().regs
     }
 
+    /// The same, where they lie. What is changed there counts only after [`Vcpu::set_regs`].
+    #[inline]
+    pub(crate) fn regs_mut(&mut self) -> &mut kvm_regs {
+        &mut self.fd.sync_regs_mut().regs
+    }
+
     /// Sets the general registers through the shared page: no system call.
     #[inline]
     pub(crate) fn set_regs(&mut self, regs: &kvm_regs) {
@@ -191,10 +197,19 @@ impl Vcpu {
             // The data and its length are a guest's choice and unused; a string instruction shows as more than one byte.
             Ok(VcpuExit::IoOut(PORT_DOORBELL, [_])) => Ok(RawExit::Doorbell),
             Ok(VcpuExit::IoOut(PORT_SYSCALL, [_])) => Ok(RawExit::Syscall),
+            Ok(VcpuExit::InternalError) => Ok(RawExit::Unexpected(self.internal_error())),
             Ok(exit) => Ok(rare(exit)),
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => Ok(RawExit::Kicked),
             Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
         }
+    }
+
+    /// Why KVM could not go on, after such an exit.
+    #[cold]
+    fn internal_error(&mut self) -> Unexpected {
+        // SAFETY: after KVM_EXIT_INTERNAL_ERROR this member of the union is the one that KVM has written; any bits are a valid one.
+        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+        Unexpected::Internal { suberror }
     }
 
     /// Lets KVM finish the instruction of the last exit, without running the guest, and reads the registers it leaves.
@@ -231,6 +246,12 @@ impl Vcpu {
     pub(crate) fn set_xsave(&self, xsave: &kvm_xsave) -> Result<(), RunError> {
         // SAFETY: the kernel reads as much as a `kvm_xsave` has: features with larger state (AMX) are never enabled for a guest.
         unsafe { self.fd.set_xsave(xsave) }.map_err(RunError::kvm("KVM_SET_XSAVE"))
+    }
+
+    /// For tests, which look at all that KVM shows.
+    #[cfg(test)]
+    pub(crate) fn fd(&self) -> &VcpuFd {
+        &self.fd
     }
 
     /// Whether an exception or an interrupt is about to be delivered.
@@ -358,7 +379,6 @@ fn rare(exit: VcpuExit<'_>) -> RawExit {
         VcpuExit::IoIn(port, _) => Unexpected::Port { port },
         VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _) => Unexpected::Mmio { address },
         VcpuExit::Shutdown => Unexpected::Shutdown,
-        VcpuExit::InternalError => Unexpected::Internal { suberror: 0 },
         VcpuExit::FailEntry(reason, _) => Unexpected::Entry { reason },
         VcpuExit::Intr => return RawExit::Kicked,
         other => Unexpected::Other(format!("{other:?}")),

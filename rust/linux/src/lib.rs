@@ -83,7 +83,7 @@ pub use exec::{ExecError, Program};
 pub use fault::Fault;
 pub use mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
 pub use outbound::{Network, Outbound, OutboundHost};
-pub use pollables::{Closed, ConnectionId, NotListening, OutputState};
+pub use pollables::{Application, Closed, ConnectionId, Listeners, NotListening, OutputState};
 pub use process::{Connects, Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
 pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
 pub use source::Elf;

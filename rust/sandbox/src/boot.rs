@@ -3,20 +3,21 @@
 //!
 //! ```text
 //! waits at the doorbell     one thread has called mayfly_wait(): the others go on until they all wait
-//! serves connections        it listens, and a thread waits for connections: warm-up requests, one after the other;
+//! serves connections        its application listens, and a thread waits for connections there: warm-up requests, one after the other;
 //!                           then again until it waits, for the next request on the same connection if it has kept that open
 //! ```
 //!
 //! A boot has a thread of its own, which sleeps while the program does, or waits for what is outside.
 
 use mayfly_kvm::Machine;
-use mayfly_linux::ConnectionId;
+use mayfly_linux::{Application, ConnectionId};
 
 use crate::abi::{ABI_MAX, ABI_MIN, ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::clock;
-use crate::error::BootError;
+use crate::error::{BootError, CallError};
 use crate::limits::{Limits, nanoseconds};
 use crate::message::{Header, Request};
+use crate::output::Stream;
 use crate::protocol::{Service, WarmUp};
 use crate::run::{Event, Exits, Runner, Stop};
 use crate::service::{Served, Taken};
@@ -31,6 +32,9 @@ const SETTLE_NS: u64 = 200_000_000;
 
 /// How long a program that is to ring the doorbell may listen for connections, and do nothing else, until it is taken for a server.
 const LISTENS_NS: u64 = 2_000_000_000;
+/// How long a program whose port is not named, and which has more to do at a time of its own, may have its listeners until they are taken for
+/// all that it will have: the first may be a debugger's, and the application's follow.
+const COLLECTS_NS: u64 = 1_000_000_000;
 
 /// Turns of another thread until it is interrupted in its own code.
 const RELEASES_MAX: u32 = 200;
@@ -50,6 +54,14 @@ pub(crate) struct Boot<'a> {
     wall_end_ns: u64,
     cpu_left_ns: u64,
     exits: Exits,
+    /// The program is to serve connections.
+    is_server: bool,
+    /// The port of its application, if it is named.
+    port: Option<u16>,
+    /// Since when such a program listens on something.
+    listens_since_ns: Option<u64>,
+    /// It has been said that what listens is not the application.
+    is_waited_for: bool,
 }
 
 /// What a program is once it is ready.
@@ -65,6 +77,14 @@ pub(crate) struct Ready {
 struct Wait {
     until_ns: Option<u64>,
     call: &'static str,
+    /// What the program listens on may not be all of it yet.
+    collects: bool,
+}
+
+impl Wait {
+    fn new(until_ns: Option<u64>, call: &'static str) -> Self {
+        Self { until_ns, call, collects: false }
+    }
 }
 
 impl<'a> Boot<'a> {
@@ -77,6 +97,10 @@ impl<'a> Boot<'a> {
             wall_end_ns: clock::monotonic_ns().saturating_add(time_ns.saturating_mul(PATIENCE)),
             cpu_left_ns: time_ns,
             exits: Exits::default(),
+            is_server: false,
+            port: None,
+            listens_since_ns: None,
+            is_waited_for: false,
         }
     }
 
@@ -123,17 +147,16 @@ impl<'a> Boot<'a> {
     fn wait_at_boot(&mut self, mut wait: Wait, listens_since: &mut Option<u64>) -> Result<(), BootError> {
         loop {
             let Self { machine, runner, .. } = self;
-            let listens = runner.process.is_listening() && runner.process.input_waiter(machine, None).is_some();
-            if listens && runner.process.outside().is_none() {
+            if runner.process.waits_for_connections(machine) && runner.process.outside().is_none() {
                 let now = clock::monotonic_ns();
                 let since = *listens_since.get_or_insert(now);
                 if wait.until_ns.is_none() || now.saturating_sub(since) >= LISTENS_NS {
-                    return Err(BootError::Listens);
+                    return Err(BootError::Listens { listeners: runner.process.listeners() });
                 }
             }
             match self.sleep_until(&wait) {
                 Ok(()) => return Ok(()),
-                Err(Stop::Waits { until_ns, call }) => wait = Wait { until_ns, call },
+                Err(Stop::Waits { until_ns, call }) => wait = Wait::new(until_ns, call),
                 Err(stop) => return Err(self.error(stop)),
             }
         }
@@ -184,10 +207,14 @@ impl<'a> Boot<'a> {
         Err(Stop::Failed("a thread cannot be interrupted".into()))
     }
 
-    /// Runs the program until it waits for connections, and has answered the warm-up requests.
+    /// Runs the program until its application waits for connections, and has answered the warm-up requests.
     pub(crate) fn run_to_service(mut self, service: &Service) -> Result<Ready, BootError> {
         let mut served = Served::new(&service.protocol, None);
-        self.run_to_idle(None).map_err(|stop| self.error(stop))?;
+        (self.is_server, self.port) = (true, service.port);
+        if let Some(port) = self.port {
+            self.runner.process.serve_at(port);
+        }
+        self.run_to_idle(None)?;
         for warm_up in &service.warm_up {
             for _ in 0..warm_up.times {
                 self.warm_up(&mut served, warm_up)?;
@@ -197,11 +224,11 @@ impl<'a> Boot<'a> {
         self.run_until_steady(&mut served, &steady)?;
         // On a connection that it has kept open, or without one.
         let kept = served.connection();
-        if self.run_to_idle(kept).map_err(|stop| self.error(stop))? {
+        if self.run_to_idle(kept)? {
             return self.stand(kept);
         }
         served.close(&mut self.runner.process);
-        self.run_to_idle(None).map_err(|stop| self.error(stop))?;
+        self.run_to_idle(None)?;
         self.stand(None)
     }
 
@@ -219,7 +246,7 @@ impl<'a> Boot<'a> {
                 break;
             }
             // The other threads have done what the last request left them.
-            if !self.run_to_idle(served.connection()).map_err(|stop| self.error(stop))? {
+            if !self.run_to_idle(served.connection())? {
                 served.close(&mut self.runner.process);
             }
             let before = self.exits.all;
@@ -238,36 +265,39 @@ impl<'a> Boot<'a> {
         let waiter = runner.process.input_waiter(machine, connection).unwrap_or(0);
         let stood = runner.step(|process, _| process.stand_at(machine, waiter));
         stood.map_err(|stop| self.error(stop))?;
+        self.runner.process.keep_application();
         Ok(Ready { has_handover: false, connection })
     }
 
-    /// Runs until all threads wait, and one of them for a connection, or for input on this one. `false`: none does that any more, since it has
-    /// closed this one.
-    fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, Stop> {
-        // It may be idle already; whoever has been woken is not.
+    /// Runs until all threads wait, and one of them for a connection to the application, or for input on this one. `false`: none does that any more,
+    /// since it has closed this one.
+    fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, BootError> {
+        // It may be idle already; whatever has been woken is not.
         let Self { machine, runner, .. } = self;
         let mut woken = runner.step(|process, context| process.wake(machine, context));
         loop {
             let wait = match woken {
-                Err(Stop::Waits { until_ns, call }) => Wait { until_ns, call },
-                Err(stop) => return Err(stop),
-                Ok(()) => match self.run()? {
+                Err(Stop::Waits { until_ns, call }) => Wait::new(until_ns, call),
+                Err(stop) => return Err(self.error(stop)),
+                Ok(()) => match self.run().map_err(|stop| self.error(stop))? {
                     Ok(Event::Output) => {
                         if connection.is_some() {
                             // It closes the connection, or says something that nobody asked for.
                             return Ok(false);
                         }
-                        return Err(Stop::Failed("output without a connection".into()));
+                        return Err(BootError::Failed("output without a connection".into()));
                     }
                     Ok(Event::Doorbell) => {
                         let wrong = "the program rang the doorbell, and is to serve connections";
-                        return Err(Stop::Failed(wrong.into()));
+                        return Err(BootError::Failed(wrong.into()));
                     }
                     Err(wait) => wait,
                 },
             };
+            let wait = self.collect(wait)?;
             let Self { machine, runner, .. } = self;
-            if runner.process.is_listening() && runner.process.input_waiter(machine, connection).is_some() {
+            let is_idle = !wait.collects && runner.process.application() == Application::Listens;
+            if is_idle && runner.process.input_waiter(machine, connection).is_some() {
                 return Ok(true);
             }
             if connection.is_some() && wait.until_ns.is_none() && self.runner.process.outside().is_none() {
@@ -277,6 +307,43 @@ impl<'a> Boot<'a> {
         }
     }
 
+    /// Looks at what the program listens on while all its threads wait. Where no port is named, another listener may follow as long as the program has
+    /// more to do: that is waited for.
+    fn collect(&mut self, mut wait: Wait) -> Result<Wait, BootError> {
+        let process = &self.runner.process;
+        let application = process.application();
+        let now = clock::monotonic_ns();
+        let listeners = process.listeners();
+        if listeners.is_empty() {
+            return Ok(wait);
+        }
+        let since = *self.listens_since_ns.get_or_insert(now);
+        let is_over = now.saturating_sub(since) >= COLLECTS_NS;
+        match (self.port, application) {
+            (Some(port), Application::Missing) if is_over && !self.is_waited_for => {
+                self.is_waited_for = true;
+                let line = format!("mayfly: the program listens on {listeners}, and not yet on its \"port\" {port}\n");
+                self.runner.log.0.write(Stream::Stderr, line.as_bytes());
+            }
+            (None, Application::Listens | Application::Ambiguous) if !is_over => {
+                let more = wait.until_ns.is_some() || process.outside().is_some();
+                if more {
+                    let end = since.saturating_add(COLLECTS_NS);
+                    wait = Wait { until_ns: Some(wait.until_ns.map_or(end, |until| until.min(end))), collects: true, ..wait };
+                } else if application == Application::Ambiguous {
+                    return Err(self.ambiguous());
+                }
+            }
+            (_, Application::Ambiguous) => return Err(self.ambiguous()),
+            _ => {}
+        }
+        Ok(wait)
+    }
+
+    fn ambiguous(&self) -> BootError {
+        BootError::Ambiguous { port: self.port, listeners: self.runner.process.listeners() }
+    }
+
     /// One request at boot. What it answers is looked at no further.
     fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
         let headers: Vec<Header<'_>> = warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
@@ -284,13 +351,19 @@ impl<'a> Boot<'a> {
         let request = Request { method, path, query, headers: &headers, body: &warm_up.body };
         let name = || String::from_utf8_lossy(path).into_owned();
         let refuse = |error: String| BootError::WarmUp { path: name(), error };
-        served.begin(&mut self.runner.process, &request, u64::MAX).map_err(|error| refuse(error.to_string()))?;
+        let begun = served.begin(&mut self.runner.process, &request, u64::MAX);
+        begun.map_err(|error| match (&error, self.runner.process.application()) {
+            // The program has another listener than before, or none.
+            (CallError::NotListening, Application::Ambiguous) => self.ambiguous(),
+            (CallError::NotListening, Application::Missing) => self.not_listening(),
+            _ => refuse(error.to_string()),
+        })?;
         let Self { machine, runner, .. } = self;
         let mut woken = runner.step(|process, context| process.wake(machine, context));
         loop {
             let event = match woken {
                 Ok(()) => self.run().map_err(|stop| self.error(stop))?,
-                Err(Stop::Waits { until_ns, call }) => Err(Wait { until_ns, call }),
+                Err(Stop::Waits { until_ns, call }) => Err(Wait::new(until_ns, call)),
                 Err(stop) => return Err(self.error(stop)),
             };
             match event {
@@ -318,7 +391,7 @@ impl<'a> Boot<'a> {
         loop {
             match self.turn() {
                 Ok(event) => return Ok(Ok(event)),
-                Err(Stop::Waits { until_ns, call }) => return Ok(Err(Wait { until_ns, call })),
+                Err(Stop::Waits { until_ns, call }) => return Ok(Err(Wait::new(until_ns, call))),
                 Err(Stop::Slice) => {
                     let Self { machine, runner, .. } = self;
                     runner.step(|process, context| process.rotate(machine, context))?;
@@ -366,8 +439,20 @@ impl<'a> Boot<'a> {
         runner.step(|process, context| process.wake(machine, context))
     }
 
+    fn not_listening(&self) -> BootError {
+        BootError::NotListening { port: self.port, listeners: self.runner.process.listeners() }
+    }
+
     fn error(&self, stop: Stop) -> BootError {
+        let process = &self.runner.process;
+        let is_missing = process.application() == Application::Missing;
         match stop {
+            // It is told by what there is instead.
+            Stop::CpuLimit | Stop::WallLimit | Stop::Stuck { .. } | Stop::Waits { .. }
+                if is_missing && self.is_server && (self.port.is_some() || !process.listeners().is_empty()) =>
+            {
+                self.not_listening()
+            }
             Stop::Exited { status } => BootError::Exited { status },
             Stop::Faulted(fault) => BootError::Faulted(fault),
             Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: self.limits.boot_time },

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mayfly_kvm::{CreateError, FreezeError, MemoryError, RunError};
-use mayfly_linux::{ExecError, Fault};
+use mayfly_linux::{ExecError, Fault, Listeners};
 
 use crate::response::ResponseError;
 
@@ -45,9 +45,28 @@ pub enum BootError {
     },
     /// The program is a server, and it was not said that it is.
     #[error(
-        "the program waits for connections, not for a request: it is a server, so its tenant needs \"serve\": \"connections\" (mayfly run --serve connections)"
+        "the program waits for connections to {listeners}, not for a request: it is a server, so its tenant needs \"serve\": \"connections\" (mayfly run --serve connections)"
     )]
-    Listens,
+    Listens {
+        /// What it listens on.
+        listeners: Listeners,
+    },
+    /// It cannot be told which of the program's listeners is its application.
+    #[error("the program listens on {listeners}: {}", choose(.port))]
+    Ambiguous {
+        /// The port that is named.
+        port: Option<u16>,
+        /// What it listens on, in the order in which it began to.
+        listeners: Listeners,
+    },
+    /// The program's application does not listen.
+    #[error("the program listens on {listeners}, and not {}", wanted(.port))]
+    NotListening {
+        /// The port that is named.
+        port: Option<u16>,
+        /// What it listens on, in the order in which it began to.
+        listeners: Listeners,
+    },
     /// The program waits for something that cannot come.
     #[error("the program waits for ever in {call}, before it waited for a request")]
     Stuck {
@@ -89,6 +108,20 @@ pub enum BootError {
     /// The booted machine could not be frozen.
     #[error("cannot freeze the booted program: {0}")]
     Freeze(#[from] FreezeError),
+}
+
+fn choose(port: &Option<u16>) -> String {
+    match port {
+        None => "which of them is the application is for its tenant to say, by \"port\" (mayfly run --program-port)".into(),
+        Some(port) => format!("which address of port {port} is the application's cannot be said: it must listen there on one"),
+    }
+}
+
+fn wanted(port: &Option<u16>) -> String {
+    match port {
+        None => "on a port: requests reach it by TCP".into(),
+        Some(port) => format!("on port {port}, which its tenant names by \"port\" (mayfly run --program-port)"),
+    }
 }
 
 /// Why a worker could not be forked.

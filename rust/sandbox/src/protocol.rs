@@ -57,6 +57,8 @@ pub enum Decoded {
 pub struct Service {
     /// What it speaks.
     pub protocol: std::sync::Arc<dyn Protocol>,
+    /// The port of its application. `None`: it is the only one that the program listens on.
+    pub port: Option<u16>,
     /// Requests that it serves before it is frozen, one after the other, so that its code and its caches are warm.
     pub warm_up: Vec<WarmUp>,
 }

@@ -160,6 +160,8 @@ pub enum BootWhen {
 /// A program that is an HTTP server of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
+    /// The port of its application. `None`: the only one that it listens on.
+    pub port: Option<u16>,
     /// Requests that it serves before it is frozen.
     pub warm_up: Vec<WarmUp>,
 }

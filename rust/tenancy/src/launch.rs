@@ -55,7 +55,11 @@ impl TenantConfig {
             mounts: Mounts::open(&self.mounts)?,
             outbound: self.outbound.clone(),
             monotonic: self.monotonic,
-            service: service.map(|service| Service { protocol: Arc::new(Http1), warm_up: service.warm_up.clone() }),
+            service: service.map(|service| Service {
+                protocol: Arc::new(Http1),
+                port: service.port,
+                warm_up: service.warm_up.clone(),
+            }),
             ..program
         })
     }

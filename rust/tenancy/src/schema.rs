@@ -153,6 +153,8 @@ mod tests {
             r#""path": "/", "mounts": [{"host": "a", "at": "/"}, {"host": "/b.c/..d/.e"}, {"host": "x", "at": "/a b", "writable": true}]"#,
             r#""path": "/", "serve": "connections", "warm_up": [{"path": "/", "method": "GET", "headers": {"A": "b c"}, "times": 1}]"#,
             r#""path": "/", "serve": "doorbell", "monotonic_clock": "suspends""#,
+            r#""path": "/", "serve": "connections", "port": 1"#,
+            r#""path": "/", "serve": "connections", "port": 65535, "warm_up": []"#,
             r#""path": "/", "outbound": ["a.b-c:1", "1.2.3.4:65535", "[::1]:80"]"#,
         ] {
             verdict(&format!(r#"{{"tenants": [{{"name": "a", "program": "p", {tenant}}}]}}"#)).unwrap();
@@ -208,6 +210,11 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "warm_up": [{"path": "/"}]"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "doorbell", "warm_up": []"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "http""#,
+            r#""name": "a", "program": "p", "path": "/", "port": 80"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "doorbell", "port": 80"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "port": 0"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "port": 65536"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "port": "80""#,
             r#""name": "a", "program": "p", "path": "/", "monotonic_clock": "stands""#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["a:*"]"#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["a:65536"]"#,

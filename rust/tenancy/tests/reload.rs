@@ -245,3 +245,32 @@ fn a_changed_file_that_is_watched_is_a_new_generation() {
     assert!(server.reload_changed().is_empty());
     assert_eq!(generation(&server, "a"), 4);
 }
+
+#[test]
+fn another_port_is_another_generation_and_one_that_is_wrong_leaves_what_works() {
+    let program = faults().parent().unwrap().join("../doors/doors");
+    let at = |port: Value| {
+        let mut tenant = json!({"name": "a", "path": "/", "program": program, "serve": "connections", "limits": patient(),
+            "args": ["listen=127.0.0.1:2019", "listen=[::]:8080"]});
+        if !port.is_null() {
+            tenant["port"] = port;
+        }
+        json!({"tenants": [tenant]})
+    };
+    let server = start_with(at(json!(8080)));
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/who");
+    assert!(get(&mut pool, "/who").body.starts_with(b"1 [::]:8080 "));
+    for (port, reason) in [
+        (json!(2020), "127.0.0.1:2019, then [::]:8080, and not on port 2020"),
+        (Value::Null, "127.0.0.1:2019, then [::]:8080: which of them"),
+    ] {
+        let done = server.apply(config(at(port)));
+        let told = format!("{done:?}");
+        assert!(told.contains(reason), "{told}");
+        assert!(get(&mut pool, "/who").body.starts_with(b"1 [::]:8080 "));
+    }
+    server.apply(config(at(json!(2019))));
+    wait_for_worker(&mut pool, "/who");
+    assert!(get(&mut pool, "/who").body.starts_with(b"0 127.0.0.1:2019 "));
+}

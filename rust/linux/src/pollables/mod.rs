@@ -15,6 +15,7 @@
 //! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each pollable counts what
 //! has happened to it: see [`Events`].
 
+mod application;
 #[cfg(test)]
 mod check;
 mod epoll;
@@ -26,6 +27,7 @@ mod socket;
 mod timer;
 mod waiter;
 
+pub use application::{Application, Listeners};
 pub(crate) use epoll::{Epoll, Registration, Target};
 pub(crate) use outside::Outside;
 pub use outside::{Closed, ConnectionId, NotListening, OutputState};
@@ -532,7 +534,7 @@ impl Pollables {
         }
     }
 
-    /// A port that nobody has, for who does not care which.
+    /// Picks an unused port. It is never the application's: that is one which the program binds by its number.
     pub(crate) fn free_port(&mut self) -> u16 {
         /// `net.ipv4.ip_local_port_range`.
         const FIRST: u16 = 32_768;
@@ -544,7 +546,7 @@ impl Pollables {
                 if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
             let port = self.next_port;
             let taken = self.ids().any(|id| self.socket(id).is_ok_and(|socket| socket.local.port() == Some(port)));
-            if !taken {
+            if !taken && self.outside.port != Some(port) {
                 break;
             }
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections that arrive from outside the machine at what the program listens on, and how whoever runs the machine speaks on them.
+//! Connections that arrive from outside the machine at the program's application, and how the sandbox speaks on them. Which listener that is: see
+//! `application.rs`.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,8 @@ struct Connection {
 pub(crate) struct Outside {
     connections: Vec<Connection>,
     made: u64,
+    /// The application's port: what the tenant names, or, from the freeze on, what the program's only one was.
+    pub(super) port: Option<u16>,
     /// There may be something to take.
     pub(super) news: bool,
 }
@@ -85,25 +88,18 @@ impl Connection {
 }
 
 impl Pollables {
-    /// Where connections from outside arrive: the first that the program listens on, on the network rather than on a path.
-    pub(crate) fn front_door(&self) -> Option<PollableId> {
-        let is_stream = |id: &&PollableId| self.socket(**id).is_ok_and(|socket| socket.kind == libc::SOCK_STREAM);
-        let on_network = |id: &&PollableId| self.socket(**id).is_ok_and(|socket| !socket.is_unix());
-        let mut doors = self.listeners.iter().filter(is_stream);
-        doors.clone().find(on_network).or_else(|| doors.next()).copied()
-    }
-
     fn connect_outside(&mut self) -> Result<ConnectionId, NotListening> {
         let door = self.front_door().ok_or(NotListening)?;
         if self.outside.connections.len() >= CONNECTIONS_MAX {
             return Err(NotListening);
         }
         let socket = self.socket(door).map_err(|_| NotListening)?;
-        let (domain, port) = (socket.domain, socket.local.port().unwrap_or(0));
+        let (domain, port, v6_alone) = (socket.domain, socket.local.port().unwrap_or(0), socket.is_for_v6_alone());
         self.outside.made = self.outside.made.saturating_add(1);
         let id = ConnectionId(self.outside.made);
         let peer_port = u16::try_from(self.outside.made % 20_000).unwrap_or(0).saturating_add(FIRST_PEER_PORT);
-        let (local, peer) = (Address::loopback(domain, port), Address::loopback(domain, peer_port));
+        let loopback = |port| if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
+        let (local, peer) = (loopback(port), loopback(peer_port));
         let node = self.arrive(door, local, peer).map_err(|_| NotListening)?;
         // What comes in is bounded by whoever sends it.
         let input = self.add_queue(Queue::stream(usize::MAX, End::Inside(node), End::Outside(id)));
@@ -153,13 +149,13 @@ impl Pollables {
 
 /// Connections from outside to a program that listens.
 impl Process {
-    /// Whether the program listens on a stream socket, be it of the network or a Unix one.
+    /// Whether the program's application listens.
     #[must_use]
     pub fn is_listening(&self) -> bool {
         self.pollables.front_door().is_some()
     }
 
-    /// A connection arrives at what the program listens on first.
+    /// A connection arrives at the program's application.
     ///
     /// # Errors
     ///
@@ -234,7 +230,7 @@ impl Process {
         }
     }
 
-    /// The program's end of a connection, or what it listens on.
+    /// The program's end of a connection, or what its application listens on.
     pub(crate) fn inside_of(&self, connection: Option<ConnectionId>) -> Option<PollableId> {
         match connection {
             Some(connection) => self.pollables.outside.get(connection)?.node,

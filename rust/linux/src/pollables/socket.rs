@@ -68,6 +68,11 @@ impl Address {
         }
     }
 
+    /// ::1.
+    pub(super) fn loopback_6(port: u16) -> Self {
+        Self::V6(Self::LOOPBACK_6, port)
+    }
+
     pub(crate) fn is_any(&self) -> bool {
         match self {
             Self::V4(host, _) => *host == [0; 4],

@@ -11,10 +11,19 @@ use crate::threads::Waiting;
 use crate::user::UserMemory;
 
 impl Process {
-    /// The thread that would be the first to do something if bytes arrived on `connection`, or, if that is `None`, if a connection arrived: its position in
-    /// the list of threads. That is one that waits for it in a call.
+    /// The thread that would be the first to do something if bytes arrived on `connection`, or, if that is `None`, if a connection arrived at the
+    /// application: its position in the list of threads. That is one that waits for it in a call.
     pub fn input_waiter(&mut self, machine: &mut Machine, connection: Option<ConnectionId>) -> Option<usize> {
         let target = self.inside_of(connection)?;
+        self.waiter_of(machine, target)
+    }
+
+    /// Whether a thread waits for a connection to anything that the program listens on.
+    pub fn waits_for_connections(&mut self, machine: &mut Machine) -> bool {
+        self.listening().into_iter().any(|listener| self.waiter_of(machine, listener).is_some())
+    }
+
+    fn waiter_of(&self, machine: &mut Machine, target: PollableId) -> Option<usize> {
         let (before, from): (Vec<_>, Vec<_>) =
             self.threads.waits().partition(|(index, _)| *index < self.threads.current);
         from.into_iter()

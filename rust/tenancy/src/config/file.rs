@@ -13,7 +13,7 @@ use mayfly_sandbox::{MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::run::{self, Monotonic, Mount, Serve, WarmUpRequest};
+use super::run::{self, Monotonic, Mount, Port, Serve, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
@@ -137,6 +137,7 @@ struct Group {
     "not" = { "anyOf": [
         { "required": ["path", "paths"] },
         { "required": ["ephemeral", "reset_every"] },
+        { "required": ["port"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
         { "required": ["warm_up"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
     ] },
 ))]
@@ -163,6 +164,8 @@ struct Tenant {
     outbound: Vec<Destination>,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
+    /// The port that the program's application listens on, inside its machine. With "connections" only; needed if it listens on several.
+    port: Option<Port>,
     /// What the program's monotonic clock does while it stands frozen. Default: "suspends" with "connections", else "runs".
     monotonic_clock: Option<Monotonic>,
     /// Requests that the program serves before it is frozen, one after the other. With "connections" only.
@@ -343,7 +346,7 @@ impl Tenant {
         let routes = self.routes()?;
         let mut env = base.env.clone();
         env.extend(self.env);
-        let service = run::service(self.serve.unwrap_or_default(), self.warm_up)?;
+        let service = run::service(self.serve.unwrap_or_default(), self.port, self.warm_up)?;
         let storage = self.storage.map(|storage| storage.check(root, base)).transpose();
         let mounts = run::mounts(self.mounts, &base.mounts, root)?;
         let watch = run::watch(self.watch.as_ref().map_or(&[], SomeOf::as_slice), &mounts)?;

@@ -189,16 +189,25 @@ impl WarmUpRequest {
     }
 }
 
+/// The port of a program's application.
+pub(super) type Port = Bounded<1, 65_535>;
+
 /// What makes a tenant's program a server of its own.
-pub(super) fn service(serve: Serve, warm_up: Option<Vec<WarmUpRequest>>) -> Result<Option<ServiceConfig>, ConfigError> {
-    match (serve, warm_up) {
-        (Serve::Doorbell, None) => Ok(None),
-        (Serve::Doorbell, Some(_)) => {
-            Err(ConfigError::new(&[Key::from("warm_up")], "only for programs with `\"serve\": \"connections\"`"))
-        }
-        (Serve::Connections, warm_up) => {
+pub(super) fn service(
+    serve: Serve,
+    port: Option<Port>,
+    warm_up: Option<Vec<WarmUpRequest>>,
+) -> Result<Option<ServiceConfig>, ConfigError> {
+    let only_for_servers = |key: &'static str| {
+        Err(ConfigError::new(&[Key::from(key)], "only for programs with `\"serve\": \"connections\"`"))
+    };
+    match (serve, port, warm_up) {
+        (Serve::Doorbell, None, None) => Ok(None),
+        (Serve::Doorbell, Some(_), _) => only_for_servers("port"),
+        (Serve::Doorbell, None, Some(_)) => only_for_servers("warm_up"),
+        (Serve::Connections, port, warm_up) => {
             let warm_up = warm_up.unwrap_or_default().into_iter().map(WarmUpRequest::into_request).collect();
-            Ok(Some(ServiceConfig { warm_up }))
+            Ok(Some(ServiceConfig { port: port.map(Bounded::u16), warm_up }))
         }
     }
 }

@@ -422,6 +422,20 @@ fn a_generation_is_good_for_a_tenant_with_another_route() {
     ] {
         assert!(!tenant.same_program(&only(&routed(&format!(r#""path": "/a", {more}"#)))), "{more}");
     }
+    let at = |port: &str| only(&routed(&format!(r#""path": "/", "serve": "connections"{port}"#)));
+    assert!(at(r#", "port": 80"#).same_program(&at(r#", "port": 80"#)));
+    for port in ["", r#", "port": 81"#] {
+        assert!(!at(port).same_program(&at(r#", "port": 80"#)), "{port}");
+    }
+}
+
+#[test]
+fn a_port_that_cannot_be_is_told_with_its_place() {
+    let told = |keys: &str| error(&format!("{{\"tenants\": [{{\"name\": \"a\", \"program\": \"p\", \"path\": \"/\",\n {keys}}}]}}"));
+    let message = told(r#""port": 8080"#);
+    assert!(message.starts_with("line 2, column 2: tenants[0].port: only for programs with"), "{message}");
+    let message = told(r#""serve": "connections", "port": 80800"#);
+    assert!(message.starts_with("line 2, column 26: tenants[0].port: invalid value: integer `80800`"), "{message}");
 }
 
 #[test]

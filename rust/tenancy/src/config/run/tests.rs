@@ -101,7 +101,7 @@ proptest::proptest! {
 fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up() {
     assert_eq!(only(&tenant(r#", "serve": "doorbell""#)), only(&tenant("")));
     let plain = only(&tenant(r#", "serve": "connections""#));
-    assert_eq!(plain.service, Some(ServiceConfig { warm_up: vec![] }));
+    assert_eq!(plain.service, Some(ServiceConfig { port: None, warm_up: vec![] }));
     assert_eq!(plain.limits, Limits::of_a_server());
     let tenant_ = only(&tenant(
         r#", "serve": "connections", "limits": {"threads": 3}, "warm_up": [
@@ -139,7 +139,18 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
     let machine = &config.tenants[0].limits.machine;
     assert_eq!((machine.threads, machine.descriptors, machine.boot_memory_bytes), (5, 7, 1 << 30));
 
+    for port in [1, 8080, 65_535] {
+        let service = only(&tenant(&format!(r#", "serve": "connections", "port": {port}"#))).service;
+        assert_eq!(service, Some(ServiceConfig { port: Some(port), warm_up: vec![] }));
+    }
+
     for (keys, message) in [
+        (r#""port": 80"#, "port: only for programs with `\"serve\": \"connections\"`"),
+        (r#""serve": "doorbell", "port": 80, "warm_up": []"#, "port: only for programs with"),
+        (r#""serve": "connections", "port": 0"#, "port: invalid value: integer `0`, expected a whole number from 1 to 65535"),
+        (r#""serve": "connections", "port": 65536"#, "port: invalid value: integer `65536`"),
+        (r#""serve": "connections", "port": "80""#, "port: invalid type: string"),
+        (r#""serve": "connections", "port": [80]"#, "port: invalid type: sequence"),
         (r#""warm_up": []"#, "warm_up: only for programs with"),
         (r#""serve": "doorbell", "warm_up": [{"path": "/"}]"#, "warm_up: only for programs with"),
         (r#""serve": "http""#, "serve: unknown variant `http`, expected `doorbell` or `connections`"),

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which of the sockets that a program listens on is its application, where connections from outside arrive.
+//!
+//! That is never guessed, since the others may be an administrator's or a debugger's. The application is on the port that the tenant names, or, if
+//! none is named, on the only one that the program listens on when it is frozen; that port stays. It has a port of TCP: what listens on a path is
+//! never reached from outside.
+//!
+//! One port may have several listeners. They are the same application if no two of them have different addresses of one family: `0.0.0.0` and `[::]`,
+//! or those of several threads (SO_REUSEPORT). A connection arrives as one from 127.0.0.1, at the first listener that takes it, or else at the
+//! first of those for IPv6 alone, as one from `::1`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{Address, PollableId, Pollables, Socket};
+use crate::process::Process;
+
+/// Most listeners that a message names.
+const NAMED_MAX: usize = 16;
+
+/// Whether a program's application listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Application {
+    /// It does not.
+    Missing,
+    /// It does.
+    Listens,
+    /// Several listeners could be it: no port is named and there are several, or the port has listeners with different addresses.
+    Ambiguous,
+}
+
+/// What a program listens on, in the order in which it began to: addresses and ports, and names of Unix sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listeners(Vec<Address>);
+
+impl Listeners {
+    /// Whether it listens on nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Listeners {
+    /// As in `127.0.0.1:2019, then [::]:8080, then unix:/run/it`. Names are the program's: what is not printable is escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (index, address) in self.0.iter().take(NAMED_MAX).enumerate() {
+            f.write_str(if index == 0 { "" } else { ", then " })?;
+            match address {
+                Address::Unix(name) => match name.split_first() {
+                    Some((0, name)) => write!(f, "unix:@{}", name.escape_ascii())?,
+                    _ => write!(f, "unix:{}", name.strip_suffix(&[0]).unwrap_or(name).escape_ascii())?,
+                },
+                other => match other.of_network() {
+                    Some(address) => write!(f, "{address}")?,
+                    None => f.write_str("a socket without a name")?,
+                },
+            }
+        }
+        match self.0.len().saturating_sub(NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+impl Socket {
+    /// Whether it listens for IPv6 alone.
+    pub(super) fn is_for_v6_alone(&self) -> bool {
+        let only_6 = self.option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).unwrap_or(0) != 0;
+        matches!(self.ip(), Some(IpAddr::V6(ip)) if only_6 || !ip.is_unspecified())
+    }
+
+    fn ip(&self) -> Option<IpAddr> {
+        self.local.of_network().map(|address| address.ip())
+    }
+}
+
+impl Pollables {
+    /// What a program listens on with connections, the first first.
+    fn doors(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
+        let sockets = self.listeners.iter().filter_map(|&id| Some((id, self.socket(id).ok()?)));
+        sockets.filter(|(_, socket)| socket.kind == libc::SOCK_STREAM)
+    }
+
+    /// What listens on the application's port.
+    fn doors_of_application(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
+        let port = self.outside.port.or_else(|| self.only_port());
+        self.doors().filter(move |(_, socket)| port.is_some() && socket.local.port() == port)
+    }
+
+    /// The port, if all that listens has the same.
+    fn only_port(&self) -> Option<u16> {
+        let (_, first) = self.doors().next()?;
+        let port = first.local.port()?;
+        self.doors().all(|(_, socket)| socket.local.port() == Some(port)).then_some(port)
+    }
+
+    /// Where connections from outside arrive.
+    pub(crate) fn front_door(&self) -> Option<PollableId> {
+        self.doors_of_application().min_by_key(|(_, socket)| socket.is_for_v6_alone()).map(|(id, _)| id)
+    }
+
+    fn application(&self) -> Application {
+        let differ = |is_v4: bool| {
+            let mut ips = self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
+            let first = ips.next();
+            ips.any(|ip| Some(ip) != first)
+        };
+        if self.front_door().is_some() {
+            return if differ(true) || differ(false) { Application::Ambiguous } else { Application::Listens };
+        }
+        let has_port = |(_, socket): (_, &Socket)| socket.local.port().is_some();
+        if self.outside.port.is_none() && self.doors().any(has_port) {
+            Application::Ambiguous
+        } else {
+            Application::Missing
+        }
+    }
+}
+
+/// The application of a program that serves connections.
+impl Process {
+    /// The application is on this port: to be said before the program runs.
+    pub fn serve_at(&mut self, port: u16) {
+        self.pollables.edit().outside.port = Some(port);
+    }
+
+    /// Whether the application listens.
+    #[must_use]
+    pub fn application(&self) -> Application {
+        self.pollables.application()
+    }
+
+    /// The application stays on the port that it has: what listens on another one later is none.
+    pub fn keep_application(&mut self) {
+        if self.pollables.outside.port.is_none() {
+            let port = self.pollables.only_port();
+            self.pollables.edit().outside.port = port;
+        }
+    }
+
+    /// All that the program listens on with connections.
+    #[must_use]
+    pub fn listeners(&self) -> Listeners {
+        Listeners(self.pollables.doors().map(|(_, socket)| socket.local.clone()).collect())
+    }
+
+    pub(super) fn listening(&self) -> Vec<PollableId> {
+        self.pollables.doors().map(|(id, _)| id).collect()
+    }
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs that listen in several places: which of them is the application.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::plain::Plain;
+use common::{Kept, call, patient, program, text};
+use mayfly_sandbox::{
+    BootError, CallError, Host, Limits, LogSink, NoLog, Program, Service, Snapshot, SnapshotFileError, WarmUp, Worker,
+};
+
+/// `tenants/doors` with arguments separated by blanks; it is asked for these paths before the freeze.
+fn doors(how: &str, port: Option<u16>, warm_up: &[&str]) -> Program {
+    let args: Vec<&str> = how.split(' ').collect();
+    let request = |target: &&str| {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let (path, query) = (path.as_bytes().to_vec(), query.as_bytes().to_vec());
+        WarmUp { method: b"GET".to_vec(), path, query, headers: vec![], body: vec![], times: 1, steady: false }
+    };
+    let warm_up = warm_up.iter().map(request).collect();
+    Program { service: Some(Service { protocol: Arc::new(Plain), port, warm_up }), ..program("doors", &args) }
+}
+
+fn limits() -> Limits {
+    Limits { threads: 8, descriptors: 256, ..patient() }
+}
+
+fn boot_with(program: &Program, limits: &Limits, log: Arc<dyn LogSink>) -> Result<Snapshot, BootError> {
+    Snapshot::boot(&Host::open().expect("these tests need KVM"), program, limits, log)
+}
+
+fn boot(how: &str, port: Option<u16>, warm_up: &[&str]) -> Result<Snapshot, BootError> {
+    boot_with(&doors(how, port, warm_up), &limits(), Arc::new(NoLog))
+}
+
+fn worker(how: &str, port: Option<u16>) -> Worker {
+    let snapshot = boot(how, port, &[]).unwrap_or_else(|error| panic!("{how}, {port:?}: {error}"));
+    Worker::fork(&snapshot).unwrap()
+}
+
+/// One that keeps its state.
+fn kept(how: &str, port: Option<u16>) -> Worker {
+    Worker::fork_keeping_state(&boot(how, port, &[]).unwrap()).unwrap()
+}
+
+/// What a program says that does not boot.
+fn refusal(how: &str, port: Option<u16>, warm_up: &[&str]) -> String {
+    match boot(how, port, warm_up) {
+        Ok(_) => panic!("{how}, {port:?}: it boots"),
+        Err(error) => error.to_string(),
+    }
+}
+
+const ADMIN: &str = "listen=127.0.0.1:2019";
+
+#[test]
+fn the_named_port_is_the_application_in_whatever_order_and_at_whatever_address() {
+    let addresses = ["0.0.0.0:8080", "127.0.0.1:8080", "[::]:8080", "[::1]:8080", "192.0.2.1:8080"];
+    for address in addresses {
+        for how in [
+            format!("{ADMIN} listen={address} listen=[::]:9229"),
+            format!("listen={address} {ADMIN} listen=[::]:9229"),
+            format!("listen=/run/it listen=[::]:9229 {ADMIN} listen={address}"),
+            format!("{ADMIN} listen=@it sleep=30 listen={address}"),
+            format!("{ADMIN} later=30,{address}"),
+            format!("idle=127.0.0.1:1 {ADMIN} thread={address}"),
+            // By itself.
+            format!("listen={address}"),
+            format!("once {ADMIN} later=30,{address} tick=20"),
+        ] {
+            let mut worker = worker(&how, Some(8080));
+            for _ in 0..2 {
+                let who = text(&mut worker, "/who");
+                assert_eq!(who.split(' ').nth(1), Some(address), "{how}: {who}");
+                assert_eq!(worker.differences(), 0, "{how}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_program_with_several_listeners_and_no_port_does_not_boot_and_says_which_they_are() {
+    let says = |how: &str, listed: &str| {
+        let message = refusal(how, None, &[]);
+        let expected = format!("the program listens on {listed}: ");
+        assert!(message.starts_with(&expected) && message.contains("\"port\""), "{how}: {message}");
+        assert!(message.contains("mayfly run --program-port"), "{message}");
+    };
+    says("listen=127.0.0.1:2019 listen=0.0.0.0:8080", "127.0.0.1:2019, then 0.0.0.0:8080");
+    says("listen=0.0.0.0:8080 listen=[::1]:2019", "0.0.0.0:8080, then [::1]:2019");
+    says("listen=[::]:80 only6=[::]:443 thread=127.0.0.1:1", "[::]:80, then [::]:443, then 127.0.0.1:1");
+    says("listen=0.0.0.0:0 listen=0.0.0.0:0", "0.0.0.0:32768, then 0.0.0.0:32769");
+    // Nobody needs to accept there.
+    says("listen=0.0.0.0:8080 idle=0.0.0.0:1", "0.0.0.0:8080, then 0.0.0.0:1");
+    says("idle=0.0.0.0:2 idle=0.0.0.0:1", "0.0.0.0:2, then 0.0.0.0:1");
+    // What listens on a path may be the application, and what listens on the port an administrator's.
+    says("listen=/run/it listen=0.0.0.0:80", "unix:/run/it, then 0.0.0.0:80");
+    says("listen=0.0.0.0:80 listen=@it\n\x1b", "0.0.0.0:80, then unix:@it\\n\\x1b");
+    // It has timers, and begins to listen by one of them.
+    says("listen=127.0.0.1:9229 later=200,0.0.0.0:80", "127.0.0.1:9229, then 0.0.0.0:80");
+    says("listen=127.0.0.1:9229 later=200,0.0.0.0:80 tick=20", "127.0.0.1:9229, then 0.0.0.0:80");
+    // As many as there may be.
+    let many: Vec<String> = (1..=40).map(|port| format!("listen=0.0.0.0:{port}")).collect();
+    let message = refusal(&many.join(" "), None, &[]);
+    assert!(message.contains("then 0.0.0.0:16, and 24 more: "), "{message}");
+}
+
+#[test]
+fn a_listener_that_comes_with_a_warm_up_request_counts() {
+    for once in ["", "once "] {
+        let how = format!("{once}listen=0.0.0.0:8080");
+        let message = refusal(&how, None, &["/open?0.0.0.0:9000", "/who"]);
+        assert!(message.starts_with("the program listens on 0.0.0.0:8080, then 0.0.0.0:9000: "), "{message}");
+        assert!(boot(&how, Some(8080), &["/open?0.0.0.0:9000", "/who"]).is_ok(), "{once}");
+        let message = refusal(&how, Some(8080), &["/close?0", "/who"]);
+        assert!(once.is_empty() || message.starts_with("the program listens on nothing, and not on port 8080"), "{message}");
+    }
+}
+
+#[test]
+fn one_port_may_have_several_listeners() {
+    let both = ["listen=0.0.0.0:80 only6=[::]:80", "only6=[::]:80 listen=0.0.0.0:80"];
+    for how in both {
+        for port in [None, Some(80)] {
+            let who = text(&mut worker(how, port), "/who");
+            // Clients arrive at the one for IPv4, as one from this machine.
+            assert!(who.ends_with(" 0.0.0.0:80 127.0.0.1:80 127.0.0.1"), "{how}: {who}");
+        }
+    }
+    assert_eq!(text(&mut worker("listen=[::1]:80 listen=127.0.0.1:80", None), "/who"), "1 127.0.0.1:80 127.0.0.1:80 127.0.0.1");
+    // One that takes both has a client by IPv4; one for IPv6 alone has none.
+    let ends = |how: &str, end: &str| {
+        let who = text(&mut worker(how, None), "/who");
+        assert!(who.ends_with(end), "{how}: {who}");
+    };
+    ends("listen=[::]:80", " [::ffff:127.0.0.1]:80 [::ffff:127.0.0.1]");
+    ends("only6=[::]:80", " [::1]:80 [::1]");
+    ends("listen=[::1]:80", " [::1]:80 [::1]");
+    // Threads that share it.
+    for how in ["thread=0.0.0.0:80 thread=0.0.0.0:80 thread=0.0.0.0:80", "share=[::]:80 thread=[::]:80"] {
+        for port in [None, Some(80)] {
+            let mut worker = worker(how, port);
+            for _ in 0..3 {
+                assert!(text(&mut worker, "/who").starts_with("0 "), "{how}");
+            }
+        }
+    }
+    // Which address is it? The port does not say.
+    for port in [None, Some(80)] {
+        let message = refusal("listen=127.0.0.1:80 listen=127.0.0.2:80", port, &[]);
+        assert!(message.starts_with("the program listens on 127.0.0.1:80, then 127.0.0.2:80: "), "{message}");
+    }
+    let message = refusal("listen=127.0.0.1:80 listen=127.0.0.2:80", Some(80), &[]);
+    assert!(message.contains("which address of port 80 is the application's"), "{message}");
+}
+
+#[test]
+fn a_port_that_never_listens_is_told_with_those_that_do() {
+    let message = refusal("listen=127.0.0.1:2019 listen=[::]:8000 listen=/run/it", Some(8080), &[]);
+    let expected = "the program listens on 127.0.0.1:2019, then [::]:8000, then unix:/run/it, and not on port 8080, which its tenant names by \"port\"";
+    assert!(message.starts_with(expected), "{message}");
+    // It has timers: until its time is up.
+    let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
+    let log = Arc::new(Kept::default());
+    let program = doors("listen=127.0.0.1:2019 tick=20", Some(8080), &[]);
+    let error = boot_with(&program, &short, Arc::clone(&log) as Arc<dyn LogSink>).unwrap_err();
+    assert!(matches!(error, BootError::NotListening { port: Some(8080), .. }), "{error}");
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(said, "mayfly: the program listens on 127.0.0.1:2019, and not yet on its \"port\" 8080\n");
+    let message = refusal("once tick=-1", Some(8080), &[]);
+    assert!(message.starts_with("the program listens on nothing, and not on port 8080"), "{message}");
+    // A path is no port.
+    for name in ["/run/it", "@it"] {
+        let message = refusal(&format!("listen={name}"), None, &[]);
+        assert_eq!(message, format!("the program listens on unix:{name}, and not on a port: requests reach it by TCP"));
+    }
+}
+
+#[test]
+fn the_only_listener_is_the_application_and_stays_it() {
+    // Whatever a request opens is none, and the next one does not have it.
+    let mut reset = worker("once listen=0.0.0.0:8080", None);
+    for _ in 0..3 {
+        assert_eq!(text(&mut reset, "/open?0.0.0.0:80"), "1");
+        assert_eq!(reset.differences(), 0);
+        assert_eq!(text(&mut reset, "/who"), "0 0.0.0.0:8080 127.0.0.1:8080 127.0.0.1");
+    }
+    for port in [None, Some(8080)] {
+        let mut kept = kept("once listen=0.0.0.0:8080", port);
+        assert_eq!(text(&mut kept, "/open?0.0.0.0:80"), "1");
+        assert_eq!(text(&mut kept, "/who"), "0 0.0.0.0:8080 127.0.0.1:8080 127.0.0.1");
+        // It is there for the program itself.
+        assert_eq!(text(&mut kept, "/ask?1"), "1 0.0.0.0:80 127.0.0.1:80 127.0.0.1");
+        // Closed, it has no successor but on the same port.
+        text(&mut kept, "/close?0");
+        assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)));
+    }
+}
+
+#[test]
+fn a_listener_that_is_closed_and_opened_again_is_the_application_if_its_port_is() {
+    for (how, port) in [
+        ("once listen=0.0.0.0:8080", None),
+        ("once listen=0.0.0.0:8080", Some(8080)),
+        ("once listen=[::]:8080 listen=127.0.0.1:2019 listen=0.0.0.0:1", Some(8080)),
+    ] {
+        let mut kept = kept(how, port);
+        let who = text(&mut kept, "/who");
+        for _ in 0..2 {
+            text(&mut kept, "/reopen?0");
+            assert_eq!(text(&mut kept, "/who"), who, "{how}");
+        }
+        // Called twice, listen is about the same listener.
+        text(&mut kept, "/again?0");
+        assert_eq!(text(&mut kept, "/who"), who, "{how}");
+        text(&mut kept, "/shut?0");
+        assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)), "{how}");
+    }
+    // Another takes its port.
+    let mut kept = kept("once listen=127.0.0.1:2019 listen=[::]:8080", Some(8080));
+    text(&mut kept, "/close?1");
+    assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)));
+    let mut successor = self::kept("once listen=127.0.0.1:2019 listen=[::]:8080", Some(8080));
+    text(&mut successor, "/reopen?1");
+    assert!(text(&mut successor, "/who").starts_with("1 "));
+    // Before the freeze.
+    assert_eq!(text(&mut worker("listen=0.0.0.0:1 close=0 listen=0.0.0.0:2 again=1", None), "/who"), "1 0.0.0.0:2 127.0.0.1:2 127.0.0.1");
+}
+
+#[test]
+fn a_port_that_mayfly_picks_cannot_be_named() {
+    // By itself it is the application, under the number that the program sees.
+    let mut only = worker("listen=127.0.0.1:0", None);
+    assert_eq!(text(&mut only, "/names"), "127.0.0.1:32768");
+    assert_eq!(text(&mut only, "/who"), "0 127.0.0.1:0 127.0.0.1:32768 127.0.0.1");
+    // A named one is never picked, and so the program can bind it.
+    for (how, names) in [
+        ("listen=127.0.0.1:0 listen=127.0.0.1:32768", "127.0.0.1:32769 127.0.0.1:32768"),
+        ("listen=127.0.0.1:32768 listen=127.0.0.1:0", "127.0.0.1:32768 127.0.0.1:32769"),
+    ] {
+        let mut worker = worker(how, Some(32_768));
+        assert_eq!(text(&mut worker, "/names"), names);
+        assert!(text(&mut worker, "/who").contains(" 127.0.0.1:32768 "), "{how}");
+    }
+    let message = refusal("listen=127.0.0.1:0", Some(32_768), &[]);
+    assert!(message.starts_with("the program listens on 127.0.0.1:32769, and not on port 32768"), "{message}");
+    // Opened again it has another number: that is another port.
+    let mut kept = kept("once listen=127.0.0.1:0", None);
+    text(&mut kept, "/reopen?0");
+    assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)));
+}
+
+#[test]
+fn other_listeners_get_no_connection_but_the_programs_own() {
+    let how = "listen=127.0.0.1:2019 listen=[::]:8080 idle=127.0.0.1:9229 listen=/run/it";
+    let mut worker = worker(how, Some(8080));
+    for _ in 0..3 {
+        assert_eq!(text(&mut worker, "/ask?0"), "0 127.0.0.1:2019 127.0.0.1:2019 127.0.0.1");
+        assert_eq!(text(&mut worker, "/ask?2"), "2 127.0.0.1:9229 127.0.0.1:9229 127.0.0.1");
+        assert_eq!(text(&mut worker, "/ask?3"), "3 /run/it unix unix");
+        assert_eq!(text(&mut worker, "/who"), "1 [::]:8080 [::ffff:127.0.0.1]:8080 [::ffff:127.0.0.1]");
+        assert_eq!(worker.differences(), 0);
+    }
+    // A program that accepts from another listener than the application waits for what does not come.
+    for other in [0, 2, 3] {
+        let mut worker = self::worker(how, Some(8080));
+        let result = call(&mut worker, &format!("/accept?{other}"), b"");
+        assert!(matches!(result, Err(CallError::Stuck { call: "accept" })), "{other}: {result:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_of_the_port_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("it");
+    let how = "listen=127.0.0.1:2019 listen=[::]:8080";
+    let program = |port| doors(how, port, &[]);
+    let origin = |port| Snapshot::origin(&program(port), &limits());
+    boot(how, Some(8080), &[]).unwrap().save(&path).unwrap();
+    let host = Host::open().unwrap();
+    let load = |program: &Program| Snapshot::load(&host, program, &limits(), Arc::new(NoLog), &path);
+    let who = |snapshot: &Snapshot| text(&mut Worker::fork(snapshot).unwrap(), "/who");
+    assert_eq!(who(&load(&program(Some(8080))).unwrap()), "1 [::]:8080 [::ffff:127.0.0.1]:8080 [::ffff:127.0.0.1]");
+    for other in [None, Some(2019), Some(8081)] {
+        let error = load(&program(other)).unwrap_err();
+        assert!(matches!(error, SnapshotFileError::Origin(what) if what.contains("another port")), "{other:?}: {error}");
+        assert_ne!(origin(other), origin(Some(8080)), "the files have other names");
+    }
+    assert_eq!(who(&boot(how, Some(2019), &[]).unwrap()), "0 127.0.0.1:2019 127.0.0.1:2019 127.0.0.1");
+    // The only one stays the application of a snapshot from a file.
+    let alone = doors("once listen=0.0.0.0:8080", None, &[]);
+    boot_with(&alone, &limits(), Arc::new(NoLog)).unwrap().save(&path).unwrap();
+    let mut kept = Worker::fork_keeping_state(&load(&alone).unwrap()).unwrap();
+    text(&mut kept, "/open?0.0.0.0:80");
+    assert!(text(&mut kept, "/who").starts_with("0 "));
+    text(&mut kept, "/close?0");
+    assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)));
+}
+
+#[test]
+fn a_server_that_is_to_ring_the_doorbell_is_told_where_it_listens() {
+    for (how, listed) in [
+        ("listen=127.0.0.1:2019 listen=[::]:8080", "127.0.0.1:2019, then [::]:8080"),
+        ("idle=127.0.0.1:2019 listen=/run/it", "127.0.0.1:2019, then unix:/run/it"),
+    ] {
+        let program = Program { service: None, ..doors(how, None, &[]) };
+        let error = boot_with(&program, &limits(), Arc::new(NoLog)).unwrap_err();
+        assert!(matches!(error, BootError::Listens { .. }) && error.to_string().contains(listed), "{error}");
+    }
+}
