@@ -14,6 +14,7 @@ use crate::cpuid::{self, Features};
 use crate::error::{CreateError, HostError};
 use crate::kernel::{self, SyscallEntry, USER_CODE, Variant};
 use crate::layout::{PAGE_SIZE, USER_MIN};
+use crate::ledger::Account;
 use crate::machine::Machine;
 use crate::tables::Prot;
 use crate::vcpu::RawExit;
@@ -43,6 +44,8 @@ impl HostKind {
 #[derive(Debug, Clone)]
 pub struct Host {
     inner: Arc<Inner>,
+    /// Who pays for the memory of machines that are made with this.
+    account: Account,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,7 @@ impl Host {
                     SyscallEntry::User => native.clone(),
                 };
                 let host = Self {
+                    account: Account::default(),
                     inner: Arc::new(Inner {
                         kvm: open(path)?,
                         features,
@@ -109,6 +113,7 @@ impl Host {
                         let Inner { features, .. } = &*host.inner;
                         let features = features.clone();
                         return Ok(Self {
+                            account: Account::default(),
                             inner: Arc::new(Inner {
                                 kvm,
                                 features,
@@ -126,6 +131,18 @@ impl Host {
             }
         }
         Err(HostError::Probe { what: seen })
+    }
+
+    /// The same host, for machines whose memory another account holds.
+    #[must_use]
+    pub fn on_account(&self, account: &Account) -> Self {
+        Self { inner: Arc::clone(&self.inner), account: account.clone() }
+    }
+
+    /// The account that holds the memory of machines made with this.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// The kind of KVM.

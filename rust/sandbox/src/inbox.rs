@@ -55,6 +55,11 @@ impl Inbox {
             return Err(CallError::RequestTooLarge { bytes: total, limit });
         }
 
+        // A small one lies in pages that the worker has from the start.
+        if total > mayfly_kvm::PAGE_SIZE && !machine.cover_inbox(total) {
+            return Err(CallError::ServerMemory);
+        }
+
         // The stack is warm; the heap, after a world switch, is not.
         let mut small = [0; SMALL_BYTES];
         let bytes = if head <= SMALL_BYTES {
