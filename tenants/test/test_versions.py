@@ -47,6 +47,24 @@ class TooOld(unittest.TestCase):
                 self.refuses([PYTHON, "-B", "-c", f"{old}; import {module}; print('went on')"], message)
 
 
+class Older(unittest.TestCase):
+    def test_pythons_hook_where_a_generator_hashes_its_arguments(self):
+        """As random.Random does before 3.11, of which there is none here."""
+        code = f"""if True:
+            import random, sys
+            class Old(random.Random):
+                def __new__(cls, *seeds):
+                    for seed in seeds:
+                        hash(seed)
+                    return super().__new__(cls)
+            random.Random = Old
+            sys.path.insert(0, "{OUT}/sdk/python")
+            import fresh
+            print(0 <= random.random() < 1)
+        """
+        self.assertEqual(output([PYTHON, "-B", "-c", code]), (0, "True\n", ""))
+
+
 class FailingHook(unittest.TestCase):
     def test_pythons_program_is_not_started_without_it(self):
         """Python says of an error in sitecustomize that there was one, and goes on."""
