@@ -5,7 +5,7 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tenants run run-runtimes test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help setup build tenants samples runtimes run run-runtimes test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,10 +19,14 @@ build: setup ## Build the server and the command line into build/bin
 tenants: setup ## Build the sample tenants into build/tenants
 	@$(MAKE) --no-print-directory -C tenants
 
-run: build tenants ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
+# What `make run` and `make run-runtimes` start, without the tenants of tests alone.
+samples runtimes: setup
+	@$(MAKE) --no-print-directory -C tenants $@
+
+run: build samples ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
 	@scripts/run
 
-run-runtimes: build tenants ## The same with Deno, Node.js, Python, Go, Rust and lighttpd for tenants
+run-runtimes: build runtimes ## The same with Deno, Node.js, Python, Go, Rust and lighttpd for tenants
 	@scripts/run runtimes
 
 test: build tenants ## Run every test, on this machine's KVM and in the hardware lane
@@ -47,7 +51,7 @@ test-e2e: build tenants ## Run the end-to-end tests
 	@scripts/test e2e
 
 bench: build tenants ## Compare vanilla and sandboxed; writes bench/out/report.{json,html}
-	@bench/run
+	@/usr/bin/python3 bench/run
 
 lint: setup ## Check formats, lints and scripts
 	@scripts/lint

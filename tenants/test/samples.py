@@ -3,12 +3,14 @@
 
 import functools
 import os
-import shutil
 
 OUT = os.environ["OUT"]
 DENO = f"{OUT}/deno/bin/deno"
-NODE = shutil.which("node", path="/usr/bin:" + os.environ["PATH"])
+NODE = f"{OUT}/node/bin/node"
 PYTHON = "/usr/bin/python3"
+# Other versions, of which what is too old says so (test_versions.py); the samples' are pinned by their lockfiles.
+OTHER_NODES = {name: f"{OUT}/versions/bin/{name}" for name in ("node-18", "node-22", "node-24", "node-26")}
+OTHER_DENOS = {name: f"{OUT}/versions/bin/{name}" for name in ("deno-2.8",)}
 # Without a cache, and so without a database; without colours in what it prints.
 DENO_ENVIRONMENT = {"DENO_DIR": "/proc/none", "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1", "HOME": "/proc/none"}
 
@@ -23,11 +25,17 @@ SERVERS = {
 
 # The same servers as they are started for freshness.
 FRESH_SERVERS = {
-    "deno": [
-        DENO, "run", "--allow-net", "--allow-read=/dev/urandom", "--preload", f"{OUT}/sdk/deno/fresh.js",
-        f"{OUT}/deno/server.js",
-    ],
-    "node": [NODE, "--import", f"{OUT}/sdk/node/fresh.mjs", f"{OUT}/node/server.mjs"],
+    **{
+        name: [
+            deno, "run", "--allow-net", "--allow-read=/dev/urandom", "--preload", f"{OUT}/sdk/deno/fresh.js",
+            f"{OUT}/deno/server.js",
+        ]
+        for name, deno in {"deno": DENO, **OTHER_DENOS}.items()
+    },
+    **{
+        name: [node, "--import", f"{OUT}/sdk/node/fresh.mjs", f"{OUT}/node/server.mjs"]
+        for name, node in {"node": NODE, **OTHER_NODES}.items()
+    },
     "python": SERVERS["python"],
 }  # fmt: skip
 FRESH_ENVIRONMENT = {
@@ -47,10 +55,15 @@ LIGHTTPD = [f"{OUT}/lighttpd/bin/lighttpd", "-D", "-f", f"{OUT}/lighttpd/lighttp
 LIGHTTPD_ENVIRONMENT = {"LD_LIBRARY_PATH": f"{OUT}/lighttpd/lib", "ROOT": f"{OUT}/lighttpd/www"}
 
 
+def runtime(name: str) -> str:
+    """The runtime's name without the version."""
+    return name.partition("-")[0]
+
+
 def environment(name: str, **more: str) -> dict:
     """What a sample is started with: nothing of the caller's."""
     given = {"PATH": "/usr/bin:/bin", **more}
-    return given | DENO_ENVIRONMENT if name == "deno" else given
+    return given | DENO_ENVIRONMENT if runtime(name) == "deno" else given
 
 
 def each(names):

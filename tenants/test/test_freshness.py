@@ -8,13 +8,14 @@ care of then repeats, which these tests show too, so that they would notice if a
 import json
 import unittest
 
-from samples import DENO, NODE, OUT, PYTHON, each, environment
+from samples import DENO, NODE, OTHER_DENOS, OTHER_NODES, OUT, PYTHON, each, environment, runtime
 from tenant import Request, run
 
 PRELOAD = f"{OUT}/test/fakehost.so:{OUT}/test/unforked.so"
+DENO_ARGUMENTS = ["run", "--allow-ffi", "--allow-env=MAYFLY_LIBRARY", "--allow-read=/dev/urandom", f"{OUT}/test/freshness/deno.js"]
 PROGRAMS = {
-    "deno": [DENO, "run", "--allow-ffi", "--allow-env=MAYFLY_LIBRARY", "--allow-read=/dev/urandom", f"{OUT}/test/freshness/deno.js"],
-    "node": [NODE, f"{OUT}/test/freshness/node.mjs"],
+    **{name: [deno, *DENO_ARGUMENTS] for name, deno in {"deno": DENO, **OTHER_DENOS}.items()},
+    **{name: [node, f"{OUT}/test/freshness/node.mjs"] for name, node in {"node": NODE, **OTHER_NODES}.items()},
     "python": [PYTHON, "-B", f"{OUT}/test/freshness/python.py"],
 }  # fmt: skip
 # What no SDK and no hook can reach: documented.
@@ -39,19 +40,19 @@ class Freshness(unittest.TestCase):
     @each(PROGRAMS)
     def test_by_the_sdk_nothing_repeats(self, name):
         _, same = draws(name, "sdk")
-        self.assertEqual(same, BEYOND[name])
+        self.assertEqual(same, BEYOND[runtime(name)])
 
     @each(PROGRAMS)
     def test_with_the_hook_for_servers_nothing_repeats(self, name):
         # The library that feeds requests leaves OpenSSL alone here, so that it is the hook that is tested.
-        hook = f":{OUT}/sdk/lib/libmayfly-fresh.so" if name == "node" else ""
+        hook = f":{OUT}/sdk/lib/libmayfly-fresh.so" if runtime(name) == "node" else ""
         _, same = draws(name, "server", PRELOAD + hook, MAYFLY_LIBRARY=f"{OUT}/test/libmayfly-bare.so")
-        self.assertEqual(same, BEYOND[name])
+        self.assertEqual(same, BEYOND[runtime(name)])
 
     @each(PROGRAMS)
     def test_without_either_the_snapshot_repeats_itself(self, name):
         sources, same = draws(name, "frozen", MAYFLY_LIBRARY=f"{OUT}/test/libmayfly-bare.so")
-        self.assertEqual(same, sources - FRESH_BY_ITSELF[name])
+        self.assertEqual(same, sources - FRESH_BY_ITSELF[runtime(name)])
 
 
 if __name__ == "__main__":

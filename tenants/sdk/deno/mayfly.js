@@ -9,6 +9,7 @@
 // the import on, Math.random(), crypto and node:crypto are fresh in each request; import it before what might keep such
 // a function for itself. For keys of Deno's own making see reseed() in crypto.js (docs/freshness.md).
 
+import "./version.js";
 import { freshMath } from "../js/fresh.mjs";
 import { GENERATOR, Request, serve as serveMailbox } from "../js/mailbox.mjs";
 import { freshDeno, reseed } from "./crypto.js";

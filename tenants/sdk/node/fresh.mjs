@@ -9,6 +9,7 @@
 // asks in a request reads: a request is what a server emits as `request`, `connection` or `upgrade`. It needs nothing
 // of Mayfly, and does the same outside.
 
+import "./version.mjs";
 import { EventEmitter } from "node:events";
 import { openSync, readSync } from "node:fs";
 import { Server } from "node:net";

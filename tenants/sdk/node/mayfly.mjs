@@ -9,6 +9,7 @@
 // node:crypto, keys included, are fresh in each request: the library puts itself below OpenSSL, and what Node.js keeps
 // above it is replaced. Import it before what might keep such a function for itself (docs/freshness.md).
 
+import "./version.mjs";
 import { freshMath } from "../js/fresh.mjs";
 import { GENERATOR, Request, serve as serveMailbox } from "../js/mailbox.mjs";
 import { freshNode } from "./crypto.mjs";

@@ -14,6 +14,8 @@ import ctypes
 import random
 from pathlib import Path
 
+from mayfly_python import show_openssl
+
 __all__ = []
 
 _AT_RANDOM = 25
@@ -28,6 +30,10 @@ def _token():
 
 class _Fresh(random.Random):
     """A generator that seeds itself from the system when a request is another than the last one that it saw."""
+
+    def __new__(cls, _token):
+        """Before 3.11 the base takes a seed here, and a view has no hash."""
+        return super().__new__(cls)
 
     def __init__(self, token):
         self._now, self._seen = token, None
@@ -56,21 +62,14 @@ class _Fresh(random.Random):
         return super().getstate()
 
 
-def _openssl():
-    try:
-        ctypes.CDLL("libcrypto.so.3", ctypes.RTLD_GLOBAL)  # The one that `ssl` uses, or will.
-    except OSError:
-        return
-    ctypes.CDLL(str(Path(__file__).resolve().parent.parent / "lib/libmayfly-fresh.so"))
-
-
 def _install():
     fresh = _Fresh(_token())
     for name in random.__all__:
         if hasattr(random._inst, name) and callable(getattr(random._inst, name)) and not name[0].isupper():
             setattr(random, name, getattr(fresh, name))
     random._inst = fresh
-    _openssl()
+    if show_openssl():
+        ctypes.CDLL(str(Path(__file__).resolve().parent.parent / "lib/libmayfly-fresh.so"))
 
 
 _install()

@@ -20,6 +20,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from mayfly_python import show_openssl
+
 __all__ = ["Request", "Response", "serve"]
 
 _HEAD = 96
@@ -109,13 +111,15 @@ class _Library:
             library.mayfly_ffi_random,
         )
         self.mailbox = None
-        if address := library.mayfly_ffi_open():
+        address = library.mayfly_ffi_open()
+        if address:
             capacity = ctypes.c_uint32.from_address(address + 4).value
             self.mailbox = memoryview((ctypes.c_ubyte * capacity).from_address(address)).cast("B")
 
     def random(self, size):
         buffer = ctypes.create_string_buffer(size)
-        if error := self._random(buffer, size):
+        error = self._random(buffer, size)
+        if error:
             raise OSError(-error, os.strerror(-error))
         return buffer.raw
 
@@ -156,7 +160,7 @@ def serve(handler, *, warm_up=100, method="GET", path="/", query="", headers=(),
     handler that raises answers 500, and the traceback goes to the log.
     """
     if fresh and "_ssl" in sys.modules:
-        ctypes.CDLL("libcrypto.so.3", ctypes.RTLD_GLOBAL)  # Where the library looks for it.
+        show_openssl()
     library = _Library()
     if library.mailbox is None:
         library.wait()  # Says so, and ends the process.
@@ -175,5 +179,6 @@ def serve(handler, *, warm_up=100, method="GET", path="/", query="", headers=(),
         except (ValueError, struct.error) as error:
             print(f"mayfly: {error}", file=sys.stderr)
             Response(status=500)._write(library.mailbox)
-        if error := library.exchange():
+        error = library.exchange()
+        if error:
             print(f"mayfly: the response was refused: error {-error}", file=sys.stderr)

@@ -5,6 +5,8 @@
 
 import * as named from "node:crypto";
 
+const web = globalThis.crypto ?? named.webcrypto; // Node.js 18 has no global one.
+
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 const { randomUUID } = named; // As most programs have it: from before anything was replaced.
 
@@ -12,8 +14,8 @@ export function draw() {
   const crypto = named.default;
   return {
     "Math.random": String(Math.random()),
-    "crypto.getRandomValues": hex(globalThis.crypto.getRandomValues(new Uint8Array(16))),
-    "crypto.randomUUID": globalThis.crypto.randomUUID(),
+    "crypto.getRandomValues": hex(web.getRandomValues(new Uint8Array(16))),
+    "crypto.randomUUID": web.randomUUID(),
     "node:crypto randomUUID": crypto.randomUUID(),
     "node:crypto randomUUID by name": named.randomUUID(),
     "node:crypto randomUUID kept": randomUUID(),
