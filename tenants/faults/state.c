@@ -460,6 +460,12 @@ static void state_now(struct act *act) {
         say("%s %llx\n", states[i].name, (unsigned long long)states[i].see());
 }
 
+void processor_state(void) {
+    for (size_t i = 0; i < STATE_COUNT; ++i)
+        if (strncmp(states[i].name, "cpu-", 4) == 0)
+            say("%s %llx\n", states[i].name, (unsigned long long)states[i].see());
+}
+
 static void state_names(struct act *act) {
     (void)act;
     for (size_t i = 0; i < STATE_COUNT; ++i)

@@ -374,6 +374,7 @@ impl<'a> Boot<'a> {
             Stop::Stuck { call } | Stop::Waits { call, .. } => BootError::Stuck { call },
             Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
             Stop::Response(error) => BootError::Failed(error.to_string()),
+            Stop::Violation(what) => BootError::Violation(what),
             Stop::Failed(why) => BootError::Failed(why),
         }
     }

@@ -479,6 +479,7 @@ impl Worker {
             Stop::Stuck { call } | Stop::Waits { call, .. } => CallError::Stuck { call },
             Stop::Response(error) => error.into(),
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
+            Stop::Violation(what) => CallError::Violation(what),
             Stop::Failed(why) => CallError::Failed(why),
         }
     }

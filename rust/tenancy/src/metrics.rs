@@ -43,6 +43,7 @@ const FIGURES: &[Figure] = &[
     Figure { name: "mayfly_tenant_refused_connects_total", kind: Counter, help: "Connections that the program was refused, since their place is not listed.", value: |tenant| tenant.refused_connects as f64 },
     Figure { name: "mayfly_tenant_reloads_total", kind: Counter, help: "New generations, rollbacks included.", value: |tenant| tenant.reloads as f64 },
     Figure { name: "mayfly_tenant_reload_failures_total", kind: Counter, help: "Generations that did not come about.", value: |tenant| tenant.reload_failures as f64 },
+    Figure { name: "mayfly_tenant_violations_total", kind: Counter, help: "States that no program needs, into which the program brought a machine: it may be attacking.", value: |tenant| tenant.violations as f64 },
     Figure { name: "mayfly_tenant_dropped_log_lines_total", kind: Counter, help: "Lines that the log limit dropped.", value: |tenant| tenant.dropped_log_lines as f64 },
     Figure { name: "mayfly_tenant_ready", kind: Gauge, help: "Whether the tenant answers requests.", value: |tenant| if generation(tenant) > 0 { 1.0 } else { 0.0 } },
     Figure { name: "mayfly_tenant_generation", kind: Gauge, help: "The number of the generation that answers; 0 if there is none.", value: |tenant| generation(tenant) as f64 },
@@ -281,6 +282,7 @@ mod tests {
             reload_failures: 8,
             limit_hits: BTreeMap::from([("descriptors", 9)]),
             errors: BTreeMap::from([("cpu-limit", 10), ("exited", 11)]),
+            violations: 23,
             dropped_log_lines: 12,
         }
     }
@@ -322,6 +324,7 @@ mod tests {
             ("refused_connects_total", 18.0),
             ("reloads_total", 7.0),
             ("reload_failures_total", 8.0),
+            ("violations_total", 23.0),
             ("dropped_log_lines_total", 12.0),
         ] {
             for tenant in ["shop", "we\"i\\rd\n"] {

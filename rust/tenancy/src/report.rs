@@ -107,6 +107,8 @@ pub struct TenantReport {
     pub limit_hits: BTreeMap<&'static str, u64>,
     /// Requests that Mayfly answered instead, by the answer's `error`.
     pub errors: BTreeMap<&'static str, u64>,
+    /// How often its program brought a machine into a state that no program needs, in requests, boots and the storage program.
+    pub violations: u64,
     /// Lines that the log limit dropped.
     pub dropped_log_lines: u64,
 }
@@ -190,6 +192,7 @@ impl TenantReport {
                 .filter(|&(_, count)| count > 0)
                 .collect(),
             errors,
+            violations: tenant.log.violations(),
             dropped_log_lines: tenant.log.dropped_lines(),
         }
     }
