@@ -107,6 +107,7 @@
 //   shared-past             reads behind its end
 //
 // State (see state.c)
+//   processor               the part of `state` that is the processor's
 //   states                  names of the inventory's entries
 //   state                   each entry's value as this request finds it
 //   dirty-ENTRY dirty-all   changes the entry, answers `state` as it is then

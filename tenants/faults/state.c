@@ -466,6 +466,11 @@ void processor_state(void) {
             say("%s %llx\n", states[i].name, (unsigned long long)states[i].see());
 }
 
+static void processor_now(struct act *act) {
+    (void)act;
+    processor_state();
+}
+
 static void state_names(struct act *act) {
     (void)act;
     for (size_t i = 0; i < STATE_COUNT; ++i)
@@ -485,8 +490,5 @@ static void state_dirty(struct act *act) {
 }
 
 const struct behaviour state_behaviours[] = {
-    {"states", state_names},
-    {"state", state_now},
-    {"dirty-", state_dirty},
-    {NULL, NULL},
+    {"processor", processor_now}, {"states", state_names}, {"state", state_now}, {"dirty-", state_dirty}, {NULL, NULL},
 };
