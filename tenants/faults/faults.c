@@ -107,6 +107,7 @@
 //   shared-past             reads behind its end
 //
 // State (see state.c)
+//   processor               the part of `state` that is the processor's
 //   states                  names of the inventory's entries
 //   state                   each entry's value as this request finds it
 //   dirty-ENTRY dirty-all   changes the entry, answers `state` as it is then
@@ -117,6 +118,12 @@
 //   clocks                  all clocks, by the C library
 //   clocks-run              reads them for NUMBER ms; answers how often, how often one went back, how far one is off
 //   then clocks-agree            reads them between system calls NUMBER times; answers how far each was off at most
+//
+// Ways to stop (see ways.c)
+//   way                     runs the body's code, with the registers of a good response and the doorbell's address in
+//   R8 vdso                    has the vDSO write the time to address NUMBER catch                   (at boot) a
+//   handler for faults that answers the registers it finds in its frame serve                   (at boot) serves
+//   connections: /way as above, everything else the processor's state
 
 #define _GNU_SOURCE
 #include "faults.h"
@@ -132,7 +139,7 @@ const struct mayfly_page *host;
 
 static const struct behaviour *const tables[] = {system_behaviours,   processor_behaviours, endless_behaviours,
                                                  response_behaviours, state_behaviours,     call_behaviours,
-                                                 shared_behaviours,   clock_behaviours};
+                                                 shared_behaviours,   clock_behaviours,     way_behaviours};
 #define TABLE_COUNT (sizeof tables / sizeof *tables)
 
 void say(const char *format, ...) {

@@ -90,6 +90,7 @@ extern const struct behaviour state_behaviours[];     // state.c
 extern const struct behaviour call_behaviours[];      // calls.c
 extern const struct behaviour shared_behaviours[];    // shared.c
 extern const struct behaviour clock_behaviours[];     // clocks.c
+extern const struct behaviour way_behaviours[];       // ways.c
 
 extern const struct mayfly_page *host;
 
@@ -116,6 +117,9 @@ char *before_gap(size_t bytes);
 // A place that is no good for `size` bytes that `good` holds, or in which only half of them lie: "null", "low",
 // "kernel", "non-canonical", "unmapped" or "straddle".
 void *bad_place(const char *where, const void *good, size_t size);
+
+// Says the part of the state that faults_ring() has taken down.
+void processor_state(void);
 
 // Notes at boot what state.c needs later.
 void state_prepare(void);

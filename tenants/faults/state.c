@@ -460,6 +460,17 @@ static void state_now(struct act *act) {
         say("%s %llx\n", states[i].name, (unsigned long long)states[i].see());
 }
 
+void processor_state(void) {
+    for (size_t i = 0; i < STATE_COUNT; ++i)
+        if (strncmp(states[i].name, "cpu-", 4) == 0)
+            say("%s %llx\n", states[i].name, (unsigned long long)states[i].see());
+}
+
+static void processor_now(struct act *act) {
+    (void)act;
+    processor_state();
+}
+
 static void state_names(struct act *act) {
     (void)act;
     for (size_t i = 0; i < STATE_COUNT; ++i)
@@ -479,8 +490,5 @@ static void state_dirty(struct act *act) {
 }
 
 const struct behaviour state_behaviours[] = {
-    {"states", state_names},
-    {"state", state_now},
-    {"dirty-", state_dirty},
-    {NULL, NULL},
+    {"processor", processor_now}, {"states", state_names}, {"state", state_now}, {"dirty-", state_dirty}, {NULL, NULL},
 };

@@ -368,7 +368,7 @@ fn reload_refusal(error: &ReloadError) -> Refusal {
     let (status, word) = match error {
         ReloadError::UnknownTenant => (StatusCode::NOT_FOUND, "unknown-tenant"),
         ReloadError::Program(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-program"),
-        ReloadError::Boot(_) => (StatusCode::UNPROCESSABLE_ENTITY, "boot-failed"),
+        ReloadError::Boot(_) | ReloadError::Violation(_) => (StatusCode::UNPROCESSABLE_ENTITY, "boot-failed"),
         ReloadError::Unhealthy(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unhealthy"),
         ReloadError::NoPrevious => (StatusCode::CONFLICT, "no-previous"),
         ReloadError::NoUploads => (StatusCode::FORBIDDEN, "uploads-are-off"),

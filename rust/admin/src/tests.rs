@@ -362,6 +362,7 @@ fn a_failure_reaches_who_asked() {
     for (error, status, word) in [
         (ReloadError::Program(text()), 422, "bad-program"),
         (ReloadError::Boot(text()), 422, "boot-failed"),
+        (ReloadError::Violation(text()), 422, "boot-failed"),
         (ReloadError::Unhealthy(text()), 422, "unhealthy"),
         (ReloadError::Persist(text()), 500, "internal"),
         (ReloadError::Host(text()), 503, "unavailable"),

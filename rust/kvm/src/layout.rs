@@ -69,6 +69,14 @@ pub(crate) const FILES_PHYSICAL: u64 = SHARED_PHYSICAL + 2 * SHARED_MAX;
 /// Most bytes of files that a machine maps from the page cache; what is more is copied.
 pub(crate) const FILES_MAX: u64 = 8 << 30;
 
+/// Whether Mayfly's own code lies at this address, or tables of the guest kernel: pages through which requests come and go, and whose
+/// registers may be another request's. The vDSO is none of them: it runs on behalf of its caller alone, as on Linux.
+#[must_use]
+pub const fn is_own_code(address: u64) -> bool {
+    MAYFLY_BASE <= address && address < VDSO
+}
+const _: () = assert!(is_own_code(DOORBELL) && is_own_code(STACK_TOP - 1) && !is_own_code(VDSO) && !is_own_code(INBOX));
+
 /// I/O ports: see kernel.h.
 pub(crate) const PORT_EXCEPTION: u16 = 0xa0;
 pub(crate) const PORT_DOORBELL: u16 = 0xd0;

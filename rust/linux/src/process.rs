@@ -140,6 +140,8 @@ pub enum Step {
         /// What one of them waits in.
         call: &'static str,
     },
+    /// The program has brought the machine into a state that no program needs, and may be attacking. It must not be used again.
+    Violation(String),
     /// The machine cannot go on, for the reason given. It must not be used again.
     Poison(String),
 }

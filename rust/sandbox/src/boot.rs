@@ -460,6 +460,7 @@ impl<'a> Boot<'a> {
             Stop::MemoryLimit if self.machine.is_refused() => BootError::ServerMemory,
             Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
             Stop::Response(error) => BootError::Failed(error.to_string()),
+            Stop::Violation(what) => BootError::Violation(what),
             Stop::Failed(why) => BootError::Failed(why),
         }
     }

@@ -102,6 +102,9 @@ pub enum BootError {
         /// Newest version here.
         max: u32,
     },
+    /// The program has brought its machine into a state that no program needs: it may be attacking.
+    #[error("the program has broken out of line: {0}")]
+    Violation(String),
     /// The machine did something unexpected.
     #[error("the machine failed: {0}")]
     Failed(String),
@@ -199,6 +202,9 @@ pub enum CallError {
         /// What its hook answered instead of 200.
         status: Option<u16>,
     },
+    /// The program has brought its machine into a state that no program needs: it may be attacking. The worker is poisoned.
+    #[error("the program has broken out of line: {0}")]
+    Violation(String),
     /// The machine failed, through no fault of the program's.
     #[error("the machine failed: {0}")]
     Failed(String),

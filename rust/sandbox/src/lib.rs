@@ -46,6 +46,7 @@ mod snapshot;
 mod snapshot_file;
 mod timekeeping;
 mod watchdog;
+pub mod ways;
 mod worker;
 
 pub use abi::METHOD_CALL;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running a machine until its program rings the doorbell or its leg must end.
 
-use mayfly_kvm::{Exit, Machine, RunError, Unexpected};
+use mayfly_kvm::{Blame, Exit, Machine, RunError};
 use mayfly_linux::{Context, Fault, Process, Step};
 
 use crate::clock;
@@ -32,6 +32,8 @@ pub(crate) enum Stop {
     },
     /// What the program wrote to its connection is no response.
     Response(ResponseError),
+    /// The program has brought its machine into a state that no program needs.
+    Violation(String),
     Failed(String),
 }
 
@@ -49,6 +51,7 @@ impl From<Step> for Stop {
             Step::Faulted(fault) => Self::Faulted(fault),
             Step::MemoryLimit => Self::MemoryLimit,
             Step::Waits { until_ns, call } => Self::Waits { until_ns, call },
+            Step::Violation(what) => Self::Violation(what),
             Step::Poison(why) => Self::Failed(why),
         }
     }
@@ -146,9 +149,13 @@ impl Runner {
                     Verdict::Wall => Err(Stop::WallLimit),
                 };
             }
-            // String or wide I/O on the ports that user code may write: as bad as on any other port, where it is #GP.
-            Exit::Unexpected(Unexpected::Port { .. }) => return Err(Stop::Faulted(port_fault(machine))),
-            Exit::Unexpected(what) => return Err(Stop::Failed(what.to_string())),
+            Exit::Unexpected(what) => {
+                return Err(match what.blame() {
+                    Blame::Fault => Stop::Faulted(port_fault(machine)),
+                    Blame::Program => Stop::Violation(what.to_string()),
+                    Blame::Host => Stop::Failed(what.to_string()),
+                });
+            }
             Exit::Doorbell | Exit::Exception { .. } => {}
         }
         self.step(|process, context| process.handle(machine, exit, context))

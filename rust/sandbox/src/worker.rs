@@ -480,6 +480,7 @@ impl Worker {
             Stop::Response(error) => error.into(),
             Stop::MemoryLimit if self.machine.is_refused() => CallError::ServerMemory,
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
+            Stop::Violation(what) => CallError::Violation(what),
             Stop::Failed(why) => CallError::Failed(why),
         }
     }

@@ -341,6 +341,7 @@ impl From<&CallError> for Failure {
             CallError::RequestTooLarge { .. } => Self::RequestTooLarge,
             CallError::Exited { .. } => Self::Exited,
             CallError::Faulted(_) => Self::Faulted,
+            CallError::Violation(_) => Self::Violation,
             CallError::Response(ResponseError::TooLarge { .. }) => Self::ResponseTooLarge,
             CallError::Response(_) | CallError::NotListening => Self::BadResponse,
             CallError::CpuLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,

@@ -45,6 +45,8 @@ failures! {
     Exited "exited" 502,
     /// The program crashed.
     Faulted "faulted" 502,
+    /// The program brought its machine into a state that no program needs: it may be attacking.
+    Violation "violation" 502,
     /// The program's response breaks the rules: wild pointers, a bad status or a forbidden header.
     BadResponse "bad-response" 502,
     /// The response is above its limit.

@@ -4,7 +4,7 @@
 //! It is served as a client's would be, by a worker of its own, on a thread that may wait: a program that calls its storage program
 //! gets the one that serves requests too, in its turn.
 
-use mayfly_sandbox::{BufferedResponse, PeerError, Request, Snapshot, Worker};
+use mayfly_sandbox::{BufferedResponse, CallError, PeerError, Request, Snapshot, Worker};
 
 use crate::config::{HealthConfig, TenantConfig};
 use crate::failure::RequestId;
@@ -37,6 +37,7 @@ pub(crate) fn check(
             health.status,
             excerpt(&response.body),
         ))),
+        Err(error @ CallError::Violation(_)) => Err(ReloadError::Violation(format!("health request: {error}"))),
         Err(error) => Err(ReloadError::Unhealthy(error.to_string())),
     }
 }

@@ -25,6 +25,9 @@ pub enum ReloadError {
     /// The program does not boot.
     #[error("{0}")]
     Boot(String),
+    /// The program brings its machine into a state that no program needs, in its boot or its health request.
+    #[error("{0}")]
+    Violation(String),
     /// The program boots, but does not answer its health request as it should.
     #[error("the health request failed: {0}")]
     Unhealthy(String),

@@ -114,6 +114,8 @@ pub struct TenantReport {
     pub memory_refusals: u64,
     /// Requests that Mayfly answered instead, by the answer's `error`.
     pub errors: BTreeMap<&'static str, u64>,
+    /// How often its program brought a machine into a state that no program needs, in requests, boots and the storage program.
+    pub violations: u64,
     /// Lines that the log limit dropped.
     pub dropped_log_lines: u64,
 }
@@ -199,6 +201,7 @@ impl TenantReport {
             memory_bytes: tenant.account.held().saturating_mul(PAGE_SIZE),
             memory_refusals: tenant.account.refused(),
             errors,
+            violations: tenant.log.violations(),
             dropped_log_lines: tenant.log.dropped_lines(),
         }
     }

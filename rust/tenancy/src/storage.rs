@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mayfly_sandbox::{
-    BufferedResponse, CallError, Elf, Host, LogSink, PeerCall, PeerError, Program, Request, ResponseError, Snapshot,
-    Worker, WorkerState,
+    BootError, BufferedResponse, CallError, Elf, Host, LogSink, PeerCall, PeerError, Program, Request, ResponseError,
+    Snapshot, Worker, WorkerState,
 };
 
 use crate::config::StorageConfig;
@@ -304,7 +304,8 @@ fn hand_over(old: &mut Worker, new: &mut Worker) -> Result<(), ReloadError> {
 }
 
 fn handover_failed(step: &str, error: &CallError) -> ReloadError {
-    ReloadError::Boot(format!("the storage program's state was not handed over: {step}: {error}"))
+    let text = format!("the storage program's state was not handed over: {step}: {error}");
+    if matches!(error, CallError::Violation(_)) { ReloadError::Violation(text) } else { ReloadError::Boot(text) }
 }
 
 fn read(config: &StorageConfig) -> Result<Program, ReloadError> {
@@ -322,7 +323,10 @@ fn boot(
     limits.wall_time = config.call_time;
     limits.cpu_time = limits.cpu_time.min(config.call_time);
     let failed = |error: String| ReloadError::Boot(format!("storage program: {error}"));
-    let snapshot = Snapshot::boot(host, &program, &limits, log).map_err(|error| failed(error.to_string()))?;
+    let snapshot = Snapshot::boot(host, &program, &limits, log).map_err(|error| match error {
+        BootError::Violation(_) => ReloadError::Violation(format!("storage program: {error}")),
+        error => failed(error.to_string()),
+    })?;
     let worker = Worker::fork_keeping_state(&snapshot).map_err(|error| failed(error.to_string()))?;
     Ok((snapshot, Box::new(worker)))
 }

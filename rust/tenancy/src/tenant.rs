@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use mayfly_sandbox::{Account, BootedFrom, ForkError, Host, LogSink, Program, SharedMemory, Snapshot};
+use mayfly_sandbox::{Account, BootError, BootedFrom, ForkError, Host, LogSink, Program, SharedMemory, Snapshot};
 
 use crate::background::Background;
 use crate::berth::Berth;
 use crate::config::{Mode, TenantConfig};
 use crate::deferred::{Job, SHUTTING_DOWN};
-use crate::failure::Failure;
+use crate::failure::{Failure, RequestId};
 use crate::generation::{Forked, Generation, Origin, Stamp, digest, stamp};
 use crate::health;
 use crate::launch::LaunchError;
@@ -266,6 +266,20 @@ impl Tenant {
         background: &Background,
         source: Source,
     ) -> Result<Generation, ReloadError> {
+        let made = self.make_unwatched(history, ground, background, source);
+        if let Err(ReloadError::Violation(what)) = &made {
+            self.log.violation(RequestId::NONE, what);
+        }
+        made
+    }
+
+    fn make_unwatched(
+        &self,
+        history: &mut History,
+        ground: &Ground,
+        background: &Background,
+        source: Source,
+    ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
         let ground = &Ground { host: ground.host.on_account(&self.account), ..ground.clone() };
         let (uploaded, may_be_kept) = match source {
@@ -287,7 +301,10 @@ impl Tenant {
                 let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
                 let booted = Snapshot::boot(&ground.host, &program, &config.limits.machine, sink);
                 self.log.end_partial_lines();
-                let snapshot = booted.map_err(|error| ReloadError::Boot(resources::with_advice(&error)))?;
+                let snapshot = booted.map_err(|error| match error {
+                    BootError::Violation(_) => ReloadError::Violation(error.to_string()),
+                    error => ReloadError::Boot(resources::with_advice(&error)),
+                })?;
                 self.background.count_connects(snapshot.connects());
                 check(&snapshot)?;
                 snapshot

@@ -32,6 +32,9 @@ pub(crate) struct TenantLog {
     state: Mutex<State>,
     has_partial_lines: AtomicBool,
     dropped_lines: AtomicU64,
+    violations: AtomicU64,
+    /// The second since the start that has had its alarm, counted from 1.
+    alarmed: AtomicU64,
     /// Lines that were looked at one by one.
     #[cfg(test)]
     looked_at: AtomicU64,
@@ -100,6 +103,8 @@ impl TenantLog {
             state: Mutex::default(),
             has_partial_lines: AtomicBool::new(false),
             dropped_lines: AtomicU64::new(0),
+            violations: AtomicU64::new(0),
+            alarmed: AtomicU64::new(0),
             #[cfg(test)]
             looked_at: AtomicU64::new(0),
         }
@@ -151,8 +156,30 @@ impl TenantLog {
         }
     }
 
+    /// Counts a violation, and raises the alarm: once a second, whatever else the tenant has in the log, and without a lock.
+    pub(crate) fn violation(&self, id: RequestId, what: &str) {
+        let violations = self.violations.fetch_add(1, Relaxed).wrapping_add(1);
+        let second = self.second().saturating_add(1);
+        if self.alarmed.swap(second, Relaxed) == second {
+            return;
+        }
+        let tenant = &self.tenant;
+        tracing::error!(
+            target: "mayfly::request", %tenant, request = %id, violations, error = Failure::Violation.word(),
+            "ALARM: a tenant's program may be attacking the sandbox: {what}"
+        );
+    }
+
+    /// Violations since the start.
+    pub(crate) fn violations(&self) -> u64 {
+        self.violations.load(Relaxed)
+    }
+
     /// Logs that a request failed, or counts it as dropped.
     pub(crate) fn failed(&self, id: RequestId, failure: Failure, reason: &str) {
+        if failure == Failure::Violation {
+            return self.violation(id, reason);
+        }
         let tenant = &self.tenant;
         let Some(mut state) = self.state_now() else { return };
         let dropped = state.failures.advance(self.second());
@@ -316,6 +343,34 @@ mod tests {
             tracing_subscriber::fmt().without_time().with_ansi(false).with_writer(written.clone()).finish();
         tracing::subscriber::with_default(subscriber, work);
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_violation_raises_an_alarm_once_a_second_and_whatever_else_failed() {
+        let text = logged(|| {
+            let log = log(1 << 20);
+            for _ in 0..10 * FAILURES_PER_SECOND {
+                log.failed(RequestId(1), Failure::Faulted, "killed by SIGILL at 0x0");
+            }
+            // However many seconds this takes, each has one alarm.
+            let began = log.second();
+            for _ in 0..1000 {
+                log.failed(RequestId(2), Failure::Violation, "exception 6 in the guest kernel");
+            }
+            assert_eq!(log.violations(), 1000);
+            let seconds = log.second() - began + 1;
+            tracing::info!("seconds={seconds}");
+        });
+        let alarms =
+            text.lines().filter(|line| line.contains("ERROR") && line.contains("ALARM: a tenant's program")).count();
+        let seconds = text.rsplit("seconds=").next().unwrap().trim().parse().unwrap();
+        assert!((1..=seconds).contains(&alarms), "{text}");
+        let first = text.lines().find(|line| line.contains("ALARM")).unwrap();
+        for part in
+            ["tenant=shop", "request=0000000000000002", "violations=1 ", "violation", "exception 6 in the guest kernel"]
+        {
+            assert!(first.contains(part), "{part}: {first}");
+        }
     }
 
     #[test]

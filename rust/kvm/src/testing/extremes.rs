@@ -200,6 +200,7 @@ ways! {
     "forged system call" way_forged_syscall: "mov eax, 1", "lea rcx, [rip]", "out 0xd1, al", "ud2";
     "fault" way_fault: "ud2";
     "page fault" way_page_fault: "mov eax, [0x10]";
+    "pause" way_pause: "mov ecx, 400000", "7: loop 7b", "jmp r8";
     "interrupt" way_interrupt: "7: jmp 7b";
     "trampoline" way_trampoline: "lea rax, [r8 + 0x40]", "jmp rax";
 }

@@ -63,7 +63,10 @@ impl Begins {
         let fd = machine.vcpu.fd();
         let sregs = fd.get_sregs().unwrap();
         let xcr0 = fd.get_xcrs().unwrap().xcrs[0].value;
-        let segment = |segment: kvm_segment| (segment.selector, segment.base, segment.dpl);
+        // A null selector has no descriptor: what the vCPU keeps of the last one is not used.
+        let segment = |segment: kvm_segment| {
+            (segment.selector, segment.base, if segment.selector == 0 { 3 } else { segment.dpl })
+        };
         let numbers = [0x174, 0x175, 0x176, 0x277, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102];
         let entries = numbers.map(|index| kvm_msr_entry { index, ..Default::default() });
         let mut msrs = Msrs::from_entries(&entries).unwrap();
@@ -94,10 +97,13 @@ impl Begins {
 
 /// Runs to the next exit but a fault on memory that the program has, and one of the trap flag.
 fn run_on(machine: &mut Machine) -> Exit {
-    let mut traps = 0;
+    let (mut traps, mut faults) = (0, 0);
     loop {
         match machine.run().unwrap() {
-            Exit::PageFault { address, code, .. } if (DATA..USER_END).contains(&address) && code.bits() & 0x10 == 0 => {
+            Exit::PageFault { address, code, .. }
+                if (DATA..USER_END).contains(&address) && code.bits() & 0x10 == 0 && faults < 100 =>
+            {
+                faults += 1;
                 let page = address & !(PAGE_SIZE - 1);
                 if machine.is_mapped(page) {
                     machine.make_writable(page, Origin::Snapshot).unwrap();
@@ -118,7 +124,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn start() -> Self {
+    fn every(time: Duration) -> Self {
         extern "C" fn nothing(_: i32) {}
         // SAFETY: all-zero bytes are a valid `sigaction`; the handler does nothing.
         unsafe {
@@ -132,7 +138,7 @@ impl Signals {
         let thread = unsafe { libc::pthread_self() };
         let sender = std::thread::spawn(move || {
             loop {
-                std::thread::park_timeout(Duration::from_millis(2));
+                std::thread::park_timeout(time);
                 if is_over.load(Ordering::SeqCst) {
                     return;
                 }
@@ -176,7 +182,7 @@ impl Rig {
         assert_eq!(Begins::of(&mut self.worker), self.fresh, "before {}, {}", extreme.name, way.name);
         self.worker.make_writable(PIECE, Origin::Snapshot).unwrap();
         self.worker.write(PIECE, &[extreme.code, way.code].concat()).unwrap();
-        let _signals = (way.name == "interrupt").then(Signals::start);
+        let _signals = Signals::every(Duration::from_millis(if way.name == "interrupt" { 2 } else { 1000 }));
         run_on(&mut self.worker)
     }
 
