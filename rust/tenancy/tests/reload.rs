@@ -263,7 +263,7 @@ fn another_port_is_another_generation_and_one_that_is_wrong_leaves_what_works() 
     assert!(get(&mut pool, "/who").body.starts_with(b"1 [::]:8080 "));
     for (port, reason) in [
         (json!(2020), "127.0.0.1:2019, then [::]:8080, and not on port 2020"),
-        (Value::Null, "127.0.0.1:2019, then [::]:8080: which of them"),
+        (Value::Null, "127.0.0.1:2019, then [::]:8080: set \"port\""),
     ] {
         let done = server.apply(config(at(port)));
         let told = format!("{done:?}");

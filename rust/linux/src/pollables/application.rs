@@ -106,7 +106,8 @@ impl Pollables {
 
     fn application(&self) -> Application {
         let differ = |is_v4: bool| {
-            let mut ips = self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
+            let mut ips =
+                self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
             let first = ips.next();
             ips.any(|ip| Some(ip) != first)
         };
