@@ -203,6 +203,8 @@ fn the_only_listener_is_the_application_and_stays_it() {
         assert_eq!(reset.differences(), 0);
         assert_eq!(text(&mut reset, "/who"), "0 0.0.0.0:8080 127.0.0.1:8080 127.0.0.1");
     }
+    assert_eq!(boot("listen=0.0.0.0:8080", None, &[]).unwrap().port(), Some(8080));
+    assert_eq!(boot(&format!("{ADMIN} listen=[::]:80"), Some(80), &[]).unwrap().port(), Some(80));
     for port in [None, Some(8080)] {
         let mut kept = kept("once listen=0.0.0.0:8080", port);
         assert_eq!(text(&mut kept, "/open?0.0.0.0:80"), "1");
@@ -316,6 +318,7 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     boot_with(&alone, &limits(), Arc::new(NoLog)).unwrap().save(&path).unwrap();
     let mut kept = Worker::fork_keeping_state(&load(&alone).unwrap()).unwrap();
     text(&mut kept, "/open?0.0.0.0:80");
+    assert_eq!(load(&alone).unwrap().port(), Some(8080));
     assert!(text(&mut kept, "/who").starts_with("0 "));
     text(&mut kept, "/close?0");
     assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)));

@@ -144,6 +144,12 @@ impl Process {
         }
     }
 
+    /// The application's port, as far as it is said or kept.
+    #[must_use]
+    pub fn application_port(&self) -> Option<u16> {
+        self.pollables.outside.port
+    }
+
     /// All that the program listens on with connections.
     #[must_use]
     pub fn listeners(&self) -> Listeners {
