@@ -55,9 +55,7 @@ static struct {
     const char *how, *address;
 } listeners[MOST];
 static int count;
-static struct {
-    int fd, listener;
-} connections[MOST];
+static struct { int fd, listener; } connections[MOST];
 static int once, tick = -1;
 
 static struct {

@@ -318,24 +318,23 @@ impl<'a> Boot<'a> {
             return Ok(wait);
         }
         let since = *self.listens_since_ns.get_or_insert(now);
-        let is_over = now.saturating_sub(since) >= COLLECTS_NS;
-        match (self.port, application) {
-            (Some(port), Application::Missing) if is_over && !self.is_waited_for => {
-                self.is_waited_for = true;
-                let line = format!("mayfly: the program listens on {listeners}, and not yet on its \"port\" {port}\n");
-                self.runner.log.0.write(Stream::Stderr, line.as_bytes());
-            }
-            (None, Application::Listens | Application::Ambiguous) if !is_over => {
-                let more = wait.until_ns.is_some() || process.outside().is_some();
-                if more {
-                    let end = since.saturating_add(COLLECTS_NS);
-                    wait = Wait { until_ns: Some(wait.until_ns.map_or(end, |until| until.min(end))), collects: true, ..wait };
-                } else if application == Application::Ambiguous {
-                    return Err(self.ambiguous());
-                }
-            }
-            (_, Application::Ambiguous) => return Err(self.ambiguous()),
-            _ => {}
+        let end = since.saturating_add(COLLECTS_NS);
+        let is_missing = application == Application::Missing;
+        // What is looked at when the time is over.
+        let is_open = if self.port.is_some() { is_missing && !self.is_waited_for } else { !is_missing };
+        let may_follow = wait.until_ns.is_some() || process.outside().is_some();
+        if is_open && may_follow && now < end {
+            wait.until_ns = Some(wait.until_ns.map_or(end, |until| until.min(end)));
+            wait.collects = true;
+            return Ok(wait);
+        }
+        if application == Application::Ambiguous {
+            return Err(self.ambiguous());
+        }
+        if let Some(port) = self.port.filter(|_| is_open && may_follow) {
+            self.is_waited_for = true;
+            let line = format!("mayfly: the program listens on {listeners}, and not yet on its \"port\" {port}\n");
+            self.runner.log.0.write(Stream::Stderr, line.as_bytes());
         }
         Ok(wait)
     }

@@ -52,7 +52,7 @@ pub enum BootError {
         listeners: Listeners,
     },
     /// It cannot be told which of the program's listeners is its application.
-    #[error("the program listens on {listeners}: {}", choose(.port))]
+    #[error("the program listens on {listeners}: {}", choose(*.port))]
     Ambiguous {
         /// The port that is named.
         port: Option<u16>,
@@ -60,7 +60,7 @@ pub enum BootError {
         listeners: Listeners,
     },
     /// The program's application does not listen.
-    #[error("the program listens on {listeners}, and not {}", wanted(.port))]
+    #[error("the program listens on {listeners}, and not {}", wanted(*.port))]
     NotListening {
         /// The port that is named.
         port: Option<u16>,
@@ -116,17 +116,19 @@ pub enum BootError {
     Freeze(#[from] FreezeError),
 }
 
-fn choose(port: &Option<u16>) -> String {
+/// What to do about several listeners.
+fn choose(port: Option<u16>) -> String {
     match port {
-        None => "which of them is the application is for its tenant to say, by \"port\" (mayfly run --program-port)".into(),
-        Some(port) => format!("which address of port {port} is the application's cannot be said: it must listen there on one"),
+        None => "set \"port\" of its tenant to the application's port (mayfly run --program-port)".into(),
+        Some(port) => format!("have it listen on port {port} at one address of a family"),
     }
 }
 
-fn wanted(port: &Option<u16>) -> String {
+/// Where a program does not listen.
+fn wanted(port: Option<u16>) -> String {
     match port {
-        None => "on a port: requests reach it by TCP".into(),
-        Some(port) => format!("on port {port}, which its tenant names by \"port\" (mayfly run --program-port)"),
+        None => "on a port of TCP, by which requests reach it".into(),
+        Some(port) => format!("on port {port}, which \"port\" of its tenant names (mayfly run --program-port)"),
     }
 }
 

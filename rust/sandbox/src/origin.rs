@@ -51,7 +51,10 @@ impl Origin {
             (self.arguments == other.arguments, "other arguments or another environment"),
             (self.mounts == other.mounts, "other mounts"),
             (self.limits == other.limits, "other limits"),
-            (self.service == other.service, "another way to serve, another port, other warm-up requests or other destinations"),
+            (
+                self.service == other.service,
+                "another way to serve, another port, other warm-up requests or other destinations",
+            ),
             (self.shared_bytes == other.shared_bytes, "other shared memory"),
         ]
         .into_iter()

@@ -155,6 +155,12 @@ impl Snapshot {
         self.inner.has_handover
     }
 
+    /// The port, inside the machine, at which requests reach a program that serves connections.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.inner.process.application_port()
+    }
+
     /// Size of the frozen memory in bytes.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {

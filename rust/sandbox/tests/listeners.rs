@@ -117,7 +117,10 @@ fn a_listener_that_comes_with_a_warm_up_request_counts() {
         assert!(message.starts_with("the program listens on 0.0.0.0:8080, then 0.0.0.0:9000: "), "{message}");
         assert!(boot(&how, Some(8080), &["/open?0.0.0.0:9000", "/who"]).is_ok(), "{once}");
         let message = refusal(&how, Some(8080), &["/close?0", "/who"]);
-        assert!(once.is_empty() || message.starts_with("the program listens on nothing, and not on port 8080"), "{message}");
+        assert!(
+            once.is_empty() || message.starts_with("the program listens on nothing, and not on port 8080"),
+            "{message}"
+        );
     }
 }
 
@@ -131,7 +134,10 @@ fn one_port_may_have_several_listeners() {
             assert!(who.ends_with(" 0.0.0.0:80 127.0.0.1:80 127.0.0.1"), "{how}: {who}");
         }
     }
-    assert_eq!(text(&mut worker("listen=[::1]:80 listen=127.0.0.1:80", None), "/who"), "1 127.0.0.1:80 127.0.0.1:80 127.0.0.1");
+    assert_eq!(
+        text(&mut worker("listen=[::1]:80 listen=127.0.0.1:80", None), "/who"),
+        "1 127.0.0.1:80 127.0.0.1:80 127.0.0.1"
+    );
     // One that takes both has a client by IPv4; one for IPv6 alone has none.
     let ends = |how: &str, end: &str| {
         let who = text(&mut worker(how, None), "/who");
@@ -155,13 +161,13 @@ fn one_port_may_have_several_listeners() {
         assert!(message.starts_with("the program listens on 127.0.0.1:80, then 127.0.0.2:80: "), "{message}");
     }
     let message = refusal("listen=127.0.0.1:80 listen=127.0.0.2:80", Some(80), &[]);
-    assert!(message.contains("which address of port 80 is the application's"), "{message}");
+    assert!(message.contains("have it listen on port 80 at one address"), "{message}");
 }
 
 #[test]
 fn a_port_that_never_listens_is_told_with_those_that_do() {
     let message = refusal("listen=127.0.0.1:2019 listen=[::]:8000 listen=/run/it", Some(8080), &[]);
-    let expected = "the program listens on 127.0.0.1:2019, then [::]:8000, then unix:/run/it, and not on port 8080, which its tenant names by \"port\"";
+    let expected = "the program listens on 127.0.0.1:2019, then [::]:8000, then unix:/run/it, and not on port 8080, which \"port\" of its tenant names";
     assert!(message.starts_with(expected), "{message}");
     // It has timers: until its time is up.
     let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
@@ -171,12 +177,20 @@ fn a_port_that_never_listens_is_told_with_those_that_do() {
     assert!(matches!(error, BootError::NotListening { port: Some(8080), .. }), "{error}");
     let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(said, "mayfly: the program listens on 127.0.0.1:2019, and not yet on its \"port\" 8080\n");
+    // It is said after a second, however long the program sleeps.
+    let how = "listen=127.0.0.1:2019 later=6000,0.0.0.0:8080";
+    assert!(boot_with(&doors(how, Some(8080), &[]), &limits(), Arc::clone(&log) as Arc<dyn LogSink>).is_ok());
+    let twice = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(twice, said.repeat(2));
     let message = refusal("once tick=-1", Some(8080), &[]);
     assert!(message.starts_with("the program listens on nothing, and not on port 8080"), "{message}");
     // A path is no port.
     for name in ["/run/it", "@it"] {
         let message = refusal(&format!("listen={name}"), None, &[]);
-        assert_eq!(message, format!("the program listens on unix:{name}, and not on a port: requests reach it by TCP"));
+        assert_eq!(
+            message,
+            format!("the program listens on unix:{name}, and not on a port of TCP, by which requests reach it")
+        );
     }
 }
 
@@ -189,6 +203,8 @@ fn the_only_listener_is_the_application_and_stays_it() {
         assert_eq!(reset.differences(), 0);
         assert_eq!(text(&mut reset, "/who"), "0 0.0.0.0:8080 127.0.0.1:8080 127.0.0.1");
     }
+    assert_eq!(boot("listen=0.0.0.0:8080", None, &[]).unwrap().port(), Some(8080));
+    assert_eq!(boot(&format!("{ADMIN} listen=[::]:80"), Some(80), &[]).unwrap().port(), Some(80));
     for port in [None, Some(8080)] {
         let mut kept = kept("once listen=0.0.0.0:8080", port);
         assert_eq!(text(&mut kept, "/open?0.0.0.0:80"), "1");
@@ -228,7 +244,10 @@ fn a_listener_that_is_closed_and_opened_again_is_the_application_if_its_port_is(
     text(&mut successor, "/reopen?1");
     assert!(text(&mut successor, "/who").starts_with("1 "));
     // Before the freeze.
-    assert_eq!(text(&mut worker("listen=0.0.0.0:1 close=0 listen=0.0.0.0:2 again=1", None), "/who"), "1 0.0.0.0:2 127.0.0.1:2 127.0.0.1");
+    assert_eq!(
+        text(&mut worker("listen=0.0.0.0:1 close=0 listen=0.0.0.0:2 again=1", None), "/who"),
+        "1 0.0.0.0:2 127.0.0.1:2 127.0.0.1"
+    );
 }
 
 #[test]
@@ -287,7 +306,10 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     assert_eq!(who(&load(&program(Some(8080))).unwrap()), "1 [::]:8080 [::ffff:127.0.0.1]:8080 [::ffff:127.0.0.1]");
     for other in [None, Some(2019), Some(8081)] {
         let error = load(&program(other)).unwrap_err();
-        assert!(matches!(error, SnapshotFileError::Origin(what) if what.contains("another port")), "{other:?}: {error}");
+        assert!(
+            matches!(error, SnapshotFileError::Origin(what) if what.contains("another port")),
+            "{other:?}: {error}"
+        );
         assert_ne!(origin(other), origin(Some(8080)), "the files have other names");
     }
     assert_eq!(who(&boot(how, Some(2019), &[]).unwrap()), "0 127.0.0.1:2019 127.0.0.1:2019 127.0.0.1");
@@ -296,6 +318,7 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     boot_with(&alone, &limits(), Arc::new(NoLog)).unwrap().save(&path).unwrap();
     let mut kept = Worker::fork_keeping_state(&load(&alone).unwrap()).unwrap();
     text(&mut kept, "/open?0.0.0.0:80");
+    assert_eq!(load(&alone).unwrap().port(), Some(8080));
     assert!(text(&mut kept, "/who").starts_with("0 "));
     text(&mut kept, "/close?0");
     assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)));

@@ -216,7 +216,8 @@ impl Tenant {
             Ok(generation) => {
                 let boot_ms = generation.snapshot.boot_time().as_millis();
                 let from = booted_from(&generation.snapshot);
-                tracing::info!(target: "mayfly::server", tenant = %self.name, boot_ms, from, "tenant is ready");
+                let port = generation.snapshot.port();
+                tracing::info!(target: "mayfly::server", tenant = %self.name, boot_ms, from, port, "tenant is ready");
                 for advice in generation.config.advice() {
                     tracing::warn!(target: "mayfly::server", tenant = %self.name, "{advice}");
                 }

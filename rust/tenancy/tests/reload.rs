@@ -249,13 +249,14 @@ fn a_changed_file_that_is_watched_is_a_new_generation() {
 #[test]
 fn another_port_is_another_generation_and_one_that_is_wrong_leaves_what_works() {
     let program = faults().parent().unwrap().join("../doors/doors");
+    let uploads = tempfile::tempdir().unwrap();
     let at = |port: Value| {
         let mut tenant = json!({"name": "a", "path": "/", "program": program, "serve": "connections", "limits": patient(),
             "args": ["listen=127.0.0.1:2019", "listen=[::]:8080"]});
         if !port.is_null() {
             tenant["port"] = port;
         }
-        json!({"tenants": [tenant]})
+        json!({"admin": {"uploads": uploads.path()}, "tenants": [tenant]})
     };
     let server = start_with(at(json!(8080)));
     let mut pool = server.loop_pool();
@@ -263,14 +264,17 @@ fn another_port_is_another_generation_and_one_that_is_wrong_leaves_what_works() 
     assert!(get(&mut pool, "/who").body.starts_with(b"1 [::]:8080 "));
     for (port, reason) in [
         (json!(2020), "127.0.0.1:2019, then [::]:8080, and not on port 2020"),
-        (Value::Null, "127.0.0.1:2019, then [::]:8080: which of them"),
+        (Value::Null, "127.0.0.1:2019, then [::]:8080: set \"port\""),
     ] {
-        let done = server.apply(config(at(port)));
-        let told = format!("{done:?}");
+        let applied = server.apply(config(at(port)));
+        let [(_, told)] = &applied.failed[..] else { panic!("{applied:?}") };
         assert!(told.contains(reason), "{told}");
         assert!(get(&mut pool, "/who").body.starts_with(b"1 [::]:8080 "));
     }
     server.apply(config(at(json!(2019))));
     wait_for_worker(&mut pool, "/who");
+    assert!(get(&mut pool, "/who").body.starts_with(b"0 127.0.0.1:2019 "));
+    // What is uploaded has the port of the program in whose place it is.
+    server.upload("a", sample("doors")).unwrap();
     assert!(get(&mut pool, "/who").body.starts_with(b"0 127.0.0.1:2019 "));
 }

@@ -106,7 +106,8 @@ impl Pollables {
 
     fn application(&self) -> Application {
         let differ = |is_v4: bool| {
-            let mut ips = self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
+            let mut ips =
+                self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
             let first = ips.next();
             ips.any(|ip| Some(ip) != first)
         };
@@ -141,6 +142,12 @@ impl Process {
             let port = self.pollables.only_port();
             self.pollables.edit().outside.port = port;
         }
+    }
+
+    /// The application's port, as far as it is said or kept.
+    #[must_use]
+    pub fn application_port(&self) -> Option<u16> {
+        self.pollables.outside.port
     }
 
     /// All that the program listens on with connections.

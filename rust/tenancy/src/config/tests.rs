@@ -433,7 +433,9 @@ fn a_generation_is_good_for_a_tenant_with_another_route() {
 
 #[test]
 fn a_port_that_cannot_be_is_told_with_its_place() {
-    let told = |keys: &str| error(&format!("{{\"tenants\": [{{\"name\": \"a\", \"program\": \"p\", \"path\": \"/\",\n {keys}}}]}}"));
+    let told = |keys: &str| {
+        error(&format!("{{\"tenants\": [{{\"name\": \"a\", \"program\": \"p\", \"path\": \"/\",\n {keys}}}]}}"))
+    };
     let message = told(r#""port": 8080"#);
     assert!(message.starts_with("line 2, column 2: tenants[0].port: only for programs with"), "{message}");
     let message = told(r#""serve": "connections", "port": 80800"#);

@@ -147,7 +147,10 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
     for (keys, message) in [
         (r#""port": 80"#, "port: only for programs with `\"serve\": \"connections\"`"),
         (r#""serve": "doorbell", "port": 80, "warm_up": []"#, "port: only for programs with"),
-        (r#""serve": "connections", "port": 0"#, "port: invalid value: integer `0`, expected a whole number from 1 to 65535"),
+        (
+            r#""serve": "connections", "port": 0"#,
+            "port: invalid value: integer `0`, expected a whole number from 1 to 65535",
+        ),
         (r#""serve": "connections", "port": 65536"#, "port: invalid value: integer `65536`"),
         (r#""serve": "connections", "port": "80""#, "port: invalid type: string"),
         (r#""serve": "connections", "port": [80]"#, "port: invalid type: sequence"),
