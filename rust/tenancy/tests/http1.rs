@@ -59,7 +59,8 @@ struct Python(Child, u16);
 impl Python {
     fn start() -> Self {
         let mut command = Command::new("/usr/bin/python3");
-        let mut child = command.args(["-c", SERVER]).stdout(Stdio::piped()).spawn().expect("these tests need /usr/bin/python3");
+        let mut child =
+            command.args(["-c", SERVER]).stdout(Stdio::piped()).spawn().expect("these tests need /usr/bin/python3");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self(child, line.trim().parse().unwrap())
