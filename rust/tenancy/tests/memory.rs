@@ -61,26 +61,26 @@ fn served_at_last(pool: &mut LoopPool, target: &'static str) -> Response {
 #[test]
 fn a_request_is_refused_more_before_the_process_passes_its_bound_and_others_go_on() {
     let _alone = alone();
-    let server = bounded(128, &[large("a", ""), large("b", "")]);
+    let server = bounded(48, &[large("a", ""), large("b", "")]);
     let mut pool = server.loop_pool();
     assert_eq!(get(&mut pool, "/b/ok").status, 200);
-    for _ in 0..3 {
-        let response = get(&mut pool, "/a/touch?120");
+    for _ in 0..2 {
+        let response = get(&mut pool, "/a/touch?64");
         assert_eq!(response.error(), (503, "server-memory".to_owned()));
         assert!(response.reason().contains("max_memory_mib"), "{}", response.reason());
         assert_eq!(get(&mut pool, "/b/ok").status, 200);
-        assert_eq!(served_at_last(&mut pool, "/a/touch?8").status, 200);
+        assert_eq!(served_at_last(&mut pool, "/a/touch?2").status, 200);
     }
     let memory = server.report().memory;
-    assert!(memory.bytes < 128 * MIB, "{memory:?}");
-    assert!(report(&server, "a").memory_refusals >= 3);
+    assert!(memory.bytes < 48 * MIB, "{memory:?}");
+    assert!(report(&server, "a").memory_refusals >= 2);
 }
 
 #[test]
 fn idle_workers_of_a_loop_without_requests_make_room() {
     let _alone = alone();
-    let tenants: Vec<Value> = ["a", "b", "c"].iter().map(|name| large(name, "boot:region=8")).collect();
-    let server = bounded(128, &tenants);
+    let tenants: Vec<Value> = ["a", "b", "c"].iter().map(|name| large(name, "boot:region=4")).collect();
+    let server = bounded(64, &tenants);
     let mut idle = server.loop_pool();
     let woken = tended(&mut idle);
     for target in ["/a/region", "/b/region", "/c/region"] {
@@ -88,19 +88,19 @@ fn idle_workers_of_a_loop_without_requests_make_room() {
         assert_eq!(served_at_last(&mut idle, target).status, 200);
         assert_eq!(served_at_last(&mut idle, target).status, 200);
     }
-    assert!(server.report().memory.machine_bytes > 40 * MIB, "{:?}", server.report().memory);
+    assert!(server.report().memory.machine_bytes > 24 * MIB, "{:?}", server.report().memory);
     let mut busy = server.loop_pool();
     let before = woken.load(Ordering::Relaxed);
-    // Three programs and three workers of 8 MiB each leave no room for this.
+    // Three programs and three workers of 4 MiB each leave no room for this.
     wait_until("idle workers make room", || {
         if woken.load(Ordering::Relaxed) != before {
             idle.tend();
         }
-        get(&mut busy, "/a/touch?56").status == 200
+        get(&mut busy, "/a/touch?36").status == 200
     });
     let memory = server.report().memory;
     assert!(memory.closed_workers > 0 && memory.shortages > 0, "{memory:?}");
-    assert!(memory.bytes < 128 * MIB, "{memory:?}");
+    assert!(memory.bytes < 64 * MIB, "{memory:?}");
     for target in ["/a/region", "/b/region", "/c/region"] {
         assert_eq!(served_at_last(&mut idle, target).status, 200);
     }
@@ -130,7 +130,7 @@ fn all_of_it_is_given_back_at_the_end() {
     let _alone = alone();
     let server = bounded(1024, &[large("a", "boot:touch=40")]);
     let mut pool = server.loop_pool();
-    assert_eq!(get(&mut pool, "/a/touch?40").status, 200);
+    assert_eq!(get(&mut pool, "/a/touch?8").status, 200);
     assert!(report(&server, "a").memory_bytes > 40 * MIB);
     let used = server.report().memory.bytes;
     drop(pool);
