@@ -185,6 +185,7 @@ impl Machine {
             variant: image.host.variant(),
             inbox: frozen.inbox,
             inbox_used_pages: 0,
+            host_pages: 0,
             stack_frame: frozen.stack_frame,
             frozen: Some(Arc::clone(frozen)),
             at: At::User,
@@ -302,7 +303,11 @@ impl Machine {
     /// [`MemoryError::Host`] if the kernel refuses to take pages back; the machine must be dropped then.
     #[inline]
     pub fn reset(&mut self) -> Result<ResetReport, MemoryError> {
+        let host_pages = std::mem::take(&mut self.host_pages);
         let entries = if self.changes.undo.is_empty() { 0 } else { self.undo()? };
+        if host_pages != 0 {
+            self.settle();
+        }
         for page in &self.changes.work {
             match &page.birth {
                 Birth::Image => self.memory.restore(page.frame),
@@ -353,7 +358,7 @@ impl Machine {
 
     /// Gives back what the machine has taken of the process's memory and does not use.
     fn settle(&mut self) {
-        let used = self.private_pages().saturating_add(self.inbox_used_pages);
+        let used = self.private_pages().saturating_add(self.inbox_used_pages).saturating_add(self.host_pages);
         self.memory.settle(used);
     }
 
@@ -392,7 +397,7 @@ impl Machine {
                 self.memory.release(page.frame);
             }
         }
-        self.inbox_used_pages = 0;
+        (self.inbox_used_pages, self.host_pages) = (0, 0);
         self.settle();
         if self.changes.stack_used && self.changes.recorded {
             self.memory.restore(self.stack_frame);

@@ -26,6 +26,8 @@
 //! | `fork` | freeze, fork, reset |
 //! | `saved` | images in files |
 //! | `ground` | what an image stands on: processor, kind of KVM, guest kernel |
+//! | `ledger` | what machines hold of the process's memory, and how much they may |
+//! | [`heap`] | what the process's heap keeps of what is freed |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
 
 mod context;
@@ -36,6 +38,7 @@ mod files;
 pub mod floor;
 mod fork;
 mod ground;
+pub mod heap;
 mod host;
 mod kernel;
 pub mod layout;

@@ -42,6 +42,8 @@ pub struct Machine {
     pub(crate) inbox: Inbox,
     /// Pages of it that the host has written, which are the machine's own since.
     pub(crate) inbox_used_pages: u64,
+    /// Pages of the host's that hold what the program has written elsewhere.
+    pub(crate) host_pages: u64,
     pub(crate) stack_frame: u64,
     pub(crate) frozen: Option<Arc<Frozen>>,
     /// What happened to the vCPU last.
@@ -117,6 +119,7 @@ impl Machine {
             variant: host.variant(),
             inbox: Inbox { first_frame: first, pages: inbox_pages },
             inbox_used_pages: 0,
+            host_pages: 0,
             stack_frame,
             frozen: None,
             at: At::User,
@@ -339,9 +342,27 @@ impl Machine {
             return true;
         }
         let private = self.private_pages();
-        let fits = self.memory.cover(private.saturating_add(pages));
+        let fits = self.memory.cover(private.saturating_add(pages).saturating_add(self.host_pages));
         if fits {
             self.inbox_used_pages = pages;
+        }
+        fits
+    }
+
+    /// Takes what the host keeps for the program besides its pages, such as files that it writes, of the process's memory; `false` if that has no room.
+    /// Until the next reset it is never less than before.
+    #[inline]
+    pub fn cover_host_bytes(&mut self, bytes: u64) -> bool {
+        let pages = bytes.div_ceil(PAGE_SIZE);
+        pages <= self.host_pages || self.cover_host_pages(pages)
+    }
+
+    #[cold]
+    fn cover_host_pages(&mut self, pages: u64) -> bool {
+        let wanted = self.private_pages().saturating_add(self.inbox_used_pages).saturating_add(pages);
+        let fits = self.memory.cover(wanted);
+        if fits {
+            self.host_pages = pages;
         }
         fits
     }

@@ -131,7 +131,7 @@ impl Machine {
         if self.changes.recorded && pages >= self.changes.limit_pages {
             return Err(self.changes.limit());
         }
-        let wanted = pages.saturating_add(1 + TABLES_A_PAGE + self.inbox_used_pages);
+        let wanted = pages.saturating_add(1 + TABLES_A_PAGE + self.inbox_used_pages + self.host_pages);
         if self.memory.cover(wanted) { Ok(()) } else { Err(MemoryError::Full) }
     }
 

@@ -28,7 +28,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mayfly_sandbox::{Account, Allowance, Ledger, PAGE_SIZE, Purpose};
+use mayfly_sandbox::{Account, Allowance, Ledger, PAGE_SIZE, Purpose, heap};
 use serde::Serialize;
 
 pub use bounds::Bound;
@@ -48,6 +48,8 @@ const IDLE: [Duration; 4] =
 const UNCALLED: Duration = Duration::from_secs(10);
 /// How long a boot waits for its turn and for room.
 const BOOT_WAIT: Duration = Duration::from_millis(1500);
+/// While memory is short, the heap gives back what is free so often.
+const TRIM: Duration = Duration::from_secs(2);
 /// Between two lines of the log about the same.
 const LINES: Duration = Duration::from_secs(10);
 
@@ -123,6 +125,7 @@ impl std::fmt::Debug for Memory {
 impl Memory {
     /// With a bound of `configured` bytes besides those of the system.
     pub(crate) fn new(configured: Option<u64>) -> Self {
+        heap::keep_little();
         let memory = Self {
             ledger: Ledger::default(),
             bounds: Bounds::new(configured),
@@ -185,6 +188,10 @@ impl Memory {
             relieve(Relief { idle: Duration::MAX, programs: None });
         }
         log.tell(is_short, &tightest);
+        if is_short && log.trimmed_at.is_none_or(|then| then.elapsed() >= TRIM) {
+            log.trimmed_at = Some(Instant::now());
+            heap::give_back();
+        }
         if !is_short && !waits {
             return if bands < BANDS / 2 { LOOK_NEAR } else { LOOK_FAR };
         }
@@ -287,6 +294,8 @@ pub(crate) const ADVICE: &str =
 struct Log {
     told_at: Option<Instant>,
     has_told: bool,
+    /// When the heap gave back what is free.
+    trimmed_at: Option<Instant>,
 }
 
 impl Log {

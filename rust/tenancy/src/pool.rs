@@ -435,6 +435,11 @@ impl LoopPool {
         self.server.set_waker(self.number, Some(Box::new(wake)));
     }
 
+    /// Has none called any more.
+    pub fn clear_waker(&mut self) {
+        self.server.set_waker(self.number, None);
+    }
+
     /// Does what is to be done besides requests: closes idle workers, if memory is short.
     pub fn tend(&mut self) {
         self.refresh();

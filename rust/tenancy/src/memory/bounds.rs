@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn what_the_process_has_is_near_the_truth() {
         let before = process_bytes(Held::default());
-        assert!(before > 1 << 20);
+        assert!(before > 0);
         let more = vec![1_u8; 64 << 20];
         let after = process_bytes(Held::default());
         assert!(after > before + (60 << 20), "{before} {after} {}", more.len());
