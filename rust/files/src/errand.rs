@@ -42,6 +42,17 @@ pub fn waiting_for<T>(path: &Path, call: impl FnOnce() -> T) -> T {
     result
 }
 
+/// As [`waiting_for`], for a path that is worth making on an errand alone.
+pub fn waiting_for_some<T>(path: impl FnOnce() -> PathBuf, call: impl FnOnce() -> T) -> T {
+    if is_errand() { waiting_for(&path(), call) } else { call() }
+}
+
+/// Whether this thread is on an errand, and may be left behind.
+#[must_use]
+pub fn is_errand() -> bool {
+    CURRENT.with_borrow(Option::is_some)
+}
+
 /// What an errand shows of itself.
 #[derive(Debug)]
 struct Signs {

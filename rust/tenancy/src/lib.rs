@@ -35,6 +35,7 @@ mod deferred;
 mod destination;
 mod failure;
 mod fair;
+mod gate;
 mod generation;
 mod health;
 mod http1;
