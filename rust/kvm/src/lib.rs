@@ -27,6 +27,7 @@
 //! | `saved` | images in files |
 //! | `ground` | what an image stands on: processor, kind of KVM, guest kernel |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod context;
 mod cpuid;

@@ -43,6 +43,7 @@ const FIGURES: &[Figure] = &[
     Figure { name: "mayfly_tenant_refused_connects_total", kind: Counter, help: "Connections that the program was refused, since their place is not listed.", value: |tenant| tenant.refused_connects as f64 },
     Figure { name: "mayfly_tenant_reloads_total", kind: Counter, help: "New generations, rollbacks included.", value: |tenant| tenant.reloads as f64 },
     Figure { name: "mayfly_tenant_reload_failures_total", kind: Counter, help: "Generations that did not come about.", value: |tenant| tenant.reload_failures as f64 },
+    Figure { name: "mayfly_tenant_waits_for_files", kind: Gauge, help: "Whether a boot or a reload waits for a file that does not answer.", value: |tenant| if tenant.waits_for.is_some() { 1.0 } else { 0.0 } },
     Figure { name: "mayfly_tenant_dropped_log_lines_total", kind: Counter, help: "Lines that the log limit dropped.", value: |tenant| tenant.dropped_log_lines as f64 },
     Figure { name: "mayfly_tenant_ready", kind: Gauge, help: "Whether the tenant answers requests.", value: |tenant| if generation(tenant) > 0 { 1.0 } else { 0.0 } },
     Figure { name: "mayfly_tenant_generation", kind: Gauge, help: "The number of the generation that answers; 0 if there is none.", value: |tenant| generation(tenant) as f64 },
@@ -267,6 +268,7 @@ mod tests {
             mode: "reset-every-9".to_owned(),
             program: "p".into(),
             state,
+            waits_for: Some("p has not answered for 2 s".to_owned()),
             requests: 1 << 40,
             cpu_seconds: 1.25,
             resets: 2,
@@ -322,6 +324,7 @@ mod tests {
             ("refused_connects_total", 18.0),
             ("reloads_total", 7.0),
             ("reload_failures_total", 8.0),
+            ("waits_for_files", 1.0),
             ("dropped_log_lines_total", 12.0),
         ] {
             for tenant in ["shop", "we\"i\\rd\n"] {
