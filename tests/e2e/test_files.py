@@ -4,6 +4,8 @@ served and reloaded, operators are answered, and the server ends.
 """
 
 import contextlib
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -164,6 +166,22 @@ class Programs(Files):
                 if not watch:
                     server.signal(signal.SIGHUP)
                 server.await_that(lambda: server.tenant_status("good")["generation"] == 2, "it is not reloaded")
+
+    def test_a_program_on_which_another_process_has_a_lease_is_refused_in_time(self):
+        path = self.install("app")
+        tenants = [{"name": "app", "path": "/app", "program": str(path)}, tenant("other", "/other", "hello")]
+        with self.server(tenants, admin={"key_sha256": digest(KEY)}, config={"watch": False}) as server:
+            self.assertEqual(server.await_boot("/app").body, HELLO)
+            self.install("app", "echo")
+            # The system asks for the lease back by this signal, which would end the test.
+            former = signal.signal(signal.SIGIO, signal.SIG_IGN)
+            with open(path, "r+b") as file:
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+                with self.soon("the reload"):
+                    answer = server.operate("POST", "tenants/app/reload", key=KEY)
+                self.assertIn(f"{path}: another process has had a lease on it", answer.json()["reason"])
+            signal.signal(signal.SIGIO, former)
+            self.assertIn("generation", self.reload(server)[0]["app"])
 
     def test_a_program_that_grows_while_it_is_read_is_refused_and_read_when_it_is_complete(self):
         path = self.install("app")
@@ -382,10 +400,40 @@ class FarFiles(Files):
             self.far.hold()
 
     def test_a_tenants_file_that_does_not_answer_holds_up_no_program(self):
-        with self.server([self.good], admin=self.admin, config={"snapshots": str(self.far.directory / "kept")}) as server:
+        admin = {"listen": "127.0.0.1:0", **self.admin}
+        self.far.write("tenants.json", json.dumps({"admin": admin, "tenants": [self.good]}).encode())
+        plugin = {"tenants_file": str(self.far.directory / "tenants.json")}
+        app = {"number_of_threads": 2, "document_root": "public"}
+        file = {"app": app, "plugins": [{"name": "mayfly::SandboxPlugin", "config": plugin}]}
+        with self.server(file=file, admin=self.admin) as server:
+            self.assertEqual(server.await_boot("/good").body, HELLO)
             self.far.hold()
+            for _ in range(2):
+                self.assert_reloads(server)
+                _, refused = self.reload(server)
+                self.assertEqual(refused["error"], "bad-configuration")
+                self.assertIn("tenants.json has not answered", refused["reason"])
+            self.install("good", "hello" if server.tenant_status("good", KEY)["generation"] % 2 == 0 else "echo")
+            generation = server.tenant_status("good", KEY)["generation"]
+            server.signal(signal.SIGHUP)
+            server.await_that(lambda: server.tenant_status("good", KEY)["generation"] > generation, "not reloaded")
+
+    def test_snapshots_that_do_not_answer_are_not_used(self):
+        self.far.hold()
+        config = {"snapshots": str(self.far.directory / "kept")}
+        with self.server([self.good], admin=self.admin, config=config) as server:
+            self.assertEqual(server.await_boot("/good").body, HELLO)
+            server.await_log("snapshot is not used: its program boots tenant=good .*has not answered")
             self.assert_reloads(server)
-            self.assertEqual(server.get("/good").status, 200)
+
+    def test_a_mount_that_does_not_answer_holds_up_no_reload(self):
+        mounted = tenant("mounted", "/mounted", "hello", mounts=[{"host": str(self.far.directory), "at": "/far"}], watch=["/far"])
+        with self.server([mounted, self.good], admin=self.admin) as server:
+            self.assertEqual(server.await_boot("/mounted").body, HELLO)
+            self.far.hold()
+            programs = self.assert_reloads(server)
+            self.assertIn("has not answered", programs["mounted"]["reason"])
+            self.assertEqual(server.get("/mounted").body, HELLO)
 
     def test_requests_that_wait_for_a_file_do_not_keep_the_server_from_its_end(self):
         files = {"host": str(TENANTS / "lighttpd"), "at": "/app/lighttpd"}

@@ -161,11 +161,10 @@ impl Watched {
             None => Vec::new(),
         };
         let former = std::mem::take(&mut self.errands);
-        self.errands = all
-            .iter()
-            .map(|(name, _)| (name.clone(), former.get(name).cloned().unwrap_or_default()))
-            .collect();
-        let errands: Vec<Errands> = all.iter().map(|(name, _)| self.errands.get(name).cloned().unwrap_or_default()).collect();
+        self.errands =
+            all.iter().map(|(name, _)| (name.clone(), former.get(name).cloned().unwrap_or_default())).collect();
+        let errands: Vec<Errands> =
+            all.iter().map(|(name, _)| self.errands.get(name).cloned().unwrap_or_default()).collect();
         let source = config.source.clone();
         move || {
             let names: Vec<String> = all.iter().map(|(name, _)| name.clone()).collect();

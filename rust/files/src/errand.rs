@@ -35,7 +35,7 @@ thread_local! {
 /// Makes a call that a file system may hold up. On an errand, the call and its path are what is told when it takes too long.
 pub fn waiting_for<T>(path: &Path, call: impl FnOnce() -> T) -> T {
     let Some(signs) = CURRENT.with_borrow(Clone::clone) else { return call() };
-    let outer = std::mem::replace(&mut *signs.call(), Some((Instant::now(), path.to_owned())));
+    let outer = signs.call().replace((Instant::now(), path.to_owned()));
     let result = call();
     // A call inside another is over, and the other one goes on, from now.
     *signs.call() = outer.map(|(_, path)| (Instant::now(), path));

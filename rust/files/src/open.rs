@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opening what lies at a path, when it is what it should be.
+#![allow(clippy::disallowed_methods, reason = "this is the place")]
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -183,6 +183,7 @@ impl Host {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "by the descriptor of a device that was looked at")]
 fn open(path: &Path) -> Result<Kvm, HostError> {
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => HostError::Missing { path: path.into() },

@@ -98,6 +98,7 @@ impl Root {
 }
 
 /// Opens the directory of a mount.
+#[allow(clippy::disallowed_methods, reason = "`O_PATH` opens nothing, and what is no directory is refused")]
 pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
     waiting_for(path, || {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -362,6 +363,7 @@ fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
     Ok(found)
 }
 
+#[allow(clippy::disallowed_methods, reason = "within a mount, and without waiting for a FIFO or a device: see above")]
 fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<OwnedFd, Errno> {
     root.storage.check(may_block)?;
     // Memory is all there is of tmpfs, and it does not remember what is missing.

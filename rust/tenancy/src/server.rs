@@ -259,13 +259,12 @@ impl Server {
         let tenants: Vec<_> = changed.iter().map(|(tenant, _)| Arc::clone(tenant)).collect();
         let most = changed.iter().map(|(_, config)| config.limits.machine.boot_time).max().unwrap_or_default();
         let errands = changed.into_iter().map(|(tenant, config)| {
-            let work = self.work(&tenant, move |tenant, ground, background| {
-                reconfigure(tenant, config, ground, background)
-            });
+            let work =
+                self.work(&tenant, move |tenant, ground, background| reconfigure(tenant, config, ground, background));
             (tenant.errands.clone(), work)
         });
         let results = mayfly_files::each(errands, APPLY_THREADS, longest(most));
-        let mut results: Vec<_> = tenants.into_iter().zip(results.into_iter().map(|result| flat(result))).collect();
+        let mut results: Vec<_> = tenants.into_iter().zip(results.into_iter().map(flat)).collect();
         results.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         results
     }
@@ -308,7 +307,9 @@ impl Server {
     ///
     /// [`ReloadError`]; what ran before goes on.
     pub fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
-        self.change(&self.tenant(tenant)?, |tenant, ground, background| replace(tenant, ground, background, Source::File))
+        self.change(&self.tenant(tenant)?, |tenant, ground, background| {
+            replace(tenant, ground, background, Source::File)
+        })
     }
 
     /// Reloads every tenant whose program is another one than the one that answers. One whose files do not answer is told of, and holds up no
@@ -537,12 +538,7 @@ fn reconfigure(
     }
 }
 
-fn replace(
-    tenant: &Tenant,
-    ground: &Ground,
-    background: &Background,
-    source: Source,
-) -> Result<Reloaded, ReloadError> {
+fn replace(tenant: &Tenant, ground: &Ground, background: &Background, source: Source) -> Result<Reloaded, ReloadError> {
     let mut history = tenant.history()?;
     let generation =
         tenant.make(&mut history, ground, background, source).map_err(|error| not_replaced(tenant, error))?;

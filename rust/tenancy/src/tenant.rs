@@ -55,6 +55,8 @@ pub(crate) struct Tenant {
     state: RwLock<State>,
     /// All that is done about its files: nobody else waits for them.
     pub(crate) errands: Errands,
+    /// Those from which it can go on without a result: looks for its snapshot.
+    loads: Errands,
     /// Held by whoever boots, reloads or rolls back, which is always on an errand.
     history: Mutex<History>,
     waiting: Mutex<Vec<Job>>,
@@ -128,6 +130,7 @@ impl Tenant {
             log,
             state: RwLock::new(state),
             errands: Errands::default(),
+            loads: Errands::default(),
             history: Mutex::new(History {
                 config,
                 last_number: 0,
@@ -310,7 +313,7 @@ impl Tenant {
     ) -> Option<Snapshot> {
         let directory = &ground.snapshots.as_ref().filter(|_| program.shared.is_none())?.directory;
         let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
-        let snapshot = snapshots::load(directory, config, program, ground, sink)?;
+        let snapshot = snapshots::load(directory, config, program, ground, sink, &self.loads)?;
         match check(&snapshot) {
             Ok(()) => Some(snapshot),
             Err(reason) => {

@@ -47,9 +47,13 @@ impl TenantConfig {
                 found.is_cut = true;
                 break;
             }
-            let is_directory = waiting_for(&path, || {
-                if found.named.contains(&path) { path.is_dir() } else { is_plain_directory(&path) }
-            });
+            let is_directory =
+                waiting_for(
+                    &path,
+                    || {
+                        if found.named.contains(&path) { path.is_dir() } else { is_plain_directory(&path) }
+                    },
+                );
             path.hash(&mut hasher);
             if !is_directory {
                 stamp(&path).hash(&mut hasher);
