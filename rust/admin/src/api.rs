@@ -372,7 +372,8 @@ fn reload_refusal(error: &ReloadError) -> Refusal {
         ReloadError::Unhealthy(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unhealthy"),
         ReloadError::NoPrevious => (StatusCode::CONFLICT, "no-previous"),
         ReloadError::NoUploads => (StatusCode::FORBIDDEN, "uploads-are-off"),
-        ReloadError::Host(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        ReloadError::Held(_) => (StatusCode::SERVICE_UNAVAILABLE, "files-do-not-answer"),
+        ReloadError::Host(_) | ReloadError::Ending => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     };
     refusal(status, word, error.to_string())

@@ -2,17 +2,24 @@
 //! Looking for changes: the tenants file, then the programs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use mayfly_files::{Errands, Pending};
 use mayfly_tenancy::{Applied, Config, ConfigError, ReloadError, Reloaded};
 use tokio::sync::Mutex;
 
 use crate::tenants::Tenants;
+
+/// What reading the tenants file may take: each call of it may take a second.
+const READ: Duration = Duration::from_secs(60);
 
 /// A server's tenants, and the right to look for their changes, which one caller has at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Reloads<T> {
     pub(crate) tenants: T,
     one_at_a_time: Arc<Mutex<()>>,
+    /// Reads the tenants file.
+    file: Errands,
 }
 
 /// What a look for changes came to.
@@ -38,7 +45,7 @@ impl Changes {
 
 impl<T: Tenants> Reloads<T> {
     pub(crate) fn new(tenants: T) -> Self {
-        Self { tenants, one_at_a_time: Arc::default() }
+        Self { tenants, one_at_a_time: Arc::default(), file: Errands::default() }
     }
 
     /// Applies the tenants file if it says something else than what is in force.
@@ -53,9 +60,9 @@ impl<T: Tenants> Reloads<T> {
 
     async fn look(&self, also_at_programs: bool) -> Changes {
         let _one_at_a_time = self.one_at_a_time.lock().await;
-        let tenants = self.tenants.clone();
+        let (tenants, file) = (self.tenants.clone(), self.file.clone());
         let look = move || Changes {
-            applied: apply_file(&tenants),
+            applied: apply_file(&tenants, &file),
             programs: if also_at_programs { tenants.reload_changed() } else { Vec::new() },
         };
         // A panic has been told by the panic hook; nothing is known of what it left undone.
@@ -63,9 +70,14 @@ impl<T: Tenants> Reloads<T> {
     }
 }
 
-fn apply_file(tenants: &impl Tenants) -> Option<Result<Applied, ConfigError>> {
+fn apply_file(tenants: &impl Tenants, file: &Errands) -> Option<Result<Applied, ConfigError>> {
     let now = tenants.config();
-    match Config::from_file(now.source.as_deref()?) {
+    let path = now.source.clone()?;
+    let read = {
+        let path = path.clone();
+        file.begin(READ, move || Config::from_file(&path)).and_then(Pending::wait)
+    };
+    match read.unwrap_or_else(|unfinished| Err(ConfigError::unread(&path, unfinished))) {
         Ok(config) if config == *now => None,
         Ok(config) => {
             if config.admin.as_ref().map(|admin| admin.listen) != now.admin.as_ref().map(|admin| admin.listen) {

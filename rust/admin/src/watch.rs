@@ -4,6 +4,9 @@
 //! Directories are watched and not files: who replaces a file well writes another one and renames it, and the watch of a file would
 //! stay with the old one. An editor or a compiler changes a file in many steps, so a change is acted on when nothing has followed it
 //! for a while ([`QUIET`]).
+//!
+//! The thread of this module never waits for a file system: each tenant's files are looked at, and watched, on an errand of its own, and one
+//! whose file system does not answer is looked at again when it does.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -13,9 +16,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_tenancy::Config;
+use mayfly_files::{Errands, Pending, Unfinished, waiting_for};
+use mayfly_tenancy::{Config, TenantConfig};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::Signal;
@@ -30,6 +35,10 @@ const QUIET: Duration = Duration::from_millis(200);
 const RESTLESS: Duration = Duration::from_secs(2);
 /// A directory that is not there is looked for so often.
 const RETRY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
+/// Tenants whose files are looked at side by side, besides those whose files are slow to answer.
+const AT_A_TIME: usize = 4;
+/// What a look at one tenant's files may take: each call of it may take a second.
+const LOOK: Duration = Duration::from_secs(600);
 /// Kubernetes and others replace whole directories of files by renaming a link of this name.
 const LINKED_DATA: &str = "..data";
 
@@ -38,6 +47,16 @@ const LINKED_DATA: &str = "..data";
 pub(crate) struct Watched {
     /// `None`: the system gave none.
     inotify: Option<AsyncFd<OwnedFd>>,
+    /// The same, for errands.
+    adder: Option<Arc<OwnedFd>>,
+    /// By tenant; that of the tenants file has no name.
+    errands: HashMap<String, Errands>,
+    /// Those whose files do not answer.
+    hanging: HashSet<String>,
+    /// New names, of which it is not known yet whether they are links.
+    unsure: Vec<PathBuf>,
+    /// For looks at these.
+    looks: Errands,
     directories: HashMap<PathBuf, Directory>,
     /// By the kernel's number. Two paths may lead to one directory, and then have one number.
     numbers: HashMap<i32, HashSet<PathBuf>>,
@@ -58,6 +77,17 @@ struct Directory {
     told: bool,
 }
 
+/// What an errand has found out about a tenant's files, and now watches.
+#[derive(Debug, Default)]
+struct Found {
+    directories: HashMap<PathBuf, Directory>,
+    /// Why some are not watched.
+    errors: HashMap<PathBuf, io::Error>,
+    is_cut: bool,
+}
+
+type Survey = Vec<(String, Result<Found, Unfinished>)>;
+
 /// Acts on changes, for ever.
 pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, mut hangup: Signal) {
     // Since it was read at the start the file may have changed, and nobody was watching yet.
@@ -65,7 +95,7 @@ pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, m
     loop {
         if look_again || watched.is_stale || !watched.is_complete() {
             look_again = false;
-            if watched.update(&reloads.tenants.config()) {
+            if watched.update(&reloads.tenants.config()).await {
                 look_again = reloads.everything().await.applied.is_some();
                 continue;
             }
@@ -82,57 +112,121 @@ pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, m
 
 impl Watched {
     /// Watches what the configuration asks for, from now on. Inside a runtime.
-    pub(crate) fn new(config: &Config) -> Self {
-        let inotify = open().inspect_err(|error| {
-            tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
-        });
+    pub(crate) fn new(config: &Arc<Config>) -> Self {
+        let both = open().and_then(|inotify| Ok((Arc::new(inotify.get_ref().try_clone()?), inotify)));
+        let (adder, inotify) = both
+            .inspect_err(|error| {
+                tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
+            })
+            .ok()
+            .unzip();
         let mut watched = Self {
-            inotify: inotify.ok(),
+            inotify,
+            adder,
+            errands: HashMap::new(),
+            hanging: HashSet::new(),
+            unsure: Vec::new(),
+            looks: Errands::default(),
             directories: HashMap::new(),
             numbers: HashMap::new(),
             is_stale: false,
             told: HashSet::new(),
         };
-        watched.update(config);
+        let look = watched.look(config);
+        let survey = look();
+        watched.take(survey);
         watched
     }
 
     /// Whether everything is watched that should be.
     fn is_complete(&self) -> bool {
-        self.directories.values().all(|directory| directory.number.is_some())
+        self.hanging.is_empty() && self.directories.values().all(|directory| directory.number.is_some())
     }
 
     /// Watches what the configuration asks for now. Returns whether a directory is there that was not.
-    fn update(&mut self, config: &Config) -> bool {
+    async fn update(&mut self, config: &Arc<Config>) -> bool {
         self.is_stale = false;
+        let look = self.look(config);
+        // A panic has been told by the panic hook.
+        let survey = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        self.take(survey)
+    }
+
+    /// What looks at all files that matter, and watches them: a second or so, whatever their file systems do.
+    fn look(&mut self, config: &Arc<Config>) -> impl FnOnce() -> Survey + Send + 'static {
+        let adder = self.adder.clone().filter(|_| config.watch);
+        let tenants = config.tenants.iter().map(|tenant| (tenant.name.to_string(), Some(tenant.clone())));
+        let all: Vec<(String, Option<TenantConfig>)> = match adder {
+            Some(_) => std::iter::once((String::new(), None)).chain(tenants).collect(),
+            None => Vec::new(),
+        };
+        let former = std::mem::take(&mut self.errands);
+        self.errands =
+            all.iter().map(|(name, _)| (name.clone(), former.get(name).cloned().unwrap_or_default())).collect();
+        let errands: Vec<Errands> =
+            all.iter().map(|(name, _)| self.errands.get(name).cloned().unwrap_or_default()).collect();
+        let source = config.source.clone();
+        move || {
+            let names: Vec<String> = all.iter().map(|(name, _)| name.clone()).collect();
+            let works = errands.into_iter().zip(all).filter_map(|(errands, (_, tenant))| {
+                let (adder, source) = (Arc::clone(adder.as_ref()?), source.clone());
+                Some((errands, move || found(tenant.as_ref(), source, &adder)))
+            });
+            names.into_iter().zip(mayfly_files::each(works, AT_A_TIME, LOOK)).collect()
+        }
+    }
+
+    /// Goes by what was found. Returns whether a directory is there that was not, or answers that did not.
+    fn take(&mut self, survey: Survey) -> bool {
         let Some(inotify) = &self.inotify else { return false };
         let mut former = std::mem::take(&mut self.directories);
+        let hung = std::mem::take(&mut self.hanging);
         self.numbers.clear();
-        let mut found = false;
-        let (files, whole) = if config.watch { wanted(config, &mut self.told) } else { Default::default() };
-        for path in files {
-            let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else { continue };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            let directory = self.directories.entry(parent.to_owned()).or_default();
-            directory.names.insert(name.to_owned());
-        }
-        for path in whole {
-            // What is in it came before it was watched.
-            found |= !former.contains_key(&path);
-            self.directories.entry(path).or_default().whole = true;
+        let mut news = false;
+        let mut errors = HashMap::new();
+        for (name, found) in survey {
+            let found = match found {
+                Ok(found) => found,
+                Err(unfinished) => {
+                    if !hung.contains(&name) {
+                        tracing::warn!(
+                            target: "mayfly::admin", tenant = name, reason = %unfinished, "changes of the tenant's files are not seen"
+                        );
+                    }
+                    self.hanging.insert(name);
+                    continue;
+                }
+            };
+            // What has changed meanwhile was not seen.
+            news |= hung.contains(&name);
+            if found.is_cut && self.told.insert(name.clone()) {
+                tracing::warn!(
+                    target: "mayfly::admin", tenant = name,
+                    "`watch` names more than is watched (256 directories, 16384 files): name the directories that change"
+                );
+            }
+            for (path, new) in found.directories {
+                // What is in it came before it was watched.
+                news |= new.whole && !former.contains_key(&path);
+                let directory = self.directories.entry(path).or_default();
+                directory.names.extend(new.names);
+                directory.whole |= new.whole;
+                directory.number = directory.number.or(new.number);
+            }
+            errors.extend(found.errors);
         }
         for (path, directory) in &mut self.directories {
             let before = former.remove(path);
-            match add(inotify, path, directory.whole) {
-                Ok(number) => {
-                    found |= before.is_some_and(|before| before.number.is_none());
-                    directory.number = Some(number);
+            match directory.number {
+                Some(number) => {
+                    news |= before.is_some_and(|before| before.number.is_none());
                     self.numbers.entry(number).or_default().insert(path.clone());
                 }
-                Err(error) => {
+                None => {
                     if !before.is_some_and(|before| before.told) {
+                        let error = errors.remove(path).map(|error| error.to_string());
                         let path = path.display();
-                        tracing::warn!(target: "mayfly::admin", %path, %error, "changes in this directory are not seen; SIGHUP still is");
+                        tracing::warn!(target: "mayfly::admin", %path, error, "changes in this directory are not seen; SIGHUP still is");
                     }
                     directory.told = true;
                 }
@@ -144,7 +238,7 @@ impl Watched {
                 let _ = inotify::remove_watch(inotify, number);
             }
         }
-        found
+        news
     }
 
     /// Waits for the quiet after a change.
@@ -156,6 +250,16 @@ impl Watched {
     /// Waits for a change. Given up, it has missed none.
     async fn change(&mut self) {
         loop {
+            if !self.unsure.is_empty() {
+                let (looks, paths) = (self.looks.clone(), self.unsure.clone());
+                let look = move || paths.iter().any(|path| waiting_for(path, || is_link(path)));
+                let look = move || looks.begin(LOOK, look).and_then(Pending::wait).unwrap_or(true);
+                let is_link = tokio::task::spawn_blocking(look).await.unwrap_or(true);
+                self.unsure.clear();
+                if is_link {
+                    return;
+                }
+            }
             let Some(inotify) = &self.inotify else { return std::future::pending().await };
             let events = match inotify.readable().await {
                 Ok(mut ready) => {
@@ -209,35 +313,48 @@ impl Watched {
                 return true;
             }
         }
-        let is_ours = |path: &PathBuf| {
-            let names = self.directories.get(path).map(|directory| &directory.names);
-            // A new file is empty yet; that it is written and closed is another event. A new link is whole.
-            let is_whole = || !event.flags.contains(ReadFlags::CREATE) || is_link(&path.join(name));
-            let whole = self.directories.get(path).is_some_and(|directory| directory.whole);
-            (whole || name == LINKED_DATA || names.is_some_and(|names| names.contains(name))) && is_whole()
+        let is_ours = |path: &&PathBuf| {
+            let names = self.directories.get(*path).map(|directory| &directory.names);
+            let whole = self.directories.get(*path).is_some_and(|directory| directory.whole);
+            whole || name == LINKED_DATA || names.is_some_and(|names| names.contains(name))
         };
-        paths.iter().any(is_ours)
+        let Some(path) = paths.iter().find(|path| is_ours(path)) else { return false };
+        // A new file is empty yet; that it is written and closed is another event. A new link is whole: that is looked at elsewhere.
+        let is_new = event.flags.contains(ReadFlags::CREATE);
+        if is_new {
+            self.unsure.push(path.join(name));
+        }
+        !is_new
     }
 }
 
-/// The files that matter, which are the tenants file, all programs, and what tenants name besides, and the directories in which all do.
-fn wanted(config: &Config, told: &mut HashSet<String>) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let mut files: Vec<PathBuf> = config.source.iter().cloned().collect();
-    let mut whole = Vec::new();
-    for tenant in &config.tenants {
-        files.push(tenant.program.clone());
-        files.extend(tenant.storage.as_ref().map(|storage| storage.program.clone()));
-        let found = tenant.watched_files();
-        files.extend(found.named);
-        whole.extend(found.directories);
-        if found.is_cut && told.insert(tenant.name.to_string()) {
-            tracing::warn!(
-                target: "mayfly::admin", tenant = %tenant.name,
-                "`watch` names more than is watched (256 directories, 16384 files): name the directories that change"
-            );
+/// Watches the files of a tenant that matter, which are its programs, and what it names besides; without a tenant, the tenants file. On an errand.
+fn found(tenant: Option<&TenantConfig>, source: Option<PathBuf>, inotify: &OwnedFd) -> Found {
+    let mut found = Found::default();
+    let files = match tenant {
+        None => source.into_iter().collect(),
+        Some(tenant) => {
+            let watched = tenant.watched_files();
+            found.is_cut = watched.is_cut;
+            for path in watched.directories {
+                found.directories.entry(path).or_default().whole = true;
+            }
+            let storage = tenant.storage.as_ref().map(|storage| storage.program.clone());
+            [tenant.program.clone()].into_iter().chain(storage).chain(watched.named).collect::<Vec<_>>()
+        }
+    };
+    for path in files {
+        let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else { continue };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        found.directories.entry(parent.to_owned()).or_default().names.insert(name.to_owned());
+    }
+    for (path, directory) in &mut found.directories {
+        match waiting_for(path, || add(inotify, path, directory.whole)) {
+            Ok(number) => directory.number = Some(number),
+            Err(error) => drop(found.errors.insert(path.clone(), error)),
         }
     }
-    (files, whole)
+    found
 }
 
 /// A symbolic link, or one of several names of a file.
@@ -251,7 +368,7 @@ fn open() -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(inotify) }?)
 }
 
-fn add(inotify: &AsyncFd<OwnedFd>, directory: &Path, whole: bool) -> io::Result<i32> {
+fn add(inotify: &OwnedFd, directory: &Path, whole: bool) -> io::Result<i32> {
     let gone = if whole { WatchFlags::DELETE | WatchFlags::MOVED_FROM } else { WatchFlags::empty() };
     // Two paths may lead to one directory, and one of them ask for less.
     let flags = WatchFlags::MASK_ADD

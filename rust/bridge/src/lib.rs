@@ -18,6 +18,7 @@
 //!   outlive it (`call_later`) is copied by the tenancy.
 //! - **A reply is filled on one thread at a time.** [`LoopPool::call`] fills it before it returns;
 //!   [`LoopPool::call_later`] hands it over, and C++ does not touch it again.
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod guard;
 mod reply;

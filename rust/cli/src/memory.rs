@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How much memory the process has to itself.
 
-use std::fs;
-
 /// Anonymous memory of the process in KiB: pages that were written and belong to no file, wherever they are mapped.
 ///
 /// A page of the snapshot that a worker has made private is one of them, and so is what the worker costs on the heap; the snapshot
@@ -13,7 +11,7 @@ use std::fs;
 /// A sentence, when the kernel does not say.
 pub fn anonymous_kib() -> Result<u64, String> {
     let path = "/proc/self/smaps_rollup";
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    let text = mayfly_files::kernel_text(path).map_err(|error| format!("cannot read {path}: {error}"))?;
     text.lines()
         .find_map(|line| line.strip_prefix("Anonymous:")?.trim().strip_suffix(" kB")?.parse().ok())
         .ok_or_else(|| format!("{path} has no line \"Anonymous\""))

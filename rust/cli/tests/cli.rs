@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command as a user meets it: output, errors, exit status.
-
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

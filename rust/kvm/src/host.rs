@@ -2,6 +2,7 @@
 //! The host's KVM: opened once, and probed by what it does.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -200,14 +201,20 @@ impl Host {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "by the descriptor of a device that was looked at")]
 fn open(path: &Path) -> Result<Kvm, HostError> {
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => HostError::Missing { path: path.into() },
         std::io::ErrorKind::PermissionDenied => HostError::Permission { path: path.into() },
         _ => HostError::Open { path: path.into(), source },
     };
+    // What lies there was looked at before it was opened, and is opened again by its descriptor; by its name where `/proc` is not mounted.
+    let device = mayfly_files::open_device(path).map_err(|problem| failed(problem.into()))?;
+    let opened = CString::new(format!("/proc/self/fd/{}", device.as_raw_fd())).map_err(|error| failed(error.into()))?;
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
-    let kvm = Kvm::new_with_path(&name).map_err(|error| failed(std::io::Error::from_raw_os_error(error.errno())))?;
+    let kvm = Kvm::new_with_path(&opened)
+        .or_else(|error| if error.errno() == libc::ENOENT { Kvm::new_with_path(&name) } else { Err(error) })
+        .map_err(|error| failed(std::io::Error::from_raw_os_error(error.errno())))?;
     // A file that is no KVM answers this ioctl with an error, which is negative.
     if kvm.get_api_version() != 12 {
         return Err(HostError::Open {

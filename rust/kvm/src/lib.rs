@@ -29,6 +29,7 @@
 //! | `ledger` | what machines hold of the process's memory, and how much they may |
 //! | [`heap`] | what the process's heap keeps of what is freed |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod context;
 mod cpuid;

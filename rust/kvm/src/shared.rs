@@ -15,10 +15,10 @@
 //! - The host does not touch the mapping of a *file*: one that somebody truncates would answer with SIGBUS, which ends the process.
 //!   It reads and writes the file instead, which fails with an error. (A guest's access to a page that is gone fails its `KVM_RUN`.)
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,19 +74,9 @@ impl SharedMemory {
     /// last part of the path is refused.
     pub fn file(path: &Path, bytes: u64) -> io::Result<Self> {
         let bytes = check_size(bytes)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            // Non-blocking, since what lies there may be a pipe or a device.
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        reserve(&file, bytes)?;
+        let file = mayfly_files::open_or_create(path)?;
+        mayfly_files::waiting_for(path, || reserve(&file, bytes))?;
+        // All of it is read here, which takes as long as the disk takes, and no call of its own says that it goes on.
         Self::map(bytes, libc::MAP_SHARED, Some(file))
     }
 
@@ -296,7 +286,7 @@ mod tests {
         let directory = Directory::new("truncated");
         let path = directory.0.join("file");
         let region = SharedMemory::file(&path, 4 * PAGE_SIZE).unwrap();
-        OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert!(!region.read(0, &mut [0; 8]));
     }
 

@@ -11,11 +11,14 @@
 //!   [`Errno::NOT_HERE`]. How that is found out depends on the [`Storage`]; see decision 0210.
 //! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no state, so a snapshot and its workers share it.
 
+use std::ffi::OsStr;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mayfly_files::{waiting_for, waiting_for_some};
 use mayfly_kvm::FileKey;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::ReadWriteFlags;
@@ -77,6 +80,13 @@ impl Storage {
 pub(crate) struct Root {
     fd: OwnedFd,
     storage: Storage,
+    /// For messages.
+    path: PathBuf,
+}
+
+/// Makes a call that may hold the thread up. While a program boots, what is waited for is known, and nobody waits for it without end.
+fn wait<T>(root: &Root, rest: &[u8], call: impl FnOnce() -> T) -> T {
+    waiting_for_some(|| root.path.join(OsStr::from_bytes(rest)), call)
 }
 
 impl Root {
@@ -88,13 +98,16 @@ impl Root {
 }
 
 /// Opens the directory of a mount.
+#[allow(clippy::disallowed_methods, reason = "`O_PATH` opens nothing, and what is no directory is refused")]
 pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
-    let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    // Says at once if the kernel is too old.
-    rustix::fs::openat2(&root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), FENCE)?;
-    // No other file system can be reached from here.
-    let storage = Storage::of(&root)?;
-    Ok(Root { fd: root, storage })
+    waiting_for(path, || {
+        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // Says at once if the kernel is too old.
+        rustix::fs::openat2(&root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), FENCE)?;
+        // No other file system can be reached from here.
+        let storage = Storage::of(&root)?;
+        Ok(Root { fd: root, storage, path: path.to_owned() })
+    })
 }
 
 /// Something that is there, looked at but not opened.
@@ -140,6 +153,16 @@ pub(crate) enum Place {
     Mount { device: u32, rest: Vec<u8> },
 }
 
+impl Place {
+    /// For messages: a program's own file, or where it is below its mount.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Program => PathBuf::from("its program"),
+            Self::Mount { rest, .. } => PathBuf::from(OsStr::from_bytes(rest)),
+        }
+    }
+}
+
 impl Node {
     /// What a symbolic link says.
     pub(crate) fn link_target(&self, may_block: bool) -> Result<Vec<u8>, Errno> {
@@ -154,7 +177,7 @@ impl Node {
 /// Looks at `rest`, which is relative to `root`. A symbolic link at its end is found, one on the way is `ELOOP`.
 pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<Node, Errno> {
     let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW, may_block)?;
-    let stat = rustix::fs::fstat(&fd).map_err(told)?;
+    let stat = wait(root, rest, || rustix::fs::fstat(&fd)).map_err(told)?;
     Ok(Node { fd, attributes: attributes(&stat, device), stamp: Stamp::of(&stat) })
 }
 
@@ -229,7 +252,8 @@ impl File {
 
     pub(crate) fn attributes(&self, may_block: bool) -> Result<Attributes, Errno> {
         self.storage.check(may_block)?;
-        Ok(attributes(&rustix::fs::fstat(&self.fd).map_err(told)?, self.device))
+        let stat = waiting_for_some(|| self.place.path(), || rustix::fs::fstat(&self.fd));
+        Ok(attributes(&stat.map_err(told)?, self.device))
     }
 
     /// How many of `len` bytes from `offset` on are in memory, from the first one; [`Errno::NOT_HERE`] if that one is not. 0 behind the end.
@@ -262,8 +286,12 @@ impl File {
         let mut done: usize = 0;
         while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let Some(at) = offset.checked_add(done as u64).filter(|&at| i64::try_from(at).is_ok()) else { break };
-            let got =
-                if waits { rustix::io::pread(&self.fd, rest, at).map_err(told_read) } else { self.try_read(at, rest) };
+            let got = if waits {
+                let read = || rustix::io::pread(&self.fd, rest, at);
+                waiting_for_some(|| self.place.path(), read).map_err(told_read)
+            } else {
+                self.try_read(at, rest)
+            };
             match got {
                 Ok(0) => break,
                 Ok(got) => done = done.saturating_add(got),
@@ -306,6 +334,10 @@ pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec
         return Err(Errno::NOT_HERE);
     }
     let fd = open(root, rest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, true)?;
+    wait(root, rest, || read_names(fd))
+}
+
+fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
     let mut found = Vec::new();
     for entry in Dir::new(fd).map_err(told)? {
         let entry = entry.map_err(told)?;
@@ -331,6 +363,7 @@ pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec
     Ok(found)
 }
 
+#[allow(clippy::disallowed_methods, reason = "within a mount, and without waiting for a FIFO or a device: see above")]
 fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<OwnedFd, Errno> {
     root.storage.check(may_block)?;
     // Memory is all there is of tmpfs, and it does not remember what is missing.
@@ -338,7 +371,8 @@ fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<Owne
     let resolve = if only_cached { FENCE | ResolveFlags::CACHED } else { FENCE };
     let path = if rest.is_empty() { b"." } else { rest };
     for _ in 0..ATTEMPTS {
-        match rustix::fs::openat2(root.fd.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        let open = || rustix::fs::openat2(root.fd.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+        match wait(root, rest, open) {
             Err(rustix::io::Errno::AGAIN) if only_cached => return Err(Errno::NOT_HERE),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             other => return other.map_err(told),

@@ -14,7 +14,7 @@
 //! * State that a request can change is inside a `Tracked` value, so that reset cannot forget it.
 //!
 //! `docs/personality.md` lists what each call does. The words (program, machine, boot, snapshot ...) are those of DESIGN.md.
-
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 #![forbid(unsafe_code)]
 #![deny(
     clippy::arithmetic_side_effects,

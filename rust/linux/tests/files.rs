@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files: mounts agree with what the host has there, and end where they must.
-
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod support;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Programs that connect to a server of the host's see what they see natively, and reach nothing else.
-
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
 mod support;

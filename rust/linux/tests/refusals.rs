@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Programs that are refused, with an error that names the cause.
-
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod support;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mayfly_files::Problem;
 use mayfly_kvm::{CreateError, FreezeError, MemoryError, RunError};
 use mayfly_linux::{ExecError, Fault, Listeners};
 
@@ -15,8 +16,8 @@ use crate::response::ResponseError;
 pub struct ProgramError {
     /// Its path.
     pub path: PathBuf,
-    /// What the kernel said.
-    pub source: std::io::Error,
+    /// What is wrong with the file.
+    pub source: Problem,
 }
 
 /// Why a program did not boot.

@@ -2,11 +2,11 @@
 //! A tenant's program: one ELF file, arguments, environment.
 
 use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use mayfly_files::Problem;
 use mayfly_kvm::{SharedMemory, checksum, digest};
 use mayfly_linux::{Mounts, Network, Outbound};
 
@@ -50,17 +50,15 @@ impl Elf {
         }
     }
 
-    fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let seen = file.metadata()?;
-        if seen.is_file() && seen.len() >= MAPPED_FROM {
+    fn open(path: &Path) -> Result<Self, Problem> {
+        let file = mayfly_files::open(path)?;
+        let seen = mayfly_files::waiting_for(path, || file.metadata())?;
+        if seen.len() >= MAPPED_FROM {
             let times = [(seen.mtime(), seen.mtime_nsec()), (seen.ctime(), seen.ctime_nsec())];
             let stamp = Stamp { device: seen.dev(), inode: seen.ino(), size: seen.len(), times };
             return Ok(Self::File(ProgramFile { file: Arc::new(file), stamp }));
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(Self::Bytes(bytes))
+        Ok(Self::Bytes(mayfly_files::read_opened(&file, path, MAPPED_FROM)?))
     }
 }
 

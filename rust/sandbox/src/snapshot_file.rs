@@ -13,14 +13,15 @@
 //!
 //! A checksum finds damage, not malice: whoever may write the file may have the program do anything, as whoever may write the program.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mayfly_files::{Problem, waiting_for};
 use mayfly_kvm::{Image, Learned, LoadError, PAGE_SIZE, SaveError, SavedImage, checksum};
 use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, ProcessSaveError};
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,9 @@ pub enum SnapshotFileError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// It is not what a file with a snapshot is.
+    #[error(transparent)]
+    File(Problem),
     /// It is no snapshot, or not in this form.
     #[error("it is no snapshot of a program")]
     Foreign,
@@ -165,7 +169,7 @@ impl Snapshot {
     ) -> Result<Self, SnapshotFileError> {
         let started = Instant::now();
         let file = open(path)?;
-        let state = read_state(&file)?;
+        let state = waiting_for(path, || read_state(&file))?;
         let origin = Origin::of(program, limits);
         if let Some(what) = state.origin.difference(&origin) {
             return Err(SnapshotFileError::Origin(what));
@@ -229,15 +233,11 @@ fn preamble(at: u64, state: &[u8]) -> Vec<u8> {
 }
 
 fn open(path: &Path) -> Result<File, SnapshotFileError> {
-    // Non-blocking, since what lies there may be a pipe.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    let seen = file.metadata()?;
-    if !seen.is_file() {
-        return Err(SnapshotFileError::Foreign);
-    }
+    let file = mayfly_files::open_itself(path).map_err(|problem| match problem {
+        Problem::Io(error) => SnapshotFileError::Io(error),
+        other => SnapshotFileError::File(other),
+    })?;
+    let seen = waiting_for(path, || file.metadata())?;
     if seen.mode() & 0o022 != 0 {
         return Err(SnapshotFileError::Writable);
     }
@@ -302,15 +302,15 @@ impl Unfinished {
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
         // Readers look for other endings.
         let path = path.with_file_name(format!("{name}.{}-{number}.part", std::process::id()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = mayfly_files::create_new(&path)?;
         Ok(Self { file, path })
     }
 
     fn finish(self, path: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(&self.path, path)?;
+        waiting_for(path, || self.file.sync_all())?;
+        waiting_for(path, || fs::rename(&self.path, path))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        Ok(mayfly_files::sync_directory(folder)?)
     }
 }
 

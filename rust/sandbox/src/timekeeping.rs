@@ -201,7 +201,7 @@ fn kernel_trusts_counter() -> bool {
     const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     // Those of Linux that read the counter; the latter two are a hypervisor's word on how to.
     const BY_COUNTER: [&str; 3] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page"];
-    match std::fs::read_to_string(SOURCE) {
+    match mayfly_files::kernel_text(SOURCE) {
         Ok(source) => BY_COUNTER.contains(&source.trim()),
         Err(_) => __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0,
     }

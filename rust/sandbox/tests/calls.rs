@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whole workers: calls, limits, hostile programs.
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

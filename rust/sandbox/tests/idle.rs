@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The watchdog of an idle process sleeps. A test program of its own: other tests' requests would keep it awake.
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

@@ -24,7 +24,7 @@ fn catching() -> Snapshot {
 
 fn serving() -> Snapshot {
     let mut program = program("faults", &["boot:catch", "boot:serve"]);
-    program.service = Some(Service { protocol: Arc::new(Plain), warm_up: Vec::new() });
+    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: Vec::new() });
     Snapshot::boot(&Host::open().unwrap(), &program, &patient(), Arc::new(NoLog)).unwrap()
 }
 

@@ -14,26 +14,35 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mayfly_files::Unfinished;
 use mayfly_sandbox::{Purpose, Worker};
 
 use crate::berth::Berth;
 use crate::deferred::{Deferred, HANDOVER_THREADS, Job, THREADS};
 use crate::failure::Failure;
+use crate::gate::Gate;
 use crate::generation::Forked;
 use crate::memory::Memory;
-use crate::overflow::Overflow;
+use crate::overflow::{self, Overflow};
 use crate::storage::{Next, Store, Taken};
 use crate::tenant::{Ground, Tenant};
 
-/// Programs that boot side by side.
+/// Programs that boot side by side, besides those that wait for a file.
 const BOOT_THREADS: usize = 4;
+/// What a boot may take: more than two of the longest that can be configured. What a file holds up is noticed after a second.
+const BOOT_MOST: Duration = Duration::from_secs(1800);
+/// How long [`Background::stop`] waits for threads that are at something: a boot, a fork, a snapshot that is being saved.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// A tenant's boot that could not begin is tried again after this.
+const BOOT_PAUSE: Duration = Duration::from_secs(1);
+/// How often it looks.
+const FAREWELL_TICK: Duration = Duration::from_millis(2);
 
 /// All background threads of a server.
 #[derive(Debug)]
@@ -42,6 +51,8 @@ pub(crate) struct Background {
     deferred: Deferred,
     handovers: Deferred,
     pub(crate) overflow: Overflow,
+    /// Through which replies are sent.
+    pub(crate) gate: Arc<Gate>,
     /// Why there is none is told to every client.
     ground: Result<Ground, String>,
     pub(crate) memory: Arc<Memory>,
@@ -54,7 +65,10 @@ pub(crate) struct Background {
 #[derive(Debug, Default)]
 struct Boots {
     waiting: VecDeque<Arc<Tenant>>,
+    /// Those that boot.
     threads: usize,
+    /// Those that wait for a program which waits for a file; others boot in their place.
+    slow: usize,
     is_closed: bool,
 }
 
@@ -99,6 +113,7 @@ impl Background {
             deferred: Deferred::default(),
             handovers: Deferred::default(),
             overflow: Overflow::new(overflow_threads)?,
+            gate: Arc::default(),
             ground,
             memory: Arc::clone(memory),
             boots: Mutex::default(),
@@ -210,26 +225,22 @@ impl Background {
 
     /// Waits until no program boots, or for a time.
     pub(crate) fn wait_for_boots(&self, at_most: Duration) {
-        let is_booting = |boots: &mut Boots| boots.threads > 0;
+        let is_booting = |boots: &mut Boots| boots.threads + boots.slow > 0;
         drop(self.booted.wait_timeout_while(self.boots(), at_most, is_booting));
     }
 
     fn boot_all(self: &Arc<Self>) {
+        let mut has_place = true;
         loop {
             let mut boots = self.boots();
-            let Some(tenant) = boots.waiting.pop_front() else {
-                boots.threads -= 1;
+            let next = if has_place { boots.waiting.pop_front() } else { None };
+            let Some(tenant) = next else {
+                *(if has_place { &mut boots.threads } else { &mut boots.slow }) -= 1;
                 self.booted.notify_all();
                 return;
             };
             drop(boots);
-            let booted = catch_unwind(AssertUnwindSafe(|| match self.ground() {
-                Ok(ground) => tenant.boot(ground, self),
-                Err(reason) => tenant.fail_for_ever(reason),
-            }));
-            if booted.is_err() {
-                tenant.fail_for_ever("the server made a mistake");
-            }
+            has_place = self.boot_one(&tenant);
             // Whether it booted or not: the deferred threads find out, and say so.
             for job in tenant.take_waiting() {
                 self.submit(job);
@@ -237,7 +248,50 @@ impl Background {
         }
     }
 
-    /// Ends all threads; answers what waits. No reply is sent after this returns, but by what stands in line for a store.
+    /// Boots a tenant, and waits for that while it makes progress. Returns whether this thread still has its place: it gives it away when a file
+    /// is slow to answer.
+    fn boot_one(self: &Arc<Self>, tenant: &Arc<Tenant>) -> bool {
+        let (this, booting) = (Arc::clone(self), Arc::clone(tenant));
+        let boot = move || match this.ground() {
+            Ok(ground) => booting.boot(ground, &this),
+            Err(reason) => booting.fail_for_ever(reason),
+        };
+        let mut has_place = true;
+        let begun = match tenant.errands.begin(BOOT_MOST, boot) {
+            Ok(begun) => begun,
+            Err(unfinished) => {
+                tenant.fail(unfinished.to_string(), Instant::now() + BOOT_PAUSE);
+                return has_place;
+            }
+        };
+        match begun.wait_or_tell(|| has_place = !self.give_place_away()) {
+            Ok(()) => {}
+            Err(Unfinished::Lost) => tenant.fail_for_ever("the server made a mistake"),
+            Err(hang) => tenant.leave_boot(&hang),
+        }
+        has_place
+    }
+
+    /// Lets another thread boot in the place of this one; returns whether it does.
+    fn give_place_away(self: &Arc<Self>) -> bool {
+        let mut boots = self.boots();
+        let given = boots.waiting.is_empty() || self.spawn("mayfly-boot", Self::boot_all).is_ok();
+        if given {
+            boots.slow += 1;
+            if boots.waiting.is_empty() {
+                boots.threads -= 1;
+            }
+        }
+        given
+    }
+
+    /// Whether it has been told to stop.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.boots().is_closed
+    }
+
+    /// Ends all threads; answers what waits. No reply is sent after this returns, but by what stands in line for a store. A thread that a file holds
+    /// up is left behind, and has nobody to answer.
     pub(crate) fn stop(&self) {
         let waiting = {
             let mut boots = self.boots();
@@ -254,9 +308,10 @@ impl Background {
         if let Ok(Ground { snapshots: Some(snapshots), .. }) = &self.ground {
             snapshots.close();
         }
-        join(std::mem::take(&mut *self.threads()));
+        join(std::mem::take(&mut *self.threads()), FAREWELL);
         self.overflow.close();
-        join(std::mem::take(&mut *self.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner)));
+        let overflow = std::mem::take(&mut *self.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner));
+        join(overflow, overflow::FAREWELL + Duration::from_secs(1));
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -269,12 +324,28 @@ impl Background {
     }
 }
 
-fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        // The threads catch what a request does to them. One of them may be the last to hold the server.
-        if thread.thread().id() != thread::current().id() {
+/// Waits for threads to end, for so long; those that a file holds up are left behind.
+fn join(mut threads: Vec<JoinHandle<()>>, at_most: Duration) {
+    let end = Instant::now() + at_most;
+    // One of them may be the last to hold the server.
+    threads.retain(|thread| thread.thread().id() != thread::current().id());
+    loop {
+        let (done, left): (Vec<_>, Vec<_>) = threads.into_iter().partition(JoinHandle::is_finished);
+        for thread in done {
+            // The threads catch what a request does to them.
             let _ = thread.join();
         }
+        if left.is_empty() {
+            return;
+        }
+        if Instant::now() >= end {
+            let names: Vec<_> = left.iter().filter_map(|thread| thread.thread().name()).collect();
+            return tracing::warn!(
+                target: "mayfly::server", threads = ?names, "threads are left behind: what they wait for does not answer"
+            );
+        }
+        threads = left;
+        thread::sleep(FAREWELL_TICK);
     }
 }
 

@@ -11,12 +11,12 @@ mod run;
 mod tests;
 
 use std::fmt;
-use std::fs;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mayfly_files::{Errands, Pending};
 use mayfly_sandbox::{MonotonicClock, MountPoint, Outbound, WarmUp};
 
 use crate::json::{Key, blank_comments, locate};
@@ -25,6 +25,11 @@ use crate::values::{HostPattern, KeyDigest, RoutePath, TenantName};
 
 pub use error::{ConfigError, Position};
 pub(crate) use file::File;
+
+/// Bytes of the largest file: that of some ten thousand tenants has a tenth of it.
+const FILE_MAX: u64 = 64 << 20;
+/// What a call of the file system that has the configuration may take at a start; a share that is mounted when it is asked for takes seconds.
+const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The `name` under which Drogon's configuration lists the plugin.
 pub const PLUGIN_NAME: &str = "mayfly::SandboxPlugin";
@@ -324,10 +329,16 @@ impl Config {
 
 /// The file's text without its comments.
 fn read(path: &Path) -> Result<String, ConfigError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(blank_comments(&text)),
-        Err(error) => Err(ConfigError::new(&[], format!("cannot be read: {error}")).in_file(path)),
-    }
+    let file = path.to_owned();
+    let text = move || mayfly_files::read_text(&file, FILE_MAX).map_err(|problem| problem.to_string());
+    let text = if mayfly_files::is_errand() {
+        text()
+    } else {
+        // At a start, which then fails: nothing would end it otherwise, and no signal does.
+        let read = Errands::with_patience(START_PATIENCE).begin(START_PATIENCE * 10, text).and_then(Pending::wait);
+        read.unwrap_or_else(|unfinished| Err(unfinished.to_string()))
+    };
+    text.map(|text| blank_comments(&text)).map_err(|problem| ConfigError::unread(path, problem))
 }
 
 fn no_plugin() -> String {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mayfly_files::waiting_for;
 use mayfly_sandbox::{Elf, ForkError, Snapshot, Worker, WorkerState};
 
 use crate::config::{Mode, TenantConfig};
@@ -113,7 +114,7 @@ impl Generation {
 }
 
 pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
-    let file = fs::metadata(path).ok()?;
+    let file = waiting_for(path, || fs::metadata(path)).ok()?;
     let times = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
     Some((file.dev(), file.ino(), file.size(), times.0, times.1))
 }

@@ -4,6 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use mayfly_files::waiting_for;
 use mayfly_sandbox::{Elf, MonotonicClock, MountError, MountPoint, Mounts, Program, ProgramError, Service};
 
 use crate::config::{StorageConfig, TenantConfig};
@@ -87,11 +88,12 @@ impl StorageConfig {
 fn name_in_view(program: &Path, mounts: &[MountPoint]) -> String {
     // As it is written first: a link's own name can mean something to the program, as in Python's virtual environments.
     let as_written = std::path::absolute(program).ok();
-    let resolved = program.canonicalize().ok();
+    let resolve = |path: &Path| waiting_for(path, || path.canonicalize()).ok();
+    let resolved = resolve(program);
     let found = [(as_written, false), (resolved, true)].into_iter().find_map(|(path, resolves)| {
         let path = path?;
         let host = |mount: &MountPoint| {
-            if resolves { mount.host.canonicalize().ok() } else { std::path::absolute(&mount.host).ok() }
+            if resolves { resolve(&mount.host) } else { std::path::absolute(&mount.host).ok() }
         };
         mounts.iter().find_map(|mount| view(&path, mount, &host(mount)?, mounts))
     });

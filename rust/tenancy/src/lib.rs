@@ -24,6 +24,7 @@
 //! [`logging::init`] sends the log to standard error; whoever owns the process calls it once. [`LoopPool::refuse`] answers for what
 //! the HTTP server in front finds wrong, in the same form. A sink takes the body first (see [`ResponseSink`]), and may be given a
 //! second response that replaces the first.
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod advice;
 mod background;
@@ -35,6 +36,7 @@ mod deferred;
 mod destination;
 mod failure;
 mod fair;
+mod gate;
 mod generation;
 mod health;
 mod http1;

@@ -42,7 +42,7 @@ const NICE: i32 = 10;
 /// One turn.
 const SLICE: Duration = Duration::from_millis(5);
 /// How long unfinished requests go on when the server shuts down.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
 /// How often a sleeper looks that cannot be watched.
 const LOOK_NS: u64 = 10_000_000;
 

@@ -11,6 +11,7 @@ use crate::berth::Berth;
 use crate::call::{Call, Scene, Step, Watched};
 use crate::deferred::{DeferredReply, Job, Keep};
 use crate::failure::{Failure, RequestId, answer};
+use crate::gate::Gated;
 use crate::generation::Forked;
 use crate::meter::{Counters, Event};
 use crate::overflow::{OVERLOADED, Parked};
@@ -298,9 +299,10 @@ impl LoopPool {
     /// otherwise copies it. `request` is the same one.
     ///
     /// When too many requests wait already, the reply is sent at once, with 429 or 503.
-    pub fn call_later(&mut self, request: &Request<'_>, mut reply: Box<dyn DeferredReply>) {
+    pub fn call_later(&mut self, request: &Request<'_>, reply: Box<dyn DeferredReply>) {
         let unfinished = self.later.take();
         let background = self.server.background();
+        let mut reply: Box<dyn DeferredReply> = Box::new(Gated::new(reply, &background.gate));
         let mode_header = self.set.config.mode_header;
         let (former, keep) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place }) => {

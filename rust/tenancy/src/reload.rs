@@ -40,6 +40,12 @@ pub enum ReloadError {
     /// The program answers requests now, but could not be kept: the next start of the server will not have it.
     #[error("the program runs, but could not be stored: {0}")]
     Persist(String),
+    /// Its files do not answer, or not yet: what was begun goes on when they do.
+    #[error("{0}")]
+    Held(String),
+    /// The server ends.
+    #[error("the server is shutting down")]
+    Ending,
     /// This host cannot run machines.
     #[error("no tenant can run on this host: {0}")]
     Host(String),

@@ -82,6 +82,9 @@ pub struct TenantReport {
     /// Where it is in its life.
     #[serde(flatten)]
     pub state: TenantState,
+    /// The file that a reload of it waits for, and for how long, if one does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// Requests that were its own, answered or not.
     pub requests: u64,
     /// CPU time of its requests, storage program and resets included.
@@ -156,6 +159,9 @@ impl TenantReport {
     pub(crate) fn of(tenant: &Tenant, config: &TenantConfig) -> Self {
         let totals = tenant.totals();
         let state = match tenant.state() {
+            State::Unbooted | State::Booting { .. } if tenant.errands.hang().is_some() => {
+                TenantState::Failed { reason: tenant.excuse() }
+            }
             State::Unbooted => TenantState::Unbooted,
             State::Booting { .. } => TenantState::Booting,
             State::Failed { reason, .. } => TenantState::Failed { reason },
@@ -181,6 +187,7 @@ impl TenantReport {
             mode: config.mode.to_string(),
             program: config.program.clone(),
             state,
+            waits_for: tenant.errands.hang().map(|hang| hang.to_string()),
             requests: totals.events(Event::Request),
             cpu_seconds: totals.cpu_seconds(),
             resets: totals.events(Event::Reset),

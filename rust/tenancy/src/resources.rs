@@ -29,7 +29,7 @@ pub(crate) fn descriptors() -> u64 {
 /// Bytes of memory that the process has, shared pages included; 0 if the system does not say.
 pub(crate) fn resident_bytes() -> u64 {
     let pages =
-        fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+        mayfly_files::kernel_text("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     // Of x86-64.
     pages.unwrap_or(0).saturating_mul(4096)
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mayfly_files::{Pending, Unfinished};
 use mayfly_sandbox::{Host, HostError};
 
 use crate::background::Background;
@@ -31,8 +32,11 @@ const START_WAIT: Duration = Duration::from_secs(3);
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 /// With less than this idle time, workers that lie ready for no request in particular go, too.
 const IDLE_SPARES: Duration = Duration::from_secs(2);
-/// Programs that boot side by side when a configuration is applied.
+/// Programs that boot side by side when a configuration is applied, or programs are looked at.
 const APPLY_THREADS: usize = 4;
+/// What a boot or a reload may take, besides twice the longest boot that a configuration allows (a storage program may boot, too): far more than it
+/// does. What a file holds up is noticed after a second.
+const REST_OF_RELOAD: Duration = Duration::from_secs(60);
 
 /// The tenants of a process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -168,6 +172,7 @@ impl Server {
         for tenant in &self.set().tenants {
             tenant.shutdown();
         }
+        self.inner.background.gate.close();
     }
 
     /// Waits until all requests that have left their loops are answered, or for a time; [`Self::readiness`] says meanwhile that it is
@@ -273,44 +278,47 @@ impl Server {
         &self,
         changed: Vec<(Arc<Tenant>, Arc<TenantConfig>)>,
     ) -> Vec<(Arc<Tenant>, Result<(), ReloadError>)> {
-        let threads = APPLY_THREADS.min(changed.len());
-        let queue = Mutex::new(changed.into_iter());
-        let results = Mutex::new(Vec::new());
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                        let Some((tenant, config)) = next else { return };
-                        let result = self.reconfigure(&tenant, config);
-                        results.lock().unwrap_or_else(PoisonError::into_inner).push((tenant, result));
-                    }
-                });
-            }
+        let tenants: Vec<_> = changed.iter().map(|(tenant, _)| Arc::clone(tenant)).collect();
+        let most = changed.iter().map(|(_, config)| config.limits.machine.boot_time).max().unwrap_or_default();
+        let errands = changed.into_iter().map(|(tenant, config)| {
+            let work =
+                self.work(&tenant, move |tenant, ground, background| reconfigure(tenant, config, ground, background));
+            (tenant.errands.clone(), work)
         });
-        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let results = mayfly_files::each(errands, APPLY_THREADS, longest(most));
+        let mut results: Vec<_> = tenants.into_iter().zip(results.into_iter().map(flat)).collect();
         results.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         results
     }
 
-    fn reconfigure(&self, tenant: &Tenant, config: Arc<TenantConfig>) -> Result<(), ReloadError> {
-        let ground = self.ground()?;
-        let mut history = tenant.history();
-        let former = std::mem::replace(&mut history.config, config);
-        if matches!(tenant.state(), State::Unbooted) {
-            return Ok(());
+    /// What is to be done about a tenant, as an errand does it.
+    fn work<T, W>(
+        &self,
+        tenant: &Arc<Tenant>,
+        work: W,
+    ) -> impl FnOnce() -> Result<T, ReloadError> + Send + 'static + use<T, W>
+    where
+        W: FnOnce(&Tenant, &Ground, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
+    {
+        let (tenant, background) = (Arc::clone(tenant), Arc::clone(self.background()));
+        move || {
+            let ground = background.ground().map_err(|reason| ReloadError::Host(reason.to_owned()))?;
+            work(&tenant, ground, &background)
         }
-        match tenant.make(&mut history, ground, self.background(), Source::File) {
-            Ok(generation) => {
-                tenant.reloads.fetch_add(1, Ordering::Relaxed);
-                tenant.publish(&mut history, generation, ground);
-                Ok(())
-            }
-            Err(error) => {
-                history.config = former;
-                Err(not_replaced(tenant, error))
-            }
-        }
+    }
+
+    /// Does it, and waits unless the tenant's files hold it up.
+    fn change<T: Send + 'static>(
+        &self,
+        tenant: &Arc<Tenant>,
+        work: impl FnOnce(&Tenant, &Ground, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
+    ) -> Result<T, ReloadError> {
+        let most = self.longest_boot();
+        flat(tenant.errands.begin(longest(most), self.work(tenant, work)).and_then(Pending::wait))
+    }
+
+    fn longest_boot(&self) -> Duration {
+        self.config().tenants.iter().map(|config| config.limits.machine.boot_time).max().unwrap_or_default()
     }
 
     /// Boots the tenant's program again, and lets it answer if it works.
@@ -321,15 +329,36 @@ impl Server {
     ///
     /// [`ReloadError`]; what ran before goes on.
     pub fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
-        self.replace(&*self.tenant(tenant)?, Source::File)
+        self.change(&self.tenant(tenant)?, |tenant, ground, background| {
+            replace(tenant, ground, background, Source::File)
+        })
     }
 
-    /// Reloads every tenant whose program is another one than the one that answers.
+    /// Reloads every tenant whose program is another one than the one that answers. One whose files do not answer is told of, and holds up no
+    /// other.
     pub fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
-        let Ok(ground) = self.ground() else { return Vec::new() };
+        if self.inner.background.ground().is_err() {
+            return Vec::new();
+        }
         let set = self.set();
-        let changed = set.tenants.iter().filter(|tenant| tenant.has_changed(ground));
-        changed.map(|tenant| (tenant.name.to_string(), self.replace(tenant, Source::File))).collect()
+        let errands = set.tenants.iter().map(|tenant| {
+            let work = self.work(tenant, |tenant, ground, background| {
+                if !tenant.has_changed(ground)? {
+                    return Ok(None);
+                }
+                replace(tenant, ground, background, Source::File).map(Some)
+            });
+            (tenant.errands.clone(), work)
+        });
+        let results = mayfly_files::each(errands, APPLY_THREADS, longest(self.longest_boot()));
+        let told = set.tenants.iter().zip(results).filter_map(|(tenant, result)| {
+            let result = flat(result).transpose()?;
+            if let Err(ReloadError::Held(reason)) = &result {
+                tracing::error!(target: "mayfly::server", tenant = %tenant.name, reason, "changes of the tenant's files are not seen");
+            }
+            Some((tenant.name.to_string(), result))
+        });
+        told.collect()
     }
 
     /// Boots an uploaded program, and if it works, lets it answer and keeps it for later starts.
@@ -340,9 +369,11 @@ impl Server {
     pub fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError> {
         let tenant = self.tenant(tenant)?;
         let uploads = self.uploads().ok_or(ReloadError::NoUploads)?;
-        let reloaded = self.replace(&tenant, Source::Upload(elf.clone()))?;
-        uploads::keep(&uploads, &tenant.name, &elf).map_err(|error| ReloadError::Persist(error.to_string()))?;
-        Ok(reloaded)
+        self.change(&tenant, move |tenant, ground, background| {
+            let reloaded = replace(tenant, ground, background, Source::Upload(elf.clone()))?;
+            uploads::keep(&uploads, &tenant.name, &elf).map_err(|error| ReloadError::Persist(error.to_string()))?;
+            Ok(reloaded)
+        })
     }
 
     /// Lets the generation before the present one answer again, without a boot.
@@ -351,45 +382,26 @@ impl Server {
     ///
     /// [`ReloadError`].
     pub fn rollback(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
-        let tenant = self.tenant(tenant)?;
-        let ground = self.ground()?;
-        let mut history = tenant.history();
-        let generation = tenant.predecessor(&mut history).ok_or(ReloadError::NoPrevious)?;
-        let reloaded = told(&generation);
-        tenant.reloads.fetch_add(1, Ordering::Relaxed);
-        tenant.publish(&mut history, generation, ground);
-        drop(history);
-        tracing::info!(target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, "rolled back");
-        if let Some(uploads) = self.uploads() {
-            uploads::swap(&uploads, &tenant.name).map_err(|error| ReloadError::Persist(error.to_string()))?;
-        }
-        Ok(reloaded)
-    }
-
-    fn replace(&self, tenant: &Tenant, source: Source) -> Result<Reloaded, ReloadError> {
-        let ground = self.ground()?;
-        let mut history = tenant.history();
-        let generation = tenant
-            .make(&mut history, ground, self.background(), source)
-            .map_err(|error| not_replaced(tenant, error))?;
-        let reloaded = told(&generation);
-        tenant.reloads.fetch_add(1, Ordering::Relaxed);
-        tenant.publish(&mut history, generation, ground);
-        tracing::info!(
-            target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, boot_ms = reloaded.boot_ms,
-            "a new generation answers"
-        );
-        Ok(reloaded)
+        let uploads = self.uploads();
+        self.change(&self.tenant(tenant)?, move |tenant, ground, _| {
+            let mut history = tenant.history()?;
+            let generation = tenant.predecessor(&mut history).ok_or(ReloadError::NoPrevious)?;
+            let reloaded = told(&generation);
+            tenant.reloads.fetch_add(1, Ordering::Relaxed);
+            tenant.publish(&mut history, generation, ground);
+            drop(history);
+            tracing::info!(target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, "rolled back");
+            if let Some(uploads) = uploads {
+                uploads::swap(&uploads, &tenant.name).map_err(|error| ReloadError::Persist(error.to_string()))?;
+            }
+            Ok(reloaded)
+        })
     }
 
     fn tenant(&self, name: &str) -> Result<Arc<Tenant>, ReloadError> {
         let set = self.set();
         let found = set.tenants.iter().find(|tenant| tenant.name.as_str() == name);
         found.cloned().ok_or(ReloadError::UnknownTenant)
-    }
-
-    fn ground(&self) -> Result<&Ground, ReloadError> {
-        self.inner.background.ground().map_err(|reason| ReloadError::Host(reason.to_owned()))
     }
 
     fn uploads(&self) -> Option<std::path::PathBuf> {
@@ -428,10 +440,15 @@ impl Server {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let set = self.set();
-        let booting =
-            set.to_boot_at_start().filter(|tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. }));
-        let booting = booting.count();
-        let failed = set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Failed { .. })).count();
+        // Whose files do not answer is as one that does not boot: it keeps no other from being ready.
+        let hangs = |tenant: &Tenant| tenant.errands.hang().is_some();
+        let is_booting = |tenant: &Tenant| {
+            tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. })
+        };
+        let booting = set.to_boot_at_start().filter(|tenant| is_booting(tenant) && !hangs(tenant)).count();
+        let has_failed = |tenant: &Tenant| matches!(tenant.state(), State::Failed { .. });
+        let failed =
+            set.tenants.iter().filter(|tenant| has_failed(tenant) || is_booting(tenant) && hangs(tenant)).count();
         let ending = self.inner.is_ending.load(Ordering::Relaxed);
         Readiness { ready: self.inner.host.is_ok() && booting == 0 && !ending, ending, booting, failed }
     }
@@ -560,6 +577,54 @@ impl TenantSet {
 
 fn new_tenant(config: &TenantConfig, memory: &Memory) -> Arc<Tenant> {
     Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted, memory.account()))
+}
+
+/// What an errand about one tenant may take, if a boot may take `boot`.
+fn longest(boot: Duration) -> Duration {
+    boot * 2 + REST_OF_RELOAD
+}
+
+/// What came of an errand, or why nothing has yet.
+fn flat<T>(result: Result<Result<T, ReloadError>, Unfinished>) -> Result<T, ReloadError> {
+    result.unwrap_or_else(|unfinished| Err(ReloadError::Held(unfinished.to_string())))
+}
+
+fn reconfigure(
+    tenant: &Tenant,
+    config: Arc<TenantConfig>,
+    ground: &Ground,
+    background: &Background,
+) -> Result<(), ReloadError> {
+    let mut history = tenant.history()?;
+    let former = std::mem::replace(&mut history.config, config);
+    if matches!(tenant.state(), State::Unbooted) {
+        return Ok(());
+    }
+    match tenant.make(&mut history, ground, background, Source::File) {
+        Ok(generation) => {
+            tenant.reloads.fetch_add(1, Ordering::Relaxed);
+            tenant.publish(&mut history, generation, ground);
+            Ok(())
+        }
+        Err(error) => {
+            history.config = former;
+            Err(not_replaced(tenant, error))
+        }
+    }
+}
+
+fn replace(tenant: &Tenant, ground: &Ground, background: &Background, source: Source) -> Result<Reloaded, ReloadError> {
+    let mut history = tenant.history()?;
+    let generation =
+        tenant.make(&mut history, ground, background, source).map_err(|error| not_replaced(tenant, error))?;
+    let reloaded = told(&generation);
+    tenant.reloads.fetch_add(1, Ordering::Relaxed);
+    tenant.publish(&mut history, generation, ground);
+    tracing::info!(
+        target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, boot_ms = reloaded.boot_ms,
+        "a new generation answers"
+    );
+    Ok(reloaded)
 }
 
 fn told(generation: &Generation) -> Reloaded {

@@ -18,6 +18,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use mayfly_files::{Errands, Pending};
 use mayfly_sandbox::{BootedFrom, LogSink, Program, Snapshot, SnapshotFileError, SnapshotSaveError};
 
 use crate::config::{Config, TenantConfig};
@@ -28,6 +29,8 @@ use crate::storage::Store;
 use crate::tenant::Ground;
 use crate::values::TenantName;
 
+/// What a load may take: reading some gigabytes. What a file holds up is noticed after a second.
+const LOAD: Duration = Duration::from_secs(300);
 const ENDING: &str = ".snapshot";
 /// Snapshots of a tenant that are kept: of the present program and the one before.
 const KEPT: usize = 2;
@@ -106,20 +109,26 @@ pub(crate) fn load(
     program: &Program,
     ground: &Ground,
     log: Arc<dyn LogSink>,
+    errands: &Errands,
 ) -> Option<Snapshot> {
     let limits = &config.limits.machine;
     let path = path(directory, &config.name, Snapshot::origin(program, limits));
-    match Snapshot::load(&ground.host, program, limits, log, &path) {
-        Ok(snapshot) => Some(snapshot),
-        Err(SnapshotFileError::Io(error)) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => {
-            tracing::warn!(
-                target: "mayfly::server", tenant = %config.name, path = %path.display(), reason = %error,
-                "the tenant's snapshot is not used: its program boots"
-            );
-            None
-        }
-    }
+    let load = {
+        let (host, program, limits, path) = (ground.host.clone(), program.clone(), limits.clone(), path.clone());
+        move || Snapshot::load(&host, &program, &limits, log, &path)
+    };
+    // A directory that does not answer is no reason not to boot.
+    let reason = match errands.begin(LOAD, load).and_then(Pending::wait) {
+        Ok(Ok(snapshot)) => return Some(snapshot),
+        Ok(Err(SnapshotFileError::Io(error))) if error.kind() == ErrorKind::NotFound => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(unfinished) => unfinished.to_string(),
+    };
+    tracing::warn!(
+        target: "mayfly::server", tenant = %config.name, path = %path.display(), reason,
+        "the tenant's snapshot is not used: its program boots"
+    );
+    None
 }
 
 /// Saves what is offered, until nobody can offer any more.

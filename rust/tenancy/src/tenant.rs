@@ -8,9 +8,11 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use mayfly_files::{Errands, Unfinished, waiting_for};
 use mayfly_sandbox::{Account, BootError, BootedFrom, ForkError, Host, LogSink, Program, SharedMemory, Snapshot};
 
 use crate::background::Background;
@@ -43,6 +45,8 @@ const RETRY_MEMORY: Duration = Duration::from_secs(1);
 /// How long a program may run at least before another one gets its memory.
 const TIME_OF_ITS_OWN: Duration = Duration::from_secs(3);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How often whoever waits for a boot or a reload looks whether it is over, or hangs.
+const HISTORY_TICK: Duration = Duration::from_millis(2);
 
 /// A tenant, shared by all threads.
 #[derive(Debug)]
@@ -62,7 +66,11 @@ pub(crate) struct Tenant {
     /// It has answered requests since the start.
     has_booted: AtomicBool,
     state: RwLock<State>,
-    /// Held by whoever boots, reloads or rolls back.
+    /// All that is done about its files: nobody else waits for them.
+    pub(crate) errands: Errands,
+    /// Those from which it can go on without a result: looks for its snapshot.
+    loads: Errands,
+    /// Held by whoever boots, reloads or rolls back, which is always on an errand.
     history: Mutex<History>,
     waiting: Mutex<Vec<Job>>,
     /// Where the loops that serve this tenant look for workers.
@@ -138,6 +146,8 @@ impl Tenant {
             boot_bytes: AtomicU64::new(BOOT_BYTES),
             has_booted: AtomicBool::new(false),
             state: RwLock::new(state),
+            errands: Errands::default(),
+            loads: Errands::default(),
             history: Mutex::new(History {
                 config,
                 last_number: 0,
@@ -183,10 +193,20 @@ impl Tenant {
         self.generation.store(number, Ordering::Release);
     }
 
-    /// What the tenant is to run, and how; waits while it boots or reloads.
-    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
-        // Each change to the history is one step, so it is whole even if a thread panicked while it held the lock.
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the tenant is to run, and how; waits while it boots or reloads, unless its files hold that up. For its errands.
+    pub(crate) fn history(&self) -> Result<MutexGuard<'_, History>, ReloadError> {
+        loop {
+            match self.history.try_lock() {
+                Ok(history) => return Ok(history),
+                // Each change to the history is one step, so it is whole even if a thread panicked while it held the lock.
+                Err(TryLockError::Poisoned(history)) => return Ok(history.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if let Some(hang) = self.errands.hang() {
+                return Err(ReloadError::Held(hang.to_string()));
+            }
+            thread::sleep(HISTORY_TICK);
+        }
     }
 
     /// Takes the right to boot, if it is time for that and nobody has it: the caller then calls [`Self::boot`].
@@ -210,7 +230,10 @@ impl Tenant {
         if let Err(reason) = ground.memory.boot_turn(&self.account, bytes, holds) {
             return self.fail_for_memory(reason);
         }
-        let mut history = self.history();
+        let mut history = match self.history() {
+            Ok(history) => history,
+            Err(error) => return self.fail(error.to_string(), Instant::now() + RETRY),
+        };
         let refused = self.account.refused();
         match self.make(&mut history, ground, background, Source::Kept) {
             Ok(generation) => {
@@ -235,6 +258,16 @@ impl Tenant {
                 history.retry = (history.retry * 2).min(RETRY_MAX);
                 self.fail(error.to_string(), retry_at);
             }
+        }
+    }
+
+    /// Its boot has been left behind: no request waits for it any more. If it comes to an end, that is what counts.
+    pub(crate) fn leave_boot(&self, hang: &Unfinished) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Booting { .. }) {
+            *state = State::Booting { holds: false };
+            drop(state);
+            tracing::error!(target: "mayfly::server", tenant = %self.name, reason = %hang, "tenant cannot answer requests yet");
         }
     }
 
@@ -293,6 +326,10 @@ impl Tenant {
         let (mut program, stamp) = self.launch(&config, ground, uploaded)?;
         let origin = Origin { stamp, digest: digest(&program.elf), watched };
         program.shared = history.shared_memory(&config)?;
+        if background.is_ending() {
+            // It may have waited for its files for hours.
+            return Err(ReloadError::Ending);
+        }
         let store = history.store(&config, self, ground, background)?;
         let check = |snapshot: &Snapshot| self.check_health(snapshot, &config, store.as_deref(), background);
         let kept = if may_be_kept { self.load(&config, &program, ground, check) } else { None };
@@ -334,7 +371,7 @@ impl Tenant {
     ) -> Option<Snapshot> {
         let directory = &ground.snapshots.as_ref().filter(|_| program.shared.is_none())?.directory;
         let sink = Arc::clone(&self.log) as Arc<dyn LogSink>;
-        let snapshot = snapshots::load(directory, config, program, ground, sink)?;
+        let snapshot = snapshots::load(directory, config, program, ground, sink, &self.loads)?;
         match check(&snapshot) {
             Ok(()) => Some(snapshot),
             Err(reason) => {
@@ -360,7 +397,7 @@ impl Tenant {
     /// Where the program is that a boot now would take: the uploaded one, if there is one.
     fn program_path(&self, config: &TenantConfig, ground: &Ground) -> PathBuf {
         let uploaded = ground.uploads.as_ref().map(|uploads| uploads::path(uploads, &self.name));
-        uploaded.filter(|path| path.exists()).unwrap_or_else(|| config.program.clone())
+        uploaded.filter(|path| waiting_for(path, || path.exists())).unwrap_or_else(|| config.program.clone())
     }
 
     /// The program to boot, and its file's stamp; an upload has no file yet.
@@ -389,22 +426,23 @@ impl Tenant {
     }
 
     /// Whether the files hold other programs than those that answer, or watched files have changed.
-    pub(crate) fn has_changed(&self, ground: &Ground) -> bool {
-        let Some(generation) = self.ready() else { return matches!(self.state(), State::Failed { .. }) };
-        let config = Arc::clone(&self.history().config);
+    pub(crate) fn has_changed(&self, ground: &Ground) -> Result<bool, ReloadError> {
+        let Some(generation) = self.ready() else { return Ok(matches!(self.state(), State::Failed { .. })) };
+        let config = Arc::clone(&self.history()?.config);
         if generation.store.as_ref().is_some_and(|store| store.has_changed()) {
-            return true;
+            return Ok(true);
         }
         if config.watched_files().digest() != generation.origin.watched {
-            return true;
+            return Ok(true);
         }
         let path = self.program_path(&config, ground);
         let now = stamp(&path);
         if now.is_none() || now == generation.origin.stamp {
-            // A file that cannot be read is perhaps about to be replaced; what runs keeps running.
-            return false;
+            // A file that is not there is perhaps about to be replaced; what runs keeps running.
+            return Ok(false);
         }
-        Program::load(&path).is_ok_and(|program| digest(&program.elf) != generation.origin.digest)
+        // One that is there and cannot be read is news: a reload says why.
+        Ok(Program::load(&path).map_or(true, |program| digest(&program.elf) != generation.origin.digest))
     }
 
     /// Lets a generation answer from now on: every loop's next worker lies ready before the first of them looks.
@@ -513,7 +551,10 @@ impl Tenant {
         match self.state() {
             State::Failed { reason, .. } => format!("the tenant cannot run: {reason}"),
             // It may have become ready since the caller looked; the client comes again in a second.
-            State::Unbooted | State::Booting { .. } | State::Ready(_) => "the tenant is still booting".to_owned(),
+            State::Unbooted | State::Booting { .. } | State::Ready(_) => match self.errands.hang() {
+                Some(hang) => format!("the tenant cannot run yet: {hang}"),
+                None => "the tenant is still booting".to_owned(),
+            },
         }
     }
 
@@ -613,7 +654,10 @@ impl History {
             Some(path) => SharedMemory::file(path, wanted.bytes),
             None => SharedMemory::anonymous(wanted.bytes),
         };
-        let shared = made.map_err(|error| ReloadError::Boot(format!("no shared memory: {error}")))?;
+        let shared = made.map_err(|error| {
+            let file = wanted.file.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+            ReloadError::Boot(format!("no shared memory: {file}{error}"))
+        })?;
         if !shared.stays_in_memory() {
             tracing::warn!(
                 target: "mayfly::server", tenant = %config.name, kib = wanted.bytes >> 10,

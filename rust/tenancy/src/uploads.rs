@@ -3,10 +3,11 @@
 //!
 //! Every change is one rename, so that a crash leaves either program, whole.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use mayfly_files::waiting_for;
 
 use crate::values::TenantName;
 
@@ -21,14 +22,13 @@ fn previous(directory: &Path, tenant: &TenantName) -> PathBuf {
 
 /// Keeps a program for the next start, and the former one for a rollback.
 pub(crate) fn keep(directory: &Path, tenant: &TenantName, elf: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    waiting_for(directory, || fs::create_dir_all(directory))?;
     let (now, new) = (path(directory, tenant), directory.join(format!("{tenant}.elf.new")));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(elf)?;
-    file.sync_all()?;
+    let mut file = mayfly_files::create_anew(&new)?;
+    waiting_for(&new, || file.write_all(elf).and_then(|()| file.sync_all()))?;
     rename_if_there(&now, &previous(directory, tenant))?;
-    fs::rename(&new, &now)?;
-    File::open(directory)?.sync_all()
+    waiting_for(&now, || fs::rename(&new, &now))?;
+    Ok(mayfly_files::sync_directory(directory)?)
 }
 
 /// Lets the next start boot the program before the last one; without one, the configured program.
@@ -41,7 +41,7 @@ pub(crate) fn swap(directory: &Path, tenant: &TenantName) -> io::Result<()> {
 }
 
 fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
+    match waiting_for(to, || fs::rename(from, to)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

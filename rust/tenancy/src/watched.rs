@@ -10,6 +10,8 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+use mayfly_files::waiting_for;
+
 use crate::config::TenantConfig;
 use crate::generation::stamp;
 
@@ -45,14 +47,20 @@ impl TenantConfig {
                 found.is_cut = true;
                 break;
             }
-            let is_directory = if found.named.contains(&path) { path.is_dir() } else { is_plain_directory(&path) };
+            let is_directory =
+                waiting_for(
+                    &path,
+                    || {
+                        if found.named.contains(&path) { path.is_dir() } else { is_plain_directory(&path) }
+                    },
+                );
             path.hash(&mut hasher);
             if !is_directory {
                 stamp(&path).hash(&mut hasher);
             } else if found.directories.len() == DIRECTORIES_MAX {
                 found.is_cut = true;
             } else {
-                left.extend(entries_of(&path));
+                left.extend(waiting_for(&path, || entries_of(&path)));
                 found.directories.push(path);
             }
         }

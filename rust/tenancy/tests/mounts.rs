@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a tenant's program sees of the host's files, and what it is called.
-
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

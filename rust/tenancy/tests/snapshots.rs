@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Snapshots of tenants that a server has kept for the next one.
-
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

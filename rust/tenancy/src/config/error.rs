@@ -32,6 +32,11 @@ impl ConfigError {
         Self { file: None, position: None, keys: keys.to_vec(), problem: problem.into() }
     }
 
+    /// The file is not read: `problem` says why.
+    pub fn unread(file: &Path, problem: impl fmt::Display) -> Self {
+        Self::new(&[], format!("cannot be read: {problem}")).in_file(file)
+    }
+
     /// The text is no JSON.
     pub fn syntax(error: serde_json::Error) -> Self {
         // At the beginning of a line the library counts no column.

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a file is not read: what is there, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::fs::FileType;
+
+/// What lies at a path where something else is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// `/dev/zero`, a terminal, and the like.
+    CharacterDevice,
+    /// A disk or a partition.
+    BlockDevice,
+    /// A symbolic link, where none is followed.
+    Link,
+    /// What the system calls by no name.
+    Unknown,
+}
+
+impl From<FileType> for Kind {
+    fn from(kind: FileType) -> Self {
+        match kind {
+            FileType::RegularFile => Self::Regular,
+            FileType::Directory => Self::Directory,
+            FileType::Fifo => Self::Fifo,
+            FileType::Socket => Self::Socket,
+            FileType::CharacterDevice => Self::CharacterDevice,
+            FileType::BlockDevice => Self::BlockDevice,
+            FileType::Symlink => Self::Link,
+            FileType::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Regular => "a regular file",
+            Self::Directory => "a directory",
+            Self::Fifo => "a FIFO",
+            Self::Socket => "a socket",
+            Self::CharacterDevice => "a character device",
+            Self::BlockDevice => "a block device",
+            Self::Link => "a symbolic link",
+            Self::Unknown => "of an unknown kind",
+        })
+    }
+}
+
+/// What is wrong with a file. Its path is said by whoever says more, such as [`FileError`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// What the system said.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is something else.
+    #[error("it is {found}: expected {expected}")]
+    Kind {
+        /// What it is.
+        found: Kind,
+        /// What is needed there.
+        expected: Kind,
+    },
+    /// It is a view of the kernel's state, whose reading may wait or change something.
+    #[error("it belongs to the kernel ({system}): expected a file that is stored, as on a disk")]
+    OfKernel {
+        /// The file system.
+        system: &'static str,
+    },
+    /// It is larger than it may be.
+    #[error("it has {bytes} bytes: expected at most {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The most that is read.
+        limit: u64,
+    },
+    /// It was written to meanwhile.
+    #[error("it changes while it is read: write another file, and rename that one when it is complete")]
+    Changes,
+    /// Something else got its name between two looks; only where `/proc` is not mounted.
+    #[error("something else has taken its place while it was opened: try again")]
+    Replaced,
+    /// Another process keeps it from being opened, by `F_SETLEASE`.
+    #[error("another process has had a lease on it for {waited:?}: end that process, or try again")]
+    Leased {
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+impl Problem {
+    /// Whether nothing is there.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl From<rustix::io::Errno> for Problem {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+impl From<Problem> for io::Error {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Io(error) => error,
+            other => Self::new(io::ErrorKind::InvalidInput, other),
+        }
+    }
+}
+
+/// A file that cannot be used, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
