@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The end of a server that is told to end.
+// The end of a server that is told to end: by signals, or by its application.
 
 #include <csignal>
-#include <exception>
+#include <stop_token>
 #include <thread>
 #include <utility>
 
 #include <drogon/HttpAppFramework.h>
+#include <trantor/utils/Logger.h>
 
-#include "http_reply.hpp"
+#include "connections.hpp"
+#include "ending.hpp"
 #include "mayfly/plugin.hpp"
 
 namespace mayfly {
 
 namespace {
 
-// Answers that are handed to their loops have so long to be written.
-constexpr auto flush = std::chrono::milliseconds(100);
 // A start cannot be interrupted, so its end is waited for.
 constexpr auto tick = std::chrono::milliseconds(20);
 
@@ -29,38 +29,27 @@ sigset_t signals() noexcept {
     return set;
 }
 
-void drain(std::chrono::milliseconds patience) noexcept {
-    try {
-        auto server = drogon::app().getPlugin<SandboxPlugin>()->server();
-        ask_to_close();
-        std::thread([server = std::move(server), patience]() mutable {
-            server->drain(patience);
-            // Whoever holds it at the end keeps its log from being written.
-            server.reset();
-            std::this_thread::sleep_for(flush);
-            drogon::app().quit();
-        }).detach();
-        const auto set = signals();
-        int number = 0;
-        sigwait(&set, &number);
-        LOG_WARN << "Mayfly: a second signal; requests in work are not waited for";
-    } catch (const std::exception &error) {
-        LOG_WARN << "Mayfly: requests in work are not waited for: " << error.what();
-    }
-    drogon::app().quit();
+int wait_for_one() noexcept {
+    const auto set = signals();
+    int number = 0;
+    return sigwait(&set, &number) == 0 ? number : 0;
 }
 
 void wait_for_signals(std::chrono::milliseconds patience) noexcept {
-    const auto set = signals();
-    int number = 0;
-    if (sigwait(&set, &number) != 0) {
+    const int number = wait_for_one();
+    if (number == 0) {
         return;
     }
     LOG_INFO << "Mayfly: signal " << number << ", the server is to end";
     while (!drogon::app().getLoop()->isRunning()) {
         std::this_thread::sleep_for(tick);
     }
-    drain(patience);
+    std::stop_source stop;
+    std::thread(end_in_order, patience, stop.get_token()).detach();
+    wait_for_one();
+    LOG_WARN << "Mayfly: a second signal; requests in work are not waited for";
+    stop.request_stop();
+    drogon::app().quit();
 }
 
 } // namespace
@@ -69,8 +58,17 @@ void end_on_signals(std::chrono::milliseconds patience) {
     const auto set = signals();
     pthread_sigmask(SIG_BLOCK, &set, nullptr);
     drogon::app().disableSigtermHandling();
+    prepare_to_end();
     // Not now: run() may fork, and threads stay with the parent. A signal that comes before waits.
     drogon::app().registerBeginningAdvice([patience] { std::thread(wait_for_signals, patience).detach(); });
+}
+
+void end(std::chrono::milliseconds patience) {
+    std::thread([patience] { end_in_order(patience, {}); }).detach();
+}
+
+void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback) {
+    Connections::forward(std::move(callback));
 }
 
 } // namespace mayfly

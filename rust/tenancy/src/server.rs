@@ -7,12 +7,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_sandbox::{Host, HostError};
 
 use crate::background::Background;
 use crate::config::{AdminConfig, BootWhen, Config, TenantConfig};
+use crate::descriptors::{self, TooLow};
 use crate::generation::Generation;
 use crate::pool::LoopPool;
 use crate::reload::{Applied, ReloadError, Reloaded};
@@ -26,8 +27,6 @@ use crate::workers::Workers;
 
 /// How long [`Server::start`] waits for tenants to boot. A slower one answers 503 until it is ready.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// How often [`Server::drain`] looks.
-const DRAIN_TICK: Duration = Duration::from_millis(5);
 /// Programs that boot side by side when a configuration is applied.
 const APPLY_THREADS: usize = 4;
 
@@ -69,8 +68,11 @@ pub(crate) struct TenantSet {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The system gave no thread.
-    #[error("cannot start a background thread: {0}")]
+    #[error("cannot start a background thread: {}", resources::with_advice(.0))]
     Thread(#[from] io::Error),
+    /// A limit of the process.
+    #[error(transparent)]
+    TooLow(#[from] TooLow),
 }
 
 impl Server {
@@ -82,8 +84,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StartError`] when the system gives no thread.
+    /// [`StartError`] when the system gives no thread or not enough descriptors.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        descriptors::require(0)?;
         Self::start_on(Host::open(), config)
     }
 
@@ -148,27 +151,19 @@ impl Server {
         }
     }
 
-    /// Waits until all requests that have left their loops are answered, or for a time; [`Self::readiness`] says meanwhile that it is
-    /// over. For who has to [`Self::shutdown`] next: everything is served as before. Returns whether nothing is left.
-    pub fn drain(&self, at_most: Duration) -> bool {
+    /// Has [`Self::readiness`] say that it is over; everything is served as before. `at_most` is what the requests in work have,
+    /// for the log. [`Self::shutdown`] comes when [`Self::in_work`] is 0, or when that time is up.
+    pub fn begin_end(&self, at_most: Duration) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
-        let end = Instant::now() + at_most;
         tracing::info!(
             target: "mayfly::server", in_work = self.in_work(), at_most_ms = at_most.as_millis(),
             "the server is told to end; requests in work go on"
         );
-        while self.in_work() > 0 {
-            if Instant::now() >= end {
-                tracing::warn!(target: "mayfly::server", in_work = self.in_work(), "requests in work have taken too long");
-                return false;
-            }
-            thread::sleep(DRAIN_TICK);
-        }
-        true
     }
 
     /// Requests that have left their loops and are not answered yet.
-    fn in_work(&self) -> u32 {
+    #[must_use]
+    pub fn in_work(&self) -> u32 {
         self.set().tenants.iter().map(|tenant| tenant.parked.load(Ordering::Relaxed)).sum()
     }
 

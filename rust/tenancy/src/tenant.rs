@@ -6,6 +6,7 @@
 //!                                 └──────> Failed, tried again by a call after a pause
 //! ```
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -18,6 +19,7 @@ use crate::berth::Berth;
 use crate::config::TenantConfig;
 use crate::deferred::{Job, SHUTTING_DOWN};
 use crate::failure::Failure;
+use crate::descriptors;
 use crate::generation::{Forked, Generation, Origin, Stamp, digest, stamp};
 use crate::health;
 use crate::launch::LaunchError;
@@ -228,6 +230,8 @@ impl Tenant {
         background: &Background,
         source: Source,
     ) -> Result<Generation, ReloadError> {
+        let few = |error| ReloadError::Boot(resources::with_advice(&error));
+        descriptors::for_program().map_err(few)?;
         let config = Arc::clone(&history.config);
         let (uploaded, may_be_kept) = match source {
             Source::Kept => (None, true),
@@ -393,11 +397,15 @@ impl Tenant {
     /// The reason why there is none, in words for the client.
     pub(crate) fn fork(&self, permit: Option<Permit>) -> Result<Forked, String> {
         let generation = self.ready().ok_or_else(|| self.excuse())?;
-        self.fork_of(&generation, permit).map_err(|error| {
+        let forked = match descriptors::for_program() {
+            Ok(()) => self.fork_of(&generation, permit).map_err(Box::<dyn Error>::from),
+            Err(few) => Err(few.into()),
+        };
+        forked.map_err(|error| {
             // Where it fails once it may fail for every request.
             static TOLD: Seldom = Seldom::new();
             if TOLD.is_due() {
-                let advice = resources::advice(&error);
+                let advice = resources::advice(&*error);
                 tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
             }
             self.background.count(Event::ForkFailure);
