@@ -46,9 +46,13 @@ class Newest {
         of(request).store(word(request), std::memory_order_relaxed);
     }
 
-    // As put(); returns whether the response to the request before asks to close.
+    // As put(); returns whether the response to a request before asks to close. If so, that holds for the next one, too.
     static bool replace(const drogon::HttpRequest &request) noexcept {
-        return (of(request).exchange(word(request), std::memory_order_acq_rel) & closes) != 0;
+        auto &place = of(request);
+        auto former = place.load(std::memory_order_relaxed);
+        while (!place.compare_exchange_weak(former, word(request) | (former & closes), std::memory_order_acq_rel)) {
+        }
+        return (former & closes) != 0;
     }
 
     // Whether it is the newest; if so, the connection closes behind its response.
