@@ -2,10 +2,13 @@
 //
 // The end of a server that is told to end: by signals, or by its application.
 
+#include <atomic>
 #include <csignal>
-#include <stop_token>
+#include <ctime>
 #include <thread>
 #include <utility>
+
+#include <unistd.h>
 
 #include <drogon/HttpAppFramework.h>
 #include <trantor/utils/Logger.h>
@@ -29,27 +32,33 @@ sigset_t signals() noexcept {
     return set;
 }
 
-int wait_for_one() noexcept {
+// What end() sets, and otherwise end_on_signals().
+std::atomic<std::chrono::milliseconds> patience_of_the_end;
+std::atomic_flag ends;
+
+// Whether there has been another signal.
+bool hurry() noexcept {
     const auto set = signals();
-    int number = 0;
-    return sigwait(&set, &number) == 0 ? number : 0;
+    const timespec now{};
+    if (sigtimedwait(&set, nullptr, &now) < 0) {
+        return false;
+    }
+    LOG_WARN << "Mayfly: a second signal; requests in work are not waited for";
+    return true;
 }
 
-void wait_for_signals(std::chrono::milliseconds patience) noexcept {
-    const int number = wait_for_one();
-    if (number == 0) {
+void wait_for_signals() noexcept {
+    const auto set = signals();
+    int number = 0;
+    if (sigwait(&set, &number) != 0) {
         return;
     }
+    ends.test_and_set();
     LOG_INFO << "Mayfly: signal " << number << ", the server is to end";
     while (!drogon::app().getLoop()->isRunning()) {
         std::this_thread::sleep_for(tick);
     }
-    std::stop_source stop;
-    std::thread(end_in_order, patience, stop.get_token()).detach();
-    wait_for_one();
-    LOG_WARN << "Mayfly: a second signal; requests in work are not waited for";
-    stop.request_stop();
-    drogon::app().quit();
+    end_in_order(patience_of_the_end, hurry);
 }
 
 } // namespace
@@ -58,13 +67,18 @@ void end_on_signals(std::chrono::milliseconds patience) {
     const auto set = signals();
     pthread_sigmask(SIG_BLOCK, &set, nullptr);
     drogon::app().disableSigtermHandling();
+    patience_of_the_end = patience;
     prepare_to_end();
     // Not now: run() may fork, and threads stay with the parent. A signal that comes before waits.
-    drogon::app().registerBeginningAdvice([patience] { std::thread(wait_for_signals, patience).detach(); });
+    drogon::app().registerBeginningAdvice([] { std::thread(wait_for_signals).detach(); });
 }
 
-void end(std::chrono::milliseconds patience) {
-    std::thread([patience] { end_in_order(patience, {}); }).detach();
+void end(std::chrono::milliseconds patience) noexcept {
+    if (!ends.test_and_set()) {
+        patience_of_the_end = patience;
+        // To the thread that waits for it: at this moment the system may have no other to give.
+        kill(getpid(), SIGTERM);
+    }
 }
 
 void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback) {

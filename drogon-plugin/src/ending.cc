@@ -2,10 +2,8 @@
 
 #include "ending.hpp"
 
-#include <atomic>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include <drogon/HttpAppFramework.h>
@@ -61,19 +59,20 @@ void stop_listening() {
     }
 }
 
-// Waits until nothing is left, for `patience` or until `stop`; returns whether nothing is left.
-bool wait_for_requests(const Server *tenants, Clock::time_point end, const std::stop_token &stop) {
-    while (!stop.stop_requested()) {
+enum class Left { nothing, requests, not_waited_for };
+
+Left wait_for_requests(const Server *tenants, Clock::time_point end, bool (*hurry)()) {
+    while (!hurry()) {
         const bool nothing_left = Connections::sweep(tick) == 0 && (tenants == nullptr || tenants->in_work() == 0);
         if (nothing_left) {
-            return true;
+            return Left::nothing;
         }
         if (Clock::now() >= end) {
-            return false;
+            return Left::requests;
         }
         std::this_thread::sleep_for(tick);
     }
-    return false;
+    return Left::not_waited_for;
 }
 
 } // namespace
@@ -83,11 +82,7 @@ void prepare_to_end() {
     drogon::app().registerBeginningAdvice([] { listeners = std::make_unique<Listeners>(); });
 }
 
-void end_in_order(milliseconds patience, std::stop_token stop) noexcept {
-    static std::atomic_flag ends;
-    if (ends.test_and_set()) {
-        return;
-    }
+void end_in_order(milliseconds patience, bool (*hurry)()) noexcept {
     try {
         const auto end = Clock::now() + patience;
         auto tenants = server();
@@ -96,7 +91,7 @@ void end_in_order(milliseconds patience, std::stop_token stop) noexcept {
         }
         Connections::begin_end();
         stop_listening();
-        if (!wait_for_requests(tenants.get(), end, stop) && !stop.stop_requested()) {
+        if (wait_for_requests(tenants.get(), end, hurry) == Left::requests) {
             LOG_WARN << "Mayfly: the time is up; what is still in work is answered with 503";
             if (tenants) {
                 tenants->shutdown();

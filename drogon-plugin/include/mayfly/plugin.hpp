@@ -67,7 +67,7 @@ void end_on_signals(std::chrono::milliseconds patience = std::chrono::seconds(5)
 
 // Ends the server as a signal does, in the place of drogon::app().quit(), which closes all connections first. Any thread
 // may call it, while Drogon runs; it returns at once. end_on_signals() has to have been called.
-void end(std::chrono::milliseconds patience = std::chrono::seconds(5));
+void end(std::chrono::milliseconds patience = std::chrono::seconds(5)) noexcept;
 
 // Has `callback` told of connections, in the place of drogon::app().setConnectionCallback(), which Mayfly needs itself
 // for the end in good order. To be called before drogon::app().run(). It takes Drogon 1.9.10 or newer.

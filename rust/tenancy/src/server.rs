@@ -99,7 +99,7 @@ impl Server {
                 uploads: config.admin.as_ref().and_then(|admin| admin.uploads.clone()),
                 snapshots: config.snapshots.clone().map(|directory| Arc::new(Snapshots::new(directory))),
             }),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(resources::with_advice(error)),
         };
         let background = Background::start(ground, config.overflow_threads)?;
         let tenants = config.tenants.iter().map(new_tenant).collect();
