@@ -27,6 +27,12 @@ rust::Str utf8(std::string_view text) { return {text.data(), text.size()}; }
 
 } // namespace
 
+void require_descriptors(std::uint64_t later) {
+    translate_errors([&] { ffi::require_descriptors(later); });
+}
+
+bool has_room_for_connection() noexcept { return ffi::has_room_for_connection(); }
+
 struct LoopPool::Impl {
     rust::Box<ffi::LoopPool> pool;
 };
@@ -91,9 +97,11 @@ std::uint64_t Server::rollback(std::string_view tenant) const {
     return translate_errors([&] { return impl_->server->rollback(utf8(tenant)); });
 }
 
-bool Server::drain(std::chrono::milliseconds at_most) const noexcept {
-    return impl_->server->drain(static_cast<std::uint64_t>(std::max<std::int64_t>(at_most.count(), 0)));
+void Server::begin_end(std::chrono::milliseconds at_most) const noexcept {
+    impl_->server->begin_end(static_cast<std::uint64_t>(std::max<std::int64_t>(at_most.count(), 0)));
 }
+
+std::uint32_t Server::in_work() const noexcept { return impl_->server->in_work(); }
 
 void Server::shutdown() const noexcept { impl_->server->shutdown(); }
 

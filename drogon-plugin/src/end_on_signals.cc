@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The end of a server that is told to end.
+// The end of a server that is told to end: by signals, or by its application.
 
+#include <atomic>
 #include <csignal>
-#include <exception>
+#include <ctime>
 #include <thread>
 #include <utility>
 
-#include <drogon/HttpAppFramework.h>
+#include <unistd.h>
 
-#include "http_reply.hpp"
+#include <drogon/HttpAppFramework.h>
+#include <trantor/utils/Logger.h>
+
+#include "connections.hpp"
+#include "ending.hpp"
 #include "mayfly/plugin.hpp"
 
 namespace mayfly {
 
 namespace {
 
-// Answers that are handed to their loops have so long to be written.
-constexpr auto flush = std::chrono::milliseconds(100);
 // A start cannot be interrupted, so its end is waited for.
 constexpr auto tick = std::chrono::milliseconds(20);
 
@@ -29,38 +32,33 @@ sigset_t signals() noexcept {
     return set;
 }
 
-void drain(std::chrono::milliseconds patience) noexcept {
-    try {
-        auto server = drogon::app().getPlugin<SandboxPlugin>()->server();
-        ask_to_close();
-        std::thread([server = std::move(server), patience]() mutable {
-            server->drain(patience);
-            // Whoever holds it at the end keeps its log from being written.
-            server.reset();
-            std::this_thread::sleep_for(flush);
-            drogon::app().quit();
-        }).detach();
-        const auto set = signals();
-        int number = 0;
-        sigwait(&set, &number);
-        LOG_WARN << "Mayfly: a second signal; requests in work are not waited for";
-    } catch (const std::exception &error) {
-        LOG_WARN << "Mayfly: requests in work are not waited for: " << error.what();
+// What end() sets, and otherwise end_on_signals().
+std::atomic<std::chrono::milliseconds> patience_of_the_end;
+std::atomic_flag ends;
+
+// Whether there has been another signal.
+bool hurry() noexcept {
+    const auto set = signals();
+    const timespec now{};
+    if (sigtimedwait(&set, nullptr, &now) < 0) {
+        return false;
     }
-    drogon::app().quit();
+    LOG_WARN << "Mayfly: a second signal; requests in work are not waited for";
+    return true;
 }
 
-void wait_for_signals(std::chrono::milliseconds patience) noexcept {
+void wait_for_signals() noexcept {
     const auto set = signals();
     int number = 0;
     if (sigwait(&set, &number) != 0) {
         return;
     }
+    ends.test_and_set();
     LOG_INFO << "Mayfly: signal " << number << ", the server is to end";
     while (!drogon::app().getLoop()->isRunning()) {
         std::this_thread::sleep_for(tick);
     }
-    drain(patience);
+    end_in_order(patience_of_the_end, hurry);
 }
 
 } // namespace
@@ -69,8 +67,22 @@ void end_on_signals(std::chrono::milliseconds patience) {
     const auto set = signals();
     pthread_sigmask(SIG_BLOCK, &set, nullptr);
     drogon::app().disableSigtermHandling();
+    patience_of_the_end = patience;
+    prepare_to_end();
     // Not now: run() may fork, and threads stay with the parent. A signal that comes before waits.
-    drogon::app().registerBeginningAdvice([patience] { std::thread(wait_for_signals, patience).detach(); });
+    drogon::app().registerBeginningAdvice([] { std::thread(wait_for_signals).detach(); });
+}
+
+void end(std::chrono::milliseconds patience) noexcept {
+    if (!ends.test_and_set()) {
+        patience_of_the_end = patience;
+        // To the thread that waits for it: at this moment the system may have no other to give.
+        kill(getpid(), SIGTERM);
+    }
+}
+
+void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback) {
+    Connections::forward(std::move(callback));
 }
 
 } // namespace mayfly

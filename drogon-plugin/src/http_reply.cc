@@ -3,7 +3,6 @@
 #include "http_reply.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <string_view>
 #include <utility>
 
@@ -19,8 +18,6 @@ bool is(std::string_view name, std::string_view lower_case) noexcept {
     return std::ranges::equal(name, lower_case, {}, lower);
 }
 
-std::atomic<bool> asks_to_close = false;
-
 // Drogon's response has one value for a header, so that a second cookie would replace the first. It has a list
 // of cookies, however, and writes them as `name=value`: with all attributes left in the value, byte for byte.
 drogon::Cookie cookie(std::string_view set_cookie) {
@@ -32,8 +29,6 @@ drogon::Cookie cookie(std::string_view set_cookie) {
 }
 
 } // namespace
-
-void ask_to_close() noexcept { asks_to_close.store(true, std::memory_order_relaxed); }
 
 std::span<char> HttpReply::body(std::size_t size) noexcept {
     announced_.reset();
@@ -73,9 +68,6 @@ drogon::HttpResponsePtr HttpReply::take() {
         leave_out_body();
     } else if (status != drogon::k204NoContent) {
         response_->setBody(std::move(body_));
-    }
-    if (asks_to_close.load(std::memory_order_relaxed)) {
-        response_->addHeader("connection", "close");
     }
     return std::move(response_);
 }

@@ -20,9 +20,6 @@ namespace mayfly {
 // Drogon's: to be called once, with the response.
 using Callback = std::function<void(const drogon::HttpResponsePtr &)>;
 
-// From now on, has responses ask their clients to close the connection: the server ends.
-void ask_to_close() noexcept;
-
 // Builds the Drogon response to a request, which must live as long.
 class HttpReply : public Reply {
   public:

@@ -47,6 +47,8 @@ void SandboxPlugin::initAndStart(const Json::Value &config) {
     } catch (const Error &error) {
         throw Error(std::string("mayfly::SandboxPlugin: ") + error.what());
     }
+    drogon::app().registerNewConnectionAdvice(
+        [](const trantor::InetAddress &, const trantor::InetAddress &) { return has_room_for_connection(); });
     drogon::app().registerController(controller_);
     controller_->register_routes();
 }

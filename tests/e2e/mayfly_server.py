@@ -197,6 +197,13 @@ class Server:
     def signal(self, number):
         self._process.send_signal(number)
 
+    def await_end(self):
+        """Waits until the server has ended by itself."""
+        try:
+            self._process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server does not end:\n{self.log()}") from None
+
     def is_running(self):
         return self._process.poll() is None
 

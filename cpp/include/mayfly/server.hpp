@@ -23,6 +23,14 @@ class Error : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// Raises the process's limit on descriptors to what it may have, and throws Error, which says how many are needed and
+// for what, if it is too low for a server that opens `later` more before Server::start().
+void require_descriptors(std::uint64_t later);
+
+// Whether a connection that was just accepted can be kept. If not it is to be closed: the last descriptors are for
+// accepting, since a listener whose connection cannot be accepted reports it again at once, and for ever.
+[[nodiscard]] bool has_room_for_connection() noexcept;
+
 // What became of a request.
 enum class Outcome {
     done,  // The reply holds a complete response, be it the tenant's or an error.
@@ -103,9 +111,12 @@ class Server {
     // Lets a tenant's former generation answer again and returns its number. Throws Error.
     std::uint64_t rollback(std::string_view tenant) const;
 
-    // Waits until all requests in the background are answered, or for a time, and tells operators that the server ends.
-    // Everything is served meanwhile. Returns whether nothing is left. Not on an event loop.
-    bool drain(std::chrono::milliseconds at_most) const noexcept;
+    // Tells operators that the server ends, and the log that requests have `at_most` for it. Everything is served as
+    // before.
+    void begin_end(std::chrono::milliseconds at_most) const noexcept;
+
+    // Requests in the background that are not answered yet.
+    [[nodiscard]] std::uint32_t in_work() const noexcept;
 
     // Answers the requests that wait. Once it has returned no reply given to LoopPool::call_later is sent by another
     // thread, no operator is served and no file is watched; pools go on otherwise.

@@ -25,7 +25,7 @@ mod reply;
 mod server;
 mod waker;
 
-use server::{LoopPool, Server, start_server};
+use server::{LoopPool, Server, has_room_for_connection, require_descriptors, start_server};
 
 #[cxx::bridge(namespace = "mayfly::ffi")]
 mod ffi {
@@ -49,7 +49,10 @@ mod ffi {
         fn reload(self: &Server, tenant: &str) -> Result<u64>;
         fn rollback(self: &Server, tenant: &str) -> Result<u64>;
         fn loop_pool(self: &Server) -> Result<Box<LoopPool>>;
-        fn drain(self: &Server, at_most_ms: u64) -> bool;
+        fn begin_end(self: &Server, at_most_ms: u64);
+        fn in_work(self: &Server) -> u32;
+        fn require_descriptors(later: u64) -> Result<()>;
+        fn has_room_for_connection() -> bool;
         fn shutdown(self: &Server);
 
         fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> bool;

@@ -35,6 +35,9 @@ pub(crate) enum BridgeError {
     /// A report could not be written as JSON.
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
+    /// A limit of the process is too low.
+    #[error(transparent)]
+    TooLow(#[from] tenancy::TooLow),
     /// A bug in Mayfly.
     #[error(transparent)]
     Panicked(#[from] Panicked),
@@ -61,6 +64,16 @@ pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError
         let admin = Mutex::new(Some(Admin::start(&tenancy)?));
         Ok(Box::new(Server { tenancy, admin, _log: log }))
     })?
+}
+
+/// Makes sure that the process may have enough descriptors for a server that opens `later` more before it starts Mayfly.
+pub(crate) fn require_descriptors(later: u64) -> Result<(), BridgeError> {
+    guard(|| Ok(tenancy::require_descriptors(later)?))?
+}
+
+/// Whether a connection that was just accepted can be kept.
+pub(crate) fn has_room_for_connection() -> bool {
+    guard(tenancy::for_connection).unwrap_or(true)
 }
 
 fn parse(config_json: &str) -> Result<tenancy::Config, BridgeError> {
@@ -100,9 +113,15 @@ impl Server {
         guard(|| Ok(self.tenancy.rollback(tenant)?.generation))?
     }
 
-    /// Waits until requests in work are answered, or for a time; whether nothing is left.
-    pub(crate) fn drain(&self, at_most_ms: u64) -> bool {
-        guard(|| self.tenancy.drain(Duration::from_millis(at_most_ms))).unwrap_or(false)
+    /// Tells operators that the server ends.
+    pub(crate) fn begin_end(&self, at_most_ms: u64) {
+        // After a panic, which the panic hook has told, the end goes on without a word to operators.
+        let _ = guard(|| self.tenancy.begin_end(Duration::from_millis(at_most_ms)));
+    }
+
+    /// Requests that have left their loops and are not answered yet.
+    pub(crate) fn in_work(&self) -> u32 {
+        guard(|| self.tenancy.in_work()).unwrap_or(0)
     }
 
     /// Ends what operators and changed files do, and answers what waits; no deferred reply is sent once this has returned.

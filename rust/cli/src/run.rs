@@ -38,6 +38,11 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Bound for a request's head; hyper answers 431 above it.
 const HEAD_BYTES: usize = 64 << 10;
 
+/// Descriptors of the command's own: the listener, and the event loop that waits for signals.
+const DESCRIPTORS: u64 = 8;
+/// Descriptors of a loop: its event queue, twice, what wakes it, signals, and its copy of the listener.
+const DESCRIPTORS_PER_LOOP: u64 = 6;
+
 pub fn run(options: &RunOptions) -> Result<(), Failure> {
     let (mut config, name) = match (&options.config, &options.program) {
         (Some(file), _) => {
@@ -51,6 +56,9 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
         config.max_memory_bytes = Some(mib << 20);
     }
     let _log = logging::init("info");
+    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, Into::into);
+    mayfly_tenancy::require_descriptors(DESCRIPTORS + threads as u64 * DESCRIPTORS_PER_LOOP)
+        .map_err(|error| Failure::Host(error.to_string()))?;
     let listener = TcpListener::bind(options.listen)
         .map_err(|error| Failure::Usage(format!("cannot listen on {}: {error}", options.listen)))?;
     let address = listener.local_addr().map_err(host_failure)?;
@@ -64,7 +72,6 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     }
     let admin = Admin::start(&server).map_err(|error| Failure::Usage(error.to_string()))?;
 
-    let threads = options.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, Into::into);
     let (stop, stopped) = watch::channel(false);
     let mut loops = Vec::new();
     for number in 0..threads {

@@ -11,8 +11,8 @@ use crate::context::At;
 use crate::error::{CreateError, FreezeError, MemoryError, RunError};
 use crate::host::Host;
 use crate::kernel;
-use crate::ledger::{Hold, Purpose};
 use crate::layout::{DOORBELL, PAGE_SIZE, SHARED_PHYSICAL, TRAMPOLINE, USER_END};
+use crate::ledger::{Hold, Purpose};
 use crate::machine::{Inbox, Machine, Regs};
 use crate::memory::{Content, Memory, SealedMemory};
 use crate::space::{Birth, Changes, Origin};
@@ -482,7 +482,9 @@ impl Machine {
     /// Address and slot of every leaf entry that the image has.
     fn image_slots(&self) -> Vec<(u64, u64)> {
         let Some(frozen) = &self.frozen else { return Vec::new() };
-        let Ok(mut pristine) = Memory::fork(&frozen.memory, 0, Hold::new(self.host.account(), Purpose::Request)) else { return Vec::new() };
+        let Ok(mut pristine) = Memory::fork(&frozen.memory, 0, Hold::new(self.host.account(), Purpose::Request)) else {
+            return Vec::new();
+        };
         let mut slots = Vec::new();
         let visited = frozen.tables.for_each(&mut pristine, 0, 1 << 47, &mut |_, address, slot, _| {
             slots.push((address, slot));

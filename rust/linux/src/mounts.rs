@@ -196,8 +196,13 @@ impl Mounts {
     }
 }
 
+/// What is not shared out at all: the server's own descriptors, of which few limits leave many.
+const LEFT: usize = 64;
+/// Files of the host at least, whatever the limit.
+const LEAST: usize = 8;
+
 /// How many files of the host may be open. They are descriptors of the server's, which needs its own for connections: programs get half
-/// of its limit together, and none of them gets more than an eighth.
+/// of its limit together, and none of them gets more than an eighth, less where it is low.
 #[derive(Clone, Copy)]
 struct Budget {
     all: usize,
@@ -210,7 +215,8 @@ impl Budget {
         *BUDGET.get_or_init(|| {
             let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(1 << 20);
-            Self { all: limit / 2, program: limit / 8 }
+            let all = (limit.saturating_sub(LEFT) / 2).max(LEAST);
+            Self { all, program: all.div_ceil(4) }
         })
     }
 }

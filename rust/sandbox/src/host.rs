@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 pub use mayfly_kvm::HostError;
 
-use crate::timekeeping;
+use crate::{timekeeping, watchdog};
 
 /// Names another KVM device than `/dev/kvm`, as containers and tests need.
 pub const DEVICE_VARIABLE: &str = "MAYFLY_KVM_PATH";
@@ -35,6 +35,7 @@ impl Host {
     /// [`HostError`] says what is missing, and what an operator can do.
     pub fn open() -> Result<Self, HostError> {
         let path = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from);
+        watchdog::survive_file_size_limit();
         let machine = mayfly_kvm::Host::open(&path)?;
         timekeeping::begin();
         Ok(Self { machine })

@@ -332,6 +332,20 @@ extern "C" fn stop_running(_: i32) {
     });
 }
 
+/// Has a file that grows beyond `RLIMIT_FSIZE` be an error (`EFBIG`) for who writes it. The signal's default is the end of the process;
+/// a handler that the application has installed stays.
+pub(crate) fn survive_file_size_limit() {
+    // SAFETY: all-zero is a valid sigaction, and that of SIG_DFL.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: it only reads the present action, into a valid place.
+    let known = unsafe { libc::sigaction(libc::SIGXFSZ, std::ptr::null(), &raw mut action) } == 0;
+    if known && action.sa_sigaction == libc::SIG_DFL {
+        action.sa_sigaction = libc::SIG_IGN;
+        // SAFETY: `action` is initialised, and no handler runs.
+        unsafe { libc::sigaction(libc::SIGXFSZ, &raw const action, std::ptr::null_mut()) };
+    }
+}
+
 /// Starts the thread and installs the signal's handler, once for the process. Nothing can be watched before.
 pub(crate) fn start() -> std::io::Result<()> {
     static STARTED: Mutex<bool> = Mutex::new(false);

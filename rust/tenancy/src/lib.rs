@@ -33,6 +33,7 @@ mod berth;
 mod call;
 mod config;
 mod deferred;
+mod descriptors;
 mod destination;
 mod failure;
 mod fair;
@@ -73,6 +74,7 @@ pub use config::{
     SharedConfig, StorageConfig, TenantConfig,
 };
 pub use deferred::DeferredReply;
+pub use descriptors::{TooLow, for_connection, require as require_descriptors};
 pub use failure::Failure;
 pub use http1::Http1;
 pub use launch::LaunchError;

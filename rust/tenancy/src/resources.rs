@@ -44,6 +44,10 @@ pub(crate) fn advice(error: &(dyn Error + 'static)) -> &'static str {
                     "raise the process's limit on descriptors (ulimit -n; systemd: LimitNOFILE), or lower `max_workers`"
                 }
                 Errno::NFILE => "the system has no descriptors left (fs.file-max): lower `max_workers`",
+                Errno::AGAIN => {
+                    "the system gives no more threads: raise the limit on them (ulimit -u; systemd: TasksMax, LimitNPROC)"
+                }
+                Errno::FBIG => "raise the process's limit on the size of files (ulimit -f; systemd: LimitFSIZE)",
                 Errno::NOMEM => "memory is short: lower `max_workers`, or the tenants' `work_set_kib` and `memory_mib`",
                 _ => "",
             };
@@ -100,6 +104,7 @@ mod tests {
         let of = |errno: Errno| advice(&Outer(errno.into()));
         assert!(of(Errno::MFILE).contains("LimitNOFILE"));
         assert!(of(Errno::NOMEM).contains("memory"));
+        assert!(of(Errno::AGAIN).contains("TasksMax") && of(Errno::FBIG).contains("LimitFSIZE"));
         assert!(with_advice(&Outer(Errno::MFILE.into())).starts_with("outer: raise"));
         assert_eq!(with_advice(&Outer(io::Error::other("x"))), "outer");
         assert_eq!((of(Errno::PERM), advice(&Outer(io::Error::other("x")))), ("", ""));

@@ -6,14 +6,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_files::{Pending, Unfinished};
 use mayfly_sandbox::{Host, HostError};
 
 use crate::background::Background;
 use crate::config::{AdminConfig, BootWhen, Config, TenantConfig};
+use crate::descriptors::{self, TooLow};
 use crate::generation::Generation;
 use crate::memory::{Called, Memory, Relief};
 use crate::pool::LoopPool;
@@ -28,8 +28,6 @@ use crate::workers::Workers;
 
 /// How long [`Server::start`] waits for tenants to boot. A slower one answers 503 until it is ready.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// How often [`Server::drain`] looks.
-const DRAIN_TICK: Duration = Duration::from_millis(5);
 /// With less than this idle time, workers that lie ready for no request in particular go, too.
 const IDLE_SPARES: Duration = Duration::from_secs(2);
 /// Programs that boot side by side when a configuration is applied, or programs are looked at.
@@ -82,8 +80,11 @@ pub(crate) struct TenantSet {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The system gave no thread.
-    #[error("cannot start a background thread: {0}")]
+    #[error("cannot start a background thread: {}", resources::with_advice(.0))]
     Thread(#[from] io::Error),
+    /// A limit of the process.
+    #[error(transparent)]
+    TooLow(#[from] TooLow),
 }
 
 impl Server {
@@ -95,8 +96,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StartError`] when the system gives no thread.
+    /// [`StartError`] when the system gives no thread or not enough descriptors.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        descriptors::require(0)?;
         Self::start_on(Host::open(), config)
     }
 
@@ -111,7 +113,7 @@ impl Server {
                 snapshots: config.snapshots.clone().map(|directory| Arc::new(Snapshots::new(directory))),
                 memory: Arc::clone(&memory),
             }),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(resources::with_advice(error)),
         };
         let background = Background::start(ground, &memory, config.overflow_threads)?;
         let tenants = config.tenants.iter().map(|config| new_tenant(config, &memory)).collect();
@@ -175,27 +177,19 @@ impl Server {
         self.inner.background.gate.close();
     }
 
-    /// Waits until all requests that have left their loops are answered, or for a time; [`Self::readiness`] says meanwhile that it is
-    /// over. For who has to [`Self::shutdown`] next: everything is served as before. Returns whether nothing is left.
-    pub fn drain(&self, at_most: Duration) -> bool {
+    /// Has [`Self::readiness`] say that it is over; everything is served as before. `at_most` is what the requests in work have,
+    /// for the log. [`Self::shutdown`] comes when [`Self::in_work`] is 0, or when that time is up.
+    pub fn begin_end(&self, at_most: Duration) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
-        let end = Instant::now() + at_most;
         tracing::info!(
             target: "mayfly::server", in_work = self.in_work(), at_most_ms = at_most.as_millis(),
             "the server is told to end; requests in work go on"
         );
-        while self.in_work() > 0 {
-            if Instant::now() >= end {
-                tracing::warn!(target: "mayfly::server", in_work = self.in_work(), "requests in work have taken too long");
-                return false;
-            }
-            thread::sleep(DRAIN_TICK);
-        }
-        true
     }
 
     /// Requests that have left their loops and are not answered yet.
-    fn in_work(&self) -> u32 {
+    #[must_use]
+    pub fn in_work(&self) -> u32 {
         self.set().tenants.iter().map(|tenant| tenant.parked.load(Ordering::Relaxed)).sum()
     }
 
@@ -442,9 +436,8 @@ impl Server {
         let set = self.set();
         // Whose files do not answer is as one that does not boot: it keeps no other from being ready.
         let hangs = |tenant: &Tenant| tenant.errands.hang().is_some();
-        let is_booting = |tenant: &Tenant| {
-            tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. })
-        };
+        let is_booting =
+            |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. });
         let booting = set.to_boot_at_start().filter(|tenant| is_booting(tenant) && !hangs(tenant)).count();
         let has_failed = |tenant: &Tenant| matches!(tenant.state(), State::Failed { .. });
         let failed =

@@ -6,6 +6,7 @@
 //!                                 └──────> Failed, tried again by a call after a pause
 //! ```
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
@@ -19,6 +20,7 @@ use crate::background::Background;
 use crate::berth::Berth;
 use crate::config::{Mode, TenantConfig};
 use crate::deferred::{Job, SHUTTING_DOWN};
+use crate::descriptors;
 use crate::failure::{Failure, RequestId};
 use crate::generation::{Forked, Generation, Origin, Stamp, digest, stamp};
 use crate::health;
@@ -314,6 +316,8 @@ impl Tenant {
         background: &Background,
         source: Source,
     ) -> Result<Generation, ReloadError> {
+        let few = |error| ReloadError::Boot(resources::with_advice(&error));
+        descriptors::for_program().map_err(few)?;
         let config = Arc::clone(&history.config);
         let ground = &Ground { host: ground.host.on_account(&self.account), ..ground.clone() };
         let (uploaded, may_be_kept) = match source {
@@ -491,19 +495,24 @@ impl Tenant {
     /// The reason why there is none, in words for the client.
     pub(crate) fn fork(&self, permit: Option<Permit>) -> Result<Forked, NoFork> {
         let generation = self.ready().ok_or_else(|| NoFork::unavailable(self.excuse()))?;
-        self.fork_of(&generation, permit).map_err(|error| {
-            if error.is_full() {
-                return NoFork { failure: Failure::ServerMemory, reason: NO_MEMORY.to_owned() };
-            }
-            // Where it fails once it may fail for every request.
-            static TOLD: Seldom = Seldom::new();
-            if TOLD.is_due() {
-                let advice = resources::advice(&error);
-                tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
-            }
-            self.background.count(Event::ForkFailure);
-            NoFork::unavailable("no worker could be forked".to_owned())
-        })
+        let error: Box<dyn Error> = match descriptors::for_program() {
+            Err(few) => few.into(),
+            Ok(()) => match self.fork_of(&generation, permit) {
+                Ok(forked) => return Ok(forked),
+                Err(error) if error.is_full() => {
+                    return Err(NoFork { failure: Failure::ServerMemory, reason: NO_MEMORY.to_owned() });
+                }
+                Err(error) => error.into(),
+            },
+        };
+        // Where it fails once it may fail for every request.
+        static TOLD: Seldom = Seldom::new();
+        if TOLD.is_due() {
+            let advice = resources::advice(&*error);
+            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
+        }
+        self.background.count(Event::ForkFailure);
+        Err(NoFork::unavailable("no worker could be forked".to_owned()))
     }
 
     fn fork_of(&self, generation: &Arc<Generation>, permit: Option<Permit>) -> Result<Forked, ForkError> {

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+#include "connections.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <drogon/HttpAppFramework.h>
+#include <drogon/HttpRequest.h>
+#include <drogon/HttpResponse.h>
+#include <trantor/net/EventLoop.h>
+
+namespace mayfly {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A client that has just been answered may be sending its next request. It gets so long.
+constexpr auto idle = std::chrono::milliseconds(100);
+// A client gets so long to close its side. Closing first would lose what is on its way to it, should more have come.
+constexpr auto farewell = std::chrono::milliseconds(100);
+
+std::atomic<bool> is_ending = false;
+std::atomic<std::size_t> open_connections = 0;
+
+// The newest request of each connection, by the client's port: a request that is in its place is the newest of its
+// connection. Of two connections with one place (clients of several hosts may have the same port) the older request is
+// not found, and its connection is closed a moment after the response instead of by it.
+//
+// A place is written by the loop of its connection, and read by the thread that responds. The lowest bit says that the
+// response asks to close.
+class Newest {
+  public:
+    static void put(const drogon::HttpRequest &request) noexcept {
+        of(request).store(word(request), std::memory_order_relaxed);
+    }
+
+    // As put(); returns whether the response to a request before asks to close. If so, that holds for the next one, too.
+    static bool replace(const drogon::HttpRequest &request) noexcept {
+        auto &place = of(request);
+        auto former = place.load(std::memory_order_relaxed);
+        while (!place.compare_exchange_weak(former, word(request) | (former & closes), std::memory_order_acq_rel)) {
+        }
+        return (former & closes) != 0;
+    }
+
+    // Whether it is the newest; if so, the connection closes behind its response.
+    static bool close_behind(const drogon::HttpRequest &request) noexcept {
+        auto expected = word(request);
+        return of(request).compare_exchange_strong(expected, expected | closes, std::memory_order_acq_rel);
+    }
+
+  private:
+    static constexpr std::uintptr_t closes = 1;
+
+    static std::uintptr_t word(const drogon::HttpRequest &request) noexcept {
+        return reinterpret_cast<std::uintptr_t>(&request);
+    }
+
+    // Neighbouring ports, which often are different loops', have different cache lines.
+    static std::atomic<std::uintptr_t> &of(const drogon::HttpRequest &request) noexcept {
+        const auto port = request.peerAddr().portNetEndian();
+        return places[static_cast<std::uint16_t>((port << 3) | (port >> 13))];
+    }
+
+    static inline std::array<std::atomic<std::uintptr_t>, 1 << 16> places{};
+};
+
+// What a loop knows of a connection of its own.
+struct Connection {
+    std::weak_ptr<trantor::TcpConnection> connection;
+    // Since the server ends:
+    bool is_seen = false;
+    std::size_t received = 0;
+    std::size_t sent = 0;
+    Clock::time_point still_since{};
+    Clock::time_point closed_at{};
+};
+
+using Map = std::unordered_map<const trantor::TcpConnection *, Connection>;
+
+Map &of_this_loop() {
+    thread_local Map connections;
+    return connections;
+}
+
+void changed(const trantor::TcpConnectionPtr &connection) {
+    auto &connections = of_this_loop();
+    if (connection->connected()) {
+        if (connections.try_emplace(connection.get(), Connection{connection}).second) {
+            open_connections.fetch_add(1, std::memory_order_relaxed);
+        }
+    } else if (connections.erase(connection.get()) != 0) {
+        open_connections.fetch_sub(1, std::memory_order_relaxed);
+    }
+}
+
+// Drogon holds a connection once in its server, and once more for each request that is not answered. The caller holds
+// it, too.
+bool is_in_work(const trantor::TcpConnectionPtr &connection) noexcept { return connection.use_count() > 2; }
+
+// Half of a request has come, as far as one can see: Drogon does not tell of heads without their bodies.
+bool has_half_a_request(const Connection &known, trantor::TcpConnection &connection) {
+    const bool answered_since = connection.bytesSent() != known.sent;
+    const bool received_since = connection.bytesReceived() != known.received;
+    const bool has_first = connection.bytesReceived() != 0 && connection.bytesSent() == 0;
+    return connection.getRecvBuffer()->readableBytes() != 0 || has_first || (received_since && !answered_since);
+}
+
+// Whether the end waits for the connection. Closes what is idle; `to_close` is to be closed at once.
+bool is_waited_for(Connection &known, const trantor::TcpConnectionPtr &connection,
+                   std::vector<trantor::TcpConnectionPtr> &to_close) {
+    const auto now = Clock::now();
+    if (!connection->connected()) { // All is sent, and the client knows that nothing follows.
+        if (known.closed_at == Clock::time_point()) {
+            known.closed_at = now;
+        }
+        if (now - known.closed_at > farewell) {
+            to_close.push_back(connection);
+        }
+        return true;
+    }
+    const bool in_work = is_in_work(connection);
+    if (!known.is_seen || in_work || (connection->bytesSent() != known.sent)) {
+        known.is_seen = true;
+        known.received = connection->bytesReceived();
+        known.sent = connection->bytesSent();
+        known.still_since = now;
+    }
+    if (!in_work && !has_half_a_request(known, *connection) && now - known.still_since > idle) {
+        connection->shutdown(); // After what is still to be sent.
+    }
+    return true;
+}
+
+std::size_t sweep_this_loop() {
+    auto &connections = of_this_loop();
+    std::vector<trantor::TcpConnectionPtr> to_close;
+    std::size_t left = 0;
+    for (auto &[_, known] : connections) {
+        if (const auto connection = known.connection.lock()) {
+            left += is_waited_for(known, connection, to_close) ? 1 : 0;
+        }
+    }
+    for (const auto &connection : to_close) {
+        connection->forceClose(); // It leaves the map.
+        --left;
+    }
+    return left;
+}
+
+// Drogon hands over all requests that it has read, and sends no response behind one that closes. So what comes behind one
+// is not run; the answer is for the rare connection that has its place from another one.
+drogon::HttpResponsePtr came(const drogon::HttpRequestPtr &request) {
+    if (!is_ending.load(std::memory_order_relaxed)) {
+        Newest::put(*request);
+        return nullptr;
+    }
+    if (!Newest::replace(*request)) {
+        return nullptr;
+    }
+    constexpr std::string_view reason = R"({"error":"unavailable","reason":"the server is shutting down"})";
+    auto response = drogon::HttpResponse::newHttpResponse(drogon::k503ServiceUnavailable, drogon::CT_APPLICATION_JSON);
+    response->setBody(std::string(reason));
+    response->addHeader("connection", "close");
+    response->addHeader("retry-after", "1");
+    return response;
+}
+
+void answered(const drogon::HttpRequestPtr &request, const drogon::HttpResponsePtr &response) {
+    if (!is_ending.load(std::memory_order_relaxed)) {
+        return;
+    }
+    // Drogon does not send a stream whose response closes, and a connection that is upgraded goes on.
+    if (response->asyncStreamCallback() || response->statusCode() == drogon::k101SwitchingProtocols ||
+        !Newest::close_behind(*request)) {
+        return;
+    }
+    response->setCloseConnection(true);
+    // Drogon writes no such header where a response has its own ones only. One that it keeps for others is not changed.
+    if (response->expiredTime() < 0) {
+        response->addHeader("connection", "close");
+    }
+}
+
+// Not changed any more when Drogon runs.
+ConnectionCallback &the_applications() {
+    static ConnectionCallback callback;
+    return callback;
+}
+
+// Drogon has this function from 1.9.10 on; an older one has connections end with the server.
+template <typename App> void watch_connections(App &app, ConnectionCallback callback) {
+    if constexpr (requires { app.setConnectionCallback(callback); }) {
+        app.setConnectionCallback(std::move(callback));
+    }
+}
+
+} // namespace
+
+void Connections::watch() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        auto &app = drogon::app();
+        watch_connections(app, [](const trantor::TcpConnectionPtr &connection) {
+            changed(connection);
+            if (const auto &callback = the_applications()) {
+                callback(connection);
+            }
+        });
+        app.registerSyncAdvice(came);
+        app.registerPreSendingAdvice(answered);
+    });
+}
+
+void Connections::forward(ConnectionCallback callback) {
+    the_applications() = std::move(callback);
+    watch();
+}
+
+void Connections::begin_end() noexcept { is_ending.store(true, std::memory_order_relaxed); }
+
+std::size_t Connections::sweep(std::chrono::milliseconds patience) {
+    struct Round {
+        std::mutex mutex;
+        std::condition_variable done;
+        std::size_t loops = 0; // That have not swept yet.
+        std::size_t left = 0;
+    };
+    auto &app = drogon::app();
+    const auto round = std::make_shared<Round>();
+    round->loops = app.getThreadNum();
+    for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
+        app.getIOLoop(index)->queueInLoop([round] {
+            const auto left = sweep_this_loop();
+            const std::lock_guard lock(round->mutex);
+            round->left += left;
+            --round->loops;
+            round->done.notify_one();
+        });
+    }
+    std::unique_lock lock(round->mutex);
+    round->done.wait_for(lock, patience, [&] { return round->loops == 0; });
+    return round->left + round->loops; // A loop that is busy has something to be waited for.
+}
+
+std::size_t Connections::count() noexcept { return open_connections.load(std::memory_order_relaxed); }
+
+} // namespace mayfly

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+#include "ending.hpp"
+
+#include <exception>
+#include <memory>
+#include <thread>
+
+#include <drogon/HttpAppFramework.h>
+#include <trantor/utils/Logger.h>
+
+#include "connections.hpp"
+#include "listeners.hpp"
+#include "mayfly/plugin.hpp"
+
+namespace mayfly {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+// Handshakes under way have so long.
+constexpr milliseconds settle(20);
+// How often connections are looked at.
+constexpr milliseconds tick(10);
+// Answers that are handed to their loops have so long to be written.
+constexpr milliseconds flush(100);
+
+// Opened when Drogon runs: before, it may fork.
+std::unique_ptr<Listeners> listeners;
+
+// The plugin's, or nothing if it is not configured or has ended.
+std::shared_ptr<const Server> server() noexcept {
+    try {
+        auto *plugin = drogon::app().getPlugin<SandboxPlugin>();
+        return plugin != nullptr ? plugin->server() : nullptr;
+    } catch (const std::exception &) {
+        return nullptr;
+    }
+}
+
+void stop_listening() {
+    if (!listeners) {
+        LOG_WARN << "Mayfly: new connections are accepted until the end: mayfly::end_on_signals() was not called "
+                    "before run()";
+        return;
+    }
+    const auto stopped = listeners->stop(settle);
+    if (stopped == 0 && !drogon::app().getListeners().empty()) {
+        LOG_WARN << "Mayfly: new connections are accepted until the end: the listening sockets are not in "
+                    "/proc/self/fd";
+    }
+    if (const auto unknown = listeners->connections() - static_cast<int>(Connections::count()); unknown > 0) {
+        LOG_WARN << "Mayfly: " << unknown
+                 << " connections end with the server, whatever is in work on them: Drogon does not tell of them. It "
+                    "takes Drogon 1.9.10 or newer, and mayfly::set_connection_callback() in the place of "
+                    "drogon::app().setConnectionCallback()";
+    }
+}
+
+enum class Left { nothing, requests, not_waited_for };
+
+Left wait_for_requests(const Server *tenants, Clock::time_point end, bool (*hurry)()) {
+    while (!hurry()) {
+        const bool nothing_left = Connections::sweep(tick) == 0 && (tenants == nullptr || tenants->in_work() == 0);
+        if (nothing_left) {
+            return Left::nothing;
+        }
+        if (Clock::now() >= end) {
+            return Left::requests;
+        }
+        std::this_thread::sleep_for(tick);
+    }
+    return Left::not_waited_for;
+}
+
+} // namespace
+
+void prepare_to_end() {
+    Connections::watch();
+    drogon::app().registerBeginningAdvice([] { listeners = std::make_unique<Listeners>(); });
+}
+
+void end_in_order(milliseconds patience, bool (*hurry)()) noexcept {
+    try {
+        const auto end = Clock::now() + patience;
+        auto tenants = server();
+        if (tenants) {
+            tenants->begin_end(patience);
+        }
+        Connections::begin_end();
+        stop_listening();
+        if (wait_for_requests(tenants.get(), end, hurry) == Left::requests) {
+            LOG_WARN << "Mayfly: the time is up; what is still in work is answered with 503";
+            if (tenants) {
+                tenants->shutdown();
+            }
+            std::this_thread::sleep_for(flush);
+        }
+        // As long as it is held, its log may have lines that are not written.
+        tenants.reset();
+    } catch (const std::exception &error) {
+        LOG_WARN << "Mayfly: requests in work are not waited for: " << error.what();
+    }
+    drogon::app().quit();
+}
+
+} // namespace mayfly
