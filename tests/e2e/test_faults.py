@@ -23,8 +23,10 @@ FAULTED = (
     "null null-write null-call read?0x1000 write?0x1000 call?0x1000 kernel-half non-canonical write-text exec-data"
     " write-request write-page ud2 div int3 int?0x80 int?14 int?32 hlt cli sti mov-cr0 mov-cr3 mov-cr4"
     " read-cr3 mov-dr7 rdmsr wrmsr lgdt lidt ltr invlpg swapgs sysret iret xsetbv wbinvd clts in?0x60 out?0x60"
-    " doorbell-middle?1"
 ).split()
+
+# Each faults in Mayfly's own code: the middle of the doorbell, the guest kernel's pages.
+VIOLATIONS = ("doorbell-middle?1", "call?0x7fff00005000", "call?0x7fff00007000")
 
 PLACES = ("null", "low", "kernel", "non-canonical", "unmapped", "straddle")
 BAD_RESPONSE = (
@@ -55,7 +57,8 @@ class Faults(unittest.TestCase):
                     tenant("loops", "/loops", "faults", limits={**ON_THE_LOOP, "cpu_ms": 100}),
                     tenant("memory", "/memory", "faults", limits={**ON_THE_LOOP, "cpu_ms": CPU_MS_OF_MEMORY_TESTS}),
                     tenant("hello", "/hello"),
-                ]
+                ],
+                admin={},
             )
         )
 
@@ -99,6 +102,26 @@ class Faults(unittest.TestCase):
         for behaviour in FAULTED:
             with self.subTest(behaviour):
                 self.check(behaviour, 502, "faulted")
+
+    def test_a_fault_in_the_sandboxs_own_code_is_a_502_and_an_alarm(self):
+        before = self.server.tenant_status("faults")["violations"]
+        for behaviour in VIOLATIONS:
+            with self.subTest(behaviour):
+                self.check(behaviour, 502, "violation")
+        self.server.await_log(r"ERROR .*ALARM: a tenant's program may be attacking the sandbox: .*tenant=faults")
+        violations = before + len(VIOLATIONS)
+        self.assertEqual(self.server.tenant_status("faults")["violations"], violations)
+        metrics = self.server.operate("GET", "metrics").body.decode()
+        self.assertIn(f'mayfly_tenant_violations_total{{tenant="faults"}} {violations}\n', metrics)
+        self.assertIn('mayfly_tenant_violations_total{tenant="hello"} 0\n', metrics)
+
+    def test_a_wild_stack_pointer_spoils_no_request_but_its_own(self):
+        # mov rsp, 0x800000000000; jmp r8: rings the doorbell with it.
+        code = bytes.fromhex("48bc0000000000800000" "41ffe0")
+        for _ in range(20):
+            response = self.server.fetch("POST", "/faults/way", code)
+            self.assertEqual((response.status, response.body), (200, b"went\n"))
+            self.check_goes_on()
 
     def test_a_response_that_breaks_the_rules_is_a_502(self):
         for behaviour in BAD_RESPONSE:
