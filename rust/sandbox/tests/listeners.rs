@@ -146,6 +146,9 @@ fn one_port_may_have_several_listeners() {
     ends("listen=[::]:80", " [::ffff:127.0.0.1]:80 [::ffff:127.0.0.1]");
     ends("only6=[::]:80", " [::1]:80 [::1]");
     ends("listen=[::1]:80", " [::1]:80 [::1]");
+    // The program's own connections know the difference, too.
+    let mut own = worker("listen=127.0.0.1:1 only6=[::]:80 listen=0.0.0.0:80", Some(1));
+    assert_eq!(text(&mut own, "/ask?2"), "2 0.0.0.0:80 127.0.0.1:80 127.0.0.1");
     // Threads that share it.
     for how in ["thread=0.0.0.0:80 thread=0.0.0.0:80 thread=0.0.0.0:80", "share=[::]:80 thread=[::]:80"] {
         for port in [None, Some(80)] {
