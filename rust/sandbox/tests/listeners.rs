@@ -59,8 +59,18 @@ const ADMIN: &str = "listen=127.0.0.1:2019";
 
 #[test]
 fn the_named_port_is_the_application_in_whatever_order_and_at_whatever_address() {
-    let addresses = ["0.0.0.0:8080", "127.0.0.1:8080", "[::]:8080", "[::1]:8080", "192.0.2.1:8080"];
-    for address in addresses {
+    let reaches = |how: &str, address: &str| {
+        let mut worker = worker(how, Some(8080));
+        for _ in 0..2 {
+            let who = text(&mut worker, "/who");
+            assert_eq!(who.split(' ').nth(1), Some(address), "{how}: {who}");
+            assert_eq!(worker.differences(), 0, "{how}");
+        }
+    };
+    for address in ["0.0.0.0:8080", "127.0.0.1:8080", "[::]:8080", "192.0.2.1:8080"] {
+        reaches(&format!("{ADMIN} listen={address}"), address);
+    }
+    for address in ["0.0.0.0:8080", "[::1]:8080"] {
         for how in [
             format!("{ADMIN} listen={address} listen=[::]:9229"),
             format!("listen={address} {ADMIN} listen=[::]:9229"),
@@ -68,16 +78,11 @@ fn the_named_port_is_the_application_in_whatever_order_and_at_whatever_address()
             format!("{ADMIN} listen=@it sleep=30 listen={address}"),
             format!("{ADMIN} later=30,{address}"),
             format!("idle=127.0.0.1:1 {ADMIN} thread={address}"),
+            format!("once {ADMIN} later=30,{address} tick=20"),
             // By itself.
             format!("listen={address}"),
-            format!("once {ADMIN} later=30,{address} tick=20"),
         ] {
-            let mut worker = worker(&how, Some(8080));
-            for _ in 0..2 {
-                let who = text(&mut worker, "/who");
-                assert_eq!(who.split(' ').nth(1), Some(address), "{how}: {who}");
-                assert_eq!(worker.differences(), 0, "{how}");
-            }
+            reaches(&how, address);
         }
     }
 }
@@ -146,6 +151,9 @@ fn one_port_may_have_several_listeners() {
     ends("listen=[::]:80", " [::ffff:127.0.0.1]:80 [::ffff:127.0.0.1]");
     ends("only6=[::]:80", " [::1]:80 [::1]");
     ends("listen=[::1]:80", " [::1]:80 [::1]");
+    // The program's own connections know the difference, too.
+    let mut own = worker("listen=127.0.0.1:1 only6=[::]:80 listen=0.0.0.0:80", Some(1));
+    assert_eq!(text(&mut own, "/ask?2"), "2 0.0.0.0:80 127.0.0.1:80 127.0.0.1");
     // Threads that share it.
     for how in ["thread=0.0.0.0:80 thread=0.0.0.0:80 thread=0.0.0.0:80", "share=[::]:80 thread=[::]:80"] {
         for port in [None, Some(80)] {
@@ -169,19 +177,6 @@ fn a_port_that_never_listens_is_told_with_those_that_do() {
     let message = refusal("listen=127.0.0.1:2019 listen=[::]:8000 listen=/run/it", Some(8080), &[]);
     let expected = "the program listens on 127.0.0.1:2019, then [::]:8000, then unix:/run/it, and not on port 8080, which \"port\" of its tenant names";
     assert!(message.starts_with(expected), "{message}");
-    // It has timers: until its time is up.
-    let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
-    let log = Arc::new(Kept::default());
-    let program = doors("listen=127.0.0.1:2019 tick=20", Some(8080), &[]);
-    let error = boot_with(&program, &short, Arc::clone(&log) as Arc<dyn LogSink>).unwrap_err();
-    assert!(matches!(error, BootError::NotListening { port: Some(8080), .. }), "{error}");
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(said, "mayfly: the program listens on 127.0.0.1:2019, and not yet on its \"port\" 8080\n");
-    // It is said after a second, however long the program sleeps.
-    let how = "listen=127.0.0.1:2019 later=6000,0.0.0.0:8080";
-    assert!(boot_with(&doors(how, Some(8080), &[]), &limits(), Arc::clone(&log) as Arc<dyn LogSink>).is_ok());
-    let twice = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(twice, said.repeat(2));
     let message = refusal("once tick=-1", Some(8080), &[]);
     assert!(message.starts_with("the program listens on nothing, and not on port 8080"), "{message}");
     // A path is no port.
@@ -192,6 +187,30 @@ fn a_port_that_never_listens_is_told_with_those_that_do() {
             format!("the program listens on unix:{name}, and not on a port of TCP, by which requests reach it")
         );
     }
+}
+
+const SAID: &str = "mayfly: the program listens on 127.0.0.1:2019, and not yet on its \"port\" 8080\n";
+
+fn said(log: &Kept) -> String {
+    String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
+}
+
+#[test]
+fn a_port_is_waited_for_as_long_as_a_boot_may_take_if_the_program_has_timers() {
+    let short = Limits { boot_time: Duration::from_secs(2), ..limits() };
+    let log = Arc::new(Kept::default());
+    let program = doors("listen=127.0.0.1:2019 tick=20", Some(8080), &[]);
+    let error = boot_with(&program, &short, Arc::clone(&log) as Arc<dyn LogSink>).unwrap_err();
+    assert!(matches!(error, BootError::NotListening { port: Some(8080), .. }), "{error}");
+    assert_eq!(said(&log), SAID);
+}
+
+#[test]
+fn that_a_port_does_not_listen_is_said_soon_however_long_the_program_sleeps() {
+    let log = Arc::new(Kept::default());
+    let program = doors("listen=127.0.0.1:2019 later=6000,0.0.0.0:8080", Some(8080), &[]);
+    boot_with(&program, &limits(), Arc::clone(&log) as Arc<dyn LogSink>).unwrap();
+    assert_eq!(said(&log), SAID);
 }
 
 #[test]

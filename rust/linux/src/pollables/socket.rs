@@ -433,10 +433,11 @@ impl Pollables {
 
     /// Who listens at `address`, for sockets of this kind.
     pub(crate) fn listener(&self, kind: i32, address: &Address) -> Option<PollableId> {
-        self.listeners
-            .iter()
-            .copied()
-            .find(|&id| self.socket(id).is_ok_and(|socket| socket.kind == kind && socket.local.takes(address)))
+        let to_v4 = address.of_network().is_some_and(|address| address.is_ipv4());
+        let takes = |socket: &Socket| {
+            socket.kind == kind && socket.local.takes(address) && !(to_v4 && socket.is_for_v6_alone())
+        };
+        self.listeners.iter().copied().find(|&id| self.socket(id).is_ok_and(takes))
     }
 
     /// Makes the socket that `listener` will accept, with `peer` for its peer's address.
