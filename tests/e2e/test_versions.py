@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The SDK and the hooks under other versions of their runtimes than the samples' (tenants/versions): those that docs/guest-sdk.md names.
+"""The SDK and the hooks under other versions of their runtimes than the samples' (tenants/versions; docs/guest-sdk.md).
 
-Each serves as an unmodified server and by the SDK, as its runtime's tenants of runtimes.json; one that is too old says so.
+Each serves as an unmodified server and by the SDK, as its runtime's tenants of runtimes.json; one that is too old says
+so.
 """
 
 import copy
