@@ -11,8 +11,8 @@ use crate::context::At;
 use crate::error::{CreateError, FreezeError, MemoryError, RunError};
 use crate::host::Host;
 use crate::kernel;
-use crate::ledger::{Hold, Purpose};
 use crate::layout::{DOORBELL, PAGE_SIZE, SHARED_PHYSICAL, TRAMPOLINE, USER_END};
+use crate::ledger::{Hold, Purpose};
 use crate::machine::{Inbox, Machine, Regs};
 use crate::memory::{Content, Memory, SealedMemory};
 use crate::space::{Birth, Changes, Origin};
@@ -66,6 +66,8 @@ pub struct ResetReport {
 
 /// Pages that a worker has from the start: its control line, its stack, tables.
 const FIRST_PAGES: u64 = 16;
+/// A table of more changes than this is made smaller after the request.
+const KEPT_CHANGES: usize = 16_384;
 /// Pages for which a worker needs a table of its own, about.
 const PAGES_A_TABLE: u64 = 8;
 
@@ -344,6 +346,8 @@ impl Machine {
             self.memory.write_u64(slot, old.0);
         }
         written.extend(self.changes.request_image_frames.drain());
+        self.changes.undo.shrink_to(KEPT_CHANGES);
+        self.changes.request_image_frames.shrink_to(KEPT_CHANGES);
         let result = self.memory.take_back(&mut stale, Content::Keep);
         self.changes.scratch = stale;
         result?;
@@ -482,7 +486,9 @@ impl Machine {
     /// Address and slot of every leaf entry that the image has.
     fn image_slots(&self) -> Vec<(u64, u64)> {
         let Some(frozen) = &self.frozen else { return Vec::new() };
-        let Ok(mut pristine) = Memory::fork(&frozen.memory, 0, Hold::new(self.host.account(), Purpose::Request)) else { return Vec::new() };
+        let Ok(mut pristine) = Memory::fork(&frozen.memory, 0, Hold::new(self.host.account(), Purpose::Request)) else {
+            return Vec::new();
+        };
         let mut slots = Vec::new();
         let visited = frozen.tables.for_each(&mut pristine, 0, 1 << 47, &mut |_, address, slot, _| {
             slots.push((address, slot));

@@ -69,7 +69,9 @@ pub enum BootError {
         limit_bytes: u64,
     },
     /// The process has as much memory as it may have, and the boot needed more.
-    #[error("the server has no memory left to boot the program: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached")]
+    #[error(
+        "the server has no memory left to boot the program: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached"
+    )]
     ServerMemory,
     /// The program was built for another ABI.
     #[error(
@@ -158,7 +160,9 @@ pub enum CallError {
         limit_bytes: u64,
     },
     /// The process has as much memory as it may have, and the request needed more.
-    #[error("the server has no memory left for this request: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached")]
+    #[error(
+        "the server has no memory left for this request: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached"
+    )]
     ServerMemory,
     /// The program has no hooks for its state (`None`), or did not do what it was asked to. The worker is as after any request.
     #[error("the program did not hand its state over (status {status:?})")]

@@ -98,7 +98,8 @@ pub(crate) fn answer(failure: Failure, reason: &str, id: RequestId, sink: &mut (
     sink.status(failure.status());
     sink.header(b"content-type", b"application/json");
     sink.header(b"cache-control", b"no-store");
-    if matches!(failure, Failure::Unavailable | Failure::Overloaded | Failure::ServerMemory | Failure::TooManyRequests) {
+    if matches!(failure, Failure::Unavailable | Failure::Overloaded | Failure::ServerMemory | Failure::TooManyRequests)
+    {
         sink.header(b"retry-after", b"1");
     }
 }

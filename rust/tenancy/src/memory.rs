@@ -184,7 +184,10 @@ impl Memory {
             self.shortages.fetch_add(1, Ordering::Relaxed);
         }
         let was_short = self.is_short.swap(is_short, Ordering::Relaxed);
-        if was_short && !is_short && let Some(relieve) = self.relieve.get() {
+        if was_short
+            && !is_short
+            && let Some(relieve) = self.relieve.get()
+        {
             relieve(Relief { idle: Duration::MAX, programs: None });
         }
         log.tell(is_short, &tightest);
@@ -229,7 +232,8 @@ impl Memory {
         let line = self.line();
         let looks = line.looks;
         // The one under way may have begun before.
-        let has_looked = |line: &mut Line| line.looks.wrapping_sub(looks) < 2 && !self.is_closed.load(Ordering::Relaxed);
+        let has_looked =
+            |line: &mut Line| line.looks.wrapping_sub(looks) < 2 && !self.is_closed.load(Ordering::Relaxed);
         drop(self.changed.wait_timeout_while(line, 3 * LOOK_SHORT, has_looked));
     }
 
@@ -241,7 +245,13 @@ impl Memory {
         if line.boots.is_empty() && account.has_room(pages, Purpose::Boot) {
             return Ok(());
         }
-        let refusal = || Err(format!("the server has no memory left to boot the program, which needs about {} MiB: {}", bytes >> 20, ADVICE));
+        let refusal = || {
+            Err(format!(
+                "the server has no memory left to boot the program, which needs about {} MiB: {}",
+                bytes >> 20,
+                ADVICE
+            ))
+        };
         if !may_wait {
             return refusal();
         }
@@ -286,8 +296,7 @@ impl Memory {
 }
 
 /// What an operator can do.
-pub(crate) const ADVICE: &str =
-    "raise max_memory_mib (or the limit of its cgroup), or lower the tenants' memory_mib and work_set_kib, or max_workers";
+pub(crate) const ADVICE: &str = "raise max_memory_mib (or the limit of its cgroup), or lower the tenants' memory_mib and work_set_kib, or max_workers";
 
 /// The line that says that memory is short, and the one that says that it is no more: not for each of many times in a row.
 #[derive(Debug, Default)]
@@ -317,4 +326,3 @@ impl Log {
         }
     }
 }
-

@@ -168,7 +168,9 @@ impl Report {
             text.sample("mayfly_memory_max_bytes", &[("of", bound.of), ("path", &path(bound))], bound.max_bytes as f64);
         }
         text.family("mayfly_memory_machines_bytes", Gauge, "Memory that machines hold, by what they are.");
-        for (kind, bytes) in [("images", memory.image_bytes), ("workers", memory.machine_bytes.saturating_sub(memory.image_bytes))] {
+        for (kind, bytes) in
+            [("images", memory.image_bytes), ("workers", memory.machine_bytes.saturating_sub(memory.image_bytes))]
+        {
             text.sample("mayfly_memory_machines_bytes", &[("kind", kind)], bytes as f64);
         }
     }

@@ -428,8 +428,9 @@ impl Server {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let set = self.set();
-        let booting =
-            set.to_boot_at_start().filter(|tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. }));
+        let booting = set
+            .to_boot_at_start()
+            .filter(|tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. }));
         let booting = booting.count();
         let failed = set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Failed { .. })).count();
         let ending = self.inner.is_ending.load(Ordering::Relaxed);

@@ -69,7 +69,12 @@ impl Bounds {
         for group in &self.cgroups {
             if let Some(figures) = group.figures() {
                 let max_bytes = without_reserve(figures.most);
-                bounds.push(Bound { of: "cgroup", path: Some(group.path().to_owned()), max_bytes, bytes: figures.used });
+                bounds.push(Bound {
+                    of: "cgroup",
+                    path: Some(group.path().to_owned()),
+                    max_bytes,
+                    bytes: figures.used,
+                });
             }
         }
         bounds.extend(machine());

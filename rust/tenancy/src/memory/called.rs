@@ -19,8 +19,11 @@ impl Called {
     /// Stops the program of the tenant that was called the longest ago, if one may be stopped. Returns whether one was.
     pub(crate) fn make_room(&mut self, tenants: &[Arc<Tenant>], programs: Programs) -> bool {
         let now = Instant::now();
-        let mut candidates: Vec<(Instant, &Arc<Tenant>)> =
-            tenants.iter().filter(|tenant| tenant.generation() != 0).map(|tenant| (self.last_call(tenant, now), tenant)).collect();
+        let mut candidates: Vec<(Instant, &Arc<Tenant>)> = tenants
+            .iter()
+            .filter(|tenant| tenant.generation() != 0)
+            .map(|tenant| (self.last_call(tenant, now), tenant))
+            .collect();
         // Tenants that are gone are not kept in mind.
         let addresses: Vec<usize> = tenants.iter().map(address).collect();
         self.by_tenant.retain(|address, _| addresses.contains(address));

@@ -90,7 +90,9 @@ impl Cgroup {
         let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
         let (limits, usage, stat): (&[&str], _, _) = match self.version {
             // Above memory.high the kernel slows the process down; it is no place to stay at either.
-            Version::Two => (&["memory.max", "memory.high"], "memory.current", ["inactive_file", "active_file", "slab_reclaimable"]),
+            Version::Two => {
+                (&["memory.max", "memory.high"], "memory.current", ["inactive_file", "active_file", "slab_reclaimable"])
+            }
             Version::One => {
                 (&["memory.limit_in_bytes"], "memory.usage_in_bytes", ["total_inactive_file", "total_active_file", ""])
             }
