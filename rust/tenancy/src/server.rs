@@ -31,6 +31,8 @@ const START_WAIT: Duration = Duration::from_secs(3);
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 /// With less than this idle time, workers that lie ready for no request in particular go, too.
 const IDLE_SPARES: Duration = Duration::from_secs(2);
+/// So many of them at a time: closing one may take milliseconds.
+const SPARES: usize = 32;
 /// Programs that boot side by side when a configuration is applied.
 const APPLY_THREADS: usize = 4;
 
@@ -477,7 +479,9 @@ impl Server {
         self.inner.idle_ns.store(idle_ns, Ordering::Relaxed);
         let mut closed = 0;
         if relief.idle < IDLE_SPARES {
-            closed += set.tenants.iter().map(|tenant| tenant.close_spares()).sum::<u64>();
+            for tenant in &set.tenants {
+                closed += tenant.close_spares(SPARES - closed);
+            }
         }
         if let Some(programs) = relief.programs {
             let mut called = self.inner.called.lock().unwrap_or_else(PoisonError::into_inner);
@@ -485,7 +489,7 @@ impl Server {
                 self.inner.memory.stopped_programs.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.inner.memory.closed_workers.fetch_add(closed, Ordering::Relaxed);
+        self.inner.memory.closed_workers.fetch_add(closed as u64, Ordering::Relaxed);
         self.inner.news.fetch_add(1, Ordering::Release);
         self.wakers().values().for_each(|wake| wake());
     }
