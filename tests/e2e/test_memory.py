@@ -13,7 +13,7 @@ import time
 import unittest
 from pathlib import Path
 
-from mayfly_server import TIMEOUT_S, Server, tenant
+from mayfly_server import TIMEOUT_S, Connection, Server, tenant
 
 MIB = 1 << 20
 BOUND = 300 * MIB
@@ -111,7 +111,8 @@ class Load:
             path = self.paths[at % len(self.paths)]
             at += 1
             try:
-                response = self.server.get(path)
+                with contextlib.closing(Connection("127.0.0.1", self.server.port, timeout=90)) as connection:
+                    response = connection.fetch("GET", path)
             except OSError:
                 status, reason = "lost", ""
             else:
@@ -177,27 +178,28 @@ class Memory(unittest.TestCase):
 
         load = self.hold([of(number) for number in range(TENANTS)], [f"/{number}/ok" for number in range(TENANTS)], seconds=40)
         self.assertGreater(load.stopped, 0)
-        # No tenant has its memory for ever while another one gets none.
-        self.assertGreater(len(load.by_path), TENANTS // 2, load.by_path)
+        # More than fit at a time: no tenant has its memory for ever while another one gets none.
+        self.assertGreater(len(load.by_path), BOUND // (SIZE_MIB * MIB), load.by_path)
 
     def test_requests_of_40_mb_are_answered_or_refused(self):
-        limits = {"memory_mib": 64, "cpu_ms": 10_000, "wall_ms": 20_000}
+        limits = {"memory_mib": 64, "cpu_ms": 60_000, "wall_ms": 60_000}
         tenants = [tenant(f"t{number}", f"/{number}", "faults", limits=limits) for number in range(TENANTS)]
         paths = [f"/{number}/touch-hold?{SIZE_MIB}" for number in range(TENANTS)]
-        load = self.hold(tenants, paths, clients=24)
+        load = self.hold(tenants, paths, clients=12)
         self.assertIn(503, load.answers)
 
     def test_idle_workers_of_40_mb_make_room(self):
-        limits = {"memory_mib": 64, "work_set_kib": 65536, "cpu_ms": 10_000, "wall_ms": 20_000}
+        limits = {"memory_mib": 64, "work_set_kib": 65536, "cpu_ms": 60_000, "wall_ms": 60_000}
         tenants = [
-            tenant(f"t{number}", f"/{number}", "faults", args=[f"boot:region=1"], limits=limits) for number in range(TENANTS)
+            tenant(f"t{number}", f"/{number}", "faults", args=["boot:region=8"], limits=limits) for number in range(TENANTS)
         ]
-        # What a worker keeps between requests: a file of the size that lies in memory, then pages of the work set.
-        load = self.hold(tenants, [f"/{number}/region" for number in range(TENANTS)] + [f"/{number}/touch?{SIZE_MIB}" for number in range(TENANTS)])
+        # A worker keeps 8 MiB between requests, with a program of 8 MiB; and now and then somebody needs more than is left.
+        paths = [f"/{number}/region" for number in range(TENANTS)] + [f"/{number}/touch?{SIZE_MIB}" for number in range(0, TENANTS, 6)]
+        load = self.hold(tenants, paths, seconds=20)
         self.assertGreater(load.closed, 0)
 
     def test_files_that_requests_write_are_within_the_bound_and_given_back(self):
-        limits = {"memory_mib": 32, "cpu_ms": 10_000, "wall_ms": 20_000, "concurrent_requests": 64}
+        limits = {"memory_mib": 32, "cpu_ms": 60_000, "wall_ms": 60_000, "concurrent_requests": 64}
         with Server([tenant("t", "/", "faults", limits=limits)], threads=4, admin={}) as server:
             self.assertEqual(server.get("/ok").status, 200)
             before = process_use(server.pid)
@@ -221,7 +223,7 @@ class Memory(unittest.TestCase):
 
     def test_what_needs_more_than_there_is_says_so(self):
         small = {"max_memory_mib": 64}
-        limits = {"memory_mib": 200, "boot_memory_mib": 200, "cpu_ms": 10_000, "wall_ms": 20_000}
+        limits = {"memory_mib": 200, "boot_memory_mib": 200, "cpu_ms": 60_000, "wall_ms": 60_000}
         tenants = [
             tenant("large", "/large", "faults", args=["boot:touch=150"], limits=limits, boot="first_call"),
             tenant("t", "/t", "faults", limits=limits),

@@ -66,6 +66,8 @@ pub struct ResetReport {
 
 /// Pages that a worker has from the start: its control line, its stack, tables.
 const FIRST_PAGES: u64 = 16;
+/// A table of more changes than this is made smaller after the request.
+const KEPT_CHANGES: usize = 16_384;
 /// Pages for which a worker needs a table of its own, about.
 const PAGES_A_TABLE: u64 = 8;
 
@@ -344,6 +346,8 @@ impl Machine {
             self.memory.write_u64(slot, old.0);
         }
         written.extend(self.changes.request_image_frames.drain());
+        self.changes.undo.shrink_to(KEPT_CHANGES);
+        self.changes.request_image_frames.shrink_to(KEPT_CHANGES);
         let result = self.memory.take_back(&mut stale, Content::Keep);
         self.changes.scratch = stale;
         result?;

@@ -81,6 +81,9 @@ impl Inbox {
             machine.zero_inbox(end, self.high_water - end);
         }
         self.high_water = end;
+        if self.large.capacity() > KEPT_BYTES {
+            self.large = Vec::new();
+        }
         Ok(())
     }
 
@@ -95,6 +98,8 @@ impl Inbox {
     }
 }
 
+/// A larger buffer is given back after the request.
+const KEPT_BYTES: usize = 64 << 10;
 /// Heads up to this size are built on the stack.
 const SMALL_BYTES: usize = 1024;
 

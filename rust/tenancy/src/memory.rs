@@ -74,6 +74,8 @@ pub(crate) enum Programs {
 /// The process's memory; shared by all who need some.
 pub(crate) struct Memory {
     ledger: Ledger,
+    /// Nobody's: to ask for all.
+    any: Account,
     bounds: Bounds,
     /// What makes room; set once there is a server.
     relieve: OnceLock<Box<dyn Fn(Relief) + Send + Sync>>,
@@ -90,9 +92,28 @@ pub(crate) struct Memory {
 /// Boots that wait for room: first come, first served.
 #[derive(Debug, Default)]
 struct Line {
-    boots: VecDeque<u64>,
+    /// Their numbers, and pages that they will need.
+    boots: VecDeque<(u64, u64)>,
     next: u64,
+    /// Pages that boots under way will need, whatever they have taken of them.
+    expected: u64,
     looks: u64,
+}
+
+/// A boot that may take its memory; over when dropped.
+#[derive(Debug)]
+pub(crate) struct BootTurn<'a> {
+    memory: &'a Memory,
+    pages: u64,
+}
+
+impl Drop for BootTurn<'_> {
+    fn drop(&mut self) {
+        let mut line = self.memory.line();
+        line.expected = line.expected.saturating_sub(self.pages);
+        drop(line);
+        self.memory.changed.notify_all();
+    }
 }
 
 /// What a report has of it.
@@ -126,8 +147,10 @@ impl Memory {
     /// With a bound of `configured` bytes besides those of the system.
     pub(crate) fn new(configured: Option<u64>) -> Self {
         heap::keep_little();
+        let ledger = Ledger::default();
         let memory = Self {
-            ledger: Ledger::default(),
+            any: ledger.account(),
+            ledger,
             bounds: Bounds::new(configured),
             relieve: OnceLock::new(),
             line: Mutex::default(),
@@ -174,7 +197,7 @@ impl Memory {
         let waits = {
             let mut line = self.line();
             line.looks = line.looks.wrapping_add(1);
-            !line.boots.is_empty()
+            line.boots.front().is_some_and(|(_, pages)| !self.fits(&line, *pages))
         };
         self.changed.notify_all();
         let band = tightest.max_bytes / BANDS;
@@ -238,12 +261,12 @@ impl Memory {
     }
 
     /// Waits until a program may boot that will need about `bytes`; an error is the reason why it may not. `may_wait`: requests wait for it.
-    pub(crate) fn boot_turn(&self, account: &Account, bytes: u64, may_wait: bool) -> Result<(), String> {
+    pub(crate) fn boot_turn(&self, bytes: u64, may_wait: bool) -> Result<BootTurn<'_>, String> {
         let pages = bytes / PAGE_SIZE;
         let end = Instant::now() + BOOT_WAIT;
         let mut line = self.line();
-        if line.boots.is_empty() && account.has_room(pages, Purpose::Boot) {
-            return Ok(());
+        if line.boots.is_empty() && self.fits(&line, pages) {
+            return Ok(self.begin_boot(&mut line, pages));
         }
         let refusal = || {
             Err(format!(
@@ -257,11 +280,11 @@ impl Memory {
         }
         let number = line.next;
         line.next = line.next.wrapping_add(1);
-        line.boots.push_back(number);
+        line.boots.push_back((number, pages));
         self.ledger.ring();
         let result = loop {
-            if line.boots.front() == Some(&number) && account.has_room(pages, Purpose::Boot) {
-                break Ok(());
+            if line.boots.front() == Some(&(number, pages)) && self.fits(&line, pages) {
+                break Ok(self.begin_boot(&mut line, pages));
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.is_closed.load(Ordering::Relaxed) {
@@ -269,10 +292,20 @@ impl Memory {
             }
             line = self.changed.wait_timeout(line, left).unwrap_or_else(PoisonError::into_inner).0;
         };
-        line.boots.retain(|other| *other != number);
+        line.boots.retain(|(other, _)| *other != number);
         drop(line);
         self.changed.notify_all();
         result
+    }
+
+    /// Whether a boot that needs so many pages fits beside those under way.
+    fn fits(&self, line: &Line, pages: u64) -> bool {
+        self.any.has_room(pages.saturating_add(line.expected), Purpose::Boot)
+    }
+
+    fn begin_boot(&self, line: &mut Line, pages: u64) -> BootTurn<'_> {
+        line.expected = line.expected.saturating_add(pages);
+        BootTurn { memory: self, pages }
     }
 
     pub(crate) fn report(&self) -> MemoryReport {

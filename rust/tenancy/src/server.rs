@@ -30,6 +30,8 @@ use crate::workers::Workers;
 const START_WAIT: Duration = Duration::from_secs(3);
 /// With less than this idle time, workers that lie ready for no request in particular go, too.
 const IDLE_SPARES: Duration = Duration::from_secs(2);
+/// So many of them at a time: closing one may take milliseconds.
+const SPARES: usize = 32;
 /// Programs that boot side by side when a configuration is applied, or programs are looked at.
 const APPLY_THREADS: usize = 4;
 /// What a boot or a reload may take, besides twice the longest boot that a configuration allows (a storage program may boot, too): far more than it
@@ -486,7 +488,9 @@ impl Server {
         self.inner.idle_ns.store(idle_ns, Ordering::Relaxed);
         let mut closed = 0;
         if relief.idle < IDLE_SPARES {
-            closed += set.tenants.iter().map(|tenant| tenant.close_spares()).sum::<u64>();
+            for tenant in &set.tenants {
+                closed += tenant.close_spares(SPARES - closed);
+            }
         }
         if let Some(programs) = relief.programs {
             let mut called = self.inner.called.lock().unwrap_or_else(PoisonError::into_inner);
@@ -494,7 +498,7 @@ impl Server {
                 self.inner.memory.stopped_programs.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.inner.memory.closed_workers.fetch_add(closed, Ordering::Relaxed);
+        self.inner.memory.closed_workers.fetch_add(closed as u64, Ordering::Relaxed);
         self.inner.news.fetch_add(1, Ordering::Release);
         self.wakers().values().for_each(|wake| wake());
     }

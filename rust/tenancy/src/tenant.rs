@@ -229,9 +229,10 @@ impl Tenant {
     pub(crate) fn boot(&self, ground: &Ground, background: &Background) {
         let holds = matches!(self.state(), State::Booting { holds: true });
         let bytes = self.boot_bytes.load(Ordering::Relaxed);
-        if let Err(reason) = ground.memory.boot_turn(&self.account, bytes, holds) {
-            return self.fail_for_memory(reason);
-        }
+        let _turn = match ground.memory.boot_turn(bytes, holds) {
+            Ok(turn) => turn,
+            Err(reason) => return self.fail_for_memory(reason),
+        };
         let mut history = match self.history() {
             Ok(history) => history,
             Err(error) => return self.fail(error.to_string(), Instant::now() + RETRY),
@@ -545,9 +546,10 @@ impl Tenant {
         true
     }
 
-    /// Closes workers that lie ready for loops and keep no state; returns how many.
-    pub(crate) fn close_spares(&self) -> u64 {
-        self.live_berths().iter().map(|berth| std::iter::from_fn(|| berth.take_spare()).count() as u64).sum()
+    /// Closes workers that lie ready for loops and keep no state, so many at most; returns how many.
+    pub(crate) fn close_spares(&self, most: usize) -> usize {
+        let berths = self.live_berths();
+        berths.iter().flat_map(|berth| std::iter::from_fn(|| berth.take_spare())).take(most).count()
     }
 
     /// Whether the tenant is to boot at start and has not yet.

@@ -13,12 +13,17 @@ use crate::tenant::Tenant;
 #[derive(Debug, Default)]
 pub(crate) struct Called {
     by_tenant: HashMap<usize, (u64, Instant)>,
+    /// When a program was stopped last.
+    stopped_at: Option<Instant>,
 }
 
 impl Called {
     /// Stops the program of the tenant that was called the longest ago, if one may be stopped. Returns whether one was.
     pub(crate) fn make_room(&mut self, tenants: &[Arc<Tenant>], programs: Programs) -> bool {
         let now = Instant::now();
+        if self.stopped_at.is_some_and(|then| now.saturating_duration_since(then) < PAUSE) {
+            return false;
+        }
         let mut candidates: Vec<(Instant, &Arc<Tenant>)> = tenants
             .iter()
             .filter(|tenant| tenant.generation() != 0)
@@ -37,8 +42,12 @@ impl Called {
         // Of those that are all called, the one whose program was made first.
         let (idle, mut busy): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|(called, _)| is_idle(*called));
         busy.sort_by_key(|(_, tenant)| tenant.ready().map(|generation| generation.made_at));
-        idle.into_iter().any(|(_, tenant)| tenant.make_room(true))
-            || (is_any && busy.into_iter().any(|(_, tenant)| tenant.make_room(false)))
+        let has_stopped = idle.into_iter().any(|(_, tenant)| tenant.make_room(true))
+            || (is_any && busy.into_iter().any(|(_, tenant)| tenant.make_room(false)));
+        if has_stopped {
+            self.stopped_at = Some(now);
+        }
+        has_stopped
     }
 
     /// When the tenant was called last, as far as was seen.
@@ -52,6 +61,8 @@ impl Called {
     }
 }
 
+/// Between two that stop: the memory of one is there only when its workers are closed.
+const PAUSE: Duration = Duration::from_millis(100);
 /// A tenant that was not called for so long makes room at once for one that is.
 const UNCALLED_WHILE_OTHERS_WAIT: Duration = Duration::from_secs(1);
 
