@@ -6,6 +6,7 @@
 //!                                 └──────> Failed, tried again by a call after a pause
 //! ```
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
@@ -358,7 +359,7 @@ impl Tenant {
         }
         let path = self.program_path(config, ground);
         // Before the content: a file that changes while it is read looks changed the next time.
-        let stamp = stamp(&path);
+        let stamp = stamp(&path).ok();
         let program = if path == config.program {
             config.launch()
         } else {
@@ -378,9 +379,12 @@ impl Tenant {
             return Ok(true);
         }
         let path = self.program_path(&config, ground);
-        let now = stamp(&path);
-        if now.is_none() || now == generation.origin.stamp {
+        let now = match stamp(&path) {
             // A file that is not there is perhaps about to be replaced; what runs keeps running.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            now => now.ok(),
+        };
+        if now.is_some() && now == generation.origin.stamp {
             return Ok(false);
         }
         // One that is there and cannot be read is news: a reload says why.
