@@ -351,8 +351,8 @@ impl Tenant {
         uploaded: Option<Vec<u8>>,
     ) -> Result<(Program, Option<Stamp>), ReloadError> {
         let refused = |error: LaunchError| match error {
-            LaunchError::Program(error) => ReloadError::Program(error.to_string()),
-            LaunchError::Mount(error) => ReloadError::Boot(error.to_string()),
+            LaunchError::Program(error) => ReloadError::Program(resources::with_advice(&error)),
+            LaunchError::Mount(error) => ReloadError::Boot(resources::with_advice(&error)),
         };
         if let Some(elf) = uploaded {
             return Ok((config.launch_upload(elf.into()).map_err(refused)?, None));
