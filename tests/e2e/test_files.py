@@ -436,6 +436,7 @@ class FarFiles(Files):
             self.assertEqual(server.get("/mounted").body, HELLO)
 
     def test_requests_that_wait_for_a_file_do_not_keep_the_server_from_its_end(self):
+        libraries = [{"host": path} for path in ("/lib", "/lib64", "/usr")]
         files = {"host": str(TENANTS / "lighttpd"), "at": "/app/lighttpd"}
         environment = {"LD_LIBRARY_PATH": "/app/lighttpd/lib", "ROOT": "/far", "PORT": "8000"}
         lighttpd = {
@@ -443,7 +444,7 @@ class FarFiles(Files):
             "hosts": ["files"],
             "program": str(TENANTS / "lighttpd/bin/lighttpd"),
             "args": ["-D", "-f", "/app/lighttpd/lighttpd.conf", "-m", "/app/lighttpd/lib/modules"],
-            "mounts": [files, {"host": str(self.far.directory), "at": "/far"}],
+            "mounts": [*libraries, files, {"host": str(self.far.directory), "at": "/far"}],
             "env": environment,
             "serve": "connections",
             "limits": {"boot_ms": 60_000, "wall_ms": 60_000},

@@ -46,9 +46,7 @@ const LINKED_DATA: &str = "..data";
 #[derive(Debug)]
 pub(crate) struct Watched {
     /// `None`: the system gave none.
-    inotify: Option<AsyncFd<OwnedFd>>,
-    /// The same, for errands.
-    adder: Option<Arc<OwnedFd>>,
+    inotify: Option<Arc<AsyncFd<OwnedFd>>>,
     /// By tenant; that of the tenants file has no name.
     errands: HashMap<String, Errands>,
     /// Those whose files do not answer.
@@ -113,16 +111,11 @@ pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, m
 impl Watched {
     /// Watches what the configuration asks for, from now on. Inside a runtime.
     pub(crate) fn new(config: &Arc<Config>) -> Self {
-        let both = open().and_then(|inotify| Ok((Arc::new(inotify.get_ref().try_clone()?), inotify)));
-        let (adder, inotify) = both
-            .inspect_err(|error| {
-                tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
-            })
-            .ok()
-            .unzip();
+        let inotify = open().inspect_err(|error| {
+            tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
+        });
         let mut watched = Self {
-            inotify,
-            adder,
+            inotify: inotify.ok().map(Arc::new),
             errands: HashMap::new(),
             hanging: HashSet::new(),
             unsure: Vec::new(),
@@ -154,9 +147,9 @@ impl Watched {
 
     /// What looks at all files that matter, and watches them: a second or so, whatever their file systems do.
     fn look(&mut self, config: &Arc<Config>) -> impl FnOnce() -> Survey + Send + 'static {
-        let adder = self.adder.clone().filter(|_| config.watch);
+        let inotify = self.inotify.clone().filter(|_| config.watch);
         let tenants = config.tenants.iter().map(|tenant| (tenant.name.to_string(), Some(tenant.clone())));
-        let all: Vec<(String, Option<TenantConfig>)> = match adder {
+        let all: Vec<(String, Option<TenantConfig>)> = match inotify {
             Some(_) => std::iter::once((String::new(), None)).chain(tenants).collect(),
             None => Vec::new(),
         };
@@ -169,8 +162,8 @@ impl Watched {
         move || {
             let names: Vec<String> = all.iter().map(|(name, _)| name.clone()).collect();
             let works = errands.into_iter().zip(all).filter_map(|(errands, (_, tenant))| {
-                let (adder, source) = (Arc::clone(adder.as_ref()?), source.clone());
-                Some((errands, move || found(tenant.as_ref(), source, &adder)))
+                let (inotify, source) = (Arc::clone(inotify.as_ref()?), source.clone());
+                Some((errands, move || found(tenant.as_ref(), source, inotify.get_ref())))
             });
             names.into_iter().zip(mayfly_files::each(works, AT_A_TIME, LOOK)).collect()
         }

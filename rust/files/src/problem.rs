@@ -64,7 +64,7 @@ impl fmt::Display for Kind {
 #[non_exhaustive]
 pub enum Problem {
     /// What the system said.
-    #[error(transparent)]
+    #[error("{0}")]
     Io(#[from] io::Error),
     /// It is something else.
     #[error("it is {found}: expected {expected}")]

@@ -4,6 +4,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,10 +114,10 @@ impl Generation {
     }
 }
 
-pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
-    let file = waiting_for(path, || fs::metadata(path)).ok()?;
+pub(crate) fn stamp(path: &Path) -> io::Result<Stamp> {
+    let file = waiting_for(path, || fs::metadata(path))?;
     let times = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
-    Some((file.dev(), file.ino(), file.size(), times.0, times.1))
+    Ok((file.dev(), file.ino(), file.size(), times.0, times.1))
 }
 
 /// Tells programs apart; not meant to withstand anybody who wants two to look the same, who would only cheat himself.

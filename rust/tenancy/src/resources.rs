@@ -87,6 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_program_that_cannot_be_read_for_want_of_descriptors_says_what_to_do() {
+        let full = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        let error = mayfly_sandbox::ProgramError { path: "p".into(), source: full.into() };
+        assert!(with_advice(&error).contains("LimitNOFILE"), "{}", with_advice(&error));
+    }
+
+    #[test]
     fn the_process_is_counted() {
         let before = descriptors();
         let files: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();

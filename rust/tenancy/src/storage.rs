@@ -69,7 +69,7 @@ pub(crate) enum Taken {
 
 impl Store {
     pub(crate) fn boot(config: &StorageConfig, host: &Host, log: Arc<dyn LogSink>) -> Result<Self, ReloadError> {
-        let stamp = generation::stamp(&config.program);
+        let stamp = generation::stamp(&config.program).ok();
         let elf = read(config)?.elf;
         let (snapshot, worker) = boot(config, elf.clone(), host, log)?;
         let place = Place {
@@ -92,7 +92,7 @@ impl Store {
         host: &Host,
         log: Arc<dyn LogSink>,
     ) -> Result<(), ReloadError> {
-        let stamp = generation::stamp(&config.program);
+        let stamp = generation::stamp(&config.program).ok();
         let elf = read(config)?.elf;
         {
             let mut place = self.place();
@@ -148,7 +148,7 @@ impl Store {
     /// Whether the program's file has changed since it was booted.
     pub(crate) fn has_changed(&self) -> bool {
         let place = self.place();
-        let now = generation::stamp(&place.config.program);
+        let now = generation::stamp(&place.config.program).ok();
         now.is_some() && now != place.stamp
     }
 

@@ -7,6 +7,7 @@
 //! ```
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
@@ -413,15 +414,15 @@ impl Tenant {
         uploaded: Option<Vec<u8>>,
     ) -> Result<(Program, Option<Stamp>), ReloadError> {
         let refused = |error: LaunchError| match error {
-            LaunchError::Program(error) => ReloadError::Program(error.to_string()),
-            LaunchError::Mount(error) => ReloadError::Boot(error.to_string()),
+            LaunchError::Program(error) => ReloadError::Program(resources::with_advice(&error)),
+            LaunchError::Mount(error) => ReloadError::Boot(resources::with_advice(&error)),
         };
         if let Some(elf) = uploaded {
             return Ok((config.launch_upload(elf.into()).map_err(refused)?, None));
         }
         let path = self.program_path(config, ground);
         // Before the content: a file that changes while it is read looks changed the next time.
-        let stamp = stamp(&path);
+        let stamp = stamp(&path).ok();
         let program = if path == config.program {
             config.launch()
         } else {
@@ -441,9 +442,12 @@ impl Tenant {
             return Ok(true);
         }
         let path = self.program_path(&config, ground);
-        let now = stamp(&path);
-        if now.is_none() || now == generation.origin.stamp {
+        let now = match stamp(&path) {
             // A file that is not there is perhaps about to be replaced; what runs keeps running.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            now => now.ok(),
+        };
+        if now.is_some() && now == generation.origin.stamp {
             return Ok(false);
         }
         // One that is there and cannot be read is news: a reload says why.

@@ -56,7 +56,7 @@ impl TenantConfig {
                 );
             path.hash(&mut hasher);
             if !is_directory {
-                stamp(&path).hash(&mut hasher);
+                stamp(&path).ok().hash(&mut hasher);
             } else if found.directories.len() == DIRECTORIES_MAX {
                 found.is_cut = true;
             } else {
