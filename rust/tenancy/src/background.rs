@@ -27,6 +27,7 @@ use crate::deferred::{Deferred, HANDOVER_THREADS, Job, THREADS};
 use crate::failure::Failure;
 use crate::generation::Forked;
 use crate::overflow::Overflow;
+use crate::resources;
 use crate::storage::{Next, Store, Taken};
 use crate::tenant::{Ground, Tenant};
 
@@ -192,7 +193,10 @@ impl Background {
                 Ok(()) => boots.threads += 1,
                 // Another thread gets to it.
                 Err(_) if boots.threads > 0 => {}
-                Err(error) => return tenant.fail(format!("no thread to boot on: {error}"), Instant::now()),
+                Err(error) => {
+                    return tenant
+                        .fail(format!("no thread to boot on: {}", resources::with_advice(&error)), Instant::now());
+                }
             }
         }
         boots.waiting.push_back(tenant);

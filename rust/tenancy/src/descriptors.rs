@@ -82,6 +82,17 @@ pub fn require(later: u64) -> Result<(), TooLow> {
     if limit < needed { Err(TooLow::Descriptors { limit, needed, open, later }) } else { Ok(()) }
 }
 
+/// Says what a limit on the size of files does, if there is one.
+pub(crate) fn warn_of_file_size() {
+    if let Some(limit) = getrlimit(Resource::Fsize).current {
+        tracing::warn!(
+            target: "mayfly::server", limit_kib = limit >> 10,
+            "the size of files is limited, and a program's memory is one: larger programs do not boot. Lift it (ulimit -f unlimited; \
+             LimitFSIZE=infinity in systemd)"
+        );
+    }
+}
+
 /// The soft limit is what a login shell may have; it is low for the sake of programs that use select(2), and servers raise it.
 fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -115,7 +126,8 @@ pub fn for_connection() -> bool {
 
 /// How many are left, at most: as if all below the lowest free one, and no other, were in use.
 fn left() -> u64 {
-    let number = eventfd(0, EventfdFlags::CLOEXEC).ok().and_then(|descriptor| u64::try_from(descriptor.as_raw_fd()).ok());
+    let number =
+        eventfd(0, EventfdFlags::CLOEXEC).ok().and_then(|descriptor| u64::try_from(descriptor.as_raw_fd()).ok());
     number.map_or(0, |number| descriptor_limit().saturating_sub(number))
 }
 
@@ -132,7 +144,11 @@ mod tests {
         for words in ["is 40", "67 are needed", "17 are open", "2 are for", "ulimit -n", "LimitNOFILE"] {
             assert!(text.contains(words), "{text}");
         }
-        assert!(TooLow::AddressSpace { limit: 100 << 20 }.to_string().starts_with("the limit on address space is 100 MiB, and at least 1024 MiB"));
+        assert!(
+            TooLow::AddressSpace { limit: 100 << 20 }
+                .to_string()
+                .starts_with("the limit on address space is 100 MiB, and at least 1024 MiB")
+        );
     }
 
     #[test]
