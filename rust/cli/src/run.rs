@@ -26,21 +26,17 @@ use mayfly_tenancy::{
     TenantState, logging,
 };
 use tokio::net::TcpStream;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Failure;
+use crate::end::{self, End, FAREWELL, SETTLE};
 use crate::options::RunOptions;
 
 /// How long a client may take to send a request's head, and then its body.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long requests in flight may take after the signal to end.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// How long the answers to what has taken longer may take: programs that run have two seconds.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
-/// How long connections that were made before the signal are accepted.
-const SETTLE: Duration = Duration::from_millis(20);
 /// How long a connection may be still before it counts as idle.
 const IDLE: Duration = Duration::from_millis(100);
 /// Bound for a request's head; hyper answers 431 above it.
@@ -80,7 +76,6 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let listener_for = |_| listener.try_clone().map_err(host_failure);
     let listeners: Vec<_> = (0..threads).map(listener_for).collect::<Result<_, _>>()?;
-    drop(listener);
     let mut loops = Vec::new();
     for (number, listener) in listeners.into_iter().enumerate() {
         let (tenants, stopped) = (Tenants::new(&server), stopped.clone());
@@ -90,7 +85,7 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     drop(stopped);
     println!("mayfly: {} answers on http://{address}/ (Ctrl-C ends it)", name.display());
 
-    let waited = block_on(end_on_signals(stop, &server));
+    let waited = block_on(end::on_signals(listener, stop, &server));
     drop(admin);
     if matches!(waited, Ok(Ok(End::InOrder))) {
         for thread in loops {
@@ -153,41 +148,6 @@ fn wait_until_ready(server: &Server) -> Result<(), Failure> {
 fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
-}
-
-/// How the server ends.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// All loops have ended.
-    InOrder,
-    /// A second signal came first.
-    AtOnce,
-}
-
-/// Waits for a signal, and then until all loops have ended, or for another one.
-async fn end_on_signals(stop: watch::Sender<bool>, server: &Server) -> std::io::Result<End> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    server.begin_end(FAREWELL);
-    let _ = stop.send(true);
-    // Each loop has a receiver as long as it runs.
-    tokio::select! {
-        () = stop.closed() => return Ok(End::InOrder),
-        () = tokio::time::sleep(FAREWELL) => {
-            tracing::warn!(target: "mayfly::server", "the time is up; what is still in work is answered with 503");
-            // The loops go on, and send these answers.
-            server.shutdown();
-            return Ok(End::InOrder);
-        }
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    tracing::warn!(target: "mayfly::server", "a second signal; requests in work are not waited for");
-    Ok(End::AtOnce)
 }
 
 /// One thread's loop: accepts until told to stop, then lets requests in flight finish.
