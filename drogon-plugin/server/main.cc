@@ -8,6 +8,9 @@
 #include <string_view>
 #include <system_error>
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <drogon/HttpAppFramework.h>
 
 #include "mayfly/plugin.hpp"
@@ -27,10 +30,23 @@ constexpr std::string_view usage =
     std::_Exit(EXIT_FAILURE);
 }
 
+// Has standard input, output and error, where they are closed, be /dev/null. Otherwise what is opened next gets their
+// numbers, and has the log written into it.
+void open_standard_streams(int /*argc*/, char ** /*argv*/, char ** /*environment*/) {
+    for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream) {
+        if (fcntl(stream, F_GETFD) < 0) {
+            // The lowest free number is this one.
+            (void)open("/dev/null", stream == STDIN_FILENO ? O_RDONLY : O_WRONLY);
+        }
+    }
+}
+
+// Before all constructors, also those of shared libraries: Drogon's open descriptors.
+[[gnu::section(".preinit_array"), gnu::used]] void (*const first)(int, char **, char **) = open_standard_streams;
+
 } // namespace
 
 int main(int argc, char **argv) {
-    mayfly::open_standard_streams();
     const std::string_view argument = argc > 1 ? argv[1] : "drogon-plugin/server/mayfly.json";
     if (argc > 2 || argument == "--help" || argument == "-h") {
         std::cout << usage;

@@ -46,7 +46,8 @@ class Newest {
         of(request).store(word(request), std::memory_order_relaxed);
     }
 
-    // As put(); returns whether the response to a request before asks to close. If so, that holds for the next one, too.
+    // As put(); returns whether the response to a request before asks to close. If so, that holds for the next one,
+    // too.
     static bool replace(const drogon::HttpRequest &request) noexcept {
         auto &place = of(request);
         auto former = place.load(std::memory_order_relaxed);
@@ -160,8 +161,8 @@ std::size_t sweep_this_loop() {
     return left;
 }
 
-// Drogon hands over all requests that it has read, and sends no response behind one that closes. So what comes behind one
-// is not run; the answer is for the rare connection that has its place from another one.
+// Drogon hands over all requests that it has read, and sends no response behind one that closes. So what comes behind
+// one is not run; the answer is for the rare connection that has its place from another one.
 drogon::HttpResponsePtr came(const drogon::HttpRequestPtr &request) {
     if (!is_ending.load(std::memory_order_relaxed)) {
         Newest::put(*request);

@@ -169,8 +169,8 @@ int Listeners::connections() const {
             return;
         }
         // An accepted connection has the listener's port; the listener's host may be all of them.
-        count += std::ranges::any_of(
-                     listeners, [&](const auto &listener) { return listener.portNetEndian() == address->port(); })
+        count += std::ranges::any_of(listeners,
+                                     [&](const auto &listener) { return listener.portNetEndian() == address->port(); })
                      ? 1
                      : 0;
     });

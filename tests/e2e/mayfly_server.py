@@ -85,7 +85,8 @@ class Server:
     """mayfly-server with these tenants, from entering the context to leaving it.
 
     `config` has further keys of Mayfly's configuration, `app` of Drogon's "app". With `tenants_file` Mayfly's configuration
-    is in a file of its own, which `write_tenants` replaces. With `admin` (its further keys) there is a listener for
+    is in a file of its own, which `write_tenants` replaces. With `open_directory`
+    the server may be another user's. With `admin` (its further keys) there is a listener for
     operators. `file` is a whole configuration of Drogon's, in the place of all these; its paths are the repository's.
     """
 
@@ -102,20 +103,25 @@ class Server:
         executable=EXECUTABLE,
         environment=None,
         launcher=(),
+        pass_fds=(),
+        open_directory=False,
     ):
         self.port = free_port()
-        self._command = [*launcher, executable]
+        self._command, self._pass_fds = [*launcher, executable], pass_fds
         self._environment = dict(os.environ, **(environment or {}))
         self._config = dict(config or {})
         if admin is not None:
             self._config["admin"] = {"listen": "127.0.0.1:0", **admin}
         self._app = {"number_of_threads": threads, "document_root": "public", **(app or {})}
         self._tenants, self._tenants_file, self._file = tenants, tenants_file, file
+        self._open_directory = open_directory
         self.admin_port = None
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
+            if self._open_directory:
+                self.directory.chmod(0o777)
             self._write_config()
             self.start()
             stack.callback(self._stop)
@@ -154,6 +160,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=self._pass_fds,
             )
         try:
             self._await_listening()

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The end of the server: what was accepted is answered, what was not is refused, and it takes no longer than that."""
 
-import concurrent.futures
 import contextlib
+import json
 import re
 import signal
 import socket
+import subprocess
+import tempfile
 import threading
 import time
 import unittest
+from pathlib import Path
 
-from mayfly_server import TIMEOUT_S, Server, tenant
+from mayfly_server import REPOSITORY, TIMEOUT_S, Server, free_port, tenant
+
+CLI = REPOSITORY / "build/bin/mayfly"
 
 # A client that is as quick as this after a connection or an answer is answered; the server closes what is still for longer.
 QUICK_S = 0.05
@@ -64,7 +69,7 @@ class Client(threading.Thread):
     def __init__(self, server, path, keep):
         super().__init__()
         self.server, self.path, self.keep = server, path, keep
-        self.bodies, self.lost, self.last = [], [], None
+        self.answers, self.lost, self.last = [], [], None
 
     def run(self):
         while self.last is None:
@@ -75,22 +80,41 @@ class Client(threading.Thread):
                 self.last = "refused"
 
     def converse(self, connection):
-        stream = Stream(connection)
+        stream, since = Stream(connection), time.monotonic()
         while True:
-            since = time.monotonic()
+            was_quick = False
             try:
                 connection.sendall(request(self.path))
                 was_quick = time.monotonic() - since < QUICK_S
                 found = stream.answer()
             except ConnectionError as error:
-                found, was_quick = error, was_quick if "was_quick" in locals() else False
+                found = error
             if not isinstance(found, tuple):
                 if was_quick:
                     self.lost.append(found)
                 return
-            self.bodies.append(found)
+            self.answers.append(found)
+            since = time.monotonic()
             if not self.keep or found[1].get("connection") == "close":
                 return
+
+
+def ended_under_load(test, server, paths):
+    """Ends the server while clients ask it on and on: what was counted was answered, and nobody quick was let down."""
+    clients = [Client(server, path, keep) for path in paths for keep in (True, False) * 3]
+    for client in clients:
+        client.start()
+    time.sleep(0.3)
+    took = end(server)
+    for client in clients:
+        client.join()
+    answers = [answer for client in clients for answer in client.answers]
+    test.assertEqual({status for status, _, _ in answers}, {200})
+    counted = [int(found.group(1)) for _, _, body in answers if (found := re.fullmatch(rb"Hello (\d+) World!\n", body))]
+    ran = int.from_bytes((server.directory / "counted").read_bytes()[:8], "little")
+    test.assertEqual(sorted(counted), list(range(1, ran + 1)))
+    test.assertEqual([client.lost for client in clients if client.lost], [])
+    test.assertLess(took, PROMPT_S)
 
 
 class End(unittest.TestCase):
@@ -98,25 +122,7 @@ class End(unittest.TestCase):
         counter = tenant("counter", "/counter", shared_memory={"kib": 4, "file": "counted"})
         for _ in range(4):
             with Server([counter]) as server:
-                clients = [Client(server, path, keep) for path in ("/counter", "/") for keep in (True, False) * 3]
-                for client in clients:
-                    client.start()
-                time.sleep(0.3)
-                took = end(server)
-                for client in clients:
-                    client.join()
-                counted = [
-                    int(re.fullmatch(rb"Hello (\d+) World!\n", body).group(1))
-                    for client in clients
-                    if client.path == "/counter"
-                    for status, _, body in client.bodies
-                    if status == 200
-                ]
-                ran = int.from_bytes((server.directory / "counted").read_bytes()[:8], "little")
-                self.assertEqual(sorted(counted), list(range(1, ran + 1)))
-                self.assertEqual([client.lost for client in clients if client.lost], [])
-                self.assertEqual({status for client in clients for status, _, _ in client.bodies}, {200})
-                self.assertLess(took, PROMPT_S)
+                ended_under_load(self, server, ["/counter", "/"])
 
     def test_idle_connections_are_closed_and_new_ones_refused_while_a_request_is_in_work(self):
         faults = tenant("faults", "/faults", limits={"inline_budget_us": 100, "cpu_ms": 20_000})
@@ -250,6 +256,83 @@ class End(unittest.TestCase):
             size = len(first) + sum(len(chunk) for chunk in iter(lambda: slow.recv(1 << 20), b""))
             self.assertGreater(size, 32 << 20)
             server.await_end()
+
+
+class Command:
+    """`mayfly run` with these tenants, as a server that is told to end."""
+
+    def __init__(self, tenants):
+        self.tenants, self.port = tenants, free_port()
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
+            config = self.directory / "tenants.json"
+            config.write_text(json.dumps({"tenants": self.tenants}))
+            command = [CLI, "run", "--config", config, "--listen", f"127.0.0.1:{self.port}", "--threads", "2"]
+            log = stack.enter_context(open(self.directory / "log", "wb"))
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            stack.callback(self.process.wait)
+            stack.callback(self.process.kill)
+            self.await_log("answers on")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
+
+    def socket(self):
+        return socket.create_connection(("127.0.0.1", self.port), TIMEOUT_S)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def await_log(self, words):
+        deadline = time.monotonic() + TIMEOUT_S
+        while words not in (log := (self.directory / "log").read_text()):
+            assert time.monotonic() < deadline and self.process.poll() is None, log
+            time.sleep(0.01)
+
+    def await_end(self):
+        assert self.process.wait(TIMEOUT_S) == 0, (self.directory / "log").read_text()
+
+
+class EndOfTheCommand(unittest.TestCase):
+    def test_under_load_all_that_ran_is_answered_and_all_that_was_accepted_runs(self):
+        counter = tenant("counter", "/counter", shared_memory={"kib": 4, "file": "counted"})
+        for _ in range(3):
+            with Command([counter]) as server:
+                ended_under_load(self, server, ["/counter"])
+
+    def test_idle_connections_are_closed_while_a_request_is_in_work(self):
+        faults = tenant("faults", "/faults", limits={"inline_budget_us": 100, "cpu_ms": 20_000})
+        with Command([faults]) as server, contextlib.ExitStack() as connections:
+            idle, slow = (connections.enter_context(server.socket()) for _ in range(2))
+            slow.sendall(request("/faults/spin?1500"))
+            time.sleep(0.3)
+            start = time.monotonic()
+            server.signal(signal.SIGTERM)
+            self.assertEqual(idle.recv(1), b"")
+            self.assertLess(time.monotonic() - start, 1.2)
+            with self.assertRaises(ConnectionRefusedError):
+                server.socket()
+            status, headers, _ = Stream(slow).answer()
+            self.assertEqual((status, headers["connection"], slow.recv(1)), (200, "close", b""))
+            server.await_end()
+
+    def test_a_second_signal_ends_the_wait_and_one_with_nothing_in_work_needs_none(self):
+        with Command([tenant("hello", "/hello")]) as server:
+            self.assertLess(end(server), PROMPT_S)
+        with Command([tenant("hello", "/hello")]) as server, server.socket() as half:
+            half.sendall(b"GET /hel")
+            time.sleep(0.2)
+            start = time.monotonic()
+            server.signal(signal.SIGTERM)
+            server.await_log("told to end")
+            time.sleep(0.3)
+            server.signal(signal.SIGINT)
+            server.await_end()
+            self.assertLess(time.monotonic() - start, PROMPT_S)
 
 
 if __name__ == "__main__":

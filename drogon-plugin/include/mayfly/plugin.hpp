@@ -54,32 +54,28 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
 // and does not tell whether the application has set it.
 void set_default_handler(drogon::DefaultHandler handler = {});
 
-// Has SIGTERM and SIGINT end the server in good order, its own routes as well as its tenants: operators are told that it
-// is not ready any more, no connection is accepted, requests that have come are answered, for which they have `patience`,
-// with `connection: close`, idle connections are closed; then drogon::app().quit(). A server with nothing in work ends
-// at once. Drogon by itself closes all connections first. When the time is up, tenants' requests that are still in work
-// are answered with 503. A second signal ends the wait.
+// Has SIGTERM and SIGINT end the server in good order, its own routes as well as its tenants: operators are told that
+// it is not ready any more, no connection is accepted, requests that have come are answered, for which they have
+// `patience`, with `connection: close`, idle connections are closed; then drogon::app().quit(). A server with nothing
+// in work ends at once. Drogon by itself closes all connections first. When the time is up, tenants' requests that are
+// still in work are answered with 503. A second signal ends the wait.
 //
 // To be called once, at the beginning of main(), before there are other threads: it blocks these signals for the thread
 // that calls it, and so for those that come after, and waits for them on a thread of its own. It takes Drogon's
 // connection callback (see set_connection_callback), and is to come before the application's advices.
 void end_on_signals(std::chrono::milliseconds patience = std::chrono::seconds(5));
 
-// Ends the server as a signal does, in the place of drogon::app().quit(), which closes all connections first. Any thread
-// may call it, while Drogon runs; it returns at once. end_on_signals() has to have been called.
+// Ends the server as a signal does, in the place of drogon::app().quit(), which closes all connections first. Any
+// thread may call it, while Drogon runs; it returns at once. end_on_signals() has to have been called.
 void end(std::chrono::milliseconds patience = std::chrono::seconds(5)) noexcept;
 
 // Has `callback` told of connections, in the place of drogon::app().setConnectionCallback(), which Mayfly needs itself
 // for the end in good order. To be called before drogon::app().run(). It takes Drogon 1.9.10 or newer.
 void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback);
 
-// Has standard input, output and error, where they are closed, be /dev/null. To be called first in main(): otherwise what
-// is opened next gets their numbers, and has the log written into it.
-void open_standard_streams() noexcept;
-
-// Raises the process's limit on descriptors to what it may have, and throws mayfly::Error, which says what is needed and
-// what to do, if a limit is too low for Drogon as it is configured. To be called between loadConfigFile() and run(), in
-// which Drogon ends the process without a word to the point. The plugin checks again when it starts.
+// Raises the process's limit on descriptors to what it may have, and throws mayfly::Error, which says what is needed
+// and what to do, if a limit is too low for Drogon as it is configured. To be called between loadConfigFile() and
+// run(), in which Drogon ends the process without a word to the point. The plugin checks again when it starts.
 void require_limits();
 
 // Throws mayfly::Error if SandboxPlugin is not in this executable. To be called before drogon::app().run().

@@ -42,6 +42,8 @@ use crate::tenants::Tenants;
 
 /// Calls that may block at a time, in all.
 const BLOCKING_THREADS: usize = 8;
+/// Their threads do not end before the server does: the system may not give others.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// How long a call in progress may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -66,7 +68,7 @@ pub enum AdminError {
         cause: io::Error,
     },
     /// The system gave no thread or descriptor.
-    #[error("cannot start the admin thread: {0}")]
+    #[error("cannot start the admin thread: {}", mayfly_tenancy::with_advice(.0))]
     Thread(#[from] io::Error),
 }
 
@@ -90,7 +92,11 @@ impl Admin {
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .thread_name("mayfly-admin-job")
+            .thread_keep_alive(FOR_EVER)
             .build()?;
+        // Where there is no thread at all for such a call, tokio panics; where there is one, the call waits for it.
+        thread::Builder::new().spawn(|| {})?;
+        runtime.spawn_blocking(|| {});
         // Both belong to the runtime, and must be there before the caller goes on: a file may change, or the signal come, at once.
         let (listener, hangup, watched) = {
             let _inside = runtime.enter();

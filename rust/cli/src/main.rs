@@ -8,6 +8,7 @@ mod bench_routes;
 mod bench_snapshot;
 mod bench_subject;
 mod check;
+mod end;
 mod host;
 mod info;
 mod memory;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -25,16 +25,20 @@ use mayfly_tenancy::{
     Config, DeferredReply, Failure as Answer, Header, HostState, LoopPool, Outcome, Request, ResponseSink, Server,
     TenantState, logging,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::Failure;
+use crate::end::{self, End, FAREWELL, SETTLE};
 use crate::options::RunOptions;
 
 /// How long a client may take to send a request's head, and then its body.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long requests in flight may take after the signal to end.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the answers to what has taken longer may take: programs that run have two seconds.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// How long a connection may be still before it counts as idle.
+const IDLE: Duration = Duration::from_millis(100);
 /// Bound for a request's head; hyper answers 431 above it.
 const HEAD_BYTES: usize = 64 << 10;
 
@@ -73,24 +77,27 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     let admin = Admin::start(&server).map_err(|error| Failure::Usage(error.to_string()))?;
 
     let (stop, stopped) = watch::channel(false);
+    let listener_for = |_| listener.try_clone().map_err(host_failure);
+    let listeners: Vec<_> = (0..threads).map(listener_for).collect::<Result<_, _>>()?;
     let mut loops = Vec::new();
-    for number in 0..threads {
-        let listener = listener.try_clone().map_err(host_failure)?;
+    for (number, listener) in listeners.into_iter().enumerate() {
         let (tenants, stopped) = (Tenants::new(&server), stopped.clone());
         let work = move || block_on(serve(listener, tenants, stopped));
         loops.push(thread::Builder::new().name(format!("loop-{number}")).spawn(work).map_err(host_failure)?);
     }
+    drop(stopped);
     println!("mayfly: {} answers on http://{address}/ (Ctrl-C ends it)", name.display());
 
-    let waited = block_on(wait_for_signal());
+    let waited = block_on(end::on_signals(listener, stop, &server));
     drop(admin);
-    let _ = stop.send(true);
-    for thread in loops {
-        // A panic has been told by the panic hook; the others still end in order.
-        let _ = thread.join();
+    if matches!(waited, Ok(Ok(End::InOrder))) {
+        for thread in loops {
+            // A panic has been told by the panic hook; the others still end in order.
+            let _ = thread.join();
+        }
     }
     server.shutdown();
-    waited.and_then(|outcome| outcome).map_err(host_failure)
+    waited.and_then(|outcome| outcome).map(|_| ()).map_err(host_failure)
 }
 
 /// What one loop serves.
@@ -146,16 +153,6 @@ fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
 }
 
-async fn wait_for_signal() -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
-}
-
 /// One thread's loop: accepts until told to stop, then lets requests in flight finish.
 async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Receiver<bool>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -178,27 +175,7 @@ async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Rece
             _ = stopped.wait_for(|&stopped| stopped) => break,
         };
         match accepted {
-            Ok((socket, _)) => {
-                let _ = socket.set_nodelay(true);
-                let tenants = Rc::clone(&tenants);
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(PATIENCE)
-                    .max_buf_size(HEAD_BYTES)
-                    .serve_connection(
-                        TokioIo::new(socket),
-                        service_fn(move |request| {
-                            let tenants = Rc::clone(&tenants);
-                            async move { Ok::<_, Infallible>(answer(request, &tenants).await) }
-                        }),
-                    );
-                let connection = connections.watch(connection);
-                tokio::task::spawn_local(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(target: "mayfly::server", %error, "a connection ended early");
-                    }
-                });
-            }
+            Ok((socket, _)) => converse(socket, &tenants, &connections),
             Err(error) => {
                 // Out of descriptors, most likely: it passes when connections close.
                 tracing::warn!(target: "mayfly::server", %error, "cannot accept a connection");
@@ -206,7 +183,44 @@ async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Rece
             }
         }
     }
-    let _ = tokio::time::timeout(FAREWELL, connections.shutdown()).await;
+    // What the kernel has accepted is served; what comes later is refused.
+    let stopped_at = Instant::now();
+    while let Ok(Ok((socket, _))) = tokio::time::timeout_at(stopped_at + SETTLE, listener.accept()).await {
+        converse(socket, &tenants, &connections);
+    }
+    drop(listener);
+    // A connection that is not idle asks its client to close meanwhile. Hyper closes the others at once.
+    tokio::time::sleep_until(stopped_at + IDLE).await;
+    let _ = tokio::time::timeout_at(stopped_at + FAREWELL + LAST_ANSWERS, connections.shutdown()).await;
+}
+
+/// Has a connection's requests answered.
+fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &GracefulShutdown) {
+    let _ = socket.set_nodelay(true);
+    let tenants = Rc::clone(tenants);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(
+            TokioIo::new(socket),
+            service_fn(move |request| {
+                let tenants = Rc::clone(&tenants);
+                async move {
+                    let mut response = answer(request, &tenants).await;
+                    if tenants.borrow().server.is_ending() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(response)
+                }
+            }),
+        );
+    let connection = connections.watch(connection);
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(target: "mayfly::server", %error, "a connection ended early");
+        }
+    });
 }
 
 async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -> Response<Full<Bytes>> {

@@ -98,6 +98,7 @@ impl Vcpu {
             xcrs.xcrs[0].value = features.xcr0;
             fd.set_xcrs(&xcrs).map_err(CreateError::kvm("KVM_SET_XCRS"))?;
         }
+        begin(&mut fd)?;
         let base = host.initial_sregs(|| fd.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS")))?;
         let sregs = kernel::sregs(base, features, variant, cr3);
         match start {
@@ -199,7 +200,9 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(PORT_SYSCALL, [_])) => Ok(RawExit::Syscall),
             Ok(VcpuExit::InternalError) => Ok(RawExit::Unexpected(self.internal_error())),
             Ok(exit) => Ok(rare(exit)),
-            Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => Ok(RawExit::Kicked),
+            // EAGAIN is none: a processor that waits to be started, which this one never does, or a thread of KVM's own (it has one for
+            // each machine, against huge pages that programs execute) that the system did not give. It would come again for ever.
+            Err(error) if error.errno() == libc::EINTR => Ok(RawExit::Kicked),
             Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
         }
     }
@@ -365,6 +368,18 @@ impl Kicker {
     /// The machine that made this handle must still exist.
     pub unsafe fn clear(&self) {
         self.flag().store(0, Ordering::SeqCst);
+    }
+}
+
+/// A first `KVM_RUN` that does not enter the guest. KVM starts a thread for the machine at its first one (against huge pages that
+/// programs execute), which the system may refuse (`EAGAIN`): then there is no machine, instead of one whose first request fails.
+fn begin(fd: &mut VcpuFd) -> Result<(), CreateError> {
+    fd.set_kvm_immediate_exit(1);
+    let begun = fd.run().map(|_| ());
+    fd.set_kvm_immediate_exit(0);
+    match begun {
+        Err(error) if error.errno() != libc::EINTR => Err(CreateError::kvm("KVM_RUN")(error)),
+        _ => Ok(()),
     }
 }
 

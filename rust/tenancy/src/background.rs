@@ -30,6 +30,7 @@ use crate::gate::Gate;
 use crate::generation::Forked;
 use crate::memory::Memory;
 use crate::overflow::{self, Overflow};
+use crate::resources;
 use crate::storage::{Next, Store, Taken};
 use crate::tenant::{Ground, Tenant};
 
@@ -217,7 +218,10 @@ impl Background {
                 Ok(()) => boots.threads += 1,
                 // Another thread gets to it.
                 Err(_) if boots.threads > 0 => {}
-                Err(error) => return tenant.fail(format!("no thread to boot on: {error}"), Instant::now()),
+                Err(error) => {
+                    return tenant
+                        .fail(format!("no thread to boot on: {}", resources::with_advice(&error)), Instant::now());
+                }
             }
         }
         boots.waiting.push_back(tenant);

@@ -82,6 +82,17 @@ pub fn require(later: u64) -> Result<(), TooLow> {
     if limit < needed { Err(TooLow::Descriptors { limit, needed, open, later }) } else { Ok(()) }
 }
 
+/// Says what a limit on the size of files does, if there is one.
+pub(crate) fn warn_of_file_size() {
+    if let Some(limit) = getrlimit(Resource::Fsize).current {
+        tracing::warn!(
+            target: "mayfly::server", limit_kib = limit >> 10,
+            "the size of files is limited, and a program's memory is one: larger programs do not boot. Lift it (ulimit -f unlimited; \
+             LimitFSIZE=infinity in systemd)"
+        );
+    }
+}
+
 /// The soft limit is what a login shell may have; it is low for the sake of programs that use select(2), and servers raise it.
 fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

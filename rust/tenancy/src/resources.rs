@@ -58,7 +58,8 @@ pub(crate) fn advice(error: &(dyn Error + 'static)) -> &'static str {
 }
 
 /// The error in words, and what can be done about it.
-pub(crate) fn with_advice(error: &(dyn Error + 'static)) -> String {
+#[must_use]
+pub fn with_advice(error: &(dyn Error + 'static)) -> String {
     match advice(error) {
         "" => error.to_string(),
         advice => format!("{error}: {advice}"),

@@ -101,6 +101,7 @@ impl Server {
     /// [`StartError`] when the system gives no thread or not enough descriptors.
     pub fn start(config: Config) -> Result<Self, StartError> {
         descriptors::require(0)?;
+        descriptors::warn_of_file_size();
         Self::start_on(Host::open(), config)
     }
 
@@ -187,6 +188,12 @@ impl Server {
             target: "mayfly::server", in_work = self.in_work(), at_most_ms = at_most.as_millis(),
             "the server is told to end; requests in work go on"
         );
+    }
+
+    /// Whether it has been told to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.inner.is_ending.load(Ordering::Relaxed)
     }
 
     /// Requests that have left their loops and are not answered yet.
