@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::{Host, Machine};
+use crate::{Host, Machine, Regs};
 
 mod extremes;
 
@@ -31,4 +31,10 @@ pub fn host() -> Host {
 #[allow(clippy::expect_used)]
 pub fn boot_machine(memory_bytes: u64) -> Machine {
     Machine::boot(&host(), memory_bytes, 4 * crate::PAGE_SIZE).expect("a machine can be made")
+}
+
+/// Gives the system call that the machine has stopped at other arguments. It stays at that exit, as it does not after
+/// [`Machine::set_regs`].
+pub fn set_arguments(machine: &mut Machine, regs: &Regs) {
+    machine.vcpu.set_regs(regs);
 }

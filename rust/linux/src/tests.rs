@@ -139,7 +139,7 @@ impl Puppet {
         regs.rax = number.cast_unsigned();
         [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
         (regs.r13, regs.r12) = (touch, doorbell);
-        self.machine.set_regs(&regs);
+        testing::set_arguments(&mut self.machine, &regs);
         match self.handle(&Exit::Syscall) {
             Step::Continue => assert_eq!(&self.run()?, next),
             end => return Err(end),

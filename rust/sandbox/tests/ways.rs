@@ -97,7 +97,7 @@ fn walk(
     let fresh = state(&mut Worker::fork(snapshot).unwrap());
     let mut worker = Worker::fork(snapshot).unwrap();
     let mut ends = BTreeMap::new();
-    for extreme in extremes().into_iter().filter(is_in) {
+    for (number, extreme) in extremes().into_iter().filter(is_in).enumerate() {
         for way in ways().iter().filter(|way| ways_in.contains(&way.name)) {
             let end = go(&mut worker, &extreme, way);
             *ends.entry((way.name, end)).or_default() += 1;
@@ -107,7 +107,10 @@ fn walk(
             }
             assert_eq!(state(&mut worker), fresh, "{}, {}: {end:?}", extreme.name, way.name);
         }
-        assert_eq!(worker.differences(), 0, "{}", extreme.name);
+        // An audit of all memory, which takes longest of all.
+        if number % 8 == 0 {
+            assert_eq!(worker.differences(), 0, "up to {}", extreme.name);
+        }
     }
     ends
 }
