@@ -4,8 +4,12 @@
 
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <iostream>
+#include <stdexcept>
+#include <string>
 #include <string_view>
+#include <system_error>
 
 #include <drogon/HttpAppFramework.h>
 
@@ -26,6 +30,16 @@ constexpr std::string_view usage =
     std::_Exit(EXIT_FAILURE);
 }
 
+// Drogon opens the file as it is: it would wait for the writer of a FIFO, and no signal would end that.
+void require_file(const std::string &path) {
+    std::error_code error;
+    if (const auto status = std::filesystem::status(path, error); !std::filesystem::exists(status)) {
+        throw std::runtime_error(path + ": " + (error ? error.message() : "no such file"));
+    } else if (!std::filesystem::is_regular_file(status)) {
+        throw std::runtime_error(path + ": expected a regular file");
+    }
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -36,6 +50,7 @@ int main(int argc, char **argv) {
     }
     try {
         mayfly::require_plugin();
+        require_file(std::string(argument));
         mayfly::set_default_handler();
         mayfly::end_on_signals();
         drogon::app().loadConfigFile(std::string(argument)).run();
