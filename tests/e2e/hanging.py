@@ -28,7 +28,7 @@ ROOT = 1
 
 
 class HangingFileSystem:
-    """A directory with these files (their contents by name), which answers until hold() is called, and again after answer()."""
+    """A directory with these files (contents by name). It answers until hold() is called, and again after answer()."""
 
     def __init__(self, files):
         self.files = dict(files)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Files that are not what they seem, in the place of each file that a configuration names, and files that do not answer:
-the others are served and reloaded, operators are answered, and the server ends.
+"""Files that are not what they seem, in the place of each that a configuration names, and files that do not answer.
+
+The others are served and reloaded, operators are answered, and the server ends.
 """
 
 import contextlib
