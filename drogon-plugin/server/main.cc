@@ -4,7 +4,10 @@
 
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <iostream>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 #include <system_error>
 
@@ -44,6 +47,16 @@ void open_standard_streams(int /*argc*/, char ** /*argv*/, char ** /*environment
 // Before all constructors, also those of shared libraries: Drogon's open descriptors.
 [[gnu::section(".preinit_array"), gnu::used]] void (*const first)(int, char **, char **) = open_standard_streams;
 
+// Drogon opens the file as it is: it would wait for the writer of a FIFO, and no signal would end that.
+void require_file(const std::string &path) {
+    std::error_code error;
+    if (const auto status = std::filesystem::status(path, error); !std::filesystem::exists(status)) {
+        throw std::runtime_error(path + ": " + (error ? error.message() : "no such file"));
+    } else if (!std::filesystem::is_regular_file(status)) {
+        throw std::runtime_error(path + ": expected a regular file");
+    }
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -54,6 +67,7 @@ int main(int argc, char **argv) {
     }
     try {
         mayfly::require_plugin();
+        require_file(std::string(argument));
         mayfly::set_default_handler();
         mayfly::end_on_signals();
         drogon::app().loadConfigFile(std::string(argument));

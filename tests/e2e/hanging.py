@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A file system that stops to answer, as that of a server which is gone: FUSE, spoken here. Needs root and FUSE in the kernel.
+"""A file system that stops to answer, as that of a server which is gone: FUSE, spoken here.
 
-While it does not answer it does not take what it is asked, either. Linux lets no signal end a wait for what a FUSE server has taken.
+It needs root, and FUSE in the kernel. While it does not answer it does not take what it is asked, either: Linux lets no
+signal end a wait for what a FUSE server has taken.
 """
 
 import ctypes
@@ -27,7 +28,7 @@ ROOT = 1
 
 
 class HangingFileSystem:
-    """A directory with these files (their contents by name), which answers until hold() is called, and again after answer()."""
+    """A directory with these files (contents by name). It answers until hold() is called, and again after answer()."""
 
     def __init__(self, files):
         self.files = dict(files)

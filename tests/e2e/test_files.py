@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Files that are not what they seem, in the place of each file that a configuration names, and files that do not answer: the others are
-served and reloaded, operators are answered, and the server ends.
+"""Files that are not what they seem, in the place of each that a configuration names, and files that do not answer.
+
+The others are served and reloaded, operators are answered, and the server ends.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -16,11 +18,11 @@ import unittest
 from pathlib import Path
 
 from hanging import HangingFileSystem
-from mayfly_server import TENANTS, Server, digest, program_path, replace, run_until_exit, tenant
+from mayfly_server import EXECUTABLE, TENANTS, Server, digest, program_path, replace, run_until_exit, tenant
 
 KEY = "operator"
 HELLO = b"Hello World!"
-# A second is what a file may take that does not answer. A loaded machine needs longer for the rest; before, all this took for ever.
+# A second is what a file may take that does not answer. A loaded machine needs longer for the rest.
 SOON_S = 8
 # A file that root may not read either, as for a server of another user.
 AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
@@ -305,7 +307,25 @@ class OtherFiles(Files):
                 with self.server(tenants, config=config) as server:
                     self.assertEqual(server.await_boot("/app").body, HELLO)
                     self.assertEqual(server.get("/other").body, HELLO)
-                    server.await_log(f"snapshot is not used: its program boots tenant=app path={file} reason=.*expected a regular")
+                    server.await_log(f"snapshot is not used.* tenant=app path={file} reason=.*expected a regular")
+
+    def test_an_interpreter_that_is_no_file_is_refused(self):
+        libraries = self.folder / "lib64"
+        libraries.mkdir()
+        os.mkfifo(libraries / "ld-linux-x86-64.so.2")
+        lighttpd = {"name": "app", "path": "/app", "program": str(TENANTS / "lighttpd/bin/lighttpd")}
+        lighttpd["mounts"] = [{"host": str(libraries), "at": "/lib64"}]
+        with self.server([lighttpd, tenant("other", "/other", "hello")]) as server:
+            self.assertIn("/lib64/ld-linux-x86-64.so.2", server.await_boot("/app").json()["reason"])
+            self.assertEqual(server.get("/other").body, HELLO)
+
+    def test_a_server_does_not_start_from_a_configuration_that_is_no_file(self):
+        for kind in ("fifo", "socket", "zero", "directory", "dangling", "loop"):
+            with self.subTest(kind), self.soon("the refusal"):
+                path = self.put("config.json", kind)
+                started = subprocess.run([EXECUTABLE, path], capture_output=True, timeout=SOON_S, text=True)
+                self.assertNotEqual(started.returncode, 0)
+                self.assertIn(f"mayfly-server: error: {path}: ", started.stderr)
 
     def test_what_is_no_device_is_not_taken_for_kvm(self):
         path = self.put("kvm", "fifo")
@@ -346,7 +366,8 @@ class FarFiles(Files):
                 status = server.tenant_status(f"app{number}", KEY)
                 self.assertEqual(status["state"], "failed")
                 self.assertIn("has not answered", status["waits_for"])
-            self.assertIn('mayfly_tenant_waits_for_files{tenant="app0"} 1', server.operate("GET", "metrics", key=KEY).body.decode())
+            metrics = server.operate("GET", "metrics", key=KEY).body.decode()
+            self.assertIn('mayfly_tenant_waits_for_files{tenant="app0"} 1', metrics)
             self.assert_reloads(server)
             self.far.answer()
             server.await_that(lambda: server.get("/app3").body == HELLO, "it does not come back")
@@ -356,7 +377,8 @@ class FarFiles(Files):
     def test_a_program_that_stops_to_answer_holds_up_no_reload(self):
         for watch in (True, False):
             config = {"watch": watch}
-            with self.subTest(watch=watch), self.server([self.app, self.good], admin=self.admin, config=config) as server:
+            server = self.server([self.app, self.good], admin=self.admin, config=config)
+            with self.subTest(watch=watch), server as server:
                 self.assertEqual(server.await_boot("/app").body, HELLO)
                 self.assertEqual(server.await_boot("/good").body, HELLO)
                 self.far.hold()
@@ -379,8 +401,9 @@ class FarFiles(Files):
                 self.far.write("app", content("echo"))
                 self.far.answer()
                 # What waited may have read the former one; a look for changes finds this one.
-                server.await_that(lambda: "app" in self.reload(server)[0] or server.get("/app").body != HELLO, "not read")
-                server.await_that(lambda: server.get("/app").body != HELLO, "it does not come back")
+                server.await_that(
+                    lambda: self.reload(server) and server.get("/app").body != HELLO, "it does not come back"
+                )
                 self.far.write("app", content("hello"))
                 self.far.hold()
             self.far.answer()
@@ -390,7 +413,8 @@ class FarFiles(Files):
             self.assertEqual(server.await_boot("/app").body, HELLO)
             self.far.hold()
             changed = {**self.app, "env": {"NEW": "1"}}
-            server.write_tenants([changed, self.good, tenant("new", "/new", "hello"), {**self.app, "name": "other", "path": "/o"}])
+            other = {**self.app, "name": "other", "path": "/o"}
+            server.write_tenants([changed, self.good, tenant("new", "/new", "hello"), other])
             with self.soon("the new tenant"):
                 server.await_that(lambda: server.get("/new").body == HELLO, "the new tenant does not come")
             self.assertEqual(server.get("/app").body, HELLO)
@@ -427,7 +451,8 @@ class FarFiles(Files):
             self.assert_reloads(server)
 
     def test_a_mount_that_does_not_answer_holds_up_no_reload(self):
-        mounted = tenant("mounted", "/mounted", "hello", mounts=[{"host": str(self.far.directory), "at": "/far"}], watch=["/far"])
+        mounts = [{"host": str(self.far.directory), "at": "/far"}]
+        mounted = tenant("mounted", "/mounted", "hello", mounts=mounts, watch=["/far"])
         with self.server([mounted, self.good], admin=self.admin) as server:
             self.assertEqual(server.await_boot("/mounted").body, HELLO)
             self.far.hold()

@@ -12,7 +12,7 @@
 //!   times those that were under way side by side.
 //! - What a thread has that was left behind is its own: it holds no lock that others wait for without looking at [`Errands::hang`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +30,8 @@ const SLOW: Duration = Duration::from_millis(50);
 thread_local! {
     /// What the thread is on.
     static CURRENT: RefCell<Option<Arc<Signs>>> = const { RefCell::new(None) };
+    /// Whether it is on something: what threads that serve requests ask, for a load.
+    static IS_ERRAND: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes a call that a file system may hold up. On an errand, the call and its path are what is told when it takes too long.
@@ -50,7 +52,7 @@ pub fn waiting_for_some<T>(path: impl FnOnce() -> PathBuf, call: impl FnOnce() -
 /// Whether this thread is on an errand, and may be left behind.
 #[must_use]
 pub fn is_errand() -> bool {
-    CURRENT.with_borrow(Option::is_some)
+    IS_ERRAND.get()
 }
 
 /// What an errand shows of itself.
@@ -188,6 +190,7 @@ impl Errands {
         let on_list = OnList { errands: self.clone(), signs: Arc::clone(&signs) };
         let run = move || {
             CURRENT.set(Some(Arc::clone(&on_list.signs)));
+            IS_ERRAND.set(true);
             // A panic has been told by the panic hook.
             let result = catch_unwind(AssertUnwindSafe(work)).ok();
             // Whoever gets the result may send the next one.
