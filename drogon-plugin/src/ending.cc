@@ -2,6 +2,7 @@
 
 #include "ending.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <memory>
 #include <thread>
@@ -40,23 +41,26 @@ std::shared_ptr<const Server> server() noexcept {
     }
 }
 
-void stop_listening() {
+// Returns how many connections there are that Drogon has not told of.
+int stop_listening() {
     if (!listeners) {
         LOG_WARN << "Mayfly: new connections are accepted until the end: mayfly::end_on_signals() was not called "
                     "before run()";
-        return;
+        return 0;
     }
     const auto stopped = listeners->stop(settle);
     if (stopped == 0 && !drogon::app().getListeners().empty()) {
         LOG_WARN << "Mayfly: new connections are accepted until the end: the listening sockets are not in "
                     "/proc/self/fd";
     }
-    if (const auto unknown = listeners->connections() - static_cast<int>(Connections::count()); unknown > 0) {
+    const auto unknown = std::max(listeners->connections() - static_cast<int>(Connections::count()), 0);
+    if (unknown > 0) {
         LOG_WARN << "Mayfly: " << unknown
                  << " connections end with the server, whatever is in work on them: Drogon does not tell of them. It "
                     "takes Drogon 1.9.10 or newer, and mayfly::set_connection_callback() in the place of "
                     "drogon::app().setConnectionCallback()";
     }
+    return unknown;
 }
 
 enum class Left { nothing, requests, not_waited_for };
@@ -90,12 +94,15 @@ void end_in_order(milliseconds patience, bool (*hurry)()) noexcept {
             tenants->begin_end(patience);
         }
         Connections::begin_end();
-        stop_listening();
-        if (wait_for_requests(tenants.get(), end, hurry) == Left::requests) {
+        const bool is_blind = stop_listening() > 0;
+        const auto left = wait_for_requests(tenants.get(), end, hurry);
+        if (left == Left::requests) {
             LOG_WARN << "Mayfly: the time is up; what is still in work is answered with 503";
             if (tenants) {
                 tenants->shutdown();
             }
+        }
+        if (left == Left::requests || (is_blind && left == Left::nothing)) {
             std::this_thread::sleep_for(flush);
         }
         // As long as it is held, its log may have lines that are not written.

@@ -95,7 +95,7 @@ impl Admin {
             .thread_keep_alive(FOR_EVER)
             .build()?;
         // Where there is no thread at all for such a call, tokio panics; where there is one, the call waits for it.
-        thread::Builder::new().spawn(|| {})?;
+        mayfly_tenancy::room_for_a_thread()?;
         runtime.spawn_blocking(|| {});
         // Both belong to the runtime, and must be there before the caller goes on: a file may change, or the signal come, at once.
         let (listener, hangup, watched) = {

@@ -85,7 +85,7 @@ pub use metrics::METRICS_CONTENT_TYPE;
 pub use pool::{LoopPool, Outcome};
 pub use reload::{Applied, ReloadError, Reloaded};
 pub use report::{HostState, Readiness, Report, TenantReport, TenantState};
-pub use resources::with_advice;
+pub use resources::{room_for_a_thread, with_advice};
 pub use schema::tenants_schema;
 pub use server::{Server, StartError};
 pub use values::{HostPattern, KeyDigest, RoutePath, TenantName};

@@ -6,6 +6,8 @@ use std::io::{IsTerminal, stderr};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+use crate::resources::room_for_a_thread;
+
 /// Lines that may wait for a slow reader of standard error; more are dropped. About 32 MiB at the longest lines.
 const WAITING_LINES: usize = 8192;
 
@@ -23,7 +25,7 @@ pub struct LogGuard {
 pub fn init(default: &str) -> LogGuard {
     let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // The log's thread panics where there is none to be had. What the caller starts next fails by itself then, in words.
-    if std::thread::Builder::new().spawn(|| {}).is_err() {
+    if room_for_a_thread().is_err() {
         return LogGuard { _writer: None };
     }
     let (writer, guard) =

@@ -5,6 +5,8 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -32,6 +34,24 @@ pub(crate) fn resident_bytes() -> u64 {
         mayfly_files::kernel_text("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     // Of x86-64.
     pages.unwrap_or(0).saturating_mul(4096)
+}
+
+/// Whether the system gives a thread: for what would panic without one.
+///
+/// # Errors
+///
+/// What the system said.
+pub fn room_for_a_thread() -> io::Result<()> {
+    let count = || fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let before = count();
+    // A panic is impossible in it.
+    let _ = thread::Builder::new().spawn(|| {})?.join();
+    // The system counts it for a moment longer. Other threads may have come meanwhile: that is no reason to wait for long.
+    let end = Instant::now() + Duration::from_millis(200);
+    while count() > before && Instant::now() < end {
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
 }
 
 /// What an operator can do about an error, if it is that the system gives no more of something.
