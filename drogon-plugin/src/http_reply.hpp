@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <drogon/HttpRequest.h>
 #include <drogon/HttpResponse.h>
@@ -22,6 +23,9 @@ using Callback = std::function<void(const drogon::HttpResponsePtr &)>;
 
 // From now on, has responses ask their clients to close the connection: the server ends.
 void ask_to_close() noexcept;
+
+// Gives a response a content type, of any text, that Drogon compresses no body of.
+void set_opaque_type(drogon::HttpResponse &response, std::string_view type);
 
 // Builds the Drogon response to a request, which must live as long.
 class HttpReply : public Reply {

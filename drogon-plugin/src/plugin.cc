@@ -8,6 +8,8 @@
 
 #include <drogon/HttpAppFramework.h>
 
+#include "connection_gate.hpp"
+#include "connection_hooks.hpp"
 #include "mayfly/server.hpp"
 #include "tenant_controller.hpp"
 
@@ -40,6 +42,10 @@ std::optional<drogon::DefaultHandler> &default_handler() {
 
 void set_default_handler(drogon::DefaultHandler handler) { default_handler() = std::move(handler); }
 
+void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback) {
+    ConnectionHooks::set_application(std::move(callback));
+}
+
 void SandboxPlugin::initAndStart(const Json::Value &config) {
     try {
         controller_ = std::make_shared<TenantController>(Server::start(config.isNull() ? "{}" : to_text(config)),
@@ -49,6 +55,9 @@ void SandboxPlugin::initAndStart(const Json::Value &config) {
     }
     drogon::app().registerController(controller_);
     controller_->register_routes();
+    ConnectionGate::put_up();
+    LOG_INFO << "Mayfly: with Drogon " << drogon::getVersion()
+             << "; requests are checked and completed before it parses them (docs/plugin.md)";
 }
 
 std::shared_ptr<const Server> SandboxPlugin::server() const {

@@ -10,10 +10,12 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 
 #include <drogon/HttpAppFramework.h>
 #include <drogon/plugins/Plugin.h>
+#include <trantor/net/TcpConnection.h>
 
 #include "mayfly/server.hpp"
 
@@ -51,6 +53,12 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
 // Without this call the plugin takes that handler only if there is a default tenant when it starts: Drogon has but one,
 // and does not tell whether the application has set it.
 void set_default_handler(drogon::DefaultHandler handler = {});
+
+// Has `callback` told of connections that come and go, as drogon::app().setConnectionCallback() does, which must not be
+// called: Drogon has but one such callback, and the plugin has it since the program's start, because it checks what comes
+// before Drogon parses it. Where an application takes it away, tenants' requests are answered 500. To be called before
+// drogon::app().run().
+void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback);
 
 // Has SIGTERM and SIGINT end the server in good order: requests in work are answered, for which they have `patience`,
 // while operators are told that the server is not ready any more and clients are asked to close their connections; then

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use mayfly_admin::Admin;
+use mayfly_tenancy::inbound::{Refusal, requested_host};
 use mayfly_tenancy::{
     Config, DeferredReply, Failure as Answer, Header, HostState, LoopPool, Outcome, Request, ResponseSink, Server,
     TenantState, logging,
@@ -193,6 +194,15 @@ async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Rece
 
 async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    if head.method == Method::CONNECT {
+        return refused(&Refusal::NO_TUNNEL);
+    }
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let hosts = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let host = match requested_host(authority, hosts, head.version >= Version::HTTP_11) {
+        Ok(host) => host,
+        Err(refusal) => return refused(&refusal),
+    };
     let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
     // A body that says itself that it is too large is not asked for: a client that waits for "100 Continue" learns why before it sends it.
     let is_too_large = body.size_hint().lower() > u64::try_from(body_bytes).unwrap_or(u64::MAX);
@@ -200,11 +210,11 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
         true => None,
         false => Some(tokio::time::timeout(PATIENCE, Limited::new(body, body_bytes).collect()).await),
     };
-    let headers: Vec<Header<'_>> = head
-        .headers
-        .iter()
-        .map(|(name, value)| Header { name: name.as_str().as_bytes(), value: value.as_bytes() })
-        .collect();
+    // RFC 9112, 3.2.2: of an absolute target, the authority is the host.
+    let fields = head.headers.iter().filter(|(name, _)| *name != HOST);
+    let fields = fields.map(|(name, value)| Header { name: name.as_str().as_bytes(), value: value.as_bytes() });
+    let headers: Vec<Header<'_>> =
+        host.map(|value| Header { name: HOST.as_str().as_bytes(), value }).into_iter().chain(fields).collect();
     let mut request = Request {
         method: head.method.as_str().as_bytes(),
         path: head.uri.path().as_bytes(),
@@ -237,6 +247,16 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
             }
         }
     }
+}
+
+/// Closes the connection: what follows may be meant for another.
+fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(refusal.json()));
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn status(status: StatusCode) -> Response<Full<Bytes>> {

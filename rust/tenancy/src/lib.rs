@@ -38,6 +38,7 @@ mod fair;
 mod generation;
 mod health;
 mod http1;
+pub mod inbound;
 mod json;
 mod launch;
 mod limits;
