@@ -12,6 +12,8 @@ struct Gate::Impl {
     rust::Box<ffi::Gate> gate;
 };
 
+void Gate::announce(std::string_view framework) noexcept { ffi::announce_gate({framework.data(), framework.size()}); }
+
 Gate::Gate() : impl_(std::make_unique<Impl>(Impl{ffi::new_gate()})) {}
 Gate::Gate(Gate &&) noexcept = default;
 Gate &Gate::operator=(Gate &&) noexcept = default;

@@ -10,6 +10,7 @@
 
 #include "connection_gate.hpp"
 #include "connection_hooks.hpp"
+#include "mayfly/gate.hpp"
 #include "mayfly/server.hpp"
 #include "tenant_controller.hpp"
 
@@ -56,8 +57,7 @@ void SandboxPlugin::initAndStart(const Json::Value &config) {
     drogon::app().registerController(controller_);
     controller_->register_routes();
     ConnectionGate::put_up();
-    LOG_INFO << "Mayfly: with Drogon " << drogon::getVersion()
-             << "; requests are checked and completed before it parses them (docs/plugin.md)";
+    Gate::announce("Drogon " + drogon::getVersion());
 }
 
 std::shared_ptr<const Server> SandboxPlugin::server() const {

@@ -29,6 +29,9 @@ class Gate {
         bool is_broken;           // The connection is to be closed at once.
     };
 
+    // Writes to the log that there are gates before `framework`, which is ASCII: once, at start.
+    static void announce(std::string_view framework) noexcept;
+
     Gate();
     Gate(Gate &&) noexcept;
     Gate &operator=(Gate &&) noexcept;

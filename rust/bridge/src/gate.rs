@@ -11,7 +11,14 @@ pub(crate) struct Gate(inbound::Gate);
 
 /// A gate for a new connection.
 pub(crate) fn new_gate() -> Box<Gate> {
-    Box::new(Gate(inbound::Gate::default()))
+    Box::new(Gate(inbound::Gate::new(inbound::Framework::default())))
+}
+
+/// Says once, at start, what stands before the framework's parser.
+pub(crate) fn announce_gate(framework: &str) {
+    let _ = guard(|| {
+        tracing::info!(target: "mayfly::server", framework, "requests are checked and completed before they are parsed");
+    });
 }
 
 impl Gate {

@@ -25,7 +25,7 @@ mod guard;
 mod reply;
 mod server;
 
-use gate::{Gate, new_gate};
+use gate::{Gate, announce_gate, new_gate};
 use server::{LoopPool, Server, start_server};
 
 #[cxx::bridge(namespace = "mayfly::ffi")]
@@ -53,6 +53,7 @@ mod ffi {
     extern "Rust" {
         type Gate;
 
+        fn announce_gate(framework: &str);
         fn new_gate() -> Box<Gate>;
         fn take(self: &mut Gate, input: &[u8]) -> Taken;
         fn output(self: &Gate) -> &[u8];

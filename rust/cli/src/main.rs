@@ -7,6 +7,7 @@ mod bench_routes;
 mod bench_snapshot;
 mod bench_subject;
 mod check;
+mod gated;
 mod host;
 mod info;
 mod memory;

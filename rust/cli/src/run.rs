@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Response, StatusCode, Version};
+use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use mayfly_admin::Admin;
-use mayfly_tenancy::inbound::{Refusal, requested_host};
+use mayfly_tenancy::inbound::{COOKIE_FIELD, REFUSED_FIELD, Refusal};
 use mayfly_tenancy::{
     Config, DeferredReply, Failure as Answer, Header, HostState, LoopPool, Outcome, Request, ResponseSink, Server,
     TenantState, logging,
@@ -30,14 +30,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::Failure;
+use crate::gated::Gated;
 use crate::options::RunOptions;
 
 /// How long a client may take to send a request's head, and then its body.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the signal to end.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// Bound for a request's head; hyper answers 431 above it.
-const HEAD_BYTES: usize = 64 << 10;
+/// Bound for a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more than came.
+const HEAD_BYTES: usize = 192 << 10;
 
 pub fn run(options: &RunOptions) -> Result<(), Failure> {
     let (config, name) = match (&options.config, &options.program) {
@@ -169,7 +170,7 @@ async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Rece
                     .header_read_timeout(PATIENCE)
                     .max_buf_size(HEAD_BYTES)
                     .serve_connection(
-                        TokioIo::new(socket),
+                        TokioIo::new(Gated::new(socket)),
                         service_fn(move |request| {
                             let tenants = Rc::clone(&tenants);
                             async move { Ok::<_, Infallible>(answer(request, &tenants).await) }
@@ -194,15 +195,9 @@ async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Rece
 
 async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    if head.method == Method::CONNECT {
-        return refused(&Refusal::NO_TUNNEL);
+    if let Some(refusal) = head.headers.get(REFUSED_FIELD) {
+        return refused(refusal.as_bytes());
     }
-    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let hosts = head.headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
-    let host = match requested_host(authority, hosts, head.version >= Version::HTTP_11) {
-        Ok(host) => host,
-        Err(refusal) => return refused(&refusal),
-    };
     let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
     // A body that says itself that it is too large is not asked for: a client that waits for "100 Continue" learns why before it sends it.
     let is_too_large = body.size_hint().lower() > u64::try_from(body_bytes).unwrap_or(u64::MAX);
@@ -210,11 +205,13 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
         true => None,
         false => Some(tokio::time::timeout(PATIENCE, Limited::new(body, body_bytes).collect()).await),
     };
-    // RFC 9112, 3.2.2: of an absolute target, the authority is the host.
-    let fields = head.headers.iter().filter(|(name, _)| *name != HOST);
-    let fields = fields.map(|(name, value)| Header { name: name.as_str().as_bytes(), value: value.as_bytes() });
-    let headers: Vec<Header<'_>> =
-        host.map(|value| Header { name: HOST.as_str().as_bytes(), value }).into_iter().chain(fields).collect();
+    let headers: Vec<Header<'_>> = head
+        .headers
+        .iter()
+        // Hyper keeps the cookies as they came by itself.
+        .filter(|(name, _)| *name != COOKIE_FIELD)
+        .map(|(name, value)| Header { name: name.as_str().as_bytes(), value: value.as_bytes() })
+        .collect();
     let mut request = Request {
         method: head.method.as_str().as_bytes(),
         path: head.uri.path().as_bytes(),
@@ -225,7 +222,9 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     let mut reply = Reply::default();
     let body = match body {
         Some(Ok(Ok(body))) => body.to_bytes(),
-        Some(Ok(Err(error))) if !error.is::<LengthLimitError>() => return status(StatusCode::REQUEST_TIMEOUT),
+        Some(Ok(Err(error))) if !error.is::<LengthLimitError>() => {
+            return refused(format!("400 {}", Refusal::MALFORMED_BODY.json()).as_bytes());
+        }
         None | Some(Ok(Err(_))) => {
             let reason = format!("the request's body is above the limit request_kib, {} KiB", body_bytes >> 10);
             tenants.borrow_mut().pool.refuse(&request, Answer::RequestTooLarge, &reason, &mut reply);
@@ -249,10 +248,12 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     }
 }
 
-/// Closes the connection: what follows may be meant for another.
-fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(refusal.json()));
-    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+/// Answers for what the gate has refused, which is said as "STATUS BODY", and closes the connection: where the next request
+/// begins is not known.
+fn refused(refusal: &[u8]) -> Response<Full<Bytes>> {
+    let (status, body) = refusal.split_at(refusal.len().min(3));
+    let mut response = Response::new(Full::from(Bytes::copy_from_slice(body.trim_ascii_start())));
+    *response.status_mut() = StatusCode::from_bytes(status).unwrap_or(StatusCode::BAD_REQUEST);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));

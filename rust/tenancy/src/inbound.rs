@@ -21,8 +21,16 @@ mod refusal;
 mod tests;
 
 pub use gate::{Gate, Taken};
-pub use host::requested_host;
 pub use refusal::{REFUSED_FIELD, REFUSED_TARGET, Refusal};
+
+/// What the framework behind a gate can do.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Framework {
+    /// It takes any method, and not just those of RFC 9110 and WebDAV's.
+    pub knows_all_methods: bool,
+    /// It sends `100 Continue` to clients who wait to send chunks, and not just to those who name a length.
+    pub continues_chunks: bool,
+}
 
 /// What has the verbatim `Cookie` field, for a framework that keeps cookies in a table. Clients cannot send it.
 pub const COOKIE_FIELD: &str = "mayfly-cookie";

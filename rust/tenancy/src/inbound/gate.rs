@@ -3,7 +3,7 @@
 
 use super::body::chunk_size;
 use super::head::{self, Framing, Head, Stop};
-use super::{HEAD_BYTES, Refusal};
+use super::{Framework, HEAD_BYTES, Refusal};
 
 /// What a gate has written is kept for the next time up to this size.
 const KEPT_BYTES: usize = 16 << 10;
@@ -16,6 +16,7 @@ const AFTER_CHUNK: Refusal = Refusal::bad("a chunk is not followed by a line's e
 /// those of a head, or of a line between chunks, that is not complete stay with the caller.
 #[derive(Debug, Default)]
 pub struct Gate {
+    framework: Framework,
     state: State,
     /// No request follows the one that is being read.
     is_last: bool,
@@ -86,6 +87,12 @@ impl<'a> Passage<'a> {
 }
 
 impl Gate {
+    /// A gate for a new connection.
+    #[must_use]
+    pub fn new(framework: Framework) -> Self {
+        Self { framework, ..Self::default() }
+    }
+
     /// Takes what it can of `input`: what was left the last time and has come since.
     ///
     /// Costs no more than to look at each byte once, and once more for each line of an incomplete head.
@@ -174,7 +181,8 @@ impl Gate {
             }
             _ => {}
         }
-        match self.looked(rest, head::parse) {
+        let framework = self.framework;
+        match self.looked(rest, |rest| head::parse(rest, &framework)) {
             Ok((head, len)) if len <= HEAD_BYTES => {
                 self.follow(&head);
                 if head.is_plain() {

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::host::requested_host;
-use super::{COOKIE_FIELD, FIELDS, REFUSED_FIELD, Refusal};
+use super::{COOKIE_FIELD, FIELDS, Framework, REFUSED_FIELD, Refusal};
 use crate::http1;
 
 pub(super) use crate::http1::is_token_byte;
@@ -17,7 +17,11 @@ const METHODS: [&[u8]; 11] = [
     b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"MKCOL", b"COPY", b"MOVE",
 ];
 
+/// What the framework has for `*`, the server itself.
+const SERVER_TARGET: &[u8] = b"/*";
+
 const NO_METHOD: Refusal = Refusal::bad("the request does not begin with a method and a space (RFC 9112, 3)");
+const TUNNEL: Refusal = Refusal::unsupported("the server is no proxy, and makes no tunnels");
 const METHOD: Refusal = Refusal::unsupported("the server does not know the method");
 const TARGET: Refusal = Refusal::bad("the request's target is malformed (RFC 9112, 3.2)");
 const LINE: Refusal = Refusal::bad("the request line is malformed (RFC 9112, 3)");
@@ -77,6 +81,12 @@ pub(super) struct Head<'a> {
     is_plain: bool,
 }
 
+impl Framing {
+    fn has_length(self) -> bool {
+        matches!(self, Self::Length(1..))
+    }
+}
+
 type Fields<'a> = SmallVec<[Field<'a>; FIELDS_ON_STACK]>;
 
 #[derive(Debug, Clone, Copy)]
@@ -127,12 +137,15 @@ enum Target<'a> {
 }
 
 /// Reads the head that `input` begins with; returns its length, too.
-pub(super) fn parse(input: &[u8]) -> Result<(Head<'_>, usize), Stop> {
+pub(super) fn parse<'a>(input: &'a [u8], framework: &Framework) -> Result<(Head<'a>, usize), Stop> {
     let mut cursor = Cursor { input, at: 0 };
     let method = cursor.span(is_token_byte);
     cursor.expect(b' ', NO_METHOD)?;
-    if !METHODS.contains(&method) {
-        return Err(if method.is_empty() { NO_METHOD } else { METHOD }.into());
+    match method {
+        b"" => return Err(NO_METHOD.into()),
+        b"CONNECT" => return Err(TUNNEL.into()),
+        _ if framework.knows_all_methods || METHODS.contains(&method) => {}
+        _ => return Err(METHOD.into()),
     }
     let target = cursor.span(|byte| byte > b' ' && byte != 0x7f && byte != b'#');
     cursor.expect(b' ', if cursor.peek() == Some(b'#') { TARGET } else { LINE })?;
@@ -142,7 +155,8 @@ pub(super) fn parse(input: &[u8]) -> Result<(Head<'_>, usize), Stop> {
     let mut fields = Fields::new();
     let has_twins = cursor.fields(&mut fields)?;
     let is_1_0 = minor == b'0';
-    let head = Head::new(method, target, is_1_0, fields, minor > b'1' || has_twins)?;
+    let is_changed = minor > b'1' || has_twins || target.is_server();
+    let head = Head::new(method, target, is_1_0, fields, is_changed, framework)?;
     Ok((head, cursor.at))
 }
 
@@ -173,6 +187,10 @@ impl<'a> Target<'a> {
         Ok(Self::Absolute { authority, rest })
     }
 
+    fn is_server(self) -> bool {
+        matches!(self, Self::Plain(b"*"))
+    }
+
     fn authority(self) -> Option<&'a [u8]> {
         match self {
             Self::Plain(_) => None,
@@ -188,13 +206,14 @@ impl<'a> Head<'a> {
         is_1_0: bool,
         fields: Fields<'a>,
         is_changed: bool,
+        framework: &Framework,
     ) -> Result<Self, Refusal> {
         requested_host(target.authority(), of(&fields, Kind::Host), !is_1_0)?;
         let framing = framing(&fields, is_1_0)?;
         let options = Options::of(&fields);
         let is_last = options.close || (is_1_0 && !options.keep_alive);
         let expects = expects_continue(&fields, is_1_0)?;
-        let keeps_expect = expects && matches!(framing, Framing::Length(1..));
+        let keeps_expect = expects && (framing.has_length() || (framing == Framing::Chunked && framework.continues_chunks));
         let has = |kind| of(&fields, kind).next().is_some();
         let is_plain = !is_changed
             && target.authority().is_none()
@@ -210,7 +229,7 @@ impl<'a> Head<'a> {
             framing,
             is_last,
             has_upgrade: has(Kind::Upgrade),
-            says_continue: expects && framing == Framing::Chunked,
+            says_continue: expects && framing == Framing::Chunked && !keeps_expect,
             keeps_expect,
             is_plain,
             fields,
@@ -228,9 +247,10 @@ impl<'a> Head<'a> {
         out.extend_from_slice(self.method);
         out.push(b' ');
         match self.target {
+            // RFC 9112, 3.2.4. Drogon takes `*` for `/`, and this for `*`.
+            Target::Plain(b"*") => out.extend_from_slice(SERVER_TARGET),
+            Target::Absolute { rest: b"", .. } if self.method == b"OPTIONS" => out.extend_from_slice(SERVER_TARGET),
             Target::Plain(target) => out.extend_from_slice(target),
-            // RFC 9112, 3.2.4
-            Target::Absolute { rest: b"", .. } if self.method == b"OPTIONS" => out.push(b'*'),
             Target::Absolute { rest, .. } => {
                 if !rest.starts_with(b"/") {
                     out.push(b'/');

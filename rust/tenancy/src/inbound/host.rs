@@ -15,7 +15,7 @@ const AUTHORITY: Refusal = Refusal::bad("the target's authority is no host with 
 ///
 /// Without a `Host` where one `is_required` (HTTP/1.1), with more than one, and with one that is no host: also where the target's
 /// authority wins, as a recipient before this one may have gone by the field.
-pub fn requested_host<'a>(
+pub(super) fn requested_host<'a>(
     authority: Option<&'a [u8]>,
     hosts: impl IntoIterator<Item = &'a [u8]>,
     is_required: bool,

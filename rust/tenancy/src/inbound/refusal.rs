@@ -40,8 +40,8 @@ impl Refusal {
     pub(super) const VERSION: Self =
         Self { status: 505, word: "version-not-supported", reason: "the server speaks HTTP/1.1 and HTTP/1.0" };
 
-    /// What `CONNECT` asks for (RFC 9110, 9.3.6).
-    pub const NO_TUNNEL: Self = Self::unsupported("the server is no proxy, and makes no tunnels");
+    /// What a body is refused with in whose midst nothing can be said (RFC 9112, 7.1).
+    pub const MALFORMED_BODY: Self = Self::bad("the request's body is malformed or ends early");
 
     /// The answer's body: JSON, like Mayfly's other answers.
     #[must_use]

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{Gate, requested_host};
+use super::host::requested_host;
+use super::{Framework, Gate};
 
 /// What the framework gets of `input` when it comes in pieces that end at `cuts`, and what stays with the caller.
 fn through(input: &[u8], cuts: &[usize]) -> (Vec<u8>, usize) {
@@ -46,7 +47,7 @@ fn what_is_right_is_passed_as_it_came() {
     for input in [
         "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
-        "OPTIONS * HTTP/1.1\r\nhost:\r\n\r\n",
+        "OPTIONS /* HTTP/1.1\r\nhost:\r\n\r\n",
         "HEAD /a?b=c&%20 HTTP/1.1\r\nHost: [::1]:80\r\nX-Empty:\r\nx-tab: a\tb\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0005\r\n\r\nhelloGET / HTTP/1.1\r\nhost: x\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n00A ;q=\"1\"\r\n0123456789\r\n0\r\n\r\n",
@@ -129,6 +130,13 @@ fn a_head_that_reads_in_two_ways_is_refused() {
 }
 
 #[test]
+fn a_framework_may_know_all_methods() {
+    let mut gate = Gate::new(Framework { knows_all_methods: true, ..Framework::default() });
+    assert!(gate.take(b"BREW /pot HTTP/1.1\r\nhost: x\r\n\r\n").is_unchanged);
+    assert!(!gate.take(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n").is_unchanged);
+}
+
+#[test]
 fn heads_have_bounds() {
     let many = |count: usize| request("GET / HTTP/1.1", &("host: x\r\n".to_owned() + &"x: y\r\n".repeat(count - 1)));
     assert_eq!(refused(&many(100)), None);
@@ -170,7 +178,8 @@ fn what_the_framework_would_lose_is_written_anew() {
         ("GET http://y:1/a?b HTTP/1.1", "Host: x\r\n", "GET /a?b HTTP/1.1", "host: y:1\r\n"),
         ("GET HTTPS://y?b HTTP/1.1", "Host: x\r\n", "GET /?b HTTP/1.1", "host: y\r\n"),
         ("GET http://y HTTP/1.0", "", "GET / HTTP/1.0", "host: y\r\n"),
-        ("OPTIONS http://y HTTP/1.1", "host: x\r\n", "OPTIONS * HTTP/1.1", "host: y\r\n"),
+        ("OPTIONS http://y HTTP/1.1", "host: x\r\n", "OPTIONS /* HTTP/1.1", "host: y\r\n"),
+        ("OPTIONS * HTTP/1.1", "host: y\r\n", "OPTIONS /* HTTP/1.1", "host: y\r\n"),
         ("GET / HTTP/1.7", "host: x\r\n", "GET / HTTP/1.1", "host: x\r\n"),
         ("GET / HTTP/1.1", "host: x\r\nVia: a\r\nz: 1\r\nvia:  b, c \r\n", "GET / HTTP/1.1", "host: x\r\nVia: a, b, c\r\nz: 1\r\n"),
         ("GET / HTTP/1.1", "host: x\r\nconnection: Close\r\n", "GET / HTTP/1.1", "host: x\r\nconnection: close\r\n"),
@@ -202,6 +211,9 @@ fn a_client_that_waits_to_send_chunks_is_told_to() {
     let mut gate = Gate::default();
     assert!(gate.take(head).says_continue);
     assert_eq!(gate.output(), b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut gate = Gate::new(Framework { continues_chunks: true, ..Framework::default() });
+    assert!(!gate.take(head).says_continue);
+    assert!(gate.output().ends_with(b"expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"));
     // One that has begun does not wait.
     assert!(!Gate::default().take(&[&head[..], b"0\r\n"].concat()).says_continue);
 }
