@@ -21,13 +21,14 @@ bool is(std::string_view name, std::string_view lower_case) noexcept {
 
 std::atomic<bool> asks_to_close = false;
 
-// A name has one value in Drogon's table, and cookies cannot be joined by a comma (RFC 6265, 3). Drogon's list of cookies
-// has but one of each name, and writes what is no cookie otherwise than it was. But Drogon writes a value as it is, and
-// this one has the field's further lines in it. The values have no CR and no LF of their own: the sandbox has checked.
+// A name has one value in Drogon's table, and cookies cannot be joined by a comma (RFC 6265, 3). Drogon's list of
+// cookies has but one of each name, and writes what is no cookie otherwise than it was. But Drogon writes a value as it
+// is, and this one has the field's further lines in it. The values have no CR and no LF of their own: the sandbox has
+// checked.
 constexpr std::string_view next_cookie = "\r\nset-cookie: ";
 
-// Drogon compresses what its clients take compressed, in the event loop: also a part of a body, under its entity tag, and
-// where nobody may change it. Its switch is there from 1.9.13 on. Before, it leaves types from this one on alone.
+// Drogon compresses what its clients take compressed, in the event loop: also a part of a body, under its entity tag,
+// and where nobody may change it. Its switch is there from 1.9.13 on. Before, it leaves types from this one on alone.
 template <typename Response> void send_body_as_it_is(Response &response) {
     if constexpr (requires { response.setAllowCompression(false); }) {
         response.setAllowCompression(false);
@@ -47,8 +48,8 @@ template <typename Response> void set_type(Response &response, std::string_view 
 } // namespace
 
 void set_opaque_type(drogon::HttpResponse &response, std::string_view type) {
-    // Drogon takes a prefix off, and the length of a text of one character for a position: a prefix of our own keeps both
-    // from the tenant's text.
+    // Drogon takes a prefix off, and the length of a text of one character for a position: a prefix of our own keeps
+    // both from the tenant's text.
     constexpr std::string_view prefix = "content-type: ";
     constexpr auto opaque = drogon::CT_APPLICATION_OCTET_STREAM;
     if (type.size() == 1 || type.starts_with(prefix)) {

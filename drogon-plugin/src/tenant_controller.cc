@@ -25,8 +25,7 @@ constexpr std::string_view unguarded =
     R"(it has to call mayfly::set_connection_callback() instead"})";
 
 drogon::HttpResponsePtr json(int status, std::string_view body) {
-    auto response =
-        drogon::HttpResponse::newHttpResponse(static_cast<drogon::HttpStatusCode>(status), drogon::CT_NONE);
+    auto response = drogon::HttpResponse::newHttpResponse(static_cast<drogon::HttpStatusCode>(status), drogon::CT_NONE);
     response->setContentTypeString("application/json");
     response->setBody(std::string(body));
     return response;

@@ -64,7 +64,8 @@ DROGON_TEST(AContentTypeMayBeAnyString) {
 
 // What keeps Drogon from compressing before 1.9.13, which has a switch for it.
 DROGON_TEST(AnOpaqueTypeMayBeAnyString) {
-    for (const auto *type : {"", "x", "\t", "content-type: ", "content-type: text/html", ";", "text/html; charset=utf-8"}) {
+    for (const auto *type :
+         {"", "x", "\t", "content-type: ", "content-type: text/html", ";", "text/html; charset=utf-8"}) {
         const auto response = drogon::HttpResponse::newHttpResponse(drogon::k200OK, drogon::CT_NONE);
         mayfly::set_opaque_type(*response, type);
         CHECK(response->contentTypeString() == type);

@@ -87,6 +87,25 @@ class Consumer:
         with mayfly_server.Server([hello, default], executable=executable, environment=environment) as server:
             self.assertEqual(server.get("/nowhere").status, 503)
 
+    def test_an_application_may_be_told_of_connections(self):
+        hello = {"name": "hello", "path": "/hello", "program": "hello"}
+        environment = {"MAYFLY_KVM_PATH": "/nonexistent"}
+        executable = self.directory / "build/consumer"
+        with mayfly_server.Server([hello], executable=executable, environment=environment) as server:
+            with server.connect() as one, server.connect() as another:
+                self.assertEqual(one.fetch("GET", "/hello").status, 503)
+                self.assertEqual(another.fetch("GET", "/connections").body, b"2")
+            self.assertTrue(server.raw(b"GET /hello HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 "))
+        # One that takes Drogon's callback away takes the gate away: no tenant is asked then.
+        environment["CONSUMER_TAKES_THE_CALLBACK"] = "1"
+        with mayfly_server.Server([hello], executable=executable, environment=environment) as server:
+            for headers in ([], [("x-look-up", "yes")]):
+                response = server.fetch("GET", "/hello", headers=headers)
+                self.assertEqual((response.status, response.json()["error"]), (500, "internal"))
+                self.assertIn("mayfly::set_connection_callback()", response.json()["reason"])
+            self.assertIn("tenants' requests are refused", server.log())
+            self.assertEqual(server.get("/report").status, 200)
+
     def test_a_plugin_that_was_linked_away_is_noticed(self):
         result = subprocess.run([self.directory / "build/linked-away"], capture_output=True, text=True)
         self.assertEqual(result.returncode, 1)

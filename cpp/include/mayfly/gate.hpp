@@ -17,16 +17,16 @@ inline constexpr std::string_view refused_field = "mayfly-refused";
 // The field that has a request's cookies as the client sent them. Clients cannot send it.
 inline constexpr std::string_view cookie_field = "mayfly-cookie";
 
-// Follows one connection's requests, and passes what can be read in one way only (RFC 9112). To be used by one thread at
-// a time.
+// Follows one connection's requests, and passes what can be read in one way only (RFC 9112). To be used by one thread
+// at a time.
 class Gate {
   public:
     struct Taken {
-        std::size_t consumed;     // So many bytes are done with. What is left is to be given again, with what follows.
-        std::string_view passed;  // What is passed of them: they themselves, or other bytes. Valid until the next call.
-        bool is_unchanged;        // `passed` is the consumed bytes themselves.
-        bool says_continue;       // The client waits for a 100 (Continue).
-        bool is_broken;           // The connection is to be closed at once.
+        std::size_t consumed;    // So many bytes are done with. What is left is to be given again, with what follows.
+        std::string_view passed; // What is passed of them: they themselves, or other bytes. Valid until the next call.
+        bool is_unchanged;       // `passed` is the consumed bytes themselves.
+        bool says_continue;      // The client waits for a 100 (Continue).
+        bool is_broken;          // The connection is to be closed at once.
     };
 
     // Writes to the log that there are gates before `framework`, which is ASCII: once, at start.

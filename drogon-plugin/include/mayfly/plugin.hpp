@@ -55,9 +55,9 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
 void set_default_handler(drogon::DefaultHandler handler = {});
 
 // Has `callback` told of connections that come and go, as drogon::app().setConnectionCallback() does, which must not be
-// called: Drogon has but one such callback, and the plugin has it since the program's start, because it checks what comes
-// before Drogon parses it. Where an application takes it away, tenants' requests are answered 500. To be called before
-// drogon::app().run().
+// called: Drogon has but one such callback, and the plugin has it since the program's start, because it checks what
+// comes before Drogon parses it. Where an application takes it away, tenants' requests are answered 500. To be called
+// before drogon::app().run().
 void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback);
 
 // Has SIGTERM and SIGINT end the server in good order: requests in work are answered, for which they have `patience`,

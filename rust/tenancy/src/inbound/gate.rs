@@ -8,6 +8,11 @@ use super::{Framework, HEAD_BYTES, Refusal};
 /// What a gate has written is kept for the next time up to this size.
 const KEPT_BYTES: usize = 16 << 10;
 
+/// What no framework takes in the place of a chunk, of its end, and of a trailer section.
+const NO_CHUNK: &[u8] = b"1\r\n---";
+const NO_CHUNK_END: &[u8] = b"--";
+const NO_TRAILER: &[u8] = b"--\r\n\r\n";
+
 const AFTER_CHUNK: Refusal = Refusal::bad("a chunk is not followed by a line's end (RFC 9112, 7.1)");
 
 /// Follows the requests of one connection.
@@ -136,7 +141,7 @@ impl Gate {
                     self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
                     true
                 }
-                Err(stop) => self.stop_in_body(stop, b"1\r\n---", passage),
+                Err(stop) => self.stop_in_body(stop, NO_CHUNK, passage),
             },
             State::Chunk(left) => {
                 let len = at_most(left, rest);
@@ -151,7 +156,7 @@ impl Gate {
                     true
                 }
                 [b'\r'] => false,
-                _ => self.stop_in_body(Stop::Refused(AFTER_CHUNK), b"--", passage),
+                _ => self.stop_in_body(Stop::Refused(AFTER_CHUNK), NO_CHUNK_END, passage),
             },
             State::Trailers => self.trailers(passage),
             State::Raw => {
@@ -235,19 +240,15 @@ impl Gate {
                 self.output.extend_from_slice(b"\r\n");
             }
             Err(Stop::Incomplete) if rest.len() >= HEAD_BYTES => {
-                return self.stop_in_body(Stop::Refused(Refusal::HEAD_TOO_LARGE), b"--", passage);
+                return self.stop_in_body(Stop::Refused(Refusal::HEAD_TOO_LARGE), NO_TRAILER, passage);
             }
-            Err(stop) => return self.stop_in_body(stop, b"--", passage),
+            Err(stop) => return self.stop_in_body(stop, NO_TRAILER, passage),
         }
         self.after_body(true)
     }
 
     /// Parses what may be incomplete, but not again before another line has come.
-    fn looked<'a, T>(
-        &mut self,
-        rest: &'a [u8],
-        parse: impl FnOnce(&'a [u8]) -> Result<T, Stop>,
-    ) -> Result<T, Stop> {
+    fn looked<'a, T>(&mut self, rest: &'a [u8], parse: impl FnOnce(&'a [u8]) -> Result<T, Stop>) -> Result<T, Stop> {
         let new = rest.get(self.looked_at..).unwrap_or(rest);
         if self.looked_at != 0 && rest.len() < HEAD_BYTES && !new.contains(&b'\n') {
             self.looked_at = rest.len();

@@ -13,9 +13,8 @@ pub(super) use crate::http1::is_token_byte;
 const FIELDS_ON_STACK: usize = 32;
 
 /// The methods that the framework knows (RFC 9110, 9.3; RFC 5789; RFC 4918).
-const METHODS: [&[u8]; 11] = [
-    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"MKCOL", b"COPY", b"MOVE",
-];
+const METHODS: [&[u8]; 11] =
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"MKCOL", b"COPY", b"MOVE"];
 
 /// What the framework has for `*`, the server itself.
 const SERVER_TARGET: &[u8] = b"/*";
@@ -213,7 +212,8 @@ impl<'a> Head<'a> {
         let options = Options::of(&fields);
         let is_last = options.close || (is_1_0 && !options.keep_alive);
         let expects = expects_continue(&fields, is_1_0)?;
-        let keeps_expect = expects && (framing.has_length() || (framing == Framing::Chunked && framework.continues_chunks));
+        let keeps_expect =
+            expects && (framing.has_length() || (framing == Framing::Chunked && framework.continues_chunks));
         let has = |kind| of(&fields, kind).next().is_some();
         let is_plain = !is_changed
             && target.authority().is_none()
@@ -316,7 +316,10 @@ fn of<'a, 'f>(fields: &'f Fields<'a>, kind: Kind) -> impl Iterator<Item = &'a [u
 
 /// The elements of the lists in these fields (RFC 9110, 5.6.1).
 fn elements<'a, 'f>(fields: &'f Fields<'a>, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
-    of(fields, kind).flat_map(|value| value.split(|byte| *byte == b',')).map(http1::trimmed).filter(|element| !element.is_empty())
+    of(fields, kind)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(http1::trimmed)
+        .filter(|element| !element.is_empty())
 }
 
 /// RFC 9112, 6.3

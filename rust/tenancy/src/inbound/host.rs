@@ -42,7 +42,9 @@ pub(super) fn requested_host<'a>(
 fn is_host(value: &[u8]) -> bool {
     let end = match value.first() {
         Some(b'[') => match value.iter().position(|byte| *byte == b']') {
-            Some(end) if end > 1 && value[1..end].iter().all(|byte| *byte == b':' || is_reg_name_byte(*byte)) => end + 1,
+            Some(end) if end > 1 && value[1..end].iter().all(|byte| *byte == b':' || is_reg_name_byte(*byte)) => {
+                end + 1
+            }
             _ => return false,
         },
         _ => value.iter().position(|byte| *byte == b':').unwrap_or(value.len()),

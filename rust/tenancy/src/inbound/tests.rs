@@ -181,10 +181,25 @@ fn what_the_framework_would_lose_is_written_anew() {
         ("OPTIONS http://y HTTP/1.1", "host: x\r\n", "OPTIONS /* HTTP/1.1", "host: y\r\n"),
         ("OPTIONS * HTTP/1.1", "host: y\r\n", "OPTIONS /* HTTP/1.1", "host: y\r\n"),
         ("GET / HTTP/1.7", "host: x\r\n", "GET / HTTP/1.1", "host: x\r\n"),
-        ("GET / HTTP/1.1", "host: x\r\nVia: a\r\nz: 1\r\nvia:  b, c \r\n", "GET / HTTP/1.1", "host: x\r\nVia: a, b, c\r\nz: 1\r\n"),
+        (
+            "GET / HTTP/1.1",
+            "host: x\r\nVia: a\r\nz: 1\r\nvia:  b, c \r\n",
+            "GET / HTTP/1.1",
+            "host: x\r\nVia: a, b, c\r\nz: 1\r\n",
+        ),
         ("GET / HTTP/1.1", "host: x\r\nconnection: Close\r\n", "GET / HTTP/1.1", "host: x\r\nconnection: close\r\n"),
-        ("GET / HTTP/1.1", "host: x\r\nConnection: keep-alive, close\r\n", "GET / HTTP/1.1", "host: x\r\nConnection: close\r\n"),
-        ("GET / HTTP/1.1", "host: x\r\nConnection: a\r\nconnection: b\r\n", "GET / HTTP/1.1", "host: x\r\nConnection: a, b\r\n"),
+        (
+            "GET / HTTP/1.1",
+            "host: x\r\nConnection: keep-alive, close\r\n",
+            "GET / HTTP/1.1",
+            "host: x\r\nConnection: close\r\n",
+        ),
+        (
+            "GET / HTTP/1.1",
+            "host: x\r\nConnection: a\r\nconnection: b\r\n",
+            "GET / HTTP/1.1",
+            "host: x\r\nConnection: a, b\r\n",
+        ),
         ("GET / HTTP/1.0", "connection: a, KEEP-ALIVE\r\n", "GET / HTTP/1.0", "connection: keep-alive\r\n"),
         ("GET / HTTP/1.1", "host: x\r\nexpect: 100-continue\r\n", "GET / HTTP/1.1", "host: x\r\n"),
         ("GET / HTTP/1.0", "expect: wonders\r\n", "GET / HTTP/1.0", ""),
@@ -222,13 +237,27 @@ fn a_client_that_waits_to_send_chunks_is_told_to() {
 fn a_malformed_body_never_comes_to_its_end() {
     let head = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     for body in [
-        "zz\r\n", "0xa\r\n0123456789\r\n0\r\n\r\n", "+a\r\n", " a\r\n", "-1\r\n", "\r\n", "a \r\n", "a;\x01\r\n", "a;x\ny\r\n",
-        "5\nhello\r\n", "5\r\nhello!\r\n", "5\r\nhello0\r\n\r\n", "ffffffffffffffffff\r\n", "0\r\nname\r\n\r\n",
-        "0\r\nname : x\r\n\r\n", "0\r\nx: y\n\r\n", "0;\r\n\n",
+        "zz\r\n",
+        "0xa\r\n0123456789\r\n0\r\n\r\n",
+        "+a\r\n",
+        " a\r\n",
+        "-1\r\n",
+        "\r\n",
+        "a \r\n",
+        "a;\x01\r\n",
+        "a;x\ny\r\n",
+        "5\nhello\r\n",
+        "5\r\nhello!\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "ffffffffffffffffff\r\n",
+        "0\r\nname\r\n\r\n",
+        "0\r\nname : x\r\n\r\n",
+        "0\r\nx: y\n\r\n",
+        "0;\r\n\n",
     ] {
         let after = "GET /next HTTP/1.1\r\nhost: x\r\n\r\n";
         let passed = passed(format!("{head}{body}{after}").as_bytes());
-        assert!(passed.ends_with("--") && !passed.contains("/next"), "{body:?}: {passed:?}");
+        assert!(passed.trim_end().ends_with("--") && !passed.contains("/next"), "{body:?}: {passed:?}");
     }
     let (long, _) = through(format!("{head}1;{}", "x".repeat(5000)).as_bytes(), &[]);
     assert!(long.ends_with(b"--"));
@@ -293,7 +322,7 @@ proptest! {
         prop_assert_eq!(&whole, &cut, "{}", input.escape_ascii());
         // What was passed passes again: only what stands for a refused request is our own.
         let text = String::from_utf8_lossy(&whole);
-        if !text.contains("#refused") && !text.ends_with("--") && !text.contains("mayfly-") {
+        if !text.contains("#refused") && !text.trim_end().ends_with("--") && !text.contains("mayfly-") {
             prop_assert_eq!(through(&whole, &[]).0, whole);
         }
     }
