@@ -8,6 +8,7 @@
 #include <string>
 
 #include <drogon/HttpAppFramework.h>
+#include <drogon/WebSocketController.h>
 #include <mayfly/plugin.hpp>
 
 namespace {
@@ -46,6 +47,24 @@ void look_up(const drogon::HttpRequestPtr &request, drogon::AdviceCallback &&ans
         go_on();
     }
 }
+
+// Says what it hears.
+class Parrot final : public drogon::WebSocketController<Parrot> {
+  public:
+    WS_PATH_LIST_BEGIN
+    WS_PATH_ADD("/parrot");
+    WS_PATH_LIST_END
+
+    void handleNewMessage(const drogon::WebSocketConnectionPtr &connection, std::string &&message,
+                          const drogon::WebSocketMessageType &type) override {
+        if (type == drogon::WebSocketMessageType::Text) {
+            connection->send(message);
+        }
+    }
+    void handleNewConnection(const drogon::HttpRequestPtr & /*request*/,
+                             const drogon::WebSocketConnectionPtr & /*connection*/) override {}
+    void handleConnectionClosed(const drogon::WebSocketConnectionPtr & /*connection*/) override {}
+};
 
 } // namespace
 

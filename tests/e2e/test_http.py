@@ -117,10 +117,12 @@ class Table:
 
 
 class WithServer(unittest.TestCase):
+    app = {}
+
     @classmethod
     def setUpClass(cls):
         tenants = [tenant("echo", "/echo"), GO]
-        cls.server = cls.enterClassContext(Server(tenants, threads=1, app=APP))
+        cls.server = cls.enterClassContext(Server(tenants, threads=1, app={**APP, **cls.app}))
         cls.port = cls.server.port
         for path in ("/echo", "/go/echo"):
             cls.server.await_that(lambda p=path: cls.server.get(p).status == 200, f"{path} is not ready")
@@ -133,6 +135,12 @@ class Vanilla(Table, WithServer):
 
 class Sdk(Table, WithServer):
     pass
+
+
+class Streamed(Table, WithServer):
+    """As Sdk, where Drogon hands on bodies before they are complete."""
+
+    app = {"enable_request_stream": True}
 
 
 class Connections(Table, WithServer):
