@@ -20,6 +20,9 @@
 #include <drogon/HttpResponse.h>
 #include <trantor/net/EventLoop.h>
 
+#include "connection_gate.hpp"
+#include "connection_hooks.hpp"
+
 namespace mayfly {
 
 namespace {
@@ -116,7 +119,8 @@ bool has_half_a_request(const Connection &known, trantor::TcpConnection &connect
     const bool answered_since = connection.bytesSent() != known.sent;
     const bool received_since = connection.bytesReceived() != known.received;
     const bool has_first = connection.bytesReceived() != 0 && connection.bytesSent() == 0;
-    return connection.getRecvBuffer()->readableBytes() != 0 || has_first || (received_since && !answered_since);
+    return connection.getRecvBuffer()->readableBytes() != 0 || ConnectionGate::holds_bytes(connection) || has_first ||
+           (received_since && !answered_since);
 }
 
 // Whether the end waits for the connection. Closes what is idle; `to_close` is to be closed at once.
@@ -195,39 +199,15 @@ void answered(const drogon::HttpRequestPtr &request, const drogon::HttpResponseP
     }
 }
 
-// Not changed any more when Drogon runs.
-ConnectionCallback &the_applications() {
-    static ConnectionCallback callback;
-    return callback;
-}
-
-// Drogon has this function from 1.9.10 on; an older one has connections end with the server.
-template <typename App> void watch_connections(App &app, ConnectionCallback callback) {
-    if constexpr (requires { app.setConnectionCallback(callback); }) {
-        app.setConnectionCallback(std::move(callback));
-    }
-}
-
 } // namespace
 
 void Connections::watch() {
     static std::once_flag once;
     std::call_once(once, [] {
-        auto &app = drogon::app();
-        watch_connections(app, [](const trantor::TcpConnectionPtr &connection) {
-            changed(connection);
-            if (const auto &callback = the_applications()) {
-                callback(connection);
-            }
-        });
-        app.registerSyncAdvice(came);
-        app.registerPreSendingAdvice(answered);
+        ConnectionHooks::add(changed);
+        drogon::app().registerSyncAdvice(came);
+        drogon::app().registerPreSendingAdvice(answered);
     });
-}
-
-void Connections::forward(ConnectionCallback callback) {
-    the_applications() = std::move(callback);
-    watch();
 }
 
 void Connections::begin_end() noexcept { is_ending.store(true, std::memory_order_relaxed); }

@@ -6,14 +6,8 @@
 
 #include <chrono>
 #include <cstddef>
-#include <functional>
-
-#include <trantor/net/TcpConnection.h>
 
 namespace mayfly {
-
-// Drogon's: is told of a connection when it is there, and when it is gone.
-using ConnectionCallback = std::function<void(const trantor::TcpConnectionPtr &)>;
 
 // All of the application's connections, whoever answers their requests. While the server ends,
 //
@@ -27,9 +21,6 @@ class Connections {
     // Has Drogon tell of connections, requests and responses. To be called before run(), and before other advices are
     // registered: requests that an earlier one answers are not seen.
     static void watch();
-
-    // Has the application told of connections, too. Before run().
-    static void forward(ConnectionCallback callback);
 
     // From now on, the server ends.
     static void begin_end() noexcept;

@@ -13,7 +13,6 @@
 #include <drogon/HttpAppFramework.h>
 #include <trantor/utils/Logger.h>
 
-#include "connections.hpp"
 #include "ending.hpp"
 #include "mayfly/plugin.hpp"
 
@@ -79,10 +78,6 @@ void end(std::chrono::milliseconds patience) noexcept {
         // To the thread that waits for it: at this moment the system may have no other to give.
         kill(getpid(), SIGTERM);
     }
-}
-
-void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback) {
-    Connections::forward(std::move(callback));
 }
 
 } // namespace mayfly

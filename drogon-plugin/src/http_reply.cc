@@ -18,17 +18,43 @@ bool is(std::string_view name, std::string_view lower_case) noexcept {
     return std::ranges::equal(name, lower_case, {}, lower);
 }
 
-// Drogon's response has one value for a header, so that a second cookie would replace the first. It has a list
-// of cookies, however, and writes them as `name=value`: with all attributes left in the value, byte for byte.
-drogon::Cookie cookie(std::string_view set_cookie) {
-    const auto equals = std::min(set_cookie.find('='), set_cookie.size());
-    const auto value = set_cookie.substr(std::min(equals + 1, set_cookie.size()));
-    drogon::Cookie cookie{std::string(set_cookie.substr(0, equals)), std::string(value)};
-    cookie.setHttpOnly(false); // Drogon's own attribute, not the tenant's.
-    return cookie;
+// A name has one value in Drogon's table, and cookies cannot be joined by a comma (RFC 6265, 3). Drogon's list of
+// cookies has but one of each name, and writes what is no cookie otherwise than it was. But Drogon writes a value as it
+// is, and this one has the field's further lines in it. The values have no CR and no LF of their own: the sandbox has
+// checked.
+constexpr std::string_view next_cookie = "\r\nset-cookie: ";
+
+// Drogon compresses what its clients take compressed, in the event loop: also a part of a body, under its entity tag,
+// and where nobody may change it. Its switch is there from 1.9.13 on. Before, it leaves types from this one on alone.
+template <typename Response> void send_body_as_it_is(Response &response) {
+    if constexpr (requires { response.setAllowCompression(false); }) {
+        response.setAllowCompression(false);
+    } else {
+        set_opaque_type(response, "");
+    }
+}
+
+template <typename Response> void set_type(Response &response, std::string_view type) {
+    if constexpr (requires { response.setAllowCompression(false); }) {
+        response.setContentTypeString(type);
+    } else {
+        set_opaque_type(response, type);
+    }
 }
 
 } // namespace
+
+void set_opaque_type(drogon::HttpResponse &response, std::string_view type) {
+    // Drogon takes a prefix off, and the length of a text of one character for a position: a prefix of our own keeps
+    // both from the tenant's text.
+    constexpr std::string_view prefix = "content-type: ";
+    constexpr auto opaque = drogon::CT_APPLICATION_OCTET_STREAM;
+    if (type.size() == 1 || type.starts_with(prefix)) {
+        response.setContentTypeCodeAndCustomString(opaque, std::string(prefix).append(type));
+    } else {
+        response.setContentTypeCodeAndCustomString(opaque, type);
+    }
+}
 
 std::span<char> HttpReply::body(std::size_t size) noexcept {
     announced_.reset();
@@ -44,19 +70,23 @@ void HttpReply::no_body(std::optional<std::uint64_t> length) noexcept {
 void HttpReply::status(std::uint16_t status) noexcept {
     // CT_NONE: no content type but the tenant's.
     response_ = drogon::HttpResponse::newHttpResponse(static_cast<drogon::HttpStatusCode>(status), drogon::CT_NONE);
+    send_body_as_it_is(*response_);
 }
 
 void HttpReply::header(std::string_view name, std::string_view value) noexcept {
     if (is(name, "content-type")) {
-        response_->setContentTypeString(value);
-    } else if (is(name, "set-cookie")) {
-        response_->addCookie(cookie(value));
+        set_type(*response_, value);
     } else if (!is(name, "date") && !is(name, "server")) { // Drogon writes its own.
         std::string field(name);
         const auto &former = response_->getHeader(field);
+        if (former.empty()) {
+            response_->addHeader(std::move(field), std::string(value));
+            return;
+        }
         // RFC 9110, 5.3: values of one name may be joined, in their order, by a comma.
-        response_->addHeader(std::move(field),
-                             former.empty() ? std::string(value) : former + ", " + std::string(value));
+        auto joined = former;
+        joined.append(is(name, "set-cookie") ? next_cookie : ", ").append(value);
+        response_->addHeader(std::move(field), std::move(joined));
     }
 }
 

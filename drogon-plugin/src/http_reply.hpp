@@ -8,6 +8,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include <drogon/HttpRequest.h>
 #include <drogon/HttpResponse.h>
@@ -19,6 +20,9 @@ namespace mayfly {
 
 // Drogon's: to be called once, with the response.
 using Callback = std::function<void(const drogon::HttpResponsePtr &)>;
+
+// Gives a response a content type, of any text, that Drogon compresses no body of.
+void set_opaque_type(drogon::HttpResponse &response, std::string_view type);
 
 // Builds the Drogon response to a request, which must live as long.
 class HttpReply : public Reply {

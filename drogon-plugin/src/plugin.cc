@@ -8,6 +8,9 @@
 
 #include <drogon/HttpAppFramework.h>
 
+#include "connection_gate.hpp"
+#include "connection_hooks.hpp"
+#include "mayfly/gate.hpp"
 #include "mayfly/server.hpp"
 #include "tenant_controller.hpp"
 
@@ -40,6 +43,10 @@ std::optional<drogon::DefaultHandler> &default_handler() {
 
 void set_default_handler(drogon::DefaultHandler handler) { default_handler() = std::move(handler); }
 
+void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback) {
+    ConnectionHooks::set_application(std::move(callback));
+}
+
 void SandboxPlugin::initAndStart(const Json::Value &config) {
     try {
         controller_ = std::make_shared<TenantController>(Server::start(config.isNull() ? "{}" : to_text(config)),
@@ -51,6 +58,8 @@ void SandboxPlugin::initAndStart(const Json::Value &config) {
         [](const trantor::InetAddress &, const trantor::InetAddress &) { return has_room_for_connection(); });
     drogon::app().registerController(controller_);
     controller_->register_routes();
+    ConnectionGate::put_up();
+    Gate::announce("Drogon " + drogon::getVersion());
 }
 
 std::shared_ptr<const Server> SandboxPlugin::server() const {

@@ -2,19 +2,45 @@
 
 #include "request_adapter.hpp"
 
+#include <string_view>
+
+#include "mayfly/gate.hpp"
+
 namespace mayfly {
+
+namespace {
+
+bool has_cookie(std::string_view cookies, std::string_view name) noexcept {
+    for (auto at = cookies.find(name); at != std::string_view::npos; at = cookies.find(name, at + 1)) {
+        const bool begins = at == 0 || cookies[at - 1] == ';' || cookies[at - 1] == ' ' || cookies[at - 1] == '\t';
+        const auto after = cookies.substr(at + name.size());
+        if (begins && after.starts_with('=')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+} // namespace
 
 RequestView RequestAdapter::view(const drogon::HttpRequest &request) {
     headers_.clear();
+    cookie_.clear();
     for (const auto &[name, value] : request.headers()) {
-        headers_.push_back({name, value});
+        // Drogon keeps cookies in a table of their own; the gate has put the field aside, as it came.
+        if (name.size() == cookie_field.size() && name == cookie_field) {
+            cookie_ = value;
+        } else {
+            headers_.push_back({name, value});
+        }
     }
-    // Drogon keeps cookies apart from the headers; the program gets the header that they came in.
-    if (const auto &cookies = request.cookies(); !cookies.empty()) {
-        cookie_.clear();
-        for (const auto &[name, value] : cookies) {
+    // An application's advice may have added others.
+    for (const auto &[name, value] : request.cookies()) {
+        if (!has_cookie(cookie_, name)) {
             cookie_.append(cookie_.empty() ? "" : "; ").append(name).append("=").append(value);
         }
+    }
+    if (!cookie_.empty()) {
         headers_.push_back({"cookie", cookie_});
     }
     return {

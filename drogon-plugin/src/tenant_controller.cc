@@ -2,19 +2,36 @@
 
 #include "tenant_controller.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <exception>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <drogon/HttpAppFramework.h>
 
+#include "connection_gate.hpp"
+#include "mayfly/gate.hpp"
+#include "not_found.hpp"
 #include "path_stash.hpp"
 
 namespace mayfly {
 
 namespace {
+
+constexpr std::string_view unguarded =
+    R"({"error":"internal","reason":"the application has replaced Drogon's connection callback: )"
+    R"(it has to call mayfly::set_connection_callback() instead"})";
+
+drogon::HttpResponsePtr json(int status, std::string_view body) {
+    auto response = drogon::HttpResponse::newHttpResponse(static_cast<drogon::HttpStatusCode>(status), drogon::CT_NONE);
+    response->setContentTypeString("application/json");
+    response->setBody(std::string(body));
+    return response;
+}
 
 // The tenants' one route. Clients may ask for this path too: their requests are told apart by what PathStash has.
 const std::string route = "/_mayfly/tenant";
@@ -23,6 +40,9 @@ const std::string route = "/_mayfly/tenant";
 const std::string options_attribute = "drogon.customCORShandling";
 
 const std::string host_header = "host";
+const std::string refused_path(refused_target);
+const std::string refused_header(refused_field);
+const std::string cookie_header(cookie_field);
 
 std::string_view host(const drogon::HttpRequest &request) {
     const auto &headers = request.headers();
@@ -73,6 +93,7 @@ void TenantController::register_routes() {
     auto &app = drogon::app();
     // No constraint: every method is the tenant's.
     registerMethod(&TenantController::serve, route, {}, false, "mayfly::TenantController::serve");
+    registerMethod(&TenantController::refuse, refused_path, {}, false, "mayfly::TenantController::refuse");
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
     takes_default_ = others_.has_value() || server()->has_default();
     if (takes_default_) {
@@ -107,7 +128,7 @@ void TenantController::shutdown() {
 
 void TenantController::before_routing(const drogon::HttpRequestPtr &request) noexcept {
     auto *per_thread = this_thread_if_any();
-    if (per_thread == nullptr) {
+    if (per_thread == nullptr || request->path() == refused_path) {
         return;
     }
     if (per_thread->pool.claims(host(*request), request->getOriginalPath())) {
@@ -126,6 +147,8 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
             // Drogon gives it the name of its home page on the way to the default handler.
             PathStash::keep(*request);
         }
+    } else if (ConnectionGate::may_have_fields()) {
+        request->removeHeader(cookie_header); // For tenants.
     }
 }
 
@@ -144,11 +167,26 @@ void TenantController::serve_default(const drogon::HttpRequestPtr &request, Call
     } else if (others_ && *others_) {
         (*others_)(request, std::move(callback));
     } else {
-        callback(drogon::HttpResponse::newNotFoundResponse(request)); // As Drogon does without such a handler.
+        callback(not_found(request)); // As Drogon does without such a handler.
     }
 }
 
+void TenantController::refuse(const drogon::HttpRequestPtr &request, Callback &&callback) {
+    // "STATUS BODY", from the gate. The request asks to close the connection.
+    const std::string_view told = request->getHeader(refused_header);
+    int status = drogon::k400BadRequest;
+    std::from_chars(told.data(), told.data() + told.size(), status);
+    callback(json(status, told.substr(std::min(told.find(' ') + 1, told.size()))));
+}
+
 void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &&callback) {
+    if (!ConnectionGate::is_behind(*request)) {
+        if (!warned_of_gate_.test_and_set()) {
+            LOG_ERROR << "Mayfly: tenants' requests are refused: " << unguarded;
+        }
+        callback(json(drogon::k500InternalServerError, unguarded));
+        return;
+    }
     auto &per_thread = this_thread();
     auto &pool = per_thread.pool;
     const auto view = per_thread.adapter.view(*request);

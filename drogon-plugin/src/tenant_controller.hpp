@@ -22,6 +22,7 @@ namespace mayfly {
 // change at any time; so Drogon's router knows one route for all of them.
 //
 //   before_routing   asks whether a tenant claims the request, and if so gives it the path of that route
+//   refuse           has what stands for requests that ConnectionGate has refused, in their order among the others
 //   serve            has all requests of that route, and gives them their own paths back
 //   serve_default    has what Drogon has no route and no file for, and gives it to the default tenant, if there is one,
 //   or to
@@ -49,6 +50,9 @@ class TenantController final : public drogon::HttpController<TenantController, f
     // Ends what works for the tenants in the background. The loops must still run.
     void shutdown();
 
+    // Answers for a request that the gate has refused.
+    void refuse(const drogon::HttpRequestPtr &request, Callback &&callback);
+
     // Handles a request that was claimed.
     void serve(const drogon::HttpRequestPtr &request, Callback &&callback);
 
@@ -74,6 +78,7 @@ class TenantController final : public drogon::HttpController<TenantController, f
     const std::optional<drogon::DefaultHandler> others_;
     bool takes_default_ = true; // Set before there are requests.
     std::atomic_flag warned_;
+    std::atomic_flag warned_of_gate_;
 };
 
 } // namespace mayfly

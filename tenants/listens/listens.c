@@ -20,6 +20,7 @@
  *   /sleep?N        after N milliseconds
  *   /bare?S         a head alone, of status S
  *   /bare?S,N       the same, which names the length N: for what has no body, as answers to HEAD
+ *   /raw            the body, which is a whole answer
  *   /partial        half an answer, then the connection is closed
  *   /nonsense       bytes that are no answer
  *   /silent         nothing, and the connection is closed
@@ -127,6 +128,7 @@ static int serve(int fd, const char *path, const char *body, size_t size) {
             snprintf(head, sizeof head, "HTTP/1.1 %ld Bare\r\ncontent-type: text/bare\r\n%s\r\n", number, named);
         return send_all(fd, head, (size_t)length);
     }
+    if (IS("/raw")) return send_all(fd, body, size);
     if (IS("/partial")) {
         const char *half = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
         send_all(fd, half, strlen(half));

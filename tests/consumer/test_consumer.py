@@ -87,6 +87,47 @@ class Consumer:
         with mayfly_server.Server([hello, default], executable=executable, environment=environment) as server:
             self.assertEqual(server.get("/nowhere").status, 503)
 
+    def test_the_applications_websockets_go_on(self):
+        hello = {"name": "hello", "path": "/hello", "program": "hello"}
+        environment = {"MAYFLY_KVM_PATH": "/nonexistent"}
+        with (
+            mayfly_server.Server([hello], executable=self.directory / "build/consumer", environment=environment) as server,
+            server.socket() as connection,
+        ):
+            connection.sendall(
+                b"GET /parrot HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n"
+                b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\ncookie: a=1\r\n\r\n"
+            )
+            received = connection.recv(4096)
+            self.assertTrue(received.startswith(b"HTTP/1.1 101 "), received)
+            # Text, in whole frames and in two, with a mask of zeros: what looks like HTTP's end of a line is none here.
+            for sent in (b"\x81\x87\0\0\0\0\r\n\r\nabc", b"\x01\x84\0\0\0\0\r\n\r\n" + b"\x80\x83\0\0\0\0abc") * 3:
+                for byte in sent:
+                    connection.sendall(bytes([byte]))
+                received = b""
+                while len(received) < 9:
+                    received += connection.recv(4096)
+                self.assertEqual(received, b"\x81\x07\r\n\r\nabc")
+
+    def test_an_application_may_be_told_of_connections(self):
+        hello = {"name": "hello", "path": "/hello", "program": "hello"}
+        environment = {"MAYFLY_KVM_PATH": "/nonexistent"}
+        executable = self.directory / "build/consumer"
+        with mayfly_server.Server([hello], executable=executable, environment=environment) as server:
+            with server.connect() as one, server.connect() as another:
+                self.assertEqual(one.fetch("GET", "/hello").status, 503)
+                self.assertEqual(another.fetch("GET", "/connections").body, b"2")
+            self.assertTrue(server.raw(b"GET /hello HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 "))
+        # One that takes Drogon's callback away takes the gate away: no tenant is asked then.
+        environment["CONSUMER_TAKES_THE_CALLBACK"] = "1"
+        with mayfly_server.Server([hello], executable=executable, environment=environment) as server:
+            for headers in ([], [("x-look-up", "yes")]):
+                response = server.fetch("GET", "/hello", headers=headers)
+                self.assertEqual((response.status, response.json()["error"]), (500, "internal"))
+                self.assertIn("mayfly::set_connection_callback()", response.json()["reason"])
+            self.assertIn("tenants' requests are refused", server.log())
+            self.assertEqual(server.get("/report").status, 200)
+
     def test_a_plugin_that_was_linked_away_is_noticed(self):
         result = subprocess.run([self.directory / "build/linked-away"], capture_output=True, text=True)
         self.assertEqual(result.returncode, 1)

@@ -77,7 +77,7 @@ class Hosts(Routed):
             ("unknown.test", "/"): VANILLA,
             ("example", "/"): VANILLA,
             ("shop.example.test", "/"): VANILLA,
-            ("shop.example:port", "/"): VANILLA,
+            ("shop.example:port", "/"): 400,
             ("", "/"): VANILLA,
             ("unknown.test", "/nowhere"): 404,
             ("unknown.test", "/pathology"): 404,

@@ -107,7 +107,7 @@ class Responses(unittest.TestCase):
             connection.sendall(request)
             status, _, body = Reader(connection).next()
             self.assertEqual(status, 200)
-            self.assertIn(b'"name":"x-twice","value":"1"', body)
+            self.assertIn(b'"name":"x-twice","value":"1, 2"', body)
             self.assertIn(b'"value_base64":"//6A"', body)
 
     def test_a_client_that_waits_to_be_told_to_go_on_is_told(self):

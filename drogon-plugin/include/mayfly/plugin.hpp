@@ -54,6 +54,12 @@ class SandboxPlugin final : public drogon::Plugin<SandboxPlugin> {
 // and does not tell whether the application has set it.
 void set_default_handler(drogon::DefaultHandler handler = {});
 
+// Has `callback` told of connections that come and go, as drogon::app().setConnectionCallback() does, which must not be
+// called: Drogon has but one such callback, and the plugin has it since the program's start, because it checks what
+// comes before Drogon parses it. Where an application takes it away, tenants' requests are answered 500. To be called
+// before drogon::app().run().
+void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback);
+
 // Has SIGTERM and SIGINT end the server in good order, its own routes as well as its tenants: operators are told that
 // it is not ready any more, no connection is accepted, requests that have come are answered, for which they have
 // `patience`, with `connection: close`, idle connections are closed; then drogon::app().quit(). A server with nothing
@@ -61,17 +67,13 @@ void set_default_handler(drogon::DefaultHandler handler = {});
 // still in work are answered with 503. A second signal ends the wait.
 //
 // To be called once, at the beginning of main(), before there are other threads: it blocks these signals for the thread
-// that calls it, and so for those that come after, and waits for them on a thread of its own. It takes Drogon's
-// connection callback (see set_connection_callback), and is to come before the application's advices.
+// that calls it, and so for those that come after, and waits for them on a thread of its own. It is to come before the
+// application's advices.
 void end_on_signals(std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 // Ends the server as a signal does, in the place of drogon::app().quit(), which closes all connections first. Any
 // thread may call it, while Drogon runs; it returns at once. end_on_signals() has to have been called.
 void end(std::chrono::milliseconds patience = std::chrono::seconds(5)) noexcept;
-
-// Has `callback` told of connections, in the place of drogon::app().setConnectionCallback(), which Mayfly needs itself
-// for the end in good order. To be called before drogon::app().run(). It takes Drogon 1.9.10 or newer.
-void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback);
 
 // Raises the process's limit on descriptors to what it may have, and throws mayfly::Error, which says what is needed
 // and what to do, if a limit is too low for Drogon as it is configured. To be called between loadConfigFile() and

@@ -5,6 +5,7 @@
 //!   Drogon plugin  ->  cpp/ (RAII types)  ->  this crate  ->  mayfly-tenancy
 //!                      mayfly::RequestView    RequestView     Request
 //!                      mayfly::Reply      <-  Reply       <-  ResponseSink
+//!                      mayfly::Gate       ->  Gate        ->  inbound::Gate
 //! ```
 //!
 //! It translates types and decides nothing.
@@ -20,11 +21,13 @@
 //!   [`LoopPool::call_later`] hands it over, and C++ does not touch it again.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
+mod gate;
 mod guard;
 mod reply;
 mod server;
 mod waker;
 
+use gate::{Gate, announce_gate, new_gate};
 use server::{LoopPool, Server, has_room_for_connection, require_descriptors, start_server};
 
 #[cxx::bridge(namespace = "mayfly::ffi")]
@@ -35,6 +38,27 @@ mod ffi {
         Done,
         /// It takes longer than this thread may wait, and the reply is untouched: `call_later` is to have the request, at once.
         Later,
+    }
+
+    /// What became of bytes that a gate was given.
+    struct Taken {
+        /// So many are done with; what is left is to be given again, with what follows it.
+        consumed: usize,
+        /// Whether the consumed bytes are to be passed as they are. Otherwise the gate's output is.
+        is_unchanged: bool,
+        /// Whether the client waits for a `100 Continue`.
+        says_continue: bool,
+        /// Whether the connection is to be closed at once, after a mistake of Mayfly's.
+        is_broken: bool,
+    }
+
+    extern "Rust" {
+        type Gate;
+
+        fn announce_gate(framework: &str);
+        fn new_gate() -> Box<Gate>;
+        fn take(self: &mut Gate, input: &[u8]) -> Taken;
+        fn output(self: &Gate) -> &[u8];
     }
 
     extern "Rust" {

@@ -9,6 +9,7 @@ mod bench_snapshot;
 mod bench_subject;
 mod check;
 mod end;
+mod gated;
 mod host;
 mod info;
 mod memory;

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use mayfly_admin::Admin;
+use mayfly_tenancy::inbound::{COOKIE_FIELD, REFUSED_FIELD, Refusal};
 use mayfly_tenancy::{
     Config, DeferredReply, Failure as Answer, Header, HostState, LoopPool, Outcome, Request, ResponseSink, Server,
     TenantState, logging,
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::Failure;
 use crate::end::{self, End, FAREWELL, SETTLE};
+use crate::gated::Gated;
 use crate::options::RunOptions;
 
 /// How long a client may take to send a request's head, and then its body.
@@ -39,8 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// How long a connection may be still before it counts as idle.
 const IDLE: Duration = Duration::from_millis(100);
-/// Bound for a request's head; hyper answers 431 above it.
-const HEAD_BYTES: usize = 64 << 10;
+/// Bound for a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more than came.
+const HEAD_BYTES: usize = 192 << 10;
 
 /// Descriptors of the command's own: the listener, and the event loop that waits for signals.
 const DESCRIPTORS: u64 = 8;
@@ -203,7 +205,7 @@ fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &Gra
         .header_read_timeout(PATIENCE)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(
-            TokioIo::new(socket),
+            TokioIo::new(Gated::new(socket)),
             service_fn(move |request| {
                 let tenants = Rc::clone(&tenants);
                 async move {
@@ -225,6 +227,9 @@ fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &Gra
 
 async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    if let Some(refusal) = head.headers.get(REFUSED_FIELD) {
+        return refused(refusal.as_bytes());
+    }
     let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
     // A body that says itself that it is too large is not asked for: a client that waits for "100 Continue" learns why before it sends it.
     let is_too_large = body.size_hint().lower() > u64::try_from(body_bytes).unwrap_or(u64::MAX);
@@ -235,6 +240,8 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     let headers: Vec<Header<'_>> = head
         .headers
         .iter()
+        // Hyper keeps the cookies as they came by itself.
+        .filter(|(name, _)| *name != COOKIE_FIELD)
         .map(|(name, value)| Header { name: name.as_str().as_bytes(), value: value.as_bytes() })
         .collect();
     let mut request = Request {
@@ -247,7 +254,9 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     let mut reply = Reply::default();
     let body = match body {
         Some(Ok(Ok(body))) => body.to_bytes(),
-        Some(Ok(Err(error))) if !error.is::<LengthLimitError>() => return status(StatusCode::REQUEST_TIMEOUT),
+        Some(Ok(Err(error))) if !error.is::<LengthLimitError>() => {
+            return refused(format!("400 {}", Refusal::MALFORMED_BODY.json()).as_bytes());
+        }
         None | Some(Ok(Err(_))) => {
             let reason = format!("the request's body is above the limit request_kib, {} KiB", body_bytes >> 10);
             tenants.borrow_mut().pool.refuse(&request, Answer::RequestTooLarge, &reason, &mut reply);
@@ -269,6 +278,18 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
             }
         }
     }
+}
+
+/// Answers for what the gate has refused, which is said as "STATUS BODY", and closes the connection: where the next request
+/// begins is not known.
+fn refused(refusal: &[u8]) -> Response<Full<Bytes>> {
+    let (status, body) = refusal.split_at(refusal.len().min(3));
+    let mut response = Response::new(Full::from(Bytes::copy_from_slice(body.trim_ascii_start())));
+    *response.status_mut() = StatusCode::from_bytes(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn status(status: StatusCode) -> Response<Full<Bytes>> {

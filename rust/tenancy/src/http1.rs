@@ -53,7 +53,7 @@ fn is_value(value: &[u8]) -> bool {
 }
 
 /// Without the white space at the ends.
-fn trimmed(mut value: &[u8]) -> &[u8] {
+pub(crate) fn trimmed(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }

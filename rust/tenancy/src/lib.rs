@@ -41,6 +41,7 @@ mod gate;
 mod generation;
 mod health;
 mod http1;
+pub mod inbound;
 mod json;
 mod launch;
 mod limits;

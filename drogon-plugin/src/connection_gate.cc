@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+#include "connection_gate.hpp"
+
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include <trantor/net/TcpConnection.h>
+#include <trantor/utils/MsgBuffer.h>
+
+#include "connection_hooks.hpp"
+#include "mayfly/gate.hpp"
+
+namespace mayfly {
+
+namespace {
+
+constexpr std::string_view continue_line = "HTTP/1.1 100 Continue\r\n\r\n";
+
+// What this thread is doing.
+enum class Doing : unsigned char { other, reading_unchanged, reading_changed };
+thread_local Doing doing = Doing::other;
+
+struct Reading {
+    explicit Reading(bool is_unchanged) noexcept {
+        doing = is_unchanged ? Doing::reading_unchanged : Doing::reading_changed;
+    }
+    Reading(const Reading &) = delete;
+    Reading &operator=(const Reading &) = delete;
+    ~Reading() { doing = Doing::other; }
+};
+
+// Gives access to a member that trantor protects: it has a setter, but no getter.
+struct Callback : trantor::TcpConnection {
+    static trantor::RecvMessageCallback &of(trantor::TcpConnection &connection) noexcept {
+        return connection.*&Callback::recvMsgCallback_;
+    }
+};
+
+// In the place of Drogon's callback for a connection's bytes.
+class Receiver {
+  public:
+    explicit Receiver(trantor::RecvMessageCallback drogon)
+        : state_(std::make_shared<State>(State{{}, trantor::MsgBuffer(0), std::move(drogon)})) {}
+
+    void operator()(const trantor::TcpConnectionPtr &connection, trantor::MsgBuffer *buffer) const {
+        auto &[gate, passed, drogon] = *state_;
+        const auto taken = gate.take({buffer->peek(), buffer->readableBytes()});
+        const Reading reading(taken.is_unchanged);
+        if (taken.is_unchanged && taken.consumed == buffer->readableBytes() && passed.readableBytes() == 0) {
+            drogon(connection, buffer);
+            if (buffer->readableBytes() != 0) { // Drogon wants more first. The gate is done with it.
+                passed.swap(*buffer);
+            }
+        } else {
+            passed.append(taken.passed.data(), taken.passed.size());
+            buffer->retrieve(taken.consumed);
+            if (!taken.passed.empty()) {
+                drogon(connection, &passed);
+            }
+        }
+        if (taken.says_continue) {
+            connection->send(continue_line.data(), continue_line.size());
+        }
+        if (taken.is_broken) {
+            connection->forceClose();
+        }
+    }
+
+    // Whether Drogon has not taken all that was passed.
+    [[nodiscard]] bool holds_bytes() const noexcept { return state_->passed.readableBytes() != 0; }
+
+  private:
+    struct State {
+        Gate gate;
+        trantor::MsgBuffer passed; // What Drogon has not yet taken.
+        trantor::RecvMessageCallback drogon;
+    };
+
+    std::shared_ptr<State> state_;
+};
+
+} // namespace
+
+void ConnectionGate::put_up() {
+    ConnectionHooks::add([](const trantor::TcpConnectionPtr &connection) {
+        if (connection->connected()) {
+            auto &callback = Callback::of(*connection);
+            callback = Receiver(std::move(callback));
+        }
+    });
+}
+
+bool ConnectionGate::is_behind(const drogon::HttpRequest &request) noexcept {
+    if (doing != Doing::other) {
+        return true;
+    }
+    const auto connection = request.getConnectionPtr().lock();
+    return !connection || Callback::of(*connection).target<Receiver>() != nullptr;
+}
+
+bool ConnectionGate::holds_bytes(trantor::TcpConnection &connection) noexcept {
+    const auto *receiver = Callback::of(connection).target<Receiver>();
+    return receiver != nullptr && receiver->holds_bytes();
+}
+
+bool ConnectionGate::may_have_fields() noexcept { return doing != Doing::reading_unchanged; }
+
+} // namespace mayfly

@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A request's head, read strictly (RFC 9112, 2 to 6).
+
+use smallvec::SmallVec;
+
+use super::host::requested_host;
+use super::{COOKIE_FIELD, FIELDS, Framework, REFUSED_FIELD, Refusal};
+use crate::http1;
+
+pub(super) use crate::http1::is_token_byte;
+
+/// Most heads have no more fields than this: these live on the stack.
+const FIELDS_ON_STACK: usize = 32;
+
+/// The methods that the framework knows (RFC 9110, 9.3; RFC 5789; RFC 4918).
+const METHODS: [&[u8]; 11] =
+    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"MKCOL", b"COPY", b"MOVE"];
+
+/// What the framework has for `*`, the server itself.
+const SERVER_TARGET: &[u8] = b"/*";
+
+const NO_METHOD: Refusal = Refusal::bad("the request does not begin with a method and a space (RFC 9112, 3)");
+const TUNNEL: Refusal = Refusal::unsupported("the server is no proxy, and makes no tunnels");
+const METHOD: Refusal = Refusal::unsupported("the server does not know the method");
+const TARGET: Refusal = Refusal::bad("the request's target is malformed (RFC 9112, 3.2)");
+const LINE: Refusal = Refusal::bad("the request line is malformed (RFC 9112, 3)");
+const LINE_END: Refusal = Refusal::bad("a line does not end with CR and LF (RFC 9112, 2.2)");
+const FOLDED: Refusal = Refusal::bad("a line of the head begins with a blank (RFC 9112, 2.2 and 5.2)");
+const NO_COLON: Refusal = Refusal::bad("a line of the head has no colon (RFC 9112, 5)");
+const BLANK: Refusal = Refusal::bad("a field's name is followed by a blank (RFC 9112, 5.1)");
+const NAME: Refusal = Refusal::bad("a field's name is not a token (RFC 9110, 5.1)");
+const VALUE: Refusal = Refusal::bad("a field's value has a control character (RFC 9110, 5.5)");
+const LENGTHS: Refusal = Refusal::bad("the request has more than one Content-Length (RFC 9112, 6.3)");
+const LENGTH: Refusal = Refusal::bad("the value of Content-Length is not a number (RFC 9112, 6.3)");
+const LENGTH_AND_CODING: Refusal =
+    Refusal::bad("the request has both Content-Length and Transfer-Encoding (RFC 9112, 6.3)");
+const OLD_CODING: Refusal = Refusal::bad("a request of HTTP/1.0 has no Transfer-Encoding (RFC 9112, 6.1)");
+const NOT_CHUNKED: Refusal = Refusal::bad("the transfer coding is not chunked, or chunked twice (RFC 9112, 6.3)");
+const CODING: Refusal = Refusal::unsupported("of the transfer codings, the server knows chunked alone");
+
+/// Why there is no head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// What there is of it is right.
+    Incomplete,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// How a body is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// It has so many bytes; none without a `Content-Length`.
+    Length(u64),
+    Chunked,
+}
+
+/// A head that was read, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Head<'a> {
+    method: &'a [u8],
+    target: Target<'a>,
+    is_1_0: bool,
+    fields: Fields<'a>,
+    pub(super) framing: Framing,
+    /// The connection closes after it.
+    pub(super) is_last: bool,
+    /// It asks for another protocol.
+    pub(super) has_upgrade: bool,
+    /// The client waits for a `100 Continue` that the framework would not send.
+    pub(super) says_continue: bool,
+    /// The framework sends the `100 Continue`.
+    keeps_expect: bool,
+    /// The framework reads what came as it is meant, and loses nothing.
+    is_plain: bool,
+}
+
+impl Framing {
+    fn has_length(self) -> bool {
+        matches!(self, Self::Length(1..))
+    }
+}
+
+type Fields<'a> = SmallVec<[Field<'a>; FIELDS_ON_STACK]>;
+
+#[derive(Debug, Clone, Copy)]
+struct Field<'a> {
+    kind: Kind,
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+/// The fields that mean something here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Host,
+    Connection,
+    Length,
+    Coding,
+    Expect,
+    Cookie,
+    Upgrade,
+    /// Of Mayfly's own, which clients have no business with.
+    Private,
+    Other,
+}
+
+impl Kind {
+    fn of(name: &[u8]) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        match name.len() {
+            4 if is("host") => Self::Host,
+            6 if is("cookie") => Self::Cookie,
+            6 if is("expect") => Self::Expect,
+            7 if is("upgrade") => Self::Upgrade,
+            10 if is("connection") => Self::Connection,
+            14 if is("content-length") => Self::Length,
+            17 if is("transfer-encoding") => Self::Coding,
+            13 | 14 if is(COOKIE_FIELD) || is(REFUSED_FIELD) => Self::Private,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Target<'a> {
+    /// A path with its query, or `*`.
+    Plain(&'a [u8]),
+    /// What follows the authority may lack its slash.
+    Absolute { authority: &'a [u8], rest: &'a [u8] },
+}
+
+/// Reads the head that `input` begins with; returns its length, too.
+pub(super) fn parse<'a>(input: &'a [u8], framework: &Framework) -> Result<(Head<'a>, usize), Stop> {
+    let mut cursor = Cursor { input, at: 0 };
+    let method = cursor.span(is_token_byte);
+    cursor.expect(b' ', NO_METHOD)?;
+    match method {
+        b"" => return Err(NO_METHOD.into()),
+        b"CONNECT" => return Err(TUNNEL.into()),
+        _ if framework.knows_all_methods || METHODS.contains(&method) => {}
+        _ => return Err(METHOD.into()),
+    }
+    let target = cursor.span(|byte| byte > b' ' && byte != 0x7f && byte != b'#');
+    cursor.expect(b' ', if cursor.peek() == Some(b'#') { TARGET } else { LINE })?;
+    let target = Target::parse(method, target)?;
+    let minor = cursor.version()?;
+    cursor.line_end(LINE)?;
+    let mut fields = Fields::new();
+    let has_twins = cursor.fields(&mut fields)?;
+    let is_1_0 = minor == b'0';
+    let is_changed = minor > b'1' || has_twins || target.is_server();
+    let head = Head::new(method, target, is_1_0, fields, is_changed, framework)?;
+    Ok((head, cursor.at))
+}
+
+/// Reads a trailer section and returns its length.
+pub(super) fn trailers(input: &[u8]) -> Result<usize, Stop> {
+    let mut cursor = Cursor { input, at: 0 };
+    cursor.fields(&mut Fields::new())?;
+    Ok(cursor.at)
+}
+
+/// A byte that a field's value can have.
+pub(super) fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+impl<'a> Target<'a> {
+    fn parse(method: &[u8], target: &'a [u8]) -> Result<Self, Refusal> {
+        if target.starts_with(b"/") || (target == b"*" && method == b"OPTIONS") {
+            return Ok(Self::Plain(target));
+        }
+        let after = |scheme: &[u8]| {
+            let start = target.get(..scheme.len())?;
+            start.eq_ignore_ascii_case(scheme).then(|| &target[scheme.len()..])
+        };
+        let after_scheme = after(b"http://").or_else(|| after(b"https://")).ok_or(TARGET)?;
+        let end = after_scheme.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(after_scheme.len());
+        let (authority, rest) = after_scheme.split_at(end);
+        Ok(Self::Absolute { authority, rest })
+    }
+
+    fn is_server(self) -> bool {
+        matches!(self, Self::Plain(b"*"))
+    }
+
+    fn authority(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Absolute { authority, .. } => Some(authority),
+        }
+    }
+}
+
+impl<'a> Head<'a> {
+    fn new(
+        method: &'a [u8],
+        target: Target<'a>,
+        is_1_0: bool,
+        fields: Fields<'a>,
+        is_changed: bool,
+        framework: &Framework,
+    ) -> Result<Self, Refusal> {
+        requested_host(target.authority(), of(&fields, Kind::Host), !is_1_0)?;
+        let framing = framing(&fields, is_1_0)?;
+        let options = Options::of(&fields);
+        let is_last = options.close || (is_1_0 && !options.keep_alive);
+        let expects = expects_continue(&fields, is_1_0)?;
+        let keeps_expect =
+            expects && (framing.has_length() || (framing == Framing::Chunked && framework.continues_chunks));
+        let has = |kind| of(&fields, kind).next().is_some();
+        let is_plain = !is_changed
+            && target.authority().is_none()
+            && options.framework_closes(&fields, is_1_0) == is_last
+            && of(&fields, Kind::Coding).all(|coding| coding == b"chunked")
+            && of(&fields, Kind::Expect).all(|expect| keeps_expect && expect == b"100-continue")
+            && !has(Kind::Cookie)
+            && !has(Kind::Private);
+        Ok(Self {
+            method,
+            target,
+            is_1_0,
+            framing,
+            is_last,
+            has_upgrade: has(Kind::Upgrade),
+            says_continue: expects && framing == Framing::Chunked && !keeps_expect,
+            keeps_expect,
+            is_plain,
+            fields,
+        })
+    }
+
+    /// Whether it can be passed as it came.
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// Writes the head as the framework reads it rightly.
+    #[cold]
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.method);
+        out.push(b' ');
+        match self.target {
+            // RFC 9112, 3.2.4. Drogon takes `*` for `/`, and this for `*`.
+            Target::Plain(b"*") => out.extend_from_slice(SERVER_TARGET),
+            Target::Absolute { rest: b"", .. } if self.method == b"OPTIONS" => out.extend_from_slice(SERVER_TARGET),
+            Target::Plain(target) => out.extend_from_slice(target),
+            Target::Absolute { rest, .. } => {
+                if !rest.starts_with(b"/") {
+                    out.push(b'/');
+                }
+                out.extend_from_slice(rest);
+            }
+        }
+        out.extend_from_slice(if self.is_1_0 { b" HTTP/1.0\r\n" } else { b" HTTP/1.1\r\n" });
+        if let Some(authority) = self.target.authority() {
+            write_field(b"host", [authority], b"", out);
+        }
+        for (index, field) in self.fields.iter().enumerate() {
+            let is_first = !self.fields[..index].iter().any(|former| former.is_named_as(field));
+            if !is_first {
+                continue;
+            }
+            let values = self.fields.iter().filter(|other| other.is_named_as(field)).map(|field| field.value);
+            match field.kind {
+                Kind::Private => {}
+                Kind::Host if self.target.authority().is_some() => {}
+                Kind::Connection if self.is_last => write_field(field.name, [&b"close"[..]], b"", out),
+                Kind::Connection if self.is_1_0 => write_field(field.name, [&b"keep-alive"[..]], b"", out),
+                Kind::Coding => write_field(field.name, [&b"chunked"[..]], b"", out),
+                Kind::Expect if self.keeps_expect => write_field(field.name, [&b"100-continue"[..]], b"", out),
+                Kind::Expect => {}
+                Kind::Cookie => {
+                    // RFC 9113, 8.2.3
+                    write_field(field.name, values.clone(), b"; ", out);
+                    write_field(COOKIE_FIELD.as_bytes(), values, b"; ", out);
+                }
+                // RFC 9110, 5.3
+                Kind::Host | Kind::Connection | Kind::Length | Kind::Upgrade | Kind::Other => {
+                    write_field(field.name, values, b", ", out);
+                }
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Field<'_> {
+    fn is_named_as(&self, other: &Self) -> bool {
+        self.name.eq_ignore_ascii_case(other.name)
+    }
+}
+
+fn write_field<'a>(name: &[u8], values: impl IntoIterator<Item = &'a [u8]>, between: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    for (index, value) in values.into_iter().enumerate() {
+        if index != 0 {
+            out.extend_from_slice(between);
+        }
+        out.extend_from_slice(value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The values of the fields of this kind.
+fn of<'a, 'f>(fields: &'f Fields<'a>, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
+    fields.iter().filter(move |field| field.kind == kind).map(|field| field.value)
+}
+
+/// The elements of the lists in these fields (RFC 9110, 5.6.1).
+fn elements<'a, 'f>(fields: &'f Fields<'a>, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
+    of(fields, kind)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(http1::trimmed)
+        .filter(|element| !element.is_empty())
+}
+
+/// RFC 9112, 6.3
+fn framing(fields: &Fields<'_>, is_1_0: bool) -> Result<Framing, Refusal> {
+    let mut lengths = of(fields, Kind::Length);
+    let length = lengths.next();
+    if of(fields, Kind::Coding).next().is_some() {
+        if length.is_some() {
+            return Err(LENGTH_AND_CODING);
+        }
+        if is_1_0 {
+            return Err(OLD_CODING);
+        }
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        return match elements(fields, Kind::Coding).last() {
+            Some(last) if is_chunked(last) => {
+                let chunked = elements(fields, Kind::Coding).filter(|coding| is_chunked(coding)).count();
+                match (chunked, elements(fields, Kind::Coding).count()) {
+                    (1, 1) => Ok(Framing::Chunked),
+                    (1, _) => Err(CODING),
+                    _ => Err(NOT_CHUNKED),
+                }
+            }
+            _ => Err(NOT_CHUNKED),
+        };
+    }
+    if lengths.next().is_some() {
+        return Err(LENGTHS);
+    }
+    let Some(length) = length else { return Ok(Framing::Length(0)) };
+    if length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
+        return Err(LENGTH);
+    }
+    let number = std::str::from_utf8(length).ok().and_then(|digits| digits.parse().ok());
+    // The framework adds to it.
+    number.filter(|number| *number <= u64::MAX >> 8).map(Framing::Length).ok_or(Refusal::BODY_TOO_LARGE)
+}
+
+/// RFC 9110, 10.1.1: whether the client waits for a `100 Continue`. One of HTTP/1.0 never does.
+fn expects_continue(fields: &Fields<'_>, is_1_0: bool) -> Result<bool, Refusal> {
+    let mut expects = false;
+    for expectation in elements(fields, Kind::Expect) {
+        if !is_1_0 && !expectation.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Refusal::EXPECTATION);
+        }
+        expects = !is_1_0;
+    }
+    Ok(expects)
+}
+
+/// RFC 9110, 7.6.1
+struct Options {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Options {
+    fn of(fields: &Fields<'_>) -> Self {
+        let mut options = Self { close: false, keep_alive: false };
+        for option in elements(fields, Kind::Connection) {
+            options.close |= option.eq_ignore_ascii_case(b"close");
+            options.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+        options
+    }
+
+    /// What the framework makes of these fields: it compares whole values, and these alone.
+    fn framework_closes(&self, fields: &Fields<'_>, is_1_0: bool) -> bool {
+        match is_1_0 {
+            true => !of(fields, Kind::Connection).any(|value| matches!(value, b"keep-alive" | b"Keep-Alive")),
+            false => of(fields, Kind::Connection).any(|value| value == b"close"),
+        }
+    }
+}
+
+/// Reads from the beginning of some bytes.
+struct Cursor<'a> {
+    input: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.input.get(self.at).copied()
+    }
+
+    /// The next bytes for which `is` holds.
+    #[inline]
+    fn span(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
+        let rest = &self.input[self.at..];
+        let len = rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len());
+        self.at += len;
+        &rest[..len]
+    }
+
+    fn expect(&mut self, byte: u8, refusal: Refusal) -> Result<(), Stop> {
+        match self.peek() {
+            None => Err(Stop::Incomplete),
+            Some(next) if next == byte => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(_) => Err(refusal.into()),
+        }
+    }
+
+    /// A line's end; what is neither CR nor LF is refused with `otherwise`.
+    fn line_end(&mut self, otherwise: Refusal) -> Result<(), Stop> {
+        if self.peek() == Some(b'\n') {
+            return Err(LINE_END.into());
+        }
+        self.expect(b'\r', otherwise)?;
+        self.expect(b'\n', LINE_END)
+    }
+
+    /// The digit of the minor version (RFC 9112, 2.3).
+    fn version(&mut self) -> Result<u8, Stop> {
+        for byte in *b"HTTP/" {
+            self.expect(byte, LINE)?;
+        }
+        let major = self.digit()?;
+        self.expect(b'.', LINE)?;
+        let minor = self.digit()?;
+        if major == b'1' { Ok(minor) } else { Err(Refusal::VERSION.into()) }
+    }
+
+    fn digit(&mut self) -> Result<u8, Stop> {
+        let digit = self.peek().ok_or(Stop::Incomplete)?;
+        if !digit.is_ascii_digit() {
+            return Err(LINE.into());
+        }
+        self.at += 1;
+        Ok(digit)
+    }
+
+    /// Field lines with the empty line that ends them. Returns whether two have the same name.
+    fn fields(&mut self, fields: &mut Fields<'a>) -> Result<bool, Stop> {
+        // One bit for each name's length and ends: names whose bits differ, differ.
+        let mut seen = 0_u64;
+        let mut has_twins = false;
+        loop {
+            match self.peek() {
+                None => return Err(Stop::Incomplete),
+                Some(b'\r' | b'\n') => {
+                    self.line_end(LINE_END)?;
+                    return Ok(has_twins);
+                }
+                Some(b' ' | b'\t') => return Err(FOLDED.into()),
+                Some(_) => {}
+            }
+            let name = self.span(is_token_byte);
+            let (Some(first), Some(last)) = (name.first(), name.last()) else { return Err(NAME.into()) };
+            match self.peek() {
+                None => return Err(Stop::Incomplete),
+                Some(b':') => self.at += 1,
+                Some(b' ' | b'\t') => return Err(BLANK.into()),
+                Some(b'\r' | b'\n') => return Err(NO_COLON.into()),
+                Some(_) => return Err(NAME.into()),
+            }
+            let value = http1::trimmed(self.span(is_value_byte));
+            self.line_end(VALUE)?;
+            if fields.len() == FIELDS {
+                return Err(Refusal::HEAD_TOO_LARGE.into());
+            }
+            let ends = usize::from(first.to_ascii_lowercase()) * 7 + usize::from(last.to_ascii_lowercase());
+            let bit = 1 << ((name.len() * 31 + ends) % 64);
+            has_twins |= seen & bit != 0 && fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+            seen |= bit;
+            fields.push(Field { kind: Kind::of(name), name, value });
+        }
+    }
+}
