@@ -271,7 +271,9 @@ class Command:
             config.write_text(json.dumps({"tenants": self.tenants}))
             command = [CLI, "run", "--config", config, "--listen", f"127.0.0.1:{self.port}", "--threads", "2"]
             log = stack.enter_context(open(self.directory / "log", "wb"))
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
             stack.callback(self.process.wait)
             stack.callback(self.process.kill)
             self.await_log("answers on")
