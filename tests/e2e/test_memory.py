@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Memory of all tenants together: a bound that the kernel would enforce by ending the server is kept, and what a request made is given back.
+"""Memory of all tenants together.
 
-Where this machine lets the test make a memory cgroup (version 2 or 1), the server runs in one, and the kernel counts. Elsewhere the same bound is
-`max_memory_mib`, and what the process really has is read from /proc.
+A bound that the kernel would enforce by ending the server is kept, and what a request made is given back. Where this
+machine lets the test make a memory cgroup (version 2 or 1), the server runs in one, and the kernel counts. Elsewhere
+the same bound is `max_memory_mib`, and what the process really has is read from /proc.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ SIZE_MIB = 40
 
 
 class Cgroup:
-    """A child of the memory cgroups that this process can see, with a limit; None from `make` where there can be none."""
+    """A memory cgroup with a limit; None from `make` where there can be none."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -83,7 +84,8 @@ class Cgroup:
 def process_use(pid):
     """What the process has of its own, without the images that are in no mapping: a lower bound of what it takes."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return sum(int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE).group(1)) for name in ("RssAnon", "VmPTE")) * 1024
+    kib = [re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE).group(1) for name in ("RssAnon", "VmPTE")]
+    return sum(map(int, kib)) * 1024
 
 
 class Load:
@@ -155,7 +157,6 @@ class Memory(unittest.TestCase):
         with self.bounded(tenants) as (server, use):
             load = Load(server, paths, clients)
             load.run(seconds, use)
-            print(f"\n  {load.answers}, at most {load.most // MIB} MiB, {len(load.by_path)} of {len(paths)} answered")
             self.assertNotIn("lost", load.answers, server.log())
             self.assertLessEqual(set(load.answers), {200, 503}, load.reasons)
             self.assertGreater(load.answers.get(200, 0), 0, load.reasons)
@@ -176,7 +177,8 @@ class Memory(unittest.TestCase):
         def of(number):
             return tenant(f"t{number}", f"/{number}", "faults", args=[f"boot:touch={SIZE_MIB}"])
 
-        load = self.hold([of(number) for number in range(TENANTS)], [f"/{number}/ok" for number in range(TENANTS)], seconds=40)
+        paths = [f"/{number}/ok" for number in range(TENANTS)]
+        load = self.hold([of(number) for number in range(TENANTS)], paths, seconds=40)
         self.assertGreater(load.stopped, 0)
         # More than fit at a time: no tenant has its memory for ever while another one gets none.
         self.assertGreater(len(load.by_path), BOUND // (SIZE_MIB * MIB), load.by_path)
@@ -191,10 +193,12 @@ class Memory(unittest.TestCase):
     def test_idle_workers_of_40_mb_make_room(self):
         limits = {"memory_mib": 64, "work_set_kib": 65536, "cpu_ms": 60_000, "wall_ms": 60_000}
         tenants = [
-            tenant(f"t{number}", f"/{number}", "faults", args=["boot:region=8"], limits=limits) for number in range(TENANTS)
+            tenant(f"t{number}", f"/{number}", "faults", args=["boot:region=8"], limits=limits)
+            for number in range(TENANTS)
         ]
-        # A worker keeps 8 MiB between requests, with a program of 8 MiB; and now and then somebody needs more than is left.
-        paths = [f"/{number}/region" for number in range(TENANTS)] + [f"/{number}/touch?{SIZE_MIB}" for number in range(0, TENANTS, 6)]
+        # A worker keeps 8 MiB between requests, with a program of 8 MiB; a few requests need more than is left.
+        paths = [f"/{number}/region" for number in range(TENANTS)]
+        paths += [f"/{number}/touch?{SIZE_MIB}" for number in range(0, TENANTS, 6)]
         load = self.hold(tenants, paths, seconds=20)
         self.assertGreater(load.closed, 0)
 
@@ -206,11 +210,11 @@ class Memory(unittest.TestCase):
             load = Load(server, ["/write-file?15"], 12)
             load.run(8, lambda: process_use(server.pid))
             self.assertEqual(set(load.answers), {200}, load.reasons)
-            server.await_that(lambda: process_use(server.pid) - before < 48 * MIB, "what requests have written is given back")
-            print(f"\n  {load.answers}, at most {load.most // MIB} MiB, {before // MIB} before, {process_use(server.pid) // MIB} after")
+            server.await_that(lambda: process_use(server.pid) - before < 48 * MIB, "what was written is given back")
 
     def test_what_is_used_and_what_bounds_it_is_told(self):
-        with Server([tenant("t", "/", "faults", args=["boot:touch=8"])], config={"max_memory_mib": 2048}, admin={}) as server:
+        one = tenant("t", "/", "faults", args=["boot:touch=8"])
+        with Server([one], config={"max_memory_mib": 2048}, admin={}) as server:
             self.assertEqual(server.await_boot("/ok").status, 200)
             self.assertEqual(self.figure(server, "mayfly_memory_max_bytes", of="process"), 2048 * MIB)
             used = self.figure(server, "mayfly_memory_bytes", of="process")

@@ -12,7 +12,8 @@ use crate::ffi;
 /// It is not null.
 pub(crate) struct OtherThreads(UniquePtr<ffi::Waker>);
 
-// SAFETY: `mayfly::Waker` demands that it may be called and destroyed on any thread, by one at a time (cpp/include/mayfly/server.hpp);
+// SAFETY: `mayfly::Waker` demands that it may be called and destroyed on any thread, by one at a time
+// (cpp/include/mayfly/server.hpp);
 // owning it by value here, and the lock that the tenancy calls it under, give "one at a time".
 unsafe impl Send for OtherThreads {}
 

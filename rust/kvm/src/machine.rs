@@ -334,7 +334,8 @@ impl Machine {
         fits
     }
 
-    /// Takes what the first `len` bytes of the inbox need of the process's memory, before they are written; `false` if that has no room.
+    /// Takes what the first `len` bytes of the inbox need of the process's memory, before they are written; `false` if
+    /// that has no room.
     #[cold]
     pub fn cover_inbox(&mut self, len: u64) -> bool {
         let pages = len.saturating_add(CONTROL_BYTES).div_ceil(PAGE_SIZE).min(self.inbox.pages);
@@ -349,7 +350,8 @@ impl Machine {
         fits
     }
 
-    /// Takes what the host keeps for the program besides its pages, such as files that it writes, of the process's memory; `false` if that has no room.
+    /// Takes what the host keeps for the program besides its pages, such as files that it writes, of the process's
+    /// memory; `false` if that has no room.
     /// Until the next reset it is never less than before.
     #[inline]
     pub fn cover_host_bytes(&mut self, bytes: u64) -> bool {

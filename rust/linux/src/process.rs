@@ -293,7 +293,8 @@ impl Process {
         }
     }
 
-    /// Bytes of the host's that hold what the program has written since the snapshot, as far as the snapshot does not have them.
+    /// Bytes of the host's that hold what the program has written since the snapshot, as far as the snapshot does not
+    /// have them.
     fn host_bytes(&self) -> u64 {
         let files = if self.overlay.is_changed() { self.overlay.bytes() } else { 0 };
         let queues = if self.pollables.is_changed() { self.pollables.held() } else { 0 };

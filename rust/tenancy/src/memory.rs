@@ -11,11 +11,14 @@
 //!   none                     no request gets more pages
 //! ```
 //!
-//! A band is a sixteenth of the bound. Machines grow by pages of which each is in the [`Ledger`] before it exists, so they cannot pass the bound
-//! between two looks at what there really is. What does not pass the ledger, such as responses on their way to clients, is seen by the next look;
+//! A band is a sixteenth of the bound. Machines grow by pages of which each is in the [`Ledger`] before it exists, so
+//! they cannot pass the bound
+//! between two looks at what there really is. What does not pass the ledger, such as responses on their way to clients,
+//! is seen by the next look;
 //! the reserve and the bands are for that.
 //!
-//! One thread looks: seldom while there is much room, often while there is little. Loops close nothing by themselves: they are asked to, and give
+//! One thread looks: seldom while there is much room, often while there is little. Loops close nothing by themselves:
+//! they are asked to, and give
 //! their idle workers to the thread that closes them.
 
 mod bounds;
@@ -233,7 +236,8 @@ impl Memory {
         LOOK_SHORT
     }
 
-    /// Looks at what there is under each bound, and lets machines grow accordingly. Returns the bound with the least room.
+    /// Looks at what there is under each bound, and lets machines grow accordingly. Returns the bound with the least
+    /// room.
     fn look(&self) -> Option<Bound> {
         let held = self.ledger.held();
         let tightest = self.bounds.look(held).into_iter().min_by_key(Bound::room)?;
@@ -260,7 +264,8 @@ impl Memory {
         drop(self.changed.wait_timeout_while(line, 3 * LOOK_SHORT, has_looked));
     }
 
-    /// Waits until a program may boot that will need about `bytes`; an error is the reason why it may not. `may_wait`: requests wait for it.
+    /// Waits until a program may boot that will need about `bytes`; an error is the reason why it may not. `may_wait`:
+    /// requests wait for it.
     pub(crate) fn boot_turn(&self, bytes: u64, may_wait: bool) -> Result<BootTurn<'_>, String> {
         let pages = bytes / PAGE_SIZE;
         let end = Instant::now() + BOOT_WAIT;
@@ -331,7 +336,8 @@ impl Memory {
 /// What an operator can do.
 pub(crate) const ADVICE: &str = "raise max_memory_mib (or the limit of its cgroup), or lower the tenants' memory_mib and work_set_kib, or max_workers";
 
-/// The line that says that memory is short, and the one that says that it is no more: not for each of many times in a row.
+/// The line that says that memory is short, and the one that says that it is no more: not for each of many times in a
+/// row.
 #[derive(Debug, Default)]
 struct Log {
     told_at: Option<Instant>,

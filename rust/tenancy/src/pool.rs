@@ -432,7 +432,8 @@ impl LoopPool {
         self.close_idle();
     }
 
-    /// Has `wake` called, on other threads, when this loop is to call [`Self::tend`] and may have no request that brings it here. It must not block.
+    /// Has `wake` called, on other threads, when this loop is to call [`Self::tend`] and may have no request that
+    /// brings it here. It must not block.
     pub fn set_waker(&mut self, wake: impl Fn() + Send + 'static) {
         self.server.set_waker(self.number, Some(Box::new(wake)));
     }
@@ -447,7 +448,8 @@ impl LoopPool {
         self.refresh();
     }
 
-    /// Gives workers that are idle for longer than there is memory for to the thread that closes them, and those of programs that were stopped.
+    /// Gives workers that are idle for longer than there is memory for to the thread that closes them, and those of
+    /// programs that were stopped.
     fn close_idle(&mut self) {
         // No end of it: memory is not short.
         let idle_ns = Some(self.server.idle_ns()).filter(|idle_ns| *idle_ns != u64::MAX);

@@ -475,7 +475,8 @@ impl Server {
         &self.inner.memory
     }
 
-    /// Has `wake` called, by other threads, when a loop is to look at the news and may have nothing to do; `None`: no more.
+    /// Has `wake` called, by other threads, when a loop is to look at the news and may have nothing to do; `None`: no
+    /// more.
     pub(crate) fn set_waker(&self, pool: u64, wake: Option<Box<dyn Fn() + Send>>) {
         let mut wakers = self.wakers();
         match wake {

@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use super::cgroup::{self, Cgroup};
 
-/// Of a bound that the system sets, the part that is left alone: for what comes about between two looks, and for what this process does not know.
+/// Of a bound that the system sets, the part that is left alone: for what comes about between two looks, and for what
+/// this process does not know.
 const RESERVE_PART: u64 = 16;
 const RESERVE_LEAST: u64 = 16 << 20;
 const RESERVE_MOST: u64 = 512 << 20;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which tenants were not called for long, as the keeper of the memory sees it: by counts that it compares when memory is short.
+//! Which tenants were not called for long, as the keeper of the memory sees it: by counts that it compares when memory
+//! is short.
 
 use std::collections::HashMap;
 use std::sync::Arc;
