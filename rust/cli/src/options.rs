@@ -54,6 +54,9 @@ pub struct RunOptions {
     /// Threads that serve requests, each with a worker of its own [default: one a processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// Most memory that the process may have, in MiB, besides what its cgroup and the machine allow; comes before the file's `max_memory_mib`
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(32..=16_777_216))]
+    pub max_memory_mib: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -26,7 +26,7 @@ use mayfly_tenancy::{
     TenantState, logging,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::Failure;
 use crate::options::RunOptions;
@@ -39,7 +39,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const HEAD_BYTES: usize = 64 << 10;
 
 pub fn run(options: &RunOptions) -> Result<(), Failure> {
-    let (config, name) = match (&options.config, &options.program) {
+    let (mut config, name) = match (&options.config, &options.program) {
         (Some(file), _) => {
             let config = Config::from_file(file).map_err(|error| Failure::Usage(error.to_string()))?;
             (config, file)
@@ -47,6 +47,9 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
         (None, Some(program)) => (options.settings.config(program)?, program),
         (None, None) => return Err(Failure::Usage("there is nothing to run".to_owned())),
     };
+    if let Some(mib) = options.max_memory_mib {
+        config.max_memory_bytes = Some(mib << 20);
+    }
     let _log = logging::init("info");
     let listener = TcpListener::bind(options.listen)
         .map_err(|error| Failure::Usage(format!("cannot listen on {}: {error}", options.listen)))?;
@@ -153,10 +156,18 @@ async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Rece
         Err(error) => return tracing::error!(target: "mayfly::server", %error, "this thread cannot accept connections"),
     };
     let tenants = Rc::new(RefCell::new(tenants));
+    // It may have no request when there is something to be done.
+    let woken = Arc::new(Notify::new());
+    let waker = Arc::clone(&woken);
+    tenants.borrow_mut().pool.set_waker(move || waker.notify_one());
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = woken.notified() => {
+                tenants.borrow_mut().pool.tend();
+                continue;
+            }
             _ = stopped.wait_for(|&stopped| stopped) => break,
         };
         match accepted {

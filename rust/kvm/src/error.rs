@@ -78,6 +78,12 @@ impl CreateError {
         move |error| Self::Kvm { call, source: std::io::Error::from_raw_os_error(error.errno()) }
     }
 
+    /// Whether the process's bound on memory is the reason.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Memory(MemoryError::Full))
+    }
+
     pub(crate) fn map(bytes: u64) -> Self {
         Self::Map { bytes, source: std::io::Error::last_os_error() }
     }
@@ -100,6 +106,9 @@ pub enum MemoryError {
         /// The limit in pages.
         limit_pages: u64,
     },
+    /// The process has as much memory as it may have.
+    #[error("the process's bound on memory is reached")]
+    Full,
     /// A page is already there.
     #[error("page {address:#x} is already mapped")]
     Exists {
@@ -202,6 +211,9 @@ pub enum LoadError {
     /// It is not what was saved.
     #[error("the file is damaged: {0}")]
     Corrupt(&'static str),
+    /// The process has as much memory as it may have.
+    #[error("the process's bound on memory is reached")]
+    Full,
     /// A file that it has pages of is shorter, or cannot be mapped.
     #[error("a file that the program has mapped cannot be mapped as it was")]
     Files,

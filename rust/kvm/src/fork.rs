@@ -12,6 +12,7 @@ use crate::error::{CreateError, FreezeError, MemoryError, RunError};
 use crate::host::Host;
 use crate::kernel;
 use crate::layout::{DOORBELL, PAGE_SIZE, SHARED_PHYSICAL, TRAMPOLINE, USER_END};
+use crate::ledger::{Hold, Purpose};
 use crate::machine::{Inbox, Machine, Regs};
 use crate::memory::{Content, Memory, SealedMemory};
 use crate::space::{Birth, Changes, Origin};
@@ -62,6 +63,13 @@ pub struct ResetReport {
     /// Table entries that were put back.
     pub entries: u64,
 }
+
+/// Pages that a worker has from the start: its control line, its stack, tables.
+const FIRST_PAGES: u64 = 16;
+/// A table of more changes than this is made smaller after the request.
+const KEPT_CHANGES: usize = 16_384;
+/// Pages for which a worker needs a table of its own, about.
+const PAGES_A_TABLE: u64 = 8;
 
 /// Control word of a worker: the doorbell does not return, but enters the trampoline.
 const REWIND: u64 = 1;
@@ -159,7 +167,14 @@ impl Machine {
     /// [`CreateError`] if KVM or the kernel refuses.
     pub fn fork(image: &Image, private_pages: u64, learned: &[Learned]) -> Result<Self, CreateError> {
         let frozen = &image.frozen;
-        let memory = Memory::fork(&frozen.memory, private_pages)?;
+        let mut hold = Hold::new(image.host.account(), Purpose::Fork);
+        // What is known beforehand, and a table for each few of these pages.
+        let known = FIRST_PAGES + learned.len() as u64;
+        if !hold.cover_machine() || !hold.cover(hold.overhead() + known + known / PAGES_A_TABLE) {
+            return Err(MemoryError::Full.into());
+        }
+        let mut memory = Memory::fork(&frozen.memory, private_pages, hold)?;
+        memory.serve_requests();
         memory.populate(&mut first_writes(frozen, &memory, learned));
         let vcpu = Vcpu::create(&image.host, image.host.variant(), &memory, frozen.tables.cr3(), Start::Fork)?;
         let mut machine = Self {
@@ -171,6 +186,8 @@ impl Machine {
             host: image.host.clone(),
             variant: image.host.variant(),
             inbox: frozen.inbox,
+            inbox_used_pages: 0,
+            host_pages: 0,
             stack_frame: frozen.stack_frame,
             frozen: Some(Arc::clone(frozen)),
             at: At::User,
@@ -288,7 +305,11 @@ impl Machine {
     /// [`MemoryError::Host`] if the kernel refuses to take pages back; the machine must be dropped then.
     #[inline]
     pub fn reset(&mut self) -> Result<ResetReport, MemoryError> {
+        let host_pages = std::mem::take(&mut self.host_pages);
         let entries = if self.changes.undo.is_empty() { 0 } else { self.undo()? };
+        if host_pages != 0 {
+            self.settle();
+        }
         for page in &self.changes.work {
             match &page.birth {
                 Birth::Image => self.memory.restore(page.frame),
@@ -325,6 +346,8 @@ impl Machine {
             self.memory.write_u64(slot, old.0);
         }
         written.extend(self.changes.request_image_frames.drain());
+        self.changes.undo.shrink_to(KEPT_CHANGES);
+        self.changes.request_image_frames.shrink_to(KEPT_CHANGES);
         let result = self.memory.take_back(&mut stale, Content::Keep);
         self.changes.scratch = stale;
         result?;
@@ -333,7 +356,14 @@ impl Machine {
         for frame in free.drain(..) {
             self.memory.release(frame);
         }
+        self.settle();
         Ok(entries)
+    }
+
+    /// Gives back what the machine has taken of the process's memory and does not use.
+    fn settle(&mut self) {
+        let used = self.private_pages().saturating_add(self.inbox_used_pages).saturating_add(self.host_pages);
+        self.memory.settle(used);
     }
 
     /// Gives the work set back to the system instead of copying it, for workers that have grown too large.
@@ -371,6 +401,8 @@ impl Machine {
                 self.memory.release(page.frame);
             }
         }
+        (self.inbox_used_pages, self.host_pages) = (0, 0);
+        self.settle();
         if self.changes.stack_used && self.changes.recorded {
             self.memory.restore(self.stack_frame);
         }
@@ -454,7 +486,9 @@ impl Machine {
     /// Address and slot of every leaf entry that the image has.
     fn image_slots(&self) -> Vec<(u64, u64)> {
         let Some(frozen) = &self.frozen else { return Vec::new() };
-        let Ok(mut pristine) = Memory::fork(&frozen.memory, 0) else { return Vec::new() };
+        let Ok(mut pristine) = Memory::fork(&frozen.memory, 0, Hold::new(self.host.account(), Purpose::Request)) else {
+            return Vec::new();
+        };
         let mut slots = Vec::new();
         let visited = frozen.tables.for_each(&mut pristine, 0, 1 << 47, &mut |_, address, slot, _| {
             slots.push((address, slot));

@@ -13,6 +13,7 @@ use crate::cpuid::{self, Features};
 use crate::error::{CreateError, HostError};
 use crate::kernel::{self, SyscallEntry, USER_CODE, Variant};
 use crate::layout::{PAGE_SIZE, USER_MIN};
+use crate::ledger::Account;
 use crate::machine::Machine;
 use crate::tables::Prot;
 use crate::vcpu::RawExit;
@@ -42,6 +43,8 @@ impl HostKind {
 #[derive(Debug, Clone)]
 pub struct Host {
     inner: Arc<Inner>,
+    /// Who pays for the memory of machines that are made with this.
+    account: Account,
 }
 
 #[derive(Debug)]
@@ -88,6 +91,7 @@ impl Host {
                     SyscallEntry::User => native.clone(),
                 };
                 let host = Self {
+                    account: Account::default(),
                     inner: Arc::new(Inner {
                         kvm: open(path)?,
                         features,
@@ -108,6 +112,7 @@ impl Host {
                         let Inner { features, .. } = &*host.inner;
                         let features = features.clone();
                         return Ok(Self {
+                            account: Account::default(),
                             inner: Arc::new(Inner {
                                 kvm,
                                 features,
@@ -125,6 +130,18 @@ impl Host {
             }
         }
         Err(HostError::Probe { what: seen })
+    }
+
+    /// The same host, for machines whose memory another account holds.
+    #[must_use]
+    pub fn on_account(&self, account: &Account) -> Self {
+        Self { inner: Arc::clone(&self.inner), account: account.clone() }
+    }
+
+    /// The account that holds the memory of machines made with this.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// The kind of KVM.

@@ -26,6 +26,8 @@
 //! | `fork` | freeze, fork, reset |
 //! | `saved` | images in files |
 //! | `ground` | what an image stands on: processor, kind of KVM, guest kernel |
+//! | `ledger` | what machines hold of the process's memory, and how much they may |
+//! | [`heap`] | what the process's heap keeps of what is freed |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
 
 mod context;
@@ -36,9 +38,11 @@ mod files;
 pub mod floor;
 mod fork;
 mod ground;
+pub mod heap;
 mod host;
 mod kernel;
 pub mod layout;
+mod ledger;
 mod machine;
 mod mapping;
 mod memory;
@@ -62,6 +66,7 @@ pub use fork::{AuditedPage, Image, Learned, ResetReport};
 pub use ground::OtherGround;
 pub use host::{Host, HostKind};
 pub use layout::PAGE_SIZE;
+pub use ledger::{Account, Allowance, Held, Hold, Ledger, Purpose};
 pub use machine::{Machine, Regs};
 pub use saved::{SavedImage, checksum, digest};
 pub use shared::SharedMemory;

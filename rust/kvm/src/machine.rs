@@ -37,6 +37,10 @@ pub struct Machine {
     /// The host's variant; here, since every request asks for it.
     pub(crate) variant: Variant,
     pub(crate) inbox: Inbox,
+    /// Pages of it that the host has written, which are the machine's own since.
+    pub(crate) inbox_used_pages: u64,
+    /// Pages of the host's that hold what the program has written elsewhere.
+    pub(crate) host_pages: u64,
     pub(crate) stack_frame: u64,
     pub(crate) frozen: Option<Arc<Frozen>>,
     /// What happened to the vCPU last.
@@ -79,7 +83,7 @@ impl Machine {
 
     pub(crate) fn bare(host: &Host, frames: u64, inbox_pages: u64) -> Result<Self, CreateError> {
         let limit = MemoryError::Limit { limit_pages: frames };
-        let mut memory = Memory::boot(frames)?;
+        let mut memory = Memory::boot(frames, host.account())?;
         let tables = Tables::new(&mut memory).ok_or(limit)?;
         let mut stack_frame = 0;
         for page in kernel::pages(host.variant()) {
@@ -93,6 +97,9 @@ impl Machine {
             }
         }
         let first = memory.allocate_run(inbox_pages).ok_or(limit)?;
+        if !memory.cover(memory.private_in_use()) {
+            return Err(MemoryError::Full.into());
+        }
         for page in 0..inbox_pages {
             let slot = tables.slot_or_create(&mut memory, CONTROL + page * PAGE_SIZE).ok_or(limit)?;
             memory.write_u64(slot, Entry::user(first + page, Prot::READ).0);
@@ -108,6 +115,8 @@ impl Machine {
             host: host.clone(),
             variant: host.variant(),
             inbox: Inbox { first_frame: first, pages: inbox_pages },
+            inbox_used_pages: 0,
+            host_pages: 0,
             stack_frame,
             frozen: None,
             at: At::User,
@@ -284,6 +293,41 @@ impl Machine {
         fits
     }
 
+    /// Takes what the first `len` bytes of the inbox need of the process's memory, before they are written; `false` if
+    /// that has no room.
+    #[cold]
+    pub fn cover_inbox(&mut self, len: u64) -> bool {
+        let pages = len.saturating_add(CONTROL_BYTES).div_ceil(PAGE_SIZE).min(self.inbox.pages);
+        if pages <= self.inbox_used_pages {
+            return true;
+        }
+        let private = self.private_pages();
+        let fits = self.memory.cover(private.saturating_add(pages).saturating_add(self.host_pages));
+        if fits {
+            self.inbox_used_pages = pages;
+        }
+        fits
+    }
+
+    /// Takes what the host keeps for the program besides its pages, such as files that it writes, of the process's
+    /// memory; `false` if that has no room.
+    /// Until the next reset it is never less than before.
+    #[inline]
+    pub fn cover_host_bytes(&mut self, bytes: u64) -> bool {
+        let pages = bytes.div_ceil(PAGE_SIZE);
+        pages <= self.host_pages || self.cover_host_pages(pages)
+    }
+
+    #[cold]
+    fn cover_host_pages(&mut self, pages: u64) -> bool {
+        let wanted = self.private_pages().saturating_add(self.inbox_used_pages).saturating_add(pages);
+        let fits = self.memory.cover(wanted);
+        if fits {
+            self.host_pages = pages;
+        }
+        fits
+    }
+
     /// Fills a part of the inbox with zeroes, up to its end at most.
     #[inline]
     pub fn zero_inbox(&mut self, offset: u64, len: u64) {
@@ -300,6 +344,12 @@ impl Machine {
     /// A handle with which a signal's handler can stop a run of this thread.
     pub fn kicker(&mut self) -> Kicker {
         self.vcpu.kicker()
+    }
+
+    /// Whether the process's bound on memory is why the machine was last refused a page.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.memory.hold().is_refused()
     }
 
     /// The host that this machine runs on.

@@ -26,6 +26,7 @@ use vm_memory::VolatileSlice;
 use crate::error::{CreateError, FreezeError, MemoryError};
 use crate::files::{self, FileKey, FileMemory};
 use crate::layout::{PAGE_SIZE, SHARED_PHYSICAL};
+use crate::ledger::{Account, Hold, Purpose};
 use crate::mapping::Mapping;
 use crate::shared::SharedMemory;
 
@@ -44,6 +45,8 @@ pub(crate) struct SealedMemory {
     /// Not frozen: each worker gets it as it is.
     shared: Option<SharedMemory>,
     files: Arc<FileMemory>,
+    /// Drops last: what the memory takes of the process's.
+    _hold: Hold,
 }
 
 impl SealedMemory {
@@ -53,6 +56,7 @@ impl SealedMemory {
         frames: u64,
         shared: Option<SharedMemory>,
         files: Arc<FileMemory>,
+        mut hold: Hold,
     ) -> Result<Self, FreezeError> {
         let fd = memfd.as_raw_fd();
         let bytes = frames * PAGE_SIZE;
@@ -68,7 +72,8 @@ impl SealedMemory {
         // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
         let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
             .ok_or_else(|| FreezeError::last_os("mmap"))?;
-        Ok(Self { memfd, view, frames, shared, files })
+        hold.shrink(frames.min(resident_pages(&memfd).unwrap_or(frames)));
+        Ok(Self { memfd, view, frames, shared, files, _hold: hold })
     }
 
     pub(crate) fn frames(&self) -> u64 {
@@ -118,6 +123,13 @@ pub(crate) fn memfd(bytes: u64) -> Option<OwnedFd> {
     (unsafe { libc::ftruncate(fd, i64::try_from(bytes).ok()?) } == 0).then_some(memfd)
 }
 
+/// Pages of a memfd that exist: those in between are holes.
+fn resident_pages(memfd: &OwnedFd) -> Option<u64> {
+    let file = std::fs::File::from(memfd.try_clone().ok()?);
+    // In units of 512 bytes, whatever the file system.
+    Some(std::os::unix::fs::MetadataExt::blocks(&file.metadata().ok()?) * 512 / PAGE_SIZE)
+}
+
 /// What a machine's memory is backed by.
 #[derive(Debug)]
 enum Backing {
@@ -142,6 +154,8 @@ pub(crate) struct Memory {
     shared: Option<SharedMemory>,
     /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
     files: Arc<FileMemory>,
+    /// What it takes of the process's memory.
+    hold: Hold,
 }
 
 // SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
@@ -149,7 +163,11 @@ unsafe impl Send for Memory {}
 
 impl Memory {
     /// Memory for a boot: `frames` pages of a new memfd, none of them used yet.
-    pub(crate) fn boot(frames: u64) -> Result<Self, CreateError> {
+    pub(crate) fn boot(frames: u64, account: &Account) -> Result<Self, CreateError> {
+        let mut hold = Hold::new(account, Purpose::Boot);
+        if !hold.cover_machine() {
+            return Err(MemoryError::Full.into());
+        }
         let bytes = frames * PAGE_SIZE;
         let memfd = memfd(bytes).ok_or_else(|| CreateError::map(bytes))?;
         let mapping = Mapping::new(
@@ -170,11 +188,12 @@ impl Memory {
             dirty: Vec::new(),
             shared: None,
             files: Arc::default(),
+            hold,
         })
     }
 
     /// Memory of a worker: the image, copy-on-write, and `private` further pages.
-    pub(crate) fn fork(image: &Arc<SealedMemory>, private: u64) -> Result<Self, CreateError> {
+    pub(crate) fn fork(image: &Arc<SealedMemory>, private: u64, hold: Hold) -> Result<Self, CreateError> {
         let frames = image.frames + private;
         let bytes = frames * PAGE_SIZE;
         let mapping = Mapping::new(
@@ -201,18 +220,21 @@ impl Memory {
             dirty: Vec::new(),
             shared: image.shared.clone(),
             files: Arc::clone(&image.files),
+            hold,
         })
     }
 
     /// Turns a boot's memory into a sealed image of the frames used so far.
     pub(crate) fn seal(self) -> Result<SealedMemory, FreezeError> {
-        let Self { mapping, backing, next, shared, files, .. } = self;
+        let Self { mapping, backing, next, shared, files, mut hold, .. } = self;
+        // The virtual machine is gone already.
+        hold.end_machine();
         let Backing::Boot(memfd) = backing else {
             return Err(FreezeError::State("a worker's memory cannot be frozen".into()));
         };
         // F_SEAL_WRITE is refused while a writable shared mapping exists.
         drop(mapping);
-        SealedMemory::seal(memfd, next, shared, files)
+        SealedMemory::seal(memfd, next, shared, files, hold)
     }
 
     /// Puts a shared region at [`SHARED_PHYSICAL`]. There is none yet.
@@ -276,6 +298,28 @@ impl Memory {
     /// Frames that exist only in this machine, whether or not they have been touched.
     pub(crate) fn private_in_use(&self) -> u64 {
         self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64
+    }
+
+    /// Takes what so many pages of its own need of the process's memory; `false` if that has no room for them.
+    #[inline]
+    pub(crate) fn cover(&mut self, private_pages: u64) -> bool {
+        self.hold.cover(private_pages.saturating_add(self.hold.overhead()))
+    }
+
+    /// Gives back what is taken beyond so many pages.
+    #[inline]
+    pub(crate) fn settle(&mut self, private_pages: u64) {
+        self.hold.settle(private_pages.saturating_add(self.hold.overhead()));
+    }
+
+    /// What the machine takes of the process's memory.
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// What is taken from now on is a request's.
+    pub(crate) fn serve_requests(&mut self) {
+        self.hold.set_purpose(Purpose::Request);
     }
 
     /// A zeroed frame, or `None` when the machine's memory is used up.
@@ -457,14 +501,18 @@ impl Memory {
 mod tests {
     use super::*;
 
+    fn hold() -> Hold {
+        Hold::new(&Account::default(), Purpose::Fork)
+    }
+
     #[test]
     fn a_fork_reads_the_image_and_writes_only_its_own_copy() {
-        let mut boot = Memory::boot(8).unwrap();
+        let mut boot = Memory::boot(8, &Account::default()).unwrap();
         let frame = boot.allocate().unwrap();
         boot.write_u64(frame * PAGE_SIZE, 7);
         let image = Arc::new(boot.seal().unwrap());
-        let mut a = Memory::fork(&image, 4).unwrap();
-        let b = Memory::fork(&image, 4).unwrap();
+        let mut a = Memory::fork(&image, 4, hold()).unwrap();
+        let b = Memory::fork(&image, 4, hold()).unwrap();
         a.write_u64(frame * PAGE_SIZE, 8);
         assert_eq!(b.read_u64(frame * PAGE_SIZE), 7);
         assert!(!a.equals_image(frame));
@@ -474,7 +522,7 @@ mod tests {
 
     #[test]
     fn memory_taken_back_returns_to_what_it_was_born_as() {
-        let mut boot = Memory::boot(8).unwrap();
+        let mut boot = Memory::boot(8, &Account::default()).unwrap();
         let frame = boot.allocate().unwrap();
         boot.write_u64(frame * PAGE_SIZE, 7);
         let gone = boot.allocate().unwrap();
@@ -482,7 +530,7 @@ mod tests {
         boot.take_back(&mut [gone], Content::Drop).unwrap();
         assert_eq!(boot.read_u64(gone * PAGE_SIZE), 0);
         let image = Arc::new(boot.seal().unwrap());
-        let mut fork = Memory::fork(&image, 4).unwrap();
+        let mut fork = Memory::fork(&image, 4, hold()).unwrap();
         let own = fork.allocate().unwrap();
         fork.write_u64(own * PAGE_SIZE, 1);
         fork.write_u64(frame * PAGE_SIZE, 2);
@@ -494,7 +542,7 @@ mod tests {
 
     #[test]
     fn frames_run_out_and_come_back() {
-        let mut memory = Memory::boot(2).unwrap();
+        let mut memory = Memory::boot(2, &Account::default()).unwrap();
         let (a, b) = (memory.allocate().unwrap(), memory.allocate().unwrap());
         assert_ne!(a, b);
         assert_eq!(memory.allocate(), None);

@@ -30,6 +30,7 @@ use crate::fork::{Frozen, Image};
 use crate::ground::Ground;
 use crate::host::Host;
 use crate::layout::{INBOX_MAX, PAGE_SIZE, SHARED_PHYSICAL};
+use crate::ledger::{Hold, Purpose};
 use crate::machine::Inbox;
 use crate::memory::{PAGE, SealedMemory, memfd};
 use crate::tables::Tables;
@@ -141,12 +142,16 @@ impl Image {
         saved.ground.check(host)?;
         saved.check()?;
         let files = FileMemory::restore(&saved.windows, files).ok_or(LoadError::Files)?;
+        let mut hold = Hold::new(host.account(), Purpose::Boot);
+        if !hold.cover(saved.runs.iter().map(|(_, count)| *count).sum()) {
+            return Err(LoadError::Full);
+        }
         let memory = load_pages(saved, file, offset)?;
         // The clocks in it are of another time, and perhaps of another host: nobody is to take them for its own.
         let clocks = saved.inbox_first * PAGE_SIZE + ClockLine::OFFSET;
         let cleared = memory.write_all_at(&[0; ClockLine::BYTES], clocks);
         cleared.map_err(|source| LoadError::Io { what: "filling memory", source })?;
-        let memory = SealedMemory::seal(memory.into(), saved.frames, None, Arc::new(files))?;
+        let memory = SealedMemory::seal(memory.into(), saved.frames, None, Arc::new(files), hold)?;
         let tables = Tables::at(saved.root);
         if !tables.are_sound(&memory, |frame| memory.files().has(frame)) {
             return Err(LoadError::Corrupt("page tables"));

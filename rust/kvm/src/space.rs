@@ -28,6 +28,8 @@ use crate::machine::Machine;
 use crate::memory::{Content, Memory};
 use crate::tables::{ENTRY_COST, Entry, Prot};
 
+/// Tables that a page may need: all but the root.
+const TABLES_A_PAGE: u64 = 3;
 /// So many pages take a few hundred microseconds to protect or unmap.
 const MUCH_PAGES: u64 = 4096;
 
@@ -123,11 +125,14 @@ impl Machine {
         self.memory.private_in_use() + self.changes.work_image_pages + self.changes.request_image_frames.len() as u64
     }
 
-    fn check_limit(&self) -> Result<(), MemoryError> {
-        if self.changes.recorded && self.private_pages() >= self.changes.limit_pages {
+    /// Whether there may be one more page, by the machine's limit and by what the process has left.
+    fn check_limit(&mut self) -> Result<(), MemoryError> {
+        let pages = self.private_pages();
+        if self.changes.recorded && pages >= self.changes.limit_pages {
             return Err(self.changes.limit());
         }
-        Ok(())
+        let wanted = pages.saturating_add(1 + TABLES_A_PAGE + self.inbox_used_pages + self.host_pages);
+        if self.memory.cover(wanted) { Ok(()) } else { Err(MemoryError::Full) }
     }
 
     /// Remembers what `slot` held when the request began.
@@ -155,7 +160,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`].
+    /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`], [`MemoryError::Full`].
     pub fn map_zero(&mut self, address: u64, prot: Prot, origin: Origin) -> Result<(), MemoryError> {
         self.map_new(address, prot, origin, &[])
     }

@@ -376,7 +376,7 @@ mod tests {
 
         #[test]
         fn entries_are_found_where_they_were_put(pages in prop::collection::vec(0u64..(1 << 35), 1..40), from in 0u64..(1 << 35), len in 0u64..(1 << 35)) {
-            let mut memory = Memory::boot(1 + 40 * 4).unwrap();
+            let mut memory = Memory::boot(1 + 40 * 4, &crate::ledger::Account::default()).unwrap();
             let tables = Tables::new(&mut memory).unwrap();
             let mut model = BTreeMap::new();
             for (number, page) in pages.iter().enumerate() {

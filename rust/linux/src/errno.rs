@@ -74,7 +74,7 @@ impl From<MemoryError> for Step {
     /// have come apart, and nothing of this machine may be used again.
     fn from(error: MemoryError) -> Self {
         match error {
-            MemoryError::Limit { .. } => Self::MemoryLimit,
+            MemoryError::Limit { .. } | MemoryError::Full => Self::MemoryLimit,
             other => Self::Poison(format!("guest memory: {other}")),
         }
     }

@@ -124,6 +124,11 @@ impl Overlay {
         self.entries.is_empty()
     }
 
+    /// Bytes that all of it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Bytes that may still be written.
     pub(crate) fn room(&self) -> u64 {
         self.max_bytes.saturating_sub(self.bytes)

@@ -274,7 +274,10 @@ impl Process {
     pub fn handle(&mut self, machine: &mut Machine, exit: &Exit, context: &mut Context<'_>) -> Step {
         self.may_block = context.may_block;
         match *exit {
-            Exit::Syscall => table::system_call(self, machine, context),
+            Exit::Syscall => {
+                let step = table::system_call(self, machine, context);
+                if machine.cover_host_bytes(self.host_bytes()) { step } else { Step::MemoryLimit }
+            }
             Exit::PageFault { address, code, rip } => {
                 let step = fault::page_fault(self, machine, address, code, rip);
                 fault::or_handler(self, machine, step, code.bits())
@@ -286,6 +289,14 @@ impl Process {
                 Step::Poison(format!("not an exit for the personality: {exit:?}"))
             }
         }
+    }
+
+    /// Bytes of the host's that hold what the program has written since the snapshot, as far as the snapshot does not
+    /// have them.
+    fn host_bytes(&self) -> u64 {
+        let files = if self.overlay.is_changed() { self.overlay.bytes() } else { 0 };
+        let queues = if self.pollables.is_changed() { self.pollables.held() } else { 0 };
+        files.saturating_add(queues)
     }
 
     /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would. `may_block`: as

@@ -372,6 +372,7 @@ impl<'a> Boot<'a> {
             Stop::Faulted(fault) => BootError::Faulted(fault),
             Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: self.limits.boot_time },
             Stop::Stuck { call } | Stop::Waits { call, .. } => BootError::Stuck { call },
+            Stop::MemoryLimit if self.machine.is_refused() => BootError::ServerMemory,
             Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
             Stop::Response(error) => BootError::Failed(error.to_string()),
             Stop::Failed(why) => BootError::Failed(why),

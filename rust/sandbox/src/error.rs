@@ -68,6 +68,11 @@ pub enum BootError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The process has as much memory as it may have, and the boot needed more.
+    #[error(
+        "the server has no memory left to boot the program: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached"
+    )]
+    ServerMemory,
     /// The program was built for another ABI.
     #[error(
         "the program speaks version {wanted} of the guest ABI; this host speaks {min} to {max}: rebuild it with this host's mayfly.h"
@@ -95,6 +100,14 @@ pub enum BootError {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot fork a worker: {0}")]
 pub struct ForkError(#[from] pub(crate) CreateError);
+
+impl ForkError {
+    /// Whether the process's bound on memory is the reason.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
+}
 
 /// Why a request got no response from its program.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +159,11 @@ pub enum CallError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// The process has as much memory as it may have, and the request needed more.
+    #[error(
+        "the server has no memory left for this request: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached"
+    )]
+    ServerMemory,
     /// The program has no hooks for its state (`None`), or did not do what it was asked to. The worker is as after any request.
     #[error("the program did not hand its state over (status {status:?})")]
     Handover {

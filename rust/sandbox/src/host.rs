@@ -40,6 +40,12 @@ impl Host {
         Ok(Self { machine })
     }
 
+    /// The same host, for machines whose memory another account holds.
+    #[must_use]
+    pub fn on_account(&self, account: &mayfly_kvm::Account) -> Self {
+        Self { machine: self.machine.on_account(account) }
+    }
+
     /// What kind of host this is.
     #[must_use]
     pub fn report(&self) -> HostReport {

@@ -55,6 +55,11 @@ impl Inbox {
             return Err(CallError::RequestTooLarge { bytes: total, limit });
         }
 
+        // A small one lies in pages that the worker has from the start.
+        if total > mayfly_kvm::PAGE_SIZE && !machine.cover_inbox(total) {
+            return Err(CallError::ServerMemory);
+        }
+
         // The stack is warm; the heap, after a world switch, is not.
         let mut small = [0; SMALL_BYTES];
         let bytes = if head <= SMALL_BYTES {
@@ -76,6 +81,9 @@ impl Inbox {
             machine.zero_inbox(end, self.high_water - end);
         }
         self.high_water = end;
+        if self.large.capacity() > KEPT_BYTES {
+            self.large = Vec::new();
+        }
         Ok(())
     }
 
@@ -90,6 +98,8 @@ impl Inbox {
     }
 }
 
+/// A larger buffer is given back after the request.
+const KEPT_BYTES: usize = 64 << 10;
 /// Heads up to this size are built on the stack.
 const SMALL_BYTES: usize = 1024;
 

@@ -52,8 +52,9 @@ pub use abi::METHOD_CALL;
 pub use error::{BootError, CallError, ForkError, ProgramError};
 pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
 pub use limits::Limits;
+pub use mayfly_kvm::heap;
 pub use mayfly_kvm::layout::SHARED_MAX;
-pub use mayfly_kvm::{ResetReport, SharedMemory};
+pub use mayfly_kvm::{Account, Allowance, Held, Hold, Ledger, PAGE_SIZE, Purpose, ResetReport, SharedMemory};
 pub use mayfly_linux::{
     Connects, Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mounts, Outbound, OutboundHost, UnknownCall,
 };

@@ -6,6 +6,9 @@ use mayfly_kvm::{BadAddress, Machine};
 use crate::abi::{HEADER_BYTES, RESPONSE_BYTES, RESPONSE_HEADERS_MAX, u64_at};
 use crate::message::ResponseSink;
 
+/// A larger buffer for headers is not kept for the next response.
+const KEPT_BYTES: usize = 64 << 10;
+
 /// Why a response was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
@@ -97,6 +100,9 @@ impl Reader {
         };
         if count > RESPONSE_HEADERS_MAX {
             return Err(ResponseError::HeaderCount { count, limit: RESPONSE_HEADERS_MAX });
+        }
+        if self.text.capacity() > KEPT_BYTES {
+            self.text = Vec::new();
         }
         self.text.clear();
         self.ends.clear();

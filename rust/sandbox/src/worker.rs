@@ -478,6 +478,7 @@ impl Worker {
             Stop::Slice => CallError::Failed("a pause that was not asked for".into()),
             Stop::Stuck { call } | Stop::Waits { call, .. } => CallError::Stuck { call },
             Stop::Response(error) => error.into(),
+            Stop::MemoryLimit if self.machine.is_refused() => CallError::ServerMemory,
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
             Stop::Failed(why) => CallError::Failed(why),
         }

@@ -6,6 +6,7 @@
 //!   boot      up to 4, on demand     boots programs
 //!   deferred  2 threads              requests that found no worker: fork one, serve the first slice
 //!   handover  1 thread               requests before which a worker's state is handed over to a new generation's
+//!   memory    1 thread               looks after the bound on memory
 //!   saver     1 thread               saves snapshots, where they are kept
 //!   overflow  a configured number    requests whose slice on a loop was over, in turns
 //!   outside   1 thread               wakes requests that wait for something outside
@@ -20,12 +21,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mayfly_sandbox::Worker;
+use mayfly_sandbox::{Purpose, Worker};
 
 use crate::berth::Berth;
 use crate::deferred::{Deferred, HANDOVER_THREADS, Job, THREADS};
 use crate::failure::Failure;
 use crate::generation::Forked;
+use crate::memory::Memory;
 use crate::overflow::Overflow;
 use crate::storage::{Next, Store, Taken};
 use crate::tenant::{Ground, Tenant};
@@ -42,6 +44,7 @@ pub(crate) struct Background {
     pub(crate) overflow: Overflow,
     /// Why there is none is told to every client.
     ground: Result<Ground, String>,
+    pub(crate) memory: Arc<Memory>,
     boots: Mutex<Boots>,
     booted: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -85,7 +88,11 @@ impl Drop for InFlight {
 }
 
 impl Background {
-    pub(crate) fn start(ground: Result<Ground, String>, overflow_threads: u32) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(
+        ground: Result<Ground, String>,
+        memory: &Arc<Memory>,
+        overflow_threads: u32,
+    ) -> io::Result<Arc<Self>> {
         let (orders, receiver) = mpsc::channel();
         let background = Arc::new(Self {
             orders,
@@ -93,6 +100,7 @@ impl Background {
             handovers: Deferred::default(),
             overflow: Overflow::new(overflow_threads)?,
             ground,
+            memory: Arc::clone(memory),
             boots: Mutex::default(),
             booted: Condvar::new(),
             threads: Mutex::default(),
@@ -113,6 +121,8 @@ impl Background {
         let ahead = 1 + THREADS + HANDOVER_THREADS;
         let overflow = background.threads().split_off(ahead);
         *background.overflow_threads.lock().unwrap_or_else(PoisonError::into_inner) = overflow;
+        let kept = Arc::clone(memory);
+        background.spawn("mayfly-memory", move |_| kept.keep())?;
         if let Ok(Ground { snapshots: Some(snapshots), .. }) = &background.ground {
             let snapshots = Arc::clone(snapshots);
             background.spawn("mayfly-saver", move |_| snapshots.save_all())?;
@@ -239,6 +249,7 @@ impl Background {
         }
         self.deferred.close();
         self.handovers.close();
+        self.memory.close();
         self.send(Order::Stop);
         if let Ok(Ground { snapshots: Some(snapshots), .. }) = &self.ground {
             snapshots.close();
@@ -274,7 +285,10 @@ fn work(background: &Background, orders: &Receiver<Order>) {
             Order::Close(worker) => drop(worker),
             Order::Fork { tenant, berth } => {
                 // Whoever holds the berth besides this order is the pool that asked.
-                let is_wanted = Arc::strong_count(&berth) > 1 && berth.is_empty();
+                let is_wanted = Arc::strong_count(&berth) > 1
+                    && berth.is_empty()
+                    // As memory nears its bound, workers are forked for requests alone.
+                    && tenant.account.has_room(1, Purpose::Boot);
                 let forked = if is_wanted
                     && let Ok(ground) = background.ground()
                     && let Some(permit) = ground.workers.permit()

@@ -346,6 +346,7 @@ impl From<&CallError> for Failure {
             CallError::CpuLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,
             CallError::WallLimit { .. } => Self::WallLimit,
             CallError::MemoryLimit { .. } => Self::MemoryLimit,
+            CallError::ServerMemory => Self::ServerMemory,
             CallError::Failed(_) | CallError::Poisoned | CallError::Handover { .. } => Self::Internal,
         }
     }

@@ -36,6 +36,8 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// Most workers that the process may have at a time. `None`: as many as its descriptors and memory allow.
     pub max_workers: Option<u32>,
+    /// Most memory that the process may have, in bytes, besides what its cgroup and the machine allow. `None`: as much as these allow.
+    pub max_memory_bytes: Option<u64>,
     /// Threads for requests that outlast their inline budget.
     pub overflow_threads: u32,
     /// How many tenants of those that say nothing about it boot when the server starts, from the top of the file. The others boot

@@ -20,7 +20,8 @@ use crate::fair::FairQueue;
 use crate::generation::Forked;
 use crate::overflow::Parked;
 use crate::request::OwnedRequest;
-use crate::tenant::Tenant;
+use crate::tenant::{Ground, NoFork, Tenant};
+use crate::workers::Permit;
 
 /// Threads that serve deferred requests.
 pub(crate) const THREADS: usize = 2;
@@ -158,9 +159,9 @@ fn run(background: &Background, job: Job) {
             let step = request.view(|request| call.begin(scene, request, &mut sink));
             Some((call, step))
         }
-        Err(reason) => {
-            tenant.background.failed(Failure::Unavailable);
-            answer(Failure::Unavailable, &reason, id, &mut sink);
+        Err(NoFork { failure, reason }) => {
+            tenant.background.failed(failure);
+            answer(failure, &reason, id, &mut sink);
             None
         }
     }));
@@ -187,6 +188,18 @@ pub(crate) fn send(reply: Box<dyn DeferredReply>) {
     let _ = catch_unwind(AssertUnwindSafe(|| reply.send()));
 }
 
+/// Forks, if need be when others have made room.
+fn fork(ground: &Ground, tenant: &Tenant, permit: Option<Permit>) -> Result<Forked, NoFork> {
+    let is_kept = permit.is_some();
+    match tenant.fork(permit) {
+        Err(NoFork { failure: Failure::ServerMemory, .. }) => {
+            ground.memory.wait_for_a_look();
+            tenant.fork(ground.workers.permit().filter(|_| is_kept))
+        }
+        forked => forked,
+    }
+}
+
 /// A worker of the generation that answers now.
 fn worker(
     background: &Background,
@@ -194,8 +207,8 @@ fn worker(
     berth: &Berth,
     former: Option<Forked>,
     keep: Keep,
-) -> Result<Forked, String> {
-    let current = tenant.ready().ok_or_else(|| tenant.excuse())?;
+) -> Result<Forked, NoFork> {
+    let current = tenant.ready().ok_or_else(|| NoFork::unavailable(tenant.excuse()))?;
     let former = former.filter(|former| current.succeeds(Some(&former.generation)));
     if current.config.mode != Mode::Ephemeral {
         // This worker is to be the loop's only one: the state of a second one would come and go.
@@ -205,7 +218,8 @@ fn worker(
     let mut forked = match berth.take(current.number) {
         Some(forked) => forked,
         None => {
-            let workers = &background.ground()?.workers;
+            let ground = background.ground().map_err(|reason| NoFork::unavailable(reason.to_owned()))?;
+            let workers = &ground.workers;
             let permit = match keep {
                 Keep::Stay => workers.permit(),
                 // Closed first: that makes room.
@@ -215,7 +229,7 @@ fn worker(
                 }
                 Keep::Go => None,
             };
-            tenant.fork(permit)?
+            fork(ground, tenant, permit)?
         }
     };
     if let Some(mut former) = former {

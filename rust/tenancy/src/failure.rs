@@ -51,6 +51,8 @@ failures! {
     ResponseTooLarge "response-too-large" 502,
     /// No worker can be had now: no KVM, still booting, boot failed, or too much to do.
     Unavailable "unavailable" 503,
+    /// The process has as much memory as it may have, and the request needed more.
+    ServerMemory "server-memory" 503,
     /// The tenant has as many requests in work as it may have.
     TooManyRequests "too-many-requests" 429,
     /// The server has as much unfinished work as it takes, or the tenant's share of it.
@@ -96,7 +98,8 @@ pub(crate) fn answer(failure: Failure, reason: &str, id: RequestId, sink: &mut (
     sink.status(failure.status());
     sink.header(b"content-type", b"application/json");
     sink.header(b"cache-control", b"no-store");
-    if matches!(failure, Failure::Unavailable | Failure::Overloaded | Failure::TooManyRequests) {
+    if matches!(failure, Failure::Unavailable | Failure::Overloaded | Failure::ServerMemory | Failure::TooManyRequests)
+    {
         sink.header(b"retry-after", b"1");
     }
 }

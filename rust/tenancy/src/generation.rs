@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{Elf, ForkError, Snapshot, Worker, WorkerState};
 
@@ -29,6 +29,9 @@ pub(crate) struct Generation {
     /// Values of the headers that show the mode, if they are wanted.
     pub(crate) mode: String,
     pub(crate) number_text: String,
+    pub(crate) made_at: Instant,
+    /// It answered before, and does so again.
+    pub(crate) is_rolled_back: bool,
 }
 
 /// Which program a generation runs, to tell whether its file has changed since.
@@ -82,6 +85,8 @@ impl Generation {
             snapshot,
             mode: config.mode.to_string(),
             number_text: number.to_string(),
+            made_at: Instant::now(),
+            is_rolled_back: false,
             config,
             store,
             origin,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use crate::memory::Bound;
 use crate::report::{HostState, Report, TenantReport, TenantState};
 use crate::server::Server;
 
@@ -44,6 +45,8 @@ const FIGURES: &[Figure] = &[
     Figure { name: "mayfly_tenant_reloads_total", kind: Counter, help: "New generations, rollbacks included.", value: |tenant| tenant.reloads as f64 },
     Figure { name: "mayfly_tenant_reload_failures_total", kind: Counter, help: "Generations that did not come about.", value: |tenant| tenant.reload_failures as f64 },
     Figure { name: "mayfly_tenant_dropped_log_lines_total", kind: Counter, help: "Lines that the log limit dropped.", value: |tenant| tenant.dropped_log_lines as f64 },
+    Figure { name: "mayfly_tenant_memory_bytes", kind: Gauge, help: "Memory that the tenant's machines hold, frozen programs included.", value: |tenant| tenant.memory_bytes as f64 },
+    Figure { name: "mayfly_tenant_memory_refusals_total", kind: Counter, help: "How often they were refused more, since the process had no more.", value: |tenant| tenant.memory_refusals as f64 },
     Figure { name: "mayfly_tenant_ready", kind: Gauge, help: "Whether the tenant answers requests.", value: |tenant| if generation(tenant) > 0 { 1.0 } else { 0.0 } },
     Figure { name: "mayfly_tenant_generation", kind: Gauge, help: "The number of the generation that answers; 0 if there is none.", value: |tenant| generation(tenant) as f64 },
     Figure { name: "mayfly_tenant_boot_seconds", kind: Gauge, help: "How long the generation that answers took to boot; 0 if there is none.", value: boot_seconds },
@@ -136,10 +139,40 @@ impl Report {
         one("mayfly_process_descriptors_max", Gauge, help, &[], self.max_descriptors as f64);
         let help = "Memory that the process has, shared pages included.";
         one("mayfly_process_resident_bytes", Gauge, help, &[], self.resident_bytes as f64);
+        let help = "Whether memory is short: idle workers are closed.";
+        one("mayfly_memory_short", Gauge, help, &[], if self.memory.is_short { 1.0 } else { 0.0 });
+        let help = "How often memory became short.";
+        one("mayfly_memory_shortages_total", Counter, help, &[], self.memory.shortages as f64);
+        let help = "Workers that were closed since memory was short.";
+        one("mayfly_memory_closed_workers_total", Counter, help, &[], self.memory.closed_workers as f64);
+        let help = "Programs that were stopped since memory was short; they boot again when they are called.";
+        one("mayfly_memory_stopped_programs_total", Counter, help, &[], self.memory.stopped_programs as f64);
         let help = "Requests that have left their loop thread after their inline budget and are not answered yet.";
         one("mayfly_overflow_requests", Gauge, help, &[], self.overflow as f64);
         let help = "Requests for which there was no tenant.";
         one("mayfly_unrouted_requests_total", Counter, help, &[], self.unrouted as f64);
+        self.write_memory(text);
+    }
+
+    fn write_memory(&self, text: &mut Text) {
+        let memory = &self.memory;
+        text.family("mayfly_memory_bytes", Gauge, "Memory in use: the process's, and under each bound.");
+        text.sample("mayfly_memory_bytes", &[("of", "process"), ("path", "")], memory.bytes as f64);
+        let others = || memory.bounds.iter().filter(|bound| bound.of != "process");
+        let path = |bound: &Bound| bound.path.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
+        for bound in others() {
+            text.sample("mayfly_memory_bytes", &[("of", bound.of), ("path", &path(bound))], bound.bytes as f64);
+        }
+        text.family("mayfly_memory_max_bytes", Gauge, "As far as memory in use may go, by each bound.");
+        for bound in &memory.bounds {
+            text.sample("mayfly_memory_max_bytes", &[("of", bound.of), ("path", &path(bound))], bound.max_bytes as f64);
+        }
+        text.family("mayfly_memory_machines_bytes", Gauge, "Memory that machines hold, by what they are.");
+        for (kind, bytes) in
+            [("images", memory.image_bytes), ("workers", memory.machine_bytes.saturating_sub(memory.image_bytes))]
+        {
+            text.sample("mayfly_memory_machines_bytes", &[("kind", kind)], bytes as f64);
+        }
     }
 }
 
@@ -190,6 +223,7 @@ impl fmt::Display for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::MemoryReport;
     use std::collections::HashMap;
 
     /// A series: its name and its labels in order.
@@ -282,6 +316,8 @@ mod tests {
             limit_hits: BTreeMap::from([("descriptors", 9)]),
             errors: BTreeMap::from([("cpu-limit", 10), ("exited", 11)]),
             dropped_log_lines: 12,
+            memory_bytes: 23,
+            memory_refusals: 24,
         }
     }
 
@@ -299,6 +335,19 @@ mod tests {
             descriptors: 20,
             max_descriptors: 1024,
             resident_bytes: 22,
+            memory: MemoryReport {
+                bounds: vec![
+                    Bound { of: "process", path: None, max_bytes: 31, bytes: 30 },
+                    Bound { of: "cgroup", path: Some("/sys/fs/cgroup/a b".into()), max_bytes: 33, bytes: 32 },
+                ],
+                bytes: 30,
+                machine_bytes: 29,
+                image_bytes: 9,
+                is_short: true,
+                shortages: 34,
+                closed_workers: 35,
+                stopped_programs: 36,
+            },
         }
     }
 
@@ -323,6 +372,8 @@ mod tests {
             ("reloads_total", 7.0),
             ("reload_failures_total", 8.0),
             ("dropped_log_lines_total", 12.0),
+            ("memory_bytes", 23.0),
+            ("memory_refusals_total", 24.0),
         ] {
             for tenant in ["shop", "we\"i\\rd\n"] {
                 assert_eq!(get(&format!("mayfly_tenant_{name}"), &[("tenant", tenant)]), value, "{name}");
@@ -344,6 +395,22 @@ mod tests {
             (20.0, 1024.0)
         );
         assert_eq!(get("mayfly_process_resident_bytes", &[]), 22.0);
+        let cgroup: &[_] = &[("of", "cgroup"), ("path", "/sys/fs/cgroup/a b")];
+        let process: &[_] = &[("of", "process"), ("path", "")];
+        for (name, labels, value) in [
+            ("bytes", process, 30.0),
+            ("bytes", cgroup, 32.0),
+            ("max_bytes", process, 31.0),
+            ("max_bytes", cgroup, 33.0),
+            ("machines_bytes", &[("kind", "images")], 9.0),
+            ("machines_bytes", &[("kind", "workers")], 20.0),
+            ("short", &[], 1.0),
+            ("shortages_total", &[], 34.0),
+            ("closed_workers_total", &[], 35.0),
+            ("stopped_programs_total", &[], 36.0),
+        ] {
+            assert_eq!(get(&format!("mayfly_memory_{name}"), labels), value, "{name}");
+        }
         assert_eq!((get("mayfly_unrouted_requests_total", &[]), get("mayfly_overflow_requests", &[])), (13.0, 16.0));
     }
 

@@ -24,6 +24,8 @@ use crate::tenant::{State, Tenant};
 /// A worker that was used less than this ago is not let go for another tenant's: were it otherwise, a loop that serves more tenants
 /// in turn than it may have workers would fork for every request.
 const IDLE_NS: u64 = 1_000_000_000;
+/// When memory is short, a worker of a tenant that holds more than its share is closed when it is idle for so long.
+const MUCH_IDLE_NS: u64 = 100_000_000;
 /// Workers that are looked at to find one to let go.
 const SAMPLE: usize = 64;
 
@@ -45,6 +47,9 @@ pub enum Outcome {
 pub struct LoopPool {
     server: Server,
     set: Arc<TenantSet>,
+    number: u64,
+    /// The news that it has looked at.
+    seen: u64,
     slots: Box<[Slot]>,
     ids: Ids,
     later: Option<Unfinished>,
@@ -95,6 +100,8 @@ impl Slot {
 
 impl LoopPool {
     pub(crate) fn new(server: Server, number: u64) -> Self {
+        // Before the set, so that a newer one is noticed.
+        let seen = server.news();
         let set = server.set();
         let mut slots: Box<[Slot]> = set.tenants.iter().map(|_| Slot::default()).collect();
         for (tenant, slot) in set.tenants.iter().zip(&mut slots) {
@@ -108,7 +115,7 @@ impl LoopPool {
         }
         let unrouted = server.new_unrouted();
         let ids = Ids { next: server.id_seed().wrapping_add(number << 40) };
-        Self { server, set, slots, ids, later: None, held: 0, hand: 0, unrouted }
+        Self { server, set, number, seen, slots, ids, later: None, held: 0, hand: 0, unrouted }
     }
 
     /// Whether a tenant other than the default one answers this host and path: for a server that has routes besides.
@@ -407,9 +414,60 @@ impl LoopPool {
 
     /// Takes over a new set of tenants, if there is one.
     fn refresh(&mut self) {
-        if self.set.epoch != self.server.epoch() {
-            self.take_over(self.server.set());
+        let news = self.server.news();
+        if self.seen != news {
+            self.look(news);
         }
+    }
+
+    #[cold]
+    fn look(&mut self, news: u64) {
+        self.seen = news;
+        let set = self.server.set();
+        if set.epoch != self.set.epoch {
+            self.take_over(set);
+        }
+        self.close_idle();
+    }
+
+    /// Has `wake` called, on other threads, when this loop is to call [`Self::tend`] and may have no request that
+    /// brings it here. It must not block.
+    pub fn set_waker(&mut self, wake: impl Fn() + Send + 'static) {
+        self.server.set_waker(self.number, Some(Box::new(wake)));
+    }
+
+    /// Has none called any more.
+    pub fn clear_waker(&mut self) {
+        self.server.set_waker(self.number, None);
+    }
+
+    /// Does what is to be done besides requests: closes idle workers, if memory is short.
+    pub fn tend(&mut self) {
+        self.refresh();
+    }
+
+    /// Gives workers that are idle for longer than there is memory for to the thread that closes them, and those of
+    /// programs that were stopped.
+    fn close_idle(&mut self) {
+        // No end of it: memory is not short.
+        let idle_ns = Some(self.server.idle_ns()).filter(|idle_ns| *idle_ns != u64::MAX);
+        let now = monotonic_ns();
+        let mut closed = 0;
+        for (tenant, slot) in self.set.tenants.iter().zip(&mut self.slots) {
+            let Some(forked) = &slot.worker else { continue };
+            let much = if tenant.account.holds_much() { MUCH_IDLE_NS } else { u64::MAX };
+            let is_idle = idle_ns.is_some_and(|longest| now.saturating_sub(slot.last_used_ns) >= longest.min(much));
+            let is_stopped = tenant.generation() == 0;
+            if !forked.is_ephemeral() || !(is_idle || is_stopped) {
+                continue;
+            }
+            if let Some(forked) = slot.worker.take() {
+                self.held -= 1;
+                closed += 1;
+                self.server.background().close(forked);
+            }
+        }
+        self.server.memory().closed_workers.fetch_add(closed, Ordering::Relaxed);
     }
 
     #[cold]
@@ -448,7 +506,7 @@ impl LoopPool {
 
 impl Drop for LoopPool {
     fn drop(&mut self) {
-        self.server.pool_ended();
+        self.server.pool_ended(self.number);
     }
 }
 

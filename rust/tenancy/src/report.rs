@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
-use mayfly_sandbox::{BootedFrom, Snapshot};
+use mayfly_sandbox::{BootedFrom, PAGE_SIZE, Snapshot};
 use serde::Serialize;
 
 use crate::config::TenantConfig;
 use crate::failure::Failure;
+use crate::memory::MemoryReport;
 use crate::meter::Event;
 use crate::tenant::{State, Tenant};
 
@@ -34,6 +35,8 @@ pub struct Report {
     pub max_descriptors: u64,
     /// Memory that the process has, shared pages included.
     pub resident_bytes: u64,
+    /// Memory, what bounds it, and what is done about that.
+    pub memory: MemoryReport,
 }
 
 /// Whether a server is as far as its configuration wants it before the first request.
@@ -105,6 +108,10 @@ pub struct TenantReport {
     pub reload_failures: u64,
     /// How often the program was refused a descriptor, a thread, a mapping, by the limit's name.
     pub limit_hits: BTreeMap<&'static str, u64>,
+    /// Memory that its machines hold, its frozen programs included.
+    pub memory_bytes: u64,
+    /// How often they were refused more, since the process had no more.
+    pub memory_refusals: u64,
     /// Requests that Mayfly answered instead, by the answer's `error`.
     pub errors: BTreeMap<&'static str, u64>,
     /// Lines that the log limit dropped.
@@ -189,6 +196,8 @@ impl TenantReport {
                 .into_iter()
                 .filter(|&(_, count)| count > 0)
                 .collect(),
+            memory_bytes: tenant.account.held().saturating_mul(PAGE_SIZE),
+            memory_refusals: tenant.account.refused(),
             errors,
             dropped_log_lines: tenant.log.dropped_lines(),
         }

@@ -14,6 +14,7 @@ use mayfly_sandbox::{Host, HostError};
 use crate::background::Background;
 use crate::config::{AdminConfig, BootWhen, Config, TenantConfig};
 use crate::generation::Generation;
+use crate::memory::{Called, Memory, Relief};
 use crate::pool::LoopPool;
 use crate::reload::{Applied, ReloadError, Reloaded};
 use crate::report::{HostState, Readiness, Report, TenantReport};
@@ -28,6 +29,10 @@ use crate::workers::Workers;
 const START_WAIT: Duration = Duration::from_secs(3);
 /// How often [`Server::drain`] looks.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
+/// With less than this idle time, workers that lie ready for no request in particular go, too.
+const IDLE_SPARES: Duration = Duration::from_secs(2);
+/// So many of them at a time: closing one may take milliseconds.
+const SPARES: usize = 32;
 /// Programs that boot side by side when a configuration is applied.
 const APPLY_THREADS: usize = 4;
 
@@ -37,11 +42,15 @@ pub struct Server {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     host: Result<Host, HostError>,
-    /// Number of `set`: what a loop compares on every request.
-    epoch: AtomicU64,
+    /// Changes with `set` and when loops are to close idle workers: what a loop compares on every request.
+    news: AtomicU64,
+    /// Idle time in nanoseconds from which on a loop's workers are to be closed.
+    idle_ns: AtomicU64,
+    memory: Arc<Memory>,
+    /// What wakes loops that have nothing to do, by their pools' numbers.
+    wakers: Mutex<HashMap<u64, Box<dyn Fn() + Send>>>,
     set: RwLock<Arc<TenantSet>>,
     background: Arc<Background>,
     workers: Workers,
@@ -51,6 +60,8 @@ struct Inner {
     is_ending: AtomicBool,
     pools: AtomicUsize,
     pools_made: AtomicU64,
+    /// When each tenant had how many requests, as the keeper of the memory saw it.
+    called: Mutex<Called>,
     unrouted: Mutex<Vec<Arc<AtomicU64>>>,
     id_seed: u64,
 }
@@ -89,17 +100,19 @@ impl Server {
 
     pub(crate) fn start_on(host: Result<Host, HostError>, config: Config) -> Result<Self, StartError> {
         let workers = Workers::new(config.max_workers);
+        let memory = Arc::new(Memory::new(config.max_memory_bytes));
         let ground = match &host {
             Ok(host) => Ok(Ground {
                 host: host.clone(),
                 workers: workers.clone(),
                 uploads: config.admin.as_ref().and_then(|admin| admin.uploads.clone()),
                 snapshots: config.snapshots.clone().map(|directory| Arc::new(Snapshots::new(directory))),
+                memory: Arc::clone(&memory),
             }),
             Err(error) => Err(error.to_string()),
         };
-        let background = Background::start(ground, config.overflow_threads)?;
-        let tenants = config.tenants.iter().map(new_tenant).collect();
+        let background = Background::start(ground, &memory, config.overflow_threads)?;
+        let tenants = config.tenants.iter().map(|config| new_tenant(config, &memory)).collect();
         let set = TenantSet::new(1, Arc::new(config), tenants);
         if let Err(reason) = background.ground() {
             tracing::error!(target: "mayfly::server", "no tenant can run on this host: {reason}");
@@ -111,10 +124,14 @@ impl Server {
             }
         }
         background.wait_for_boots(START_WAIT);
-        Ok(Self {
+        let server = Self {
             inner: Arc::new(Inner {
                 host,
-                epoch: AtomicU64::new(set.epoch),
+                news: AtomicU64::new(0),
+                idle_ns: AtomicU64::new(u64::MAX),
+                memory,
+                wakers: Mutex::default(),
+                called: Mutex::default(),
                 set: RwLock::new(Arc::new(set)),
                 background,
                 workers,
@@ -126,7 +143,14 @@ impl Server {
                 // The standard library keys its hash maps with the system's random numbers: enough to tell processes apart.
                 id_seed: RandomState::new().hash_one(0),
             }),
-        })
+        };
+        let inner = Arc::downgrade(&server.inner);
+        server.inner.memory.relieve_by(move |relief| {
+            if let Some(inner) = inner.upgrade() {
+                Self { inner }.relieve(relief);
+            }
+        });
+        Ok(server)
     }
 
     /// The workers for one loop thread; they are forked in the background, from now on.
@@ -181,7 +205,8 @@ impl Server {
     /// Puts a new configuration in force, while requests are served: routes at once and together, and programs that run otherwise
     /// now as new generations. A generation that does not boot leaves its tenant as it was.
     ///
-    /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`, `overflow_threads`, `admin`, `snapshots`.
+    /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`,
+    /// `max_memory_mib`, `overflow_threads`, `admin`, `snapshots`.
     pub fn apply(&self, config: Config) -> Applied {
         let _one_at_a_time = self.inner.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.set();
@@ -206,7 +231,7 @@ impl Server {
                 }
                 None => {
                     added.push(config.name.to_string());
-                    new_tenant(config)
+                    new_tenant(config, &self.inner.memory)
                 }
             })
             .collect();
@@ -222,7 +247,7 @@ impl Server {
         let set = TenantSet::new(old.epoch + 1, Arc::new(config), tenants);
         match self.inner.background.ground() {
             Ok(_) => {
-                let is_new = |tenant: &Tenant| matches!(tenant.state(), State::Unbooted);
+                let is_new = |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted);
                 for tenant in set.to_boot_at_start().filter(|tenant| is_new(tenant)) {
                     if tenant.claim_boot(false) {
                         self.inner.background.boot(Arc::clone(tenant));
@@ -236,9 +261,8 @@ impl Server {
                 }
             }
         }
-        let epoch = set.epoch;
         *self.inner.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
-        self.inner.epoch.store(epoch, Ordering::Release);
+        self.inner.news.fetch_add(1, Ordering::Release);
         tracing::info!(
             target: "mayfly::server", added = applied.added.len(), removed = applied.removed.len(),
             changed = applied.changed.len(), failed = applied.failed.len(), "a new configuration is in force"
@@ -398,6 +422,7 @@ impl Server {
             descriptors: resources::descriptors(),
             max_descriptors: resources::descriptor_limit(),
             resident_bytes: resources::resident_bytes(),
+            memory: self.inner.memory.report(),
         }
     }
 
@@ -405,8 +430,9 @@ impl Server {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let set = self.set();
-        let booting =
-            set.to_boot_at_start().filter(|tenant| matches!(tenant.state(), State::Unbooted | State::Booting { .. }));
+        let booting = set
+            .to_boot_at_start()
+            .filter(|tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. }));
         let booting = booting.count();
         let failed = set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Failed { .. })).count();
         let ending = self.inner.is_ending.load(Ordering::Relaxed);
@@ -418,9 +444,55 @@ impl Server {
         Arc::clone(&self.inner.set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Another number than before if a loop has something to look at.
     #[inline]
-    pub(crate) fn epoch(&self) -> u64 {
-        self.inner.epoch.load(Ordering::Acquire)
+    pub(crate) fn news(&self) -> u64 {
+        self.inner.news.load(Ordering::Acquire)
+    }
+
+    /// Idle time in nanoseconds from which on a loop's workers are to be closed.
+    pub(crate) fn idle_ns(&self) -> u64 {
+        self.inner.idle_ns.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.inner.memory
+    }
+
+    /// Has `wake` called, by other threads, when a loop is to look at the news and may have nothing to do; `None`: no
+    /// more.
+    pub(crate) fn set_waker(&self, pool: u64, wake: Option<Box<dyn Fn() + Send>>) {
+        let mut wakers = self.wakers();
+        match wake {
+            Some(wake) => wakers.insert(pool, wake),
+            None => wakers.remove(&pool),
+        };
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, HashMap<u64, Box<dyn Fn() + Send>>> {
+        self.inner.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has room made, as much as can be made now: for the keeper of the memory.
+    fn relieve(&self, relief: Relief) {
+        let set = self.set();
+        let idle_ns = u64::try_from(relief.idle.as_nanos()).unwrap_or(u64::MAX);
+        self.inner.idle_ns.store(idle_ns, Ordering::Relaxed);
+        let mut closed = 0;
+        if relief.idle < IDLE_SPARES {
+            for tenant in &set.tenants {
+                closed += tenant.close_spares(SPARES - closed);
+            }
+        }
+        if let Some(programs) = relief.programs {
+            let mut called = self.inner.called.lock().unwrap_or_else(PoisonError::into_inner);
+            if called.make_room(&set.tenants, programs) {
+                self.inner.memory.stopped_programs.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.inner.memory.closed_workers.fetch_add(closed as u64, Ordering::Relaxed);
+        self.inner.news.fetch_add(1, Ordering::Release);
+        self.wakers().values().for_each(|wake| wake());
     }
 
     #[inline]
@@ -437,7 +509,8 @@ impl Server {
         self.inner.pools.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn pool_ended(&self) {
+    pub(crate) fn pool_ended(&self, pool: u64) {
+        self.set_waker(pool, None);
         self.inner.pools.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -454,6 +527,12 @@ impl Server {
 
     pub(crate) fn id_seed(&self) -> u64 {
         self.inner.id_seed
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("set", &self.set).field("background", &self.background).finish_non_exhaustive()
     }
 }
 
@@ -485,8 +564,8 @@ impl TenantSet {
     }
 }
 
-fn new_tenant(config: &TenantConfig) -> Arc<Tenant> {
-    Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted))
+fn new_tenant(config: &TenantConfig, memory: &Memory) -> Arc<Tenant> {
+    Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted, memory.account()))
 }
 
 fn told(generation: &Generation) -> Reloaded {

@@ -7,20 +7,21 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use mayfly_sandbox::{BootedFrom, ForkError, Host, LogSink, Program, SharedMemory, Snapshot};
+use mayfly_sandbox::{Account, BootedFrom, ForkError, Host, LogSink, Program, SharedMemory, Snapshot};
 
 use crate::background::Background;
 use crate::berth::Berth;
-use crate::config::TenantConfig;
+use crate::config::{Mode, TenantConfig};
 use crate::deferred::{Job, SHUTTING_DOWN};
 use crate::failure::Failure;
 use crate::generation::{Forked, Generation, Origin, Stamp, digest, stamp};
 use crate::health;
 use crate::launch::LaunchError;
+use crate::memory::Memory;
 use crate::meter::{Counters, Event, Totals};
 use crate::places;
 use crate::reload::ReloadError;
@@ -35,6 +36,12 @@ use crate::workers::{Permit, Workers};
 
 /// Pause before a failed first boot is tried again; doubled with each failure, up to [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_secs(1);
+/// What a program is taken to need to boot before it has.
+const BOOT_BYTES: u64 = 4 << 20;
+/// Pause after a boot that the process had no memory for.
+const RETRY_MEMORY: Duration = Duration::from_secs(1);
+/// How long a program may run at least before another one gets its memory.
+const TIME_OF_ITS_OWN: Duration = Duration::from_secs(3);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// A tenant, shared by all threads.
@@ -48,6 +55,12 @@ pub(crate) struct Tenant {
     pub(crate) places: places::Taken,
     pub(crate) name: TenantName,
     pub(crate) log: Arc<TenantLog>,
+    /// What its machines hold of the process's memory.
+    pub(crate) account: Account,
+    /// What its program will need to boot, in bytes, as far as is known.
+    boot_bytes: AtomicU64,
+    /// It has answered requests since the start.
+    has_booted: AtomicBool,
     state: RwLock<State>,
     /// Held by whoever boots, reloads or rolls back.
     history: Mutex<History>,
@@ -98,6 +111,7 @@ pub(crate) struct Ground {
     pub(crate) uploads: Option<PathBuf>,
     /// Snapshots of booted programs, if they are kept.
     pub(crate) snapshots: Option<Arc<Snapshots>>,
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// What a generation may come from.
@@ -112,7 +126,7 @@ pub(crate) enum Source {
 }
 
 impl Tenant {
-    pub(crate) fn new(config: Arc<TenantConfig>, state: State) -> Self {
+    pub(crate) fn new(config: Arc<TenantConfig>, state: State, account: Account) -> Self {
         let log = Arc::new(TenantLog::new(config.name.clone(), config.limits.log_bytes_per_second));
         Self {
             generation: AtomicU64::new(0),
@@ -120,6 +134,9 @@ impl Tenant {
             places: places::Taken::default(),
             name: config.name.clone(),
             log,
+            account,
+            boot_bytes: AtomicU64::new(BOOT_BYTES),
+            has_booted: AtomicBool::new(false),
             state: RwLock::new(state),
             history: Mutex::new(History {
                 config,
@@ -188,7 +205,14 @@ impl Tenant {
 
     /// Boots the program, which takes as long as it takes, up to its limit. For whoever has claimed the boot.
     pub(crate) fn boot(&self, ground: &Ground, background: &Background) {
+        let holds = matches!(self.state(), State::Booting { holds: true });
+        let bytes = self.boot_bytes.load(Ordering::Relaxed);
+        let _turn = match ground.memory.boot_turn(bytes, holds) {
+            Ok(turn) => turn,
+            Err(reason) => return self.fail_for_memory(reason),
+        };
         let mut history = self.history();
+        let refused = self.account.refused();
         match self.make(&mut history, ground, background, Source::Kept) {
             Ok(generation) => {
                 let boot_ms = generation.snapshot.boot_time().as_millis();
@@ -199,6 +223,12 @@ impl Tenant {
                 }
                 history.retry = RETRY;
                 self.publish(&mut history, generation, ground);
+            }
+            // It came to need more than there was: the next time it waits for more.
+            Err(error) if self.account.refused() != refused => {
+                let most = history.config.limits.machine.boot_memory_bytes.max(BOOT_BYTES);
+                self.boot_bytes.store(bytes.saturating_mul(2).min(most), Ordering::Relaxed);
+                self.fail_for_memory(error.to_string());
             }
             Err(error) => {
                 let retry_at = Instant::now() + history.retry;
@@ -212,6 +242,15 @@ impl Tenant {
     pub(crate) fn fail(&self, reason: String, retry_at: Instant) {
         tracing::error!(target: "mayfly::server", tenant = %self.name, reason, "tenant cannot answer requests");
         self.set_state(State::Failed { reason, retry_at });
+    }
+
+    /// Keeps the tenant waiting for memory. Many may, again and again.
+    fn fail_for_memory(&self, reason: String) {
+        static TOLD: Seldom = Seldom::new();
+        if TOLD.is_due() {
+            tracing::warn!(target: "mayfly::server", tenant = %self.name, reason, "tenant cannot boot now");
+        }
+        self.set_state(State::Failed { reason, retry_at: Instant::now() + RETRY_MEMORY });
     }
 
     /// Keeps the tenant from booting by itself again.
@@ -229,6 +268,7 @@ impl Tenant {
         source: Source,
     ) -> Result<Generation, ReloadError> {
         let config = Arc::clone(&history.config);
+        let ground = &Ground { host: ground.host.on_account(&self.account), ..ground.clone() };
         let (uploaded, may_be_kept) = match source {
             Source::Kept => (None, true),
             Source::File => (None, false),
@@ -263,6 +303,7 @@ impl Tenant {
             snapshot.keep_unsaved();
         }
         history.last_number += 1;
+        self.boot_bytes.store(snapshot.image_bytes().max(BOOT_BYTES), Ordering::Relaxed);
         Ok(Generation { file, ..Generation::new(history.last_number, snapshot, config, store, origin) })
     }
 
@@ -358,6 +399,7 @@ impl Tenant {
                 berth.put(forked);
             }
         }
+        self.has_booted.store(true, Ordering::Relaxed);
         self.set_state(State::Ready(Arc::clone(&generation)));
         if let Some(snapshots) = &ground.snapshots {
             snapshots.offer(&generation);
@@ -377,13 +419,14 @@ impl Tenant {
     pub(crate) fn predecessor(&self, history: &mut History) -> Option<Generation> {
         let previous = history.previous.clone()?;
         history.last_number += 1;
-        Some(Generation::new(
+        let generation = Generation::new(
             history.last_number,
             previous.snapshot.clone(),
             Arc::clone(&previous.config),
             previous.store.clone(),
             previous.origin,
-        ))
+        );
+        Some(Generation { is_rolled_back: true, ..generation })
     }
 
     /// Forks a worker: hundreds of microseconds, never on a loop thread. Without a permit it is not kept after its request.
@@ -391,9 +434,12 @@ impl Tenant {
     /// # Errors
     ///
     /// The reason why there is none, in words for the client.
-    pub(crate) fn fork(&self, permit: Option<Permit>) -> Result<Forked, String> {
-        let generation = self.ready().ok_or_else(|| self.excuse())?;
+    pub(crate) fn fork(&self, permit: Option<Permit>) -> Result<Forked, NoFork> {
+        let generation = self.ready().ok_or_else(|| NoFork::unavailable(self.excuse()))?;
         self.fork_of(&generation, permit).map_err(|error| {
+            if error.is_full() {
+                return NoFork { failure: Failure::ServerMemory, reason: NO_MEMORY.to_owned() };
+            }
             // Where it fails once it may fail for every request.
             static TOLD: Seldom = Seldom::new();
             if TOLD.is_due() {
@@ -401,7 +447,7 @@ impl Tenant {
                 tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
             }
             self.background.count(Event::ForkFailure);
-            "no worker could be forked".to_owned()
+            NoFork::unavailable("no worker could be forked".to_owned())
         })
     }
 
@@ -415,6 +461,36 @@ impl Tenant {
             slice: generation.config.limits.inline_budget,
             permit,
         })
+    }
+
+    /// Stops the program so that others get its memory, if nothing is lost by that: it boots again when it is called.
+    /// `uncalled`: the tenant was not
+    /// called of late. Waits for nothing.
+    pub(crate) fn make_room(&self, uncalled: bool) -> bool {
+        let Ok(history) = self.history.try_lock() else { return false };
+        let Some(generation) = self.ready() else { return false };
+        let keeps_state = generation.config.mode != Mode::Ephemeral || generation.store.is_some();
+        // One that was rolled back would boot as what it was rolled back from.
+        if keeps_state || generation.is_rolled_back || !(uncalled || generation.made_at.elapsed() >= TIME_OF_ITS_OWN) {
+            return false;
+        }
+        self.set_state(State::Unbooted);
+        drop(history);
+        let number = generation.number.saturating_add(1);
+        drop(generation);
+        self.live_berths().iter().for_each(|berth| berth.drop_before(number));
+        true
+    }
+
+    /// Closes workers that lie ready for loops and keep no state, so many at most; returns how many.
+    pub(crate) fn close_spares(&self, most: usize) -> usize {
+        let berths = self.live_berths();
+        berths.iter().flat_map(|berth| std::iter::from_fn(|| berth.take_spare())).take(most).count()
+    }
+
+    /// Whether the tenant is to boot at start and has not yet.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.has_booted.load(Ordering::Relaxed)
     }
 
     /// Why there is no generation, in words for the client.
@@ -495,6 +571,21 @@ impl Tenant {
         totals
     }
 }
+
+/// Why there is no worker, for the client.
+#[derive(Debug)]
+pub(crate) struct NoFork {
+    pub(crate) failure: Failure,
+    pub(crate) reason: String,
+}
+
+impl NoFork {
+    pub(crate) fn unavailable(reason: String) -> Self {
+        Self { failure: Failure::Unavailable, reason }
+    }
+}
+
+const NO_MEMORY: &str = "the server has no memory left for a worker: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached";
 
 impl History {
     /// The region that all of the tenant's workers share: made once, since its content is to outlive generations.

@@ -132,10 +132,15 @@ pub(crate) mod testing {
 
     #[test]
     fn a_frame_that_kept_its_content_is_handed_out_zeroed() {
-        let mut boot = Memory::boot(4).unwrap();
+        let mut boot = Memory::boot(4, &crate::ledger::Account::default()).unwrap();
         boot.allocate().unwrap();
         let image = std::sync::Arc::new(boot.seal().unwrap());
-        let mut fork = Memory::fork(&image, 2).unwrap();
+        let mut fork = Memory::fork(
+            &image,
+            2,
+            crate::ledger::Hold::new(&crate::ledger::Account::default(), crate::ledger::Purpose::Fork),
+        )
+        .unwrap();
         let frame = fork.allocate().unwrap();
         fork.write_u64(frame * PAGE as u64, 7);
         fork.release_dirty(frame);

@@ -264,6 +264,11 @@ impl Pollables {
         self.queues.iter_mut().flatten().for_each(Queue::share);
     }
 
+    /// Bytes that queues of the program's own cost.
+    pub(crate) fn held(&self) -> u64 {
+        self.held as u64
+    }
+
     /// Bytes that may be written to a queue now.
     pub(crate) fn room(&self, id: QueueId) -> usize {
         let Some(queue) = self.queue(id) else { return 0 };

@@ -47,6 +47,9 @@ pub(crate) struct File {
     /// Most workers that the process may have at a time; the least recently used ones make room. Default: as many as descriptors and
     /// memory allow.
     max_workers: Option<Bounded<1, 1_000_000>>,
+    /// Most memory that the process may have, in MiB; as it nears, idle workers make room, and what would need more is refused with 503. Default: what the
+    /// limit of its cgroup or the machine's memory allows. These hold in any case.
+    max_memory_mib: Option<Bounded<32, 16_777_216>>,
     /// Threads for requests that outlast their inline budget.
     #[schemars(extend("default" = OVERFLOW_THREADS))]
     overflow_threads: Option<Bounded<1, 256>>,
@@ -294,6 +297,7 @@ impl File {
         Ok(Config {
             tenants,
             max_workers: self.max_workers.map(Bounded::u32),
+            max_memory_bytes: self.max_memory_mib.map(|mib| u64::from(mib.u32()) << 20),
             overflow_threads: self.overflow_threads.map_or(OVERFLOW_THREADS, Bounded::u32),
             boot_at_start: self.boot_at_start.map_or(BOOT_AT_START, Bounded::u32),
             watch: self.watch,

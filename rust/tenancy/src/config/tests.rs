@@ -80,6 +80,7 @@ fn a_small_file_gets_the_defaults() {
     let whole = Config {
         tenants: vec![expected],
         max_workers: None,
+        max_memory_bytes: None,
         overflow_threads: 4,
         boot_at_start: 64,
         watch: true,
@@ -101,7 +102,7 @@ fn every_key_is_understood() {
     let config = Config::from_json(
         r#"{
             "$schema": "tenants.schema.json",
-            "root": "/srv", "max_workers": 100, "overflow_threads": 8, "boot_at_start": 0, "watch": false, "mode_header": true,
+            "root": "/srv", "max_workers": 100, "max_memory_mib": 512, "overflow_threads": 8, "boot_at_start": 0, "watch": false, "mode_header": true,
             "admin": {"listen": "[::1]:9", "key_sha256": "AB00000000000000000000000000000000000000000000000000000000000001",
                       "uploads": "up", "upload_mib": 2}, "snapshots": "frozen",
             "groups": {"free": {"env": {"A": "group", "B": "group"}}},
@@ -117,6 +118,7 @@ fn every_key_is_understood() {
     )
     .unwrap();
     let text = |text: &str| text.to_owned();
+    assert_eq!(config.max_memory_bytes, Some(512 << 20));
     assert_eq!((config.max_workers, config.overflow_threads, config.boot_at_start), (Some(100), 8, 0));
     assert!(!config.watch && config.mode_header);
     assert_eq!(config.snapshots.as_deref(), Some(Path::new("/srv/frozen")));

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bounds on the process's memory, and what there really is under each.
+//!
+//! ```text
+//!   process   `max_memory_mib`, if it is set    what this process has: anonymous pages, page tables, images, the kernel's for machines
+//!   cgroup    memory.max, memory.high           what all of the cgroup has, but for what the kernel takes back by itself
+//!   machine   MemTotal                          MemTotal - MemAvailable
+//! ```
+//!
+//! All of them hold; the one with the least room acts.
+
+use std::fs;
+use std::path::PathBuf;
+
+use mayfly_sandbox::{Held, PAGE_SIZE};
+use serde::Serialize;
+
+use super::cgroup::{self, Cgroup};
+
+/// Of a bound that the system sets, the part that is left alone: for what comes about between two looks, and for what
+/// this process does not know.
+const RESERVE_PART: u64 = 16;
+const RESERVE_LEAST: u64 = 16 << 20;
+const RESERVE_MOST: u64 = 512 << 20;
+
+/// A bound on memory, what there is under it, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Bound {
+    /// Whose: `process`, `cgroup` or `machine`.
+    pub of: &'static str,
+    /// Which cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// As far as it goes, a reserve left out.
+    pub max_bytes: u64,
+    /// What there is.
+    pub bytes: u64,
+}
+
+impl Bound {
+    /// What may still come; negative if there is too much.
+    pub(super) fn room(&self) -> i64 {
+        to_signed(self.max_bytes).saturating_sub(to_signed(self.bytes))
+    }
+}
+
+fn to_signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Where to look.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// `max_memory_mib` in bytes.
+    configured: Option<u64>,
+    cgroups: Vec<Cgroup>,
+}
+
+impl Bounds {
+    pub(super) fn new(configured: Option<u64>) -> Self {
+        Self { configured, cgroups: cgroup::own() }
+    }
+
+    /// All bounds as they are now. `held` is what machines hold.
+    pub(super) fn look(&self, held: Held) -> Vec<Bound> {
+        let mut bounds = Vec::new();
+        if let Some(max_bytes) = self.configured {
+            bounds.push(Bound { of: "process", path: None, max_bytes, bytes: process_bytes(held) });
+        }
+        for group in &self.cgroups {
+            if let Some(figures) = group.figures() {
+                let max_bytes = without_reserve(figures.most);
+                bounds.push(Bound {
+                    of: "cgroup",
+                    path: Some(group.path().to_owned()),
+                    max_bytes,
+                    bytes: figures.used,
+                });
+            }
+        }
+        bounds.extend(machine());
+        bounds
+    }
+}
+
+/// What is left of a bound that the system sets.
+fn without_reserve(most: u64) -> u64 {
+    // Of a very small one a part is left all the same.
+    let reserve = (most / RESERVE_PART).clamp(RESERVE_LEAST, RESERVE_MOST).min(most / 2);
+    most.saturating_sub(reserve)
+}
+
+/// What this process has. Images are memory without a mapping; so is what the kernel has for machines.
+pub(super) fn process_bytes(held: Held) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    of_status(&status).saturating_add(held.images.saturating_add(held.machines).saturating_mul(PAGE_SIZE))
+}
+
+fn of_status(text: &str) -> u64 {
+    ["RssAnon:", "VmPTE:"].iter().map(|name| kib_of(text, name)).fold(0, u64::saturating_add).saturating_mul(1024)
+}
+
+fn machine() -> Option<Bound> {
+    of_meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn of_meminfo(text: &str) -> Option<Bound> {
+    let all = kib_of(text, "MemTotal:").saturating_mul(1024);
+    let available = kib_of(text, "MemAvailable:").saturating_mul(1024);
+    let bytes = all.saturating_sub(available);
+    (all > 0).then(|| Bound { of: "machine", path: None, max_bytes: without_reserve(all), bytes })
+}
+
+/// The number of KiB behind a name, 0 if there is none.
+fn kib_of(text: &str, name: &str) -> u64 {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name));
+    rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_is_left_of_what_the_system_sets() {
+        for (most, left) in [(300, 281), (64, 48), (16, 8), (4096, 3840), (65_536, 65_024)] {
+            assert_eq!(without_reserve(most << 20) >> 20, left, "{most} MiB");
+        }
+    }
+
+    #[test]
+    fn figures_are_read() {
+        let status = "Name:\tx\nVmRSS:\t 9000 kB\nRssAnon:\t    1000 kB\nRssFile:\t 10 kB\nVmPTE:\t      24 kB\n";
+        assert_eq!(of_status(status), 1024 << 10);
+        let bound = of_meminfo("MemTotal:  4194304 kB\nMemFree: 1 kB\nMemAvailable:  1048576 kB\n").unwrap();
+        assert_eq!((bound.bytes >> 20, bound.max_bytes >> 20, bound.room() >> 20), (3072, 3840, 768));
+        assert_eq!(of_meminfo(""), None);
+    }
+
+    #[test]
+    fn what_the_process_has_is_near_the_truth() {
+        let before = process_bytes(Held::default());
+        assert!(before > 0);
+        let more = vec![1_u8; 64 << 20];
+        let after = process_bytes(Held::default());
+        assert!(after > before + (60 << 20), "{before} {after} {}", more.len());
+        let held = Held { all: 9, images: 3, machines: 1 };
+        assert!(process_bytes(held) >= 4 * PAGE_SIZE);
+        assert!(Bounds::new(Some(1)).look(held).iter().any(|bound| bound.of == "process" && bound.room() < 0));
+    }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The memory cgroups that the process is in, as far as it can see them: version 2 and version 1.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A cgroup, and how its files are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cgroup {
+    directory: PathBuf,
+    version: Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// What a cgroup may have and has, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Figures {
+    pub(super) most: u64,
+    /// Without what the kernel takes back before it ends a process: pages of files, and caches of its own.
+    pub(super) used: u64,
+}
+
+/// The cgroup of the process and all above it that have a memory controller, innermost first.
+pub(super) fn own() -> Vec<Cgroup> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
+}
+
+/// `groups` as /proc/self/cgroup has them, `mounts` as /proc/self/mountinfo.
+fn find(groups: &str, mounts: &str) -> Vec<Cgroup> {
+    let mut found = Vec::new();
+    for line in groups.lines() {
+        // Number, controllers, path; the controllers of version 2 are not named here.
+        let mut fields = line.splitn(3, ':');
+        let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let version = match (number, controllers) {
+            ("0", "") => Version::Two,
+            (_, controllers) if controllers.split(',').any(|one| one == "memory") => Version::One,
+            _ => continue,
+        };
+        let Some((root, mounted)) = mount(mounts, version) else { continue };
+        // Of a mount that shows a part of the tree only, as in a container, what lies above it cannot be seen.
+        let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
+        let sane = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let below = if sane { below } else { Path::new("") };
+        found.extend(below.ancestors().map(|part| Cgroup { directory: mounted.join(part), version }));
+    }
+    found
+}
+
+/// Root within the tree, and mount point, of the hierarchy that has the memory controller.
+fn mount(mounts: &str, version: Version) -> Option<(PathBuf, PathBuf)> {
+    mounts.lines().find_map(|line| {
+        let (front, back) = line.split_once(" - ")?;
+        let mut back = back.split(' ');
+        let kind = back.next()?;
+        let is_memory = back.nth(1).is_some_and(|options| options.split(',').any(|one| one == "memory"));
+        let fits = match version {
+            Version::Two => kind == "cgroup2",
+            Version::One => kind == "cgroup" && is_memory,
+        };
+        let mut front = front.split(' ').skip(3);
+        fits.then_some(())?;
+        Some((unescape(front.next()?).into(), unescape(front.next()?).into()))
+    })
+}
+
+/// A path as mountinfo has it: some characters are octal numbers.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (code, char)| text.replace(code, char))
+}
+
+impl Cgroup {
+    pub(super) fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What it may have and has; `None` if it has no limit, or does not say.
+    pub(super) fn figures(&self) -> Option<Figures> {
+        let read = |name: &str| fs::read_to_string(self.directory.join(name)).ok();
+        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let (limits, usage, stat): (&[&str], _, _) = match self.version {
+            // Above memory.high the kernel slows the process down; it is no place to stay at either.
+            Version::Two => {
+                (&["memory.max", "memory.high"], "memory.current", ["inactive_file", "active_file", "slab_reclaimable"])
+            }
+            Version::One => {
+                (&["memory.limit_in_bytes"], "memory.usage_in_bytes", ["total_inactive_file", "total_active_file", ""])
+            }
+        };
+        // "max", or in version 1 a number beyond all memory.
+        let most = limits.iter().filter_map(|limit| number(limit)).min().filter(|most| *most < 1 << 60)?;
+        let reclaimable = read("memory.stat").map_or(0, |text| sum_of(&text, &stat));
+        Some(Figures { most, used: number(usage)?.saturating_sub(reclaimable) })
+    }
+}
+
+/// The sum of some lines of a `memory.stat`.
+fn sum_of(text: &str, names: &[&str]) -> u64 {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let values = lines.filter(|(name, _)| names.contains(name)).filter_map(|(_, value)| value.parse::<u64>().ok());
+    values.fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(found: &[Cgroup]) -> Vec<&str> {
+        found.iter().map(|group| group.directory.to_str().unwrap()).collect()
+    }
+
+    const TWO: &str = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+    const ONE: &str = "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n35 31 0:32 / /sys/fs/cgroup/memory rw shared:7 - cgroup cgroup rw,memory\n";
+
+    #[test]
+    fn all_cgroups_above_count() {
+        let found = find("0::/system.slice/mayfly.service\n", TWO);
+        let expected = ["/sys/fs/cgroup/system.slice/mayfly.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/"];
+        assert_eq!(paths(&found), expected);
+        let found = find("9:name=systemd:/\n4:cpu:/x\n3:memory:/a/b\n0::/c\n", &format!("{ONE}{TWO}"));
+        let memory = ["/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory/"];
+        assert_eq!(paths(&found)[..3], memory);
+        assert_eq!(paths(&found)[3..], ["/sys/fs/cgroup/c", "/sys/fs/cgroup/"]);
+    }
+
+    #[test]
+    fn in_a_container_the_mounted_part_counts() {
+        let mounts = "29 23 0:26 /docker/ab\\040c /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
+        assert_eq!(paths(&find("0::/docker/ab c/in\n", mounts)), ["/sys/fs/cgroup/in", "/sys/fs/cgroup/"]);
+        // A namespace of its own, whose root lies elsewhere.
+        for group in ["0::/\n", "0::/../other\n"] {
+            assert_eq!(paths(&find(group, mounts)), ["/sys/fs/cgroup/"], "{group}");
+        }
+        assert_eq!(find("", mounts), []);
+        assert_eq!(find("0::/a\n", ""), []);
+    }
+
+    #[test]
+    fn pages_of_files_are_no_use_of_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        let group = |version| Cgroup { directory: directory.path().to_owned(), version };
+        assert_eq!(group(Version::Two).figures(), None);
+        write("memory.current", "5000\n");
+        write("memory.max", "max\n");
+        write("memory.high", "max\n");
+        assert_eq!(group(Version::Two).figures(), None);
+        write("memory.max", "9000\n");
+        write("memory.stat", "anon 1\nfile 3000\ninactive_file 200\nactive_file 100\nslab_reclaimable 7\nshmem 2700\n");
+        assert_eq!(group(Version::Two).figures(), Some(Figures { most: 9000, used: 4693 }));
+        write("memory.high", "8000\n");
+        assert_eq!(group(Version::Two).figures(), Some(Figures { most: 8000, used: 4693 }));
+
+        write("memory.usage_in_bytes", "700\n");
+        write("memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(group(Version::One).figures(), None);
+        write("memory.limit_in_bytes", "1000\n");
+        write("memory.stat", "inactive_file 1\ntotal_inactive_file 100\ntotal_active_file 50\ntotal_shmem 5\n");
+        assert_eq!(group(Version::One).figures(), Some(Figures { most: 1000, used: 550 }));
+    }
+}
