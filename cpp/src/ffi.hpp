@@ -11,6 +11,7 @@
 
 #include "mayfly/reply.hpp"
 #include "mayfly/request.hpp"
+#include "mayfly/waker.hpp"
 #include "rust/cxx.h"
 
 namespace mayfly::ffi {
@@ -55,5 +56,7 @@ inline void reply_status(Reply &reply, std::uint16_t status) noexcept { reply.st
 inline void reply_header(Reply &reply, Bytes name, Bytes value) noexcept { reply.header(text(name), text(value)); }
 
 inline void reply_send(Reply &reply) noexcept { reply.send(); }
+
+inline void waker_wake(const Waker &waker) noexcept { waker.wake(); }
 
 } // namespace mayfly::ffi

@@ -50,6 +50,10 @@ void LoopPool::call_later(const RequestView &request, std::unique_ptr<Reply> rep
     impl_->pool->call_later(request, std::move(reply));
 }
 
+void LoopPool::set_waker(std::unique_ptr<Waker> waker) noexcept { impl_->pool->set_waker(std::move(waker)); }
+
+void LoopPool::tend() noexcept { impl_->pool->tend(); }
+
 struct Server::Impl {
     rust::Box<ffi::Server> server;
 };

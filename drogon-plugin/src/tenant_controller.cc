@@ -2,7 +2,9 @@
 
 #include "tenant_controller.hpp"
 
+#include <atomic>
 #include <exception>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -28,7 +30,41 @@ std::string_view host(const drogon::HttpRequest &request) {
     return found == headers.end() ? std::string_view() : found->second;
 }
 
+// Has an event loop tend its pool, once for as many calls as come before it does.
+class LoopWaker final : public Waker {
+  public:
+    LoopWaker(trantor::EventLoop *loop, LoopPool &pool) : loop_(loop), pool_(pool) {}
+
+    void wake() const noexcept override {
+        if (is_queued_->exchange(true)) {
+            return;
+        }
+        try {
+            // The pool is the thread's own, and what is queued runs while that has a loop.
+            loop_->queueInLoop([&pool = pool_, is_queued = is_queued_] {
+                is_queued->store(false);
+                pool.tend();
+            });
+        } catch (const std::exception &) {
+            is_queued_->store(false); // The next call tries again.
+        }
+    }
+
+  private:
+    trantor::EventLoop *loop_;
+    LoopPool &pool_;
+    std::shared_ptr<std::atomic_bool> is_queued_ = std::make_shared<std::atomic_bool>(false);
+};
+
 } // namespace
+
+TenantController::PerThread::PerThread(LoopPool a_pool) : pool(std::move(a_pool)) {
+    if (auto *loop = trantor::EventLoop::getEventLoopOfCurrentThread(); loop != nullptr) {
+        pool.set_waker(std::make_unique<LoopWaker>(loop, pool));
+        // The loop is gone before what its thread has for itself.
+        loop->runOnQuit([this] { pool.set_waker(nullptr); });
+    }
+}
 
 TenantController::TenantController(Server server, std::optional<drogon::DefaultHandler> others)
     : server_(std::make_shared<const Server>(std::move(server))), others_(std::move(others)) {}
@@ -113,8 +149,9 @@ void TenantController::serve_default(const drogon::HttpRequestPtr &request, Call
 }
 
 void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &&callback) {
-    auto &[pool, adapter] = this_thread();
-    const auto view = adapter.view(*request);
+    auto &per_thread = this_thread();
+    auto &pool = per_thread.pool;
+    const auto view = per_thread.adapter.view(*request);
     HttpReply reply(*request);
     if (pool.call(view, reply) == Outcome::done) {
         callback(reply.take());
@@ -127,7 +164,7 @@ void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &
 }
 
 TenantController::PerThread &TenantController::this_thread() {
-    thread_local PerThread per_thread{server()->loop_pool(), {}};
+    thread_local PerThread per_thread(server()->loop_pool());
     return per_thread;
 }
 

@@ -55,6 +55,10 @@ class TenantController final : public drogon::HttpController<TenantController, f
   private:
     // What a thread that serves requests has for itself.
     struct PerThread {
+        explicit PerThread(LoopPool a_pool);
+        PerThread(const PerThread &) = delete;
+        PerThread &operator=(const PerThread &) = delete;
+
         LoopPool pool;
         RequestAdapter adapter;
     };

@@ -13,7 +13,8 @@ fn main() {
         .compile("mayfly_bridge_cxx");
 
     println!("cargo:rerun-if-changed=src/lib.rs");
-    for header in ["src/ffi.hpp", "include/mayfly/reply.hpp", "include/mayfly/request.hpp"] {
+    for header in ["src/ffi.hpp", "include/mayfly/reply.hpp", "include/mayfly/request.hpp", "include/mayfly/waker.hpp"]
+    {
         println!("cargo:rerun-if-changed={}", cpp.join(header).display());
     }
 }

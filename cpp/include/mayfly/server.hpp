@@ -13,6 +13,7 @@
 
 #include "mayfly/reply.hpp"
 #include "mayfly/request.hpp"
+#include "mayfly/waker.hpp"
 
 namespace mayfly {
 
@@ -49,6 +50,13 @@ class LoopPool {
     // Has `request` served in the background and sends `reply`, which is not null, from there. To be called right after
     // the call that returned Outcome::later, with the same request: which may be running already, and goes on then.
     void call_later(const RequestView &request, std::unique_ptr<Reply> reply) noexcept;
+
+    // Has `waker` called when this pool's thread is to call tend(), though it may have no request; null: none is.
+    // Once this has returned, or the pool is destroyed, the one before is not called any more.
+    void set_waker(std::unique_ptr<Waker> waker) noexcept;
+
+    // Does what is to be done besides requests: closes idle workers when memory is short. Quick.
+    void tend() noexcept;
 
   private:
     friend class Server;

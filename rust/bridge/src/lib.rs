@@ -22,6 +22,7 @@
 mod guard;
 mod reply;
 mod server;
+mod waker;
 
 use server::{LoopPool, Server, start_server};
 
@@ -54,6 +55,8 @@ mod ffi {
         fn has_default(self: &mut LoopPool) -> bool;
         fn call(self: &mut LoopPool, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
+        fn set_waker(self: &mut LoopPool, waker: UniquePtr<Waker>);
+        fn tend(self: &mut LoopPool);
     }
 
     unsafe extern "C++" {
@@ -78,5 +81,9 @@ mod ffi {
         fn reply_status(reply: Pin<&mut Reply>, status: u16);
         fn reply_header(reply: Pin<&mut Reply>, name: &[u8], value: &[u8]);
         fn reply_send(reply: Pin<&mut Reply>);
+
+        #[namespace = "mayfly"]
+        type Waker;
+        fn waker_wake(waker: &Waker);
     }
 }

@@ -15,6 +15,7 @@ use tenancy::{Failure, Header, Request};
 use crate::ffi::{self, Outcome, Reply, RequestView};
 use crate::guard::{Panicked, guard};
 use crate::reply::{Deferred, Sink};
+use crate::waker::OtherThreads;
 
 /// Why an entry other than a call failed; C++ sees its text as the exception's.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +153,19 @@ impl LoopPool {
                 with_request(request, |request| self.0.call_later(request, Box::new(reply)));
             }
         });
+    }
+
+    /// Has `waker` called, on other threads, when the pool's own thread is to call [`Self::tend`]; null: none is.
+    pub(crate) fn set_waker(&mut self, waker: UniquePtr<ffi::Waker>) {
+        let _ = guard(|| match OtherThreads::new(waker) {
+            Some(waker) => self.0.set_waker(move || waker.wake()),
+            None => self.0.clear_waker(),
+        });
+    }
+
+    /// Does what is to be done besides requests.
+    pub(crate) fn tend(&mut self) {
+        let _ = guard(|| self.0.tend());
     }
 }
 
