@@ -154,6 +154,34 @@ static void touch_bytes(struct act *act, uint64_t size) {
 }
 static void touch(struct act *act) { touch_bytes(act, act->number << 20); }
 static void touch_pages(struct act *act) { touch_bytes(act, act->number * FAULTS_PAGE); }
+static void touch_hold(struct act *act) {
+    const int64_t time[2] = {0, 300 * 1000 * 1000};
+    touch(act);
+    CALL(SYS_nanosleep, time, 0, 0);
+}
+static void region(struct act *act) {
+    static volatile char *block;
+    static uint64_t size;
+    if (block == NULL) {
+        size = act->number << 20;
+        block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if ((void *)block == MAP_FAILED) exit(7);
+    }
+    for (uint64_t i = 0; i < size; i += FAULTS_PAGE)
+        block[i]++;
+    say("%llu\n", (unsigned long long)(size >> 20));
+}
+static void write_file(struct act *act) {
+    static char part[64 << 10];
+    int64_t fd = CALL(SYS_open, "/tmp/large", 01 | 0100 /* O_WRONLY | O_CREAT */, 0600);
+    uint64_t written = 0;
+    while (written < act->number << 20) {
+        int64_t size = CALL(SYS_write, fd, part, sizeof part);
+        if (size <= 0) break;
+        written += (uint64_t)size;
+    }
+    say("%llu\n", (unsigned long long)written);
+}
 static void touch_apart(struct act *act) {
     static volatile char *region;
     enum { APART = 2 << 20 };
@@ -189,6 +217,9 @@ const struct behaviour endless_behaviours[] = {
     {"touch", touch},
     {"touch-pages", touch_pages},
     {"touch-apart", touch_apart},
+    {"touch-hold", touch_hold},
+    {"region", region},
+    {"write-file", write_file},
     {NULL, NULL},
 };
 // clang-format on

@@ -48,6 +48,9 @@
 //   alloc-terabyte                      asks for 1 TiB at once; answers the error
 //   touch                               writes NUMBER MiB, then answers
 //   touch-pages                         writes NUMBER pages, then answers
+//   touch-hold                          writes NUMBER MiB, sleeps for 300 ms, then answers
+//   region                              writes all of a region of NUMBER MiB, which the first call makes
+//   write-file                          writes NUMBER MiB into a file
 //   touch-apart                         writes NUMBER pages, 2 MiB from each other, of a mapping that it makes once
 //
 // Responses
