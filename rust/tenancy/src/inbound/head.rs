@@ -264,7 +264,7 @@ impl<'a, 'f> Head<'a, 'f> {
             && options.framework_closes(fields, is_1_0) == is_last
             && fields.of(Kind::Coding).all(|coding| coding == b"chunked")
             && fields.of(Kind::Expect).all(|expect| keeps_expect && expect == b"100-continue")
-            && !fields.has(Kind::Cookie)
+            && fields.of(Kind::Cookie).all(is_one_cookie)
             && !fields.has(Kind::Private);
         Ok(Self {
             method,
@@ -400,6 +400,13 @@ fn expects_continue(fields: &Fields<'_>, is_1_0: bool) -> Result<bool, Refusal> 
         expects = !is_1_0;
     }
     Ok(expects)
+}
+
+/// Whether a cookie field is the same when the framework has taken it apart: it has a table of them.
+fn is_one_cookie(value: &[u8]) -> bool {
+    let equals = value.iter().position(|byte| *byte == b'=');
+    let first = equals.and_then(|equals| value.get(equals + 1));
+    equals.is_some() && !value.contains(&b';') && !matches!(first, Some(b' ' | b'\t'))
 }
 
 /// RFC 9110, 7.6.1
