@@ -96,6 +96,10 @@ FIELDS = [
          sees={"if-none-match": '"a", W/"b"', "accept": "text/html, */*;q=0.1"}),
     Case("cookies as they were sent", "6265 5.4", get("Cookie: b=2; a=1; a=0; bare; =x; c=\"q;=\";  d = 1\r\n"), (200,),
          sees={"cookie": "b=2; a=1; a=0; bare; =x; c=\"q;=\";  d = 1"}),
+    *(
+        Case(f"cookie: {value}", "6265 5.4", get(f"Cookie: {value}\r\n"), (200,), sees={"cookie": value})
+        for value in ("a=1", "a=", "=1", "a=b=c", "a =1", "a= 1", "a=1;", "a;b", "a=1; a=1")
+    ),
     Case("a cookie field without a pair", "6265 5.4", get("Cookie: bare\r\n"), (200,), sees={"cookie": "bare"}),
     Case("two cookie fields", "9113 8.2.3", get("Cookie: a=1; b=2\r\nx: y\r\ncookie: a=3\r\n"), (200,),
          sees={"cookie": "a=1; b=2; a=3"}),

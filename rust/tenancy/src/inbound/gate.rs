@@ -2,7 +2,7 @@
 //! What stands between a connection and the framework's parser.
 
 use super::body::chunk_size;
-use super::head::{self, Framing, Head, Stop};
+use super::head::{self, Fields, Framing, Head, Stop};
 use super::{Framework, HEAD_BYTES, Refusal};
 
 /// What a gate has written is kept for the next time up to this size.
@@ -187,7 +187,8 @@ impl Gate {
             _ => {}
         }
         let framework = self.framework;
-        match self.looked(rest, |rest| head::parse(rest, &framework)) {
+        let mut fields = Fields::default();
+        match self.looked(rest, |rest| head::parse(rest, &framework, &mut fields)) {
             Ok((head, len)) if len <= HEAD_BYTES => {
                 self.follow(&head);
                 if head.is_plain() {
@@ -210,7 +211,7 @@ impl Gate {
     }
 
     /// Goes over to what follows the head.
-    fn follow(&mut self, head: &Head<'_>) {
+    fn follow(&mut self, head: &Head<'_, '_>) {
         self.is_last = head.is_last;
         self.may_be_upgraded |= head.has_upgrade;
         match head.framing {

@@ -7,7 +7,19 @@ use super::host::requested_host;
 use super::{COOKIE_FIELD, FIELDS, Framework, REFUSED_FIELD, Refusal};
 use crate::http1;
 
-pub(super) use crate::http1::is_token_byte;
+/// Looked up, for each byte of each name.
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = http1::is_token_byte(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
+/// So many bytes of a value are looked at in one go.
+const STRIDE: usize = 16;
 
 /// Most heads have no more fields than this: these live on the stack.
 const FIELDS_ON_STACK: usize = 32;
@@ -62,11 +74,11 @@ pub(super) enum Framing {
 
 /// A head that was read, and what follows from it.
 #[derive(Debug)]
-pub(super) struct Head<'a> {
+pub(super) struct Head<'a, 'f> {
     method: &'a [u8],
     target: Target<'a>,
     is_1_0: bool,
-    fields: Fields<'a>,
+    fields: &'f Fields<'a>,
     pub(super) framing: Framing,
     /// The connection closes after it.
     pub(super) is_last: bool,
@@ -86,7 +98,33 @@ impl Framing {
     }
 }
 
-type Fields<'a> = SmallVec<[Field<'a>; FIELDS_ON_STACK]>;
+/// The fields of a head. It is large, and never moved.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    list: SmallVec<[Field<'a>; FIELDS_ON_STACK]>,
+    /// One bit for each kind that is there.
+    kinds: u16,
+    /// Two have the same name.
+    has_twins: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn has(&self, kind: Kind) -> bool {
+        self.kinds & kind.bit() != 0
+    }
+
+    /// The values of the fields of this kind.
+    fn of<'f>(&'f self, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
+        let list = if self.has(kind) { &self.list[..] } else { &[] };
+        list.iter().filter(move |field| field.kind == kind).map(|field| field.value)
+    }
+
+    /// The elements of the lists in these fields (RFC 9110, 5.6.1).
+    fn elements<'f>(&'f self, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
+        let parts = self.of(kind).flat_map(|value| value.split(|byte| *byte == b','));
+        parts.map(http1::trimmed).filter(|element| !element.is_empty())
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Field<'a> {
@@ -111,6 +149,10 @@ enum Kind {
 }
 
 impl Kind {
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
     fn of(name: &[u8]) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
@@ -136,9 +178,13 @@ enum Target<'a> {
 }
 
 /// Reads the head that `input` begins with; returns its length, too.
-pub(super) fn parse<'a>(input: &'a [u8], framework: &Framework) -> Result<(Head<'a>, usize), Stop> {
+pub(super) fn parse<'a, 'f>(
+    input: &'a [u8],
+    framework: &Framework,
+    fields: &'f mut Fields<'a>,
+) -> Result<(Head<'a, 'f>, usize), Stop> {
     let mut cursor = Cursor { input, at: 0 };
-    let method = cursor.span(is_token_byte);
+    let method = cursor.token();
     cursor.expect(b' ', NO_METHOD)?;
     match method {
         b"" => return Err(NO_METHOD.into()),
@@ -151,10 +197,9 @@ pub(super) fn parse<'a>(input: &'a [u8], framework: &Framework) -> Result<(Head<
     let target = Target::parse(method, target)?;
     let minor = cursor.version()?;
     cursor.line_end(LINE)?;
-    let mut fields = Fields::new();
-    let has_twins = cursor.fields(&mut fields)?;
+    cursor.fields(fields)?;
     let is_1_0 = minor == b'0';
-    let is_changed = minor > b'1' || has_twins || target.is_server();
+    let is_changed = minor > b'1' || fields.has_twins || target.is_server();
     let head = Head::new(method, target, is_1_0, fields, is_changed, framework)?;
     Ok((head, cursor.at))
 }
@@ -162,7 +207,7 @@ pub(super) fn parse<'a>(input: &'a [u8], framework: &Framework) -> Result<(Head<
 /// Reads a trailer section and returns its length.
 pub(super) fn trailers(input: &[u8]) -> Result<usize, Stop> {
     let mut cursor = Cursor { input, at: 0 };
-    cursor.fields(&mut Fields::new())?;
+    cursor.fields(&mut Fields::default())?;
     Ok(cursor.at)
 }
 
@@ -198,37 +243,36 @@ impl<'a> Target<'a> {
     }
 }
 
-impl<'a> Head<'a> {
+impl<'a, 'f> Head<'a, 'f> {
     fn new(
         method: &'a [u8],
         target: Target<'a>,
         is_1_0: bool,
-        fields: Fields<'a>,
+        fields: &'f Fields<'a>,
         is_changed: bool,
         framework: &Framework,
     ) -> Result<Self, Refusal> {
-        requested_host(target.authority(), of(&fields, Kind::Host), !is_1_0)?;
-        let framing = framing(&fields, is_1_0)?;
-        let options = Options::of(&fields);
+        requested_host(target.authority(), fields.of(Kind::Host), !is_1_0)?;
+        let framing = framing(fields, is_1_0)?;
+        let options = Options::of(fields);
         let is_last = options.close || (is_1_0 && !options.keep_alive);
-        let expects = expects_continue(&fields, is_1_0)?;
+        let expects = expects_continue(fields, is_1_0)?;
         let keeps_expect =
             expects && (framing.has_length() || (framing == Framing::Chunked && framework.continues_chunks));
-        let has = |kind| of(&fields, kind).next().is_some();
         let is_plain = !is_changed
             && target.authority().is_none()
-            && options.framework_closes(&fields, is_1_0) == is_last
-            && of(&fields, Kind::Coding).all(|coding| coding == b"chunked")
-            && of(&fields, Kind::Expect).all(|expect| keeps_expect && expect == b"100-continue")
-            && !has(Kind::Cookie)
-            && !has(Kind::Private);
+            && options.framework_closes(fields, is_1_0) == is_last
+            && fields.of(Kind::Coding).all(|coding| coding == b"chunked")
+            && fields.of(Kind::Expect).all(|expect| keeps_expect && expect == b"100-continue")
+            && fields.of(Kind::Cookie).all(is_one_cookie)
+            && !fields.has(Kind::Private);
         Ok(Self {
             method,
             target,
             is_1_0,
             framing,
             is_last,
-            has_upgrade: has(Kind::Upgrade),
+            has_upgrade: fields.has(Kind::Upgrade),
             says_continue: expects && framing == Framing::Chunked && !keeps_expect,
             keeps_expect,
             is_plain,
@@ -262,12 +306,13 @@ impl<'a> Head<'a> {
         if let Some(authority) = self.target.authority() {
             write_field(b"host", [authority], b"", out);
         }
-        for (index, field) in self.fields.iter().enumerate() {
-            let is_first = !self.fields[..index].iter().any(|former| former.is_named_as(field));
+        let list = &self.fields.list;
+        for (index, field) in list.iter().enumerate() {
+            let is_first = !list[..index].iter().any(|former| former.is_named_as(field));
             if !is_first {
                 continue;
             }
-            let values = self.fields.iter().filter(|other| other.is_named_as(field)).map(|field| field.value);
+            let values = list.iter().filter(|other| other.is_named_as(field)).map(|field| field.value);
             match field.kind {
                 Kind::Private => {}
                 Kind::Host if self.target.authority().is_some() => {}
@@ -309,24 +354,11 @@ fn write_field<'a>(name: &[u8], values: impl IntoIterator<Item = &'a [u8]>, betw
     out.extend_from_slice(b"\r\n");
 }
 
-/// The values of the fields of this kind.
-fn of<'a, 'f>(fields: &'f Fields<'a>, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
-    fields.iter().filter(move |field| field.kind == kind).map(|field| field.value)
-}
-
-/// The elements of the lists in these fields (RFC 9110, 5.6.1).
-fn elements<'a, 'f>(fields: &'f Fields<'a>, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
-    of(fields, kind)
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .map(http1::trimmed)
-        .filter(|element| !element.is_empty())
-}
-
 /// RFC 9112, 6.3
 fn framing(fields: &Fields<'_>, is_1_0: bool) -> Result<Framing, Refusal> {
-    let mut lengths = of(fields, Kind::Length);
+    let mut lengths = fields.of(Kind::Length);
     let length = lengths.next();
-    if of(fields, Kind::Coding).next().is_some() {
+    if fields.has(Kind::Coding) {
         if length.is_some() {
             return Err(LENGTH_AND_CODING);
         }
@@ -334,10 +366,10 @@ fn framing(fields: &Fields<'_>, is_1_0: bool) -> Result<Framing, Refusal> {
             return Err(OLD_CODING);
         }
         let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-        return match elements(fields, Kind::Coding).last() {
+        return match fields.elements(Kind::Coding).last() {
             Some(last) if is_chunked(last) => {
-                let chunked = elements(fields, Kind::Coding).filter(|coding| is_chunked(coding)).count();
-                match (chunked, elements(fields, Kind::Coding).count()) {
+                let chunked = fields.elements(Kind::Coding).filter(|coding| is_chunked(coding)).count();
+                match (chunked, fields.elements(Kind::Coding).count()) {
                     (1, 1) => Ok(Framing::Chunked),
                     (1, _) => Err(CODING),
                     _ => Err(NOT_CHUNKED),
@@ -361,13 +393,20 @@ fn framing(fields: &Fields<'_>, is_1_0: bool) -> Result<Framing, Refusal> {
 /// RFC 9110, 10.1.1: whether the client waits for a `100 Continue`. One of HTTP/1.0 never does.
 fn expects_continue(fields: &Fields<'_>, is_1_0: bool) -> Result<bool, Refusal> {
     let mut expects = false;
-    for expectation in elements(fields, Kind::Expect) {
+    for expectation in fields.elements(Kind::Expect) {
         if !is_1_0 && !expectation.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::EXPECTATION);
         }
         expects = !is_1_0;
     }
     Ok(expects)
+}
+
+/// Whether a cookie field is the same when the framework has taken it apart: it has a table of them.
+fn is_one_cookie(value: &[u8]) -> bool {
+    let equals = value.iter().position(|byte| *byte == b'=');
+    let first = equals.and_then(|equals| value.get(equals + 1));
+    equals.is_some() && !value.contains(&b';') && !matches!(first, Some(b' ' | b'\t'))
 }
 
 /// RFC 9110, 7.6.1
@@ -379,7 +418,7 @@ struct Options {
 impl Options {
     fn of(fields: &Fields<'_>) -> Self {
         let mut options = Self { close: false, keep_alive: false };
-        for option in elements(fields, Kind::Connection) {
+        for option in fields.elements(Kind::Connection) {
             options.close |= option.eq_ignore_ascii_case(b"close");
             options.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
@@ -389,8 +428,8 @@ impl Options {
     /// What the framework makes of these fields: it compares whole values, and these alone.
     fn framework_closes(&self, fields: &Fields<'_>, is_1_0: bool) -> bool {
         match is_1_0 {
-            true => !of(fields, Kind::Connection).any(|value| matches!(value, b"keep-alive" | b"Keep-Alive")),
-            false => of(fields, Kind::Connection).any(|value| value == b"close"),
+            true => !fields.of(Kind::Connection).any(|value| matches!(value, b"keep-alive" | b"Keep-Alive")),
+            false => fields.of(Kind::Connection).any(|value| value == b"close"),
         }
     }
 }
@@ -406,11 +445,22 @@ impl<'a> Cursor<'a> {
         self.input.get(self.at).copied()
     }
 
-    /// The next bytes for which `is` holds.
+    fn token(&mut self) -> &'a [u8] {
+        let rest = &self.input[self.at..];
+        let len = rest.iter().position(|byte| !TOKEN_BYTES[usize::from(*byte)]).unwrap_or(rest.len());
+        self.at += len;
+        &rest[..len]
+    }
+
+    /// The next bytes for which `is` holds; many, as a rule.
     #[inline]
     fn span(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
         let rest = &self.input[self.at..];
-        let len = rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len());
+        // Without a branch for each byte, the compiler makes one comparison of these.
+        let strides =
+            rest.chunks_exact(STRIDE).take_while(|stride| stride.iter().fold(true, |all, byte| all & is(*byte)));
+        let whole = strides.count() * STRIDE;
+        let len = whole + rest[whole..].iter().position(|byte| !is(*byte)).unwrap_or(rest.len() - whole);
         self.at += len;
         &rest[..len]
     }
@@ -455,22 +505,18 @@ impl<'a> Cursor<'a> {
         Ok(digit)
     }
 
-    /// Field lines with the empty line that ends them. Returns whether two have the same name.
-    fn fields(&mut self, fields: &mut Fields<'a>) -> Result<bool, Stop> {
+    /// Field lines with the empty line that ends them.
+    fn fields(&mut self, fields: &mut Fields<'a>) -> Result<(), Stop> {
         // One bit for each name's length and ends: names whose bits differ, differ.
         let mut seen = 0_u64;
-        let mut has_twins = false;
         loop {
             match self.peek() {
                 None => return Err(Stop::Incomplete),
-                Some(b'\r' | b'\n') => {
-                    self.line_end(LINE_END)?;
-                    return Ok(has_twins);
-                }
+                Some(b'\r' | b'\n') => return self.line_end(LINE_END),
                 Some(b' ' | b'\t') => return Err(FOLDED.into()),
                 Some(_) => {}
             }
-            let name = self.span(is_token_byte);
+            let name = self.token();
             let (Some(first), Some(last)) = (name.first(), name.last()) else { return Err(NAME.into()) };
             match self.peek() {
                 None => return Err(Stop::Incomplete),
@@ -481,14 +527,17 @@ impl<'a> Cursor<'a> {
             }
             let value = http1::trimmed(self.span(is_value_byte));
             self.line_end(VALUE)?;
-            if fields.len() == FIELDS {
+            if fields.list.len() == FIELDS {
                 return Err(Refusal::HEAD_TOO_LARGE.into());
             }
             let ends = usize::from(first.to_ascii_lowercase()) * 7 + usize::from(last.to_ascii_lowercase());
             let bit = 1 << ((name.len() * 31 + ends) % 64);
-            has_twins |= seen & bit != 0 && fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+            fields.has_twins |=
+                seen & bit != 0 && fields.list.iter().any(|field| field.name.eq_ignore_ascii_case(name));
             seen |= bit;
-            fields.push(Field { kind: Kind::of(name), name, value });
+            let kind = Kind::of(name);
+            fields.kinds |= kind.bit();
+            fields.list.push(Field { kind, name, value });
         }
     }
 }

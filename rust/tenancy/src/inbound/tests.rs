@@ -54,6 +54,7 @@ fn what_is_right_is_passed_as_it_came() {
         "POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\nx",
         "GET / HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, TE\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: x\r\ncookie: session=a=b \r\n\r\n",
         "GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\nGET / HTTP/1.0\r\n\r\n",
     ] {
         assert_eq!(passed(input.as_bytes()), input);
@@ -213,6 +214,10 @@ fn what_the_framework_would_lose_is_written_anew() {
     ] {
         let then = String::from_utf8(request(line_then, fields_then)).unwrap();
         assert_eq!(passed(&request(line, fields)), then);
+    }
+    for cookie in ["a", "a;", "a=1;", "a= 1", "a=1; b=2", "a=1;a=1"] {
+        let head = format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\n");
+        assert_eq!(passed(format!("{head}\r\n").as_bytes()), format!("{head}mayfly-cookie: {cookie}\r\n\r\n"));
     }
     let chunked = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n";
     assert_eq!(passed(format!("{chunked}a: b\r\nc: d\r\n\r\n").as_bytes()), format!("{chunked}\r\n"));
