@@ -5,6 +5,7 @@
 //! neither sent nor dropped, which would send it too: it is forgotten, and the process ends.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::{self, ThreadId};
 
 use mayfly_sandbox::ResponseSink;
 
@@ -23,22 +24,25 @@ impl Gate {
     }
 }
 
-/// A reply that is sent, or dropped, while the gate is open.
+/// A reply that is sent, or dropped, while the gate is open. On the thread of its loop, which is there then, it is so in any case.
 pub(crate) struct Gated {
     /// None when it has been.
     reply: Option<Box<dyn DeferredReply>>,
     gate: Arc<Gate>,
+    /// The loop's.
+    home: ThreadId,
 }
 
 impl Gated {
+    /// Guards a reply to a request of this thread's loop.
     pub(crate) fn new(reply: Box<dyn DeferredReply>, gate: &Arc<Gate>) -> Self {
-        Self { reply: Some(reply), gate: Arc::clone(gate) }
+        Self { reply: Some(reply), gate: Arc::clone(gate), home: thread::current().id() }
     }
 
     fn pass(&mut self, end: impl FnOnce(Box<dyn DeferredReply>)) {
         let Some(reply) = self.reply.take() else { return };
         let is_closed = self.gate.is_closed.read().unwrap_or_else(PoisonError::into_inner);
-        if *is_closed { std::mem::forget(reply) } else { end(reply) }
+        if *is_closed && thread::current().id() != self.home { std::mem::forget(reply) } else { end(reply) }
     }
 }
 
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_answered_when_the_gate_is_closed() {
+    fn nobody_is_answered_from_elsewhere_when_the_gate_is_closed() {
         let told = Arc::<Mutex<Vec<_>>>::default();
         let gate = Arc::<Gate>::default();
         let reply = || {
@@ -137,10 +141,16 @@ mod tests {
         open.send();
         drop(reply());
         assert_eq!(*told.lock().unwrap(), ["sent", "dropped", "dropped"]);
-        let (sent, dropped) = (reply(), reply());
+        let (sent, dropped, at_home) = (reply(), reply(), reply());
         gate.close();
-        sent.send();
-        drop(dropped);
+        thread::spawn(|| {
+            sent.send();
+            drop(dropped);
+        })
+        .join()
+        .unwrap();
         assert_eq!(told.lock().unwrap().len(), 3, "neither sent nor dropped");
+        at_home.send();
+        assert_eq!(told.lock().unwrap().len(), 5, "its loop is there");
     }
 }

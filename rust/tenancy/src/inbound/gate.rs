@@ -8,6 +8,9 @@ use super::{Framework, HEAD_BYTES, Refusal};
 /// What a gate has written is kept for the next time up to this size.
 const KEPT_BYTES: usize = 16 << 10;
 
+/// So much of a first line is looked at before it is complete: what is no HTTP, or has no end, is refused as it comes.
+const BEGINNING_BYTES: usize = 8 << 10;
+
 /// What no framework takes in the place of a chunk, of its end, and of a trailer section.
 const NO_CHUNK: &[u8] = b"1\r\n---";
 const NO_CHUNK_END: &[u8] = b"--";
@@ -248,14 +251,18 @@ impl Gate {
         self.after_body(true)
     }
 
-    /// Parses what may be incomplete, but not again before another line has come.
+    /// Parses what may be incomplete: whole lines, when another one has come, and the beginning of the first. So what comes of it does not depend on how
+    /// the bytes are cut, and no byte is looked at often.
     fn looked<'a, T>(&mut self, rest: &'a [u8], parse: impl FnOnce(&'a [u8]) -> Result<T, Stop>) -> Result<T, Stop> {
-        let new = rest.get(self.looked_at..).unwrap_or(rest);
-        if self.looked_at != 0 && rest.len() < HEAD_BYTES && !new.contains(&b'\n') {
-            self.looked_at = rest.len();
-            return Err(Stop::Incomplete);
-        }
-        let parsed = parse(rest);
+        let (known, new) = rest.split_at_checked(self.looked_at).unwrap_or((&[], rest));
+        let parsed = match new.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => parse(&rest[..=known.len() + end]),
+            None if rest.len() >= HEAD_BYTES => parse(rest),
+            None if known.len() < BEGINNING_BYTES && !known.contains(&b'\n') => {
+                parse(rest.get(..BEGINNING_BYTES).unwrap_or(rest))
+            }
+            None => Err(Stop::Incomplete),
+        };
         self.looked_at = if matches!(parsed, Err(Stop::Incomplete)) { rest.len() } else { 0 };
         parsed
     }
