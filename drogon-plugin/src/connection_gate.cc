@@ -42,22 +42,23 @@ struct Callback : trantor::TcpConnection {
 class Receiver {
   public:
     explicit Receiver(trantor::RecvMessageCallback drogon)
-        : state_(std::make_shared<State>(State{{}, trantor::MsgBuffer(0), std::move(drogon)})) {}
+        : state_(std::make_shared<State>(State{{}, nullptr, std::move(drogon)})) {}
 
     void operator()(const trantor::TcpConnectionPtr &connection, trantor::MsgBuffer *buffer) const {
         auto &[gate, passed, drogon] = *state_;
         const auto taken = gate.take({buffer->peek(), buffer->readableBytes()});
         const Reading reading(taken.is_unchanged);
-        if (taken.is_unchanged && taken.consumed == buffer->readableBytes() && passed.readableBytes() == 0) {
+        const bool is_direct = taken.is_unchanged && taken.consumed == buffer->readableBytes();
+        if (is_direct && (!passed || passed->readableBytes() == 0)) {
             drogon(connection, buffer);
             if (buffer->readableBytes() != 0) { // Drogon wants more first. The gate is done with it.
-                passed.swap(*buffer);
+                made(passed).swap(*buffer);
             }
         } else {
-            passed.append(taken.passed.data(), taken.passed.size());
+            made(passed).append(taken.passed.data(), taken.passed.size());
             buffer->retrieve(taken.consumed);
             if (!taken.passed.empty()) {
-                drogon(connection, &passed);
+                drogon(connection, passed.get());
             }
         }
         if (taken.says_continue) {
@@ -74,9 +75,16 @@ class Receiver {
   private:
     struct State {
         Gate gate;
-        trantor::MsgBuffer passed; // What Drogon has not yet taken.
+        std::unique_ptr<trantor::MsgBuffer> passed; // What Drogon has not yet taken. Most connections never have one.
         trantor::RecvMessageCallback drogon;
     };
+
+    static trantor::MsgBuffer &made(std::unique_ptr<trantor::MsgBuffer> &buffer) {
+        if (!buffer) {
+            buffer = std::make_unique<trantor::MsgBuffer>();
+        }
+        return *buffer;
+    }
 
     std::shared_ptr<State> state_;
 };
