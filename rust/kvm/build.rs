@@ -2,8 +2,8 @@
 //! Assembles the guest kernel and the vDSO.
 
 fn main() {
-    println!("cargo::rerun-if-changed=src/kernel.S");
-    println!("cargo::rerun-if-changed=src/kernel.h");
-    println!("cargo::rerun-if-changed=src/vdso.S");
-    cc::Build::new().file("src/kernel.S").file("src/vdso.S").compile("mayfly_kernel");
+    println!("cargo::rerun-if-changed=src/guest/kernel.S");
+    println!("cargo::rerun-if-changed=src/guest/kernel.h");
+    println!("cargo::rerun-if-changed=src/guest/vdso.S");
+    cc::Build::new().file("src/guest/kernel.S").file("src/guest/vdso.S").compile("mayfly_kernel");
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::ground::OtherGround;
+use mayfly_machine::MemoryError;
 
 /// Why this host cannot run machines.
 #[derive(Debug, thiserror::Error)]
@@ -89,62 +89,6 @@ impl CreateError {
     }
 }
 
-/// Why an operation on a machine's address space failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MemoryError {
-    /// The address is not page aligned, or the range leaves the program's part of the address space.
-    #[error("address range {address:#x}+{len:#x} is unaligned or outside the program's address space")]
-    Range {
-        /// Start of the range.
-        address: u64,
-        /// Its length in bytes.
-        len: u64,
-    },
-    /// The machine's memory limit is reached.
-    #[error("the machine's memory limit of {limit_pages} pages is reached")]
-    Limit {
-        /// The limit in pages.
-        limit_pages: u64,
-    },
-    /// The process has as much memory as it may have.
-    #[error("the process's bound on memory is reached")]
-    Full,
-    /// A page is already there.
-    #[error("page {address:#x} is already mapped")]
-    Exists {
-        /// The page.
-        address: u64,
-    },
-    /// No page is there.
-    #[error("page {address:#x} is not mapped")]
-    Absent {
-        /// The page.
-        address: u64,
-    },
-    /// The kernel refused to take pages back; the machine must not be used again.
-    #[error("the host kernel refused to take pages back (errno {errno})")]
-    Host {
-        /// The error number.
-        errno: i32,
-    },
-}
-
-/// A guest address that is not mapped for the wanted access.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("guest address {address:#x} is not accessible")]
-pub struct BadAddress {
-    /// The first byte that is not accessible.
-    pub address: u64,
-}
-
-/// A system call whose return address is not a user address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("system call with return address {rip:#x}")]
-pub struct BadReturn {
-    /// The address the call would return to.
-    pub rip: u64,
-}
-
 /// `KVM_RUN` or another vCPU ioctl failed on the host's side.
 #[derive(Debug, thiserror::Error)]
 #[error("{call}: {source}")]
@@ -227,5 +171,32 @@ pub enum LoadError {
         what: &'static str,
         /// What the kernel said.
         source: std::io::Error,
+    },
+}
+
+/// Why an image cannot run on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OtherGround {
+    /// A machine enters its guest kernel in another way.
+    #[error("it was made on another kind of KVM")]
+    Kvm,
+    /// The guest kernel has changed.
+    #[error("it has the guest kernel of another Mayfly")]
+    Kernel,
+    /// Programs have other vector registers.
+    #[error("its processor state has the components {saved:#x}, and this host's has {here:#x}")]
+    State {
+        /// The image's.
+        saved: u64,
+        /// The host's.
+        here: u64,
+    },
+    /// Programs are told of another processor.
+    #[error("it was made on another processor: they differ in leaf {function:#x}.{index} of CPUID")]
+    Cpuid {
+        /// The first leaf that differs.
+        function: u32,
+        /// Its index.
+        index: u32,
     },
 }

@@ -25,7 +25,6 @@ const CODE: u64 = 0x5000;
 const TSS: u64 = 0x6000;
 const GDT: u64 = 0x7000;
 const MEMORY_BYTES: usize = 0x8000;
-
 const PORT: u16 = 0xd0;
 /// `1: outb %al, $PORT; jmp 1b`
 const LOOP: [u8; 4] = [0xe6, PORT as u8, 0xeb, 0xfc];
@@ -34,7 +33,6 @@ const LOOP: [u8; 4] = [0xe6, PORT as u8, 0xeb, 0xfc];
 const IO_BITMAP: u64 = 0x68;
 /// The bits of every port up to [`PORT`]'s byte, and the byte of ones that must follow them.
 const IO_BITMAP_BYTES: usize = PORT as usize / 8 + 2;
-
 const USER_CODE: u16 = 0x1b;
 const USER_DATA: u16 = 0x23;
 const TASK: u16 = 0x28;

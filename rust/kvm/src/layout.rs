@@ -20,21 +20,9 @@
 //! is below [`USER_MIN`], where nothing is ever mapped: the worker faults instead of running the program's bytes as its own
 //! trampoline.
 
-/// Size of a page in bytes; Mayfly uses no others.
-pub const PAGE_SIZE: u64 = 4096;
-/// Lowest address that a program may map: as Linux's default `vm.mmap_min_addr`.
-pub const USER_MIN: u64 = 0x1_0000;
-/// First address past what a program may map.
-pub const USER_END: u64 = 0x7fff_0000_0000;
-/// Start of the pages that Mayfly maps into every machine.
-pub const MAYFLY_BASE: u64 = USER_END;
+use mayfly_machine::PAGE_SIZE;
+use mayfly_machine::layout::{DOORBELL, INBOX, MAYFLY_BASE, SHARED_MAX, VDSO, is_own_code};
 
-/// The page whose address a program finds in its auxiliary vector.
-pub const DOORBELL: u64 = MAYFLY_BASE + 0x1000;
-/// Offset of the doorbell's code in its page; what lies before it is for the sandbox to fill.
-pub const DOORBELL_ENTRY_OFFSET: u64 = 0x100;
-/// Address of the doorbell's entry.
-pub const DOORBELL_ENTRY: u64 = DOORBELL + DOORBELL_ENTRY_OFFSET;
 /// A worker's first instructions.
 pub(crate) const TRAMPOLINE: u64 = DOORBELL + TRAMPOLINE_OFFSET;
 /// Offset of the trampoline in the doorbell page; the same in kernel.h.
@@ -45,54 +33,17 @@ pub(crate) const TABLES: u64 = MAYFLY_BASE + 0x6000;
 pub(crate) const TSS: u64 = MAYFLY_BASE + 0x7000;
 pub(crate) const STACK: u64 = MAYFLY_BASE + 0x8000;
 pub(crate) const STACK_TOP: u64 = STACK + PAGE_SIZE;
-/// The vDSO's page, which programs find by `AT_SYSINFO_EHDR`.
-pub const VDSO: u64 = MAYFLY_BASE + 0x9000;
-/// The machine's own line in front of the inbox. Its first word says whether the doorbell rewinds; from byte 16 on it is
-/// [`ClockLine`](crate::ClockLine)'s.
-pub(crate) const CONTROL: u64 = MAYFLY_BASE + 0x1_0000;
-pub(crate) const CONTROL_BYTES: u64 = 64;
-/// Where the inbox starts, 64-byte aligned; its size is chosen at boot.
-pub const INBOX: u64 = CONTROL + CONTROL_BYTES;
-/// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4 GiB.
-pub const INBOX_MAX: u64 = 64 << 20;
 
-/// Where shared memory starts; above [`USER_END`], so that no program can unmap or protect it, or map over it.
-pub const SHARED: u64 = MAYFLY_BASE + 0x4000_0000;
-/// Most bytes of shared memory. Every machine pays for a region with KVM's bookkeeping (a fork takes half as long again for this
-/// much), and every image with page tables of 1/512 of its size.
-pub const SHARED_MAX: u64 = 1 << 30;
 /// Guest-physical address of shared memory: above all frames of a machine that has any, and below the 36 bits that guests are told.
 pub(crate) const SHARED_PHYSICAL: u64 = 1 << 35;
-const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < 1 << 47);
 /// Guest-physical address of files' pages: above shared memory, and below the 36 bits.
 pub(crate) const FILES_PHYSICAL: u64 = SHARED_PHYSICAL + 2 * SHARED_MAX;
 /// Most bytes of files that a machine maps from the page cache; what is more is copied.
 pub(crate) const FILES_MAX: u64 = 8 << 30;
-
-/// Whether Mayfly's own code lies at this address, or tables of the guest kernel: pages through which requests come and go, and whose
-/// registers may be another request's. The vDSO is none of them: it runs on behalf of its caller alone, as on Linux.
-#[must_use]
-pub const fn is_own_code(address: u64) -> bool {
-    MAYFLY_BASE <= address && address < VDSO
-}
 const _: () = assert!(is_own_code(DOORBELL) && is_own_code(STACK_TOP - 1) && !is_own_code(VDSO) && !is_own_code(INBOX));
 
 /// I/O ports: see kernel.h.
 pub(crate) const PORT_EXCEPTION: u16 = 0xa0;
 pub(crate) const PORT_DOORBELL: u16 = 0xd0;
 pub(crate) const PORT_SYSCALL: u16 = 0xd1;
-
-/// Rounds up to whole pages; `None` if that does not fit in 64 bits.
-#[must_use]
-pub const fn page_ceil(bytes: u64) -> Option<u64> {
-    match bytes.checked_add(PAGE_SIZE - 1) {
-        Some(sum) => Some(sum & !(PAGE_SIZE - 1)),
-        None => None,
-    }
-}
-
-/// Rounds down to a page's start.
-#[must_use]
-pub const fn page_floor(address: u64) -> u64 {
-    address & !(PAGE_SIZE - 1)
-}
+pub(crate) const PAGE: usize = PAGE_SIZE as usize;

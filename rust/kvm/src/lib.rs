@@ -7,73 +7,46 @@
 //!
 //! KVM ioctls are made in this crate and nowhere else.
 //!
-//! | module | subject |
+//! The folders, the highest first; imports run downwards (`docs/architecture.md`):
+//!
+//! | folder | subject |
 //! |---|---|
-//! | [`layout`] | where things lie in a machine's address space |
-//! | `context` | what user code has in the processor, taken out and put back |
-//! | `host` | opening and probing KVM |
-//! | `cpuid` | what the guest is told of the processor |
-//! | `kernel` | the guest kernel's pages and vCPU state |
-//! | `memory` | guest-physical memory and its copy-on-write backing |
-//! | `shared` | memory that all machines of a program share |
-//! | `files` | pages of files, from the host's page cache |
-//! | `tables` | page-table entries |
-//! | `translations` | the host's own small TLB for user addresses |
-//! | `vcpu` | VM and vCPU, raw exits |
-//! | `vdso` | telling the time inside the guest |
-//! | `machine` | running from exit to exit |
-//! | `space` | mapping, protecting, unmapping, copying in and out |
-//! | `fork` | freeze, fork, reset |
-//! | `saved` | images in files |
-//! | `ground` | what an image stands on: processor, kind of KVM, guest kernel |
-//! | `ledger` | what machines hold of the process's memory, and how much they may |
+//! | `probe` | opening the device, and what kind of KVM it is |
+//! | `image` | freezing, forks, reset, images in files |
+//! | `machine` | running from exit to exit; what user code has in the processor; its address space; its clock |
+//! | `vcpu` | VM and vCPU, raw exits, registers as KVM has them |
+//! | `host` | what an opened KVM can do, and what an image stands on |
+//! | `guest` | the guest kernel and the vDSO; what programs are told of the processor |
+//! | `memory` | guest-physical memory, page tables, pages of files; the ledger of how much there may be |
+//! | `error`, `layout` | errors of operations; where Mayfly's own pages lie |
 //! | [`heap`] | what the process's heap keeps of what is freed |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
-mod context;
-mod cpuid;
 mod error;
-mod exit;
-mod files;
 pub mod floor;
-mod fork;
-mod ground;
+mod guest;
 pub mod heap;
 mod host;
-mod kernel;
-pub mod layout;
-mod ledger;
+mod image;
+mod layout;
 mod machine;
-mod mapping;
 mod memory;
-mod saved;
-mod shared;
-mod space;
-mod tables;
+mod probe;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-mod translations;
 mod vcpu;
-mod vdso;
 
-pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
-pub use error::{
-    BadAddress, BadReturn, CreateError, FreezeError, HostError, LoadError, MemoryError, RunError, SaveError,
-};
-pub use exit::{Blame, Exit, PageFaultCode, Unexpected};
-pub use files::{FileKey, FilePages};
-pub use fork::{AuditedPage, Image, Learned, ResetReport};
-pub use ground::OtherGround;
-pub use host::{Host, HostKind};
-pub use layout::PAGE_SIZE;
-pub use ledger::{Account, Allowance, Held, Hold, Ledger, Purpose};
-pub use machine::{Machine, Regs};
-pub use saved::{SavedImage, checksum, digest};
-pub use shared::SharedMemory;
-pub use space::Origin;
-pub use tables::Prot;
-pub use vcpu::Kicker;
-pub use vdso::{ClockLine, read_tsc};
+pub use crate::error::OtherGround;
+pub use crate::host::host::{Host, HostKind};
+pub use crate::image::audit::AuditedPage;
+pub use crate::image::fork::Learned;
+pub use crate::image::image::Image;
+pub use crate::image::reset::ResetReport;
+pub use crate::image::saved::{SavedImage, checksum, digest};
+pub use crate::machine::machine::Machine;
+pub use crate::memory::ledger::{Account, Allowance, Held, Hold, Ledger, Purpose};
+pub use crate::vcpu::vcpu::Kicker;
+pub use error::{CreateError, FreezeError, HostError, LoadError, RunError, SaveError};
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,10 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::{Host, Machine, Regs};
+use mayfly_machine::Regs;
+
+use crate::host::host::Host;
+use crate::machine::machine::Machine;
 
 mod extremes;
 
@@ -30,7 +33,7 @@ pub fn host() -> Host {
 #[must_use]
 #[allow(clippy::expect_used)]
 pub fn boot_machine(memory_bytes: u64) -> Machine {
-    Machine::boot(&host(), memory_bytes, 4 * crate::PAGE_SIZE).expect("a machine can be made")
+    Machine::boot(&host(), memory_bytes, 4 * mayfly_machine::PAGE_SIZE).expect("a machine can be made")
 }
 
 /// Gives the system call that the machine has stopped at other arguments. It stays at that exit, as it does not after

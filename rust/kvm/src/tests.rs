@@ -4,8 +4,13 @@
 use std::arch::global_asm;
 use std::time::Instant;
 
-use crate::layout::{DOORBELL_ENTRY, INBOX, PAGE_SIZE, USER_END, USER_MIN};
-use crate::{Exit, HostKind, Image, Machine, MemoryError, Origin, Prot, Regs, testing};
+use mayfly_machine::layout::{DOORBELL_ENTRY, INBOX, USER_END, USER_MIN};
+use mayfly_machine::{Exit, MemoryError, Origin, PAGE_SIZE, Prot, Regs};
+
+use crate::host::host::HostKind;
+use crate::image::image::Image;
+use crate::machine::machine::Machine;
+use crate::testing;
 
 const CODE: u64 = 0x40_0000;
 const DATA: u64 = 0x50_0000;
@@ -544,9 +549,9 @@ fn every_machines_counter_is_the_hosts() {
     for _ in 0..3 {
         let mut worker = Machine::fork(&image, 64, &[]).unwrap();
         for _ in 0..10 {
-            let before = crate::read_tsc();
+            let before = mayfly_machine::read_tsc();
             let told = run(&mut worker, &mut faults).r8;
-            let after = crate::read_tsc();
+            let after = mayfly_machine::read_tsc();
             assert!((before..=after).contains(&told), "{told} between {before} and {after}");
         }
     }
@@ -555,12 +560,12 @@ fn every_machines_counter_is_the_hosts() {
 #[test]
 fn a_clock_is_the_hosts_to_set() {
     let mut machine = boot(counter(), 0);
-    assert_eq!(machine.clock(), crate::ClockLine::default());
-    let line = crate::ClockLine { tsc: 9, monotonic_ns: 1, rate: 3, raw_rate: 4, ..Default::default() };
+    assert_eq!(machine.clock(), mayfly_machine::ClockLine::default());
+    let line = mayfly_machine::ClockLine { tsc: 9, monotonic_ns: 1, rate: 3, raw_rate: 4, ..Default::default() };
     assert!(!machine.has_clock(9));
     machine.set_clock(&line);
     assert!(machine.has_clock(9) && machine.clock() == line);
-    for address in [crate::layout::CONTROL, crate::layout::VDSO] {
+    for address in [mayfly_machine::layout::CONTROL, mayfly_machine::layout::VDSO] {
         assert!(machine.write(address, &[0; 8]).is_err(), "the program cannot write it");
         assert!(machine.is_mapped(address));
     }

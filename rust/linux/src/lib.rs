@@ -13,6 +13,13 @@
 //!   would need one fails as it does where there is none.
 //! * State that a request can change is inside a `Tracked` value, so that reset cannot forget it.
 //!
+//! # Where things are
+//!
+//! Folders are Linux's own subjects: `mm`, `fs`, `event`, `net`, `sched`, `signal`, `time`, `exec`, `system`. Each has its model, and the
+//! handlers of its system calls in `calls`, which lie above `kernel`: the process and the way of a call. `syscalls.rs` is the table from numbers to
+//! handlers, `schedule.rs` chooses the next thread, `load.rs` loads a program, `entry.rs` is where exits of the machine come in. What the
+//! host does for guests is in `host`, what all of them share in `base`. Imports run downwards only (`docs/architecture.md`).
+//!
 //! `docs/personality.md` lists what each call does. The words (program, machine, boot, snapshot ...) are those of DESIGN.md.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 #![forbid(unsafe_code)]
@@ -36,58 +43,49 @@
     )
 )]
 
-mod address_space;
-mod calls;
-mod clock;
-mod cpu_time;
-mod delivery;
-mod elf;
-mod errno;
+mod base;
+mod entry;
+mod event;
 mod exec;
-mod fault;
-mod file_fault;
-mod files;
-mod frame;
+mod fs;
 mod host;
-mod identity;
-mod made_up;
-mod mounts;
-mod names;
+mod kernel;
+mod load;
+mod mm;
 mod net;
-mod outbound;
-mod overlay;
-mod pages;
 mod pollables;
-mod process;
-mod resolve;
-mod resolver;
-mod saved;
+mod sched;
 mod schedule;
-mod signals;
-mod source;
-mod stack;
-mod table;
-mod threads;
-mod timers;
-mod tracked;
-mod unknown;
-mod user;
-mod vma;
-mod witnesses;
+mod signal;
+mod syscalls;
+mod system;
+mod time;
 
 #[cfg(test)]
 mod tests;
 
-pub use elf::ElfError;
-pub use exec::{ExecError, Program};
-pub use fault::Fault;
-pub use mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
-pub use outbound::{Network, Outbound, OutboundHost};
-pub use pollables::{Application, Closed, ConnectionId, Listeners, NotListening, OutputState};
-pub use process::{Connects, Context, CopyError, LimitHits, Limits, Output, Process, Step, Stream};
-pub use saved::{ProcessLoadError, ProcessSaveError, Reopened};
-pub use source::Elf;
-pub use stack::StackError;
-pub use table::handled_calls;
-pub use unknown::UnknownCall;
-pub use witnesses::NoWitness;
+pub use crate::base::context::Context;
+pub use crate::base::context::Output;
+pub use crate::base::context::Stream;
+pub use crate::base::ids::ConnectionId;
+pub use crate::base::limits::Connects;
+pub use crate::base::limits::LimitHits;
+pub use crate::base::limits::Limits;
+pub use crate::base::step::Fault;
+pub use crate::base::step::Step;
+pub use crate::exec::elf::ElfError;
+pub use crate::exec::program::Program;
+pub use crate::exec::source::Elf;
+pub use crate::exec::stack::StackError;
+pub use crate::fs::mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
+pub use crate::fs::witnesses::NoWitness;
+pub use crate::kernel::process::{CopyError, Process};
+pub use crate::kernel::save::{ProcessLoadError, ProcessSaveError, Reopened};
+pub use crate::kernel::unknown::UnknownCall;
+pub use crate::load::ExecError;
+pub use crate::net::allow_list::{Network, Outbound, OutboundHost};
+pub use crate::net::outside::Closed;
+pub use crate::net::outside::NotListening;
+pub use crate::net::outside::OutputState;
+pub use crate::pollables::application::{Application, Listeners};
+pub use crate::syscalls::handled_calls;

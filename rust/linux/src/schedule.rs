@@ -4,14 +4,18 @@
 //! A thread that makes another one ready goes on itself. Switching takes some system calls of the host; a request whose work one
 //! thread does needs none.
 
-use mayfly_kvm::{Machine, RunError};
+use mayfly_kvm::Machine;
 
-use crate::clock;
-use crate::errno::{Errno, Halt};
-use crate::fault::Fault;
-use crate::process::{Context, Process, Step};
-use crate::table::{self, Call};
-use crate::threads::{State, Wait, Waiting};
+use crate::base::clock;
+use crate::base::context::Context;
+use crate::base::errno::Errno;
+use crate::base::halt::{Halt, Wait};
+use crate::base::step::Step;
+use crate::kernel::call::Call;
+use crate::kernel::process::Process;
+use crate::kernel::switch::poison;
+use crate::sched::threads::{State, Waiting};
+use crate::syscalls;
 
 /// How long the host works at a time on calls that are made again. A program chooses how many threads wait, and for how much each of them looks; what
 /// is left comes with the next turn, after whoever can run has run. In tests of this crate each look has a turn of its own.
@@ -21,17 +25,8 @@ const LOOKS_NS: u64 = if cfg!(test) { 0 } else { 200_000 };
 const ELSEWHERE: &str = "a step that takes long";
 
 impl Process {
-    /// Goes on after time has passed, or something has arrived from outside: with whichever thread can run now.
-    pub fn wake(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
-        self.may_block = context.may_block;
-        if std::mem::take(&mut self.call_again) {
-            return table::system_call(self, machine, context);
-        }
-        self.schedule(machine, context, false)
-    }
-
     /// The running thread's slice is over: another one gets its turn, if one wants it. The machine's last exit was
-    /// [`mayfly_kvm::Exit::Kicked`].
+    /// [`mayfly_machine::Exit::Kicked`].
     pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
         self.may_block = context.may_block;
         // A signal that could not be delivered last time is due still, and its timer not armed until it is taken.
@@ -239,7 +234,7 @@ impl Process {
                 threads.current_mut().state = State::Ready;
                 let edits = Some(self.edits());
                 let mut call = Call { process: self, machine, context, args, waited: Some(wait), edits };
-                match table::perform(&mut call, number) {
+                match syscalls::perform(&mut call, number) {
                     // What it waits for is there, and may hold this thread up.
                     Err(Halt::Errno(Errno::NOT_HERE)) => {
                         let wait = Wait { look_ns: Some(clock::now_ns()), ..wait };
@@ -259,79 +254,4 @@ impl Process {
         let value = self.value_of(result)?;
         self.end_call(machine, index, value)
     }
-
-    /// Ends the call of a thread that waited.
-    pub(crate) fn end_call(&mut self, machine: &mut Machine, index: usize, value: u64) -> Result<(), Step> {
-        let threads = self.threads.edit();
-        let is_live = threads.live == Some(index);
-        if let Some(thread) = threads.get_mut(index) {
-            thread.state = State::Ready;
-            if let Some(saved) = &mut thread.saved {
-                saved.regs.rax = value;
-            }
-        }
-        if is_live { return_value(machine, value) } else { Ok(()) }
-    }
-
-    /// Takes the live thread's context out of the vCPU; `false` if it cannot be taken now.
-    pub(crate) fn save_live(&mut self, machine: &mut Machine) -> Result<bool, Step> {
-        let Some(live) = self.threads.live else { return Ok(true) };
-        let Some(context) = machine.context().map_err(poison)? else { return Ok(false) };
-        self.charge();
-        let threads = self.threads.edit();
-        threads.live = None;
-        threads.entry = None;
-        if let Some(thread) = threads.get_mut(live) {
-            thread.saved = Some(context);
-        }
-        Ok(true)
-    }
-
-    /// Puts a thread's context into the vCPU.
-    pub(crate) fn switch_to(&mut self, machine: &mut Machine, index: usize) -> Result<(), Step> {
-        self.run_on();
-        if self.threads.live == Some(index) {
-            return Ok(());
-        }
-        if !self.save_live(machine)? {
-            return Err(Step::Poison("a thread was switched away from where it cannot be".into()));
-        }
-        let threads = self.threads.edit();
-        let by_itself = threads.entry.take() == Some(index);
-        threads.live = Some(index);
-        let saved = threads.get_mut(index).and_then(|thread| thread.saved.take());
-        let Some(saved) = saved else { return Err(Step::Poison("a thread without a context".into())) };
-        let entered = if by_itself { machine.enter_frozen(saved.regs.rax) } else { machine.set_context(&saved) };
-        entered.map_err(poison)
-    }
-
-    /// What a call's result is for the program, unless it ends there.
-    pub(crate) fn value_of(&mut self, result: Result<u64, Halt>) -> Result<u64, Step> {
-        match result {
-            Ok(value) => Ok(value),
-            Err(Halt::Errno(errno)) => {
-                if errno == Errno::EMFILE {
-                    self.hits.descriptors = self.hits.descriptors.saturating_add(1);
-                }
-                Ok(errno.to_return_value())
-            }
-            Err(Halt::End(step)) => Err(step),
-            // A wait is no result.
-            Err(Halt::Wait(_) | Halt::Switch | Halt::Restored) => {
-                Err(Step::Poison("a wait in the place of a result".into()))
-            }
-        }
-    }
-}
-
-/// Completes the system call that the machine has stopped at.
-pub(crate) fn return_value(machine: &mut Machine, value: u64) -> Result<(), Step> {
-    machine.return_from_syscall(value).map_err(|bad| {
-        // Only a program that jumps into the entry itself can make this happen.
-        Step::Faulted(Fault { signal: libc::SIGSEGV, vector: None, address: Some(bad.rip), rip: bad.rip })
-    })
-}
-
-fn poison(error: RunError) -> Step {
-    Step::Poison(format!("switching threads: {error}"))
 }

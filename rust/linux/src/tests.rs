@@ -4,11 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use mayfly_kvm::{Exit, Image, Machine, PAGE_SIZE, SharedMemory, layout, testing};
+use mayfly_kvm::{Image, Machine, testing};
+use mayfly_machine::{Exit, PAGE_SIZE, SharedMemory, layout};
 use proptest::prelude::*;
 
-use crate::pages::PageRange;
-use crate::{Context, Limits, Mounts, Network, Output, Process, Program, Step, Stream};
+use crate::base::context::{Context, Output, Stream};
+use crate::base::limits::Limits;
+use crate::base::pages::PageRange;
+use crate::base::step::Step;
+use crate::exec::program::Program;
+use crate::fs::mounts::Mounts;
+use crate::kernel::process::Process;
+use crate::net::allow_list::Network;
 
 mod files;
 mod held_up;
@@ -180,7 +187,7 @@ impl Puppet {
 
     /// Whether the program may write at `address`.
     fn is_writable(&self, address: u64) -> bool {
-        self.process.memory.find(address).is_some_and(|vma| vma.prot.contains(mayfly_kvm::Prot::WRITE))
+        self.process.memory.find(address).is_some_and(|vma| vma.prot.contains(mayfly_machine::Prot::WRITE))
     }
 }
 
@@ -487,7 +494,7 @@ proptest! {
 fn every_kind_of_state_is_reset() {
     let (image, frozen) = Puppet::boot().freeze();
     let mut worker = Puppet::fork(&image, &frozen);
-    let stack = crate::address_space::AddressSpace::stack_top() - PAGE_SIZE;
+    let stack = crate::mm::address_space::AddressSpace::stack_top() - PAGE_SIZE;
     let map = [WINDOW, PAGE_SIZE, RW, PRIVATE_ANON_FIXED, u64::MAX, 0];
     let profile = [libc::ITIMER_PROF as u64, stack + 64, 0, 0, 0, 0];
     let changes: [(&str, libc::c_long, [u64; 6]); 15] = [
@@ -559,7 +566,7 @@ fn a_page_that_was_written_and_then_made_inaccessible_is_reset() {
 fn reading_changes_nothing() {
     let (image, frozen) = Puppet::boot().freeze();
     let mut worker = Puppet::fork(&image, &frozen);
-    let stack = crate::address_space::AddressSpace::stack_top() - PAGE_SIZE;
+    let stack = crate::mm::address_space::AddressSpace::stack_top() - PAGE_SIZE;
     for number in [libc::SYS_getpid, libc::SYS_sched_yield, libc::SYS_brk, libc::SYS_uname, libc::SYS_time] {
         let buffer = if number == libc::SYS_uname { stack } else { 0 };
         assert!(worker.call(number, [buffer, 0, 0, 0, 0, 0], 0).unwrap() >= 0);

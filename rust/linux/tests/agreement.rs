@@ -3,8 +3,8 @@
 
 mod support;
 
-use mayfly_kvm::ClockLine;
 use mayfly_linux::{Limits, Step};
+use mayfly_machine::ClockLine;
 use support::{
     Guest, Linking, MEMORY, WITH_LIBRARY, agrees_with_native, agrees_with_native_on, compile, has_whole_system,
     libraries,

@@ -7,8 +7,8 @@ mod support;
 
 use std::time::Duration;
 
-use mayfly_kvm::Exit;
 use mayfly_linux::{Context, Limits, Step};
+use mayfly_machine::Exit;
 use support::{Guest, Linking, MEMORY, agrees_with_native_in, compile, monotonic_ns};
 
 #[test]

@@ -106,7 +106,7 @@ fn a_program_and_its_libraries_that_are_mapped_take_no_memory() {
     let args = ["-I", "-S", "-c", "print(1)"];
     let mut guest = Guest::load_mapped(&python, &args, &Limits::default(), 4 * MEMORY, &libraries());
     assert_eq!(guest.run(), Some(Step::Exited { status: 0 }), "{:?}", guest.log);
-    let own = guest.machine.private_pages() * mayfly_kvm::PAGE_SIZE;
+    let own = guest.machine.private_pages() * mayfly_machine::PAGE_SIZE;
     let file = std::fs::metadata(&python).unwrap().len();
     assert!(own < file / 2, "{own} bytes of its own, and the program alone has {file}");
 }

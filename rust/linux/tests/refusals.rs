@@ -5,8 +5,9 @@
 
 mod support;
 
-use mayfly_kvm::{MemoryError, testing};
+use mayfly_kvm::testing;
 use mayfly_linux::{Elf, ExecError, Limits, Mounts, Network, Process, Program, StackError};
+use mayfly_machine::MemoryError;
 use support::{AT_RANDOM, Linking, MEMORY, compile};
 
 fn refusal(elf: &[u8], name: &str, limits: &Limits, memory: u64) -> ExecError {

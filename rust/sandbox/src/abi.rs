@@ -6,7 +6,7 @@
 //! inbox             [ struct mayfly_request | random | headers | strings | body | zeroes ]   user r--, written by the host
 //! ```
 
-use mayfly_kvm::layout;
+use mayfly_machine::layout;
 
 /// Oldest and newest version of the ABI that this host speaks.
 pub(crate) const ABI_MIN: u32 = 1;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What benchmarks need to know of the host's own costs; not for servers.
 
-pub use mayfly_kvm::floor::{BareVm, BareVms, Floor};
+pub use mayfly_kvm::{floor::BareVm, floor::BareVms, floor::Floor};
 
-const PAGE: usize = mayfly_kvm::PAGE_SIZE as usize;
+const PAGE: usize = mayfly_machine::PAGE_SIZE as usize;
 /// Pages lie this many pages apart: side by side, as the work set of the tenant that is measured (`tenants/workset`). Further apart a
 /// copy takes longer (45 to 57 ns a page for 1 to 17), which would flatter the reset.
 const STRIDE: usize = 1;

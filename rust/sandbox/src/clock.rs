@@ -5,7 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mayfly_kvm::{ClockLine, Machine, read_tsc};
+use mayfly_kvm::Machine;
+use mayfly_machine::{ClockLine, read_tsc};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::line::LINE;

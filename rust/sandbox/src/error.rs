@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mayfly_files::Problem;
-use mayfly_kvm::{CreateError, FreezeError, MemoryError, RunError};
+use mayfly_kvm::{CreateError, FreezeError, RunError};
 use mayfly_linux::{ExecError, Fault, Listeners};
+use mayfly_machine::MemoryError;
 
 use crate::response::ResponseError;
 

@@ -6,7 +6,8 @@
 //! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the next one is
 //! seen.
 
-use mayfly_kvm::{Machine, layout};
+use mayfly_kvm::Machine;
+use mayfly_machine::layout;
 
 use crate::abi::{HEADER_BYTES, HEADERS_OFFSET, PADDING_BYTES, RANDOM_OFFSET, REQUEST_BYTES};
 use crate::error::CallError;
@@ -56,7 +57,7 @@ impl Inbox {
         }
 
         // A small one lies in pages that the worker has from the start.
-        if total > mayfly_kvm::PAGE_SIZE && !machine.cover_inbox(total) {
+        if total > mayfly_machine::PAGE_SIZE && !machine.cover_inbox(total) {
             return Err(CallError::ServerMemory);
         }
 

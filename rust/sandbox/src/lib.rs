@@ -55,11 +55,12 @@ pub use error::{BootError, CallError, ForkError, ProgramError};
 pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
 pub use limits::Limits;
 pub use mayfly_kvm::heap;
-pub use mayfly_kvm::layout::SHARED_MAX;
-pub use mayfly_kvm::{Account, Allowance, Held, Hold, Ledger, PAGE_SIZE, Purpose, ResetReport, SharedMemory};
+pub use mayfly_kvm::{Account, Allowance, Held, Hold, Ledger, Purpose, ResetReport};
 pub use mayfly_linux::{
     Connects, Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mounts, Outbound, OutboundHost, UnknownCall,
 };
+pub use mayfly_machine::layout::SHARED_MAX;
+pub use mayfly_machine::{PAGE_SIZE, SharedMemory};
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use peer::{PeerCall, PeerError};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a snapshot was made from, as digests: one that was saved stands for a boot only if all of it is the same.
 
-use mayfly_kvm::{SharedMemory, digest};
+use mayfly_kvm::digest;
+use mayfly_machine::SharedMemory;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mayfly_files::Problem;
-use mayfly_kvm::{SharedMemory, checksum, digest};
+use mayfly_kvm::{checksum, digest};
 use mayfly_linux::{Mounts, Network, Outbound};
+use mayfly_machine::SharedMemory;
 
 use crate::error::ProgramError;
 use crate::protocol::Service;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running a machine until its program rings the doorbell or its leg must end.
 
-use mayfly_kvm::{Blame, Exit, Machine, RunError};
+use mayfly_kvm::{Machine, RunError};
 use mayfly_linux::{Context, Fault, Process, Step};
+use mayfly_machine::{Blame, Exit};
 
 use crate::clock;
 use crate::entropy::Entropy;

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mayfly_kvm::{Image, Learned, Machine, SharedMemory, layout};
+use mayfly_kvm::{Image, Learned, Machine};
 use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
+use mayfly_machine::{SharedMemory, layout};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
 use crate::boot::Boot;
@@ -206,7 +207,7 @@ impl Inner {
     /// Adds pages that a worker has written, up to the retained size.
     #[cold]
     pub(crate) fn learn(&self, pages: impl Iterator<Item = Learned>) {
-        let most = (self.limits.retained_bytes / mayfly_kvm::PAGE_SIZE) as usize;
+        let most = (self.limits.retained_bytes / mayfly_machine::PAGE_SIZE) as usize;
         let mut learned = self.learned_set();
         for page in pages {
             if learned.len() >= most {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use mayfly_kvm::{ClockLine, read_tsc};
+use mayfly_machine::{ClockLine, read_tsc};
 
 use crate::clock;
 use crate::line::LINE;

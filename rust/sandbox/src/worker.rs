@@ -22,8 +22,9 @@ use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use mayfly_kvm::{Machine, layout};
+use mayfly_kvm::Machine;
 use mayfly_linux::{Connects, LimitHits};
+use mayfly_machine::layout;
 
 use crate::clock;
 use crate::entropy::Entropy;
@@ -124,7 +125,7 @@ impl Worker {
     pub fn fork(snapshot: &Snapshot) -> Result<Self, ForkError> {
         let inner = &snapshot.inner;
         let learned = inner.learned();
-        let page = mayfly_kvm::PAGE_SIZE;
+        let page = mayfly_machine::PAGE_SIZE;
         let machine = Machine::fork(&inner.image, inner.limits.private_memory_bytes / page, &learned)?;
         let map = |source| ForkError(mayfly_kvm::CreateError::Kvm { call: "watchdog or getrandom", source });
         let entropy = Entropy::new().map_err(map)?;
@@ -222,7 +223,7 @@ impl Worker {
     /// Memory that only this worker has, in bytes: guest memory, the kernel's and the host's bookkeeping excluded.
     #[must_use]
     pub fn private_bytes(&self) -> u64 {
-        self.machine.private_pages() * mayfly_kvm::PAGE_SIZE
+        self.machine.private_pages() * mayfly_machine::PAGE_SIZE
     }
 
     /// Limits that the program has hit since this was last asked; it went on, with an error number. Cheap when there are none.

@@ -12,7 +12,7 @@ use mayfly_sandbox::inventory::{INVENTORY, KEPT};
 use mayfly_sandbox::{CallError, Host, LogSink, NoLog, ResponseError, SharedMemory, Snapshot, Worker, WorkerState};
 
 const PAGES: u64 = 2;
-const BYTES: u64 = PAGES * mayfly_kvm::PAGE_SIZE;
+const BYTES: u64 = PAGES * mayfly_machine::PAGE_SIZE;
 
 fn region() -> SharedMemory {
     SharedMemory::anonymous(BYTES).unwrap()

@@ -6,7 +6,8 @@
 //! taken back by one call for all that lies between them, which costs the guest a fault for each of the others. Content cannot be dropped that way;
 //! where that can wait, it does: see [`Memory::release_dirty`].
 
-use super::{Backing, Memory, MemoryError, PAGE};
+use crate::layout::PAGE;
+pub(crate) use crate::memory::memory::{Backing, Memory, MemoryError};
 
 /// Frames in more runs than this lie scattered. In tests of this crate those of most programs do.
 const RUNS_MAX: usize = if cfg!(test) { 3 } else { 64 };
@@ -132,13 +133,16 @@ pub(crate) mod testing {
 
     #[test]
     fn a_frame_that_kept_its_content_is_handed_out_zeroed() {
-        let mut boot = Memory::boot(4, &crate::ledger::Account::default()).unwrap();
+        let mut boot = Memory::boot(4, &crate::memory::ledger::Account::default()).unwrap();
         boot.allocate().unwrap();
         let image = std::sync::Arc::new(boot.seal().unwrap());
         let mut fork = Memory::fork(
             &image,
             2,
-            crate::ledger::Hold::new(&crate::ledger::Account::default(), crate::ledger::Purpose::Fork),
+            crate::memory::ledger::Hold::new(
+                &crate::memory::ledger::Account::default(),
+                crate::memory::ledger::Purpose::Fork,
+            ),
         )
         .unwrap();
         let frame = fork.allocate().unwrap();

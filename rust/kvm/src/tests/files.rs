@@ -5,8 +5,9 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use mayfly_machine::{FileKey, FilePages};
+
 use super::*;
-use crate::{FileKey, FilePages};
 
 pub(super) const KEY: FileKey = FileKey(0, 1);
 pub(super) const PAGES: u64 = 8;

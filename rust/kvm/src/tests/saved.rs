@@ -5,11 +5,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
+use mayfly_machine::{FileKey, SharedMemory};
 use proptest::prelude::*;
 
 use super::files::{KEY, PAGES, boot_with, count, fives};
 use super::*;
-use crate::{FileKey, LoadError, SaveError, SavedImage, SharedMemory};
+use crate::error::{LoadError, SaveError};
+use crate::image::saved::SavedImage;
 
 const OFFSET: u64 = 2 * PAGE_SIZE;
 

@@ -2,7 +2,7 @@
 //! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what becomes of the pages.
 
 use super::*;
-use crate::memory::testing::{MOST, TAKEN};
+use crate::memory::take_back::testing::{MOST, TAKEN};
 
 const ONE: u64 = 0x1_0000_0000;
 const OTHER: u64 = 0x2_0000_0000;

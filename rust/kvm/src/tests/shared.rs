@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shared memory in whole machines.
 
+use mayfly_machine::SharedMemory;
+use mayfly_machine::layout::SHARED;
+
 use super::*;
-use crate::SharedMemory;
-use crate::layout::SHARED;
 
 // Leaves a mark at boot; in a request adds one, as often as the inbox says, and answers the mark and the sum.
 guest!(
@@ -165,7 +166,7 @@ fn a_region_is_given_once_at_boot_and_must_fit() {
     let mut worker = Machine::fork(&freeze(machine), 256, &[]).unwrap();
     assert!(worker.share(&region).is_err(), "it is a worker");
     // Its page tables take 512 pages; this machine has 100.
-    let large = SharedMemory::anonymous(crate::layout::SHARED_MAX).unwrap();
+    let large = SharedMemory::anonymous(mayfly_machine::layout::SHARED_MAX).unwrap();
     let mut small = testing::boot_machine(100 * PAGE_SIZE);
     assert!(small.share(&large).is_err());
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_segment};
+use mayfly_machine::{Blame, Unexpected};
 
 use super::*;
-use crate::kernel::{SyscallEntry, USER_CODE};
+use crate::guest::kernel::{SyscallEntry, USER_CODE};
 use crate::layout::SYSCALL;
 use crate::testing::{Extreme, Way, extremes, ways};
-use crate::{Blame, Unexpected};
 
 // Waits by a call, with things in its registers, and shows by an `out` of its own what it goes on with. Then it takes the registers that
 // `testing::ways` wants, and falls into what was put behind it.

@@ -12,8 +12,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Address, PollableId, Pollables, Socket};
-use crate::process::Process;
+use crate::base::ids::PollableId;
+use crate::net::address::Address;
+use crate::net::socket::Socket;
+use crate::pollables::table::Pollables;
 
 /// Most listeners that a message names.
 const NAMED_MAX: usize = 16;
@@ -31,7 +33,7 @@ pub enum Application {
 
 /// What a program listens on, in the order in which it began to: addresses and ports, and names of Unix sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listeners(Vec<Address>);
+pub struct Listeners(pub(crate) Vec<Address>);
 
 impl Listeners {
     /// Whether it listens on nothing.
@@ -69,7 +71,7 @@ impl fmt::Display for Listeners {
 
 impl Socket {
     /// Whether it listens for IPv6 alone.
-    pub(super) fn is_for_v6_alone(&self) -> bool {
+    pub(crate) fn is_for_v6_alone(&self) -> bool {
         let only_6 = self.option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).unwrap_or(0) != 0;
         matches!(self.ip(), Some(IpAddr::V6(ip)) if only_6 || !ip.is_unspecified())
     }
@@ -81,7 +83,7 @@ impl Socket {
 
 impl Pollables {
     /// What a program listens on with connections, the first first.
-    fn doors(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
+    pub(crate) fn doors(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
         let sockets = self.listeners.iter().filter_map(|&id| Some((id, self.socket(id).ok()?)));
         sockets.filter(|(_, socket)| socket.kind == libc::SOCK_STREAM)
     }
@@ -93,7 +95,7 @@ impl Pollables {
     }
 
     /// The port, if all that listens has the same.
-    fn only_port(&self) -> Option<u16> {
+    pub(crate) fn only_port(&self) -> Option<u16> {
         let (_, first) = self.doors().next()?;
         let port = first.local.port()?;
         self.doors().all(|(_, socket)| socket.local.port() == Some(port)).then_some(port)
@@ -104,7 +106,7 @@ impl Pollables {
         self.doors_of_application().min_by_key(|(_, socket)| socket.is_for_v6_alone()).map(|(id, _)| id)
     }
 
-    fn application(&self) -> Application {
+    pub(crate) fn application(&self) -> Application {
         let differ = |is_v4: bool| {
             let mut ips =
                 self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
@@ -120,43 +122,5 @@ impl Pollables {
         } else {
             Application::Missing
         }
-    }
-}
-
-/// The application of a program that serves connections.
-impl Process {
-    /// The application is on this port: to be said before the program runs.
-    pub fn serve_at(&mut self, port: u16) {
-        self.pollables.edit().outside.port = Some(port);
-    }
-
-    /// Whether the application listens.
-    #[must_use]
-    pub fn application(&self) -> Application {
-        self.pollables.application()
-    }
-
-    /// The application stays on the port that it has: what listens on another one later is none.
-    pub fn keep_application(&mut self) {
-        if self.pollables.outside.port.is_none() {
-            let port = self.pollables.only_port();
-            self.pollables.edit().outside.port = port;
-        }
-    }
-
-    /// The application's port, as far as it is said or kept.
-    #[must_use]
-    pub fn application_port(&self) -> Option<u16> {
-        self.pollables.outside.port
-    }
-
-    /// All that the program listens on with connections.
-    #[must_use]
-    pub fn listeners(&self) -> Listeners {
-        Listeners(self.pollables.doors().map(|(_, socket)| socket.local.clone()).collect())
-    }
-
-    pub(super) fn listening(&self) -> Vec<PollableId> {
-        self.pollables.doors().map(|(id, _)| id).collect()
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What must always hold of what can be waited for, checked by tests.
 
-use super::{Kind, PollableId, Pollables, Target};
-use crate::files::OpenId;
+use crate::base::ids::{OpenId, PollableId};
+use crate::event::epoll_set::Target;
+use crate::pollables::table::{Kind, Pollables};
 
 impl Pollables {
     /// Open files that messages bring.
@@ -13,7 +14,7 @@ impl Pollables {
     pub(crate) fn check(&self) {
         assert!(self.orphans.is_empty(), "nobody's descriptors are closed at once");
         let inside = self.queues.iter().flatten().filter(|queue| !queue.outside);
-        assert_eq!(self.held, inside.map(super::Queue::cost).sum::<usize>(), "held bytes");
+        assert_eq!(self.held, inside.map(crate::event::queue::Queue::cost).sum::<usize>(), "held bytes");
         let registrations: Vec<(PollableId, Target)> = self
             .ids()
             .flat_map(|id| match self.kind(id) {
@@ -36,13 +37,13 @@ impl Pollables {
         }
         for queue in self.queues.iter().flatten() {
             for end in [queue.reader, queue.writer] {
-                if let super::End::Inside(id) = end {
+                if let crate::event::queue::End::Inside(id) = end {
                     assert!(self.get(id).is_some(), "who has an end of a queue is there");
                 }
             }
         }
         let listening: Vec<_> =
-            self.ids().filter(|&id| self.socket(id).is_ok_and(super::Socket::is_listening)).collect();
+            self.ids().filter(|&id| self.socket(id).is_ok_and(crate::net::socket::Socket::is_listening)).collect();
         let mut listeners = self.listeners.clone();
         listeners.sort_unstable();
         assert_eq!(listeners, listening);

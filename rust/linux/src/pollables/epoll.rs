@@ -4,63 +4,19 @@
 //! A registration belongs to an open file, as on Linux, and goes when its last descriptor is closed: [`Pollables::close`]. It is found again by the
 //! number that it was made with.
 
-use serde::{Deserialize, Serialize};
-
-use super::{Events, Kind, Look, PollableId, Pollables, bits};
-use crate::errno::Errno;
-use crate::process::Stream;
+use crate::base::context::Stream;
+use crate::base::errno::Errno;
+use crate::base::ids::PollableId;
+use crate::event::epoll_set::{Epoll, Registration, Report, Target};
+use crate::event::events::Events;
+use crate::event::look::Look;
+use crate::event::poll_bits::bits;
+use crate::pollables::table::{Kind, Pollables};
 
 /// Most registrations of a process; Linux has such a limit for each user.
 const REGISTRATIONS_MAX: usize = 4096;
 /// How deep epolls may lie within each other: EP_MAX_NESTS of Linux, and the one at the bottom.
 const DEPTH_MAX: usize = 5;
-
-/// What a registration watches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Target {
-    Pollable(PollableId),
-    Log(Stream),
-}
-
-/// What an epoll knows of one descriptor.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Registration {
-    pub(crate) fd: i32,
-    pub(crate) target: Target,
-    pub(crate) interest: u32,
-    pub(crate) data: u64,
-    /// What had happened when it was reported last.
-    pub(crate) told: Option<Events>,
-    /// It was for one report, which has been made.
-    pub(crate) disabled: bool,
-}
-
-/// An epoll.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Epoll {
-    pub(crate) registrations: Vec<Registration>,
-    /// Where the next look starts, so that those at the front do not keep the others from being reported.
-    start: usize,
-}
-
-impl Clone for Epoll {
-    fn clone(&self) -> Self {
-        Self { registrations: self.registrations.clone(), start: self.start }
-    }
-
-    fn clone_from(&mut self, source: &Self) {
-        self.registrations.clone_from(&source.registrations);
-        self.start = source.start;
-    }
-}
-
-/// Something to be reported.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Report {
-    index: usize,
-    pub(crate) ready: u32,
-    pub(crate) data: u64,
-}
 
 impl Pollables {
     pub(crate) fn epoll(&self, id: PollableId) -> Result<&Epoll, Errno> {
@@ -117,7 +73,7 @@ impl Pollables {
             }
         }
         // Who watches this epoll may have something to learn.
-        self.happen(id, super::Event::Input);
+        self.happen(id, crate::event::events::Event::Input);
         Ok(())
     }
 
@@ -137,7 +93,7 @@ impl Pollables {
             }
             *registration = Registration { fd, target, interest, data, told: None, disabled: false };
         }
-        self.happen(id, super::Event::Input);
+        self.happen(id, crate::event::events::Event::Input);
         Ok(())
     }
 
@@ -157,7 +113,7 @@ impl Pollables {
     }
 
     /// Takes all registrations of a file that is no longer open out of an epoll.
-    pub(super) fn unwatch(&mut self, id: PollableId, target: Target) {
+    pub(crate) fn unwatch(&mut self, id: PollableId, target: Target) {
         let Ok(epoll) = self.epoll_mut(id) else { return };
         let before = epoll.registrations.len();
         epoll.registrations.retain(|registration| registration.target != target);
@@ -179,7 +135,7 @@ impl Pollables {
     }
 
     /// An epoll is no longer open: what it has watched does not know it any more.
-    pub(super) fn forget_watcher(&mut self, id: PollableId, epoll: &Epoll) {
+    pub(crate) fn forget_watcher(&mut self, id: PollableId, epoll: &Epoll) {
         self.registrations = self.registrations.saturating_sub(epoll.registrations.len());
         for registration in &epoll.registrations {
             if let Target::Pollable(target) = registration.target
@@ -287,4 +243,22 @@ fn drop_watcher(watchers: &mut Vec<(PollableId, usize)>, id: PollableId, by: usi
         *count = count.saturating_sub(by);
     }
     watchers.retain(|(_, count)| *count > 0);
+}
+
+impl Pollables {
+    /// Whether `id` is `target`, or an epoll that would say so if there were something to read from it.
+    pub(crate) fn leads_to(&self, id: PollableId, target: PollableId, look: &mut Look) -> bool {
+        if id == target {
+            return true;
+        }
+        let Ok(epoll) = self.epoll(id) else { return false };
+        epoll.registrations.iter().any(|registration| match registration.target {
+            Target::Pollable(inner)
+                if !registration.disabled && registration.interest & bits::READ != 0 && look.step() =>
+            {
+                self.leads_to(inner, target, look)
+            }
+            _ => false,
+        })
+    }
 }

@@ -2,70 +2,13 @@
 //! What a pollable is ready for, now. The answers are those of Linux for each kind of file: see the `*_poll` functions that poll(2), epoll(7), pipe(7),
 //! tcp(7) and unix(7) describe.
 
-use super::socket::{Phase, Socket};
-use super::{Epoll, Events, Kind, PollableId, Pollables, Registration, Target};
-use crate::clock;
-use crate::process::Process;
-use crate::signals::SignalSet;
-
-/// The bits of `poll` and `epoll`, which are the same.
-pub(crate) mod bits {
-    pub(crate) const IN: u32 = 0x001;
-    pub(crate) const PRI: u32 = 0x002;
-    pub(crate) const OUT: u32 = 0x004;
-    pub(crate) const ERR: u32 = 0x008;
-    pub(crate) const HUP: u32 = 0x010;
-    pub(crate) const NVAL: u32 = 0x020;
-    pub(crate) const RDNORM: u32 = 0x040;
-    pub(crate) const RDBAND: u32 = 0x080;
-    pub(crate) const WRNORM: u32 = 0x100;
-    pub(crate) const WRBAND: u32 = 0x200;
-    pub(crate) const RDHUP: u32 = 0x2000;
-    pub(crate) const EXCLUSIVE: u32 = 1 << 28;
-    pub(crate) const WAKEUP: u32 = 1 << 29;
-    pub(crate) const ONESHOT: u32 = 1 << 30;
-    pub(crate) const ET: u32 = 1 << 31;
-
-    pub(crate) const READ: u32 = IN | RDNORM;
-    pub(crate) const WRITE: u32 = OUT | WRNORM;
-    /// Interests that come with something to read.
-    pub(super) const INPUTS: u32 = IN | PRI | RDNORM | RDBAND;
-    pub(super) const OUTPUTS: u32 = OUT | WRNORM | WRBAND;
-}
-use bits::{ERR, HUP, IN, INPUTS, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
-
-/// One look at what is ready: all of it at one time, and bounded, since epolls within epolls can have more paths than members.
-#[derive(Debug)]
-pub(crate) struct Look {
-    left: u32,
-    now_ns: Option<u64>,
-    /// Signals that wait for the thread that looks.
-    pending: SignalSet,
-}
-
-impl Look {
-    pub(crate) fn new() -> Self {
-        Self { left: 16_384, now_ns: None, pending: SignalSet::default() }
-    }
-
-    /// A look of the current thread, which may see its signals.
-    pub(crate) fn of(process: &Process) -> Self {
-        let own = process.threads.current().signals.pending.set();
-        Self { pending: own.or(process.signals.pending.set()), ..Self::new() }
-    }
-
-    /// One step more; `false` if there were too many.
-    pub(crate) fn step(&mut self) -> bool {
-        let is_left = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        is_left
-    }
-
-    /// When it takes place, by the monotonic clock. Most looks need not know.
-    pub(crate) fn now_ns(&mut self) -> u64 {
-        *self.now_ns.get_or_insert_with(clock::now_ns)
-    }
-}
+use crate::base::ids::PollableId;
+use crate::event::epoll_set::{Epoll, Registration, Target};
+use crate::event::events::Events;
+use crate::event::look::{LOG_READINESS, Look, earlier};
+use crate::event::poll_bits::bits::{self, ERR, HUP, IN, INPUTS, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
+use crate::net::socket::{Phase, Socket};
+use crate::pollables::table::{Kind, Pollables};
 
 impl Pollables {
     /// What it is ready for.
@@ -100,7 +43,7 @@ impl Pollables {
         let error = if_so(socket.error.is_some(), ERR);
         if socket.remote.is_some() {
             // One that is not connected yet is ready for nothing.
-            return socket.stream().map_or(0, crate::net::Stream::readiness) | error;
+            return socket.stream().map_or(0, crate::host::sockets::Stream::readiness) | error;
         }
         match &socket.phase {
             Phase::Listening(backlog) => if_so(!backlog.waiting.is_empty(), READ),
@@ -114,7 +57,8 @@ impl Pollables {
                 let ended = !socket.is_datagram() && (socket.shut_read || input.is_some_and(|queue| queue.finished));
                 let refused = socket.is_unix() && !socket.is_datagram() && output.is_some_and(|queue| queue.refused);
                 let closed_out = socket.shut_write || refused;
-                let writable = output.is_none_or(super::Queue::is_writable) || (closed_out && !socket.is_unix());
+                let writable =
+                    output.is_none_or(crate::event::queue::Queue::is_writable) || (closed_out && !socket.is_unix());
                 if_so(has_input, READ)
                     | if_so(ended, READ | RDHUP)
                     | if_so(ended && closed_out || socket.reset, HUP)
@@ -201,17 +145,6 @@ impl Pollables {
         }
     }
 }
-
-/// The earlier of two times, either of which may be never.
-pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
-
-/// An output stream can always be written.
-pub(crate) const LOG_READINESS: u32 = WRITE;
 
 fn if_so(condition: bool, bits: u32) -> u32 {
     if condition { bits } else { 0 }

@@ -10,182 +10,20 @@
 //! A remote is the one thing in a process that cannot be copied and not be restored: it goes with its socket, a reset drops what a
 //! request has made, and what there is at the freeze is lost to all forks ([`Socket::lose`]): they find it reset by the peer.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use crate::base::errno::Errno;
+use crate::base::ids::PollableId;
+use crate::event::events::Event;
+use crate::event::look::Look;
+use crate::event::poll_bits::bits;
+use crate::host::permits::Permit;
+use crate::host::sockets::Wire;
+use crate::net::allow_list::Target;
+use crate::net::remote::{Remote, Remotes};
+use crate::net::socket::{Phase, Socket};
+use crate::pollables::table::Pollables;
 
-use super::socket::{Phase, Socket};
-use super::{Event, Look, PollableId, Pollables, bits};
-use crate::clock;
-use crate::errno::Errno;
-use crate::mounts::Permit;
-use crate::net::{Stream, Wire};
-use crate::outbound::Target;
-use crate::process::Process;
-use crate::resolver::{Answer, Name};
-
-/// How often a name is asked for that is being resolved.
-const RESOLVING_NS: u64 = 5_000_000;
-/// How long that may take.
-const PATIENCE_NS: u64 = 10_000_000_000;
 /// Looks at the wire in a row: there are no more connections than descriptors.
 const LOOKS_MAX: usize = 32;
-
-/// What is behind a socket outside the machine.
-#[derive(Debug)]
-pub(crate) struct Remote {
-    stage: Stage,
-    /// Addresses that have not been tried, the next one last.
-    left: Vec<SocketAddr>,
-    no_delay: bool,
-    keep_alive: bool,
-    _permit: Permit,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Resolving {
-        name: Arc<Name>,
-        port: u16,
-        until_ns: u64,
-    },
-    Connecting(Stream),
-    Open(Stream),
-    /// The last attempt, if there was one.
-    Failed(Errno),
-}
-
-impl Remote {
-    fn new(target: Target, permit: Permit) -> Self {
-        let (stage, left) = match target {
-            Target::Address(to) => (Stage::Failed(Errno::EHOSTUNREACH), vec![to]),
-            Target::Name(name, port) => {
-                let until_ns = clock::now_ns().saturating_add(PATIENCE_NS);
-                (Stage::Resolving { name, port, until_ns }, Vec::new())
-            }
-        };
-        Self { stage, left, no_delay: false, keep_alive: false, _permit: permit }
-    }
-
-    /// The connection, once there is one.
-    pub(crate) fn open(&self) -> Option<&Stream> {
-        match &self.stage {
-            Stage::Open(stream) => Some(stream),
-            _ => None,
-        }
-    }
-
-    fn is_resolving(&self) -> bool {
-        matches!(self.stage, Stage::Resolving { .. })
-    }
-
-    /// When to look at it again though nothing tells of it.
-    pub(crate) fn look_ns(&self, now_ns: u64) -> Option<u64> {
-        self.is_resolving().then(|| now_ns.saturating_add(RESOLVING_NS))
-    }
-
-    pub(crate) fn set_options(&mut self, no_delay: bool, keep_alive: bool) {
-        (self.no_delay, self.keep_alive) = (no_delay, keep_alive);
-        if let Stage::Open(stream) = &self.stage {
-            stream.set_options(no_delay, keep_alive);
-        }
-    }
-
-    /// Goes on with connecting, as far as that is possible now; `None`: not to an end.
-    fn advance(&mut self, wire: &Wire, token: u64) -> Option<Result<(), Errno>> {
-        // Each round but the first tries an address.
-        loop {
-            let next = match &self.stage {
-                Stage::Open(_) => return Some(Ok(())),
-                Stage::Resolving { name, port, until_ns } => match name.resolve() {
-                    Answer::Addresses(list) => {
-                        self.left = list.into_iter().rev().map(|ip| SocketAddr::new(ip, *port)).collect();
-                        Stage::Failed(Errno::EHOSTUNREACH)
-                    }
-                    Answer::Pending if clock::now_ns() < *until_ns => return None,
-                    Answer::Pending | Answer::Nothing => return Some(Err(Errno::EHOSTUNREACH)),
-                },
-                Stage::Connecting(stream) => match stream.connected() {
-                    None => return None,
-                    Some(Err(error)) => Stage::Failed(error),
-                    Some(Ok(())) => {
-                        stream.set_options(self.no_delay, self.keep_alive);
-                        let failed = Stage::Failed(Errno::EIO);
-                        match std::mem::replace(&mut self.stage, failed) {
-                            Stage::Connecting(stream) => Stage::Open(stream),
-                            other => other,
-                        }
-                    }
-                },
-                Stage::Failed(error) => match self.left.pop() {
-                    None => return Some(Err(*error)),
-                    Some(to) => match Stream::connect(to).and_then(|new| wire.watch(&new, token).map(|()| new)) {
-                        Ok(stream) => Stage::Connecting(stream),
-                        Err(error) => Stage::Failed(error),
-                    },
-                },
-            };
-            self.stage = next;
-        }
-    }
-}
-
-/// The wire, and who waits for it to connect. A copy of it is one of a process that has no connections.
-#[derive(Debug, Default)]
-pub(crate) struct Remotes {
-    wire: Option<(Wire, Permit)>,
-    /// Sockets that are not connected yet.
-    dialing: Vec<PollableId>,
-}
-
-impl Clone for Remotes {
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl Socket {
-    /// What was outside is there no more: to the program it looks as if the peer had reset the connection.
-    pub(super) fn lose(&mut self) {
-        let was_open = self.stream().is_some();
-        if self.remote.take().is_some() {
-            self.be_lost(was_open);
-        }
-    }
-
-    /// As [`Socket::lose`], without having had it.
-    pub(super) fn be_lost(&mut self, was_open: bool) {
-        self.error = Some(Errno::ECONNRESET);
-        if was_open {
-            self.phase = Phase::Connected;
-            self.reset = true;
-            self.shut_read = true;
-            self.shut_write = true;
-        } else {
-            self.failed = true;
-        }
-    }
-
-    /// Has options that matter outside set there.
-    pub(crate) fn tell_remote(&mut self) {
-        let is_set = |level, name| self.option(level, name).unwrap_or(0) != 0;
-        let no_delay = is_set(libc::IPPROTO_TCP, libc::TCP_NODELAY);
-        let keep_alive = is_set(libc::SOL_SOCKET, libc::SO_KEEPALIVE);
-        if let Some(remote) = &mut self.remote {
-            remote.set_options(no_delay, keep_alive);
-        }
-    }
-
-    /// Whether it is on its way to somewhere outside.
-    pub(crate) fn is_dialing(&self) -> bool {
-        self.remote.as_ref().is_some_and(|remote| remote.open().is_none())
-    }
-
-    /// Its connection with somewhere outside.
-    pub(crate) fn stream(&self) -> Option<&Stream> {
-        self.remote.as_ref().and_then(|remote| remote.open())
-    }
-}
 
 impl Pollables {
     /// Begins to connect a socket with somewhere outside. Leave to open descriptors of the host's is given by `permit`.
@@ -213,7 +51,9 @@ impl Pollables {
         let Self { nodes, remotes, .. } = self;
         let PollableId(index) = id;
         let node = nodes.get_mut(index).and_then(Option::as_mut).map(|node| &mut node.kind);
-        let (Some(super::Kind::Socket(socket)), Some((wire, _))) = (node, &remotes.wire) else { return };
+        let (Some(crate::pollables::table::Kind::Socket(socket)), Some((wire, _))) = (node, &remotes.wire) else {
+            return;
+        };
         let Some(remote) = &mut socket.remote else { return };
         let Some(result) = remote.advance(wire, index as u64) else { return };
         // The next connect is told how this one ended.
@@ -233,7 +73,7 @@ impl Pollables {
     }
 
     /// A socket is closed.
-    pub(super) fn hang_up(&mut self, id: PollableId) {
+    pub(crate) fn hang_up(&mut self, id: PollableId) {
         self.remotes.dialing.retain(|&dialing| dialing != id);
     }
 
@@ -256,7 +96,7 @@ impl Pollables {
     }
 
     /// Counts what has happened outside.
-    fn hear(&mut self, mut events: Vec<(u64, u32)>) {
+    pub(crate) fn hear(&mut self, mut events: Vec<(u64, u32)>) {
         for id in self.remotes.dialing.clone() {
             self.advance(id);
         }
@@ -282,49 +122,21 @@ impl Pollables {
     }
 
     /// When a socket is to be looked at again by itself.
-    pub(super) fn remote_look_ns(&self, socket: &Socket, look: &mut Look) -> Option<u64> {
+    pub(crate) fn remote_look_ns(&self, socket: &Socket, look: &mut Look) -> Option<u64> {
         socket.remote.as_ref().filter(|remote| remote.is_resolving())?.look_ns(look.now_ns())
-    }
-}
-
-impl Process {
-    /// Takes notice of what has happened to connections with the outside since this was last asked. Processes without one do nothing.
-    pub(crate) fn listen_outside(&mut self) {
-        if !self.pollables.is_wired() {
-            return;
-        }
-        let events = match &self.pollables.remotes.wire {
-            Some((wire, _)) => wire.look(),
-            None => Vec::new(),
-        };
-        if events.is_empty() && self.pollables.remotes.dialing.is_empty() {
-            return;
-        }
-        let before = self.pollables.remotes.dialing.len();
-        self.pollables.edit().hear(events.clone());
-        if !events.is_empty() || before != self.pollables.remotes.dialing.len() {
-            self.note_change();
-        }
-    }
-
-    /// What becomes readable when something has happened to a connection with the outside; `None`: there are none. It is so until
-    /// [`Process::wake`], or whatever else lets the program go on.
-    #[must_use]
-    pub fn outside(&self) -> Option<BorrowedFd<'_>> {
-        let (wire, _) = self.pollables.remotes.wire.as_ref()?;
-        let has_remote = |id| self.pollables.socket(id).is_ok_and(|socket| socket.remote.is_some());
-        self.pollables.ids().any(has_remote).then(|| wire.as_fd())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::base::clock;
+    use crate::host::dns::Name;
     use std::io::Read;
     use std::net::{IpAddr, TcpListener};
 
-    use super::super::Kind;
     use super::*;
-    use crate::mounts::Mounts;
+    use crate::fs::mounts::Mounts;
+    use crate::pollables::table::Kind;
 
     /// A socket that has begun to connect with port `port` of a name with these addresses.
     fn dialed(addresses: &[&str], port: u16) -> (Pollables, PollableId) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files over freezes and resets.
 
-use mayfly_kvm::PAGE_SIZE;
+use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::{Puppet, WINDOW};
-use crate::{MountPoint, Mounts};
+use crate::fs::mounts::{MountPoint, Mounts};
 
 const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
 const PAGES: u64 = 8;
@@ -25,13 +25,13 @@ fn puppet() -> (tempfile::TempDir, Puppet) {
 
 impl Puppet {
     /// Puts text where calls can point to it.
-    pub(super) fn text(&mut self, offset: u64, text: &str) -> u64 {
+    pub(crate) fn text(&mut self, offset: u64, text: &str) -> u64 {
         let bytes = [text.as_bytes(), b"\0"].concat();
         self.process.copy_out(&mut self.machine, WINDOW + offset, &bytes).unwrap();
         WINDOW + offset
     }
 
-    pub(super) fn open(&mut self, path: &str, flags: i32) -> i64 {
+    pub(crate) fn open(&mut self, path: &str, flags: i32) -> i64 {
         let path = self.text(0, path);
         self.call(libc::SYS_openat, [AT_FDCWD, path, flags as u64, 0o600, 0, 0], 0).unwrap()
     }
@@ -175,7 +175,7 @@ fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
 }
 
 /// Paths for random calls to point to: in a read-only mount, in a writable one, made up, and none.
-pub(super) const PATHS: [&str; 12] = [
+pub(crate) const PATHS: [&str; 12] = [
     "/data/file",
     "/data",
     "/data/../tmp/a",
@@ -189,7 +189,7 @@ pub(super) const PATHS: [&str; 12] = [
     "a",
     "/tmp/a/../../tmp/./link/x",
 ];
-pub(super) const SLOT: u64 = 64;
+pub(crate) const SLOT: u64 = 64;
 
 fn any_file_argument() -> impl Strategy<Value = u64> {
     prop_oneof![
@@ -204,7 +204,7 @@ fn any_file_argument() -> impl Strategy<Value = u64> {
     ]
 }
 
-pub(super) fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
+pub(crate) fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
     let numbers = prop::sample::select(vec![
         libc::SYS_open,
         libc::SYS_openat,
@@ -260,7 +260,7 @@ proptest! {
         for (number, args) in calls {
             match worker.call(number, args, 0) {
                 Ok(_) => continue,
-                Err(crate::Step::Exited { .. } | crate::Step::Faulted(_) | crate::Step::MemoryLimit) => {}
+                Err(crate::base::step::Step::Exited { .. } | crate::base::step::Step::Faulted(_) | crate::base::step::Step::MemoryLimit) => {}
                 Err(other) => prop_assert!(false, "{:?}", other),
             }
             worker = Puppet::fork(&image, &frozen);

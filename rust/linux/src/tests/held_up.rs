@@ -5,14 +5,17 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use mayfly_kvm::PAGE_SIZE;
+use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 use rustix::fs::{Advice, fadvise};
 
 use super::files::{PATHS, SLOT, any_file_call};
 use super::{Puppet, RW, WINDOW, any_call};
-use crate::host::Storage;
-use crate::{Context, MountPoint, Mounts, Network, Step};
+use crate::base::context::Context;
+use crate::base::step::Step;
+use crate::fs::mounts::{MountPoint, Mounts};
+use crate::host::files::Storage;
+use crate::net::allow_list::Network;
 
 const MAP: u64 = WINDOW + 0x100_0000;
 const PAGES: u64 = 512;

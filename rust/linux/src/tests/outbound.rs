@@ -4,11 +4,13 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::{PRIVATE_ANON_FIXED, Puppet, RW, WINDOW, cases};
-use crate::{Mounts, Network, Outbound, OutboundHost, Step};
-use mayfly_kvm::PAGE_SIZE;
+use crate::base::step::Step;
+use crate::fs::mounts::Mounts;
+use crate::net::allow_list::{Network, Outbound, OutboundHost};
 
 /// Where things lie in the window: addresses, an array of `pollfd` or an `epoll_event`, a `msghdr`, and bytes.
 const ADDRESSES: [u64; 3] = [WINDOW, WINDOW + 0x20, WINDOW + 0x40];

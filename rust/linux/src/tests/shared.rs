@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shared memory, as system calls find it: buffers may lie there, and no call can change what is mapped there.
 
-use mayfly_kvm::layout::SHARED;
+use mayfly_machine::layout::SHARED;
 
 use super::*;
 

@@ -2,7 +2,7 @@
 //! What a program that makes no call gets at the end of its turn.
 
 use super::*;
-use crate::signals::SA_RESTORER;
+use crate::signal::signals::SA_RESTORER;
 
 /// A signal that found the program in the middle of an exit could not be delivered there and then.
 #[test]
@@ -22,7 +22,7 @@ fn a_timers_signal_that_was_put_off_is_delivered_at_the_end_of_the_next_turn() {
         assert_eq!(puppet.call(libc::SYS_rt_sigaction, [signal, action, 0, 8, 0, 0], 0), Ok(0));
         assert_eq!(puppet.call(libc::SYS_setitimer, [which as u64, interval, 0, 0, 0, 0], 0), Ok(0));
         while puppet.machine.regs().rip != HANDLER {
-            let now = crate::clock::now_ns();
+            let now = crate::base::clock::now_ns();
             puppet.process.fire_timers(&mut puppet.machine, now).unwrap();
             if puppet.process.threads.due {
                 let mut rng = |bytes: &mut [u8]| bytes.fill(7);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shared mappings of written files, descriptors on their way, and CPU time, over freezes and resets.
 
+use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::{Puppet, RW, WINDOW, at};
-use mayfly_kvm::PAGE_SIZE;
 
 const MAP: u64 = WINDOW + 0x10_0000;
 const PAGES: u64 = 8;
@@ -87,7 +87,7 @@ fn apply(puppet: &mut Puppet, fd: u64, model: &mut Model, change: Change) {
                 .process
                 .memory
                 .find(place(page))
-                .is_some_and(|vma| matches!(vma.kind, crate::vma::Kind::Written { .. }));
+                .is_some_and(|vma| matches!(vma.kind, crate::mm::vma::Kind::Written { .. }));
             if is_file && puppet.is_writable(place(page)) && page < model.len() as u64 {
                 puppet.call(libc::SYS_getpid, [0; 6], place(page)).unwrap();
                 model[page as usize] += 1;
@@ -112,7 +112,7 @@ fn compare(puppet: &mut Puppet, fd: u64, model: &Model) {
         // A mapping shows the same.
         let at = MAP + page * PAGE_SIZE;
         let vma = puppet.process.memory.find(at).copied();
-        if vma.is_some_and(|vma| matches!(vma.kind, crate::vma::Kind::Written { .. }) && vma.is_accessible()) {
+        if vma.is_some_and(|vma| matches!(vma.kind, crate::mm::vma::Kind::Written { .. }) && vma.is_accessible()) {
             let mut word = [0; 8];
             let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word, true);
             assert_eq!(read.ok().map(|()| u64::from_le_bytes(word)), model.get(page as usize).copied(), "page {page}");
@@ -228,7 +228,7 @@ fn cpu_time_goes_back_to_the_snapshots() {
     assert_eq!(frozen.cpu_ns(), used, "frozen, it uses none");
     for _ in 0..3 {
         assert_eq!(worker.process.cpu_ns(), used);
-        worker.process.run_from(crate::clock::now_ns());
+        worker.process.run_from(crate::base::clock::now_ns());
         for _ in 0..100 {
             worker.call(libc::SYS_getpid, [0; 6], 0).unwrap();
         }
@@ -269,12 +269,18 @@ fn what_calls_have_made_goes_through_a_file() {
     let (_image, frozen) = puppet.freeze();
     let bytes = frozen.save().unwrap();
     let elf = super::puppet_elf();
-    let (mounts, network) = (crate::Mounts::default(), crate::Network::default());
-    let program =
-        crate::Program { elf: (&elf).into(), name: "puppet", args: &[], env: &[], mounts: &mounts, network: &network };
-    let limits = crate::Limits { stack_bytes: 64 << 10, ..crate::Limits::default() };
-    let (loaded, _) = crate::Process::load(&bytes, &program, &limits).unwrap();
-    let parts = |process: &crate::Process| {
+    let (mounts, network) = (crate::fs::mounts::Mounts::default(), crate::net::allow_list::Network::default());
+    let program = crate::exec::program::Program {
+        elf: (&elf).into(),
+        name: "puppet",
+        args: &[],
+        env: &[],
+        mounts: &mounts,
+        network: &network,
+    };
+    let limits = crate::base::limits::Limits { stack_bytes: 64 << 10, ..crate::base::limits::Limits::default() };
+    let (loaded, _) = crate::kernel::process::Process::load(&bytes, &program, &limits).unwrap();
+    let parts = |process: &crate::kernel::process::Process| {
         format!(
             "{:?} {:?} {:?} {:?} {:?} {:?}",
             process.memory, process.files, process.overlay, process.pollables, process.timers, process.threads

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use mayfly_kvm::{Exit, Machine, testing};
+use mayfly_kvm::{Machine, testing};
 use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Network, Output, Process, Program, Step, Stream};
+use mayfly_machine::Exit;
 
 /// A C library and a way of linking with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +185,7 @@ pub struct Guest {
 }
 
 /// Where AT_RANDOM points in these tests: the inbox, which programs can read and which is all zeroes here.
-pub const AT_RANDOM: u64 = mayfly_kvm::layout::INBOX;
+pub const AT_RANDOM: u64 = mayfly_machine::layout::INBOX;
 
 impl Guest {
     /// Loads `program`, called by its own path, with these arguments and limits, into a machine of `memory_bytes`.

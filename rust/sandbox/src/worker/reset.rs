@@ -108,7 +108,7 @@ impl Worker {
     /// again and again, elsewhere; those for the snapshot's pages, of which there were so many, are mostly used again.
     #[cold]
     fn has_too_many_tables(&self, pages: u64, of_requests: bool) -> bool {
-        let share = self.snapshot.inner.limits.private_memory_bytes / mayfly_kvm::PAGE_SIZE / TABLES_SHARE;
+        let share = self.snapshot.inner.limits.private_memory_bytes / mayfly_machine::PAGE_SIZE / TABLES_SHARE;
         let most = if of_requests { TABLES_MAX } else { share.max(TABLES_MAX) };
         self.tables() > self.forked_tables.saturating_add(most).saturating_add(pages / PAGES_A_TABLE)
     }

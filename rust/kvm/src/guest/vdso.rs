@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The vDSO, and what it tells the time from.
+//!
+//! A program's clock is `reading + (rdtsc - tsc) * rate / 2^31`, from numbers that the host writes into the machine's control line:
+//! see [`ClockLine`]. That holds where a guest's `rdtsc` reads the host's time-stamp counter, which the probe at start finds out
+//! ([`GuestTsc`]); elsewhere the rates are 0, and the vDSO's functions make their system calls.
+
+/// The vDSO's bytes.
+pub(crate) fn image() -> &'static [u8] {
+    unsafe extern "C" {
+        static mayfly_vdso_start: u8;
+        static mayfly_vdso_end: u8;
+    }
+    // SAFETY: vdso.S defines both symbols in one read-only section, the end after the start.
+    unsafe {
+        let (start, end) = (&raw const mayfly_vdso_start, &raw const mayfly_vdso_end);
+        std::slice::from_raw_parts(start, end.offset_from_unsigned(start))
+    }
+}
+
+#[cfg(test)]
+mod tests;

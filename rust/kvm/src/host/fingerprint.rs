@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an image stands on: the processor that its program was told of, the kind of KVM, and the guest kernel's own bytes.
+//!
+//! All of it is in the image: in what a program chose to do by CPUID, in its vector state, in the pages of the guest kernel. An image that
+//! was saved is good where all of it is the same.
+
+use std::hash::Hasher;
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use crate::error::OtherGround;
+use crate::guest::kernel::{self, SyscallEntry};
+use crate::host::host::Host;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ground {
+    stays_at_user: bool,
+    task_type: u8,
+    /// A digest of the guest kernel and the vDSO.
+    kernel: u64,
+    xcr0: u64,
+    guest_xcr0: u64,
+    /// Function, index, EAX, EBX, ECX, EDX.
+    cpuid: Vec<[u32; 6]>,
+}
+
+impl Ground {
+    pub(crate) fn of(host: &Host) -> Self {
+        let variant = host.variant();
+        let features = host.features();
+        let leaf =
+            |leaf: &kvm_bindings::kvm_cpuid_entry2| [leaf.function, leaf.index, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx];
+        let mut kernel = XxHash3_64::new();
+        for page in kernel::pages(variant) {
+            kernel.write_u64(page.address);
+            kernel.write_u8(page.prot.bits() | u8::from(page.user) << 7);
+            kernel.write_u64(page.bytes.len() as u64);
+            kernel.write(&page.bytes);
+        }
+        Self {
+            stays_at_user: variant.syscall == SyscallEntry::User,
+            task_type: variant.task_type,
+            kernel: kernel.finish(),
+            xcr0: features.xcr0,
+            guest_xcr0: host.guest_xcr0(),
+            cpuid: features.cpuid.as_slice().iter().map(leaf).collect(),
+        }
+    }
+
+    /// Whether what was made on `self` is good here.
+    pub(crate) fn check(&self, host: &Host) -> Result<(), OtherGround> {
+        let here = Self::of(host);
+        if (self.stays_at_user, self.task_type) != (here.stays_at_user, here.task_type) {
+            return Err(OtherGround::Kvm);
+        }
+        if self.kernel != here.kernel {
+            return Err(OtherGround::Kernel);
+        }
+        if (self.xcr0, self.guest_xcr0) != (here.xcr0, here.guest_xcr0) {
+            return Err(OtherGround::State { saved: self.xcr0, here: here.xcr0 });
+        }
+        if self.cpuid == here.cpuid {
+            return Ok(());
+        }
+        let differs = |pair: &(&[u32; 6], &[u32; 6])| pair.0 != pair.1;
+        let leaf = self.cpuid.iter().zip(&here.cpuid).find(differs).map(|(saved, _)| saved);
+        let more = self.cpuid.get(here.cpuid.len()).or_else(|| here.cpuid.get(self.cpuid.len()));
+        let [function, index, ..] = leaf.or(more).copied().unwrap_or_default();
+        Err(OtherGround::Cpuid { function, index })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::host;
+
+    #[test]
+    fn what_differs_is_named() {
+        let host = host();
+        let ground = Ground::of(&host);
+        assert_eq!(ground.check(&host), Ok(()));
+        let mut other = ground.clone();
+        other.stays_at_user ^= true;
+        assert_eq!(other.check(&host), Err(OtherGround::Kvm));
+        let mut other = ground.clone();
+        other.kernel ^= 1;
+        assert_eq!(other.check(&host), Err(OtherGround::Kernel));
+        let mut other = ground.clone();
+        other.xcr0 ^= 4;
+        assert_eq!(other.check(&host), Err(OtherGround::State { saved: ground.xcr0 ^ 4, here: ground.xcr0 }));
+        let mut other = ground.clone();
+        let seven = other.cpuid.iter_mut().find(|leaf| leaf[0] == 7).unwrap();
+        seven[3] ^= 1 << 5;
+        assert_eq!(other.check(&host), Err(OtherGround::Cpuid { function: 7, index: 0 }));
+        let mut other = ground.clone();
+        other.cpuid.push([9, 0, 0, 0, 0, 0]);
+        assert_eq!(other.check(&host), Err(OtherGround::Cpuid { function: 9, index: 0 }));
+        let mut other = ground;
+        let last = other.cpuid.pop().unwrap();
+        assert_eq!(other.check(&host), Err(OtherGround::Cpuid { function: last[0], index: last[1] }));
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Freezing a booted machine, forking workers from it, and rolling them back.
+
+use std::sync::Arc;
+
+use mayfly_machine::{MemoryError, Origin, Prot};
+use serde::{Deserialize, Serialize};
+
+use crate::error::CreateError;
+use crate::image::image::Image;
+use crate::machine::at::At;
+use crate::machine::changes::{Birth, Changes};
+use crate::machine::frozen::Frozen;
+use crate::machine::machine::Machine;
+use crate::memory::ledger::{Hold, Purpose};
+use crate::memory::memory::Memory;
+use crate::memory::translations::Translations;
+use crate::vcpu::vcpu::{Start, Vcpu};
+
+/// A page that a worker has made private, as advice for the next fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Learned {
+    address: u64,
+    prot: u8,
+    source: Source,
+}
+
+/// What the page holds at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+enum Source {
+    Image,
+    Zero,
+    /// What this frame of a file holds.
+    File(u64),
+}
+
+/// Pages that a worker has from the start: its control line, its stack, tables.
+const FIRST_PAGES: u64 = 16;
+/// A table of more changes than this is made smaller after the request.
+pub(crate) const KEPT_CHANGES: usize = 16_384;
+/// Pages for which a worker needs a table of its own, about.
+const PAGES_A_TABLE: u64 = 8;
+
+/// The frames that a worker writes before its program has run, or is known to write.
+fn first_writes(frozen: &Frozen, memory: &Memory, learned: &[Learned]) -> Vec<u64> {
+    let mut frames = vec![frozen.inbox.first_frame];
+    for page in learned {
+        let (table, leaf) = frozen.tables.image_frames(memory, page.address);
+        frames.extend(table.into_iter().chain(leaf.filter(|_| page.source == Source::Image)));
+    }
+    frames
+}
+
+impl Machine {
+    /// Forks a worker that may have up to `private_pages` pages of its own; `learned` ones are made private now.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`] if KVM or the kernel refuses.
+    pub fn fork(image: &Image, private_pages: u64, learned: &[Learned]) -> Result<Self, CreateError> {
+        let frozen = &image.frozen;
+        let mut hold = Hold::new(image.host.account(), Purpose::Fork);
+        // What is known beforehand, and a table for each few of these pages.
+        let known = FIRST_PAGES + learned.len() as u64;
+        if !hold.cover_machine() || !hold.cover(hold.overhead() + known + known / PAGES_A_TABLE) {
+            return Err(MemoryError::Full.into());
+        }
+        let mut memory = Memory::fork(&frozen.memory, private_pages, hold)?;
+        memory.serve_requests();
+        memory.populate(&mut first_writes(frozen, &memory, learned));
+        let vcpu = Vcpu::create(&image.host, image.host.variant(), &memory, frozen.tables.cr3(), Start::Fork)?;
+        let mut machine = Self {
+            vcpu,
+            memory,
+            tables: frozen.tables,
+            translations: Translations::new(),
+            changes: Changes::in_worker(private_pages),
+            host: image.host.clone(),
+            variant: image.host.variant(),
+            inbox: frozen.inbox,
+            inbox_used_pages: 0,
+            host_pages: 0,
+            stack_frame: frozen.stack_frame,
+            frozen: Some(Arc::clone(frozen)),
+            at: At::User,
+        };
+        machine.write_control();
+        for page in learned {
+            machine.prepare(*page);
+        }
+        machine.rewind();
+        Ok(machine)
+    }
+
+    /// Makes a learned page private ahead of its first write. Advice only: what does not fit is left to the fault.
+    fn prepare(&mut self, page: Learned) {
+        let Some(prot) = Prot::from_bits(page.prot.into()) else { return };
+        let done = match page.source {
+            Source::Image => self.make_writable(page.address, Origin::Snapshot),
+            Source::Zero => self.map_zero(page.address, prot, Origin::Snapshot),
+            Source::File(frame) => self.prepare_file_copy(page.address, prot, frame),
+        };
+        if done.is_ok()
+            && page.source == Source::Zero
+            && let Some(page) = self.changes.work.last()
+        {
+            self.memory.populate(&mut vec![page.frame]);
+        }
+    }
+
+    /// Pages of the work set, as advice for the next fork.
+    pub fn learned(&self) -> impl Iterator<Item = Learned> + '_ {
+        self.changes.work.iter().map(|page| Learned {
+            address: page.address,
+            prot: page.prot.bits(),
+            source: match page.birth {
+                Birth::Image => Source::Image,
+                Birth::Zero => Source::Zero,
+                Birth::File { frame, .. } => Source::File(frame),
+            },
+        })
+    }
+
+    /// Number of pages in the work set.
+    #[inline]
+    #[must_use]
+    pub fn work_pages(&self) -> usize {
+        self.changes.work.len()
+    }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The clocks in a machine's control line.
+
+use mayfly_machine::ClockLine;
+
+use crate::guest::tsc::GuestTsc;
+use crate::machine::machine::Machine;
+
+impl Machine {
+    /// Whether the program tells the time from the line with this `tsc`.
+    #[inline]
+    #[must_use]
+    pub fn has_clock(&self, tsc: u64) -> bool {
+        self.memory.read_u64(self.inbox.control() + ClockLine::OFFSET) == tsc
+    }
+
+    /// What the program tells the time from.
+    #[must_use]
+    pub fn clock(&self) -> ClockLine {
+        let at = self.inbox.control() + ClockLine::OFFSET;
+        ClockLine::from_words(std::array::from_fn(|word| self.memory.read_u64(at + 8 * word as u64)))
+    }
+
+    /// Sets what the program tells the time from; without rates on a host where its counter is not the host's.
+    pub fn set_clock(&mut self, line: &ClockLine) {
+        let mut line = *line;
+        if self.host.guest_tsc() == GuestTsc::Foreign {
+            (line.rate, line.raw_rate) = (0, 0);
+        }
+        let at = (self.inbox.control() + ClockLine::OFFSET..).step_by(8);
+        for (word, at) in line.words().into_iter().zip(at) {
+            self.memory.write_u64(at, word);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine, run from exit to exit.
+
+pub(crate) mod at;
+pub(crate) mod changes;
+pub(crate) mod clock;
+pub(crate) mod context;
+pub(crate) mod frozen;
+pub(crate) mod machine;
+pub(crate) mod space;

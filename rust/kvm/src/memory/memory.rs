@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guest-physical memory: one host mapping, one memslot; and others for memory that machines share, and for files.
+//!
+//! ```text
+//! boot machine      [ memfd, MAP_SHARED: what the program touches becomes the image              ]
+//! worker            [ image frames: the sealed memfd, MAP_PRIVATE ][ private frames: anonymous     ]
+//!                   0                                             image_frames                frames
+//! ```
+//!
+//! # Invariants
+//!
+//! - Guest memory is never a Rust reference: every access is a bounds-checked copy through [`VolatileSlice`].
+//! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle one. Only in
+//!   shared memory other machines' vCPUs may be writing meanwhile.
+//! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
+//! - A frame that is handed out by [`Memory::allocate`] reads as zero.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+
+use crate::error::{CreateError, FreezeError};
+use crate::layout::{PAGE, SHARED_PHYSICAL};
+use crate::memory::files::{self, FileMemory};
+use crate::memory::ledger::{Account, Hold, Purpose};
+pub(crate) use mayfly_machine::{FileKey, Mapping, MemoryError, PAGE_SIZE, SharedMemory};
+
+/// The frozen memory of a booted program: a sealed memfd and a read-only view of it.
+#[derive(Debug)]
+pub(crate) struct SealedMemory {
+    memfd: OwnedFd,
+    view: Mapping,
+    frames: u64,
+    /// Not frozen: each worker gets it as it is.
+    shared: Option<SharedMemory>,
+    files: Arc<FileMemory>,
+    /// Drops last: what the memory takes of the process's.
+    _hold: Hold,
+}
+
+impl SealedMemory {
+    /// Seals `memfd`, of which no writable mapping exists, at a length of `frames`.
+    pub(crate) fn seal(
+        memfd: OwnedFd,
+        frames: u64,
+        shared: Option<SharedMemory>,
+        files: Arc<FileMemory>,
+        mut hold: Hold,
+    ) -> Result<Self, FreezeError> {
+        let fd = memfd.as_raw_fd();
+        let bytes = frames * PAGE_SIZE;
+        // SAFETY: plain system call on a descriptor that we own.
+        if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
+            return Err(FreezeError::last_os("ftruncate"));
+        }
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+        // SAFETY: as above.
+        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
+            return Err(FreezeError::last_os("F_ADD_SEALS"));
+        }
+        // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
+        let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
+            .ok_or_else(|| FreezeError::last_os("mmap"))?;
+        hold.shrink(frames.min(resident_pages(&memfd).unwrap_or(frames)));
+        Ok(Self { memfd, view, frames, shared, files, _hold: hold })
+    }
+
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// The memory as a file, to be read.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+
+    pub(crate) fn shared(&self) -> Option<&SharedMemory> {
+        self.shared.as_ref()
+    }
+
+    pub(crate) fn files(&self) -> &FileMemory {
+        &self.files
+    }
+
+    /// The aligned word at a guest-physical address; `None` outside of the image.
+    pub(crate) fn word(&self, address: u64) -> Option<u64> {
+        let end = address.checked_add(8)?;
+        if end > self.frames * PAGE_SIZE || !address.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: within the view and aligned, since the view starts at a page; volatile, as all access to guest memory.
+        Some(unsafe { self.view.address().add(address as usize).cast::<u64>().read_volatile() })
+    }
+}
+
+/// A new memfd of `bytes` bytes, all of them zero; `None` with the reason in `errno`.
+pub(crate) fn memfd(bytes: u64) -> Option<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a NUL-terminated string.
+    let make = |flags| unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
+    // The guest's code is never run as the host's: no execute permission. Kernels before 6.3 do not know the flag.
+    let fd = match make(flags | libc::MFD_NOEXEC_SEAL) {
+        -1 => make(flags),
+        fd => fd,
+    };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: `fd` was just made and belongs to nobody else.
+    let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: plain system call on a descriptor that we own.
+    (unsafe { libc::ftruncate(fd, i64::try_from(bytes).ok()?) } == 0).then_some(memfd)
+}
+
+/// Pages of a memfd that exist: those in between are holes.
+fn resident_pages(memfd: &OwnedFd) -> Option<u64> {
+    let file = std::fs::File::from(memfd.try_clone().ok()?);
+    // In units of 512 bytes, whatever the file system.
+    Some(std::os::unix::fs::MetadataExt::blocks(&file.metadata().ok()?) * 512 / PAGE_SIZE)
+}
+
+/// What a machine's memory is backed by.
+#[derive(Debug)]
+pub(crate) enum Backing {
+    Boot(OwnedFd),
+    Fork(Arc<SealedMemory>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) mapping: Mapping,
+    pub(crate) backing: Backing,
+    /// The image's view, which `backing` keeps alive; null at boot. Here, since every reset asks for it.
+    pristine: *const u8,
+    pub(crate) image_frames: u64,
+    pub(crate) frames: u64,
+    pub(crate) next: u64,
+    /// Zeroed.
+    pub(crate) free: Vec<u64>,
+    /// Free too, and to be zeroed when they are handed out.
+    pub(crate) dirty: Vec<u64>,
+    /// What lies at [`SHARED_PHYSICAL`].
+    shared: Option<SharedMemory>,
+    /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
+    pub(crate) files: Arc<FileMemory>,
+    /// What it takes of the process's memory.
+    hold: Hold,
+}
+
+// SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// Memory for a boot: `frames` pages of a new memfd, none of them used yet.
+    pub(crate) fn boot(frames: u64, account: &Account) -> Result<Self, CreateError> {
+        let mut hold = Hold::new(account, Purpose::Boot);
+        if !hold.cover_machine() {
+            return Err(MemoryError::Full.into());
+        }
+        let bytes = frames * PAGE_SIZE;
+        let memfd = memfd(bytes).ok_or_else(|| CreateError::map(bytes))?;
+        let mapping = Mapping::new(
+            bytes as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+            memfd.as_raw_fd(),
+        )
+        .ok_or_else(|| CreateError::map(bytes))?;
+        Ok(Self {
+            mapping,
+            backing: Backing::Boot(memfd),
+            pristine: ptr::null(),
+            image_frames: 0,
+            frames,
+            next: 0,
+            free: Vec::new(),
+            dirty: Vec::new(),
+            shared: None,
+            files: Arc::default(),
+            hold,
+        })
+    }
+
+    /// Memory of a worker: the image, copy-on-write, and `private` further pages.
+    pub(crate) fn fork(image: &Arc<SealedMemory>, private: u64, hold: Hold) -> Result<Self, CreateError> {
+        let frames = image.frames + private;
+        let bytes = frames * PAGE_SIZE;
+        let mapping = Mapping::new(
+            bytes as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+        )
+        .ok_or_else(|| CreateError::map(bytes))?;
+        if !mapping.overlay_private(image.view.len(), image.memfd.as_raw_fd()) {
+            return Err(CreateError::map(bytes));
+        }
+        // A worker's pages come and go one by one; a huge page would copy 2 MiB for each first write.
+        // SAFETY: advice on our own mapping.
+        unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };
+        Ok(Self {
+            mapping,
+            pristine: image.view.address(),
+            backing: Backing::Fork(Arc::clone(image)),
+            image_frames: image.frames,
+            frames,
+            next: image.frames,
+            free: Vec::new(),
+            dirty: Vec::new(),
+            shared: image.shared.clone(),
+            files: Arc::clone(&image.files),
+            hold,
+        })
+    }
+
+    /// Turns a boot's memory into a sealed image of the frames used so far.
+    pub(crate) fn seal(self) -> Result<SealedMemory, FreezeError> {
+        let Self { mapping, backing, next, shared, files, mut hold, .. } = self;
+        // The virtual machine is gone already.
+        hold.end_machine();
+        let Backing::Boot(memfd) = backing else {
+            return Err(FreezeError::State("a worker's memory cannot be frozen".into()));
+        };
+        // F_SEAL_WRITE is refused while a writable shared mapping exists.
+        drop(mapping);
+        SealedMemory::seal(memfd, next, shared, files, hold)
+    }
+
+    /// Puts a shared region at [`SHARED_PHYSICAL`]. There is none yet.
+    pub(crate) fn share(&mut self, shared: &SharedMemory) {
+        debug_assert!(self.shared.is_none(), "one region a machine");
+        self.shared = Some(shared.clone());
+    }
+
+    pub(crate) fn shared(&self) -> Option<&SharedMemory> {
+        self.shared.as_ref()
+    }
+
+    pub(crate) fn files(&self) -> &FileMemory {
+        &self.files
+    }
+
+    /// As [`Memory::files`], while the machine boots.
+    pub(crate) fn files_mut(&mut self) -> Option<&mut FileMemory> {
+        // Frames of a machine as large as that would lie where files do.
+        let can = matches!(self.backing, Backing::Boot(_)) && self.bytes() <= SHARED_PHYSICAL;
+        if can { Arc::get_mut(&mut self.files) } else { None }
+    }
+
+    /// The frame of a page of a file that is mapped already.
+    pub(crate) fn file_frame(&self, key: FileKey, page: u64) -> Option<u64> {
+        self.files.frame(key, page)
+    }
+
+    pub(crate) fn host_address(&self) -> u64 {
+        self.mapping.address() as u64
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.frames * PAGE_SIZE
+    }
+
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Frames that have ever been handed out, counted from 0.
+    pub(crate) fn used_frames(&self) -> u64 {
+        self.next
+    }
+
+    pub(crate) fn image_frames(&self) -> u64 {
+        self.image_frames
+    }
+
+    /// Whether `frame` came with the image.
+    pub(crate) fn is_image(&self, frame: u64) -> bool {
+        frame < self.image_frames
+    }
+
+    /// Whether `frame` is a page of a file.
+    #[inline]
+    pub(crate) fn is_file(&self, frame: u64) -> bool {
+        files::is_file(frame) && frame >= self.frames
+    }
+
+    /// Frames that exist only in this machine, whether or not they have been touched.
+    pub(crate) fn private_in_use(&self) -> u64 {
+        self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64
+    }
+
+    /// Takes what so many pages of its own need of the process's memory; `false` if that has no room for them.
+    #[inline]
+    pub(crate) fn cover(&mut self, private_pages: u64) -> bool {
+        self.hold.cover(private_pages.saturating_add(self.hold.overhead()))
+    }
+
+    /// Gives back what is taken beyond so many pages.
+    #[inline]
+    pub(crate) fn settle(&mut self, private_pages: u64) {
+        self.hold.settle(private_pages.saturating_add(self.hold.overhead()));
+    }
+
+    /// What the machine takes of the process's memory.
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// What is taken from now on is a request's.
+    pub(crate) fn serve_requests(&mut self) {
+        self.hold.set_purpose(Purpose::Request);
+    }
+
+    /// A zeroed frame, or `None` when the machine's memory is used up.
+    pub(crate) fn allocate(&mut self) -> Option<u64> {
+        if let Some(frame) = self.free.pop() {
+            return Some(frame);
+        }
+        if let Some(frame) = self.dirty.pop() {
+            self.zero(frame);
+            return Some(frame);
+        }
+        (self.next < self.frames).then(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    /// `count` zeroed frames in a row, or `None`.
+    pub(crate) fn allocate_run(&mut self, count: u64) -> Option<u64> {
+        let end = self.next.checked_add(count)?;
+        (end <= self.frames).then(|| std::mem::replace(&mut self.next, end))
+    }
+
+    /// Copies the image's content back into `frame`, which must be an image frame of a worker.
+    #[inline]
+    pub(crate) fn restore(&mut self, frame: u64) {
+        // At boot there are no image frames, so `pristine` is not null behind this.
+        assert!(frame < self.image_frames, "only image frames have pristine content");
+        let offset = frame as usize * PAGE;
+        // SAFETY: `frame` is below the image's length, which both mappings cover; they are distinct mappings, so they do not
+        // overlap; the vCPU does not run, so nothing else accesses the destination.
+        unsafe {
+            ptr::copy_nonoverlapping(self.pristine.add(offset), self.mapping.address().add(offset), PAGE);
+        }
+    }
+
+    /// Puts a page's content into `frame`.
+    #[inline]
+    pub(crate) fn fill(&mut self, frame: u64, page: &files::Page) {
+        assert!(frame < self.frames, "frame within memory");
+        // SAFETY: within the mapping, and `page` lies outside of it; the vCPU does not run.
+        unsafe {
+            ptr::copy_nonoverlapping(page.as_ptr(), self.mapping.address().add(frame as usize * PAGE), PAGE);
+        }
+    }
+
+    /// Fills `frame` with zeroes.
+    #[inline]
+    pub(crate) fn zero(&mut self, frame: u64) {
+        assert!(frame < self.frames, "frame within memory");
+        // SAFETY: within the mapping; the vCPU does not run.
+        unsafe { ptr::write_bytes(self.mapping.address().add(frame as usize * PAGE), 0, PAGE) };
+    }
+
+    /// Makes frames private to this machine now, so that the first write to them costs nothing. Advice only.
+    ///
+    /// Nobody must have touched them before. A page that is mapped for reading has to be taken from the guest's tables when it is
+    /// written, and for that the kernel asks every virtual machine of the process: milliseconds once there are thousands. And reading
+    /// one page maps its neighbours, too.
+    pub(crate) fn populate(&self, frames: &mut Vec<u64>) {
+        frames.sort_unstable();
+        frames.dedup();
+        for run in frames.chunk_by(|a, b| a + 1 == *b) {
+            let (Some(first), bytes) = (run.first(), run.len() * PAGE) else { continue };
+            assert!(first * PAGE_SIZE + bytes as u64 <= self.bytes(), "frames within memory");
+            // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which costs time alone.
+            unsafe {
+                let at = self.mapping.address().add(*first as usize * PAGE);
+                libc::madvise(at.cast(), bytes, libc::MADV_POPULATE_WRITE);
+            }
+        }
+    }
+
+    /// The guest-physical range as volatile memory.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the machine's memory. Callers pass frames that the page tables hold, which the host alone writes.
+    #[inline]
+    pub(crate) fn slice(&self, address: u64, len: usize) -> VolatileSlice<'_> {
+        let end = address.checked_add(len as u64);
+        assert!(end.is_some_and(|end| end <= self.bytes()), "guest-physical range within memory");
+        // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references.
+        unsafe { VolatileSlice::new(self.mapping.address().add(address as usize), len) }
+    }
+
+    /// Copies a guest-physical range out, each byte once; `false` if it is shared memory, or a file's, that is gone.
+    ///
+    /// # Panics
+    ///
+    /// As [`Memory::slice`].
+    #[inline]
+    pub(crate) fn copy_out(&self, address: u64, out: &mut [u8]) -> bool {
+        if self.is_file(address / PAGE_SIZE) {
+            return self.files.read(address, out);
+        }
+        match self.shared_offset(address) {
+            None => {
+                self.slice(address, out.len()).copy_to(out);
+                true
+            }
+            Some((shared, offset)) => shared.read(offset, out),
+        }
+    }
+
+    /// Copies into a guest-physical range, as [`Memory::copy_out`]; never into a file's.
+    #[inline]
+    pub(crate) fn copy_in(&self, address: u64, data: &[u8]) -> bool {
+        if self.is_file(address / PAGE_SIZE) {
+            return false;
+        }
+        match self.shared_offset(address) {
+            None => {
+                self.slice(address, data.len()).copy_from(data);
+                true
+            }
+            Some((shared, offset)) => shared.write(offset, data),
+        }
+    }
+
+    /// Where `address` lies in the shared region, if it does.
+    #[inline]
+    fn shared_offset(&self, address: u64) -> Option<(&SharedMemory, u64)> {
+        let offset = address.checked_sub(SHARED_PHYSICAL)?;
+        self.shared.as_ref().map(|shared| (shared, offset))
+    }
+
+    /// Pointer to an aligned word.
+    #[inline]
+    fn word(&self, address: u64) -> *mut u64 {
+        assert!(address < self.bytes() && address.is_multiple_of(8), "aligned word within memory");
+        // SAFETY: within the mapping, whose length is a multiple of 8.
+        unsafe { self.mapping.address().add(address as usize).cast() }
+    }
+
+    /// The aligned word at a guest-physical address.
+    #[inline]
+    pub(crate) fn read_u64(&self, address: u64) -> u64 {
+        // SAFETY: valid and aligned by `word`; volatile, as all access to guest memory. One load, where `VolatileSlice` would
+        // make eight: page-table walks live on this.
+        unsafe { self.word(address).read_volatile() }
+    }
+
+    /// Sets the aligned word at a guest-physical address.
+    #[inline]
+    pub(crate) fn write_u64(&mut self, address: u64, value: u64) {
+        // SAFETY: as in `read_u64`; `&mut self` keeps other accesses away.
+        unsafe { self.word(address).write_volatile(value) };
+    }
+
+    /// The image's word at a guest-physical address, if the image reaches there.
+    pub(crate) fn image_u64(&self, address: u64) -> Option<u64> {
+        let Backing::Fork(image) = &self.backing else { return None };
+        let end = address.checked_add(8)?;
+        if end > image.frames * PAGE_SIZE {
+            return None;
+        }
+        let mut bytes = [0; 8];
+        // SAFETY: within the image's view, which lives as long as the `Arc`.
+        unsafe { VolatileSlice::new(image.view.address().add(address as usize), 8) }.copy_to(&mut bytes);
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    /// Whether `frame` holds what the image has there.
+    pub(crate) fn equals_image(&self, frame: u64) -> bool {
+        let Backing::Fork(image) = &self.backing else { return false };
+        assert!(frame < self.image_frames, "only image frames have pristine content");
+        let mut mine = vec![0u8; PAGE];
+        let mut pristine = vec![0u8; PAGE];
+        self.slice(frame * PAGE_SIZE, PAGE).copy_to(&mut mine[..]);
+        // SAFETY: within the image's view, which lives as long as the `Arc`.
+        let view = unsafe { VolatileSlice::new(image.view.address().add(frame as usize * PAGE), PAGE) };
+        view.copy_to(&mut pristine[..]);
+        mine == pristine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::take_back::Content;
+
+    fn hold() -> Hold {
+        Hold::new(&Account::default(), Purpose::Fork)
+    }
+
+    #[test]
+    fn a_fork_reads_the_image_and_writes_only_its_own_copy() {
+        let mut boot = Memory::boot(8, &Account::default()).unwrap();
+        let frame = boot.allocate().unwrap();
+        boot.write_u64(frame * PAGE_SIZE, 7);
+        let image = Arc::new(boot.seal().unwrap());
+        let mut a = Memory::fork(&image, 4, hold()).unwrap();
+        let b = Memory::fork(&image, 4, hold()).unwrap();
+        a.write_u64(frame * PAGE_SIZE, 8);
+        assert_eq!(b.read_u64(frame * PAGE_SIZE), 7);
+        assert!(!a.equals_image(frame));
+        a.restore(frame);
+        assert!(a.equals_image(frame));
+    }
+
+    #[test]
+    fn memory_taken_back_returns_to_what_it_was_born_as() {
+        let mut boot = Memory::boot(8, &Account::default()).unwrap();
+        let frame = boot.allocate().unwrap();
+        boot.write_u64(frame * PAGE_SIZE, 7);
+        let gone = boot.allocate().unwrap();
+        boot.write_u64(gone * PAGE_SIZE, 9);
+        boot.take_back(&mut [gone], Content::Drop).unwrap();
+        assert_eq!(boot.read_u64(gone * PAGE_SIZE), 0);
+        let image = Arc::new(boot.seal().unwrap());
+        let mut fork = Memory::fork(&image, 4, hold()).unwrap();
+        let own = fork.allocate().unwrap();
+        fork.write_u64(own * PAGE_SIZE, 1);
+        fork.write_u64(frame * PAGE_SIZE, 2);
+        fork.take_back(&mut [own, frame, own], Content::Keep).unwrap();
+        assert_eq!(fork.read_u64(frame * PAGE_SIZE), 2);
+        fork.take_back(&mut [own, frame, own, frame], Content::Drop).unwrap();
+        assert_eq!((fork.read_u64(own * PAGE_SIZE), fork.read_u64(frame * PAGE_SIZE)), (0, 7));
+    }
+
+    #[test]
+    fn frames_run_out_and_come_back() {
+        let mut memory = Memory::boot(2, &Account::default()).unwrap();
+        let (a, b) = (memory.allocate().unwrap(), memory.allocate().unwrap());
+        assert_ne!(a, b);
+        assert_eq!(memory.allocate(), None);
+        memory.release(a);
+        assert_eq!(memory.allocate(), Some(a));
+    }
+}

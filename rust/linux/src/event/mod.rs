@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can be waited for, one by one: queues, timers, epoll sets, and the bits of `poll`.
+
+pub(crate) mod calls;
+pub(crate) mod epoll_set;
+pub(crate) mod events;
+pub(crate) mod interest;
+pub(crate) mod look;
+pub(crate) mod poll_bits;
+pub(crate) mod queue;
+pub(crate) mod timer;

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors themselves: duplicating, closing, flags.
+
+use crate::base::arguments::int;
+use crate::base::errno::Errno;
+use crate::base::halt::{CallResult, Halt};
+use crate::kernel::call::Call;
+use crate::kernel::closing::forget;
+
+/// `close(2)`.
+pub(crate) fn close(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    let closed = call.process.files.edit().close(int(fd))?;
+    forget(call, closed);
+    Ok(0)
+}
+
+/// `close_range(2)`.
+pub(crate) fn close_range(call: &mut Call<'_, '_>) -> CallResult {
+    let [first, last, flags, ..] = call.args;
+    let (first, last) = (int(first).cast_unsigned(), int(last).cast_unsigned());
+    let flags = int(flags).cast_unsigned();
+    if first > last || flags & !(libc::CLOSE_RANGE_UNSHARE | libc::CLOSE_RANGE_CLOEXEC) != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let files = call.process.files.edit();
+    if flags & libc::CLOSE_RANGE_CLOEXEC != 0 {
+        files.close_on_exec_range(first, last);
+    } else {
+        let closed = files.close_range(first, last);
+        forget(call, closed);
+    }
+    Ok(0)
+}
+
+/// `dup(2)`.
+pub(crate) fn dup(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    let new = call.process.files.edit().duplicate(int(fd), 0, false)?;
+    Ok(new.unsigned_abs().into())
+}
+
+/// `dup2(2)`.
+pub(crate) fn dup2(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, new, ..] = call.args;
+    let (fd, new) = (int(fd), int(new));
+    if fd == new {
+        call.process.files.get(fd)?;
+    } else {
+        let closed = call.process.files.edit().duplicate_to(fd, new, false)?;
+        forget(call, closed);
+    }
+    Ok(new.unsigned_abs().into())
+}
+
+/// `dup3(2)`.
+pub(crate) fn dup3(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, new, flags, ..] = call.args;
+    let (fd, new, flags) = (int(fd), int(new), int(flags));
+    if fd == new || flags & !libc::O_CLOEXEC != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let closed = call.process.files.edit().duplicate_to(fd, new, flags & libc::O_CLOEXEC != 0)?;
+    forget(call, closed);
+    Ok(new.unsigned_abs().into())
+}
+
+/// `fcntl(2)`: duplicating, and descriptor and status flags.
+pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, command, argument, ..] = call.args;
+    let fd = int(fd);
+    let descriptor = call.process.files.get(fd)?;
+    let files = &mut call.process.files;
+    let value = match int(command) {
+        libc::F_DUPFD => files.edit().duplicate(fd, int(argument), false)?,
+        libc::F_DUPFD_CLOEXEC => files.edit().duplicate(fd, int(argument), true)?,
+        libc::F_GETFD => i32::from(descriptor.close_on_exec),
+        libc::F_SETFD => {
+            files.edit().set_close_on_exec(fd, int(argument) & libc::FD_CLOEXEC != 0)?;
+            0
+        }
+        libc::F_GETFL => files.open_file(fd)?.flags,
+        libc::F_SETFL => {
+            files.edit().set_status_flags(fd, int(argument))?;
+            0
+        }
+        libc::F_GET_SEALS => super::written::seals(call, fd, None)?,
+        libc::F_ADD_SEALS => super::written::seals(call, fd, Some(argument))?,
+        libc::F_GETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, None)?,
+        libc::F_SETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, Some(argument))?,
+        libc::F_GETLK | libc::F_OFD_GETLK => {
+            read_lock(call, argument)?;
+            // Nobody else has a program's files open, so nothing is in the way.
+            call.user().write(argument, &UNLOCKED.to_le_bytes())?;
+            0
+        }
+        libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
+            let kind = read_lock(call, argument)?;
+            let open = call.process.files.open_file(fd)?;
+            match kind {
+                READ_LOCK if !open.is_readable() => return Err(Errno::EBADF.into()),
+                WRITE_LOCK if !open.is_writable() => return Err(Errno::EBADF.into()),
+                _ => 0,
+            }
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    Ok(value.unsigned_abs().into())
+}
+
+/// F_RDLCK, F_WRLCK, F_UNLCK, as `struct flock` has them.
+const READ_LOCK: i16 = 0;
+const WRITE_LOCK: i16 = 1;
+const UNLOCKED: i16 = 2;
+
+/// Reads a `struct flock`; returns what kind of lock it is.
+fn read_lock(call: &mut Call<'_, '_>, address: u64) -> Result<i16, Halt> {
+    let [a, b, c, d, ..] = call.user().read_array::<32>(address)?;
+    let (kind, whence) = (i16::from_le_bytes([a, b]), i16::from_le_bytes([c, d]));
+    if (READ_LOCK..=UNLOCKED).contains(&kind) && (0..=2).contains(&whence) {
+        Ok(kind)
+    } else {
+        Err(Errno::EINVAL.into())
+    }
+}

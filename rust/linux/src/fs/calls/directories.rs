@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading directories.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::arguments::{count, int};
+use crate::base::errno::Errno;
+use crate::base::halt::CallResult;
+use crate::fs::object::Object;
+use crate::fs::overlay::{Entry as Written, Layer};
+use crate::fs::view::{lookup, procfs};
+use crate::host::attributes::Attributes;
+use crate::host::listing::{Entry, Listing};
+use crate::kernel::call::Call;
+use crate::kernel::process::Process;
+
+/// Most bytes of entries that one call gives.
+const ROOM_MAX: u64 = 64 << 10;
+
+/// `getdents64(2)`. The entries are those of when the reading began; going back to the start begins anew.
+pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, buffer, size, ..] = call.args;
+    let fd = int(fd);
+    let open = call.process.files.open_file(fd)?;
+    let Object::Directory { listing, attributes } = &open.object else { return Err(Errno::ENOTDIR.into()) };
+    let (offset, attributes) = (open.offset, *attributes);
+    if open.flags & libc::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    let listing = match listing {
+        Some(listing) if offset > 0 => Arc::clone(listing),
+        _ => {
+            let listing = Arc::new(list(call.process, &open.path, &attributes)?);
+            let object = Object::Directory { listing: Some(Arc::clone(&listing)), attributes };
+            call.process.files.check_held(&object)?;
+            call.process.files.edit().open_file_mut(fd)?.object = object;
+            listing
+        }
+    };
+    let room = usize::try_from(size.min(ROOM_MAX)).unwrap_or(0);
+    let (bytes, taken) = listing.records(offset, room).ok_or(Errno::EINVAL)?;
+    call.user().write(buffer, &bytes)?;
+    if taken > 0 {
+        call.process.files.edit().open_file_mut(fd)?.offset = offset.saturating_add(taken);
+    }
+    Ok(count(bytes.len()))
+}
+
+/// All that is in the directory `path`.
+fn list(process: &Process, path: &[u8], attributes: &Attributes) -> Result<Listing, Errno> {
+    let path = if path == b"/" { b"" } else { path };
+    Ok(Listing::new(attributes.inode, entries(process, path)?))
+}
+
+/// Whether there is nothing in the directory at the plain `path`.
+pub(crate) fn is_empty(process: &Process, path: &[u8]) -> Result<bool, Errno> {
+    Ok(entries(process, path)?.is_empty())
+}
+
+fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>, Errno> {
+    let mut entries = BTreeMap::new();
+    for (name, kind) in procfs::names(process, path) {
+        let inode = procfs::inode(&[path, b"/", &name].concat());
+        entries.insert(name, Entry { inode, kind });
+    }
+    let Some((mount, rest)) = process.shared.mounts.find(path).filter(|_| !lookup::is_made_up(path)) else {
+        return Ok(entries);
+    };
+    let layer = process.overlay.find(path, mount.guest.len());
+    let shows_through = match layer {
+        Layer::Below => true,
+        Layer::Here(entry) => matches!(entry, Written::Directory { opaque: false, .. }),
+        Layer::Hidden => false,
+    };
+    if mount.root.is_some() && shows_through {
+        match lookup::list_in(process, mount, rest) {
+            Ok(found) => entries.extend(found),
+            // The layer's own directory, or one that leads to a mount.
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    for (name, entry) in process.overlay.names(path) {
+        let attributes = process.overlay.attributes(entry, mount.device);
+        let kind = match entry {
+            Written::File(_) => libc::DT_REG,
+            Written::Directory { .. } => libc::DT_DIR,
+            Written::Link { .. } => libc::DT_LNK,
+            Written::Gone => {
+                entries.remove(name);
+                continue;
+            }
+        };
+        entries.insert(name.to_vec(), Entry { inode: attributes.inode, kind });
+    }
+    Ok(entries)
+}

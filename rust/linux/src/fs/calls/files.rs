@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading, writing, positions, and asking about what is open.
+
+use super::written;
+use crate::base::arguments::{count, int};
+use crate::base::context::Stream;
+use crate::base::errno::Errno;
+use crate::base::halt::{CallResult, Halt};
+use crate::base::ids::InodeId;
+use crate::base::pages::PAGE_BYTES;
+use crate::fs::object::Object;
+use crate::kernel::buffers::{Buffer, TRANSFER_MAX, read_vectors};
+use crate::kernel::call::Call;
+use crate::kernel::work_limits;
+
+/// Most bytes that are copied at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Where a transfer takes place.
+#[derive(Clone, Copy)]
+enum Position {
+    /// At the open file's own offset, which moves.
+    Current,
+    /// Here, and the open file's offset stays.
+    At(u64),
+}
+
+/// `read(2)`.
+pub(crate) fn read(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, address, len, ..] = call.args;
+    read_into(call, int(fd), Position::Current, &[Buffer { address, len }])
+}
+
+/// `readv(2)`.
+pub(crate) fn readv(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, ..] = call.args;
+    check_readable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    read_into(call, int(fd), Position::Current, &buffers)
+}
+
+/// `pread64(2)`.
+pub(crate) fn pread(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, address, len, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    read_into(call, int(fd), position, &[Buffer { address, len }])
+}
+
+/// `preadv(2)`, and `preadv2(2)` with flags that change nothing here.
+pub(crate) fn preadv(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    check_readable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    read_into(call, int(fd), position, &buffers)
+}
+
+/// `write(2)`.
+pub(crate) fn write(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, address, len, ..] = call.args;
+    write_from(call, int(fd), Position::Current, &[Buffer { address, len }])
+}
+
+/// `writev(2)`.
+pub(crate) fn writev(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, ..] = call.args;
+    check_writable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    write_from(call, int(fd), Position::Current, &buffers)
+}
+
+/// `pwrite64(2)`.
+pub(crate) fn pwrite(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, address, len, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    write_from(call, int(fd), position, &[Buffer { address, len }])
+}
+
+/// `pwritev(2)`.
+pub(crate) fn pwritev(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, offset, ..] = call.args;
+    let position = position(call, fd, offset)?;
+    check_writable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    write_from(call, int(fd), position, &buffers)
+}
+
+/// The position of `pread` and its kin, for files that have one.
+fn position(call: &Call<'_, '_>, fd: u64, offset: u64) -> Result<Position, Errno> {
+    if offset.cast_signed() < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let open = call.process.files.open_file(int(fd))?;
+    if open.object.has_position() { Ok(Position::At(offset)) } else { Err(Errno::ESPIPE) }
+}
+
+fn check_readable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
+    if call.process.files.open_file(fd)?.is_readable() { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+fn check_writable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
+    if call.process.files.open_file(fd)?.is_writable() { Ok(()) } else { Err(Errno::EBADF) }
+}
+
+/// Reads from `fd` into `buffers`, until they are full, the file ends, or [`TRANSFER_MAX`] bytes are read.
+fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
+    check_readable(call, fd)?;
+    let open = call.process.files.open_file(fd)?;
+    if let Object::Pollable(id) = open.object {
+        let nonblocking = open.flags & libc::O_NONBLOCK != 0;
+        return crate::fs::calls::pollables::read(call, id, buffers, nonblocking);
+    }
+    let object = open.object.clone();
+    let start = match position {
+        Position::Current => open.offset,
+        Position::At(offset) => offset,
+    };
+    let mut small = [0; PAGE_BYTES];
+    let mut large = Vec::new();
+    let wanted = buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(TRANSFER_MAX);
+    let chunk = if wanted <= count(PAGE_BYTES) {
+        small.as_mut_slice()
+    } else {
+        large.resize(CHUNK_BYTES, 0);
+        large.as_mut_slice()
+    };
+    let mut transfer = Transfer { start, done: 0, left: wanted };
+    let mut result = Ok(true);
+    for buffer in buffers {
+        result = transfer.fill(call, &object, *buffer, chunk);
+        if !matches!(result, Ok(true)) {
+            break;
+        }
+    }
+    match result {
+        // A file is not read by halves.
+        Err(Halt::Errno(errno)) if transfer.done > 0 && errno != Errno::NOT_HERE => {}
+        Err(halt) => return Err(halt),
+        Ok(_) => {}
+    }
+    finish(call, fd, position, &object, &transfer)?;
+    Ok(transfer.done)
+}
+
+/// Moves the offset of an open file that has one.
+fn finish(
+    call: &mut Call<'_, '_>,
+    fd: i32,
+    position: Position,
+    object: &Object,
+    transfer: &Transfer,
+) -> Result<(), Errno> {
+    if matches!(position, Position::Current) && object.has_position() && transfer.done > 0 {
+        call.process.files.edit().open_file_mut(fd)?.offset = transfer.start.saturating_add(transfer.done);
+    }
+    Ok(())
+}
+
+/// How far a call's transfer is.
+struct Transfer {
+    start: u64,
+    done: u64,
+    left: u64,
+}
+
+impl Transfer {
+    /// Fills `buffer`; `false` if the file ended or enough is read.
+    fn fill(
+        &mut self,
+        call: &mut Call<'_, '_>,
+        object: &Object,
+        buffer: Buffer,
+        chunk: &mut [u8],
+    ) -> Result<bool, Halt> {
+        let mut filled = 0;
+        while filled < buffer.len && self.left > 0 {
+            let part = buffer.len.saturating_sub(filled).min(self.left).min(count(chunk.len()));
+            let part = chunk.get_mut(..usize::try_from(part).unwrap_or(0)).unwrap_or_default();
+            let got = object.read_at(call, self.start.saturating_add(self.done), part)?;
+            let bytes = part.get(..got).unwrap_or_default();
+            let at = buffer.address.checked_add(filled).ok_or(Errno::EFAULT)?;
+            call.user().write(at, bytes)?;
+            filled = filled.saturating_add(count(got));
+            self.done = self.done.saturating_add(count(got));
+            self.left = self.left.saturating_sub(count(got));
+            if got < part.len() {
+                return Ok(false);
+            }
+        }
+        Ok(self.left > 0)
+    }
+}
+
+/// Writes `buffers` to `fd`, at most [`TRANSFER_MAX`] bytes.
+fn write_from(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
+    check_writable(call, fd)?;
+    let open = call.process.files.open_file(fd)?;
+    match open.object.clone() {
+        Object::Pollable(id) => {
+            let nonblocking = open.flags & libc::O_NONBLOCK != 0;
+            crate::fs::calls::pollables::write(call, id, buffers, nonblocking)
+        }
+        Object::Log(stream) => write_log(call, stream, buffers),
+        Object::Memory { id, .. } => write_memory(call, fd, id, position, buffers),
+        Object::Null | Object::Zero => {
+            Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
+        }
+        Object::Full => Err(Errno::ENOSPC.into()),
+        // Writing to the generator mixes nothing in: every request has fresh bytes anyway.
+        Object::Random { .. } => {
+            Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
+        }
+        Object::Text { .. } | Object::Host(_) | Object::Directory { .. } => Err(Errno::EBADF.into()),
+    }
+}
+
+/// What Linux writes at most in one call: MAX_RW_COUNT. For files that take everything and keep nothing.
+const WRITE_ALL_MAX: u64 = 0x7fff_f000;
+
+/// Writes to a file of the overlay.
+fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Position, buffers: &[Buffer]) -> CallResult {
+    let open = call.process.files.open_file(fd)?;
+    let start = match position {
+        // Linux appends even if the call names a position.
+        _ if open.flags & libc::O_APPEND != 0 => count(call.process.overlay.content(id).len()),
+        Position::Current => open.offset,
+        Position::At(offset) => offset,
+    };
+    let mut done: u64 = 0;
+    let mut chunk = Vec::new();
+    let result = buffers.iter().try_for_each(|buffer| {
+        let mut taken: u64 = 0;
+        while taken < buffer.len && done < TRANSFER_MAX {
+            let part = buffer.len.saturating_sub(taken).min(TRANSFER_MAX.saturating_sub(done)).min(count(CHUNK_BYTES));
+            chunk.resize(usize::try_from(part).unwrap_or(0), 0);
+            let at = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
+            call.user().read(at, &mut chunk)?;
+            let at = start.saturating_add(done);
+            write_chunk(call, id, at, &chunk)?;
+            taken = taken.saturating_add(part);
+            done = done.saturating_add(part);
+        }
+        Ok(())
+    });
+    match result {
+        Err(Halt::Errno(_)) if done > 0 => {}
+        Err(halt) => return Err(halt),
+        Ok(()) => {}
+    }
+    if matches!(position, Position::Current) && done > 0 {
+        call.process.files.edit().open_file_mut(fd)?.offset = start.saturating_add(done);
+    }
+    Ok(done)
+}
+
+/// Writes to a file of the overlay what the host has.
+pub(crate) fn write_chunk(call: &mut Call<'_, '_>, id: InodeId, at: u64, bytes: &[u8]) -> Result<(), Halt> {
+    let len = count(bytes.len());
+    // Of what lies between its end and here, all is cleared.
+    work_limits::check_bytes(call, at.saturating_sub(count(call.process.overlay.content(id).len())))?;
+    work_limits::check_file(call, id)?;
+    written::refresh(call, id, at, len);
+    call.process.overlay.edit().write(id, at, bytes, crate::host::attributes::now())?;
+    written::follow_size(call, id)?;
+    written::write_through(call, id, at, len)
+}
+
+fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> CallResult {
+    let mut pipe = Pipe::new(stream);
+    let mut result = Ok(());
+    for buffer in buffers {
+        result = pipe.copy(call, buffer.address, buffer.len);
+        if result.is_err() || pipe.budget == 0 {
+            break;
+        }
+    }
+    pipe.finish(call, result)
+}
+
+/// One call's way to the log. As in a pipe, a page is the unit: one that could not be filled because of a bad pointer is not written
+/// at all, and what a C library gathers for a line arrives as one piece.
+struct Pipe {
+    stream: Stream,
+    page: [u8; PAGE_BYTES],
+    used: usize,
+    /// Bytes that have gone to the log.
+    written: usize,
+    /// Bytes that this call may still take.
+    budget: u64,
+}
+
+impl Pipe {
+    fn new(stream: Stream) -> Self {
+        Self { stream, page: [0; PAGE_BYTES], used: 0, written: 0, budget: TRANSFER_MAX }
+    }
+
+    /// Takes `len` bytes at `buffer`, as far as they are readable and the budget lasts.
+    fn copy(&mut self, call: &mut Call<'_, '_>, buffer: u64, len: u64) -> Result<(), Halt> {
+        let wanted = len.min(self.budget);
+        let mut done = 0;
+        while done < wanted {
+            let at = buffer.checked_add(done).ok_or(Errno::EFAULT)?;
+            let room = self.page.get_mut(self.used..).unwrap_or_default();
+            let left = usize::try_from(wanted.saturating_sub(done)).unwrap_or(room.len());
+            let part = room.get_mut(..left.min(PAGE_BYTES.saturating_sub(self.used))).unwrap_or_default();
+            call.user().read(at, part)?;
+            done = done.saturating_add(count(part.len()));
+            self.budget = self.budget.saturating_sub(count(part.len()));
+            self.used = self.used.saturating_add(part.len());
+            if self.used == PAGE_BYTES {
+                self.flush(call);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, call: &mut Call<'_, '_>) {
+        let bytes = self.page.get(..self.used).unwrap_or_default();
+        if !bytes.is_empty() {
+            call.context.output.write(self.stream, bytes);
+        }
+        self.written = self.written.saturating_add(self.used);
+        self.used = 0;
+    }
+
+    /// What the call returns: how much was written, or the error if that is nothing.
+    fn finish(mut self, call: &mut Call<'_, '_>, result: Result<(), Halt>) -> CallResult {
+        match result {
+            Ok(()) => self.flush(call),
+            Err(Halt::Errno(_)) if self.written > 0 => {}
+            Err(halt) => return Err(halt),
+        }
+        Ok(count(self.written))
+    }
+}
+
+/// `ioctl(2)`: nothing here is a terminal, and descriptors have the flags that `fcntl` has.
+pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, request, ..] = call.args;
+    let fd = int(fd);
+    call.process.files.get(fd)?;
+    match request & u64::from(u32::MAX) {
+        libc::FIOCLEX => call.process.files.edit().set_close_on_exec(fd, true)?,
+        libc::FIONCLEX => call.process.files.edit().set_close_on_exec(fd, false)?,
+        libc::FIONBIO => {
+            let [_, _, argument, ..] = call.args;
+            let on = call.user().read_u32(argument)? != 0;
+            let flags = call.process.files.open_file(fd)?.flags & !libc::O_NONBLOCK;
+            let flags = if on { flags | libc::O_NONBLOCK } else { flags };
+            call.process.files.edit().set_status_flags(fd, flags)?;
+        }
+        libc::FIONREAD => {
+            let [_, _, argument, ..] = call.args;
+            let open = call.process.files.open_file(fd)?;
+            let size = match &open.object {
+                Object::Text { content, .. } => count(content.len()),
+                Object::Host(file) => file.attributes(call.process.may_block)?.size,
+                Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
+                Object::Pollable(id) => crate::fs::calls::pollables::readable_bytes(call, *id)?,
+                _ => return Err(Errno::ENOTTY.into()),
+            };
+            let left = u32::try_from(size.saturating_sub(open.offset)).unwrap_or(u32::MAX);
+            call.user().write(argument, &left.to_le_bytes())?;
+        }
+        _ => return Err(Errno::ENOTTY.into()),
+    }
+    Ok(0)
+}
+
+/// `lseek(2)`. Devices are at 0 whatever one does; a pipe has no position; a file has no holes.
+pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, offset, whence, ..] = call.args;
+    let (fd, offset) = (int(fd), offset.cast_signed());
+    let open = call.process.files.open_file(fd)?;
+    if open.flags & libc::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    let size = match &open.object {
+        Object::Log(_) => return Err(Errno::ESPIPE.into()),
+        Object::Pollable(id) if call.process.pollables.is_stream(*id) => return Err(Errno::ESPIPE.into()),
+        // Of counters, timers and epolls Linux says nothing else.
+        Object::Pollable(_) => return Ok(0),
+        Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
+        Object::Directory { .. } => None,
+        Object::Text { content, .. } => Some(count(content.len())),
+        Object::Host(file) => Some(file.attributes(call.process.may_block)?.size),
+        Object::Memory { id, .. } => Some(count(call.process.overlay.content(*id).len())),
+    };
+    let size = size.and_then(|size| i64::try_from(size).ok());
+    let inside = size.filter(|&size| offset >= 0 && offset < size);
+    let new = match (int(whence), size) {
+        (libc::SEEK_SET, _) => Some(offset),
+        (libc::SEEK_CUR, _) => open.offset.cast_signed().checked_add(offset),
+        (libc::SEEK_END, Some(size)) => size.checked_add(offset),
+        (libc::SEEK_DATA, Some(_)) => Some(inside.map(|_| offset).ok_or(Errno::ENXIO)?),
+        (libc::SEEK_HOLE, Some(_)) => Some(inside.ok_or(Errno::ENXIO)?),
+        _ => None,
+    };
+    let new = new.filter(|&new| new >= 0).ok_or(Errno::EINVAL)?.cast_unsigned();
+    if new != open.offset {
+        call.process.files.edit().open_file_mut(fd)?.offset = new;
+    }
+    Ok(new)
+}
+
+/// `fadvise64(2)`, `readahead(2)`: advice about files that have a position.
+pub(crate) fn fadvise(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, _, _, advice, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    match int(advice) {
+        _ if !open.object.has_position() => Err(Errno::ESPIPE.into()),
+        0..=5 => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `flock(2)`: nobody else has a program's files open.
+pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, operation, ..] = call.args;
+    call.process.files.get(int(fd))?;
+    match int(operation) & !libc::LOCK_NB {
+        libc::LOCK_SH | libc::LOCK_EX | libc::LOCK_UN => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `sync(2)`.
+pub(crate) fn sync(_call: &mut Call<'_, '_>) -> CallResult {
+    Ok(0)
+}
+
+/// `syncfs(2)`.
+pub(crate) fn syncfs(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    call.process.files.get(int(fd))?;
+    Ok(0)
+}
+
+/// `fsync(2)`, `fdatasync(2)`: what is written is as safe as it will ever be.
+pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    match call.process.files.open_file(int(fd))?.object {
+        Object::Text { .. } | Object::Host(_) | Object::Memory { .. } | Object::Directory { .. } => Ok(0),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `fstat(2)`.
+pub(crate) fn fstat(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, buffer, ..] = call.args;
+    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.process)?;
+    call.user().write(buffer, &attributes.stat())?;
+    Ok(0)
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The handlers of system calls.
+
+pub(crate) mod copying;
+pub(crate) mod descriptors;
+pub(crate) mod directories;
+pub(crate) mod files;
+pub(crate) mod find;
+pub(crate) mod inotify;
+pub(crate) mod objects;
+pub(crate) mod paths;
+pub(crate) mod pollables;
+pub(crate) mod writing;
+pub(crate) mod written;

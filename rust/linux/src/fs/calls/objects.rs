@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What open files do that needs the process.
+
+use crate::base::context::Stream;
+use crate::base::errno::Errno;
+use crate::base::halt::Halt;
+use crate::event::look::{LOG_READINESS, Look};
+use crate::event::poll_bits::bits;
+use crate::fs::calls::written;
+use crate::fs::object::{Object, copy};
+use crate::host::attributes::Attributes;
+use crate::kernel::call::Call;
+use crate::kernel::process::Process;
+use crate::kernel::work_limits;
+
+impl Object {
+    /// Reads into `out` what lies at `offset`; less than asked for means the file's end.
+    pub(crate) fn read_at(&self, call: &mut Call<'_, '_>, offset: u64, out: &mut [u8]) -> Result<usize, Halt> {
+        match self {
+            Self::Null => Ok(0),
+            Self::Zero | Self::Full => {
+                out.fill(0);
+                Ok(out.len())
+            }
+            Self::Random { .. } => {
+                (call.context.rng)(out);
+                Ok(out.len())
+            }
+            Self::Log(_) => Err(Errno::EBADF.into()),
+            Self::Text { content, .. } => Ok(copy(content, offset, out)),
+            Self::Memory { id, .. } => {
+                if call.process.memory.has_written() {
+                    work_limits::check_file(call, *id)?;
+                }
+                written::refresh(call, *id, offset, out.len() as u64);
+                Ok(copy(call.process.overlay.content(*id), offset, out))
+            }
+            Self::Host(file) => Ok(file.read_at(offset, out, call.process.may_block)?),
+            Self::Directory { .. } => Err(Errno::EISDIR.into()),
+            // These are read by `fs/calls/pollables.rs`.
+            Self::Pollable(_) => Err(Errno::EINVAL.into()),
+        }
+    }
+
+    /// What `fstat` tells.
+    pub(crate) fn attributes(&self, process: &Process) -> Result<Attributes, Errno> {
+        Ok(match self {
+            Self::Memory { id, device } => process.overlay.file_attributes(*id, *device),
+            Self::Null | Self::Zero | Self::Full | Self::Random { .. } => self.device_attributes(),
+            Self::Log(Stream::Stdout) => Attributes::made_up(2, libc::S_IFIFO | 0o600),
+            Self::Log(Stream::Stderr) => Attributes::made_up(3, libc::S_IFIFO | 0o600),
+            Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
+            Self::Host(file) => file.attributes(process.may_block)?,
+            Self::Pollable(id) => process.pollables.attributes(*id),
+        })
+    }
+
+    /// What it is ready for, in the bits of `poll`.
+    pub(crate) fn readiness(&self, process: &Process, look: &mut Look) -> u32 {
+        match self {
+            Self::Log(_) => LOG_READINESS,
+            Self::Pollable(id) => process.pollables.readiness(*id, look),
+            Self::Null
+            | Self::Zero
+            | Self::Full
+            | Self::Random { .. }
+            | Self::Text { .. }
+            | Self::Host(_)
+            | Self::Memory { .. }
+            | Self::Directory { .. } => bits::READ | bits::WRITE,
+        }
+    }
+}

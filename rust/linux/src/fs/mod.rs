@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Files as a program sees them: mounts, what it has written, open files.
+
+pub(crate) mod calls;
+pub(crate) mod mounts;
+pub(crate) mod object;
+pub(crate) mod open_files;
+pub(crate) mod overlay;
+pub(crate) mod view;
+pub(crate) mod witnesses;

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which of the host's directories a program sees, and where.
+//!
+//! There are none unless the tenant's configuration names them: deny by default. A mount is read-only unless it is said to be
+//! writable, and what is written to a writable one stays in the process (`crate::fs::overlay`): the host's files are never changed.
+//!
+//! `/proc`, `/dev` and `/sys` are Mayfly's own (`crate::fs::view::procfs`) and nothing can be mounted there. `/tmp` is an empty, writable
+//! directory unless something else is mounted at it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::base::errno::Errno;
+use crate::host::files;
+use crate::host::permits::{OPEN, Permit};
+
+/// Most mounts of one program.
+pub const MOUNTS_MAX: usize = 64;
+/// Longest guest path of a mount.
+const PATH_MAX: usize = 1024;
+/// Trees that nothing can be mounted in.
+const RESERVED: [&[u8]; 3] = [b"/proc", b"/dev", b"/sys"];
+
+/// A directory of the host's, and where the program is to see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPoint {
+    /// Absolute path in the program's view, without `.` and `..`.
+    pub guest: String,
+    /// The host's directory. Symbolic links on the way to it are followed once, now.
+    pub host: PathBuf,
+    /// Whether the program may write below it. What it writes is its own and is gone with a reset.
+    pub writable: bool,
+}
+
+/// Why a mount was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MountError {
+    /// The guest path is not absolute, too long, or has empty, `.` or `..` components.
+    #[error("mount {guest:?}: the path in the program's view must be absolute, plain and at most {PATH_MAX} bytes")]
+    Path {
+        /// The path.
+        guest: String,
+    },
+    /// The guest path belongs to Mayfly.
+    #[error("mount {guest:?}: /proc, /dev and /sys are made up by Mayfly")]
+    Reserved {
+        /// The path.
+        guest: String,
+    },
+    /// Two mounts at one place.
+    #[error("mount {guest:?}: something is mounted there already")]
+    Twice {
+        /// The path.
+        guest: String,
+    },
+    /// Too many mounts.
+    #[error("{count} mounts, but a program may have at most {MOUNTS_MAX}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// The host's directory cannot be used.
+    #[error("mount {guest:?}: cannot open the directory {}: {source}", host.display())]
+    Open {
+        /// The path in the program's view.
+        guest: String,
+        /// The host's directory.
+        host: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A mount.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    /// In the program's view: empty for the root, otherwise `/a/b`.
+    pub(crate) guest: Vec<u8>,
+    /// The host's directory; a mount without one is empty.
+    pub(crate) root: Option<files::Root>,
+    pub(crate) writable: bool,
+    /// What `st_dev` tells files of different mounts apart by.
+    pub(crate) device: u32,
+}
+
+/// The mounts of a program; cheap to clone, shared by its workers.
+#[derive(Clone, Debug)]
+pub struct Mounts {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Longest path first.
+    all: Vec<Mount>,
+    /// Files of the host that the processes of one program have open together. One that opens without end takes them from itself.
+    open: Arc<AtomicUsize>,
+}
+
+impl Default for Mounts {
+    /// No mounts: `/tmp` alone.
+    fn default() -> Self {
+        Self::with(Vec::new())
+    }
+}
+
+impl Mounts {
+    /// Opens the hosts' directories.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`] names the mount and what is wrong with it.
+    pub fn open(points: &[MountPoint]) -> Result<Self, MountError> {
+        if points.len() > MOUNTS_MAX {
+            return Err(MountError::TooMany { count: points.len() });
+        }
+        let mut all: Vec<Mount> = Vec::new();
+        for (device, MountPoint { guest, host, writable }) in (FIRST_DEVICE..).zip(points) {
+            let path = plain(guest).ok_or_else(|| MountError::Path { guest: guest.clone() })?;
+            if RESERVED.iter().any(|tree| is_at_or_below(&path, tree)) {
+                return Err(MountError::Reserved { guest: guest.clone() });
+            }
+            if all.iter().any(|mount| mount.guest == path) {
+                return Err(MountError::Twice { guest: guest.clone() });
+            }
+            let root = files::open_root(host).map_err(|source| MountError::Open {
+                guest: guest.clone(),
+                host: host.clone(),
+                source,
+            })?;
+            all.push(Mount { guest: path, root: Some(root), writable: *writable, device });
+        }
+        Ok(Self::with(all))
+    }
+
+    fn with(mut all: Vec<Mount>) -> Self {
+        if !all.iter().any(|mount| mount.guest == b"/tmp") {
+            all.push(Mount { guest: b"/tmp".to_vec(), root: None, writable: true, device: TMP_DEVICE });
+        }
+        all.sort_by_key(|mount| std::cmp::Reverse(mount.guest.len()));
+        Self { inner: Arc::new(Inner { all, open: Arc::new(AtomicUsize::new(0)) }) }
+    }
+
+    /// The mount that `path` lies in, and the rest of the path from there.
+    pub(crate) fn find<'p>(&self, path: &'p [u8]) -> Option<(&Mount, &'p [u8])> {
+        self.inner.all.iter().find_map(|mount| {
+            let rest = path.strip_prefix(mount.guest.as_slice())?;
+            match rest.split_first() {
+                None => Some((mount, rest)),
+                Some((b'/', rest)) => Some((mount, rest)),
+                Some(_) => None,
+            }
+        })
+    }
+
+    /// As if the hosts' directories were of this kind.
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, storage: files::Storage) {
+        let inner = Arc::get_mut(&mut self.inner).unwrap();
+        inner.all.iter_mut().filter_map(|mount| mount.root.as_mut()).for_each(|root| root.pretend(storage));
+    }
+
+    /// All mounts.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
+        self.inner.all.iter()
+    }
+
+    /// Tells mounts apart: by the places in the program's view, and the hosts' directories.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let root = |mount: &Mount| {
+            mount.root.as_ref().map(|root| files::look_up(root, b"", mount.device, true).ok().map(|node| node.stamp))
+        };
+        let all: Vec<_> = self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
+        mayfly_kvm::digest(&all)
+    }
+
+    /// Opens the regular file at `rest` in one of them.
+    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8], may_block: bool) -> Result<files::File, Errno> {
+        let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
+        files::File::open(root, rest, mount.device, self.permit()?, may_block)
+    }
+
+    /// Leave to open one more file of the host.
+    pub(crate) fn permit(&self) -> Result<Permit, Errno> {
+        let budget = Budget::of_process();
+        take(&OPEN, budget.all)?;
+        if let Err(errno) = take(&self.inner.open, budget.program) {
+            OPEN.fetch_sub(1, Ordering::Relaxed);
+            return Err(errno);
+        }
+        Ok(Permit(Arc::clone(&self.inner.open)))
+    }
+}
+
+/// What is not shared out at all: the server's own descriptors, of which few limits leave many.
+const LEFT: usize = 64;
+/// Files of the host at least, whatever the limit.
+const LEAST: usize = 8;
+
+/// How many files of the host may be open. They are descriptors of the server's, which needs its own for connections: programs get half
+/// of its limit together, and none of them gets more than an eighth, less where it is low.
+#[derive(Clone, Copy)]
+struct Budget {
+    all: usize,
+    program: usize,
+}
+
+impl Budget {
+    fn of_process() -> Self {
+        static BUDGET: OnceLock<Budget> = OnceLock::new();
+        *BUDGET.get_or_init(|| {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(1 << 20);
+            let all = (limit.saturating_sub(LEFT) / 2).max(LEAST);
+            Self { all, program: all.div_ceil(4) }
+        })
+    }
+}
+
+fn take(counter: &AtomicUsize, max: usize) -> Result<(), Errno> {
+    let room = |open: usize| (open < max).then(|| open.saturating_add(1));
+    match counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Errno::ENFILE),
+    }
+}
+
+/// Device numbers: of what is made up 0, of `/tmp`, of the first mount.
+const TMP_DEVICE: u32 = 30;
+const FIRST_DEVICE: u32 = 40;
+
+/// Whether `path` is `tree` or lies in it.
+pub(crate) fn is_at_or_below(path: &[u8], tree: &[u8]) -> bool {
+    path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// `guest` in the form of [`Mount::guest`].
+fn plain(guest: &str) -> Option<Vec<u8>> {
+    let rest = guest.strip_prefix('/')?;
+    if rest.is_empty() {
+        return Some(Vec::new());
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let good = |name: &str| !name.is_empty() && name != "." && name != ".." && !name.contains('\0');
+    (guest.len() <= PATH_MAX && rest.split('/').all(good)).then(|| format!("/{rest}").into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(guest: &str) -> MountPoint {
+        MountPoint { guest: guest.into(), host: "/".into(), writable: false }
+    }
+
+    #[test]
+    fn the_longest_path_wins_and_names_end_at_slashes() {
+        let mounts = Mounts::open(&[mount("/usr"), mount("/usr/lib/"), mount("/tmp")]).unwrap();
+        let find = |path: &str| {
+            mounts.find(path.as_bytes()).map(|(mount, rest)| {
+                (String::from_utf8(mount.guest.clone()).unwrap(), String::from_utf8(rest.to_vec()).unwrap())
+            })
+        };
+        assert_eq!(find("/usr/lib/a/b"), Some(("/usr/lib".into(), "a/b".into())));
+        assert_eq!(find("/usr/libx"), Some(("/usr".into(), "libx".into())));
+        assert_eq!(find("/usr"), Some(("/usr".into(), String::new())));
+        assert_eq!(find("/us"), None);
+        assert_eq!(mounts.iter().count(), 3, "/tmp is the configuration's");
+        assert_eq!(Mounts::default().iter().count(), 1);
+    }
+
+    #[test]
+    fn mounts_that_make_no_sense_are_refused() {
+        for bad in ["", "usr", "/a/../b", "/a//b", "/./a", "/a\0b", &format!("/{}", "x".repeat(PATH_MAX))] {
+            assert!(matches!(Mounts::open(&[mount(bad)]), Err(MountError::Path { .. })), "{bad:?}");
+        }
+        for bad in ["/proc", "/dev/shm", "/sys/fs"] {
+            assert!(matches!(Mounts::open(&[mount(bad)]), Err(MountError::Reserved { .. })), "{bad}");
+        }
+        assert!(matches!(Mounts::open(&[mount("/a"), mount("/a/")]), Err(MountError::Twice { .. })));
+        let missing = MountPoint { host: "/nowhere/at/all".into(), ..mount("/a") };
+        let error = Mounts::open(&[missing]).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/at/all") && error.contains("\"/a\""), "{error}");
+        let many: Vec<_> = (0..65).map(|number| mount(&format!("/{number}"))).collect();
+        assert!(matches!(Mounts::open(&many), Err(MountError::TooMany { count: 65 })));
+    }
+
+    #[test]
+    fn a_file_is_no_mount() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let point = MountPoint { host: file.path().into(), ..mount("/a") };
+        assert!(matches!(Mounts::open(&[point]), Err(MountError::Open { .. })));
+    }
+
+    #[test]
+    fn permits_are_counted_and_come_back() {
+        let mounts = Mounts::default();
+        let held: Vec<_> = (0..Budget::of_process().program).map(|_| mounts.permit().unwrap()).collect();
+        assert_eq!(mounts.clone().permit().err(), Some(Errno::ENFILE), "clones count together");
+        drop(held);
+        assert!(mounts.permit().is_ok());
+    }
+}

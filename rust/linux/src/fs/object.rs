@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an open file can be, and what can be done with each kind.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::context::Stream;
+use crate::base::ids::{InodeId, PollableId};
+use crate::host::attributes::Attributes;
+use crate::host::files;
+use crate::host::listing::Listing;
+
+/// What a descriptor stands for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Object {
+    /// `/dev/null`; also what standard input is.
+    Null,
+    /// `/dev/zero`.
+    Zero,
+    /// `/dev/full`.
+    Full,
+    /// `/dev/random` or `/dev/urandom`.
+    Random { urandom: bool },
+    /// An output stream: to the program it is the writing end of a pipe.
+    Log(Stream),
+    /// A file whose content was made up when it was opened.
+    Text { content: Arc<[u8]>, attributes: Attributes },
+    /// A regular file of a mount. The host's descriptor has no state of the program's.
+    Host(#[serde(with = "crate::host::file_table::host_file")] Arc<files::File>),
+    /// A file that the program has written, in the mount that is `device`.
+    Memory { id: InodeId, device: u32 },
+    /// A pipe, a socket, a counter, a timer, an epoll.
+    Pollable(PollableId),
+    /// A directory; its entries are there from the first `getdents64` on.
+    Directory { listing: Option<Arc<Listing>>, attributes: Attributes },
+}
+
+impl Object {
+    /// What `stat` tells of the devices.
+    pub(crate) fn device_attributes(&self) -> Attributes {
+        let minor = match self {
+            Self::Zero => 5,
+            Self::Full => 7,
+            Self::Random { urandom: false } => 8,
+            Self::Random { urandom: true } => 9,
+            _ => 3,
+        };
+        Attributes { special: (1, minor), ..Attributes::made_up(u64::from(minor), libc::S_IFCHR | 0o666) }
+    }
+
+    /// Bytes that the host keeps for it: what was made up or listed when it was opened.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Text { content, .. } => content.len(),
+            Self::Directory { listing: Some(listing), .. } => listing.bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it has a position: `pread` and `pwrite` work.
+    pub(crate) fn has_position(&self) -> bool {
+        !matches!(self, Self::Log(_) | Self::Pollable(_))
+    }
+}
+
+/// Copies what `content` has at `offset`; returns how much.
+pub(crate) fn copy(content: &[u8], offset: u64, out: &mut [u8]) -> usize {
+    let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
+    for (to, from) in out.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    out.len().min(rest.len())
+}

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors, and the open files that they stand for.
+//!
+//! ```text
+//!  descriptor 0 ---> open file #0   object, offset, status flags     open(2) makes one,
+//!  descriptor 1 -+-> open file #1                                     dup(2) shares it
+//!  descriptor 5 -+
+//! ```
+//!
+//! All of it is plain state of one process: a reset copies the snapshot's back. What an open file is, is an [`Object`]; a new kind
+//! of file is a new variant there, and the compiler names the operations that it needs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::context::Stream;
+use crate::base::errno::Errno;
+use crate::base::ids::OpenId;
+use crate::base::limits::Limits;
+use crate::fs::object::Object;
+
+/// Most descriptors that a limit may allow.
+const DESCRIPTORS_MAX: usize = 1024;
+
+/// Most open files that are on their way from one socket to another.
+pub(crate) const IN_FLIGHT_MAX: usize = 512;
+
+/// Most bytes that the host keeps for a program's open files: made-up text, listings of directories.
+const HELD_MAX: usize = 8 << 20;
+
+/// Flags that `F_SETFL` may change.
+const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME;
+/// Flags that `F_GETFL` does not tell: they were for `open` alone.
+const FORGOTTEN: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC;
+
+/// An entry of the descriptor table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Descriptor {
+    pub(crate) open: OpenId,
+    /// FD_CLOEXEC. Remembered for F_GETFD; nothing is ever executed.
+    pub(crate) close_on_exec: bool,
+}
+
+/// An open file ("open file description" in POSIX).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Open {
+    pub(crate) object: Object,
+    /// Where it was found in the program's view, for `/proc/self/fd`; of a file that has no path, what Linux shows instead.
+    pub(crate) path: std::sync::Arc<[u8]>,
+    /// Access mode and status flags, as F_GETFL tells them.
+    pub(crate) flags: i32,
+    /// The position that `read`, `write` and `lseek` move.
+    pub(crate) offset: u64,
+    /// Descriptors that stand for it, and messages that bring one; never 0.
+    references: usize,
+}
+
+impl Open {
+    /// A file that `open` was asked for with `flags`.
+    pub(crate) fn new(object: Object, path: &[u8], flags: i32) -> Self {
+        Self { object, path: path.into(), flags: flags & !FORGOTTEN, offset: 0, references: 1 }
+    }
+
+    pub(crate) fn is_readable(&self) -> bool {
+        self.flags & libc::O_PATH == 0 && self.flags & libc::O_ACCMODE != libc::O_WRONLY
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.flags & libc::O_PATH == 0 && matches!(self.flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR)
+    }
+}
+
+/// A program's descriptors.
+///
+/// # Invariants
+///
+/// The table never holds more than `limit` entries and does not end with an empty one. Every descriptor's open file exists, and
+/// every open file has as many references as
+/// descriptors name it and messages bring it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Files {
+    table: Vec<Option<Descriptor>>,
+    open: Vec<Option<Open>>,
+    /// Most descriptors at a time: RLIMIT_NOFILE.
+    limit: usize,
+    /// The working directory, absolute.
+    directory: Vec<u8>,
+}
+
+impl Clone for Files {
+    fn clone(&self) -> Self {
+        Self {
+            table: self.table.clone(),
+            open: self.open.clone(),
+            limit: self.limit,
+            directory: self.directory.clone(),
+        }
+    }
+
+    /// Without an allocation when the entries fit where the old ones were.
+    fn clone_from(&mut self, source: &Self) {
+        self.table.clone_from(&source.table);
+        self.open.clone_from(&source.open);
+        self.limit = source.limit;
+        self.directory.clone_from(&source.directory);
+    }
+}
+
+impl Files {
+    /// Descriptors 0, 1 and 2, and at most `limit` together.
+    pub(crate) fn standard(limit: usize) -> Self {
+        let mut files = Self {
+            table: Vec::new(),
+            open: Vec::new(),
+            limit: limit.clamp(3, DESCRIPTORS_MAX),
+            directory: b"/".to_vec(),
+        };
+        for (object, path, flags) in [
+            (Object::Null, &b"/dev/null"[..], libc::O_RDONLY),
+            (Object::Log(Stream::Stdout), b"pipe:[2]", libc::O_WRONLY),
+            (Object::Log(Stream::Stderr), b"pipe:[3]", libc::O_WRONLY),
+        ] {
+            // There is room for three.
+            let _ = files.install(Open::new(object, path, flags), false);
+        }
+        files
+    }
+
+    /// Whether what comes from a file is what this type promises, and within the limits.
+    pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
+        let exists = |OpenId(index): OpenId| self.open.get(index).is_some_and(Option::is_some);
+        let references = |id: usize| self.table.iter().flatten().filter(|entry| entry.open == OpenId(id)).count();
+        let is_counted = |(id, open): (usize, &Option<Open>)| {
+            open.as_ref().is_none_or(|open| open.references > 0 && open.references >= references(id))
+        };
+        self.limit == limits.descriptors.clamp(3, DESCRIPTORS_MAX)
+            && self.table.len() <= self.limit
+            && self.table.last().is_none_or(Option::is_some)
+            && self.table.iter().flatten().all(|entry| exists(entry.open))
+            && self.open.len() <= self.table.len().saturating_add(IN_FLIGHT_MAX).saturating_add(1)
+            && self.open.iter().enumerate().all(is_counted)
+    }
+
+    /// Most descriptors at a time.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The working directory, absolute.
+    pub(crate) fn directory(&self) -> &[u8] {
+        &self.directory
+    }
+
+    pub(crate) fn set_directory(&mut self, path: &[u8]) {
+        self.directory = path.to_vec();
+    }
+
+    /// What descriptor `fd` stands for.
+    pub(crate) fn get(&self, fd: i32) -> Result<Descriptor, Errno> {
+        usize::try_from(fd).ok().and_then(|index| *self.table.get(index)?).ok_or(Errno::EBADF)
+    }
+
+    /// The open file of descriptor `fd`.
+    pub(crate) fn open_file(&self, fd: i32) -> Result<&Open, Errno> {
+        let OpenId(index) = self.get(fd)?.open;
+        self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)
+    }
+
+    /// The open file of descriptor `fd`, to change it.
+    pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut Open, Errno> {
+        let OpenId(index) = self.get(fd)?.open;
+        self.open.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
+    }
+
+    /// Refuses what would make the host keep too much for open files.
+    pub(crate) fn check_held(&self, more: &Object) -> Result<(), Errno> {
+        let held = self.objects().fold(more.held_bytes(), |sum, object| sum.saturating_add(object.held_bytes()));
+        if held > HELD_MAX { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// What is open.
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.open.iter().flatten().map(|open| &open.object)
+    }
+
+    /// All descriptors with their numbers, ascending.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = u32> + '_ {
+        (0_u32..).zip(&self.table).filter_map(|(fd, slot)| slot.as_ref().map(|_| fd))
+    }
+
+    /// Whether one more descriptor may be made.
+    pub(crate) fn check_room(&self) -> Result<(), Errno> {
+        self.lowest_free(0).map(|_| ())
+    }
+
+    /// Gives `file` the lowest free descriptor.
+    pub(crate) fn install(&mut self, file: Open, close_on_exec: bool) -> Result<i32, Errno> {
+        let fd = self.lowest_free(0)?;
+        let file = Open { references: 1, ..file };
+        let index = match self.open.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.open.push(None);
+                self.open.len().saturating_sub(1)
+            }
+        };
+        if let Some(slot) = self.open.get_mut(index) {
+            *slot = Some(file);
+        }
+        self.set(fd, Descriptor { open: OpenId(index), close_on_exec })?;
+        Ok(fd)
+    }
+
+    /// Closes `fd`. Returns the object if that was the last descriptor for its open file.
+    pub(crate) fn close(&mut self, fd: i32) -> Result<Option<Object>, Errno> {
+        let descriptor = self.get(fd)?;
+        if let Some(slot) = usize::try_from(fd).ok().and_then(|index| self.table.get_mut(index)) {
+            *slot = None;
+        }
+        self.trim();
+        Ok(self.release(descriptor.open))
+    }
+
+    /// Closes descriptors `first..=last`, as far as there are any. Returns the objects that are no longer open.
+    pub(crate) fn close_range(&mut self, first: u32, last: u32) -> Vec<Object> {
+        let mut closed = Vec::new();
+        for (fd, slot) in (0_u32..).zip(&mut self.table) {
+            if (first..=last).contains(&fd)
+                && let Some(descriptor) = slot.take()
+            {
+                closed.push(descriptor.open);
+            }
+        }
+        self.trim();
+        closed.into_iter().filter_map(|open| self.release(open)).collect()
+    }
+
+    /// Sets FD_CLOEXEC on descriptors `first..=last`, as far as there are any.
+    pub(crate) fn close_on_exec_range(&mut self, first: u32, last: u32) {
+        for (fd, slot) in (0_u32..).zip(&mut self.table) {
+            if let Some(descriptor) = slot
+                && (first..=last).contains(&fd)
+            {
+                descriptor.close_on_exec = true;
+            }
+        }
+    }
+
+    pub(crate) fn set_close_on_exec(&mut self, fd: i32, close_on_exec: bool) -> Result<(), Errno> {
+        let descriptor = self.get(fd)?;
+        self.set(fd, Descriptor { close_on_exec, ..descriptor })
+    }
+
+    /// Duplicates `fd` to the lowest free number from `lowest` on.
+    pub(crate) fn duplicate(&mut self, fd: i32, lowest: i32, close_on_exec: bool) -> Result<i32, Errno> {
+        let descriptor = self.get(fd)?;
+        let lowest = usize::try_from(lowest).ok().filter(|&lowest| lowest < self.limit).ok_or(Errno::EINVAL)?;
+        let new = self.lowest_free(lowest)?;
+        self.set(new, Descriptor { close_on_exec, ..descriptor })?;
+        self.share(descriptor.open);
+        Ok(new)
+    }
+
+    /// Duplicates `fd` to `new`, closing what was there. Returns the object that is no longer open, if any.
+    pub(crate) fn duplicate_to(&mut self, fd: i32, new: i32, close_on_exec: bool) -> Result<Option<Object>, Errno> {
+        let descriptor = self.get(fd)?;
+        let replaced = self.get(new).ok();
+        self.set(new, Descriptor { close_on_exec, ..descriptor })?;
+        self.share(descriptor.open);
+        Ok(replaced.and_then(|replaced| self.release(replaced.open)))
+    }
+
+    /// Changes what `F_SETFL` may change; other bits of `flags` do nothing, as on Linux.
+    pub(crate) fn set_status_flags(&mut self, fd: i32, flags: i32) -> Result<(), Errno> {
+        let open = self.open_file_mut(fd)?;
+        open.flags = (open.flags & !CHANGEABLE) | (flags & CHANGEABLE);
+        Ok(())
+    }
+
+    /// What must always hold: every open file has as many holders as it says.
+    #[cfg(test)]
+    pub(crate) fn check(&self, on_their_way: &[OpenId]) {
+        for (index, open) in self.open.iter().enumerate() {
+            let holders = self.table.iter().flatten().map(|entry| &entry.open).chain(on_their_way);
+            let count = holders.filter(|holder| **holder == OpenId(index)).count();
+            assert_eq!(open.as_ref().map_or(0, |open| open.references), count, "open file {index}");
+        }
+    }
+
+    fn lowest_free(&self, lowest: usize) -> Result<i32, Errno> {
+        let free = (lowest..self.limit).find(|&index| self.table.get(index).copied().flatten().is_none());
+        free.and_then(|index| i32::try_from(index).ok()).ok_or(Errno::EMFILE)
+    }
+
+    fn set(&mut self, fd: i32, descriptor: Descriptor) -> Result<(), Errno> {
+        let index = usize::try_from(fd).ok().filter(|&index| index < self.limit).ok_or(Errno::EBADF)?;
+        if self.table.len() <= index {
+            self.table.resize(index.saturating_add(1), None);
+        }
+        if let Some(slot) = self.table.get_mut(index) {
+            *slot = Some(descriptor);
+        }
+        Ok(())
+    }
+
+    /// One more holder of an open file, which is no descriptor: it is on its way to somebody.
+    pub(crate) fn hold(&mut self, open: OpenId) {
+        self.share(open);
+    }
+
+    /// A descriptor for an open file that somebody holds, who holds it no longer.
+    pub(crate) fn install_held(&mut self, open: OpenId, close_on_exec: bool) -> Result<i32, Errno> {
+        let OpenId(index) = open;
+        self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)?;
+        let fd = self.lowest_free(0)?;
+        self.set(fd, Descriptor { open, close_on_exec })?;
+        Ok(fd)
+    }
+
+    /// Somebody holds an open file no longer. Returns its object if it was the last.
+    pub(crate) fn let_go(&mut self, open: OpenId) -> Option<Object> {
+        self.release(open)
+    }
+
+    fn share(&mut self, OpenId(index): OpenId) {
+        if let Some(open) = self.open.get_mut(index).and_then(Option::as_mut) {
+            open.references = open.references.saturating_add(1);
+        }
+    }
+
+    /// One descriptor less for an open file; returns its object if it was the last.
+    fn release(&mut self, OpenId(index): OpenId) -> Option<Object> {
+        let slot = self.open.get_mut(index)?;
+        let open = slot.as_mut()?;
+        open.references = open.references.saturating_sub(1);
+        if open.references > 0 {
+            return None;
+        }
+        let gone = slot.take().map(|open| open.object);
+        while self.open.last().is_some_and(Option::is_none) {
+            self.open.pop();
+        }
+        gone
+    }
+
+    fn trim(&mut self) {
+        while self.table.last().is_some_and(Option::is_none) {
+            self.table.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a program found of the host's files while it booted: what a saved process depends on, besides its program.
+//!
+//! A snapshot has seen files that it has not open any more: its source, its settings, the libraries that it did not find. Whoever loads it later
+//! is to have what a boot now would have. So each look at a mount is noted with its result, until the freeze, and all are taken again when the
+//! process is loaded.
+//!
+//! A directory is the same as long as it is that directory; what it lists is noted when it is listed.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::errno::Errno;
+use crate::fs::mounts::{Mount, Mounts};
+use crate::host::files::{self, Stamp};
+use crate::host::listing::Entry;
+
+/// Most looks that are noted. A program that looks more around is not saved.
+const SEEN_MAX: usize = 32_768;
+
+/// A place in a mount, or the names in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Place {
+    device: u32,
+    rest: Vec<u8>,
+    listed: bool,
+}
+
+/// What was there: an error number if it could not be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Found {
+    Node(Stamp),
+    Names(u64),
+    Error(i32),
+}
+
+/// All that was seen.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Seen(BTreeMap<Place, Found>);
+
+/// Notes for one process and its forks.
+#[derive(Debug)]
+pub(crate) struct Witnesses(Mutex<Notes>);
+
+#[derive(Debug)]
+enum Notes {
+    Taken(Seen),
+    /// There were too many.
+    TooMany,
+    /// The same place was one thing and then another.
+    Changed,
+    Forgotten,
+}
+
+/// Why there are no notes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoWitness {
+    /// Too much was seen.
+    #[error("the program looked at more than {SEEN_MAX} files when it booted")]
+    TooMany,
+    /// A file changed meanwhile.
+    #[error("a file changed while the program booted")]
+    Changed,
+    /// They were let go of.
+    #[error("nothing is known of the files that the program looked at when it booted")]
+    Forgotten,
+}
+
+impl Witnesses {
+    pub(crate) fn new() -> Self {
+        Self::of(Seen::default())
+    }
+
+    pub(crate) fn of(seen: Seen) -> Self {
+        Self(Mutex::new(Notes::Taken(seen)))
+    }
+
+    /// Looks at `rest` in a mount that has a directory, for a program that boots.
+    pub(crate) fn look_up(&self, mount: &Mount, rest: &[u8]) -> Result<files::Node, Errno> {
+        let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
+        let node = files::look_up(root, rest, mount.device, true);
+        self.note(mount, rest, false, found(&node));
+        node
+    }
+
+    /// As [`Witnesses::look_up`], for the names in a directory.
+    pub(crate) fn list(&self, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+        let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
+        let names = files::list(root, rest, true);
+        self.note(mount, rest, true, listed(&names));
+        names
+    }
+
+    fn note(&self, mount: &Mount, rest: &[u8], listed: bool, found: Found) {
+        let mut notes = self.notes();
+        let Notes::Taken(Seen(seen)) = &mut *notes else { return };
+        let place = Place { device: mount.device, rest: rest.to_vec(), listed };
+        match seen.get(&place) {
+            Some(known) if *known == found => {}
+            Some(_) => *notes = Notes::Changed,
+            None if seen.len() >= SEEN_MAX => *notes = Notes::TooMany,
+            None => {
+                seen.insert(place, found);
+            }
+        }
+    }
+
+    /// Lets go of the notes: the process will not be saved.
+    pub(crate) fn forget(&self) {
+        *self.notes() = Notes::Forgotten;
+    }
+
+    /// A copy of the notes.
+    pub(crate) fn seen(&self) -> Result<Seen, NoWitness> {
+        match &*self.notes() {
+            Notes::Taken(seen) => Ok(seen.clone()),
+            Notes::TooMany => Err(NoWitness::TooMany),
+            Notes::Changed => Err(NoWitness::Changed),
+            Notes::Forgotten => Err(NoWitness::Forgotten),
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // A note is one step, so they are whole even if a thread panicked meanwhile.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seen {
+    /// Whether all of it is there as it was; otherwise the first place that differs.
+    pub(crate) fn check(&self, mounts: &Mounts) -> Result<(), String> {
+        for (Place { device, rest, listed: names }, then) in &self.0 {
+            let mount = mounts.iter().find(|mount| mount.device == *device);
+            let root = mount.and_then(|mount| mount.root.as_ref());
+            let now = match root {
+                Some(root) if *names => listed(&files::list(root, rest, true)),
+                Some(root) => found(&files::look_up(root, rest, *device, true)),
+                None => return Err(format!("mount number {device}")),
+            };
+            if now != *then {
+                let guest = mount.map_or(&b""[..], |mount| &mount.guest);
+                return Err(String::from_utf8_lossy(&[guest, b"/", rest].concat()).into_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn found(node: &Result<files::Node, Errno>) -> Found {
+    match node {
+        Ok(node) => Found::Node(node.stamp),
+        Err(errno) => Found::Error(errno.number()),
+    }
+}
+
+fn listed(names: &Result<Vec<(Vec<u8>, Entry)>, Errno>) -> Found {
+    match names {
+        Ok(names) => {
+            let mut names: Vec<_> = names.iter().map(|(name, entry)| (name, entry.inode, entry.kind)).collect();
+            names.sort_unstable();
+            // Its keys are fixed, and the build that wrote a file is the only one that reads it.
+            let mut hasher = DefaultHasher::new();
+            names.hash(&mut hasher);
+            Found::Names(hasher.finish())
+        }
+        Err(errno) => Found::Error(errno.number()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::fs::mounts::MountPoint;
+
+    fn mounts(folder: &tempfile::TempDir) -> Mounts {
+        let point = MountPoint { guest: "/m".into(), host: folder.path().into(), writable: false };
+        Mounts::open(&[point]).unwrap()
+    }
+
+    /// Looks around in a mount, changes something, and says what differs then.
+    fn differs(change: impl FnOnce(&std::path::Path)) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "1").unwrap();
+        fs::create_dir(folder.path().join("listed")).unwrap();
+        let mounts = mounts(&folder);
+        let (mount, _) = mounts.find(b"/m").unwrap();
+        let witnesses = Witnesses::new();
+        witnesses.look_up(mount, b"").unwrap();
+        witnesses.look_up(mount, b"file").unwrap();
+        witnesses.look_up(mount, b"missing").unwrap_err();
+        witnesses.list(mount, b"listed").unwrap();
+        let seen = witnesses.seen().unwrap();
+        let bytes = postcard::to_stdvec(&seen).unwrap();
+        change(folder.path());
+        postcard::from_bytes::<Seen>(&bytes).unwrap().check(&mounts)
+    }
+
+    #[test]
+    fn what_a_boot_would_find_is_compared() {
+        assert_eq!(differs(|_| {}), Ok(()));
+        assert_eq!(differs(|folder| fs::write(folder.join("unseen"), "").unwrap()), Ok(()), "not listed");
+        assert_eq!(differs(|folder| fs::write(folder.join("file"), "22").unwrap()), Err("/m/file".into()));
+        assert_eq!(differs(|folder| fs::remove_file(folder.join("file")).unwrap()), Err("/m/file".into()));
+        assert_eq!(differs(|folder| fs::write(folder.join("missing"), "").unwrap()), Err("/m/missing".into()));
+        assert_eq!(differs(|folder| fs::write(folder.join("listed/a"), "").unwrap()), Err("/m/listed".into()));
+    }
+
+    #[test]
+    fn what_changes_meanwhile_or_is_forgotten_is_no_witness() {
+        let folder = tempfile::tempdir().unwrap();
+        let mounts = mounts(&folder);
+        let (mount, _) = mounts.find(b"/m").unwrap();
+        let witnesses = Witnesses::new();
+        let _ = witnesses.look_up(mount, b"late");
+        fs::write(folder.path().join("late"), "").unwrap();
+        let _ = witnesses.look_up(mount, b"late");
+        assert_eq!(witnesses.seen().err(), Some(NoWitness::Changed));
+        let witnesses = Witnesses::new();
+        witnesses.forget();
+        assert_eq!(witnesses.seen().err(), Some(NoWitness::Forgotten));
+        let witnesses = Witnesses::new();
+        for number in 0..=SEEN_MAX {
+            witnesses.note(mount, &number.to_le_bytes(), false, Found::Error(2));
+        }
+        assert_eq!(witnesses.seen().err(), Some(NoWitness::TooMany));
+    }
+}

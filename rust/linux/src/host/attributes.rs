@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a program is told of a file: the numbers behind `stat`, `statx` and `statfs`, and how they are laid out.
+//!
+//! Sources: `<asm/stat.h>`, `<linux/stat.h>`, `<asm-generic/statfs.h>`; stat(2), statx(2), statfs(2).
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::identity::{GID, UID};
+
+/// A time as file systems have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Time {
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: u32,
+}
+
+/// What `stat` and `statx` tell of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attributes {
+    /// Minor number of the device that the file lies on; the major number of such devices is 0. Made up.
+    pub(crate) device: u32,
+    pub(crate) inode: u64,
+    pub(crate) mode: u32,
+    pub(crate) links: u32,
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+    /// Of a device: its own major and minor number.
+    pub(crate) special: (u32, u32),
+    pub(crate) size: u64,
+    pub(crate) modified: Time,
+}
+
+impl Attributes {
+    const BLOCK_SIZE: u32 = 4096;
+
+    /// A file of the program's own, empty, with times 0.
+    pub(crate) fn made_up(inode: u64, mode: u32) -> Self {
+        Self {
+            device: 0,
+            inode,
+            mode,
+            links: 1,
+            user: UID,
+            group: GID,
+            special: (0, 0),
+            size: 0,
+            modified: Time::default(),
+        }
+    }
+
+    /// The file type bits of the mode.
+    pub(crate) fn kind(&self) -> u32 {
+        self.mode & libc::S_IFMT
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind() == libc::S_IFDIR
+    }
+
+    /// Size on the disk in units of 512 bytes.
+    fn blocks(&self) -> u64 {
+        if self.kind() == libc::S_IFREG { self.size.div_ceil(4096).saturating_mul(8) } else { 0 }
+    }
+
+    /// `struct stat`: 144 bytes.
+    pub(crate) fn stat(&self) -> [u8; 144] {
+        let (major, minor) = self.special;
+        let special = (u64::from(major) << 8) | u64::from(minor & 0xff);
+        let time = [self.modified.seconds.cast_unsigned(), self.modified.nanoseconds.into()];
+        let words = [
+            u64::from(self.device & 0xff),
+            self.inode,
+            self.links.into(),
+            u64::from(self.mode) | u64::from(self.user) << 32,
+            self.group.into(),
+            special,
+            self.size,
+            Self::BLOCK_SIZE.into(),
+            self.blocks(),
+        ];
+        let mut bytes = [0; 144];
+        for (slot, word) in bytes.chunks_exact_mut(8).zip(words.into_iter().chain([time, time, time].concat())) {
+            slot.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `struct statx`: 256 bytes.
+    pub(crate) fn statx(&self) -> [u8; 256] {
+        let mut bytes = [0; 256];
+        let mut put = |offset: usize, value: &[u8]| {
+            if let Some(slot) = bytes.get_mut(offset..offset.saturating_add(value.len())) {
+                slot.copy_from_slice(value);
+            }
+        };
+        put(0, &libc::STATX_BASIC_STATS.to_le_bytes());
+        put(4, &Self::BLOCK_SIZE.to_le_bytes());
+        put(16, &self.links.to_le_bytes());
+        put(20, &self.user.to_le_bytes());
+        put(24, &self.group.to_le_bytes());
+        // A 16-bit field with 16 bits of padding behind it.
+        put(28, &self.mode.to_le_bytes());
+        put(32, &self.inode.to_le_bytes());
+        put(40, &self.size.to_le_bytes());
+        put(48, &self.blocks().to_le_bytes());
+        // Access, change and modification; there is no time of birth.
+        for offset in [64, 96, 112] {
+            put(offset, &self.modified.seconds.to_le_bytes());
+            put(offset.saturating_add(8), &self.modified.nanoseconds.to_le_bytes());
+        }
+        put(128, &self.special.0.to_le_bytes());
+        put(132, &self.special.1.to_le_bytes());
+        put(140, &self.device.to_le_bytes());
+        bytes
+    }
+}
+
+/// `struct statfs` of the file system that is device `device`: how large it is and how full is nobody's business.
+pub(crate) fn file_system(device: u32) -> [u64; 15] {
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    const NAME_MAX: u64 = 255;
+    const ST_VALID_RDONLY: u64 = 0x21;
+    // type, bsize, blocks, bfree, bavail, files, ffree, fsid, namelen, frsize, flags, spare
+    [TMPFS_MAGIC, 4096, 0, 0, 0, 0, 0, device.into(), NAME_MAX, 4096, ST_VALID_RDONLY, 0, 0, 0, 0]
+}
+
+/// The time that files are stamped with.
+pub(crate) fn now() -> Time {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Time { seconds: time.tv_sec, nanoseconds: u32::try_from(time.tv_nsec).unwrap_or_default() }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The table of files of the host that a process is written or read with.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::host::files;
+
+thread_local! {
+    /// The files of the process that this thread writes or reads.
+    static FILES: RefCell<Vec<Arc<files::File>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it lives, fields that hold files are numbers of this table.
+pub(crate) struct Scope;
+
+impl Scope {
+    pub(crate) fn enter(files: Vec<Arc<files::File>>) -> Self {
+        FILES.set(files);
+        Self
+    }
+
+    pub(crate) fn leave(self) -> Vec<Arc<files::File>> {
+        FILES.take()
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        FILES.take();
+    }
+}
+
+/// A file of the host's: see the module.
+pub(crate) mod host_file {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Arc, FILES, files};
+
+    pub(crate) fn serialize<S: Serializer>(file: &Arc<files::File>, serializer: S) -> Result<S::Ok, S::Error> {
+        FILES.with_borrow_mut(|files| {
+            let same = |known: &Arc<files::File>| known.place() == file.place() && known.stamp() == file.stamp();
+            let index = files.iter().position(same).unwrap_or_else(|| {
+                files.push(Arc::clone(file));
+                files.len().saturating_sub(1)
+            });
+            index.serialize(serializer)
+        })
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<files::File>, D::Error> {
+        let index = usize::deserialize(deserializer)?;
+        FILES.with_borrow(|files| files.get(index).cloned()).ok_or_else(|| D::Error::custom("no such file"))
+    }
+}

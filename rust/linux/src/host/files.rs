@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The host's files: the only place where the personality makes system calls about them.
+//!
+//! # What always holds
+//!
+//! * Every path goes through `openat2` from a mount's directory with [`FENCE`]: it cannot leave the directory, follows no symbolic
+//!   link at all (the resolver does, in the program's own view), no magic link, and enters no other file system of the host's.
+//! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are opened, for
+//!   reading, so no FIFO wakes a writer and no device notices.
+//! * Where the thread may not be held up ([`crate::base::context::Context::may_block`]), nothing here waits for a disk or a server: what is not in memory is
+//!   [`Errno::NOT_HERE`]. How that is found out depends on the [`Storage`]; see decision 0210.
+//! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no state, so a snapshot and its workers share it.
+
+use std::ffi::OsStr;
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mayfly_files::{waiting_for, waiting_for_some};
+use mayfly_machine::FileKey;
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::ReadWriteFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::base::errno::Errno;
+use crate::host::attributes::{Attributes, Time};
+use crate::host::listing::Entry;
+use crate::host::permits::Permit;
+
+const FENCE: ResolveFlags = ResolveFlags::IN_ROOT
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_XDEV);
+/// `openat2` asks to be called again when something was renamed meanwhile.
+const ATTEMPTS: u32 = 8;
+/// Device number of a program's own file: no mount's.
+const PROGRAM_DEVICE: u32 = 20;
+/// Most entries of a directory that are told.
+const ENTRIES_MAX: usize = 65_536;
+/// Longest symbolic link that every file system of [`Storage::Disk`] has beside the file's attributes, and so in memory: that of ext4.
+const SHORT_LINK: u64 = 59;
+
+/// What a file system makes who asks it wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// Nothing.
+    Memory,
+    /// A disk, unless the kernel has in memory what is asked for, which it can be asked.
+    Disk,
+    /// Whatever it likes: a network, a program. The kernel cannot tell before.
+    Far,
+}
+
+impl Storage {
+    /// That of the file system that something lies in.
+    pub(crate) fn of(fd: impl AsFd) -> rustix::io::Result<Self> {
+        // `statfs(2)`. The type of the field differs from one architecture to another, and so does its sign.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers have 32 bits")]
+        let kind = rustix::fs::fstatfs(fd)?.f_type as u32;
+        Ok(match kind {
+            // tmpfs, ramfs, hugetlbfs
+            0x0102_1994 | 0x8584_58f6 | 0x9584_58f6 => Self::Memory,
+            // ext2 to ext4, XFS, Btrfs, F2FS, bcachefs, ZFS, overlayfs, EROFS, SquashFS, ISO 9660
+            0xef53 | 0x5846_5342 | 0x9123_683e | 0xf2f5_2010 | 0xca45_1a4e | 0x2fc1_2fc1 | 0x794c_7630
+            | 0xe0f5_e1e2 | 0x7371_7368 | 0x9660 => Self::Disk,
+            _ => Self::Far,
+        })
+    }
+
+    /// Whether a thread that may not be held up may ask for something that the kernel has in memory, unless the file system says otherwise.
+    fn check(self, may_block: bool) -> Result<(), Errno> {
+        if self == Self::Far && !may_block { Err(Errno::NOT_HERE) } else { Ok(()) }
+    }
+}
+
+/// The host's directory of a mount.
+#[derive(Debug)]
+pub(crate) struct Root {
+    fd: OwnedFd,
+    storage: Storage,
+    /// For messages.
+    path: PathBuf,
+}
+
+/// Makes a call that may hold the thread up. While a program boots, what is waited for is known, and nobody waits for it without end.
+fn wait<T>(root: &Root, rest: &[u8], call: impl FnOnce() -> T) -> T {
+    waiting_for_some(|| root.path.join(OsStr::from_bytes(rest)), call)
+}
+
+impl Root {
+    /// As a file system of this kind: for tests of what is done about those that are not here.
+    #[cfg(test)]
+    pub(crate) fn pretend(&mut self, storage: Storage) {
+        self.storage = storage;
+    }
+}
+
+/// Opens the directory of a mount.
+#[allow(clippy::disallowed_methods, reason = "`O_PATH` opens nothing, and what is no directory is refused")]
+pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
+    waiting_for(path, || {
+        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // Says at once if the kernel is too old.
+        rustix::fs::openat2(&root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), FENCE)?;
+        // No other file system can be reached from here.
+        let storage = Storage::of(&root)?;
+        Ok(Root { fd: root, storage, path: path.to_owned() })
+    })
+}
+
+/// Something that is there, looked at but not opened.
+#[derive(Debug)]
+pub(crate) struct Node {
+    fd: OwnedFd,
+    pub(crate) attributes: Attributes,
+    pub(crate) stamp: Stamp,
+}
+
+/// What tells whether something is still what it was. A directory is, whatever is in it.
+///
+/// Without the device: some file systems get another number whenever they are mounted, and no two files agree in all the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    inode: u64,
+    mode: u32,
+    size: u64,
+    modified: Time,
+    changed: Time,
+}
+
+impl Stamp {
+    #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
+    fn of(stat: &Stat) -> Self {
+        let seen = attributes(stat, 0);
+        let changed =
+            Time { seconds: stat.st_ctime.into(), nanoseconds: u32::try_from(stat.st_ctime_nsec).unwrap_or_default() };
+        if seen.is_directory() {
+            let none = Time::default();
+            return Self { inode: seen.inode, mode: seen.mode, size: 0, modified: none, changed: none };
+        }
+        Self { inode: seen.inode, mode: seen.mode, size: seen.size, modified: seen.modified, changed }
+    }
+}
+
+/// Where a file was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// It is the program's own.
+    Program,
+    /// In the mount that is `device`.
+    Mount { device: u32, rest: Vec<u8> },
+}
+
+impl Place {
+    /// For messages: a program's own file, or where it is below its mount.
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Program => PathBuf::from("its program"),
+            Self::Mount { rest, .. } => PathBuf::from(OsStr::from_bytes(rest)),
+        }
+    }
+}
+
+impl Node {
+    /// What a symbolic link says.
+    pub(crate) fn link_target(&self, may_block: bool) -> Result<Vec<u8>, Errno> {
+        if !may_block && self.attributes.size > SHORT_LINK {
+            return Err(Errno::NOT_HERE);
+        }
+        let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map_err(told)?;
+        Ok(target.into_bytes())
+    }
+}
+
+/// Looks at `rest`, which is relative to `root`. A symbolic link at its end is found, one on the way is `ELOOP`.
+pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<Node, Errno> {
+    let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW, may_block)?;
+    let stat = wait(root, rest, || rustix::fs::fstat(&fd)).map_err(told)?;
+    Ok(Node { fd, attributes: attributes(&stat, device), stamp: Stamp::of(&stat) })
+}
+
+/// A regular file, open for reading.
+#[derive(Debug)]
+pub(crate) struct File {
+    fd: OwnedFd,
+    device: u32,
+    inode: u64,
+    key: FileKey,
+    place: Place,
+    stamp: Stamp,
+    storage: Storage,
+    /// Its file system has been found not to know RWF_NOWAIT: overlayfs, for one.
+    cannot_tell: AtomicBool,
+    _permit: Permit,
+}
+
+impl File {
+    /// Opens `rest`, where a regular file has been seen.
+    pub(crate) fn open(root: &Root, rest: &[u8], device: u32, permit: Permit, may_block: bool) -> Result<Self, Errno> {
+        let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW, may_block)?;
+        let place = Place::Mount { device, rest: rest.to_vec() };
+        Self::of(fd, device, place, root.storage, permit).map_err(told)?.ok_or(Errno::EACCES)
+    }
+
+    /// A program's own file, which no mount needs to have.
+    pub(crate) fn of_program(file: &std::fs::File, permit: Permit) -> std::io::Result<Self> {
+        let fd = OwnedFd::from(file.try_clone()?);
+        let storage = Storage::of(&fd)?;
+        let not_regular = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
+        Self::of(fd, PROGRAM_DEVICE, Place::Program, storage, permit)?.ok_or_else(not_regular)
+    }
+
+    /// `None` if it is no regular file.
+    fn of(
+        fd: OwnedFd,
+        device: u32,
+        place: Place,
+        storage: Storage,
+        permit: Permit,
+    ) -> rustix::io::Result<Option<Self>> {
+        let stat = rustix::fs::fstat(&fd)?;
+        let seen = attributes(&stat, device);
+        let key = FileKey(stat.st_dev, stat.st_ino);
+        let is_regular = seen.kind() == libc::S_IFREG;
+        let stamp = Stamp::of(&stat);
+        let inode = seen.inode;
+        let cannot_tell = AtomicBool::new(false);
+        Ok(is_regular.then_some(Self { fd, device, inode, key, place, stamp, storage, cannot_tell, _permit: permit }))
+    }
+
+    /// Where it was opened.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What it was when it was opened.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// What tells the host's files apart; the program's view of them, [`File::identity`], does so for most.
+    pub(crate) fn key(&self) -> FileKey {
+        self.key
+    }
+
+    /// Device and inode number, which tell files apart.
+    pub(crate) fn identity(&self) -> (u32, u64) {
+        (self.device, self.inode)
+    }
+
+    pub(crate) fn attributes(&self, may_block: bool) -> Result<Attributes, Errno> {
+        self.storage.check(may_block)?;
+        let stat = waiting_for_some(|| self.place.path(), || rustix::fs::fstat(&self.fd));
+        Ok(attributes(&stat.map_err(told)?, self.device))
+    }
+
+    /// How many of `len` bytes from `offset` on are in memory, from the first one; [`Errno::NOT_HERE`] if that one is not. 0 behind the end.
+    ///
+    /// There is no other way to ask: `mincore(2)` tells the truth about one's own files alone, and so does `cachestat(2)`.
+    pub(crate) fn cached(&self, offset: u64, len: usize) -> Result<usize, Errno> {
+        self.storage.check(false)?;
+        if self.storage == Storage::Memory {
+            return Ok(len);
+        }
+        let mut bytes = vec![0; len];
+        loop {
+            match self.try_read(offset, &mut bytes) {
+                Err(Errno::EINTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Has the kernel fetch a part of the file, without waiting for it.
+    pub(crate) fn fetch(&self, offset: u64, len: u64) {
+        // A favour.
+        let _ = rustix::fs::fadvise(&self.fd, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+    }
+
+    /// Reads what lies at `offset`; less than asked for means the end.
+    pub(crate) fn read_at(&self, offset: u64, out: &mut [u8], may_block: bool) -> Result<usize, Errno> {
+        self.storage.check(may_block)?;
+        let waits = may_block || self.storage == Storage::Memory;
+        let mut done: usize = 0;
+        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(at) = offset.checked_add(done as u64).filter(|&at| i64::try_from(at).is_ok()) else { break };
+            let got = if waits {
+                let read = || rustix::io::pread(&self.fd, rest, at);
+                waiting_for_some(|| self.place.path(), read).map_err(told_read)
+            } else {
+                self.try_read(at, rest)
+            };
+            match got {
+                Ok(0) => break,
+                Ok(got) => done = done.saturating_add(got),
+                Err(Errno::EINTR) => {}
+                // What has been read was read for nothing: files are not read by halves.
+                Err(Errno::NOT_HERE) => return Err(Errno::NOT_HERE),
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Reads what is in memory, if something is. The kernel begins to fetch what is not.
+    fn try_read(&self, at: u64, out: &mut [u8]) -> Result<usize, Errno> {
+        if self.cannot_tell.load(Ordering::Relaxed) {
+            return Err(Errno::NOT_HERE);
+        }
+        match rustix::io::preadv2(&self.fd, &mut [IoSliceMut::new(out)], at, ReadWriteFlags::NOWAIT) {
+            Err(rustix::io::Errno::AGAIN) => Err(Errno::NOT_HERE),
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                self.cannot_tell.store(true, Ordering::Relaxed);
+                Err(Errno::NOT_HERE)
+            }
+            got => got.map_err(told_read),
+        }
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The entries of the directory `rest`, without `.` and `..`. Never where the thread may not be held up: nothing tells whether a directory is in
+/// memory, and even if it is, its names may take milliseconds.
+pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+    if !may_block {
+        return Err(Errno::NOT_HERE);
+    }
+    let fd = open(root, rest, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, true)?;
+    wait(root, rest, || read_names(fd))
+}
+
+fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+    let mut found = Vec::new();
+    for entry in Dir::new(fd).map_err(told)? {
+        let entry = entry.map_err(told)?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        if found.len() == ENTRIES_MAX {
+            return Err(Errno::EOVERFLOW);
+        }
+        let kind = match entry.file_type() {
+            FileType::RegularFile => libc::DT_REG,
+            FileType::Directory => libc::DT_DIR,
+            FileType::Symlink => libc::DT_LNK,
+            FileType::Fifo => libc::DT_FIFO,
+            FileType::Socket => libc::DT_SOCK,
+            FileType::CharacterDevice => libc::DT_CHR,
+            FileType::BlockDevice => libc::DT_BLK,
+            FileType::Unknown => libc::DT_UNKNOWN,
+        };
+        found.push((name.to_vec(), Entry { inode: entry.ino(), kind }));
+    }
+    Ok(found)
+}
+
+#[allow(clippy::disallowed_methods, reason = "within a mount, and without waiting for a FIFO or a device: see above")]
+fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<OwnedFd, Errno> {
+    root.storage.check(may_block)?;
+    // Memory is all there is of tmpfs, and it does not remember what is missing.
+    let only_cached = !may_block && root.storage == Storage::Disk;
+    let resolve = if only_cached { FENCE | ResolveFlags::CACHED } else { FENCE };
+    let path = if rest.is_empty() { b"." } else { rest };
+    for _ in 0..ATTEMPTS {
+        let open = || rustix::fs::openat2(root.fd.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+        match wait(root, rest, open) {
+            Err(rustix::io::Errno::AGAIN) if only_cached => return Err(Errno::NOT_HERE),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            other => return other.map_err(told),
+        }
+    }
+    Err(Errno::EIO)
+}
+
+/// What a program is told of a file of the host's: its owner is nobody that it could be, and times of access and change are that of
+/// the last modification.
+#[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
+fn attributes(stat: &Stat, device: u32) -> Attributes {
+    Attributes {
+        device,
+        inode: stat.st_ino,
+        mode: stat.st_mode,
+        links: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+        user: 0,
+        group: 0,
+        special: (0, 0),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: Time {
+            seconds: stat.st_mtime.into(),
+            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+        },
+    }
+}
+
+/// As [`told`], of a read, which is made again if a signal was in its way.
+fn told_read(error: rustix::io::Errno) -> Errno {
+    if error == rustix::io::Errno::INTR { Errno::EINTR } else { told(error) }
+}
+
+/// The error that a program is told of one of the host's.
+fn told(error: rustix::io::Errno) -> Errno {
+    use rustix::io::Errno as Host;
+    match error {
+        Host::NOENT => Errno::ENOENT,
+        Host::NOTDIR => Errno::ENOTDIR,
+        // A file system of the host's below the mount is not part of it.
+        Host::ACCESS | Host::PERM | Host::XDEV => Errno::EACCES,
+        Host::LOOP => Errno::ELOOP,
+        Host::NAMETOOLONG => Errno::ENAMETOOLONG,
+        Host::INVAL => Errno::EINVAL,
+        Host::ISDIR => Errno::EISDIR,
+        Host::NOMEM => Errno::ENOMEM,
+        Host::MFILE | Host::NFILE => Errno::ENFILE,
+        _ => Errno::EIO,
+    }
+}

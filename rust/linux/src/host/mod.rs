@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The host's files, sockets and names, on behalf of guests: every system call of the host that a guest causes is made here.
+
+pub(crate) mod attributes;
+pub(crate) mod dns;
+pub(crate) mod file_table;
+pub(crate) mod files;
+pub(crate) mod listing;
+pub(crate) mod permits;
+pub(crate) mod sockets;

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What goes with the last descriptor of an open file.
+
+use crate::base::ids::InodeId;
+use crate::fs::object::Object;
+use crate::kernel::call::Call;
+
+/// Forgets a file of the overlay that has no name, unless it is open.
+pub(crate) fn forget_file(call: &mut Call<'_, '_>, id: InodeId) {
+    let is_open =
+        call.process.files.objects().any(|object| matches!(object, Object::Memory { id: open, .. } if *open == id));
+    let is_mapped = call.process.memory.written_size(id).is_some();
+    if !is_open && !is_mapped && !call.process.overlay.is_named(id) {
+        call.process.overlay.edit().forget(id);
+    }
+}
+
+/// For what is no longer open: state that nothing else keeps goes with the last descriptor.
+pub(crate) fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
+    for object in closed {
+        match object {
+            Object::Memory { id, .. } => forget_file(call, id),
+            Object::Pollable(id) => {
+                call.process.pollables.edit().close(id);
+                call.note_change();
+            }
+            Object::Log(stream) => {
+                if call.process.pollables.has_registrations() {
+                    call.process.pollables.edit().unwatch_log(stream);
+                }
+            }
+            // Nothing but the descriptor was there.
+            Object::Null
+            | Object::Zero
+            | Object::Full
+            | Object::Random { .. }
+            | Object::Text { .. }
+            | Object::Host(_)
+            | Object::Directory { .. } => {}
+        }
+    }
+}
+
+/// Closes open files that were on their way to somebody who is gone, and those that were on their way to them.
+pub(crate) fn bury(call: &mut Call<'_, '_>) {
+    while let Some(open) = call.process.pollables.edit().orphans.pop() {
+        let gone = call.process.files.edit().let_go(open);
+        forget(call, gone);
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connections from outside to a program that listens.
+
+use crate::base::ids::{ConnectionId, PollableId};
+use crate::kernel::process::Process;
+use crate::net::outside::{Closed, NotListening, OutputState};
+
+/// Connections from outside to a program that listens.
+impl Process {
+    /// Whether the program's application listens.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.pollables.front_door().is_some()
+    }
+
+    /// A connection arrives at the program's application.
+    ///
+    /// # Errors
+    ///
+    /// [`NotListening`] if there is no such socket, or its backlog is full.
+    pub fn connect(&mut self) -> Result<ConnectionId, NotListening> {
+        let connection = self.pollables.edit().connect_outside()?;
+        self.note_change();
+        Ok(connection)
+    }
+
+    /// Bytes arrive on the connection, behind those that have arrived already. The caller bounds them: they are kept until the program reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] if the program has closed the connection, or reads nothing more from it.
+    pub fn send(&mut self, connection: ConnectionId, bytes: &[u8]) -> Result<(), Closed> {
+        let found = self.pollables.outside.get(connection).ok_or(Closed)?;
+        let is_open = found.node.is_some()
+            && self.pollables.queue(found.input).is_some_and(|queue| !queue.refused && !queue.finished);
+        if !is_open {
+            return Err(Closed);
+        }
+        if !bytes.is_empty() {
+            let pollables = self.pollables.edit();
+            let filled: Result<(), std::convert::Infallible> = pollables.write(found.input, bytes.len(), |room| {
+                room.copy_from_slice(bytes);
+                Ok(())
+            });
+            if filled.is_ok() {
+                pollables.written(found.input, None);
+            }
+            self.note_change();
+        }
+        Ok(())
+    }
+
+    /// Nothing more will arrive on the connection: the program reads the end behind what has arrived.
+    pub fn finish(&mut self, connection: ConnectionId) {
+        if let Some(found) = self.pollables.outside.get(connection) {
+            self.pollables.edit().finish(found.input);
+            self.note_change();
+        }
+    }
+
+    /// Whether the program has written something to a connection, or closed one, and that has not been taken. Costs a look at a flag.
+    #[inline]
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.pollables.outside.news
+    }
+
+    /// Takes what the program has written to the connection: it is appended to `out`. Says whether more may come; a connection that is
+    /// [`OutputState::Gone`] is forgotten.
+    pub fn take_output(&mut self, connection: ConnectionId, out: &mut Vec<u8>) -> OutputState {
+        let state = self.pollables.edit().take_outside(connection, out);
+        self.note_change();
+        state
+    }
+
+    /// The connection is closed from outside. The program reads its end behind what has arrived, and can write nothing more.
+    pub fn close(&mut self, connection: ConnectionId) {
+        if self.pollables.outside.get(connection).is_some() {
+            self.pollables.edit().close_outside(connection);
+            self.note_change();
+        }
+    }
+
+    /// Who waits must look again.
+    pub(crate) fn note_change(&mut self) {
+        if self.threads.waits().next().is_some() {
+            self.threads.edit().note_change();
+        }
+    }
+
+    /// The program's end of a connection, or what its application listens on.
+    pub(crate) fn inside_of(&self, connection: Option<ConnectionId>) -> Option<PollableId> {
+        match connection {
+            Some(connection) => self.pollables.outside.get(connection)?.node,
+            None => self.pollables.front_door(),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A frozen process as bytes, and back: what a snapshot in a file has besides the machine's image.
+//!
+//! State of a process derives serde's traits. Files of the host are the exception: they are kept as places in the mounts ([`SavedFile`]), in a
+//! table in front, and opened again before the rest is read; a field that holds one has `#[serde(with = "crate::host::file_table::host_file")]`, and is a number
+//! in that table. The table is handed to such fields by the thread, for as long as one process is written or read.
+//!
+//! The bytes come from this build of Mayfly, and their checksum was right: whoever reads them trusts them as the program itself. Nothing in them
+//! can crash the host all the same: what later code relies on is checked here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mayfly_machine::FileKey;
+use serde::{Deserialize, Serialize};
+
+use crate::base::limits::Limits;
+use crate::base::resource_limits::ResourceLimits;
+use crate::base::tracked::Tracked;
+use crate::exec::program::Program;
+use crate::exec::source::Elf;
+use crate::fs::open_files::Files;
+use crate::fs::overlay::Overlay;
+use crate::fs::witnesses::{NoWitness, Seen, Witnesses};
+use crate::host::file_table::Scope;
+use crate::host::files;
+use crate::kernel::process::Process;
+use crate::mm::address_space::AddressSpace;
+use crate::pollables::table::Pollables;
+use crate::sched::threads::Threads;
+use crate::signal::signals::Signals;
+use crate::time::timers::Timers;
+
+/// Why a process could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessSaveError {
+    /// What it depends on is not known.
+    #[error(transparent)]
+    Witness(#[from] NoWitness),
+    /// It holds something that has no form in a file.
+    #[error("the program's state cannot be written: {0}")]
+    Form(#[from] postcard::Error),
+}
+
+/// Why a process could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessLoadError {
+    /// The bytes are not those of a process.
+    #[error("the file is damaged: {0}")]
+    Corrupt(&'static str),
+    /// A file of the mounts is not what it was.
+    #[error("{path} is not what it was when the program booted")]
+    Changed {
+        /// In the program's view.
+        path: String,
+    },
+}
+
+/// Where a file is, and what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct SavedFile {
+    place: files::Place,
+    stamp: files::Stamp,
+    key: FileKey,
+}
+
+/// What comes first.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    files: Vec<SavedFile>,
+    seen: Seen,
+    ran: Duration,
+    auxv: Vec<u8>,
+}
+
+/// What the program can change.
+#[derive(Serialize)]
+struct Body<'a> {
+    memory: &'a AddressSpace,
+    files: &'a Files,
+    overlay: &'a Overlay,
+    pollables: &'a Pollables,
+    signals: &'a Signals,
+    threads: &'a Threads,
+    timers: &'a Timers,
+    resources: &'a ResourceLimits,
+}
+
+/// As [`Body`].
+#[derive(Deserialize)]
+struct OwnBody {
+    memory: AddressSpace,
+    files: Files,
+    overlay: Overlay,
+    pollables: Pollables,
+    signals: Signals,
+    threads: Threads,
+    timers: Timers,
+    resources: ResourceLimits,
+}
+
+/// The files of the host that a process has been loaded with.
+#[derive(Debug)]
+pub struct Reopened(Vec<(FileKey, Arc<files::File>)>);
+
+impl Reopened {
+    /// The file that had this key when the process was saved: its key now, and a descriptor.
+    #[must_use]
+    pub fn file(&self, key: FileKey) -> Option<(FileKey, std::os::fd::BorrowedFd<'_>)> {
+        use std::os::fd::AsFd;
+        let (_, file) = self.0.iter().find(|(known, _)| *known == key)?;
+        Some((file.key(), file.as_fd()))
+    }
+}
+
+impl Process {
+    /// The process as bytes, for [`Process::load`]. It is frozen.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessSaveError`].
+    pub fn save(&self) -> Result<Vec<u8>, ProcessSaveError> {
+        // All of them, so that none is forgotten.
+        let Self {
+            memory,
+            files,
+            overlay,
+            pollables,
+            signals,
+            threads,
+            timers,
+            resources,
+            suspended_ns: _,
+            may_block: _,
+            call_again: _,
+            cpu,
+            hits: _,
+            connects: _,
+            shared,
+        } = self;
+        let scope = Scope::enter(Vec::new());
+        let body =
+            postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, timers, resources })?;
+        let files = scope.leave().into_iter().map(|file| SavedFile {
+            place: file.place().clone(),
+            stamp: file.stamp(),
+            key: file.key(),
+        });
+        let head = Head {
+            files: files.collect(),
+            seen: shared.witnesses.seen()?,
+            ran: Duration::from_nanos(cpu.used_ns),
+            auxv: shared.auxv.clone(),
+        };
+        let mut bytes = postcard::to_stdvec(&head)?;
+        bytes.extend(body);
+        Ok(bytes)
+    }
+
+    /// A process that was saved, of the same program with the same limits.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessLoadError`] says what is wrong, or has changed since.
+    pub fn load(bytes: &[u8], program: &Program<'_>, limits: &Limits) -> Result<(Self, Reopened), ProcessLoadError> {
+        let (head, rest): (Head, _) =
+            postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("what the program had open"))?;
+        head.seen.check(program.mounts).map_err(|path| ProcessLoadError::Changed { path })?;
+        let files = head.files.iter().map(|file| Ok((file.key, reopen(file, program)?)));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let scope = Scope::enter(files.iter().map(|(_, file)| Arc::clone(file)).collect());
+        let body = postcard::from_bytes::<OwnBody>(rest);
+        scope.leave();
+        let OwnBody { memory, files: open, overlay, pollables, signals, threads, timers, resources } =
+            body.map_err(|_| ProcessLoadError::Corrupt("the program's state"))?;
+        for (is_sound, what) in [
+            (memory.is_sound(limits), "the program's mappings"),
+            (open.is_sound(limits), "the program's descriptors"),
+            (overlay.is_sound(limits), "what the program has written"),
+            (threads.is_sound(limits), "the program's threads"),
+        ] {
+            if !is_sound {
+                return Err(ProcessLoadError::Corrupt(what));
+            }
+        }
+        let mut process = Self::with(memory, program, limits, head.ran, Witnesses::of(head.seen));
+        // It is frozen.
+        process.cpu.since_ns = None;
+        process.set_auxv(head.auxv);
+        process.files = Tracked::new(open);
+        process.overlay = Tracked::new(overlay);
+        let mut pollables = Box::new(pollables);
+        pollables.share();
+        process.pollables = Tracked::new(pollables);
+        process.signals = Tracked::new(Box::new(signals));
+        process.threads = Tracked::new(threads);
+        process.timers = Tracked::new(timers);
+        process.resources = Tracked::new(resources);
+        Ok((process, Reopened(files)))
+    }
+
+    /// Lets go of what is known of the files that the program looked at when it booted: it will not be saved.
+    pub fn forget_witnesses(&self) {
+        self.shared.witnesses.forget();
+    }
+}
+
+/// Opens a file again, if it is the same.
+fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<files::File>, ProcessLoadError> {
+    let changed = |path: &[u8]| ProcessLoadError::Changed { path: String::from_utf8_lossy(path).into_owned() };
+    let mounts = &program.mounts;
+    let (opened, path) = match &file.place {
+        files::Place::Program => {
+            let Elf::File(own) = program.elf else { return Err(changed(program.name.as_bytes())) };
+            let opened = mounts.permit().ok().and_then(|permit| files::File::of_program(own, permit).ok());
+            (opened, program.name.as_bytes().to_vec())
+        }
+        files::Place::Mount { device, rest } => {
+            let mount = mounts.iter().find(|mount| mount.device == *device);
+            let opened = mount.and_then(|mount| mounts.open_file(mount, rest, true).ok());
+            (opened, [mount.map_or(&b""[..], |mount| &mount.guest), b"/", rest].concat())
+        }
+    };
+    opened.filter(|opened| opened.stamp() == file.stamp).map(Arc::new).ok_or_else(|| changed(&path))
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counting the system calls that a program makes and Mayfly does not have.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::base::names;
+
+/// Numbers that are counted one by one; all above are counted together. Linux has none above 470 yet.
+const NUMBERED: usize = 512;
+
+/// A system call that a program made and that does not exist here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownCall {
+    /// Its number; `None` for all numbers that no Linux has.
+    pub number: Option<u64>,
+    /// Its name as in `syscalls(2)`, or `"?"`.
+    pub name: &'static str,
+    /// How often it was made, by all workers of the snapshot together.
+    pub count: u64,
+}
+
+/// Counters that all forks of a process share. They are statistics: reset leaves them alone.
+#[derive(Debug)]
+pub(crate) struct UnknownCalls {
+    numbered: [AtomicU64; NUMBERED],
+    beyond: AtomicU64,
+}
+
+impl UnknownCalls {
+    pub(crate) fn new() -> Self {
+        Self { numbered: [const { AtomicU64::new(0) }; NUMBERED], beyond: AtomicU64::new(0) }
+    }
+
+    /// Counts one call. The first time for each number returns a line for the log.
+    pub(crate) fn count(&self, number: u64) -> Option<String> {
+        let counter = usize::try_from(number).ok().and_then(|index| self.numbered.get(index)).unwrap_or(&self.beyond);
+        let first = counter.fetch_add(1, Ordering::Relaxed) == 0;
+        first.then(|| {
+            let name = names::name(number);
+            if starts_process(number) {
+                return format!(
+                    "mayfly: the program made system call {number} ({name}) for another process, and there is only one: ENOSYS (logged once); \
+                     a server must serve from its own process\n"
+                );
+            }
+            format!(
+                "mayfly: the program made system call {number} ({name}), which is not supported: ENOSYS (logged once)\n"
+            )
+        })
+    }
+
+    /// All that were made at least once.
+    pub(crate) fn report(&self) -> Vec<UnknownCall> {
+        let numbered = (0_u64..).zip(&self.numbered).map(|(number, counter)| UnknownCall {
+            number: Some(number),
+            name: names::name(number),
+            count: counter.load(Ordering::Relaxed),
+        });
+        let beyond = UnknownCall { number: None, name: "?", count: self.beyond.load(Ordering::Relaxed) };
+        numbered.chain([beyond]).filter(|call| call.count > 0).collect()
+    }
+}
+
+/// Whether a call that does not exist here would make a process, or another program of this one. `clone` and `clone3` come here only then.
+fn starts_process(number: u64) -> bool {
+    let calls =
+        [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3, libc::SYS_execve, libc::SYS_execveat];
+    i64::try_from(number).is_ok_and(|number| calls.contains(&number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_is_logged_once_and_counted_every_time() {
+        let calls = UnknownCalls::new();
+        assert!(calls.count(57).unwrap().contains("57 (fork) for another process"));
+        assert!(calls.count(425).unwrap().contains("425 (io_uring_setup), which is not supported"));
+        assert_eq!(calls.count(57), None);
+        assert!(calls.count(u64::MAX).unwrap().contains("(?)"));
+        assert_eq!(calls.count(100_000), None);
+        let report = calls.report();
+        assert_eq!(report[0], UnknownCall { number: Some(57), name: "fork", count: 2 });
+        assert_eq!(report[1], UnknownCall { number: Some(425), name: "io_uring_setup", count: 1 });
+        assert_eq!(report[2], UnknownCall { number: None, name: "?", count: 2 });
+        assert_eq!(report.len(), 3);
+    }
+}

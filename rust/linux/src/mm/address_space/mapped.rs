@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mappings of files.
+//!
+//! A mapping names its file by a number, so that mappings stay plain numbers that a reset copies with one `memcpy`. The files are in
+//! a table beside them, which clones share until one of them maps another file.
+
+use std::sync::Arc;
+
+use mayfly_machine::Prot;
+
+use super::AddressSpace;
+use crate::base::errno::Errno;
+use crate::base::pages::PageRange;
+use crate::mm::mapped_file::MappedFile;
+use crate::mm::placement::Placement;
+use crate::mm::vma::{FileId, Kind};
+
+/// Most files that are mapped at a time.
+const MAPPED_FILES_MAX: usize = 1024;
+
+/// Before there are more than this many, those that are mapped no longer are dropped.
+const SWEEP_FROM: usize = 32;
+
+impl AddressSpace {
+    /// Maps `len` bytes of `file` from `offset` on, as [`AddressSpace::map`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`AddressSpace::map`], and `ENFILE` if too many files are mapped.
+    pub(crate) fn map_file(
+        &mut self,
+        placement: Placement,
+        len: u64,
+        prot: Prot,
+        file: MappedFile,
+        offset: u64,
+        shared: bool,
+    ) -> Result<PageRange, Errno> {
+        let file = self.mapped_file_id(file)?;
+        self.map(placement, len, prot, Kind::File { file, offset, shared })
+    }
+
+    /// The file of a mapping.
+    pub(crate) fn mapped_file(&self, FileId(id): FileId) -> Option<&MappedFile> {
+        self.files.get(usize::from(id))?.as_ref()
+    }
+
+    /// The number of `file`, which gets one unless it has been mapped under the same path before.
+    fn mapped_file_id(&mut self, file: MappedFile) -> Result<FileId, Errno> {
+        let same = |known: &MappedFile| known.file.identity() == file.file.identity() && known.path == file.path;
+        let known = self.files.iter().position(|known| known.as_ref().is_some_and(same));
+        let free = || self.files.iter().position(Option::is_none);
+        let index = match known.or_else(free) {
+            Some(index) => index,
+            // Each of them holds a descriptor of the host's.
+            None if self.files.len() >= SWEEP_FROM => match self.forget_unmapped() {
+                Some(index) => index,
+                None if self.files.len() < MAPPED_FILES_MAX => self.files.len(),
+                None => return Err(Errno::ENFILE),
+            },
+            None => self.files.len(),
+        };
+        if known.is_none() {
+            let files = Arc::make_mut(&mut self.files);
+            if files.len() <= index {
+                files.resize(index.saturating_add(1), None);
+            }
+            if let Some(slot) = files.get_mut(index) {
+                *slot = Some(file);
+            }
+        }
+        u16::try_from(index).map(FileId).map_err(|_| Errno::ENFILE)
+    }
+
+    /// Drops files that no mapping names any more; returns a free place.
+    fn forget_unmapped(&mut self) -> Option<usize> {
+        let mut used = vec![false; self.files.len()];
+        for vma in &self.mappings {
+            if let Kind::File { file: FileId(id), .. } = vma.kind
+                && let Some(used) = used.get_mut(usize::from(id))
+            {
+                *used = true;
+            }
+        }
+        let files = Arc::make_mut(&mut self.files);
+        for (slot, used) in files.iter_mut().zip(&used) {
+            if !used {
+                *slot = None;
+            }
+        }
+        used.iter().position(|used| !used)
+    }
+}

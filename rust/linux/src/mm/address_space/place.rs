@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a new mapping goes.
+
+use mayfly_machine::layout;
+
+use super::{AddressSpace, STACK_GUARD};
+use crate::base::errno::Errno;
+use crate::base::pages::{self, PageRange};
+use crate::mm::placement::Placement;
+use crate::mm::vma::Kind;
+
+/// Where MAP_32BIT mappings go, as on Linux.
+const LOW_START: u64 = 0x4000_0000;
+const LOW_END: u64 = 0x8000_0000;
+
+impl AddressSpace {
+    /// The range for a mapping of `len` bytes.
+    pub(crate) fn place(&self, placement: Placement, len: u64) -> Result<PageRange, Errno> {
+        let len = pages::align_up(len).filter(|&len| len != 0).ok_or(Errno::ENOMEM)?;
+        match placement {
+            Placement::Fixed(range) => inside_user(range),
+            Placement::FixedNoReplace(range) => {
+                let range = inside_user(range)?;
+                if self.overlapping(range).is_empty() { Ok(range) } else { Err(Errno::EEXIST) }
+            }
+            Placement::Hint(hint) => {
+                let hinted = pages::align_up(hint).and_then(|start| PageRange::at(start, len));
+                match hinted.and_then(|range| inside_user(range).ok()).filter(|&range| self.is_free(range)) {
+                    Some(range) => Ok(range),
+                    None => self.place(Placement::Anywhere, len),
+                }
+            }
+            Placement::Low => self.highest_gap(len, LOW_START, LOW_END),
+            Placement::Anywhere => self.highest_gap(len, layout::USER_MIN, self.mmap_top),
+        }
+    }
+
+    /// Where a mapping of `len` bytes would go.
+    pub(crate) fn find_room(&self, len: u64) -> Result<PageRange, Errno> {
+        self.place(Placement::Anywhere, len)
+    }
+
+    /// Whether nothing is mapped in `range`, nor a stack so close above that it reaches the guard gap.
+    pub(crate) fn is_free(&self, range: PageRange) -> bool {
+        let index = self.mappings.partition_point(|vma| vma.range.end() <= range.start());
+        self.mappings.get(index).is_none_or(|above| floor(above.range, above.kind) >= range.end())
+    }
+
+    /// The highest `len` bytes in `low..high` that are free.
+    fn highest_gap(&self, len: u64, low: u64, high: u64) -> Result<PageRange, Errno> {
+        let mut ceiling = high;
+        let fits = |floor: u64, ceiling: u64| {
+            let start = ceiling.checked_sub(len)?;
+            if start >= floor { PageRange::at(start, len) } else { None }
+        };
+        for vma in self.mappings.iter().rev().skip_while(|vma| vma.range.start() >= high) {
+            if let Some(range) = fits(vma.range.end().max(low), ceiling) {
+                return Ok(range);
+            }
+            ceiling = ceiling.min(floor(vma.range, vma.kind));
+            if ceiling <= low {
+                break;
+            }
+        }
+        fits(low, ceiling).ok_or(Errno::ENOMEM)
+    }
+}
+
+/// Where the room below a mapping ends.
+fn floor(range: PageRange, kind: Kind) -> u64 {
+    match kind {
+        Kind::Stack => range.start().saturating_sub(STACK_GUARD),
+        Kind::Private | Kind::Shared | Kind::File { .. } | Kind::Written { .. } => range.start(),
+    }
+}
+
+/// Refuses what a program may not map: `EPERM` below the lowest address as Linux does for `vm.mmap_min_addr`, `ENOMEM` above
+/// the highest.
+fn inside_user(range: PageRange) -> Result<PageRange, Errno> {
+    if range.start() < layout::USER_MIN {
+        Err(Errno::EPERM)
+    } else if range.end() > layout::USER_END {
+        Err(Errno::ENOMEM)
+    } else {
+        Ok(range)
+    }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A program's memory: its mappings, and how pages are brought in.
+
+pub(crate) mod access;
+pub(crate) mod address_space;
+pub(crate) mod calls;
+pub(crate) mod fault;
+pub(crate) mod file_fault;
+pub(crate) mod mapped_file;
+pub(crate) mod placement;
+pub(crate) mod user;
+pub(crate) mod vma;

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a program may connect to: a list of hosts and ports, and how the program sees them.
+//!
+//! ```text
+//!   /etc/hosts of the program          the host side
+//!   198.18.0.2  db.example    ----->   db.example, resolved when it is needed      a name has a made-up address
+//!   10.1.2.3                  ----->   10.1.2.3                                    an address is itself
+//! ```
+//!
+//! A program has no name servers. Its C library finds the names that it may connect to in `/etc/hosts`, where each has an address that
+//! says nothing of the real one. All forks of a program share one list.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::host::dns::Name;
+
+/// A place in the network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Outbound {
+    /// Its host.
+    pub host: OutboundHost,
+    /// Its TCP port; not 0.
+    pub port: u16,
+}
+
+/// A host in the network.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum OutboundHost {
+    /// A name in lower case, to be resolved by the host.
+    Name(String),
+    /// An address; one of IPv4 is not written as one of IPv6.
+    Address(IpAddr),
+}
+
+/// The program's own address in the network that is made up for it: RFC 2544 keeps 198.18.0.0/15 for networks that are no part of any
+/// other.
+pub(crate) const OWN_ADDRESS: [u8; 4] = [198, 18, 0, 1];
+/// Where the addresses of names start, and how many there are.
+const FIRST_ADDRESS: u32 = 0xc612_0002;
+const ADDRESSES: usize = 0x1_fffc;
+/// Names that mean the program's own machine.
+const OWN_NAMES: [&str; 2] = ["localhost", "mayfly"];
+
+/// Where a program may connect to; cheap to clone. Nowhere by default.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    addresses: Vec<SocketAddr>,
+    names: Vec<Named>,
+}
+
+/// A name, and where it may be connected to.
+#[derive(Debug)]
+struct Named {
+    name: Arc<Name>,
+    /// What the program takes for its address.
+    made_up: Ipv4Addr,
+    ports: Vec<u16>,
+}
+
+/// Something that a program may connect to.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    Address(SocketAddr),
+    Name(Arc<Name>, u16),
+}
+
+impl Network {
+    /// A list. Its names begin to be resolved, in the background.
+    #[must_use]
+    pub fn new(list: &[Outbound]) -> Self {
+        let mut inner = Inner::default();
+        let mut next = FIRST_ADDRESS;
+        for Outbound { host, port } in list {
+            match host {
+                OutboundHost::Address(address) => inner.addresses.push(SocketAddr::new(address.to_canonical(), *port)),
+                OutboundHost::Name(name) => {
+                    let known = inner.names.iter().position(|named| named.name.text() == name);
+                    if let Some(named) = known.and_then(|index| inner.names.get_mut(index)) {
+                        named.ports.push(*port);
+                    } else if inner.names.len() < ADDRESSES {
+                        let made_up = Ipv4Addr::from_bits(next);
+                        next = next.saturating_add(1);
+                        inner.names.push(Named { name: Name::new(name), made_up, ports: vec![*port] });
+                    }
+                }
+            }
+        }
+        for named in &inner.names {
+            named.name.prepare();
+        }
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Whether the program may connect to nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.addresses.is_empty() && self.inner.names.is_empty()
+    }
+
+    /// Whether the program has to be told of names.
+    pub(crate) fn has_names(&self) -> bool {
+        !self.inner.names.is_empty()
+    }
+
+    /// `/etc/hosts`.
+    pub(crate) fn hosts(&self) -> String {
+        let mut text = "127.0.0.1 localhost mayfly\n::1 localhost\n".to_owned();
+        for Named { name, made_up, .. } in &self.inner.names {
+            if !OWN_NAMES.contains(&name.text()) {
+                // Writing to a string does not fail.
+                let _ = writeln!(text, "{made_up} {}", name.text());
+            }
+        }
+        text
+    }
+
+    /// What connecting to `to` means, if it is allowed.
+    pub(crate) fn find(&self, to: SocketAddr) -> Option<Target> {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        if self.inner.addresses.contains(&to) {
+            return Some(Target::Address(to));
+        }
+        let named = self.named(to.ip())?;
+        named.ports.contains(&to.port()).then(|| Target::Name(Arc::clone(&named.name), to.port()))
+    }
+
+    /// What the program means by `to`, for people.
+    pub(crate) fn describe(&self, to: SocketAddr) -> String {
+        match self.named(to.ip().to_canonical()) {
+            Some(named) => format!("{}:{}", named.name.text(), to.port()),
+            None => SocketAddr::new(to.ip().to_canonical(), to.port()).to_string(),
+        }
+    }
+
+    fn named(&self, ip: IpAddr) -> Option<&Named> {
+        let IpAddr::V4(ip) = ip else { return None };
+        self.inner.names.iter().find(|named| named.made_up == ip)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str, port: u16) -> Outbound {
+        Outbound { host: OutboundHost::Name(name.to_owned()), port }
+    }
+
+    #[test]
+    fn what_is_not_listed_is_not_found() {
+        let redis = Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port: 6379 };
+        let network =
+            Network::new(&[name("db.invalid", 5432), redis, name("cache.invalid", 1), name("db.invalid", 80)]);
+        let find = |text: &str| network.find(text.parse().unwrap());
+        assert!(matches!(find("127.0.0.1:6379"), Some(Target::Address(_))));
+        assert!(matches!(find("[::ffff:127.0.0.1]:6379"), Some(Target::Address(_))), "the same address");
+        assert!(matches!(find("198.18.0.2:5432"), Some(Target::Name(name, 5432)) if name.text() == "db.invalid"));
+        assert!(matches!(find("198.18.0.2:80"), Some(Target::Name(..))));
+        assert!(matches!(find("198.18.0.3:1"), Some(Target::Name(name, 1)) if name.text() == "cache.invalid"));
+        for other in ["127.0.0.1:6380", "127.0.0.2:6379", "[::1]:6379", "198.18.0.2:1", "198.18.0.3:80", "198.18.0.4:1"]
+        {
+            assert!(find(other).is_none(), "{other}");
+        }
+        assert_eq!(network.describe("198.18.0.3:7".parse().unwrap()), "cache.invalid:7");
+        assert!(Network::default().is_empty() && !network.is_empty());
+    }
+
+    #[test]
+    fn each_name_is_told_once_and_none_means_the_program_itself() {
+        let network =
+            Network::new(&[name("a.invalid", 1), name("localhost", 2), name("b.invalid", 1), name("a.invalid", 2)]);
+        assert_eq!(
+            network.hosts(),
+            "127.0.0.1 localhost mayfly\n::1 localhost\n198.18.0.2 a.invalid\n198.18.0.4 b.invalid\n"
+        );
+    }
+}

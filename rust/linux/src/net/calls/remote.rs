@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connecting with, sending to and receiving from what is outside the machine, as far as the program's list allows.
+//!
+//! Bytes are copied between the program's memory and the host's socket, a piece at a time, and kept nowhere in between.
+
+use std::net::SocketAddr;
+
+use crate::base::arguments::count;
+use crate::base::clock::{self, is_over};
+use crate::base::context::Stream;
+use crate::base::errno::Errno;
+use crate::base::halt::{CallResult, Halt, Wait};
+use crate::base::ids::PollableId;
+use crate::event::events::Event;
+use crate::kernel::buffers::{Buffer, TRANSFER_MAX, behind, total};
+use crate::kernel::call::Call;
+use crate::net::address::Address;
+use crate::net::allow_list::{OWN_ADDRESS, Target};
+use crate::net::calls::receive::{Receive, Received, deadline, take_error};
+
+/// Bytes that are moved at a time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Looks whether a socket that is not connected yet is so by now.
+pub(crate) fn refresh(call: &mut Call<'_, '_>, id: PollableId) {
+    if call.process.pollables.socket(id).is_ok_and(crate::net::socket::Socket::is_dialing) {
+        call.process.listen_outside();
+    }
+}
+
+/// What the program means by an address of the network.
+pub(crate) fn find(call: &Call<'_, '_>, to: &Address) -> Option<Target> {
+    call.process.shared.network.find(to.of_network()?)
+}
+
+/// Begins to connect, and waits for that unless the socket's calls do not.
+pub(crate) fn connect(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    to: Address,
+    target: Target,
+    nonblocking: bool,
+) -> CallResult {
+    let process = &mut *call.process;
+    process.connects.made = process.connects.made.saturating_add(1);
+    let mounts = &process.shared.mounts;
+    let pollables = process.pollables.edit();
+    if !pollables.socket(id)?.bound {
+        let port = pollables.free_port();
+        let socket = pollables.socket_mut(id)?;
+        let domain = socket.domain;
+        socket.local = if to.is_loopback() {
+            Address::loopback(domain, port)
+        } else {
+            Address::V4(OWN_ADDRESS, port).in_family(domain)
+        };
+    }
+    pollables.socket_mut(id)?.peer = to;
+    pollables.dial(id, target, || mounts.permit())?;
+    call.note_change();
+    if nonblocking {
+        return Err(Errno::EINPROGRESS.into());
+    }
+    settle(call, id, nonblocking)
+}
+
+/// Goes on with a connect.
+pub(crate) fn settle(call: &mut Call<'_, '_>, id: PollableId, nonblocking: bool) -> CallResult {
+    let socket = call.process.pollables.socket(id)?;
+    if let Some(remote) = socket.remote.as_ref().filter(|remote| remote.open().is_none()) {
+        if nonblocking {
+            return Err(Errno::EALREADY.into());
+        }
+        let look_ns = remote.look_ns(clock::now_ns());
+        let timeout = socket.send_timeout_ns;
+        let until_ns = deadline(call, timeout)?;
+        if is_over(until_ns) {
+            return Err(Errno::EINPROGRESS.into());
+        }
+        return Err(Wait { call: "connect", until_ns, look_ns }.into());
+    }
+    let socket = call.process.pollables.edit().socket_mut(id)?;
+    socket.connecting = false;
+    if socket.is_connected() {
+        return Ok(0);
+    }
+    // The error, or, if the program has been told that already, that there was one.
+    Err(take_error(call, id).unwrap_or(Errno::ECONNABORTED).into())
+}
+
+/// Refuses a connect that the list does not allow, and says so in the tenant's log.
+pub(crate) fn refuse(call: &mut Call<'_, '_>, to: SocketAddr) -> Errno {
+    let process = &mut *call.process;
+    process.connects.refused = process.connects.refused.saturating_add(1);
+    let network = &process.shared.network;
+    let line = format!("mayfly: the program may not connect to {}: it is not in `outbound`\n", network.describe(to));
+    call.context.output.write(Stream::Stderr, line.as_bytes());
+    // As where there is no network, and as where a firewall keeps it from being used.
+    if call.process.shared.network.is_empty() { Errno::ENETUNREACH } else { Errno::EACCES }
+}
+
+/// Receives from outside.
+pub(crate) fn receive(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    buffers: &[Buffer],
+    how: Receive,
+) -> Result<Received, Halt> {
+    let timeout = call.process.pollables.socket(id)?.receive_timeout_ns;
+    let until_ns = deadline(call, timeout)?;
+    let mut done = call.progress();
+    let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0);
+    let mut piece = vec![0; wanted.saturating_sub(done).min(PIECE_BYTES)];
+    while done < wanted {
+        let part = piece.len().min(wanted.saturating_sub(done));
+        let room = piece.get_mut(..part).unwrap_or_default();
+        let socket = call.process.pollables.socket(id)?;
+        let received = match socket.stream() {
+            Some(stream) => stream.receive(room, how.peek),
+            None => Err(Errno::EAGAIN),
+        };
+        match received {
+            Ok(0) => return Ok(Received::bytes(done)),
+            Ok(got) => {
+                // They are here alone now.
+                call.commit();
+                if !how.truncate {
+                    let bytes = piece.get(..got).unwrap_or_default();
+                    match hand_over(call, buffers, done, bytes) {
+                        // What does not fit where the program wants it is lost to it.
+                        Err(Halt::Errno(_)) if done > 0 => return Ok(Received::bytes(done)),
+                        other => other?,
+                    }
+                }
+                done = done.saturating_add(got);
+                // Another look would see the same again.
+                if how.peek {
+                    break;
+                }
+            }
+            Err(Errno::EAGAIN) => {
+                let enough = done > 0 && !how.all;
+                if enough || ((how.nonblocking || is_over(until_ns)) && done > 0) {
+                    break;
+                }
+                if how.nonblocking || is_over(until_ns) {
+                    return Err(Errno::EAGAIN.into());
+                }
+                return Err(call.wait_with_progress(Wait { call: "recv", until_ns, look_ns: None }, done));
+            }
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Received::bytes(done))
+}
+
+/// Copies to the buffers, behind their first `skip` bytes.
+fn hand_over(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, bytes: &[u8]) -> Result<(), Halt> {
+    let mut rest = bytes;
+    for (address, len) in behind(buffers, skip) {
+        let (part, more) = rest.split_at_checked(len).unwrap_or((rest, &[]));
+        if part.is_empty() {
+            break;
+        }
+        call.user().write(address, part)?;
+        rest = more;
+    }
+    Ok(())
+}
+
+/// Sends outside.
+pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    let socket = call.process.pollables.socket(id)?;
+    let timeout = socket.send_timeout_ns;
+    if socket.shut_write && call.progress() == 0 {
+        return Err(Errno::EPIPE.into());
+    }
+    let until_ns = deadline(call, timeout)?;
+    let mut done = call.progress();
+    let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0);
+    let mut piece = vec![0; wanted.saturating_sub(done).min(PIECE_BYTES)];
+    while done < wanted {
+        let filled = match fetch(call, buffers, done, &mut piece) {
+            Ok(filled) => filled,
+            Err(Halt::Errno(_)) if done > 0 => break,
+            Err(halt) => return Err(halt),
+        };
+        match send_bytes(call, id, piece.get(..filled).unwrap_or_default()) {
+            Ok(sent) => done = done.saturating_add(sent),
+            Err(Errno::EAGAIN) => {
+                if !nonblocking && !is_over(until_ns) {
+                    return Err(call.wait_with_progress(Wait { call: "send", until_ns, look_ns: None }, done));
+                }
+                if done > 0 {
+                    break;
+                }
+                return Err(Errno::EAGAIN.into());
+            }
+            // What was sent before counts; the next call is told.
+            Err(_) if done > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(count(done))
+}
+
+/// Copies from the buffers, behind their first `skip` bytes; how many.
+fn fetch(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, piece: &mut [u8]) -> Result<usize, Halt> {
+    let mut filled: usize = 0;
+    for (address, len) in behind(buffers, skip) {
+        let room = piece.get_mut(filled..).unwrap_or_default();
+        let part = room.len().min(len);
+        let Some(room) = room.get_mut(..part).filter(|room| !room.is_empty()) else { break };
+        match call.user().read(address, room) {
+            Ok(()) => filled = filled.saturating_add(part),
+            Err(Halt::Errno(_)) if filled > 0 => break,
+            Err(halt) => return Err(halt),
+        }
+    }
+    Ok(filled)
+}
+
+/// Sends bytes that the host has; how many were.
+pub(crate) fn send_bytes(call: &mut Call<'_, '_>, id: PollableId, bytes: &[u8]) -> Result<usize, Errno> {
+    match call.process.pollables.socket(id)?.stream() {
+        Some(stream) => stream.send(bytes),
+        None => Err(Errno::EAGAIN),
+    }
+}
+
+/// `shutdown`.
+pub(crate) fn shut_down(call: &mut Call<'_, '_>, id: PollableId, read: bool, write: bool) -> CallResult {
+    let socket = call.process.pollables.socket(id)?;
+    socket.stream().ok_or(Errno::ENOTCONN)?.shut_down(read, write)?;
+    let pollables = call.process.pollables.edit();
+    let socket = pollables.socket_mut(id)?;
+    socket.shut_read |= read;
+    socket.shut_write |= write;
+    pollables.happen(id, Event::State);
+    call.note_change();
+    Ok(0)
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors that are sent over Unix sockets: `SCM_RIGHTS` of unix(7).
+//!
+//! What is on its way is held by the queue: an open file lasts until whoever gets it has closed it, too. One that nobody will ever get, since it is on its way
+//! over itself, lasts until the reset; there are [`IN_FLIGHT_MAX`] at most.
+
+use super::transfer;
+use crate::base::arguments::{count, int};
+use crate::base::errno::Errno;
+use crate::base::halt::Halt;
+use crate::base::ids::{OpenId, QueueId};
+use crate::fs::open_files::IN_FLIGHT_MAX;
+use crate::kernel::call::Call;
+
+/// SCM_MAX_FD.
+const DESCRIPTORS_MAX: usize = 253;
+/// Size of `struct cmsghdr`.
+const HEAD_BYTES: u64 = 16;
+/// Most bytes of control messages: `net.core.optmem_max`.
+const CONTROL_MAX: u64 = 20_480;
+const SCM_CREDENTIALS: i32 = 2;
+
+/// The open files that control messages name; nothing holds them yet.
+pub(crate) fn read(call: &mut Call<'_, '_>, control: u64, len: u64) -> Result<Vec<OpenId>, Halt> {
+    let mut open = Vec::new();
+    if control == 0 {
+        return Ok(open);
+    }
+    if len > CONTROL_MAX {
+        return Err(Errno::ENOBUFS.into());
+    }
+    let mut at: u64 = 0;
+    while len.saturating_sub(at) >= HEAD_BYTES {
+        let head = control.checked_add(at).ok_or(Errno::EFAULT)?;
+        let [size, what] = call.user().read_words(head)?;
+        if size < HEAD_BYTES || size > len.saturating_sub(at) {
+            return Err(Errno::EINVAL.into());
+        }
+        match (int(what), int(what >> 32)) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for index in 0..size.saturating_sub(HEAD_BYTES) / 4 {
+                    let slot = head.checked_add(HEAD_BYTES.saturating_add(index.saturating_mul(4)));
+                    let fd = call.user().read_u32(slot.ok_or(Errno::EFAULT)?)?;
+                    if open.len() >= DESCRIPTORS_MAX {
+                        return Err(Errno::EINVAL.into());
+                    }
+                    open.push(call.process.files.get(fd.cast_signed())?.open);
+                }
+            }
+            // Whom it is from is known.
+            (libc::SOL_SOCKET, SCM_CREDENTIALS) => {}
+            (libc::SOL_SOCKET, _) => return Err(Errno::EINVAL.into()),
+            _ => {}
+        }
+        at = at.saturating_add(size.next_multiple_of(8));
+    }
+    Ok(open)
+}
+
+/// Refuses what would be too many.
+pub(crate) fn check(call: &Call<'_, '_>, open: &[OpenId]) -> Result<(), Errno> {
+    let all = call.process.pollables.in_flight().saturating_add(open.len());
+    if all > IN_FLIGHT_MAX { Err(Errno::ETOOMANYREFS) } else { Ok(()) }
+}
+
+/// Has open files go with the last `count` bytes of a queue, or its last message.
+pub(crate) fn attach(call: &mut Call<'_, '_>, queue: QueueId, count: usize, open: Vec<OpenId>) {
+    for &open in &open {
+        call.process.files.edit().hold(open);
+    }
+    if let Some(queue) = call.process.pollables.edit().queue_mut(queue) {
+        queue.attach(count, open);
+    }
+}
+
+/// Gives a program descriptors for what has arrived, and tells it in `room` bytes; how many of those are used, and whether all of it was told.
+/// What there is no room for is closed.
+pub(crate) fn write(
+    call: &mut Call<'_, '_>,
+    control: u64,
+    room: u64,
+    open: Vec<OpenId>,
+    close_on_exec: bool,
+) -> Result<(u64, bool), Halt> {
+    if open.is_empty() {
+        return Ok((0, true));
+    }
+    let fitting = usize::try_from(room.saturating_sub(HEAD_BYTES) / 4).unwrap_or(0);
+    let mut numbers = Vec::new();
+    let mut rest = open.into_iter();
+    let mut left = Vec::new();
+    while numbers.len() < fitting
+        && let Some(open) = rest.next()
+    {
+        match call.process.files.edit().install_held(open, close_on_exec) {
+            Ok(fd) => numbers.push(fd),
+            Err(_) => {
+                left.push(open);
+                break;
+            }
+        }
+    }
+    left.extend(rest);
+    let whole = left.is_empty();
+    transfer::let_go(call, left);
+    if numbers.is_empty() {
+        return Ok((0, whole));
+    }
+    let size = HEAD_BYTES.saturating_add(count(numbers.len()).saturating_mul(4));
+    let what = u64::from(libc::SOL_SOCKET.cast_unsigned()) | u64::from(libc::SCM_RIGHTS.cast_unsigned()) << 32;
+    call.user().write_words(control, &[size, what])?;
+    let bytes: Vec<u8> = numbers.iter().flat_map(|fd| fd.to_le_bytes()).collect();
+    call.user().write(control.checked_add(HEAD_BYTES).ok_or(Errno::EFAULT)?, &bytes)?;
+    Ok((size.next_multiple_of(8).min(room), whole))
+}

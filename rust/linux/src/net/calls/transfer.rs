@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Moving bytes between a program's memory and what can be waited for: `read`, `write` and the calls of sockets end here.
+//!
+//! Bytes are copied once, between the program's memory and a queue. A blocking write that finds room for a part of its bytes leaves them there and waits
+//! to write the rest: its progress is kept by the thread.
+
+use super::remote;
+use crate::base::arguments::count;
+use crate::base::clock::is_over;
+use crate::base::errno::Errno;
+use crate::base::halt::{CallResult, Halt, Wait};
+use crate::base::ids::{OpenId, PollableId, QueueId};
+use crate::base::pages::PAGE_BYTES;
+use crate::event::events::Event;
+use crate::kernel::buffers::{Buffer, TRANSFER_MAX, behind, total};
+use crate::kernel::call::Call;
+use crate::kernel::closing;
+use crate::mm::user::UserMemory;
+use crate::net::calls::receive::{Receive, Received, deadline, take_error};
+use crate::signal::signals::Signal;
+
+/// A write to a pipe, as what a thread waits in.
+pub(crate) const PIPE_WRITE: &str = "write";
+
+/// Receives from a socket for a call that takes no descriptors: those that come along are closed.
+pub(crate) fn receive_bytes(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    buffers: &[Buffer],
+    how: Receive,
+) -> Result<usize, Halt> {
+    let received = receive(call, id, buffers, how)?;
+    let_go(call, received.open);
+    Ok(received.len)
+}
+
+/// Closes what came along and nobody takes.
+pub(crate) fn let_go(call: &mut Call<'_, '_>, open: Vec<OpenId>) {
+    for open in open {
+        let gone = call.process.files.edit().let_go(open);
+        closing::forget(call, gone);
+    }
+}
+
+/// The descriptors that come with the first `count` bytes of a queue, or with its first message. They stay there, too, if that is only looked at.
+pub(crate) fn attached(call: &mut Call<'_, '_>, queue: QueueId, count: usize, peek: bool) -> Vec<OpenId> {
+    let open = call.process.pollables.queue(queue).map_or(Vec::new(), |queue| queue.attached(count));
+    if open.is_empty() {
+        return open;
+    }
+    if peek {
+        for &open in &open {
+            call.process.files.edit().hold(open);
+        }
+    } else if let Some(queue) = call.process.pollables.edit().queue_mut(queue) {
+        queue.detach();
+    }
+    open
+}
+
+/// Receives from a socket.
+pub(crate) fn receive(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    buffers: &[Buffer],
+    how: Receive,
+) -> Result<Received, Halt> {
+    remote::refresh(call, id);
+    let socket = call.process.pollables.socket(id)?;
+    if socket.remote.is_some() {
+        return remote::receive(call, id, buffers, how);
+    }
+    let timeout = socket.receive_timeout_ns;
+    let queue = match socket.input {
+        Some(queue) => queue,
+        None if socket.is_datagram() => return receive_nothing(call, id, how, timeout),
+        None => {
+            let (unix, reset) = (socket.is_unix(), socket.reset);
+            if let Some(error) = take_error(call, id) {
+                return Err(error.into());
+            }
+            if reset {
+                return Ok(Received::default());
+            }
+            return Err(if unix { Errno::EINVAL } else { Errno::ENOTCONN }.into());
+        }
+    };
+    let until = deadline(call, timeout)?;
+    if call.process.pollables.queue(queue).is_some_and(crate::event::queue::Queue::has_messages) {
+        receive_message(call, id, queue, buffers, how, until)
+    } else {
+        receive_stream(call, id, queue, buffers, how, until)
+    }
+}
+
+/// From a datagram socket that is not connected: nothing ever comes.
+fn receive_nothing(call: &mut Call<'_, '_>, id: PollableId, how: Receive, timeout: u64) -> Result<Received, Halt> {
+    if let Some(error) = take_error(call, id) {
+        return Err(error.into());
+    }
+    if call.process.pollables.socket(id)?.shut_read {
+        return Ok(Received::default());
+    }
+    let until_ns = deadline(call, timeout)?;
+    if how.nonblocking || is_over(until_ns) {
+        return Err(Errno::EAGAIN.into());
+    }
+    Err(Wait { call: "recv", until_ns, look_ns: None }.into())
+}
+
+pub(crate) fn receive_stream(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    queue: QueueId,
+    buffers: &[Buffer],
+    how: Receive,
+    until_ns: Option<u64>,
+) -> Result<Received, Halt> {
+    let before = call.progress();
+    let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0).saturating_sub(before);
+    let most = call.process.pollables.queue(queue).map_or(0, crate::event::queue::Queue::readable);
+    let got = copy_out(call, queue, buffers, before, wanted.min(most), how.truncate)?;
+    let done = before.saturating_add(got);
+    let open = if got > 0 { attached(call, queue, got, how.peek) } else { Vec::new() };
+    if got > 0 && !how.peek {
+        call.process.pollables.edit().take(queue, got);
+        call.note_change();
+    }
+    let enough = if how.all && !how.peek { got == wanted } else { done > 0 };
+    if enough || wanted == 0 || !open.is_empty() {
+        return Ok(Received { len: done, truncated: false, open });
+    }
+    if done == 0
+        && let Some(error) = take_error(call, id)
+    {
+        return Err(error.into());
+    }
+    let state = call.process.pollables.queue(queue);
+    let shut = call.process.pollables.socket(id).is_ok_and(|socket| socket.shut_read);
+    if shut || state.is_none_or(|queue| queue.finished) {
+        return Ok(Received::bytes(done));
+    }
+    if how.nonblocking || is_over(until_ns) {
+        return if done > 0 { Ok(Received::bytes(done)) } else { Err(Errno::EAGAIN.into()) };
+    }
+    Err(call.wait_with_progress(Wait { call: "read", until_ns, look_ns: None }, done))
+}
+
+fn receive_message(
+    call: &mut Call<'_, '_>,
+    id: PollableId,
+    queue: QueueId,
+    buffers: &[Buffer],
+    how: Receive,
+    until_ns: Option<u64>,
+) -> Result<Received, Halt> {
+    let found = call.process.pollables.queue(queue).ok_or(Errno::EBADF)?;
+    if !found.is_empty() {
+        let size = found.next_len();
+        let wanted = usize::try_from(total(buffers)).unwrap_or(usize::MAX).min(size);
+        copy_out(call, queue, buffers, 0, wanted, false)?;
+        let open = attached(call, queue, 0, how.peek);
+        if !how.peek {
+            call.process.pollables.edit().take(queue, 0);
+            call.note_change();
+        }
+        let len = if how.truncate { size } else { wanted };
+        return Ok(Received { len, truncated: wanted < size, open });
+    }
+    let finished = found.finished;
+    if let Some(error) = take_error(call, id) {
+        return Err(error.into());
+    }
+    let socket = call.process.pollables.socket(id)?;
+    if socket.shut_read || (finished && !socket.is_datagram()) {
+        return Ok(Received::default());
+    }
+    if how.nonblocking || is_over(until_ns) {
+        return Err(Errno::EAGAIN.into());
+    }
+    Err(Wait { call: "recv", until_ns, look_ns: None }.into())
+}
+
+/// Copies up to `wanted` bytes from the front of a queue to the buffers, without the first `skip` bytes of these; how many.
+fn copy_out(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    skip: usize,
+    wanted: usize,
+    discard: bool,
+) -> Result<usize, Halt> {
+    let may_block = call.may_wait_for_memory();
+    let process = &mut *call.process;
+    let mut user = UserMemory { machine: call.machine, space: &process.memory, may_block };
+    let Some(queue) = process.pollables.queue(queue) else { return Ok(0) };
+    let available = queue.front();
+    let available = available.get(..wanted.min(available.len())).unwrap_or_default();
+    if discard {
+        return Ok(available.len());
+    }
+    let mut done: usize = 0;
+    for (address, len) in behind(buffers, skip) {
+        let rest = available.get(done..).unwrap_or_default();
+        let part = rest.get(..len.min(rest.len())).unwrap_or_default();
+        if part.is_empty() {
+            continue;
+        }
+        match user.write(address, part) {
+            Ok(()) => done = done.saturating_add(part.len()),
+            Err(Halt::Errno(_)) if done > 0 => break,
+            Err(halt) => return Err(halt),
+        }
+    }
+    Ok(done)
+}
+
+/// Sends to whom a socket is connected with.
+pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    remote::refresh(call, id);
+    let socket = call.process.pollables.socket(id)?;
+    if socket.remote.is_some() {
+        return remote::send(call, id, buffers, nonblocking);
+    }
+    let (unix, datagram, reset, shut) = (socket.is_unix(), socket.is_datagram(), socket.reset, socket.shut_write);
+    let (timeout, connected) = (socket.send_timeout_ns, socket.is_connected());
+    let Some(queue) = socket.output else {
+        return send_nowhere(call, id, buffers);
+    };
+    let ended = socket.error.is_some() || shut || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused);
+    if ended && call.progress() > 0 {
+        // What was sent before it ended counts; the next call is told.
+        return Ok(count(call.progress()));
+    }
+    if let Some(error) = call.process.pollables.socket(id)?.error
+        && !(unix && error == Errno::ECONNRESET)
+    {
+        take_error(call, id);
+        return Err(error.into());
+    }
+    if shut || !connected {
+        return Err(Errno::EPIPE.into());
+    }
+    let found = call.process.pollables.queue(queue);
+    let messages = found.is_some_and(crate::event::queue::Queue::has_messages);
+    if found.is_none_or(|queue| queue.refused) {
+        if datagram {
+            return Err(Errno::ECONNREFUSED.into());
+        }
+        if unix || reset {
+            return Err(Errno::EPIPE.into());
+        }
+        // The network takes it, and answers that nobody is there any more.
+        let pollables = call.process.pollables.edit();
+        pollables.socket_mut(id)?.reset = true;
+        pollables.happen(id, Event::State);
+        call.note_change();
+        return Ok(total(buffers).min(TRANSFER_MAX));
+    }
+    let until = deadline(call, timeout)?;
+    if messages {
+        send_message(call, queue, buffers, nonblocking, until)
+    } else {
+        send_stream(call, queue, buffers, nonblocking, "send", until)
+    }
+}
+
+/// From a socket without a connection.
+fn send_nowhere(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
+    let socket = call.process.pollables.socket(id)?;
+    let (unix, datagram) = (socket.is_unix(), socket.is_datagram());
+    if let Some(error) = take_error(call, id) {
+        return Err(error.into());
+    }
+    let socket = call.process.pollables.socket(id)?;
+    match (datagram, unix) {
+        // To this machine, where nobody has that port.
+        (true, false) if socket.is_connected() => {
+            let size = total(buffers);
+            if size > count(DATAGRAM_MAX) {
+                return Err(Errno::EMSGSIZE.into());
+            }
+            let pollables = call.process.pollables.edit();
+            pollables.socket_mut(id)?.error = Some(Errno::ECONNREFUSED);
+            pollables.happen(id, Event::State);
+            call.note_change();
+            Ok(size)
+        }
+        (true, false) => Err(Errno::EDESTADDRREQ.into()),
+        (_, true) => Err(Errno::ENOTCONN.into()),
+        (false, false) => Err(Errno::EPIPE.into()),
+    }
+}
+
+/// Largest datagram.
+const DATAGRAM_MAX: usize = 65_507;
+
+fn send_message(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    nonblocking: bool,
+    until_ns: Option<u64>,
+) -> CallResult {
+    let size = total(buffers);
+    let capacity = call.process.pollables.queue(queue).map_or(0, |queue| queue.capacity);
+    // A message must fit in an empty queue.
+    if size > count(capacity / 2) {
+        return Err(Errno::EMSGSIZE.into());
+    }
+    let size = usize::try_from(size).unwrap_or(0);
+    let room = call.process.pollables.room(queue);
+    if room == 0 || room < size {
+        call.process.pollables.edit().note_starved(queue);
+        if nonblocking || is_over(until_ns) {
+            return Err(Errno::EAGAIN.into());
+        }
+        return Err(Wait { call: "send", until_ns, look_ns: None }.into());
+    }
+    let done = copy_in(call, queue, buffers, 0, size)?;
+    if done < size {
+        call.process.pollables.edit().unwrite(queue, done);
+        return Err(Errno::EFAULT.into());
+    }
+    call.process.pollables.edit().written(queue, Some(size));
+    call.note_change();
+    Ok(count(size))
+}
+
+pub(crate) fn send_stream(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    nonblocking: bool,
+    name: &'static str,
+    until_ns: Option<u64>,
+) -> CallResult {
+    let before = call.progress();
+    let wanted = usize::try_from(total(buffers).min(TRANSFER_MAX)).unwrap_or(0);
+    let found = call.process.pollables.queue(queue);
+    if found.is_none_or(|queue| queue.refused) {
+        if before == 0 {
+            return Err(Errno::EPIPE.into());
+        }
+        if name == PIPE_WRITE {
+            // Of a pipe that is told at once, although the call succeeds.
+            call.raise_on_current(Signal::PIPE)?;
+        }
+        return Ok(count(before));
+    }
+    let left = wanted.saturating_sub(before);
+    if left == 0 {
+        return Ok(count(before));
+    }
+    let room = call.process.pollables.room(queue);
+    // What fits into a page is written to a pipe as a whole.
+    let whole = found.is_some_and(crate::event::queue::Queue::is_pipe) && wanted <= PAGE_BYTES;
+    let part = if whole && room < left { 0 } else { room.min(left) };
+    let mut done = before;
+    if part > 0 {
+        match copy_in(call, queue, buffers, before, part) {
+            Ok(0) => {}
+            Ok(copied) => {
+                done = done.saturating_add(copied);
+                call.process.pollables.edit().written(queue, None);
+                call.note_change();
+                if copied < part {
+                    return Ok(count(done));
+                }
+            }
+            Err(Halt::Errno(_)) if before > 0 => return Ok(count(before)),
+            Err(halt) => return Err(halt),
+        }
+    }
+    if done == wanted {
+        if count(wanted) < total(buffers) {
+            // To the program that is no room for more: who counts on edges waits for the next one.
+            call.process.pollables.edit().note_starved(queue);
+        }
+        return Ok(count(done));
+    }
+    if !call.process.pollables.queue(queue).is_some_and(|queue| queue.starved) {
+        call.process.pollables.edit().note_starved(queue);
+    }
+    if nonblocking || is_over(until_ns) {
+        return if done > 0 { Ok(count(done)) } else { Err(Errno::EAGAIN.into()) };
+    }
+    Err(call.wait_with_progress(Wait { call: name, until_ns, look_ns: None }, done))
+}
+
+/// Copies up to `wanted` bytes from the buffers, without their first `skip` bytes, to the back of a queue; how many. Fails if the first cannot be read.
+fn copy_in(
+    call: &mut Call<'_, '_>,
+    queue: QueueId,
+    buffers: &[Buffer],
+    skip: usize,
+    wanted: usize,
+) -> Result<usize, Halt> {
+    let may_block = call.may_wait_for_memory();
+    let process = &mut *call.process;
+    let mut user = UserMemory { machine: call.machine, space: &process.memory, may_block };
+    let pollables = process.pollables.edit();
+    let mut done: usize = 0;
+    for (address, len) in behind(buffers, skip) {
+        let part = len.min(wanted.saturating_sub(done));
+        if part == 0 {
+            break;
+        }
+        match pollables.write(queue, part, |room| user.read(address, room)) {
+            Ok(()) => done = done.saturating_add(part),
+            Err(Halt::Errno(_)) if done > 0 => break,
+            Err(halt) => {
+                pollables.unwrite(queue, done);
+                return Err(halt);
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Sends bytes that the host has; those that a blocking socket has no room for are not sent. How many were.
+pub(crate) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) -> usize {
+    let part = bytes.get(..call.process.pollables.room(queue).min(bytes.len())).unwrap_or_default();
+    let pollables = call.process.pollables.edit();
+    let filled: Result<(), std::convert::Infallible> = pollables.write(queue, part.len(), |room| {
+        room.copy_from_slice(part);
+        Ok(())
+    });
+    if part.is_empty() || filled.is_err() {
+        pollables.note_starved(queue);
+        return 0;
+    }
+    pollables.written(queue, None);
+    call.note_change();
+    part.len()
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connections from outside the machine.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::ids::{ConnectionId, PollableId, QueueId};
+use crate::event::queue::Queue;
+
+/// There is nobody to connect to, or too many are waiting there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the program does not listen, or does not accept the connections that wait already")]
+pub struct NotListening;
+
+/// The program has closed the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the program has closed the connection")]
+pub struct Closed;
+
+/// Whether more may come from a program on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputState {
+    /// More may come.
+    Open,
+    /// The program writes nothing more, but may still read.
+    Finished,
+    /// The program has closed the connection.
+    Gone,
+}
+
+/// A connection, as seen from outside.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    /// The program's end, unless it has closed that.
+    pub(crate) node: Option<PollableId>,
+    pub(crate) input: QueueId,
+    pub(crate) output: QueueId,
+    /// What [`Process::take_output`] has said last.
+    pub(crate) told: OutputState,
+}
+
+/// All connections from outside.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outside {
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) made: u64,
+    /// The application's port: what the tenant names, or, from the freeze on, what the program's only one was.
+    pub(crate) port: Option<u16>,
+    /// There may be something to take.
+    pub(crate) news: bool,
+}
+
+impl Outside {
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<Connection> {
+        self.connections.iter().find(|connection| connection.id == id).copied()
+    }
+
+    /// The program has closed its end.
+    pub(crate) fn left(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) {
+            connection.node = None;
+            self.news = true;
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn state(&self, output: Option<&Queue>) -> OutputState {
+        match (self.node, output) {
+            (Some(_), Some(output)) if !output.finished => OutputState::Open,
+            (Some(_), _) => OutputState::Finished,
+            (None, _) => OutputState::Gone,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connections with what is outside the machine.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::clock;
+use crate::base::errno::Errno;
+use crate::base::ids::PollableId;
+use crate::host::dns::{Answer, Name};
+use crate::host::permits::Permit;
+use crate::host::sockets::{Stream, Wire};
+use crate::net::allow_list::Target;
+
+/// How often a name is asked for that is being resolved.
+const RESOLVING_NS: u64 = 5_000_000;
+
+/// How long that may take.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// What is behind a socket outside the machine.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    stage: Stage,
+    /// Addresses that have not been tried, the next one last.
+    left: Vec<SocketAddr>,
+    no_delay: bool,
+    keep_alive: bool,
+    _permit: Permit,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Resolving {
+        name: Arc<Name>,
+        port: u16,
+        until_ns: u64,
+    },
+    Connecting(Stream),
+    Open(Stream),
+    /// The last attempt, if there was one.
+    Failed(Errno),
+}
+
+impl Remote {
+    pub(crate) fn new(target: Target, permit: Permit) -> Self {
+        let (stage, left) = match target {
+            Target::Address(to) => (Stage::Failed(Errno::EHOSTUNREACH), vec![to]),
+            Target::Name(name, port) => {
+                let until_ns = clock::now_ns().saturating_add(PATIENCE_NS);
+                (Stage::Resolving { name, port, until_ns }, Vec::new())
+            }
+        };
+        Self { stage, left, no_delay: false, keep_alive: false, _permit: permit }
+    }
+
+    /// The connection, once there is one.
+    pub(crate) fn open(&self) -> Option<&Stream> {
+        match &self.stage {
+            Stage::Open(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_resolving(&self) -> bool {
+        matches!(self.stage, Stage::Resolving { .. })
+    }
+
+    /// When to look at it again though nothing tells of it.
+    pub(crate) fn look_ns(&self, now_ns: u64) -> Option<u64> {
+        self.is_resolving().then(|| now_ns.saturating_add(RESOLVING_NS))
+    }
+
+    pub(crate) fn set_options(&mut self, no_delay: bool, keep_alive: bool) {
+        (self.no_delay, self.keep_alive) = (no_delay, keep_alive);
+        if let Stage::Open(stream) = &self.stage {
+            stream.set_options(no_delay, keep_alive);
+        }
+    }
+
+    /// Goes on with connecting, as far as that is possible now; `None`: not to an end.
+    pub(crate) fn advance(&mut self, wire: &Wire, token: u64) -> Option<Result<(), Errno>> {
+        // Each round but the first tries an address.
+        loop {
+            let next = match &self.stage {
+                Stage::Open(_) => return Some(Ok(())),
+                Stage::Resolving { name, port, until_ns } => match name.resolve() {
+                    Answer::Addresses(list) => {
+                        self.left = list.into_iter().rev().map(|ip| SocketAddr::new(ip, *port)).collect();
+                        Stage::Failed(Errno::EHOSTUNREACH)
+                    }
+                    Answer::Pending if clock::now_ns() < *until_ns => return None,
+                    Answer::Pending | Answer::Nothing => return Some(Err(Errno::EHOSTUNREACH)),
+                },
+                Stage::Connecting(stream) => match stream.connected() {
+                    None => return None,
+                    Some(Err(error)) => Stage::Failed(error),
+                    Some(Ok(())) => {
+                        stream.set_options(self.no_delay, self.keep_alive);
+                        let failed = Stage::Failed(Errno::EIO);
+                        match std::mem::replace(&mut self.stage, failed) {
+                            Stage::Connecting(stream) => Stage::Open(stream),
+                            other => other,
+                        }
+                    }
+                },
+                Stage::Failed(error) => match self.left.pop() {
+                    None => return Some(Err(*error)),
+                    Some(to) => match Stream::connect(to).and_then(|new| wire.watch(&new, token).map(|()| new)) {
+                        Ok(stream) => Stage::Connecting(stream),
+                        Err(error) => Stage::Failed(error),
+                    },
+                },
+            };
+            self.stage = next;
+        }
+    }
+}
+
+/// The wire, and who waits for it to connect. A copy of it is one of a process that has no connections.
+#[derive(Debug, Default)]
+pub(crate) struct Remotes {
+    pub(crate) wire: Option<(Wire, Permit)>,
+    /// Sockets that are not connected yet.
+    pub(crate) dialing: Vec<PollableId>,
+}
+
+impl Clone for Remotes {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}

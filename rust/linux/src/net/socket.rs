@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A socket.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::errno::Errno;
+use crate::base::ids::{ConnectionId, PollableId, QueueId};
+use crate::host::sockets::Stream;
+use crate::net::address::Address;
+use crate::net::remote::Remote;
+
+/// Most bytes in each direction of a connection inside the program; about what Linux has for a Unix socket.
+pub(crate) const CONNECTION_BYTES: usize = 256 << 10;
+
+/// Most connections that wait to be accepted: `net.core.somaxconn`.
+const BACKLOG_MAX: usize = 4096;
+
+/// Connections that wait to be accepted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Backlog {
+    pub(crate) waiting: VecDeque<PollableId>,
+    most: usize,
+}
+
+impl Backlog {
+    /// For `listen` with this argument.
+    pub(crate) fn new(most: i32) -> Self {
+        Self { waiting: VecDeque::new(), most: 0 }.limited(most)
+    }
+
+    /// Linux lets one more wait than it is told, and takes what is negative for very many.
+    pub(crate) fn limited(self, most: i32) -> Self {
+        Self { most: usize::try_from(most).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX).saturating_add(1), ..self }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.len() >= self.most
+    }
+}
+
+/// How far a socket is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    Idle,
+    Listening(Backlog),
+    Connected,
+}
+
+/// What a program has set and may ask for: levels, names and values.
+pub(crate) type Options = Vec<((i32, i32), i32)>;
+
+/// A socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Socket {
+    pub(crate) domain: i32,
+    /// SOCK_STREAM and so on.
+    pub(crate) kind: i32,
+    pub(crate) protocol: i32,
+    pub(crate) phase: Phase,
+    pub(crate) local: Address,
+    pub(crate) peer: Address,
+    /// It was given its address by `bind`.
+    pub(crate) bound: bool,
+    pub(crate) input: Option<QueueId>,
+    pub(crate) output: Option<QueueId>,
+    /// `shutdown`, by the program.
+    pub(crate) shut_read: bool,
+    pub(crate) shut_write: bool,
+    /// The peer has answered that nobody is there any more.
+    pub(crate) reset: bool,
+    /// A connect has failed.
+    pub(crate) failed: bool,
+    /// A connect that did not wait has not been asked about yet.
+    pub(crate) connecting: bool,
+    /// SO_ERROR.
+    pub(crate) error: Option<Errno>,
+    pub(crate) options: Options,
+    /// SO_RCVTIMEO and SO_SNDTIMEO in nanoseconds; 0: for ever.
+    pub(crate) receive_timeout_ns: u64,
+    pub(crate) send_timeout_ns: u64,
+    /// The connection from outside that it is an end of.
+    pub(crate) connection: Option<ConnectionId>,
+    /// What it is connected with outside the machine, or on its way to. No copy has it, and what is saved is frozen, and has lost it.
+    #[serde(skip)]
+    pub(crate) remote: Option<Box<Remote>>,
+}
+
+impl Clone for Socket {
+    fn clone(&self) -> Self {
+        self.with_options(self.options.clone())
+    }
+}
+
+impl Socket {
+    /// A copy with these for its options.
+    pub(crate) fn with_options(&self, options: Options) -> Self {
+        let mut copy = Self {
+            phase: self.phase.clone(),
+            local: self.local.clone(),
+            peer: self.peer.clone(),
+            options,
+            remote: None,
+            ..*self
+        };
+        if self.remote.is_some() {
+            copy.be_lost(self.stream().is_some());
+        }
+        copy
+    }
+
+    pub(crate) fn new(domain: i32, kind: i32, protocol: i32) -> Self {
+        Self {
+            domain,
+            kind,
+            protocol,
+            phase: Phase::Idle,
+            local: Address::any(domain),
+            peer: Address::any(domain),
+            bound: false,
+            input: None,
+            output: None,
+            shut_read: false,
+            shut_write: false,
+            reset: false,
+            failed: false,
+            connecting: false,
+            error: None,
+            options: Vec::new(),
+            receive_timeout_ns: 0,
+            send_timeout_ns: 0,
+            connection: None,
+            remote: None,
+        }
+    }
+
+    pub(crate) fn is_unix(&self) -> bool {
+        self.domain == libc::AF_UNIX
+    }
+
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.kind == libc::SOCK_DGRAM
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Connected)
+    }
+
+    pub(crate) fn is_listening(&self) -> bool {
+        matches!(self.phase, Phase::Listening(_))
+    }
+
+    pub(crate) fn option(&self, level: i32, name: i32) -> Option<i32> {
+        self.options.iter().find(|(key, _)| *key == (level, name)).map(|(_, value)| *value)
+    }
+
+    pub(crate) fn set_option(&mut self, level: i32, name: i32, value: i32) {
+        match self.options.iter_mut().find(|(key, _)| *key == (level, name)) {
+            Some((_, slot)) => *slot = value,
+            None => self.options.push(((level, name), value)),
+        }
+    }
+
+    /// A socket that `accept` on this one gives.
+    pub(crate) fn accepted(&self, local: Address, peer: Address) -> Self {
+        Self {
+            phase: Phase::Connected,
+            local,
+            peer,
+            options: self.options.clone(),
+            // As on Linux, timeouts too are those of who listens.
+            receive_timeout_ns: self.receive_timeout_ns,
+            send_timeout_ns: self.send_timeout_ns,
+            ..Self::new(self.domain, self.kind, self.protocol)
+        }
+    }
+}
+
+impl Socket {
+    /// What was outside is there no more: to the program it looks as if the peer had reset the connection.
+    pub(crate) fn lose(&mut self) {
+        let was_open = self.stream().is_some();
+        if self.remote.take().is_some() {
+            self.be_lost(was_open);
+        }
+    }
+
+    /// As [`Socket::lose`], without having had it.
+    pub(crate) fn be_lost(&mut self, was_open: bool) {
+        self.error = Some(Errno::ECONNRESET);
+        if was_open {
+            self.phase = Phase::Connected;
+            self.reset = true;
+            self.shut_read = true;
+            self.shut_write = true;
+        } else {
+            self.failed = true;
+        }
+    }
+
+    /// Has options that matter outside set there.
+    pub(crate) fn tell_remote(&mut self) {
+        let is_set = |level, name| self.option(level, name).unwrap_or(0) != 0;
+        let no_delay = is_set(libc::IPPROTO_TCP, libc::TCP_NODELAY);
+        let keep_alive = is_set(libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+        if let Some(remote) = &mut self.remote {
+            remote.set_options(no_delay, keep_alive);
+        }
+    }
+
+    /// Whether it is on its way to somewhere outside.
+    pub(crate) fn is_dialing(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.open().is_none())
+    }
+
+    /// Its connection with somewhere outside.
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        self.remote.as_ref().and_then(|remote| remote.open())
+    }
+}

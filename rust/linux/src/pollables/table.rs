@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can be waited for: pipes, sockets, event counters, timers, and the sets of them that `epoll` watches.
+//!
+//! ```text
+//!   open file --> pollable --+--> queue <--+-- pollable <-- open file          a pipe: one queue
+//!                            +--> queue <--+                                   a connection: one each way
+//!                 pollable ------> queue <------ outside                       of a connection from outside
+//! ```
+//!
+//! A pollable belongs to one open file and goes with it; a connection that is not accepted yet has none. All of it is plain state of one process: a reset
+//! copies the snapshot's back.
+//!
+//! # Events
+//!
+//! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each pollable counts what
+//! has happened to it: see [`Events`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::errno::Errno;
+use crate::base::ids::{OpenId, PollableId, QueueId};
+use crate::event::epoll_set::{Epoll, Target};
+use crate::event::events::{Counter, Event, Events, Inotify};
+use crate::event::look::Look;
+use crate::event::queue::{End, Queue};
+use crate::event::timer::Timer;
+use crate::host::attributes::Attributes;
+use crate::net::outside::Outside;
+use crate::net::remote::Remotes;
+use crate::net::socket::Socket;
+use crate::signal::signals::SignalSet;
+
+/// Most bytes in the queues that a program has made itself.
+const HELD_MAX: usize = 32 << 20;
+/// Most pollables. Those that are open are bounded by the limit on descriptors; the rest waits to be accepted.
+const POLLABLES_MAX: usize = 4096;
+/// Where the numbers start that `fstat` and `/proc/self/fd` tell.
+const FIRST_NUMBER: u64 = 20_000;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    PipeReader(QueueId),
+    PipeWriter(QueueId),
+    Counter(Counter),
+    Timer(Timer),
+    Epoll(Epoll),
+    Socket(Box<Socket>),
+    /// `signalfd`: the signals that it takes.
+    Signals(SignalSet),
+    Inotify(Box<Inotify>),
+    /// `pidfd_open` of the process itself.
+    Process,
+}
+
+/// Something that can be waited for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Pollable {
+    pub(crate) kind: Kind,
+    pub(crate) events: Events,
+    /// What tells files apart for `fstat`.
+    pub(crate) number: u64,
+    /// The epolls that have it, each with the number of its registrations.
+    pub(crate) watchers: Vec<(PollableId, usize)>,
+}
+
+impl Clone for Pollable {
+    fn clone(&self) -> Self {
+        Self { kind: self.kind.clone(), watchers: self.watchers.clone(), ..*self }
+    }
+
+    /// What lies in other allocations stays there: a reset does this to all of them.
+    fn clone_from(&mut self, source: &Self) {
+        match (&mut self.kind, &source.kind) {
+            (Kind::Epoll(epoll), Kind::Epoll(source)) => epoll.clone_from(source),
+            (Kind::Socket(socket), Kind::Socket(source)) => {
+                let mut options = std::mem::take(&mut socket.options);
+                options.clone_from(&source.options);
+                **socket = source.with_options(options);
+            }
+            (kind, source) => *kind = source.clone(),
+        }
+        self.watchers.clone_from(&source.watchers);
+        self.events = source.events;
+        self.number = source.number;
+    }
+}
+
+/// All that can be waited for.
+///
+/// # Invariants
+///
+/// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what the queues cost that have both ends
+/// inside.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Pollables {
+    pub(crate) nodes: Vec<Option<Pollable>>,
+    pub(crate) queues: Vec<Option<Queue>>,
+    pub(crate) held: usize,
+    pub(crate) made: u64,
+    /// Registrations in all epolls together.
+    pub(crate) registrations: usize,
+    /// Sockets that listen, the first made first.
+    pub(crate) listeners: Vec<PollableId>,
+    pub(crate) next_port: u16,
+    pub(crate) outside: Outside,
+    /// Open files that were on their way to somebody who is gone: they are to be closed.
+    pub(crate) orphans: Vec<OpenId>,
+    /// Connections with what is outside the machine. A process that is saved has none.
+    #[serde(skip)]
+    pub(crate) remotes: Remotes,
+}
+
+impl Clone for Pollables {
+    fn clone(&self) -> Self {
+        Self {
+            nodes: self.nodes.clone(),
+            queues: self.queues.clone(),
+            listeners: self.listeners.clone(),
+            outside: self.outside.clone(),
+            orphans: self.orphans.clone(),
+            remotes: self.remotes.clone(),
+            ..*self
+        }
+    }
+
+    /// Buffers stay where they are.
+    fn clone_from(&mut self, source: &Self) {
+        self.nodes.clone_from(&source.nodes);
+        self.queues.clone_from(&source.queues);
+        self.listeners.clone_from(&source.listeners);
+        self.outside.clone_from(&source.outside);
+        self.orphans.clone_from(&source.orphans);
+        self.remotes.clone_from(&source.remotes);
+        self.held = source.held;
+        self.made = source.made;
+        self.registrations = source.registrations;
+        self.next_port = source.next_port;
+    }
+}
+
+/// Puts something into the first free slot.
+fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
+    let index = slots.iter().position(Option::is_none).unwrap_or(slots.len());
+    match slots.get_mut(index) {
+        Some(slot) => *slot = Some(value),
+        None => slots.push(Some(value)),
+    }
+    index
+}
+
+impl Pollables {
+    /// Makes a pollable.
+    pub(crate) fn add(&mut self, kind: Kind) -> PollableId {
+        self.made = self.made.saturating_add(1);
+        let number = FIRST_NUMBER.saturating_add(self.made);
+        PollableId(insert(&mut self.nodes, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
+    }
+
+    pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueId {
+        QueueId(insert(&mut self.queues, queue))
+    }
+
+    pub(crate) fn get(&self, PollableId(index): PollableId) -> Option<&Pollable> {
+        self.nodes.get(index).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn get_mut(&mut self, PollableId(index): PollableId) -> Option<&mut Pollable> {
+        self.nodes.get_mut(index).and_then(Option::as_mut)
+    }
+
+    pub(crate) fn kind(&self, id: PollableId) -> Option<&Kind> {
+        self.get(id).map(|node| &node.kind)
+    }
+
+    /// Whether there are too many.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.nodes.len() >= POLLABLES_MAX
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PollableId> + '_ {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.is_some()).map(|(index, _)| PollableId(index))
+    }
+
+    pub(crate) fn queue(&self, QueueId(index): QueueId) -> Option<&Queue> {
+        self.queues.get(index).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn queue_mut(&mut self, QueueId(index): QueueId) -> Option<&mut Queue> {
+        self.queues.get_mut(index).and_then(Option::as_mut)
+    }
+
+    pub(crate) fn socket(&self, id: PollableId) -> Result<&Socket, Errno> {
+        match self.kind(id) {
+            Some(Kind::Socket(socket)) => Ok(socket),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    pub(crate) fn socket_mut(&mut self, id: PollableId) -> Result<&mut Socket, Errno> {
+        match self.get_mut(id).map(|node| &mut node.kind) {
+            Some(Kind::Socket(socket)) => Ok(socket),
+            _ => Err(Errno::ENOTSOCK),
+        }
+    }
+
+    /// Lets copies share what lies in queues.
+    pub(crate) fn share(&mut self) {
+        self.queues.iter_mut().flatten().for_each(Queue::share);
+    }
+
+    /// Bytes that queues of the program's own cost.
+    pub(crate) fn held(&self) -> u64 {
+        self.held as u64
+    }
+
+    /// Bytes that may be written to a queue now.
+    pub(crate) fn room(&self, id: QueueId) -> usize {
+        let Some(queue) = self.queue(id) else { return 0 };
+        let room = queue.room();
+        if queue.outside { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
+    }
+
+    /// Has something done to a queue; what it costs is kept account of.
+    fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut Queue) -> T) -> Option<T> {
+        let queue = self.queue_mut(id)?;
+        let (counts, before) = (!queue.outside, queue.cost());
+        let result = change(queue);
+        let after = queue.cost();
+        if counts {
+            self.held = self.held.saturating_sub(before).saturating_add(after);
+        }
+        Some(result)
+    }
+
+    /// Adds `count` bytes, which `fill` brings, or none if that fails.
+    pub(crate) fn write<E>(
+        &mut self,
+        id: QueueId,
+        count: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.change(id, |queue| fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))).unwrap_or(Ok(()))
+    }
+
+    /// Descriptors that are on their way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.queues.iter().flatten().fold(0, |sum, queue| sum.saturating_add(queue.attached_count()))
+    }
+
+    /// Takes back the last `count` bytes that were added.
+    pub(crate) fn unwrite(&mut self, id: QueueId, count: usize) {
+        self.change(id, |queue| queue.shrink(count));
+    }
+
+    /// Bytes have been added, or, if `message` says how many, a message: its reader is told.
+    pub(crate) fn written(&mut self, id: QueueId, message: Option<usize>) {
+        let reader = self.change(id, |queue| {
+            if let Some(size) = message {
+                queue.end_message(size);
+            }
+            queue.reader
+        });
+        match reader {
+            Some(End::Inside(reader)) => self.happen(reader, Event::Input),
+            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Gone) | None => {}
+        }
+    }
+
+    /// Takes `count` bytes, or a message, from a queue: its writer is told.
+    pub(crate) fn take(&mut self, id: QueueId, count: usize) {
+        let told = self.change(id, |queue| {
+            let was_writable = queue.is_writable();
+            queue.pop(count);
+            let is_writable = queue.is_writable();
+            let tell = match (queue.is_pipe(), queue.has_messages()) {
+                (true, _) => !was_writable && is_writable,
+                (false, true) => is_writable,
+                (false, false) => queue.starved && is_writable,
+            };
+            if tell {
+                queue.starved = false;
+            }
+            (queue.writer, tell)
+        });
+        if let Some((End::Inside(writer), true)) = told {
+            self.happen(writer, Event::Output);
+        }
+    }
+
+    /// A signal waits for somebody who blocks it.
+    pub(crate) fn signal_pending(&mut self) {
+        let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(Kind::Signals(_)))).collect();
+        for id in takers {
+            self.happen(id, Event::Input);
+        }
+    }
+
+    /// Whether signals may be read.
+    pub(crate) fn takes_signals(&self) -> bool {
+        self.nodes.iter().flatten().any(|node| matches!(node.kind, Kind::Signals(_)))
+    }
+
+    /// Whether a timer is set.
+    pub(crate) fn has_timers(&self) -> bool {
+        self.nodes.iter().flatten().any(|node| matches!(&node.kind, Kind::Timer(timer) if timer.next_ns.is_some()))
+    }
+
+    /// Timers of the monotonic clock expire so much later.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        for node in self.nodes.iter_mut().flatten() {
+            if let Kind::Timer(timer) = &mut node.kind {
+                timer.postpone(by_ns);
+            }
+        }
+    }
+
+    /// A writer has found no room.
+    pub(crate) fn note_starved(&mut self, id: QueueId) {
+        if let Some(queue) = self.queue_mut(id) {
+            queue.starved = true;
+        }
+    }
+
+    /// Counts an event, for the epolls too that have the pollable.
+    pub(crate) fn happen(&mut self, id: PollableId, event: Event) {
+        self.happen_within(id, event, &mut Look::new());
+    }
+
+    fn happen_within(&mut self, id: PollableId, event: Event, look: &mut Look) {
+        let Some(node) = self.get_mut(id) else { return };
+        let count = match event {
+            Event::Input => &mut node.events.input,
+            Event::Output => &mut node.events.output,
+            Event::State => &mut node.events.state,
+        };
+        *count = count.wrapping_add(1);
+        // By position, since nothing may borrow the list meanwhile.
+        let mut next = 0;
+        while look.step()
+            && let Some(&(watcher, _)) = self.get(id).and_then(|node| node.watchers.get(next))
+        {
+            self.happen_within(watcher, Event::Input, look);
+            next = next.saturating_add(1);
+        }
+    }
+
+    /// The last descriptor for it is closed.
+    pub(crate) fn close(&mut self, id: PollableId) {
+        let PollableId(index) = id;
+        let Some(node) = self.nodes.get_mut(index).and_then(Option::take) else { return };
+        for &(epoll, _) in &node.watchers {
+            self.unwatch(epoll, Target::Pollable(id));
+        }
+        match node.kind {
+            Kind::PipeReader(queue) => self.leave_reading(queue),
+            Kind::PipeWriter(queue) => self.leave_writing(queue),
+            Kind::Socket(socket) => self.close_socket(id, &socket),
+            Kind::Epoll(epoll) => self.forget_watcher(id, &epoll),
+            Kind::Counter(_) | Kind::Timer(_) | Kind::Signals(_) | Kind::Inotify(_) | Kind::Process => {}
+        }
+        while self.nodes.last().is_some_and(Option::is_none) {
+            self.nodes.pop();
+        }
+    }
+
+    /// A queue's reader is gone.
+    pub(crate) fn leave_reading(&mut self, id: QueueId) {
+        let writer = self.change(id, |queue| {
+            queue.refused = true;
+            queue.clear();
+            (queue.writer, queue.take_attached())
+        });
+        let writer = writer.map(|(writer, lost)| {
+            self.orphans.extend(lost);
+            writer
+        });
+        if let Some(queue) = self.queue_mut(id) {
+            queue.reader = End::Gone;
+        }
+        self.tell_end(writer);
+        self.drop_queue(id);
+    }
+
+    /// A queue's writer is gone.
+    pub(crate) fn leave_writing(&mut self, id: QueueId) {
+        let Some(queue) = self.queue_mut(id) else { return };
+        queue.finished = true;
+        queue.writer = End::Gone;
+        let reader = queue.reader;
+        self.tell_end(Some(reader));
+        self.drop_queue(id);
+    }
+
+    /// Nothing more will be written, though the writer stays.
+    pub(crate) fn finish(&mut self, id: QueueId) {
+        let reader = self.change(id, |queue| {
+            queue.finished = true;
+            queue.reader
+        });
+        self.tell_end(reader);
+    }
+
+    /// Nothing more will be read, though the reader stays.
+    pub(crate) fn refuse(&mut self, id: QueueId) {
+        let writer = self.change(id, |queue| {
+            queue.refused = true;
+            queue.writer
+        });
+        self.tell_end(writer);
+    }
+
+    fn tell_end(&mut self, end: Option<End>) {
+        match end {
+            Some(End::Inside(id)) => self.happen(id, Event::State),
+            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Gone) | None => {}
+        }
+    }
+
+    /// Drops a queue if nobody has it.
+    fn drop_queue(&mut self, id: QueueId) {
+        if self.queue(id).is_none_or(|queue| queue.reader != End::Gone || queue.writer != End::Gone) {
+            return;
+        }
+        self.change(id, Queue::clear);
+        let QueueId(index) = id;
+        if let Some(slot) = self.queues.get_mut(index) {
+            *slot = None;
+        }
+        while self.queues.last().is_some_and(Option::is_none) {
+            self.queues.pop();
+        }
+    }
+
+    /// Whether it is a pipe or a socket.
+    pub(crate) fn is_stream(&self, id: PollableId) -> bool {
+        matches!(self.kind(id), Some(Kind::PipeReader(_) | Kind::PipeWriter(_) | Kind::Socket(_)))
+    }
+
+    /// What `fstat` tells.
+    pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
+        let Some(node) = self.get(id) else { return Attributes::made_up(0, 0) };
+        let mode = match node.kind {
+            Kind::PipeReader(_) | Kind::PipeWriter(_) => libc::S_IFIFO | 0o600,
+            Kind::Socket(_) => libc::S_IFSOCK | 0o777,
+            // Files without a type.
+            Kind::Counter(_)
+            | Kind::Timer(_)
+            | Kind::Epoll(_)
+            | Kind::Signals(_)
+            | Kind::Inotify(_)
+            | Kind::Process => 0o600,
+        };
+        Attributes::made_up(self.number(node), mode)
+    }
+
+    /// Both ends of a pipe are one file.
+    fn number(&self, node: &Pollable) -> u64 {
+        match node.kind {
+            Kind::PipeWriter(queue) => match self.queue(queue).map(|queue| queue.reader) {
+                Some(End::Inside(reader)) => self.get(reader).map_or(node.number, |reader| reader.number),
+                _ => node.number,
+            },
+            _ => node.number,
+        }
+    }
+
+    /// What `/proc/self/fd` shows.
+    pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
+        let Some(node) = self.get(id) else { return Vec::new() };
+        match node.kind {
+            Kind::PipeReader(_) | Kind::PipeWriter(_) => format!("pipe:[{}]", self.number(node)).into_bytes(),
+            Kind::Socket(_) => format!("socket:[{}]", node.number).into_bytes(),
+            Kind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
+            Kind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
+            Kind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),
+            Kind::Signals(_) => b"anon_inode:[signalfd]".to_vec(),
+            Kind::Inotify(_) => b"anon_inode:inotify".to_vec(),
+            Kind::Process => b"anon_inode:[pidfd]".to_vec(),
+        }
+    }
+
+    /// Picks an unused port. It is never the application's: that is one which the program binds by its number.
+    pub(crate) fn free_port(&mut self) -> u16 {
+        /// `net.ipv4.ip_local_port_range`.
+        const FIRST: u16 = 32_768;
+        const LAST: u16 = 60_999;
+        /// As many as a program can have descriptors: it takes some malice to need them.
+        const ATTEMPTS: u32 = 1024;
+        for _ in 0..ATTEMPTS {
+            self.next_port =
+                if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
+            let port = self.next_port;
+            let taken = self.ids().any(|id| self.socket(id).is_ok_and(|socket| socket.local.port() == Some(port)));
+            if !taken && self.outside.port != Some(port) {
+                break;
+            }
+        }
+        self.next_port
+    }
+}

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The handlers of system calls.
+
+pub(crate) mod futex;
+pub(crate) mod scheduling;
+pub(crate) mod threads;

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A program's threads, which take turns on the one vCPU. Who runs when is in `schedule.rs`.
+//!
+//! ```text
+//!               a call that has to wait                     the vCPU has one thread's context: the live one's;
+//!      Ready ----------------------------> Waiting           the others' are saved here
+//!        ^   <----------------------------    |
+//!        |    it has what it waits for,       |
+//!        |    or its time is over             |
+//!        +------------ woken -----------------+
+//! ```
+//!
+//! # Waiting
+//!
+//! A call that cannot end yet changes nothing and returns [`Halt::Wait`]. It is made again, from the beginning, whenever something has
+//! changed that it may wait for ([`Threads::note_change`]), and when its time is over. So a handler says only what *now* is.
+//! A futex is the exception: who is woken, and how many, is decided by the one who wakes.
+
+use mayfly_machine::UserContext;
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock;
+use crate::base::halt::Wait;
+use crate::base::identity::PID;
+use crate::base::limits::Limits;
+use crate::signal::signals::{Pending, SignalSet, ThreadSignals};
+
+/// Size of a thread's name with its NUL.
+pub(crate) const NAME_BYTES: usize = 16;
+
+/// A thread.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Thread {
+    pub(crate) tid: u32,
+    pub(crate) name: [u8; NAME_BYTES],
+    /// Where to write 0, and wake a futex, when it ends: `set_tid_address`, CLONE_CHILD_CLEARTID.
+    pub(crate) clear_tid: u64,
+    /// `set_robust_list`.
+    pub(crate) robust_list: u64,
+    pub(crate) state: State,
+    /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells this.
+    pub(crate) progress: usize,
+    pub(crate) signals: ThreadSignals,
+    /// Its CPU time, without the present turn.
+    pub(crate) cpu_ns: u64,
+    /// Its context, unless the vCPU has it.
+    pub(crate) saved: Option<UserContext>,
+}
+
+impl Thread {
+    /// The first thread, named, as Linux does, after the last component of the program's path.
+    fn first(path: &str) -> Self {
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let mut name = [0; NAME_BYTES];
+        for (slot, byte) in name.iter_mut().take(NAME_BYTES.saturating_sub(1)).zip(last.bytes()) {
+            *slot = byte;
+        }
+        let signals = ThreadSignals::new(SignalSet::default());
+        Self {
+            tid: PID,
+            name,
+            clear_tid: 0,
+            robust_list: 0,
+            state: State::Ready,
+            progress: 0,
+            signals,
+            cpu_ns: 0,
+            saved: None,
+        }
+    }
+}
+
+/// Whether a thread can run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum State {
+    Ready,
+    Waiting(Waiting),
+    /// It stands at the doorbell while the others come to rest, before the program is frozen.
+    Held,
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Waiting {
+    /// Its call to be made again.
+    Call {
+        number: u64,
+        args: [u64; 6],
+        wait: Wait,
+        /// [`Threads::changes`] when it was made last.
+        seen: u64,
+    },
+    /// To be woken.
+    Futex {
+        address: u64,
+        bitset: u32,
+        /// When to give up, with `ETIMEDOUT`.
+        until_ns: Option<u64>,
+        /// Who waits for longer has a lower one.
+        turn: u64,
+        /// It waits to own the lock that the word is, and is woken as its owner.
+        owns: bool,
+    },
+}
+
+impl Waiting {
+    /// When something happens by itself.
+    pub(crate) fn until_ns(&self) -> Option<u64> {
+        match *self {
+            Self::Call { wait, .. } => wait.next_ns(),
+            Self::Futex { until_ns, .. } => until_ns,
+        }
+    }
+
+    /// What it waits in, for messages.
+    pub(crate) fn call(&self) -> &'static str {
+        match self {
+            Self::Call { wait, .. } => wait.call,
+            Self::Futex { .. } => "a futex",
+        }
+    }
+}
+
+/// A program's threads.
+///
+/// # Invariants
+///
+/// There is at least one. `current` and `live` are positions in the list. The live thread's context is in the vCPU, every other's is saved.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Threads {
+    list: Vec<Thread>,
+    /// On whose behalf the host works.
+    pub(crate) current: usize,
+    /// Whose context the vCPU has.
+    pub(crate) live: Option<usize>,
+    /// A worker that has not run yet: whom the machine enters by itself, with nothing but RAX to be set.
+    pub(crate) entry: Option<usize>,
+    /// The current thread may have a signal to handle, or a mask to go back to, before it goes on.
+    pub(crate) due: bool,
+    /// Whose call is made again first: the first one that there was no time for.
+    #[serde(skip)]
+    pub(crate) next_look: usize,
+    next_tid: u32,
+    next_turn: u64,
+    changes: u64,
+}
+
+impl Threads {
+    /// The first thread of the program at `path`, live.
+    pub(crate) fn new(path: &str) -> Self {
+        let first = Thread::first(path);
+        Self {
+            list: vec![first],
+            current: 0,
+            live: Some(0),
+            entry: None,
+            due: false,
+            next_look: 0,
+            next_tid: PID.saturating_add(1),
+            next_turn: 0,
+            changes: 0,
+        }
+    }
+
+    /// Whether what comes from a file is what this type promises, and within the limits.
+    pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
+        let exists = |index: usize| index < self.list.len();
+        let most = usize::try_from(limits.threads).unwrap_or(usize::MAX).max(1);
+        // The machine enters the one that is live, or the one that is the entry, which is saved.
+        exists(self.current)
+            && self.list.len() <= most
+            && self.live.is_none_or(exists)
+            && self.entry.is_none_or(exists)
+            && self.list.iter().enumerate().all(|(index, thread)| self.live == Some(index) || thread.saved.is_some())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Thread> {
+        self.list.iter()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Thread> {
+        self.list.get(index)
+    }
+
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Thread> {
+        self.list.get_mut(index)
+    }
+
+    /// The signals that wait for one thread each.
+    pub(crate) fn pending_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.list.iter_mut().map(|thread| &mut thread.signals.pending)
+    }
+
+    pub(crate) fn by_tid(&self, tid: u32) -> Option<usize> {
+        self.list.iter().position(|thread| thread.tid == tid)
+    }
+
+    /// The thread on whose behalf the host works.
+    #[allow(clippy::indexing_slicing, reason = "an invariant of the type")]
+    pub(crate) fn current(&self) -> &Thread {
+        &self.list[self.current]
+    }
+
+    #[allow(clippy::indexing_slicing, reason = "an invariant of the type")]
+    pub(crate) fn current_mut(&mut self) -> &mut Thread {
+        &mut self.list[self.current]
+    }
+
+    /// Something has changed that calls may wait for: those that wait are made again.
+    pub(crate) fn note_change(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// A number for who waits from now on.
+    pub(crate) fn next_turn(&mut self) -> u64 {
+        self.next_turn = self.next_turn.wrapping_add(1);
+        self.next_turn
+    }
+
+    /// Adds a thread that goes on with `context`; its identity.
+    pub(crate) fn add(&mut self, context: UserContext, clear_tid: u64) -> u32 {
+        let tid = self.next_tid;
+        self.next_tid = self.next_tid.saturating_add(1);
+        let name = self.current().name;
+        let state = State::Ready;
+        let signals = ThreadSignals::new(self.current().signals.blocked);
+        self.list.push(Thread {
+            tid,
+            name,
+            clear_tid,
+            robust_list: 0,
+            state,
+            progress: 0,
+            signals,
+            cpu_ns: 0,
+            saved: Some(context),
+        });
+        tid
+    }
+
+    /// Removes the current thread, which is not the last one, whose context is lost.
+    pub(crate) fn remove_current(&mut self) {
+        debug_assert!(self.list.len() > 1, "the last thread's end is the program's");
+        let gone = self.current;
+        if self.list.len() > 1 {
+            self.list.remove(gone);
+        }
+        let moved = |index: usize| if index > gone { index.saturating_sub(1) } else { index };
+        self.live = self.live.filter(|&live| live != gone).map(moved);
+        self.entry = self.entry.filter(|&entry| entry != gone).map(moved);
+        // Turns go on with the one behind it.
+        self.current = gone.checked_sub(1).unwrap_or_else(|| self.list.len().saturating_sub(1));
+    }
+
+    /// The next thread that can run: the current one first, or last.
+    pub(crate) fn next_ready(&self, current_last: bool) -> Option<usize> {
+        let start = self.current.saturating_add(usize::from(current_last));
+        let (before, after) = self.list.split_at_checked(start.min(self.list.len()))?;
+        let ready = |thread: &Thread| thread.state == State::Ready;
+        after
+            .iter()
+            .position(ready)
+            .map(|index| index.saturating_add(before.len()))
+            .or_else(|| before.iter().position(ready))
+    }
+
+    /// Whether another thread than the current one can run.
+    pub(crate) fn others_are_ready(&self) -> bool {
+        self.next_ready(true).is_some_and(|index| index != self.current)
+    }
+
+    /// When something happens by itself, at the earliest.
+    pub(crate) fn until_ns(&self) -> Option<u64> {
+        self.waits().filter_map(|(_, waiting)| waiting.until_ns()).min()
+    }
+
+    /// Whoever waits for a time waits for so much longer.
+    pub(crate) fn postpone(&mut self, by_ns: u64) {
+        for thread in &mut self.list {
+            match &mut thread.state {
+                State::Waiting(Waiting::Call { wait, .. }) => {
+                    wait.until_ns = wait.until_ns.map(|until| clock::postponed(until, by_ns));
+                    wait.look_ns = wait.look_ns.map(|look| clock::postponed(look, by_ns));
+                }
+                State::Waiting(Waiting::Futex { until_ns, .. }) => {
+                    *until_ns = until_ns.map(|until| clock::postponed(until, by_ns));
+                }
+                State::Ready | State::Held => {}
+            }
+        }
+    }
+
+    /// Who waits.
+    pub(crate) fn waits(&self) -> impl Iterator<Item = (usize, Waiting)> + '_ {
+        self.list.iter().enumerate().filter_map(|(index, thread)| match thread.state {
+            State::Waiting(waiting) => Some((index, waiting)),
+            State::Ready | State::Held => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_named_after_the_file() {
+        assert_eq!(&Thread::first("/srv/tenants/hello").name, b"hello\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(&Thread::first("a-name-that-is-too-long").name, b"a-name-that-is-\0");
+    }
+
+    #[test]
+    fn a_wait_ends_at_the_earlier_of_its_times() {
+        let wait = |until_ns, look_ns| Wait { call: "poll", until_ns, look_ns };
+        assert_eq!(wait(Some(3), Some(2)).next_ns(), Some(2));
+        assert_eq!(wait(None, Some(2)).next_ns(), Some(2));
+        assert_eq!(wait(None, None).next_ns(), None);
+    }
+}
