@@ -79,6 +79,18 @@ pub fn kernel_text(path: &'static str) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// As [`kernel_text`], of a cgroup's directory that the kernel itself has named, in `/proc/self/mountinfo`.
+///
+/// # Errors
+///
+/// What the system says.
+#[allow(clippy::disallowed_methods, reason = "the directory and the name are the kernel's")]
+pub fn cgroup_text(directory: &std::path::Path, name: &'static str) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(directory.join(name))?.take(KERNEL_TEXT_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

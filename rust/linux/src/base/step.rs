@@ -45,8 +45,8 @@ pub enum Step {
     Faulted(Fault),
     /// The program needs a page, and the machine may have no more.
     MemoryLimit,
-    /// All threads wait. [`Process::wake`] goes on: at that time, when something has arrived from outside, or when
-    /// [`Process::outside`] is readable.
+    /// All threads wait. [`crate::Process::wake`] goes on: at that time, when something has arrived from outside, or when
+    /// [`crate::Process::outside`] is readable.
     Waits {
         /// When something happens by itself, by the monotonic clock; `None`: never.
         until_ns: Option<u64>,

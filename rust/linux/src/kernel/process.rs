@@ -83,7 +83,7 @@ pub struct Process {
     pub(crate) resources: Tracked<ResourceLimits>,
     /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much. Wraps.
     pub(crate) suspended_ns: u64,
-    /// [`Context::may_block`] of the present step.
+    /// [`crate::Context::may_block`] of the present step.
     pub(crate) may_block: bool,
     /// The machine stands at a call that is to be made again, from the beginning.
     pub(crate) call_again: bool,
@@ -162,7 +162,7 @@ impl Process {
     }
 
     /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would. `may_block`: as
-    /// [`Context::may_block`].
+    /// [`crate::Context::may_block`].
     ///
     /// # Errors
     ///

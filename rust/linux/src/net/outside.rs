@@ -35,7 +35,7 @@ pub(crate) struct Connection {
     pub(crate) node: Option<PollableId>,
     pub(crate) input: QueueId,
     pub(crate) output: QueueId,
-    /// What [`Process::take_output`] has said last.
+    /// What [`crate::Process::take_output`] has said last.
     pub(crate) told: OutputState,
 }
 

@@ -12,7 +12,7 @@
 //!
 //! # Waiting
 //!
-//! A call that cannot end yet changes nothing and returns [`Halt::Wait`]. It is made again, from the beginning, whenever something has
+//! A call that cannot end yet changes nothing and returns [`Halt::Wait`](crate::base::halt::Halt::Wait). It is made again, from the beginning, whenever something has
 //! changed that it may wait for ([`Threads::note_change`]), and when its time is over. So a handler says only what *now* is.
 //! A futex is the exception: who is woken, and how many, is decided by the one who wakes.
 

@@ -9,7 +9,6 @@
 //!
 //! All of them hold; the one with the least room acts.
 
-use std::fs;
 use std::path::PathBuf;
 
 use mayfly_sandbox::{Held, PAGE_SIZE};
@@ -92,7 +91,7 @@ fn without_reserve(most: u64) -> u64 {
 
 /// What this process has. Images are memory without a mapping; so is what the kernel has for machines.
 pub(super) fn process_bytes(held: Held) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = mayfly_files::kernel_text("/proc/self/status").unwrap_or_default();
     of_status(&status).saturating_add(held.images.saturating_add(held.machines).saturating_mul(PAGE_SIZE))
 }
 
@@ -101,7 +100,7 @@ fn of_status(text: &str) -> u64 {
 }
 
 fn machine() -> Option<Bound> {
-    of_meminfo(&fs::read_to_string("/proc/meminfo").ok()?)
+    of_meminfo(&mayfly_files::kernel_text("/proc/meminfo").ok()?)
 }
 
 fn of_meminfo(text: &str) -> Option<Bound> {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The memory cgroups that the process is in, as far as it can see them: version 2 and version 1.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A cgroup, and how its files are called.
@@ -27,7 +26,7 @@ pub(super) struct Figures {
 
 /// The cgroup of the process and all above it that have a memory controller, innermost first.
 pub(super) fn own() -> Vec<Cgroup> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let read = |path: &'static str| mayfly_files::kernel_text(path).unwrap_or_default();
     find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
 }
 
@@ -86,9 +85,9 @@ impl Cgroup {
 
     /// What it may have and has; `None` if it has no limit, or does not say.
     pub(super) fn figures(&self) -> Option<Figures> {
-        let read = |name: &str| fs::read_to_string(self.directory.join(name)).ok();
-        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-        let (limits, usage, stat): (&[&str], _, _) = match self.version {
+        let read = |name: &'static str| mayfly_files::cgroup_text(&self.directory, name).ok();
+        let number = |name: &'static str| read(name)?.trim().parse::<u64>().ok();
+        let (limits, usage, stat): (&[&'static str], _, _) = match self.version {
             // Above memory.high the kernel slows the process down; it is no place to stay at either.
             Version::Two => {
                 (&["memory.max", "memory.high"], "memory.current", ["inactive_file", "active_file", "slab_reclaimable"])
@@ -148,7 +147,7 @@ mod tests {
     #[test]
     fn pages_of_files_are_no_use_of_memory() {
         let directory = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         let group = |version| Cgroup { directory: directory.path().to_owned(), version };
         assert_eq!(group(Version::Two).figures(), None);
         write("memory.current", "5000\n");
