@@ -1,24 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where things lie in a machine's virtual address space.
-//!
-//! ```text
-//! 0x0000_0000_0001_0000  USER_MIN      program: image, heap, mappings, stack
-//! 0x0000_7fff_0000_0000  USER_END = MAYFLY_BASE
-//!              + 0x1000  DOORBELL      user  r-x   header, doorbell entry, trampoline and what it restores
-//!              + 0x4000  SYSCALL       r-x         LSTAR; user-readable only where `syscall` stays at CPL 3
-//!              + 0x5000  EXCEPTIONS    super r-x
-//!              + 0x6000  TABLES        super r--   GDT, IDT
-//!              + 0x7000  TSS           super r--   TSS and I/O bitmap
-//!              + 0x8000  STACK         super rw-   exception frames
-//!              + 0x9000  VDSO          user  r-x   shared object whose functions tell the time
-//!             + 0x10000  CONTROL       user  r--   64 bytes of the machine's own, the clocks among them
-//!             + 0x10040  INBOX         user  r--   the request, written by the host only
-//!         + 0x4000_0000  SHARED        user  rw-   memory that all machines of a program share, if it has any
-//! ```
-//!
-//! The base is a multiple of 4 GiB. Should a program manage to leave 64-bit mode, then the truncated address of any page above
-//! is below [`USER_MIN`], where nothing is ever mapped: the worker faults instead of running the program's bytes as its own
-//! trampoline.
+//! Where Mayfly's own pages lie in a machine on KVM, beside those of [`mayfly_machine::layout`], which has the map: the trampoline, the guest kernel, and
+//! the guest-physical addresses of what is no memory of the machine's own.
 
 use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::{DOORBELL, INBOX, MAYFLY_BASE, SHARED_MAX, VDSO, is_own_code};

@@ -49,7 +49,7 @@ impl PageFaultCode {
     }
 }
 
-/// Why [`crate::machine::machine::Machine::run`] returned.
+/// Why a machine's run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
     /// The program rang the doorbell: RDI is the operation, RSI its argument, RDX the ABI version. Any of them may be anything.
@@ -74,7 +74,7 @@ pub enum Exit {
         /// Address of the instruction.
         rip: u64,
     },
-    /// A signal or [`crate::vcpu::vcpu::Kicker`] interrupted the run; the program can go on.
+    /// A signal, or the machine's kicker, interrupted the run; the program can go on.
     Kicked,
     /// Something that no well-behaved machine does; it must not be used again.
     Unexpected(Unexpected),

@@ -20,7 +20,7 @@ use crate::machine::machine::Machine;
 use crate::vcpu::regs::{vector_from_kvm, vector_to_kvm};
 
 impl Machine {
-    /// What a [`VectorState`] may hold: the components (XCR0), and the bytes that they take.
+    /// What a [`mayfly_machine::VectorState`] may hold: the components (XCR0), and the bytes that they take.
     #[must_use]
     pub fn vector_features(&self) -> (u64, usize) {
         let features = self.host.features();
