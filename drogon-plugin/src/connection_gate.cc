@@ -70,7 +70,7 @@ class Receiver {
     }
 
     // Whether Drogon has not taken all that was passed.
-    [[nodiscard]] bool holds_bytes() const noexcept { return state_->passed.readableBytes() != 0; }
+    [[nodiscard]] bool holds_bytes() const noexcept { return state_->passed && state_->passed->readableBytes() != 0; }
 
   private:
     struct State {
