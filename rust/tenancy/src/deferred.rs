@@ -29,6 +29,8 @@ pub(crate) const THREADS: usize = 2;
 pub(crate) const HANDOVER_THREADS: usize = 1;
 /// Requests that may wait for them.
 const WAITING: usize = 256;
+/// Looks of the memory's keeper, of 60 ms at most, that a fork waits for.
+const LOOKS: u32 = 5;
 /// How long a request may run here: others wait for a worker behind it.
 const SLICE: Duration = Duration::from_millis(5);
 
@@ -188,16 +190,20 @@ pub(crate) fn send(reply: Box<dyn DeferredReply>) {
     let _ = catch_unwind(AssertUnwindSafe(|| reply.send()));
 }
 
-/// Forks, if need be when others have made room.
+/// Forks, if need be when others have made room. The memory of a request that was refused more comes back when its machine has been closed, in
+/// the background: a tenant that holds no more than its share waits for that.
 fn fork(ground: &Ground, tenant: &Tenant, permit: Option<Permit>) -> Result<Forked, NoFork> {
     let is_kept = permit.is_some();
-    match tenant.fork(permit) {
-        Err(NoFork { failure: Failure::ServerMemory, .. }) => {
-            ground.memory.wait_for_a_look();
-            tenant.fork(ground.workers.permit().filter(|_| is_kept))
+    let looks = if tenant.account.holds_much() { 1 } else { LOOKS };
+    let mut forked = tenant.fork(permit);
+    for _ in 0..looks {
+        if !matches!(forked, Err(NoFork { failure: Failure::ServerMemory, .. })) {
+            break;
         }
-        forked => forked,
+        ground.memory.wait_for_a_look();
+        forked = tenant.fork(ground.workers.permit().filter(|_| is_kept));
     }
+    forked
 }
 
 /// A worker of the generation that answers now.

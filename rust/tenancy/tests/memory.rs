@@ -88,7 +88,8 @@ fn a_request_is_refused_more_before_the_process_passes_its_bound_and_others_go_o
         let response = get(&mut pool, "/a/touch?40");
         assert_eq!(response.error(), (503, "server-memory".to_owned()));
         assert!(response.reason().contains("max_memory_mib"), "{}", response.reason());
-        assert_eq!(get(&mut pool, "/b/ok").status, 200);
+        // At once, but where closing the machine of that request takes long.
+        assert_eq!(served_at_last(&mut pool, "/b/ok").status, 200);
         assert_eq!(served_at_last(&mut pool, "/a/touch?2").status, 200);
     }
     let memory = server.report().memory;
