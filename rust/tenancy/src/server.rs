@@ -591,7 +591,13 @@ fn longest(boot: Duration) -> Duration {
 
 /// What came of an errand, or why nothing has yet.
 fn flat<T>(result: Result<Result<T, ReloadError>, Unfinished>) -> Result<T, ReloadError> {
-    result.unwrap_or_else(|unfinished| Err(ReloadError::Held(unfinished.to_string())))
+    result.unwrap_or_else(|unfinished| {
+        Err(match unfinished {
+            // No file is to blame for that.
+            Unfinished::Thread(error) => ReloadError::Boot(format!("no thread: {}", resources::with_advice(&error))),
+            unfinished => ReloadError::Held(unfinished.to_string()),
+        })
+    })
 }
 
 fn reconfigure(
