@@ -533,8 +533,7 @@ impl Tenant {
     }
 
     /// Stops the program so that others get its memory, if nothing is lost by that: it boots again when it is called.
-    /// `uncalled`: the tenant was not
-    /// called of late. Waits for nothing.
+    /// `uncalled`: the tenant was not called of late. Waits for nothing.
     pub(crate) fn make_room(&self, uncalled: bool) -> bool {
         let Ok(history) = self.history.try_lock() else { return false };
         let Some(generation) = self.ready() else { return false };
