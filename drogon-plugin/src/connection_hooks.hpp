@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// What is told of connections that come and go.
+// Callbacks for connections that open and close.
 
 #pragma once
 

@@ -9,13 +9,13 @@
 
 namespace mayfly {
 
-// All of the application's connections, whoever answers their requests. While the server ends,
+// Every connection of the application, for tenants' routes and its own alike. During a graceful shutdown,
 //
-//   - the response to the newest request of a connection asks the client to close, and Drogon closes behind it
-//   - a connection with nothing in work on which nothing comes is closed
-//   - one with half a request is left to its client until the time is up
+//   - the response to the newest request on a connection carries `connection: close`, and Drogon closes it afterwards
+//   - a connection that is idle and stays silent is closed
+//   - a connection with half a request stays open until the client completes it or the time is up
 //
-// What it costs a request before the end is one relaxed store.
+// Until then it costs each request one relaxed store.
 class Connections {
   public:
     // Has Drogon tell of connections, requests and responses. To be called before run(), and before other advices are

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The end of a server that is told to end: by signals, or by its application.
+// Graceful shutdown, on SIGTERM and SIGINT or when the application asks for it.
 
 #include <atomic>
 #include <csignal>

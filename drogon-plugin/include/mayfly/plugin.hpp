@@ -60,15 +60,15 @@ void set_default_handler(drogon::DefaultHandler handler = {});
 // before drogon::app().run().
 void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr &)> callback);
 
-// Has SIGTERM and SIGINT end the server in good order, its own routes as well as its tenants: operators are told that
-// it is not ready any more, no connection is accepted, requests that have come are answered, for which they have
-// `patience`, with `connection: close`, idle connections are closed; then drogon::app().quit(). A server with nothing
-// in work ends at once. Drogon by itself closes all connections first. When the time is up, tenants' requests that are
-// still in work are answered with 503. A second signal ends the wait.
+// Makes SIGTERM and SIGINT shut the server down gracefully, for the application's own routes as well as for tenants.
+// The readiness check fails, listeners close, idle connections close, and requests that have arrived are answered with
+// `connection: close`. drogon::app().quit() follows when all are answered (at once if there are none), or after
+// `patience`; tenants' requests that still run then get a 503. A second signal ends the wait. Without this, Drogon
+// closes all connections first.
 //
-// To be called once, at the beginning of main(), before there are other threads: it blocks these signals for the thread
-// that calls it, and so for those that come after, and waits for them on a thread of its own. It is to come before the
-// application's advices.
+// Call it once, at the start of main() and before any other thread exists: it blocks both signals in the calling thread,
+// whose later threads inherit that, and waits for them on a thread of its own. Call it before the application registers
+// its advices.
 void end_on_signals(std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 // Ends the server as a signal does, in the place of drogon::app().quit(), which closes all connections first. Any

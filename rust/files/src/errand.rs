@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Work that a file may hold up, on threads that can be left behind.
 //!
-//! A network file system whose server is gone answers no call, and no signal ends the wait. So what touches files is done on a thread of
-//! its own, an errand, which says before each call what it waits for ([`waiting_for`]). Whoever has sent it waits while it makes
-//! progress. If one call takes longer than [`PATIENCE`], the thread is left behind: it goes on when the file system answers, and
-//! nobody waits for it.
+//! When the server of a network file system is gone, calls on its files never return, and no signal interrupts them. All
+//! work on files therefore runs on a thread of its own, an errand. Before each call the errand names the file that it
+//! waits for ([`waiting_for`]). Its caller waits for as long as the errand makes progress; once a single call takes longer
+//! than [`PATIENCE`], the caller leaves the thread behind. That thread continues when the file system answers.
 //!
 //! # Invariants
 //!

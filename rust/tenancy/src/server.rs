@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All tenants of a process, and what changes them while they serve.
 
+mod replace;
+mod tenant_set;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -8,23 +11,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use mayfly_files::{Pending, Unfinished};
+use mayfly_files::Pending;
 use mayfly_sandbox::{Host, HostError};
 
 use crate::background::Background;
-use crate::config::{AdminConfig, BootWhen, Config, TenantConfig};
+use crate::config::{AdminConfig, Config, TenantConfig};
 use crate::descriptors::{self, TooLow};
-use crate::generation::Generation;
 use crate::memory::{Called, Memory, Relief};
 use crate::pool::LoopPool;
 use crate::reload::{Applied, ReloadError, Reloaded};
 use crate::report::{HostState, Readiness, Report, TenantReport};
 use crate::resources;
-use crate::route::Router;
 use crate::snapshots::Snapshots;
 use crate::tenant::{Ground, Source, State, Tenant};
 use crate::uploads;
 use crate::workers::Workers;
+use replace::{flat, reconfigure, replace, told};
+
+pub(crate) use tenant_set::TenantSet;
 
 /// How long [`Server::start`] waits for tenants to boot. A slower one answers 503 until it is ready.
 const START_WAIT: Duration = Duration::from_secs(3);
@@ -34,8 +38,8 @@ const IDLE_SPARES: Duration = Duration::from_secs(2);
 const SPARES: usize = 32;
 /// Programs that boot side by side when a configuration is applied, or programs are looked at.
 const APPLY_THREADS: usize = 4;
-/// What a boot or a reload may take, besides twice the longest boot that a configuration allows (a storage program may boot, too): far more than it
-/// does. What a file holds up is noticed after a second.
+/// What a boot or a reload may take, besides twice the longest boot that a configuration allows (a storage program may
+/// boot, too): far more than it does. What a file holds up is noticed after a second.
 const REST_OF_RELOAD: Duration = Duration::from_secs(60);
 
 /// The tenants of a process; cheap to clone.
@@ -66,16 +70,6 @@ struct Inner {
     called: Mutex<Called>,
     unrouted: Mutex<Vec<Arc<AtomicU64>>>,
     id_seed: u64,
-}
-
-/// The tenants of one configuration.
-#[derive(Debug)]
-pub(crate) struct TenantSet {
-    pub(crate) epoch: u64,
-    pub(crate) config: Arc<Config>,
-    pub(crate) router: Router,
-    /// In the order of the configuration.
-    pub(crate) tenants: Box<[Arc<Tenant>]>,
 }
 
 /// Why a server could not start. What is wrong with a tenant or with the host's KVM is no reason: see [`Server::report`].
@@ -558,28 +552,6 @@ impl Drop for Inner {
     }
 }
 
-impl TenantSet {
-    fn new(epoch: u64, config: Arc<Config>, tenants: Box<[Arc<Tenant>]>) -> Self {
-        Self { epoch, router: Router::new(&config.tenants), config, tenants }
-    }
-
-    fn to_boot_at_start(&self) -> impl Iterator<Item = &Arc<Tenant>> {
-        let mut auto = self.config.boot_at_start;
-        self.tenants.iter().zip(&self.config.tenants).filter_map(move |(tenant, config)| {
-            let boots = match config.boot {
-                BootWhen::Start => true,
-                BootWhen::FirstCall => false,
-                BootWhen::Auto => {
-                    let boots = auto > 0;
-                    auto = auto.saturating_sub(1);
-                    boots
-                }
-            };
-            boots.then_some(tenant)
-        })
-    }
-}
-
 fn new_tenant(config: &TenantConfig, memory: &Memory) -> Arc<Tenant> {
     Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted, memory.account()))
 }
@@ -587,66 +559,6 @@ fn new_tenant(config: &TenantConfig, memory: &Memory) -> Arc<Tenant> {
 /// What an errand about one tenant may take, if a boot may take `boot`.
 fn longest(boot: Duration) -> Duration {
     boot * 2 + REST_OF_RELOAD
-}
-
-/// What came of an errand, or why nothing has yet.
-fn flat<T>(result: Result<Result<T, ReloadError>, Unfinished>) -> Result<T, ReloadError> {
-    result.unwrap_or_else(|unfinished| {
-        Err(match unfinished {
-            // No file is to blame for that.
-            Unfinished::Thread(error) => ReloadError::Boot(format!("no thread: {}", resources::with_advice(&error))),
-            unfinished => ReloadError::Held(unfinished.to_string()),
-        })
-    })
-}
-
-fn reconfigure(
-    tenant: &Tenant,
-    config: Arc<TenantConfig>,
-    ground: &Ground,
-    background: &Background,
-) -> Result<(), ReloadError> {
-    let mut history = tenant.history()?;
-    let former = std::mem::replace(&mut history.config, config);
-    if matches!(tenant.state(), State::Unbooted) {
-        return Ok(());
-    }
-    match tenant.make(&mut history, ground, background, Source::File) {
-        Ok(generation) => {
-            tenant.reloads.fetch_add(1, Ordering::Relaxed);
-            tenant.publish(&mut history, generation, ground);
-            Ok(())
-        }
-        Err(error) => {
-            history.config = former;
-            Err(not_replaced(tenant, error))
-        }
-    }
-}
-
-fn replace(tenant: &Tenant, ground: &Ground, background: &Background, source: Source) -> Result<Reloaded, ReloadError> {
-    let mut history = tenant.history()?;
-    let generation =
-        tenant.make(&mut history, ground, background, source).map_err(|error| not_replaced(tenant, error))?;
-    let reloaded = told(&generation);
-    tenant.reloads.fetch_add(1, Ordering::Relaxed);
-    tenant.publish(&mut history, generation, ground);
-    tracing::info!(
-        target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, boot_ms = reloaded.boot_ms,
-        "a new generation answers"
-    );
-    Ok(reloaded)
-}
-
-fn told(generation: &Generation) -> Reloaded {
-    Reloaded { generation: generation.number, boot_ms: generation.snapshot.boot_time().as_secs_f64() * 1e3 }
-}
-
-/// Logs and counts that what runs was not replaced.
-fn not_replaced(tenant: &Tenant, error: ReloadError) -> ReloadError {
-    tenant.reload_failures.fetch_add(1, Ordering::Relaxed);
-    tracing::error!(target: "mayfly::server", tenant = %tenant.name, %error, "no new generation; the former one goes on");
-    error
 }
 
 #[cfg(test)]

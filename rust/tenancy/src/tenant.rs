@@ -6,6 +6,8 @@
 //!                                 └──────> Failed, tried again by a call after a pause
 //! ```
 
+mod history;
+
 use std::error::Error;
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mayfly_files::{Errands, Unfinished, waiting_for};
-use mayfly_sandbox::{Account, BootError, BootedFrom, ForkError, Host, LogSink, Program, SharedMemory, Snapshot};
+use mayfly_sandbox::{Account, BootError, BootedFrom, ForkError, Host, LogSink, Program, Snapshot};
 
 use crate::background::Background;
 use crate::berth::Berth;
@@ -39,15 +41,20 @@ use crate::uploads;
 use crate::values::TenantName;
 use crate::workers::{Permit, Workers};
 
+pub(crate) use history::History;
+
 /// Pause before a failed first boot is tried again; doubled with each failure, up to [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 /// What a program is taken to need to boot before it has.
 const BOOT_BYTES: u64 = 4 << 20;
 /// Pause after a boot that the process had no memory for.
 const RETRY_MEMORY: Duration = Duration::from_secs(1);
 /// How long a program may run at least before another one gets its memory.
 const TIME_OF_ITS_OWN: Duration = Duration::from_secs(3);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+/// For the client whose request would need one more worker.
+const NO_MEMORY: &str = "the server has no memory left for a worker: \
+    its bound (max_memory_mib, or the limit of its cgroup or machine) is reached";
 /// How often whoever waits for a boot or a reload looks whether it is over, or hangs.
 const HISTORY_TICK: Duration = Duration::from_millis(2);
 
@@ -101,18 +108,6 @@ pub(crate) enum State {
     Ready(Arc<Generation>),
 }
 
-/// What changes with the tenant's life, apart from its state.
-#[derive(Debug)]
-pub(crate) struct History {
-    pub(crate) config: Arc<TenantConfig>,
-    last_number: u64,
-    previous: Option<Arc<Generation>>,
-    retry: Duration,
-    /// Kept from generation to generation.
-    shared: Option<SharedMemory>,
-    store: Option<Arc<Store>>,
-}
-
 /// What booting and forking need besides the tenant.
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
@@ -151,14 +146,7 @@ impl Tenant {
             state: RwLock::new(state),
             errands: Errands::default(),
             loads: Errands::default(),
-            history: Mutex::new(History {
-                config,
-                last_number: 0,
-                previous: None,
-                retry: RETRY,
-                shared: None,
-                store: None,
-            }),
+            history: Mutex::new(History::new(config)),
             waiting: Mutex::default(),
             berths: Mutex::default(),
             counters: Mutex::default(),
@@ -653,58 +641,5 @@ pub(crate) struct NoFork {
 impl NoFork {
     pub(crate) fn unavailable(reason: String) -> Self {
         Self { failure: Failure::Unavailable, reason }
-    }
-}
-
-const NO_MEMORY: &str = "the server has no memory left for a worker: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached";
-
-impl History {
-    /// The region that all of the tenant's workers share: made once, since its content is to outlive generations.
-    fn shared_memory(&mut self, config: &TenantConfig) -> Result<Option<SharedMemory>, ReloadError> {
-        let Some(wanted) = &config.shared else { return Ok(None) };
-        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.bytes() == wanted.bytes) {
-            return Ok(Some(shared.clone()));
-        }
-        let made = match &wanted.file {
-            Some(path) => SharedMemory::file(path, wanted.bytes),
-            None => SharedMemory::anonymous(wanted.bytes),
-        };
-        let shared = made.map_err(|error| {
-            let file = wanted.file.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
-            ReloadError::Boot(format!("no shared memory: {file}{error}"))
-        })?;
-        if !shared.stays_in_memory() {
-            tracing::warn!(
-                target: "mayfly::server", tenant = %config.name, kib = wanted.bytes >> 10,
-                "the tenant's shared memory may be taken from memory, and requests then wait for its disk: raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK), or put the file into /dev/shm"
-            );
-        }
-        self.shared = Some(shared.clone());
-        Ok(Some(shared))
-    }
-
-    /// The tenant's storage program, booted if it is not yet, or is another one now.
-    fn store(
-        &mut self,
-        config: &TenantConfig,
-        tenant: &Tenant,
-        ground: &Ground,
-        background: &Background,
-    ) -> Result<Option<Arc<Store>>, ReloadError> {
-        let Some(wanted) = &config.storage else {
-            self.store = None;
-            return Ok(None);
-        };
-        let log = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
-        match &self.store {
-            Some(store) => {
-                let refreshed = store.refresh(wanted, &ground.host, log);
-                // Whatever came of it: who came meanwhile stands in line.
-                background.serve_line(store);
-                refreshed?;
-            }
-            None => self.store = Some(Arc::new(Store::boot(wanted, &ground.host, log)?)),
-        }
-        Ok(self.store.clone())
     }
 }
