@@ -24,9 +24,9 @@ bool is(std::string_view name, std::string_view lower_case) noexcept {
 // checked.
 constexpr std::string_view next_cookie = "\r\nset-cookie: ";
 
-// Drogon compresses bodies on the event loop whenever the client accepts that, even the body of a 206, one with a strong
-// entity tag, or one under no-transform. Since 1.9.13 a response can opt out. Earlier versions never compress a content
-// type that they take for opaque.
+// Drogon compresses bodies on the event loop whenever the client accepts that, even the body of a 206, one with a
+// strong entity tag, or one under no-transform. Since 1.9.13 a response can opt out. Earlier versions never compress a
+// content type that they take for opaque.
 template <typename Response> void send_body_as_it_is(Response &response) {
     if constexpr (requires { response.setAllowCompression(false); }) {
         response.setAllowCompression(false);

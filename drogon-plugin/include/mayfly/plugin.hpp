@@ -66,9 +66,9 @@ void set_connection_callback(std::function<void(const trantor::TcpConnectionPtr 
 // `patience`; tenants' requests that still run then get a 503. A second signal ends the wait. Without this, Drogon
 // closes all connections first.
 //
-// Call it once, at the start of main() and before any other thread exists: it blocks both signals in the calling thread,
-// whose later threads inherit that, and waits for them on a thread of its own. Call it before the application registers
-// its advices.
+// Call it once, at the start of main() and before any other thread exists: it blocks both signals in the calling
+// thread, whose later threads inherit that, and waits for them on a thread of its own. Call it before the application
+// registers its advices.
 void end_on_signals(std::chrono::milliseconds patience = std::chrono::seconds(5));
 
 // Ends the server as a signal does, in the place of drogon::app().quit(), which closes all connections first. Any

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The watch over the tenants file and the programs, and SIGHUP.
 //!
-//! Directories are watched and not files: who replaces a file well writes another one and renames it, and the watch of a file would
-//! stay with the old one. An editor or a compiler changes a file in many steps, so a change is acted on when nothing has followed it
-//! for a while ([`QUIET`]).
+//! Directories are watched and not files: who replaces a file well writes another one and renames it, and the watch of
+//! a file would stay with the old one. An editor or a compiler changes a file in many steps, so a change is acted on
+//! when nothing has followed it for a while ([`QUIET`]).
 //!
-//! The thread of this module never waits for a file system: each tenant's files are looked at, and watched, on an errand of its own, and one
-//! whose file system does not answer is looked at again when it does.
+//! The thread of this module never waits for a file system: each tenant's files are looked at, and watched, on an
+//! errand of its own, and one whose file system does not answer is looked at again when it does.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -312,7 +312,8 @@ impl Watched {
             whole || name == LINKED_DATA || names.is_some_and(|names| names.contains(name))
         };
         let Some(path) = paths.iter().find(|path| is_ours(path)) else { return false };
-        // A new file is empty yet; that it is written and closed is another event. A new link is whole: that is looked at elsewhere.
+        // A new file is empty yet; that it is written and closed is another event. A new link is whole: that is looked
+        // at elsewhere.
         let is_new = event.flags.contains(ReadFlags::CREATE);
         if is_new {
             self.unsure.push(path.join(name));
@@ -321,7 +322,8 @@ impl Watched {
     }
 }
 
-/// Watches the files of a tenant that matter, which are its programs, and what it names besides; without a tenant, the tenants file. On an errand.
+/// Watches the files of a tenant that matter, which are its programs, and what it names besides; without a tenant, the
+/// tenants file. On an errand.
 fn found(tenant: Option<&TenantConfig>, source: Option<PathBuf>, inotify: &OwnedFd) -> Found {
     let mut found = Found::default();
     let files = match tenant {

@@ -55,8 +55,8 @@ pub(crate) struct Server {
 /// One event-loop thread's workers.
 pub(crate) struct LoopPool(tenancy::LoopPool);
 
-/// Starts the tenants that `config_json` describes, the listener for operators and the watch over files. Without a usable KVM it
-/// starts all the same, and every tenant answers 503.
+/// Starts the tenants that `config_json` describes, the listener for operators and the watch over files. Without a
+/// usable KVM it starts all the same, and every tenant answers 503.
 pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError> {
     guard(|| {
         let log = logging::init("info");
@@ -66,7 +66,8 @@ pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError
     })?
 }
 
-/// Makes sure that the process may have enough descriptors for a server that opens `later` more before it starts Mayfly.
+/// Makes sure that the process may have enough descriptors for a server that opens `later` more before it starts
+/// Mayfly.
 pub(crate) fn require_descriptors(later: u64) -> Result<(), BridgeError> {
     guard(|| Ok(tenancy::require_descriptors(later)?))?
 }
@@ -124,7 +125,8 @@ impl Server {
         guard(|| self.tenancy.in_work()).unwrap_or(0)
     }
 
-    /// Ends what operators and changed files do, and answers what waits; no deferred reply is sent once this has returned.
+    /// Ends what operators and changed files do, and answers what waits; no deferred reply is sent once this has
+    /// returned.
     pub(crate) fn shutdown(&self) {
         // There is nothing to be done about a panic here: the process is about to end.
         let _ = guard(|| {
@@ -164,8 +166,8 @@ impl LoopPool {
         })
     }
 
-    /// Has `request`, for which [`Self::call`] said `Later`, served in the background. `reply` is sent when that is done; if this
-    /// panics it is dropped, which answers too.
+    /// Has `request`, for which [`Self::call`] said `Later`, served in the background. `reply` is sent when that is
+    /// done; if this panics it is dropped, which answers too.
     pub(crate) fn call_later(&mut self, request: &RequestView, reply: UniquePtr<Reply>) {
         let _ = guard(|| {
             if let Some(reply) = Deferred::new(reply) {

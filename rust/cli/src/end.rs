@@ -24,8 +24,8 @@ pub(crate) enum End {
     AtOnce,
 }
 
-/// Waits for a signal, and then until all loops have ended, which is when they have dropped their receivers, or the time is up, or for
-/// another signal. The loops close their copies of `listener`.
+/// Waits for a signal, and then until all loops have ended, which is when they have dropped their receivers, or the
+/// time is up, or for another signal. The loops close their copies of `listener`.
 pub(crate) async fn on_signals(listener: TcpListener, stop: watch::Sender<bool>, server: &Server) -> io::Result<End> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -53,8 +53,8 @@ pub(crate) async fn on_signals(listener: TcpListener, stop: watch::Sender<bool>,
     Ok(End::AtOnce)
 }
 
-/// Drops the packets that open a connection (SYN without ACK), so that none is made that would be reset when the listener closes.
-/// Clients try again by themselves, after a second, and are refused.
+/// Drops the packets that open a connection (SYN without ACK), so that none is made that would be reset when the
+/// listener closes. Clients try again by themselves, after a second, and are refused.
 fn refuse_handshakes(listener: &TcpListener) {
     // <linux/bpf_common.h>. A filter of a TCP socket sees packets from the TCP header on; its 14th byte has the flags (RFC 9293, 3.1).
     const LOAD_BYTE: u16 = 0x30;

@@ -54,7 +54,8 @@ pub struct RunOptions {
     /// Threads that serve requests, each with a worker of its own [default: one a processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Most memory that the process may have, in MiB, besides what its cgroup and the machine allow; comes before the file's `max_memory_mib`
+    /// Most memory that the process may have, in MiB, besides what its cgroup and the machine allow; comes before the
+    /// file's `max_memory_mib`
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(32..=16_777_216))]
     pub max_memory_mib: Option<u64>,
 }
@@ -64,7 +65,8 @@ pub struct BenchOptions {
     /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
     #[arg(required_unless_present = "config")]
     pub program: Option<PathBuf>,
-    /// Measure a tenant of this file instead, as a server runs it, and with a reset after every request whatever its mode is
+    /// Measure a tenant of this file instead, as a server runs it, and with a reset after every request whatever its
+    /// mode is
     #[arg(long, value_name = "FILE", requires = "tenant")]
     #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
     pub config: Option<PathBuf>,
@@ -133,8 +135,8 @@ pub struct ProgramSettings {
     /// Set a variable of the program's environment, which is empty otherwise
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
-    /// Let the program see a directory of the host's: read-only unless it ends in `:rw`, and where the host has it unless PLACE says
-    /// otherwise. Dynamic programs need /lib, /lib64 and /usr
+    /// Let the program see a directory of the host's: read-only unless it ends in `:rw`, and where the host has it
+    /// unless PLACE says otherwise. Dynamic programs need /lib, /lib64 and /usr
     #[arg(long = "mount", value_name = "HOST[:PLACE[:rw]]", value_parser = mount)]
     pub mounts: Vec<Value>,
     /// How requests reach the program: `doorbell`, by the SDK, or `connections`, for an HTTP server
@@ -143,12 +145,14 @@ pub struct ProgramSettings {
     /// With `--serve connections`: the port that the program listens on, inside its machine, if it listens on several
     #[arg(long, value_name = "PORT")]
     pub program_port: Option<u64>,
-    /// With `--serve connections`: ask for this path before the program is frozen, so that its code is compiled and what it makes at first use is
-    /// made. It is asked for so many times, 100 unless TIMES says otherwise, and then until it costs no more than before
+    /// With `--serve connections`: ask for this path before the program is frozen, so that its code is compiled and
+    /// what it makes at first use is made. It is asked for so many times, 100 unless TIMES says otherwise, and then
+    /// until it costs no more than before
     #[arg(long = "warm-up", value_name = "[TIMES:]PATH", value_parser = warm_up)]
     pub warm_up: Vec<Value>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
-    /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us, concurrent_requests
+    /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us,
+    /// concurrent_requests
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
     pub limits: Vec<(String, u64)>,
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly run`: one program, or all tenants of a configuration, over HTTP/1.1.
 //!
-//! Every thread has its own event loop and its own workers; all accept from one listening socket. That is the shape of Drogon's
-//! loops, so what holds for a program here holds for it there.
+//! Every thread has its own event loop and its own workers; all accept from one listening socket. That is the shape of
+//! Drogon's loops, so what holds for a program here holds for it there.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -41,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// How long a connection may be still before it counts as idle.
 const IDLE: Duration = Duration::from_millis(100);
-/// Bound for a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more than came.
+/// Bound for a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more than
+/// came.
 const HEAD_BYTES: usize = 192 << 10;
 
 /// Descriptors of the command's own: the listener, and the event loop that waits for signals.
@@ -117,7 +118,8 @@ impl Tenants {
         Self { pool: server.loop_pool(), server: server.clone(), body_bytes: body_bytes(&config), config }
     }
 
-    /// Bound for a request's body before it is known whose the request is. What is above its tenant's own limit, the tenancy refuses.
+    /// Bound for a request's body before it is known whose the request is. What is above its tenant's own limit, the
+    /// tenancy refuses.
     fn body_bytes(&mut self) -> usize {
         let config = self.server.config();
         if !Arc::ptr_eq(&config, &self.config) {
@@ -231,7 +233,8 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
         return refused(refusal.as_bytes());
     }
     let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
-    // A body that says itself that it is too large is not asked for: a client that waits for "100 Continue" learns why before it sends it.
+    // A body that says itself that it is too large is not asked for: a client that waits for "100 Continue" learns why
+    // before it sends it.
     let is_too_large = body.size_hint().lower() > u64::try_from(body_bytes).unwrap_or(u64::MAX);
     let body = match is_too_large {
         true => None,
@@ -280,8 +283,8 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     }
 }
 
-/// Answers for what the gate has refused, which is said as "STATUS BODY", and closes the connection: where the next request
-/// begins is not known.
+/// Answers for what the gate has refused, which is said as "STATUS BODY", and closes the connection: where the next
+/// request begins is not known.
 fn refused(refusal: &[u8]) -> Response<Full<Bytes>> {
     let (status, body) = refusal.split_at(refusal.len().min(3));
     let mut response = Response::new(Full::from(Bytes::copy_from_slice(body.trim_ascii_start())));

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Work that a file may hold up, on threads that can be left behind.
 //!
-//! When the server of a network file system is gone, calls on its files never return, and no signal interrupts them. All
-//! work on files therefore runs on a thread of its own, an errand. Before each call the errand names the file that it
-//! waits for ([`waiting_for`]). Its caller waits for as long as the errand makes progress; once a single call takes longer
-//! than [`PATIENCE`], the caller leaves the thread behind. That thread continues when the file system answers.
+//! When the server of a network file system is gone, calls on its files never return, and no signal interrupts them.
+//! All work on files therefore runs on a thread of its own, an errand. Before each call the errand names the file that
+//! it waits for ([`waiting_for`]). Its caller waits for as long as the errand makes progress; once a single call takes
+//! longer than [`PATIENCE`], the caller leaves the thread behind. That thread continues when the file system answers.
 //!
 //! # Invariants
 //!
-//! - While an errand of an [`Errands`] hangs, that takes no further one: there are as many threads left behind as tenants that hang,
-//!   times those that were under way side by side.
-//! - What a thread has that was left behind is its own: it holds no lock that others wait for without looking at [`Errands::hang`].
+//! - While an errand of an [`Errands`] hangs, that takes no further one: there are as many threads left behind as
+//!   tenants that hang, times those that were under way side by side.
+//! - What a thread has that was left behind is its own: it holds no lock that others wait for without looking at
+//!   [`Errands::hang`].
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -22,7 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A call of a file system that takes longer hangs. One of a disk takes milliseconds; one that has to spin up is waited for elsewhere.
+/// A call of a file system that takes longer hangs. One of a disk takes milliseconds; one that has to spin up is waited
+/// for elsewhere.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 /// A call that takes longer than this gives its place to another errand, though it is waited for.
 const SLOW: Duration = Duration::from_millis(50);
@@ -34,7 +36,8 @@ thread_local! {
     static IS_ERRAND: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes a call that a file system may hold up. On an errand, the call and its path are what is told when it takes too long.
+/// Makes a call that a file system may hold up. On an errand, the call and its path are what is told when it takes too
+/// long.
 pub fn waiting_for<T>(path: &Path, call: impl FnOnce() -> T) -> T {
     let Some(signs) = CURRENT.with_borrow(Clone::clone) else { return call() };
     let outer = signs.call().replace((Instant::now(), path.to_owned()));
@@ -236,7 +239,8 @@ impl<T> Pending<T> {
         self.wait_until(|_| false).map_err(|(unfinished, _)| unfinished)
     }
 
-    /// Waits while it makes progress, and calls `slow` once if one of its calls takes so long that others should begin meanwhile.
+    /// Waits while it makes progress, and calls `slow` once if one of its calls takes so long that others should begin
+    /// meanwhile.
     ///
     /// # Errors
     ///
@@ -271,8 +275,8 @@ impl<T> Pending<T> {
     }
 }
 
-/// Does the work of many, `at_a_time` side by side and those that are slow besides, each on an errand of its own. Returns what came of
-/// each, in their order, when all have ended or hang.
+/// Does the work of many, `at_a_time` side by side and those that are slow besides, each on an errand of its own.
+/// Returns what came of each, in their order, when all have ended or hang.
 pub fn each<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     all: impl IntoIterator<Item = (Errands, W)>,
     at_a_time: usize,

@@ -9,9 +9,10 @@
 //!
 //! # What always holds
 //!
-//! - What lies at a path is looked at before it is opened, and what was looked at is what is opened: no name is resolved twice.
-//! - Nothing but a regular file of a file system that stores files is opened (and KVM's device): no FIFO waits for a writer or wakes one,
-//!   no device notices, no file of the kernel's is drained.
+//! - What lies at a path is looked at before it is opened, and what was looked at is what is opened: no name is
+//!   resolved twice.
+//! - Nothing but a regular file of a file system that stores files is opened (and KVM's device): no FIFO waits for a
+//!   writer or wakes one, no device notices, no file of the kernel's is drained.
 //! - No read exceeds the caller's limit, nor the size that the file had when it was opened.
 //! - Whatever a file system does, a thread that may not be held up waits for an [`Errands`]' time and no longer.
 //!

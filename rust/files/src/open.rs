@@ -16,7 +16,8 @@ use crate::problem::{Kind, Problem};
 
 /// A file that others must not read.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
-/// The open that met a lease has asked its holder for it; the holder gets so long (`/proc/sys/fs/lease-break-time` would be 45 s),
+/// The open that met a lease has asked its holder for it; the holder gets so long (`/proc/sys/fs/lease-break-time`
+/// would be 45 s),
 const LEASE: Duration = Duration::from_millis(500);
 /// and is asked again so often.
 const LEASE_TICK: Duration = Duration::from_millis(5);
@@ -41,8 +42,8 @@ pub fn open_itself(path: &Path) -> Result<File, Problem> {
     regular(path, OFlags::NOFOLLOW, OFlags::RDONLY)
 }
 
-/// Opens a regular file for reading and writing, or makes one that its owner alone may use. A symbolic link at the end of the path is
-/// refused.
+/// Opens a regular file for reading and writing, or makes one that its owner alone may use. A symbolic link at the end
+/// of the path is refused.
 ///
 /// # Errors
 ///
@@ -71,7 +72,8 @@ pub fn create_new(path: &Path) -> Result<File, Problem> {
     Ok(waiting_for(path, || retry(|| rustix::fs::open(path, flags, PRIVATE)))?.into())
 }
 
-/// As [`create_new`], in the place of what an earlier attempt has left there. What is there is removed, and never opened.
+/// As [`create_new`], in the place of what an earlier attempt has left there. What is there is removed, and never
+/// opened.
 ///
 /// # Errors
 ///
@@ -177,7 +179,8 @@ impl Seen {
     }
 }
 
-/// The name of the file system, if it has no files but the kernel's own. What `statfs(2)` calls them, and `include/uapi/linux/magic.h`.
+/// The name of the file system, if it has no files but the kernel's own. What `statfs(2)` calls them, and
+/// `include/uapi/linux/magic.h`.
 fn system_of_kernel(fd: impl AsFd) -> rustix::io::Result<Option<&'static str>> {
     // The type of the field differs from one architecture to another, and so does its sign.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers have 32 bits")]

@@ -67,7 +67,8 @@ pub fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, Prob
     if bytes.len() == size && stamp()? == before { Ok(bytes) } else { Err(Problem::Changes) }
 }
 
-/// What one of the kernel's own files says, in `/proc` or `/sys`: a path that is written in the code, and that nobody else can name.
+/// What one of the kernel's own files says, in `/proc` or `/sys`: a path that is written in the code, and that nobody
+/// else can name.
 ///
 /// # Errors
 ///

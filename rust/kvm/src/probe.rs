@@ -28,7 +28,8 @@ fn open(path: &Path) -> Result<Kvm, HostError> {
         std::io::ErrorKind::PermissionDenied => HostError::Permission { path: path.into() },
         _ => HostError::Open { path: path.into(), source },
     };
-    // What lies there was looked at before it was opened, and is opened again by its descriptor; by its name where `/proc` is not mounted.
+    // What lies there was looked at before it was opened, and is opened again by its descriptor; by its name where
+    // `/proc` is not mounted.
     let device = mayfly_files::open_device(path).map_err(|problem| failed(problem.into()))?;
     let opened = CString::new(format!("/proc/self/fd/{}", device.as_raw_fd())).map_err(|error| failed(error.into()))?;
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
@@ -87,8 +88,8 @@ fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
     Ok((xcr0, guest_tsc))
 }
 
-/// Whether the probe's `rdtsc` reads a value between two of the host's. A counter of the guest's own started with its vCPU, some
-/// microseconds ago, and the host's when the host did.
+/// Whether the probe's `rdtsc` reads a value between two of the host's. A counter of the guest's own started with its
+/// vCPU, some microseconds ago, and the host's when the host did.
 fn reads_host_tsc(machine: &mut Machine) -> Result<bool, String> {
     let before = read_tsc();
     let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;

@@ -72,11 +72,11 @@ pub enum ExecError {
 }
 
 impl Process {
-    /// Loads `program` into `machine`, which has no program yet, and sets its registers so that the next run starts it. A dynamic
-    /// program's interpreter is loaded beside it, from the mounts, and is what starts.
+    /// Loads `program` into `machine`, which has no program yet, and sets its registers so that the next run starts it.
+    /// A dynamic program's interpreter is loaded beside it, from the mounts, and is what starts.
     ///
-    /// `auxv_extra` entries follow those of Linux in the auxiliary vector. `at_random` is the guest address of 16 random bytes, which
-    /// whoever runs the machine keeps fresh.
+    /// `auxv_extra` entries follow those of Linux in the auxiliary vector. `at_random` is the guest address of 16
+    /// random bytes, which whoever runs the machine keeps fresh.
     ///
     /// # Errors
     ///
@@ -235,8 +235,8 @@ fn load_segments(
     Ok(())
 }
 
-/// Where zeroes follow on a segment's data, they begin within the last page of the file's: that page is a copy. Otherwise, as on Linux,
-/// the rest of the page is what the file has there.
+/// Where zeroes follow on a segment's data, they begin within the last page of the file's: that page is a copy.
+/// Otherwise, as on Linux, the rest of the page is what the file has there.
 fn zero_tail(machine: &mut Machine, segment: &Segment, file: &files::File) -> Result<(), ExecError> {
     let end = segment.address.saturating_add(segment.data.len() as u64);
     let page = pages::align_down(end);
@@ -255,8 +255,8 @@ fn zero_tail(machine: &mut Machine, segment: &Segment, file: &files::File) -> Re
     Ok(())
 }
 
-/// Writes `data` to `address`, bringing in the pages that it touches. Bytes around it are zero. Pages that no data touch are left for
-/// the program's first access.
+/// Writes `data` to `address`, bringing in the pages that it touches. Bytes around it are zero. Pages that no data
+/// touch are left for the program's first access.
 fn load(machine: &mut Machine, memory: &AddressSpace, address: u64, data: &[u8]) -> Result<(), ExecError> {
     let end = address.saturating_add(data.len() as u64).min(layout::USER_END);
     let mut page = pages::align_down(address);

@@ -14,10 +14,11 @@ pub fn read_tsc() -> u64 {
     }
 }
 
-/// The clocks in a machine's control line: what they said, in nanoseconds, when the host's counter stood at `tsc`, and how fast they
-/// go, in 2^-31 nanoseconds a cycle.
+/// The clocks in a machine's control line: what they said, in nanoseconds, when the host's counter stood at `tsc`, and
+/// how fast they go, in 2^-31 nanoseconds a cycle.
 ///
-/// No two lines that are given to a machine have the same `tsc`: by it the vDSO sees that its line was replaced while it was reading.
+/// No two lines that are given to a machine have the same `tsc`: by it the vDSO sees that its line was replaced while
+/// it was reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ClockLine {
     /// The host's time-stamp counter.

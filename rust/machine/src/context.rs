@@ -12,7 +12,8 @@ pub const VECTOR_STATE_BYTES: usize = 4096;
 /// The same in words of 32 bits.
 const WORDS: usize = VECTOR_STATE_BYTES / 4;
 
-/// Vector and x87 state: an XSAVE area in the standard format (Intel SDM vol. 1, 13.4), and what the engine keeps behind it.
+/// Vector and x87 state: an XSAVE area in the standard format (Intel SDM vol. 1, 13.4), and what the engine keeps
+/// behind it.
 ///
 /// ```
 /// use mayfly_machine::{VECTOR_STATE_BYTES, VectorState};

@@ -52,7 +52,8 @@ impl PageFaultCode {
 /// Why a machine's run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// The program rang the doorbell: RDI is the operation, RSI its argument, RDX the ABI version. Any of them may be anything.
+    /// The program rang the doorbell: RDI is the operation, RSI its argument, RDX the ABI version. Any of them may be
+    /// anything.
     Doorbell,
     /// The program made a system call: RAX is the number; RDI, RSI, RDX, R10, R8, R9 the arguments.
     Syscall,
@@ -149,20 +150,20 @@ pub enum Blame {
 }
 
 impl Unexpected {
-    /// Who is to blame. A machine runs a program and the few instructions of the guest kernel: what the host alone can get wrong
-    /// is the host's, all else is the program's.
+    /// Who is to blame. A machine runs a program and the few instructions of the guest kernel: what the host alone can
+    /// get wrong is the host's, all else is the program's.
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
             // String or wide I/O on the ports that user code may write: as bad as on any other port, where it is #GP.
             Self::Port { .. } => Blame::Fault,
-            // A guest that KVM cannot go on with, by an instruction that it cannot emulate (paging-based KVM emulates while RSP is not
-            // canonical), by faults in faults, or by an exit that nothing in a machine asks for.
+            // A guest that KVM cannot go on with, by an instruction that it cannot emulate (paging-based KVM emulates
+            // while RSP is not canonical), by faults in faults, or by an exit that nothing in a machine asks for.
             Self::Shutdown | Self::Internal { .. } | Self::Kernel { .. } | Self::Privilege { .. } | Self::Other(_) => {
                 Blame::Program
             }
-            // The state that the processor refuses is the one that the host has set; guest-physical addresses come from page tables,
-            // which only the host writes.
+            // The state that the processor refuses is the one that the host has set; guest-physical addresses come from
+            // page tables, which only the host writes.
             Self::Entry { .. } | Self::Mmio { .. } => Blame::Host,
         }
     }

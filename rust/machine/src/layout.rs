@@ -16,9 +16,9 @@
 //!         + 0x4000_0000  SHARED        user  rw-   memory that all machines of a program share, if it has any
 //! ```
 //!
-//! The base is a multiple of 4 GiB. Should a program manage to leave 64-bit mode, then the truncated address of any page above
-//! is below [`USER_MIN`], where nothing is ever mapped: the worker faults instead of running the program's bytes as its own
-//! trampoline.
+//! The base is a multiple of 4 GiB. Should a program manage to leave 64-bit mode, then the truncated address of any
+//! page above is below [`USER_MIN`], where nothing is ever mapped: the worker faults instead of running the program's
+//! bytes as its own trampoline.
 
 /// Size of a page in bytes; Mayfly uses no others.
 pub const PAGE_SIZE: u64 = 4096;
@@ -44,7 +44,8 @@ pub const DOORBELL_ENTRY: u64 = DOORBELL + DOORBELL_ENTRY_OFFSET;
 /// The vDSO's page, which programs find by `AT_SYSINFO_EHDR`.
 pub const VDSO: u64 = MAYFLY_BASE + 0x9000;
 
-/// The machine's own line in front of the inbox. Its first word says whether the doorbell rewinds; from byte 16 on it is
+/// The machine's own line in front of the inbox. Its first word says whether the doorbell rewinds; from byte 16 on it
+/// is
 /// [`ClockLine`](crate::ClockLine)'s.
 pub const CONTROL: u64 = MAYFLY_BASE + 0x1_0000;
 
@@ -54,14 +55,15 @@ pub const CONTROL_BYTES: u64 = 64;
 /// Where the inbox starts, 64-byte aligned; its size is chosen at boot.
 pub const INBOX: u64 = CONTROL + CONTROL_BYTES;
 
-/// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4 GiB.
+/// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4
+/// GiB.
 pub const INBOX_MAX: u64 = 64 << 20;
 
 /// Where shared memory starts; above [`USER_END`], so that no program can unmap or protect it, or map over it.
 pub const SHARED: u64 = MAYFLY_BASE + 0x4000_0000;
 
-/// Most bytes of shared memory. Every machine pays for a region with KVM's bookkeeping (a fork takes half as long again for this
-/// much), and every image with page tables of 1/512 of its size.
+/// Most bytes of shared memory. Every machine pays for a region with KVM's bookkeeping (a fork takes half as long again
+/// for this much), and every image with page tables of 1/512 of its size.
 pub const SHARED_MAX: u64 = 1 << 30;
 
 const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < 1 << 47);
@@ -81,8 +83,9 @@ pub const fn page_floor(address: u64) -> u64 {
     address & !(PAGE_SIZE - 1)
 }
 
-/// Whether Mayfly's own code lies at this address, or tables of the guest kernel: pages through which requests come and go, and whose
-/// registers may be another request's. The vDSO is none of them: it runs on behalf of its caller alone, as on Linux.
+/// Whether Mayfly's own code lies at this address, or tables of the guest kernel: pages through which requests come and
+/// go, and whose registers may be another request's. The vDSO is none of them: it runs on behalf of its caller alone,
+/// as on Linux.
 #[must_use]
 pub const fn is_own_code(address: u64) -> bool {
     MAYFLY_BASE <= address && address < VDSO

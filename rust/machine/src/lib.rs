@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What every engine speaks: where things lie in a machine, its registers, what may be done with a page, why a run ended, and what can go wrong.
+//! What every engine speaks: where things lie in a machine, its registers, what may be done with a page, why a run
+//! ended, and what can go wrong.
 //!
-//! Nothing here knows how a machine is run: no KVM, no ioctl. The floors above are written in these types, so that they need not know either.
+//! Nothing here knows how a machine is run: no KVM, no ioctl. The floors above are written in these types, so that they
+//! need not know either.
 //!
 //! | module | what is in it |
 //! |---|---|

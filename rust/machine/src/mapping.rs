@@ -13,8 +13,8 @@ pub struct Mapping {
 
 // SAFETY: a mapping belongs to the process, not to a thread, and `Mapping` hands out no references into it.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image), and by volatile copies
-// of shared memory, whose bytes may be anything at any time.
+// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image), and by
+// volatile copies of shared memory, whose bytes may be anything at any time.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {

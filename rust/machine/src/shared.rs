@@ -10,10 +10,11 @@
 //! # Invariants
 //!
 //! - The region is mapped as long as a machine or a [`SharedMemory`] knows it.
-//! - Other vCPUs may be writing to it at any time. The host copies each byte once, trusts nothing that it has not copied, and never
-//!   forms a reference into it.
-//! - The host does not touch the mapping of a *file*: one that somebody truncates would answer with SIGBUS, which ends the process.
-//!   It reads and writes the file instead, which fails with an error. (A guest's access to a page that is gone fails its `KVM_RUN`.)
+//! - Other vCPUs may be writing to it at any time. The host copies each byte once, trusts nothing that it has not
+//!   copied, and never forms a reference into it.
+//! - The host does not touch the mapping of a *file*: one that somebody truncates would answer with SIGBUS, which ends
+//!   the process. It reads and writes the file instead, which fails with an error. (A guest's access to a page that is
+//!   gone fails its `KVM_RUN`.)
 
 use std::fs::File;
 use std::io;
@@ -54,15 +55,17 @@ impl SharedMemory {
     /// `InvalidInput` for a size out of range; `OutOfMemory` if the kernel has not that much.
     pub fn anonymous(bytes: u64) -> io::Result<Self> {
         let bytes = check_size(bytes)?;
-        // Without MAP_NORESERVE: where the kernel counts what it has promised, it refuses here and not at a first touch.
+        // Without MAP_NORESERVE: where the kernel counts what it has promised, it refuses here and not at a first
+        // touch.
         Self::map(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS, None)
     }
 
     /// The first `bytes` of a file: what the machines write there outlives them, and a crash of the server.
     ///
-    /// The file is made, readable for its owner alone, if there is none, and grown if it is shorter; its blocks are reserved. It must lie
-    /// in a local file system, where mappings and reads of a file see the same bytes. All of it is read, however slow the disk, and kept in
-    /// memory if the process may keep so much: see [`SharedMemory::stays_in_memory`].
+    /// The file is made, readable for its owner alone, if there is none, and grown if it is shorter; its blocks are
+    /// reserved. It must lie in a local file system, where mappings and reads of a file see the same bytes. All of it
+    /// is read, however slow the disk, and kept in memory if the process may keep so much: see
+    /// [`SharedMemory::stays_in_memory`].
     ///
     /// # Arguments
     ///
@@ -70,8 +73,8 @@ impl SharedMemory {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a size out of range, and for what is no regular file; otherwise what the kernel says. A symbolic link as the
-    /// last part of the path is refused.
+    /// `InvalidInput` for a size out of range, and for what is no regular file; otherwise what the kernel says. A
+    /// symbolic link as the last part of the path is refused.
     pub fn file(path: &Path, bytes: u64) -> io::Result<Self> {
         let bytes = check_size(bytes)?;
         let file = mayfly_files::open_or_create(path)?;
@@ -88,8 +91,8 @@ impl SharedMemory {
         Ok(Self { region: Arc::new(Region { mapping, file, stays }) })
     }
 
-    /// Whether the kernel keeps the region in memory. If not, it may take pages of its file away when memory is short, and the guest
-    /// that reads one next waits for the disk, and its thread with it: `RLIMIT_MEMLOCK` was too low.
+    /// Whether the kernel keeps the region in memory. If not, it may take pages of its file away when memory is short,
+    /// and the guest that reads one next waits for the disk, and its thread with it: `RLIMIT_MEMLOCK` was too low.
     #[must_use]
     pub fn stays_in_memory(&self) -> bool {
         self.region.stays
@@ -143,8 +146,8 @@ impl SharedMemory {
         if end > self.bytes() {
             return None;
         }
-        // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references, and any bytes
-        // that another thread or a vCPU stores meanwhile are as good as any others.
+        // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references,
+        // and any bytes that another thread or a vCPU stores meanwhile are as good as any others.
         Some(unsafe { VolatileSlice::new(self.region.mapping.address().add(offset as usize), len) })
     }
 }

@@ -30,16 +30,17 @@ const TURN_NS: u64 = 5_000_000;
 /// How long threads may go on beside the one at the doorbell before the program is frozen all the same.
 const SETTLE_NS: u64 = 200_000_000;
 
-/// How long a program that is to ring the doorbell may listen for connections, and do nothing else, until it is taken for a server.
+/// How long a program that is to ring the doorbell may listen for connections, and do nothing else, until it is taken
+/// for a server.
 const LISTENS_NS: u64 = 2_000_000_000;
-/// How long a program whose port is not named, and which has more to do at a time of its own, may have its listeners until they are taken for
-/// all that it will have: the first may be a debugger's, and the application's follow.
+/// How long a program whose port is not named, and which has more to do at a time of its own, may have its listeners
+/// until they are taken for all that it will have: the first may be a debugger's, and the application's follow.
 const COLLECTS_NS: u64 = 1_000_000_000;
 
 /// Turns of another thread until it is interrupted in its own code.
 const RELEASES_MAX: u32 = 200;
-/// Warm-up requests that cost no more exits than any before, one after the other: then the program is steady. After a burst of work it is so
-/// sooner, since the next one is far.
+/// Warm-up requests that cost no more exits than any before, one after the other: then the program is steady. After a
+/// burst of work it is so sooner, since the next one is far.
 const STEADY_REQUESTS: u32 = 32;
 const STEADY_AFTER_BURST: u32 = 8;
 /// Most rounds of warm-up requests, and most time, until it is frozen all the same.
@@ -143,7 +144,8 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// Sleeps while all threads wait, and wakes those whose time it is; unless they do nothing but wait for connections.
+    /// Sleeps while all threads wait, and wakes those whose time it is; unless they do nothing but wait for
+    /// connections.
     fn wait_at_boot(&mut self, mut wait: Wait, listens_since: &mut Option<u64>) -> Result<(), BootError> {
         loop {
             let Self { machine, runner, .. } = self;
@@ -162,8 +164,8 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// Lets the threads besides the one at the doorbell go on until they wait: what they are at is in the snapshot otherwise, and goes on with
-    /// every request.
+    /// Lets the threads besides the one at the doorbell go on until they wait: what they are at is in the snapshot
+    /// otherwise, and goes on with every request.
     fn settle(&mut self) -> Result<(), Stop> {
         if !self.runner.process.has_other_work() {
             return Ok(());
@@ -232,8 +234,9 @@ impl<'a> Boot<'a> {
         self.stand(None)
     }
 
-    /// Goes on with the warm-up requests until they cost what they cost at least. Compilers and collectors work in bursts, on threads of their own,
-    /// and leave the last step to the next request: frozen before it, a program would take that step in every request.
+    /// Goes on with the warm-up requests until they cost what they cost at least. Compilers and collectors work in
+    /// bursts, on threads of their own, and leave the last step to the next request: frozen before it, a program would
+    /// take that step in every request.
     fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[&WarmUp]) -> Result<(), BootError> {
         let end_ns = clock::monotonic_ns().saturating_add(STEADY_NS);
         let mut all_least = vec![u64::MAX; warm_ups.len()];
@@ -269,8 +272,8 @@ impl<'a> Boot<'a> {
         Ok(Ready { has_handover: false, connection })
     }
 
-    /// Runs until all threads wait, and one of them for a connection to the application, or for input on this one. `false`: none does that any more,
-    /// since it has closed this one.
+    /// Runs until all threads wait, and one of them for a connection to the application, or for input on this one.
+    /// `false`: none does that any more, since it has closed this one.
     fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, BootError> {
         // It may be idle already; whatever has been woken is not.
         let Self { machine, runner, .. } = self;
@@ -307,8 +310,8 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// Looks at what the program listens on while all its threads wait. Where no port is named, another listener may follow as long as the program has
-    /// more to do: that is waited for.
+    /// Looks at what the program listens on while all its threads wait. Where no port is named, another listener may
+    /// follow as long as the program has more to do: that is waited for.
     fn collect(&mut self, mut wait: Wait) -> Result<Wait, BootError> {
         let process = &self.runner.process;
         let application = process.application();

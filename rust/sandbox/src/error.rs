@@ -204,13 +204,15 @@ pub enum CallError {
         "the server has no memory left for this request: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached"
     )]
     ServerMemory,
-    /// The program has no hooks for its state (`None`), or did not do what it was asked to. The worker is as after any request.
+    /// The program has no hooks for its state (`None`), or did not do what it was asked to. The worker is as after any
+    /// request.
     #[error("the program did not hand its state over (status {status:?})")]
     Handover {
         /// What its hook answered instead of 200.
         status: Option<u16>,
     },
-    /// The program has brought its machine into a state that no program needs: it may be attacking. The worker is poisoned.
+    /// The program has brought its machine into a state that no program needs: it may be attacking. The worker is
+    /// poisoned.
     #[error("the program has broken out of line: {0}")]
     Violation(String),
     /// The machine failed, through no fault of the program's.

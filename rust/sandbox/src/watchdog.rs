@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One thread for the process that ends legs which have had their time.
 //!
-//! A *leg* is what a request runs in one go on one thread: from its start or resumption until it is answered or paused. Each thread
-//! that runs legs has a slot, in which it says when its present leg must end: a few stores in one cache line, no system call. The
-//! watchdog looks at the slots, sleeps until the first leg is due, and kicks the thread of one that is late, by a signal whose
-//! handler sets KVM's `immediate_exit` flag. A run that is under way ends by the signal, one that is about to start by the flag, so
-//! no interleaving can lose a kick; it is repeated all the same until the leg is over. Whoever runs the leg then asks
+//! A *leg* is what a request runs in one go on one thread: from its start or resumption until it is answered or paused.
+//! Each thread that runs legs has a slot, in which it says when its present leg must end: a few stores in one cache
+//! line, no system call. The watchdog looks at the slots, sleeps until the first leg is due, and kicks the thread of
+//! one that is late, by a signal whose handler sets KVM's `immediate_exit` flag. A run that is under way ends by the
+//! signal, one that is about to start by the flag, so no interleaving can lose a kick; it is repeated all the same
+//! until the leg is over. Whoever runs the leg then asks
 //! [`Watched::verdict`].
 //!
 //! ```text
@@ -13,13 +14,14 @@
 //! watchdog    looks_at = T          slot.leg = ?   due before T: sleep less.
 //! ```
 //!
-//! All four accesses are sequentially consistent: one of the two sees the other, and no leg is overslept. While legs come and go the
-//! watchdog looks again after the shortest slice seen, so that nobody has to wake it; when none has come for [`IDLE_AFTER_NS`], it
-//! sleeps until it is woken.
+//! All four accesses are sequentially consistent: one of the two sees the other, and no leg is overslept. While legs
+//! come and go the watchdog looks again after the shortest slice seen, so that nobody has to wake it; when none has
+//! come for [`IDLE_AFTER_NS`], it sleeps until it is woken.
 //!
-//! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does, at every look.
-//! When it first sees a leg, the clock at its last look and the leg's start bound what the leg has used before; from there on it knows.
-//! A thread that was starved, or a host that was paused, thus costs no tenant its request. The same goes for slices, up to
+//! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does, at
+//! every look. When it first sees a leg, the clock at its last look and the leg's start bound what the leg has used
+//! before; from there on it knows. A thread that was starved, or a host that was paused, thus costs no tenant its
+//! request. The same goes for slices, up to
 //! [`SLICE_PATIENCE`] times their length: while other threads had the CPU it was not the program that held its own thread up, and to
 //! move it to another one would make a request of microseconds wait again.
 
@@ -37,10 +39,12 @@ use crate::line::LINE;
 const TICK_NS: u64 = 10_000_000;
 /// Shortest: a tenant's slice, however short, must not have the watchdog spin.
 const TICK_MIN_NS: u64 = 100_000;
-/// A leg ends after so many slices, however little of the CPU its thread got. Many: a thread that others keep from the CPU is not
-/// helped by taking its request away, and on a full machine that request would only end up behind those that earned it.
+/// A leg ends after so many slices, however little of the CPU its thread got. Many: a thread that others keep from the
+/// CPU is not helped by taking its request away, and on a full machine that request would only end up behind those that
+/// earned it.
 const SLICE_PATIENCE: u64 = 100;
-/// A leg that is late is kicked again after this time. Long: no kick is lost, and those to a thread that waits for the CPU pile up.
+/// A leg that is late is kicked again after this time. Long: no kick is lost, and those to a thread that waits for the
+/// CPU pile up.
 const AGAIN_NS: u64 = 10_000_000;
 /// Without a leg for so long, the watchdog sleeps until one comes.
 const IDLE_AFTER_NS: u64 = 100_000_000;
@@ -67,7 +71,8 @@ impl Leg {
         self.slice_end_ns.min(self.wall_end_ns).min(self.cpu_end_ns)
     }
 
-    /// When it has to end, or to be looked at again, if it has used so much CPU time by `now`, and its CPU limit is not reached.
+    /// When it has to end, or to be looked at again, if it has used so much CPU time by `now`, and its CPU limit is not
+    /// reached.
     fn due_after(&self, now: u64, used_ns: u64) -> u64 {
         let after = |missing_ns: u64| now.saturating_add(missing_ns.max(TICK_MIN_NS));
         let slice_ns = self.slice_end_ns.saturating_sub(self.began_ns);
@@ -304,7 +309,8 @@ fn set_timer_slack() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
 }
 
-/// Interrupts a thread that has a slot, which it keeps until it ends; the caller holds the lock under which it would lose it.
+/// Interrupts a thread that has a slot, which it keeps until it ends; the caller holds the lock under which it would
+/// lose it.
 fn kick(thread: i32) {
     // SAFETY: plain system call; the signal has a handler.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
@@ -315,7 +321,8 @@ fn signal() -> i32 {
 }
 
 thread_local! {
-    /// What stops the machine that this thread runs; null while it runs none. Without a destructor, so the handler can use it.
+    /// What stops the machine that this thread runs; null while it runs none. Without a destructor, so the handler can
+    /// use it.
     static RUNNING: AtomicPtr<Kicker> = const { AtomicPtr::new(std::ptr::null_mut()) };
     /// This thread's slot, made when it is first needed.
     static SLOT: Registered = Registered::new();
@@ -332,8 +339,8 @@ extern "C" fn stop_running(_: i32) {
     });
 }
 
-/// Has a file that grows beyond `RLIMIT_FSIZE` be an error (`EFBIG`) for who writes it. The signal's default is the end of the process;
-/// a handler that the application has installed stays.
+/// Has a file that grows beyond `RLIMIT_FSIZE` be an error (`EFBIG`) for who writes it. The signal's default is the end
+/// of the process; a handler that the application has installed stays.
 pub(crate) fn survive_file_size_limit() {
     // SAFETY: all-zero is a valid sigaction, and that of SIG_DFL.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -387,8 +394,8 @@ impl Drop for Registered {
     }
 }
 
-/// Lets the signal through on this thread: an application may have blocked all signals on its threads, and a blocked one
-/// would not stop a run. Returns the thread's number.
+/// Lets the signal through on this thread: an application may have blocked all signals on its threads, and a blocked
+/// one would not stop a run. Returns the thread's number.
 fn prepare_thread() -> i32 {
     // SAFETY: `set` is initialised by `sigemptyset` before it is used; both calls affect this thread alone.
     unsafe {

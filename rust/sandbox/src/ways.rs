@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All that the first instruction of each way back into a program meets in the processor: what sets it, and why the last request cannot.
+//! All that the first instruction of each way back into a program meets in the processor: what sets it, and why the
+//! last request cannot.
 //!
-//! The inventory (`inventory.rs`) says what the program finds again; this table is about the few instructions before: the trampoline,
-//! which restores registers, runs with what is there. It must begin in a state that does not depend on the last request, or else the
-//! next one begins with a fault in Mayfly's own code and another request's registers in the frame.
+//! The inventory (`inventory.rs`) says what the program finds again; this table is about the few instructions before:
+//! the trampoline, which restores registers, runs with what is there. It must begin in a state that does not depend on
+//! the last request, or else the next one begins with a fault in Mayfly's own code and another request's registers in
+//! the frame.
 //!
-//! `tests/ways.rs` walks the table: before each way it drives each row to its extremes, in programs that ring the doorbell and in
-//! programs that serve connections, and compares what the next request finds with what a fresh fork's finds.
-//! `rust/kvm/src/tests/ways.rs` does the same with all that KVM shows of the vCPU. Both run on paging-based KVM and in the hardware lane.
+//! `tests/ways.rs` walks the table: before each way it drives each row to its extremes, in programs that ring the
+//! doorbell and in programs that serve connections, and compares what the next request finds with what a fresh fork's
+//! finds. `rust/kvm/src/tests/ways.rs` does the same with all that KVM shows of the vCPU. Both run on paging-based KVM
+//! and in the hardware lane.
 
 /// A way back into the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

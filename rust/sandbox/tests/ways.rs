@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Walks the table of what each way back into a program meets: drives it to its extremes, and compares what the next request finds with
-//! what a fresh fork's finds; in programs that ring the doorbell and in programs that serve connections.
+//! Walks the table of what each way back into a program meets: drives it to its extremes, and compares what the next
+//! request finds with what a fresh fork's finds; in programs that ring the doorbell and in programs that serve
+//! connections.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -83,12 +84,13 @@ fn state(worker: &mut Worker) -> String {
     text(worker, "/processor")
 }
 
-/// The ways of a program that rings the doorbell, and of one that serves connections. The trampoline is none of them: a program that
-/// enters it by itself begins the same request once more, and for ever.
+/// The ways of a program that rings the doorbell, and of one that serves connections. The trampoline is none of them: a
+/// program that enters it by itself begins the same request once more, and for ever.
 const AT_THE_DOORBELL: [&str; 6] = ["doorbell", "own doorbell", "fault", "page fault", "interrupt", "pause"];
 const ON_A_CONNECTION: [&str; 5] = ["system call", "second system call", "forged system call", "fault", "interrupt"];
 
-/// Walks extremes and ways; a worker goes on from one to the next for as long as it lives. Returns how often requests ended how.
+/// Walks extremes and ways; a worker goes on from one to the next for as long as it lives. Returns how often requests
+/// ended how.
 fn walk(
     snapshot: &Snapshot,
     ways_in: &[&str],

@@ -36,9 +36,11 @@ use crate::tenant::{Ground, Tenant};
 
 /// Programs that boot side by side, besides those that wait for a file.
 const BOOT_THREADS: usize = 4;
-/// What a boot may take: more than two of the longest that can be configured. What a file holds up is noticed after a second.
+/// What a boot may take: more than two of the longest that can be configured. What a file holds up is noticed after a
+/// second.
 const BOOT_MOST: Duration = Duration::from_secs(1800);
-/// How long [`Background::stop`] waits for threads that are at something: a boot, a fork, a snapshot that is being saved.
+/// How long [`Background::stop`] waits for threads that are at something: a boot, a fork, a snapshot that is being
+/// saved.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// A tenant's boot that could not begin is tried again after this.
 const BOOT_PAUSE: Duration = Duration::from_secs(1);
@@ -252,8 +254,8 @@ impl Background {
         }
     }
 
-    /// Boots a tenant, and waits for that while it makes progress. Returns whether this thread still has its place: it gives it away when a file
-    /// is slow to answer.
+    /// Boots a tenant, and waits for that while it makes progress. Returns whether this thread still has its place: it
+    /// gives it away when a file is slow to answer.
     fn boot_one(self: &Arc<Self>, tenant: &Arc<Tenant>) -> bool {
         let (this, booting) = (Arc::clone(self), Arc::clone(tenant));
         let boot = move || match this.ground() {
@@ -294,8 +296,8 @@ impl Background {
         self.boots().is_closed
     }
 
-    /// Ends all threads; answers what waits. No reply is sent after this returns, but by what stands in line for a store. A thread that a file holds
-    /// up is left behind, and has nobody to answer.
+    /// Ends all threads; answers what waits. No reply is sent after this returns, but by what stands in line for a
+    /// store. A thread that a file holds up is left behind, and has nobody to answer.
     pub(crate) fn stop(&self) {
         let waiting = {
             let mut boots = self.boots();

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The configuration: which tenants there are, what they run, where, and within which limits.
 //!
-//! A configuration is checked as a whole before any of it takes effect ([`mod@file`] has the form and the checks). An error names the
-//! file, the line, the key and what was expected. What each key means to a user is in `docs/configuration.md`.
+//! A configuration is checked as a whole before any of it takes effect ([`mod@file`] has the form and the checks). An
+//! error names the file, the line, the key and what was expected. What each key means to a user is in
+//! `docs/configuration.md`.
 
 mod error;
 mod file;
@@ -28,7 +29,8 @@ pub(crate) use file::File;
 
 /// Bytes of the largest file: that of some ten thousand tenants has a tenth of it.
 const FILE_MAX: u64 = 64 << 20;
-/// What a call of the file system that has the configuration may take at a start; a share that is mounted when it is asked for takes seconds.
+/// What a call of the file system that has the configuration may take at a start; a share that is mounted when it is
+/// asked for takes seconds.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The `name` under which Drogon's configuration lists the plugin.
@@ -41,12 +43,13 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// Most workers that the process may have at a time. `None`: as many as its descriptors and memory allow.
     pub max_workers: Option<u32>,
-    /// Most memory that the process may have, in bytes, besides what its cgroup and the machine allow. `None`: as much as these allow.
+    /// Most memory that the process may have, in bytes, besides what its cgroup and the machine allow. `None`: as much
+    /// as these allow.
     pub max_memory_bytes: Option<u64>,
     /// Threads for requests that outlast their inline budget.
     pub overflow_threads: u32,
-    /// How many tenants of those that say nothing about it boot when the server starts, from the top of the file. The others boot
-    /// when they are first called.
+    /// How many tenants of those that say nothing about it boot when the server starts, from the top of the file. The
+    /// others boot when they are first called.
     pub boot_at_start: u32,
     /// Whether changes of the tenants file and of programs take effect by themselves.
     pub watch: bool,
@@ -65,8 +68,8 @@ pub struct Config {
 pub struct AdminConfig {
     /// Where it listens. Other than a loopback address it may be only with a `key`.
     pub listen: SocketAddr,
-    /// The operator's key. Without one, nobody may reload or roll back as the operator, and whoever reaches the listener may read
-    /// the status and the metrics.
+    /// The operator's key. Without one, nobody may reload or roll back as the operator, and whoever reaches the
+    /// listener may read the status and the metrics.
     pub key: Option<KeyDigest>,
     /// The directory that keeps uploaded programs. `None`: there are no uploads.
     pub uploads: Option<PathBuf>,
@@ -178,7 +181,8 @@ pub struct ServiceConfig {
 pub struct SharedConfig {
     /// Its size: whole pages.
     pub bytes: u64,
-    /// The file that keeps it over restarts, joined to the configuration's `root`; no other tenant's. `None`: it ends with the server.
+    /// The file that keeps it over restarts, joined to the configuration's `root`; no other tenant's. `None`: it ends
+    /// with the server.
     pub file: Option<PathBuf>,
 }
 
@@ -209,7 +213,8 @@ pub struct HealthConfig {
 }
 
 impl TenantConfig {
-    /// Whether a generation that was booted for `self` is good for `other`: all that a snapshot or a worker is made from is equal.
+    /// Whether a generation that was booted for `self` is good for `other`: all that a snapshot or a worker is made
+    /// from is equal.
     ///
     /// Programs are compared by path; whether a file's content changed is another question.
     #[must_use]
@@ -263,8 +268,8 @@ impl Config {
         Self::from_part(&text, &text, &[]).map_err(|error| error.placed(&text))
     }
 
-    /// Checks a configuration that is parsed already, as it is the plugin's `config` in Drogon's file: the tenants themselves, or
-    /// `{"tenants_file": "…"}`, a path from the current directory.
+    /// Checks a configuration that is parsed already, as it is the plugin's `config` in Drogon's file: the tenants
+    /// themselves, or `{"tenants_file": "…"}`, a path from the current directory.
     ///
     /// # Errors
     ///
@@ -277,7 +282,8 @@ impl Config {
         }
     }
 
-    /// Reads a configuration from a file: either Mayfly's own, or one for Drogon that lists the plugin. Follows `tenants_file`.
+    /// Reads a configuration from a file: either Mayfly's own, or one for Drogon that lists the plugin. Follows
+    /// `tenants_file`.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer. Tenants take turns, so that one whose
-//! every request costs a worker delays the others by a request or two.
+//! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer. Tenants
+//! take turns, so that one whose every request costs a worker delays the others by a request or two.
 //!
-//! A request for which a worker hands its state over to the next generation's runs two hooks of the program's first, each for as long as a request may
-//! take. These have a queue and a thread of their own: they delay each other, by tenant, and nobody else.
+//! A request for which a worker hands its state over to the next generation's runs two hooks of the program's first,
+//! each for as long as a request may take. These have a queue and a thread of their own: they delay each other, by
+//! tenant, and nobody else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -190,8 +191,8 @@ pub(crate) fn send(reply: Box<dyn DeferredReply>) {
     let _ = catch_unwind(AssertUnwindSafe(|| reply.send()));
 }
 
-/// Forks, if need be when others have made room. The memory of a request that was refused more comes back when its machine has been closed, in
-/// the background: a tenant that holds no more than its share waits for that.
+/// Forks, if need be when others have made room. The memory of a request that was refused more comes back when its
+/// machine has been closed, in the background: a tenant that holds no more than its share waits for that.
 fn fork(ground: &Ground, tenant: &Tenant, permit: Option<Permit>) -> Result<Forked, NoFork> {
     let is_kept = permit.is_some();
     let looks = if tenant.account.holds_much() { 1 } else { LOOKS };

@@ -10,8 +10,8 @@
 //!                         descriptor to accept with finds the same connection again at once, and for ever
 //! ```
 //!
-//! Linux gives the lowest free number. So the number of a descriptor that is opened to be asked for its number tells how many are in
-//! use, at least, and costs the same with few of them as with many.
+//! Linux gives the lowest free number. So the number of a descriptor that is opened to be asked for its number tells
+//! how many are in use, at least, and costs the same with few of them as with many.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -30,7 +30,8 @@ const FREE: u64 = 32;
 const FOR_CONNECTIONS: u64 = 16;
 /// The last ones of all.
 const LAST: u64 = 4;
-/// The soft limit is raised no further than this. A hard limit may be 2^30, and there are programs that walk through all numbers.
+/// The soft limit is raised no further than this. A hard limit may be 2^30, and there are programs that walk through
+/// all numbers.
 const RAISE_TO: u64 = 1 << 20;
 /// Address space below which there is not even room for the stacks of threads.
 const ADDRESS_SPACE: u64 = 1 << 30;
@@ -66,8 +67,8 @@ pub enum TooLow {
     },
 }
 
-/// Raises the limit on descriptors to what the process may have, and makes sure that there are enough for a server that opens
-/// `later` more before it serves.
+/// Raises the limit on descriptors to what the process may have, and makes sure that there are enough for a server that
+/// opens `later` more before it serves.
 ///
 /// # Errors
 ///
@@ -93,7 +94,8 @@ pub(crate) fn warn_of_file_size() {
     }
 }
 
-/// The soft limit is what a login shell may have; it is low for the sake of programs that use select(2), and servers raise it.
+/// The soft limit is what a login shell may have; it is low for the sake of programs that use select(2), and servers
+/// raise it.
 fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let most = maximum.unwrap_or(u64::MAX).min(RAISE_TO);
@@ -112,7 +114,8 @@ pub(crate) fn for_program() -> io::Result<()> {
     if left() > FOR_CONNECTIONS { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
-/// Whether a connection can be kept. Otherwise it is to be closed, so that there is always a descriptor to accept the next one with.
+/// Whether a connection can be kept. Otherwise it is to be closed, so that there is always a descriptor to accept the
+/// next one with.
 #[must_use]
 pub fn for_connection() -> bool {
     static TOLD: Seldom = Seldom::new();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What keeps a thread that was left behind from answering when the server has ended.
 //!
-//! A thread that a file holds up has a request, and with it a reply whose loop is gone by the time that the file answers. Such a reply is
-//! neither sent nor dropped, which would send it too: it is forgotten, and the process ends.
+//! A thread that a file holds up has a request, and with it a reply whose loop is gone by the time that the file
+//! answers. Such a reply is neither sent nor dropped, which would send it too: it is forgotten, and the process ends.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, ThreadId};
@@ -24,7 +24,8 @@ impl Gate {
     }
 }
 
-/// A reply that is sent, or dropped, while the gate is open. On the thread of its loop, which is there then, it is so in any case.
+/// A reply that is sent, or dropped, while the gate is open. On the thread of its loop, which is there then, it is so
+/// in any case.
 pub(crate) struct Gated {
     /// None when it has been.
     reply: Option<Box<dyn DeferredReply>>,

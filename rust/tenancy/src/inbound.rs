@@ -6,11 +6,11 @@
 //!                        │ head: parsed strictly, refused or passed; body: followed to its end
 //! ```
 //!
-//! A framework that reads a malformed message in some way or other reads it in another way than the proxy in front of it, and
-//! one connection becomes two clients' ([smuggling](https://www.rfc-editor.org/rfc/rfc9112#section-11.2)). So the bytes go
-//! through a [`Gate`] first. What it passes can be read in one way only; most of it is passed as it came. It also writes anew what
-//! the RFCs allow and the framework's parser loses: repeated fields become one, a list of connection options becomes the one
-//! that counts, trailers are dropped, and the target's authority becomes the `Host`.
+//! A framework that reads a malformed message in some way or other reads it in another way than the proxy in front of
+//! it, and one connection becomes two clients' ([smuggling](https://www.rfc-editor.org/rfc/rfc9112#section-11.2)). So
+//! the bytes go through a [`Gate`] first. What it passes can be read in one way only; most of it is passed as it came.
+//! It also writes anew what the RFCs allow and the framework's parser loses: repeated fields become one, a list of
+//! connection options becomes the one that counts, trailers are dropped, and the target's authority becomes the `Host`.
 
 mod body;
 mod gate;

@@ -19,12 +19,13 @@ pub struct LogGuard {
 
 /// Sends `tracing`'s events to standard error, unless the process has a subscriber already.
 ///
-/// `MAYFLY_LOG` chooses what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`; `default` holds where it is unset or
-/// wrong. Who logs never waits for standard error: a full pipe must not hold up a request.
+/// `MAYFLY_LOG` chooses what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`; `default` holds where it
+/// is unset or wrong. Who logs never waits for standard error: a full pipe must not hold up a request.
 #[must_use = "the log ends when the guard is dropped"]
 pub fn init(default: &str) -> LogGuard {
     let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // The log's thread panics where there is none to be had. What the caller starts next fails by itself then, in words.
+    // The log's thread panics where there is none to be had. What the caller starts next fails by itself then, in
+    // words.
     if room_for_a_thread().is_err() {
         return LogGuard { _writer: None };
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A report as Prometheus reads it: the text format, version 0.0.4.
 //!
-//! Names end with their unit; what only grows ends with `_total`. Every figure of a tenant has the label `tenant`. What is about a
-//! kind of failure or a limit is there from the first one on.
+//! Names end with their unit; what only grows ends with `_total`. Every figure of a tenant has the label `tenant`. What
+//! is about a kind of failure or a limit is there from the first one on.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

@@ -42,7 +42,8 @@ pub struct Report {
 /// Whether a server is as far as its configuration wants it before the first request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// The host can run tenants, none of those that boot at start is still booting for the first time, and the server does not end.
+    /// The host can run tenants, none of those that boot at start is still booting for the first time, and the server
+    /// does not end.
     pub ready: bool,
     /// The server has been told to end, and serves what is under way.
     pub ending: bool,
@@ -117,7 +118,8 @@ pub struct TenantReport {
     pub memory_refusals: u64,
     /// Requests that Mayfly answered instead, by the answer's `error`.
     pub errors: BTreeMap<&'static str, u64>,
-    /// How often its program brought a machine into a state that no program needs, in requests, boots and the storage program.
+    /// How often its program brought a machine into a state that no program needs, in requests, boots and the storage
+    /// program.
     pub violations: u64,
     /// Lines that the log limit dropped.
     pub dropped_log_lines: u64,

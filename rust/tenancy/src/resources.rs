@@ -46,7 +46,8 @@ pub fn room_for_a_thread() -> io::Result<()> {
     let before = count();
     // A panic is impossible in it.
     let _ = thread::Builder::new().spawn(|| {})?.join();
-    // The system counts it for a moment longer. Other threads may have come meanwhile: that is no reason to wait for long.
+    // The system counts it for a moment longer. Other threads may have come meanwhile: that is no reason to wait for
+    // long.
     let end = Instant::now() + Duration::from_millis(200);
     while count() > before && Instant::now() < end {
         thread::sleep(Duration::from_micros(100));

@@ -72,7 +72,8 @@ struct Inner {
     id_seed: u64,
 }
 
-/// Why a server could not start. What is wrong with a tenant or with the host's KVM is no reason: see [`Server::report`].
+/// Why a server could not start. What is wrong with a tenant or with the host's KVM is no reason: see
+/// [`Server::report`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The system gave no thread.
@@ -86,9 +87,9 @@ pub enum StartError {
 impl Server {
     /// Starts with the host's KVM and boots the tenants that are to boot at start, a few side by side.
     ///
-    /// Returns when all of these have booted or failed, or after three seconds: a tenant that takes longer answers 503 until it is
-    /// ready. A tenant that fails is kept with its reason. Without usable KVM the server starts all the same, and every tenant
-    /// answers 503.
+    /// Returns when all of these have booted or failed, or after three seconds: a tenant that takes longer answers 503
+    /// until it is ready. A tenant that fails is kept with its reason. Without usable KVM the server starts all the
+    /// same, and every tenant answers 503.
     ///
     /// # Errors
     ///
@@ -141,7 +142,8 @@ impl Server {
                 pools: AtomicUsize::new(0),
                 pools_made: AtomicU64::new(0),
                 unrouted: Mutex::default(),
-                // The standard library keys its hash maps with the system's random numbers: enough to tell processes apart.
+                // The standard library keys its hash maps with the system's random numbers: enough to tell processes
+                // apart.
                 id_seed: RandomState::new().hash_one(0),
             }),
         };
@@ -174,8 +176,8 @@ impl Server {
         self.inner.background.gate.close();
     }
 
-    /// Has [`Self::readiness`] say that it is over; everything is served as before. `at_most` is what the requests in work have,
-    /// for the log. [`Self::shutdown`] comes when [`Self::in_work`] is 0, or when that time is up.
+    /// Has [`Self::readiness`] say that it is over; everything is served as before. `at_most` is what the requests in
+    /// work have, for the log. [`Self::shutdown`] comes when [`Self::in_work`] is 0, or when that time is up.
     pub fn begin_end(&self, at_most: Duration) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
         tracing::info!(
@@ -202,8 +204,8 @@ impl Server {
         Arc::clone(&self.set().config)
     }
 
-    /// Puts a new configuration in force, while requests are served: routes at once and together, and programs that run otherwise
-    /// now as new generations. A generation that does not boot leaves its tenant as it was.
+    /// Puts a new configuration in force, while requests are served: routes at once and together, and programs that run
+    /// otherwise now as new generations. A generation that does not boot leaves its tenant as it was.
     ///
     /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`,
     /// `max_memory_mib`, `overflow_threads`, `admin`, `snapshots`.
@@ -320,7 +322,8 @@ impl Server {
 
     /// Boots the tenant's program again, and lets it answer if it works.
     ///
-    /// Waits for the boot. Requests go on meanwhile; every loop serves the new generation from its first request after the return.
+    /// Waits for the boot. Requests go on meanwhile; every loop serves the new generation from its first request after
+    /// the return.
     ///
     /// # Errors
     ///
@@ -331,8 +334,8 @@ impl Server {
         })
     }
 
-    /// Reloads every tenant whose program is another one than the one that answers. One whose files do not answer is told of, and holds up no
-    /// other.
+    /// Reloads every tenant whose program is another one than the one that answers. One whose files do not answer is
+    /// told of, and holds up no other.
     pub fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
         if self.inner.background.ground().is_err() {
             return Vec::new();

@@ -184,12 +184,14 @@ impl Tenant {
         self.generation.store(number, Ordering::Release);
     }
 
-    /// What the tenant is to run, and how; waits while it boots or reloads, unless its files hold that up. For its errands.
+    /// What the tenant is to run, and how; waits while it boots or reloads, unless its files hold that up. For its
+    /// errands.
     pub(crate) fn history(&self) -> Result<MutexGuard<'_, History>, ReloadError> {
         loop {
             match self.history.try_lock() {
                 Ok(history) => return Ok(history),
-                // Each change to the history is one step, so it is whole even if a thread panicked while it held the lock.
+                // Each change to the history is one step, so it is whole even if a thread panicked while it held the
+                // lock.
                 Err(TryLockError::Poisoned(history)) => return Ok(history.into_inner()),
                 Err(TryLockError::WouldBlock) => {}
             }
@@ -481,7 +483,8 @@ impl Tenant {
         Some(Generation { is_rolled_back: true, ..generation })
     }
 
-    /// Forks a worker: hundreds of microseconds, never on a loop thread. Without a permit it is not kept after its request.
+    /// Forks a worker: hundreds of microseconds, never on a loop thread. Without a permit it is not kept after its
+    /// request.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A tenant's way into the log: whole lines, of bounded length, at a bounded rate, without control characters. What is said about
-//! its failures is bounded too: a program that crashes on every request must not fill the disk.
+//! A tenant's way into the log: whole lines, of bounded length, at a bounded rate, without control characters. What is
+//! said about its failures is bounded too: a program that crashes on every request must not fill the disk.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -16,7 +16,8 @@ use crate::values::TenantName;
 
 /// A line longer than this comes as several.
 const LINE_BYTES: usize = 4096;
-/// What the log writes before a tenant's own text, roughly: time, level, name. It counts, so that empty lines are not free.
+/// What the log writes before a tenant's own text, roughly: time, level, name. It counts, so that empty lines are not
+/// free.
 const LINE_OVERHEAD: u64 = 96;
 /// Failed requests that are logged one by one in a second; the others are in the counters.
 const FAILURES_PER_SECOND: u64 = 20;
@@ -156,7 +157,8 @@ impl TenantLog {
         }
     }
 
-    /// Counts a violation, and raises the alarm: once a second, whatever else the tenant has in the log, and without a lock.
+    /// Counts a violation, and raises the alarm: once a second, whatever else the tenant has in the log, and without a
+    /// lock.
     pub(crate) fn violation(&self, id: RequestId, what: &str) {
         let violations = self.violations.fetch_add(1, Relaxed).wrapping_add(1);
         let second = self.second().saturating_add(1);
@@ -222,7 +224,8 @@ impl TenantLog {
         }
     }
 
-    /// Counts the lines in `bytes` as dropped, all at once; `line` has what was begun, and then what is begun at the end.
+    /// Counts the lines in `bytes` as dropped, all at once; `line` has what was begun, and then what is begun at the
+    /// end.
     fn drop_lines(&self, state: &mut State, line: &mut Vec<u8>, bytes: &[u8]) {
         let mut dropped = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let begun = match bytes.iter().rposition(|byte| *byte == b'\n') {

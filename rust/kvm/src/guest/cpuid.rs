@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's CPUID: an explicit allow-list of features whose state reset can restore.
 //!
-//! A feature is offered if it is on the list, the host's processor has it, and, on hardware KVM, KVM can virtualise it. Paging-based
-//! KVM runs user code natively but lists almost nothing in `KVM_GET_SUPPORTED_CPUID`, so there the processor alone decides.
+//! A feature is offered if it is on the list, the host's processor has it, and, on hardware KVM, KVM can virtualise it.
+//! Paging-based KVM runs user code natively but lists almost nothing in `KVM_GET_SUPPORTED_CPUID`, so there the
+//! processor alone decides.
 //!
-//! Bits: Intel SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E. Left out on purpose: AMX (tile state), PKU and CET (state outside
-//! XCR0's reach here), MONITOR, SYSENTER, 32-bit compatibility, performance counters, paravirtual leaves.
+//! Bits: Intel SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E. Left out on purpose: AMX (tile state), PKU and CET
+//! (state outside XCR0's reach here), MONITOR, SYSENTER, 32-bit compatibility, performance counters, paravirtual
+//! leaves.
 
 use std::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 
@@ -25,7 +27,8 @@ const fn bits<const N: usize>(numbers: [u32; N]) -> u32 {
 const LEAF1_ECX: u32 = bits([0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 30]);
 /// FPU, DE, PSE, TSC, MSR, PAE, CX8, PGE, CMOV, PAT, CLFSH, MMX, FXSR, SSE, SSE2.
 const LEAF1_EDX: u32 = bits([0, 2, 3, 4, 5, 6, 8, 13, 15, 16, 19, 23, 24, 25, 26]);
-/// FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, AVX512F, AVX512DQ, RDSEED, ADX, SMAP, AVX512IFMA, CLFLUSHOPT, CLWB, AVX512CD, SHA, AVX512BW, AVX512VL.
+/// FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, AVX512F, AVX512DQ, RDSEED, ADX, SMAP, AVX512IFMA, CLFLUSHOPT, CLWB,
+/// AVX512CD, SHA, AVX512BW, AVX512VL.
 const LEAF7_EBX: u32 = bits([0, 3, 5, 7, 8, 9, 16, 17, 18, 19, 20, 21, 23, 24, 28, 29, 30, 31]);
 /// AVX512VBMI, UMIP, AVX512VBMI2, GFNI, VAES, VPCLMULQDQ, AVX512VNNI, AVX512BITALG, AVX512VPOPCNTDQ.
 const LEAF7_ECX: u32 = bits([1, 2, 6, 8, 9, 10, 11, 12, 14]);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The guest kernel's pages: code blobs from `kernel.S`, descriptor tables, TSS, and the vCPU state that goes with them.
+//! The guest kernel's pages: code blobs from `kernel.S`, descriptor tables, TSS, and the vCPU state that goes with
+//! them.
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use mayfly_machine::layout::{DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, VDSO};
@@ -87,11 +88,12 @@ pub(crate) fn frozen_rip(rip: u64) -> u64 {
 /// Length of `out %al, $imm8`.
 const OUT_BYTES: u64 = 2;
 
-/// Whether a vCPU that left by the doorbell with these registers may run into the trampoline by itself: it stands at the doorbell's
-/// own `out`, at CPL 3, with flags that change nothing there and a stack pointer that no KVM minds.
+/// Whether a vCPU that left by the doorbell with these registers may run into the trampoline by itself: it stands at
+/// the doorbell's own `out`, at CPL 3, with flags that change nothing there and a stack pointer that no KVM minds.
 ///
-/// The trap flag would raise #DB behind the `out`, in what is the next request by then. An RSP that is not canonical has paging-based
-/// KVM emulate the trampoline, which it cannot. Whatever is odd costs the program 0.1 us: then the host sets all registers.
+/// The trap flag would raise #DB behind the `out`, in what is the next request by then. An RSP that is not canonical
+/// has paging-based KVM emulate the trampoline, which it cannot. Whatever is odd costs the program 0.1 us: then the
+/// host sets all registers.
 #[inline]
 pub(crate) fn runs_into_trampoline(regs: &kvm_regs, variant: Variant) -> bool {
     let at = match variant.syscall {
@@ -115,8 +117,9 @@ pub(crate) enum Privilege {
 
 /// Whether the doorbell was rung at CPL 3.
 ///
-/// Code at CPL 3 has IF set and cannot clear it (IOPL is 0); all code at CPL 0 is entered through FMASK or an interrupt gate, which clear
-/// it. On paging-based KVM the processor runs nothing at CPL 0: what is there is emulated, as are programs with a wild RSP.
+/// Code at CPL 3 has IF set and cannot clear it (IOPL is 0); all code at CPL 0 is entered through FMASK or an interrupt
+/// gate, which clear it. On paging-based KVM the processor runs nothing at CPL 0: what is there is emulated, as are
+/// programs with a wild RSP.
 #[inline]
 pub(crate) fn doorbell_privilege(regs: &kvm_regs) -> Privilege {
     if regs.rflags & FLAGS_IF == 0 {
@@ -143,7 +146,8 @@ pub(crate) fn syscall_privilege(regs: &kvm_regs, variant: Variant) -> Privilege 
     }
 }
 
-/// Whether a program's own `out` has used the port of system calls, which paging-based KVM has to leave open: not a system call.
+/// Whether a program's own `out` has used the port of system calls, which paging-based KVM has to leave open: not a
+/// system call.
 #[inline]
 pub(crate) fn is_forged_syscall(regs: &kvm_regs, variant: Variant) -> bool {
     unsafe extern "C" {
@@ -209,7 +213,8 @@ pub(crate) enum SyscallEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Variant {
     pub(crate) syscall: SyscallEntry,
-    /// Type of the TR descriptor under which the I/O bitmap is honoured: 11 on processors, 9 under QEMU's emulation of SVM.
+    /// Type of the TR descriptor under which the I/O bitmap is honoured: 11 on processors, 9 under QEMU's emulation of
+    /// SVM.
     pub(crate) task_type: u8,
 }
 
@@ -252,7 +257,8 @@ pub(crate) fn probe_code() -> &'static [u8] {
 fn tables(variant: Variant) -> Vec<u8> {
     let mut bytes = vec![0u8; IDT_OFFSET + VECTORS * 16];
     let mut put = |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    // Present, accessed, flat; accessed is set so that the processor never writes here. There is no 32-bit code segment.
+    // Present, accessed, flat; accessed is set so that the processor never writes here. There is no 32-bit code
+    // segment.
     put(usize::from(KERNEL_CODE), 0x00af_9b00_0000_ffff);
     put(usize::from(KERNEL_DATA), 0x00cf_9300_0000_ffff);
     put(usize::from(USER_DATA & !3), 0x00cf_f300_0000_ffff);
@@ -371,7 +377,8 @@ pub(crate) fn user_regs(rip: u64, rsp: u64) -> Regs {
     Regs { rip, rsp, rflags: user_flags(0), ..Default::default() }
 }
 
-/// The exception frame's place for `vector`: address of the pushed RIP (the error code, where there is one, lies 8 below).
+/// The exception frame's place for `vector`: address of the pushed RIP (the error code, where there is one, lies 8
+/// below).
 pub(crate) const fn frame_offset() -> u64 {
     PAGE_SIZE - 5 * 8
 }

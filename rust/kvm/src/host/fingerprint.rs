@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an image stands on: the processor that its program was told of, the kind of KVM, and the guest kernel's own bytes.
+//! What an image stands on: the processor that its program was told of, the kind of KVM, and the guest kernel's own
+//! bytes.
 //!
-//! All of it is in the image: in what a program chose to do by CPUID, in its vector state, in the pages of the guest kernel. An image that
-//! was saved is good where all of it is the same.
+//! All of it is in the image: in what a program chose to do by CPUID, in its vector state, in the pages of the guest
+//! kernel. An image that was saved is good where all of it is the same.
 
 use std::hash::Hasher;
 

@@ -26,9 +26,9 @@ pub struct AuditedPage {
 impl Machine {
     /// Every user page that differs from the image's, as the program would find it.
     ///
-    /// After a reset the list is empty: a page of the snapshot has the image's entry and content but for the write permission
-    /// that stays, and a page that the snapshot does not have reads as zero, as it would when first touched. Of shared memory and files
-    /// only the entries are looked at; a copy of a file's page must be the file's.
+    /// After a reset the list is empty: a page of the snapshot has the image's entry and content but for the write
+    /// permission that stays, and a page that the snapshot does not have reads as zero, as it would when first touched.
+    /// Of shared memory and files only the entries are looked at; a copy of a file's page must be the file's.
     #[must_use]
     pub fn audit(&mut self) -> Vec<AuditedPage> {
         use std::hash::{DefaultHasher, Hash, Hasher};

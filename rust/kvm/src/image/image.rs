@@ -51,8 +51,9 @@ impl Image {
             u64::from_le_bytes(components) & machine.host.guest_xcr0() & crate::guest::cpuid::XCR0_ALLOWED;
         let rip = kernel::frozen_rip(regs.rip);
         if rip != regs.rip {
-            // Frozen inside a call of the doorbell: by the System V ABI vector registers are the callee's to change. They come back
-            // as zero, which is quicker than loading them; x87 state and MXCSR, which `xrstor` loads all the same, are kept.
+            // Frozen inside a call of the doorbell: by the System V ABI vector registers are the callee's to change.
+            // They come back as zero, which is quicker than loading them; x87 state and MXCSR, which `xrstor` loads all
+            // the same, are kept.
             components &= X87;
         }
         area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&components.to_le_bytes());

@@ -15,10 +15,11 @@ use crate::memory::tables::Entry;
 use crate::memory::take_back::Content;
 
 impl Machine {
-    /// Makes the next run enter the frozen program, if the last exit was at the doorbell: no system call. [`Machine::enter_frozen`] does so
-    /// from anywhere.
+    /// Makes the next run enter the frozen program, if the last exit was at the doorbell: no system call.
+    /// [`Machine::enter_frozen`] does so from anywhere.
     ///
-    /// A vCPU that stands at the doorbell's own `out`, with flags and a stack pointer that change nothing, gets there by itself.
+    /// A vCPU that stands at the doorbell's own `out`, with flags and a stack pointer that change nothing, gets there
+    /// by itself.
     #[inline]
     pub fn rewind(&mut self) {
         match self.at {
@@ -29,15 +30,17 @@ impl Machine {
         }
     }
 
-    /// Makes the next run enter the frozen program even where the doorbell would return: to be called after [`Machine::reset`].
+    /// Makes the next run enter the frozen program even where the doorbell would return: to be called after
+    /// [`Machine::reset`].
     #[inline]
     pub fn enter_trampoline(&mut self) {
         self.at = At::User;
         self.vcpu.set_regs(&kernel::user_regs(TRAMPOLINE, 0));
     }
 
-    /// Makes the vCPU ready for [`Machine::reset`] where the last run was interrupted and the program is not to go on: general registers
-    /// alone would be set then, while it may stand at CPL 0, or have an exception about to be delivered. Some ioctls.
+    /// Makes the vCPU ready for [`Machine::reset`] where the last run was interrupted and the program is not to go on:
+    /// general registers alone would be set then, while it may stand at CPL 0, or have an exception about to be
+    /// delivered. Some ioctls.
     ///
     /// # Errors
     ///

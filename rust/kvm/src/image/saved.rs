@@ -6,13 +6,14 @@
 //!             ^ offset, a page's start      one sum for each block of BLOCK_PAGES
 //! ```
 //!
-//! What a [`SavedImage`] says besides the pages is for the caller to keep, in whatever form; pages of files are kept as the places that they
-//! have in those files.
+//! What a [`SavedImage`] says besides the pages is for the caller to keep, in whatever form; pages of files are kept as
+//! the places that they have in those files.
 //!
 //! # Invariants
 //!
-//! An image that was loaded is as good as one that was frozen. Its pages are copies: whoever changes the file later changes nothing. What was
-//! read is what was checked. All numbers that the host relies on later are checked here, the page tables among them.
+//! An image that was loaded is as good as one that was frozen. Its pages are copies: whoever changes the file later
+//! changes nothing. What was read is what was checked. All numbers that the host relies on later are checked here, the
+//! page tables among them.
 
 use std::fs::File;
 use std::hash::Hasher;
@@ -127,8 +128,8 @@ impl Image {
         })
     }
 
-    /// Makes the image again of which `file` has the pages from `offset` on. `files` are those of [`SavedImage::files`], in their order, with the
-    /// keys that they have now.
+    /// Makes the image again of which `file` has the pages from `offset` on. `files` are those of
+    /// [`SavedImage::files`], in their order, with the keys that they have now.
     ///
     /// # Errors
     ///
@@ -293,7 +294,8 @@ impl Loader<'_> {
     }
 }
 
-/// A digest for noticing damage, as those in files are made. It withstands no one who wants two things to look the same.
+/// A digest for noticing damage, as those in files are made. It withstands no one who wants two things to look the
+/// same.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)

@@ -42,8 +42,8 @@ pub(crate) struct Changes {
     pub(crate) undo: HashMap<u64, Entry>,
     /// Frames allocated for the request.
     pub(crate) request_frames: Vec<u64>,
-    /// Frames of the image that the request wrote and that are not in the work set. Its entries do not tell at the end: a page may have been
-    /// written, and then made inaccessible.
+    /// Frames of the image that the request wrote and that are not in the work set. Its entries do not tell at the end:
+    /// a page may have been written, and then made inaccessible.
     pub(crate) request_image_frames: HashSet<u64>,
     pub(crate) stack_used: bool,
     pub(crate) limit_pages: u64,

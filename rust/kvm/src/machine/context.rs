@@ -27,7 +27,8 @@ impl Machine {
         (features.xcr0, features.xsave_bytes as usize)
     }
 
-    /// The user's general registers as of the last exit; `None` where that takes a closer look: see [`Machine::context`].
+    /// The user's general registers as of the last exit; `None` where that takes a closer look: see
+    /// [`Machine::context`].
     ///
     /// After a system call RAX is its number.
     #[must_use]
@@ -48,8 +49,8 @@ impl Machine {
         }
     }
 
-    /// Takes the user's context out of the vCPU. `None` if it was interrupted where it cannot be taken: run it on, and try again at
-    /// the next exit. The vCPU is then good for [`Machine::set_context`] alone.
+    /// Takes the user's context out of the vCPU. `None` if it was interrupted where it cannot be taken: run it on, and
+    /// try again at the next exit. The vCPU is then good for [`Machine::set_context`] alone.
     ///
     /// # Errors
     ///
@@ -89,7 +90,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Makes the next run enter the frozen program, with `rax` in RAX: no system call, unless the last run was interrupted.
+    /// Makes the next run enter the frozen program, with `rax` in RAX: no system call, unless the last run was
+    /// interrupted.
     ///
     /// # Errors
     ///

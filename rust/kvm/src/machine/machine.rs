@@ -101,7 +101,8 @@ impl Machine {
         })
     }
 
-    /// Maps `shared` at [`SHARED`], for the program to read and write; every worker of the image will have it there too.
+    /// Maps `shared` at [`SHARED`], for the program to read and write; every worker of the image will have it there
+    /// too.
     ///
     /// # Errors
     ///

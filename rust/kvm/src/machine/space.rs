@@ -5,16 +5,17 @@
 //!
 //! A worker's changes are of two sorts, and [`Origin`] says which:
 //!
-//! - **Sticky** ([`Origin::Snapshot`]): the page belongs to the snapshot's layout. It stays mapped and writable over resets, and
-//!   reset restores its content: a copy from the image, or zeroes. These pages are the *work set*.
-//! - **Of the request** ([`Origin::Request`], and every unmap, move or change of protection): the old table entry is kept in the
-//!   undo log, and reset puts it back.
+//! - **Sticky** ([`Origin::Snapshot`]): the page belongs to the snapshot's layout. It stays mapped and writable over
+//!   resets, and reset restores its content: a copy from the image, or zeroes. These pages are the *work set*.
+//! - **Of the request** ([`Origin::Request`], and every unmap, move or change of protection): the old table entry is
+//!   kept in the undo log, and reset puts it back.
 //!
-//! A page of a file is the page cache's, read-only, until it is written: then a frame of the machine takes its place, with a copy. A
-//! worker that has found a page of a file where the snapshot's layout has one keeps it over resets: nothing shows.
+//! A page of a file is the page cache's, read-only, until it is written: then a frame of the machine takes its place,
+//! with a copy. A worker that has found a page of a file where the snapshot's layout has one keeps it over resets:
+//! nothing shows.
 //!
-//! An entry that loses access, or changes its frame, always goes together with [`Memory::take_back`] of its frame: paging-based KVM would not see it
-//! otherwise, and hardware KVM would keep it in its TLB.
+//! An entry that loses access, or changes its frame, always goes together with [`Memory::take_back`] of its frame:
+//! paging-based KVM would not see it otherwise, and hardware KVM would keep it in its TLB.
 
 use std::collections::HashSet;
 
@@ -73,8 +74,8 @@ impl Machine {
         self.tables.entry(&self.memory, address).is_present()
     }
 
-    /// Whether protecting, unmapping or moving what is in a range takes more than some hundreds of microseconds, at some tens of nanoseconds a
-    /// page.
+    /// Whether protecting, unmapping or moving what is in a range takes more than some hundreds of microseconds, at
+    /// some tens of nanoseconds a page.
     #[must_use]
     pub fn is_much(&self, address: u64, len: u64) -> bool {
         len / PAGE_SIZE > MUCH_PAGES
@@ -90,8 +91,8 @@ impl Machine {
         self.map_new(address, prot, origin, &[])
     }
 
-    /// Maps a page that holds `data`, at most a page of it, and zeroes behind. A worker's pages of this sort are always the
-    /// request's: reset takes them away, since it could not restore their content.
+    /// Maps a page that holds `data`, at most a page of it, and zeroes behind. A worker's pages of this sort are always
+    /// the request's: reset takes them away, since it could not restore their content.
     ///
     /// # Errors
     ///
@@ -137,12 +138,13 @@ impl Machine {
         })
     }
 
-    /// Maps pages of a file from the page cache, from `address` on; they become readable and executable as `prot` says, and writable by
+    /// Maps pages of a file from the page cache, from `address` on; they become readable and executable as `prot` says,
+    /// and writable by
     /// [`Machine::make_writable`] only, which copies them. Pages that are there already are left alone.
     ///
-    /// Returns how many of the first pages are there now. It stops at the file's end, and where its pages cannot come from the page
-    /// cache: a worker has those parts of files that its boot touched, and some file systems have no mappings. Those are to be copied
-    /// by [`Machine::map_filled`].
+    /// Returns how many of the first pages are there now. It stops at the file's end, and where its pages cannot come
+    /// from the page cache: a worker has those parts of files that its boot touched, and some file systems have no
+    /// mappings. Those are to be copied by [`Machine::map_filled`].
     ///
     /// # Errors
     ///
@@ -258,7 +260,8 @@ impl Machine {
         self.cover()
     }
 
-    /// Makes one present page writable, a copy of it if it is a file's; the caller has checked that the program may write it.
+    /// Makes one present page writable, a copy of it if it is a file's; the caller has checked that the program may
+    /// write it.
     ///
     /// # Errors
     ///
@@ -294,7 +297,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives the present and parked pages of a range another protection. A page becomes writable at its next write fault only.
+    /// Gives the present and parked pages of a range another protection. A page becomes writable at its next write
+    /// fault only.
     ///
     /// # Errors
     ///
@@ -318,8 +322,8 @@ impl Machine {
         self.edit(&[(address, len)], Content::Drop, &mut |_, _, _| Entry::EMPTY)
     }
 
-    /// As [`Machine::unmap`], of several ranges (addresses and lengths) at once: for `MADV_DONTNEED` on anonymous memory, whose next touch finds
-    /// a zero page.
+    /// As [`Machine::unmap`], of several ranges (addresses and lengths) at once: for `MADV_DONTNEED` on anonymous
+    /// memory, whose next touch finds a zero page.
     ///
     /// # Errors
     ///
@@ -328,7 +332,8 @@ impl Machine {
         self.edit(ranges, Content::Drop, &mut |_, _, _| Entry::EMPTY)
     }
 
-    /// Replaces every non-empty entry of some ranges by `change(entry)`, with what a downgrade needs: once, however many they are.
+    /// Replaces every non-empty entry of some ranges by `change(entry)`, with what a downgrade needs: once, however
+    /// many they are.
     fn edit(
         &mut self,
         ranges: &[(u64, u64)],
@@ -359,7 +364,8 @@ impl Machine {
             })?;
         }
         let drops = content == Content::Drop;
-        // In a worker the content can wait: a reset restores that of the snapshot's pages, and the request's are zeroed when they are used again.
+        // In a worker the content can wait: a reset restores that of the snapshot's pages, and the request's are zeroed
+        // when they are used again.
         let later = drops && self.changes.recorded && Memory::are_scattered(&mut downgraded);
         let result = self.memory.take_back(&mut downgraded, if later { Content::Keep } else { content });
         if drops && result.is_ok() {
@@ -422,7 +428,8 @@ impl Machine {
         self.cover()
     }
 
-    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range; it says whether it could.
+    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range; it says
+    /// whether it could.
     fn for_user_pages(
         &self,
         address: u64,

@@ -6,15 +6,16 @@
 //! host             one read-only mapping an image, of windows of files, behind the memslots of all its machines
 //! ```
 //!
-//! A file is mapped in windows of [`CHUNK_PAGES`], the first time that a booting program touches one. Guest page tables name these pages
-//! read-only; whoever writes one gets an ordinary frame with a copy (`space.rs`).
+//! A file is mapped in windows of [`CHUNK_PAGES`], the first time that a booting program touches one. Guest page tables
+//! name these pages read-only; whoever writes one gets an ordinary frame with a copy (`space.rs`).
 //!
 //! # Invariants
 //!
 //! - The mapping is never written, by nobody: it is `PROT_READ`, so KVM cannot either.
 //! - A frame means the same page of the same file as long as the machine, or the image and its workers, live.
-//! - The host does not touch the mapping: a file that somebody truncates would answer with SIGBUS, which ends the process. It copies by
-//!   `process_vm_readv`, which fails with an error. (A guest's access to a page that is gone fails its `KVM_RUN`.)
+//! - The host does not touch the mapping: a file that somebody truncates would answer with SIGBUS, which ends the
+//!   process. It copies by `process_vm_readv`, which fails with an error. (A guest's access to a page that is gone
+//!   fails its `KVM_RUN`.)
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -26,8 +27,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{FILES_MAX, FILES_PHYSICAL, PAGE};
 
-/// Pages of a window: 2 MiB. Smaller ones are more mappings of the process, whose number Linux limits; larger ones are more
-/// bookkeeping of KVM's in every worker, which pays for all frames, touched or not.
+/// Pages of a window: 2 MiB. Smaller ones are more mappings of the process, whose number Linux limits; larger ones are
+/// more bookkeeping of KVM's in every worker, which pays for all frames, touched or not.
 const CHUNK_PAGES: u64 = 512;
 /// Most windows of an image. Each is a mapping of the process, which may have 65,530 by default.
 const CHUNKS_MAX: usize = 1024;
@@ -99,7 +100,8 @@ impl FileMemory {
         (within < chunk.pages).then_some(FIRST_FRAME + chunk.first + within)
     }
 
-    /// As [`FileMemory::frame`], mapping the window if need be. `None` if the file does not reach there, or cannot be mapped.
+    /// As [`FileMemory::frame`], mapping the window if need be. `None` if the file does not reach there, or cannot be
+    /// mapped.
     pub(crate) fn frame_or_map(&mut self, file: BorrowedFd<'_>, key: FileKey, page: u64) -> Option<u64> {
         let number = page / CHUNK_PAGES;
         if !self.index.contains_key(&(key, number)) {
@@ -130,8 +132,8 @@ impl FileMemory {
         let region = self.region.as_ref()?;
         let len = pages as usize * PAGE;
         assert!(first as usize * PAGE + len <= region.len(), "window within the region");
-        // SAFETY: the range lies within the region, which we own, and nobody holds references into it. The mapping is private and
-        // read-only: no one can write to the file through it.
+        // SAFETY: the range lies within the region, which we own, and nobody holds references into it. The mapping is
+        // private and read-only: no one can write to the file through it.
         let at = unsafe {
             libc::mmap(
                 region.address().add(first as usize * PAGE).cast(),
@@ -168,7 +170,8 @@ impl FileMemory {
         (keys, windows)
     }
 
-    /// Maps windows where they were in another process; `None` if one of them cannot be. `files` have the windows' numbers.
+    /// Maps windows where they were in another process; `None` if one of them cannot be. `files` have the windows'
+    /// numbers.
     pub(crate) fn restore(windows: &[Window], files: &[(FileKey, BorrowedFd<'_>)]) -> Option<Self> {
         let mut restored = Self::default();
         for window in windows {
@@ -242,7 +245,8 @@ impl FileMemory {
     pub(crate) fn drop_unmarked(&mut self) {
         let Some(region) = &self.region else { return };
         for chunk in self.chunks.iter().filter(|chunk| !chunk.used) {
-            // SAFETY: the range lies within the region, as when the window was mapped; no machine runs that could use it.
+            // SAFETY: the range lies within the region, as when the window was mapped; no machine runs that could use
+            // it.
             unsafe {
                 libc::mmap(
                     region.address().add(chunk.first as usize * PAGE).cast(),

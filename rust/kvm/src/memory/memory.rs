@@ -10,8 +10,8 @@
 //! # Invariants
 //!
 //! - Guest memory is never a Rust reference: every access is a bounds-checked copy through [`VolatileSlice`].
-//! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle one. Only in
-//!   shared memory other machines' vCPUs may be writing meanwhile.
+//! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle
+//!   one. Only in shared memory other machines' vCPUs may be writing meanwhile.
 //! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
@@ -60,7 +60,8 @@ impl SealedMemory {
         if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
             return Err(FreezeError::last_os("F_ADD_SEALS"));
         }
-        // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed memfd.
+        // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed
+        // memfd.
         let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
             .ok_or_else(|| FreezeError::last_os("mmap"))?;
         hold.shrink(frames.min(resident_pages(&memfd).unwrap_or(frames)));
@@ -90,7 +91,8 @@ impl SealedMemory {
         if end > self.frames * PAGE_SIZE || !address.is_multiple_of(8) {
             return None;
         }
-        // SAFETY: within the view and aligned, since the view starts at a page; volatile, as all access to guest memory.
+        // SAFETY: within the view and aligned, since the view starts at a page; volatile, as all access to guest
+        // memory.
         Some(unsafe { self.view.address().add(address as usize).cast::<u64>().read_volatile() })
     }
 }
@@ -340,8 +342,8 @@ impl Memory {
         // At boot there are no image frames, so `pristine` is not null behind this.
         assert!(frame < self.image_frames, "only image frames have pristine content");
         let offset = frame as usize * PAGE;
-        // SAFETY: `frame` is below the image's length, which both mappings cover; they are distinct mappings, so they do not
-        // overlap; the vCPU does not run, so nothing else accesses the destination.
+        // SAFETY: `frame` is below the image's length, which both mappings cover; they are distinct mappings, so they
+        // do not overlap; the vCPU does not run, so nothing else accesses the destination.
         unsafe {
             ptr::copy_nonoverlapping(self.pristine.add(offset), self.mapping.address().add(offset), PAGE);
         }
@@ -367,16 +369,17 @@ impl Memory {
 
     /// Makes frames private to this machine now, so that the first write to them costs nothing. Advice only.
     ///
-    /// Nobody must have touched them before. A page that is mapped for reading has to be taken from the guest's tables when it is
-    /// written, and for that the kernel asks every virtual machine of the process: milliseconds once there are thousands. And reading
-    /// one page maps its neighbours, too.
+    /// Nobody must have touched them before. A page that is mapped for reading has to be taken from the guest's tables
+    /// when it is written, and for that the kernel asks every virtual machine of the process: milliseconds once there
+    /// are thousands. And reading one page maps its neighbours, too.
     pub(crate) fn populate(&self, frames: &mut Vec<u64>) {
         frames.sort_unstable();
         frames.dedup();
         for run in frames.chunk_by(|a, b| a + 1 == *b) {
             let (Some(first), bytes) = (run.first(), run.len() * PAGE) else { continue };
             assert!(first * PAGE_SIZE + bytes as u64 <= self.bytes(), "frames within memory");
-            // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which costs time alone.
+            // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which costs
+            // time alone.
             unsafe {
                 let at = self.mapping.address().add(*first as usize * PAGE);
                 libc::madvise(at.cast(), bytes, libc::MADV_POPULATE_WRITE);
@@ -388,7 +391,8 @@ impl Memory {
     ///
     /// # Panics
     ///
-    /// If the range leaves the machine's memory. Callers pass frames that the page tables hold, which the host alone writes.
+    /// If the range leaves the machine's memory. Callers pass frames that the page tables hold, which the host alone
+    /// writes.
     #[inline]
     pub(crate) fn slice(&self, address: u64, len: usize) -> VolatileSlice<'_> {
         let end = address.checked_add(len as u64);
@@ -449,8 +453,8 @@ impl Memory {
     /// The aligned word at a guest-physical address.
     #[inline]
     pub(crate) fn read_u64(&self, address: u64) -> u64 {
-        // SAFETY: valid and aligned by `word`; volatile, as all access to guest memory. One load, where `VolatileSlice` would
-        // make eight: page-table walks live on this.
+        // SAFETY: valid and aligned by `word`; volatile, as all access to guest memory. One load, where `VolatileSlice`
+        // would make eight: page-table walks live on this.
         unsafe { self.word(address).read_volatile() }
     }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! 4-level page tables in guest memory (Intel SDM vol. 3A, 5.5; AMD APM vol. 2, 5.3).
 //!
-//! The host alone writes them: no guest mapping of a table page exists at CPL 3. Accessed and dirty bits are set from the start,
-//! so that neither processor nor KVM ever writes to a table, which would cost a worker a private copy of it.
+//! The host alone writes them: no guest mapping of a table page exists at CPL 3. Accessed and dirty bits are set from
+//! the start, so that neither processor nor KVM ever writes to a table, which would cost a worker a private copy of it.
 //!
-//! Paging-based KVM does not see a downgrade of an entry by itself. This module only edits entries; [`crate::machine::machine`] pairs
-//! every downgrade with [`crate::memory::memory::Memory::take_back`].
+//! Paging-based KVM does not see a downgrade of an entry by itself. This module only edits entries;
+//! [`crate::machine::machine`] pairs every downgrade with [`crate::memory::memory::Memory::take_back`].
 
 use mayfly_machine::{MemoryError, PAGE_SIZE, Prot};
 
@@ -80,7 +80,8 @@ impl Entry {
         (self.0 & (PRESENT | PARKED) != 0).then_some((self.0 & FRAME_MASK) / PAGE_SIZE)
     }
 
-    /// Whether replacing `self` by `new` takes no access away and keeps the frame, so that no cached translation can be stale.
+    /// Whether replacing `self` by `new` takes no access away and keeps the frame, so that no cached translation can be
+    /// stale.
     pub(crate) fn is_upgrade_to(self, new: Self) -> bool {
         if !self.is_present() {
             return true;
@@ -118,8 +119,8 @@ impl Tables {
         self.root
     }
 
-    /// Whether these tables, which come from a file, name nothing outside of what the image has: its own frames, and those that `is_known`
-    /// knows besides. Whoever walks them later relies on that.
+    /// Whether these tables, which come from a file, name nothing outside of what the image has: its own frames, and
+    /// those that `is_known` knows besides. Whoever walks them later relies on that.
     pub(crate) fn are_sound(self, image: &SealedMemory, is_known: impl Fn(u64) -> bool) -> bool {
         let mut left = image.frames();
         Self::sound_below(image, self.root, LEVELS - 1, &mut left, &is_known)
@@ -164,8 +165,9 @@ impl Tables {
         Some(table + Self::index(address, 0) * 8)
     }
 
-    /// The frames of the image that the first write to `address` changes: the last table on the way there, and the page itself if the
-    /// image has it. Read from the image and not from `memory`, whose pages nobody is to touch before they are populated.
+    /// The frames of the image that the first write to `address` changes: the last table on the way there, and the page
+    /// itself if the image has it. Read from the image and not from `memory`, whose pages nobody is to touch before
+    /// they are populated.
     pub(crate) fn image_frames(self, memory: &Memory, address: u64) -> (Option<u64>, Option<u64>) {
         let mut table = self.root;
         for level in (1..LEVELS).rev() {
@@ -215,14 +217,16 @@ impl Tables {
         Self::for_each_below(memory, self.root, LEVELS - 1, 0, start, end, visit)
     }
 
-    /// Whether [`Tables::for_each`] would look at more than so much of `[start, end)`: an entry that is there counts as many as
+    /// Whether [`Tables::for_each`] would look at more than so much of `[start, end)`: an entry that is there counts as
+    /// many as
     /// [`ENTRY_COST`] that are empty. It costs no more itself.
     pub(crate) fn is_more_than(self, memory: &Memory, start: u64, end: u64, most: u64) -> bool {
         let mut left = most;
         Self::weigh_below(memory, self.root, LEVELS - 1, 0, start, end, &mut left).is_none()
     }
 
-    /// Entries of a table at `level`, whose first one is for `base`, that are for a part of `[start, end)`: the address, and the slot.
+    /// Entries of a table at `level`, whose first one is for `base`, that are for a part of `[start, end)`: the
+    /// address, and the slot.
     fn entries_for(table: u64, level: u32, base: u64, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
         let span = PAGE_SIZE << (9 * level);
         let first = start.saturating_sub(base) / span;

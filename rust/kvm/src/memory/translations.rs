@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host's own small TLB for user addresses.
 //!
-//! After every world switch the host's TLB and, in part, its caches are cold; a walk through four levels of tables touches four more
-//! pages for each address that a program passes. A response names three to six pages, the same ones in each request.
+//! After every world switch the host's TLB and, in part, its caches are cold; a walk through four levels of tables
+//! touches four more pages for each address that a program passes. A response names three to six pages, the same ones
+//! in each request.
 //!
 //! # Invariant
 //!

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Machine code that drives what a program has in the processor to its extremes, and the ways in which it then stops.
 //!
-//! A piece of code is position-independent, falls out at its end, and leaves RDI, RSI, RDX, R8 and R9 alone: they are what the way
-//! behind it takes. One that this processor or KVM refuses ends in an exception, which is a way, too.
+//! A piece of code is position-independent, falls out at its end, and leaves RDI, RSI, RDX, R8 and R9 alone: they are
+//! what the way behind it takes. One that this processor or KVM refuses ends in an exception, which is a way, too.
 
 use std::arch::global_asm;
 
@@ -59,7 +59,8 @@ macro_rules! ways {
     ($($name:literal $label:ident: $($line:literal),*;)+) => {
         $(assembled!($label: $($line),*);)+
 
-        /// Ways that a program's code can go by itself, each with what comes before it left as it is. R8 is the doorbell's address.
+        /// Ways that a program's code can go by itself, each with what comes before it left as it is. R8 is the
+        /// doorbell's address.
         #[must_use]
         pub fn ways() -> Vec<Way> {
             vec![$(Way { name: $name, code: code!($label) },)+]

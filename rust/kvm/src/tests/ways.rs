@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ways back into the frozen program: the next request begins with what a fresh fork begins with, whatever the last one left in the
-//! processor, and whichever way it stopped. What the program sees of it is tested in `rust/sandbox/tests/ways.rs`; here it is what
-//! KVM shows, with what only it can show.
+//! Ways back into the frozen program: the next request begins with what a fresh fork begins with, whatever the last one
+//! left in the processor, and whichever way it stopped. What the program sees of it is tested in
+//! `rust/sandbox/tests/ways.rs`; here it is what KVM shows, with what only it can show.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use crate::guest::kernel::{SyscallEntry, USER_CODE};
 use crate::layout::SYSCALL;
 use crate::testing::{Extreme, Way, extremes, ways};
 
-// Waits by a call, with things in its registers, and shows by an `out` of its own what it goes on with. Then it takes the registers that
-// `testing::ways` wants, and falls into what was put behind it.
+// Waits by a call, with things in its registers, and shows by an `out` of its own what it goes on with. Then it takes
+// the registers that `testing::ways` wants, and falls into what was put behind it.
 guest!(
     begin,
     "mov rax, 0x12345000",
@@ -72,7 +72,8 @@ impl Begins {
         let mut msrs = Msrs::from_entries(&entries).unwrap();
         assert_eq!(fd.get_msrs(&mut msrs).unwrap(), numbers.len());
         let events = fd.get_vcpu_events().unwrap();
-        // XSTATE_BV: the processor, and a kernel that switches threads, may note at any time that a component is as it is at first.
+        // XSTATE_BV: the processor, and a kernel that switches threads, may note at any time that a component is as it
+        // is at first.
         let mut vector = fd.get_xsave().unwrap().region.to_vec();
         vector[128..130].fill(0);
         // DR6 says what the last #DB was: no instruction of user code, and none of Mayfly's, reads it.

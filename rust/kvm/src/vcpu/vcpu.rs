@@ -61,8 +61,8 @@ pub(crate) enum Start {
 const MEMORY_MAX: u64 = 1 << 36;
 const _: () = assert!(SHARED_PHYSICAL + SHARED_MAX <= FILES_PHYSICAL && FILES_PHYSICAL + FILES_MAX <= MEMORY_MAX);
 
-/// Frames beyond the image that the first memslot covers. KVM's bookkeeping grows with a slot, in time and in memory, and most
-/// workers need few frames of their own; the rest gets a slot when it is first used.
+/// Frames beyond the image that the first memslot covers. KVM's bookkeeping grows with a slot, in time and in memory,
+/// and most workers need few frames of their own; the rest gets a slot when it is first used.
 const FIRST_SLOT_PRIVATE: u64 = 512;
 
 /// Slots below are the machine's own frames and the shared region.
@@ -197,13 +197,15 @@ impl Vcpu {
     #[inline]
     pub(crate) fn run(&mut self) -> Result<RawExit, RunError> {
         match self.fd.run() {
-            // The data and its length are a guest's choice and unused; a string instruction shows as more than one byte.
+            // The data and its length are a guest's choice and unused; a string instruction shows as more than one
+            // byte.
             Ok(VcpuExit::IoOut(PORT_DOORBELL, [_])) => Ok(RawExit::Doorbell),
             Ok(VcpuExit::IoOut(PORT_SYSCALL, [_])) => Ok(RawExit::Syscall),
             Ok(VcpuExit::InternalError) => Ok(RawExit::Unexpected(self.internal_error())),
             Ok(exit) => Ok(rare(exit)),
-            // EAGAIN is none: a processor that waits to be started, which this one never does, or a thread of KVM's own (it has one for
-            // each machine, against huge pages that programs execute) that the system did not give. It would come again for ever.
+            // EAGAIN is none: a processor that waits to be started, which this one never does, or a thread of KVM's own
+            // (it has one for each machine, against huge pages that programs execute) that the system did not give. It
+            // would come again for ever.
             Err(error) if error.errno() == libc::EINTR => Ok(RawExit::Kicked),
             Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
         }
@@ -212,7 +214,8 @@ impl Vcpu {
     /// Why KVM could not go on, after such an exit.
     #[cold]
     fn internal_error(&mut self) -> Unexpected {
-        // SAFETY: after KVM_EXIT_INTERNAL_ERROR this member of the union is the one that KVM has written; any bits are a valid one.
+        // SAFETY: after KVM_EXIT_INTERNAL_ERROR this member of the union is the one that KVM has written; any bits are
+        // a valid one.
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
         Unexpected::Internal { suberror }
     }
@@ -249,7 +252,8 @@ impl Vcpu {
     }
 
     pub(crate) fn set_xsave(&self, xsave: &kvm_xsave) -> Result<(), RunError> {
-        // SAFETY: the kernel reads as much as a `kvm_xsave` has: features with larger state (AMX) are never enabled for a guest.
+        // SAFETY: the kernel reads as much as a `kvm_xsave` has: features with larger state (AMX) are never enabled for
+        // a guest.
         unsafe { self.fd.set_xsave(xsave) }.map_err(RunError::kvm("KVM_SET_XSAVE"))
     }
 
@@ -266,7 +270,8 @@ impl Vcpu {
         Ok(exception | events.interrupt.injected | events.nmi.injected | events.nmi.pending != 0)
     }
 
-    /// Makes the vCPU as it was created, wherever the last run was interrupted: at CPL 0, or with an event about to be delivered.
+    /// Makes the vCPU as it was created, wherever the last run was interrupted: at CPL 0, or with an event about to be
+    /// delivered.
     pub(crate) fn start_over(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
         // An instruction that KVM has yet to finish would change registers at the next run.
         self.complete_exit()?;
@@ -293,7 +298,8 @@ impl FileSlots {
             memory_size: (to - self.covered) * PAGE_SIZE,
             userspace_addr: memory.files().host_address() + self.covered * PAGE_SIZE,
         };
-        // SAFETY: the frames lie within the reserved region, which `memory` keeps alive, and which outlives the VM as in `set_slot`.
+        // SAFETY: the frames lie within the reserved region, which `memory` keeps alive, and which outlives the VM as
+        // in `set_slot`.
         unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
         self.count += 1;
         self.covered = to;
@@ -324,14 +330,16 @@ fn set_shared_slot(vm: &VmFd, memory: &Memory) -> Result<(), CreateError> {
         memory_size: shared.bytes(),
         userspace_addr: shared.host_address(),
     };
-    // SAFETY: the slot is the whole of the region's mapping, which `memory` keeps alive, and which outlives the VM as in `set_slot`.
+    // SAFETY: the slot is the whole of the region's mapping, which `memory` keeps alive, and which outlives the VM as
+    // in `set_slot`.
     unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))
 }
 
 /// Asks a vCPU to come back from `KVM_RUN`.
 ///
-/// Setting the flag stops a run that is about to start; one that is under way ends by a signal to its thread, in whose handler the flag
-/// is set for the case that it was only about to start. Both happen on that thread: the handle stays on it.
+/// Setting the flag stops a run that is about to start; one that is under way ends by a signal to its thread, in whose
+/// handler the flag is set for the case that it was only about to start. Both happen on that thread: the handle stays
+/// on it.
 #[derive(Debug)]
 pub struct Kicker {
     immediate_exit: *mut u8,
@@ -373,8 +381,9 @@ impl Kicker {
     }
 }
 
-/// A first `KVM_RUN` that does not enter the guest. KVM starts a thread for the machine at its first one (against huge pages that
-/// programs execute), which the system may refuse (`EAGAIN`): then there is no machine, instead of one whose first request fails.
+/// A first `KVM_RUN` that does not enter the guest. KVM starts a thread for the machine at its first one (against huge
+/// pages that programs execute), which the system may refuse (`EAGAIN`): then there is no machine, instead of one whose
+/// first request fails.
 fn begin(fd: &mut VcpuFd) -> Result<(), CreateError> {
     fd.set_kvm_immediate_exit(1);
     let begun = fd.run().map(|_| ());

@@ -24,8 +24,9 @@ pub struct Context<'a> {
     pub output: &'a mut dyn Output,
     /// Fills a buffer with random bytes that no other request sees.
     pub rng: &'a mut dyn FnMut(&mut [u8]),
-    /// Whether this thread may be held up: wait for a disk or a network file system, or do milliseconds of work in one go. Where it may not, a step
-    /// that would is not taken, and [`crate::Step::Waits`] until now: [`crate::Process::wake`] takes it, on a thread that may.
+    /// Whether this thread may be held up: wait for a disk or a network file system, or do milliseconds of work in one
+    /// go. Where it may not, a step that would is not taken, and [`crate::Step::Waits`] until now:
+    /// [`crate::Process::wake`] takes it, on a thread that may.
     pub may_block: bool,
 }
 

@@ -24,8 +24,9 @@ errnos! {
 }
 
 impl Errno {
-    /// No error number: what was asked for may hold the thread up, which must not be ([`crate::base::context::Context::may_block`]). Nothing has changed. A call
-    /// that fails with it is made again elsewhere, and its program never sees it.
+    /// No error number: what was asked for may hold the thread up, which must not be
+    /// ([`crate::base::context::Context::may_block`]). Nothing has changed. A call that fails with it is made again
+    /// elsewhere, and its program never sees it.
     pub(crate) const NOT_HERE: Self = Self(1 << 16);
 
     pub(crate) const fn number(self) -> i32 {

@@ -23,8 +23,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 16,384 mappings; 1,024 descriptors; 1 thread; 64 TiB of address space, since runtimes reserve far more than they use; 8 MiB of stack, as on Linux;
-    /// 512 MiB of memory; 16 MiB in 1,024 written files.
+    /// 16,384 mappings; 1,024 descriptors; 1 thread; 64 TiB of address space, since runtimes reserve far more than they
+    /// use; 8 MiB of stack, as on Linux; 512 MiB of memory; 16 MiB in 1,024 written files.
     fn default() -> Self {
         Self {
             mappings: 16_384,

@@ -45,7 +45,8 @@ pub enum Step {
     Faulted(Fault),
     /// The program needs a page, and the machine may have no more.
     MemoryLimit,
-    /// All threads wait. [`crate::Process::wake`] goes on: at that time, when something has arrived from outside, or when
+    /// All threads wait. [`crate::Process::wake`] goes on: at that time, when something has arrived from outside, or
+    /// when
     /// [`crate::Process::outside`] is readable.
     Waits {
         /// When something happens by itself, by the monotonic clock; `None`: never.
@@ -53,7 +54,8 @@ pub enum Step {
         /// What one of them waits in.
         call: &'static str,
     },
-    /// The program has brought the machine into a state that no program needs, and may be attacking. It must not be used again.
+    /// The program has brought the machine into a state that no program needs, and may be attacking. It must not be
+    /// used again.
     Violation(String),
     /// The machine cannot go on, for the reason given. It must not be used again.
     Poison(String),

@@ -5,7 +5,8 @@ use crate::base::clock;
 use crate::event::poll_bits::bits::WRITE;
 use crate::signal::signals::SignalSet;
 
-/// One look at what is ready: all of it at one time, and bounded, since epolls within epolls can have more paths than members.
+/// One look at what is ready: all of it at one time, and bounded, since epolls within epolls can have more paths than
+/// members.
 #[derive(Debug)]
 pub(crate) struct Look {
     left: u32,

@@ -6,7 +6,8 @@
 //!          0             start                    len
 //! ```
 //!
-//! What is taken moves `start`. Bytes move in memory only when room is needed, at most once for each byte that was taken.
+//! What is taken moves `start`. Bytes move in memory only when room is needed, at most once for each byte that was
+//! taken.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -283,7 +284,8 @@ impl Queue {
         if self.outside { KEPT_BYTES } else { KEPT_INSIDE_BYTES }
     }
 
-    /// Gives the buffer back of which little is used. What is left is copied then, which is less than what has been taken since the last time.
+    /// Gives the buffer back of which little is used. What is left is copied then, which is less than what has been
+    /// taken since the last time.
     fn trim(&mut self) {
         let (len, capacity) = (self.len(), self.bytes.capacity());
         if capacity > self.kept() && len < capacity / 4 {

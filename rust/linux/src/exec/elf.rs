@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a program's ELF file: what is to be mapped where, and where it starts.
 //!
-//! The file comes from a tenant, so nothing in it is believed. [`Image::parse`] accepts a program for x86-64, static or dynamic,
-//! position-independent or not, and names what is wrong with anything else. An [`Image`] is safe to load
+//! The file comes from a tenant, so nothing in it is believed. [`Image::parse`] accepts a program for x86-64, static or
+//! dynamic, position-independent or not, and names what is wrong with anything else. An [`Image`] is safe to load
 //! without another look:
 //!
 //! * segments are in ascending order, do not share a page, and lie between `USER_MIN` and `USER_END`;

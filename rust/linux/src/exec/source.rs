@@ -10,8 +10,8 @@ use crate::host::files;
 pub enum Elf<'a> {
     /// In memory; a machine gets a copy of it.
     Bytes(&'a [u8]),
-    /// In a regular file, open for reading; a machine maps it, as Linux does. It must not be changed in place while a machine,
-    /// or an image or worker of one, exists.
+    /// In a regular file, open for reading; a machine maps it, as Linux does. It must not be changed in place while a
+    /// machine, or an image or worker of one, exists.
     File(&'a std::fs::File),
 }
 

@@ -17,8 +17,9 @@
 //!  RSP          number of arguments        RSP is a multiple of 16
 //! ```
 //!
-//! Arguments and environment lie one after the other, upwards, without a gap, as Linux has them: programs that change their title (libuv,
-//! `setproctitle(3)`) take all from the first argument to the end of the last variable, or of the last argument, for room.
+//! Arguments and environment lie one after the other, upwards, without a gap, as Linux has them: programs that change
+//! their title (libuv, `setproctitle(3)`) take all from the first argument to the end of the last variable, or of the
+//! last argument, for room.
 //!
 //! Source: System V ABI, AMD64 supplement, 3.4.1 "Initial Stack and Register State"; Linux
 //! `create_elf_tables`.

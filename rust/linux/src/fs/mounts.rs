@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which of the host's directories a program sees, and where.
 //!
-//! There are none unless the tenant's configuration names them: deny by default. A mount is read-only unless it is said to be
-//! writable, and what is written to a writable one stays in the process (`crate::fs::overlay`): the host's files are never changed.
+//! There are none unless the tenant's configuration names them: deny by default. A mount is read-only unless it is said
+//! to be writable, and what is written to a writable one stays in the process (`crate::fs::overlay`): the host's files
+//! are never changed.
 //!
-//! `/proc`, `/dev` and `/sys` are Mayfly's own (`crate::fs::view::procfs`) and nothing can be mounted there. `/tmp` is an empty, writable
-//! directory unless something else is mounted at it.
+//! `/proc`, `/dev` and `/sys` are Mayfly's own (`crate::fs::view::procfs`) and nothing can be mounted there. `/tmp` is
+//! an empty, writable directory unless something else is mounted at it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,7 +96,8 @@ pub struct Mounts {
 struct Inner {
     /// Longest path first.
     all: Vec<Mount>,
-    /// Files of the host that the processes of one program have open together. One that opens without end takes them from itself.
+    /// Files of the host that the processes of one program have open together. One that opens without end takes them
+    /// from itself.
     open: Arc<AtomicUsize>,
 }
 
@@ -200,8 +202,8 @@ const LEFT: usize = 64;
 /// Files of the host at least, whatever the limit.
 const LEAST: usize = 8;
 
-/// How many files of the host may be open. They are descriptors of the server's, which needs its own for connections: programs get half
-/// of its limit together, and none of them gets more than an eighth, less where it is low.
+/// How many files of the host may be open. They are descriptors of the server's, which needs its own for connections:
+/// programs get half of its limit together, and none of them gets more than an eighth, less where it is low.
 #[derive(Clone, Copy)]
 struct Budget {
     all: usize,

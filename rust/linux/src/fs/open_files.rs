@@ -7,8 +7,8 @@
 //!  descriptor 5 -+
 //! ```
 //!
-//! All of it is plain state of one process: a reset copies the snapshot's back. What an open file is, is an [`Object`]; a new kind
-//! of file is a new variant there, and the compiler names the operations that it needs.
+//! All of it is plain state of one process: a reset copies the snapshot's back. What an open file is, is an [`Object`];
+//! a new kind of file is a new variant there, and the compiler names the operations that it needs.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,8 @@ pub(crate) struct Descriptor {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Open {
     pub(crate) object: Object,
-    /// Where it was found in the program's view, for `/proc/self/fd`; of a file that has no path, what Linux shows instead.
+    /// Where it was found in the program's view, for `/proc/self/fd`; of a file that has no path, what Linux shows
+    /// instead.
     pub(crate) path: std::sync::Arc<[u8]>,
     /// Access mode and status flags, as F_GETFL tells them.
     pub(crate) flags: i32,
@@ -73,9 +74,8 @@ impl Open {
 ///
 /// # Invariants
 ///
-/// The table never holds more than `limit` entries and does not end with an empty one. Every descriptor's open file exists, and
-/// every open file has as many references as
-/// descriptors name it and messages bring it.
+/// The table never holds more than `limit` entries and does not end with an empty one. Every descriptor's open file
+/// exists, and every open file has as many references as descriptors name it and messages bring it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Files {
     table: Vec<Option<Descriptor>>,

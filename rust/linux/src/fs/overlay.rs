@@ -8,13 +8,13 @@
 //!  /tmp/x             Link "a"
 //! ```
 //!
-//! The host's files never change. The layer is state of the process like any other, so a reset leaves what the snapshot had, which is
-//! nothing for a program that has written nothing while it booted.
+//! The host's files never change. The layer is state of the process like any other, so a reset leaves what the snapshot
+//! had, which is nothing for a program that has written nothing while it booted.
 //!
 //! # Invariants
 //!
-//! The sum of all contents and paths stays within `max_bytes`, the number of entries within `max_entries`. An inode exists as long as
-//! an entry names it, or its file is open or mapped shared.
+//! The sum of all contents and paths stays within `max_bytes`, the number of entries within `max_entries`. An inode
+//! exists as long as an entry names it, or its file is open or mapped shared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -292,7 +292,8 @@ impl Overlay {
         Ok(())
     }
 
-    /// Removes what is at `path`; if the mount has something there, it is hidden. Returns the file that has no name any more.
+    /// Removes what is at `path`; if the mount has something there, it is hidden. Returns the file that has no name any
+    /// more.
     pub(crate) fn remove(&mut self, path: &[u8], hides: bool) -> Result<Option<InodeId>, Errno> {
         let old = self.entries.get(path).cloned();
         // What is below a directory that goes is gone already, or hidden with it.

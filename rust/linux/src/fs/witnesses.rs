@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a program found of the host's files while it booted: what a saved process depends on, besides its program.
 //!
-//! A snapshot has seen files that it has not open any more: its source, its settings, the libraries that it did not find. Whoever loads it later
-//! is to have what a boot now would have. So each look at a mount is noted with its result, until the freeze, and all are taken again when the
-//! process is loaded.
+//! A snapshot has seen files that it has not open any more: its source, its settings, the libraries that it did not
+//! find. Whoever loads it later is to have what a boot now would have. So each look at a mount is noted with its
+//! result, until the freeze, and all are taken again when the process is loaded.
 //!
 //! A directory is the same as long as it is that directory; what it lists is noted when it is listed.
 

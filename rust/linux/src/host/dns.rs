@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Names of hosts, resolved by the host's own resolver: the only place where the personality asks it.
 //!
-//! It may take seconds to answer, so that only threads of its own ask it. What it says serves for a while, and for longer while it says
-//! nothing else. Names come from the operator's lists alone: a program cannot make the host ask for another.
+//! It may take seconds to answer, so that only threads of its own ask it. What it says serves for a while, and for
+//! longer while it says nothing else. Names come from the operator's lists alone: a program cannot make the host ask
+//! for another.
 //!
 //! An address that a name must not have is left out: see [`is_fit`] and [`is_own`].
 
@@ -172,8 +173,8 @@ const METADATA: [IpAddr; 3] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Whether a name may have this address. Whoever answers for a name could otherwise turn it to the host's own services, or to its
-/// cloud's: those have to be listed by address.
+/// Whether a name may have this address. Whoever answers for a name could otherwise turn it to the host's own services,
+/// or to its cloud's: those have to be listed by address.
 fn is_fit(ip: IpAddr) -> bool {
     let common = !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !METADATA.contains(&ip);
     common
@@ -193,8 +194,8 @@ fn is_fit(ip: IpAddr) -> bool {
         }
 }
 
-/// Whether this host itself has an address. A datagram socket that is connected sends nothing, and has the address that it would send from: to the
-/// host itself that is the one it would send to.
+/// Whether this host itself has an address. A datagram socket that is connected sends nothing, and has the address that
+/// it would send from: to the host itself that is the one it would send to.
 fn is_own(ip: IpAddr) -> bool {
     let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let source = UdpSocket::bind((any, 0)).and_then(|socket| {
@@ -237,7 +238,8 @@ mod tests {
         }
     }
 
-    /// The host has others than those of loopback, and its services listen there too; a firewall does not see who comes from within.
+    /// The host has others than those of loopback, and its services listen there too; a firewall does not see who comes
+    /// from within.
     #[test]
     fn the_hosts_own_addresses_are_known() {
         for own in ["127.0.0.1", "127.1.2.3"] {

@@ -3,13 +3,16 @@
 //!
 //! # What always holds
 //!
-//! * Every path goes through `openat2` from a mount's directory with [`FENCE`]: it cannot leave the directory, follows no symbolic
-//!   link at all (the resolver does, in the program's own view), no magic link, and enters no other file system of the host's.
-//! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are opened, for
-//!   reading, so no FIFO wakes a writer and no device notices.
-//! * Where the thread may not be held up ([`crate::base::context::Context::may_block`]), nothing here waits for a disk or a server: what is not in memory is
+//! * Every path goes through `openat2` from a mount's directory with [`FENCE`]: it cannot leave the directory, follows
+//!   no symbolic link at all (the resolver does, in the program's own view), no magic link, and enters no other file
+//!   system of the host's.
+//! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are
+//!   opened, for reading, so no FIFO wakes a writer and no device notices.
+//! * Where the thread may not be held up ([`crate::base::context::Context::may_block`]), nothing here waits for a disk
+//!   or a server: what is not in memory is
 //!   [`Errno::NOT_HERE`]. How that is found out depends on the [`Storage`]; see decision 0210.
-//! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no state, so a snapshot and its workers share it.
+//! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no
+//!   state, so a snapshot and its workers share it.
 
 use std::ffi::OsStr;
 use std::io::IoSliceMut;
@@ -39,7 +42,8 @@ const ATTEMPTS: u32 = 8;
 const PROGRAM_DEVICE: u32 = 20;
 /// Most entries of a directory that are told.
 const ENTRIES_MAX: usize = 65_536;
-/// Longest symbolic link that every file system of [`Storage::Disk`] has beside the file's attributes, and so in memory: that of ext4.
+/// Longest symbolic link that every file system of [`Storage::Disk`] has beside the file's attributes, and so in
+/// memory: that of ext4.
 const SHORT_LINK: u64 = 59;
 
 /// What a file system makes who asks it wait for.
@@ -69,7 +73,8 @@ impl Storage {
         })
     }
 
-    /// Whether a thread that may not be held up may ask for something that the kernel has in memory, unless the file system says otherwise.
+    /// Whether a thread that may not be held up may ask for something that the kernel has in memory, unless the file
+    /// system says otherwise.
     fn check(self, may_block: bool) -> Result<(), Errno> {
         if self == Self::Far && !may_block { Err(Errno::NOT_HERE) } else { Ok(()) }
     }
@@ -84,7 +89,8 @@ pub(crate) struct Root {
     path: PathBuf,
 }
 
-/// Makes a call that may hold the thread up. While a program boots, what is waited for is known, and nobody waits for it without end.
+/// Makes a call that may hold the thread up. While a program boots, what is waited for is known, and nobody waits for
+/// it without end.
 fn wait<T>(root: &Root, rest: &[u8], call: impl FnOnce() -> T) -> T {
     waiting_for_some(|| root.path.join(OsStr::from_bytes(rest)), call)
 }
@@ -120,7 +126,8 @@ pub(crate) struct Node {
 
 /// What tells whether something is still what it was. A directory is, whatever is in it.
 ///
-/// Without the device: some file systems get another number whenever they are mounted, and no two files agree in all the rest.
+/// Without the device: some file systems get another number whenever they are mounted, and no two files agree in all
+/// the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     inode: u64,
@@ -256,9 +263,11 @@ impl File {
         Ok(attributes(&stat.map_err(told)?, self.device))
     }
 
-    /// How many of `len` bytes from `offset` on are in memory, from the first one; [`Errno::NOT_HERE`] if that one is not. 0 behind the end.
+    /// How many of `len` bytes from `offset` on are in memory, from the first one; [`Errno::NOT_HERE`] if that one is
+    /// not. 0 behind the end.
     ///
-    /// There is no other way to ask: `mincore(2)` tells the truth about one's own files alone, and so does `cachestat(2)`.
+    /// There is no other way to ask: `mincore(2)` tells the truth about one's own files alone, and so does
+    /// `cachestat(2)`.
     pub(crate) fn cached(&self, offset: u64, len: usize) -> Result<usize, Errno> {
         self.storage.check(false)?;
         if self.storage == Storage::Memory {
@@ -327,8 +336,8 @@ impl AsFd for File {
     }
 }
 
-/// The entries of the directory `rest`, without `.` and `..`. Never where the thread may not be held up: nothing tells whether a directory is in
-/// memory, and even if it is, its names may take milliseconds.
+/// The entries of the directory `rest`, without `.` and `..`. Never where the thread may not be held up: nothing tells
+/// whether a directory is in memory, and even if it is, its names may take milliseconds.
 pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
     if !may_block {
         return Err(Errno::NOT_HERE);
@@ -381,8 +390,8 @@ fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<Owne
     Err(Errno::EIO)
 }
 
-/// What a program is told of a file of the host's: its owner is nobody that it could be, and times of access and change are that of
-/// the last modification.
+/// What a program is told of a file of the host's: its owner is nobody that it could be, and times of access and change
+/// are that of the last modification.
 #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
 fn attributes(stat: &Stat, device: u32) -> Attributes {
     Attributes {

@@ -18,7 +18,8 @@ pub(crate) struct Entry {
 /// What an entry takes besides its name's bytes.
 const ENTRY_BYTES: usize = 64;
 
-/// The entries of a directory, as they were when its reading began; sorted, so that they come in the same order every time.
+/// The entries of a directory, as they were when its reading began; sorted, so that they come in the same order every
+/// time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Listing(Vec<(Vec<u8>, Entry)>);
 
@@ -36,8 +37,8 @@ impl Listing {
         self.0.iter().fold(0, |sum, (name, _)| sum.saturating_add(name.len()).saturating_add(ENTRY_BYTES))
     }
 
-    /// Records for the entries from number `first` on, as many as fit `room` bytes; and how many they are. `None` if not even one
-    /// fits.
+    /// Records for the entries from number `first` on, as many as fit `room` bytes; and how many they are. `None` if
+    /// not even one fits.
     pub(crate) fn records(&self, first: u64, room: usize) -> Option<(Vec<u8>, u64)> {
         let mut bytes = Vec::with_capacity(room.min(PAGE_BYTES));
         let mut taken: u64 = 0;

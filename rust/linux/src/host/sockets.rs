@@ -114,8 +114,8 @@ impl Stream {
     }
 }
 
-/// All of a process's connections, to be waited for by one descriptor. What happens to them is told once, as the kernel counts it:
-/// edge-triggered.
+/// All of a process's connections, to be waited for by one descriptor. What happens to them is told once, as the kernel
+/// counts it: edge-triggered.
 #[derive(Debug)]
 pub(crate) struct Wire(OwnedFd);
 
@@ -130,8 +130,8 @@ impl Wire {
         epoll::add(&self.0, &stream.0, EventData::new_u64(token), all).map_err(told)
     }
 
-    /// What has happened since the last look, to which connections, in the bits of `poll`. There may be more if there are
-    /// as many as one look takes: see [`Wire::is_exhausted`].
+    /// What has happened since the last look, to which connections, in the bits of `poll`. There may be more if there
+    /// are as many as one look takes: see [`Wire::is_exhausted`].
     pub(crate) fn look(&self) -> Vec<(u64, u32)> {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let count = epoll::wait(&self.0, &mut events[..], Some(&NOW)).unwrap_or(0);

@@ -31,7 +31,8 @@ impl Call<'_, '_> {
         UserMemory { machine: self.machine, space: &self.process.memory, may_block }
     }
 
-    /// Whether a page of the program's that is not in memory is waited for. A call that has changed something has to be: it cannot be made again.
+    /// Whether a page of the program's that is not in memory is waited for. A call that has changed something has to
+    /// be: it cannot be made again.
     pub(crate) fn may_wait_for_memory(&self) -> bool {
         self.process.may_block || self.edits != Some(self.process.edits())
     }
@@ -41,7 +42,8 @@ impl Call<'_, '_> {
         self.edits = None;
     }
 
-    /// When a call that may wait is to end in any case. `find` reads that from its arguments, once: made again, it keeps its time.
+    /// When a call that may wait is to end in any case. `find` reads that from its arguments, once: made again, it
+    /// keeps its time.
     pub(crate) fn until(
         &mut self,
         find: impl FnOnce(&mut Self) -> Result<Option<u64>, Halt>,
@@ -57,7 +59,8 @@ impl Call<'_, '_> {
         self.edits = Some(self.process.edits());
     }
 
-    /// Sends the thread that makes the call a signal: SIGPIPE. An error is the program's end; otherwise the call goes on to its result.
+    /// Sends the thread that makes the call a signal: SIGPIPE. An error is the program's end; otherwise the call goes
+    /// on to its result.
     pub(crate) fn raise_on_current(&mut self, signal: Signal) -> Result<(), Halt> {
         self.process.raise_on_current(self.machine, signal).map_err(Halt::End)
     }

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! CPU time: how long a program, and each of its threads, has been running.
 //!
-//! It is wall-clock time without the time in which the program did not run: while all its threads waited, while it stood frozen, while its
-//! request was paused. What the host's scheduler gave to others meanwhile counts as the program's own; to know better would cost system calls in every
-//! request. A fork begins with what its snapshot has used, and a reset goes back to that. See decision 0182.
+//! It is wall-clock time without the time in which the program did not run: while all its threads waited, while it
+//! stood frozen, while its request was paused. What the host's scheduler gave to others meanwhile counts as the
+//! program's own; to know better would cost system calls in every request. A fork begins with what its snapshot has
+//! used, and a reset goes back to that. See decision 0182.
 
 use crate::base::clock;
 use crate::kernel::process::Process;
 use crate::sched::cpu_time::CpuTime;
 
 impl Process {
-    /// The program runs, from a time of the host's monotonic clock on. If it has been running without a [`Process::rest`], the time before does not count.
+    /// The program runs, from a time of the host's monotonic clock on. If it has been running without a
+    /// [`Process::rest`], the time before does not count.
     #[inline]
     pub fn run_from(&mut self, now_ns: u64) {
         self.cpu.since_ns = Some(now_ns);

@@ -7,8 +7,8 @@
 //!      +---> pending for the process, if all block it
 //! ```
 //!
-//! A thread without signals costs one look at a flag after each call: [`crate::sched::threads::Threads::due`], which says that the current
-//! thread may have something to do before it goes on.
+//! A thread without signals costs one look at a flag after each call: [`crate::sched::threads::Threads::due`], which
+//! says that the current thread may have something to do before it goes on.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::UserContext;
@@ -180,8 +180,8 @@ impl Process {
         self.threads.get(index).is_some_and(|thread| thread.signals.has_deliverable(shared))
     }
 
-    /// A call of the current thread, the live one, has ended with a result: the mask that it waited under ends with it, and signals
-    /// that are due are delivered.
+    /// A call of the current thread, the live one, has ended with a result: the mask that it waited under ends with it,
+    /// and signals that are due are delivered.
     pub(crate) fn finish_call(&mut self, machine: &mut Machine) -> Result<(), Step> {
         self.deliver(machine, self.threads.current)
     }

@@ -31,8 +31,8 @@ pub(crate) fn page_fault(
     if address < layout::USER_END && code.reserved() {
         return Step::Poison(format!("page tables with reserved bits for {address:#x}"));
     }
-    // The instruction came from CPL 3: what it reads at CPL 0 are descriptor tables. For addresses that are not the program's,
-    // paging-based KVM gives codes of its own making.
+    // The instruction came from CPL 3: what it reads at CPL 0 are descriptor tables. For addresses that are not the
+    // program's, paging-based KVM gives codes of its own making.
     if address < layout::USER_END && !code.user() {
         return Step::Violation(format!("an access to {address:#x} at CPL 0, by the instruction at {rip:#x}"));
     }
@@ -78,7 +78,8 @@ pub(crate) fn exception(vector: u8, rip: u64) -> Step {
 
 /// A fault that the program has a handler for goes there instead of ending it. `error` is the exception's code.
 ///
-/// One in Mayfly's own code never does: a handler would read registers of another request, had the way back to it gone wrong.
+/// One in Mayfly's own code never does: a handler would read registers of another request, had the way back to it gone
+/// wrong.
 pub(crate) fn or_handler(process: &mut Process, machine: &mut Machine, step: Step, error: u64) -> Step {
     let Step::Faulted(fault) = step else { return step };
     if layout::is_own_code(fault.rip) {

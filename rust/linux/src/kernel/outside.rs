@@ -24,7 +24,8 @@ impl Process {
         Ok(connection)
     }
 
-    /// Bytes arrive on the connection, behind those that have arrived already. The caller bounds them: they are kept until the program reads them.
+    /// Bytes arrive on the connection, behind those that have arrived already. The caller bounds them: they are kept
+    /// until the program reads them.
     ///
     /// # Errors
     ///
@@ -58,14 +59,16 @@ impl Process {
         }
     }
 
-    /// Whether the program has written something to a connection, or closed one, and that has not been taken. Costs a look at a flag.
+    /// Whether the program has written something to a connection, or closed one, and that has not been taken. Costs a
+    /// look at a flag.
     #[inline]
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.pollables.outside.news
     }
 
-    /// Takes what the program has written to the connection: it is appended to `out`. Says whether more may come; a connection that is
+    /// Takes what the program has written to the connection: it is appended to `out`. Says whether more may come; a
+    /// connection that is
     /// [`OutputState::Gone`] is forgotten.
     pub fn take_output(&mut self, connection: ConnectionId, out: &mut Vec<u8>) -> OutputState {
         let state = self.pollables.edit().take_outside(connection, out);
@@ -73,7 +76,8 @@ impl Process {
         state
     }
 
-    /// The connection is closed from outside. The program reads its end behind what has arrived, and can write nothing more.
+    /// The connection is closed from outside. The program reads its end behind what has arrived, and can write nothing
+    /// more.
     pub fn close(&mut self, connection: ConnectionId) {
         if self.pollables.outside.get(connection).is_some() {
             self.pollables.edit().close_outside(connection);

@@ -81,7 +81,8 @@ pub struct Process {
     pub(crate) threads: Tracked<Threads>,
     pub(crate) timers: Tracked<Timers>,
     pub(crate) resources: Tracked<ResourceLimits>,
-    /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much. Wraps.
+    /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much.
+    /// Wraps.
     pub(crate) suspended_ns: u64,
     /// [`crate::Context::may_block`] of the present step.
     pub(crate) may_block: bool,
@@ -161,7 +162,8 @@ impl Process {
         files.saturating_add(queues)
     }
 
-    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access would. `may_block`: as
+    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access
+    /// would. `may_block`: as
     /// [`crate::Context::may_block`].
     ///
     /// # Errors
@@ -186,8 +188,8 @@ impl Process {
         Ok(UserMemory { machine, space: &self.memory, may_block: true }.write(address, data)?)
     }
 
-    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed. Connections with the
-    /// outside are closed, since forks cannot share them: each finds them reset by the peer.
+    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed.
+    /// Connections with the outside are closed, since forks cannot share them: each finds them reset by the peer.
     pub fn freeze(&mut self) {
         self.rest();
         if self.pollables.is_wired() {
@@ -250,8 +252,9 @@ impl Process {
         self.resources.restore(&frozen.resources);
     }
 
-    /// The program goes on after it has stood frozen for so long (which wraps, so a negative time can be said). As for a Linux machine that was
-    /// suspended, its monotonic clock stood still meanwhile, and whatever waits for a time of that clock has as long to wait as before.
+    /// The program goes on after it has stood frozen for so long (which wraps, so a negative time can be said). As for
+    /// a Linux machine that was suspended, its monotonic clock stood still meanwhile, and whatever waits for a time of
+    /// that clock has as long to wait as before.
     pub fn resume_after(&mut self, suspended_ns: u64) {
         if suspended_ns == 0 {
             return;
@@ -290,7 +293,8 @@ impl Process {
         hits
     }
 
-    /// How often the program has turned to the network since this was last asked. Reset does not clear it; a clone has its own.
+    /// How often the program has turned to the network since this was last asked. Reset does not clear it; a clone has
+    /// its own.
     #[inline]
     pub fn take_connects(&mut self) -> Connects {
         let connects = self.connects;

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::kernel::process::Process;
 
 impl Process {
-    /// Takes notice of what has happened to connections with the outside since this was last asked. Processes without one do nothing.
+    /// Takes notice of what has happened to connections with the outside since this was last asked. Processes without
+    /// one do nothing.
     pub(crate) fn listen_outside(&mut self) {
         if !self.pollables.is_wired() {
             return;
@@ -25,7 +26,8 @@ impl Process {
         }
     }
 
-    /// What becomes readable when something has happened to a connection with the outside; `None`: there are none. It is so until
+    /// What becomes readable when something has happened to a connection with the outside; `None`: there are none. It
+    /// is so until
     /// [`Process::wake`], or whatever else lets the program go on.
     #[must_use]
     pub fn outside(&self) -> Option<BorrowedFd<'_>> {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A frozen process as bytes, and back: what a snapshot in a file has besides the machine's image.
 //!
-//! State of a process derives serde's traits. Files of the host are the exception: they are kept as places in the mounts ([`SavedFile`]), in a
-//! table in front, and opened again before the rest is read; a field that holds one has `#[serde(with = "crate::host::file_table::host_file")]`, and is a number
-//! in that table. The table is handed to such fields by the thread, for as long as one process is written or read.
+//! State of a process derives serde's traits. Files of the host are the exception: they are kept as places in the
+//! mounts ([`SavedFile`]), in a table in front, and opened again before the rest is read; a field that holds one has
+//! `#[serde(with = "crate::host::file_table::host_file")]`, and is a number in that table. The table is handed to such
+//! fields by the thread, for as long as one process is written or read.
 //!
-//! The bytes come from this build of Mayfly, and their checksum was right: whoever reads them trusts them as the program itself. Nothing in them
-//! can crash the host all the same: what later code relies on is checked here.
+//! The bytes come from this build of Mayfly, and their checksum was right: whoever reads them trusts them as the
+//! program itself. Nothing in them can crash the host all the same: what later code relies on is checked here.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -61,7 +61,8 @@ impl UnknownCalls {
     }
 }
 
-/// Whether a call that does not exist here would make a process, or another program of this one. `clone` and `clone3` come here only then.
+/// Whether a call that does not exist here would make a process, or another program of this one. `clone` and `clone3`
+/// come here only then.
 fn starts_process(number: u64) -> bool {
     let calls =
         [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3, libc::SYS_execve, libc::SYS_execveat];

@@ -19,8 +19,9 @@ impl Process {
         Look::seeing(own.or(self.signals.pending.set()))
     }
 
-    /// The thread that would be the first to do something if bytes arrived on `connection`, or, if that is `None`, if a connection arrived at the
-    /// application: its position in the list of threads. That is one that waits for it in a call.
+    /// The thread that would be the first to do something if bytes arrived on `connection`, or, if that is `None`, if a
+    /// connection arrived at the application: its position in the list of threads. That is one that waits for it in a
+    /// call.
     pub fn input_waiter(&mut self, machine: &mut Machine, connection: Option<ConnectionId>) -> Option<usize> {
         let target = self.inside_of(connection)?;
         self.waiter_of(machine, target)

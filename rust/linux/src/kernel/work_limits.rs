@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls whose work is as large as the program likes: where the thread may not be held up, what takes more than some hundreds of microseconds is left
-//! for one that may ([`Errno::NOT_HERE`]), before anything of it is done. See decision 0212.
+//! Calls whose work is as large as the program likes: where the thread may not be held up, what takes more than some
+//! hundreds of microseconds is left for one that may ([`Errno::NOT_HERE`]), before anything of it is done. See decision
+//! 0212.
 
 use mayfly_machine::PAGE_SIZE;
 
@@ -46,7 +47,8 @@ pub(crate) fn check_bytes(call: &Call<'_, '_>, bytes: u64) -> Result<(), Errno> 
     if_much(call, |_| bytes > BYTES_MAX)
 }
 
-/// Before a written file is changed, which copies it if the snapshot has the same, or is brought up to date from its mappings.
+/// Before a written file is changed, which copies it if the snapshot has the same, or is brought up to date from its
+/// mappings.
 pub(crate) fn check_file(call: &Call<'_, '_>, id: InodeId) -> Result<(), Errno> {
     if_much(call, |call| {
         let copied = call.process.overlay.shared_len(id);

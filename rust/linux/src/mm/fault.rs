@@ -64,9 +64,9 @@ pub(crate) fn bring_in(
 /// Most pages that follow on one that a booting program touches.
 const AHEAD_PAGES: u64 = 15;
 
-/// Maps zero pages ahead of a program that touches one page after the other while it boots, in either direction: a fault takes tens of
-/// microseconds, and a page that is not written after all takes no memory, since the image is sparse. A program that touches pages here
-/// and there gets those alone.
+/// Maps zero pages ahead of a program that touches one page after the other while it boots, in either direction: a
+/// fault takes tens of microseconds, and a page that is not written after all takes no memory, since the image is
+/// sparse. A program that touches pages here and there gets those alone.
 fn run_ahead(machine: &mut Machine, vma: &Vma, page: u64) {
     let (below, above) = (page.checked_sub(PAGE_SIZE), page.checked_add(PAGE_SIZE));
     let is_there = |address: Option<u64>| address.is_some_and(|at| vma.range.contains(at) && machine.is_mapped(at));

@@ -6,8 +6,9 @@
 //! | read, execute | pages of the page cache, with many neighbours | the same, as far as the boot has mapped that part of the file |
 //! | write | a copy, and copies of some neighbours: the snapshot's | a copy that reset makes the file's again |
 //!
-//! What cannot come from the page cache is read into a page of the machine: files of file systems without mappings, and in a request
-//! files that the snapshot does not know. Such a page is the request's, and its reset takes it away. See decisions 0046 and 0110.
+//! What cannot come from the page cache is read into a page of the machine: files of file systems without mappings, and
+//! in a request files that the snapshot does not know. Such a page is the request's, and its reset takes it away. See
+//! decisions 0046 and 0110.
 
 use std::os::fd::AsFd;
 
@@ -20,20 +21,21 @@ use crate::mm::access::{Access, Refused};
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::vma::{Kind, Vma};
 
-/// Pages around a fault that are mapped with it, aligned to as many: 1 MiB. An entry costs some ten nanoseconds and a fault tens of
-/// microseconds, and a page of the page cache costs nothing.
+/// Pages around a fault that are mapped with it, aligned to as many: 1 MiB. An entry costs some ten nanoseconds and a
+/// fault tens of microseconds, and a page of the page cache costs nothing.
 const AROUND_PAGES: u64 = 256;
 
 /// Pages from a fault on that are mapped with it where they have to be in memory, which is found out by copying them.
 const CACHED_PAGES: u64 = 16;
 
-/// Pages around a fault that are copied with it while a program boots. Those cost memory, but what is written (relocations, above all)
-/// is mostly written page after page.
+/// Pages around a fault that are copied with it while a program boots. Those cost memory, but what is written
+/// (relocations, above all) is mostly written page after page.
 const COPIED_PAGES: u64 = 16;
 
 /// Makes `access` to the page at `page` of a mapping of `file` possible; the mapping allows it.
 ///
-/// Where the thread may not be held up, the page has to be in memory: what the machine's own access does not find there, `KVM_RUN` waits for.
+/// Where the thread may not be held up, the page has to be in memory: what the machine's own access does not find
+/// there, `KVM_RUN` waits for.
 pub(crate) fn bring_in(
     machine: &mut Machine,
     is_booting: bool,

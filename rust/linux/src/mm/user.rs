@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Copying between a program's memory and ours, on behalf of a system call.
 //!
-//! The machine's own `read` and `write` reach pages that are present. What is missing is brought in page by page as a page
-//! fault of the program's would be, so a call works on memory that the program has not touched yet, and fails with `EFAULT` on
-//! memory that the program could not touch itself. Lengths are those of our own slices: a guest's number is bounded before it gets here.
+//! The machine's own `read` and `write` reach pages that are present. What is missing is brought in page by page as a
+//! page fault of the program's would be, so a call works on memory that the program has not touched yet, and fails with
+//! `EFAULT` on memory that the program could not touch itself. Lengths are those of our own slices: a guest's number is
+//! bounded before it gets here.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::PAGE_SIZE;

@@ -7,8 +7,8 @@
 //!   10.1.2.3                  ----->   10.1.2.3                                    an address is itself
 //! ```
 //!
-//! A program has no name servers. Its C library finds the names that it may connect to in `/etc/hosts`, where each has an address that
-//! says nothing of the real one. All forks of a program share one list.
+//! A program has no name servers. Its C library finds the names that it may connect to in `/etc/hosts`, where each has
+//! an address that says nothing of the real one. All forks of a program share one list.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -34,8 +34,8 @@ pub enum OutboundHost {
     Address(IpAddr),
 }
 
-/// The program's own address in the network that is made up for it: RFC 2544 keeps 198.18.0.0/15 for networks that are no part of any
-/// other.
+/// The program's own address in the network that is made up for it: RFC 2544 keeps 198.18.0.0/15 for networks that are
+/// no part of any other.
 pub(crate) const OWN_ADDRESS: [u8; 4] = [198, 18, 0, 1];
 /// Where the addresses of names start, and how many there are.
 const FIRST_ADDRESS: u32 = 0xc612_0002;

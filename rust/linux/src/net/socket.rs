@@ -82,7 +82,8 @@ pub(crate) struct Socket {
     pub(crate) send_timeout_ns: u64,
     /// The connection from outside that it is an end of.
     pub(crate) connection: Option<ConnectionId>,
-    /// What it is connected with outside the machine, or on its way to. No copy has it, and what is saved is frozen, and has lost it.
+    /// What it is connected with outside the machine, or on its way to. No copy has it, and what is saved is frozen,
+    /// and has lost it.
     #[serde(skip)]
     pub(crate) remote: Option<Box<Remote>>,
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which of the sockets that a program listens on is its application, where connections from outside arrive.
 //!
-//! That is never guessed, since the others may be an administrator's or a debugger's. The application is on the port that the tenant names, or, if
-//! none is named, on the only one that the program listens on when it is frozen; that port stays. It has a port of TCP: what listens on a path is
-//! never reached from outside.
+//! That is never guessed, since the others may be an administrator's or a debugger's. The application is on the port
+//! that the tenant names, or, if none is named, on the only one that the program listens on when it is frozen; that
+//! port stays. It has a port of TCP: what listens on a path is never reached from outside.
 //!
-//! One port may have several listeners. They are the same application if no two of them have different addresses of one family: `0.0.0.0` and `[::]`,
-//! or those of several threads (SO_REUSEPORT). A connection arrives as one from 127.0.0.1, at the first listener that takes it, or else at the
-//! first of those for IPv6 alone, as one from `::1`.
+//! One port may have several listeners. They are the same application if no two of them have different addresses of one
+//! family: `0.0.0.0` and `[::]`, or those of several threads (SO_REUSEPORT). A connection arrives as one from
+//! 127.0.0.1, at the first listener that takes it, or else at the first of those for IPv6 alone, as one from `::1`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -27,7 +27,8 @@ pub enum Application {
     Missing,
     /// It does.
     Listens,
-    /// Several listeners could be it: no port is named and there are several, or the port has listeners with different addresses.
+    /// Several listeners could be it: no port is named and there are several, or the port has listeners with different
+    /// addresses.
     Ambiguous,
 }
 
@@ -44,7 +45,8 @@ impl Listeners {
 }
 
 impl fmt::Display for Listeners {
-    /// As in `127.0.0.1:2019, then [::]:8080, then unix:/run/it`. Names are the program's: what is not printable is escaped.
+    /// As in `127.0.0.1:2019, then [::]:8080, then unix:/run/it`. Names are the program's: what is not printable is
+    /// escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("nothing");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections that arrive from outside the machine at the program's application, and how the sandbox speaks on them. Which listener that is: see
-//! `application.rs`.
+//! Connections that arrive from outside the machine at the program's application, and how the sandbox speaks on them.
+//! Which listener that is: see `application.rs`.
 
 use crate::base::ids::ConnectionId;
 use crate::event::queue::{End, Queue};

@@ -7,13 +7,13 @@
 //!                 pollable ------> queue <------ outside                       of a connection from outside
 //! ```
 //!
-//! A pollable belongs to one open file and goes with it; a connection that is not accepted yet has none. All of it is plain state of one process: a reset
-//! copies the snapshot's back.
+//! A pollable belongs to one open file and goes with it; a connection that is not accepted yet has none. All of it is
+//! plain state of one process: a reset copies the snapshot's back.
 //!
 //! # Events
 //!
-//! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each pollable counts what
-//! has happened to it: see [`Events`].
+//! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each
+//! pollable counts what has happened to it: see [`Events`].
 
 use serde::{Deserialize, Serialize};
 
@@ -89,8 +89,8 @@ impl Clone for Pollable {
 ///
 /// # Invariants
 ///
-/// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what the queues cost that have both ends
-/// inside.
+/// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what
+/// the queues cost that have both ends inside.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pollables {
     pub(crate) nodes: Vec<Option<Pollable>>,

@@ -12,9 +12,10 @@
 //!
 //! # Waiting
 //!
-//! A call that cannot end yet changes nothing and returns [`Halt::Wait`](crate::base::halt::Halt::Wait). It is made again, from the beginning, whenever something has
-//! changed that it may wait for ([`Threads::note_change`]), and when its time is over. So a handler says only what *now* is.
-//! A futex is the exception: who is woken, and how many, is decided by the one who wakes.
+//! A call that cannot end yet changes nothing and returns [`Halt::Wait`](crate::base::halt::Halt::Wait). It is made
+//! again, from the beginning, whenever something has changed that it may wait for ([`Threads::note_change`]), and when
+//! its time is over. So a handler says only what *now* is. A futex is the exception: who is woken, and how many, is
+//! decided by the one who wakes.
 
 use mayfly_machine::UserContext;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,8 @@ pub(crate) struct Thread {
     /// `set_robust_list`.
     pub(crate) robust_list: u64,
     pub(crate) state: State,
-    /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells this.
+    /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells
+    /// this.
     pub(crate) progress: usize,
     pub(crate) signals: ThreadSignals,
     /// Its CPU time, without the present turn.
@@ -125,7 +127,8 @@ impl Waiting {
 ///
 /// # Invariants
 ///
-/// There is at least one. `current` and `live` are positions in the list. The live thread's context is in the vCPU, every other's is saved.
+/// There is at least one. `current` and `live` are positions in the list. The live thread's context is in the vCPU,
+/// every other's is saved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Threads {
     list: Vec<Thread>,

@@ -10,8 +10,8 @@
 //!   frame            address of the restorer; RSP of the handler: a multiple of 16, less 8
 //! ```
 //!
-//! Sources: `<asm/sigcontext.h>`, `<asm/ucontext.h>`, SDM vol. 1, 13.4 (XSAVE area). What a program gives back is checked until it is
-//! state that a processor at CPL 3 can have: KVM must have no reason to refuse it.
+//! Sources: `<asm/sigcontext.h>`, `<asm/ucontext.h>`, SDM vol. 1, 13.4 (XSAVE area). What a program gives back is
+//! checked until it is state that a processor at CPL 3 can have: KVM must have no reason to refuse it.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::{Regs, VectorState};
@@ -140,8 +140,8 @@ pub(crate) fn initial_vector(state: &VectorState) -> VectorState {
     state.with_bytes(&bytes)
 }
 
-/// Vector state that a program gives back; `None` if no processor would load it. `bytes` are as long as [`build_vector`] makes them,
-/// or the legacy part alone where [`has_extended`] said so.
+/// Vector state that a program gives back; `None` if no processor would load it. `bytes` are as long as
+/// [`build_vector`] makes them, or the legacy part alone where [`has_extended`] said so.
 pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extended: bool) -> Option<VectorState> {
     let mut bytes = bytes.to_vec();
     if extended {
@@ -181,7 +181,8 @@ pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extend
     Some(now.with_bytes(&bytes))
 }
 
-/// Whether a legacy area says that an extended one of this size follows it. Without, Linux restores the legacy part alone.
+/// Whether a legacy area says that an extended one of this size follows it. Without, Linux restores the legacy part
+/// alone.
 pub(crate) fn has_extended(legacy: &[u8], size: usize) -> bool {
     let told = u32::try_from(size).unwrap_or_default();
     half(legacy, SOFTWARE) == MAGIC_1
@@ -215,8 +216,8 @@ pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
         _, _, _, _, _, _, _, _,
         mask,
     ] = *words;
-    // Linux loads the selector as one of CPL 3; there is only one code segment here. Flags that are not a program's are dropped by
-    // the machine.
+    // Linux loads the selector as one of CPL 3; there is only one code segment here. Flags that are not a program's are
+    // dropped by the machine.
     if selectors & 0xffff | 3 != USER_CODE || !Machine::is_program_address(rip) {
         return None;
     }

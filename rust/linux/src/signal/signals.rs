@@ -6,8 +6,8 @@
 //! thread     mask, signals for it alone, alternate stack
 //! ```
 //!
-//! A signal for the process that some thread does not block becomes that thread's at once: nobody can take it away from a thread
-//! whose wait it has ended.
+//! A signal for the process that some thread does not block becomes that thread's at once: nobody can take it away from
+//! a thread whose wait it has ended.
 
 use serde::{Deserialize, Serialize};
 

@@ -248,7 +248,8 @@ pub(crate) fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])>
 proptest! {
     #![proptest_config(super::cases(60))]
 
-    /// Whatever a program does to files, nothing harms the host, the mount stays as it was, and a reset undoes the rest.
+    /// Whatever a program does to files, nothing harms the host, the mount stays as it was, and a reset undoes the
+    /// rest.
     #[test]
     fn no_call_on_files_harms_the_host(calls in prop::collection::vec(any_file_call(), 1..80)) {
         let (root, mut puppet) = puppet();
@@ -321,7 +322,8 @@ fn pages_that_are_only_read_are_nobodys_own() {
     let mut worker = Puppet::fork(&image, &frozen);
     worker.reset(&frozen).unwrap();
     let before = worker.machine.private_pages();
-    // In the part of the file that the boot has mapped, beside what it has touched: the page cache's, over resets. One table is made.
+    // In the part of the file that the boot has mapped, beside what it has touched: the page cache's, over resets. One
+    // table is made.
     for _ in 0..2 {
         assert_eq!(worker.word(300), 5);
         assert!(worker.machine.is_file_page(MAP + 300 * PAGE_SIZE));
@@ -407,7 +409,8 @@ impl Puppet {
 proptest! {
     #![proptest_config(super::cases(40))]
 
-    /// Whatever boot and requests do to a mapping, each request finds what the boot left, in the guest's eyes and in the host's.
+    /// Whatever boot and requests do to a mapping, each request finds what the boot left, in the guest's eyes and in
+    /// the host's.
     #[test]
     fn any_changes_to_a_mapping_of_a_file_are_undone(
         boot in prop::collection::vec(any_change(), 0..12),

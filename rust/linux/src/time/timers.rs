@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Timers that send signals: `setitimer`'s and those of `timer_create`.
 //!
-//! A timer whose signal is pending stands still until the signal is taken, as on Linux; the periods that have passed by then are its
-//! overrun. So a timer wakes the machine once for each signal that the program takes, however short its period is. One whose signal is
-//! ignored wakes it [`IGNORED_PERIOD_NS`] apart at most.
+//! A timer whose signal is pending stands still until the signal is taken, as on Linux; the periods that have passed by
+//! then are its overrun. So a timer wakes the machine once for each signal that the program takes, however short its
+//! period is. One whose signal is ignored wakes it [`IGNORED_PERIOD_NS`] apart at most.
 
 use serde::{Deserialize, Serialize};
 
@@ -113,7 +113,8 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// When one of them is over, at the earliest. Those of CPU time are over while the program runs, and need nobody to wake it.
+    /// When one of them is over, at the earliest. Those of CPU time are over while the program runs, and need nobody to
+    /// wake it.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let posix = self.posix.iter().filter(|timer| !timer.clock.is_cpu());
         posix.filter_map(|timer| timer.schedule.next_ns()).chain(self.alarm.next_ns()).min()

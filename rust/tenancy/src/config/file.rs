@@ -41,22 +41,25 @@ pub(crate) struct File {
     /// For editors: the schema of this file. Mayfly does not read it.
     #[serde(rename = "$schema")]
     _schema: Option<String>,
-    /// Directory that programs and other files are relative to; itself relative to the directory in which the server was started.
+    /// Directory that programs and other files are relative to; itself relative to the directory in which the server
+    /// was started.
     #[serde(default)]
     root: PathBuf,
-    /// Most workers that the process may have at a time; the least recently used ones make room. Default: as many as descriptors and
-    /// memory allow.
+    /// Most workers that the process may have at a time; the least recently used ones make room. Default: as many as
+    /// descriptors and memory allow.
     max_workers: Option<Bounded<1, 1_000_000>>,
-    /// Most memory that the process may have, in MiB; as it nears, idle workers make room, and what would need more is refused with 503. Default: what the
-    /// limit of its cgroup or the machine's memory allows. These hold in any case.
+    /// Most memory that the process may have, in MiB; as it nears, idle workers make room, and what would need more is
+    /// refused with 503. Default: what the limit of its cgroup or the machine's memory allows. These hold in any case.
     max_memory_mib: Option<Bounded<32, 16_777_216>>,
     /// Threads for requests that outlast their inline budget.
     #[schemars(extend("default" = OVERFLOW_THREADS))]
     overflow_threads: Option<Bounded<1, 256>>,
-    /// How many tenants, from the top of the file, boot when the server starts; the others boot when they are first called.
+    /// How many tenants, from the top of the file, boot when the server starts; the others boot when they are first
+    /// called.
     #[schemars(extend("default" = BOOT_AT_START))]
     boot_at_start: Option<Bounded<0, 1_000_000>>,
-    /// Whether a changed tenants file and changed programs take effect by themselves. SIGHUP has the same effect in any case.
+    /// Whether a changed tenants file and changed programs take effect by themselves. SIGHUP has the same effect in any
+    /// case.
     #[serde(default = "yes")]
     #[schemars(extend("default" = true))]
     watch: bool,
@@ -64,8 +67,9 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     mode_header: bool,
-    /// Directory, relative to the root, that keeps snapshots of booted programs, so that the next start of the server boots none of them.
-    /// Whoever may write there may have the tenants' programs do anything. Without it, programs boot at each start.
+    /// Directory, relative to the root, that keeps snapshots of booted programs, so that the next start of the server
+    /// boots none of them. Whoever may write there may have the tenants' programs do anything. Without it, programs
+    /// boot at each start.
     snapshots: Option<FilePath>,
     /// A listener for operators: status, metrics, uploads. Without it there is none.
     admin: Option<Admin>,
@@ -122,7 +126,8 @@ struct Group {
     /// Where its tenants' programs may connect to.
     #[serde(default)]
     outbound: Vec<Destination>,
-    /// What its tenants' programs see of the host's files, besides the defaults; a tenant's own mount at the same place wins.
+    /// What its tenants' programs see of the host's files, besides the defaults; a tenant's own mount at the same place
+    /// wins.
     #[serde(default)]
     mounts: Vec<Mount>,
 }
@@ -167,9 +172,11 @@ struct Tenant {
     outbound: Vec<Destination>,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
-    /// The port that the program's application listens on, inside its machine. With "connections" only; needed if it listens on several.
+    /// The port that the program's application listens on, inside its machine. With "connections" only; needed if it
+    /// listens on several.
     port: Option<Port>,
-    /// What the program's monotonic clock does while it stands frozen. Default: "suspends" with "connections", else "runs".
+    /// What the program's monotonic clock does while it stands frozen. Default: "suspends" with "connections", else
+    /// "runs".
     monotonic_clock: Option<Monotonic>,
     /// Requests that the program serves before it is frozen, one after the other. With "connections" only.
     warm_up: Option<Vec<WarmUpRequest>>,

@@ -20,8 +20,8 @@ const AFTER_CHUNK: Refusal = Refusal::bad("a chunk is not followed by a line's e
 
 /// Follows the requests of one connection.
 ///
-/// What it passes is to be given to the framework before it takes more. It never holds back a part of a body, and keeps no bytes:
-/// those of a head, or of a line between chunks, that is not complete stay with the caller.
+/// What it passes is to be given to the framework before it takes more. It never holds back a part of a body, and keeps
+/// no bytes: those of a head, or of a line between chunks, that is not complete stay with the caller.
 #[derive(Debug, Default)]
 pub struct Gate {
     framework: Framework,
@@ -251,8 +251,8 @@ impl Gate {
         self.after_body(true)
     }
 
-    /// Parses what may be incomplete: whole lines, when another one has come, and the beginning of the first. So what comes of it does not depend on how
-    /// the bytes are cut, and no byte is looked at often.
+    /// Parses what may be incomplete: whole lines, when another one has come, and the beginning of the first. So what
+    /// comes of it does not depend on how the bytes are cut, and no byte is looked at often.
     fn looked<'a, T>(&mut self, rest: &'a [u8], parse: impl FnOnce(&'a [u8]) -> Result<T, Stop>) -> Result<T, Stop> {
         let (known, new) = rest.split_at_checked(self.looked_at).unwrap_or((&[], rest));
         let parsed = match new.iter().rposition(|byte| *byte == b'\n') {
@@ -276,8 +276,8 @@ impl Gate {
         true
     }
 
-    /// In the midst of a body the framework has to refuse it itself: `malformed` is what it refuses there. The request must not
-    /// come to its end.
+    /// In the midst of a body the framework has to refuse it itself: `malformed` is what it refuses there. The request
+    /// must not come to its end.
     #[cold]
     fn stop_in_body(&mut self, stop: Stop, malformed: &[u8], passage: &mut Passage<'_>) -> bool {
         if matches!(stop, Stop::Incomplete) {

@@ -8,13 +8,13 @@ const SEVERAL: Refusal = Refusal::bad("the request has more than one Host field 
 const INVALID: Refusal = Refusal::bad("the value of Host is no host with an optional port (RFC 9112, 3.2)");
 const AUTHORITY: Refusal = Refusal::bad("the target's authority is no host with an optional port (RFC 9110, 4.2)");
 
-/// The host that a request is for: that of its target, if the target is absolute, otherwise that of its one `Host` field. `None` of a
-/// request of HTTP/1.0 without one.
+/// The host that a request is for: that of its target, if the target is absolute, otherwise that of its one `Host`
+/// field. `None` of a request of HTTP/1.0 without one.
 ///
 /// # Errors
 ///
-/// Without a `Host` where one `is_required` (HTTP/1.1), with more than one, and with one that is no host: also where the target's
-/// authority wins, as a recipient before this one may have gone by the field.
+/// Without a `Host` where one `is_required` (HTTP/1.1), with more than one, and with one that is no host: also where
+/// the target's authority wins, as a recipient before this one may have gone by the field.
 pub(super) fn requested_host<'a>(
     authority: Option<&'a [u8]>,
     hosts: impl IntoIterator<Item = &'a [u8]>,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Why a request goes no further.
 
-/// Why a request is refused before anybody has it. The connection closes behind the answer: where the next request begins is
-/// not known any more.
+/// Why a request is refused before anybody has it. The connection closes behind the answer: where the next request
+/// begins is not known any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
@@ -13,8 +13,8 @@ pub struct Refusal {
     pub reason: &'static str,
 }
 
-/// The target of the request that stands for a refused one: the framework answers it in its turn, after the requests that came
-/// before it. No client can send it, since `#` ends a target.
+/// The target of the request that stands for a refused one: the framework answers it in its turn, after the requests
+/// that came before it. No client can send it, since `#` ends a target.
 pub const REFUSED_TARGET: &str = "/_mayfly/#refused";
 
 /// The field of that request that has the status and, behind a space, the answer's body.

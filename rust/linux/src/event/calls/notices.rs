@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Signals and changes of files as descriptors: `signalfd(2)` and `inotify(7)`.
 //!
-//! Nobody but the program changes files while it serves a request, and its own changes are not told: an inotify is never ready, but for the
-//! watches that are taken away from it. See decision 0183.
+//! Nobody but the program changes files while it serves a request, and its own changes are not told: an inotify is
+//! never ready, but for the watches that are taken away from it. See decision 0183.
 
 use super::pipes;
 use crate::base::arguments::{count, int};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Moving bytes from one descriptor to another: `copy_file_range(2)`, `splice(2)`, `tee(2)`, `vmsplice(2)`.
 //!
-//! At most 1 MiB a call. Sockets that lead outside, and those of messages, are `EINVAL` to `splice`: programs read and write then.
+//! At most 1 MiB a call. Sockets that lead outside, and those of messages, are `EINVAL` to `splice`: programs read and
+//! write then.
 
 use super::files::write_chunk;
 use crate::base::arguments::{count, int};

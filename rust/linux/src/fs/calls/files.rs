@@ -277,8 +277,8 @@ fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> Cal
     pipe.finish(call, result)
 }
 
-/// One call's way to the log. As in a pipe, a page is the unit: one that could not be filled because of a bad pointer is not written
-/// at all, and what a C library gathers for a line arrives as one piece.
+/// One call's way to the log. As in a pipe, a page is the unit: one that could not be filled because of a bad pointer
+/// is not written at all, and what a C library gathers for a line arrives as one piece.
 struct Pipe {
     stream: Stream,
     page: [u8; PAGE_BYTES],

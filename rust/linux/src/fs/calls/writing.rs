@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable mounts.
+//! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable
+//! mounts.
 
 use super::written;
 use crate::base::arguments::int;
@@ -439,8 +440,8 @@ pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// The plain path of something that is the program's own. What is another's it may not change: `EPERM`, or `EROFS` where nothing can be
-/// changed.
+/// The plain path of something that is the program's own. What is another's it may not change: `EPERM`, or `EROFS`
+/// where nothing can be changed.
 fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -> Result<Vec<u8>, Halt> {
     let path = call.user().read_path(path)?;
     let (path, node) = find(call, directory, &path, follow)?.existing()?;

@@ -6,8 +6,9 @@
 //!              \________\___ mapping                   the rest in the overlay
 //! ```
 //!
-//! The overlay's copy of what is mapped is brought up to date before anything but the mapping looks at it: [`refresh`]. What is written in another way
-//! goes to both: [`write_through`]. A part of a file is mapped shared once at a time, so there is one newest copy of every byte. See decision 0181.
+//! The overlay's copy of what is mapped is brought up to date before anything but the mapping looks at it: [`refresh`].
+//! What is written in another way goes to both: [`write_through`]. A part of a file is mapped shared once at a time, so
+//! there is one newest copy of every byte. See decision 0181.
 
 use mayfly_machine::PAGE_SIZE;
 
@@ -218,7 +219,8 @@ pub(crate) fn is_mapped_elsewhere(
     })
 }
 
-/// Brings in the pages of a shared mapping that a file has content for; those that are zero appear when they are touched.
+/// Brings in the pages of a shared mapping that a file has content for; those that are zero appear when they are
+/// touched.
 pub(crate) fn fill(call: &mut Call<'_, '_>, range: PageRange) -> Result<(), Halt> {
     let parts: Vec<Vma> = call.process.memory.within(range).collect();
     for vma in parts {

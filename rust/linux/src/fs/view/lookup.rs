@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From a path to what lies there: the one way, for every call that takes a path.
 //!
-//! The walk takes place in the program's view. `.` and `..` and symbolic links are resolved here, name by name, against the mounts;
-//! `..` of the root is the root, and a link is followed in the program's view whatever mount it lies in, so nothing leaves the
-//! mounts. The host is asked about paths without `..` and without links alone (`crate::host::files`), and refuses any other.
+//! The walk takes place in the program's view. `.` and `..` and symbolic links are resolved here, name by name, against
+//! the mounts; `..` of the root is the root, and a link is followed in the program's view whatever mount it lies in, so
+//! nothing leaves the mounts. The host is asked about paths without `..` and without links alone
+//! (`crate::host::files`), and refuses any other.
 //!
 //! A path without links in it, which is almost every path, costs one look at the host, and two if nothing is there.
 //!
@@ -93,8 +94,8 @@ impl Node {
         }
     }
 
-    /// Where a walk goes on from here: the target of a link. `/proc/self/fd/N` of a file without a path leads nowhere but to
-    /// itself.
+    /// Where a walk goes on from here: the target of a link. `/proc/self/fd/N` of a file without a path leads nowhere
+    /// but to itself.
     fn leads_to(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
         let target = self.link_target(process)?;
         let Self::MadeUp(MadeUp::Descriptor(fd)) = self else { return Ok(target) };
@@ -186,7 +187,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// Puts the names of `path` in front of those to go. Paths are at most 4 KiB long, and at most [`LINKS_MAX`] are put here.
+    /// Puts the names of `path` in front of those to go. Paths are at most 4 KiB long, and at most [`LINKS_MAX`] are
+    /// put here.
     fn push(&mut self, path: &[u8]) {
         let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
         self.pending.extend(names.rev().map(<[u8]>::to_vec));

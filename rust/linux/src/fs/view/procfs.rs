@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Files that no mount has: devices, `/proc`, `/sys`, and the few of `/etc` that C libraries look for.
 //!
-//! They show the process and its own limits, and nothing of the host. Text is made when a file is opened, and stays as it is
-//! until it is opened again. `/proc`, `/dev` and `/sys` have nothing but what is here; those of `/etc` give way to a mount.
+//! They show the process and its own limits, and nothing of the host. Text is made when a file is opened, and stays as
+//! it is until it is opened again. `/proc`, `/dev` and `/sys` have nothing but what is here; those of `/etc` give way
+//! to a mount.
 
 use std::fmt::Write;
 
@@ -148,7 +149,8 @@ pub(crate) fn find(process: &Process, path: &[u8]) -> Option<MadeUp> {
     leads_on.then_some(MadeUp::Directory)
 }
 
-/// Whether what is made up at `path` comes before a mount's: the names that a program may connect to are known to nobody else.
+/// Whether what is made up at `path` comes before a mount's: the names that a program may connect to are known to
+/// nobody else.
 pub(crate) fn is_first(process: &Process, path: &[u8]) -> bool {
     path == b"/etc/hosts" && process.shared.network.has_names()
 }

@@ -25,8 +25,8 @@ impl AddressSpace {
         self.heap_break
     }
 
-    /// Moves the break to `wanted`, if that is possible, and returns where it is now and what the caller has to unmap. As on
-    /// Linux there is no error: a program compares the result with what it asked for.
+    /// Moves the break to `wanted`, if that is possible, and returns where it is now and what the caller has to unmap.
+    /// As on Linux there is no error: a program compares the result with what it asked for.
     pub(crate) fn set_break(&mut self, wanted: u64) -> (u64, Option<PageRange>) {
         match self.try_set_break(wanted) {
             Some(unmapped) => {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mappings of files.
 //!
-//! A mapping names its file by a number, so that mappings stay plain numbers that a reset copies with one `memcpy`. The files are in
-//! a table beside them, which clones share until one of them maps another file.
+//! A mapping names its file by a number, so that mappings stay plain numbers that a reset copies with one `memcpy`. The
+//! files are in a table beside them, which clones share until one of them maps another file.
 
 use std::sync::Arc;
 

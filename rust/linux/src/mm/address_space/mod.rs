@@ -20,8 +20,8 @@
 //!
 //! # Invariants
 //!
-//! Mappings are not empty, ascending, disjoint, inside the program's part of the address space, and as few as possible: no
-//! two that could be one touch. Their number and their total size stay within the limits.
+//! Mappings are not empty, ascending, disjoint, inside the program's part of the address space, and as few as possible:
+//! no two that could be one touch. Their number and their total size stay within the limits.
 //!
 //! A sorted vector rather than a tree: a reset copies it with one `memcpy` and no allocation, see decision 0041.
 
@@ -67,7 +67,8 @@ pub(crate) struct AddressSpace {
     origin: Origin,
     max_mappings: usize,
     max_bytes: u64,
-    /// How often there was one mapping too many, since this was last asked. Statistics: not restored, and no clone's business.
+    /// How often there was one mapping too many, since this was last asked. Statistics: not restored, and no clone's
+    /// business.
     #[serde(skip)]
     refusals: AtomicU32,
 }
@@ -208,8 +209,8 @@ impl AddressSpace {
         range.before(end)
     }
 
-    /// Maps `len` bytes, rounded up to pages, where `placement` says. The range returned may hold pages of mappings that
-    /// were replaced, if the placement is `Fixed`: the caller unmaps it first.
+    /// Maps `len` bytes, rounded up to pages, where `placement` says. The range returned may hold pages of mappings
+    /// that were replaced, if the placement is `Fixed`: the caller unmaps it first.
     pub(crate) fn map(&mut self, placement: Placement, len: u64, prot: Prot, kind: Kind) -> Result<PageRange, Errno> {
         let range = self.place(placement, len)?;
         let vma = Vma { range, prot, kind, origin: self.origin };
@@ -257,8 +258,8 @@ impl AddressSpace {
 
     /// Gives the mappings in `range` a new protection, up to the first gap.
     ///
-    /// Returns the part that was changed, and whether there was a gap: Linux too changes what lies before one. The caller
-    /// changes the pages of that part.
+    /// Returns the part that was changed, and whether there was a gap: Linux too changes what lies before one. The
+    /// caller changes the pages of that part.
     pub(crate) fn protect(&mut self, range: PageRange, prot: Prot) -> Result<PageRange, Errno> {
         let mapped = self.mapped_prefix(range);
         let origin = self.origin;

@@ -74,8 +74,8 @@ fn floor(range: PageRange, kind: Kind) -> u64 {
     }
 }
 
-/// Refuses what a program may not map: `EPERM` below the lowest address as Linux does for `vm.mmap_min_addr`, `ENOMEM` above
-/// the highest.
+/// Refuses what a program may not map: `EPERM` below the lowest address as Linux does for `vm.mmap_min_addr`, `ENOMEM`
+/// above the highest.
 fn inside_user(range: PageRange) -> Result<PageRange, Errno> {
     if range.start() < layout::USER_MIN {
         Err(Errno::EPERM)

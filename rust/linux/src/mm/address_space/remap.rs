@@ -25,8 +25,8 @@ pub(crate) struct Remapped {
 impl AddressSpace {
     /// Makes the mapping at `old` one of `new_len` bytes (whole pages, not 0).
     ///
-    /// With `destination` it goes there, and what is in the way goes; otherwise it stays if it can, and moves if it must and
-    /// `may_move` allows.
+    /// With `destination` it goes there, and what is in the way goes; otherwise it stays if it can, and moves if it
+    /// must and `may_move` allows.
     ///
     /// # Errors
     ///
@@ -95,8 +95,8 @@ impl AddressSpace {
         })
     }
 
-    /// The attributes of the mapping that covers all of `range`. Pieces that differ in nothing but where they come from are
-    /// one mapping to the program.
+    /// The attributes of the mapping that covers all of `range`. Pieces that differ in nothing but where they come from
+    /// are one mapping to the program.
     fn uniform(&self, range: PageRange) -> Result<Vma, Errno> {
         let mut parts = self.within(range);
         let first = parts.next().ok_or(Errno::EFAULT)?;

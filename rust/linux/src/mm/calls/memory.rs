@@ -147,7 +147,8 @@ fn check_written(
     if written::is_mapped_elsewhere(call, id, offset, len, replaced) { Err(Errno::ENODEV) } else { Ok(()) }
 }
 
-/// Brings in all pages of a mapping that a written file has content for. The file's size is bounded, and so are the pages.
+/// Brings in all pages of a mapping that a written file has content for. The file's size is bounded, and so are the
+/// pages.
 fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: InodeId, offset: u64) -> Result<(), Halt> {
     let content = call.process.overlay.content(id);
     let content = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
@@ -263,7 +264,8 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, old_len, new_len, flags, new_address, _] = call.args;
     let flags = int(flags);
     let (may_move, fixed) = (flags & libc::MREMAP_MAYMOVE != 0, flags & libc::MREMAP_FIXED != 0);
-    // MREMAP_DONTUNMAP is refused as kernels before 5.7 do, and so is duplicating a shared mapping by an old length of 0.
+    // MREMAP_DONTUNMAP is refused as kernels before 5.7 do, and so is duplicating a shared mapping by an old length of
+    // 0.
     if flags & !(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) != 0 || (fixed && !may_move) {
         return Err(Errno::EINVAL.into());
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sockets of `AF_NETLINK`, as far as `getifaddrs(3)` asks: which interfaces there are, and which addresses they have.
 //!
-//! There is `lo`, with 127.0.0.1 and ::1, and `eth0`, with the program's own address in the network that is made up for it. Servers ask to print where
-//! they are reached, and Node.js throws where it gets no answer; glibc asks for names with `AI_ADDRCONFIG`, and finds none of a family that has no
-//! address beyond loopback. A request's whole answer is one message: what was asked for, and `NLMSG_DONE`. All else is answered by `EOPNOTSUPP`.
+//! There is `lo`, with 127.0.0.1 and ::1, and `eth0`, with the program's own address in the network that is made up for
+//! it. Servers ask to print where they are reached, and Node.js throws where it gets no answer; glibc asks for names
+//! with `AI_ADDRCONFIG`, and finds none of a family that has no address beyond loopback. A request's whole answer is
+//! one message: what was asked for, and `NLMSG_DONE`. All else is answered by `EOPNOTSUPP`.
 //!
 //! Source: netlink(7), rtnetlink(7), `<linux/rtnetlink.h>`.
 

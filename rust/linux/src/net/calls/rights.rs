@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Descriptors that are sent over Unix sockets: `SCM_RIGHTS` of unix(7).
 //!
-//! What is on its way is held by the queue: an open file lasts until whoever gets it has closed it, too. One that nobody will ever get, since it is on its way
-//! over itself, lasts until the reset; there are [`IN_FLIGHT_MAX`] at most.
+//! What is on its way is held by the queue: an open file lasts until whoever gets it has closed it, too. One that
+//! nobody will ever get, since it is on its way over itself, lasts until the reset; there are [`IN_FLIGHT_MAX`] at
+//! most.
 
 use super::transfer;
 use crate::base::arguments::{count, int};
@@ -73,8 +74,8 @@ pub(crate) fn attach(call: &mut Call<'_, '_>, queue: QueueId, count: usize, open
     }
 }
 
-/// Gives a program descriptors for what has arrived, and tells it in `room` bytes; how many of those are used, and whether all of it was told.
-/// What there is no room for is closed.
+/// Gives a program descriptors for what has arrived, and tells it in `room` bytes; how many of those are used, and
+/// whether all of it was told. What there is no room for is closed.
 pub(crate) fn write(
     call: &mut Call<'_, '_>,
     control: u64,

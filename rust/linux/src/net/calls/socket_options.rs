@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `setsockopt(2)` and `getsockopt(2)`. Options are remembered and told back; what they would change of a network, they do not.
+//! `setsockopt(2)` and `getsockopt(2)`. Options are remembered and told back; what they would change of a network, they
+//! do not.
 
 use super::sockets::socket_of;
 use crate::base::arguments::int;
@@ -255,7 +256,8 @@ fn told(call: &Call<'_, '_>, id: PollableId, level: i32, name: i32, error: Optio
     Ok(word.to_le_bytes().to_vec())
 }
 
-/// The state of a connection, as `<netinet/tcp.h>` numbers them. What is on its way takes no time, so there is no state in which an answer is awaited.
+/// The state of a connection, as `<netinet/tcp.h>` numbers them. What is on its way takes no time, so there is no state
+/// in which an answer is awaited.
 fn tcp_state(pollables: &Pollables, socket: &Socket) -> u8 {
     const ESTABLISHED: u8 = 1;
     const FIN_WAIT_2: u8 = 5;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moving bytes between a program's memory and what can be waited for: `read`, `write` and the calls of sockets end here.
+//! Moving bytes between a program's memory and what can be waited for: `read`, `write` and the calls of sockets end
+//! here.
 //!
-//! Bytes are copied once, between the program's memory and a queue. A blocking write that finds room for a part of its bytes leaves them there and waits
-//! to write the rest: its progress is kept by the thread.
+//! Bytes are copied once, between the program's memory and a queue. A blocking write that finds room for a part of its
+//! bytes leaves them there and waits to write the rest: its progress is kept by the thread.
 
 use super::remote;
 use crate::base::arguments::count;
@@ -42,7 +43,8 @@ pub(crate) fn let_go(call: &mut Call<'_, '_>, open: Vec<OpenId>) {
     }
 }
 
-/// The descriptors that come with the first `count` bytes of a queue, or with its first message. They stay there, too, if that is only looked at.
+/// The descriptors that come with the first `count` bytes of a queue, or with its first message. They stay there, too,
+/// if that is only looked at.
 pub(crate) fn attached(call: &mut Call<'_, '_>, queue: QueueId, count: usize, peek: bool) -> Vec<OpenId> {
     let open = call.process.pollables.queue(queue).map_or(Vec::new(), |queue| queue.attached(count));
     if open.is_empty() {
@@ -181,7 +183,8 @@ fn receive_message(
     Err(Wait { call: "recv", until_ns, look_ns: None }.into())
 }
 
-/// Copies up to `wanted` bytes from the front of a queue to the buffers, without the first `skip` bytes of these; how many.
+/// Copies up to `wanted` bytes from the front of a queue to the buffers, without the first `skip` bytes of these; how
+/// many.
 fn copy_out(
     call: &mut Call<'_, '_>,
     queue: QueueId,
@@ -388,7 +391,8 @@ pub(crate) fn send_stream(
     Err(call.wait_with_progress(Wait { call: name, until_ns, look_ns: None }, done))
 }
 
-/// Copies up to `wanted` bytes from the buffers, without their first `skip` bytes, to the back of a queue; how many. Fails if the first cannot be read.
+/// Copies up to `wanted` bytes from the buffers, without their first `skip` bytes, to the back of a queue; how many.
+/// Fails if the first cannot be read.
 fn copy_in(
     call: &mut Call<'_, '_>,
     queue: QueueId,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `futex(2)`: waiting for a word of the program's memory to change, and waking those who wait.
 //!
-//! Threads switch at exits alone, so looking at a word and going to sleep are one step by themselves. Futexes in memory that several
-//! machines share wake only threads of the same machine.
+//! Threads switch at exits alone, so looking at a word and going to sleep are one step by themselves. Futexes in memory
+//! that several machines share wake only threads of the same machine.
 
 use crate::base::arguments::int;
 use crate::base::clock;
@@ -108,7 +108,8 @@ fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns
     Err(Halt::Switch)
 }
 
-/// Wakes up to `most` threads that wait at `address` with one of these bits, those that have waited for longest first. How many that were.
+/// Wakes up to `most` threads that wait at `address` with one of these bits, those that have waited for longest first.
+/// How many that were.
 pub(crate) fn wake(call: &mut Call<'_, '_>, address: u64, bits: u32, most: usize) -> CallResult {
     let woken = waiters(call, address, bits);
     let mut count = 0_u64;
@@ -158,8 +159,8 @@ fn waiters(call: &Call<'_, '_>, wanted: u64, bits: u32) -> Vec<(u64, usize)> {
     found
 }
 
-/// The lock of `FUTEX_LOCK_PI`: a word that is its owner's number. All threads have one priority, so there is none to inherit: who has waited for longest
-/// is its next owner.
+/// The lock of `FUTEX_LOCK_PI`: a word that is its owner's number. All threads have one priority, so there is none to
+/// inherit: who has waited for longest is its next owner.
 fn lock(call: &mut Call<'_, '_>, address: u64, until_ns: Option<u64>) -> CallResult {
     if take(call, address)? {
         return Ok(0);
@@ -198,7 +199,8 @@ fn unlock(call: &mut Call<'_, '_>, address: u64) -> CallResult {
     Ok(0)
 }
 
-/// Makes the thread that has waited for longest a lock's owner, or nobody. `died`: what its word says of the owner before.
+/// Makes the thread that has waited for longest a lock's owner, or nobody. `died`: what its word says of the owner
+/// before.
 pub(crate) fn hand_over(call: &mut Call<'_, '_>, address: u64, died: u32) -> Result<(), Halt> {
     let heirs = heirs(call, address);
     let next = heirs.first().and_then(|&(_, index)| Some((index, call.process.threads.get(index)?.tid)));

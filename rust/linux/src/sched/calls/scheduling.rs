@@ -26,7 +26,8 @@ pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `sched_getaffinity(2)`: processor 0. Returns the size of the mask, as the system call does and the C library's function does not.
+/// `sched_getaffinity(2)`: processor 0. Returns the size of the mask, as the system call does and the C library's
+/// function does not.
 pub(crate) fn sched_getaffinity(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, size, mask, ..] = call.args;
     check_thread(call, pid)?;
@@ -102,7 +103,8 @@ pub(crate) fn getcpu(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `sched_setscheduler(2)`, `sched_setparam(2)`: to the policies and the one priority that need no privilege. All behave alike.
+/// `sched_setscheduler(2)`, `sched_setparam(2)`: to the policies and the one priority that need no privilege. All
+/// behave alike.
 pub(crate) fn sched_setscheduler(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, policy, parameters, ..] = call.args;
     set_policy(call, pid, int(policy), parameters)

@@ -196,7 +196,8 @@ fn set_stack(call: &mut Call<'_, '_>, [pointer, flags, size]: [u64; 3], rsp: u64
     Ok(())
 }
 
-/// `rt_sigreturn(2)`: back to where a handler was called. What the program says about that place is checked; SIGSEGV if it is nonsense.
+/// `rt_sigreturn(2)`: back to where a handler was called. What the program says about that place is checked; SIGSEGV if
+/// it is nonsense.
 pub(crate) fn rt_sigreturn(call: &mut Call<'_, '_>) -> CallResult {
     call.commit();
     match restore(call) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Resource limits: what a program is told of its own, and what it sets. The limits that hold are the tenant's; what a program sets
-//! is remembered and told back, and changes nothing.
+//! Resource limits: what a program is told of its own, and what it sets. The limits that hold are the tenant's; what a
+//! program sets is remembered and told back, and changes nothing.
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
@@ -37,7 +37,8 @@ pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `getrusage(2)`: CPU time is counted as user time, and the largest size is the present number of pages of its own; the rest is 0.
+/// `getrusage(2)`: CPU time is counted as user time, and the largest size is the present number of pages of its own;
+/// the rest is 0.
 pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
     /// Size of `struct rusage` in words.
     const WORDS: usize = 18;

@@ -35,7 +35,8 @@ pub(crate) fn sysinfo(call: &mut Call<'_, '_>) -> CallResult {
     let shared = &call.process.shared;
     let memory = shared.limits.memory_bytes;
     let uptime = shared.started.elapsed().as_secs();
-    // uptime, loads[3], totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs, totalhigh, freehigh, mem_unit
+    // uptime, loads[3], totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs, totalhigh, freehigh,
+    // mem_unit
     let words = [uptime, 0, 0, 0, memory, memory, 0, 0, 0, 0, 1, 0, 0, 1];
     call.user().write_words(buffer, &words)?;
     Ok(0)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Clocks and sleeping.
 //!
-//! Programs read most clocks in the vDSO and come here for the rest, or where the vDSO does not know the time. Clocks are the host's,
-//! which go on between requests and over resets; but while a program stands frozen, its monotonic clocks stand still, as on a machine
-//! that is suspended. What CPU time is, `cpu_time.rs` says.
+//! Programs read most clocks in the vDSO and come here for the rest, or where the vDSO does not know the time. Clocks
+//! are the host's, which go on between requests and over resets; but while a program stands frozen, its monotonic
+//! clocks stand still, as on a machine that is suspended. What CPU time is, `cpu_time.rs` says.
 //!
 //! Who sleeps waits, and the other threads run. Where all wait, whoever runs the machine does something else meanwhile.
 
@@ -36,10 +36,11 @@ pub(crate) enum CpuClock {
 }
 
 impl CpuClock {
-    /// The clock of this number, if it is one of CPU time: those with names, and those that are made of a thread's or process's number
-    /// (`clock_getcpuclockid(3)`).
+    /// The clock of this number, if it is one of CPU time: those with names, and those that are made of a thread's or
+    /// process's number (`clock_getcpuclockid(3)`).
     pub(crate) fn new(call: &Call<'_, '_>, id: u64) -> Result<Option<Self>, Errno> {
-        /// CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_CLOCK_MASK of Linux: user and system time, user time, the scheduler's count; 3 is a device's clock.
+        /// CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_CLOCK_MASK of Linux: user and system time, user time, the scheduler's
+        /// count; 3 is a device's clock.
         const THREAD: i32 = 4;
         const KIND: i32 = 3;
         let id = int(id);
