@@ -16,15 +16,11 @@
 //! - A bad configuration or a bad program changes nothing: what runs keeps running.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
-mod api;
-mod auth;
-mod body;
-mod listener;
-mod reload;
+mod changes;
+mod http;
 mod tenants;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -35,9 +31,10 @@ use mayfly_tenancy::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as flag;
 
-use crate::api::Api;
-use crate::listener::Patience;
-use crate::reload::Reloads;
+use crate::changes::reload::Reloads;
+use crate::changes::watch;
+use crate::http::api::Api;
+use crate::http::listener::{self, Patience};
 use crate::tenants::Tenants;
 
 /// Calls that may block at a time, in all.

@@ -3,21 +3,12 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod bench;
-mod bench_overhead;
-mod bench_routes;
-mod bench_snapshot;
-mod bench_subject;
 mod check;
-mod end;
-mod gated;
 mod host;
 mod info;
-mod memory;
 mod options;
-mod report;
 mod run;
 mod snapshot;
-mod stats;
 
 use std::process::ExitCode;
 
@@ -53,7 +44,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Run(options) => run::run(&options),
         Command::Bench(options) => bench::bench(&options),
-        Command::BenchRoutes(options) => bench_routes::bench_routes(&options),
+        Command::BenchRoutes(options) => bench::bench_routes(&options),
         Command::Check(options) => check::check(&options),
         Command::Snapshot(options) => snapshot::snapshot(&options),
         Command::Info(options) => info::info(&options),

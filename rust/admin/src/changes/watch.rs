@@ -26,7 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::reload::Reloads;
+use crate::changes::reload::Reloads;
 use crate::tenants::Tenants;
 
 /// A change is acted on when none has followed for so long,

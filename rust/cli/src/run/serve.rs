@@ -31,9 +31,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Failure;
-use crate::end::{self, End, FAREWELL, SETTLE};
-use crate::gated::Gated;
 use crate::options::RunOptions;
+use crate::run::end::{self, End, FAREWELL, SETTLE};
+use crate::run::gated::Gated;
 
 /// How long a client may take to send a request's head, and then its body.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::FAREWELL;
-use crate::api::Api;
+use crate::http::api::Api;
 use crate::tenants::Tenants;
 
 /// Connections at a time; further ones wait in the system's queue.

@@ -16,10 +16,10 @@ use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, Readiness, Reloa
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::auth::{Caller, caller};
-use crate::body::{self, BodyError};
-use crate::listener::Patience;
-use crate::reload::{Changes, Reloads};
+use crate::changes::reload::{Changes, Reloads};
+use crate::http::auth::{Caller, caller};
+use crate::http::body::{self, BodyError};
+use crate::http::listener::Patience;
 use crate::tenants::Tenants;
 
 const PREFIX: &str = "/_mayfly/";

@@ -14,9 +14,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::bench::stats::Samples;
 use crate::host::HostFacts;
 use crate::options::BenchRoutesOptions;
-use crate::stats::Samples;
 
 /// Tenants in the large tables.
 const MANY: usize = 10_000;

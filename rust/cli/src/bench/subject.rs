@@ -8,7 +8,7 @@ use mayfly_sandbox::{Host, LogSink, Program, SharedMemory, Snapshot, Stream};
 use mayfly_tenancy::{Config, TenantConfig};
 
 use crate::Failure;
-use crate::bench::host_failure;
+use crate::bench::measure::host_failure;
 use crate::options::BenchOptions;
 
 /// How much of a program's output is kept, to say why it did not boot.

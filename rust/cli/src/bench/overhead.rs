@@ -14,8 +14,8 @@ use mayfly_tenancy::{
 };
 
 use crate::Failure;
-use crate::bench::{Discarded, fork, host_failure, no_response};
-use crate::stats::Samples;
+use crate::bench::measure::{Discarded, fork, host_failure, no_response};
+use crate::bench::stats::Samples;
 
 /// Tenants of the server; all but one are never called.
 const TENANTS: usize = 1_000;

@@ -13,14 +13,14 @@ use mayfly_sandbox::{Header, Host, Request, ResponseSink, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Failure;
-use crate::bench_overhead;
-use crate::bench_snapshot;
-use crate::bench_subject::Subject;
+use crate::bench::first_response::first_response_ms;
+use crate::bench::memory::anonymous_kib;
+use crate::bench::overhead;
+use crate::bench::report::{Figures, Latency};
+use crate::bench::stats::Samples;
+use crate::bench::subject::Subject;
 use crate::host::HostFacts;
-use crate::memory::anonymous_kib;
 use crate::options::BenchOptions;
-use crate::report::{Figures, Latency};
-use crate::stats::Samples;
 
 /// Samples of each figure in a round: few, so that a machine which is slow for some milliseconds is slow for all figures alike.
 const SAMPLES_A_ROUND: u32 = 20;
@@ -190,11 +190,11 @@ impl<'a> Bench<'a> {
         let overhead = if subject.is_of_file {
             None
         } else {
-            Some(bench_overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?)
+            Some(overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?)
         };
         let (exits_per_request, cpu_us) = self.steady_state(requests)?;
 
-        let first_response_ms = bench_snapshot::first_response_ms(host, subject, &self.snapshot, &self.request)?;
+        let first_response_ms = first_response_ms(host, subject, &self.snapshot, &self.request)?;
         let us = |nanoseconds: f64| nanoseconds / 1e3;
         let pages = self.worker.work_pages();
         Ok(Figures {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mayfly_sandbox::{BufferedResponse, Host, NoLog, Request, Snapshot, Worker};
 
 use crate::Failure;
-use crate::bench_subject::Subject;
-use crate::stats::Samples;
+use crate::bench::stats::Samples;
+use crate::bench::subject::Subject;
 
 /// Times that the file is loaded.
 const LOADS: u32 = 7;

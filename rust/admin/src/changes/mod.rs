@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Changes of the tenants file and of programs: noticed, and put in force.
+
+pub(crate) mod reload;
+pub(crate) mod watch;

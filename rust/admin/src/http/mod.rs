@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The interface of operators and tenants' owners, over HTTP.
+
+pub(crate) mod api;
+pub(crate) mod auth;
+pub(crate) mod body;
+pub(crate) mod listener;
