@@ -34,15 +34,14 @@ use tokio::sync::watch as flag;
 use crate::changes::reload::Reloads;
 use crate::changes::watch;
 use crate::http::api::Api;
-use crate::http::listener::{self, Patience};
+use crate::http::listener;
+use crate::http::patience::{FAREWELL, Patience};
 use crate::tenants::Tenants;
 
 /// Calls that may block at a time, in all.
 const BLOCKING_THREADS: usize = 8;
 /// Their threads do not end before the server does: the system may not give others.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// How long a call in progress may hold up the end.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The admin listener and the watch over files, until it is dropped.
 #[derive(Debug)]

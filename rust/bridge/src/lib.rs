@@ -21,14 +21,17 @@
 //!   [`LoopPool::call_later`] hands it over, and C++ does not touch it again.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
+mod error;
 mod gate;
 mod guard;
+mod pool;
 mod reply;
 mod server;
 mod waker;
 
 use gate::{Gate, announce_gate, new_gate};
-use server::{LoopPool, Server, has_room_for_connection, require_descriptors, start_server};
+use pool::LoopPool;
+use server::{Server, has_room_for_connection, require_descriptors, start_server};
 
 #[cxx::bridge(namespace = "mayfly::ffi")]
 mod ffi {

@@ -1,47 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The entries that C++ calls.
+//! The server, as C++ sees it.
 
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use cxx::UniquePtr;
-use mayfly_admin::{Admin, AdminError};
+use mayfly_admin::Admin;
 use mayfly_tenancy as tenancy;
-use smallvec::SmallVec;
 use tenancy::logging::{self, LogGuard};
-use tenancy::{Failure, Header, Request};
 
-use crate::ffi::{self, Outcome, Reply, RequestView};
-use crate::guard::{Panicked, guard};
-use crate::reply::{Deferred, Sink};
-use crate::waker::OtherThreads;
-
-/// Why an entry other than a call failed; C++ sees its text as the exception's.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BridgeError {
-    /// The configuration was refused.
-    #[error(transparent)]
-    Config(#[from] tenancy::ConfigError),
-    /// The tenants could not be started.
-    #[error(transparent)]
-    Start(#[from] tenancy::StartError),
-    /// Operators would not reach the server, or changes of files would go unseen.
-    #[error(transparent)]
-    Admin(#[from] AdminError),
-    /// A tenant goes on as it was.
-    #[error(transparent)]
-    Reload(#[from] tenancy::ReloadError),
-    /// A report could not be written as JSON.
-    #[error("cannot write JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    /// A limit of the process is too low.
-    #[error(transparent)]
-    TooLow(#[from] tenancy::TooLow),
-    /// A bug in Mayfly.
-    #[error(transparent)]
-    Panicked(#[from] Panicked),
-}
+use crate::error::BridgeError;
+use crate::guard::guard;
+use crate::pool::LoopPool;
 
 /// The tenants of this process, and its log.
 pub(crate) struct Server {
@@ -51,9 +20,6 @@ pub(crate) struct Server {
     /// Writes what waits when the server ends.
     _log: LogGuard,
 }
-
-/// One event-loop thread's workers.
-pub(crate) struct LoopPool(tenancy::LoopPool);
 
 /// Starts the tenants that `config_json` describes, the listener for operators and the watch over files. Without a
 /// usable KVM it starts all the same, and every tenant answers 503.
@@ -137,80 +103,6 @@ impl Server {
 
     /// Workers for the calling thread.
     pub(crate) fn loop_pool(&self) -> Result<Box<LoopPool>, BridgeError> {
-        Ok(guard(|| Box::new(LoopPool(self.tenancy.loop_pool())))?)
+        Ok(guard(|| Box::new(LoopPool::new(self.tenancy.loop_pool())))?)
     }
-}
-
-impl LoopPool {
-    /// Whether a tenant other than the default one has this host and path.
-    pub(crate) fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
-        // After a panic the request is whose it would be without tenants.
-        guard(|| self.0.claims(host, path)).unwrap_or(false)
-    }
-
-    /// Whether one of the tenants has what is nobody else's.
-    pub(crate) fn has_default(&mut self) -> bool {
-        guard(|| self.0.has_default()).unwrap_or(false)
-    }
-
-    /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget.
-    pub(crate) fn call(&mut self, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {
-        let mut sink = Sink(reply);
-        with_request(request, |request| match guard(|| self.0.call(request, &mut sink)) {
-            Ok(tenancy::Outcome::Done) => Outcome::Done,
-            Ok(tenancy::Outcome::Later) => Outcome::Later,
-            Err(Panicked { .. }) => {
-                self.0.refuse(request, Failure::Internal, "the server made a mistake; its log says where", &mut sink);
-                Outcome::Done
-            }
-        })
-    }
-
-    /// Has `request`, for which [`Self::call`] said `Later`, served in the background. `reply` is sent when that is
-    /// done; if this panics it is dropped, which answers too.
-    pub(crate) fn call_later(&mut self, request: &RequestView, reply: UniquePtr<Reply>) {
-        let _ = guard(|| {
-            if let Some(reply) = Deferred::new(reply) {
-                with_request(request, |request| self.0.call_later(request, Box::new(reply)));
-            }
-        });
-    }
-
-    /// Has `waker` called, on other threads, when the pool's own thread is to call [`Self::tend`]; null: none is.
-    pub(crate) fn set_waker(&mut self, waker: UniquePtr<ffi::Waker>) {
-        let _ = guard(|| match OtherThreads::new(waker) {
-            Some(waker) => self.0.set_waker(move || waker.wake()),
-            None => self.0.clear_waker(),
-        });
-    }
-
-    /// Does what is to be done besides requests.
-    pub(crate) fn tend(&mut self) {
-        let _ = guard(|| self.0.tend());
-    }
-}
-
-/// Most requests have no more headers than this: their views then live on the stack.
-const HEADERS_ON_STACK: usize = 32;
-
-/// Calls `work` with `request` in the tenancy's type.
-fn with_request<T>(request: &RequestView, work: impl FnOnce(&Request<'_>) -> T) -> T {
-    let headers: SmallVec<[Header<'_>; HEADERS_ON_STACK]> = (0..ffi::request_header_count(request))
-        .map(|index| {
-            // SAFETY: `index` is below the header count, all that both functions ask for.
-            unsafe {
-                Header {
-                    name: ffi::request_header_name(request, index),
-                    value: ffi::request_header_value(request, index),
-                }
-            }
-        })
-        .collect();
-    work(&Request {
-        method: ffi::request_method(request),
-        path: ffi::request_path(request),
-        query: ffi::request_query(request),
-        body: ffi::request_body(request),
-        headers: &headers,
-    })
 }

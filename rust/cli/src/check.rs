@@ -3,7 +3,7 @@
 
 use mayfly_tenancy::{Config, StorageConfig, TenantConfig, tenants_schema};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::options::CheckOptions;
 
 pub fn check(options: &CheckOptions) -> Result<(), Failure> {
@@ -11,7 +11,7 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
         print!("{}", tenants_schema());
         return Ok(());
     };
-    let config = Config::from_file(path).map_err(|error| Failure::Usage(error.to_string()))?;
+    let config = Config::from_file(path).map_err(Failure::usage)?;
     // The file that has the tenants, which may be another than the one that was named.
     let file = config.source.as_deref().unwrap_or(path).display();
     config.tenants.iter().for_each(print_routes);

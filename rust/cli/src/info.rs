@@ -4,7 +4,7 @@
 use mayfly_sandbox::Host;
 use serde::Serialize;
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::InfoOptions;
 

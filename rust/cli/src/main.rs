@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod failure;
 mod host;
 mod info;
 mod options;
@@ -15,30 +16,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::options::{Command, Options};
-
-/// Why a command ended without success.
-///
-/// The exit status is 1 for a program that cannot be run, 2 for a wrong command line or configuration (as clap has it), and 3 for a
-/// host that cannot run programs at all.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("{0}")]
-    Program(String),
-    #[error("{0}")]
-    Usage(String),
-    #[error("{0}")]
-    Host(String),
-}
-
-impl Failure {
-    fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Program(_) => 1,
-            Self::Usage(_) => 2,
-            Self::Host(_) => 3,
-        })
-    }
-}
 
 fn main() -> ExitCode {
     let result = match Options::parse().command {

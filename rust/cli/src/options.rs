@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use mayfly_tenancy::Config;
 use serde_json::{Map, Value, json};
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// How often `--warm-up` asks for a path.
 const WARM_UP_TIMES: u32 = 100;

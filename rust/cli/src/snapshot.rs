@@ -8,7 +8,7 @@ use std::time::Instant;
 use mayfly_sandbox::{Host, LogSink, Stream};
 use mayfly_tenancy::{Config, ReloadError};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::options::SnapshotOptions;
 
 /// Shows what the program says while it boots.
@@ -22,8 +22,8 @@ impl LogSink for Shown {
 }
 
 pub fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
-    let config = Config::from_file(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
-    let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
+    let config = Config::from_file(&options.config).map_err(Failure::usage)?;
+    let host = Host::open().map_err(Failure::host)?;
     let started = Instant::now();
     let saved = config.save_snapshot(&host, &options.tenant, options.out.as_deref(), Arc::new(Shown));
     let path = saved.map_err(|error| match error {

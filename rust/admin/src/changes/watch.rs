@@ -9,11 +9,9 @@
 //! errand of its own, and one whose file system does not answer is looked at again when it does.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +19,12 @@ use std::time::Duration;
 
 use mayfly_files::{Errands, Pending, Unfinished, waiting_for};
 use mayfly_tenancy::{Config, TenantConfig};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{ReadFlags, remove_watch};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::changes::inotify;
 use crate::changes::reload::Reloads;
 use crate::tenants::Tenants;
 
@@ -111,7 +110,7 @@ pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, m
 impl Watched {
     /// Watches what the configuration asks for, from now on. Inside a runtime.
     pub(crate) fn new(config: &Arc<Config>) -> Self {
-        let inotify = open().inspect_err(|error| {
+        let inotify = inotify::open().inspect_err(|error| {
             tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
         });
         let mut watched = Self {
@@ -228,7 +227,7 @@ impl Watched {
         for number in former.values().filter_map(|directory| directory.number) {
             if !self.numbers.contains_key(&number) {
                 // It fails if the directory is gone, and the watch with it.
-                let _ = inotify::remove_watch(inotify, number);
+                let _ = remove_watch(inotify, number);
             }
         }
         news
@@ -256,7 +255,7 @@ impl Watched {
             let Some(inotify) = &self.inotify else { return std::future::pending().await };
             let events = match inotify.readable().await {
                 Ok(mut ready) => {
-                    let events = read(inotify.get_ref());
+                    let events = inotify::read(inotify.get_ref());
                     ready.clear_ready();
                     events
                 }
@@ -280,7 +279,7 @@ impl Watched {
     }
 
     /// Whether an event is about one of the files.
-    fn concerns(&mut self, event: &Event) -> bool {
+    fn concerns(&mut self, event: &inotify::Event) -> bool {
         if event.flags.contains(ReadFlags::QUEUE_OVERFLOW) {
             return true;
         }
@@ -344,7 +343,7 @@ fn found(tenant: Option<&TenantConfig>, source: Option<PathBuf>, inotify: &Owned
         found.directories.entry(parent.to_owned()).or_default().names.insert(name.to_owned());
     }
     for (path, directory) in &mut found.directories {
-        match waiting_for(path, || add(inotify, path, directory.whole)) {
+        match waiting_for(path, || inotify::add(inotify, path, directory.whole)) {
             Ok(number) => directory.number = Some(number),
             Err(error) => drop(found.errors.insert(path.clone(), error)),
         }
@@ -355,50 +354,4 @@ fn found(tenant: Option<&TenantConfig>, source: Option<PathBuf>, inotify: &Owned
 /// A symbolic link, or one of several names of a file.
 fn is_link(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
-}
-
-fn open() -> io::Result<AsyncFd<OwnedFd>> {
-    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    // SAFETY: the `AsyncFd` owns the descriptor, and nothing replaces or closes it before the `AsyncFd` is dropped.
-    Ok(unsafe { AsyncFd::register(inotify) }?)
-}
-
-fn add(inotify: &OwnedFd, directory: &Path, whole: bool) -> io::Result<i32> {
-    let gone = if whole { WatchFlags::DELETE | WatchFlags::MOVED_FROM } else { WatchFlags::empty() };
-    // Two paths may lead to one directory, and one of them ask for less.
-    let flags = WatchFlags::MASK_ADD
-        | gone
-        | WatchFlags::CLOSE_WRITE
-        | WatchFlags::MOVED_TO
-        | WatchFlags::CREATE
-        | WatchFlags::DELETE_SELF
-        | WatchFlags::MOVE_SELF
-        | WatchFlags::ONLYDIR;
-    Ok(inotify::add_watch(inotify, directory, flags)?)
-}
-
-/// What the kernel tells.
-struct Event {
-    number: i32,
-    flags: ReadFlags,
-    name: Option<OsString>,
-}
-
-/// All events that wait.
-fn read(inotify: &OwnedFd) -> io::Result<Vec<Event>> {
-    let mut buffer = [MaybeUninit::uninit(); 8192];
-    let mut reader = inotify::Reader::new(inotify, &mut buffer);
-    let mut events = Vec::new();
-    loop {
-        match reader.next() {
-            Ok(event) => events.push(Event {
-                number: event.wd(),
-                flags: event.events(),
-                name: event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned()),
-            }),
-            Err(rustix::io::Errno::AGAIN) => return Ok(events),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }

@@ -6,122 +6,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, Readiness, ReloadError, Reloaded};
-use serde_json::{Value, json};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, EXPECT, HOST, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, ReloadError, Reloaded};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::changes::reload::{Changes, Reloads};
+use crate::changes::reload::Reloads;
+use crate::http::answer::{
+    Answer, Refusal, answer, busy, changes_answer, mistake, readiness, refusal, refused, reload_refusal, response,
+    rounded,
+};
 use crate::http::auth::{Caller, caller};
 use crate::http::body::{self, BodyError};
-use crate::http::listener::Patience;
+use crate::http::endpoint::Endpoint;
+use crate::http::patience::Patience;
 use crate::tenants::Tenants;
 
-const PREFIX: &str = "/_mayfly/";
 /// Uploads at a time: each is held in memory.
 const UPLOADS: usize = 2;
 /// Changes at a time: each holds a thread for as long as programs boot.
 const CHANGES: usize = 4;
 /// Looks at the server at a time; further ones wait, for they are short.
 const LOOKS: usize = 2;
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Endpoint<'a> {
-    Health,
-    Ready,
-    Status,
-    Metrics,
-    ReloadAll,
-    Upload(&'a str),
-    Rollback(&'a str),
-    Reload(&'a str),
-}
-
-impl<'a> Endpoint<'a> {
-    fn find(path: &'a str) -> Option<Self> {
-        let path = path.strip_prefix(PREFIX)?;
-        Some(match path {
-            "health" => Self::Health,
-            "ready" => Self::Ready,
-            "status" => Self::Status,
-            "metrics" => Self::Metrics,
-            "reload" => Self::ReloadAll,
-            _ => match path.strip_prefix("tenants/")?.split_once('/')? {
-                ("", _) => return None,
-                (tenant, "program") => Self::Upload(tenant),
-                (tenant, "rollback") => Self::Rollback(tenant),
-                (tenant, "reload") => Self::Reload(tenant),
-                _ => return None,
-            },
-        })
-    }
-
-    /// The methods, as an `Allow` header has them.
-    fn allow(self) -> &'static str {
-        match self {
-            Self::Health | Self::Ready | Self::Status | Self::Metrics => "GET, HEAD",
-            Self::Upload(_) => "PUT",
-            Self::ReloadAll | Self::Rollback(_) | Self::Reload(_) => "POST",
-        }
-    }
-
-    fn tenant(self) -> Option<&'a str> {
-        match self {
-            Self::Upload(tenant) | Self::Rollback(tenant) | Self::Reload(tenant) => Some(tenant),
-            Self::Health | Self::Ready | Self::Status | Self::Metrics | Self::ReloadAll => None,
-        }
-    }
-
-    /// What the log calls it.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Health => "health",
-            Self::Ready => "ready",
-            Self::Status => "status",
-            Self::Metrics => "metrics",
-            Self::ReloadAll | Self::Reload(_) => "reload",
-            Self::Upload(_) => "upload",
-            Self::Rollback(_) => "rollback",
-        }
-    }
-}
-
-type Answer = Response<Full<Bytes>>;
-
-/// For load balancers: no names, for everybody may ask.
-fn readiness(readiness: &Readiness) -> Answer {
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut answer = answer(status, &json!(readiness));
-    if !readiness.ready {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    answer
-}
-
-/// Why a request is not served.
-struct Refusal {
-    status: StatusCode,
-    error: &'static str,
-    reason: String,
-    /// A header that goes with the status.
-    header: Option<(HeaderName, &'static str)>,
-}
-
-fn refusal(status: StatusCode, error: &'static str, reason: impl Into<String>) -> Refusal {
-    Refusal { status, error, reason: reason.into(), header: None }
-}
-
-impl Refusal {
-    fn with(self, name: HeaderName, value: &'static str) -> Self {
-        Self { header: Some((name, value)), ..self }
-    }
-}
 
 /// The interface, and its bounds.
 pub(crate) struct Api<T> {
@@ -335,79 +243,4 @@ fn local(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let reason = "expected an address or localhost as Host; other names are served with `key_sha256` only";
     Err(refusal(StatusCode::MISDIRECTED_REQUEST, "wrong-host", reason))
-}
-
-fn changes_answer(changes: &Changes) -> Answer {
-    let file = match &changes.applied {
-        None => json!({ "changed": false }),
-        Some(Ok(applied)) => json!({ "changed": true, "applied": applied }),
-        Some(Err(error)) => json!({ "changed": true, "error": "bad-configuration", "reason": error.to_string() }),
-    };
-    let programs: Vec<Value> = changes
-        .programs
-        .iter()
-        .map(|(tenant, result)| match result {
-            Ok(reloaded) => {
-                json!({ "tenant": tenant, "generation": reloaded.generation, "boot_ms": rounded(reloaded.boot_ms) })
-            }
-            Err(error) => {
-                json!({ "tenant": tenant, "error": reload_refusal(error).error, "reason": error.to_string() })
-            }
-        })
-        .collect();
-    let status = if changes.all_in_force() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    answer(status, &json!({ "file": file, "programs": programs }))
-}
-
-/// To microseconds.
-fn rounded(milliseconds: f64) -> f64 {
-    (milliseconds * 1e3).round() / 1e3
-}
-
-fn reload_refusal(error: &ReloadError) -> Refusal {
-    let (status, word) = match error {
-        ReloadError::UnknownTenant => (StatusCode::NOT_FOUND, "unknown-tenant"),
-        ReloadError::Program(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-program"),
-        ReloadError::Boot(_) | ReloadError::Violation(_) => (StatusCode::UNPROCESSABLE_ENTITY, "boot-failed"),
-        ReloadError::Unhealthy(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unhealthy"),
-        ReloadError::NoPrevious => (StatusCode::CONFLICT, "no-previous"),
-        ReloadError::NoUploads => (StatusCode::FORBIDDEN, "uploads-are-off"),
-        ReloadError::Held(_) => (StatusCode::SERVICE_UNAVAILABLE, "files-do-not-answer"),
-        ReloadError::Host(_) | ReloadError::Ending => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-    };
-    refusal(status, word, error.to_string())
-}
-
-fn busy() -> Answer {
-    let reason = "as many changes are being made as may be; try again";
-    refused(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", reason).with(RETRY_AFTER, "1"))
-}
-
-fn mistake() -> Answer {
-    refused(refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake; its log says where"))
-}
-
-fn refused(Refusal { status, error, reason, header }: Refusal) -> Answer {
-    let answer = answer(status, &json!({ "error": error, "reason": reason }));
-    match header {
-        Some((name, value)) => with(answer, name, value),
-        None => answer,
-    }
-}
-
-fn answer(status: StatusCode, body: &Value) -> Answer {
-    response(status, "application/json", body.to_string() + "\n")
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let response = with(response, CONTENT_TYPE, content_type);
-    with(response, CACHE_CONTROL, "no-store")
-}
-
-fn with(mut response: Answer, name: HeaderName, value: &'static str) -> Answer {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
-    response
 }

@@ -18,38 +18,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::FAREWELL;
 use crate::http::api::Api;
+use crate::http::patience::{FAREWELL, Patience};
 use crate::tenants::Tenants;
 
 /// Connections at a time; further ones wait in the system's queue.
 const CONNECTIONS: usize = 64;
 /// Bound for a request's head; hyper answers 431 above it.
 const HEAD_BYTES: usize = 16 << 10;
-
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// For a request's head.
-    pub(crate) head: Duration,
-    /// Between two pieces of a body,
-    pub(crate) pause: Duration,
-    /// and for all of it.
-    pub(crate) body: Duration,
-    /// For everything.
-    pub(crate) connection: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            head: Duration::from_secs(10),
-            pause: Duration::from_secs(15),
-            body: Duration::from_secs(600),
-            connection: Duration::from_secs(1200),
-        }
-    }
-}
 
 /// Serves operators until told to stop; then requests in progress have [`FAREWELL`].
 pub(crate) async fn serve<T: Tenants>(

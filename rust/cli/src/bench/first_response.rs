@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use mayfly_sandbox::{BufferedResponse, Host, NoLog, Request, Snapshot, Worker};
 
-use crate::Failure;
 use crate::bench::stats::Samples;
 use crate::bench::subject::Subject;
+use crate::failure::Failure;
 
 /// Times that the file is loaded.
 const LOADS: u32 = 7;

@@ -9,16 +9,18 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::bench::{BareVms, Floor, ScatteredPages};
-use mayfly_sandbox::{Header, Host, Request, ResponseSink, Snapshot, Worker};
+use mayfly_sandbox::{Header, Host, Request, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Failure;
 use crate::bench::first_response::first_response_ms;
 use crate::bench::memory::anonymous_kib;
 use crate::bench::overhead;
+use crate::bench::plan::{Plan, REQUESTS_MIN};
 use crate::bench::report::{Figures, Latency};
+use crate::bench::sink::Discarded;
 use crate::bench::stats::Samples;
-use crate::bench::subject::Subject;
+use crate::bench::subject::{Subject, fork};
+use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::BenchOptions;
 
@@ -33,11 +35,8 @@ const BATCH: u32 = 32;
 /// Workers that are kept idle to see what one of them weighs; fewer of those that together would weigh more than [`IDLE_BYTES`].
 const IDLE_WORKERS: u64 = 16;
 const IDLE_BYTES: u64 = 512 << 20;
-/// Fewer than these are no measurement, however long they take.
-const REQUESTS_MIN: u32 = 20;
+/// Fewer machines than these are no measurement, however long they take.
 const FORKS_MIN: u32 = 3;
-/// Every request that is measured comes as one with its reset, as two halves, and again in the steady state.
-const CALLS_A_REQUEST: u32 = 3;
 
 /// What a browser or wrk sends, roughly: 300 bytes.
 const HEADERS: [Header<'_>; 5] = [
@@ -50,7 +49,7 @@ const HEADERS: [Header<'_>; 5] = [
 
 pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let subject = Subject::new(options)?;
-    let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
+    let host = Host::open().map_err(Failure::host)?;
     let path = options.path.as_bytes();
     let (path, query) = match path.iter().position(|&byte| byte == b'?') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -66,29 +65,6 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
         print!("{figures}");
     }
     Ok(())
-}
-
-/// How much is measured.
-#[derive(Clone, Copy)]
-struct Plan {
-    requests: u32,
-    /// How long the requests may take, about; without an end where there is none.
-    time: Option<Duration>,
-}
-
-impl Plan {
-    /// How long one part of many may take.
-    fn share(self, parts: u32) -> Duration {
-        self.time.map_or(Duration::MAX, |time| time / parts)
-    }
-
-    /// The plan for requests that take so long each.
-    fn for_requests_of(self, each: Duration) -> Self {
-        let Some(time) = self.time else { return self };
-        let fit = time.as_nanos() / u128::from(CALLS_A_REQUEST) / each.as_nanos().max(1);
-        let fit = u32::try_from(fit).unwrap_or(u32::MAX).max(REQUESTS_MIN);
-        Self { requests: self.requests.min(fit), ..self }
-    }
 }
 
 /// A worker in its steady state, a request for it, and what it is compared with.
@@ -139,8 +115,8 @@ impl<'a> Bench<'a> {
         let snapshot = subject.boot(host)?;
         let mut bench = Self {
             worker: fork(&snapshot)?,
-            floor: Floor::new().map_err(host_failure)?,
-            bare_vms: BareVms::new().map_err(host_failure)?,
+            floor: Floor::new().map_err(Failure::host)?,
+            bare_vms: BareVms::new().map_err(Failure::host)?,
             copied: ScatteredPages::new(0),
             request,
             plan,
@@ -165,15 +141,17 @@ impl<'a> Bench<'a> {
 
     fn call(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        let stats =
-            self.worker.call_without_reset(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+        let stats = self
+            .worker
+            .call_without_reset(self.next_id, &self.request, &mut self.response)
+            .map_err(Failure::program)?;
         self.exits += stats.exits;
         Ok(())
     }
 
     fn call_and_reset(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        let stats = self.worker.call(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+        let stats = self.worker.call(self.next_id, &self.request, &mut self.response).map_err(Failure::program)?;
         self.exits += stats.exits;
         Ok(())
     }
@@ -236,14 +214,14 @@ impl<'a> Bench<'a> {
     /// Takes samples of every figure about requests. Those beyond the number of requests, in the last round, are left out.
     fn round(&mut self, times: &mut Times) -> Result<(), Failure> {
         for _ in 0..SAMPLES_A_ROUND {
-            times.floor.time(|| self.floor.round_trip()).map_err(host_failure)?;
+            times.floor.time(|| self.floor.round_trip()).map_err(Failure::host)?;
         }
         for _ in 0..SAMPLES_A_ROUND {
             times.call_reset.time(|| self.call_and_reset())?;
         }
         for _ in 0..SAMPLES_A_ROUND {
             times.call.time(|| self.call())?;
-            times.reset.time(|| self.worker.reset()).map_err(no_response)?;
+            times.reset.time(|| self.worker.reset()).map_err(Failure::program)?;
         }
         times.resets.time(|| reset_batch(&mut self.worker))?;
         times.copies.time(|| (0..BATCH).for_each(|_| self.copied.copy()));
@@ -259,7 +237,7 @@ impl<'a> Bench<'a> {
                 break;
             }
             // Dropping the machines is not part of it.
-            let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(host_failure)?;
+            let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(Failure::host)?;
             let _worker = times.fork.time(|| fork(&self.snapshot))?;
         }
         Ok(())
@@ -278,7 +256,7 @@ impl<'a> Bench<'a> {
         let forked = anonymous_kib().map_err(Failure::Host)?;
         for worker in &mut workers {
             self.next_id += 1;
-            worker.call(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+            worker.call(self.next_id, &self.request, &mut self.response).map_err(Failure::program)?;
         }
         let served = anonymous_kib().map_err(Failure::Host)?;
         let each = |after: u64| after.saturating_sub(before) as f64 / count as f64;
@@ -308,7 +286,7 @@ fn thread_cpu_us() -> f64 {
 }
 
 fn reset_batch(worker: &mut Worker) -> Result<(), Failure> {
-    (0..BATCH).try_for_each(|_| worker.reset().map(drop)).map_err(no_response)
+    (0..BATCH).try_for_each(|_| worker.reset().map(drop)).map_err(Failure::program)
 }
 
 /// What one page of one reset, or copy, takes of a batch.
@@ -322,68 +300,9 @@ fn say(line: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-pub fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
-    Worker::fork(snapshot).map_err(host_failure)
-}
-
-pub fn host_failure(error: impl std::error::Error) -> Failure {
-    Failure::Host(error.to_string())
-}
-
-pub fn no_response(error: mayfly_sandbox::CallError) -> Failure {
-    Failure::Program(error.to_string())
-}
-
-impl Samples {
-    /// Does `work` and adds the time it took.
-    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = work();
-        let took: Duration = start.elapsed();
-        self.add(took.as_nanos() as u64);
-        result
-    }
-}
-
-/// Takes a response as a server would, and allocates nothing for it.
-pub struct Discarded {
-    pub status: u16,
-    body: Vec<u8>,
-}
-
-impl Discarded {
-    /// Room for a body of that many bytes.
-    pub fn new(most: u64) -> Self {
-        Self { status: 0, body: vec![0; most as usize] }
-    }
-}
-
-impl ResponseSink for Discarded {
-    fn body(&mut self, len: usize) -> &mut [u8] {
-        &mut self.body[..len]
-    }
-
-    fn status(&mut self, status: u16) {
-        self.status = status;
-    }
-
-    fn header(&mut self, name: &[u8], value: &[u8]) {
-        std::hint::black_box((name, value));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slow_requests_are_fewer() {
-        let plan = Plan { requests: 1_000, time: Some(Duration::from_secs(3)) };
-        let requests = |each_us| plan.for_requests_of(Duration::from_micros(each_us)).requests;
-        assert_eq!((requests(0), requests(30), requests(2_000), requests(1 << 30)), (1_000, 1_000, 500, REQUESTS_MIN));
-        let endless = Plan { time: None, ..plan };
-        assert_eq!(endless.for_requests_of(Duration::from_secs(60)).requests, 1_000);
-    }
 
     #[test]
     fn time_that_this_thread_spins_is_counted_and_time_that_it_sleeps_is_not() {

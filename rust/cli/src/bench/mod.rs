@@ -5,8 +5,10 @@ mod first_response;
 mod measure;
 mod memory;
 mod overhead;
+mod plan;
 mod report;
 mod routes;
+mod sink;
 mod stats;
 mod subject;
 

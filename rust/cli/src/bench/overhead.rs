@@ -13,9 +13,10 @@ use mayfly_tenancy::{
     BootWhen, Config, DeferredReply, HostPattern, LoopPool, Outcome, Route, RoutePath, Server, TenantName,
 };
 
-use crate::Failure;
-use crate::bench::measure::{Discarded, fork, host_failure, no_response};
+use crate::bench::sink::Discarded;
 use crate::bench::stats::Samples;
+use crate::bench::subject::fork;
+use crate::failure::Failure;
 
 /// Tenants of the server; all but one are never called.
 const TENANTS: usize = 1_000;
@@ -43,7 +44,7 @@ pub fn measure(
     request: &Request<'_>,
     requests: u32,
 ) -> Result<Overhead, Failure> {
-    let server = Server::start(with_neighbours(config)?).map_err(host_failure)?;
+    let server = Server::start(with_neighbours(config)?).map_err(Failure::host)?;
     let rounds = requests.div_ceil(PARTS * CALLS);
     let (mut added, mut equals) = (Vec::new(), Vec::new());
     for part in 0..PARTS {
@@ -92,12 +93,12 @@ struct Sides<'a> {
 impl Sides<'_> {
     fn worker(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        call(&mut self.worker, self.next_id, self.request, &mut self.response).map_err(no_response)
+        call(&mut self.worker, self.next_id, self.request, &mut self.response).map_err(Failure::program)
     }
 
     fn other(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        call(&mut self.other, self.next_id, self.request, &mut self.response).map_err(no_response)
+        call(&mut self.other, self.next_id, self.request, &mut self.response).map_err(Failure::program)
     }
 
     /// One request of the pool, however long it takes: it has no worker until one is forked, and where the machine stands still for a

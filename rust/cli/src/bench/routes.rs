@@ -13,8 +13,8 @@ use mayfly_tenancy::bench::Routes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::Failure;
 use crate::bench::stats::Samples;
+use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::BenchRoutesOptions;
 
@@ -105,7 +105,7 @@ impl Bench {
                     config
                 })
                 .collect();
-            Routes::new(&json!({ "tenants": tenants })).map_err(|error| Failure::Usage(error.to_string()))
+            Routes::new(&json!({ "tenants": tenants })).map_err(Failure::usage)
         };
         Ok(Self {
             one: table(1)?,

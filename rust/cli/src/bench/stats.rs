@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Samples in nanoseconds, and what is said about them.
 
+use std::time::Instant;
+
 /// A fixed number of samples; adding one allocates nothing.
 #[derive(Debug)]
 pub struct Samples {
@@ -20,6 +22,14 @@ impl Samples {
         if self.nanoseconds.len() < self.nanoseconds.capacity() {
             self.nanoseconds.push(nanoseconds);
         }
+    }
+
+    /// Does `work` and adds the time it took.
+    pub fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.add(start.elapsed().as_nanos() as u64);
+        result
     }
 
     /// The smallest sample that at least `share` (0 to 1) of all are not above; 0 without samples.

@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mayfly_sandbox::{Host, LogSink, Program, SharedMemory, Snapshot, Stream};
+use mayfly_sandbox::{Host, LogSink, Program, SharedMemory, Snapshot, Stream, Worker};
 use mayfly_tenancy::{Config, TenantConfig};
 
-use crate::Failure;
-use crate::bench::measure::host_failure;
+use crate::failure::Failure;
 use crate::options::BenchOptions;
 
 /// How much of a program's output is kept, to say why it did not boot.
@@ -31,7 +30,7 @@ impl Subject {
         let (Some(file), Some(name)) = (&options.config, &options.tenant) else {
             return Err(Failure::Usage("there is nothing to measure".to_owned()));
         };
-        let config = Config::from_file(file).map_err(|error| Failure::Usage(error.to_string()))?;
+        let config = Config::from_file(file).map_err(Failure::usage)?;
         let index = config.tenants.iter().position(|tenant| tenant.name.as_str() == name);
         let index = index.ok_or_else(|| Failure::Usage(format!("{}: no tenant is called {name}", file.display())))?;
         if config.tenants[index].storage.is_some() {
@@ -47,15 +46,20 @@ impl Subject {
     /// Boots it; what it wrote comes with the reason if that fails.
     pub fn boot(&self, host: &Host) -> Result<Snapshot, Failure> {
         let tenant = self.tenant();
-        let program = tenant.launch().map_err(|error| Failure::Program(error.to_string()))?;
+        let program = tenant.launch().map_err(Failure::program)?;
         // Never the tenant's file: measuring is not to change what it keeps.
         let shared = tenant.shared.as_ref().map(|shared| SharedMemory::anonymous(shared.bytes));
-        let program = Program { shared: shared.transpose().map_err(host_failure)?, ..program };
+        let program = Program { shared: shared.transpose().map_err(Failure::host)?, ..program };
         let output = Arc::new(Tail::default());
         let log = Arc::clone(&output) as Arc<dyn LogSink>;
         Snapshot::boot(host, &program, &tenant.limits.machine, log)
             .map_err(|error| Failure::Program(format!("{}{error}", output.text())))
     }
+}
+
+/// Forks a worker.
+pub fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
+    Worker::fork(snapshot).map_err(Failure::host)
 }
 
 /// The last of what a program writes.

@@ -3,6 +3,9 @@
 
 mod end;
 mod gated;
+mod reply;
 mod serve;
+mod start;
+mod tenants;
 
-pub use serve::run;
+pub use start::run;

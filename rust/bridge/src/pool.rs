@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A loop's workers, as C++ sees them.
+
+use std::pin::Pin;
+
+use cxx::UniquePtr;
+use mayfly_tenancy as tenancy;
+use smallvec::SmallVec;
+use tenancy::{Failure, Header, Request};
+
+use crate::ffi::{self, Outcome, Reply, RequestView};
+use crate::guard::{Panicked, guard};
+use crate::reply::{Deferred, Sink};
+use crate::waker::OtherThreads;
+
+/// One event-loop thread's workers.
+pub(crate) struct LoopPool(tenancy::LoopPool);
+
+impl LoopPool {
+    pub(crate) fn new(pool: tenancy::LoopPool) -> Self {
+        Self(pool)
+    }
+
+    /// Whether a tenant other than the default one has this host and path.
+    pub(crate) fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
+        // After a panic the request is whose it would be without tenants.
+        guard(|| self.0.claims(host, path)).unwrap_or(false)
+    }
+
+    /// Whether one of the tenants has what is nobody else's.
+    pub(crate) fn has_default(&mut self) -> bool {
+        guard(|| self.0.has_default()).unwrap_or(false)
+    }
+
+    /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget.
+    pub(crate) fn call(&mut self, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {
+        let mut sink = Sink(reply);
+        with_request(request, |request| match guard(|| self.0.call(request, &mut sink)) {
+            Ok(tenancy::Outcome::Done) => Outcome::Done,
+            Ok(tenancy::Outcome::Later) => Outcome::Later,
+            Err(Panicked { .. }) => {
+                self.0.refuse(request, Failure::Internal, "the server made a mistake; its log says where", &mut sink);
+                Outcome::Done
+            }
+        })
+    }
+
+    /// Has `request`, for which [`Self::call`] said `Later`, served in the background. `reply` is sent when that is
+    /// done; if this panics it is dropped, which answers too.
+    pub(crate) fn call_later(&mut self, request: &RequestView, reply: UniquePtr<Reply>) {
+        let _ = guard(|| {
+            if let Some(reply) = Deferred::new(reply) {
+                with_request(request, |request| self.0.call_later(request, Box::new(reply)));
+            }
+        });
+    }
+
+    /// Has `waker` called, on other threads, when the pool's own thread is to call [`Self::tend`]; null: none is.
+    pub(crate) fn set_waker(&mut self, waker: UniquePtr<ffi::Waker>) {
+        let _ = guard(|| match OtherThreads::new(waker) {
+            Some(waker) => self.0.set_waker(move || waker.wake()),
+            None => self.0.clear_waker(),
+        });
+    }
+
+    /// Does what is to be done besides requests.
+    pub(crate) fn tend(&mut self) {
+        let _ = guard(|| self.0.tend());
+    }
+}
+
+/// Most requests have no more headers than this: their views then live on the stack.
+const HEADERS_ON_STACK: usize = 32;
+
+/// Calls `work` with `request` in the tenancy's type.
+fn with_request<T>(request: &RequestView, work: impl FnOnce(&Request<'_>) -> T) -> T {
+    let headers: SmallVec<[Header<'_>; HEADERS_ON_STACK]> = (0..ffi::request_header_count(request))
+        .map(|index| {
+            // SAFETY: `index` is below the header count, all that both functions ask for.
+            unsafe {
+                Header {
+                    name: ffi::request_header_name(request, index),
+                    value: ffi::request_header_value(request, index),
+                }
+            }
+        })
+        .collect();
+    work(&Request {
+        method: ffi::request_method(request),
+        path: ffi::request_path(request),
+        query: ffi::request_query(request),
+        body: ffi::request_body(request),
+        headers: &headers,
+    })
+}
