@@ -26,6 +26,7 @@ mod gate;
 mod guard;
 mod pool;
 mod reply;
+mod request;
 mod server;
 mod waker;
 
@@ -94,15 +95,7 @@ mod ffi {
         include!("ffi.hpp");
 
         #[namespace = "mayfly"]
-        type RequestView;
-        fn request_method(request: &RequestView) -> &[u8];
-        fn request_path(request: &RequestView) -> &[u8];
-        fn request_query(request: &RequestView) -> &[u8];
-        fn request_body(request: &RequestView) -> &[u8];
-        fn request_header_count(request: &RequestView) -> usize;
-        // `index` is below `request_header_count`.
-        unsafe fn request_header_name(request: &RequestView, index: usize) -> &[u8];
-        unsafe fn request_header_value(request: &RequestView, index: usize) -> &[u8];
+        type RequestView = crate::request::RequestView;
 
         #[namespace = "mayfly"]
         type Reply;

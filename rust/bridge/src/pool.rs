@@ -5,12 +5,12 @@ use std::pin::Pin;
 
 use cxx::UniquePtr;
 use mayfly_tenancy as tenancy;
-use smallvec::SmallVec;
-use tenancy::{Failure, Header, Request};
+use tenancy::Failure;
 
-use crate::ffi::{self, Outcome, Reply, RequestView};
+use crate::ffi::{self, Outcome, Reply};
 use crate::guard::{Panicked, guard};
 use crate::reply::{Deferred, Sink};
+use crate::request::RequestView;
 use crate::waker::OtherThreads;
 
 /// One event-loop thread's workers.
@@ -35,7 +35,7 @@ impl LoopPool {
     /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget.
     pub(crate) fn call(&mut self, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {
         let mut sink = Sink(reply);
-        with_request(request, |request| match guard(|| self.0.call(request, &mut sink)) {
+        request.with(|request| match guard(|| self.0.call(request, &mut sink)) {
             Ok(tenancy::Outcome::Done) => Outcome::Done,
             Ok(tenancy::Outcome::Later) => Outcome::Later,
             Err(Panicked { .. }) => {
@@ -50,7 +50,7 @@ impl LoopPool {
     pub(crate) fn call_later(&mut self, request: &RequestView, reply: UniquePtr<Reply>) {
         let _ = guard(|| {
             if let Some(reply) = Deferred::new(reply) {
-                with_request(request, |request| self.0.call_later(request, Box::new(reply)));
+                request.with(|request| self.0.call_later(request, Box::new(reply)));
             }
         });
     }
@@ -67,29 +67,4 @@ impl LoopPool {
     pub(crate) fn tend(&mut self) {
         let _ = guard(|| self.0.tend());
     }
-}
-
-/// Most requests have no more headers than this: their views then live on the stack.
-const HEADERS_ON_STACK: usize = 32;
-
-/// Calls `work` with `request` in the tenancy's type.
-fn with_request<T>(request: &RequestView, work: impl FnOnce(&Request<'_>) -> T) -> T {
-    let headers: SmallVec<[Header<'_>; HEADERS_ON_STACK]> = (0..ffi::request_header_count(request))
-        .map(|index| {
-            // SAFETY: `index` is below the header count, all that both functions ask for.
-            unsafe {
-                Header {
-                    name: ffi::request_header_name(request, index),
-                    value: ffi::request_header_value(request, index),
-                }
-            }
-        })
-        .collect();
-    work(&Request {
-        method: ffi::request_method(request),
-        path: ffi::request_path(request),
-        query: ffi::request_query(request),
-        body: ffi::request_body(request),
-        headers: &headers,
-    })
 }
