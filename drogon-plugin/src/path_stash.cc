@@ -2,7 +2,6 @@
 
 #include "path_stash.hpp"
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -14,6 +13,16 @@ namespace {
 
 const std::string attribute = "mayfly.path";
 
+// What the attribute has.
+struct Kept {
+    std::string path;
+    RouteHit hit;
+};
+
+void keep_in_attributes(drogon::HttpRequest &request, RouteHit hit) {
+    request.attributes()->insert(attribute, Kept{request.path(), hit});
+}
+
 // One thread's place. Its thread writes to it while it has no owner, and then it is read by the one thread that has the
 // owner in hand; that the owner was handed from thread to thread orders the two.
 //
@@ -23,25 +32,28 @@ struct alignas(64) Place {
     std::atomic<const drogon::HttpRequest *> owner = nullptr;
     std::int64_t created_us = 0;
     std::string path;
+    RouteHit hit;
 
-    bool put(const drogon::HttpRequest &request) {
+    bool put(const drogon::HttpRequest &request, RouteHit a_hit) {
         if (const auto *other = owner.load(std::memory_order_acquire); other != nullptr && other != &request) {
             return false;
         }
         path = request.path();
+        hit = a_hit;
         created_us = request.creationDate().microSecondsSinceEpoch();
         owner.store(&request, std::memory_order_release);
         return true;
     }
 
-    bool take(drogon::HttpRequest &request) {
+    std::optional<RouteHit> take(drogon::HttpRequest &request) {
         if (owner.load(std::memory_order_acquire) != &request ||
             created_us != request.creationDate().microSecondsSinceEpoch()) {
-            return false;
+            return std::nullopt;
         }
         request.setPath(path);
+        const auto found = hit;
         owner.store(nullptr, std::memory_order_release);
-        return true;
+        return found;
     }
 };
 
@@ -57,24 +69,31 @@ Place *this_threads_place() noexcept {
 
 } // namespace
 
-void PathStash::put(drogon::HttpRequest &request, const std::string &replacement) {
-    if (auto *place = this_threads_place(); place == nullptr || !place->put(request)) {
-        keep(request);
+void PathStash::put(drogon::HttpRequest &request, const std::string &replacement, RouteHit hit) {
+    if (auto *place = this_threads_place(); place == nullptr || !place->put(request, hit)) {
+        keep_in_attributes(request, hit);
     }
     request.setPath(replacement);
 }
 
-void PathStash::keep(drogon::HttpRequest &request) { request.attributes()->insert(attribute, request.path()); }
+void PathStash::keep(drogon::HttpRequest &request) { keep_in_attributes(request, {}); }
 
-bool PathStash::take(drogon::HttpRequest &request) {
-    if (auto *place = this_threads_place(); place != nullptr && place->take(request)) {
-        return true;
+std::optional<RouteHit> PathStash::take(drogon::HttpRequest &request) {
+    if (auto *place = this_threads_place(); place != nullptr) {
+        if (const auto hit = place->take(request)) {
+            return hit;
+        }
     }
-    if (const auto &path = request.attributes()->get<std::string>(attribute); !path.empty()) {
-        request.setPath(path);
-        return true;
+    if (const auto &kept = request.attributes()->get<Kept>(attribute); !kept.path.empty()) {
+        request.setPath(kept.path);
+        return kept.hit;
     }
-    return std::ranges::any_of(places, [&](Place &place) { return place.take(request); });
+    for (auto &place : places) {
+        if (const auto hit = place.take(request)) {
+            return hit;
+        }
+    }
+    return std::nullopt;
 }
 
 } // namespace mayfly

@@ -131,11 +131,11 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
     if (per_thread == nullptr || request->path() == refused_path) {
         return;
     }
-    if (per_thread->pool.claims(host(*request), request->getOriginalPath())) {
+    if (const auto hit = per_thread->pool.claims(host(*request), request->getOriginalPath())) {
         if (request->method() == drogon::Options) {
             request->attributes()->insert(options_attribute, true);
         }
-        PathStash::put(*request, route);
+        PathStash::put(*request, route, hit);
     } else if (per_thread->pool.has_default()) {
         if (!takes_default_) {
             if (!warned_.test_and_set()) {
@@ -153,8 +153,8 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
 }
 
 void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&callback) {
-    if (PathStash::take(*request)) {
-        respond(request, std::move(callback));
+    if (const auto hit = PathStash::take(*request)) {
+        respond(request, *hit, std::move(callback));
     } else {
         serve_default(request, std::move(callback));
     }
@@ -163,7 +163,7 @@ void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&c
 void TenantController::serve_default(const drogon::HttpRequestPtr &request, Callback &&callback) {
     PathStash::take(*request);
     if (takes_default_ && this_thread().pool.has_default()) {
-        respond(request, std::move(callback));
+        respond(request, {}, std::move(callback));
     } else if (others_ && *others_) {
         (*others_)(request, std::move(callback));
     } else {
@@ -179,7 +179,7 @@ void TenantController::refuse(const drogon::HttpRequestPtr &request, Callback &&
     callback(json(status, told.substr(std::min(told.find(' ') + 1, told.size()))));
 }
 
-void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &&callback) {
+void TenantController::respond(const drogon::HttpRequestPtr &request, RouteHit hit, Callback &&callback) {
     if (!ConnectionGate::is_behind(*request)) {
         if (!warned_of_gate_.test_and_set()) {
             LOG_ERROR << "Mayfly: tenants' requests are refused: " << unguarded;
@@ -191,7 +191,7 @@ void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &
     auto &pool = per_thread.pool;
     const auto view = per_thread.adapter.view(*request);
     HttpReply reply(*request);
-    if (pool.call(view, reply) == Outcome::done) {
+    if (pool.call(view, reply, hit) == Outcome::done) {
         callback(reply.take());
         return;
     }

@@ -69,7 +69,7 @@ class TenantController final : public drogon::HttpController<TenantController, f
 
     void before_routing(const drogon::HttpRequestPtr &request) noexcept;
     void serve_default(const drogon::HttpRequestPtr &request, Callback &&callback);
-    void respond(const drogon::HttpRequestPtr &request, Callback &&callback);
+    void respond(const drogon::HttpRequestPtr &request, RouteHit hit, Callback &&callback);
     PerThread &this_thread();
     PerThread *this_thread_if_any() noexcept;
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -37,6 +38,16 @@ enum class Outcome {
     later, // It takes longer than this thread may wait, and the reply is untouched: give the request to call_later.
 };
 
+// The tenant that LoopPool::claims has found for a request, or none. Every pool of the same Server takes it. It counts
+// for nothing once another configuration is in force.
+struct RouteHit {
+    std::uint64_t epoch = 0; // 0: no tenant claims the request.
+    std::size_t index = 0;
+
+    explicit operator bool() const noexcept { return epoch != 0; }
+    bool operator==(const RouteHit &) const noexcept = default;
+};
+
 // One thread's workers. It is to be used by one thread at a time, best always by the one that made it.
 class LoopPool {
   public:
@@ -44,16 +55,16 @@ class LoopPool {
     LoopPool &operator=(LoopPool &&) noexcept;
     ~LoopPool();
 
-    // Whether a tenant other than the default one has this host, as in the request's header, and this path, as in
-    // RequestView. It allocates nothing, and costs the same with many tenants as with few.
-    [[nodiscard]] bool claims(std::string_view host, std::string_view path) noexcept;
+    // Finds the tenant, other than the default one, that has this host, as in the request's header, and this path, as
+    // in RequestView. It allocates nothing, and costs the same with many tenants as with few.
+    [[nodiscard]] RouteHit claims(std::string_view host, std::string_view path) noexcept;
 
     // Whether there is a tenant that has what no other tenant has, at this moment: reloads bring and take it.
     [[nodiscard]] bool has_default() noexcept;
 
     // Serves `request` on this thread: one run of a virtual machine. It does not take longer than the tenant's
-    // budget allows.
-    [[nodiscard]] Outcome call(const RequestView &request, Reply &reply) noexcept;
+    // budget allows. `hit` is what claims() has returned for the request; without it the tenant is looked up.
+    [[nodiscard]] Outcome call(const RequestView &request, Reply &reply, RouteHit hit = {}) noexcept;
 
     // Has `request` served in the background and sends `reply`, which is not null, from there. To be called right after
     // the call that returned Outcome::later, with the same request: which may be running already, and goes on then.

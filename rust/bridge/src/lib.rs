@@ -44,6 +44,13 @@ mod ffi {
         Later,
     }
 
+    /// What `claims` has found.
+    struct RouteHit {
+        /// 0: no tenant claims the request.
+        epoch: u64,
+        index: usize,
+    }
+
     /// What became of bytes that a gate was given.
     struct Taken {
         /// So many are done with; what is left is to be given again, with what follows it.
@@ -83,9 +90,9 @@ mod ffi {
         fn has_room_for_connection() -> bool;
         fn shutdown(self: &Server);
 
-        fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> bool;
+        fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> RouteHit;
         fn has_default(self: &mut LoopPool) -> bool;
-        fn call(self: &mut LoopPool, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
+        fn call(self: &mut LoopPool, hit: RouteHit, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
         fn set_waker(self: &mut LoopPool, waker: UniquePtr<Waker>);
         fn tend(self: &mut LoopPool);

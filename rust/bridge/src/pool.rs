@@ -7,7 +7,7 @@ use cxx::UniquePtr;
 use mayfly_tenancy as tenancy;
 use tenancy::Failure;
 
-use crate::ffi::{self, Outcome, Reply};
+use crate::ffi::{self, Outcome, Reply, RouteHit};
 use crate::guard::{Panicked, guard};
 use crate::reply::{Deferred, Sink};
 use crate::request::RequestView;
@@ -21,10 +21,11 @@ impl LoopPool {
         Self(pool)
     }
 
-    /// Whether a tenant other than the default one has this host and path.
-    pub(crate) fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
-        // After a panic the request is whose it would be without tenants.
-        guard(|| self.0.claims(host, path)).unwrap_or(false)
+    /// Finds the tenant, other than the default one, that has this host and path.
+    pub(crate) fn claims(&mut self, host: &[u8], path: &[u8]) -> RouteHit {
+        // After a panic the request goes where it would go without tenants.
+        let hit = guard(|| self.0.claims(host, path)).ok().flatten();
+        hit.map_or(RouteHit { epoch: 0, index: 0 }, |hit| RouteHit { epoch: hit.epoch, index: hit.index })
     }
 
     /// Whether one of the tenants has what is nobody else's.
@@ -32,10 +33,12 @@ impl LoopPool {
         guard(|| self.0.has_default()).unwrap_or(false)
     }
 
-    /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget.
-    pub(crate) fn call(&mut self, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {
+    /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget. `hit` is what
+    /// [`Self::claims`] has returned for it, or no hit.
+    pub(crate) fn call(&mut self, hit: RouteHit, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {
         let mut sink = Sink(reply);
-        request.with(|request| match guard(|| self.0.call(request, &mut sink)) {
+        let hit = (hit.epoch != 0).then_some(tenancy::RouteHit { epoch: hit.epoch, index: hit.index });
+        request.with(|request| match guard(|| self.0.call_found(hit, request, &mut sink)) {
             Ok(tenancy::Outcome::Done) => Outcome::Done,
             Ok(tenancy::Outcome::Later) => Outcome::Later,
             Err(Panicked { .. }) => {

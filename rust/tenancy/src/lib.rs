@@ -83,7 +83,7 @@ pub use limits::Limits;
 pub use mayfly_sandbox::{Header, Request, ResponseSink};
 pub use memory::{Bound, MemoryReport};
 pub use metrics::METRICS_CONTENT_TYPE;
-pub use pool::{LoopPool, Outcome};
+pub use pool::{LoopPool, Outcome, RouteHit};
 pub use reload::{Applied, ReloadError, Reloaded};
 pub use report::{HostState, Readiness, Report, TenantReport, TenantState};
 pub use resources::{room_for_a_thread, with_advice};

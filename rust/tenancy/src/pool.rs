@@ -40,6 +40,15 @@ pub enum Outcome {
     Later,
 }
 
+/// The tenant that answers a request, in one set of tenants of one server. It is good for all pools of that server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteHit {
+    /// That of the set of tenants; never 0.
+    pub epoch: u64,
+    /// The tenant's position in the set.
+    pub index: usize,
+}
+
 /// One loop thread's workers.
 ///
 /// A call takes no lock and allocates nothing while the tenant answers within its inline budget. A worker is forked, and a poisoned
@@ -82,7 +91,7 @@ enum Unfinished {
     /// The request has run for its inline budget, or waits.
     Paused { tenant: Arc<Tenant>, call: Call, step: Step, berth: Arc<Berth>, in_flight: InFlight, place: Place },
     /// The request has no worker.
-    Unserved { former: Option<Forked>, keep: Keep },
+    Unserved { hit: RouteHit, former: Option<Forked>, keep: Keep },
 }
 
 impl Slot {
@@ -119,10 +128,21 @@ impl LoopPool {
         Self { server, set, number, seen, slots, ids, later: None, held: 0, hand: 0, unrouted }
     }
 
-    /// Whether a tenant other than the default one answers this host and path: for a server that has routes besides.
-    pub fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
+    /// Finds the tenant, other than the default one, that answers this host and path: for a server that has routes
+    /// besides. [`Self::call_found`] takes the result.
+    pub fn claims(&mut self, host: &[u8], path: &[u8]) -> Option<RouteHit> {
         self.refresh();
-        self.set.router.claims(host, path)
+        self.set.router.claimed(host, path).map(|index| self.hit(index))
+    }
+
+    fn hit(&self, index: TenantIndex) -> RouteHit {
+        RouteHit { epoch: self.set.epoch, index }
+    }
+
+    /// The tenant of a request: that of the hit, if the set of tenants is still the same.
+    fn index(&self, hit: Option<RouteHit>, request: &Request<'_>) -> Option<TenantIndex> {
+        let hit = hit.filter(|hit| hit.epoch == self.set.epoch);
+        hit.map(|hit| hit.index).or_else(|| self.set.router.find(host(request), request.path))
     }
 
     /// Whether there is a default tenant now.
@@ -133,11 +153,22 @@ impl LoopPool {
 
     /// Serves a request on this thread, unless that takes longer than the tenant's inline budget, or would mean to wait.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
+        self.call_found(None, request, sink)
+    }
+
+    /// As [`Self::call`], for a request whose tenant [`Self::claims`] has found already. A hit of an earlier set of
+    /// tenants counts for nothing: the request is routed again.
+    pub fn call_found(
+        &mut self,
+        hit: Option<RouteHit>,
+        request: &Request<'_>,
+        sink: &mut (impl ResponseSink + ?Sized),
+    ) -> Outcome {
         self.refresh();
         if let Some(unfinished) = self.later.take() {
             self.give_up(unfinished);
         }
-        let Some(index) = self.set.router.find(host(request), request.path) else {
+        let Some(index) = self.index(hit, request) else {
             self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), sink);
             return Outcome::Done;
@@ -229,6 +260,7 @@ impl LoopPool {
     /// elsewhere, or the reason why it cannot be answered.
     #[cold]
     fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
+        let hit = self.hit(index);
         let tenant = &self.set.tenants[index];
         let background = self.server.background();
         let slot = &mut self.slots[index];
@@ -244,7 +276,7 @@ impl LoopPool {
                 State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
                 _ => {
                     let keep = self.make_room();
-                    self.later = Some(Unfinished::Unserved { former: None, keep });
+                    self.later = Some(Unfinished::Unserved { hit, former: None, keep });
                     Err(None)
                 }
             };
@@ -254,7 +286,7 @@ impl LoopPool {
         }
         if let Some(old) = former {
             if tenant.ready().is_some_and(|generation| generation.succeeds(Some(&old.generation))) {
-                self.later = Some(Unfinished::Unserved { former: Some(old), keep: Keep::Stay });
+                self.later = Some(Unfinished::Unserved { hit, former: Some(old), keep: Keep::Stay });
                 return Err(None);
             }
             background.close(old);
@@ -264,7 +296,7 @@ impl LoopPool {
             return Ok(forked);
         }
         let keep = self.make_room();
-        self.later = Some(Unfinished::Unserved { former: None, keep });
+        self.later = Some(Unfinished::Unserved { hit, former: None, keep });
         Err(None)
     }
 
@@ -304,16 +336,16 @@ impl LoopPool {
         let background = self.server.background();
         let mut reply: Box<dyn DeferredReply> = Box::new(Gated::new(reply, &background.gate));
         let mode_header = self.set.config.mode_header;
-        let (former, keep) = match unfinished {
+        let (hit, former, keep) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place }) => {
                 let place = Some(place);
                 let parked = Parked { tenant, call, reply, berth, in_flight, place, may_block: false, mode_header };
                 return parked.settle(background, step);
             }
-            Some(Unfinished::Unserved { former, keep }) => (former, keep),
-            None => (None, Keep::Stay),
+            Some(Unfinished::Unserved { hit, former, keep }) => (Some(hit), former, keep),
+            None => (None, None, Keep::Stay),
         };
-        let Some(index) = self.set.router.find(host(request), request.path) else {
+        let Some(index) = self.index(hit, request) else {
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), &mut *reply);
             return reply.send();
         };
@@ -497,7 +529,7 @@ impl LoopPool {
                 call.abandon_store(background);
                 background.close(call.forked);
             }
-            Unfinished::Unserved { former, keep } => {
+            Unfinished::Unserved { former, keep, .. } => {
                 for unused in former.into_iter().chain(keep.into_worker()) {
                     background.close(unused);
                 }
