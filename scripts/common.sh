@@ -19,6 +19,26 @@ run_logged() {
     die "failed: $* (whole log: $log)"
 }
 
+# together FUNCTION...: runs the functions side by side, with their names before each line that they print. When one fails
+# it ends the others, and the script.
+declare -A running=()
+together() {
+    local job pid failed=
+    trap 'for pid in "${!running[@]}"; do kill -- "-$pid" 2>/dev/null || true; done' EXIT
+    set -m # each job in a process group of its own
+    for job; do
+        { "$job" </dev/null 2>&1 | sed -u "s/^/$job: /" >&2; } &
+        running[$!]=$job
+    done
+    set +m
+    while [ ${#running[@]} -gt 0 ]; do
+        wait -n -p pid "${!running[@]}" || failed=${running[$pid]}
+        unset "running[$pid]"
+        [ -z "$failed" ] || die "$failed failed: its lines above say why"
+    done
+    trap - EXIT
+}
+
 # as_root COMMAND...: for the few steps that change the system.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
