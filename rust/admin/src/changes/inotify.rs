@@ -19,7 +19,7 @@ pub(crate) fn open() -> io::Result<AsyncFd<OwnedFd>> {
 
 pub(crate) fn add(inotify: &OwnedFd, directory: &Path, whole: bool) -> io::Result<i32> {
     let gone = if whole { WatchFlags::DELETE | WatchFlags::MOVED_FROM } else { WatchFlags::empty() };
-    // Two paths may lead to one directory, and one of them ask for less.
+    // Two paths may lead to one directory, and one of them may ask for fewer events.
     let flags = WatchFlags::MASK_ADD
         | gone
         | WatchFlags::CLOSE_WRITE
@@ -31,14 +31,14 @@ pub(crate) fn add(inotify: &OwnedFd, directory: &Path, whole: bool) -> io::Resul
     Ok(inotify::add_watch(inotify, directory, flags)?)
 }
 
-/// What the kernel tells.
+/// An event of the kernel.
 pub(crate) struct Event {
     pub(crate) number: i32,
     pub(crate) flags: ReadFlags,
     pub(crate) name: Option<OsString>,
 }
 
-/// All events that wait.
+/// Reads all pending events.
 pub(crate) fn read(inotify: &OwnedFd) -> io::Result<Vec<Event>> {
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut reader = inotify::Reader::new(inotify, &mut buffer);

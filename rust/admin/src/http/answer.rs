@@ -12,7 +12,7 @@ use crate::changes::reload::Changes;
 
 pub(crate) type Answer = Response<Full<Bytes>>;
 
-/// For load balancers: no names, for everybody may ask.
+/// The answer for load balancers. It names no tenant, since no key is needed.
 pub(crate) fn readiness(readiness: &Readiness) -> Answer {
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut answer = answer(status, &json!(readiness));
@@ -27,7 +27,7 @@ pub(crate) struct Refusal {
     status: StatusCode,
     error: &'static str,
     reason: String,
-    /// A header that goes with the status.
+    /// A header that the status requires.
     header: Option<(HeaderName, &'static str)>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn changes_answer(changes: &Changes) -> Answer {
     answer(status, &json!({ "file": file, "programs": programs }))
 }
 
-/// To microseconds.
+/// Rounds to microseconds.
 pub(crate) fn rounded(milliseconds: f64) -> f64 {
     (milliseconds * 1e3).round() / 1e3
 }
@@ -84,12 +84,12 @@ pub(crate) fn reload_refusal(error: &ReloadError) -> Refusal {
 }
 
 pub(crate) fn busy() -> Answer {
-    let reason = "as many changes are being made as may be; try again";
+    let reason = "the limit on concurrent changes is reached; try again";
     refused(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", reason).with(RETRY_AFTER, "1"))
 }
 
-pub(crate) fn mistake() -> Answer {
-    refused(refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake; its log says where"))
+pub(crate) fn internal_error() -> Answer {
+    refused(refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error; see the server log"))
 }
 
 pub(crate) fn refused(Refusal { status, error, reason, header }: Refusal) -> Answer {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What operators and tenants' owners can ask for: paths, rights, answers. `docs/configuration.md` has the table.
+//! Requests of operators and tenants' owners: rights, bounds, answers. `docs/configuration.md` has the table.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 
 use crate::changes::reload::Reloads;
 use crate::http::answer::{
-    Answer, Refusal, answer, busy, changes_answer, mistake, readiness, refusal, refused, reload_refusal, response,
-    rounded,
+    Answer, Refusal, answer, busy, changes_answer, internal_error, readiness, refusal, refused, reload_refusal,
+    response, rounded,
 };
 use crate::http::auth::{Caller, caller};
 use crate::http::body::{self, BodyError};
@@ -28,14 +28,15 @@ use crate::tenants::Tenants;
 const UPLOADS: usize = 2;
 /// Changes at a time: each holds a thread for as long as programs boot.
 const CHANGES: usize = 4;
-/// Looks at the server at a time; further ones wait, for they are short.
+/// Reports at a time; further requests wait, since a report takes little time.
 const LOOKS: usize = 2;
 
-/// The interface, and its bounds.
+/// The interface, with its bounds.
 pub(crate) struct Api<T> {
     reloads: Reloads<T>,
     patience: Patience,
-    /// Whether the listener is on a loopback address. A new configuration may say so and be right at the next start only.
+    /// Whether the listener is on a loopback address. It is not read from the configuration: a new one that moves the
+    /// listener takes effect at the next start only.
     is_local: bool,
     looks: Arc<Semaphore>,
     changes: Arc<Semaphore>,
@@ -68,14 +69,14 @@ impl<T: Tenants> Api<T> {
             },
             Err(refusal) => refused(refusal),
         };
-        // Who waits to be told to send its body is answered at once.
+        // A client that waits for `100 Continue` is answered at once.
         if !head.headers.contains_key(EXPECT) {
             body::discard(body).await;
         }
         answer
     }
 
-    /// Finds what is asked for and whether the caller may have it.
+    /// Finds the endpoint, and checks that the caller may use it.
     fn route<'a>(
         &self,
         method: &Method,
@@ -94,19 +95,19 @@ impl<T: Tenants> Api<T> {
         if matches!(endpoint, Endpoint::Health | Endpoint::Ready) {
             return Ok((endpoint, config));
         }
-        // The listener stays when a new configuration has none, until the server starts again.
+        // A listener that a new configuration removes stays open until the server restarts.
         let admin = config.admin.as_ref().ok_or_else(nothing)?;
         let who = caller(&config, endpoint.tenant(), headers);
         match (endpoint, who) {
-            (Endpoint::Status | Endpoint::Metrics, Caller::Nobody) if admin.key.is_none() && self.is_local => {
+            (Endpoint::Status | Endpoint::Metrics, Caller::Unknown) if admin.key.is_none() && self.is_local => {
                 local(headers)?;
             }
             (_, Caller::Operator) => {}
             (Endpoint::Upload(_) | Endpoint::Rollback(_) | Endpoint::Reload(_), Caller::Owner) => {}
-            (_, Caller::Owner | Caller::Nobody) => {
+            (_, Caller::Owner | Caller::Unknown) => {
                 self.log_refused_key(endpoint, from);
-                // The same for every tenant, be there one of that name or not.
-                let reason = "expected `Authorization: Bearer KEY` with a key that is good for this";
+                // The answer does not depend on whether a tenant of that name exists.
+                let reason = "expected `Authorization: Bearer KEY` with a key that allows this";
                 let refusal = refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason);
                 return Err(refusal.with(WWW_AUTHENTICATE, "Bearer"));
             }
@@ -119,7 +120,7 @@ impl<T: Tenants> Api<T> {
         Ok((endpoint, config))
     }
 
-    /// One line a second at most: who guesses keys must not fill the disk.
+    /// Logs at most one line a second: guessing keys must not fill the disk.
     fn log_refused_key(&self, endpoint: Endpoint<'_>, from: Option<SocketAddr>) {
         let second = self.start.elapsed().as_secs();
         if self.refused_at.swap(second, Ordering::Relaxed) != second {
@@ -143,19 +144,19 @@ impl<T: Tenants> Api<T> {
                     let _place = place;
                     reloads.everything().await
                 });
-                look.await.map_or_else(|_| mistake(), |changes| changes_answer(&changes))
+                look.await.map_or_else(|_| internal_error(), |changes| changes_answer(&changes))
             }
             Endpoint::Rollback(tenant) => {
                 self.change(endpoint, tenant, from, |tenants, name| tenants.rollback(name)).await
             }
             Endpoint::Reload(tenant) => self.change(endpoint, tenant, from, |tenants, name| tenants.reload(name)).await,
-            // It has a body, and a way of its own.
+            // `answer` has handled uploads, which have a body.
             Endpoint::Upload(_) => busy(),
         }
     }
 
     async fn look(&self, write: fn(&T) -> String, content_type: &'static str) -> Answer {
-        // It is never closed.
+        // The semaphore is never closed.
         let place = Arc::clone(&self.looks).acquire_owned().await.ok();
         let tenants = self.reloads.tenants.clone();
         let look = move || {
@@ -164,7 +165,7 @@ impl<T: Tenants> Api<T> {
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(text) => response(StatusCode::OK, content_type, text),
-            Err(_) => mistake(),
+            Err(_) => internal_error(),
         }
     }
 
@@ -185,7 +186,7 @@ impl<T: Tenants> Api<T> {
                 return refused(refusal(StatusCode::PAYLOAD_TOO_LARGE, "program-too-large", reason));
             }
             Err(BodyError::TooSlow | BodyError::Broken) => {
-                let reason = "the program did not come in time";
+                let reason = "the program did not arrive in time";
                 return refused(refusal(StatusCode::REQUEST_TIMEOUT, "too-slow", reason));
             }
         };
@@ -196,7 +197,7 @@ impl<T: Tenants> Api<T> {
         self.change(Endpoint::Upload(tenant), tenant, from, upload).await
     }
 
-    /// Makes a change on a thread that may wait for it. Once begun it goes on, even if the client goes away.
+    /// Makes a change on a thread that may block. Once begun it goes on, even if the client disconnects.
     async fn change(
         &self,
         endpoint: Endpoint<'_>,
@@ -208,7 +209,7 @@ impl<T: Tenants> Api<T> {
         log(endpoint, from);
         let (tenants, name) = (self.reloads.tenants.clone(), tenant.to_owned());
         let change = move || {
-            // With the work and not with the client, who may go away and come again.
+            // The permit belongs to the work, not to the client, which may disconnect and try again.
             let _place = place;
             change(&tenants, &name)
         };
@@ -218,7 +219,7 @@ impl<T: Tenants> Api<T> {
                 answer(StatusCode::OK, &body)
             }
             Ok(Err(error)) => refused(reload_refusal(&error)),
-            Err(_) => mistake(),
+            Err(_) => internal_error(),
         }
     }
 }
@@ -229,8 +230,8 @@ fn log(endpoint: Endpoint<'_>, from: Option<SocketAddr>) {
     tracing::info!(target: "mayfly::admin", %tenant, from, "{} was asked for", endpoint.word());
 }
 
-/// Without a key, the status is for who is on this host. A page in a browser there is not: it can reach the listener under a name of
-/// its own (DNS rebinding), and says so in the `Host` header.
+/// Without a key, the status is for callers on this host. A page in a browser there is no such caller: it can reach the
+/// listener under a name of its own (DNS rebinding), but then the `Host` header has that name.
 fn local(headers: &HeaderMap) -> Result<(), Refusal> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.rsplit_once(':') {

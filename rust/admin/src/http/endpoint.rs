@@ -3,7 +3,7 @@
 
 const PREFIX: &str = "/_mayfly/";
 
-/// What is asked for.
+/// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint<'a> {
     Health,
@@ -35,7 +35,7 @@ impl<'a> Endpoint<'a> {
         })
     }
 
-    /// The methods, as an `Allow` header has them.
+    /// The methods, as the value of an `Allow` header.
     pub(crate) fn allow(self) -> &'static str {
         match self {
             Self::Health | Self::Ready | Self::Status | Self::Metrics => "GET, HEAD",
@@ -51,7 +51,7 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// What the log calls it.
+    /// Its name in the log.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Health => "health",

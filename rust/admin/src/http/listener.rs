@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The admin listener: connections, as many and as long as is good for it.
+//! The admin listener: connections, bounded in number and time.
 //!
-//! A connection has one request. Operators and scrapers call seldom, and what does not stay open needs no time-out for idling.
+//! A connection carries one request. Operators and scrapers call seldom, and a connection that does not stay open needs no
+//! idle time-out.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const CONNECTIONS: usize = 64;
 /// Bound for a request's head; hyper answers 431 above it.
 const HEAD_BYTES: usize = 16 << 10;
 
-/// Serves operators until told to stop; then requests in progress have [`FAREWELL`].
+/// Serves operators until `stopped` says so; then requests in progress have [`FAREWELL`].
 pub(crate) async fn serve<T: Tenants>(
     listener: TcpListener,
     api: Api<T>,
@@ -40,7 +41,7 @@ pub(crate) async fn serve<T: Tenants>(
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &room) => accepted,
-            // What has ended is forgotten as it ends.
+            // Removes connections from the set as they end.
             Some(_) = connections.join_next() => continue,
             _ = stopped.wait_for(|&stopped| stopped) => break,
         };
@@ -53,7 +54,7 @@ pub(crate) async fn serve<T: Tenants>(
                 });
             }
             Err(error) => {
-                // Out of descriptors, most likely: it passes when connections close.
+                // Most likely the process is out of descriptors, until connections close.
                 tracing::warn!(target: "mayfly::admin", %error, "cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -67,7 +68,7 @@ async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
 ) -> std::io::Result<(TcpStream, Option<tokio::sync::OwnedSemaphorePermit>)> {
-    // It is never closed; if it were, connections would not be counted.
+    // The semaphore is never closed; if it were, connections would not be counted.
     let place = Arc::clone(room).acquire_owned().await.ok();
     let (socket, _) = listener.accept().await?;
     Ok((socket, place))

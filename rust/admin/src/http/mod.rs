@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The interface of operators and tenants' owners, over HTTP.
+//! The interface for operators and tenants' owners, over HTTP.
 
 pub(crate) mod answer;
 pub(crate) mod api;

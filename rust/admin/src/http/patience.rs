@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How long operators and the end of the server are waited for.
+//! Time limits of the listener.
 
 use std::time::Duration;
 
-/// How long a call in progress may hold up the end.
+/// How long a call in progress may delay the end of the server.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How long a client may take.
+/// Time limits for a client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// For a request's head.
     pub(crate) head: Duration,
-    /// Between two pieces of a body,
+    /// Between two pieces of a body.
     pub(crate) pause: Duration,
-    /// and for all of it.
+    /// For a whole body.
     pub(crate) body: Duration,
-    /// For everything.
+    /// For a whole connection.
     pub(crate) connection: Duration,
 }
 
