@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The functions that Rust calls: Mayfly's C++ types, seen through cxx's. Not part of the interface.
+// The functions that Rust calls: Mayfly's C++ types in terms of cxx's. Not part of the interface.
 
 #pragma once
 
@@ -19,7 +19,7 @@ namespace mayfly::ffi {
 
 using Bytes = rust::Slice<const std::uint8_t>;
 
-// A std::string_view may be {nullptr, 0}, which rust::Slice takes care of.
+// A std::string_view may be {nullptr, 0}; rust::Slice handles that.
 inline Bytes bytes(std::string_view text) noexcept {
     return {reinterpret_cast<const std::uint8_t *>(text.data()), text.size()};
 }

@@ -11,7 +11,7 @@ namespace mayfly {
 
 namespace {
 
-// Calls `work` and lets what cxx throws out as our own Error.
+// Calls `work`, and turns what cxx throws into Error.
 template <typename Work> auto translate_errors(Work &&work) {
     try {
         return work();
@@ -22,7 +22,7 @@ template <typename Work> auto translate_errors(Work &&work) {
     }
 }
 
-// Throws std::invalid_argument if it is not UTF-8.
+// Throws std::invalid_argument if `text` is not UTF-8.
 rust::Str utf8(std::string_view text) { return {text.data(), text.size()}; }
 
 } // namespace

@@ -13,7 +13,7 @@ namespace {
 
 const std::string attribute = "mayfly.path";
 
-// What the attribute has.
+// The attribute's value.
 struct Kept {
     std::string path;
     RouteHit hit;
@@ -23,12 +23,12 @@ void keep_in_attributes(drogon::HttpRequest &request, RouteHit hit) {
     request.attributes()->insert(attribute, Kept{request.path(), hit});
 }
 
-// One thread's place. Its thread writes to it while it has no owner, and then it is read by the one thread that has the
-// owner in hand; that the owner was handed from thread to thread orders the two.
+// One thread's slot. Its thread writes to it while it has no owner. Then it is read by the thread that handles the
+// owner; passing the owner from thread to thread orders the two accesses.
 //
-// Drogon uses the memory of former requests for new ones, and a request may never get to its handler. So an owner is
-// known by its time, too.
-struct alignas(64) Place {
+// Drogon reuses the memory of former requests for new ones, and a request may never reach its handler. So an owner is
+// identified by its address and its creation time.
+struct alignas(64) Slot {
     std::atomic<const drogon::HttpRequest *> owner = nullptr;
     std::int64_t created_us = 0;
     std::string path;
@@ -57,20 +57,20 @@ struct alignas(64) Place {
     }
 };
 
-// Places of threads that are gone are not used again, so that whoever has a place never has to ask whether it is still
-// there. Threads beyond these go the dear way.
-std::array<Place, 256> places;
-std::atomic<std::size_t> places_given = 0;
+// Slots of threads that have ended are not reused, so that a slot stays valid for ever. Threads beyond their number
+// take the slow path.
+std::array<Slot, 256> slots;
+std::atomic<std::size_t> slots_used = 0;
 
-Place *this_threads_place() noexcept {
-    thread_local const std::size_t index = places_given.fetch_add(1, std::memory_order_relaxed);
-    return index < places.size() ? &places[index] : nullptr;
+Slot *this_threads_slot() noexcept {
+    thread_local const std::size_t index = slots_used.fetch_add(1, std::memory_order_relaxed);
+    return index < slots.size() ? &slots[index] : nullptr;
 }
 
 } // namespace
 
 void PathStash::put(drogon::HttpRequest &request, const std::string &replacement, RouteHit hit) {
-    if (auto *place = this_threads_place(); place == nullptr || !place->put(request, hit)) {
+    if (auto *slot = this_threads_slot(); slot == nullptr || !slot->put(request, hit)) {
         keep_in_attributes(request, hit);
     }
     request.setPath(replacement);
@@ -79,8 +79,8 @@ void PathStash::put(drogon::HttpRequest &request, const std::string &replacement
 void PathStash::keep(drogon::HttpRequest &request) { keep_in_attributes(request, {}); }
 
 std::optional<RouteHit> PathStash::take(drogon::HttpRequest &request) {
-    if (auto *place = this_threads_place(); place != nullptr) {
-        if (const auto hit = place->take(request)) {
+    if (auto *slot = this_threads_slot(); slot != nullptr) {
+        if (const auto hit = slot->take(request)) {
             return hit;
         }
     }
@@ -88,8 +88,8 @@ std::optional<RouteHit> PathStash::take(drogon::HttpRequest &request) {
         request.setPath(kept.path);
         return kept.hit;
     }
-    for (auto &place : places) {
-        if (const auto hit = place.take(request)) {
+    for (auto &slot : slots) {
+        if (const auto hit = slot.take(request)) {
             return hit;
         }
     }

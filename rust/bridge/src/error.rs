@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why an entry failed.
+//! Errors of the entries.
 
 use mayfly_admin::AdminError;
 use mayfly_tenancy as tenancy;
 
 use crate::guard::Panicked;
 
-/// Why an entry other than a call failed; C++ sees its text as the exception's.
+/// Why an entry other than a call failed. Its text becomes that of the C++ exception.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BridgeError {
-    /// The configuration was refused.
+    /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] tenancy::ConfigError),
-    /// The tenants could not be started.
+    /// The tenants cannot start.
     #[error(transparent)]
     Start(#[from] tenancy::StartError),
-    /// Operators would not reach the server, or changes of files would go unseen.
+    /// The admin thread cannot start.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// A tenant goes on as it was.
+    /// A reload failed; the tenant goes on unchanged.
     #[error(transparent)]
     Reload(#[from] tenancy::ReloadError),
-    /// A report could not be written as JSON.
+    /// A report cannot be written as JSON.
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// A limit of the process is too low.

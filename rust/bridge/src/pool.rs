@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A loop's workers, as C++ sees them.
+//! A loop's pool of workers, as C++ sees it.
 
 use std::pin::Pin;
 
@@ -28,7 +28,7 @@ impl LoopPool {
         hit.map_or(RouteHit { epoch: 0, index: 0 }, |hit| RouteHit { epoch: hit.epoch, index: hit.index })
     }
 
-    /// Whether one of the tenants has what is nobody else's.
+    /// Whether there is a default tenant.
     pub(crate) fn has_default(&mut self) -> bool {
         guard(|| self.0.has_default()).unwrap_or(false)
     }
@@ -42,14 +42,14 @@ impl LoopPool {
             Ok(tenancy::Outcome::Done) => Outcome::Done,
             Ok(tenancy::Outcome::Later) => Outcome::Later,
             Err(Panicked { .. }) => {
-                self.0.refuse(request, Failure::Internal, "the server made a mistake; its log says where", &mut sink);
+                self.0.refuse(request, Failure::Internal, "internal error; see the server log", &mut sink);
                 Outcome::Done
             }
         })
     }
 
-    /// Has `request`, for which [`Self::call`] said `Later`, served in the background. `reply` is sent when that is
-    /// done; if this panics it is dropped, which answers too.
+    /// Serves `request`, for which [`Self::call`] returned `Later`, in the background, and then sends `reply`. A panic
+    /// drops the reply, which answers as well.
     pub(crate) fn call_later(&mut self, request: &RequestView, reply: UniquePtr<Reply>) {
         let _ = guard(|| {
             if let Some(reply) = Deferred::new(reply) {
@@ -58,7 +58,7 @@ impl LoopPool {
         });
     }
 
-    /// Has `waker` called, on other threads, when the pool's own thread is to call [`Self::tend`]; null: none is.
+    /// Sets the waker that other threads call when the pool's own thread should call [`Self::tend`]; null removes it.
     pub(crate) fn set_waker(&mut self, waker: UniquePtr<ffi::Waker>) {
         let _ = guard(|| match OtherThreads::new(waker) {
             Some(waker) => self.0.set_waker(move || waker.wake()),
@@ -66,7 +66,7 @@ impl LoopPool {
         });
     }
 
-    /// Does what is to be done besides requests.
+    /// Does the pool's work besides requests.
     pub(crate) fn tend(&mut self) {
         let _ = guard(|| self.0.tend());
     }
