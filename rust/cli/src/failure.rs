@@ -4,10 +4,10 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-/// Why a command ended without success.
+/// Why a command failed.
 ///
-/// The exit status is 1 for a program that cannot be run, 2 for a wrong command line or configuration (as clap has it), and 3 for a
-/// host that cannot run programs at all.
+/// The exit status is 1 for a program that cannot be run, 2 for a wrong command line or configuration (as clap uses it), and
+/// 3 for a host that cannot run any program.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("{0}")]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mayfly`: sandboxed programs without Drogon. See `docs/cli.md`.
+//! `mayfly`: runs sandboxed programs without Drogon. See `docs/cli.md`.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod bench;

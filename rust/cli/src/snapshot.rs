@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mayfly snapshot`: boots a tenant's program and keeps what it was frozen to, for servers to start from.
+//! `mayfly snapshot`: boots a tenant's program and saves its snapshot, from which servers start.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use mayfly_tenancy::{Config, ReloadError};
 use crate::failure::Failure;
 use crate::options::SnapshotOptions;
 
-/// Shows what the program says while it boots.
+/// Shows the program's output while it boots.
 struct Shown;
 
 impl LogSink for Shown {
     fn write(&self, _: Stream, bytes: &[u8]) {
-        // Nobody listens any more.
+        // It fails if standard error is closed.
         let _ = std::io::stderr().write_all(bytes);
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly bench`: what one request costs, without HTTP.
 //!
-//! What is compared is measured in turns: a round takes some samples of every figure, so that a machine that slows down for a while
-//! slows all of them. Every figure is a median over all rounds. After the rounds come as many requests again in one go, between two
-//! lines on standard error: whoever traces the process can count system calls there, for nothing else happens.
+//! Figures that are compared are measured in turns: a round takes some samples of each, so that a machine that slows down for
+//! a while slows all of them. Every figure is a median over all rounds. After the rounds, the same number of requests is served
+//! again without interruption, between two lines on standard error: there a tracer can count the system calls of requests,
+//! since nothing else happens.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
@@ -24,21 +25,21 @@ use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::BenchOptions;
 
-/// Samples of each figure in a round: few, so that a machine which is slow for some milliseconds is slow for all figures alike.
+/// Samples of each figure in a round: few, so that a machine that is slow for some milliseconds slows all figures alike.
 const SAMPLES_A_ROUND: u32 = 20;
-/// Requests before anything is measured: caches, branch predictors and the work set are as they will stay.
+/// Requests before the measurement: after them caches, branch predictors and the work set are in their steady state.
 const WARM_UP: u32 = 500;
-/// Machines of each kind that are created in turn, for the two figures on that; each costs half a millisecond.
+/// Machines of each kind that are created in turns, for the two figures of that; each costs half a millisecond.
 const FORKS: u32 = 100;
-/// Resets, and copies to compare them with, that are timed together: one alone takes little longer than reading the clock.
+/// Resets, and copies to compare them with, that are timed together: a single one takes little longer than reading the clock.
 const BATCH: u32 = 32;
-/// Workers that are kept idle to see what one of them weighs; fewer of those that together would weigh more than [`IDLE_BYTES`].
+/// Workers that are kept idle to measure the memory of one; fewer if together they would need more than [`IDLE_BYTES`].
 const IDLE_WORKERS: u64 = 16;
 const IDLE_BYTES: u64 = 512 << 20;
-/// Fewer machines than these are no measurement, however long they take.
+/// At least this many machines are created, however long they take.
 const FORKS_MIN: u32 = 3;
 
-/// What a browser or wrk sends, roughly: 300 bytes.
+/// Roughly what a browser or wrk sends: 300 bytes.
 const HEADERS: [Header<'_>; 5] = [
     Header { name: b"host", value: b"127.0.0.1:8080" },
     Header { name: b"user-agent", value: b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0" },
@@ -67,7 +68,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A worker in its steady state, a request for it, and what it is compared with.
+/// A worker in its steady state, a request for it, and the baselines.
 struct Bench<'a> {
     snapshot: Snapshot,
     worker: Worker,
@@ -186,7 +187,7 @@ impl<'a> Bench<'a> {
             reset_us: us(times.reset.median()),
             cpu_us,
             exits_per_request,
-            // Every exit is the end of one KVM_RUN, and a worker makes no other ioctl; the benchmark's report counts from outside.
+            // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from outside.
             ioctls_per_request: exits_per_request,
             workset_pages: pages,
             reset_ns_per_page: per_page(times.resets.median(), pages),
@@ -211,7 +212,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Takes samples of every figure about requests. Those beyond the number of requests, in the last round, are left out.
+    /// Takes samples of every figure of requests. The last round drops those beyond the number of requests.
     fn round(&mut self, times: &mut Times) -> Result<(), Failure> {
         for _ in 0..SAMPLES_A_ROUND {
             times.floor.time(|| self.floor.round_trip()).map_err(Failure::host)?;
@@ -236,18 +237,18 @@ impl<'a> Bench<'a> {
             if done >= FORKS_MIN && started.elapsed() > end {
                 break;
             }
-            // Dropping the machines is not part of it.
+            // The time of dropping the machines is not measured.
             let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(Failure::host)?;
             let _worker = times.fork.time(|| fork(&self.snapshot))?;
         }
         Ok(())
     }
 
-    /// Memory of one forked worker, before any request and after one, seen from outside: the process grows by so much for each.
+    /// Memory of one forked worker, before any request and after one: how much the process grows for each.
     fn idle_worker_kib(&mut self) -> Result<(f64, f64), Failure> {
         let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).clamp(2, IDLE_WORKERS);
         let mut workers = Vec::with_capacity(count as usize);
-        // The first look at the process's memory allocates for itself.
+        // The first reading of the process's memory allocates memory itself.
         anonymous_kib().map_err(Failure::Host)?;
         let before = anonymous_kib().map_err(Failure::Host)?;
         for _ in 0..count {
@@ -263,11 +264,11 @@ impl<'a> Bench<'a> {
         Ok((each(forked), each(served)))
     }
 
-    /// Serves requests and does nothing else. Returns the number of exits a request, and the CPU time that this thread took for one
-    /// in microseconds.
+    /// Serves requests and does nothing else. Returns, for one request, the number of exits, and this thread's CPU time in
+    /// microseconds.
     fn steady_state(&mut self, requests: u32) -> Result<(f64, f64), Failure> {
         self.exits = 0;
-        // Outside of the marks: it is a system call.
+        // Outside of the two lines, since it is a system call.
         let before = thread_cpu_us();
         say("mayfly-bench: steady begin\n");
         for _ in 0..requests {
@@ -279,7 +280,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// What this thread has had of its processor; time in a machine counts.
+/// The CPU time of this thread, time in a machine included.
 fn thread_cpu_us() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
@@ -289,14 +290,14 @@ fn reset_batch(worker: &mut Worker) -> Result<(), Failure> {
     (0..BATCH).try_for_each(|_| worker.reset().map(drop)).map_err(Failure::program)
 }
 
-/// What one page of one reset, or copy, takes of a batch.
+/// The time of one page of one reset, or copy, in a batch.
 fn per_page(batch_nanoseconds: f64, pages: usize) -> f64 {
     if pages == 0 { 0.0 } else { batch_nanoseconds / f64::from(BATCH) / pages as f64 }
 }
 
 /// One `write` to standard error.
 fn say(line: &str) {
-    // Who closed standard error does not count system calls.
+    // It fails if standard error is closed; then nothing counts system calls either.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
@@ -305,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_that_this_thread_spins_is_counted_and_time_that_it_sleeps_is_not() {
+    fn cpu_time_counts_spinning_and_not_sleeping() {
         let spin = |wanted_us: f64| {
             let before = thread_cpu_us();
             while thread_cpu_us() - before < wanted_us {}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the responses of a measurement go.
+//! A sink for the responses of a measurement.
 
 use mayfly_sandbox::ResponseSink;
 
@@ -10,7 +10,7 @@ pub struct Discarded {
 }
 
 impl Discarded {
-    /// Room for a body of that many bytes.
+    /// Room for a body of `most` bytes.
     pub fn new(most: u64) -> Self {
         Self { status: 0, body: vec![0; most as usize] }
     }

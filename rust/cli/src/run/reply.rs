@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Responses as hyper's.
+//! Tenants' responses as hyper's.
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -8,8 +8,8 @@ use hyper::{Response, StatusCode};
 use mayfly_tenancy::{DeferredReply, ResponseSink};
 use tokio::sync::oneshot;
 
-/// Answers for what the gate has refused, which is said as "STATUS BODY", and closes the connection: where the next
-/// request begins is not known.
+/// The answer to a request that the gate has refused, described as "STATUS BODY". It closes the connection: the beginning of
+/// the next request is not known.
 pub(crate) fn refused(refusal: &[u8]) -> Response<Full<Bytes>> {
     let (status, body) = refusal.split_at(refusal.len().min(3));
     let mut response = Response::new(Full::from(Bytes::copy_from_slice(body.trim_ascii_start())));
@@ -26,12 +26,12 @@ pub(crate) fn status(status: StatusCode) -> Response<Full<Bytes>> {
     response
 }
 
-/// A response while it is being written.
+/// A response under construction.
 #[derive(Default)]
 pub(crate) struct Reply {
     response: Response<()>,
     body: Vec<u8>,
-    /// The length of a body that does not come. Hyper names none of its own then.
+    /// The length of a body that is left out. Hyper then names none of its own.
     announced: Option<u64>,
 }
 
@@ -51,13 +51,13 @@ impl ResponseSink for Reply {
     }
 
     fn status(&mut self, status: u16) {
-        // The sandbox has checked the range; what it passed on nevertheless is a gateway's error.
+        // The sandbox has checked the range; anything else would be a gateway error.
         *self.response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
         self.response.headers_mut().clear();
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
-        // The sandbox has checked both; hyper's own check stands between a mistake there and a split response.
+        // The sandbox has checked both; if it missed something, hyper's check prevents a split response.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             self.response.headers_mut().append(name, value);
         }
@@ -97,7 +97,7 @@ impl ResponseSink for Later {
 
 impl DeferredReply for Later {
     fn send(self: Box<Self>) {
-        // The connection may have closed meanwhile.
+        // It fails if the connection has closed.
         let _ = self.sender.send(self.reply);
     }
 }

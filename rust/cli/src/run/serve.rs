@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One loop: connections, and their requests.
+//! One event loop: connections, and their requests.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -29,22 +29,22 @@ use crate::run::tenants::Tenants;
 
 /// How long a client may take to send a request's head, and then its body.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the answers to what has taken longer may take: programs that run have two seconds.
+/// The time for answers to requests that exceeded [`FAREWELL`]: running programs have two seconds.
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
-/// How long a connection may be still before it counts as idle.
+/// How long a connection may be silent before it counts as idle.
 const IDLE: Duration = Duration::from_millis(100);
-/// Bound for a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more than
-/// came.
+/// The limit on a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more than it
+/// has received.
 const HEAD_BYTES: usize = 192 << 10;
 
-/// One thread's loop: accepts until told to stop, then lets requests in flight finish.
+/// One thread's loop: accepts until `stopped` says so, then lets requests in flight finish.
 pub(crate) async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: watch::Receiver<bool>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(target: "mayfly::server", %error, "this thread cannot accept connections"),
     };
     let tenants = Rc::new(RefCell::new(tenants));
-    // It may have no request when there is something to be done.
+    // The loop may have no request when its pool needs attention.
     let woken = Arc::new(Notify::new());
     let waker = Arc::clone(&woken);
     tenants.borrow_mut().pool.set_waker(move || waker.notify_one());
@@ -61,24 +61,24 @@ pub(crate) async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: 
         match accepted {
             Ok((socket, _)) => converse(socket, &tenants, &connections),
             Err(error) => {
-                // Out of descriptors, most likely: it passes when connections close.
+                // Most likely the process is out of descriptors, until connections close.
                 tracing::warn!(target: "mayfly::server", %error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
-    // What the kernel has accepted is served; what comes later is refused.
+    // Connections that the kernel has accepted are served; later ones are refused.
     let stopped_at = Instant::now();
     while let Ok(Ok((socket, _))) = tokio::time::timeout_at(stopped_at + SETTLE, listener.accept()).await {
         converse(socket, &tenants, &connections);
     }
     drop(listener);
-    // A connection that is not idle asks its client to close meanwhile. Hyper closes the others at once.
+    // In the meantime, responses ask their clients to close. Hyper closes idle connections at once.
     tokio::time::sleep_until(stopped_at + IDLE).await;
     let _ = tokio::time::timeout_at(stopped_at + FAREWELL + LAST_ANSWERS, connections.shutdown()).await;
 }
 
-/// Has a connection's requests answered.
+/// Serves the requests of a connection.
 fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &GracefulShutdown) {
     let _ = socket.set_nodelay(true);
     let tenants = Rc::clone(tenants);
@@ -113,8 +113,8 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
         return refused(refusal.as_bytes());
     }
     let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
-    // A body that says itself that it is too large is not asked for: a client that waits for "100 Continue" learns why
-    // before it sends it.
+    // A body that announces that it is too large is not requested: a client that waits for "100 Continue" gets the reason
+    // before it sends the body.
     let is_too_large = body.size_hint().lower() > u64::try_from(body_bytes).unwrap_or(u64::MAX);
     let body = match is_too_large {
         true => None,
@@ -123,7 +123,7 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     let headers: Vec<Header<'_>> = head
         .headers
         .iter()
-        // Hyper keeps the cookies as they came by itself.
+        // Hyper preserves cookies itself.
         .filter(|(name, _)| *name != COOKIE_FIELD)
         .map(|(name, value)| Header { name: name.as_str().as_bytes(), value: value.as_bytes() })
         .collect();
@@ -145,7 +145,7 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
             tenants.borrow_mut().pool.refuse(&request, Failure::RequestTooLarge, &reason, &mut reply);
             return reply.into_response();
         }
-        // The client went away or was too slow: nobody reads an answer, and hyper closes the connection.
+        // The client disconnected or was too slow: it reads no answer, and hyper closes the connection.
         Some(Err(_)) => return status(StatusCode::REQUEST_TIMEOUT),
     };
     request.body = &body;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly run`: one program, or all tenants of a configuration, over HTTP/1.1.
 //!
-//! Every thread has its own event loop and its own workers; all accept from one listening socket. That is the shape of
-//! Drogon's loops, so what holds for a program here holds for it there.
+//! Every thread has its own event loop and its own workers, and all accept from one listening socket. Drogon's loops work the
+//! same way, so a program behaves the same there.
 
 use std::net::TcpListener;
 use std::thread;
@@ -18,7 +18,7 @@ use crate::run::end::{self, End};
 use crate::run::serve::serve;
 use crate::run::tenants::Tenants;
 
-/// Descriptors of the command's own: the listener, and the event loop that waits for signals.
+/// Descriptors of the command itself: the listener, and the event loop that waits for signals.
 const DESCRIPTORS: u64 = 8;
 /// Descriptors of a loop: its event queue, twice, what wakes it, signals, and its copy of the listener.
 const DESCRIPTORS_PER_LOOP: u64 = 6;
@@ -67,7 +67,7 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     drop(admin);
     if matches!(waited, Ok(Ok(End::InOrder))) {
         for thread in loops {
-            // A panic has been told by the panic hook; the others still end in order.
+            // The panic hook has logged a panic; the other loops still end in order.
             let _ = thread.join();
         }
     }
@@ -75,7 +75,7 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     waited.and_then(|outcome| outcome).map(|_| ()).map_err(Failure::host)
 }
 
-/// With one program there is no point in serving 503: what keeps it from running ends the command.
+/// Waits for the only program. If it cannot run, the command ends, since serving nothing but 503 has no use.
 fn wait_until_ready(server: &Server) -> Result<(), Failure> {
     loop {
         match server.report().tenants.into_iter().next().map(|tenant| tenant.state) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use mayfly_tenancy::{Config, LoopPool, Server};
 
-/// A loop's workers, and what it has to know of the configuration.
+/// A loop's workers, and what the loop needs of the configuration.
 pub(crate) struct Tenants {
     pub(crate) pool: LoopPool,
     pub(crate) server: Server,
     config: Arc<Config>,
-    /// The largest request that any tenant takes.
+    /// The largest request that any tenant accepts.
     body_bytes: usize,
 }
 
@@ -20,8 +20,7 @@ impl Tenants {
         Self { pool: server.loop_pool(), server: server.clone(), body_bytes: body_bytes(&config), config }
     }
 
-    /// Bound for a request's body before it is known whose the request is. What is above its tenant's own limit, the
-    /// tenancy refuses.
+    /// The limit on a request's body before its tenant is known. The tenancy enforces the tenant's own limit.
     pub(crate) fn body_bytes(&mut self) -> usize {
         let config = self.server.config();
         if !Arc::ptr_eq(&config, &self.config) {
