@@ -127,7 +127,7 @@ class Listening:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the kernel hands to outgoing connections, which could take it again."""
+    """Picks an unused port, below the ephemeral ones, which the kernel could give to an outgoing connection."""
     while True:
         with socket.socket() as probe:
             try:

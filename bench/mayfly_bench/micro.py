@@ -24,7 +24,7 @@ def run(cli: Path, program: Path, requests: int, cpu: int | None) -> dict:
 
 
 def run_tenant(cli: Path, file: Path, tenant: str, root: Path, requests: int, seconds: int, cpu: int | None) -> dict:
-    """Runs them once for one tenant of a file, whose paths are relative to `root`: for so many requests at most, and about so long.
+    """Runs them once for one tenant of a file, whose paths are relative to `root`: at most `requests` requests, for about `seconds`.
 
     Raises BenchError with the reason if the tenant does not boot.
     """

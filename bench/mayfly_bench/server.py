@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A mayfly-server for the length of a measurement: the sample configuration on a free port of the loopback interface, with as many
-loop threads as it is told, in its own process group.
+"""A mayfly-server for the length of a measurement: the sample configuration on a free port of the loopback interface, with `threads`
+loop threads, in its own process group.
 """
 
 import json

@@ -20,7 +20,7 @@ PROGRAMS = {
 }  # fmt: skip
 # What no SDK and no hook can reach: documented.
 BEYOND = {"deno": set(), "node": set(), "python": {"a Random of the program's"}}
-# What is fresh without anybody's help.
+# Sources that are fresh by themselves.
 FRESH_BY_ITSELF = {"deno": set(), "node": set(), "python": {"random.SystemRandom", "os.urandom", "secrets", "uuid.uuid4"}}
 
 

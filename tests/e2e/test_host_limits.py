@@ -17,7 +17,7 @@ from pathlib import Path
 from mayfly_server import EXECUTABLE, REPOSITORY, TIMEOUT_S, Server, digest, free_port, program_path, tenant
 
 CLI = REPOSITORY / "build/bin/mayfly"
-# A user who has no processes. Limits on threads do not hold for root. The repository may lie where only root may read.
+# A user without processes. Limits on threads do not apply to root. The repository may be readable by root only.
 NOBODY = ("setpriv", "--reuid=54321", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 NOBODY = NOBODY if os.geteuid() == 0 else ()
 

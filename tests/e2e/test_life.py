@@ -70,7 +70,7 @@ class Life(unittest.TestCase):
             server.await_log("LimitNOFILE")
             self.assertTrue(server.is_running())
             first = found[200][0]
-            server.await_that(lambda: server.get(f"/{first}").status == 200, "who has a worker is served")
+            server.await_that(lambda: server.get(f"/{first}").status == 200, "a tenant with a worker is served")
 
     def test_a_server_that_is_stopped_at_once_ends(self):
         for _ in range(3):

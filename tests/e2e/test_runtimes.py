@@ -49,7 +49,7 @@ class Runtime(unittest.TestCase):
     """
 
     name = None
-    # Hosts whose program says nothing of the length when it answers HEAD.
+    # Hosts with programs that name no length in an answer to HEAD.
     silent_about_length = ()
     file = None
 
@@ -334,7 +334,7 @@ class C(Runtime, modes=("server",)):
 
 
 class AsItIs(unittest.TestCase):
-    """The file as users take it: the plugin's tenants_file, whose programs boot when they are first called."""
+    """The file as users use it: the plugin's tenants_file, with programs that boot at their first call."""
 
     def test_every_tenant_boots_when_it_is_called(self):
         plugin = {"name": "mayfly::SandboxPlugin", "config": {"tenants_file": str(FILE.relative_to(REPOSITORY))}}

@@ -25,7 +25,7 @@ Side = Callable[[Server, int], Round]
 
 
 def tenants(chosen: Options) -> dict:
-    """The tenants file: as many of hello as there are to be, and the pairs that are compared."""
+    """The tenants file: as many tenants with hello as the options say, and the pairs that are compared."""
     many = [_tenant(f"t{number}", chosen.program, path=f"/t/{number}") for number in range(chosen.tenancy.tenants)]
     visits = chosen.tenant("visits")
     others = [

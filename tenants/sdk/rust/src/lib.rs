@@ -24,8 +24,8 @@
 //!
 //! # Invariants
 //!
-//! A [`Request`] is the only one there is, and answering it consumes it: what it lent cannot be held any longer, and
-//! nothing can be answered twice.
+//! There is only one [`Request`] at a time, and answering it consumes it: its parts cannot be kept any longer, and it cannot be
+//! answered twice.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
