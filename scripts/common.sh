@@ -19,8 +19,8 @@ run_logged() {
     die "failed: $* (whole log: $log)"
 }
 
-# together FUNCTION...: runs the functions side by side, with their names before each line that they print. When one fails
-# it ends the others, and the script.
+# together FUNCTION...: runs the functions side by side, with their names before each line that they print. When one
+# fails it ends the others, and the script.
 declare -A running=()
 together() {
     local job pid failed=
@@ -61,8 +61,8 @@ debian_mirror() {
     printf '%s\n' "$mirror"
 }
 
-# private_apt DIR TOOL ARGUMENT...: apt with sources, lists and caches of its own in DIR (see private_sources), so that the
-# system's apt stays unchanged and no root is needed.
+# private_apt DIR TOOL ARGUMENT...: apt with sources, lists and caches of its own in DIR (see private_sources), so that
+# the system's apt stays unchanged and no root is needed.
 private_apt() {
     local dir=$1 tool=$2
     shift 2

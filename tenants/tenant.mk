@@ -32,7 +32,8 @@ clean:
 $(BIN):
 	mkdir -p $@
 
-# For downloads, once for all clones. The lockfile beside each package.json has the checksums; no downloaded script is run.
+# For downloads, once for all clones. The lockfile beside each package.json has the checksums; no downloaded script is
+# run.
 CACHE := $(or $(MAYFLY_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mayfly)
 NPM_CI := npm ci --cache $(CACHE)/npm --prefer-offline --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 UNPACK_DEBIAN := $(TENANTS)/../scripts/unpack-debian

@@ -27,8 +27,9 @@ class Bar:
 
 #: Of a runtime's work set.
 _RESET_US_A_PAGE = 0.15
-#: What another system of this kind reached by its SDK, reset after each request, of vanilla Drogon's requests/s on such a machine,
-#: (thousands of requests/s, of vanilla's), and the factor by which that must be exceeded. See docs/decisions/0150.
+#: What another system of this kind reached by its SDK, reset after each request, of vanilla Drogon's requests/s on such
+#: a machine, (thousands of requests/s, of vanilla's), and the factor by which that must be exceeded. See
+#: docs/decisions/0150.
 _PEER = {"node": (9.4, 54), "deno": (10.6, 54), "deno, all cores": (19.1, 106)}
 _ABOVE_PEER = 1.4
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What is measured of other runtimes: that the right things are compared, and that a failure becomes an entry and affects no other."""
+"""What is measured of other runtimes: that the right things are compared, and that a failure becomes an entry and
+affects no other.
+"""
 
 import contextlib
 import copy

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Two requests to a program that is reset share no random number (docs/freshness.md).
 
-Natively: the fake host serves each request by a fork of the process, which the process does not notice. What is not taken
-care of then repeats, which these tests show too, so that they would notice if a runtime changed its ways.
+Natively: the fake host serves each request by a fork of the process, which the process does not notice. What is not
+taken care of then repeats, which these tests show too, so that they would notice if a runtime changed its ways.
 """
 
 import json

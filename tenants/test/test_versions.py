@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What is too old for the SDK and the hooks says so, and a hook that fails does not leave a server without it (docs/guest-sdk.md)."""
+"""What is too old for the SDK and the hooks says so, and a hook that fails does not leave a server without it
+(docs/guest-sdk.md).
+"""
 
 import pathlib
 import shutil

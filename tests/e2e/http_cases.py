@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Messages of HTTP/1.1, right and wrong ones, with the right answers by RFC 9110 and RFC 9112.
 
-One table for all that answers requests here: Drogon's own routes, tenants through the plugin (by the SDK and as HTTP servers of their
-own), and `mayfly run` (test_http.py). In what a client sends, `/T` stands for the path and `HOST` for the host of the receiver.
+One table for all that answers requests here: Drogon's own routes, tenants through the plugin (by the SDK and as HTTP
+servers of their own), and `mayfly run` (test_http.py). In what a client sends, `/T` stands for the path and `HOST` for
+the host of the receiver.
 """
 
 from dataclasses import dataclass, field

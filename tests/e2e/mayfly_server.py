@@ -308,7 +308,9 @@ def replace(path, content):
 
 
 def run_until_exit(config, *, environment=None):
-    """Starts the server with a configuration (as an object or as text) that it must refuse. Returns its status and output."""
+    """Starts the server with a configuration (as an object or as text) that it must refuse. Returns its status and
+    output.
+    """
     with tempfile.TemporaryDirectory(prefix="mayfly-e2e-") as directory:
         path = Path(directory) / "config.json"
         path.write_text(config if isinstance(config, str) else json.dumps(config))

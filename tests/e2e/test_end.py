@@ -17,7 +17,8 @@ from mayfly_server import REPOSITORY, TIMEOUT_S, Server, free_port, tenant
 
 CLI = REPOSITORY / "build/bin/mayfly"
 
-# A client that is as quick as this after a connection or an answer is answered; the server closes what is still for longer.
+# A client that is as quick as this after a connection or an answer is answered; the server closes what is still for
+# longer.
 QUICK_S = 0.05
 # What has nothing to wait for is over long before the time is up, which is 5 s, on a loaded machine, too.
 PROMPT_S = 2.5
@@ -100,7 +101,9 @@ class Client(threading.Thread):
 
 
 def ended_under_load(test, server, paths):
-    """Ends the server while clients send requests without end: every counted request was answered, and no quick client lost one."""
+    """Ends the server while clients send requests without end: every counted request was answered, and no quick client
+    lost one.
+    """
     clients = [Client(server, path, keep) for path in paths for keep in (True, False) * 3]
     for client in clients:
         client.start()

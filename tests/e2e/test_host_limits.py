@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Low limits of the process: the server refuses to start and says what to do, or it serves. There is nothing in between."""
+"""Low limits of the process: the server refuses to start and says what to do, or it serves. There is nothing in
+between.
+"""
 
 import contextlib
 import http.client
@@ -39,7 +41,9 @@ def get(port, path):
 
 
 class Attempt:
-    """A command that may refuse to start: `status` and `output` if it does, and None and what it says if it serves `port`."""
+    """A command that may refuse to start: `status` and `output` if it does, and None and what it says if it serves
+    `port`.
+    """
 
     def __init__(self, command, port, path, environment=None):
         with tempfile.TemporaryFile() as log:

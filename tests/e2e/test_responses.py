@@ -132,7 +132,9 @@ class Responses(unittest.TestCase):
     )
 
     def pipeline(self, seed, count):
-        """Sends requests without waiting for responses, and returns those responses that are not what the request's should be."""
+        """Sends requests without waiting for responses, and returns those responses that are not what the request's
+        should be.
+        """
         source = random.Random(seed)
         expected, requests = [], []
         for number in range(count):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Programs of other runtimes, as unmodified HTTP servers and by the SDK, reset and kept: the tenants of runtimes.json.
 
-One runtime alone: `python3 -m unittest tests.e2e.test_runtimes.Python`; in one mode alone: `-k test_sdk` or `-k test_server`.
-A runtime that is not built, or not installed, fails.
+One runtime alone: `python3 -m unittest tests.e2e.test_runtimes.Python`; in one mode alone: `-k test_sdk` or `-k
+test_server`. A runtime that is not built, or not installed, fails.
 """
 
 import concurrent.futures
@@ -44,8 +44,8 @@ def await_boot(server, host):
 
 
 class Runtime(unittest.TestCase):
-    """What any of them does. A `case_…`, which takes the tenant's host, becomes a test for each of a runtime's modes. The class
-    itself has no tests, and nor has `Sample`.
+    """What any of them does. A `case_…`, which takes the tenant's host, becomes a test for each of a runtime's modes.
+    The class itself has no tests, and nor has `Sample`.
     """
 
     name = None

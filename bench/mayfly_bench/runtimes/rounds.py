@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""One runtime under wrk: vanilla Drogon, the program reset after each request, the program kept, and the program without a sandbox,
-in turn, round after round.
+"""One runtime under wrk: vanilla Drogon, the program reset after each request, the program kept, and the program
+without a sandbox, in turn, round after round.
 
-The sandboxed and the vanilla side are routes of one server. A side that fails is left out from then on, with its reason.
+The sandboxed and the vanilla side are routes of one server. A side that fails is left out from then on, with its
+reason.
 """
 
 import contextlib
@@ -79,7 +80,8 @@ def _at_load(
         server = Server(chosen.server, chosen.config, chosen.root, scratch, threads=load.threads, cpu=load.cpu, tenants=tenants)
         stack.enter_context(server)
         sides = {VANILLA: _Side(server)}
-        # Also if the unmodified server is not measured in a sandbox: a program with the SDK cannot serve outside of one.
+        # Also if the unmodified server is not measured in a sandbox: a program with the SDK cannot serve outside of
+        # one.
         if (unmodified := runtime.modes.get("server")) is not None:
             try:
                 sides[NATIVE] = _Side(stack.enter_context(Native(samples, unmodified, scratch, load.cpu)))

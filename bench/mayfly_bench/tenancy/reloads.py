@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Reloads of one tenant under load: failures, answers of the wrong program, and leaks.
 
-The tenant's file is replaced in turn by two programs with different pages, and each time the admin listener gets a reload request. Four
-connections request the page all the time, with a pause between requests: a load that takes every processor would starve the kernel's
-threads, which help to create and close machines. Every answer names its generation, and so the program that must have made it; on
-one connection generations never go down. After each reload, two more requests must get the new generation at once.
+The tenant's file is replaced in turn by two programs with different pages, and each time the admin listener gets a
+reload request. Four connections request the page all the time, with a pause between requests: a load that takes every
+processor would starve the kernel's threads, which help to create and close machines. Every answer names its generation,
+and so the program that must have made it; on one connection generations never go down. After each reload, two more
+requests must get the new generation at once.
 """
 
 import hashlib
@@ -154,7 +155,9 @@ class Reloader:
 
 
 def replace(place: Path, program: Path) -> None:
-    """Makes a name refer to another program in one step, as a deployment should. A link, so that nothing waits for a disk."""
+    """Makes a name refer to another program in one step, as a deployment should. A link, so that nothing waits for a
+    disk.
+    """
     new = place.with_suffix(".new")
     new.symlink_to(program)
     os.replace(new, place)

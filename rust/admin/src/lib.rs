@@ -6,8 +6,8 @@
 //!   inotify, SIGHUP ──────> watch ────────────┴── blocking threads ──> mayfly_tenancy::Server
 //! ```
 //!
-//! All of it runs on one thread of its own, with an event loop, and on a few threads for calls that block. No thread that
-//! serves tenants' requests takes part.
+//! All of it runs on one thread of its own, with an event loop, and on a few threads for calls that block. No thread
+//! that serves tenants' requests takes part.
 //!
 //! # Invariants
 //!
@@ -69,8 +69,8 @@ pub enum AdminError {
 }
 
 impl Admin {
-    /// Starts what the server's configuration asks for: the listener if there is `admin`, the watch if there is `watch`.
-    /// From here on, SIGHUP starts a look for changes in any case.
+    /// Starts what the server's configuration asks for: the listener if there is `admin`, the watch if there is
+    /// `watch`. From here on, SIGHUP starts a look for changes in any case.
     ///
     /// # Errors
     ///
@@ -93,8 +93,8 @@ impl Admin {
         // Tokio panics if it has no thread at all for such a call; with one, calls wait for it.
         mayfly_tenancy::room_for_a_thread()?;
         runtime.spawn_blocking(|| {});
-        // Both belong to the runtime and must exist before the caller goes on: a file may change, or the signal arrive, at
-        // once.
+        // Both belong to the runtime and must exist before the caller goes on: a file may change, or the signal arrive,
+        // at once.
         let (listener, hangup, watched) = {
             let _inside = runtime.enter();
             let listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
@@ -129,7 +129,8 @@ impl Admin {
         Ok(Self { address, stop, thread: Some(thread) })
     }
 
-    /// The address of the listener, if there is one. For port 0 in the configuration it has the port that the system chose.
+    /// The address of the listener, if there is one. For port 0 in the configuration it has the port that the system
+    /// chose.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address

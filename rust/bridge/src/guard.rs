@@ -11,9 +11,9 @@ pub(crate) struct Panicked(String);
 
 /// Runs `work` and returns its result, or the message of its panic.
 ///
-/// Asserting unwind safety is right here: the caller of a failed entry gets an error, and what the entry worked on is either
-/// dropped (a server that did not start, a reply) or owned by the tenancy, which discards the worker of a call that did not
-/// return.
+/// Asserting unwind safety is right here: the caller of a failed entry gets an error, and what the entry worked on is
+/// either dropped (a server that did not start, a reply) or owned by the tenancy, which discards the worker of a call
+/// that did not return.
 pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| Panicked(message(payload.as_ref())))
 }

@@ -12,13 +12,13 @@
 //!
 //! # Invariants
 //!
-//! - **Nothing unwinds across the bridge.** Each entry below catches panics ([`guard`]): if there is a request, the panic
-//!   becomes a response with status 500, otherwise a typed error. C++ exceptions cannot cross in the other direction: every
-//!   function in `cpp/src/ffi.hpp` is `noexcept`.
-//! - **A request is borrowed, never kept.** Rust's views of a request are valid during the call; the tenancy copies what
-//!   must outlive it (`call_later`).
-//! - **One thread at a time fills a reply.** [`LoopPool::call`] fills it before it returns; [`LoopPool::call_later`] takes
-//!   it over, and C++ does not touch it again.
+//! - **Nothing unwinds across the bridge.** Each entry below catches panics ([`guard`]): if there is a request, the
+//!   panic becomes a response with status 500, otherwise a typed error. C++ exceptions cannot cross in the other
+//!   direction: every function in `cpp/src/ffi.hpp` is `noexcept`.
+//! - **A request is borrowed, never kept.** Rust's views of a request are valid during the call; the tenancy copies
+//!   what must outlive it (`call_later`).
+//! - **One thread at a time fills a reply.** [`LoopPool::call`] fills it before it returns; [`LoopPool::call_later`]
+//!   takes it over, and C++ does not touch it again.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod error;

@@ -21,8 +21,8 @@ pub(crate) struct Server {
     _log: LogGuard,
 }
 
-/// Starts the tenants that `config_json` describes, the listener for operators and the watch over files. It starts without a
-/// usable KVM, too; then every tenant answers 503.
+/// Starts the tenants that `config_json` describes, the listener for operators and the watch over files. It starts
+/// without a usable KVM, too; then every tenant answers 503.
 pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError> {
     guard(|| {
         let log = logging::init("info");
@@ -90,8 +90,8 @@ impl Server {
         guard(|| self.tenancy.in_work()).unwrap_or(0)
     }
 
-    /// Ends the listener for operators and the watch, and answers waiting requests. No deferred reply is sent after it has
-    /// returned.
+    /// Ends the listener for operators and the watch, and answers waiting requests. No deferred reply is sent after it
+    /// has returned.
     pub(crate) fn shutdown(&self) {
         // A panic here needs no handling: the process is about to end.
         let _ = guard(|| {

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 /// Why a command failed.
 ///
-/// The exit status is 1 for a program that cannot be run, 2 for a wrong command line or configuration (as clap uses it), and
-/// 3 for a host that cannot run any program.
+/// The exit status is 1 for a program that cannot be run, 2 for a wrong command line or configuration (as clap uses
+/// it), and 3 for a host that cannot run any program.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error("{0}")]

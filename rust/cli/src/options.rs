@@ -65,7 +65,8 @@ pub struct BenchOptions {
     /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
     #[arg(required_unless_present = "config")]
     pub program: Option<PathBuf>,
-    /// Measure a tenant of this file instead, as a server runs it, but with a reset after every request whatever its mode
+    /// Measure a tenant of this file instead, as a server runs it, but with a reset after every request whatever its
+    /// mode
     #[arg(long, value_name = "FILE", requires = "tenant")]
     #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
     pub config: Option<PathBuf>,
@@ -141,12 +142,13 @@ pub struct ProgramSettings {
     /// How requests reach the program: `doorbell`, by the SDK, or `connections`, for an HTTP server
     #[arg(long, value_name = "HOW")]
     pub serve: Option<String>,
-    /// With `--serve connections`: the port that the program listens on inside its machine, needed if it listens on several
+    /// With `--serve connections`: the port that the program listens on inside its machine, needed if it listens on
+    /// several
     #[arg(long, value_name = "PORT")]
     pub program_port: Option<u64>,
     /// With `--serve connections`: request this path before the program is frozen, so that its code is compiled and its
-    /// first-use initialisation is done. The path is requested TIMES times (100 by default), and then until the cost stops
-    /// falling
+    /// first-use initialisation is done. The path is requested TIMES times (100 by default), and then until the cost
+    /// stops falling
     #[arg(long = "warm-up", value_name = "[TIMES:]PATH", value_parser = warm_up)]
     pub warm_up: Vec<Value>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,

@@ -4,8 +4,8 @@
 //
 //     deno run --allow-net --allow-read=/dev/urandom --preload .../sdk/deno/fresh.js server.js
 //
-// Math.random(), crypto and node:crypto then draw from 512 bytes of /dev/urandom, which the first draw in a request reads: a
-// request is what Deno.serve() passes to its handler. It needs nothing of Mayfly, and works the same outside.
+// Math.random(), crypto and node:crypto then draw from 512 bytes of /dev/urandom, which the first draw in a request
+// reads: a request is what Deno.serve() passes to its handler. It needs nothing of Mayfly, and works the same outside.
 
 import "./version.js";
 import { freshMath, Pool, replace } from "../js/fresh.mjs";

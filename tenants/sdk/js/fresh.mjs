@@ -4,8 +4,8 @@
 // docs/freshness.md says what they keep, and what replaces it.
 
 /**
- * Replaces Math.random() by a generator: xoshiro128**, 53 bits of two draws. `random(bytes)` seeds it at its first use after
- * `words[at]` was set to 0. Its state lies in the four words after that.
+ * Replaces Math.random() by a generator: xoshiro128**, 53 bits of two draws. `random(bytes)` seeds it at its first use
+ * after `words[at]` was set to 0. Its state lies in the four words after that.
  */
 export function freshMath(words, at, random) {
   const seed = new Uint8Array(words.buffer, words.byteOffset + 4 * (at + 1), 16);

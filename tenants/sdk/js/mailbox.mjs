@@ -118,9 +118,9 @@ export class Request {
  * A string or bytes alone are a body. A handler that throws answers 500 and the error goes to the log.
  *
  * Everything before the first request is part of the snapshot from which each request starts. So the handler is called
- * `warmUp.count` times before, with a fake request: then it is compiled, and its first-use initialisation is done. `warmUp`
- * describes that request: `{count: 2000, method: "GET", path: "/", query: "", headers: [], body: ""}`. Its responses are
- * dropped. false means no warm-up.
+ * `warmUp.count` times before, with a fake request: then it is compiled, and its first-use initialisation is done.
+ * `warmUp` describes that request: `{count: 2000, method: "GET", path: "/", query: "", headers: [], body: ""}`. Its
+ * responses are dropped. false means no warm-up.
  */
 export async function serve(native, handler, { warmUp = {} } = {}) {
   if (!native.mailbox) return native.wait(); // Prints the reason and ends the process.
@@ -145,8 +145,8 @@ class Mailbox {
   }
 
   /**
-   * Answers one request, and returns what exchange() returns, or a promise of that. A request in a snapshot runs this for
-   * the first time each time, so all of it is rehearsed, exchange() too: before wait() that does nothing.
+   * Answers one request, and returns what exchange() returns, or a promise of that. A request in a snapshot runs this
+   * for the first time each time, so all of it is rehearsed, exchange() too: before wait() that does nothing.
    */
   turn(handler) {
     let answer;
@@ -269,8 +269,8 @@ class Mailbox {
   }
 
   async warmUp(handler, { count = 2000, ...request }) {
-    // Compilers run in threads of their own, which get the processor while this one sleeps. A later call uses the compiled
-    // code.
+    // Compilers run in threads of their own, which get the processor while this one sleeps. A later call uses the
+    // compiled code.
     this.rehearses = true;
     let done = 0;
     for (const until of [0.4, 0.7, 0.9, 1]) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The functions of node:crypto that keep OpenSSL's bytes in memory: randomUUID() has those of 128 UUIDs, randomInt() those of
-// 1024 numbers. Functions that are called often draw from `random(bytes)`, too, which costs no exit of the machine in the
-// SDK. The others ask OpenSSL each time.
+// The functions of node:crypto that keep OpenSSL's bytes in memory: randomUUID() has those of 128 UUIDs, randomInt()
+// those of 1024 numbers. Functions that are called often draw from `random(bytes)`, too, which costs no exit of the
+// machine in the SDK. The others ask OpenSSL each time.
 
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import { freshCrypto, randomInt, replace, uuid } from "../js/fresh.mjs";

@@ -3,11 +3,11 @@
 
     PYTHONPATH=.../sdk/python/preload python3 server.py       # or `import fresh` before anything else
 
-The first call of a function of `random` in a request seeds their generator again. A new request shows in the 16 bytes of
-AT_RANDOM (getauxval(3)), which Mayfly renews for each, so that the check costs no system call. All of OpenSSL's random bytes
-then come from the system. `os.urandom`, `secrets`, `random.SystemRandom` and `uuid.uuid4` are fresh by
-themselves. The program has to seed any `random.Random()` of its own. Outside Mayfly this changes nothing: the
-bytes stay the same for as long as the process runs.
+The first call of a function of `random` in a request seeds their generator again. A new request shows in the 16 bytes
+of AT_RANDOM (getauxval(3)), which Mayfly renews for each, so that the check costs no system call. All of OpenSSL's
+random bytes then come from the system. `os.urandom`, `secrets`, `random.SystemRandom` and `uuid.uuid4` are fresh by
+themselves. The program has to seed any `random.Random()` of its own. Outside Mayfly this changes nothing: the bytes
+stay the same for as long as the process runs.
 """
 
 import ctypes

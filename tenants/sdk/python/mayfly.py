@@ -5,9 +5,9 @@
 
     mayfly.serve(lambda request: mayfly.Response(f"Hello {request.path}!"))
 
-The library is ../lib/libmayfly.so, or what MAYFLY_LIBRARY names. Before each request the module seeds `random`; `secrets`,
-`os.urandom` and `uuid.uuid4` are fresh by themselves; below an OpenSSL that is loaded by then the library puts itself (see
-docs/freshness.md).
+The library is ../lib/libmayfly.so, or what MAYFLY_LIBRARY names. Before each request the module seeds `random`;
+`secrets`, `os.urandom` and `uuid.uuid4` are fresh by themselves; below an OpenSSL that is loaded by then the library
+puts itself (see docs/freshness.md).
 """
 
 import ctypes
@@ -156,8 +156,8 @@ def serve(handler, *, warm_up=100, method="GET", path="/", query="", headers=(),
     """Serves requests with handler(request), which returns a Response, or a body alone. Never returns.
 
     Everything before the first request is part of the snapshot from which each request starts. So the handler is called
-    `warm_up` times before, with a fake request that `method` to `body` describe: then its first-use initialisation is done.
-    A handler that raises answers 500, and the traceback goes to the log.
+    `warm_up` times before, with a fake request that `method` to `body` describe: then its first-use initialisation is
+    done. A handler that raises answers 500, and the traceback goes to the log.
     """
     if fresh and "_ssl" in sys.modules:
         show_openssl()

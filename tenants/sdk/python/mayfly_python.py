@@ -17,7 +17,8 @@ if sys.version_info < _NEEDED:
 def show_openssl():
     """Makes the OpenSSL that `ssl` uses visible to the whole process, where the library looks for it.
 
-    Returns False if the interpreter has none. Warns if it has one that cannot be reached, so that its random bytes would repeat.
+    Returns False if the interpreter has none. Warns if it has one that cannot be reached, so that its random bytes
+    would repeat.
     """
     try:
         import _ssl

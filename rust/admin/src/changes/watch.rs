@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The watch over the tenants file and the programs, and SIGHUP.
 //!
-//! The watches are on directories and not on files: a careful replacement writes another file and renames it, and a watch
-//! on the file would stay with the old one. An editor or a compiler changes a file in many steps, so a change takes effect
-//! when no other has followed it for a while ([`QUIET`]).
+//! The watches are on directories and not on files: a careful replacement writes another file and renames it, and a
+//! watch on the file would stay with the old one. An editor or a compiler changes a file in many steps, so a change
+//! takes effect when no other has followed it for a while ([`QUIET`]).
 //!
-//! The thread of this module never waits for a file system: an errand of each tenant looks at that tenant's files and adds
-//! their watches. A tenant whose file system does not answer is looked at again when it does.
+//! The thread of this module never waits for a file system: an errand of each tenant looks at that tenant's files and
+//! adds their watches. A tenant whose file system does not answer is looked at again when it does.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -144,7 +144,8 @@ impl Watched {
         self.take(survey)
     }
 
-    /// A function that looks at all files that matter, and watches them. It takes about a second, whatever their file systems do.
+    /// A function that looks at all files that matter, and watches them. It takes about a second, whatever their file
+    /// systems do.
     fn look(&mut self, config: &Arc<Config>) -> impl FnOnce() -> Survey + Send + 'static {
         let inotify = self.inotify.clone().filter(|_| config.watch);
         let tenants = config.tenants.iter().map(|tenant| (tenant.name.to_string(), Some(tenant.clone())));

@@ -2,8 +2,8 @@
 //! The rights of a caller, by its key.
 //!
 //! The configuration has only SHA-256 digests of keys. Digests are compared in constant time, so that the delay of an
-//! answer does not reveal how much of a guess was right. A tenant that does not exist costs as many comparisons as one that
-//! does.
+//! answer does not reveal how much of a guess was right. A tenant that does not exist costs as many comparisons as one
+//! that does.
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The admin listener: connections, bounded in number and time.
 //!
-//! A connection carries one request. Operators and scrapers call seldom, and a connection that does not stay open needs no
-//! idle time-out.
+//! A connection carries one request. Operators and scrapers call seldom, and a connection that does not stay open needs
+//! no idle time-out.
 
 use std::convert::Infallible;
 use std::sync::Arc;

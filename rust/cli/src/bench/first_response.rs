@@ -13,8 +13,8 @@ use crate::failure::Failure;
 /// How often the file is loaded.
 const LOADS: u32 = 7;
 
-/// Milliseconds from opening the program to the first response: the median of [`LOADS`], with the file in the page cache.
-/// `None` for programs that have no snapshot files: those with shared memory.
+/// Milliseconds from opening the program to the first response: the median of [`LOADS`], with the file in the page
+/// cache. `None` for programs that have no snapshot files: those with shared memory.
 pub fn first_response_ms(
     host: &Host,
     subject: &Subject,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly bench`: what one request costs, without HTTP.
 //!
-//! Figures that are compared are measured in turns: a round takes some samples of each, so that a machine that slows down for
-//! a while slows all of them. Every figure is a median over all rounds. After the rounds, the same number of requests is served
-//! again without interruption, between two lines on standard error: there a tracer can count the system calls of requests,
-//! since nothing else happens.
+//! Figures that are compared are measured in turns: a round takes some samples of each, so that a machine that slows
+//! down for a while slows all of them. Every figure is a median over all rounds. After the rounds, the same number of
+//! requests is served again without interruption, between two lines on standard error: there a tracer can count the
+//! system calls of requests, since nothing else happens.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
@@ -25,13 +25,15 @@ use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::BenchOptions;
 
-/// Samples of each figure in a round: few, so that a machine that is slow for some milliseconds slows all figures alike.
+/// Samples of each figure in a round: few, so that a machine that is slow for some milliseconds slows all figures
+/// alike.
 const SAMPLES_A_ROUND: u32 = 20;
 /// Requests before the measurement: after them caches, branch predictors and the work set are in their steady state.
 const WARM_UP: u32 = 500;
 /// Machines of each kind that are created in turns, for the two figures of that; each costs half a millisecond.
 const FORKS: u32 = 100;
-/// Resets, and copies to compare them with, that are timed together: a single one takes little longer than reading the clock.
+/// Resets, and copies to compare them with, that are timed together: a single one takes little longer than reading the
+/// clock.
 const BATCH: u32 = 32;
 /// Workers that are kept idle to measure the memory of one; fewer if together they would need more than [`IDLE_BYTES`].
 const IDLE_WORKERS: u64 = 16;
@@ -187,7 +189,8 @@ impl<'a> Bench<'a> {
             reset_us: us(times.reset.median()),
             cpu_us,
             exits_per_request,
-            // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from outside.
+            // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from
+            // outside.
             ioctls_per_request: exits_per_request,
             workset_pages: pages,
             reset_ns_per_page: per_page(times.resets.median(), pages),
@@ -264,8 +267,8 @@ impl<'a> Bench<'a> {
         Ok((each(forked), each(served)))
     }
 
-    /// Serves requests and does nothing else. Returns, for one request, the number of exits, and this thread's CPU time in
-    /// microseconds.
+    /// Serves requests and does nothing else. Returns, for one request, the number of exits, and this thread's CPU time
+    /// in microseconds.
     fn steady_state(&mut self, requests: u32) -> Result<(f64, f64), Failure> {
         self.exits = 0;
         // Outside of the two lines, since it is a system call.

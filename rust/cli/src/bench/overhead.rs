@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a server's bookkeeping adds to a request: routes, limits, counters, and finding the worker.
 //!
-//! One thread calls a worker and resets it, and calls a loop's pool for the same program, in turns. The pool belongs to a server
-//! with [`TENANTS`] tenants; the request is for one of them. Two workers never cost exactly the same (their memory lies
-//! elsewhere), so the comparison is repeated with fresh workers, and a second worker that is called without a server shows how
-//! much equal workers differ.
+//! One thread calls a worker and resets it, and calls a loop's pool for the same program, in turns. The pool belongs to
+//! a server with [`TENANTS`] tenants; the request is for one of them. Two workers never cost exactly the same (their
+//! memory lies elsewhere), so the comparison is repeated with fresh workers, and a second worker that is called without
+//! a server shows how much equal workers differ.
 
 use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
@@ -38,7 +38,8 @@ pub struct Overhead {
     pub equals_differ_ns: f64,
 }
 
-/// Compares `snapshot`'s workers with those of a server that has `config`'s only tenant, for about `requests` requests on each side.
+/// Compares `snapshot`'s workers with those of a server that has `config`'s only tenant, for about `requests` requests
+/// on each side.
 pub fn measure(
     config: &Config,
     snapshot: &Snapshot,
@@ -102,8 +103,8 @@ impl Sides<'_> {
         call(&mut self.other, self.next_id, self.request, &mut self.response).map_err(Failure::program)
     }
 
-    /// One request of the pool, however long it takes: the pool has no worker until one is forked, and if the machine stalls for
-    /// a moment, a request may leave its loop.
+    /// One request of the pool, however long it takes: the pool has no worker until one is forked, and if the machine
+    /// stalls for a moment, a request may leave its loop.
     fn pool(&mut self) -> Result<(), Failure> {
         for _ in 0..PATIENCE {
             if self.pool.call(self.request, &mut self.response) == Outcome::Done {
@@ -143,8 +144,8 @@ fn middle(mut differences: Vec<f64>) -> f64 {
     differences.get(differences.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// The configuration, with its tenant on the host of the benchmark's request, and with as many other tenants as a busy server
-/// has.
+/// The configuration, with its tenant on the host of the benchmark's request, and with as many other tenants as a busy
+/// server has.
 fn with_neighbours(config: &Config) -> Result<Config, Failure> {
     let tenant = &config.tenants[0];
     let host = |host: &str| HostPattern::try_from(host).map_err(|error| Failure::Usage(error.to_owned()));

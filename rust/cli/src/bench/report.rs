@@ -31,8 +31,8 @@ pub struct Figures {
     pub worker_private_kib: f64,
     /// The same for a worker that has served one request.
     pub worker_served_private_kib: f64,
-    /// What a server's routes, limits and counters add to a request. None for a tenant of a file, since it does not depend on
-    /// the program.
+    /// What a server's routes, limits and counters add to a request. None for a tenant of a file, since it does not
+    /// depend on the program.
     pub overhead_ns: Option<f64>,
     /// The same between two workers without a server: the resolution of the comparison.
     pub overhead_equals_ns: Option<f64>,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly bench-routes`: what it costs to find a request's tenant, among one and among many.
 //!
-//! Look-ups in tables of 1 and of [`MANY`] tenants are measured in turns, so that a machine that slows down for a while slows
-//! all figures. A sample is the time of a batch of look-ups; a figure is the median of the samples, for one look-up.
+//! Look-ups in tables of 1 and of [`MANY`] tenants are measured in turns, so that a machine that slows down for a while
+//! slows all figures. A sample is the time of a batch of look-ups; a figure is the median of the samples, for one
+//! look-up.
 
 use std::fmt;
 use std::hint::black_box;
@@ -23,8 +24,8 @@ const MANY: usize = 10_000;
 /// Look-ups that are timed together.
 const BATCH: usize = 1_000;
 const ROUNDS: usize = 500;
-/// Steps through the tenants in an order that no prefetcher predicts. It shares no factor with [`MANY`], so each tenant has its
-/// turn.
+/// Steps through the tenants in an order that no prefetcher predicts. It shares no factor with [`MANY`], so each tenant
+/// has its turn.
 const STRIDE: usize = 7_919;
 
 /// All figures, in nanoseconds for one look-up. The names are part of the command's interface.

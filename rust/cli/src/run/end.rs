@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The shutdown of `mayfly run`, in the order in which `mayfly::end_on_signals()` shuts a Drogon server down (decision 0240).
+//! The shutdown of `mayfly run`, in the order in which `mayfly::end_on_signals()` shuts a Drogon server down (decision
+//! 0240).
 
 use std::io;
 use std::net::TcpListener;
@@ -24,8 +25,8 @@ pub(crate) enum End {
     AtOnce,
 }
 
-/// Waits for a signal. Then waits until all loops have ended (they drop their receivers of `stop`), or the time is up, or
-/// another signal arrives. The loops close their copies of `listener`.
+/// Waits for a signal. Then waits until all loops have ended (they drop their receivers of `stop`), or the time is up,
+/// or another signal arrives. The loops close their copies of `listener`.
 pub(crate) async fn on_signals(listener: TcpListener, stop: watch::Sender<bool>, server: &Server) -> io::Result<End> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -53,11 +54,11 @@ pub(crate) async fn on_signals(listener: TcpListener, stop: watch::Sender<bool>,
     Ok(End::AtOnce)
 }
 
-/// Drops the packets that open a connection (SYN without ACK), so that no connection is established that would be reset when
-/// the listener closes. Clients retry by themselves, after a second, and are refused.
+/// Drops the packets that open a connection (SYN without ACK), so that no connection is established that would be reset
+/// when the listener closes. Clients retry by themselves, after a second, and are refused.
 fn refuse_handshakes(listener: &TcpListener) {
-    // <linux/bpf_common.h>. A filter of a TCP socket sees packets from the TCP header on; its 14th byte has the flags (RFC
-    // 9293, 3.1).
+    // <linux/bpf_common.h>. A filter of a TCP socket sees packets from the TCP header on; its 14th byte has the flags
+    // (RFC 9293, 3.1).
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
     const JUMP_IF_EQUAL: u16 = 0x15;

@@ -8,8 +8,8 @@ use hyper::{Response, StatusCode};
 use mayfly_tenancy::{DeferredReply, ResponseSink};
 use tokio::sync::oneshot;
 
-/// The answer to a request that the gate has refused, described as "STATUS BODY". It closes the connection: the beginning of
-/// the next request is not known.
+/// The answer to a request that the gate has refused, described as "STATUS BODY". It closes the connection: the
+/// beginning of the next request is not known.
 pub(crate) fn refused(refusal: &[u8]) -> Response<Full<Bytes>> {
     let (status, body) = refusal.split_at(refusal.len().min(3));
     let mut response = Response::new(Full::from(Bytes::copy_from_slice(body.trim_ascii_start())));

@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// How long a connection may be silent before it counts as idle.
 const IDLE: Duration = Duration::from_millis(100);
-/// The limit on a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more than it
-/// has received.
+/// The limit on a request's head as hyper gets it: the gate refuses more than 64 KiB, and may write some bytes more
+/// than it has received.
 const HEAD_BYTES: usize = 192 << 10;
 
 /// One thread's loop: accepts until `stopped` says so, then lets requests in flight finish.
@@ -113,8 +113,8 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
         return refused(refusal.as_bytes());
     }
     let body_bytes = if body.is_end_stream() { 0 } else { tenants.borrow_mut().body_bytes() };
-    // A body that announces that it is too large is not requested: a client that waits for "100 Continue" gets the reason
-    // before it sends the body.
+    // A body that announces that it is too large is not requested: a client that waits for "100 Continue" gets the
+    // reason before it sends the body.
     let is_too_large = body.size_hint().lower() > u64::try_from(body_bytes).unwrap_or(u64::MAX);
     let body = match is_too_large {
         true => None,

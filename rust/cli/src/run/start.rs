@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly run`: one program, or all tenants of a configuration, over HTTP/1.1.
 //!
-//! Every thread has its own event loop and its own workers, and all accept from one listening socket. Drogon's loops work the
-//! same way, so a program behaves the same there.
+//! Every thread has its own event loop and its own workers, and all accept from one listening socket. Drogon's loops
+//! work the same way, so a program behaves the same there.
 
 use std::net::TcpListener;
 use std::thread;

@@ -12,8 +12,8 @@ use crate::host::{Host, errno};
 
 /// The request to answer.
 ///
-/// Its parts are as the client sent them and need not be UTF-8: path and query are still percent-encoded. Access is free: the
-/// host has written them in place.
+/// Its parts are as the client sent them and need not be UTF-8: path and query are still percent-encoded. Access is
+/// free: the host has written them in place.
 pub struct Request {
     host: Host,
     raw: *const abi::Request,
@@ -25,8 +25,8 @@ pub struct Request {
 pub enum Origin {
     /// A client.
     Client,
-    /// A program of the tenant, to this storage program: the path names the function, the body is its argument. Answer with 200
-    /// and the result, or with 404 for an unknown function; anything else is a failure.
+    /// A program of the tenant, to this storage program: the path names the function, the body is its argument. Answer
+    /// with 200 and the result, or with 404 for an unknown function; anything else is a failure.
     Call,
     /// The host, after [`Host::hand_over`]: the response's body is the state that the next version gets.
     Save,
@@ -70,8 +70,8 @@ impl Request {
     }
 
     fn raw(&self) -> &abi::Request {
-        // SAFETY: see new(): the request stays valid and unwritten until it is answered. respond(), which answers it, takes
-        // self, so no reference is left then.
+        // SAFETY: see new(): the request stays valid and unwritten until it is answered. respond(), which answers it,
+        // takes self, so no reference is left then.
         unsafe { &*self.raw }
     }
 
@@ -225,8 +225,8 @@ impl Request {
             body: abi::Bytes::of(if many { &[] } else { body }),
         };
         let host = self.host;
-        // SAFETY: the argument is a response; what it points to lives until the doorbell returns, and as many headers as
-        // it says are initialised.
+        // SAFETY: the argument is a response; what it points to lives until the doorbell returns, and as many headers
+        // as it says are initialised.
         let answer = unsafe { host.ring(abi::OP_RESPOND, (&raw const response).cast::<c_void>()) };
         if answer < 0 {
             return host.wait().map(|next| (next, Err(Refused(errno(answer)))));
