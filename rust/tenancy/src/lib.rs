@@ -57,7 +57,7 @@ pub use mayfly_sandbox::{Header, Request, ResponseSink};
 pub use memory::{Bound, MemoryReport};
 pub use model::failure::Failure;
 pub use model::outcome::{Applied, ReloadError, Reloaded};
-pub use pool::{LoopPool, Outcome};
+pub use pool::{LoopPool, Outcome, RouteHit};
 pub use report::metrics::METRICS_CONTENT_TYPE;
 pub use report::{HostState, Readiness, Report, TenantReport, TenantState};
 pub use run::reply::DeferredReply;

@@ -41,6 +41,15 @@ pub enum Outcome {
     Later,
 }
 
+/// The tenant that answers a request, in one set of tenants of one server. It is good for all pools of that server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteHit {
+    /// That of the set of tenants; never 0.
+    pub epoch: u64,
+    /// The tenant's position in the set.
+    pub index: usize,
+}
+
 /// One loop thread's workers.
 ///
 /// A call takes no lock and allocates nothing while the tenant answers within its inline budget. A worker is forked,
@@ -90,7 +99,7 @@ enum Unfinished {
         permit: CallPermit,
     },
     /// The request has no worker.
-    Unserved { former: Option<Forked>, retention: Retention },
+    Unserved { hit: RouteHit, former: Option<Forked>, retention: Retention },
 }
 
 impl Slot {
@@ -136,10 +145,21 @@ impl LoopPool {
         Self { server, set, number, seen, slots, ids, later: None, held: 0, hand: 0, unrouted }
     }
 
-    /// Whether a tenant other than the default one answers this host and path: for a server that has routes besides.
-    pub fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
+    /// Finds the tenant, other than the default one, that answers this host and path: for a server that has routes
+    /// besides. [`Self::call_found`] takes the result.
+    pub fn claims(&mut self, host: &[u8], path: &[u8]) -> Option<RouteHit> {
         self.refresh();
-        self.set.router.claims(host, path)
+        self.set.router.claimed(host, path).map(|index| self.hit(index))
+    }
+
+    fn hit(&self, index: TenantIndex) -> RouteHit {
+        RouteHit { epoch: self.set.epoch, index }
+    }
+
+    /// The tenant of a request: that of the hit, if the set of tenants is still the same.
+    fn index(&self, hit: Option<RouteHit>, request: &Request<'_>) -> Option<TenantIndex> {
+        let hit = hit.filter(|hit| hit.epoch == self.set.epoch);
+        hit.map(|hit| hit.index).or_else(|| self.set.router.find(host(request), request.path))
     }
 
     /// Whether there is a default tenant now.
@@ -151,11 +171,22 @@ impl LoopPool {
     /// Serves a request on this thread, unless that takes longer than the tenant's inline budget, or would mean to
     /// wait.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
+        self.call_found(None, request, sink)
+    }
+
+    /// As [`Self::call`], for a request whose tenant [`Self::claims`] has found already. A hit of an earlier set of
+    /// tenants counts for nothing: the request is routed again.
+    pub fn call_found(
+        &mut self,
+        hit: Option<RouteHit>,
+        request: &Request<'_>,
+        sink: &mut (impl ResponseSink + ?Sized),
+    ) -> Outcome {
         self.refresh();
         if let Some(unfinished) = self.later.take() {
             self.give_up(unfinished);
         }
-        let Some(index) = self.set.router.find(host(request), request.path) else {
+        let Some(index) = self.index(hit, request) else {
             self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), sink);
             return Outcome::Done;
@@ -247,6 +278,7 @@ impl LoopPool {
     /// go elsewhere, or the reason why it cannot be answered.
     #[cold]
     fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
+        let hit = self.hit(index);
         let tenant = &self.set.tenants[index];
         let background = self.server.background();
         let slot = &mut self.slots[index];
@@ -262,7 +294,7 @@ impl LoopPool {
                 State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
                 _ => {
                     let retention = self.make_room();
-                    self.later = Some(Unfinished::Unserved { former: None, retention });
+                    self.later = Some(Unfinished::Unserved { hit, former: None, retention });
                     Err(None)
                 }
             };
@@ -272,7 +304,7 @@ impl LoopPool {
         }
         if let Some(old) = former {
             if tenant.ready().is_some_and(|generation| generation.succeeds(Some(&old.generation))) {
-                self.later = Some(Unfinished::Unserved { former: Some(old), retention: Retention::Stay });
+                self.later = Some(Unfinished::Unserved { hit, former: Some(old), retention: Retention::Stay });
                 return Err(None);
             }
             background.orders.close(old);
@@ -282,7 +314,7 @@ impl LoopPool {
             return Ok(forked);
         }
         let retention = self.make_room();
-        self.later = Some(Unfinished::Unserved { former: None, retention });
+        self.later = Some(Unfinished::Unserved { hit, former: None, retention });
         Err(None)
     }
 
@@ -322,16 +354,16 @@ impl LoopPool {
         let background = self.server.background();
         let mut reply: Box<dyn DeferredReply> = Box::new(Gated::new(reply, &background.gate));
         let mode_header = self.set.config.mode_header;
-        let (former, retention) = match unfinished {
+        let (hit, former, retention) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit }) => {
                 let permit = Some(permit);
                 let parked = Parked { tenant, call, reply, mailbox, in_flight, permit, may_block: false, mode_header };
                 return background.overflow.settle(parked, step);
             }
-            Some(Unfinished::Unserved { former, retention }) => (former, retention),
-            None => (None, Retention::Stay),
+            Some(Unfinished::Unserved { hit, former, retention }) => (Some(hit), former, retention),
+            None => (None, None, Retention::Stay),
         };
-        let Some(index) = self.set.router.find(host(request), request.path) else {
+        let Some(index) = self.index(hit, request) else {
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), &mut *reply);
             return reply.send();
         };
@@ -504,9 +536,9 @@ impl LoopPool {
                 call.abandon_store(&background.overflow);
                 background.orders.close(call.forked);
             }
-            Unfinished::Unserved { former, retention } => {
+            Unfinished::Unserved { former, retention, .. } => {
                 for unused in former.into_iter().chain(retention.into_worker()) {
-                    background.orders.close(unused);
+                    background.close(unused);
                 }
             }
         }

@@ -103,13 +103,13 @@ impl Router {
         self.default.is_some()
     }
 
-    /// Whether a tenant has a route for this, the default tenant aside.
-    #[allow(dead_code, reason = "for the plugin's hook before Drogon's own routes")]
-    pub(crate) fn claims(&self, host: &[u8], path: &[u8]) -> bool {
+    #[cfg(test)]
+    fn claims(&self, host: &[u8], path: &[u8]) -> bool {
         self.claimed(host, path).is_some()
     }
 
-    fn claimed(&self, host: &[u8], path: &[u8]) -> Option<TenantIndex> {
+    /// The tenant that has a route for this, the default tenant aside.
+    pub(crate) fn claimed(&self, host: &[u8], path: &[u8]) -> Option<TenantIndex> {
         self.claimed_by_host(host, path).or_else(|| self.longest_prefix(self.any?, path))
     }
 

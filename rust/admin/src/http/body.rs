@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A request's body, as far as it may be long and slow.
+//! Request bodies, with bounds on their size and time.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// What is read of a body that nobody wants before the answer is sent: a client that writes first and reads then would get a
-/// connection reset instead of the answer.
+/// How much of an unwanted body is read before the answer is sent. A client that writes before it reads would otherwise
+/// get a connection reset instead of the answer.
 const UNWANTED_BYTES: u64 = 4 << 20;
 const UNWANTED_TIME: Duration = Duration::from_secs(2);
 
@@ -17,11 +17,11 @@ const UNWANTED_TIME: Duration = Duration::from_secs(2);
 pub(crate) enum BodyError {
     TooLarge,
     TooSlow,
-    /// The client went away.
+    /// The client disconnected.
     Broken,
 }
 
-/// Reads the body, if it is no larger than `limit`, has no pause longer than `pause`, and comes within `whole`.
+/// Reads the body, if it is no larger than `limit`, has no pause longer than `pause`, and arrives within `whole`.
 pub(crate) async fn read<B>(mut body: B, limit: u64, pause: Duration, whole: Duration) -> Result<Vec<u8>, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -36,7 +36,7 @@ where
     loop {
         let frame = timeout_at(end.min(Instant::now() + pause), body.frame()).await.map_err(|_| BodyError::TooSlow)?;
         let Some(frame) = frame else { return Ok(bytes) };
-        // A frame is data or trailers, which nobody wants.
+        // A frame that is not data is trailers, which have no use here.
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
         if bytes.len() as u64 + data.len() as u64 > limit {
             drop(bytes);
@@ -47,7 +47,7 @@ where
     }
 }
 
-/// Lets a client finish what it is about to send, within reason.
+/// Reads and drops what a client is sending, up to a bound.
 pub(crate) async fn discard<B>(mut body: B)
 where
     B: Body<Data = Bytes> + Unpin,

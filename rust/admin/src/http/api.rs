@@ -1,133 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What operators and tenants' owners can ask for: paths, rights, answers. `docs/configuration.md` has the table.
+//! Requests of operators and tenants' owners: rights, bounds, answers. `docs/configuration.md` has the table.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, Readiness, ReloadError, Reloaded};
-use serde_json::{Value, json};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, EXPECT, HOST, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use mayfly_tenancy::{AdminConfig, Config, METRICS_CONTENT_TYPE, ReloadError, Reloaded};
+use serde_json::json;
 use tokio::sync::Semaphore;
 
-use crate::auth::{Caller, caller};
-use crate::body::{self, BodyError};
-use crate::listener::Patience;
-use crate::reload::{Changes, Reloads};
+use crate::changes::reload::Reloads;
+use crate::http::answer::{
+    Answer, Refusal, answer, busy, changes_answer, internal_error, readiness, refusal, refused, reload_refusal,
+    response, rounded,
+};
+use crate::http::auth::{Caller, caller};
+use crate::http::body::{self, BodyError};
+use crate::http::endpoint::Endpoint;
+use crate::http::patience::Patience;
 use crate::tenants::Tenants;
 
-const PREFIX: &str = "/_mayfly/";
 /// Uploads at a time: each is held in memory.
 const UPLOADS: usize = 2;
 /// Changes at a time: each holds a thread for as long as programs boot.
 const CHANGES: usize = 4;
-/// Looks at the server at a time; further ones wait, for they are short.
+/// Reports at a time; further requests wait, since a report takes little time.
 const LOOKS: usize = 2;
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Endpoint<'a> {
-    Health,
-    Ready,
-    Status,
-    Metrics,
-    ReloadAll,
-    Upload(&'a str),
-    Rollback(&'a str),
-    Reload(&'a str),
-}
-
-impl<'a> Endpoint<'a> {
-    fn find(path: &'a str) -> Option<Self> {
-        let path = path.strip_prefix(PREFIX)?;
-        Some(match path {
-            "health" => Self::Health,
-            "ready" => Self::Ready,
-            "status" => Self::Status,
-            "metrics" => Self::Metrics,
-            "reload" => Self::ReloadAll,
-            _ => match path.strip_prefix("tenants/")?.split_once('/')? {
-                ("", _) => return None,
-                (tenant, "program") => Self::Upload(tenant),
-                (tenant, "rollback") => Self::Rollback(tenant),
-                (tenant, "reload") => Self::Reload(tenant),
-                _ => return None,
-            },
-        })
-    }
-
-    /// The methods, as an `Allow` header has them.
-    fn allow(self) -> &'static str {
-        match self {
-            Self::Health | Self::Ready | Self::Status | Self::Metrics => "GET, HEAD",
-            Self::Upload(_) => "PUT",
-            Self::ReloadAll | Self::Rollback(_) | Self::Reload(_) => "POST",
-        }
-    }
-
-    fn tenant(self) -> Option<&'a str> {
-        match self {
-            Self::Upload(tenant) | Self::Rollback(tenant) | Self::Reload(tenant) => Some(tenant),
-            Self::Health | Self::Ready | Self::Status | Self::Metrics | Self::ReloadAll => None,
-        }
-    }
-
-    /// What the log calls it.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Health => "health",
-            Self::Ready => "ready",
-            Self::Status => "status",
-            Self::Metrics => "metrics",
-            Self::ReloadAll | Self::Reload(_) => "reload",
-            Self::Upload(_) => "upload",
-            Self::Rollback(_) => "rollback",
-        }
-    }
-}
-
-type Answer = Response<Full<Bytes>>;
-
-/// For load balancers: no names, for everybody may ask.
-fn readiness(readiness: &Readiness) -> Answer {
-    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut answer = answer(status, &json!(readiness));
-    if !readiness.ready {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    answer
-}
-
-/// Why a request is not served.
-struct Refusal {
-    status: StatusCode,
-    error: &'static str,
-    reason: String,
-    /// A header that goes with the status.
-    header: Option<(HeaderName, &'static str)>,
-}
-
-fn refusal(status: StatusCode, error: &'static str, reason: impl Into<String>) -> Refusal {
-    Refusal { status, error, reason: reason.into(), header: None }
-}
-
-impl Refusal {
-    fn with(self, name: HeaderName, value: &'static str) -> Self {
-        Self { header: Some((name, value)), ..self }
-    }
-}
-
-/// The interface, and its bounds.
+/// The interface, with its bounds.
 pub(crate) struct Api<T> {
     reloads: Reloads<T>,
     patience: Patience,
-    /// Whether the listener is on a loopback address. A new configuration may say so and be right at the next start only.
+    /// Whether the listener is on a loopback address. It is not read from the configuration: a new one that moves the
+    /// listener takes effect at the next start only.
     is_local: bool,
     looks: Arc<Semaphore>,
     changes: Arc<Semaphore>,
@@ -160,14 +69,14 @@ impl<T: Tenants> Api<T> {
             },
             Err(refusal) => refused(refusal),
         };
-        // Who waits to be told to send its body is answered at once.
+        // A client that waits for `100 Continue` is answered at once.
         if !head.headers.contains_key(EXPECT) {
             body::discard(body).await;
         }
         answer
     }
 
-    /// Finds what is asked for and whether the caller may have it.
+    /// Finds the endpoint, and checks that the caller may use it.
     fn route<'a>(
         &self,
         method: &Method,
@@ -186,19 +95,19 @@ impl<T: Tenants> Api<T> {
         if matches!(endpoint, Endpoint::Health | Endpoint::Ready) {
             return Ok((endpoint, config));
         }
-        // The listener stays when a new configuration has none, until the server starts again.
+        // A listener that a new configuration removes stays open until the server restarts.
         let admin = config.admin.as_ref().ok_or_else(nothing)?;
         let who = caller(&config, endpoint.tenant(), headers);
         match (endpoint, who) {
-            (Endpoint::Status | Endpoint::Metrics, Caller::Nobody) if admin.key.is_none() && self.is_local => {
+            (Endpoint::Status | Endpoint::Metrics, Caller::Unknown) if admin.key.is_none() && self.is_local => {
                 local(headers)?;
             }
             (_, Caller::Operator) => {}
             (Endpoint::Upload(_) | Endpoint::Rollback(_) | Endpoint::Reload(_), Caller::Owner) => {}
-            (_, Caller::Owner | Caller::Nobody) => {
+            (_, Caller::Owner | Caller::Unknown) => {
                 self.log_refused_key(endpoint, from);
-                // The same for every tenant, be there one of that name or not.
-                let reason = "expected `Authorization: Bearer KEY` with a key that is good for this";
+                // The answer does not depend on whether a tenant of that name exists.
+                let reason = "expected `Authorization: Bearer KEY` with a key that allows this";
                 let refusal = refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason);
                 return Err(refusal.with(WWW_AUTHENTICATE, "Bearer"));
             }
@@ -211,7 +120,7 @@ impl<T: Tenants> Api<T> {
         Ok((endpoint, config))
     }
 
-    /// One line a second at most: who guesses keys must not fill the disk.
+    /// Logs at most one line a second: guessing keys must not fill the disk.
     fn log_refused_key(&self, endpoint: Endpoint<'_>, from: Option<SocketAddr>) {
         let second = self.start.elapsed().as_secs();
         if self.refused_at.swap(second, Ordering::Relaxed) != second {
@@ -235,19 +144,19 @@ impl<T: Tenants> Api<T> {
                     let _place = place;
                     reloads.everything().await
                 });
-                look.await.map_or_else(|_| mistake(), |changes| changes_answer(&changes))
+                look.await.map_or_else(|_| internal_error(), |changes| changes_answer(&changes))
             }
             Endpoint::Rollback(tenant) => {
                 self.change(endpoint, tenant, from, |tenants, name| tenants.rollback(name)).await
             }
             Endpoint::Reload(tenant) => self.change(endpoint, tenant, from, |tenants, name| tenants.reload(name)).await,
-            // It has a body, and a way of its own.
+            // `answer` has handled uploads, which have a body.
             Endpoint::Upload(_) => busy(),
         }
     }
 
     async fn look(&self, write: fn(&T) -> String, content_type: &'static str) -> Answer {
-        // It is never closed.
+        // The semaphore is never closed.
         let place = Arc::clone(&self.looks).acquire_owned().await.ok();
         let tenants = self.reloads.tenants.clone();
         let look = move || {
@@ -256,7 +165,7 @@ impl<T: Tenants> Api<T> {
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(text) => response(StatusCode::OK, content_type, text),
-            Err(_) => mistake(),
+            Err(_) => internal_error(),
         }
     }
 
@@ -277,7 +186,7 @@ impl<T: Tenants> Api<T> {
                 return refused(refusal(StatusCode::PAYLOAD_TOO_LARGE, "program-too-large", reason));
             }
             Err(BodyError::TooSlow | BodyError::Broken) => {
-                let reason = "the program did not come in time";
+                let reason = "the program did not arrive in time";
                 return refused(refusal(StatusCode::REQUEST_TIMEOUT, "too-slow", reason));
             }
         };
@@ -288,7 +197,7 @@ impl<T: Tenants> Api<T> {
         self.change(Endpoint::Upload(tenant), tenant, from, upload).await
     }
 
-    /// Makes a change on a thread that may wait for it. Once begun it goes on, even if the client goes away.
+    /// Makes a change on a thread that may block. Once begun it goes on, even if the client disconnects.
     async fn change(
         &self,
         endpoint: Endpoint<'_>,
@@ -300,7 +209,7 @@ impl<T: Tenants> Api<T> {
         log(endpoint, from);
         let (tenants, name) = (self.reloads.tenants.clone(), tenant.to_owned());
         let change = move || {
-            // With the work and not with the client, who may go away and come again.
+            // The permit belongs to the work, not to the client, which may disconnect and try again.
             let _place = place;
             change(&tenants, &name)
         };
@@ -310,7 +219,7 @@ impl<T: Tenants> Api<T> {
                 answer(StatusCode::OK, &body)
             }
             Ok(Err(error)) => refused(reload_refusal(&error)),
-            Err(_) => mistake(),
+            Err(_) => internal_error(),
         }
     }
 }
@@ -321,8 +230,8 @@ fn log(endpoint: Endpoint<'_>, from: Option<SocketAddr>) {
     tracing::info!(target: "mayfly::admin", %tenant, from, "{} was asked for", endpoint.word());
 }
 
-/// Without a key, the status is for who is on this host. A page in a browser there is not: it can reach the listener under a name of
-/// its own (DNS rebinding), and says so in the `Host` header.
+/// Without a key, the status is for callers on this host. A page in a browser there is no such caller: it can reach the
+/// listener under a name of its own (DNS rebinding), but then the `Host` header has that name.
 fn local(headers: &HeaderMap) -> Result<(), Refusal> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = match host.rsplit_once(':') {
@@ -335,79 +244,4 @@ fn local(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let reason = "expected an address or localhost as Host; other names are served with `key_sha256` only";
     Err(refusal(StatusCode::MISDIRECTED_REQUEST, "wrong-host", reason))
-}
-
-fn changes_answer(changes: &Changes) -> Answer {
-    let file = match &changes.applied {
-        None => json!({ "changed": false }),
-        Some(Ok(applied)) => json!({ "changed": true, "applied": applied }),
-        Some(Err(error)) => json!({ "changed": true, "error": "bad-configuration", "reason": error.to_string() }),
-    };
-    let programs: Vec<Value> = changes
-        .programs
-        .iter()
-        .map(|(tenant, result)| match result {
-            Ok(reloaded) => {
-                json!({ "tenant": tenant, "generation": reloaded.generation, "boot_ms": rounded(reloaded.boot_ms) })
-            }
-            Err(error) => {
-                json!({ "tenant": tenant, "error": reload_refusal(error).error, "reason": error.to_string() })
-            }
-        })
-        .collect();
-    let status = if changes.all_in_force() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    answer(status, &json!({ "file": file, "programs": programs }))
-}
-
-/// To microseconds.
-fn rounded(milliseconds: f64) -> f64 {
-    (milliseconds * 1e3).round() / 1e3
-}
-
-fn reload_refusal(error: &ReloadError) -> Refusal {
-    let (status, word) = match error {
-        ReloadError::UnknownTenant => (StatusCode::NOT_FOUND, "unknown-tenant"),
-        ReloadError::Program(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad-program"),
-        ReloadError::Boot(_) | ReloadError::Violation(_) => (StatusCode::UNPROCESSABLE_ENTITY, "boot-failed"),
-        ReloadError::Unhealthy(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unhealthy"),
-        ReloadError::NoPrevious => (StatusCode::CONFLICT, "no-previous"),
-        ReloadError::NoUploads => (StatusCode::FORBIDDEN, "uploads-are-off"),
-        ReloadError::Held(_) => (StatusCode::SERVICE_UNAVAILABLE, "files-do-not-answer"),
-        ReloadError::Host(_) | ReloadError::Ending => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-    };
-    refusal(status, word, error.to_string())
-}
-
-fn busy() -> Answer {
-    let reason = "as many changes are being made as may be; try again";
-    refused(refusal(StatusCode::SERVICE_UNAVAILABLE, "busy", reason).with(RETRY_AFTER, "1"))
-}
-
-fn mistake() -> Answer {
-    refused(refusal(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake; its log says where"))
-}
-
-fn refused(Refusal { status, error, reason, header }: Refusal) -> Answer {
-    let answer = answer(status, &json!({ "error": error, "reason": reason }));
-    match header {
-        Some((name, value)) => with(answer, name, value),
-        None => answer,
-    }
-}
-
-fn answer(status: StatusCode, body: &Value) -> Answer {
-    response(status, "application/json", body.to_string() + "\n")
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    let response = with(response, CONTENT_TYPE, content_type);
-    with(response, CACHE_CONTROL, "no-store")
-}
-
-fn with(mut response: Answer, name: HeaderName, value: &'static str) -> Answer {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
-    response
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The end of `mayfly run`, in the order in which `mayfly::end_on_signals()` ends a Drogon server (decision 0240).
+//! The shutdown of `mayfly run`, in the order in which `mayfly::end_on_signals()` shuts a Drogon server down (decision
+//! 0240).
 
 use std::io;
 use std::net::TcpListener;
@@ -10,22 +11,22 @@ use socket2::{SockFilter, SockRef};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// How long requests in flight may take after the signal to end.
+/// How long requests in flight may take after the signal.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(5);
-/// How long connections that were made before the signal are accepted.
+/// How long connections from before the signal are still accepted.
 pub(crate) const SETTLE: Duration = Duration::from_millis(20);
 
 /// How the server ends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// All loops end.
+    /// All loops ended.
     InOrder,
     /// A second signal came first.
     AtOnce,
 }
 
-/// Waits for a signal, and then until all loops have ended, which is when they have dropped their receivers, or the
-/// time is up, or for another signal. The loops close their copies of `listener`.
+/// Waits for a signal. Then waits until all loops have ended (they drop their receivers of `stop`), or the time is up,
+/// or another signal arrives. The loops close their copies of `listener`.
 pub(crate) async fn on_signals(listener: TcpListener, stop: watch::Sender<bool>, server: &Server) -> io::Result<End> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -53,10 +54,11 @@ pub(crate) async fn on_signals(listener: TcpListener, stop: watch::Sender<bool>,
     Ok(End::AtOnce)
 }
 
-/// Drops the packets that open a connection (SYN without ACK), so that none is made that would be reset when the
-/// listener closes. Clients try again by themselves, after a second, and are refused.
+/// Drops the packets that open a connection (SYN without ACK), so that no connection is established that would be reset
+/// when the listener closes. Clients retry by themselves, after a second, and are refused.
 fn refuse_handshakes(listener: &TcpListener) {
-    // <linux/bpf_common.h>. A filter of a TCP socket sees packets from the TCP header on; its 14th byte has the flags (RFC 9293, 3.1).
+    // <linux/bpf_common.h>. A filter of a TCP socket sees packets from the TCP header on; its 14th byte has the flags
+    // (RFC 9293, 3.1).
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -71,6 +73,6 @@ fn refuse_handshakes(listener: &TcpListener) {
         SockFilter::new(RETURN, 0, 0, 0),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ];
-    // Where it is refused, connections that are made in the next milliseconds are reset.
+    // If the system refuses the filter, connections of the next milliseconds are reset.
     let _ = SockRef::from(listener).attach_filter(&filter);
 }

@@ -11,7 +11,7 @@ use crate::host::HostFacts;
 #[derive(Debug, Serialize)]
 pub struct Figures {
     pub program: String,
-    /// None for a program without a file of tenants.
+    /// None for a program from the command line.
     pub tenant: Option<String>,
     pub requests: u32,
     pub rounds: u32,
@@ -19,7 +19,7 @@ pub struct Figures {
     pub call_reset_us: f64,
     pub call_us: f64,
     pub reset_us: f64,
-    /// Of the thread that serves, for a call with its reset.
+    /// CPU time of the serving thread, for a call with its reset.
     pub cpu_us: f64,
     pub exits_per_request: f64,
     pub ioctls_per_request: f64,
@@ -29,25 +29,26 @@ pub struct Figures {
     pub fork_us: f64,
     pub create_vm_us: f64,
     pub worker_private_kib: f64,
-    /// The same of a worker that has served one request since.
+    /// The same for a worker that has served one request.
     pub worker_served_private_kib: f64,
-    /// What a server's routes, limits and counters add to a request. None for a tenant of a file: it says nothing about the program.
+    /// What a server's routes, limits and counters add to a request. None for a tenant of a file, since it does not
+    /// depend on the program.
     pub overhead_ns: Option<f64>,
-    /// The same between two workers without a server: what the comparison cannot tell from nothing.
+    /// The same between two workers without a server: the resolution of the comparison.
     pub overhead_equals_ns: Option<f64>,
     pub boot_ms: f64,
-    /// The frozen memory, which all workers share.
+    /// The snapshot's memory, which all workers share.
     pub snapshot_mib: f64,
     /// From nothing to the first response, from a snapshot file. None for programs that have none.
     pub snapshot_first_response_ms: Option<f64>,
     pub latency_us: Latency,
-    /// What the program answered; in the table only.
+    /// The status of the program's last answer; only in the table.
     #[serde(skip)]
     pub status: u16,
     pub host: HostFacts,
 }
 
-/// Of a call with its reset.
+/// Latency of a call with its reset.
 #[derive(Debug, Serialize)]
 pub struct Latency {
     pub p50: f64,

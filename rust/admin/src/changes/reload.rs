@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Looking for changes: the tenants file, then the programs.
+//! Looks for changes: first the tenants file, then the programs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::sync::Mutex;
 
 use crate::tenants::Tenants;
 
-/// What reading the tenants file may take: each call of it may take a second.
+/// Time limit for reading the tenants file: each of its file operations may take a second.
 const READ: Duration = Duration::from_secs(60);
 
-/// A server's tenants, and the right to look for their changes, which one caller has at a time.
+/// A server's tenants, and the right to look for their changes, which one task has at a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Reloads<T> {
     pub(crate) tenants: T,
@@ -22,12 +22,12 @@ pub(crate) struct Reloads<T> {
     file: Errands,
 }
 
-/// What a look for changes came to.
+/// The result of a look for changes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// What became of a tenants file that is another one now.
+    /// What applying a changed tenants file has led to.
     pub(crate) applied: Option<Result<Applied, ConfigError>>,
-    /// Programs that are other ones now.
+    /// The programs that have changed.
     pub(crate) programs: Vec<(String, Result<Reloaded, ReloadError>)>,
 }
 
@@ -48,7 +48,7 @@ impl<T: Tenants> Reloads<T> {
         Self { tenants, one_at_a_time: Arc::default(), file: Errands::default() }
     }
 
-    /// Applies the tenants file if it says something else than what is in force.
+    /// Applies the tenants file if it differs from the configuration in force.
     pub(crate) async fn file(&self) -> Changes {
         self.look(false).await
     }
@@ -65,7 +65,7 @@ impl<T: Tenants> Reloads<T> {
             applied: apply_file(&tenants, &file),
             programs: if also_at_programs { tenants.reload_changed() } else { Vec::new() },
         };
-        // A panic has been told by the panic hook; nothing is known of what it left undone.
+        // The panic hook has logged a panic; what was left undone is not known.
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 }
@@ -81,16 +81,16 @@ fn apply_file(tenants: &impl Tenants, file: &Errands) -> Option<Result<Applied, 
         Ok(config) if config == *now => None,
         Ok(config) => {
             if config.admin.as_ref().map(|admin| admin.listen) != now.admin.as_ref().map(|admin| admin.listen) {
-                tracing::warn!(target: "mayfly::admin", "`admin.listen` has changed, which takes a restart");
+                tracing::warn!(target: "mayfly::admin", "`admin.listen` has changed; the new value needs a restart");
             }
             let applied = tenants.apply(config);
             for (tenant, reason) in &applied.failed {
-                tracing::error!(target: "mayfly::admin", %tenant, reason, "the tenant goes on as it was");
+                tracing::error!(target: "mayfly::admin", %tenant, reason, "the tenant goes on unchanged");
             }
             Some(Ok(applied))
         }
         Err(error) => {
-            tracing::error!(target: "mayfly::admin", "the new configuration is refused, and the former one goes on: {error}");
+            tracing::error!(target: "mayfly::admin", "the new configuration is refused; the former one stays in force: {error}");
             Some(Err(error))
         }
     }

@@ -1,28 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Samples in nanoseconds, and what is said about them.
+//! Samples in nanoseconds, and their quantiles.
 
-/// A fixed number of samples; adding one allocates nothing.
+use std::time::Instant;
+
+/// Up to a fixed number of samples; adding one allocates nothing.
 #[derive(Debug)]
 pub struct Samples {
     nanoseconds: Vec<u64>,
 }
 
 impl Samples {
-    /// Room for `capacity` samples. The pages are touched now, so that no fault falls into what is measured.
+    /// Room for `capacity` samples. It touches the pages now, so that no page fault falls into a measurement.
     pub fn with_capacity(capacity: usize) -> Self {
         let mut nanoseconds = vec![1; capacity];
         nanoseconds.clear();
         Self { nanoseconds }
     }
 
-    /// Adds a sample; one for which there is no room is left out.
+    /// Adds a sample; drops it if there is no room.
     pub fn add(&mut self, nanoseconds: u64) {
         if self.nanoseconds.len() < self.nanoseconds.capacity() {
             self.nanoseconds.push(nanoseconds);
         }
     }
 
-    /// The smallest sample that at least `share` (0 to 1) of all are not above; 0 without samples.
+    /// Runs `work` and adds the time that it takes.
+    pub fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        self.add(start.elapsed().as_nanos() as u64);
+        result
+    }
+
+    /// The smallest sample that is not exceeded by at least `share` (0 to 1) of all; 0 without samples.
     pub fn quantile(&mut self, share: f64) -> f64 {
         self.nanoseconds.sort_unstable();
         let rank = (share * self.nanoseconds.len() as f64).ceil() as usize;

@@ -1,25 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What `mayfly bench` measures: a program of the command line, or a tenant of a file, as a server would boot it.
+//! What `mayfly bench` measures: a program from the command line, or a tenant of a file, as a server would boot it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mayfly_sandbox::{Host, LogSink, Program, SharedMemory, Snapshot, Stream};
+use mayfly_sandbox::{Host, LogSink, Program, SharedMemory, Snapshot, Stream, Worker};
 use mayfly_tenancy::{Config, TenantConfig};
 
-use crate::Failure;
-use crate::bench::host_failure;
+use crate::failure::Failure;
 use crate::options::BenchOptions;
 
-/// How much of a program's output is kept, to say why it did not boot.
+/// How much of a program's output is kept, to show why it did not boot.
 const OUTPUT_BYTES: usize = 4 << 10;
 
 /// A program and how to run it.
 pub struct Subject {
     pub config: Config,
-    /// Its place among the configuration's tenants.
+    /// The tenant's index in the configuration.
     index: usize,
-    /// Whether it comes from a file of tenants.
+    /// Whether it comes from a configuration file.
     pub is_of_file: bool,
 }
 
@@ -31,7 +30,7 @@ impl Subject {
         let (Some(file), Some(name)) = (&options.config, &options.tenant) else {
             return Err(Failure::Usage("there is nothing to measure".to_owned()));
         };
-        let config = Config::from_file(file).map_err(|error| Failure::Usage(error.to_string()))?;
+        let config = Config::from_file(file).map_err(Failure::usage)?;
         let index = config.tenants.iter().position(|tenant| tenant.name.as_str() == name);
         let index = index.ok_or_else(|| Failure::Usage(format!("{}: no tenant is called {name}", file.display())))?;
         if config.tenants[index].storage.is_some() {
@@ -44,13 +43,13 @@ impl Subject {
         &self.config.tenants[self.index]
     }
 
-    /// Boots it; what it wrote comes with the reason if that fails.
+    /// Boots the program. If that fails, the reason includes the program's output.
     pub fn boot(&self, host: &Host) -> Result<Snapshot, Failure> {
         let tenant = self.tenant();
-        let program = tenant.launch().map_err(|error| Failure::Program(error.to_string()))?;
-        // Never the tenant's file: measuring is not to change what it keeps.
+        let program = tenant.launch().map_err(Failure::program)?;
+        // Not the tenant's file: a measurement must not change its content.
         let shared = tenant.shared.as_ref().map(|shared| SharedMemory::anonymous(shared.bytes));
-        let program = Program { shared: shared.transpose().map_err(host_failure)?, ..program };
+        let program = Program { shared: shared.transpose().map_err(Failure::host)?, ..program };
         let output = Arc::new(Tail::default());
         let log = Arc::clone(&output) as Arc<dyn LogSink>;
         Snapshot::boot(host, &program, &tenant.limits.machine, log)
@@ -58,12 +57,17 @@ impl Subject {
     }
 }
 
+/// Forks a worker.
+pub fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
+    Worker::fork(snapshot).map_err(Failure::host)
+}
+
 /// The last of what a program writes.
 #[derive(Default)]
 struct Tail(Mutex<VecDeque<u8>>);
 
 impl Tail {
-    /// As lines, each ended; empty if there was nothing.
+    /// The output as complete lines; empty if there was none.
     fn text(&self) -> String {
         let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::from_utf8_lossy(output.make_contiguous()).into_owned();

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The watch over the tenants file and the programs, and SIGHUP.
 //!
-//! Directories are watched and not files: who replaces a file well writes another one and renames it, and the watch of
-//! a file would stay with the old one. An editor or a compiler changes a file in many steps, so a change is acted on
-//! when nothing has followed it for a while ([`QUIET`]).
+//! The watches are on directories and not on files: a careful replacement writes another file and renames it, and a
+//! watch on the file would stay with the old one. An editor or a compiler changes a file in many steps, so a change
+//! takes effect when no other has followed it for a while ([`QUIET`]).
 //!
-//! The thread of this module never waits for a file system: each tenant's files are looked at, and watched, on an
-//! errand of its own, and one whose file system does not answer is looked at again when it does.
+//! The thread of this module never waits for a file system: an errand of each tenant looks at that tenant's files and
+//! adds their watches. A tenant whose file system does not answer is looked at again when it does.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,47 +19,48 @@ use std::time::Duration;
 
 use mayfly_files::{Errands, Pending, Unfinished, waiting_for};
 use mayfly_tenancy::{Config, TenantConfig};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{ReadFlags, remove_watch};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::reload::Reloads;
+use crate::changes::inotify;
+use crate::changes::reload::Reloads;
 use crate::tenants::Tenants;
 
-/// A change is acted on when none has followed for so long,
+/// A change takes effect when no other has followed for this long,
 const QUIET: Duration = Duration::from_millis(200);
-/// or when they have not come to an end for so long.
+/// or when changes have gone on for this long.
 const RESTLESS: Duration = Duration::from_secs(2);
-/// A directory that is not there is looked for so often.
+/// How often the watch looks for a directory that does not exist.
 const RETRY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
-/// Tenants whose files are looked at side by side, besides those whose files are slow to answer.
+/// Tenants whose files are looked at in parallel, besides those whose files are slow to answer.
 const AT_A_TIME: usize = 4;
-/// What a look at one tenant's files may take: each call of it may take a second.
+/// Time limit for a look at one tenant's files: each of its file operations may take a second.
 const LOOK: Duration = Duration::from_secs(600);
-/// Kubernetes and others replace whole directories of files by renaming a link of this name.
+/// Kubernetes and others replace a whole directory of files by renaming a link of this name.
 const LINKED_DATA: &str = "..data";
 
-/// The directories that are watched, and for which names in them.
+/// The directories under watch, and the names in them that count.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    /// `None`: the system gave none.
+    /// `None`: the system refused one.
     inotify: Option<Arc<AsyncFd<OwnedFd>>>,
-    /// By tenant; that of the tenants file has no name.
+    /// By tenant; the empty name stands for the tenants file.
     errands: HashMap<String, Errands>,
-    /// Those whose files do not answer.
+    /// Tenants whose files do not answer.
     hanging: HashSet<String>,
-    /// New names, of which it is not known yet whether they are links.
+    /// New names that may be links: not known yet.
     unsure: Vec<PathBuf>,
-    /// For looks at these.
+    /// Looks at `unsure`.
     looks: Errands,
     directories: HashMap<PathBuf, Directory>,
-    /// By the kernel's number. Two paths may lead to one directory, and then have one number.
+    /// By the kernel's watch descriptor. Two paths may lead to one directory, and then have the same one.
     numbers: HashMap<i32, HashSet<PathBuf>>,
-    /// Directories have come or gone where all of them count.
+    /// Directories have appeared or gone below one that is watched as a whole.
     is_stale: bool,
-    /// Tenants of which it was said that not all their files are watched.
-    told: HashSet<String>,
+    /// Tenants for which the log says that not all their files are watched.
+    cut_logged: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -69,26 +68,26 @@ struct Directory {
     names: HashSet<OsString>,
     /// Whether every name counts.
     whole: bool,
-    /// `None`: it is not watched, because it is not there or there are too many.
+    /// The watch descriptor. `None`: not watched, because it does not exist or there are too many.
     number: Option<i32>,
-    /// Whether that was said.
-    told: bool,
+    /// Whether the log says so.
+    is_logged: bool,
 }
 
-/// What an errand has found out about a tenant's files, and now watches.
+/// What an errand has found of a tenant's files, and now watches.
 #[derive(Debug, Default)]
 struct Found {
     directories: HashMap<PathBuf, Directory>,
-    /// Why some are not watched.
+    /// Why some directories are not watched.
     errors: HashMap<PathBuf, io::Error>,
     is_cut: bool,
 }
 
 type Survey = Vec<(String, Result<Found, Unfinished>)>;
 
-/// Acts on changes, for ever.
+/// Acts on changes, without end.
 pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, mut hangup: Signal) {
-    // Since it was read at the start the file may have changed, and nobody was watching yet.
+    // The file may have changed after it was read at the start and before the watch began.
     let mut look_again = reloads.file().await.applied.is_some();
     loop {
         if look_again || watched.is_stale || !watched.is_complete() {
@@ -109,10 +108,10 @@ pub(crate) async fn run<T: Tenants>(mut watched: Watched, reloads: Reloads<T>, m
 }
 
 impl Watched {
-    /// Watches what the configuration asks for, from now on. Inside a runtime.
+    /// Starts the watch that the configuration asks for. To be called inside a runtime.
     pub(crate) fn new(config: &Arc<Config>) -> Self {
-        let inotify = open().inspect_err(|error| {
-            tracing::warn!(target: "mayfly::admin", %error, "changes of files are not seen; SIGHUP still is");
+        let inotify = inotify::open().inspect_err(|error| {
+            tracing::warn!(target: "mayfly::admin", %error, "changes of files go unnoticed; SIGHUP still works");
         });
         let mut watched = Self {
             inotify: inotify.ok().map(Arc::new),
@@ -123,7 +122,7 @@ impl Watched {
             directories: HashMap::new(),
             numbers: HashMap::new(),
             is_stale: false,
-            told: HashSet::new(),
+            cut_logged: HashSet::new(),
         };
         let look = watched.look(config);
         let survey = look();
@@ -131,21 +130,22 @@ impl Watched {
         watched
     }
 
-    /// Whether everything is watched that should be.
+    /// Whether all watches that the configuration asks for exist.
     fn is_complete(&self) -> bool {
         self.hanging.is_empty() && self.directories.values().all(|directory| directory.number.is_some())
     }
 
-    /// Watches what the configuration asks for now. Returns whether a directory is there that was not.
+    /// Watches what the configuration asks for now. Returns whether a directory exists that did not before.
     async fn update(&mut self, config: &Arc<Config>) -> bool {
         self.is_stale = false;
         let look = self.look(config);
-        // A panic has been told by the panic hook.
+        // The panic hook has logged a panic.
         let survey = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         self.take(survey)
     }
 
-    /// What looks at all files that matter, and watches them: a second or so, whatever their file systems do.
+    /// A function that looks at all files that matter, and watches them. It takes about a second, whatever their file
+    /// systems do.
     fn look(&mut self, config: &Arc<Config>) -> impl FnOnce() -> Survey + Send + 'static {
         let inotify = self.inotify.clone().filter(|_| config.watch);
         let tenants = config.tenants.iter().map(|tenant| (tenant.name.to_string(), Some(tenant.clone())));
@@ -169,7 +169,7 @@ impl Watched {
         }
     }
 
-    /// Goes by what was found. Returns whether a directory is there that was not, or answers that did not.
+    /// Takes over what was found. Returns whether a directory exists, or answers, that did not before.
     fn take(&mut self, survey: Survey) -> bool {
         let Some(inotify) = &self.inotify else { return false };
         let mut former = std::mem::take(&mut self.directories);
@@ -183,23 +183,23 @@ impl Watched {
                 Err(unfinished) => {
                     if !hung.contains(&name) {
                         tracing::warn!(
-                            target: "mayfly::admin", tenant = name, reason = %unfinished, "changes of the tenant's files are not seen"
+                            target: "mayfly::admin", tenant = name, reason = %unfinished, "changes of the tenant's files go unnoticed"
                         );
                     }
                     self.hanging.insert(name);
                     continue;
                 }
             };
-            // What has changed meanwhile was not seen.
+            // Changes in the meantime were not seen.
             news |= hung.contains(&name);
-            if found.is_cut && self.told.insert(name.clone()) {
+            if found.is_cut && self.cut_logged.insert(name.clone()) {
                 tracing::warn!(
                     target: "mayfly::admin", tenant = name,
                     "`watch` names more than is watched (256 directories, 16384 files): name the directories that change"
                 );
             }
             for (path, new) in found.directories {
-                // What is in it came before it was watched.
+                // Its content may be older than the watch.
                 news |= new.whole && !former.contains_key(&path);
                 let directory = self.directories.entry(path).or_default();
                 directory.names.extend(new.names);
@@ -216,31 +216,31 @@ impl Watched {
                     self.numbers.entry(number).or_default().insert(path.clone());
                 }
                 None => {
-                    if !before.is_some_and(|before| before.told) {
+                    if !before.is_some_and(|before| before.is_logged) {
                         let error = errors.remove(path).map(|error| error.to_string());
                         let path = path.display();
-                        tracing::warn!(target: "mayfly::admin", %path, error, "changes in this directory are not seen; SIGHUP still is");
+                        tracing::warn!(target: "mayfly::admin", %path, error, "changes in this directory go unnoticed; SIGHUP still works");
                     }
-                    directory.told = true;
+                    directory.is_logged = true;
                 }
             }
         }
         for number in former.values().filter_map(|directory| directory.number) {
             if !self.numbers.contains_key(&number) {
-                // It fails if the directory is gone, and the watch with it.
-                let _ = inotify::remove_watch(inotify, number);
+                // It fails if the directory is gone, and its watch with it.
+                let _ = remove_watch(inotify, number);
             }
         }
         news
     }
 
-    /// Waits for the quiet after a change.
+    /// Waits until changes stop.
     async fn quiet(&mut self) {
         let end = Instant::now() + RESTLESS;
         while timeout_at(end.min(Instant::now() + QUIET), self.change()).await.is_ok() {}
     }
 
-    /// Waits for a change. Given up, it has missed none.
+    /// Waits for a change. If the caller drops the future, no change is lost.
     async fn change(&mut self) {
         loop {
             if !self.unsure.is_empty() {
@@ -256,14 +256,14 @@ impl Watched {
             let Some(inotify) = &self.inotify else { return std::future::pending().await };
             let events = match inotify.readable().await {
                 Ok(mut ready) => {
-                    let events = read(inotify.get_ref());
+                    let events = inotify::read(inotify.get_ref());
                     ready.clear_ready();
                     events
                 }
                 Err(error) => Err(error),
             };
             match events {
-                // All events are read before any is judged, for none of them comes again.
+                // Judges events only after all are read: the kernel reports each only once.
                 Ok(events) => {
                     let relevant = events.into_iter().filter(|event| self.concerns(event)).count();
                     if relevant > 0 {
@@ -271,7 +271,7 @@ impl Watched {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(target: "mayfly::admin", %error, "changes of files are not seen any more; SIGHUP still is");
+                    tracing::error!(target: "mayfly::admin", %error, "changes of files go unnoticed from now on; SIGHUP still works");
                     self.inotify = None;
                     self.directories.clear();
                 }
@@ -279,8 +279,8 @@ impl Watched {
         }
     }
 
-    /// Whether an event is about one of the files.
-    fn concerns(&mut self, event: &Event) -> bool {
+    /// Whether an event concerns one of the files.
+    fn concerns(&mut self, event: &inotify::Event) -> bool {
         if event.flags.contains(ReadFlags::QUEUE_OVERFLOW) {
             return true;
         }
@@ -289,7 +289,7 @@ impl Watched {
             .flags
             .intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED | ReadFlags::UNMOUNT)
         {
-            // The path leads elsewhere now, or nowhere: it is looked for again.
+            // The path leads elsewhere now, or nowhere: the next update looks for it again.
             for path in paths {
                 if let Some(directory) = self.directories.get_mut(path) {
                     directory.number = None;
@@ -312,8 +312,8 @@ impl Watched {
             whole || name == LINKED_DATA || names.is_some_and(|names| names.contains(name))
         };
         let Some(path) = paths.iter().find(|path| is_ours(path)) else { return false };
-        // A new file is empty yet; that it is written and closed is another event. A new link is whole: that is looked
-        // at elsewhere.
+        // A new file is still empty; another event reports that it is written and closed. A new link is complete, which
+        // `change` finds out.
         let is_new = event.flags.contains(ReadFlags::CREATE);
         if is_new {
             self.unsure.push(path.join(name));
@@ -322,8 +322,8 @@ impl Watched {
     }
 }
 
-/// Watches the files of a tenant that matter, which are its programs, and what it names besides; without a tenant, the
-/// tenants file. On an errand.
+/// Watches a tenant's programs, and the files that its `watch` names; without a tenant, the tenants file. Runs on an
+/// errand.
 fn found(tenant: Option<&TenantConfig>, source: Option<PathBuf>, inotify: &OwnedFd) -> Found {
     let mut found = Found::default();
     let files = match tenant {
@@ -344,7 +344,7 @@ fn found(tenant: Option<&TenantConfig>, source: Option<PathBuf>, inotify: &Owned
         found.directories.entry(parent.to_owned()).or_default().names.insert(name.to_owned());
     }
     for (path, directory) in &mut found.directories {
-        match waiting_for(path, || add(inotify, path, directory.whole)) {
+        match waiting_for(path, || inotify::add(inotify, path, directory.whole)) {
             Ok(number) => directory.number = Some(number),
             Err(error) => drop(found.errors.insert(path.clone(), error)),
         }
@@ -352,53 +352,7 @@ fn found(tenant: Option<&TenantConfig>, source: Option<PathBuf>, inotify: &Owned
     found
 }
 
-/// A symbolic link, or one of several names of a file.
+/// Whether the path is a symbolic link, or one of several names of a file.
 fn is_link(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
-}
-
-fn open() -> io::Result<AsyncFd<OwnedFd>> {
-    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    // SAFETY: the `AsyncFd` owns the descriptor, and nothing replaces or closes it before the `AsyncFd` is dropped.
-    Ok(unsafe { AsyncFd::register(inotify) }?)
-}
-
-fn add(inotify: &OwnedFd, directory: &Path, whole: bool) -> io::Result<i32> {
-    let gone = if whole { WatchFlags::DELETE | WatchFlags::MOVED_FROM } else { WatchFlags::empty() };
-    // Two paths may lead to one directory, and one of them ask for less.
-    let flags = WatchFlags::MASK_ADD
-        | gone
-        | WatchFlags::CLOSE_WRITE
-        | WatchFlags::MOVED_TO
-        | WatchFlags::CREATE
-        | WatchFlags::DELETE_SELF
-        | WatchFlags::MOVE_SELF
-        | WatchFlags::ONLYDIR;
-    Ok(inotify::add_watch(inotify, directory, flags)?)
-}
-
-/// What the kernel tells.
-struct Event {
-    number: i32,
-    flags: ReadFlags,
-    name: Option<OsString>,
-}
-
-/// All events that wait.
-fn read(inotify: &OwnedFd) -> io::Result<Vec<Event>> {
-    let mut buffer = [MaybeUninit::uninit(); 8192];
-    let mut reader = inotify::Reader::new(inotify, &mut buffer);
-    let mut events = Vec::new();
-    loop {
-        match reader.next() {
-            Ok(event) => events.push(Event {
-                number: event.wd(),
-                flags: event.events(),
-                name: event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned()),
-            }),
-            Err(rustix::io::Errno::AGAIN) => return Ok(events),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A client's connection behind a gate: what can be read in one way only comes through ([`mayfly_tenancy::inbound`]).
+//! A client's connection behind a gate, which only unambiguous requests pass ([`mayfly_tenancy::inbound`]).
 
 use std::io;
 use std::pin::Pin;
@@ -9,19 +9,19 @@ use mayfly_tenancy::inbound::{Framework, Gate};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// So much is read at once.
+/// The size of a read.
 const READ_BYTES: usize = 16 << 10;
 
-/// What hyper can do.
+/// What hyper supports.
 const HYPER: Framework = Framework { knows_all_methods: true, continues_chunks: true };
 
 /// A connection whose incoming bytes go through a gate.
 pub(crate) struct Gated {
     socket: TcpStream,
     gate: Gate,
-    /// What has come and is not complete.
+    /// Bytes that have arrived and are not complete.
     held: Vec<u8>,
-    /// What has come through, and how much of it has been read.
+    /// Bytes that have passed the gate, and how many of them have been read.
     passed: Vec<u8>,
     read: usize,
 }

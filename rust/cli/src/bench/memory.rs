@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How much memory the process has to itself.
+//! The private memory of the process.
 
 /// Anonymous memory of the process in KiB: pages that were written and belong to no file, wherever they are mapped.
 ///
-/// A page of the snapshot that a worker has made private is one of them, and so is what the worker costs on the heap; the snapshot
-/// itself is not, nor is the kernel's share. See proc_pid_smaps(5).
+/// It includes pages of the snapshot that a worker has made private, and the worker's part of the heap, but neither the
+/// snapshot itself nor the kernel's memory. See proc_pid_smaps(5).
 ///
 /// # Errors
 ///
-/// A sentence, when the kernel does not say.
+/// A sentence, if the kernel does not report it.
 pub fn anonymous_kib() -> Result<u64, String> {
     let path = "/proc/self/smaps_rollup";
     let text = mayfly_files::kernel_text(path).map_err(|error| format!("cannot read {path}: {error}"))?;
@@ -20,7 +20,7 @@ pub fn anonymous_kib() -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn written_memory_is_seen() {
+    fn written_memory_is_counted() {
         let before = super::anonymous_kib().unwrap();
         let written = vec![1_u8; 8 << 20];
         let after = super::anonymous_kib().unwrap();

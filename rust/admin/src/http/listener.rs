@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The admin listener: connections, as many and as long as is good for it.
+//! The admin listener: connections, bounded in number and time.
 //!
-//! A connection has one request. Operators and scrapers call seldom, and what does not stay open needs no time-out for idling.
+//! A connection carries one request. Operators and scrapers call seldom, and a connection that does not stay open needs
+//! no idle time-out.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::FAREWELL;
-use crate::api::Api;
+use crate::http::api::Api;
+use crate::http::patience::{FAREWELL, Patience};
 use crate::tenants::Tenants;
 
 /// Connections at a time; further ones wait in the system's queue.
@@ -27,31 +28,7 @@ const CONNECTIONS: usize = 64;
 /// Bound for a request's head; hyper answers 431 above it.
 const HEAD_BYTES: usize = 16 << 10;
 
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
-    /// For a request's head.
-    pub(crate) head: Duration,
-    /// Between two pieces of a body,
-    pub(crate) pause: Duration,
-    /// and for all of it.
-    pub(crate) body: Duration,
-    /// For everything.
-    pub(crate) connection: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            head: Duration::from_secs(10),
-            pause: Duration::from_secs(15),
-            body: Duration::from_secs(600),
-            connection: Duration::from_secs(1200),
-        }
-    }
-}
-
-/// Serves operators until told to stop; then requests in progress have [`FAREWELL`].
+/// Serves operators until `stopped` says so; then requests in progress have [`FAREWELL`].
 pub(crate) async fn serve<T: Tenants>(
     listener: TcpListener,
     api: Api<T>,
@@ -64,7 +41,7 @@ pub(crate) async fn serve<T: Tenants>(
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &room) => accepted,
-            // What has ended is forgotten as it ends.
+            // Removes connections from the set as they end.
             Some(_) = connections.join_next() => continue,
             _ = stopped.wait_for(|&stopped| stopped) => break,
         };
@@ -77,7 +54,7 @@ pub(crate) async fn serve<T: Tenants>(
                 });
             }
             Err(error) => {
-                // Out of descriptors, most likely: it passes when connections close.
+                // Most likely the process is out of descriptors, until connections close.
                 tracing::warn!(target: "mayfly::admin", %error, "cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -91,7 +68,7 @@ async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
 ) -> std::io::Result<(TcpStream, Option<tokio::sync::OwnedSemaphorePermit>)> {
-    // It is never closed; if it were, connections would not be counted.
+    // The semaphore is never closed; if it were, connections would not be counted.
     let place = Arc::clone(room).acquire_owned().await.ok();
     let (socket, _) = listener.accept().await?;
     Ok((socket, place))

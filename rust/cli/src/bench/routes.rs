@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly bench-routes`: what it costs to find a request's tenant, among one and among many.
 //!
-//! Tables of 1 and of [`MANY`] tenants are asked in turns, so that a machine that slows down for a while slows all figures. A sample
-//! is the time of a batch of look-ups; a figure is the median of the samples, for one look-up.
+//! Look-ups in tables of 1 and of [`MANY`] tenants are measured in turns, so that a machine that slows down for a while
+//! slows all figures. A sample is the time of a batch of look-ups; a figure is the median of the samples, for one
+//! look-up.
 
 use std::fmt;
 use std::hint::black_box;
@@ -13,17 +14,18 @@ use mayfly_tenancy::bench::Routes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::Failure;
+use crate::bench::stats::Samples;
+use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::BenchRoutesOptions;
-use crate::stats::Samples;
 
 /// Tenants in the large tables.
 const MANY: usize = 10_000;
 /// Look-ups that are timed together.
 const BATCH: usize = 1_000;
 const ROUNDS: usize = 500;
-/// Steps through the tenants in an order that no prefetcher guesses; it shares no factor with [`MANY`], so each has its turn.
+/// Steps through the tenants in an order that no prefetcher predicts. It shares no factor with [`MANY`], so each tenant
+/// has its turn.
 const STRIDE: usize = 7_919;
 
 /// All figures, in nanoseconds for one look-up. The names are part of the command's interface.
@@ -36,14 +38,14 @@ struct Figures {
     host: HostFacts,
 }
 
-/// One way to tell tenants apart.
+/// The figures for one kind of route.
 #[derive(Debug, Serialize)]
 struct Table {
     /// One tenant, the same request again and again.
     one_ns: f64,
-    /// Many tenants, the same request again and again: as much work, and as much of it in the cache.
+    /// Many tenants, the same request again and again: the same work, with the table's used part in the cache.
     many_ns: f64,
-    /// Many tenants in turn: what is read was last read many look-ups ago.
+    /// Many tenants in turns: each part of the table was last read many look-ups ago.
     many_in_turn_ns: f64,
 }
 
@@ -78,7 +80,7 @@ fn by_host(tenant: usize) -> Asked {
     Asked { host: format!("T{tenant}.example:8080").into_bytes(), path: b"/index.html".to_vec() }
 }
 
-/// What the router reads of a request.
+/// The parts of a request that the router reads.
 struct Asked {
     host: Vec<u8>,
     path: Vec<u8>,
@@ -105,7 +107,7 @@ impl Bench {
                     config
                 })
                 .collect();
-            Routes::new(&json!({ "tenants": tenants })).map_err(|error| Failure::Usage(error.to_string()))
+            Routes::new(&json!({ "tenants": tenants })).map_err(Failure::usage)
         };
         Ok(Self {
             one: table(1)?,
@@ -140,12 +142,12 @@ impl Bench {
     }
 }
 
-/// A wrong answer would be a quick one.
+/// Looks up and checks the result: a wrong result might be a fast one.
 fn found(routes: &Routes, asked: &Asked, tenant: usize) {
     assert_eq!(routes.find(black_box(&asked.host), black_box(&asked.path)), Some(tenant));
 }
 
-/// The nanoseconds that a batch takes.
+/// The time of a batch, in nanoseconds.
 fn batch(mut look_up: impl FnMut(usize)) -> u64 {
     let start = Instant::now();
     (0..BATCH).for_each(&mut look_up);

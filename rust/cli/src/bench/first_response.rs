@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How long it takes from nothing to the first response where the booted program lies in a snapshot file.
+//! The time from nothing to the first response, with the program in a snapshot file.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use mayfly_sandbox::{BufferedResponse, Host, NoLog, Request, Snapshot, Worker};
 
-use crate::Failure;
-use crate::bench_subject::Subject;
-use crate::stats::Samples;
+use crate::bench::stats::Samples;
+use crate::bench::subject::Subject;
+use crate::failure::Failure;
 
-/// Times that the file is loaded.
+/// How often the file is loaded.
 const LOADS: u32 = 7;
 
-/// Milliseconds from opening the program to the first response, the median of some; the file is in the page cache. `None` for programs that have
-/// no snapshot files: those with shared memory.
+/// Milliseconds from opening the program to the first response: the median of [`LOADS`], with the file in the page
+/// cache. `None` for programs that have no snapshot files: those with shared memory.
 pub fn first_response_ms(
     host: &Host,
     subject: &Subject,
@@ -35,7 +35,7 @@ pub fn first_response_ms(
         }
         Ok(times.median() / 1e6)
     });
-    // It holds the program's memory; what cannot be removed is the system's to clear.
+    // The file holds the program's memory. If it cannot be removed, the system clears it.
     let _ = std::fs::remove_dir_all(&directory);
     measured.map(Some)
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who a caller is, by the key that it shows.
+//! The rights of a caller, by its key.
 //!
-//! The configuration has keys' SHA-256 digests only. Digests are compared in constant time, so that an answer's delay says nothing
-//! about how much of a guess was right; and for a tenant that does not exist as much is compared as for one that does.
+//! The configuration has only SHA-256 digests of keys. Digests are compared in constant time, so that the delay of an
+//! answer does not reveal how much of a guess was right. A tenant that does not exist costs as many comparisons as one
+//! that does.
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
@@ -10,23 +11,23 @@ use mayfly_tenancy::{Config, KeyDigest};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-/// Who calls.
+/// What a caller has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// Has the operator's key.
+    /// The operator's key.
     Operator,
-    /// Has the key of the tenant in question.
+    /// The key of the tenant in question.
     Owner,
-    /// Has shown no key, or one that is not good for this.
-    Nobody,
+    /// No key, or one that does not allow the request.
+    Unknown,
 }
 
-/// Finds out who calls about `tenant`, or about the server.
+/// The rights of a caller that asks about `tenant`, or about the server.
 pub(crate) fn caller(config: &Config, tenant: Option<&str>, headers: &HeaderMap) -> Caller {
-    let Some(key) = bearer(headers) else { return Caller::Nobody };
+    let Some(key) = bearer(headers) else { return Caller::Unknown };
     let shown: [u8; 32] = Sha256::digest(key).into();
     let operator = is_digest_of(&shown, config.admin.as_ref().and_then(|admin| admin.key));
-    // All tenants are looked at, wherever the one in question is.
+    // The loop goes through all tenants, wherever the one in question is.
     let owned = config
         .tenants
         .iter()
@@ -35,11 +36,11 @@ pub(crate) fn caller(config: &Config, tenant: Option<&str>, headers: &HeaderMap)
     match (bool::from(operator), bool::from(owner)) {
         (true, _) => Caller::Operator,
         (false, true) => Caller::Owner,
-        (false, false) => Caller::Nobody,
+        (false, false) => Caller::Unknown,
     }
 }
 
-/// The key of `Authorization: Bearer KEY` (RFC 6750, 2.1). Two such headers are none.
+/// The key of `Authorization: Bearer KEY` (RFC 6750, 2.1). Two such headers count as none.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (Some(only), None) = (all.next(), all.next()) else { return None };
@@ -48,7 +49,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
 }
 
-/// Whether there is a digest and it is this one.
+/// Whether there is an expected digest, and it is the one shown.
 fn is_digest_of(shown: &[u8; 32], expected: Option<KeyDigest>) -> Choice {
     let digest = expected.as_ref().map_or(&[0; 32], KeyDigest::as_bytes);
     shown.ct_eq(digest) & Choice::from(u8::from(expected.is_some()))
@@ -81,31 +82,31 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_good_for_its_own_tenant_and_the_operators_for_all() {
+    fn a_key_allows_its_own_tenant_and_the_operators_key_allows_all() {
         for (tenant, key, expected) in [
             (Some("a"), "Bearer key of a", Caller::Owner),
             (Some("b"), "bearer  key of b ", Caller::Owner),
-            (Some("b"), "Bearer key of a", Caller::Nobody),
-            (Some("none"), "Bearer key of a", Caller::Nobody),
-            (Some("nobody's"), "Bearer key of a", Caller::Nobody),
-            (None, "Bearer key of a", Caller::Nobody),
+            (Some("b"), "Bearer key of a", Caller::Unknown),
+            (Some("none"), "Bearer key of a", Caller::Unknown),
+            (Some("absent"), "Bearer key of a", Caller::Unknown),
+            (None, "Bearer key of a", Caller::Unknown),
             (None, "Bearer operator", Caller::Operator),
             (Some("a"), "Bearer operator", Caller::Operator),
-            (Some("nobody's"), "Bearer operator", Caller::Operator),
-            (None, "Bearer operator2", Caller::Nobody),
-            (None, "Bearer ", Caller::Nobody),
-            (None, "Bearer", Caller::Nobody),
-            (None, "operator", Caller::Nobody),
-            (None, "Basic operator", Caller::Nobody),
+            (Some("absent"), "Bearer operator", Caller::Operator),
+            (None, "Bearer operator2", Caller::Unknown),
+            (None, "Bearer ", Caller::Unknown),
+            (None, "Bearer", Caller::Unknown),
+            (None, "operator", Caller::Unknown),
+            (None, "Basic operator", Caller::Unknown),
         ] {
             assert_eq!(called(tenant, &[key]), expected, "{tenant:?} {key}");
         }
-        assert_eq!(called(None, &[]), Caller::Nobody);
-        assert_eq!(called(None, &["Bearer operator", "Bearer operator"]), Caller::Nobody);
+        assert_eq!(called(None, &[]), Caller::Unknown);
+        assert_eq!(called(None, &["Bearer operator", "Bearer operator"]), Caller::Unknown);
     }
 
     #[test]
-    fn where_there_is_no_key_none_is_good() {
+    fn without_an_expected_key_no_key_is_accepted() {
         let zeros = KeyDigest::from([0; 32]);
         assert!(!bool::from(is_digest_of(&[0; 32], None)));
         assert!(bool::from(is_digest_of(&[0; 32], Some(zeros))));

@@ -1,45 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `mayfly bench`: what one request costs, without HTTP.
 //!
-//! What is compared is measured in turns: a round takes some samples of every figure, so that a machine that slows down for a while
-//! slows all of them. Every figure is a median over all rounds. After the rounds come as many requests again in one go, between two
-//! lines on standard error: whoever traces the process can count system calls there, for nothing else happens.
+//! Figures that are compared are measured in turns: a round takes some samples of each, so that a machine that slows
+//! down for a while slows all of them. Every figure is a median over all rounds. After the rounds, the same number of
+//! requests is served again without interruption, between two lines on standard error: there a tracer can count the
+//! system calls of requests, since nothing else happens.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::bench::{BareVms, Floor, ScatteredPages};
-use mayfly_sandbox::{Header, Host, Request, ResponseSink, Snapshot, Worker};
+use mayfly_sandbox::{Header, Host, Request, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Failure;
-use crate::bench_overhead;
-use crate::bench_snapshot;
-use crate::bench_subject::Subject;
+use crate::bench::first_response::first_response_ms;
+use crate::bench::memory::anonymous_kib;
+use crate::bench::overhead;
+use crate::bench::plan::{Plan, REQUESTS_MIN};
+use crate::bench::report::{Figures, Latency};
+use crate::bench::sink::Discarded;
+use crate::bench::stats::Samples;
+use crate::bench::subject::{Subject, fork};
+use crate::failure::Failure;
 use crate::host::HostFacts;
-use crate::memory::anonymous_kib;
 use crate::options::BenchOptions;
-use crate::report::{Figures, Latency};
-use crate::stats::Samples;
 
-/// Samples of each figure in a round: few, so that a machine which is slow for some milliseconds is slow for all figures alike.
+/// Samples of each figure in a round: few, so that a machine that is slow for some milliseconds slows all figures
+/// alike.
 const SAMPLES_A_ROUND: u32 = 20;
-/// Requests before anything is measured: caches, branch predictors and the work set are as they will stay.
+/// Requests before the measurement: after them caches, branch predictors and the work set are in their steady state.
 const WARM_UP: u32 = 500;
-/// Machines of each kind that are created in turn, for the two figures on that; each costs half a millisecond.
+/// Machines of each kind that are created in turns, for the two figures of that; each costs half a millisecond.
 const FORKS: u32 = 100;
-/// Resets, and copies to compare them with, that are timed together: one alone takes little longer than reading the clock.
+/// Resets, and copies to compare them with, that are timed together: a single one takes little longer than reading the
+/// clock.
 const BATCH: u32 = 32;
-/// Workers that are kept idle to see what one of them weighs; fewer of those that together would weigh more than [`IDLE_BYTES`].
+/// Workers that are kept idle to measure the memory of one; fewer if together they would need more than [`IDLE_BYTES`].
 const IDLE_WORKERS: u64 = 16;
 const IDLE_BYTES: u64 = 512 << 20;
-/// Fewer than these are no measurement, however long they take.
-const REQUESTS_MIN: u32 = 20;
+/// At least this many machines are created, however long they take.
 const FORKS_MIN: u32 = 3;
-/// Every request that is measured comes as one with its reset, as two halves, and again in the steady state.
-const CALLS_A_REQUEST: u32 = 3;
 
-/// What a browser or wrk sends, roughly: 300 bytes.
+/// Roughly what a browser or wrk sends: 300 bytes.
 const HEADERS: [Header<'_>; 5] = [
     Header { name: b"host", value: b"127.0.0.1:8080" },
     Header { name: b"user-agent", value: b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0" },
@@ -50,7 +52,7 @@ const HEADERS: [Header<'_>; 5] = [
 
 pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let subject = Subject::new(options)?;
-    let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
+    let host = Host::open().map_err(Failure::host)?;
     let path = options.path.as_bytes();
     let (path, query) = match path.iter().position(|&byte| byte == b'?') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -68,30 +70,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How much is measured.
-#[derive(Clone, Copy)]
-struct Plan {
-    requests: u32,
-    /// How long the requests may take, about; without an end where there is none.
-    time: Option<Duration>,
-}
-
-impl Plan {
-    /// How long one part of many may take.
-    fn share(self, parts: u32) -> Duration {
-        self.time.map_or(Duration::MAX, |time| time / parts)
-    }
-
-    /// The plan for requests that take so long each.
-    fn for_requests_of(self, each: Duration) -> Self {
-        let Some(time) = self.time else { return self };
-        let fit = time.as_nanos() / u128::from(CALLS_A_REQUEST) / each.as_nanos().max(1);
-        let fit = u32::try_from(fit).unwrap_or(u32::MAX).max(REQUESTS_MIN);
-        Self { requests: self.requests.min(fit), ..self }
-    }
-}
-
-/// A worker in its steady state, a request for it, and what it is compared with.
+/// A worker in its steady state, a request for it, and the baselines.
 struct Bench<'a> {
     snapshot: Snapshot,
     worker: Worker,
@@ -139,8 +118,8 @@ impl<'a> Bench<'a> {
         let snapshot = subject.boot(host)?;
         let mut bench = Self {
             worker: fork(&snapshot)?,
-            floor: Floor::new().map_err(host_failure)?,
-            bare_vms: BareVms::new().map_err(host_failure)?,
+            floor: Floor::new().map_err(Failure::host)?,
+            bare_vms: BareVms::new().map_err(Failure::host)?,
             copied: ScatteredPages::new(0),
             request,
             plan,
@@ -165,15 +144,17 @@ impl<'a> Bench<'a> {
 
     fn call(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        let stats =
-            self.worker.call_without_reset(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+        let stats = self
+            .worker
+            .call_without_reset(self.next_id, &self.request, &mut self.response)
+            .map_err(Failure::program)?;
         self.exits += stats.exits;
         Ok(())
     }
 
     fn call_and_reset(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        let stats = self.worker.call(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+        let stats = self.worker.call(self.next_id, &self.request, &mut self.response).map_err(Failure::program)?;
         self.exits += stats.exits;
         Ok(())
     }
@@ -190,11 +171,11 @@ impl<'a> Bench<'a> {
         let overhead = if subject.is_of_file {
             None
         } else {
-            Some(bench_overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?)
+            Some(overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?)
         };
         let (exits_per_request, cpu_us) = self.steady_state(requests)?;
 
-        let first_response_ms = bench_snapshot::first_response_ms(host, subject, &self.snapshot, &self.request)?;
+        let first_response_ms = first_response_ms(host, subject, &self.snapshot, &self.request)?;
         let us = |nanoseconds: f64| nanoseconds / 1e3;
         let pages = self.worker.work_pages();
         Ok(Figures {
@@ -208,7 +189,8 @@ impl<'a> Bench<'a> {
             reset_us: us(times.reset.median()),
             cpu_us,
             exits_per_request,
-            // Every exit is the end of one KVM_RUN, and a worker makes no other ioctl; the benchmark's report counts from outside.
+            // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from
+            // outside.
             ioctls_per_request: exits_per_request,
             workset_pages: pages,
             reset_ns_per_page: per_page(times.resets.median(), pages),
@@ -233,17 +215,17 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Takes samples of every figure about requests. Those beyond the number of requests, in the last round, are left out.
+    /// Takes samples of every figure of requests. The last round drops those beyond the number of requests.
     fn round(&mut self, times: &mut Times) -> Result<(), Failure> {
         for _ in 0..SAMPLES_A_ROUND {
-            times.floor.time(|| self.floor.round_trip()).map_err(host_failure)?;
+            times.floor.time(|| self.floor.round_trip()).map_err(Failure::host)?;
         }
         for _ in 0..SAMPLES_A_ROUND {
             times.call_reset.time(|| self.call_and_reset())?;
         }
         for _ in 0..SAMPLES_A_ROUND {
             times.call.time(|| self.call())?;
-            times.reset.time(|| self.worker.reset()).map_err(no_response)?;
+            times.reset.time(|| self.worker.reset()).map_err(Failure::program)?;
         }
         times.resets.time(|| reset_batch(&mut self.worker))?;
         times.copies.time(|| (0..BATCH).for_each(|_| self.copied.copy()));
@@ -258,18 +240,18 @@ impl<'a> Bench<'a> {
             if done >= FORKS_MIN && started.elapsed() > end {
                 break;
             }
-            // Dropping the machines is not part of it.
-            let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(host_failure)?;
+            // The time of dropping the machines is not measured.
+            let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(Failure::host)?;
             let _worker = times.fork.time(|| fork(&self.snapshot))?;
         }
         Ok(())
     }
 
-    /// Memory of one forked worker, before any request and after one, seen from outside: the process grows by so much for each.
+    /// Memory of one forked worker, before any request and after one: how much the process grows for each.
     fn idle_worker_kib(&mut self) -> Result<(f64, f64), Failure> {
         let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).clamp(2, IDLE_WORKERS);
         let mut workers = Vec::with_capacity(count as usize);
-        // The first look at the process's memory allocates for itself.
+        // The first reading of the process's memory allocates memory itself.
         anonymous_kib().map_err(Failure::Host)?;
         let before = anonymous_kib().map_err(Failure::Host)?;
         for _ in 0..count {
@@ -278,18 +260,18 @@ impl<'a> Bench<'a> {
         let forked = anonymous_kib().map_err(Failure::Host)?;
         for worker in &mut workers {
             self.next_id += 1;
-            worker.call(self.next_id, &self.request, &mut self.response).map_err(no_response)?;
+            worker.call(self.next_id, &self.request, &mut self.response).map_err(Failure::program)?;
         }
         let served = anonymous_kib().map_err(Failure::Host)?;
         let each = |after: u64| after.saturating_sub(before) as f64 / count as f64;
         Ok((each(forked), each(served)))
     }
 
-    /// Serves requests and does nothing else. Returns the number of exits a request, and the CPU time that this thread took for one
+    /// Serves requests and does nothing else. Returns, for one request, the number of exits, and this thread's CPU time
     /// in microseconds.
     fn steady_state(&mut self, requests: u32) -> Result<(f64, f64), Failure> {
         self.exits = 0;
-        // Outside of the marks: it is a system call.
+        // Outside of the two lines, since it is a system call.
         let before = thread_cpu_us();
         say("mayfly-bench: steady begin\n");
         for _ in 0..requests {
@@ -301,75 +283,25 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// What this thread has had of its processor; time in a machine counts.
+/// The CPU time of this thread, time in a machine included.
 fn thread_cpu_us() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
 }
 
 fn reset_batch(worker: &mut Worker) -> Result<(), Failure> {
-    (0..BATCH).try_for_each(|_| worker.reset().map(drop)).map_err(no_response)
+    (0..BATCH).try_for_each(|_| worker.reset().map(drop)).map_err(Failure::program)
 }
 
-/// What one page of one reset, or copy, takes of a batch.
+/// The time of one page of one reset, or copy, in a batch.
 fn per_page(batch_nanoseconds: f64, pages: usize) -> f64 {
     if pages == 0 { 0.0 } else { batch_nanoseconds / f64::from(BATCH) / pages as f64 }
 }
 
 /// One `write` to standard error.
 fn say(line: &str) {
-    // Who closed standard error does not count system calls.
+    // It fails if standard error is closed; then nothing counts system calls either.
     let _ = io::stderr().write_all(line.as_bytes());
-}
-
-pub fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
-    Worker::fork(snapshot).map_err(host_failure)
-}
-
-pub fn host_failure(error: impl std::error::Error) -> Failure {
-    Failure::Host(error.to_string())
-}
-
-pub fn no_response(error: mayfly_sandbox::CallError) -> Failure {
-    Failure::Program(error.to_string())
-}
-
-impl Samples {
-    /// Does `work` and adds the time it took.
-    pub(crate) fn time<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let result = work();
-        let took: Duration = start.elapsed();
-        self.add(took.as_nanos() as u64);
-        result
-    }
-}
-
-/// Takes a response as a server would, and allocates nothing for it.
-pub struct Discarded {
-    pub status: u16,
-    body: Vec<u8>,
-}
-
-impl Discarded {
-    /// Room for a body of that many bytes.
-    pub fn new(most: u64) -> Self {
-        Self { status: 0, body: vec![0; most as usize] }
-    }
-}
-
-impl ResponseSink for Discarded {
-    fn body(&mut self, len: usize) -> &mut [u8] {
-        &mut self.body[..len]
-    }
-
-    fn status(&mut self, status: u16) {
-        self.status = status;
-    }
-
-    fn header(&mut self, name: &[u8], value: &[u8]) {
-        std::hint::black_box((name, value));
-    }
 }
 
 #[cfg(test)]
@@ -377,16 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_requests_are_fewer() {
-        let plan = Plan { requests: 1_000, time: Some(Duration::from_secs(3)) };
-        let requests = |each_us| plan.for_requests_of(Duration::from_micros(each_us)).requests;
-        assert_eq!((requests(0), requests(30), requests(2_000), requests(1 << 30)), (1_000, 1_000, 500, REQUESTS_MIN));
-        let endless = Plan { time: None, ..plan };
-        assert_eq!(endless.for_requests_of(Duration::from_secs(60)).requests, 1_000);
-    }
-
-    #[test]
-    fn time_that_this_thread_spins_is_counted_and_time_that_it_sleeps_is_not() {
+    fn cpu_time_counts_spinning_and_not_sleeping() {
         let spin = |wanted_us: f64| {
             let before = thread_cpu_us();
             while thread_cpu_us() - before < wanted_us {}

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server's bookkeeping adds to a request: its routes, limits and counters, and the worker that has to be found.
+//! What a server's bookkeeping adds to a request: routes, limits, counters, and finding the worker.
 //!
-//! One thread calls a worker and resets it, and calls a loop's pool for the same program, in turns. The pool is that of a server with
-//! [`TENANTS`] tenants; the request's is one of them. Two workers never cost exactly the same (their memory lies elsewhere), so the
-//! comparison is repeated with fresh ones, and a second worker that is called without a server says how far equals differ.
+//! One thread calls a worker and resets it, and calls a loop's pool for the same program, in turns. The pool belongs to
+//! a server with [`TENANTS`] tenants; the request is for one of them. Two workers never cost exactly the same (their
+//! memory lies elsewhere), so the comparison is repeated with fresh workers, and a second worker that is called without
+//! a server shows how much equal workers differ.
 
 use std::sync::mpsc::{self, Sender};
 use std::time::Instant;
@@ -13,37 +14,39 @@ use mayfly_tenancy::{
     BootWhen, Config, DeferredReply, HostPattern, LoopPool, Outcome, Route, RoutePath, Server, TenantName,
 };
 
-use crate::Failure;
-use crate::bench::{Discarded, fork, host_failure, no_response};
-use crate::stats::Samples;
+use crate::bench::sink::Discarded;
+use crate::bench::stats::Samples;
+use crate::bench::subject::fork;
+use crate::failure::Failure;
 
-/// Tenants of the server; all but one are never called.
+/// Tenants of the server; only one is called.
 const TENANTS: usize = 1_000;
-/// How often the comparison is made, each time with a fresh worker on every side.
+/// How often the comparison is made, each time with fresh workers on all sides.
 const PARTS: u32 = 10;
-/// Calls on each side that are compared with each other: a slow millisecond is slow for all of them.
+/// Calls on each side that are compared with each other: few, so that a slow millisecond slows all of them.
 const CALLS: u32 = 20;
 /// Calls before anything is measured, of each fresh worker.
 const WARM_UP: u32 = 200;
-/// How often a pool may have no worker at hand before this gives up.
+/// How often a pool may have no worker before the measurement gives up.
 const PATIENCE: u32 = 1_000;
 
 /// Nanoseconds a request; medians of differences.
 pub struct Overhead {
     /// [`LoopPool::call`] above [`Worker::call`].
     pub added_ns: f64,
-    /// One [`Worker::call`] above another: what the comparison cannot tell from nothing.
+    /// One [`Worker::call`] above another: the resolution of the comparison.
     pub equals_differ_ns: f64,
 }
 
-/// Compares `snapshot`'s workers with those of a server that has `config`'s only tenant, for about `requests` requests on each side.
+/// Compares `snapshot`'s workers with those of a server that has `config`'s only tenant, for about `requests` requests
+/// on each side.
 pub fn measure(
     config: &Config,
     snapshot: &Snapshot,
     request: &Request<'_>,
     requests: u32,
 ) -> Result<Overhead, Failure> {
-    let server = Server::start(with_neighbours(config)?).map_err(host_failure)?;
+    let server = Server::start(with_neighbours(config)?).map_err(Failure::host)?;
     let rounds = requests.div_ceil(PARTS * CALLS);
     let (mut added, mut equals) = (Vec::new(), Vec::new());
     for part in 0..PARTS {
@@ -61,7 +64,7 @@ pub fn measure(
             sides.pool()?;
         }
         for round in 0..rounds {
-            // Each goes first as often as last.
+            // Each side goes first as often as last.
             let times = if (part + round) % 2 == 0 {
                 let worker = median(|| sides.worker())?;
                 let other = median(|| sides.other())?;
@@ -92,16 +95,16 @@ struct Sides<'a> {
 impl Sides<'_> {
     fn worker(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        call(&mut self.worker, self.next_id, self.request, &mut self.response).map_err(no_response)
+        call(&mut self.worker, self.next_id, self.request, &mut self.response).map_err(Failure::program)
     }
 
     fn other(&mut self) -> Result<(), Failure> {
         self.next_id += 1;
-        call(&mut self.other, self.next_id, self.request, &mut self.response).map_err(no_response)
+        call(&mut self.other, self.next_id, self.request, &mut self.response).map_err(Failure::program)
     }
 
-    /// One request of the pool, however long it takes: it has no worker until one is forked, and where the machine stands still for a
-    /// moment, a request may leave its loop.
+    /// One request of the pool, however long it takes: the pool has no worker until one is forked, and if the machine
+    /// stalls for a moment, a request may leave its loop.
     fn pool(&mut self) -> Result<(), Failure> {
         for _ in 0..PATIENCE {
             if self.pool.call(self.request, &mut self.response) == Outcome::Done {
@@ -112,14 +115,14 @@ impl Sides<'_> {
             }
             let (answered, answer) = mpsc::channel();
             self.pool.call_later(self.request, Box::new(Later { answered, body: Vec::new() }));
-            // Whatever was sent, or not: the next call tells.
+            // The next call shows the result, whatever was sent.
             let _ = answer.recv();
         }
         Err(Failure::Program("the server has no worker for the program".to_owned()))
     }
 }
 
-/// Kept out of line on both sides alike.
+/// Not inlined, like the pool's call.
 #[inline(never)]
 fn call(worker: &mut Worker, id: u64, request: &Request<'_>, response: &mut Discarded) -> Result<(), CallError> {
     worker.call(id, request, response).map(drop)
@@ -141,7 +144,8 @@ fn middle(mut differences: Vec<f64>) -> f64 {
     differences.get(differences.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// The configuration, with its tenant on the host of the benchmark's request and as many neighbours as a busy server has.
+/// The configuration, with its tenant on the host of the benchmark's request, and with as many other tenants as a busy
+/// server has.
 fn with_neighbours(config: &Config) -> Result<Config, Failure> {
     let tenant = &config.tenants[0];
     let host = |host: &str| HostPattern::try_from(host).map_err(|error| Failure::Usage(error.to_owned()));
@@ -163,7 +167,7 @@ fn with_neighbours(config: &Config) -> Result<Config, Failure> {
     Ok(Config { tenants, watch: false, ..config.clone() })
 }
 
-/// Says when a request is answered, and forgets the answer.
+/// Reports when a request is answered, and drops the answer.
 struct Later {
     answered: Sender<()>,
     body: Vec<u8>,
@@ -182,7 +186,7 @@ impl ResponseSink for Later {
 
 impl DeferredReply for Later {
     fn send(self: Box<Self>) {
-        // Whoever does not wait any more needs no word.
+        // It fails if the receiver does not wait any more.
         let _ = self.answered.send(());
     }
 }
