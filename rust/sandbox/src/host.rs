@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 pub use mayfly_kvm::HostError;
 
-use crate::{timekeeping, watchdog};
+use crate::time::{timekeeping, watchdog};
 
 /// Names another KVM device than `/dev/kvm`, as containers and tests need.
 pub const DEVICE_VARIABLE: &str = "MAYFLY_KVM_PATH";

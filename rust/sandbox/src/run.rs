@@ -5,11 +5,11 @@ use mayfly_kvm::{Machine, RunError};
 use mayfly_linux::{Context, Fault, Process, Step};
 use mayfly_machine::{Blame, Exit};
 
-use crate::clock;
 use crate::entropy::Entropy;
 use crate::output::SharedLog;
 use crate::response::ResponseError;
-use crate::watchdog::{ThreadEnds, Verdict, Watched};
+use crate::time::clock;
+use crate::time::watchdog::{ThreadEnds, Verdict, Watched};
 
 /// Why a run ended without the doorbell.
 #[derive(Debug)]

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One leg of a request: what a worker runs in one go on one thread, and what ends it.
 
-use super::Worker;
 use super::progress::{CallStats, Progress, WorkerState};
+use super::worker::Worker;
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
-use crate::clock;
 use crate::error::CallError;
 use crate::message::ResponseSink;
-use crate::peer::{Peer, Refusal};
 use crate::run::{Event, Exits, Stop};
 use crate::service::Taken;
-use crate::watchdog::{self, Leg, Watched};
+use crate::time::clock;
+use crate::time::watchdog::{self, Leg, Watched};
+use crate::worker::peer::{Peer, Refusal};
 
 /// The ring of the doorbell that ends a leg.
 #[derive(Debug, Clone, Copy)]

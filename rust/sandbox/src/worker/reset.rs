@@ -4,7 +4,8 @@
 use mayfly_kvm::ResetReport;
 
 use super::leg::Pause;
-use super::{Resets, Worker, WorkerState};
+use super::progress::WorkerState;
+use super::worker::{Resets, Worker};
 use crate::error::CallError;
 
 /// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and the tables

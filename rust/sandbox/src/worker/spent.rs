@@ -13,7 +13,7 @@
 //! if others had the processor meanwhile, that counts too, up to the slice, beyond which it was surely not the program. A reset after
 //! a later leg does not count.
 
-use crate::clock::Dial;
+use crate::time::clock::Dial;
 
 /// What a worker's requests have cost.
 #[derive(Debug, Default)]

@@ -13,7 +13,6 @@ use mayfly_kvm::Machine;
 use mayfly_linux::{Application, ConnectionId};
 
 use crate::abi::{ABI_MAX, ABI_MIN, ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
-use crate::clock;
 use crate::error::{BootError, CallError};
 use crate::limits::{Limits, nanoseconds};
 use crate::message::{Header, Request};
@@ -21,7 +20,8 @@ use crate::output::Stream;
 use crate::protocol::{Service, WarmUp};
 use crate::run::{Event, Exits, Runner, Stop};
 use crate::service::{Served, Taken};
-use crate::watchdog::{self, Leg};
+use crate::time::clock;
+use crate::time::watchdog::{self, Leg};
 
 /// A boot that gets little of the CPU, or sleeps, may take so many times its limit of it in time.
 const PATIENCE: u64 = 4;

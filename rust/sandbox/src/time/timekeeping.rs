@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use mayfly_machine::{ClockLine, read_tsc};
 
-use crate::clock;
-use crate::line::LINE;
+use crate::time::clock;
+use crate::time::hot_state::LINE;
 
 /// Readings that rates are computed from lie so far apart, once the process is old enough, and at most twice as far if it is not idle.
 const BASELINE_NS: u64 = 1_000_000_000;

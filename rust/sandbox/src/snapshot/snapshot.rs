@@ -11,18 +11,18 @@ use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
 use mayfly_machine::{SharedMemory, layout};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
-use crate::boot::Boot;
-use crate::clock;
+use crate::boot::boot::Boot;
 use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
 use crate::limits::Limits;
-use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
 use crate::program::{MonotonicClock, Program};
 use crate::protocol::Protocol;
 use crate::run::Runner;
-use crate::watchdog;
+use crate::snapshot::origin::Origin;
+use crate::time::clock;
+use crate::time::watchdog;
 
 /// A booted, frozen program; cheap to clone, shared by its workers.
 #[derive(Debug, Clone)]

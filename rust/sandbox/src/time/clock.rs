@@ -9,8 +9,8 @@ use mayfly_kvm::Machine;
 use mayfly_machine::{ClockLine, read_tsc};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::line::LINE;
-use crate::timekeeping;
+use crate::time::hot_state::LINE;
+use crate::time::timekeeping;
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
 #[inline]

@@ -26,32 +26,26 @@ use mayfly_kvm::Machine;
 use mayfly_linux::{Connects, LimitHits};
 use mayfly_machine::layout;
 
-use crate::clock;
 use crate::entropy::Entropy;
 use crate::error::{CallError, ForkError};
-use crate::inbox::{Inbox, Stamp};
 use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
-use crate::peer::{Peer, PeerCall, PeerError};
 use crate::program::MonotonicClock;
 use crate::response::Reader;
 use crate::run::{Exits, Runner, Stop};
 use crate::service::Served;
-use crate::snapshot::Snapshot;
-use crate::watchdog;
-
-mod leg;
-mod progress;
-mod reset;
-mod spent;
-
-use leg::Pause;
-pub use progress::{CallStats, Progress, Slice, WorkerState};
-use spent::Spent;
+use crate::snapshot::snapshot::Snapshot;
+use crate::time::clock;
+use crate::time::watchdog;
+use crate::worker::inbox::{Inbox, Stamp};
+use crate::worker::leg::Pause;
+use crate::worker::peer::{Peer, PeerCall, PeerError};
+use crate::worker::progress::{CallStats, Progress, Slice, WorkerState};
+use crate::worker::spent::Spent;
 
 /// When a worker goes back to its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Resets {
+pub(super) enum Resets {
     Always,
     Never,
     /// After so many requests.
@@ -60,10 +54,10 @@ enum Resets {
 
 /// What a request has left when a leg of it begins.
 #[derive(Debug, Clone, Copy, Default)]
-struct Ongoing {
-    wall_end_ns: u64,
-    cpu_left_ns: u64,
-    exits: Exits,
+pub(super) struct Ongoing {
+    pub(super) wall_end_ns: u64,
+    pub(super) cpu_left_ns: u64,
+    pub(super) exits: Exits,
 }
 
 /// A copy-on-write fork of a snapshot. It serves one request at a time, on whatever thread calls it.
@@ -72,46 +66,46 @@ struct Ongoing {
 #[derive(Debug)]
 #[repr(align(4096))]
 pub struct Worker {
-    runner: Runner,
-    machine: Machine,
-    snapshot: Snapshot,
-    inbox: Inbox,
-    reader: Reader,
-    state: WorkerState,
+    pub(super) runner: Runner,
+    pub(super) machine: Machine,
+    pub(super) snapshot: Snapshot,
+    pub(super) inbox: Inbox,
+    pub(super) reader: Reader,
+    pub(super) state: WorkerState,
     /// Size of the work set when it was last told to the snapshot.
-    told_pages: usize,
+    pub(super) told_pages: usize,
     /// Size of the work set at the last reset, before what was large was given back.
-    settled_pages: usize,
+    pub(super) settled_pages: usize,
     /// Tables that it was forked with.
-    forked_tables: u64,
-    retained_pages: usize,
+    pub(super) forked_tables: u64,
+    pub(super) retained_pages: usize,
     // Limits that every request asks for: copied out of the snapshot, which is cold memory after a world switch.
-    retained_bytes: u64,
-    request_bytes: u64,
-    response_bytes: u64,
-    cpu_time_ns: u64,
-    wall_time_ns: u64,
+    pub(super) retained_bytes: u64,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) cpu_time_ns: u64,
+    pub(super) wall_time_ns: u64,
     /// Where the monotonic clock stood still from then on.
-    frozen_at_ns: Option<u64>,
+    pub(super) frozen_at_ns: Option<u64>,
     /// How far it is behind otherwise.
-    behind_ns: u64,
+    pub(super) behind_ns: u64,
     /// It has had a request since it was at its snapshot: its program's monotonic clock runs.
-    is_awake: bool,
+    pub(super) is_awake: bool,
     /// The request under way.
-    ongoing: Ongoing,
-    spent: Spent,
-    pause: Pause,
+    pub(super) ongoing: Ongoing,
+    pub(super) spent: Spent,
+    pub(super) pause: Pause,
     /// Of a program that serves connections.
-    served: Option<Box<Served>>,
+    pub(super) served: Option<Box<Served>>,
     /// Made with the first call of a storage program.
-    peer: Option<Box<Peer>>,
-    resets: Resets,
+    pub(super) peer: Option<Box<Peer>>,
+    pub(super) resets: Resets,
     /// Requests answered since the worker was at its snapshot, where it is not reset after each.
-    answered: u32,
+    pub(super) answered: u32,
     /// Whether the doorbell now returns to its caller instead of rewinding.
-    bell_returns: bool,
+    pub(super) bell_returns: bool,
     /// Whether the program waits behind a response for the doorbell to return.
-    in_doorbell: bool,
+    pub(super) in_doorbell: bool,
 }
 
 const _: () = assert!(size_of::<Worker>() == 4096);
@@ -189,7 +183,7 @@ impl Worker {
     }
 
     /// Has the doorbell return to its caller until the next reset.
-    fn let_bell_return(&mut self) {
+    pub(super) fn let_bell_return(&mut self) {
         self.machine.set_rewinds(false);
         self.bell_returns = true;
     }
@@ -469,7 +463,7 @@ impl Worker {
     }
 
     #[cold]
-    fn call_error(&self, stop: Stop) -> CallError {
+    pub(super) fn call_error(&self, stop: Stop) -> CallError {
         let limits = &self.snapshot.inner.limits;
         match stop {
             Stop::Exited { status } => CallError::Exited { status },

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use mayfly_kvm::Kicker;
 
-use crate::clock;
-use crate::line::LINE;
+use crate::time::clock;
+use crate::time::hot_state::LINE;
 
 /// Longest time between two looks while legs come and go.
 const TICK_NS: u64 = 10_000_000;

@@ -4,7 +4,7 @@
 use crate::abi::{METHOD_RESTORE, METHOD_SAVE};
 use crate::error::CallError;
 use crate::message::{BufferedResponse, Request};
-use crate::worker::Worker;
+use crate::worker::worker::Worker;
 
 impl Worker {
     /// Has the program serialise its state, of at most [`Limits::response_bytes`](crate::Limits::response_bytes). It goes on from

@@ -27,14 +27,14 @@ use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, P
 use mayfly_machine::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
 
-use crate::clock;
 use crate::host::Host;
 use crate::limits::Limits;
-use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
-use crate::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
-use crate::watchdog;
+use crate::snapshot::origin::Origin;
+use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
+use crate::time::clock;
+use crate::time::watchdog;
 
 const MAGIC: &[u8; 8] = b"MAYFLYSN";
 /// To be raised with the preamble's or the file's layout.
