@@ -2,3 +2,5 @@
 //! Booting a program up to where it can be frozen.
 
 pub(crate) mod boot;
+mod doorbell;
+mod server;

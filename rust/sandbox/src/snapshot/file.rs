@@ -33,7 +33,7 @@ use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
 use crate::snapshot::origin::Origin;
 use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
-use crate::time::clock;
+use crate::time::host_clock;
 use crate::time::watchdog;
 
 const MAGIC: &[u8; 8] = b"MAYFLYSN";
@@ -198,7 +198,7 @@ impl Snapshot {
             frozen_at_ns: state.frozen_at_ns,
             monotonic: program.monotonic,
             // The host may have been started since; a program's clock does not go back.
-            behind_ns: clock::monotonic_ns().wrapping_sub(state.frozen_at_ns),
+            behind_ns: host_clock::monotonic_ns().wrapping_sub(state.frozen_at_ns),
             limit_hits: mayfly_linux::LimitHits::default(),
             connects: Connects::default(),
             learned: std::sync::Mutex::default(),

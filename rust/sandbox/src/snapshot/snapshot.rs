@@ -21,7 +21,7 @@ use crate::program::{MonotonicClock, Program};
 use crate::protocol::Protocol;
 use crate::run::Runner;
 use crate::snapshot::origin::Origin;
-use crate::time::clock;
+use crate::time::host_clock;
 use crate::time::watchdog;
 
 /// A booted, frozen program; cheap to clone, shared by its workers.
@@ -107,7 +107,7 @@ impl Snapshot {
         };
         let Runner { mut process, .. } = runner;
         process.freeze();
-        let frozen_at_ns = clock::monotonic_ns();
+        let frozen_at_ns = host_clock::monotonic_ns();
         let limit_hits = process.take_limit_hits();
         let connects = process.take_connects();
         // Of a program at the doorbell this is what it finds; the calls of others have results of their own.

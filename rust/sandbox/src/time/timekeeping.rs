@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use mayfly_machine::{ClockLine, read_tsc};
 
-use crate::time::clock;
+use crate::time::host_clock;
 use crate::time::hot_state::LINE;
 
 /// Readings that rates are computed from lie so far apart, once the process is old enough, and at most twice as far if it is not idle.
@@ -63,7 +63,7 @@ impl Reading {
         let mut before = first;
         let mut tsc = None;
         for (reading, clock) in readings.iter_mut().zip(CLOCKS) {
-            let now = clock::now_ns(clock);
+            let now = host_clock::now_ns(clock);
             let after = read_tsc();
             // A clock is read about in the middle of its call.
             let middle = before.wrapping_add(after.wrapping_sub(before) / 2);
@@ -162,9 +162,20 @@ pub(crate) fn begin() {
     }
 }
 
+/// A look at the clocks serves for this long.
+const LOOK_MAX_AGE_NS: u64 = 40_000_000;
+
+/// Looks at the clocks if no thread has for a while.
+#[inline]
+pub(crate) fn look_if_due(monotonic_ns: u64) {
+    if monotonic_ns.saturating_sub(LINE.looked_up_ns.load(Ordering::Acquire)) >= LOOK_MAX_AGE_NS {
+        look();
+    }
+}
+
 /// Reads the clocks and publishes what they say.
 #[cold]
-pub(crate) fn look() {
+fn look() {
     match KEEPER.try_lock() {
         Ok(mut keeper) => keeper.look(),
         Err(TryLockError::Poisoned(keeper)) => keeper.into_inner().look(),
@@ -379,10 +390,10 @@ mod tests {
         let mut off = Vec::new();
         for _ in 0..200 {
             std::thread::sleep(Duration::from_millis(1));
-            let now = clock::monotonic_ns();
-            clock::unix_ns(now);
+            let now = host_clock::monotonic_ns();
+            look_if_due(now);
             let Some(line) = line().filter(|line| line.rate != 0) else { continue };
-            let (before, hosts, after) = (read_tsc(), clock::monotonic_ns(), read_tsc());
+            let (before, hosts, after) = (read_tsc(), host_clock::monotonic_ns(), read_tsc());
             let at = |tsc: u64| line.monotonic_ns + nanoseconds(tsc - line.tsc, line.rate);
             off.push(hosts.saturating_sub(at(after)).max(at(before).saturating_sub(hosts)));
         }

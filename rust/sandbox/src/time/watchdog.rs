@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use mayfly_kvm::Kicker;
 
-use crate::time::clock;
+use crate::time::host_clock;
 use crate::time::hot_state::LINE;
 
 /// Longest time between two looks while legs come and go.
@@ -193,13 +193,13 @@ impl Known {
                 // Legs may have come and gone.
                 if last != self.began_ns {
                     self.began_ns = last;
-                    self.cpu_ns = clock::thread_cpu_ns(self.slot.thread);
+                    self.cpu_ns = host_clock::thread_cpu_ns(self.slot.thread);
                 }
                 return NEVER;
             }
         };
         rhythm.sees(now, &leg);
-        let cpu_ns = clock::thread_cpu_ns(self.slot.thread);
+        let cpu_ns = host_clock::thread_cpu_ns(self.slot.thread);
         let cpu_before_ns = std::mem::replace(&mut self.cpu_ns, cpu_ns);
         if self.began_ns != leg.began_ns {
             self.began_ns = leg.began_ns;
@@ -275,7 +275,7 @@ impl Watchdog {
         loop {
             LINE.looks_at_ns.store(0, Ordering::SeqCst);
             let next = self.look(&mut rhythm);
-            let now = clock::monotonic_ns();
+            let now = host_clock::monotonic_ns();
             if next == NEVER {
                 std::thread::park();
             } else if next > now {
@@ -287,7 +287,7 @@ impl Watchdog {
     /// Looks at all slots, says when it looks next, and returns that.
     fn look(&self, rhythm: &mut Rhythm) -> u64 {
         let mut known = self.known();
-        let now = clock::monotonic_ns();
+        let now = host_clock::monotonic_ns();
         let due = known.iter_mut().map(|known| known.look(now, rhythm)).min().unwrap_or(NEVER);
         let next = rhythm.next(now, due);
         LINE.looks_at_ns.store(next, Ordering::SeqCst);
@@ -449,7 +449,7 @@ impl Watched<'_> {
     #[cold]
     pub(crate) fn verdict(&self) -> Verdict {
         self.take_back();
-        let now = clock::monotonic_ns();
+        let now = host_clock::monotonic_ns();
         if self.slot.spent.load(Ordering::SeqCst) == self.leg.began_ns {
             Verdict::Cpu
         } else if now >= self.leg.wall_end_ns {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One leg of a request: what a worker runs in one go on one thread, and what ends it.
 
-use super::progress::{CallStats, Progress, WorkerState};
-use super::worker::Worker;
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::error::CallError;
 use crate::message::ResponseSink;
 use crate::run::{Event, Exits, Stop};
 use crate::service::Taken;
-use crate::time::clock;
+use crate::time::host_clock;
 use crate::time::watchdog::{self, Leg, Watched};
 use crate::worker::peer::{Peer, Refusal};
+use crate::worker::progress::{CallStats, Progress, WorkerState};
+use crate::worker::state::Pause;
+use crate::worker::worker::Worker;
 
 /// The ring of the doorbell that ends a leg.
 #[derive(Debug, Clone, Copy)]
@@ -20,19 +21,6 @@ enum Ring {
     Call,
     /// None: the response has come on a connection.
     Served,
-}
-
-/// What a paused request goes on with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pause {
-    /// The machine, where it was interrupted.
-    Slice,
-    /// Whichever thread has what it waits for.
-    Wait,
-    /// The machine, behind the doorbell.
-    Call,
-    /// The call that the program has rung for, which has not been read yet.
-    Ring,
 }
 
 impl Worker {
@@ -168,7 +156,10 @@ impl Worker {
                     Err(Refusal::Ends(step)) => return Err(step.into()),
                     Err(Refusal::NotHere) => {
                         self.pause = Pause::Ring;
-                        return Err(Stop::Waits { until_ns: Some(clock::monotonic_ns()), call: "a call's arguments" });
+                        return Err(Stop::Waits {
+                            until_ns: Some(host_clock::monotonic_ns()),
+                            call: "a call's arguments",
+                        });
                     }
                 },
                 // Waiting again without having answered, hooks after the boot, another ABI.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Workers, which serve requests.
 
+mod call;
 pub(crate) mod handover;
 pub(crate) mod inbox;
 mod leg;
@@ -8,4 +9,5 @@ pub(crate) mod peer;
 pub(crate) mod progress;
 mod reset;
 mod spent;
+mod state;
 pub(crate) mod worker;

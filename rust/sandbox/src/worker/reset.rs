@@ -3,10 +3,10 @@
 
 use mayfly_kvm::ResetReport;
 
-use super::leg::Pause;
-use super::progress::WorkerState;
-use super::worker::{Resets, Worker};
 use crate::error::CallError;
+use crate::worker::progress::WorkerState;
+use crate::worker::state::{Pause, Resets};
+use crate::worker::worker::Worker;
 
 /// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and the tables
 /// for them stay.

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Serving a request: whole, or leg by leg.
+
+use std::time::Duration;
+
+use mayfly_machine::layout;
+
+use crate::error::CallError;
+use crate::limits::nanoseconds;
+use crate::message::{Request, ResponseSink};
+use crate::run::{Exits, Stop};
+use crate::time::clock;
+use crate::time::host_clock;
+use crate::worker::inbox::Stamp;
+use crate::worker::peer::{PeerCall, PeerError};
+use crate::worker::progress::{CallStats, Progress, Slice, WorkerState};
+use crate::worker::state::Ongoing;
+use crate::worker::worker::Worker;
+
+impl Worker {
+    /// Serves one request and resets the worker, unless it keeps its state.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; whether the worker can go on is in [`Worker::state`].
+    #[inline]
+    pub fn call<S: ResponseSink>(
+        &mut self,
+        id: u64,
+        request: &Request<'_>,
+        sink: &mut S,
+    ) -> Result<CallStats, CallError> {
+        let result = self.call_without_reset(id, request, sink);
+        if self.state == WorkerState::Answered {
+            self.reset()?;
+        }
+        result
+    }
+
+    /// Serves one request; the caller resets the worker off the latency path.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::call`]. A worker that has not been reset counts as poisoned.
+    #[inline]
+    pub fn call_without_reset<S: ResponseSink>(
+        &mut self,
+        id: u64,
+        request: &Request<'_>,
+        sink: &mut S,
+    ) -> Result<CallStats, CallError> {
+        let progress = self.start(id, request, Duration::MAX, sink)?;
+        self.finish(progress, sink, |_| Err(PeerError::NoPeer))
+    }
+
+    /// As [`Worker::call`], for a program with a storage program: `peer` carries its calls out, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::call`].
+    pub fn call_with_peer<S: ResponseSink>(
+        &mut self,
+        id: u64,
+        request: &Request<'_>,
+        sink: &mut S,
+        peer: impl FnMut(PeerCall<'_>) -> Result<Vec<u8>, PeerError>,
+    ) -> Result<CallStats, CallError> {
+        let progress = self.start(id, request, Duration::MAX, sink)?;
+        let result = self.finish(progress, sink, peer);
+        if self.state == WorkerState::Answered {
+            self.reset()?;
+        }
+        result
+    }
+
+    /// Goes on until the response is there, without a pause.
+    fn finish<S: ResponseSink>(
+        &mut self,
+        mut progress: Progress,
+        sink: &mut S,
+        mut peer: impl FnMut(PeerCall<'_>) -> Result<Vec<u8>, PeerError>,
+    ) -> Result<CallStats, CallError> {
+        loop {
+            match progress {
+                Progress::Answered(stats) => return Ok(stats),
+                Progress::Paused => {}
+                Progress::Calls => {
+                    if let Some(answer) = self.peer_call().map(&mut peer) {
+                        self.answer_peer(answer.as_deref().map_err(|error| *error))?;
+                    }
+                }
+                Progress::Waits { until_ns } => {
+                    host_clock::sleep_until(until_ns.min(self.ongoing.wall_end_ns), self.waits_for());
+                }
+            }
+            progress = self.resume(Duration::MAX, sink)?;
+        }
+    }
+
+    /// Starts on a request, and runs it for `slice` at most.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; whether the worker can go on is in [`Worker::state`]. A worker that is not ready is poisoned.
+    #[inline]
+    pub fn start<S: ResponseSink>(
+        &mut self,
+        id: u64,
+        request: &Request<'_>,
+        slice: impl Into<Slice>,
+        sink: &mut S,
+    ) -> Result<Progress, CallError> {
+        let slice = slice.into();
+        if self.state != WorkerState::Ready {
+            self.state = WorkerState::Poisoned;
+            return Err(CallError::Poisoned);
+        }
+        let now = host_clock::monotonic_ns();
+        if !std::mem::replace(&mut self.is_awake, true) {
+            let behind_ns = match self.frozen_at_ns {
+                Some(frozen_at_ns) => now.wrapping_sub(frozen_at_ns),
+                None => self.behind_ns,
+            };
+            self.runner.process.resume_after(behind_ns);
+        }
+        self.runner.process.run_from(now);
+        let suspended_ns = self.runner.process.suspended_ns();
+        let monotonic_ns = now.wrapping_sub(suspended_ns);
+        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
+        let dial = clock::tell(&mut self.machine, now, suspended_ns);
+        let slice_ns = nanoseconds(slice.time);
+        self.runner.may_block = slice.may_block;
+        self.spent.begin(now, slice_ns, dial);
+        self.runner.entropy.fill(&mut stamp.entropy);
+        if self.served.is_none() {
+            self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
+        } else {
+            self.begin_service(request, &stamp)?;
+        }
+        if std::mem::take(&mut self.in_doorbell) {
+            self.machine.return_from_doorbell(layout::INBOX);
+        }
+        self.ongoing = Ongoing {
+            wall_end_ns: now.saturating_add(self.wall_time_ns),
+            cpu_left_ns: self.cpu_time_ns,
+            exits: Exits::default(),
+        };
+        if self.served.is_some()
+            && let Err(stop) = self.wake()
+        {
+            return self.stopped(stop, || 0);
+        }
+        // The time is an upper bound of the CPU time, and costs no system call. It is not counted beyond the slice: then it was not
+        // the program that took it.
+        self.leg(now, slice_ns, sink, || host_clock::monotonic_ns().saturating_sub(now).min(slice_ns))
+    }
+
+    /// Sends a request to a program that serves connections, and chooses the thread that takes it.
+    fn begin_service(&mut self, request: &Request<'_>, stamp: &Stamp) -> Result<(), CallError> {
+        // Such a program finds its entropy in the inbox, and nothing else.
+        let nothing = Request { method: b"", path: b"", query: b"", headers: &[], body: b"" };
+        self.inbox.write(&mut self.machine, &nothing, stamp, self.request_bytes)?;
+        if let Some(served) = &mut self.served {
+            let began = served.begin(&mut self.runner.process, request, self.request_bytes);
+            if matches!(began, Err(CallError::NotListening)) {
+                // It will not listen again.
+                self.state = WorkerState::Poisoned;
+            }
+            began?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with a request that is paused, on whatever thread, for `slice` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::start`]. A worker that is not paused is poisoned. A call that has not been answered fails with
+    /// [`PeerError::NoPeer`].
+    pub fn resume<S: ResponseSink>(&mut self, slice: impl Into<Slice>, sink: &mut S) -> Result<Progress, CallError> {
+        let slice = slice.into();
+        if self.peer_call().is_some() {
+            self.answer_peer(Err(PeerError::NoPeer))?;
+        }
+        let paused = self.state == WorkerState::Paused;
+        // Until the response is there, whatever ends this function leaves a worker that must not be used again.
+        self.state = WorkerState::Poisoned;
+        if !paused {
+            return Err(CallError::Poisoned);
+        }
+        let now = host_clock::monotonic_ns();
+        if self.ongoing.cpu_left_ns == 0 {
+            return Err(self.call_error(Stop::CpuLimit));
+        }
+        if now >= self.ongoing.wall_end_ns {
+            return Err(self.call_error(Stop::WallLimit));
+        }
+        self.runner.may_block = slice.may_block;
+        self.runner.process.run_from(now);
+        clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
+        let before = host_clock::own_cpu_ns();
+        let used = || host_clock::own_cpu_ns().saturating_sub(before);
+        let progress = match self.go_on() {
+            Err(stop) => self.stopped(stop, used),
+            Ok(()) => self.leg(now, nanoseconds(slice.time), sink, used),
+        };
+        if self.state != WorkerState::Paused {
+            self.spent.add(used());
+        }
+        progress
+    }
+
+    /// The call that the program waits in.
+    #[must_use]
+    pub fn peer_call(&self) -> Option<PeerCall<'_>> {
+        self.peer.as_ref()?.call()
+    }
+
+    /// Tells the program the result of its call; [`Worker::resume`] goes on then. A result that is larger than the program's buffer or
+    /// the limit on responses becomes [`PeerError::TooLarge`]; a buffer that cannot be written is the program's mistake, and told to it.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::MemoryLimit`] if the buffer needs pages above the limit, [`CallError::Failed`] if the machine fails,
+    /// [`CallError::Poisoned`] if there is no call. The worker is poisoned then.
+    pub fn answer_peer(&mut self, answer: Result<&[u8], PeerError>) -> Result<(), CallError> {
+        let paused = std::mem::replace(&mut self.state, WorkerState::Poisoned) == WorkerState::Paused;
+        let peer = self.peer.as_mut().filter(|peer| paused && peer.waits()).ok_or(CallError::Poisoned)?;
+        match peer.answer(&self.runner.process, &mut self.machine, answer, self.response_bytes) {
+            Ok(value) => self.machine.return_from_doorbell(value as u64),
+            Err(step) => return Err(self.call_error(step.into())),
+        }
+        self.state = WorkerState::Paused;
+        Ok(())
+    }
+}
