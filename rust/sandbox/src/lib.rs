@@ -27,6 +27,7 @@ pub mod bench;
 mod boot;
 mod entropy;
 mod error;
+pub mod fields;
 mod host;
 pub mod inventory;
 mod limits;
