@@ -84,8 +84,8 @@ impl CreateError {
         matches!(self, Self::Memory(MemoryError::Full))
     }
 
-    pub(crate) fn map(bytes: u64) -> Self {
-        Self::Map { bytes, source: std::io::Error::last_os_error() }
+    pub(crate) fn map(bytes: u64) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Map { bytes, source }
     }
 }
 
@@ -125,8 +125,8 @@ pub enum FreezeError {
 }
 
 impl FreezeError {
-    pub(crate) fn last_os(call: &'static str) -> Self {
-        Self::Image { call, source: std::io::Error::last_os_error() }
+    pub(crate) fn image(call: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Image { call, source }
     }
 }
 

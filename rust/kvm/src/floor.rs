@@ -72,7 +72,7 @@ impl BareVms {
     pub fn new() -> Result<Self, CreateError> {
         let kvm = Kvm::new().map_err(CreateError::kvm("open /dev/kvm"))?;
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)])
-            .map_err(|_| CreateError::map(MEMORY_BYTES as u64))?;
+            .map_err(|_| no_memory())?;
         Ok(Self { kvm, memory })
     }
 
@@ -84,7 +84,7 @@ impl BareVms {
     pub fn create(&self) -> Result<BareVm, CreateError> {
         let vm = self.kvm.create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
         let vcpu = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
-        let host = self.memory.get_host_address(GuestAddress(0)).map_err(|_| CreateError::map(MEMORY_BYTES as u64))?;
+        let host = self.memory.get_host_address(GuestAddress(0)).map_err(|_| no_memory())?;
         let slot = kvm_userspace_memory_region {
             slot: 0,
             flags: 0,
@@ -97,6 +97,11 @@ impl BareVms {
         unsafe { vm.set_user_memory_region(slot) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
         Ok(BareVm { vcpu, _vm: vm, _memory: self.memory.clone() })
     }
+}
+
+/// What the kernel said when it refused the few pages.
+fn no_memory() -> CreateError {
+    CreateError::map(MEMORY_BYTES as u64)(io::Error::last_os_error())
 }
 
 /// A machine whose user code does `out` in a loop.
@@ -117,7 +122,7 @@ impl Floor {
 
     fn with_task_type(task_type: u8) -> Result<Self, CreateError> {
         let vms = BareVms::new()?;
-        fill(&vms.memory).map_err(|_| CreateError::map(MEMORY_BYTES as u64))?;
+        fill(&vms.memory).map_err(|_| no_memory())?;
         let machine = vms.create()?;
         let cpuid =
             vms.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(CreateError::kvm("KVM_GET_SUPPORTED_CPUID"))?;

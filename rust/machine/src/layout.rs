@@ -29,6 +29,9 @@ pub const USER_MIN: u64 = 0x1_0000;
 /// First address past what a program may map.
 pub const USER_END: u64 = 0x7fff_0000_0000;
 
+/// First address past the lower half of the address space: every user address lies below.
+pub const LOWER_HALF_END: u64 = 1 << 47;
+
 /// Start of the pages that Mayfly maps into every machine.
 pub const MAYFLY_BASE: u64 = USER_END;
 
@@ -66,7 +69,7 @@ pub const SHARED: u64 = MAYFLY_BASE + 0x4000_0000;
 /// for this much), and every image with page tables of 1/512 of its size.
 pub const SHARED_MAX: u64 = 1 << 30;
 
-const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < 1 << 47);
+const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < LOWER_HALF_END);
 
 /// Rounds up to whole pages; `None` if that does not fit in 64 bits.
 #[must_use]
@@ -81,6 +84,13 @@ pub const fn page_ceil(bytes: u64) -> Option<u64> {
 #[must_use]
 pub const fn page_floor(address: u64) -> u64 {
     address & !(PAGE_SIZE - 1)
+}
+
+/// Whether a program may be made to go on at this address: in its own part of the address space, or in the pages that
+/// Mayfly gives it.
+#[must_use]
+pub const fn is_program_address(address: u64) -> bool {
+    address < USER_END + INBOX_MAX
 }
 
 /// Whether Mayfly's own code lies at this address, or tables of the guest kernel: pages through which requests come and

@@ -85,8 +85,7 @@ impl SharedMemory {
 
     fn map(bytes: u64, flags: i32, file: Option<File>) -> io::Result<Self> {
         let fd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let mapping = Mapping::new(bytes as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd)
-            .ok_or_else(io::Error::last_os_error)?;
+        let mapping = Mapping::new(bytes as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd)?;
         let stays = file.is_none() || stays_in_memory(&mapping)?;
         Ok(Self { region: Arc::new(Region { mapping, file, stays }) })
     }

@@ -3,7 +3,7 @@
 //! them.
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
-use mayfly_machine::layout::{DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, VDSO};
+use mayfly_machine::layout::{DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, LOWER_HALF_END, VDSO};
 use mayfly_machine::{PAGE_SIZE, Prot, Regs};
 
 use crate::guest::cpuid::Features;
@@ -172,9 +172,6 @@ pub(crate) fn is_exception_entry(rip: u64, vector: u8) -> bool {
 pub(crate) const fn is_canonical(address: u64) -> bool {
     (address.cast_signed() << 16 >> 16).cast_unsigned() == address
 }
-
-/// First address past the half of the address space that programs are in.
-const LOWER_HALF_END: u64 = 1 << 47;
 
 /// Selectors, laid out as Linux has them: paging-based KVM runs user code on the host's own.
 const KERNEL_CODE: u16 = 0x10;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use mayfly_machine::PAGE_SIZE;
+use mayfly_machine::layout::LOWER_HALF_END;
 
 use crate::layout::SHARED_PHYSICAL;
 use crate::machine::changes::Birth;
@@ -38,7 +39,7 @@ impl Machine {
         let has_shared = self.memory.shared().is_some();
         let births: HashMap<u64, Birth> =
             self.changes.work.iter().map(|page| (page.frame, page.birth.clone())).collect();
-        let visited = tables.for_each(&mut self.memory, 0, 1 << 47, &mut |memory, address, slot, entry| {
+        let visited = tables.for_each(&mut self.memory, 0, LOWER_HALF_END, &mut |memory, address, slot, entry| {
             let Some(frame) = entry.frame() else { return Ok(()) };
             let was = memory.image_u64(slot).map(Entry);
             if memory.is_file(frame) {
@@ -91,7 +92,7 @@ impl Machine {
             return Vec::new();
         };
         let mut slots = Vec::new();
-        let visited = frozen.tables.for_each(&mut pristine, 0, 1 << 47, &mut |_, address, slot, _| {
+        let visited = frozen.tables.for_each(&mut pristine, 0, LOWER_HALF_END, &mut |_, address, slot, _| {
             slots.push((address, slot));
             Ok(())
         });

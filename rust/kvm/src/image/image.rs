@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mayfly_machine::layout::{DOORBELL, USER_END};
+use mayfly_machine::layout::{CONTROL, DOORBELL, USER_END};
 use mayfly_machine::{PAGE_SIZE, Regs};
 
 use crate::error::FreezeError;
@@ -36,7 +36,7 @@ impl Image {
         }
         let regs = machine.vcpu.complete_exit()?;
         let sregs = machine.vcpu.get_sregs()?;
-        if sregs.cs.selector != kernel::USER_CODE || sregs.cs.l != 1 || regs.rip >= USER_END + PAGE_SIZE * 16 {
+        if sregs.cs.selector != kernel::USER_CODE || sregs.cs.l != 1 || regs.rip >= CONTROL {
             return Err(FreezeError::State(format!("cs {:#x}, rip {:#x}", sregs.cs.selector, regs.rip)));
         }
         let resume = machine.tables.entry(&machine.memory, DOORBELL).frame().map(|frame| frame * PAGE_SIZE);

@@ -214,7 +214,7 @@ fn save_pages(memory: &SealedMemory, file: &File, offset: u64) -> Result<(Runs, 
 
 /// The pages, each at its place, in a new memfd.
 fn load_pages(saved: &SavedImage, file: &File, offset: u64) -> Result<File, LoadError> {
-    let out = memfd(saved.frames * PAGE_SIZE).ok_or_else(std::io::Error::last_os_error);
+    let out = memfd(saved.frames * PAGE_SIZE);
     let out = File::from(out.map_err(|source| LoadError::Io { what: "making memory", source })?);
     // Where each run starts in the file, in pages.
     let mut sum = 0;

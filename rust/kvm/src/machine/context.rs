@@ -9,7 +9,7 @@
 //! kicked        anywhere                                  the vCPU's, if it is at CPL 3 and nothing is about to happen to it
 //! ```
 
-use mayfly_machine::layout::{INBOX_MAX, USER_END};
+use mayfly_machine::layout;
 use mayfly_machine::{PAGE_SIZE, Regs, UserContext};
 
 use crate::error::RunError;
@@ -115,9 +115,9 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether a program may be made to go on at `rip`: in its own half, or in the pages that it is given.
+    /// Whether a program may be made to go on at `rip`: see [`layout::is_program_address`].
     #[must_use]
     pub fn is_program_address(rip: u64) -> bool {
-        rip < USER_END + INBOX_MAX
+        layout::is_program_address(rip)
     }
 }

@@ -19,7 +19,7 @@
 
 use std::collections::HashSet;
 
-use mayfly_machine::layout::{USER_END, USER_MIN, page_floor};
+use mayfly_machine::layout::{LOWER_HALF_END, USER_END, USER_MIN, page_floor};
 use mayfly_machine::{BadAddress, FilePages, MemoryError, Origin, PAGE_SIZE, Prot};
 
 use crate::error::CreateError;
@@ -366,7 +366,7 @@ impl Machine {
         let drops = content == Content::Drop;
         // In a worker the content can wait: a reset restores that of the snapshot's pages, and the request's are zeroed
         // when they are used again.
-        let later = drops && self.changes.recorded && Memory::are_scattered(&mut downgraded);
+        let later = drops && self.changes.recorded && self.memory.are_scattered(&mut downgraded);
         let result = self.memory.take_back(&mut downgraded, if later { Content::Keep } else { content });
         if drops && result.is_ok() {
             self.release_unowned(&downgraded, later);
@@ -450,7 +450,7 @@ impl Machine {
             done += part;
             at = at.checked_add(part as u64).ok_or(BadAddress { address: at })?;
             // The tables ignore bits 48 and up; a guest address must not wrap around them.
-            if done < len && at >> 47 != 0 {
+            if done < len && at >= LOWER_HALF_END {
                 return Err(BadAddress { address: at });
             }
         }
@@ -458,7 +458,7 @@ impl Machine {
     }
 
     fn check_canonical(address: u64) -> Result<(), BadAddress> {
-        if address >> 47 == 0 { Ok(()) } else { Err(BadAddress { address }) }
+        if address < LOWER_HALF_END { Ok(()) } else { Err(BadAddress { address }) }
     }
 
     /// Copies user memory out, once.

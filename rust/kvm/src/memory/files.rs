@@ -272,7 +272,7 @@ fn reserve() -> Option<Mapping> {
         return None;
     }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    Mapping::new(FILES_MAX as usize, libc::PROT_NONE, flags, -1)
+    Mapping::new(FILES_MAX as usize, libc::PROT_NONE, flags, -1).ok()
 }
 
 /// Size of a regular file in pages.

@@ -15,17 +15,21 @@
 //! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
 
+use mayfly_machine::{FileKey, Mapping, MemoryError, PAGE_SIZE, SharedMemory};
 use vm_memory::VolatileSlice;
 
 use crate::error::{CreateError, FreezeError};
 use crate::layout::{PAGE, SHARED_PHYSICAL};
 use crate::memory::files::{self, FileMemory};
 use crate::memory::ledger::{Account, Hold, Purpose};
-pub(crate) use mayfly_machine::{FileKey, Mapping, MemoryError, PAGE_SIZE, SharedMemory};
+
+/// Frames in more runs than this lie scattered: see `take_back.rs`.
+pub(crate) const RUNS_MAX: usize = 64;
 
 /// The frozen memory of a booted program: a sealed memfd and a read-only view of it.
 #[derive(Debug)]
@@ -53,17 +57,17 @@ impl SealedMemory {
         let bytes = frames * PAGE_SIZE;
         // SAFETY: plain system call on a descriptor that we own.
         if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
-            return Err(FreezeError::last_os("ftruncate"));
+            return Err(FreezeError::image("ftruncate")(io::Error::last_os_error()));
         }
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
         // SAFETY: as above.
         if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(FreezeError::last_os("F_ADD_SEALS"));
+            return Err(FreezeError::image("F_ADD_SEALS")(io::Error::last_os_error()));
         }
         // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed
         // memfd.
         let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
-            .ok_or_else(|| FreezeError::last_os("mmap"))?;
+            .map_err(FreezeError::image("mmap"))?;
         hold.shrink(frames.min(resident_pages(&memfd).unwrap_or(frames)));
         Ok(Self { memfd, view, frames, shared, files, _hold: hold })
     }
@@ -97,8 +101,8 @@ impl SealedMemory {
     }
 }
 
-/// A new memfd of `bytes` bytes, all of them zero; `None` with the reason in `errno`.
-pub(crate) fn memfd(bytes: u64) -> Option<OwnedFd> {
+/// A new memfd of `bytes` bytes, all of them zero.
+pub(crate) fn memfd(bytes: u64) -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a NUL-terminated string.
     let make = |flags| unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
@@ -108,12 +112,13 @@ pub(crate) fn memfd(bytes: u64) -> Option<OwnedFd> {
         fd => fd,
     };
     if fd < 0 {
-        return None;
+        return Err(io::Error::last_os_error());
     }
     // SAFETY: `fd` was just made and belongs to nobody else.
     let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let bytes = i64::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: plain system call on a descriptor that we own.
-    (unsafe { libc::ftruncate(fd, i64::try_from(bytes).ok()?) } == 0).then_some(memfd)
+    if unsafe { libc::ftruncate(fd, bytes) } == 0 { Ok(memfd) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Pages of a memfd that exist: those in between are holes.
@@ -149,6 +154,8 @@ pub(crate) struct Memory {
     pub(crate) files: Arc<FileMemory>,
     /// What it takes of the process's memory.
     hold: Hold,
+    /// [`RUNS_MAX`]; tests that need scattered frames of a small program lower it.
+    pub(crate) runs_max: usize,
 }
 
 // SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
@@ -162,14 +169,14 @@ impl Memory {
             return Err(MemoryError::Full.into());
         }
         let bytes = frames * PAGE_SIZE;
-        let memfd = memfd(bytes).ok_or_else(|| CreateError::map(bytes))?;
+        let memfd = memfd(bytes).map_err(CreateError::map(bytes))?;
         let mapping = Mapping::new(
             bytes as usize,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_NORESERVE,
             memfd.as_raw_fd(),
         )
-        .ok_or_else(|| CreateError::map(bytes))?;
+        .map_err(CreateError::map(bytes))?;
         Ok(Self {
             mapping,
             backing: Backing::Boot(memfd),
@@ -182,6 +189,7 @@ impl Memory {
             shared: None,
             files: Arc::default(),
             hold,
+            runs_max: RUNS_MAX,
         })
     }
 
@@ -195,10 +203,10 @@ impl Memory {
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,
         )
-        .ok_or_else(|| CreateError::map(bytes))?;
-        if !mapping.overlay_private(image.view.len(), image.memfd.as_raw_fd()) {
-            return Err(CreateError::map(bytes));
-        }
+        .map_err(CreateError::map(bytes))?;
+        mapping
+            .overlay_private(image.view.len(), image.memfd.as_raw_fd())
+            .map_err(CreateError::map(bytes))?;
         // A worker's pages come and go one by one; a huge page would copy 2 MiB for each first write.
         // SAFETY: advice on our own mapping.
         unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };
@@ -214,6 +222,7 @@ impl Memory {
             shared: image.shared.clone(),
             files: Arc::clone(&image.files),
             hold,
+            runs_max: RUNS_MAX,
         })
     }
 

@@ -6,11 +6,10 @@
 //! taken back by one call for all that lies between them, which costs the guest a fault for each of the others. Content cannot be dropped that way;
 //! where that can wait, it does: see [`Memory::release_dirty`].
 
-use crate::layout::PAGE;
-pub(crate) use crate::memory::memory::{Backing, Memory, MemoryError};
+use mayfly_machine::MemoryError;
 
-/// Frames in more runs than this lie scattered. In tests of this crate those of most programs do.
-const RUNS_MAX: usize = if cfg!(test) { 3 } else { 64 };
+use crate::layout::PAGE;
+use crate::memory::memory::{Backing, Memory};
 
 /// How [`Memory::take_back`] treats what the frames hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +30,9 @@ fn runs(frames: &[u64]) -> impl Iterator<Item = (u64, u64)> {
 
 impl Memory {
     /// Whether frames (sorted in place) lie in many places.
-    pub(crate) fn are_scattered(frames: &mut [u64]) -> bool {
+    pub(crate) fn are_scattered(&self, frames: &mut [u64]) -> bool {
         frames.sort_unstable();
-        runs(frames).nth(RUNS_MAX).is_some()
+        runs(frames).nth(self.runs_max).is_some()
     }
 
     /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
@@ -47,7 +46,7 @@ impl Memory {
         // Nobody has written to a file's, so there is nothing to drop.
         for (part, content) in [(own, content), (files, Content::Keep)] {
             let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
-            if content == Content::Keep && runs(part).nth(RUNS_MAX).is_some() {
+            if content == Content::Keep && runs(part).nth(self.runs_max).is_some() {
                 self.take_back_run(*first, last - first + 1, content)?;
                 continue;
             }
@@ -115,20 +114,25 @@ pub(crate) mod testing {
     use std::cell::Cell;
 
     use super::*;
+    use crate::memory::memory::RUNS_MAX;
 
     thread_local! {
         /// Runs that this thread has taken back.
         pub(crate) static TAKEN: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// How many runs at most a call takes back whatever frames it names.
-    pub(crate) const MOST: u64 = 2 * RUNS_MAX as u64;
-
     #[test]
     fn runs_are_found_whatever_is_listed_twice() {
         let found: Vec<_> = runs(&[1, 1, 2, 3, 3, 5, 7, 7, 8]).collect();
         assert_eq!(found, [(1, 3), (5, 1), (7, 2)]);
-        assert!(Memory::are_scattered(&mut [9, 1, 5, 3]) && !Memory::are_scattered(&mut [3, 1, 1, 2, 9]));
+    }
+
+    #[test]
+    fn frames_in_many_runs_are_scattered() {
+        let memory = Memory::boot(1, &crate::memory::ledger::Account::default()).unwrap();
+        let runs = |count: u64| (0..count).rev().flat_map(|run| [3 * run, 3 * run + 1]).collect::<Vec<_>>();
+        assert!(!memory.are_scattered(&mut runs(RUNS_MAX as u64)));
+        assert!(memory.are_scattered(&mut runs(RUNS_MAX as u64 + 1)));
     }
 
     #[test]
