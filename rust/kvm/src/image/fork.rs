@@ -83,6 +83,7 @@ impl Machine {
             stack_frame: frozen.stack_frame,
             frozen: Some(Arc::clone(frozen)),
             at: At::User,
+            rewinds: false,
         };
         machine.write_control();
         for page in learned {

@@ -62,7 +62,7 @@ impl Machine {
 
     /// Writes a worker's control line as it is at a fork.
     pub(crate) fn write_control(&mut self) {
-        self.memory.write_u64(self.inbox.control(), REWIND);
+        self.set_rewinds(true);
         let value = self.frozen.as_ref().map_or(0, |frozen| frozen.entry_value);
         self.set_entry_value(value);
     }
@@ -75,7 +75,23 @@ impl Machine {
 
     /// Chooses what the doorbell does in this worker: rewind, as after a fork, or return to its caller.
     pub fn set_rewinds(&mut self, rewinds: bool) {
+        self.rewinds = rewinds;
         self.memory.write_u64(self.inbox.control(), if rewinds { REWIND } else { 0 });
+    }
+
+    /// Whether the doorbell rewinds: see [`Machine::set_rewinds`].
+    #[inline]
+    #[must_use]
+    pub fn rewinds(&self) -> bool {
+        self.rewinds
+    }
+
+    /// Whether the last exit was at the doorbell, which returns to its caller when the machine runs again:
+    /// [`Machine::return_from_doorbell`] says with what.
+    #[inline]
+    #[must_use]
+    pub fn is_in_returning_doorbell(&self) -> bool {
+        !self.rewinds && matches!(self.at, At::Bell | At::Doorbell)
     }
 
     /// Takes back every change since the fork, in memory and in the tables, and rewinds the registers.

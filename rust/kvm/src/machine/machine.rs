@@ -42,6 +42,8 @@ pub struct Machine {
     pub(crate) frozen: Option<Arc<Frozen>>,
     /// What happened to the vCPU last.
     pub(crate) at: At,
+    /// What the control word says: the doorbell enters the trampoline. Beside `at`, which every run writes.
+    pub(crate) rewinds: bool,
 }
 
 impl Machine {
@@ -98,6 +100,8 @@ impl Machine {
             stack_frame,
             frozen: None,
             at: At::User,
+            // The memory is new, so the control word is 0.
+            rewinds: false,
         })
     }
 

@@ -134,11 +134,12 @@ impl Worker {
         self.runner.entropy.fill(&mut stamp.entropy);
         if self.served.is_none() {
             self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
+            // A worker that keeps its state: the program waits for the return from its last response.
+            if self.machine.is_in_returning_doorbell() {
+                self.machine.return_from_doorbell(layout::INBOX);
+            }
         } else {
             self.begin_service(request, &stamp)?;
-        }
-        if std::mem::take(&mut self.in_doorbell) {
-            self.machine.return_from_doorbell(layout::INBOX);
         }
         self.ongoing = Ongoing {
             wall_end_ns: now.saturating_add(self.wall_time_ns),

@@ -147,8 +147,8 @@ impl Worker {
             if regs.rdi == OP_RESPOND && speaks(regs.rdx) {
                 return Ok(Ring::Response(regs.rsi));
             }
-            // What follows goes on behind the doorbell.
-            self.let_bell_return();
+            // What follows goes on behind the doorbell, which returns to its caller until the next reset.
+            self.machine.set_rewinds(false);
             let answer = match regs.rdi {
                 OP_CALL if speaks(regs.rdx) => match self.read_call(regs.rsi) {
                     Ok(()) => return Ok(Ring::Call),

@@ -51,7 +51,6 @@ impl Worker {
         if matches!(self.resets, Resets::Every(requests) if self.answered >= requests.get()) {
             return false;
         }
-        self.in_doorbell = self.served.is_none();
         self.runner.process.rest();
         self.state = WorkerState::Ready;
         true
@@ -74,7 +73,7 @@ impl Worker {
         if let (Some(served), Some(frozen)) = (&mut self.served, &self.snapshot.inner.service) {
             served.reset(frozen.connection);
         }
-        if std::mem::take(&mut self.bell_returns) {
+        if !self.machine.rewinds() {
             self.machine.set_rewinds(true);
         }
         let pages = self.machine.work_pages();
@@ -88,8 +87,7 @@ impl Worker {
         self.is_awake = false;
         if self.resets != Resets::Always {
             self.answered = 0;
-            self.in_doorbell = false;
-            self.let_bell_return();
+            self.machine.set_rewinds(false);
             if self.served.is_none() {
                 // It stands in the doorbell of the last response, which returns now.
                 self.machine.enter_trampoline();

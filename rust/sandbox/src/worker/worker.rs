@@ -82,10 +82,6 @@ pub struct Worker {
     pub(super) resets: Resets,
     /// Requests answered since the worker was at its snapshot, where it is not reset after each.
     pub(super) answered: u32,
-    /// Whether the doorbell now returns to its caller instead of rewinding.
-    pub(super) bell_returns: bool,
-    /// Whether the program waits behind a response for the doorbell to return.
-    pub(super) in_doorbell: bool,
 }
 
 const _: () = assert!(size_of::<Worker>() == 4096);
@@ -132,8 +128,6 @@ impl Worker {
             peer: None,
             resets: Resets::Always,
             answered: 0,
-            bell_returns: false,
-            in_doorbell: false,
         })
     }
 
@@ -158,14 +152,8 @@ impl Worker {
 
     fn keeping_state(mut self, resets: Resets) -> Self {
         self.resets = resets;
-        self.let_bell_return();
-        self
-    }
-
-    /// Has the doorbell return to its caller until the next reset.
-    pub(super) fn let_bell_return(&mut self) {
         self.machine.set_rewinds(false);
-        self.bell_returns = true;
+        self
     }
 
     /// What the worker can do now.
