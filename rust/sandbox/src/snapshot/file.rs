@@ -31,9 +31,9 @@ use crate::host::Host;
 use crate::limits::Limits;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
+use crate::snapshot::frozen_clock::FrozenClock;
 use crate::snapshot::origin::Origin;
 use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
-use crate::time::host_clock;
 use crate::time::watchdog;
 
 const MAGIC: &[u8; 8] = b"MAYFLYSN";
@@ -142,7 +142,7 @@ impl Snapshot {
             boot_time: inner.boot_time,
             has_handover: inner.has_handover,
             connection: inner.service.as_ref().and_then(|service| service.connection),
-            frozen_at_ns: inner.frozen_at_ns,
+            frozen_at_ns: inner.clock.at_ns,
             image: inner.image.save(&unfinished.file, PAGES_AT)?,
             process: inner.process.save()?,
             learned: inner.learned(),
@@ -195,10 +195,7 @@ impl Snapshot {
             origin,
             has_handover: state.has_handover,
             service,
-            frozen_at_ns: state.frozen_at_ns,
-            monotonic: program.monotonic,
-            // The host may have been started since; a program's clock does not go back.
-            behind_ns: host_clock::monotonic_ns().wrapping_sub(state.frozen_at_ns),
+            clock: FrozenClock::loaded(state.frozen_at_ns, program.monotonic),
             limit_hits: mayfly_linux::LimitHits::default(),
             connects: Connects::default(),
             learned: std::sync::Mutex::default(),
@@ -350,7 +347,7 @@ mod tests {
         let host = Host::open().unwrap();
         let limits = Limits { boot_time: Duration::from_secs(60), ..Limits::default() };
         let mut booted = Snapshot::boot(&host, &program(name), &limits, Arc::new(NoLog)).unwrap();
-        Arc::get_mut(&mut booted.inner).unwrap().frozen_at_ns += HOUR_NS;
+        Arc::get_mut(&mut booted.inner).unwrap().clock.at_ns += HOUR_NS;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("it");
         booted.save(&path).unwrap();
@@ -363,7 +360,7 @@ mod tests {
     #[test]
     fn the_monotonic_clock_goes_on_where_it_was_on_a_host_that_was_started_since() {
         for snapshot in after_a_restart("faults") {
-            let frozen_at = snapshot.inner.frozen_at_ns;
+            let frozen_at = snapshot.inner.clock.at_ns;
             let mut worker = Worker::fork(&snapshot).unwrap();
             for _ in 0..3 {
                 let told = ask(&mut worker, "/clocks", "");

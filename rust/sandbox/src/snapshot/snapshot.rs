@@ -17,11 +17,11 @@ use crate::error::BootError;
 use crate::host::Host;
 use crate::limits::Limits;
 use crate::output::{LogSink, SharedLog};
-use crate::program::{MonotonicClock, Program};
+use crate::program::Program;
 use crate::protocol::Protocol;
 use crate::run::Runner;
+use crate::snapshot::frozen_clock::FrozenClock;
 use crate::snapshot::origin::Origin;
-use crate::time::host_clock;
 use crate::time::watchdog;
 
 /// A booted, frozen program; cheap to clone, shared by its workers.
@@ -41,11 +41,7 @@ pub(crate) struct Inner {
     pub(crate) origin: Origin,
     pub(crate) has_handover: bool,
     pub(crate) service: Option<FrozenService>,
-    /// When the program was frozen, by its monotonic clock.
-    pub(crate) frozen_at_ns: u64,
-    pub(crate) monotonic: MonotonicClock,
-    /// How far that clock was behind the host's when the snapshot was made: not at all after a boot.
-    pub(crate) behind_ns: u64,
+    pub(crate) clock: FrozenClock,
     pub(crate) limit_hits: LimitHits,
     pub(crate) connects: Connects,
     pub(crate) learned: Mutex<BTreeSet<Learned>>,
@@ -107,7 +103,7 @@ impl Snapshot {
         };
         let Runner { mut process, .. } = runner;
         process.freeze();
-        let frozen_at_ns = host_clock::monotonic_ns();
+        let clock = FrozenClock::now(program.monotonic);
         let limit_hits = process.take_limit_hits();
         let connects = process.take_connects();
         // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
@@ -127,9 +123,7 @@ impl Snapshot {
                 origin: Origin::of(program, limits),
                 has_handover: ready.has_handover,
                 service,
-                frozen_at_ns,
-                monotonic: program.monotonic,
-                behind_ns: 0,
+                clock,
                 limit_hits,
                 connects,
                 learned: Mutex::new(BTreeSet::new()),

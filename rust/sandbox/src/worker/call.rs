@@ -116,11 +116,7 @@ impl Worker {
             return Err(CallError::Poisoned);
         }
         let now = host_clock::monotonic_ns();
-        if !std::mem::replace(&mut self.is_awake, true) {
-            let behind_ns = match self.frozen_at_ns {
-                Some(frozen_at_ns) => now.wrapping_sub(frozen_at_ns),
-                None => self.behind_ns,
-            };
+        if let Some(behind_ns) = self.clock.start(now) {
             self.runner.process.resume_after(behind_ns);
         }
         self.runner.process.run_from(now);

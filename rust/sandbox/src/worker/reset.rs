@@ -84,7 +84,7 @@ impl Worker {
             self.told_pages = pages;
         }
         self.runner.process.reset_from(&self.snapshot.inner.process);
-        self.is_awake = false;
+        self.clock.reset();
         if self.resets != Resets::Always {
             self.answered = 0;
             self.machine.set_rewinds(false);

@@ -28,10 +28,10 @@ use mayfly_machine::layout;
 use crate::entropy::Entropy;
 use crate::error::{CallError, ForkError};
 use crate::limits::nanoseconds;
-use crate::program::MonotonicClock;
 use crate::response::Reader;
 use crate::run::{Runner, Stop};
 use crate::service::Served;
+use crate::snapshot::frozen_clock::WorkerClock;
 use crate::snapshot::snapshot::Snapshot;
 use crate::time::watchdog;
 use crate::worker::inbox::Inbox;
@@ -65,12 +65,7 @@ pub struct Worker {
     pub(super) response_bytes: u64,
     pub(super) cpu_time_ns: u64,
     pub(super) wall_time_ns: u64,
-    /// Where the monotonic clock stood still from then on.
-    pub(super) frozen_at_ns: Option<u64>,
-    /// How far it is behind otherwise.
-    pub(super) behind_ns: u64,
-    /// It has had a request since it was at its snapshot: its program's monotonic clock runs.
-    pub(super) is_awake: bool,
+    pub(super) clock: WorkerClock,
     /// The request under way.
     pub(super) ongoing: Ongoing,
     pub(super) spent: Spent,
@@ -118,9 +113,7 @@ impl Worker {
             response_bytes: inner.limits.response_bytes,
             cpu_time_ns: nanoseconds(inner.limits.cpu_time),
             wall_time_ns: nanoseconds(inner.limits.wall_time),
-            frozen_at_ns: (inner.monotonic == MonotonicClock::Suspends).then_some(inner.frozen_at_ns),
-            behind_ns: inner.behind_ns,
-            is_awake: false,
+            clock: WorkerClock::new(inner.clock),
             ongoing: Ongoing::default(),
             spent: Spent::default(),
             pause: Pause::Slice,
