@@ -40,11 +40,11 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, Problem> {
 ///
 /// [`Problem`].
 pub fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
-    let stamp = || {
+    let look = || {
         let seen = waiting_for(path, || file.metadata())?;
         Ok::<_, Problem>((seen.len(), seen.mtime(), seen.mtime_nsec()))
     };
-    let before = stamp()?;
+    let before = look()?;
     let (size, ..) = before;
     let too_large = || Problem::TooLarge { bytes: size, limit };
     if size > limit {
@@ -64,7 +64,7 @@ pub fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, Prob
             _ => {}
         }
     }
-    if bytes.len() == size && stamp()? == before { Ok(bytes) } else { Err(Problem::Changes) }
+    if bytes.len() == size && look()? == before { Ok(bytes) } else { Err(Problem::Changes) }
 }
 
 /// What one of the kernel's own files says, in `/proc` or `/sys`: a path that is written in the code, and that nobody

@@ -71,8 +71,7 @@ impl BareVms {
     /// [`CreateError`] when `/dev/kvm` cannot be opened or there is no memory.
     pub fn new() -> Result<Self, CreateError> {
         let kvm = Kvm::new().map_err(CreateError::kvm("open /dev/kvm"))?;
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)])
-            .map_err(|_| no_memory())?;
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).map_err(|_| no_memory())?;
         Ok(Self { kvm, memory })
     }
 

@@ -11,10 +11,15 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 #[derive(Debug)]
 pub(crate) struct Entropy(ChaCha12Rng);
 
+/// Why a generator got no seed.
+#[derive(Debug, thiserror::Error)]
+#[error("getrandom: {0}")]
+pub struct EntropyError(std::io::Error);
+
 impl Entropy {
     /// A generator with a seed from the operating system.
-    pub(crate) fn new() -> std::io::Result<Self> {
-        ChaCha12Rng::try_from_os_rng().map(Self).map_err(std::io::Error::other)
+    pub(crate) fn new() -> Result<Self, EntropyError> {
+        ChaCha12Rng::try_from_os_rng().map(Self).map_err(|error| EntropyError(std::io::Error::other(error)))
     }
 
     #[inline]

@@ -9,7 +9,9 @@ use mayfly_kvm::{CreateError, FreezeError, RunError};
 use mayfly_linux::{ExecError, Fault, Listeners};
 use mayfly_machine::MemoryError;
 
+use crate::entropy::EntropyError;
 use crate::response::ResponseError;
+use crate::time::watchdog::WatchdogError;
 
 /// Why a program could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,12 @@ pub enum BootError {
     /// The machine could not be made.
     #[error("no machine for the program: {0}")]
     Machine(#[from] CreateError),
+    /// The watchdog did not start.
+    #[error("the boot cannot be watched: {0}")]
+    Watchdog(#[from] WatchdogError),
+    /// The system gave no randomness.
+    #[error("no randomness for the program: {0}")]
+    Entropy(#[from] EntropyError),
     /// The program could not be loaded.
     #[error("cannot load the program: {0}")]
     Exec(#[from] ExecError),
@@ -138,14 +146,24 @@ fn wanted(port: Option<u16>) -> String {
 
 /// Why a worker could not be forked.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot fork a worker: {0}")]
-pub struct ForkError(#[from] pub(crate) CreateError);
+#[non_exhaustive]
+pub enum ForkError {
+    /// The machine could not be made.
+    #[error("cannot fork a worker: {0}")]
+    Machine(#[from] CreateError),
+    /// The watchdog did not start.
+    #[error("cannot fork a worker: {0}")]
+    Watchdog(#[from] WatchdogError),
+    /// The system gave no randomness.
+    #[error("cannot fork a worker: {0}")]
+    Entropy(#[from] EntropyError),
+}
 
 impl ForkError {
     /// Whether the process's bound on memory is the reason.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.is_full()
+        matches!(self, Self::Machine(error) if error.is_full())
     }
 }
 

@@ -44,6 +44,7 @@ pub mod ways;
 mod worker;
 
 pub use abi::METHOD_CALL;
+pub use entropy::EntropyError;
 pub use error::{BootError, CallError, ForkError, ProgramError};
 pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
 pub use limits::Limits;
@@ -61,6 +62,7 @@ pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::file::{SnapshotFileError, SnapshotSaveError};
 pub use snapshot::snapshot::{BootedFrom, Snapshot};
+pub use time::watchdog::WatchdogError;
 pub use worker::peer::{PeerCall, PeerError};
 pub use worker::progress::{CallStats, Progress, Slice, WorkerState};
 pub use worker::worker::Worker;

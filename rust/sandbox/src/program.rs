@@ -2,11 +2,10 @@
 //! A tenant's program: one ELF file, arguments, environment.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use mayfly_files::Problem;
+use mayfly_files::{FileStamp, Problem};
 use mayfly_kvm::{checksum, digest};
 use mayfly_linux::{Mounts, Network, Outbound};
 use mayfly_machine::SharedMemory;
@@ -45,18 +44,14 @@ impl Elf {
     pub(crate) fn identity(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => checksum(bytes),
-            Self::File(ProgramFile { stamp: Stamp { device: _, inode, size, times }, .. }) => {
-                digest(&(inode, size, times))
-            }
+            Self::File(program) => digest(&program.stamp.without_device()),
         }
     }
 
     fn open(path: &Path) -> Result<Self, Problem> {
         let file = mayfly_files::open(path)?;
-        let seen = mayfly_files::waiting_for(path, || file.metadata())?;
-        if seen.len() >= MAPPED_FROM {
-            let times = [(seen.mtime(), seen.mtime_nsec()), (seen.ctime(), seen.ctime_nsec())];
-            let stamp = Stamp { device: seen.dev(), inode: seen.ino(), size: seen.len(), times };
+        let stamp = FileStamp::of_opened(&file, path)?;
+        if stamp.size() >= MAPPED_FROM {
             return Ok(Self::File(ProgramFile { file: Arc::new(file), stamp }));
         }
         Ok(Self::Bytes(mayfly_files::read_opened(&file, path, MAPPED_FROM)?))
@@ -67,16 +62,8 @@ impl Elf {
 #[derive(Debug, Clone)]
 pub struct ProgramFile {
     file: Arc<File>,
-    stamp: Stamp,
-}
-
-/// What a file was when it was opened: a large one is not read to compare it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    times: [(i64, i64); 2],
+    /// What the file was when it was opened: a large one is not read to compare it.
+    stamp: FileStamp,
 }
 
 impl PartialEq for ProgramFile {

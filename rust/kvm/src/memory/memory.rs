@@ -66,8 +66,8 @@ impl SealedMemory {
         }
         // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed
         // memfd.
-        let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
-            .map_err(FreezeError::image("mmap"))?;
+        let view =
+            Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd).map_err(FreezeError::image("mmap"))?;
         hold.shrink(frames.min(resident_pages(&memfd).unwrap_or(frames)));
         Ok(Self { memfd, view, frames, shared, files, _hold: hold })
     }
@@ -204,9 +204,7 @@ impl Memory {
             -1,
         )
         .map_err(CreateError::map(bytes))?;
-        mapping
-            .overlay_private(image.view.len(), image.memfd.as_raw_fd())
-            .map_err(CreateError::map(bytes))?;
+        mapping.overlay_private(image.view.len(), image.memfd.as_raw_fd()).map_err(CreateError::map(bytes))?;
         // A worker's pages come and go one by one; a huge page would copy 2 MiB for each first write.
         // SAFETY: advice on our own mapping.
         unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };

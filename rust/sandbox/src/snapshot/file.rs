@@ -34,7 +34,7 @@ use crate::program::Program;
 use crate::snapshot::frozen_clock::FrozenClock;
 use crate::snapshot::origin::Origin;
 use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
-use crate::time::watchdog;
+use crate::time::watchdog::{self, WatchdogError};
 
 const MAGIC: &[u8; 8] = b"MAYFLYSN";
 /// To be raised with the preamble's or the file's layout.
@@ -74,6 +74,9 @@ pub enum SnapshotFileError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// The watchdog did not start: that is none of the file's doing.
+    #[error(transparent)]
+    Watchdog(#[from] WatchdogError),
     /// It is not what a file with a snapshot is.
     #[error(transparent)]
     File(Problem),

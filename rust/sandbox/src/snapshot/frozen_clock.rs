@@ -2,10 +2,12 @@
 //! A program's monotonic clock: where it was frozen, and how far it is behind the host's once it runs.
 //!
 //! ```text
-//! Runs        frozen at T, goes on with the host's clock    behind it by nothing; by what a restart of the host has
-//!                                                           taken off the host's clock if the snapshot is from a file
-//! Suspends    frozen at T, goes on from T                   behind it by the time from T to the worker's first request
+//! booted,    Runs      frozen at T, runs on with the host's clock    never behind the host's
+//! from file, Runs      saved at T, runs on from T when loaded        behind by the time from T to the load
+//! Suspends             frozen at T, runs on from T                   behind by the time from T to the worker's first request
 //! ```
+//!
+//! Differences wrap: the host may have been started since a snapshot was saved, and its clock be behind T.
 
 use crate::program::MonotonicClock;
 use crate::time::host_clock;
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_is_behind_by_what_a_restart_took_alone() {
+    fn a_clock_that_runs_stays_as_far_behind_as_it_was() {
         let frozen = FrozenClock { at_ns: 100, monotonic: MonotonicClock::Runs, behind_ns: 7 };
         let mut clock = WorkerClock::new(frozen);
         assert_eq!((clock.start(150), clock.start(160)), (Some(7), None));

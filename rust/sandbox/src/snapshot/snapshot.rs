@@ -82,8 +82,7 @@ impl Snapshot {
         let shared_bytes = program.shared.as_ref().map(SharedMemory::bytes);
         let header = page_header(limits.request_bytes, limits.response_bytes, shared_bytes);
         machine.load(layout::DOORBELL, &header).map_err(|error| BootError::Failed(error.to_string()))?;
-        let failed = |error: std::io::Error| BootError::Failed(error.to_string());
-        let mut entropy = Entropy::new().map_err(failed)?;
+        let mut entropy = Entropy::new()?;
         let mut random = [0; 16];
         entropy.fill(&mut random);
         machine.write_inbox(RANDOM_OFFSET, &random);
@@ -94,7 +93,7 @@ impl Snapshot {
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
-        watchdog::start().map_err(failed)?;
+        watchdog::start()?;
         let mut runner = Runner { process, entropy, log: log.clone(), may_block: true };
         let boot = Boot::new(&mut machine, &mut runner, limits);
         let ready = match &program.service {

@@ -25,6 +25,7 @@
 //! [`SLICE_PATIENCE`] times their length: while other threads had the CPU it was not the program that held its own thread up, and to
 //! move it to another one would make a request of microseconds wait again.
 
+use std::io;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -353,8 +354,16 @@ pub(crate) fn survive_file_size_limit() {
     }
 }
 
+/// Why the watchdog did not start: no request can be served then.
+#[derive(Debug, thiserror::Error)]
+#[error("the watchdog's {what}: {source}")]
+pub struct WatchdogError {
+    what: &'static str,
+    source: io::Error,
+}
+
 /// Starts the thread and installs the signal's handler, once for the process. Nothing can be watched before.
-pub(crate) fn start() -> std::io::Result<()> {
+pub(crate) fn start() -> Result<(), WatchdogError> {
     static STARTED: Mutex<bool> = Mutex::new(false);
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if *started {
@@ -367,9 +376,10 @@ pub(crate) fn start() -> std::io::Result<()> {
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: `action` is initialised, and the handler is async-signal-safe.
     if unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) } != 0 {
-        return Err(std::io::Error::last_os_error());
+        return Err(WatchdogError { what: "signal handler", source: io::Error::last_os_error() });
     }
-    let thread = std::thread::Builder::new().name("mayfly-watchdog".into()).spawn(|| WATCHDOG.watch())?;
+    let thread = std::thread::Builder::new().name("mayfly-watchdog".into()).spawn(|| WATCHDOG.watch());
+    let thread = thread.map_err(|source| WatchdogError { what: "thread", source })?;
     let first = WATCHDOG.thread.set(thread.thread().clone()).is_ok();
     debug_assert!(first, "the lock is held");
     *started = true;

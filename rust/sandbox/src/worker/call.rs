@@ -11,7 +11,7 @@ use crate::message::{Request, ResponseSink};
 use crate::run::{Exits, Stop};
 use crate::time::clock;
 use crate::time::host_clock;
-use crate::worker::inbox::Stamp;
+use crate::worker::inbox::HostFields;
 use crate::worker::peer::{PeerCall, PeerError};
 use crate::worker::progress::{CallStats, Progress, Slice, WorkerState};
 use crate::worker::state::Ongoing;
@@ -122,20 +122,20 @@ impl Worker {
         self.runner.process.run_from(now);
         let suspended_ns = self.runner.process.suspended_ns();
         let monotonic_ns = now.wrapping_sub(suspended_ns);
-        let mut stamp = Stamp { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
+        let mut added = HostFields { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
         let dial = clock::tell(&mut self.machine, now, suspended_ns);
         let slice_ns = nanoseconds(slice.time);
         self.runner.may_block = slice.may_block;
         self.spent.begin(now, slice_ns, dial);
-        self.runner.entropy.fill(&mut stamp.entropy);
+        self.runner.entropy.fill(&mut added.entropy);
         if self.served.is_none() {
-            self.inbox.write(&mut self.machine, request, &stamp, self.request_bytes)?;
+            self.inbox.write(&mut self.machine, request, &added, self.request_bytes)?;
             // A worker that keeps its state: the program waits for the return from its last response.
             if self.machine.is_in_returning_doorbell() {
                 self.machine.return_from_doorbell(layout::INBOX);
             }
         } else {
-            self.begin_service(request, &stamp)?;
+            self.begin_service(request, &added)?;
         }
         self.ongoing = Ongoing {
             wall_end_ns: now.saturating_add(self.wall_time_ns),
@@ -153,10 +153,10 @@ impl Worker {
     }
 
     /// Sends a request to a program that serves connections, and chooses the thread that takes it.
-    fn begin_service(&mut self, request: &Request<'_>, stamp: &Stamp) -> Result<(), CallError> {
+    fn begin_service(&mut self, request: &Request<'_>, added: &HostFields) -> Result<(), CallError> {
         // Such a program finds its entropy in the inbox, and nothing else.
         let nothing = Request { method: b"", path: b"", query: b"", headers: &[], body: b"" };
-        self.inbox.write(&mut self.machine, &nothing, stamp, self.request_bytes)?;
+        self.inbox.write(&mut self.machine, &nothing, added, self.request_bytes)?;
         if let Some(served) = &mut self.served {
             let began = served.begin(&mut self.runner.process, request, self.request_bytes);
             if matches!(began, Err(CallError::NotListening)) {

@@ -13,9 +13,9 @@ use crate::abi::{HEADER_BYTES, HEADERS_OFFSET, PADDING_BYTES, RANDOM_OFFSET, REQ
 use crate::error::CallError;
 use crate::message::Request;
 
-/// What the host adds to a request.
+/// The fields that the host adds to a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stamp {
+pub(crate) struct HostFields {
     pub(crate) id: u64,
     pub(crate) unix_ns: u64,
     pub(crate) monotonic_ns: u64,
@@ -39,7 +39,7 @@ impl Inbox {
         &mut self,
         machine: &mut Machine,
         request: &Request<'_>,
-        stamp: &Stamp,
+        added: &HostFields,
         limit: u64,
     ) -> Result<(), CallError> {
         let limit = machine.inbox_bytes().min(limit);
@@ -70,7 +70,7 @@ impl Inbox {
             self.large.resize(head, 0);
             &mut self.large[..]
         };
-        build_head(bytes, request, stamp);
+        build_head(bytes, request, added);
 
         let mut fits = machine.write_inbox(0, bytes);
         if !request.body.is_empty() {
@@ -105,13 +105,13 @@ const KEPT_BYTES: usize = 64 << 10;
 const SMALL_BYTES: usize = 1024;
 
 /// Fills `bytes`, which are zero and as long as the head.
-fn build_head(bytes: &mut [u8], request: &Request<'_>, stamp: &Stamp) {
+fn build_head(bytes: &mut [u8], request: &Request<'_>, added: &HostFields) {
     put_u32(bytes, 0, crate::abi::ABI_MAX);
     put_u32(bytes, 4, request.headers.len() as u32);
-    put_u64(bytes, 8, stamp.id);
-    put_u64(bytes, 16, stamp.unix_ns);
-    put_u64(bytes, 24, stamp.monotonic_ns);
-    bytes[32..64].copy_from_slice(&stamp.entropy[..32]);
+    put_u64(bytes, 8, added.id);
+    put_u64(bytes, 16, added.unix_ns);
+    put_u64(bytes, 24, added.monotonic_ns);
+    bytes[32..64].copy_from_slice(&added.entropy[..32]);
     let mut end = HEADERS_OFFSET + request.headers.len() * HEADER_BYTES;
     for (at, text) in [(64, request.method), (80, request.path), (96, request.query)] {
         end = append(bytes, at, end, text);
@@ -119,7 +119,7 @@ fn build_head(bytes: &mut [u8], request: &Request<'_>, stamp: &Stamp) {
     put_u64(bytes, 128, layout::INBOX + HEADERS_OFFSET as u64);
     const _: () = assert!(REQUEST_BYTES == 136);
     let random = RANDOM_OFFSET as usize;
-    bytes[random..random + 16].copy_from_slice(&stamp.entropy[32..]);
+    bytes[random..random + 16].copy_from_slice(&added.entropy[32..]);
     for (index, header) in request.headers.iter().enumerate() {
         let at = HEADERS_OFFSET + index * HEADER_BYTES;
         end = append(bytes, at, end, header.name);

@@ -92,9 +92,8 @@ impl Worker {
         let learned = inner.learned();
         let page = mayfly_machine::PAGE_SIZE;
         let machine = Machine::fork(&inner.image, inner.limits.private_memory_bytes / page, &learned)?;
-        let map = |source| ForkError(mayfly_kvm::CreateError::Kvm { call: "watchdog or getrandom", source });
-        let entropy = Entropy::new().map_err(map)?;
-        watchdog::start().map_err(map)?;
+        let entropy = Entropy::new()?;
+        watchdog::start()?;
         let told_pages = machine.work_pages();
         let forked_tables = machine.private_pages().saturating_sub(told_pages as u64);
         Ok(Self {
