@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 fn main() {
     let floors = Path::new("..");
     let mut files = vec![floors.join("../Cargo.lock")];
-    for floor in ["kvm", "linux", "sandbox"] {
+    for floor in ["files", "machine", "kvm", "linux", "sandbox"] {
         for part in ["src", "Cargo.toml", "build.rs"] {
             collect(&floors.join(floor).join(part), &mut files);
         }

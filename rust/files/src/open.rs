@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::errand::waiting_for;
-use crate::problem::{Kind, Problem};
+use crate::problem::{FileKind, Problem};
 
 /// A file that others must not read.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -93,7 +93,7 @@ pub fn create_anew(path: &Path) -> Result<File, Problem> {
 /// [`Problem`].
 pub fn open_device(path: &Path) -> Result<File, Problem> {
     let seen = Seen::at(path, OFlags::empty())?;
-    seen.expect(Kind::CharacterDevice)?;
+    seen.expect(FileKind::CharacterDevice)?;
     seen.open(OFlags::RDWR)
 }
 
@@ -113,7 +113,7 @@ pub fn sync_directory(path: &Path) -> Result<(), Problem> {
 
 fn regular(path: &Path, look: OFlags, access: OFlags) -> Result<File, Problem> {
     let seen = Seen::at(path, look)?;
-    seen.expect(Kind::Regular)?;
+    seen.expect(FileKind::Regular)?;
     if let Some(system) = waiting_for(path, || system_of_kernel(&seen.fd))? {
         return Err(Problem::OfKernel { system });
     }
@@ -138,8 +138,8 @@ impl Seen {
         Ok(Self { fd, stat, path: path.to_owned() })
     }
 
-    fn expect(&self, expected: Kind) -> Result<(), Problem> {
-        let found = Kind::from(FileType::from_raw_mode(self.stat.st_mode));
+    fn expect(&self, expected: FileKind) -> Result<(), Problem> {
+        let found = FileKind::from(FileType::from_raw_mode(self.stat.st_mode));
         if found == expected { Ok(()) } else { Err(Problem::Kind { found, expected }) }
     }
 
@@ -257,7 +257,7 @@ mod tests {
         assert!(open_or_create(&at("dangling")).is_err(), "a link is not written through");
         assert!(open(&at("dangling")).unwrap_err().is_missing());
         assert!(open(&at("loop")).unwrap_err().to_string().contains("symbolic links"));
-        assert!(matches!(open(&at("pipe")), Err(Problem::Kind { found: Kind::Fifo, .. })));
+        assert!(matches!(open(&at("pipe")), Err(Problem::Kind { found: FileKind::Fifo, .. })));
     }
 
     #[test]

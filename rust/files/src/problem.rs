@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 /// What lies at a path where something else is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     Regular,
     /// A directory.
@@ -29,7 +29,7 @@ pub enum Kind {
     Unknown,
 }
 
-impl From<FileType> for Kind {
+impl From<FileType> for FileKind {
     fn from(kind: FileType) -> Self {
         match kind {
             FileType::RegularFile => Self::Regular,
@@ -44,7 +44,7 @@ impl From<FileType> for Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Regular => "a regular file",
@@ -70,9 +70,9 @@ pub enum Problem {
     #[error("it is {found}: expected {expected}")]
     Kind {
         /// What it is.
-        found: Kind,
+        found: FileKind,
         /// What is needed there.
-        expected: Kind,
+        expected: FileKind,
     },
     /// It is a view of the kernel's state, whose reading may wait or change something.
     #[error("it belongs to the kernel ({system}): expected a file that is stored, as on a disk")]

@@ -151,7 +151,7 @@ pub enum SaveError {
 pub enum LoadError {
     /// It was made on something else than this host.
     #[error(transparent)]
-    Ground(#[from] OtherGround),
+    Fingerprint(#[from] FingerprintMismatch),
     /// It is not what was saved.
     #[error("the file is damaged: {0}")]
     Corrupt(&'static str),
@@ -176,7 +176,7 @@ pub enum LoadError {
 
 /// Why an image cannot run on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OtherGround {
+pub enum FingerprintMismatch {
     /// A machine enters its guest kernel in another way.
     #[error("it was made on another kind of KVM")]
     Kvm,

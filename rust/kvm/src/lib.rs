@@ -37,7 +37,7 @@ mod probe;
 pub mod testing;
 mod vcpu;
 
-pub use crate::error::OtherGround;
+pub use crate::error::FingerprintMismatch;
 pub use crate::host::host::{Host, HostKind};
 pub use crate::image::audit::AuditedPage;
 pub use crate::image::fork::Learned;

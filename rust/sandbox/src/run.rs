@@ -9,7 +9,7 @@ use crate::entropy::Entropy;
 use crate::output::SharedLog;
 use crate::response::ResponseError;
 use crate::time::clock;
-use crate::time::watchdog::{ThreadEnds, Verdict, Watched};
+use crate::time::watchdog::{RunningLeg, ThreadEnds, Verdict};
 
 /// Why a run ended without the doorbell.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Runner {
     pub(crate) fn run(
         &mut self,
         machine: &mut Machine,
-        watched: &Watched<'_>,
+        leg: &RunningLeg<'_>,
         exits: &mut Exits,
     ) -> Result<Event, Stop> {
         loop {
@@ -108,7 +108,7 @@ impl Runner {
             match machine.run()? {
                 Exit::Doorbell => return Ok(Event::Doorbell),
                 exit => {
-                    let served = self.serve(machine, &exit, watched, exits);
+                    let served = self.serve(machine, &exit, leg, exits);
                     clock::tell_on(machine, self.process.suspended_ns());
                     // What it wrote comes first, whatever became of it then.
                     if self.process.has_output() && matches!(served, Ok(()) | Err(Stop::Waits { .. })) {
@@ -135,7 +135,7 @@ impl Runner {
         &mut self,
         machine: &mut Machine,
         exit: &Exit,
-        watched: &Watched<'_>,
+        leg: &RunningLeg<'_>,
         exits: &mut Exits,
     ) -> Result<(), Stop> {
         match exit {
@@ -143,7 +143,7 @@ impl Runner {
             Exit::PageFault { .. } => exits.faults += 1,
             // By the watchdog, or by a signal that was not its own.
             Exit::Kicked => {
-                return match watched.verdict() {
+                return match leg.verdict() {
                     Verdict::GoOn => Ok(()),
                     Verdict::Slice => Err(Stop::Slice),
                     Verdict::Cpu => Err(Stop::CpuLimit),

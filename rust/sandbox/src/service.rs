@@ -33,7 +33,7 @@ pub(crate) struct Served {
 
 /// How far a response is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum ResponseProgress {
     Partial,
     Complete,
     /// The program has closed a connection that it had kept open, before it can have seen the request: that is to be sent again.
@@ -103,8 +103,8 @@ impl Served {
     }
 
     /// Takes what the program has written. `limit`: bytes of a response.
-    pub(crate) fn take(&mut self, process: &mut Process, limit: u64) -> Result<Taken, ResponseError> {
-        let Some(connection) = self.connection else { return Ok(Taken::Partial) };
+    pub(crate) fn take(&mut self, process: &mut Process, limit: u64) -> Result<ResponseProgress, ResponseError> {
+        let Some(connection) = self.connection else { return Ok(ResponseProgress::Partial) };
         self.output.clear();
         let state = process.take_output(connection, &mut self.output);
         self.taken = self.taken.saturating_add(self.output.len() as u64);
@@ -117,18 +117,18 @@ impl Served {
                 if !keeps_open || state != OutputState::Open {
                     self.close(process);
                 }
-                return Ok(Taken::Complete);
+                return Ok(ResponseProgress::Complete);
             }
         }
         if state == OutputState::Open {
-            return Ok(Taken::Partial);
+            return Ok(ResponseProgress::Partial);
         }
         if self.may_be_stale {
-            return Ok(Taken::Stale);
+            return Ok(ResponseProgress::Stale);
         }
         self.close(process);
         self.decoder.end()?;
-        Ok(Taken::Complete)
+        Ok(ResponseProgress::Complete)
     }
 
     /// Gives the complete response to `sink`.

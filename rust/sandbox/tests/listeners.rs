@@ -317,7 +317,7 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     let path = folder.path().join("it");
     let how = "listen=127.0.0.1:2019 listen=[::]:8080";
     let program = |port| doors(how, port, &[]);
-    let origin = |port| Snapshot::origin(&program(port), &limits());
+    let digest = |port| Snapshot::inputs_digest(&program(port), &limits());
     boot(how, Some(8080), &[]).unwrap().save(&path).unwrap();
     let host = Host::open().unwrap();
     let load = |program: &Program| Snapshot::load(&host, program, &limits(), Arc::new(NoLog), &path);
@@ -326,10 +326,10 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     for other in [None, Some(2019), Some(8081)] {
         let error = load(&program(other)).unwrap_err();
         assert!(
-            matches!(error, SnapshotFileError::Origin(what) if what.contains("another port")),
+            matches!(error, SnapshotFileError::BootInputs(what) if what.contains("another port")),
             "{other:?}: {error}"
         );
-        assert_ne!(origin(other), origin(Some(8080)), "the files have other names");
+        assert_ne!(digest(other), digest(Some(8080)), "the files have other names");
     }
     assert_eq!(who(&boot(how, Some(2019), &[]).unwrap()), "0 127.0.0.1:2019 127.0.0.1:2019 127.0.0.1");
     // The only one stays the application of a snapshot from a file.

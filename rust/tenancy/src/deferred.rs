@@ -153,7 +153,7 @@ impl Deferred {
 fn run(background: &Background, job: Job) {
     let Job { tenant, request, id, berth, former, keep, mut reply, in_flight, mode_header } = job;
     // Who has to wait for a disk does so on an overflow thread: a fork is never queued behind it.
-    let slice = Slice::prompt(SLICE);
+    let slice = Slice::non_blocking(SLICE);
     let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice, mode_header };
     let mut sink = Watched::new(&mut *reply);
     let served = catch_unwind(AssertUnwindSafe(|| match worker(background, &tenant, &berth, former, keep) {

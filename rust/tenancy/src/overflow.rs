@@ -479,7 +479,7 @@ mod tests {
         let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
         let (sender, receiver) = mpsc::channel();
         let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
-        let slice = Slice::prompt(Duration::from_millis(1));
+        let slice = Slice::non_blocking(Duration::from_millis(1));
         let scene = Scene { tenant: &tenant, counters: &tenant.background, background, slice, mode_header: false };
         assert_eq!(call.begin(scene, &request, &mut Watched::new(&mut *reply)), Step::Paused);
         let in_flight = InFlight::enter(&tenant, 10_000).unwrap();

@@ -170,7 +170,7 @@ impl LoopPool {
             tenant,
             counters,
             background: self.server.background(),
-            slice: Slice::prompt(forked.slice),
+            slice: Slice::non_blocking(forked.slice),
             mode_header: self.set.config.mode_header,
         };
         let mut call = Call::new(forked, self.ids.next());

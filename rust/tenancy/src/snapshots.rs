@@ -112,7 +112,7 @@ pub(crate) fn load(
     errands: &Errands,
 ) -> Option<Snapshot> {
     let limits = &config.limits.machine;
-    let path = path(directory, &config.name, Snapshot::origin(program, limits));
+    let path = path(directory, &config.name, Snapshot::inputs_digest(program, limits));
     let load = {
         let (host, program, limits, path) = (ground.host.clone(), program.clone(), limits.clone(), path.clone());
         move || Snapshot::load(&host, &program, &limits, log, &path)
@@ -246,7 +246,7 @@ impl Config {
         }
         let path = match (out, &self.snapshots) {
             (Some(out), _) => out.to_owned(),
-            (None, Some(directory)) => path(directory, &config.name, Snapshot::origin(&program, limits)),
+            (None, Some(directory)) => path(directory, &config.name, Snapshot::inputs_digest(&program, limits)),
             (None, None) => return Err(ReloadError::Persist("the file says nothing of `snapshots`".to_owned())),
         };
         let snapshot = Snapshot::boot(host, &program, limits, Arc::clone(&log))

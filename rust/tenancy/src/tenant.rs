@@ -347,7 +347,7 @@ impl Tenant {
         // What it was made from, for the name of its file; without snapshots nobody will ask.
         let file = ground.snapshots.as_ref().filter(|_| program.shared.is_none());
         let file = file.map(|kept| {
-            snapshots::path(&kept.directory, &config.name, Snapshot::origin(&program, &config.limits.machine))
+            snapshots::path(&kept.directory, &config.name, Snapshot::inputs_digest(&program, &config.limits.machine))
         });
         if file.is_none() || snapshot.booted_from() == BootedFrom::File {
             snapshot.keep_unsaved();

@@ -22,12 +22,12 @@ use crate::vcpu::vcpu::{Start, Vcpu};
 pub struct Learned {
     address: u64,
     prot: u8,
-    source: Source,
+    content: InitialContent,
 }
 
 /// What the page holds at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-enum Source {
+enum InitialContent {
     Image,
     Zero,
     /// What this frame of a file holds.
@@ -46,7 +46,7 @@ fn first_writes(frozen: &Frozen, memory: &Memory, learned: &[Learned]) -> Vec<u6
     let mut frames = vec![frozen.inbox.first_frame];
     for page in learned {
         let (table, leaf) = frozen.tables.image_frames(memory, page.address);
-        frames.extend(table.into_iter().chain(leaf.filter(|_| page.source == Source::Image)));
+        frames.extend(table.into_iter().chain(leaf.filter(|_| page.content == InitialContent::Image)));
     }
     frames
 }
@@ -96,13 +96,13 @@ impl Machine {
     /// Makes a learned page private ahead of its first write. Advice only: what does not fit is left to the fault.
     fn prepare(&mut self, page: Learned) {
         let Some(prot) = Prot::from_bits(page.prot.into()) else { return };
-        let done = match page.source {
-            Source::Image => self.make_writable(page.address, Origin::Snapshot),
-            Source::Zero => self.map_zero(page.address, prot, Origin::Snapshot),
-            Source::File(frame) => self.prepare_file_copy(page.address, prot, frame),
+        let done = match page.content {
+            InitialContent::Image => self.make_writable(page.address, Origin::Snapshot),
+            InitialContent::Zero => self.map_zero(page.address, prot, Origin::Snapshot),
+            InitialContent::File(frame) => self.prepare_file_copy(page.address, prot, frame),
         };
         if done.is_ok()
-            && page.source == Source::Zero
+            && page.content == InitialContent::Zero
             && let Some(page) = self.changes.work.last()
         {
             self.memory.populate(&mut vec![page.frame]);
@@ -114,10 +114,10 @@ impl Machine {
         self.changes.work.iter().map(|page| Learned {
             address: page.address,
             prot: page.prot.bits(),
-            source: match page.birth {
-                Birth::Image => Source::Image,
-                Birth::Zero => Source::Zero,
-                Birth::File { frame, .. } => Source::File(frame),
+            content: match page.birth {
+                Birth::Image => InitialContent::Image,
+                Birth::Zero => InitialContent::Zero,
+                Birth::File { frame, .. } => InitialContent::File(frame),
             },
         })
     }

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::error::{LoadError, SaveError};
-use crate::host::fingerprint::Ground;
+use crate::host::fingerprint::Fingerprint;
 use crate::host::host::Host;
 use crate::image::image::Image;
 use crate::layout::{PAGE, SHARED_PHYSICAL};
@@ -48,7 +48,7 @@ const BLOCKS_PER_THREAD: usize = 32;
 /// An image but for its pages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SavedImage {
-    ground: Ground,
+    fingerprint: Fingerprint,
     frames: u64,
     root: u64,
     inbox_first: u64,
@@ -114,7 +114,7 @@ impl Image {
         let (runs, sums) = save_pages(memory, file, offset)?;
         let (files, windows) = memory.files().windows();
         Ok(SavedImage {
-            ground: Ground::of(&self.host),
+            fingerprint: Fingerprint::of(&self.host),
             frames: memory.frames(),
             root: tables.cr3(),
             inbox_first: inbox.first_frame,
@@ -141,7 +141,7 @@ impl Image {
         offset: u64,
         files: &[(FileKey, BorrowedFd<'_>)],
     ) -> Result<Self, LoadError> {
-        saved.ground.check(host)?;
+        saved.fingerprint.check(host)?;
         saved.check()?;
         let files = FileMemory::restore(&saved.windows, files).ok_or(LoadError::Files)?;
         let mut hold = Hold::new(host.account(), Purpose::Boot);

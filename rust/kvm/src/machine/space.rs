@@ -32,7 +32,7 @@ use crate::memory::take_back::Content;
 /// Tables that a page may need: all but the root.
 const TABLES_A_PAGE: u64 = 3;
 /// So many pages take a few hundred microseconds to protect or unmap.
-const MUCH_PAGES: u64 = 4096;
+const EXPENSIVE_PAGES: u64 = 4096;
 
 impl Machine {
     fn check_range(address: u64, len: u64) -> Result<u64, MemoryError> {
@@ -77,9 +77,14 @@ impl Machine {
     /// Whether protecting, unmapping or moving what is in a range takes more than some hundreds of microseconds, at
     /// some tens of nanoseconds a page.
     #[must_use]
-    pub fn is_much(&self, address: u64, len: u64) -> bool {
-        len / PAGE_SIZE > MUCH_PAGES
-            && self.tables.is_more_than(&self.memory, address, address.saturating_add(len), MUCH_PAGES * ENTRY_COST)
+    pub fn is_expensive(&self, address: u64, len: u64) -> bool {
+        len / PAGE_SIZE > EXPENSIVE_PAGES
+            && self.tables.is_more_than(
+                &self.memory,
+                address,
+                address.saturating_add(len),
+                EXPENSIVE_PAGES * ENTRY_COST,
+            )
     }
 
     /// Maps one fresh zero page.

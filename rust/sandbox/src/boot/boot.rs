@@ -112,7 +112,7 @@ impl<'a> Boot<'a> {
         let kicker = self.machine.kicker();
         let Self { machine, runner, exits, .. } = self;
         // SAFETY: the machine is borrowed for as long.
-        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| runner.run(machine, watched, exits)) };
+        let result = unsafe { watchdog::watched(&kicker, &leg, |leg| runner.run(machine, leg, exits)) };
         let used_ns = host_clock::own_cpu_ns().saturating_sub(cpu_before_ns);
         self.cpu_left_ns = self.cpu_left_ns.saturating_sub(used_ns);
         result

@@ -9,7 +9,7 @@ use crate::message::{Header, Request};
 use crate::output::Stream;
 use crate::protocol::{Service, WarmUp};
 use crate::run::{Event, Stop};
-use crate::service::{Served, Taken};
+use crate::service::{ResponseProgress, Served};
 use crate::time::host_clock;
 
 /// How long a program whose port is not named, and which has more to do at a time of its own, may have its listeners
@@ -189,9 +189,9 @@ impl Boot<'_> {
                 Ok(Event::Output) => {
                     let taken = served.take(&mut self.runner.process, self.limits.response_bytes);
                     match taken.map_err(|error| refuse(error.to_string()))? {
-                        Taken::Complete => return Ok(()),
-                        Taken::Partial => {}
-                        Taken::Stale => {
+                        ResponseProgress::Complete => return Ok(()),
+                        ResponseProgress::Partial => {}
+                        ResponseProgress::Stale => {
                             let again = served.send_again(&mut self.runner.process);
                             again.map_err(|error| refuse(error.to_string()))?;
                         }

@@ -31,8 +31,8 @@ use crate::host::Host;
 use crate::limits::Limits;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
+use crate::snapshot::boot_inputs::BootInputs;
 use crate::snapshot::frozen_clock::FrozenClock;
-use crate::snapshot::origin::Origin;
 use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
 use crate::time::watchdog::{self, WatchdogError};
 
@@ -100,7 +100,7 @@ pub enum SnapshotFileError {
     Corrupt(&'static str),
     /// It was made from something else.
     #[error("it was made from {0}")]
-    Origin(&'static str),
+    BootInputs(&'static str),
     /// The image does not fit here.
     #[error(transparent)]
     Image(#[from] LoadError),
@@ -112,7 +112,7 @@ pub enum SnapshotFileError {
 /// All but the pages.
 #[derive(Serialize, Deserialize)]
 struct State {
-    origin: Origin,
+    inputs: BootInputs,
     boot_time: Duration,
     has_handover: bool,
     connection: Option<ConnectionId>,
@@ -141,7 +141,7 @@ impl Snapshot {
         let unfinished = Unfinished::new(path).map_err(io)?;
         let inner = &self.inner;
         let state = State {
-            origin: inner.origin.clone(),
+            inputs: inner.inputs.clone(),
             boot_time: inner.boot_time,
             has_handover: inner.has_handover,
             connection: inner.service.as_ref().and_then(|service| service.connection),
@@ -174,9 +174,9 @@ impl Snapshot {
         let started = Instant::now();
         let file = open(path)?;
         let state = waiting_for(path, || read_state(&file))?;
-        let origin = Origin::of(program, limits);
-        if let Some(what) = state.origin.difference(&origin) {
-            return Err(SnapshotFileError::Origin(what));
+        let inputs = BootInputs::of(program, limits);
+        if let Some(what) = state.inputs.difference(&inputs) {
+            return Err(SnapshotFileError::BootInputs(what));
         }
         let network = Network::new(&program.outbound);
         let (process, files) = Process::load(&state.process, &program.for_linux(&network), &limits.for_linux())?;
@@ -195,7 +195,7 @@ impl Snapshot {
             log: SharedLog(log),
             boot_time: started.elapsed(),
             booted_from: BootedFrom::File,
-            origin,
+            inputs,
             has_handover: state.has_handover,
             service,
             clock: FrozenClock::loaded(state.frozen_at_ns, program.monotonic),
@@ -210,8 +210,8 @@ impl Snapshot {
 
     /// What the snapshot was made from, as a number: for the name of its file. Those of a build that differ are not each other's.
     #[must_use]
-    pub fn origin(program: &Program, limits: &Limits) -> u64 {
-        Origin::of(program, limits).digest()
+    pub fn inputs_digest(program: &Program, limits: &Limits) -> u64 {
+        BootInputs::of(program, limits).digest()
     }
 
     /// How many pages workers have been seen to write. A snapshot that is saved then has its first worker from a file know them.

@@ -20,8 +20,8 @@ use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
 use crate::protocol::Protocol;
 use crate::run::Runner;
+use crate::snapshot::boot_inputs::BootInputs;
 use crate::snapshot::frozen_clock::FrozenClock;
-use crate::snapshot::origin::Origin;
 use crate::time::watchdog;
 
 /// A booted, frozen program; cheap to clone, shared by its workers.
@@ -38,7 +38,7 @@ pub(crate) struct Inner {
     pub(crate) log: SharedLog,
     pub(crate) boot_time: Duration,
     pub(crate) booted_from: BootedFrom,
-    pub(crate) origin: Origin,
+    pub(crate) inputs: BootInputs,
     pub(crate) has_handover: bool,
     pub(crate) service: Option<FrozenService>,
     pub(crate) clock: FrozenClock,
@@ -119,7 +119,7 @@ impl Snapshot {
                 log,
                 boot_time: started.elapsed(),
                 booted_from: BootedFrom::Program,
-                origin: Origin::of(program, limits),
+                inputs: BootInputs::of(program, limits),
                 has_handover: ready.has_handover,
                 service,
                 clock,

@@ -7,7 +7,7 @@ use mayfly_kvm::Machine;
 use mayfly_machine::{ClockLine, read_tsc};
 
 use crate::time::host_clock::monotonic_ns;
-use crate::time::hot_state::LINE;
+use crate::time::hot_state::HOT;
 use crate::time::timekeeping;
 
 /// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time that has just been read: within a microsecond, and a step of
@@ -15,22 +15,22 @@ use crate::time::timekeeping;
 #[inline]
 pub(crate) fn unix_ns(monotonic_ns: u64) -> u64 {
     timekeeping::look_if_due(monotonic_ns);
-    monotonic_ns.wrapping_add(LINE.unix_offset_ns.load(Ordering::Relaxed))
+    monotonic_ns.wrapping_add(HOT.unix_offset_ns.load(Ordering::Relaxed))
 }
 
 /// Lets a program that is about to begin or go on tell the time by itself; returns what this thread may do so by.
 #[inline]
-pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) -> Dial {
+pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) -> TscClock {
     timekeeping::look_if_due(monotonic_ns);
     match timekeeping::line() {
         Some(line) => {
             machine.set_clock(&behind(line, suspended_ns));
-            Dial { tsc: line.tsc, monotonic_ns: line.monotonic_ns, rate: line.rate }
+            TscClock { tsc: line.tsc, monotonic_ns: line.monotonic_ns, rate: line.rate }
         }
         // Somebody publishes another one at this moment. What the program has may be of another request, so it asks.
         None => {
             machine.set_clock(&ClockLine { rate: 0, raw_rate: 0, ..machine.clock() });
-            Dial::default()
+            TscClock::default()
         }
     }
 }
@@ -38,13 +38,13 @@ pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) 
 /// What [`monotonic_ns`] is told from without asking: half as dear, and no more than some tens of nanoseconds away from it while the
 /// line is young, as it is during a request's first leg. Without a rate the clock is asked.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Dial {
+pub(crate) struct TscClock {
     tsc: u64,
     monotonic_ns: u64,
     rate: u32,
 }
 
-impl Dial {
+impl TscClock {
     #[inline]
     pub(crate) fn monotonic_ns(&self) -> u64 {
         if self.rate == 0 {
@@ -67,7 +67,7 @@ fn behind(line: ClockLine, suspended_ns: u64) -> ClockLine {
 /// As [`tell`], in the middle of a run: time does not go back.
 pub(crate) fn tell_on(machine: &mut Machine, suspended_ns: u64) {
     timekeeping::look_if_due(monotonic_ns());
-    if !machine.has_clock(LINE.line_tsc.load(Ordering::Relaxed))
+    if !machine.has_clock(HOT.line_tsc.load(Ordering::Relaxed))
         && let Some(line) = timekeeping::line()
     {
         let line = behind(line, suspended_ns);

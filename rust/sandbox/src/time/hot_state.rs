@@ -5,7 +5,7 @@
 use std::sync::atomic::AtomicU64;
 
 #[repr(align(64))]
-pub(crate) struct Line {
+pub(crate) struct HotState {
     /// `CLOCK_REALTIME` less `CLOCK_MONOTONIC`, as last looked up: `timekeeping.rs`.
     pub(crate) unix_offset_ns: AtomicU64,
     /// When that was, by the monotonic clock.
@@ -16,7 +16,7 @@ pub(crate) struct Line {
     pub(crate) looks_at_ns: AtomicU64,
 }
 
-pub(crate) static LINE: Line = Line {
+pub(crate) static HOT: HotState = HotState {
     unix_offset_ns: AtomicU64::new(0),
     looked_up_ns: AtomicU64::new(0),
     line_tsc: AtomicU64::new(0),

@@ -20,7 +20,7 @@ use std::time::Duration;
 use mayfly_machine::{ClockLine, read_tsc};
 
 use crate::time::host_clock;
-use crate::time::hot_state::LINE;
+use crate::time::hot_state::HOT;
 
 /// Readings that rates are computed from lie so far apart, once the process is old enough, and at most twice as far if it is not idle.
 const BASELINE_NS: u64 = 1_000_000_000;
@@ -144,21 +144,21 @@ impl Rates {
 }
 
 #[derive(Debug)]
-struct Keeper {
+struct Timekeeper {
     /// Whether the kernel keeps its time by the counter.
     trusted: bool,
     rates: Option<Rates>,
 }
 
-static KEEPER: Mutex<Keeper> = Mutex::new(Keeper { trusted: false, rates: None });
+static TIMEKEEPER: Mutex<Timekeeper> = Mutex::new(Timekeeper { trusted: false, rates: None });
 
 /// Reads the clocks until there is a first rate: some milliseconds, once a process.
 pub(crate) fn begin() {
-    let mut keeper = KEEPER.lock().unwrap_or_else(PoisonError::into_inner);
-    if keeper.rates.is_none() {
-        keeper.look();
+    let mut timekeeper = TIMEKEEPER.lock().unwrap_or_else(PoisonError::into_inner);
+    if timekeeper.rates.is_none() {
+        timekeeper.look();
         std::thread::sleep(Duration::from_nanos(FIRST_BASELINE_NS));
-        keeper.look();
+        timekeeper.look();
     }
 }
 
@@ -168,7 +168,7 @@ const LOOK_MAX_AGE_NS: u64 = 40_000_000;
 /// Looks at the clocks if no thread has for a while.
 #[inline]
 pub(crate) fn look_if_due(monotonic_ns: u64) {
-    if monotonic_ns.saturating_sub(LINE.looked_up_ns.load(Ordering::Acquire)) >= LOOK_MAX_AGE_NS {
+    if monotonic_ns.saturating_sub(HOT.looked_up_ns.load(Ordering::Acquire)) >= LOOK_MAX_AGE_NS {
         look();
     }
 }
@@ -176,18 +176,18 @@ pub(crate) fn look_if_due(monotonic_ns: u64) {
 /// Reads the clocks and publishes what they say.
 #[cold]
 fn look() {
-    match KEEPER.try_lock() {
-        Ok(mut keeper) => keeper.look(),
-        Err(TryLockError::Poisoned(keeper)) => keeper.into_inner().look(),
+    match TIMEKEEPER.try_lock() {
+        Ok(mut timekeeper) => timekeeper.look(),
+        Err(TryLockError::Poisoned(timekeeper)) => timekeeper.into_inner().look(),
         // Somebody else is looking. What was published before serves, if there was anything.
-        Err(TryLockError::WouldBlock) if LINE.looked_up_ns.load(Ordering::Acquire) != 0 => {}
+        Err(TryLockError::WouldBlock) if HOT.looked_up_ns.load(Ordering::Acquire) != 0 => {}
         Err(TryLockError::WouldBlock) => {
-            drop::<MutexGuard<'_, _>>(KEEPER.lock().unwrap_or_else(PoisonError::into_inner))
+            drop::<MutexGuard<'_, _>>(TIMEKEEPER.lock().unwrap_or_else(PoisonError::into_inner))
         }
     }
 }
 
-impl Keeper {
+impl Timekeeper {
     fn look(&mut self) {
         let rate = self.rates.as_ref().and_then(|rates| rates.rates).map_or(GUESS, |(rate, _)| rate);
         let now = Reading::take(rate);
@@ -199,10 +199,10 @@ impl Keeper {
             self.rates.insert(Rates::new(now)).line()
         };
         PUBLISHED.publish(&if self.trusted { line } else { ClockLine { rate: 0, raw_rate: 0, ..line } });
-        LINE.line_tsc.store(now.tsc, Ordering::Relaxed);
-        LINE.unix_offset_ns.store(now.realtime_ns.wrapping_sub(now.monotonic_ns), Ordering::Relaxed);
+        HOT.line_tsc.store(now.tsc, Ordering::Relaxed);
+        HOT.unix_offset_ns.store(now.realtime_ns.wrapping_sub(now.monotonic_ns), Ordering::Relaxed);
         // Whoever sees this time sees that offset, or a newer one.
-        LINE.looked_up_ns.store(now.monotonic_ns, Ordering::Release);
+        HOT.looked_up_ns.store(now.monotonic_ns, Ordering::Release);
     }
 }
 
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn the_line_tells_the_hosts_time() {
         begin();
-        if !KEEPER.lock().unwrap().trusted {
+        if !TIMEKEEPER.lock().unwrap().trusted {
             return;
         }
         let mut off = Vec::new();

@@ -7,7 +7,7 @@
 //! one that is late, by a signal whose handler sets KVM's `immediate_exit` flag. A run that is under way ends by the
 //! signal, one that is about to start by the flag, so no interleaving can lose a kick; it is repeated all the same
 //! until the leg is over. Whoever runs the leg then asks
-//! [`Watched::verdict`].
+//! [`RunningLeg::verdict`].
 //!
 //! ```text
 //! thread      slot.leg = L          looks_at = ?   earlier than L is due: no call. Later: wake the watchdog.
@@ -34,7 +34,7 @@ use std::time::Duration;
 use mayfly_kvm::Kicker;
 
 use crate::time::host_clock;
-use crate::time::hot_state::LINE;
+use crate::time::hot_state::HOT;
 
 /// Longest time between two looks while legs come and go.
 const TICK_NS: u64 = 10_000_000;
@@ -274,7 +274,7 @@ impl Watchdog {
         set_timer_slack();
         let mut rhythm = Rhythm { tick_ns: TICK_NS, active_ns: 0 };
         loop {
-            LINE.looks_at_ns.store(0, Ordering::SeqCst);
+            HOT.looks_at_ns.store(0, Ordering::SeqCst);
             let next = self.look(&mut rhythm);
             let now = host_clock::monotonic_ns();
             if next == NEVER {
@@ -291,7 +291,7 @@ impl Watchdog {
         let now = host_clock::monotonic_ns();
         let due = known.iter_mut().map(|known| known.look(now, rhythm)).min().unwrap_or(NEVER);
         let next = rhythm.next(now, due);
-        LINE.looks_at_ns.store(next, Ordering::SeqCst);
+        HOT.looks_at_ns.store(next, Ordering::SeqCst);
         // A leg that was entered meanwhile has either seen that, or is seen here.
         known.iter().map(|known| known.due_if_new(now)).fold(next, u64::min)
     }
@@ -419,7 +419,7 @@ fn prepare_thread() -> i32 {
 
 /// A leg that is being run on this thread.
 #[derive(Debug)]
-pub(crate) struct Watched<'a> {
+pub(crate) struct RunningLeg<'a> {
     slot: &'a Slot,
     leg: &'a Leg,
     kicker: &'a Kicker,
@@ -438,23 +438,23 @@ pub(crate) struct ThreadEnds;
 pub(crate) unsafe fn watched<T, E: From<ThreadEnds>>(
     kicker: &Kicker,
     leg: &Leg,
-    run: impl FnOnce(&Watched<'_>) -> Result<T, E>,
+    run: impl FnOnce(&RunningLeg<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     SLOT.try_with(|slot| {
         RUNNING.with(|running| running.store(std::ptr::from_ref(kicker).cast_mut(), Ordering::Relaxed));
         compiler_fence(Ordering::SeqCst);
         // Made before anything can unwind: its drop takes both back.
-        let watched = Watched { slot: &slot.0, leg, kicker };
+        let running = RunningLeg { slot: &slot.0, leg, kicker };
         slot.0.enter(leg);
-        if leg.due_ns() < LINE.looks_at_ns.load(Ordering::SeqCst) {
+        if leg.due_ns() < HOT.looks_at_ns.load(Ordering::SeqCst) {
             WATCHDOG.wake();
         }
-        run(&watched)
+        run(&running)
     })
     .unwrap_or_else(|_| Err(ThreadEnds.into()))
 }
 
-impl Watched<'_> {
+impl RunningLeg<'_> {
     /// What a kick was for. It is taken back: the next one works again.
     #[cold]
     pub(crate) fn verdict(&self) -> Verdict {
@@ -477,7 +477,7 @@ impl Watched<'_> {
     }
 }
 
-impl Drop for Watched<'_> {
+impl Drop for RunningLeg<'_> {
     #[inline]
     fn drop(&mut self) {
         self.slot.leg.store(self.leg.began_ns | OVER, Ordering::Release);

@@ -123,10 +123,10 @@ impl Worker {
         let suspended_ns = self.runner.process.suspended_ns();
         let monotonic_ns = now.wrapping_sub(suspended_ns);
         let mut added = HostFields { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
-        let dial = clock::tell(&mut self.machine, now, suspended_ns);
+        let tsc_clock = clock::tell(&mut self.machine, now, suspended_ns);
         let slice_ns = nanoseconds(slice.time);
         self.runner.may_block = slice.may_block;
-        self.spent.begin(now, slice_ns, dial);
+        self.cpu_meter.begin(now, slice_ns, tsc_clock);
         self.runner.entropy.fill(&mut added.entropy);
         if self.served.is_none() {
             self.inbox.write(&mut self.machine, request, &added, self.request_bytes)?;
@@ -202,7 +202,7 @@ impl Worker {
             Ok(()) => self.leg(now, nanoseconds(slice.time), sink, used),
         };
         if self.state != WorkerState::Paused {
-            self.spent.add(used());
+            self.cpu_meter.add(used());
         }
         progress
     }

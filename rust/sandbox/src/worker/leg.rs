@@ -5,9 +5,9 @@ use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks}
 use crate::error::CallError;
 use crate::message::ResponseSink;
 use crate::run::{Event, Exits, Stop};
-use crate::service::Taken;
+use crate::service::ResponseProgress;
 use crate::time::host_clock;
-use crate::time::watchdog::{self, Leg, Watched};
+use crate::time::watchdog::{self, Leg, RunningLeg};
 use crate::worker::peer::{Peer, Refusal};
 use crate::worker::progress::{CallStats, Progress, WorkerState};
 use crate::worker::state::Pause;
@@ -42,7 +42,7 @@ impl Worker {
         };
         let kicker = self.machine.kicker();
         // SAFETY: the machine is borrowed with `self`.
-        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| self.run_to_ring(watched)) };
+        let result = unsafe { watchdog::watched(&kicker, &leg, |leg| self.run_to_ring(leg)) };
         match result {
             Ok(Ring::Response(response)) => {
                 self.state = WorkerState::Answered;
@@ -90,7 +90,7 @@ impl Worker {
     #[cold]
     fn pause(&mut self, pause: Pause, used_ns: u64) {
         self.ongoing.cpu_left_ns = self.ongoing.cpu_left_ns.saturating_sub(used_ns);
-        self.spent.pause(used_ns);
+        self.cpu_meter.pause(used_ns);
         self.pause = pause;
         self.runner.process.rest();
         self.state = WorkerState::Paused;
@@ -114,9 +114,9 @@ impl Worker {
         };
         let process = &mut self.runner.process;
         match served.take(process, self.response_bytes).map_err(Stop::Response)? {
-            Taken::Complete => return Ok(true),
-            Taken::Partial => {}
-            Taken::Stale => served.send_again(process).map_err(|error| Stop::Failed(error.to_string()))?,
+            ResponseProgress::Complete => return Ok(true),
+            ResponseProgress::Partial => {}
+            ResponseProgress::Stale => served.send_again(process).map_err(|error| Stop::Failed(error.to_string()))?,
         }
         self.wake().map(|()| false)
     }
@@ -129,13 +129,13 @@ impl Worker {
 
     /// Runs until the program responds or calls.
     #[inline]
-    fn run_to_ring(&mut self, watched: &Watched<'_>) -> Result<Ring, Stop> {
+    fn run_to_ring(&mut self, leg: &RunningLeg<'_>) -> Result<Ring, Stop> {
         loop {
             let event = if self.pause == Pause::Ring {
                 self.pause = Pause::Slice;
                 Event::Doorbell
             } else {
-                self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?
+                self.runner.run(&mut self.machine, leg, &mut self.ongoing.exits)?
             };
             if event == Event::Output {
                 if self.take_output()? {

@@ -2,12 +2,12 @@
 //! Workers, which serve requests.
 
 mod call;
+mod cpu_meter;
 pub(crate) mod handover;
 pub(crate) mod inbox;
 mod leg;
 pub(crate) mod peer;
 pub(crate) mod progress;
 mod reset;
-mod spent;
 mod state;
 pub(crate) mod worker;

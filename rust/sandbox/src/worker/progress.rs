@@ -16,13 +16,13 @@ pub struct Slice {
 impl Slice {
     /// For a thread that others wait for: an event loop.
     #[must_use]
-    pub fn prompt(time: Duration) -> Self {
+    pub fn non_blocking(time: Duration) -> Self {
         Self { time, may_block: false }
     }
 
     /// For a thread that is there for it.
     #[must_use]
-    pub fn patient(time: Duration) -> Self {
+    pub fn blocking(time: Duration) -> Self {
         Self { time, may_block: true }
     }
 }
@@ -30,7 +30,7 @@ impl Slice {
 impl From<Duration> for Slice {
     /// A patient one.
     fn from(time: Duration) -> Self {
-        Self::patient(time)
+        Self::blocking(time)
     }
 }
 

@@ -31,14 +31,14 @@ impl Worker {
             WorkerState::Paused => self.abandon()?,
             WorkerState::Ready | WorkerState::Answered if self.resets != Resets::Always => {
                 if self.keeps_state() {
-                    self.spent.end();
+                    self.cpu_meter.end();
                     return Ok(ResetReport::default());
                 }
             }
             WorkerState::Ready | WorkerState::Answered => {}
         }
         let report = self.reset_to_snapshot();
-        self.spent.end();
+        self.cpu_meter.end();
         report
     }
 

@@ -34,10 +34,10 @@ use crate::service::Served;
 use crate::snapshot::frozen_clock::WorkerClock;
 use crate::snapshot::snapshot::Snapshot;
 use crate::time::watchdog;
+use crate::worker::cpu_meter::CpuMeter;
 use crate::worker::inbox::Inbox;
 use crate::worker::peer::Peer;
 use crate::worker::progress::WorkerState;
-use crate::worker::spent::Spent;
 use crate::worker::state::{Ongoing, Pause, Resets};
 
 /// A copy-on-write fork of a snapshot. It serves one request at a time, on whatever thread calls it.
@@ -68,7 +68,7 @@ pub struct Worker {
     pub(super) clock: WorkerClock,
     /// The request under way.
     pub(super) ongoing: Ongoing,
-    pub(super) spent: Spent,
+    pub(super) cpu_meter: CpuMeter,
     pub(super) pause: Pause,
     /// Of a program that serves connections.
     pub(super) served: Option<Box<Served>>,
@@ -114,7 +114,7 @@ impl Worker {
             wall_time_ns: nanoseconds(inner.limits.wall_time),
             clock: WorkerClock::new(inner.clock),
             ongoing: Ongoing::default(),
-            spent: Spent::default(),
+            cpu_meter: CpuMeter::default(),
             pause: Pause::Slice,
             served: inner.service.as_ref().map(|service| Box::new(Served::new(&service.protocol, service.connection))),
             peer: None,
@@ -200,10 +200,10 @@ impl Worker {
     }
 
     /// Takes the CPU time in nanoseconds that requests have cost since it was last taken: all legs that have ended, each with the
-    /// reset behind it. See `spent.rs` for how exact it is.
+    /// reset behind it. See `cpu_meter.rs` for how exact it is.
     #[inline]
     pub fn take_cpu_ns(&mut self) -> u64 {
-        self.spent.take()
+        self.cpu_meter.take()
     }
 
     #[cold]

@@ -10,7 +10,7 @@ use crate::program::Program;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
+pub(crate) struct BootInputs {
     program: u64,
     arguments: u64,
     mounts: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Origin {
     shared_bytes: Option<u64>,
 }
 
-impl Origin {
+impl BootInputs {
     pub(crate) fn of(program: &Program, limits: &Limits) -> Self {
         // The other limits are the workers', who get those of their time.
         let Limits {

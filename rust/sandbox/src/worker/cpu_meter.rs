@@ -13,24 +13,24 @@
 //! if others had the processor meanwhile, that counts too, up to the slice, beyond which it was surely not the program. A reset after
 //! a later leg does not count.
 
-use crate::time::clock::Dial;
+use crate::time::clock::TscClock;
 
 /// What a worker's requests have cost.
 #[derive(Debug, Default)]
-pub(super) struct Spent {
+pub(super) struct CpuMeter {
     ns: u64,
     /// When the leg began that is measured; 0 if none is.
     began_ns: u64,
     /// What it costs at most.
     most_ns: u64,
-    dial: Dial,
+    tsc_clock: TscClock,
 }
 
-impl Spent {
+impl CpuMeter {
     /// A request's first leg begins.
     #[inline]
-    pub(super) fn begin(&mut self, now: u64, slice_ns: u64, dial: Dial) {
-        (self.began_ns, self.most_ns, self.dial) = (now, slice_ns, dial);
+    pub(super) fn begin(&mut self, now: u64, slice_ns: u64, tsc_clock: TscClock) {
+        (self.began_ns, self.most_ns, self.tsc_clock) = (now, slice_ns, tsc_clock);
     }
 
     /// A leg has ended with a pause, and has cost so much.
@@ -48,7 +48,7 @@ impl Spent {
     #[inline]
     pub(super) fn end(&mut self) {
         if self.began_ns != 0 {
-            let passed = self.dial.monotonic_ns().saturating_sub(self.began_ns);
+            let passed = self.tsc_clock.monotonic_ns().saturating_sub(self.began_ns);
             self.add(passed.min(self.most_ns));
             self.began_ns = 0;
         }
