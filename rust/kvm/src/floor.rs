@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The floor: the least that KVM costs on this host, to hold Mayfly's figures against.
 //!
-//! Nothing of this crate's machine is in it, so that a mistake there cannot hide here. A floor machine is the smallest one that
-//! does what every request must do: code at CPL 3 leaves by one `out`, and the next `KVM_RUN` takes it back in.
+//! Nothing of this crate's machine is in it, so that a mistake there cannot hide here. A floor machine is the smallest
+//! one that does what every request must do: code at CPL 3 leaves by one `out`, and the next `KVM_RUN` takes it back
+//! in.
 //!
 //! ```text
 //! guest-physical = guest-virtual    0x1000 PML4   0x2000 PDPT   0x3000 PD   0x4000 PT
@@ -40,7 +41,8 @@ const TASK: u16 = 0x28;
 const DESCRIPTORS: [u64; 5] =
     [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_fb00_0000_ffff, 0x00cf_f300_0000_ffff];
 
-/// Types of a 64-bit TSS descriptor. VT-x demands the busy one; QEMU's emulated AMD-V honours the I/O bitmap of the other only.
+/// Types of a 64-bit TSS descriptor. VT-x demands the busy one; QEMU's emulated AMD-V honours the I/O bitmap of the
+/// other only.
 const TSS_BUSY: u8 = 11;
 const TSS_AVAILABLE: u8 = 9;
 
@@ -91,8 +93,8 @@ impl BareVms {
             memory_size: MEMORY_BYTES as u64,
             userspace_addr: host as u64,
         };
-        // SAFETY: the slot covers exactly the mapping of `memory`, which the machine keeps alive past its own descriptors. The
-        // host forms no reference into it.
+        // SAFETY: the slot covers exactly the mapping of `memory`, which the machine keeps alive past its own
+        // descriptors. The host forms no reference into it.
         unsafe { vm.set_user_memory_region(slot) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
         Ok(BareVm { vcpu, _vm: vm, _memory: self.memory.clone() })
     }

@@ -2,12 +2,10 @@
 //! What the process's heap keeps of what is freed.
 //!
 //! By default glibc moves its border between blocks of their own, which go back to the system when they are freed, and
-//! parts of an arena, which may
-//! not, up to 32 MiB as such blocks are freed; and it keeps up to twice that at the end of each arena, of which there
-//! are eight a processor. So a
-//! process in which many threads have held a large file of a program's for one request each kept hundreds of megabytes.
-//! With a border that
-//! does not move, a large block is the system's again at once, and what an arena keeps has a bound.
+//! parts of an arena, which may not, up to 32 MiB as such blocks are freed; and it keeps up to twice that at the end of
+//! each arena, of which there are eight a processor. So a process in which many threads have held a large file of a
+//! program's for one request each kept hundreds of megabytes. With a border that does not move, a large block is the
+//! system's again at once, and what an arena keeps has a bound.
 
 /// Blocks from this size on are the system's again when they are freed. Smaller ones are what requests have many of:
 /// those stay at hand.
@@ -34,8 +32,7 @@ pub fn keep_little() {
 }
 
 /// Gives whole pages that are free back to the system, in the middle of arenas, too. This takes milliseconds, and other
-/// threads may wait for an arena
-/// meanwhile: for when memory is short.
+/// threads may wait for an arena meanwhile: for when memory is short.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One KVM virtual machine with one vCPU, its guest memory, page tables and guest kernel.
 //!
-//! A [`Machine`] runs 64-bit user code at CPL 3 from exit to exit. It knows nothing of Linux or HTTP: the floor above answers
-//! system calls and page faults through [`Machine`]'s methods. A booted machine can be frozen into an [`Image`], from which
-//! workers are forked copy-on-write; [`Machine::reset`] takes a worker back to its image.
+//! A [`Machine`] runs 64-bit user code at CPL 3 from exit to exit. It knows nothing of Linux or HTTP: the floor above
+//! answers system calls and page faults through [`Machine`]'s methods. A booted machine can be frozen into an
+//! [`Image`], from which workers are forked copy-on-write; [`Machine::reset`] takes a worker back to its image.
 //!
 //! KVM ioctls are made in this crate and nowhere else.
 //!

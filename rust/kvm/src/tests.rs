@@ -69,7 +69,8 @@ guest!(
     "ud2",
 );
 
-// Waits by an `out` of its own, which keeps all registers; dirties all the state that user code can reach, after answering in RSI and R8.. what it finds.
+// Waits by an `out` of its own, which keeps all registers; dirties all the state that user code can reach, after
+// answering in RSI and R8.. what it finds.
 guest!(
     dirty,
     "movq xmm7, [rip + 9f]",

@@ -48,8 +48,7 @@ pub const DOORBELL_ENTRY: u64 = DOORBELL + DOORBELL_ENTRY_OFFSET;
 pub const VDSO: u64 = MAYFLY_BASE + 0x9000;
 
 /// The machine's own line in front of the inbox. Its first word says whether the doorbell rewinds; from byte 16 on it
-/// is
-/// [`ClockLine`](crate::ClockLine)'s.
+/// is [`ClockLine`](crate::ClockLine)'s.
 pub const CONTROL: u64 = MAYFLY_BASE + 0x1_0000;
 
 /// Bytes of that line.

@@ -4,8 +4,8 @@
 pub use mayfly_kvm::{floor::BareVm, floor::BareVms, floor::Floor};
 
 const PAGE: usize = mayfly_machine::PAGE_SIZE as usize;
-/// Pages lie this many pages apart: side by side, as the work set of the tenant that is measured (`tenants/workset`). Further apart a
-/// copy takes longer (45 to 57 ns a page for 1 to 17), which would flatter the reset.
+/// Pages lie this many pages apart: side by side, as the work set of the tenant that is measured (`tenants/workset`).
+/// Further apart a copy takes longer (45 to 57 ns a page for 1 to 17), which would flatter the reset.
 const STRIDE: usize = 1;
 
 /// Pages to copy from and to, one by one: what restoring them cannot be cheaper than.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Randomness for requests: fresh for each, without a system call.
 //!
-//! Every worker has a ChaCha12 generator of its own (the standard generator of the `rand` crate), seeded from the operating system when it is forked. It lives in host memory,
-//! so reset does not touch it and no guest can read it: what one request was given says nothing of what another is given.
+//! Every worker has a ChaCha12 generator of its own (the standard generator of the `rand` crate), seeded from the
+//! operating system when it is forked. It lives in host memory, so reset does not touch it and no guest can read it:
+//! what one request was given says nothing of what another is given.
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

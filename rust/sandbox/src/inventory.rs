@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The inventory of all state that a request can change, and what takes each entry back.
 //!
-//! A test (`tests/inventory.rs`) walks this table: it has a program dirty the entry, resets the worker, and compares what the next
-//! request finds with what it finds in a fresh fork. The program (`tenants/faults`) keeps the same list; the test holds the two
-//! against each other, so an entry cannot be in one only. State that no mechanism here takes back must not be offered to programs.
-//! The one exception is what a tenant's configuration asks to be kept: [`KEPT`].
+//! A test (`tests/inventory.rs`) walks this table: it has a program dirty the entry, resets the worker, and compares
+//! what the next request finds with what it finds in a fresh fork. The program (`tenants/faults`) keeps the same list;
+//! the test holds the two against each other, so an entry cannot be in one only. State that no mechanism here takes
+//! back must not be offered to programs. The one exception is what a tenant's configuration asks to be kept: [`KEPT`].
 
 /// What takes an entry of the inventory back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,9 @@ use RestoredBy::{Control, Forgotten, InboxWrite, PageCopy, Process, StartOver, T
 /// What a request can change and no reset takes back, on purpose.
 pub const KEPT: &[Item] = &[item("shared-memory", "memory that the program's workers share by its configuration", &[])];
 
-/// What a request can leave besides if it is given up where it was paused, at any instruction. A worker of which a request has ended
-/// by its response cannot have these, and the test program cannot show them: `tests/pauses.rs` gives requests up at instructions of
-/// all kinds, and compares.
+/// What a request can leave besides if it is given up where it was paused, at any instruction. A worker of which a
+/// request has ended by its response cannot have these, and the test program cannot show them: `tests/pauses.rs` gives
+/// requests up at instructions of all kinds, and compares.
 pub const GIVEN_UP: &[Item] = &[
     item("privilege", "the vCPU at CPL 0, on its way to an exit", &[StartOver]),
     item("events", "an exception about to be delivered", &[StartOver]),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A fresh virtual machine for every request.
 //!
-//! A tenant's program is booted once into a [`Snapshot`]. [`Worker`]s are copy-on-write forks of it; [`Worker::call`] gives one a
-//! request, takes the response, and rolls the worker back, so that the next request finds the snapshot again, exactly.
+//! A tenant's program is booted once into a [`Snapshot`]. [`Worker`]s are copy-on-write forks of it; [`Worker::call`]
+//! gives one a request, takes the response, and rolls the worker back, so that the next request finds the snapshot
+//! again, exactly.
 //!
 //! ```no_run
 //! use std::sync::Arc;

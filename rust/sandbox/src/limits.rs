@@ -20,7 +20,8 @@ pub struct Limits {
     pub request_bytes: u64,
     /// Largest response, in bytes: header names, header values and body.
     pub response_bytes: u64,
-    /// Largest work set that a worker keeps between requests, in bytes; above it the pages are given back to the system.
+    /// Largest work set that a worker keeps between requests, in bytes; above it the pages are given back to the
+    /// system.
     pub retained_bytes: u64,
     /// Most descriptors that a program may have open. Range: 3 to 1,024.
     pub descriptors: u32,
@@ -31,8 +32,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 10 s and 256 MiB to boot; 1 s of CPU time in 10 s, 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of up to 4 MiB is
-    /// kept; 64 descriptors, 1 thread, 4,096 mappings.
+    /// 10 s and 256 MiB to boot; 1 s of CPU time in 10 s, 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of
+    /// up to 4 MiB is kept; 64 descriptors, 1 thread, 4,096 mappings.
     fn default() -> Self {
         Self {
             boot_time: Duration::from_secs(10),

@@ -27,13 +27,13 @@ pub struct Request<'a> {
 
 /// Takes a program's response.
 ///
-/// The body comes first, then status and headers, which are complete and valid by then. If reading the body fails midway, the
-/// call returns an error, and what was taken of the body is for the sink's owner to drop or overwrite.
+/// The body comes first, then status and headers, which are complete and valid by then. If reading the body fails
+/// midway, the call returns an error, and what was taken of the body is for the sink's owner to drop or overwrite.
 pub trait ResponseSink {
     /// Makes room for a body of `len` bytes and returns exactly that.
     fn body(&mut self, len: usize) -> &mut [u8];
-    /// Takes, in the place of a body, that there is none because the request or the status rules it out (`HEAD`, 304): `length` is
-    /// that of the body which a `GET` would have been answered with, if the program has said it.
+    /// Takes, in the place of a body, that there is none because the request or the status rules it out (`HEAD`, 304):
+    /// `length` is that of the body which a `GET` would have been answered with, if the program has said it.
     fn no_body(&mut self, length: Option<u64>) {
         let _ = length;
         self.body(0);

@@ -7,8 +7,8 @@ pub use mayfly_linux::Stream;
 
 /// Takes a tenant's output, as it comes: pieces of at most a page, not lines.
 ///
-/// It is called on the thread that runs the program, which may be an event loop: it must not block, and it must bound what it
-/// keeps. Several workers of a tenant may call it at once.
+/// It is called on the thread that runs the program, which may be an event loop: it must not block, and it must bound
+/// what it keeps. Several workers of a tenant may call it at once.
 pub trait LogSink: Send + Sync {
     /// Takes `bytes`.
     fn write(&self, stream: Stream, bytes: &[u8]);

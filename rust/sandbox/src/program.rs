@@ -13,8 +13,8 @@ use mayfly_machine::SharedMemory;
 use crate::error::ProgramError;
 use crate::protocol::Service;
 
-/// Programs of this size or more are mapped from their file, which all that run them share; smaller ones are copied, and their file
-/// may be overwritten while they run.
+/// Programs of this size or more are mapped from their file, which all that run them share; smaller ones are copied,
+/// and their file may be overwritten while they run.
 pub const MAPPED_FROM: u64 = 16 << 20;
 
 /// A program's content; equal if it is the same.
@@ -58,7 +58,8 @@ impl Elf {
     }
 }
 
-/// An open file with a program. It is to be replaced by another file, never written to: whoever runs it sees what is written.
+/// An open file with a program. It is to be replaced by another file, never written to: whoever runs it sees what is
+/// written.
 #[derive(Debug, Clone)]
 pub struct ProgramFile {
     file: Arc<File>,

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Programs that serve connections of their own, instead of waiting at the doorbell.
 //!
-//! Such a program listens on a socket, which exists in its machine alone. A request becomes bytes that arrive on a connection, and what the program
-//! writes there becomes the response. What those bytes mean is the floor above's business: it gives a program a [`Protocol`].
+//! Such a program listens on a socket, which exists in its machine alone. A request becomes bytes that arrive on a
+//! connection, and what the program writes there becomes the response. What those bytes mean is the floor above's
+//! business: it gives a program a [`Protocol`].
 
 use crate::message::{Request, ResponseSink};
 use crate::response::ResponseError;

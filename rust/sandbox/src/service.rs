@@ -22,7 +22,8 @@ pub(crate) struct Served {
     decoder: Box<dyn Decoder>,
     /// The one that the present request is on, or that the last one has left open.
     connection: Option<ConnectionId>,
-    /// The connection was there before the request, and nothing has come on it yet: the program may be about to close it.
+    /// The connection was there before the request, and nothing has come on it yet: the program may be about to close
+    /// it.
     may_be_stale: bool,
     /// The request as it was sent.
     request: Vec<u8>,
@@ -36,7 +37,8 @@ pub(crate) struct Served {
 pub(crate) enum ResponseProgress {
     Partial,
     Complete,
-    /// The program has closed a connection that it had kept open, before it can have seen the request: that is to be sent again.
+    /// The program has closed a connection that it had kept open, before it can have seen the request: that is to be
+    /// sent again.
     Stale,
 }
 

@@ -435,8 +435,8 @@ fn a_large_program_is_mapped_from_its_file() {
     std::fs::remove_file(&path).unwrap();
 }
 
-/// Page tables for pages of the snapshot stay over resets, as those pages do. A request that touches pages far from each other must not leave the next
-/// ones with less memory than a fresh fork has.
+/// Page tables for pages of the snapshot stay over resets, as those pages do. A request that touches pages far from
+/// each other must not leave the next ones with less memory than a fresh fork has.
 #[test]
 fn tables_that_a_request_leaves_take_no_memory_from_the_next() {
     let limits = Limits { private_memory_bytes: 64 << 20, ..patient() };

@@ -23,7 +23,8 @@ const CLOCKS: [libc::clockid_t; 6] = [
 /// What programs may be off by.
 const TOLERANCE_NS: i64 = 1000;
 
-/// Whether programs need no exit for the time here. Hosts that keep time by something else than the counter have them ask.
+/// Whether programs need no exit for the time here. Hosts that keep time by something else than the counter have them
+/// ask.
 fn has_clocks() -> bool {
     Host::open().unwrap().report().clocks
 }
@@ -56,9 +57,9 @@ fn stands_still(clock: libc::clockid_t) -> bool {
     [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_MONOTONIC_COARSE].contains(&clock)
 }
 
-/// Asks for all clocks; each must lie between two readings of the host's. Those that may stand still while the program is frozen are behind
-/// the host's: `behind` by a certain time where the worker keeps its state, and in each request again what they were `frozen_at` where
-/// it is reset.
+/// Asks for all clocks; each must lie between two readings of the host's. Those that may stand still while the program
+/// is frozen are behind the host's: `behind` by a certain time where the worker keeps its state, and in each request
+/// again what they were `frozen_at` where it is reset.
 fn clocks_are_right(worker: &mut Worker, expected: &Expected) {
     let before = CLOCKS.map(now);
     let (stats, response) = call(worker, "/clocks", b"").unwrap();
@@ -196,7 +197,8 @@ fn system_calls_and_the_vdso_agree() {
     }
 }
 
-/// Runs a request in slices of a millisecond, with pauses in between; the answer, and how long the slices took together.
+/// Runs a request in slices of a millisecond, with pauses in between; the answer, and how long the slices took
+/// together.
 fn in_slices(worker: &mut Worker, path: &[u8], query: &[u8]) -> (String, i64) {
     let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
     let mut sink = BufferedResponse::default();

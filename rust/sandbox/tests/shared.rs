@@ -165,7 +165,8 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-/// What is checked is what is sent: another worker changes every part of the response meanwhile, lengths, counts and text.
+/// What is checked is what is sent: another worker changes every part of the response meanwhile, lengths, counts and
+/// text.
 #[test]
 fn a_response_that_changes_while_it_is_read_is_sent_as_it_was_checked() {
     let snapshot = boot_with(&region(), &[], Arc::new(NoLog));

@@ -220,7 +220,8 @@ fn threads_go_on_in_a_loaded_snapshot() {
     }
 }
 
-/// A program with two connections when it is frozen: one that it has spoken on, and one that a thread waits at, with a time.
+/// A program with two connections when it is frozen: one that it has spoken on, and one that a thread waits at, with a
+/// time.
 const CONNECTIONS: &str = r#"
 #include "mayfly.h"
 #include <arpa/inet.h>
@@ -349,7 +350,8 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                 }
                 exits[2]
             });
-            // Those with a clock make calls of their own, at its times; where requests take longer than 10 ms, so does a thread that sleeps so long.
+            // Those with a clock make calls of their own, at its times; where requests take longer than 10 ms, so does
+            // a thread that sleeps so long.
             let emulated = std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm");
             let has_clock = how == "tick" || (how == "thread" && emulated);
             assert!(has_clock || exits[0] == exits[1], "{how}, {times}: {exits:?}");

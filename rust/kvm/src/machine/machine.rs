@@ -51,7 +51,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`CreateError`] if KVM or the kernel refuses, or if the memory does not even hold the guest kernel and the inbox.
+    /// [`CreateError`] if KVM or the kernel refuses, or if the memory does not even hold the guest kernel and the
+    /// inbox.
     pub fn boot(host: &Host, memory_bytes: u64, inbox_bytes: u64) -> Result<Self, CreateError> {
         let range = MemoryError::Range { address: INBOX, len: inbox_bytes };
         if inbox_bytes > INBOX_MAX {
@@ -110,8 +111,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`CreateError::Memory`] if the machine is a worker or has a region already, or if the page tables, 1/512 of the region, do not
-    /// fit; otherwise KVM's refusal. The machine must not be used then.
+    /// [`CreateError::Memory`] if the machine is a worker or has a region already, or if the page tables, 1/512 of the
+    /// region, do not fit; otherwise KVM's refusal. The machine must not be used then.
     pub fn share(&mut self, shared: &SharedMemory) -> Result<(), CreateError> {
         if self.changes.recorded || self.memory.shared().is_some() {
             return Err(MemoryError::Exists { address: SHARED }.into());
@@ -233,8 +234,9 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault at CPL 0; or
-    /// if the last exit was no system call: the vCPU may stand at any privilege then, and must not go on at RCX.
+    /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault
+    /// at CPL 0; or if the last exit was no system call: the vCPU may stand at any privilege then, and must not go on
+    /// at RCX.
     #[inline]
     pub fn return_from_syscall(&mut self, value: u64) -> Result<(), BadReturn> {
         let mut regs = self.vcpu.regs();
@@ -331,8 +333,7 @@ impl Machine {
     }
 
     /// Takes what the host keeps for the program besides its pages, such as files that it writes, of the process's
-    /// memory; `false` if that has no room.
-    /// Until the next reset it is never less than before.
+    /// memory; `false` if that has no room. Until the next reset it is never less than before.
     #[inline]
     pub fn cover_host_bytes(&mut self, bytes: u64) -> bool {
         let pages = bytes.div_ceil(PAGE_SIZE);

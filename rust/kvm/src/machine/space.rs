@@ -91,7 +91,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`], [`MemoryError::Full`].
+    /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`],
+    /// [`MemoryError::Full`].
     pub fn map_zero(&mut self, address: u64, prot: Prot, origin: Origin) -> Result<(), MemoryError> {
         self.map_new(address, prot, origin, &[])
     }
@@ -144,8 +145,7 @@ impl Machine {
     }
 
     /// Maps pages of a file from the page cache, from `address` on; they become readable and executable as `prot` says,
-    /// and writable by
-    /// [`Machine::make_writable`] only, which copies them. Pages that are there already are left alone.
+    /// and writable by [`Machine::make_writable`] only, which copies them. Pages that are there already are left alone.
     ///
     /// Returns how many of the first pages are there now. It stops at the file's end, and where its pages cannot come
     /// from the page cache: a worker has those parts of files that its boot touched, and some file systems have no
@@ -406,8 +406,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`MemoryError::Range`], [`MemoryError::Exists`] if the destination is not empty, [`MemoryError::Limit`] if its tables do
-    /// not fit (then some pages may have moved already), [`MemoryError::Host`].
+    /// [`MemoryError::Range`], [`MemoryError::Exists`] if the destination is not empty, [`MemoryError::Limit`] if its
+    /// tables do not fit (then some pages may have moved already), [`MemoryError::Host`].
     pub fn move_pages(&mut self, from: u64, to: u64, len: u64) -> Result<(), MemoryError> {
         let end = Self::check_range(from, len)?;
         let to_end = Self::check_range(to, len)?;
@@ -496,7 +496,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`BadAddress`] if a page is not present or a file's, or if the machine is a worker, whose pages are shared until they are recorded.
+    /// [`BadAddress`] if a page is not present or a file's, or if the machine is a worker, whose pages are shared until
+    /// they are recorded.
     pub fn load(&mut self, address: u64, data: &[u8]) -> Result<(), BadAddress> {
         if self.changes.recorded {
             return Err(BadAddress { address });

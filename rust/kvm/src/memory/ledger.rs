@@ -15,9 +15,8 @@
 //! ```
 //!
 //! Every page that a machine makes private comes about by an exit, so it is taken here before it exists: between two
-//! looks at what the process
-//! really has, machines cannot grow by more than there was room for. Whoever looks at that sets `most`
-//! ([`Ledger::allow`]).
+//! looks at what the process really has, machines cannot grow by more than there was room for. Whoever looks at that
+//! sets `most` ([`Ledger::allow`]).
 //!
 //! A machine takes pages in small batches, and gives back what a reset has freed. A request that touches no new page
 //! does not come here.
@@ -28,8 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 /// Pages that the kernel takes for a virtual machine and the mapping of its memory, besides what the guest sees:
-/// measured, see
-/// `docs/decisions/0250-memory-of-the-process.md`.
+/// measured, see `docs/decisions/0250-memory-of-the-process.md`.
 pub(crate) const MACHINE_PAGES: u64 = 128;
 /// Pages that are taken at a time.
 const BATCH: u64 = 16;

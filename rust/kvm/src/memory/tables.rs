@@ -218,8 +218,7 @@ impl Tables {
     }
 
     /// Whether [`Tables::for_each`] would look at more than so much of `[start, end)`: an entry that is there counts as
-    /// many as
-    /// [`ENTRY_COST`] that are empty. It costs no more itself.
+    /// many as [`ENTRY_COST`] that are empty. It costs no more itself.
     pub(crate) fn is_more_than(self, memory: &Memory, start: u64, end: u64, most: u64) -> bool {
         let mut left = most;
         Self::weigh_below(memory, self.root, LEVELS - 1, 0, start, end, &mut left).is_none()

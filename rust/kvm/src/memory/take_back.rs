@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Taking frames from the guest: making it forget its cached translations to them, and dropping what they hold.
 //!
-//! The kernel does so for ranges, and a call for each costs microseconds. Where frames lie is the program's doing: a boot can fill two mappings in
-//! turns, and one `mprotect` of one of them then names each second frame of hundreds of megabytes. So frames that lie scattered are
-//! taken back by one call for all that lies between them, which costs the guest a fault for each of the others. Content cannot be dropped that way;
-//! where that can wait, it does: see [`Memory::release_dirty`].
+//! The kernel does so for ranges, and a call for each costs microseconds. Where frames lie is the program's doing: a
+//! boot can fill two mappings in turns, and one `mprotect` of one of them then names each second frame of hundreds of
+//! megabytes. So frames that lie scattered are taken back by one call for all that lies between them, which costs the
+//! guest a fault for each of the others. Content cannot be dropped that way; where that can wait, it does: see
+//! [`Memory::release_dirty`].
 
 use mayfly_machine::MemoryError;
 
@@ -37,8 +38,8 @@ impl Memory {
 
     /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
     ///
-    /// This is what must go with every downgrade of a guest page-table entry: the kernel's MMU notifiers reach the shadow
-    /// tables of paging-based KVM and the combined TLB of hardware KVM alike.
+    /// This is what must go with every downgrade of a guest page-table entry: the kernel's MMU notifiers reach the
+    /// shadow tables of paging-based KVM and the combined TLB of hardware KVM alike.
     pub(crate) fn take_back(&self, frames: &mut [u64], content: Content) -> Result<(), MemoryError> {
         frames.sort_unstable();
         // Files' frames come after all others.
@@ -74,7 +75,8 @@ impl Memory {
                 Err(MemoryError::Host { errno })
             }
         };
-        // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a guest).
+        // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a
+        // guest).
         let start = unsafe { self.mapping.address().add(first as usize * PAGE) }.cast();
         match (content, &self.backing) {
             (Content::Keep, _) => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what becomes of the pages.
+//! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what becomes of the
+//! pages.
 
 use super::*;
 use crate::memory::memory::RUNS_MAX;

@@ -7,11 +7,12 @@
 //!  ...     the state: what it was made from, the image but for its pages, the process
 //! ```
 //!
-//! A file is for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program, arguments, mounts and limits, and
-//! as long as every file of the mounts that the boot looked at is what it was. Anything else is an error with the reason; then the program is to
-//! be booted, which always works.
+//! A file is for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program,
+//! arguments, mounts and limits, and as long as every file of the mounts that the boot looked at is what it was.
+//! Anything else is an error with the reason; then the program is to be booted, which always works.
 //!
-//! A checksum finds damage, not malice: whoever may write the file may have the program do anything, as whoever may write the program.
+//! A checksum finds damage, not malice: whoever may write the file may have the program do anything, as whoever may
+//! write the program.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -208,13 +209,15 @@ impl Snapshot {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What the snapshot was made from, as a number: for the name of its file. Those of a build that differ are not each other's.
+    /// What the snapshot was made from, as a number: for the name of its file. Those of a build that differ are not
+    /// each other's.
     #[must_use]
     pub fn inputs_digest(program: &Program, limits: &Limits) -> u64 {
         BootInputs::of(program, limits).digest()
     }
 
-    /// How many pages workers have been seen to write. A snapshot that is saved then has its first worker from a file know them.
+    /// How many pages workers have been seen to write. A snapshot that is saved then has its first worker from a file
+    /// know them.
     #[must_use]
     pub fn learned_pages(&self) -> usize {
         self.inner.learned_len.load(Ordering::Relaxed)
@@ -344,8 +347,8 @@ mod tests {
         String::from_utf8(response.body).unwrap()
     }
 
-    /// A snapshot from a file, as if the host had been started since: its clock is an hour behind what the program has seen. And one of that,
-    /// saved again.
+    /// A snapshot from a file, as if the host had been started since: its clock is an hour behind what the program has
+    /// seen. And one of that, saved again.
     fn after_a_restart(name: &str) -> [Snapshot; 2] {
         let host = Host::open().unwrap();
         let limits = Limits { boot_time: Duration::from_secs(60), ..Limits::default() };

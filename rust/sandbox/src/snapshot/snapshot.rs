@@ -68,7 +68,8 @@ pub(crate) struct FrozenService {
 impl Snapshot {
     /// Boots `program` and freezes it where it first waits for a request.
     ///
-    /// This takes as long as the program's start, and at most [`Limits::boot_time`] and a little: never call it on an event loop.
+    /// This takes as long as the program's start, and at most [`Limits::boot_time`] and a little: never call it on an
+    /// event loop.
     ///
     /// # Errors
     ///

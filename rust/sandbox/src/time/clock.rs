@@ -10,8 +10,8 @@ use crate::time::host_clock::monotonic_ns;
 use crate::time::hot_state::HOT;
 use crate::time::timekeeping;
 
-/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time that has just been read: within a microsecond, and a step of
-/// the clock is seen after 40 ms. One clock read a request is enough.
+/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time that has just been read: within a microsecond,
+/// and a step of the clock is seen after 40 ms. One clock read a request is enough.
 #[inline]
 pub(crate) fn unix_ns(monotonic_ns: u64) -> u64 {
     timekeeping::look_if_due(monotonic_ns);
@@ -35,8 +35,8 @@ pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) 
     }
 }
 
-/// What [`monotonic_ns`] is told from without asking: half as dear, and no more than some tens of nanoseconds away from it while the
-/// line is young, as it is during a request's first leg. Without a rate the clock is asked.
+/// What [`monotonic_ns`] is told from without asking: half as dear, and no more than some tens of nanoseconds away from
+/// it while the line is young, as it is during a request's first leg. Without a rate the clock is asked.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TscClock {
     tsc: u64,

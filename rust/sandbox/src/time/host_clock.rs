@@ -12,7 +12,8 @@ pub(crate) fn monotonic_ns() -> u64 {
     now_ns(libc::CLOCK_MONOTONIC)
 }
 
-/// Holds this thread up until `until_ns` by [`monotonic_ns`], or until `outside` is readable; a signal may end that early.
+/// Holds this thread up until `until_ns` by [`monotonic_ns`], or until `outside` is readable; a signal may end that
+/// early.
 pub(crate) fn sleep_until(until_ns: u64, outside: Option<BorrowedFd<'_>>) {
     let time = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
     let Some(outside) = outside else { return std::thread::sleep(time) };
@@ -38,7 +39,8 @@ pub(crate) fn thread_cpu_ns(thread: i32) -> u64 {
 #[inline]
 pub(crate) fn now_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for the result. Of the clocks asked for here only an ended thread's fails, and leaves 0.
+    // SAFETY: `time` is a valid place for the result. Of the clocks asked for here only an ended thread's fails, and
+    // leaves 0.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The few words that every request reads and other threads now and then write, in one cache line: after a world switch each page
-//! that a request touches costs a TLB miss.
+//! The few words that every request reads and other threads now and then write, in one cache line: after a world switch
+//! each page that a request touches costs a TLB miss.
 
 use std::sync::atomic::AtomicU64;
 

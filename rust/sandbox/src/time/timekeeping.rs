@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How the host's clocks follow its time-stamp counter: what programs tell the time from, without an exit.
 //!
-//! Now and then a thread that serves a request reads all clocks together with the counter, compares with readings of one to two
-//! seconds ago, and publishes a [`ClockLine`]: what the clocks said, and how fast they go. Every request copies the newest line into
-//! its machine, so an error of the rate adds up for the time between two looks only, or for one leg.
+//! Now and then a thread that serves a request reads all clocks together with the counter, compares with readings of
+//! one to two seconds ago, and publishes a [`ClockLine`]: what the clocks said, and how fast they go. Every request
+//! copies the newest line into its machine, so an error of the rate adds up for the time between two looks only, or for
+//! one leg.
 //!
 //! # Invariants
 //!
-//! * Nobody waits: who looks at the same time as another leaves it to the other, and a reader of the published line never waits for a
-//!   writer.
-//! * Rates are 0, so that programs ask by system calls, where the kernel does not keep its own time by the counter, and as long as
-//!   readings contradict each other.
+//! * Nobody waits: who looks at the same time as another leaves it to the other, and a reader of the published line
+//!   never waits for a writer.
+//! * Rates are 0, so that programs ask by system calls, where the kernel does not keep its own time by the counter, and
+//!   as long as readings contradict each other.
 
 use std::arch::x86_64::__cpuid;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -22,12 +23,13 @@ use mayfly_machine::{ClockLine, read_tsc};
 use crate::time::host_clock;
 use crate::time::hot_state::HOT;
 
-/// Readings that rates are computed from lie so far apart, once the process is old enough, and at most twice as far if it is not idle.
+/// Readings that rates are computed from lie so far apart, once the process is old enough, and at most twice as far if
+/// it is not idle.
 const BASELINE_NS: u64 = 1_000_000_000;
 /// The first rate is computed over so much: within some millionths.
 const FIRST_BASELINE_NS: u64 = 2_000_000;
-/// What a clock and the counter may differ by between two looks: 1/512 of the time in between (Linux slews by less than 1/1000 on an
-/// administrator's behalf), and as much as an interruption during a look may take.
+/// What a clock and the counter may differ by between two looks: 1/512 of the time in between (Linux slews by less than
+/// 1/1000 on an administrator's behalf), and as much as an interruption during a look may take.
 const DRIFT_SHIFT: u32 = 9;
 const DOUBT_NS: u64 = 20_000;
 
@@ -206,8 +208,8 @@ impl Timekeeper {
     }
 }
 
-/// Whether the kernel keeps its own time by the counter. Where it says nothing, the processor's word that the counter always runs
-/// at one speed (CPUID 8000_0007 EDX bit 8, "invariant TSC") must do.
+/// Whether the kernel keeps its own time by the counter. Where it says nothing, the processor's word that the counter
+/// always runs at one speed (CPUID 8000_0007 EDX bit 8, "invariant TSC") must do.
 fn kernel_trusts_counter() -> bool {
     const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     // Those of Linux that read the counter; the latter two are a hypervisor's word on how to.
@@ -218,8 +220,8 @@ fn kernel_trusts_counter() -> bool {
     }
 }
 
-/// The newest line, in one of two places. The writer fills the other one, then says so: a reader meets a place that is being written
-/// only if it began two lines ago.
+/// The newest line, in one of two places. The writer fills the other one, then says so: a reader meets a place that is
+/// being written only if it began two lines ago.
 struct Published {
     /// Number of lines published; the newest is at `count % 2`.
     count: AtomicU64,
@@ -259,9 +261,9 @@ const OUTSIDE_NS: u64 = 250;
 /// A step back that is larger is the host's own, not an error of ours.
 const STEP_NS: u64 = 1_000_000;
 
-/// `new`, for a program that has told the time from `old` and is in the middle of its run: what it has seen does not come again. Rates
-/// of a process's first second are within some millionths only, so a program that then runs for long without an exit gets ahead; it
-/// is brought back by small steps that pass unseen.
+/// `new`, for a program that has told the time from `old` and is in the middle of its run: what it has seen does not
+/// come again. Rates of a process's first second are within some millionths only, so a program that then runs for long
+/// without an exit gets ahead; it is brought back by small steps that pass unseen.
 pub(crate) fn continued(old: &ClockLine, new: &ClockLine, tsc: u64) -> ClockLine {
     let passed = |line: &ClockLine, rate| nanoseconds(tsc.saturating_sub(line.tsc), rate);
     let ahead = |old_ns: u64, new_ns: u64| match old_ns.saturating_sub(new_ns) {

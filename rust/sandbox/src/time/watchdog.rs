@@ -6,8 +6,7 @@
 //! line, no system call. The watchdog looks at the slots, sleeps until the first leg is due, and kicks the thread of
 //! one that is late, by a signal whose handler sets KVM's `immediate_exit` flag. A run that is under way ends by the
 //! signal, one that is about to start by the flag, so no interleaving can lose a kick; it is repeated all the same
-//! until the leg is over. Whoever runs the leg then asks
-//! [`RunningLeg::verdict`].
+//! until the leg is over. Whoever runs the leg then asks [`RunningLeg::verdict`].
 //!
 //! ```text
 //! thread      slot.leg = L          looks_at = ?   earlier than L is due: no call. Later: wake the watchdog.
@@ -21,9 +20,9 @@
 //! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does, at
 //! every look. When it first sees a leg, the clock at its last look and the leg's start bound what the leg has used
 //! before; from there on it knows. A thread that was starved, or a host that was paused, thus costs no tenant its
-//! request. The same goes for slices, up to
-//! [`SLICE_PATIENCE`] times their length: while other threads had the CPU it was not the program that held its own thread up, and to
-//! move it to another one would make a request of microseconds wait again.
+//! request. The same goes for slices, up to [`SLICE_PATIENCE`] times their length: while other threads had the CPU it
+//! was not the program that held its own thread up, and to move it to another one would make a request of microseconds
+//! wait again.
 
 use std::io;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};

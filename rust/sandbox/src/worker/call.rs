@@ -147,8 +147,8 @@ impl Worker {
         {
             return self.stopped(stop, || 0);
         }
-        // The time is an upper bound of the CPU time, and costs no system call. It is not counted beyond the slice: then it was not
-        // the program that took it.
+        // The time is an upper bound of the CPU time, and costs no system call. It is not counted beyond the slice:
+        // then it was not the program that took it.
         self.leg(now, slice_ns, sink, || host_clock::monotonic_ns().saturating_sub(now).min(slice_ns))
     }
 
@@ -213,13 +213,14 @@ impl Worker {
         self.peer.as_ref()?.call()
     }
 
-    /// Tells the program the result of its call; [`Worker::resume`] goes on then. A result that is larger than the program's buffer or
-    /// the limit on responses becomes [`PeerError::TooLarge`]; a buffer that cannot be written is the program's mistake, and told to it.
+    /// Tells the program the result of its call; [`Worker::resume`] goes on then. A result that is larger than the
+    /// program's buffer or the limit on responses becomes [`PeerError::TooLarge`]; a buffer that cannot be written is
+    /// the program's mistake, and told to it.
     ///
     /// # Errors
     ///
-    /// [`CallError::MemoryLimit`] if the buffer needs pages above the limit, [`CallError::Failed`] if the machine fails,
-    /// [`CallError::Poisoned`] if there is no call. The worker is poisoned then.
+    /// [`CallError::MemoryLimit`] if the buffer needs pages above the limit, [`CallError::Failed`] if the machine
+    /// fails, [`CallError::Poisoned`] if there is no call. The worker is poisoned then.
     pub fn answer_peer(&mut self, answer: Result<&[u8], PeerError>) -> Result<(), CallError> {
         let paused = std::mem::replace(&mut self.state, WorkerState::Poisoned) == WorkerState::Paused;
         let peer = self.peer.as_mut().filter(|peer| paused && peer.waits()).ok_or(CallError::Poisoned)?;

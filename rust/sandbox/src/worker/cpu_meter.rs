@@ -9,9 +9,9 @@
 //!
 //! # Exactness
 //!
-//! The steady state has the first line alone, and makes no system call for it. Time by the clock is an upper bound of CPU time:
-//! if others had the processor meanwhile, that counts too, up to the slice, beyond which it was surely not the program. A reset after
-//! a later leg does not count.
+//! The steady state has the first line alone, and makes no system call for it. Time by the clock is an upper bound of
+//! CPU time: if others had the processor meanwhile, that counts too, up to the slice, beyond which it was surely not
+//! the program. A reset after a later leg does not count.
 
 use crate::time::clock::TscClock;
 

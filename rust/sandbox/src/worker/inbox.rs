@@ -3,8 +3,8 @@
 //!
 //! # Invariant
 //!
-//! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the next one is
-//! seen.
+//! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the next
+//! one is seen.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::layout;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls of functions in another program, the tenant's storage program.
 //!
-//! The program rings the doorbell with a `struct mayfly_peer_call`. What it names is copied out once, checked, and kept here until whoever
-//! runs the worker has carried the call out; then the result is copied into the program's buffer. Every byte of the structure is
-//! hostile: a call that breaks a rule gets an error number, and never reaches anybody.
+//! The program rings the doorbell with a `struct mayfly_peer_call`. What it names is copied out once, checked, and kept
+//! here until whoever runs the worker has carried the call out; then the result is copied into the program's buffer.
+//! Every byte of the structure is hostile: a call that breaks a rule gets an error number, and never reaches anybody.
 //!
-//! How a call is carried out is the business of the floor above. It makes a request of it for a worker of the storage program:
-//! method [`METHOD_CALL`](crate::METHOD_CALL), the function's name for a path, the argument for a body.
+//! How a call is carried out is the business of the floor above. It makes a request of it for a worker of the storage
+//! program: method [`METHOD_CALL`](crate::METHOD_CALL), the function's name for a path, the argument for a body.
 
 use mayfly_kvm::Machine;
 use mayfly_linux::{CopyError, Process, Step};
@@ -143,8 +143,8 @@ impl Peer {
         }
     }
 
-    /// Copies the result, of which there may be `result_max` bytes, into the program's buffer. Returns what the doorbell answers:
-    /// the result's size or a negative error number.
+    /// Copies the result, of which there may be `result_max` bytes, into the program's buffer. Returns what the
+    /// doorbell answers: the result's size or a negative error number.
     pub(crate) fn answer(
         &mut self,
         process: &Process,

@@ -8,8 +8,9 @@ use std::time::Duration;
 pub struct Slice {
     /// Wall-clock time.
     pub time: Duration,
-    /// Whether the host may wait for a disk or a network file system on the program's behalf, or do milliseconds of work in one go. If not, a leg
-    /// that comes to such a step ends with [`Progress::Waits`] until now: the step is taken by the next leg that may.
+    /// Whether the host may wait for a disk or a network file system on the program's behalf, or do milliseconds of
+    /// work in one go. If not, a leg that comes to such a step ends with [`Progress::Waits`] until now: the step is
+    /// taken by the next leg that may.
     pub may_block: bool,
 }
 
@@ -39,7 +40,8 @@ impl From<Duration> for Slice {
 pub enum WorkerState {
     /// It can take a request.
     Ready,
-    /// It is in the middle of a request, at the end of a slice, in a call or asleep: resume it, or reset it to give the request up.
+    /// It is in the middle of a request, at the end of a slice, in a call or asleep: resume it, or reset it to give the
+    /// request up.
     Paused,
     /// It has answered a request and must be reset before the next one.
     Answered,
@@ -67,13 +69,15 @@ pub enum Progress {
     /// The slice is over, and the sink is untouched. Go on with [`crate::Worker::resume`], on this or another thread.
     Paused,
     /// All of the request's threads wait, and the sink is untouched: there is nothing to do for it before `until_ns` by
-    /// `CLOCK_MONOTONIC`, which is never later than the end of its wall-clock time. The worker is [`WorkerState::Paused`]: go on with
-    /// [`crate::Worker::resume`] then, or as soon as [`crate::Worker::waits_for`] is readable. Earlier does no harm.
+    /// `CLOCK_MONOTONIC`, which is never later than the end of its wall-clock time. The worker is
+    /// [`WorkerState::Paused`]: go on with [`crate::Worker::resume`] then, or as soon as [`crate::Worker::waits_for`]
+    /// is readable. Earlier does no harm.
     Waits {
         /// When the request goes on, in nanoseconds.
         until_ns: u64,
     },
-    /// The program calls a function of its storage program, and the sink is untouched: see [`crate::Worker::peer_call`], tell it the result
-    /// with [`crate::Worker::answer_peer`], and go on with [`crate::Worker::resume`]. The worker is [`WorkerState::Paused`].
+    /// The program calls a function of its storage program, and the sink is untouched: see
+    /// [`crate::Worker::peer_call`], tell it the result with [`crate::Worker::answer_peer`], and go on with
+    /// [`crate::Worker::resume`]. The worker is [`WorkerState::Paused`].
     Calls,
 }

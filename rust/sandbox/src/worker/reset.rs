@@ -8,8 +8,8 @@ use crate::worker::progress::WorkerState;
 use crate::worker::state::{Pause, Resets};
 use crate::worker::worker::Worker;
 
-/// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and the tables
-/// for them stay.
+/// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and
+/// the tables for them stay.
 const TABLES_MAX: u64 = 64;
 /// The part of the limit on memory that tables for pages of the snapshot may take.
 const TABLES_SHARE: u64 = 16;
@@ -17,13 +17,13 @@ const TABLES_SHARE: u64 = 16;
 const PAGES_A_TABLE: u64 = 8;
 
 impl Worker {
-    /// Takes the worker back to its snapshot, exactly. One that keeps its state is only made ready, unless it has had its number of
-    /// requests. One that is paused gives its request up and goes back to the snapshot in any case.
+    /// Takes the worker back to its snapshot, exactly. One that keeps its state is only made ready, unless it has had
+    /// its number of requests. One that is paused gives its request up and goes back to the snapshot in any case.
     ///
     /// # Errors
     ///
-    /// [`CallError::Failed`] if the kernel refuses to take pages back; the worker is poisoned then. [`CallError::Poisoned`] if it
-    /// was so before.
+    /// [`CallError::Failed`] if the kernel refuses to take pages back; the worker is poisoned then.
+    /// [`CallError::Poisoned`] if it was so before.
     #[inline]
     pub fn reset(&mut self) -> Result<ResetReport, CallError> {
         match self.state {
@@ -103,8 +103,9 @@ impl Worker {
         Ok(report)
     }
 
-    /// Whether page tables that requests have made take too much of what the next one may have. Those for mappings of requests are made
-    /// again and again, elsewhere; those for the snapshot's pages, of which there were so many, are mostly used again.
+    /// Whether page tables that requests have made take too much of what the next one may have. Those for mappings of
+    /// requests are made again and again, elsewhere; those for the snapshot's pages, of which there were so many, are
+    /// mostly used again.
     #[cold]
     fn has_too_many_tables(&self, pages: u64, of_requests: bool) -> bool {
         let share = self.snapshot.inner.limits.private_memory_bytes / mayfly_machine::PAGE_SIZE / TABLES_SHARE;

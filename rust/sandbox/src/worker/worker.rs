@@ -12,8 +12,8 @@
 //!   Running ---- fault, exit, limit, failure ----> Poisoned     never used again
 //! ```
 //!
-//! A request runs in legs, each on whatever thread starts or resumes it. Its CPU time and its wall-clock time go on counting from leg
-//! to leg.
+//! A request runs in legs, each on whatever thread starts or resumes it. Its CPU time and its wall-clock time go on
+//! counting from leg to leg.
 //!
 //! In the steady state a call is: write the request into the inbox, store the deadline, one `KVM_RUN`, read the
 //! response, copy the work set back. No other system call, no lock, no allocation.
@@ -161,7 +161,8 @@ impl Worker {
         &self.snapshot
     }
 
-    /// When the last request was started, by the monotonic clock in nanoseconds; 0 before the first. For whoever lets idle workers go.
+    /// When the last request was started, by the monotonic clock in nanoseconds; 0 before the first. For whoever lets
+    /// idle workers go.
     #[inline]
     #[must_use]
     pub fn last_started_ns(&self) -> u64 {
@@ -180,7 +181,8 @@ impl Worker {
         self.machine.private_pages() * mayfly_machine::PAGE_SIZE
     }
 
-    /// Limits that the program has hit since this was last asked; it went on, with an error number. Cheap when there are none.
+    /// Limits that the program has hit since this was last asked; it went on, with an error number. Cheap when there
+    /// are none.
     #[inline]
     pub fn limit_hits(&mut self) -> LimitHits {
         self.runner.process.take_limit_hits()
@@ -192,15 +194,15 @@ impl Worker {
         self.runner.process.take_connects()
     }
 
-    /// What becomes readable when a request that waits may go on before its time: something has happened to its connections with the
-    /// outside. `None`: it has none. It stays readable until the request goes on.
+    /// What becomes readable when a request that waits may go on before its time: something has happened to its
+    /// connections with the outside. `None`: it has none. It stays readable until the request goes on.
     #[must_use]
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
         self.runner.process.outside()
     }
 
-    /// Takes the CPU time in nanoseconds that requests have cost since it was last taken: all legs that have ended, each with the
-    /// reset behind it. See `cpu_meter.rs` for how exact it is.
+    /// Takes the CPU time in nanoseconds that requests have cost since it was last taken: all legs that have ended,
+    /// each with the reset behind it. See `cpu_meter.rs` for how exact it is.
     #[inline]
     pub fn take_cpu_ns(&mut self) -> u64 {
         self.cpu_meter.take()
@@ -224,7 +226,8 @@ impl Worker {
         }
     }
 
-    /// Number of user pages that differ from the snapshot's; 0 after a reset. An audit that reads all memory, for tests.
+    /// Number of user pages that differ from the snapshot's; 0 after a reset. An audit that reads all memory, for
+    /// tests.
     #[must_use]
     pub fn differences(&mut self) -> usize {
         self.machine.audit().len()

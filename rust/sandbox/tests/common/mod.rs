@@ -31,7 +31,8 @@ pub fn boot(name: &str, args: &[&str], limits: &Limits) -> Result<Snapshot, Boot
 }
 
 pub fn snapshot(name: &str) -> Snapshot {
-    // The hardware lane is an emulation on a shared machine: a limit on time must not be what a test of something else hits.
+    // The hardware lane is an emulation on a shared machine: a limit on time must not be what a test of something else
+    // hits.
     boot(name, &[], &patient()).unwrap()
 }
 
