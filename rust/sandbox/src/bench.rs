@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What benchmarks need to know of the host's own costs; not for servers.
+//! The host's own costs, for benchmarks; not for servers.
 
 pub use mayfly_kvm::{floor::BareVm, floor::BareVms, floor::Floor};
 
@@ -8,7 +8,7 @@ const PAGE: usize = mayfly_machine::PAGE_SIZE as usize;
 /// Further apart a copy takes longer (45 to 57 ns a page for 1 to 17), which would flatter the reset.
 const STRIDE: usize = 1;
 
-/// Pages to copy from and to, one by one: what restoring them cannot be cheaper than.
+/// Pages that are copied one by one: a lower bound for the cost of restoring them.
 #[derive(Debug)]
 pub struct ScatteredPages {
     from: Vec<u8>,

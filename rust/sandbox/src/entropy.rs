@@ -3,7 +3,7 @@
 //!
 //! Every worker has a ChaCha12 generator of its own (the standard generator of the `rand` crate), seeded from the
 //! operating system when it is forked. It lives in host memory, so reset does not touch it and no guest can read it:
-//! what one request was given says nothing of what another is given.
+//! the bytes of one request say nothing about those of another.
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

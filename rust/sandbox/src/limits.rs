@@ -52,7 +52,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What the floor below is to know of them.
+    /// The limits that the Linux personality enforces.
     pub(crate) fn for_linux(&self) -> mayfly_linux::Limits {
         mayfly_linux::Limits {
             mappings: self.mappings as usize,
@@ -64,7 +64,7 @@ impl Limits {
     }
 }
 
-/// A duration as the clocks here count; one that does not fit has no end.
+/// A duration in nanoseconds; one that does not fit has no end.
 #[inline]
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

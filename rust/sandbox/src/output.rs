@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 pub use mayfly_linux::Stream;
 
-/// Takes a tenant's output, as it comes: pieces of at most a page, not lines.
+/// Takes a tenant's output as it is written: pieces of at most a page, not lines.
 ///
-/// It is called on the thread that runs the program, which may be an event loop: it must not block, and it must bound
+/// It is called on the thread that runs the program, which may be an event loop: it must not block, and it must limit
 /// what it keeps. Several workers of a tenant may call it at once.
 pub trait LogSink: Send + Sync {
     /// Takes `bytes`.
@@ -22,7 +22,7 @@ impl LogSink for NoLog {
     fn write(&self, _: Stream, _: &[u8]) {}
 }
 
-/// A shared sink as the personality wants it.
+/// A shared sink in the form that the personality takes.
 #[derive(Clone)]
 pub(crate) struct SharedLog(pub(crate) Arc<dyn LogSink>);
 

@@ -13,11 +13,11 @@ use mayfly_machine::SharedMemory;
 use crate::error::ProgramError;
 use crate::protocol::Service;
 
-/// Programs of this size or more are mapped from their file, which all that run them share; smaller ones are copied,
-/// and their file may be overwritten while they run.
+/// Programs of this size or more are mapped from their file, whose pages all their workers share; smaller ones are
+/// copied, and their file may be overwritten while they run.
 pub const MAPPED_FROM: u64 = 16 << 20;
 
-/// A program's content; equal if it is the same.
+/// A program's content; equal if the content is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Elf {
     /// In memory.
@@ -58,8 +58,7 @@ impl Elf {
     }
 }
 
-/// An open file with a program. It is to be replaced by another file, never written to: whoever runs it sees what is
-/// written.
+/// An open file with a program. Replace it by another file, and never write to it: running workers see what is written.
 #[derive(Debug, Clone)]
 pub struct ProgramFile {
     file: Arc<File>,
@@ -107,7 +106,7 @@ pub struct Program {
 /// What a program's monotonic clock does between the freeze and a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MonotonicClock {
-    /// It goes on, as the realtime clock does.
+    /// It runs on, as the realtime clock does.
     #[default]
     Runs,
     /// It stands still, as on a machine that is suspended, and so do the timers that go by it.
@@ -115,7 +114,7 @@ pub enum MonotonicClock {
 }
 
 impl Program {
-    /// What the floor below is to know of it; `network` is made of its list.
+    /// The program as the Linux personality takes it; `network` is made from its list of destinations.
     pub(crate) fn for_linux<'a>(&'a self, network: &'a Network) -> mayfly_linux::Program<'a> {
         mayfly_linux::Program {
             elf: self.elf.for_linux(),

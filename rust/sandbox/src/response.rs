@@ -36,7 +36,7 @@ pub enum ResponseError {
         /// How many there may be.
         limit: u32,
     },
-    /// A header's name is no RFC 9110 token.
+    /// A header's name is not an RFC 9110 token.
     #[error("header {index} has an invalid name")]
     HeaderName {
         /// Position in the response.
@@ -48,21 +48,21 @@ pub enum ResponseError {
         /// Position in the response.
         index: u32,
     },
-    /// The header frames the message or belongs to the connection, which is the server's part.
-    #[error("header {index}, {name}, is the server's to set")]
+    /// The header frames the message or is about the connection: the server sets it.
+    #[error("header {index} ({name}) may be set by the server only")]
     HeaderReserved {
         /// Position in the response.
         index: u32,
         /// Its name.
         name: &'static str,
     },
-    /// What the program wrote on its connection is no response.
-    #[error("what the program wrote is no response: {0}")]
+    /// What the program wrote on its connection is not a response.
+    #[error("what the program wrote is not a response: {0}")]
     Malformed(&'static str),
     /// Headers and body are larger than allowed.
     #[error("the response has {bytes} bytes or more; the limit is {limit}")]
     TooLarge {
-        /// Size up to the point where it was noticed.
+        /// The size up to the point where this was noticed.
         bytes: u64,
         /// The limit.
         limit: u64,

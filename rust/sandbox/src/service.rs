@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests to a program that serves connections: sent on one, and the answer taken from it.
+//! Sends requests to a program that serves connections, and takes its responses.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ const KEPT_BYTES: usize = 64 << 10;
 pub(crate) struct Served {
     protocol: Arc<dyn Protocol>,
     decoder: Box<dyn Decoder>,
-    /// The one that the present request is on, or that the last one has left open.
+    /// The connection of the present request, or the one that the last request left open.
     connection: Option<ConnectionId>,
-    /// The connection was there before the request, and nothing has come on it yet: the program may be about to close
-    /// it.
+    /// The connection is older than the request, and the program has written nothing on it since: it may be about to
+    /// close it.
     may_be_stale: bool,
     /// The request as it was sent.
     request: Vec<u8>,
@@ -37,13 +37,13 @@ pub(crate) struct Served {
 pub(crate) enum ResponseProgress {
     Partial,
     Complete,
-    /// The program has closed a connection that it had kept open, before it can have seen the request: that is to be
-    /// sent again.
+    /// The program has closed a connection that it had kept open, before it can have seen the request: the request must
+    /// be sent again.
     Stale,
 }
 
 impl Served {
-    /// A conversation that goes on on `connection`, if the program has kept one open.
+    /// A conversation that continues on `connection`, if the program has kept one open.
     pub(crate) fn new(protocol: &Arc<dyn Protocol>, connection: Option<ConnectionId>) -> Self {
         Self {
             protocol: Arc::clone(protocol),
@@ -71,7 +71,7 @@ impl Served {
         }
     }
 
-    /// Sends a request; the process is to be woken then.
+    /// Sends a request. The caller wakes the process afterwards.
     ///
     /// # Errors
     ///

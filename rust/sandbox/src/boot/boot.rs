@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running a program from its entry point to where it is ready for requests.
+//! Runs a program from its entry point to where it is ready for requests.
 //!
 //! ```text
 //! waits at the doorbell     one thread has called mayfly_wait(): the others go on until they all wait
@@ -7,7 +7,7 @@
 //!                           then again until it waits, for the next request on the same connection if it has kept that open
 //! ```
 //!
-//! A boot has a thread of its own, which sleeps while the program does, or waits for what is outside.
+//! A boot runs on a thread of its own, which sleeps while the program sleeps or waits for its connections outside.
 
 use mayfly_kvm::Machine;
 use mayfly_linux::{Application, ConnectionId};
@@ -19,11 +19,11 @@ use crate::time::clock;
 use crate::time::host_clock;
 use crate::time::watchdog::{self, Leg};
 
-/// A boot that gets little of the CPU, or sleeps, may take so many times its limit of it in time.
+/// A boot may take this many times its limit on CPU time in wall-clock time: it may get little of the CPU, or sleep.
 const PATIENCE: u64 = 4;
-/// Threads have turns of this length.
+/// How long one thread of the program runs before it is another thread's turn.
 const TURN_NS: u64 = 5_000_000;
-/// A boot under way.
+/// A boot in progress.
 pub(crate) struct Boot<'a> {
     pub(super) machine: &'a mut Machine,
     pub(super) runner: &'a mut Runner,
@@ -35,18 +35,18 @@ pub(crate) struct Boot<'a> {
     pub(super) is_server: bool,
     /// The port of its application, if it is named.
     pub(super) port: Option<u16>,
-    /// Since when such a program listens on something.
+    /// When such a program was first seen listening.
     pub(super) listens_since_ns: Option<u64>,
-    /// It has been said that what listens is not the application.
+    /// The log says already that what listens is not the application.
     pub(super) is_waited_for: bool,
 }
 
-/// What a program is once it is ready.
+/// What is known of a program that is ready.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
-    /// It has hooks for handing its state over.
+    /// The program has hooks for handing its state over.
     pub(crate) has_handover: bool,
-    /// The connection that it has kept open after the warm-up requests.
+    /// The connection that the program kept open after the warm-up requests.
     pub(crate) connection: Option<ConnectionId>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Ready {
 pub(super) struct Wait {
     pub(super) until_ns: Option<u64>,
     pub(super) call: &'static str,
-    /// What the program listens on may not be all of it yet.
+    /// The program may open more listeners.
     pub(super) collects: bool,
 }
 
@@ -81,7 +81,7 @@ impl<'a> Boot<'a> {
         }
     }
 
-    /// Runs, turn by turn, until something happens, or all threads wait.
+    /// Runs, turn by turn, until there is an event, or all threads wait.
     pub(super) fn run(&mut self) -> Result<Result<Event, Wait>, Stop> {
         loop {
             match self.turn() {
@@ -111,14 +111,14 @@ impl<'a> Boot<'a> {
         clock::tell(self.machine, began_ns, 0);
         let kicker = self.machine.kicker();
         let Self { machine, runner, exits, .. } = self;
-        // SAFETY: the machine is borrowed for as long.
+        // SAFETY: the machine is borrowed until the call returns.
         let result = unsafe { watchdog::watched(&kicker, &leg, |leg| runner.run(machine, leg, exits)) };
         let used_ns = host_clock::own_cpu_ns().saturating_sub(cpu_before_ns);
         self.cpu_left_ns = self.cpu_left_ns.saturating_sub(used_ns);
         result
     }
 
-    /// Sleeps while all threads wait, and wakes those whose time it is.
+    /// Sleeps while all threads wait, then wakes the threads that are due.
     pub(super) fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
         let outside = self.runner.process.outside();
         let until_ns = match (wait.until_ns, outside) {
@@ -142,7 +142,7 @@ impl<'a> Boot<'a> {
         let process = &self.runner.process;
         let is_missing = process.application() == Application::Missing;
         match stop {
-            // It is told by what there is instead.
+            // The error names the listeners that there are instead.
             Stop::CpuLimit | Stop::WallLimit | Stop::Stuck { .. } | Stop::Waits { .. }
                 if is_missing && self.is_server && (self.port.is_some() || !process.listeners().is_empty()) =>
             {

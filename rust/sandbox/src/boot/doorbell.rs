@@ -7,17 +7,17 @@ use crate::error::BootError;
 use crate::run::{Event, Stop};
 use crate::time::host_clock;
 
-/// How long threads may go on beside the one at the doorbell before the program is frozen all the same.
+/// How long other threads may run beside the one at the doorbell; then the program is frozen anyway.
 const SETTLE_NS: u64 = 200_000_000;
 
-/// How long a program that is to ring the doorbell may listen for connections, and do nothing else, until it is taken
-/// for a server.
+/// How long a program that should ring the doorbell may listen for connections and do nothing else; then it counts as a
+/// server.
 const LISTENS_NS: u64 = 2_000_000_000;
-/// Turns of another thread until it is interrupted in its own code.
+/// Most turns that another thread gets until it is interrupted in its own code.
 const RELEASES_MAX: u32 = 200;
 
 impl Boot<'_> {
-    /// Runs the program until it waits at the doorbell, and its other threads wait.
+    /// Runs the program until it waits at the doorbell and its other threads wait.
     pub(crate) fn run_to_doorbell(mut self) -> Result<Ready, BootError> {
         let mut ready = Ready::default();
         let abi = self.run_to_wait(&mut ready)?;
@@ -28,13 +28,13 @@ impl Boot<'_> {
         Ok(ready)
     }
 
-    /// Runs until a thread waits for a request; the ABI that it speaks.
+    /// Runs until a thread waits for a request. Returns the version of the ABI that it speaks.
     fn run_to_wait(&mut self, ready: &mut Ready) -> Result<u64, BootError> {
         let mut listens_since = None;
         loop {
             match self.run().map_err(|stop| self.error(stop))? {
                 Ok(Event::Output) => {
-                    // Nobody is connected.
+                    // There is no connection at boot.
                     return Err(BootError::Failed("output without a connection".into()));
                 }
                 Err(wait) => self.wait_at_boot(wait, &mut listens_since)?,
@@ -46,7 +46,7 @@ impl Boot<'_> {
                             ready.has_handover = true;
                             0
                         }
-                        // There is no request yet that it could respond to, or call for.
+                        // There is no request yet to respond to, or to make a call for.
                         OP_RESPOND | OP_CALL | OP_HOOKS => EPROTO,
                         _ => ENOSYS,
                     };
@@ -56,8 +56,8 @@ impl Boot<'_> {
         }
     }
 
-    /// Sleeps while all threads wait, and wakes those whose time it is; unless they do nothing but wait for
-    /// connections.
+    /// Sleeps while all threads wait, then wakes the threads that are due. A program whose threads only wait for
+    /// connections is refused.
     fn wait_at_boot(&mut self, mut wait: Wait, listens_since: &mut Option<u64>) -> Result<(), BootError> {
         loop {
             let Self { machine, runner, .. } = self;
@@ -76,8 +76,8 @@ impl Boot<'_> {
         }
     }
 
-    /// Lets the threads besides the one at the doorbell go on until they wait: what they are at is in the snapshot
-    /// otherwise, and goes on with every request.
+    /// Runs the threads other than the one at the doorbell until they wait. Otherwise the snapshot holds their
+    /// unfinished work, and every request goes on with it.
     fn settle(&mut self) -> Result<(), Stop> {
         if !self.runner.process.has_other_work() {
             return Ok(());

@@ -12,19 +12,19 @@ use crate::run::{Event, Stop};
 use crate::service::{ResponseProgress, Served};
 use crate::time::host_clock;
 
-/// How long a program whose port is not named, and which has more to do at a time of its own, may have its listeners
-/// until they are taken for all that it will have: the first may be a debugger's, and the application's follow.
+/// How long Mayfly waits for further listeners of a program whose port is not named and which has timed work of its
+/// own. The first listener may be a debugger's, and the application's may follow.
 const COLLECTS_NS: u64 = 1_000_000_000;
-/// Warm-up requests that cost no more exits than any before, one after the other: then the program is steady. After a
-/// burst of work it is so sooner, since the next one is far.
+/// The program is steady after this many warm-up requests in a row that cost no more exits than any before. After a
+/// burst of work fewer are enough, since the next burst is far.
 const STEADY_REQUESTS: u32 = 32;
 const STEADY_AFTER_BURST: u32 = 8;
-/// Most rounds of warm-up requests, and most time, until it is frozen all the same.
+/// Most rounds of warm-up requests, and most time; then the program is frozen anyway.
 const STEADY_REQUESTS_MAX: u32 = 1000;
 const STEADY_NS: u64 = 2_000_000_000;
 
 impl Boot<'_> {
-    /// Runs the program until its application waits for connections, and has answered the warm-up requests.
+    /// Runs the program until its application waits for connections and has answered the warm-up requests.
     pub(crate) fn run_to_service(mut self, service: &Service) -> Result<Ready, BootError> {
         let mut served = Served::new(&service.protocol, None);
         (self.is_server, self.port) = (true, service.port);
@@ -39,7 +39,7 @@ impl Boot<'_> {
         }
         let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
         self.run_until_steady(&mut served, &steady)?;
-        // On a connection that it has kept open, or without one.
+        // On a connection that the program kept open, or without one.
         let kept = served.connection();
         if self.run_to_idle(kept)? {
             return self.stand(kept);
@@ -49,9 +49,9 @@ impl Boot<'_> {
         self.stand(None)
     }
 
-    /// Goes on with the warm-up requests until they cost what they cost at least. Compilers and collectors work in
-    /// bursts, on threads of their own, and leave the last step to the next request: frozen before it, a program would
-    /// take that step in every request.
+    /// Repeats the warm-up requests until their cost has reached its minimum. Compilers and garbage collectors work in
+    /// bursts, on threads of their own, and leave the last step to the next request: a program that is frozen before
+    /// that step would take it in every request.
     fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[&WarmUp]) -> Result<(), BootError> {
         let end_ns = host_clock::monotonic_ns().saturating_add(STEADY_NS);
         let mut all_least = vec![u64::MAX; warm_ups.len()];
@@ -63,7 +63,7 @@ impl Boot<'_> {
             if steady >= enough || host_clock::monotonic_ns() >= end_ns {
                 break;
             }
-            // The other threads have done what the last request left them.
+            // Lets the other threads finish what the last request left to them.
             if !self.run_to_idle(served.connection())? {
                 served.close(&mut self.runner.process);
             }
@@ -77,7 +77,7 @@ impl Boot<'_> {
         Ok(())
     }
 
-    /// Has the machine stand at the thread that a request will wake.
+    /// Puts the machine into the thread that a request will wake.
     fn stand(mut self, connection: Option<ConnectionId>) -> Result<Ready, BootError> {
         let Self { machine, runner, .. } = &mut self;
         let waiter = runner.process.input_waiter(machine, connection).unwrap_or(0);
@@ -87,10 +87,10 @@ impl Boot<'_> {
         Ok(Ready { has_handover: false, connection })
     }
 
-    /// Runs until all threads wait, and one of them for a connection to the application, or for input on this one.
-    /// `false`: none does that any more, since it has closed this one.
+    /// Runs until all threads wait, one of them for a connection to the application, or for input on `connection`.
+    /// Returns `false` if none does that any more because the program has closed the connection.
     fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, BootError> {
-        // It may be idle already; whatever has been woken is not.
+        // The program may be idle already, unless a thread is woken here.
         let Self { machine, runner, .. } = self;
         let mut woken = runner.step(|process, context| process.wake(machine, context));
         loop {
@@ -100,7 +100,7 @@ impl Boot<'_> {
                 Ok(()) => match self.run().map_err(|stop| self.error(stop))? {
                     Ok(Event::Output) => {
                         if connection.is_some() {
-                            // It closes the connection, or says something that nobody asked for.
+                            // The program closes the connection, or writes without having been asked.
                             return Ok(false);
                         }
                         return Err(BootError::Failed("output without a connection".into()));
@@ -126,7 +126,7 @@ impl Boot<'_> {
     }
 
     /// Looks at what the program listens on while all its threads wait. Where no port is named, another listener may
-    /// follow as long as the program has more to do: that is waited for.
+    /// follow while the program has more to do: the boot waits for it.
     fn collect(&mut self, mut wait: Wait) -> Result<Wait, BootError> {
         let process = &self.runner.process;
         let application = process.application();
@@ -138,7 +138,7 @@ impl Boot<'_> {
         let since = *self.listens_since_ns.get_or_insert(now);
         let end = since.saturating_add(COLLECTS_NS);
         let is_missing = application == Application::Missing;
-        // What is looked at when the time is over.
+        // What is still undecided until the time is over.
         let is_open = if self.port.is_some() { is_missing && !self.is_waited_for } else { !is_missing };
         let may_follow = wait.until_ns.is_some() || process.outside().is_some();
         if is_open && may_follow && now < end {
@@ -161,7 +161,7 @@ impl Boot<'_> {
         BootError::Ambiguous { port: self.port, listeners: self.runner.process.listeners() }
     }
 
-    /// One request at boot. What it answers is looked at no further.
+    /// Makes one request at boot. The answer is not checked further.
     fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
         let headers: Vec<Header<'_>> = warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
         let (method, path, query) = (&warm_up.method[..], &warm_up.path[..], &warm_up.query[..]);
@@ -170,7 +170,7 @@ impl Boot<'_> {
         let refuse = |error: String| BootError::WarmUp { path: name(), error };
         let begun = served.begin(&mut self.runner.process, &request, u64::MAX);
         begun.map_err(|error| match (&error, self.runner.process.application()) {
-            // The program has another listener than before, or none.
+            // The program has other listeners than before, or none.
             (CallError::NotListening, Application::Ambiguous) => self.ambiguous(),
             (CallError::NotListening, Application::Missing) => self.not_listening(),
             _ => refuse(error.to_string()),

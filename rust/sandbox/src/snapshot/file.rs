@@ -7,11 +7,11 @@
 //!  ...     the state: what it was made from, the image but for its pages, the process
 //! ```
 //!
-//! A file is for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program,
-//! arguments, mounts and limits, and as long as every file of the mounts that the boot looked at is what it was.
-//! Anything else is an error with the reason; then the program is to be booted, which always works.
+//! A file is valid for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program,
+//! arguments, mounts and limits, and as long as every file of the mounts that the boot looked at is unchanged. Anything
+//! else is an error with the reason. The caller boots the program then, which always works.
 //!
-//! A checksum finds damage, not malice: whoever may write the file may have the program do anything, as whoever may
+//! A checksum finds damage, not malice: a user who may write the file controls what the program does, as one who may
 //! write the program.
 
 use std::fs::{self, File};
@@ -38,21 +38,21 @@ use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
 use crate::time::watchdog::{self, WatchdogError};
 
 const MAGIC: &[u8; 8] = b"MAYFLYSN";
-/// To be raised with the preamble's or the file's layout.
+/// Must be raised when the layout of the preamble or of the file changes.
 const VERSION: u64 = 1;
 const PAGES_AT: u64 = PAGE_SIZE;
 /// Words of the preamble: magic, version, build, place, size and checksum of the state, checksum of all that.
 const WORDS: usize = 7;
-/// Far more than any program's state has: 16 MiB of written files, and whatever its threads and descriptors take.
+/// Far more than any program's state takes: 16 MiB of written files, and the records of its threads and descriptors.
 const STATE_MAX: u64 = 256 << 20;
 
 /// Why a snapshot was not saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotSaveError {
-    /// The image cannot be.
+    /// The image cannot be saved.
     #[error(transparent)]
     Image(#[from] SaveError),
-    /// The process cannot be.
+    /// The process cannot be saved.
     #[error(transparent)]
     Process(#[from] ProcessSaveError),
     /// Its state has no form in a file.
@@ -68,27 +68,27 @@ pub enum SnapshotSaveError {
     },
 }
 
-/// Why a snapshot was not loaded from a file. The program can be booted all the same.
+/// Why a snapshot was not loaded from a file. The program can still be booted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotFileError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// The watchdog did not start: that is none of the file's doing.
+    /// The watchdog did not start, which has nothing to do with the file.
     #[error(transparent)]
     Watchdog(#[from] WatchdogError),
-    /// It is not what a file with a snapshot is.
+    /// It is not a regular file, or cannot be opened safely.
     #[error(transparent)]
     File(Problem),
-    /// It is no snapshot, or not in this form.
-    #[error("it is no snapshot of a program")]
+    /// It is not a snapshot, or has another format.
+    #[error("it is not a snapshot of a program")]
     Foreign,
-    /// Others than its owner may write to it.
-    #[error("others than its owner may write to it")]
+    /// Users other than its owner may write to it.
+    #[error("users other than its owner may write to it")]
     Writable,
-    /// It is of another version of this form.
-    #[error("it has version {version} of the form, and this Mayfly reads version {VERSION}")]
+    /// Its format has another version.
+    #[error("its format has version {version}; this Mayfly reads version {VERSION}")]
     Version {
         /// The file's.
         version: u64,
@@ -125,18 +125,19 @@ struct State {
 
 /// This build's number.
 fn build() -> u64 {
-    // The build script writes a number; should it ever not, builds are not told apart by it.
+    // The build script writes a number. If it ever does not, builds do not differ by it.
     env!("MAYFLY_BUILD").parse().unwrap_or(0)
 }
 
 impl Snapshot {
-    /// Writes the snapshot to a file, in the place of one that is there: whole or not at all. It is its owner's alone.
+    /// Writes the snapshot to a file, whole or not at all, and replaces a file of that name. Only the owner may read
+    /// it.
     ///
     /// This takes as long as the disk takes.
     ///
     /// # Errors
     ///
-    /// [`SnapshotSaveError`]; what was there is there then.
+    /// [`SnapshotSaveError`]; an older file stays as it was.
     pub fn save(&self, path: &Path) -> Result<(), SnapshotSaveError> {
         let io = |source| SnapshotSaveError::Io { path: path.into(), source };
         let unfinished = Unfinished::new(path).map_err(io)?;
@@ -164,7 +165,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`SnapshotFileError`] says why the file is not good here and now. The program can be booted instead.
+    /// [`SnapshotFileError`] says why the file cannot be used. The program can be booted instead.
     pub fn load(
         host: &Host,
         program: &Program,
@@ -209,21 +210,21 @@ impl Snapshot {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What the snapshot was made from, as a number: for the name of its file. Those of a build that differ are not
-    /// each other's.
+    /// A number for what the snapshot is made from, to be used in the name of its file. Within a build, snapshots with
+    /// different numbers are not interchangeable.
     #[must_use]
     pub fn inputs_digest(program: &Program, limits: &Limits) -> u64 {
         BootInputs::of(program, limits).digest()
     }
 
-    /// How many pages workers have been seen to write. A snapshot that is saved then has its first worker from a file
-    /// know them.
+    /// How many pages workers have been seen to write. If the snapshot is saved afterwards, the first worker that is
+    /// forked after a load has them from the start.
     #[must_use]
     pub fn learned_pages(&self) -> usize {
         self.inner.learned_len.load(Ordering::Relaxed)
     }
 
-    /// The snapshot will not be saved: what is known for that alone is let go of.
+    /// Says that the snapshot will not be saved: frees what is kept for saving only.
     pub fn keep_unsaved(&self) {
         self.inner.process.forget_witnesses();
     }
@@ -267,7 +268,7 @@ fn read_state(file: &File) -> Result<State, SnapshotFileError> {
     if magic.to_le_bytes() != *MAGIC {
         return Err(SnapshotFileError::Foreign);
     }
-    // What another version has behind its number is that version's affair.
+    // Another version may have any layout behind its number.
     if version != VERSION {
         return Err(SnapshotFileError::Version { version });
     }
@@ -304,7 +305,7 @@ impl Unfinished {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
-        // Readers look for other endings.
+        // Readers look for other suffixes.
         let path = path.with_file_name(format!("{name}.{}-{number}.part", std::process::id()));
         let file = mayfly_files::create_new(&path)?;
         Ok(Self { file, path })
@@ -320,7 +321,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // Of a finished one the name is gone.
+        // A finished file no longer has this name.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -347,8 +348,8 @@ mod tests {
         String::from_utf8(response.body).unwrap()
     }
 
-    /// A snapshot from a file, as if the host had been started since: its clock is an hour behind what the program has
-    /// seen. And one of that, saved again.
+    /// A snapshot from a file, as if the host had been restarted since: the host's clock is an hour behind the
+    /// program's. And a snapshot that was saved from that one.
     fn after_a_restart(name: &str) -> [Snapshot; 2] {
         let host = Host::open().unwrap();
         let limits = Limits { boot_time: Duration::from_secs(60), ..Limits::default() };
@@ -374,7 +375,7 @@ mod tests {
                 let told: u64 = told.lines().find_map(|line| line.strip_prefix(&monotonic)).unwrap().parse().unwrap();
                 assert!((frozen_at..frozen_at + HOUR_NS / 60).contains(&told), "{frozen_at} {told}");
             }
-            // System calls tell the same.
+            // System calls return the same time.
             for line in ask(&mut worker, "/clocks-agree", "20").lines() {
                 let (clock, off_ns) = line.split_once(' ').unwrap();
                 assert!(off_ns.parse::<u64>().unwrap() < 100_000, "{clock} is off by {off_ns}");

@@ -35,7 +35,7 @@ impl FrozenClock {
         Self { at_ns, monotonic, behind_ns: host_clock::monotonic_ns().wrapping_sub(at_ns) }
     }
 
-    /// How far the program's clock is behind the host's if it runs from `now_ns` on, by the host's.
+    /// How far the program's clock is behind the host's if it runs from `now_ns` (of the host's clock) on.
     #[inline]
     fn behind_ns(&self, now_ns: u64) -> u64 {
         match self.monotonic {
@@ -59,7 +59,7 @@ impl WorkerClock {
     }
 
     /// A request begins at `now_ns` by the host's clock. If it is the first one since the worker was at its snapshot,
-    /// the program's clock runs from here on, so many nanoseconds behind the host's.
+    /// the program's clock runs from here on: returns by how many nanoseconds it is behind the host's.
     #[inline]
     pub(crate) fn start(&mut self, now_ns: u64) -> Option<u64> {
         (!std::mem::replace(&mut self.runs, true)).then(|| self.frozen.behind_ns(now_ns))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Booting a program and freezing it.
+//! Boots a program and freezes it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,12 +48,12 @@ pub(crate) struct Inner {
     pub(crate) learned_len: AtomicUsize,
 }
 
-/// How a snapshot came about.
+/// How a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootedFrom {
     /// The program was booted.
     Program,
-    /// It was saved before, by this or another process.
+    /// The snapshot was saved before, by this or another process.
     File,
 }
 
@@ -61,15 +61,15 @@ pub enum BootedFrom {
 #[derive(Debug)]
 pub(crate) struct FrozenService {
     pub(crate) protocol: Arc<dyn Protocol>,
-    /// The connection that it has kept open.
+    /// The connection that the program kept open.
     pub(crate) connection: Option<ConnectionId>,
 }
 
 impl Snapshot {
     /// Boots `program` and freezes it where it first waits for a request.
     ///
-    /// This takes as long as the program's start, and at most [`Limits::boot_time`] and a little: never call it on an
-    /// event loop.
+    /// This takes as long as the program's start: never call it on an event loop. [`Limits::boot_time`] bounds its CPU
+    /// time and, fourfold, its wall-clock time.
     ///
     /// # Errors
     ///
@@ -106,7 +106,7 @@ impl Snapshot {
         let clock = FrozenClock::now(program.monotonic);
         let limit_hits = process.take_limit_hits();
         let connects = process.take_connects();
-        // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
+        // For a program at the doorbell, this is the result of its call; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
         let service = program
             .service
@@ -132,7 +132,7 @@ impl Snapshot {
         })
     }
 
-    /// Whether the program was booted, or the snapshot comes from a file.
+    /// Whether the program was booted, or the snapshot came from a file.
     #[must_use]
     pub fn booted_from(&self) -> BootedFrom {
         self.inner.booted_from
@@ -174,13 +174,13 @@ impl Snapshot {
         self.inner.limit_hits
     }
 
-    /// How often the program turned to the network while it booted.
+    /// How often the program used the network while it booted.
     #[must_use]
     pub fn connects(&self) -> Connects {
         self.inner.connects
     }
 
-    /// System calls that the program made and Mayfly does not have: number and count.
+    /// System calls that the program made and Mayfly does not implement: number and count.
     #[must_use]
     pub fn unknown_calls(&self) -> Vec<mayfly_linux::UnknownCall> {
         self.inner.process.unknown_calls()
@@ -189,7 +189,7 @@ impl Snapshot {
 
 impl Inner {
     fn learned_set(&self) -> MutexGuard<'_, BTreeSet<Learned>> {
-        // Nothing panics while it holds the lock, so a poisoned one is as good as any.
+        // No code panics while it holds the lock, so a poisoned lock is safe to use.
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The time that requests and programs get: from the host's clocks as `timekeeping.rs` last looked at them.
+//! The time that requests and programs get: from the host's clocks, as `timekeeping.rs` last read them.
 
 use std::sync::atomic::Ordering;
 
@@ -10,15 +10,16 @@ use crate::time::host_clock::monotonic_ns;
 use crate::time::hot_state::HOT;
 use crate::time::timekeeping;
 
-/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, at a monotonic time that has just been read: within a microsecond,
-/// and a step of the clock is seen after 40 ms. One clock read a request is enough.
+/// `CLOCK_REALTIME` in nanoseconds since 1970, UTC, for a monotonic time that was just read. It is exact to a
+/// microsecond; a step of the clock shows after 40 ms. So one clock read a request is enough.
 #[inline]
 pub(crate) fn unix_ns(monotonic_ns: u64) -> u64 {
     timekeeping::look_if_due(monotonic_ns);
     monotonic_ns.wrapping_add(HOT.unix_offset_ns.load(Ordering::Relaxed))
 }
 
-/// Lets a program that is about to begin or go on tell the time by itself; returns what this thread may do so by.
+/// Gives a program that is about to run the clocks that it reads without a system call. Returns a clock for this
+/// thread.
 #[inline]
 pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) -> TscClock {
     timekeeping::look_if_due(monotonic_ns);
@@ -27,7 +28,8 @@ pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) 
             machine.set_clock(&behind(line, suspended_ns));
             TscClock { tsc: line.tsc, monotonic_ns: line.monotonic_ns, rate: line.rate }
         }
-        // Somebody publishes another one at this moment. What the program has may be of another request, so it asks.
+        // Another thread is publishing a line. The one that the program has may be another request's, so its clocks
+        // make system calls.
         None => {
             machine.set_clock(&ClockLine { rate: 0, raw_rate: 0, ..machine.clock() });
             TscClock::default()
@@ -35,8 +37,8 @@ pub(crate) fn tell(machine: &mut Machine, monotonic_ns: u64, suspended_ns: u64) 
     }
 }
 
-/// What [`monotonic_ns`] is told from without asking: half as dear, and no more than some tens of nanoseconds away from
-/// it while the line is young, as it is during a request's first leg. Without a rate the clock is asked.
+/// Computes [`monotonic_ns`] from the time-stamp counter: at half the cost, and within some tens of nanoseconds while
+/// the line is young, as it is during a request's first leg. Without a rate it reads the clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TscClock {
     tsc: u64,
@@ -55,7 +57,7 @@ impl TscClock {
     }
 }
 
-/// The clocks of a program that has stood frozen for so long.
+/// The clocks of a program that was frozen for `suspended_ns`.
 fn behind(line: ClockLine, suspended_ns: u64) -> ClockLine {
     ClockLine {
         monotonic_ns: line.monotonic_ns.wrapping_sub(suspended_ns),
@@ -64,7 +66,7 @@ fn behind(line: ClockLine, suspended_ns: u64) -> ClockLine {
     }
 }
 
-/// As [`tell`], in the middle of a run: time does not go back.
+/// As [`tell`], in the middle of a run: time does not go backwards.
 pub(crate) fn tell_on(machine: &mut Machine, suspended_ns: u64) {
     timekeeping::look_if_due(monotonic_ns());
     if !machine.has_clock(HOT.line_tsc.load(Ordering::Relaxed))

@@ -12,14 +12,14 @@ pub(crate) fn monotonic_ns() -> u64 {
     now_ns(libc::CLOCK_MONOTONIC)
 }
 
-/// Holds this thread up until `until_ns` by [`monotonic_ns`], or until `outside` is readable; a signal may end that
+/// Blocks this thread until `until_ns` by [`monotonic_ns`], or until `outside` is readable; a signal may end the wait
 /// early.
 pub(crate) fn sleep_until(until_ns: u64, outside: Option<BorrowedFd<'_>>) {
     let time = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
     let Some(outside) = outside else { return std::thread::sleep(time) };
     let seconds = time.as_secs().try_into().unwrap_or(i64::MAX);
     let timeout = Timespec { tv_sec: seconds, tv_nsec: time.subsec_nanos().into() };
-    // Who waits looks for itself what there is.
+    // The caller finds out by itself what has happened.
     let _ = rustix::event::poll(&mut [PollFd::from_borrowed_fd(outside, PollFlags::IN)], Some(&timeout));
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn own_cpu_ns() -> u64 {
     now_ns(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
-/// CPU time of a thread of this process in nanoseconds: a system call. 0 if there is no such thread any more.
+/// CPU time of a thread of this process in nanoseconds: a system call. 0 if the thread has ended.
 pub(crate) fn thread_cpu_ns(thread: i32) -> u64 {
     // The kernel's encoding of another thread's CPU clock (MAKE_THREAD_CPUCLOCK in linux/posix-timers.h, which glibc's
     // pthread_getcpuclockid(3) uses): all bits of the thread's number inverted, "per thread" and "scheduler's clock".
@@ -39,8 +39,8 @@ pub(crate) fn thread_cpu_ns(thread: i32) -> u64 {
 #[inline]
 pub(crate) fn now_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for the result. Of the clocks asked for here only an ended thread's fails, and
-    // leaves 0.
+    // SAFETY: `time` is a valid place for the result. Of the clocks that are read here, only an ended thread's fails,
+    // which leaves 0.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }

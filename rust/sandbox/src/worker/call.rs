@@ -53,7 +53,7 @@ impl Worker {
         self.finish(progress, sink, |_| Err(PeerError::NoPeer))
     }
 
-    /// As [`Worker::call`], for a program with a storage program: `peer` carries its calls out, on this thread.
+    /// As [`Worker::call`], for a program with a storage program: `peer` carries out its calls, on this thread.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl Worker {
         result
     }
 
-    /// Goes on until the response is there, without a pause.
+    /// Continues until the response is complete, without a pause.
     fn finish<S: ResponseSink>(
         &mut self,
         mut progress: Progress,
@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Starts on a request, and runs it for `slice` at most.
+    /// Starts a request, and runs it for `slice` at most.
     ///
     /// # Errors
     ///
@@ -147,8 +147,8 @@ impl Worker {
         {
             return self.stopped(stop, || 0);
         }
-        // The time is an upper bound of the CPU time, and costs no system call. It is not counted beyond the slice:
-        // then it was not the program that took it.
+        // The elapsed time is an upper bound of the CPU time, and costs no system call. Time beyond the slice is not
+        // counted: the program did not use it.
         self.leg(now, slice_ns, sink, || host_clock::monotonic_ns().saturating_sub(now).min(slice_ns))
     }
 
@@ -160,7 +160,7 @@ impl Worker {
         if let Some(served) = &mut self.served {
             let began = served.begin(&mut self.runner.process, request, self.request_bytes);
             if matches!(began, Err(CallError::NotListening)) {
-                // It will not listen again.
+                // The program will not listen again.
                 self.state = WorkerState::Poisoned;
             }
             began?;
@@ -168,7 +168,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Goes on with a request that is paused, on whatever thread, for `slice` at most.
+    /// Continues a request that is paused, on any thread, for `slice` at most.
     ///
     /// # Errors
     ///
@@ -180,7 +180,8 @@ impl Worker {
             self.answer_peer(Err(PeerError::NoPeer))?;
         }
         let paused = self.state == WorkerState::Paused;
-        // Until the response is there, whatever ends this function leaves a worker that must not be used again.
+        // Until the response is complete, every other way out of this function leaves a worker that must not be used
+        // again.
         self.state = WorkerState::Poisoned;
         if !paused {
             return Err(CallError::Poisoned);
@@ -213,9 +214,9 @@ impl Worker {
         self.peer.as_ref()?.call()
     }
 
-    /// Tells the program the result of its call; [`Worker::resume`] goes on then. A result that is larger than the
-    /// program's buffer or the limit on responses becomes [`PeerError::TooLarge`]; a buffer that cannot be written is
-    /// the program's mistake, and told to it.
+    /// Gives the program the result of its call; [`Worker::resume`] continues it then. A result that is larger than the
+    /// program's buffer or the limit on responses becomes [`PeerError::TooLarge`]; for a buffer that cannot be written
+    /// the program gets an error number.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What requests cost of CPU time, for accounts.
+//! Meters the CPU time of requests, for accounting.
 //!
 //! ```text
 //!   first leg    start ─────────────── answer ── reset: by the clock, as it is read at the start and, by the counter, at the end
@@ -9,19 +9,19 @@
 //!
 //! # Exactness
 //!
-//! The steady state has the first line alone, and makes no system call for it. Time by the clock is an upper bound of
-//! CPU time: if others had the processor meanwhile, that counts too, up to the slice, beyond which it was surely not
-//! the program. A reset after a later leg does not count.
+//! The steady state has the first line only, and makes no system call for it. Elapsed time is an upper bound of CPU
+//! time: if other threads had the processor meanwhile, that counts too, up to the slice; time beyond the slice was not
+//! the program's. A reset after a later leg does not count.
 
 use crate::time::clock::TscClock;
 
-/// What a worker's requests have cost.
+/// The CPU time of a worker's requests.
 #[derive(Debug, Default)]
 pub(super) struct CpuMeter {
     ns: u64,
-    /// When the leg began that is measured; 0 if none is.
+    /// When the measured leg began; 0 if none is measured.
     began_ns: u64,
-    /// What it costs at most.
+    /// The most that it may count.
     most_ns: u64,
     tsc_clock: TscClock,
 }
@@ -33,7 +33,7 @@ impl CpuMeter {
         (self.began_ns, self.most_ns, self.tsc_clock) = (now, slice_ns, tsc_clock);
     }
 
-    /// A leg has ended with a pause, and has cost so much.
+    /// A leg has ended with a pause, and has cost `used_ns`.
     #[cold]
     pub(super) fn pause(&mut self, used_ns: u64) {
         self.began_ns = 0;
@@ -44,7 +44,7 @@ impl CpuMeter {
         self.ns = self.ns.saturating_add(used_ns);
     }
 
-    /// What is measured ends here.
+    /// Ends the measurement.
     #[inline]
     pub(super) fn end(&mut self) {
         if self.began_ns != 0 {

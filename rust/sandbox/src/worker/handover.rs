@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handing state over from one generation's worker to another's: requests that the host makes itself, and that the SDK
+//! Hands state over from one generation's worker to another's, by requests that the host makes itself and the SDK
 //! answers.
 
 use crate::abi::{METHOD_RESTORE, METHOD_SAVE};
@@ -8,8 +8,8 @@ use crate::message::{BufferedResponse, Request};
 use crate::worker::worker::Worker;
 
 impl Worker {
-    /// Has the program serialise its state, of at most [`Limits::response_bytes`](crate::Limits::response_bytes). It
-    /// goes on from there as from any request. All limits hold.
+    /// Makes the program serialise its state, of at most [`Limits::response_bytes`](crate::Limits::response_bytes). The
+    /// program goes on as after any request. All limits hold.
     ///
     /// # Errors
     ///

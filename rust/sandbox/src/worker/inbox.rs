@@ -3,8 +3,8 @@
 //!
 //! # Invariant
 //!
-//! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the next
-//! one is seen.
+//! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the
+//! program sees the next one.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::layout;
@@ -19,21 +19,21 @@ pub(crate) struct HostFields {
     pub(crate) id: u64,
     pub(crate) unix_ns: u64,
     pub(crate) monotonic_ns: u64,
-    /// 32 bytes for the request's field, 16 behind `AT_RANDOM`.
+    /// 32 bytes for the request's field, 16 for `AT_RANDOM`.
     pub(crate) entropy: [u8; 48],
 }
 
 /// The host's side of one worker's inbox.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    /// Header part of a request that is too large for the stack; kept for its allocation.
+    /// The head of a request that is too large for the stack; kept for its allocation.
     large: Vec<u8>,
     /// End of what the last request wrote.
     high_water: u64,
 }
 
 impl Inbox {
-    /// Writes `request`; nothing is written if it does not fit.
+    /// Writes `request`, or nothing if it does not fit.
     #[inline]
     pub(crate) fn write(
         &mut self,
@@ -56,12 +56,12 @@ impl Inbox {
             return Err(CallError::RequestTooLarge { bytes: total, limit });
         }
 
-        // A small one lies in pages that the worker has from the start.
+        // A small request lies in pages that the worker has from the start.
         if total > mayfly_machine::PAGE_SIZE && !machine.cover_inbox(total) {
             return Err(CallError::ServerMemory);
         }
 
-        // The stack is warm; the heap, after a world switch, is not.
+        // After a world switch the stack is warm and the heap is cold.
         let mut small = [0; SMALL_BYTES];
         let bytes = if head <= SMALL_BYTES {
             &mut small[..head]

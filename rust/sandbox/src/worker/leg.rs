@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One leg of a request: what a worker runs in one go on one thread, and what ends it.
+//! One leg of a request: the part that runs without a pause on one thread, and what ends it.
 
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::error::CallError;
@@ -19,7 +19,7 @@ enum Ring {
     /// With the address of a response.
     Response(u64),
     Call,
-    /// None: the response has come on a connection.
+    /// No ring: the response came on a connection.
     Served,
 }
 
@@ -66,7 +66,7 @@ impl Worker {
         }
     }
 
-    /// What a leg that ended without an answer is.
+    /// The result of a leg that ended without a response.
     #[cold]
     pub(super) fn stopped(&mut self, stop: Stop, used: impl FnOnce() -> u64) -> Result<Progress, CallError> {
         match stop {
@@ -96,7 +96,7 @@ impl Worker {
         self.state = WorkerState::Paused;
     }
 
-    /// Chooses the thread with which a paused request goes on.
+    /// Chooses the program's thread with which a paused request goes on.
     #[cold]
     pub(super) fn go_on(&mut self) -> Result<(), Stop> {
         let Self { runner, machine, pause, .. } = self;
@@ -121,7 +121,7 @@ impl Worker {
         self.wake().map(|()| false)
     }
 
-    /// Lets threads take what has come for them.
+    /// Wakes threads whose wait is over.
     pub(super) fn wake(&mut self) -> Result<(), Stop> {
         let Self { runner, machine, .. } = self;
         runner.step(|process, context| process.wake(machine, context))

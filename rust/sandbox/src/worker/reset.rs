@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The way back to the snapshot, and what ends a worker instead.
+//! Resets a worker to its snapshot, and decides when to replace it instead.
 
 use mayfly_kvm::ResetReport;
 
@@ -8,17 +8,17 @@ use crate::worker::progress::WorkerState;
 use crate::worker::state::{Pause, Resets};
 use crate::worker::worker::Worker;
 
-/// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and
-/// the tables for them stay.
+/// Most page tables that a worker may have made beyond its work set before it is replaced: requests choose different
+/// addresses, and the tables for them stay.
 const TABLES_MAX: u64 = 64;
 /// The part of the limit on memory that tables for pages of the snapshot may take.
 const TABLES_SHARE: u64 = 16;
-/// Pages of a work set for which a table is nothing to wonder at.
+/// Pages of a work set for which one table is normal.
 const PAGES_A_TABLE: u64 = 8;
 
 impl Worker {
-    /// Takes the worker back to its snapshot, exactly. One that keeps its state is only made ready, unless it has had
-    /// its number of requests. One that is paused gives its request up and goes back to the snapshot in any case.
+    /// Resets the worker to its snapshot, exactly. A worker that keeps its state is only made ready, unless it has had
+    /// its number of requests. A worker that is paused gives its request up and goes back to its snapshot in any case.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Worker {
         true
     }
 
-    /// Gives up the request under way.
+    /// Gives up the request in progress.
     #[cold]
     fn abandon(&mut self) -> Result<(), CallError> {
         self.state = WorkerState::Poisoned;
@@ -89,7 +89,7 @@ impl Worker {
             self.answered = 0;
             self.machine.set_rewinds(false);
             if self.served.is_none() {
-                // It stands in the doorbell of the last response, which returns now.
+                // The vCPU stands in the doorbell of the last response, which now returns.
                 self.machine.enter_trampoline();
             }
         }
@@ -103,8 +103,8 @@ impl Worker {
         Ok(report)
     }
 
-    /// Whether page tables that requests have made take too much of what the next one may have. Those for mappings of
-    /// requests are made again and again, elsewhere; those for the snapshot's pages, of which there were so many, are
+    /// Whether page tables that requests have made take too much of the memory that the next one may have. Requests
+    /// make tables for their own mappings again and again, at other addresses; tables for the snapshot's pages are
     /// mostly used again.
     #[cold]
     fn has_too_many_tables(&self, pages: u64, of_requests: bool) -> bool {
@@ -113,7 +113,7 @@ impl Worker {
         self.tables() > self.forked_tables.saturating_add(most).saturating_add(pages / PAGES_A_TABLE)
     }
 
-    /// Pages of the worker's own that hold nothing of the program's.
+    /// Private pages that hold no data of the program.
     fn tables(&self) -> u64 {
         self.machine.private_pages().saturating_sub(self.machine.work_pages() as u64)
     }

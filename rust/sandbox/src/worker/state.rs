@@ -14,7 +14,7 @@ pub(super) enum Resets {
     Every(NonZeroU32),
 }
 
-/// What a request has left when a leg of it begins.
+/// What a request has left of its limits when a leg begins.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ongoing {
     pub(super) wall_end_ns: u64,
@@ -25,12 +25,12 @@ pub(super) struct Ongoing {
 /// What a paused request goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pause {
-    /// The machine, where it was interrupted.
+    /// The machine goes on where it was interrupted.
     Slice,
-    /// Whichever thread has what it waits for.
+    /// A thread whose wait is over goes on.
     Wait,
-    /// The machine, behind the doorbell.
+    /// The machine goes on behind the doorbell.
     Call,
-    /// The call that the program has rung for, which has not been read yet.
+    /// The worker reads the call that the program has rung for: it has not been read yet.
     Ring,
 }

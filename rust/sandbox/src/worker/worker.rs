@@ -12,8 +12,8 @@
 //!   Running ---- fault, exit, limit, failure ----> Poisoned     never used again
 //! ```
 //!
-//! A request runs in legs, each on whatever thread starts or resumes it. Its CPU time and its wall-clock time go on
-//! counting from leg to leg.
+//! A request runs in legs, each on the thread that starts or resumes it. Its CPU time and its wall-clock time
+//! accumulate from leg to leg.
 //!
 //! In the steady state a call is: write the request into the inbox, store the deadline, one `KVM_RUN`, read the
 //! response, copy the work set back. No other system call, no lock, no allocation.
@@ -40,7 +40,7 @@ use crate::worker::peer::Peer;
 use crate::worker::progress::WorkerState;
 use crate::worker::state::{Ongoing, Pause, Resets};
 
-/// A copy-on-write fork of a snapshot. It serves one request at a time, on whatever thread calls it.
+/// A copy-on-write fork of a snapshot. It serves one request at a time, on the thread that calls it.
 ///
 /// It fits a page and is aligned to one: after a world switch, each page that the host touches costs a TLB miss.
 #[derive(Debug)]
@@ -52,11 +52,11 @@ pub struct Worker {
     pub(super) inbox: Inbox,
     pub(super) reader: Reader,
     pub(super) state: WorkerState,
-    /// Size of the work set when it was last told to the snapshot.
+    /// Size of the work set when the snapshot last learned it.
     pub(super) told_pages: usize,
-    /// Size of the work set at the last reset, before what was large was given back.
+    /// Size of the work set at the last reset, before a large one was given back.
     pub(super) settled_pages: usize,
-    /// Tables that it was forked with.
+    /// Page tables that it was forked with.
     pub(super) forked_tables: u64,
     pub(super) retained_pages: usize,
     // Limits that every request asks for: copied out of the snapshot, which is cold memory after a world switch.
@@ -66,11 +66,11 @@ pub struct Worker {
     pub(super) cpu_time_ns: u64,
     pub(super) wall_time_ns: u64,
     pub(super) clock: WorkerClock,
-    /// The request under way.
+    /// The request in progress.
     pub(super) ongoing: Ongoing,
     pub(super) cpu_meter: CpuMeter,
     pub(super) pause: Pause,
-    /// Of a program that serves connections.
+    /// For a program that serves connections.
     pub(super) served: Option<Box<Served>>,
     /// Made with the first call of a storage program.
     pub(super) peer: Option<Box<Peer>>,
@@ -132,7 +132,7 @@ impl Worker {
         Ok(Self::fork(snapshot)?.keeping_state(Resets::Never))
     }
 
-    /// Forks a worker whose program's state stays for so many requests and is then reset to the snapshot.
+    /// Forks a worker whose program's state stays for `requests` requests and is then reset to the snapshot.
     ///
     /// # Errors
     ///
@@ -161,8 +161,8 @@ impl Worker {
         &self.snapshot
     }
 
-    /// When the last request was started, by the monotonic clock in nanoseconds; 0 before the first. For whoever lets
-    /// idle workers go.
+    /// When the last request was started, by the monotonic clock in nanoseconds; 0 before the first. Callers drop idle
+    /// workers by it.
     #[inline]
     #[must_use]
     pub fn last_started_ns(&self) -> u64 {
@@ -175,34 +175,34 @@ impl Worker {
         self.machine.work_pages()
     }
 
-    /// Memory that only this worker has, in bytes: guest memory, the kernel's and the host's bookkeeping excluded.
+    /// Memory that only this worker has, in bytes: guest memory, without the kernel's and the host's bookkeeping.
     #[must_use]
     pub fn private_bytes(&self) -> u64 {
         self.machine.private_pages() * mayfly_machine::PAGE_SIZE
     }
 
-    /// Limits that the program has hit since this was last asked; it went on, with an error number. Cheap when there
-    /// are none.
+    /// Limits that the program has hit since the last call; it went on with an error number. Cheap if there are none.
     #[inline]
     pub fn limit_hits(&mut self) -> LimitHits {
         self.runner.process.take_limit_hits()
     }
 
-    /// How often the program has turned to the network since this was last asked. Cheap if it has not.
+    /// How often the program has used the network since the last call. Cheap if it has not.
     #[inline]
     pub fn connects(&mut self) -> Connects {
         self.runner.process.take_connects()
     }
 
-    /// What becomes readable when a request that waits may go on before its time: something has happened to its
-    /// connections with the outside. `None`: it has none. It stays readable until the request goes on.
+    /// A descriptor that becomes readable when a waiting request may go on before its time, because something has
+    /// happened to its outside connections. It stays readable until the request goes on. `None` if it has no such
+    /// connections.
     #[must_use]
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
         self.runner.process.outside()
     }
 
-    /// Takes the CPU time in nanoseconds that requests have cost since it was last taken: all legs that have ended,
-    /// each with the reset behind it. See `cpu_meter.rs` for how exact it is.
+    /// Takes the CPU time, in nanoseconds, that requests have cost since the last call: all legs that have ended, each
+    /// with the reset behind it. See `cpu_meter.rs` for how exact it is.
     #[inline]
     pub fn take_cpu_ns(&mut self) -> u64 {
         self.cpu_meter.take()
@@ -216,7 +216,7 @@ impl Worker {
             Stop::Faulted(fault) => CallError::Faulted(fault),
             Stop::CpuLimit => CallError::CpuLimit { limit: limits.cpu_time },
             Stop::WallLimit => CallError::WallLimit { limit: limits.wall_time },
-            Stop::Slice => CallError::Failed("a pause that was not asked for".into()),
+            Stop::Slice => CallError::Failed("the leg paused without a slice that ended".into()),
             Stop::Stuck { call } | Stop::Waits { call, .. } => CallError::Stuck { call },
             Stop::Response(error) => error.into(),
             Stop::MemoryLimit if self.machine.is_refused() => CallError::ServerMemory,
@@ -226,14 +226,14 @@ impl Worker {
         }
     }
 
-    /// Number of user pages that differ from the snapshot's; 0 after a reset. An audit that reads all memory, for
+    /// Number of user pages that differ from the snapshot's; 0 after a reset. This audit reads all memory: it is for
     /// tests.
     #[must_use]
     pub fn differences(&mut self) -> usize {
         self.machine.audit().len()
     }
 
-    /// Address at which every program finds its request.
+    /// The address at which every program finds its request.
     #[must_use]
     pub const fn inbox_address() -> u64 {
         layout::INBOX
