@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The floor: the least that KVM costs on this host, to hold Mayfly's figures against.
+//! The floor: the least that KVM costs on this host, for comparison with Mayfly's figures.
 //!
-//! Nothing of this crate's machine is in it, so that a mistake there cannot hide here. A floor machine is the smallest
-//! one that does what every request must do: code at CPL 3 leaves by one `out`, and the next `KVM_RUN` takes it back
-//! in.
+//! It uses nothing of this crate's machine, so that a mistake there cannot hide here. A floor machine is the smallest
+//! one that does what every request must do: code at CPL 3 exits by one `out`, and the next `KVM_RUN` enters it again.
 //!
 //! ```text
 //! guest-physical = guest-virtual    0x1000 PML4   0x2000 PDPT   0x3000 PD   0x4000 PT
@@ -37,7 +36,7 @@ const IO_BITMAP_BYTES: usize = PORT as usize / 8 + 2;
 const USER_CODE: u16 = 0x1b;
 const USER_DATA: u16 = 0x23;
 const TASK: u16 = 0x28;
-/// Descriptors 1 to 4: code and data of CPL 0, code and data of CPL 3. The task register is loaded by the host alone.
+/// Descriptors 1 to 4: code and data of CPL 0, code and data of CPL 3. Only the host loads the task register.
 const DESCRIPTORS: [u64; 5] =
     [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_fb00_0000_ffff, 0x00cf_f300_0000_ffff];
 
@@ -70,7 +69,7 @@ impl BareVms {
     ///
     /// # Errors
     ///
-    /// [`CreateError`] when `/dev/kvm` cannot be opened or there is no memory.
+    /// [`CreateError`] if `/dev/kvm` cannot be opened or there is no memory.
     pub fn new() -> Result<Self, CreateError> {
         let kvm = Kvm::new().map_err(CreateError::kvm("open /dev/kvm"))?;
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).map_err(|_| no_memory())?;
@@ -112,11 +111,11 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Makes the machine and proves that it turns round.
+    /// Makes the machine and checks that it makes a round trip.
     ///
     /// # Errors
     ///
-    /// [`CreateError`] when KVM refuses a step, or the code does not reach its `out`.
+    /// [`CreateError`] if KVM refuses a step, or the code does not reach its `out`.
     pub fn new() -> Result<Self, CreateError> {
         Self::with_task_type(TSS_BUSY).or_else(|_| Self::with_task_type(TSS_AVAILABLE))
     }
@@ -142,7 +141,7 @@ impl Floor {
     ///
     /// # Errors
     ///
-    /// [`RunError`] when the ioctl fails, or the guest leaves by anything but its `out`.
+    /// [`RunError`] if the ioctl fails, or the guest exits by anything but its `out`.
     pub fn round_trip(&mut self) -> Result<(), RunError> {
         match self.machine.vcpu.run() {
             Ok(VcpuExit::IoOut(PORT, _)) => Ok(()),
@@ -211,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_turns_round() {
+    fn the_floor_makes_round_trips() {
         let mut floor = Floor::new().unwrap();
         for _ in 0..100 {
             floor.round_trip().unwrap();

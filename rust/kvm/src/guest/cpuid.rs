@@ -50,7 +50,7 @@ const UMIP: u32 = 1 << 2;
 /// x87, SSE, AVX and the three parts of AVX-512: the state that the trampoline's `xrstor` restores.
 pub(crate) const XCR0_ALLOWED: u64 = 0b1110_0111;
 
-/// What a guest is told and given.
+/// The processor features that a guest sees and gets.
 #[derive(Debug, Clone)]
 pub(crate) struct Features {
     pub(crate) cpuid: CpuId,
@@ -64,7 +64,7 @@ pub(crate) struct Features {
     pub(crate) umip: bool,
 }
 
-/// Where feature bits come from.
+/// The host's CPUID, from which feature bits come.
 struct HostCpuid<'a> {
     supported: Option<&'a [kvm_cpuid_entry2]>,
 }
@@ -78,7 +78,7 @@ impl HostCpuid<'_> {
         __cpuid_count(function, index)
     }
 
-    /// The processor's leaf, limited to what KVM supports where its word counts.
+    /// The processor's leaf, limited to what KVM supports where KVM's list is meaningful.
     fn features(&self, function: u32, index: u32) -> CpuidResult {
         let native = Self::native(function, index);
         let Some(supported) = self.supported else { return native };
@@ -94,7 +94,7 @@ impl HostCpuid<'_> {
     }
 }
 
-/// Builds the guest's CPUID. `supported` is KVM's list where it means something (hardware KVM), else `None`.
+/// Builds the guest's CPUID. `supported` is KVM's list where it is meaningful (hardware KVM), else `None`.
 pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Features> {
     let host = HostCpuid { supported };
     let basic = HostCpuid::native(0, 0);
@@ -143,7 +143,7 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
             if cache.eax & 0x1f == 0 {
                 break;
             }
-            // Bits 14 and up tell of cores that share the cache: one here.
+            // Bits 14 and up count the cores that share the cache: one here.
             put(4, index, true, CpuidResult { eax: cache.eax & 0x3fff, ..cache });
         }
     }
@@ -177,7 +177,7 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
             edx: extended.edx & LEAF8_1_EDX | bits([11, 20, 29]),
         },
     );
-    // Caches, for the C library's copying routines. The brand string is the host's own affair.
+    // Caches, for the C library's copying routines. The brand string is left out: it identifies the host.
     for function in 0x8000_0005..=0x8000_0006 {
         put(function, 0, false, HostCpuid::native(function, 0));
     }

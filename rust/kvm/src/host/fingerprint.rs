@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an image stands on: the processor that its program was told of, the kind of KVM, and the guest kernel's own
-//! bytes.
+//! The fingerprint of a host: the processor that programs see, the kind of KVM, and the guest kernel's own bytes.
 //!
-//! All of it is in the image: in what a program chose to do by CPUID, in its vector state, in the pages of the guest
-//! kernel. An image that was saved is good where all of it is the same.
+//! An image depends on all of it: by what a program chose to do after CPUID, by its vector state, by the pages of the
+//! guest kernel. A saved image can be used on hosts with the same fingerprint.
 
 use std::hash::Hasher;
 
@@ -50,7 +49,7 @@ impl Fingerprint {
         }
     }
 
-    /// Whether what was made on `self` is good here.
+    /// Checks whether an image with this fingerprint can run on `host`.
     pub(crate) fn check(&self, host: &Host) -> Result<(), FingerprintMismatch> {
         let here = Self::of(host);
         if (self.stays_at_user, self.task_type) != (here.stays_at_user, here.task_type) {

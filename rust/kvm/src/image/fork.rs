@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Freezing a booted machine, forking workers from it, and rolling them back.
+//! Forks workers from a frozen machine.
 
 use std::sync::Arc;
 
@@ -25,23 +25,23 @@ pub struct Learned {
     content: InitialContent,
 }
 
-/// What the page holds at first.
+/// What a page holds at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 enum InitialContent {
     Image,
     Zero,
-    /// What this frame of a file holds.
+    /// The content of this frame of a file.
     File(u64),
 }
 
 /// Pages that a worker has from the start: its control line, its stack, tables.
 const FIRST_PAGES: u64 = 16;
-/// A table of more changes than this is made smaller after the request.
+/// A table with more room for changes than this is made smaller after the request.
 pub(crate) const KEPT_CHANGES: usize = 16_384;
-/// Pages for which a worker needs a table of its own, about.
+/// About how many pages need one more page table of the worker's own.
 const PAGES_A_TABLE: u64 = 8;
 
-/// The frames that a worker writes before its program has run, or is known to write.
+/// The frames that a worker writes before its program runs, or is known to write.
 fn first_writes(frozen: &Frozen, memory: &Memory, learned: &[Learned]) -> Vec<u64> {
     let mut frames = vec![frozen.inbox.first_frame];
     for page in learned {
@@ -60,7 +60,7 @@ impl Machine {
     pub fn fork(image: &Image, private_pages: u64, learned: &[Learned]) -> Result<Self, CreateError> {
         let frozen = &image.frozen;
         let mut hold = Hold::new(image.host.account(), Purpose::Fork);
-        // What is known beforehand, and a table for each few of these pages.
+        // The pages that are known beforehand, and a table for every few of them.
         let known = FIRST_PAGES + learned.len() as u64;
         if !hold.cover_machine() || !hold.cover(hold.overhead() + known + known / PAGES_A_TABLE) {
             return Err(MemoryError::Full.into());
@@ -93,7 +93,8 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Makes a learned page private ahead of its first write. Advice only: what does not fit is left to the fault.
+    /// Makes a learned page private ahead of its first write. Advice only: a page that does not fit is left to the page
+    /// fault.
     fn prepare(&mut self, page: Learned) {
         let Some(prot) = Prot::from_bits(page.prot.into()) else { return };
         let done = match page.content {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A frozen machine, and how it comes about.
+//! A frozen machine, and how to freeze one.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// [`FreezeError`]; the machine is gone in any case.
+    /// [`FreezeError`]; the machine is dropped in any case.
     pub fn freeze(mut machine: Machine, result: u64) -> Result<Self, FreezeError> {
         if machine.changes.recorded {
             return Err(FreezeError::State("it is a worker".into()));
@@ -52,8 +52,8 @@ impl Image {
         let rip = kernel::frozen_rip(regs.rip);
         if rip != regs.rip {
             // Frozen inside a call of the doorbell: by the System V ABI vector registers are the callee's to change.
-            // They come back as zero, which is quicker than loading them; x87 state and MXCSR, which `xrstor` loads all
-            // the same, are kept.
+            // They come back as zero, which is quicker than loading them; x87 state and MXCSR, which `xrstor` loads
+            // anyway, are kept.
             components &= X87;
         }
         area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&components.to_le_bytes());

@@ -7,21 +7,22 @@ use crate::guest::tsc::GuestTsc;
 use crate::machine::machine::Machine;
 
 impl Machine {
-    /// Whether the program tells the time from the line with this `tsc`.
+    /// Whether the program's clock line is the one with this `tsc`.
     #[inline]
     #[must_use]
     pub fn has_clock(&self, tsc: u64) -> bool {
         self.memory.read_u64(self.inbox.control() + ClockLine::OFFSET) == tsc
     }
 
-    /// What the program tells the time from.
+    /// The line from which the program computes the time.
     #[must_use]
     pub fn clock(&self) -> ClockLine {
         let at = self.inbox.control() + ClockLine::OFFSET;
         ClockLine::from_words(std::array::from_fn(|word| self.memory.read_u64(at + 8 * word as u64)))
     }
 
-    /// Sets what the program tells the time from; without rates on a host where its counter is not the host's.
+    /// Sets the line from which the program computes the time; without rates where the guest's counter is not the
+    /// host's.
     pub fn set_clock(&mut self, line: &ClockLine) {
         let mut line = *line;
         if self.host.guest_tsc() == GuestTsc::Foreign {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A machine: one vCPU in user mode over one address space, run from exit to exit.
 //!
-//! What a machine does with pages is in `space.rs`; how it is frozen, forked and reset, in `crate::image`.
+//! `space.rs` has its pages; `crate::image` freezes, forks and resets machines.
 
 use std::sync::Arc;
 
@@ -31,18 +31,18 @@ pub struct Machine {
     pub(crate) translations: Translations,
     pub(crate) changes: Changes,
     pub(crate) host: Host,
-    /// The host's variant; here, since every request asks for it.
+    /// The host's variant; a copy, since every request needs it.
     pub(crate) variant: Variant,
     pub(crate) inbox: Inbox,
-    /// Pages of it that the host has written, which are the machine's own since.
+    /// Pages of the inbox that the host has written, which are the machine's own since.
     pub(crate) inbox_used_pages: u64,
-    /// Pages of the host's that hold what the program has written elsewhere.
+    /// Pages of the host's memory that hold data of the program, such as files that it writes.
     pub(crate) host_pages: u64,
     pub(crate) stack_frame: u64,
     pub(crate) frozen: Option<Arc<Frozen>>,
-    /// What happened to the vCPU last.
+    /// Where the vCPU stands.
     pub(crate) at: At,
-    /// What the control word says: the doorbell enters the trampoline. Beside `at`, which every run writes.
+    /// The control word: whether the doorbell enters the trampoline. Beside `at`, which every run writes.
     pub(crate) rewinds: bool,
 }
 
@@ -51,8 +51,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`CreateError`] if KVM or the kernel refuses, or if the memory does not even hold the guest kernel and the
-    /// inbox.
+    /// [`CreateError`] if KVM or the kernel refuses, or if the guest kernel and the inbox do not fit into the memory.
     pub fn boot(host: &Host, memory_bytes: u64, inbox_bytes: u64) -> Result<Self, CreateError> {
         let range = MemoryError::Range { address: INBOX, len: inbox_bytes };
         if inbox_bytes > INBOX_MAX {
@@ -168,7 +167,7 @@ impl Machine {
         Ok(exit)
     }
 
-    /// An exit by user code whose registers do not show that it was made at CPL 3: `plain`, if CS does.
+    /// An exit by user code whose registers do not prove that it was made at CPL 3. Returns `plain` if CS proves it.
     #[cold]
     fn suspect(&mut self, privilege: Privilege, port: u16, plain: (At, Exit)) -> Result<(At, Exit), RunError> {
         let is_plain = match privilege {
@@ -225,7 +224,7 @@ impl Machine {
     /// Completes [`Exit::Doorbell`] where the program goes on behind it: `value` is what the doorbell returns.
     #[inline]
     pub fn return_from_doorbell(&mut self, value: u64) {
-        // RIP stays: on hardware KVM skips the `out` at the next run only if nobody has moved it.
+        // RIP stays: on hardware, KVM skips the `out` at the next run only if RIP was not changed.
         self.set_regs(&Regs { rax: value, ..self.vcpu.regs() });
         self.at = At::Anywhere;
     }
@@ -235,8 +234,8 @@ impl Machine {
     /// # Errors
     ///
     /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault
-    /// at CPL 0; or if the last exit was no system call: the vCPU may stand at any privilege then, and must not go on
-    /// at RCX.
+    /// at CPL 0; or if the last exit was not a system call: the vCPU may stand at any privilege then, and must not go
+    /// on at RCX.
     #[inline]
     pub fn return_from_syscall(&mut self, value: u64) -> Result<(), BadReturn> {
         let mut regs = self.vcpu.regs();
@@ -316,8 +315,8 @@ impl Machine {
         fits
     }
 
-    /// Takes what the first `len` bytes of the inbox need of the process's memory, before they are written; `false` if
-    /// that has no room.
+    /// Takes the memory for the first `len` bytes of the inbox from the process's bound, before they are written;
+    /// `false` if the bound is reached.
     #[cold]
     pub fn cover_inbox(&mut self, len: u64) -> bool {
         let pages = len.saturating_add(CONTROL_BYTES).div_ceil(PAGE_SIZE).min(self.inbox.pages);
@@ -332,8 +331,8 @@ impl Machine {
         fits
     }
 
-    /// Takes what the host keeps for the program besides its pages, such as files that it writes, of the process's
-    /// memory; `false` if that has no room. Until the next reset it is never less than before.
+    /// Takes the memory that the host uses for the program besides its pages, such as files that it writes, from the
+    /// process's bound; `false` if the bound is reached. Until the next reset the amount never shrinks.
     #[inline]
     pub fn cover_host_bytes(&mut self, bytes: u64) -> bool {
         let pages = bytes.div_ceil(PAGE_SIZE);
@@ -368,7 +367,7 @@ impl Machine {
         self.vcpu.kicker()
     }
 
-    /// Whether the process's bound on memory is why the machine was last refused a page.
+    /// Whether the process's bound on memory was the reason for the last refusal of a page.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.memory.hold().is_refused()

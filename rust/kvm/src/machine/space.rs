@@ -3,7 +3,7 @@
 //!
 //! # How changes are kept track of
 //!
-//! A worker's changes are of two sorts, and [`Origin`] says which:
+//! A worker's changes are of two kinds, which [`Origin`] distinguishes:
 //!
 //! - **Sticky** ([`Origin::Snapshot`]): the page belongs to the snapshot's layout. It stays mapped and writable over
 //!   resets, and reset restores its content: a copy from the image, or zeroes. These pages are the *work set*.
@@ -11,8 +11,8 @@
 //!   kept in the undo log, and reset puts it back.
 //!
 //! A page of a file is the page cache's, read-only, until it is written: then a frame of the machine takes its place,
-//! with a copy. A worker that has found a page of a file where the snapshot's layout has one keeps it over resets:
-//! nothing shows.
+//! with a copy. A worker that has mapped a page of a file where the snapshot's layout has one keeps it over resets: the
+//! program cannot see that.
 //!
 //! An entry that loses access, or changes its frame, always goes together with [`Memory::take_back`] of its frame:
 //! paging-based KVM would not see it otherwise, and hardware KVM would keep it in its TLB.
@@ -31,7 +31,7 @@ use crate::memory::take_back::Content;
 
 /// Tables that a page may need: all but the root.
 const TABLES_A_PAGE: u64 = 3;
-/// So many pages take a few hundred microseconds to protect or unmap.
+/// Protecting or unmapping this many pages takes a few hundred microseconds.
 const EXPENSIVE_PAGES: u64 = 4096;
 
 impl Machine {
@@ -51,7 +51,7 @@ impl Machine {
         self.memory.private_in_use() + self.changes.work_image_pages + self.changes.request_image_frames.len() as u64
     }
 
-    /// Whether there may be one more page, by the machine's limit and by what the process has left.
+    /// Whether the machine's limit and the process's bound allow one more page.
     fn check_limit(&mut self) -> Result<(), MemoryError> {
         let pages = self.private_pages();
         if self.changes.recorded && pages >= self.changes.limit_pages {
@@ -74,7 +74,7 @@ impl Machine {
         self.tables.entry(&self.memory, address).is_present()
     }
 
-    /// Whether protecting, unmapping or moving what is in a range takes more than some hundreds of microseconds, at
+    /// Whether protecting, unmapping or moving the pages of a range takes more than some hundreds of microseconds, at
     /// some tens of nanoseconds a page.
     #[must_use]
     pub fn is_expensive(&self, address: u64, len: u64) -> bool {
@@ -97,8 +97,8 @@ impl Machine {
         self.map_new(address, prot, origin, &[])
     }
 
-    /// Maps a page that holds `data`, at most a page of it, and zeroes behind. A worker's pages of this sort are always
-    /// the request's: reset takes them away, since it could not restore their content.
+    /// Maps a page that holds `data`, at most a page of it, and zeroes behind. In a worker these pages always belong to
+    /// the request: reset removes them, since it could not restore their content.
     ///
     /// # Errors
     ///
@@ -149,11 +149,11 @@ impl Machine {
     ///
     /// Returns how many of the first pages are there now. It stops at the file's end, and where its pages cannot come
     /// from the page cache: a worker has those parts of files that its boot touched, and some file systems have no
-    /// mappings. Those are to be copied by [`Machine::map_filled`].
+    /// mappings. Copy those with [`Machine::map_filled`].
     ///
     /// # Errors
     ///
-    /// As [`Machine::map_zero`], for the first page; less is done for the others.
+    /// As [`Machine::map_zero`], for the first page; an error of a later one ends the loop early.
     pub fn map_file(
         &mut self,
         address: u64,
@@ -197,13 +197,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether a page of a file lies at `address` that is the page cache's.
+    /// Whether the page at `address` is a file's, from the page cache.
     #[must_use]
     pub fn is_file_page(&self, address: u64) -> bool {
         self.tables.entry(&self.memory, address).frame().is_some_and(|frame| self.memory.is_file(frame))
     }
 
-    /// Puts a frame of the machine's in the place of a file's, with a copy.
+    /// Replaces a file's frame by one of the machine's, with a copy.
     fn copy_file_page(
         &mut self,
         address: u64,
@@ -213,7 +213,7 @@ impl Machine {
         from: u64,
     ) -> Result<(), MemoryError> {
         self.check_limit()?;
-        // A file that has lost the page, since somebody truncates it, is the host's trouble and not the program's.
+        // A file that was truncated and has lost the page is a failure of the host, not of the program.
         let lost = MemoryError::Host { errno: libc::EFAULT };
         let recorded = self.changes.recorded;
         let content = if recorded { Some(self.memory.files().pristine(from).ok_or(lost)?) } else { None };
@@ -244,7 +244,7 @@ impl Machine {
         self.cover()
     }
 
-    /// Makes a copy of a file's frame the page at `address`, in a worker that has not run yet.
+    /// Maps a copy of a file's frame at `address`, in a worker that has not run yet.
     pub(crate) fn prepare_file_copy(&mut self, address: u64, prot: Prot, from: u64) -> Result<(), MemoryError> {
         if !self.memory.is_file(from) {
             return Err(MemoryError::Absent { address });
@@ -337,8 +337,8 @@ impl Machine {
         self.edit(ranges, Content::Drop, &mut |_, _, _| Entry::EMPTY)
     }
 
-    /// Replaces every non-empty entry of some ranges by `change(entry)`, with what a downgrade needs: once, however
-    /// many they are.
+    /// Replaces every non-empty entry of some ranges by `change(entry)`, and does once for all of them what a downgrade
+    /// needs.
     fn edit(
         &mut self,
         ranges: &[(u64, u64)],
@@ -369,8 +369,8 @@ impl Machine {
             })?;
         }
         let drops = content == Content::Drop;
-        // In a worker the content can wait: a reset restores that of the snapshot's pages, and the request's are zeroed
-        // when they are used again.
+        // In a worker, dropping the content can wait: a reset restores the snapshot's pages, and the request's are
+        // zeroed when they are used again.
         let later = drops && self.changes.recorded && self.memory.are_scattered(&mut downgraded);
         let result = self.memory.take_back(&mut downgraded, if later { Content::Keep } else { content });
         if drops && result.is_ok() {
@@ -381,7 +381,7 @@ impl Machine {
     }
 
     /// Frees those of `frames` (in no table) that nothing will restore: all at boot, the request's own in a worker.
-    /// `dirty`: they have been made unreachable alone.
+    /// `dirty`: they are unreachable, but keep their content.
     fn release_unowned(&mut self, frames: &[u64], dirty: bool) {
         if !self.changes.recorded {
             for frame in frames.iter().filter(|frame| !self.memory.is_file(**frame)).copied().collect::<Vec<_>>() {
@@ -433,8 +433,8 @@ impl Machine {
         self.cover()
     }
 
-    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range; it says
-    /// whether it could.
+    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range; it returns
+    /// whether it succeeded.
     fn for_user_pages(
         &self,
         address: u64,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Guest-physical memory: one host mapping, one memslot; and others for memory that machines share, and for files.
+//! Guest-physical memory: one host mapping and memslot of the machine's own, and others for shared memory and for
+//! files.
 //!
 //! ```text
 //! boot machine      [ memfd, MAP_SHARED: what the program touches becomes the image              ]
@@ -40,7 +41,7 @@ pub(crate) struct SealedMemory {
     /// Not frozen: each worker gets it as it is.
     shared: Option<SharedMemory>,
     files: Arc<FileMemory>,
-    /// Drops last: what the memory takes of the process's.
+    /// What the memory takes from the process's bound; dropped last.
     _hold: Hold,
 }
 
@@ -114,7 +115,7 @@ pub(crate) fn memfd(bytes: u64) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `fd` was just made and belongs to nobody else.
+    // SAFETY: `fd` was just made and has no other owner.
     let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
     let bytes = i64::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: plain system call on a descriptor that we own.
@@ -139,26 +140,26 @@ pub(crate) enum Backing {
 pub(crate) struct Memory {
     pub(crate) mapping: Mapping,
     pub(crate) backing: Backing,
-    /// The image's view, which `backing` keeps alive; null at boot. Here, since every reset asks for it.
+    /// The image's view, which `backing` keeps alive; null at boot. A copy, since every reset needs it.
     pristine: *const u8,
     pub(crate) image_frames: u64,
     pub(crate) frames: u64,
     pub(crate) next: u64,
-    /// Zeroed.
+    /// Free frames that are zeroed.
     pub(crate) free: Vec<u64>,
-    /// Free too, and to be zeroed when they are handed out.
+    /// Free frames that are zeroed when they are handed out.
     pub(crate) dirty: Vec<u64>,
     /// What lies at [`SHARED_PHYSICAL`].
     shared: Option<SharedMemory>,
     /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
     pub(crate) files: Arc<FileMemory>,
-    /// What it takes of the process's memory.
+    /// What it takes from the process's bound on memory.
     hold: Hold,
     /// [`RUNS_MAX`]; tests that need scattered frames of a small program lower it.
     pub(crate) runs_max: usize,
 }
 
-// SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
+// SAFETY: `pristine` points into a mapping of the process that is never written; the rest is `Send` by itself.
 unsafe impl Send for Memory {}
 
 impl Memory {
@@ -253,7 +254,7 @@ impl Memory {
 
     /// As [`Memory::files`], while the machine boots.
     pub(crate) fn files_mut(&mut self) -> Option<&mut FileMemory> {
-        // Frames of a machine as large as that would lie where files do.
+        // A larger machine's own frames would overlap the files' addresses.
         let can = matches!(self.backing, Backing::Boot(_)) && self.bytes() <= SHARED_PHYSICAL;
         if can { Arc::get_mut(&mut self.files) } else { None }
     }
@@ -300,24 +301,24 @@ impl Memory {
         self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64
     }
 
-    /// Takes what so many pages of its own need of the process's memory; `false` if that has no room for them.
+    /// Takes the memory for `private_pages` pages from the process's bound; `false` if the bound is reached.
     #[inline]
     pub(crate) fn cover(&mut self, private_pages: u64) -> bool {
         self.hold.cover(private_pages.saturating_add(self.hold.overhead()))
     }
 
-    /// Gives back what is taken beyond so many pages.
+    /// Gives back what is taken beyond `private_pages` pages.
     #[inline]
     pub(crate) fn settle(&mut self, private_pages: u64) {
         self.hold.settle(private_pages.saturating_add(self.hold.overhead()));
     }
 
-    /// What the machine takes of the process's memory.
+    /// What the machine takes from the process's bound on memory.
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
     }
 
-    /// What is taken from now on is a request's.
+    /// Pages that are taken from now on are a request's.
     pub(crate) fn serve_requests(&mut self) {
         self.hold.set_purpose(Purpose::Request);
     }
@@ -376,17 +377,17 @@ impl Memory {
 
     /// Makes frames private to this machine now, so that the first write to them costs nothing. Advice only.
     ///
-    /// Nobody must have touched them before. A page that is mapped for reading has to be taken from the guest's tables
-    /// when it is written, and for that the kernel asks every virtual machine of the process: milliseconds once there
-    /// are thousands. And reading one page maps its neighbours, too.
+    /// They must not have been touched before. When a page that is mapped for reading is written, the kernel must
+    /// remove it from the guest's tables, and for that it asks every virtual machine of the process: milliseconds once
+    /// there are thousands. And reading one page maps its neighbours, too.
     pub(crate) fn populate(&self, frames: &mut Vec<u64>) {
         frames.sort_unstable();
         frames.dedup();
         for run in frames.chunk_by(|a, b| a + 1 == *b) {
             let (Some(first), bytes) = (run.first(), run.len() * PAGE) else { continue };
             assert!(first * PAGE_SIZE + bytes as u64 <= self.bytes(), "frames within memory");
-            // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which costs
-            // time alone.
+            // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which only
+            // costs time.
             unsafe {
                 let at = self.mapping.address().add(*first as usize * PAGE);
                 libc::madvise(at.cast(), bytes, libc::MADV_POPULATE_WRITE);
@@ -398,8 +399,7 @@ impl Memory {
     ///
     /// # Panics
     ///
-    /// If the range leaves the machine's memory. Callers pass frames that the page tables hold, which the host alone
-    /// writes.
+    /// If the range leaves the machine's memory. Callers pass frames from the page tables, which only the host writes.
     #[inline]
     pub(crate) fn slice(&self, address: u64, len: usize) -> VolatileSlice<'_> {
         let end = address.checked_add(len as u64);
@@ -408,7 +408,7 @@ impl Memory {
         unsafe { VolatileSlice::new(self.mapping.address().add(address as usize), len) }
     }
 
-    /// Copies a guest-physical range out, each byte once; `false` if it is shared memory, or a file's, that is gone.
+    /// Copies a guest-physical range out, each byte once; `false` if shared memory or a file has lost it.
     ///
     /// # Panics
     ///

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Taking frames from the guest: making it forget its cached translations to them, and dropping what they hold.
+//! Takes frames from the guest: makes it forget its cached translations to them, and drops their content.
 //!
-//! The kernel does so for ranges, and a call for each costs microseconds. Where frames lie is the program's doing: a
-//! boot can fill two mappings in turns, and one `mprotect` of one of them then names each second frame of hundreds of
-//! megabytes. So frames that lie scattered are taken back by one call for all that lies between them, which costs the
-//! guest a fault for each of the others. Content cannot be dropped that way; where that can wait, it does: see
+//! The kernel works on ranges, and a call for each costs microseconds. The program decides where frames lie: a boot can
+//! fill two mappings in turns, and one `mprotect` of one of them then names every second frame of hundreds of
+//! megabytes. So one call takes back scattered frames with all that lies between them, which costs the guest a fault
+//! for each of the others. Content cannot be dropped that way; where dropping can wait, it waits: see
 //! [`Memory::release_dirty`].
 
 use mayfly_machine::MemoryError;
@@ -12,12 +12,12 @@ use mayfly_machine::MemoryError;
 use crate::layout::PAGE;
 use crate::memory::memory::{Backing, Memory};
 
-/// How [`Memory::take_back`] treats what the frames hold.
+/// What [`Memory::take_back`] does with the frames' content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// The frames keep their content; only the guest's cached translations go.
     Keep,
-    /// The frames go back to what they were born as: the image's content, or zero.
+    /// The frames get their first content again: the image's, or zero.
     Drop,
 }
 
@@ -30,7 +30,7 @@ fn runs(frames: &[u64]) -> impl Iterator<Item = (u64, u64)> {
 }
 
 impl Memory {
-    /// Whether frames (sorted in place) lie in many places.
+    /// Whether frames (sorted in place) lie scattered: in more than [`RUNS_MAX`](crate::memory::memory::RUNS_MAX) runs.
     pub(crate) fn are_scattered(&self, frames: &mut [u64]) -> bool {
         frames.sort_unstable();
         runs(frames).nth(self.runs_max).is_some()
@@ -38,13 +38,13 @@ impl Memory {
 
     /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
     ///
-    /// This is what must go with every downgrade of a guest page-table entry: the kernel's MMU notifiers reach the
-    /// shadow tables of paging-based KVM and the combined TLB of hardware KVM alike.
+    /// Every downgrade of a guest page-table entry needs this: the kernel's MMU notifiers reach the shadow tables of
+    /// paging-based KVM and the combined TLB of hardware KVM alike.
     pub(crate) fn take_back(&self, frames: &mut [u64], content: Content) -> Result<(), MemoryError> {
         frames.sort_unstable();
         // Files' frames come after all others.
         let (own, files) = frames.split_at(frames.partition_point(|frame| !self.is_file(*frame)));
-        // Nobody has written to a file's, so there is nothing to drop.
+        // Files' frames are never written, so there is nothing to drop.
         for (part, content) in [(own, content), (files, Content::Keep)] {
             let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
             if content == Content::Keep && runs(part).nth(self.runs_max).is_some() {
@@ -93,19 +93,19 @@ impl Memory {
         }
     }
 
-    /// Gives frames back that [`Memory::take_back`] has emptied.
+    /// Gives back frames that [`Memory::take_back`] has emptied.
     pub(crate) fn release(&mut self, frame: u64) {
         debug_assert!(frame >= self.image_frames && frame < self.next);
         self.free.push(frame);
     }
 
-    /// Gives frames back that have kept their content. Whoever gets one next finds it zeroed.
+    /// Gives back frames that have kept their content. They are zeroed when they are handed out again.
     pub(crate) fn release_dirty(&mut self, frame: u64) {
         debug_assert!(frame >= self.image_frames && frame < self.next);
         self.dirty.push(frame);
     }
 
-    /// Hands out all frames that are free and have kept their content, to be emptied and given back.
+    /// Hands out all free frames that have kept their content, to be emptied and given back.
     pub(crate) fn take_dirty(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.dirty)
     }

@@ -7,7 +7,7 @@
 //!
 //! # Invariant
 //!
-//! Whoever writes a leaf entry calls [`Translations::clear`] first.
+//! Code that writes a leaf entry calls [`Translations::clear`] first.
 
 use std::cell::Cell;
 
