@@ -38,7 +38,7 @@ pub const MAYFLY_BASE: u64 = USER_END;
 /// The page whose address a program finds in its auxiliary vector.
 pub const DOORBELL: u64 = MAYFLY_BASE + 0x1000;
 
-/// Offset of the doorbell's code in its page; what lies before it is for the sandbox to fill.
+/// Offset of the doorbell's code in its page; the sandbox fills the bytes before it.
 pub const DOORBELL_ENTRY_OFFSET: u64 = 0x100;
 
 /// Address of the doorbell's entry.
@@ -57,8 +57,7 @@ pub const CONTROL_BYTES: u64 = 64;
 /// Where the inbox starts, 64-byte aligned; its size is chosen at boot.
 pub const INBOX: u64 = CONTROL + CONTROL_BYTES;
 
-/// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4
-/// GiB.
+/// Most bytes an inbox may have: small enough to end below the next 4 GiB.
 pub const INBOX_MAX: u64 = 64 << 20;
 
 /// Where shared memory starts; above [`USER_END`], so that no program can unmap or protect it, or map over it.
@@ -93,8 +92,8 @@ pub const fn is_program_address(address: u64) -> bool {
 }
 
 /// Whether Mayfly's own code lies at this address, or tables of the guest kernel: pages through which requests come and
-/// go, and whose registers may be another request's. The vDSO is none of them: it runs on behalf of its caller alone,
-/// as on Linux.
+/// go, and whose registers may be another request's. The vDSO is not one of them: it runs for its caller only, as on
+/// Linux.
 #[must_use]
 pub const fn is_own_code(address: u64) -> bool {
     MAYFLY_BASE <= address && address < VDSO

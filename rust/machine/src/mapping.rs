@@ -13,8 +13,8 @@ pub struct Mapping {
 
 // SAFETY: a mapping belongs to the process, not to a thread, and `Mapping` hands out no references into it.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image), and by
-// volatile copies of shared memory, whose bytes may be anything at any time.
+// SAFETY: as above; shared access is only by volatile reads of memory that is never written (the pristine image), and
+// by volatile copies of shared memory, whose bytes may be anything at any time.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -73,7 +73,7 @@ impl Mapping {
         if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Has all of it in memory now, read but not written.
+    /// Brings all of it into memory now, for reading.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl Mapping {
         }
     }
 
-    /// Keeps all of it in memory as long as it is mapped, if the process may have so much (`RLIMIT_MEMLOCK`).
+    /// Keeps all of it in memory as long as it is mapped, if `RLIMIT_MEMLOCK` allows it. Returns whether it does.
     pub fn lock(&self) -> bool {
         // SAFETY: the range is this mapping's; the call reads pages in and changes none.
         unsafe { libc::mlock(self.base.as_ptr().cast(), self.len) == 0 }
