@@ -37,7 +37,7 @@ pub fn snapshot(name: &str) -> Snapshot {
 }
 
 /// Limits that only a program without end reaches.
-pub fn blocking() -> Limits {
+pub fn patient() -> Limits {
     Limits {
         boot_time: Duration::from_secs(120),
         cpu_time: Duration::from_secs(60),
