@@ -105,6 +105,16 @@ fn no_memory() -> CreateError {
 }
 
 /// A machine whose user code does `out` in a loop.
+///
+/// ```
+/// use mayfly_kvm::floor::Floor;
+///
+/// let Ok(mut floor) = Floor::new() else { return Ok(()) }; // There is no KVM here.
+/// let start = std::time::Instant::now();
+/// floor.round_trip()?;
+/// println!("KVM takes {:?} for a round trip", start.elapsed());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Floor {
     machine: BareVm,

@@ -105,6 +105,16 @@ fn reads_host_tsc(machine: &mut Machine) -> Result<bool, String> {
 impl Host {
     /// Opens the KVM device at `path` (normally `/dev/kvm`) and runs the probe.
     ///
+    /// ```
+    /// use mayfly_kvm::{Host, HostError};
+    ///
+    /// match Host::open("/dev/kvm".as_ref()) {
+    ///     Ok(host) => println!("{} KVM", host.kind().name()),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// assert!(matches!(Host::open("/nowhere".as_ref()), Err(HostError::Missing { .. })));
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`HostError`] says what is missing and what to do about it.

@@ -30,6 +30,15 @@ pub struct HostReport {
 impl Host {
     /// Opens the host's KVM and probes it.
     ///
+    /// ```
+    /// use mayfly_sandbox::Host;
+    ///
+    /// match Host::open() {
+    ///     Ok(host) => println!("{:?}", host.report()),
+    ///     Err(error) => println!("cannot run programs here: {error}"),
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`HostError`] says what is missing and what an operator can do.

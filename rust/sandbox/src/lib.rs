@@ -5,22 +5,35 @@
 //! gives one a request, takes the response, and rolls the worker back, so that the next request finds the snapshot
 //! again, exactly.
 //!
-//! ```no_run
+//! ```
 //! use std::sync::Arc;
 //! use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
 //!
+//! # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+//! # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
 //! let host = Host::open()?;
-//! let program = Program::load("build/tenants/hello/hello".as_ref())?;
+//! let program = Program::load(path)?;
 //! let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;
 //! let mut worker = Worker::fork(&snapshot)?;
 //! let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
 //! let mut response = BufferedResponse::default();
 //! worker.call(1, &request, &mut response)?;
-//! assert_eq!(response.status, 200);
+//! assert_eq!((response.status, &response.body[..]), (200, &b"Hello World!"[..]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing above this crate knows that KVM exists; nothing in it knows HTTP.
+//! Nothing above this crate knows that KVM exists. Of HTTP, the crate knows only the syntax of header fields.
+//!
+//! The folders, the highest first; imports run downwards (`docs/architecture.md`):
+//!
+//! | folder | subject |
+//! |---|---|
+//! | `worker` | forks, requests leg by leg, resets, calls of storage programs |
+//! | `snapshot` | frozen programs, in memory and in files |
+//! | `boot` | from a program's entry point to where it can be frozen |
+//! | `time` | clocks, and the watchdog that ends legs |
+//! | [`fields`] | header fields that a program may send |
+//! | [`inventory`], [`ways`] | tables: what a reset restores, and what the next request meets |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod abi;

@@ -4,6 +4,14 @@
 use std::time::Duration;
 
 /// Limits of one tenant. All are always on.
+///
+/// ```
+/// use std::time::Duration;
+/// use mayfly_sandbox::Limits;
+///
+/// let limits = Limits { cpu_time: Duration::from_millis(100), request_bytes: 64 << 10, ..Limits::default() };
+/// assert_eq!(limits.response_bytes, 4 << 20);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most CPU time from the program's start until it waits for a request, and a quarter of the most wall-clock time.

@@ -45,6 +45,16 @@ pub trait ResponseSink {
 }
 
 /// A response in memory, for tests and tools.
+///
+/// ```
+/// use mayfly_sandbox::{BufferedResponse, ResponseSink};
+///
+/// let mut response = BufferedResponse::default();
+/// response.body(5).copy_from_slice(b"hello");
+/// response.status(200);
+/// response.header(b"content-type", b"text/plain");
+/// assert_eq!((response.status, response.headers.len()), (200, 1));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BufferedResponse {
     /// Status.

@@ -9,6 +9,22 @@ pub use mayfly_linux::Stream;
 ///
 /// It is called on the thread that runs the program, which may be an event loop: it must not block, and it must limit
 /// what it keeps. Several workers of a tenant may call it at once.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use mayfly_sandbox::{LogSink, Stream};
+///
+/// /// Counts what a tenant prints to stderr.
+/// struct Errors(AtomicUsize);
+///
+/// impl LogSink for Errors {
+///     fn write(&self, stream: Stream, bytes: &[u8]) {
+///         if stream == Stream::Stderr {
+///             self.0.fetch_add(bytes.len(), Ordering::Relaxed);
+///         }
+///     }
+/// }
+/// ```
 pub trait LogSink: Send + Sync {
     /// Takes `bytes`.
     fn write(&self, stream: Stream, bytes: &[u8]);

@@ -128,6 +128,20 @@ impl Program {
 
     /// Reads a program from a file, or opens it if it is large: see [`MAPPED_FROM`].
     ///
+    /// ```
+    /// use mayfly_sandbox::Program;
+    ///
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # if !path.exists() { return Ok(()) }
+    /// let mut program = Program::load(path)?;
+    /// program.args = vec!["--verbose".into()];
+    /// assert_eq!(program.name, "hello");
+    ///
+    /// let error = Program::load("/dev/null".as_ref()).unwrap_err();
+    /// assert!(error.to_string().contains("it is a character device"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ProgramError`] with the path and the reason.

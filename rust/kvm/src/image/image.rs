@@ -13,6 +13,38 @@ use crate::machine::frozen::Frozen;
 use crate::machine::machine::Machine;
 
 /// A frozen machine: immutable, shared by its workers.
+///
+/// ```
+/// use mayfly_kvm::{Host, Image, Machine};
+/// use mayfly_machine::{Exit, Origin, Prot, Regs};
+///
+/// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+/// // out 0xd0, al; inc qword [0x500000]; mov rsi, [0x500000]; out 0xd0, al; jmp $
+/// let code = [
+///     0xe6, 0xd0, 0x48, 0xff, 0x04, 0x25, 0, 0, 0x50, 0, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0x50, 0, 0xe6, 0xd0, 0xeb, 0xfe,
+/// ];
+/// let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+/// machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+/// machine.load(0x40_0000, &code)?;
+/// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+/// machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+/// assert_eq!(machine.run()?, Exit::Doorbell);
+///
+/// let image = Image::freeze(machine, 0)?;
+/// let mut worker = Machine::fork(&image, 64, &[])?;
+/// for request in 0..3 {
+///     // The first write to a page of the image faults, once in the life of a worker.
+///     let mut exit = worker.run()?;
+///     if let Exit::PageFault { address, .. } = exit {
+///         assert_eq!((request, address), (0, 0x50_0000));
+///         worker.make_writable(address, Origin::Snapshot)?;
+///         exit = worker.run()?;
+///     }
+///     assert_eq!((exit, worker.regs().rsi), (Exit::Doorbell, 1));
+///     worker.reset()?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Image {
     pub(crate) host: Host,
@@ -26,6 +58,24 @@ const XCOMP_BV: usize = 520;
 impl Image {
     /// Freezes a machine whose last exit was [`mayfly_machine::Exit::Doorbell`], or whose registers were set since by
     /// [`Machine::set_context`]: workers go on behind it, with `result` in RAX.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Image, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// // out 0xd0, al; mov rsi, rax; out 0xd0, al; jmp $
+    /// let code = [0xe6, 0xd0, 0x48, 0x89, 0xc6, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// let image = Image::freeze(machine, 99)?;
+    /// let mut worker = Machine::fork(&image, 64, &[])?;
+    /// assert_eq!(worker.run()?, Exit::Doorbell);
+    /// assert_eq!(worker.regs().rsi, 99);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

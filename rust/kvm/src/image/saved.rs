@@ -131,6 +131,26 @@ impl Image {
     /// Makes an image from the pages in `file` from `offset` on. `files` are those of [`SavedImage::files`], in their
     /// order, with their present keys.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Image, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let code = [0xe6, 0xd0, 0xbf, 7, 0, 0, 0, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// let file = tempfile::tempfile()?;
+    /// let saved = Image::freeze(machine, 0)?.save(&file, 0)?;
+    ///
+    /// // In another process, `saved` comes from where the caller has kept it.
+    /// let image = Image::load(&host, &saved, &file, 0, &[])?;
+    /// let mut worker = Machine::fork(&image, 64, &[])?;
+    /// assert_eq!(worker.run()?, Exit::Doorbell);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`LoadError`] says what is wrong.
@@ -301,6 +321,13 @@ pub fn checksum(bytes: &[u8]) -> u64 {
 }
 
 /// As [`checksum`], for values that can be hashed.
+///
+/// ```
+/// use mayfly_kvm::digest;
+///
+/// assert_eq!(digest(&("a", 1)), digest(&("a", 1)));
+/// assert_ne!(digest(&("a", 1)), digest(&("a", 2)));
+/// ```
 #[must_use]
 pub fn digest(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = XxHash3_64::new();

@@ -23,6 +23,19 @@ impl Machine {
 
     /// Sets the line from which the program computes the time; without rates where the guest's counter is not the
     /// host's.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// use mayfly_machine::{ClockLine, read_tsc};
+    ///
+    /// let tsc = read_tsc();
+    /// machine.set_clock(&ClockLine { tsc, monotonic_ns: 1_000, ..ClockLine::default() });
+    /// assert!(machine.has_clock(tsc));
+    /// assert_eq!(machine.clock().monotonic_ns, 1_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_clock(&mut self, line: &ClockLine) {
         let mut line = *line;
         if self.host.guest_tsc() == GuestTsc::Foreign {

@@ -72,6 +72,24 @@ impl Machine {
 
     /// Makes the next run go on with `context`, wherever the vCPU stands. Its former context is lost.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// // out 0xd0, al; jmp $
+    /// let code = [0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// let mut context = machine.context()?.ok_or("user code")?;
+    /// context.regs.rsi = 5;
+    /// machine.set_context(&context)?;
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// assert_eq!(machine.regs().rsi, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RunError`] if an ioctl fails, as for a context that is not valid; the machine must not be used again then.

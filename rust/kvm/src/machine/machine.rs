@@ -22,6 +22,22 @@ use crate::memory::translations::Translations;
 use crate::vcpu::vcpu::{Kicker, RawExit, Start, Vcpu};
 
 /// One KVM VM with one vCPU and its guest memory.
+///
+/// ```
+/// use mayfly_kvm::{Host, Machine};
+/// use mayfly_machine::{Exit, Origin, Prot, Regs};
+///
+/// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+/// // mov edi, 7; out 0xd0, al; jmp $
+/// let code = [0xbf, 7, 0, 0, 0, 0xe6, 0xd0, 0xeb, 0xfe];
+/// let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+/// machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+/// machine.load(0x40_0000, &code)?;
+/// machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+/// assert_eq!(machine.run()?, Exit::Doorbell);
+/// assert_eq!(machine.regs().rdi, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Machine {
     // Dropped before the memory that it maps.
@@ -107,6 +123,21 @@ impl Machine {
 
     /// Maps `shared` at [`SHARED`], for the program to read and write; every worker of the image will have it there
     /// too.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// use mayfly_machine::{SharedMemory, layout::SHARED};
+    ///
+    /// let shared = SharedMemory::anonymous(4096)?;
+    /// machine.share(&shared)?;
+    /// machine.write(SHARED + 8, b"hello")?;
+    /// let mut seen = [0; 5];
+    /// assert!(shared.read(8, &mut seen));
+    /// assert_eq!(&seen, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -231,6 +262,23 @@ impl Machine {
 
     /// Completes [`Exit::Syscall`]: the program goes on behind its `syscall` with `value` in RAX.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// // syscall; mov rdi, rax; out 0xd0, al; jmp $
+    /// let code = [0x0f, 0x05, 0x48, 0x89, 0xc7, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// assert_eq!(machine.run()?, Exit::Syscall);
+    /// machine.return_from_syscall(42)?;
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// assert_eq!(machine.regs().rdi, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault
@@ -306,6 +354,21 @@ impl Machine {
     }
 
     /// Writes into the inbox; only the host can. Bytes past the inbox's end are not written, and `false` says so.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// use mayfly_machine::layout::INBOX;
+    ///
+    /// assert!(machine.write_inbox(0, b"request"));
+    /// let mut seen = [0; 7];
+    /// machine.read(INBOX, &mut seen)?;
+    /// assert_eq!(&seen, b"request");
+    /// assert!(machine.write(INBOX, b"the program cannot").is_err());
+    /// assert!(!machine.write_inbox(machine.inbox_bytes(), b"past the end"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn write_inbox(&mut self, offset: u64, data: &[u8]) -> bool {
         let fits = offset.checked_add(data.len() as u64).is_some_and(|end| end <= self.inbox.bytes());

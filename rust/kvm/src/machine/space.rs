@@ -89,6 +89,19 @@ impl Machine {
 
     /// Maps one fresh zero page.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// use mayfly_machine::{MemoryError, Origin, Prot};
+    ///
+    /// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+    /// machine.write(0x50_0000, b"data")?;
+    /// let again = machine.map_zero(0x50_0000, Prot::READ, Origin::Snapshot);
+    /// assert_eq!(again, Err(MemoryError::Exists { address: 0x50_0000 }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`],
@@ -305,6 +318,19 @@ impl Machine {
     /// Gives the present and parked pages of a range another protection. A page becomes writable at its next write
     /// fault only.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Origin, PAGE_SIZE, Prot};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+    /// machine.protect(0x50_0000, PAGE_SIZE, Prot::READ)?;
+    /// assert!(machine.write(0x50_0000, b"refused").is_err());
+    /// machine.make_writable(0x50_0000, Origin::Snapshot)?;
+    /// machine.write(0x50_0000, b"allowed")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`MemoryError::Range`], [`MemoryError::Host`].
@@ -403,6 +429,20 @@ impl Machine {
     }
 
     /// Moves the pages of a range to another, empty one, for `mremap`.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Origin, PAGE_SIZE, Prot};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// machine.map_filled(0x50_0000, Prot::READ, b"moves")?;
+    /// machine.move_pages(0x50_0000, 0x60_0000, PAGE_SIZE)?;
+    /// let mut seen = [0; 5];
+    /// machine.read(0x60_0000, &mut seen)?;
+    /// assert_eq!(&seen, b"moves");
+    /// assert!(!machine.is_mapped(0x50_0000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -35,6 +35,20 @@ const BATCH: u64 = 16;
 const SPARE: u64 = 2 * BATCH;
 
 /// The ledger; cheap to clone. A new one has no bound.
+///
+/// ```
+/// use mayfly_kvm::{Allowance, Hold, Ledger, Purpose};
+///
+/// let ledger = Ledger::default();
+/// ledger.allow(Allowance { most: 100, band: 10, share: 50, alarm: u64::MAX });
+/// let account = ledger.account();
+/// let mut hold = Hold::new(&account, Purpose::Request);
+/// assert!(hold.cover(60));
+/// // A boot leaves three bands for others.
+/// assert!(!account.has_room(20, Purpose::Boot));
+/// drop(hold);
+/// assert_eq!(account.held(), 0);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Ledger(Arc<Book>);
 

@@ -339,6 +339,24 @@ fn set_shared_slot(vm: &VmFd, memory: &Memory) -> Result<(), CreateError> {
 ///
 /// Setting the flag stops a run that is about to start. A signal to the thread ends a run that is in progress; its
 /// handler sets the flag, in case the run was only about to start. Both happen on that thread: the handle stays on it.
+///
+/// ```
+/// # use mayfly_kvm::{Host, Machine};
+/// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+/// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+/// # let code = [0xeb, 0xfe];
+/// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+/// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+/// # machine.load(0x40_0000, &code)?;
+/// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+/// let kicker = machine.kicker();
+/// // SAFETY: the machine outlives the kicker.
+/// unsafe { kicker.set() };
+/// assert_eq!(machine.run()?, Exit::Kicked);
+/// // SAFETY: as above.
+/// unsafe { kicker.clear() };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Kicker {
     immediate_exit: *mut u8,

@@ -163,6 +163,24 @@ impl Snapshot {
     ///
     /// This reads the whole file: never call it on an event loop.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BootedFrom, Host, Limits, NoLog, Program, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let folder = tempfile::tempdir()?;
+    /// let (program, limits) = (Program::load(path)?, Limits::default());
+    /// let file = folder.path().join(format!("{:016x}", Snapshot::inputs_digest(&program, &limits)));
+    /// let load = || Snapshot::load(&host, &program, &limits, Arc::new(NoLog), &file);
+    /// assert!(load().is_err(), "it has not been saved yet");
+    ///
+    /// Snapshot::boot(&host, &program, &limits, Arc::new(NoLog))?.save(&file)?;
+    /// let snapshot = load()?;
+    /// assert_eq!(snapshot.booted_from(), BootedFrom::File);
+    /// Worker::fork(&snapshot)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`SnapshotFileError`] says why the file cannot be used. The program can be booted instead.

@@ -71,6 +71,18 @@ impl Snapshot {
     /// This takes as long as the program's start: never call it on an event loop. [`Limits::boot_time`] bounds its CPU
     /// time and, fourfold, its wall-clock time.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BootedFrom, Host, Limits, NoLog, Program, Snapshot};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// let program = Program::load(path)?;
+    /// let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;
+    /// assert_eq!(snapshot.booted_from(), BootedFrom::Program);
+    /// println!("{} bytes, booted in {:?}", snapshot.image_bytes(), snapshot.boot_time());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`BootError`] names the cause.

@@ -20,6 +20,21 @@ use crate::worker::worker::Worker;
 impl Worker {
     /// Serves one request and resets the worker, unless it keeps its state.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// let mut response = BufferedResponse::default();
+    /// # let mut worker = Worker::fork(&snapshot)?;
+    /// let stats = worker.call(1, &request, &mut response)?;
+    /// assert_eq!((response.status, worker.differences()), (200, 0));
+    /// println!("{} exits", stats.exits);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`CallError`]; whether the worker can go on is in [`Worker::state`].
@@ -39,6 +54,23 @@ impl Worker {
 
     /// Serves one request; the caller resets the worker off the latency path.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker, WorkerState};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// # let mut worker = Worker::fork(&snapshot)?;
+    /// worker.call_without_reset(1, &request, &mut response)?;
+    /// assert_eq!(worker.state(), WorkerState::Answered);
+    /// // The response can be sent here.
+    /// worker.reset()?;
+    /// assert_eq!(worker.state(), WorkerState::Ready);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Worker::call`]. A worker that has not been reset counts as poisoned.
@@ -54,6 +86,31 @@ impl Worker {
     }
 
     /// As [`Worker::call`], for a program with a storage program: `peer` carries out its calls, on this thread.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// use mayfly_sandbox::{METHOD_CALL, PeerError};
+    ///
+    /// # let path = std::path::Path::new("../../build/tenants/notes/notes"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let store = std::path::Path::new("../../build/tenants/store/store");
+    /// # let boot = |path| Snapshot::boot(&host, &Program::load(path).unwrap(), &Limits::default(), Arc::new(NoLog));
+    /// let mut front = Worker::fork(&boot(path)?)?;
+    /// let mut store = Worker::fork_keeping_state(&boot(store)?)?;
+    /// let request = Request { method: b"PUT", path: b"/notes/a", query: b"", headers: &[], body: b"one" };
+    /// let mut response = BufferedResponse::default();
+    /// front.call_with_peer(1, &request, &mut response, |call| {
+    ///     let request = Request { method: METHOD_CALL, path: call.name, query: b"", headers: &[], body: call.argument };
+    ///     let mut result = BufferedResponse::default();
+    ///     match store.call(2, &request, &mut result) {
+    ///         Ok(_) if result.status == 200 => Ok(result.body),
+    ///         _ => Err(PeerError::Failed),
+    ///     }
+    /// })?;
+    /// assert_eq!(response.status, 201);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -98,6 +155,27 @@ impl Worker {
     }
 
     /// Starts a request, and runs it for `slice` at most.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// # let mut worker = Worker::fork(&snapshot)?;
+    /// use std::time::Duration;
+    /// use mayfly_sandbox::{Progress, Slice};
+    ///
+    /// // At most 1 ms on this thread, which must not block; then as long as it takes on another one.
+    /// let mut progress = worker.start(1, &request, Slice::non_blocking(Duration::from_millis(1)), &mut response)?;
+    /// while !matches!(progress, Progress::Answered(_)) {
+    ///     progress = worker.resume(Slice::blocking(Duration::from_millis(10)), &mut response)?;
+    /// }
+    /// worker.reset()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -20,6 +20,23 @@ impl Worker {
 
     /// Gives the program the state that another generation's worker has saved.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// let mut old = Worker::fork_keeping_state(&snapshot)?;
+    /// old.call(1, &request, &mut response)?;
+    /// let mut new = Worker::fork_keeping_state(&snapshot)?;
+    /// new.restore(&old.save()?)?;
+    /// new.call(2, &request, &mut response)?;
+    /// assert_eq!(response.body, b"visit 2\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Worker::save`]; [`CallError::RequestTooLarge`] if the state is above

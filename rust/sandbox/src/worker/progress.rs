@@ -4,6 +4,15 @@
 use std::time::Duration;
 
 /// What a leg may use of the thread that it runs on.
+///
+/// ```
+/// use std::time::Duration;
+/// use mayfly_sandbox::Slice;
+///
+/// let millisecond = Duration::from_millis(1);
+/// assert!(!Slice::non_blocking(millisecond).may_block);
+/// assert_eq!(Slice::from(millisecond), Slice::blocking(millisecond));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
     /// Wall-clock time.

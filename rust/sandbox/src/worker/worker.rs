@@ -84,6 +84,22 @@ const _: () = assert!(size_of::<Worker>() == 4096);
 impl Worker {
     /// Forks a worker. This creates a VM: never call it on an event loop.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// let mut worker = Worker::fork(&snapshot)?;
+    /// for _ in 0..3 {
+    ///     worker.call(1, &request, &mut response)?;
+    ///     assert_eq!(response.body, b"visit 1\n");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ForkError`] if KVM or the kernel refuses.
@@ -125,6 +141,21 @@ impl Worker {
 
     /// Forks a worker that is not reset: its program's state stays from request to request.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// let mut worker = Worker::fork_keeping_state(&snapshot)?;
+    /// worker.call(1, &request, &mut response)?;
+    /// worker.call(2, &request, &mut response)?;
+    /// assert_eq!(response.body, b"visit 2\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Worker::fork`].
@@ -133,6 +164,22 @@ impl Worker {
     }
 
     /// Forks a worker whose program's state stays for `requests` requests and is then reset to the snapshot.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// let mut worker = Worker::fork_resetting_every(&snapshot, 2.try_into()?)?;
+    /// for visit in [1, 2, 1, 2] {
+    ///     worker.call(1, &request, &mut response)?;
+    ///     assert_eq!(response.body, format!("visit {visit}\n").as_bytes());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -203,6 +250,21 @@ impl Worker {
 
     /// Takes the CPU time, in nanoseconds, that requests have cost since the last call: all legs that have ended, each
     /// with the reset behind it. See `cpu_meter.rs` for how exact it is.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// # let mut worker = Worker::fork(&snapshot)?;
+    /// worker.call(1, &request, &mut response)?;
+    /// println!("{} ns", worker.take_cpu_ns());
+    /// assert_eq!(worker.take_cpu_ns(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn take_cpu_ns(&mut self) -> u64 {
         self.cpu_meter.take()
