@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! doorbell page     [ struct mayfly_page | ... | entry ]                       user r-x, shared by all workers
-//! inbox             [ struct mayfly_request | random | headers | strings | body | zeroes ]   user r--, written by the host
+//! inbox             [ struct mayfly_request | random | headers | strings | body | zeroes ]   user r--, host writes
 //! ```
 
 use mayfly_machine::layout;

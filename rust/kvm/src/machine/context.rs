@@ -5,8 +5,8 @@
 //! last exit     where the vCPU stands                     the user's registers
 //! doorbell      CPL 3, at or behind the `out`             the vCPU's
 //! syscall       CPL 0 in the entry (CPL 3 where it stays) the vCPU's, with RIP = RCX and RFLAGS = R11
-//! exception     CPL 0 in the handler                      the vCPU's, with those of the frame on the guest kernel's stack
-//! kicked        anywhere                                  the vCPU's, if it is at CPL 3 and nothing is about to happen to it
+//! exception     CPL 0 in the handler                      the vCPU's, but those in the frame on the kernel's stack
+//! kicked        anywhere                                  the vCPU's, if it is at CPL 3 without a pending event
 //! ```
 
 use mayfly_machine::layout;

@@ -2,7 +2,7 @@
 //! Pages of files in guest-physical memory: the host's page cache itself, the same for all machines that map a file.
 //!
 //! ```text
-//! guest-physical   0 ... frames of the machine ...       FILES_PHYSICAL [ chunk | chunk | chunk ]  memslots of their own
+//! guest-physical   0 ... frames of the machine ...   FILES_PHYSICAL [ chunk | chunk | chunk ]  memslots of their own
 //! host             one read-only mapping an image, of windows of files, behind the memslots of all its machines
 //! ```
 //!

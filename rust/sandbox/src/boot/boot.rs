@@ -2,9 +2,9 @@
 //! Runs a program from its entry point to where it is ready for requests.
 //!
 //! ```text
-//! waits at the doorbell     one thread has called mayfly_wait(): the others go on until they all wait
-//! serves connections        its application listens, and a thread waits for connections there: warm-up requests, one after the other;
-//!                           then again until it waits, for the next request on the same connection if it has kept that open
+//! waits at the doorbell   one thread has called mayfly_wait(): the others run on until they all wait
+//! serves connections      its application listens, and a thread waits for connections there; warm-up requests, one
+//!                         after the other, until it waits again: on the same connection, if it has kept that open
 //! ```
 //!
 //! A boot runs on a thread of its own, which sleeps while the program sleeps or waits for its connections outside.
@@ -23,6 +23,7 @@ use crate::time::watchdog::{self, Leg};
 const PATIENCE: u64 = 4;
 /// How long one thread of the program runs before it is another thread's turn.
 const TURN_NS: u64 = 5_000_000;
+
 /// A boot in progress.
 pub(crate) struct Boot<'a> {
     pub(super) machine: &'a mut Machine,

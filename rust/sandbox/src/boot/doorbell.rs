@@ -9,7 +9,6 @@ use crate::time::host_clock;
 
 /// How long other threads may run beside the one at the doorbell; then the program is frozen anyway.
 const SETTLE_NS: u64 = 200_000_000;
-
 /// How long a program that should ring the doorbell may listen for connections and do nothing else; then it counts as a
 /// server.
 const LISTENS_NS: u64 = 2_000_000_000;

@@ -2,9 +2,9 @@
 //! A program's monotonic clock: where it was frozen, and how far it is behind the host's once it runs.
 //!
 //! ```text
-//! booted,    Runs      frozen at T, runs on with the host's clock    never behind the host's
-//! from file, Runs      saved at T, runs on from T when loaded        behind by the time from T to the load
-//! Suspends             frozen at T, runs on from T                   behind by the time from T to the worker's first request
+//! booted, Runs       frozen at T, runs on with the host's clock   never behind the host's
+//! from file, Runs    saved at T, runs on from T when loaded       behind by the time from T to the load
+//! Suspends           frozen at T, runs on from T                  behind by the time from T to the first request
 //! ```
 //!
 //! Differences wrap: the host may have been started since a snapshot was saved, and its clock be behind T.

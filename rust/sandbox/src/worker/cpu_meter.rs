@@ -2,7 +2,7 @@
 //! Meters the CPU time of requests, for accounting.
 //!
 //! ```text
-//!   first leg    start ─────────────── answer ── reset: by the clock, as it is read at the start and, by the counter, at the end
+//!   first leg    start ─────────────── answer ── reset: elapsed time, from clock and counter
 //!                  └── pause: what the limit is charged
 //!   later legs   resume ── pause or answer: by the thread's CPU clock
 //! ```
