@@ -89,7 +89,7 @@ pub const MEETS: &[Meets] = &[
     //                                    first run doorbell   odd        call       given up   kept reset kept   resumed context
     Meets { name: "rip", what: "where it goes on",
         set_by:                          [Host,     Looked,    Host,      Host,      Host,      Host,      Looked, Own,   Host],
-        why: "behind the doorbell's `out` there is a jump to the trampoline in a page that nobody can write; elsewhere the host sets RIP, or the RCX of SYSRET",
+        why: "behind the doorbell's `out` there is a jump to the trampoline in a page that no program can write; elsewhere the host sets RIP, or the RCX of SYSRET",
         has_extremes: true },
     Meets { name: "cpl", what: "the privilege: CS",
         set_by:                          [Host,     Looked,    Looked,    Looked,    Ioctl,     Looked,    Looked, Own,   Ioctl],

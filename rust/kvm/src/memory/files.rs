@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_nobody_uses_are_let_go() {
+    fn unused_files_are_unmapped() {
         let (one, other) = (file(&[1], b""), file(&[2; 3], b""));
         let mut files = FileMemory::default();
         let frame = files.frame_or_map(one.as_fd(), KEY, 0).unwrap();

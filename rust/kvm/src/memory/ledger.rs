@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn images_are_told_from_machines() {
+    fn images_are_counted_apart_from_machines() {
         let ledger = ledger(u64::MAX, 0, u64::MAX);
         let mut hold = Hold::new(&ledger.account(), Purpose::Boot);
         assert!(hold.cover(100));

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_share_a_slot_are_told_apart() {
+    fn pages_that_share_a_slot_are_not_confused() {
         let translations = Translations::new();
         for page in (0..200u64).chain(0..200) {
             let entry = Entry::user(page, Prot::READ);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what becomes of the
+//! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what happens to the
 //! pages.
 
 use super::*;
@@ -97,11 +97,11 @@ fn many_ranges_are_discarded_at_once() {
 }
 
 #[test]
-fn what_scattered_pages_held_is_seen_by_nobody() {
+fn the_content_of_scattered_pages_is_never_seen_again() {
     for runs_max in BOUNDS {
         let mut worker = worker(runs_max);
         for request in 0..3 {
-            // Pages of all kinds: the snapshot's, written as such or as the request's own, and new ones, in turns.
+            // Pages of all kinds in turns: the snapshot's, written as such or as the request's own, and new ones.
             for page in 0..PAGES {
                 let at = page * PAGE_SIZE;
                 worker.map_zero(FRESH + at, RW, Origin::Request).unwrap();

@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_tells_the_hosts_time() {
+    fn the_line_gives_the_hosts_time() {
         begin();
         if !TIMEKEEPER.lock().unwrap().trusted {
             return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a worker keeps of its requests: the one under way, and when it goes back to its snapshot.
+//! What a worker keeps of its requests: the one in progress, and when it goes back to its snapshot.
 
 use std::num::NonZeroU32;
 

@@ -36,7 +36,7 @@ pub fn snapshot(name: &str) -> Snapshot {
     boot(name, &[], &patient()).unwrap()
 }
 
-/// Limits that only a program without end reaches.
+/// Limits that only an endless program reaches.
 pub fn patient() -> Limits {
     Limits {
         boot_time: Duration::from_secs(120),
