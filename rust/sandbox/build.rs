@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Gives this build a number by what it is made of: a snapshot in a file is read by the build that wrote it, and by no other, since what a
-//! process is in memory is the form that it has in the file.
+//! Gives this build a number by what it is made of: a snapshot in a file is read by the build that wrote it, and by no
+//! other, since what a process is in memory is the form that it has in the file.
 #![allow(clippy::disallowed_methods, reason = "it reads the sources that it builds")]
 
 use std::collections::hash_map::DefaultHasher;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 fn main() {
     let floors = Path::new("..");
     let mut files = vec![floors.join("../Cargo.lock")];
-    for floor in ["kvm", "linux", "sandbox"] {
+    for floor in ["files", "machine", "kvm", "linux", "sandbox"] {
         for part in ["src", "Cargo.toml", "build.rs"] {
             collect(&floors.join(floor).join(part), &mut files);
         }

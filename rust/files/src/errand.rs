@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Work that a file may hold up, on threads that can be left behind.
+//! Runs work that may wait for a file on threads that can be left behind.
 //!
 //! When the server of a network file system is gone, calls on its files never return, and no signal interrupts them.
 //! All work on files therefore runs on a thread of its own, an errand. Before each call the errand names the file that
@@ -8,9 +8,9 @@
 //!
 //! # Invariants
 //!
-//! - While an errand of an [`Errands`] hangs, that takes no further one: there are as many threads left behind as
-//!   tenants that hang, times those that were under way side by side.
-//! - What a thread has that was left behind is its own: it holds no lock that others wait for without looking at
+//! - While an errand of an [`Errands`] hangs, that `Errands` starts no further one. So the number of threads left
+//!   behind is bounded by the number of `Errands` that hang, times the errands that each had running at once.
+//! - A thread that was left behind owns its data: it holds no lock for which other threads wait without checking
 //!   [`Errands::hang`].
 
 use std::cell::{Cell, RefCell};
@@ -23,31 +23,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A call of a file system that takes longer hangs. One of a disk takes milliseconds; one that has to spin up is waited
-/// for elsewhere.
+/// A file system's call that takes longer counts as hanging. A disk's call takes milliseconds; callers that must wait
+/// for a disk to spin up do so elsewhere.
 pub const PATIENCE: Duration = Duration::from_secs(1);
-/// A call that takes longer than this gives its place to another errand, though it is waited for.
+/// While a call takes longer than this, another errand may take its errand's place; the caller still waits for it.
 const SLOW: Duration = Duration::from_millis(50);
 
 thread_local! {
-    /// What the thread is on.
+    /// The errand that the thread runs.
     static CURRENT: RefCell<Option<Arc<Signs>>> = const { RefCell::new(None) };
-    /// Whether it is on something: what threads that serve requests ask, for a load.
+    /// Whether the thread runs an errand: threads that serve requests check this with one load.
     static IS_ERRAND: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes a call that a file system may hold up. On an errand, the call and its path are what is told when it takes too
-/// long.
+/// Makes a call that may wait for a file system. On an errand, the path is reported if the call takes too long.
 pub fn waiting_for<T>(path: &Path, call: impl FnOnce() -> T) -> T {
     let Some(signs) = CURRENT.with_borrow(Clone::clone) else { return call() };
     let outer = signs.call().replace((Instant::now(), path.to_owned()));
     let result = call();
-    // A call inside another is over, and the other one goes on, from now.
+    // The inner call is over; the outer one continues, and its time starts again.
     *signs.call() = outer.map(|(_, path)| (Instant::now(), path));
     result
 }
 
-/// As [`waiting_for`], for a path that is worth making on an errand alone.
+/// As [`waiting_for`], for a path that is worth building only on an errand.
 pub fn waiting_for_some<T>(path: impl FnOnce() -> PathBuf, call: impl FnOnce() -> T) -> T {
     if is_errand() { waiting_for(&path(), call) } else { call() }
 }
@@ -58,11 +57,11 @@ pub fn is_errand() -> bool {
     IS_ERRAND.get()
 }
 
-/// What an errand shows of itself.
+/// An errand's progress, as other threads see it.
 #[derive(Debug)]
 struct Signs {
     began: Instant,
-    /// What is no call is bounded by this.
+    /// The most time for the errand as a whole.
     most: Duration,
     patience: Duration,
     call: Mutex<Option<(Instant, PathBuf)>>,
@@ -87,35 +86,35 @@ impl Signs {
         self.call().as_ref().is_some_and(|(since, _)| since.elapsed() >= SLOW)
     }
 
-    /// When it hangs next, unless it shows something before.
+    /// How long until it counts as hanging, if it makes no progress before.
     fn due(&self) -> Duration {
         let all = self.most.saturating_sub(self.began.elapsed());
         let call =
             self.call().as_ref().map_or(self.patience, |(since, _)| self.patience.saturating_sub(since.elapsed()));
-        // Not at once: a call that begins meanwhile is seen at its end.
+        // Never at once: a call that begins meanwhile is seen when it ends.
         all.min(call).max(Duration::from_millis(1))
     }
 }
 
-/// Why there is no result of an errand yet, or never.
+/// Why an errand has no result.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Unfinished {
     /// A file system does not answer.
     Unanswered {
-        /// What it was asked for.
+        /// The path that the call was for.
         path: PathBuf,
-        /// How long ago.
+        /// How long ago the call began.
         time: Duration,
     },
-    /// It takes longer than it may, though no file keeps it.
+    /// The errand takes longer than it may, though it waits for no file.
     TooLong {
         /// How long it has taken so far.
         time: Duration,
     },
     /// It panicked.
     Lost,
-    /// The system gave no thread.
+    /// The system could not start a thread.
     Thread(io::Error),
 }
 
@@ -124,13 +123,13 @@ impl fmt::Display for Unfinished {
         match self {
             Self::Unanswered { path, time } => write!(
                 f,
-                "{} has not answered for {} s: see to its file system; what waits for it goes on when it answers",
+                "{} has not answered for {} s: check its file system; the work continues when it answers",
                 path.display(),
                 time.as_secs().max(1)
             ),
-            Self::TooLong { time } => write!(f, "it has not come to an end for {} s", time.as_secs()),
-            Self::Lost => f.write_str("the server made a mistake; its log says where"),
-            Self::Thread(error) => write!(f, "the system gave no thread: {error}"),
+            Self::TooLong { time } => write!(f, "it has not finished for {} s", time.as_secs()),
+            Self::Lost => f.write_str("internal error; see the server log"),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
         }
     }
 }
@@ -151,7 +150,7 @@ impl Default for Errands {
 }
 
 impl Errands {
-    /// Errands of which each call may take `patience`.
+    /// Errands whose calls may each take `patience`.
     #[must_use]
     pub fn with_patience(patience: Duration) -> Self {
         Self { patience, running: Arc::default() }
@@ -163,18 +162,18 @@ impl Errands {
         self.running().iter().find_map(|signs| signs.hang())
     }
 
-    /// Sends a thread on an errand, which may take `most` where no file keeps it.
+    /// Starts an errand on a thread of its own. Apart from waiting for files, it may take `most`.
     ///
     /// # Errors
     ///
-    /// [`Unfinished`], without having begun, if an earlier one hangs.
+    /// [`Unfinished`] if an earlier errand hangs; the new one is not started then.
     pub fn begin<T: Send + 'static>(
         &self,
         most: Duration,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Pending<T>, Unfinished> {
         let (sender, receiver) = mpsc::channel();
-        // Nobody waits any more if it was left behind.
+        // If the thread was left behind, no receiver is left.
         let signs = self.send(most, work, move |result| drop(sender.send(result)))?;
         Ok(Pending { receiver, signs })
     }
@@ -194,13 +193,13 @@ impl Errands {
         let run = move || {
             CURRENT.set(Some(Arc::clone(&on_list.signs)));
             IS_ERRAND.set(true);
-            // A panic has been told by the panic hook.
+            // The panic hook has reported a panic already.
             let result = catch_unwind(AssertUnwindSafe(work)).ok();
-            // Whoever gets the result may send the next one.
+            // The receiver of the result may start the next errand.
             drop(on_list);
             tell(result);
         };
-        // If there is none, `run` is dropped, and takes itself off the list.
+        // Without a thread, `run` is dropped, which removes the errand from the list.
         thread::Builder::new().name("mayfly-errand".to_owned()).spawn(run).map_err(Unfinished::Thread)?;
         Ok(signs)
     }
@@ -210,7 +209,7 @@ impl Errands {
     }
 }
 
-/// An errand's place on its list, until it ends.
+/// An errand's entry in its list, until it ends.
 struct OnList {
     errands: Errands,
     signs: Arc<Signs>,
@@ -222,7 +221,7 @@ impl Drop for OnList {
     }
 }
 
-/// An errand that is under way.
+/// An errand in progress.
 #[derive(Debug)]
 pub struct Pending<T> {
     receiver: Receiver<Option<T>>,
@@ -239,8 +238,8 @@ impl<T> Pending<T> {
         self.wait_until(|_| false).map_err(|(unfinished, _)| unfinished)
     }
 
-    /// Waits while it makes progress, and calls `slow` once if one of its calls takes so long that others should begin
-    /// meanwhile.
+    /// Waits while it makes progress, and calls `slow` once if one of its calls takes so long that other errands should
+    /// start meanwhile.
     ///
     /// # Errors
     ///
@@ -256,7 +255,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// With the errand itself, if it has come to what `stop` looks for.
+    /// Waits for the result. Returns the errand itself once `stop` is true of it.
     fn wait_until(self, stop: fn(&Signs) -> bool) -> Result<T, (Unfinished, Option<Self>)> {
         loop {
             match self.receiver.recv_timeout(self.signs.due().min(SLOW)) {
@@ -275,8 +274,8 @@ impl<T> Pending<T> {
     }
 }
 
-/// Does the work of many, `at_a_time` side by side and those that are slow besides, each on an errand of its own.
-/// Returns what came of each, in their order, when all have ended or hang.
+/// Runs many pieces of work, each on an errand of its own: `at_a_time` at once, not counting slow ones. Returns their
+/// results in order, when all have ended or hang.
 pub fn each<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
     all: impl IntoIterator<Item = (Errands, W)>,
     at_a_time: usize,
@@ -302,7 +301,7 @@ pub fn each<T: Send + 'static, W: FnOnce() -> T + Send + 'static>(
         let due = under_way.iter().map(|(_, signs)| signs.due()).min().unwrap_or(SLOW).min(SLOW);
         match receiver.recv_timeout(due) {
             Ok((index, result)) => {
-                // One that was given up, and ends after all, is not told again.
+                // An errand that was given up and ends after all is not reported again.
                 if under_way.iter().any(|(other, _)| *other == index) {
                     put(&mut results, index, result.ok_or(Unfinished::Lost));
                     under_way.retain(|(other, _)| *other != index);
@@ -346,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_hangs_is_left_behind_and_named_and_comes_back() {
+    fn a_call_that_hangs_is_left_behind_and_named_and_may_finish_later() {
         let errands = Errands::with_patience(SHORT);
         let (answer, call) = hang();
         let (late, came) = mpsc::channel();
@@ -356,7 +355,7 @@ mod tests {
         });
         let told = pending.unwrap().wait().unwrap_err();
         assert!(matches!(&told, Unfinished::Unanswered { path, .. } if path == Path::new("/far/file")), "{told}");
-        // No second thread is spent on it.
+        // No second thread is started for it.
         assert!(errands.begin(LONG, || ()).is_err());
         assert!(errands.hang().is_some());
         drop(answer);
@@ -385,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_told() {
+    fn a_panic_is_reported() {
         let told = Errands::default().begin(LONG, || panic!("on purpose")).unwrap().wait();
         assert!(matches!(told, Err::<(), _>(Unfinished::Lost)));
         let all = [(Errands::default(), true), (Errands::default(), false)];
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_holds_up_no_other() {
+    fn an_errand_that_hangs_delays_no_other() {
         let (answers, calls): (Vec<_>, Vec<_>) = (0..20).map(|_| hang()).unzip();
         let mut calls = calls.into_iter();
         let (first, finished) = mpsc::channel();
@@ -413,7 +412,7 @@ mod tests {
         let results = each(works, 2, LONG);
         assert!(results[..20].iter().all(Result::is_err) && results[20..].iter().all(Result::is_ok));
         let last = finished.try_iter().max().unwrap();
-        assert!(last - start < SHORT * 19, "they waited for those that hang: {:?}", last - start);
+        assert!(last - start < SHORT * 19, "the others waited for those that hang: {:?}", last - start);
         drop(answers);
     }
 

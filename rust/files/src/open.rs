@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Opening what lies at a path, when it is what it should be.
+//! Opens the file at a path if it is of the expected kind.
 #![allow(clippy::disallowed_methods, reason = "this is the place")]
 
 use std::fs::File;
@@ -12,16 +12,16 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::errand::waiting_for;
-use crate::problem::{Kind, Problem};
+use crate::problem::{FileKind, Problem};
 
 /// A file that others must not read.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
-/// The open that met a lease has asked its holder for it; the holder gets so long (`/proc/sys/fs/lease-break-time`
+/// An open that meets a lease asks its holder to release it. The holder gets this long (`/proc/sys/fs/lease-break-time`
 /// would be 45 s),
 const LEASE: Duration = Duration::from_millis(500);
-/// and is asked again so often.
+/// and the open is retried this often.
 const LEASE_TICK: Duration = Duration::from_millis(5);
-/// How often a name may come and go while a file is made.
+/// How often a name may appear and disappear while a file is made.
 const ATTEMPTS: u32 = 8;
 
 /// Opens a regular file for reading. Symbolic links are followed.
@@ -33,7 +33,7 @@ pub fn open(path: &Path) -> Result<File, Problem> {
     regular(path, OFlags::empty(), OFlags::RDONLY)
 }
 
-/// As [`open`], for a file that must be there itself: a symbolic link at the end of the path is refused.
+/// As [`open`], but refuses a symbolic link at the end of the path.
 ///
 /// # Errors
 ///
@@ -42,7 +42,7 @@ pub fn open_itself(path: &Path) -> Result<File, Problem> {
     regular(path, OFlags::NOFOLLOW, OFlags::RDONLY)
 }
 
-/// Opens a regular file for reading and writing, or makes one that its owner alone may use. A symbolic link at the end
+/// Opens a regular file for reading and writing, or makes one that only its owner may use. A symbolic link at the end
 /// of the path is refused.
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub fn open_or_create(path: &Path) -> Result<File, Problem> {
     Err(Problem::Replaced)
 }
 
-/// Makes a file that its owner alone may use, open for reading and writing, where nothing is yet.
+/// Makes a file that only its owner may use, open for reading and writing. Nothing may be at the path.
 ///
 /// # Errors
 ///
@@ -72,8 +72,7 @@ pub fn create_new(path: &Path) -> Result<File, Problem> {
     Ok(waiting_for(path, || retry(|| rustix::fs::open(path, flags, PRIVATE)))?.into())
 }
 
-/// As [`create_new`], in the place of what an earlier attempt has left there. What is there is removed, and never
-/// opened.
+/// As [`create_new`], but first removes what an earlier attempt has left there, without opening it.
 ///
 /// # Errors
 ///
@@ -93,11 +92,11 @@ pub fn create_anew(path: &Path) -> Result<File, Problem> {
 /// [`Problem`].
 pub fn open_device(path: &Path) -> Result<File, Problem> {
     let seen = Seen::at(path, OFlags::empty())?;
-    seen.expect(Kind::CharacterDevice)?;
+    seen.expect(FileKind::CharacterDevice)?;
     seen.open(OFlags::RDWR)
 }
 
-/// Has what was renamed in a directory survive a crash.
+/// Makes renames in a directory survive a crash.
 ///
 /// # Errors
 ///
@@ -113,14 +112,14 @@ pub fn sync_directory(path: &Path) -> Result<(), Problem> {
 
 fn regular(path: &Path, look: OFlags, access: OFlags) -> Result<File, Problem> {
     let seen = Seen::at(path, look)?;
-    seen.expect(Kind::Regular)?;
+    seen.expect(FileKind::Regular)?;
     if let Some(system) = waiting_for(path, || system_of_kernel(&seen.fd))? {
         return Err(Problem::OfKernel { system });
     }
     seen.open(access)
 }
 
-/// What lies at a path. It is held, so that nothing can take its place, and not opened.
+/// The file at a path: held, so that nothing can take its place, and not opened.
 struct Seen {
     fd: OwnedFd,
     stat: Stat,
@@ -138,14 +137,14 @@ impl Seen {
         Ok(Self { fd, stat, path: path.to_owned() })
     }
 
-    fn expect(&self, expected: Kind) -> Result<(), Problem> {
-        let found = Kind::from(FileType::from_raw_mode(self.stat.st_mode));
+    fn expect(&self, expected: FileKind) -> Result<(), Problem> {
+        let found = FileKind::from(FileType::from_raw_mode(self.stat.st_mode));
         if found == expected { Ok(()) } else { Err(Problem::Kind { found, expected }) }
     }
 
     /// Opens what was seen.
     fn open(&self, access: OFlags) -> Result<File, Problem> {
-        // Regular files take no notice of O_NONBLOCK, but for leases, and none may become a terminal of this process.
+        // Regular files ignore O_NONBLOCK, except for leases; and no file may become this process's terminal.
         let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let start = Instant::now();
         loop {
@@ -164,7 +163,7 @@ impl Seen {
         rustix::fs::open(format!("/proc/self/fd/{}", self.fd.as_raw_fd()), flags, Mode::empty())
     }
 
-    /// Where `/proc` is not mounted: the name again, and a look whether it is still the same.
+    /// Where `/proc` is not mounted: opens the name again, and checks that the file is still the same.
     fn open_by_name(&self, flags: OFlags) -> Result<File, Problem> {
         let (fd, stat) = waiting_for(&self.path, || {
             let fd = retry(|| rustix::fs::open(&self.path, flags, Mode::empty()))?;
@@ -179,7 +178,7 @@ impl Seen {
     }
 }
 
-/// The name of the file system, if it has no files but the kernel's own. What `statfs(2)` calls them, and
+/// The name of the file system, if it has only the kernel's own files: as in `statfs(2)` and
 /// `include/uapi/linux/magic.h`.
 fn system_of_kernel(fd: impl AsFd) -> rustix::io::Result<Option<&'static str>> {
     // The type of the field differs from one architecture to another, and so does its sign.
@@ -220,7 +219,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, PRIVATE, 0).unwrap();
     }
 
-    /// What is said of a path, by every way to open a regular file.
+    /// The message for a path, from every function that opens a regular file.
     fn said(path: &Path) -> String {
         let told = [open(path), open_itself(path), open_or_create(path)].map(|opened| opened.unwrap_err().to_string());
         assert!(told.iter().all(|other| *other == told[0]), "{told:?}");
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_named_and_not_opened() {
+    fn a_file_that_is_not_regular_is_named_and_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fifo(&at("fifo"));
@@ -238,7 +237,7 @@ mod tests {
         assert_eq!(said(folder.path()), "it is a directory: expected a regular file");
         assert_eq!(said(Path::new("/dev/zero")), "it is a character device: expected a regular file");
         assert!(said(Path::new("/proc/version")).contains("belongs to the kernel (procfs)"));
-        // A writer that waits for a reader goes on waiting: nobody has opened the other end.
+        // A writer that waits for a reader still waits: the other end was not opened.
         let writer = std::fs::OpenOptions::new().write(true).custom_flags(0o4000).open(at("fifo"));
         assert_eq!(writer.unwrap_err().raw_os_error(), Some(6), "ENXIO: no reader");
     }
@@ -257,11 +256,11 @@ mod tests {
         assert!(open_or_create(&at("dangling")).is_err(), "a link is not written through");
         assert!(open(&at("dangling")).unwrap_err().is_missing());
         assert!(open(&at("loop")).unwrap_err().to_string().contains("symbolic links"));
-        assert!(matches!(open(&at("pipe")), Err(Problem::Kind { found: Kind::Fifo, .. })));
+        assert!(matches!(open(&at("pipe")), Err(Problem::Kind { found: FileKind::Fifo, .. })));
     }
 
     #[test]
-    fn files_are_made_for_their_owner_and_never_in_the_place_of_others() {
+    fn files_are_made_for_their_owner_and_replace_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         open_or_create(&path).unwrap().write_all(b"kept").unwrap();
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_opened_and_nothing_in_the_place_of_one() {
+    fn only_a_device_is_opened_as_a_device() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         fifo(&pipe);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a file is not read: what is there, and what to do about it.
+//! Why a file is not opened or read, and what to do about it.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 /// What lies at a path where something else is expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     Regular,
     /// A directory.
@@ -25,11 +25,11 @@ pub enum Kind {
     BlockDevice,
     /// A symbolic link, where none is followed.
     Link,
-    /// What the system calls by no name.
+    /// A kind that the system does not name.
     Unknown,
 }
 
-impl From<FileType> for Kind {
+impl From<FileType> for FileKind {
     fn from(kind: FileType) -> Self {
         match kind {
             FileType::RegularFile => Self::Regular,
@@ -44,7 +44,7 @@ impl From<FileType> for Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Regular => "a regular file",
@@ -59,28 +59,28 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What is wrong with a file. Its path is said by whoever says more, such as [`FileError`].
+/// What is wrong with a file. The message has no path: [`FileError`] adds it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
     /// What the system said.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is something else.
+    /// It is of another kind.
     #[error("it is {found}: expected {expected}")]
     Kind {
         /// What it is.
-        found: Kind,
+        found: FileKind,
         /// What is needed there.
-        expected: Kind,
+        expected: FileKind,
     },
-    /// It is a view of the kernel's state, whose reading may wait or change something.
+    /// It is a view of the kernel's state; reading it may wait or change something.
     #[error("it belongs to the kernel ({system}): expected a file that is stored, as on a disk")]
     OfKernel {
         /// The file system.
         system: &'static str,
     },
-    /// It is larger than it may be.
+    /// It is larger than the limit.
     #[error("it has {bytes} bytes: expected at most {limit}")]
     TooLarge {
         /// Its size.
@@ -88,22 +88,22 @@ pub enum Problem {
         /// The most that is read.
         limit: u64,
     },
-    /// It was written to meanwhile.
+    /// It was written to while it was read.
     #[error("it changes while it is read: write another file, and rename that one when it is complete")]
     Changes,
-    /// Something else got its name between two looks; only where `/proc` is not mounted.
-    #[error("something else has taken its place while it was opened: try again")]
+    /// Another file got its name while it was opened; only where `/proc` is not mounted.
+    #[error("another file has taken its place while it was opened: try again")]
     Replaced,
-    /// Another process keeps it from being opened, by `F_SETLEASE`.
+    /// Another process prevents opening it, by `F_SETLEASE`.
     #[error("another process has had a lease on it for {waited:?}: end that process, or try again")]
     Leased {
-        /// How long it was waited for.
+        /// How long the open waited.
         waited: Duration,
     },
 }
 
 impl Problem {
-    /// Whether nothing is there.
+    /// Whether there is no such file.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)

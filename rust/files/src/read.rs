@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading files whole, up to a limit.
+//! Reads whole files, up to a limit.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -10,9 +10,9 @@ use crate::errand::waiting_for;
 use crate::open::open;
 use crate::problem::Problem;
 
-/// Read at a time: each is a sign that the file's system still answers.
+/// Bytes to read at a time: each read shows that the file system still answers.
 const STEP: usize = 1 << 20;
-/// More than any of the kernel's files that are read here has.
+/// More than any kernel file that is read here has.
 const KERNEL_TEXT_MAX: u64 = 4 << 20;
 
 /// The content of a regular file of at most `limit` bytes.
@@ -34,17 +34,17 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error.utf8_error()).into())
 }
 
-/// The content of a file that was opened here, from its beginning on.
+/// The content of an open file, from its beginning.
 ///
 /// # Errors
 ///
 /// [`Problem`].
 pub fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
-    let stamp = || {
+    let look = || {
         let seen = waiting_for(path, || file.metadata())?;
         Ok::<_, Problem>((seen.len(), seen.mtime(), seen.mtime_nsec()))
     };
-    let before = stamp()?;
+    let before = look()?;
     let (size, ..) = before;
     let too_large = || Problem::TooLarge { bytes: size, limit };
     if size > limit {
@@ -54,7 +54,7 @@ pub fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, Prob
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size).map_err(|_| std::io::Error::from(ErrorKind::OutOfMemory))?;
     let mut file = file;
-    // Up to where it ended when it was opened, and one byte more, which should not be there.
+    // Up to the file's size at the start, and one byte more, which must not be there.
     loop {
         let have = bytes.len();
         let step = size.saturating_sub(have).clamp(1, STEP);
@@ -64,11 +64,10 @@ pub fn read_opened(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>, Prob
             _ => {}
         }
     }
-    if bytes.len() == size && stamp()? == before { Ok(bytes) } else { Err(Problem::Changes) }
+    if bytes.len() == size && look()? == before { Ok(bytes) } else { Err(Problem::Changes) }
 }
 
-/// What one of the kernel's own files says, in `/proc` or `/sys`: a path that is written in the code, and that nobody
-/// else can name.
+/// The content of one of the kernel's own files, in `/proc` or `/sys`, by a path that is a constant of the code.
 ///
 /// # Errors
 ///
@@ -80,7 +79,7 @@ pub fn kernel_text(path: &'static str) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// As [`kernel_text`], of a cgroup's directory that the kernel itself has named, in `/proc/self/mountinfo`.
+/// As [`kernel_text`], for a file in a cgroup's directory that the kernel itself has named in `/proc/self/mountinfo`.
 ///
 /// # Errors
 ///
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_bounded_before_and_while_it_is_read() {
+    fn a_read_is_bounded_before_and_while_it_runs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, vec![7; 3 << 20]).unwrap();
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_grows_has_an_end() {
+    fn reading_a_file_that_grows_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, vec![0; 1 << 20]).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Errors of the machine, one type an operation.
+//! Errors of the machine, one type per operation.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub enum HostError {
         /// The device that was tried.
         path: PathBuf,
     },
-    /// The KVM device could not be opened for another reason, or is none.
+    /// The KVM device could not be opened for another reason, or is not one.
     #[error("cannot use {path} as KVM: {source}")]
     Open {
         /// The device that was tried.
@@ -84,8 +84,8 @@ impl CreateError {
         matches!(self, Self::Memory(MemoryError::Full))
     }
 
-    pub(crate) fn map(bytes: u64) -> Self {
-        Self::Map { bytes, source: std::io::Error::last_os_error() }
+    pub(crate) fn map(bytes: u64) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Map { bytes, source }
     }
 }
 
@@ -125,15 +125,15 @@ pub enum FreezeError {
 }
 
 impl FreezeError {
-    pub(crate) fn last_os(call: &'static str) -> Self {
-        Self::Image { call, source: std::io::Error::last_os_error() }
+    pub(crate) fn image(call: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Image { call, source }
     }
 }
 
 /// Why an image could not be saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// Its machines share memory, which is not the image's.
+    /// Its machines share memory, which is not a part of the image.
     #[error("the program has memory that its workers share")]
     Shared,
     /// A system call failed.
@@ -149,16 +149,16 @@ pub enum SaveError {
 /// Why an image could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It was made on something else than this host.
+    /// It was made on a host with another fingerprint.
     #[error(transparent)]
-    Ground(#[from] OtherGround),
-    /// It is not what was saved.
+    Fingerprint(#[from] FingerprintMismatch),
+    /// Its content is not what was saved.
     #[error("the file is damaged: {0}")]
     Corrupt(&'static str),
-    /// The process has as much memory as it may have.
+    /// The process's bound on memory is reached.
     #[error("the process's bound on memory is reached")]
     Full,
-    /// A file that it has pages of is shorter, or cannot be mapped.
+    /// A file that it has pages of is shorter now, or cannot be mapped.
     #[error("a file that the program has mapped cannot be mapped as it was")]
     Files,
     /// The memory could not be sealed.
@@ -176,7 +176,7 @@ pub enum LoadError {
 
 /// Why an image cannot run on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum OtherGround {
+pub enum FingerprintMismatch {
     /// A machine enters its guest kernel in another way.
     #[error("it was made on another kind of KVM")]
     Kvm,
@@ -191,7 +191,7 @@ pub enum OtherGround {
         /// The host's.
         here: u64,
     },
-    /// Programs are told of another processor.
+    /// Programs see another processor.
     #[error("it was made on another processor: they differ in leaf {function:#x}.{index} of CPUID")]
     Cpuid {
         /// The first leaf that differs.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The floor: the least that KVM costs on this host, to hold Mayfly's figures against.
+//! The floor: the least that KVM costs on this host, for comparison with Mayfly's figures.
 //!
-//! Nothing of this crate's machine is in it, so that a mistake there cannot hide here. A floor machine is the smallest one that
-//! does what every request must do: code at CPL 3 leaves by one `out`, and the next `KVM_RUN` takes it back in.
+//! It uses nothing of this crate's machine, so that a mistake there cannot hide here. A floor machine is the smallest
+//! one that does what every request must do: code at CPL 3 exits by one `out`, and the next `KVM_RUN` enters it again.
 //!
 //! ```text
 //! guest-physical = guest-virtual    0x1000 PML4   0x2000 PDPT   0x3000 PD   0x4000 PT
@@ -36,11 +36,12 @@ const IO_BITMAP_BYTES: usize = PORT as usize / 8 + 2;
 const USER_CODE: u16 = 0x1b;
 const USER_DATA: u16 = 0x23;
 const TASK: u16 = 0x28;
-/// Descriptors 1 to 4: code and data of CPL 0, code and data of CPL 3. The task register is loaded by the host alone.
+/// Descriptors 1 to 4: code and data of CPL 0, code and data of CPL 3. Only the host loads the task register.
 const DESCRIPTORS: [u64; 5] =
     [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_fb00_0000_ffff, 0x00cf_f300_0000_ffff];
 
-/// Types of a 64-bit TSS descriptor. VT-x demands the busy one; QEMU's emulated AMD-V honours the I/O bitmap of the other only.
+/// Types of a 64-bit TSS descriptor. VT-x demands the busy one; QEMU's emulated AMD-V honours the I/O bitmap of the
+/// other only.
 const TSS_BUSY: u8 = 11;
 const TSS_AVAILABLE: u8 = 9;
 
@@ -68,11 +69,10 @@ impl BareVms {
     ///
     /// # Errors
     ///
-    /// [`CreateError`] when `/dev/kvm` cannot be opened or there is no memory.
+    /// [`CreateError`] if `/dev/kvm` cannot be opened or there is no memory.
     pub fn new() -> Result<Self, CreateError> {
         let kvm = Kvm::new().map_err(CreateError::kvm("open /dev/kvm"))?;
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)])
-            .map_err(|_| CreateError::map(MEMORY_BYTES as u64))?;
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).map_err(|_| no_memory())?;
         Ok(Self { kvm, memory })
     }
 
@@ -84,7 +84,7 @@ impl BareVms {
     pub fn create(&self) -> Result<BareVm, CreateError> {
         let vm = self.kvm.create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
         let vcpu = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
-        let host = self.memory.get_host_address(GuestAddress(0)).map_err(|_| CreateError::map(MEMORY_BYTES as u64))?;
+        let host = self.memory.get_host_address(GuestAddress(0)).map_err(|_| no_memory())?;
         let slot = kvm_userspace_memory_region {
             slot: 0,
             flags: 0,
@@ -92,32 +92,47 @@ impl BareVms {
             memory_size: MEMORY_BYTES as u64,
             userspace_addr: host as u64,
         };
-        // SAFETY: the slot covers exactly the mapping of `memory`, which the machine keeps alive past its own descriptors. The
-        // host forms no reference into it.
+        // SAFETY: the slot covers exactly the mapping of `memory`, which the machine keeps alive past its own
+        // descriptors. The host forms no reference into it.
         unsafe { vm.set_user_memory_region(slot) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
         Ok(BareVm { vcpu, _vm: vm, _memory: self.memory.clone() })
     }
 }
 
+/// What the kernel said when it refused the few pages.
+fn no_memory() -> CreateError {
+    CreateError::map(MEMORY_BYTES as u64)(io::Error::last_os_error())
+}
+
 /// A machine whose user code does `out` in a loop.
+///
+/// ```
+/// use mayfly_kvm::floor::Floor;
+///
+/// let Ok(mut floor) = Floor::new() else { return Ok(()) }; // There is no KVM here.
+/// let start = std::time::Instant::now();
+/// floor.round_trip()?;
+/// println!("KVM takes {:?} for a round trip", start.elapsed());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Floor {
     machine: BareVm,
 }
 
 impl Floor {
-    /// Makes the machine and proves that it turns round.
+    /// Makes the machine and checks that it makes a round trip.
     ///
     /// # Errors
     ///
-    /// [`CreateError`] when KVM refuses a step, or the code does not reach its `out`.
+    /// [`CreateError`] if KVM refuses a step, or the code does not reach its `out`.
     pub fn new() -> Result<Self, CreateError> {
         Self::with_task_type(TSS_BUSY).or_else(|_| Self::with_task_type(TSS_AVAILABLE))
     }
 
     fn with_task_type(task_type: u8) -> Result<Self, CreateError> {
         let vms = BareVms::new()?;
-        fill(&vms.memory).map_err(|_| CreateError::map(MEMORY_BYTES as u64))?;
+        fill(&vms.memory).map_err(|_| no_memory())?;
         let machine = vms.create()?;
         let cpuid =
             vms.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(CreateError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
@@ -136,7 +151,7 @@ impl Floor {
     ///
     /// # Errors
     ///
-    /// [`RunError`] when the ioctl fails, or the guest leaves by anything but its `out`.
+    /// [`RunError`] if the ioctl fails, or the guest exits by anything but its `out`.
     pub fn round_trip(&mut self) -> Result<(), RunError> {
         match self.machine.vcpu.run() {
             Ok(VcpuExit::IoOut(PORT, _)) => Ok(()),
@@ -205,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_turns_round() {
+    fn the_floor_makes_round_trips() {
         let mut floor = Floor::new().unwrap();
         for _ in 0..100 {
             floor.round_trip().unwrap();

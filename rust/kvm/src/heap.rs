@@ -1,25 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the process's heap keeps of what is freed.
+//! How much freed memory the process's heap keeps.
 //!
-//! By default glibc moves its border between blocks of their own, which go back to the system when they are freed, and
-//! parts of an arena, which may
-//! not, up to 32 MiB as such blocks are freed; and it keeps up to twice that at the end of each arena, of which there
-//! are eight a processor. So a
-//! process in which many threads have held a large file of a program's for one request each kept hundreds of megabytes.
-//! With a border that
-//! does not move, a large block is the system's again at once, and what an arena keeps has a bound.
+//! glibc gives blocks above a threshold a mapping of their own, which goes back to the system when they are freed;
+//! smaller blocks are parts of an arena and may not. By default it raises the threshold as such blocks are freed, up to
+//! 32 MiB, and keeps up to twice that at the end of each arena, of which there are eight per processor. So a process
+//! kept hundreds of megabytes after many threads had each held a large file of a program for one request. With a fixed
+//! threshold a large block goes back to the system at once, and an arena keeps a bounded amount.
 
-/// Blocks from this size on are the system's again when they are freed. Smaller ones are what requests have many of:
-/// those stay at hand.
+/// Blocks from this size on go back to the system when they are freed. Requests use many smaller ones: those stay in
+/// the arena.
 #[cfg(target_env = "gnu")]
 const BLOCK_BYTES: i32 = 1 << 20;
-/// What each arena may keep at its end.
+/// How much each arena may keep at its end.
 #[cfg(target_env = "gnu")]
 const ARENA_BYTES: i32 = 2 << 20;
 
-/// Has the heap keep little, from now on. Once is enough.
+/// Makes the heap keep little freed memory from now on. One call is enough.
 pub fn keep_little() {
-    // Other C libraries have no border that moves.
+    // Other C libraries have no threshold that moves.
     #[cfg(target_env = "gnu")]
     {
         static ONCE: std::sync::Once = std::sync::Once::new();
@@ -33,9 +31,8 @@ pub fn keep_little() {
     }
 }
 
-/// Gives whole pages that are free back to the system, in the middle of arenas, too. This takes milliseconds, and other
-/// threads may wait for an arena
-/// meanwhile: for when memory is short.
+/// Gives free whole pages back to the system, also from the middle of arenas. This takes milliseconds, and other
+/// threads may wait for an arena meanwhile: call it when memory is short.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     {
@@ -55,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_threads_have_held_goes_back_to_the_system() {
+    fn memory_that_threads_freed_goes_back_to_the_system() {
         keep_little();
         let before = anonymous_kib();
         let barrier = std::sync::Barrier::new(8);
@@ -67,7 +64,7 @@ mod tests {
                         (0..15 * 16).for_each(|_| file.extend_from_slice(&[round; 64 << 10]));
                         barrier.wait();
                         drop(file);
-                        // A block that stays, behind where the large one was.
+                        // A block that stays allocated behind the large one.
                         std::mem::forget(vec![round; 1000]);
                     }
                     barrier.wait();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where Mayfly's own pages lie in a machine on KVM, beside those of [`mayfly_machine::layout`], which has the map: the
-//! trampoline, the guest kernel, and the guest-physical addresses of what is no memory of the machine's own.
+//! Where Mayfly's own pages lie in a machine on KVM, in addition to those of [`mayfly_machine::layout`], which has the
+//! map: the trampoline, the guest kernel, and the guest-physical addresses of memory that is not the machine's own.
 
 use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::{DOORBELL, INBOX, MAYFLY_BASE, SHARED_MAX, VDSO, is_own_code};
@@ -17,11 +17,11 @@ pub(crate) const STACK: u64 = MAYFLY_BASE + 0x8000;
 pub(crate) const STACK_TOP: u64 = STACK + PAGE_SIZE;
 
 /// Guest-physical address of shared memory: above all frames of a machine that has any, and below the 36 bits that
-/// guests are told.
+/// CPUID tells guests.
 pub(crate) const SHARED_PHYSICAL: u64 = 1 << 35;
 /// Guest-physical address of files' pages: above shared memory, and below the 36 bits.
 pub(crate) const FILES_PHYSICAL: u64 = SHARED_PHYSICAL + 2 * SHARED_MAX;
-/// Most bytes of files that a machine maps from the page cache; what is more is copied.
+/// Most bytes of files that a machine maps from the page cache; the rest is copied.
 pub(crate) const FILES_MAX: u64 = 8 << 30;
 const _: () = assert!(is_own_code(DOORBELL) && is_own_code(STACK_TOP - 1) && !is_own_code(VDSO) && !is_own_code(INBOX));
 

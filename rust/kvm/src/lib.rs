@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One KVM virtual machine with one vCPU, its guest memory, page tables and guest kernel.
 //!
-//! A [`Machine`] runs 64-bit user code at CPL 3 from exit to exit. It knows nothing of Linux or HTTP: the floor above answers
-//! system calls and page faults through [`Machine`]'s methods. A booted machine can be frozen into an [`Image`], from which
-//! workers are forked copy-on-write; [`Machine::reset`] takes a worker back to its image.
+//! A [`Machine`] runs 64-bit user code at CPL 3 from exit to exit. It knows nothing of Linux or HTTP: the floor above
+//! serves system calls and page faults through [`Machine`]'s methods. A booted machine can be frozen into an [`Image`],
+//! from which workers are forked copy-on-write; [`Machine::reset`] takes a worker back to its image.
 //!
-//! KVM ioctls are made in this crate and nowhere else.
+//! Only this crate makes KVM ioctls.
 //!
 //! The folders, the highest first; imports run downwards (`docs/architecture.md`):
 //!
@@ -15,11 +15,11 @@
 //! | `image` | freezing, forks, reset, images in files |
 //! | `machine` | running from exit to exit; what user code has in the processor; its address space; its clock |
 //! | `vcpu` | VM and vCPU, raw exits, registers as KVM has them |
-//! | `host` | what an opened KVM can do, and what an image stands on |
-//! | `guest` | the guest kernel and the vDSO; what programs are told of the processor |
+//! | `host` | what an opened KVM can do, and the fingerprint that an image depends on |
+//! | `guest` | the guest kernel and the vDSO; the processor that programs see |
 //! | `memory` | guest-physical memory, page tables, pages of files; the ledger of how much there may be |
 //! | `error`, `layout` | errors of operations; where Mayfly's own pages lie |
-//! | [`heap`] | what the process's heap keeps of what is freed |
+//! | [`heap`] | how much freed memory the process's heap keeps |
 //! | [`floor`] | the least that KVM costs here, for benchmarks |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
@@ -37,7 +37,7 @@ mod probe;
 pub mod testing;
 mod vcpu;
 
-pub use crate::error::OtherGround;
+pub use crate::error::FingerprintMismatch;
 pub use crate::host::host::{Host, HostKind};
 pub use crate::image::audit::AuditedPage;
 pub use crate::image::fork::Learned;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Opening the KVM device, and the probe at start: what kind of KVM it is shows in what a few guest instructions do.
+//! Opens the KVM device, and probes at start which kind of KVM it is by what a few guest instructions do.
 
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
@@ -28,15 +28,15 @@ fn open(path: &Path) -> Result<Kvm, HostError> {
         std::io::ErrorKind::PermissionDenied => HostError::Permission { path: path.into() },
         _ => HostError::Open { path: path.into(), source },
     };
-    // What lies there was looked at before it was opened, and is opened again by its descriptor; by its name where
-    // `/proc` is not mounted.
+    // `open_device` checked the file before it opened it; here it is opened again through its descriptor, or by its
+    // name where `/proc` is not mounted.
     let device = mayfly_files::open_device(path).map_err(|problem| failed(problem.into()))?;
     let opened = CString::new(format!("/proc/self/fd/{}", device.as_raw_fd())).map_err(|error| failed(error.into()))?;
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
     let kvm = Kvm::new_with_path(&opened)
         .or_else(|error| if error.errno() == libc::ENOENT { Kvm::new_with_path(&name) } else { Err(error) })
         .map_err(|error| failed(std::io::Error::from_raw_os_error(error.errno())))?;
-    // A file that is no KVM answers this ioctl with an error, which is negative.
+    // A file that is not KVM answers this ioctl with an error, which is negative.
     if kvm.get_api_version() != 12 {
         return Err(HostError::Open {
             path: path.into(),
@@ -46,7 +46,7 @@ fn open(path: &Path) -> Result<Kvm, HostError> {
     Ok(kvm)
 }
 
-/// Runs a few guest instructions and looks at what they did. Returns the guest's XCR0, and what its `rdtsc` reads.
+/// Runs a few guest instructions and checks what they did. Returns the guest's XCR0, and what its `rdtsc` reads.
 fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
     let mut machine = Machine::bare(host, 64, 0).map_err(|error| error.to_string())?;
     machine
@@ -88,8 +88,8 @@ fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
     Ok((xcr0, guest_tsc))
 }
 
-/// Whether the probe's `rdtsc` reads a value between two of the host's. A counter of the guest's own started with its
-/// vCPU, some microseconds ago, and the host's when the host did.
+/// Whether the probe's `rdtsc` reads a value between two of the host's. A counter of the guest's own would have started
+/// with its vCPU, some microseconds ago; the host's started with the host.
 fn reads_host_tsc(machine: &mut Machine) -> Result<bool, String> {
     let before = read_tsc();
     let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
@@ -104,6 +104,16 @@ fn reads_host_tsc(machine: &mut Machine) -> Result<bool, String> {
 
 impl Host {
     /// Opens the KVM device at `path` (normally `/dev/kvm`) and runs the probe.
+    ///
+    /// ```
+    /// use mayfly_kvm::{Host, HostError};
+    ///
+    /// match Host::open("/dev/kvm".as_ref()) {
+    ///     Ok(host) => println!("{} KVM", host.kind().name()),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// assert!(matches!(Host::open("/nowhere".as_ref()), Err(HostError::Missing { .. })));
+    /// ```
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Machines for tests, on the real KVM of whatever lane the tests run in.
+//! Machines for tests, on the real KVM of the lane in which the tests run.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ mod extremes;
 
 pub use extremes::{Extreme, Way, extremes, ways};
 
-/// The host's KVM, probed once a process. Tests need one: there is no skipping.
+/// The host's KVM, probed once per process. Tests need one and do not skip.
 ///
 /// # Panics
 ///
@@ -36,8 +36,8 @@ pub fn boot_machine(memory_bytes: u64) -> Machine {
     Machine::boot(&host(), memory_bytes, 4 * mayfly_machine::PAGE_SIZE).expect("a machine can be made")
 }
 
-/// Gives the system call that the machine has stopped at other arguments. It stays at that exit, as it does not after
-/// [`Machine::set_regs`].
+/// Changes the arguments of the system call at which the machine has stopped. The machine stays at that exit, unlike
+/// after [`Machine::set_regs`].
 pub fn set_arguments(machine: &mut Machine, regs: &Regs) {
     machine.vcpu.set_regs(regs);
 }

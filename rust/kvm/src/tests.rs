@@ -69,7 +69,8 @@ guest!(
     "ud2",
 );
 
-// Waits by an `out` of its own, which keeps all registers; dirties all the state that user code can reach, after answering in RSI and R8.. what it finds.
+// Waits by an `out` of its own, which keeps all registers; answers in RSI and R8.. what it finds, and then dirties all
+// the state that user code can reach.
 guest!(
     dirty,
     "movq xmm7, [rip + 9f]",
@@ -174,7 +175,7 @@ guest!(
 guest!(own_bell, "mov ebx, 7", "mov edi, 1", "out 0xd0, al", "mov edi, 2", "mov r9d, ebx", "out 0xd0, al", "ud2",);
 
 // Leaves 64-bit mode for the selector that Linux has for 32-bit user code, if that can be, and rings there. By a jump:
-// before 9.1, QEMU pops a far return's operands as the supervisor, which SMAP forbids for ever.
+// before 9.1, QEMU pops a far return's operands as the supervisor, which SMAP forbids forever.
 guest!(
     compat,
     "mov edi, 1",
@@ -193,7 +194,7 @@ guest!(
 // Makes a system call in a loop.
 guest!(caller, "mov eax, 39", "2: syscall", "mov rdi, rax", "jmp 2b");
 
-// Waits, then answers the time-stamp counter for ever.
+// Waits, then answers the time-stamp counter forever.
 guest!(
     teller,
     "mov edi, 1",
@@ -379,7 +380,7 @@ fn a_program_cannot_leave_64_bit_mode_for_the_next_request() {
 }
 
 #[test]
-fn a_doorbell_of_the_programs_own_is_as_good() {
+fn a_doorbell_of_the_programs_own_works_too() {
     let image = freeze(boot(own_bell(), 1));
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();
     for _ in 0..3 {
@@ -463,7 +464,7 @@ fn a_guest_never_writes_through_a_translation_that_was_taken_away() {
         worker.unmap(DATA + PAGE_SIZE, PAGE_SIZE).unwrap();
         let Exit::PageFault { address, .. } = worker.run().unwrap() else { panic!() };
         assert_eq!(address, DATA + PAGE_SIZE);
-        // The request is given up in the middle: at CPL 0 in the fault handler. A fresh one must start all the same.
+        // The request is given up in the middle: at CPL 0 in the fault handler. A fresh one must start anyway.
         let mut again = Machine::fork(&image, 256, &[]).unwrap();
         again.write_inbox(0, &4u64.to_le_bytes());
         assert_eq!(run(&mut again, &mut 0).rsi, 0);
@@ -520,7 +521,7 @@ fn a_kicked_machine_goes_on() {
 
 #[test]
 fn the_round_trip_and_the_fork_are_reported() {
-    // No assertion on time: this prints what the machine does here, for whoever looks.
+    // No assertion on time: this only prints the figures.
     let host = testing::host();
     let image = freeze(boot(counter(), 8));
     let start = Instant::now();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program tells the time from.
+//! The numbers from which a program computes the time.
 
 use std::arch::x86_64::{_mm_lfence, _rdtsc};
 
-/// Reads the time-stamp counter, not ahead of what comes before.
+/// Reads the time-stamp counter, after all earlier instructions have completed.
 #[inline]
 #[must_use]
 pub fn read_tsc() -> u64 {
@@ -14,8 +14,8 @@ pub fn read_tsc() -> u64 {
     }
 }
 
-/// The clocks in a machine's control line: what they said, in nanoseconds, when the host's counter stood at `tsc`, and
-/// how fast they go, in 2^-31 nanoseconds a cycle.
+/// The clocks in a machine's control line: their values, in nanoseconds, when the host's counter stood at `tsc`, and
+/// their rates, in 2^-31 nanoseconds per cycle.
 ///
 /// No two lines that are given to a machine have the same `tsc`: by it the vDSO sees that its line was replaced while
 /// it was reading.
@@ -31,14 +31,14 @@ pub struct ClockLine {
     pub boottime_ns: u64,
     /// `CLOCK_MONOTONIC_RAW`.
     pub raw_ns: u64,
-    /// Rate of all of them but the last; 0 has programs ask by system calls.
+    /// Rate of all of them but the last; 0 makes programs use system calls.
     pub rate: u32,
     /// Rate of `CLOCK_MONOTONIC_RAW`; 0 as above.
     pub raw_rate: u32,
 }
 
 impl ClockLine {
-    /// Binary digits of a rate behind the point.
+    /// Binary digits of a rate after the point.
     pub const SHIFT: u32 = 31;
     /// Where it starts in the control line, in bytes.
     pub const OFFSET: u64 = 0x10;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What user code has in the processor.
+//! The processor state of user code.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ pub const VECTOR_STATE_BYTES: usize = 4096;
 /// The same in words of 32 bits.
 const WORDS: usize = VECTOR_STATE_BYTES / 4;
 
-/// Vector and x87 state: an XSAVE area in the standard format (Intel SDM vol. 1, 13.4), and what the engine keeps
-/// behind it.
+/// Vector and x87 state: an XSAVE area in the standard format (Intel SDM vol. 1, 13.4), and the engine's data behind
+/// it.
 ///
 /// ```
 /// use mayfly_machine::{VECTOR_STATE_BYTES, VectorState};
@@ -67,7 +67,7 @@ impl VectorState {
         self.0.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// State with these first bytes, in whole words, and the rest of `self`. The engine refuses what is no valid state.
+    /// State with these first bytes, in whole words, and the rest of `self`. The engine refuses invalid state.
     #[must_use]
     pub fn with_bytes(&self, bytes: &[u8]) -> Self {
         let mut words = *self.0;

@@ -18,7 +18,7 @@ pub enum MemoryError {
         /// The limit in pages.
         limit_pages: u64,
     },
-    /// The process has as much memory as it may have.
+    /// The process's bound on memory is reached.
     #[error("the process's bound on memory is reached")]
     Full,
     /// A page is already there.

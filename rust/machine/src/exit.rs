@@ -36,7 +36,7 @@ impl PageFaultCode {
         self.0 & 4 != 0
     }
 
-    /// A reserved bit was set in an entry: a bug of the host's.
+    /// A reserved bit was set in an entry: a bug of the host.
     #[must_use]
     pub const fn reserved(self) -> bool {
         self.0 & 8 != 0
@@ -52,8 +52,8 @@ impl PageFaultCode {
 /// Why a machine's run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// The program rang the doorbell: RDI is the operation, RSI its argument, RDX the ABI version. Any of them may be
-    /// anything.
+    /// The program rang the doorbell: RDI is the operation, RSI its argument, RDX the ABI version. All of them are
+    /// untrusted.
     Doorbell,
     /// The program made a system call: RAX is the number; RDI, RSI, RDX, R10, R8, R9 the arguments.
     Syscall,
@@ -143,27 +143,28 @@ pub enum Unexpected {
 pub enum Blame {
     /// The program has done what a processor answers with a general-protection fault.
     Fault,
-    /// The program has brought the machine into a state that no program needs: it may be attacking.
+    /// The program has put the machine into a state that no program needs: this may be an attack.
     Program,
-    /// The host has given the machine a state or page tables that are wrong, whatever the program does.
+    /// The host has given the machine a wrong state or wrong page tables; the program cannot cause this.
     Host,
 }
 
 impl Unexpected {
-    /// Who is to blame. A machine runs a program and the few instructions of the guest kernel: what the host alone can
-    /// get wrong is the host's, all else is the program's.
+    /// Who is to blame. A machine runs a program and the few instructions of the guest kernel: the host is to blame for
+    /// what only the host can get wrong, and the program for everything else.
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
             // String or wide I/O on the ports that user code may write: as bad as on any other port, where it is #GP.
             Self::Port { .. } => Blame::Fault,
-            // A guest that KVM cannot go on with, by an instruction that it cannot emulate (paging-based KVM emulates
-            // while RSP is not canonical), by faults in faults, or by an exit that nothing in a machine asks for.
+            // KVM cannot continue the guest: because of an instruction that it cannot emulate (paging-based KVM
+            // emulates while RSP is not canonical), faults within faults, or an exit that nothing in a machine asks
+            // for.
             Self::Shutdown | Self::Internal { .. } | Self::Kernel { .. } | Self::Privilege { .. } | Self::Other(_) => {
                 Blame::Program
             }
-            // The state that the processor refuses is the one that the host has set; guest-physical addresses come from
-            // page tables, which only the host writes.
+            // The host has set the state that the processor refuses; guest-physical addresses come from page tables,
+            // which only the host writes.
             Self::Entry { .. } | Self::Mmio { .. } => Blame::Host,
         }
     }

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
-/// Tells files apart: whoever maps two files gives them different keys, and one file always the same.
+/// Tells files apart: the caller gives two files different keys, and one file always the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileKey(pub u64, pub u64);
 
@@ -14,7 +14,7 @@ pub struct FileKey(pub u64, pub u64);
 pub struct FilePages<'a> {
     /// A regular file, open for reading.
     pub file: BorrowedFd<'a>,
-    /// What tells it from others.
+    /// The file's key.
     pub key: FileKey,
     /// Number of the first page in the file.
     pub first: u64,

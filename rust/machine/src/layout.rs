@@ -29,13 +29,16 @@ pub const USER_MIN: u64 = 0x1_0000;
 /// First address past what a program may map.
 pub const USER_END: u64 = 0x7fff_0000_0000;
 
+/// First address past the lower half of the address space: every user address lies below.
+pub const LOWER_HALF_END: u64 = 1 << 47;
+
 /// Start of the pages that Mayfly maps into every machine.
 pub const MAYFLY_BASE: u64 = USER_END;
 
 /// The page whose address a program finds in its auxiliary vector.
 pub const DOORBELL: u64 = MAYFLY_BASE + 0x1000;
 
-/// Offset of the doorbell's code in its page; what lies before it is for the sandbox to fill.
+/// Offset of the doorbell's code in its page; the sandbox fills the bytes before it.
 pub const DOORBELL_ENTRY_OFFSET: u64 = 0x100;
 
 /// Address of the doorbell's entry.
@@ -45,8 +48,7 @@ pub const DOORBELL_ENTRY: u64 = DOORBELL + DOORBELL_ENTRY_OFFSET;
 pub const VDSO: u64 = MAYFLY_BASE + 0x9000;
 
 /// The machine's own line in front of the inbox. Its first word says whether the doorbell rewinds; from byte 16 on it
-/// is
-/// [`ClockLine`](crate::ClockLine)'s.
+/// is [`ClockLine`](crate::ClockLine)'s.
 pub const CONTROL: u64 = MAYFLY_BASE + 0x1_0000;
 
 /// Bytes of that line.
@@ -55,8 +57,7 @@ pub const CONTROL_BYTES: u64 = 64;
 /// Where the inbox starts, 64-byte aligned; its size is chosen at boot.
 pub const INBOX: u64 = CONTROL + CONTROL_BYTES;
 
-/// Most bytes an inbox may have: what fits in one page-directory entry's reach several times over, and below the next 4
-/// GiB.
+/// Most bytes an inbox may have: small enough to end below the next 4 GiB.
 pub const INBOX_MAX: u64 = 64 << 20;
 
 /// Where shared memory starts; above [`USER_END`], so that no program can unmap or protect it, or map over it.
@@ -66,7 +67,7 @@ pub const SHARED: u64 = MAYFLY_BASE + 0x4000_0000;
 /// for this much), and every image with page tables of 1/512 of its size.
 pub const SHARED_MAX: u64 = 1 << 30;
 
-const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < 1 << 47);
+const _: () = assert!(INBOX + INBOX_MAX < SHARED && SHARED + SHARED_MAX < LOWER_HALF_END);
 
 /// Rounds up to whole pages; `None` if that does not fit in 64 bits.
 #[must_use]
@@ -83,9 +84,16 @@ pub const fn page_floor(address: u64) -> u64 {
     address & !(PAGE_SIZE - 1)
 }
 
+/// Whether a program may be made to go on at this address: in its own part of the address space, or in the pages that
+/// Mayfly gives it.
+#[must_use]
+pub const fn is_program_address(address: u64) -> bool {
+    address < USER_END + INBOX_MAX
+}
+
 /// Whether Mayfly's own code lies at this address, or tables of the guest kernel: pages through which requests come and
-/// go, and whose registers may be another request's. The vDSO is none of them: it runs on behalf of its caller alone,
-/// as on Linux.
+/// go, and whose registers may be another request's. The vDSO is not one of them: it runs for its caller only, as on
+/// Linux.
 #[must_use]
 pub const fn is_own_code(address: u64) -> bool {
     MAYFLY_BASE <= address && address < VDSO

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What every engine speaks: where things lie in a machine, its registers, what may be done with a page, why a run
-//! ended, and what can go wrong.
+//! The types that every engine uses: a machine's layout, registers, page protections, exits and errors.
 //!
-//! Nothing here knows how a machine is run: no KVM, no ioctl. The floors above are written in these types, so that they
-//! need not know either.
+//! Nothing here knows how a machine is run: no KVM, no ioctl. The floors above use these types, so that they need not
+//! know either.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`layout`] | where things lie in a machine's virtual address space |
-//! | `prot`, `origin` | what may be done with a page, and whose it is |
-//! | `regs`, `context` | what user code has in the processor |
+//! | [`layout`] | the layout of a machine's virtual address space |
+//! | `prot`, `origin` | a page's protection, and what it belongs to |
+//! | `regs`, `context` | the processor state of user code |
 //! | `exit` | why a machine's run ended |
-//! | `error` | what goes wrong in a machine's memory |
+//! | `error` | errors of a machine's memory |
 //! | `file`, `shared`, `mapping` | files and memory of the host that machines map |
-//! | `clock` | what a program tells the time from |
+//! | `clock` | the numbers from which a program computes the time |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 

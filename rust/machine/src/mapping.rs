@@ -13,19 +13,25 @@ pub struct Mapping {
 
 // SAFETY: a mapping belongs to the process, not to a thread, and `Mapping` hands out no references into it.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access is only by volatile reads of memory that nobody writes (the pristine image), and by
-// volatile copies of shared memory, whose bytes may be anything at any time.
+// SAFETY: as above; shared access is only by volatile reads of memory that is never written (the pristine image), and
+// by volatile copies of shared memory, whose bytes may be anything at any time.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `len` bytes; `fd` of -1 means anonymous memory.
-    pub fn new(len: usize, prot: i32, flags: i32, fd: i32) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn new(len: usize, prot: i32, flags: i32, fd: i32) -> io::Result<Self> {
         // SAFETY: no address is given, so the kernel picks a free range; nothing of ours is replaced.
         let base = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, fd, 0) };
         if base == libc::MAP_FAILED {
-            return None;
+            return Err(io::Error::last_os_error());
         }
-        NonNull::new(base.cast()).map(|base| Self { base, len })
+        // Without MAP_FIXED the kernel never picks address 0.
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { base, len })
     }
 
     /// Its first byte.
@@ -47,7 +53,11 @@ impl Mapping {
     }
 
     /// Replaces the first `len` bytes by a private mapping of `fd`.
-    pub fn overlay_private(&self, len: usize, fd: i32) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn overlay_private(&self, len: usize, fd: i32) -> io::Result<()> {
         assert!(len <= self.len, "overlay within the mapping");
         // SAFETY: the range lies within this mapping, which we own, and nothing holds references into it.
         let at = unsafe {
@@ -60,10 +70,14 @@ impl Mapping {
                 0,
             )
         };
-        at != libc::MAP_FAILED
+        if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Has all of it in memory now, read but not written; an error if some of what it is of cannot be read.
+    /// Brings all of it into memory now, for reading.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, as for a part of a file that cannot be read.
     pub fn populate(&self) -> io::Result<()> {
         loop {
             // SAFETY: the range is this mapping's; the call reads pages in and changes none.
@@ -77,7 +91,7 @@ impl Mapping {
         }
     }
 
-    /// Keeps all of it in memory as long as it is mapped, if the process may have so much (`RLIMIT_MEMLOCK`).
+    /// Keeps all of it in memory as long as it is mapped, if `RLIMIT_MEMLOCK` allows it. Returns whether it does.
     pub fn lock(&self) -> bool {
         // SAFETY: the range is this mapping's; the call reads pages in and changes none.
         unsafe { libc::mlock(self.base.as_ptr().cast(), self.len) == 0 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose a page is.
+//! Whether a page belongs to the snapshot or to a request.
 
 use serde::{Deserialize, Serialize};
 
-/// Who a page belongs to.
+/// What a page belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Origin {
     /// The snapshot's layout: the page stays over resets, its content is restored.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that all machines of a program share: the one thing that reset leaves alone.
+//! Memory that all machines of a program share: the only memory that a reset does not restore.
 //!
 //! ```text
 //! guest-physical   0 ... frames of the machine ...       SHARED_PHYSICAL [ the region, a memslot of its own ]
@@ -9,12 +9,12 @@
 //!
 //! # Invariants
 //!
-//! - The region is mapped as long as a machine or a [`SharedMemory`] knows it.
+//! - The region is mapped as long as a machine or a [`SharedMemory`] refers to it.
 //! - Other vCPUs may be writing to it at any time. The host copies each byte once, trusts nothing that it has not
 //!   copied, and never forms a reference into it.
-//! - The host does not touch the mapping of a *file*: one that somebody truncates would answer with SIGBUS, which ends
-//!   the process. It reads and writes the file instead, which fails with an error. (A guest's access to a page that is
-//!   gone fails its `KVM_RUN`.)
+//! - The host does not touch the mapping of a *file*: access to a truncated file would raise SIGBUS, which ends the
+//!   process. It reads and writes the file instead, which fails with an error. (A guest's access to a page that is gone
+//!   fails its `KVM_RUN`.)
 
 use std::fs::File;
 use std::io;
@@ -37,9 +37,9 @@ pub struct SharedMemory {
 #[derive(Debug)]
 struct Region {
     mapping: Mapping,
-    /// What the mapping is of, if it is not anonymous.
+    /// The mapped file, if the mapping is not anonymous.
     file: Option<File>,
-    /// Whether a guest's access never waits for a disk to be read.
+    /// Whether a guest's access never waits for a disk.
     stays: bool,
 }
 
@@ -52,19 +52,18 @@ impl SharedMemory {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a size out of range; `OutOfMemory` if the kernel has not that much.
+    /// `InvalidInput` for a size out of range; `OutOfMemory` if the kernel has too little memory.
     pub fn anonymous(bytes: u64) -> io::Result<Self> {
         let bytes = check_size(bytes)?;
-        // Without MAP_NORESERVE: where the kernel counts what it has promised, it refuses here and not at a first
-        // touch.
+        // Without MAP_NORESERVE: a kernel that limits committed memory refuses here and not at a first touch.
         Self::map(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS, None)
     }
 
-    /// The first `bytes` of a file: what the machines write there outlives them, and a crash of the server.
+    /// The first `bytes` of a file: what the machines write there survives them, and a crash of the server.
     ///
     /// The file is made, readable for its owner alone, if there is none, and grown if it is shorter; its blocks are
     /// reserved. It must lie in a local file system, where mappings and reads of a file see the same bytes. All of it
-    /// is read, however slow the disk, and kept in memory if the process may keep so much: see
+    /// is read, however slow the disk, and kept in memory if the process's limits allow it: see
     /// [`SharedMemory::stays_in_memory`].
     ///
     /// # Arguments
@@ -73,26 +72,25 @@ impl SharedMemory {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a size out of range, and for what is no regular file; otherwise what the kernel says. A
+    /// `InvalidInput` for a size out of range, and for a file that is not regular; otherwise what the kernel says. A
     /// symbolic link as the last part of the path is refused.
     pub fn file(path: &Path, bytes: u64) -> io::Result<Self> {
         let bytes = check_size(bytes)?;
         let file = mayfly_files::open_or_create(path)?;
         mayfly_files::waiting_for(path, || reserve(&file, bytes))?;
-        // All of it is read here, which takes as long as the disk takes, and no call of its own says that it goes on.
+        // All of it is read here, which takes as long as the disk takes. It is one call, which reports no progress.
         Self::map(bytes, libc::MAP_SHARED, Some(file))
     }
 
     fn map(bytes: u64, flags: i32, file: Option<File>) -> io::Result<Self> {
         let fd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let mapping = Mapping::new(bytes as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd)
-            .ok_or_else(io::Error::last_os_error)?;
+        let mapping = Mapping::new(bytes as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd)?;
         let stays = file.is_none() || stays_in_memory(&mapping)?;
         Ok(Self { region: Arc::new(Region { mapping, file, stays }) })
     }
 
-    /// Whether the kernel keeps the region in memory. If not, it may take pages of its file away when memory is short,
-    /// and the guest that reads one next waits for the disk, and its thread with it: `RLIMIT_MEMLOCK` was too low.
+    /// Whether the kernel keeps the region in memory. If not, because `RLIMIT_MEMLOCK` was too low, it may evict pages
+    /// of the file when memory is short: the guest that reads one next, and its thread, wait for the disk then.
     #[must_use]
     pub fn stays_in_memory(&self) -> bool {
         self.region.stays
@@ -110,7 +108,7 @@ impl SharedMemory {
         Arc::ptr_eq(&self.region, &other.region)
     }
 
-    /// Where the host has it mapped: for engines, which put it behind their machines.
+    /// The address of the host's mapping: engines map it into their machines.
     #[must_use]
     pub fn host_address(&self) -> u64 {
         self.region.mapping.address() as u64
@@ -147,18 +145,18 @@ impl SharedMemory {
             return None;
         }
         // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references,
-        // and any bytes that another thread or a vCPU stores meanwhile are as good as any others.
+        // and all bytes that another thread or a vCPU stores meanwhile are valid.
         Some(unsafe { VolatileSlice::new(self.region.mapping.address().add(offset as usize), len) })
     }
 }
 
-/// Reads a file's region now, where nobody waits but whoever makes it, and has it stay in memory if the kernel lets us.
+/// Reads a file's region now, while only its maker waits, and keeps it in memory if the kernel allows it.
 fn stays_in_memory(mapping: &Mapping) -> io::Result<bool> {
     if mapping.lock() {
         return Ok(true);
     }
     match mapping.populate() {
-        // Linux before 5.14 has no such advice; pages are read when they are needed, as ever.
+        // Linux before 5.14 does not have this advice: pages are read when they are needed.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         populated => populated.map(|()| false),
     }
@@ -174,7 +172,7 @@ fn check_size(bytes: u64) -> io::Result<u64> {
     }
 }
 
-/// Makes the file at least that long, with blocks behind it where the file system can: a full disk is then found now.
+/// Makes the file at least that long, with blocks reserved where the file system can: then a full disk shows now.
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     loop {
         // SAFETY: plain system call on a descriptor that we own.
@@ -198,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that goes with the test.
+    /// A directory that is removed after the test.
     struct Directory(PathBuf);
 
     impl Directory {
@@ -239,7 +237,7 @@ mod tests {
     fn what_leaves_the_region_is_refused() {
         let directory = Directory::new("bounds");
         let path = directory.0.join("file");
-        // A file may be longer than the region: the rest is none of the program's.
+        // A file may be longer than the region: the program does not see the rest.
         std::fs::write(&path, vec![1; 3 * PAGE_SIZE as usize]).unwrap();
         for region in [SharedMemory::anonymous(PAGE_SIZE).unwrap(), SharedMemory::file(&path, PAGE_SIZE).unwrap()] {
             for offset in [PAGE_SIZE - 7, PAGE_SIZE, u64::MAX - 3, u64::MAX] {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! doorbell page     [ struct mayfly_page | ... | entry ]                       user r-x, shared by all workers
-//! inbox             [ struct mayfly_request | random | headers | strings | body | zeroes ]   user r--, written by the host
+//! inbox             [ struct mayfly_request | random | headers | strings | body | zeroes ]   user r--, host writes
 //! ```
 
 use mayfly_machine::layout;
@@ -22,7 +22,7 @@ pub(crate) const OP_RESPOND: u64 = 2;
 pub(crate) const OP_CALL: u64 = 3;
 pub(crate) const OP_HOOKS: u64 = 4;
 
-/// Answers of the doorbell: no such operation; not the time for it.
+/// What the doorbell answers: there is no such operation; the operation is not allowed now.
 pub(crate) const ENOSYS: i64 = -(libc::ENOSYS as i64);
 pub(crate) const EPROTO: i64 = -(libc::EPROTO as i64);
 
@@ -50,10 +50,10 @@ pub(crate) const RESPONSE_BYTES: usize = 32;
 /// Size of `struct mayfly_peer_call`.
 pub(crate) const CALL_BYTES: usize = 48;
 
-/// Methods of requests that the host makes itself. None is a token of HTTP's, so no client can send it.
+/// Methods of requests that the host makes itself. None is an HTTP token, so no client can send one.
 pub(crate) const METHOD_SAVE: &[u8] = b"mayfly:save";
 pub(crate) const METHOD_RESTORE: &[u8] = b"mayfly:restore";
-/// Of a call of another program's; whoever carries calls out makes such requests.
+/// The method of a call by another program. The caller that carries calls out makes such requests.
 pub const METHOD_CALL: &[u8] = b"mayfly:call";
 
 /// The 64-bit number at an offset of a structure.

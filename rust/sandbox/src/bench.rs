@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What benchmarks need to know of the host's own costs; not for servers.
+//! The host's own costs, for benchmarks; not for servers.
 
 pub use mayfly_kvm::{floor::BareVm, floor::BareVms, floor::Floor};
 
 const PAGE: usize = mayfly_machine::PAGE_SIZE as usize;
-/// Pages lie this many pages apart: side by side, as the work set of the tenant that is measured (`tenants/workset`). Further apart a
-/// copy takes longer (45 to 57 ns a page for 1 to 17), which would flatter the reset.
+/// Pages lie this many pages apart: side by side, as the work set of the tenant that is measured (`tenants/workset`).
+/// Further apart a copy takes longer (45 to 57 ns a page for 1 to 17), which would flatter the reset.
 const STRIDE: usize = 1;
 
-/// Pages to copy from and to, one by one: what restoring them cannot be cheaper than.
+/// Pages that are copied one by one: a lower bound for the cost of restoring them.
+///
+/// ```
+/// use mayfly_sandbox::bench::ScatteredPages;
+///
+/// let mut pages = ScatteredPages::new(16);
+/// let start = std::time::Instant::now();
+/// pages.copy();
+/// println!("{:?}", start.elapsed());
+/// ```
 #[derive(Debug)]
 pub struct ScatteredPages {
     from: Vec<u8>,

@@ -9,7 +9,9 @@ use mayfly_kvm::{CreateError, FreezeError, RunError};
 use mayfly_linux::{ExecError, Fault, Listeners};
 use mayfly_machine::MemoryError;
 
+use crate::entropy::EntropyError;
 use crate::response::ResponseError;
+use crate::time::watchdog::WatchdogError;
 
 /// Why a program could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,12 @@ pub enum BootError {
     /// The machine could not be made.
     #[error("no machine for the program: {0}")]
     Machine(#[from] CreateError),
+    /// The watchdog did not start.
+    #[error("the boot cannot be watched: {0}")]
+    Watchdog(#[from] WatchdogError),
+    /// The system gave no randomness.
+    #[error("no randomness for the program: {0}")]
+    Entropy(#[from] EntropyError),
     /// The program could not be loaded.
     #[error("cannot load the program: {0}")]
     Exec(#[from] ExecError),
@@ -45,7 +53,7 @@ pub enum BootError {
         /// The limit.
         limit: Duration,
     },
-    /// The program is a server, and it was not said that it is.
+    /// The program is a server, but its tenant is not configured as one.
     #[error(
         "the program waits for connections to {listeners}, not for a request: it is a server, so its tenant needs \"serve\": \"connections\" (mayfly run --serve connections)"
     )]
@@ -53,7 +61,7 @@ pub enum BootError {
         /// What it listens on.
         listeners: Listeners,
     },
-    /// It cannot be told which of the program's listeners is its application.
+    /// It is not clear which of the program's listeners is its application.
     #[error("the program listens on {listeners}: {}", choose(*.port))]
     Ambiguous {
         /// The port that is named.
@@ -70,7 +78,7 @@ pub enum BootError {
         listeners: Listeners,
     },
     /// The program waits for something that cannot come.
-    #[error("the program waits for ever in {call}, before it waited for a request")]
+    #[error("the program waits forever in {call}, before it waited for a request")]
     Stuck {
         /// What it waits in.
         call: &'static str,
@@ -89,7 +97,7 @@ pub enum BootError {
         /// The limit.
         limit_bytes: u64,
     },
-    /// The process has as much memory as it may have, and the boot needed more.
+    /// The process's bound on memory is reached, and the boot needed more.
     #[error(
         "the server has no memory left to boot the program: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached"
     )]
@@ -106,8 +114,8 @@ pub enum BootError {
         /// Newest version here.
         max: u32,
     },
-    /// The program has brought its machine into a state that no program needs: it may be attacking.
-    #[error("the program has broken out of line: {0}")]
+    /// The program has put its machine into a state that no program needs: this may be an attack.
+    #[error("the program put its machine into a forbidden state: {0}")]
     Violation(String),
     /// The machine did something unexpected.
     #[error("the machine failed: {0}")]
@@ -138,14 +146,24 @@ fn wanted(port: Option<u16>) -> String {
 
 /// Why a worker could not be forked.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot fork a worker: {0}")]
-pub struct ForkError(#[from] pub(crate) CreateError);
+#[non_exhaustive]
+pub enum ForkError {
+    /// The machine could not be made.
+    #[error("cannot fork a worker: {0}")]
+    Machine(#[from] CreateError),
+    /// The watchdog did not start.
+    #[error("cannot fork a worker: {0}")]
+    Watchdog(#[from] WatchdogError),
+    /// The system gave no randomness.
+    #[error("cannot fork a worker: {0}")]
+    Entropy(#[from] EntropyError),
+}
 
 impl ForkError {
     /// Whether the process's bound on memory is the reason.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.is_full()
+        matches!(self, Self::Machine(error) if error.is_full())
     }
 }
 
@@ -160,7 +178,7 @@ pub enum CallError {
         /// The limit.
         limit: u64,
     },
-    /// The program sent something that is no valid response. The worker was reset.
+    /// The program sent something that is not a valid response. The worker must be reset.
     #[error("invalid response: {0}")]
     Response(#[from] ResponseError),
     /// The program ended.
@@ -185,13 +203,13 @@ pub enum CallError {
         limit: Duration,
     },
     /// The program waits for something that cannot come, such as a signal: it would hit its time limit.
-    #[error("the program waits for ever in {call}")]
+    #[error("the program waits forever in {call}")]
     Stuck {
         /// What it waits in.
         call: &'static str,
     },
-    /// The program no longer listens for connections, or lets too many of them wait.
-    #[error("the program takes no connection")]
+    /// The program no longer listens for connections, or leaves too many of them waiting.
+    #[error("the program does not accept a connection")]
     NotListening,
     /// The program wrote to, or asked for, too much memory.
     #[error("the request needs more than {limit_bytes} bytes of private memory")]
@@ -199,23 +217,22 @@ pub enum CallError {
         /// The limit.
         limit_bytes: u64,
     },
-    /// The process has as much memory as it may have, and the request needed more.
+    /// The process's bound on memory is reached, and the request needed more.
     #[error(
         "the server has no memory left for this request: its bound (max_memory_mib, or the limit of its cgroup or machine) is reached"
     )]
     ServerMemory,
-    /// The program has no hooks for its state (`None`), or did not do what it was asked to. The worker is as after any
-    /// request.
+    /// The program has no hooks for its state (`None`), or its hook failed. The worker is as after any request.
     #[error("the program did not hand its state over (status {status:?})")]
     Handover {
-        /// What its hook answered instead of 200.
+        /// The status that its hook answered instead of 200.
         status: Option<u16>,
     },
-    /// The program has brought its machine into a state that no program needs: it may be attacking. The worker is
+    /// The program has put its machine into a state that no program needs: this may be an attack. The worker is
     /// poisoned.
-    #[error("the program has broken out of line: {0}")]
+    #[error("the program put its machine into a forbidden state: {0}")]
     Violation(String),
-    /// The machine failed, through no fault of the program's.
+    /// The machine failed, and the program did not cause it.
     #[error("the machine failed: {0}")]
     Failed(String),
     /// The worker had been poisoned before; nothing was run.

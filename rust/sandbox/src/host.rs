@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 pub use mayfly_kvm::HostError;
 
-use crate::{timekeeping, watchdog};
+use crate::time::{timekeeping, watchdog};
 
-/// Names another KVM device than `/dev/kvm`, as containers and tests need.
+/// The environment variable that names another KVM device than `/dev/kvm`, as containers and tests need.
 pub const DEVICE_VARIABLE: &str = "MAYFLY_KVM_PATH";
 
 /// A host that can run machines; cheap to clone.
@@ -23,16 +23,25 @@ pub struct HostReport {
     pub kvm: &'static str,
     /// Extended state components that programs can use, as XCR0 has them.
     pub xcr0: u64,
-    /// Whether programs tell the time by themselves, without a system call.
+    /// Whether programs read the time without a system call.
     pub clocks: bool,
 }
 
 impl Host {
     /// Opens the host's KVM and probes it.
     ///
+    /// ```
+    /// use mayfly_sandbox::Host;
+    ///
+    /// match Host::open() {
+    ///     Ok(host) => println!("{:?}", host.report()),
+    ///     Err(error) => println!("cannot run programs here: {error}"),
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`HostError`] says what is missing, and what an operator can do.
+    /// [`HostError`] says what is missing and what an operator can do.
     pub fn open() -> Result<Self, HostError> {
         let path = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from);
         watchdog::survive_file_size_limit();
@@ -41,7 +50,7 @@ impl Host {
         Ok(Self { machine })
     }
 
-    /// The same host, for machines whose memory another account holds.
+    /// The same host, for machines whose memory is charged to `account`.
     #[must_use]
     pub fn on_account(&self, account: &mayfly_kvm::Account) -> Self {
         Self { machine: self.machine.on_account(account) }

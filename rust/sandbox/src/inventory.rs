@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The inventory of all state that a request can change, and what takes each entry back.
+//! The inventory of all state that a request can change, and what restores each entry.
 //!
-//! A test (`tests/inventory.rs`) walks this table: it has a program dirty the entry, resets the worker, and compares what the next
-//! request finds with what it finds in a fresh fork. The program (`tenants/faults`) keeps the same list; the test holds the two
-//! against each other, so an entry cannot be in one only. State that no mechanism here takes back must not be offered to programs.
-//! The one exception is what a tenant's configuration asks to be kept: [`KEPT`].
+//! A test (`tests/inventory.rs`) walks this table: it has a program dirty the entry, resets the worker, and compares
+//! what the next request finds with what it finds in a fresh fork. The program (`tenants/faults`) keeps the same list;
+//! the test holds the two against each other, so an entry cannot be in one only. State that no mechanism here restores
+//! must not be offered to programs. The one exception is state that a tenant's configuration keeps: [`KEPT`].
 
-/// What takes an entry of the inventory back.
+/// What restores an entry of the inventory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoredBy {
     /// The page's content is copied back from the image, or zeroed.
@@ -17,7 +17,7 @@ pub enum RestoredBy {
     Process,
     /// The trampoline restores it before the program's first instruction.
     Trampoline,
-    /// The host overwrites it with every request, and clears what is left of the last.
+    /// The host overwrites it with every request, and clears what the last one left.
     InboxWrite,
     /// The host sets its word in front of the inbox again.
     Control,
@@ -34,7 +34,7 @@ pub struct Item {
     pub name: &'static str,
     /// What it is.
     pub what: &'static str,
-    /// What takes it back; the first is the one that must work, the others help.
+    /// What restores it; the first mechanism must work, the others help.
     pub restored_by: &'static [RestoredBy],
 }
 
@@ -44,12 +44,12 @@ const fn item(name: &'static str, what: &'static str, restored_by: &'static [Res
 
 use RestoredBy::{Control, Forgotten, InboxWrite, PageCopy, Process, StartOver, TableUndo, Trampoline};
 
-/// What a request can change and no reset takes back, on purpose.
+/// What a request can change and no reset restores, on purpose.
 pub const KEPT: &[Item] = &[item("shared-memory", "memory that the program's workers share by its configuration", &[])];
 
-/// What a request can leave besides if it is given up where it was paused, at any instruction. A worker of which a request has ended
-/// by its response cannot have these, and the test program cannot show them: `tests/pauses.rs` gives requests up at instructions of
-/// all kinds, and compares.
+/// What a request can leave in addition if it is given up while it is paused, at any instruction. A worker whose
+/// request ended with its response cannot have these, and the test program cannot show them: `tests/pauses.rs` gives
+/// requests up at instructions of all kinds, and compares.
 pub const GIVEN_UP: &[Item] = &[
     item("privilege", "the vCPU at CPL 0, on its way to an exit", &[StartOver]),
     item("events", "an exception about to be delivered", &[StartOver]),

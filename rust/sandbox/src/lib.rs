@@ -1,56 +1,64 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A fresh virtual machine for every request.
 //!
-//! A tenant's program is booted once into a [`Snapshot`]. [`Worker`]s are copy-on-write forks of it; [`Worker::call`] gives one a
-//! request, takes the response, and rolls the worker back, so that the next request finds the snapshot again, exactly.
+//! A tenant's program is booted once into a [`Snapshot`]. [`Worker`]s are copy-on-write forks of it; [`Worker::call`]
+//! gives one a request, takes the response, and rolls the worker back, so that the next request finds the snapshot
+//! again, exactly.
 //!
-//! ```no_run
+//! ```
 //! use std::sync::Arc;
 //! use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
 //!
+//! # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+//! # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
 //! let host = Host::open()?;
-//! let program = Program::load("build/tenants/hello/hello".as_ref())?;
+//! let program = Program::load(path)?;
 //! let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;
 //! let mut worker = Worker::fork(&snapshot)?;
 //! let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
 //! let mut response = BufferedResponse::default();
 //! worker.call(1, &request, &mut response)?;
-//! assert_eq!(response.status, 200);
+//! assert_eq!((response.status, &response.body[..]), (200, &b"Hello World!"[..]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing above this crate knows that KVM exists; nothing in it knows HTTP.
+//! Nothing above this crate knows that KVM exists. Of HTTP, the crate knows only the syntax of header fields.
+//!
+//! The folders, the highest first; imports run downwards (`docs/architecture.md`):
+//!
+//! | folder | subject |
+//! |---|---|
+//! | `worker` | forks, requests leg by leg, resets, calls of storage programs |
+//! | `snapshot` | frozen programs, in memory and in files |
+//! | `boot` | from a program's entry point to where it can be frozen |
+//! | `time` | clocks, and the watchdog that ends legs |
+//! | [`fields`] | header fields that a program may send |
+//! | [`inventory`], [`ways`] | tables: what a reset restores, and what the next request meets |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod abi;
 pub mod bench;
 mod boot;
-mod clock;
 mod entropy;
 mod error;
-mod handover;
+pub mod fields;
 mod host;
-mod inbox;
 pub mod inventory;
 mod limits;
-mod line;
 mod message;
-mod origin;
 mod output;
-mod peer;
 mod program;
 mod protocol;
 mod response;
 mod run;
 mod service;
 mod snapshot;
-mod snapshot_file;
-mod timekeeping;
-mod watchdog;
+mod time;
 pub mod ways;
 mod worker;
 
 pub use abi::METHOD_CALL;
+pub use entropy::EntropyError;
 pub use error::{BootError, CallError, ForkError, ProgramError};
 pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
 pub use limits::Limits;
@@ -63,10 +71,12 @@ pub use mayfly_machine::layout::SHARED_MAX;
 pub use mayfly_machine::{PAGE_SIZE, SharedMemory};
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
-pub use peer::{PeerCall, PeerError};
 pub use program::{Elf, MAPPED_FROM, MonotonicClock, Program, ProgramFile};
 pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
 pub use response::ResponseError;
-pub use snapshot::{BootedFrom, Snapshot};
-pub use snapshot_file::{SnapshotFileError, SnapshotSaveError};
-pub use worker::{CallStats, Progress, Slice, Worker, WorkerState};
+pub use snapshot::file::{SnapshotFileError, SnapshotSaveError};
+pub use snapshot::snapshot::{BootedFrom, Snapshot};
+pub use time::watchdog::WatchdogError;
+pub use worker::peer::{PeerCall, PeerError};
+pub use worker::progress::{CallStats, Progress, Slice, WorkerState};
+pub use worker::worker::Worker;

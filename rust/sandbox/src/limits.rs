@@ -4,6 +4,14 @@
 use std::time::Duration;
 
 /// Limits of one tenant. All are always on.
+///
+/// ```
+/// use std::time::Duration;
+/// use mayfly_sandbox::Limits;
+///
+/// let limits = Limits { cpu_time: Duration::from_millis(100), request_bytes: 64 << 10, ..Limits::default() };
+/// assert_eq!(limits.response_bytes, 4 << 20);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most CPU time from the program's start until it waits for a request, and a quarter of the most wall-clock time.
@@ -20,7 +28,8 @@ pub struct Limits {
     pub request_bytes: u64,
     /// Largest response, in bytes: header names, header values and body.
     pub response_bytes: u64,
-    /// Largest work set that a worker keeps between requests, in bytes; above it the pages are given back to the system.
+    /// Largest work set that a worker keeps between requests, in bytes; above it the pages are given back to the
+    /// system.
     pub retained_bytes: u64,
     /// Most descriptors that a program may have open. Range: 3 to 1,024.
     pub descriptors: u32,
@@ -31,8 +40,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 10 s and 256 MiB to boot; 1 s of CPU time in 10 s, 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of up to 4 MiB is
-    /// kept; 64 descriptors, 1 thread, 4,096 mappings.
+    /// 10 s and 256 MiB to boot; 1 s of CPU time in 10 s, 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of
+    /// up to 4 MiB is kept; 64 descriptors, 1 thread, 4,096 mappings.
     fn default() -> Self {
         Self {
             boot_time: Duration::from_secs(10),
@@ -51,7 +60,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What the floor below is to know of them.
+    /// The limits that the Linux personality enforces.
     pub(crate) fn for_linux(&self) -> mayfly_linux::Limits {
         mayfly_linux::Limits {
             mappings: self.mappings as usize,
@@ -63,7 +72,7 @@ impl Limits {
     }
 }
 
-/// A duration as the clocks here count; one that does not fit has no end.
+/// A duration in nanoseconds; one that does not fit has no end.
 #[inline]
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests and responses as this floor sees them: bytes, and nothing of HTTP's framing.
+//! Requests and responses as this floor sees them: bytes, without HTTP's framing.
 
 /// A header of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +27,13 @@ pub struct Request<'a> {
 
 /// Takes a program's response.
 ///
-/// The body comes first, then status and headers, which are complete and valid by then. If reading the body fails midway, the
-/// call returns an error, and what was taken of the body is for the sink's owner to drop or overwrite.
+/// The body comes first, then status and headers, which are complete and valid by then. If reading the body fails
+/// midway, the call returns an error, and the sink's owner drops or overwrites the part of the body that was taken.
 pub trait ResponseSink {
     /// Makes room for a body of `len` bytes and returns exactly that.
     fn body(&mut self, len: usize) -> &mut [u8];
-    /// Takes, in the place of a body, that there is none because the request or the status rules it out (`HEAD`, 304): `length` is
-    /// that of the body which a `GET` would have been answered with, if the program has said it.
+    /// Called in place of `body` if the request or the status rules a body out (`HEAD`, 304). `length` is the length of
+    /// the body that a `GET` would have got, if the program has announced it.
     fn no_body(&mut self, length: Option<u64>) {
         let _ = length;
         self.body(0);
@@ -45,6 +45,16 @@ pub trait ResponseSink {
 }
 
 /// A response in memory, for tests and tools.
+///
+/// ```
+/// use mayfly_sandbox::{BufferedResponse, ResponseSink};
+///
+/// let mut response = BufferedResponse::default();
+/// response.body(5).copy_from_slice(b"hello");
+/// response.status(200);
+/// response.header(b"content-type", b"text/plain");
+/// assert_eq!((response.status, response.headers.len()), (200, 1));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BufferedResponse {
     /// Status.

@@ -2,11 +2,10 @@
 //! A tenant's program: one ELF file, arguments, environment.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use mayfly_files::Problem;
+use mayfly_files::{FileStamp, Problem};
 use mayfly_kvm::{checksum, digest};
 use mayfly_linux::{Mounts, Network, Outbound};
 use mayfly_machine::SharedMemory;
@@ -14,11 +13,11 @@ use mayfly_machine::SharedMemory;
 use crate::error::ProgramError;
 use crate::protocol::Service;
 
-/// Programs of this size or more are mapped from their file, which all that run them share; smaller ones are copied, and their file
-/// may be overwritten while they run.
+/// Programs of this size or more are mapped from their file, whose pages all their workers share; smaller ones are
+/// copied, and their file may be overwritten while they run.
 pub const MAPPED_FROM: u64 = 16 << 20;
 
-/// A program's content; equal if it is the same.
+/// A program's content; equal if the content is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Elf {
     /// In memory.
@@ -45,38 +44,26 @@ impl Elf {
     pub(crate) fn identity(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => checksum(bytes),
-            Self::File(ProgramFile { stamp: Stamp { device: _, inode, size, times }, .. }) => {
-                digest(&(inode, size, times))
-            }
+            Self::File(program) => digest(&program.stamp.without_device()),
         }
     }
 
     fn open(path: &Path) -> Result<Self, Problem> {
         let file = mayfly_files::open(path)?;
-        let seen = mayfly_files::waiting_for(path, || file.metadata())?;
-        if seen.len() >= MAPPED_FROM {
-            let times = [(seen.mtime(), seen.mtime_nsec()), (seen.ctime(), seen.ctime_nsec())];
-            let stamp = Stamp { device: seen.dev(), inode: seen.ino(), size: seen.len(), times };
+        let stamp = FileStamp::of_opened(&file, path)?;
+        if stamp.size() >= MAPPED_FROM {
             return Ok(Self::File(ProgramFile { file: Arc::new(file), stamp }));
         }
         Ok(Self::Bytes(mayfly_files::read_opened(&file, path, MAPPED_FROM)?))
     }
 }
 
-/// An open file with a program. It is to be replaced by another file, never written to: whoever runs it sees what is written.
+/// An open file with a program. Replace it by another file, and never write to it: running workers see what is written.
 #[derive(Debug, Clone)]
 pub struct ProgramFile {
     file: Arc<File>,
-    stamp: Stamp,
-}
-
-/// What a file was when it was opened: a large one is not read to compare it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    times: [(i64, i64); 2],
+    /// What the file was when it was opened: a large one is not read to compare it.
+    stamp: FileStamp,
 }
 
 impl PartialEq for ProgramFile {
@@ -119,7 +106,7 @@ pub struct Program {
 /// What a program's monotonic clock does between the freeze and a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MonotonicClock {
-    /// It goes on, as the realtime clock does.
+    /// It runs on, as the realtime clock does.
     #[default]
     Runs,
     /// It stands still, as on a machine that is suspended, and so do the timers that go by it.
@@ -127,7 +114,7 @@ pub enum MonotonicClock {
 }
 
 impl Program {
-    /// What the floor below is to know of it; `network` is made of its list.
+    /// The program as the Linux personality takes it; `network` is made from its list of destinations.
     pub(crate) fn for_linux<'a>(&'a self, network: &'a Network) -> mayfly_linux::Program<'a> {
         mayfly_linux::Program {
             elf: self.elf.for_linux(),
@@ -140,6 +127,20 @@ impl Program {
     }
 
     /// Reads a program from a file, or opens it if it is large: see [`MAPPED_FROM`].
+    ///
+    /// ```
+    /// use mayfly_sandbox::Program;
+    ///
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # if !path.exists() { return Ok(()) }
+    /// let mut program = Program::load(path)?;
+    /// program.args = vec!["--verbose".into()];
+    /// assert_eq!(program.name, "hello");
+    ///
+    /// let error = Program::load("/dev/null".as_ref()).unwrap_err();
+    /// assert!(error.to_string().contains("it is a character device"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@ use mayfly_kvm::Machine;
 use mayfly_machine::BadAddress;
 
 use crate::abi::{HEADER_BYTES, RESPONSE_BYTES, RESPONSE_HEADERS_MAX, u64_at};
+use crate::fields;
 use crate::message::ResponseSink;
 
 /// A larger buffer for headers is not kept for the next response.
@@ -35,7 +36,7 @@ pub enum ResponseError {
         /// How many there may be.
         limit: u32,
     },
-    /// A header's name is no RFC 9110 token.
+    /// A header's name is not an RFC 9110 token.
     #[error("header {index} has an invalid name")]
     HeaderName {
         /// Position in the response.
@@ -47,30 +48,26 @@ pub enum ResponseError {
         /// Position in the response.
         index: u32,
     },
-    /// The header frames the message or belongs to the connection, which is the server's part.
-    #[error("header {index}, {name}, is the server's to set")]
+    /// The header frames the message or is about the connection: the server sets it.
+    #[error("header {index} ({name}) may be set by the server only")]
     HeaderReserved {
         /// Position in the response.
         index: u32,
         /// Its name.
         name: &'static str,
     },
-    /// What the program wrote on its connection is no response.
-    #[error("what the program wrote is no response: {0}")]
+    /// What the program wrote on its connection is not a response.
+    #[error("what the program wrote is not a response: {0}")]
     Malformed(&'static str),
     /// Headers and body are larger than allowed.
     #[error("the response has {bytes} bytes or more; the limit is {limit}")]
     TooLarge {
-        /// Size up to the point where it was noticed.
+        /// The size up to the point where this was noticed.
         bytes: u64,
         /// The limit.
         limit: u64,
     },
 }
-
-/// Headers that a program may not send: RFC 9110, 7.6.1 (connection), RFC 9112, 6 (framing).
-const RESERVED: [&str; 8] =
-    ["content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "proxy-"];
 
 /// Buffers for reading responses; kept for their allocations.
 #[derive(Debug, Default)]
@@ -136,7 +133,7 @@ impl Reader {
         let name = self.append(machine, u64_at(header, 0), u64_at(header, 8), limit, "header name")?;
         check_name(&self.text[start..name], index)?;
         let value = self.append(machine, u64_at(header, 16), u64_at(header, 24), limit, "header value")?;
-        if !is_value(&self.text[name..value]) {
+        if !fields::is_value(&self.text[name..value]) {
             return Err(ResponseError::HeaderValue { index });
         }
         self.ends.push((name, value));
@@ -174,41 +171,18 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(word)
 }
 
-/// RFC 9110, 5.6.2.
-const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        )
-}
-
 fn check_name(name: &[u8], index: u32) -> Result<(), ResponseError> {
-    if name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte)) {
+    if !fields::is_token(name) {
         return Err(ResponseError::HeaderName { index });
     }
-    let reserved = RESERVED.iter().find(|reserved| match reserved.strip_suffix('-') {
-        Some(_) => name.get(..reserved.len()).is_some_and(|start| start.eq_ignore_ascii_case(reserved.as_bytes())),
-        None => name.eq_ignore_ascii_case(reserved.as_bytes()),
-    });
-    match reserved {
+    match fields::reserved(name) {
         Some(name) => Err(ResponseError::HeaderReserved { index, name }),
         None => Ok(()),
     }
 }
 
-/// RFC 9110, 5.5: no control characters but the tab, no white space at the ends.
-fn is_value(value: &[u8]) -> bool {
-    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    !blank(value.first())
-        && !blank(value.last())
-        && value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -218,20 +192,9 @@ mod tests {
         {
             assert!(matches!(check_name(name.as_bytes(), 0), Err(ResponseError::HeaderReserved { .. })), "{name}");
         }
-        for name in ["content-type", "set-cookie", "x-te", "proxy", "telemetry"] {
-            assert_eq!(check_name(name.as_bytes(), 0), Ok(()), "{name}");
+        for name in ["", "a b", "a:", "a\r\n"] {
+            assert_eq!(check_name(name.as_bytes(), 7), Err(ResponseError::HeaderName { index: 7 }), "{name:?}");
         }
-    }
-
-    proptest! {
-        #[test]
-        fn no_header_can_split_a_response(name in prop::collection::vec(any::<u8>(), 0..20), value in prop::collection::vec(any::<u8>(), 0..20)) {
-            if check_name(&name, 0).is_ok() {
-                prop_assert!(!name.is_empty() && !name.iter().any(|byte| b": \t\r\n\0".contains(byte) || *byte >= 0x7f));
-            }
-            if is_value(&value) {
-                prop_assert!(!value.iter().any(|byte| b"\r\n\0".contains(byte)));
-            }
-        }
+        assert_eq!(check_name(b"content-type", 0), Ok(()));
     }
 }

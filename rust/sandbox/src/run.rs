@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running a machine until its program rings the doorbell or its leg must end.
+//! Runs a machine until its program rings the doorbell or its leg must end.
 
 use mayfly_kvm::{Machine, RunError};
 use mayfly_linux::{Context, Fault, Process, Step};
 use mayfly_machine::{Blame, Exit};
 
-use crate::clock;
 use crate::entropy::Entropy;
 use crate::output::SharedLog;
 use crate::response::ResponseError;
-use crate::watchdog::{ThreadEnds, Verdict, Watched};
+use crate::time::clock;
+use crate::time::watchdog::{RunningLeg, ThreadEnds, Verdict};
 
 /// Why a run ended without the doorbell.
 #[derive(Debug)]
@@ -31,9 +31,9 @@ pub(crate) enum Stop {
         until_ns: Option<u64>,
         call: &'static str,
     },
-    /// What the program wrote to its connection is no response.
+    /// What the program wrote to its connection is not a response.
     Response(ResponseError),
-    /// The program has brought its machine into a state that no program needs.
+    /// The program has put its machine into a state that no program needs.
     Violation(String),
     Failed(String),
 }
@@ -47,7 +47,7 @@ impl From<ThreadEnds> for Stop {
 impl From<Step> for Stop {
     fn from(step: Step) -> Self {
         match step {
-            Step::Continue => Self::Failed("a stop that was none".into()),
+            Step::Continue => Self::Failed("the personality stopped without a reason".into()),
             Step::Exited { status } => Self::Exited { status },
             Step::Faulted(fault) => Self::Faulted(fault),
             Step::MemoryLimit => Self::MemoryLimit,
@@ -90,7 +90,7 @@ pub(crate) struct Runner {
     pub(crate) process: Process,
     pub(crate) entropy: Entropy,
     pub(crate) log: SharedLog,
-    /// Whether the thread of the present leg may be held up.
+    /// Whether the thread of the present leg may block.
     pub(crate) may_block: bool,
 }
 
@@ -100,7 +100,7 @@ impl Runner {
     pub(crate) fn run(
         &mut self,
         machine: &mut Machine,
-        watched: &Watched<'_>,
+        leg: &RunningLeg<'_>,
         exits: &mut Exits,
     ) -> Result<Event, Stop> {
         loop {
@@ -108,9 +108,9 @@ impl Runner {
             match machine.run()? {
                 Exit::Doorbell => return Ok(Event::Doorbell),
                 exit => {
-                    let served = self.serve(machine, &exit, watched, exits);
+                    let served = self.serve(machine, &exit, leg, exits);
                     clock::tell_on(machine, self.process.suspended_ns());
-                    // What it wrote comes first, whatever became of it then.
+                    // The program's output comes first, whatever happened to the program after it.
                     if self.process.has_output() && matches!(served, Ok(()) | Err(Stop::Waits { .. })) {
                         return Ok(Event::Output);
                     }
@@ -120,7 +120,7 @@ impl Runner {
         }
     }
 
-    /// Has the personality do something of its own accord.
+    /// Has the personality act without an exit of the program.
     pub(crate) fn step(&mut self, act: impl FnOnce(&mut Process, &mut Context<'_>) -> Step) -> Result<(), Stop> {
         let Self { process, entropy, log, may_block } = self;
         let mut rng = |bytes: &mut [u8]| entropy.fill(bytes);
@@ -135,15 +135,15 @@ impl Runner {
         &mut self,
         machine: &mut Machine,
         exit: &Exit,
-        watched: &Watched<'_>,
+        leg: &RunningLeg<'_>,
         exits: &mut Exits,
     ) -> Result<(), Stop> {
         match exit {
             Exit::Syscall => exits.syscalls += 1,
             Exit::PageFault { .. } => exits.faults += 1,
-            // By the watchdog, or by a signal that was not its own.
+            // The watchdog kicked it, or another signal did.
             Exit::Kicked => {
-                return match watched.verdict() {
+                return match leg.verdict() {
                     Verdict::GoOn => Ok(()),
                     Verdict::Slice => Err(Stop::Slice),
                     Verdict::Cpu => Err(Stop::CpuLimit),

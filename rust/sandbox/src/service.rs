@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests to a program that serves connections: sent on one, and the answer taken from it.
+//! Sends requests to a program that serves connections, and takes its responses.
 
 use std::sync::Arc;
 
@@ -20,9 +20,10 @@ const KEPT_BYTES: usize = 64 << 10;
 pub(crate) struct Served {
     protocol: Arc<dyn Protocol>,
     decoder: Box<dyn Decoder>,
-    /// The one that the present request is on, or that the last one has left open.
+    /// The connection of the present request, or the one that the last request left open.
     connection: Option<ConnectionId>,
-    /// The connection was there before the request, and nothing has come on it yet: the program may be about to close it.
+    /// The connection is older than the request, and the program has written nothing on it since: it may be about to
+    /// close it.
     may_be_stale: bool,
     /// The request as it was sent.
     request: Vec<u8>,
@@ -33,15 +34,16 @@ pub(crate) struct Served {
 
 /// How far a response is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum ResponseProgress {
     Partial,
     Complete,
-    /// The program has closed a connection that it had kept open, before it can have seen the request: that is to be sent again.
+    /// The program has closed a connection that it had kept open, before it can have seen the request: the request must
+    /// be sent again.
     Stale,
 }
 
 impl Served {
-    /// A conversation that goes on on `connection`, if the program has kept one open.
+    /// A conversation that continues on `connection`, if the program has kept one open.
     pub(crate) fn new(protocol: &Arc<dyn Protocol>, connection: Option<ConnectionId>) -> Self {
         Self {
             protocol: Arc::clone(protocol),
@@ -69,7 +71,7 @@ impl Served {
         }
     }
 
-    /// Sends a request; the process is to be woken then.
+    /// Sends a request. The caller wakes the process afterwards.
     ///
     /// # Errors
     ///
@@ -103,8 +105,8 @@ impl Served {
     }
 
     /// Takes what the program has written. `limit`: bytes of a response.
-    pub(crate) fn take(&mut self, process: &mut Process, limit: u64) -> Result<Taken, ResponseError> {
-        let Some(connection) = self.connection else { return Ok(Taken::Partial) };
+    pub(crate) fn take(&mut self, process: &mut Process, limit: u64) -> Result<ResponseProgress, ResponseError> {
+        let Some(connection) = self.connection else { return Ok(ResponseProgress::Partial) };
         self.output.clear();
         let state = process.take_output(connection, &mut self.output);
         self.taken = self.taken.saturating_add(self.output.len() as u64);
@@ -117,18 +119,18 @@ impl Served {
                 if !keeps_open || state != OutputState::Open {
                     self.close(process);
                 }
-                return Ok(Taken::Complete);
+                return Ok(ResponseProgress::Complete);
             }
         }
         if state == OutputState::Open {
-            return Ok(Taken::Partial);
+            return Ok(ResponseProgress::Partial);
         }
         if self.may_be_stale {
-            return Ok(Taken::Stale);
+            return Ok(ResponseProgress::Stale);
         }
         self.close(process);
         self.decoder.end()?;
-        Ok(Taken::Complete)
+        Ok(ResponseProgress::Complete)
     }
 
     /// Gives the complete response to `sink`.

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All that the first instruction of each way back into a program meets in the processor: what sets it, and why the
-//! last request cannot.
+//! The processor state that the first instruction of each way back into a program meets: what sets it, and why the last
+//! request cannot.
 //!
-//! The inventory (`inventory.rs`) says what the program finds again; this table is about the few instructions before:
-//! the trampoline, which restores registers, runs with what is there. It must begin in a state that does not depend on
-//! the last request, or else the next one begins with a fault in Mayfly's own code and another request's registers in
-//! the frame.
+//! The inventory (`inventory.rs`) says what the program finds again; this table is about the few instructions before.
+//! The trampoline, which restores registers, runs in the state that it finds. That state must not depend on the last
+//! request, or else the next one begins with a fault in Mayfly's own code and another request's registers in the frame.
 //!
 //! `tests/ways.rs` walks the table: before each way it drives each row to its extremes, in programs that ring the
 //! doorbell and in programs that serve connections, and compares what the next request finds with what a fresh fork's
@@ -19,7 +18,7 @@ pub enum Way {
     FirstRun,
     /// A vCPU that stands at the doorbell's own `out` runs into the trampoline by itself.
     Doorbell,
-    /// It rang by an `out` elsewhere, or in an odd state: the host sets the registers.
+    /// The program rang by an `out` elsewhere, or in an unusual state: the host sets the registers.
     OddDoorbell,
     /// The response came on a connection, by a system call: its return leads into the trampoline.
     SystemCall,
@@ -27,15 +26,15 @@ pub enum Way {
     GivenUp,
     /// A worker that keeps its state is reset: the doorbell would return, so the host sets the registers.
     KeptReset,
-    /// A worker that keeps its state: the doorbell or the system call returns, to the code that made it.
+    /// A worker that keeps its state: the doorbell or the system call returns to the code that made it.
     Kept,
     /// A paused request goes on where it was interrupted.
     Resumed,
-    /// Another thread's turn, or a signal handler: the host puts a whole context in.
+    /// Another thread's turn, or a signal handler: the host loads a whole context.
     Context,
 }
 
-/// All of them, in the order of [`Meets::set_by`].
+/// All ways, in the order of [`Meets::set_by`].
 pub const WAYS: [Way; 9] = [
     Way::FirstRun,
     Way::Doorbell,
@@ -48,14 +47,14 @@ pub const WAYS: [Way; 9] = [
     Way::Context,
 ];
 
-/// What makes it what it is at the first instruction.
+/// What determines the state at the first instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetBy {
     /// The host sets it, to the same value each time, through the shared page.
     Host,
     /// The host sets it, by an ioctl.
     Ioctl,
-    /// The host has looked: another value takes [`Way::OddDoorbell`], or poisons the worker.
+    /// The host has checked it: another value takes [`Way::OddDoorbell`], or poisons the worker.
     Looked,
     /// The processor sets it on this way, whatever it was.
     Processor,
@@ -63,14 +62,14 @@ pub enum SetBy {
     Fixed,
     /// Nothing before the trampoline sets it depends on it.
     Unused,
-    /// The request's, or the worker's, own: the very code that left it goes on.
+    /// It belongs to the request or the worker: the code that left it goes on.
     Own,
 }
 
-/// One thing that a way back meets.
+/// One part of the state that a way back meets.
 #[derive(Debug, Clone, Copy)]
 pub struct Meets {
-    /// Its name; extremes of it have it too (`mayfly_kvm::testing::extremes`).
+    /// Its name; the extremes in `mayfly_kvm::testing::extremes` use the same names.
     pub name: &'static str,
     /// What it is.
     pub what: &'static str,
@@ -78,7 +77,7 @@ pub struct Meets {
     pub set_by: [SetBy; WAYS.len()],
     /// Why the last request cannot.
     pub why: &'static str,
-    /// Whether code at CPL 3 can drive it anywhere; else there are no extremes.
+    /// Whether code at CPL 3 can change it; otherwise there are no extremes.
     pub has_extremes: bool,
 }
 
@@ -90,7 +89,7 @@ pub const MEETS: &[Meets] = &[
     //                                    first run doorbell   odd        call       given up   kept reset kept   resumed context
     Meets { name: "rip", what: "where it goes on",
         set_by:                          [Host,     Looked,    Host,      Host,      Host,      Host,      Looked, Own,   Host],
-        why: "behind the doorbell's `out` there is a jump to the trampoline in a page that nobody can write; elsewhere the host sets RIP, or the RCX of SYSRET",
+        why: "behind the doorbell's `out` there is a jump to the trampoline in a page that no program can write; elsewhere the host sets RIP, or the RCX of SYSRET",
         has_extremes: true },
     Meets { name: "cpl", what: "the privilege: CS",
         set_by:                          [Host,     Looked,    Looked,    Looked,    Ioctl,     Looked,    Looked, Own,   Ioctl],

@@ -84,7 +84,7 @@ fn a_worker_that_keeps_its_state_keeps_it() {
     assert_eq!(value(&mut Worker::fork(&snapshot).unwrap(), "/state"), fresh);
 }
 
-/// What must become of a hostile request: an error of this kind, and a worker in this state.
+/// The expected result of a hostile request: an error of this kind, and a worker in this state.
 fn hostile(target: &str, limits: &Limits, expected: fn(&CallError) -> bool, state: WorkerState) {
     let snapshot = boot("faults", &[], limits).unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
@@ -101,7 +101,7 @@ fn hostile(target: &str, limits: &Limits, expected: fn(&CallError) -> bool, stat
     } else {
         assert!(matches!(answer, Err(CallError::Poisoned)), "a poisoned worker is never reused");
     }
-    // Whatever became of this one, its snapshot is as it was.
+    // Whatever happened to this worker, its snapshot is unchanged.
     assert_eq!(call(&mut Worker::fork(&snapshot).unwrap(), "/ok", b"").unwrap().1.status, 200, "{target}");
 }
 
@@ -157,7 +157,7 @@ fn a_program_that_faults_poisons_its_worker() {
 
 #[test]
 fn a_program_that_never_answers_hits_the_time_limit() {
-    // A thread that gets nothing of the CPU has the other limit.
+    // A thread that gets no CPU time has the other limit.
     let limits = Limits { cpu_time: Duration::from_secs(1), wall_time: Duration::from_secs(10), ..patient() };
     for target in ["/loop", "/loop-syscall", "/loop-doorbell", "/loop-write", "/loop-mmap"] {
         let start = Instant::now();
@@ -235,7 +235,7 @@ fn a_program_is_refused_what_is_above_its_limits_and_goes_on() {
         boot("faults", &["boot:alloc-descriptors", "boot:alloc-thread", "boot:alloc-maps"], &limits).unwrap();
     assert_eq!(snapshot.limit_hits(), hits(1, 2, 1), "and at boot");
     let mut worker = Worker::fork(&snapshot).unwrap();
-    assert_eq!(worker.limit_hits(), LimitHits::default(), "which is not the worker's doing");
+    assert_eq!(worker.limit_hits(), LimitHits::default(), "the worker did not hit them");
     assert_eq!(text(&mut worker, "/alloc-descriptors"), "0, then -24\n");
 }
 
@@ -303,7 +303,7 @@ fn a_malformed_response_is_refused() {
 }
 
 #[test]
-fn the_doorbell_tells_a_program_what_it_cannot_do() {
+fn the_doorbell_refuses_what_a_program_may_not_do() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();
     assert!(text(&mut worker, "/doorbell-unknown").contains("-38"));
     assert!(text(&mut worker, "/wait-twice").contains("-71"));
@@ -435,8 +435,8 @@ fn a_large_program_is_mapped_from_its_file() {
     std::fs::remove_file(&path).unwrap();
 }
 
-/// Page tables for pages of the snapshot stay over resets, as those pages do. A request that touches pages far from each other must not leave the next
-/// ones with less memory than a fresh fork has.
+/// Page tables for pages of the snapshot stay over resets, as those pages do. A request that touches pages far from
+/// each other must not leave later ones with less memory than a fresh fork has.
 #[test]
 fn tables_that_a_request_leaves_take_no_memory_from_the_next() {
     let limits = Limits { private_memory_bytes: 64 << 20, ..patient() };
@@ -445,7 +445,7 @@ fn tables_that_a_request_leaves_take_no_memory_from_the_next() {
     call(&mut Worker::fork(&snapshot).unwrap(), needs, b"").unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
     call(&mut worker, "/touch-apart?7500", b"").unwrap();
-    // One that is poisoned is replaced.
+    // A poisoned worker is replaced.
     if worker.state() == WorkerState::Ready {
         call(&mut worker, needs, b"").unwrap();
     }

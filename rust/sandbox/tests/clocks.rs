@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs tell the time by themselves: right, moving on, and without an exit.
+//! Programs read the time by themselves: correct, moving forwards, and without an exit.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -20,15 +20,16 @@ const CLOCKS: [libc::clockid_t; 6] = [
     libc::CLOCK_BOOTTIME,
 ];
 
-/// What programs may be off by.
+/// How far a program's clock may be off.
 const TOLERANCE_NS: i64 = 1000;
 
-/// Whether programs need no exit for the time here. Hosts that keep time by something else than the counter have them ask.
+/// Whether programs need no exit for the time here. On hosts that keep time by something else than the counter, they
+/// make system calls.
 fn has_clocks() -> bool {
     Host::open().unwrap().report().clocks
 }
 
-/// The host's own; the coarse ones are the fine ones in programs.
+/// The host's clock; in programs the coarse clocks are the fine ones.
 fn now(clock: libc::clockid_t) -> i64 {
     let fine = match clock {
         libc::CLOCK_REALTIME_COARSE => libc::CLOCK_REALTIME,
@@ -56,9 +57,9 @@ fn stands_still(clock: libc::clockid_t) -> bool {
     [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_MONOTONIC_COARSE].contains(&clock)
 }
 
-/// Asks for all clocks; each must lie between two readings of the host's. Those that may stand still while the program is frozen are behind
-/// the host's: `behind` by a certain time where the worker keeps its state, and in each request again what they were `frozen_at` where
-/// it is reset.
+/// Asks for all clocks; each must lie between two readings of the host's. Those that may stand still while the program
+/// is frozen are behind the host's: `behind` by a certain time where the worker keeps its state, and in each request
+/// again by the value at which they were `frozen_at`, where it is reset.
 fn clocks_are_right(worker: &mut Worker, expected: &Expected) {
     let before = CLOCKS.map(now);
     let (stats, response) = call(worker, "/clocks", b"").unwrap();
@@ -92,7 +93,7 @@ fn clocks_are_right(worker: &mut Worker, expected: &Expected) {
     assert!((real.start() / 1_000_000_000..=real.end() / 1_000_000_000).contains(&told["time"]));
     assert!(text.ends_with("getcpu 0 0\n"), "{text}");
     if has_clocks() {
-        // The test program makes some calls of its own, whatever it is asked.
+        // The test program makes some system calls of its own in every request.
         assert_eq!(stats, call(worker, "/ok", b"").unwrap().0);
     }
 }
@@ -126,13 +127,13 @@ fn every_clock_is_the_hosts_without_an_exit() {
     }
 }
 
-/// What the monotonic clocks of a program are, and how sure that is.
+/// The expected values of a program's monotonic clocks, and the tolerance.
 enum Expected {
     Behind(i64, i64),
     FrozenAt(i64, i64),
 }
 
-/// How far the raw clock may have come away from the adjusted one since the program was frozen.
+/// How far the raw clock may have drifted from the adjusted one since the program was frozen.
 const RAW_DRIFT_NS: i64 = 5_000_000;
 
 /// Numbers that a request answers.
@@ -152,7 +153,7 @@ fn a_second_without_an_exit_is_as_long_as_the_hosts() {
         .map(|_| {
             let (stats, response) = call(&mut worker, "/clocks-run?1000", b"").unwrap();
             let answer = numbers(std::str::from_utf8(&response.body).unwrap());
-            assert_eq!(answer[1], 0, "a clock went back");
+            assert_eq!(answer[1], 0, "a clock went backwards");
             if has_clocks() {
                 let own = call(&mut worker, "/ok", b"").unwrap().0.syscalls;
                 assert_eq!(stats.syscalls, own + 1, "the one that it compares with");
@@ -181,7 +182,7 @@ fn time_does_not_go_back_while_a_request_is_paused_and_resumed() {
     }
     worker.reset().unwrap();
     assert!(slices > 10);
-    assert_eq!(numbers(std::str::from_utf8(&sink.body).unwrap())[1], 0, "a clock went back");
+    assert_eq!(numbers(std::str::from_utf8(&sink.body).unwrap())[1], 0, "a clock went backwards");
 }
 
 #[test]
@@ -196,7 +197,8 @@ fn system_calls_and_the_vdso_agree() {
     }
 }
 
-/// Runs a request in slices of a millisecond, with pauses in between; the answer, and how long the slices took together.
+/// Runs a request in slices of a millisecond, with pauses in between; the answer, and how long the slices took
+/// together.
 fn in_slices(worker: &mut Worker, path: &[u8], query: &[u8]) -> (String, i64) {
     let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
     let mut sink = BufferedResponse::default();
@@ -232,7 +234,7 @@ fn cpu_time_passes_while_a_request_runs() {
     }
 }
 
-/// A profiler's timer reaches a program that makes no call, and is the request's.
+/// A profiler's timer reaches a program that makes no call, and belongs to the request.
 #[test]
 fn timers_of_cpu_time_interrupt_a_program_that_spins() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();

@@ -25,7 +25,7 @@ fn sleeps() -> u64 {
 fn an_idle_process_wakes_for_nothing_and_a_leg_wakes_the_watchdog() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();
     call(&mut worker, "/ok", b"").unwrap();
-    // It goes on looking for 100 ms.
+    // It keeps looking for 100 ms.
     let patience = Instant::now();
     loop {
         let before = sleeps();
@@ -37,5 +37,5 @@ fn an_idle_process_wakes_for_nothing_and_a_leg_wakes_the_watchdog() {
     }
     let request = Request { method: b"GET", path: b"/loop", query: b"", headers: &[], body: b"" };
     let progress = worker.start(7, &request, Duration::from_millis(1), &mut BufferedResponse::default()).unwrap();
-    assert_eq!(progress, Progress::Paused, "it was asleep when this began");
+    assert_eq!(progress, Progress::Paused, "it was asleep when the request began");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs by the SDKs of other languages than C, dynamic ones, as whole workers.
+//! Programs that use the SDKs of languages other than C, dynamically linked, as whole workers.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

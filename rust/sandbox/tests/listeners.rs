@@ -47,7 +47,7 @@ fn kept(how: &str, port: Option<u16>) -> Worker {
     Worker::fork_keeping_state(&boot(how, port, &[]).unwrap()).unwrap()
 }
 
-/// What a program says that does not boot.
+/// The error of a program that does not boot.
 fn refusal(how: &str, port: Option<u16>, warm_up: &[&str]) -> String {
     match boot(how, port, warm_up) {
         Ok(_) => panic!("{how}, {port:?}: it boots"),
@@ -99,16 +99,16 @@ fn a_program_with_several_listeners_and_no_port_does_not_boot_and_says_which_the
     says("listen=0.0.0.0:8080 listen=[::1]:2019", "0.0.0.0:8080, then [::1]:2019");
     says("listen=[::]:80 only6=[::]:443 thread=127.0.0.1:1", "[::]:80, then [::]:443, then 127.0.0.1:1");
     says("listen=0.0.0.0:0 listen=0.0.0.0:0", "0.0.0.0:32768, then 0.0.0.0:32769");
-    // Nobody needs to accept there.
+    // The program need not accept there.
     says("listen=0.0.0.0:8080 idle=0.0.0.0:1", "0.0.0.0:8080, then 0.0.0.0:1");
     says("idle=0.0.0.0:2 idle=0.0.0.0:1", "0.0.0.0:2, then 0.0.0.0:1");
-    // What listens on a path may be the application, and what listens on the port an administrator's.
+    // The listener on a path may be the application, and the one on the port an administrator's.
     says("listen=/run/it listen=0.0.0.0:80", "unix:/run/it, then 0.0.0.0:80");
     says("listen=0.0.0.0:80 listen=@it\n\x1b", "0.0.0.0:80, then unix:@it\\n\\x1b");
     // It has timers, and begins to listen by one of them.
     says("listen=127.0.0.1:9229 later=200,0.0.0.0:80", "127.0.0.1:9229, then 0.0.0.0:80");
     says("listen=127.0.0.1:9229 later=200,0.0.0.0:80 tick=20", "127.0.0.1:9229, then 0.0.0.0:80");
-    // As many as there may be.
+    // As many listeners as there may be.
     let many: Vec<String> = (1..=40).map(|port| format!("listen=0.0.0.0:{port}")).collect();
     let message = refusal(&many.join(" "), None, &[]);
     assert!(message.contains("then 0.0.0.0:16, and 24 more: "), "{message}");
@@ -143,7 +143,7 @@ fn one_port_may_have_several_listeners() {
         text(&mut worker("listen=[::1]:80 listen=127.0.0.1:80", None), "/who"),
         "1 127.0.0.1:80 127.0.0.1:80 127.0.0.1"
     );
-    // One that takes both has a client by IPv4; one for IPv6 alone has none.
+    // A listener for both families has a client by IPv4; one for IPv6 only has none.
     let ends = |how: &str, end: &str| {
         let who = text(&mut worker(how, None), "/who");
         assert!(who.ends_with(end), "{how}: {who}");
@@ -173,7 +173,7 @@ fn one_port_may_have_several_listeners() {
 }
 
 #[test]
-fn a_port_that_never_listens_is_told_with_those_that_do() {
+fn a_port_that_never_listens_is_reported_with_those_that_do() {
     let message = refusal("listen=127.0.0.1:2019 listen=[::]:8000 listen=/run/it", Some(8080), &[]);
     let expected = "the program listens on 127.0.0.1:2019, then [::]:8000, then unix:/run/it, and not on port 8080, which \"port\" of its tenant names";
     assert!(message.starts_with(expected), "{message}");
@@ -215,7 +215,7 @@ fn that_a_port_does_not_listen_is_said_soon_however_long_the_program_sleeps() {
 
 #[test]
 fn the_only_listener_is_the_application_and_stays_it() {
-    // Whatever a request opens is none, and the next one does not have it.
+    // A listener that a request opens is not the application, and the next request does not have it.
     let mut reset = worker("once listen=0.0.0.0:8080", None);
     for _ in 0..3 {
         assert_eq!(text(&mut reset, "/open?0.0.0.0:80"), "1");
@@ -230,7 +230,7 @@ fn the_only_listener_is_the_application_and_stays_it() {
         assert_eq!(text(&mut kept, "/who"), "0 0.0.0.0:8080 127.0.0.1:8080 127.0.0.1");
         // It is there for the program itself.
         assert_eq!(text(&mut kept, "/ask?1"), "1 0.0.0.0:80 127.0.0.1:80 127.0.0.1");
-        // Closed, it has no successor but on the same port.
+        // After it is closed, only a listener on the same port succeeds it.
         text(&mut kept, "/close?0");
         assert!(matches!(call(&mut kept, "/who", b""), Err(CallError::NotListening)));
     }
@@ -317,7 +317,7 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     let path = folder.path().join("it");
     let how = "listen=127.0.0.1:2019 listen=[::]:8080";
     let program = |port| doors(how, port, &[]);
-    let origin = |port| Snapshot::origin(&program(port), &limits());
+    let digest = |port| Snapshot::inputs_digest(&program(port), &limits());
     boot(how, Some(8080), &[]).unwrap().save(&path).unwrap();
     let host = Host::open().unwrap();
     let load = |program: &Program| Snapshot::load(&host, program, &limits(), Arc::new(NoLog), &path);
@@ -326,10 +326,10 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     for other in [None, Some(2019), Some(8081)] {
         let error = load(&program(other)).unwrap_err();
         assert!(
-            matches!(error, SnapshotFileError::Origin(what) if what.contains("another port")),
+            matches!(error, SnapshotFileError::BootInputs(what) if what.contains("another port")),
             "{other:?}: {error}"
         );
-        assert_ne!(origin(other), origin(Some(8080)), "the files have other names");
+        assert_ne!(digest(other), digest(Some(8080)), "the files have other names");
     }
     assert_eq!(who(&boot(how, Some(2019), &[]).unwrap()), "0 127.0.0.1:2019 127.0.0.1:2019 127.0.0.1");
     // The only one stays the application of a snapshot from a file.
@@ -344,7 +344,7 @@ fn a_snapshot_is_of_the_port_that_is_named() {
 }
 
 #[test]
-fn a_server_that_is_to_ring_the_doorbell_is_told_where_it_listens() {
+fn a_server_that_should_ring_the_doorbell_is_refused_with_its_listeners() {
     for (how, listed) in [
         ("listen=127.0.0.1:2019 listen=[::]:8080", "127.0.0.1:2019, then [::]:8080"),
         ("idle=127.0.0.1:2019 listen=/run/it", "127.0.0.1:2019, then unix:/run/it"),

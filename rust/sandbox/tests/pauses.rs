@@ -54,7 +54,7 @@ fn a_spinning_request_is_paused_when_its_slice_ends() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();
     let mut late: Vec<Duration> = (0..50)
         .map(|round| {
-            // The watchdog is in the middle of its rhythm, at a phase that varies.
+            // The watchdog is between two looks, at a phase that varies.
             for _ in 0..round % 17 {
                 let _ = worker.start(7, &request("/ok"), MILLISECOND, &mut BufferedResponse::default()).unwrap();
                 worker.reset().unwrap();
@@ -69,7 +69,7 @@ fn a_spinning_request_is_paused_when_its_slice_ends() {
         .collect();
     late.sort();
     println!("late by {:?} in the median, {:?} at most", late[25], late[49]);
-    // 0.2 ms is what the watchdog is for; an emulated or overloaded machine must pass too.
+    // The watchdog's aim is 0.2 ms; an emulated or overloaded machine must pass, too.
     assert!(late[25] < Duration::from_millis(250), "{:?}", late[25]);
 }
 
@@ -128,7 +128,7 @@ fn a_request_that_is_given_up_leaves_nothing() {
             let mut sink = BufferedResponse::default();
             let _ = worker.start(7, &request("/state"), Duration::MAX, &mut sink).unwrap();
             assert_eq!(String::from_utf8(sink.body).unwrap(), fresh, "round {round}");
-            // Gives up what the worker would keep.
+            // Gives up state that the worker would keep.
             worker.reset().unwrap();
             start_and_pause(&mut worker, "/loop", MILLISECOND);
             worker.reset().unwrap();
@@ -161,7 +161,7 @@ fn cpu_time_adds_up_over_pauses_and_threads() {
         }
     }
     // Five hundred, unless the machine is so slow that a slice takes far more than its time.
-    assert!(slices > 2, "a pause costs nothing: {slices}");
+    assert!(slices > 2, "pauses do not use up the limit: {slices}");
     assert_eq!(worker.state(), WorkerState::Poisoned);
 }
 

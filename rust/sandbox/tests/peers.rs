@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls of a storage program, and state that goes from one generation to the next.
+//! Calls of a storage program, and state that is handed to the next generation.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -30,7 +30,7 @@ fn start_and_call(worker: &mut Worker, target: &str, body: &[u8]) {
     assert_eq!(sink, BufferedResponse::default(), "{target}: the sink is untouched");
 }
 
-/// Goes on to the answer, and resets.
+/// Resumes to the answer, and resets.
 fn finish(worker: &mut Worker) -> String {
     let mut sink = BufferedResponse::default();
     assert!(matches!(worker.resume(ENDLESS, &mut sink).unwrap(), Progress::Answered(_)));
@@ -38,7 +38,7 @@ fn finish(worker: &mut Worker) -> String {
     String::from_utf8(sink.body).unwrap()
 }
 
-/// What a request answers that never gets as far as a call.
+/// The answer of a request whose call is refused.
 fn refused(worker: &mut Worker, target: &str) -> String {
     let mut sink = BufferedResponse::default();
     let progress = worker.start(7, &request(target, b""), ENDLESS, &mut sink).unwrap();
@@ -77,7 +77,7 @@ fn a_reset_after_a_call_leaves_nothing() {
     worker.answer_peer(Ok(b"y")).unwrap();
     finish(&mut worker);
     assert_eq!(worker.differences(), 0);
-    // In the middle of one, before and after its answer.
+    // In the middle of a call, before and after its answer.
     start_and_call(&mut worker, "/peer", &vec![b'x'; 100 << 10]);
     worker.reset().unwrap();
     assert_eq!((worker.state(), worker.differences(), worker.peer_call()), (WorkerState::Ready, 0, None));
@@ -107,7 +107,7 @@ fn every_error_has_its_number() {
     }
     start_and_call(&mut worker, "/peer", b"");
     assert_eq!(finish(&mut worker), "error -107\n", "resumed without an answer");
-    assert_eq!(text(&mut worker, "/peer"), "error -107\n", "called by who knows of no storage program");
+    assert_eq!(text(&mut worker, "/peer"), "error -107\n", "the caller has no storage program");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_call_that_breaks_a_rule_never_goes_out() {
 }
 
 #[test]
-fn a_result_that_cannot_be_written_is_the_programs_mistake() {
+fn a_result_that_cannot_be_written_gives_the_program_an_error() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();
     for place in ["null", "low", "kernel", "non-canonical", "unmapped", "straddle", "read-only"] {
         start_and_call(&mut worker, &format!("/peer-result-{place}"), b"");
@@ -166,7 +166,7 @@ fn a_result_that_cannot_be_written_is_the_programs_mistake() {
     }
     start_and_call(&mut worker, "/peer-result-new", b"");
     worker.answer_peer(Ok(b"resultat")).unwrap();
-    assert_eq!(finish(&mut worker), "8 resultat\n", "a page that nobody has touched yet");
+    assert_eq!(finish(&mut worker), "8 resultat\n", "a page that was not touched before");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn calls_without_end_hit_the_limits() {
         worker.answer_peer(Ok(b"again")).unwrap();
         match worker.resume(Duration::from_millis(1), &mut BufferedResponse::default()) {
             Ok(other @ (Progress::Answered(_) | Progress::Waits { .. })) => {
-                unreachable!("{other:?}: it calls for ever")
+                unreachable!("{other:?}: it calls forever")
             }
             Ok(Progress::Calls) => {}
             Ok(Progress::Paused) => {
@@ -201,7 +201,7 @@ fn calls_without_end_hit_the_limits() {
     assert_eq!(worker.state(), WorkerState::Poisoned);
 }
 
-/// Carries a call out as the floor above does.
+/// Carries out a call as the floor above does.
 fn carry_out(storage: &mut Worker, call: PeerCall<'_>) -> (u16, Vec<u8>) {
     let request = Request { method: METHOD_CALL, path: call.name, query: b"", headers: &[], body: call.argument };
     let mut response = BufferedResponse::default();
@@ -229,7 +229,7 @@ fn a_program_calls_what_a_storage_program_serves() {
     assert_eq!(ask("/large").len(), 4096);
     assert_eq!(ask("/none"), "-2");
     assert_eq!(ask(&format!("/append?{}", "x".repeat(100))), "-5");
-    assert_eq!(call(&mut storage, "/append", b"").unwrap().1.status, 405, "a client's request is none of its business");
+    assert_eq!(call(&mut storage, "/append", b"").unwrap().1.status, 405, "it does not serve clients' requests");
 }
 
 #[test]

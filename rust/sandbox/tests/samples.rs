@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The sample tenants that keep something, as whole workers.
+//! The sample tenants that keep state, as whole workers.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -80,10 +80,10 @@ fn visits_hands_its_count_over() {
     assert!(matches!(new.restore(b"not a state"), Err(CallError::Handover { .. })), "refused, and still usable");
     new.restore(&state).unwrap();
     assert_eq!(text(&mut new, "/"), "visit 3\n");
-    assert_eq!(text(&mut old, "/"), "visit 3\n", "the old one goes on too, if the new one is not taken");
+    assert_eq!(text(&mut old, "/"), "visit 3\n", "the old worker still works, in case the new one is not used");
 }
 
-/// A front's worker and its storage program's, joined as the floor above joins them.
+/// A worker of a program and one of its storage program, joined as the floor above joins them.
 struct Pair {
     front: Worker,
     store: Worker,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs that serve connections, whichever way they wait for them.
+//! Programs that serve connections, by every way of waiting for them.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -78,7 +78,7 @@ fn a_server_that_has_kept_its_connection_open_costs_two_exits() {
         let mut worker = Worker::fork(&boot(how, 1, &limits()).unwrap()).unwrap();
         call(&mut worker, "/", b"").unwrap();
         let (stats, _) = call(&mut worker, "/", b"").unwrap();
-        // Two writes, and the read where the one in the snapshot was not of this connection.
+        // Two writes, and the read, where the one in the snapshot was on another connection.
         assert!(stats.exits <= 3 && stats.faults == 0, "{how}: {stats:?}");
         assert_eq!(stats.exits, stats.syscalls, "{how}");
     }
@@ -125,7 +125,7 @@ fn a_program_that_ends_or_never_answers_is_not_used_again() {
 }
 
 #[test]
-fn a_request_that_sleeps_holds_nobody_up() {
+fn a_request_that_sleeps_blocks_no_thread() {
     let mut worker = Worker::fork(&boot("epoll", 1, &limits()).unwrap()).unwrap();
     let request = Request { method: b"GET", path: b"/sleep", query: b"50", headers: &[], body: b"" };
     let mut response = BufferedResponse::default();
@@ -168,8 +168,8 @@ fn a_program_that_does_not_listen_does_not_boot() {
 }
 
 #[test]
-fn a_server_that_is_to_ring_the_doorbell_is_told_from_a_program_that_hangs() {
-    // One that waits for ever, and one that looks up now and then.
+fn a_server_that_should_ring_the_doorbell_is_distinguished_from_a_program_that_hangs() {
+    // One that waits forever, and one that wakes from time to time.
     for how in ["accept", "tick"] {
         let server = program("listens", &[how]);
         let error = Snapshot::boot(&Host::open().unwrap(), &server, &limits(), Arc::new(NoLog)).unwrap_err();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shared memory, as whole workers have it: kept over resets, seen by all, and as hostile as the rest.
+//! Shared memory in whole workers: kept over resets, visible to all, and as untrusted as all memory of programs.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -165,7 +165,8 @@ impl Drop for OnDrop<'_> {
     }
 }
 
-/// What is checked is what is sent: another worker changes every part of the response meanwhile, lengths, counts and text.
+/// The bytes that are checked are the bytes that are sent, while another worker changes every part of the response:
+/// lengths, counts and text.
 #[test]
 fn a_response_that_changes_while_it_is_read_is_sent_as_it_was_checked() {
     let snapshot = boot_with(&region(), &[], Arc::new(NoLog));
@@ -180,7 +181,8 @@ fn a_response_that_changes_while_it_is_read_is_sent_as_it_was_checked() {
             }
         });
         let _stop = OnDrop(&stop);
-        // Until both outcomes have been seen, so that the race was one; the limit ends a test that cannot see them.
+        // Runs until both outcomes have been seen, so that there was a race; the limit ends a test that cannot see
+        // them.
         for _ in 0..20_000 {
             match call(&mut reader, "/shared-race", b"") {
                 Ok((_, response)) => {

@@ -75,7 +75,7 @@ fn a_loaded_program_answers_as_the_booted_one() {
     for name in ["hello", "echo", "visits"] {
         let saved = Saved::named(name);
         let loaded = saved.load();
-        // Of a loaded one, too.
+        // The same for a loaded snapshot.
         let again = saved.folder.path().join("again.snapshot");
         loaded.save(&again).unwrap();
         let third = load(&saved.program, &saved.limits, &again).unwrap();
@@ -85,7 +85,7 @@ fn a_loaded_program_answers_as_the_booted_one() {
             let answer = [(); 3].map(|()| {
                 let (stats, response) = call(&mut worker, "/a?b=c", b"body").unwrap();
                 assert_eq!(worker.differences(), 0, "{name}");
-                // The time and the entropy in it are each request's own.
+                // The time and the entropy in it differ from request to request.
                 (stats, response.status, response.headers, response.body.len())
             });
             answers.push(format!("{answer:?}"));
@@ -93,7 +93,7 @@ fn a_loaded_program_answers_as_the_booted_one() {
         assert_eq!(answers[0], answers[1], "{name}: exits and faults are the same, too");
         assert_eq!(answers[0], answers[2], "{name}");
         let files = fs::read_dir(saved.folder.path()).unwrap().count();
-        assert_eq!(files, 2, "nothing unfinished is left");
+        assert_eq!(files, 2, "no unfinished file is left");
         assert_eq!(fs::metadata(&again).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }
@@ -135,7 +135,7 @@ fn two_that_were_loaded_draw_different_numbers() {
     assert_ne!(one, page());
 }
 
-/// A program with threads, one of which waits with a time.
+/// A program with threads, one of which waits with a timeout.
 const THREADS: &str = r#"
 #include "mayfly.h"
 #include <pthread.h>
@@ -220,7 +220,8 @@ fn threads_go_on_in_a_loaded_snapshot() {
     }
 }
 
-/// A program with two connections when it is frozen: one that it has spoken on, and one that a thread waits at, with a time.
+/// A program with two connections when it is frozen: one that it has used, and one at which a thread waits with a
+/// timeout.
 const CONNECTIONS: &str = r#"
 #include "mayfly.h"
 #include <arpa/inet.h>
@@ -274,7 +275,7 @@ int main(int argc, char **argv) {
 }
 "#;
 
-/// Gives back what it is sent; its port.
+/// An echo server; returns its port.
 fn echo_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -301,7 +302,7 @@ fn connections_with_the_outside_are_reset_in_a_loaded_snapshot_and_new_ones_can_
     for monotonic in [MonotonicClock::Runs, MonotonicClock::Suspends] {
         let saved = Saved::of(Program { monotonic, ..program.clone() }, Limits { threads: 2, ..patient() });
         let loaded = saved.load();
-        // Those of the boot were made by whoever booted it.
+        // The boot's connections belong to the snapshot that was booted.
         assert_eq!([saved.booted.connects().made, loaded.connects().made], [2, 0]);
         let expected = format!("{} 0 {}, {}, 1, {}, 1", -ECONNRESET, -EPIPE, -ECONNRESET, -EACCES);
         for snapshot in [&saved.booted, &loaded] {
@@ -349,7 +350,8 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                 }
                 exits[2]
             });
-            // Those with a clock make calls of their own, at its times; where requests take longer than 10 ms, so does a thread that sleeps so long.
+            // Programs with a clock make calls of their own when it ticks; where requests take longer than 10 ms, so
+            // does a thread that sleeps for that time.
             let emulated = std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm");
             let has_clock = how == "tick" || (how == "thread" && emulated);
             assert!(has_clock || exits[0] == exits[1], "{how}, {times}: {exits:?}");
@@ -357,7 +359,7 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
     }
 }
 
-/// Debian's Python with a script of its own in a mount, which can be changed.
+/// Debian's Python with a script in a mount, which the test can change.
 fn python(folder: &Path) -> Program {
     let built = common::tenant("hello").parent().unwrap().parent().unwrap().to_owned();
     let own = ["/lib", "/lib64", "/usr/lib", "/usr/bin"].map(|path| (path.to_owned(), PathBuf::from(path)));
@@ -410,7 +412,7 @@ fn a_dynamic_program_is_loaded_as_long_as_its_files_are_what_they_were() {
     drawn.dedup();
     assert_eq!(drawn.len(), 4, "{drawn:?}");
 
-    // What the boot did not look at may change.
+    // Files that the boot did not look at may change.
     fs::write(folder.path().join("unused"), "now").unwrap();
     load(&saved.program, &limits, &saved.path).unwrap();
     fs::write(folder.path().join("main.py"), script.replace("from a file", "again")).unwrap();
@@ -449,7 +451,7 @@ fn what_it_was_made_from_must_be_the_same() {
         let said = refusal(&program, &limits, &saved.path);
         assert!(said.contains(reason), "{said} for {reason}");
     }
-    // Those of workers are theirs.
+    // Workers' own files do not matter.
     let other = Limits { private_memory_bytes: 16 << 20, retained_bytes: 1 << 20, ..saved.limits.clone() };
     let loaded = load(&saved.program, &other, &saved.path).unwrap();
     assert_eq!(loaded.limits(), &other);
@@ -462,7 +464,7 @@ fn shared_memory_keeps_a_snapshot_from_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = boot(&program, &patient()).save(&folder.path().join("it")).unwrap_err();
     assert!(matches!(error, SnapshotSaveError::Image(_)), "{error}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing unfinished is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no unfinished file is left");
 }
 
 #[test]
@@ -488,7 +490,7 @@ fn a_file_of_another_kind_version_or_build_is_refused() {
     let mut older = good.clone();
     older[8] -= 1;
     assert!(matches!(refused(&older), SnapshotFileError::Version { version: 0 }));
-    // As another build would have written it, with the right sum.
+    // As another build would have written it, with the correct checksum.
     let mut other = good.clone();
     other[16] ^= 1;
     let sum = mayfly_kvm::checksum(&other[..48]).to_le_bytes();
@@ -504,7 +506,7 @@ fn a_file_of_another_kind_version_or_build_is_refused() {
     assert!(matches!(load(&saved.program, &saved.limits, &nowhere), Err(SnapshotFileError::Io(_))));
 }
 
-/// So many cases, and fewer in the hardware lane, whose processor is emulated; a failure is printed, and kept nowhere.
+/// The number of cases, smaller in the hardware lane, whose processor is emulated. A failure is printed and not saved.
 fn cases(count: u32) -> ProptestConfig {
     let emulated = std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm");
     ProptestConfig {
@@ -514,7 +516,7 @@ fn cases(count: u32) -> ProptestConfig {
     }
 }
 
-/// Every bit and every length counts, but for the rest of the first page, which nobody reads.
+/// Every bit and every length counts, except in the rest of the first page, which is never read.
 #[test]
 fn damage_is_found() {
     let saved = Saved::named("hello");
@@ -541,7 +543,7 @@ fn damage_is_found() {
     drop::<File>(file);
 }
 
-/// With a right checksum: whoever may do that is trusted, and crashes nothing all the same.
+/// With a correct checksum: a writer of such a file is trusted, but even so it must crash nothing.
 #[test]
 fn a_state_that_makes_no_sense_ends_nothing() {
     let mut server = program("listens", &["epoll"]);
@@ -549,7 +551,7 @@ fn a_state_that_makes_no_sense_ends_nothing() {
     for program in [program("hello", &[]), server] {
         let limits = Limits { threads: 8, ..patient() };
         let saved = Saved::of(program, limits);
-        // Some of them spin, or wait for what never comes.
+        // Some of them spin, or wait for events that never come.
         let hurried =
             Limits { cpu_time: Duration::from_millis(200), wall_time: Duration::from_secs(1), ..saved.limits.clone() };
         let good = fs::read(&saved.path).unwrap();
@@ -571,7 +573,7 @@ fn a_state_that_makes_no_sense_ends_nothing() {
             if let Ok(snapshot) = load(&saved.program, &hurried, &path)
                 && let Ok(mut worker) = Worker::fork(&snapshot)
             {
-                // Whatever it answers.
+                // Any answer will do.
                 let answered = call(&mut worker, "/", b"").is_ok();
                 let (loaded, answers) = counts.get();
                 counts.set((loaded + 1, answers + u32::from(answered)));

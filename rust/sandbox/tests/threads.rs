@@ -32,7 +32,7 @@ fn threads_of_a_worker_that_keeps_its_state_go_on() {
     }
 }
 
-/// A thread that never rests is frozen where it is, and takes its turns.
+/// A thread that never waits is frozen where it is, and takes its turns.
 #[test]
 fn a_thread_that_spins_keeps_no_program_from_its_requests() {
     let mut worker = Worker::fork(&snapshot(&["spin"])).unwrap();
@@ -84,7 +84,7 @@ fn the_limit_on_cpu_time_counts_all_threads() {
     let mut progress = worker.start(1, &request, Duration::from_millis(2), &mut response);
     let error = loop {
         match progress {
-            Ok(Progress::Answered(_)) => panic!("ten times the limit"),
+            Ok(Progress::Answered(_)) => panic!("it was answered after ten times the limit"),
             Ok(_) => progress = worker.resume(Duration::from_millis(2), &mut response),
             Err(error) => break error,
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Walks the table of what each way back into a program meets: drives it to its extremes, and compares what the next
-//! request finds with what a fresh fork's finds; in programs that ring the doorbell and in programs that serve
+//! Walks the table of the state that each way back into a program meets: drives it to its extremes, and compares what
+//! the next request finds with what a fresh fork finds, in programs that ring the doorbell and in programs that serve
 //! connections.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
@@ -18,7 +18,7 @@ use mayfly_sandbox::{
     BufferedResponse, CallError, Host, NoLog, Progress, Request, Service, Snapshot, Worker, WorkerState,
 };
 
-/// A program that answers with the registers of whatever faulted.
+/// A program that answers with the registers of the code that faulted.
 fn catching() -> Snapshot {
     common::boot("faults", &["boot:catch"], &patient()).unwrap()
 }
@@ -84,13 +84,13 @@ fn state(worker: &mut Worker) -> String {
     text(worker, "/processor")
 }
 
-/// The ways of a program that rings the doorbell, and of one that serves connections. The trampoline is none of them: a
-/// program that enters it by itself begins the same request once more, and for ever.
+/// The ways of a program that rings the doorbell, and of one that serves connections. The trampoline is not one of
+/// them: a program that enters it by itself begins the same request again, forever.
 const AT_THE_DOORBELL: [&str; 6] = ["doorbell", "own doorbell", "fault", "page fault", "interrupt", "pause"];
 const ON_A_CONNECTION: [&str; 5] = ["system call", "second system call", "forged system call", "fault", "interrupt"];
 
 /// Walks extremes and ways; a worker goes on from one to the next for as long as it lives. Returns how often requests
-/// ended how.
+/// ended in which way.
 fn walk(
     snapshot: &Snapshot,
     ways_in: &[&str],
@@ -109,7 +109,7 @@ fn walk(
             }
             assert_eq!(state(&mut worker), fresh, "{}, {}: {end:?}", extreme.name, way.name);
         }
-        // An audit of all memory, which takes longest of all.
+        // An audit of all memory, the slowest part.
         if number % 8 == 0 {
             assert_eq!(worker.differences(), 0, "up to {}", extreme.name);
         }
@@ -169,7 +169,7 @@ fn a_wild_stack_pointer_does_not_show_one_request_the_registers_of_another() {
             for _ in 0..3 {
                 let end = go(&mut worker, &wild, &by);
                 if worker.state() == WorkerState::Poisoned {
-                    // A system call with such a stack pointer, where KVM emulates it: the end of that request alone.
+                    // A system call with such a stack pointer, where KVM emulates it, ends that request only.
                     assert_eq!(end, End::Violation);
                     worker = Worker::fork(&snapshot).unwrap();
                 }

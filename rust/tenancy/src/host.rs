@@ -3,6 +3,5 @@
 
 pub(crate) mod clock;
 pub(crate) mod descriptors;
-pub(crate) mod file_stamp;
 pub(crate) mod resources;
 pub(crate) mod workers;

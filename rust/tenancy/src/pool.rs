@@ -219,7 +219,7 @@ impl LoopPool {
             tenant,
             counters,
             stores: &self.server.background().overflow,
-            slice: Slice::prompt(forked.slice),
+            slice: Slice::non_blocking(forked.slice),
             mode_header: self.set.config.mode_header,
         };
         let mut call = Call::new(forked, self.ids.next());

@@ -50,7 +50,7 @@ const UMIP: u32 = 1 << 2;
 /// x87, SSE, AVX and the three parts of AVX-512: the state that the trampoline's `xrstor` restores.
 pub(crate) const XCR0_ALLOWED: u64 = 0b1110_0111;
 
-/// What a guest is told and given.
+/// The processor features that a guest sees and gets.
 #[derive(Debug, Clone)]
 pub(crate) struct Features {
     pub(crate) cpuid: CpuId,
@@ -64,12 +64,12 @@ pub(crate) struct Features {
     pub(crate) umip: bool,
 }
 
-/// Where feature bits come from.
-struct Source<'a> {
+/// The host's CPUID, from which feature bits come.
+struct HostCpuid<'a> {
     supported: Option<&'a [kvm_cpuid_entry2]>,
 }
 
-impl Source<'_> {
+impl HostCpuid<'_> {
     fn native(function: u32, index: u32) -> CpuidResult {
         let base = function & 0xf000_0000;
         if function > __cpuid(base).eax {
@@ -78,7 +78,7 @@ impl Source<'_> {
         __cpuid_count(function, index)
     }
 
-    /// The processor's leaf, limited to what KVM supports where its word counts.
+    /// The processor's leaf, limited to what KVM supports where KVM's list is meaningful.
     fn features(&self, function: u32, index: u32) -> CpuidResult {
         let native = Self::native(function, index);
         let Some(supported) = self.supported else { return native };
@@ -94,13 +94,13 @@ impl Source<'_> {
     }
 }
 
-/// Builds the guest's CPUID. `supported` is KVM's list where it means something (hardware KVM), else `None`.
+/// Builds the guest's CPUID. `supported` is KVM's list where it is meaningful (hardware KVM), else `None`.
 pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Features> {
-    let source = Source { supported };
-    let basic = Source::native(0, 0);
-    let one = source.features(1, 0);
-    let seven = source.features(7, 0);
-    let xstate = Source::native(0xd, 0);
+    let host = HostCpuid { supported };
+    let basic = HostCpuid::native(0, 0);
+    let one = host.features(1, 0);
+    let seven = host.features(7, 0);
+    let xstate = HostCpuid::native(0xd, 0);
     let xsave = one.ecx & XSAVE != 0;
     let xcr0 = if xsave { (u64::from(xstate.edx) << 32 | u64::from(xstate.eax)) & XCR0_ALLOWED } else { 3 };
     // AVX-512 state is all or nothing (SDM vol. 1, 13.3).
@@ -129,21 +129,21 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
         0,
         false,
         CpuidResult {
-            eax: Source::native(1, 0).eax,
+            eax: HostCpuid::native(1, 0).eax,
             // One logical processor with APIC id 0; the cache-line size stays.
-            ebx: (Source::native(1, 0).ebx & 0xff00) | 1 << 16,
+            ebx: (HostCpuid::native(1, 0).ebx & 0xff00) | 1 << 16,
             ecx: (one.ecx & LEAF1_ECX) | HYPERVISOR,
             edx: one.edx & LEAF1_EDX,
         },
     );
     if basic.eax >= 2 && basic.ebx == u32::from_le_bytes(*b"Genu") {
-        put(2, 0, false, Source::native(2, 0));
+        put(2, 0, false, HostCpuid::native(2, 0));
         for index in 0..4 {
-            let cache = Source::native(4, index);
+            let cache = HostCpuid::native(4, index);
             if cache.eax & 0x1f == 0 {
                 break;
             }
-            // Bits 14 and up tell of cores that share the cache: one here.
+            // Bits 14 and up count the cores that share the cache: one here.
             put(4, index, true, CpuidResult { eax: cache.eax & 0x3fff, ..cache });
         }
     }
@@ -157,29 +157,29 @@ pub(crate) fn features(supported: Option<&[kvm_cpuid_entry2]>) -> Option<Feature
     if xsave {
         let size = xsave_area_bytes(xcr0);
         put(0xd, 0, true, CpuidResult { eax: xcr0 as u32, ebx: size, ecx: size, edx: 0 });
-        put(0xd, 1, true, CpuidResult { eax: source.features(0xd, 1).eax & LEAFD1_EAX, ebx: size, ecx: 0, edx: 0 });
+        put(0xd, 1, true, CpuidResult { eax: host.features(0xd, 1).eax & LEAFD1_EAX, ebx: size, ecx: 0, edx: 0 });
         for index in 2..8 {
             if xcr0 & (1 << index) != 0 {
-                put(0xd, index, true, Source::native(0xd, index));
+                put(0xd, index, true, HostCpuid::native(0xd, index));
             }
         }
     }
-    let extended = source.features(0x8000_0001, 0);
+    let extended = host.features(0x8000_0001, 0);
     put(0x8000_0000, 0, false, CpuidResult { eax: 0x8000_0006, ebx: basic.ebx, ecx: basic.ecx, edx: basic.edx });
     put(
         0x8000_0001,
         0,
         false,
         CpuidResult {
-            eax: Source::native(0x8000_0001, 0).eax,
+            eax: HostCpuid::native(0x8000_0001, 0).eax,
             ebx: 0,
             ecx: extended.ecx & LEAF8_1_ECX,
             edx: extended.edx & LEAF8_1_EDX | bits([11, 20, 29]),
         },
     );
-    // Caches, for the C library's copying routines. The brand string is the host's own affair.
+    // Caches, for the C library's copying routines. The brand string is left out: it identifies the host.
     for function in 0x8000_0005..=0x8000_0006 {
-        put(function, 0, false, Source::native(function, 0));
+        put(function, 0, false, HostCpuid::native(function, 0));
     }
 
     Some(Features {
@@ -199,7 +199,7 @@ fn xsave_area_bytes(xcr0: u64) -> u32 {
     (2..8)
         .filter(|index| xcr0 & (1 << index) != 0)
         .map(|index| {
-            let component = Source::native(0xd, index);
+            let component = HostCpuid::native(0xd, index);
             component.eax + component.ebx
         })
         .fold(576, u32::max)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * The guest kernel: all supervisor code that a machine ever runs, and the user-mode pages that the host gives a program.
+ * The guest kernel: all supervisor code that a machine ever runs, and the user-mode pages that the host gives a
+ * program.
  *
- * Every handler only tells the host what happened (one `out`) and goes back. It has no data, no loop and no lock. Paging-based
- * KVM emulates each CPL 0 instruction at about 0.6 us, so each of them counts.
+ * Every handler only reports to the host what happened (one `out`) and returns. It has no data, no loop and no lock.
+ * Paging-based KVM emulates each CPL 0 instruction in about 0.6 us, so every instruction counts.
  *
  * The code is position-independent within one 64 KiB area; layout.rs says where each blob goes. Blobs are copied
  * from between their symbols by kernel.rs. AT&T syntax, SysV ABI.
@@ -23,8 +24,8 @@ mayfly_syscall_supervisor_end:
 
 /* Paging-based KVM stays at CPL 3: the host sets RIP = RCX and RFLAGS = R11 itself, so nothing after the `out` runs.
  *
- * A `syscall` that such a KVM emulates, as it does while RSP is not canonical, enters CPL 0. No KVM emulates POR: that call ends here,
- * by #UD, and only code that the processor itself runs, which is deprivileged, gets to the `out`.
+ * A `syscall` that such a KVM emulates, as it does while RSP is not canonical, enters CPL 0. No KVM emulates POR: that
+ * call ends here, by #UD, and only code that the processor itself runs, which is deprivileged, reaches the `out`.
  */
     .globl mayfly_syscall_user_start, mayfly_syscall_user_out, mayfly_syscall_user_end
 mayfly_syscall_user_start:
@@ -35,8 +36,8 @@ mayfly_syscall_user_out:
 mayfly_syscall_user_end:
 
 /* ---- exception entries ----------------------------------------------------------------------------------------------
- * One 16-byte slot a vector. The processor has pushed SS, RSP, RFLAGS, CS, RIP and, for some vectors, an error code; the host
- * reads them from the exception stack. IRETQ retries the instruction.
+ * One 16-byte slot per vector. The processor has pushed SS, RSP, RFLAGS, CS, RIP and, for some vectors, an error code;
+ * the host reads them from the exception stack. IRETQ retries the instruction.
  */
     .balign 16
     .globl mayfly_exceptions_start, mayfly_exceptions_end
@@ -64,8 +65,8 @@ mayfly_exceptions_end:
 /* ---- doorbell (CPL 3) -----------------------------------------------------------------------------------------------
  * int64_t doorbell(uint64_t op, const void *arg, uint64_t abi): the arguments travel in the registers of the call.
  *
- * In a worker that is reset, the `out` is the end of a request, and what follows it is the start of the next one: straight into
- * the trampoline, which restores all registers by itself. The host then need not set any, which saves 0.2 us of each request.
+ * In a worker that is reset, the `out` ends a request, and the next one starts behind it: straight in the trampoline,
+ * which restores all registers by itself. So the host need not set any, which saves 0.2 us of each request.
  */
     .globl mayfly_doorbell_start, mayfly_doorbell_return, mayfly_doorbell_end
 mayfly_doorbell_start:
@@ -77,19 +78,20 @@ mayfly_doorbell_return:
 mayfly_doorbell_end:
 
 /* ---- trampoline (CPL 3) ---------------------------------------------------------------------------------------------
- * A worker enters here, with any general registers. It restores all that user code can change in the processor: data segment
- * selectors, x87 and vector state, FS and GS base, flags, general registers; then it jumps to the frozen instruction. The data lie
- * behind this code in the same page, which nobody can write. POPF only reads the stack that it is given for a moment.
+ * A worker enters here, with any general registers. The trampoline restores all processor state that user code can
+ * change: data segment selectors, x87 and vector state, FS and GS base, flags, general registers. Then it jumps to the
+ * frozen instruction. The data lie behind this code in the same page, which no program can write. POPF only reads the
+ * stack that it gets for one instruction.
  *
- * RSP comes first: with one that is not canonical, paging-based KVM emulates, and cannot emulate XRSTOR. The host lets no such RSP
- * come here (kernel.rs: `runs_into_trampoline`); this is the second lock on that door.
+ * RSP comes first: while it is not canonical, paging-based KVM emulates, and cannot emulate XRSTOR. The host keeps such
+ * an RSP from coming here (kernel.rs: `runs_into_trampoline`); this is a second line of defence.
  */
 #define CONTROL(offset) (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_INBOX_DISTANCE + (offset))(%rip)
 #define RESUME(number) (mayfly_trampoline_start - MAYFLY_TRAMPOLINE_OFFSET + MAYFLY_RESUME_REGS + 8 * (number))(%rip)
     .globl mayfly_trampoline_start, mayfly_trampoline_end
 mayfly_trampoline_start:
     xorl %esp, %esp
-    /* Reading selectors costs next to nothing, loading them 0.35 us. */
+    /* Reading selectors costs almost nothing, loading them 0.35 us. */
     movl %ds, %eax
     movl %es, %ecx
     movl %fs, %edx
@@ -133,7 +135,8 @@ mayfly_trampoline_start:
 mayfly_trampoline_end:
 
 /* ---- probes run once at start (CPL 3) ------------------------------------------------------------------------------
- * Rings the doorbell, reads XCR0, then enters the kernel by `syscall`; then tells the time-stamp counter for as long as it is run.
+ * Rings the doorbell, reads XCR0, then enters the kernel by `syscall`; then reports the time-stamp counter for as long
+ * as it runs.
  */
     .globl mayfly_probe_start, mayfly_probe_end
 mayfly_probe_start:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Numbers that kernel.S and layout.rs share; a test in kernel.rs holds the two against each other. */
+/* Numbers that kernel.S and layout.rs share; a test in kernel.rs compares them. */
 #define MAYFLY_PORT_EXCEPTION 0xa0 /* plus the vector, 0..31 */
 #define MAYFLY_PORT_DOORBELL 0xd0
 #define MAYFLY_PORT_SYSCALL 0xd1
@@ -16,8 +16,8 @@
 #define MAYFLY_CONTROL_RAX 8
 
 /* Distance from the vDSO to the control line, and what the vDSO finds there: the time-stamp counter when the host last
- * looked, what the clocks said then, in nanoseconds, and nanoseconds per cycle times 2^31; 0 if the program is to ask
- * by a system call. */
+ * read the clocks, their values at that time, in nanoseconds, and nanoseconds per cycle times 2^31; 0 if the program
+ * must use a system call. */
 #define MAYFLY_VDSO_CONTROL 0x7000
 #define MAYFLY_CLOCK_TSC 0x10
 #define MAYFLY_CLOCK_MONOTONIC 0x18

@@ -3,7 +3,7 @@
 //! them.
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
-use mayfly_machine::layout::{DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, VDSO};
+use mayfly_machine::layout::{DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, LOWER_HALF_END, VDSO};
 use mayfly_machine::{PAGE_SIZE, Prot, Regs};
 
 use crate::guest::cpuid::Features;
@@ -68,7 +68,7 @@ pub(crate) fn resume_words(regs: &Regs, fs_base: u64, gs_base: u64) -> [u64; 20]
     ]
 }
 
-/// Where the program goes on that was frozen behind `rip`: past the doorbell's check whether to rewind.
+/// Where a program that was frozen behind `rip` goes on: past the doorbell's check whether to rewind.
 pub(crate) fn frozen_rip(rip: u64) -> u64 {
     unsafe extern "C" {
         static mayfly_doorbell_start: u8;
@@ -89,11 +89,11 @@ pub(crate) fn frozen_rip(rip: u64) -> u64 {
 const OUT_BYTES: u64 = 2;
 
 /// Whether a vCPU that left by the doorbell with these registers may run into the trampoline by itself: it stands at
-/// the doorbell's own `out`, at CPL 3, with flags that change nothing there and a stack pointer that no KVM minds.
+/// the doorbell's own `out`, at CPL 3, with flags that change nothing there and a stack pointer that every KVM accepts.
 ///
-/// The trap flag would raise #DB behind the `out`, in what is the next request by then. An RSP that is not canonical
-/// has paging-based KVM emulate the trampoline, which it cannot. Whatever is odd costs the program 0.1 us: then the
-/// host sets all registers.
+/// The trap flag would raise #DB behind the `out`, by then in the next request. With a non-canonical RSP, paging-based
+/// KVM would emulate the trampoline, which it cannot. In every unusual state the host sets all registers, which costs
+/// the program 0.1 us.
 #[inline]
 pub(crate) fn runs_into_trampoline(regs: &kvm_regs, variant: Variant) -> bool {
     let at = match variant.syscall {
@@ -104,22 +104,22 @@ pub(crate) fn runs_into_trampoline(regs: &kvm_regs, variant: Variant) -> bool {
     regs.rip == at && regs.rflags & !FLAGS_ARITHMETIC == FLAGS_FIXED | FLAGS_IF && regs.rsp < LOWER_HALF_END
 }
 
-/// What the registers at an exit say of the privilege of the code that made it.
+/// What the registers at an exit say about the privilege of the code that made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Privilege {
-    /// The one that this exit is made at.
+    /// The privilege at which this exit is made.
     Expected,
-    /// It takes a look at CS.
+    /// CS must be checked.
     Unclear,
-    /// Not the one.
+    /// Another privilege.
     Wrong,
 }
 
 /// Whether the doorbell was rung at CPL 3.
 ///
 /// Code at CPL 3 has IF set and cannot clear it (IOPL is 0); all code at CPL 0 is entered through FMASK or an interrupt
-/// gate, which clear it. On paging-based KVM the processor runs nothing at CPL 0: what is there is emulated, as are
-/// programs with a wild RSP.
+/// gate, which clear it. On paging-based KVM the processor runs nothing at CPL 0: KVM emulates such code, and programs
+/// with a non-canonical RSP.
 #[inline]
 pub(crate) fn doorbell_privilege(regs: &kvm_regs) -> Privilege {
     if regs.rflags & FLAGS_IF == 0 {
@@ -140,7 +140,7 @@ pub(crate) fn syscall_privilege(regs: &kvm_regs, variant: Variant) -> Privilege 
             let at_entry = regs.rip == SYSCALL || regs.rip == SYSCALL + OUT_BYTES;
             if at_entry && regs.rflags & FLAGS_IF == 0 { Privilege::Expected } else { Privilege::Wrong }
         }
-        // The processor has run the entry, at the only privilege that it has there: see kernel.S.
+        // The processor has run the entry, at the only privilege possible there: see kernel.S.
         SyscallEntry::User if is_canonical(regs.rsp) => Privilege::Expected,
         SyscallEntry::User => Privilege::Unclear,
     }
@@ -173,9 +173,6 @@ pub(crate) const fn is_canonical(address: u64) -> bool {
     (address.cast_signed() << 16 >> 16).cast_unsigned() == address
 }
 
-/// First address past the half of the address space that programs are in.
-const LOWER_HALF_END: u64 = 1 << 47;
-
 /// Selectors, laid out as Linux has them: paging-based KVM runs user code on the host's own.
 const KERNEL_CODE: u16 = 0x10;
 const KERNEL_DATA: u16 = 0x18;
@@ -194,7 +191,7 @@ const BITMAP_BYTES: usize = 32;
 
 /// RFLAGS bits that user code may own: CF PF AF ZF SF TF DF OF AC ID.
 pub(crate) const USER_FLAGS: u64 = 0x24_0dd5;
-/// CF PF AF ZF SF OF: what a computation leaves, and nothing depends on until the next one.
+/// CF PF AF ZF SF OF: results of a computation, on which nothing depends before the next one.
 const FLAGS_ARITHMETIC: u64 = 0x8d5;
 const FLAGS_FIXED: u64 = 0x2;
 const FLAGS_TRAP: u64 = 0x100;
@@ -209,7 +206,7 @@ pub(crate) enum SyscallEntry {
     User,
 }
 
-/// What distinguishes the kinds of host for the guest kernel.
+/// How kinds of hosts differ for the guest kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Variant {
     pub(crate) syscall: SyscallEntry,
@@ -282,7 +279,7 @@ fn tables(variant: Variant) -> Vec<u8> {
     bytes
 }
 
-/// Slots are 16 bytes; `.balign` keeps them so as long as none is longer, which a test checks.
+/// Slots are 16 bytes: `.balign` keeps them apart as long as none is longer, which a test checks.
 fn exception_offset(vector: u64) -> u64 {
     vector * EXCEPTION_SLOT
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a machine has of Mayfly itself: guest kernel, vDSO, and the processor that programs are told of.
+//! Mayfly's own parts of a machine: guest kernel, vDSO, and the processor that programs see.
 
 pub(crate) mod cpuid;
 pub(crate) mod kernel;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * The vDSO: a shared object of one page that C libraries and runtimes find by AT_SYSINFO_EHDR, and whose functions tell the time
- * without a system call. It is laid out here as it lies in memory, so that no linker has a say in it: ELF header, two program
- * headers, dynamic section, symbols with their version, code. Everything is relative to its start; vdso.rs copies it from between its
- * symbols, and holds what is written here against what loaders look for.
+ * The vDSO: a shared object of one page that C libraries and runtimes find by AT_SYSINFO_EHDR. Its functions return the
+ * time without a system call. It is laid out here as it lies in memory, without a linker: ELF header, two program
+ * headers, dynamic section, symbols with their version, code. Everything is relative to its start; vdso.rs copies it
+ * from between its symbols, and its tests check what loaders look for.
  *
- * Sources: System V gABI, "Object Files" and "Dynamic Linking"; LSB, "Symbol Versioning"; vdso(7). AT&T syntax, SysV ABI.
+ * Sources: System V gABI, "Object Files" and "Dynamic Linking"; LSB, "Symbol Versioning"; vdso(7). AT&T syntax, SysV
+ * ABI.
  */
 #include "kernel.h"
 
@@ -14,7 +15,8 @@
 #define AT(label) ((label) - origin)
 #define SIZE AT(end)
 
-/* st_name, st_info (global function), st_other, st_shndx (there are no sections; not 0, which is "undefined"), st_value, st_size */
+/* st_name, st_info (global function), st_other, st_shndx (there are no sections; not 0, which is "undefined"),
+ * st_value, st_size */
     .macro symbol name, code
     .long \name - names
     .byte 0x12, 0
@@ -65,7 +67,8 @@ hash:                                               /* one bucket holds them all
 versions:
     .value 0, 2, 2, 2, 2, 2
     .balign 4
-definitions:                                        /* vd_version, vd_flags, vd_ndx, vd_cnt, vd_hash, vd_aux, vd_next; vda_name, vda_next */
+/* vd_version, vd_flags, vd_ndx, vd_cnt, vd_hash, vd_aux, vd_next; vda_name, vda_next */
+definitions:
     .value 1, 1, 1, 1
     .long 0x0deebfa1, 20, 28, name_object - names, 0
     .value 1, 0, 2, 1
@@ -82,8 +85,8 @@ name_getcpu:        .asciz "__vdso_getcpu"
 name_clock_getres:  .asciz "__vdso_clock_getres"
 names_end:
 
-/* For clocks 0 to 7 of <linux/time.h>, offsets in the control line: the clock's reading, its rate. 0 where the kernel is to answer.
- * The coarse clocks are the fine ones here: nothing ticks. */
+/* For clocks 0 to 7 of <linux/time.h>, offsets in the control line: the clock's reading, its rate. 0 where the kernel
+ * answers. The coarse clocks are the fine ones here: nothing ticks. */
 clocks:
     .byte MAYFLY_CLOCK_REALTIME, MAYFLY_CLOCK_RATE  /* CLOCK_REALTIME */
     .byte MAYFLY_CLOCK_MONOTONIC, MAYFLY_CLOCK_RATE /* CLOCK_MONOTONIC */
@@ -98,8 +101,9 @@ clocks:
 
 /* RAX = a clock in nanoseconds; goes to `otherwise` where the host gives no rate. Changes RCX, RDX, R8, R11.
  *
- * Between any two instructions the host may stop the program and write the line anew, so all of it is read again until its time stamp,
- * which no two writings share, is the same before and after. LFENCE: the counter is not to be read ahead of what came before. */
+ * Between any two instructions the host may stop the program and write a new line. So all of it is read again until its
+ * time stamp, which no two lines share, is the same before and after. LFENCE: the counter must not be read before
+ * earlier instructions have completed. */
     .macro read_clock reading, rate, otherwise
     leaq CONTROL_LINE, %r8
 7:  movq MAYFLY_CLOCK_TSC(%r8), %r11
@@ -203,7 +207,8 @@ vdso_getcpu:
 vdso_getcpu_end:
 
     .balign 16, 0xcc
-/* int clock_getres(clockid_t clock, struct timespec *resolution): clocks that count nanoseconds here; the kernel knows the rest */
+/* int clock_getres(clockid_t clock, struct timespec *resolution): for clocks that count nanoseconds here; the kernel
+ * answers for the others */
 vdso_clock_getres:
     movl $1 << 0 | 1 << 1 | 1 << 4 | 1 << 7, %eax
     cmpl $7, %edi

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The vDSO, and what it tells the time from.
+//! The vDSO, by which programs read the time.
 //!
 //! A program's clock is `reading + (rdtsc - tsc) * rate / 2^31`, from numbers that the host writes into the machine's
-//! control line: see [`mayfly_machine::ClockLine`]. That holds where a guest's `rdtsc` reads the host's time-stamp
-//! counter, which the probe at start finds out ([`GuestTsc`](crate::guest::tsc::GuestTsc)); elsewhere the rates are 0,
-//! and the vDSO's functions make their system calls.
+//! control line: see [`mayfly_machine::ClockLine`]. This works where a guest's `rdtsc` reads the host's time-stamp
+//! counter, which the probe at start finds out ([`GuestTsc`](crate::guest::tsc::GuestTsc)). Elsewhere the rates are 0,
+//! and the vDSO's functions make system calls.
 
 /// The vDSO's bytes.
 pub(crate) fn image() -> &'static [u8] {

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an image stands on: the processor that its program was told of, the kind of KVM, and the guest kernel's own
-//! bytes.
+//! The fingerprint of a host: the processor that programs see, the kind of KVM, and the guest kernel's own bytes.
 //!
-//! All of it is in the image: in what a program chose to do by CPUID, in its vector state, in the pages of the guest
-//! kernel. An image that was saved is good where all of it is the same.
+//! An image depends on all of it: by what a program chose to do after CPUID, by its vector state, by the pages of the
+//! guest kernel. A saved image can be used on hosts with the same fingerprint.
 
 use std::hash::Hasher;
 
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
-use crate::error::OtherGround;
+use crate::error::FingerprintMismatch;
 use crate::guest::kernel::{self, SyscallEntry};
 use crate::host::host::Host;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ground {
+pub(crate) struct Fingerprint {
     stays_at_user: bool,
     task_type: u8,
     /// A digest of the guest kernel and the vDSO.
@@ -27,7 +26,7 @@ pub(crate) struct Ground {
     cpuid: Vec<[u32; 6]>,
 }
 
-impl Ground {
+impl Fingerprint {
     pub(crate) fn of(host: &Host) -> Self {
         let variant = host.variant();
         let features = host.features();
@@ -50,17 +49,17 @@ impl Ground {
         }
     }
 
-    /// Whether what was made on `self` is good here.
-    pub(crate) fn check(&self, host: &Host) -> Result<(), OtherGround> {
+    /// Checks whether an image with this fingerprint can run on `host`.
+    pub(crate) fn check(&self, host: &Host) -> Result<(), FingerprintMismatch> {
         let here = Self::of(host);
         if (self.stays_at_user, self.task_type) != (here.stays_at_user, here.task_type) {
-            return Err(OtherGround::Kvm);
+            return Err(FingerprintMismatch::Kvm);
         }
         if self.kernel != here.kernel {
-            return Err(OtherGround::Kernel);
+            return Err(FingerprintMismatch::Kernel);
         }
         if (self.xcr0, self.guest_xcr0) != (here.xcr0, here.guest_xcr0) {
-            return Err(OtherGround::State { saved: self.xcr0, here: here.xcr0 });
+            return Err(FingerprintMismatch::State { saved: self.xcr0, here: here.xcr0 });
         }
         if self.cpuid == here.cpuid {
             return Ok(());
@@ -69,7 +68,7 @@ impl Ground {
         let leaf = self.cpuid.iter().zip(&here.cpuid).find(differs).map(|(saved, _)| saved);
         let more = self.cpuid.get(here.cpuid.len()).or_else(|| here.cpuid.get(self.cpuid.len()));
         let [function, index, ..] = leaf.or(more).copied().unwrap_or_default();
-        Err(OtherGround::Cpuid { function, index })
+        Err(FingerprintMismatch::Cpuid { function, index })
     }
 }
 
@@ -81,26 +80,29 @@ mod tests {
     #[test]
     fn what_differs_is_named() {
         let host = host();
-        let ground = Ground::of(&host);
-        assert_eq!(ground.check(&host), Ok(()));
-        let mut other = ground.clone();
+        let fingerprint = Fingerprint::of(&host);
+        assert_eq!(fingerprint.check(&host), Ok(()));
+        let mut other = fingerprint.clone();
         other.stays_at_user ^= true;
-        assert_eq!(other.check(&host), Err(OtherGround::Kvm));
-        let mut other = ground.clone();
+        assert_eq!(other.check(&host), Err(FingerprintMismatch::Kvm));
+        let mut other = fingerprint.clone();
         other.kernel ^= 1;
-        assert_eq!(other.check(&host), Err(OtherGround::Kernel));
-        let mut other = ground.clone();
+        assert_eq!(other.check(&host), Err(FingerprintMismatch::Kernel));
+        let mut other = fingerprint.clone();
         other.xcr0 ^= 4;
-        assert_eq!(other.check(&host), Err(OtherGround::State { saved: ground.xcr0 ^ 4, here: ground.xcr0 }));
-        let mut other = ground.clone();
+        assert_eq!(
+            other.check(&host),
+            Err(FingerprintMismatch::State { saved: fingerprint.xcr0 ^ 4, here: fingerprint.xcr0 })
+        );
+        let mut other = fingerprint.clone();
         let seven = other.cpuid.iter_mut().find(|leaf| leaf[0] == 7).unwrap();
         seven[3] ^= 1 << 5;
-        assert_eq!(other.check(&host), Err(OtherGround::Cpuid { function: 7, index: 0 }));
-        let mut other = ground.clone();
+        assert_eq!(other.check(&host), Err(FingerprintMismatch::Cpuid { function: 7, index: 0 }));
+        let mut other = fingerprint.clone();
         other.cpuid.push([9, 0, 0, 0, 0, 0]);
-        assert_eq!(other.check(&host), Err(OtherGround::Cpuid { function: 9, index: 0 }));
-        let mut other = ground;
+        assert_eq!(other.check(&host), Err(FingerprintMismatch::Cpuid { function: 9, index: 0 }));
+        let mut other = fingerprint;
         let last = other.cpuid.pop().unwrap();
-        assert_eq!(other.check(&host), Err(OtherGround::Cpuid { function: last[0], index: last[1] }));
+        assert_eq!(other.check(&host), Err(FingerprintMismatch::Cpuid { function: last[0], index: last[1] }));
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host's KVM: opened once, and probed by what it does.
+//! The host's KVM: opened once, and probed by its behaviour.
 
 use std::sync::{Arc, OnceLock};
 
@@ -36,7 +36,7 @@ impl HostKind {
 #[derive(Debug, Clone)]
 pub struct Host {
     pub(crate) inner: Arc<Inner>,
-    /// Who pays for the memory of machines that are made with this.
+    /// The account that is charged for the memory of machines on this host.
     pub(crate) account: Account,
 }
 
@@ -52,13 +52,13 @@ pub(crate) struct Inner {
 }
 
 impl Host {
-    /// The same host, for machines whose memory another account holds.
+    /// The same host, for machines whose memory is charged to `account`.
     #[must_use]
     pub fn on_account(&self, account: &Account) -> Self {
         Self { inner: Arc::clone(&self.inner), account: account.clone() }
     }
 
-    /// The account that holds the memory of machines made with this.
+    /// The account that is charged for the memory of machines on this host.
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.account
@@ -79,7 +79,7 @@ impl Host {
         self.inner.guest_xcr0
     }
 
-    /// Whether programs can tell the time from the host's time-stamp counter.
+    /// Whether programs can compute the time from the host's time-stamp counter.
     #[must_use]
     pub fn shares_tsc(&self) -> bool {
         self.inner.guest_tsc != GuestTsc::Foreign
@@ -93,7 +93,7 @@ impl Host {
         &self.inner.kvm
     }
 
-    /// What `KVM_GET_SREGS` says of a new vCPU; asked once.
+    /// What `KVM_GET_SREGS` returns for a new vCPU; `ask` is called once.
     pub(crate) fn initial_sregs(
         &self,
         ask: impl FnOnce() -> Result<kvm_sregs, CreateError>,
@@ -105,7 +105,7 @@ impl Host {
         Ok(*self.inner.initial_sregs.get_or_init(|| sregs))
     }
 
-    /// The same, if it has been asked.
+    /// The same, if it is known already.
     pub(crate) fn known_sregs(&self) -> Option<kvm_sregs> {
         self.inner.initial_sregs.get().copied()
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What differs from the image in a worker, for tests.
+//! Compares a worker with its image, for tests.
 
 use std::collections::HashMap;
 
 use mayfly_machine::PAGE_SIZE;
+use mayfly_machine::layout::LOWER_HALF_END;
 
 use crate::layout::SHARED_PHYSICAL;
 use crate::machine::changes::Birth;
@@ -28,7 +29,7 @@ impl Machine {
     ///
     /// After a reset the list is empty: a page of the snapshot has the image's entry and content but for the write
     /// permission that stays, and a page that the snapshot does not have reads as zero, as it would when first touched.
-    /// Of shared memory and files only the entries are looked at; a copy of a file's page must be the file's.
+    /// For shared memory and files only the entries are compared; a copy of a file's page must equal the file's.
     #[must_use]
     pub fn audit(&mut self) -> Vec<AuditedPage> {
         use std::hash::{DefaultHasher, Hash, Hasher};
@@ -38,7 +39,7 @@ impl Machine {
         let has_shared = self.memory.shared().is_some();
         let births: HashMap<u64, Birth> =
             self.changes.work.iter().map(|page| (page.frame, page.birth.clone())).collect();
-        let visited = tables.for_each(&mut self.memory, 0, 1 << 47, &mut |memory, address, slot, entry| {
+        let visited = tables.for_each(&mut self.memory, 0, LOWER_HALF_END, &mut |memory, address, slot, entry| {
             let Some(frame) = entry.frame() else { return Ok(()) };
             let was = memory.image_u64(slot).map(Entry);
             if memory.is_file(frame) {
@@ -60,7 +61,7 @@ impl Machine {
             let same = if memory.is_image(frame) {
                 was.is_some_and(|was| was.read_only() == entry.read_only()) && (is_inbox || memory.equals_image(frame))
             } else if let Some(Birth::File { frame: from, content: pristine }) = births.get(&frame) {
-                // Where the image has a page, it is this one of the file.
+                // If the image has a page here, it must be this page of the file.
                 let was = was.and_then(Entry::frame);
                 was.is_none_or(|was| was == *from) && content == **pristine
             } else {
@@ -91,7 +92,7 @@ impl Machine {
             return Vec::new();
         };
         let mut slots = Vec::new();
-        let visited = frozen.tables.for_each(&mut pristine, 0, 1 << 47, &mut |_, address, slot, _| {
+        let visited = frozen.tables.for_each(&mut pristine, 0, LOWER_HALF_END, &mut |_, address, slot, _| {
             slots.push((address, slot));
             Ok(())
         });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Freezing a booted machine, forking workers from it, and rolling them back.
+//! Forks workers from a frozen machine.
 
 use std::sync::Arc;
 
@@ -22,31 +22,31 @@ use crate::vcpu::vcpu::{Start, Vcpu};
 pub struct Learned {
     address: u64,
     prot: u8,
-    source: Source,
+    content: InitialContent,
 }
 
-/// What the page holds at first.
+/// What a page holds at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-enum Source {
+enum InitialContent {
     Image,
     Zero,
-    /// What this frame of a file holds.
+    /// The content of this frame of a file.
     File(u64),
 }
 
 /// Pages that a worker has from the start: its control line, its stack, tables.
 const FIRST_PAGES: u64 = 16;
-/// A table of more changes than this is made smaller after the request.
+/// A table with more room for changes than this is made smaller after the request.
 pub(crate) const KEPT_CHANGES: usize = 16_384;
-/// Pages for which a worker needs a table of its own, about.
+/// About how many pages need one more page table of the worker's own.
 const PAGES_A_TABLE: u64 = 8;
 
-/// The frames that a worker writes before its program has run, or is known to write.
+/// The frames that a worker writes before its program runs, or is known to write.
 fn first_writes(frozen: &Frozen, memory: &Memory, learned: &[Learned]) -> Vec<u64> {
     let mut frames = vec![frozen.inbox.first_frame];
     for page in learned {
         let (table, leaf) = frozen.tables.image_frames(memory, page.address);
-        frames.extend(table.into_iter().chain(leaf.filter(|_| page.source == Source::Image)));
+        frames.extend(table.into_iter().chain(leaf.filter(|_| page.content == InitialContent::Image)));
     }
     frames
 }
@@ -60,7 +60,7 @@ impl Machine {
     pub fn fork(image: &Image, private_pages: u64, learned: &[Learned]) -> Result<Self, CreateError> {
         let frozen = &image.frozen;
         let mut hold = Hold::new(image.host.account(), Purpose::Fork);
-        // What is known beforehand, and a table for each few of these pages.
+        // The pages that are known beforehand, and a table for every few of them.
         let known = FIRST_PAGES + learned.len() as u64;
         if !hold.cover_machine() || !hold.cover(hold.overhead() + known + known / PAGES_A_TABLE) {
             return Err(MemoryError::Full.into());
@@ -83,6 +83,7 @@ impl Machine {
             stack_frame: frozen.stack_frame,
             frozen: Some(Arc::clone(frozen)),
             at: At::User,
+            rewinds: false,
         };
         machine.write_control();
         for page in learned {
@@ -92,16 +93,17 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Makes a learned page private ahead of its first write. Advice only: what does not fit is left to the fault.
+    /// Makes a learned page private ahead of its first write. Advice only: a page that does not fit is left to the page
+    /// fault.
     fn prepare(&mut self, page: Learned) {
         let Some(prot) = Prot::from_bits(page.prot.into()) else { return };
-        let done = match page.source {
-            Source::Image => self.make_writable(page.address, Origin::Snapshot),
-            Source::Zero => self.map_zero(page.address, prot, Origin::Snapshot),
-            Source::File(frame) => self.prepare_file_copy(page.address, prot, frame),
+        let done = match page.content {
+            InitialContent::Image => self.make_writable(page.address, Origin::Snapshot),
+            InitialContent::Zero => self.map_zero(page.address, prot, Origin::Snapshot),
+            InitialContent::File(frame) => self.prepare_file_copy(page.address, prot, frame),
         };
         if done.is_ok()
-            && page.source == Source::Zero
+            && page.content == InitialContent::Zero
             && let Some(page) = self.changes.work.last()
         {
             self.memory.populate(&mut vec![page.frame]);
@@ -113,10 +115,10 @@ impl Machine {
         self.changes.work.iter().map(|page| Learned {
             address: page.address,
             prot: page.prot.bits(),
-            source: match page.birth {
-                Birth::Image => Source::Image,
-                Birth::Zero => Source::Zero,
-                Birth::File { frame, .. } => Source::File(frame),
+            content: match page.birth {
+                Birth::Image => InitialContent::Image,
+                Birth::Zero => InitialContent::Zero,
+                Birth::File { frame, .. } => InitialContent::File(frame),
             },
         })
     }

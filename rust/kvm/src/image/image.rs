@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A frozen machine, and how it comes about.
+//! A frozen machine, and how to freeze one.
 
 use std::sync::Arc;
 
-use mayfly_machine::layout::{DOORBELL, USER_END};
+use mayfly_machine::layout::{CONTROL, DOORBELL, USER_END};
 use mayfly_machine::{PAGE_SIZE, Regs};
 
 use crate::error::FreezeError;
@@ -13,6 +13,38 @@ use crate::machine::frozen::Frozen;
 use crate::machine::machine::Machine;
 
 /// A frozen machine: immutable, shared by its workers.
+///
+/// ```
+/// use mayfly_kvm::{Host, Image, Machine};
+/// use mayfly_machine::{Exit, Origin, Prot, Regs};
+///
+/// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+/// // out 0xd0, al; inc qword [0x500000]; mov rsi, [0x500000]; out 0xd0, al; jmp $
+/// let code = [
+///     0xe6, 0xd0, 0x48, 0xff, 0x04, 0x25, 0, 0, 0x50, 0, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0x50, 0, 0xe6, 0xd0, 0xeb, 0xfe,
+/// ];
+/// let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+/// machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+/// machine.load(0x40_0000, &code)?;
+/// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+/// machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+/// assert_eq!(machine.run()?, Exit::Doorbell);
+///
+/// let image = Image::freeze(machine, 0)?;
+/// let mut worker = Machine::fork(&image, 64, &[])?;
+/// for request in 0..3 {
+///     // The first write to a page of the image faults, once in the life of a worker.
+///     let mut exit = worker.run()?;
+///     if let Exit::PageFault { address, .. } = exit {
+///         assert_eq!((request, address), (0, 0x50_0000));
+///         worker.make_writable(address, Origin::Snapshot)?;
+///         exit = worker.run()?;
+///     }
+///     assert_eq!((exit, worker.regs().rsi), (Exit::Doorbell, 1));
+///     worker.reset()?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Image {
     pub(crate) host: Host,
@@ -27,16 +59,34 @@ impl Image {
     /// Freezes a machine whose last exit was [`mayfly_machine::Exit::Doorbell`], or whose registers were set since by
     /// [`Machine::set_context`]: workers go on behind it, with `result` in RAX.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Image, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// // out 0xd0, al; mov rsi, rax; out 0xd0, al; jmp $
+    /// let code = [0xe6, 0xd0, 0x48, 0x89, 0xc6, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// let image = Image::freeze(machine, 99)?;
+    /// let mut worker = Machine::fork(&image, 64, &[])?;
+    /// assert_eq!(worker.run()?, Exit::Doorbell);
+    /// assert_eq!(worker.regs().rsi, 99);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`FreezeError`]; the machine is gone in any case.
+    /// [`FreezeError`]; the machine is dropped in any case.
     pub fn freeze(mut machine: Machine, result: u64) -> Result<Self, FreezeError> {
         if machine.changes.recorded {
             return Err(FreezeError::State("it is a worker".into()));
         }
         let regs = machine.vcpu.complete_exit()?;
         let sregs = machine.vcpu.get_sregs()?;
-        if sregs.cs.selector != kernel::USER_CODE || sregs.cs.l != 1 || regs.rip >= USER_END + PAGE_SIZE * 16 {
+        if sregs.cs.selector != kernel::USER_CODE || sregs.cs.l != 1 || regs.rip >= CONTROL {
             return Err(FreezeError::State(format!("cs {:#x}, rip {:#x}", sregs.cs.selector, regs.rip)));
         }
         let resume = machine.tables.entry(&machine.memory, DOORBELL).frame().map(|frame| frame * PAGE_SIZE);
@@ -52,8 +102,8 @@ impl Image {
         let rip = kernel::frozen_rip(regs.rip);
         if rip != regs.rip {
             // Frozen inside a call of the doorbell: by the System V ABI vector registers are the callee's to change.
-            // They come back as zero, which is quicker than loading them; x87 state and MXCSR, which `xrstor` loads all
-            // the same, are kept.
+            // They come back as zero, which is quicker than loading them; x87 state and MXCSR, which `xrstor` loads
+            // anyway, are kept.
             components &= X87;
         }
         area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&components.to_le_bytes());

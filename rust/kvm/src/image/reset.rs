@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The way of a worker back to its image.
+//! Resets a worker to its image.
 
 use kvm_bindings::kvm_sregs;
 use mayfly_machine::MemoryError;
@@ -30,7 +30,7 @@ impl Machine {
         }
     }
 
-    /// Makes the next run enter the frozen program even where the doorbell would return: to be called after
+    /// Makes the next run enter the frozen program even where the doorbell would return. Call it after
     /// [`Machine::reset`].
     #[inline]
     pub fn enter_trampoline(&mut self) {
@@ -38,15 +38,15 @@ impl Machine {
         self.vcpu.set_regs(&kernel::user_regs(TRAMPOLINE, 0));
     }
 
-    /// Makes the vCPU ready for [`Machine::reset`] where the last run was interrupted and the program is not to go on:
-    /// general registers alone would be set then, while it may stand at CPL 0, or have an exception about to be
-    /// delivered. Some ioctls.
+    /// Makes the vCPU ready for [`Machine::reset`] where the last run was interrupted and the program must not go on. A
+    /// reset sets general registers only, while the vCPU may stand at CPL 0 or have a pending exception. Costs some
+    /// ioctls.
     ///
     /// # Errors
     ///
     /// [`RunError`] if one of them fails; the machine must be dropped then.
     pub fn abandon(&mut self) -> Result<(), RunError> {
-        // The processor may have pushed a frame that no exit told of.
+        // The processor may have pushed a frame without an exit.
         self.changes.stack_used = true;
         let sregs = self.user_sregs()?;
         self.vcpu.start_over(&sregs)?;
@@ -62,7 +62,7 @@ impl Machine {
 
     /// Writes a worker's control line as it is at a fork.
     pub(crate) fn write_control(&mut self) {
-        self.memory.write_u64(self.inbox.control(), REWIND);
+        self.set_rewinds(true);
         let value = self.frozen.as_ref().map_or(0, |frozen| frozen.entry_value);
         self.set_entry_value(value);
     }
@@ -75,10 +75,26 @@ impl Machine {
 
     /// Chooses what the doorbell does in this worker: rewind, as after a fork, or return to its caller.
     pub fn set_rewinds(&mut self, rewinds: bool) {
+        self.rewinds = rewinds;
         self.memory.write_u64(self.inbox.control(), if rewinds { REWIND } else { 0 });
     }
 
-    /// Takes back every change since the fork, in memory and in the tables, and rewinds the registers.
+    /// Whether the doorbell rewinds: see [`Machine::set_rewinds`].
+    #[inline]
+    #[must_use]
+    pub fn rewinds(&self) -> bool {
+        self.rewinds
+    }
+
+    /// Whether the last exit was at the doorbell, which returns to its caller when the machine runs again:
+    /// [`Machine::return_from_doorbell`] says with what.
+    #[inline]
+    #[must_use]
+    pub fn is_in_returning_doorbell(&self) -> bool {
+        !self.rewinds && matches!(self.at, At::Bell | At::Doorbell)
+    }
+
+    /// Undoes every change since the fork, in memory and in the tables, and rewinds the registers.
     ///
     /// In the steady state, with no change but writes to the work set, this is one copy a page and no system call.
     ///
@@ -111,7 +127,7 @@ impl Machine {
     fn undo(&mut self) -> Result<u64, MemoryError> {
         self.translations.clear();
         let entries = self.changes.undo.len() as u64;
-        // What loses access, and what loses its content with it.
+        // Frames that lose access, and frames that lose their content with it.
         let mut stale = std::mem::take(&mut self.changes.scratch);
         stale.clear();
         let mut written = self.memory.take_dirty();
@@ -142,7 +158,7 @@ impl Machine {
         Ok(entries)
     }
 
-    /// Gives back what the machine has taken of the process's memory and does not use.
+    /// Gives back what the machine holds of the process's memory and does not use.
     fn settle(&mut self) {
         let used = self.private_pages().saturating_add(self.inbox_used_pages).saturating_add(self.host_pages);
         self.memory.settle(used);
@@ -171,7 +187,7 @@ impl Machine {
             }
             frames.push(page.frame);
         }
-        // The inbox's pages are written by the host alone; they go too.
+        // Only the host writes the inbox's pages; they go too.
         frames.extend(self.inbox.first_frame..self.inbox.first_frame + self.inbox.pages);
         let result = self.memory.take_back(&mut frames, Content::Drop);
         self.write_control();

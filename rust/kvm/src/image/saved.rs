@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Images in files: what workers are forked from, kept for another process.
+//! Images in files, for other processes to fork workers from.
 //!
 //! ```text
 //! file    ... | pages that are not zero, in the order of their frames ...         | ...
 //!             ^ offset, a page's start      one sum for each block of BLOCK_PAGES
 //! ```
 //!
-//! What a [`SavedImage`] says besides the pages is for the caller to keep, in whatever form; pages of files are kept as
-//! the places that they have in those files.
+//! The caller keeps the [`SavedImage`], which is everything but the pages, in any form. Pages of files are kept as
+//! their places in those files.
 //!
 //! # Invariants
 //!
-//! An image that was loaded is as good as one that was frozen. Its pages are copies: whoever changes the file later
-//! changes nothing. What was read is what was checked. All numbers that the host relies on later are checked here, the
+//! A loaded image is equivalent to a frozen one. Its pages are copies: later changes of the file have no effect. The
+//! bytes that were checked are the bytes that are used. All numbers that the host relies on later are checked here, the
 //! page tables among them.
 
 use std::fs::File;
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use crate::error::{LoadError, SaveError};
-use crate::host::fingerprint::Ground;
+use crate::host::fingerprint::Fingerprint;
 use crate::host::host::Host;
 use crate::image::image::Image;
 use crate::layout::{PAGE, SHARED_PHYSICAL};
@@ -41,14 +41,14 @@ use crate::memory::tables::Tables;
 /// Pages that are read, checked and written at a time: 256 KiB stay in a core's cache meanwhile.
 const BLOCK_PAGES: usize = 64;
 const BLOCK: usize = BLOCK_PAGES * PAGE;
-/// Threads that load at a time, at most; and blocks for which one more is worth its start.
+/// Most threads that load at a time; and the number of blocks for which one more thread is worth its start.
 const THREADS_MAX: usize = 4;
 const BLOCKS_PER_THREAD: usize = 32;
 
 /// An image but for its pages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SavedImage {
-    ground: Ground,
+    fingerprint: Fingerprint,
     frames: u64,
     root: u64,
     inbox_first: u64,
@@ -60,18 +60,18 @@ pub struct SavedImage {
     windows: Vec<Window>,
     /// Frames in a row that are not zero: the first of them, and how many.
     runs: Vec<(u64, u64)>,
-    /// Of each block of pages.
+    /// The checksum of each block of pages.
     sums: Vec<u64>,
 }
 
 impl SavedImage {
-    /// The files that pages are of, as they were known when it was saved.
+    /// The keys of the files that pages are of, at the time of saving.
     #[must_use]
     pub fn files(&self) -> &[FileKey] {
         &self.files
     }
 
-    /// How many pages it has in the file.
+    /// How many pages the image has in the file.
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.runs.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
@@ -101,7 +101,7 @@ impl SavedImage {
 }
 
 impl Image {
-    /// Writes the image's pages to `file` from `offset` on; what is returned is to be kept with them.
+    /// Writes the image's pages to `file` from `offset` on. Keep the returned value with them.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl Image {
         let (runs, sums) = save_pages(memory, file, offset)?;
         let (files, windows) = memory.files().windows();
         Ok(SavedImage {
-            ground: Ground::of(&self.host),
+            fingerprint: Fingerprint::of(&self.host),
             frames: memory.frames(),
             root: tables.cr3(),
             inbox_first: inbox.first_frame,
@@ -128,8 +128,28 @@ impl Image {
         })
     }
 
-    /// Makes the image again of which `file` has the pages from `offset` on. `files` are those of
-    /// [`SavedImage::files`], in their order, with the keys that they have now.
+    /// Makes an image from the pages in `file` from `offset` on. `files` are those of [`SavedImage::files`], in their
+    /// order, with their present keys.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Image, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let code = [0xe6, 0xd0, 0xbf, 7, 0, 0, 0, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// let file = tempfile::tempfile()?;
+    /// let saved = Image::freeze(machine, 0)?.save(&file, 0)?;
+    ///
+    /// // In another process, `saved` comes from where the caller has kept it.
+    /// let image = Image::load(&host, &saved, &file, 0, &[])?;
+    /// let mut worker = Machine::fork(&image, 64, &[])?;
+    /// assert_eq!(worker.run()?, Exit::Doorbell);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -141,7 +161,7 @@ impl Image {
         offset: u64,
         files: &[(FileKey, BorrowedFd<'_>)],
     ) -> Result<Self, LoadError> {
-        saved.ground.check(host)?;
+        saved.fingerprint.check(host)?;
         saved.check()?;
         let files = FileMemory::restore(&saved.windows, files).ok_or(LoadError::Files)?;
         let mut hold = Hold::new(host.account(), Purpose::Boot);
@@ -149,7 +169,7 @@ impl Image {
             return Err(LoadError::Full);
         }
         let memory = load_pages(saved, file, offset)?;
-        // The clocks in it are of another time, and perhaps of another host: nobody is to take them for its own.
+        // The clocks in the image are of another time, and perhaps of another host: no program may use them.
         let clocks = saved.inbox_first * PAGE_SIZE + ClockLine::OFFSET;
         let cleared = memory.write_all_at(&[0; ClockLine::BYTES], clocks);
         cleared.map_err(|source| LoadError::Io { what: "filling memory", source })?;
@@ -189,7 +209,7 @@ fn save_pages(memory: &SealedMemory, file: &File, offset: u64) -> Result<(Runs, 
     while first < memory.frames() {
         let count = (memory.frames() - first).min(BLOCK_PAGES as u64);
         let bytes = &mut block[..count as usize * PAGE];
-        // By `pread`: holes are read as zeroes then, and stay holes.
+        // `pread` reads holes as zeroes and leaves them holes.
         source.read_exact_at(bytes, first * PAGE_SIZE).map_err(read)?;
         for (page, frame) in bytes.chunks_exact(PAGE).zip(first..) {
             if page.iter().all(|byte| *byte == 0) {
@@ -214,7 +234,7 @@ fn save_pages(memory: &SealedMemory, file: &File, offset: u64) -> Result<(Runs, 
 
 /// The pages, each at its place, in a new memfd.
 fn load_pages(saved: &SavedImage, file: &File, offset: u64) -> Result<File, LoadError> {
-    let out = memfd(saved.frames * PAGE_SIZE).ok_or_else(std::io::Error::last_os_error);
+    let out = memfd(saved.frames * PAGE_SIZE);
     let out = File::from(out.map_err(|source| LoadError::Io { what: "making memory", source })?);
     // Where each run starts in the file, in pages.
     let mut sum = 0;
@@ -250,7 +270,7 @@ struct Loader<'a> {
     placed: Vec<(u64, u64, u64)>,
     total: u64,
     sums: &'a [u64],
-    /// The block that nobody has taken yet.
+    /// The next block that no thread has taken yet.
     next: AtomicUsize,
 }
 
@@ -276,7 +296,7 @@ impl Loader<'_> {
         }
     }
 
-    /// Writes pages that are those from number `first` on in the file to where they belong.
+    /// Writes the pages that have the numbers from `first` on in the file to their places in memory.
     fn put(&self, mut bytes: &[u8], mut first: u64) -> std::io::Result<()> {
         let past = self.placed.partition_point(|&(place, ..)| place <= first);
         for &(place, frame, count) in &self.placed[past.saturating_sub(1)..] {
@@ -294,14 +314,20 @@ impl Loader<'_> {
     }
 }
 
-/// A digest for noticing damage, as those in files are made. It withstands no one who wants two things to look the
-/// same.
+/// A digest that detects damage, as used in saved images. It does not withstand an attacker who wants a collision.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u64 {
     XxHash3_64::oneshot(bytes)
 }
 
 /// As [`checksum`], for values that can be hashed.
+///
+/// ```
+/// use mayfly_kvm::digest;
+///
+/// assert_eq!(digest(&("a", 1)), digest(&("a", 1)));
+/// assert_ne!(digest(&("a", 1)), digest(&("a", 2)));
+/// ```
 #[must_use]
 pub fn digest(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = XxHash3_64::new();

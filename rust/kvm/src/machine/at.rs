@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What happened to a vCPU last.
+//! Where a vCPU stands: how its last run ended, or what was set since.
 
-/// What happened to the vCPU last.
+/// Where the vCPU stands: how its last run ended, or what was set since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
-    /// It left by the doorbell, in a state in which it runs into the trampoline by itself.
+    /// It exited by the doorbell, in a state from which it runs into the trampoline by itself.
     Bell,
-    /// It left by the doorbell in any other state, at CPL 3.
+    /// It exited by the doorbell in any other state, at CPL 3.
     Doorbell,
-    /// It left by a system call.
+    /// It exited by a system call.
     Syscall,
-    /// It left by an exception of user code.
+    /// It exited by an exception of user code.
     Exception { vector: u8 },
     /// It was interrupted, or failed: it may be anywhere.
     Anywhere,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a machine has changed, and what its reset takes back.
+//! What a machine has changed, for its reset to undo.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use mayfly_machine::{MemoryError, Prot};
 use crate::memory::files::Page;
 use crate::memory::tables::Entry;
 
-/// What a page of the work set holds when a request begins.
+/// The content of a work-set page when a request begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Birth {
-    /// What the image has in the same frame.
+    /// The image's content of the same frame.
     Image,
     /// Zeroes.
     Zero,
-    /// What a file's frame holds.
+    /// The content of a file's frame.
     File { frame: u64, content: Arc<Page> },
 }
 
@@ -36,18 +36,18 @@ pub(crate) struct Changes {
     pub(crate) recorded: bool,
     /// Sticky pages of the image, sticky zero pages, and sticky copies of files' pages.
     pub(crate) work: Vec<WorkPage>,
-    /// Those of them that are the image's.
+    /// How many of them are the image's.
     pub(crate) work_image_pages: u64,
     /// Table slot to the entry it had when the request began.
     pub(crate) undo: HashMap<u64, Entry>,
     /// Frames allocated for the request.
     pub(crate) request_frames: Vec<u64>,
-    /// Frames of the image that the request wrote and that are not in the work set. Its entries do not tell at the end:
-    /// a page may have been written, and then made inaccessible.
+    /// Frames of the image that the request wrote and that are not in the work set. Table entries do not show these at
+    /// the end: a page may have been written and then made inaccessible.
     pub(crate) request_image_frames: HashSet<u64>,
     pub(crate) stack_used: bool,
     pub(crate) limit_pages: u64,
-    /// Buffer for frames to take back, kept for its allocation.
+    /// A buffer for frames to take back, kept for its allocation.
     pub(crate) scratch: Vec<u64>,
 }
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What user code has in the processor: taken out of the vCPU and put back, so that one vCPU can run several threads.
+//! The processor state of user code: taken out of the vCPU and put back, so that one vCPU can run several threads.
 //!
 //! ```text
 //! last exit     where the vCPU stands                     the user's registers
 //! doorbell      CPL 3, at or behind the `out`             the vCPU's
 //! syscall       CPL 0 in the entry (CPL 3 where it stays) the vCPU's, with RIP = RCX and RFLAGS = R11
-//! exception     CPL 0 in the handler                      the vCPU's, with those of the frame on the guest kernel's stack
-//! kicked        anywhere                                  the vCPU's, if it is at CPL 3 and nothing is about to happen to it
+//! exception     CPL 0 in the handler                      the vCPU's, but those in the frame on the kernel's stack
+//! kicked        anywhere                                  the vCPU's, if it is at CPL 3 without a pending event
 //! ```
 
-use mayfly_machine::layout::{INBOX_MAX, USER_END};
+use mayfly_machine::layout;
 use mayfly_machine::{PAGE_SIZE, Regs, UserContext};
 
 use crate::error::RunError;
@@ -20,15 +20,14 @@ use crate::machine::machine::Machine;
 use crate::vcpu::regs::{vector_from_kvm, vector_to_kvm};
 
 impl Machine {
-    /// What a [`mayfly_machine::VectorState`] may hold: the components (XCR0), and the bytes that they take.
+    /// What a [`mayfly_machine::VectorState`] may hold: its components (XCR0), and the bytes that they take.
     #[must_use]
     pub fn vector_features(&self) -> (u64, usize) {
         let features = self.host.features();
         (features.xcr0, features.xsave_bytes as usize)
     }
 
-    /// The user's general registers as of the last exit; `None` where that takes a closer look: see
-    /// [`Machine::context`].
+    /// The user's general registers as of the last exit; `None` where only [`Machine::context`] can find them.
     ///
     /// After a system call RAX is its number.
     #[must_use]
@@ -49,8 +48,8 @@ impl Machine {
         }
     }
 
-    /// Takes the user's context out of the vCPU. `None` if it was interrupted where it cannot be taken: run it on, and
-    /// try again at the next exit. The vCPU is then good for [`Machine::set_context`] alone.
+    /// Takes the user's context out of the vCPU. `None` if the vCPU was interrupted where the context cannot be taken:
+    /// run on, and try again at the next exit. After a context was taken, only [`Machine::set_context`] may be called.
     ///
     /// # Errors
     ///
@@ -71,7 +70,25 @@ impl Machine {
         Ok(Some(UserContext { regs, fs_base: sregs.fs.base, gs_base: sregs.gs.base, vector }))
     }
 
-    /// Makes the next run go on with `context`, wherever the vCPU stands. What it had of a program is lost.
+    /// Makes the next run go on with `context`, wherever the vCPU stands. Its former context is lost.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// // out 0xd0, al; jmp $
+    /// let code = [0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// let mut context = machine.context()?.ok_or("user code")?;
+    /// context.regs.rsi = 5;
+    /// machine.set_context(&context)?;
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// assert_eq!(machine.regs().rsi, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -102,7 +119,7 @@ impl Machine {
         match self.at {
             At::User | At::Bell | At::Doorbell => {}
             At::Syscall if self.variant.syscall == SyscallEntry::Supervisor => {
-                // By the very SYSRET of the call. Nothing of what the program has left goes along.
+                // By the SYSRET of the call itself. Nothing that the program has left in registers remains.
                 let Regs { rip, rflags, .. } = self.vcpu.regs();
                 let (rcx, r11) = (TRAMPOLINE, kernel::user_flags(0));
                 self.vcpu.set_regs(&Regs { rip, rflags, rcx, r11, ..Regs::default() });
@@ -115,9 +132,9 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether a program may be made to go on at `rip`: in its own half, or in the pages that it is given.
+    /// Whether a program may be made to go on at `rip`: see [`layout::is_program_address`].
     #[must_use]
     pub fn is_program_address(rip: u64) -> bool {
-        rip < USER_END + INBOX_MAX
+        layout::is_program_address(rip)
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A machine: one vCPU in user mode over one address space, run from exit to exit.
 //!
-//! What a machine does with pages is in `space.rs`; how it is frozen, forked and reset, in `crate::image`.
+//! `space.rs` has its pages; `crate::image` freezes, forks and resets machines.
 
 use std::sync::Arc;
 
@@ -22,6 +22,22 @@ use crate::memory::translations::Translations;
 use crate::vcpu::vcpu::{Kicker, RawExit, Start, Vcpu};
 
 /// One KVM VM with one vCPU and its guest memory.
+///
+/// ```
+/// use mayfly_kvm::{Host, Machine};
+/// use mayfly_machine::{Exit, Origin, Prot, Regs};
+///
+/// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+/// // mov edi, 7; out 0xd0, al; jmp $
+/// let code = [0xbf, 7, 0, 0, 0, 0xe6, 0xd0, 0xeb, 0xfe];
+/// let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+/// machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+/// machine.load(0x40_0000, &code)?;
+/// machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+/// assert_eq!(machine.run()?, Exit::Doorbell);
+/// assert_eq!(machine.regs().rdi, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Machine {
     // Dropped before the memory that it maps.
@@ -31,17 +47,19 @@ pub struct Machine {
     pub(crate) translations: Translations,
     pub(crate) changes: Changes,
     pub(crate) host: Host,
-    /// The host's variant; here, since every request asks for it.
+    /// The host's variant; a copy, since every request needs it.
     pub(crate) variant: Variant,
     pub(crate) inbox: Inbox,
-    /// Pages of it that the host has written, which are the machine's own since.
+    /// Pages of the inbox that the host has written, which are the machine's own since.
     pub(crate) inbox_used_pages: u64,
-    /// Pages of the host's that hold what the program has written elsewhere.
+    /// Pages of the host's memory that hold data of the program, such as files that it writes.
     pub(crate) host_pages: u64,
     pub(crate) stack_frame: u64,
     pub(crate) frozen: Option<Arc<Frozen>>,
-    /// What happened to the vCPU last.
+    /// Where the vCPU stands.
     pub(crate) at: At,
+    /// The control word: whether the doorbell enters the trampoline. Beside `at`, which every run writes.
+    pub(crate) rewinds: bool,
 }
 
 impl Machine {
@@ -49,7 +67,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`CreateError`] if KVM or the kernel refuses, or if the memory does not even hold the guest kernel and the inbox.
+    /// [`CreateError`] if KVM or the kernel refuses, or if the guest kernel and the inbox do not fit into the memory.
     pub fn boot(host: &Host, memory_bytes: u64, inbox_bytes: u64) -> Result<Self, CreateError> {
         let range = MemoryError::Range { address: INBOX, len: inbox_bytes };
         if inbox_bytes > INBOX_MAX {
@@ -98,16 +116,33 @@ impl Machine {
             stack_frame,
             frozen: None,
             at: At::User,
+            // The memory is new, so the control word is 0.
+            rewinds: false,
         })
     }
 
     /// Maps `shared` at [`SHARED`], for the program to read and write; every worker of the image will have it there
     /// too.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// use mayfly_machine::{SharedMemory, layout::SHARED};
+    ///
+    /// let shared = SharedMemory::anonymous(4096)?;
+    /// machine.share(&shared)?;
+    /// machine.write(SHARED + 8, b"hello")?;
+    /// let mut seen = [0; 5];
+    /// assert!(shared.read(8, &mut seen));
+    /// assert_eq!(&seen, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`CreateError::Memory`] if the machine is a worker or has a region already, or if the page tables, 1/512 of the region, do not
-    /// fit; otherwise KVM's refusal. The machine must not be used then.
+    /// [`CreateError::Memory`] if the machine is a worker or has a region already, or if the page tables, 1/512 of the
+    /// region, do not fit; otherwise KVM's refusal. The machine must not be used then.
     pub fn share(&mut self, shared: &SharedMemory) -> Result<(), CreateError> {
         if self.changes.recorded || self.memory.shared().is_some() {
             return Err(MemoryError::Exists { address: SHARED }.into());
@@ -163,7 +198,7 @@ impl Machine {
         Ok(exit)
     }
 
-    /// An exit by user code whose registers do not show that it was made at CPL 3: `plain`, if CS does.
+    /// An exit by user code whose registers do not prove that it was made at CPL 3. Returns `plain` if CS proves it.
     #[cold]
     fn suspect(&mut self, privilege: Privilege, port: u16, plain: (At, Exit)) -> Result<(At, Exit), RunError> {
         let is_plain = match privilege {
@@ -220,17 +255,35 @@ impl Machine {
     /// Completes [`Exit::Doorbell`] where the program goes on behind it: `value` is what the doorbell returns.
     #[inline]
     pub fn return_from_doorbell(&mut self, value: u64) {
-        // RIP stays: on hardware KVM skips the `out` at the next run only if nobody has moved it.
+        // RIP stays: on hardware, KVM skips the `out` at the next run only if RIP was not changed.
         self.set_regs(&Regs { rax: value, ..self.vcpu.regs() });
         self.at = At::Anywhere;
     }
 
     /// Completes [`Exit::Syscall`]: the program goes on behind its `syscall` with `value` in RAX.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// // syscall; mov rdi, rax; out 0xd0, al; jmp $
+    /// let code = [0x0f, 0x05, 0x48, 0x89, 0xc7, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// assert_eq!(machine.run()?, Exit::Syscall);
+    /// machine.return_from_syscall(42)?;
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// assert_eq!(machine.regs().rdi, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault at CPL 0; or
-    /// if the last exit was no system call: the vCPU may stand at any privilege then, and must not go on at RCX.
+    /// [`BadReturn`] if the return address is not in the program's half: SYSRET to a non-canonical address would fault
+    /// at CPL 0; or if the last exit was not a system call: the vCPU may stand at any privilege then, and must not go
+    /// on at RCX.
     #[inline]
     pub fn return_from_syscall(&mut self, value: u64) -> Result<(), BadReturn> {
         let mut regs = self.vcpu.regs();
@@ -301,6 +354,21 @@ impl Machine {
     }
 
     /// Writes into the inbox; only the host can. Bytes past the inbox's end are not written, and `false` says so.
+    ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// use mayfly_machine::layout::INBOX;
+    ///
+    /// assert!(machine.write_inbox(0, b"request"));
+    /// let mut seen = [0; 7];
+    /// machine.read(INBOX, &mut seen)?;
+    /// assert_eq!(&seen, b"request");
+    /// assert!(machine.write(INBOX, b"the program cannot").is_err());
+    /// assert!(!machine.write_inbox(machine.inbox_bytes(), b"past the end"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn write_inbox(&mut self, offset: u64, data: &[u8]) -> bool {
         let fits = offset.checked_add(data.len() as u64).is_some_and(|end| end <= self.inbox.bytes());
@@ -310,8 +378,8 @@ impl Machine {
         fits
     }
 
-    /// Takes what the first `len` bytes of the inbox need of the process's memory, before they are written; `false` if
-    /// that has no room.
+    /// Takes the memory for the first `len` bytes of the inbox from the process's bound, before they are written;
+    /// `false` if the bound is reached.
     #[cold]
     pub fn cover_inbox(&mut self, len: u64) -> bool {
         let pages = len.saturating_add(CONTROL_BYTES).div_ceil(PAGE_SIZE).min(self.inbox.pages);
@@ -326,9 +394,8 @@ impl Machine {
         fits
     }
 
-    /// Takes what the host keeps for the program besides its pages, such as files that it writes, of the process's
-    /// memory; `false` if that has no room.
-    /// Until the next reset it is never less than before.
+    /// Takes the memory that the host uses for the program besides its pages, such as files that it writes, from the
+    /// process's bound; `false` if the bound is reached. Until the next reset the amount never shrinks.
     #[inline]
     pub fn cover_host_bytes(&mut self, bytes: u64) -> bool {
         let pages = bytes.div_ceil(PAGE_SIZE);
@@ -363,7 +430,7 @@ impl Machine {
         self.vcpu.kicker()
     }
 
-    /// Whether the process's bound on memory is why the machine was last refused a page.
+    /// Whether the process's bound on memory was the reason for the last refusal of a page.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.memory.hold().is_refused()

@@ -3,7 +3,7 @@
 //!
 //! # How changes are kept track of
 //!
-//! A worker's changes are of two sorts, and [`Origin`] says which:
+//! A worker's changes are of two kinds, which [`Origin`] distinguishes:
 //!
 //! - **Sticky** ([`Origin::Snapshot`]): the page belongs to the snapshot's layout. It stays mapped and writable over
 //!   resets, and reset restores its content: a copy from the image, or zeroes. These pages are the *work set*.
@@ -11,15 +11,15 @@
 //!   kept in the undo log, and reset puts it back.
 //!
 //! A page of a file is the page cache's, read-only, until it is written: then a frame of the machine takes its place,
-//! with a copy. A worker that has found a page of a file where the snapshot's layout has one keeps it over resets:
-//! nothing shows.
+//! with a copy. A worker that has mapped a page of a file where the snapshot's layout has one keeps it over resets: the
+//! program cannot see that.
 //!
 //! An entry that loses access, or changes its frame, always goes together with [`Memory::take_back`] of its frame:
 //! paging-based KVM would not see it otherwise, and hardware KVM would keep it in its TLB.
 
 use std::collections::HashSet;
 
-use mayfly_machine::layout::{USER_END, USER_MIN, page_floor};
+use mayfly_machine::layout::{LOWER_HALF_END, USER_END, USER_MIN, page_floor};
 use mayfly_machine::{BadAddress, FilePages, MemoryError, Origin, PAGE_SIZE, Prot};
 
 use crate::error::CreateError;
@@ -31,8 +31,8 @@ use crate::memory::take_back::Content;
 
 /// Tables that a page may need: all but the root.
 const TABLES_A_PAGE: u64 = 3;
-/// So many pages take a few hundred microseconds to protect or unmap.
-const MUCH_PAGES: u64 = 4096;
+/// Protecting or unmapping this many pages takes a few hundred microseconds.
+const EXPENSIVE_PAGES: u64 = 4096;
 
 impl Machine {
     fn check_range(address: u64, len: u64) -> Result<u64, MemoryError> {
@@ -51,7 +51,7 @@ impl Machine {
         self.memory.private_in_use() + self.changes.work_image_pages + self.changes.request_image_frames.len() as u64
     }
 
-    /// Whether there may be one more page, by the machine's limit and by what the process has left.
+    /// Whether the machine's limit and the process's bound allow one more page.
     fn check_limit(&mut self) -> Result<(), MemoryError> {
         let pages = self.private_pages();
         if self.changes.recorded && pages >= self.changes.limit_pages {
@@ -74,25 +74,44 @@ impl Machine {
         self.tables.entry(&self.memory, address).is_present()
     }
 
-    /// Whether protecting, unmapping or moving what is in a range takes more than some hundreds of microseconds, at
+    /// Whether protecting, unmapping or moving the pages of a range takes more than some hundreds of microseconds, at
     /// some tens of nanoseconds a page.
     #[must_use]
-    pub fn is_much(&self, address: u64, len: u64) -> bool {
-        len / PAGE_SIZE > MUCH_PAGES
-            && self.tables.is_more_than(&self.memory, address, address.saturating_add(len), MUCH_PAGES * ENTRY_COST)
+    pub fn is_expensive(&self, address: u64, len: u64) -> bool {
+        len / PAGE_SIZE > EXPENSIVE_PAGES
+            && self.tables.is_more_than(
+                &self.memory,
+                address,
+                address.saturating_add(len),
+                EXPENSIVE_PAGES * ENTRY_COST,
+            )
     }
 
     /// Maps one fresh zero page.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// use mayfly_machine::{MemoryError, Origin, Prot};
+    ///
+    /// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+    /// machine.write(0x50_0000, b"data")?;
+    /// let again = machine.map_zero(0x50_0000, Prot::READ, Origin::Snapshot);
+    /// assert_eq!(again, Err(MemoryError::Exists { address: 0x50_0000 }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`], [`MemoryError::Full`].
+    /// [`MemoryError::Range`], [`MemoryError::Exists`] if a page is there already, [`MemoryError::Limit`],
+    /// [`MemoryError::Full`].
     pub fn map_zero(&mut self, address: u64, prot: Prot, origin: Origin) -> Result<(), MemoryError> {
         self.map_new(address, prot, origin, &[])
     }
 
-    /// Maps a page that holds `data`, at most a page of it, and zeroes behind. A worker's pages of this sort are always
-    /// the request's: reset takes them away, since it could not restore their content.
+    /// Maps a page that holds `data`, at most a page of it, and zeroes behind. In a worker these pages always belong to
+    /// the request: reset removes them, since it could not restore their content.
     ///
     /// # Errors
     ///
@@ -139,16 +158,15 @@ impl Machine {
     }
 
     /// Maps pages of a file from the page cache, from `address` on; they become readable and executable as `prot` says,
-    /// and writable by
-    /// [`Machine::make_writable`] only, which copies them. Pages that are there already are left alone.
+    /// and writable by [`Machine::make_writable`] only, which copies them. Pages that are there already are left alone.
     ///
     /// Returns how many of the first pages are there now. It stops at the file's end, and where its pages cannot come
     /// from the page cache: a worker has those parts of files that its boot touched, and some file systems have no
-    /// mappings. Those are to be copied by [`Machine::map_filled`].
+    /// mappings. Copy those with [`Machine::map_filled`].
     ///
     /// # Errors
     ///
-    /// As [`Machine::map_zero`], for the first page; less is done for the others.
+    /// As [`Machine::map_zero`], for the first page; an error of a later one ends the loop early.
     pub fn map_file(
         &mut self,
         address: u64,
@@ -192,13 +210,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether a page of a file lies at `address` that is the page cache's.
+    /// Whether the page at `address` is a file's, from the page cache.
     #[must_use]
     pub fn is_file_page(&self, address: u64) -> bool {
         self.tables.entry(&self.memory, address).frame().is_some_and(|frame| self.memory.is_file(frame))
     }
 
-    /// Puts a frame of the machine's in the place of a file's, with a copy.
+    /// Replaces a file's frame by one of the machine's, with a copy.
     fn copy_file_page(
         &mut self,
         address: u64,
@@ -208,7 +226,7 @@ impl Machine {
         from: u64,
     ) -> Result<(), MemoryError> {
         self.check_limit()?;
-        // A file that has lost the page, since somebody truncates it, is the host's trouble and not the program's.
+        // A file that was truncated and has lost the page is a failure of the host, not of the program.
         let lost = MemoryError::Host { errno: libc::EFAULT };
         let recorded = self.changes.recorded;
         let content = if recorded { Some(self.memory.files().pristine(from).ok_or(lost)?) } else { None };
@@ -239,7 +257,7 @@ impl Machine {
         self.cover()
     }
 
-    /// Makes a copy of a file's frame the page at `address`, in a worker that has not run yet.
+    /// Maps a copy of a file's frame at `address`, in a worker that has not run yet.
     pub(crate) fn prepare_file_copy(&mut self, address: u64, prot: Prot, from: u64) -> Result<(), MemoryError> {
         if !self.memory.is_file(from) {
             return Err(MemoryError::Absent { address });
@@ -300,6 +318,19 @@ impl Machine {
     /// Gives the present and parked pages of a range another protection. A page becomes writable at its next write
     /// fault only.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Origin, PAGE_SIZE, Prot};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+    /// machine.protect(0x50_0000, PAGE_SIZE, Prot::READ)?;
+    /// assert!(machine.write(0x50_0000, b"refused").is_err());
+    /// machine.make_writable(0x50_0000, Origin::Snapshot)?;
+    /// machine.write(0x50_0000, b"allowed")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`MemoryError::Range`], [`MemoryError::Host`].
@@ -332,8 +363,8 @@ impl Machine {
         self.edit(ranges, Content::Drop, &mut |_, _, _| Entry::EMPTY)
     }
 
-    /// Replaces every non-empty entry of some ranges by `change(entry)`, with what a downgrade needs: once, however
-    /// many they are.
+    /// Replaces every non-empty entry of some ranges by `change(entry)`, and does once for all of them what a downgrade
+    /// needs.
     fn edit(
         &mut self,
         ranges: &[(u64, u64)],
@@ -364,9 +395,9 @@ impl Machine {
             })?;
         }
         let drops = content == Content::Drop;
-        // In a worker the content can wait: a reset restores that of the snapshot's pages, and the request's are zeroed
-        // when they are used again.
-        let later = drops && self.changes.recorded && Memory::are_scattered(&mut downgraded);
+        // In a worker, dropping the content can wait: a reset restores the snapshot's pages, and the request's are
+        // zeroed when they are used again.
+        let later = drops && self.changes.recorded && self.memory.are_scattered(&mut downgraded);
         let result = self.memory.take_back(&mut downgraded, if later { Content::Keep } else { content });
         if drops && result.is_ok() {
             self.release_unowned(&downgraded, later);
@@ -376,7 +407,7 @@ impl Machine {
     }
 
     /// Frees those of `frames` (in no table) that nothing will restore: all at boot, the request's own in a worker.
-    /// `dirty`: they have been made unreachable alone.
+    /// `dirty`: they are unreachable, but keep their content.
     fn release_unowned(&mut self, frames: &[u64], dirty: bool) {
         if !self.changes.recorded {
             for frame in frames.iter().filter(|frame| !self.memory.is_file(**frame)).copied().collect::<Vec<_>>() {
@@ -399,10 +430,24 @@ impl Machine {
 
     /// Moves the pages of a range to another, empty one, for `mremap`.
     ///
+    /// ```
+    /// # use mayfly_kvm::{Host, Machine};
+    /// # use mayfly_machine::{Origin, PAGE_SIZE, Prot};
+    /// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// machine.map_filled(0x50_0000, Prot::READ, b"moves")?;
+    /// machine.move_pages(0x50_0000, 0x60_0000, PAGE_SIZE)?;
+    /// let mut seen = [0; 5];
+    /// machine.read(0x60_0000, &mut seen)?;
+    /// assert_eq!(&seen, b"moves");
+    /// assert!(!machine.is_mapped(0x50_0000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`MemoryError::Range`], [`MemoryError::Exists`] if the destination is not empty, [`MemoryError::Limit`] if its tables do
-    /// not fit (then some pages may have moved already), [`MemoryError::Host`].
+    /// [`MemoryError::Range`], [`MemoryError::Exists`] if the destination is not empty, [`MemoryError::Limit`] if its
+    /// tables do not fit (then some pages may have moved already), [`MemoryError::Host`].
     pub fn move_pages(&mut self, from: u64, to: u64, len: u64) -> Result<(), MemoryError> {
         let end = Self::check_range(from, len)?;
         let to_end = Self::check_range(to, len)?;
@@ -428,8 +473,8 @@ impl Machine {
         self.cover()
     }
 
-    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range; it says
-    /// whether it could.
+    /// Calls `access(memory, guest-physical address, offset, len)` for each page's part of a user range; it returns
+    /// whether it succeeded.
     fn for_user_pages(
         &self,
         address: u64,
@@ -450,7 +495,7 @@ impl Machine {
             done += part;
             at = at.checked_add(part as u64).ok_or(BadAddress { address: at })?;
             // The tables ignore bits 48 and up; a guest address must not wrap around them.
-            if done < len && at >> 47 != 0 {
+            if done < len && at >= LOWER_HALF_END {
                 return Err(BadAddress { address: at });
             }
         }
@@ -458,7 +503,7 @@ impl Machine {
     }
 
     fn check_canonical(address: u64) -> Result<(), BadAddress> {
-        if address >> 47 == 0 { Ok(()) } else { Err(BadAddress { address }) }
+        if address < LOWER_HALF_END { Ok(()) } else { Err(BadAddress { address }) }
     }
 
     /// Copies user memory out, once.
@@ -491,7 +536,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`BadAddress`] if a page is not present or a file's, or if the machine is a worker, whose pages are shared until they are recorded.
+    /// [`BadAddress`] if a page is not present or a file's, or if the machine is a worker, whose pages are shared until
+    /// they are recorded.
     pub fn load(&mut self, address: u64, data: &[u8]) -> Result<(), BadAddress> {
         if self.changes.recorded {
             return Err(BadAddress { address });

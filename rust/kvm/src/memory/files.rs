@@ -2,20 +2,20 @@
 //! Pages of files in guest-physical memory: the host's page cache itself, the same for all machines that map a file.
 //!
 //! ```text
-//! guest-physical   0 ... frames of the machine ...       FILES_PHYSICAL [ chunk | chunk | chunk ]  memslots of their own
+//! guest-physical   0 ... frames of the machine ...   FILES_PHYSICAL [ chunk | chunk | chunk ]  memslots of their own
 //! host             one read-only mapping an image, of windows of files, behind the memslots of all its machines
 //! ```
 //!
 //! A file is mapped in windows of [`CHUNK_PAGES`], the first time that a booting program touches one. Guest page tables
-//! name these pages read-only; whoever writes one gets an ordinary frame with a copy (`space.rs`).
+//! map these pages read-only; a machine that writes one gets an ordinary frame with a copy (`space.rs`).
 //!
 //! # Invariants
 //!
-//! - The mapping is never written, by nobody: it is `PROT_READ`, so KVM cannot either.
+//! - The mapping is never written: it is `PROT_READ`, so KVM cannot write it either.
 //! - A frame means the same page of the same file as long as the machine, or the image and its workers, live.
-//! - The host does not touch the mapping: a file that somebody truncates would answer with SIGBUS, which ends the
-//!   process. It copies by `process_vm_readv`, which fails with an error. (A guest's access to a page that is gone
-//!   fails its `KVM_RUN`.)
+//! - The host does not touch the mapping: access to a truncated file would raise SIGBUS, which ends the process. It
+//!   copies by `process_vm_readv`, which fails with an error. (A guest's access to a page that is gone fails its
+//!   `KVM_RUN`.)
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -27,12 +27,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{FILES_MAX, FILES_PHYSICAL, PAGE};
 
-/// Pages of a window: 2 MiB. Smaller ones are more mappings of the process, whose number Linux limits; larger ones are
-/// more bookkeeping of KVM's in every worker, which pays for all frames, touched or not.
+/// Pages of a window: 2 MiB. Smaller windows need more mappings of the process, whose number Linux limits; larger ones
+/// need more bookkeeping of KVM in every worker, for all frames, touched or not.
 const CHUNK_PAGES: u64 = 512;
 /// Most windows of an image. Each is a mapping of the process, which may have 65,530 by default.
 const CHUNKS_MAX: usize = 1024;
-/// Most pages of which all workers of an image share a copy: 16 MiB. What they write of files is data of libraries.
+/// Most pages of which all workers of an image share a copy: 16 MiB. The file pages that they write are data of
+/// libraries.
 const COPIES_MAX: usize = 4096;
 const FIRST_FRAME: u64 = FILES_PHYSICAL / PAGE_SIZE;
 const FRAMES_MAX: u64 = FILES_MAX / PAGE_SIZE;
@@ -50,10 +51,10 @@ struct Chunk {
     used: bool,
 }
 
-/// A window as a file that an image is saved in has it.
+/// A window in a saved image.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Which file's, in the list of the image's.
+    /// The index of its file in the image's list of files.
     pub(crate) file: u32,
     number: u64,
     first: u64,
@@ -72,7 +73,7 @@ pub(crate) struct FileMemory {
     index: HashMap<(FileKey, u64), usize>,
     /// Frames in use, from the region's start.
     used: u64,
-    /// What pages hold that some worker has written.
+    /// The original content of pages that some worker has written.
     copies: Mutex<HashMap<u64, Arc<Page>>>,
 }
 
@@ -100,7 +101,7 @@ impl FileMemory {
         (within < chunk.pages).then_some(FIRST_FRAME + chunk.first + within)
     }
 
-    /// As [`FileMemory::frame`], mapping the window if need be. `None` if the file does not reach there, or cannot be
+    /// As [`FileMemory::frame`], mapping the window if necessary. `None` if the file ends before it, or cannot be
     /// mapped.
     pub(crate) fn frame_or_map(&mut self, file: BorrowedFd<'_>, key: FileKey, page: u64) -> Option<u64> {
         let number = page / CHUNK_PAGES;
@@ -116,7 +117,7 @@ impl FileMemory {
         self.map_at(file, key, number, self.used, pages)
     }
 
-    /// Maps a window at a place behind all others.
+    /// Maps a window behind all others.
     fn map_at(&mut self, file: BorrowedFd<'_>, key: FileKey, number: u64, first: u64, pages: u64) -> Option<()> {
         if self.refused || self.chunks.len() >= CHUNKS_MAX {
             return None;
@@ -132,7 +133,7 @@ impl FileMemory {
         let region = self.region.as_ref()?;
         let len = pages as usize * PAGE;
         assert!(first as usize * PAGE + len <= region.len(), "window within the region");
-        // SAFETY: the range lies within the region, which we own, and nobody holds references into it. The mapping is
+        // SAFETY: the range lies within the region, which we own, and no references into it exist. The mapping is
         // private and read-only: no one can write to the file through it.
         let at = unsafe {
             libc::mmap(
@@ -145,7 +146,7 @@ impl FileMemory {
             )
         };
         if at == libc::MAP_FAILED {
-            // A file system that cannot, or too many mappings.
+            // The file system does not support mappings, or there are too many.
             return None;
         }
         self.index.insert((key, number), self.chunks.len());
@@ -170,8 +171,8 @@ impl FileMemory {
         (keys, windows)
     }
 
-    /// Maps windows where they were in another process; `None` if one of them cannot be. `files` have the windows'
-    /// numbers.
+    /// Maps windows where they were in another process; `None` if one of them cannot be mapped. `files` have the
+    /// windows' numbers.
     pub(crate) fn restore(windows: &[Window], files: &[(FileKey, BorrowedFd<'_>)]) -> Option<Self> {
         let mut restored = Self::default();
         for window in windows {
@@ -193,13 +194,14 @@ impl FileMemory {
         chunk.is_some_and(|chunk| within - chunk.first < chunk.pages)
     }
 
-    /// Makes all guests forget their cached translations to a run of frames. Those that still may, find them again.
+    /// Makes all guests forget their cached translations to a run of frames. Guests whose tables still name them find
+    /// them again.
     pub(crate) fn forget(&self, first: u64, count: u64) -> std::io::Result<()> {
         let Some(region) = &self.region else { return Ok(()) };
         let offset = (first - FIRST_FRAME) as usize * PAGE;
         let len = count as usize * PAGE;
         assert!(offset + len <= region.len(), "frames within the region");
-        // SAFETY: advice on our own mapping, which nobody has written to: the pages come back as they were.
+        // SAFETY: advice on our own mapping, which is never written: the pages come back as they were.
         let result = unsafe { libc::madvise(region.address().add(offset).cast(), len, libc::MADV_DONTNEED) };
         if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     }
@@ -212,11 +214,11 @@ impl FileMemory {
         copy_from_self(region.address().wrapping_add((physical - FILES_PHYSICAL) as usize), out)
     }
 
-    /// What a frame holds, to restore a written copy of it from; `None` if the file has lost it.
+    /// The content of a frame, to restore written copies from; `None` if the file has lost it.
     ///
     /// It is kept, so that all workers of an image restore from the same.
     pub(crate) fn pristine(&self, frame: u64) -> Option<Arc<Page>> {
-        // Nothing panics while it holds the lock, so a poisoned one is as good as any.
+        // No code panics while it holds the lock, so a poisoned lock is safe to use.
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(page) = copies.get(&frame) {
             return Some(Arc::clone(page));
@@ -241,7 +243,7 @@ impl FileMemory {
         }
     }
 
-    /// Lets go of files that no page table names, as [`FileMemory::mark`] has heard.
+    /// Unmaps windows that no page table names: those without a [`FileMemory::mark`].
     pub(crate) fn drop_unmarked(&mut self) {
         let Some(region) = &self.region else { return };
         for chunk in self.chunks.iter().filter(|chunk| !chunk.used) {
@@ -272,7 +274,7 @@ fn reserve() -> Option<Mapping> {
         return None;
     }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    Mapping::new(FILES_MAX as usize, libc::PROT_NONE, flags, -1)
+    Mapping::new(FILES_MAX as usize, libc::PROT_NONE, flags, -1).ok()
 }
 
 /// Size of a regular file in pages.
@@ -288,11 +290,11 @@ fn file_pages(file: BorrowedFd<'_>) -> Option<u64> {
     is_regular.then_some(u64::try_from(stat.st_size).ok()?.div_ceil(PAGE_SIZE))
 }
 
-/// Copies memory of this process, whatever lies there: what cannot be read is `false`, and no signal.
+/// Copies memory of this process, wherever it lies: memory that cannot be read gives `false`, and no signal.
 fn copy_from_self(from: *const u8, out: &mut [u8]) -> bool {
     let local = libc::iovec { iov_base: out.as_mut_ptr().cast(), iov_len: out.len() };
     let remote = libc::iovec { iov_base: from.cast_mut().cast(), iov_len: out.len() };
-    // SAFETY: the kernel writes within `out` alone, and checks every address that it reads.
+    // SAFETY: the kernel writes only within `out`, and checks every address that it reads.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(copied).is_ok_and(|copied| copied == out.len())
 }
@@ -367,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_nobody_uses_are_let_go() {
+    fn unused_files_are_unmapped() {
         let (one, other) = (file(&[1], b""), file(&[2; 3], b""));
         let mut files = FileMemory::default();
         let frame = files.frame_or_map(one.as_fd(), KEY, 0).unwrap();

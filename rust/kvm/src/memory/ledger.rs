@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How much memory machines hold, and how much they may: a book for the process, with an account for each owner.
+//! How much memory machines hold, and how much they may hold: a ledger for the process, with an account for each owner.
 //!
 //! ```text
 //!   most ─┬───────────────────────────── as far as a request may go whose owner holds no more than its share
@@ -14,10 +14,9 @@
 //!       0 ┴
 //! ```
 //!
-//! Every page that a machine makes private comes about by an exit, so it is taken here before it exists: between two
-//! looks at what the process
-//! really has, machines cannot grow by more than there was room for. Whoever looks at that sets `most`
-//! ([`Ledger::allow`]).
+//! A page becomes private to a machine by an exit, so it is counted here before it exists: between two measurements of
+//! the process's real memory, machines cannot grow by more than the room that there was. The thread that measures, the
+//! keeper, sets `most` ([`Ledger::allow`]).
 //!
 //! A machine takes pages in small batches, and gives back what a reset has freed. A request that touches no new page
 //! does not come here.
@@ -27,16 +26,29 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-/// Pages that the kernel takes for a virtual machine and the mapping of its memory, besides what the guest sees:
-/// measured, see
-/// `docs/decisions/0250-memory-of-the-process.md`.
+/// Pages that the kernel uses for a virtual machine and the mapping of its memory, besides what the guest sees.
+/// Measured: see `docs/decisions/0250-memory-of-the-process.md`.
 pub(crate) const MACHINE_PAGES: u64 = 128;
 /// Pages that are taken at a time.
 const BATCH: u64 = 16;
 /// Pages that a machine may hold beyond what it uses.
 const SPARE: u64 = 2 * BATCH;
 
-/// The book; cheap to clone. A new one bounds nothing.
+/// The ledger; cheap to clone. A new one has no bound.
+///
+/// ```
+/// use mayfly_kvm::{Allowance, Hold, Ledger, Purpose};
+///
+/// let ledger = Ledger::default();
+/// ledger.allow(Allowance { most: 100, band: 10, share: 50, alarm: u64::MAX });
+/// let account = ledger.account();
+/// let mut hold = Hold::new(&account, Purpose::Request);
+/// assert!(hold.cover(60));
+/// // A boot leaves three bands for others.
+/// assert!(!account.has_room(20, Purpose::Boot));
+/// drop(hold);
+/// assert_eq!(account.held(), 0);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Ledger(Arc<Book>);
 
@@ -46,12 +58,12 @@ struct Book {
     most: AtomicU64,
     band: AtomicU64,
     share: AtomicU64,
-    /// Of `held`: what images hold, and machines of the kernel's.
+    /// Parts of `held`: what images hold, and what the kernel uses for machines.
     images: AtomicU64,
     machines: AtomicU64,
     /// Accounts that hold something.
     owners: AtomicU64,
-    /// Who looks after the bound is woken when `held` gets past this, once.
+    /// The keeper is woken once when `held` rises above this.
     alarm: AtomicU64,
     keeper: OnceLock<Thread>,
 }
@@ -61,9 +73,9 @@ struct Book {
 pub struct Held {
     /// All of it.
     pub all: u64,
-    /// Of it, frozen images and machines that boot: memory that is no machine's mapping.
+    /// The part of frozen images and of machines that boot: memory that is not in a machine's private mapping.
     pub images: u64,
-    /// Of it, the kernel's own for machines.
+    /// The part that the kernel uses for machines.
     pub machines: u64,
 }
 
@@ -72,18 +84,18 @@ pub struct Held {
 pub struct Allowance {
     /// Most that may be held.
     pub most: u64,
-    /// What is left for others each time: see the module.
+    /// How much is reserved for others at each step: see the module.
     pub band: u64,
-    /// What an owner may hold before it counts as one that holds much.
+    /// How much an owner may hold before it counts as holding much.
     pub share: u64,
-    /// Past which `held` the keeper is woken.
+    /// The keeper is woken when `held` rises above this.
     pub alarm: u64,
 }
 
 /// What pages are taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A request under way.
+    /// A request in progress.
     Request,
     /// A worker.
     Fork,
@@ -136,7 +148,7 @@ impl Ledger {
         self.0.alarm.store(alarm, Relaxed);
     }
 
-    /// Names the thread that is unparked at an alarm, and when something is refused. The first one counts.
+    /// Sets the thread that is unparked at an alarm, and when pages are refused. Only the first call counts.
     pub fn wake_at_alarm(&self, keeper: Thread) {
         let _ = self.0.keeper.set(keeper);
     }
@@ -161,7 +173,7 @@ struct Owner {
 }
 
 impl Default for Account {
-    /// One of a ledger of its own, which bounds nothing.
+    /// An account of a new ledger, which has no bound.
     fn default() -> Self {
         Ledger::default().account()
     }
@@ -174,7 +186,7 @@ impl Account {
         self.0.held.load(Relaxed)
     }
 
-    /// How often it was refused some.
+    /// How often it was refused pages.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Relaxed)
@@ -186,7 +198,7 @@ impl Account {
         &self.0.ledger
     }
 
-    /// Whether `pages` more would be given for this now.
+    /// Whether `pages` more would be granted for `purpose` now.
     #[must_use]
     pub fn has_room(&self, pages: u64, purpose: Purpose) -> bool {
         let held = self.0.ledger.0.held.load(Relaxed);
@@ -199,7 +211,7 @@ impl Account {
         self.held() > self.0.ledger.0.share.load(Relaxed)
     }
 
-    /// As far as `held` may go for this.
+    /// How far `held` may rise for `purpose`.
     fn most(&self, purpose: Purpose) -> u64 {
         let book = &self.0.ledger.0;
         let bands = match purpose {
@@ -245,15 +257,15 @@ pub struct Hold {
     account: Account,
     purpose: Purpose,
     pages: u64,
-    /// Of them, those that count as an image's and as the kernel's.
+    /// How many of them count as an image's, and as the kernel's.
     image: u64,
     machine: u64,
-    /// The last that was asked for was refused.
+    /// Whether the last request for pages was refused.
     is_refused: bool,
 }
 
 impl Hold {
-    /// Nothing yet.
+    /// Holds nothing yet.
     #[must_use]
     pub fn new(account: &Account, purpose: Purpose) -> Self {
         Self { account: account.clone(), purpose, pages: 0, image: 0, machine: 0, is_refused: false }
@@ -272,7 +284,7 @@ impl Hold {
         self.pages
     }
 
-    /// What follows is taken for this.
+    /// Sets the purpose of the pages that are taken from now on.
     pub(crate) fn set_purpose(&mut self, purpose: Purpose) {
         self.purpose = purpose;
     }
@@ -301,7 +313,7 @@ impl Hold {
         true
     }
 
-    /// Gives back what is held beyond `pages`, but for a few.
+    /// Gives back what is held beyond `pages`, except for a few.
     #[inline]
     pub fn settle(&mut self, pages: u64) {
         if self.pages.saturating_sub(pages) > SPARE {
@@ -330,7 +342,7 @@ impl Hold {
         true
     }
 
-    /// Of what is held, what no frame is for.
+    /// The part of what is held that is not for frames.
     #[inline]
     pub(crate) fn overhead(&self) -> u64 {
         self.machine
@@ -402,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn images_are_told_from_machines() {
+    fn images_are_counted_apart_from_machines() {
         let ledger = ledger(u64::MAX, 0, u64::MAX);
         let mut hold = Hold::new(&ledger.account(), Purpose::Boot);
         assert!(hold.cover(100));

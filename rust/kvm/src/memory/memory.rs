@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Guest-physical memory: one host mapping, one memslot; and others for memory that machines share, and for files.
+//! Guest-physical memory: one host mapping and memslot of the machine's own, and others for shared memory and for
+//! files.
 //!
 //! ```text
 //! boot machine      [ memfd, MAP_SHARED: what the program touches becomes the image              ]
@@ -15,17 +16,21 @@
 //! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
 
+use mayfly_machine::{FileKey, Mapping, MemoryError, PAGE_SIZE, SharedMemory};
 use vm_memory::VolatileSlice;
 
 use crate::error::{CreateError, FreezeError};
 use crate::layout::{PAGE, SHARED_PHYSICAL};
 use crate::memory::files::{self, FileMemory};
 use crate::memory::ledger::{Account, Hold, Purpose};
-pub(crate) use mayfly_machine::{FileKey, Mapping, MemoryError, PAGE_SIZE, SharedMemory};
+
+/// Frames in more runs than this lie scattered: see `take_back.rs`.
+pub(crate) const RUNS_MAX: usize = 64;
 
 /// The frozen memory of a booted program: a sealed memfd and a read-only view of it.
 #[derive(Debug)]
@@ -36,7 +41,7 @@ pub(crate) struct SealedMemory {
     /// Not frozen: each worker gets it as it is.
     shared: Option<SharedMemory>,
     files: Arc<FileMemory>,
-    /// Drops last: what the memory takes of the process's.
+    /// What the memory takes from the process's bound; dropped last.
     _hold: Hold,
 }
 
@@ -53,17 +58,17 @@ impl SealedMemory {
         let bytes = frames * PAGE_SIZE;
         // SAFETY: plain system call on a descriptor that we own.
         if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
-            return Err(FreezeError::last_os("ftruncate"));
+            return Err(FreezeError::image("ftruncate")(io::Error::last_os_error()));
         }
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
         // SAFETY: as above.
         if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(FreezeError::last_os("F_ADD_SEALS"));
+            return Err(FreezeError::image("F_ADD_SEALS")(io::Error::last_os_error()));
         }
         // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed
         // memfd.
-        let view = Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd)
-            .ok_or_else(|| FreezeError::last_os("mmap"))?;
+        let view =
+            Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd).map_err(FreezeError::image("mmap"))?;
         hold.shrink(frames.min(resident_pages(&memfd).unwrap_or(frames)));
         Ok(Self { memfd, view, frames, shared, files, _hold: hold })
     }
@@ -97,8 +102,8 @@ impl SealedMemory {
     }
 }
 
-/// A new memfd of `bytes` bytes, all of them zero; `None` with the reason in `errno`.
-pub(crate) fn memfd(bytes: u64) -> Option<OwnedFd> {
+/// A new memfd of `bytes` bytes, all of them zero.
+pub(crate) fn memfd(bytes: u64) -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a NUL-terminated string.
     let make = |flags| unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
@@ -108,12 +113,13 @@ pub(crate) fn memfd(bytes: u64) -> Option<OwnedFd> {
         fd => fd,
     };
     if fd < 0 {
-        return None;
+        return Err(io::Error::last_os_error());
     }
-    // SAFETY: `fd` was just made and belongs to nobody else.
+    // SAFETY: `fd` was just made and has no other owner.
     let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let bytes = i64::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: plain system call on a descriptor that we own.
-    (unsafe { libc::ftruncate(fd, i64::try_from(bytes).ok()?) } == 0).then_some(memfd)
+    if unsafe { libc::ftruncate(fd, bytes) } == 0 { Ok(memfd) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Pages of a memfd that exist: those in between are holes.
@@ -134,24 +140,26 @@ pub(crate) enum Backing {
 pub(crate) struct Memory {
     pub(crate) mapping: Mapping,
     pub(crate) backing: Backing,
-    /// The image's view, which `backing` keeps alive; null at boot. Here, since every reset asks for it.
+    /// The image's view, which `backing` keeps alive; null at boot. A copy, since every reset needs it.
     pristine: *const u8,
     pub(crate) image_frames: u64,
     pub(crate) frames: u64,
     pub(crate) next: u64,
-    /// Zeroed.
+    /// Free frames that are zeroed.
     pub(crate) free: Vec<u64>,
-    /// Free too, and to be zeroed when they are handed out.
+    /// Free frames that are zeroed when they are handed out.
     pub(crate) dirty: Vec<u64>,
     /// What lies at [`SHARED_PHYSICAL`].
     shared: Option<SharedMemory>,
     /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
     pub(crate) files: Arc<FileMemory>,
-    /// What it takes of the process's memory.
+    /// What it takes from the process's bound on memory.
     hold: Hold,
+    /// [`RUNS_MAX`]; tests that need scattered frames of a small program lower it.
+    pub(crate) runs_max: usize,
 }
 
-// SAFETY: `pristine` points into a mapping of the process that nobody writes; the rest is `Send` by itself.
+// SAFETY: `pristine` points into a mapping of the process that is never written; the rest is `Send` by itself.
 unsafe impl Send for Memory {}
 
 impl Memory {
@@ -162,14 +170,14 @@ impl Memory {
             return Err(MemoryError::Full.into());
         }
         let bytes = frames * PAGE_SIZE;
-        let memfd = memfd(bytes).ok_or_else(|| CreateError::map(bytes))?;
+        let memfd = memfd(bytes).map_err(CreateError::map(bytes))?;
         let mapping = Mapping::new(
             bytes as usize,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_NORESERVE,
             memfd.as_raw_fd(),
         )
-        .ok_or_else(|| CreateError::map(bytes))?;
+        .map_err(CreateError::map(bytes))?;
         Ok(Self {
             mapping,
             backing: Backing::Boot(memfd),
@@ -182,6 +190,7 @@ impl Memory {
             shared: None,
             files: Arc::default(),
             hold,
+            runs_max: RUNS_MAX,
         })
     }
 
@@ -195,10 +204,8 @@ impl Memory {
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,
         )
-        .ok_or_else(|| CreateError::map(bytes))?;
-        if !mapping.overlay_private(image.view.len(), image.memfd.as_raw_fd()) {
-            return Err(CreateError::map(bytes));
-        }
+        .map_err(CreateError::map(bytes))?;
+        mapping.overlay_private(image.view.len(), image.memfd.as_raw_fd()).map_err(CreateError::map(bytes))?;
         // A worker's pages come and go one by one; a huge page would copy 2 MiB for each first write.
         // SAFETY: advice on our own mapping.
         unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };
@@ -214,6 +221,7 @@ impl Memory {
             shared: image.shared.clone(),
             files: Arc::clone(&image.files),
             hold,
+            runs_max: RUNS_MAX,
         })
     }
 
@@ -246,7 +254,7 @@ impl Memory {
 
     /// As [`Memory::files`], while the machine boots.
     pub(crate) fn files_mut(&mut self) -> Option<&mut FileMemory> {
-        // Frames of a machine as large as that would lie where files do.
+        // A larger machine's own frames would overlap the files' addresses.
         let can = matches!(self.backing, Backing::Boot(_)) && self.bytes() <= SHARED_PHYSICAL;
         if can { Arc::get_mut(&mut self.files) } else { None }
     }
@@ -293,24 +301,24 @@ impl Memory {
         self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64
     }
 
-    /// Takes what so many pages of its own need of the process's memory; `false` if that has no room for them.
+    /// Takes the memory for `private_pages` pages from the process's bound; `false` if the bound is reached.
     #[inline]
     pub(crate) fn cover(&mut self, private_pages: u64) -> bool {
         self.hold.cover(private_pages.saturating_add(self.hold.overhead()))
     }
 
-    /// Gives back what is taken beyond so many pages.
+    /// Gives back what is taken beyond `private_pages` pages.
     #[inline]
     pub(crate) fn settle(&mut self, private_pages: u64) {
         self.hold.settle(private_pages.saturating_add(self.hold.overhead()));
     }
 
-    /// What the machine takes of the process's memory.
+    /// What the machine takes from the process's bound on memory.
     pub(crate) fn hold(&self) -> &Hold {
         &self.hold
     }
 
-    /// What is taken from now on is a request's.
+    /// Pages that are taken from now on are a request's.
     pub(crate) fn serve_requests(&mut self) {
         self.hold.set_purpose(Purpose::Request);
     }
@@ -369,17 +377,17 @@ impl Memory {
 
     /// Makes frames private to this machine now, so that the first write to them costs nothing. Advice only.
     ///
-    /// Nobody must have touched them before. A page that is mapped for reading has to be taken from the guest's tables
-    /// when it is written, and for that the kernel asks every virtual machine of the process: milliseconds once there
-    /// are thousands. And reading one page maps its neighbours, too.
+    /// They must not have been touched before. When a page that is mapped for reading is written, the kernel must
+    /// remove it from the guest's tables, and for that it asks every virtual machine of the process: milliseconds once
+    /// there are thousands. And reading one page maps its neighbours, too.
     pub(crate) fn populate(&self, frames: &mut Vec<u64>) {
         frames.sort_unstable();
         frames.dedup();
         for run in frames.chunk_by(|a, b| a + 1 == *b) {
             let (Some(first), bytes) = (run.first(), run.len() * PAGE) else { continue };
             assert!(first * PAGE_SIZE + bytes as u64 <= self.bytes(), "frames within memory");
-            // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which costs
-            // time alone.
+            // SAFETY: advice on our own mapping, within it by the assertion. It fails before Linux 5.14, which only
+            // costs time.
             unsafe {
                 let at = self.mapping.address().add(*first as usize * PAGE);
                 libc::madvise(at.cast(), bytes, libc::MADV_POPULATE_WRITE);
@@ -391,8 +399,7 @@ impl Memory {
     ///
     /// # Panics
     ///
-    /// If the range leaves the machine's memory. Callers pass frames that the page tables hold, which the host alone
-    /// writes.
+    /// If the range leaves the machine's memory. Callers pass frames from the page tables, which only the host writes.
     #[inline]
     pub(crate) fn slice(&self, address: u64, len: usize) -> VolatileSlice<'_> {
         let end = address.checked_add(len as u64);
@@ -401,7 +408,7 @@ impl Memory {
         unsafe { VolatileSlice::new(self.mapping.address().add(address as usize), len) }
     }
 
-    /// Copies a guest-physical range out, each byte once; `false` if it is shared memory, or a file's, that is gone.
+    /// Copies a guest-physical range out, each byte once; `false` if shared memory or a file has lost it.
     ///
     /// # Panics
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A machine's physical memory, its page tables, and the book of how much there is.
+//! A machine's physical memory, its page tables, and the ledger of how much there is.
 
 pub(crate) mod files;
 pub(crate) mod ledger;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! 4-level page tables in guest memory (Intel SDM vol. 3A, 5.5; AMD APM vol. 2, 5.3).
 //!
-//! The host alone writes them: no guest mapping of a table page exists at CPL 3. Accessed and dirty bits are set from
+//! Only the host writes them: no guest mapping of a table page exists at CPL 3. Accessed and dirty bits are set from
 //! the start, so that neither processor nor KVM ever writes to a table, which would cost a worker a private copy of it.
 //!
 //! Paging-based KVM does not see a downgrade of an entry by itself. This module only edits entries;
@@ -22,7 +22,7 @@ const NO_EXECUTE: u64 = 1 << 63;
 const FRAME_MASK: u64 = 0x000f_ffff_ffff_f000;
 const LEVELS: u32 = 4;
 const ENTRIES: u64 = 512;
-/// What an entry that is there costs whoever changes it, in looks at one that is empty.
+/// The cost of changing an entry, in multiples of the cost of looking at an empty one.
 pub(crate) const ENTRY_COST: u64 = 32;
 
 /// A leaf entry of the page tables.
@@ -109,7 +109,7 @@ impl Tables {
         memory.allocate().map(|frame| Self { root: frame * PAGE_SIZE })
     }
 
-    /// Tables that are there already, with this value of CR3.
+    /// Existing tables, with this value of CR3.
     pub(crate) fn at(root: u64) -> Self {
         Self { root }
     }
@@ -119,8 +119,8 @@ impl Tables {
         self.root
     }
 
-    /// Whether these tables, which come from a file, name nothing outside of what the image has: its own frames, and
-    /// those that `is_known` knows besides. Whoever walks them later relies on that.
+    /// Whether these tables, which come from a file, only name the image's own frames and those that `is_known`
+    /// accepts. Later walks rely on that.
     pub(crate) fn are_sound(self, image: &SealedMemory, is_known: impl Fn(u64) -> bool) -> bool {
         let mut left = image.frames();
         Self::sound_below(image, self.root, LEVELS - 1, &mut left, &is_known)
@@ -166,7 +166,7 @@ impl Tables {
     }
 
     /// The frames of the image that the first write to `address` changes: the last table on the way there, and the page
-    /// itself if the image has it. Read from the image and not from `memory`, whose pages nobody is to touch before
+    /// itself if the image has it. Read from the image and not from `memory`, whose pages must not be touched before
     /// they are populated.
     pub(crate) fn image_frames(self, memory: &Memory, address: u64) -> (Option<u64>, Option<u64>) {
         let mut table = self.root;
@@ -217,9 +217,8 @@ impl Tables {
         Self::for_each_below(memory, self.root, LEVELS - 1, 0, start, end, visit)
     }
 
-    /// Whether [`Tables::for_each`] would look at more than so much of `[start, end)`: an entry that is there counts as
-    /// many as
-    /// [`ENTRY_COST`] that are empty. It costs no more itself.
+    /// Whether [`Tables::for_each`] would look at more than `most` entries of `[start, end)`, where an entry that is
+    /// not empty counts [`ENTRY_COST`] times. It stops when it knows.
     pub(crate) fn is_more_than(self, memory: &Memory, start: u64, end: u64, most: u64) -> bool {
         let mut left = most;
         Self::weigh_below(memory, self.root, LEVELS - 1, 0, start, end, &mut left).is_none()
@@ -234,7 +233,7 @@ impl Tables {
         all.take_while(move |(address, _)| *address < end)
     }
 
-    /// `None`: there is nothing left.
+    /// `None`: `left` is used up.
     fn weigh_below(
         memory: &Memory,
         table: u64,

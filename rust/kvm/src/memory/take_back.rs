@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Taking frames from the guest: making it forget its cached translations to them, and dropping what they hold.
+//! Takes frames from the guest: makes it forget its cached translations to them, and drops their content.
 //!
-//! The kernel does so for ranges, and a call for each costs microseconds. Where frames lie is the program's doing: a boot can fill two mappings in
-//! turns, and one `mprotect` of one of them then names each second frame of hundreds of megabytes. So frames that lie scattered are
-//! taken back by one call for all that lies between them, which costs the guest a fault for each of the others. Content cannot be dropped that way;
-//! where that can wait, it does: see [`Memory::release_dirty`].
+//! The kernel works on ranges, and a call for each costs microseconds. The program decides where frames lie: a boot can
+//! fill two mappings in turns, and one `mprotect` of one of them then names every second frame of hundreds of
+//! megabytes. So one call takes back scattered frames with all that lies between them, which costs the guest a fault
+//! for each of the others. Content cannot be dropped that way; where dropping can wait, it waits: see
+//! [`Memory::release_dirty`].
+
+use mayfly_machine::MemoryError;
 
 use crate::layout::PAGE;
-pub(crate) use crate::memory::memory::{Backing, Memory, MemoryError};
+use crate::memory::memory::{Backing, Memory};
 
-/// Frames in more runs than this lie scattered. In tests of this crate those of most programs do.
-const RUNS_MAX: usize = if cfg!(test) { 3 } else { 64 };
-
-/// How [`Memory::take_back`] treats what the frames hold.
+/// What [`Memory::take_back`] does with the frames' content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Content {
     /// The frames keep their content; only the guest's cached translations go.
     Keep,
-    /// The frames go back to what they were born as: the image's content, or zero.
+    /// The frames get their first content again: the image's, or zero.
     Drop,
 }
 
@@ -30,24 +30,24 @@ fn runs(frames: &[u64]) -> impl Iterator<Item = (u64, u64)> {
 }
 
 impl Memory {
-    /// Whether frames (sorted in place) lie in many places.
-    pub(crate) fn are_scattered(frames: &mut [u64]) -> bool {
+    /// Whether frames (sorted in place) lie scattered: in more than [`RUNS_MAX`](crate::memory::memory::RUNS_MAX) runs.
+    pub(crate) fn are_scattered(&self, frames: &mut [u64]) -> bool {
         frames.sort_unstable();
-        runs(frames).nth(RUNS_MAX).is_some()
+        runs(frames).nth(self.runs_max).is_some()
     }
 
     /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
     ///
-    /// This is what must go with every downgrade of a guest page-table entry: the kernel's MMU notifiers reach the shadow
-    /// tables of paging-based KVM and the combined TLB of hardware KVM alike.
+    /// Every downgrade of a guest page-table entry needs this: the kernel's MMU notifiers reach the shadow tables of
+    /// paging-based KVM and the combined TLB of hardware KVM alike.
     pub(crate) fn take_back(&self, frames: &mut [u64], content: Content) -> Result<(), MemoryError> {
         frames.sort_unstable();
         // Files' frames come after all others.
         let (own, files) = frames.split_at(frames.partition_point(|frame| !self.is_file(*frame)));
-        // Nobody has written to a file's, so there is nothing to drop.
+        // Files' frames are never written, so there is nothing to drop.
         for (part, content) in [(own, content), (files, Content::Keep)] {
             let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
-            if content == Content::Keep && runs(part).nth(RUNS_MAX).is_some() {
+            if content == Content::Keep && runs(part).nth(self.runs_max).is_some() {
                 self.take_back_run(*first, last - first + 1, content)?;
                 continue;
             }
@@ -75,7 +75,8 @@ impl Memory {
                 Err(MemoryError::Host { errno })
             }
         };
-        // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a guest).
+        // SAFETY: the frames lie within the mapping (asserted by the callers' frame numbers, which never come from a
+        // guest).
         let start = unsafe { self.mapping.address().add(first as usize * PAGE) }.cast();
         match (content, &self.backing) {
             (Content::Keep, _) => {
@@ -92,19 +93,19 @@ impl Memory {
         }
     }
 
-    /// Gives frames back that [`Memory::take_back`] has emptied.
+    /// Gives back frames that [`Memory::take_back`] has emptied.
     pub(crate) fn release(&mut self, frame: u64) {
         debug_assert!(frame >= self.image_frames && frame < self.next);
         self.free.push(frame);
     }
 
-    /// Gives frames back that have kept their content. Whoever gets one next finds it zeroed.
+    /// Gives back frames that have kept their content. They are zeroed when they are handed out again.
     pub(crate) fn release_dirty(&mut self, frame: u64) {
         debug_assert!(frame >= self.image_frames && frame < self.next);
         self.dirty.push(frame);
     }
 
-    /// Hands out all frames that are free and have kept their content, to be emptied and given back.
+    /// Hands out all free frames that have kept their content, to be emptied and given back.
     pub(crate) fn take_dirty(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.dirty)
     }
@@ -115,20 +116,25 @@ pub(crate) mod testing {
     use std::cell::Cell;
 
     use super::*;
+    use crate::memory::memory::RUNS_MAX;
 
     thread_local! {
         /// Runs that this thread has taken back.
         pub(crate) static TAKEN: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// How many runs at most a call takes back whatever frames it names.
-    pub(crate) const MOST: u64 = 2 * RUNS_MAX as u64;
-
     #[test]
     fn runs_are_found_whatever_is_listed_twice() {
         let found: Vec<_> = runs(&[1, 1, 2, 3, 3, 5, 7, 7, 8]).collect();
         assert_eq!(found, [(1, 3), (5, 1), (7, 2)]);
-        assert!(Memory::are_scattered(&mut [9, 1, 5, 3]) && !Memory::are_scattered(&mut [3, 1, 1, 2, 9]));
+    }
+
+    #[test]
+    fn frames_in_many_runs_are_scattered() {
+        let memory = Memory::boot(1, &crate::memory::ledger::Account::default()).unwrap();
+        let runs = |count: u64| (0..count).rev().flat_map(|run| [3 * run, 3 * run + 1]).collect::<Vec<_>>();
+        assert!(!memory.are_scattered(&mut runs(RUNS_MAX as u64)));
+        assert!(memory.are_scattered(&mut runs(RUNS_MAX as u64 + 1)));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! # Invariant
 //!
-//! Whoever writes a leaf entry calls [`Translations::clear`] first.
+//! Code that writes a leaf entry calls [`Translations::clear`] first.
 
 use std::cell::Cell;
 
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_that_share_a_slot_are_told_apart() {
+    fn pages_that_share_a_slot_are_not_confused() {
         let translations = Translations::new();
         for page in (0..200u64).chain(0..200) {
             let entry = Entry::user(page, Prot::READ);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Machine code that drives what a program has in the processor to its extremes, and the ways in which it then stops.
+//! Machine code that drives a program's processor state to its extremes, and the ways in which the program then stops.
 //!
-//! A piece of code is position-independent, falls out at its end, and leaves RDI, RSI, RDX, R8 and R9 alone: they are
-//! what the way behind it takes. One that this processor or KVM refuses ends in an exception, which is a way, too.
+//! A piece of code is position-independent, falls through at its end, and leaves RDI, RSI, RDX, R8 and R9 alone, which
+//! the way behind it uses. Code that this processor or KVM refuses ends in an exception, which is a way, too.
 
 use std::arch::global_asm;
 
@@ -11,9 +11,9 @@ use std::arch::global_asm;
 pub struct Extreme {
     /// Its name.
     pub name: &'static str,
-    /// What it drives there, as the sandbox's table of what a way back meets has it.
+    /// The part of the state that it drives there, by its name in the sandbox's table of ways back.
     pub what: &'static str,
-    /// Code that brings it about.
+    /// Code that makes the state.
     pub code: &'static [u8],
 }
 
@@ -47,7 +47,7 @@ macro_rules! extremes {
     ($($what:literal { $($name:ident: $($line:literal),*;)+ })+) => {
         $($(assembled!($name: $($line),*);)+)+
 
-        /// All of them.
+        /// All extremes.
         #[must_use]
         pub fn extremes() -> Vec<Extreme> {
             vec![$($(Extreme { name: stringify!($name), what: $what, code: code!($name) },)+)+]
@@ -59,8 +59,7 @@ macro_rules! ways {
     ($($name:literal $label:ident: $($line:literal),*;)+) => {
         $(assembled!($label: $($line),*);)+
 
-        /// Ways that a program's code can go by itself, each with what comes before it left as it is. R8 is the
-        /// doorbell's address.
+        /// Ways that a program's code can take by itself; each leaves the state as it is. R8 is the doorbell's address.
         #[must_use]
         pub fn ways() -> Vec<Way> {
             vec![$(Way { name: $name, code: code!($label) },)+]
@@ -171,7 +170,7 @@ extremes! {
             "mov r12, rax", "mov r13, rax", "mov r14, rax", "mov r15, rax";
     }
     "events" {
-        // The trap flag's #DB is put off by the load of SS, or comes in the way's first instruction.
+        // The load of SS delays the trap flag's #DB, or it comes in the way's first instruction.
         trap_put_off: "pushfq", "or dword ptr [rsp], 0x100", "mov eax, 0x2b", "popfq", "mov ss, eax";
         breakpoint: "int3";
         hardware_breakpoint: ".byte 0xf1";
@@ -184,12 +183,12 @@ extremes! {
     }
 }
 
-/// A way to stop running: RDI, RSI, RDX and R8 are as the caller of the code has set them.
+/// A way to stop running. RDI, RSI, RDX and R8 are as the caller of the code set them.
 #[derive(Debug, Clone, Copy)]
 pub struct Way {
-    /// Its name, as the sandbox's table has it.
+    /// Its name in the sandbox's table.
     pub name: &'static str,
-    /// Code that goes it.
+    /// Code that takes it.
     pub code: &'static [u8],
 }
 

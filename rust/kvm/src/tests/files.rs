@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use mayfly_machine::{FileKey, FilePages};
 
 use super::*;
+use crate::memory::memory::RUNS_MAX;
 
 pub(super) const KEY: FileKey = FileKey(0, 1);
 pub(super) const PAGES: u64 = 8;
@@ -100,7 +101,7 @@ fn a_worker_writes_to_a_copy_that_is_the_files_again_at_every_request() {
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();
     for request in 0..4 {
         let (sum, faults) = count(&mut worker, PAGES);
-        // Each page is read before it is written: what the processor knew of the file's frame must be gone.
+        // Each page is read before it is written: the processor's translation to the file's frame must be gone.
         assert_eq!((sum, faults), (5 * PAGES, if request == 0 { PAGES + 1 } else { 0 }), "request {request}");
         let mut seen = [0; 8];
         worker.read(DATA + PAGE_SIZE, &mut seen).unwrap();
@@ -148,7 +149,7 @@ fn all_machines_see_the_page_cache() {
     let images = [(); 2].map(|()| freeze(boot_with(code, &file, PAGES)));
     let mut workers: Vec<_> =
         images.iter().flat_map(|image| [(); 2].map(|()| Machine::fork(image, 256, &[]).unwrap())).collect();
-    // It must not be changed in place while it is used; here that shows that nobody has a copy.
+    // The file must not be changed in place while it is used; the test does it to show that there is no copy.
     for value in [5, 7, 9] {
         file.write_all_at(&u64::to_le_bytes(value), 3 * PAGE_SIZE).unwrap();
         for worker in &mut workers {
@@ -172,10 +173,12 @@ fn what_a_request_does_to_pages_of_files_is_undone() {
     let image = freeze(boot_with(counter(), &file, PAGES));
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();
     let mut word = [0; 8];
-    for round in 0..2 {
+    for round in 0..4 {
+        // In the last rounds, few pages of a file count as scattered.
+        worker.memory.runs_max = if round < 2 { RUNS_MAX } else { 1 };
         for change in 0..5 {
-            // What the guest knows of the pages in every second round.
-            if round == 1 {
+            // In every second round the guest has cached translations to the pages.
+            if round % 2 == 1 {
                 count(&mut worker, PAGES);
                 worker.reset().unwrap();
             }
@@ -255,7 +258,7 @@ fn a_truncated_file_costs_a_worker_and_not_the_process() {
     assert_eq!(count(&mut learned, PAGES), (5 * PAGES, 0));
     assert!(fresh.read(DATA + PAGE_SIZE, &mut [0; 8]).is_err());
     fresh.write_inbox(0, &PAGES.to_le_bytes());
-    // The first page is still there; reading the second is an error of KVM's.
+    // The first page is still there; reading the second is a KVM error.
     let end = loop {
         match fresh.run() {
             Ok(Exit::PageFault { address, .. }) => fresh.make_writable(address & !0xfff, Origin::Snapshot).unwrap(),
@@ -280,7 +283,7 @@ fn a_guest_that_has_read_a_page_sees_what_the_host_writes_there() {
         for _ in 0..3 {
             assert_eq!(count(&mut worker, PAGES).0, 5 * PAGES);
             worker.reset().unwrap();
-            // As for a system call that writes: no fault of the guest's tells the processor to look again.
+            // As for a system call that writes: no fault of the guest makes the processor walk the tables again.
             worker.make_writable(DATA, origin).unwrap();
             worker.write(DATA, &9u64.to_le_bytes()).unwrap();
             assert_eq!(count(&mut worker, PAGES).0, 5 * PAGES + 4);
@@ -299,7 +302,7 @@ fn other_workers_run_on_while_one_copies() {
         scope.spawn(|| {
             let mut worker = Machine::fork(&image, 256, &[]).unwrap();
             while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
-                // Each time all guests forget what they know of the pages.
+                // Each time all guests forget their cached translations to the pages.
                 worker.protect(DATA, PAGES * PAGE_SIZE, Prot::NONE).unwrap();
                 worker.protect(DATA, PAGES * PAGE_SIZE, RW).unwrap();
                 worker.make_writable(DATA, Origin::Request).unwrap();

@@ -37,7 +37,7 @@ fn load(saved: &SavedImage, pages: &File, files: &[(FileKey, BorrowedFd<'_>)]) -
     Image::load(&testing::host(), saved, pages, OFFSET, files)
 }
 
-/// What a worker of the image is: registers, and every page that it has.
+/// A worker of the image: registers, and every page that it has.
 fn seen(image: &Image) -> Vec<(u64, Vec<u8>)> {
     let worker = Machine::fork(image, 8, &[]).unwrap();
     let pages = (DATA..DATA + 256 * PAGE_SIZE).step_by(PAGE_SIZE as usize).chain([CODE, STACK]);
@@ -71,7 +71,7 @@ fn a_worker_of_a_loaded_image_is_as_one_of_the_frozen() {
         assert_eq!(count(&mut worker, PAGES), (5 * PAGES, 0));
     }
     worker.reset().unwrap();
-    // What one has learned is good for the other.
+    // Learned pages of one can be used for the other.
     first.reset().unwrap();
     let learned: Vec<_> = first.learned().collect();
     let mut next = Machine::fork(&loaded, 256, &learned).unwrap();
@@ -128,7 +128,7 @@ fn every_damaged_page_is_found() {
     assert!(load(&saved, &out, &[(KEY, file.as_fd())]).is_ok(), "it is as it was");
 }
 
-/// Numbers that a checksum would have caught, as somebody might choose them: nothing of it ends the process.
+/// Numbers that a checksum would have caught, as an attacker might choose them: none of them ends the process.
 #[test]
 fn numbers_that_make_no_sense_are_refused_or_harmless() {
     let file = fives();

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what becomes of the pages.
+//! Mappings whose pages lie scattered in memory: what a call on one of them costs the host, and what happens to the
+//! pages.
 
 use super::*;
-use crate::memory::take_back::testing::{MOST, TAKEN};
+use crate::memory::memory::RUNS_MAX;
+use crate::memory::take_back::testing::TAKEN;
 
 const ONE: u64 = 0x1_0000_0000;
 const OTHER: u64 = 0x2_0000_0000;
@@ -10,8 +12,11 @@ const FRESH: u64 = 0x3_0000_0000;
 const PAGES: u64 = 256;
 const LEN: u64 = PAGES * PAGE_SIZE;
 
-/// A worker of an image with two mappings that were filled in turns.
-fn worker() -> Machine {
+/// What counts as scattered: the production value, and one by which few pages do.
+const BOUNDS: [usize; 2] = [RUNS_MAX, 3];
+
+/// A worker of an image with two mappings that were filled in turns. Frames in more than `runs_max` runs are scattered.
+fn worker(runs_max: usize) -> Machine {
     let mut machine = boot(own_bell(), 1);
     for page in 0..PAGES {
         for (start, mark) in [(ONE, 1), (OTHER, 2)] {
@@ -20,7 +25,9 @@ fn worker() -> Machine {
             machine.write(address, &[mark]).unwrap();
         }
     }
-    Machine::fork(&freeze(machine), 4 * PAGES, &[]).unwrap()
+    let mut worker = Machine::fork(&freeze(machine), 4 * PAGES, &[]).unwrap();
+    worker.memory.runs_max = runs_max;
+    worker
 }
 
 /// How many ranges the host takes back for `act`.
@@ -41,77 +48,85 @@ fn first_bytes(machine: &Machine, start: u64) -> Vec<u8> {
 
 #[test]
 fn a_call_on_scattered_pages_costs_the_host_few_calls() {
-    let mut worker = worker();
-    for prot in [Prot::NONE, Prot::READ | Prot::EXEC, Prot::READ, RW] {
-        let (result, count) = taken(|| worker.protect(ONE, LEN, prot));
+    for runs_max in BOUNDS {
+        let most = 2 * runs_max as u64;
+        let mut worker = worker(runs_max);
+        for prot in [Prot::NONE, Prot::READ | Prot::EXEC, Prot::READ, RW] {
+            let (result, count) = taken(|| worker.protect(ONE, LEN, prot));
+            result.unwrap();
+            assert!(count <= most, "{prot:?}: {count}");
+        }
+        let (result, count) = taken(|| worker.move_pages(ONE, FRESH, LEN));
         result.unwrap();
-        assert!(count <= MOST, "{prot:?}: {count}");
+        assert!(count <= most, "moved: {count}");
+        let (result, count) = taken(|| worker.unmap(OTHER, LEN));
+        result.unwrap();
+        assert!(count <= most, "unmapped: {count}");
+        let (result, count) = taken(|| worker.reset());
+        result.unwrap();
+        assert!(count <= 2 * most, "reset: {count}");
+        assert_eq!(worker.audit(), []);
+        worker.protect(ONE, LEN, Prot::READ | Prot::EXEC).unwrap();
+        let (result, count) = taken(|| worker.reset());
+        result.unwrap();
+        assert!(count <= 2 * most, "reset of what was executable: {count}");
+        assert_eq!(worker.audit(), []);
+        assert_eq!(first_bytes(&worker, ONE), [1; PAGES as usize]);
     }
-    let (result, count) = taken(|| worker.move_pages(ONE, FRESH, LEN));
-    result.unwrap();
-    assert!(count <= MOST, "moved: {count}");
-    let (result, count) = taken(|| worker.unmap(OTHER, LEN));
-    result.unwrap();
-    assert!(count <= MOST, "unmapped: {count}");
-    let (result, count) = taken(|| worker.reset());
-    result.unwrap();
-    assert!(count <= 2 * MOST, "reset: {count}");
-    assert_eq!(worker.audit(), []);
-    worker.protect(ONE, LEN, Prot::READ | Prot::EXEC).unwrap();
-    let (result, count) = taken(|| worker.reset());
-    result.unwrap();
-    assert!(count <= 2 * MOST, "reset of what was executable: {count}");
-    assert_eq!(worker.audit(), []);
-    assert_eq!(first_bytes(&worker, ONE), [1; PAGES as usize]);
 }
 
 #[test]
 fn many_ranges_are_discarded_at_once() {
-    let mut worker = worker();
-    for page in 0..PAGES {
-        worker.make_writable(OTHER + page * PAGE_SIZE, Origin::Snapshot).unwrap();
-        worker.map_zero(FRESH + page * PAGE_SIZE, RW, Origin::Request).unwrap();
+    for runs_max in BOUNDS {
+        let most = 2 * runs_max as u64;
+        let mut worker = worker(runs_max);
+        for page in 0..PAGES {
+            worker.make_writable(OTHER + page * PAGE_SIZE, Origin::Snapshot).unwrap();
+            worker.map_zero(FRESH + page * PAGE_SIZE, RW, Origin::Request).unwrap();
+        }
+        let ranges: Vec<_> =
+            (0..PAGES).flat_map(|page| [OTHER, FRESH].map(|at| (at + page * PAGE_SIZE, PAGE_SIZE))).collect();
+        let (result, count) = taken(|| worker.discard(&ranges));
+        result.unwrap();
+        assert!(count <= most, "{count}");
+        assert!(!worker.is_mapped(OTHER) && !worker.is_mapped(FRESH + LEN - PAGE_SIZE));
+        worker.reset().unwrap();
+        assert_eq!(worker.audit(), []);
+        assert_eq!(first_bytes(&worker, OTHER), [2; PAGES as usize]);
     }
-    let ranges: Vec<_> =
-        (0..PAGES).flat_map(|page| [OTHER, FRESH].map(|at| (at + page * PAGE_SIZE, PAGE_SIZE))).collect();
-    let (result, count) = taken(|| worker.discard(&ranges));
-    result.unwrap();
-    assert!(count <= MOST, "{count}");
-    assert!(!worker.is_mapped(OTHER) && !worker.is_mapped(FRESH + LEN - PAGE_SIZE));
-    worker.reset().unwrap();
-    assert_eq!(worker.audit(), []);
-    assert_eq!(first_bytes(&worker, OTHER), [2; PAGES as usize]);
 }
 
 #[test]
-fn what_scattered_pages_held_is_seen_by_nobody() {
-    let mut worker = worker();
-    for request in 0..3 {
-        // Pages of all kinds: the snapshot's, written as such or as the request's own, and new ones, in turns.
-        for page in 0..PAGES {
-            let at = page * PAGE_SIZE;
-            worker.map_zero(FRESH + at, RW, Origin::Request).unwrap();
-            worker.write(FRESH + at, &[3]).unwrap();
-            let origin = if page % 2 == 0 { Origin::Snapshot } else { Origin::Request };
-            worker.make_writable(OTHER + at, origin).unwrap();
-            worker.write(OTHER + at, &[4]).unwrap();
-            if page % 3 == 0 {
-                worker.unmap(FRESH + at, PAGE_SIZE).unwrap();
+fn the_content_of_scattered_pages_is_never_seen_again() {
+    for runs_max in BOUNDS {
+        let mut worker = worker(runs_max);
+        for request in 0..3 {
+            // Pages of all kinds in turns: the snapshot's, written as such or as the request's own, and new ones.
+            for page in 0..PAGES {
+                let at = page * PAGE_SIZE;
+                worker.map_zero(FRESH + at, RW, Origin::Request).unwrap();
+                worker.write(FRESH + at, &[3]).unwrap();
+                let origin = if page % 2 == 0 { Origin::Snapshot } else { Origin::Request };
+                worker.make_writable(OTHER + at, origin).unwrap();
+                worker.write(OTHER + at, &[4]).unwrap();
+                if page % 3 == 0 {
+                    worker.unmap(FRESH + at, PAGE_SIZE).unwrap();
+                }
             }
+            let in_use = worker.private_pages();
+            worker.unmap(FRESH, LEN).unwrap();
+            assert!(worker.private_pages() < in_use, "they are free");
+            worker.unmap(OTHER, LEN).unwrap();
+            for page in 0..PAGES {
+                worker.map_zero(FRESH + page * PAGE_SIZE, RW, Origin::Request).unwrap();
+                worker.map_zero(OTHER + page * PAGE_SIZE, RW, Origin::Request).unwrap();
+            }
+            assert_eq!(first_bytes(&worker, FRESH), [0; PAGES as usize], "request {request}");
+            assert_eq!(first_bytes(&worker, OTHER), [0; PAGES as usize], "request {request}");
+            worker.unmap(FRESH, LEN).unwrap();
+            worker.reset().unwrap();
+            assert_eq!(worker.audit(), [], "request {request}");
+            assert_eq!(first_bytes(&worker, OTHER), [2; PAGES as usize], "request {request}");
         }
-        let in_use = worker.private_pages();
-        worker.unmap(FRESH, LEN).unwrap();
-        assert!(worker.private_pages() < in_use, "they are free");
-        worker.unmap(OTHER, LEN).unwrap();
-        for page in 0..PAGES {
-            worker.map_zero(FRESH + page * PAGE_SIZE, RW, Origin::Request).unwrap();
-            worker.map_zero(OTHER + page * PAGE_SIZE, RW, Origin::Request).unwrap();
-        }
-        assert_eq!(first_bytes(&worker, FRESH), [0; PAGES as usize], "request {request}");
-        assert_eq!(first_bytes(&worker, OTHER), [0; PAGES as usize], "request {request}");
-        worker.unmap(FRESH, LEN).unwrap();
-        worker.reset().unwrap();
-        assert_eq!(worker.audit(), [], "request {request}");
-        assert_eq!(first_bytes(&worker, OTHER), [2; PAGES as usize], "request {request}");
     }
 }

@@ -180,7 +180,7 @@ fn a_guest_that_touches_a_part_that_its_file_has_lost_ends_its_own_run() {
     std::fs::remove_file(&path).unwrap();
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();
     worker.write_inbox(0, &(SHARED + PAGE_SIZE).to_le_bytes());
-    // An error of KVM's, not a SIGBUS: the worker is lost, the process is not.
+    // A KVM error, not a SIGBUS: the worker is lost, the process is not.
     assert!(worker.run().is_err());
     assert!(worker.read(SHARED + PAGE_SIZE, &mut [0; 8]).is_err());
     assert!(worker.read(SHARED, &mut [0; 8]).is_ok());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Ways back into the frozen program: the next request begins with what a fresh fork begins with, whatever the last one
-//! left in the processor, and whichever way it stopped. What the program sees of it is tested in
-//! `rust/sandbox/tests/ways.rs`; here it is what KVM shows, with what only it can show.
+//! Ways back into the frozen program: the next request begins with the state of a fresh fork, whatever the last one
+//! left in the processor, and whichever way it stopped. `rust/sandbox/tests/ways.rs` tests what the program sees of it;
+//! these tests compare all that KVM shows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,7 @@ guest!(
 /// Where `begin` goes on.
 const PIECE: u64 = 0x60_0000;
 
-/// What a vCPU begins a request with, as far as KVM shows it.
+/// The state in which a vCPU begins a request, as far as KVM shows it.
 #[derive(Debug, PartialEq)]
 struct Begins {
     regs: Regs,
@@ -118,7 +118,7 @@ fn run_on(machine: &mut Machine) -> Exit {
     }
 }
 
-/// Sends signals to this thread, again and again: one may come when it is not in `KVM_RUN`.
+/// Sends signals to this thread repeatedly: one may come when it is not in `KVM_RUN`.
 struct Signals {
     over: Arc<AtomicBool>,
     sender: Option<std::thread::JoinHandle<()>>,
@@ -161,7 +161,7 @@ impl Drop for Signals {
     }
 }
 
-/// A worker whose requests run whatever is written to them.
+/// A worker whose requests run the code that is written into them.
 struct Rig {
     worker: Machine,
     image: Image,
@@ -187,7 +187,7 @@ impl Rig {
         run_on(&mut self.worker)
     }
 
-    /// Takes the worker back by the way of its exit, as `mayfly-sandbox` does.
+    /// Resets the worker by the way of its exit, as `mayfly-sandbox` does.
     fn take_back(&mut self, exit: &Exit) {
         match exit {
             Exit::Doorbell => drop(self.worker.reset().unwrap()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Registers as KVM has them, and as engines speak of them: the one place where the one becomes the other.
+//! Converts registers between KVM's types and the engines'; no other module does.
 
 use kvm_bindings::{kvm_regs, kvm_xsave};
 use mayfly_machine::{Regs, VectorState};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One VM with one vCPU, and its exits; it knows nothing of who runs in it.
+//! One VM with one vCPU, and its exits; it knows nothing of the program that runs in it.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,7 +20,7 @@ use crate::layout::{FILES_MAX, FILES_PHYSICAL, PORT_DOORBELL, PORT_SYSCALL, SHAR
 use crate::memory::memory::Memory;
 use crate::vcpu::regs::{from_kvm, to_kvm};
 
-/// What an exit says before the machine has looked at memory.
+/// An exit, before the machine has looked at memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RawExit {
     Doorbell,
@@ -51,7 +51,7 @@ struct FileSlots {
 /// When the special registers reach the vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// At once: whoever boots a program may ask for them, and change them, before the first run.
+    /// At once: a boot may read and change them before the first run.
     Boot,
     /// With the first run, through the shared page: a fork is one ioctl shorter.
     Fork,
@@ -130,7 +130,8 @@ impl Vcpu {
         Ok(vcpu)
     }
 
-    /// Lets the guest read the host's time-stamp counter as it is. KVM starts a guest's own with its vCPU.
+    /// Lets the guest read the host's time-stamp counter as it is. By default, KVM starts a counter of the guest's own
+    /// with its vCPU.
     pub(crate) fn clear_tsc_offset(&self) -> std::io::Result<()> {
         // _IOW(KVMIO, 0xe1, struct kvm_device_attr), which kvm-ioctls has for other architectures' vCPUs only.
         const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
@@ -149,7 +150,7 @@ impl Vcpu {
         }
     }
 
-    /// Gives the frames a memslot that have none yet, if any of them are in use.
+    /// Makes a memslot for frames without one, if any of them are in use.
     pub(crate) fn cover(&mut self, memory: &Memory) -> Result<(), CreateError> {
         if memory.used_frames() > self.covered {
             set_slot(&self.vm, 1, memory, self.covered, memory.frames())?;
@@ -158,7 +159,7 @@ impl Vcpu {
         Ok(())
     }
 
-    /// Gives files that were mapped since a memslot.
+    /// Makes memslots for files that were mapped since.
     pub(crate) fn cover_files(&mut self, memory: &Memory) -> Result<(), CreateError> {
         let used = memory.files().used_frames();
         if used <= self.files.covered {
@@ -169,7 +170,7 @@ impl Vcpu {
         self.files.extend(&self.vm, memory, wanted)
     }
 
-    /// Gives shared memory that was added after [`Vcpu::create`] its memslot.
+    /// Makes the memslot of shared memory that was added after [`Vcpu::create`].
     pub(crate) fn cover_shared(&self, memory: &Memory) -> Result<(), CreateError> {
         set_shared_slot(&self.vm, memory)
     }
@@ -180,7 +181,7 @@ impl Vcpu {
         from_kvm(&self.fd.sync_regs().regs)
     }
 
-    /// The same, where they lie. What is changed there counts only after [`Vcpu::set_regs`].
+    /// The same registers, in place. A change takes effect only after [`Vcpu::set_regs`].
     #[inline]
     pub(crate) fn regs_mut(&mut self) -> &mut kvm_regs {
         &mut self.fd.sync_regs_mut().regs
@@ -203,15 +204,15 @@ impl Vcpu {
             Ok(VcpuExit::IoOut(PORT_SYSCALL, [_])) => Ok(RawExit::Syscall),
             Ok(VcpuExit::InternalError) => Ok(RawExit::Unexpected(self.internal_error())),
             Ok(exit) => Ok(rare(exit)),
-            // EAGAIN is none: a processor that waits to be started, which this one never does, or a thread of KVM's own
-            // (it has one for each machine, against huge pages that programs execute) that the system did not give. It
-            // would come again for ever.
+            // EAGAIN is not a kick. It means a processor that waits to be started, which this one never does, or that
+            // the system refused KVM a thread (it has one for each machine, against huge pages that programs execute).
+            // Retrying would never end.
             Err(error) if error.errno() == libc::EINTR => Ok(RawExit::Kicked),
             Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
         }
     }
 
-    /// Why KVM could not go on, after such an exit.
+    /// KVM's reason for an internal error.
     #[cold]
     fn internal_error(&mut self) -> Unexpected {
         // SAFETY: after KVM_EXIT_INTERNAL_ERROR this member of the union is the one that KVM has written; any bits are
@@ -242,7 +243,7 @@ impl Vcpu {
     }
 
     pub(crate) fn set_sregs(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
-        // What a fork was to begin with would come after these, at its first run.
+        // Otherwise a fork's first registers would overwrite these at its first run.
         self.fd.clear_sync_dirty_reg(SyncReg::SystemRegister);
         self.fd.set_sregs(sregs).map_err(RunError::kvm("KVM_SET_SREGS"))
     }
@@ -257,7 +258,7 @@ impl Vcpu {
         unsafe { self.fd.set_xsave(xsave) }.map_err(RunError::kvm("KVM_SET_XSAVE"))
     }
 
-    /// For tests, which look at all that KVM shows.
+    /// For tests, which compare everything that KVM shows.
     #[cfg(test)]
     pub(crate) fn fd(&self) -> &VcpuFd {
         &self.fd
@@ -270,8 +271,7 @@ impl Vcpu {
         Ok(exception | events.interrupt.injected | events.nmi.injected | events.nmi.pending != 0)
     }
 
-    /// Makes the vCPU as it was created, wherever the last run was interrupted: at CPL 0, or with an event about to be
-    /// delivered.
+    /// Makes the vCPU as it was created, wherever the last run was interrupted: at CPL 0, or with a pending event.
     pub(crate) fn start_over(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
         // An instruction that KVM has yet to finish would change registers at the next run.
         self.complete_exit()?;
@@ -335,11 +335,28 @@ fn set_shared_slot(vm: &VmFd, memory: &Memory) -> Result<(), CreateError> {
     unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))
 }
 
-/// Asks a vCPU to come back from `KVM_RUN`.
+/// Makes a vCPU return from `KVM_RUN`.
 ///
-/// Setting the flag stops a run that is about to start; one that is under way ends by a signal to its thread, in whose
-/// handler the flag is set for the case that it was only about to start. Both happen on that thread: the handle stays
-/// on it.
+/// Setting the flag stops a run that is about to start. A signal to the thread ends a run that is in progress; its
+/// handler sets the flag, in case the run was only about to start. Both happen on that thread: the handle stays on it.
+///
+/// ```
+/// # use mayfly_kvm::{Host, Machine};
+/// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+/// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
+/// # let code = [0xeb, 0xfe];
+/// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+/// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+/// # machine.load(0x40_0000, &code)?;
+/// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+/// let kicker = machine.kicker();
+/// // SAFETY: the machine outlives the kicker.
+/// unsafe { kicker.set() };
+/// assert_eq!(machine.run()?, Exit::Kicked);
+/// // SAFETY: as above.
+/// unsafe { kicker.clear() };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Kicker {
     immediate_exit: *mut u8,
@@ -347,7 +364,7 @@ pub struct Kicker {
 
 impl Kicker {
     fn flag(&self) -> &AtomicU8 {
-        // SAFETY: valid and aligned as long as the machine lives, which all methods demand of their callers.
+        // SAFETY: valid and aligned as long as the machine lives, which all methods require.
         unsafe { AtomicU8::from_ptr(self.immediate_exit) }
     }
 
@@ -371,7 +388,7 @@ impl Kicker {
         self.flag().load(Ordering::Relaxed) != 0
     }
 
-    /// Takes a request back.
+    /// Clears the flag.
     ///
     /// # Safety
     ///
@@ -381,9 +398,9 @@ impl Kicker {
     }
 }
 
-/// A first `KVM_RUN` that does not enter the guest. KVM starts a thread for the machine at its first one (against huge
-/// pages that programs execute), which the system may refuse (`EAGAIN`): then there is no machine, instead of one whose
-/// first request fails.
+/// A first `KVM_RUN` that does not enter the guest. At a machine's first run KVM starts a thread for it (against huge
+/// pages that programs execute), which the system may refuse (`EAGAIN`). Then the machine is not created, instead of
+/// failing its first request.
 fn begin(fd: &mut VcpuFd) -> Result<(), CreateError> {
     fd.set_kvm_immediate_exit(1);
     let begun = fd.run().map(|_| ());

@@ -27,7 +27,7 @@ fn if_much(call: &Call<'_, '_>, is_much: impl FnOnce(&Call<'_, '_>) -> bool) -> 
 pub(crate) fn check_range(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
     if_much(call, |call| {
         let is_large = |inode| count(call.process.overlay.content(inode).len()) > BYTES_MAX;
-        call.machine.is_much(range.start(), range.len())
+        call.machine.is_expensive(range.start(), range.len())
             || (call.process.memory.has_written()
                 && call
                     .process

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One leg of a request: what a worker runs in one go on one thread, and what ends it.
+//! One leg of a request: the part that runs without a pause on one thread, and what ends it.
 
-use super::Worker;
-use super::progress::{CallStats, Progress, WorkerState};
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
-use crate::clock;
 use crate::error::CallError;
 use crate::message::ResponseSink;
-use crate::peer::{Peer, Refusal};
 use crate::run::{Event, Exits, Stop};
-use crate::service::Taken;
-use crate::watchdog::{self, Leg, Watched};
+use crate::service::ResponseProgress;
+use crate::time::host_clock;
+use crate::time::watchdog::{self, Leg, RunningLeg};
+use crate::worker::peer::{Peer, Refusal};
+use crate::worker::progress::{CallStats, Progress, WorkerState};
+use crate::worker::state::Pause;
+use crate::worker::worker::Worker;
 
 /// The ring of the doorbell that ends a leg.
 #[derive(Debug, Clone, Copy)]
@@ -18,21 +19,8 @@ enum Ring {
     /// With the address of a response.
     Response(u64),
     Call,
-    /// None: the response has come on a connection.
+    /// No ring: the response came on a connection.
     Served,
-}
-
-/// What a paused request goes on with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pause {
-    /// The machine, where it was interrupted.
-    Slice,
-    /// Whichever thread has what it waits for.
-    Wait,
-    /// The machine, behind the doorbell.
-    Call,
-    /// The call that the program has rung for, which has not been read yet.
-    Ring,
 }
 
 impl Worker {
@@ -54,7 +42,7 @@ impl Worker {
         };
         let kicker = self.machine.kicker();
         // SAFETY: the machine is borrowed with `self`.
-        let result = unsafe { watchdog::watched(&kicker, &leg, |watched| self.run_to_ring(watched)) };
+        let result = unsafe { watchdog::watched(&kicker, &leg, |leg| self.run_to_ring(leg)) };
         match result {
             Ok(Ring::Response(response)) => {
                 self.state = WorkerState::Answered;
@@ -78,7 +66,7 @@ impl Worker {
         }
     }
 
-    /// What a leg that ended without an answer is.
+    /// The result of a leg that ended without a response.
     #[cold]
     pub(super) fn stopped(&mut self, stop: Stop, used: impl FnOnce() -> u64) -> Result<Progress, CallError> {
         match stop {
@@ -102,13 +90,13 @@ impl Worker {
     #[cold]
     fn pause(&mut self, pause: Pause, used_ns: u64) {
         self.ongoing.cpu_left_ns = self.ongoing.cpu_left_ns.saturating_sub(used_ns);
-        self.spent.pause(used_ns);
+        self.cpu_meter.pause(used_ns);
         self.pause = pause;
         self.runner.process.rest();
         self.state = WorkerState::Paused;
     }
 
-    /// Chooses the thread with which a paused request goes on.
+    /// Chooses the program's thread with which a paused request goes on.
     #[cold]
     pub(super) fn go_on(&mut self) -> Result<(), Stop> {
         let Self { runner, machine, pause, .. } = self;
@@ -126,14 +114,14 @@ impl Worker {
         };
         let process = &mut self.runner.process;
         match served.take(process, self.response_bytes).map_err(Stop::Response)? {
-            Taken::Complete => return Ok(true),
-            Taken::Partial => {}
-            Taken::Stale => served.send_again(process).map_err(|error| Stop::Failed(error.to_string()))?,
+            ResponseProgress::Complete => return Ok(true),
+            ResponseProgress::Partial => {}
+            ResponseProgress::Stale => served.send_again(process).map_err(|error| Stop::Failed(error.to_string()))?,
         }
         self.wake().map(|()| false)
     }
 
-    /// Lets threads take what has come for them.
+    /// Wakes threads whose wait is over.
     pub(super) fn wake(&mut self) -> Result<(), Stop> {
         let Self { runner, machine, .. } = self;
         runner.step(|process, context| process.wake(machine, context))
@@ -141,13 +129,13 @@ impl Worker {
 
     /// Runs until the program responds or calls.
     #[inline]
-    fn run_to_ring(&mut self, watched: &Watched<'_>) -> Result<Ring, Stop> {
+    fn run_to_ring(&mut self, leg: &RunningLeg<'_>) -> Result<Ring, Stop> {
         loop {
             let event = if self.pause == Pause::Ring {
                 self.pause = Pause::Slice;
                 Event::Doorbell
             } else {
-                self.runner.run(&mut self.machine, watched, &mut self.ongoing.exits)?
+                self.runner.run(&mut self.machine, leg, &mut self.ongoing.exits)?
             };
             if event == Event::Output {
                 if self.take_output()? {
@@ -159,8 +147,8 @@ impl Worker {
             if regs.rdi == OP_RESPOND && speaks(regs.rdx) {
                 return Ok(Ring::Response(regs.rsi));
             }
-            // What follows goes on behind the doorbell.
-            self.let_bell_return();
+            // What follows goes on behind the doorbell, which returns to its caller until the next reset.
+            self.machine.set_rewinds(false);
             let answer = match regs.rdi {
                 OP_CALL if speaks(regs.rdx) => match self.read_call(regs.rsi) {
                     Ok(()) => return Ok(Ring::Call),
@@ -168,7 +156,10 @@ impl Worker {
                     Err(Refusal::Ends(step)) => return Err(step.into()),
                     Err(Refusal::NotHere) => {
                         self.pause = Pause::Ring;
-                        return Err(Stop::Waits { until_ns: Some(clock::monotonic_ns()), call: "a call's arguments" });
+                        return Err(Stop::Waits {
+                            until_ns: Some(host_clock::monotonic_ns()),
+                            call: "a call's arguments",
+                        });
                     }
                 },
                 // Waiting again without having answered, hooks after the boot, another ABI.

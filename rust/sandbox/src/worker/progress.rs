@@ -1,36 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a leg may take, what a worker can do now, and how far a request got.
+//! What a leg may use, what a worker can do now, and how far a request got.
 
 use std::time::Duration;
 
-/// What a leg may take of the thread that it runs on.
+/// What a leg may use of the thread that it runs on.
+///
+/// ```
+/// use std::time::Duration;
+/// use mayfly_sandbox::Slice;
+///
+/// let millisecond = Duration::from_millis(1);
+/// assert!(!Slice::non_blocking(millisecond).may_block);
+/// assert_eq!(Slice::from(millisecond), Slice::blocking(millisecond));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
     /// Wall-clock time.
     pub time: Duration,
-    /// Whether the host may wait for a disk or a network file system on the program's behalf, or do milliseconds of work in one go. If not, a leg
-    /// that comes to such a step ends with [`Progress::Waits`] until now: the step is taken by the next leg that may.
+    /// Whether the host may wait for a disk or a network file system on the program's behalf, or do milliseconds of
+    /// work at a time. If not, a leg that comes to such a step ends with [`Progress::Waits`] with a deadline of *now*:
+    /// the next leg that may block takes the step.
     pub may_block: bool,
 }
 
 impl Slice {
-    /// For a thread that others wait for: an event loop.
+    /// For a thread that must not block: an event loop.
     #[must_use]
-    pub fn prompt(time: Duration) -> Self {
+    pub fn non_blocking(time: Duration) -> Self {
         Self { time, may_block: false }
     }
 
-    /// For a thread that is there for it.
+    /// For a thread that may block: a worker pool's.
     #[must_use]
-    pub fn patient(time: Duration) -> Self {
+    pub fn blocking(time: Duration) -> Self {
         Self { time, may_block: true }
     }
 }
 
 impl From<Duration> for Slice {
-    /// A patient one.
+    /// A slice that may block.
     fn from(time: Duration) -> Self {
-        Self::patient(time)
+        Self::blocking(time)
     }
 }
 
@@ -39,7 +49,8 @@ impl From<Duration> for Slice {
 pub enum WorkerState {
     /// It can take a request.
     Ready,
-    /// It is in the middle of a request, at the end of a slice, in a call or asleep: resume it, or reset it to give the request up.
+    /// It is in the middle of a request, at the end of a slice, in a call or asleep. Resume it, or reset it to give the
+    /// request up.
     Paused,
     /// It has answered a request and must be reset before the next one.
     Answered,
@@ -64,16 +75,19 @@ pub struct CallStats {
 pub enum Progress {
     /// The sink holds the response; the worker is [`WorkerState::Answered`]: reset it.
     Answered(CallStats),
-    /// The slice is over, and the sink is untouched. Go on with [`crate::Worker::resume`], on this or another thread.
+    /// The slice is over, and the sink is untouched. Continue with [`crate::Worker::resume`], on this or another
+    /// thread.
     Paused,
-    /// All of the request's threads wait, and the sink is untouched: there is nothing to do for it before `until_ns` by
-    /// `CLOCK_MONOTONIC`, which is never later than the end of its wall-clock time. The worker is [`WorkerState::Paused`]: go on with
-    /// [`crate::Worker::resume`] then, or as soon as [`crate::Worker::waits_for`] is readable. Earlier does no harm.
+    /// All of the request's threads wait, and the sink is untouched: there is nothing to do before `until_ns` by
+    /// `CLOCK_MONOTONIC`, which is never later than the end of the request's wall-clock time. The worker is
+    /// [`WorkerState::Paused`]: continue with [`crate::Worker::resume`] at that time, or as soon as
+    /// [`crate::Worker::waits_for`] is readable. Resuming earlier does no harm.
     Waits {
         /// When the request goes on, in nanoseconds.
         until_ns: u64,
     },
-    /// The program calls a function of its storage program, and the sink is untouched: see [`crate::Worker::peer_call`], tell it the result
-    /// with [`crate::Worker::answer_peer`], and go on with [`crate::Worker::resume`]. The worker is [`WorkerState::Paused`].
+    /// The program calls a function of its storage program, and the sink is untouched. Take the call from
+    /// [`crate::Worker::peer_call`], give the result to [`crate::Worker::answer_peer`], and continue with
+    /// [`crate::Worker::resume`]. The worker is [`WorkerState::Paused`].
     Calls,
 }

@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The way back to the snapshot, and what ends a worker instead.
+//! Resets a worker to its snapshot, and decides when to replace it instead.
 
 use mayfly_kvm::ResetReport;
 
-use super::leg::Pause;
-use super::{Resets, Worker, WorkerState};
 use crate::error::CallError;
+use crate::worker::progress::WorkerState;
+use crate::worker::state::{Pause, Resets};
+use crate::worker::worker::Worker;
 
-/// Tables that a worker has made beyond its work set before it is replaced: addresses that requests choose differ, and the tables
-/// for them stay.
+/// Most page tables that a worker may have made beyond its work set before it is replaced: requests choose different
+/// addresses, and the tables for them stay.
 const TABLES_MAX: u64 = 64;
 /// The part of the limit on memory that tables for pages of the snapshot may take.
 const TABLES_SHARE: u64 = 16;
-/// Pages of a work set for which a table is nothing to wonder at.
+/// Pages of a work set for which one table is normal.
 const PAGES_A_TABLE: u64 = 8;
 
 impl Worker {
-    /// Takes the worker back to its snapshot, exactly. One that keeps its state is only made ready, unless it has had its number of
-    /// requests. One that is paused gives its request up and goes back to the snapshot in any case.
+    /// Resets the worker to its snapshot, exactly. A worker that keeps its state is only made ready, unless it has had
+    /// its number of requests. A worker that is paused gives its request up and goes back to its snapshot in any case.
     ///
     /// # Errors
     ///
-    /// [`CallError::Failed`] if the kernel refuses to take pages back; the worker is poisoned then. [`CallError::Poisoned`] if it
-    /// was so before.
+    /// [`CallError::Failed`] if the kernel refuses to take pages back; the worker is poisoned then.
+    /// [`CallError::Poisoned`] if it was so before.
     #[inline]
     pub fn reset(&mut self) -> Result<ResetReport, CallError> {
         match self.state {
@@ -30,14 +31,14 @@ impl Worker {
             WorkerState::Paused => self.abandon()?,
             WorkerState::Ready | WorkerState::Answered if self.resets != Resets::Always => {
                 if self.keeps_state() {
-                    self.spent.end();
+                    self.cpu_meter.end();
                     return Ok(ResetReport::default());
                 }
             }
             WorkerState::Ready | WorkerState::Answered => {}
         }
         let report = self.reset_to_snapshot();
-        self.spent.end();
+        self.cpu_meter.end();
         report
     }
 
@@ -50,13 +51,12 @@ impl Worker {
         if matches!(self.resets, Resets::Every(requests) if self.answered >= requests.get()) {
             return false;
         }
-        self.in_doorbell = self.served.is_none();
         self.runner.process.rest();
         self.state = WorkerState::Ready;
         true
     }
 
-    /// Gives up the request under way.
+    /// Gives up the request in progress.
     #[cold]
     fn abandon(&mut self) -> Result<(), CallError> {
         self.state = WorkerState::Poisoned;
@@ -73,7 +73,7 @@ impl Worker {
         if let (Some(served), Some(frozen)) = (&mut self.served, &self.snapshot.inner.service) {
             served.reset(frozen.connection);
         }
-        if std::mem::take(&mut self.bell_returns) {
+        if !self.machine.rewinds() {
             self.machine.set_rewinds(true);
         }
         let pages = self.machine.work_pages();
@@ -84,13 +84,12 @@ impl Worker {
             self.told_pages = pages;
         }
         self.runner.process.reset_from(&self.snapshot.inner.process);
-        self.is_awake = false;
+        self.clock.reset();
         if self.resets != Resets::Always {
             self.answered = 0;
-            self.in_doorbell = false;
-            self.let_bell_return();
+            self.machine.set_rewinds(false);
             if self.served.is_none() {
-                // It stands in the doorbell of the last response, which returns now.
+                // The vCPU stands in the doorbell of the last response, which now returns.
                 self.machine.enter_trampoline();
             }
         }
@@ -104,8 +103,9 @@ impl Worker {
         Ok(report)
     }
 
-    /// Whether page tables that requests have made take too much of what the next one may have. Those for mappings of requests are made
-    /// again and again, elsewhere; those for the snapshot's pages, of which there were so many, are mostly used again.
+    /// Whether page tables that requests have made take too much of the memory that the next one may have. Requests
+    /// make tables for their own mappings again and again, at other addresses; tables for the snapshot's pages are
+    /// mostly used again.
     #[cold]
     fn has_too_many_tables(&self, pages: u64, of_requests: bool) -> bool {
         let share = self.snapshot.inner.limits.private_memory_bytes / mayfly_machine::PAGE_SIZE / TABLES_SHARE;
@@ -113,7 +113,7 @@ impl Worker {
         self.tables() > self.forked_tables.saturating_add(most).saturating_add(pages / PAGES_A_TABLE)
     }
 
-    /// Pages of the worker's own that hold nothing of the program's.
+    /// Private pages that hold no data of the program.
     fn tables(&self) -> u64 {
         self.machine.private_pages().saturating_sub(self.machine.work_pages() as u64)
     }

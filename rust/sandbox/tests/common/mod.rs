@@ -31,11 +31,12 @@ pub fn boot(name: &str, args: &[&str], limits: &Limits) -> Result<Snapshot, Boot
 }
 
 pub fn snapshot(name: &str) -> Snapshot {
-    // The hardware lane is an emulation on a shared machine: a limit on time must not be what a test of something else hits.
+    // The hardware lane is an emulation on a shared machine: a limit on time must not be what a test of something else
+    // hits.
     boot(name, &[], &patient()).unwrap()
 }
 
-/// Limits that only a program without end reaches.
+/// Limits that only an endless program reaches.
 pub fn patient() -> Limits {
     Limits {
         boot_time: Duration::from_secs(120),

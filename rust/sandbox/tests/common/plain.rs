@@ -3,7 +3,7 @@
 
 use mayfly_sandbox::{Decoded, Decoder, Protocol, Request, ResponseError, ResponseSink};
 
-/// As much of HTTP/1.1 as these tests need.
+/// The part of HTTP/1.1 that these tests need.
 #[derive(Debug)]
 pub struct Plain;
 

@@ -11,10 +11,9 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use mayfly_files::waiting_for;
+use mayfly_files::{FileStamp, waiting_for};
 
 use crate::config::TenantConfig;
-use crate::host::file_stamp::FileStamp;
 
 /// Most directories of a tenant.
 pub(crate) const DIRECTORIES_MAX: usize = 256;

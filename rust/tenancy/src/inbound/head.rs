@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A request's head, read strictly (RFC 9112, 2 to 6).
 
+pub(super) use mayfly_sandbox::fields::is_value_byte;
 use smallvec::SmallVec;
 
 use super::host::requested_host;
@@ -209,11 +210,6 @@ pub(super) fn trailers(input: &[u8]) -> Result<usize, Stop> {
     let mut cursor = Cursor { input, at: 0 };
     cursor.fields(&mut Fields::default())?;
     Ok(cursor.at)
-}
-
-/// A byte that a field's value can have.
-pub(super) fn is_value_byte(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 impl<'a> Target<'a> {

@@ -117,8 +117,9 @@ fn make_unwatched(
     };
     // The file's name says what the snapshot was made from; without a directory there is no file.
     let file = env.snapshots.as_ref().filter(|_| program.shared.is_none());
-    let file = file
-        .map(|kept| snapshots::path(&kept.directory, &config.name, Snapshot::origin(&program, &config.limits.machine)));
+    let file = file.map(|kept| {
+        snapshots::path(&kept.directory, &config.name, Snapshot::inputs_digest(&program, &config.limits.machine))
+    });
     if file.is_none() || snapshot.booted_from() == BootedFrom::File {
         snapshot.keep_unsaved();
     }

@@ -5,12 +5,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mayfly_files::waiting_for;
+use mayfly_files::{FileStamp, waiting_for};
 use mayfly_sandbox::Program;
 
 use crate::config::TenantConfig;
 use crate::config::launch::LaunchError;
-use crate::host::file_stamp::FileStamp;
 use crate::host::resources;
 use crate::life::env::BootEnv;
 use crate::life::uploads;

@@ -36,7 +36,9 @@ impl Config {
         }
         let path = match (out, &self.snapshots) {
             (Some(out), _) => out.to_owned(),
-            (None, Some(directory)) => snapshots::path(directory, &config.name, Snapshot::origin(&program, limits)),
+            (None, Some(directory)) => {
+                snapshots::path(directory, &config.name, Snapshot::inputs_digest(&program, limits))
+            }
             (None, None) => return Err(ReloadError::Persist("the file says nothing of `snapshots`".to_owned())),
         };
         let snapshot = Snapshot::boot(host, &program, limits, Arc::clone(&log))

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mayfly_files::FileStamp;
 use mayfly_sandbox::{BootedFrom, Elf, ForkError, Snapshot, Worker, WorkerState};
 
 use crate::config::{Mode, TenantConfig};
-use crate::host::file_stamp::FileStamp;
 use crate::host::workers::WorkerPermit;
 use crate::model::store::Store;
 

@@ -15,13 +15,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use mayfly_files::FileStamp;
 use mayfly_sandbox::{
     BootError, BufferedResponse, CallError, Elf, Host, LogSink, PeerCall, PeerError, Program, Request, ResponseError,
     Snapshot, Worker, WorkerState,
 };
 
 use crate::config::StorageConfig;
-use crate::host::file_stamp::FileStamp;
 use crate::model::failure::RequestId;
 use crate::model::outcome::ReloadError;
 

@@ -544,7 +544,7 @@ mod tests {
         let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
         let (sender, receiver) = mpsc::channel();
         let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
-        let slice = Slice::prompt(Duration::from_millis(1));
+        let slice = Slice::non_blocking(Duration::from_millis(1));
         let context = CallContext {
             tenant: &tenant,
             counters: &tenant.background,

@@ -63,6 +63,16 @@ impl core::error::Error for OpenError {}
 impl Host {
     /// Finds the host.
     ///
+    /// ```
+    /// use mayfly_guest::{Host, OpenError};
+    ///
+    /// match Host::open() {
+    ///     Ok(host) => println!("requests of up to {} bytes", host.request_max()),
+    ///     Err(OpenError::Outside) => println!("not inside Mayfly"),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// There is none, or it cannot be spoken to, or it was found before.
@@ -115,6 +125,20 @@ impl Host {
     }
 
     /// Waits for the first request, and so ends the boot.
+    ///
+    /// ```
+    /// use mayfly_guest::Host;
+    ///
+    /// let Ok(host) = Host::open() else { return }; // Outside Mayfly.
+    /// let mut request = host.wait().expect("the host speaks this ABI");
+    /// loop {
+    ///     let (next, sent) = request.respond(200, &[("content-type", "text/plain")], b"Hello!").expect("it waits again");
+    ///     if let Err(error) = sent {
+    ///         eprintln!("{error}");
+    ///     }
+    ///     request = next;
+    /// }
+    /// ```
     ///
     /// # Errors
     ///

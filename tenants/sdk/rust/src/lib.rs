@@ -2,7 +2,7 @@
 
 //! The guest SDK for Rust: how a program inside Mayfly gets its requests and answers them.
 //!
-//! ```no_run
+//! ```
 //! use mayfly_guest::{Response, serve};
 //!
 //! // Initialise here: files, tables, caches. This part runs once.

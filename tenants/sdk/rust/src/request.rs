@@ -170,12 +170,39 @@ impl Request {
     }
 
     /// The value of the first header of that name, given in lower case.
+    ///
+    /// ```
+    /// use mayfly_guest::{Request, Response, serve};
+    ///
+    /// fn greet(request: &Request) -> Response {
+    ///     match request.header("accept-language") {
+    ///         Some(languages) if languages.starts_with(b"fr") => Response::text("Bonjour"),
+    ///         _ => Response::text("Hello"),
+    ///     }
+    /// }
+    ///
+    /// serve(greet)
+    /// ```
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers().find(|(key, _)| *key == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// Calls a function of the tenant's storage program; the result is the first bytes of `buffer`.
+    ///
+    /// ```
+    /// use mayfly_guest::{Request, Response, serve};
+    ///
+    /// fn count(request: &Request) -> Response {
+    ///     let mut buffer = [0; 8];
+    ///     match request.call("add", b"1", &mut buffer) {
+    ///         Ok(count) => Response::new("application/octet-stream", count.to_vec()),
+    ///         Err(error) => Response::text(error.to_string()),
+    ///     }
+    /// }
+    ///
+    /// serve(count)
+    /// ```
     ///
     /// # Errors
     ///

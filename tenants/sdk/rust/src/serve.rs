@@ -11,6 +11,14 @@ use crate::host::{Host, OpenError};
 use crate::request::Request;
 
 /// A response.
+///
+/// ```
+/// use mayfly_guest::Response;
+///
+/// let response = Response::text("Hello").header("cache-control", "no-store");
+/// assert_eq!((response.status, response.headers.len()), (200, 2));
+/// assert_eq!(Response::status(404).body.len(), 0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// 200 to 599.
@@ -53,6 +61,17 @@ impl Response {
 /// Answers requests with `handler`, for ever. A handler that panics answers 500; the panic's message goes to the log.
 ///
 /// Outside Mayfly it says so on stderr and ends the process with status 0; with 1 when the host cannot be spoken to.
+///
+/// ```
+/// use mayfly_guest::{Response, serve};
+///
+/// // Tables, caches: this runs once.
+/// let squares: Vec<u64> = (0..100).map(|number| number * number).collect();
+/// serve(move |request| match request.path_lossy()[1..].parse::<usize>().ok().and_then(|number| squares.get(number)) {
+///     Some(square) => Response::text(square.to_string()),
+///     None => Response::status(404),
+/// })
+/// ```
 pub fn serve(mut handler: impl FnMut(&Request) -> Response) -> ! {
     let host = Host::open().unwrap_or_else(|error| {
         eprintln!("mayfly: {error}");

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How the host's clocks follow its time-stamp counter: what programs tell the time from, without an exit.
+//! How the host's clocks follow its time-stamp counter, from which programs compute the time without an exit.
 //!
-//! Now and then a thread that serves a request reads all clocks together with the counter, compares with readings of one to two
-//! seconds ago, and publishes a [`ClockLine`]: what the clocks said, and how fast they go. Every request copies the newest line into
-//! its machine, so an error of the rate adds up for the time between two looks only, or for one leg.
+//! From time to time, a thread that serves a request reads all clocks together with the counter, compares them with
+//! readings of one to two seconds ago, and publishes a [`ClockLine`]: the clocks' values, and their rates. Every
+//! request copies the newest line into its machine, so an error of a rate accumulates only between two readings, or
+//! during one leg.
 //!
 //! # Invariants
 //!
-//! * Nobody waits: who looks at the same time as another leaves it to the other, and a reader of the published line never waits for a
-//!   writer.
-//! * Rates are 0, so that programs ask by system calls, where the kernel does not keep its own time by the counter, and as long as
-//!   readings contradict each other.
+//! * No thread waits: of two threads that would read the clocks at the same time, one leaves it to the other, and a
+//!   reader of the published line never waits for a writer.
+//! * Rates are 0, so that programs make system calls, where the kernel does not keep its own time by the counter, and
+//!   while readings contradict each other.
 
 use std::arch::x86_64::__cpuid;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -19,15 +20,16 @@ use std::time::Duration;
 
 use mayfly_machine::{ClockLine, read_tsc};
 
-use crate::clock;
-use crate::line::LINE;
+use crate::time::host_clock;
+use crate::time::hot_state::HOT;
 
-/// Readings that rates are computed from lie so far apart, once the process is old enough, and at most twice as far if it is not idle.
+/// Rates are computed from readings this far apart once the process is old enough, and at most twice as far apart
+/// unless it is idle.
 const BASELINE_NS: u64 = 1_000_000_000;
-/// The first rate is computed over so much: within some millionths.
+/// The first rate is computed over this time; it is exact to some millionths.
 const FIRST_BASELINE_NS: u64 = 2_000_000;
-/// What a clock and the counter may differ by between two looks: 1/512 of the time in between (Linux slews by less than 1/1000 on an
-/// administrator's behalf), and as much as an interruption during a look may take.
+/// How much a clock and the counter may differ between two readings: 1/512 of the time in between (Linux slews by less
+/// than 1/1000 on an administrator's behalf), and as much as an interruption of a reading may take.
 const DRIFT_SHIFT: u32 = 9;
 const DOUBT_NS: u64 = 20_000;
 
@@ -42,7 +44,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// The best of three. `rate` is about that of the clocks: the few cycles between two of them are taken off by it.
+    /// The best of three readings. `rate` is about that of the clocks: it converts the few cycles between two of them.
     fn take(rate: u32) -> Self {
         let mut best = Self::take_one(rate);
         for _ in 0..2 {
@@ -54,7 +56,7 @@ impl Reading {
         best.0
     }
 
-    /// One, and how many cycles it took: the fewer, the less can have come in between.
+    /// One reading, and how many cycles it took: the fewer, the less can have interrupted it.
     fn take_one(rate: u32) -> (Self, u64) {
         const CLOCKS: [libc::clockid_t; 4] =
             [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_REALTIME, libc::CLOCK_BOOTTIME];
@@ -63,9 +65,9 @@ impl Reading {
         let mut before = first;
         let mut tsc = None;
         for (reading, clock) in readings.iter_mut().zip(CLOCKS) {
-            let now = clock::now_ns(clock);
+            let now = host_clock::now_ns(clock);
             let after = read_tsc();
-            // A clock is read about in the middle of its call.
+            // The clock is read at about the middle of the call.
             let middle = before.wrapping_add(after.wrapping_sub(before) / 2);
             let since = middle.wrapping_sub(*tsc.get_or_insert(middle));
             *reading = now.wrapping_sub(nanoseconds(since, rate));
@@ -86,7 +88,7 @@ fn nanoseconds(cycles: u64, rate: u32) -> u64 {
     ((u128::from(cycles) * u128::from(rate)) >> ClockLine::SHIFT) as u64
 }
 
-/// The rate of a clock that went on by `ns` in `cycles`; 0 if there is none that programs could use.
+/// The rate of a clock that advanced by `ns` in `cycles`; 0 if programs cannot use it.
 fn rate(ns: u64, cycles: u64) -> u32 {
     if cycles == 0 {
         return 0;
@@ -94,18 +96,18 @@ fn rate(ns: u64, cycles: u64) -> u32 {
     u32::try_from((u128::from(ns) << ClockLine::SHIFT) / u128::from(cycles)).unwrap_or(0)
 }
 
-/// The rate that is assumed before one is known: of a counter of 3 GHz.
+/// The rate that is assumed before one is known: that of a 3 GHz counter.
 const GUESS: u32 = (1 << ClockLine::SHIFT) / 3;
 
 /// What is known of the rates.
 #[derive(Debug)]
 struct Rates {
-    /// What rates are computed from.
+    /// The reading that rates are computed from.
     older: Reading,
-    /// What is to take its place.
+    /// The reading that will replace `older`.
     newer: Reading,
     last: Reading,
-    /// Of the clocks that are told of adjustments, and of the raw one.
+    /// The rate of the clocks that Linux adjusts, and that of the raw one.
     rates: Option<(u32, u32)>,
 }
 
@@ -114,7 +116,7 @@ impl Rates {
         Self { older: reading, newer: reading, last: reading, rates: None }
     }
 
-    /// Learns from a later reading; one that contradicts what is known makes a new start.
+    /// Learns from a later reading; a contradiction discards all that was known.
     fn learn(&mut self, now: Reading) {
         let cycles = now.tsc.wrapping_sub(self.last.tsc);
         let passed = now.monotonic_ns.wrapping_sub(self.last.monotonic_ns);
@@ -144,39 +146,50 @@ impl Rates {
 }
 
 #[derive(Debug)]
-struct Keeper {
+struct Timekeeper {
     /// Whether the kernel keeps its time by the counter.
     trusted: bool,
     rates: Option<Rates>,
 }
 
-static KEEPER: Mutex<Keeper> = Mutex::new(Keeper { trusted: false, rates: None });
+static TIMEKEEPER: Mutex<Timekeeper> = Mutex::new(Timekeeper { trusted: false, rates: None });
 
-/// Reads the clocks until there is a first rate: some milliseconds, once a process.
+/// Reads the clocks until there is a first rate: some milliseconds, once in a process.
 pub(crate) fn begin() {
-    let mut keeper = KEEPER.lock().unwrap_or_else(PoisonError::into_inner);
-    if keeper.rates.is_none() {
-        keeper.look();
+    let mut timekeeper = TIMEKEEPER.lock().unwrap_or_else(PoisonError::into_inner);
+    if timekeeper.rates.is_none() {
+        timekeeper.look();
         std::thread::sleep(Duration::from_nanos(FIRST_BASELINE_NS));
-        keeper.look();
+        timekeeper.look();
+    }
+}
+
+/// A reading of the clocks is used for this long.
+const LOOK_MAX_AGE_NS: u64 = 40_000_000;
+
+/// Reads the clocks if no thread has for a while.
+#[inline]
+pub(crate) fn look_if_due(monotonic_ns: u64) {
+    if monotonic_ns.saturating_sub(HOT.looked_up_ns.load(Ordering::Acquire)) >= LOOK_MAX_AGE_NS {
+        look();
     }
 }
 
 /// Reads the clocks and publishes what they say.
 #[cold]
-pub(crate) fn look() {
-    match KEEPER.try_lock() {
-        Ok(mut keeper) => keeper.look(),
-        Err(TryLockError::Poisoned(keeper)) => keeper.into_inner().look(),
-        // Somebody else is looking. What was published before serves, if there was anything.
-        Err(TryLockError::WouldBlock) if LINE.looked_up_ns.load(Ordering::Acquire) != 0 => {}
+fn look() {
+    match TIMEKEEPER.try_lock() {
+        Ok(mut timekeeper) => timekeeper.look(),
+        Err(TryLockError::Poisoned(timekeeper)) => timekeeper.into_inner().look(),
+        // Another thread is reading them. What was published before is good enough, if there is anything.
+        Err(TryLockError::WouldBlock) if HOT.looked_up_ns.load(Ordering::Acquire) != 0 => {}
         Err(TryLockError::WouldBlock) => {
-            drop::<MutexGuard<'_, _>>(KEEPER.lock().unwrap_or_else(PoisonError::into_inner))
+            drop::<MutexGuard<'_, _>>(TIMEKEEPER.lock().unwrap_or_else(PoisonError::into_inner))
         }
     }
 }
 
-impl Keeper {
+impl Timekeeper {
     fn look(&mut self) {
         let rate = self.rates.as_ref().and_then(|rates| rates.rates).map_or(GUESS, |(rate, _)| rate);
         let now = Reading::take(rate);
@@ -188,18 +201,18 @@ impl Keeper {
             self.rates.insert(Rates::new(now)).line()
         };
         PUBLISHED.publish(&if self.trusted { line } else { ClockLine { rate: 0, raw_rate: 0, ..line } });
-        LINE.line_tsc.store(now.tsc, Ordering::Relaxed);
-        LINE.unix_offset_ns.store(now.realtime_ns.wrapping_sub(now.monotonic_ns), Ordering::Relaxed);
-        // Whoever sees this time sees that offset, or a newer one.
-        LINE.looked_up_ns.store(now.monotonic_ns, Ordering::Release);
+        HOT.line_tsc.store(now.tsc, Ordering::Relaxed);
+        HOT.unix_offset_ns.store(now.realtime_ns.wrapping_sub(now.monotonic_ns), Ordering::Relaxed);
+        // A thread that sees this time sees that offset, or a newer one.
+        HOT.looked_up_ns.store(now.monotonic_ns, Ordering::Release);
     }
 }
 
-/// Whether the kernel keeps its own time by the counter. Where it says nothing, the processor's word that the counter always runs
-/// at one speed (CPUID 8000_0007 EDX bit 8, "invariant TSC") must do.
+/// Whether the kernel keeps its own time by the counter. Where the kernel does not say, the processor's "invariant TSC"
+/// bit decides (CPUID 8000_0007 EDX bit 8).
 fn kernel_trusts_counter() -> bool {
     const SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-    // Those of Linux that read the counter; the latter two are a hypervisor's word on how to.
+    // The clock sources of Linux that read the counter; for the latter two, a hypervisor says how.
     const BY_COUNTER: [&str; 3] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page"];
     match mayfly_files::kernel_text(SOURCE) {
         Ok(source) => BY_COUNTER.contains(&source.trim()),
@@ -207,8 +220,8 @@ fn kernel_trusts_counter() -> bool {
     }
 }
 
-/// The newest line, in one of two places. The writer fills the other one, then says so: a reader meets a place that is being written
-/// only if it began two lines ago.
+/// The newest line, in one of two buffers. The writer fills the other buffer, then raises the count: a reader meets a
+/// buffer that is being written only if it began two lines ago.
 struct Published {
     /// Number of lines published; the newest is at `count % 2`.
     count: AtomicU64,
@@ -219,10 +232,10 @@ static PUBLISHED: Published =
     Published { count: AtomicU64::new(0), places: [const { [const { AtomicU64::new(0) }; 6] }; 2] };
 
 impl Published {
-    /// Only one thread at a time may.
+    /// Only one thread at a time may call this.
     fn publish(&self, line: &ClockLine) {
         let count = self.count.load(Ordering::Relaxed).wrapping_add(1);
-        // Whoever sees a word of this line sees at least the count of the last.
+        // A thread that sees a word of this line sees at least the count of the last.
         fence(Ordering::Release);
         for (place, word) in self.places[(count % 2) as usize].iter().zip(line.words()) {
             place.store(word, Ordering::Relaxed);
@@ -238,19 +251,19 @@ impl Published {
     }
 }
 
-/// The newest line. `None` in the rare case that another thread published meanwhile: ask again with the next request.
+/// The newest line. `None` in the rare case that another thread published meanwhile: the next request gets it.
 pub(crate) fn line() -> Option<ClockLine> {
     PUBLISHED.get()
 }
 
-/// What surely passes outside of a program between an exit and its return, in nanoseconds.
+/// The least time that passes outside of a program between an exit and its return, in nanoseconds.
 const OUTSIDE_NS: u64 = 250;
-/// A step back that is larger is the host's own, not an error of ours.
+/// A larger step backwards is the host's own, not an error of ours.
 const STEP_NS: u64 = 1_000_000;
 
-/// `new`, for a program that has told the time from `old` and is in the middle of its run: what it has seen does not come again. Rates
-/// of a process's first second are within some millionths only, so a program that then runs for long without an exit gets ahead; it
-/// is brought back by small steps that pass unseen.
+/// `new`, for a program that has used `old` and is in the middle of its run: it never sees a time again. Rates of a
+/// process's first second are exact to some millionths only, so a program that then runs for long without an exit gets
+/// ahead. Steps that are too small to see bring it back.
 pub(crate) fn continued(old: &ClockLine, new: &ClockLine, tsc: u64) -> ClockLine {
     let passed = |line: &ClockLine, rate| nanoseconds(tsc.saturating_sub(line.tsc), rate);
     let ahead = |old_ns: u64, new_ns: u64| match old_ns.saturating_sub(new_ns) {
@@ -274,7 +287,7 @@ pub(crate) fn continued(old: &ClockLine, new: &ClockLine, tsc: u64) -> ClockLine
 mod tests {
     use super::*;
 
-    /// A reading of a counter of 2 GHz and clocks that go right.
+    /// A reading of a 2 GHz counter and of exact clocks.
     fn reading(ns: u64) -> Reading {
         Reading { tsc: 1000 + 2 * ns, monotonic_ns: ns, realtime_ns: ns + 70, boottime_ns: ns + 7, raw_ns: ns + 1 }
     }
@@ -340,7 +353,7 @@ mod tests {
         assert!(says >= saw - OUTSIDE_NS && says < saw, "{says} after {saw}");
         assert_eq!(line.realtime_ns - new.realtime_ns, line.monotonic_ns - new.monotonic_ns);
         assert!(line.raw_ns > new.raw_ns);
-        // One that lags, or is off by a step of the host's, or asked by system calls, is simply put right.
+        // A line that lags, or is off by a step of the host's, or has no rates, is simply replaced.
         for old in [
             reading(0).line((1 << 30) - 1000, 1 << 30),
             reading(0).line(fast + (1 << 22), 1 << 30),
@@ -371,18 +384,18 @@ mod tests {
     }
 
     #[test]
-    fn the_line_tells_the_hosts_time() {
+    fn the_line_gives_the_hosts_time() {
         begin();
-        if !KEEPER.lock().unwrap().trusted {
+        if !TIMEKEEPER.lock().unwrap().trusted {
             return;
         }
         let mut off = Vec::new();
         for _ in 0..200 {
             std::thread::sleep(Duration::from_millis(1));
-            let now = clock::monotonic_ns();
-            clock::unix_ns(now);
+            let now = host_clock::monotonic_ns();
+            look_if_due(now);
             let Some(line) = line().filter(|line| line.rate != 0) else { continue };
-            let (before, hosts, after) = (read_tsc(), clock::monotonic_ns(), read_tsc());
+            let (before, hosts, after) = (read_tsc(), host_clock::monotonic_ns(), read_tsc());
             let at = |tsc: u64| line.monotonic_ns + nanoseconds(tsc - line.tsc, line.rate);
             off.push(hosts.saturating_sub(at(after)).max(at(before).saturating_sub(hosts)));
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Booting a program and freezing it.
+//! Boots a program and freezes it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,18 +11,18 @@ use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
 use mayfly_machine::{SharedMemory, layout};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
-use crate::boot::Boot;
-use crate::clock;
+use crate::boot::boot::Boot;
 use crate::entropy::Entropy;
 use crate::error::BootError;
 use crate::host::Host;
 use crate::limits::Limits;
-use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
-use crate::program::{MonotonicClock, Program};
+use crate::program::Program;
 use crate::protocol::Protocol;
 use crate::run::Runner;
-use crate::watchdog;
+use crate::snapshot::boot_inputs::BootInputs;
+use crate::snapshot::frozen_clock::FrozenClock;
+use crate::time::watchdog;
 
 /// A booted, frozen program; cheap to clone, shared by its workers.
 #[derive(Debug, Clone)]
@@ -38,26 +38,22 @@ pub(crate) struct Inner {
     pub(crate) log: SharedLog,
     pub(crate) boot_time: Duration,
     pub(crate) booted_from: BootedFrom,
-    pub(crate) origin: Origin,
+    pub(crate) inputs: BootInputs,
     pub(crate) has_handover: bool,
     pub(crate) service: Option<FrozenService>,
-    /// When the program was frozen, by its monotonic clock.
-    pub(crate) frozen_at_ns: u64,
-    pub(crate) monotonic: MonotonicClock,
-    /// How far that clock was behind the host's when the snapshot was made: not at all after a boot.
-    pub(crate) behind_ns: u64,
+    pub(crate) clock: FrozenClock,
     pub(crate) limit_hits: LimitHits,
     pub(crate) connects: Connects,
     pub(crate) learned: Mutex<BTreeSet<Learned>>,
     pub(crate) learned_len: AtomicUsize,
 }
 
-/// How a snapshot came about.
+/// How a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootedFrom {
     /// The program was booted.
     Program,
-    /// It was saved before, by this or another process.
+    /// The snapshot was saved before, by this or another process.
     File,
 }
 
@@ -65,14 +61,27 @@ pub enum BootedFrom {
 #[derive(Debug)]
 pub(crate) struct FrozenService {
     pub(crate) protocol: Arc<dyn Protocol>,
-    /// The connection that it has kept open.
+    /// The connection that the program kept open.
     pub(crate) connection: Option<ConnectionId>,
 }
 
 impl Snapshot {
     /// Boots `program` and freezes it where it first waits for a request.
     ///
-    /// This takes as long as the program's start, and at most [`Limits::boot_time`] and a little: never call it on an event loop.
+    /// This takes as long as the program's start: never call it on an event loop. [`Limits::boot_time`] bounds its CPU
+    /// time and, fourfold, its wall-clock time.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BootedFrom, Host, Limits, NoLog, Program, Snapshot};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// let program = Program::load(path)?;
+    /// let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;
+    /// assert_eq!(snapshot.booted_from(), BootedFrom::Program);
+    /// println!("{} bytes, booted in {:?}", snapshot.image_bytes(), snapshot.boot_time());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -86,8 +95,7 @@ impl Snapshot {
         let shared_bytes = program.shared.as_ref().map(SharedMemory::bytes);
         let header = page_header(limits.request_bytes, limits.response_bytes, shared_bytes);
         machine.load(layout::DOORBELL, &header).map_err(|error| BootError::Failed(error.to_string()))?;
-        let failed = |error: std::io::Error| BootError::Failed(error.to_string());
-        let mut entropy = Entropy::new().map_err(failed)?;
+        let mut entropy = Entropy::new()?;
         let mut random = [0; 16];
         entropy.fill(&mut random);
         machine.write_inbox(RANDOM_OFFSET, &random);
@@ -98,7 +106,7 @@ impl Snapshot {
         let auxv = [(AT_MAYFLY, layout::DOORBELL)];
         let process = Process::exec(&mut machine, &description, &auxv, layout::INBOX + RANDOM_OFFSET, &linux)?;
         let log = SharedLog(log);
-        watchdog::start().map_err(failed)?;
+        watchdog::start()?;
         let mut runner = Runner { process, entropy, log: log.clone(), may_block: true };
         let boot = Boot::new(&mut machine, &mut runner, limits);
         let ready = match &program.service {
@@ -107,10 +115,10 @@ impl Snapshot {
         };
         let Runner { mut process, .. } = runner;
         process.freeze();
-        let frozen_at_ns = clock::monotonic_ns();
+        let clock = FrozenClock::now(program.monotonic);
         let limit_hits = process.take_limit_hits();
         let connects = process.take_connects();
-        // Of a program at the doorbell this is what it finds; the calls of others have results of their own.
+        // For a program at the doorbell, this is the result of its call; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
         let service = program
             .service
@@ -124,12 +132,10 @@ impl Snapshot {
                 log,
                 boot_time: started.elapsed(),
                 booted_from: BootedFrom::Program,
-                origin: Origin::of(program, limits),
+                inputs: BootInputs::of(program, limits),
                 has_handover: ready.has_handover,
                 service,
-                frozen_at_ns,
-                monotonic: program.monotonic,
-                behind_ns: 0,
+                clock,
                 limit_hits,
                 connects,
                 learned: Mutex::new(BTreeSet::new()),
@@ -138,7 +144,7 @@ impl Snapshot {
         })
     }
 
-    /// Whether the program was booted, or the snapshot comes from a file.
+    /// Whether the program was booted, or the snapshot came from a file.
     #[must_use]
     pub fn booted_from(&self) -> BootedFrom {
         self.inner.booted_from
@@ -180,13 +186,13 @@ impl Snapshot {
         self.inner.limit_hits
     }
 
-    /// How often the program turned to the network while it booted.
+    /// How often the program used the network while it booted.
     #[must_use]
     pub fn connects(&self) -> Connects {
         self.inner.connects
     }
 
-    /// System calls that the program made and Mayfly does not have: number and count.
+    /// System calls that the program made and Mayfly does not implement: number and count.
     #[must_use]
     pub fn unknown_calls(&self) -> Vec<mayfly_linux::UnknownCall> {
         self.inner.process.unknown_calls()
@@ -195,7 +201,7 @@ impl Snapshot {
 
 impl Inner {
     fn learned_set(&self) -> MutexGuard<'_, BTreeSet<Learned>> {
-        // Nothing panics while it holds the lock, so a poisoned one is as good as any.
+        // No code panics while it holds the lock, so a poisoned lock is safe to use.
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One thread for the process that ends legs which have had their time.
+//! The watchdog: one thread of the process that ends legs whose time is over.
 //!
-//! A *leg* is what a request runs in one go on one thread: from its start or resumption until it is answered or paused.
-//! Each thread that runs legs has a slot, in which it says when its present leg must end: a few stores in one cache
-//! line, no system call. The watchdog looks at the slots, sleeps until the first leg is due, and kicks the thread of
-//! one that is late, by a signal whose handler sets KVM's `immediate_exit` flag. A run that is under way ends by the
-//! signal, one that is about to start by the flag, so no interleaving can lose a kick; it is repeated all the same
-//! until the leg is over. Whoever runs the leg then asks
-//! [`Watched::verdict`].
+//! A *leg* is the part of a request that runs without a pause on one thread: from its start or resumption until it is
+//! answered or paused. Each thread that runs legs has a slot, in which it says when its present leg must end: a few
+//! stores in one cache line, no system call. The watchdog looks at the slots, sleeps until the first leg is due, and
+//! kicks the thread of one that is late, by a signal whose handler sets KVM's `immediate_exit` flag. The signal ends a
+//! run that is in progress, and the flag one that is about to start, so no interleaving can lose a kick. The watchdog
+//! repeats it anyway until the leg is over. The thread that runs the leg then asks [`RunningLeg::verdict`].
 //!
 //! ```text
 //! thread      slot.leg = L          looks_at = ?   earlier than L is due: no call. Later: wake the watchdog.
 //! watchdog    looks_at = T          slot.leg = ?   due before T: sleep less.
 //! ```
 //!
-//! All four accesses are sequentially consistent: one of the two sees the other, and no leg is overslept. While legs
-//! come and go the watchdog looks again after the shortest slice seen, so that nobody has to wake it; when none has
-//! come for [`IDLE_AFTER_NS`], it sleeps until it is woken.
+//! All four accesses are sequentially consistent: one of the two threads sees the other's store, so the watchdog never
+//! oversleeps a leg. While legs come and go, the watchdog looks again after the shortest slice seen, so that no thread
+//! has to wake it; after [`IDLE_AFTER_NS`] without a leg it sleeps until a thread wakes it.
 //!
-//! The limit on CPU time is the thread's, whose clock a run cannot read without a system call. So the watchdog does, at
-//! every look. When it first sees a leg, the clock at its last look and the leg's start bound what the leg has used
-//! before; from there on it knows. A thread that was starved, or a host that was paused, thus costs no tenant its
-//! request. The same goes for slices, up to
-//! [`SLICE_PATIENCE`] times their length: while other threads had the CPU it was not the program that held its own thread up, and to
-//! move it to another one would make a request of microseconds wait again.
+//! The limit on CPU time counts by the thread's clock, which a run cannot read without a system call. So the watchdog
+//! reads it, at every look. When it first sees a leg, the clock at its last look and the leg's start bound what the leg
+//! has used before; from there on the watchdog knows exactly. So no tenant loses a request because a thread was starved
+//! or the host paused. The same holds for slices, up to [`SLICE_PATIENCE`] times their length: while other threads had
+//! the CPU, the program did not block its own thread, and moving a request of microseconds to another thread would make
+//! it wait again.
 
+use std::io;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -32,21 +32,21 @@ use std::time::Duration;
 
 use mayfly_kvm::Kicker;
 
-use crate::clock;
-use crate::line::LINE;
+use crate::time::host_clock;
+use crate::time::hot_state::HOT;
 
-/// Longest time between two looks while legs come and go.
+/// The longest time between two looks while legs come and go.
 const TICK_NS: u64 = 10_000_000;
-/// Shortest: a tenant's slice, however short, must not have the watchdog spin.
+/// The shortest: a tenant's slice, however short, must not make the watchdog spin.
 const TICK_MIN_NS: u64 = 100_000;
-/// A leg ends after so many slices, however little of the CPU its thread got. Many: a thread that others keep from the
-/// CPU is not helped by taking its request away, and on a full machine that request would only end up behind those that
-/// earned it.
+/// A leg ends after this many slices, however little of the CPU its thread got. The number is large: taking its request
+/// away does not help a thread that other threads keep from the CPU, and on a full machine the request would only queue
+/// behind those that really used their slices.
 const SLICE_PATIENCE: u64 = 100;
-/// A leg that is late is kicked again after this time. Long: no kick is lost, and those to a thread that waits for the
-/// CPU pile up.
+/// A leg that is late is kicked again after this time. The time is long: no kick is lost, and kicks to a thread that
+/// waits for the CPU pile up.
 const AGAIN_NS: u64 = 10_000_000;
-/// Without a leg for so long, the watchdog sleeps until one comes.
+/// After this time without a leg, the watchdog sleeps until one starts.
 const IDLE_AFTER_NS: u64 = 100_000_000;
 /// No end.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -54,25 +54,25 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// When a leg began and when it must end, by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leg {
-    /// Its start: tells it from all others of its thread.
+    /// Its start, which tells it from all other legs of its thread.
     pub(crate) began_ns: u64,
     /// End of its slice.
     pub(crate) slice_end_ns: u64,
     /// End of the request's time.
     pub(crate) wall_end_ns: u64,
-    /// When its CPU time is used up if the thread never stops.
+    /// When its CPU time is used up if the thread runs without interruption.
     pub(crate) cpu_end_ns: u64,
 }
 
 impl Leg {
-    /// The earliest instant at which it may have to end.
+    /// The earliest time at which it may have to end.
     #[inline]
     fn due_ns(&self) -> u64 {
         self.slice_end_ns.min(self.wall_end_ns).min(self.cpu_end_ns)
     }
 
-    /// When it has to end, or to be looked at again, if it has used so much CPU time by `now`, and its CPU limit is not
-    /// reached.
+    /// When it has to end, or the watchdog has to look at it again, if it has used `used_ns` of CPU time by `now` and
+    /// its CPU limit is not reached.
     fn due_after(&self, now: u64, used_ns: u64) -> u64 {
         let after = |missing_ns: u64| now.saturating_add(missing_ns.max(TICK_MIN_NS));
         let slice_ns = self.slice_end_ns.saturating_sub(self.began_ns);
@@ -90,7 +90,7 @@ impl Leg {
     }
 }
 
-/// What is to become of a leg that was kicked.
+/// What happens to a leg that was kicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The kick was not for it.
@@ -103,18 +103,18 @@ pub(crate) enum Verdict {
     Wall,
 }
 
-/// What one thread shares with the watchdog; a cache line.
+/// What one thread shares with the watchdog; one cache line.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Slot {
-    /// Start of the present leg, or of the last one with [`OVER`]. The ends are that leg's.
+    /// Start of the present leg, or of the last one together with [`OVER`]. The ends below are that leg's.
     leg: AtomicU64,
     slice_end_ns: AtomicU64,
     wall_end_ns: AtomicU64,
     cpu_end_ns: AtomicU64,
     /// The leg that was found to have used up its CPU time.
     spent: AtomicU64,
-    /// The kernel's number of the thread.
+    /// The kernel's number for the thread.
     thread: i32,
 }
 
@@ -125,7 +125,7 @@ const OVER: u64 = 1 << 63;
 enum Seen {
     Nothing,
     Leg(Leg),
-    /// A leg is just being entered.
+    /// The thread is entering a leg at this moment.
     Changing,
 }
 
@@ -144,7 +144,7 @@ impl Slot {
 
     #[inline]
     fn enter(&self, leg: &Leg) {
-        // The ends must not be seen with the last leg, which `OVER` took away.
+        // The watchdog must not see these ends together with the last leg, which `OVER` has ended.
         fence(Ordering::Release);
         self.slice_end_ns.store(leg.slice_end_ns, Ordering::Relaxed);
         self.wall_end_ns.store(leg.wall_end_ns, Ordering::Relaxed);
@@ -173,7 +173,7 @@ impl Slot {
 struct Known {
     slot: Arc<Slot>,
     began_ns: u64,
-    /// The thread's CPU clock when the leg began; it may have been later, but not earlier.
+    /// A lower bound of the thread's CPU clock when the leg began.
     cpu_at_start_ns: u64,
     /// The thread's CPU clock at the last look.
     cpu_ns: u64,
@@ -190,16 +190,16 @@ impl Known {
             Seen::Leg(leg) => leg,
             Seen::Changing => return now,
             Seen::Nothing => {
-                // Legs may have come and gone.
+                // Legs may have come and gone since the last look.
                 if last != self.began_ns {
                     self.began_ns = last;
-                    self.cpu_ns = clock::thread_cpu_ns(self.slot.thread);
+                    self.cpu_ns = host_clock::thread_cpu_ns(self.slot.thread);
                 }
                 return NEVER;
             }
         };
         rhythm.sees(now, &leg);
-        let cpu_ns = clock::thread_cpu_ns(self.slot.thread);
+        let cpu_ns = host_clock::thread_cpu_ns(self.slot.thread);
         let cpu_before_ns = std::mem::replace(&mut self.cpu_ns, cpu_ns);
         if self.began_ns != leg.began_ns {
             self.began_ns = leg.began_ns;
@@ -218,7 +218,7 @@ impl Known {
         now.saturating_add(AGAIN_NS)
     }
 
-    /// When a leg is due that has come since [`Known::look`].
+    /// When a leg is due that has started since [`Known::look`].
     fn due_if_new(&self, now: u64) -> u64 {
         match self.slot.look() {
             Seen::Leg(leg) if leg.began_ns != self.began_ns => leg.due_ns(),
@@ -228,7 +228,7 @@ impl Known {
     }
 }
 
-/// How often to look.
+/// How often the watchdog looks.
 #[derive(Debug)]
 struct Rhythm {
     /// The shortest slice seen since the last long sleep.
@@ -264,7 +264,7 @@ struct Watchdog {
 static WATCHDOG: Watchdog = Watchdog { known: Mutex::new(Vec::new()), thread: OnceLock::new() };
 
 impl Watchdog {
-    /// Nothing panics while it holds the lock, so a poisoned one is as good as any.
+    /// No code panics while it holds the lock, so a poisoned lock is safe to use.
     fn known(&self) -> MutexGuard<'_, Vec<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -273,9 +273,9 @@ impl Watchdog {
         set_timer_slack();
         let mut rhythm = Rhythm { tick_ns: TICK_NS, active_ns: 0 };
         loop {
-            LINE.looks_at_ns.store(0, Ordering::SeqCst);
+            HOT.looks_at_ns.store(0, Ordering::SeqCst);
             let next = self.look(&mut rhythm);
-            let now = clock::monotonic_ns();
+            let now = host_clock::monotonic_ns();
             if next == NEVER {
                 std::thread::park();
             } else if next > now {
@@ -284,14 +284,14 @@ impl Watchdog {
         }
     }
 
-    /// Looks at all slots, says when it looks next, and returns that.
+    /// Looks at all slots, publishes when it looks next, and returns that time.
     fn look(&self, rhythm: &mut Rhythm) -> u64 {
         let mut known = self.known();
-        let now = clock::monotonic_ns();
+        let now = host_clock::monotonic_ns();
         let due = known.iter_mut().map(|known| known.look(now, rhythm)).min().unwrap_or(NEVER);
         let next = rhythm.next(now, due);
-        LINE.looks_at_ns.store(next, Ordering::SeqCst);
-        // A leg that was entered meanwhile has either seen that, or is seen here.
+        HOT.looks_at_ns.store(next, Ordering::SeqCst);
+        // A thread that has entered a leg meanwhile has either seen that time, or is seen here.
         known.iter().map(|known| known.due_if_new(now)).fold(next, u64::min)
     }
 
@@ -303,14 +303,14 @@ impl Watchdog {
     }
 }
 
-/// The kernel may join wake-ups that are this close, 50 us unless told; a slice is to end when it ends.
+/// The kernel may join wake-ups that are this close, 50 us by default; slices should end on time.
 fn set_timer_slack() {
     // SAFETY: plain system call on the calling thread.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64) };
 }
 
-/// Interrupts a thread that has a slot, which it keeps until it ends; the caller holds the lock under which it would
-/// lose it.
+/// Interrupts a thread that has a slot. The caller holds the lock under which an ending thread gives its slot up, so
+/// the thread exists.
 fn kick(thread: i32) {
     // SAFETY: plain system call; the signal has a handler.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
@@ -321,8 +321,8 @@ fn signal() -> i32 {
 }
 
 thread_local! {
-    /// What stops the machine that this thread runs; null while it runs none. Without a destructor, so the handler can
-    /// use it.
+    /// Stops the machine that this thread runs; null while it runs none. It has no destructor, so the handler may use
+    /// it.
     static RUNNING: AtomicPtr<Kicker> = const { AtomicPtr::new(std::ptr::null_mut()) };
     /// This thread's slot, made when it is first needed.
     static SLOT: Registered = Registered::new();
@@ -333,18 +333,19 @@ extern "C" fn stop_running(_: i32) {
     RUNNING.with(|running| {
         let kicker = running.load(Ordering::Relaxed);
         if !kicker.is_null() {
-            // SAFETY: whoever put it there takes it away before the kicker or its machine goes, on this very thread.
+            // SAFETY: the code that stored the pointer, on this very thread, removes it before the kicker or its
+            // machine is dropped.
             unsafe { (*kicker).set() };
         }
     });
 }
 
-/// Has a file that grows beyond `RLIMIT_FSIZE` be an error (`EFBIG`) for who writes it. The signal's default is the end
-/// of the process; a handler that the application has installed stays.
+/// Makes a write beyond `RLIMIT_FSIZE` fail with `EFBIG`. By default the signal ends the process; a handler that the
+/// application has installed stays.
 pub(crate) fn survive_file_size_limit() {
     // SAFETY: all-zero is a valid sigaction, and that of SIG_DFL.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: it only reads the present action, into a valid place.
+    // SAFETY: the call only reads the present action, into valid memory.
     let known = unsafe { libc::sigaction(libc::SIGXFSZ, std::ptr::null(), &raw mut action) } == 0;
     if known && action.sa_sigaction == libc::SIG_DFL {
         action.sa_sigaction = libc::SIG_IGN;
@@ -353,8 +354,16 @@ pub(crate) fn survive_file_size_limit() {
     }
 }
 
-/// Starts the thread and installs the signal's handler, once for the process. Nothing can be watched before.
-pub(crate) fn start() -> std::io::Result<()> {
+/// Why the watchdog did not start. No request can be served without it.
+#[derive(Debug, thiserror::Error)]
+#[error("the watchdog's {what}: {source}")]
+pub struct WatchdogError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// Starts the thread and installs the signal's handler, once for the process. No leg can be watched before.
+pub(crate) fn start() -> Result<(), WatchdogError> {
     static STARTED: Mutex<bool> = Mutex::new(false);
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if *started {
@@ -367,9 +376,10 @@ pub(crate) fn start() -> std::io::Result<()> {
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: `action` is initialised, and the handler is async-signal-safe.
     if unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) } != 0 {
-        return Err(std::io::Error::last_os_error());
+        return Err(WatchdogError { what: "signal handler", source: io::Error::last_os_error() });
     }
-    let thread = std::thread::Builder::new().name("mayfly-watchdog".into()).spawn(|| WATCHDOG.watch())?;
+    let thread = std::thread::Builder::new().name("mayfly-watchdog".into()).spawn(|| WATCHDOG.watch());
+    let thread = thread.map_err(|source| WatchdogError { what: "thread", source })?;
     let first = WATCHDOG.thread.set(thread.thread().clone()).is_ok();
     debug_assert!(first, "the lock is held");
     *started = true;
@@ -407,15 +417,15 @@ fn prepare_thread() -> i32 {
     }
 }
 
-/// A leg that is being run on this thread.
+/// A leg that runs on this thread.
 #[derive(Debug)]
-pub(crate) struct Watched<'a> {
+pub(crate) struct RunningLeg<'a> {
     slot: &'a Slot,
     leg: &'a Leg,
     kicker: &'a Kicker,
 }
 
-/// The thread is ending: nothing can be run on it any more.
+/// The thread is ending: it can run no further leg.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ThreadEnds;
 
@@ -428,28 +438,28 @@ pub(crate) struct ThreadEnds;
 pub(crate) unsafe fn watched<T, E: From<ThreadEnds>>(
     kicker: &Kicker,
     leg: &Leg,
-    run: impl FnOnce(&Watched<'_>) -> Result<T, E>,
+    run: impl FnOnce(&RunningLeg<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     SLOT.try_with(|slot| {
         RUNNING.with(|running| running.store(std::ptr::from_ref(kicker).cast_mut(), Ordering::Relaxed));
         compiler_fence(Ordering::SeqCst);
-        // Made before anything can unwind: its drop takes both back.
-        let watched = Watched { slot: &slot.0, leg, kicker };
+        // Made before anything can unwind: its drop undoes both stores.
+        let running = RunningLeg { slot: &slot.0, leg, kicker };
         slot.0.enter(leg);
-        if leg.due_ns() < LINE.looks_at_ns.load(Ordering::SeqCst) {
+        if leg.due_ns() < HOT.looks_at_ns.load(Ordering::SeqCst) {
             WATCHDOG.wake();
         }
-        run(&watched)
+        run(&running)
     })
     .unwrap_or_else(|_| Err(ThreadEnds.into()))
 }
 
-impl Watched<'_> {
-    /// What a kick was for. It is taken back: the next one works again.
+impl RunningLeg<'_> {
+    /// Why the leg was kicked. Clears the kick, so that the next one works again.
     #[cold]
     pub(crate) fn verdict(&self) -> Verdict {
         self.take_back();
-        let now = clock::monotonic_ns();
+        let now = host_clock::monotonic_ns();
         if self.slot.spent.load(Ordering::SeqCst) == self.leg.began_ns {
             Verdict::Cpu
         } else if now >= self.leg.wall_end_ns {
@@ -467,13 +477,13 @@ impl Watched<'_> {
     }
 }
 
-impl Drop for Watched<'_> {
+impl Drop for RunningLeg<'_> {
     #[inline]
     fn drop(&mut self) {
         self.slot.leg.store(self.leg.began_ns | OVER, Ordering::Release);
         RUNNING.with(|running| running.store(std::ptr::null_mut(), Ordering::Relaxed));
         compiler_fence(Ordering::SeqCst);
-        // No signal can set it from here on; a kick that came too late is not for the next leg.
+        // No signal can set the flag from here on. A kick that came too late must not hit the next leg.
         // SAFETY: the machine exists until `watched` returns.
         if unsafe { self.kicker.is_set() } {
             self.take_back();
@@ -498,13 +508,13 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_waits_for_its_cpu_time_but_not_for_ever() {
+    fn a_slice_waits_for_its_cpu_time_but_not_forever() {
         let leg = Leg { began_ns: 0, slice_end_ns: 1_000_000, wall_end_ns: 900_000_000, cpu_end_ns: 500_000_000 };
         assert_eq!(leg.due_after(500_000, 0), 1_000_000);
         assert_eq!(leg.due_after(1_000_000, 900_000), 1_000_000, "it has run");
         assert_eq!(leg.due_after(1_000_000, 300_000), 1_700_000, "it has been starved");
         assert_eq!(leg.due_after(1_000_000, 870_000), 1_130_000);
-        assert_eq!(leg.due_after(99_900_000, 0), 100_000_000, "but not for ever");
+        assert_eq!(leg.due_after(99_900_000, 0), 100_000_000, "but not forever");
         assert_eq!(leg.due_after(100_100_000, 0), 100_000_000);
         let leg = Leg { slice_end_ns: NEVER, wall_end_ns: 20_000_000, cpu_end_ns: 5_000_000, ..leg };
         assert_eq!(leg.due_after(5_000_000, 2_000_000), 8_000_000);
@@ -516,9 +526,9 @@ mod tests {
         let mut rhythm = Rhythm { tick_ns: TICK_NS, active_ns: 0 };
         rhythm.sees(1, &Leg { began_ns: 0, slice_end_ns: 1_000_000, wall_end_ns: NEVER, cpu_end_ns: NEVER });
         assert_eq!(rhythm.next(1, NEVER), 1_000_001);
-        assert_eq!(rhythm.next(1, 500), 500, "a leg that is due is never overslept");
+        assert_eq!(rhythm.next(1, 500), 500, "the watchdog never oversleeps a leg that is due");
         rhythm.sees(2, &LEG);
-        assert_eq!(rhythm.next(2, NEVER), 2 + TICK_MIN_NS, "nor does a slice have it spin");
+        assert_eq!(rhythm.next(2, NEVER), 2 + TICK_MIN_NS, "a short slice does not make it spin");
         assert_eq!(rhythm.next(2 + IDLE_AFTER_NS, NEVER), NEVER);
         assert_eq!(rhythm.next(3 + IDLE_AFTER_NS, NEVER), NEVER);
         assert_eq!(rhythm.tick_ns, TICK_NS);

@@ -3,8 +3,8 @@
 //!
 //! # Invariant
 //!
-//! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the next one is
-//! seen.
+//! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the
+//! program sees the next one.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::layout;
@@ -13,33 +13,33 @@ use crate::abi::{HEADER_BYTES, HEADERS_OFFSET, PADDING_BYTES, RANDOM_OFFSET, REQ
 use crate::error::CallError;
 use crate::message::Request;
 
-/// What the host adds to a request.
+/// The fields that the host adds to a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stamp {
+pub(crate) struct HostFields {
     pub(crate) id: u64,
     pub(crate) unix_ns: u64,
     pub(crate) monotonic_ns: u64,
-    /// 32 bytes for the request's field, 16 behind `AT_RANDOM`.
+    /// 32 bytes for the request's field, 16 for `AT_RANDOM`.
     pub(crate) entropy: [u8; 48],
 }
 
 /// The host's side of one worker's inbox.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    /// Header part of a request that is too large for the stack; kept for its allocation.
+    /// The head of a request that is too large for the stack; kept for its allocation.
     large: Vec<u8>,
     /// End of what the last request wrote.
     high_water: u64,
 }
 
 impl Inbox {
-    /// Writes `request`; nothing is written if it does not fit.
+    /// Writes `request`, or nothing if it does not fit.
     #[inline]
     pub(crate) fn write(
         &mut self,
         machine: &mut Machine,
         request: &Request<'_>,
-        stamp: &Stamp,
+        added: &HostFields,
         limit: u64,
     ) -> Result<(), CallError> {
         let limit = machine.inbox_bytes().min(limit);
@@ -56,12 +56,12 @@ impl Inbox {
             return Err(CallError::RequestTooLarge { bytes: total, limit });
         }
 
-        // A small one lies in pages that the worker has from the start.
+        // A small request lies in pages that the worker has from the start.
         if total > mayfly_machine::PAGE_SIZE && !machine.cover_inbox(total) {
             return Err(CallError::ServerMemory);
         }
 
-        // The stack is warm; the heap, after a world switch, is not.
+        // After a world switch the stack is warm and the heap is cold.
         let mut small = [0; SMALL_BYTES];
         let bytes = if head <= SMALL_BYTES {
             &mut small[..head]
@@ -70,7 +70,7 @@ impl Inbox {
             self.large.resize(head, 0);
             &mut self.large[..]
         };
-        build_head(bytes, request, stamp);
+        build_head(bytes, request, added);
 
         let mut fits = machine.write_inbox(0, bytes);
         if !request.body.is_empty() {
@@ -105,13 +105,13 @@ const KEPT_BYTES: usize = 64 << 10;
 const SMALL_BYTES: usize = 1024;
 
 /// Fills `bytes`, which are zero and as long as the head.
-fn build_head(bytes: &mut [u8], request: &Request<'_>, stamp: &Stamp) {
+fn build_head(bytes: &mut [u8], request: &Request<'_>, added: &HostFields) {
     put_u32(bytes, 0, crate::abi::ABI_MAX);
     put_u32(bytes, 4, request.headers.len() as u32);
-    put_u64(bytes, 8, stamp.id);
-    put_u64(bytes, 16, stamp.unix_ns);
-    put_u64(bytes, 24, stamp.monotonic_ns);
-    bytes[32..64].copy_from_slice(&stamp.entropy[..32]);
+    put_u64(bytes, 8, added.id);
+    put_u64(bytes, 16, added.unix_ns);
+    put_u64(bytes, 24, added.monotonic_ns);
+    bytes[32..64].copy_from_slice(&added.entropy[..32]);
     let mut end = HEADERS_OFFSET + request.headers.len() * HEADER_BYTES;
     for (at, text) in [(64, request.method), (80, request.path), (96, request.query)] {
         end = append(bytes, at, end, text);
@@ -119,7 +119,7 @@ fn build_head(bytes: &mut [u8], request: &Request<'_>, stamp: &Stamp) {
     put_u64(bytes, 128, layout::INBOX + HEADERS_OFFSET as u64);
     const _: () = assert!(REQUEST_BYTES == 136);
     let random = RANDOM_OFFSET as usize;
-    bytes[random..random + 16].copy_from_slice(&stamp.entropy[32..]);
+    bytes[random..random + 16].copy_from_slice(&added.entropy[32..]);
     for (index, header) in request.headers.iter().enumerate() {
         let at = HEADERS_OFFSET + index * HEADER_BYTES;
         end = append(bytes, at, end, header.name);

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handing state over from one generation's worker to another's: requests that the host makes itself, and that the SDK answers.
+//! Hands state over from one generation's worker to another's, by requests that the host makes itself and the SDK
+//! answers.
 
 use crate::abi::{METHOD_RESTORE, METHOD_SAVE};
 use crate::error::CallError;
 use crate::message::{BufferedResponse, Request};
-use crate::worker::Worker;
+use crate::worker::worker::Worker;
 
 impl Worker {
-    /// Has the program serialise its state, of at most [`Limits::response_bytes`](crate::Limits::response_bytes). It goes on from
-    /// there as from any request. All limits hold.
+    /// Makes the program serialise its state, of at most [`Limits::response_bytes`](crate::Limits::response_bytes). The
+    /// program goes on as after any request. All limits hold.
     ///
     /// # Errors
     ///
@@ -18,6 +19,23 @@ impl Worker {
     }
 
     /// Gives the program the state that another generation's worker has saved.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let mut response = BufferedResponse::default();
+    /// let mut old = Worker::fork_keeping_state(&snapshot)?;
+    /// old.call(1, &request, &mut response)?;
+    /// let mut new = Worker::fork_keeping_state(&snapshot)?;
+    /// new.restore(&old.save()?)?;
+    /// new.call(2, &request, &mut response)?;
+    /// assert_eq!(response.body, b"visit 2\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -7,11 +7,12 @@
 //!  ...     the state: what it was made from, the image but for its pages, the process
 //! ```
 //!
-//! A file is for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program, arguments, mounts and limits, and
-//! as long as every file of the mounts that the boot looked at is what it was. Anything else is an error with the reason; then the program is to
-//! be booted, which always works.
+//! A file is valid for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program,
+//! arguments, mounts and limits, and as long as every file of the mounts that the boot looked at is unchanged. Anything
+//! else is an error with the reason. The caller boots the program then, which always works.
 //!
-//! A checksum finds damage, not malice: whoever may write the file may have the program do anything, as whoever may write the program.
+//! A checksum finds damage, not malice: a user who may write the file controls what the program does, as one who may
+//! write the program.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -27,31 +28,31 @@ use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, P
 use mayfly_machine::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
 
-use crate::clock;
 use crate::host::Host;
 use crate::limits::Limits;
-use crate::origin::Origin;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
-use crate::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
-use crate::watchdog;
+use crate::snapshot::boot_inputs::BootInputs;
+use crate::snapshot::frozen_clock::FrozenClock;
+use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
+use crate::time::watchdog::{self, WatchdogError};
 
 const MAGIC: &[u8; 8] = b"MAYFLYSN";
-/// To be raised with the preamble's or the file's layout.
+/// Must be raised when the layout of the preamble or of the file changes.
 const VERSION: u64 = 1;
 const PAGES_AT: u64 = PAGE_SIZE;
 /// Words of the preamble: magic, version, build, place, size and checksum of the state, checksum of all that.
 const WORDS: usize = 7;
-/// Far more than any program's state has: 16 MiB of written files, and whatever its threads and descriptors take.
+/// Far more than any program's state takes: 16 MiB of written files, and the records of its threads and descriptors.
 const STATE_MAX: u64 = 256 << 20;
 
 /// Why a snapshot was not saved.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotSaveError {
-    /// The image cannot be.
+    /// The image cannot be saved.
     #[error(transparent)]
     Image(#[from] SaveError),
-    /// The process cannot be.
+    /// The process cannot be saved.
     #[error(transparent)]
     Process(#[from] ProcessSaveError),
     /// Its state has no form in a file.
@@ -67,24 +68,27 @@ pub enum SnapshotSaveError {
     },
 }
 
-/// Why a snapshot was not loaded from a file. The program can be booted all the same.
+/// Why a snapshot was not loaded from a file. The program can still be booted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotFileError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is not what a file with a snapshot is.
+    /// The watchdog did not start, which has nothing to do with the file.
+    #[error(transparent)]
+    Watchdog(#[from] WatchdogError),
+    /// It is not a regular file, or cannot be opened safely.
     #[error(transparent)]
     File(Problem),
-    /// It is no snapshot, or not in this form.
-    #[error("it is no snapshot of a program")]
+    /// It is not a snapshot, or has another format.
+    #[error("it is not a snapshot of a program")]
     Foreign,
-    /// Others than its owner may write to it.
-    #[error("others than its owner may write to it")]
+    /// Users other than its owner may write to it.
+    #[error("users other than its owner may write to it")]
     Writable,
-    /// It is of another version of this form.
-    #[error("it has version {version} of the form, and this Mayfly reads version {VERSION}")]
+    /// Its format has another version.
+    #[error("its format has version {version}; this Mayfly reads version {VERSION}")]
     Version {
         /// The file's.
         version: u64,
@@ -97,7 +101,7 @@ pub enum SnapshotFileError {
     Corrupt(&'static str),
     /// It was made from something else.
     #[error("it was made from {0}")]
-    Origin(&'static str),
+    BootInputs(&'static str),
     /// The image does not fit here.
     #[error(transparent)]
     Image(#[from] LoadError),
@@ -109,7 +113,7 @@ pub enum SnapshotFileError {
 /// All but the pages.
 #[derive(Serialize, Deserialize)]
 struct State {
-    origin: Origin,
+    inputs: BootInputs,
     boot_time: Duration,
     has_handover: bool,
     connection: Option<ConnectionId>,
@@ -121,28 +125,29 @@ struct State {
 
 /// This build's number.
 fn build() -> u64 {
-    // The build script writes a number; should it ever not, builds are not told apart by it.
+    // The build script writes a number. If it ever does not, builds do not differ by it.
     env!("MAYFLY_BUILD").parse().unwrap_or(0)
 }
 
 impl Snapshot {
-    /// Writes the snapshot to a file, in the place of one that is there: whole or not at all. It is its owner's alone.
+    /// Writes the snapshot to a file, whole or not at all, and replaces a file of that name. Only the owner may read
+    /// it.
     ///
     /// This takes as long as the disk takes.
     ///
     /// # Errors
     ///
-    /// [`SnapshotSaveError`]; what was there is there then.
+    /// [`SnapshotSaveError`]; an older file stays as it was.
     pub fn save(&self, path: &Path) -> Result<(), SnapshotSaveError> {
         let io = |source| SnapshotSaveError::Io { path: path.into(), source };
         let unfinished = Unfinished::new(path).map_err(io)?;
         let inner = &self.inner;
         let state = State {
-            origin: inner.origin.clone(),
+            inputs: inner.inputs.clone(),
             boot_time: inner.boot_time,
             has_handover: inner.has_handover,
             connection: inner.service.as_ref().and_then(|service| service.connection),
-            frozen_at_ns: inner.frozen_at_ns,
+            frozen_at_ns: inner.clock.at_ns,
             image: inner.image.save(&unfinished.file, PAGES_AT)?,
             process: inner.process.save()?,
             learned: inner.learned(),
@@ -158,9 +163,27 @@ impl Snapshot {
     ///
     /// This reads the whole file: never call it on an event loop.
     ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use mayfly_sandbox::{BootedFrom, Host, Limits, NoLog, Program, Snapshot, Worker};
+    /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let folder = tempfile::tempdir()?;
+    /// let (program, limits) = (Program::load(path)?, Limits::default());
+    /// let file = folder.path().join(format!("{:016x}", Snapshot::inputs_digest(&program, &limits)));
+    /// let load = || Snapshot::load(&host, &program, &limits, Arc::new(NoLog), &file);
+    /// assert!(load().is_err(), "it has not been saved yet");
+    ///
+    /// Snapshot::boot(&host, &program, &limits, Arc::new(NoLog))?.save(&file)?;
+    /// let snapshot = load()?;
+    /// assert_eq!(snapshot.booted_from(), BootedFrom::File);
+    /// Worker::fork(&snapshot)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
-    /// [`SnapshotFileError`] says why the file is not good here and now. The program can be booted instead.
+    /// [`SnapshotFileError`] says why the file cannot be used. The program can be booted instead.
     pub fn load(
         host: &Host,
         program: &Program,
@@ -171,9 +194,9 @@ impl Snapshot {
         let started = Instant::now();
         let file = open(path)?;
         let state = waiting_for(path, || read_state(&file))?;
-        let origin = Origin::of(program, limits);
-        if let Some(what) = state.origin.difference(&origin) {
-            return Err(SnapshotFileError::Origin(what));
+        let inputs = BootInputs::of(program, limits);
+        if let Some(what) = state.inputs.difference(&inputs) {
+            return Err(SnapshotFileError::BootInputs(what));
         }
         let network = Network::new(&program.outbound);
         let (process, files) = Process::load(&state.process, &program.for_linux(&network), &limits.for_linux())?;
@@ -192,13 +215,10 @@ impl Snapshot {
             log: SharedLog(log),
             boot_time: started.elapsed(),
             booted_from: BootedFrom::File,
-            origin,
+            inputs,
             has_handover: state.has_handover,
             service,
-            frozen_at_ns: state.frozen_at_ns,
-            monotonic: program.monotonic,
-            // The host may have been started since; a program's clock does not go back.
-            behind_ns: clock::monotonic_ns().wrapping_sub(state.frozen_at_ns),
+            clock: FrozenClock::loaded(state.frozen_at_ns, program.monotonic),
             limit_hits: mayfly_linux::LimitHits::default(),
             connects: Connects::default(),
             learned: std::sync::Mutex::default(),
@@ -208,19 +228,21 @@ impl Snapshot {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What the snapshot was made from, as a number: for the name of its file. Those of a build that differ are not each other's.
+    /// A number for what the snapshot is made from, to be used in the name of its file. Within a build, snapshots with
+    /// different numbers are not interchangeable.
     #[must_use]
-    pub fn origin(program: &Program, limits: &Limits) -> u64 {
-        Origin::of(program, limits).digest()
+    pub fn inputs_digest(program: &Program, limits: &Limits) -> u64 {
+        BootInputs::of(program, limits).digest()
     }
 
-    /// How many pages workers have been seen to write. A snapshot that is saved then has its first worker from a file know them.
+    /// How many pages workers have been seen to write. If the snapshot is saved afterwards, the first worker that is
+    /// forked after a load has them from the start.
     #[must_use]
     pub fn learned_pages(&self) -> usize {
         self.inner.learned_len.load(Ordering::Relaxed)
     }
 
-    /// The snapshot will not be saved: what is known for that alone is let go of.
+    /// Says that the snapshot will not be saved: frees what is kept for saving only.
     pub fn keep_unsaved(&self) {
         self.inner.process.forget_witnesses();
     }
@@ -264,7 +286,7 @@ fn read_state(file: &File) -> Result<State, SnapshotFileError> {
     if magic.to_le_bytes() != *MAGIC {
         return Err(SnapshotFileError::Foreign);
     }
-    // What another version has behind its number is that version's affair.
+    // Another version may have any layout behind its number.
     if version != VERSION {
         return Err(SnapshotFileError::Version { version });
     }
@@ -301,7 +323,7 @@ impl Unfinished {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
-        // Readers look for other endings.
+        // Readers look for other suffixes.
         let path = path.with_file_name(format!("{name}.{}-{number}.part", std::process::id()));
         let file = mayfly_files::create_new(&path)?;
         Ok(Self { file, path })
@@ -317,7 +339,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // Of a finished one the name is gone.
+        // A finished file no longer has this name.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -344,13 +366,13 @@ mod tests {
         String::from_utf8(response.body).unwrap()
     }
 
-    /// A snapshot from a file, as if the host had been started since: its clock is an hour behind what the program has seen. And one of that,
-    /// saved again.
+    /// A snapshot from a file, as if the host had been restarted since: the host's clock is an hour behind the
+    /// program's. And a snapshot that was saved from that one.
     fn after_a_restart(name: &str) -> [Snapshot; 2] {
         let host = Host::open().unwrap();
         let limits = Limits { boot_time: Duration::from_secs(60), ..Limits::default() };
         let mut booted = Snapshot::boot(&host, &program(name), &limits, Arc::new(NoLog)).unwrap();
-        Arc::get_mut(&mut booted.inner).unwrap().frozen_at_ns += HOUR_NS;
+        Arc::get_mut(&mut booted.inner).unwrap().clock.at_ns += HOUR_NS;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("it");
         booted.save(&path).unwrap();
@@ -363,7 +385,7 @@ mod tests {
     #[test]
     fn the_monotonic_clock_goes_on_where_it_was_on_a_host_that_was_started_since() {
         for snapshot in after_a_restart("faults") {
-            let frozen_at = snapshot.inner.frozen_at_ns;
+            let frozen_at = snapshot.inner.clock.at_ns;
             let mut worker = Worker::fork(&snapshot).unwrap();
             for _ in 0..3 {
                 let told = ask(&mut worker, "/clocks", "");
@@ -371,7 +393,7 @@ mod tests {
                 let told: u64 = told.lines().find_map(|line| line.strip_prefix(&monotonic)).unwrap().parse().unwrap();
                 assert!((frozen_at..frozen_at + HOUR_NS / 60).contains(&told), "{frozen_at} {told}");
             }
-            // System calls tell the same.
+            // System calls return the same time.
             for line in ask(&mut worker, "/clocks-agree", "20").lines() {
                 let (clock, off_ns) = line.split_once(' ').unwrap();
                 assert!(off_ns.parse::<u64>().unwrap() < 100_000, "{clock} is off by {off_ns}");

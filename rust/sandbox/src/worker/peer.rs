@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls of functions in another program, the tenant's storage program.
 //!
-//! The program rings the doorbell with a `struct mayfly_peer_call`. What it names is copied out once, checked, and kept here until whoever
-//! runs the worker has carried the call out; then the result is copied into the program's buffer. Every byte of the structure is
-//! hostile: a call that breaks a rule gets an error number, and never reaches anybody.
+//! The program rings the doorbell with a `struct mayfly_peer_call`. The data that it names is copied out once, checked,
+//! and kept here until the worker's caller has carried the call out; then the result is copied into the program's
+//! buffer. Every byte of the structure is hostile: a call that breaks a rule gets an error number and is never carried
+//! out.
 //!
-//! How a call is carried out is the business of the floor above. It makes a request of it for a worker of the storage program:
-//! method [`METHOD_CALL`](crate::METHOD_CALL), the function's name for a path, the argument for a body.
+//! The floor above decides how to carry a call out. It turns the call into a request for a worker of the storage
+//! program: the method is [`METHOD_CALL`](crate::METHOD_CALL), the path the function's name, the body the argument.
 
 use mayfly_kvm::Machine;
 use mayfly_linux::{CopyError, Process, Step};
@@ -68,12 +69,12 @@ pub(crate) struct Peer {
     waits: bool,
 }
 
-/// What to tell the program at once, or how its request ends.
+/// What the program gets at once, or how its request ends.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Errno(i32),
     Ends(Step),
-    /// To be read again on a thread that may be held up.
+    /// Must be read again on a thread that may block.
     NotHere,
 }
 
@@ -135,7 +136,7 @@ impl Peer {
         self.waits
     }
 
-    /// The call is over, however.
+    /// The call is over, with or without a result.
     pub(crate) fn forget(&mut self) {
         self.waits = false;
         if self.argument.capacity() > KEPT_BYTES {
@@ -143,8 +144,8 @@ impl Peer {
         }
     }
 
-    /// Copies the result, of which there may be `result_max` bytes, into the program's buffer. Returns what the doorbell answers:
-    /// the result's size or a negative error number.
+    /// Copies the result, of which there may be `result_max` bytes, into the program's buffer. Returns what the
+    /// doorbell answers: the result's size or a negative error number.
     pub(crate) fn answer(
         &mut self,
         process: &Process,
@@ -166,7 +167,7 @@ impl Peer {
         match written {
             Ok(size) => Ok(size),
             Err(Refusal::Errno(errno)) => Ok(-i64::from(errno)),
-            // The call has been made: its result waits for where it belongs.
+            // The call has been made already, so this copy may block.
             Err(Refusal::NotHere) => Err(Step::Poison("a copy that may wait did not".into())),
             Err(Refusal::Ends(step)) => Err(step),
         }

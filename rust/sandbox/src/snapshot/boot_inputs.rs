@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a snapshot was made from, as digests: one that was saved stands for a boot only if all of it is the same.
+//! What a snapshot was made from, as digests: a saved snapshot replaces a boot only if all of them are equal.
 
 use mayfly_kvm::digest;
 use mayfly_machine::SharedMemory;
@@ -10,7 +10,7 @@ use crate::program::Program;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
+pub(crate) struct BootInputs {
     program: u64,
     arguments: u64,
     mounts: u64,
@@ -19,9 +19,9 @@ pub(crate) struct Origin {
     shared_bytes: Option<u64>,
 }
 
-impl Origin {
+impl BootInputs {
     pub(crate) fn of(program: &Program, limits: &Limits) -> Self {
-        // The other limits are the workers', who get those of their time.
+        // The other limits apply to workers, which get the limits of their own time.
         let Limits {
             boot_memory_bytes,
             request_bytes,
@@ -45,7 +45,7 @@ impl Origin {
         }
     }
 
-    /// What differs from `other`, if anything does.
+    /// The first difference from `other`, if there is one.
     pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
         [
             (self.program == other.program, "another program"),
@@ -62,7 +62,7 @@ impl Origin {
         .find_map(|(same, what)| (!same).then_some(what))
     }
 
-    /// All of it in one number.
+    /// All digests in one number.
     pub(crate) fn digest(&self) -> u64 {
         let Self { program, arguments, mounts, limits, service, shared_bytes } = self;
         digest(&(program, arguments, mounts, limits, service, shared_bytes))

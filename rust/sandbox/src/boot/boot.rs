@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs a program from its entry point to where it is ready for requests.
+//!
+//! ```text
+//! waits at the doorbell   one thread has called mayfly_wait(): the others run on until they all wait
+//! serves connections      its application listens, and a thread waits for connections there; warm-up requests, one
+//!                         after the other, until it waits again: on the same connection, if it has kept that open
+//! ```
+//!
+//! A boot runs on a thread of its own, which sleeps while the program sleeps or waits for its connections outside.
+
+use mayfly_kvm::Machine;
+use mayfly_linux::{Application, ConnectionId};
+
+use crate::error::BootError;
+use crate::limits::{Limits, nanoseconds};
+use crate::run::{Event, Exits, Runner, Stop};
+use crate::time::clock;
+use crate::time::host_clock;
+use crate::time::watchdog::{self, Leg};
+
+/// A boot may take this many times its limit on CPU time in wall-clock time: it may get little of the CPU, or sleep.
+const PATIENCE: u64 = 4;
+/// How long one thread of the program runs before it is another thread's turn.
+const TURN_NS: u64 = 5_000_000;
+
+/// A boot in progress.
+pub(crate) struct Boot<'a> {
+    pub(super) machine: &'a mut Machine,
+    pub(super) runner: &'a mut Runner,
+    pub(super) limits: &'a Limits,
+    pub(super) wall_end_ns: u64,
+    pub(super) cpu_left_ns: u64,
+    pub(super) exits: Exits,
+    /// The program is to serve connections.
+    pub(super) is_server: bool,
+    /// The port of its application, if it is named.
+    pub(super) port: Option<u16>,
+    /// When such a program was first seen listening.
+    pub(super) listens_since_ns: Option<u64>,
+    /// The log says already that what listens is not the application.
+    pub(super) is_waited_for: bool,
+}
+
+/// What is known of a program that is ready.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// The program has hooks for handing its state over.
+    pub(crate) has_handover: bool,
+    /// The connection that the program kept open after the warm-up requests.
+    pub(crate) connection: Option<ConnectionId>,
+}
+
+/// Why a program's threads all wait.
+pub(super) struct Wait {
+    pub(super) until_ns: Option<u64>,
+    pub(super) call: &'static str,
+    /// The program may open more listeners.
+    pub(super) collects: bool,
+}
+
+impl Wait {
+    pub(super) fn new(until_ns: Option<u64>, call: &'static str) -> Self {
+        Self { until_ns, call, collects: false }
+    }
+}
+
+impl<'a> Boot<'a> {
+    pub(crate) fn new(machine: &'a mut Machine, runner: &'a mut Runner, limits: &'a Limits) -> Self {
+        let time_ns = nanoseconds(limits.boot_time);
+        Self {
+            machine,
+            runner,
+            limits,
+            wall_end_ns: host_clock::monotonic_ns().saturating_add(time_ns.saturating_mul(PATIENCE)),
+            cpu_left_ns: time_ns,
+            exits: Exits::default(),
+            is_server: false,
+            port: None,
+            listens_since_ns: None,
+            is_waited_for: false,
+        }
+    }
+
+    /// Runs, turn by turn, until there is an event, or all threads wait.
+    pub(super) fn run(&mut self) -> Result<Result<Event, Wait>, Stop> {
+        loop {
+            match self.turn() {
+                Ok(event) => return Ok(Ok(event)),
+                Err(Stop::Waits { until_ns, call }) => return Ok(Err(Wait::new(until_ns, call))),
+                Err(Stop::Slice) => {
+                    let Self { machine, runner, .. } = self;
+                    runner.step(|process, context| process.rotate(machine, context))?;
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+
+    /// Runs for one turn.
+    pub(super) fn turn(&mut self) -> Result<Event, Stop> {
+        let (began_ns, cpu_before_ns) = (host_clock::monotonic_ns(), host_clock::own_cpu_ns());
+        if self.cpu_left_ns == 0 || began_ns >= self.wall_end_ns {
+            return Err(Stop::CpuLimit);
+        }
+        let leg = Leg {
+            began_ns,
+            slice_end_ns: began_ns.saturating_add(TURN_NS),
+            wall_end_ns: self.wall_end_ns,
+            cpu_end_ns: began_ns.saturating_add(self.cpu_left_ns),
+        };
+        clock::tell(self.machine, began_ns, 0);
+        let kicker = self.machine.kicker();
+        let Self { machine, runner, exits, .. } = self;
+        // SAFETY: the machine is borrowed until the call returns.
+        let result = unsafe { watchdog::watched(&kicker, &leg, |leg| runner.run(machine, leg, exits)) };
+        let used_ns = host_clock::own_cpu_ns().saturating_sub(cpu_before_ns);
+        self.cpu_left_ns = self.cpu_left_ns.saturating_sub(used_ns);
+        result
+    }
+
+    /// Sleeps while all threads wait, then wakes the threads that are due.
+    pub(super) fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
+        let outside = self.runner.process.outside();
+        let until_ns = match (wait.until_ns, outside) {
+            (None, None) => return Err(Stop::Stuck { call: wait.call }),
+            (until_ns, _) => until_ns.unwrap_or(u64::MAX),
+        };
+        let now = host_clock::monotonic_ns();
+        if now >= self.wall_end_ns {
+            return Err(Stop::WallLimit);
+        }
+        host_clock::sleep_until(until_ns.min(self.wall_end_ns), outside);
+        let Self { machine, runner, .. } = self;
+        runner.step(|process, context| process.wake(machine, context))
+    }
+
+    pub(super) fn not_listening(&self) -> BootError {
+        BootError::NotListening { port: self.port, listeners: self.runner.process.listeners() }
+    }
+
+    pub(super) fn error(&self, stop: Stop) -> BootError {
+        let process = &self.runner.process;
+        let is_missing = process.application() == Application::Missing;
+        match stop {
+            // The error names the listeners that there are instead.
+            Stop::CpuLimit | Stop::WallLimit | Stop::Stuck { .. } | Stop::Waits { .. }
+                if is_missing && self.is_server && (self.port.is_some() || !process.listeners().is_empty()) =>
+            {
+                self.not_listening()
+            }
+            Stop::Exited { status } => BootError::Exited { status },
+            Stop::Faulted(fault) => BootError::Faulted(fault),
+            Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: self.limits.boot_time },
+            Stop::Stuck { call } | Stop::Waits { call, .. } => BootError::Stuck { call },
+            Stop::MemoryLimit if self.machine.is_refused() => BootError::ServerMemory,
+            Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
+            Stop::Response(error) => BootError::Failed(error.to_string()),
+            Stop::Violation(what) => BootError::Violation(what),
+            Stop::Failed(why) => BootError::Failed(why),
+        }
+    }
+}

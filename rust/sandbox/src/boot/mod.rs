@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Booting a program up to where it can be frozen.
+
+pub(crate) mod boot;
+mod doorbell;
+mod server;

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The boot of a program that serves connections.
+
+use mayfly_linux::{Application, ConnectionId};
+
+use crate::boot::boot::{Boot, Ready, Wait};
+use crate::error::{BootError, CallError};
+use crate::message::{Header, Request};
+use crate::output::Stream;
+use crate::protocol::{Service, WarmUp};
+use crate::run::{Event, Stop};
+use crate::service::{ResponseProgress, Served};
+use crate::time::host_clock;
+
+/// How long Mayfly waits for further listeners of a program whose port is not named and which has timed work of its
+/// own. The first listener may be a debugger's, and the application's may follow.
+const COLLECTS_NS: u64 = 1_000_000_000;
+/// The program is steady after this many warm-up requests in a row that cost no more exits than any before. After a
+/// burst of work fewer are enough, since the next burst is far.
+const STEADY_REQUESTS: u32 = 32;
+const STEADY_AFTER_BURST: u32 = 8;
+/// Most rounds of warm-up requests, and most time; then the program is frozen anyway.
+const STEADY_REQUESTS_MAX: u32 = 1000;
+const STEADY_NS: u64 = 2_000_000_000;
+
+impl Boot<'_> {
+    /// Runs the program until its application waits for connections and has answered the warm-up requests.
+    pub(crate) fn run_to_service(mut self, service: &Service) -> Result<Ready, BootError> {
+        let mut served = Served::new(&service.protocol, None);
+        (self.is_server, self.port) = (true, service.port);
+        if let Some(port) = self.port {
+            self.runner.process.serve_at(port);
+        }
+        self.run_to_idle(None)?;
+        for warm_up in &service.warm_up {
+            for _ in 0..warm_up.times {
+                self.warm_up(&mut served, warm_up)?;
+            }
+        }
+        let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
+        self.run_until_steady(&mut served, &steady)?;
+        // On a connection that the program kept open, or without one.
+        let kept = served.connection();
+        if self.run_to_idle(kept)? {
+            return self.stand(kept);
+        }
+        served.close(&mut self.runner.process);
+        self.run_to_idle(None)?;
+        self.stand(None)
+    }
+
+    /// Repeats the warm-up requests until their cost has reached its minimum. Compilers and garbage collectors work in
+    /// bursts, on threads of their own, and leave the last step to the next request: a program that is frozen before
+    /// that step would take it in every request.
+    fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[&WarmUp]) -> Result<(), BootError> {
+        let end_ns = host_clock::monotonic_ns().saturating_add(STEADY_NS);
+        let mut all_least = vec![u64::MAX; warm_ups.len()];
+        let (mut steady, mut burst) = (0, false);
+        for round in 0..STEADY_REQUESTS_MAX as usize {
+            let which = round % warm_ups.len().max(1);
+            let (Some(warm_up), Some(least)) = (warm_ups.get(which), all_least.get_mut(which)) else { break };
+            let enough = if burst { STEADY_AFTER_BURST } else { STEADY_REQUESTS };
+            if steady >= enough || host_clock::monotonic_ns() >= end_ns {
+                break;
+            }
+            // Lets the other threads finish what the last request left to them.
+            if !self.run_to_idle(served.connection())? {
+                served.close(&mut self.runner.process);
+            }
+            let before = self.exits.all;
+            self.warm_up(served, warm_up)?;
+            let exits = self.exits.all.saturating_sub(before);
+            steady = if exits <= *least { steady + 1 } else { 0 };
+            burst |= exits > *least;
+            *least = exits.min(*least);
+        }
+        Ok(())
+    }
+
+    /// Puts the machine into the thread that a request will wake.
+    fn stand(mut self, connection: Option<ConnectionId>) -> Result<Ready, BootError> {
+        let Self { machine, runner, .. } = &mut self;
+        let waiter = runner.process.input_waiter(machine, connection).unwrap_or(0);
+        let stood = runner.step(|process, _| process.stand_at(machine, waiter));
+        stood.map_err(|stop| self.error(stop))?;
+        self.runner.process.keep_application();
+        Ok(Ready { has_handover: false, connection })
+    }
+
+    /// Runs until all threads wait, one of them for a connection to the application, or for input on `connection`.
+    /// Returns `false` if none does that any more because the program has closed the connection.
+    fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, BootError> {
+        // The program may be idle already, unless a thread is woken here.
+        let Self { machine, runner, .. } = self;
+        let mut woken = runner.step(|process, context| process.wake(machine, context));
+        loop {
+            let wait = match woken {
+                Err(Stop::Waits { until_ns, call }) => Wait::new(until_ns, call),
+                Err(stop) => return Err(self.error(stop)),
+                Ok(()) => match self.run().map_err(|stop| self.error(stop))? {
+                    Ok(Event::Output) => {
+                        if connection.is_some() {
+                            // The program closes the connection, or writes without having been asked.
+                            return Ok(false);
+                        }
+                        return Err(BootError::Failed("output without a connection".into()));
+                    }
+                    Ok(Event::Doorbell) => {
+                        let wrong = "the program rang the doorbell, and is to serve connections";
+                        return Err(BootError::Failed(wrong.into()));
+                    }
+                    Err(wait) => wait,
+                },
+            };
+            let wait = self.collect(wait)?;
+            let Self { machine, runner, .. } = self;
+            let is_idle = !wait.collects && runner.process.application() == Application::Listens;
+            if is_idle && runner.process.input_waiter(machine, connection).is_some() {
+                return Ok(true);
+            }
+            if connection.is_some() && wait.until_ns.is_none() && self.runner.process.outside().is_none() {
+                return Ok(false);
+            }
+            woken = self.sleep_until(&wait);
+        }
+    }
+
+    /// Looks at what the program listens on while all its threads wait. Where no port is named, another listener may
+    /// follow while the program has more to do: the boot waits for it.
+    fn collect(&mut self, mut wait: Wait) -> Result<Wait, BootError> {
+        let process = &self.runner.process;
+        let application = process.application();
+        let now = host_clock::monotonic_ns();
+        let listeners = process.listeners();
+        if listeners.is_empty() {
+            return Ok(wait);
+        }
+        let since = *self.listens_since_ns.get_or_insert(now);
+        let end = since.saturating_add(COLLECTS_NS);
+        let is_missing = application == Application::Missing;
+        // What is still undecided until the time is over.
+        let is_open = if self.port.is_some() { is_missing && !self.is_waited_for } else { !is_missing };
+        let may_follow = wait.until_ns.is_some() || process.outside().is_some();
+        if is_open && may_follow && now < end {
+            wait.until_ns = Some(wait.until_ns.map_or(end, |until| until.min(end)));
+            wait.collects = true;
+            return Ok(wait);
+        }
+        if application == Application::Ambiguous {
+            return Err(self.ambiguous());
+        }
+        if let Some(port) = self.port.filter(|_| is_open && may_follow) {
+            self.is_waited_for = true;
+            let line = format!("mayfly: the program listens on {listeners}, and not yet on its \"port\" {port}\n");
+            self.runner.log.0.write(Stream::Stderr, line.as_bytes());
+        }
+        Ok(wait)
+    }
+
+    fn ambiguous(&self) -> BootError {
+        BootError::Ambiguous { port: self.port, listeners: self.runner.process.listeners() }
+    }
+
+    /// Makes one request at boot. The answer is not checked further.
+    fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
+        let headers: Vec<Header<'_>> = warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
+        let (method, path, query) = (&warm_up.method[..], &warm_up.path[..], &warm_up.query[..]);
+        let request = Request { method, path, query, headers: &headers, body: &warm_up.body };
+        let name = || String::from_utf8_lossy(path).into_owned();
+        let refuse = |error: String| BootError::WarmUp { path: name(), error };
+        let begun = served.begin(&mut self.runner.process, &request, u64::MAX);
+        begun.map_err(|error| match (&error, self.runner.process.application()) {
+            // The program has other listeners than before, or none.
+            (CallError::NotListening, Application::Ambiguous) => self.ambiguous(),
+            (CallError::NotListening, Application::Missing) => self.not_listening(),
+            _ => refuse(error.to_string()),
+        })?;
+        let Self { machine, runner, .. } = self;
+        let mut woken = runner.step(|process, context| process.wake(machine, context));
+        loop {
+            let event = match woken {
+                Ok(()) => self.run().map_err(|stop| self.error(stop))?,
+                Err(Stop::Waits { until_ns, call }) => Err(Wait::new(until_ns, call)),
+                Err(stop) => return Err(self.error(stop)),
+            };
+            match event {
+                Ok(Event::Doorbell) => return Err(refuse("it rang the doorbell".into())),
+                Err(wait) => woken = self.sleep_until(&wait),
+                Ok(Event::Output) => {
+                    let taken = served.take(&mut self.runner.process, self.limits.response_bytes);
+                    match taken.map_err(|error| refuse(error.to_string()))? {
+                        ResponseProgress::Complete => return Ok(()),
+                        ResponseProgress::Partial => {}
+                        ResponseProgress::Stale => {
+                            let again = served.send_again(&mut self.runner.process);
+                            again.map_err(|error| refuse(error.to_string()))?;
+                        }
+                    }
+                    let Self { machine, runner, .. } = self;
+                    woken = runner.step(|process, context| process.wake(machine, context));
+                }
+            }
+        }
+    }
+}

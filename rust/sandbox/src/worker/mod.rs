@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Workers, which serve requests.
+
+mod call;
+mod cpu_meter;
+pub(crate) mod handover;
+pub(crate) mod inbox;
+mod leg;
+pub(crate) mod peer;
+pub(crate) mod progress;
+mod reset;
+mod state;
+pub(crate) mod worker;
