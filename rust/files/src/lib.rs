@@ -23,8 +23,10 @@ mod errand;
 mod open;
 mod problem;
 mod read;
+mod stamp;
 
 pub use errand::{Errands, PATIENCE, Pending, Unfinished, each, is_errand, waiting_for, waiting_for_some};
 pub use open::{create_anew, create_new, open, open_device, open_itself, open_or_create, sync_directory};
 pub use problem::{FileError, Kind, Problem};
 pub use read::{cgroup_text, kernel_text, read, read_opened, read_text};
+pub use stamp::FileStamp;

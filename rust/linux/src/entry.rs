@@ -26,10 +26,10 @@ impl Process {
             }
             Exit::PageFault { address, code, rip } => {
                 let step = faults::page_fault(self, machine, address, code, rip);
-                faults::or_handler(self, machine, step, code.bits())
+                faults::deliver_or(self, machine, step, code.bits())
             }
             Exit::Exception { vector, code, rip } => {
-                faults::or_handler(self, machine, faults::exception(vector, rip), code)
+                faults::deliver_or(self, machine, faults::exception(vector, rip), code)
             }
             Exit::Doorbell | Exit::Kicked | Exit::Unexpected(_) => {
                 Step::Poison(format!("not an exit for the personality: {exit:?}"))

@@ -10,16 +10,16 @@ use mayfly_machine::{BadAddress, MemoryError, PAGE_SIZE, Prot, Regs, layout};
 use crate::base::limits::Limits;
 use crate::base::pages::{self, PAGE_BYTES, PageRange};
 use crate::exec::elf::{ElfError, Image, Segment};
+use crate::exec::elf_source::{Elf, ElfSource};
 use crate::exec::program::Program;
-use crate::exec::source::{Elf, Source};
-use crate::exec::stack::{Contents, InitialStack, StackError};
+use crate::exec::stack::{InitialStack, StackContents, StackError};
 use crate::fs::view::lookup;
 use crate::host::files;
 use crate::kernel::process::Process;
 use crate::mm::address_space::AddressSpace;
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 /// RFLAGS of a program that starts: the bit that is always set, and interrupts enabled.
 const INITIAL_FLAGS: u64 = 0x202;
@@ -100,7 +100,7 @@ impl Process {
         };
         let source = match &file {
             Some(file) => file_source(file)?,
-            None => Source::Bytes(program.elf.bytes()),
+            None => ElfSource::Bytes(program.elf.bytes()),
         };
         let image = Image::parse(source)?;
         let rw = Prot::READ | Prot::WRITE;
@@ -116,7 +116,7 @@ impl Process {
             None => None,
         };
 
-        let contents = Contents {
+        let contents = StackContents {
             name: program.name,
             args: program.args,
             env: program.env,
@@ -127,7 +127,7 @@ impl Process {
         let stack = InitialStack::build(AddressSpace::stack_top(), &image, &contents)?;
         // Besides what is on it already, a program gets at least a few pages of stack.
         let lowest = stack.pointer.checked_sub(4 * PAGE_SIZE);
-        let has_stack = |address| process.memory.find(address).is_some_and(|vma| vma.kind == Kind::Stack);
+        let has_stack = |address| process.memory.find(address).is_some_and(|vma| vma.kind == VmaKind::Stack);
         lowest.filter(|&lowest| has_stack(lowest)).ok_or_else(no_room)?;
         load_segments(machine, &process.memory, &image, source)?;
         load(machine, &process.memory, stack.pointer, &stack.bytes)?;
@@ -177,9 +177,9 @@ fn own_file(program: &Program<'_>, file: &std::fs::File) -> Result<MappedFile, E
     Ok(MappedFile { file: Arc::new(file), path: name.as_os_str().as_encoded_bytes().into() })
 }
 
-fn file_source(file: &MappedFile) -> Result<Source<'_>, ExecError> {
+fn file_source(file: &MappedFile) -> Result<ElfSource<'_>, ExecError> {
     let size = file.file.attributes(true).map_err(|_| ExecError::Changed)?.size;
-    Ok(Source::File { file: &file.file, size })
+    Ok(ElfSource::File { file: &file.file, size })
 }
 
 /// Where a loaded interpreter lies and starts.
@@ -201,7 +201,7 @@ fn map_segments(memory: &mut AddressSpace, image: &Image, file: Option<&MappedFi
             rest = rest.after(pages.end());
         }
         if !rest.is_empty() {
-            memory.map(Placement::FixedNoReplace(rest), rest.len(), segment.prot, Kind::Private).ok()?;
+            memory.map(Placement::FixedNoReplace(rest), rest.len(), segment.prot, VmaKind::Private).ok()?;
         }
     }
     Some(())
@@ -221,15 +221,15 @@ fn load_segments(
     machine: &mut Machine,
     memory: &AddressSpace,
     image: &Image,
-    source: Source<'_>,
+    source: ElfSource<'_>,
 ) -> Result<(), ExecError> {
     for segment in &image.segments {
         match source {
-            Source::Bytes(file) => {
+            ElfSource::Bytes(file) => {
                 let data = file.get(segment.data.clone()).unwrap_or_default();
                 load(machine, memory, segment.address, data)?;
             }
-            Source::File { file, .. } => zero_tail(machine, segment, file)?,
+            ElfSource::File { file, .. } => zero_tail(machine, segment, file)?,
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::base::step::Step;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 use crate::kernel::switch::poison;
-use crate::sched::threads::{State, Waiting};
+use crate::sched::threads::{ThreadState, Waiting};
 use crate::syscalls;
 
 /// How long the host works at a time on calls that are made again. A program chooses how many threads wait, and for how much each of them looks; what
@@ -63,18 +63,18 @@ impl Process {
             Ok(false) => return Step::Poison("the thread at the doorbell cannot be held".into()),
             Err(step) => return step,
         }
-        self.threads.edit().current_mut().state = State::Held;
+        self.threads.edit().current_mut().state = ThreadState::Held;
         Step::Continue
     }
 
     /// Leaves the system call that the machine has stopped at for a thread that may be held up. No signal ends it meanwhile: it has not begun.
     pub(crate) fn leave_call(&mut self) -> Step {
         self.call_again = true;
-        self.elsewhere()
+        self.continue_elsewhere()
     }
 
     /// Leaves the rest to a thread that may be held up, which is there as soon as there is one.
-    pub(crate) fn elsewhere(&self) -> Step {
+    pub(crate) fn continue_elsewhere(&self) -> Step {
         Step::Waits { until_ns: Some(clock::now_ns()), call: ELSEWHERE }
     }
 
@@ -87,12 +87,12 @@ impl Process {
             Err(step) => return step,
         }
         let threads = self.threads.edit();
-        let Some(held) = threads.iter().position(|thread| thread.state == State::Held) else {
+        let Some(held) = threads.iter().position(|thread| thread.state == ThreadState::Held) else {
             return Step::Poison("no thread is held".into());
         };
         threads.current = held;
-        threads.current_mut().state = State::Ready;
-        self.go_on(machine, held)
+        threads.current_mut().state = ThreadState::Ready;
+        self.resume_thread(machine, held)
     }
 
     /// Has the machine, which is to be frozen, stand where the thread at this position will go on when the call that it waits in ends. Workers
@@ -126,7 +126,7 @@ impl Process {
                 if self.threads.current != next {
                     self.threads.edit().current = next;
                 }
-                self.go_on(machine, next)
+                self.resume_thread(machine, next)
             }
             None => {
                 self.rest();
@@ -140,7 +140,7 @@ impl Process {
     }
 
     /// Puts a thread into the vCPU that can run, with its signals delivered.
-    fn go_on(&mut self, machine: &mut Machine, index: usize) -> Step {
+    fn resume_thread(&mut self, machine: &mut Machine, index: usize) -> Step {
         if self.wants_attention(index)
             && let Err(step) = self.deliver(machine, index)
         {
@@ -168,7 +168,7 @@ impl Process {
     ) -> Step {
         let threads = self.threads.edit();
         let seen = threads.changes();
-        threads.current_mut().state = State::Waiting(Waiting::Call { number, args, wait, seen });
+        threads.current_mut().state = ThreadState::Waiting(Waiting::Call { number, args, wait, seen });
         let current = threads.current;
         // The call may have let a signal in: it waits under a mask of its own.
         if self.threads.due
@@ -186,7 +186,7 @@ impl Process {
         // One moment for all: no wait ends before a timer that was over earlier.
         let now = clock::now_ns();
         self.fire_timers(machine, now)?;
-        self.listen_outside();
+        self.poll_remotes();
         let mut end_ns = None;
         loop {
             let changes = self.threads.changes();
@@ -225,25 +225,25 @@ impl Process {
     fn end_wait(&mut self, machine: &mut Machine, context: &mut Context<'_>, index: usize) -> Result<(), Step> {
         let threads = self.threads.edit();
         threads.current = index;
-        let State::Waiting(waiting) = threads.current().state else { return Ok(()) };
+        let ThreadState::Waiting(waiting) = threads.current().state else { return Ok(()) };
         let result = match waiting {
             Waiting::Futex { .. } => Err(Errno::ETIMEDOUT.into()),
             Waiting::Call { number, args, wait, .. } => {
                 let seen = threads.changes();
                 // It works on its call again; a signal that it sends itself interrupts nothing.
-                threads.current_mut().state = State::Ready;
+                threads.current_mut().state = ThreadState::Ready;
                 let edits = Some(self.edits());
                 let mut call = Call { process: self, machine, context, args, waited: Some(wait), edits };
                 match syscalls::perform(&mut call, number) {
                     // What it waits for is there, and may hold this thread up.
                     Err(Halt::Errno(Errno::NOT_HERE)) => {
                         let wait = Wait { look_ns: Some(clock::now_ns()), ..wait };
-                        let state = State::Waiting(Waiting::Call { number, args, wait, seen });
+                        let state = ThreadState::Waiting(Waiting::Call { number, args, wait, seen });
                         self.threads.edit().current_mut().state = state;
                         return Ok(());
                     }
                     Err(Halt::Wait(wait)) => {
-                        let state = State::Waiting(Waiting::Call { number, args, wait, seen });
+                        let state = ThreadState::Waiting(Waiting::Call { number, args, wait, seen });
                         self.threads.edit().current_mut().state = state;
                         return Ok(());
                     }

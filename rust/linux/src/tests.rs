@@ -20,9 +20,9 @@ use crate::net::allow_list::Network;
 mod files;
 mod held_up;
 mod outbound;
+mod overlay_mappings;
 mod shared;
 mod turns;
-mod written;
 
 /// ```text
 /// again:  syscall                 ; the test has put a call into the registers
@@ -475,7 +475,7 @@ proptest! {
         for (number, args) in calls {
             let result = worker.call(number, args, 0);
             worker.process.pollables.check();
-            worker.process.files.check(&worker.process.pollables.on_their_way());
+            worker.process.files.check(&worker.process.pollables.attached_files());
             match result {
                 Ok(_) => continue,
                 // The call ended the program, or took away what it stands on.

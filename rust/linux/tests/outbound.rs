@@ -205,7 +205,7 @@ fn waiting(server: &Server, mode: &str) -> Guest {
     let mut guest = guest(&[&server.port.to_string(), "0", mode], &[local(server.port)]);
     guest.waits_outside = false;
     assert!(matches!(guest.run(), Some(Step::Waits { until_ns: None, .. })));
-    assert!(guest.process.outside().is_some());
+    assert!(guest.process.remote_events().is_some());
     guest
 }
 
@@ -216,7 +216,7 @@ fn forks_find_connections_of_the_snapshot_reset() {
     for (mode, expected) in [("wait", vec![reset.as_str(), "0", "0", "error 32"]), ("wait-edge", vec!["8217", "104"])] {
         let mut guest = waiting(&server, mode);
         guest.process.freeze();
-        assert!(guest.process.outside().is_none(), "{mode}");
+        assert!(guest.process.remote_events().is_none(), "{mode}");
         assert_eq!(guest.wake(), Some(Step::Exited { status: 0 }), "{mode}");
         let out = String::from_utf8_lossy(&guest.log.stdout);
         let results: Vec<_> = out.lines().map(|line| line.split_once(": ").unwrap().1).collect();
@@ -236,9 +236,9 @@ fn a_reset_closes_what_a_request_has_opened() {
     let (mut peer, _) = listener.accept().unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let copy = guest.process.clone();
-    assert!(copy.outside().is_none(), "a copy shares nothing");
+    assert!(copy.remote_events().is_none(), "a copy shares nothing");
     guest.process.reset_from(&frozen);
-    assert!(guest.process.outside().is_none() && !guest.process.is_dirty());
+    assert!(guest.process.remote_events().is_none() && !guest.process.is_dirty());
     assert_eq!(guest.process.take_connects().made, 1, "which counts all the same");
     assert_eq!(format!("{:?}", guest.process), format!("{frozen:?}"));
     let mut rest = Vec::new();

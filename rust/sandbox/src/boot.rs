@@ -149,7 +149,7 @@ impl<'a> Boot<'a> {
     fn wait_at_boot(&mut self, mut wait: Wait, listens_since: &mut Option<u64>) -> Result<(), BootError> {
         loop {
             let Self { machine, runner, .. } = self;
-            if runner.process.waits_for_connections(machine) && runner.process.outside().is_none() {
+            if runner.process.waits_for_connections(machine) && runner.process.remote_events().is_none() {
                 let now = clock::monotonic_ns();
                 let since = *listens_since.get_or_insert(now);
                 if wait.until_ns.is_none() || now.saturating_sub(since) >= LISTENS_NS {
@@ -303,7 +303,7 @@ impl<'a> Boot<'a> {
             if is_idle && runner.process.input_waiter(machine, connection).is_some() {
                 return Ok(true);
             }
-            if connection.is_some() && wait.until_ns.is_none() && self.runner.process.outside().is_none() {
+            if connection.is_some() && wait.until_ns.is_none() && self.runner.process.remote_events().is_none() {
                 return Ok(false);
             }
             woken = self.sleep_until(&wait);
@@ -325,7 +325,7 @@ impl<'a> Boot<'a> {
         let is_missing = application == Application::Missing;
         // What is looked at when the time is over.
         let is_open = if self.port.is_some() { is_missing && !self.is_waited_for } else { !is_missing };
-        let may_follow = wait.until_ns.is_some() || process.outside().is_some();
+        let may_follow = wait.until_ns.is_some() || process.remote_events().is_some();
         if is_open && may_follow && now < end {
             wait.until_ns = Some(wait.until_ns.map_or(end, |until| until.min(end)));
             wait.collects = true;
@@ -427,7 +427,7 @@ impl<'a> Boot<'a> {
 
     /// Sleeps while all threads wait, and wakes those whose time it is.
     fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
-        let outside = self.runner.process.outside();
+        let outside = self.runner.process.remote_events();
         let until_ns = match (wait.until_ns, outside) {
             (None, None) => return Err(Stop::Stuck { call: wait.call }),
             (until_ns, _) => until_ns.unwrap_or(u64::MAX),

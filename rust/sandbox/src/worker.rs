@@ -242,7 +242,7 @@ impl Worker {
     /// outside. `None`: it has none. It stays readable until the request goes on.
     #[must_use]
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
-        self.runner.process.outside()
+        self.runner.process.remote_events()
     }
 
     /// Serves one request and resets the worker, unless it keeps its state.

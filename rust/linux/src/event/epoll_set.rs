@@ -9,7 +9,7 @@ use crate::event::events::Events;
 
 /// What a registration watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Target {
+pub(crate) enum WatchTarget {
     Pollable(PollableId),
     Log(Stream),
 }
@@ -18,11 +18,11 @@ pub(crate) enum Target {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Registration {
     pub(crate) fd: i32,
-    pub(crate) target: Target,
+    pub(crate) target: WatchTarget,
     pub(crate) interest: u32,
     pub(crate) data: u64,
     /// What had happened when it was reported last.
-    pub(crate) told: Option<Events>,
+    pub(crate) reported: Option<Events>,
     /// It was for one report, which has been made.
     pub(crate) disabled: bool,
 }

@@ -21,7 +21,7 @@ impl Look {
     }
 
     /// A look that sees these signals.
-    pub(crate) fn seeing(pending: SignalSet) -> Self {
+    pub(crate) fn with_signals(pending: SignalSet) -> Self {
         Self { pending, ..Self::new() }
     }
 

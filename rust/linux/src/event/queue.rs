@@ -62,7 +62,7 @@ impl Bytes {
 pub(crate) enum End {
     Inside(PollableId),
     /// Whoever runs the machine.
-    Outside(ConnectionId),
+    Inbound(ConnectionId),
     Gone,
 }
 
@@ -99,7 +99,7 @@ pub(crate) struct Queue {
     /// A writer has found no room and not been told of any since.
     pub(crate) starved: bool,
     /// One of its ends is, or was, outside.
-    pub(crate) outside: bool,
+    pub(crate) has_inbound_end: bool,
     /// Bytes, or messages, that have been taken so far.
     passed: u64,
     /// Descriptors on their way, in the order of what they came with.
@@ -128,7 +128,7 @@ impl Clone for Queue {
     fn clone_from(&mut self, source: &Self) {
         let Bytes { mut own, .. } = std::mem::take(&mut self.bytes);
         own.clear();
-        if own.capacity() > source.kept() {
+        if own.capacity() > source.retained_bytes() {
             own = Vec::new();
         }
         let shared = source.bytes.shared.clone();
@@ -156,7 +156,7 @@ impl Queue {
             finished: false,
             refused: false,
             starved: false,
-            outside: matches!((reader, writer), (End::Outside(_), _) | (_, End::Outside(_))),
+            has_inbound_end: matches!((reader, writer), (End::Inbound(_), _) | (_, End::Inbound(_))),
             passed: 0,
             attached: VecDeque::new(),
         }
@@ -183,7 +183,7 @@ impl Queue {
     }
 
     /// The bytes, to be changed: a copy of what is left of them if they are shared.
-    fn own(&mut self) -> &mut Vec<u8> {
+    fn own_mut(&mut self) -> &mut Vec<u8> {
         let Bytes { own, shared } = &mut self.bytes;
         if let Some(shared) = shared.take() {
             own.clear();
@@ -280,15 +280,15 @@ impl Queue {
     }
 
     /// Largest buffer that is kept whatever is in it.
-    fn kept(&self) -> usize {
-        if self.outside { KEPT_BYTES } else { KEPT_INSIDE_BYTES }
+    fn retained_bytes(&self) -> usize {
+        if self.has_inbound_end { KEPT_BYTES } else { KEPT_INSIDE_BYTES }
     }
 
     /// Gives the buffer back of which little is used. What is left is copied then, which is less than what has been
     /// taken since the last time.
     fn trim(&mut self) {
         let (len, capacity) = (self.len(), self.bytes.capacity());
-        if capacity > self.kept() && len < capacity / 4 {
+        if capacity > self.retained_bytes() && len < capacity / 4 {
             (self.bytes, self.start) = (self.front().to_vec().into(), 0);
         }
     }
@@ -296,13 +296,13 @@ impl Queue {
     /// Room for `count` more bytes at the back, zeroed.
     pub(crate) fn grow(&mut self, count: usize) -> &mut [u8] {
         let (left, start) = (self.len(), self.start);
-        let bytes = self.own();
+        let bytes = self.own_mut();
         let is_moved = start > left && bytes.len().saturating_add(count) > bytes.capacity();
         if is_moved {
             bytes.drain(..start.min(bytes.len()));
             self.start = 0;
         }
-        let bytes = self.own();
+        let bytes = self.own_mut();
         let len = bytes.len();
         bytes.resize(len.saturating_add(count), 0);
         bytes.get_mut(len..).unwrap_or_default()
@@ -311,9 +311,9 @@ impl Queue {
     /// Takes the last `count` bytes back.
     pub(crate) fn shrink(&mut self, count: usize) {
         let left = self.len().saturating_sub(count);
-        self.own();
+        self.own_mut();
         let len = self.start.saturating_add(left);
-        self.own().truncate(len);
+        self.own_mut().truncate(len);
         self.trim();
     }
 

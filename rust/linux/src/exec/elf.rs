@@ -23,7 +23,7 @@ use elf::segment::ProgramHeader;
 use mayfly_machine::{PAGE_SIZE, Prot, layout};
 
 use crate::base::pages::{PageRange, align_down, align_up};
-use crate::exec::source::Source;
+use crate::exec::elf_source::ElfSource;
 
 /// Size of the file header of a 64-bit ELF file, and of its first, fixed part.
 const HEADER_SIZE: usize = 64;
@@ -154,12 +154,12 @@ pub(crate) struct Image {
 
 impl Image {
     /// Reads and checks a program.
-    pub(crate) fn parse<'a>(file: impl Into<Source<'a>>) -> Result<Self, ElfError> {
+    pub(crate) fn parse<'a>(file: impl Into<ElfSource<'a>>) -> Result<Self, ElfError> {
         Self::parse_at(file, PIE_BASE)
     }
 
     /// As [`Image::parse`]; what is position-independent is put at `base`, or a little above if it has to be aligned.
-    pub(crate) fn parse_at<'a>(file: impl Into<Source<'a>>, base: u64) -> Result<Self, ElfError> {
+    pub(crate) fn parse_at<'a>(file: impl Into<ElfSource<'a>>, base: u64) -> Result<Self, ElfError> {
         let file = file.into();
         let header = file_header(file)?;
         let headers = program_headers(file, &header)?;
@@ -211,14 +211,14 @@ impl Image {
 }
 
 /// What to say of a file that starts with `#!`.
-fn script(file: Source<'_>) -> Option<ElfError> {
+fn script(file: ElfSource<'_>) -> Option<ElfError> {
     let head = file.read(0, SCRIPT_LINE_MAX);
     let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     Some(ElfError::Script { interpreter: String::from_utf8_lossy(line.trim_ascii()).into_owned() })
 }
 
 /// Reads the file header and refuses what is not a program for this machine.
-fn file_header(file: Source<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
+fn file_header(file: ElfSource<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
     let head = file.read(0, HEADER_SIZE);
     if !head.starts_with(&abi::ELFMAGIC) {
         return Err(script(file).unwrap_or(ElfError::NotElf));
@@ -251,7 +251,7 @@ fn file_header(file: Source<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
 type ProgramHeaders<'a> = ParsingTable<'a, LittleEndian, ProgramHeader>;
 
 /// The table of program headers, not parsed yet.
-fn program_headers<'a>(file: Source<'a>, header: &FileHeader<LittleEndian>) -> Result<Cow<'a, [u8]>, ElfError> {
+fn program_headers<'a>(file: ElfSource<'a>, header: &FileHeader<LittleEndian>) -> Result<Cow<'a, [u8]>, ElfError> {
     let (count, size) = (header.e_phnum, header.e_phentsize);
     if count == 0 {
         return Err(ElfError::NoSegments);
@@ -282,28 +282,28 @@ fn load_bias(header: &FileHeader<LittleEndian>, table: &ProgramHeaders<'_>, base
 }
 
 /// What can be wrong with a segment, before its number is known.
-struct SegmentFault(&'static str);
+struct SegmentError(&'static str);
 
-impl SegmentFault {
+impl SegmentError {
     fn at(self, index: usize) -> ElfError {
         ElfError::Segment { index, reason: self.0 }
     }
 }
 
-fn segment(file: Source<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segment, SegmentFault> {
+fn segment(file: ElfSource<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segment, SegmentError> {
     if entry.p_filesz > entry.p_memsz {
-        return Err(SegmentFault("has more bytes in the file than in memory"));
+        return Err(SegmentError("has more bytes in the file than in memory"));
     }
     if (entry.p_vaddr ^ entry.p_offset) & (PAGE_SIZE - 1) != 0 {
-        return Err(SegmentFault("lies differently in its page in memory and in the file"));
+        return Err(SegmentError("lies differently in its page in memory and in the file"));
     }
     let data = file_range(file, entry.p_offset, entry.p_filesz)
-        .map_err(|_| SegmentFault("reaches past the end of the file"))?;
-    let wraps = || SegmentFault("wraps around the address space");
+        .map_err(|_| SegmentError("reaches past the end of the file"))?;
+    let wraps = || SegmentError("wraps around the address space");
     let address = entry.p_vaddr.checked_add(bias).ok_or_else(wraps)?;
     let end = address.checked_add(entry.p_memsz).and_then(align_up).ok_or_else(wraps)?;
     if align_down(address) < layout::USER_MIN || end > layout::USER_END {
-        return Err(SegmentFault("lies outside the part of the address space that programs may use"));
+        return Err(SegmentError("lies outside the part of the address space that programs may use"));
     }
     let pages = PageRange::new(align_down(address), end).ok_or_else(wraps)?;
     let mut prot = Prot::NONE;
@@ -316,7 +316,7 @@ fn segment(file: Source<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segment
 }
 
 /// `len` bytes from `offset` as a range of the file, or where they would end.
-fn file_range(file: Source<'_>, offset: u64, len: u64) -> Result<Range<usize>, u64> {
+fn file_range(file: ElfSource<'_>, offset: u64, len: u64) -> Result<Range<usize>, u64> {
     let end = offset.checked_add(len).ok_or(u64::MAX)?;
     match (usize::try_from(offset), usize::try_from(end)) {
         (Ok(first), Ok(last)) if end <= file.size() => Ok(first..last),
@@ -336,12 +336,12 @@ fn headers_in_memory(header: &FileHeader<LittleEndian>, segments: &[Segment]) ->
 }
 
 /// The path in a PT_INTERP segment, up to its NUL.
-fn interpreter_path(file: Source<'_>, entry: &ProgramHeader) -> Vec<u8> {
+fn interpreter_path(file: ElfSource<'_>, entry: &ProgramHeader) -> Vec<u8> {
     let range = file_range(file, entry.p_offset, entry.p_filesz.min(INTERPRETER_MAX)).unwrap_or_default();
     file.read(range.start as u64, range.len()).split(|&byte| byte == 0).next().unwrap_or_default().to_vec()
 }
 
-fn truncated(what: &'static str, end: u64, file: Source<'_>) -> ElfError {
+fn truncated(what: &'static str, end: u64, file: ElfSource<'_>) -> ElfError {
     ElfError::Truncated { what, end, size: file.size() }
 }
 

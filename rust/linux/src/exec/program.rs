@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is started.
 
-use crate::exec::source::Elf;
+use crate::exec::elf_source::Elf;
 use crate::fs::mounts::Mounts;
 use crate::net::allow_list::Network;
 

@@ -63,7 +63,7 @@ pub enum StackError {
 
 /// What goes on the stack.
 #[derive(Debug)]
-pub(crate) struct Contents<'a> {
+pub(crate) struct StackContents<'a> {
     /// argv\[0\] and AT_EXECFN.
     pub(crate) name: &'a str,
     /// argv from 1 on.
@@ -89,7 +89,7 @@ pub(crate) struct InitialStack {
 
 impl InitialStack {
     /// Lays out the stack that ends at `top`, for `image`. `top` is a multiple of 16.
-    pub(crate) fn build(top: u64, image: &Image, contents: &Contents<'_>) -> Result<Self, StackError> {
+    pub(crate) fn build(top: u64, image: &Image, contents: &StackContents<'_>) -> Result<Self, StackError> {
         contents.check()?;
         let mut strings = Strings { top, bytes: vec![0; 8] };
         let exec_fn = strings.push(contents.name)?;
@@ -117,7 +117,7 @@ impl InitialStack {
     }
 }
 
-impl Contents<'_> {
+impl StackContents<'_> {
     fn check(&self) -> Result<(), StackError> {
         let refuse = |what, text: &str| Err(StackError::Text { what, text: text.to_owned() });
         if self.name.is_empty() || self.name.contains('\0') {
@@ -139,7 +139,7 @@ impl Contents<'_> {
 }
 
 /// The auxiliary vector with its terminator.
-fn auxv(image: &Image, contents: &Contents<'_>, exec_fn: u64, platform: u64) -> Vec<(u64, u64)> {
+fn auxv(image: &Image, contents: &StackContents<'_>, exec_fn: u64, platform: u64) -> Vec<(u64, u64)> {
     let mut entries = vec![
         (libc::AT_SYSINFO_EHDR, layout::VDSO),
         (AT_MINSIGSTKSZ, MINSIGSTKSZ),
@@ -258,7 +258,7 @@ mod tests {
     fn a_program_finds_arguments_environment_and_auxiliary_vector() {
         let args = ["-v".to_owned(), String::new()];
         let env = [("HOME".to_owned(), "/".to_owned()), ("A".to_owned(), "b=c".to_owned())];
-        let contents = Contents {
+        let contents = StackContents {
             name: "hello",
             args: &args,
             env: &env,
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn text_that_cannot_be_passed_is_refused_by_name() {
         let build = |name: &str, args: &[String], env: &[(String, String)]| {
-            let contents = Contents { name, args, env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
+            let contents = StackContents { name, args, env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
             InitialStack::build(TOP, &image(), &contents).map(|_| ())
         };
         let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
@@ -318,7 +318,7 @@ mod tests {
             args in prop::collection::vec("[^\0]{0,40}", 0..8),
             env in prop::collection::vec(("[^\0=]{1,10}", "[^\0]{0,40}"), 0..8),
         ) {
-            let contents = Contents { name: "p", args: &args, env: &env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
+            let contents = StackContents { name: "p", args: &args, env: &env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
             let stack = InitialStack::build(TOP, &image(), &contents).unwrap();
             let reader = Reader(&stack);
             prop_assert_eq!(stack.pointer % 16, 0);

@@ -46,7 +46,7 @@ impl Object {
             Self::Random { urandom: true } => 9,
             _ => 3,
         };
-        Attributes { special: (1, minor), ..Attributes::made_up(u64::from(minor), libc::S_IFCHR | 0o666) }
+        Attributes { special: (1, minor), ..Attributes::synthetic(u64::from(minor), libc::S_IFCHR | 0o666) }
     }
 
     /// Bytes that the host keeps for it: what was made up or listed when it was opened.

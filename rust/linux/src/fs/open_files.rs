@@ -217,7 +217,7 @@ impl Files {
             *slot = None;
         }
         self.trim();
-        Ok(self.release(descriptor.open))
+        Ok(self.drop_reference(descriptor.open))
     }
 
     /// Closes descriptors `first..=last`, as far as there are any. Returns the objects that are no longer open.
@@ -231,7 +231,7 @@ impl Files {
             }
         }
         self.trim();
-        closed.into_iter().filter_map(|open| self.release(open)).collect()
+        closed.into_iter().filter_map(|open| self.drop_reference(open)).collect()
     }
 
     /// Sets FD_CLOEXEC on descriptors `first..=last`, as far as there are any.
@@ -266,7 +266,7 @@ impl Files {
         let replaced = self.get(new).ok();
         self.set(new, Descriptor { close_on_exec, ..descriptor })?;
         self.share(descriptor.open);
-        Ok(replaced.and_then(|replaced| self.release(replaced.open)))
+        Ok(replaced.and_then(|replaced| self.drop_reference(replaced.open)))
     }
 
     /// Changes what `F_SETFL` may change; other bits of `flags` do nothing, as on Linux.
@@ -317,8 +317,8 @@ impl Files {
     }
 
     /// Somebody holds an open file no longer. Returns its object if it was the last.
-    pub(crate) fn let_go(&mut self, open: OpenId) -> Option<Object> {
-        self.release(open)
+    pub(crate) fn release(&mut self, open: OpenId) -> Option<Object> {
+        self.drop_reference(open)
     }
 
     fn share(&mut self, OpenId(index): OpenId) {
@@ -328,7 +328,7 @@ impl Files {
     }
 
     /// One descriptor less for an open file; returns its object if it was the last.
-    fn release(&mut self, OpenId(index): OpenId) -> Option<Object> {
+    fn drop_reference(&mut self, OpenId(index): OpenId) -> Option<Object> {
         let slot = self.open.get_mut(index)?;
         let open = slot.as_mut()?;
         open.references = open.references.saturating_sub(1);

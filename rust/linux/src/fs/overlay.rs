@@ -35,7 +35,7 @@ const FIRST_INODE: u64 = 1000;
 
 /// What the program has made of a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Entry {
+pub(crate) enum OverlayEntry {
     File(InodeId),
     /// Opaque: nothing of the mount's directory shows through.
     Directory {
@@ -74,7 +74,7 @@ const SEAL_ANY_WRITE: u32 = 0x8 | 0x10;
 #[derive(Debug)]
 pub(crate) enum Layer<'a> {
     /// This is there, whatever the mount has.
-    Here(&'a Entry),
+    Here(&'a OverlayEntry),
     /// Nothing is there, whatever the mount has.
     Hidden,
     /// What the mount has is there.
@@ -84,7 +84,7 @@ pub(crate) enum Layer<'a> {
 /// All that a program has written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Overlay {
-    entries: BTreeMap<Vec<u8>, Entry>,
+    entries: BTreeMap<Vec<u8>, OverlayEntry>,
     inodes: Vec<Option<Inode>>,
     bytes: u64,
     next_number: u64,
@@ -108,9 +108,9 @@ impl Overlay {
     pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
         let names = self.entries.iter().fold(0_u64, |sum, (path, entry)| sum.saturating_add(cost(path, entry)));
         let contents = self.inodes.iter().flatten().map(|inode| inode.content.len() as u64);
-        let exists = |entry: &Entry| match entry {
-            Entry::File(id) => self.inode(*id).is_some(),
-            Entry::Directory { .. } | Entry::Link { .. } | Entry::Gone => true,
+        let exists = |entry: &OverlayEntry| match entry {
+            OverlayEntry::File(id) => self.inode(*id).is_some(),
+            OverlayEntry::Directory { .. } | OverlayEntry::Link { .. } | OverlayEntry::Gone => true,
         };
         self.bytes == contents.fold(names, u64::saturating_add)
             && self.entries.values().all(exists)
@@ -137,12 +137,12 @@ impl Overlay {
             return Layer::Below;
         }
         if let Some(entry) = self.entries.get(path) {
-            return if *entry == Entry::Gone { Layer::Hidden } else { Layer::Here(entry) };
+            return if *entry == OverlayEntry::Gone { Layer::Hidden } else { Layer::Here(entry) };
         }
         let slashes = path.iter().enumerate().filter(|&(at, &byte)| byte == b'/' && at > mount_len);
         for (at, _) in slashes {
             match path.get(..at).and_then(|above| self.entries.get(above)) {
-                None | Some(Entry::Directory { opaque: false, .. }) => {}
+                None | Some(OverlayEntry::Directory { opaque: false, .. }) => {}
                 Some(_) => return Layer::Hidden,
             }
         }
@@ -150,7 +150,7 @@ impl Overlay {
     }
 
     /// Names in the directory `path` that the layer has something to say of.
-    pub(crate) fn names<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a Entry)> {
+    pub(crate) fn names<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a OverlayEntry)> {
         let start = [path, b"/"].concat();
         self.entries
             .range((Bound::Included(start.clone()), Bound::Unbounded))
@@ -162,7 +162,7 @@ impl Overlay {
     }
 
     /// What `lstat` tells of an entry in the mount that is `device`.
-    pub(crate) fn attributes(&self, entry: &Entry, device: u32) -> Attributes {
+    pub(crate) fn attributes(&self, entry: &OverlayEntry, device: u32) -> Attributes {
         let made = |inode, mode, size, modified, links| Attributes {
             device,
             inode,
@@ -175,12 +175,14 @@ impl Overlay {
             modified,
         };
         match entry {
-            Entry::File(id) => self.file_attributes(*id, device),
-            Entry::Directory { number, mode, modified, .. } => made(*number, libc::S_IFDIR | mode, 0, *modified, 2),
-            Entry::Link { target, number, modified } => {
+            OverlayEntry::File(id) => self.file_attributes(*id, device),
+            OverlayEntry::Directory { number, mode, modified, .. } => {
+                made(*number, libc::S_IFDIR | mode, 0, *modified, 2)
+            }
+            OverlayEntry::Link { target, number, modified } => {
                 made(*number, libc::S_IFLNK | 0o777, target.len() as u64, *modified, 1)
             }
-            Entry::Gone => made(0, 0, 0, Time::default(), 0),
+            OverlayEntry::Gone => made(0, 0, 0, Time::default(), 0),
         }
     }
 
@@ -192,7 +194,7 @@ impl Overlay {
             links: inode.map_or(0, |inode| inode.links),
             size: self.content(id).len() as u64,
             modified: inode.map_or(Time::default(), |inode| inode.modified),
-            ..Attributes::made_up(
+            ..Attributes::synthetic(
                 inode.map_or(0, |inode| inode.number),
                 libc::S_IFREG | inode.map_or(0, |inode| inode.mode),
             )
@@ -211,7 +213,7 @@ impl Overlay {
             return Err(Errno::ENOSPC);
         }
         let index = self.inodes.iter().position(Option::is_none).unwrap_or(self.inodes.len());
-        self.put(path, Entry::File(InodeId(index)))?;
+        self.put(path, OverlayEntry::File(InodeId(index)))?;
         let number = self.number();
         let inode =
             Inode { content: Arc::new(content), number, mode: mode & 0o7777, modified: now, links: 1, seals: None };
@@ -271,13 +273,13 @@ impl Overlay {
     /// Makes a directory.
     pub(crate) fn make_directory(&mut self, path: &[u8], mode: u32, opaque: bool, now: Time) -> Result<(), Errno> {
         let number = self.number();
-        self.put(path, Entry::Directory { opaque, number, mode: mode & 0o1777, modified: now })
+        self.put(path, OverlayEntry::Directory { opaque, number, mode: mode & 0o1777, modified: now })
     }
 
     /// Makes a symbolic link.
     pub(crate) fn make_link(&mut self, path: &[u8], target: &[u8], now: Time) -> Result<(), Errno> {
         let number = self.number();
-        self.put(path, Entry::Link { target: target.to_vec(), number, modified: now })
+        self.put(path, OverlayEntry::Link { target: target.to_vec(), number, modified: now })
     }
 
     /// One more name for a file.
@@ -285,7 +287,7 @@ impl Overlay {
         if self.inode(id).is_none_or(|inode| inode.links >= LINKS_MAX) {
             return Err(Errno::EMLINK);
         }
-        self.put(path, Entry::File(id))?;
+        self.put(path, OverlayEntry::File(id))?;
         if let Some(inode) = self.inode_mut(id) {
             inode.links = inode.links.saturating_add(1);
         }
@@ -297,18 +299,18 @@ impl Overlay {
     pub(crate) fn remove(&mut self, path: &[u8], hides: bool) -> Result<Option<InodeId>, Errno> {
         let old = self.entries.get(path).cloned();
         // What is below a directory that goes is gone already, or hidden with it.
-        if matches!(old, Some(Entry::Directory { .. })) || hides {
+        if matches!(old, Some(OverlayEntry::Directory { .. })) || hides {
             let below: Vec<_> = self.below(path).collect();
             for place in below {
                 self.take(&place);
             }
         }
         if hides {
-            self.put(path, Entry::Gone)?;
+            self.put(path, OverlayEntry::Gone)?;
         } else {
             self.take(path);
         }
-        let Some(Entry::File(id)) = old else { return Ok(None) };
+        let Some(OverlayEntry::File(id)) = old else { return Ok(None) };
         let Some(inode) = self.inode_mut(id) else { return Ok(None) };
         inode.links = inode.links.saturating_sub(1);
         Ok((inode.links == 0).then_some(id))
@@ -325,7 +327,7 @@ impl Overlay {
         for place in places {
             let Some(mut entry) = self.take(&place) else { continue };
             // Whatever the mount has where it goes does not show through.
-            if let Entry::Directory { opaque, .. } = &mut entry {
+            if let OverlayEntry::Directory { opaque, .. } = &mut entry {
                 *opaque = true;
             }
             let moved = [new, place.get(path.len()..).unwrap_or_default()].concat();
@@ -397,8 +399,8 @@ impl Overlay {
     /// Changes the mode of what is at `path`, which is here.
     pub(crate) fn set_mode(&mut self, path: &[u8], new: u32) {
         match self.entries.get_mut(path) {
-            Some(Entry::Directory { mode, .. }) => *mode = new & 0o1777,
-            Some(&mut Entry::File(id)) => self.set_file_mode(id, new),
+            Some(OverlayEntry::Directory { mode, .. }) => *mode = new & 0o1777,
+            Some(&mut OverlayEntry::File(id)) => self.set_file_mode(id, new),
             _ => {}
         }
     }
@@ -413,8 +415,8 @@ impl Overlay {
     /// Changes the time of what is at `path`, which is here.
     pub(crate) fn set_time(&mut self, path: &[u8], time: Time) {
         match self.entries.get_mut(path) {
-            Some(Entry::Directory { modified, .. } | Entry::Link { modified, .. }) => *modified = time,
-            Some(&mut Entry::File(id)) => self.set_file_time(id, time),
+            Some(OverlayEntry::Directory { modified, .. } | OverlayEntry::Link { modified, .. }) => *modified = time,
+            Some(&mut OverlayEntry::File(id)) => self.set_file_time(id, time),
             _ => {}
         }
     }
@@ -449,7 +451,7 @@ impl Overlay {
     }
 
     /// The one way to add an entry.
-    fn put(&mut self, path: &[u8], entry: Entry) -> Result<(), Errno> {
+    fn put(&mut self, path: &[u8], entry: OverlayEntry) -> Result<(), Errno> {
         let replaced = self.entries.get(path).map_or(0, |old| cost(path, old));
         let bytes = cost(path, &entry);
         if bytes.saturating_sub(replaced) > self.room() {
@@ -464,7 +466,7 @@ impl Overlay {
     }
 
     /// The one way to take an entry away.
-    fn take(&mut self, path: &[u8]) -> Option<Entry> {
+    fn take(&mut self, path: &[u8]) -> Option<OverlayEntry> {
         let entry = self.entries.remove(path)?;
         self.bytes = self.bytes.saturating_sub(cost(path, &entry));
         Some(entry)
@@ -472,8 +474,8 @@ impl Overlay {
 }
 
 /// What an entry counts besides a file's content.
-fn cost(path: &[u8], entry: &Entry) -> u64 {
-    let target = if let Entry::Link { target, .. } = entry { target.len() } else { 0 };
+fn cost(path: &[u8], entry: &OverlayEntry) -> u64 {
+    let target = if let OverlayEntry::Link { target, .. } = entry { target.len() } else { 0 };
     path.len().saturating_add(target).saturating_add(1) as u64
 }
 
@@ -517,7 +519,7 @@ mod tests {
         assert!(matches!(overlay.find(b"/m/a/b", 2), Layer::Hidden));
         assert!(matches!(overlay.find(b"/m/ab", 2), Layer::Below));
         overlay.make_directory(b"/m/a", 0o755, true, NOW).unwrap();
-        assert!(matches!(overlay.find(b"/m/a", 2), Layer::Here(Entry::Directory { .. })));
+        assert!(matches!(overlay.find(b"/m/a", 2), Layer::Here(OverlayEntry::Directory { .. })));
         assert!(matches!(overlay.find(b"/m/a/b", 2), Layer::Hidden));
         overlay.make_directory(b"/m/c", 0o755, false, NOW).unwrap();
         assert!(matches!(overlay.find(b"/m/c/b", 2), Layer::Below));
@@ -531,7 +533,7 @@ mod tests {
         overlay.make_directory(b"/t/ab", 0o755, false, NOW).unwrap();
         overlay.rename(b"/t/a", b"/t/longer").unwrap();
         assert!(matches!(overlay.find(b"/t/a/f", 2), Layer::Below));
-        assert!(matches!(overlay.find(b"/t/longer/f", 2), Layer::Here(Entry::File(found)) if *found == id));
+        assert!(matches!(overlay.find(b"/t/longer/f", 2), Layer::Here(OverlayEntry::File(found)) if *found == id));
         assert!(matches!(overlay.find(b"/t/ab", 2), Layer::Here(_)));
         assert_eq!(overlay.content(id), b"text");
     }

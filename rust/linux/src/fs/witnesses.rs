@@ -11,19 +11,20 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mayfly_files::FileStamp;
 use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::fs::mounts::{Mount, Mounts};
-use crate::host::files::{self, Stamp};
-use crate::host::listing::Entry;
+use crate::host::files;
+use crate::host::listing::DirectoryEntry;
 
 /// Most looks that are noted. A program that looks more around is not saved.
 const SEEN_MAX: usize = 32_768;
 
 /// A place in a mount, or the names in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Place {
+struct Lookup {
     device: u32,
     rest: Vec<u8>,
     listed: bool,
@@ -31,15 +32,15 @@ struct Place {
 
 /// What was there: an error number if it could not be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Found {
-    Node(Stamp),
+enum LookupResult {
+    Node(FileStamp),
     Names(u64),
     Error(i32),
 }
 
 /// All that was seen.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Seen(BTreeMap<Place, Found>);
+pub(crate) struct Seen(BTreeMap<Lookup, LookupResult>);
 
 /// Notes for one process and its forks.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl Witnesses {
     }
 
     /// Looks at `rest` in a mount that has a directory, for a program that boots.
-    pub(crate) fn look_up(&self, mount: &Mount, rest: &[u8]) -> Result<files::Node, Errno> {
+    pub(crate) fn look_up(&self, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
         let node = files::look_up(root, rest, mount.device, true);
         self.note(mount, rest, false, found(&node));
@@ -87,23 +88,23 @@ impl Witnesses {
     }
 
     /// As [`Witnesses::look_up`], for the names in a directory.
-    pub(crate) fn list(&self, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+    pub(crate) fn list(&self, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
         let names = files::list(root, rest, true);
         self.note(mount, rest, true, listed(&names));
         names
     }
 
-    fn note(&self, mount: &Mount, rest: &[u8], listed: bool, found: Found) {
+    fn note(&self, mount: &Mount, rest: &[u8], listed: bool, found: LookupResult) {
         let mut notes = self.notes();
         let Notes::Taken(Seen(seen)) = &mut *notes else { return };
-        let place = Place { device: mount.device, rest: rest.to_vec(), listed };
-        match seen.get(&place) {
+        let lookup = Lookup { device: mount.device, rest: rest.to_vec(), listed };
+        match seen.get(&lookup) {
             Some(known) if *known == found => {}
             Some(_) => *notes = Notes::Changed,
             None if seen.len() >= SEEN_MAX => *notes = Notes::TooMany,
             None => {
-                seen.insert(place, found);
+                seen.insert(lookup, found);
             }
         }
     }
@@ -132,7 +133,7 @@ impl Witnesses {
 impl Seen {
     /// Whether all of it is there as it was; otherwise the first place that differs.
     pub(crate) fn check(&self, mounts: &Mounts) -> Result<(), String> {
-        for (Place { device, rest, listed: names }, then) in &self.0 {
+        for (Lookup { device, rest, listed: names }, then) in &self.0 {
             let mount = mounts.iter().find(|mount| mount.device == *device);
             let root = mount.and_then(|mount| mount.root.as_ref());
             let now = match root {
@@ -149,14 +150,14 @@ impl Seen {
     }
 }
 
-fn found(node: &Result<files::Node, Errno>) -> Found {
+fn found(node: &Result<files::HostNode, Errno>) -> LookupResult {
     match node {
-        Ok(node) => Found::Node(node.stamp),
-        Err(errno) => Found::Error(errno.number()),
+        Ok(node) => LookupResult::Node(node.stamp),
+        Err(errno) => LookupResult::Error(errno.number()),
     }
 }
 
-fn listed(names: &Result<Vec<(Vec<u8>, Entry)>, Errno>) -> Found {
+fn listed(names: &Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno>) -> LookupResult {
     match names {
         Ok(names) => {
             let mut names: Vec<_> = names.iter().map(|(name, entry)| (name, entry.inode, entry.kind)).collect();
@@ -164,9 +165,9 @@ fn listed(names: &Result<Vec<(Vec<u8>, Entry)>, Errno>) -> Found {
             // Its keys are fixed, and the build that wrote a file is the only one that reads it.
             let mut hasher = DefaultHasher::new();
             names.hash(&mut hasher);
-            Found::Names(hasher.finish())
+            LookupResult::Names(hasher.finish())
         }
-        Err(errno) => Found::Error(errno.number()),
+        Err(errno) => LookupResult::Error(errno.number()),
     }
 }
 
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!(witnesses.seen().err(), Some(NoWitness::Forgotten));
         let witnesses = Witnesses::new();
         for number in 0..=SEEN_MAX {
-            witnesses.note(mount, &number.to_le_bytes(), false, Found::Error(2));
+            witnesses.note(mount, &number.to_le_bytes(), false, LookupResult::Error(2));
         }
         assert_eq!(witnesses.seen().err(), Some(NoWitness::TooMany));
     }

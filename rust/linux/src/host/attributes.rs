@@ -34,7 +34,7 @@ impl Attributes {
     const BLOCK_SIZE: u32 = 4096;
 
     /// A file of the program's own, empty, with times 0.
-    pub(crate) fn made_up(inode: u64, mode: u32) -> Self {
+    pub(crate) fn synthetic(inode: u64, mode: u32) -> Self {
         Self {
             device: 0,
             inode,

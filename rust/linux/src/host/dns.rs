@@ -84,7 +84,7 @@ impl Name {
         };
         drop(known);
         if ask {
-            ask_for(self);
+            enqueue(self);
         }
         answer
     }
@@ -99,14 +99,14 @@ impl Name {
         let found = (self.text.as_str(), 0).to_socket_addrs();
         let mut addresses: Vec<IpAddr> = Vec::new();
         for ip in found.into_iter().flatten().map(|found| found.ip().to_canonical()) {
-            if is_fit(ip) && !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX && !is_own(ip) {
+            if is_allowed(ip) && !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX && !is_own(ip) {
                 addresses.push(ip);
             }
         }
-        self.learn(addresses);
+        self.set_addresses(addresses);
     }
 
-    pub(crate) fn learn(&self, addresses: Vec<IpAddr>) {
+    pub(crate) fn set_addresses(&self, addresses: Vec<IpAddr>) {
         let now = Instant::now();
         let mut known = self.known();
         known.is_asked = false;
@@ -124,18 +124,18 @@ impl Name {
 
 /// Names that wait to be resolved. Each is there once, so that the operator's lists bound it.
 #[derive(Debug)]
-struct Queue {
+struct RequestQueue {
     waiting: VecDeque<Weak<Name>>,
     threads: usize,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { waiting: VecDeque::new(), threads: 0 });
+static QUEUE: Mutex<RequestQueue> = Mutex::new(RequestQueue { waiting: VecDeque::new(), threads: 0 });
 
-fn queue() -> MutexGuard<'static, Queue> {
+fn queue() -> MutexGuard<'static, RequestQueue> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ask_for(name: &Arc<Name>) {
+fn enqueue(name: &Arc<Name>) {
     let mut queue = queue();
     queue.waiting.push_back(Arc::downgrade(name));
     if queue.threads < THREADS {
@@ -145,7 +145,7 @@ fn ask_for(name: &Arc<Name>) {
             Err(_) if queue.threads > 0 => {}
             Err(_) => {
                 queue.waiting.clear();
-                name.learn(Vec::new());
+                name.set_addresses(Vec::new());
             }
         }
     }
@@ -175,7 +175,7 @@ const METADATA: [IpAddr; 3] = [
 
 /// Whether a name may have this address. Whoever answers for a name could otherwise turn it to the host's own services,
 /// or to its cloud's: those have to be listed by address.
-fn is_fit(ip: IpAddr) -> bool {
+fn is_allowed(ip: IpAddr) -> bool {
     let common = !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !METADATA.contains(&ip);
     common
         && match ip {
@@ -185,7 +185,7 @@ fn is_fit(ip: IpAddr) -> bool {
                 let embedded = match ip.segments() {
                     [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, ..] => {
                         let [.., a, b, c, d] = ip.octets();
-                        is_fit(Ipv4Addr::new(a, b, c, d).into())
+                        is_allowed(Ipv4Addr::new(a, b, c, d).into())
                     }
                     _ => true,
                 };
@@ -231,10 +231,10 @@ mod tests {
             "64:ff9b::7f00:1",
             "::7f00:1",
         ] {
-            assert!(!is_fit(bad.parse().unwrap()), "{bad}");
+            assert!(!is_allowed(bad.parse().unwrap()), "{bad}");
         }
         for good in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2606:2800:220:1::1", "fd12::1", "64:ff9b::a00:1"] {
-            assert!(is_fit(good.parse().unwrap()), "{good}");
+            assert!(is_allowed(good.parse().unwrap()), "{good}");
         }
     }
 
@@ -278,7 +278,7 @@ mod tests {
     fn an_answer_outlives_a_resolver_that_fails() {
         let name = Name::new("192.0.2.8");
         assert!(matches!(resolved(&name), Answer::Addresses(_)));
-        name.learn(Vec::new());
+        name.set_addresses(Vec::new());
         assert!(matches!(name.resolve(), Answer::Addresses(_)));
         name.known().since = Instant::now().checked_sub(STALE);
         assert_eq!(name.resolve(), Answer::Nothing);

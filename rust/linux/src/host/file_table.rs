@@ -40,7 +40,7 @@ pub(crate) mod host_file {
 
     pub(crate) fn serialize<S: Serializer>(file: &Arc<files::File>, serializer: S) -> Result<S::Ok, S::Error> {
         FILES.with_borrow_mut(|files| {
-            let same = |known: &Arc<files::File>| known.place() == file.place() && known.stamp() == file.stamp();
+            let same = |known: &Arc<files::File>| known.location() == file.location() && known.stamp() == file.stamp();
             let index = files.iter().position(same).unwrap_or_else(|| {
                 files.push(Arc::clone(file));
                 files.len().saturating_sub(1)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host's files: the only place where the personality makes system calls about them.
+//! The host's files: the only location where the personality makes system calls about them.
 //!
 //! # What always holds
 //!
@@ -21,7 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mayfly_files::{waiting_for, waiting_for_some};
+use mayfly_files::{FileStamp, waiting_for, waiting_for_some};
 use mayfly_machine::FileKey;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::ReadWriteFlags;
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::host::attributes::{Attributes, Time};
-use crate::host::listing::Entry;
+use crate::host::listing::DirectoryEntry;
 use crate::host::permits::Permit;
 
 const FENCE: ResolveFlags = ResolveFlags::IN_ROOT
@@ -118,49 +118,30 @@ pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
 
 /// Something that is there, looked at but not opened.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct HostNode {
     fd: OwnedFd,
     pub(crate) attributes: Attributes,
-    pub(crate) stamp: Stamp,
+    pub(crate) stamp: FileStamp,
 }
 
-/// What tells whether something is still what it was. A directory is, whatever is in it.
-///
-/// Without the device: some file systems get another number whenever they are mounted, and no two files agree in all
-/// the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Stamp {
-    inode: u64,
-    mode: u32,
-    size: u64,
-    modified: Time,
-    changed: Time,
-}
-
-impl Stamp {
-    #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
-    fn of(stat: &Stat) -> Self {
-        let seen = attributes(stat, 0);
-        let changed =
-            Time { seconds: stat.st_ctime.into(), nanoseconds: u32::try_from(stat.st_ctime_nsec).unwrap_or_default() };
-        if seen.is_directory() {
-            let none = Time::default();
-            return Self { inode: seen.inode, mode: seen.mode, size: 0, modified: none, changed: none };
-        }
-        Self { inode: seen.inode, mode: seen.mode, size: seen.size, modified: seen.modified, changed }
-    }
+/// The stamp by which a process that is loaded later recognises a file: without the device, and for a directory without
+/// its content.
+fn stamp(stat: &Stat) -> FileStamp {
+    let stamp = FileStamp::of_stat(stat).without_device();
+    let is_directory = FileType::from_raw_mode(stat.st_mode).is_dir();
+    if is_directory { stamp.without_content() } else { stamp }
 }
 
 /// Where a file was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Place {
+pub(crate) enum FileLocation {
     /// It is the program's own.
     Program,
     /// In the mount that is `device`.
     Mount { device: u32, rest: Vec<u8> },
 }
 
-impl Place {
+impl FileLocation {
     /// For messages: a program's own file, or where it is below its mount.
     fn path(&self) -> PathBuf {
         match self {
@@ -170,22 +151,22 @@ impl Place {
     }
 }
 
-impl Node {
+impl HostNode {
     /// What a symbolic link says.
     pub(crate) fn link_target(&self, may_block: bool) -> Result<Vec<u8>, Errno> {
         if !may_block && self.attributes.size > SHORT_LINK {
             return Err(Errno::NOT_HERE);
         }
-        let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map_err(told)?;
+        let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map_err(guest_errno)?;
         Ok(target.into_bytes())
     }
 }
 
 /// Looks at `rest`, which is relative to `root`. A symbolic link at its end is found, one on the way is `ELOOP`.
-pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<Node, Errno> {
+pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<HostNode, Errno> {
     let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW, may_block)?;
-    let stat = wait(root, rest, || rustix::fs::fstat(&fd)).map_err(told)?;
-    Ok(Node { fd, attributes: attributes(&stat, device), stamp: Stamp::of(&stat) })
+    let stat = wait(root, rest, || rustix::fs::fstat(&fd)).map_err(guest_errno)?;
+    Ok(HostNode { fd, attributes: attributes(&stat, device), stamp: stamp(&stat) })
 }
 
 /// A regular file, open for reading.
@@ -195,8 +176,8 @@ pub(crate) struct File {
     device: u32,
     inode: u64,
     key: FileKey,
-    place: Place,
-    stamp: Stamp,
+    location: FileLocation,
+    stamp: FileStamp,
     storage: Storage,
     /// Its file system has been found not to know RWF_NOWAIT: overlayfs, for one.
     cannot_tell: AtomicBool,
@@ -207,8 +188,8 @@ impl File {
     /// Opens `rest`, where a regular file has been seen.
     pub(crate) fn open(root: &Root, rest: &[u8], device: u32, permit: Permit, may_block: bool) -> Result<Self, Errno> {
         let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW, may_block)?;
-        let place = Place::Mount { device, rest: rest.to_vec() };
-        Self::of(fd, device, place, root.storage, permit).map_err(told)?.ok_or(Errno::EACCES)
+        let location = FileLocation::Mount { device, rest: rest.to_vec() };
+        Self::of(fd, device, location, root.storage, permit).map_err(guest_errno)?.ok_or(Errno::EACCES)
     }
 
     /// A program's own file, which no mount needs to have.
@@ -216,14 +197,14 @@ impl File {
         let fd = OwnedFd::from(file.try_clone()?);
         let storage = Storage::of(&fd)?;
         let not_regular = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
-        Self::of(fd, PROGRAM_DEVICE, Place::Program, storage, permit)?.ok_or_else(not_regular)
+        Self::of(fd, PROGRAM_DEVICE, FileLocation::Program, storage, permit)?.ok_or_else(not_regular)
     }
 
     /// `None` if it is no regular file.
     fn of(
         fd: OwnedFd,
         device: u32,
-        place: Place,
+        location: FileLocation,
         storage: Storage,
         permit: Permit,
     ) -> rustix::io::Result<Option<Self>> {
@@ -231,19 +212,29 @@ impl File {
         let seen = attributes(&stat, device);
         let key = FileKey(stat.st_dev, stat.st_ino);
         let is_regular = seen.kind() == libc::S_IFREG;
-        let stamp = Stamp::of(&stat);
+        let stamp = stamp(&stat);
         let inode = seen.inode;
         let cannot_tell = AtomicBool::new(false);
-        Ok(is_regular.then_some(Self { fd, device, inode, key, place, stamp, storage, cannot_tell, _permit: permit }))
+        Ok(is_regular.then_some(Self {
+            fd,
+            device,
+            inode,
+            key,
+            location,
+            stamp,
+            storage,
+            cannot_tell,
+            _permit: permit,
+        }))
     }
 
     /// Where it was opened.
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    pub(crate) fn location(&self) -> &FileLocation {
+        &self.location
     }
 
     /// What it was when it was opened.
-    pub(crate) fn stamp(&self) -> Stamp {
+    pub(crate) fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
@@ -259,8 +250,8 @@ impl File {
 
     pub(crate) fn attributes(&self, may_block: bool) -> Result<Attributes, Errno> {
         self.storage.check(may_block)?;
-        let stat = waiting_for_some(|| self.place.path(), || rustix::fs::fstat(&self.fd));
-        Ok(attributes(&stat.map_err(told)?, self.device))
+        let stat = waiting_for_some(|| self.location.path(), || rustix::fs::fstat(&self.fd));
+        Ok(attributes(&stat.map_err(guest_errno)?, self.device))
     }
 
     /// How many of `len` bytes from `offset` on are in memory, from the first one; [`Errno::NOT_HERE`] if that one is
@@ -297,7 +288,7 @@ impl File {
             let Some(at) = offset.checked_add(done as u64).filter(|&at| i64::try_from(at).is_ok()) else { break };
             let got = if waits {
                 let read = || rustix::io::pread(&self.fd, rest, at);
-                waiting_for_some(|| self.place.path(), read).map_err(told_read)
+                waiting_for_some(|| self.location.path(), read).map_err(read_errno)
             } else {
                 self.try_read(at, rest)
             };
@@ -325,7 +316,7 @@ impl File {
                 self.cannot_tell.store(true, Ordering::Relaxed);
                 Err(Errno::NOT_HERE)
             }
-            got => got.map_err(told_read),
+            got => got.map_err(read_errno),
         }
     }
 }
@@ -338,7 +329,7 @@ impl AsFd for File {
 
 /// The entries of the directory `rest`, without `.` and `..`. Never where the thread may not be held up: nothing tells
 /// whether a directory is in memory, and even if it is, its names may take milliseconds.
-pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
     if !may_block {
         return Err(Errno::NOT_HERE);
     }
@@ -346,10 +337,10 @@ pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec
     wait(root, rest, || read_names(fd))
 }
 
-fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
     let mut found = Vec::new();
-    for entry in Dir::new(fd).map_err(told)? {
-        let entry = entry.map_err(told)?;
+    for entry in Dir::new(fd).map_err(guest_errno)? {
+        let entry = entry.map_err(guest_errno)?;
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
             continue;
@@ -367,7 +358,7 @@ fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
             FileType::BlockDevice => libc::DT_BLK,
             FileType::Unknown => libc::DT_UNKNOWN,
         };
-        found.push((name.to_vec(), Entry { inode: entry.ino(), kind }));
+        found.push((name.to_vec(), DirectoryEntry { inode: entry.ino(), kind }));
     }
     Ok(found)
 }
@@ -384,7 +375,7 @@ fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<Owne
         match wait(root, rest, open) {
             Err(rustix::io::Errno::AGAIN) if only_cached => return Err(Errno::NOT_HERE),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            other => return other.map_err(told),
+            other => return other.map_err(guest_errno),
         }
     }
     Err(Errno::EIO)
@@ -410,13 +401,13 @@ fn attributes(stat: &Stat, device: u32) -> Attributes {
     }
 }
 
-/// As [`told`], of a read, which is made again if a signal was in its way.
-fn told_read(error: rustix::io::Errno) -> Errno {
-    if error == rustix::io::Errno::INTR { Errno::EINTR } else { told(error) }
+/// As [`guest_errno`], of a read, which is made again if a signal was in its way.
+fn read_errno(error: rustix::io::Errno) -> Errno {
+    if error == rustix::io::Errno::INTR { Errno::EINTR } else { guest_errno(error) }
 }
 
 /// The error that a program is told of one of the host's.
-fn told(error: rustix::io::Errno) -> Errno {
+fn guest_errno(error: rustix::io::Errno) -> Errno {
     use rustix::io::Errno as Host;
     match error {
         Host::NOENT => Errno::ENOENT,

@@ -9,7 +9,7 @@ use crate::base::pages::PAGE_BYTES;
 
 /// What a directory says of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct DirectoryEntry {
     pub(crate) inode: u64,
     /// DT_REG and its kin.
     pub(crate) kind: u8,
@@ -21,12 +21,12 @@ const ENTRY_BYTES: usize = 64;
 /// The entries of a directory, as they were when its reading began; sorted, so that they come in the same order every
 /// time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Listing(Vec<(Vec<u8>, Entry)>);
+pub(crate) struct Listing(Vec<(Vec<u8>, DirectoryEntry)>);
 
 impl Listing {
     /// `.`, `..` and `entries`.
-    pub(crate) fn new(inode: u64, entries: BTreeMap<Vec<u8>, Entry>) -> Self {
-        let itself = Entry { inode, kind: libc::DT_DIR };
+    pub(crate) fn new(inode: u64, entries: BTreeMap<Vec<u8>, DirectoryEntry>) -> Self {
+        let itself = DirectoryEntry { inode, kind: libc::DT_DIR };
         let mut all = vec![(b".".to_vec(), itself), (b"..".to_vec(), itself)];
         all.extend(entries);
         Self(all)
@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn records_are_whole_and_go_on_where_they_ended() {
-        let entries = (0..20_u8).map(|n| (vec![b'a' + n; 5], Entry { inode: n.into(), kind: libc::DT_REG })).collect();
+        let entries =
+            (0..20_u8).map(|n| (vec![b'a' + n; 5], DirectoryEntry { inode: n.into(), kind: libc::DT_REG })).collect();
         let listing = Listing::new(1, entries);
         let (mut next, mut total) = (0, 0);
         loop {

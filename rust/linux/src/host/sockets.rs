@@ -23,17 +23,17 @@ const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A TCP connection, or one under way.
 #[derive(Debug)]
-pub(crate) struct Stream(OwnedFd);
+pub(crate) struct HostStream(OwnedFd);
 
-impl Stream {
-    /// Begins to connect; [`Stream::connected`] says when that is done.
+impl HostStream {
+    /// Begins to connect; [`HostStream::connected`] says when that is done.
     pub(crate) fn connect(to: SocketAddr) -> Result<Self, Errno> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(told)?;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(guest_errno)?;
         match rustix::net::connect(&fd, &to) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::INTR) => Ok(Self(fd)),
-            Err(error) => Err(told(error)),
+            Err(error) => Err(guest_errno(error)),
         }
     }
 
@@ -72,7 +72,7 @@ impl Stream {
             match rustix::net::recv(&self.0, &mut *out, flags) {
                 Ok((got, _)) => return Ok(got),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(told(error)),
+                Err(error) => return Err(guest_errno(error)),
             }
         }
     }
@@ -83,7 +83,7 @@ impl Stream {
             match rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(sent) => return Ok(sent),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(told(error)),
+                Err(error) => return Err(guest_errno(error)),
             }
         }
     }
@@ -94,17 +94,17 @@ impl Stream {
             (true, false) => Shutdown::Read,
             _ => Shutdown::Write,
         };
-        rustix::net::shutdown(&self.0, how).map_err(told)
+        rustix::net::shutdown(&self.0, how).map_err(guest_errno)
     }
 
     /// SO_ERROR, once.
     pub(crate) fn take_error(&self) -> Option<Errno> {
-        sockopt::socket_error(&self.0).and_then(|error| error).err().map(told)
+        sockopt::socket_error(&self.0).and_then(|error| error).err().map(guest_errno)
     }
 
     /// FIONREAD.
     pub(crate) fn readable_bytes(&self) -> Result<u64, Errno> {
-        rustix::io::ioctl_fionread(&self.0).map_err(told)
+        rustix::io::ioctl_fionread(&self.0).map_err(guest_errno)
     }
 
     /// TCP_NODELAY and SO_KEEPALIVE. That they cannot be set is no reason to end anything.
@@ -117,21 +117,21 @@ impl Stream {
 /// All of a process's connections, to be waited for by one descriptor. What happens to them is told once, as the kernel
 /// counts it: edge-triggered.
 #[derive(Debug)]
-pub(crate) struct Wire(OwnedFd);
+pub(crate) struct RemotePoller(OwnedFd);
 
-impl Wire {
+impl RemotePoller {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self(epoll::create(CreateFlags::CLOEXEC).map_err(told)?))
+        Ok(Self(epoll::create(CreateFlags::CLOEXEC).map_err(guest_errno)?))
     }
 
     /// Watches a connection until it is closed.
-    pub(crate) fn watch(&self, stream: &Stream, token: u64) -> Result<(), Errno> {
+    pub(crate) fn watch(&self, stream: &HostStream, token: u64) -> Result<(), Errno> {
         let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.0, &stream.0, EventData::new_u64(token), all).map_err(told)
+        epoll::add(&self.0, &stream.0, EventData::new_u64(token), all).map_err(guest_errno)
     }
 
     /// What has happened since the last look, to which connections, in the bits of `poll`. There may be more if there
-    /// are as many as one look takes: see [`Wire::is_exhausted`].
+    /// are as many as one look takes: see [`RemotePoller::is_exhausted`].
     pub(crate) fn look(&self) -> Vec<(u64, u32)> {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let count = epoll::wait(&self.0, &mut events[..], Some(&NOW)).unwrap_or(0);
@@ -145,14 +145,14 @@ impl Wire {
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for RemotePoller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 /// The error that a program is told of one of the host's.
-fn told(error: rustix::io::Errno) -> Errno {
+fn guest_errno(error: rustix::io::Errno) -> Errno {
     use rustix::io::Errno as Host;
     match error {
         Host::AGAIN => Errno::EAGAIN,

@@ -9,7 +9,7 @@ use crate::pollables::application::{Application, Listeners};
 impl Process {
     /// The application is on this port: to be said before the program runs.
     pub fn serve_at(&mut self, port: u16) {
-        self.pollables.edit().outside.port = Some(port);
+        self.pollables.edit().inbound.port = Some(port);
     }
 
     /// Whether the application listens.
@@ -20,25 +20,25 @@ impl Process {
 
     /// The application stays on the port that it has: what listens on another one later is none.
     pub fn keep_application(&mut self) {
-        if self.pollables.outside.port.is_none() {
+        if self.pollables.inbound.port.is_none() {
             let port = self.pollables.only_port();
-            self.pollables.edit().outside.port = port;
+            self.pollables.edit().inbound.port = port;
         }
     }
 
     /// The application's port, as far as it is said or kept.
     #[must_use]
     pub fn application_port(&self) -> Option<u16> {
-        self.pollables.outside.port
+        self.pollables.inbound.port
     }
 
     /// All that the program listens on with connections.
     #[must_use]
     pub fn listeners(&self) -> Listeners {
-        Listeners(self.pollables.doors().map(|(_, socket)| socket.local.clone()).collect())
+        Listeners(self.pollables.stream_listeners().map(|(_, socket)| socket.local.clone()).collect())
     }
 
     pub(crate) fn listening(&self) -> Vec<PollableId> {
-        self.pollables.doors().map(|(id, _)| id).collect()
+        self.pollables.stream_listeners().map(|(id, _)| id).collect()
     }
 }

@@ -9,7 +9,7 @@ use crate::kernel::call::Call;
 pub(crate) fn forget_file(call: &mut Call<'_, '_>, id: InodeId) {
     let is_open =
         call.process.files.objects().any(|object| matches!(object, Object::Memory { id: open, .. } if *open == id));
-    let is_mapped = call.process.memory.written_size(id).is_some();
+    let is_mapped = call.process.memory.overlay_size(id).is_some();
     if !is_open && !is_mapped && !call.process.overlay.is_named(id) {
         call.process.overlay.edit().forget(id);
     }
@@ -42,9 +42,9 @@ pub(crate) fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = O
 }
 
 /// Closes open files that were on their way to somebody who is gone, and those that were on their way to them.
-pub(crate) fn bury(call: &mut Call<'_, '_>) {
+pub(crate) fn close_orphans(call: &mut Call<'_, '_>) {
     while let Some(open) = call.process.pollables.edit().orphans.pop() {
-        let gone = call.process.files.edit().let_go(open);
+        let gone = call.process.files.edit().release(open);
         forget(call, gone);
     }
 }

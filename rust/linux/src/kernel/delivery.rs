@@ -20,8 +20,8 @@ use crate::base::halt::Halt;
 use crate::base::step::{Fault, Step};
 use crate::kernel::process::Process;
 use crate::mm::user::UserMemory;
-use crate::sched::threads::{State, Waiting};
-use crate::signal::frame::{self, Contents, Trap};
+use crate::sched::threads::{ThreadState, Waiting};
+use crate::signal::frame::{self, FrameContents, Trap};
 use crate::signal::signals::{
     Action, Disposition, Info, Interrupted, SA_NODEFER, SA_RESETHAND, SA_RESTART, SA_RESTORER, SI_KERNEL, Signal,
     SignalSet,
@@ -34,7 +34,7 @@ const FLAGS_CLEARED: u64 = 0x100 | 0x400 | 0x1_0000;
 
 /// Whom a signal is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum SignalTarget {
     /// Any thread that does not block it.
     Process,
     /// The thread at this position.
@@ -53,7 +53,12 @@ pub(crate) enum Sent {
 
 impl Process {
     /// Sends a signal. An error is the end of the program.
-    pub(crate) fn send_signal(&mut self, machine: &mut Machine, target: Target, info: Info) -> Result<Sent, Step> {
+    pub(crate) fn send_signal(
+        &mut self,
+        machine: &mut Machine,
+        target: SignalTarget,
+        info: Info,
+    ) -> Result<Sent, Step> {
         let signal = info.signal;
         let Some(index) = self.taker(target, signal) else {
             return Ok(self.leave_pending(target, info));
@@ -77,11 +82,11 @@ impl Process {
     /// Sends the current thread a signal for what it has done: SIGPIPE and its like.
     pub(crate) fn raise_on_current(&mut self, machine: &mut Machine, signal: Signal) -> Result<(), Step> {
         let info = Info::user(signal, crate::signal::signals::SI_USER);
-        self.send_signal(machine, Target::Thread(self.threads.current), info).map(|_| ())
+        self.send_signal(machine, SignalTarget::Thread(self.threads.current), info).map(|_| ())
     }
 
     /// The thread that gets a signal now; `None` if whoever could blocks it.
-    fn taker(&self, target: Target, signal: Signal) -> Option<usize> {
+    fn taker(&self, target: SignalTarget, signal: Signal) -> Option<usize> {
         let takes = |index: usize| {
             self.threads.get(index).is_some_and(|thread| {
                 let signals = &thread.signals;
@@ -89,21 +94,21 @@ impl Process {
             })
         };
         match target {
-            Target::Thread(index) => Some(index).filter(|&index| takes(index)),
+            SignalTarget::Thread(index) => Some(index).filter(|&index| takes(index)),
             // Who waits for it comes first.
-            Target::Process if self.threads.iter().any(|thread| thread.signals.awaited.contains(signal)) => None,
-            Target::Process => {
+            SignalTarget::Process if self.threads.iter().any(|thread| thread.signals.awaited.contains(signal)) => None,
+            SignalTarget::Process => {
                 let current = self.threads.current;
                 std::iter::once(current).chain(0..self.threads.len()).find(|&index| takes(index))
             }
         }
     }
 
-    fn leave_pending(&mut self, target: Target, info: Info) -> Sent {
+    fn leave_pending(&mut self, target: SignalTarget, info: Info) -> Sent {
         let threads = self.threads.edit();
         let whole = match target {
-            Target::Process => self.signals.edit().pending.add(info),
-            Target::Thread(index) => match threads.get_mut(index) {
+            SignalTarget::Process => self.signals.edit().pending.add(info),
+            SignalTarget::Thread(index) => match threads.get_mut(index) {
                 Some(thread) => thread.signals.pending.add(info),
                 None => return Sent::Ignored,
             },
@@ -118,7 +123,7 @@ impl Process {
 
     /// Ends the wait of a thread that has a signal to handle.
     pub(crate) fn interrupt(&mut self, machine: &mut Machine, index: usize) -> Result<(), Step> {
-        let Some(State::Waiting(waiting)) = self.threads.get(index).map(|thread| thread.state.clone()) else {
+        let Some(ThreadState::Waiting(waiting)) = self.threads.get(index).map(|thread| thread.state.clone()) else {
             return Ok(());
         };
         let interrupted = match waiting {
@@ -142,7 +147,7 @@ impl Process {
             },
         };
         if let Some(thread) = self.threads.edit().get_mut(index) {
-            thread.state = State::Ready;
+            thread.state = ThreadState::Ready;
             thread.signals.awaited = SignalSet::default();
             thread.signals.interrupted = Some(interrupted);
         }
@@ -308,7 +313,7 @@ impl Process {
         action: &Action,
         trap: Trap,
     ) -> Result<(), Step> {
-        self.spend(info.signal, action);
+        self.apply_resethand(info.signal, action);
         match self.push_frame(machine, index, context, info, action, trap) {
             Ok(()) => return Ok(()),
             Err(Halt::End(step)) => return Err(step),
@@ -322,7 +327,7 @@ impl Process {
         });
         let second = if info.signal == Signal::SEGV { None } else { self.synchronous(index, Signal::SEGV) };
         let Some(action) = second else { return Err(fault) };
-        self.spend(Signal::SEGV, &action);
+        self.apply_resethand(Signal::SEGV, &action);
         let info = Info::kernel(Signal::SEGV, SI_KERNEL, 0);
         match self.push_frame(machine, index, context, &info, &action, Trap::default()) {
             Ok(()) => Ok(()),
@@ -331,7 +336,7 @@ impl Process {
         }
     }
 
-    fn spend(&mut self, signal: Signal, action: &Action) {
+    fn apply_resethand(&mut self, signal: Signal, action: &Action) {
         if action.has(SA_RESETHAND) {
             self.signals.edit().reset_handler(signal);
         }
@@ -350,22 +355,22 @@ impl Process {
         let stack = signals.stack;
         let mask = signals.saved_mask.unwrap_or(signals.blocked);
         let (features, size) = machine.vector_features();
-        let place = frame::place(context.regs.rsp, action, &stack, size).ok_or(Errno::EFAULT)?;
+        let addresses = frame::addresses(context.regs.rsp, action, &stack, size).ok_or(Errno::EFAULT)?;
         if !action.has(SA_RESTORER) || !Machine::is_program_address(action.handler) {
             return Err(Errno::EFAULT.into());
         }
-        let bytes = frame::build(&context.regs, place, &Contents { action, info, trap, mask, stack: &stack });
+        let bytes = frame::build(&context.regs, addresses, &FrameContents { action, info, trap, mask, stack: &stack });
         let vector = frame::build_vector(&context.vector, features, size);
         let mut user = UserMemory { machine, space: &self.memory, may_block: true };
-        user.write(place.fpstate, &vector)?;
-        user.write(place.frame, &bytes)?;
+        user.write(addresses.fpstate, &vector)?;
+        user.write(addresses.frame, &bytes)?;
         let regs = &mut context.regs;
         regs.rdi = info.signal.number().unsigned_abs().into();
-        regs.rsi = place.frame.saturating_add(frame::SIGINFO_OFFSET);
-        regs.rdx = place.frame.saturating_add(frame::UCONTEXT);
+        regs.rsi = addresses.frame.saturating_add(frame::SIGINFO_OFFSET);
+        regs.rdx = addresses.frame.saturating_add(frame::UCONTEXT);
         regs.rax = 0;
         regs.rip = action.handler;
-        regs.rsp = place.frame;
+        regs.rsp = addresses.frame;
         regs.rflags &= !FLAGS_CLEARED;
         context.vector = frame::initial_vector(&context.vector);
         if let Some(thread) = self.threads.edit().get_mut(index) {

@@ -7,7 +7,7 @@ use mayfly_machine::{PageFaultCode, layout};
 use crate::base::step::{Fault, Step};
 use crate::kernel::process::Process;
 use crate::mm::access::{Access, Refused};
-use crate::mm::fault::bring_in;
+use crate::mm::fault::fault_in;
 use crate::signal::frame::Trap;
 use crate::signal::signals;
 
@@ -43,7 +43,7 @@ pub(crate) fn page_fault(
     } else {
         Access::Read
     };
-    match bring_in(machine, &process.memory, address, access, process.may_block) {
+    match fault_in(machine, &process.memory, address, access, process.may_block) {
         Ok(()) => Step::Continue,
         Err(Refused::Denied) => {
             Step::Faulted(Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(address), rip })
@@ -52,7 +52,7 @@ pub(crate) fn page_fault(
             Step::Faulted(Fault { signal: libc::SIGBUS, vector: Some(14), address: Some(address), rip })
         }
         // The program's instruction is made again.
-        Err(Refused::NotHere) => process.elsewhere(),
+        Err(Refused::NotHere) => process.continue_elsewhere(),
         Err(Refused::Machine(error)) => error.into(),
     }
 }
@@ -80,7 +80,7 @@ pub(crate) fn exception(vector: u8, rip: u64) -> Step {
 ///
 /// One in Mayfly's own code never does: a handler would read registers of another request, had the way back to it gone
 /// wrong.
-pub(crate) fn or_handler(process: &mut Process, machine: &mut Machine, step: Step, error: u64) -> Step {
+pub(crate) fn deliver_or(process: &mut Process, machine: &mut Machine, step: Step, error: u64) -> Step {
     let Step::Faulted(fault) = step else { return step };
     if layout::is_own_code(fault.rip) {
         return Step::Violation(format!("in Mayfly's own code: {fault}"));

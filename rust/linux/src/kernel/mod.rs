@@ -8,7 +8,7 @@ pub(crate) mod closing;
 pub(crate) mod cpu_time;
 pub(crate) mod delivery;
 pub(crate) mod faults;
-pub(crate) mod outside;
+pub(crate) mod inbound;
 pub(crate) mod process;
 pub(crate) mod remote;
 pub(crate) mod save;

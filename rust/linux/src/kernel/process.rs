@@ -192,8 +192,8 @@ impl Process {
     /// Connections with the outside are closed, since forks cannot share them: each finds them reset by the peer.
     pub fn freeze(&mut self) {
         self.rest();
-        if self.pollables.is_wired() {
-            self.pollables.edit().cut_off();
+        if self.pollables.has_poller() {
+            self.pollables.edit().drop_remotes();
             self.note_change();
         }
         self.pollables.edit().share();

@@ -8,19 +8,19 @@ use crate::kernel::process::Process;
 impl Process {
     /// Takes notice of what has happened to connections with the outside since this was last asked. Processes without
     /// one do nothing.
-    pub(crate) fn listen_outside(&mut self) {
-        if !self.pollables.is_wired() {
+    pub(crate) fn poll_remotes(&mut self) {
+        if !self.pollables.has_poller() {
             return;
         }
-        let events = match &self.pollables.remotes.wire {
-            Some((wire, _)) => wire.look(),
+        let events = match &self.pollables.remotes.poller {
+            Some((poller, _)) => poller.look(),
             None => Vec::new(),
         };
         if events.is_empty() && self.pollables.remotes.dialing.is_empty() {
             return;
         }
         let before = self.pollables.remotes.dialing.len();
-        self.pollables.edit().hear(events.clone());
+        self.pollables.edit().note_remote_events(events.clone());
         if !events.is_empty() || before != self.pollables.remotes.dialing.len() {
             self.note_change();
         }
@@ -30,9 +30,9 @@ impl Process {
     /// is so until
     /// [`Process::wake`], or whatever else lets the program go on.
     #[must_use]
-    pub fn outside(&self) -> Option<BorrowedFd<'_>> {
-        let (wire, _) = self.pollables.remotes.wire.as_ref()?;
+    pub fn remote_events(&self) -> Option<BorrowedFd<'_>> {
+        let (poller, _) = self.pollables.remotes.poller.as_ref()?;
         let has_remote = |id| self.pollables.socket(id).is_ok_and(|socket| socket.remote.is_some());
-        self.pollables.ids().any(has_remote).then(|| wire.as_fd())
+        self.pollables.ids().any(has_remote).then(|| poller.as_fd())
     }
 }

@@ -12,14 +12,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_files::FileStamp;
 use mayfly_machine::FileKey;
 use serde::{Deserialize, Serialize};
 
 use crate::base::limits::Limits;
 use crate::base::resource_limits::ResourceLimits;
 use crate::base::tracked::Tracked;
+use crate::exec::elf_source::Elf;
 use crate::exec::program::Program;
-use crate::exec::source::Elf;
 use crate::fs::open_files::Files;
 use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::{NoWitness, Seen, Witnesses};
@@ -60,8 +61,8 @@ pub enum ProcessLoadError {
 /// Where a file is, and what it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedFile {
-    place: files::Place,
-    stamp: files::Stamp,
+    location: files::FileLocation,
+    stamp: FileStamp,
     key: FileKey,
 }
 
@@ -143,7 +144,7 @@ impl Process {
         let body =
             postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, timers, resources })?;
         let files = scope.leave().into_iter().map(|file| SavedFile {
-            place: file.place().clone(),
+            location: file.location().clone(),
             stamp: file.stamp(),
             key: file.key(),
         });
@@ -210,13 +211,13 @@ impl Process {
 fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<files::File>, ProcessLoadError> {
     let changed = |path: &[u8]| ProcessLoadError::Changed { path: String::from_utf8_lossy(path).into_owned() };
     let mounts = &program.mounts;
-    let (opened, path) = match &file.place {
-        files::Place::Program => {
+    let (opened, path) = match &file.location {
+        files::FileLocation::Program => {
             let Elf::File(own) = program.elf else { return Err(changed(program.name.as_bytes())) };
             let opened = mounts.permit().ok().and_then(|permit| files::File::of_program(own, permit).ok());
             (opened, program.name.as_bytes().to_vec())
         }
-        files::Place::Mount { device, rest } => {
+        files::FileLocation::Mount { device, rest } => {
             let mount = mounts.iter().find(|mount| mount.device == *device);
             let opened = mount.and_then(|mount| mounts.open_file(mount, rest, true).ok());
             (opened, [mount.map_or(&b""[..], |mount| &mount.guest), b"/", rest].concat())

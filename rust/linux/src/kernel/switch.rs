@@ -7,7 +7,7 @@ use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::base::step::{Fault, Step};
 use crate::kernel::process::Process;
-use crate::sched::threads::State;
+use crate::sched::threads::ThreadState;
 
 impl Process {
     /// Ends the call of a thread that waited.
@@ -15,7 +15,7 @@ impl Process {
         let threads = self.threads.edit();
         let is_live = threads.live == Some(index);
         if let Some(thread) = threads.get_mut(index) {
-            thread.state = State::Ready;
+            thread.state = ThreadState::Ready;
             if let Some(saved) = &mut thread.saved {
                 saved.regs.rax = value;
             }

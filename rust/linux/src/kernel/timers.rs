@@ -5,7 +5,7 @@ use mayfly_kvm::Machine;
 
 use crate::base::clock;
 use crate::base::step::Step;
-use crate::kernel::delivery::{Sent, Target};
+use crate::kernel::delivery::{Sent, SignalTarget};
 use crate::kernel::process::Process;
 use crate::signal::signals::{Info, SI_KERNEL, SI_TIMER, Signal, TimerId};
 use crate::time::timers::{IGNORED_PERIOD_NS, Notify, TimerClock};
@@ -30,14 +30,14 @@ impl Process {
         if self.timers.next_ns().is_none_or(|until| until > now) && !self.timers.has_cpu_timers() {
             return Ok(());
         }
-        for (id, notify) in self.timers.over(|clock| self.timer_clock_ns(clock, now)) {
+        for (id, notify) in self.timers.expired(|clock| self.timer_clock_ns(clock, now)) {
             let sent = match notify {
                 Notify::Nobody => Sent::Ignored,
                 Notify::Process { signal, value } => {
-                    self.send_signal(machine, Target::Process, info(id, signal, value))?
+                    self.send_signal(machine, SignalTarget::Process, info(id, signal, value))?
                 }
                 Notify::Thread { signal, value, tid } => match self.threads.by_tid(tid) {
-                    Some(index) => self.send_signal(machine, Target::Thread(index), info(id, signal, value))?,
+                    Some(index) => self.send_signal(machine, SignalTarget::Thread(index), info(id, signal, value))?,
                     None => Sent::Ignored,
                 },
             };

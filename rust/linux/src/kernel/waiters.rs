@@ -16,7 +16,7 @@ impl Process {
     /// A look of the current thread, which may see its signals.
     pub(crate) fn look(&self) -> Look {
         let own = self.threads.current().signals.pending.set();
-        Look::seeing(own.or(self.signals.pending.set()))
+        Look::with_signals(own.or(self.signals.pending.set()))
     }
 
     /// The thread that would be the first to do something if bytes arrived on `connection`, or, if that is `None`, if a

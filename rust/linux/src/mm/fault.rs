@@ -9,10 +9,10 @@ use crate::base::pages::{self, PageRange};
 use crate::mm::access::{Access, Refused};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::file_fault;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 /// Makes `access` to `address` possible if the address space allows it: brings in a page, or makes one writable.
-pub(crate) fn bring_in(
+pub(crate) fn fault_in(
     machine: &mut Machine,
     memory: &AddressSpace,
     address: u64,
@@ -30,18 +30,18 @@ pub(crate) fn bring_in(
     }
     let page = pages::align_down(address);
     let is_mapped = machine.is_mapped(page);
-    if let Kind::File { file, .. } = vma.kind
+    if let VmaKind::File { file, .. } = vma.kind
         && (!is_mapped || access == Access::Write)
     {
         let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
-        return file_fault::bring_in(machine, memory.is_booting(), vma, file, page, access, may_block);
+        return file_fault::fault_in(machine, memory.is_booting(), vma, file, page, access, may_block);
     }
-    if let Kind::Written { inode, .. } = vma.kind
+    if let VmaKind::Overlay { inode, .. } = vma.kind
         && !is_mapped
     {
         let whole = PageRange::at(page, PAGE_SIZE).ok_or(Refused::Denied)?;
-        let Kind::Written { offset, .. } = vma.over(whole).kind else { return Err(Refused::PastEnd) };
-        if memory.written_size(inode).is_none_or(|size| offset >= size) {
+        let VmaKind::Overlay { offset, .. } = vma.covering(whole).kind else { return Err(Refused::PastEnd) };
+        if memory.overlay_size(inode).is_none_or(|size| offset >= size) {
             return Err(Refused::PastEnd);
         }
         // The request's in any case: a reset may leave the file shorter, and what lies behind its end is not there.

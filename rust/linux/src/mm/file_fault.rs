@@ -19,7 +19,7 @@ use crate::base::errno::Errno;
 use crate::base::pages::{PAGE_BYTES, PageRange};
 use crate::mm::access::{Access, Refused};
 use crate::mm::mapped_file::MappedFile;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 /// Pages around a fault that are mapped with it, aligned to as many: 1 MiB. An entry costs some ten nanoseconds and a
 /// fault tens of microseconds, and a page of the page cache costs nothing.
@@ -36,7 +36,7 @@ const COPIED_PAGES: u64 = 16;
 ///
 /// Where the thread may not be held up, the page has to be in memory: what the machine's own access does not find
 /// there, `KVM_RUN` waits for.
-pub(crate) fn bring_in(
+pub(crate) fn fault_in(
     machine: &mut Machine,
     is_booting: bool,
     vma: &Vma,
@@ -61,7 +61,7 @@ fn cached(machine: &Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<
     let alone = vma.origin != Origin::Snapshot || machine.is_mapped(page);
     let wanted = if alone { PAGE_SIZE } else { CACHED_PAGES.saturating_mul(PAGE_SIZE) };
     let range = PageRange::at(page, wanted).and_then(|range| range.intersection(vma.range));
-    let Some((Kind::File { offset, .. }, range)) = range.map(|range| (vma.over(range).kind, range)) else {
+    let Some((VmaKind::File { offset, .. }, range)) = range.map(|range| (vma.covering(range).kind, range)) else {
         return Ok(1);
     };
     match file.file.cached(offset, usize::try_from(range.len()).unwrap_or(PAGE_BYTES)) {
@@ -73,7 +73,7 @@ fn cached(machine: &Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<
 }
 
 /// The pages of the mapping around `page`, in a window aligned to its size.
-fn around(vma: &Vma, page: u64, pages: u64) -> Option<PageRange> {
+fn window_around(vma: &Vma, page: u64, pages: u64) -> Option<PageRange> {
     let size = pages.saturating_mul(PAGE_SIZE);
     let within = page.checked_rem(size)?;
     PageRange::at(page.checked_sub(within)?, size)?.intersection(vma.range)
@@ -94,14 +94,14 @@ fn map_around(
         Some(pages) => {
             PageRange::at(page.start(), pages.saturating_mul(PAGE_SIZE)).and_then(|range| range.intersection(vma.range))
         }
-        None if many => around(vma, page.start(), AROUND_PAGES),
+        None if many => window_around(vma, page.start(), AROUND_PAGES),
         None => None,
     };
     let window = window.unwrap_or(page);
     if cached.is_none()
         && !is_booting
         && many
-        && let Kind::File { offset, .. } = vma.over(window).kind
+        && let VmaKind::File { offset, .. } = vma.covering(window).kind
     {
         // Legs that must not wait for the neighbours find them mapped.
         file.file.fetch(offset, window.len());
@@ -116,7 +116,7 @@ fn map_around(
 
 /// Maps what it can of `range`, from its start; returns the number of pages.
 fn map(machine: &mut Machine, vma: &Vma, file: &MappedFile, range: PageRange) -> Result<u64, Refused> {
-    let Kind::File { offset, .. } = vma.over(range).kind else { return Ok(0) };
+    let VmaKind::File { offset, .. } = vma.covering(range).kind else { return Ok(0) };
     let pages = FilePages {
         file: file.file.as_fd(),
         key: file.file.key(),
@@ -129,7 +129,7 @@ fn map(machine: &mut Machine, vma: &Vma, file: &MappedFile, range: PageRange) ->
 /// Makes a page of a booting program its own, and some neighbours.
 fn copy_around(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<(), Refused> {
     copy(machine, vma, file, page)?;
-    let window = around(vma, page, COPIED_PAGES);
+    let window = window_around(vma, page, COPIED_PAGES);
     let mut at = window.map_or(page, PageRange::start);
     while at < window.map_or(page, PageRange::end) {
         // Neighbours that the file or the machine does not have are left for their own fault.
@@ -154,8 +154,8 @@ fn copy(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> Resul
 /// Reads one page of a file from the host into a new page.
 fn read_page(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<(), Refused> {
     let mut bytes = [0; PAGE_BYTES];
-    let part = PageRange::at(page, PAGE_SIZE).map(|range| vma.over(range).kind);
-    let Some(Kind::File { offset, .. }) = part else { return Err(Refused::PastEnd) };
+    let part = PageRange::at(page, PAGE_SIZE).map(|range| vma.covering(range).kind);
+    let Some(VmaKind::File { offset, .. }) = part else { return Err(Refused::PastEnd) };
     match file.file.read_at(offset, &mut bytes, true) {
         Ok(0) | Err(_) => Err(Refused::PastEnd),
         Ok(got) => {
@@ -174,10 +174,10 @@ mod tests {
         let vma = Vma {
             range: PageRange::new(0x5000, 0x30_0000).unwrap(),
             prot: mayfly_machine::Prot::READ,
-            kind: Kind::Private,
+            kind: VmaKind::Private,
             origin: Origin::Snapshot,
         };
-        let window = |page, pages| around(&vma, page, pages).map(|range| (range.start(), range.end()));
+        let window = |page, pages| window_around(&vma, page, pages).map(|range| (range.start(), range.end()));
         assert_eq!(window(0x5000, 16), Some((0x5000, 0x1_0000)));
         assert_eq!(window(0x1_0000, 16), Some((0x1_0000, 0x2_0000)));
         assert_eq!(window(0x1_f000, 16), Some((0x1_0000, 0x2_0000)));

@@ -39,7 +39,7 @@ impl UserMemory<'_> {
         while !rest.is_empty() {
             let (chunk, more) = rest.split_at_mut(to_page_end(at, rest.len()));
             if self.machine.read(at, chunk).is_err() {
-                self.bring_in(at, Access::Read)?;
+                self.fault_in(at, Access::Read)?;
                 self.machine.read(at, chunk).map_err(|_| Errno::EFAULT)?;
             }
             at = at.checked_add(chunk.len() as u64).ok_or(Errno::EFAULT)?;
@@ -58,7 +58,7 @@ impl UserMemory<'_> {
         while !rest.is_empty() {
             let (chunk, more) = rest.split_at(to_page_end(at, rest.len()));
             if self.machine.write(at, chunk).is_err() {
-                self.bring_in(at, Access::Write)?;
+                self.fault_in(at, Access::Write)?;
                 self.machine.write(at, chunk).map_err(|_| Errno::EFAULT)?;
             }
             at = at.checked_add(chunk.len() as u64).ok_or(Errno::EFAULT)?;
@@ -113,8 +113,8 @@ impl UserMemory<'_> {
         Err(Errno::ENAMETOOLONG.into())
     }
 
-    fn bring_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
-        fault::bring_in(self.machine, self.space, address, access, self.may_block).map_err(|refused| match refused {
+    fn fault_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
+        fault::fault_in(self.machine, self.space, address, access, self.may_block).map_err(|refused| match refused {
             Refused::Denied | Refused::PastEnd => Errno::EFAULT.into(),
             Refused::NotHere => Errno::NOT_HERE.into(),
             Refused::Machine(error) => error.into(),

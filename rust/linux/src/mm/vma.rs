@@ -9,7 +9,7 @@ use crate::base::pages::PageRange;
 
 /// What a mapping is, beyond what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Kind {
+pub(crate) enum VmaKind {
     /// Anonymous and private: image, heap, `mmap`.
     Private,
     /// Anonymous and shared. With one process it differs from private in what `MADV_DONTNEED` does.
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
         shared: bool,
     },
     /// A file that the program has written, shared: what is mapped lies in the pages.
-    Written {
+    Overlay {
         inode: InodeId,
         /// Where in the file the mapping starts, in bytes; a multiple of the page size.
         offset: u64,
@@ -38,13 +38,13 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileId(pub(crate) u16);
 
-impl Kind {
+impl VmaKind {
     /// What lies `bytes` further on in the same mapping.
     fn shifted(self, bytes: u64) -> Self {
         match self {
             Self::File { file, offset, shared } => Self::File { file, offset: offset.wrapping_add(bytes), shared },
-            Self::Written { inode, offset, writable } => {
-                Self::Written { inode, offset: offset.wrapping_add(bytes), writable }
+            Self::Overlay { inode, offset, writable } => {
+                Self::Overlay { inode, offset: offset.wrapping_add(bytes), writable }
             }
             other => other,
         }
@@ -56,13 +56,13 @@ impl Kind {
 pub(crate) struct Vma {
     pub(crate) range: PageRange,
     pub(crate) prot: Prot,
-    pub(crate) kind: Kind,
+    pub(crate) kind: VmaKind,
     pub(crate) origin: Origin,
 }
 
 impl Vma {
     /// The same mapping, where it covers `range`: a part of it, or what it grows by.
-    pub(crate) fn over(&self, range: PageRange) -> Self {
+    pub(crate) fn covering(&self, range: PageRange) -> Self {
         let kind = self.kind.shifted(range.start().wrapping_sub(self.range.start()));
         Self { range, kind, ..*self }
     }

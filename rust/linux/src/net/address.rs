@@ -111,7 +111,7 @@ impl Address {
     }
 
     /// Whether two sockets with these addresses would be in each other's way.
-    pub(crate) fn collides(&self, other: &Self) -> bool {
+    pub(crate) fn conflicts_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(name), Self::Unix(other)) => name == other,
             (Self::Unix(_) | Self::Unnamed, _) | (_, Self::Unix(_) | Self::Unnamed) => false,

@@ -60,13 +60,13 @@ struct Inner {
 struct Named {
     name: Arc<Name>,
     /// What the program takes for its address.
-    made_up: Ipv4Addr,
+    synthetic_ip: Ipv4Addr,
     ports: Vec<u16>,
 }
 
 /// Something that a program may connect to.
 #[derive(Debug, Clone)]
-pub(crate) enum Target {
+pub(crate) enum Destination {
     Address(SocketAddr),
     Name(Arc<Name>, u16),
 }
@@ -85,9 +85,9 @@ impl Network {
                     if let Some(named) = known.and_then(|index| inner.names.get_mut(index)) {
                         named.ports.push(*port);
                     } else if inner.names.len() < ADDRESSES {
-                        let made_up = Ipv4Addr::from_bits(next);
+                        let synthetic_ip = Ipv4Addr::from_bits(next);
                         next = next.saturating_add(1);
-                        inner.names.push(Named { name: Name::new(name), made_up, ports: vec![*port] });
+                        inner.names.push(Named { name: Name::new(name), synthetic_ip, ports: vec![*port] });
                     }
                 }
             }
@@ -111,23 +111,23 @@ impl Network {
     /// `/etc/hosts`.
     pub(crate) fn hosts(&self) -> String {
         let mut text = "127.0.0.1 localhost mayfly\n::1 localhost\n".to_owned();
-        for Named { name, made_up, .. } in &self.inner.names {
+        for Named { name, synthetic_ip, .. } in &self.inner.names {
             if !OWN_NAMES.contains(&name.text()) {
                 // Writing to a string does not fail.
-                let _ = writeln!(text, "{made_up} {}", name.text());
+                let _ = writeln!(text, "{synthetic_ip} {}", name.text());
             }
         }
         text
     }
 
     /// What connecting to `to` means, if it is allowed.
-    pub(crate) fn find(&self, to: SocketAddr) -> Option<Target> {
+    pub(crate) fn find(&self, to: SocketAddr) -> Option<Destination> {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
         if self.inner.addresses.contains(&to) {
-            return Some(Target::Address(to));
+            return Some(Destination::Address(to));
         }
         let named = self.named(to.ip())?;
-        named.ports.contains(&to.port()).then(|| Target::Name(Arc::clone(&named.name), to.port()))
+        named.ports.contains(&to.port()).then(|| Destination::Name(Arc::clone(&named.name), to.port()))
     }
 
     /// What the program means by `to`, for people.
@@ -140,7 +140,7 @@ impl Network {
 
     fn named(&self, ip: IpAddr) -> Option<&Named> {
         let IpAddr::V4(ip) = ip else { return None };
-        self.inner.names.iter().find(|named| named.made_up == ip)
+        self.inner.names.iter().find(|named| named.synthetic_ip == ip)
     }
 }
 
@@ -158,11 +158,11 @@ mod tests {
         let network =
             Network::new(&[name("db.invalid", 5432), redis, name("cache.invalid", 1), name("db.invalid", 80)]);
         let find = |text: &str| network.find(text.parse().unwrap());
-        assert!(matches!(find("127.0.0.1:6379"), Some(Target::Address(_))));
-        assert!(matches!(find("[::ffff:127.0.0.1]:6379"), Some(Target::Address(_))), "the same address");
-        assert!(matches!(find("198.18.0.2:5432"), Some(Target::Name(name, 5432)) if name.text() == "db.invalid"));
-        assert!(matches!(find("198.18.0.2:80"), Some(Target::Name(..))));
-        assert!(matches!(find("198.18.0.3:1"), Some(Target::Name(name, 1)) if name.text() == "cache.invalid"));
+        assert!(matches!(find("127.0.0.1:6379"), Some(Destination::Address(_))));
+        assert!(matches!(find("[::ffff:127.0.0.1]:6379"), Some(Destination::Address(_))), "the same address");
+        assert!(matches!(find("198.18.0.2:5432"), Some(Destination::Name(name, 5432)) if name.text() == "db.invalid"));
+        assert!(matches!(find("198.18.0.2:80"), Some(Destination::Name(..))));
+        assert!(matches!(find("198.18.0.3:1"), Some(Destination::Name(name, 1)) if name.text() == "cache.invalid"));
         for other in ["127.0.0.1:6380", "127.0.0.2:6379", "[::1]:6379", "198.18.0.2:1", "198.18.0.3:80", "198.18.0.4:1"]
         {
             assert!(find(other).is_none(), "{other}");

@@ -9,8 +9,8 @@ use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
 use crate::host::dns::{Answer, Name};
 use crate::host::permits::Permit;
-use crate::host::sockets::{Stream, Wire};
-use crate::net::allow_list::Target;
+use crate::host::sockets::{HostStream, RemotePoller};
+use crate::net::allow_list::Destination;
 
 /// How often a name is asked for that is being resolved.
 const RESOLVING_NS: u64 = 5_000_000;
@@ -36,17 +36,17 @@ enum Stage {
         port: u16,
         until_ns: u64,
     },
-    Connecting(Stream),
-    Open(Stream),
+    Connecting(HostStream),
+    Open(HostStream),
     /// The last attempt, if there was one.
     Failed(Errno),
 }
 
 impl Remote {
-    pub(crate) fn new(target: Target, permit: Permit) -> Self {
+    pub(crate) fn new(target: Destination, permit: Permit) -> Self {
         let (stage, left) = match target {
-            Target::Address(to) => (Stage::Failed(Errno::EHOSTUNREACH), vec![to]),
-            Target::Name(name, port) => {
+            Destination::Address(to) => (Stage::Failed(Errno::EHOSTUNREACH), vec![to]),
+            Destination::Name(name, port) => {
                 let until_ns = clock::now_ns().saturating_add(PATIENCE_NS);
                 (Stage::Resolving { name, port, until_ns }, Vec::new())
             }
@@ -55,7 +55,7 @@ impl Remote {
     }
 
     /// The connection, once there is one.
-    pub(crate) fn open(&self) -> Option<&Stream> {
+    pub(crate) fn open(&self) -> Option<&HostStream> {
         match &self.stage {
             Stage::Open(stream) => Some(stream),
             _ => None,
@@ -79,7 +79,7 @@ impl Remote {
     }
 
     /// Goes on with connecting, as far as that is possible now; `None`: not to an end.
-    pub(crate) fn advance(&mut self, wire: &Wire, token: u64) -> Option<Result<(), Errno>> {
+    pub(crate) fn advance(&mut self, poller: &RemotePoller, token: u64) -> Option<Result<(), Errno>> {
         // Each round but the first tries an address.
         loop {
             let next = match &self.stage {
@@ -106,7 +106,7 @@ impl Remote {
                 },
                 Stage::Failed(error) => match self.left.pop() {
                     None => return Some(Err(*error)),
-                    Some(to) => match Stream::connect(to).and_then(|new| wire.watch(&new, token).map(|()| new)) {
+                    Some(to) => match HostStream::connect(to).and_then(|new| poller.watch(&new, token).map(|()| new)) {
                         Ok(stream) => Stage::Connecting(stream),
                         Err(error) => Stage::Failed(error),
                     },
@@ -117,10 +117,10 @@ impl Remote {
     }
 }
 
-/// The wire, and who waits for it to connect. A copy of it is one of a process that has no connections.
+/// The poller, and who waits for it to connect. A copy of it is one of a process that has no connections.
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
-    pub(crate) wire: Option<(Wire, Permit)>,
+    pub(crate) poller: Option<(RemotePoller, Permit)>,
     /// Sockets that are not connected yet.
     pub(crate) dialing: Vec<PollableId>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::base::ids::{ConnectionId, PollableId, QueueId};
-use crate::host::sockets::Stream;
+use crate::host::sockets::HostStream;
 use crate::net::address::Address;
 use crate::net::remote::Remote;
 
@@ -106,7 +106,7 @@ impl Socket {
             ..*self
         };
         if self.remote.is_some() {
-            copy.be_lost(self.stream().is_some());
+            copy.mark_reset(self.stream().is_some());
         }
         copy
     }
@@ -180,15 +180,15 @@ impl Socket {
 
 impl Socket {
     /// What was outside is there no more: to the program it looks as if the peer had reset the connection.
-    pub(crate) fn lose(&mut self) {
+    pub(crate) fn reset_by_peer(&mut self) {
         let was_open = self.stream().is_some();
         if self.remote.take().is_some() {
-            self.be_lost(was_open);
+            self.mark_reset(was_open);
         }
     }
 
-    /// As [`Socket::lose`], without having had it.
-    pub(crate) fn be_lost(&mut self, was_open: bool) {
+    /// As [`Socket::reset_by_peer`], without having had it.
+    pub(crate) fn mark_reset(&mut self, was_open: bool) {
         self.error = Some(Errno::ECONNRESET);
         if was_open {
             self.phase = Phase::Connected;
@@ -201,7 +201,7 @@ impl Socket {
     }
 
     /// Has options that matter outside set there.
-    pub(crate) fn tell_remote(&mut self) {
+    pub(crate) fn apply_options(&mut self) {
         let is_set = |level, name| self.option(level, name).unwrap_or(0) != 0;
         let no_delay = is_set(libc::IPPROTO_TCP, libc::TCP_NODELAY);
         let keep_alive = is_set(libc::SOL_SOCKET, libc::SO_KEEPALIVE);
@@ -216,7 +216,7 @@ impl Socket {
     }
 
     /// Its connection with somewhere outside.
-    pub(crate) fn stream(&self) -> Option<&Stream> {
+    pub(crate) fn stream(&self) -> Option<&HostStream> {
         self.remote.as_ref().and_then(|remote| remote.open())
     }
 }

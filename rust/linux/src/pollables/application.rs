@@ -85,41 +85,41 @@ impl Socket {
 
 impl Pollables {
     /// What a program listens on with connections, the first first.
-    pub(crate) fn doors(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
+    pub(crate) fn stream_listeners(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
         let sockets = self.listeners.iter().filter_map(|&id| Some((id, self.socket(id).ok()?)));
         sockets.filter(|(_, socket)| socket.kind == libc::SOCK_STREAM)
     }
 
     /// What listens on the application's port.
-    fn doors_of_application(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
-        let port = self.outside.port.or_else(|| self.only_port());
-        self.doors().filter(move |(_, socket)| port.is_some() && socket.local.port() == port)
+    fn application_listeners(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
+        let port = self.inbound.port.or_else(|| self.only_port());
+        self.stream_listeners().filter(move |(_, socket)| port.is_some() && socket.local.port() == port)
     }
 
     /// The port, if all that listens has the same.
     pub(crate) fn only_port(&self) -> Option<u16> {
-        let (_, first) = self.doors().next()?;
+        let (_, first) = self.stream_listeners().next()?;
         let port = first.local.port()?;
-        self.doors().all(|(_, socket)| socket.local.port() == Some(port)).then_some(port)
+        self.stream_listeners().all(|(_, socket)| socket.local.port() == Some(port)).then_some(port)
     }
 
     /// Where connections from outside arrive.
-    pub(crate) fn front_door(&self) -> Option<PollableId> {
-        self.doors_of_application().min_by_key(|(_, socket)| socket.is_for_v6_alone()).map(|(id, _)| id)
+    pub(crate) fn inbound_listener(&self) -> Option<PollableId> {
+        self.application_listeners().min_by_key(|(_, socket)| socket.is_for_v6_alone()).map(|(id, _)| id)
     }
 
     pub(crate) fn application(&self) -> Application {
         let differ = |is_v4: bool| {
             let mut ips =
-                self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
+                self.application_listeners().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
             let first = ips.next();
             ips.any(|ip| Some(ip) != first)
         };
-        if self.front_door().is_some() {
+        if self.inbound_listener().is_some() {
             return if differ(true) || differ(false) { Application::Ambiguous } else { Application::Listens };
         }
         let has_port = |(_, socket): (_, &Socket)| socket.local.port().is_some();
-        if self.outside.port.is_none() && self.doors().any(has_port) {
+        if self.inbound.port.is_none() && self.stream_listeners().any(has_port) {
             Application::Ambiguous
         } else {
             Application::Missing

@@ -7,11 +7,11 @@
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
-use crate::event::epoll_set::{Epoll, Registration, Report, Target};
+use crate::event::epoll_set::{Epoll, Registration, Report, WatchTarget};
 use crate::event::events::Events;
 use crate::event::look::Look;
 use crate::event::poll_bits::bits;
-use crate::pollables::table::{Kind, Pollables};
+use crate::pollables::table::{PollableKind, Pollables};
 
 /// Most registrations of a process; Linux has such a limit for each user.
 const REGISTRATIONS_MAX: usize = 4096;
@@ -21,14 +21,14 @@ const DEPTH_MAX: usize = 5;
 impl Pollables {
     pub(crate) fn epoll(&self, id: PollableId) -> Result<&Epoll, Errno> {
         match self.kind(id) {
-            Some(Kind::Epoll(epoll)) => Ok(epoll),
+            Some(PollableKind::Epoll(epoll)) => Ok(epoll),
             _ => Err(Errno::EINVAL),
         }
     }
 
     fn epoll_mut(&mut self, id: PollableId) -> Result<&mut Epoll, Errno> {
         match self.get_mut(id).map(|node| &mut node.kind) {
-            Some(Kind::Epoll(epoll)) => Ok(epoll),
+            Some(PollableKind::Epoll(epoll)) => Ok(epoll),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -38,11 +38,11 @@ impl Pollables {
         &mut self,
         id: PollableId,
         fd: i32,
-        target: Target,
+        target: WatchTarget,
         interest: u32,
         data: u64,
     ) -> Result<(), Errno> {
-        if let Target::Pollable(target) = target
+        if let WatchTarget::Pollable(target) = target
             && let Ok(inner) = self.epoll(target)
         {
             if interest & bits::EXCLUSIVE != 0 {
@@ -50,7 +50,7 @@ impl Pollables {
             }
             let mut look = Look::new();
             let below = self.depth(inner, id, &mut look).ok_or(Errno::ELOOP)?;
-            let above = self.height(id, &mut look).ok_or(Errno::ELOOP)?;
+            let above = self.nesting_depth(id, &mut look).ok_or(Errno::ELOOP)?;
             if below.saturating_add(above) > DEPTH_MAX {
                 return Err(Errno::ELOOP);
             }
@@ -62,9 +62,9 @@ impl Pollables {
             return Err(Errno::ENOSPC);
         }
         self.registrations = self.registrations.saturating_add(1);
-        let registration = Registration { fd, target, interest, data, told: None, disabled: false };
+        let registration = Registration { fd, target, interest, data, reported: None, disabled: false };
         self.epoll_mut(id)?.registrations.push(registration);
-        if let Target::Pollable(target) = target
+        if let WatchTarget::Pollable(target) = target
             && let Some(node) = self.get_mut(target)
         {
             match node.watchers.iter_mut().find(|(watcher, _)| *watcher == id) {
@@ -73,7 +73,7 @@ impl Pollables {
             }
         }
         // Who watches this epoll may have something to learn.
-        self.happen(id, crate::event::events::Event::Input);
+        self.record_event(id, crate::event::events::Event::Input);
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Pollables {
         &mut self,
         id: PollableId,
         fd: i32,
-        target: Target,
+        target: WatchTarget,
         interest: u32,
         data: u64,
     ) -> Result<(), Errno> {
@@ -91,20 +91,20 @@ impl Pollables {
             if registration.interest & bits::EXCLUSIVE != 0 || interest & bits::EXCLUSIVE != 0 {
                 return Err(Errno::EINVAL);
             }
-            *registration = Registration { fd, target, interest, data, told: None, disabled: false };
+            *registration = Registration { fd, target, interest, data, reported: None, disabled: false };
         }
-        self.happen(id, crate::event::events::Event::Input);
+        self.record_event(id, crate::event::events::Event::Input);
         Ok(())
     }
 
     /// EPOLL_CTL_DEL.
-    pub(crate) fn forget(&mut self, id: PollableId, fd: i32, target: Target) -> Result<(), Errno> {
+    pub(crate) fn forget(&mut self, id: PollableId, fd: i32, target: WatchTarget) -> Result<(), Errno> {
         let index = self.position(id, fd, target)?;
         let epoll = self.epoll_mut(id)?;
         epoll.registrations.remove(index);
         epoll.start = 0;
         self.registrations = self.registrations.saturating_sub(1);
-        if let Target::Pollable(target) = target
+        if let WatchTarget::Pollable(target) = target
             && let Some(node) = self.get_mut(target)
         {
             drop_watcher(&mut node.watchers, id, 1);
@@ -113,7 +113,7 @@ impl Pollables {
     }
 
     /// Takes all registrations of a file that is no longer open out of an epoll.
-    pub(crate) fn unwatch(&mut self, id: PollableId, target: Target) {
+    pub(crate) fn unwatch(&mut self, id: PollableId, target: WatchTarget) {
         let Ok(epoll) = self.epoll_mut(id) else { return };
         let before = epoll.registrations.len();
         epoll.registrations.retain(|registration| registration.target != target);
@@ -130,7 +130,7 @@ impl Pollables {
     pub(crate) fn unwatch_log(&mut self, stream: Stream) {
         let all: Vec<PollableId> = self.ids().filter(|&id| self.epoll(id).is_ok()).collect();
         for id in all {
-            self.unwatch(id, Target::Log(stream));
+            self.unwatch(id, WatchTarget::Log(stream));
         }
     }
 
@@ -138,7 +138,7 @@ impl Pollables {
     pub(crate) fn forget_watcher(&mut self, id: PollableId, epoll: &Epoll) {
         self.registrations = self.registrations.saturating_sub(epoll.registrations.len());
         for registration in &epoll.registrations {
-            if let Target::Pollable(target) = registration.target
+            if let WatchTarget::Pollable(target) = registration.target
                 && let Some(node) = self.get_mut(target)
             {
                 drop_watcher(&mut node.watchers, id, 1);
@@ -146,7 +146,7 @@ impl Pollables {
         }
     }
 
-    fn position(&self, id: PollableId, fd: i32, target: Target) -> Result<usize, Errno> {
+    fn position(&self, id: PollableId, fd: i32, target: WatchTarget) -> Result<usize, Errno> {
         let is_it = |registration: &Registration| registration.fd == fd && registration.target == target;
         self.epoll(id)?.registrations.iter().position(is_it).ok_or(Errno::ENOENT)
     }
@@ -155,7 +155,7 @@ impl Pollables {
     fn depth(&self, epoll: &Epoll, outer: PollableId, look: &mut Look) -> Option<usize> {
         let mut deepest = 0;
         for registration in &epoll.registrations {
-            let Target::Pollable(id) = registration.target else { continue };
+            let WatchTarget::Pollable(id) = registration.target else { continue };
             if id == outer || !look.step() {
                 return None;
             }
@@ -167,13 +167,13 @@ impl Pollables {
     }
 
     /// How many epolls an epoll lies in, itself included; `None` if there are too many.
-    fn height(&self, id: PollableId, look: &mut Look) -> Option<usize> {
+    fn nesting_depth(&self, id: PollableId, look: &mut Look) -> Option<usize> {
         let mut highest = 0;
         for &(watcher, _) in &self.get(id)?.watchers {
             if !look.step() {
                 return None;
             }
-            highest = self.height(watcher, look)?.max(highest);
+            highest = self.nesting_depth(watcher, look)?.max(highest);
         }
         Some(usize::saturating_add(highest, 1))
     }
@@ -197,21 +197,21 @@ impl Pollables {
     }
 
     /// What was found has been reported. `most` as it was asked for.
-    pub(crate) fn reported(&mut self, id: PollableId, reports: &[Report], most: usize, look: &mut Look) {
+    pub(crate) fn mark_reported(&mut self, id: PollableId, reports: &[Report], most: usize, look: &mut Look) {
         for report in reports {
             let Some(registration) =
                 self.epoll(id).ok().and_then(|epoll| epoll.registrations.get(report.index)).copied()
             else {
                 continue;
             };
-            let told = match registration.target {
-                Target::Pollable(target) => self.events(target, look),
-                Target::Log(_) => Events::default(),
+            let reported = match registration.target {
+                WatchTarget::Pollable(target) => self.events(target, look),
+                WatchTarget::Log(_) => Events::default(),
             };
             if let Ok(epoll) = self.epoll_mut(id)
                 && let Some(slot) = epoll.registrations.get_mut(report.index)
             {
-                slot.told = Some(told);
+                slot.reported = Some(reported);
                 slot.disabled = registration.interest & bits::ONESHOT != 0;
             }
         }
@@ -253,7 +253,7 @@ impl Pollables {
         }
         let Ok(epoll) = self.epoll(id) else { return false };
         epoll.registrations.iter().any(|registration| match registration.target {
-            Target::Pollable(inner)
+            WatchTarget::Pollable(inner)
                 if !registration.disabled && registration.interest & bits::READ != 0 && look.step() =>
             {
                 self.leads_to(inner, target, look)

@@ -5,7 +5,7 @@ pub(crate) mod application;
 #[cfg(test)]
 pub(crate) mod check;
 pub(crate) mod epoll;
-pub(crate) mod outside;
+pub(crate) mod inbound;
 pub(crate) mod ready;
 pub(crate) mod remote;
 pub(crate) mod socket;

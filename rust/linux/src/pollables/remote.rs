@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A remote is the one thing in a process that cannot be copied and not be restored: it goes with its socket, a reset drops what a
-//! request has made, and what there is at the freeze is lost to all forks ([`Socket::lose`]): they find it reset by the peer.
+//! request has made, and what there is at the freeze is lost to all forks ([`Socket::reset_by_peer`]): they find it reset by the peer.
 
 use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
@@ -16,8 +16,8 @@ use crate::event::events::Event;
 use crate::event::look::Look;
 use crate::event::poll_bits::bits;
 use crate::host::permits::Permit;
-use crate::host::sockets::Wire;
-use crate::net::allow_list::Target;
+use crate::host::sockets::RemotePoller;
+use crate::net::allow_list::Destination;
 use crate::net::remote::{Remote, Remotes};
 use crate::net::socket::{Phase, Socket};
 use crate::pollables::table::Pollables;
@@ -30,17 +30,17 @@ impl Pollables {
     pub(crate) fn dial(
         &mut self,
         id: PollableId,
-        target: Target,
+        target: Destination,
         permit: impl Fn() -> Result<Permit, Errno>,
     ) -> Result<(), Errno> {
-        if self.remotes.wire.is_none() {
-            self.remotes.wire = Some((Wire::new()?, permit()?));
+        if self.remotes.poller.is_none() {
+            self.remotes.poller = Some((RemotePoller::new()?, permit()?));
         }
         let permit = permit()?;
         let socket = self.socket_mut(id)?;
         socket.failed = false;
         socket.remote = Some(Box::new(Remote::new(target, permit)));
-        socket.tell_remote();
+        socket.apply_options();
         self.remotes.dialing.push(id);
         self.advance(id);
         Ok(())
@@ -51,11 +51,12 @@ impl Pollables {
         let Self { nodes, remotes, .. } = self;
         let PollableId(index) = id;
         let node = nodes.get_mut(index).and_then(Option::as_mut).map(|node| &mut node.kind);
-        let (Some(crate::pollables::table::Kind::Socket(socket)), Some((wire, _))) = (node, &remotes.wire) else {
+        let (Some(crate::pollables::table::PollableKind::Socket(socket)), Some((poller, _))) = (node, &remotes.poller)
+        else {
             return;
         };
         let Some(remote) = &mut socket.remote else { return };
-        let Some(result) = remote.advance(wire, index as u64) else { return };
+        let Some(result) = remote.advance(poller, index as u64) else { return };
         // The next connect is told how this one ended.
         socket.connecting = true;
         match result {
@@ -69,7 +70,7 @@ impl Pollables {
             }
         }
         remotes.dialing.retain(|&dialing| dialing != id);
-        self.happen(id, Event::State);
+        self.record_event(id, Event::State);
     }
 
     /// A socket is closed.
@@ -78,25 +79,25 @@ impl Pollables {
     }
 
     /// Loses all connections with what is outside.
-    pub(crate) fn cut_off(&mut self) {
+    pub(crate) fn drop_remotes(&mut self) {
         let remote = |id: &PollableId| self.socket(*id).is_ok_and(|socket| socket.remote.is_some());
         let all: Vec<PollableId> = self.ids().filter(remote).collect();
         for id in all {
             if let Ok(socket) = self.socket_mut(id) {
-                socket.lose();
+                socket.reset_by_peer();
             }
-            self.happen(id, Event::State);
+            self.record_event(id, Event::State);
         }
         self.remotes = Remotes::default();
     }
 
     /// Whether there may be news from outside. Costs no system call.
-    pub(crate) fn is_wired(&self) -> bool {
-        self.remotes.wire.is_some()
+    pub(crate) fn has_poller(&self) -> bool {
+        self.remotes.poller.is_some()
     }
 
     /// Counts what has happened outside.
-    pub(crate) fn hear(&mut self, mut events: Vec<(u64, u32)>) {
+    pub(crate) fn note_remote_events(&mut self, mut events: Vec<(u64, u32)>) {
         for id in self.remotes.dialing.clone() {
             self.advance(id);
         }
@@ -104,18 +105,18 @@ impl Pollables {
             for &(token, what) in &events {
                 let id = PollableId(usize::try_from(token).unwrap_or(usize::MAX));
                 if what & bits::IN != 0 {
-                    self.happen(id, Event::Input);
+                    self.record_event(id, Event::Input);
                 }
                 if what & bits::OUT != 0 {
-                    self.happen(id, Event::Output);
+                    self.record_event(id, Event::Output);
                 }
                 if what & (bits::RDHUP | bits::HUP | bits::ERR) != 0 {
-                    self.happen(id, Event::State);
+                    self.record_event(id, Event::State);
                 }
             }
             let found = events.len();
-            events = match &self.remotes.wire {
-                Some((wire, _)) if !Wire::is_exhausted(found) => wire.look(),
+            events = match &self.remotes.poller {
+                Some((poller, _)) if !RemotePoller::is_exhausted(found) => poller.look(),
                 _ => break,
             };
         }
@@ -136,19 +137,19 @@ mod tests {
 
     use super::*;
     use crate::fs::mounts::Mounts;
-    use crate::pollables::table::Kind;
+    use crate::pollables::table::PollableKind;
 
     /// A socket that has begun to connect with port `port` of a name with these addresses.
     fn dialed(addresses: &[&str], port: u16) -> (Pollables, PollableId) {
         let name = Name::new("somewhere.invalid");
-        name.learn(addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect());
+        name.set_addresses(addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect());
         let mut pollables = Pollables::default();
         let socket = Socket::new(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP);
-        let id = pollables.add(Kind::Socket(Box::new(socket)));
-        pollables.dial(id, Target::Name(name, port), || Mounts::default().permit()).unwrap();
+        let id = pollables.add(PollableKind::Socket(Box::new(socket)));
+        pollables.dial(id, Destination::Name(name, port), || Mounts::default().permit()).unwrap();
         let end = clock::now_ns() + 10_000_000_000;
         while pollables.socket(id).unwrap().is_dialing() && clock::now_ns() < end {
-            pollables.hear(Vec::new());
+            pollables.note_remote_events(Vec::new());
         }
         (pollables, id)
     }
@@ -183,7 +184,7 @@ mod tests {
         let (pollables, id) = dialed(&["127.0.0.1"], listener.local_addr().unwrap().port());
         let copy = pollables.clone();
         let socket = copy.socket(id).unwrap();
-        assert!(socket.stream().is_none() && socket.reset && !copy.is_wired());
+        assert!(socket.stream().is_none() && socket.reset && !copy.has_poller());
         assert_eq!(socket.error, Some(Errno::ECONNRESET));
         let all = bits::READ | bits::WRITE | bits::RDHUP | bits::HUP | bits::ERR;
         assert_eq!(copy.readiness(id, &mut Look::new()), all);

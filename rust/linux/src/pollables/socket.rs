@@ -12,7 +12,7 @@ use crate::event::events::Event;
 use crate::event::queue::{End, Queue};
 use crate::net::address::Address;
 use crate::net::socket::{Backlog, Phase, Socket};
-use crate::pollables::table::{Kind, Pollables};
+use crate::pollables::table::{PollableKind, Pollables};
 
 impl Pollables {
     /// Connects two sockets with each other by two queues.
@@ -67,7 +67,7 @@ impl Pollables {
             other.bound
                 && other.kind == socket.kind
                 && !apart
-                && other.local.collides(&address)
+                && other.local.conflicts_with(&address)
                 && (domain == libc::AF_UNIX || !(reuse || both))
         });
         if taken {
@@ -95,26 +95,31 @@ impl Pollables {
     }
 
     /// Makes the socket that `listener` will accept, with `peer` for its peer's address.
-    pub(crate) fn arrive(&mut self, listener: PollableId, local: Address, peer: Address) -> Result<PollableId, Errno> {
+    pub(crate) fn queue_connection(
+        &mut self,
+        listener: PollableId,
+        local: Address,
+        peer: Address,
+    ) -> Result<PollableId, Errno> {
         let socket = self.socket(listener)?;
         match &socket.phase {
-            Phase::Listening(backlog) if backlog.is_full() || self.is_crowded() => return Err(Errno::EAGAIN),
+            Phase::Listening(backlog) if backlog.is_full() || self.is_at_capacity() => return Err(Errno::EAGAIN),
             Phase::Listening(_) => {}
             _ => return Err(Errno::ECONNREFUSED),
         }
         let local = if socket.local.is_any() { local } else { socket.local.clone() };
         let accepted = socket.accepted(local, peer);
-        let id = self.add(Kind::Socket(Box::new(accepted)));
+        let id = self.add(PollableKind::Socket(Box::new(accepted)));
         if let Phase::Listening(backlog) = &mut self.socket_mut(listener)?.phase {
             backlog.waiting.push_back(id);
         }
-        self.happen(listener, Event::Input);
+        self.record_event(listener, Event::Input);
         Ok(id)
     }
 
     /// Whether no more connections may wait there.
     pub(crate) fn is_full(&self, listener: PollableId) -> bool {
-        if self.is_crowded() {
+        if self.is_at_capacity() {
             return true;
         }
         self.socket(listener)
@@ -139,7 +144,7 @@ impl Pollables {
             Phase::Idle => {
                 socket.phase = Phase::Listening(Backlog::new(most));
                 self.listeners.push(id);
-                self.happen(id, Event::State);
+                self.record_event(id, Event::State);
             }
             Phase::Listening(backlog) => socket.phase = Phase::Listening(backlog.limited(most)),
             Phase::Connected => {
@@ -171,13 +176,13 @@ impl Pollables {
                 peer.error = Some(Errno::ECONNRESET);
                 peer.reset = true;
             }
-            self.leave_writing(output);
+            self.close_writer(output);
         }
         if let Some(input) = socket.input {
-            self.leave_reading(input);
+            self.close_reader(input);
         }
         if let Some(connection) = socket.connection {
-            self.outside.left(connection);
+            self.inbound.left(connection);
         }
     }
 
@@ -195,7 +200,7 @@ impl Pollables {
                 for waiting in backlog.waiting {
                     self.close(waiting);
                 }
-                self.happen(id, Event::State);
+                self.record_event(id, Event::State);
                 return Ok(());
             }
             _ => return Err(Errno::ENOTCONN),
@@ -212,7 +217,7 @@ impl Pollables {
         {
             self.refuse(input);
         }
-        self.happen(id, Event::State);
+        self.record_event(id, Event::State);
         Ok(())
     }
 }

@@ -19,13 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::base::ids::{OpenId, PollableId, QueueId};
-use crate::event::epoll_set::{Epoll, Target};
+use crate::event::epoll_set::{Epoll, WatchTarget};
 use crate::event::events::{Counter, Event, Events, Inotify};
 use crate::event::look::Look;
 use crate::event::queue::{End, Queue};
 use crate::event::timer::Timer;
 use crate::host::attributes::Attributes;
-use crate::net::outside::Outside;
+use crate::net::inbound::InboundConnections;
 use crate::net::remote::Remotes;
 use crate::net::socket::Socket;
 use crate::signal::signals::SignalSet;
@@ -38,7 +38,7 @@ const POLLABLES_MAX: usize = 4096;
 const FIRST_NUMBER: u64 = 20_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Kind {
+pub(crate) enum PollableKind {
     PipeReader(QueueId),
     PipeWriter(QueueId),
     Counter(Counter),
@@ -55,7 +55,7 @@ pub(crate) enum Kind {
 /// Something that can be waited for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pollable {
-    pub(crate) kind: Kind,
+    pub(crate) kind: PollableKind,
     pub(crate) events: Events,
     /// What tells files apart for `fstat`.
     pub(crate) number: u64,
@@ -71,8 +71,8 @@ impl Clone for Pollable {
     /// What lies in other allocations stays there: a reset does this to all of them.
     fn clone_from(&mut self, source: &Self) {
         match (&mut self.kind, &source.kind) {
-            (Kind::Epoll(epoll), Kind::Epoll(source)) => epoll.clone_from(source),
-            (Kind::Socket(socket), Kind::Socket(source)) => {
+            (PollableKind::Epoll(epoll), PollableKind::Epoll(source)) => epoll.clone_from(source),
+            (PollableKind::Socket(socket), PollableKind::Socket(source)) => {
                 let mut options = std::mem::take(&mut socket.options);
                 options.clone_from(&source.options);
                 **socket = source.with_options(options);
@@ -102,7 +102,7 @@ pub(crate) struct Pollables {
     /// Sockets that listen, the first made first.
     pub(crate) listeners: Vec<PollableId>,
     pub(crate) next_port: u16,
-    pub(crate) outside: Outside,
+    pub(crate) inbound: InboundConnections,
     /// Open files that were on their way to somebody who is gone: they are to be closed.
     pub(crate) orphans: Vec<OpenId>,
     /// Connections with what is outside the machine. A process that is saved has none.
@@ -116,7 +116,7 @@ impl Clone for Pollables {
             nodes: self.nodes.clone(),
             queues: self.queues.clone(),
             listeners: self.listeners.clone(),
-            outside: self.outside.clone(),
+            inbound: self.inbound.clone(),
             orphans: self.orphans.clone(),
             remotes: self.remotes.clone(),
             ..*self
@@ -128,7 +128,7 @@ impl Clone for Pollables {
         self.nodes.clone_from(&source.nodes);
         self.queues.clone_from(&source.queues);
         self.listeners.clone_from(&source.listeners);
-        self.outside.clone_from(&source.outside);
+        self.inbound.clone_from(&source.inbound);
         self.orphans.clone_from(&source.orphans);
         self.remotes.clone_from(&source.remotes);
         self.held = source.held;
@@ -150,7 +150,7 @@ fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
 
 impl Pollables {
     /// Makes a pollable.
-    pub(crate) fn add(&mut self, kind: Kind) -> PollableId {
+    pub(crate) fn add(&mut self, kind: PollableKind) -> PollableId {
         self.made = self.made.saturating_add(1);
         let number = FIRST_NUMBER.saturating_add(self.made);
         PollableId(insert(&mut self.nodes, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
@@ -168,12 +168,12 @@ impl Pollables {
         self.nodes.get_mut(index).and_then(Option::as_mut)
     }
 
-    pub(crate) fn kind(&self, id: PollableId) -> Option<&Kind> {
+    pub(crate) fn kind(&self, id: PollableId) -> Option<&PollableKind> {
         self.get(id).map(|node| &node.kind)
     }
 
     /// Whether there are too many.
-    pub(crate) fn is_crowded(&self) -> bool {
+    pub(crate) fn is_at_capacity(&self) -> bool {
         self.nodes.len() >= POLLABLES_MAX
     }
 
@@ -191,14 +191,14 @@ impl Pollables {
 
     pub(crate) fn socket(&self, id: PollableId) -> Result<&Socket, Errno> {
         match self.kind(id) {
-            Some(Kind::Socket(socket)) => Ok(socket),
+            Some(PollableKind::Socket(socket)) => Ok(socket),
             _ => Err(Errno::ENOTSOCK),
         }
     }
 
     pub(crate) fn socket_mut(&mut self, id: PollableId) -> Result<&mut Socket, Errno> {
         match self.get_mut(id).map(|node| &mut node.kind) {
-            Some(Kind::Socket(socket)) => Ok(socket),
+            Some(PollableKind::Socket(socket)) => Ok(socket),
             _ => Err(Errno::ENOTSOCK),
         }
     }
@@ -217,13 +217,13 @@ impl Pollables {
     pub(crate) fn room(&self, id: QueueId) -> usize {
         let Some(queue) = self.queue(id) else { return 0 };
         let room = queue.room();
-        if queue.outside { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
+        if queue.has_inbound_end { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
     }
 
     /// Has something done to a queue; what it costs is kept account of.
     fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut Queue) -> T) -> Option<T> {
         let queue = self.queue_mut(id)?;
-        let (counts, before) = (!queue.outside, queue.cost());
+        let (counts, before) = (!queue.has_inbound_end, queue.cost());
         let result = change(queue);
         let after = queue.cost();
         if counts {
@@ -248,12 +248,12 @@ impl Pollables {
     }
 
     /// Takes back the last `count` bytes that were added.
-    pub(crate) fn unwrite(&mut self, id: QueueId, count: usize) {
+    pub(crate) fn undo_write(&mut self, id: QueueId, count: usize) {
         self.change(id, |queue| queue.shrink(count));
     }
 
     /// Bytes have been added, or, if `message` says how many, a message: its reader is told.
-    pub(crate) fn written(&mut self, id: QueueId, message: Option<usize>) {
+    pub(crate) fn note_written(&mut self, id: QueueId, message: Option<usize>) {
         let reader = self.change(id, |queue| {
             if let Some(size) = message {
                 queue.end_message(size);
@@ -261,15 +261,15 @@ impl Pollables {
             queue.reader
         });
         match reader {
-            Some(End::Inside(reader)) => self.happen(reader, Event::Input),
-            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Inside(reader)) => self.record_event(reader, Event::Input),
+            Some(End::Inbound(_)) => self.inbound.news = true,
             Some(End::Gone) | None => {}
         }
     }
 
     /// Takes `count` bytes, or a message, from a queue: its writer is told.
     pub(crate) fn take(&mut self, id: QueueId, count: usize) {
-        let told = self.change(id, |queue| {
+        let freed = self.change(id, |queue| {
             let was_writable = queue.is_writable();
             queue.pop(count);
             let is_writable = queue.is_writable();
@@ -283,33 +283,36 @@ impl Pollables {
             }
             (queue.writer, tell)
         });
-        if let Some((End::Inside(writer), true)) = told {
-            self.happen(writer, Event::Output);
+        if let Some((End::Inside(writer), true)) = freed {
+            self.record_event(writer, Event::Output);
         }
     }
 
     /// A signal waits for somebody who blocks it.
     pub(crate) fn signal_pending(&mut self) {
-        let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(Kind::Signals(_)))).collect();
+        let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(PollableKind::Signals(_)))).collect();
         for id in takers {
-            self.happen(id, Event::Input);
+            self.record_event(id, Event::Input);
         }
     }
 
     /// Whether signals may be read.
     pub(crate) fn takes_signals(&self) -> bool {
-        self.nodes.iter().flatten().any(|node| matches!(node.kind, Kind::Signals(_)))
+        self.nodes.iter().flatten().any(|node| matches!(node.kind, PollableKind::Signals(_)))
     }
 
     /// Whether a timer is set.
     pub(crate) fn has_timers(&self) -> bool {
-        self.nodes.iter().flatten().any(|node| matches!(&node.kind, Kind::Timer(timer) if timer.next_ns.is_some()))
+        self.nodes
+            .iter()
+            .flatten()
+            .any(|node| matches!(&node.kind, PollableKind::Timer(timer) if timer.next_ns.is_some()))
     }
 
     /// Timers of the monotonic clock expire so much later.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
         for node in self.nodes.iter_mut().flatten() {
-            if let Kind::Timer(timer) = &mut node.kind {
+            if let PollableKind::Timer(timer) = &mut node.kind {
                 timer.postpone(by_ns);
             }
         }
@@ -323,11 +326,11 @@ impl Pollables {
     }
 
     /// Counts an event, for the epolls too that have the pollable.
-    pub(crate) fn happen(&mut self, id: PollableId, event: Event) {
-        self.happen_within(id, event, &mut Look::new());
+    pub(crate) fn record_event(&mut self, id: PollableId, event: Event) {
+        self.propagate_event(id, event, &mut Look::new());
     }
 
-    fn happen_within(&mut self, id: PollableId, event: Event, look: &mut Look) {
+    fn propagate_event(&mut self, id: PollableId, event: Event, look: &mut Look) {
         let Some(node) = self.get_mut(id) else { return };
         let count = match event {
             Event::Input => &mut node.events.input,
@@ -340,7 +343,7 @@ impl Pollables {
         while look.step()
             && let Some(&(watcher, _)) = self.get(id).and_then(|node| node.watchers.get(next))
         {
-            self.happen_within(watcher, Event::Input, look);
+            self.propagate_event(watcher, Event::Input, look);
             next = next.saturating_add(1);
         }
     }
@@ -350,14 +353,18 @@ impl Pollables {
         let PollableId(index) = id;
         let Some(node) = self.nodes.get_mut(index).and_then(Option::take) else { return };
         for &(epoll, _) in &node.watchers {
-            self.unwatch(epoll, Target::Pollable(id));
+            self.unwatch(epoll, WatchTarget::Pollable(id));
         }
         match node.kind {
-            Kind::PipeReader(queue) => self.leave_reading(queue),
-            Kind::PipeWriter(queue) => self.leave_writing(queue),
-            Kind::Socket(socket) => self.close_socket(id, &socket),
-            Kind::Epoll(epoll) => self.forget_watcher(id, &epoll),
-            Kind::Counter(_) | Kind::Timer(_) | Kind::Signals(_) | Kind::Inotify(_) | Kind::Process => {}
+            PollableKind::PipeReader(queue) => self.close_reader(queue),
+            PollableKind::PipeWriter(queue) => self.close_writer(queue),
+            PollableKind::Socket(socket) => self.close_socket(id, &socket),
+            PollableKind::Epoll(epoll) => self.forget_watcher(id, &epoll),
+            PollableKind::Counter(_)
+            | PollableKind::Timer(_)
+            | PollableKind::Signals(_)
+            | PollableKind::Inotify(_)
+            | PollableKind::Process => {}
         }
         while self.nodes.last().is_some_and(Option::is_none) {
             self.nodes.pop();
@@ -365,7 +372,7 @@ impl Pollables {
     }
 
     /// A queue's reader is gone.
-    pub(crate) fn leave_reading(&mut self, id: QueueId) {
+    pub(crate) fn close_reader(&mut self, id: QueueId) {
         let writer = self.change(id, |queue| {
             queue.refused = true;
             queue.clear();
@@ -378,17 +385,17 @@ impl Pollables {
         if let Some(queue) = self.queue_mut(id) {
             queue.reader = End::Gone;
         }
-        self.tell_end(writer);
+        self.notify_end(writer);
         self.drop_queue(id);
     }
 
     /// A queue's writer is gone.
-    pub(crate) fn leave_writing(&mut self, id: QueueId) {
+    pub(crate) fn close_writer(&mut self, id: QueueId) {
         let Some(queue) = self.queue_mut(id) else { return };
         queue.finished = true;
         queue.writer = End::Gone;
         let reader = queue.reader;
-        self.tell_end(Some(reader));
+        self.notify_end(Some(reader));
         self.drop_queue(id);
     }
 
@@ -398,7 +405,7 @@ impl Pollables {
             queue.finished = true;
             queue.reader
         });
-        self.tell_end(reader);
+        self.notify_end(reader);
     }
 
     /// Nothing more will be read, though the reader stays.
@@ -407,13 +414,13 @@ impl Pollables {
             queue.refused = true;
             queue.writer
         });
-        self.tell_end(writer);
+        self.notify_end(writer);
     }
 
-    fn tell_end(&mut self, end: Option<End>) {
+    fn notify_end(&mut self, end: Option<End>) {
         match end {
-            Some(End::Inside(id)) => self.happen(id, Event::State),
-            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Inside(id)) => self.record_event(id, Event::State),
+            Some(End::Inbound(_)) => self.inbound.news = true,
             Some(End::Gone) | None => {}
         }
     }
@@ -435,30 +442,33 @@ impl Pollables {
 
     /// Whether it is a pipe or a socket.
     pub(crate) fn is_stream(&self, id: PollableId) -> bool {
-        matches!(self.kind(id), Some(Kind::PipeReader(_) | Kind::PipeWriter(_) | Kind::Socket(_)))
+        matches!(
+            self.kind(id),
+            Some(PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::Socket(_))
+        )
     }
 
     /// What `fstat` tells.
     pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
-        let Some(node) = self.get(id) else { return Attributes::made_up(0, 0) };
+        let Some(node) = self.get(id) else { return Attributes::synthetic(0, 0) };
         let mode = match node.kind {
-            Kind::PipeReader(_) | Kind::PipeWriter(_) => libc::S_IFIFO | 0o600,
-            Kind::Socket(_) => libc::S_IFSOCK | 0o777,
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => libc::S_IFIFO | 0o600,
+            PollableKind::Socket(_) => libc::S_IFSOCK | 0o777,
             // Files without a type.
-            Kind::Counter(_)
-            | Kind::Timer(_)
-            | Kind::Epoll(_)
-            | Kind::Signals(_)
-            | Kind::Inotify(_)
-            | Kind::Process => 0o600,
+            PollableKind::Counter(_)
+            | PollableKind::Timer(_)
+            | PollableKind::Epoll(_)
+            | PollableKind::Signals(_)
+            | PollableKind::Inotify(_)
+            | PollableKind::Process => 0o600,
         };
-        Attributes::made_up(self.number(node), mode)
+        Attributes::synthetic(self.number(node), mode)
     }
 
     /// Both ends of a pipe are one file.
     fn number(&self, node: &Pollable) -> u64 {
         match node.kind {
-            Kind::PipeWriter(queue) => match self.queue(queue).map(|queue| queue.reader) {
+            PollableKind::PipeWriter(queue) => match self.queue(queue).map(|queue| queue.reader) {
                 Some(End::Inside(reader)) => self.get(reader).map_or(node.number, |reader| reader.number),
                 _ => node.number,
             },
@@ -470,14 +480,16 @@ impl Pollables {
     pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
         let Some(node) = self.get(id) else { return Vec::new() };
         match node.kind {
-            Kind::PipeReader(_) | Kind::PipeWriter(_) => format!("pipe:[{}]", self.number(node)).into_bytes(),
-            Kind::Socket(_) => format!("socket:[{}]", node.number).into_bytes(),
-            Kind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
-            Kind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
-            Kind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),
-            Kind::Signals(_) => b"anon_inode:[signalfd]".to_vec(),
-            Kind::Inotify(_) => b"anon_inode:inotify".to_vec(),
-            Kind::Process => b"anon_inode:[pidfd]".to_vec(),
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => {
+                format!("pipe:[{}]", self.number(node)).into_bytes()
+            }
+            PollableKind::Socket(_) => format!("socket:[{}]", node.number).into_bytes(),
+            PollableKind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
+            PollableKind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
+            PollableKind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),
+            PollableKind::Signals(_) => b"anon_inode:[signalfd]".to_vec(),
+            PollableKind::Inotify(_) => b"anon_inode:inotify".to_vec(),
+            PollableKind::Process => b"anon_inode:[pidfd]".to_vec(),
         }
     }
 
@@ -493,7 +505,7 @@ impl Pollables {
                 if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
             let port = self.next_port;
             let taken = self.ids().any(|id| self.socket(id).is_ok_and(|socket| socket.local.port() == Some(port)));
-            if !taken && self.outside.port != Some(port) {
+            if !taken && self.inbound.port != Some(port) {
                 break;
             }
         }

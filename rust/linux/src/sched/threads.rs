@@ -38,7 +38,7 @@ pub(crate) struct Thread {
     pub(crate) clear_tid: u64,
     /// `set_robust_list`.
     pub(crate) robust_list: u64,
-    pub(crate) state: State,
+    pub(crate) state: ThreadState,
     /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells
     /// this.
     pub(crate) progress: usize,
@@ -63,7 +63,7 @@ impl Thread {
             name,
             clear_tid: 0,
             robust_list: 0,
-            state: State::Ready,
+            state: ThreadState::Ready,
             progress: 0,
             signals,
             cpu_ns: 0,
@@ -74,7 +74,7 @@ impl Thread {
 
 /// Whether a thread can run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum State {
+pub(crate) enum ThreadState {
     Ready,
     Waiting(Waiting),
     /// It stands at the doorbell while the others come to rest, before the program is frozen.
@@ -233,7 +233,7 @@ impl Threads {
         let tid = self.next_tid;
         self.next_tid = self.next_tid.saturating_add(1);
         let name = self.current().name;
-        let state = State::Ready;
+        let state = ThreadState::Ready;
         let signals = ThreadSignals::new(self.current().signals.blocked);
         self.list.push(Thread {
             tid,
@@ -267,7 +267,7 @@ impl Threads {
     pub(crate) fn next_ready(&self, current_last: bool) -> Option<usize> {
         let start = self.current.saturating_add(usize::from(current_last));
         let (before, after) = self.list.split_at_checked(start.min(self.list.len()))?;
-        let ready = |thread: &Thread| thread.state == State::Ready;
+        let ready = |thread: &Thread| thread.state == ThreadState::Ready;
         after
             .iter()
             .position(ready)
@@ -289,14 +289,14 @@ impl Threads {
     pub(crate) fn postpone(&mut self, by_ns: u64) {
         for thread in &mut self.list {
             match &mut thread.state {
-                State::Waiting(Waiting::Call { wait, .. }) => {
+                ThreadState::Waiting(Waiting::Call { wait, .. }) => {
                     wait.until_ns = wait.until_ns.map(|until| clock::postponed(until, by_ns));
                     wait.look_ns = wait.look_ns.map(|look| clock::postponed(look, by_ns));
                 }
-                State::Waiting(Waiting::Futex { until_ns, .. }) => {
+                ThreadState::Waiting(Waiting::Futex { until_ns, .. }) => {
                     *until_ns = until_ns.map(|until| clock::postponed(until, by_ns));
                 }
-                State::Ready | State::Held => {}
+                ThreadState::Ready | ThreadState::Held => {}
             }
         }
     }
@@ -304,8 +304,8 @@ impl Threads {
     /// Who waits.
     pub(crate) fn waits(&self) -> impl Iterator<Item = (usize, Waiting)> + '_ {
         self.list.iter().enumerate().filter_map(|(index, thread)| match thread.state {
-            State::Waiting(waiting) => Some((index, waiting)),
-            State::Ready | State::Held => None,
+            ThreadState::Waiting(waiting) => Some((index, waiting)),
+            ThreadState::Ready | ThreadState::Held => None,
         })
     }
 }

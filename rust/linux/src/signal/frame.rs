@@ -62,13 +62,18 @@ pub(crate) struct Trap {
 
 /// Where a frame goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct FrameAddresses {
     pub(crate) frame: u64,
     pub(crate) fpstate: u64,
 }
 
 /// Finds the place of a frame; `None` if it would not fit the alternate stack, or the address space.
-pub(crate) fn place(rsp: u64, action: &Action, stack: &AlternateStack, vector_bytes: usize) -> Option<Place> {
+pub(crate) fn addresses(
+    rsp: u64,
+    action: &Action,
+    stack: &AlternateStack,
+    vector_bytes: usize,
+) -> Option<FrameAddresses> {
     // The stack pointer may be anything, and need not be used.
     let below = rsp.wrapping_sub(RED_ZONE);
     let was_on_it = stack.is_used_at(rsp);
@@ -78,11 +83,11 @@ pub(crate) fn place(rsp: u64, action: &Action, stack: &AlternateStack, vector_by
     let fpstate = top.checked_sub(area)? & !63;
     let frame = (fpstate.checked_sub(FRAME_BYTES)? & !15).checked_sub(8)?;
     let fits = !(enters || was_on_it) || stack.spans(frame);
-    fits.then_some(Place { frame, fpstate })
+    fits.then_some(FrameAddresses { frame, fpstate })
 }
 
 /// What a frame tells besides registers.
-pub(crate) struct Contents<'a> {
+pub(crate) struct FrameContents<'a> {
     pub(crate) action: &'a Action,
     pub(crate) info: &'a Info,
     pub(crate) trap: Trap,
@@ -91,7 +96,7 @@ pub(crate) struct Contents<'a> {
 }
 
 /// The bytes of the frame.
-pub(crate) fn build(regs: &Regs, place: Place, contents: &Contents<'_>) -> Vec<u8> {
+pub(crate) fn build(regs: &Regs, addresses: FrameAddresses, contents: &FrameContents<'_>) -> Vec<u8> {
     let stack = contents.stack;
     let selectors = USER_CODE | USER_DATA << 48;
     let trap = contents.trap;
@@ -101,7 +106,7 @@ pub(crate) fn build(regs: &Regs, place: Place, contents: &Contents<'_>) -> Vec<u
         UC_FLAGS, 0, stack.pointer, stack.flags.cast_unsigned().into(), stack.size,
         regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
         regs.rdi, regs.rsi, regs.rbp, regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip, regs.rflags,
-        selectors, trap.error, trap.number, contents.mask.bits(), trap.address, place.fpstate,
+        selectors, trap.error, trap.number, contents.mask.bits(), trap.address, addresses.fpstate,
         0, 0, 0, 0, 0, 0, 0, 0,
         contents.mask.bits(),
     ];
@@ -117,11 +122,11 @@ pub(crate) fn build(regs: &Regs, place: Place, contents: &Contents<'_>) -> Vec<u
 pub(crate) fn build_vector(state: &VectorState, features: u64, size: usize) -> Vec<u8> {
     let mut bytes = state.to_bytes();
     bytes.truncate(size);
-    let told = u32::try_from(size).unwrap_or_default();
+    let size_word = u32::try_from(size).unwrap_or_default();
     put(&mut bytes, SOFTWARE, &MAGIC_1.to_le_bytes());
-    put(&mut bytes, SOFTWARE.saturating_add(4), &told.saturating_add(4).to_le_bytes());
+    put(&mut bytes, SOFTWARE.saturating_add(4), &size_word.saturating_add(4).to_le_bytes());
     put(&mut bytes, SOFTWARE.saturating_add(8), &features.to_le_bytes());
-    put(&mut bytes, SOFTWARE.saturating_add(16), &told.to_le_bytes());
+    put(&mut bytes, SOFTWARE.saturating_add(16), &size_word.to_le_bytes());
     put(&mut bytes, SOFTWARE.saturating_add(20), &[0; 28]);
     let components = word(&bytes, LEGACY_BYTES) | LEGACY_COMPONENTS;
     put(&mut bytes, LEGACY_BYTES, &components.to_le_bytes());
@@ -132,7 +137,7 @@ pub(crate) fn build_vector(state: &VectorState, features: u64, size: usize) -> V
 /// The vector state that a handler starts with.
 pub(crate) fn initial_vector(state: &VectorState) -> VectorState {
     let mut bytes = vec![0; LEGACY_BYTES.saturating_add(HEADER_BYTES)];
-    let mask = half(&state.to_bytes(), MXCSR_MASK);
+    let mask = u32_at(&state.to_bytes(), MXCSR_MASK);
     put(&mut bytes, 0, &FCW_INITIAL.to_le_bytes());
     put(&mut bytes, MXCSR, &MXCSR_INITIAL.to_le_bytes());
     put(&mut bytes, MXCSR_MASK, &mask.to_le_bytes());
@@ -168,11 +173,11 @@ pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extend
         bytes.resize(LEGACY_BYTES.saturating_add(HEADER_BYTES), 0);
     }
     let current = now.to_bytes();
-    let mask = match half(&current, MXCSR_MASK) {
+    let mask = match u32_at(&current, MXCSR_MASK) {
         0 => MXCSR_MASK_DEFAULT,
         mask => mask,
     };
-    if half(&bytes, MXCSR) & !mask != 0 {
+    if u32_at(&bytes, MXCSR) & !mask != 0 {
         return None;
     }
     // What no component owns is not the program's to set.
@@ -184,10 +189,10 @@ pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extend
 /// Whether a legacy area says that an extended one of this size follows it. Without, Linux restores the legacy part
 /// alone.
 pub(crate) fn has_extended(legacy: &[u8], size: usize) -> bool {
-    let told = u32::try_from(size).unwrap_or_default();
-    half(legacy, SOFTWARE) == MAGIC_1
-        && half(legacy, SOFTWARE.saturating_add(16)) == told
-        && half(legacy, SOFTWARE.saturating_add(4)) >= told
+    let size_word = u32::try_from(size).unwrap_or_default();
+    u32_at(legacy, SOFTWARE) == MAGIC_1
+        && u32_at(legacy, SOFTWARE.saturating_add(16)) == size_word
+        && u32_at(legacy, SOFTWARE.saturating_add(4)) >= size_word
 }
 
 /// Whether an extended area ends as it must.
@@ -230,10 +235,10 @@ pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
 pub(crate) fn float_exception(state: &VectorState, simd: bool) -> i32 {
     let bytes = state.to_bytes();
     let raised = if simd {
-        let control = half(&bytes, MXCSR);
+        let control = u32_at(&bytes, MXCSR);
         control & !(control >> 7)
     } else {
-        let word = half(&bytes, 0);
+        let word = u32_at(&bytes, 0);
         (word >> 16) & !(word & 0xffff)
     };
     // FPE_FLTINV, FLTDIV, FLTOVF, FLTUND, FLTRES.
@@ -249,7 +254,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
-fn half(bytes: &[u8], at: usize) -> u32 {
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |four| u32::from_le_bytes(*four))
 }
 
@@ -266,11 +271,11 @@ mod tests {
     #[test]
     fn a_frame_is_aligned_and_leaves_the_red_zone() {
         for rsp in 0x7000_0000..0x7000_0100 {
-            let place = place(rsp, &Action::default(), &AlternateStack::NONE, AREA).unwrap();
-            assert_eq!(place.frame % 16, 8);
-            assert_eq!(place.fpstate % 64, 0);
-            assert!(place.frame + FRAME_BYTES <= place.fpstate);
-            assert!(place.fpstate + AREA as u64 + 4 <= rsp - RED_ZONE);
+            let addresses = addresses(rsp, &Action::default(), &AlternateStack::NONE, AREA).unwrap();
+            assert_eq!(addresses.frame % 16, 8);
+            assert_eq!(addresses.fpstate % 64, 0);
+            assert!(addresses.frame + FRAME_BYTES <= addresses.fpstate);
+            assert!(addresses.fpstate + AREA as u64 + 4 <= rsp - RED_ZONE);
         }
     }
 
@@ -278,14 +283,14 @@ mod tests {
     fn the_alternate_stack_is_entered_once_and_not_left_at_its_lower_end() {
         let stack = AlternateStack { pointer: 0x1_0000, flags: 0, size: 0x2000 };
         let action = Action { flags: SA_ONSTACK, ..Action::default() };
-        let first = place(0x7000_0000, &action, &stack, AREA).unwrap();
+        let first = addresses(0x7000_0000, &action, &stack, AREA).unwrap();
         assert!(stack.spans(first.frame) && first.fpstate + AREA as u64 + 4 <= 0x1_2000);
-        let second = place(first.frame, &action, &stack, AREA).unwrap();
+        let second = addresses(first.frame, &action, &stack, AREA).unwrap();
         assert!(second.frame < first.frame);
-        assert_eq!(place(second.frame, &action, &stack, AREA), None);
-        assert_eq!(place(0x7000_0000, &action, &AlternateStack { size: 0xc00, ..stack }, AREA), None);
-        assert!(place(0x10, &action, &stack, AREA).is_some());
-        assert_eq!(place(0x100, &action, &AlternateStack::NONE, AREA), None);
+        assert_eq!(addresses(second.frame, &action, &stack, AREA), None);
+        assert_eq!(addresses(0x7000_0000, &action, &AlternateStack { size: 0xc00, ..stack }, AREA), None);
+        assert!(addresses(0x10, &action, &stack, AREA).is_some());
+        assert_eq!(addresses(0x100, &action, &AlternateStack::NONE, AREA), None);
     }
 
     /// Some vector state of a real machine.

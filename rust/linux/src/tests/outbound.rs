@@ -19,7 +19,7 @@ const MESSAGE: u64 = WINDOW + 0x200;
 const BYTES: u64 = WINDOW + PAGE_SIZE;
 
 /// A port where a few words are said and no more.
-fn curt_server() -> u16 {
+fn greeting_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -79,7 +79,7 @@ proptest! {
     /// Whatever a program does with its connections, nothing harms the host, and a reset undoes it.
     #[test]
     fn no_call_on_connections_harms_the_host(calls in prop::collection::vec(any_call(), 1..80)) {
-        let port = curt_server();
+        let port = greeting_server();
         let there = |port| Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port };
         let nowhere = Outbound { host: OutboundHost::Name("localhost".to_owned()), port: 1 };
         let network = Network::new(&[there(port), nowhere]);
@@ -101,10 +101,10 @@ proptest! {
             prop_assert!(puppet.call(libc::SYS_socket, [2, kind as u64, 0, 0, 0, 0], 0).is_ok_and(|fd| fd >= 3));
         }
         prop_assert_eq!(puppet.call(libc::SYS_connect, [3, ADDRESSES[0], 16, 0, 0, 0], 0), Ok(0));
-        prop_assert!(puppet.process.outside().is_some());
+        prop_assert!(puppet.process.remote_events().is_some());
         prop_assert_eq!(puppet.process.take_connects().made, 1);
         let (image, frozen) = puppet.freeze();
-        prop_assert!(frozen.outside().is_none());
+        prop_assert!(frozen.remote_events().is_none());
         let mut worker = Puppet::fork(&image, &frozen);
         for (number, args) in calls {
             match worker.call(number, args, 0) {
@@ -115,6 +115,6 @@ proptest! {
             worker = Puppet::fork(&image, &frozen);
         }
         let _ = worker.reset(&frozen);
-        prop_assert!(worker.process.outside().is_none() || worker.process.is_dirty());
+        prop_assert!(worker.process.remote_events().is_none() || worker.process.is_dirty());
     }
 }

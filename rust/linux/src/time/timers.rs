@@ -189,7 +189,7 @@ impl Timers {
     }
 
     /// Timers that are over, and what they send to whom. `now_ns` says what a clock's time is, unless that has ended.
-    pub(crate) fn over(&self, now_ns: impl Fn(TimerClock) -> Option<u64>) -> Vec<(TimerId, Notify)> {
+    pub(crate) fn expired(&self, now_ns: impl Fn(TimerClock) -> Option<u64>) -> Vec<(TimerId, Notify)> {
         let is_over = |schedule: &Schedule, clock| {
             schedule.next_ns().is_some_and(|until| now_ns(clock).is_some_and(|now| until <= now))
         };
@@ -216,8 +216,8 @@ mod tests {
     fn periods_that_were_missed_are_counted() {
         let mut timers = Timers { alarm: Schedule::new(Some(100), 10), ..Timers::default() };
         assert_eq!(timers.next_ns(), Some(100));
-        assert_eq!(timers.over(|_| Some(99)), []);
-        assert_eq!(timers.over(|_| Some(100)).len(), 1);
+        assert_eq!(timers.expired(|_| Some(99)), []);
+        assert_eq!(timers.expired(|_| Some(100)).len(), 1);
         timers.alarm.is_sent = true;
         assert_eq!(timers.next_ns(), None, "its signal has not been taken");
         assert_eq!(timers.signal_taken(TimerId::Alarm, 135), 3);

@@ -268,7 +268,7 @@ impl Guest {
             };
             while let Step::Waits { until_ns, .. } = step {
                 let wait = Duration::from_nanos(until_ns.unwrap_or(u64::MAX).saturating_sub(monotonic_ns()));
-                match self.process.outside().filter(|_| self.waits_outside) {
+                match self.process.remote_events().filter(|_| self.waits_outside) {
                     Some(outside) => {
                         let timeout = wait.min(LONGEST_WAIT).try_into().unwrap();
                         let mut polled = [PollFd::from_borrowed_fd(outside, PollFlags::IN)];

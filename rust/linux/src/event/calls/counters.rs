@@ -8,7 +8,7 @@ use crate::base::ids::PollableId;
 use crate::event::events::{Counter, Event};
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// The one buffer of a counter or timer, of at least 8 bytes.
 fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
@@ -20,7 +20,7 @@ fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
 
 fn counter(call: &Call<'_, '_>, id: PollableId) -> Result<Counter, Errno> {
     match call.process.pollables.kind(id) {
-        Some(Kind::Counter(counter)) => Ok(*counter),
+        Some(PollableKind::Counter(counter)) => Ok(*counter),
         _ => Err(Errno::EBADF),
     }
 }
@@ -64,16 +64,18 @@ pub(crate) fn write_counter(
 
 fn set_counter(call: &mut Call<'_, '_>, id: PollableId, value: u64, event: Event) {
     let pollables = call.process.pollables.edit();
-    if let Some(Kind::Counter(counter)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Counter(counter)) = pollables.get_mut(id).map(|node| &mut node.kind) {
         counter.value = value;
     }
-    pollables.happen(id, event);
+    pollables.record_event(id, event);
     call.note_change();
 }
 
 pub(crate) fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     let address = word(buffers)?;
-    let Some(Kind::Timer(timer)) = call.process.pollables.kind(id).cloned() else { return Err(Errno::EBADF.into()) };
+    let Some(PollableKind::Timer(timer)) = call.process.pollables.kind(id).cloned() else {
+        return Err(Errno::EBADF.into());
+    };
     let now = clock::now_ns();
     let expired = timer.expired(now);
     if expired == 0 {
@@ -82,7 +84,7 @@ pub(crate) fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buf
     call.user().write(address, &expired.to_le_bytes())?;
     let pollables = call.process.pollables.edit();
     if let Some(node) = pollables.get_mut(id)
-        && let Kind::Timer(timer) = &mut node.kind
+        && let PollableKind::Timer(timer) = &mut node.kind
     {
         timer.take(now);
         // It was an event while it had not been read, and stays one.

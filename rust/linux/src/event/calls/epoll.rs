@@ -7,11 +7,11 @@ use crate::base::clock::{self, is_over};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::PollableId;
-use crate::event::epoll_set::{Epoll, Target};
+use crate::event::epoll_set::{Epoll, WatchTarget};
 use crate::event::poll_bits::bits;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 use crate::signal::signals::SignalSet;
 use crate::time::calls::clocks;
 
@@ -44,14 +44,14 @@ fn create(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     call.process.files.check_room()?;
-    pipes::make(call, Kind::Epoll(Epoll::default()), 0, flags & libc::EPOLL_CLOEXEC != 0)
+    pipes::make(call, PollableKind::Epoll(Epoll::default()), 0, flags & libc::EPOLL_CLOEXEC != 0)
 }
 
 /// What a descriptor is to be watched as. Files that are always ready cannot be watched.
-fn target(call: &Call<'_, '_>, fd: i32) -> Result<Target, Errno> {
+fn target(call: &Call<'_, '_>, fd: i32) -> Result<WatchTarget, Errno> {
     match call.process.files.open_file(fd)?.object {
-        Object::Pollable(id) => Ok(Target::Pollable(id)),
-        Object::Log(stream) => Ok(Target::Log(stream)),
+        Object::Pollable(id) => Ok(WatchTarget::Pollable(id)),
+        Object::Log(stream) => Ok(WatchTarget::Log(stream)),
         _ => Err(Errno::EPERM),
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn epoll_ctl(call: &mut Call<'_, '_>) -> CallResult {
     call.process.files.get(int(epoll_fd))?;
     let target = target(call, fd)?;
     let id = epoll(call, int(epoll_fd))?;
-    if target == Target::Pollable(id) {
+    if target == WatchTarget::Pollable(id) {
         return Err(Errno::EINVAL.into());
     }
     if interest & bits::EXCLUSIVE != 0 && operation == libc::EPOLL_CTL_ADD && interest & !EXCLUSIVE_WITH != 0 {
@@ -154,14 +154,14 @@ fn wait(call: &mut Call<'_, '_>, until_ns: Option<u64>) -> CallResult {
     }
     let id = epoll(call, int(fd))?;
     let most = usize::try_from(most).unwrap_or(1).min(REPORTS_MAX);
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let mut look = call.process.look();
     let reports = call.process.pollables.reports(id, most, &mut look)?;
     if reports.is_empty() {
         if until_ns == Some(0) || is_over(until_ns) {
             return Ok(0);
         }
-        let look_ns = call.process.pollables.next_by_itself(id, &mut look);
+        let look_ns = call.process.pollables.next_expiry_ns(id, &mut look);
         return Err(Wait { call: "epoll_wait", until_ns, look_ns }.into());
     }
     let mut bytes = Vec::with_capacity(reports.len().saturating_mul(EVENT_BYTES));
@@ -171,7 +171,7 @@ fn wait(call: &mut Call<'_, '_>, until_ns: Option<u64>) -> CallResult {
     }
     call.user().write(events, &bytes)?;
     if !call.process.pollables.leaves_no_trace(id, &reports, most) {
-        call.process.pollables.edit().reported(id, &reports, most, &mut look);
+        call.process.pollables.edit().mark_reported(id, &reports, most, &mut look);
     }
     Ok(count(reports.len()))
 }

@@ -12,7 +12,7 @@ use crate::event::events::Event;
 use crate::fs::object::Object;
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 use crate::signal::signals::{Info, SI_TIMER, SignalSet};
 
 /// Size of `struct signalfd_siginfo`.
@@ -31,18 +31,23 @@ pub(crate) fn signalfd4(call: &mut Call<'_, '_>) -> CallResult {
     let mask = SignalSet::mask(mask);
     if int(fd) == -1 {
         call.process.files.check_room()?;
-        return pipes::make(call, Kind::Signals(mask), flags & libc::SFD_NONBLOCK, flags & libc::SFD_CLOEXEC != 0);
+        return pipes::make(
+            call,
+            PollableKind::Signals(mask),
+            flags & libc::SFD_NONBLOCK,
+            flags & libc::SFD_CLOEXEC != 0,
+        );
     }
     let Object::Pollable(id) = call.process.files.open_file(int(fd))?.object else { return Err(Errno::EINVAL.into()) };
     let pollables = &mut call.process.pollables;
-    if !matches!(pollables.kind(id), Some(Kind::Signals(_))) {
+    if !matches!(pollables.kind(id), Some(PollableKind::Signals(_))) {
         return Err(Errno::EINVAL.into());
     }
     let pollables = pollables.edit();
-    if let Some(Kind::Signals(old)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Signals(old)) = pollables.get_mut(id).map(|node| &mut node.kind) {
         *old = mask;
     }
-    pollables.happen(id, Event::Input);
+    pollables.record_event(id, Event::Input);
     call.note_change();
     Ok(int(fd).unsigned_abs().into())
 }

@@ -12,7 +12,7 @@ use crate::event::timer::Timer;
 use crate::fs::object::Object;
 use crate::fs::open_files::Open;
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 use crate::time::calls::clocks::read_duration;
 
 /// What a pipe holds, as on Linux: 16 pages.
@@ -51,20 +51,20 @@ pub(crate) fn install_pair(
     let second = match install(call, second_id, second_flags, close_on_exec) {
         Ok(second) => second,
         Err(error) => {
-            take_back(call, first);
+            uninstall(call, first);
             return Err(error.into());
         }
     };
     let numbers = [first.to_le_bytes(), second.to_le_bytes()].concat();
     if let Err(halt) = call.user().write(address, &numbers) {
-        take_back(call, first);
-        take_back(call, second);
+        uninstall(call, first);
+        uninstall(call, second);
         return Err(halt);
     }
     Ok(0)
 }
 
-fn take_back(call: &mut Call<'_, '_>, fd: i32) {
+fn uninstall(call: &mut Call<'_, '_>, fd: i32) {
     if let Ok(Some(Object::Pollable(id))) = call.process.files.edit().close(fd) {
         call.process.pollables.edit().close(id);
     }
@@ -90,7 +90,7 @@ fn make_pipe(call: &mut Call<'_, '_>, address: u64, flags: i32) -> CallResult {
     call.process.files.check_room()?;
     let pollables = call.process.pollables.edit();
     let queue = pollables.add_queue(Queue::pipe(PIPE_BYTES, End::Gone, End::Gone));
-    let ids = [pollables.add(Kind::PipeReader(queue)), pollables.add(Kind::PipeWriter(queue))];
+    let ids = [pollables.add(PollableKind::PipeReader(queue)), pollables.add(PollableKind::PipeWriter(queue))];
     if let Some(queue) = pollables.queue_mut(queue) {
         let [reader, writer] = ids;
         (queue.reader, queue.writer) = (End::Inside(reader), End::Inside(writer));
@@ -104,8 +104,10 @@ fn make_pipe(call: &mut Call<'_, '_>, address: u64, flags: i32) -> CallResult {
 pub(crate) fn capacity(call: &mut Call<'_, '_>, fd: i32, new: Option<u64>) -> Result<i32, Errno> {
     let Object::Pollable(id) = call.process.files.open_file(fd)?.object else { return Err(Errno::EBADF) };
     let pollables = &mut call.process.pollables;
-    let (Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)), Some(new)) = (pollables.kind(id), new) else {
-        let Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)) = pollables.kind(id) else {
+    let (Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)), Some(new)) =
+        (pollables.kind(id), new)
+    else {
+        let Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) = pollables.kind(id) else {
             return Err(Errno::EBADF);
         };
         let capacity = pollables.queue(*queue).map_or(0, |queue| queue.capacity);
@@ -147,12 +149,12 @@ fn make_counter(call: &mut Call<'_, '_>, value: u64, flags: i32) -> CallResult {
     }
     call.process.files.check_room()?;
     let value = int(value).cast_unsigned().into();
-    let kind = Kind::Counter(Counter { value, semaphore: flags & libc::EFD_SEMAPHORE != 0 });
+    let kind = PollableKind::Counter(Counter { value, semaphore: flags & libc::EFD_SEMAPHORE != 0 });
     make(call, kind, flags & libc::EFD_NONBLOCK, flags & libc::EFD_CLOEXEC != 0)
 }
 
 /// Makes a pollable with a descriptor.
-pub(crate) fn make(call: &mut Call<'_, '_>, kind: Kind, status: i32, close_on_exec: bool) -> CallResult {
+pub(crate) fn make(call: &mut Call<'_, '_>, kind: PollableKind, status: i32, close_on_exec: bool) -> CallResult {
     let id = call.process.pollables.edit().add(kind);
     let fd = install(call, id, libc::O_RDWR | status, close_on_exec)?;
     Ok(fd.unsigned_abs().into())
@@ -171,14 +173,14 @@ pub(crate) fn timerfd_create(call: &mut Call<'_, '_>) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     }
     call.process.files.check_room()?;
-    let kind = Kind::Timer(Timer { clock, ..Timer::default() });
+    let kind = PollableKind::Timer(Timer { clock, ..Timer::default() });
     make(call, kind, flags & libc::TFD_NONBLOCK, flags & libc::TFD_CLOEXEC != 0)
 }
 
 fn timer(call: &Call<'_, '_>, fd: u64) -> Result<(PollableId, Timer), Errno> {
     let Object::Pollable(id) = call.process.files.open_file(int(fd))?.object else { return Err(Errno::EINVAL) };
     match call.process.pollables.kind(id) {
-        Some(Kind::Timer(timer)) => Ok((id, *timer)),
+        Some(PollableKind::Timer(timer)) => Ok((id, *timer)),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -205,10 +207,10 @@ pub(crate) fn timerfd_settime(call: &mut Call<'_, '_>) -> CallResult {
         write_setting(call, old, before, now)?;
     }
     let pollables = call.process.pollables.edit();
-    if let Some(Kind::Timer(timer)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Timer(timer)) = pollables.get_mut(id).map(|node| &mut node.kind) {
         *timer = Timer { next_ns, interval_ns, ..before };
     }
-    pollables.happen(id, Event::State);
+    pollables.record_event(id, Event::State);
     // Who waits for it looks when to look again.
     call.note_change();
     Ok(0)

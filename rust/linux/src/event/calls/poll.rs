@@ -60,7 +60,7 @@ fn poll_until(
     until_ns: Option<u64>,
 ) -> CallResult {
     let mut entries = read_entries(call, fds, fd_count)?;
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let mut look = call.process.look();
     let mut ready: u64 = 0;
     let mut look_ns = None;
@@ -71,7 +71,7 @@ fn poll_until(
             Err(_) => bits::NVAL,
             Ok(open) => {
                 if let Object::Pollable(id) = open.object {
-                    look_ns = earlier(look_ns, call.process.pollables.next_by_itself(id, &mut look));
+                    look_ns = earlier(look_ns, call.process.pollables.next_expiry_ns(id, &mut look));
                 }
                 open.object.readiness(call.process, &mut look) & interest
             }
@@ -106,7 +106,7 @@ pub(crate) fn select(call: &mut Call<'_, '_>) -> CallResult {
         Ok(Some(clock::now_ns().saturating_add(duration)))
     })?;
     let result = select_until(call, "select", until)?;
-    tell_rest(call, timeout, until, 1000)?;
+    write_remaining(call, timeout, until, 1000)?;
     Ok(result)
 }
 
@@ -129,11 +129,11 @@ pub(crate) fn pselect6(call: &mut Call<'_, '_>) -> CallResult {
         Ok(until)
     })?;
     let result = select_until(call, "pselect", until)?;
-    tell_rest(call, timeout, until, 1)?;
+    write_remaining(call, timeout, until, 1)?;
     Ok(result)
 }
 
-fn tell_rest(call: &mut Call<'_, '_>, timeout: u64, until: Option<u64>, unit_ns: u64) -> Result<(), Halt> {
+fn write_remaining(call: &mut Call<'_, '_>, timeout: u64, until: Option<u64>, unit_ns: u64) -> Result<(), Halt> {
     let Some(until) = until else { return Ok(()) };
     let left = until.saturating_sub(clock::now_ns());
     let words = [left / 1_000_000_000, (left % 1_000_000_000).checked_div(unit_ns).unwrap_or(0)];
@@ -162,7 +162,7 @@ fn read_sets(call: &mut Call<'_, '_>) -> Result<([[u8; SET_BYTES]; 3], usize), H
 
 fn select_until(call: &mut Call<'_, '_>, name: &'static str, until_ns: Option<u64>) -> CallResult {
     let (asked, fd_count) = read_sets(call)?;
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let mut found = [[0; SET_BYTES]; 3];
     let mut look = call.process.look();
     let (mut ready, mut look_ns) = (0_u64, None);
@@ -174,7 +174,7 @@ fn select_until(call: &mut Call<'_, '_>, name: &'static str, until_ns: Option<u6
         }
         let open = call.process.files.open_file(i32::try_from(fd).unwrap_or(-1))?;
         if let Object::Pollable(id) = open.object {
-            look_ns = earlier(look_ns, call.process.pollables.next_by_itself(id, &mut look));
+            look_ns = earlier(look_ns, call.process.pollables.next_expiry_ns(id, &mut look));
         }
         let readiness = open.object.readiness(call.process, &mut look);
         for ((asked, found), wanted) in asked.iter().zip(&mut found).zip(SETS) {

@@ -15,7 +15,7 @@ use crate::fs::open_files::Open;
 use crate::kernel::buffers::{self, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
 use crate::net::calls::transfer;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// Most bytes that are copied at a time.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -24,14 +24,14 @@ const KNOWN_FLAGS: u32 = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::S
 
 /// Where in a file a copy begins, and where that is kept: in the program's memory, or by the open file.
 #[derive(Clone, Copy)]
-struct Place {
+struct CopyPosition {
     fd: i32,
     offset_at: u64,
     start: u64,
 }
 
-impl Place {
-    /// The place that a call names by a descriptor and the address of an offset, which may be 0.
+impl CopyPosition {
+    /// The position that a call names by a descriptor and the address of an offset, which may be 0.
     fn read(call: &mut Call<'_, '_>, fd: u64, offset_at: u64) -> Result<Self, Halt> {
         let fd = int(fd);
         let start = match offset_at {
@@ -64,7 +64,7 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
     let (object, readable) = (source.object.clone(), source.is_readable());
     let target = call.process.files.open_file(int(to))?;
     let (into, writable, appends) = (target.object.clone(), target.is_writable(), target.flags & libc::O_APPEND != 0);
-    let (source, target) = (Place::read(call, from, from_at)?, Place::read(call, to, to_at)?);
+    let (source, target) = (CopyPosition::read(call, from, from_at)?, CopyPosition::read(call, to, to_at)?);
     if int(flags) != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -79,7 +79,7 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
     if !readable || !writable || appends {
         return Err(Errno::EBADF.into());
     }
-    let ends = [source, target].map(|place| place.start.checked_add(len));
+    let ends = [source, target].map(|position| position.start.checked_add(len));
     let [Some(source_end), Some(target_end)] = ends else { return Err(Errno::EOVERFLOW.into()) };
     if i64::try_from(source.start).is_err() || i64::try_from(target.start).is_err() {
         return Err(Errno::EINVAL.into());
@@ -125,8 +125,8 @@ enum Side {
 fn side(call: &Call<'_, '_>, open: &Open, input: bool) -> Result<Side, Errno> {
     let Object::Pollable(id) = open.object else { return Ok(Side::File(open.object.clone())) };
     match call.process.pollables.kind(id) {
-        Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)) => Ok(Side::Pipe(*queue)),
-        Some(Kind::Socket(socket)) if socket.remote.is_none() && socket.kind == libc::SOCK_STREAM => {
+        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) => Ok(Side::Pipe(*queue)),
+        Some(PollableKind::Socket(socket)) if socket.remote.is_none() && socket.kind == libc::SOCK_STREAM => {
             let closed = if input { None } else { socket.output.filter(|_| socket.shut_write || socket.reset) };
             if closed.is_some() {
                 return Err(Errno::EPIPE);
@@ -173,15 +173,15 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
             if !is_regular(&object) && !matches!(object, Object::Zero) {
                 return Err(Errno::EINVAL.into());
             }
-            let place = Place::read(call, from, from_at)?;
-            if i64::try_from(place.start).is_err() {
+            let position = CopyPosition::read(call, from, from_at)?;
+            if i64::try_from(position.start).is_err() {
                 return Err(Errno::EINVAL.into());
             }
             let room = room(call, queue, wait_out)?;
             let mut bytes = vec![0; room.min(len)];
-            let got = object.read_at(call, place.start, &mut bytes)?;
+            let got = object.read_at(call, position.start, &mut bytes)?;
             let sent = transfer::send_bytes(call, queue, bytes.get(..got).unwrap_or_default());
-            place.advance(call, count(sent))?;
+            position.advance(call, count(sent))?;
             Ok(count(sent))
         }
         (Side::Pipe(queue), Side::File(object)) => {
@@ -189,14 +189,14 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
             if appends {
                 return Err(Errno::EINVAL.into());
             }
-            let place = Place::read(call, to, to_at)?;
-            if i64::try_from(place.start).is_err() {
+            let position = CopyPosition::read(call, to, to_at)?;
+            if i64::try_from(position.start).is_err() {
                 return Err(Errno::EINVAL.into());
             }
             let bytes = front(call, queue, len, wait_in)?;
-            write_chunk(call, id, place.start, &bytes)?;
+            write_chunk(call, id, position.start, &bytes)?;
             taken(call, queue, bytes.len());
-            place.advance(call, count(bytes.len()))?;
+            position.advance(call, count(bytes.len()))?;
             Ok(count(bytes.len()))
         }
         (Side::Pipe(from) | Side::Socket(Some(from)), Side::Pipe(to) | Side::Socket(Some(to))) => {
@@ -245,7 +245,7 @@ fn wait_if(waits: bool) -> Halt {
 fn taken(call: &mut Call<'_, '_>, queue: QueueId, len: usize) {
     if len > 0 {
         let open = transfer::attached(call, queue, len, false);
-        transfer::let_go(call, open);
+        transfer::close_unclaimed(call, open);
         call.process.pollables.edit().take(queue, len);
         call.note_change();
     }
@@ -295,8 +295,8 @@ pub(crate) fn vmsplice(call: &mut Call<'_, '_>) -> CallResult {
     let open = call.process.files.open_file(int(fd))?;
     let Object::Pollable(id) = open.object else { return Err(Errno::EBADF.into()) };
     let reads = match call.process.pollables.kind(id) {
-        Some(Kind::PipeReader(_)) => true,
-        Some(Kind::PipeWriter(_)) => false,
+        Some(PollableKind::PipeReader(_)) => true,
+        Some(PollableKind::PipeWriter(_)) => false,
         _ => return Err(Errno::EBADF.into()),
     };
     let buffers = read_vectors(call, vectors, vector_count)?;

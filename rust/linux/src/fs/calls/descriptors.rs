@@ -84,8 +84,8 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
             files.edit().set_status_flags(fd, int(argument))?;
             0
         }
-        libc::F_GET_SEALS => super::written::seals(call, fd, None)?,
-        libc::F_ADD_SEALS => super::written::seals(call, fd, Some(argument))?,
+        libc::F_GET_SEALS => super::overlay_mappings::seals(call, fd, None)?,
+        libc::F_ADD_SEALS => super::overlay_mappings::seals(call, fd, Some(argument))?,
         libc::F_GETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, None)?,
         libc::F_SETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, Some(argument))?,
         libc::F_GETLK | libc::F_OFD_GETLK => {

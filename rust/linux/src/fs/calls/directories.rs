@@ -8,10 +8,10 @@ use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::CallResult;
 use crate::fs::object::Object;
-use crate::fs::overlay::{Entry as Written, Layer};
+use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::{lookup, procfs};
 use crate::host::attributes::Attributes;
-use crate::host::listing::{Entry, Listing};
+use crate::host::listing::{DirectoryEntry, Listing};
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 
@@ -58,19 +58,19 @@ pub(crate) fn is_empty(process: &Process, path: &[u8]) -> Result<bool, Errno> {
     Ok(entries(process, path)?.is_empty())
 }
 
-fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>, Errno> {
+fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, DirectoryEntry>, Errno> {
     let mut entries = BTreeMap::new();
     for (name, kind) in procfs::names(process, path) {
         let inode = procfs::inode(&[path, b"/", &name].concat());
-        entries.insert(name, Entry { inode, kind });
+        entries.insert(name, DirectoryEntry { inode, kind });
     }
-    let Some((mount, rest)) = process.shared.mounts.find(path).filter(|_| !lookup::is_made_up(path)) else {
+    let Some((mount, rest)) = process.shared.mounts.find(path).filter(|_| !lookup::is_synthetic(path)) else {
         return Ok(entries);
     };
     let layer = process.overlay.find(path, mount.guest.len());
     let shows_through = match layer {
         Layer::Below => true,
-        Layer::Here(entry) => matches!(entry, Written::Directory { opaque: false, .. }),
+        Layer::Here(entry) => matches!(entry, OverlayEntry::Directory { opaque: false, .. }),
         Layer::Hidden => false,
     };
     if mount.root.is_some() && shows_through {
@@ -84,15 +84,15 @@ fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>, E
     for (name, entry) in process.overlay.names(path) {
         let attributes = process.overlay.attributes(entry, mount.device);
         let kind = match entry {
-            Written::File(_) => libc::DT_REG,
-            Written::Directory { .. } => libc::DT_DIR,
-            Written::Link { .. } => libc::DT_LNK,
-            Written::Gone => {
+            OverlayEntry::File(_) => libc::DT_REG,
+            OverlayEntry::Directory { .. } => libc::DT_DIR,
+            OverlayEntry::Link { .. } => libc::DT_LNK,
+            OverlayEntry::Gone => {
                 entries.remove(name);
                 continue;
             }
         };
-        entries.insert(name.to_vec(), Entry { inode: attributes.inode, kind });
+        entries.insert(name.to_vec(), DirectoryEntry { inode: attributes.inode, kind });
     }
     Ok(entries)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading, writing, positions, and asking about what is open.
 
-use super::written;
+use super::overlay_mappings;
 use crate::base::arguments::{count, int};
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
@@ -259,10 +259,10 @@ pub(crate) fn write_chunk(call: &mut Call<'_, '_>, id: InodeId, at: u64, bytes: 
     // Of what lies between its end and here, all is cleared.
     work_limits::check_bytes(call, at.saturating_sub(count(call.process.overlay.content(id).len())))?;
     work_limits::check_file(call, id)?;
-    written::refresh(call, id, at, len);
+    overlay_mappings::refresh(call, id, at, len);
     call.process.overlay.edit().write(id, at, bytes, crate::host::attributes::now())?;
-    written::follow_size(call, id)?;
-    written::write_through(call, id, at, len)
+    overlay_mappings::follow_size(call, id)?;
+    overlay_mappings::write_through(call, id, at, len)
 }
 
 fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> CallResult {

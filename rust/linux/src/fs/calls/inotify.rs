@@ -11,7 +11,7 @@ use crate::fs::object::Object;
 use crate::fs::open_files::Open;
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// Size of `struct inotify_event` without a name.
 const CHANGE_BYTES: u64 = 16;
@@ -50,7 +50,7 @@ fn make(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     call.process.files.check_room()?;
-    let id = call.process.pollables.edit().add(Kind::Inotify(Box::default()));
+    let id = call.process.pollables.edit().add(PollableKind::Inotify(Box::default()));
     let open = Open::new(Object::Pollable(id), b"", libc::O_RDONLY | flags & libc::IN_NONBLOCK);
     let installed = call.process.files.edit().install(open, flags & libc::IN_CLOEXEC != 0);
     match installed {
@@ -64,12 +64,12 @@ fn make(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
 
 fn inotify(call: &Call<'_, '_>, fd: u64) -> Result<PollableId, Errno> {
     let Object::Pollable(id) = call.process.files.open_file(int(fd))?.object else { return Err(Errno::EINVAL) };
-    if matches!(call.process.pollables.kind(id), Some(Kind::Inotify(_))) { Ok(id) } else { Err(Errno::EINVAL) }
+    if matches!(call.process.pollables.kind(id), Some(PollableKind::Inotify(_))) { Ok(id) } else { Err(Errno::EINVAL) }
 }
 
 fn inotify_mut<'c>(call: &'c mut Call<'_, '_>, id: PollableId) -> Result<&'c mut Inotify, Errno> {
     match call.process.pollables.edit().get_mut(id).map(|node| &mut node.kind) {
-        Some(Kind::Inotify(inotify)) => Ok(inotify),
+        Some(PollableKind::Inotify(inotify)) => Ok(inotify),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -115,7 +115,7 @@ pub(crate) fn inotify_rm_watch(call: &mut Call<'_, '_>) -> CallResult {
     if inotify.ignored.len() < WATCHES_MAX {
         inotify.ignored.push(int(watch));
     }
-    call.process.pollables.edit().happen(id, Event::Input);
+    call.process.pollables.edit().record_event(id, Event::Input);
     call.note_change();
     Ok(0)
 }
@@ -127,7 +127,7 @@ pub(crate) fn read_changes(
     buffers: &[Buffer],
     nonblocking: bool,
 ) -> CallResult {
-    let Some(Kind::Inotify(inotify)) = call.process.pollables.kind(id) else { return Err(Errno::EBADF.into()) };
+    let Some(PollableKind::Inotify(inotify)) = call.process.pollables.kind(id) else { return Err(Errno::EBADF.into()) };
     if inotify.ignored.is_empty() {
         if nonblocking {
             return Err(Errno::EAGAIN.into());
@@ -139,9 +139,9 @@ pub(crate) fn read_changes(
         return Err(Errno::EINVAL.into());
     }
     let inotify = inotify_mut(call, id)?;
-    let told = room.min(inotify.ignored.len());
+    let reported = room.min(inotify.ignored.len());
     let mut bytes = Vec::new();
-    for watch in inotify.ignored.drain(..told) {
+    for watch in inotify.ignored.drain(..reported) {
         // wd, mask, cookie, len.
         bytes.extend([watch.cast_unsigned(), IN_IGNORED, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
     }

@@ -6,7 +6,7 @@ use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::event::look::{LOG_READINESS, Look};
 use crate::event::poll_bits::bits;
-use crate::fs::calls::written;
+use crate::fs::calls::overlay_mappings;
 use crate::fs::object::{Object, copy};
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
@@ -29,10 +29,10 @@ impl Object {
             Self::Log(_) => Err(Errno::EBADF.into()),
             Self::Text { content, .. } => Ok(copy(content, offset, out)),
             Self::Memory { id, .. } => {
-                if call.process.memory.has_written() {
+                if call.process.memory.has_overlay_mappings() {
                     work_limits::check_file(call, *id)?;
                 }
-                written::refresh(call, *id, offset, out.len() as u64);
+                overlay_mappings::refresh(call, *id, offset, out.len() as u64);
                 Ok(copy(call.process.overlay.content(*id), offset, out))
             }
             Self::Host(file) => Ok(file.read_at(offset, out, call.process.may_block)?),
@@ -47,8 +47,8 @@ impl Object {
         Ok(match self {
             Self::Memory { id, device } => process.overlay.file_attributes(*id, *device),
             Self::Null | Self::Zero | Self::Full | Self::Random { .. } => self.device_attributes(),
-            Self::Log(Stream::Stdout) => Attributes::made_up(2, libc::S_IFIFO | 0o600),
-            Self::Log(Stream::Stderr) => Attributes::made_up(3, libc::S_IFIFO | 0o600),
+            Self::Log(Stream::Stdout) => Attributes::synthetic(2, libc::S_IFIFO | 0o600),
+            Self::Log(Stream::Stderr) => Attributes::synthetic(3, libc::S_IFIFO | 0o600),
             Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
             Self::Host(file) => file.attributes(process.may_block)?,
             Self::Pollable(id) => process.pollables.attributes(*id),

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file. What a path leads to is for `crate::fs::view::lookup` to say, and for nothing else.
 
-use super::{writing, written};
+use super::{overlay_mappings, tree};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::fs::calls::find::{absolute, find};
 use crate::fs::object::Object;
 use crate::fs::open_files::Open;
-use crate::fs::overlay::Entry;
+use crate::fs::overlay::OverlayEntry;
 use crate::fs::view::lookup::{self, Found, Node};
-use crate::fs::view::procfs::{self, MadeUp};
+use crate::fs::view::procfs::{self, SyntheticFile};
 use crate::host::attributes::{Attributes, file_system};
 use crate::kernel::call::Call;
 use crate::kernel::work_limits;
@@ -62,7 +62,7 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
         Found { node: Some(_), .. } if exclusive => return Err(Errno::EEXIST.into()),
         Found { node: None, directory: true, .. } if flags & libc::O_CREAT != 0 => return Err(Errno::EISDIR.into()),
         Found { node: None, path, .. } if flags & libc::O_CREAT != 0 => {
-            let id = writing::create(call, &path, mode)?;
+            let id = tree::create(call, &path, mode)?;
             let device = call.process.shared.mounts.find(&path).map_or(0, |(mount, _)| mount.device);
             return install(call, Open::new(Object::Memory { id, device }, &path, flags), flags);
         }
@@ -88,7 +88,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         }
         return Ok(Open::new(Object::Directory { listing: None, attributes }, absolute(path), flags));
     }
-    if let Node::MadeUp(MadeUp::Descriptor(fd)) = node {
+    if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node {
         // What has no path is opened once more.
         let open = call.process.files.open_file(*fd)?;
         if let Object::Pollable(_) = open.object {
@@ -99,7 +99,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         if let Object::Memory { id, .. } = again.object
             && flags & libc::O_TRUNC != 0
         {
-            written::resize(call, id, 0)?;
+            overlay_mappings::resize(call, id, 0)?;
         }
         return Ok(again);
     }
@@ -110,25 +110,25 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         return Err(Errno::ENOTDIR.into());
     }
     let object = match node {
-        Node::Written { entry: Entry::File(id), device } => {
+        Node::Overlay { entry: OverlayEntry::File(id), device } => {
             if flags & libc::O_TRUNC != 0 {
-                written::resize(call, *id, 0)?;
+                overlay_mappings::resize(call, *id, 0)?;
             }
             Object::Memory { id: *id, device: *device }
         }
-        Node::Written { .. } => return Err(Errno::ENOENT.into()),
+        Node::Overlay { .. } => return Err(Errno::ENOENT.into()),
         Node::Host(_) if writes && attributes.kind() == libc::S_IFREG => {
-            let id = writing::copy_up(call, path, flags & libc::O_TRUNC == 0)?;
+            let id = tree::copy_up(call, path, flags & libc::O_TRUNC == 0)?;
             Object::Memory { id, device: attributes.device }
         }
-        Node::MadeUp(MadeUp::Device(device)) => device.object(),
-        Node::MadeUp(_) if writes => return Err(Errno::EACCES.into()),
-        Node::MadeUp(MadeUp::Text(text)) => {
+        Node::Synthetic(SyntheticFile::Device(device)) => device.object(),
+        Node::Synthetic(_) if writes => return Err(Errno::EACCES.into()),
+        Node::Synthetic(SyntheticFile::Text(text)) => {
             work_limits::check_listing(call)?;
             let content = procfs::content(call.process, call.context.rng, *text).into();
             Object::Text { content, attributes }
         }
-        Node::MadeUp(_) => return Err(Errno::EACCES.into()),
+        Node::Synthetic(_) => return Err(Errno::EACCES.into()),
         // FIFOs, sockets and devices of the host's are no business of a program's.
         Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES.into()),
         Node::Host(_) => Object::Host(lookup::open_host(call.process, path)?.into()),
@@ -195,7 +195,7 @@ fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> R
         return Ok((node.attributes(call.process, &path), path));
     }
     let (path, node) = find(call, directory, &path, flags & libc::AT_SYMLINK_NOFOLLOW == 0)?.existing()?;
-    if let Node::MadeUp(MadeUp::Descriptor(fd)) = node
+    if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node
         && flags & libc::AT_SYMLINK_NOFOLLOW == 0
     {
         return Ok((call.process.files.open_file(fd)?.object.attributes(call.process)?, path));
@@ -230,7 +230,7 @@ fn access_at(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: i32, flag
     let none = |bits: u32| attributes.mode & bits == 0;
     if mode & libc::W_OK != 0
         && matches!(attributes.kind(), libc::S_IFREG | libc::S_IFDIR)
-        && !writing::is_writable(call.process, &path)
+        && !tree::is_writable(call.process, &path)
     {
         return Err(Errno::EROFS.into());
     }

@@ -74,7 +74,7 @@ fn a_file_is_open_until_its_last_descriptor_is_closed() {
 #[test]
 fn what_the_host_keeps_for_open_files_is_bounded() {
     let mut files = Files::standard(DESCRIPTORS_MAX);
-    let attributes = crate::host::attributes::Attributes::made_up(1, libc::S_IFREG);
+    let attributes = crate::host::attributes::Attributes::synthetic(1, libc::S_IFREG);
     let text = || Object::Text { content: vec![b'x'; HELD_MAX / 4].into(), attributes };
     for _ in 0..4 {
         files.check_held(&text()).unwrap();

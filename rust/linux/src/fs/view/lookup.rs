@@ -13,11 +13,11 @@
 use crate::base::errno::Errno;
 use crate::fs::mounts::{Mount, is_at_or_below};
 use crate::fs::object::Object;
-use crate::fs::overlay::{Entry, Layer};
-use crate::fs::view::procfs::{self, MadeUp};
+use crate::fs::overlay::{Layer, OverlayEntry};
+use crate::fs::view::procfs::{self, SyntheticFile};
 use crate::host::attributes::{Attributes, Time};
 use crate::host::files;
-use crate::host::listing::Entry as Listed;
+use crate::host::listing::DirectoryEntry;
 use crate::kernel::process::Process;
 
 /// Most symbolic links on the way, as on Linux.
@@ -27,8 +27,8 @@ const NAMES_MAX: usize = 512;
 /// Longest name.
 const NAME_MAX: usize = 255;
 /// An empty mount as a directory.
-const TMP: Entry =
-    Entry::Directory { opaque: false, number: 1, mode: 0o1777, modified: Time { seconds: 0, nanoseconds: 0 } };
+const TMP: OverlayEntry =
+    OverlayEntry::Directory { opaque: false, number: 1, mode: 0o1777, modified: Time { seconds: 0, nanoseconds: 0 } };
 /// Longest path that a walk may arrive at.
 const PLAIN_MAX: usize = 4096;
 
@@ -36,11 +36,11 @@ const PLAIN_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) enum Node {
     /// In a mount.
-    Host(files::Node),
-    MadeUp(MadeUp),
+    Host(files::HostNode),
+    Synthetic(SyntheticFile),
     /// In the overlay of the mount that is `device`.
-    Written {
-        entry: Entry,
+    Overlay {
+        entry: OverlayEntry,
         device: u32,
     },
 }
@@ -67,17 +67,17 @@ impl Node {
     /// What `lstat` tells of it.
     pub(crate) fn attributes(&self, process: &Process, path: &[u8]) -> Attributes {
         match self {
-            Self::Written { entry, device } => process.overlay.attributes(entry, *device),
+            Self::Overlay { entry, device } => process.overlay.attributes(entry, *device),
             Self::Host(node) => node.attributes,
-            Self::MadeUp(file) => file.attributes(process, path),
+            Self::Synthetic(file) => file.attributes(process, path),
         }
     }
 
     pub(crate) fn is_directory(&self) -> bool {
         match self {
             Self::Host(node) => node.attributes.is_directory(),
-            Self::MadeUp(file) => matches!(file, MadeUp::Directory | MadeUp::Descriptors),
-            Self::Written { entry, .. } => matches!(entry, Entry::Directory { .. }),
+            Self::Synthetic(file) => matches!(file, SyntheticFile::Directory | SyntheticFile::Descriptors),
+            Self::Overlay { entry, .. } => matches!(entry, OverlayEntry::Directory { .. }),
         }
     }
 
@@ -88,9 +88,9 @@ impl Node {
                 node.link_target(process.may_block).map(Some)
             }
             Self::Host(_) => Ok(None),
-            Self::Written { entry: Entry::Link { target, .. }, .. } => Ok(Some(target.clone())),
-            Self::Written { .. } => Ok(None),
-            Self::MadeUp(file) => Ok(file.link_target(process)),
+            Self::Overlay { entry: OverlayEntry::Link { target, .. }, .. } => Ok(Some(target.clone())),
+            Self::Overlay { .. } => Ok(None),
+            Self::Synthetic(file) => Ok(file.link_target(process)),
         }
     }
 
@@ -98,7 +98,7 @@ impl Node {
     /// but to itself.
     fn leads_to(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
         let target = self.link_target(process)?;
-        let Self::MadeUp(MadeUp::Descriptor(fd)) = self else { return Ok(target) };
+        let Self::Synthetic(SyntheticFile::Descriptor(fd)) = self else { return Ok(target) };
         let nameless = match process.files.open_file(*fd).map(|open| &open.object) {
             Ok(Object::Memory { id, .. }) => !process.overlay.is_named(*id),
             _ => false,
@@ -215,7 +215,7 @@ impl Walk {
         let Some((mount, rest)) = process.shared.mounts.find(&path).filter(|(mount, _)| mount.root.is_some()) else {
             return Ok(None);
         };
-        if is_made_up(&path) || procfs::is_first(process, &path) || (mount.writable && !process.overlay.is_empty()) {
+        if is_synthetic(&path) || procfs::is_first(process, &path) || (mount.writable && !process.overlay.is_empty()) {
             return Ok(None);
         }
         match look_in(process, mount, rest) {
@@ -242,33 +242,33 @@ impl Walk {
 }
 
 /// Whether `path` lies in a tree that has nothing of the host's.
-pub(crate) fn is_made_up(path: &[u8]) -> bool {
+pub(crate) fn is_synthetic(path: &[u8]) -> bool {
     [b"/proc".as_slice(), b"/dev", b"/sys"].iter().any(|tree| is_at_or_below(path, tree))
 }
 
 /// What lies at a plain path. All names before the last are those of directories.
 fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
-    let made_up = || procfs::find(process, path).map(Node::MadeUp);
-    if is_made_up(path) || procfs::is_first(process, path) {
-        return made_up().ok_or(Errno::ENOENT);
+    let synthetic = || procfs::find(process, path).map(Node::Synthetic);
+    if is_synthetic(path) || procfs::is_first(process, path) {
+        return synthetic().ok_or(Errno::ENOENT);
     }
-    let Some((mount, rest)) = process.shared.mounts.find(path) else { return made_up().ok_or(Errno::ENOENT) };
+    let Some((mount, rest)) = process.shared.mounts.find(path) else { return synthetic().ok_or(Errno::ENOENT) };
     let device = mount.device;
     if mount.writable {
         match process.overlay.find(path, mount.guest.len()) {
-            Layer::Here(entry) => return Ok(Node::Written { entry: entry.clone(), device }),
+            Layer::Here(entry) => return Ok(Node::Overlay { entry: entry.clone(), device }),
             // A mount below it leads on nevertheless.
-            Layer::Hidden => return made_up().ok_or(Errno::ENOENT),
+            Layer::Hidden => return synthetic().ok_or(Errno::ENOENT),
             Layer::Below => {}
         }
     }
     let found = match &mount.root {
         Some(_) => look_in(process, mount, rest).map(Node::Host),
-        None if rest.is_empty() => Ok(Node::Written { entry: TMP, device }),
+        None if rest.is_empty() => Ok(Node::Overlay { entry: TMP, device }),
         None => Err(Errno::ENOENT),
     };
     match found {
-        Err(Errno::ENOENT) => made_up().ok_or(Errno::ENOENT),
+        Err(Errno::ENOENT) => synthetic().ok_or(Errno::ENOENT),
         other => other,
     }
 }
@@ -281,7 +281,7 @@ pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<files::File, E
 }
 
 /// Looks at `rest` in a mount. Of what a program sees while it boots there is a note.
-pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<files::Node, Errno> {
+pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
     if process.memory.is_booting() {
         return process.shared.witnesses.look_up(mount, rest);
     }
@@ -290,7 +290,7 @@ pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<f
 }
 
 /// The names in the directory `rest` of a mount, as [`look_in`].
-pub(crate) fn list_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, Listed)>, Errno> {
+pub(crate) fn list_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
     if process.memory.is_booting() {
         return process.shared.witnesses.list(mount, rest);
     }

@@ -5,7 +5,7 @@ use mayfly_machine::{PAGE_SIZE, Prot};
 
 use super::AddressSpace;
 use crate::base::pages::{self, PageRange};
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 impl AddressSpace {
     /// Puts the heap, still empty, at `start`.
@@ -57,7 +57,7 @@ impl AddressSpace {
         if with_gap.end() > mayfly_machine::layout::USER_END || !self.is_free(with_gap) {
             return None;
         }
-        let heap = Vma { range, prot: Prot::READ | Prot::WRITE, kind: Kind::Private, origin: self.origin };
+        let heap = Vma { range, prot: Prot::READ | Prot::WRITE, kind: VmaKind::Private, origin: self.origin };
         self.rewrite(range, |_| None, Some(heap)).ok()?;
         Some(None)
     }

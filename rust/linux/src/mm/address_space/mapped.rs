@@ -13,7 +13,7 @@ use crate::base::errno::Errno;
 use crate::base::pages::PageRange;
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
-use crate::mm::vma::{FileId, Kind};
+use crate::mm::vma::{FileId, VmaKind};
 
 /// Most files that are mapped at a time.
 const MAPPED_FILES_MAX: usize = 1024;
@@ -37,7 +37,7 @@ impl AddressSpace {
         shared: bool,
     ) -> Result<PageRange, Errno> {
         let file = self.mapped_file_id(file)?;
-        self.map(placement, len, prot, Kind::File { file, offset, shared })
+        self.map(placement, len, prot, VmaKind::File { file, offset, shared })
     }
 
     /// The file of a mapping.
@@ -76,7 +76,7 @@ impl AddressSpace {
     fn forget_unmapped(&mut self) -> Option<usize> {
         let mut used = vec![false; self.files.len()];
         for vma in &self.mappings {
-            if let Kind::File { file: FileId(id), .. } = vma.kind
+            if let VmaKind::File { file: FileId(id), .. } = vma.kind
                 && let Some(used) = used.get_mut(usize::from(id))
             {
                 *used = true;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  USER_END  +-----------------------+
-//!            | stack                 |  Kind::Stack, of fixed size, touched on demand
+//!            | stack                 |  VmaKind::Stack, of fixed size, touched on demand
 //!            +-----------------------+
 //!            | guard gap, 1 MiB      |  no mapping is placed here unasked
 //!            +-----------------------+  mmap_top
@@ -43,7 +43,7 @@ use crate::base::limits::Limits;
 use crate::base::pages::PageRange;
 use crate::mm::mapped_file::MappedFiles;
 use crate::mm::placement::Placement;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 /// Distance that is kept free below the stack; Linux's `stack_guard_gap`.
 const STACK_GUARD: u64 = 1 << 20;
@@ -55,7 +55,7 @@ pub(crate) struct AddressSpace {
     /// What mappings of files are mappings of. Shared by clones until one of them maps another file.
     files: Arc<MappedFiles>,
     /// Written files that are mapped shared, and how large they are.
-    written: Vec<(InodeId, u64)>,
+    overlay_files: Vec<(InodeId, u64)>,
     /// Sum of the mappings' sizes in bytes.
     bytes: u64,
     /// The heap: where it starts, and the current break.
@@ -78,7 +78,7 @@ impl Clone for AddressSpace {
         Self {
             mappings: self.mappings.clone(),
             files: Arc::clone(&self.files),
-            written: self.written.clone(),
+            overlay_files: self.overlay_files.clone(),
             refusals: AtomicU32::new(0),
             ..*self
         }
@@ -89,9 +89,9 @@ impl Clone for AddressSpace {
         let mut mappings = std::mem::take(&mut self.mappings);
         mappings.clone_from(&source.mappings);
         let files = Arc::clone(&source.files);
-        let mut written = std::mem::take(&mut self.written);
-        written.clone_from(&source.written);
-        *self = Self { mappings, files, written, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
+        let mut overlay_files = std::mem::take(&mut self.overlay_files);
+        overlay_files.clone_from(&source.overlay_files);
+        *self = Self { mappings, files, overlay_files, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
     }
 }
 
@@ -111,7 +111,7 @@ impl AddressSpace {
         let mut space = Self {
             mappings: Vec::new(),
             files: Arc::default(),
-            written: Vec::new(),
+            overlay_files: Vec::new(),
             bytes: 0,
             heap_start: layout::USER_MIN,
             heap_break: layout::USER_MIN,
@@ -121,7 +121,7 @@ impl AddressSpace {
             max_bytes,
             refusals: AtomicU32::new(0),
         };
-        space.map(Placement::FixedNoReplace(stack), stack.len(), stack_prot, Kind::Stack)?;
+        space.map(Placement::FixedNoReplace(stack), stack.len(), stack_prot, VmaKind::Stack)?;
         Ok(space)
     }
 
@@ -131,9 +131,9 @@ impl AddressSpace {
         let size = self.mappings.iter().fold(0_u64, |sum, vma| sum.saturating_add(vma.range.len()));
         let is_within = |vma: &Vma| {
             let has_file = match vma.kind {
-                Kind::File { file, .. } => self.mapped_file(file).is_some(),
-                Kind::Written { inode, .. } => self.written_size(inode).is_some(),
-                Kind::Private | Kind::Shared | Kind::Stack => true,
+                VmaKind::File { file, .. } => self.mapped_file(file).is_some(),
+                VmaKind::Overlay { inode, .. } => self.overlay_size(inode).is_some(),
+                VmaKind::Private | VmaKind::Shared | VmaKind::Stack => true,
             };
             !vma.range.is_empty()
                 && vma.range.start() >= layout::USER_MIN
@@ -194,7 +194,7 @@ impl AddressSpace {
     /// The parts of mappings that lie in `range`, ascending.
     pub(crate) fn within(&self, range: PageRange) -> impl Iterator<Item = Vma> + '_ {
         let overlapping = self.mappings.get(self.overlapping(range)).unwrap_or_default();
-        overlapping.iter().filter_map(move |vma| Some(vma.over(vma.range.intersection(range)?)))
+        overlapping.iter().filter_map(move |vma| Some(vma.covering(vma.range.intersection(range)?)))
     }
 
     /// How much of `range`, from its start, is mapped without a gap.
@@ -211,7 +211,13 @@ impl AddressSpace {
 
     /// Maps `len` bytes, rounded up to pages, where `placement` says. The range returned may hold pages of mappings
     /// that were replaced, if the placement is `Fixed`: the caller unmaps it first.
-    pub(crate) fn map(&mut self, placement: Placement, len: u64, prot: Prot, kind: Kind) -> Result<PageRange, Errno> {
+    pub(crate) fn map(
+        &mut self,
+        placement: Placement,
+        len: u64,
+        prot: Prot,
+        kind: VmaKind,
+    ) -> Result<PageRange, Errno> {
         let range = self.place(placement, len)?;
         let vma = Vma { range, prot, kind, origin: self.origin };
         self.rewrite(range, |_| None, Some(vma))?;
@@ -219,30 +225,30 @@ impl AddressSpace {
     }
 
     /// Whether written files are mapped shared.
-    pub(crate) fn has_written(&self) -> bool {
-        !self.written.is_empty()
+    pub(crate) fn has_overlay_mappings(&self) -> bool {
+        !self.overlay_files.is_empty()
     }
 
     /// The size of a written file that is mapped shared.
-    pub(crate) fn written_size(&self, id: InodeId) -> Option<u64> {
-        self.written.iter().find(|(known, _)| *known == id).map(|(_, size)| *size)
+    pub(crate) fn overlay_size(&self, id: InodeId) -> Option<u64> {
+        self.overlay_files.iter().find(|(known, _)| *known == id).map(|(_, size)| *size)
     }
 
     /// A written file that is, or is about to be, mapped shared has this size.
-    pub(crate) fn set_written_size(&mut self, id: InodeId, size: u64) {
-        match self.written.iter_mut().find(|(known, _)| *known == id) {
+    pub(crate) fn set_overlay_size(&mut self, id: InodeId, size: u64) {
+        match self.overlay_files.iter_mut().find(|(known, _)| *known == id) {
             Some((_, known)) => *known = size,
-            None => self.written.push((id, size)),
+            None => self.overlay_files.push((id, size)),
         }
     }
 
     /// Forgets the written files that are not mapped any more, and returns them.
-    pub(crate) fn forget_written(&mut self) -> Vec<InodeId> {
+    pub(crate) fn forget_overlay_files(&mut self) -> Vec<InodeId> {
         let mapped = |id: InodeId| {
-            self.mappings.iter().any(|vma| matches!(vma.kind, Kind::Written { inode, .. } if inode == id))
+            self.mappings.iter().any(|vma| matches!(vma.kind, VmaKind::Overlay { inode, .. } if inode == id))
         };
-        let gone: Vec<InodeId> = self.written.iter().map(|(id, _)| *id).filter(|id| !mapped(*id)).collect();
-        self.written.retain(|(id, _)| !gone.contains(id));
+        let gone: Vec<InodeId> = self.overlay_files.iter().map(|(id, _)| *id).filter(|id| !mapped(*id)).collect();
+        self.overlay_files.retain(|(id, _)| !gone.contains(id));
         gone
     }
 
@@ -315,18 +321,18 @@ impl AddressSpace {
         };
         let mut added = added;
         for vma in old {
-            push(vma.over(vma.range.before(range.start())));
+            push(vma.covering(vma.range.before(range.start())));
             if vma.range.end() > range.start()
                 && let Some(vma) = added.take()
             {
                 push(vma);
             }
             if let Some(middle) = vma.range.intersection(range)
-                && let Some(vma) = inside(vma.over(middle))
+                && let Some(vma) = inside(vma.covering(middle))
             {
                 push(vma);
             }
-            push(vma.over(vma.range.after(range.end())));
+            push(vma.covering(vma.range.after(range.end())));
         }
         if let Some(vma) = added {
             push(vma);

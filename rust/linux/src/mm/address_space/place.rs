@@ -7,7 +7,7 @@ use super::{AddressSpace, STACK_GUARD};
 use crate::base::errno::Errno;
 use crate::base::pages::{self, PageRange};
 use crate::mm::placement::Placement;
-use crate::mm::vma::Kind;
+use crate::mm::vma::VmaKind;
 
 /// Where MAP_32BIT mappings go, as on Linux.
 const LOW_START: u64 = 0x4000_0000;
@@ -67,10 +67,10 @@ impl AddressSpace {
 }
 
 /// Where the room below a mapping ends.
-fn floor(range: PageRange, kind: Kind) -> u64 {
+fn floor(range: PageRange, kind: VmaKind) -> u64 {
     match kind {
-        Kind::Stack => range.start().saturating_sub(STACK_GUARD),
-        Kind::Private | Kind::Shared | Kind::File { .. } | Kind::Written { .. } => range.start(),
+        VmaKind::Stack => range.start().saturating_sub(STACK_GUARD),
+        VmaKind::Private | VmaKind::Shared | VmaKind::File { .. } | VmaKind::Overlay { .. } => range.start(),
     }
 }
 

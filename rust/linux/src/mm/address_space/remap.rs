@@ -58,7 +58,7 @@ impl AddressSpace {
             }
             let more = stays.after(old.end());
             if stays.end() <= layout::USER_END && self.is_free(more) {
-                let grown = Vma { origin: self.origin, ..vma.over(more) };
+                let grown = Vma { origin: self.origin, ..vma.covering(more) };
                 self.rewrite(more, |_| None, Some(grown))?;
                 return Ok(Remapped { replaced: None, cut: None, moved: None, address: old.start() });
             }

@@ -12,7 +12,7 @@ use crate::kernel::buffers::{self, Buffer, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
 use crate::net::address::Address;
 use crate::net::calls::receive::Receive;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// Most messages of one `sendmmsg` or `recvmmsg`.
 const MESSAGES_MAX: u64 = 64;
@@ -168,15 +168,15 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
     let header = read_header(call, message)?;
     let buffers = read_vectors(call, header.vectors, header.vector_count)?;
     let received = transfer::receive(call, id, &buffers, how)?;
-    let mut told = flags & libc::MSG_CMSG_CLOEXEC;
+    let mut msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
     let room = if header.control == 0 { 0 } else { header.control_len };
     let close_on_exec = flags & libc::MSG_CMSG_CLOEXEC != 0;
     let (control_len, whole) = rights::write(call, header.control, room, received.open, close_on_exec)?;
     if !whole {
-        told |= libc::MSG_CTRUNC;
+        msg_flags |= libc::MSG_CTRUNC;
     }
     if received.truncated {
-        told |= libc::MSG_TRUNC;
+        msg_flags |= libc::MSG_TRUNC;
     }
     let field = |offset: u64| header.at.checked_add(offset).ok_or(Errno::EFAULT);
     if header.name != 0 {
@@ -186,14 +186,14 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
         call.user().write(field(8)?, &u32::try_from(from.len()).unwrap_or(0).to_le_bytes())?;
     }
     call.user().write(field(40)?, &control_len.to_le_bytes())?;
-    call.user().write(field(48)?, &told.to_le_bytes())?;
+    call.user().write(field(48)?, &msg_flags.to_le_bytes())?;
     Ok(count(received.len))
 }
 
 /// `sendmmsg(2)`.
 pub(crate) fn sendmmsg(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, messages, message_count, flags, ..] = call.args;
-    several(call, messages, message_count, |call, at, _| send_message(call, fd, at, int(flags)))
+    for_each_message(call, messages, message_count, |call, at, _| send_message(call, fd, at, int(flags)))
 }
 
 /// `recvmmsg(2)`: waits for the first message only, as with MSG_WAITFORONE.
@@ -203,14 +203,14 @@ pub(crate) fn recvmmsg(call: &mut Call<'_, '_>) -> CallResult {
     if timeout != 0 {
         crate::time::calls::clocks::read_duration(call, timeout)?;
     }
-    several(call, messages, message_count, |call, at, first| {
+    for_each_message(call, messages, message_count, |call, at, first| {
         let flags = if first { int(flags) } else { int(flags) | libc::MSG_DONTWAIT };
         receive_message(call, fd, at, flags & !libc::MSG_WAITFORONE)
     })
 }
 
 /// Does something with each of several messages, until one fails. Only the first may wait.
-fn several(
+fn for_each_message(
     call: &mut Call<'_, '_>,
     messages: u64,
     message_count: u64,
@@ -258,12 +258,14 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
     }
     let wanted = len.min(TRANSFER_MAX);
     if call.process.pollables.socket(id).is_ok_and(|socket| socket.remote.is_some()) {
-        let done = send_file_outside(call, id, &object, start, wanted, nonblocking)?;
+        let done = send_file_remote(call, id, &object, start, wanted, nonblocking)?;
         return file_sent(call, from, offset_at, start, done);
     }
     let (queue, reset) = match call.process.pollables.kind(id) {
-        Some(Kind::PipeWriter(queue)) => (*queue, false),
-        Some(Kind::Socket(socket)) => (socket.output.ok_or(Errno::ENOTCONN)?, socket.shut_write || socket.reset),
+        Some(PollableKind::PipeWriter(queue)) => (*queue, false),
+        Some(PollableKind::Socket(socket)) => {
+            (socket.output.ok_or(Errno::ENOTCONN)?, socket.shut_write || socket.reset)
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
     if reset || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused) {
@@ -312,7 +314,7 @@ fn file_sent(call: &mut Call<'_, '_>, from: u64, offset_at: u64, start: u64, don
 }
 
 /// Sends of a file to somewhere outside the machine; how much.
-fn send_file_outside(
+fn send_file_remote(
     call: &mut Call<'_, '_>,
     id: PollableId,
     object: &Object,

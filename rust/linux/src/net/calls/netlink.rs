@@ -104,7 +104,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) 
         room.copy_from_slice(&answer);
         Ok::<(), Errno>(())
     })?;
-    pollables.written(queue, Some(answer.len()));
+    pollables.note_written(queue, Some(answer.len()));
     call.note_change();
     Ok(buffers::total(buffers))
 }

@@ -15,7 +15,7 @@ use crate::event::events::Event;
 use crate::kernel::buffers::{Buffer, TRANSFER_MAX, behind, total};
 use crate::kernel::call::Call;
 use crate::net::address::Address;
-use crate::net::allow_list::{OWN_ADDRESS, Target};
+use crate::net::allow_list::{Destination, OWN_ADDRESS};
 use crate::net::calls::receive::{Receive, Received, deadline, take_error};
 
 /// Bytes that are moved at a time.
@@ -24,12 +24,12 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Looks whether a socket that is not connected yet is so by now.
 pub(crate) fn refresh(call: &mut Call<'_, '_>, id: PollableId) {
     if call.process.pollables.socket(id).is_ok_and(crate::net::socket::Socket::is_dialing) {
-        call.process.listen_outside();
+        call.process.poll_remotes();
     }
 }
 
 /// What the program means by an address of the network.
-pub(crate) fn find(call: &Call<'_, '_>, to: &Address) -> Option<Target> {
+pub(crate) fn find(call: &Call<'_, '_>, to: &Address) -> Option<Destination> {
     call.process.shared.network.find(to.of_network()?)
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn connect(
     call: &mut Call<'_, '_>,
     id: PollableId,
     to: Address,
-    target: Target,
+    target: Destination,
     nonblocking: bool,
 ) -> CallResult {
     let process = &mut *call.process;
@@ -61,11 +61,11 @@ pub(crate) fn connect(
     if nonblocking {
         return Err(Errno::EINPROGRESS.into());
     }
-    settle(call, id, nonblocking)
+    continue_connect(call, id, nonblocking)
 }
 
 /// Goes on with a connect.
-pub(crate) fn settle(call: &mut Call<'_, '_>, id: PollableId, nonblocking: bool) -> CallResult {
+pub(crate) fn continue_connect(call: &mut Call<'_, '_>, id: PollableId, nonblocking: bool) -> CallResult {
     let socket = call.process.pollables.socket(id)?;
     if let Some(remote) = socket.remote.as_ref().filter(|remote| remote.open().is_none()) {
         if nonblocking {
@@ -126,7 +126,7 @@ pub(crate) fn receive(
                 call.commit();
                 if !how.truncate {
                     let bytes = piece.get(..got).unwrap_or_default();
-                    match hand_over(call, buffers, done, bytes) {
+                    match scatter(call, buffers, done, bytes) {
                         // What does not fit where the program wants it is lost to it.
                         Err(Halt::Errno(_)) if done > 0 => return Ok(Received::bytes(done)),
                         other => other?,
@@ -156,7 +156,7 @@ pub(crate) fn receive(
 }
 
 /// Copies to the buffers, behind their first `skip` bytes.
-fn hand_over(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, bytes: &[u8]) -> Result<(), Halt> {
+fn scatter(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, bytes: &[u8]) -> Result<(), Halt> {
     let mut rest = bytes;
     for (address, len) in behind(buffers, skip) {
         let (part, more) = rest.split_at_checked(len).unwrap_or((rest, &[]));
@@ -237,7 +237,7 @@ pub(crate) fn shut_down(call: &mut Call<'_, '_>, id: PollableId, read: bool, wri
     let socket = pollables.socket_mut(id)?;
     socket.shut_read |= read;
     socket.shut_write |= write;
-    pollables.happen(id, Event::State);
+    pollables.record_event(id, Event::State);
     call.note_change();
     Ok(0)
 }

@@ -103,7 +103,7 @@ pub(crate) fn write(
     }
     left.extend(rest);
     let whole = left.is_empty();
-    transfer::let_go(call, left);
+    transfer::close_unclaimed(call, left);
     if numbers.is_empty() {
         return Ok((0, whole));
     }

@@ -147,10 +147,10 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     };
     let seconds =
         if linger { call.user().read_u32(value.checked_add(4).ok_or(Errno::EFAULT)?)?.cast_signed() } else { 0 };
-    let kept = kept(level, name, given)?;
+    let kept = stored_value(level, name, given)?;
     let socket = call.process.pollables.edit().socket_mut(id)?;
     socket.set_option(level, name, kept);
-    socket.tell_remote();
+    socket.apply_options();
     if linger && kept != 0 {
         socket.set_option(libc::SOL_SOCKET, LINGER_SECONDS, seconds);
     }
@@ -158,7 +158,7 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 /// What Linux makes of a value.
-fn kept(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
+fn stored_value(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     Ok(match (level, name) {
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
             given.cast_unsigned().min(BUFFER_MAX.cast_unsigned()).cast_signed().saturating_mul(2).max(4608)
@@ -210,15 +210,21 @@ pub(crate) fn getsockopt(call: &mut Call<'_, '_>) -> CallResult {
         (libc::SOL_SOCKET, libc::SO_ERROR) => crate::net::calls::receive::take_error(call, id),
         _ => None,
     };
-    let bytes = told(call, id, level, name, error)?;
+    let bytes = option_value(call, id, level, name, error)?;
     let part = bytes.get(..len.min(bytes.len())).unwrap_or_default();
     call.user().write(value, part)?;
-    let told = u32::try_from(part.len()).unwrap_or(0);
-    call.user().write(len_at, &told.to_le_bytes())?;
+    let reported_len = u32::try_from(part.len()).unwrap_or(0);
+    call.user().write(len_at, &reported_len.to_le_bytes())?;
     Ok(0)
 }
 
-fn told(call: &Call<'_, '_>, id: PollableId, level: i32, name: i32, error: Option<Errno>) -> Result<Vec<u8>, Halt> {
+fn option_value(
+    call: &Call<'_, '_>,
+    id: PollableId,
+    level: i32,
+    name: i32,
+    error: Option<Errno>,
+) -> Result<Vec<u8>, Halt> {
     /// Size of `struct tcp_info` in Linux 6.1.
     const TCP_INFO_BYTES: usize = 240;
     let socket = call.process.pollables.socket(id)?;

@@ -14,7 +14,7 @@ use crate::fs::object::Object;
 use crate::kernel::call::Call;
 use crate::net::address::Address;
 use crate::net::socket::{CONNECTION_BYTES, Phase, Socket};
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// Size of `struct sockaddr_storage`.
 const ADDRESS_BYTES_MAX: u64 = 128;
@@ -64,7 +64,7 @@ pub(crate) fn socket(call: &mut Call<'_, '_>) -> CallResult {
     let (domain, flags, protocol) = (int(domain), int(flags), int(protocol));
     let kind = check_kind(domain, flags, protocol)?;
     call.process.files.check_room()?;
-    let socket = Kind::Socket(Box::new(Socket::new(domain, kind, protocol_of(domain, kind))));
+    let socket = PollableKind::Socket(Box::new(Socket::new(domain, kind, protocol_of(domain, kind))));
     crate::event::calls::pipes::make(call, socket, flags & libc::SOCK_NONBLOCK, flags & libc::SOCK_CLOEXEC != 0)
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn socketpair(call: &mut Call<'_, '_>) -> CallResult {
     }
     call.process.files.check_room()?;
     let pollables = call.process.pollables.edit();
-    let ids = [(); 2].map(|()| pollables.add(Kind::Socket(Box::new(Socket::new(domain, kind, 0)))));
+    let ids = [(); 2].map(|()| pollables.add(PollableKind::Socket(Box::new(Socket::new(domain, kind, 0)))));
     let [one, other] = ids;
     pollables.join(one, other, CONNECTION_BYTES);
     let status = libc::O_RDWR | flags & libc::SOCK_NONBLOCK;
@@ -208,7 +208,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         // With the kernel, which is all that there is.
         return Ok(0);
     }
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let socket = call.process.pollables.socket(id)?;
     match socket.phase {
         Phase::Connected if datagram && !unix => {}
@@ -218,7 +218,9 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         }
         Phase::Connected => return Err(Errno::EISCONN.into()),
         Phase::Listening(_) => return Err(if unix { Errno::EINVAL } else { Errno::EISCONN }.into()),
-        Phase::Idle if socket.is_dialing() || socket.connecting => return remote::settle(call, id, nonblocking),
+        Phase::Idle if socket.is_dialing() || socket.connecting => {
+            return remote::continue_connect(call, id, nonblocking);
+        }
         Phase::Idle => {}
     }
     if let Some(error) = crate::net::calls::receive::take_error(call, id) {
@@ -232,7 +234,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         return remote::connect(call, id, to, target, nonblocking);
     }
     let Some(listener) = call.process.pollables.listener(kind, &to).filter(|_| is_own(&to)) else {
-        return connect_nowhere(call, id, &to, nonblocking);
+        return connect_unreachable(call, id, &to, nonblocking);
     };
     let timeout = call.process.pollables.socket(id)?.send_timeout_ns;
     if call.process.pollables.is_full(listener) {
@@ -251,13 +253,14 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     let to = if to.is_any() { Address::loopback(domain, to.port().unwrap_or(0)) } else { to };
     let own = pollables.socket(id)?.local.clone();
     let other_domain = pollables.socket(listener)?.domain;
-    let accepted = pollables.arrive(listener, to.clone().in_family(other_domain), own.in_family(other_domain))?;
+    let accepted =
+        pollables.queue_connection(listener, to.clone().in_family(other_domain), own.in_family(other_domain))?;
     pollables.join(id, accepted, CONNECTION_BYTES);
     let socket = pollables.socket_mut(id)?;
     socket.peer = to;
     socket.failed = false;
     socket.connecting = nonblocking && !unix;
-    pollables.happen(id, Event::State);
+    pollables.record_event(id, Event::State);
     call.note_change();
     // The network's answer comes at once, but not before this call has ended.
     if nonblocking && !unix { Err(Errno::EINPROGRESS.into()) } else { Ok(0) }
@@ -269,7 +272,7 @@ fn is_own(to: &Address) -> bool {
 }
 
 /// To where nobody in the program listens, and the program may not connect to.
-fn connect_nowhere(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblocking: bool) -> CallResult {
+fn connect_unreachable(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblocking: bool) -> CallResult {
     match to {
         Address::Unix(name) if name.first() != Some(&0) => Err(Errno::ENOENT.into()),
         Address::Unix(_) => Err(Errno::ECONNREFUSED.into()),
@@ -285,7 +288,7 @@ fn connect_nowhere(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblo
             if nonblocking {
                 socket.error = Some(Errno::ECONNREFUSED);
             }
-            pollables.happen(id, Event::State);
+            pollables.record_event(id, Event::State);
             call.note_change();
             Err(if nonblocking { Errno::EINPROGRESS } else { Errno::ECONNREFUSED }.into())
         }

@@ -31,14 +31,14 @@ pub(crate) fn receive_bytes(
     how: Receive,
 ) -> Result<usize, Halt> {
     let received = receive(call, id, buffers, how)?;
-    let_go(call, received.open);
+    close_unclaimed(call, received.open);
     Ok(received.len)
 }
 
 /// Closes what came along and nobody takes.
-pub(crate) fn let_go(call: &mut Call<'_, '_>, open: Vec<OpenId>) {
+pub(crate) fn close_unclaimed(call: &mut Call<'_, '_>, open: Vec<OpenId>) {
     for open in open {
-        let gone = call.process.files.edit().let_go(open);
+        let gone = call.process.files.edit().release(open);
         closing::forget(call, gone);
     }
 }
@@ -228,7 +228,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     let (unix, datagram, reset, shut) = (socket.is_unix(), socket.is_datagram(), socket.reset, socket.shut_write);
     let (timeout, connected) = (socket.send_timeout_ns, socket.is_connected());
     let Some(queue) = socket.output else {
-        return send_nowhere(call, id, buffers);
+        return send_unconnected(call, id, buffers);
     };
     let ended = socket.error.is_some() || shut || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused);
     if ended && call.progress() > 0 {
@@ -256,7 +256,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
         // The network takes it, and answers that nobody is there any more.
         let pollables = call.process.pollables.edit();
         pollables.socket_mut(id)?.reset = true;
-        pollables.happen(id, Event::State);
+        pollables.record_event(id, Event::State);
         call.note_change();
         return Ok(total(buffers).min(TRANSFER_MAX));
     }
@@ -269,7 +269,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
 }
 
 /// From a socket without a connection.
-fn send_nowhere(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
+fn send_unconnected(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
     let socket = call.process.pollables.socket(id)?;
     let (unix, datagram) = (socket.is_unix(), socket.is_datagram());
     if let Some(error) = take_error(call, id) {
@@ -285,7 +285,7 @@ fn send_nowhere(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> 
             }
             let pollables = call.process.pollables.edit();
             pollables.socket_mut(id)?.error = Some(Errno::ECONNREFUSED);
-            pollables.happen(id, Event::State);
+            pollables.record_event(id, Event::State);
             call.note_change();
             Ok(size)
         }
@@ -322,10 +322,10 @@ fn send_message(
     }
     let done = copy_in(call, queue, buffers, 0, size)?;
     if done < size {
-        call.process.pollables.edit().unwrite(queue, done);
+        call.process.pollables.edit().undo_write(queue, done);
         return Err(Errno::EFAULT.into());
     }
-    call.process.pollables.edit().written(queue, Some(size));
+    call.process.pollables.edit().note_written(queue, Some(size));
     call.note_change();
     Ok(count(size))
 }
@@ -365,7 +365,7 @@ pub(crate) fn send_stream(
             Ok(0) => {}
             Ok(copied) => {
                 done = done.saturating_add(copied);
-                call.process.pollables.edit().written(queue, None);
+                call.process.pollables.edit().note_written(queue, None);
                 call.note_change();
                 if copied < part {
                     return Ok(count(done));
@@ -414,7 +414,7 @@ fn copy_in(
             Ok(()) => done = done.saturating_add(part),
             Err(Halt::Errno(_)) if done > 0 => break,
             Err(halt) => {
-                pollables.unwrite(queue, done);
+                pollables.undo_write(queue, done);
                 return Err(halt);
             }
         }
@@ -434,7 +434,7 @@ pub(crate) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) 
         pollables.note_starved(queue);
         return 0;
     }
-    pollables.written(queue, None);
+    pollables.note_written(queue, None);
     call.note_change();
     part.len()
 }

@@ -9,7 +9,7 @@ use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::kernel::call::Call;
-use crate::sched::threads::{State, Waiting};
+use crate::sched::threads::{ThreadState, Waiting};
 use crate::time::calls::clocks;
 
 const OP_ARGUMENT_SHIFT: u32 = 8;
@@ -104,7 +104,7 @@ fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns
     }
     let threads = call.process.threads.edit();
     let turn = threads.next_turn();
-    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset, until_ns, turn, owns: false });
+    threads.current_mut().state = ThreadState::Waiting(Waiting::Futex { address, bitset, until_ns, turn, owns: false });
     Err(Halt::Switch)
 }
 
@@ -133,7 +133,7 @@ fn requeue(call: &mut Call<'_, '_>, address: u64, to: u64, wake_most: i32, move_
     for (_, index) in waiters(call, address, u32::MAX).into_iter().take(move_most) {
         let threads = call.process.threads.edit();
         if let Some(thread) = threads.get_mut(index)
-            && let State::Waiting(Waiting::Futex { address, .. }) = &mut thread.state
+            && let ThreadState::Waiting(Waiting::Futex { address, .. }) = &mut thread.state
         {
             *address = to;
             moved = moved.saturating_add(1);
@@ -169,7 +169,8 @@ fn lock(call: &mut Call<'_, '_>, address: u64, until_ns: Option<u64>) -> CallRes
     call.user().write(address, &word.to_le_bytes())?;
     let threads = call.process.threads.edit();
     let turn = threads.next_turn();
-    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset: 0, until_ns, turn, owns: true });
+    threads.current_mut().state =
+        ThreadState::Waiting(Waiting::Futex { address, bitset: 0, until_ns, turn, owns: true });
     Err(Halt::Switch)
 }
 
@@ -179,7 +180,7 @@ fn take(call: &mut Call<'_, '_>, address: u64) -> Result<bool, Halt> {
     let tid = call.process.threads.current().tid;
     match word & FUTEX_TID_MASK {
         0 => {
-            let waiters = if heirs(call, address).is_empty() { 0 } else { FUTEX_WAITERS };
+            let waiters = if lock_waiters(call, address).is_empty() { 0 } else { FUTEX_WAITERS };
             let new = word & FUTEX_OWNER_DIED | waiters | tid;
             call.user().write(address, &new.to_le_bytes())?;
             Ok(true)
@@ -195,17 +196,17 @@ fn unlock(call: &mut Call<'_, '_>, address: u64) -> CallResult {
     if word & FUTEX_TID_MASK != call.process.threads.current().tid {
         return Err(Errno::EPERM.into());
     }
-    hand_over(call, address, 0)?;
+    pass_lock(call, address, 0)?;
     Ok(0)
 }
 
 /// Makes the thread that has waited for longest a lock's owner, or nobody. `died`: what its word says of the owner
 /// before.
-pub(crate) fn hand_over(call: &mut Call<'_, '_>, address: u64, died: u32) -> Result<(), Halt> {
-    let heirs = heirs(call, address);
-    let next = heirs.first().and_then(|&(_, index)| Some((index, call.process.threads.get(index)?.tid)));
+pub(crate) fn pass_lock(call: &mut Call<'_, '_>, address: u64, died: u32) -> Result<(), Halt> {
+    let waiting = lock_waiters(call, address);
+    let next = waiting.first().and_then(|&(_, index)| Some((index, call.process.threads.get(index)?.tid)));
     let owner = next.map_or(0, |(_, tid)| tid);
-    let waiters = if heirs.len() > 1 { FUTEX_WAITERS } else { 0 };
+    let waiters = if waiting.len() > 1 { FUTEX_WAITERS } else { 0 };
     call.user().write(address, &(owner | waiters | died).to_le_bytes())?;
     if let Some((index, _)) = next {
         call.process.end_call(call.machine, index, 0).map_err(Halt::End)?;
@@ -214,7 +215,7 @@ pub(crate) fn hand_over(call: &mut Call<'_, '_>, address: u64, died: u32) -> Res
 }
 
 /// Who waits for a lock, by how long.
-fn heirs(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
+fn lock_waiters(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
     let waits = call.process.threads.waits();
     let mut found: Vec<(u64, usize)> = waits
         .filter_map(|(index, waiting)| match waiting {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Threads: beginning, ending, and what C libraries set up for them.
 
-use super::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, contended, hand_over, wake};
+use super::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, contended, pass_lock, wake};
 use crate::base::arguments::{flag, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
@@ -93,11 +93,11 @@ pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
     let thread = call.process.threads.current();
     let (tid, clear_tid, robust_list) = (thread.tid, thread.clear_tid, thread.robust_list);
     if robust_list != 0 {
-        ignore_fault(leave_robust_list(call, robust_list, tid))?;
+        ignore_fault(release_robust_list(call, robust_list, tid))?;
     }
     // Locks that others wait for do not stay with who is gone.
     for address in contended(call) {
-        ignore_fault(leave_lock(call, address, tid))?;
+        ignore_fault(release_lock(call, address, tid))?;
     }
     if clear_tid != 0 && ignore_fault(call.user().write(clear_tid, &[0; 4]))? {
         wake(call, clear_tid, u32::MAX, 1)?;
@@ -108,7 +108,7 @@ pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 /// Marks the futexes that the thread still holds, and wakes one waiter of each (`get_robust_list(2)`).
-fn leave_robust_list(call: &mut Call<'_, '_>, head: u64, tid: u32) -> Result<(), Halt> {
+fn release_robust_list(call: &mut Call<'_, '_>, head: u64, tid: u32) -> Result<(), Halt> {
     let [mut entry, offset, pending] = call.user().read_words(head)?;
     for _ in 0..ROBUST_LIST_MAX {
         // The lowest bit marks locks that are the kernel's to hand over.
@@ -118,30 +118,30 @@ fn leave_robust_list(call: &mut Call<'_, '_>, head: u64, tid: u32) -> Result<(),
         }
         let [next] = call.user().read_words(node)?;
         if node != pending & !1 {
-            leave_any(call, entry, offset, tid)?;
+            release_entry(call, entry, offset, tid)?;
         }
         entry = next;
     }
     match pending & !1 {
         0 => Ok(()),
-        _ => leave_any(call, pending, offset, tid),
+        _ => release_entry(call, pending, offset, tid),
     }
 }
 
 /// What an entry of a robust list stands for, of which the lowest bit says how to leave it.
-fn leave_any(call: &mut Call<'_, '_>, entry: u64, offset: u64, tid: u32) -> Result<(), Halt> {
+fn release_entry(call: &mut Call<'_, '_>, entry: u64, offset: u64, tid: u32) -> Result<(), Halt> {
     let address = (entry & !1).wrapping_add(offset);
-    if entry & 1 != 0 { leave_lock(call, address, tid) } else { leave_futex(call, address, tid) }
+    if entry & 1 != 0 { release_lock(call, address, tid) } else { release_futex(call, address, tid) }
 }
 
-fn leave_lock(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
+fn release_lock(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
     if call.user().read_u32(address)? & FUTEX_TID_MASK == tid {
-        hand_over(call, address, FUTEX_OWNER_DIED)?;
+        pass_lock(call, address, FUTEX_OWNER_DIED)?;
     }
     Ok(())
 }
 
-fn leave_futex(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
+fn release_futex(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
     let word = call.user().read_u32(address)?;
     if word & FUTEX_TID_MASK == tid {
         let left = word & FUTEX_WAITERS | FUTEX_OWNER_DIED;

@@ -8,7 +8,7 @@ use crate::base::halt::{CallResult, Halt, Wait, waits_for_a_signal};
 use crate::base::identity::{PID, is_self};
 use crate::base::step::Step;
 use crate::kernel::call::Call;
-use crate::kernel::delivery::{Sent, Target};
+use crate::kernel::delivery::{Sent, SignalTarget};
 use crate::signal::frame;
 use crate::signal::signals::{
     Action, AlternateStack, Disposition, Info, SI_TKILL, SI_USER, Signal, SignalSet, ThreadSignals, forget,
@@ -41,7 +41,7 @@ pub(crate) fn rt_sigaction(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 /// The signal state of the thread that makes the call.
-fn own<'a>(call: &'a mut Call<'_, '_>) -> &'a mut ThreadSignals {
+fn thread_signals<'a>(call: &'a mut Call<'_, '_>) -> &'a mut ThreadSignals {
     &mut call.process.threads.edit().current_mut().signals
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn pause(_call: &mut Call<'_, '_>) -> CallResult {
 
 /// For calls that wait under a mask of their own, when they are made for the first time. The mask goes with the call.
 pub(crate) fn with_mask(call: &mut Call<'_, '_>, mask: SignalSet) -> Result<(), Halt> {
-    let signals = own(call);
+    let signals = thread_signals(call);
     signals.saved_mask.get_or_insert(signals.blocked);
     set_mask(call, mask);
     Ok(())
@@ -134,9 +134,9 @@ pub(crate) fn rt_sigtimedwait(call: &mut Call<'_, '_>) -> CallResult {
     let shared = call.process.signals.pending.set();
     let there = call.process.threads.current().signals.pending.set().or(shared).and(wanted);
     if !there.is_empty() {
-        let taken = own(call).pending.take(wanted);
+        let taken = thread_signals(call).pending.take(wanted);
         let taken = taken.or_else(|| call.process.signals.edit().pending.take(wanted));
-        own(call).awaited = SignalSet::default();
+        thread_signals(call).awaited = SignalSet::default();
         let info = call.process.note_taken(taken.ok_or(Errno::EAGAIN)?);
         if info_buffer != 0 {
             call.user().write(info_buffer, &info.to_bytes())?;
@@ -145,11 +145,11 @@ pub(crate) fn rt_sigtimedwait(call: &mut Call<'_, '_>) -> CallResult {
     }
     if is_over(until_ns) {
         if call.waited.is_some() {
-            own(call).awaited = SignalSet::default();
+            thread_signals(call).awaited = SignalSet::default();
         }
         return Err(Errno::EAGAIN.into());
     }
-    own(call).awaited = wanted;
+    thread_signals(call).awaited = wanted;
     Err(Wait { call: "sigtimedwait", until_ns, look_ns: None }.into())
 }
 
@@ -191,7 +191,7 @@ fn set_stack(call: &mut Call<'_, '_>, [pointer, flags, size]: [u64; 3], rsp: u64
         _ => return Err(Errno::EINVAL),
     };
     if stack != before {
-        own(call).stack = stack;
+        thread_signals(call).stack = stack;
     }
     Ok(())
 }
@@ -243,12 +243,12 @@ fn read_vector(
     let mut area = vec![0; size.saturating_add(frame::MAGIC_BYTES)];
     let (legacy, rest) = area.split_at_mut_checked(frame::LEGACY).ok_or(Errno::EFAULT)?;
     call.user().read(address, legacy)?;
-    let told = frame::has_extended(legacy, size);
-    if told {
+    let claims_extended = frame::has_extended(legacy, size);
+    if claims_extended {
         call.user()
             .read(address.checked_add(crate::base::arguments::count(frame::LEGACY)).ok_or(Errno::EFAULT)?, rest)?;
     }
-    let extended = told && frame::ends_with_magic(&area);
+    let extended = claims_extended && frame::ends_with_magic(&area);
     if !extended {
         area.truncate(frame::LEGACY);
     }
@@ -259,7 +259,7 @@ fn read_vector(
 pub(crate) fn kill(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, number, ..] = call.args;
     let pid = int(pid);
-    let to = if is_self(pid) || is_self(pid.wrapping_neg()) { Some(Target::Process) } else { None };
+    let to = if is_self(pid) || is_self(pid.wrapping_neg()) { Some(SignalTarget::Process) } else { None };
     send(call, to, number, SI_USER)
 }
 
@@ -283,11 +283,11 @@ pub(crate) fn tgkill(call: &mut Call<'_, '_>) -> CallResult {
     send(call, to, number, SI_TKILL)
 }
 
-fn thread(call: &Call<'_, '_>, tid: u64) -> Option<Target> {
-    call.process.threads.by_tid(int(tid).cast_unsigned()).map(Target::Thread)
+fn thread(call: &Call<'_, '_>, tid: u64) -> Option<SignalTarget> {
+    call.process.threads.by_tid(int(tid).cast_unsigned()).map(SignalTarget::Thread)
 }
 
-pub(crate) fn send(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, code: i32) -> CallResult {
+pub(crate) fn send(call: &mut Call<'_, '_>, to: Option<SignalTarget>, number: u64, code: i32) -> CallResult {
     let number = int(number);
     let signal = Signal::new(number);
     if signal.is_none() && number != 0 {
@@ -304,7 +304,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, cod
 /// `rt_sigqueueinfo(2)`.
 pub(crate) fn rt_sigqueueinfo(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, number, info, ..] = call.args;
-    let to = (int(pid).cast_unsigned() == PID).then_some(Target::Process);
+    let to = (int(pid).cast_unsigned() == PID).then_some(SignalTarget::Process);
     queue(call, to, number, info)
 }
 
@@ -318,7 +318,7 @@ pub(crate) fn rt_tgsigqueueinfo(call: &mut Call<'_, '_>) -> CallResult {
     queue(call, to, number, info)
 }
 
-pub(crate) fn queue(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, info: u64) -> CallResult {
+pub(crate) fn queue(call: &mut Call<'_, '_>, to: Option<SignalTarget>, number: u64, info: u64) -> CallResult {
     let [_, code, a, b, c, d] = call.user().read_words(info)?;
     let number = int(number);
     let signal = Signal::new(number);

@@ -91,8 +91,8 @@ impl Clock {
         match self {
             // As in the vDSO, where nothing ticks: one of them is not behind the other.
             Self::Host(ClockId::RealtimeCoarse) => words(rustix::time::clock_gettime(ClockId::Realtime)),
-            Self::Host(ClockId::Monotonic | ClockId::MonotonicCoarse) => own(call, ClockId::Monotonic),
-            Self::Host(ClockId::MonotonicRaw) => own(call, ClockId::MonotonicRaw),
+            Self::Host(ClockId::Monotonic | ClockId::MonotonicCoarse) => suspended_clock(call, ClockId::Monotonic),
+            Self::Host(ClockId::MonotonicRaw) => suspended_clock(call, ClockId::MonotonicRaw),
             Self::Host(id) => words(rustix::time::clock_gettime(id)),
             Self::Cpu(clock) => clock::timespec(clock.now_ns(call.process).unwrap_or(0)),
         }
@@ -100,7 +100,7 @@ impl Clock {
 }
 
 /// A clock that stands still while the program is frozen.
-fn own(call: &Call<'_, '_>, id: ClockId) -> [u64; 2] {
+fn suspended_clock(call: &Call<'_, '_>, id: ClockId) -> [u64; 2] {
     let [seconds, nanoseconds] = words(rustix::time::clock_gettime(id));
     clock::timespec(clock::total_ns(seconds, nanoseconds).wrapping_sub(call.process.suspended_ns))
 }
@@ -170,7 +170,7 @@ pub(crate) fn times(call: &mut Call<'_, '_>) -> CallResult {
     if buffer != 0 {
         call.user().write_words(buffer, &[used, 0, 0, 0])?;
     }
-    let [seconds, nanoseconds] = own(call, ClockId::Monotonic);
+    let [seconds, nanoseconds] = suspended_clock(call, ClockId::Monotonic);
     Ok(ticks(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds))))
 }
 

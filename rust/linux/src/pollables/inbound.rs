@@ -5,7 +5,7 @@
 use crate::base::ids::ConnectionId;
 use crate::event::queue::{End, Queue};
 use crate::net::address::Address;
-use crate::net::outside::{Connection, NotListening, OutputState};
+use crate::net::inbound::{InboundConnection, NotListening, OutputState};
 use crate::pollables::table::Pollables;
 
 /// Most bytes that a program has written to a connection and that nobody has taken yet; then it waits.
@@ -16,34 +16,40 @@ const CONNECTIONS_MAX: usize = 1024;
 const FIRST_PEER_PORT: u16 = 40_000;
 
 impl Pollables {
-    pub(crate) fn connect_outside(&mut self) -> Result<ConnectionId, NotListening> {
-        let door = self.front_door().ok_or(NotListening)?;
-        if self.outside.connections.len() >= CONNECTIONS_MAX {
+    pub(crate) fn connect_inbound(&mut self) -> Result<ConnectionId, NotListening> {
+        let listener = self.inbound_listener().ok_or(NotListening)?;
+        if self.inbound.connections.len() >= CONNECTIONS_MAX {
             return Err(NotListening);
         }
-        let socket = self.socket(door).map_err(|_| NotListening)?;
+        let socket = self.socket(listener).map_err(|_| NotListening)?;
         let (domain, port, v6_alone) = (socket.domain, socket.local.port().unwrap_or(0), socket.is_for_v6_alone());
-        self.outside.made = self.outside.made.saturating_add(1);
-        let id = ConnectionId(self.outside.made);
-        let peer_port = u16::try_from(self.outside.made % 20_000).unwrap_or(0).saturating_add(FIRST_PEER_PORT);
+        self.inbound.made = self.inbound.made.saturating_add(1);
+        let id = ConnectionId(self.inbound.made);
+        let peer_port = u16::try_from(self.inbound.made % 20_000).unwrap_or(0).saturating_add(FIRST_PEER_PORT);
         let loopback = |port| if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
         let (local, peer) = (loopback(port), loopback(peer_port));
-        let node = self.arrive(door, local, peer).map_err(|_| NotListening)?;
+        let node = self.queue_connection(listener, local, peer).map_err(|_| NotListening)?;
         // What comes in is bounded by whoever sends it.
-        let input = self.add_queue(Queue::stream(usize::MAX, End::Inside(node), End::Outside(id)));
-        let output = self.add_queue(Queue::stream(OUTPUT_BYTES, End::Outside(id), End::Inside(node)));
+        let input = self.add_queue(Queue::stream(usize::MAX, End::Inside(node), End::Inbound(id)));
+        let output = self.add_queue(Queue::stream(OUTPUT_BYTES, End::Inbound(id), End::Inside(node)));
         if let Ok(socket) = self.socket_mut(node) {
             socket.input = Some(input);
             socket.output = Some(output);
             socket.connection = Some(id);
         }
-        self.outside.connections.push(Connection { id, node: Some(node), input, output, told: OutputState::Open });
+        self.inbound.connections.push(InboundConnection {
+            id,
+            node: Some(node),
+            input,
+            output,
+            reported: OutputState::Open,
+        });
         Ok(id)
     }
 
     /// Moves what was written to `out`; what may still come.
-    pub(crate) fn take_outside(&mut self, id: ConnectionId, out: &mut Vec<u8>) -> OutputState {
-        let Some(connection) = self.outside.get(id) else { return OutputState::Gone };
+    pub(crate) fn take_inbound(&mut self, id: ConnectionId, out: &mut Vec<u8>) -> OutputState {
+        let Some(connection) = self.inbound.get(id) else { return OutputState::Gone };
         if let Some(queue) = self.queue(connection.output) {
             out.extend_from_slice(queue.front());
             let count = queue.len();
@@ -51,26 +57,26 @@ impl Pollables {
         }
         let state = connection.state(self.queue(connection.output));
         if state == OutputState::Gone {
-            self.close_outside(id);
-        } else if let Some(slot) = self.outside.connections.iter_mut().find(|connection| connection.id == id) {
-            slot.told = state;
+            self.close_inbound(id);
+        } else if let Some(slot) = self.inbound.connections.iter_mut().find(|connection| connection.id == id) {
+            slot.reported = state;
         }
-        self.outside.news = self.outside.connections.iter().any(|connection| {
+        self.inbound.news = self.inbound.connections.iter().any(|connection| {
             let output = self.queue(connection.output);
-            output.is_some_and(|output| !output.is_empty()) || connection.state(output) != connection.told
+            output.is_some_and(|output| !output.is_empty()) || connection.state(output) != connection.reported
         });
         state
     }
 
-    pub(crate) fn close_outside(&mut self, id: ConnectionId) {
-        let Some(connection) = self.outside.get(id) else { return };
-        self.outside.connections.retain(|connection| connection.id != id);
+    pub(crate) fn close_inbound(&mut self, id: ConnectionId) {
+        let Some(connection) = self.inbound.get(id) else { return };
+        self.inbound.connections.retain(|connection| connection.id != id);
         if let Some(node) = connection.node
             && let Ok(socket) = self.socket_mut(node)
         {
             socket.connection = None;
         }
-        self.leave_writing(connection.input);
-        self.leave_reading(connection.output);
+        self.close_writer(connection.input);
+        self.close_reader(connection.output);
     }
 }

@@ -8,8 +8,8 @@ use crate::base::identity::is_self;
 use crate::event::calls::pipes;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
-use crate::kernel::delivery::Target;
-use crate::pollables::table::Kind;
+use crate::kernel::delivery::SignalTarget;
+use crate::pollables::table::PollableKind;
 use crate::signal::calls::signals::{queue, send};
 use crate::signal::signals::SI_USER;
 
@@ -61,13 +61,13 @@ pub(crate) fn pidfd_open(call: &mut Call<'_, '_>) -> CallResult {
         return Err(if is_thread { Errno::EINVAL } else { Errno::ESRCH }.into());
     }
     call.process.files.check_room()?;
-    pipes::make(call, Kind::Process, flags, true)
+    pipes::make(call, PollableKind::Process, flags, true)
 }
 
 /// Refuses a descriptor that does not stand for the process.
 fn check(call: &Call<'_, '_>, fd: u64) -> Result<(), Errno> {
     let Object::Pollable(id) = call.process.files.open_file(int(fd))?.object else { return Err(Errno::EBADF) };
-    if matches!(call.process.pollables.kind(id), Some(Kind::Process)) { Ok(()) } else { Err(Errno::EBADF) }
+    if matches!(call.process.pollables.kind(id), Some(PollableKind::Process)) { Ok(()) } else { Err(Errno::EBADF) }
 }
 
 /// `pidfd_send_signal(2)`.
@@ -78,10 +78,10 @@ pub(crate) fn pidfd_send_signal(call: &mut Call<'_, '_>) -> CallResult {
     }
     check(call, fd)?;
     if info == 0 {
-        return send(call, Some(Target::Process), number, SI_USER);
+        return send(call, Some(SignalTarget::Process), number, SI_USER);
     }
     if call.user().read_u32(info)? != int(number).cast_unsigned() {
         return Err(Errno::EINVAL.into());
     }
-    queue(call, Some(Target::Process), number, info)
+    queue(call, Some(SignalTarget::Process), number, info)
 }

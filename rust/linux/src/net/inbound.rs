@@ -29,20 +29,20 @@ pub enum OutputState {
 
 /// A connection, as seen from outside.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Connection {
+pub(crate) struct InboundConnection {
     pub(crate) id: ConnectionId,
     /// The program's end, unless it has closed that.
     pub(crate) node: Option<PollableId>,
     pub(crate) input: QueueId,
     pub(crate) output: QueueId,
     /// What [`crate::Process::take_output`] has said last.
-    pub(crate) told: OutputState,
+    pub(crate) reported: OutputState,
 }
 
 /// All connections from outside.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Outside {
-    pub(crate) connections: Vec<Connection>,
+pub(crate) struct InboundConnections {
+    pub(crate) connections: Vec<InboundConnection>,
     pub(crate) made: u64,
     /// The application's port: what the tenant names, or, from the freeze on, what the program's only one was.
     pub(crate) port: Option<u16>,
@@ -50,8 +50,8 @@ pub(crate) struct Outside {
     pub(crate) news: bool,
 }
 
-impl Outside {
-    pub(crate) fn get(&self, id: ConnectionId) -> Option<Connection> {
+impl InboundConnections {
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<InboundConnection> {
         self.connections.iter().find(|connection| connection.id == id).copied()
     }
 
@@ -64,7 +64,7 @@ impl Outside {
     }
 }
 
-impl Connection {
+impl InboundConnection {
     pub(crate) fn state(&self, output: Option<&Queue>) -> OutputState {
         match (self.node, output) {
             (Some(_), Some(output)) if !output.finished => OutputState::Open,

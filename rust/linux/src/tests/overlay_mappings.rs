@@ -87,7 +87,7 @@ fn apply(puppet: &mut Puppet, fd: u64, model: &mut Model, change: Change) {
                 .process
                 .memory
                 .find(place(page))
-                .is_some_and(|vma| matches!(vma.kind, crate::mm::vma::Kind::Written { .. }));
+                .is_some_and(|vma| matches!(vma.kind, crate::mm::vma::VmaKind::Overlay { .. }));
             if is_file && puppet.is_writable(place(page)) && page < model.len() as u64 {
                 puppet.call(libc::SYS_getpid, [0; 6], place(page)).unwrap();
                 model[page as usize] += 1;
@@ -112,7 +112,7 @@ fn compare(puppet: &mut Puppet, fd: u64, model: &Model) {
         // A mapping shows the same.
         let at = MAP + page * PAGE_SIZE;
         let vma = puppet.process.memory.find(at).copied();
-        if vma.is_some_and(|vma| matches!(vma.kind, crate::mm::vma::Kind::Written { .. }) && vma.is_accessible()) {
+        if vma.is_some_and(|vma| matches!(vma.kind, crate::mm::vma::VmaKind::Overlay { .. }) && vma.is_accessible()) {
             let mut word = [0; 8];
             let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word, true);
             assert_eq!(read.ok().map(|()| u64::from_le_bytes(word)), model.get(page as usize).copied(), "page {page}");
@@ -288,5 +288,5 @@ fn what_calls_have_made_goes_through_a_file() {
     };
     assert_eq!(parts(&loaded), parts(&frozen));
     assert_eq!(loaded.cpu_ns(), frozen.cpu_ns());
-    loaded.files.check(&loaded.pollables.on_their_way());
+    loaded.files.check(&loaded.pollables.attached_files());
 }

@@ -21,7 +21,7 @@ fn server(way: &str) -> Guest {
 }
 
 /// Goes on until it waits again, for what only others can bring: on a slow machine calls are looked at in more than one turn.
-fn go_on(guest: &mut Guest) {
+fn resume(guest: &mut Guest) {
     let mut end = guest.wake();
     while matches!(end, Some(Step::Waits { until_ns: Some(_), .. })) {
         end = guest.wake();
@@ -48,7 +48,7 @@ fn requests_are_answered_whatever_way_a_server_waits() {
         let first = process.connect().unwrap();
         let second = process.connect().unwrap();
         process.send(first, b"hello").unwrap();
-        go_on(&mut guest);
+        resume(&mut guest);
         assert!(guest.process.has_output(), "{way}");
         assert_eq!(take(&mut guest, first), ("5\n".into(), OutputState::Open), "{way}");
         assert!(!guest.process.has_output(), "{way}");
@@ -58,13 +58,13 @@ fn requests_are_answered_whatever_way_a_server_waits() {
         // The same connection again, and the other one.
         guest.process.send(first, &[b'a'; 1000]).unwrap();
         guest.process.send(second, b"b").unwrap();
-        go_on(&mut guest);
+        resume(&mut guest);
         assert_eq!(take(&mut guest, first), ("1000\n".into(), OutputState::Open), "{way}");
         assert_eq!(take(&mut guest, second), ("2\n".replace('2', "1"), OutputState::Open), "{way}");
         // One is closed by the program, one by us.
         guest.process.send(first, b"close").unwrap();
         guest.process.finish(second);
-        go_on(&mut guest);
+        resume(&mut guest);
         assert!(guest.process.has_output(), "{way}");
         assert_eq!(take(&mut guest, first), (String::new(), OutputState::Gone), "{way}");
         assert!(guest.process.send(first, b"x").is_err(), "{way}");
@@ -83,7 +83,7 @@ fn what_is_not_taken_makes_the_program_wait() {
     guest.process.send(connection, b"large").unwrap();
     let mut total = 0;
     for round in 0..3 {
-        go_on(&mut guest);
+        resume(&mut guest);
         let (text, state) = take(&mut guest, connection);
         assert!(text.len() <= 1 << 20);
         assert_eq!(state, OutputState::Open, "round {round}");
@@ -91,7 +91,7 @@ fn what_is_not_taken_makes_the_program_wait() {
     }
     assert_eq!(total, 2 << 20, "all that it had to write");
     guest.process.close(connection);
-    go_on(&mut guest);
+    resume(&mut guest);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_large_request_arrives_whole() {
     let mut guest = server("epoll");
     let connection = guest.process.connect().unwrap();
     guest.process.send(connection, &vec![b'a'; 1_000_000]).unwrap();
-    go_on(&mut guest);
+    resume(&mut guest);
     let (text, _) = take(&mut guest, connection);
     assert_eq!(text.lines().map(|line| line.parse::<usize>().unwrap()).sum::<usize>(), 1_000_000);
 }
@@ -112,7 +112,7 @@ fn the_backlog_is_bounded() {
     for &connection in &connections {
         guest.process.close(connection);
     }
-    go_on(&mut guest);
+    resume(&mut guest);
     assert!(guest.process.connect().is_ok());
 }
 

@@ -2,7 +2,7 @@
 //! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable
 //! mounts.
 
-use super::written;
+use super::overlay_mappings;
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
@@ -11,7 +11,7 @@ use crate::base::ids::InodeId;
 use crate::fs::calls::find::find;
 use crate::fs::mounts::Mount;
 use crate::fs::object::Object;
-use crate::fs::overlay::{Entry, Layer};
+use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::lookup::{self, Found, Node};
 use crate::host::attributes::{Time, now};
 use crate::kernel::call::Call;
@@ -32,7 +32,7 @@ fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p 
         .shared
         .mounts
         .find(path)
-        .filter(|(mount, _)| mount.writable && !lookup::is_made_up(path))
+        .filter(|(mount, _)| mount.writable && !lookup::is_synthetic(path))
         .ok_or(Errno::EROFS)
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<
 /// The file at `path` in the overlay, where a file of the mount is copied if it is not there yet.
 pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Errno> {
     let (mount, _) = writable(call.process, path)?;
-    if let Layer::Here(Entry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
+    if let Layer::Here(OverlayEntry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
         return Ok(*id);
     }
     let file = lookup::open_host(call.process, path)?;
@@ -207,7 +207,7 @@ fn remove(call: &mut Call<'_, '_>, directory: i32, path: u64, is_directory: bool
         _ => {}
     }
     check_removable(call, &path, &node)?;
-    take_away(call, &path)?;
+    remove_entry(call, &path)?;
     Ok(0)
 }
 
@@ -226,7 +226,7 @@ fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), 
 }
 
 /// Removes what is at `path`, as far as the program can see.
-fn take_away(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
+fn remove_entry(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
     let hides = is_below(call.process, path)?;
     if let Some(id) = call.process.overlay.edit().remove(path, hides)? {
         forget_file(call, id);
@@ -299,7 +299,7 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
             _ => check_removable(call, &new, replaced)?,
         }
         let same = |path: &[u8]| match call.process.overlay.find(path, mount_len) {
-            Layer::Here(Entry::File(id)) => Some(*id),
+            Layer::Here(OverlayEntry::File(id)) => Some(*id),
             _ => None,
         };
         // Two names of one file: nothing is to be done.
@@ -318,7 +318,7 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
 }
 
 fn is_opaque(process: &Process, path: &[u8], mount_len: usize) -> bool {
-    matches!(process.overlay.find(path, mount_len), Layer::Here(Entry::Directory { opaque: true, .. }))
+    matches!(process.overlay.find(path, mount_len), Layer::Here(OverlayEntry::Directory { opaque: true, .. }))
 }
 
 /// `truncate(2)`.
@@ -336,7 +336,7 @@ pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let id = copy_up(call, &path, size > 0)?;
-    written::resize(call, id, size)?;
+    overlay_mappings::resize(call, id, size)?;
     Ok(0)
 }
 
@@ -347,7 +347,7 @@ pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
     match open.object {
         _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
         Object::Memory { id, .. } if open.is_writable() => {
-            written::resize(call, id, size)?;
+            overlay_mappings::resize(call, id, size)?;
             Ok(0)
         }
         _ => Err(Errno::EINVAL.into()),
@@ -368,7 +368,7 @@ pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
     let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
     match int(mode) {
         0 if end > crate::base::arguments::count(call.process.overlay.content(id).len()) => {
-            written::resize(call, id, end)?;
+            overlay_mappings::resize(call, id, end)?;
         }
         0 | libc::FALLOC_FL_KEEP_SIZE => {}
         _ => return Err(Errno::EOPNOTSUPP.into()),
@@ -447,8 +447,8 @@ fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -
     let (path, node) = find(call, directory, &path, follow)?.existing()?;
     writable(call.process, &path)?;
     match node {
-        Node::Written { .. } => Ok(path),
-        Node::Host(_) | Node::MadeUp(_) => Err(Errno::EPERM.into()),
+        Node::Overlay { .. } => Ok(path),
+        Node::Host(_) | Node::Synthetic(_) => Err(Errno::EPERM.into()),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::fs::open_files::Open;
 use crate::host::attributes;
 use crate::kernel::call::Call;
 use crate::kernel::{closing, work_limits};
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 /// `MFD_*` of `<linux/memfd.h>` that Linux 6.1 knows.
 const KNOWN_FLAGS: u32 = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB;
@@ -76,7 +76,7 @@ pub(crate) fn seals(call: &mut Call<'_, '_>, fd: i32, more: Option<u64>) -> Resu
     if seals & SEAL_SEAL != 0 {
         return Err(Errno::EPERM);
     }
-    let can_be_written = |vma: &Vma| matches!(vma.kind, Kind::Written { inode, writable: true, .. } if inode == id);
+    let can_be_written = |vma: &Vma| matches!(vma.kind, VmaKind::Overlay { inode, writable: true, .. } if inode == id);
     if more & SEAL_WRITE != 0 && call.process.memory.all().iter().any(can_be_written) {
         return Err(Errno::EBUSY);
     }
@@ -87,12 +87,12 @@ pub(crate) fn seals(call: &mut Call<'_, '_>, fd: i32, more: Option<u64>) -> Resu
 /// Pages of shared mappings that hold bytes `offset..end` of a file: their addresses, and where in the file they start.
 fn pages_of(call: &Call<'_, '_>, id: InodeId, offset: u64, end: u64) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
-    if !call.process.memory.has_written() {
+    if !call.process.memory.has_overlay_mappings() {
         return found;
     }
     let end = end.min(count(call.process.overlay.content(id).len()));
     for vma in call.process.memory.all() {
-        let Kind::Written { inode, offset: first, .. } = vma.kind else { continue };
+        let VmaKind::Overlay { inode, offset: first, .. } = vma.kind else { continue };
         if inode != id {
             continue;
         }
@@ -173,11 +173,11 @@ pub(crate) fn resize(call: &mut Call<'_, '_>, id: InodeId, size: u64) -> Result<
 /// A file has another size: mappings know.
 pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Halt> {
     let size = count(call.process.overlay.content(id).len());
-    let known = call.process.memory.written_size(id);
+    let known = call.process.memory.overlay_size(id);
     if known.is_none_or(|known| known == size) {
         return Ok(());
     }
-    call.process.memory.edit().set_written_size(id, size);
+    call.process.memory.edit().set_overlay_size(id, size);
     let end = pages::align_up(size).unwrap_or(size);
     let behind: Vec<(u64, u64)> = call
         .process
@@ -185,7 +185,7 @@ pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Ha
         .all()
         .iter()
         .filter_map(|vma| match vma.kind {
-            Kind::Written { inode, offset, .. } if inode == id => {
+            VmaKind::Overlay { inode, offset, .. } if inode == id => {
                 Some(vma.range.after(vma.range.start().saturating_add(end.saturating_sub(offset))))
             }
             _ => None,
@@ -207,14 +207,16 @@ pub(crate) fn is_mapped_elsewhere(
 ) -> bool {
     let end = offset.saturating_add(len);
     let shows = |part: Vma| match part.kind {
-        Kind::Written { inode, offset: first, .. } => {
+        VmaKind::Overlay { inode, offset: first, .. } => {
             let last = first.saturating_add(part.range.len());
             inode == id && !part.range.is_empty() && first < end && offset < last
         }
         _ => false,
     };
     call.process.memory.all().iter().any(|vma| match but {
-        Some(but) => shows(vma.over(vma.range.before(but.start()))) || shows(vma.over(vma.range.after(but.end()))),
+        Some(but) => {
+            shows(vma.covering(vma.range.before(but.start()))) || shows(vma.covering(vma.range.after(but.end())))
+        }
         None => shows(*vma),
     })
 }
@@ -224,7 +226,7 @@ pub(crate) fn is_mapped_elsewhere(
 pub(crate) fn fill(call: &mut Call<'_, '_>, range: PageRange) -> Result<(), Halt> {
     let parts: Vec<Vma> = call.process.memory.within(range).collect();
     for vma in parts {
-        let Kind::Written { inode, offset, .. } = vma.kind else { continue };
+        let VmaKind::Overlay { inode, offset, .. } = vma.kind else { continue };
         let size = count(call.process.overlay.content(inode).len());
         let mut at = offset;
         while at < size.min(offset.saturating_add(vma.range.len())) {
@@ -241,21 +243,21 @@ pub(crate) fn fill(call: &mut Call<'_, '_>, range: PageRange) -> Result<(), Halt
 
 /// Mappings in `range` are about to go: what they hold is kept.
 pub(crate) fn keep(call: &mut Call<'_, '_>, range: PageRange) {
-    if !call.process.memory.has_written() {
+    if !call.process.memory.has_overlay_mappings() {
         return;
     }
     let parts: Vec<Vma> = call.process.memory.within(range).collect();
     for vma in parts {
-        if let Kind::Written { inode, offset, .. } = vma.kind {
+        if let VmaKind::Overlay { inode, offset, .. } = vma.kind {
             refresh(call, inode, offset, vma.range.len());
         }
     }
 }
 
 /// Mappings have gone: files that have nothing left but them go too.
-pub(crate) fn sweep(call: &mut Call<'_, '_>) {
-    if call.process.memory.has_written() {
-        for id in call.process.memory.edit().forget_written() {
+pub(crate) fn forget_unmapped_files(call: &mut Call<'_, '_>) {
+    if call.process.memory.has_overlay_mappings() {
+        for id in call.process.memory.edit().forget_overlay_files() {
             closing::forget_file(call, id);
         }
     }

@@ -39,18 +39,18 @@ impl<'a> From<&'a Vec<u8>> for Elf<'a> {
 
 /// As [`Elf`], ready to be read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Source<'a> {
+pub(crate) enum ElfSource<'a> {
     Bytes(&'a [u8]),
     File { file: &'a files::File, size: u64 },
 }
 
-impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Source<'a> {
+impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for ElfSource<'a> {
     fn from(bytes: &'a T) -> Self {
         Self::Bytes(bytes.as_ref())
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> ElfSource<'a> {
     /// Size in bytes.
     pub(crate) fn size(self) -> u64 {
         match self {
