@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The table from system-call number to handler, and the way through it.
+//! The table from system-call number to handler, and the dispatch through it.
 //!
 //! Calls that are not in the table return `ENOSYS`, are counted, and are named in the log once each.
 
@@ -19,10 +19,10 @@ use crate::signal::signals::Signal;
 use crate::system::calls::{limits, process, system, wait_pidfd};
 use crate::time::calls::{clocks, timers};
 
-/// The work of one system call.
+/// Handler of a system call.
 pub(crate) type Handler = fn(&mut Call<'_, '_>) -> CallResult;
 
-/// The calls that exist.
+/// The handled calls.
 #[rustfmt::skip]
 const HANDLERS: &[(libc::c_long, Handler)] = &[
     // mm/calls/memory.rs
@@ -279,17 +279,17 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_umask, system::umask),
 ];
 
-/// The system calls that have a handler: their numbers, and their names as in `syscalls(2)`. All others are unknown.
+/// The handled system calls: their numbers, and their names as in `syscalls(2)`. All others are unknown.
 pub fn handled_calls() -> impl Iterator<Item = (u64, &'static str)> {
     HANDLERS.iter().map(|(number, _)| (number.cast_unsigned(), names::name(number.cast_unsigned())))
 }
 
-/// Numbers from here on are unknown without a look.
+/// Size of the table; higher numbers are unknown.
 const TABLE_SIZE: usize = 512;
 
 static TABLE: [Option<Handler>; TABLE_SIZE] = build_table();
 
-/// Runs at compile time: a number that is listed twice, or out of range, does not compile.
+/// Runs at compile time: a number that is listed twice or out of range is a compile error.
 #[allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -313,7 +313,7 @@ fn handler(number: u64) -> Option<Handler> {
     usize::try_from(number).ok().and_then(|number| TABLE.get(number).copied().flatten())
 }
 
-/// Does the work of a call, for the first time or again.
+/// Runs a call's handler, for the first time or again.
 pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
     let result = match handler(number) {
         Some(handler) => handler(call),
@@ -328,7 +328,7 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
     result
 }
 
-/// Whether a call that finds nobody at the other end sends its thread SIGPIPE as well.
+/// Whether a call that fails with `EPIPE` also sends SIGPIPE to its thread.
 fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
     let [_, _, third, fourth, ..] = args;
     let flags = match number.cast_signed() {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Copying between a program's memory and ours, on behalf of a system call.
+//! Copies between a program's memory and the host's, on behalf of a system call.
 //!
-//! The machine's own `read` and `write` reach pages that are present. What is missing is brought in page by page as a
-//! page fault of the program's would be, so a call works on memory that the program has not touched yet, and fails with
-//! `EFAULT` on memory that the program could not touch itself. Lengths are those of our own slices: a guest's number is
-//! bounded before it gets here.
+//! The machine's own `read` and `write` reach pages that are present. Missing pages are brought in one by one, as a
+//! page fault would. So a call works on memory that the program has not touched yet, and fails with `EFAULT` on memory
+//! that the program could not touch itself. Lengths are those of host slices: the caller has bounded the guest's
+//! number.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::PAGE_SIZE;
@@ -24,7 +24,7 @@ const PATH_MAX: u64 = 4096;
 pub(crate) struct UserMemory<'a> {
     pub(crate) machine: &'a mut Machine,
     pub(crate) space: &'a AddressSpace,
-    /// Whether a page of a file that is not in memory is waited for; [`Errno::NOT_HERE`] otherwise.
+    /// Whether to wait for a page of a file that is not in memory; otherwise [`Errno::NOT_HERE`].
     pub(crate) may_block: bool,
 }
 

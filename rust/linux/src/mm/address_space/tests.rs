@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The address space against a naive model: a map from page to what the page is.
+//! Compares the address space with a naive model: a map from each page to its attributes.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ fn range(page: u64, pages: u64) -> PageRange {
     PageRange::at(BASE + page * PAGE_SIZE, pages * PAGE_SIZE).unwrap()
 }
 
-/// What the module promises of every address space.
+/// Asserts the module's invariants.
 fn check(space: &AddressSpace) {
     let mut bytes = 0;
     for pair in space.mappings.windows(2) {
         assert!(pair[0].range.end() <= pair[1].range.start(), "ascending and disjoint: {pair:?}");
-        assert!(!pair[0].merges_with(&pair[1]), "as few as possible: {pair:?}");
+        assert!(!pair[0].merges_with(&pair[1]), "adjacent mappings that could merge: {pair:?}");
     }
     for vma in &space.mappings {
         assert!(!vma.range.is_empty());
@@ -37,7 +37,7 @@ fn check(space: &AddressSpace) {
     assert!(space.mappings.len() <= space.max_mappings);
 }
 
-/// Page address to protection, kind and origin.
+/// Maps a page's address to protection, kind and origin.
 type Model = BTreeMap<u64, (Prot, VmaKind, Origin)>;
 
 fn model_of(space: &AddressSpace) -> Model {
@@ -90,7 +90,8 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Does `operation` to both; the model does not choose places, so it takes over the address space's and checks it.
+/// Applies `operation` to both. The model does not choose addresses: it takes over the address space's choice and
+/// checks it.
 fn apply(space: &mut AddressSpace, model: &mut Model, operation: &Operation) {
     let origin = space.origin;
     match *operation {
@@ -145,7 +146,7 @@ fn apply(space: &mut AddressSpace, model: &mut Model, operation: &Operation) {
             }
             for page in (old..new).step_by(PAGE_SIZE as usize) {
                 let fresh = model.insert(page, (Prot::READ | Prot::WRITE, VmaKind::Private, origin));
-                assert_eq!(fresh, None, "the heap takes nothing over");
+                assert_eq!(fresh, None, "the heap replaces no mapping");
             }
         }
         Operation::Freeze => {
@@ -257,7 +258,7 @@ fn mappings_go_downwards_from_below_the_stack() {
 }
 
 #[test]
-fn the_gap_below_the_stack_is_kept_from_all_who_do_not_insist() {
+fn only_fixed_mappings_may_lie_in_the_gap_below_the_stack() {
     let mut space = space();
     let stack = AddressSpace::stack_top() - STACK_BYTES;
     let close = PageRange::at(stack - 2 * PAGE_SIZE, PAGE_SIZE).unwrap();
@@ -267,7 +268,7 @@ fn the_gap_below_the_stack_is_kept_from_all_who_do_not_insist() {
 }
 
 #[test]
-fn places_that_do_not_exist_are_refused() {
+fn ranges_outside_of_the_programs_part_are_refused() {
     let mut space = space();
     let mut fixed =
         |start, len| space.map(Placement::Fixed(PageRange::at(start, len).unwrap()), len, R, VmaKind::Private);
@@ -278,7 +279,7 @@ fn places_that_do_not_exist_are_refused() {
     assert_eq!(space.map(Placement::Anywhere, 1 << 47, R, VmaKind::Private), Err(Errno::ENOMEM));
     assert_eq!(space.map(Placement::Low, 1 << 31, R, VmaKind::Private), Err(Errno::ENOMEM));
     let wild = space.map(Placement::Hint(u64::MAX - 5), PAGE_SIZE, R, VmaKind::Private).unwrap();
-    assert!(wild.end() < layout::USER_END, "a wild hint is no hint");
+    assert!(wild.end() < layout::USER_END, "an impossible hint is ignored");
     let low = space.map(Placement::Low, 1 << 20, R, VmaKind::Private).unwrap();
     assert!(low.end() <= 1 << 31);
     assert_eq!(space.map(Placement::FixedNoReplace(low), low.len(), R, VmaKind::Private), Err(Errno::EEXIST));
@@ -295,7 +296,7 @@ fn a_stack_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn what_a_request_changes_is_the_requests_and_what_it_leaves_is_the_snapshots() {
+fn a_request_owns_what_it_changes_and_the_snapshot_the_rest() {
     let mut space = space();
     space.map(Placement::Fixed(range(0, 10)), 10 * PAGE_SIZE, Prot::READ, VmaKind::Private).unwrap();
     space.freeze();
@@ -305,7 +306,7 @@ fn what_a_request_changes_is_the_requests_and_what_it_leaves_is_the_snapshots() 
     assert_eq!(
         origins,
         [(range(0, 4), Origin::Snapshot), (range(4, 2), Origin::Request), (range(6, 4), Origin::Snapshot)],
-        "a protection that was there already is no change"
+        "setting the same protection is no change"
     );
     space.freeze();
     assert_eq!(space.within(range(0, 10)).count(), 3);
@@ -313,7 +314,7 @@ fn what_a_request_changes_is_the_requests_and_what_it_leaves_is_the_snapshots() 
 }
 
 #[test]
-fn a_mapping_of_the_snapshot_that_a_request_extends_is_still_one_mapping_to_the_program() {
+fn a_mapping_that_a_request_extends_is_still_one_mapping_to_the_program() {
     let mut space = space();
     space.map(Placement::Fixed(range(0, 4)), 4 * PAGE_SIZE, R, VmaKind::Private).unwrap();
     space.freeze();
@@ -326,7 +327,7 @@ fn a_mapping_of_the_snapshot_that_a_request_extends_is_still_one_mapping_to_the_
 }
 
 #[test]
-fn the_heap_stops_before_what_is_above_it() {
+fn the_heap_stops_below_the_next_mapping() {
     let mut space = space();
     space.start_heap(BASE);
     space.map(Placement::Fixed(range(10, 1)), PAGE_SIZE, R, VmaKind::Private).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory: `mmap(2)` and its kin. The address space decides, then the machine's pages follow.
+//! System calls on memory: `mmap(2)` and related ones. Each changes the address space first, then the machine's pages.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
 use crate::mm::vma::{Vma, VmaKind};
 
-/// Flags of `mmap` that `<sys/mman.h>` has and the libc crate lacks.
+/// Flags of `mmap` in `<sys/mman.h>` that the libc crate lacks.
 const MAP_TYPE: i32 = 0x0f;
 const MAP_32BIT: i32 = 0x40;
 
-/// Protection bits that do nothing on x86-64 but are valid.
+/// Valid protection bits without an effect on x86-64.
 const PROT_SEM: u64 = 8;
 const PROT_GROWSDOWN: u64 = 0x0100_0000;
 const PROT_GROWSUP: u64 = 0x0200_0000;
@@ -43,14 +43,14 @@ pub(crate) fn brk(call: &mut Call<'_, '_>) -> CallResult {
     Ok(now)
 }
 
-/// `mmap(2)`: anonymous memory, and files of mounts.
+/// `mmap(2)`: anonymous memory, files of mounts, and files of the overlay.
 pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, prot, flags, fd, offset] = call.args;
     let flags = int(flags);
     if !pages::is_aligned(offset) {
         return Err(Errno::EINVAL.into());
     }
-    // Linux ignores protection bits that it does not know.
+    // Linux ignores unknown protection bits.
     let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
     let backing = if flags & libc::MAP_ANONYMOUS != 0 { Backing::Zeroes } else { backing(call, int(fd))? };
     if len == 0 {
@@ -63,7 +63,7 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     };
     if flags & libc::MAP_HUGETLB != 0 {
-        // As on a system that has reserved no huge pages.
+        // As on a system without reserved huge pages.
         return Err(Errno::ENOMEM.into());
     }
     let placement = placement(address, len, flags)?;
@@ -90,7 +90,7 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         Backing::Zeroes => {
             space.edit().map(placement, len, prot, if shared { VmaKind::Shared } else { VmaKind::Private })?
         }
-        // A file that could be written to cannot be mapped shared.
+        // A writable mapping of a file of the host's cannot be shared.
         Backing::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
         Backing::Overlay { id, writable } if shared => {
             let size = crate::base::arguments::count(call.process.overlay.content(*id).len());
@@ -114,19 +114,19 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     Ok(range.start())
 }
 
-/// What a mapping holds at the start.
+/// What backs a new mapping.
 enum Backing {
     Zeroes,
     File(MappedFile),
     /// A file of the overlay: a private mapping gets a copy of its present content.
     Overlay {
         id: InodeId,
-        /// A shared mapping may be written to.
+        /// Whether a shared mapping may be writable.
         writable: bool,
     },
 }
 
-/// Refuses mappings of a written file that cannot be.
+/// Refuses mappings of an overlay file that are impossible.
 fn check_overlay(
     call: &Call<'_, '_>,
     backing: &Backing,
@@ -145,12 +145,12 @@ fn check_overlay(
     }
     let replaced = if let Placement::Fixed(range) = placement { Some(range) } else { None };
     let len = pages::align_up(len).ok_or(Errno::ENOMEM)?;
-    // There is one page for each part of the file.
+    // Each part of the file is in one page at most.
     if overlay_mappings::is_mapped_elsewhere(call, id, offset, len, replaced) { Err(Errno::ENODEV) } else { Ok(()) }
 }
 
-/// Brings in all pages of a mapping that a written file has content for. The file's size is bounded, and so are the
-/// pages.
+/// Brings in all pages of a mapping for which an overlay file has content. The file's size is bounded, so the pages are
+/// too.
 fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: InodeId, offset: u64) -> Result<(), Halt> {
     let content = call.process.overlay.content(id);
     let content = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
@@ -165,7 +165,7 @@ fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: Inode
     Ok(())
 }
 
-/// What `fd` is to a mapping.
+/// What backs a mapping of `fd`.
 fn backing(call: &Call<'_, '_>, fd: i32) -> Result<Backing, Errno> {
     let open = call.process.files.open_file(fd)?;
     if open.flags & libc::O_PATH != 0 {
@@ -179,7 +179,7 @@ fn backing(call: &Call<'_, '_>, fd: i32) -> Result<Backing, Errno> {
         Object::Memory { id, .. } => {
             Ok(Backing::Overlay { id: *id, writable: open.is_writable() && !call.process.overlay.is_write_sealed(*id) })
         }
-        // Memory with another name.
+        // A mapping of `/dev/zero` is anonymous memory.
         Object::Zero => Ok(Backing::Zeroes),
         _ => Err(Errno::ENODEV),
     }
@@ -243,7 +243,7 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EACCES.into());
     }
     work_limits::check_range(call, range)?;
-    // What cannot be read any more is to be known all the same.
+    // Pages may become unreadable: their content goes to the overlay first.
     overlay_mappings::keep(call, range);
     let changed = call.process.memory.edit().protect(range, prot)?;
     if !changed.is_empty() {
@@ -294,7 +294,7 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
     Ok(done.address)
 }
 
-/// What a `mremap` takes away of written files is kept, and what it would show a second time is refused.
+/// Keeps the content of overlay files that a `mremap` unmaps, and refuses to map a part of one twice.
 fn keep_of_remapped(call: &mut Call<'_, '_>, old: PageRange, new_len: u64, to: Option<u64>) -> Result<(), Errno> {
     if !call.process.memory.has_overlay_mappings() {
         return Ok(());
@@ -319,11 +319,11 @@ fn keep_of_remapped(call: &mut Call<'_, '_>, old: PageRange, new_len: u64, to: O
     Ok(())
 }
 
-/// `madvise(2)`. Advice that asks for pages to go is followed at once; advice about speed is accepted and ignored.
+/// `madvise(2)`. Advice to discard pages is followed at once; advice about performance is accepted and ignored.
 pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, advice, ..] = call.args;
     let gives_up = match int(advice) {
-        // Linux may keep MADV_FREE's pages until memory is short. Here it always is: the limit is per request.
+        // Linux may keep MADV_FREE's pages until memory is short. Here it always is: a request has a limit.
         libc::MADV_DONTNEED | libc::MADV_FREE => true,
         libc::MADV_NORMAL
         | libc::MADV_RANDOM
@@ -395,7 +395,7 @@ pub(crate) fn nothing_to_do(_call: &mut Call<'_, '_>) -> CallResult {
 
 /// `mincore(2)`: which pages the program has.
 pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
-    /// Most pages that one call tells of.
+    /// Most pages that one call reports.
     const PAGES_MAX: u64 = 1 << 18;
     let [address, len, buffer, ..] = call.args;
     if !pages::is_aligned(address) {
@@ -417,7 +417,7 @@ pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `membarrier(2)`: with one processor every barrier has happened already.
+/// `membarrier(2)`: with one processor every barrier has already happened.
 pub(crate) fn membarrier(call: &mut Call<'_, '_>) -> CallResult {
     const SUPPORTED: i32 = libc::MEMBARRIER_CMD_GLOBAL
         | libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED
@@ -439,7 +439,7 @@ fn require_mapped(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
     if call.process.memory.mapped_prefix(range) == range { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
-/// Takes the pages of `range` from the machine, as far as a program can have any there.
+/// Unmaps the pages of `range`, as far as it lies in the program's part.
 fn unmap_pages(call: &mut Call<'_, '_>, range: Option<PageRange>) -> Result<(), Halt> {
     let user = PageRange::new(layout::USER_MIN, layout::USER_END);
     if let Some(part) = range.zip(user).and_then(|(range, user)| range.intersection(user)) {
