@@ -154,7 +154,8 @@ impl Process {
         let room = self.memory.find_room(image.span().saturating_add(slack));
         let image = parse(room.map_err(|_| refuse("does not fit into the address space".to_owned()))?.start())?;
         let memory = self.memory.edit();
-        map_segments(memory, &image, Some(&file)).ok_or_else(|| refuse("does not fit into the address space".to_owned()))?;
+        map_segments(memory, &image, Some(&file))
+            .ok_or_else(|| refuse("does not fit into the address space".to_owned()))?;
         load_segments(machine, memory, &image, source)?;
         Ok(Interpreter { base: image.bias, entry: image.entry })
     }

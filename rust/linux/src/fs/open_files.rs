@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors, and the open files that they stand for.
+//! Descriptors and open files.
 //!
 //! ```text
 //!  descriptor 0 ---> open file #0   object, offset, status flags     open(2) makes one,
@@ -7,8 +7,8 @@
 //!  descriptor 5 -+
 //! ```
 //!
-//! All of it is plain state of one process: a reset copies the snapshot's back. What an open file is, is an [`Object`];
-//! a new kind of file is a new variant there, and the compiler names the operations that it needs.
+//! All of it is plain state of one process: a reset copies the snapshot's back. The kind of an open file is an
+//! [`Object`]. A new kind is a new variant there, and the compiler lists the operations that it needs.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,22 +21,22 @@ use crate::fs::object::Object;
 /// Most descriptors that a limit may allow.
 const DESCRIPTORS_MAX: usize = 1024;
 
-/// Most open files that are on their way from one socket to another.
+/// Most open files that are in flight between sockets (SCM_RIGHTS).
 pub(crate) const IN_FLIGHT_MAX: usize = 512;
 
-/// Most bytes that the host keeps for a program's open files: made-up text, listings of directories.
+/// Most bytes that the host stores for a program's open files: synthetic text, and listings of directories.
 const HELD_MAX: usize = 8 << 20;
 
 /// Flags that `F_SETFL` may change.
 const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME;
-/// Flags that `F_GETFL` does not tell: they were for `open` alone.
+/// Flags that `F_GETFL` does not return: only `open` uses them.
 const FORGOTTEN: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC;
 
 /// An entry of the descriptor table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Descriptor {
     pub(crate) open: OpenId,
-    /// FD_CLOEXEC. Remembered for F_GETFD; nothing is ever executed.
+    /// FD_CLOEXEC. Stored for F_GETFD only; there is no `execve`.
     pub(crate) close_on_exec: bool,
 }
 
@@ -44,19 +44,18 @@ pub(crate) struct Descriptor {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Open {
     pub(crate) object: Object,
-    /// Where it was found in the program's view, for `/proc/self/fd`; of a file that has no path, what Linux shows
-    /// instead.
+    /// Path in the program's view, for `/proc/self/fd`. For a file without a path, the text that Linux shows instead.
     pub(crate) path: std::sync::Arc<[u8]>,
-    /// Access mode and status flags, as F_GETFL tells them.
+    /// Access mode and status flags, for F_GETFL.
     pub(crate) flags: i32,
     /// The position that `read`, `write` and `lseek` move.
     pub(crate) offset: u64,
-    /// Descriptors that stand for it, and messages that bring one; never 0.
+    /// Number of descriptors and messages that refer to it; never 0.
     references: usize,
 }
 
 impl Open {
-    /// A file that `open` was asked for with `flags`.
+    /// An open file with the `flags` of `open`.
     pub(crate) fn new(object: Object, path: &[u8], flags: i32) -> Self {
         Self { object, path: path.into(), flags: flags & !FORGOTTEN, offset: 0, references: 1 }
     }
@@ -74,8 +73,8 @@ impl Open {
 ///
 /// # Invariants
 ///
-/// The table never holds more than `limit` entries and does not end with an empty one. Every descriptor's open file
-/// exists, and every open file has as many references as descriptors name it and messages bring it.
+/// The table has at most `limit` entries, and its last entry is in use. The open file of every descriptor exists, and
+/// the number of its references is that of the descriptors and messages that refer to it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Files {
     table: Vec<Option<Descriptor>>,
@@ -96,7 +95,7 @@ impl Clone for Files {
         }
     }
 
-    /// Without an allocation when the entries fit where the old ones were.
+    /// Does not allocate if the entries fit the old allocation.
     fn clone_from(&mut self, source: &Self) {
         self.table.clone_from(&source.table);
         self.open.clone_from(&source.open);
@@ -106,7 +105,7 @@ impl Clone for Files {
 }
 
 impl Files {
-    /// Descriptors 0, 1 and 2, and at most `limit` together.
+    /// Descriptors 0, 1 and 2; the table will hold at most `limit`.
     pub(crate) fn standard(limit: usize) -> Self {
         let mut files = Self {
             table: Vec::new(),
@@ -119,13 +118,13 @@ impl Files {
             (Object::Log(Stream::Stdout), b"pipe:[2]", libc::O_WRONLY),
             (Object::Log(Stream::Stderr), b"pipe:[3]", libc::O_WRONLY),
         ] {
-            // There is room for three.
+            // The limit is at least three.
             let _ = files.install(Open::new(object, path, flags), false);
         }
         files
     }
 
-    /// Whether what comes from a file is what this type promises, and within the limits.
+    /// Whether a deserialised value keeps this type's invariants and the limits.
     pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
         let exists = |OpenId(index): OpenId| self.open.get(index).is_some_and(Option::is_some);
         let references = |id: usize| self.table.iter().flatten().filter(|entry| entry.open == OpenId(id)).count();
@@ -154,7 +153,7 @@ impl Files {
         self.directory = path.to_vec();
     }
 
-    /// What descriptor `fd` stands for.
+    /// The entry of descriptor `fd`.
     pub(crate) fn get(&self, fd: i32) -> Result<Descriptor, Errno> {
         usize::try_from(fd).ok().and_then(|index| *self.table.get(index)?).ok_or(Errno::EBADF)
     }
@@ -165,19 +164,19 @@ impl Files {
         self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)
     }
 
-    /// The open file of descriptor `fd`, to change it.
+    /// The open file of descriptor `fd`, mutable.
     pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut Open, Errno> {
         let OpenId(index) = self.get(fd)?.open;
         self.open.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
     }
 
-    /// Refuses what would make the host keep too much for open files.
+    /// Refuses an open file for which the host would store too much.
     pub(crate) fn check_held(&self, more: &Object) -> Result<(), Errno> {
         let held = self.objects().fold(more.held_bytes(), |sum, object| sum.saturating_add(object.held_bytes()));
         if held > HELD_MAX { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// What is open.
+    /// The objects of all open files.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         self.open.iter().flatten().map(|open| &open.object)
     }
@@ -187,12 +186,12 @@ impl Files {
         (0_u32..).zip(&self.table).filter_map(|(fd, slot)| slot.as_ref().map(|_| fd))
     }
 
-    /// Whether one more descriptor may be made.
+    /// Checks that the table has a free descriptor.
     pub(crate) fn check_room(&self) -> Result<(), Errno> {
         self.lowest_free(0).map(|_| ())
     }
 
-    /// Gives `file` the lowest free descriptor.
+    /// Installs `file` at the lowest free descriptor.
     pub(crate) fn install(&mut self, file: Open, close_on_exec: bool) -> Result<i32, Errno> {
         let fd = self.lowest_free(0)?;
         let file = Open { references: 1, ..file };
@@ -210,7 +209,7 @@ impl Files {
         Ok(fd)
     }
 
-    /// Closes `fd`. Returns the object if that was the last descriptor for its open file.
+    /// Closes `fd`. Returns the object if that was the last reference to its open file.
     pub(crate) fn close(&mut self, fd: i32) -> Result<Option<Object>, Errno> {
         let descriptor = self.get(fd)?;
         if let Some(slot) = usize::try_from(fd).ok().and_then(|index| self.table.get_mut(index)) {
@@ -220,7 +219,7 @@ impl Files {
         Ok(self.drop_reference(descriptor.open))
     }
 
-    /// Closes descriptors `first..=last`, as far as there are any. Returns the objects that are no longer open.
+    /// Closes the descriptors in `first..=last` that exist. Returns the objects that are no longer open.
     pub(crate) fn close_range(&mut self, first: u32, last: u32) -> Vec<Object> {
         let mut closed = Vec::new();
         for (fd, slot) in (0_u32..).zip(&mut self.table) {
@@ -234,7 +233,7 @@ impl Files {
         closed.into_iter().filter_map(|open| self.drop_reference(open)).collect()
     }
 
-    /// Sets FD_CLOEXEC on descriptors `first..=last`, as far as there are any.
+    /// Sets FD_CLOEXEC on the descriptors in `first..=last` that exist.
     pub(crate) fn close_on_exec_range(&mut self, first: u32, last: u32) {
         for (fd, slot) in (0_u32..).zip(&mut self.table) {
             if let Some(descriptor) = slot
@@ -250,7 +249,7 @@ impl Files {
         self.set(fd, Descriptor { close_on_exec, ..descriptor })
     }
 
-    /// Duplicates `fd` to the lowest free number from `lowest` on.
+    /// Duplicates `fd` to the lowest free descriptor from `lowest` on.
     pub(crate) fn duplicate(&mut self, fd: i32, lowest: i32, close_on_exec: bool) -> Result<i32, Errno> {
         let descriptor = self.get(fd)?;
         let lowest = usize::try_from(lowest).ok().filter(|&lowest| lowest < self.limit).ok_or(Errno::EINVAL)?;
@@ -260,7 +259,7 @@ impl Files {
         Ok(new)
     }
 
-    /// Duplicates `fd` to `new`, closing what was there. Returns the object that is no longer open, if any.
+    /// Duplicates `fd` to `new`, and closes what was open there. Returns the object that is no longer open, if any.
     pub(crate) fn duplicate_to(&mut self, fd: i32, new: i32, close_on_exec: bool) -> Result<Option<Object>, Errno> {
         let descriptor = self.get(fd)?;
         let replaced = self.get(new).ok();
@@ -269,18 +268,18 @@ impl Files {
         Ok(replaced.and_then(|replaced| self.drop_reference(replaced.open)))
     }
 
-    /// Changes what `F_SETFL` may change; other bits of `flags` do nothing, as on Linux.
+    /// Sets the flags that `F_SETFL` may change; other bits of `flags` have no effect, as on Linux.
     pub(crate) fn set_status_flags(&mut self, fd: i32, flags: i32) -> Result<(), Errno> {
         let open = self.open_file_mut(fd)?;
         open.flags = (open.flags & !CHANGEABLE) | (flags & CHANGEABLE);
         Ok(())
     }
 
-    /// What must always hold: every open file has as many holders as it says.
+    /// Asserts the invariant: every open file has as many references as it counts.
     #[cfg(test)]
-    pub(crate) fn check(&self, on_their_way: &[OpenId]) {
+    pub(crate) fn check(&self, in_flight: &[OpenId]) {
         for (index, open) in self.open.iter().enumerate() {
-            let holders = self.table.iter().flatten().map(|entry| &entry.open).chain(on_their_way);
+            let holders = self.table.iter().flatten().map(|entry| &entry.open).chain(in_flight);
             let count = holders.filter(|holder| **holder == OpenId(index)).count();
             assert_eq!(open.as_ref().map_or(0, |open| open.references), count, "open file {index}");
         }
@@ -302,12 +301,12 @@ impl Files {
         Ok(())
     }
 
-    /// One more holder of an open file, which is no descriptor: it is on its way to somebody.
+    /// Adds a reference to an open file for a message in flight.
     pub(crate) fn hold(&mut self, open: OpenId) {
         self.share(open);
     }
 
-    /// A descriptor for an open file that somebody holds, who holds it no longer.
+    /// Installs an open file that a message referred to; the message's reference becomes the descriptor's.
     pub(crate) fn install_held(&mut self, open: OpenId, close_on_exec: bool) -> Result<i32, Errno> {
         let OpenId(index) = open;
         self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)?;
@@ -316,7 +315,7 @@ impl Files {
         Ok(fd)
     }
 
-    /// Somebody holds an open file no longer. Returns its object if it was the last.
+    /// Drops a message's reference to an open file. Returns its object if it was the last reference.
     pub(crate) fn release(&mut self, open: OpenId) -> Option<Object> {
         self.drop_reference(open)
     }
@@ -327,7 +326,7 @@ impl Files {
         }
     }
 
-    /// One descriptor less for an open file; returns its object if it was the last.
+    /// Drops a reference to an open file; returns its object if it was the last.
     fn drop_reference(&mut self, OpenId(index): OpenId) -> Option<Object> {
         let slot = self.open.get_mut(index)?;
         let open = slot.as_mut()?;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program found of the host's files while it booted: what a saved process depends on, besides its program.
+//! Records what a program found in its mounts while it booted: a saved process depends on it, besides its program.
 //!
-//! A snapshot has seen files that it has not open any more: its source, its settings, the libraries that it did not
-//! find. Whoever loads it later is to have what a boot now would have. So each look at a mount is noted with its
-//! result, until the freeze, and all are taken again when the process is loaded.
+//! A snapshot depends on files that it no longer has open: its source, its settings, the libraries that it did not
+//! find. A process that is loaded later must have what a boot would find then. So each look-up in a mount is noted with
+//! its result, until the freeze, and all are repeated when the process is loaded.
 //!
-//! A directory is the same as long as it is that directory; what it lists is noted when it is listed.
+//! A directory counts as unchanged while it is the same directory. Its entries are noted when they are listed.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,10 +19,10 @@ use crate::fs::mounts::{Mount, Mounts};
 use crate::host::files;
 use crate::host::listing::DirectoryEntry;
 
-/// Most looks that are noted. A program that looks more around is not saved.
+/// Most look-ups that are noted. A program with more is not saved.
 const SEEN_MAX: usize = 32_768;
 
-/// A place in a mount, or the names in it.
+/// A look-up of a path in a mount, or a listing of its entries.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Lookup {
     device: u32,
@@ -30,7 +30,7 @@ struct Lookup {
     listed: bool,
 }
 
-/// What was there: an error number if it could not be looked at.
+/// The result of a look-up; an error number if it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum LookupResult {
     Node(FileStamp),
@@ -38,34 +38,34 @@ enum LookupResult {
     Error(i32),
 }
 
-/// All that was seen.
+/// All look-ups, with their results.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Seen(BTreeMap<Lookup, LookupResult>);
 
-/// Notes for one process and its forks.
+/// The notes of a process and its forks.
 #[derive(Debug)]
 pub(crate) struct Witnesses(Mutex<Notes>);
 
 #[derive(Debug)]
 enum Notes {
     Taken(Seen),
-    /// There were too many.
+    /// There were too many look-ups.
     TooMany,
-    /// The same place was one thing and then another.
+    /// Two look-ups of one path had different results.
     Changed,
     Forgotten,
 }
 
-/// Why there are no notes.
+/// Reasons why there are no notes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoWitness {
-    /// Too much was seen.
+    /// There were too many look-ups.
     #[error("the program looked at more than {SEEN_MAX} files when it booted")]
     TooMany,
     /// A file changed meanwhile.
     #[error("a file changed while the program booted")]
     Changed,
-    /// They were let go of.
+    /// The notes were discarded.
     #[error("nothing is known of the files that the program looked at when it booted")]
     Forgotten,
 }
@@ -79,7 +79,7 @@ impl Witnesses {
         Self(Mutex::new(Notes::Taken(seen)))
     }
 
-    /// Looks at `rest` in a mount that has a directory, for a program that boots.
+    /// Looks up `rest` in a mount that has a directory, for a program that boots.
     pub(crate) fn look_up(&self, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
         let node = files::look_up(root, rest, mount.device, true);
@@ -87,7 +87,7 @@ impl Witnesses {
         node
     }
 
-    /// As [`Witnesses::look_up`], for the names in a directory.
+    /// As [`Witnesses::look_up`], but lists a directory.
     pub(crate) fn list(&self, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
         let names = files::list(root, rest, true);
@@ -109,7 +109,7 @@ impl Witnesses {
         }
     }
 
-    /// Lets go of the notes: the process will not be saved.
+    /// Discards the notes: the process will not be saved.
     pub(crate) fn forget(&self) {
         *self.notes() = Notes::Forgotten;
     }
@@ -125,13 +125,13 @@ impl Witnesses {
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
-        // A note is one step, so they are whole even if a thread panicked meanwhile.
+        // Each note is written in one step, so the notes are consistent even if a thread panicked meanwhile.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seen {
-    /// Whether all of it is there as it was; otherwise the first place that differs.
+    /// Repeats all look-ups; an error names the first path whose result differs.
     pub(crate) fn check(&self, mounts: &Mounts) -> Result<(), String> {
         for (Lookup { device, rest, listed: names }, then) in &self.0 {
             let mount = mounts.iter().find(|mount| mount.device == *device);
@@ -162,7 +162,7 @@ fn listed(names: &Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno>) -> LookupResult
         Ok(names) => {
             let mut names: Vec<_> = names.iter().map(|(name, entry)| (name, entry.inode, entry.kind)).collect();
             names.sort_unstable();
-            // Its keys are fixed, and the build that wrote a file is the only one that reads it.
+            // The hasher's keys are fixed, and only the build that wrote a file reads it.
             let mut hasher = DefaultHasher::new();
             names.hash(&mut hasher);
             LookupResult::Names(hasher.finish())
@@ -183,7 +183,7 @@ mod tests {
         Mounts::open(&[point]).unwrap()
     }
 
-    /// Looks around in a mount, changes something, and says what differs then.
+    /// Looks up paths in a mount, applies a change, and returns the check's result.
     fn differs(change: impl FnOnce(&std::path::Path)) -> Result<(), String> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "1").unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_boot_would_find_is_compared() {
+    fn a_change_that_a_boot_would_notice_is_found() {
         assert_eq!(differs(|_| {}), Ok(()));
         assert_eq!(differs(|folder| fs::write(folder.join("unseen"), "").unwrap()), Ok(()), "not listed");
         assert_eq!(differs(|folder| fs::write(folder.join("file"), "22").unwrap()), Err("/m/file".into()));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_meanwhile_or_is_forgotten_is_no_witness() {
+    fn notes_that_changed_or_were_discarded_or_are_too_many_are_no_witness() {
         let folder = tempfile::tempdir().unwrap();
         let mounts = mounts(&folder);
         let (mount, _) = mounts.find(b"/m").unwrap();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moving bytes from one descriptor to another: `copy_file_range(2)`, `splice(2)`, `tee(2)`, `vmsplice(2)`.
+//! Copies between descriptors: `copy_file_range(2)`, `splice(2)`, `tee(2)`, `vmsplice(2)`.
 //!
-//! At most 1 MiB a call. Sockets that lead outside, and those of messages, are `EINVAL` to `splice`: programs read and
-//! write then.
+//! A call copies at most 1 MiB. `splice` fails with `EINVAL` for datagram sockets and for sockets connected with a host
+//! outside; programs then fall back to reading and writing.
 
 use super::files::write_chunk;
 use crate::base::arguments::{count, int};
@@ -17,12 +17,12 @@ use crate::kernel::call::Call;
 use crate::net::calls::transfer;
 use crate::pollables::table::PollableKind;
 
-/// Most bytes that are copied at a time.
+/// Most bytes copied at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 /// `SPLICE_F_*` of `fcntl.h`.
 const KNOWN_FLAGS: u32 = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
-/// Where in a file a copy begins, and where that is kept: in the program's memory, or by the open file.
+/// Start of a copy in a file, and where that offset is stored: in the program's memory, or in the open file.
 #[derive(Clone, Copy)]
 struct CopyPosition {
     fd: i32,
@@ -31,7 +31,8 @@ struct CopyPosition {
 }
 
 impl CopyPosition {
-    /// The position that a call names by a descriptor and the address of an offset, which may be 0.
+    /// The position that a call specifies by a descriptor and the address of an offset. Address 0 means the open file's
+    /// offset.
     fn read(call: &mut Call<'_, '_>, fd: u64, offset_at: u64) -> Result<Self, Halt> {
         let fd = int(fd);
         let start = match offset_at {
@@ -41,7 +42,7 @@ impl CopyPosition {
         Ok(Self { fd, offset_at, start })
     }
 
-    /// Keeps that `done` bytes have been copied.
+    /// Stores the offset after `done` bytes.
     fn advance(self, call: &mut Call<'_, '_>, done: u64) -> Result<(), Halt> {
         let end = self.start.saturating_add(done);
         if self.offset_at != 0 {
@@ -94,7 +95,7 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
     Ok(done)
 }
 
-/// Copies from one file to another; how much. Fails if nothing could be copied.
+/// Copies from one file to another; returns the number of bytes. Fails if nothing could be copied.
 fn copy(call: &mut Call<'_, '_>, from: &Object, start: u64, to: InodeId, at: u64, len: u64) -> CallResult {
     let mut done: u64 = 0;
     let mut chunk = Vec::new();
@@ -114,14 +115,14 @@ fn copy(call: &mut Call<'_, '_>, from: &Object, start: u64, to: InodeId, at: u64
     Ok(done)
 }
 
-/// An end of a `splice`.
+/// One end of a `splice`.
 enum Side {
     Pipe(QueueId),
     Socket(Option<QueueId>),
     File(Object),
 }
 
-/// What an open file is to `splice`; `input`: bytes come from it.
+/// The end that an open file is in a `splice`; `input`: bytes come from it.
 fn side(call: &Call<'_, '_>, open: &Open, input: bool) -> Result<Side, Errno> {
     let Object::Pollable(id) = open.object else { return Ok(Side::File(open.object.clone())) };
     match call.process.pollables.kind(id) {
@@ -214,7 +215,7 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// The first bytes of a queue; none at its end.
+/// The first bytes of a queue; empty at its end.
 fn front(call: &Call<'_, '_>, queue: QueueId, len: usize, waits: bool) -> Result<Vec<u8>, Halt> {
     let Some(found) = call.process.pollables.queue(queue) else { return Ok(Vec::new()) };
     let bytes = found.front();
@@ -224,7 +225,7 @@ fn front(call: &Call<'_, '_>, queue: QueueId, len: usize, waits: bool) -> Result
     Ok(bytes.get(..len.min(bytes.len()).min(found.readable())).unwrap_or_default().to_vec())
 }
 
-/// Room in a queue that somebody reads; never 0.
+/// Free space in a queue that has a reader; never 0.
 fn room(call: &mut Call<'_, '_>, queue: QueueId, waits: bool) -> Result<usize, Halt> {
     if call.process.pollables.queue(queue).is_none_or(|queue| queue.refused) {
         return Err(Errno::EPIPE.into());
@@ -251,7 +252,7 @@ fn taken(call: &mut Call<'_, '_>, queue: QueueId, len: usize) {
     }
 }
 
-/// `tee(2)`: from one pipe to another, where the bytes stay.
+/// `tee(2)`: copies from one pipe to another; the bytes stay in the first.
 pub(crate) fn tee(call: &mut Call<'_, '_>) -> CallResult {
     let [from, to, len, flags, ..] = call.args;
     let flags = int(flags).cast_unsigned();
@@ -285,7 +286,7 @@ pub(crate) fn tee(call: &mut Call<'_, '_>) -> CallResult {
     Ok(count(sent))
 }
 
-/// `vmsplice(2)`: copies, whatever is given as a gift.
+/// `vmsplice(2)`: always copies, also with SPLICE_F_GIFT.
 pub(crate) fn vmsplice(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, vectors, vector_count, flags, ..] = call.args;
     let flags = int(flags).cast_unsigned();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading directories.
+//! Reads directories.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,11 @@ use crate::host::listing::{DirectoryEntry, Listing};
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 
-/// Most bytes of entries that one call gives.
+/// Most bytes of entries that one call returns.
 const ROOM_MAX: u64 = 64 << 10;
 
-/// `getdents64(2)`. The entries are those of when the reading began; going back to the start begins anew.
+/// `getdents64(2)`. The first call lists the directory; later ones continue with that list. Seeking to the start lists
+/// it anew.
 pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, size, ..] = call.args;
     let fd = int(fd);
@@ -47,13 +48,13 @@ pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
     Ok(count(bytes.len()))
 }
 
-/// All that is in the directory `path`.
+/// All entries of the directory `path`.
 fn list(process: &Process, path: &[u8], attributes: &Attributes) -> Result<Listing, Errno> {
     let path = if path == b"/" { b"" } else { path };
     Ok(Listing::new(attributes.inode, entries(process, path)?))
 }
 
-/// Whether there is nothing in the directory at the plain `path`.
+/// Whether the directory at the plain `path` is empty.
 pub(crate) fn is_empty(process: &Process, path: &[u8]) -> Result<bool, Errno> {
     Ok(entries(process, path)?.is_empty())
 }
@@ -76,7 +77,7 @@ fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Directory
     if mount.root.is_some() && shows_through {
         match lookup::list_in(process, mount, rest) {
             Ok(found) => entries.extend(found),
-            // The layer's own directory, or one that leads to a mount.
+            // A directory of the overlay's, or one that leads to a mount.
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
         }

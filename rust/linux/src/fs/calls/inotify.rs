@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `inotify(7)`, which finds nothing: the files of mounts do not change for a program.
+//! `inotify(7)`. There are no events but IN_IGNORED: a program sees no changes to the files of mounts.
 
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
@@ -17,10 +17,10 @@ use crate::pollables::table::PollableKind;
 const CHANGE_BYTES: u64 = 16;
 const IN_IGNORED: u32 = 0x8000;
 
-/// What can be waited for: IN_ALL_EVENTS and those that come unasked.
+/// Events that can be watched: IN_ALL_EVENTS, and those that are always reported.
 const IN_EVENTS: u32 = 0xfff | 0x2000 | 0x4000 | IN_IGNORED;
 
-/// Flags besides.
+/// Flags of a watch.
 const IN_FLAGS: u32 = libc::IN_ONLYDIR
     | libc::IN_DONT_FOLLOW
     | libc::IN_EXCL_UNLINK
@@ -31,7 +31,7 @@ const IN_FLAGS: u32 = libc::IN_ONLYDIR
 
 const IN_MASK_CREATE: u32 = 0x1000_0000;
 
-/// Most watches of an inotify.
+/// Most watches of one inotify.
 const WATCHES_MAX: usize = 4096;
 
 /// `inotify_init(2)`.
@@ -111,7 +111,7 @@ pub(crate) fn inotify_rm_watch(call: &mut Call<'_, '_>) -> CallResult {
     let inotify = inotify_mut(call, id)?;
     let position = inotify.watches.iter().position(|(known, _)| *known == int(watch)).ok_or(Errno::EINVAL)?;
     inotify.watches.remove(position);
-    // Linux has such a bound, too: behind it events are lost.
+    // Linux has such a bound too; events beyond it are lost.
     if inotify.ignored.len() < WATCHES_MAX {
         inotify.ignored.push(int(watch));
     }
@@ -120,7 +120,7 @@ pub(crate) fn inotify_rm_watch(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// Tells of the watches that have been taken away.
+/// Reports the watches that have been removed.
 pub(crate) fn read_changes(
     call: &mut Call<'_, '_>,
     id: PollableId,
@@ -148,7 +148,7 @@ pub(crate) fn read_changes(
     tell(call, buffers, &bytes)
 }
 
-/// Bytes that a read would give: FIONREAD.
+/// Bytes that a read would return: FIONREAD.
 pub(crate) fn readable_bytes(inotify: &Inotify) -> u64 {
     count(inotify.ignored.len()).saturating_mul(CHANGE_BYTES)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What open files do that needs the process.
+//! Operations on open files that need the process.
 
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
@@ -14,7 +14,7 @@ use crate::kernel::process::Process;
 use crate::kernel::work_limits;
 
 impl Object {
-    /// Reads into `out` what lies at `offset`; less than asked for means the file's end.
+    /// Reads at `offset` into `out`; a short read means the end of the file.
     pub(crate) fn read_at(&self, call: &mut Call<'_, '_>, offset: u64, out: &mut [u8]) -> Result<usize, Halt> {
         match self {
             Self::Null => Ok(0),
@@ -37,12 +37,12 @@ impl Object {
             }
             Self::Host(file) => Ok(file.read_at(offset, out, call.process.may_block)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
-            // These are read by `fs/calls/pollables.rs`.
+            // `fs/calls/pollables.rs` reads these.
             Self::Pollable(_) => Err(Errno::EINVAL.into()),
         }
     }
 
-    /// What `fstat` tells.
+    /// For `fstat`.
     pub(crate) fn attributes(&self, process: &Process) -> Result<Attributes, Errno> {
         Ok(match self {
             Self::Memory { id, device } => process.overlay.file_attributes(*id, *device),
@@ -55,7 +55,7 @@ impl Object {
         })
     }
 
-    /// What it is ready for, in the bits of `poll`.
+    /// Readiness in the bits of `poll`.
     pub(crate) fn readiness(&self, process: &Process, look: &mut Look) -> u32 {
         match self {
             Self::Log(_) => LOG_READINESS,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls that name a file. What a path leads to is for `crate::fs::view::lookup` to say, and for nothing else.
+//! Calls that name a file by its path. Only `crate::fs::view::lookup` resolves paths.
 
 use super::{overlay_mappings, tree};
 use crate::base::arguments::{count, int};
@@ -27,7 +27,7 @@ pub(crate) fn openat(call: &mut Call<'_, '_>) -> CallResult {
     open_at(call, int(directory), path, int(flags), mode)
 }
 
-/// `openat2(2)`, without restrictions on how the path is resolved: programs take `ENOSYS` as a kernel without the call.
+/// `openat2(2)`, without restrictions on path resolution: programs handle `ENOSYS` as on a kernel without the call.
 pub(crate) fn openat2(call: &mut Call<'_, '_>) -> CallResult {
     /// OPEN_HOW_SIZE_VER0.
     const HOW_BYTES: u64 = 24;
@@ -78,7 +78,7 @@ fn install(call: &mut Call<'_, '_>, file: Open, flags: i32) -> CallResult {
     Ok(fd.unsigned_abs().into())
 }
 
-/// Opens what is there.
+/// Opens an existing node.
 fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<Open, Halt> {
     let attributes = node.attributes(call.process, path);
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
@@ -89,10 +89,10 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         return Ok(Open::new(Object::Directory { listing: None, attributes }, absolute(path), flags));
     }
     if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node {
-        // What has no path is opened once more.
+        // A file without a path: its open file is duplicated.
         let open = call.process.files.open_file(*fd)?;
         if let Object::Pollable(_) = open.object {
-            // As Linux says of sockets. A pollable belongs to one open file.
+            // The error that Linux returns for sockets. A pollable belongs to one open file.
             return Err(Errno::ENXIO.into());
         }
         let again = Open::new(open.object.clone(), &open.path, flags);
@@ -129,7 +129,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
             Object::Text { content, attributes }
         }
         Node::Synthetic(_) => return Err(Errno::EACCES.into()),
-        // FIFOs, sockets and devices of the host's are no business of a program's.
+        // A program may not open the host's FIFOs, sockets and devices.
         Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES.into()),
         Node::Host(_) => Object::Host(lookup::open_host(call.process, path)?.into()),
     };
@@ -173,18 +173,18 @@ pub(crate) fn statx(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// What there is to tell of a file that is named by path, or by descriptor alone (AT_EMPTY_PATH).
+/// The attributes of a file that is named by path, or by descriptor alone (AT_EMPTY_PATH).
 fn attributes_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> Result<Attributes, Halt> {
     Ok(named_at(call, directory, path, flags)?.0)
 }
 
-/// As [`attributes_at`], and the plain path.
+/// As [`attributes_at`], with the plain path.
 fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> Result<(Attributes, Vec<u8>), Halt> {
     const KNOWN: i32 = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     if flags & !KNOWN != 0 {
         return Err(Errno::EINVAL.into());
     }
-    // Since Linux 6.11 an empty path may be none at all.
+    // Since Linux 6.11 an empty path may be a null pointer.
     let path = if path == 0 && flags & libc::AT_EMPTY_PATH != 0 { Vec::new() } else { call.user().read_path(path)? };
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
         if directory != libc::AT_FDCWD {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading and writing what can be waited for: `read(2)`, `write(2)` and their kin.
+//! Reads and writes pollables: `read(2)`, `write(2)` and the like.
 
 use crate::base::arguments::count;
 use crate::base::errno::Errno;
@@ -13,7 +13,7 @@ use crate::net::calls::receive::Receive;
 use crate::net::calls::transfer::{PIPE_WRITE, receive_bytes, receive_stream, send, send_stream};
 use crate::pollables::table::PollableKind;
 
-/// `read(2)` and its kin.
+/// `read(2)` and the like.
 pub(crate) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
         PollableKind::Counter(_) => counters::read_counter(call, id, buffers, nonblocking),
@@ -40,7 +40,7 @@ pub(crate) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     }
 }
 
-/// `write(2)` and its kin.
+/// `write(2)` and the like.
 pub(crate) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
         PollableKind::Counter(_) => counters::write_counter(call, id, buffers, nonblocking),
@@ -58,7 +58,7 @@ pub(crate) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer],
     }
 }
 
-/// FIONREAD of a pipe or socket: what could be read now.
+/// FIONREAD of a pipe or socket: the number of bytes that a read would return.
 pub(crate) fn readable_bytes(call: &Call<'_, '_>, id: PollableId) -> Result<u64, Errno> {
     let pollables = &call.process.pollables;
     match pollables.kind(id) {

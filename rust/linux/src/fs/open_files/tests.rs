@@ -8,7 +8,7 @@ fn is_log(files: &Files, fd: i32, stream: Stream) -> bool {
 }
 
 #[test]
-fn the_lowest_free_number_is_taken() {
+fn the_lowest_free_descriptor_is_used() {
     let mut files = Files::standard(DESCRIPTORS_MAX);
     assert_eq!(files.duplicate(1, 0, false), Ok(3));
     files.close(0).unwrap();
@@ -65,14 +65,14 @@ fn a_file_is_open_until_its_last_descriptor_is_closed() {
     let copies = [files.duplicate(fd, 0, false).unwrap(), files.duplicate(fd, 0, false).unwrap()];
     assert!(files.close(fd).unwrap().is_none());
     assert!(files.duplicate_to(1, copies[0], false).unwrap().is_none());
-    assert!(files.duplicate_to(2, copies[1], false).unwrap().is_some(), "the last one was replaced");
+    assert!(files.duplicate_to(2, copies[1], false).unwrap().is_some(), "the last reference was replaced");
     assert_eq!(files.open.iter().flatten().count(), 3);
     assert!(files.duplicate_to(2, copies[1], false).unwrap().is_none(), "a duplicate over itself closes nothing");
     assert!(is_log(&files, copies[1], Stream::Stderr));
 }
 
 #[test]
-fn what_the_host_keeps_for_open_files_is_bounded() {
+fn what_the_host_stores_for_open_files_is_bounded() {
     let mut files = Files::standard(DESCRIPTORS_MAX);
     let attributes = crate::host::attributes::Attributes::synthetic(1, libc::S_IFREG);
     let text = || Object::Text { content: vec![b'x'; HELD_MAX / 4].into(), attributes };

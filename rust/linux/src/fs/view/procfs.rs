@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files that no mount has: devices, `/proc`, `/sys`, and the few of `/etc` that C libraries look for.
+//! Synthetic files: devices, `/proc`, `/sys`, and the few in `/etc` that C libraries look for.
 //!
-//! They show the process and its own limits, and nothing of the host. Text is made when a file is opened, and stays as
-//! it is until it is opened again. `/proc`, `/dev` and `/sys` have nothing but what is here; those of `/etc` give way
-//! to a mount.
+//! They show the process and its own limits, and nothing of the host. Opening a file creates its text, which then stays
+//! the same. `/proc`, `/dev` and `/sys` have no other files; a mount takes precedence over those of `/etc`.
 
 use std::fmt::Write;
 
@@ -15,12 +14,12 @@ use crate::host::attributes::Attributes;
 use crate::kernel::process::Process;
 use crate::mm::vma::VmaKind;
 
-/// What lies at a path.
+/// A synthetic file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SyntheticFile {
     Device(Device),
     Text(Text),
-    /// A symbolic link to a fixed place.
+    /// A symbolic link to a fixed path.
     Link(&'static str),
     /// `/proc/self/exe`.
     Executable,
@@ -28,9 +27,9 @@ pub(crate) enum SyntheticFile {
     WorkingDirectory,
     /// `/proc/self/fd`.
     Descriptors,
-    /// `/proc/self/fd/N`, of a descriptor that is open.
+    /// `/proc/self/fd/N` of an open descriptor.
     Descriptor(i32),
-    /// A directory on the way to another file or to a mount.
+    /// A directory on the path to another synthetic file or to a mount.
     Directory,
 }
 
@@ -129,10 +128,10 @@ const FILES: &[(&str, SyntheticFile)] = &[
 ];
 const _: () = assert!(PID == 2, "paths in FILES name it");
 
-/// The directory of descriptors, with the slash in front of their numbers.
+/// The directory of descriptors, with a trailing slash.
 const DESCRIPTORS: &[u8] = b"/proc/2/fd/";
 
-/// What lies at `path`, which has no symbolic links in it.
+/// The synthetic file at `path`, which contains no symbolic links.
 pub(crate) fn find(process: &Process, path: &[u8]) -> Option<SyntheticFile> {
     if let Some(number) = path.strip_prefix(DESCRIPTORS) {
         let text = std::str::from_utf8(number).ok()?;
@@ -149,13 +148,13 @@ pub(crate) fn find(process: &Process, path: &[u8]) -> Option<SyntheticFile> {
     leads_on.then_some(SyntheticFile::Directory)
 }
 
-/// Whether what is made up at `path` comes before a mount's: the names that a program may connect to are known to
-/// nobody else.
+/// Whether the synthetic file at `path` takes precedence over a mount's: no other `/etc/hosts` has the names that the
+/// program may connect to.
 pub(crate) fn is_first(process: &Process, path: &[u8]) -> bool {
     path == b"/etc/hosts" && process.shared.network.has_names()
 }
 
-/// The names in the directory `path` that are made up or lead to a mount, with their type.
+/// The names in the directory `path` that are synthetic or lead to a mount, with their type.
 pub(crate) fn names(process: &Process, path: &[u8]) -> Vec<(Vec<u8>, u8)> {
     if path == b"/proc/2/fd" {
         return process.files.descriptors().map(|fd| (fd.to_string().into_bytes(), libc::DT_LNK)).collect();
@@ -184,11 +183,11 @@ impl SyntheticFile {
         }
     }
 
-    /// What `lstat` tells of the file at `path`.
+    /// Attributes of the file at `path`, for `lstat`.
     pub(crate) fn attributes(self, process: &Process, path: &[u8]) -> Attributes {
         let mode = match self {
             Self::Device(device) => return device.object().device_attributes(),
-            // Linux too shows files of /proc as empty; those of /etc have a size.
+            // Linux too reports files of /proc as empty; those of /etc have a size.
             Self::Text(text) => {
                 let size = match text {
                     Text::Fixed(text) if path.starts_with(b"/etc/") => text.len() as u64,
@@ -209,7 +208,7 @@ impl SyntheticFile {
         Attributes { user: 0, group: 0, ..Attributes::synthetic(inode(path), mode) }
     }
 
-    /// What a symbolic link says.
+    /// The target of a symbolic link.
     pub(crate) fn link_target(self, process: &Process) -> Option<Vec<u8>> {
         match self {
             Self::Link(target) => Some(target.as_bytes().to_vec()),
@@ -239,13 +238,13 @@ impl Device {
     }
 }
 
-/// An inode number for `path`: the same every time (FNV-1a).
+/// An inode number for `path`, always the same (FNV-1a).
 pub(crate) fn inode(path: &[u8]) -> u64 {
     path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         >> 16
 }
 
-/// What a file says, now.
+/// The present content of a file.
 pub(crate) fn content(process: &Process, rng: &mut dyn FnMut(&mut [u8]), text: Text) -> Vec<u8> {
     let shared = &process.shared;
     let memory = shared.limits.memory_bytes;
@@ -332,7 +331,7 @@ fn maps(process: &Process) -> String {
             VmaKind::Stack => (0, 0, 0, "[stack]".into()),
             VmaKind::Private if heap.contains(&vma.range.start()) => (0, 0, 0, "[heap]".into()),
             VmaKind::Private | VmaKind::Shared => (0, 0, 0, String::new()),
-            // Which file it is, only its descriptors tell.
+            // Only the file's descriptors know its name.
             VmaKind::Overlay { offset, .. } => (offset, 0, 0, String::new()),
             VmaKind::File { file, offset, .. } => match space.mapped_file(file) {
                 Some(mapped) => {
@@ -374,7 +373,7 @@ fn mount_lines(process: &Process, with_numbers: bool) -> String {
     });
     let mut text = String::new();
     for (number, (path, kind, mode, device)) in (20_u32..).zip(fixed.chain(tenants)) {
-        // Blanks in paths are octal there.
+        // mountinfo escapes blanks as octal numbers.
         let path = String::from_utf8_lossy(path).replace('\\', "\\134").replace(' ', "\\040").replace('\n', "\\012");
         let _ = if with_numbers {
             writeln!(text, "{number} 20 0:{device} / {path} {mode},relatime - {kind} {kind} {mode}")
@@ -385,7 +384,7 @@ fn mount_lines(process: &Process, with_numbers: bool) -> String {
     text
 }
 
-/// UTC as tzfile(5) has it: version 2, one type of time, no transitions.
+/// UTC in the format of tzfile(5): version 2, one type of time, no transitions.
 fn zone() -> Vec<u8> {
     let mut part = b"TZif2".to_vec();
     part.extend([0; 15]);
@@ -419,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_zone_is_as_long_as_that_of_the_zone_compiler() {
+    fn utc_is_as_long_as_the_zone_compilers() {
         assert_eq!(zone().len(), 114);
     }
 }
