@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The table of files of the host that a process is written or read with.
+//! The table of host files for serialising a process.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::host::files;
 
 thread_local! {
-    /// The files of the process that this thread writes or reads.
+    /// The files of the process that this thread serialises or deserialises.
     static FILES: RefCell<Vec<Arc<files::File>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// While it lives, fields that hold files are numbers of this table.
+/// While it lives, fields that hold files are serialised as indices into this table.
 pub(crate) struct Scope;
 
 impl Scope {
@@ -31,7 +31,7 @@ impl Drop for Scope {
     }
 }
 
-/// A file of the host's: see the module.
+/// Serialises a host file as its index.
 pub(crate) mod host_file {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

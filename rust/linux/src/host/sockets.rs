@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host's sockets: the only place where the personality makes system calls about them.
+//! The host's sockets: the only place where the personality makes system calls on them.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! * No call here waits: sockets are non-blocking, and a look is a `poll` or `epoll_wait` without a timeout.
-//! * Whoever calls has found the address in the program's list: [`crate::net::allow_list::Network`].
-//! * Nothing is kept here: bytes lie in the host kernel's buffers, whose sizes are the host's.
+//! * No call here waits: sockets are non-blocking, and `poll` and `epoll_wait` have no timeout.
+//! * The caller has found the address in the program's list: [`crate::net::allow_list::Network`].
+//! * Nothing is buffered here: bytes lie in the host kernel's buffers, whose sizes are the host's.
 //! * Descriptors are closed on exec, and counted by a [`crate::host::permits::Permit`] that their owner holds.
 
 use std::net::SocketAddr;
@@ -17,16 +17,16 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 
 use crate::base::errno::Errno;
 
-/// Events of one look.
+/// Most events of one `epoll_wait`.
 const EVENTS: usize = 64;
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// A TCP connection, or one under way.
+/// A TCP connection, open or being opened.
 #[derive(Debug)]
 pub(crate) struct HostStream(OwnedFd);
 
 impl HostStream {
-    /// Begins to connect; [`HostStream::connected`] says when that is done.
+    /// Begins to connect; [`HostStream::connected`] reports the result.
     pub(crate) fn connect(to: SocketAddr) -> Result<Self, Errno> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -37,7 +37,7 @@ impl HostStream {
         }
     }
 
-    /// How a connect has ended; `None`: not yet.
+    /// The result of a connect; `None`: not finished yet.
     pub(crate) fn connected(&self) -> Option<Result<(), Errno>> {
         let ready = self.readiness();
         if ready & u32::from(PollFlags::OUT.bits() | PollFlags::ERR.bits() | PollFlags::HUP.bits()) == 0 {
@@ -50,7 +50,7 @@ impl HostStream {
         })
     }
 
-    /// What it is ready for, in the bits of `poll`.
+    /// Its readiness in the bits of `poll`.
     pub(crate) fn readiness(&self) -> u32 {
         const ASKED: PollFlags = PollFlags::IN
             .union(PollFlags::OUT)
@@ -65,7 +65,7 @@ impl HostStream {
         }
     }
 
-    /// Takes what has arrived, or, to peek, looks at it. 0: nothing more will.
+    /// Receives bytes, or peeks at them. 0 means the end.
     pub(crate) fn receive(&self, out: &mut [u8], peek: bool) -> Result<usize, Errno> {
         let flags = RecvFlags::DONTWAIT | if peek { RecvFlags::PEEK } else { RecvFlags::empty() };
         loop {
@@ -77,7 +77,7 @@ impl HostStream {
         }
     }
 
-    /// Sends as much as there is room for: at least a byte, or fails.
+    /// Sends as many bytes as the socket accepts: at least one, or an error.
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         loop {
             match rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
@@ -107,15 +107,15 @@ impl HostStream {
         rustix::io::ioctl_fionread(&self.0).map_err(guest_errno)
     }
 
-    /// TCP_NODELAY and SO_KEEPALIVE. That they cannot be set is no reason to end anything.
+    /// TCP_NODELAY and SO_KEEPALIVE. The connection is usable without them, so errors are ignored.
     pub(crate) fn set_options(&self, no_delay: bool, keep_alive: bool) {
         let _ = sockopt::set_tcp_nodelay(&self.0, no_delay);
         let _ = sockopt::set_socket_keepalive(&self.0, keep_alive);
     }
 }
 
-/// All of a process's connections, to be waited for by one descriptor. What happens to them is told once, as the kernel
-/// counts it: edge-triggered.
+/// An epoll over all of a process's remote connections, so that one descriptor wakes the process. It is edge-triggered:
+/// each event is reported once.
 #[derive(Debug)]
 pub(crate) struct RemotePoller(OwnedFd);
 
@@ -130,8 +130,8 @@ impl RemotePoller {
         epoll::add(&self.0, &stream.0, EventData::new_u64(token), all).map_err(guest_errno)
     }
 
-    /// What has happened since the last look, to which connections, in the bits of `poll`. There may be more if there
-    /// are as many as one look takes: see [`RemotePoller::is_exhausted`].
+    /// The events since the last look: the token of the connection, and its readiness in the bits of `poll`. There may
+    /// be more events if this returns as many as fit: see [`RemotePoller::is_exhausted`].
     pub(crate) fn look(&self) -> Vec<(u64, u32)> {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let count = epoll::wait(&self.0, &mut events[..], Some(&NOW)).unwrap_or(0);
@@ -139,7 +139,7 @@ impl RemotePoller {
         events.iter().take(count).map(|event| ({ event.data }.u64(), { event.flags }.bits())).collect()
     }
 
-    /// Whether a look that found so many has found all.
+    /// Whether a look that returned `found` events has returned all.
     pub(crate) fn is_exhausted(found: usize) -> bool {
         found < EVENTS
     }
@@ -151,7 +151,7 @@ impl AsFd for RemotePoller {
     }
 }
 
-/// The error that a program is told of one of the host's.
+/// The guest's error number for one of the host's.
 fn guest_errno(error: rustix::io::Errno) -> Errno {
     use rustix::io::Errno as Host;
     match error {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections from outside the machine.
+//! Connections from outside the machine to the program.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{ConnectionId, PollableId, QueueId};
 use crate::event::queue::Queue;
 
-/// There is nobody to connect to, or too many are waiting there already.
+/// There is no listener, or its backlog is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the program does not listen, or does not accept the connections that wait already")]
 pub struct NotListening;
@@ -16,26 +16,26 @@ pub struct NotListening;
 #[error("the program has closed the connection")]
 pub struct Closed;
 
-/// Whether more may come from a program on a connection.
+/// Whether a program may still write to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputState {
-    /// More may come.
+    /// More bytes may come.
     Open,
-    /// The program writes nothing more, but may still read.
+    /// The program writes no more, but may still read.
     Finished,
     /// The program has closed the connection.
     Gone,
 }
 
-/// A connection, as seen from outside.
+/// A connection from outside, as the embedder sees it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct InboundConnection {
     pub(crate) id: ConnectionId,
-    /// The program's end, unless it has closed that.
+    /// The program's end; `None` if the program has closed it.
     pub(crate) node: Option<PollableId>,
     pub(crate) input: QueueId,
     pub(crate) output: QueueId,
-    /// What [`crate::Process::take_output`] has said last.
+    /// The state that [`crate::Process::take_output`] returned last.
     pub(crate) reported: OutputState,
 }
 
@@ -44,9 +44,10 @@ pub(crate) struct InboundConnection {
 pub(crate) struct InboundConnections {
     pub(crate) connections: Vec<InboundConnection>,
     pub(crate) made: u64,
-    /// The application's port: what the tenant names, or, from the freeze on, what the program's only one was.
+    /// The application's port: the one that the tenant configured, or, from the freeze on, the only one on which the
+    /// program listened.
     pub(crate) port: Option<u16>,
-    /// There may be something to take.
+    /// There may be output or a new state to take.
     pub(crate) news: bool,
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sets of what is watched: `epoll(7)`.
+//! Epoll sets: `epoll(7)`.
 //!
-//! A registration belongs to an open file, as on Linux, and goes when its last descriptor is closed: [`Pollables::close`]. It is found again by the
-//! number that it was made with.
+//! A registration belongs to an open file, as on Linux, and ends when the file's last descriptor is closed:
+//! [`Pollables::close`]. It is identified by the descriptor with which it was made.
 
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
@@ -13,9 +13,9 @@ use crate::event::look::Look;
 use crate::event::poll_bits::bits;
 use crate::pollables::table::{PollableKind, Pollables};
 
-/// Most registrations of a process; Linux has such a limit for each user.
+/// Most registrations of a process; Linux has such a limit per user.
 const REGISTRATIONS_MAX: usize = 4096;
-/// How deep epolls may lie within each other: EP_MAX_NESTS of Linux, and the one at the bottom.
+/// Most epolls nested in each other: Linux's EP_MAX_NESTS, and the innermost.
 const DEPTH_MAX: usize = 5;
 
 impl Pollables {
@@ -72,7 +72,7 @@ impl Pollables {
                 None => node.watchers.push((id, 1)),
             }
         }
-        // Who watches this epoll may have something to learn.
+        // The new registration may make this epoll ready for its own watchers.
         self.record_event(id, crate::event::events::Event::Input);
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Pollables {
         Ok(())
     }
 
-    /// Takes all registrations of a file that is no longer open out of an epoll.
+    /// Removes all registrations of a closed pollable from an epoll.
     pub(crate) fn unwatch(&mut self, id: PollableId, target: WatchTarget) {
         let Ok(epoll) = self.epoll_mut(id) else { return };
         let before = epoll.registrations.len();
@@ -126,7 +126,7 @@ impl Pollables {
         self.registrations > 0
     }
 
-    /// Takes an output stream that is no longer open out of all epolls.
+    /// Removes a closed output stream from all epolls.
     pub(crate) fn unwatch_log(&mut self, stream: Stream) {
         let all: Vec<PollableId> = self.ids().filter(|&id| self.epoll(id).is_ok()).collect();
         for id in all {
@@ -134,7 +134,7 @@ impl Pollables {
         }
     }
 
-    /// An epoll is no longer open: what it has watched does not know it any more.
+    /// Removes a closed epoll from the watchers of what it has watched.
     pub(crate) fn forget_watcher(&mut self, id: PollableId, epoll: &Epoll) {
         self.registrations = self.registrations.saturating_sub(epoll.registrations.len());
         for registration in &epoll.registrations {
@@ -151,7 +151,7 @@ impl Pollables {
         self.epoll(id)?.registrations.iter().position(is_it).ok_or(Errno::ENOENT)
     }
 
-    /// How many epolls lie within each other from `epoll` on; `None` if `outer` is among them, or if there are too many.
+    /// Depth of the epolls nested in `epoll`; `None` if `outer` is among them, or if there are too many.
     fn depth(&self, epoll: &Epoll, outer: PollableId, look: &mut Look) -> Option<usize> {
         let mut deepest = 0;
         for registration in &epoll.registrations {
@@ -166,7 +166,7 @@ impl Pollables {
         Some(usize::saturating_add(deepest, 1))
     }
 
-    /// How many epolls an epoll lies in, itself included; `None` if there are too many.
+    /// Number of epolls in which an epoll is nested, itself included; `None` if there are too many.
     fn nesting_depth(&self, id: PollableId, look: &mut Look) -> Option<usize> {
         let mut highest = 0;
         for &(watcher, _) in &self.get(id)?.watchers {
@@ -178,7 +178,7 @@ impl Pollables {
         Some(usize::saturating_add(highest, 1))
     }
 
-    /// Up to `most` of what is ready in an epoll. Nothing counts as reported yet.
+    /// Up to `most` events of an epoll. They do not count as reported yet.
     pub(crate) fn reports(&self, id: PollableId, most: usize, look: &mut Look) -> Result<Vec<Report>, Errno> {
         let epoll = self.epoll(id)?;
         let (before, after) = epoll.registrations.split_at_checked(epoll.start).unwrap_or((&[], &epoll.registrations));
@@ -196,7 +196,7 @@ impl Pollables {
         Ok(reports)
     }
 
-    /// What was found has been reported. `most` as it was asked for.
+    /// Marks events as reported. `most` is what the program asked for.
     pub(crate) fn mark_reported(&mut self, id: PollableId, reports: &[Report], most: usize, look: &mut Look) {
         for report in reports {
             let Some(registration) =
@@ -224,7 +224,7 @@ impl Pollables {
         }
     }
 
-    /// Whether reporting these changes nothing, as with plain level-triggered ones.
+    /// Whether marking these as reported changes nothing, as for plain level-triggered ones.
     pub(crate) fn leaves_no_trace(&self, id: PollableId, reports: &[Report], most: usize) -> bool {
         reports.len() < most
             && self.epoll(id).is_ok_and(|epoll| {
@@ -246,7 +246,7 @@ fn drop_watcher(watchers: &mut Vec<(PollableId, usize)>, id: PollableId, by: usi
 }
 
 impl Pollables {
-    /// Whether `id` is `target`, or an epoll that would say so if there were something to read from it.
+    /// Whether `id` is `target`, or an epoll that input from `target` would make ready.
     pub(crate) fn leads_to(&self, id: PollableId, target: PollableId, look: &mut Look) -> bool {
         if id == target {
             return true;

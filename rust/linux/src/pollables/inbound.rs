@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections that arrive from outside the machine at the program's application, and how the sandbox speaks on them.
-//! Which listener that is: see `application.rs`.
+//! Connections that arrive from outside the machine at the program's application, and the embedder's end of them.
+//! `application.rs` says which listener that is.
 
 use crate::base::ids::ConnectionId;
 use crate::event::queue::{End, Queue};
@@ -8,11 +8,11 @@ use crate::net::address::Address;
 use crate::net::inbound::{InboundConnection, NotListening, OutputState};
 use crate::pollables::table::Pollables;
 
-/// Most bytes that a program has written to a connection and that nobody has taken yet; then it waits.
+/// Most bytes that a program has written to a connection and the embedder has not taken; then writing waits.
 const OUTPUT_BYTES: usize = 1 << 20;
 /// Most connections from outside at a time.
 const CONNECTIONS_MAX: usize = 1024;
-/// Where the made-up ports of those who connect start.
+/// First of the synthetic peer ports.
 const FIRST_PEER_PORT: u16 = 40_000;
 
 impl Pollables {
@@ -29,7 +29,7 @@ impl Pollables {
         let loopback = |port| if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
         let (local, peer) = (loopback(port), loopback(peer_port));
         let node = self.queue_connection(listener, local, peer).map_err(|_| NotListening)?;
-        // What comes in is bounded by whoever sends it.
+        // The sender bounds the input.
         let input = self.add_queue(Queue::stream(usize::MAX, End::Inside(node), End::Inbound(id)));
         let output = self.add_queue(Queue::stream(OUTPUT_BYTES, End::Inbound(id), End::Inside(node)));
         if let Ok(socket) = self.socket_mut(node) {
@@ -47,7 +47,7 @@ impl Pollables {
         Ok(id)
     }
 
-    /// Moves what was written to `out`; what may still come.
+    /// Moves the program's output to `out`; returns whether more may come.
     pub(crate) fn take_inbound(&mut self, id: ConnectionId, out: &mut Vec<u8>) -> OutputState {
         let Some(connection) = self.inbound.get(id) else { return OutputState::Gone };
         if let Some(queue) = self.queue(connection.output) {

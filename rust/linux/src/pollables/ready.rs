@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a pollable is ready for, now. The answers are those of Linux for each kind of file: see the `*_poll` functions that poll(2), epoll(7), pipe(7),
-//! tcp(7) and unix(7) describe.
+//! Readiness of pollables. For each kind of file it is that of Linux: see the `*_poll` functions that poll(2),
+//! epoll(7), pipe(7), tcp(7) and unix(7) describe.
 
 use crate::base::ids::PollableId;
 use crate::event::epoll_set::{Epoll, Registration, WatchTarget};
@@ -11,7 +11,7 @@ use crate::net::socket::{Phase, Socket};
 use crate::pollables::table::{PollableKind, Pollables};
 
 impl Pollables {
-    /// What it is ready for.
+    /// Readiness in the bits of `poll`.
     pub(crate) fn readiness(&self, id: PollableId, look: &mut Look) -> u32 {
         match self.kind(id) {
             None => 0,
@@ -44,7 +44,7 @@ impl Pollables {
         let write = if socket.is_unix() { WRITE | WRBAND } else { WRITE };
         let error = bits_if(socket.error.is_some(), ERR);
         if socket.remote.is_some() {
-            // One that is not connected yet is ready for nothing.
+            // A socket that is still connecting is ready for nothing.
             return socket.stream().map_or(0, crate::host::sockets::HostStream::readiness) | error;
         }
         match &socket.phase {
@@ -71,7 +71,7 @@ impl Pollables {
         }
     }
 
-    /// What a registration is ready for that it wants to know.
+    /// The readiness that a registration asks for.
     pub(crate) fn wanted(&self, registration: &Registration, look: &mut Look) -> u32 {
         if registration.disabled || !look.step() {
             return 0;
@@ -89,7 +89,7 @@ impl Pollables {
         }
     }
 
-    /// Whether something has happened that an edge-triggered registration has not been told of.
+    /// Whether there were events since an edge-triggered registration was last reported.
     fn has_news(&self, registration: &Registration, id: PollableId, look: &mut Look) -> bool {
         let Some(reported) = registration.reported else { return true };
         let now = self.events(id, look);
@@ -99,7 +99,7 @@ impl Pollables {
             || (interest & OUTPUTS != 0 && now.output != reported.output)
     }
 
-    /// What has happened so far. That a timer expires happens by itself, and once until it is read.
+    /// Its event counts. An expired timer counts as one event until it is read.
     pub(crate) fn events(&self, id: PollableId, look: &mut Look) -> Events {
         let Some(node) = self.get(id) else { return Events::default() };
         let expired = match &node.kind {
@@ -127,7 +127,7 @@ impl Pollables {
         sum
     }
 
-    /// When it may become ready by itself, after this look.
+    /// When it may become ready by time alone, as of this look.
     pub(crate) fn next_expiry_ns(&self, id: PollableId, look: &mut Look) -> Option<u64> {
         match self.kind(id)? {
             PollableKind::Timer(timer) => timer.next_ns.filter(|_| timer.expired(look.now_ns()) == 0),

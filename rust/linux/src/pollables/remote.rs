@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets that are connected with something outside the machine: the host's sockets behind them.
+//! Sockets that are connected with remote hosts: the host's sockets behind them.
 //!
 //! ```text
-//!   connect ──> resolving ──> connecting ──────────> open         what happens to those with a descriptor is told by the wire
+//!   connect ──> resolving ──> connecting ──────────> open         the poller reports events of those with a descriptor
 //!                   │           │  ^   └─> (next address)
 //!                   └───────────┴──┴──> failed: SO_ERROR
 //! ```
 //!
-//! A remote is the one thing in a process that cannot be copied and not be restored: it goes with its socket, a reset drops what a
-//! request has made, and what there is at the freeze is lost to all forks ([`Socket::reset_by_peer`]): they find it reset by the peer.
+//! A remote is the only part of a process that can be neither copied nor restored. It is closed with its socket, and a
+//! reset closes those that a request has opened. Those that exist at the freeze are lost to all forks
+//! ([`Socket::reset_by_peer`]), which find them reset by the peer.
 
 use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
@@ -22,11 +23,11 @@ use crate::net::remote::{Remote, Remotes};
 use crate::net::socket::{Phase, Socket};
 use crate::pollables::table::Pollables;
 
-/// Looks at the wire in a row: there are no more connections than descriptors.
+/// Most polls in a row: there are no more connections than descriptors.
 const LOOKS_MAX: usize = 32;
 
 impl Pollables {
-    /// Begins to connect a socket with somewhere outside. Leave to open descriptors of the host's is given by `permit`.
+    /// Begins to connect a socket with a remote host. `permit` grants descriptors of the host's.
     pub(crate) fn dial(
         &mut self,
         id: PollableId,
@@ -46,7 +47,7 @@ impl Pollables {
         Ok(())
     }
 
-    /// Goes on with a connect.
+    /// Continues a connect.
     fn advance(&mut self, id: PollableId) {
         let Self { nodes, remotes, .. } = self;
         let PollableId(index) = id;
@@ -57,7 +58,7 @@ impl Pollables {
         };
         let Some(remote) = &mut socket.remote else { return };
         let Some(result) = remote.advance(poller, index as u64) else { return };
-        // The next connect is told how this one ended.
+        // The program's next `connect` returns the result.
         socket.connecting = true;
         match result {
             Ok(()) => {
@@ -78,7 +79,7 @@ impl Pollables {
         self.remotes.dialing.retain(|&dialing| dialing != id);
     }
 
-    /// Loses all connections with what is outside.
+    /// Drops all remote connections.
     pub(crate) fn drop_remotes(&mut self) {
         let remote = |id: &PollableId| self.socket(*id).is_ok_and(|socket| socket.remote.is_some());
         let all: Vec<PollableId> = self.ids().filter(remote).collect();
@@ -91,12 +92,12 @@ impl Pollables {
         self.remotes = Remotes::default();
     }
 
-    /// Whether there may be news from outside. Costs no system call.
+    /// Whether there may be remote events. Costs no system call.
     pub(crate) fn has_poller(&self) -> bool {
         self.remotes.poller.is_some()
     }
 
-    /// Counts what has happened outside.
+    /// Continues connects, and counts events.
     pub(crate) fn note_remote_events(&mut self, mut events: Vec<(u64, u32)>) {
         for id in self.remotes.dialing.clone() {
             self.advance(id);
@@ -122,7 +123,7 @@ impl Pollables {
         }
     }
 
-    /// When a socket is to be looked at again by itself.
+    /// When to check a socket again without an event.
     pub(crate) fn remote_look_ns(&self, socket: &Socket, look: &mut Look) -> Option<u64> {
         socket.remote.as_ref().filter(|remote| remote.is_resolving())?.look_ns(look.now_ns())
     }
@@ -139,7 +140,7 @@ mod tests {
     use crate::fs::mounts::Mounts;
     use crate::pollables::table::PollableKind;
 
-    /// A socket that has begun to connect with port `port` of a name with these addresses.
+    /// A socket that has connected, or failed to, with port `port` of a name with these addresses.
     fn dialed(addresses: &[&str], port: u16) -> (Pollables, PollableId) {
         let name = Name::new("somewhere.invalid");
         name.set_addresses(addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()).collect());
@@ -158,7 +159,7 @@ mod tests {
     fn a_names_addresses_are_tried_in_turn() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        // Nobody listens at the first ones.
+        // The first two addresses have no listener.
         let (pollables, id) = dialed(&["127.0.0.2", "127.0.0.3", "127.0.0.1"], port);
         let stream = pollables.socket(id).unwrap().stream().unwrap();
         assert_eq!(stream.send(b"hello"), Ok(5));
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_addresss_error_is_told() {
+    fn the_error_of_the_last_address_is_returned() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (pollables, id) = dialed(&["127.0.0.2", "127.0.0.1"], port);
         let socket = pollables.socket(id).unwrap();
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_a_connection_has_lost_it() {
+    fn a_copy_has_lost_the_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (pollables, id) = dialed(&["127.0.0.1"], listener.local_addr().unwrap().port());
         let copy = pollables.clone();
@@ -188,6 +189,6 @@ mod tests {
         assert_eq!(socket.error, Some(Errno::ECONNRESET));
         let all = bits::READ | bits::WRITE | bits::RDHUP | bits::HUP | bits::ERR;
         assert_eq!(copy.readiness(id, &mut Look::new()), all);
-        assert!(pollables.socket(id).unwrap().stream().is_some(), "which has it still");
+        assert!(pollables.socket(id).unwrap().stream().is_some(), "the original still has it");
     }
 }

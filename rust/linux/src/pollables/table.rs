@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be waited for: pipes, sockets, event counters, timers, and the sets of them that `epoll` watches.
+//! Pollables: pipes, sockets, event counters, timers, and the epolls that watch them.
 //!
 //! ```text
 //!   open file --> pollable --+--> queue <--+-- pollable <-- open file          a pipe: one queue
@@ -7,13 +7,13 @@
 //!                 pollable ------> queue <------ outside                       of a connection from outside
 //! ```
 //!
-//! A pollable belongs to one open file and goes with it; a connection that is not accepted yet has none. All of it is
-//! plain state of one process: a reset copies the snapshot's back.
+//! A pollable belongs to one open file and is closed with it; a connection that was not accepted yet has none. All of
+//! it is plain state of one process: a reset copies the snapshot's back.
 //!
 //! # Events
 //!
-//! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each
-//! pollable counts what has happened to it: see [`Events`].
+//! Readiness is computed when it is needed. For edge-triggered watchers, each pollable also counts its events: see
+//! [`Events`].
 
 use serde::{Deserialize, Serialize};
 
@@ -30,11 +30,11 @@ use crate::net::remote::Remotes;
 use crate::net::socket::Socket;
 use crate::signal::signals::SignalSet;
 
-/// Most bytes in the queues that a program has made itself.
+/// Most bytes in the queues inside a program.
 const HELD_MAX: usize = 32 << 20;
-/// Most pollables. Those that are open are bounded by the limit on descriptors; the rest waits to be accepted.
+/// Most pollables. The limit on descriptors bounds the open ones; the others wait to be accepted.
 const POLLABLES_MAX: usize = 4096;
-/// Where the numbers start that `fstat` and `/proc/self/fd` tell.
+/// First of the inode numbers, for `fstat` and `/proc/self/fd`.
 const FIRST_NUMBER: u64 = 20_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,21 +45,21 @@ pub(crate) enum PollableKind {
     Timer(Timer),
     Epoll(Epoll),
     Socket(Box<Socket>),
-    /// `signalfd`: the signals that it takes.
+    /// `signalfd`: the signals that it reads.
     Signals(SignalSet),
     Inotify(Box<Inotify>),
     /// `pidfd_open` of the process itself.
     Process,
 }
 
-/// Something that can be waited for.
+/// A file that can be waited for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pollable {
     pub(crate) kind: PollableKind,
     pub(crate) events: Events,
-    /// What tells files apart for `fstat`.
+    /// Its inode number, for `fstat`.
     pub(crate) number: u64,
-    /// The epolls that have it, each with the number of its registrations.
+    /// The epolls that watch it, each with the number of its registrations.
     pub(crate) watchers: Vec<(PollableId, usize)>,
 }
 
@@ -68,7 +68,7 @@ impl Clone for Pollable {
         Self { kind: self.kind.clone(), watchers: self.watchers.clone(), ..*self }
     }
 
-    /// What lies in other allocations stays there: a reset does this to all of them.
+    /// Reuses allocations: a reset does this to all pollables.
     fn clone_from(&mut self, source: &Self) {
         match (&mut self.kind, &source.kind) {
             (PollableKind::Epoll(epoll), PollableKind::Epoll(source)) => epoll.clone_from(source),
@@ -85,27 +85,27 @@ impl Clone for Pollable {
     }
 }
 
-/// All that can be waited for.
+/// All pollables of a process.
 ///
 /// # Invariants
 ///
-/// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what
-/// the queues cost that have both ends inside.
+/// A queue exists while one of its ends does. Registrations and watchers match. `held` is the cost of the queues with
+/// both ends inside.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pollables {
     pub(crate) nodes: Vec<Option<Pollable>>,
     pub(crate) queues: Vec<Option<Queue>>,
     pub(crate) held: usize,
     pub(crate) made: u64,
-    /// Registrations in all epolls together.
+    /// Registrations of all epolls together.
     pub(crate) registrations: usize,
-    /// Sockets that listen, the first made first.
+    /// Listening sockets, the oldest first.
     pub(crate) listeners: Vec<PollableId>,
     pub(crate) next_port: u16,
     pub(crate) inbound: InboundConnections,
-    /// Open files that were on their way to somebody who is gone: they are to be closed.
+    /// Open files that were in flight to a closed receiver: they are to be closed.
     pub(crate) orphans: Vec<OpenId>,
-    /// Connections with what is outside the machine. A process that is saved has none.
+    /// Connections with remote hosts. A saved process has none.
     #[serde(skip)]
     pub(crate) remotes: Remotes,
 }
@@ -123,7 +123,7 @@ impl Clone for Pollables {
         }
     }
 
-    /// Buffers stay where they are.
+    /// Reuses allocations.
     fn clone_from(&mut self, source: &Self) {
         self.nodes.clone_from(&source.nodes);
         self.queues.clone_from(&source.queues);
@@ -138,7 +138,7 @@ impl Clone for Pollables {
     }
 }
 
-/// Puts something into the first free slot.
+/// Puts a value into the first free slot.
 fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
     let index = slots.iter().position(Option::is_none).unwrap_or(slots.len());
     match slots.get_mut(index) {
@@ -149,7 +149,7 @@ fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
 }
 
 impl Pollables {
-    /// Makes a pollable.
+    /// Adds a pollable.
     pub(crate) fn add(&mut self, kind: PollableKind) -> PollableId {
         self.made = self.made.saturating_add(1);
         let number = FIRST_NUMBER.saturating_add(self.made);
@@ -172,7 +172,7 @@ impl Pollables {
         self.get(id).map(|node| &node.kind)
     }
 
-    /// Whether there are too many.
+    /// Whether there are as many as possible.
     pub(crate) fn is_at_capacity(&self) -> bool {
         self.nodes.len() >= POLLABLES_MAX
     }
@@ -203,12 +203,12 @@ impl Pollables {
         }
     }
 
-    /// Lets copies share what lies in queues.
+    /// Makes copies share the content of large queues.
     pub(crate) fn share(&mut self) {
         self.queues.iter_mut().flatten().for_each(Queue::share);
     }
 
-    /// Bytes that queues of the program's own cost.
+    /// Cost of the queues inside the program, in bytes.
     pub(crate) fn held(&self) -> u64 {
         self.held as u64
     }
@@ -220,7 +220,7 @@ impl Pollables {
         if queue.has_inbound_end { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
     }
 
-    /// Has something done to a queue; what it costs is kept account of.
+    /// Changes a queue, and updates the account of its cost.
     fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut Queue) -> T) -> Option<T> {
         let queue = self.queue_mut(id)?;
         let (counts, before) = (!queue.has_inbound_end, queue.cost());
@@ -232,7 +232,7 @@ impl Pollables {
         Some(result)
     }
 
-    /// Adds `count` bytes, which `fill` brings, or none if that fails.
+    /// Appends `count` bytes, which `fill` provides; none if `fill` fails.
     pub(crate) fn write<E>(
         &mut self,
         id: QueueId,
@@ -242,17 +242,17 @@ impl Pollables {
         self.change(id, |queue| fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))).unwrap_or(Ok(()))
     }
 
-    /// Descriptors that are on their way.
+    /// Open files in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.queues.iter().flatten().fold(0, |sum, queue| sum.saturating_add(queue.attached_count()))
     }
 
-    /// Takes back the last `count` bytes that were added.
+    /// Removes the last `count` bytes that were written.
     pub(crate) fn undo_write(&mut self, id: QueueId, count: usize) {
         self.change(id, |queue| queue.shrink(count));
     }
 
-    /// Bytes have been added, or, if `message` says how many, a message: its reader is told.
+    /// Records that bytes were written, or, if `message` has its size, a message, and notifies the reader.
     pub(crate) fn note_written(&mut self, id: QueueId, message: Option<usize>) {
         let reader = self.change(id, |queue| {
             if let Some(size) = message {
@@ -267,7 +267,7 @@ impl Pollables {
         }
     }
 
-    /// Takes `count` bytes, or a message, from a queue: its writer is told.
+    /// Removes `count` bytes, or a message, from a queue, and notifies the writer.
     pub(crate) fn take(&mut self, id: QueueId, count: usize) {
         let freed = self.change(id, |queue| {
             let was_writable = queue.is_writable();
@@ -288,7 +288,7 @@ impl Pollables {
         }
     }
 
-    /// A signal waits for somebody who blocks it.
+    /// Records that a blocked signal is pending.
     pub(crate) fn signal_pending(&mut self) {
         let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(PollableKind::Signals(_)))).collect();
         for id in takers {
@@ -296,12 +296,12 @@ impl Pollables {
         }
     }
 
-    /// Whether signals may be read.
+    /// Whether there is a `signalfd`.
     pub(crate) fn takes_signals(&self) -> bool {
         self.nodes.iter().flatten().any(|node| matches!(node.kind, PollableKind::Signals(_)))
     }
 
-    /// Whether a timer is set.
+    /// Whether a timer is armed.
     pub(crate) fn has_timers(&self) -> bool {
         self.nodes
             .iter()
@@ -309,7 +309,7 @@ impl Pollables {
             .any(|node| matches!(&node.kind, PollableKind::Timer(timer) if timer.next_ns.is_some()))
     }
 
-    /// Timers of the monotonic clock expire so much later.
+    /// Postpones the timers of the monotonic clock.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
         for node in self.nodes.iter_mut().flatten() {
             if let PollableKind::Timer(timer) = &mut node.kind {
@@ -318,14 +318,14 @@ impl Pollables {
         }
     }
 
-    /// A writer has found no room.
+    /// Records that a writer found no space.
     pub(crate) fn note_starved(&mut self, id: QueueId) {
         if let Some(queue) = self.queue_mut(id) {
             queue.starved = true;
         }
     }
 
-    /// Counts an event, for the epolls too that have the pollable.
+    /// Counts an event, also for the epolls that watch the pollable.
     pub(crate) fn record_event(&mut self, id: PollableId, event: Event) {
         self.propagate_event(id, event, &mut Look::new());
     }
@@ -338,7 +338,7 @@ impl Pollables {
             Event::State => &mut node.events.state,
         };
         *count = count.wrapping_add(1);
-        // By position, since nothing may borrow the list meanwhile.
+        // By index, since the list must not be borrowed meanwhile.
         let mut next = 0;
         while look.step()
             && let Some(&(watcher, _)) = self.get(id).and_then(|node| node.watchers.get(next))
@@ -348,7 +348,7 @@ impl Pollables {
         }
     }
 
-    /// The last descriptor for it is closed.
+    /// Closes a pollable whose last descriptor is gone.
     pub(crate) fn close(&mut self, id: PollableId) {
         let PollableId(index) = id;
         let Some(node) = self.nodes.get_mut(index).and_then(Option::take) else { return };
@@ -371,7 +371,7 @@ impl Pollables {
         }
     }
 
-    /// A queue's reader is gone.
+    /// Closes a queue's reader.
     pub(crate) fn close_reader(&mut self, id: QueueId) {
         let writer = self.change(id, |queue| {
             queue.refused = true;
@@ -389,7 +389,7 @@ impl Pollables {
         self.drop_queue(id);
     }
 
-    /// A queue's writer is gone.
+    /// Closes a queue's writer.
     pub(crate) fn close_writer(&mut self, id: QueueId) {
         let Some(queue) = self.queue_mut(id) else { return };
         queue.finished = true;
@@ -399,7 +399,7 @@ impl Pollables {
         self.drop_queue(id);
     }
 
-    /// Nothing more will be written, though the writer stays.
+    /// Ends writing, though the writer remains.
     pub(crate) fn finish(&mut self, id: QueueId) {
         let reader = self.change(id, |queue| {
             queue.finished = true;
@@ -408,7 +408,7 @@ impl Pollables {
         self.notify_end(reader);
     }
 
-    /// Nothing more will be read, though the reader stays.
+    /// Ends reading, though the reader remains.
     pub(crate) fn refuse(&mut self, id: QueueId) {
         let writer = self.change(id, |queue| {
             queue.refused = true;
@@ -425,7 +425,7 @@ impl Pollables {
         }
     }
 
-    /// Drops a queue if nobody has it.
+    /// Drops a queue that has lost both ends.
     fn drop_queue(&mut self, id: QueueId) {
         if self.queue(id).is_none_or(|queue| queue.reader != End::Gone || queue.writer != End::Gone) {
             return;
@@ -448,13 +448,13 @@ impl Pollables {
         )
     }
 
-    /// What `fstat` tells.
+    /// Attributes, for `fstat`.
     pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
         let Some(node) = self.get(id) else { return Attributes::synthetic(0, 0) };
         let mode = match node.kind {
             PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => libc::S_IFIFO | 0o600,
             PollableKind::Socket(_) => libc::S_IFSOCK | 0o777,
-            // Files without a type.
+            // Anonymous inodes have no file type.
             PollableKind::Counter(_)
             | PollableKind::Timer(_)
             | PollableKind::Epoll(_)
@@ -476,7 +476,7 @@ impl Pollables {
         }
     }
 
-    /// What `/proc/self/fd` shows.
+    /// Target of the link in `/proc/self/fd`.
     pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
         let Some(node) = self.get(id) else { return Vec::new() };
         match node.kind {
@@ -493,12 +493,12 @@ impl Pollables {
         }
     }
 
-    /// Picks an unused port. It is never the application's: that is one which the program binds by its number.
+    /// Picks an unused ephemeral port. It is never the application's, which the program binds by number.
     pub(crate) fn free_port(&mut self) -> u16 {
         /// `net.ipv4.ip_local_port_range`.
         const FIRST: u16 = 32_768;
         const LAST: u16 = 60_999;
-        /// As many as a program can have descriptors: it takes some malice to need them.
+        /// As many as a program can have descriptors, so only a malicious program exhausts them.
         const ATTEMPTS: u32 = 1024;
         for _ in 0..ATTEMPTS {
             self.next_port =

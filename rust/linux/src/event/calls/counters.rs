@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading and writing event counters and timers: `eventfd(2)`, `timerfd_create(2)`.
+//! Reads and writes event counters and timers: `eventfd(2)`, `timerfd_create(2)`.
 
 use crate::base::clock;
 use crate::base::errno::Errno;
@@ -10,7 +10,7 @@ use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
 use crate::pollables::table::PollableKind;
 
-/// The one buffer of a counter or timer, of at least 8 bytes.
+/// The address of the first buffer that is at least 8 bytes long.
 fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
     if buffers::total(buffers) < 8 {
         return Err(Errno::EINVAL);
@@ -37,7 +37,7 @@ pub(crate) fn read_counter(
         return wait_unless(nonblocking, "read", None);
     }
     let taken = if counter.semaphore { 1 } else { counter.value };
-    // Taken even if it cannot be told, as on Linux.
+    // As on Linux, the value is taken even if it cannot be written to the program's buffer.
     set_counter(call, id, counter.value.saturating_sub(taken), Event::Output);
     call.user().write(address, &taken.to_le_bytes())?;
     Ok(8)
@@ -87,7 +87,7 @@ pub(crate) fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buf
         && let PollableKind::Timer(timer) = &mut node.kind
     {
         timer.take(now);
-        // It was an event while it had not been read, and stays one.
+        // An unread expiration was an input event, and remains one.
         node.events.input = node.events.input.wrapping_add(1);
     }
     Ok(8)

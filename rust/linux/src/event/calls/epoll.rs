@@ -17,14 +17,14 @@ use crate::time::calls::clocks;
 
 /// Size of `struct epoll_event` on x86-64, where it is packed.
 const EVENT_BYTES: usize = 12;
-/// Most events that one call reports, whatever it asks for.
+/// Most events that one call reports, whatever the program asks for.
 const REPORTS_MAX: usize = 1024;
-/// EP_MAX_EVENTS of Linux.
+/// Linux's EP_MAX_EVENTS.
 const EVENTS_MAX: i32 = i32::MAX / 12;
-/// With EPOLLEXCLUSIVE nothing else may be asked for.
+/// The flags permitted together with EPOLLEXCLUSIVE.
 const EXCLUSIVE_WITH: u32 = bits::IN | bits::OUT | bits::ERR | bits::HUP | bits::WAKEUP | bits::ET | bits::EXCLUSIVE;
 
-/// `epoll_create(2)`: the size has no meaning, but must be positive.
+/// `epoll_create(2)`: the size is ignored, but must be positive.
 pub(crate) fn epoll_create(call: &mut Call<'_, '_>) -> CallResult {
     let [size, ..] = call.args;
     if int(size) <= 0 {
@@ -47,7 +47,7 @@ fn create(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
     pipes::make(call, PollableKind::Epoll(Epoll::default()), 0, flags & libc::EPOLL_CLOEXEC != 0)
 }
 
-/// What a descriptor is to be watched as. Files that are always ready cannot be watched.
+/// What watching a descriptor watches. Files that are always ready cannot be watched.
 fn target(call: &Call<'_, '_>, fd: i32) -> Result<WatchTarget, Errno> {
     match call.process.files.open_file(fd)?.object {
         Object::Pollable(id) => Ok(WatchTarget::Pollable(id)),
@@ -56,7 +56,7 @@ fn target(call: &Call<'_, '_>, fd: i32) -> Result<WatchTarget, Errno> {
     }
 }
 
-/// The epoll that a descriptor stands for.
+/// The epoll that a descriptor refers to.
 pub(crate) fn epoll(call: &Call<'_, '_>, fd: i32) -> Result<PollableId, Errno> {
     let Object::Pollable(id) = call.process.files.open_file(fd)?.object else { return Err(Errno::EINVAL) };
     call.process.pollables.epoll(id)?;
@@ -124,18 +124,18 @@ pub(crate) fn epoll_pwait2(call: &mut Call<'_, '_>) -> CallResult {
     wait(call, until)
 }
 
-/// When a call ends whose fourth argument is a number of milliseconds.
+/// The deadline of a call whose fourth argument is in milliseconds.
 fn milliseconds(call: &Call<'_, '_>) -> Option<u64> {
     let [_, _, _, timeout, ..] = call.args;
     match u64::try_from(int(timeout)) {
-        // Over already, without a look at the clock.
+        // Passed already; needs no look at the clock.
         Ok(0) => Some(0),
         Ok(time) => Some(clock::now_ns().saturating_add(time.saturating_mul(1_000_000))),
         Err(_) => None,
     }
 }
 
-/// As `ppoll`: a signal that is pending and let in by the mask comes first.
+/// As for `ppoll`: a pending signal that the mask unblocks is delivered first.
 fn mask(call: &mut Call<'_, '_>) -> Result<(), Halt> {
     let [_, _, _, _, mask, size] = call.args;
     if mask != 0 {

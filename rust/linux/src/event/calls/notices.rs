@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signals and changes of files as descriptors: `signalfd(2)` and `inotify(7)`.
+//! Reads signals from descriptors: `signalfd(2)`; and encodes reads of notification descriptors.
 //!
-//! Nobody but the program changes files while it serves a request, and its own changes are not told: an inotify is
-//! never ready, but for the watches that are taken away from it. See decision 0183.
+//! Only the program changes files while it serves a request, and its own changes are not reported: an inotify is never
+//! ready, except for watches that are removed from it. See decision 0183.
 
 use super::pipes;
 use crate::base::arguments::{count, int};
@@ -17,7 +17,7 @@ use crate::signal::signals::{Info, SI_TIMER, SignalSet};
 
 /// Size of `struct signalfd_siginfo`.
 const SIGNAL_BYTES: u64 = 128;
-/// Most signals of one read.
+/// Most signals that one read returns.
 const SIGNALS_MAX: u64 = 64;
 
 /// `signalfd4(2)`.
@@ -52,7 +52,7 @@ pub(crate) fn signalfd4(call: &mut Call<'_, '_>) -> CallResult {
     Ok(int(fd).unsigned_abs().into())
 }
 
-/// Takes the signals that wait for the thread, or for the process.
+/// Takes signals that are pending for the thread or for the process.
 pub(crate) fn read_signals(
     call: &mut Call<'_, '_>,
     mask: SignalSet,
@@ -97,7 +97,7 @@ fn describe(info: &Info) -> [u8; 128] {
     bytes
 }
 
-/// Writes to a read's buffers what fits.
+/// Writes to a read's buffers as many bytes as fit.
 pub(crate) fn tell(call: &mut Call<'_, '_>, buffers: &[Buffer], bytes: &[u8]) -> CallResult {
     let mut rest = bytes;
     for (address, len) in buffers::behind(buffers, 0) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Making pipes, event counters and timers.
+//! Creates pipes, event counters and timers.
 
 use crate::base::arguments::int;
 use crate::base::clock;
@@ -15,14 +15,14 @@ use crate::kernel::call::Call;
 use crate::pollables::table::PollableKind;
 use crate::time::calls::clocks::read_duration;
 
-/// What a pipe holds, as on Linux: 16 pages.
+/// Capacity of a pipe, as on Linux: 16 pages.
 const PIPE_BYTES: usize = 64 << 10;
 /// `/proc/sys/fs/pipe-max-size`.
 const PIPE_BYTES_MAX: usize = 1 << 20;
 
-/// Gives a pollable that has no open file yet a descriptor; it is gone if there is none left.
+/// Installs a descriptor for a new pollable; drops the pollable if there is no free descriptor.
 pub(crate) fn install(call: &mut Call<'_, '_>, id: PollableId, flags: i32, close_on_exec: bool) -> Result<i32, Errno> {
-    // Its name is made when it is asked for.
+    // The path is derived when it is read.
     let open = Open::new(Object::Pollable(id), b"", flags);
     let result = call.process.files.edit().install(open, close_on_exec);
     if result.is_err() {
@@ -31,7 +31,7 @@ pub(crate) fn install(call: &mut Call<'_, '_>, id: PollableId, flags: i32, close
     result
 }
 
-/// Gives two pollables descriptors, and tells them at `address`; or takes back everything.
+/// Installs descriptors for two pollables and writes them to `address`; undoes all of it on an error.
 pub(crate) fn install_pair(
     call: &mut Call<'_, '_>,
     address: u64,
@@ -82,7 +82,7 @@ pub(crate) fn pipe2(call: &mut Call<'_, '_>) -> CallResult {
     make_pipe(call, address, int(flags))
 }
 
-/// Packet mode (O_DIRECT) is refused, as by a kernel from before it.
+/// Packet mode (O_DIRECT) is refused, as on kernels without it.
 fn make_pipe(call: &mut Call<'_, '_>, address: u64, flags: i32) -> CallResult {
     if flags & !(libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL.into());
@@ -153,14 +153,14 @@ fn make_counter(call: &mut Call<'_, '_>, value: u64, flags: i32) -> CallResult {
     make(call, kind, flags & libc::EFD_NONBLOCK, flags & libc::EFD_CLOEXEC != 0)
 }
 
-/// Makes a pollable with a descriptor.
+/// Creates a pollable with a descriptor.
 pub(crate) fn make(call: &mut Call<'_, '_>, kind: PollableKind, status: i32, close_on_exec: bool) -> CallResult {
     let id = call.process.pollables.edit().add(kind);
     let fd = install(call, id, libc::O_RDWR | status, close_on_exec)?;
     Ok(fd.unsigned_abs().into())
 }
 
-/// `timerfd_create(2)`. Alarm clocks, which wake machines that sleep, need a right that nobody has here.
+/// `timerfd_create(2)`. Alarm clocks, which wake suspended machines, need a privilege that no program has.
 pub(crate) fn timerfd_create(call: &mut Call<'_, '_>) -> CallResult {
     let [clock, flags, ..] = call.args;
     let (clock, flags) = (int(clock), int(flags));
@@ -211,7 +211,7 @@ pub(crate) fn timerfd_settime(call: &mut Call<'_, '_>) -> CallResult {
         *timer = Timer { next_ns, interval_ns, ..before };
     }
     pollables.record_event(id, Event::State);
-    // Who waits for it looks when to look again.
+    // Waiting threads compute their next deadline again.
     call.note_change();
     Ok(0)
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `setsockopt(2)` and `getsockopt(2)`. Options are remembered and told back; what they would change of a network, they
-//! do not.
+//! `setsockopt(2)` and `getsockopt(2)`. Options are stored and returned; most have no effect.
 
 use super::sockets::socket_of;
 use crate::base::arguments::int;
@@ -19,7 +18,7 @@ const SOL_TCP: i32 = libc::IPPROTO_TCP;
 /// Key of the second word of SO_LINGER's value.
 const LINGER_SECONDS: i32 = -1;
 
-/// What an option is before it is set; `None`: there is no such option.
+/// Initial value of an option; `None`: there is no such option.
 fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
     let tcp = socket.protocol == libc::IPPROTO_TCP;
     Some(match (level, name) {
@@ -91,7 +90,7 @@ fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
     })
 }
 
-/// Why there is no such option.
+/// The error for an unknown option.
 fn unknown(socket: &Socket, level: i32) -> Errno {
     match level {
         libc::SOL_SOCKET | libc::IPPROTO_IP => {
@@ -157,7 +156,7 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// What Linux makes of a value.
+/// The value that Linux stores for a given one.
 fn stored_value(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     Ok(match (level, name) {
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
@@ -180,7 +179,7 @@ fn stored_value(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     })
 }
 
-/// A `timeval`; nothing is for ever.
+/// Sets a timeout from a `timeval`; 0 means none.
 fn set_timeout(call: &mut Call<'_, '_>, id: PollableId, name: i32, value: u64, len: i32) -> CallResult {
     if len < 16 {
         return Err(Errno::EINVAL.into());
@@ -262,8 +261,8 @@ fn option_value(
     Ok(word.to_le_bytes().to_vec())
 }
 
-/// The state of a connection, as `<netinet/tcp.h>` numbers them. What is on its way takes no time, so there is no state
-/// in which an answer is awaited.
+/// The state of a connection, by the numbers of `<netinet/tcp.h>`. Packets inside the machine take no time, so there
+/// are no states that wait for an answer.
 fn tcp_state(pollables: &Pollables, socket: &Socket) -> u8 {
     const ESTABLISHED: u8 = 1;
     const FIN_WAIT_2: u8 = 5;
