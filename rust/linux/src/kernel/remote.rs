@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What has happened to connections with the outside.
+//! Events of connections with remote hosts.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::kernel::process::Process;
 
 impl Process {
-    /// Takes notice of what has happened to connections with the outside since this was last asked. Processes without
-    /// one do nothing.
+    /// Polls the connections with remote hosts, and records their events. Does nothing without such connections.
     pub(crate) fn poll_remotes(&mut self) {
         if !self.pollables.has_poller() {
             return;
@@ -26,9 +25,8 @@ impl Process {
         }
     }
 
-    /// What becomes readable when something has happened to a connection with the outside; `None`: there are none. It
-    /// is so until
-    /// [`Process::wake`], or whatever else lets the program go on.
+    /// The descriptor that becomes readable when a connection with a remote host has an event; `None` without such
+    /// connections. It is valid until [`Process::wake`], or another call that continues the program.
     #[must_use]
     pub fn remote_events(&self) -> Option<BorrowedFd<'_>> {
         let (poller, _) = self.pollables.remotes.poller.as_ref()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The frame that a handler finds on its stack, `struct rt_sigframe` of x86-64, and the way back from it.
+//! Signal frames: `struct rt_sigframe` of x86-64, which a handler finds on its stack, and the return from it.
 //!
 //! ```text
 //! interrupted RSP, or the end of the alternate stack
@@ -10,8 +10,8 @@
 //!   frame            address of the restorer; RSP of the handler: a multiple of 16, less 8
 //! ```
 //!
-//! Sources: `<asm/sigcontext.h>`, `<asm/ucontext.h>`, SDM vol. 1, 13.4 (XSAVE area). What a program gives back is
-//! checked until it is state that a processor at CPL 3 can have: KVM must have no reason to refuse it.
+//! Sources: `<asm/sigcontext.h>`, `<asm/ucontext.h>`, SDM vol. 1, 13.4 (XSAVE area). A frame that a program returns
+//! from is validated: its state must be one that a processor at CPL 3 can have, so that KVM has no reason to refuse it.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::{Regs, VectorState};
@@ -25,7 +25,7 @@ const SIGINFO: usize = 312;
 pub(crate) const SIGINFO_OFFSET: u64 = SIGINFO as u64;
 /// Size of the frame.
 const FRAME_BYTES: u64 = 440;
-/// Size of a ucontext, and the words of it.
+/// Number of words in a ucontext.
 pub(crate) const UCONTEXT_WORDS: usize = 38;
 
 /// `uc_flags`: fpstate is an XSAVE area; SS is saved, and restored strictly.
@@ -46,13 +46,13 @@ const MAGIC_1: u32 = 0x4650_5853;
 const MAGIC_2: u32 = 0x4650_5845;
 /// x87 and SSE.
 const LEGACY_COMPONENTS: u64 = 3;
-/// Control word of the x87 and MXCSR after initialisation.
+/// Initial values of the x87 control word and of MXCSR.
 const FCW_INITIAL: u16 = 0x37f;
 const MXCSR_INITIAL: u32 = 0x1f80;
-/// Bits of MXCSR where a processor does not say which there are (SDM vol. 1, 11.6.6).
+/// Valid bits of MXCSR on a processor that does not report them (SDM vol. 1, 11.6.6).
 const MXCSR_MASK_DEFAULT: u32 = 0xffbf;
 
-/// What the processor said of an exception.
+/// The processor's report of an exception.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trap {
     pub(crate) number: u64,
@@ -60,21 +60,21 @@ pub(crate) struct Trap {
     pub(crate) address: u64,
 }
 
-/// Where a frame goes.
+/// Addresses of a frame's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameAddresses {
     pub(crate) frame: u64,
     pub(crate) fpstate: u64,
 }
 
-/// Finds the place of a frame; `None` if it would not fit the alternate stack, or the address space.
+/// Computes the addresses of a frame; `None` if it would not fit the alternate stack, or the address space.
 pub(crate) fn addresses(
     rsp: u64,
     action: &Action,
     stack: &AlternateStack,
     vector_bytes: usize,
 ) -> Option<FrameAddresses> {
-    // The stack pointer may be anything, and need not be used.
+    // The stack pointer may have any value, and may be unused.
     let below = rsp.wrapping_sub(RED_ZONE);
     let was_on_it = stack.is_used_at(rsp);
     let enters = action.has(SA_ONSTACK) && stack.size != 0 && !stack.is_used_at(below);
@@ -86,7 +86,7 @@ pub(crate) fn addresses(
     fits.then_some(FrameAddresses { frame, fpstate })
 }
 
-/// What a frame tells besides registers.
+/// The content of a frame besides registers.
 pub(crate) struct FrameContents<'a> {
     pub(crate) action: &'a Action,
     pub(crate) info: &'a Info,
@@ -118,7 +118,7 @@ pub(crate) fn build(regs: &Regs, addresses: FrameAddresses, contents: &FrameCont
     bytes
 }
 
-/// Vector state as a frame has it.
+/// The vector state in a frame's format.
 pub(crate) fn build_vector(state: &VectorState, features: u64, size: usize) -> Vec<u8> {
     let mut bytes = state.to_bytes();
     bytes.truncate(size);
@@ -134,7 +134,7 @@ pub(crate) fn build_vector(state: &VectorState, features: u64, size: usize) -> V
     bytes
 }
 
-/// The vector state that a handler starts with.
+/// A handler's initial vector state.
 pub(crate) fn initial_vector(state: &VectorState) -> VectorState {
     let mut bytes = vec![0; LEGACY_BYTES.saturating_add(HEADER_BYTES)];
     let mask = u32_at(&state.to_bytes(), MXCSR_MASK);
@@ -145,8 +145,8 @@ pub(crate) fn initial_vector(state: &VectorState) -> VectorState {
     state.with_bytes(&bytes)
 }
 
-/// Vector state that a program gives back; `None` if no processor would load it. `bytes` are as long as
-/// [`build_vector`] makes them, or the legacy part alone where [`has_extended`] said so.
+/// The vector state of a frame; `None` if no processor would load it. `bytes` are as long as [`build_vector`] makes
+/// them, or the legacy part only if [`has_extended`] is false.
 pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extended: bool) -> Option<VectorState> {
     let mut bytes = bytes.to_vec();
     if extended {
@@ -180,14 +180,13 @@ pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extend
     if u32_at(&bytes, MXCSR) & !mask != 0 {
         return None;
     }
-    // What no component owns is not the program's to set.
+    // A program cannot set bits that no component owns.
     put(&mut bytes, MXCSR_MASK, current.get(MXCSR_MASK..MXCSR_MASK.saturating_add(4))?);
     put(&mut bytes, XMM_END, current.get(XMM_END..LEGACY_BYTES)?);
     Some(now.with_bytes(&bytes))
 }
 
-/// Whether a legacy area says that an extended one of this size follows it. Without, Linux restores the legacy part
-/// alone.
+/// Whether a legacy area says that an extended one of this size follows. Otherwise Linux restores the legacy part only.
 pub(crate) fn has_extended(legacy: &[u8], size: usize) -> bool {
     let size_word = u32::try_from(size).unwrap_or_default();
     u32_at(legacy, SOFTWARE) == MAGIC_1
@@ -195,15 +194,15 @@ pub(crate) fn has_extended(legacy: &[u8], size: usize) -> bool {
         && u32_at(legacy, SOFTWARE.saturating_add(4)) >= size_word
 }
 
-/// Whether an extended area ends as it must.
+/// Whether an extended area ends with its magic number.
 pub(crate) fn ends_with_magic(area: &[u8]) -> bool {
     area.ends_with(&MAGIC_2.to_le_bytes())
 }
 
-/// Size of the part that tells of the rest.
+/// Size of the legacy part, which describes the rest.
 pub(crate) const LEGACY: usize = LEGACY_BYTES;
 
-/// What a ucontext says.
+/// The content of a ucontext.
 pub(crate) struct Returned {
     pub(crate) regs: Regs,
     pub(crate) mask: SignalSet,
@@ -211,7 +210,7 @@ pub(crate) struct Returned {
     pub(crate) fpstate: u64,
 }
 
-/// Reads a ucontext; `None` if a program cannot go on with it.
+/// Decodes a ucontext; `None` if a program cannot continue with it.
 pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
     #[rustfmt::skip]
     let [
@@ -221,8 +220,8 @@ pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
         _, _, _, _, _, _, _, _,
         mask,
     ] = *words;
-    // Linux loads the selector as one of CPL 3; there is only one code segment here. Flags that are not a program's are
-    // dropped by the machine.
+    // Linux loads the selector with RPL 3; there is only one code segment here. The machine drops flags that a program
+    // may not set.
     if selectors & 0xffff | 3 != USER_CODE || !Machine::is_program_address(rip) {
         return None;
     }
@@ -231,7 +230,7 @@ pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
     Some(Returned { regs, mask: SignalSet::mask(mask), stack: [stack_pointer, stack_flags, stack_size], fpstate })
 }
 
-/// Which exception a floating-point unit raises: `si_code` of SIGFPE. `simd` for #XM, else #MF.
+/// The floating-point exception that is raised: `si_code` of SIGFPE. `simd` for #XM, else #MF.
 pub(crate) fn float_exception(state: &VectorState, simd: bool) -> i32 {
     let bytes = state.to_bytes();
     let raised = if simd {
@@ -293,7 +292,7 @@ mod tests {
         assert_eq!(addresses(0x100, &action, &AlternateStack::NONE, AREA), None);
     }
 
-    /// Some vector state of a real machine.
+    /// A vector state of a real machine.
     fn state() -> (VectorState, u64, usize) {
         let mut machine = mayfly_kvm::testing::boot_machine(16 << 20);
         let (features, size) = machine.vector_features();
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_comes_back() {
+    fn saved_vector_state_is_restored() {
         let (state, features, size) = state();
         let area = build_vector(&state, features, size);
         assert_eq!(area.len(), size + MAGIC_BYTES);
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_to_go_on_is_the_programs() {
+    fn a_frame_returns_to_an_address_of_the_programs() {
         let with = |rip: u64, selectors: u64| {
             let mut words = [0; UCONTEXT_WORDS];
             (words[21], words[23]) = (rip, selectors);

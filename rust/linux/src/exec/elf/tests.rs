@@ -67,7 +67,7 @@ fn program(headers: &[Header]) -> Result<Image, ElfError> {
     Image::parse(&file(abi::ET_EXEC, 0x40_1000, headers))
 }
 
-/// Why a program with `TEXT` and this segment is refused.
+/// The reason to refuse a program with `TEXT` and this segment.
 fn refusal(segment: Header) -> &'static str {
     match program(&[TEXT, segment]) {
         Err(ElfError::Segment { index: 1, reason }) => reason,
@@ -76,7 +76,7 @@ fn refusal(segment: Header) -> &'static str {
 }
 
 #[test]
-fn a_static_program_is_read_as_it_stands() {
+fn a_static_program_keeps_its_addresses() {
     let image = program(&[TEXT, DATA]).unwrap();
     assert_eq!(image.entry, 0x40_1000);
     assert_eq!((image.headers, image.header_count), (0x40_0040, 2));
@@ -169,7 +169,7 @@ fn every_truncation_is_an_error() {
         Image::parse(&good[..100]),
         Err(ElfError::Truncated { what: "the table of program headers", .. })
     ));
-    assert!(Image::parse(&good[..0x1900]).is_ok(), "what is behind the last segment's data does not matter");
+    assert!(Image::parse(&good[..0x1900]).is_ok(), "bytes after the last segment's data are ignored");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn impossible_segments_are_refused() {
 }
 
 #[test]
-fn empty_segments_are_nothing() {
+fn empty_segments_are_ignored() {
     assert_eq!(program(&[TEXT, Header { file_size: 0, memory_size: 0, ..DATA }]).unwrap().segments.len(), 1);
     assert_eq!(program(&[Header { file_size: 0, memory_size: 0, ..TEXT }]), Err(ElfError::NoSegments));
 }
@@ -200,10 +200,10 @@ fn the_entry_must_be_executable() {
     }
     let entry = u64::MAX;
     let image = Image::parse(&file(abi::ET_DYN, entry, &[Header { address: 0, ..TEXT }]));
-    assert!(matches!(image, Err(ElfError::Entry { .. })), "an entry that wraps around is none");
+    assert!(matches!(image, Err(ElfError::Entry { .. })), "an entry that wraps around is refused");
 }
 
-/// What the module promises of every image, whatever the file was.
+/// Asserts the module's guarantees for an image, whatever the file was.
 fn check(image: &Image, file: &[u8]) {
     let mut end = layout::USER_MIN;
     for segment in &image.segments {

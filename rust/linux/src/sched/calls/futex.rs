@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `futex(2)`: waiting for a word of the program's memory to change, and waking those who wait.
+//! `futex(2)`: waits until a word of the program's memory changes, and wakes waiting threads.
 //!
-//! Threads switch at exits alone, so looking at a word and going to sleep are one step by themselves. Futexes in memory
-//! that several machines share wake only threads of the same machine.
+//! Threads switch only at exits, so checking a word and going to sleep is atomic. Futexes in memory that several
+//! machines share wake only threads of the same machine.
 
 use crate::base::arguments::int;
 use crate::base::clock;
@@ -80,12 +80,12 @@ pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// How many to wake: Linux wakes one where none or fewer are asked for.
+/// Most threads to wake: Linux wakes one for 0 or a negative number.
 fn most(count: i32) -> usize {
     usize::try_from(count).unwrap_or(0).max(1)
 }
 
-/// When a wait ends; the `timespec` is a duration, or a time of one of the clocks.
+/// The deadline of a wait; the `timespec` is a duration, or a time of one of the clocks.
 fn wait_until(call: &mut Call<'_, '_>, timeout: u64, absolute: bool, realtime: bool) -> Result<Option<u64>, Halt> {
     if timeout == 0 {
         return Ok(None);
@@ -108,8 +108,8 @@ fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns
     Err(Halt::Switch)
 }
 
-/// Wakes up to `most` threads that wait at `address` with one of these bits, those that have waited for longest first.
-/// How many that were.
+/// Wakes up to `most` threads that wait at `address` with one of these bits, the longest waiting first. Returns their
+/// number.
 pub(crate) fn wake(call: &mut Call<'_, '_>, address: u64, bits: u32, most: usize) -> CallResult {
     let woken = waiters(call, address, bits);
     let mut count = 0_u64;
@@ -120,7 +120,7 @@ pub(crate) fn wake(call: &mut Call<'_, '_>, address: u64, bits: u32, most: usize
     Ok(count)
 }
 
-/// Wakes some, and has others wait at another address instead.
+/// Wakes some threads, and makes others wait at another address.
 fn requeue(call: &mut Call<'_, '_>, address: u64, to: u64, wake_most: i32, move_most: i32) -> CallResult {
     let (Ok(wake_most), Ok(move_most)) = (usize::try_from(wake_most), usize::try_from(move_most)) else {
         return Err(Errno::EINVAL.into());
@@ -142,7 +142,7 @@ fn requeue(call: &mut Call<'_, '_>, address: u64, to: u64, wake_most: i32, move_
     Ok(woken.saturating_add(moved))
 }
 
-/// Who waits there, by how long: turns and positions.
+/// The threads that wait there, the longest waiting first: their turns and indices.
 fn waiters(call: &Call<'_, '_>, wanted: u64, bits: u32) -> Vec<(u64, usize)> {
     let mut found: Vec<(u64, usize)> = call
         .process
@@ -159,8 +159,8 @@ fn waiters(call: &Call<'_, '_>, wanted: u64, bits: u32) -> Vec<(u64, usize)> {
     found
 }
 
-/// The lock of `FUTEX_LOCK_PI`: a word that is its owner's number. All threads have one priority, so there is none to
-/// inherit: who has waited for longest is its next owner.
+/// The lock of `FUTEX_LOCK_PI`: a word with its owner's number. All threads have one priority, so there is none to
+/// inherit: the longest waiting thread is the next owner.
 fn lock(call: &mut Call<'_, '_>, address: u64, until_ns: Option<u64>) -> CallResult {
     if take(call, address)? {
         return Ok(0);
@@ -174,7 +174,7 @@ fn lock(call: &mut Call<'_, '_>, address: u64, until_ns: Option<u64>) -> CallRes
     Err(Halt::Switch)
 }
 
-/// Takes a lock that nobody has; `false` if somebody has it.
+/// Takes a free lock; `false` if it has an owner.
 fn take(call: &mut Call<'_, '_>, address: u64) -> Result<bool, Halt> {
     let word = call.user().read_u32(address)?;
     let tid = call.process.threads.current().tid;
@@ -200,8 +200,8 @@ fn unlock(call: &mut Call<'_, '_>, address: u64) -> CallResult {
     Ok(0)
 }
 
-/// Makes the thread that has waited for longest a lock's owner, or nobody. `died`: what its word says of the owner
-/// before.
+/// Passes a lock to the longest waiting thread, or frees it. `died`: the bit of the word that says how the previous
+/// owner left it.
 pub(crate) fn pass_lock(call: &mut Call<'_, '_>, address: u64, died: u32) -> Result<(), Halt> {
     let waiting = lock_waiters(call, address);
     let next = waiting.first().and_then(|&(_, index)| Some((index, call.process.threads.get(index)?.tid)));
@@ -214,7 +214,7 @@ pub(crate) fn pass_lock(call: &mut Call<'_, '_>, address: u64, died: u32) -> Res
     Ok(())
 }
 
-/// Who waits for a lock, by how long.
+/// The threads that wait for a lock, the longest waiting first.
 fn lock_waiters(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
     let waits = call.process.threads.waits();
     let mut found: Vec<(u64, usize)> = waits
@@ -227,7 +227,7 @@ fn lock_waiters(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
     found
 }
 
-/// Addresses of the locks that threads wait for.
+/// Addresses of the locks for which threads wait.
 pub(crate) fn contended(call: &Call<'_, '_>) -> Vec<u64> {
     let waits = call.process.threads.waits();
     let mut found: Vec<u64> = waits
@@ -241,13 +241,13 @@ pub(crate) fn contended(call: &Call<'_, '_>) -> Vec<u64> {
     found
 }
 
-/// FUTEX_WAKE_OP's change of the second word; whether its comparison held before.
+/// Applies FUTEX_WAKE_OP's operation to the second word; returns whether its comparison held before.
 fn change(call: &mut Call<'_, '_>, address: u64, encoded: u32) -> Result<bool, Halt> {
     if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL.into());
     }
     let field = |shift: u32, bits: u32| (encoded >> shift) & 1_u32.wrapping_shl(bits).wrapping_sub(1);
-    // Twelve bits, signed.
+    // A signed number of twelve bits.
     let signed = |value: u32| ((value << 20).cast_signed() >> 20).cast_unsigned();
     let (operation, comparison) = (field(28, 4), field(24, 4).cast_signed());
     let (operand, against) = (signed(field(12, 12)), signed(field(0, 12)));

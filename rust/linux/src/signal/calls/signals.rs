@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signal calls: what to do on signals, sending them, waiting for them, and coming back from a handler.
+//! Signal calls: actions, sending, waiting, and returning from a handler.
 
 use crate::base::arguments::{check_signal_set_size, int};
 use crate::base::clock::{self, is_over};
@@ -40,12 +40,12 @@ pub(crate) fn rt_sigaction(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// The signal state of the thread that makes the call.
+/// The signal state of the calling thread.
 fn thread_signals<'a>(call: &'a mut Call<'_, '_>) -> &'a mut ThreadSignals {
     &mut call.process.threads.edit().current_mut().signals
 }
 
-/// Sets the mask; what it no longer blocks is delivered when the call ends.
+/// Sets the mask; signals that it unblocks are delivered when the call ends.
 fn set_mask(call: &mut Call<'_, '_>, mask: SignalSet) {
     let threads = call.process.threads.edit();
     threads.due = true;
@@ -106,7 +106,7 @@ pub(crate) fn pause(_call: &mut Call<'_, '_>) -> CallResult {
     Err(waits_for_a_signal("pause"))
 }
 
-/// For calls that wait under a mask of their own, when they are made for the first time. The mask goes with the call.
+/// Sets the mask of a call that waits under its own, when it is made for the first time. The mask ends with the call.
 pub(crate) fn with_mask(call: &mut Call<'_, '_>, mask: SignalSet) -> Result<(), Halt> {
     let signals = thread_signals(call);
     signals.saved_mask.get_or_insert(signals.blocked);
@@ -169,7 +169,7 @@ pub(crate) fn sigaltstack(call: &mut Call<'_, '_>) -> CallResult {
             _ => 0,
         };
         let flags = state | before.flags & AlternateStack::AUTODISARM;
-        // The four bytes behind the flags are padding; Linux leaves them alone, too.
+        // The four bytes after the flags are padding; Linux leaves them alone too.
         call.user().write_words(old, &[before.pointer])?;
         let at = |offset: u64| old.checked_add(offset).ok_or(Errno::EFAULT);
         call.user().write(at(8)?, &flags.to_le_bytes())?;
@@ -196,8 +196,8 @@ fn set_stack(call: &mut Call<'_, '_>, [pointer, flags, size]: [u64; 3], rsp: u64
     Ok(())
 }
 
-/// `rt_sigreturn(2)`: back to where a handler was called. What the program says about that place is checked; SIGSEGV if
-/// it is nonsense.
+/// `rt_sigreturn(2)`: returns to where a handler was called. The frame is the program's, and is checked; an invalid one
+/// is SIGSEGV.
 pub(crate) fn rt_sigreturn(call: &mut Call<'_, '_>) -> CallResult {
     call.commit();
     match restore(call) {
@@ -211,7 +211,7 @@ pub(crate) fn rt_sigreturn(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 fn restore(call: &mut Call<'_, '_>) -> Result<(), Halt> {
-    // The restorer was returned to, which took its address from the frame.
+    // The handler has returned to the restorer, popping its address from the frame.
     let rsp = call.machine.regs().rsp;
     let frame = rsp.checked_sub(8).ok_or(Errno::EFAULT)?;
     let at = frame.checked_add(frame::UCONTEXT).ok_or(Errno::EFAULT)?;
@@ -226,7 +226,7 @@ fn restore(call: &mut Call<'_, '_>) -> Result<(), Halt> {
     };
     context.regs = returned.regs;
     set_mask(call, returned.mask);
-    // Like Linux, which goes on with the stack as it is if this one cannot be set.
+    // As on Linux, an alternate stack that cannot be set is ignored.
     let _ = set_stack(call, returned.stack, returned.regs.rsp);
     call.process.put_context(call.machine, index, context).map_err(Halt::End)
 }
@@ -255,7 +255,7 @@ fn read_vector(
     frame::read_vector(&area, now, features, extended).ok_or_else(|| Errno::EFAULT.into())
 }
 
-/// `kill(2)`: the process can signal itself, by number or as its group; it sees no other.
+/// `kill(2)`: the process can signal itself, by its number or as its group; it sees no other.
 pub(crate) fn kill(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, number, ..] = call.args;
     let pid = int(pid);
@@ -294,7 +294,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, to: Option<SignalTarget>, number: u6
         return Err(Errno::EINVAL.into());
     }
     let to = to.ok_or(Errno::ESRCH)?;
-    // Number 0 only asks whether one could.
+    // Number 0 only checks the permission.
     if let Some(signal) = signal {
         call.process.send_signal(call.machine, to, Info::user(signal, code)).map_err(Halt::End)?;
     }
