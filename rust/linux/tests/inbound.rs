@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections from outside to programs that listen, whatever way they wait.
+//! Connections from outside to programs that listen, however they wait.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
@@ -20,7 +20,7 @@ fn server(way: &str) -> Guest {
     guest
 }
 
-/// Goes on until it waits again, for what only others can bring: on a slow machine calls are looked at in more than one turn.
+/// Runs until the server waits again for input: on a slow machine that takes more than one turn.
 fn resume(guest: &mut Guest) {
     let mut end = guest.wake();
     while matches!(end, Some(Step::Waits { until_ns: Some(_), .. })) {
@@ -40,7 +40,7 @@ fn take(guest: &mut Guest, connection: ConnectionId) -> (String, OutputState) {
 }
 
 #[test]
-fn requests_are_answered_whatever_way_a_server_waits() {
+fn requests_are_answered_however_a_server_waits() {
     for way in WAYS {
         let mut guest = server(way);
         let (process, machine) = (&mut guest.process, &mut guest.machine);
@@ -55,13 +55,13 @@ fn requests_are_answered_whatever_way_a_server_waits() {
         assert_eq!(take(&mut guest, second), (String::new(), OutputState::Open), "{way}");
         let waiter = guest.process.input_waiter(&mut guest.machine, Some(second));
         assert_eq!(waiter, Some(if way == "threads" { 2 } else { 0 }), "{way}");
-        // The same connection again, and the other one.
+        // The first connection again, and then the other one.
         guest.process.send(first, &[b'a'; 1000]).unwrap();
         guest.process.send(second, b"b").unwrap();
         resume(&mut guest);
         assert_eq!(take(&mut guest, first), ("1000\n".into(), OutputState::Open), "{way}");
         assert_eq!(take(&mut guest, second), ("2\n".replace('2', "1"), OutputState::Open), "{way}");
-        // One is closed by the program, one by us.
+        // The program closes one, and the test the other.
         guest.process.send(first, b"close").unwrap();
         guest.process.finish(second);
         resume(&mut guest);
@@ -77,7 +77,7 @@ fn requests_are_answered_whatever_way_a_server_waits() {
 }
 
 #[test]
-fn what_is_not_taken_makes_the_program_wait() {
+fn a_program_waits_until_its_output_is_taken() {
     let mut guest = server("threads");
     let connection = guest.process.connect().unwrap();
     guest.process.send(connection, b"large").unwrap();
@@ -89,7 +89,7 @@ fn what_is_not_taken_makes_the_program_wait() {
         assert_eq!(state, OutputState::Open, "round {round}");
         total += text.len();
     }
-    assert_eq!(total, 2 << 20, "all that it had to write");
+    assert_eq!(total, 2 << 20, "all of its output");
     guest.process.close(connection);
     resume(&mut guest);
 }
@@ -135,9 +135,9 @@ fn connections_are_undone_by_a_reset() {
     }
 }
 
-/// A program that listens and connects to itself without ever accepting costs the host a bounded number of sockets.
+/// A program that connects to its own listener without ever accepting costs the host a bounded number of sockets.
 #[test]
-fn connections_that_nobody_accepts_are_bounded() {
+fn connections_that_are_not_accepted_are_bounded() {
     let program = compile("sockets", Linking::Glibc);
     let mut guest = Guest::load(&program, &["crowd"], &Limits::default(), MEMORY);
     assert_eq!(guest.run(), Some(Step::Exited { status: 0 }));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls on connections with the outside, with arguments that nobody would give.
+//! Calls on connections with remote hosts, with random arguments.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,13 +12,13 @@ use crate::base::step::Step;
 use crate::fs::mounts::Mounts;
 use crate::net::allow_list::{Network, Outbound, OutboundHost};
 
-/// Where things lie in the window: addresses, an array of `pollfd` or an `epoll_event`, a `msghdr`, and bytes.
+/// Layout of the window: addresses, an array of `pollfd` or an `epoll_event`, a `msghdr`, and bytes.
 const ADDRESSES: [u64; 3] = [WINDOW, WINDOW + 0x20, WINDOW + 0x40];
 const POLL: u64 = WINDOW + 0x100;
 const MESSAGE: u64 = WINDOW + 0x200;
 const BYTES: u64 = WINDOW + PAGE_SIZE;
 
-/// A port where a few words are said and no more.
+/// A port whose server sends a few words and closes the connection.
 fn greeting_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -96,7 +96,7 @@ proptest! {
         ] {
             puppet.process.copy_out(&mut puppet.machine, place, &bytes).unwrap();
         }
-        // One that is lost to forks, and sockets to begin with.
+        // A connection that forks lose, and further sockets.
         for kind in [libc::SOCK_STREAM, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, libc::SOCK_STREAM] {
             prop_assert!(puppet.call(libc::SYS_socket, [2, kind as u64, 0, 0, 0, 0], 0).is_ok_and(|fd| fd >= 3));
         }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which comparison with native covers which system call.
+//! The comparison with native that covers each system call.
 //!
-//! Each call that has a handler is in this list, with a program that makes it natively and in a machine; `tests/compared.rs` says so. That the program really
-//! makes it, [`check`] finds out whenever the two are compared. See decision 0180.
+//! Each handled call is in this list, with a program that makes it natively and in a machine; `tests/compared.rs`
+//! verifies that. [`check`] verifies that the program really makes the call whenever the two are compared. See decision
+//! 0180.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use mayfly_linux::handled_calls;
 
 use super::Linking;
 
-/// Programs in `tests/programs` that are compared with native, and the calls that each is the comparison for.
+/// Programs in `tests/programs` that are compared with native, and the calls that each of them covers.
 pub const COMPARED: &[(&str, &str)] = &[
     ("memfd", "memfd_create copy_file_range"),
     (
@@ -67,15 +68,13 @@ pub const COMPARED: &[(&str, &str)] = &[
     ),
 ];
 
-/// Calls that no comparison can be made of, and why.
-pub const NOT_COMPARED: &[(&str, &str)] = &[
-    ("kcmp", "ENOSYS, as of a kernel that was built without it"),
-    ("seccomp", "ENOSYS, as of a kernel that was built without it"),
-];
+/// Calls that cannot be compared, and the reasons.
+pub const NOT_COMPARED: &[(&str, &str)] =
+    &[("kcmp", "ENOSYS, as on a kernel built without it"), ("seccomp", "ENOSYS, as on a kernel built without it")];
 
-/// Fails unless the program has made the calls that it is the comparison for.
+/// Fails unless the program has made the calls that it covers.
 pub fn check(program: &str, linking: Linking, made: &BTreeSet<u64>) {
-    // Other C libraries make other calls for the same work.
+    // Other C libraries use other calls for the same work.
     if linking != Linking::Glibc {
         return;
     }
@@ -84,5 +83,5 @@ pub fn check(program: &str, linking: Linking, made: &BTreeSet<u64>) {
         .split_whitespace()
         .filter(|name| !handled_calls().any(|(number, handled)| handled == *name && made.contains(&number)))
         .collect();
-    assert!(missing.is_empty(), "{program} does not make the calls that it is the comparison for: {missing:?}");
+    assert!(missing.is_empty(), "{program} does not make the calls that it covers: {missing:?}");
 }
