@@ -44,7 +44,8 @@ pub enum ExecError {
     Stack(#[from] StackError),
     /// The program's segments and stack exceed its limits on mappings and address space, or overlap.
     #[error(
-        "the program's segments and its stack of {stack_bytes} bytes do not fit {address_space_bytes} bytes of address space in {mappings} mappings"
+        "the program's segments and its stack of {stack_bytes} bytes do not fit \
+         {address_space_bytes} bytes of address space in {mappings} mappings"
     )]
     AddressSpace {
         /// The stack limit.
@@ -162,7 +163,8 @@ impl Process {
 
     /// A program's file in the mounts, and its path. The error completes "the interpreter ...".
     fn open_program(&self, path: &[u8]) -> Result<MappedFile, &'static str> {
-        let missing = "is not in the tenant's mounts: mount the host's libraries (/lib, /lib64 and /usr on most), or link the program statically (-static or -static-pie)";
+        let missing = "is not in the tenant's mounts: mount the host's libraries (/lib, /lib64 and /usr on most), \
+             or link the program statically (-static or -static-pie)";
         let found = lookup::resolve(self, b"", path, true).and_then(lookup::Found::existing);
         let (path, _) = found.map_err(|_| missing)?;
         let file = lookup::open_host(self, &path).map_err(|_| missing)?;

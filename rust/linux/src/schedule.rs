@@ -23,7 +23,7 @@ use crate::syscalls;
 const LOOKS_NS: u64 = if cfg!(test) { 0 } else { 200_000 };
 
 /// The name of the call in [`Step::Waits`] if the next step may block and this thread may not.
-const ELSEWHERE: &str = "a step that takes long";
+const ELSEWHERE: &str = "a step that may block";
 
 impl Process {
     /// Ends the running thread's slice: another thread gets its turn, if one is ready. The machine's last exit was

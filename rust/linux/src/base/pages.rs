@@ -51,7 +51,7 @@ impl TryFrom<(u64, u64)> for PageRange {
     type Error = &'static str;
 
     fn try_from((start, end): (u64, u64)) -> Result<Self, Self::Error> {
-        Self::new(start, end).ok_or("no range of pages")
+        Self::new(start, end).ok_or("not a range of pages")
     }
 }
 

@@ -48,8 +48,8 @@ const ALIGN_MAX: u64 = 1 << 30;
 pub enum ElfError {
     /// A script: another program runs it.
     #[error(
-        "a script, not an ELF file: name the program that runs it ({interpreter}) as the program, and the script, where its mounts have it, \
-         as the first of its arguments"
+        "a script, not an ELF file: name the program that runs it ({interpreter}) as the program, \
+         and the script's path in the mounts as its first argument"
     )]
     Script {
         /// The text after `#!`.
@@ -78,7 +78,10 @@ pub enum ElfError {
     #[error("malformed ELF file: {0}")]
     Malformed(&'static str),
     /// A program for another machine.
-    #[error("ELF file for another machine (e_machine {machine}{}): Mayfly runs x86-64 programs", machine_name(*machine))]
+    #[error(
+        "ELF file for another machine (e_machine {machine}{}): Mayfly runs x86-64 programs",
+        machine_name(*machine)
+    )]
     ForeignMachine {
         /// `e_machine` of the file.
         machine: u16,
@@ -296,7 +299,7 @@ fn segment(file: ElfSource<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segm
         return Err(SegmentError("has more bytes in the file than in memory"));
     }
     if (entry.p_vaddr ^ entry.p_offset) & (PAGE_SIZE - 1) != 0 {
-        return Err(SegmentError("lies differently in its page in memory and in the file"));
+        return Err(SegmentError("has different offsets within its page in memory and in the file"));
     }
     let data = file_range(file, entry.p_offset, entry.p_filesz)
         .map_err(|_| SegmentError("reaches past the end of the file"))?;

@@ -319,7 +319,14 @@ mod tests {
             args in prop::collection::vec("[^\0]{0,40}", 0..8),
             env in prop::collection::vec(("[^\0=]{1,10}", "[^\0]{0,40}"), 0..8),
         ) {
-            let contents = StackContents { name: "p", args: &args, env: &env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
+            let contents = StackContents {
+                name: "p",
+                args: &args,
+                env: &env,
+                at_random: 0,
+                interpreter_base: 0,
+                auxv_extra: &[],
+            };
             let stack = InitialStack::build(TOP, &image(), &contents).unwrap();
             let reader = Reader(&stack);
             prop_assert_eq!(stack.pointer % 16, 0);
@@ -330,7 +337,9 @@ mod tests {
             prop_assert_eq!(envp, expected);
 
             // All strings are contiguous, up to the name for AT_EXECFN.
-            let addresses = |first: u64| (0..).map(move |n| first + 8 * n).map(|at| reader.word(at)).take_while(|word| *word != 0);
+            let addresses = |first: u64| {
+                (0..).map(move |n| first + 8 * n).map(|at| reader.word(at)).take_while(|word| *word != 0)
+            };
             let all: Vec<u64> = addresses(stack.pointer + 8).chain(addresses(next)).collect();
             let mut end = all[0];
             for address in all {

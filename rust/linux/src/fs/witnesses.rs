@@ -66,7 +66,7 @@ pub enum NoWitness {
     #[error("a file changed while the program booted")]
     Changed,
     /// The notes were discarded.
-    #[error("nothing is known of the files that the program looked at when it booted")]
+    #[error("there is no record of the files that the program looked at when it booted")]
     Forgotten,
 }
 

@@ -102,7 +102,7 @@ impl Root {
 }
 
 /// Opens the directory of a mount.
-#[allow(clippy::disallowed_methods, reason = "`O_PATH` opens nothing, and what is no directory is refused")]
+#[allow(clippy::disallowed_methods, reason = "`O_PATH` opens nothing, and only a directory is accepted")]
 pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
     waiting_for(path, || {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

@@ -2,8 +2,8 @@
 //! Signal delivery: sends signals, ends waits, and runs handlers.
 //!
 //! ```text
-//! send ----> a thread that does not block it ----> deliver, when that thread is about to continue: after a call or a fault,
-//!      |       (its wait ends: interrupt)                     or when it is switched to
+//! send ----> a thread that does not block it ----> deliver, when that thread is about to continue:
+//!      |       (its wait ends: interrupt)                     after a call or a fault, or after a switch to it
 //!      +---> pending for the process, if all block it
 //! ```
 //!

@@ -29,7 +29,7 @@ pub(crate) fn page_fault(
     rip: u64,
 ) -> Step {
     if address < layout::USER_END && code.reserved() {
-        return Step::Poison(format!("page tables with reserved bits for {address:#x}"));
+        return Step::Poison(format!("a page-table entry with reserved bits for {address:#x}"));
     }
     // The instruction is the program's, at CPL 3: what it reads at CPL 0 are descriptor tables. For addresses that are
     // not the program's, paging-based KVM reports error codes of its own.

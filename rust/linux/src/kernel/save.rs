@@ -51,7 +51,7 @@ pub enum ProcessLoadError {
     #[error("the file is damaged: {0}")]
     Corrupt(&'static str),
     /// A file of the mounts has changed.
-    #[error("{path} is not what it was when the program booted")]
+    #[error("{path} has changed since the program booted")]
     Changed {
         /// Path in the program's view.
         path: String,
@@ -166,7 +166,7 @@ impl Process {
     /// [`ProcessLoadError`] says what is wrong, or has changed since then.
     pub fn load(bytes: &[u8], program: &Program<'_>, limits: &Limits) -> Result<(Self, Reopened), ProcessLoadError> {
         let (head, rest): (Head, _) =
-            postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("what the program had open"))?;
+            postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("the table of files"))?;
         head.seen.check(program.mounts).map_err(|path| ProcessLoadError::Changed { path })?;
         let files = head.files.iter().map(|file| Ok((file.key, reopen(file, program)?)));
         let files = files.collect::<Result<Vec<_>, _>>()?;
@@ -178,7 +178,7 @@ impl Process {
         for (is_sound, what) in [
             (memory.is_sound(limits), "the program's mappings"),
             (open.is_sound(limits), "the program's descriptors"),
-            (overlay.is_sound(limits), "what the program has written"),
+            (overlay.is_sound(limits), "the program's overlay"),
             (threads.is_sound(limits), "the program's threads"),
         ] {
             if !is_sound {

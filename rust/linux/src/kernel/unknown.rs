@@ -39,8 +39,8 @@ impl UnknownCalls {
             let name = names::name(number);
             if starts_process(number) {
                 return format!(
-                    "mayfly: the program made system call {number} ({name}) for another process, and there is only one: ENOSYS (logged once); \
-                     a server must serve from its own process\n"
+                    "mayfly: the program made system call {number} ({name}) for another process, \
+                     and there is only one: ENOSYS (logged once); a server must serve from its own process\n"
                 );
             }
             format!(

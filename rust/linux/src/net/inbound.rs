@@ -8,7 +8,7 @@ use crate::event::queue::Queue;
 
 /// There is no listener, or its backlog is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the program does not listen, or does not accept the connections that wait already")]
+#[error("the program does not listen, or its backlog of connections is full")]
 pub struct NotListening;
 
 /// The program has closed the connection.

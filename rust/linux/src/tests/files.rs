@@ -5,6 +5,7 @@ use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::{Puppet, WINDOW};
+use crate::base::step::Step;
 use crate::fs::mounts::{MountPoint, Mounts};
 
 const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
@@ -196,7 +197,8 @@ fn any_file_argument() -> impl Strategy<Value = u64> {
         8 => (0..PATHS.len() as u64).prop_map(|index| WINDOW + index * SLOT),
         6 => 0..10_u64,
         2 => Just(AT_FDCWD),
-        2 => prop_oneof![Just(libc::O_CREAT | libc::O_RDWR), Just(libc::O_RDWR), Just(libc::O_DIRECTORY)].prop_map(|flags| flags as u64),
+        2 => prop_oneof![Just(libc::O_CREAT | libc::O_RDWR), Just(libc::O_RDWR), Just(libc::O_DIRECTORY)]
+            .prop_map(|flags| flags as u64),
         2 => (0..PAGES).prop_map(|page| page * PAGE_SIZE),
         1 => Just(WINDOW + PAGE_SIZE - 8),
         1 => any::<u64>(),
@@ -261,7 +263,7 @@ proptest! {
         for (number, args) in calls {
             match worker.call(number, args, 0) {
                 Ok(_) => continue,
-                Err(crate::base::step::Step::Exited { .. } | crate::base::step::Step::Faulted(_) | crate::base::step::Step::MemoryLimit) => {}
+                Err(Step::Exited { .. } | Step::Faulted(_) | Step::MemoryLimit) => {}
                 Err(other) => prop_assert!(false, "{:?}", other),
             }
             worker = Puppet::fork(&image, &frozen);

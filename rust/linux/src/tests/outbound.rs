@@ -67,7 +67,9 @@ fn any_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
     let argument = prop_oneof![
         4 => 0..9_u64,
         4 => prop::sample::select(places),
-        2 => prop::sample::select(vec![16, 28, 64, 1000, u64::MAX, 0x5421, 0x541b, libc::MSG_DONTWAIT as u64, libc::O_NONBLOCK as u64]),
+        2 => prop::sample::select(vec![
+            16, 28, 64, 1000, u64::MAX, 0x5421, 0x541b, libc::MSG_DONTWAIT as u64, libc::O_NONBLOCK as u64,
+        ]),
         1 => any::<u64>(),
     ];
     (numbers, prop::array::uniform6(argument))

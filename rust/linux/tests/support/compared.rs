@@ -24,13 +24,13 @@ pub const COMPARED: &[(&str, &str)] = &[
     ("clocks", "clock_gettime clock_getres gettimeofday time"),
     (
         "tree",
-        "preadv fadvise64 flock getdents64 openat openat2 newfstatat statx access faccessat2 readlink readlinkat getcwd chdir \
-         fchdir",
+        "preadv fadvise64 flock getdents64 openat openat2 newfstatat statx access faccessat2 readlink readlinkat \
+         getcwd chdir fchdir",
     ),
     (
         "writing",
-        "pwritev fsync mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat truncate \
-         ftruncate fallocate chmod fchmod utimensat chown fchown fchownat",
+        "pwritev fsync mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat \
+         truncate ftruncate fallocate chmod fchmod utimensat chown fchown fchownat",
     ),
     (
         "pollables",
@@ -39,32 +39,34 @@ pub const COMPARED: &[(&str, &str)] = &[
     ),
     (
         "sockets",
-        "socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown setsockopt getsockopt sendto \
-         recvfrom sendmsg recvmsg sendfile",
+        "socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown setsockopt getsockopt \
+         sendto recvfrom sendmsg recvmsg sendfile",
     ),
     ("threads", "clone3 set_tid_address set_robust_list rseq futex"),
     (
         "signals",
-        "rt_sigaction rt_sigprocmask rt_sigpending sigaltstack kill tkill tgkill rt_sigreturn rt_sigtimedwait rt_sigqueueinfo",
+        "rt_sigaction rt_sigprocmask rt_sigpending sigaltstack kill tkill tgkill rt_sigreturn rt_sigtimedwait \
+         rt_sigqueueinfo",
     ),
     (
         "interruptions",
-        "rt_sigsuspend pause alarm setitimer getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete",
+        "rt_sigsuspend pause alarm setitimer getitimer timer_create timer_settime timer_gettime timer_getoverrun \
+         timer_delete",
     ),
     (
         "calls",
-        "membarrier mincore times nanosleep clock_nanosleep getpid gettid getppid getpgid getuid geteuid getgid getegid getresuid \
-         getgroups exit_group arch_prctl prctl capget personality sched_yield sched_getaffinity sched_getscheduler sched_getparam \
-         sched_get_priority_max getpriority setpriority sched_setscheduler sched_getattr sched_setattr ioprio_get getcpu \
-         getrlimit prlimit64 getrusage uname sysinfo getrandom umask",
+        "membarrier mincore times nanosleep clock_nanosleep getpid gettid getppid getpgid getuid geteuid getgid \
+         getegid getresuid getgroups exit_group arch_prctl prctl capget personality sched_yield sched_getaffinity \
+         sched_getscheduler sched_getparam sched_get_priority_max getpriority setpriority sched_setscheduler \
+         sched_getattr sched_setattr ioprio_get getcpu getrlimit prlimit64 getrusage uname sysinfo getrandom umask",
     ),
     (
         "odds",
-        "mlock2 mlockall munlockall pkey_alloc fdatasync syncfs sync select epoll_pwait epoll_pwait2 sendmmsg recvmmsg pipe \
-         eventfd open creat stat lstat faccessat statfs fstatfs fchmodat lchown getxattr lgetxattr fgetxattr setxattr lsetxattr \
-         fsetxattr listxattr llistxattr flistxattr removexattr lremovexattr fremovexattr mknod mknodat getpgrp getsid getresgid \
-         capset restart_syscall clone get_robust_list sched_setaffinity sched_get_priority_min sched_setparam \
-         ioprio_set rt_tgsigqueueinfo setrlimit",
+        "mlock2 mlockall munlockall pkey_alloc fdatasync syncfs sync select epoll_pwait epoll_pwait2 sendmmsg \
+         recvmmsg pipe eventfd open creat stat lstat faccessat statfs fstatfs fchmodat lchown getxattr lgetxattr \
+         fgetxattr setxattr lsetxattr fsetxattr listxattr llistxattr flistxattr removexattr lremovexattr \
+         fremovexattr mknod mknodat getpgrp getsid getresgid capset restart_syscall clone get_robust_list \
+         sched_setaffinity sched_get_priority_min sched_setparam ioprio_set rt_tgsigqueueinfo setrlimit",
     ),
 ];
 

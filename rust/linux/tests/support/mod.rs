@@ -297,7 +297,7 @@ impl Guest {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(2));
-                    // SAFETY: the thread waits for this one at the end of the scope, so it exists; the signal has a handler.
+                    // SAFETY: the thread is joined at the end of the scope, so it exists; the signal has a handler.
                     unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
                 }
             });

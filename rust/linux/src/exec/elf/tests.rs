@@ -175,7 +175,7 @@ fn every_truncation_is_an_error() {
 #[test]
 fn impossible_segments_are_refused() {
     assert!(refusal(Header { file_size: 0x3000, ..DATA }).contains("more bytes in the file"));
-    assert!(refusal(Header { offset: 0x1900, ..DATA }).contains("differently in its page"));
+    assert!(refusal(Header { offset: 0x1900, ..DATA }).contains("different offsets within its page"));
     assert!(refusal(Header { offset: u64::MAX - 0x7ff, ..DATA }).contains("past the end of the file"));
     assert!(refusal(Header { memory_size: u64::MAX, ..DATA }).contains("wraps"));
     assert!(refusal(Header { memory_size: u64::MAX - 0x40_2800, ..DATA }).contains("wraps"));
@@ -231,7 +231,9 @@ fn any_word() -> impl Strategy<Value = u64> {
 
 prop_compose! {
     fn any_header()(
-        kind in prop_oneof![Just(abi::PT_LOAD), Just(abi::PT_LOAD), Just(abi::PT_GNU_STACK), Just(abi::PT_INTERP), any::<u32>()],
+        kind in prop_oneof![
+                Just(abi::PT_LOAD), Just(abi::PT_LOAD), Just(abi::PT_GNU_STACK), Just(abi::PT_INTERP), any::<u32>()
+            ],
         flags in 0..8_u32,
         words in prop::array::uniform5(any_word()),
         congruent in any::<bool>(),

@@ -228,8 +228,12 @@ proptest! {
         for operation in operations {
             let before = model_of(&space);
             let failed = match operation {
-                Operation::Map(range, prot, kind) => space.map(Placement::Fixed(range), range.len(), prot, kind).is_err(),
-                Operation::MapAnywhere(len, prot) => space.map(Placement::Anywhere, len, prot, VmaKind::Private).is_err(),
+                Operation::Map(range, prot, kind) => {
+                    space.map(Placement::Fixed(range), range.len(), prot, kind).is_err()
+                }
+                Operation::MapAnywhere(len, prot) => {
+                    space.map(Placement::Anywhere, len, prot, VmaKind::Private).is_err()
+                }
                 Operation::Unmap(range) => space.unmap(range).is_err(),
                 Operation::Protect(range, prot) => space.protect(range, prot).is_err(),
                 Operation::Remap(old, len, may_move) => space.remap(old, len, may_move, None).is_err(),

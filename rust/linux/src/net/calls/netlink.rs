@@ -203,7 +203,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_request_is_answered_by_complete_messages(request: [u8; HEADER_BYTES], kind in 16_u16..24, dump: bool, family in 0..12) {
+        fn every_request_is_answered_by_complete_messages(
+            request: [u8; HEADER_BYTES], kind in 16_u16..24, dump: bool, family in 0..12
+        ) {
             let mut request = request;
             request[4..6].copy_from_slice(&kind.to_le_bytes());
             if dump {
