@@ -176,7 +176,7 @@ impl Process {
 fn own_file(program: &Program<'_>, file: &std::fs::File) -> Result<MappedFile, ExecError> {
     let permit = program.mounts.permit().map_err(|_| std::io::Error::from_raw_os_error(libc::ENFILE))?;
     let name = Path::new("/").join(program.name);
-    let file = files::File::of_program(file, permit)?;
+    let file = files::HostFile::of_program(file, permit)?;
     Ok(MappedFile { file: Arc::new(file), path: name.as_os_str().as_encoded_bytes().into() })
 }
 
@@ -240,7 +240,7 @@ fn load_segments(
 
 /// If zeroes follow a segment's data, they begin within the last page of the file's, which therefore is copied.
 /// Otherwise, as on Linux, the rest of the page is the file's content.
-fn zero_tail(machine: &mut Machine, segment: &Segment, file: &files::File) -> Result<(), ExecError> {
+fn zero_tail(machine: &mut Machine, segment: &Segment, file: &files::HostFile) -> Result<(), ExecError> {
     let end = segment.address.saturating_add(segment.data.len() as u64);
     let page = pages::align_down(end);
     if !segment.has_zeroes || page == end || segment.data.is_empty() {

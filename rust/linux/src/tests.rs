@@ -18,7 +18,7 @@ use crate::kernel::process::Process;
 use crate::net::allow_list::Network;
 
 mod files;
-mod held_up;
+mod may_block;
 mod outbound;
 mod overlay_mappings;
 mod shared;

@@ -41,7 +41,7 @@ impl<'a> From<&'a Vec<u8>> for Elf<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ElfSource<'a> {
     Bytes(&'a [u8]),
-    File { file: &'a files::File, size: u64 },
+    File { file: &'a files::HostFile, size: u64 },
 }
 
 impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for ElfSource<'a> {

@@ -179,9 +179,9 @@ impl Mounts {
     }
 
     /// Opens the regular file at `rest` in a mount.
-    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8], may_block: bool) -> Result<files::File, Errno> {
+    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8], may_block: bool) -> Result<files::HostFile, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-        files::File::open(root, rest, mount.device, self.permit()?, may_block)
+        files::HostFile::open(root, rest, mount.device, self.permit()?, may_block)
     }
 
     /// A permit to open one more file of the host.

@@ -27,7 +27,7 @@ pub(crate) enum Object {
     /// A synthetic file, with its content as of when it was opened.
     Text { content: Arc<[u8]>, attributes: Attributes },
     /// A regular file of a mount. The host's descriptor has no state that a program could change.
-    Host(#[serde(with = "crate::host::file_table::host_file")] Arc<files::File>),
+    Host(#[serde(with = "crate::host::file_table::host_file")] Arc<files::HostFile>),
     /// A file of the overlay, in the mount with this `device`.
     Memory { id: InodeId, device: u32 },
     /// A pipe, a socket, a counter, a timer, or an epoll.

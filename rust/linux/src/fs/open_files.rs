@@ -42,7 +42,7 @@ pub(crate) struct Descriptor {
 
 /// An open file ("open file description" in POSIX).
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Open {
+pub(crate) struct OpenFile {
     pub(crate) object: Object,
     /// Path in the program's view, for `/proc/self/fd`. For a file without a path, the text that Linux shows instead.
     pub(crate) path: std::sync::Arc<[u8]>,
@@ -54,7 +54,7 @@ pub(crate) struct Open {
     references: usize,
 }
 
-impl Open {
+impl OpenFile {
     /// An open file with the `flags` of `open`.
     pub(crate) fn new(object: Object, path: &[u8], flags: i32) -> Self {
         Self { object, path: path.into(), flags: flags & !FORGOTTEN, offset: 0, references: 1 }
@@ -76,16 +76,16 @@ impl Open {
 /// The table has at most `limit` entries, and its last entry is in use. The open file of every descriptor exists, and
 /// the number of its references is that of the descriptors and messages that refer to it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Files {
+pub(crate) struct DescriptorTable {
     table: Vec<Option<Descriptor>>,
-    open: Vec<Option<Open>>,
+    open: Vec<Option<OpenFile>>,
     /// Most descriptors at a time: RLIMIT_NOFILE.
     limit: usize,
     /// The working directory, absolute.
     directory: Vec<u8>,
 }
 
-impl Clone for Files {
+impl Clone for DescriptorTable {
     fn clone(&self) -> Self {
         Self {
             table: self.table.clone(),
@@ -104,7 +104,7 @@ impl Clone for Files {
     }
 }
 
-impl Files {
+impl DescriptorTable {
     /// Descriptors 0, 1 and 2; the table will hold at most `limit`.
     pub(crate) fn standard(limit: usize) -> Self {
         let mut files = Self {
@@ -119,7 +119,7 @@ impl Files {
             (Object::Log(Stream::Stderr), b"pipe:[3]", libc::O_WRONLY),
         ] {
             // The limit is at least three.
-            let _ = files.install(Open::new(object, path, flags), false);
+            let _ = files.install(OpenFile::new(object, path, flags), false);
         }
         files
     }
@@ -128,7 +128,7 @@ impl Files {
     pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
         let exists = |OpenId(index): OpenId| self.open.get(index).is_some_and(Option::is_some);
         let references = |id: usize| self.table.iter().flatten().filter(|entry| entry.open == OpenId(id)).count();
-        let is_counted = |(id, open): (usize, &Option<Open>)| {
+        let is_counted = |(id, open): (usize, &Option<OpenFile>)| {
             open.as_ref().is_none_or(|open| open.references > 0 && open.references >= references(id))
         };
         self.limit == limits.descriptors.clamp(3, DESCRIPTORS_MAX)
@@ -159,13 +159,13 @@ impl Files {
     }
 
     /// The open file of descriptor `fd`.
-    pub(crate) fn open_file(&self, fd: i32) -> Result<&Open, Errno> {
+    pub(crate) fn open_file(&self, fd: i32) -> Result<&OpenFile, Errno> {
         let OpenId(index) = self.get(fd)?.open;
         self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)
     }
 
     /// The open file of descriptor `fd`, mutable.
-    pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut Open, Errno> {
+    pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut OpenFile, Errno> {
         let OpenId(index) = self.get(fd)?.open;
         self.open.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
     }
@@ -192,9 +192,9 @@ impl Files {
     }
 
     /// Installs `file` at the lowest free descriptor.
-    pub(crate) fn install(&mut self, file: Open, close_on_exec: bool) -> Result<i32, Errno> {
+    pub(crate) fn install(&mut self, file: OpenFile, close_on_exec: bool) -> Result<i32, Errno> {
         let fd = self.lowest_free(0)?;
-        let file = Open { references: 1, ..file };
+        let file = OpenFile { references: 1, ..file };
         let index = match self.open.iter().position(Option::is_none) {
             Some(free) => free,
             None => {

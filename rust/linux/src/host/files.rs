@@ -169,7 +169,7 @@ pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) ->
 
 /// A regular file, open for reading.
 #[derive(Debug)]
-pub(crate) struct File {
+pub(crate) struct HostFile {
     fd: OwnedFd,
     device: u32,
     inode: u64,
@@ -182,7 +182,7 @@ pub(crate) struct File {
     _permit: Permit,
 }
 
-impl File {
+impl HostFile {
     /// Opens `rest`, where a regular file was looked up.
     pub(crate) fn open(root: &Root, rest: &[u8], device: u32, permit: Permit, may_block: bool) -> Result<Self, Errno> {
         let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW, may_block)?;
@@ -236,7 +236,7 @@ impl File {
         self.stamp
     }
 
-    /// Identifies the file on the host. The program's view of it, [`File::identity`], identifies most.
+    /// Identifies the file on the host. The program's view of it, [`HostFile::identity`], identifies most.
     pub(crate) fn key(&self) -> FileKey {
         self.key
     }
@@ -319,7 +319,7 @@ impl File {
     }
 }
 
-impl AsFd for File {
+impl AsFd for HostFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

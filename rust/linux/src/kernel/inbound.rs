@@ -31,7 +31,7 @@ impl Process {
     /// [`Closed`] if the program has closed the connection, or reads no more from it.
     pub fn send(&mut self, connection: ConnectionId, bytes: &[u8]) -> Result<(), Closed> {
         let found = self.pollables.inbound.get(connection).ok_or(Closed)?;
-        let is_open = found.node.is_some()
+        let is_open = found.pollable.is_some()
             && self.pollables.queue(found.input).is_some_and(|queue| !queue.refused && !queue.finished);
         if !is_open {
             return Err(Closed);
@@ -93,7 +93,7 @@ impl Process {
     /// The program's end of a connection, or the application's listener.
     pub(crate) fn inside_of(&self, connection: Option<ConnectionId>) -> Option<PollableId> {
         match connection {
-            Some(connection) => self.pollables.inbound.get(connection)?.node,
+            Some(connection) => self.pollables.inbound.get(connection)?.pollable,
             None => self.pollables.inbound_listener(),
         }
     }

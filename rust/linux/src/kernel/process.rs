@@ -15,7 +15,7 @@ use crate::base::step::Step;
 use crate::base::tracked::Tracked;
 use crate::exec::program::Program;
 use crate::fs::mounts::Mounts;
-use crate::fs::open_files::Files;
+use crate::fs::open_files::DescriptorTable;
 use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::Witnesses;
 use crate::kernel::unknown::{UnknownCall, UnknownCalls};
@@ -74,7 +74,7 @@ pub(crate) struct Shared {
 #[derive(Clone, Debug)]
 pub struct Process {
     pub(crate) memory: Tracked<AddressSpace>,
-    pub(crate) files: Tracked<Files>,
+    pub(crate) files: Tracked<DescriptorTable>,
     pub(crate) overlay: Tracked<Overlay>,
     pub(crate) pollables: Tracked<Box<Pollables>>,
     pub(crate) signals: Tracked<Box<Signals>>,
@@ -127,7 +127,7 @@ impl Process {
         };
         Self {
             memory: Tracked::new(memory),
-            files: Tracked::new(Files::standard(limits.descriptors)),
+            files: Tracked::new(DescriptorTable::standard(limits.descriptors)),
             overlay: Tracked::new(Overlay::new(limits.overlay_bytes, limits.overlay_entries)),
             pollables: Tracked::new(Box::new(Pollables::default())),
             signals: Tracked::new(Box::default()),

@@ -21,7 +21,7 @@ use crate::base::resource_limits::ResourceLimits;
 use crate::base::tracked::Tracked;
 use crate::exec::elf_source::Elf;
 use crate::exec::program::Program;
-use crate::fs::open_files::Files;
+use crate::fs::open_files::DescriptorTable;
 use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::{NoWitness, Seen, Witnesses};
 use crate::host::file_table::Scope;
@@ -79,7 +79,7 @@ struct Head {
 #[derive(Serialize)]
 struct Body<'a> {
     memory: &'a AddressSpace,
-    files: &'a Files,
+    files: &'a DescriptorTable,
     overlay: &'a Overlay,
     pollables: &'a Pollables,
     signals: &'a Signals,
@@ -92,7 +92,7 @@ struct Body<'a> {
 #[derive(Deserialize)]
 struct OwnBody {
     memory: AddressSpace,
-    files: Files,
+    files: DescriptorTable,
     overlay: Overlay,
     pollables: Pollables,
     signals: Signals,
@@ -103,7 +103,7 @@ struct OwnBody {
 
 /// The host files that a process was loaded with.
 #[derive(Debug)]
-pub struct Reopened(Vec<(FileKey, Arc<files::File>)>);
+pub struct Reopened(Vec<(FileKey, Arc<files::HostFile>)>);
 
 impl Reopened {
     /// The file that had this key when the process was saved: its present key, and a descriptor.
@@ -208,13 +208,13 @@ impl Process {
 }
 
 /// Opens a file again, if it has not changed.
-fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<files::File>, ProcessLoadError> {
+fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<files::HostFile>, ProcessLoadError> {
     let changed = |path: &[u8]| ProcessLoadError::Changed { path: String::from_utf8_lossy(path).into_owned() };
     let mounts = &program.mounts;
     let (opened, path) = match &file.location {
         files::FileLocation::Program => {
             let Elf::File(own) = program.elf else { return Err(changed(program.name.as_bytes())) };
-            let opened = mounts.permit().ok().and_then(|permit| files::File::of_program(own, permit).ok());
+            let opened = mounts.permit().ok().and_then(|permit| files::HostFile::of_program(own, permit).ok());
             (opened, program.name.as_bytes().to_vec())
         }
         files::FileLocation::Mount { device, rest } => {

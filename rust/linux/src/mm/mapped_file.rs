@@ -11,7 +11,7 @@ use crate::host::files;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MappedFile {
     #[serde(with = "crate::host::file_table::host_file")]
-    pub(crate) file: Arc<files::File>,
+    pub(crate) file: Arc<files::HostFile>,
     /// Its path, for `/proc/self/maps`.
     pub(crate) path: Arc<[u8]>,
 }

@@ -32,7 +32,7 @@ pub enum OutputState {
 pub(crate) struct InboundConnection {
     pub(crate) id: ConnectionId,
     /// The program's end; `None` if the program has closed it.
-    pub(crate) node: Option<PollableId>,
+    pub(crate) pollable: Option<PollableId>,
     pub(crate) input: QueueId,
     pub(crate) output: QueueId,
     /// The state that [`crate::Process::take_output`] returned last.
@@ -59,7 +59,7 @@ impl InboundConnections {
     /// The program has closed its end.
     pub(crate) fn left(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.iter_mut().find(|connection| connection.id == id) {
-            connection.node = None;
+            connection.pollable = None;
             self.news = true;
         }
     }
@@ -67,7 +67,7 @@ impl InboundConnections {
 
 impl InboundConnection {
     pub(crate) fn state(&self, output: Option<&Queue>) -> OutputState {
-        match (self.node, output) {
+        match (self.pollable, output) {
             (Some(_), Some(output)) if !output.finished => OutputState::Open,
             (Some(_), _) => OutputState::Finished,
             (None, _) => OutputState::Gone,

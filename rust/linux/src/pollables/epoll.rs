@@ -27,7 +27,7 @@ impl Pollables {
     }
 
     fn epoll_mut(&mut self, id: PollableId) -> Result<&mut Epoll, Errno> {
-        match self.get_mut(id).map(|node| &mut node.kind) {
+        match self.get_mut(id).map(|pollable| &mut pollable.kind) {
             Some(PollableKind::Epoll(epoll)) => Ok(epoll),
             _ => Err(Errno::EINVAL),
         }
@@ -65,11 +65,11 @@ impl Pollables {
         let registration = Registration { fd, target, interest, data, reported: None, disabled: false };
         self.epoll_mut(id)?.registrations.push(registration);
         if let WatchTarget::Pollable(target) = target
-            && let Some(node) = self.get_mut(target)
+            && let Some(pollable) = self.get_mut(target)
         {
-            match node.watchers.iter_mut().find(|(watcher, _)| *watcher == id) {
+            match pollable.watchers.iter_mut().find(|(watcher, _)| *watcher == id) {
                 Some((_, count)) => *count = count.saturating_add(1),
-                None => node.watchers.push((id, 1)),
+                None => pollable.watchers.push((id, 1)),
             }
         }
         // The new registration may make this epoll ready for its own watchers.
@@ -105,9 +105,9 @@ impl Pollables {
         epoll.start = 0;
         self.registrations = self.registrations.saturating_sub(1);
         if let WatchTarget::Pollable(target) = target
-            && let Some(node) = self.get_mut(target)
+            && let Some(pollable) = self.get_mut(target)
         {
-            drop_watcher(&mut node.watchers, id, 1);
+            drop_watcher(&mut pollable.watchers, id, 1);
         }
         Ok(())
     }
@@ -139,9 +139,9 @@ impl Pollables {
         self.registrations = self.registrations.saturating_sub(epoll.registrations.len());
         for registration in &epoll.registrations {
             if let WatchTarget::Pollable(target) = registration.target
-                && let Some(node) = self.get_mut(target)
+                && let Some(pollable) = self.get_mut(target)
             {
-                drop_watcher(&mut node.watchers, id, 1);
+                drop_watcher(&mut pollable.watchers, id, 1);
             }
         }
     }

@@ -28,18 +28,18 @@ impl Pollables {
         let peer_port = u16::try_from(self.inbound.made % 20_000).unwrap_or(0).saturating_add(FIRST_PEER_PORT);
         let loopback = |port| if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
         let (local, peer) = (loopback(port), loopback(peer_port));
-        let node = self.queue_connection(listener, local, peer).map_err(|_| NotListening)?;
+        let pollable = self.queue_connection(listener, local, peer).map_err(|_| NotListening)?;
         // The sender bounds the input.
-        let input = self.add_queue(Queue::stream(usize::MAX, End::Inside(node), End::Inbound(id)));
-        let output = self.add_queue(Queue::stream(OUTPUT_BYTES, End::Inbound(id), End::Inside(node)));
-        if let Ok(socket) = self.socket_mut(node) {
+        let input = self.add_queue(Queue::stream(usize::MAX, End::Inside(pollable), End::Inbound(id)));
+        let output = self.add_queue(Queue::stream(OUTPUT_BYTES, End::Inbound(id), End::Inside(pollable)));
+        if let Ok(socket) = self.socket_mut(pollable) {
             socket.input = Some(input);
             socket.output = Some(output);
             socket.connection = Some(id);
         }
         self.inbound.connections.push(InboundConnection {
             id,
-            node: Some(node),
+            pollable: Some(pollable),
             input,
             output,
             reported: OutputState::Open,
@@ -71,8 +71,8 @@ impl Pollables {
     pub(crate) fn close_inbound(&mut self, id: ConnectionId) {
         let Some(connection) = self.inbound.get(id) else { return };
         self.inbound.connections.retain(|connection| connection.id != id);
-        if let Some(node) = connection.node
-            && let Ok(socket) = self.socket_mut(node)
+        if let Some(pollable) = connection.pollable
+            && let Ok(socket) = self.socket_mut(pollable)
         {
             socket.connection = None;
         }

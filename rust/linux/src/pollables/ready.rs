@@ -101,13 +101,13 @@ impl Pollables {
 
     /// Its event counts. An expired timer counts as one event until it is read.
     pub(crate) fn events(&self, id: PollableId, look: &mut Look) -> Events {
-        let Some(node) = self.get(id) else { return Events::default() };
-        let expired = match &node.kind {
+        let Some(pollable) = self.get(id) else { return Events::default() };
+        let expired = match &pollable.kind {
             PollableKind::Timer(timer) if timer.next_ns.is_some() => timer.expired(look.now_ns()).min(1),
             PollableKind::Epoll(epoll) => self.expired_within(epoll, look),
             _ => 0,
         };
-        Events { input: node.events.input.wrapping_add(expired), ..node.events }
+        Events { input: pollable.events.input.wrapping_add(expired), ..pollable.events }
     }
 
     fn expired_within(&self, epoll: &Epoll, look: &mut Look) -> u64 {

@@ -49,10 +49,11 @@ impl Pollables {
 
     /// Continues a connect.
     fn advance(&mut self, id: PollableId) {
-        let Self { nodes, remotes, .. } = self;
+        let Self { list, remotes, .. } = self;
         let PollableId(index) = id;
-        let node = nodes.get_mut(index).and_then(Option::as_mut).map(|node| &mut node.kind);
-        let (Some(crate::pollables::table::PollableKind::Socket(socket)), Some((poller, _))) = (node, &remotes.poller)
+        let pollable = list.get_mut(index).and_then(Option::as_mut).map(|pollable| &mut pollable.kind);
+        let (Some(crate::pollables::table::PollableKind::Socket(socket)), Some((poller, _))) =
+            (pollable, &remotes.poller)
         else {
             return;
         };

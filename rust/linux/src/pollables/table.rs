@@ -93,7 +93,7 @@ impl Clone for Pollable {
 /// both ends inside.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pollables {
-    pub(crate) nodes: Vec<Option<Pollable>>,
+    pub(crate) list: Vec<Option<Pollable>>,
     pub(crate) queues: Vec<Option<Queue>>,
     pub(crate) held: usize,
     pub(crate) made: u64,
@@ -113,7 +113,7 @@ pub(crate) struct Pollables {
 impl Clone for Pollables {
     fn clone(&self) -> Self {
         Self {
-            nodes: self.nodes.clone(),
+            list: self.list.clone(),
             queues: self.queues.clone(),
             listeners: self.listeners.clone(),
             inbound: self.inbound.clone(),
@@ -125,7 +125,7 @@ impl Clone for Pollables {
 
     /// Reuses allocations.
     fn clone_from(&mut self, source: &Self) {
-        self.nodes.clone_from(&source.nodes);
+        self.list.clone_from(&source.list);
         self.queues.clone_from(&source.queues);
         self.listeners.clone_from(&source.listeners);
         self.inbound.clone_from(&source.inbound);
@@ -153,7 +153,7 @@ impl Pollables {
     pub(crate) fn add(&mut self, kind: PollableKind) -> PollableId {
         self.made = self.made.saturating_add(1);
         let number = FIRST_NUMBER.saturating_add(self.made);
-        PollableId(insert(&mut self.nodes, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
+        PollableId(insert(&mut self.list, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
     }
 
     pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueId {
@@ -161,24 +161,24 @@ impl Pollables {
     }
 
     pub(crate) fn get(&self, PollableId(index): PollableId) -> Option<&Pollable> {
-        self.nodes.get(index).and_then(Option::as_ref)
+        self.list.get(index).and_then(Option::as_ref)
     }
 
     pub(crate) fn get_mut(&mut self, PollableId(index): PollableId) -> Option<&mut Pollable> {
-        self.nodes.get_mut(index).and_then(Option::as_mut)
+        self.list.get_mut(index).and_then(Option::as_mut)
     }
 
     pub(crate) fn kind(&self, id: PollableId) -> Option<&PollableKind> {
-        self.get(id).map(|node| &node.kind)
+        self.get(id).map(|pollable| &pollable.kind)
     }
 
     /// Whether there are as many as possible.
     pub(crate) fn is_at_capacity(&self) -> bool {
-        self.nodes.len() >= POLLABLES_MAX
+        self.list.len() >= POLLABLES_MAX
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = PollableId> + '_ {
-        self.nodes.iter().enumerate().filter(|(_, node)| node.is_some()).map(|(index, _)| PollableId(index))
+        self.list.iter().enumerate().filter(|(_, pollable)| pollable.is_some()).map(|(index, _)| PollableId(index))
     }
 
     pub(crate) fn queue(&self, QueueId(index): QueueId) -> Option<&Queue> {
@@ -197,7 +197,7 @@ impl Pollables {
     }
 
     pub(crate) fn socket_mut(&mut self, id: PollableId) -> Result<&mut Socket, Errno> {
-        match self.get_mut(id).map(|node| &mut node.kind) {
+        match self.get_mut(id).map(|pollable| &mut pollable.kind) {
             Some(PollableKind::Socket(socket)) => Ok(socket),
             _ => Err(Errno::ENOTSOCK),
         }
@@ -298,21 +298,21 @@ impl Pollables {
 
     /// Whether there is a `signalfd`.
     pub(crate) fn takes_signals(&self) -> bool {
-        self.nodes.iter().flatten().any(|node| matches!(node.kind, PollableKind::Signals(_)))
+        self.list.iter().flatten().any(|pollable| matches!(pollable.kind, PollableKind::Signals(_)))
     }
 
     /// Whether a timer is armed.
     pub(crate) fn has_timers(&self) -> bool {
-        self.nodes
+        self.list
             .iter()
             .flatten()
-            .any(|node| matches!(&node.kind, PollableKind::Timer(timer) if timer.next_ns.is_some()))
+            .any(|pollable| matches!(&pollable.kind, PollableKind::Timer(timer) if timer.next_ns.is_some()))
     }
 
     /// Postpones the timers of the monotonic clock.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
-        for node in self.nodes.iter_mut().flatten() {
-            if let PollableKind::Timer(timer) = &mut node.kind {
+        for pollable in self.list.iter_mut().flatten() {
+            if let PollableKind::Timer(timer) = &mut pollable.kind {
                 timer.postpone(by_ns);
             }
         }
@@ -331,17 +331,17 @@ impl Pollables {
     }
 
     fn propagate_event(&mut self, id: PollableId, event: Event, look: &mut Look) {
-        let Some(node) = self.get_mut(id) else { return };
+        let Some(pollable) = self.get_mut(id) else { return };
         let count = match event {
-            Event::Input => &mut node.events.input,
-            Event::Output => &mut node.events.output,
-            Event::State => &mut node.events.state,
+            Event::Input => &mut pollable.events.input,
+            Event::Output => &mut pollable.events.output,
+            Event::State => &mut pollable.events.state,
         };
         *count = count.wrapping_add(1);
         // By index, since the list must not be borrowed meanwhile.
         let mut next = 0;
         while look.step()
-            && let Some(&(watcher, _)) = self.get(id).and_then(|node| node.watchers.get(next))
+            && let Some(&(watcher, _)) = self.get(id).and_then(|pollable| pollable.watchers.get(next))
         {
             self.propagate_event(watcher, Event::Input, look);
             next = next.saturating_add(1);
@@ -351,11 +351,11 @@ impl Pollables {
     /// Closes a pollable whose last descriptor is gone.
     pub(crate) fn close(&mut self, id: PollableId) {
         let PollableId(index) = id;
-        let Some(node) = self.nodes.get_mut(index).and_then(Option::take) else { return };
-        for &(epoll, _) in &node.watchers {
+        let Some(pollable) = self.list.get_mut(index).and_then(Option::take) else { return };
+        for &(epoll, _) in &pollable.watchers {
             self.unwatch(epoll, WatchTarget::Pollable(id));
         }
-        match node.kind {
+        match pollable.kind {
             PollableKind::PipeReader(queue) => self.close_reader(queue),
             PollableKind::PipeWriter(queue) => self.close_writer(queue),
             PollableKind::Socket(socket) => self.close_socket(id, &socket),
@@ -366,8 +366,8 @@ impl Pollables {
             | PollableKind::Inotify(_)
             | PollableKind::Process => {}
         }
-        while self.nodes.last().is_some_and(Option::is_none) {
-            self.nodes.pop();
+        while self.list.last().is_some_and(Option::is_none) {
+            self.list.pop();
         }
     }
 
@@ -450,8 +450,8 @@ impl Pollables {
 
     /// Attributes, for `fstat`.
     pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
-        let Some(node) = self.get(id) else { return Attributes::synthetic(0, 0) };
-        let mode = match node.kind {
+        let Some(pollable) = self.get(id) else { return Attributes::synthetic(0, 0) };
+        let mode = match pollable.kind {
             PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => libc::S_IFIFO | 0o600,
             PollableKind::Socket(_) => libc::S_IFSOCK | 0o777,
             // Anonymous inodes have no file type.
@@ -462,28 +462,28 @@ impl Pollables {
             | PollableKind::Inotify(_)
             | PollableKind::Process => 0o600,
         };
-        Attributes::synthetic(self.number(node), mode)
+        Attributes::synthetic(self.number(pollable), mode)
     }
 
     /// Both ends of a pipe are one file.
-    fn number(&self, node: &Pollable) -> u64 {
-        match node.kind {
+    fn number(&self, pollable: &Pollable) -> u64 {
+        match pollable.kind {
             PollableKind::PipeWriter(queue) => match self.queue(queue).map(|queue| queue.reader) {
-                Some(End::Inside(reader)) => self.get(reader).map_or(node.number, |reader| reader.number),
-                _ => node.number,
+                Some(End::Inside(reader)) => self.get(reader).map_or(pollable.number, |reader| reader.number),
+                _ => pollable.number,
             },
-            _ => node.number,
+            _ => pollable.number,
         }
     }
 
     /// Target of the link in `/proc/self/fd`.
     pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
-        let Some(node) = self.get(id) else { return Vec::new() };
-        match node.kind {
+        let Some(pollable) = self.get(id) else { return Vec::new() };
+        match pollable.kind {
             PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => {
-                format!("pipe:[{}]", self.number(node)).into_bytes()
+                format!("pipe:[{}]", self.number(pollable)).into_bytes()
             }
-            PollableKind::Socket(_) => format!("socket:[{}]", node.number).into_bytes(),
+            PollableKind::Socket(_) => format!("socket:[{}]", pollable.number).into_bytes(),
             PollableKind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
             PollableKind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
             PollableKind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),

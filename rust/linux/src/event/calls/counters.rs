@@ -64,7 +64,7 @@ pub(crate) fn write_counter(
 
 fn set_counter(call: &mut Call<'_, '_>, id: PollableId, value: u64, event: Event) {
     let pollables = call.process.pollables.edit();
-    if let Some(PollableKind::Counter(counter)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Counter(counter)) = pollables.get_mut(id).map(|pollable| &mut pollable.kind) {
         counter.value = value;
     }
     pollables.record_event(id, event);
@@ -83,12 +83,12 @@ pub(crate) fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buf
     }
     call.user().write(address, &expired.to_le_bytes())?;
     let pollables = call.process.pollables.edit();
-    if let Some(node) = pollables.get_mut(id)
-        && let PollableKind::Timer(timer) = &mut node.kind
+    if let Some(pollable) = pollables.get_mut(id)
+        && let PollableKind::Timer(timer) = &mut pollable.kind
     {
         timer.take(now);
         // An unread expiration was an input event, and remains one.
-        node.events.input = node.events.input.wrapping_add(1);
+        pollable.events.input = pollable.events.input.wrapping_add(1);
     }
     Ok(8)
 }

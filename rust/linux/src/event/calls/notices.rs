@@ -44,7 +44,7 @@ pub(crate) fn signalfd4(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let pollables = pollables.edit();
-    if let Some(PollableKind::Signals(old)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Signals(old)) = pollables.get_mut(id).map(|pollable| &mut pollable.kind) {
         *old = mask;
     }
     pollables.record_event(id, Event::Input);

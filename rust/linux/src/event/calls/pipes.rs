@@ -10,7 +10,7 @@ use crate::event::events::{Counter, Event};
 use crate::event::queue::{End, Queue};
 use crate::event::timer::Timer;
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::kernel::call::Call;
 use crate::pollables::table::PollableKind;
 use crate::time::calls::clocks::read_duration;
@@ -23,7 +23,7 @@ const PIPE_BYTES_MAX: usize = 1 << 20;
 /// Installs a descriptor for a new pollable; drops the pollable if there is no free descriptor.
 pub(crate) fn install(call: &mut Call<'_, '_>, id: PollableId, flags: i32, close_on_exec: bool) -> Result<i32, Errno> {
     // The path is derived when it is read.
-    let open = Open::new(Object::Pollable(id), b"", flags);
+    let open = OpenFile::new(Object::Pollable(id), b"", flags);
     let result = call.process.files.edit().install(open, close_on_exec);
     if result.is_err() {
         call.process.pollables.edit().close(id);
@@ -207,7 +207,7 @@ pub(crate) fn timerfd_settime(call: &mut Call<'_, '_>) -> CallResult {
         write_setting(call, old, before, now)?;
     }
     let pollables = call.process.pollables.edit();
-    if let Some(PollableKind::Timer(timer)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Timer(timer)) = pollables.get_mut(id).map(|pollable| &mut pollable.kind) {
         *timer = Timer { next_ns, interval_ns, ..before };
     }
     pollables.record_event(id, Event::State);

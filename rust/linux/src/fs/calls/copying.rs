@@ -11,7 +11,7 @@ use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::{InodeId, QueueId};
 use crate::fs::calls::pollables;
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::kernel::buffers::{self, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
 use crate::net::calls::transfer;
@@ -123,7 +123,7 @@ enum Side {
 }
 
 /// The end that an open file is in a `splice`; `input`: bytes come from it.
-fn side(call: &Call<'_, '_>, open: &Open, input: bool) -> Result<Side, Errno> {
+fn side(call: &Call<'_, '_>, open: &OpenFile, input: bool) -> Result<Side, Errno> {
     let Object::Pollable(id) = open.object else { return Ok(Side::File(open.object.clone())) };
     match call.process.pollables.kind(id) {
         Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) => Ok(Side::Pipe(*queue)),
@@ -154,7 +154,7 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EBADF.into());
     }
     let asked = flags & libc::SPLICE_F_NONBLOCK != 0;
-    let nonblocking = |open: &Open| asked || open.flags & libc::O_NONBLOCK != 0;
+    let nonblocking = |open: &OpenFile| asked || open.flags & libc::O_NONBLOCK != 0;
     let (wait_in, wait_out) = (!nonblocking(source), !nonblocking(target));
     let appends = target.flags & libc::O_APPEND != 0;
     let (input, output) = (side(call, source, true)?, side(call, target, false)?);

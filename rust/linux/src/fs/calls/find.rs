@@ -3,7 +3,7 @@
 
 use crate::base::errno::Errno;
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::fs::view::lookup::{self, Found};
 use crate::kernel::call::Call;
 
@@ -14,7 +14,7 @@ pub(crate) fn find(call: &Call<'_, '_>, fd: i32, path: &[u8], follow: bool) -> R
         _ if path.starts_with(b"/") || path.is_empty() => b"/",
         libc::AT_FDCWD => files.directory(),
         fd => match files.open_file(fd)? {
-            Open { object: Object::Directory { .. }, path, .. } => path,
+            OpenFile { object: Object::Directory { .. }, path, .. } => path,
             _ => return Err(Errno::ENOTDIR),
         },
     };

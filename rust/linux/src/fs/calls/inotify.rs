@@ -8,7 +8,7 @@ use crate::base::ids::PollableId;
 use crate::event::calls::notices::tell;
 use crate::event::events::{Event, Inotify};
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
 use crate::pollables::table::PollableKind;
@@ -51,7 +51,7 @@ fn make(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
     }
     call.process.files.check_room()?;
     let id = call.process.pollables.edit().add(PollableKind::Inotify(Box::default()));
-    let open = Open::new(Object::Pollable(id), b"", libc::O_RDONLY | flags & libc::IN_NONBLOCK);
+    let open = OpenFile::new(Object::Pollable(id), b"", libc::O_RDONLY | flags & libc::IN_NONBLOCK);
     let installed = call.process.files.edit().install(open, flags & libc::IN_CLOEXEC != 0);
     match installed {
         Ok(fd) => Ok(fd.unsigned_abs().into()),
@@ -68,7 +68,7 @@ fn inotify(call: &Call<'_, '_>, fd: u64) -> Result<PollableId, Errno> {
 }
 
 fn inotify_mut<'c>(call: &'c mut Call<'_, '_>, id: PollableId) -> Result<&'c mut Inotify, Errno> {
-    match call.process.pollables.edit().get_mut(id).map(|node| &mut node.kind) {
+    match call.process.pollables.edit().get_mut(id).map(|pollable| &mut pollable.kind) {
         Some(PollableKind::Inotify(inotify)) => Ok(inotify),
         _ => Err(Errno::EINVAL),
     }

@@ -18,7 +18,7 @@ use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::InodeId;
 use crate::base::pages::{self, PAGE_BYTES, PageRange};
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::host::attributes;
 use crate::kernel::call::Call;
 use crate::kernel::{closing, work_limits};
@@ -54,7 +54,7 @@ pub(crate) fn memfd_create(call: &mut Call<'_, '_>) -> CallResult {
     let seals = if flags & libc::MFD_ALLOW_SEALING != 0 { 0 } else { SEAL_SEAL };
     let id = call.process.overlay.edit().create_unnamed(0o777, seals, attributes::now());
     let path = [b"/memfd:", name.as_slice(), b" (deleted)"].concat();
-    let open = Open::new(Object::Memory { id, device: 0 }, &path, libc::O_RDWR | O_LARGEFILE);
+    let open = OpenFile::new(Object::Memory { id, device: 0 }, &path, libc::O_RDWR | O_LARGEFILE);
     let fd = call.process.files.edit().install(open, flags & libc::MFD_CLOEXEC != 0)?;
     Ok(fd.unsigned_abs().into())
 }

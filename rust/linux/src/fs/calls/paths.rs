@@ -7,7 +7,7 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::fs::calls::find::{absolute, find};
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::fs::overlay::OverlayEntry;
 use crate::fs::view::lookup::{self, Found, Node};
 use crate::fs::view::procfs::{self, SyntheticFile};
@@ -64,7 +64,7 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
         Found { node: None, path, .. } if flags & libc::O_CREAT != 0 => {
             let id = tree::create(call, &path, mode)?;
             let device = call.process.shared.mounts.find(&path).map_or(0, |(mount, _)| mount.device);
-            return install(call, Open::new(Object::Memory { id, device }, &path, flags), flags);
+            return install(call, OpenFile::new(Object::Memory { id, device }, &path, flags), flags);
         }
         found => found.existing()?,
     };
@@ -72,21 +72,21 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
     install(call, file, flags)
 }
 
-fn install(call: &mut Call<'_, '_>, file: Open, flags: i32) -> CallResult {
+fn install(call: &mut Call<'_, '_>, file: OpenFile, flags: i32) -> CallResult {
     call.process.files.check_held(&file.object)?;
     let fd = call.process.files.edit().install(file, flags & libc::O_CLOEXEC != 0)?;
     Ok(fd.unsigned_abs().into())
 }
 
 /// Opens an existing node.
-fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<Open, Halt> {
+fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<OpenFile, Halt> {
     let attributes = node.attributes(call.process, path);
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
     if node.is_directory() {
         if writes || flags & libc::O_CREAT != 0 {
             return Err(Errno::EISDIR.into());
         }
-        return Ok(Open::new(Object::Directory { listing: None, attributes }, absolute(path), flags));
+        return Ok(OpenFile::new(Object::Directory { listing: None, attributes }, absolute(path), flags));
     }
     if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node {
         // A file without a path: its open file is duplicated.
@@ -95,7 +95,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
             // The error that Linux returns for sockets. A pollable belongs to one open file.
             return Err(Errno::ENXIO.into());
         }
-        let again = Open::new(open.object.clone(), &open.path, flags);
+        let again = OpenFile::new(open.object.clone(), &open.path, flags);
         if let Object::Memory { id, .. } = again.object
             && flags & libc::O_TRUNC != 0
         {
@@ -133,7 +133,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES.into()),
         Node::Host(_) => Object::Host(lookup::open_host(call.process, path)?.into()),
     };
-    Ok(Open::new(object, absolute(path), flags))
+    Ok(OpenFile::new(object, absolute(path), flags))
 }
 
 /// `stat(2)`.

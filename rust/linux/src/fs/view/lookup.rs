@@ -273,7 +273,7 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
 }
 
 /// Opens the regular file of a mount at the plain `path`, where one was just found.
-pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<files::File, Errno> {
+pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<files::HostFile, Errno> {
     let mounts = &process.shared.mounts;
     let (mount, rest) = mounts.find(path).ok_or(Errno::ENOENT)?;
     mounts.open_file(mount, rest, process.may_block)
