@@ -79,7 +79,7 @@ pub(crate) fn read_signals(
         }
         return Err(Wait { call: "read", until_ns: None, look_ns: None }.into());
     }
-    tell(call, buffers, &bytes)
+    write_fitting(call, buffers, &bytes)
 }
 
 /// `struct signalfd_siginfo`.
@@ -98,7 +98,7 @@ fn describe(info: &Info) -> [u8; 128] {
 }
 
 /// Writes to a read's buffers as many bytes as fit.
-pub(crate) fn tell(call: &mut Call<'_, '_>, buffers: &[Buffer], bytes: &[u8]) -> CallResult {
+pub(crate) fn write_fitting(call: &mut Call<'_, '_>, buffers: &[Buffer], bytes: &[u8]) -> CallResult {
     let mut rest = bytes;
     for (address, len) in buffers::behind(buffers, 0) {
         let (part, more) = rest.split_at(len.min(rest.len()));

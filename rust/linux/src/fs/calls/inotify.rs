@@ -5,7 +5,7 @@ use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Wait};
 use crate::base::ids::PollableId;
-use crate::event::calls::notices::tell;
+use crate::event::calls::notices::write_fitting;
 use crate::event::events::{Event, Inotify};
 use crate::fs::object::Object;
 use crate::fs::open_files::OpenFile;
@@ -145,7 +145,7 @@ pub(crate) fn read_changes(
         // wd, mask, cookie, len.
         bytes.extend([watch.cast_unsigned(), IN_IGNORED, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
     }
-    tell(call, buffers, &bytes)
+    write_fitting(call, buffers, &bytes)
 }
 
 /// Bytes that a read would return: FIONREAD.
