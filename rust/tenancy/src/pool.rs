@@ -538,7 +538,7 @@ impl LoopPool {
             }
             Unfinished::Unserved { former, retention, .. } => {
                 for unused in former.into_iter().chain(retention.into_worker()) {
-                    background.close(unused);
+                    background.orders.close(unused);
                 }
             }
         }

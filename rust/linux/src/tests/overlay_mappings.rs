@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shared mappings of written files, descriptors on their way, and CPU time, over freezes and resets.
+//! Shared mappings of overlay files, descriptors in flight, and CPU time, over freezes and resets.
 
 use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn puppet() -> (Puppet, u64) {
 }
 
 impl Puppet {
-    /// The first word of a page of a file, or nothing behind its end.
+    /// The first word of a page of a file; `None` past its end.
     fn pread_word(&mut self, fd: u64, page: u64) -> Option<u64> {
         let got = self.call(libc::SYS_pread64, [fd, WINDOW, 8, page * PAGE_SIZE, 0, 0], 0).unwrap();
         let mut word = [0; 8];
@@ -34,7 +34,7 @@ impl Puppet {
     }
 }
 
-/// What is done to a file, which lies at [`MAP`] as far as it is mapped.
+/// A change to a file, of which parts are mapped at [`MAP`].
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Map { page: u64, pages: u64, prot: u64 },
@@ -79,7 +79,7 @@ fn apply(puppet: &mut Puppet, fd: u64, model: &mut Model, change: Change) {
             assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(place(page) as i64));
         }
         Change::Protect { page, pages, prot } => {
-            // Fails at a gap; what lies there otherwise is not written to.
+            // Fails at a gap; the pages there stay unwritable.
             puppet.call(libc::SYS_mprotect, [place(page), pages * PAGE_SIZE, prot, 0, 0, 0], 0).unwrap();
         }
         Change::Touch { page } => {
@@ -87,7 +87,7 @@ fn apply(puppet: &mut Puppet, fd: u64, model: &mut Model, change: Change) {
                 .process
                 .memory
                 .find(place(page))
-                .is_some_and(|vma| matches!(vma.kind, crate::mm::vma::Kind::Written { .. }));
+                .is_some_and(|vma| matches!(vma.kind, crate::mm::vma::VmaKind::Overlay { .. }));
             if is_file && puppet.is_writable(place(page)) && page < model.len() as u64 {
                 puppet.call(libc::SYS_getpid, [0; 6], place(page)).unwrap();
                 model[page as usize] += 1;
@@ -109,10 +109,10 @@ fn apply(puppet: &mut Puppet, fd: u64, model: &mut Model, change: Change) {
 fn compare(puppet: &mut Puppet, fd: u64, model: &Model) {
     for page in 0..PAGES + 2 {
         assert_eq!(puppet.pread_word(fd, page), model.get(page as usize).copied(), "page {page}");
-        // A mapping shows the same.
+        // A mapping shows the same content.
         let at = MAP + page * PAGE_SIZE;
         let vma = puppet.process.memory.find(at).copied();
-        if vma.is_some_and(|vma| matches!(vma.kind, crate::mm::vma::Kind::Written { .. }) && vma.is_accessible()) {
+        if vma.is_some_and(|vma| matches!(vma.kind, crate::mm::vma::VmaKind::Overlay { .. }) && vma.is_accessible()) {
             let mut word = [0; 8];
             let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word, true);
             assert_eq!(read.ok().map(|()| u64::from_le_bytes(word)), model.get(page as usize).copied(), "page {page}");
@@ -123,9 +123,10 @@ fn compare(puppet: &mut Puppet, fd: u64, model: &Model) {
 proptest! {
     #![proptest_config(super::cases(40))]
 
-    /// Whatever is done to a file through its mapping and by calls, both show the same, and a reset leaves what the boot has left.
+    /// Whatever is done to a file through its mapping and by calls, both show the same content, and a reset restores
+    /// what the boot left.
     #[test]
-    fn a_file_and_its_shared_mapping_are_one_and_are_reset(
+    fn a_file_and_its_shared_mapping_agree_and_are_reset(
         boot in prop::collection::vec(any_change(), 0..20),
         requests in prop::collection::vec(prop::collection::vec(any_change(), 0..30), 1..4),
     ) {
@@ -152,7 +153,7 @@ proptest! {
 }
 
 #[test]
-fn a_part_of_a_file_is_mapped_shared_once() {
+fn each_part_of_a_file_is_mapped_shared_at_most_once() {
     let (mut puppet, fd) = puppet();
     assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 4 * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
     let map = |at, offset| [at, 2 * PAGE_SIZE, RW, SHARED_FIXED, fd, offset];
@@ -167,11 +168,11 @@ fn a_part_of_a_file_is_mapped_shared_once() {
 }
 
 #[test]
-fn descriptors_on_their_way_are_reset() {
+fn descriptors_in_flight_are_reset() {
     let (mut puppet, file) = puppet();
     assert_eq!(puppet.call(libc::SYS_socketpair, [1, 1, 0, at(0), 0, 0], 0), Ok(0));
     let (one, other) = (file + 1, file + 2);
-    // A message with a byte and the file; room for what is received behind it.
+    // A message with a byte and the file, followed by space to receive.
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let mut put = |address, bytes: &[u8]| puppet.process.copy_out(&mut puppet.machine, address, bytes).unwrap();
     let header = words(&[0, 0, at(2), 1, at(3), 24, 0]);
@@ -184,12 +185,12 @@ fn descriptors_on_their_way_are_reset() {
     let mut worker = Puppet::fork(&image, &frozen);
     for request in 0..3 {
         assert_eq!(worker.call(libc::SYS_recvmsg, [other, at(1), 0, 0, 0, 0], 0), Ok(1));
-        // The file is there, and as it was.
+        // The file exists, with its previous content.
         assert_eq!(worker.pread_word(file, 0), None, "{request}");
         worker.pwrite_word(file, 0, 7);
         assert_eq!(worker.pread_word(file, 0), Some(7));
         worker.reset(&frozen).unwrap();
-        // Nobody takes it: it goes with the socket.
+        // It is not received: it is closed with the socket.
         assert_eq!(worker.call(libc::SYS_close, [other, 0, 0, 0, 0, 0], 0), Ok(0));
         assert_eq!(worker.process.files.objects().count(), frozen.files.objects().count() - 2);
         worker.reset(&frozen).unwrap();
@@ -197,7 +198,7 @@ fn descriptors_on_their_way_are_reset() {
 }
 
 #[test]
-fn what_is_on_its_way_over_itself_is_bounded() {
+fn sockets_in_flight_over_themselves_are_bounded() {
     let (mut puppet, file) = puppet();
     let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let mut refused = false;
@@ -219,13 +220,13 @@ fn what_is_on_its_way_over_itself_is_bounded() {
 }
 
 #[test]
-fn cpu_time_goes_back_to_the_snapshots() {
+fn cpu_time_is_reset_to_the_snapshots() {
     let (puppet, _) = puppet();
     let (image, frozen) = puppet.freeze();
     let mut worker = Puppet::fork(&image, &frozen);
     let used = frozen.cpu_ns();
     assert!(used > 0);
-    assert_eq!(frozen.cpu_ns(), used, "frozen, it uses none");
+    assert_eq!(frozen.cpu_ns(), used, "a frozen program uses none");
     for _ in 0..3 {
         assert_eq!(worker.process.cpu_ns(), used);
         worker.process.run_from(crate::base::clock::now_ns());
@@ -242,7 +243,7 @@ fn cpu_time_goes_back_to_the_snapshots() {
 }
 
 #[test]
-fn what_calls_have_made_goes_through_a_file() {
+fn state_that_calls_have_made_survives_a_file() {
     let (mut puppet, file) = puppet();
     assert_eq!(puppet.call(libc::SYS_ftruncate, [file, 2 * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
     assert_eq!(puppet.call(libc::SYS_mmap, [MAP, PAGE_SIZE, RW, SHARED_FIXED, file, 0], 0), Ok(MAP as i64));
@@ -288,5 +289,5 @@ fn what_calls_have_made_goes_through_a_file() {
     };
     assert_eq!(parts(&loaded), parts(&frozen));
     assert_eq!(loaded.cpu_ns(), frozen.cpu_ns());
-    loaded.files.check(&loaded.pollables.on_their_way());
+    loaded.files.check(&loaded.pollables.attached_files());
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the content of a program is: in memory, or in a file of which only what is needed is read.
+//! Sources of a program's content: memory, or a file of which only the necessary parts are read.
 
 use std::borrow::Cow;
 
@@ -8,15 +8,15 @@ use crate::host::files;
 /// A program's content.
 #[derive(Clone, Copy, Debug)]
 pub enum Elf<'a> {
-    /// In memory; a machine gets a copy of it.
+    /// In memory; the machine gets a copy.
     Bytes(&'a [u8]),
-    /// In a regular file, open for reading; a machine maps it, as Linux does. It must not be changed in place while a
-    /// machine, or an image or worker of one, exists.
+    /// A regular file, open for reading, which the machine maps, as Linux does. The file must not be changed in place
+    /// while a machine, or an image or worker of one, exists.
     File(&'a std::fs::File),
 }
 
 impl<'a> Elf<'a> {
-    /// What is in memory.
+    /// The content in memory.
     pub(crate) fn bytes(self) -> &'a [u8] {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -37,20 +37,20 @@ impl<'a> From<&'a Vec<u8>> for Elf<'a> {
     }
 }
 
-/// As [`Elf`], ready to be read.
+/// As [`Elf`], for reading.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Source<'a> {
+pub(crate) enum ElfSource<'a> {
     Bytes(&'a [u8]),
-    File { file: &'a files::File, size: u64 },
+    File { file: &'a files::HostFile, size: u64 },
 }
 
-impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for Source<'a> {
+impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for ElfSource<'a> {
     fn from(bytes: &'a T) -> Self {
         Self::Bytes(bytes.as_ref())
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> ElfSource<'a> {
     /// Size in bytes.
     pub(crate) fn size(self) -> u64 {
         match self {
@@ -59,7 +59,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Up to `len` bytes from `offset`; fewer at the end, and where a file cannot be read. The caller bounds `len`.
+    /// Up to `len` bytes from `offset`; fewer at the end, and if a file cannot be read. The caller bounds `len`.
     pub(crate) fn read(self, offset: u64, len: usize) -> Cow<'a, [u8]> {
         match self {
             Self::Bytes(bytes) => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections from outside to programs that listen, whatever way they wait.
+//! Connections from outside to programs that listen, however they wait.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
@@ -20,8 +20,8 @@ fn server(way: &str) -> Guest {
     guest
 }
 
-/// Goes on until it waits again, for what only others can bring: on a slow machine calls are looked at in more than one turn.
-fn go_on(guest: &mut Guest) {
+/// Runs until the server waits again for input: on a slow machine that takes more than one turn.
+fn resume(guest: &mut Guest) {
     let mut end = guest.wake();
     while matches!(end, Some(Step::Waits { until_ns: Some(_), .. })) {
         end = guest.wake();
@@ -40,7 +40,7 @@ fn take(guest: &mut Guest, connection: ConnectionId) -> (String, OutputState) {
 }
 
 #[test]
-fn requests_are_answered_whatever_way_a_server_waits() {
+fn requests_are_answered_however_a_server_waits() {
     for way in WAYS {
         let mut guest = server(way);
         let (process, machine) = (&mut guest.process, &mut guest.machine);
@@ -48,23 +48,23 @@ fn requests_are_answered_whatever_way_a_server_waits() {
         let first = process.connect().unwrap();
         let second = process.connect().unwrap();
         process.send(first, b"hello").unwrap();
-        go_on(&mut guest);
+        resume(&mut guest);
         assert!(guest.process.has_output(), "{way}");
         assert_eq!(take(&mut guest, first), ("5\n".into(), OutputState::Open), "{way}");
         assert!(!guest.process.has_output(), "{way}");
         assert_eq!(take(&mut guest, second), (String::new(), OutputState::Open), "{way}");
         let waiter = guest.process.input_waiter(&mut guest.machine, Some(second));
         assert_eq!(waiter, Some(if way == "threads" { 2 } else { 0 }), "{way}");
-        // The same connection again, and the other one.
+        // The first connection again, and then the other one.
         guest.process.send(first, &[b'a'; 1000]).unwrap();
         guest.process.send(second, b"b").unwrap();
-        go_on(&mut guest);
+        resume(&mut guest);
         assert_eq!(take(&mut guest, first), ("1000\n".into(), OutputState::Open), "{way}");
         assert_eq!(take(&mut guest, second), ("2\n".replace('2', "1"), OutputState::Open), "{way}");
-        // One is closed by the program, one by us.
+        // The program closes one, and the test the other.
         guest.process.send(first, b"close").unwrap();
         guest.process.finish(second);
-        go_on(&mut guest);
+        resume(&mut guest);
         assert!(guest.process.has_output(), "{way}");
         assert_eq!(take(&mut guest, first), (String::new(), OutputState::Gone), "{way}");
         assert!(guest.process.send(first, b"x").is_err(), "{way}");
@@ -77,21 +77,21 @@ fn requests_are_answered_whatever_way_a_server_waits() {
 }
 
 #[test]
-fn what_is_not_taken_makes_the_program_wait() {
+fn a_program_waits_until_its_output_is_taken() {
     let mut guest = server("threads");
     let connection = guest.process.connect().unwrap();
     guest.process.send(connection, b"large").unwrap();
     let mut total = 0;
     for round in 0..3 {
-        go_on(&mut guest);
+        resume(&mut guest);
         let (text, state) = take(&mut guest, connection);
         assert!(text.len() <= 1 << 20);
         assert_eq!(state, OutputState::Open, "round {round}");
         total += text.len();
     }
-    assert_eq!(total, 2 << 20, "all that it had to write");
+    assert_eq!(total, 2 << 20, "all of its output");
     guest.process.close(connection);
-    go_on(&mut guest);
+    resume(&mut guest);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_large_request_arrives_whole() {
     let mut guest = server("epoll");
     let connection = guest.process.connect().unwrap();
     guest.process.send(connection, &vec![b'a'; 1_000_000]).unwrap();
-    go_on(&mut guest);
+    resume(&mut guest);
     let (text, _) = take(&mut guest, connection);
     assert_eq!(text.lines().map(|line| line.parse::<usize>().unwrap()).sum::<usize>(), 1_000_000);
 }
@@ -112,7 +112,7 @@ fn the_backlog_is_bounded() {
     for &connection in &connections {
         guest.process.close(connection);
     }
-    go_on(&mut guest);
+    resume(&mut guest);
     assert!(guest.process.connect().is_ok());
 }
 
@@ -135,9 +135,9 @@ fn connections_are_undone_by_a_reset() {
     }
 }
 
-/// A program that listens and connects to itself without ever accepting costs the host a bounded number of sockets.
+/// A program that connects to its own listener without ever accepting costs the host a bounded number of sockets.
 #[test]
-fn connections_that_nobody_accepts_are_bounded() {
+fn connections_that_are_not_accepted_are_bounded() {
     let program = compile("sockets", Linking::Glibc);
     let mut guest = Guest::load(&program, &["crowd"], &Limits::default(), MEMORY);
     assert_eq!(guest.run(), Some(Step::Exited { status: 0 }));

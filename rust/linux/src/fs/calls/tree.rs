@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls that change the tree: making, removing, renaming, truncating. All of it takes place in the overlay of writable
-//! mounts.
+//! Calls that change the file tree: create, link, remove, rename, truncate, and change attributes. All changes go to
+//! the overlay of writable mounts.
 
-use super::written;
+use super::overlay_mappings;
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
@@ -11,7 +11,7 @@ use crate::base::ids::InodeId;
 use crate::fs::calls::find::find;
 use crate::fs::mounts::Mount;
 use crate::fs::object::Object;
-use crate::fs::overlay::{Entry, Layer};
+use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::lookup::{self, Found, Node};
 use crate::host::attributes::{Time, now};
 use crate::kernel::call::Call;
@@ -21,27 +21,27 @@ use crate::kernel::work_limits;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
-/// The mode of what a call makes.
+/// The mode of a new file.
 fn mode_of(call: &Call<'_, '_>, argument: u64) -> u32 {
     int(argument).cast_unsigned() & 0o7777 & !call.process.resources.umask
 }
 
-/// The mount that a plain path may be written in.
+/// The writable mount that a plain path lies in.
 fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p [u8]), Errno> {
     process
         .shared
         .mounts
         .find(path)
-        .filter(|(mount, _)| mount.writable && !lookup::is_made_up(path))
+        .filter(|(mount, _)| mount.writable && !lookup::is_synthetic(path))
         .ok_or(Errno::EROFS)
 }
 
-/// Whether `path` may be written, or written in.
+/// Whether `path` is writable, or a directory in which names can be created.
 pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
     writable(process, path).is_ok()
 }
 
-/// Whether the mount itself has something at `path`, hidden or not.
+/// Whether the host's directory has something at `path`, hidden or not.
 fn is_below(process: &Process, path: &[u8]) -> Result<bool, Errno> {
     let Some((mount, rest)) = process.shared.mounts.find(path) else { return Ok(false) };
     match lookup::look_in(process, mount, rest) {
@@ -50,17 +50,17 @@ fn is_below(process: &Process, path: &[u8]) -> Result<bool, Errno> {
     }
 }
 
-/// Makes an empty file where nothing is.
+/// Creates an empty file at a free path.
 pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<InodeId, Errno> {
     writable(call.process, path)?;
     let mode = mode_of(call, mode);
     call.process.overlay.edit().create(path, mode, Vec::new(), now())
 }
 
-/// The file at `path` in the overlay, where a file of the mount is copied if it is not there yet.
+/// The overlay's file at `path`; copies the host's file to the overlay if it is not there yet.
 pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Errno> {
     let (mount, _) = writable(call.process, path)?;
-    if let Layer::Here(Entry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
+    if let Layer::Here(OverlayEntry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
         return Ok(*id);
     }
     let file = lookup::open_host(call.process, path)?;
@@ -78,7 +78,7 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
     call.process.overlay.edit().create(path, attributes.mode, content, attributes.modified)
 }
 
-/// Where a new name is to be: nothing is there, and the directory can be written in.
+/// The path of a new name: it is free, and its directory is writable.
 fn vacant(call: &Call<'_, '_>, directory: i32, path: &[u8]) -> Result<Found, Errno> {
     let found = find(call, directory, path, false)?;
     if found.node.is_some() {
@@ -103,7 +103,7 @@ pub(crate) fn mkdirat(call: &mut Call<'_, '_>) -> CallResult {
 fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
     let path = call.user().read_path(path)?;
     let Found { path, .. } = vacant(call, directory, &path)?;
-    // What the mount had there has been removed, and is not to come back.
+    // Entries of the host's directory, which was removed, must not reappear.
     let opaque = is_below(call.process, &path)?;
     let mode = mode_of(call, mode);
     call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
@@ -207,11 +207,11 @@ fn remove(call: &mut Call<'_, '_>, directory: i32, path: u64, is_directory: bool
         _ => {}
     }
     check_removable(call, &path, &node)?;
-    take_away(call, &path)?;
+    remove_entry(call, &path)?;
     Ok(0)
 }
 
-/// Refuses to remove mounts and directories that are not empty.
+/// Refuses to remove mounts, and directories that are not empty.
 fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), Errno> {
     let (_, rest) = writable(call.process, path)?;
     if rest.is_empty()
@@ -225,8 +225,8 @@ fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), 
     Ok(())
 }
 
-/// Removes what is at `path`, as far as the program can see.
-fn take_away(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
+/// Removes the entry at `path` from the program's view.
+fn remove_entry(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
     let hides = is_below(call.process, path)?;
     if let Some(id) = call.process.overlay.edit().remove(path, hides)? {
         forget_file(call, id);
@@ -246,7 +246,7 @@ pub(crate) fn renameat(call: &mut Call<'_, '_>) -> CallResult {
     rename_at(call, [int(old_directory), int(new_directory)], old, new, 0)
 }
 
-/// `renameat2(2)`, with RENAME_NOREPLACE alone.
+/// `renameat2(2)`, with no flag but RENAME_NOREPLACE.
 pub(crate) fn renameat2(call: &mut Call<'_, '_>) -> CallResult {
     let [old_directory, old, new_directory, new, flags, _] = call.args;
     rename_at(call, [int(old_directory), int(new_directory)], old, new, int(flags).cast_unsigned())
@@ -278,7 +278,7 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
         if crate::fs::mounts::is_at_or_below(&new, &old) {
             return Err(Errno::EINVAL.into());
         }
-        // As in a union mount of Linux: only what is the layer's own can move as a whole.
+        // As in Linux's overlayfs: only a directory of the overlay's own can be moved as a whole.
         let own = matches!(call.process.overlay.find(&old, mount_len), Layer::Here(_));
         if !own || (is_below(call.process, &old)? && !is_opaque(call.process, &old, mount_len)) {
             return Err(Errno::EXDEV.into());
@@ -299,10 +299,10 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
             _ => check_removable(call, &new, replaced)?,
         }
         let same = |path: &[u8]| match call.process.overlay.find(path, mount_len) {
-            Layer::Here(Entry::File(id)) => Some(*id),
+            Layer::Here(OverlayEntry::File(id)) => Some(*id),
             _ => None,
         };
-        // Two names of one file: nothing is to be done.
+        // Both names are of one file: nothing to do.
         if same(&old).is_some() && same(&old) == same(&new) {
             return Ok(0);
         }
@@ -318,7 +318,7 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
 }
 
 fn is_opaque(process: &Process, path: &[u8], mount_len: usize) -> bool {
-    matches!(process.overlay.find(path, mount_len), Layer::Here(Entry::Directory { opaque: true, .. }))
+    matches!(process.overlay.find(path, mount_len), Layer::Here(OverlayEntry::Directory { opaque: true, .. }))
 }
 
 /// `truncate(2)`.
@@ -336,7 +336,7 @@ pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let id = copy_up(call, &path, size > 0)?;
-    written::resize(call, id, size)?;
+    overlay_mappings::resize(call, id, size)?;
     Ok(0)
 }
 
@@ -347,14 +347,14 @@ pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
     match open.object {
         _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
         Object::Memory { id, .. } if open.is_writable() => {
-            written::resize(call, id, size)?;
+            overlay_mappings::resize(call, id, size)?;
             Ok(0)
         }
         _ => Err(Errno::EINVAL.into()),
     }
 }
 
-/// `fallocate(2)`: makes a file longer if it has to be; there are no blocks to reserve.
+/// `fallocate(2)`: extends the file if necessary; there are no blocks to reserve.
 pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, mode, offset, len, ..] = call.args;
     let open = call.process.files.open_file(int(fd))?;
@@ -368,7 +368,7 @@ pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
     let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
     match int(mode) {
         0 if end > crate::base::arguments::count(call.process.overlay.content(id).len()) => {
-            written::resize(call, id, end)?;
+            overlay_mappings::resize(call, id, end)?;
         }
         0 | libc::FALLOC_FL_KEEP_SIZE => {}
         _ => return Err(Errno::EOPNOTSUPP.into()),
@@ -406,7 +406,7 @@ pub(crate) fn fchmod(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// `utimensat(2)`: the time of modification; there are no others.
+/// `utimensat(2)`: sets the modification time; there is no other.
 pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
     let [directory, path, times, flags, ..] = call.args;
     let time = if times == 0 {
@@ -424,7 +424,7 @@ pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
         }
     };
     if path == 0 {
-        // The file that the descriptor is.
+        // The file that the descriptor refers to.
         let Object::Memory { id, .. } = call.process.files.open_file(int(directory))?.object else {
             return Err(Errno::EPERM.into());
         };
@@ -440,19 +440,19 @@ pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// The plain path of something that is the program's own. What is another's it may not change: `EPERM`, or `EROFS`
-/// where nothing can be changed.
+/// The plain path of an entry that the program owns. It may not change others: `EPERM`, or `EROFS` in a read-only
+/// mount.
 fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -> Result<Vec<u8>, Halt> {
     let path = call.user().read_path(path)?;
     let (path, node) = find(call, directory, &path, follow)?.existing()?;
     writable(call.process, &path)?;
     match node {
-        Node::Written { .. } => Ok(path),
-        Node::Host(_) | Node::MadeUp(_) => Err(Errno::EPERM.into()),
+        Node::Overlay { .. } => Ok(path),
+        Node::Host(_) | Node::Synthetic(_) => Err(Errno::EPERM.into()),
     }
 }
 
-/// `chown(2)`, `lchown(2)`: to the one user and group that there are, of what the program has written.
+/// `chown(2)`, `lchown(2)`: only to the program's own user and group, and only files that the program has written.
 pub(crate) fn chown(call: &mut Call<'_, '_>) -> CallResult {
     let [path, user, group, ..] = call.args;
     check_owner(user, group)?;
@@ -476,7 +476,7 @@ pub(crate) fn fchown(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// -1 leaves an owner as it is.
+/// -1 leaves an owner unchanged.
 fn check_owner(user: u64, group: u64) -> Result<(), Errno> {
     let is = |id: u64, own: u32| int(id) == -1 || int(id).cast_unsigned() == own;
     if is(user, UID) && is(group, GID) { Ok(()) } else { Err(Errno::EPERM) }
@@ -488,19 +488,19 @@ pub(crate) fn no_attribute(call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::EOPNOTSUPP.into())
 }
 
-/// As [`no_attribute`], of a symbolic link itself.
+/// As [`no_attribute`], but for a symbolic link itself.
 pub(crate) fn no_link_attribute(call: &mut Call<'_, '_>) -> CallResult {
     no_attributes(call, false)?;
     Err(Errno::EOPNOTSUPP.into())
 }
 
-/// As [`no_attribute`], of what is open.
+/// As [`no_attribute`], but for an open file.
 pub(crate) fn no_open_attribute(call: &mut Call<'_, '_>) -> CallResult {
     no_open_attributes(call)?;
     Err(Errno::EOPNOTSUPP.into())
 }
 
-/// `listxattr(2)`: none.
+/// `listxattr(2)`: an empty list.
 pub(crate) fn listxattr(call: &mut Call<'_, '_>) -> CallResult {
     no_attributes(call, true)
 }
@@ -517,7 +517,7 @@ pub(crate) fn no_open_attributes(call: &mut Call<'_, '_>) -> CallResult {
     if open.flags & libc::O_PATH != 0 { Err(Errno::EBADF.into()) } else { Ok(0) }
 }
 
-/// The number of attributes of what a path leads to, if it is there.
+/// The number of attributes of what a path leads to: 0 if it exists.
 fn no_attributes(call: &mut Call<'_, '_>, follow: bool) -> CallResult {
     let [path, ..] = call.args;
     let path = call.user().read_path(path)?;
@@ -537,7 +537,7 @@ pub(crate) fn mknodat(call: &mut Call<'_, '_>) -> CallResult {
     make_node(call, int(directory), path, mode)
 }
 
-/// Regular files alone: there are no FIFOs, and devices need a right that nobody has.
+/// Only regular files: there are no FIFOs, and no program has the privilege to create devices.
 fn make_node(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
     match int(mode).cast_unsigned() & libc::S_IFMT {
         0 | libc::S_IFREG => {}

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shared mappings of files that the program has written, and `memfd_create(2)`.
+//! Shared mappings of overlay files, and `memfd_create(2)`.
 //!
 //! ```text
 //!  file   [ page 0 | page 1 | page 2 | page 3 ]        what is mapped shared lies in the mapping's pages,
 //!              \________\___ mapping                   the rest in the overlay
 //! ```
 //!
-//! The overlay's copy of what is mapped is brought up to date before anything but the mapping looks at it: [`refresh`].
-//! What is written in another way goes to both: [`write_through`]. A part of a file is mapped shared once at a time, so
-//! there is one newest copy of every byte. See decision 0181.
+//! For the mapped part of a file, the mapping's pages have the newest content. Every other access first updates the
+//! overlay's copy: [`refresh`]. Every other write goes to both: [`write_through`]. Each part of a file is mapped shared
+//! at most once at a time, so every byte has one newest copy. See decision 0181.
 
 use mayfly_machine::PAGE_SIZE;
 
@@ -18,28 +18,28 @@ use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::InodeId;
 use crate::base::pages::{self, PAGE_BYTES, PageRange};
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::host::attributes;
 use crate::kernel::call::Call;
 use crate::kernel::{closing, work_limits};
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 /// `MFD_*` of `<linux/memfd.h>` that Linux 6.1 knows.
 const KNOWN_FLAGS: u32 = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB;
 /// Most bytes of a name.
 const NAME_MAX: usize = 249;
-/// `F_SEAL_*` that can be set.
+/// `F_SEAL_*` that can be added.
 const KNOWN_SEALS: u32 = 0x1f;
 const SEAL_SEAL: u32 = 0x1;
 const SEAL_WRITE: u32 = 0x8;
-/// What `fcntl` tells of files that are as large as they like. The libc crate has 0 for it.
+/// `fcntl` returns this flag for files without a size limit. The libc crate has 0 for it.
 const O_LARGEFILE: i32 = 0o100_000;
 
 /// `memfd_create(2)`.
 pub(crate) fn memfd_create(call: &mut Call<'_, '_>) -> CallResult {
     let [name, flags, ..] = call.args;
     let flags = int(flags).cast_unsigned();
-    // Huge pages: as a kernel that was built without them.
+    // MFD_HUGETLB fails as on a kernel built without huge pages.
     if flags & !KNOWN_FLAGS != 0 || flags & libc::MFD_HUGETLB != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -54,7 +54,7 @@ pub(crate) fn memfd_create(call: &mut Call<'_, '_>) -> CallResult {
     let seals = if flags & libc::MFD_ALLOW_SEALING != 0 { 0 } else { SEAL_SEAL };
     let id = call.process.overlay.edit().create_unnamed(0o777, seals, attributes::now());
     let path = [b"/memfd:", name.as_slice(), b" (deleted)"].concat();
-    let open = Open::new(Object::Memory { id, device: 0 }, &path, libc::O_RDWR | O_LARGEFILE);
+    let open = OpenFile::new(Object::Memory { id, device: 0 }, &path, libc::O_RDWR | O_LARGEFILE);
     let fd = call.process.files.edit().install(open, flags & libc::MFD_CLOEXEC != 0)?;
     Ok(fd.unsigned_abs().into())
 }
@@ -76,7 +76,7 @@ pub(crate) fn seals(call: &mut Call<'_, '_>, fd: i32, more: Option<u64>) -> Resu
     if seals & SEAL_SEAL != 0 {
         return Err(Errno::EPERM);
     }
-    let can_be_written = |vma: &Vma| matches!(vma.kind, Kind::Written { inode, writable: true, .. } if inode == id);
+    let can_be_written = |vma: &Vma| matches!(vma.kind, VmaKind::Overlay { inode, writable: true, .. } if inode == id);
     if more & SEAL_WRITE != 0 && call.process.memory.all().iter().any(can_be_written) {
         return Err(Errno::EBUSY);
     }
@@ -84,15 +84,15 @@ pub(crate) fn seals(call: &mut Call<'_, '_>, fd: i32, more: Option<u64>) -> Resu
     Ok(0)
 }
 
-/// Pages of shared mappings that hold bytes `offset..end` of a file: their addresses, and where in the file they start.
+/// Pages of shared mappings that hold bytes `offset..end` of a file: their addresses, and their offsets in the file.
 fn pages_of(call: &Call<'_, '_>, id: InodeId, offset: u64, end: u64) -> Vec<(u64, u64)> {
     let mut found = Vec::new();
-    if !call.process.memory.has_written() {
+    if !call.process.memory.has_overlay_mappings() {
         return found;
     }
     let end = end.min(count(call.process.overlay.content(id).len()));
     for vma in call.process.memory.all() {
-        let Kind::Written { inode, offset: first, .. } = vma.kind else { continue };
+        let VmaKind::Overlay { inode, offset: first, .. } = vma.kind else { continue };
         if inode != id {
             continue;
         }
@@ -106,11 +106,11 @@ fn pages_of(call: &Call<'_, '_>, id: InodeId, offset: u64, end: u64) -> Vec<(u64
     found
 }
 
-/// Brings the overlay's copy of bytes `offset..offset + len` up to date.
+/// Updates the overlay's copy of bytes `offset..offset + len` from the mappings.
 pub(crate) fn refresh(call: &mut Call<'_, '_>, id: InodeId, offset: u64, len: u64) {
     for (page, at) in pages_of(call, id, offset, offset.saturating_add(len)) {
         let mut bytes = [0; PAGE_BYTES];
-        // What has not been touched is as the overlay has it, and so is what nobody may read.
+        // A page that was not touched equals the overlay's copy, and so does one that the program may not access.
         if call.machine.is_mapped(page) && call.machine.read(page, &mut bytes).is_ok() {
             let known = content(call, id, at);
             let now = bytes.get(..known.len()).unwrap_or_default();
@@ -122,14 +122,15 @@ pub(crate) fn refresh(call: &mut Call<'_, '_>, id: InodeId, offset: u64, len: u6
     }
 }
 
-/// A page of a file, as far as the file goes.
+/// The content of one page of a file, up to the file's end.
 fn content<'c>(call: &'c Call<'_, '_>, id: InodeId, at: u64) -> &'c [u8] {
     let content = call.process.overlay.content(id);
     let rest = usize::try_from(at).ok().and_then(|at| content.get(at..)).unwrap_or_default();
     rest.get(..rest.len().min(PAGE_BYTES)).unwrap_or_default()
 }
 
-/// Bytes `offset..offset + len` have been written: mappings show them. What else is on these pages has been refreshed.
+/// Updates the mappings after bytes `offset..offset + len` were written to the overlay. The rest of these pages has
+/// been refreshed.
 pub(crate) fn write_through(call: &mut Call<'_, '_>, id: InodeId, offset: u64, len: u64) -> Result<(), Halt> {
     for (page, at) in pages_of(call, id, offset, offset.saturating_add(len)) {
         put(call, id, page, at)?;
@@ -137,14 +138,14 @@ pub(crate) fn write_through(call: &mut Call<'_, '_>, id: InodeId, offset: u64, l
     Ok(())
 }
 
-/// Gives a page of a mapping the overlay's content.
+/// Copies the overlay's content to a page of a mapping.
 fn put(call: &mut Call<'_, '_>, id: InodeId, page: u64, at: u64) -> Result<(), Halt> {
     let mut bytes = content(call, id, at).to_vec();
     bytes.resize(PAGE_BYTES, 0);
     if call.machine.write(page, &bytes).is_ok() {
         return Ok(());
     }
-    // It cannot be written as it is, or is not there.
+    // The page is read-only or absent.
     let prot = call.process.memory.find(page).ok_or(Errno::EFAULT)?.prot;
     call.machine.unmap(page, PAGE_SIZE)?;
     if bytes.iter().any(|&byte| byte != 0) {
@@ -153,13 +154,13 @@ fn put(call: &mut Call<'_, '_>, id: InodeId, page: u64, at: u64) -> Result<(), H
     Ok(())
 }
 
-/// Changes a file's size: what is mapped behind its new end is gone.
+/// Changes a file's size. Mapped pages past its new end are removed.
 pub(crate) fn resize(call: &mut Call<'_, '_>, id: InodeId, size: u64) -> Result<(), Halt> {
     let before = count(call.process.overlay.content(id).len());
     work_limits::check_bytes(call, size.abs_diff(before).min(call.process.overlay.room().max(before)))?;
     work_limits::check_file(call, id)?;
     if size < before {
-        // The rest of the last page is zero from now on, in the mapping too.
+        // The rest of the last page becomes zero, in the mapping too.
         refresh(call, id, size, 1);
     }
     call.process.overlay.edit().resize(id, size, attributes::now())?;
@@ -170,14 +171,14 @@ pub(crate) fn resize(call: &mut Call<'_, '_>, id: InodeId, size: u64) -> Result<
     Ok(())
 }
 
-/// A file has another size: mappings know.
+/// Adapts the mappings of a file to its size.
 pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Halt> {
     let size = count(call.process.overlay.content(id).len());
-    let known = call.process.memory.written_size(id);
+    let known = call.process.memory.overlay_size(id);
     if known.is_none_or(|known| known == size) {
         return Ok(());
     }
-    call.process.memory.edit().set_written_size(id, size);
+    call.process.memory.edit().set_overlay_size(id, size);
     let end = pages::align_up(size).unwrap_or(size);
     let behind: Vec<(u64, u64)> = call
         .process
@@ -185,7 +186,7 @@ pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Ha
         .all()
         .iter()
         .filter_map(|vma| match vma.kind {
-            Kind::Written { inode, offset, .. } if inode == id => {
+            VmaKind::Overlay { inode, offset, .. } if inode == id => {
                 Some(vma.range.after(vma.range.start().saturating_add(end.saturating_sub(offset))))
             }
             _ => None,
@@ -197,7 +198,7 @@ pub(crate) fn follow_size(call: &mut Call<'_, '_>, id: InodeId) -> Result<(), Ha
     Ok(())
 }
 
-/// Whether another mapping than those in `but` shows a part of what one of `len` bytes from `offset` on would.
+/// Whether a mapping outside of `but` shows a part of the `len` bytes from `offset` on.
 pub(crate) fn is_mapped_elsewhere(
     call: &Call<'_, '_>,
     id: InodeId,
@@ -207,24 +208,25 @@ pub(crate) fn is_mapped_elsewhere(
 ) -> bool {
     let end = offset.saturating_add(len);
     let shows = |part: Vma| match part.kind {
-        Kind::Written { inode, offset: first, .. } => {
+        VmaKind::Overlay { inode, offset: first, .. } => {
             let last = first.saturating_add(part.range.len());
             inode == id && !part.range.is_empty() && first < end && offset < last
         }
         _ => false,
     };
     call.process.memory.all().iter().any(|vma| match but {
-        Some(but) => shows(vma.over(vma.range.before(but.start()))) || shows(vma.over(vma.range.after(but.end()))),
+        Some(but) => {
+            shows(vma.covering(vma.range.before(but.start()))) || shows(vma.covering(vma.range.after(but.end())))
+        }
         None => shows(*vma),
     })
 }
 
-/// Brings in the pages of a shared mapping that a file has content for; those that are zero appear when they are
-/// touched.
+/// Brings in the pages of a shared mapping that have content. Pages of zeroes appear when they are touched.
 pub(crate) fn fill(call: &mut Call<'_, '_>, range: PageRange) -> Result<(), Halt> {
     let parts: Vec<Vma> = call.process.memory.within(range).collect();
     for vma in parts {
-        let Kind::Written { inode, offset, .. } = vma.kind else { continue };
+        let VmaKind::Overlay { inode, offset, .. } = vma.kind else { continue };
         let size = count(call.process.overlay.content(inode).len());
         let mut at = offset;
         while at < size.min(offset.saturating_add(vma.range.len())) {
@@ -239,23 +241,23 @@ pub(crate) fn fill(call: &mut Call<'_, '_>, range: PageRange) -> Result<(), Halt
     Ok(())
 }
 
-/// Mappings in `range` are about to go: what they hold is kept.
+/// Saves the content of mappings in `range`, which are about to be removed, to the overlay.
 pub(crate) fn keep(call: &mut Call<'_, '_>, range: PageRange) {
-    if !call.process.memory.has_written() {
+    if !call.process.memory.has_overlay_mappings() {
         return;
     }
     let parts: Vec<Vma> = call.process.memory.within(range).collect();
     for vma in parts {
-        if let Kind::Written { inode, offset, .. } = vma.kind {
+        if let VmaKind::Overlay { inode, offset, .. } = vma.kind {
             refresh(call, inode, offset, vma.range.len());
         }
     }
 }
 
-/// Mappings have gone: files that have nothing left but them go too.
-pub(crate) fn sweep(call: &mut Call<'_, '_>) {
-    if call.process.memory.has_written() {
-        for id in call.process.memory.edit().forget_written() {
+/// Drops files that were kept only by mappings that have been removed.
+pub(crate) fn forget_unmapped_files(call: &mut Call<'_, '_>) {
+    if call.process.memory.has_overlay_mappings() {
+        for id in call.process.memory.edit().forget_overlay_files() {
             closing::forget_file(call, id);
         }
     }
