@@ -62,6 +62,12 @@ void LoopPool::set_waker(std::unique_ptr<Waker> waker) noexcept { impl_->pool->s
 
 void LoopPool::tend() noexcept { impl_->pool->tend(); }
 
+void LoopPool::defer_resets() noexcept { impl_->pool->defer_resets(); }
+
+bool LoopPool::resets_are_due() const noexcept { return impl_->pool->resets_are_due(); }
+
+void LoopPool::reset_answered() noexcept { impl_->pool->reset_answered(); }
+
 struct Server::Impl {
     rust::Box<ffi::Server> server;
 };

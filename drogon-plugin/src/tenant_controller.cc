@@ -83,7 +83,19 @@ TenantController::PerThread::PerThread(LoopPool a_pool) : pool(std::move(a_pool)
         pool.set_waker(std::make_unique<LoopWaker>(loop, pool));
         // The loop ends before the thread's own objects are destroyed.
         loop->runOnQuit([this] { pool.set_waker(nullptr); });
+        pool.defer_resets();
     }
+}
+
+void TenantController::PerThread::queue_resets() {
+    if (has_queued_resets || !pool.resets_are_due()) {
+        return;
+    }
+    has_queued_resets = true;
+    trantor::EventLoop::getEventLoopOfCurrentThread()->queueInLoop([this] {
+        has_queued_resets = false;
+        pool.reset_answered();
+    });
 }
 
 TenantController::TenantController(Server server, std::optional<drogon::DefaultHandler> others)
@@ -194,6 +206,7 @@ void TenantController::respond(const drogon::HttpRequestPtr &request, RouteHit h
     HttpReply reply(*request);
     if (pool.call(view, reply, hit) == Outcome::done) {
         callback(reply.take());
+        per_thread.queue_resets();
         return;
     }
     // An advice of the application may have moved the request to a thread that has no loop.

@@ -63,8 +63,12 @@ class TenantController final : public drogon::HttpController<TenantController, f
         PerThread(const PerThread &) = delete;
         PerThread &operator=(const PerThread &) = delete;
 
+        // Resets the workers that are due, if any, once the loop has written the responses of this round.
+        void queue_resets();
+
         LoopPool pool;
         RequestAdapter adapter;
+        bool has_queued_resets = false;
     };
 
     void before_routing(const drogon::HttpRequestPtr &request) noexcept;

@@ -78,6 +78,13 @@ class LoopPool {
     // Does the pool's work besides requests: closes idle workers when memory is short. It takes little time.
     void tend() noexcept;
 
+    // Lets call() return before a worker that has written many pages is reset, so that its response can be written
+    // first. The caller then asks resets_are_due() after each call, and calls reset_answered() when the response is
+    // written. A worker is reset before its next request in any case.
+    void defer_resets() noexcept;
+    [[nodiscard]] bool resets_are_due() const noexcept;
+    void reset_answered() noexcept;
+
   private:
     friend class Server;
     struct Impl;

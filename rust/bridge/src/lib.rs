@@ -96,6 +96,9 @@ mod ffi {
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
         fn set_waker(self: &mut LoopPool, waker: UniquePtr<Waker>);
         fn tend(self: &mut LoopPool);
+        fn defer_resets(self: &mut LoopPool);
+        fn resets_are_due(self: &LoopPool) -> bool;
+        fn reset_answered(self: &mut LoopPool);
     }
 
     unsafe extern "C++" {

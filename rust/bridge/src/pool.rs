@@ -66,6 +66,21 @@ impl LoopPool {
         });
     }
 
+    /// Leaves workers with much to reset to [`Self::reset_answered`].
+    pub(crate) fn defer_resets(&mut self) {
+        self.0.defer_resets();
+    }
+
+    /// Whether [`Self::call`] has left workers to reset.
+    pub(crate) fn resets_are_due(&self) -> bool {
+        self.0.resets_are_due()
+    }
+
+    /// Resets these workers.
+    pub(crate) fn reset_answered(&mut self) {
+        let _ = guard(|| self.0.reset_answered());
+    }
+
     /// Does the pool's work besides requests.
     pub(crate) fn tend(&mut self) {
         let _ = guard(|| self.0.tend());

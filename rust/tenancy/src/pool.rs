@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mayfly_sandbox::{Request, ResponseSink, Slice};
+use mayfly_sandbox::{Request, ResponseSink, Slice, WorkerState};
 
 use crate::host::clock::monotonic_ns;
 use crate::model::failure::{Failure, RequestId, answer};
@@ -14,7 +14,7 @@ use crate::model::permits::{CallPermit, PermitKind};
 use crate::model::route::TenantIndex;
 use crate::model::tenant::{State, Tenant};
 use crate::model::worker_mailbox::WorkerMailbox;
-use crate::run::call::{Call, CallContext, CallStep, TrackedSink};
+use crate::run::call::{Call, CallContext, CallStep, TrackedSink, reset_answered};
 use crate::run::gate::Gated;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
@@ -64,6 +64,10 @@ pub struct LoopPool {
     slots: Box<[Slot]>,
     ids: Ids,
     later: Option<Unfinished>,
+    /// Whether workers with much to reset are left to [`Self::reset_answered`].
+    defers_resets: bool,
+    /// Tenants whose worker may be one of these.
+    unreset: Vec<TenantIndex>,
     /// Slots that have a worker.
     held: usize,
     /// Where the search for a worker to close goes on.
@@ -74,7 +78,11 @@ pub struct LoopPool {
 /// What a loop has for one tenant; next to nothing until the first request.
 #[derive(Debug, Default)]
 struct Slot {
+    /// Ready, or still to be reset after the request `answered`.
     worker: Option<Forked>,
+    answered: Option<RequestId>,
+    /// It is in [`LoopPool::unreset`].
+    is_unreset: bool,
     last_used_ns: u64,
     share: Option<TenantShare>,
 }
@@ -142,7 +150,20 @@ impl LoopPool {
         }
         let unrouted = server.new_unrouted();
         let ids = Ids { next: server.id_seed().wrapping_add(number << 40) };
-        Self { server, set, number, seen, slots, ids, later: None, held: 0, hand: 0, unrouted }
+        Self {
+            server,
+            set,
+            number,
+            seen,
+            slots,
+            ids,
+            later: None,
+            defers_resets: false,
+            unreset: Vec::new(),
+            held: 0,
+            hand: 0,
+            unrouted,
+        }
     }
 
     /// Finds the tenant, other than the default one, that answers this host and path: for a server that has routes
@@ -200,7 +221,11 @@ impl LoopPool {
         }
         let current = tenant.generation();
         // The worker comes back only after the call: one that a panic interrupts is dropped, and never used again.
-        let forked = match self.slots[index].worker.take_if(|forked| forked.number == current) {
+        let ready = match self.slots[index].worker.take_if(|forked| forked.number == current) {
+            Some(forked) if !forked.is_ready() => self.finish_reset(index, forked),
+            ready => ready,
+        };
+        let forked = match ready {
             Some(forked) => forked,
             None => match self.find_worker(index, current) {
                 Ok(forked) => forked,
@@ -221,6 +246,7 @@ impl LoopPool {
             stores: &self.server.background().overflow,
             slice: Slice::non_blocking(forked.slice),
             mode_header: self.set.config.mode_header,
+            may_defer_reset: self.defers_resets,
         };
         let mut call = Call::new(forked, self.ids.next());
         let step = call.begin(context, request, &mut TrackedSink::new(sink));
@@ -229,7 +255,68 @@ impl LoopPool {
             slot.worker = Some(call.forked);
             return Outcome::Done;
         }
+        if step == CallStep::Done && call.forked.worker.state() == WorkerState::Answered {
+            self.defer_reset(index, call);
+            return Outcome::Done;
+        }
         self.leave(index, call, step, sink)
+    }
+
+    /// Lets [`Self::call`] return before a worker with much to reset is reset, so that its response can be written
+    /// first. The caller then asks [`Self::resets_are_due`] after each call.
+    pub fn defer_resets(&mut self) {
+        self.defers_resets = true;
+    }
+
+    /// Whether [`Self::reset_answered`] is to be called when the response is written. The next call of the worker's
+    /// tenant resets the worker in any case.
+    #[inline]
+    #[must_use]
+    pub fn resets_are_due(&self) -> bool {
+        !self.unreset.is_empty()
+    }
+
+    /// Resets the workers that calls have left.
+    pub fn reset_answered(&mut self) {
+        while let Some(index) = self.unreset.pop() {
+            let slot = &mut self.slots[index];
+            slot.is_unreset = false;
+            if let Some(unreset) = slot.worker.take_if(|forked| !forked.is_ready())
+                && let Some(forked) = self.finish_reset(index, unreset)
+            {
+                self.slots[index].worker = Some(forked);
+            }
+        }
+    }
+
+    /// Keeps a worker that is still to be reset.
+    #[cold]
+    fn defer_reset(&mut self, index: TenantIndex, call: Call) {
+        let slot = &mut self.slots[index];
+        slot.last_used_ns = call.forked.worker.last_started_ns();
+        slot.answered = Some(call.id);
+        slot.worker = Some(call.forked);
+        if !std::mem::replace(&mut slot.is_unreset, true) {
+            self.unreset.push(index);
+        }
+    }
+
+    /// Resets a worker that has answered. If that fails, the worker is closed and replaced.
+    #[cold]
+    fn finish_reset(&mut self, index: TenantIndex, mut forked: Forked) -> Option<Forked> {
+        let tenant = &self.set.tenants[index];
+        let slot = &mut self.slots[index];
+        let id = slot.answered.unwrap_or(RequestId::NONE);
+        let share = slot.share(tenant);
+        reset_answered(&mut forked, id, tenant, &share.counters);
+        if forked.is_ready() {
+            return Some(forked);
+        }
+        self.held -= 1;
+        let orders = &self.server.background().orders;
+        orders.fork(tenant, &share.mailbox);
+        orders.close(forked);
+        None
     }
 
     /// What follows when a request ends otherwise than in a worker that is ready again.
@@ -513,6 +600,8 @@ impl LoopPool {
 
     #[cold]
     fn take_over(&mut self, set: Arc<TenantSet>) {
+        // While the positions are those of the former set.
+        self.reset_answered();
         let mut former: std::collections::HashMap<*const Tenant, Slot> = std::mem::take(&mut self.slots)
             .into_iter()
             .zip(&self.set.tenants)

@@ -107,7 +107,7 @@ fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &Gra
     });
 }
 
-async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -> Response<Full<Bytes>> {
+async fn answer(request: hyper::Request<Incoming>, tenants: &Rc<RefCell<Tenants>>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     if let Some(refusal) = head.headers.get(REFUSED_FIELD) {
         return refused(refusal.as_bytes());
@@ -151,7 +151,14 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &RefCell<Tenants>) -
     request.body = &body;
     let outcome = tenants.borrow_mut().pool.call(&request, &mut reply);
     match outcome {
-        Outcome::Done => reply.into_response(),
+        Outcome::Done => {
+            if tenants.borrow().pool.resets_are_due() {
+                let tenants = Rc::clone(tenants);
+                // It runs when this connection's task has written the response.
+                tokio::task::spawn_local(async move { tenants.borrow_mut().pool.reset_answered() });
+            }
+            reply.into_response()
+        }
         Outcome::Later => {
             let (sender, receiver) = oneshot::channel();
             tenants.borrow_mut().pool.call_later(&request, Box::new(Later { reply, sender }));

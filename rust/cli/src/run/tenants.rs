@@ -17,7 +17,9 @@ pub(crate) struct Tenants {
 impl Tenants {
     pub(crate) fn new(server: &Server) -> Self {
         let config = server.config();
-        Self { pool: server.loop_pool(), server: server.clone(), body_bytes: body_bytes(&config), config }
+        let mut pool = server.loop_pool();
+        pool.defer_resets();
+        Self { pool, server: server.clone(), body_bytes: body_bytes(&config), config }
     }
 
     /// The limit on a request's body before its tenant is known. The tenancy enforces the tenant's own limit.

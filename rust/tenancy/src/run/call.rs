@@ -25,6 +25,9 @@ use crate::model::permits::PermitKind;
 use crate::model::store::{self, Claim, Store};
 use crate::model::tenant::Tenant;
 
+/// Pages of a work set that take about two microseconds to reset: less than it costs to come back for them.
+const PAGES_RESET_AT_ONCE: usize = 16;
+
 /// A request that has a worker.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -84,6 +87,8 @@ pub(crate) struct CallContext<'a> {
     pub(crate) slice: Slice,
     /// Whether responses say how they were made.
     pub(crate) mode_header: bool,
+    /// Whether a reset that takes its time may be left to the caller: see [`reset_answered`].
+    pub(crate) may_defer_reset: bool,
 }
 
 /// What becomes of the workers of storage programs that calls are done with: the scheduler's part.
@@ -278,13 +283,20 @@ impl Call {
         let _ = self.forked.worker.answer_peer(answer);
     }
 
-    /// Rolls the worker back, and counts.
+    /// Resets the worker, or leaves that to the caller, and counts.
     #[inline]
     fn answered(&mut self, context: CallContext<'_>, sink: &mut TrackedSink<'_, impl ResponseSink + ?Sized>) {
         context.tenant.log.end_partial_lines();
         if context.mode_header {
             sink.header(b"x-mayfly-mode", self.forked.generation.mode.as_bytes());
             sink.header(b"x-mayfly-generation", self.forked.generation.number_text.as_bytes());
+        }
+        // By pages, since those cost time. The generation's mode is asked last: it is on no line that is at hand.
+        if context.may_defer_reset
+            && self.forked.worker.work_pages() > PAGES_RESET_AT_ONCE
+            && self.forked.is_ephemeral()
+        {
+            return self.count_hits(context);
         }
         match self.forked.worker.reset() {
             Ok(_) => context.counters.count(Event::Reset),
@@ -340,6 +352,20 @@ impl Call {
             StoreCall::None | StoreCall::Waits | StoreCall::Asked(Claim::Busy) => {}
         }
     }
+}
+
+/// Resets a worker that has answered, and counts. What is wrong costs the worker, not the client, which has the
+/// response: the worker is not ready then.
+pub(crate) fn reset_answered(forked: &mut Forked, id: RequestId, tenant: &Tenant, counters: &Counters) {
+    match forked.worker.reset() {
+        Ok(_) => counters.count(Event::Reset),
+        Err(error) => {
+            let failure = Failure::from(&error);
+            counters.failed(failure);
+            tenant.log.failed(id, failure, &error.to_string());
+        }
+    }
+    counters.spent(forked.worker.take_cpu_ns());
 }
 
 #[cold]

@@ -156,7 +156,14 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     let Job { tenant, request, id, mailbox, former, retention, mut reply, in_flight, mode_header } = job;
     // A request that has to wait for a disk does so on an overflow thread: no fork is queued behind it.
     let slice = Slice::non_blocking(SLICE);
-    let context = CallContext { tenant: &tenant, counters: &tenant.background, stores: overflow, slice, mode_header };
+    let context = CallContext {
+        tenant: &tenant,
+        counters: &tenant.background,
+        stores: overflow,
+        slice,
+        mode_header,
+        may_defer_reset: false,
+    };
     let mut sink = TrackedSink::new(&mut *reply);
     let served = catch_unwind(AssertUnwindSafe(|| match worker(forks, &tenant, &mailbox, former, retention) {
         Ok(forked) => {

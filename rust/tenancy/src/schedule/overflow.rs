@@ -378,6 +378,7 @@ impl Overflow {
             stores: self,
             slice: Slice { time: SLICE, may_block: parked.may_block },
             mode_header: parked.mode_header,
+            may_defer_reset: false,
         };
         let mut sink = TrackedSink::new(&mut *parked.reply);
         let result = catch_unwind(AssertUnwindSafe(|| parked.call.go_on(context, &mut sink)));
@@ -551,6 +552,7 @@ mod tests {
             stores: &server.background().overflow,
             slice,
             mode_header: false,
+            may_defer_reset: false,
         };
         assert_eq!(call.begin(context, &request, &mut TrackedSink::new(&mut *reply)), CallStep::Paused);
         let in_flight = InFlight::enter(&tenant, 10_000).unwrap();
