@@ -5,25 +5,31 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build tenants samples runtimes run run-runtimes test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing: packages, Drogon
+packages:
 	@scripts/setup
 
-build: setup ## Build the server and the command line into build/bin
+setup: packages ## Install what is missing: packages, Drogon
+	@scripts/build-drogon
+
+build: packages ## Build the server and the command line into build/bin
 	@scripts/build
 
-tenants: setup ## Build the sample tenants into build/tenants
+tenants: packages ## Build the sample tenants into build/tenants
 	@$(MAKE) --no-print-directory -C tenants
 
-# What `make run` and `make run-runtimes` start, without the tenants of tests alone.
-samples runtimes: setup
+# The tenants of `make run-runtimes`, without those of tests alone.
+runtimes: packages
 	@$(MAKE) --no-print-directory -C tenants $@
 
-run: build samples ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
+# It installs and builds only what the sample server needs (docs/decisions/0261-four-minutes.md).
+run: ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
+	@scripts/setup server
+	@scripts/build server
 	@scripts/run
 
 run-runtimes: build runtimes ## The same with Deno, Node.js, Python, Go, Rust and lighttpd for tenants
@@ -44,7 +50,7 @@ test-svm: tenants ## Run the machine's tests on hardware virtualisation, emulate
 test-cmake: build ## Run the C++ tests and build the consumer project
 	@scripts/test cmake
 
-test-bench: setup ## Run the benchmark's own tests
+test-bench: packages ## Run the benchmark's own tests
 	@scripts/test bench
 
 test-e2e: build tenants ## Run the end-to-end tests
@@ -53,10 +59,10 @@ test-e2e: build tenants ## Run the end-to-end tests
 bench: build tenants ## Compare vanilla and sandboxed; writes bench/out/report.{json,html}
 	@/usr/bin/python3 bench/run
 
-lint: setup ## Check formats, lints and scripts
+lint: packages ## Check formats, lints and scripts
 	@scripts/lint
 
-format: setup ## Format Rust and C++
+format: packages ## Format Rust and C++
 	@scripts/lint --fix
 
 audit: ## Check the dependencies' licences, bans and sources

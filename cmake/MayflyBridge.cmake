@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Has cargo build the staticlib of rust/bridge: the target mayfly_bridge, which has the headers that cxx generates, too.
+# The target mayfly_bridge: the staticlib of rust/bridge, which cargo builds, with the headers that cxx generates.
 
 find_program(MAYFLY_CARGO cargo HINTS "$ENV{HOME}/.cargo/bin" REQUIRED)
 set(MAYFLY_CARGO_WORKSPACE "${PROJECT_SOURCE_DIR}" CACHE PATH "The cargo workspace that has mayfly-bridge")
@@ -8,7 +8,7 @@ mark_as_advanced(MAYFLY_CARGO MAYFLY_CARGO_WORKSPACE)
 
 set(mayfly_bridge_library "${MAYFLY_CARGO_TARGET_DIR}/release/libmayfly_bridge.a")
 
-# Cargo knows by itself what is out of date, so it is asked each time.
+# Cargo itself finds what is out of date, so it runs each time.
 add_custom_target(mayfly_cargo
   COMMAND "${CMAKE_COMMAND}" -E env "CARGO_TARGET_DIR=${MAYFLY_CARGO_TARGET_DIR}"
           "${MAYFLY_CARGO}" build --release --package mayfly-bridge

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# What `cmake --install` puts where, so that find_package(Mayfly) finds it.
+# The install rules, so that find_package(Mayfly) works.
 
 set(mayfly_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/Mayfly")
 

@@ -1,22 +1,42 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # shellcheck shell=bash
-# What the scripts share; sourced, never run.
+# Functions of the scripts; sourced, never run.
 
 # shellcheck disable=SC2034  # used by the scripts that source this file
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# What is fetched or built once for all clones of the repository.
+# For what is downloaded or built once for all clones of the repository.
 cache=${MAYFLY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mayfly}
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "error: $*" && exit 1; }
 
-# run_logged LOG COMMAND...: quiet while it works, the end of its log when it does not.
+# run_logged LOG COMMAND...: prints the end of the log if the command fails, and otherwise nothing.
 run_logged() {
     local log=$1
     shift
     "$@" >>"$log" 2>&1 && return
     tail -n 40 "$log" >&2
     die "failed: $* (whole log: $log)"
+}
+
+# together FUNCTION...: runs the functions side by side, with their names before each line that they print. When one
+# fails it ends the others, and the script.
+declare -A running=()
+together() {
+    local job pid failed=
+    trap 'for pid in "${!running[@]}"; do kill -- "-$pid" 2>/dev/null || true; done' EXIT
+    set -m # each job in a process group of its own
+    for job; do
+        { "$job" </dev/null 2>&1 | sed -u "s/^/$job: /" >&2; } &
+        running[$!]=$job
+    done
+    set +m
+    while [ ${#running[@]} -gt 0 ]; do
+        wait -n -p pid "${!running[@]}" || failed=${running[$pid]}
+        unset "running[$pid]"
+        [ -z "$failed" ] || die "$failed failed: its lines above say why"
+    done
+    trap - EXIT
 }
 
 # as_root COMMAND...: for the few steps that change the system.
@@ -30,7 +50,7 @@ as_root() {
     fi
 }
 
-# debian_mirror: where this machine gets Debian from, whichever way its sources are written.
+# debian_mirror: the mirror from which this machine gets Debian, whatever the format of its sources.
 debian_mirror() {
     local codename mirror
     codename=$(. /etc/os-release && printf %s "${VERSION_CODENAME:-}")
@@ -41,8 +61,8 @@ debian_mirror() {
     printf '%s\n' "$mirror"
 }
 
-# private_apt DIR TOOL ARGUMENT...: apt with sources, lists and caches of its own in DIR (see
-# private_sources), so that the system's apt stays as it is and no root is needed.
+# private_apt DIR TOOL ARGUMENT...: apt with sources, lists and caches of its own in DIR (see private_sources), so that
+# the system's apt stays unchanged and no root is needed.
 private_apt() {
     local dir=$1 tool=$2
     shift 2
@@ -60,7 +80,7 @@ private_sources() {
     private_apt "$dir" apt-get -qq update
 }
 
-# lock_cache NAME: one process at a time; a second one waits, then finds the first one's result.
+# lock_cache NAME: admits one process at a time; a second one waits, then finds the first one's result.
 lock_cache() {
     mkdir -p "$cache"
     exec 9>"$cache/$1.lock"

@@ -13,7 +13,7 @@ PROGRAM ?= $(BIN)/$(NAME)
 SDK := $(TENANTS)/sdk/mayfly.h
 
 WARNINGS ?= -Wall -Wextra -Wpedantic -Wconversion
-# The usual flags, and none that ties a tenant to Mayfly: any static program will do.
+# The usual flags, and none for Mayfly: any static program works.
 CFLAGS ?= -O2
 CXXFLAGS ?= -O2
 COMPILE.tenant.c = $(CC) -std=c11 $(CFLAGS) $(WARNINGS) -I$(TENANTS)/sdk
@@ -32,7 +32,8 @@ clean:
 $(BIN):
 	mkdir -p $@
 
-# What is fetched, once for all clones. The lockfile beside each package.json has the checksums; nothing that comes is run.
+# For downloads, once for all clones. The lockfile beside each package.json has the checksums; no downloaded script is
+# run.
 CACHE := $(or $(MAYFLY_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mayfly)
 NPM_CI := npm ci --cache $(CACHE)/npm --prefer-offline --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 UNPACK_DEBIAN := $(TENANTS)/../scripts/unpack-debian

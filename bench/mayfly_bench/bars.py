@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The figures that Mayfly set itself to reach, and whether this run reached them.
+"""The figures that Mayfly aims at, and whether this run reached them.
 
 Most bars are relative to something measured in the same run (the bare `KVM_RUN` round trip, a memcpy, the
 vanilla route), so they mean the same on a slow machine and on a fast one. Routes are compared round by
@@ -16,7 +16,7 @@ from .comparison import find
 
 @dataclass(frozen=True)
 class Bar:
-    """One figure. `measure` takes the report and raises LookupError where the run does not hold it."""
+    """One figure. `measure` takes the report and raises LookupError if the run does not have it."""
 
     name: str
     key: str
@@ -27,8 +27,9 @@ class Bar:
 
 #: Of a runtime's work set.
 _RESET_US_A_PAGE = 0.15
-#: What another system of this kind reached by its SDK, reset after each request, of vanilla Drogon's requests/s on such a machine,
-#: (thousands of requests/s, of vanilla's), and the factor by which that is to be exceeded. See docs/decisions/0150.
+#: What another system of this kind reached by its SDK, reset after each request, of vanilla Drogon's requests/s on such
+#: a machine, (thousands of requests/s, of vanilla's), and the factor by which that must be exceeded. See
+#: docs/decisions/0150.
 _PEER = {"node": (9.4, 54), "deno": (10.6, 54), "deno, all cores": (19.1, 106)}
 _ABOVE_PEER = 1.4
 
@@ -59,7 +60,7 @@ def _tenancy(name: str) -> Callable[[dict], float]:
 
 
 def _nothing_failed(name: str, within: Callable[[float], bool]) -> Callable[[dict, float], bool]:
-    """Within the bar, and no request went wrong on the way: a refusal is a quick answer."""
+    """Within the bar, and no request failed: a refusal is a fast answer."""
     return lambda report, measured: within(measured) and report["tenancy_rounds"][name]["failed_requests"] == 0
 
 
@@ -83,7 +84,7 @@ def _reset_beyond_pages(name: str, mode: str) -> Callable[[dict], float]:
 
 
 def _all_answered(name: str, mode: str, least: float, *load: str) -> Callable[[dict, float], bool]:
-    """At least so much, and no request failed."""
+    """At least `least`, and no request failed."""
     errors = _runtime(name, mode, *load, "errors")
     return lambda report, measured: measured >= least and errors(report) == 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What changed between two reports, told apart from noise.
+"""What changed between two reports, as distinct from noise.
 
 A change counts where the rounds of both runs do not overlap at all. With five rounds each, two equal
 programs look changed in fewer than one comparison of a hundred. Nothing is asserted about absolute times.

@@ -60,7 +60,9 @@ def columns(pairs: Pairs, key: str, unit: str) -> str:
 
 
 def latencies(pairs: Pairs) -> str:
-    """The latency distribution at every load: from the median (dot) over p75 and p90 (ticks) to p99 (end), on a log axis."""
+    """The latency distribution at every load: from the median (dot) over p75 and p90 (ticks) to p99 (end), on a log
+    axis.
+    """
     values = [entry[key] for pair in pairs for entry in pair for key in ("p50_us", "p99_us")]
     low, high = 10 ** math.floor(math.log10(max(min(values), 1))), max(values) * 1.3
     slot = (_WIDTH - _LEFT - _RIGHT) / len(pairs)

@@ -128,7 +128,7 @@ def warning(report: dict) -> str | None:
         return None
     return (
         f"The machine was busy: others used {sum(shares) / len(shares):.0f} % of its processors. Times and requests/s are "
-        "worse than this machine's own; differences between the routes are exaggerated, because whoever needs more is interrupted more."
+        "worse than this machine's own; differences between the routes are exaggerated, because the route that needs more time is interrupted more often."
     )
 
 

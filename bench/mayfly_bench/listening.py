@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """A program that listens on the loopback interface for the length of a measurement.
 
-It is stopped by process id whatever happens: on leaving the `with` block, and by the kernel (`setpriv --pdeathsig`) should the
-benchmark itself be killed.
+It is stopped by process id whatever happens: on leaving the `with` block, and by the kernel (`setpriv --pdeathsig`)
+should the benchmark itself be killed.
 """
 
 import random
@@ -41,7 +41,8 @@ class Listening:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _command(self) -> list[str]:
-        """The program and its arguments; called once, when it is started. Raises BenchError if it cannot be prepared."""
+        """The program and its arguments; called once, when it is started. Raises BenchError if it cannot be prepared.
+        """
         raise NotImplementedError
 
     def _options(self) -> dict:
@@ -127,7 +128,7 @@ class Listening:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the kernel hands to outgoing connections, which could take it again."""
+    """Picks an unused port, below the ephemeral ones, which the kernel could give to an outgoing connection."""
     while True:
         with socket.socket() as probe:
             try:

@@ -24,7 +24,8 @@ def run(cli: Path, program: Path, requests: int, cpu: int | None) -> dict:
 
 
 def run_tenant(cli: Path, file: Path, tenant: str, root: Path, requests: int, seconds: int, cpu: int | None) -> dict:
-    """Runs them once for one tenant of a file, whose paths are relative to `root`: for so many requests at most, and about so long.
+    """Runs them once for one tenant of a file, whose paths are relative to `root`: at most `requests` requests, for
+    about `seconds`.
 
     Raises BenchError with the reason if the tenant does not boot.
     """
@@ -75,5 +76,6 @@ def per_page(seen: dict) -> dict:
 
 
 def routes(cli: Path) -> dict:
-    """What it costs to find a request's tenant, among one and among many. Raises BenchError if that cannot be measured."""
+    """What it costs to find a request's tenant, among one and among many. Raises BenchError if that cannot be measured.
+    """
     return {key: value for key, value in _run([str(cli), "bench-routes", "--json"]).items() if key != "host"}

@@ -23,7 +23,9 @@ class Tenancy:
 
 @dataclass(frozen=True)
 class Runtimes:
-    """How long each of the runtimes is measured: calls without HTTP, then rounds of wrk, as many as the limit for all leaves time for."""
+    """How long each of the runtimes is measured: calls without HTTP, then rounds of wrk, as many as the limit for all
+    leaves time for.
+    """
 
     requests: int = 5_000
     call_seconds: int = 4

@@ -45,7 +45,7 @@ def _warning(report: dict) -> str:
 
 
 def _tiles(report: dict) -> str:
-    """The four figures to take away. A tile whose figure this run lacks is left out."""
+    """The four most important figures. A tile is left out if this run lacks its figure."""
     micro = report["micro"]
     wanted = (
         (lambda: number(micro["call_reset_us"] - micro["floor_us"]), "µs", "call and reset above the bare KVM_RUN round trip"),
@@ -132,7 +132,7 @@ def _tenancy(report: dict) -> str:
     return (
         "<h2>Many tenants</h2>"
         '<p class="note">One server, as many loops as cores. Ratios are of requests/s, both sides in turn; each figure is the median of '
-        "its rounds, whose lowest and highest are beside it.</p>" + _table(table)
+        "its rounds, beside the lowest and the highest.</p>" + _table(table)
     )
 
 

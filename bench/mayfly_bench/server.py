@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A mayfly-server for the length of a measurement: the sample configuration on a free port of the loopback interface, with as many
-loop threads as it is told, in its own process group.
+"""A mayfly-server for the length of a measurement: the sample configuration on a free port of the loopback interface,
+with `threads` loop threads, in its own process group.
 """
 
 import json
@@ -55,7 +55,8 @@ class Server(Listening):
 
 
 def configuration(sample: Path, port: int, threads: int, tenants_file: Path | None = None) -> dict:
-    """The sample configuration with one loopback listener, a given number of loop threads, and the tenants of a file if one is given.
+    """The sample configuration with one loopback listener, a given number of loop threads, and the tenants of a file if
+    one is given.
 
     Raises BenchError if the sample cannot be read.
     """

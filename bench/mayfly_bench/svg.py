@@ -18,12 +18,12 @@ def text(words: str, x: float, y: float, class_: str = "label", anchor: str = "m
 
 
 def title(words: str) -> str:
-    """What a pointer over the parent shows, and what a screen reader says."""
+    """The tooltip of the parent, which screen readers read, too."""
     return tag("title", escape(words))
 
 
 def drawing(width: float, height: float, words: str, *children: str) -> str:
-    """A drawing that fills the width it is given. `words` says what it shows to who cannot see it."""
+    """A drawing that fills the width it is given. `words` describes it for screen readers."""
     return tag("svg", *children, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=words)
 
 

@@ -28,7 +28,7 @@ def sample(rps: float, cpu_us: float) -> Round:
 
 
 def tenancy() -> dict:
-    """The report's part on many tenants, of a made-up run in which every aim is met."""
+    """The report's part on many tenants, of a fake run that meets every aim."""
     side = {"rps": 20_000.0, "errors": 0}
     load = {"B": {"p99_us": 300, "errors": 0}, "vanilla": {"p99_us": 200, "errors": 0}, "busy_percent": 20.0}
     memory = {"private": 20_480, "started_s": 0.5}
@@ -69,7 +69,7 @@ def called() -> dict:
 
 
 def runtimes() -> dict:
-    """The report's part on runtimes, of a made-up run in which every aim is met."""
+    """The report's part on runtimes, of a fake run that meets every aim."""
     loads = [Load(1, 1, cpu=0), Load(8, 2)]
 
     def modes(*names: str) -> dict:
@@ -83,7 +83,7 @@ def runtimes() -> dict:
 
 
 def report() -> dict:
-    """A report of a made-up run in which every aim is met."""
+    """A report of a fake run that meets every aim."""
     loads = [Load(1, 1), Load(8, 2), Load(1, 1, cpu=0)]
     routes = {"vanilla": sample(100_000, 9.0), "sandboxed": sample(40_000, 29.0)}
     entries = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A change is told apart from noise."""
+"""A change is distinguished from noise."""
 
 import contextlib
 import copy

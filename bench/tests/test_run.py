@@ -144,7 +144,7 @@ def _children_named(pid: int, name: str) -> list[int]:
 
 
 def _ended(pid: int) -> bool:
-    """Whether a process is gone, or only waits to be reaped by who inherited it."""
+    """Whether a process is gone, or only waits to be reaped by the process that inherited it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What is measured of other runtimes: that the right things are compared, and that a failure is an entry and nobody else's."""
+"""What is measured of other runtimes: that the right things are compared, and that a failure becomes an entry and
+affects no other.
+"""
 
 import contextlib
 import copy
@@ -137,7 +139,7 @@ class Rounds(WithScratch):
     def test_the_order_turns_and_a_side_that_fails_is_left_out(self) -> None:
         asked = []
 
-        def measure(who, load, seconds, path, host=None):
+        def measure(server, load, seconds, path, host=None):
             asked.append(host)
             if host == "b" and len(asked) > 3:
                 raise BenchError("b is lost")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The functions that Rust calls: Mayfly's C++ types, seen through cxx's. Not part of the interface.
+// The functions that Rust calls: Mayfly's C++ types in terms of cxx's. Not part of the interface.
 
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 
 #include "mayfly/reply.hpp"
 #include "mayfly/request.hpp"
@@ -18,7 +19,7 @@ namespace mayfly::ffi {
 
 using Bytes = rust::Slice<const std::uint8_t>;
 
-// A std::string_view may be {nullptr, 0}, which rust::Slice takes care of.
+// A std::string_view may be {nullptr, 0}; rust::Slice handles that.
 inline Bytes bytes(std::string_view text) noexcept {
     return {reinterpret_cast<const std::uint8_t *>(text.data()), text.size()};
 }
@@ -27,20 +28,15 @@ inline std::string_view text(Bytes bytes) noexcept {
     return {reinterpret_cast<const char *>(bytes.data()), bytes.size()};
 }
 
-inline Bytes request_method(const RequestView &request) noexcept { return bytes(request.method); }
-inline Bytes request_path(const RequestView &request) noexcept { return bytes(request.path); }
-inline Bytes request_query(const RequestView &request) noexcept { return bytes(request.query); }
-inline Bytes request_body(const RequestView &request) noexcept { return bytes(request.body); }
-
-inline std::size_t request_header_count(const RequestView &request) noexcept { return request.headers.size(); }
-
-inline Bytes request_header_name(const RequestView &request, std::size_t index) noexcept {
-    return bytes(request.headers[index].name);
-}
-
-inline Bytes request_header_value(const RequestView &request, std::size_t index) noexcept {
-    return bytes(request.headers[index].value);
-}
+// Rust reads requests in place (rust/bridge/src/request.rs): pointers and counts in this order, nothing between them.
+static_assert(std::is_standard_layout_v<RequestView> && std::is_trivially_copyable_v<RequestView>);
+static_assert(sizeof(View<char>) == 2 * sizeof(void *) && sizeof(std::size_t) == sizeof(void *));
+static_assert(offsetof(HeaderView, value) == sizeof(View<char>) && sizeof(HeaderView) == 2 * sizeof(View<char>));
+static_assert(offsetof(RequestView, method) == 0 && offsetof(RequestView, path) == sizeof(View<char>));
+static_assert(offsetof(RequestView, query) == 2 * sizeof(View<char>));
+static_assert(offsetof(RequestView, body) == 3 * sizeof(View<char>));
+static_assert(offsetof(RequestView, headers) == 4 * sizeof(View<char>));
+static_assert(sizeof(RequestView) == 5 * sizeof(View<char>));
 
 inline rust::Slice<std::uint8_t> reply_body(Reply &reply, std::size_t size) noexcept {
     const auto body = reply.body(size);

@@ -11,7 +11,7 @@ namespace mayfly {
 
 namespace {
 
-// Calls `work` and lets what cxx throws out as our own Error.
+// Calls `work`, and turns what cxx throws into Error.
 template <typename Work> auto translate_errors(Work &&work) {
     try {
         return work();
@@ -22,7 +22,7 @@ template <typename Work> auto translate_errors(Work &&work) {
     }
 }
 
-// Throws std::invalid_argument if it is not UTF-8.
+// Throws std::invalid_argument if `text` is not UTF-8.
 rust::Str utf8(std::string_view text) { return {text.data(), text.size()}; }
 
 } // namespace
@@ -42,14 +42,16 @@ LoopPool::LoopPool(LoopPool &&) noexcept = default;
 LoopPool &LoopPool::operator=(LoopPool &&) noexcept = default;
 LoopPool::~LoopPool() = default;
 
-bool LoopPool::claims(std::string_view host, std::string_view path) noexcept {
-    return impl_->pool->claims(ffi::bytes(host), ffi::bytes(path));
+RouteHit LoopPool::claims(std::string_view host, std::string_view path) noexcept {
+    const auto hit = impl_->pool->claims(ffi::bytes(host), ffi::bytes(path));
+    return {.epoch = hit.epoch, .index = hit.index};
 }
 
 bool LoopPool::has_default() noexcept { return impl_->pool->has_default(); }
 
-Outcome LoopPool::call(const RequestView &request, Reply &reply) noexcept {
-    return impl_->pool->call(request, reply) == ffi::Outcome::Done ? Outcome::done : Outcome::later;
+Outcome LoopPool::call(const RequestView &request, Reply &reply, RouteHit hit) noexcept {
+    return impl_->pool->call({hit.epoch, hit.index}, request, reply) == ffi::Outcome::Done ? Outcome::done
+                                                                                           : Outcome::later;
 }
 
 void LoopPool::call_later(const RequestView &request, std::unique_ptr<Reply> reply) noexcept {
@@ -59,6 +61,12 @@ void LoopPool::call_later(const RequestView &request, std::unique_ptr<Reply> rep
 void LoopPool::set_waker(std::unique_ptr<Waker> waker) noexcept { impl_->pool->set_waker(std::move(waker)); }
 
 void LoopPool::tend() noexcept { impl_->pool->tend(); }
+
+void LoopPool::defer_resets() noexcept { impl_->pool->defer_resets(); }
+
+bool LoopPool::resets_are_due() const noexcept { return impl_->pool->resets_are_due(); }
+
+void LoopPool::reset_answered() noexcept { impl_->pool->reset_answered(); }
 
 struct Server::Impl {
     rust::Box<ffi::Server> server;

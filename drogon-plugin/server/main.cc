@@ -26,28 +26,28 @@ constexpr std::string_view usage =
     "Serves as CONFIG.json says, by default drogon-plugin/server/mayfly.json.\n"
     "The file is Drogon's; docs/plugin.md has the keys of its plugin mayfly::SandboxPlugin.\n";
 
-// Ends the process without the destructors of Drogon's statics: when it is halfway through its start, they
-// wait for event loops that never began.
+// Ends the process without the destructors of Drogon's statics: in the middle of its start, they would wait for event
+// loops that never began.
 [[noreturn]] void fail(const std::exception &error, std::string_view advice = {}) {
     std::cerr << "mayfly-server: error: " << error.what() << advice << std::endl;
     std::_Exit(EXIT_FAILURE);
 }
 
-// Has standard input, output and error, where they are closed, be /dev/null. Otherwise what is opened next gets their
-// numbers, and has the log written into it.
+// Opens /dev/null as standard input, output and error if these are closed. Otherwise the next file that is opened would
+// get one of their numbers, and the log would be written into it.
 void open_standard_streams(int /*argc*/, char ** /*argv*/, char ** /*environment*/) {
     for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; ++stream) {
         if (fcntl(stream, F_GETFD) < 0) {
-            // The lowest free number is this one.
+            // This is the lowest free number.
             (void)open("/dev/null", stream == STDIN_FILENO ? O_RDONLY : O_WRONLY);
         }
     }
 }
 
-// Before all constructors, also those of shared libraries: Drogon's open descriptors.
+// Runs before all constructors, including those of shared libraries: Drogon's open descriptors.
 [[gnu::section(".preinit_array"), gnu::used]] void (*const first)(int, char **, char **) = open_standard_streams;
 
-// Drogon opens the file as it is: it would wait for the writer of a FIFO, and no signal would end that.
+// Drogon opens the file whatever it is: with a FIFO it would wait for a writer, and no signal would end that.
 void require_file(const std::string &path) {
     std::error_code error;
     if (const auto status = std::filesystem::status(path, error); !std::filesystem::exists(status)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// What the sandbox is compared with: a page that Drogon answers by itself.
+// The baseline of comparisons: a page that Drogon answers by itself.
 
 #pragma once
 
@@ -8,8 +8,8 @@
 
 #include <drogon/HttpController.h>
 
-// Answers "/" with the page of tenants/pythran. So that the comparison is of the sandbox and nothing else, the
-// route is of the same kind as the tenants' and the response has the same headers and is built by the same calls.
+// Answers "/" with the page of tenants/pythran. So that only the sandbox makes a difference, the route is of the same
+// kind as the tenants', and the same calls build a response with the same headers.
 class VanillaController final : public drogon::HttpController<VanillaController> {
   public:
     METHOD_LIST_BEGIN

@@ -31,14 +31,14 @@ struct Reading {
     ~Reading() { doing = Doing::other; }
 };
 
-// Gives access to a member that trantor protects: it has a setter, but no getter.
+// Gives access to a protected member of trantor's class, which has a setter but no getter.
 struct Callback : trantor::TcpConnection {
     static trantor::RecvMessageCallback &of(trantor::TcpConnection &connection) noexcept {
         return connection.*&Callback::recvMsgCallback_;
     }
 };
 
-// In the place of Drogon's callback for a connection's bytes.
+// Replaces Drogon's callback for a connection's bytes.
 class Receiver {
   public:
     explicit Receiver(trantor::RecvMessageCallback drogon)
@@ -51,7 +51,7 @@ class Receiver {
         const bool is_direct = taken.is_unchanged && taken.consumed == buffer->readableBytes();
         if (is_direct && (!passed || passed->readableBytes() == 0)) {
             drogon(connection, buffer);
-            if (buffer->readableBytes() != 0) { // Drogon wants more first. The gate is done with it.
+            if (buffer->readableBytes() != 0) { // Drogon needs more bytes first. The gate has passed these.
                 made(passed).swap(*buffer);
             }
         } else {
@@ -69,13 +69,13 @@ class Receiver {
         }
     }
 
-    // Whether Drogon has not taken all that was passed.
+    // Whether Drogon has not yet taken all that was passed.
     [[nodiscard]] bool holds_bytes() const noexcept { return state_->passed && state_->passed->readableBytes() != 0; }
 
   private:
     struct State {
         Gate gate;
-        std::unique_ptr<trantor::MsgBuffer> passed; // What Drogon has not yet taken. Most connections never have one.
+        std::unique_ptr<trantor::MsgBuffer> passed; // What Drogon has not yet taken. Most connections never need it.
         trantor::RecvMessageCallback drogon;
     };
 

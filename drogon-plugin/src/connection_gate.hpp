@@ -9,25 +9,26 @@
 
 namespace mayfly {
 
-// Drogon's parser takes messages that RFC 9112 refuses, and loses parts of others. trantor hands the bytes of a
-// connection to a callback, which Drogon sets; the gate takes its place, and hands on what it passes:
+// Drogon's parser accepts messages that RFC 9112 refuses, and loses parts of others. trantor passes the bytes of a
+// connection to a callback, which Drogon sets. The gate replaces that callback, and calls it with what it passes:
 //
 //   socket ──> trantor ──> Receiver ── Gate::take ──> Drogon's callback ──> parser ──> routes
 //
-// All connections of the application have one: whose a request is, is not known before it is read. With that, a request
-// is the same one for Drogon, for a tenant and for a proxy in front (docs/decisions/0230-a-gate-before-drogon.md).
+// All connections of the application have a gate: the receiver of a request is not known before the request is read. So
+// Drogon, a tenant and a proxy in front see the same request (docs/decisions/0230-a-gate-before-drogon.md).
 class ConnectionGate {
   public:
-    // Gives each connection that comes from now on a gate. To be called once, before Drogon listens.
+    // Gives each connection from now on a gate. To be called once, before Drogon listens.
     static void put_up();
 
-    // Whether the request has come through a gate, or by no connection at all.
+    // Whether the request has passed a gate, or has no connection at all.
     [[nodiscard]] static bool is_behind(const drogon::HttpRequest &request) noexcept;
 
-    // Whether it has bytes of the connection that Drogon has not taken: the beginning of a request. On its loop.
+    // Whether the gate has bytes of the connection that Drogon has not taken: the beginning of a request. To be called
+    // on the connection's loop.
     [[nodiscard]] static bool holds_bytes(trantor::TcpConnection &connection) noexcept;
 
-    // Whether a request that this thread is reading may have fields of the gate's own.
+    // Whether a request that this thread is reading may have fields that the gate has added.
     [[nodiscard]] static bool may_have_fields() noexcept;
 };
 

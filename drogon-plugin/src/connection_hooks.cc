@@ -16,7 +16,7 @@ struct Hooks {
     ConnectionHook application;
 };
 
-// Written while one thread is there, read by all loops.
+// Written while there is only one thread, read by all loops.
 Hooks &hooks() {
     static Hooks hooks;
     return hooks;
@@ -31,7 +31,7 @@ void changed(const trantor::TcpConnectionPtr &connection) {
     }
 }
 
-// Drogon's own static initialisers use its application, too (those of its controllers).
+// Drogon's own static initialisers (those of its controllers) use the application object, too.
 [[maybe_unused]] const auto &installed = drogon::app().setConnectionCallback(changed);
 
 } // namespace

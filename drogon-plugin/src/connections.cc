@@ -29,19 +29,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A client that has just been answered may be sending its next request. It gets so long.
+// A client that has just been answered may be sending its next request. It has this long to do so.
 constexpr auto idle = std::chrono::milliseconds(100);
-// A client gets so long to close its side. Closing first would lose what is on its way to it, should more have come.
+// A client has this long to close its side. If the server closed first while unread bytes wait, data on its way to the
+// client would be lost.
 constexpr auto farewell = std::chrono::milliseconds(100);
 
 std::atomic<bool> is_ending = false;
 std::atomic<std::size_t> open_connections = 0;
 
-// The newest request of each connection, by the client's port: a request that is in its place is the newest of its
-// connection. Of two connections with one place (clients of several hosts may have the same port) the older request is
+// The newest request of each connection, by the client's port: a request that is in its slot is the newest of its
+// connection. If two connections share a slot (clients of several hosts may have the same port), the older request is
 // not found, and its connection is closed a moment after the response instead of by it.
 //
-// A place is written by the loop of its connection, and read by the thread that responds. The lowest bit says that the
+// The loop of a connection writes its slot, and the thread that responds reads it. The lowest bit says that the
 // response asks to close.
 class Newest {
   public:
@@ -49,17 +50,16 @@ class Newest {
         of(request).store(word(request), std::memory_order_relaxed);
     }
 
-    // As put(); returns whether the response to a request before asks to close. If so, that holds for the next one,
-    // too.
+    // As put(); returns whether the response to an earlier request asks to close. If so, that holds for this one, too.
     static bool replace(const drogon::HttpRequest &request) noexcept {
-        auto &place = of(request);
-        auto former = place.load(std::memory_order_relaxed);
-        while (!place.compare_exchange_weak(former, word(request) | (former & closes), std::memory_order_acq_rel)) {
+        auto &slot = of(request);
+        auto former = slot.load(std::memory_order_relaxed);
+        while (!slot.compare_exchange_weak(former, word(request) | (former & closes), std::memory_order_acq_rel)) {
         }
         return (former & closes) != 0;
     }
 
-    // Whether it is the newest; if so, the connection closes behind its response.
+    // Whether the request is the newest; if so, the connection closes after its response.
     static bool close_behind(const drogon::HttpRequest &request) noexcept {
         auto expected = word(request);
         return of(request).compare_exchange_strong(expected, expected | closes, std::memory_order_acq_rel);
@@ -72,19 +72,19 @@ class Newest {
         return reinterpret_cast<std::uintptr_t>(&request);
     }
 
-    // Neighbouring ports, which often are different loops', have different cache lines.
+    // Neighbouring ports, which often belong to different loops, have different cache lines.
     static std::atomic<std::uintptr_t> &of(const drogon::HttpRequest &request) noexcept {
         const auto port = request.peerAddr().portNetEndian();
-        return places[static_cast<std::uint16_t>((port << 3) | (port >> 13))];
+        return slots[static_cast<std::uint16_t>((port << 3) | (port >> 13))];
     }
 
-    static inline std::array<std::atomic<std::uintptr_t>, 1 << 16> places{};
+    static inline std::array<std::atomic<std::uintptr_t>, 1 << 16> slots{};
 };
 
-// What a loop knows of a connection of its own.
+// What a loop knows of one of its connections.
 struct Connection {
     std::weak_ptr<trantor::TcpConnection> connection;
-    // Since the server ends:
+    // Used from the beginning of the shutdown:
     bool is_seen = false;
     std::size_t received = 0;
     std::size_t sent = 0;
@@ -110,11 +110,11 @@ void changed(const trantor::TcpConnectionPtr &connection) {
     }
 }
 
-// Drogon holds a connection once in its server, and once more for each request that is not answered. The caller holds
-// it, too.
+// Drogon holds one reference to a connection in its server, and one more for each request that is not answered. The
+// caller holds one, too.
 bool is_in_work(const trantor::TcpConnectionPtr &connection) noexcept { return connection.use_count() > 2; }
 
-// Half of a request has come, as far as one can see: Drogon does not tell of heads without their bodies.
+// Whether half of a request has arrived, as far as it shows: Drogon does not report heads without their bodies.
 bool has_half_a_request(const Connection &known, trantor::TcpConnection &connection) {
     const bool answered_since = connection.bytesSent() != known.sent;
     const bool received_since = connection.bytesReceived() != known.received;
@@ -123,7 +123,7 @@ bool has_half_a_request(const Connection &known, trantor::TcpConnection &connect
            (received_since && !answered_since);
 }
 
-// Whether the end waits for the connection. Closes what is idle; `to_close` is to be closed at once.
+// Whether the shutdown waits for the connection. Closes an idle one; the caller closes those in `to_close` at once.
 bool is_waited_for(Connection &known, const trantor::TcpConnectionPtr &connection,
                    std::vector<trantor::TcpConnectionPtr> &to_close) {
     const auto now = Clock::now();
@@ -144,7 +144,7 @@ bool is_waited_for(Connection &known, const trantor::TcpConnectionPtr &connectio
         known.still_since = now;
     }
     if (!in_work && !has_half_a_request(known, *connection) && now - known.still_since > idle) {
-        connection->shutdown(); // After what is still to be sent.
+        connection->shutdown(); // After pending output is sent.
     }
     return true;
 }
@@ -165,8 +165,8 @@ std::size_t sweep_this_loop() {
     return left;
 }
 
-// Drogon hands over all requests that it has read, and sends no response behind one that closes. So what comes behind
-// one is not run; the answer is for the rare connection that has its place from another one.
+// Drogon dispatches all requests that it has read, and sends no response after one that closes. So requests after such
+// a one are not run; the answer below is for the rare connection that shares its slot with another.
 drogon::HttpResponsePtr came(const drogon::HttpRequestPtr &request) {
     if (!is_ending.load(std::memory_order_relaxed)) {
         Newest::put(*request);
@@ -187,13 +187,14 @@ void answered(const drogon::HttpRequestPtr &request, const drogon::HttpResponseP
     if (!is_ending.load(std::memory_order_relaxed)) {
         return;
     }
-    // Drogon does not send a stream whose response closes, and a connection that is upgraded goes on.
+    // Drogon does not send a stream whose response closes, and an upgraded connection goes on.
     if (response->asyncStreamCallback() || response->statusCode() == drogon::k101SwitchingProtocols ||
         !Newest::close_behind(*request)) {
         return;
     }
     response->setCloseConnection(true);
-    // Drogon writes no such header where a response has its own ones only. One that it keeps for others is not changed.
+    // In pass-through mode Drogon writes no such header. A response that Drogon keeps for further requests is not
+    // changed.
     if (response->expiredTime() < 0) {
         response->addHeader("connection", "close");
     }
@@ -216,7 +217,7 @@ std::size_t Connections::sweep(std::chrono::milliseconds patience) {
     struct Round {
         std::mutex mutex;
         std::condition_variable done;
-        std::size_t loops = 0; // That have not swept yet.
+        std::size_t loops = 0; // Loops that have not swept yet.
         std::size_t left = 0;
     };
     auto &app = drogon::app();
@@ -233,7 +234,7 @@ std::size_t Connections::sweep(std::chrono::milliseconds patience) {
     }
     std::unique_lock lock(round->mutex);
     round->done.wait_for(lock, patience, [&] { return round->loops == 0; });
-    return round->left + round->loops; // A loop that is busy has something to be waited for.
+    return round->left + round->loops; // A loop that has not answered in time counts as one connection.
 }
 
 std::size_t Connections::count() noexcept { return open_connections.load(std::memory_order_relaxed); }

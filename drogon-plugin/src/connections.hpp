@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Drogon's connections, and how they end when the server does.
+// Drogon's connections, and how they end at shutdown.
 
 #pragma once
 
@@ -15,21 +15,21 @@ namespace mayfly {
 //   - a connection that is idle and stays silent is closed
 //   - a connection with half a request stays open until the client completes it or the time is up
 //
-// Until then it costs each request one relaxed store.
+// Before a shutdown, it costs each request one relaxed store.
 class Connections {
   public:
-    // Has Drogon tell of connections, requests and responses. To be called before run(), and before other advices are
-    // registered: requests that an earlier one answers are not seen.
+    // Registers for connections, requests and responses with Drogon. To be called before run(), and before other
+    // advices are registered: requests that an earlier advice answers are not seen.
     static void watch();
 
-    // From now on, the server ends.
+    // Begins the shutdown.
     static void begin_end() noexcept;
 
-    // Has every loop close what it can close, once, and waits for them for `patience` at most. Returns how many
-    // connections there are still that the end should wait for. Not on a loop.
+    // Makes every loop close what it can close, once, and waits for the loops for at most `patience`. Returns how many
+    // connections remain that the shutdown should wait for. Not to be called on a loop.
     static std::size_t sweep(std::chrono::milliseconds patience);
 
-    // How many connections there are that Drogon has told of.
+    // How many open connections Drogon has reported.
     static std::size_t count() noexcept;
 };
 

@@ -20,7 +20,7 @@ namespace mayfly {
 
 namespace {
 
-// A start cannot be interrupted, so its end is waited for.
+// A start cannot be interrupted, so this is how often its end is polled for.
 constexpr auto tick = std::chrono::milliseconds(20);
 
 sigset_t signals() noexcept {
@@ -31,11 +31,11 @@ sigset_t signals() noexcept {
     return set;
 }
 
-// What end() sets, and otherwise end_on_signals().
+// Set by end(), or else by end_on_signals().
 std::atomic<std::chrono::milliseconds> patience_of_the_end;
 std::atomic_flag ends;
 
-// Whether there has been another signal.
+// Whether another signal has arrived.
 bool hurry() noexcept {
     const auto set = signals();
     const timespec now{};
@@ -68,14 +68,15 @@ void end_on_signals(std::chrono::milliseconds patience) {
     drogon::app().disableSigtermHandling();
     patience_of_the_end = patience;
     prepare_to_end();
-    // Not now: run() may fork, and threads stay with the parent. A signal that comes before waits.
+    // The thread starts later: run() may fork, and threads stay with the parent. A signal that arrives earlier stays
+    // pending.
     drogon::app().registerBeginningAdvice([] { std::thread(wait_for_signals).detach(); });
 }
 
 void end(std::chrono::milliseconds patience) noexcept {
     if (!ends.test_and_set()) {
         patience_of_the_end = patience;
-        // To the thread that waits for it: at this moment the system may have no other to give.
+        // Wakes the thread that waits for signals: the system may refuse another thread at this moment.
         kill(getpid(), SIGTERM);
     }
 }

@@ -21,17 +21,17 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-// Handshakes under way have so long.
+// The time for handshakes in progress.
 constexpr milliseconds settle(20);
-// How often connections are looked at.
+// The interval between looks at the connections.
 constexpr milliseconds tick(10);
-// Answers that are handed to their loops have so long to be written.
+// The time for answers that are queued on their loops to be written.
 constexpr milliseconds flush(100);
 
-// Opened when Drogon runs: before, it may fork.
+// Created when Drogon runs: before that, it may fork.
 std::unique_ptr<Listeners> listeners;
 
-// The plugin's, or nothing if it is not configured or has ended.
+// The plugin's server, or nothing if the plugin is not configured or has ended.
 std::shared_ptr<const Server> server() noexcept {
     try {
         auto *plugin = drogon::app().getPlugin<SandboxPlugin>();
@@ -41,7 +41,7 @@ std::shared_ptr<const Server> server() noexcept {
     }
 }
 
-// Returns how many connections there are that Drogon has not told of.
+// Returns how many connections there are that Drogon has not reported.
 int stop_listening() {
     if (!listeners) {
         LOG_WARN << "Mayfly: new connections are accepted until the end: mayfly::end_on_signals() was not called "
@@ -56,8 +56,8 @@ int stop_listening() {
     const auto unknown = std::max(listeners->connections() - static_cast<int>(Connections::count()), 0);
     if (unknown > 0) {
         LOG_WARN << "Mayfly: " << unknown
-                 << " connections end with the server, whatever is in work on them: Drogon does not tell of them. It "
-                    "takes Drogon 1.9.10 or newer, and mayfly::set_connection_callback() in the place of "
+                 << " connections end with the server, whatever is in work on them: Drogon does not report them. This "
+                    "needs Drogon 1.9.10 or newer, and mayfly::set_connection_callback() instead of "
                     "drogon::app().setConnectionCallback()";
     }
     return unknown;
@@ -105,7 +105,7 @@ void end_in_order(milliseconds patience, bool (*hurry)()) noexcept {
         if (left == Left::requests || (is_blind && left == Left::nothing)) {
             std::this_thread::sleep_for(flush);
         }
-        // As long as it is held, its log may have lines that are not written.
+        // The log may have unwritten lines as long as the server is held.
         tenants.reset();
     } catch (const std::exception &error) {
         LOG_WARN << "Mayfly: requests in work are not waited for: " << error.what();

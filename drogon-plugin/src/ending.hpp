@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The end of the server in good order.
+// Graceful shutdown.
 
 #pragma once
 
@@ -8,12 +8,12 @@
 
 namespace mayfly {
 
-// To be called before Drogon runs: what end_in_order() needs to know, it has to be told from the start.
+// To be called before Drogon runs: end_in_order() needs to have seen all connections from the start.
 void prepare_to_end();
 
-// Ends the server: no connection is accepted any more, requests that have come are answered, for which they have
-// `patience`, and their connections are closed; then drogon::app().quit(). Waits for all that, or until `hurry` says
-// so. Not on a loop, and once. It starts no thread, which the system might not give.
+// Shuts the server down: it accepts no more connections, answers the requests that have arrived, within `patience`,
+// closes their connections, and then calls drogon::app().quit(). Waits for all that, or until `hurry` returns true. To
+// be called once, and not on a loop. It starts no thread, which the system might refuse.
 void end_in_order(std::chrono::milliseconds patience, bool (*hurry)()) noexcept;
 
 } // namespace mayfly

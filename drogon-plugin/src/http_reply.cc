@@ -18,15 +18,15 @@ bool is(std::string_view name, std::string_view lower_case) noexcept {
     return std::ranges::equal(name, lower_case, {}, lower);
 }
 
-// A name has one value in Drogon's table, and cookies cannot be joined by a comma (RFC 6265, 3). Drogon's list of
-// cookies has but one of each name, and writes what is no cookie otherwise than it was. But Drogon writes a value as it
-// is, and this one has the field's further lines in it. The values have no CR and no LF of their own: the sandbox has
-// checked.
+// Drogon's table has one value for each name, and cookies cannot be joined by a comma (RFC 6265, 3). Drogon's list of
+// cookies has only one of each name, and changes values that are no valid cookie. But Drogon writes a header's value
+// unchanged, so this value contains the further lines of the field. The tenant's values have no CR and no LF: the
+// sandbox has checked that.
 constexpr std::string_view next_cookie = "\r\nset-cookie: ";
 
 // Drogon compresses bodies on the event loop whenever the client accepts that, even the body of a 206, one with a
 // strong entity tag, or one under no-transform. Since 1.9.13 a response can opt out. Earlier versions never compress a
-// content type that they take for opaque.
+// content type that they consider opaque.
 template <typename Response> void send_body_as_it_is(Response &response) {
     if constexpr (requires { response.setAllowCompression(false); }) {
         response.setAllowCompression(false);
@@ -46,8 +46,8 @@ template <typename Response> void set_type(Response &response, std::string_view 
 } // namespace
 
 void set_opaque_type(drogon::HttpResponse &response, std::string_view type) {
-    // Drogon takes a prefix off, and the length of a text of one character for a position: a prefix of our own keeps
-    // both from the tenant's text.
+    // Drogon removes a prefix, and mistakes the length of a text of one character for a position: a prefix of our own
+    // protects the tenant's text from both.
     constexpr std::string_view prefix = "content-type: ";
     constexpr auto opaque = drogon::CT_APPLICATION_OCTET_STREAM;
     if (type.size() == 1 || type.starts_with(prefix)) {
@@ -69,7 +69,7 @@ void HttpReply::no_body(std::optional<std::uint64_t> length) noexcept {
 }
 
 void HttpReply::status(std::uint16_t status) noexcept {
-    // CT_NONE: no content type but the tenant's.
+    // CT_NONE: no content type other than the tenant's.
     response_ = drogon::HttpResponse::newHttpResponse(static_cast<drogon::HttpStatusCode>(status), drogon::CT_NONE);
     send_body_as_it_is(*response_);
 }
@@ -92,8 +92,8 @@ void HttpReply::header(std::string_view name, std::string_view value) noexcept {
 }
 
 drogon::HttpResponsePtr HttpReply::take() {
-    // These have no body, whatever the tenant says (RFC 9110, 6.4.1); Drogon would send it all the same, and the
-    // client would take it for the beginning of the next response.
+    // These have no body, whatever the tenant says (RFC 9110, 6.4.1). Drogon would send it, and the client would take
+    // it for the beginning of the next response.
     const auto status = response_->statusCode();
     if (status == drogon::k304NotModified || (body_.empty() && status != drogon::k204NoContent && request_.isHead())) {
         leave_out_body();
@@ -103,10 +103,9 @@ drogon::HttpResponsePtr HttpReply::take() {
     return std::move(response_);
 }
 
-// Drogon names a length of 0 where there is no body, and nothing but its pass-through mode keeps it from that. It would
-// be a lie about the resource (RFC 9110, 8.6 and 9.3.2): what is named is what the tenant names. In that mode Drogon
-// writes the headers that are there and none of its own, so these are written here, but for `server`, which it does not
-// tell.
+// Without a body Drogon names a length of 0; only its pass-through mode prevents that. The length would be wrong for
+// the resource (RFC 9110, 8.6 and 9.3.2): the response names the tenant's. In pass-through mode Drogon writes only the
+// headers that the response has, so its own are added here, except `server`, whose value Drogon does not expose.
 void HttpReply::leave_out_body() {
     response_->setPassThrough(true);
     if (announced_) {
@@ -116,7 +115,7 @@ void HttpReply::leave_out_body() {
         response_->addHeader("content-type", std::string(type));
     }
     response_->addHeader("date", drogon::utils::getHttpFullDateStr());
-    // Drogon keeps or closes the connection by this header and the version, whatever the mode.
+    // Drogon keeps or closes the connection by the request's header and version, whatever the mode.
     const auto &connection = request_.getHeader("connection");
     if (request_.version() == drogon::Version::kHttp10) {
         response_->addHeader("connection", is(connection, "keep-alive") ? "Keep-Alive" : "close");
@@ -140,7 +139,7 @@ DeferredHttpReply::~DeferredHttpReply() {
 }
 
 void DeferredHttpReply::send() noexcept {
-    // The request goes with it: it is the loop's, and ends there.
+    // The function takes the request along: it belongs to the loop, and is destroyed there.
     loop_->queueInLoop([callback = std::exchange(callback_, nullptr), response = take(), request = std::move(kept_)] {
         callback(response);
     });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Mayfly's responses as Drogon's.
+// Mayfly's responses as Drogon's responses.
 
 #pragma once
 
@@ -18,13 +18,13 @@
 
 namespace mayfly {
 
-// Drogon's: to be called once, with the response.
+// Drogon's callback: to be called once, with the response.
 using Callback = std::function<void(const drogon::HttpResponsePtr &)>;
 
-// Gives a response a content type, of any text, that Drogon compresses no body of.
+// Gives a response a content type, of any text, for which Drogon does not compress the body.
 void set_opaque_type(drogon::HttpResponse &response, std::string_view type);
 
-// Builds the Drogon response to a request, which must live as long.
+// Builds the Drogon response to a request, which must outlive it.
 class HttpReply : public Reply {
   public:
     explicit HttpReply(const drogon::HttpRequest &request) : request_(request) {}
@@ -43,18 +43,18 @@ class HttpReply : public Reply {
 
     const drogon::HttpRequest &request_;
     std::string body_;
-    std::optional<std::uint64_t> announced_; // The length of a body that does not come.
+    std::optional<std::uint64_t> announced_; // The length of a body that is left out.
     drogon::HttpResponsePtr response_;
 };
 
-// A reply that another thread sends: by way of the event loop that the request came from.
+// A reply that another thread sends, through the event loop that the request came from.
 class DeferredHttpReply final : public HttpReply {
   public:
     DeferredHttpReply(drogon::HttpRequestPtr request, Callback callback, trantor::EventLoop *loop);
     DeferredHttpReply(const DeferredHttpReply &) = delete;
     DeferredHttpReply &operator=(const DeferredHttpReply &) = delete;
 
-    // Answers 503 if nothing was sent.
+    // Answers 503 if the reply was not sent.
     ~DeferredHttpReply() override;
 
     void send() noexcept override;

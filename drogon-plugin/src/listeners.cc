@@ -26,7 +26,7 @@ namespace mayfly {
 
 namespace {
 
-// How often the kernel is asked whether connections still wait to be accepted, at most.
+// The maximum number of times that the kernel is asked whether connections still wait to be accepted.
 constexpr int looks = 50;
 
 struct Address {
@@ -34,7 +34,7 @@ struct Address {
     socklen_t size = sizeof(sockaddr_storage);
 
     [[nodiscard]] in_port_t port() const noexcept {
-        // The port has the same place in both families.
+        // The port has the same offset in both families.
         return reinterpret_cast<const sockaddr_in *>(&storage)->sin_port;
     }
 
@@ -72,7 +72,7 @@ bool option(int descriptor, int name) noexcept {
     return getsockopt(descriptor, SOL_SOCKET, name, &value, &size) == 0 && value != 0;
 }
 
-// Calls `visit` with the descriptors that the process has at this moment.
+// Calls `visit` with each descriptor that the process has at this moment.
 template <typename Visit> void for_each_descriptor(DIR *directory, Visit visit) {
     if (directory == nullptr) {
         return;
@@ -106,9 +106,9 @@ std::vector<int> listening(DIR *directory, const std::vector<trantor::InetAddres
     return found;
 }
 
-// Drops the packets that open a connection: SYN without ACK. Those of handshakes under way pass.
+// Drops the packets that open a connection: SYN without ACK. Those of handshakes in progress pass.
 void refuse_handshakes(int descriptor) noexcept {
-    // tcp(7) has no word on it: a filter of a TCP socket sees packets from the TCP header on, whose 14th byte has the
+    // Not documented in tcp(7): a filter of a TCP socket sees packets from the TCP header on, whose 14th byte has the
     // flags (RFC 9293, 3.1).
     constexpr unsigned flags_at = 13;
     constexpr unsigned syn = 0x02;
@@ -168,7 +168,7 @@ int Listeners::connections() const {
         if (!address || option(descriptor, SO_ACCEPTCONN)) {
             return;
         }
-        // An accepted connection has the listener's port; the listener's host may be all of them.
+        // An accepted connection has the listener's port; the listener's host may be the unspecified address.
         count += std::ranges::any_of(listeners,
                                      [&](const auto &listener) { return listener.portNetEndian() == address->port(); })
                      ? 1

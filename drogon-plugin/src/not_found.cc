@@ -9,7 +9,7 @@ namespace mayfly {
 drogon::HttpResponsePtr not_found(const drogon::HttpRequestPtr &request) {
     auto kept = drogon::HttpResponse::newNotFoundResponse(request);
     if (kept->streamCallback() || kept->asyncStreamCallback() || !kept->sendfileName().empty()) {
-        return kept; // Made for one request by the application's error handler, and not to be copied.
+        return kept; // The application's error handler made it for this request, and it cannot be copied.
     }
     auto own = drogon::HttpResponse::newHttpResponse(kept->statusCode(), drogon::CT_NONE);
     own->setContentTypeString(kept->contentTypeString());

@@ -9,13 +9,12 @@
 
 namespace mayfly {
 
-// What Drogon answers where it has no route and no file: its own page, the application's, or what the application's
-// error handler makes of it.
+// Drogon's answer if it has no route and no file: its own page, the application's, or the result of the application's
+// error handler.
 //
-// Drogon keeps one response of that kind for each event loop, and writes into it whether the connection closes. Between
-// that and the moment it is sent, which comes later where a former request of the connection is still in work, another
-// request's answer may write the opposite: the connection then closes too early, and answers are lost. So this is a
-// copy.
+// Drogon keeps one such response for each event loop, and writes into it whether the connection closes. It is sent
+// later, if an earlier request of the connection is still in work. Until then the answer to another request may write
+// the opposite: the connection then closes too early, and answers are lost. So this returns a copy.
 [[nodiscard]] drogon::HttpResponsePtr not_found(const drogon::HttpRequestPtr &request);
 
 } // namespace mayfly

@@ -14,8 +14,8 @@
 #include "mayfly/server.hpp"
 #include "tenant_controller.hpp"
 
-// What the linker is told to look for (`--undefined`), so that it takes this file, and with it the registration
-// of the class below, out of the static library.
+// The linker looks for this symbol (`--undefined`), so that it takes this file, and with it the registration of the
+// class below, out of the static library.
 extern "C" {
 extern const char mayfly_plugin_linked;
 const char mayfly_plugin_linked = 1;
@@ -33,7 +33,7 @@ std::string to_text(const Json::Value &config) {
     return Json::writeString(writer, config);
 }
 
-// The application's, from before run() on; nothing if it has not given the plugin Drogon's.
+// The application's handler, set before run(); nothing if the plugin has not been given Drogon's default handler.
 std::optional<drogon::DefaultHandler> &default_handler() {
     static std::optional<drogon::DefaultHandler> handler;
     return handler;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// What a server needs of its process before it starts.
+// What a server needs from its process before it starts.
 
 #include <cstdint>
 
@@ -13,9 +13,9 @@ namespace mayfly {
 
 namespace {
 
-// An event loop of Drogon's opens an epoll set, an event and a timer; with a listener, a socket and a spare one.
+// An event loop of Drogon opens an epoll set, an event and a timer; with a listener, a socket and a spare descriptor.
 constexpr std::uint64_t per_loop = 5;
-// The main loop, and what is open for a moment.
+// The main loop, and descriptors that are open for a moment.
 constexpr std::uint64_t beside = 8;
 
 } // namespace

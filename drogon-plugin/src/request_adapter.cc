@@ -27,14 +27,14 @@ RequestView RequestAdapter::view(const drogon::HttpRequest &request) {
     headers_.clear();
     cookie_.clear();
     for (const auto &[name, value] : request.headers()) {
-        // Drogon keeps cookies in a table of their own; the gate has put the field aside, as it came.
+        // Drogon keeps cookies in a table of their own; the gate has stored the field, unchanged, under another name.
         if (name.size() == cookie_field.size() && name == cookie_field) {
             cookie_ = value;
         } else {
             headers_.push_back({name, value});
         }
     }
-    // An application's advice may have added others.
+    // An advice of the application may have added others.
     for (const auto &[name, value] : request.cookies()) {
         if (!has_cookie(cookie_, name)) {
             cookie_.append(cookie_.empty() ? "" : "; ").append(name).append("=").append(value);

@@ -13,7 +13,7 @@
 
 namespace mayfly {
 
-// Makes views of Drogon's requests. Its buffers are kept, so that in the steady state nothing is allocated.
+// Makes views of Drogon's requests. It reuses its buffers, so that nothing is allocated in the steady state.
 class RequestAdapter {
   public:
     // The view is valid while `request` is, and until the next call.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Apart from plugin.cc, and without a reference to what it defines: it is to notice that the linker left that out.
+// Separate from plugin.cc, and without a reference to what that defines: it detects that the linker left plugin.cc out.
 
 #include <algorithm>
 #include <string_view>

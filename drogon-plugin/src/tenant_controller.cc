@@ -33,7 +33,7 @@ drogon::HttpResponsePtr json(int status, std::string_view body) {
     return response;
 }
 
-// The tenants' one route. Clients may ask for this path too: their requests are told apart by what PathStash has.
+// The tenants' only route. Clients may ask for this path, too: PathStash has no path for their requests.
 const std::string route = "/_mayfly/tenant";
 
 // Drogon answers OPTIONS requests by itself unless this attribute is set.
@@ -50,7 +50,7 @@ std::string_view host(const drogon::HttpRequest &request) {
     return found == headers.end() ? std::string_view() : found->second;
 }
 
-// Has an event loop tend its pool, once for as many calls as come before it does.
+// Makes an event loop tend its pool, once for all calls that come before it does.
 class LoopWaker final : public Waker {
   public:
     LoopWaker(trantor::EventLoop *loop, LoopPool &pool) : loop_(loop), pool_(pool) {}
@@ -60,7 +60,7 @@ class LoopWaker final : public Waker {
             return;
         }
         try {
-            // The pool is the thread's own, and what is queued runs while that has a loop.
+            // The pool belongs to the loop's thread, and queued functions run only while the loop exists.
             loop_->queueInLoop([&pool = pool_, is_queued = is_queued_] {
                 is_queued->store(false);
                 pool.tend();
@@ -81,9 +81,21 @@ class LoopWaker final : public Waker {
 TenantController::PerThread::PerThread(LoopPool a_pool) : pool(std::move(a_pool)) {
     if (auto *loop = trantor::EventLoop::getEventLoopOfCurrentThread(); loop != nullptr) {
         pool.set_waker(std::make_unique<LoopWaker>(loop, pool));
-        // The loop is gone before what its thread has for itself.
+        // The loop ends before the thread's own objects are destroyed.
         loop->runOnQuit([this] { pool.set_waker(nullptr); });
+        pool.defer_resets();
     }
+}
+
+void TenantController::PerThread::queue_resets() {
+    if (has_queued_resets || !pool.resets_are_due()) {
+        return;
+    }
+    has_queued_resets = true;
+    trantor::EventLoop::getEventLoopOfCurrentThread()->queueInLoop([this] {
+        has_queued_resets = false;
+        pool.reset_answered();
+    });
 }
 
 TenantController::TenantController(Server server, std::optional<drogon::DefaultHandler> others)
@@ -91,7 +103,7 @@ TenantController::TenantController(Server server, std::optional<drogon::DefaultH
 
 void TenantController::register_routes() {
     auto &app = drogon::app();
-    // No constraint: every method is the tenant's.
+    // No constraint: tenants handle every method.
     registerMethod(&TenantController::serve, route, {}, false, "mayfly::TenantController::serve");
     registerMethod(&TenantController::refuse, refused_path, {}, false, "mayfly::TenantController::refuse");
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
@@ -101,7 +113,7 @@ void TenantController::register_routes() {
             serve_default(request, std::move(callback));
         });
     }
-    // The first thing that each loop does, so that it has workers before it has requests.
+    // Each loop does this first, so that it has workers before it has requests.
     for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
         app.getIOLoop(index)->queueInLoop([this] { this_thread_if_any(); });
     }
@@ -131,30 +143,31 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
     if (per_thread == nullptr || request->path() == refused_path) {
         return;
     }
-    if (per_thread->pool.claims(host(*request), request->getOriginalPath())) {
+    if (const auto hit = per_thread->pool.claims(host(*request), request->getOriginalPath())) {
         if (request->method() == drogon::Options) {
             request->attributes()->insert(options_attribute, true);
         }
-        PathStash::put(*request, route);
+        PathStash::put(*request, route, hit);
     } else if (per_thread->pool.has_default()) {
         if (!takes_default_) {
             if (!warned_.test_and_set()) {
-                LOG_WARN << "Mayfly: the default tenant came with a reload and is not served before the next start: "
-                            "Drogon's default "
-                            "handler is the application's. mayfly::set_default_handler() changes that.";
+                LOG_WARN
+                    << "Mayfly: the default tenant came with a reload and is served only after a restart: Drogon's "
+                       "default handler belongs to the application. Call mayfly::set_default_handler() to "
+                       "change that.";
             }
         } else if (request->path() == "/") {
-            // Drogon gives it the name of its home page on the way to the default handler.
+            // Drogon replaces the path by that of its home page before it calls the default handler.
             PathStash::keep(*request);
         }
     } else if (ConnectionGate::may_have_fields()) {
-        request->removeHeader(cookie_header); // For tenants.
+        request->removeHeader(cookie_header); // Only tenants get it.
     }
 }
 
 void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&callback) {
-    if (PathStash::take(*request)) {
-        respond(request, std::move(callback));
+    if (const auto hit = PathStash::take(*request)) {
+        respond(request, *hit, std::move(callback));
     } else {
         serve_default(request, std::move(callback));
     }
@@ -163,23 +176,23 @@ void TenantController::serve(const drogon::HttpRequestPtr &request, Callback &&c
 void TenantController::serve_default(const drogon::HttpRequestPtr &request, Callback &&callback) {
     PathStash::take(*request);
     if (takes_default_ && this_thread().pool.has_default()) {
-        respond(request, std::move(callback));
+        respond(request, {}, std::move(callback));
     } else if (others_ && *others_) {
         (*others_)(request, std::move(callback));
     } else {
-        callback(not_found(request)); // As Drogon does without such a handler.
+        callback(not_found(request)); // As Drogon does without a default handler.
     }
 }
 
 void TenantController::refuse(const drogon::HttpRequestPtr &request, Callback &&callback) {
     // "STATUS BODY", from the gate. The request asks to close the connection.
-    const std::string_view told = request->getHeader(refused_header);
+    const std::string_view refusal = request->getHeader(refused_header);
     int status = drogon::k400BadRequest;
-    std::from_chars(told.data(), told.data() + told.size(), status);
-    callback(json(status, told.substr(std::min(told.find(' ') + 1, told.size()))));
+    std::from_chars(refusal.data(), refusal.data() + refusal.size(), status);
+    callback(json(status, refusal.substr(std::min(refusal.find(' ') + 1, refusal.size()))));
 }
 
-void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &&callback) {
+void TenantController::respond(const drogon::HttpRequestPtr &request, RouteHit hit, Callback &&callback) {
     if (!ConnectionGate::is_behind(*request)) {
         if (!warned_of_gate_.test_and_set()) {
             LOG_ERROR << "Mayfly: tenants' requests are refused: " << unguarded;
@@ -191,11 +204,12 @@ void TenantController::respond(const drogon::HttpRequestPtr &request, Callback &
     auto &pool = per_thread.pool;
     const auto view = per_thread.adapter.view(*request);
     HttpReply reply(*request);
-    if (pool.call(view, reply) == Outcome::done) {
+    if (pool.call(view, reply, hit) == Outcome::done) {
         callback(reply.take());
+        per_thread.queue_resets();
         return;
     }
-    // An advice of the application's may have brought the request to a thread that has no loop.
+    // An advice of the application may have moved the request to a thread that has no loop.
     auto *loop = trantor::EventLoop::getEventLoopOfCurrentThread();
     pool.call_later(view, std::make_unique<DeferredHttpReply>(request, std::move(callback),
                                                               loop != nullptr ? loop : drogon::app().getLoop()));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// How requests get from Drogon to the tenants.
+// Routes requests from Drogon to the tenants.
 
 #pragma once
 
@@ -18,36 +18,36 @@
 
 namespace mayfly {
 
-// Gives requests to the tenants. Which tenant has a request, by its host and its path, is Mayfly's to say, and may
-// change at any time; so Drogon's router knows one route for all of them.
+// Passes requests to the tenants. Mayfly finds a request's tenant by host and path, and tenants may change at any time;
+// so Drogon's router has one route for all of them.
 //
 //   before_routing   asks whether a tenant claims the request, and if so gives it the path of that route
-//   refuse           has what stands for requests that ConnectionGate has refused, in their order among the others
-//   serve            has all requests of that route, and gives them their own paths back
-//   serve_default    has what Drogon has no route and no file for, and gives it to the default tenant, if there is one,
-//   or to
-//                    the application
+//   refuse           answers the requests that replace those that ConnectionGate has refused, in their order
+//   serve            gets all requests of that route, and restores their own paths
+//   serve_default    gets what has no route and no file in Drogon, and passes it to the default tenant, if there is
+//   one,
+//                    or to the application
 //
-// The route is an exact one, which is a hash look-up: Drogon's patterns are regular expressions, and the standard
+// The route is an exact one, found by a hash look-up: Drogon's patterns are regular expressions, and the standard
 // library's matcher recurses once per character, so that one long path would end the process
 // (docs/decisions/0030-exact-routes.md, 0034-one-route.md).
 class TenantController final : public drogon::HttpController<TenantController, false> {
   public:
     METHOD_LIST_BEGIN
-    // register_routes() does it: the handlers need this object.
+    // register_routes() adds the routes: the handlers need this object.
     METHOD_LIST_END
 
-    // `others` has what is nobody's, if it is not empty. Without it Drogon's default handler stays the application's if
-    // there is no default tenant yet.
+    // `others`, if it is not empty, answers requests of no tenant. Without it, Drogon's default handler stays the
+    // application's if there is no default tenant at the start.
     TenantController(Server server, std::optional<drogon::DefaultHandler> others);
 
     // To be called once, before Drogon's routers are initialised.
     void register_routes();
 
-    // The tenants. They may be used as long as one likes; after shutdown() there are none. Throws Error then.
+    // The tenants. The caller may keep them for any time. Throws Error after shutdown().
     [[nodiscard]] std::shared_ptr<const Server> server() const;
 
-    // Ends what works for the tenants in the background. The loops must still run.
+    // Ends the tenants' background work. The loops must still run.
     void shutdown();
 
     // Answers for a request that the gate has refused.
@@ -57,23 +57,27 @@ class TenantController final : public drogon::HttpController<TenantController, f
     void serve(const drogon::HttpRequestPtr &request, Callback &&callback);
 
   private:
-    // What a thread that serves requests has for itself.
+    // The state of one thread that serves requests.
     struct PerThread {
         explicit PerThread(LoopPool a_pool);
         PerThread(const PerThread &) = delete;
         PerThread &operator=(const PerThread &) = delete;
 
+        // Resets the workers that are due, if any, once the loop has written the responses of this round.
+        void queue_resets();
+
         LoopPool pool;
         RequestAdapter adapter;
+        bool has_queued_resets = false;
     };
 
     void before_routing(const drogon::HttpRequestPtr &request) noexcept;
     void serve_default(const drogon::HttpRequestPtr &request, Callback &&callback);
-    void respond(const drogon::HttpRequestPtr &request, Callback &&callback);
+    void respond(const drogon::HttpRequestPtr &request, RouteHit hit, Callback &&callback);
     PerThread &this_thread();
     PerThread *this_thread_if_any() noexcept;
 
-    mutable std::mutex mutex_;             // Guards server_; no request takes it but a thread's first.
+    mutable std::mutex mutex_;             // Guards server_; only a thread's first request takes it.
     std::shared_ptr<const Server> server_; // Empty after shutdown().
     const std::optional<drogon::DefaultHandler> others_;
     bool takes_default_ = true; // Set before there are requests.

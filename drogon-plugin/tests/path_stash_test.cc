@@ -10,6 +10,7 @@
 #include "path_stash.hpp"
 
 using mayfly::PathStash;
+using mayfly::RouteHit;
 
 namespace {
 
@@ -28,18 +29,18 @@ DROGON_TEST(APathIsPutAwayAndComesBackOnce) {
         const auto asked = request(path);
         PathStash::put(*asked, route);
         CHECK(asked->path() == route);
-        CHECK(PathStash::take(*asked));
+        CHECK(PathStash::take(*asked).has_value());
         CHECK(asked->path() == path);
-        CHECK(!PathStash::take(*asked));
+        CHECK(!PathStash::take(*asked).has_value());
     }
 }
 
 DROGON_TEST(ARequestThatWasNotPutAwayHasNothing) {
     const auto other = request("/other"), asked = request(route);
     PathStash::put(*other, route);
-    CHECK(!PathStash::take(*asked));
+    CHECK(!PathStash::take(*asked).has_value());
     CHECK(asked->path() == route);
-    CHECK(PathStash::take(*other));
+    CHECK(PathStash::take(*other).has_value());
 }
 
 DROGON_TEST(RequestsThatAreHeldUpKeepTheirOwnPaths) {
@@ -47,10 +48,21 @@ DROGON_TEST(RequestsThatAreHeldUpKeepTheirOwnPaths) {
     for (const auto &asked : {first, second, third}) {
         PathStash::put(*asked, route);
     }
-    CHECK(PathStash::take(*second));
-    CHECK(PathStash::take(*first));
-    CHECK(PathStash::take(*third));
+    CHECK(PathStash::take(*second).has_value());
+    CHECK(PathStash::take(*first).has_value());
+    CHECK(PathStash::take(*third).has_value());
     CHECK(first->path() + second->path() + third->path() == "/first/second/third");
+}
+
+DROGON_TEST(AHitComesBackWithThePath) {
+    const auto asked = request("/asked"), held_up = request("/held-up"), kept = request("/");
+    const RouteHit first = {.epoch = 1, .index = 2}, second = {.epoch = 3, .index = 4};
+    PathStash::put(*asked, route, first);
+    PathStash::put(*held_up, route, second);
+    PathStash::keep(*kept);
+    CHECK((PathStash::take(*held_up) == second));
+    CHECK((PathStash::take(*asked) == first));
+    CHECK((PathStash::take(*kept) == RouteHit()));
 }
 
 DROGON_TEST(AnotherThreadFindsThePath) {
@@ -58,13 +70,13 @@ DROGON_TEST(AnotherThreadFindsThePath) {
     PathStash::put(*asked, route);
     PathStash::put(*held_up, route);
     std::thread([&] {
-        CHECK(PathStash::take(*asked));
-        CHECK(PathStash::take(*held_up));
+        CHECK(PathStash::take(*asked).has_value());
+        CHECK(PathStash::take(*held_up).has_value());
     }).join();
     CHECK(asked->path() == "/asked");
     CHECK(held_up->path() == "/held-up");
     PathStash::put(*asked, route);
-    CHECK(PathStash::take(*asked));
+    CHECK(PathStash::take(*asked).has_value());
 }
 
 // A request may never get to its handler; Drogon, and the heap, use its memory for the next one.
@@ -73,7 +85,7 @@ DROGON_TEST(ANewRequestInAFormerOnesMemoryIsAnotherOne) {
     for (int i = 0; i < 100; ++i) {
         auto asked = request(route);
         if (asked.get() == former) {
-            CHECK(!PathStash::take(*asked));
+            CHECK(!PathStash::take(*asked).has_value());
         }
         PathStash::put(*asked, route);
         former = asked.get();
@@ -83,7 +95,7 @@ DROGON_TEST(ANewRequestInAFormerOnesMemoryIsAnotherOne) {
     }
     const auto asked = request("/asked");
     PathStash::put(*asked, route);
-    CHECK(PathStash::take(*asked));
+    CHECK(PathStash::take(*asked).has_value());
     CHECK(asked->path() == "/asked");
 }
 
@@ -93,7 +105,7 @@ DROGON_TEST(MoreThreadsThanPlaces) {
             const auto asked = request("/asked");
             PathStash::put(*asked, route);
             CHECK(asked->path() == route);
-            CHECK(PathStash::take(*asked));
+            CHECK(PathStash::take(*asked).has_value());
             CHECK(asked->path() == "/asked");
         }).join();
     }

@@ -85,7 +85,7 @@ void exceptions() {
     }
     try {
         volatile std::size_t too_much = std::size_t{1} << 60;
-        void *volatile huge = ::operator new(too_much); // Volatile: the compiler may drop what nobody looks at.
+        void *volatile huge = ::operator new(too_much); // Volatile: the compiler may drop an unused value.
         ::operator delete(huge);
         report("2^60 bytes: allocated?\n");
     } catch (const std::bad_alloc &) {

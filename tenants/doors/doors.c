@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * An HTTP server that listens in several places, and knows nothing of Mayfly. Its arguments are done in their order:
+ * An HTTP server that listens on several addresses, without the SDK. It handles its arguments in their order:
  *
  *   once            every connection is closed after its first answer
  *   listen=ADDRESS  listens there: 127.0.0.1:80, [::]:80, /path, @abstract; port 0 is any
  *   only6=ADDRESS   the same, for IPv6 alone
  *   share=ADDRESS   the same, with SO_REUSEPORT
  *   thread=ADDRESS  the same, and a thread of its own accepts there
- *   idle=ADDRESS    listens, and nothing ever accepts there
+ *   idle=ADDRESS    listens there, and never accepts
  *   again=N         calls listen once more for the N-th listener
  *   close=N         closes it
  *   sleep=MS        sleeps
- *   later=MS,ADDRESS    listens there after so long, while it waits for connections
- *   tick=MS         wakes so often while it waits for connections
+ *   later=MS,ADDRESS    listens there after MS, while it waits for connections
+ *   tick=MS         wakes every MS while it waits for connections
  *
- * Then it waits for connections to all of them, by poll. What it answers is the path:
+ * Then it waits for connections to all of them, by poll. The path selects the answer:
  *
  *   /who            number and argument of the listener, the connection's own address, the peer's
  *   /names          the addresses of all listeners
@@ -23,8 +23,8 @@
  *   /shut?N         ends its listening by shutdown
  *   /reopen?N       closes it, and listens again as its argument says
  *   /again?N        calls listen once more
- *   /ask?N          what the N-th listener answers to /who, asked through loopback
- *   /accept?N       the next connection to it is waited for
+ *   /ask?N          the answer of the N-th listener to /who, through loopback
+ *   /accept?N       waits for the next connection to it
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -73,7 +73,7 @@ static void call_result_read_only(struct act *act) {
     call.result = mmap(NULL, FAULTS_PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     call_and_say(act, &call, call.result);
 }
-// Across the border of two pages that nobody has touched.
+// Across the border of two untouched pages.
 static void call_result_new(struct act *act) {
     struct mayfly_peer_call call = good_call(act);
     char *pages = mmap(NULL, 2 * FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -99,7 +99,7 @@
 // Shared memory (see shared.c)
 //   shared                  its address and size
 //   shared-add              adds one to its first word NUMBER times (default 1), atomically; answers the sum
-//   shared-answer           a response whose every part lies there
+//   shared-answer           a response with all its parts there
 //   shared-body             a body of NUMBER bytes there
 //   shared-body-past        one that ends behind its end
 //   shared-race             a response from there, which

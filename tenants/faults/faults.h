@@ -97,7 +97,7 @@ extern const struct mayfly_page *host;
 static inline void *at(uint64_t address) { return (void *)(uintptr_t)address; }
 static inline uint64_t address_of(const volatile void *pointer) { return (uint64_t)(uintptr_t)pointer; }
 
-// The response's text, for who writes where it lies.
+// The response's text, for code that writes it in place.
 extern char text[65536];
 
 // Appends to the response's text (and to nothing else: no allocation, no stdio buffers).

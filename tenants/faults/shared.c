@@ -43,7 +43,7 @@ static void add(struct act *act) {
     say("%llu\n", (unsigned long long)sum);
 }
 
-// A response whose every part lies in shared memory.
+// A response with all its parts in shared memory.
 static void answer_from(struct act *act) {
     if (!open_shared()) return;
     act->rings = 1;

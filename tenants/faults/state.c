@@ -49,7 +49,7 @@ static volatile uint64_t *heap_value;
 static volatile uint64_t *stack_value;
 static unsigned char *pages;
 static uint64_t break_end;
-static const struct mayfly_request *request; // Whose state is being shown.
+static const struct mayfly_request *request; // The request whose state is shown.
 
 // -- Memory --
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Notes over HTTP: an ephemeral front program, whose every request starts from the same frozen state, before a storage
+// Notes over HTTP: an ephemeral program, each request of which starts from the same frozen state, in front of a storage
 // program (`store`), which keeps the notes. The tenant's configuration names both.
 //
 //     PUT    .../notes/KEY     keeps the body: 201, or 204 if it replaced another; 507 if the store is full

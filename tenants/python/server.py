@@ -115,7 +115,7 @@ async def serve(reader, writer):
     except Refused as refused:
         writer.write(f"HTTP/1.1 {refused}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
     except (ConnectionError, ValueError, asyncio.IncompleteReadError):
-        pass  # There is nobody to tell.
+        pass  # The client is gone.
     finally:
         writer.close()
 

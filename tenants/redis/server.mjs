@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-// An HTTP server for Node.js that counts in Redis: it knows nothing of Mayfly. Redis is REDIS=HOST:PORT; the port is its argument.
+// An HTTP server for Node.js that counts in Redis: it knows nothing of Mayfly. Redis is REDIS=HOST:PORT; the port is
+// its argument.
 //
 // It connects when it starts, and again when the connection is lost: after a reset that is in every request.
 //

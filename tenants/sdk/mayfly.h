@@ -8,25 +8,26 @@
 //         // Initialise here: files, tables, caches. This part runs once.
 //         for (;;) {
 //             const struct mayfly_request *request = mayfly_wait();
-//             // From here on, every request starts from the very state of the first mayfly_wait().
+//             // From here on, every request starts from the state of the first mayfly_wait().
 //             mayfly_respond(200, "text/plain", request->path.data, request->path.size);
 //         }
 //     }
 //
-// The first mayfly_wait() ends the boot: Mayfly freezes the program inside that call. Each request then
-// resumes in a copy of the frozen program, which is rolled back when the request has been answered:
-// memory, registers, everything. (A tenant configured with `"ephemeral": false` keeps its state
-// instead; the same program serves both, because mayfly_respond() then returns.)
+// The first mayfly_wait() ends the boot: Mayfly freezes the program inside that call. Each request then resumes in a
+// copy of the frozen program, which is rolled back after the answer: memory, registers, everything. (A tenant
+// configured with
+// `"ephemeral": false` keeps its state instead; the same program serves both, because mayfly_respond() then returns.)
 //
 // LIFETIMES
 //   - The request and all it points to belong to the host and can only be read. They are valid from
 //     mayfly_wait() until mayfly_respond() is called.
-//   - The response and all it points to belong to the program. The host copies what it needs during
-//     mayfly_respond(), so stack memory serves.
+//   - The response and all it points to belong to the program. The host copies it during mayfly_respond(), so it may
+//   lie on
+//     the stack.
 //
 // STATE THAT STAYS
-//   Memory that is not rolled back: mayfly_shared(). A program of its own that keeps it, the storage program:
-//   mayfly_call() calls its functions, mayfly_serve() is what it runs. State that a program hands to its next version:
+//   Memory that is not rolled back: mayfly_shared(). A second program that keeps state, the storage program:
+//   mayfly_call() calls its functions, and it runs mayfly_serve(). State that a program hands over to its next version:
 //   mayfly_on_handover().
 //
 // LIMITS (the host's, so that the program need not be rebuilt when they change; see mayfly_host())
@@ -35,20 +36,21 @@
 //   - response_headers_max: number of a response's headers.
 //
 // ERRORS
-//   - A response that breaks a rule or a limit is not sent: the client gets 502 and the tenant's log the
-//     reason. The same holds for a program that exits or faults; 504 and 507 stand for the limits on CPU
-//     time and memory. None of this can be caught inside the program.
-//   - Outside Mayfly, mayfly_wait() says so in one line on stderr and exits with status 0.
-//   - A program whose ABI the host does not speak is told so in the same way and exits with status 1.
+//   - A response that breaks a rule or a limit is not sent: the client gets 502, and the tenant's log gets the reason.
+//   The
+//     same holds for a program that exits or faults; 504 and 507 stand for the limits on CPU time and memory. The
+//     program cannot catch any of this.
+//   - Outside Mayfly, mayfly_wait() prints one line to stderr and exits with status 0.
+//   - If the host does not support the program's ABI, mayfly_wait() prints one line to stderr and exits with status 1.
 //
 // PRINTING
-//   stdout and stderr go to the tenant's log. The first mayfly_wait() flushes what the boot printed. In a
-//   request flush yourself, or print to stderr: a buffer that is not flushed is rolled back with the rest.
+//   stdout and stderr go to the tenant's log. The first mayfly_wait() flushes the output of the boot. During a request,
+//   flush stdout or print to stderr: an unflushed buffer is rolled back with the rest.
 //
 // COST
-//   One request is one doorbell: mayfly_respond() rings it, and its answer is the next request. Nothing
-//   here allocates. A request that resumes in mayfly_wait() makes the SDK write the caller's stack and
-//   no other memory; one word more where mayfly_respond() returns.
+//   One request is one doorbell: mayfly_respond() rings it, and its result is the next request. Nothing here allocates.
+//   For a request that resumes in mayfly_wait(), the SDK writes only the caller's stack; one word more if
+//   mayfly_respond() returns.
 //
 // The functions are for one thread at a time. C11 and C++17 or later; Linux on x86-64, any libc with
 // getauxval(3), linked statically or not.
@@ -103,7 +105,7 @@ extern "C" {
 // what the System V ABI says a function preserves, and returns -errno or a value that is not negative.
 typedef int64_t (*mayfly_doorbell)(uint64_t operation, const void *argument, uint64_t abi);
 
-// What the host offers; read-only.
+// The host's description for the program; read-only.
 struct mayfly_page {
     uint64_t magic;                // MAYFLY_MAGIC
     uint32_t abi_min;              // The oldest and
@@ -120,7 +122,7 @@ struct mayfly_page {
 // Flags of the page.
 #define MAYFLY_PAGE_SHARED 1u // There is shared memory.
 
-// Some bytes that somebody else owns. May hold NULs.
+// Bytes that another owner holds. They may contain NULs.
 struct mayfly_bytes {
     const char *data;
     size_t size;
@@ -335,7 +337,7 @@ MAYFLY_INLINE int mayfly_equal(struct mayfly_bytes bytes, const char *text) {
     return bytes.size == size && memcmp(bytes.data, text, size) == 0;
 }
 
-// Answers a request that is for the hooks. Returns 0 if it is not.
+// Answers a request for the hooks. Returns 0 for another request.
 __attribute__((cold)) MAYFLY_INLINE int mayfly_sdk_hand_over(const struct mayfly_request *request) {
     struct mayfly_bytes state = {NULL, 0};
     uint32_t status = 200;
@@ -346,7 +348,7 @@ __attribute__((cold)) MAYFLY_INLINE int mayfly_sdk_hand_over(const struct mayfly
     } else {
         return 0;
     }
-    // A response that the host refuses (a state above its limit) has ended the request all the same.
+    // Even if the host refuses the response (a state above its limit), the request has ended.
     mayfly_respond(status, NULL, state.data, state.size);
     return 1;
 }
@@ -359,17 +361,17 @@ MAYFLY_INLINE const struct mayfly_request *mayfly_wait(void) {
     }
 }
 
-// Says, before the first mayfly_wait(), that the program can hand its state over to its next version: for tenants whose
-// workers keep their state. When a new version has booted, the host has the old one `save`, and gives the bytes to the
-// `restore` of the new one, which has served no request yet. Both run inside mayfly_wait(), under the limits of a
-// request.
+// Declares, before the first mayfly_wait(), that the program can hand its state over to its next version: for tenants
+// whose workers keep their state. When a new version has booted, the host calls `save` of the old one, and passes the
+// bytes to `restore` of the new one, which has served no request yet. Both run inside mayfly_wait(), under the limits
+// of a request.
 //
-//   save     returns the state, which must stay where it is until the next mayfly_wait(). At most response_max bytes.
-//   restore  takes it, at most request_max bytes; returns 0, or another number to refuse it: then it starts with none.
-//   The bytes are
-//            whatever the last version wrote, so put a version number in front.
+//   save     returns the state, at most response_max bytes, which must stay valid until the next mayfly_wait().
+//   restore  takes the state, at most request_max bytes. Returns 0, or another number to refuse it and start without
+//   one. The
+//            last version wrote the bytes, so begin them with a version number.
 //
-// Returns 0; -ENODEV outside Mayfly; -EPROTO after the first mayfly_wait(); -ENOSYS if the host does not know of this.
+// Returns 0; -ENODEV outside Mayfly; -EPROTO after the first mayfly_wait(); -ENOSYS if the host does not support it.
 MAYFLY_INLINE int mayfly_on_handover(struct mayfly_bytes (*save)(void), int (*restore)(struct mayfly_bytes state)) {
     const struct mayfly_page *page = mayfly_host();
     if (!page || page->magic != MAYFLY_MAGIC) return -ENODEV;
@@ -382,20 +384,20 @@ MAYFLY_INLINE int mayfly_on_handover(struct mayfly_bytes (*save)(void), int (*re
 }
 
 // Calls the function `name` of the tenant's storage program, a second, long-lived program that the tenant names in its
-// configuration. It gets a copy of the argument's `size` bytes; its result is copied to `result`, where up to
-// `capacity` bytes have room, and its size goes to `*result_size` (0 on errors). Calls of all of the tenant's workers
-// are carried out one after the other, so a function need not mind others; the caller's CPU time does not run
-// meanwhile, its wall-clock time does.
+// configuration. It gets a copy of the argument's `size` bytes; its result is copied to `result`, which has room for
+// `capacity` bytes, and the result's size goes to `*result_size` (0 on errors). Calls of all of the tenant's workers
+// run one after the other, so a function needs no locks. During a call the caller's CPU time stands still, and its
+// wall-clock time runs.
 //
 // Only while a request is served. Returns 0, or
 //   -ENOTCONN   the tenant has no storage program, or it does not run
 //   -ENOENT     it has no such function
 //   -EMSGSIZE   the argument is above the limit, or the result above `capacity` or the limit
-//   -ETIMEDOUT  it took too long: it may or may not have been carried out
+//   -ETIMEDOUT  it took too long: it may or may not have run
 //   -EBUSY      too many calls wait
 //   -EIO        the function failed
 //   -EFAULT     `argument` cannot be read or `result` not be written
-//   -EINVAL     the name is none (see struct mayfly_peer_call)
+//   -EINVAL     the name is invalid (see struct mayfly_peer_call)
 //   -EPROTO     no request is being served
 MAYFLY_INLINE int mayfly_call(const char *name, const void *argument, size_t size, void *result, size_t capacity,
                               size_t *result_size) {

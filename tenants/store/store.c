@@ -102,7 +102,7 @@ static struct mayfly_bytes save(void) {
     return saved;
 }
 
-// Takes a table of this version whose sizes are all in range.
+// Accepts a table of this version if all its sizes are in range.
 static int restore(struct mayfly_bytes saved) {
     static struct table old;
     if (saved.size != sizeof old) return -1;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// A host inside the tenant's own process, for tests without KVM: the AT_MAYFLY page and a doorbell that reads
+// A host inside the tenant's process, for tests without KVM: the AT_MAYFLY page and a doorbell that reads
 // requests from descriptor 0 and writes responses to descriptor 3. It never resets, as for a tenant with
 // `"ephemeral": false`, and counts the doorbells. There is shared memory. At the end of the input it ends the process.
 //
 // With FAKEHOST_FORK in the environment it does reset: each request is served by a fork of the process as it was at its
-// first WAIT, one after the other. The C library is not told of the fork, so that nobody seeds anything anew: a
-// machine's fork is not noticed by its program either (see unforked.c), except by the bytes at AT_RANDOM, which are
+// first WAIT, one after the other. The C library does not learn of the fork, so that nothing is seeded again: a
+// program does not notice the fork of its machine either (see unforked.c), except by the bytes at AT_RANDOM, which are
 // new.
 //
 // All numbers are little-endian, a string is its 32-bit size and its bytes.
@@ -83,7 +83,7 @@ static struct mayfly_bytes take_bytes(void) {
 static void put(const void *from, size_t size) {
     for (size_t done = 0; done < size;) {
         ssize_t n = write(RESPONSE_FD, (const char *)from + done, size - done);
-        if (n <= 0) fail("nobody reads the responses");
+        if (n <= 0) fail("the responses cannot be written");
         done += (size_t)n;
     }
 }
@@ -136,7 +136,7 @@ static int64_t next_request(void) {
     }
 }
 
-// A call of the storage program: whoever writes the requests answers it.
+// A call of the storage program: the writer of the requests answers it.
 static int64_t call(const struct mayfly_peer_call *call) {
     const struct mayfly_bytes none = {NULL, 0};
     if (!answering) return -EPROTO;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Included before a tenant's sources (-include) to put the fake host in the place of Mayfly.
+// Included before a tenant's sources (-include) to replace Mayfly by the fake host.
 
 #ifndef FAKEHOST_H
 #define FAKEHOST_H

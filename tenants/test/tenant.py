@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass
 class Response:
-    """A response; with status 0 a call, whose function is the first header's name."""
+    """A response; with status 0 a call of the function that the first header names."""
 
     doorbells: int
     status: int

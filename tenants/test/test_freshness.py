@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Two requests to a program that is reset share no random number (docs/freshness.md).
 
-Natively: the fake host serves each request by a fork of the process, which the process does not notice. What is not taken
-care of then repeats, which these tests show too, so that they would notice if a runtime changed its ways.
+Natively: the fake host serves each request by a fork of the process, which the process does not notice. What is not
+taken care of then repeats, which these tests show too, so that they would notice if a runtime changed its ways.
 """
 
 import json
@@ -20,7 +20,7 @@ PROGRAMS = {
 }  # fmt: skip
 # What no SDK and no hook can reach: documented.
 BEYOND = {"deno": set(), "node": set(), "python": {"a Random of the program's"}}
-# What is fresh without anybody's help.
+# Sources that are fresh by themselves.
 FRESH_BY_ITSELF = {"deno": set(), "node": set(), "python": {"random.SystemRandom", "os.urandom", "secrets", "uuid.uuid4"}}
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What is too old for the SDK and the hooks says so, and a hook that fails does not leave a server without it (docs/guest-sdk.md)."""
+"""What is too old for the SDK and the hooks says so, and a hook that fails does not leave a server without it
+(docs/guest-sdk.md).
+"""
 
 import pathlib
 import shutil
@@ -39,7 +41,7 @@ class TooOld(unittest.TestCase):
         self.refuses([DENO_2_7, "run", *hook, f"{OUT}/deno/server.js", "0"], message)
 
     def test_python(self):
-        """There is no old one here, so this one is told that it is 3.8."""
+        """There is no old Python here, so the test makes this one report 3.8."""
         message = "Mayfly's SDK and hook for Python need Python 3.9 or newer; this is 3.8.18"
         for module in ("mayfly", "fresh"):
             with self.subTest(module):

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A program by the SDK whose requests are worked on by another thread, while a third one sleeps, and, with the argument
- * "spin", a fourth one never rests.
+ * A program with the SDK. A second thread works on its requests, a third one sleeps, and with the argument "spin" a
+ * fourth one spins.
  *
- *   /           what the worker thread has made of the path: its length, and how many jobs it has had
- *   /sleep      a moment later
- *   /start      from a thread that is started for it
+ *   /           the worker thread's result for the path: its length, and the number of its jobs so far
+ *   /sleep      the same after a moment
+ *   /start      the same from a thread that is started for it
  */
 #include <pthread.h>
 #include <stdio.h>

@@ -36,7 +36,7 @@ void nobodys(const drogon::HttpRequestPtr & /*request*/,
     callback(drogon::HttpResponse::newHttpResponse(drogon::k410Gone, drogon::CT_NONE));
 }
 
-// As an application does that asks a database who the client is: the request goes on later, from another thread.
+// Like an application that looks the client up in a database: the request goes on later, on another thread.
 void look_up(const drogon::HttpRequestPtr &request, drogon::AdviceCallback &&answer,
              drogon::AdviceChainCallback &&go_on) {
     if (request->getHeader("x-stranger") == "yes") {

@@ -67,7 +67,7 @@ class Consumer:
                         return f"{path}: {response}"
                     if i % 10 == 0 and connection.fetch("GET", "/hello", headers=[("x-stranger", "yes")]).status != 403:
                         return "a stranger"
-                    # The plugin's own route in Drogon, under which tenants' requests go: nobody's, if a client asks for it.
+                    # The plugin's own route in Drogon, under which tenants' requests go: a 404 if a client asks for it.
                     if connection.fetch("GET", "/_mayfly/tenant", headers=headers).status != 410:
                         return "the plugin's own route"
             return None

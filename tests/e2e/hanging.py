@@ -110,7 +110,7 @@ class HangingFileSystem:
         try:
             os.write(self._fd, OUT_HEADER.pack(OUT_HEADER.size + len(body), error, unique) + body)
         except OSError:
-            pass  # Who asked is gone.
+            pass  # The client is gone.
 
     def _reply(self, opcode, node, body):
         if opcode == INIT:

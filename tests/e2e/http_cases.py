@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Messages of HTTP/1.1, right and wrong ones, with the right answers by RFC 9110 and RFC 9112.
 
-One table for all that answers requests here: Drogon's own routes, tenants through the plugin (by the SDK and as HTTP servers of their
-own), and `mayfly run` (test_http.py). In what a client sends, `/T` stands for the path and `HOST` for the host of who is asked.
+One table for all that answers requests here: Drogon's own routes, tenants through the plugin (by the SDK and as HTTP
+servers of their own), and `mayfly run` (test_http.py). In what a client sends, `/T` stands for the path and `HOST` for
+the host of the receiver.
 """
 
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ LINES = [
     refused("a version that is none", "9112 2.3", get(line="GET /T HTTP/1.1.1")),
     Case("a later minor version", "9110 2.5", get(line="GET /T HTTP/1.7"), (200,)),
     refused("another major version", "9110 15.6.6", get(line="GET /T HTTP/2.0"), {505, 400}),
-    refused("a method that nobody knows", "MAY 9110 9.1", get(line="BREW /T HTTP/1.1"), 501, run=(200, 200)),
+    refused("an unknown method", "MAY 9110 9.1", get(line="BREW /T HTTP/1.1"), 501, run=(200, 200)),
     refused("a method in lower case", "MAY 9110 9.1", get(line="get /T HTTP/1.1"), 501, run=(200, 200)),
     refused("a method that is no token", "9110 9.1", get(line="G(T /T HTTP/1.1")),
     refused("no method", "9112 3", get(line=" /T HTTP/1.1")),
@@ -196,7 +197,7 @@ CONNECTIONS = [
          get() * 3 + get("connection: Close\r\n") + get() * 2, (200,) * 4, closes=True),
     Case("a pipeline that ends with what is refused", "9112 9.3.2", get() * 3 + get("x : y\r\n") + get() * 2, (200, 200, 200, 400),
          closes=True),
-    Case("an upgrade to what nobody has", "9110 7.8", get("connection: upgrade\r\nupgrade: foo/2\r\n"), (200,)),
+    Case("an upgrade to an unknown protocol", "9110 7.8", get("connection: upgrade\r\nupgrade: foo/2\r\n"), (200,)),
     Case("an upgrade to HTTP/2", "9110 7.8",
          get("connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"), (200,)),
 ]

@@ -7,8 +7,8 @@ import threading
 class Load:
     """Some clients, each on a connection of its own, from entering the context to leaving it.
 
-    `check(connection)` makes one request and returns what is wrong with the response, or None. Leaving the context fails if
-    anything was wrong, or a client did not get to ask.
+    `check(connection)` makes one request and returns what is wrong with the response, or None. Leaving the context
+    fails if anything was wrong, or a client did not get to ask.
     """
 
     def __init__(self, server, check, clients=4):

@@ -87,7 +87,7 @@ class Server:
     `config` has further keys of Mayfly's configuration, `app` of Drogon's "app". With `tenants_file` Mayfly's configuration
     is in a file of its own, which `write_tenants` replaces. With `open_directory`
     the server may be another user's. With `admin` (its further keys) there is a listener for
-    operators. `file` is a whole configuration of Drogon's, in the place of all these; its paths are the repository's.
+    operators. `file` is a whole configuration of Drogon, instead of all these; its paths are relative to the repository.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ def sample_server():
 
 
 def replace(path, content):
-    """Gives the file other content, as whoever replaces files in use should."""
+    """Replaces the file's content, as one should with files in use: by a rename."""
     new = path.with_name(path.name + ".new")
     new.write_bytes(content)
     new.chmod(0o755)
@@ -308,7 +308,9 @@ def replace(path, content):
 
 
 def run_until_exit(config, *, environment=None):
-    """Starts the server with a configuration (as an object or as text) that it is to refuse: its status and output."""
+    """Starts the server with a configuration (as an object or as text) that it must refuse. Returns its status and
+    output.
+    """
     with tempfile.TemporaryDirectory(prefix="mayfly-e2e-") as directory:
         path = Path(directory) / "config.json"
         path.write_text(config if isinstance(config, str) else json.dumps(config))

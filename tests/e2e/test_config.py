@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Configurations that are wrong: the server does not start, and says which key is to blame."""
+"""Wrong configurations: the server does not start, and names the key."""
 
 import copy
 import json

@@ -30,7 +30,8 @@ class Connections(unittest.TestCase):
                     tenant("hello", "/hello"),
                     tenant("echo", "/echo"),
                     tenant("faults", "/faults"),
-                    # Of one test alone: what clients who left have asked for counts as the tenant's requests in work.
+                    # Used by one test only: requests of clients that have disconnected count as the tenant's requests
+                    # in work.
                     tenant("left", "/left", "echo"),
                 ],
                 threads=3,

@@ -17,7 +17,8 @@ from mayfly_server import REPOSITORY, TIMEOUT_S, Server, free_port, tenant
 
 CLI = REPOSITORY / "build/bin/mayfly"
 
-# A client that is as quick as this after a connection or an answer is answered; the server closes what is still for longer.
+# A client that is as quick as this after a connection or an answer is answered; the server closes what is still for
+# longer.
 QUICK_S = 0.05
 # What has nothing to wait for is over long before the time is up, which is 5 s, on a loaded machine, too.
 PROMPT_S = 2.5
@@ -56,7 +57,7 @@ class Stream:
 
 
 def end(server):
-    """Has the server told to end; returns how long that takes. It ends with status 0."""
+    """Sends the server the signal to end; returns how long the end takes. It ends with status 0."""
     start = time.monotonic()
     server.signal(signal.SIGTERM)
     server.await_end()
@@ -100,7 +101,9 @@ class Client(threading.Thread):
 
 
 def ended_under_load(test, server, paths):
-    """Ends the server while clients ask it on and on: what was counted was answered, and nobody quick was let down."""
+    """Ends the server while clients send requests without end: every counted request was answered, and no quick client
+    lost one.
+    """
     clients = [Client(server, path, keep) for path in paths for keep in (True, False) * 3]
     for client in clients:
         client.start()
@@ -259,7 +262,7 @@ class End(unittest.TestCase):
 
 
 class Command:
-    """`mayfly run` with these tenants, as a server that is told to end."""
+    """`mayfly run` with these tenants, as a server that gets the signal to end."""
 
     def __init__(self, tenants):
         self.tenants, self.port = tenants, free_port()

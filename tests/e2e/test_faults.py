@@ -43,7 +43,7 @@ LOOPS = ("loop", "loop-syscall", "loop-mmap", "loop-doorbell", "loop-write")
 BLOCKS = ("sleep", "futex", "pause", "poll")
 ALLOCATES = ("alloc-mmap", "alloc-malloc", "alloc-brk", "touch?64", "stack-overflow")
 
-# What may do as it likes as long as it harms nobody.
+# Requests that may end in any way, as long as they affect no other tenant.
 HARMLESS = ("respond-abi?99", "syscalls-wild", "maps-wild", "forbidden", "alloc-maps", "alloc-terabyte", "wait-twice", "trap-flag")
 
 

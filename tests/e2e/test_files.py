@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Files that are not what they seem, in the place of each that a configuration names, and files that do not answer.
+"""Special files instead of each regular file that a configuration names, and files that do not answer.
 
 The others are served and reloaded, operators are answered, and the server ends.
 """
@@ -93,7 +93,7 @@ class Files(unittest.TestCase):
 
     @contextlib.contextmanager
     def server(self, *arguments, **more):
-        """A server, whose end is in time."""
+        """A server that must end in time."""
         with contextlib.ExitStack() as stack:
             server = stack.enter_context(Server(*arguments, launcher=AS_OTHERS, **more))
             yield server
@@ -259,7 +259,7 @@ class OtherFiles(Files):
                 with self.subTest(kind):
                     self.assertEqual(server.await_boot(f"/watch-{kind}").body, HELLO)
                     shared = server.await_boot(f"/shared-{kind}")
-                    if kind != "sparse":  # It is as good as any other.
+                    if kind != "sparse":  # A sparse file is valid.
                         self.assertEqual(shared.status, 503)
                         links = kind in ("zero", "kmsg", "dangling", "loop")
                         said = "it is a symbolic link" if links else said
@@ -335,7 +335,7 @@ class OtherFiles(Files):
 
 
 class FarFiles(Files):
-    """Files whose file system does not answer."""
+    """Files on a file system that does not answer."""
 
     def setUp(self):
         super().setUp()
@@ -480,7 +480,7 @@ class FarFiles(Files):
             for _ in range(4):
                 connection = connections.enter_context(server.socket())
                 connection.sendall(b"GET /page HTTP/1.1\r\nhost: files\r\n\r\n")
-            server.await_that(lambda: self.far.is_asked(), "nobody asks")
+            server.await_that(lambda: self.far.is_asked(), "no request arrives")
             self.assertEqual(server.get("/good").body, HELLO)
             self.assert_reloads(server)
             server.signal(signal.SIGTERM)

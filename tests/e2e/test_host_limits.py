@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Low limits of the process: the server refuses to start and says what to do, or it serves. There is nothing in between."""
+"""Low limits of the process: the server refuses to start and says what to do, or it serves. There is nothing in
+between.
+"""
 
 import contextlib
 import http.client
@@ -17,7 +19,7 @@ from pathlib import Path
 from mayfly_server import EXECUTABLE, REPOSITORY, TIMEOUT_S, Server, digest, free_port, program_path, tenant
 
 CLI = REPOSITORY / "build/bin/mayfly"
-# A user who has no processes. Limits on threads do not hold for root. The repository may lie where only root may read.
+# A user without processes. Limits on threads do not apply to root. The repository may be readable by root only.
 NOBODY = ("setpriv", "--reuid=54321", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 NOBODY = NOBODY if os.geteuid() == 0 else ()
 
@@ -39,7 +41,9 @@ def get(port, path):
 
 
 class Attempt:
-    """A command that may refuse to start: `status` and `output` if it does, and None and what it says if it serves `port`."""
+    """A command that may refuse to start: `status` and `output` if it does, and None and what it says if it serves
+    `port`.
+    """
 
     def __init__(self, command, port, path, environment=None):
         with tempfile.TemporaryFile() as log:

@@ -26,8 +26,8 @@ TENANTS = [
 class Routed(unittest.TestCase):
     """Tells tenants apart by their counts."""
 
-    def whose(self, path, host, method="GET"):
-        """The name of the tenant that had the request, or the status of who else answered."""
+    def tenant_of(self, path, host, method="GET"):
+        """The name of the tenant that got the request, or the status of another answer."""
         before = self.counts()
         response = self.server.fetch(method, path, host=host)
         after = self.counts()
@@ -43,9 +43,9 @@ class Routed(unittest.TestCase):
         return {tenant["name"]: tenant["requests"] for tenant in self.server.status()["tenants"]}
 
     def check(self, expected):
-        for (host, path), whose in expected.items():
+        for (host, path), tenant in expected.items():
             with self.subTest(host=host, path=path):
-                self.assertEqual(self.whose(path, host), whose)
+                self.assertEqual(self.tenant_of(path, host), tenant)
 
 
 class Hosts(Routed):
@@ -97,15 +97,15 @@ class Hosts(Routed):
 
     def test_head_and_options_are_the_tenants(self):
         for path in ("/", "/x"):
-            self.assertEqual(self.whose(path, "shop.example", "HEAD"), "exact")
-            self.assertEqual(self.whose(path, "shop.example", "OPTIONS"), "exact")
+            self.assertEqual(self.tenant_of(path, "shop.example", "HEAD"), "exact")
+            self.assertEqual(self.tenant_of(path, "shop.example", "OPTIONS"), "exact")
 
     def test_the_plugins_own_route_is_nobodys(self):
         for path in (ROUTE, ROUTE.upper(), "/%5fmayfly/tenant", ROUTE + "?x"):
             with self.subTest(path):
-                self.assertEqual(self.whose(path, "unknown.test"), 404)
+                self.assertEqual(self.tenant_of(path, "unknown.test"), 404)
         # Unless a tenant claims it.
-        self.assertEqual(self.whose(ROUTE, "shop.example"), "exact")
+        self.assertEqual(self.tenant_of(ROUTE, "shop.example"), "exact")
 
     def test_one_connection_may_ask_for_many_hosts(self):
         with self.server.connect() as connection:
@@ -135,13 +135,13 @@ class DefaultTenant(Routed):
         })
 
     def test_the_applications_routes_and_files_are_not_its(self):
-        self.assertEqual(self.whose("/", "unknown.test"), VANILLA)
+        self.assertEqual(self.tenant_of("/", "unknown.test"), VANILLA)
         self.assertEqual(self.server.get("/file.txt").body, b"of Drogon's")
 
     def test_it_has_every_method(self):
         for method in ("HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
             with self.subTest(method):
-                self.assertEqual(self.whose("/nowhere", "unknown.test", method), "default")
+                self.assertEqual(self.tenant_of("/nowhere", "unknown.test", method), "default")
 
 
 if __name__ == "__main__":

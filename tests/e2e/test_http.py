@@ -50,7 +50,7 @@ class Client:
         assert status == 100, status
 
     def is_closed(self):
-        """Whether the server has closed, or closes, the connection; what it sends before that is a mistake."""
+        """Whether the server has closed, or closes, the connection; sending anything before that is an error."""
         try:
             rest = self._reader._buffer + self._socket.recv(1 << 16)
         except ConnectionResetError:
@@ -60,7 +60,7 @@ class Client:
 
 
 class Table:
-    """The cases; `path` and `host` are whose."""
+    """The cases; `path` and `host` are those of the receiver."""
 
     path = "/echo"
     is_tenant = True
@@ -91,7 +91,7 @@ class Table:
                 status, headers, body = client.next()
                 allowed = answer if isinstance(answer, set) else {answer}
                 if not self.is_tenant and 200 in allowed and methods[number : number + 1] == [b"POST"]:
-                    allowed = {405}  # Drogon's own route here takes GET alone: the request has come to it.
+                    allowed = {405}  # Drogon's own route here takes only GET: the request has reached it.
                 self.assertIn(status, allowed, f"{number}: {body}")
             if closes:
                 # Some of hyper's own refusals do not say that they are the last.

@@ -37,7 +37,8 @@ class Life(unittest.TestCase):
             time.sleep(0.1)
 
     def test_requests_in_work_are_answered_when_the_server_is_told_to_end(self):
-        # They run elsewhere than on their loops, for less than the server waits, also on a slow machine: `spin` goes by the clock.
+        # They run elsewhere than on their loops, for less than the server waits, also on a slow machine: `spin` goes by
+        # the clock.
         faults = tenant("faults", "/faults", limits={"inline_budget_us": 100, "cpu_ms": 20_000})
         with Server([faults], admin={}) as server, contextlib.ExitStack() as connections:
             self.assertEqual(server.await_boot("/faults/ok").status, 200)
@@ -70,7 +71,7 @@ class Life(unittest.TestCase):
             server.await_log("LimitNOFILE")
             self.assertTrue(server.is_running())
             first = found[200][0]
-            server.await_that(lambda: server.get(f"/{first}").status == 200, "who has a worker is served")
+            server.await_that(lambda: server.get(f"/{first}").status == 200, "a tenant with a worker is served")
 
     def test_a_server_that_is_stopped_at_once_ends(self):
         for _ in range(3):

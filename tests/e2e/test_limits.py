@@ -9,7 +9,8 @@ import unittest
 
 from mayfly_server import Server, tenant
 
-# The limit's name, its value, what is asked for, and what comes of it: status, and `error` in the answer, log and counter.
+# The limit's name, its value, what is asked for, and what comes of it: status, and `error` in the answer, log and
+# counter.
 ANSWERED = {
     "cpu_ms": ({"cpu_ms": 50}, "loop", 504, "cpu-limit"),
     "wall_ms": ({"wall_ms": 100, "cpu_ms": 60_000}, "loop", 504, "wall-limit"),

@@ -132,7 +132,7 @@ class Load:
 class Memory(unittest.TestCase):
     @contextlib.contextmanager
     def bounded(self, tenants, **more):
-        """A server whose memory is bounded, and what tells how much it uses."""
+        """A server with a memory limit, and a function that returns how much it uses."""
         cgroup = Cgroup.make(BOUND)
         launcher = cgroup.launcher if cgroup else ()
         config = {} if cgroup else {"max_memory_mib": BOUND // MIB}

@@ -178,7 +178,9 @@ class Outbound(unittest.TestCase):
 
 
 class Runtimes(unittest.TestCase):
-    """Unmodified HTTP servers, each on its runtime's own loop, with a connection to Redis that they made when they started."""
+    """Unmodified HTTP servers, each on its runtime's own loop, with a connection to Redis that they made when they
+    started.
+    """
 
     PROGRAMS = {
         "python": ("/usr/bin/python3", ["/app/redis/server.py"]),

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""The configurations of docs/recipes.md, as they stand in recipes.json: frameworks' applications and nginx, unmodified."""
+"""The configurations of docs/recipes.md, as they stand in recipes.json: frameworks' applications and nginx, unmodified.
+"""
 
 import contextlib
 import gzip

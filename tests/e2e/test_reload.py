@@ -23,7 +23,7 @@ class Programs(unittest.TestCase):
     watch = True
 
     def setUp(self):
-        """A tenant whose program is a file of the test's own."""
+        """A tenant whose program is a file of the test."""
         self.program = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="mayfly-programs-"))) / "app"
         self.install("hello")
         tenants = [{"name": "app", "path": "/app", "program": str(self.program)}, tenant("other", "/other", "hello")]
@@ -65,7 +65,7 @@ class Programs(unittest.TestCase):
             failures = self.server.tenant_status("app", KEY)["reload_failures"]
             self.put(broken)
             self.server.await_that(
-                lambda: self.server.tenant_status("app", KEY)["reload_failures"] > failures, "nobody has tried it"
+                lambda: self.server.tenant_status("app", KEY)["reload_failures"] > failures, "no reload was tried"
             )
             self.assertEqual(self.server.get("/app").body, HELLO)
         self.assertEqual(self.generation(), 1)

@@ -94,9 +94,9 @@ class Responses(unittest.TestCase):
                 with self.subTest(path):
                     self.assertEqual(head[0], get[0])
                     lengths = [dict(headers).get(b"content-length") for _, headers, _ in (head, get)]
-                    if get[2] == b"":  # Of an empty body nobody knows whether it is that of a GET.
+                    if get[2] == b"":  # An empty body may or may not be that of a GET.
                         self.assertEqual(lengths, [None, b"0"])
-                    elif path not in ("/echo", "/faults/null"):  # Whose bodies have the method, or a request's id.
+                    elif path not in ("/echo", "/faults/null"):  # Their bodies contain the method, or a request's id.
                         self.assertEqual(lengths[0], lengths[1])
 
     def test_headers_that_come_twice(self):
@@ -120,7 +120,7 @@ class Responses(unittest.TestCase):
             self.assertEqual(status, 200)
             self.assertIn(b'"body":"hello"', body)
 
-    # Requests of every kind, each with a mark by which its response can be told: the status.
+    # Requests of every kind, whose responses differ in their status.
     KINDS = (
         ("/faults/status?{}", None),
         ("/slow/spin?2", 200),  # Leaves its loop.
@@ -132,7 +132,9 @@ class Responses(unittest.TestCase):
     )
 
     def pipeline(self, seed, count):
-        """Sends requests without waiting for responses, and returns those responses that are not what the request's should be."""
+        """Sends requests without waiting for responses, and returns those responses that are not what the request's
+        should be.
+        """
         source = random.Random(seed)
         expected, requests = [], []
         for number in range(count):
@@ -245,7 +247,7 @@ class Lengths(unittest.TestCase):
                 self.check(case, reader.next(head=case[1] == "HEAD" or "304" in case[0]))
 
     def test_connections_end_and_stay_as_they_are_asked_to(self):
-        for version, asked, told in (
+        for version, asked, expected in (
             ("1.1", "connection: close\r\n", b"connection: close"),
             ("1.0", "", b"connection: close"),
         ):
@@ -253,7 +255,7 @@ class Lengths(unittest.TestCase):
             for method, path in (("HEAD", "/bare?200"), ("GET", "/bare?304"), ("GET", "/")):
                 with self.subTest(f"{version} {method} {path}"):
                     answer = self.server.raw(f"{method} {path} HTTP/{version}\r\nhost: x\r\n{asked}\r\n".encode())
-                    self.assertEqual(answer.lower().count(told), 1, answer)
+                    self.assertEqual(answer.lower().count(expected), 1, answer)
         with self.server.socket() as connection:
             reader = Reader(connection)
             for method, path in (("HEAD", "/bare?200"), ("GET", "/bare?304"), ("GET", "/")):

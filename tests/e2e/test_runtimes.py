@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Programs of other runtimes, as unmodified HTTP servers and by the SDK, reset and kept: the tenants of runtimes.json.
 
-One runtime alone: `python3 -m unittest tests.e2e.test_runtimes.Python`; in one mode alone: `-k test_sdk` or `-k test_server`.
-A runtime that is not built, or not installed, fails.
+One runtime alone: `python3 -m unittest tests.e2e.test_runtimes.Python`; in one mode alone: `-k test_sdk` or `-k
+test_server`. A runtime that is not built, or not installed, fails.
 """
 
 import concurrent.futures
@@ -44,12 +44,12 @@ def await_boot(server, host):
 
 
 class Runtime(unittest.TestCase):
-    """What any of them does. A `case_…`, which takes the tenant's host, becomes a test for each of a runtime's modes. The class
-    itself has no tests, and nor has `Sample`.
+    """What any of them does. A `case_…`, which takes the tenant's host, becomes a test for each of a runtime's modes.
+    The class itself has no tests, and nor has `Sample`.
     """
 
     name = None
-    # Hosts whose program says nothing of the length when it answers HEAD.
+    # Hosts with programs that name no length in an answer to HEAD.
     silent_about_length = ()
     file = None
 
@@ -334,7 +334,7 @@ class C(Runtime, modes=("server",)):
 
 
 class AsItIs(unittest.TestCase):
-    """The file as users take it: the plugin's tenants_file, whose programs boot when they are first called."""
+    """The file as users use it: the plugin's tenants_file, with programs that boot at their first call."""
 
     def test_every_tenant_boots_when_it_is_called(self):
         plugin = {"name": "mayfly::SandboxPlugin", "config": {"tenants_file": str(FILE.relative_to(REPOSITORY))}}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Programs of other runtimes, as unmodified servers and by the SDK: what a request costs, reset and kept, beside the same program
-without a sandbox and beside vanilla Drogon.
+"""Programs of other runtimes, as unmodified servers and with the SDK: what a request costs, reset and kept, beside the
+same program without a sandbox and beside vanilla Drogon.
 
-`measure` returns the report's `runtimes`, by name and mode. Each runtime has a server of its own, so that one which fails, or takes
-the server with it, is an entry with its reason and in nobody's way.
+`measure` returns the report's `runtimes`, by name and mode. Each runtime has a server of its own, so that one that
+fails, or ends the server, becomes an entry with its reason and does not affect the others.
 """
 
 import time

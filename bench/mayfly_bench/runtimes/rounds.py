@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""One runtime under wrk: vanilla Drogon, the program reset after each request, the program kept, and the program without a sandbox,
-in turn, round after round.
+"""One runtime under wrk: vanilla Drogon, the program reset after each request, the program kept, and the program
+without a sandbox, in turn, round after round.
 
-The sandboxed and the vanilla side are routes of one server. A side that fails is left out from then on, with its reason.
+The sandboxed and the vanilla side are routes of one server. A side that fails is left out from then on, with its
+reason.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from .samples import Runtime, Samples
 
 VANILLA, NATIVE = "vanilla", "native"
 _HELLO = b"Hello World!"
-#: Requests before anything is measured: the worker's work set is as it will stay.
+#: Requests before the measurement: after them the worker's work set is in its steady state.
 _FIRST_REQUESTS = 20
 
 
@@ -33,7 +34,7 @@ def kept(mode: str) -> str:
 
 @dataclass
 class Seen:
-    """What was measured at one load: the rounds by side, equally many of each that worked; and why the others did not."""
+    """What was measured at one load: the rounds by side, equally many of each that worked; and why others failed."""
 
     rounds: dict[str, list[Round]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
@@ -46,9 +47,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Side:
-    """Who is asked, and as which host."""
+    """The server that gets the requests, and their host."""
 
-    who: Server | Native
+    server: Server | Native
     host: str | None = None
 
 
@@ -79,7 +80,8 @@ def _at_load(
         server = Server(chosen.server, chosen.config, chosen.root, scratch, threads=load.threads, cpu=load.cpu, tenants=tenants)
         stack.enter_context(server)
         sides = {VANILLA: _Side(server)}
-        # Also where it is not measured in a sandbox: what is by the SDK serves nobody outside of one.
+        # Also if the unmodified server is not measured in a sandbox: a program with the SDK cannot serve outside of
+        # one.
         if (unmodified := runtime.modes.get("server")) is not None:
             try:
                 sides[NATIVE] = _Side(stack.enter_context(Native(samples, unmodified, scratch, load.cpu)))
@@ -99,33 +101,33 @@ def _at_load(
 
 
 def _warm(sides: dict[str, _Side], load: Load, seen: Seen, progress: Callable[[str], None], name: str) -> None:
-    """Asks each side for its page, some times: a wrong answer may be a quick one."""
+    """Requests each side's page some times and checks it: a wrong answer may be a fast one."""
     for side, asked in sides.items():
         progress(f"{name}, {side}: first requests")
         try:
             for number in range(_FIRST_REQUESTS):
-                page = _first(asked) if number == 0 else asked.who.get("/", asked.host)
+                page = _first(asked) if number == 0 else asked.server.get("/", asked.host)
                 if page.status != 200 or (side != VANILLA and page.body != _HELLO):
                     raise BenchError(f"it answers {page.status} and {page.body[:200]!r}")
             if side == NATIVE:
-                # Its compiler has what the warm-up before a freeze has.
-                wrk.run(asked.who.url("/"), load, 1)
+                # Warms up its compiler, as the warm-up before a freeze does.
+                wrk.run(asked.server.url("/"), load, 1)
         except BenchError as error:
             _only_if_alive(sides, side, error)
             seen.fail(side, error)
 
 
 def _first(asked: _Side):
-    return asked.who.get_when_booted("/", asked.host) if isinstance(asked.who, Server) else asked.who.get("/")
+    return asked.server.get_when_booted("/", asked.host) if isinstance(asked.server, Server) else asked.server.get("/")
 
 
 def _round(sides: dict[str, _Side], load: Load, seconds: int, number: int, seen: Seen, progress: Callable[[str], None]) -> None:
-    """All sides once; the order turns round from round to round."""
+    """All sides once; the order is reversed from round to round."""
     order = list(seen.rounds) if number % 2 == 0 else list(reversed(seen.rounds))
     for side in order:
         progress(f"round {number + 1}: {side} c{load.connections}{' pinned' if load.pinned else ''}")
         try:
-            seen.rounds[side].append(comparison.measure(sides[side].who, load, seconds, "/", host=sides[side].host))
+            seen.rounds[side].append(comparison.measure(sides[side].server, load, seconds, "/", host=sides[side].host))
         except BenchError as error:
             _only_if_alive(sides, side, error)
             seen.fail(side, error)
@@ -136,6 +138,6 @@ def _only_if_alive(sides: dict[str, _Side], side: str, error: BenchError) -> Non
     if side == VANILLA:
         raise error
     try:
-        sides[VANILLA].who.get("/")
+        sides[VANILLA].server.get("/")
     except BenchError as dead:
         raise BenchError(f"{side}: {error}") from dead

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The runtimes of a tenants file, and how each is started without a sandbox.
 
-A tenant NAME is an unmodified server, NAME-sdk a program by the SDK; NAME-kept and NAME-sdk-kept are the same without a reset.
+A tenant NAME is an unmodified server, NAME-sdk a program by the SDK; NAME-kept and NAME-sdk-kept are the same without a
+reset.
 """
 
 import json

@@ -57,7 +57,8 @@ def overhead(micro_runs: Sequence[dict]) -> Result:
 
 
 def raise_descriptor_limit(wanted: int = _DESCRIPTORS) -> None:
-    """Lets the server, which inherits the limit, have enough descriptors for its machines, as far as the system allows."""
+    """Lets the server, which inherits the limit, have enough descriptors for its machines, as far as the system allows.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

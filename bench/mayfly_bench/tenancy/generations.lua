@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT OR Apache-2.0
--- Holds every answer against its generation: odd ones have the page of the first argument, even ones that of the second. Each
--- thread has one connection, on which generations only go up. The third argument is the pause between requests, in milliseconds.
+-- Holds every answer against its generation: odd ones have the page of the first argument, even ones that of the
+-- second. Each thread has one connection, on which generations only go up. The third argument is the pause between
+-- requests, in milliseconds.
 
 local directory = debug.getinfo(1, "S").source:match("@(.*)/")
 local threads = {}

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """What a tenant notices of a neighbour that spins on every loop until its limit, again and again.
 
-The neighbour, A, is a program that never answers, with a CPU limit of two seconds; it is called over as many connections as
-there are loops, twice, which Drogon deals out to the loops in turn, and again as soon as an answer comes. Tenant B and the vanilla
-route have the same load in rounds with A and without: a fixed pause between requests, so that wrk and the answers leave the processors
-idle most of the time, and what is measured is the wait for A and not for each other.
+The neighbour, A, is a program that never answers, with a CPU limit of two seconds; it is called over as many
+connections as there are loops, twice, which Drogon deals out to the loops in turn, and again as soon as an answer
+comes. Tenant B and the vanilla route have the same load in rounds with A and without: a fixed pause between requests,
+so that wrk and the answers leave the processors idle most of the time, and what is measured is the wait for A and not
+for each other.
 """
 
 import threading

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT OR Apache-2.0
--- Waits between an answer and the next request, as many milliseconds as the argument says. wrk's latency starts after the wait.
+-- Waits between an answer and the next request, as many milliseconds as the argument says. wrk's latency starts after
+-- the wait.
 
 local directory = debug.getinfo(1, "S").source:match("@(.*)/")
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Reloads of one tenant under load: what fails, what is answered by the wrong program, and what is left behind.
+"""Reloads of one tenant under load: failures, answers of the wrong program, and leaks.
 
-The tenant's file is replaced in turn by two programs with different pages, and each time the admin listener is told to reload. Four
-connections ask for the page all the while, with a pause between requests: a load that takes every processor keeps the kernel's own
-threads from theirs, and the kernel makes and closes machines with their help. Every answer says its generation, which tells the
-program that it must be from; on one connection generations never go down. After each reload two more requests must have the new
-generation at once.
+The tenant's file is replaced in turn by two programs with different pages, and each time the admin listener gets a
+reload request. Four connections request the page all the time, with a pause between requests: a load that takes every
+processor would starve the kernel's threads, which help to create and close machines. Every answer names its generation,
+and so the program that must have made it; on one connection generations never go down. After each reload, two more
+requests must get the new generation at once.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _TIMEOUT_S = 30.0
 
 
 def tenants(program: Path, admin_port: int, key: str) -> dict:
-    """One tenant, whose answers say their generation, and an admin listener with a key."""
+    """One tenant, whose answers name their generation, and an admin listener with a key."""
     return {
         "watch": False,
         "mode_header": True,
@@ -47,7 +47,7 @@ def tenants(program: Path, admin_port: int, key: str) -> dict:
 
 
 def measure(chosen: Options, server: Callable[[dict], Server], scratch: Path, progress: Callable[[str], None]) -> Result:
-    """Reloads as often as the options say, and counts all that is wrong."""
+    """Reloads as often as the options say, and counts all failures."""
     program, key = scratch / "reloaded", secrets.token_urlsafe(24)
     replace(program, chosen.tenant(_PROGRAMS[0][0]))
     admin_port = free_port()
@@ -87,13 +87,13 @@ def measure(chosen: Options, server: Callable[[dict], Server], scratch: Path, pr
 
 
 class Reloader:
-    """Replaces the program and has it reloaded; counts what goes wrong. Use as a context manager."""
+    """Replaces and reloads the program; counts failures. A context manager."""
 
     def __init__(self, server: Server, admin_port: int, key: str, programs: list[Path], place: Path):
         self._programs, self._place = programs, place
         self._key = key
         self._admin = HTTPConnection("127.0.0.1", admin_port, timeout=_TIMEOUT_S)
-        # Drogon deals connections out to its loops in turn.
+        # Drogon assigns connections to its loops in turns.
         self._clients = [HTTPConnection("127.0.0.1", server.port, timeout=_TIMEOUT_S) for _ in range(2)]
         self.done = self.failures = self.stale = 0
         self.reasons: list[str] = []
@@ -111,7 +111,7 @@ class Reloader:
         return {"failed_reloads": self.failures, "stale": self.stale}
 
     def reload(self, times: int) -> None:
-        """Reloads the other program, so many times in turn."""
+        """Reloads the other program, `times` times in turn."""
         for _ in range(times):
             # An odd generation has the first program.
             replace(self._place, self._programs[self._generation % 2])
@@ -123,7 +123,7 @@ class Reloader:
                 self._admin.close()
                 if self.failures > 10:
                     raise BenchError(f"reloads fail: {self.reasons[-1]}") from error
-                # It may have come about all the same.
+                # The reload may have taken effect nevertheless.
                 self._generation = max(self._generation, *map(self._generation_of, self._clients))
                 continue
             finally:
@@ -155,7 +155,9 @@ class Reloader:
 
 
 def replace(place: Path, program: Path) -> None:
-    """Lets a name stand for another program in one step, as a deployment should. A link: no disk is waited for."""
+    """Makes a name refer to another program in one step, as a deployment should. A link, so that nothing waits for a
+    disk.
+    """
     new = place.with_suffix(".new")
     new.symlink_to(program)
     os.replace(new, place)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 class Result:
     """One figure.
 
-    `values` is the figure as each round alone would have it, `rounds` what was measured in them, and `failed` the requests that went
-    wrong where none may.
+    `values` is the figure as each round alone would have it, `rounds` what was measured in them, and `failed` the
+    requests that went wrong where none may.
     """
 
     value: float

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT OR Apache-2.0
--- Asks for /t/0, /t/1, … in turn, as many as the first argument says, then from the start. Each thread starts elsewhere, and the
--- second argument says where.
+-- Asks for /t/0, /t/1, … in turn, as many as the first argument says, then from the start. Each thread starts
+-- elsewhere, and the second argument says where.
 
 local directory = debug.getinfo(1, "S").source:match("@(.*)/")
 local threads = 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Requests/s of two loads of one server, in turns: a thousand tenants against one, a program with shared memory against one
-without, and a worker that keeps its state against one that is reset."""
+"""Requests/s of two loads of one server, in turns: a thousand tenants against one, a program with shared memory against
+one without, and a worker that keeps its state against one that is reset."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Side = Callable[[Server, int], Round]
 
 
 def tenants(chosen: Options) -> dict:
-    """The tenants file: as many of hello as there are to be, and the pairs that are compared."""
+    """The tenants file: as many tenants with hello as the options say, and the pairs that are compared."""
     many = [_tenant(f"t{number}", chosen.program, path=f"/t/{number}") for number in range(chosen.tenancy.tenants)]
     visits = chosen.tenant("visits")
     others = [
@@ -106,8 +106,9 @@ def wait_for_workers(server: Server, wanted: int) -> None:
 
 
 def warm(server: Server, tenants: int, loops: int, seconds: int = 2) -> None:
-    """Calls every tenant on every loop until that gets no faster: a worker's first call writes pages that it shared until then,
-    for which the kernel asks every virtual machine of the process, and that is milliseconds where there are thousands.
+    """Calls every tenant on every loop until that gets no faster: a worker's first call writes pages that it shared
+    until then, for which the kernel asks every virtual machine of the process, and that is milliseconds where there are
+    thousands.
     """
     asked, last, deadline = 0, 0.0, time.monotonic() + _WARM_S
     while time.monotonic() < deadline:

@@ -10,7 +10,9 @@ _Rounds = list[dict]
 
 
 def table(report: dict) -> Table:
-    """A row for each figure: the median, the range over its rounds, and what it rests on. Empty where none was measured."""
+    """A row for each figure: the median, the range over its rounds, and what it rests on. Empty where none was
+    measured.
+    """
     rounds = report.get("tenancy_rounds")
     if rounds is None:
         return []

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// What a connection's bytes go through before an HTTP server parses them.
+// The gate that a connection's bytes pass before an HTTP server parses them.
 
 #pragma once
 
@@ -10,26 +10,25 @@
 
 namespace mayfly {
 
-// The target of the request that a gate passes in the place of one that it refuses. No client can send it.
+// The target of the request that a gate passes instead of one that it refuses. No client can send it.
 inline constexpr std::string_view refused_target = "/_mayfly/#refused";
-// The field of that request: the answer's status and, behind a space, its body.
+// The field of that request: the status of the answer and, after a space, its body.
 inline constexpr std::string_view refused_field = "mayfly-refused";
-// The field that has a request's cookies as the client sent them. Clients cannot send it.
+// The field with a request's cookies as the client sent them. Clients cannot send it.
 inline constexpr std::string_view cookie_field = "mayfly-cookie";
 
-// Follows one connection's requests, and passes what can be read in one way only (RFC 9112). To be used by one thread
-// at a time.
+// Follows the requests of one connection, and passes only unambiguous ones (RFC 9112). One thread at a time may use it.
 class Gate {
   public:
     struct Taken {
-        std::size_t consumed;    // So many bytes are done with. What is left is to be given again, with what follows.
-        std::string_view passed; // What is passed of them: they themselves, or other bytes. Valid until the next call.
+        std::size_t consumed;    // Bytes that are consumed. The rest must be passed again, with what follows.
+        std::string_view passed; // What takes their place: the same bytes, or others. Valid until the next call.
         bool is_unchanged;       // `passed` is the consumed bytes themselves.
         bool says_continue;      // The client waits for a 100 (Continue).
-        bool is_broken;          // The connection is to be closed at once.
+        bool is_broken;          // The connection must be closed at once.
     };
 
-    // Writes to the log that there are gates before `framework`, which is ASCII: once, at start.
+    // Logs, once at start, that there are gates before `framework`, which is ASCII.
     static void announce(std::string_view framework) noexcept;
 
     Gate();
@@ -37,7 +36,7 @@ class Gate {
     Gate &operator=(Gate &&) noexcept;
     ~Gate();
 
-    // Takes what it can of `input`: what was left the last time and has come since.
+    // Takes as much as it can of `input`: what the last call left, and what has arrived since.
     [[nodiscard]] Taken take(std::string_view input) noexcept;
 
   private:

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// What wakes a thread that serves requests and has none.
+// Wakes a thread that serves requests while it has none.
 
 #pragma once
 
 namespace mayfly {
 
-// Has a thread call LoopPool::tend() soon. It is called and destroyed on any thread, by one at a time, and must not
-// block, nor call the pool itself.
+// Makes a thread call LoopPool::tend() soon. It is called and destroyed on any thread, by one at a time. It must not
+// block, and must not call the pool itself.
 class Waker {
   public:
     Waker() = default;

@@ -1,30 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What operators do with a running server, and what happens by itself when its files change.
+//! The operators' interface to a running server, and the watch over its files.
 //!
 //! ```text
 //!   HTTP (admin.listen) ──> listener ── api ──┐
 //!   inotify, SIGHUP ──────> watch ────────────┴── blocking threads ──> mayfly_tenancy::Server
 //! ```
 //!
-//! All of it is on one thread of its own, with an event loop, beside a few threads for calls that block. No thread that serves
-//! tenants' requests takes part.
+//! All of it runs on one thread of its own, with an event loop, and on a few threads for calls that block. No thread
+//! that serves tenants' requests takes part.
 //!
 //! # Invariants
 //!
-//! - Nothing is changed for a caller who has not shown a key; keys are compared in constant time.
-//! - What a caller costs is bounded: connections, time, uploads at a time and their size, calls that block.
+//! - No caller changes anything without a key; keys are compared in constant time.
+//! - The cost of callers is bounded: connections, time, uploads at a time and their size, calls that block.
 //! - A bad configuration or a bad program changes nothing: what runs keeps running.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
-mod api;
-mod auth;
-mod body;
-mod listener;
-mod reload;
+mod changes;
+mod http;
 mod tenants;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -35,17 +31,17 @@ use mayfly_tenancy::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as flag;
 
-use crate::api::Api;
-use crate::listener::Patience;
-use crate::reload::Reloads;
+use crate::changes::reload::Reloads;
+use crate::changes::watch;
+use crate::http::api::Api;
+use crate::http::listener;
+use crate::http::patience::{FAREWELL, Patience};
 use crate::tenants::Tenants;
 
-/// Calls that may block at a time, in all.
+/// All calls that may block at a time.
 const BLOCKING_THREADS: usize = 8;
-/// Their threads do not end before the server does: the system may not give others.
+/// Their threads do not end before the server does: the system may refuse new ones later.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// How long a call in progress may hold up the end.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The admin listener and the watch over files, until it is dropped.
 #[derive(Debug)]
@@ -55,26 +51,26 @@ pub struct Admin {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why operators cannot reach the server.
+/// Why the admin thread cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminError {
-    /// The listener's address cannot be had.
+    /// The listener cannot have the address.
     #[error("admin.listen: cannot listen on {address}: {cause}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// The system gave no thread or descriptor.
+    /// The system refuses a thread or a descriptor.
     #[error("cannot start the admin thread: {}", mayfly_tenancy::with_advice(.0))]
     Thread(#[from] io::Error),
 }
 
 impl Admin {
-    /// Starts what the server's configuration asks for: the listener if there is `admin`, the watch if there is `watch`. SIGHUP
-    /// means "look for changes now" from here on, in any case.
+    /// Starts what the server's configuration asks for: the listener if there is `admin`, the watch if there is
+    /// `watch`. From here on, SIGHUP starts a look for changes in any case.
     ///
     /// # Errors
     ///
@@ -94,10 +90,11 @@ impl Admin {
             .thread_name("mayfly-admin-job")
             .thread_keep_alive(FOR_EVER)
             .build()?;
-        // Where there is no thread at all for such a call, tokio panics; where there is one, the call waits for it.
+        // Tokio panics if it has no thread at all for such a call; with one, calls wait for it.
         mayfly_tenancy::room_for_a_thread()?;
         runtime.spawn_blocking(|| {});
-        // Both belong to the runtime, and must be there before the caller goes on: a file may change, or the signal come, at once.
+        // Both belong to the runtime and must exist before the caller goes on: a file may change, or the signal arrive,
+        // at once.
         let (listener, hangup, watched) = {
             let _inside = runtime.enter();
             let listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
@@ -123,7 +120,7 @@ impl Admin {
         };
         let thread = thread::Builder::new().name("mayfly-admin".to_owned()).spawn(move || {
             runtime.block_on(work);
-            // A boot that is under way does not hold up the end of the server.
+            // A boot in progress does not delay the end of the server.
             runtime.shutdown_timeout(FAREWELL);
         })?;
         if let Some(address) = address {
@@ -132,7 +129,8 @@ impl Admin {
         Ok(Self { address, stop, thread: Some(thread) })
     }
 
-    /// The address of the listener, if there is one; with port 0 in the configuration, the port that was free.
+    /// The address of the listener, if there is one. For port 0 in the configuration it has the port that the system
+    /// chose.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
@@ -141,7 +139,7 @@ impl Admin {
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        // Nobody listens any more if the thread has panicked, which the panic hook has told.
+        // The receiver is gone only if the thread has panicked, which the panic hook has logged.
         let _ = self.stop.send(true);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

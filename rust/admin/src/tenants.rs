@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What operators need of a server. Tests have one of their own, which takes as long and fails as often as they like.
+//! The part of a server that operators need. Tests have another implementation, which is as slow and fails as often as
+//! they ask.
 
 use std::sync::Arc;
 
 use mayfly_tenancy::{Applied, Config, Readiness, ReloadError, Reloaded, Server};
 
-/// A server's tenants. Every method may block, but `config` and `readiness`.
+/// A server's tenants. Every method but `config` and `readiness` may block.
 pub(crate) trait Tenants: Clone + Send + Sync + 'static {
     /// The configuration in force.
     fn config(&self) -> Arc<Config>;
-    /// How far the server is.
+    /// Whether the server is ready.
     fn readiness(&self) -> Readiness;
     /// The report as JSON.
     fn status(&self) -> String;
-    /// The report as Prometheus reads it.
+    /// The report in the format of Prometheus.
     fn metrics(&self) -> String;
     fn apply(&self, config: Config) -> Applied;
     fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError>;

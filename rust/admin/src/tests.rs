@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The listener and the watch with tenants that are made up: what is asked of them, and what comes back.
+//! The listener and the watch with fake tenants: what is asked of them, and what they answer.
 
 mod watching;
 
@@ -16,17 +16,17 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-/// Tenants that note what they are asked for.
+/// Tenants that record their calls.
 #[derive(Clone)]
 struct Fake(Arc<Inner>);
 
 struct Inner {
     config: Mutex<Arc<Config>>,
     calls: Mutex<Vec<String>>,
-    /// What the next changes come to.
+    /// The result of the next changes.
     outcome: Mutex<Result<Reloaded, ReloadError>>,
     readiness: Mutex<Readiness>,
-    /// Changes wait while it is shut.
+    /// Changes wait while it is closed.
     gate: Mutex<bool>,
     opened: Condvar,
 }
@@ -107,13 +107,13 @@ impl Tenants for Fake {
     }
 }
 
-/// What takes longer never comes.
+/// What takes longer than this counts as never.
 const WAIT: Duration = Duration::from_secs(20);
 
 fn until(mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + WAIT;
     while !holds() {
-        assert!(Instant::now() < end, "it does not happen");
+        assert!(Instant::now() < end, "it does not happen in time");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -122,7 +122,7 @@ fn digest(key: &str) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Tenants `a` and `b` with the keys `key-a` and `key-b`, and what else `admin` says.
+/// Tenants `a` and `b` with the keys `key-a` and `key-b`, and `admin`.
 fn config(admin: &str) -> Config {
     Config::from_json(&format!(
         r#"{{"watch": false, "admin": {{"listen": "127.0.0.1:0"{admin}}}, "tenants": [
@@ -138,7 +138,7 @@ fn with_operator() -> Config {
     config(&format!(r#", "key_sha256": "{}", "uploads": "up", "upload_mib": 1"#, digest("operator")))
 }
 
-/// An admin listener for made-up tenants.
+/// An admin listener for fake tenants.
 struct Listening {
     admin: Admin,
     tenants: Fake,
@@ -206,7 +206,7 @@ fn read(mut stream: TcpStream) -> Response {
 #[test]
 fn everything_but_the_health_check_asks_for_the_right_key() {
     let listening = Listening::start(with_operator());
-    // Status for: nobody, a wrong key, another tenant's key, the tenant's key, the operator's.
+    // Status for: no key, a wrong key, another tenant's key, the tenant's key, the operator's.
     for (request, statuses) in [
         ("GET /_mayfly/health", [200, 200, 200, 200, 200]),
         ("HEAD /_mayfly/health", [200, 200, 200, 200, 200]),
@@ -240,7 +240,7 @@ fn everything_but_the_health_check_asks_for_the_right_key() {
 }
 
 #[test]
-fn without_a_key_one_may_look_and_nothing_else() {
+fn without_an_operators_key_only_reports_are_served() {
     let listening = Listening::start(config(""));
     for (request, status) in
         [("GET /_mayfly/status", 200), ("GET /_mayfly/metrics", 200), ("POST /_mayfly/reload", 401)]
@@ -263,7 +263,7 @@ fn without_a_key_one_may_look_and_nothing_else() {
 }
 
 #[test]
-fn other_paths_and_methods_are_told() {
+fn other_paths_and_methods_are_refused() {
     let listening = Listening::start(with_operator());
     for path in [
         "/",
@@ -289,7 +289,7 @@ fn other_paths_and_methods_are_told() {
 }
 
 #[test]
-fn an_upload_arrives_whole_and_says_what_it_came_to() {
+fn an_upload_arrives_whole_and_its_result_is_reported() {
     let listening = Listening::start(with_operator());
     let program: Vec<u8> = (0..1 << 20).map(|byte| (byte % 251) as u8).collect();
     let response = listening.put("a", "key-a", &program);
@@ -303,7 +303,7 @@ fn an_upload_arrives_whole_and_says_what_it_came_to() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_before_it_is_held() {
+fn an_upload_that_is_too_large_is_refused_before_it_is_held() {
     let listening = Listening::start(with_operator());
     let large = vec![0; (1 << 20) + 1];
     let response = listening.put("a", "key-a", &large);
@@ -317,13 +317,13 @@ fn what_is_too_large_is_refused_before_it_is_held() {
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
     assert_eq!(listening.talk(&chunked).status, 413);
     assert!(listening.tenants.calls().is_empty());
-    // Who may not upload is not read, however much is announced.
+    // Without the right to upload, the body is not read, whatever length it announces.
     let head = b"PUT /_mayfly/tenants/a/program HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n";
     assert_eq!(listening.talk(head).status, 401);
 }
 
 #[test]
-fn slow_clients_are_let_go() {
+fn slow_clients_are_disconnected() {
     let moment = Duration::from_millis(100);
     let patience = Patience { head: moment, pause: moment, body: moment * 3, ..Patience::default() };
     let listening = Listening::with_patience(with_operator(), patience);
@@ -336,7 +336,7 @@ fn slow_clients_are_let_go() {
     let head = b"PUT /_mayfly/tenants/a/program HTTP/1.1\r\nhost: x\r\nauthorization: Bearer key-a\r\ncontent-length: 9\r\n\r\nabc";
     let response = listening.talk(head);
     assert_eq!((response.status, response.error().as_str()), (408, "too-slow"));
-    // A byte now and then does not help.
+    // A byte now and then does not extend the time.
     let mut dripping = listening.connect();
     let head = "PUT /_mayfly/tenants/a/program HTTP/1.1\r\nhost: x\r\nauthorization: Bearer key-a\r\ncontent-length: 9999\r\n\r\n";
     dripping.write_all(head.as_bytes()).unwrap();
@@ -346,7 +346,7 @@ fn slow_clients_are_let_go() {
             thread::sleep(Duration::from_millis(20));
         }
     });
-    // The server may reset the connection, for it has not read all: the answer's first line is enough.
+    // The server may reset the connection, since it has not read all: the first line of the answer is enough.
     let mut status = [0; 12];
     dripping.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 408");
@@ -356,7 +356,7 @@ fn slow_clients_are_let_go() {
 }
 
 #[test]
-fn a_failure_reaches_who_asked() {
+fn a_failure_is_reported_to_the_caller() {
     let listening = Listening::start(with_operator());
     let text = || "why".to_owned();
     for (error, status, word) in [
@@ -390,7 +390,7 @@ fn without_a_directory_there_are_no_uploads() {
 }
 
 #[test]
-fn changes_at_a_time_are_bounded_and_looks_go_on() {
+fn concurrent_changes_are_bounded_and_reports_go_on() {
     let listening = Listening::start(with_operator());
     listening.tenants.set_gate(false);
     thread::scope(|scope| {
@@ -412,7 +412,7 @@ fn changes_at_a_time_are_bounded_and_looks_go_on() {
 }
 
 #[test]
-fn who_goes_away_leaves_no_room_for_more() {
+fn a_client_that_disconnects_frees_no_room_for_more_changes() {
     let listening = Listening::start(with_operator());
     listening.tenants.set_gate(false);
     for number in 1..=4 {
@@ -430,7 +430,7 @@ fn who_goes_away_leaves_no_room_for_more() {
 }
 
 #[test]
-fn whoever_asks_is_told_when_the_server_is_ready() {
+fn readiness_needs_no_key() {
     let listening = Listening::start(with_operator());
     let ready = listening.ask("GET /_mayfly/ready", None);
     assert_eq!((ready.status, ready.body.trim_end()), (200, r#"{"booting":0,"ending":false,"failed":1,"ready":true}"#));
@@ -444,7 +444,7 @@ fn whoever_asks_is_told_when_the_server_is_ready() {
 }
 
 #[test]
-fn a_new_key_holds_from_the_next_request_on() {
+fn a_new_key_is_in_force_from_the_next_request_on() {
     let listening = Listening::start(with_operator());
     assert_eq!(listening.ask("GET /_mayfly/status", Some("operator")).status, 200);
     *listening.tenants.0.config.lock().unwrap() = Arc::new(config(&format!(r#", "key_sha256": "{}""#, digest("new"))));
@@ -457,7 +457,7 @@ fn a_new_key_holds_from_the_next_request_on() {
 }
 
 #[test]
-fn a_listener_for_others_does_not_lose_its_key_before_it_has_moved() {
+fn a_public_listener_needs_its_key_until_it_has_moved() {
     let mut everywhere = with_operator();
     everywhere.admin.as_mut().unwrap().listen = "0.0.0.0:0".parse().unwrap();
     let listening = Listening::start(everywhere);
@@ -469,7 +469,7 @@ fn a_listener_for_others_does_not_lose_its_key_before_it_has_moved() {
 }
 
 #[test]
-fn it_ends_while_clients_and_programs_take_their_time() {
+fn it_ends_while_clients_and_programs_are_slow() {
     let Listening { admin, tenants } = Listening::start(with_operator());
     let listening = Listening { admin, tenants: tenants.clone() };
     tenants.set_gate(false);
@@ -488,7 +488,7 @@ fn it_ends_while_clients_and_programs_take_their_time() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn an_address_in_use_is_named() {
     let first = Listening::start(config(""));
     let mut config = config("");
     let address = first.admin.address().unwrap();

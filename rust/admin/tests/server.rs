@@ -71,7 +71,7 @@ impl Running {
     fn until_the_page_is(&mut self, is: impl Fn(&str) -> bool) {
         let end = Instant::now() + WAIT;
         while !is(&self.page()) {
-            assert!(Instant::now() < end, "it stays as it is");
+            assert!(Instant::now() < end, "it does not change in time");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -176,7 +176,7 @@ fn a_replaced_program_is_served_and_a_broken_one_is_not() {
 }
 
 #[test]
-fn sighup_and_the_operator_mean_now() {
+fn sighup_and_the_operator_reload_at_once() {
     let mut running = Running::start(false);
     running.replace_program("echo");
     assert!(Command::new("kill").args(["-HUP", &std::process::id().to_string()]).status().unwrap().success());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a connection's bytes go through.
+//! The gate that a connection's bytes go through.
 
 use mayfly_tenancy::inbound;
 
@@ -14,7 +14,7 @@ pub(crate) fn new_gate() -> Box<Gate> {
     Box::new(Gate(inbound::Gate::new(inbound::Framework::default())))
 }
 
-/// Says once, at start, what stands before the framework's parser.
+/// Logs, once at start, that gates check requests before the framework's parser.
 pub(crate) fn announce_gate(framework: &str) {
     let _ = guard(|| {
         tracing::info!(target: "mayfly::server", framework, "requests are checked and completed before they are parsed");
@@ -22,13 +22,13 @@ pub(crate) fn announce_gate(framework: &str) {
 }
 
 impl Gate {
-    /// Takes what it can of a connection's bytes.
+    /// Takes as much as it can of a connection's bytes.
     pub(crate) fn take(&mut self, input: &[u8]) -> Taken {
         match guard(|| self.0.take(input)) {
             Ok(inbound::Taken { consumed, is_unchanged, says_continue }) => {
                 Taken { consumed, is_unchanged, says_continue, is_broken: false }
             }
-            // How far it had come is not known.
+            // It is not known how much was consumed.
             Err(Panicked { .. }) => {
                 self.0.close();
                 Taken { consumed: input.len(), is_unchanged: false, says_continue: false, is_broken: true }
@@ -36,7 +36,7 @@ impl Gate {
         }
     }
 
-    /// What is passed in the place of the bytes that were taken last, if they are not passed unchanged.
+    /// What is passed on instead of the bytes that were taken last, if they are not passed unchanged.
     pub(crate) fn output(&self) -> &[u8] {
         self.0.output()
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The bridge: the one crate of Mayfly that C++ sees, and all of it that C++ sees.
+//! The bridge: the only crate of Mayfly that C++ sees.
 //!
 //! ```text
 //!   Drogon plugin  ->  cpp/ (RAII types)  ->  this crate  ->  mayfly-tenancy
@@ -8,47 +8,58 @@
 //!                      mayfly::Gate       ->  Gate        ->  inbound::Gate
 //! ```
 //!
-//! It translates types and decides nothing.
+//! It translates types; it has no policy.
 //!
 //! # Invariants
 //!
-//! - **Nothing unwinds across the bridge.** Each entry below catches panics ([`guard`]): where there is a
-//!   request, the panic becomes a response with status 500, elsewhere a typed error. C++ exceptions do not
-//!   come the other way: every function in `cpp/src/ffi.hpp` is `noexcept`.
-//! - **A request is borrowed, never kept.** What Rust sees of a request is valid during the call; what must
-//!   outlive it (`call_later`) is copied by the tenancy.
-//! - **A reply is filled on one thread at a time.** [`LoopPool::call`] fills it before it returns;
-//!   [`LoopPool::call_later`] hands it over, and C++ does not touch it again.
+//! - **Nothing unwinds across the bridge.** Each entry below catches panics ([`guard`]): if there is a request, the
+//!   panic becomes a response with status 500, otherwise a typed error. C++ exceptions cannot cross in the other
+//!   direction: every function in `cpp/src/ffi.hpp` is `noexcept`.
+//! - **A request is borrowed, never kept.** Rust's views of a request are valid during the call; the tenancy copies
+//!   what must outlive it (`call_later`).
+//! - **One thread at a time fills a reply.** [`LoopPool::call`] fills it before it returns; [`LoopPool::call_later`]
+//!   takes it over, and C++ does not touch it again.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
+mod error;
 mod gate;
 mod guard;
+mod pool;
 mod reply;
+mod request;
 mod server;
 mod waker;
 
 use gate::{Gate, announce_gate, new_gate};
-use server::{LoopPool, Server, has_room_for_connection, require_descriptors, start_server};
+use pool::LoopPool;
+use server::{Server, has_room_for_connection, require_descriptors, start_server};
 
 #[cxx::bridge(namespace = "mayfly::ffi")]
 mod ffi {
-    /// What became of a request.
+    /// The result of a call.
     enum Outcome {
-        /// The reply holds a complete response, be it the tenant's or an error.
+        /// The reply holds a complete response: the tenant's, or an error.
         Done,
-        /// It takes longer than this thread may wait, and the reply is untouched: `call_later` is to have the request, at once.
+        /// The request takes longer than this thread may wait, and the reply is untouched. Call `call_later` at once.
         Later,
     }
 
-    /// What became of bytes that a gate was given.
+    /// The result of `claims`.
+    struct RouteHit {
+        /// 0: no tenant claims the request.
+        epoch: u64,
+        index: usize,
+    }
+
+    /// The result of passing bytes through a gate.
     struct Taken {
-        /// So many are done with; what is left is to be given again, with what follows it.
+        /// How many bytes the gate has consumed. The rest is to be passed again, with what follows it.
         consumed: usize,
-        /// Whether the consumed bytes are to be passed as they are. Otherwise the gate's output is.
+        /// Whether the consumed bytes are passed on unchanged. Otherwise the gate's output is passed on.
         is_unchanged: bool,
         /// Whether the client waits for a `100 Continue`.
         says_continue: bool,
-        /// Whether the connection is to be closed at once, after a mistake of Mayfly's.
+        /// Whether the connection must be closed at once, after a bug in Mayfly.
         is_broken: bool,
     }
 
@@ -79,27 +90,22 @@ mod ffi {
         fn has_room_for_connection() -> bool;
         fn shutdown(self: &Server);
 
-        fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> bool;
+        fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> RouteHit;
         fn has_default(self: &mut LoopPool) -> bool;
-        fn call(self: &mut LoopPool, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
+        fn call(self: &mut LoopPool, hit: RouteHit, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
         fn set_waker(self: &mut LoopPool, waker: UniquePtr<Waker>);
         fn tend(self: &mut LoopPool);
+        fn defer_resets(self: &mut LoopPool);
+        fn resets_are_due(self: &LoopPool) -> bool;
+        fn reset_answered(self: &mut LoopPool);
     }
 
     unsafe extern "C++" {
         include!("ffi.hpp");
 
         #[namespace = "mayfly"]
-        type RequestView;
-        fn request_method(request: &RequestView) -> &[u8];
-        fn request_path(request: &RequestView) -> &[u8];
-        fn request_query(request: &RequestView) -> &[u8];
-        fn request_body(request: &RequestView) -> &[u8];
-        fn request_header_count(request: &RequestView) -> usize;
-        // `index` is below `request_header_count`.
-        unsafe fn request_header_name(request: &RequestView, index: usize) -> &[u8];
-        unsafe fn request_header_value(request: &RequestView, index: usize) -> &[u8];
+        type RequestView = crate::request::RequestView;
 
         #[namespace = "mayfly"]
         type Reply;

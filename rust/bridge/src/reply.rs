@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! C++ replies as the tenancy's sinks.
+//! Replies of C++ as sinks of the tenancy.
 
 use std::pin::Pin;
 
@@ -29,23 +29,22 @@ impl ResponseSink for Sink<'_> {
     }
 }
 
-/// A reply that was handed over, to be sent from another thread.
+/// A reply that Rust owns, to be sent from another thread.
 ///
 /// # Invariants
 ///
-/// It is not null. Dropping it unsent makes its C++ destructor answer in its place, so that no client waits
-/// for ever.
+/// It is not null. If it is dropped unsent, its C++ destructor answers instead, so that no client waits for ever.
 pub(crate) struct Deferred(UniquePtr<ffi::Reply>);
 
 impl Deferred {
-    /// Takes a reply over; `None` if there is none.
+    /// Takes a reply over; `None` if it is null.
     pub(crate) fn new(reply: UniquePtr<ffi::Reply>) -> Option<Self> {
         (!reply.is_null()).then_some(Self(reply))
     }
 }
 
-// SAFETY: `mayfly::Reply` demands of every reply given to `call_later` that it may be used and destroyed on
-// any thread, by one at a time (cpp/include/mayfly/reply.hpp); owning it by value here gives "one at a time".
+// SAFETY: every `mayfly::Reply` passed to `call_later` may be used and destroyed on any thread, by one at a time
+// (cpp/include/mayfly/reply.hpp); owning it by value here ensures "one at a time".
 unsafe impl Send for Deferred {}
 
 impl ResponseSink for Deferred {

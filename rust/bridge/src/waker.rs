@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What wakes a C++ event loop.
+//! Wakers of C++ event loops.
 
 use cxx::UniquePtr;
 
@@ -12,13 +12,12 @@ use crate::ffi;
 /// It is not null.
 pub(crate) struct OtherThreads(UniquePtr<ffi::Waker>);
 
-// SAFETY: `mayfly::Waker` demands that it may be called and destroyed on any thread, by one at a time
-// (cpp/include/mayfly/server.hpp);
-// owning it by value here, and the lock that the tenancy calls it under, give "one at a time".
+// SAFETY: a `mayfly::Waker` may be called and destroyed on any thread, by one at a time (cpp/include/mayfly/waker.hpp);
+// owning it by value here, and the lock that the tenancy holds when it calls it, ensure "one at a time".
 unsafe impl Send for OtherThreads {}
 
 impl OtherThreads {
-    /// Takes a waker over; `None` if there is none.
+    /// Takes a waker over; `None` if it is null.
     pub(crate) fn new(waker: UniquePtr<ffi::Waker>) -> Option<Self> {
         (!waker.is_null()).then_some(Self(waker))
     }

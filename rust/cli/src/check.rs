@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mayfly check`: a configuration file, without starting anything.
+//! `mayfly check`: checks a configuration file, without starting anything.
 
 use mayfly_tenancy::{Config, StorageConfig, TenantConfig, tenants_schema};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::options::CheckOptions;
 
 pub fn check(options: &CheckOptions) -> Result<(), Failure> {
@@ -11,8 +11,8 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
         print!("{}", tenants_schema());
         return Ok(());
     };
-    let config = Config::from_file(path).map_err(|error| Failure::Usage(error.to_string()))?;
-    // The file that has the tenants, which may be another than the one that was named.
+    let config = Config::from_file(path).map_err(Failure::usage)?;
+    // The file with the tenants, which may differ from the one on the command line.
     let file = config.source.as_deref().unwrap_or(path).display();
     config.tenants.iter().for_each(print_routes);
     print_admin(&config);
@@ -44,7 +44,7 @@ pub fn check(options: &CheckOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is allowed, and perhaps not meant.
+/// Warns of what is allowed but probably not meant.
 fn print_doubts(tenant: &TenantConfig, file: &str) {
     let found = tenant.watched_files();
     for path in found.named.iter().filter(|path| !path.exists()) {
@@ -66,7 +66,7 @@ fn print_routes(tenant: &TenantConfig) {
     let line = |route: &str| println!("{route:<32} {name:<24} {mode:<12} {}", tenant.program.display());
     tenant.routes.iter().for_each(|route| line(&route.to_string()));
     if tenant.is_default {
-        line("(what is left)");
+        line("(default)");
     }
 }
 

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What every figure must be read with: processor, kernel, kind of KVM, mitigations.
+//! The facts about the host that every figure depends on: processor, kernel, kind of KVM, mitigations.
 
 use std::fs;
 
 use serde::Serialize;
 
-/// The host as reports name it.
+/// The host, as reports describe it.
 #[derive(Debug, Default, Serialize)]
 pub struct HostFacts {
     pub cpu: String,
     pub kernel: String,
     /// `hardware`, `paging`, or `none`.
     pub kvm: String,
-    /// The kernel's word for each known vulnerability that touches this processor, as in `spectre_v2: Mitigation: …`.
+    /// The kernel's state for each known vulnerability that affects this processor, as in `spectre_v2: Mitigation: …`.
     pub mitigations: String,
 }
 
@@ -34,7 +34,7 @@ fn kernel() -> String {
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
-/// In the order of their names, so that reports of one host can be compared as text.
+/// Sorted by name, so that reports of one host can be compared as text.
 fn mitigations() -> String {
     let Ok(entries) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else {
         return "unknown".to_owned();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mayfly info`: what the host offers, and what is missing.
+//! `mayfly info`: whether the host can run programs, and what is missing.
 
 use mayfly_sandbox::Host;
 use serde::Serialize;
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::InfoOptions;
 
@@ -18,7 +18,7 @@ struct Info {
 
 /// # Errors
 ///
-/// [`Failure::Host`] when programs cannot run here, after everything has been printed.
+/// [`Failure::Host`] if programs cannot run here, after everything has been printed.
 pub fn info(options: &InfoOptions) -> Result<(), Failure> {
     let opened = Host::open();
     let kind = opened.as_ref().map_or("none", |host| host.report().kvm);

@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use mayfly_tenancy::Config;
 use serde_json::{Map, Value, json};
 
-use crate::Failure;
+use crate::failure::Failure;
 
-/// How often `--warm-up` asks for a path.
+/// How often `--warm-up` requests a path.
 const WARM_UP_TIMES: u32 = 100;
 
 /// Runs every HTTP request in a fresh virtual machine.
@@ -26,15 +26,15 @@ pub struct Options {
 pub enum Command {
     /// Serve one program, or all tenants of a configuration, over HTTP.
     Run(RunOptions),
-    /// Call one program, or one tenant of a configuration, many times, without HTTP, and say what a request costs.
+    /// Call one program, or one tenant of a configuration, many times, without HTTP, and print what a request costs.
     Bench(BenchOptions),
-    /// Look up tenants among one and among many, and say what that costs.
+    /// Look up tenants among one and among many, and print what that costs.
     BenchRoutes(BenchRoutesOptions),
     /// Check a configuration file: Mayfly's own, or Drogon's with the plugin in it.
     Check(CheckOptions),
-    /// Boot a tenant's program and save its snapshot, for a server to start from.
+    /// Boot a tenant's program and save its snapshot, for the next start of a server.
     Snapshot(SnapshotOptions),
-    /// Say what this host offers, and what is missing.
+    /// Print whether this host can run programs, and what is missing.
     Info(InfoOptions),
 }
 
@@ -48,14 +48,14 @@ pub struct RunOptions {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: ProgramSettings,
-    /// Address and port to listen on; port 0 takes a free one
+    /// Address and port to listen on; with port 0, the system chooses one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Threads that serve requests, each with a worker of its own [default: one a processor]
+    /// Threads that serve requests, each with a worker of its own [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
-    /// Most memory that the process may have, in MiB, besides what its cgroup and the machine allow; comes before the
-    /// file's `max_memory_mib`
+    /// Memory limit of the process, in MiB, besides those of its cgroup and the machine; overrides the file's
+    /// `max_memory_mib`
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(32..=16_777_216))]
     pub max_memory_mib: Option<u64>,
 }
@@ -65,8 +65,8 @@ pub struct BenchOptions {
     /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
     #[arg(required_unless_present = "config")]
     pub program: Option<PathBuf>,
-    /// Measure a tenant of this file instead, as a server runs it, and with a reset after every request whatever its
-    /// mode is
+    /// Measure a tenant of this file instead, as a server runs it, but with a reset after every request whatever its
+    /// mode
     #[arg(long, value_name = "FILE", requires = "tenant")]
     #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
     pub config: Option<PathBuf>,
@@ -78,10 +78,10 @@ pub struct BenchOptions {
     /// Requests to measure
     #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub requests: u32,
-    /// Measure fewer requests, if that many take longer than about so many seconds
+    /// Measure fewer requests if that many take longer than about this many seconds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: Option<u64>,
-    /// The path that is asked for, with a query if it has one
+    /// The path to request, with its query if it has one
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
     /// Print one JSON object instead of a table
@@ -101,13 +101,13 @@ pub struct CheckOptions {
 
 #[derive(Debug, Args)]
 pub struct SnapshotOptions {
-    /// The file with the tenant
+    /// The configuration file with the tenant
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Its name
+    /// The tenant's name
     #[arg(long, value_name = "NAME")]
     pub tenant: String,
-    /// Where the snapshot goes [default: where the file's `snapshots` says, so that the next start finds it]
+    /// The snapshot file [default: in the directory that `snapshots` in the file names, where the next start finds it]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -132,22 +132,23 @@ pub struct ProgramSettings {
     /// Arguments for the program, after `--`
     #[arg(last = true)]
     pub args: Vec<String>,
-    /// Set a variable of the program's environment, which is empty otherwise
+    /// Set a variable in the program's environment, which is otherwise empty
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
-    /// Let the program see a directory of the host's: read-only unless it ends in `:rw`, and where the host has it
-    /// unless PLACE says otherwise. Dynamic programs need /lib, /lib64 and /usr
+    /// Show the program a directory of the host: read-only unless the value ends in `:rw`, and at the same path unless
+    /// PLACE names another. Dynamic programs need /lib, /lib64 and /usr
     #[arg(long = "mount", value_name = "HOST[:PLACE[:rw]]", value_parser = mount)]
     pub mounts: Vec<Value>,
     /// How requests reach the program: `doorbell`, by the SDK, or `connections`, for an HTTP server
     #[arg(long, value_name = "HOW")]
     pub serve: Option<String>,
-    /// With `--serve connections`: the port that the program listens on, inside its machine, if it listens on several
+    /// With `--serve connections`: the port that the program listens on inside its machine, needed if it listens on
+    /// several
     #[arg(long, value_name = "PORT")]
     pub program_port: Option<u64>,
-    /// With `--serve connections`: ask for this path before the program is frozen, so that its code is compiled and
-    /// what it makes at first use is made. It is asked for so many times, 100 unless TIMES says otherwise, and then
-    /// until it costs no more than before
+    /// With `--serve connections`: request this path before the program is frozen, so that its code is compiled and its
+    /// first-use initialisation is done. The path is requested TIMES times (100 by default), and then until the cost
+    /// stops falling
     #[arg(long = "warm-up", value_name = "[TIMES:]PATH", value_parser = warm_up)]
     pub warm_up: Vec<Value>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
@@ -158,9 +159,9 @@ pub struct ProgramSettings {
 }
 
 impl ProgramSettings {
-    /// The configuration of a server that has this program as its only tenant, for all paths.
+    /// The configuration of a server with this program as its only tenant, for all paths.
     ///
-    /// The values go through the same checks as those of a file, so there is one set of rules and of messages.
+    /// The values go through the same checks as those of a file, so the rules and messages are the same.
     pub fn config(&self, program: &Path) -> Result<Config, Failure> {
         let name = name(program);
         let program = program.to_str().ok_or_else(|| Failure::Usage("PROGRAM: not valid UTF-8".to_owned()))?;
@@ -187,7 +188,7 @@ impl ProgramSettings {
     }
 }
 
-/// What logs and reports call a program: its file's name, as far as a tenant's name can have it.
+/// The program's name in logs and reports: its file name, without characters that a tenant's name cannot have.
 fn name(program: &Path) -> String {
     let file = program.file_name().unwrap_or_default().to_string_lossy();
     let allowed = |char: &char| char.is_ascii_alphanumeric() || "._-".contains(*char);
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_has_its_mounts() {
+    fn mounts_and_serve_become_a_configuration() {
         let config =
             config(&["p", "--serve", "connections", "--mount", "/usr", "--mount", "d:/data:rw", "--mount=/a:/b"]);
         let tenant = &config.unwrap().tenants[0];
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_a_server_is_the_programs() {
+    fn the_programs_port_is_not_the_listening_port() {
         let port = |arguments: &[&str]| {
             config(arguments).map(|config| config.tenants[0].service.as_ref().and_then(|service| service.port))
         };
@@ -295,14 +296,16 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_warmed_up() {
+    fn warm_up_requests_become_a_configuration() {
         let server = |value: &str| config(&["p", "--serve", "connections", "--warm-up", value, "--warm-up", "/b"]);
         let warmed = |value: &str| server(value).unwrap().tenants[0].service.clone().unwrap().warm_up;
-        let told: Vec<_> = ["/a:b?c=1", "7:/a"].map(warmed).into_iter().flatten().collect();
-        let told: Vec<_> =
-            told.iter().map(|request| (&request.path[..], &request.query[..], request.times, request.steady)).collect();
+        let requests: Vec<_> = ["/a:b?c=1", "7:/a"].map(warmed).into_iter().flatten().collect();
+        let requests: Vec<_> = requests
+            .iter()
+            .map(|request| (&request.path[..], &request.query[..], request.times, request.steady))
+            .collect();
         let b = (&b"/b"[..], &b""[..], 100, true);
-        assert_eq!(told, [(&b"/a:b"[..], &b"c=1"[..], 100, true), b, (b"/a", b"", 7, true), b]);
+        assert_eq!(requests, [(&b"/a:b"[..], &b"c=1"[..], 100, true), b, (b"/a", b"", 7, true), b]);
         for (value, problem) in [("a", "warm_up[0].path: "), ("0:/", "warm_up[0].times: ")] {
             let message = server(value).unwrap_err().to_string();
             assert!(message.starts_with(problem), "{message}");
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_file_has_everything_in_it() {
+    fn a_configuration_file_excludes_options_of_a_program() {
         assert!(Options::try_parse_from(["mayfly", "run", "--config", "f", "--threads", "2"]).is_ok());
         for more in [
             &["p"][..],
@@ -332,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_of_a_file_is_measured_as_the_file_has_it() {
+    fn bench_takes_a_program_or_a_tenant_of_a_file() {
         assert!(
             Options::try_parse_from(["mayfly", "bench", "--config", "f", "--tenant", "t", "--seconds", "5"]).is_ok()
         );

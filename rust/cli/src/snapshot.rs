@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mayfly snapshot`: boots a tenant's program and keeps what it was frozen to, for servers to start from.
+//! `mayfly snapshot`: boots a tenant's program and saves its snapshot, from which servers start.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use std::time::Instant;
 use mayfly_sandbox::{Host, LogSink, Stream};
 use mayfly_tenancy::{Config, ReloadError};
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::options::SnapshotOptions;
 
-/// Shows what the program says while it boots.
+/// Shows the program's output while it boots.
 struct Shown;
 
 impl LogSink for Shown {
     fn write(&self, _: Stream, bytes: &[u8]) {
-        // Nobody listens any more.
+        // It fails if standard error is closed.
         let _ = std::io::stderr().write_all(bytes);
     }
 }
 
 pub fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
-    let config = Config::from_file(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
-    let host = Host::open().map_err(|error| Failure::Host(error.to_string()))?;
+    let config = Config::from_file(&options.config).map_err(Failure::usage)?;
+    let host = Host::open().map_err(Failure::host)?;
     let started = Instant::now();
     let saved = config.save_snapshot(&host, &options.tenant, options.out.as_deref(), Arc::new(Shown));
     let path = saved.map_err(|error| match error {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The ways into the personality: an exit of the machine, and going on after a wait.
+//! Entry points of the personality: an exit of the machine, and continuing after a wait.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::Exit;
@@ -15,8 +15,8 @@ use crate::kernel::switch::return_value;
 use crate::syscalls::perform;
 
 impl Process {
-    /// Does what `exit` asks for: a system call, a page fault or another exception. Any other kind of exit is not the
-    /// personality's and yields [`Step::Poison`].
+    /// Does what `exit` asks for: a system call, a page fault or another exception. Other kinds of exit do not concern
+    /// the personality and yield [`Step::Poison`].
     pub fn handle(&mut self, machine: &mut Machine, exit: &Exit, context: &mut Context<'_>) -> Step {
         self.may_block = context.may_block;
         match *exit {
@@ -26,10 +26,10 @@ impl Process {
             }
             Exit::PageFault { address, code, rip } => {
                 let step = faults::page_fault(self, machine, address, code, rip);
-                faults::or_handler(self, machine, step, code.bits())
+                faults::deliver_or(self, machine, step, code.bits())
             }
             Exit::Exception { vector, code, rip } => {
-                faults::or_handler(self, machine, faults::exception(vector, rip), code)
+                faults::deliver_or(self, machine, faults::exception(vector, rip), code)
             }
             Exit::Doorbell | Exit::Kicked | Exit::Unexpected(_) => {
                 Step::Poison(format!("not an exit for the personality: {exit:?}"))
@@ -39,7 +39,7 @@ impl Process {
 }
 
 impl Process {
-    /// Goes on after time has passed, or something has arrived from outside: with whichever thread can run now.
+    /// Continues after time has passed, or something has arrived from outside, with a thread that can run.
     pub fn wake(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
         self.may_block = context.may_block;
         if std::mem::take(&mut self.call_again) {
@@ -49,10 +49,10 @@ impl Process {
     }
 }
 
-/// Handles the system call that the machine has stopped at.
+/// Handles the system call at which the machine has stopped.
 pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context: &mut Context<'_>) -> Step {
     let regs = machine.regs();
-    // Like Linux: the upper half of RAX is not looked at.
+    // Like Linux, ignores the upper half of RAX.
     let number = regs.rax & u64::from(u32::MAX);
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     if process.threads.current().progress != 0 {
@@ -72,7 +72,7 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
     }
 }
 
-/// The current thread goes on, with its signals delivered.
+/// The current thread continues, with its signals delivered.
 fn finish(process: &mut Process, machine: &mut Machine) -> Step {
     process.finish_call(machine).err().unwrap_or(Step::Continue)
 }

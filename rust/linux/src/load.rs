@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Starting a program: its image and stack into the machine, and the registers with which it begins.
+//! Loads a program: maps its image and its stack into the machine, and sets the initial registers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,18 +10,18 @@ use mayfly_machine::{BadAddress, MemoryError, PAGE_SIZE, Prot, Regs, layout};
 use crate::base::limits::Limits;
 use crate::base::pages::{self, PAGE_BYTES, PageRange};
 use crate::exec::elf::{ElfError, Image, Segment};
+use crate::exec::elf_source::{Elf, ElfSource};
 use crate::exec::program::Program;
-use crate::exec::source::{Elf, Source};
-use crate::exec::stack::{Contents, InitialStack, StackError};
+use crate::exec::stack::{InitialStack, StackContents, StackError};
 use crate::fs::view::lookup;
 use crate::host::files;
 use crate::kernel::process::Process;
 use crate::mm::address_space::AddressSpace;
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
-/// RFLAGS of a program that starts: the bit that is always set, and interrupts enabled.
+/// Initial RFLAGS: the bit that is always set, and interrupts enabled.
 const INITIAL_FLAGS: u64 = 0x202;
 
 /// Why a program could not be started.
@@ -31,20 +31,21 @@ pub enum ExecError {
     /// The file is not a program that Mayfly runs.
     #[error(transparent)]
     Elf(#[from] ElfError),
-    /// It is dynamic, and the program that is to load its libraries cannot be had.
+    /// The program is dynamic, and its interpreter, which loads its libraries, cannot be loaded.
     #[error("the program's interpreter {path:?} {reason}")]
     Interpreter {
         /// The path that the program names.
         path: String,
-        /// What is wrong.
+        /// Completes "the program's interpreter ...".
         reason: String,
     },
     /// Its arguments or environment cannot be passed.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// The program's segments and stack need more than its limits on mappings and address space, or overlap.
+    /// The program's segments and stack exceed its limits on mappings and address space, or overlap.
     #[error(
-        "the program's segments and its stack of {stack_bytes} bytes do not fit {address_space_bytes} bytes of address space in {mappings} mappings"
+        "the program's segments and its stack of {stack_bytes} bytes do not fit \
+         {address_space_bytes} bytes of address space in {mappings} mappings"
     )]
     AddressSpace {
         /// The stack limit.
@@ -54,16 +55,16 @@ pub enum ExecError {
         /// The limit on mappings.
         mappings: usize,
     },
-    /// The machine has too little memory, or refused it.
+    /// The machine has too little memory, or refused the mapping.
     #[error("loading the program: {0}")]
     Memory(#[from] MemoryError),
-    /// A page that was just mapped is not there: a bug of the machine's.
+    /// A page that was just mapped is absent: a bug of the machine's.
     #[error("loading the program: {0}")]
     Load(#[from] BadAddress),
     /// The program's file cannot be used.
     #[error("the program's file: {0}")]
     File(#[from] std::io::Error),
-    /// Somebody writes to the program's file.
+    /// The program's file was written while it was loaded.
     #[error("the program's file changed while it was loaded")]
     Changed,
     /// The registers could not be set.
@@ -73,15 +74,15 @@ pub enum ExecError {
 
 impl Process {
     /// Loads `program` into `machine`, which has no program yet, and sets its registers so that the next run starts it.
-    /// A dynamic program's interpreter is loaded beside it, from the mounts, and is what starts.
+    /// A dynamic program's interpreter is loaded beside it, from the mounts, and starts first.
     ///
-    /// `auxv_extra` entries follow those of Linux in the auxiliary vector. `at_random` is the guest address of 16
-    /// random bytes, which whoever runs the machine keeps fresh.
+    /// `auxv_extra` entries follow Linux's own in the auxiliary vector. `at_random` is the guest address of 16 random
+    /// bytes, which the embedder renews.
     ///
     /// # Errors
     ///
-    /// [`ExecError`] says what is wrong with the program, its arguments or the limits. The machine is then half loaded and good for
-    /// nothing else.
+    /// [`ExecError`] says what is wrong with the program, its arguments or the limits. The machine is then partly
+    /// loaded and must be dropped.
     pub fn exec(
         machine: &mut Machine,
         program: &Program<'_>,
@@ -100,7 +101,7 @@ impl Process {
         };
         let source = match &file {
             Some(file) => file_source(file)?,
-            None => Source::Bytes(program.elf.bytes()),
+            None => ElfSource::Bytes(program.elf.bytes()),
         };
         let image = Image::parse(source)?;
         let rw = Prot::READ | Prot::WRITE;
@@ -116,7 +117,7 @@ impl Process {
             None => None,
         };
 
-        let contents = Contents {
+        let contents = StackContents {
             name: program.name,
             args: program.args,
             env: program.env,
@@ -125,9 +126,9 @@ impl Process {
             auxv_extra,
         };
         let stack = InitialStack::build(AddressSpace::stack_top(), &image, &contents)?;
-        // Besides what is on it already, a program gets at least a few pages of stack.
+        // A program gets at least a few pages of stack besides its arguments and environment.
         let lowest = stack.pointer.checked_sub(4 * PAGE_SIZE);
-        let has_stack = |address| process.memory.find(address).is_some_and(|vma| vma.kind == Kind::Stack);
+        let has_stack = |address| process.memory.find(address).is_some_and(|vma| vma.kind == VmaKind::Stack);
         lowest.filter(|&lowest| has_stack(lowest)).ok_or_else(no_room)?;
         load_segments(machine, &process.memory, &image, source)?;
         load(machine, &process.memory, stack.pointer, &stack.bytes)?;
@@ -140,7 +141,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Loads the interpreter at `path` in the program's view, where there is room.
+    /// Loads the interpreter at `path` in the program's view, at a free address.
     fn load_interpreter(&mut self, machine: &mut Machine, path: &[u8]) -> Result<Interpreter, ExecError> {
         let refuse =
             |reason: String| ExecError::Interpreter { path: String::from_utf8_lossy(path).into_owned(), reason };
@@ -148,20 +149,22 @@ impl Process {
         let source = file_source(&file).map_err(|_| refuse("cannot be read".to_owned()))?;
         let parse = |base| Image::parse_at(source, base).map_err(|error| refuse(format!("is {error}")));
         let image = parse(layout::USER_MIN)?;
-        // How far alignment moved it there, and the most that it may move it elsewhere.
+        // The alignment's offset there, and the largest that it may have elsewhere.
         let first = image.segments.first().map_or(0, |first| first.pages.start());
         let slack = first.saturating_sub(layout::USER_MIN).saturating_add(layout::USER_MIN);
         let room = self.memory.find_room(image.span().saturating_add(slack));
-        let image = parse(room.map_err(|_| refuse("finds no room".to_owned()))?.start())?;
+        let image = parse(room.map_err(|_| refuse("does not fit into the address space".to_owned()))?.start())?;
         let memory = self.memory.edit();
-        map_segments(memory, &image, Some(&file)).ok_or_else(|| refuse("finds no room".to_owned()))?;
+        map_segments(memory, &image, Some(&file))
+            .ok_or_else(|| refuse("does not fit into the address space".to_owned()))?;
         load_segments(machine, memory, &image, source)?;
         Ok(Interpreter { base: image.bias, entry: image.entry })
     }
 
-    /// A program's file in the mounts, and its path; an error completes "the interpreter ...".
+    /// A program's file in the mounts, and its path. The error completes "the interpreter ...".
     fn open_program(&self, path: &[u8]) -> Result<MappedFile, &'static str> {
-        let missing = "is not in the tenant's mounts: mount the host's libraries (/lib, /lib64 and /usr on most), or link the program statically (-static or -static-pie)";
+        let missing = "is not in the tenant's mounts: mount the host's libraries (/lib, /lib64 and /usr on most), \
+             or link the program statically (-static or -static-pie)";
         let found = lookup::resolve(self, b"", path, true).and_then(lookup::Found::existing);
         let (path, _) = found.map_err(|_| missing)?;
         let file = lookup::open_host(self, &path).map_err(|_| missing)?;
@@ -169,45 +172,45 @@ impl Process {
     }
 }
 
-/// The program's own file as one that can be mapped.
+/// The program's own file, for mapping.
 fn own_file(program: &Program<'_>, file: &std::fs::File) -> Result<MappedFile, ExecError> {
     let permit = program.mounts.permit().map_err(|_| std::io::Error::from_raw_os_error(libc::ENFILE))?;
     let name = Path::new("/").join(program.name);
-    let file = files::File::of_program(file, permit)?;
+    let file = files::HostFile::of_program(file, permit)?;
     Ok(MappedFile { file: Arc::new(file), path: name.as_os_str().as_encoded_bytes().into() })
 }
 
-fn file_source(file: &MappedFile) -> Result<Source<'_>, ExecError> {
+fn file_source(file: &MappedFile) -> Result<ElfSource<'_>, ExecError> {
     let size = file.file.attributes(true).map_err(|_| ExecError::Changed)?.size;
-    Ok(Source::File { file: &file.file, size })
+    Ok(ElfSource::File { file: &file.file, size })
 }
 
-/// Where a loaded interpreter lies and starts.
+/// Base address and entry point of a loaded interpreter.
 #[derive(Clone, Copy)]
 struct Interpreter {
     base: u64,
     entry: u64,
 }
 
-/// Maps the segments of `image`, to the file if it is in one; `None` if they do not fit.
+/// Maps the segments of `image`, from the file if there is one; `None` if they do not fit.
 fn map_segments(memory: &mut AddressSpace, image: &Image, file: Option<&MappedFile>) -> Option<()> {
     for segment in &image.segments {
         let mut rest = segment.pages;
         if let Some((file, pages)) = file.zip(file_pages(segment)) {
             let placement = Placement::FixedNoReplace(pages);
-            // In its first page, the file and the segment are as far from the page's start.
+            // In its first page, the segment has the same offset in memory and in the file.
             let offset = pages::align_down(segment.data.start as u64);
             memory.map_file(placement, pages.len(), segment.prot, file.clone(), offset, false).ok()?;
             rest = rest.after(pages.end());
         }
         if !rest.is_empty() {
-            memory.map(Placement::FixedNoReplace(rest), rest.len(), segment.prot, Kind::Private).ok()?;
+            memory.map(Placement::FixedNoReplace(rest), rest.len(), segment.prot, VmaKind::Private).ok()?;
         }
     }
     Some(())
 }
 
-/// The pages of a segment that hold data of its file; `None` if it has no data.
+/// The pages of a segment that have content of its file; `None` if there are none.
 fn file_pages(segment: &Segment) -> Option<PageRange> {
     if segment.data.is_empty() {
         return None;
@@ -216,28 +219,28 @@ fn file_pages(segment: &Segment) -> Option<PageRange> {
     PageRange::new(segment.pages.start(), pages::align_up(end)?)
 }
 
-/// Fills the segments, where the program's first access would not do it.
+/// Writes the segments' content that page faults would not bring in.
 fn load_segments(
     machine: &mut Machine,
     memory: &AddressSpace,
     image: &Image,
-    source: Source<'_>,
+    source: ElfSource<'_>,
 ) -> Result<(), ExecError> {
     for segment in &image.segments {
         match source {
-            Source::Bytes(file) => {
+            ElfSource::Bytes(file) => {
                 let data = file.get(segment.data.clone()).unwrap_or_default();
                 load(machine, memory, segment.address, data)?;
             }
-            Source::File { file, .. } => zero_tail(machine, segment, file)?,
+            ElfSource::File { file, .. } => zero_tail(machine, segment, file)?,
         }
     }
     Ok(())
 }
 
-/// Where zeroes follow on a segment's data, they begin within the last page of the file's: that page is a copy.
-/// Otherwise, as on Linux, the rest of the page is what the file has there.
-fn zero_tail(machine: &mut Machine, segment: &Segment, file: &files::File) -> Result<(), ExecError> {
+/// If zeroes follow a segment's data, they begin within the last page of the file's, which therefore is copied.
+/// Otherwise, as on Linux, the rest of the page is the file's content.
+fn zero_tail(machine: &mut Machine, segment: &Segment, file: &files::HostFile) -> Result<(), ExecError> {
     let end = segment.address.saturating_add(segment.data.len() as u64);
     let page = pages::align_down(end);
     if !segment.has_zeroes || page == end || segment.data.is_empty() {
@@ -255,8 +258,8 @@ fn zero_tail(machine: &mut Machine, segment: &Segment, file: &files::File) -> Re
     Ok(())
 }
 
-/// Writes `data` to `address`, bringing in the pages that it touches. Bytes around it are zero. Pages that no data
-/// touch are left for the program's first access.
+/// Writes `data` to `address`, bringing in the pages that it touches. The rest of these pages is zero. Other pages are
+/// left to the program's first access.
 fn load(machine: &mut Machine, memory: &AddressSpace, address: u64, data: &[u8]) -> Result<(), ExecError> {
     let end = address.saturating_add(data.len() as u64).min(layout::USER_END);
     let mut page = pages::align_down(address);

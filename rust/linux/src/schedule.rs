@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who runs: one thread at a time, until it waits, ends, yields, or has had its slice.
+//! The scheduler: one thread runs at a time, until it waits, ends, yields, or its slice is over.
 //!
-//! A thread that makes another one ready goes on itself. Switching takes some system calls of the host; a request whose work one
-//! thread does needs none.
+//! A thread that makes another one ready keeps running. A switch takes some system calls of the host; a request that
+//! one thread serves needs none.
 
 use mayfly_kvm::Machine;
 
@@ -14,22 +14,23 @@ use crate::base::step::Step;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 use crate::kernel::switch::poison;
-use crate::sched::threads::{State, Waiting};
+use crate::sched::threads::{ThreadState, Waiting};
 use crate::syscalls;
 
-/// How long the host works at a time on calls that are made again. A program chooses how many threads wait, and for how much each of them looks; what
-/// is left comes with the next turn, after whoever can run has run. In tests of this crate each look has a turn of its own.
+/// How long the host works at a time on calls that are made again. The program chooses how many threads wait, and how
+/// much each of them checks. The rest is done in the next turn, after the ready threads have run. In tests of this
+/// crate each call has its own turn.
 const LOOKS_NS: u64 = if cfg!(test) { 0 } else { 200_000 };
 
-/// What a program waits in whose next step is not for this thread.
-const ELSEWHERE: &str = "a step that takes long";
+/// The name of the call in [`Step::Waits`] if the next step may block and this thread may not.
+const ELSEWHERE: &str = "a step that may block";
 
 impl Process {
-    /// The running thread's slice is over: another one gets its turn, if one wants it. The machine's last exit was
+    /// Ends the running thread's slice: another thread gets its turn, if one is ready. The machine's last exit was
     /// [`mayfly_machine::Exit::Kicked`].
     pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
         self.may_block = context.may_block;
-        // A signal that could not be delivered last time is due still, and its timer not armed until it is taken.
+        // A signal that could not be delivered last time is still due, and its timer not armed until it is taken.
         let is_alone = self.threads.len() == 1 && !self.threads.due;
         if is_alone && self.timers.next_ns().is_none() && !self.timers.has_cpu_timers() {
             return Step::Continue;
@@ -41,7 +42,7 @@ impl Process {
         if !self.threads.others_are_ready() && !self.threads.due {
             return Step::Continue;
         }
-        // It may have been interrupted in the middle of an exit; then its turn lasts until the next time.
+        // The thread may have been interrupted in the middle of an exit. Then its turn lasts until the next kick.
         match self.save_live(machine) {
             Ok(true) => self.schedule(machine, context, true),
             Ok(false) => Step::Continue,
@@ -49,37 +50,38 @@ impl Process {
         }
     }
 
-    /// Whether threads can run besides the one that rang the doorbell.
+    /// Whether other threads than the one that rang the doorbell can run.
     #[must_use]
     pub fn has_other_work(&self) -> bool {
         self.threads.others_are_ready()
     }
 
-    /// Holds the thread that has rung the doorbell, so that others come to rest: until then [`Process::wake`] and
-    /// [`Process::rotate`] run them alone.
+    /// Holds the thread that has rung the doorbell, so that the others come to rest: until [`Process::release`],
+    /// [`Process::wake`] and [`Process::rotate`] run only those.
     pub fn hold(&mut self, machine: &mut Machine) -> Step {
         match self.save_live(machine) {
             Ok(true) => {}
             Ok(false) => return Step::Poison("the thread at the doorbell cannot be held".into()),
             Err(step) => return step,
         }
-        self.threads.edit().current_mut().state = State::Held;
+        self.threads.edit().current_mut().state = ThreadState::Held;
         Step::Continue
     }
 
-    /// Leaves the system call that the machine has stopped at for a thread that may be held up. No signal ends it meanwhile: it has not begun.
+    /// Leaves the system call at which the machine has stopped to a thread that may block. No signal ends it meanwhile:
+    /// it has not begun.
     pub(crate) fn leave_call(&mut self) -> Step {
         self.call_again = true;
-        self.elsewhere()
+        self.continue_elsewhere()
     }
 
-    /// Leaves the rest to a thread that may be held up, which is there as soon as there is one.
-    pub(crate) fn elsewhere(&self) -> Step {
+    /// Leaves the rest to a thread that may block, as soon as one is free.
+    pub(crate) fn continue_elsewhere(&self) -> Step {
         Step::Waits { until_ns: Some(clock::now_ns()), call: ELSEWHERE }
     }
 
-    /// Lets the thread go on that was held. [`Step::Waits`], and nothing has changed, if another one was interrupted where its context cannot
-    /// be taken: to be tried again after another exit.
+    /// Resumes the held thread. Returns [`Step::Waits`], with nothing changed, if another thread was interrupted where
+    /// its context cannot be saved: try again after another exit.
     pub fn release(&mut self, machine: &mut Machine) -> Step {
         match self.save_live(machine) {
             Ok(true) => {}
@@ -87,16 +89,16 @@ impl Process {
             Err(step) => return step,
         }
         let threads = self.threads.edit();
-        let Some(held) = threads.iter().position(|thread| thread.state == State::Held) else {
+        let Some(held) = threads.iter().position(|thread| thread.state == ThreadState::Held) else {
             return Step::Poison("no thread is held".into());
         };
         threads.current = held;
-        threads.current_mut().state = State::Ready;
-        self.go_on(machine, held)
+        threads.current_mut().state = ThreadState::Ready;
+        self.resume_thread(machine, held)
     }
 
-    /// Has the machine, which is to be frozen, stand where the thread at this position will go on when the call that it waits in ends. Workers
-    /// enter there by themselves, so that whatever wakes that thread costs no switch.
+    /// Positions the machine, before it is frozen, where the thread at this index will continue when the call that it
+    /// waits in ends. Workers enter there directly, so waking that thread costs no switch.
     pub fn stand_at(&mut self, machine: &mut Machine, index: usize) -> Step {
         match self.save_live(machine) {
             Ok(true) => {}
@@ -115,7 +117,7 @@ impl Process {
         Step::Continue
     }
 
-    /// Runs the next thread. `turn_over`: the current one only if no other can.
+    /// Runs the next thread. With `turn_over`, the current one runs only if no other can.
     pub(crate) fn schedule(&mut self, machine: &mut Machine, context: &mut Context<'_>, turn_over: bool) -> Step {
         let all_looked = match self.end_waits(machine, context) {
             Ok(all_looked) => all_looked,
@@ -126,12 +128,12 @@ impl Process {
                 if self.threads.current != next {
                     self.threads.edit().current = next;
                 }
-                self.go_on(machine, next)
+                self.resume_thread(machine, next)
             }
             None => {
                 self.rest();
                 Step::Waits {
-                    // Whoever runs the machine decides when the rest of the work is done.
+                    // The embedder decides when the rest of the work is done.
                     until_ns: if all_looked { self.until_ns() } else { Some(clock::now_ns()) },
                     call: self.threads.waits().next().map_or("nothing", |(_, waiting)| waiting.call()),
                 }
@@ -139,8 +141,8 @@ impl Process {
         }
     }
 
-    /// Puts a thread into the vCPU that can run, with its signals delivered.
-    fn go_on(&mut self, machine: &mut Machine, index: usize) -> Step {
+    /// Resumes a ready thread on the vCPU, with its signals delivered.
+    fn resume_thread(&mut self, machine: &mut Machine, index: usize) -> Step {
         if self.wants_attention(index)
             && let Err(step) = self.deliver(machine, index)
         {
@@ -149,7 +151,7 @@ impl Process {
         self.switch_to(machine, index).err().unwrap_or(Step::Continue)
     }
 
-    /// When something happens by itself, at the earliest.
+    /// The earliest deadline of a wait or a timer.
     fn until_ns(&self) -> Option<u64> {
         match (self.threads.until_ns(), self.timers.next_ns()) {
             (Some(wait), Some(timer)) => Some(wait.min(timer)),
@@ -157,7 +159,7 @@ impl Process {
         }
     }
 
-    /// Has the current thread wait in the call that it has made.
+    /// Makes the current thread wait in the call that it has made.
     pub(crate) fn wait(
         &mut self,
         machine: &mut Machine,
@@ -168,9 +170,9 @@ impl Process {
     ) -> Step {
         let threads = self.threads.edit();
         let seen = threads.changes();
-        threads.current_mut().state = State::Waiting(Waiting::Call { number, args, wait, seen });
+        threads.current_mut().state = ThreadState::Waiting(Waiting::Call { number, args, wait, seen });
         let current = threads.current;
-        // The call may have let a signal in: it waits under a mask of its own.
+        // The call may have unblocked a signal: it waits under its own mask.
         if self.threads.due
             && self.has_deliverable(current)
             && let Err(step) = self.interrupt(machine, current)
@@ -180,13 +182,14 @@ impl Process {
         self.schedule(machine, context, true)
     }
 
-    /// Ends the waits whose time is over, and makes the calls again that may have what they wait for; round after round, since a call can do its
-    /// part of something that another one waits for. `false`: some are left for the next time, which begins with them.
+    /// Ends the waits whose deadline has passed, and repeats the calls that may have become ready, round after round,
+    /// since one call can do its part of what another one waits for. `false`: some are left for the next turn, which
+    /// begins with them.
     fn end_waits(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Result<bool, Step> {
-        // One moment for all: no wait ends before a timer that was over earlier.
+        // One time for all: no wait ends before a timer that expired earlier.
         let now = clock::now_ns();
         self.fire_timers(machine, now)?;
-        self.listen_outside();
+        self.poll_remotes();
         let mut end_ns = None;
         loop {
             let changes = self.threads.changes();
@@ -207,7 +210,7 @@ impl Process {
             due.rotate_left(behind);
             let before = self.threads.current;
             for index in due {
-                // One at least, whatever it takes.
+                // Repeats at least one call, however long it takes.
                 if end_ns.is_some_and(|end| clock::now_ns() >= end) {
                     let threads = self.threads.edit();
                     (threads.current, threads.next_look) = (before, index);
@@ -221,29 +224,29 @@ impl Process {
         }
     }
 
-    /// One wait of which the time is over, or which may have what it waits for.
+    /// Ends one wait if its deadline has passed or it has become ready.
     fn end_wait(&mut self, machine: &mut Machine, context: &mut Context<'_>, index: usize) -> Result<(), Step> {
         let threads = self.threads.edit();
         threads.current = index;
-        let State::Waiting(waiting) = threads.current().state else { return Ok(()) };
+        let ThreadState::Waiting(waiting) = threads.current().state else { return Ok(()) };
         let result = match waiting {
             Waiting::Futex { .. } => Err(Errno::ETIMEDOUT.into()),
             Waiting::Call { number, args, wait, .. } => {
                 let seen = threads.changes();
-                // It works on its call again; a signal that it sends itself interrupts nothing.
-                threads.current_mut().state = State::Ready;
+                // The call is being worked on again; a signal that it sends itself interrupts nothing.
+                threads.current_mut().state = ThreadState::Ready;
                 let edits = Some(self.edits());
                 let mut call = Call { process: self, machine, context, args, waited: Some(wait), edits };
                 match syscalls::perform(&mut call, number) {
-                    // What it waits for is there, and may hold this thread up.
+                    // The call is ready, and may block this thread.
                     Err(Halt::Errno(Errno::NOT_HERE)) => {
                         let wait = Wait { look_ns: Some(clock::now_ns()), ..wait };
-                        let state = State::Waiting(Waiting::Call { number, args, wait, seen });
+                        let state = ThreadState::Waiting(Waiting::Call { number, args, wait, seen });
                         self.threads.edit().current_mut().state = state;
                         return Ok(());
                     }
                     Err(Halt::Wait(wait)) => {
-                        let state = State::Waiting(Waiting::Call { number, args, wait, seen });
+                        let state = ThreadState::Waiting(Waiting::Call { number, args, wait, seen });
                         self.threads.edit().current_mut().state = state;
                         return Ok(());
                     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The table from system-call number to handler, and the way through it.
+//! The table from system-call number to handler, and the dispatch through it.
 //!
 //! Calls that are not in the table return `ENOSYS`, are counted, and are named in the log once each.
 
@@ -8,7 +8,7 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::names;
 use crate::event::calls::{epoll, notices, pipes, poll};
-use crate::fs::calls::{copying, descriptors, directories, files, inotify, paths, writing, written};
+use crate::fs::calls::{copying, descriptors, directories, files, inotify, overlay_mappings, paths, tree};
 use crate::kernel::call::{Call, unknown};
 use crate::kernel::closing;
 use crate::mm::calls::memory;
@@ -16,13 +16,13 @@ use crate::net::calls::{messages, socket_options, sockets};
 use crate::sched::calls::{futex, scheduling, threads};
 use crate::signal::calls::signals;
 use crate::signal::signals::Signal;
-use crate::system::calls::{limits, process as ids, processes, system};
+use crate::system::calls::{limits, process, system, wait_pidfd};
 use crate::time::calls::{clocks, timers};
 
-/// The work of one system call.
+/// Handler of a system call.
 pub(crate) type Handler = fn(&mut Call<'_, '_>) -> CallResult;
 
-/// The calls that exist.
+/// The handled calls.
 #[rustfmt::skip]
 const HANDLERS: &[(libc::c_long, Handler)] = &[
     // mm/calls/memory.rs
@@ -134,46 +134,46 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_fchdir, paths::fchdir),
     (libc::SYS_statfs, paths::statfs),
     (libc::SYS_fstatfs, paths::fstatfs),
-    // fs/calls/writing.rs
-    (libc::SYS_mkdir, writing::mkdir),
-    (libc::SYS_mkdirat, writing::mkdirat),
-    (libc::SYS_rmdir, writing::rmdir),
-    (libc::SYS_unlink, writing::unlink),
-    (libc::SYS_unlinkat, writing::unlinkat),
-    (libc::SYS_rename, writing::rename),
-    (libc::SYS_renameat, writing::renameat),
-    (libc::SYS_renameat2, writing::renameat2),
-    (libc::SYS_link, writing::link),
-    (libc::SYS_linkat, writing::linkat),
-    (libc::SYS_symlink, writing::symlink),
-    (libc::SYS_symlinkat, writing::symlinkat),
-    (libc::SYS_truncate, writing::truncate),
-    (libc::SYS_ftruncate, writing::ftruncate),
-    (libc::SYS_fallocate, writing::fallocate),
-    (libc::SYS_chmod, writing::chmod),
-    (libc::SYS_fchmod, writing::fchmod),
-    (libc::SYS_fchmodat, writing::fchmodat),
-    (libc::SYS_utimensat, writing::utimensat),
-    (libc::SYS_chown, writing::chown),
-    (libc::SYS_lchown, writing::chown),
-    (libc::SYS_fchown, writing::fchown),
-    (libc::SYS_fchownat, writing::fchownat),
-    (libc::SYS_getxattr, writing::no_attribute),
-    (libc::SYS_lgetxattr, writing::no_link_attribute),
-    (libc::SYS_fgetxattr, writing::no_open_attribute),
-    (libc::SYS_setxattr, writing::no_attribute),
-    (libc::SYS_lsetxattr, writing::no_link_attribute),
-    (libc::SYS_fsetxattr, writing::no_open_attribute),
-    (libc::SYS_listxattr, writing::listxattr),
-    (libc::SYS_llistxattr, writing::llistxattr),
-    (libc::SYS_flistxattr, writing::no_open_attributes),
-    (libc::SYS_removexattr, writing::no_attribute),
-    (libc::SYS_lremovexattr, writing::no_link_attribute),
-    (libc::SYS_fremovexattr, writing::no_open_attribute),
-    (libc::SYS_mknod, writing::mknod),
-    (libc::SYS_mknodat, writing::mknodat),
-    // fs/calls/written.rs
-    (libc::SYS_memfd_create, written::memfd_create),
+    // fs/calls/tree.rs
+    (libc::SYS_mkdir, tree::mkdir),
+    (libc::SYS_mkdirat, tree::mkdirat),
+    (libc::SYS_rmdir, tree::rmdir),
+    (libc::SYS_unlink, tree::unlink),
+    (libc::SYS_unlinkat, tree::unlinkat),
+    (libc::SYS_rename, tree::rename),
+    (libc::SYS_renameat, tree::renameat),
+    (libc::SYS_renameat2, tree::renameat2),
+    (libc::SYS_link, tree::link),
+    (libc::SYS_linkat, tree::linkat),
+    (libc::SYS_symlink, tree::symlink),
+    (libc::SYS_symlinkat, tree::symlinkat),
+    (libc::SYS_truncate, tree::truncate),
+    (libc::SYS_ftruncate, tree::ftruncate),
+    (libc::SYS_fallocate, tree::fallocate),
+    (libc::SYS_chmod, tree::chmod),
+    (libc::SYS_fchmod, tree::fchmod),
+    (libc::SYS_fchmodat, tree::fchmodat),
+    (libc::SYS_utimensat, tree::utimensat),
+    (libc::SYS_chown, tree::chown),
+    (libc::SYS_lchown, tree::chown),
+    (libc::SYS_fchown, tree::fchown),
+    (libc::SYS_fchownat, tree::fchownat),
+    (libc::SYS_getxattr, tree::no_attribute),
+    (libc::SYS_lgetxattr, tree::no_link_attribute),
+    (libc::SYS_fgetxattr, tree::no_open_attribute),
+    (libc::SYS_setxattr, tree::no_attribute),
+    (libc::SYS_lsetxattr, tree::no_link_attribute),
+    (libc::SYS_fsetxattr, tree::no_open_attribute),
+    (libc::SYS_listxattr, tree::listxattr),
+    (libc::SYS_llistxattr, tree::llistxattr),
+    (libc::SYS_flistxattr, tree::no_open_attributes),
+    (libc::SYS_removexattr, tree::no_attribute),
+    (libc::SYS_lremovexattr, tree::no_link_attribute),
+    (libc::SYS_fremovexattr, tree::no_open_attribute),
+    (libc::SYS_mknod, tree::mknod),
+    (libc::SYS_mknodat, tree::mknodat),
+    // fs/calls/overlay_mappings.rs
+    (libc::SYS_memfd_create, overlay_mappings::memfd_create),
     // time/calls/clocks.rs
     (libc::SYS_clock_gettime, clocks::clock_gettime),
     (libc::SYS_clock_getres, clocks::clock_getres),
@@ -183,34 +183,34 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_nanosleep, clocks::nanosleep),
     (libc::SYS_clock_nanosleep, clocks::clock_nanosleep),
     // system/calls/process.rs
-    (libc::SYS_getpid, ids::getpid),
+    (libc::SYS_getpid, process::getpid),
     (libc::SYS_gettid, threads::gettid),
-    (libc::SYS_getppid, ids::getppid),
-    (libc::SYS_getpgrp, ids::getpid),
-    (libc::SYS_getpgid, ids::getpgid),
-    (libc::SYS_getsid, ids::getpgid),
-    (libc::SYS_getuid, ids::getuid),
-    (libc::SYS_geteuid, ids::getuid),
-    (libc::SYS_getgid, ids::getgid),
-    (libc::SYS_getegid, ids::getgid),
-    (libc::SYS_getresuid, ids::getresuid),
-    (libc::SYS_getresgid, ids::getresgid),
-    (libc::SYS_getgroups, ids::getgroups),
+    (libc::SYS_getppid, process::getppid),
+    (libc::SYS_getpgrp, process::getpid),
+    (libc::SYS_getpgid, process::getpgid),
+    (libc::SYS_getsid, process::getpgid),
+    (libc::SYS_getuid, process::getuid),
+    (libc::SYS_geteuid, process::getuid),
+    (libc::SYS_getgid, process::getgid),
+    (libc::SYS_getegid, process::getgid),
+    (libc::SYS_getresuid, process::getresuid),
+    (libc::SYS_getresgid, process::getresgid),
+    (libc::SYS_getgroups, process::getgroups),
     (libc::SYS_exit, threads::exit),
-    (libc::SYS_exit_group, ids::exit_group),
-    (libc::SYS_arch_prctl, ids::arch_prctl),
-    (libc::SYS_prctl, ids::prctl),
-    (libc::SYS_capget, ids::capget),
-    (libc::SYS_capset, ids::capset),
-    (libc::SYS_personality, ids::personality),
-    (libc::SYS_restart_syscall, ids::restart_syscall),
-    (libc::SYS_seccomp, ids::not_offered),
-    (libc::SYS_kcmp, ids::not_offered),
-    // system/calls/processes.rs
-    (libc::SYS_wait4, processes::wait4),
-    (libc::SYS_waitid, processes::waitid),
-    (libc::SYS_pidfd_open, processes::pidfd_open),
-    (libc::SYS_pidfd_send_signal, processes::pidfd_send_signal),
+    (libc::SYS_exit_group, process::exit_group),
+    (libc::SYS_arch_prctl, process::arch_prctl),
+    (libc::SYS_prctl, process::prctl),
+    (libc::SYS_capget, process::capget),
+    (libc::SYS_capset, process::capset),
+    (libc::SYS_personality, process::personality),
+    (libc::SYS_restart_syscall, process::restart_syscall),
+    (libc::SYS_seccomp, process::not_offered),
+    (libc::SYS_kcmp, process::not_offered),
+    // system/calls/wait_pidfd.rs
+    (libc::SYS_wait4, wait_pidfd::wait4),
+    (libc::SYS_waitid, wait_pidfd::waitid),
+    (libc::SYS_pidfd_open, wait_pidfd::pidfd_open),
+    (libc::SYS_pidfd_send_signal, wait_pidfd::pidfd_send_signal),
     // event/calls/notices.rs
     (libc::SYS_signalfd4, notices::signalfd4),
     // fs/calls/inotify.rs
@@ -279,17 +279,17 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_umask, system::umask),
 ];
 
-/// The system calls that have a handler: their numbers, and their names as in `syscalls(2)`. All others are unknown.
+/// The handled system calls: their numbers, and their names as in `syscalls(2)`. All others are unknown.
 pub fn handled_calls() -> impl Iterator<Item = (u64, &'static str)> {
     HANDLERS.iter().map(|(number, _)| (number.cast_unsigned(), names::name(number.cast_unsigned())))
 }
 
-/// Numbers from here on are unknown without a look.
+/// Size of the table; higher numbers are unknown.
 const TABLE_SIZE: usize = 512;
 
 static TABLE: [Option<Handler>; TABLE_SIZE] = build_table();
 
-/// Runs at compile time: a number that is listed twice, or out of range, does not compile.
+/// Runs at compile time: a number that is listed twice or out of range is a compile error.
 #[allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -313,14 +313,14 @@ fn handler(number: u64) -> Option<Handler> {
     usize::try_from(number).ok().and_then(|number| TABLE.get(number).copied().flatten())
 }
 
-/// Does the work of a call, for the first time or again.
+/// Runs a call's handler, for the first time or again.
 pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
     let result = match handler(number) {
         Some(handler) => handler(call),
         None => Err(unknown(call.process, call.context, number).into()),
     };
     if !call.process.pollables.orphans.is_empty() {
-        closing::bury(call);
+        closing::close_orphans(call);
     }
     if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(number, call.args) {
         call.raise_on_current(Signal::PIPE)?;
@@ -328,7 +328,7 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
     result
 }
 
-/// Whether a call that finds nobody at the other end sends its thread SIGPIPE as well.
+/// Whether a call that fails with `EPIPE` also sends SIGPIPE to its thread.
 fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
     let [_, _, third, fourth, ..] = args;
     let flags = match number.cast_signed() {

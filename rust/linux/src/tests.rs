@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The personality on a real machine, driven call by call: a program of a few bytes makes whatever system calls the test puts into
-//! its registers, and touches memory where it is told to.
+//! The personality on a real machine, driven call by call: a program of a few bytes makes the system calls that the
+//! test puts into its registers, and touches the memory that the test names.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use crate::kernel::process::Process;
 use crate::net::allow_list::Network;
 
 mod files;
-mod held_up;
+mod may_block;
 mod outbound;
+mod overlay_mappings;
 mod shared;
 mod turns;
-mod written;
 
 /// ```text
 /// again:  syscall                 ; the test has put a call into the registers
@@ -66,7 +66,7 @@ impl Output for Log {
     }
 }
 
-/// A machine that stands at a system call which the test has not chosen yet.
+/// A machine that has stopped at a system call which the test has not chosen yet.
 struct Puppet {
     machine: Machine,
     process: Process,
@@ -154,7 +154,7 @@ impl Puppet {
         Ok(())
     }
 
-    /// Rings the doorbell and freezes.
+    /// Rings the doorbell and freezes the program.
     fn freeze(mut self) -> (Image, Process) {
         self.call_then(libc::SYS_getpid, [0; 6], 0, layout::DOORBELL_ENTRY, &Exit::Doorbell).unwrap();
         self.process.freeze();
@@ -169,18 +169,18 @@ impl Puppet {
         puppet
     }
 
-    /// Rings the doorbell, as every request that ends well does, and goes back to the snapshot and to the first system call.
-    /// An error is the end of a program that could not ring any more.
+    /// Rings the doorbell, as every request that ends well does, and goes back to the snapshot and to its first system
+    /// call. An error means that the program ended before it could ring.
     fn reset(&mut self, frozen: &Process) -> Result<(), Step> {
         self.call_then(libc::SYS_getpid, [0; 6], 0, layout::DOORBELL_ENTRY, &Exit::Doorbell)?;
         self.machine.reset().unwrap();
         self.process.reset_from(frozen);
-        assert_eq!(self.machine.audit(), [], "the machine is the snapshot's");
+        assert_eq!(self.machine.audit(), [], "the machine equals the snapshot");
         assert!(!self.process.is_dirty());
-        // Statistics stay.
+        // Statistics are not reset.
         self.process.take_limit_hits();
         self.process.take_connects();
-        assert_eq!(format!("{:?}", self.process), format!("{frozen:?}"), "the process is the snapshot's");
+        assert_eq!(format!("{:?}", self.process), format!("{frozen:?}"), "the process equals the snapshot");
         assert_eq!(self.run(), Ok(Exit::Syscall));
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Puppet {
     }
 }
 
-/// Random cases to try: fewer in the hardware lane, whose processor is emulated.
+/// Number of random cases: fewer in the hardware lane, whose processor is emulated.
 pub(crate) fn cases(count: u32) -> ProptestConfig {
     let emulated = std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm");
     ProptestConfig::with_cases(if emulated { count / 5 } else { count })
@@ -232,7 +232,7 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// What the first word of each page holds, if that is not zero.
+/// The first word of each page, unless it is zero.
 type Content = BTreeMap<u64, u64>;
 
 fn at(page: u64) -> u64 {
@@ -243,7 +243,7 @@ fn forget(content: &mut Content, start: u64, len: u64) {
     content.retain(|page, _| !(start..start + len).contains(page));
 }
 
-/// Makes the change in the machine, and what it means for the content in the model.
+/// Applies the change to the machine, and its effect on the content to the model.
 fn apply(puppet: &mut Puppet, content: &mut Content, change: &Change) {
     match *change {
         Change::Map { page, pages, prot } => {
@@ -258,7 +258,7 @@ fn apply(puppet: &mut Puppet, content: &mut Content, change: &Change) {
             forget(content, at(page), len);
         }
         Change::Protect { page, pages, prot } => {
-            // May fail at a gap, and changes what lies before it; content stays in any case.
+            // May fail at a gap, after changing what lies before it; content stays in either case.
             puppet.call(libc::SYS_mprotect, [at(page), pages * PAGE_SIZE, prot, 0, 0, 0], 0).unwrap();
         }
         Change::Discard { page, pages } => {
@@ -299,7 +299,7 @@ fn apply(puppet: &mut Puppet, content: &mut Content, change: &Change) {
     }
 }
 
-/// Increments a word, in the machine and in the model, and compares.
+/// Increments a word in the machine and in the model, and compares them.
 fn touch(puppet: &mut Puppet, content: &mut Content, page: u64) {
     if puppet.is_writable(page) {
         puppet.call(libc::SYS_getpid, [0; 6], page).unwrap();
@@ -323,10 +323,10 @@ fn apply_all(puppet: &mut Puppet, content: &mut Content, changes: &[Change]) {
 proptest! {
     #![proptest_config(cases(40))]
 
-    /// The heart of reset: whatever a boot has laid out and whatever requests do to it, every page holds what it must, and after
-    /// each reset machine and process equal the snapshot.
+    /// The central property of reset: whatever a boot has mapped and whatever requests do to it, every page has the
+    /// right content, and after each reset machine and process equal the snapshot.
     #[test]
-    fn whatever_requests_do_to_memory_is_right_and_is_undone(
+    fn any_changes_of_memory_are_correct_and_are_undone(
         boot in prop::collection::vec(any_change(), 0..20),
         requests in prop::collection::vec(prop::collection::vec(any_change(), 0..30), 1..4),
     ) {
@@ -343,7 +343,7 @@ proptest! {
     }
 }
 
-/// Descriptors of every kind that can be waited for, 3 to 18, and structures that calls take at the start of the window.
+/// Descriptors of every kind of pollable, 3 to 18, and structures for calls at the start of the window.
 fn make_pollables(puppet: &mut Puppet) {
     let flags = libc::O_NONBLOCK as u64;
     for (number, args) in [
@@ -373,7 +373,7 @@ fn make_pollables(puppet: &mut Puppet) {
     put(at(9), &words(&[at(0), 100, at(4), 5000]));
 }
 
-/// Numbers that a guest might pass for anything.
+/// Numbers that a guest might pass for any argument.
 fn any_argument() -> impl Strategy<Value = u64> {
     prop_oneof![
         4 => 0..20_u64,
@@ -389,7 +389,7 @@ fn any_argument() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// Calls that make, watch, and use what can be waited for.
+/// Calls that create, watch, and use pollables.
 const POLLABLE_CALLS: [libc::c_long; 56] = [
     libc::SYS_read,
     libc::SYS_write,
@@ -462,9 +462,10 @@ fn any_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
 proptest! {
     #![proptest_config(cases(60))]
 
-    /// Nothing that a guest passes brings the host down or blocks it, breaks the machine, or leaves a trace over a reset.
+    /// Whatever arguments a guest passes, no call crashes or blocks the host, breaks the machine, or has an effect
+    /// after a reset.
     #[test]
-    fn no_call_with_any_arguments_harms_the_host(calls in prop::collection::vec(any_call(), 1..60)) {
+    fn no_call_harms_the_host_whatever_its_arguments(calls in prop::collection::vec(any_call(), 1..60)) {
         let mut puppet = Puppet::boot();
         for page in (0..WINDOW_PAGES).step_by(4) {
             apply(&mut puppet, &mut Content::new(), &Change::Map { page, pages: 3, prot: RW });
@@ -475,17 +476,17 @@ proptest! {
         for (number, args) in calls {
             let result = worker.call(number, args, 0);
             worker.process.pollables.check();
-            worker.process.files.check(&worker.process.pollables.on_their_way());
+            worker.process.files.check(&worker.process.pollables.attached_files());
             match result {
                 Ok(_) => continue,
-                // The call ended the program, or took away what it stands on.
+                // The call ended the program, or removed memory that it needs.
                 Err(Step::Exited { .. } | Step::Faulted(_) | Step::Waits { .. }) => {}
                 Err(other) => prop_assert!(false, "{:?}", other),
             }
             // A worker whose program was ended is never reused.
             worker = Puppet::fork(&image, &frozen);
         }
-        // What is checked is in there; a program that has lost its stack cannot get so far.
+        // `reset` has the checks; a program that has lost its stack does not reach the doorbell.
         let _ = worker.reset(&frozen);
     }
 }
@@ -540,7 +541,7 @@ fn pending_signals_are_reset() {
     }
 }
 
-/// The entry of such a page does not tell at the end of a request that it was written.
+/// At the end of a request, the entry of such a page no longer says that it was written.
 #[test]
 fn a_page_that_was_written_and_then_made_inaccessible_is_reset() {
     let mut puppet = Puppet::boot();
@@ -554,7 +555,7 @@ fn a_page_that_was_written_and_then_made_inaccessible_is_reset() {
         worker.call(libc::SYS_mprotect, protect(6), 0).unwrap();
         worker.call(libc::SYS_getpid, [0; 6], WINDOW).unwrap();
         worker.call(libc::SYS_mprotect, protect(last), 0).unwrap();
-        // Moved away besides.
+        // The page is moved as well.
         let away = [WINDOW, PAGE_SIZE, PAGE_SIZE, 3, WINDOW + 0x10_0000, 0];
         worker.call(libc::SYS_mremap, away, 0).unwrap();
         worker.reset(&frozen).unwrap();

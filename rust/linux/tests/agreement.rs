@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The same program runs natively and in a machine, and sees the same: results, errors, contents of memory.
+//! The same program runs natively and in a machine, with the same results, errors, and contents of memory.
 
 mod support;
 
@@ -42,7 +42,7 @@ fn files_in_memory_and_shared_mappings_agree() {
 
 #[test]
 fn the_loopback_interface_agrees() {
-    // Elsewhere nobody has brought it up.
+    // In the hardware lane the interface is not up.
     if has_whole_system() {
         agrees_with_native("interfaces", &[Linking::Glibc]);
     }
@@ -58,7 +58,7 @@ fn clocks_agree() {
 
 #[test]
 fn c_libraries_read_clocks_in_the_vdso() {
-    // The clocks stand still where no kernel has them.
+    // The vDSO reads these clocks from a fixed line, which no kernel updates.
     let line = ClockLine {
         tsc: u64::MAX,
         realtime_ns: 1_000_000_001,
@@ -68,7 +68,7 @@ fn c_libraries_read_clocks_in_the_vdso() {
         rate: 1,
         raw_rate: 1,
     };
-    let told = "0: 1.000000001\n1: 2.000000002\n4: 4.000000004\n5: 1.000000001\n6: 2.000000002\n7: 3.000000003\nday: 1.000000\ntime: 1\ncpu: 0\n";
+    let expected = "0: 1.000000001\n1: 2.000000002\n4: 4.000000004\n5: 1.000000001\n6: 2.000000002\n7: 3.000000003\nday: 1.000000\ntime: 1\ncpu: 0\n";
     let dynamic: &[_] = if has_whole_system() { &[Linking::GlibcDynamic, Linking::MuslDynamic] } else { &[] };
     for linking in WITH_LIBRARY.iter().chain(dynamic) {
         let program = compile("clocks", *linking);
@@ -78,6 +78,6 @@ fn c_libraries_read_clocks_in_the_vdso() {
         }
         guest.machine.set_clock(&line);
         let outcome = guest.outcome();
-        assert_eq!((outcome.stdout.as_str(), outcome.end), (told, Step::Exited { status: 0 }), "{linking:?}");
+        assert_eq!((outcome.stdout.as_str(), outcome.end), (expected, Step::Exited { status: 0 }), "{linking:?}");
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Threads that wait in numbers: what one of them does costs a bounded time of the host's, and all of them get on.
+//! Many waiting threads: each of them costs the host a bounded time, and all make progress.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
@@ -12,15 +12,15 @@ use mayfly_machine::Exit;
 use support::{Guest, Linking, MEMORY, agrees_with_native_in, compile, monotonic_ns};
 
 #[test]
-fn calls_of_many_steps_that_need_each_other_end() {
+fn calls_of_many_steps_that_depend_on_each_other_end() {
     let limits = Limits { threads: 2, ..Limits::default() };
     agrees_with_native_in("crowd", &[Linking::Glibc], &[], &[], &limits);
 }
 
-/// A loop thread, or one of the overflow pool's, is the host's again after a while, whatever the threads of a program wait for: the work goes on
-/// in the request's next turn. So it takes many of them; how long each is depends on the machine.
+/// A loop thread or overflow thread returns to the host after a bounded time, whatever the threads of a program wait
+/// for: the work continues in the request's next turn. So it takes many turns; how long each is depends on the machine.
 #[test]
-fn a_crowd_that_waits_does_not_hold_the_host() {
+fn many_waiting_threads_do_not_occupy_the_host() {
     let program = compile("crowd", Linking::Glibc);
     let limits = Limits { threads: 600, ..Limits::default() };
     let mut guest = Guest::load(&program, &["crowd", "500", "1000"], &limits, MEMORY);
@@ -46,5 +46,5 @@ fn a_crowd_that_waits_does_not_hold_the_host() {
         }
     }
     assert!(guest.log.stdout.ends_with(b"done\n"));
-    assert!(turns >= 5, "the host did it in {turns} turns");
+    assert!(turns >= 5, "it took {turns} turns");
 }

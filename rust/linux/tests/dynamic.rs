@@ -19,7 +19,7 @@ fn dynamic_programs_start_as_they_do_natively() {
 }
 
 #[test]
-fn dynamic_programs_see_the_same() {
+fn dynamic_programs_agree_with_native() {
     if !has_whole_system() {
         return;
     }
@@ -52,7 +52,8 @@ with tempfile.TemporaryDirectory() as place:
         base.executemany('insert into t values (?)', [(n,) for n in range(1000)])
     print(base.execute('select sum(a) from t').fetchall(), sorted(os.listdir(place)))
 print(os.path.exists(place))";
-    // A log that SQLite maps shared, a profiler's timer, a file in memory, descriptors that are sent, signals as a descriptor.
+    // A log that SQLite maps shared, a profiler's timer, a memfd, descriptors that are sent, signals read from a
+    // descriptor.
     let runtime = "import mmap, os, signal, socket, sqlite3, tempfile, time
 with tempfile.TemporaryDirectory() as place:
     base = sqlite3.connect(place + '/data')
@@ -98,7 +99,7 @@ print(time.thread_time() > 0, time.get_clock_info('process_time').resolution)";
 }
 
 #[test]
-fn a_program_and_its_libraries_that_are_mapped_take_no_memory() {
+fn mapped_programs_and_libraries_take_no_memory() {
     if !has_whole_system() {
         return;
     }

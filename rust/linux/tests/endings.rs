@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How programs end: of their own accord, by a signal, by a limit, or not at all.
+//! Ends of programs: by exit, by a signal, by a limit, or by waiting for ever.
 
 mod support;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mayfly_linux::{Limits, Step};
 use support::{Guest, Linking, MEMORY, compile, run, run_natively};
 
-/// Ends in the machine and natively in this way; both must be killed by the same signal or exit with the same status.
+/// Runs in the machine and natively; both must be killed by the same signal or exit with the same status.
 fn agrees(linking: Linking, how: &str) {
     let program = compile("end", linking);
     let native = run_natively(&program, &[how]).status;
@@ -21,7 +21,7 @@ fn agrees(linking: Linking, how: &str) {
 }
 
 #[test]
-fn exit_statuses_arrive() {
+fn exit_statuses_are_returned() {
     for linking in [Linking::Glibc, Linking::Musl] {
         for how in ["status", "exit", "thread-exit", "no such way"] {
             agrees(linking, how);
@@ -67,7 +67,7 @@ fn a_program_that_faults_dies_of_the_same_signal() {
 }
 
 #[test]
-fn a_fault_tells_where() {
+fn a_fault_says_where() {
     let program = compile("end", Linking::Glibc);
     let end = run(&program, &["write-null"]).end;
     let Step::Faulted(fault) = end else { panic!("{end:?}") };
@@ -96,13 +96,13 @@ fn a_program_that_would_wait_for_ever_is_stopped_at_once() {
 }
 
 #[test]
-fn sleeping_holds_nobody_up() {
+fn a_sleep_does_not_block_the_host() {
     let program = compile("end", Linking::Glibc);
     let start = Instant::now();
     let Step::Waits { until_ns: Some(until_ns), call } = run(&program, &["sleep"]).end else { panic!("no sleep") };
     assert_eq!(call, "sleep");
     assert!(until_ns > 1_000_000_000_000_000, "a million seconds");
-    assert!(start.elapsed() < Duration::from_secs(20), "the host waits for none of them");
+    assert!(start.elapsed() < Duration::from_secs(20), "the host does not wait for it");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn address_space_ends_at_its_limits() {
 }
 
 #[test]
-fn unknown_calls_fail_and_are_named_once() {
+fn unknown_calls_fail_and_are_logged_once() {
     let program = compile("end", Linking::Glibc);
     let outcome = run(&program, &["unknown"]);
     assert_eq!(outcome.end, Step::Exited { status: 0 });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files: mounts agree with what the host has there, and end where they must.
+//! Files: mounts agree with the host's directories, and nothing leads out of them.
 #![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
@@ -12,7 +12,7 @@ use std::path::Path;
 use mayfly_linux::{Limits, MountPoint, Mounts, Step};
 use support::{Guest, Linking, MEMORY, agrees_with_native, agrees_with_native_on, compile, has_whole_system};
 
-/// A tree with every kind of thing that paths can go wrong on.
+/// A tree with every kind of node that may be a problem in a path.
 fn tree(root: &Path) {
     let at = |name: &str| root.join(name);
     std::fs::write(at("file"), "the file\n").unwrap();
@@ -52,13 +52,13 @@ fn a_mounted_tree_agrees() {
 }
 
 #[test]
-fn made_up_files_agree() {
+fn synthetic_files_agree() {
     if has_whole_system() {
         agrees_with_native("virtual", &[Linking::Glibc]);
     }
 }
 
-/// What a program sees of `paths` when `inside` is mounted at `/srv`.
+/// The program's output for `paths` when `inside` is mounted at `/srv`.
 fn seen(inside: &Path, paths: &[&str]) -> String {
     let program = compile("open", Linking::Glibc);
     let mount = MountPoint { guest: "/srv".into(), host: inside.into(), writable: false };
@@ -109,12 +109,12 @@ fn nothing_leads_out_of_a_mount() {
         let expected = if index < 4 { ": 6 public" } else { ": error 2" };
         assert!(line.ends_with(expected), "{line}");
     }
-    // `/proc/self/root` is the program's own root, and what is there is made up.
+    // `/proc/self/root` is the program's own root, and `/etc/passwd` there is synthetic.
     assert!(self::seen(&inside, &["/srv/magic"]).contains("root:x:0:0:root:/:/bin/false\nmayfly:"));
 }
 
 #[test]
-fn of_the_host_only_files_and_directories_can_be_opened() {
+fn only_files_and_directories_of_the_host_can_be_opened() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let fifo = root.path().join("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -133,7 +133,7 @@ fn a_mount_ends_where_the_hosts_file_system_does() {
 }
 
 #[test]
-fn without_mounts_there_is_nothing_of_the_host() {
+fn without_mounts_nothing_of_the_host_is_visible() {
     let program = compile("open", Linking::Glibc);
     let here = program.to_str().unwrap();
     let outcome = support::run(&program, &[here, "/etc/hostname", "/root/x", "/usr", "/proc/self/status"]);
@@ -155,7 +155,7 @@ fn mappings_of_files_agree() {
     agrees_with_native_on("mapping", &[Linking::Glibc], &args, &[&root]);
 }
 
-/// Files for `writing.c` to change.
+/// Files that `writing.c` changes.
 fn old_tree(root: &Path) {
     for name in ["old/a", "old/b", "old/c", "old/d", "old/e", "old/f", "old/sub/g", "two/x", "two/y"] {
         let path = root.join(name);
@@ -166,7 +166,7 @@ fn old_tree(root: &Path) {
     symlink("a", root.join("old/link")).unwrap();
 }
 
-/// All that is in a tree.
+/// All nodes of a tree.
 fn census(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(root).unwrap() {
@@ -181,7 +181,7 @@ fn census(root: &Path) -> Vec<String> {
     found
 }
 
-/// Runs `writing.c` on `host`, which it sees at `guest`, and then natively on `host`.
+/// Runs `writing.c` in a machine with `host` mounted at `guest`, and then natively on `host`.
 fn writing_agrees(guest: &str, host: &Path, mounts: &[MountPoint]) {
     let program = compile("writing", Linking::Glibc);
     let mounts = Mounts::open(mounts).unwrap();
@@ -205,7 +205,7 @@ fn writing_to_the_temporary_directory_agrees() {
 }
 
 #[test]
-fn writing_over_a_mount_agrees_and_leaves_it_alone() {
+fn writing_to_a_mount_agrees_and_does_not_change_it() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     old_tree(root.path());
     let point = MountPoint { guest: "/srv/data".into(), host: root.path().into(), writable: true };
@@ -213,7 +213,7 @@ fn writing_over_a_mount_agrees_and_leaves_it_alone() {
 }
 
 #[test]
-fn what_is_written_is_bounded() {
+fn written_files_are_bounded() {
     let program = compile("fill", Linking::Glibc);
     let limits = Limits { overlay_bytes: 1 << 20, overlay_entries: 50, ..Limits::default() };
     let outcome = Guest::load(&program, &[], &limits, MEMORY).outcome();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Programs that connect to a server of the host's see what they see natively, and reach nothing else.
+//! Programs that connect to a server of the host's behave as natively, and reach nothing else.
 #![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use mayfly_linux::{Connects, Limits, MountPoint, Mounts, Network, Outbound, OutboundHost, Program, Step};
 use support::{Guest, Linking, MEMORY, compile, has_whole_system, libraries, run_natively};
 
-/// A server: the first byte on a connection says what it does. It ends with the test's process.
+/// A server: the first byte on a connection selects what it does. It ends with the test's process.
 struct Server {
     port: u16,
     accepted: Arc<AtomicUsize>,
@@ -76,7 +76,7 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// A port at which nobody listens.
+/// A port without a listener.
 fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -100,7 +100,7 @@ fn guest_with(linking: Linking, mounts: &Mounts, args: &[&str], list: &[Outbound
 }
 
 #[test]
-fn connections_with_the_outside_agree_with_native() {
+fn remote_connections_agree_with_native() {
     let server = server();
     let (port, closed) = (server.port.to_string(), closed_port());
     let args = [port.as_str(), &closed.to_string()];
@@ -116,12 +116,12 @@ fn connections_with_the_outside_agree_with_native() {
     assert_eq!(server.accepted.load(Ordering::Relaxed), 2 * native_connects);
     support::compared::check("remote", Linking::Glibc, &guest.calls);
     let connects = guest.process.take_connects();
-    assert_eq!((connects.made as usize, connects.refused), (native_connects + 2, 0), "with those that failed");
+    assert_eq!((connects.made as usize, connects.refused), (native_connects + 2, 0), "including those that failed");
     assert_eq!(guest.process.take_connects(), Connects::default());
 }
 
 #[test]
-fn nothing_that_is_not_listed_is_reached() {
+fn only_listed_destinations_are_reached() {
     let (listed, other) = (server(), server());
     let port = listed.port.to_string();
     let to = [
@@ -141,7 +141,7 @@ fn nothing_that_is_not_listed_is_reached() {
         .lines()
         .map(|line| line.rsplit_once("error ").unwrap().1.parse().unwrap())
         .collect();
-    // What is the program's own machine has nobody who listens there.
+    // The program's own machine has no listener there.
     let own = [libc::ECONNREFUSED, libc::EINPROGRESS];
     assert_eq!(errors, [own, own, own, [libc::EACCES; 2], [libc::EACCES; 2], [libc::EACCES; 2]].concat());
     let log = String::from_utf8_lossy(&guest.log.stderr);
@@ -161,7 +161,7 @@ fn without_a_list_there_is_no_network() {
 }
 
 #[test]
-fn a_name_does_not_lead_to_the_host_itself() {
+fn a_name_does_not_resolve_to_the_host_itself() {
     let server = server();
     let name = Outbound { host: OutboundHost::Name("localhost".to_owned()), port: server.port };
     let mut guest = guest(&["1", "0", "elsewhere", &format!("198.18.0.2:{}", server.port)], &[name]);
@@ -172,11 +172,11 @@ fn a_name_does_not_lead_to_the_host_itself() {
 }
 
 #[test]
-fn c_libraries_find_the_names_that_are_listed() {
+fn c_libraries_find_listed_names() {
     let name = |name: &str| Outbound { host: OutboundHost::Name(name.to_owned()), port: 80 };
     let args = ["1", "0", "names", "db.example.invalid", "cache", "127.0.0.1", "other.invalid", "localhost"];
     let expected = "db.example.invalid: 198.18.0.2\ncache: 198.18.0.3\n127.0.0.1: 127.0.0.1\nother.invalid: none\n";
-    // A mount has a file of its own at that place.
+    // A mount has its own file there.
     let etc = tempfile::tempdir().unwrap();
     std::fs::write(etc.path().join("hosts"), "192.0.2.1 other.invalid\n").unwrap();
     let mut points = vec![("/etc", etc.path())];
@@ -196,27 +196,27 @@ fn c_libraries_find_the_names_that_are_listed() {
         let mut guest = guest_with(*linking, &mounts, &["1", "0", "names", "other.invalid"], &[]);
         assert_eq!(guest.run(), Some(Step::Exited { status: 0 }), "{linking:?}");
         let out = String::from_utf8_lossy(&guest.log.stdout);
-        assert_eq!(out, "other.invalid: 192.0.2.1\n", "{linking:?}: without names the mount's file is what there is");
+        assert_eq!(out, "other.invalid: 192.0.2.1\n", "{linking:?}: without names the mount's file is used");
     }
 }
 
-/// Runs until the program waits for what is outside.
+/// Runs until the program waits for a remote host.
 fn waiting(server: &Server, mode: &str) -> Guest {
     let mut guest = guest(&[&server.port.to_string(), "0", mode], &[local(server.port)]);
     guest.waits_outside = false;
     assert!(matches!(guest.run(), Some(Step::Waits { until_ns: None, .. })));
-    assert!(guest.process.outside().is_some());
+    assert!(guest.process.remote_events().is_some());
     guest
 }
 
 #[test]
-fn forks_find_connections_of_the_snapshot_reset() {
+fn forks_find_the_snapshots_connections_reset() {
     let server = server();
     let reset = format!("error {}", libc::ECONNRESET);
     for (mode, expected) in [("wait", vec![reset.as_str(), "0", "0", "error 32"]), ("wait-edge", vec!["8217", "104"])] {
         let mut guest = waiting(&server, mode);
         guest.process.freeze();
-        assert!(guest.process.outside().is_none(), "{mode}");
+        assert!(guest.process.remote_events().is_none(), "{mode}");
         assert_eq!(guest.wake(), Some(Step::Exited { status: 0 }), "{mode}");
         let out = String::from_utf8_lossy(&guest.log.stdout);
         let results: Vec<_> = out.lines().map(|line| line.split_once(": ").unwrap().1).collect();
@@ -236,12 +236,12 @@ fn a_reset_closes_what_a_request_has_opened() {
     let (mut peer, _) = listener.accept().unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let copy = guest.process.clone();
-    assert!(copy.outside().is_none(), "a copy shares nothing");
+    assert!(copy.remote_events().is_none(), "a copy shares nothing");
     guest.process.reset_from(&frozen);
-    assert!(guest.process.outside().is_none() && !guest.process.is_dirty());
-    assert_eq!(guest.process.take_connects().made, 1, "which counts all the same");
+    assert!(guest.process.remote_events().is_none() && !guest.process.is_dirty());
+    assert_eq!(guest.process.take_connects().made, 1, "a connection that was reset counts too");
     assert_eq!(format!("{:?}", guest.process), format!("{frozen:?}"));
     let mut rest = Vec::new();
     peer.read_to_end(&mut rest).unwrap();
-    assert_eq!(rest, b"e", "what was sent arrives, and then the end");
+    assert_eq!(rest, b"e", "the bytes that were sent arrive, and then the end");
 }

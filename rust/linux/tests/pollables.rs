@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be waited for is in a machine what it is natively.
+//! Pollables behave in a machine as they do natively.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 

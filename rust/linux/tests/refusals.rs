@@ -52,7 +52,7 @@ fn a_name_that_cannot_be_passed_is_refused() {
 }
 
 #[test]
-fn limits_that_do_not_hold_the_program_are_named() {
+fn limits_that_are_too_low_for_the_program_are_named() {
     for limits in [
         Limits { mappings: 3, ..Limits::default() },
         Limits { address_space_bytes: 8 << 20, ..Limits::default() },
@@ -66,13 +66,13 @@ fn limits_that_do_not_hold_the_program_are_named() {
 }
 
 #[test]
-fn a_machine_without_room_is_named() {
+fn a_machine_with_too_little_memory_is_named() {
     let error = refusal(&hello(), "large", &Limits::default(), 400 << 10);
     assert!(matches!(error, ExecError::Memory(MemoryError::Limit { .. })), "{error}");
 }
 
 #[test]
-fn a_file_that_is_no_program_is_refused() {
+fn a_file_that_is_not_a_program_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("program");
     let whole = hello();
@@ -98,7 +98,7 @@ fn a_file_that_is_no_program_is_refused() {
         let error = refusal(&std::fs::File::open(path).unwrap()).unwrap_err();
         assert!(matches!(error, ExecError::File(_)), "{}: {error}", path.display());
     }
-    // Only open for writing: nothing can be read.
+    // Open for writing only: it cannot be read.
     std::fs::write(&path, &whole).unwrap();
     let error = refusal(&std::fs::File::options().append(true).open(&path).unwrap()).unwrap_err();
     assert!(matches!(error, ExecError::Elf(_)), "{error}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signal handlers see in a machine what they see natively.
+//! Signal handlers behave in a machine as they do natively.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
@@ -12,7 +12,7 @@ fn limits() -> Limits {
     Limits { threads: 8, ..Limits::default() }
 }
 
-/// What handlers see, and what signals do to calls, timers and threads.
+/// What handlers receive, and the effect of signals on calls, timers and threads.
 const PROGRAMS: [&str; 2] = ["signals", "interruptions"];
 
 #[test]
@@ -38,7 +38,8 @@ fn signals_of_a_dynamic_program_agree_with_native() {
     }
 }
 
-/// Whatever a program gives as a frame, it goes on at CPL 3 with what it may have, or gets SIGSEGV, and the machine stays usable.
+/// Whatever frame a program returns from, it continues at CPL 3 with state that it may have, or gets SIGSEGV, and the
+/// machine stays usable.
 #[test]
 fn frames_of_random_words_do_no_harm() {
     let program = compile("signals", Linking::Glibc);

@@ -6,7 +6,7 @@ mod support;
 use mayfly_linux::Step;
 use support::{Linking, PROGRAMS, WITH_LIBRARY, agrees_with_native, compile, run, run_natively};
 
-/// What the hardware lane needs (scripts/test runs this before it packs the tests).
+/// Compiles what the hardware lane needs (scripts/test runs this before it packs the tests).
 #[test]
 fn every_program_compiles() {
     for (name, linkings) in PROGRAMS {
@@ -17,12 +17,12 @@ fn every_program_compiles() {
 }
 
 #[test]
-fn a_program_finds_what_it_finds_natively() {
+fn a_program_starts_in_the_same_state_as_natively() {
     agrees_with_native("start", &WITH_LIBRARY);
 }
 
 #[test]
-fn arguments_arrive() {
+fn arguments_are_passed() {
     let program = compile("start", Linking::Musl);
     let args = ["one", "", "two words"];
     let inside = run(&program, &args);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Threads see in a machine what they see natively.
+//! Threads behave in a machine as they do natively.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
 
@@ -28,7 +28,7 @@ fn threads_of_a_dynamic_program_agree_with_native() {
 }
 
 #[test]
-fn locks_that_are_handed_over_agree_with_native() {
+fn locks_that_are_passed_on_agree_with_native() {
     agrees_with_native_in("locks", &[Linking::Glibc], &[], &[], &limits(8));
 }
 
@@ -45,7 +45,7 @@ fn the_limit_on_threads_holds_and_is_counted() {
     assert_eq!(guest.process.take_limit_hits().threads, 1);
 }
 
-/// A thread that spins does not starve the others: whoever runs the machine interrupts it, and lets another one have its turn.
+/// A thread that spins does not starve the others: the embedder interrupts it, and gives another one its turn.
 #[test]
 fn a_thread_that_spins_is_interrupted() {
     let program = compile("threads", Linking::Glibc);

@@ -2,7 +2,7 @@
 //! What benchmarks measure of this floor alone. No part of the interface that servers use.
 
 use crate::config::{Config, ConfigError};
-use crate::route::Router;
+use crate::model::route::Router;
 
 /// The routes of a configuration, without its tenants.
 #[derive(Debug)]

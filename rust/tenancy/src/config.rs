@@ -5,11 +5,19 @@
 //! error names the file, the line, the key and what was expected. What each key means to a user is in
 //! `docs/configuration.md`.
 
+mod advice;
+mod destination;
 mod error;
 mod file;
+pub(crate) mod json;
+pub(crate) mod launch;
+pub(crate) mod limits;
 mod run;
+pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
+pub(crate) mod values;
+pub(crate) mod watched_files;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,9 +28,9 @@ use std::time::Duration;
 use mayfly_files::{Errands, Pending};
 use mayfly_sandbox::{MonotonicClock, MountPoint, Outbound, WarmUp};
 
-use crate::json::{Key, blank_comments, locate};
-use crate::limits::Limits;
-use crate::values::{HostPattern, KeyDigest, RoutePath, TenantName};
+use crate::config::json::{Key, blank_comments, locate};
+use crate::config::limits::Limits;
+use crate::config::values::{HostPattern, KeyDigest, RoutePath, TenantName};
 
 pub use error::{ConfigError, Position};
 pub(crate) use file::File;
@@ -68,8 +76,8 @@ pub struct Config {
 pub struct AdminConfig {
     /// Where it listens. Other than a loopback address it may be only with a `key`.
     pub listen: SocketAddr,
-    /// The operator's key. Without one, nobody may reload or roll back as the operator, and whoever reaches the
-    /// listener may read the status and the metrics.
+    /// The operator's key. Without one, no client may reload or roll back as the operator, and any client that
+    /// reaches the listener may read the status and the metrics.
     pub key: Option<KeyDigest>,
     /// The directory that keeps uploaded programs. `None`: there are no uploads.
     pub uploads: Option<PathBuf>,
@@ -100,7 +108,7 @@ pub struct TenantConfig {
     pub service: Option<ServiceConfig>,
     /// The requests that are the tenant's. May be empty for the default tenant only.
     pub routes: Vec<Route>,
-    /// Whether requests that are nobody's are this tenant's. At most one tenant has it.
+    /// Whether the tenant gets requests that no route matches. At most one tenant does.
     pub is_default: bool,
     /// What becomes of a worker's state after a request.
     pub mode: Mode,
@@ -114,7 +122,7 @@ pub struct TenantConfig {
     pub storage: Option<StorageConfig>,
     /// A request that a new generation must answer before it takes over.
     pub health: Option<HealthConfig>,
-    /// Who has the key of this digest may upload the program.
+    /// Digest of the key with which a client may upload the program.
     pub upload_key: Option<KeyDigest>,
 }
 

@@ -5,8 +5,8 @@
 //!   Request ── encode ──> the program's connection ── decode: head, framing, chunks ──> status, headers, body
 //! ```
 //!
-//! Both ways are framed here: what a client sends can never become two requests, and of what a program answers only status, valid
-//! headers and the body go on. Headers that are about one connection go neither way (RFC 9110, 7.6.1).
+//! Both ways are framed here: what a client sends can never become two requests, and of what a program answers only
+//! status, valid headers and the body go on. Headers that are about one connection go neither way (RFC 9110, 7.6.1).
 
 mod chunks;
 mod decode;

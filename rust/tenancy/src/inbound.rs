@@ -28,7 +28,7 @@ pub use refusal::{REFUSED_FIELD, REFUSED_TARGET, Refusal};
 pub struct Framework {
     /// It takes any method, and not just those of RFC 9110 and WebDAV's.
     pub knows_all_methods: bool,
-    /// It sends `100 Continue` to clients who wait to send chunks, and not just to those who name a length.
+    /// It sends `100 Continue` to clients that wait to send chunks, not only to those that name a length.
     pub continues_chunks: bool,
 }
 

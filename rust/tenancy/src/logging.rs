@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stderr};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use crate::resources::room_for_a_thread;
+use crate::host::resources::room_for_a_thread;
 
 /// Lines that may wait for a slow reader of standard error; more are dropped. About 32 MiB at the longest lines.
 const WAITING_LINES: usize = 8192;
@@ -20,12 +20,12 @@ pub struct LogGuard {
 /// Sends `tracing`'s events to standard error, unless the process has a subscriber already.
 ///
 /// `MAYFLY_LOG` chooses what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`; `default` holds where it
-/// is unset or wrong. Who logs never waits for standard error: a full pipe must not hold up a request.
+/// is unset or wrong. Threads that log never wait for standard error: a full pipe must not hold up a request.
 #[must_use = "the log ends when the guard is dropped"]
 pub fn init(default: &str) -> LogGuard {
     let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // The log's thread panics where there is none to be had. What the caller starts next fails by itself then, in
-    // words.
+    // The log's constructor panics where the system gives no thread. What the caller starts next fails then, with a
+    // message.
     if room_for_a_thread().is_err() {
         return LogGuard { _writer: None };
     }

@@ -11,18 +11,14 @@
 //!   none                     no request gets more pages
 //! ```
 //!
-//! A band is a sixteenth of the bound. Machines grow by pages of which each is in the [`Ledger`] before it exists, so
-//! they cannot pass the bound
-//! between two looks at what there really is. What does not pass the ledger, such as responses on their way to clients,
-//! is seen by the next look;
-//! the reserve and the bands are for that.
+//! A band is a sixteenth of the bound. Machines grow by pages, each of which is entered in the [`Ledger`] before it
+//! exists, so they cannot pass the bound between two looks at what there really is. Memory that does not pass the
+//! ledger, such as responses on their way to clients, is seen by the next look; the reserve and the bands are for that.
 //!
 //! One thread looks: seldom while there is much room, often while there is little. Loops close nothing by themselves:
-//! they are asked to, and give
-//! their idle workers to the thread that closes them.
+//! when they are asked to, they give their idle workers to the thread that closes them.
 
 mod bounds;
-mod called;
 mod cgroup;
 
 use std::collections::VecDeque;
@@ -36,7 +32,6 @@ use serde::Serialize;
 
 pub use bounds::Bound;
 use bounds::Bounds;
-pub(crate) use called::Called;
 
 /// Bands of a bound.
 const BANDS: u64 = 16;
@@ -74,10 +69,10 @@ pub(crate) enum Programs {
     OneThatHadItsTime,
 }
 
-/// The process's memory; shared by all who need some.
+/// The process's memory; shared by all that need some.
 pub(crate) struct Memory {
     ledger: Ledger,
-    /// Nobody's: to ask for all.
+    /// No tenant's: for questions about all.
     any: Account,
     bounds: Bounds,
     /// What makes room; set once there is a server.

@@ -4,30 +4,31 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mayfly_sandbox::{Request, ResponseSink, Slice};
+use mayfly_sandbox::{Request, ResponseSink, Slice, WorkerState};
 
-use crate::background::InFlight;
-use crate::berth::Berth;
-use crate::call::{Call, Scene, Step, Watched};
-use crate::deferred::{DeferredReply, Job, Keep};
-use crate::failure::{Failure, RequestId, answer};
-use crate::gate::Gated;
-use crate::generation::Forked;
-use crate::meter::{Counters, Event};
-use crate::overflow::{OVERLOADED, Parked};
-use crate::places::{Kind, Place};
-use crate::request::{OwnedRequest, host, size};
-use crate::route::TenantIndex;
+use crate::host::clock::monotonic_ns;
+use crate::model::failure::{Failure, RequestId, answer};
+use crate::model::generation::Forked;
+use crate::model::meter::{Counters, Event};
+use crate::model::permits::{CallPermit, PermitKind};
+use crate::model::route::TenantIndex;
+use crate::model::tenant::{State, Tenant};
+use crate::model::worker_mailbox::WorkerMailbox;
+use crate::run::call::{Call, CallContext, CallStep, TrackedSink, reset_answered};
+use crate::run::gate::Gated;
+use crate::run::in_flight::InFlight;
+use crate::run::reply::DeferredReply;
+use crate::run::request::{OwnedRequest, host, size};
+use crate::schedule::deferred::{Job, Retention};
+use crate::schedule::overflow::{OVERLOADED, Parked};
 use crate::server::{Server, TenantSet};
-use crate::sleepers::monotonic_ns;
-use crate::tenant::{State, Tenant};
 
-/// A worker that was used less than this ago is not let go for another tenant's: were it otherwise, a loop that serves more tenants
-/// in turn than it may have workers would fork for every request.
+/// A worker that was used less than this ago is not closed to make room for another tenant's. Otherwise a loop that
+/// serves more tenants in turn than it may have workers would fork for every request.
 const IDLE_NS: u64 = 1_000_000_000;
 /// When memory is short, a worker of a tenant that holds more than its share is closed when it is idle for so long.
 const MUCH_IDLE_NS: u64 = 100_000_000;
-/// Workers that are looked at to find one to let go.
+/// Slots that are looked at to find a worker to close.
 const SAMPLE: usize = 64;
 
 /// What became of a call.
@@ -40,10 +41,19 @@ pub enum Outcome {
     Later,
 }
 
+/// The tenant that answers a request, in one set of tenants of one server. It is good for all pools of that server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteHit {
+    /// That of the set of tenants; never 0.
+    pub epoch: u64,
+    /// The tenant's position in the set.
+    pub index: usize,
+}
+
 /// One loop thread's workers.
 ///
-/// A call takes no lock and allocates nothing while the tenant answers within its inline budget. A worker is forked, and a poisoned
-/// one is closed, by other threads only.
+/// A call takes no lock and allocates nothing while the tenant answers within its inline budget. A worker is forked,
+/// and a poisoned one is closed, by other threads only.
 #[derive(Debug)]
 pub struct LoopPool {
     server: Server,
@@ -54,9 +64,13 @@ pub struct LoopPool {
     slots: Box<[Slot]>,
     ids: Ids,
     later: Option<Unfinished>,
+    /// Whether workers with much to reset are left to [`Self::reset_answered`].
+    defers_resets: bool,
+    /// Tenants whose worker may be one of these.
+    unreset: Vec<TenantIndex>,
     /// Slots that have a worker.
     held: usize,
-    /// Where the search for a worker to let go goes on.
+    /// Where the search for a worker to close goes on.
     hand: usize,
     unrouted: Arc<AtomicU64>,
 }
@@ -64,15 +78,19 @@ pub struct LoopPool {
 /// What a loop has for one tenant; next to nothing until the first request.
 #[derive(Debug, Default)]
 struct Slot {
+    /// Ready, or still to be reset after the request `answered`.
     worker: Option<Forked>,
+    answered: Option<RequestId>,
+    /// It is in [`LoopPool::unreset`].
+    is_unreset: bool,
     last_used_ns: u64,
-    office: Option<Office>,
+    share: Option<TenantShare>,
 }
 
 /// What a loop shares with other threads about one tenant.
 #[derive(Debug, Clone)]
-struct Office {
-    berth: Arc<Berth>,
+struct TenantShare {
+    mailbox: Arc<WorkerMailbox>,
     counters: Arc<Counters>,
 }
 
@@ -80,49 +98,89 @@ struct Office {
 #[derive(Debug)]
 enum Unfinished {
     /// The request has run for its inline budget, or waits.
-    Paused { tenant: Arc<Tenant>, call: Call, step: Step, berth: Arc<Berth>, in_flight: InFlight, place: Place },
+    Paused {
+        tenant: Arc<Tenant>,
+        call: Call,
+        step: CallStep,
+        mailbox: Arc<WorkerMailbox>,
+        in_flight: InFlight,
+        permit: CallPermit,
+    },
     /// The request has no worker.
-    Unserved { former: Option<Forked>, keep: Keep },
+    Unserved { hit: RouteHit, former: Option<Forked>, retention: Retention },
 }
 
 impl Slot {
-    /// Whether a worker is here or lies ready that can be let go: one that keeps its state stays.
+    /// Whether a worker is here or in the mailbox that can be closed: one that keeps its state cannot.
     fn has_spare_worker(&self) -> bool {
         match &self.worker {
             Some(forked) => forked.is_ephemeral(),
-            None => self.office.as_ref().is_some_and(|office| office.berth.has_spare()),
+            None => self.share.as_ref().is_some_and(|share| share.mailbox.has_spare()),
         }
     }
 
-    fn office(&mut self, tenant: &Tenant) -> &Office {
-        self.office.get_or_insert_with(|| Office { berth: tenant.new_berth(), counters: tenant.new_counters() })
+    fn share(&mut self, tenant: &Tenant) -> &TenantShare {
+        self.share.get_or_insert_with(|| TenantShare { mailbox: tenant.new_mailbox(), counters: tenant.new_counters() })
+    }
+}
+
+impl Server {
+    /// The workers for one loop thread; they are forked in the background, from now on.
+    #[must_use]
+    pub fn loop_pool(&self) -> LoopPool {
+        LoopPool::new(self.clone(), self.new_pool())
     }
 }
 
 impl LoopPool {
-    pub(crate) fn new(server: Server, number: u64) -> Self {
+    fn new(server: Server, number: u64) -> Self {
         // Before the set, so that a newer one is noticed.
         let seen = server.news();
         let set = server.set();
         let mut slots: Box<[Slot]> = set.tenants.iter().map(|_| Slot::default()).collect();
         for (tenant, slot) in set.tenants.iter().zip(&mut slots) {
-            // A tenant that boots at start is to have a worker here when that is done; if it is already, one is asked for now.
+            // A tenant that boots at start is to have a worker here when that is done; if it is already, one is asked
+            // for now.
             if !matches!(tenant.state(), State::Unbooted) {
-                let berth = Arc::clone(&slot.office(tenant).berth);
+                let mailbox = Arc::clone(&slot.share(tenant).mailbox);
                 if tenant.generation() != 0 {
-                    server.background().order(tenant, &berth);
+                    server.background().orders.fork(tenant, &mailbox);
                 }
             }
         }
         let unrouted = server.new_unrouted();
         let ids = Ids { next: server.id_seed().wrapping_add(number << 40) };
-        Self { server, set, number, seen, slots, ids, later: None, held: 0, hand: 0, unrouted }
+        Self {
+            server,
+            set,
+            number,
+            seen,
+            slots,
+            ids,
+            later: None,
+            defers_resets: false,
+            unreset: Vec::new(),
+            held: 0,
+            hand: 0,
+            unrouted,
+        }
     }
 
-    /// Whether a tenant other than the default one answers this host and path: for a server that has routes besides.
-    pub fn claims(&mut self, host: &[u8], path: &[u8]) -> bool {
+    /// Finds the tenant, other than the default one, that answers this host and path: for a server that has routes
+    /// besides. [`Self::call_found`] takes the result.
+    pub fn claims(&mut self, host: &[u8], path: &[u8]) -> Option<RouteHit> {
         self.refresh();
-        self.set.router.claims(host, path)
+        self.set.router.claimed(host, path).map(|index| self.hit(index))
+    }
+
+    fn hit(&self, index: TenantIndex) -> RouteHit {
+        RouteHit { epoch: self.set.epoch, index }
+    }
+
+    /// The tenant of a request: that of the hit, if the set of tenants is still the same.
+    fn index(&self, hit: Option<RouteHit>, request: &Request<'_>) -> Option<TenantIndex> {
+        let hit = hit.filter(|hit| hit.epoch == self.set.epoch);
+        hit.map(|hit| hit.index).or_else(|| self.set.router.find(host(request), request.path))
     }
 
     /// Whether there is a default tenant now.
@@ -131,13 +189,25 @@ impl LoopPool {
         self.set.router.has_default()
     }
 
-    /// Serves a request on this thread, unless that takes longer than the tenant's inline budget, or would mean to wait.
+    /// Serves a request on this thread, unless that takes longer than the tenant's inline budget, or would mean to
+    /// wait.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
+        self.call_found(None, request, sink)
+    }
+
+    /// As [`Self::call`], for a request whose tenant [`Self::claims`] has found already. A hit of an earlier set of
+    /// tenants counts for nothing: the request is routed again.
+    pub fn call_found(
+        &mut self,
+        hit: Option<RouteHit>,
+        request: &Request<'_>,
+        sink: &mut (impl ResponseSink + ?Sized),
+    ) -> Outcome {
         self.refresh();
         if let Some(unfinished) = self.later.take() {
             self.give_up(unfinished);
         }
-        let Some(index) = self.set.router.find(host(request), request.path) else {
+        let Some(index) = self.index(hit, request) else {
             self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), sink);
             return Outcome::Done;
@@ -151,7 +221,11 @@ impl LoopPool {
         }
         let current = tenant.generation();
         // The worker comes back only after the call: one that a panic interrupts is dropped, and never used again.
-        let forked = match self.slots[index].worker.take_if(|forked| forked.number == current) {
+        let ready = match self.slots[index].worker.take_if(|forked| forked.number == current) {
+            Some(forked) if !forked.is_ready() => self.finish_reset(index, forked),
+            ready => ready,
+        };
+        let forked = match ready {
             Some(forked) => forked,
             None => match self.find_worker(index, current) {
                 Ok(forked) => forked,
@@ -164,23 +238,85 @@ impl LoopPool {
         };
         let tenant = &self.set.tenants[index];
         let slot = &mut self.slots[index];
-        let Office { counters, .. } = slot.office(tenant);
+        let TenantShare { counters, .. } = slot.share(tenant);
         counters.count(Event::Request);
-        let scene = Scene {
+        let context = CallContext {
             tenant,
             counters,
-            background: self.server.background(),
+            stores: &self.server.background().overflow,
             slice: Slice::non_blocking(forked.slice),
             mode_header: self.set.config.mode_header,
+            may_defer_reset: self.defers_resets,
         };
         let mut call = Call::new(forked, self.ids.next());
-        let step = call.begin(scene, request, &mut Watched::new(sink));
-        if step == Step::Done && call.forked.is_ready() {
+        let step = call.begin(context, request, &mut TrackedSink::new(sink));
+        if step == CallStep::Done && call.forked.is_ready() {
             slot.last_used_ns = call.forked.worker.last_started_ns();
             slot.worker = Some(call.forked);
             return Outcome::Done;
         }
+        if step == CallStep::Done && call.forked.worker.state() == WorkerState::Answered {
+            self.defer_reset(index, call);
+            return Outcome::Done;
+        }
         self.leave(index, call, step, sink)
+    }
+
+    /// Lets [`Self::call`] return before a worker with much to reset is reset, so that its response can be written
+    /// first. The caller then asks [`Self::resets_are_due`] after each call.
+    pub fn defer_resets(&mut self) {
+        self.defers_resets = true;
+    }
+
+    /// Whether [`Self::reset_answered`] is to be called when the response is written. The next call of the worker's
+    /// tenant resets the worker in any case.
+    #[inline]
+    #[must_use]
+    pub fn resets_are_due(&self) -> bool {
+        !self.unreset.is_empty()
+    }
+
+    /// Resets the workers that calls have left.
+    pub fn reset_answered(&mut self) {
+        while let Some(index) = self.unreset.pop() {
+            let slot = &mut self.slots[index];
+            slot.is_unreset = false;
+            if let Some(unreset) = slot.worker.take_if(|forked| !forked.is_ready())
+                && let Some(forked) = self.finish_reset(index, unreset)
+            {
+                self.slots[index].worker = Some(forked);
+            }
+        }
+    }
+
+    /// Keeps a worker that is still to be reset.
+    #[cold]
+    fn defer_reset(&mut self, index: TenantIndex, call: Call) {
+        let slot = &mut self.slots[index];
+        slot.last_used_ns = call.forked.worker.last_started_ns();
+        slot.answered = Some(call.id);
+        slot.worker = Some(call.forked);
+        if !std::mem::replace(&mut slot.is_unreset, true) {
+            self.unreset.push(index);
+        }
+    }
+
+    /// Resets a worker that has answered. If that fails, the worker is closed and replaced.
+    #[cold]
+    fn finish_reset(&mut self, index: TenantIndex, mut forked: Forked) -> Option<Forked> {
+        let tenant = &self.set.tenants[index];
+        let slot = &mut self.slots[index];
+        let id = slot.answered.unwrap_or(RequestId::NONE);
+        let share = slot.share(tenant);
+        reset_answered(&mut forked, id, tenant, &share.counters);
+        if forked.is_ready() {
+            return Some(forked);
+        }
+        self.held -= 1;
+        let orders = &self.server.background().orders;
+        orders.fork(tenant, &share.mailbox);
+        orders.close(forked);
+        None
     }
 
     /// What follows when a request ends otherwise than in a worker that is ready again.
@@ -189,91 +325,92 @@ impl LoopPool {
         &mut self,
         index: TenantIndex,
         mut call: Call,
-        step: Step,
+        step: CallStep,
         sink: &mut (impl ResponseSink + ?Sized),
     ) -> Outcome {
         let tenant = &self.set.tenants[index];
         let background = self.server.background();
         self.held -= 1;
-        let office = self.slots[index].office(tenant).clone();
+        let share = self.slots[index].share(tenant).clone();
         // One that keeps its state comes back with it; a second one would begin anew.
-        if step == Step::Done || call.forked.is_ephemeral() {
-            background.order(tenant, &office.berth);
+        if step == CallStep::Done || call.forked.is_ephemeral() {
+            background.orders.fork(tenant, &share.mailbox);
         }
-        if step == Step::Done {
-            background.close(call.forked);
+        if step == CallStep::Done {
+            background.orders.close(call.forked);
             return Outcome::Done;
         }
         let most = call.forked.generation.config.limits.concurrent_requests;
         let refusal = match InFlight::enter(tenant, most) {
             None => (Failure::TooManyRequests, TOO_MANY),
-            Some(in_flight) => match background.overflow.places.take(step.place(), tenant) {
+            Some(in_flight) => match background.overflow.permits.take(step.permit(), &tenant.permits) {
                 None => (Failure::Overloaded, OVERLOADED),
-                Some(place) => {
-                    office.counters.count(Event::Parked);
-                    let (tenant, berth) = (Arc::clone(tenant), office.berth);
-                    self.later = Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place });
+                Some(permit) => {
+                    share.counters.count(Event::Parked);
+                    let (tenant, mailbox) = (Arc::clone(tenant), share.mailbox);
+                    self.later = Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit });
                     return Outcome::Later;
                 }
             },
         };
-        call.abandon_store(background);
-        office.counters.failed(refusal.0);
+        call.abandon_store(&background.overflow);
+        share.counters.failed(refusal.0);
         tenant.log.failed(call.id, refusal.0, refusal.1);
         answer(refusal.0, refusal.1, call.id, sink);
-        background.close(call.forked);
+        background.orders.close(call.forked);
         Outcome::Done
     }
 
-    /// A worker for a slot that has none of the generation that answers now; otherwise `None` where the request is to go
-    /// elsewhere, or the reason why it cannot be answered.
+    /// A worker for a slot that has none of the generation that answers now; otherwise `None` where the request is to
+    /// go elsewhere, or the reason why it cannot be answered.
     #[cold]
     fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
+        let hit = self.hit(index);
         let tenant = &self.set.tenants[index];
         let background = self.server.background();
         let slot = &mut self.slots[index];
-        let berth = Arc::clone(&slot.office(tenant).berth);
+        let mailbox = Arc::clone(&slot.share(tenant).mailbox);
         let mut former = slot.worker.take();
         self.held -= usize::from(former.is_some());
         if current == 0 {
             if let Some(former) = former {
-                background.close(former);
+                background.orders.close(former);
             }
             return match tenant.state() {
                 State::Booting { holds: false } => Err(Some(tenant.excuse())),
                 State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
                 _ => {
-                    let keep = self.make_room();
-                    self.later = Some(Unfinished::Unserved { former: None, keep });
+                    let retention = self.make_room();
+                    self.later = Some(Unfinished::Unserved { hit, former: None, retention });
                     Err(None)
                 }
             };
         }
         if former.is_none() {
-            former = berth.take_other(current);
+            former = mailbox.take_other(current);
         }
         if let Some(old) = former {
             if tenant.ready().is_some_and(|generation| generation.succeeds(Some(&old.generation))) {
-                self.later = Some(Unfinished::Unserved { former: Some(old), keep: Keep::Stay });
+                self.later = Some(Unfinished::Unserved { hit, former: Some(old), retention: Retention::Stay });
                 return Err(None);
             }
-            background.close(old);
+            background.orders.close(old);
         }
-        if let Some(forked) = berth.take(current) {
+        if let Some(forked) = mailbox.take(current) {
             self.held += 1;
             return Ok(forked);
         }
-        let keep = self.make_room();
-        self.later = Some(Unfinished::Unserved { former: None, keep });
+        let retention = self.make_room();
+        self.later = Some(Unfinished::Unserved { hit, former: None, retention });
         Err(None)
     }
 
     /// Finds room for one more worker among those that this loop may have.
-    fn make_room(&mut self) -> Keep {
+    fn make_room(&mut self) -> Retention {
         let (most, count) = self.server.workers();
         let share = (most / self.server.pools().max(1)).max(1);
         if self.held < share && count < most {
-            return Keep::Stay;
+            return Retention::Stay;
         }
         let now = monotonic_ns();
         let mut oldest: Option<(u64, usize)> = None;
@@ -285,18 +422,18 @@ impl LoopPool {
             }
         }
         let victim = oldest.filter(|(used, _)| now.saturating_sub(*used) >= IDLE_NS);
-        let Some((_, at)) = victim else { return Keep::Go };
+        let Some((_, at)) = victim else { return Retention::Go };
         if let Some(worker) = self.slots[at].worker.take() {
             self.held -= 1;
-            return Keep::Replace(worker);
+            return Retention::Replace(worker);
         }
-        // Nobody has come for it since another thread put it down.
-        let lies_ready = self.slots[at].office.as_ref().and_then(|office| office.berth.take_spare());
-        lies_ready.map_or(Keep::Go, Keep::Replace)
+        // No request has come for it since another thread left it there.
+        let spare = self.slots[at].share.as_ref().and_then(|share| share.mailbox.take_spare());
+        spare.map_or(Retention::Go, Retention::Replace)
     }
 
-    /// Serves a request for which [`Self::call`] returned [`Outcome::Later`], in the background: goes on with it if it has begun,
-    /// otherwise copies it. `request` is the same one.
+    /// Serves a request for which [`Self::call`] returned [`Outcome::Later`], in the background: goes on with it if it
+    /// has begun, otherwise copies it. `request` is the same one.
     ///
     /// When too many requests wait already, the reply is sent at once, with 429 or 503.
     pub fn call_later(&mut self, request: &Request<'_>, reply: Box<dyn DeferredReply>) {
@@ -304,24 +441,24 @@ impl LoopPool {
         let background = self.server.background();
         let mut reply: Box<dyn DeferredReply> = Box::new(Gated::new(reply, &background.gate));
         let mode_header = self.set.config.mode_header;
-        let (former, keep) = match unfinished {
-            Some(Unfinished::Paused { tenant, call, step, berth, in_flight, place }) => {
-                let place = Some(place);
-                let parked = Parked { tenant, call, reply, berth, in_flight, place, may_block: false, mode_header };
-                return parked.settle(background, step);
+        let (hit, former, retention) = match unfinished {
+            Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit }) => {
+                let permit = Some(permit);
+                let parked = Parked { tenant, call, reply, mailbox, in_flight, permit, may_block: false, mode_header };
+                return background.overflow.settle(parked, step);
             }
-            Some(Unfinished::Unserved { former, keep }) => (former, keep),
-            None => (None, Keep::Stay),
+            Some(Unfinished::Unserved { hit, former, retention }) => (Some(hit), former, retention),
+            None => (None, None, Retention::Stay),
         };
-        let Some(index) = self.set.router.find(host(request), request.path) else {
+        let Some(index) = self.index(hit, request) else {
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), &mut *reply);
             return reply.send();
         };
         let tenant = Arc::clone(&self.set.tenants[index]);
         let limits = &self.set.config.tenants[index].limits;
         self.slots[index].last_used_ns = monotonic_ns();
-        let office = self.slots[index].office(&tenant).clone();
-        office.counters.count(Event::Request);
+        let share = self.slots[index].share(&tenant).clone();
+        share.counters.count(Event::Request);
         // The sandbox checks this too, but a copy that is bounded needs the answer first.
         let most = limits.machine.request_bytes;
         let refusal = if size(request) > most {
@@ -337,32 +474,21 @@ impl LoopPool {
             (Some(refusal), _) => refusal,
             (None, None) => (Failure::TooManyRequests, TOO_MANY.to_owned()),
             (None, Some(in_flight)) => {
-                office.counters.count(Event::Parked);
+                share.counters.count(Event::Parked);
                 let request = OwnedRequest::copy(request);
-                let (id, berth) = (self.ids.next(), office.berth);
-                let job = Job { tenant, request, id, berth, former, keep, reply, in_flight, mode_header };
-                return self.submit(job);
+                let (id, mailbox) = (self.ids.next(), share.mailbox);
+                let job = Job { tenant, request, id, mailbox, former, retention, reply, in_flight, mode_header };
+                return self.server.boots().submit(job);
             }
         };
-        office.counters.failed(failure);
+        share.counters.failed(failure);
         let id = self.ids.next();
         tenant.log.failed(id, failure, &reason);
         answer(failure, &reason, id, &mut *reply);
-        for unused in former.into_iter().chain(keep.into_worker()) {
-            background.close(unused);
+        for unused in former.into_iter().chain(retention.into_worker()) {
+            background.orders.close(unused);
         }
         reply.send();
-    }
-
-    fn submit(&self, job: Job) {
-        let background = self.server.background();
-        let tenant = Arc::clone(&job.tenant);
-        if tenant.claim_boot(true) {
-            background.boot(Arc::clone(&tenant));
-        }
-        if let Some(job) = tenant.wait_for_boot(job) {
-            background.submit(job);
-        }
     }
 
     /// Answers a request that does not reach its tenant, and counts it: for what the HTTP server in front finds wrong.
@@ -393,7 +519,7 @@ impl LoopPool {
     ) {
         let id = self.ids.next();
         let tenant = &self.set.tenants[index];
-        let counters = &self.slots[index].office(tenant).counters;
+        let counters = &self.slots[index].share(tenant).counters;
         counters.count(Event::Request);
         counters.failed(failure);
         tenant.log.failed(id, failure, reason);
@@ -407,7 +533,7 @@ impl LoopPool {
         let parked = tenant.parked.load(Ordering::Relaxed);
         if parked >= self.set.config.tenants[index].limits.concurrent_requests {
             Some((Failure::TooManyRequests, TOO_MANY))
-        } else if self.server.background().overflow.places.has_share(Kind::Room, tenant) {
+        } else if self.server.background().overflow.permits.has_share(PermitKind::Run, &tenant.permits) {
             Some((Failure::Overloaded, OVERLOADED))
         } else {
             None
@@ -466,7 +592,7 @@ impl LoopPool {
             if let Some(forked) = slot.worker.take() {
                 self.held -= 1;
                 closed += 1;
-                self.server.background().close(forked);
+                self.server.background().orders.close(forked);
             }
         }
         self.server.memory().closed_workers.fetch_add(closed, Ordering::Relaxed);
@@ -474,16 +600,18 @@ impl LoopPool {
 
     #[cold]
     fn take_over(&mut self, set: Arc<TenantSet>) {
+        // While the positions are those of the former set.
+        self.reset_answered();
         let mut former: std::collections::HashMap<*const Tenant, Slot> = std::mem::take(&mut self.slots)
             .into_iter()
             .zip(&self.set.tenants)
-            .filter(|(slot, _)| slot.office.is_some())
+            .filter(|(slot, _)| slot.share.is_some())
             .map(|(slot, tenant)| (Arc::as_ptr(tenant), slot))
             .collect();
         self.slots = set.tenants.iter().map(|tenant| former.remove(&Arc::as_ptr(tenant)).unwrap_or_default()).collect();
         for gone in former.into_values().filter_map(|slot| slot.worker) {
             self.held -= 1;
-            self.server.background().close(gone);
+            self.server.background().orders.close(gone);
         }
         self.set = set;
     }
@@ -494,12 +622,12 @@ impl LoopPool {
         let background = self.server.background();
         match unfinished {
             Unfinished::Paused { mut call, .. } => {
-                call.abandon_store(background);
-                background.close(call.forked);
+                call.abandon_store(&background.overflow);
+                background.orders.close(call.forked);
             }
-            Unfinished::Unserved { former, keep } => {
-                for unused in former.into_iter().chain(keep.into_worker()) {
-                    background.close(unused);
+            Unfinished::Unserved { former, retention, .. } => {
+                for unused in former.into_iter().chain(retention.into_worker()) {
+                    background.orders.close(unused);
                 }
             }
         }
@@ -512,7 +640,7 @@ impl Drop for LoopPool {
     }
 }
 
-impl Keep {
+impl Retention {
     fn into_worker(self) -> Option<Forked> {
         match self {
             Self::Replace(worker) => Some(worker),

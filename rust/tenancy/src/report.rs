@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a server knows about itself, ready to be written as JSON.
 
+pub(crate) mod metrics;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
-use mayfly_sandbox::{BootedFrom, PAGE_SIZE, Snapshot};
+use mayfly_sandbox::PAGE_SIZE;
 use serde::Serialize;
 
 use crate::config::TenantConfig;
-use crate::failure::Failure;
 use crate::memory::MemoryReport;
-use crate::meter::Event;
-use crate::tenant::{State, Tenant};
+use crate::model::failure::Failure;
+use crate::model::meter::Event;
+use crate::model::tenant::{State, Tenant};
 
 /// A server at one moment. Counts are since the start; counts of different threads are read one after the other.
 #[derive(Debug, Serialize)]
@@ -149,14 +151,6 @@ pub enum TenantState {
     },
 }
 
-/// The word for how a generation came about.
-pub(crate) fn booted_from(snapshot: &Snapshot) -> &'static str {
-    match snapshot.booted_from() {
-        BootedFrom::Program => "program",
-        BootedFrom::File => "snapshot",
-    }
-}
-
 impl TenantReport {
     pub(crate) fn of(tenant: &Tenant, config: &TenantConfig) -> Self {
         let totals = tenant.totals();
@@ -170,7 +164,7 @@ impl TenantReport {
             State::Ready(generation) => TenantState::Ready {
                 generation: generation.number,
                 boot_ms: generation.snapshot.boot_time().as_secs_f64() * 1e3,
-                booted_from: booted_from(&generation.snapshot),
+                booted_from: generation.booted_from(),
             },
         };
         let errors = Failure::ALL

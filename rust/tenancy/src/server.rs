@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All tenants of a process, and what changes them while they serve.
 
-mod replace;
 mod tenant_set;
 
 use std::collections::HashMap;
@@ -14,19 +13,21 @@ use std::time::Duration;
 use mayfly_files::Pending;
 use mayfly_sandbox::{Host, HostError};
 
-use crate::background::Background;
 use crate::config::{AdminConfig, Config, TenantConfig};
-use crate::descriptors::{self, TooLow};
-use crate::memory::{Called, Memory, Relief};
-use crate::pool::LoopPool;
-use crate::reload::{Applied, ReloadError, Reloaded};
+use crate::host::descriptors::{self, TooLow};
+use crate::host::resources;
+use crate::host::workers::Workers;
+use crate::life::boots::Boots;
+use crate::life::env::BootEnv;
+use crate::life::eviction::Called;
+use crate::life::program::{ProgramSource, has_changed};
+use crate::life::replace::{flat, reconfigure, replace, roll_back, upload};
+use crate::life::snapshots::Snapshots;
+use crate::memory::{Memory, Relief};
+use crate::model::outcome::{Applied, ReloadError, Reloaded};
+use crate::model::tenant::{State, Tenant};
 use crate::report::{HostState, Readiness, Report, TenantReport};
-use crate::resources;
-use crate::snapshots::Snapshots;
-use crate::tenant::{Ground, Source, State, Tenant};
-use crate::uploads;
-use crate::workers::Workers;
-use replace::{flat, reconfigure, replace, told};
+use crate::schedule::background::Background;
 
 pub(crate) use tenant_set::TenantSet;
 
@@ -59,6 +60,7 @@ struct Inner {
     wakers: Mutex<HashMap<u64, Box<dyn Fn() + Send>>>,
     set: RwLock<Arc<TenantSet>>,
     background: Arc<Background>,
+    boots: Arc<Boots>,
     workers: Workers,
     /// Held while the set of tenants changes.
     applying: Mutex<()>,
@@ -103,8 +105,8 @@ impl Server {
     pub(crate) fn start_on(host: Result<Host, HostError>, config: Config) -> Result<Self, StartError> {
         let workers = Workers::new(config.max_workers);
         let memory = Arc::new(Memory::new(config.max_memory_bytes));
-        let ground = match &host {
-            Ok(host) => Ok(Ground {
+        let env = match &host {
+            Ok(host) => Ok(BootEnv {
                 host: host.clone(),
                 workers: workers.clone(),
                 uploads: config.admin.as_ref().and_then(|admin| admin.uploads.clone()),
@@ -113,19 +115,20 @@ impl Server {
             }),
             Err(error) => Err(resources::with_advice(error)),
         };
-        let background = Background::start(ground, &memory, config.overflow_threads)?;
+        let background = Background::start(&workers, &memory, config.overflow_threads)?;
+        let boots = Boots::start(env, &background)?;
         let tenants = config.tenants.iter().map(|config| new_tenant(config, &memory)).collect();
         let set = TenantSet::new(1, Arc::new(config), tenants);
-        if let Err(reason) = background.ground() {
+        if let Err(reason) = boots.env() {
             tracing::error!(target: "mayfly::server", "no tenant can run on this host: {reason}");
             set.tenants.iter().for_each(|tenant| tenant.fail_for_ever(reason));
         }
         for tenant in set.to_boot_at_start() {
             if tenant.claim_boot(false) {
-                background.boot(Arc::clone(tenant));
+                boots.boot(Arc::clone(tenant));
             }
         }
-        background.wait_for_boots(START_WAIT);
+        boots.wait(START_WAIT);
         let server = Self {
             inner: Arc::new(Inner {
                 host,
@@ -136,6 +139,7 @@ impl Server {
                 called: Mutex::default(),
                 set: RwLock::new(Arc::new(set)),
                 background,
+                boots,
                 workers,
                 applying: Mutex::default(),
                 is_ending: AtomicBool::new(false),
@@ -156,23 +160,20 @@ impl Server {
         Ok(server)
     }
 
-    /// The workers for one loop thread; they are forked in the background, from now on.
-    #[must_use]
-    pub fn loop_pool(&self) -> LoopPool {
+    /// The number of a new pool.
+    pub(crate) fn new_pool(&self) -> u64 {
         self.inner.pools.fetch_add(1, Ordering::Relaxed);
-        LoopPool::new(self.clone(), self.inner.pools_made.fetch_add(1, Ordering::Relaxed) + 1)
+        self.inner.pools_made.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Answers the requests that wait, and ends the threads that would send answers later.
     ///
-    /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools go on, without [`LoopPool::call_later`].
+    /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools go on, without
+    /// [`crate::LoopPool::call_later`].
     pub fn shutdown(&self) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
         tracing::info!(target: "mayfly::server", in_work = self.in_work(), "the server ends");
-        self.inner.background.stop();
-        for tenant in &self.set().tenants {
-            tenant.shutdown();
-        }
+        self.inner.stop();
         self.inner.background.gate.close();
     }
 
@@ -247,15 +248,15 @@ impl Server {
             }
         }
         let set = TenantSet::new(old.epoch + 1, Arc::new(config), tenants);
-        match self.inner.background.ground() {
+        match self.inner.boots.env() {
             Ok(_) => {
                 let is_new = |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted);
                 for tenant in set.to_boot_at_start().filter(|tenant| is_new(tenant)) {
                     if tenant.claim_boot(false) {
-                        self.inner.background.boot(Arc::clone(tenant));
+                        self.inner.boots.boot(Arc::clone(tenant));
                     }
                 }
-                self.inner.background.wait_for_boots(START_WAIT);
+                self.inner.boots.wait(START_WAIT);
             }
             Err(reason) => {
                 for tenant in set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Unbooted)) {
@@ -280,8 +281,7 @@ impl Server {
         let tenants: Vec<_> = changed.iter().map(|(tenant, _)| Arc::clone(tenant)).collect();
         let most = changed.iter().map(|(_, config)| config.limits.machine.boot_time).max().unwrap_or_default();
         let errands = changed.into_iter().map(|(tenant, config)| {
-            let work =
-                self.work(&tenant, move |tenant, ground, background| reconfigure(tenant, config, ground, background));
+            let work = self.work(&tenant, move |tenant, env, background| reconfigure(tenant, config, env, background));
             (tenant.errands.clone(), work)
         });
         let results = mayfly_files::each(errands, APPLY_THREADS, longest(most));
@@ -290,27 +290,28 @@ impl Server {
         results
     }
 
-    /// What is to be done about a tenant, as an errand does it.
+    /// Work on a tenant, for an errand.
     fn work<T, W>(
         &self,
         tenant: &Arc<Tenant>,
         work: W,
     ) -> impl FnOnce() -> Result<T, ReloadError> + Send + 'static + use<T, W>
     where
-        W: FnOnce(&Tenant, &Ground, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
+        W: FnOnce(&Tenant, &BootEnv, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
     {
-        let (tenant, background) = (Arc::clone(tenant), Arc::clone(self.background()));
+        let (tenant, boots) = (Arc::clone(tenant), Arc::clone(self.boots()));
+        let background = Arc::clone(self.background());
         move || {
-            let ground = background.ground().map_err(|reason| ReloadError::Host(reason.to_owned()))?;
-            work(&tenant, ground, &background)
+            let env = boots.env().map_err(|reason| ReloadError::Host(reason.to_owned()))?;
+            work(&tenant, env, &background)
         }
     }
 
-    /// Does it, and waits unless the tenant's files hold it up.
+    /// Has an errand do it, and waits unless the tenant's files hold it up.
     fn change<T: Send + 'static>(
         &self,
         tenant: &Arc<Tenant>,
-        work: impl FnOnce(&Tenant, &Ground, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
+        work: impl FnOnce(&Tenant, &BootEnv, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
     ) -> Result<T, ReloadError> {
         let most = self.longest_boot();
         flat(tenant.errands.begin(longest(most), self.work(tenant, work)).and_then(Pending::wait))
@@ -329,36 +330,36 @@ impl Server {
     ///
     /// [`ReloadError`]; what ran before goes on.
     pub fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
-        self.change(&self.tenant(tenant)?, |tenant, ground, background| {
-            replace(tenant, ground, background, Source::File)
+        self.change(&self.tenant(tenant)?, |tenant, env, background| {
+            replace(tenant, env, background, ProgramSource::File)
         })
     }
 
     /// Reloads every tenant whose program is another one than the one that answers. One whose files do not answer is
-    /// told of, and holds up no other.
+    /// reported, and holds up no other.
     pub fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
-        if self.inner.background.ground().is_err() {
+        if self.inner.boots.env().is_err() {
             return Vec::new();
         }
         let set = self.set();
         let errands = set.tenants.iter().map(|tenant| {
-            let work = self.work(tenant, |tenant, ground, background| {
-                if !tenant.has_changed(ground)? {
+            let work = self.work(tenant, |tenant, env, background| {
+                if !has_changed(tenant, env)? {
                     return Ok(None);
                 }
-                replace(tenant, ground, background, Source::File).map(Some)
+                replace(tenant, env, background, ProgramSource::File).map(Some)
             });
             (tenant.errands.clone(), work)
         });
         let results = mayfly_files::each(errands, APPLY_THREADS, longest(self.longest_boot()));
-        let told = set.tenants.iter().zip(results).filter_map(|(tenant, result)| {
+        let results = set.tenants.iter().zip(results).filter_map(|(tenant, result)| {
             let result = flat(result).transpose()?;
             if let Err(ReloadError::Held(reason)) = &result {
                 tracing::error!(target: "mayfly::server", tenant = %tenant.name, reason, "changes of the tenant's files are not seen");
             }
             Some((tenant.name.to_string(), result))
         });
-        told.collect()
+        results.collect()
     }
 
     /// Boots an uploaded program, and if it works, lets it answer and keeps it for later starts.
@@ -369,11 +370,7 @@ impl Server {
     pub fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError> {
         let tenant = self.tenant(tenant)?;
         let uploads = self.uploads().ok_or(ReloadError::NoUploads)?;
-        self.change(&tenant, move |tenant, ground, background| {
-            let reloaded = replace(tenant, ground, background, Source::Upload(elf.clone()))?;
-            uploads::keep(&uploads, &tenant.name, &elf).map_err(|error| ReloadError::Persist(error.to_string()))?;
-            Ok(reloaded)
-        })
+        self.change(&tenant, move |tenant, env, background| upload(tenant, env, background, &uploads, elf))
     }
 
     /// Lets the generation before the present one answer again, without a boot.
@@ -383,19 +380,7 @@ impl Server {
     /// [`ReloadError`].
     pub fn rollback(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
         let uploads = self.uploads();
-        self.change(&self.tenant(tenant)?, move |tenant, ground, _| {
-            let mut history = tenant.history()?;
-            let generation = tenant.predecessor(&mut history).ok_or(ReloadError::NoPrevious)?;
-            let reloaded = told(&generation);
-            tenant.reloads.fetch_add(1, Ordering::Relaxed);
-            tenant.publish(&mut history, generation, ground);
-            drop(history);
-            tracing::info!(target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, "rolled back");
-            if let Some(uploads) = uploads {
-                uploads::swap(&uploads, &tenant.name).map_err(|error| ReloadError::Persist(error.to_string()))?;
-            }
-            Ok(reloaded)
-        })
+        self.change(&self.tenant(tenant)?, move |tenant, env, _| roll_back(tenant, env, uploads.as_deref()))
     }
 
     fn tenant(&self, name: &str) -> Result<Arc<Tenant>, ReloadError> {
@@ -428,7 +413,7 @@ impl Server {
             unrouted: self.unrouted().iter().map(|count| count.load(Ordering::Relaxed)).sum(),
             workers: self.inner.workers.count(),
             max_workers: self.inner.workers.most(),
-            overflow: self.inner.background.overflow.places.taken(),
+            overflow: self.inner.background.overflow.permits.in_use(),
             descriptors: resources::descriptors(),
             max_descriptors: resources::descriptor_limit(),
             resident_bytes: resources::resident_bytes(),
@@ -436,11 +421,11 @@ impl Server {
         }
     }
 
-    /// How far the server is: cheap, for whoever asks often.
+    /// How far the server is: cheap enough to be asked often.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let set = self.set();
-        // Whose files do not answer is as one that does not boot: it keeps no other from being ready.
+        // A tenant whose files do not answer counts as one that does not boot: it keeps no other from being ready.
         let hangs = |tenant: &Tenant| tenant.errands.hang().is_some();
         let is_booting =
             |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. });
@@ -513,6 +498,10 @@ impl Server {
         &self.inner.background
     }
 
+    pub(crate) fn boots(&self) -> &Arc<Boots> {
+        &self.inner.boots
+    }
+
     /// Most workers of the process, and how many there are.
     pub(crate) fn workers(&self) -> (usize, usize) {
         (self.inner.workers.most(), self.inner.workers.count())
@@ -549,9 +538,18 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+impl Inner {
+    /// Ends the background threads, and answers what waits for them.
+    fn stop(&self) {
+        self.boots.close();
+        self.background.stop();
+        self.boots.refuse_waiting();
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.background.stop();
+        self.stop();
     }
 }
 
@@ -567,7 +565,7 @@ fn longest(boot: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Outcome, Request};
+    use crate::{LoopPool, Outcome, Request};
     use mayfly_sandbox::BufferedResponse;
 
     #[test]

@@ -21,8 +21,8 @@ use support::*;
 
 const TIME: Duration = Duration::from_secs(20);
 
-/// A server that speaks as much of Redis's protocol as it takes: it answers BLPOP when the test says so, and INCR with the number of its
-/// connections.
+/// A server that speaks as much of Redis's protocol as it takes: it answers BLPOP when the test says so, and INCR with
+/// the number of its connections.
 struct Server {
     port: u16,
     /// Each BLPOP, to be answered by whoever takes it.

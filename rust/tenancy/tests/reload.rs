@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mayfly_tenancy::{Config, ReloadError, Server, TenantState};
+use mayfly_tenancy::{Config, Outcome, ReloadError, Server, TenantState};
 use serde_json::{Value, json};
 use support::*;
 
@@ -212,6 +212,26 @@ fn a_new_configuration_adds_removes_and_changes_tenants() {
     assert_eq!(generation(&server, "a"), 2);
     assert_eq!(get(&mut pool, "/a/ok").status, 200);
     assert!(server.report().workers <= 3, "{}", server.report().workers);
+}
+
+#[test]
+fn a_tenant_that_was_found_serves_the_request_until_the_configuration_changes() {
+    let server = start(&[tenant("a", json!({})), tenant("b", json!({}))]);
+    let mut pool = server.loop_pool();
+    let hit = pool.claims(b"", b"/b/ok").unwrap();
+    assert_eq!(pool.claims(b"", b"/c/ok"), None);
+    wait_for_worker(&mut pool, "/b/ok");
+    let mut status = |hit| {
+        let mut response = Response::default();
+        // No tenant has this path: the status tells whether the hit counts.
+        assert_eq!(pool.call_found(hit, &request("/ok"), &mut response), Outcome::Done);
+        response.status
+    };
+    assert_eq!((status(Some(hit)), status(None)), (200, 404));
+    let requests = report(&server, "b").requests;
+    server.apply(config(json!({"tenants": [tenant("b", json!({})), tenant("a", json!({}))]})));
+    assert_eq!(status(Some(hit)), 404);
+    assert_eq!((report(&server, "a").requests, report(&server, "b").requests), (0, requests));
 }
 
 #[test]

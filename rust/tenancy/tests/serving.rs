@@ -282,7 +282,8 @@ fn loop_threads_serve_side_by_side_and_nothing_is_left_behind() {
     std::thread::sleep(Duration::from_millis(200));
     let before = descriptors();
     both();
-    // Workers that the other tests of this process hold come and go; 60 more crashes would leave 120 descriptors or more.
+    // Workers that the other tests of this process hold come and go; 60 more crashes would leave 120 descriptors or
+    // more.
     wait_until("descriptors are closed", || descriptors() < before + 60);
     let report = report(&server, "a");
     assert_eq!((report.requests, report.errors["exited"]), (2 * 2 * 180, 2 * 2 * 30));

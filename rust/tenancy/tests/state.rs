@@ -176,7 +176,8 @@ fn a_new_storage_program_takes_the_state_over() {
     assert_eq!(get(&mut pool, "/notes/a").body, b"kept");
 }
 
-/// Its hook is the program's, and may take all the time that it is let. Whoever needs the storage program stands in line meanwhile, and no loop waits.
+/// Its hook is the program's, and may take all the time that it is let. Whoever needs the storage program stands in
+/// line meanwhile, and no loop waits.
 #[test]
 fn a_storage_program_that_does_not_save_its_state_holds_up_no_loop() {
     let call_time = Duration::from_secs(4);

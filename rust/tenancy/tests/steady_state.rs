@@ -21,8 +21,8 @@ thread_local! {
 /// The system's allocator, which counts what each thread asks of it.
 struct Counting;
 
-// SAFETY: every call is passed on to the system's allocator as it came; the counter is a plain thread-local cell that neither
-// allocates nor has a destructor.
+// SAFETY: every call is passed on to the system's allocator as it came; the counter is a plain thread-local cell that
+// neither allocates nor has a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);

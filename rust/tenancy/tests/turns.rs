@@ -100,7 +100,8 @@ fn a_tenant_gets_no_more_than_its_share_of_the_overflow_and_another_has_its_turn
 fn a_crowd_that_calls_before_there_is_a_worker_waits_for_one() {
     let server = start(&[tenant("a", json!({"boot": "first_call"}))]);
     let mut pool = server.loop_pool();
-    // More than a tenant's share of the overflow, in which none of them has a room, and less than its `concurrent_requests`.
+    // More than a tenant's share of the overflow, in which none of them has a room, and less than its
+    // `concurrent_requests`.
     let crowd: Vec<_> = (0..60).map(|_| park(&mut pool, "/a/ok")).collect();
     for answer in crowd {
         let answer = answer.map_or_else(|answer| answer, |later| later.recv_timeout(Duration::from_secs(20)).unwrap());
@@ -128,7 +129,8 @@ fn defer(pool: &mut LoopPool, target: &'static str) -> Receiver<Response> {
     receiver
 }
 
-/// A tenant whose every request costs it its worker always has requests that wait for one. They are refused, and not another's.
+/// A tenant whose every request costs it its worker always has requests that wait for one. They are refused, and not
+/// another's.
 #[test]
 fn a_tenant_that_has_many_requests_wait_for_a_worker_keeps_no_other_from_getting_one() {
     let server = start(&[tenant("a", json!({"limits": {"concurrent_requests": 10_000}})), tenant("b", json!({}))]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A server on axum and tokio's multi-threaded runtime, as anyone would write it: it knows nothing of Mayfly. The port is
-//! its argument.
+//! A server on axum and tokio's multi-threaded runtime, as anyone would write it: it knows nothing of Mayfly. The port
+//! is its argument.
 //!
 //! ```text
 //! .../random  what must differ from request to request

@@ -4,7 +4,7 @@
 // memory and so in the snapshot. It is seeded by the system at its first use, and again after each 64 KiB.
 
 import crypto from "node:crypto";
-import module from "node:module"; // Not by name: a Deno that has none is to say which it is.
+import module from "node:module"; // Not by name: a Deno without one should still print its version.
 import { freshCrypto, randomInt, replace } from "../js/fresh.mjs";
 
 const web = globalThis.crypto;
@@ -12,14 +12,14 @@ const getRandomValues = web.getRandomValues.bind(web);
 const scratch = new Uint8Array(65536);
 
 /**
- * Has the system seed the generator of this thread: what draws 64 KiB meets a new seed on its way. Call it in a request
+ * Makes the system seed this thread's generator again: drawing 64 KiB reaches a new seed. Call it in a request
  * before you use what makes keys, and what else takes numbers from Deno itself; the functions of freshDeno() do.
  */
 export function reseed() {
   getRandomValues(scratch);
 }
 
-/** Puts `random(bytes)` in the place of Deno's generator where JavaScript can reach it, and reseeds it elsewhere. */
+/** Replaces Deno's generator by `random(bytes)` where JavaScript can reach it, and reseeds it elsewhere. */
 export function freshDeno(random) {
   freshCrypto(web, random);
   replace(crypto, "randomInt", randomInt(random));

@@ -4,8 +4,8 @@
 //
 //     deno run --allow-net --allow-read=/dev/urandom --preload .../sdk/deno/fresh.js server.js
 //
-// Math.random(), crypto and node:crypto then draw from 512 bytes of /dev/urandom that the first who asks in a request
-// reads: a request is what Deno.serve() hands to its handler. It needs nothing of Mayfly, and does the same outside.
+// Math.random(), crypto and node:crypto then draw from 512 bytes of /dev/urandom, which the first draw in a request
+// reads: a request is what Deno.serve() passes to its handler. It needs nothing of Mayfly, and works the same outside.
 
 import "./version.js";
 import { freshMath, Pool, replace } from "../js/fresh.mjs";
@@ -24,11 +24,11 @@ function fresh(handler) {
     generator[0] = 0;
     return handler.apply(this, args);
   };
-  // Deno makes no Request for a handler that takes no argument.
+  // Deno creates no Request for a handler without parameters.
   return Object.defineProperty(wrapped, "length", { value: handler.length });
 }
 
-// As Deno.serve() has them: (handler), (options), (options, handler).
+// The signatures of Deno.serve(): (handler), (options), (options, handler).
 replace(Deno, "serve", function (...args) {
   const last = args.length - 1;
   if (typeof args[last] === "function") {

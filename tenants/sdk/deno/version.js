@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Imported before all else, so that a Deno that is too old says so, and not what it does not have: before 2.8.2 there is
-// no syncBuiltinESMExports(), without which a function of node:crypto that was imported by name would stay the old one;
-// before 2.8.3 Deno.serve cannot be replaced.
+// Imported before all else, so that a Deno that is too old says so, and not what it does not have: before 2.8.2 there
+// is no syncBuiltinESMExports(), without which a function of node:crypto that was imported by name would stay the old
+// one; before 2.8.3 Deno.serve cannot be replaced.
 
 const needed = [2, 8, 3];
 const ours = Deno.version.deno.split(".").map((part) => parseInt(part, 10));

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Randomness that is fresh in each request, for runtimes that keep a generator in memory and so in the snapshot. What
-// they keep, and what is put in its place, is in docs/freshness.md.
+// Randomness that is fresh in each request, for runtimes that keep a generator in memory and so in the snapshot.
+// docs/freshness.md says what they keep, and what replaces it.
 
 /**
- * Puts a generator in the place of Math.random(): xoshiro128**, 53 bits of two draws. It is seeded by `random(bytes)`
- * at its first use after somebody has set `words[at]` to 0. Its state lies in the four words behind.
+ * Replaces Math.random() by a generator: xoshiro128**, 53 bits of two draws. `random(bytes)` seeds it at its first use
+ * after `words[at]` was set to 0. Its state lies in the four words after that.
  */
 export function freshMath(words, at, random) {
   const seed = new Uint8Array(words.buffer, words.byteOffset + 4 * (at + 1), 16);
@@ -27,7 +27,7 @@ export function freshMath(words, at, random) {
   replace(Math, "random", function random_() {
     if (words[at] === 0) {
       random(seed);
-      words[a] |= 1; // All zeroes would stay zeroes.
+      words[a] |= 1; // A state of all zeroes would stay so.
       words[at] = 1;
     }
     return ((next() >>> 5) * 67108864 + (next() >>> 6)) / 9007199254740992;
@@ -35,7 +35,7 @@ export function freshMath(words, at, random) {
 }
 
 /**
- * Puts `random(bytes)` in the place of the generator behind a Web Crypto object: getRandomValues() and randomUUID().
+ * Replaces the generator of a Web Crypto object by `random(bytes)`: getRandomValues() and randomUUID().
  * Keys that `crypto.subtle` makes still come from the runtime.
  */
 export function freshCrypto(crypto, random) {
@@ -45,7 +45,7 @@ export function freshCrypto(crypto, random) {
   const getRandomValues = crypto.getRandomValues;
   replace(crypto, "getRandomValues", function (array) {
     if (!kinds.some((kind) => array instanceof kind) || array.byteLength > 65536) {
-      return getRandomValues.call(this, array); // Throws what there is to throw.
+      return getRandomValues.call(this, array); // Throws the right error.
     }
     random(new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
     return array;
@@ -78,7 +78,7 @@ export function randomInt(random) {
   };
 }
 
-/** Random bytes by the block: `read(bytes)` fills one when somebody asks and there is none, or none since forget(). */
+/** Random bytes in blocks: `read(bytes)` fills a new block when the last one is used up, and after forget(). */
 export class Pool {
   #read;
   #block = new Uint8Array(512);

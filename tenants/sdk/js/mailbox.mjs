@@ -78,7 +78,7 @@ export class Request {
     return null;
   }
 
-  /** The body's bytes: a view of the mailbox, so copy what is to outlive the response. */
+  /** The body's bytes: a view of the mailbox. Copy what must outlive the response. */
   get body() {
     const end = this.#words[REQUEST_SIZE];
     return this.#bytes.subarray(end - this.#words[REQUEST_BODY_SIZE], end);
@@ -104,7 +104,7 @@ export class Request {
     return this.#view.getBigUint64(32, true);
   }
 
-  /** 32 bytes that no other request has, and that none was told: fit to seed generators and to make keys of. */
+  /** 32 secret bytes that no other request has: suitable to seed generators and to make keys. */
   get entropy() {
     const bytes = new Uint8Array(32);
     this.#native.random(bytes);
@@ -117,13 +117,13 @@ export class Request {
  * 200 if there is none, headers are an object or a list of [name, value], the body is a string, bytes or nothing.
  * A string or bytes alone are a body. A handler that throws answers 500 and the error goes to the log.
  *
- * Everything before the first request is the snapshot that each request starts from, so the handler is called
- * `warmUp.count` times before, with a request that nobody made: then it is compiled, and what it makes once is made.
- * `warmUp` also says which: `{count: 2000, method: "GET", path: "/", query: "", headers: [], body: ""}`. Its responses
- * are thrown away. false means no warm-up.
+ * Everything before the first request is part of the snapshot from which each request starts. So the handler is called
+ * `warmUp.count` times before, with a fake request: then it is compiled, and its first-use initialisation is done.
+ * `warmUp` describes that request: `{count: 2000, method: "GET", path: "/", query: "", headers: [], body: ""}`. Its
+ * responses are dropped. false means no warm-up.
  */
 export async function serve(native, handler, { warmUp = {} } = {}) {
-  if (!native.mailbox) return native.wait(); // Says so, and ends the process.
+  if (!native.mailbox) return native.wait(); // Prints the reason and ends the process.
   const mailbox = new Mailbox(native);
   if (warmUp) await mailbox.warmUp(handler, warmUp);
   native.wait();
@@ -145,8 +145,8 @@ class Mailbox {
   }
 
   /**
-   * Answers one request, and returns what exchange() returns, or a promise of that. A request in a snapshot runs this for
-   * the first time each time, so all of it is rehearsed, exchange() too: before wait() that does nothing.
+   * Answers one request, and returns what exchange() returns, or a promise of that. A request in a snapshot runs this
+   * for the first time each time, so all of it is rehearsed, exchange() too: before wait() that does nothing.
    */
   turn(handler) {
     let answer;
@@ -178,13 +178,13 @@ class Mailbox {
   }
 
   #fail(error) {
-    // A rehearsal is nobody's; the first request that fails says why.
+    // Warm-up requests fail silently; the first real request that fails logs why.
     if (!this.rehearses) console.error(error);
     this.write({ status: 500 });
     return this.native.exchange();
   }
 
-  /** Encodes a response behind the request, which it may refer to. */
+  /** Encodes a response after the request, to which it may refer. */
   write(answer) {
     const { words, bytes } = this;
     let status = 200, headers = null, body = answer;
@@ -246,7 +246,7 @@ class Mailbox {
     return at + written;
   }
 
-  /** A request that nobody made, in the place of one. */
+  /** Writes a fake request into the mailbox. */
   #pretend({ method = "GET", path = "/", query = "", headers = [], body = "" }) {
     const { words, bytes } = this;
     let at = HEAD + 8 * headers.length;
@@ -269,8 +269,8 @@ class Mailbox {
   }
 
   async warmUp(handler, { count = 2000, ...request }) {
-    // Compilers work in threads of their own, which get the processor while this one sleeps; what they have made is
-    // taken at a later call.
+    // Compilers run in threads of their own, which get the processor while this one sleeps. A later call uses the
+    // compiled code.
     this.rehearses = true;
     let done = 0;
     for (const until of [0.4, 0.7, 0.9, 1]) {
@@ -278,9 +278,9 @@ class Mailbox {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     this.rehearses = false;
-    // What was in the mailbox is nobody's business.
+    // Removes the content of the mailbox from the snapshot.
     this.bytes.fill(0, HEAD, this.words[RESPONSE] + 8 * this.words[HEADER_COUNT] + this.words[BODY_SIZE]);
-    globalThis.gc?.(); // With --expose-gc: what the warm-up left is not in the snapshot.
+    globalThis.gc?.(); // With --expose-gc: keeps the garbage of the warm-up out of the snapshot.
   }
 
   async #rehearse(handler, request) {

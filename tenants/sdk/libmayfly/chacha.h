@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// The block function of ChaCha20 (RFC 8439, section 2.3): bytes nobody can tell from random ones without the key.
+// The block function of ChaCha20 (RFC 8439, section 2.3): without the key, its bytes cannot be told from random ones.
 
 #ifndef MAYFLY_CHACHA_H
 #define MAYFLY_CHACHA_H

@@ -2,7 +2,7 @@
 //
 // libmayfly-fresh.so: for LD_PRELOAD under an unmodified server whose program has an OpenSSL inside (Node.js). All of
 // OpenSSL's random bytes then come from getrandom(2), which is fresh in each request. It needs nothing of Mayfly, and
-// does the same outside.
+// works the same outside.
 
 #define _GNU_SOURCE
 #include <errno.h>

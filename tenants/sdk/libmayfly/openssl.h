@@ -38,7 +38,7 @@ static int openssl_add(const void *buffer, int size, double entropy) {
 static int openssl_status(void) { return 1; }
 
 // Makes `bytes`, which returns 1 on success, the source of OpenSSL's random bytes. Returns 1 if there is an OpenSSL
-// whose symbols the whole process sees, as Node.js has.
+// with symbols that the whole process sees, as in Node.js.
 static int openssl_use(int (*bytes)(unsigned char *buffer, int size)) {
     static struct openssl_rand_method method;
     union {

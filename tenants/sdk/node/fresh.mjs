@@ -4,10 +4,10 @@
 //
 //     LD_PRELOAD=.../sdk/lib/libmayfly-fresh.so node --import .../sdk/node/fresh.mjs server.mjs
 //
-// (or NODE_OPTIONS="--import ..."). The library has OpenSSL ask the system each time, for keys and for TLS; this module
-// does the same for Math.random() and for what node:crypto keeps, from 512 bytes of /dev/urandom that the first who
-// asks in a request reads: a request is what a server emits as `request`, `connection` or `upgrade`. It needs nothing
-// of Mayfly, and does the same outside.
+// (or NODE_OPTIONS="--import ..."). The library makes OpenSSL ask the system each time, for keys and for TLS. This
+// module does the same for Math.random() and for what node:crypto keeps, from 512 bytes of /dev/urandom, which the
+// first draw in a request reads: a request is what a server emits as `request`, `connection` or `upgrade`. It needs
+// nothing of Mayfly, and works the same outside.
 
 import "./version.mjs";
 import { EventEmitter } from "node:events";

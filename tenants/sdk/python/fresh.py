@@ -3,11 +3,11 @@
 
     PYTHONPATH=.../sdk/python/preload python3 server.py       # or `import fresh` before anything else
 
-The functions of `random` seed their generator anew in each request, by the first that is called; a request is told by the
-16 bytes of AT_RANDOM (getauxval(3)), which Mayfly makes anew for each, so that looking costs no system call. All of OpenSSL's
+The first call of a function of `random` in a request seeds their generator again. A new request shows in the 16 bytes
+of AT_RANDOM (getauxval(3)), which Mayfly renews for each, so that the check costs no system call. All of OpenSSL's
 random bytes then come from the system. `os.urandom`, `secrets`, `random.SystemRandom` and `uuid.uuid4` are fresh by
-themselves. A `random.Random()` of the program's own is the program's to seed. Outside Mayfly this changes nothing: the
-bytes stay the same for as long as the process runs.
+themselves. The program has to seed any `random.Random()` of its own. Outside Mayfly this changes nothing: the bytes
+stay the same for as long as the process runs.
 """
 
 import ctypes
@@ -29,10 +29,10 @@ def _token():
 
 
 class _Fresh(random.Random):
-    """A generator that seeds itself from the system when a request is another than the last one that it saw."""
+    """A generator that seeds itself from the system at its first use in each request."""
 
     def __new__(cls, _token):
-        """Before 3.11 the base takes a seed here, and a view has no hash."""
+        """Before 3.11 the base class takes a seed here, and a view has no hash."""
         return super().__new__(cls)
 
     def __init__(self, token):
@@ -45,7 +45,7 @@ class _Fresh(random.Random):
             super().seed()
 
     def seed(self, *args, **kwargs):
-        """Whoever asks for a sequence that repeats gets one, until the next request."""
+        """An explicit seed gives a repeatable sequence, until the next request."""
         self._seen = bytes(self._now)
         super().seed(*args, **kwargs)
 

@@ -5,9 +5,9 @@
 
     mayfly.serve(lambda request: mayfly.Response(f"Hello {request.path}!"))
 
-The library is ../lib/libmayfly.so, or what MAYFLY_LIBRARY names. Before each request the module seeds `random`; `secrets`,
-`os.urandom` and `uuid.uuid4` are fresh by themselves; below an OpenSSL that is loaded by then the library puts itself (see
-docs/freshness.md).
+The library is ../lib/libmayfly.so, or what MAYFLY_LIBRARY names. Before each request the module seeds `random`;
+`secrets`, `os.urandom` and `uuid.uuid4` are fresh by themselves; below an OpenSSL that is loaded by then the library
+puts itself (see docs/freshness.md).
 """
 
 import ctypes
@@ -66,7 +66,7 @@ class Request:
         return json.loads(self.body)
 
     def entropy(self):
-        """32 bytes that no other request has, and that none was told: fit to seed generators and to make keys of."""
+        """32 secret bytes that no other request has: suitable to seed generators and to make keys."""
         return self._library.random(32)
 
 
@@ -84,7 +84,7 @@ class Response:
             self.headers.append(("content-type", content_type))
 
     def _write(self, mailbox):
-        """Puts the response behind the request."""
+        """Writes the response after the request."""
         (size,) = struct.unpack_from("<I", mailbox, 0)
         start = (size + 3) & ~3
         fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
@@ -138,7 +138,7 @@ def _answer(handler, request):
 
 
 def _warm_up(library, handler, count, method, path, query, headers, body):
-    """Has the handler answer requests that nobody made, in the place of real ones."""
+    """Calls the handler with fake requests."""
     mailbox = library.mailbox
     fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     parts = [method.encode("latin-1"), path.encode("latin-1"), query.encode("latin-1")]
@@ -155,18 +155,18 @@ def _warm_up(library, handler, count, method, path, query, headers, body):
 def serve(handler, *, warm_up=100, method="GET", path="/", query="", headers=(), body=b"", fresh=True):
     """Serves requests with handler(request), which returns a Response, or a body alone. Never returns.
 
-    Everything before the first request is the snapshot that each request starts from. So the handler is called `warm_up`
-    times before, with a request that nobody made and that `method` to `body` describe: what it makes once is then made. A
-    handler that raises answers 500, and the traceback goes to the log.
+    Everything before the first request is part of the snapshot from which each request starts. So the handler is called
+    `warm_up` times before, with a fake request that `method` to `body` describe: then its first-use initialisation is
+    done. A handler that raises answers 500, and the traceback goes to the log.
     """
     if fresh and "_ssl" in sys.modules:
         show_openssl()
     library = _Library()
     if library.mailbox is None:
-        library.wait()  # Says so, and ends the process.
+        library.wait()  # Prints the reason and ends the process.
     _warm_up(library, handler, warm_up, method, path, query, headers, body)
     sys.stdout.flush()
-    # A collection in a request would write to each object that it looks at: not to those of the snapshot, then.
+    # A collection in a request writes to each object that it visits; frozen objects of the snapshot are not visited.
     gc.collect()
     gc.freeze()
     library.wait()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What the SDK and the hook ask of an interpreter. Imported before all else, so that one that is too old says so."""
+"""The checks of the SDK and the hook on an interpreter. Imported first, so that one that is too old is reported."""
 
 import ctypes
 import sys
@@ -17,7 +17,8 @@ if sys.version_info < _NEEDED:
 def show_openssl():
     """Makes the OpenSSL that `ssl` uses visible to the whole process, where the library looks for it.
 
-    Returns False if the interpreter has none; says so if it has one that nobody can reach, whose random bytes would repeat.
+    Returns False if the interpreter has none. Warns if it has one that cannot be reached, so that its random bytes
+    would repeat.
     """
     try:
         import _ssl
@@ -27,7 +28,7 @@ def show_openssl():
     try:
         library = ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
     except OSError:
-        library = ctypes.CDLL(None)  # It may be a part of the interpreter.
+        library = ctypes.CDLL(None)  # It may be part of the interpreter.
     if not hasattr(library, "RAND_set_rand_method"):
         print(
             "mayfly: %s of this Python (%s) is in no library of its own: what `ssl` draws will repeat in each request"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
 // What a request draws, by its argument: "sdk"; "server", with fresh.mjs and a server that gets no connection but is
-// told of a request; "frozen", where nothing was done about it.
+// told of a request; "frozen", if nothing was done about it.
 
 import { createServer } from "node:http";
 import { serve } from "../../sdk/js/mailbox.mjs";

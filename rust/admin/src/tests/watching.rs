@@ -31,7 +31,7 @@ impl Watching {
         fs::write(self.path("tenants.json"), content(self.folder.path(), tenant)).unwrap();
     }
 
-    /// Writes another file, and lets it take the place of this one.
+    /// Writes another file, and renames it to this one.
     fn replace(&self, name: &str, content: &str) {
         let new = self.path(&format!("{name}.new"));
         fs::write(&new, content).unwrap();
@@ -48,7 +48,7 @@ fn content(folder: &Path, tenant: &str) -> String {
 }
 
 #[test]
-fn a_changed_file_is_applied_however_it_is_changed() {
+fn a_changed_file_is_applied_whatever_the_way_of_the_change() {
     let watching = Watching::start();
     watching.write("second");
     until(|| watching.count("apply second") == 1);
@@ -57,7 +57,7 @@ fn a_changed_file_is_applied_however_it_is_changed() {
     fs::remove_file(watching.path("tenants.json")).unwrap();
     watching.write("fourth");
     until(|| watching.count("apply fourth") == 1);
-    assert_eq!(watching.count("apply first"), 0, "it was in force already");
+    assert_eq!(watching.count("apply first"), 0, "it is in force already");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_bad_file_changes_nothing_and_the_next_good_one_is_applied() {
 }
 
 #[test]
-fn a_changed_program_is_looked_at() {
+fn a_changed_program_is_noticed() {
     let watching = Watching::start();
     for change in [
         |watching: &Watching| fs::write(watching.path("programs/p"), "two").unwrap(),
@@ -85,7 +85,7 @@ fn a_changed_program_is_looked_at() {
             std::os::unix::fs::symlink("/bin/true", watching.path("programs/p")).unwrap();
         },
         |watching: &Watching| {
-            // The whole directory is another one.
+            // The whole directory is replaced.
             fs::create_dir(watching.path("other")).unwrap();
             fs::write(watching.path("other/p"), "five").unwrap();
             fs::rename(watching.path("programs"), watching.path("old")).unwrap();
@@ -96,7 +96,7 @@ fn a_changed_program_is_looked_at() {
         let looks = watching.count("reload changed");
         change(&watching);
         until(|| watching.count("reload changed") > looks);
-        // What follows from this change, the watch over the new directory included, is not taken for the next one.
+        // Waits for all consequences of this change, the watch over the new directory included, before the next one.
         thread::sleep(Duration::from_millis(500));
     }
 }
@@ -107,7 +107,7 @@ fn programs_of_a_new_file_are_watched_too() {
     let elsewhere = tempfile::tempdir().unwrap();
     watching.replace("tenants.json", &content(elsewhere.path(), "second"));
     until(|| watching.count("apply second") == 1);
-    // The directory is not there yet: it is looked for now and then.
+    // The directory does not exist yet: the watch looks for it now and then.
     let looks = watching.count("reload changed");
     fs::create_dir(elsewhere.path().join("programs")).unwrap();
     until(|| watching.count("reload changed") > looks);
@@ -117,7 +117,7 @@ fn programs_of_a_new_file_are_watched_too() {
 }
 
 #[test]
-fn changes_below_watched_directories_are_looked_at() {
+fn changes_below_watched_directories_are_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir_all(at("app/lib")).unwrap();
@@ -138,7 +138,7 @@ fn changes_below_watched_directories_are_looked_at() {
         &|| fs::write(at("app/lib/new.js"), "").unwrap(),
         &|| fs::rename(at("app/lib/new.js"), at("app/lib/newer.js")).unwrap(),
         &|| fs::create_dir_all(at("app/later/deep")).unwrap(),
-        // In a directory that was not there when the watch began.
+        // In a directory that did not exist when the watch began.
         &|| fs::write(at("app/later/deep/b.js"), "").unwrap(),
         &|| fs::remove_file(at("app/lib/a.js")).unwrap(),
     ];
@@ -146,7 +146,7 @@ fn changes_below_watched_directories_are_looked_at() {
         let before = looks();
         change();
         until(|| looks() > before);
-        // What follows from this change, the watch over a new directory included, is not taken for the next one.
+        // Waits for all consequences of this change, the watch over a new directory included, before the next one.
         thread::sleep(Duration::from_millis(500));
     }
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The handlers of system calls, a file for each family. What each does, and how that differs from Linux, is in
-//! `docs/personality.md`.
+//! Conversions between system-call arguments, which are 64-bit registers, and the types that calls take.
 
 use crate::base::errno::Errno;
 
@@ -10,7 +9,7 @@ pub(crate) const fn int(argument: u64) -> i32 {
     (argument as u32).cast_signed()
 }
 
-/// A flag of an argument.
+/// A flag constant as the bits of an argument.
 pub(crate) const fn flag(flag: i32) -> u64 {
     flag.cast_unsigned() as u64
 }
@@ -20,7 +19,7 @@ pub(crate) fn count(value: usize) -> u64 {
     value as u64
 }
 
-/// Refuses a size of a signal set other than the kernel's own 8 bytes.
+/// Refuses a signal set of any size but the kernel's own 8 bytes.
 pub(crate) fn check_signal_set_size(size: u64) -> Result<(), Errno> {
     if size == 8 { Ok(()) } else { Err(Errno::EINVAL) }
 }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! When waits end: times of the host's monotonic clock, in nanoseconds. They do not wrap within five hundred years.
+//! Deadlines: times of the host's monotonic clock, in nanoseconds. They do not wrap within five hundred years.
 
 use rustix::time::{ClockId, Timespec};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// `CLOCK_MONOTONIC`, now. From the host's vDSO: no system call.
+/// `CLOCK_MONOTONIC`, now. The host's vDSO answers: no system call.
 pub(crate) fn now_ns() -> u64 {
     nanoseconds(rustix::time::clock_gettime(ClockId::Monotonic))
 }
 
-/// The monotonic time at which `CLOCK_REALTIME` will be `unix_ns`, as far as one can tell now.
+/// The monotonic time at which `CLOCK_REALTIME` will be `unix_ns`, unless the realtime clock is set before.
 pub(crate) fn from_unix_ns(unix_ns: u64) -> u64 {
     let unix_now = nanoseconds(rustix::time::clock_gettime(ClockId::Realtime));
     now_ns().saturating_add(unix_ns.saturating_sub(unix_now))
 }
 
-/// A valid `timespec`'s time in nanoseconds, or the latest there is.
+/// A valid `timespec`'s time in nanoseconds; saturates at `u64::MAX`.
 pub(crate) fn total_ns(seconds: u64, nanoseconds: u64) -> u64 {
     seconds.saturating_mul(SECOND_NS).saturating_add(nanoseconds)
 }
@@ -26,7 +26,8 @@ pub(crate) fn timespec(ns: u64) -> [u64; 2] {
     [ns / SECOND_NS, ns % SECOND_NS]
 }
 
-/// A time that has moved by `by_ns`, which may be negative in two's complement. What is as good as never stays so.
+/// A time moved by `by_ns`, which may be negative in two's complement. Saturates at both ends, so `u64::MAX` (never) is
+/// preserved.
 pub(crate) fn postponed(time_ns: u64, by_ns: u64) -> u64 {
     let moved = i128::from(time_ns).saturating_add(i128::from(by_ns.cast_signed()));
     u64::try_from(moved.max(0)).unwrap_or(u64::MAX)

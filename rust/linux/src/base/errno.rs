@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Errors that a guest sees: `errno(3)` values, and how a handler leaves early.
+//! Error numbers that a guest sees: `errno(3)`.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,23 +17,24 @@ macro_rules! errnos {
 }
 
 errnos! {
-    EPERM ENOENT ESRCH EINTR EIO E2BIG EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE
-    ENOTTY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE ERANGE ENAMETOOLONG ENOSYS ENOTEMPTY ELOOP EOVERFLOW EOPNOTSUPP ETIMEDOUT ENXIO ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT
+    EPERM ENOENT ESRCH EINTR EIO E2BIG EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR
+    EINVAL ENFILE EMFILE ENOTTY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE ERANGE ENAMETOOLONG ENOSYS ENOTEMPTY ELOOP
+    EOVERFLOW EOPNOTSUPP ETIMEDOUT ENXIO ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT
     ESOCKTNOSUPPORT EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETUNREACH ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN
     ECONNREFUSED EHOSTUNREACH EALREADY EINPROGRESS ECANCELED EOWNERDEAD EDEADLK ENOLCK EDOM ETOOMANYREFS
 }
 
 impl Errno {
-    /// No error number: what was asked for may hold the thread up, which must not be
-    /// ([`crate::base::context::Context::may_block`]). Nothing has changed. A call that fails with it is made again
-    /// elsewhere, and its program never sees it.
+    /// Not an error number: the operation may block, and this thread must not
+    /// ([`crate::base::context::Context::may_block`]). Nothing has changed. The call is made again on another thread,
+    /// and the program never sees this value.
     pub(crate) const NOT_HERE: Self = Self(1 << 16);
 
     pub(crate) const fn number(self) -> i32 {
         self.0
     }
 
-    /// The value in RAX that tells the guest's C library of this error: `-errno`.
+    /// The value in RAX by which the guest's C library recognises this error: `-errno`.
     pub(crate) const fn to_return_value(self) -> u64 {
         i64::wrapping_neg(self.0 as i64).cast_unsigned()
     }

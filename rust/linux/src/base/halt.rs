@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a handler of a system call leaves early.
+//! Ways in which a system-call handler returns early.
 
 use mayfly_machine::MemoryError;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::errno::Errno;
 use crate::base::step::Step;
 
-/// Name of a call. By this name derived code does not take it for a part of what it reads.
+/// Name of a call. The alias keeps serde's derive from borrowing it from the deserializer's input.
 type CallName = &'static str;
 
 /// How long a call waits.
@@ -16,9 +16,9 @@ pub(crate) struct Wait {
     /// Its name, for messages.
     #[serde(with = "crate::base::serde_with::call_name")]
     pub(crate) call: CallName,
-    /// When it is to end in any case, by the monotonic clock; the call finds that out by itself: see `Call::is_over`.
+    /// Its deadline by the monotonic clock. The call itself notices that it has passed: see `Call::is_over`.
     pub(crate) until_ns: Option<u64>,
-    /// When to make it again although nothing has changed: something that it waits for becomes ready by time.
+    /// When to make the call again although nothing has changed: something that it waits for becomes ready by time.
     pub(crate) look_ns: Option<u64>,
 }
 
@@ -34,15 +34,15 @@ impl Wait {
 /// Why a handler did not return a value.
 #[derive(Debug)]
 pub(crate) enum Halt {
-    /// The guest gets an error number and goes on.
+    /// The guest gets an error number and continues.
     Errno(Errno),
-    /// The call cannot end yet, and has changed nothing: its thread waits, and it will be made again.
+    /// The call cannot complete yet, and has changed nothing: its thread waits, and the call will be made again.
     Wait(Wait),
-    /// The thread does not go on now, as its state says, or is gone.
+    /// The thread cannot continue now, as its state says, or has ended.
     Switch,
-    /// The thread goes on elsewhere: its context has been set.
+    /// The thread continues from another context, which has been set.
     Restored,
-    /// The guest does not go on: what the caller of `Process::handle` is told instead.
+    /// The guest does not continue: `Process::handle` returns this step.
     End(Step),
 }
 
@@ -67,7 +67,7 @@ impl From<Wait> for Halt {
     }
 }
 
-/// For calls that wait until a signal comes.
+/// For calls that wait until a signal arrives.
 pub(crate) fn waits_for_a_signal(call: &'static str) -> Halt {
     Wait { call, until_ns: None, look_ns: None }.into()
 }

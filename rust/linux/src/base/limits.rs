@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program may have of things that the host keeps for it, and how often it was refused more.
+//! Limits on what the host stores for a program, and counters of refusals.
 
-/// What a program may have of things that the host keeps for it.
+/// Limits on what the host stores for a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Number of mappings.
+    /// Most mappings.
     pub mappings: usize,
-    /// Number of descriptors, 3 to 1,024: RLIMIT_NOFILE.
+    /// Most descriptors, 3 to 1,024: RLIMIT_NOFILE.
     pub descriptors: usize,
-    /// Number of threads, 1 to 1,024: RLIMIT_NPROC.
+    /// Most threads, 1 to 1,024: RLIMIT_NPROC.
     pub threads: u32,
-    /// Sum of the sizes of all mappings in bytes, whether touched or not: RLIMIT_AS.
+    /// Most bytes of all mappings together, whether touched or not: RLIMIT_AS.
     pub address_space_bytes: u64,
     /// Size of the stack in bytes, rounded up to pages: RLIMIT_STACK.
     pub stack_bytes: u64,
-    /// How much memory the program is told that there is, in bytes: `sysinfo(2)`. The machine is what enforces a limit.
+    /// Memory in bytes that `sysinfo(2)` reports to the program. The machine enforces the actual limit.
     pub memory_bytes: u64,
-    /// Most bytes that it may have written to files, names included. The host keeps them.
+    /// Most bytes in files that the program has written, names included. The host stores them.
     pub overlay_bytes: u64,
-    /// Most files and directories that it may have written.
+    /// Most files and directories that the program has written.
     pub overlay_entries: usize,
 }
 
@@ -39,7 +39,7 @@ impl Default for Limits {
     }
 }
 
-/// How often a program was refused something because of a limit.
+/// How often a limit refused something to a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitHits {
     /// A descriptor: `EMFILE`.
@@ -50,11 +50,11 @@ pub struct LimitHits {
     pub mappings: u32,
 }
 
-/// How often a program has turned to the network.
+/// How often a program tried to connect to a host outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connects {
-    /// Connections that it began, to where it may connect.
+    /// Connections begun, to destinations on its list.
     pub made: u32,
-    /// Those that it was refused.
+    /// Connections refused.
     pub refused: u32,
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What all other floors speak: error numbers, clocks, pages, tracked state, limits. Nothing here knows a process.
+//! What all other floors share: error numbers, clocks, pages, tracked state, limits. Nothing here knows about
+//! processes.
 
 pub(crate) mod arguments;
 pub(crate) mod clock;

@@ -81,7 +81,7 @@ pub(crate) fn name(number: u64) -> &'static str {
     usize::try_from(index).ok().and_then(|index| names.get(index)).copied().unwrap_or("?")
 }
 
-/// `name` as a name of ours, if it is one.
+/// The static name equal to `name`, if there is such a call.
 pub(crate) fn known(name: &str) -> Option<&'static str> {
     FIRST.iter().chain(&SHARED).copied().find(|known| *known == name)
 }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page arithmetic: ranges of whole pages in the lower half of the address space.
 //!
-//! Guests choose addresses and sizes, so every sum and rounding of them happens here, checked. Past
-//! this file a [`PageRange`] cannot be misaligned, inverted or wrapped.
+//! Guests choose addresses and sizes, so this file does every sum and rounding of them, checked. Outside of it a
+//! [`PageRange`] cannot be misaligned, inverted or wrapped.
 
 use mayfly_machine::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
 
 /// The first address past what Linux lets any process map on x86-64 (`TASK_SIZE`).
 ///
-/// What a program may really map ends earlier, at [`mayfly_machine::layout::USER_END`]. This limit tells
-/// addresses that are merely unmapped from those that calls refuse as nonsense.
+/// A program's own address space ends earlier, at [`mayfly_machine::layout::USER_END`]. This limit distinguishes
+/// addresses that are merely unmapped from those that calls refuse as invalid.
 pub(crate) const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
-/// Size of a page as the length of a buffer.
+/// Size of a page, as the length of a buffer.
 pub(crate) const PAGE_BYTES: usize = 4096;
 const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE);
 
@@ -51,7 +51,7 @@ impl TryFrom<(u64, u64)> for PageRange {
     type Error = &'static str;
 
     fn try_from((start, end): (u64, u64)) -> Result<Self, Self::Error> {
-        Self::new(start, end).ok_or("no range of pages")
+        Self::new(start, end).ok_or("not a range of pages")
     }
 }
 
@@ -71,7 +71,7 @@ impl PageRange {
         }
     }
 
-    /// `len` bytes from `start`, `len` rounded up to whole pages.
+    /// `len` bytes from `start`; `len` is rounded up to whole pages.
     pub(crate) const fn at(start: u64, len: u64) -> Option<Self> {
         let Some(len) = align_up(len) else { return None };
         match start.checked_add(len) {
@@ -105,7 +105,7 @@ impl PageRange {
         self.start < other.end && other.start < self.end
     }
 
-    /// What this range has in common with `other`; `None` if that is nothing.
+    /// The intersection with `other`; `None` if they are disjoint.
     pub(crate) fn intersection(self, other: Self) -> Option<Self> {
         let (start, end) = (self.start.max(other.start), self.end.min(other.end));
         (start < end).then_some(Self { start, end })

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What `getrlimit(2)` tells, and what a program has set.
+//! Resource limits: those that `getrlimit(2)` returns, and those that the program has set.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ impl ResourceLimits {
                 libc::RLIMIT_NOFILE => crate::base::arguments::count(limits.descriptors),
                 libc::RLIMIT_NPROC => limits.threads.into(),
                 libc::RLIMIT_FSIZE => limits.overlay_bytes,
-                // No core dumps, no better priority than it has.
+                // No core dumps, and no better priority than the program has.
                 libc::RLIMIT_CORE | libc::RLIMIT_NICE | libc::RLIMIT_RTPRIO => 0,
                 _ => continue,
             };

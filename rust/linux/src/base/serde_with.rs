@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Forms of fields that serde has none for.
+//! Serialised forms for fields that serde does not support.
 
-/// Arrays longer than serde's own.
+/// Arrays longer than serde supports.
 pub(crate) mod array {
     use serde::de::{DeserializeOwned, Error};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -16,11 +16,11 @@ pub(crate) mod array {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: DeserializeOwned, const N: usize>(
         deserializer: D,
     ) -> Result<[T; N], D::Error> {
-        <Vec<T>>::deserialize(deserializer)?.try_into().map_err(|_| D::Error::custom("another number of elements"))
+        <Vec<T>>::deserialize(deserializer)?.try_into().map_err(|_| D::Error::custom("wrong number of elements"))
     }
 }
 
-/// Names of what a thread waits in: for messages alone.
+/// Names of the calls that threads wait in: only messages use them.
 pub(crate) mod call_name {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How to go on after an exit.
+//! What the embedder does next after an exit.
 
 use mayfly_machine::MemoryError;
 
@@ -14,7 +14,7 @@ pub struct Fault {
     pub vector: Option<u8>,
     /// The address that the program accessed, for a page fault.
     pub address: Option<u64>,
-    /// Where the program was: the faulting instruction, or the one after the system call that sent the signal.
+    /// The instruction that faulted, or the one after the system call that sent the signal.
     pub rip: u64,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// How to go on after an exit.
+/// What the embedder does next after an exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Run the machine again.
@@ -43,27 +43,26 @@ pub enum Step {
     },
     /// The program was killed by a signal.
     Faulted(Fault),
-    /// The program needs a page, and the machine may have no more.
+    /// The program needs another page, and the machine's memory limit is reached.
     MemoryLimit,
-    /// All threads wait. [`crate::Process::wake`] goes on: at that time, when something has arrived from outside, or
-    /// when
-    /// [`crate::Process::outside`] is readable.
+    /// All threads wait. Call [`crate::Process::wake`] at `until_ns`, when something has arrived from outside, or when
+    /// [`crate::Process::remote_events`] is readable.
     Waits {
-        /// When something happens by itself, by the monotonic clock; `None`: never.
+        /// Deadline by the monotonic clock; `None`: never. A deadline of *now* means that the next step may block.
         until_ns: Option<u64>,
-        /// What one of them waits in.
+        /// The call that one of the threads waits in.
         call: &'static str,
     },
-    /// The program has brought the machine into a state that no program needs, and may be attacking. It must not be
-    /// used again.
+    /// The program has brought the machine into a state that no program needs, and may be attacking. The machine must
+    /// not be used again.
     Violation(String),
-    /// The machine cannot go on, for the reason given. It must not be used again.
+    /// The machine cannot continue, for this reason. It must not be used again.
     Poison(String),
 }
 
 impl From<MemoryError> for Step {
-    /// The memory limit is the guest's doing. Any other refusal means that address space and page tables
-    /// have come apart, and nothing of this machine may be used again.
+    /// The guest causes the memory limit. Any other error means that address space and page tables disagree: the
+    /// machine must not be used again.
     fn from(error: MemoryError) -> Self {
         match error {
             MemoryError::Limit { .. } | MemoryError::Full => Self::MemoryLimit,

@@ -7,8 +7,8 @@ use std::ops::Deref;
 ///
 /// # Invariants
 ///
-/// The only way to change the value is [`Tracked::edit`], which notes it. So a value that is not changed equals the
-/// snapshot's, and reset may skip it.
+/// The only way to change the value is [`Tracked::edit`], which records it. So an unedited value equals the snapshot's,
+/// and reset may skip it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tracked<T> {
     value: T,
@@ -17,12 +17,12 @@ pub(crate) struct Tracked<T> {
 }
 
 impl<T: Clone> Tracked<T> {
-    /// A value of the snapshot.
+    /// A value as the snapshot has it.
     pub(crate) fn new(value: T) -> Self {
         Self { value, changed: false, edits: 0 }
     }
 
-    /// The value, to change it.
+    /// Mutable access; records the edit.
     pub(crate) fn edit(&mut self) -> &mut T {
         self.changed = true;
         self.edits = self.edits.wrapping_add(1);
@@ -33,17 +33,17 @@ impl<T: Clone> Tracked<T> {
         self.changed
     }
 
-    /// How often it has been changed since it was the snapshot's; wraps.
+    /// Number of edits since the value was the snapshot's; wraps.
     pub(crate) fn edits(&self) -> u32 {
         self.edits
     }
 
-    /// What the value is now is the snapshot's.
+    /// Declares the present value to be the snapshot's.
     pub(crate) fn settle(&mut self) {
         (self.changed, self.edits) = (false, 0);
     }
 
-    /// Back to the value of `frozen`.
+    /// Restores the value of `frozen`.
     pub(crate) fn restore(&mut self, frozen: &Self) {
         if self.changed {
             self.value.clone_from(&frozen.value);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The set of an epoll.
+//! An epoll's set of registrations.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,23 +7,23 @@ use crate::base::context::Stream;
 use crate::base::ids::PollableId;
 use crate::event::events::Events;
 
-/// What a registration watches.
+/// Object that a registration watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Target {
+pub(crate) enum WatchTarget {
     Pollable(PollableId),
     Log(Stream),
 }
 
-/// What an epoll knows of one descriptor.
+/// An epoll's state for one descriptor.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Registration {
     pub(crate) fd: i32,
-    pub(crate) target: Target,
+    pub(crate) target: WatchTarget,
     pub(crate) interest: u32,
     pub(crate) data: u64,
-    /// What had happened when it was reported last.
-    pub(crate) told: Option<Events>,
-    /// It was for one report, which has been made.
+    /// The event counts when it was last reported.
+    pub(crate) reported: Option<Events>,
+    /// EPOLLONESHOT: its one report has been made.
     pub(crate) disabled: bool,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Registration {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Epoll {
     pub(crate) registrations: Vec<Registration>,
-    /// Where the next look starts, so that those at the front do not keep the others from being reported.
+    /// The index where the next look starts, so that registrations at the front do not starve the others.
     pub(crate) start: usize,
 }
 
@@ -46,7 +46,7 @@ impl Clone for Epoll {
     }
 }
 
-/// Something to be reported.
+/// An event to report.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
     pub(crate) index: usize,

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What has happened to a pollable, and the plain kinds of pollables.
+//! Event counts of pollables, and the simple kinds of pollables.
 
 use serde::{Deserialize, Serialize};
 
-/// How often something has happened to a pollable, by what it may have made ready.
+/// Counts of a pollable's events, by the kind of readiness that they may cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Events {
     /// Something to read.
     pub(crate) input: u64,
-    /// Room to write.
+    /// Space to write.
     pub(crate) output: u64,
     /// Anything else: an end, an error.
     pub(crate) state: u64,
 }
 
-/// What has happened.
+/// An event of a pollable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Input,
@@ -29,12 +29,12 @@ pub(crate) struct Counter {
     pub(crate) semaphore: bool,
 }
 
-/// A watch over files, which finds nothing: see `fs/calls/inotify.rs`.
+/// A watch over files, which reports no changes: see `fs/calls/inotify.rs`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Inotify {
-    /// Numbers and paths.
+    /// Watch descriptors and paths.
     pub(crate) watches: Vec<(i32, Vec<u8>)>,
     pub(crate) last: i32,
-    /// Watches that have been taken away, and nobody has been told.
+    /// Watches that were removed, which has not been reported yet.
     pub(crate) ignored: Vec<i32>,
 }

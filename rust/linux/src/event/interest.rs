@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What `poll` and `select` ask for, read from the program's memory.
+//! Decodes the arguments of `poll` and `select` from the program's memory.
 
 use crate::base::arguments::int;
 use crate::event::poll_bits::bits;
@@ -31,10 +31,10 @@ pub(crate) fn select_interest(user: &mut UserMemory<'_>, fd_count: u64, set: u64
 /// Size of `struct pollfd`.
 pub(crate) const ENTRY_BYTES: usize = 8;
 
-/// Most bytes of a set: for as many descriptors as there can be.
+/// Largest size of a set in bytes: that for the largest number of descriptors.
 pub(crate) const SET_BYTES: usize = 128;
 
-/// The descriptor and the interest of an entry; an interest in errors and ends comes by itself.
+/// The descriptor and the events of an entry. Errors and hang-ups are always reported.
 pub(crate) fn entry(bytes: &[u8; ENTRY_BYTES]) -> (i32, u32) {
     let [a, b, c, d, e, f, _, _] = *bytes;
     (i32::from_le_bytes([a, b, c, d]), u32::from(u16::from_le_bytes([e, f])) | bits::ERR | bits::HUP)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be waited for, one by one: queues, timers, epoll sets, and the bits of `poll`.
+//! The parts of pollables: queues, timers, epoll sets, and the bits of `poll`.
 
 pub(crate) mod calls;
 pub(crate) mod epoll_set;

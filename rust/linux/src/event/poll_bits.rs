@@ -21,7 +21,7 @@ pub(crate) mod bits {
 
     pub(crate) const READ: u32 = IN | RDNORM;
     pub(crate) const WRITE: u32 = OUT | WRNORM;
-    /// Interests that come with something to read.
+    /// Events that input causes.
     pub(crate) const INPUTS: u32 = IN | PRI | RDNORM | RDBAND;
     pub(crate) const OUTPUTS: u32 = OUT | WRNORM | WRBAND;
 }

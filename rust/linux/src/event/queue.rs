@@ -6,8 +6,8 @@
 //!          0             start                    len
 //! ```
 //!
-//! What is taken moves `start`. Bytes move in memory only when room is needed, at most once for each byte that was
-//! taken.
+//! Reading advances `start`. Bytes are moved in memory only when space is needed, at most once for each byte that was
+//! read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use serde::{Deserialize, Serialize};
 use crate::base::ids::{ConnectionId, OpenId, PollableId};
 use crate::base::pages::PAGE_BYTES;
 
-/// A buffer that grew beyond this is given back when little is in it.
+/// A buffer that has grown beyond this is freed when it holds little.
 const KEPT_BYTES: usize = 256 << 10;
-/// As much of one that has both ends inside: a program can have as many as descriptors.
+/// The same limit for a queue with both ends inside the program, which can have as many as descriptors.
 const KEPT_INSIDE_BYTES: usize = 16 << 10;
-/// Snapshots share what is in a queue with their forks if it is as much as this.
+/// Content of at least this size is shared between a snapshot and its forks.
 const SHARED_BYTES: usize = 4 << 10;
-/// What a message costs besides its bytes, so that empty ones are bounded too.
+/// Cost of a message besides its bytes, so that empty messages are bounded too.
 const MESSAGE_COST: usize = 256;
 
-/// What is in a queue, and what has been.
+/// The buffer: bytes in the queue, and bytes already read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "Vec<u8>", into = "Vec<u8>")]
 struct Bytes {
     own: Vec<u8>,
-    /// A snapshot's, in the place of its own: forks have no copy as long as they leave it alone.
+    /// A snapshot's buffer instead of its own: a fork copies it when it first changes the queue.
     shared: Option<Arc<[u8]>>,
 }
 
@@ -57,24 +57,24 @@ impl Bytes {
     }
 }
 
-/// Who is at an end of a queue.
+/// The owner of one end of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum End {
     Inside(PollableId),
-    /// Whoever runs the machine.
-    Outside(ConnectionId),
+    /// The embedder, which holds the outer end of the connection.
+    Inbound(ConnectionId),
     Gone,
 }
 
-/// What a queue has in it.
+/// The boundaries within a queue's bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Shape {
     Stream,
-    /// A stream that fills pages: a page is free again when all of it is taken. How much of the first one is.
+    /// A stream in pages: a page is free again when all of it has been read. `taken` bytes of the first page have been.
     Pipe {
         taken: usize,
     },
-    /// The sizes of the messages.
+    /// Messages, by their sizes.
     Messages(VecDeque<usize>),
 }
 
@@ -82,34 +82,34 @@ enum Shape {
 ///
 /// # Invariants
 ///
-/// `start` is at most the length of `bytes`. The sizes of messages add up to what is in it.
+/// `start` is at most the length of `bytes`. The sizes of messages add up to the length of the queue.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Queue {
     bytes: Bytes,
     start: usize,
     shape: Shape,
-    /// Most bytes in it, unless they come from outside.
+    /// Most bytes in the queue, unless they come from outside.
     pub(crate) capacity: usize,
     pub(crate) reader: End,
     pub(crate) writer: End,
-    /// Nothing more will come.
+    /// The writer has finished: no more bytes will come.
     pub(crate) finished: bool,
-    /// Nobody will read what still comes.
+    /// The reader has finished: bytes written from now on are lost.
     pub(crate) refused: bool,
-    /// A writer has found no room and not been told of any since.
+    /// A writer found no space, and has not been notified of any since.
     pub(crate) starved: bool,
-    /// One of its ends is, or was, outside.
-    pub(crate) outside: bool,
-    /// Bytes, or messages, that have been taken so far.
+    /// One of its ends is, or was, the embedder's.
+    pub(crate) has_inbound_end: bool,
+    /// Number of bytes or messages that have been read.
     passed: u64,
-    /// Descriptors on their way, in the order of what they came with.
+    /// Descriptors in flight (SCM_RIGHTS), in the order of the bytes that they came with.
     attached: VecDeque<Attached>,
 }
 
-/// Open files that were sent along with some bytes, or a message.
+/// Open files sent with some bytes, or with a message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Attached {
-    /// The bytes, or the message, by the number of those before them.
+    /// The range of bytes, or the message, counted from the queue's creation.
     start: u64,
     end: u64,
     open: Vec<OpenId>,
@@ -124,11 +124,11 @@ impl Clone for Queue {
         Self { bytes, start, shape: self.shape.clone(), attached: self.attached.clone(), ..*self }
     }
 
-    /// Keeps the buffer, unless it is large.
+    /// Reuses the buffer, unless it is large.
     fn clone_from(&mut self, source: &Self) {
         let Bytes { mut own, .. } = std::mem::take(&mut self.bytes);
         own.clear();
-        if own.capacity() > source.kept() {
+        if own.capacity() > source.retained_bytes() {
             own = Vec::new();
         }
         let shared = source.bytes.shared.clone();
@@ -156,7 +156,7 @@ impl Queue {
             finished: false,
             refused: false,
             starved: false,
-            outside: matches!((reader, writer), (End::Outside(_), _) | (_, End::Outside(_))),
+            has_inbound_end: matches!((reader, writer), (End::Inbound(_), _) | (_, End::Inbound(_))),
             passed: 0,
             attached: VecDeque::new(),
         }
@@ -174,7 +174,7 @@ impl Queue {
         Self::new(Shape::Messages(VecDeque::new()), capacity, reader, writer)
     }
 
-    /// Lets copies share what is in it, if that is much.
+    /// Makes copies share the content, if it is large.
     pub(crate) fn share(&mut self) {
         if self.len() >= SHARED_BYTES {
             self.bytes = Bytes { shared: Some(self.front().into()), own: Vec::new() };
@@ -182,8 +182,8 @@ impl Queue {
         }
     }
 
-    /// The bytes, to be changed: a copy of what is left of them if they are shared.
-    fn own(&mut self) -> &mut Vec<u8> {
+    /// The buffer, for a change. Shared content is copied first.
+    fn own_mut(&mut self) -> &mut Vec<u8> {
         let Bytes { own, shared } = &mut self.bytes;
         if let Some(shared) = shared.take() {
             own.clear();
@@ -193,12 +193,12 @@ impl Queue {
         own
     }
 
-    /// Bytes in it.
+    /// Number of bytes in the queue.
     pub(crate) fn len(&self) -> usize {
         self.bytes.as_slice().len().saturating_sub(self.start)
     }
 
-    /// What it costs the host.
+    /// Its cost to the host.
     pub(crate) fn cost(&self) -> usize {
         match &self.shape {
             Shape::Messages(sizes) => self.len().saturating_add(sizes.len().saturating_mul(MESSAGE_COST)),
@@ -206,7 +206,7 @@ impl Queue {
         }
     }
 
-    /// Whether there is nothing to take.
+    /// Whether there is nothing to read.
     pub(crate) fn is_empty(&self) -> bool {
         match &self.shape {
             Shape::Messages(sizes) => sizes.is_empty(),
@@ -222,7 +222,7 @@ impl Queue {
         matches!(self.shape, Shape::Pipe { .. })
     }
 
-    /// Size of the first message, or of all there is.
+    /// Size of the first message, or of all bytes of a stream.
     pub(crate) fn next_len(&self) -> usize {
         match &self.shape {
             Shape::Messages(sizes) => sizes.front().copied().unwrap_or(0),
@@ -230,7 +230,7 @@ impl Queue {
         }
     }
 
-    /// Bytes that may be added.
+    /// Number of bytes that may be written.
     pub(crate) fn room(&self) -> usize {
         let used = match &self.shape {
             Shape::Stream => self.len(),
@@ -240,7 +240,7 @@ impl Queue {
         self.capacity.saturating_sub(used)
     }
 
-    /// Whether `poll` says that it can be written.
+    /// Whether `poll` reports it as writable.
     pub(crate) fn is_writable(&self) -> bool {
         match &self.shape {
             Shape::Pipe { .. } => self.room() >= PAGE_BYTES,
@@ -248,12 +248,12 @@ impl Queue {
         }
     }
 
-    /// What is in it.
+    /// The bytes in the queue.
     pub(crate) fn front(&self) -> &[u8] {
         self.bytes.as_slice().get(self.start..).unwrap_or_default()
     }
 
-    /// Takes `count` bytes from the front of a stream, or the first message, whatever its size.
+    /// Removes `count` bytes from the front of a stream, or the first message, whatever its size.
     pub(crate) fn pop(&mut self, count: usize) {
         let there = self.len();
         let passed = if self.has_messages() { usize::from(!self.is_empty()) } else { count.min(there) };
@@ -279,58 +279,58 @@ impl Queue {
         self.trim();
     }
 
-    /// Largest buffer that is kept whatever is in it.
-    fn kept(&self) -> usize {
-        if self.outside { KEPT_BYTES } else { KEPT_INSIDE_BYTES }
+    /// Largest buffer that is retained whatever it holds.
+    fn retained_bytes(&self) -> usize {
+        if self.has_inbound_end { KEPT_BYTES } else { KEPT_INSIDE_BYTES }
     }
 
-    /// Gives the buffer back of which little is used. What is left is copied then, which is less than what has been
-    /// taken since the last time.
+    /// Frees a buffer that holds little. This copies the rest, which is less than what has been read since the last
+    /// time.
     fn trim(&mut self) {
         let (len, capacity) = (self.len(), self.bytes.capacity());
-        if capacity > self.kept() && len < capacity / 4 {
+        if capacity > self.retained_bytes() && len < capacity / 4 {
             (self.bytes, self.start) = (self.front().to_vec().into(), 0);
         }
     }
 
-    /// Room for `count` more bytes at the back, zeroed.
+    /// Appends `count` zero bytes, and returns them.
     pub(crate) fn grow(&mut self, count: usize) -> &mut [u8] {
         let (left, start) = (self.len(), self.start);
-        let bytes = self.own();
+        let bytes = self.own_mut();
         let is_moved = start > left && bytes.len().saturating_add(count) > bytes.capacity();
         if is_moved {
             bytes.drain(..start.min(bytes.len()));
             self.start = 0;
         }
-        let bytes = self.own();
+        let bytes = self.own_mut();
         let len = bytes.len();
         bytes.resize(len.saturating_add(count), 0);
         bytes.get_mut(len..).unwrap_or_default()
     }
 
-    /// Takes the last `count` bytes back.
+    /// Removes the last `count` bytes.
     pub(crate) fn shrink(&mut self, count: usize) {
         let left = self.len().saturating_sub(count);
-        self.own();
+        self.own_mut();
         let len = self.start.saturating_add(left);
-        self.own().truncate(len);
+        self.own_mut().truncate(len);
         self.trim();
     }
 
-    /// Adds bytes at the back.
+    /// Appends bytes.
     #[cfg(test)]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.grow(bytes.len()).copy_from_slice(bytes);
     }
 
-    /// The last `size` bytes are a message.
+    /// Makes a message of the last `size` bytes.
     pub(crate) fn end_message(&mut self, size: usize) {
         if let Shape::Messages(sizes) = &mut self.shape {
             sizes.push_back(size);
         }
     }
 
-    /// Has descriptors go with the last `count` bytes, or with the last message.
+    /// Attaches open files to the last `count` bytes, or to the last message.
     pub(crate) fn attach(&mut self, count: usize, open: Vec<OpenId>) {
         let (len, count) = match &self.shape {
             Shape::Messages(sizes) => (sizes.len(), 1),
@@ -340,13 +340,13 @@ impl Queue {
         self.attached.push_back(Attached { start: end.wrapping_sub(count as u64), end, open });
     }
 
-    /// How many bytes one read takes at most: those that have descriptors are the last ones of a read.
+    /// Most bytes that one read returns: a read ends with bytes that have open files attached.
     pub(crate) fn readable(&self) -> usize {
         let first = self.attached.front().filter(|_| !self.has_messages());
         first.map_or(usize::MAX, |first| usize::try_from(first.end.wrapping_sub(self.passed)).unwrap_or(usize::MAX))
     }
 
-    /// The descriptors that come with the first `count` bytes, or the first message.
+    /// The open files attached to the first `count` bytes, or to the first message.
     pub(crate) fn attached(&self, count: usize) -> Vec<OpenId> {
         let count = if self.has_messages() { 1 } else { count };
         match self.attached.front() {
@@ -355,22 +355,22 @@ impl Queue {
         }
     }
 
-    /// Those descriptors have been taken.
+    /// Removes the first attachment.
     pub(crate) fn detach(&mut self) {
         self.attached.pop_front();
     }
 
-    /// All descriptors that are on their way.
+    /// Removes all attachments and returns their open files.
     pub(crate) fn take_attached(&mut self) -> Vec<OpenId> {
         std::mem::take(&mut self.attached).into_iter().flat_map(|attached| attached.open).collect()
     }
 
-    /// How many there are.
+    /// Number of open files attached.
     pub(crate) fn attached_count(&self) -> usize {
         self.attached.iter().fold(0, |sum, attached| sum.saturating_add(attached.open.len()))
     }
 
-    /// Nothing of it is wanted any more.
+    /// Drops the content.
     pub(crate) fn clear(&mut self) {
         self.bytes = Bytes::default();
         self.start = 0;
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_come_out_as_they_went_in() {
+    fn bytes_are_read_as_they_were_written() {
         let mut queue = Queue::stream(1 << 20, End::Gone, End::Gone);
         let (mut next_in, mut next_out) = (0_u32, 0_u32);
         for round in 0..2000_usize {
@@ -405,11 +405,11 @@ mod tests {
             }
             assert_eq!(queue.len(), 4 * (next_in - next_out) as usize);
         }
-        assert!(queue.bytes.capacity() < 16 * queue.len().max(1024), "taken bytes are not kept");
+        assert!(queue.bytes.capacity() < 16 * queue.len().max(1024), "bytes that were read are freed");
     }
 
     #[test]
-    fn a_page_of_a_pipe_is_free_when_all_of_it_is_taken() {
+    fn a_page_of_a_pipe_is_free_when_all_of_it_was_read() {
         let mut queue = filled(Queue::pipe(2 * PAGE_BYTES, End::Gone, End::Gone), &[1; 2 * PAGE_BYTES]);
         assert!(!queue.is_writable());
         queue.pop(PAGE_BYTES - 1);
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_taken_whole() {
+    fn a_message_is_read_as_a_whole() {
         let mut queue = Queue::messages(1 << 16, End::Gone, End::Gone);
         for message in [b"one".as_slice(), b"", b"three"] {
             queue.push(message);
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_messages_fill_a_queue_too() {
+    fn empty_messages_fill_a_queue() {
         let mut queue = Queue::messages(4096, End::Gone, End::Gone);
         let mut count = 0;
         while queue.room() > 0 {
@@ -446,9 +446,9 @@ mod tests {
         assert!(count <= 4096 / MESSAGE_COST, "{count}");
     }
 
-    /// What the host has for a queue is about what is in it: a program's account (`HELD_MAX`) counts that alone.
+    /// The host's memory for a queue is about what the queue holds: a program's account (`HELD_MAX`) counts only that.
     #[test]
-    fn a_queue_holds_no_more_than_what_is_in_it() {
+    fn a_queue_retains_no_more_memory_than_its_content_needs() {
         const MOST: usize = 1 << 20;
         let bounded = |queue: &Queue, how: &str| {
             let (has, holds) = (queue.len(), queue.bytes.capacity());
@@ -457,7 +457,7 @@ mod tests {
         let inside = || End::Inside(PollableId(0));
         for make in [Queue::stream, Queue::pipe, Queue::messages] {
             let mut queue = make(MOST, inside(), inside());
-            // A write from memory that is not there.
+            // A write whose source cannot be read.
             queue.grow(MOST);
             queue.shrink(MOST);
             bounded(&queue, "nothing was written");
@@ -468,7 +468,7 @@ mod tests {
             }
             queue.grow(MOST / 4);
             queue.shrink(MOST / 4);
-            bounded(&queue, "filled, and a part taken back");
+            bounded(&queue, "filled, and a part undone");
             while queue.len() > 3 {
                 queue.pop((queue.len() - 3).min(MOST / 64));
                 bounded(&queue, "emptied in parts");
@@ -484,7 +484,7 @@ mod tests {
 
     /// A snapshot's queues may hold 32 MiB, and there may be a thousand forks, each reset after each request.
     #[test]
-    fn forks_have_no_copy_of_what_they_leave_alone() {
+    fn forks_share_content_that_they_do_not_change() {
         const MUCH: usize = 64 << 10;
         let mut frozen = filled(Queue::stream(1 << 20, End::Gone, End::Gone), &[7; MUCH + 2]);
         frozen.pop(2);
@@ -493,7 +493,7 @@ mod tests {
         let is_shared = |fork: &Queue| fork.front().as_ptr() == frozen.front().as_ptr();
         assert!(is_shared(&fork));
         fork.pop(MUCH / 2);
-        assert_eq!(fork.front(), [7; MUCH / 2], "taking changes nothing for others");
+        assert_eq!(fork.front(), [7; MUCH / 2], "a read does not change other forks");
         fork.push(b"new");
         assert!(fork.front().ends_with(b"\x07new") && fork.len() == MUCH / 2 + 3);
         fork.grow(5);
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_what_is_left() {
+    fn a_copy_has_the_unread_bytes() {
         let mut queue = filled(Queue::stream(64, End::Gone, End::Gone), b"abcdef");
         queue.pop(2);
         let mut other = filled(Queue::stream(64, End::Gone, End::Gone), b"xyz");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A timer that is a file: `timerfd_create(2)`. Nothing happens when it expires; whoever looks finds out.
+//! A timer as a file: `timerfd_create(2)`. Its expiration is not an action: reads and checks of readiness compute it.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,16 +8,16 @@ use crate::base::clock;
 /// A timer.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Timer {
-    /// The clock, as the program named it.
+    /// The clock that the program chose.
     pub(crate) clock: i32,
-    /// When it expires first, or again, by the monotonic clock in nanoseconds; `None`: it is not set.
+    /// The next expiration by the monotonic clock in nanoseconds; `None`: the timer is disarmed.
     pub(crate) next_ns: Option<u64>,
-    /// The time between one expiration and the next; 0: there is one only.
+    /// The time between expirations; 0: it expires once.
     pub(crate) interval_ns: u64,
 }
 
 impl Timer {
-    /// How often it has expired since it was set or read.
+    /// Number of expirations since it was set or read.
     pub(crate) fn expired(&self, now_ns: u64) -> u64 {
         match self.next_ns.and_then(|next| now_ns.checked_sub(next)) {
             Some(late) => late.checked_div(self.interval_ns).unwrap_or(0).saturating_add(1),
@@ -25,14 +25,14 @@ impl Timer {
         }
     }
 
-    /// Its clock has stood still for so long, unless that goes on while a machine is suspended.
+    /// Postpones it by the time for which the program was frozen, unless its clock runs while a machine is suspended.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
         if self.clock == libc::CLOCK_MONOTONIC {
             self.next_ns = self.next_ns.map(|next| clock::postponed(next, by_ns));
         }
     }
 
-    /// When it expires next, from now.
+    /// Its next expiration after `now_ns`.
     pub(crate) fn next(&self, now_ns: u64) -> Option<u64> {
         let next = self.next_ns?;
         let passed = self.expired(now_ns);
@@ -42,7 +42,7 @@ impl Timer {
         Some(next.saturating_add(passed.saturating_mul(self.interval_ns)))
     }
 
-    /// Takes the expirations so far.
+    /// Takes the expirations until `now_ns`.
     pub(crate) fn take(&mut self, now_ns: u64) -> u64 {
         let expired = self.expired(now_ns);
         self.next_ns = self.next(now_ns);

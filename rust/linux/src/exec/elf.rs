@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading a program's ELF file: what is to be mapped where, and where it starts.
+//! Reads a program's ELF file: its segments and its entry point.
 //!
-//! The file comes from a tenant, so nothing in it is believed. [`Image::parse`] accepts a program for x86-64, static or
-//! dynamic, position-independent or not, and names what is wrong with anything else. An [`Image`] is safe to load
-//! without another look:
+//! The file comes from a tenant and is not trusted. [`Image::parse`] accepts a program for x86-64, static or dynamic,
+//! position-independent or not, and reports what is wrong with any other. An [`Image`] is safe to load without further
+//! checks:
 //!
 //! * segments are in ascending order, do not share a page, and lie between `USER_MIN` and `USER_END`;
 //! * every segment's data lies inside the file, and inside the segment's memory;
 //! * the entry point lies in a segment that may be executed.
 //!
-//! Section headers are not read at all: as for the kernel, a program without them, or with damaged ones,
-//! is a program. Sources: System V gABI chapters 4 and 5, elf(5), Linux `fs/binfmt_elf.c`.
+//! Section headers are not read: as for the kernel, a program may lack them or have damaged ones. Sources: System V
+//! gABI chapters 4 and 5, elf(5), Linux `fs/binfmt_elf.c`.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,47 +23,47 @@ use elf::segment::ProgramHeader;
 use mayfly_machine::{PAGE_SIZE, Prot, layout};
 
 use crate::base::pages::{PageRange, align_down, align_up};
-use crate::exec::source::Source;
+use crate::exec::elf_source::ElfSource;
 
 /// Size of the file header of a 64-bit ELF file, and of its first, fixed part.
 const HEADER_SIZE: usize = 64;
 const IDENT_SIZE: usize = 16;
 /// Size of one program header of a 64-bit ELF file: AT_PHENT.
 pub(crate) const PROGRAM_HEADER_SIZE: u16 = 56;
-/// Most program headers that are looked at. Linkers write about a dozen; Linux's own limit is 64 KiB of them.
+/// Most program headers of a file. Linkers write about a dozen; Linux's own limit is 64 KiB of them.
 const PROGRAM_HEADERS_MAX: u16 = 128;
-/// Where a position-independent program is put: where Linux puts one that runs without an interpreter's help
-/// when address-space randomisation is off. All workers of a snapshot share one layout, so there is none here.
+/// Load address of a position-independent program: that of Linux without an interpreter and without address-space
+/// randomisation. All workers of a snapshot share one layout, so there is no randomisation here.
 const PIE_BASE: u64 = 0x5555_5555_4000;
 /// Longest path of an interpreter: PATH_MAX.
 const INTERPRETER_MAX: u64 = 4096;
-/// Bytes of a script's first line that are looked at; as many as Linux does.
+/// Longest first line of a script that is read, as on Linux.
 const SCRIPT_LINE_MAX: usize = 256;
-/// Largest alignment that a segment may ask for: one gigantic page.
+/// Largest alignment of a segment: one gigantic page.
 const ALIGN_MAX: u64 = 1 << 30;
 
-/// Why a file is not a program that can be loaded.
+/// Reasons why a file cannot be loaded as a program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ElfError {
-    /// A script: what runs it is another program.
+    /// A script: another program runs it.
     #[error(
-        "a script, not an ELF file: name the program that runs it ({interpreter}) as the program, and the script, where its mounts have it, \
-         as the first of its arguments"
+        "a script, not an ELF file: name the program that runs it ({interpreter}) as the program, \
+         and the script's path in the mounts as its first argument"
     )]
     Script {
-        /// What follows `#!`, as far as that is text.
+        /// The text after `#!`.
         interpreter: String,
     },
-    /// The file does not start as an ELF file does.
+    /// The file does not start with ELF's magic number.
     #[error("not an ELF file: it does not start with \\x7fELF")]
     NotElf,
-    /// The file ends before something that its headers promise.
+    /// The file ends before a part that its headers describe.
     #[error("truncated ELF file: {what} ends at byte {end}, the file at byte {size}")]
     Truncated {
-        /// What is missing.
+        /// The missing part.
         what: &'static str,
-        /// Where it ought to end, in bytes from the start of the file.
+        /// Where that part would end, in bytes from the start of the file.
         end: u64,
         /// Size of the file in bytes.
         size: u64,
@@ -74,22 +74,25 @@ pub enum ElfError {
     /// A program for a big-endian machine.
     #[error("big-endian ELF file: Mayfly runs x86-64 programs")]
     BigEndian,
-    /// An ELF version, class or byte order that does not exist.
+    /// An invalid ELF version, class or byte order.
     #[error("malformed ELF file: {0}")]
     Malformed(&'static str),
     /// A program for another machine.
-    #[error("ELF file for another machine (e_machine {machine}{}): Mayfly runs x86-64 programs", machine_name(*machine))]
+    #[error(
+        "ELF file for another machine (e_machine {machine}{}): Mayfly runs x86-64 programs",
+        machine_name(*machine)
+    )]
     ForeignMachine {
         /// `e_machine` of the file.
         machine: u16,
     },
-    /// An object file, a core dump, or anything else that is not a program.
+    /// An object file, a core dump, or another file that is not a program.
     #[error("not a program: ELF type {kind}{}", type_name(*kind))]
     NotProgram {
         /// `e_type` of the file.
         kind: u16,
     },
-    /// More program headers than are looked at, or a wrong size of them.
+    /// Too many program headers, or headers of a wrong size.
     #[error(
         "unusable program headers: {count} of {size} bytes (at most {PROGRAM_HEADERS_MAX} of {PROGRAM_HEADER_SIZE})"
     )]
@@ -99,18 +102,18 @@ pub enum ElfError {
         /// `e_phentsize` of the file.
         size: u16,
     },
-    /// Nothing to load.
+    /// There is nothing to load.
     #[error("the program has no loadable segments")]
     NoSegments,
-    /// A segment that cannot be mapped as it stands.
+    /// A segment that cannot be mapped.
     #[error("segment {index}: {reason}")]
     Segment {
-        /// Number of its program header, from 0.
+        /// Index of its program header, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
-    /// Execution would start where nothing may be executed.
+    /// The entry point is not in executable memory.
     #[error("the entry point {entry:#x} does not lie in an executable segment")]
     Entry {
         /// The entry point, after relocation.
@@ -118,25 +121,25 @@ pub enum ElfError {
     },
 }
 
-/// A part of the program's memory, and what it holds at the start.
+/// A part of the program's memory, and its initial content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     /// The pages to map.
     pub(crate) pages: PageRange,
-    /// What the program may do with them.
+    /// Their protection.
     pub(crate) prot: Prot,
     /// Address of the first byte of [`Segment::data`].
     pub(crate) address: u64,
-    /// Position of the data in the file.
+    /// Range of the data in the file.
     pub(crate) data: Range<usize>,
-    /// Whether the segment goes on behind its data: with zeroes.
+    /// Whether zeroes follow the data.
     pub(crate) has_zeroes: bool,
 }
 
-/// A program, ready to be loaded.
+/// A program that is ready to be loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Image {
-    /// What was added to every address in the file: AT_BASE of an interpreter.
+    /// Added to every address in the file: AT_BASE of an interpreter.
     pub(crate) bias: u64,
     /// AT_ENTRY.
     pub(crate) entry: u64,
@@ -146,20 +149,21 @@ pub(crate) struct Image {
     pub(crate) header_count: u16,
     /// Ascending, page-disjoint, not empty.
     pub(crate) segments: Vec<Segment>,
-    /// Whether the stack is to be executable (PT_GNU_STACK says so).
+    /// Whether the stack is executable (PT_GNU_STACK).
     pub(crate) executable_stack: bool,
-    /// The program that is to load this one's libraries and start it (PT_INTERP), as far as its path is readable.
+    /// The interpreter, which loads this program's libraries and starts it (PT_INTERP); as much of its path as is
+    /// readable.
     pub(crate) interpreter: Option<Vec<u8>>,
 }
 
 impl Image {
     /// Reads and checks a program.
-    pub(crate) fn parse<'a>(file: impl Into<Source<'a>>) -> Result<Self, ElfError> {
+    pub(crate) fn parse<'a>(file: impl Into<ElfSource<'a>>) -> Result<Self, ElfError> {
         Self::parse_at(file, PIE_BASE)
     }
 
-    /// As [`Image::parse`]; what is position-independent is put at `base`, or a little above if it has to be aligned.
-    pub(crate) fn parse_at<'a>(file: impl Into<Source<'a>>, base: u64) -> Result<Self, ElfError> {
+    /// As [`Image::parse`]; a position-independent program is loaded at `base`, or above it if its alignment requires.
+    pub(crate) fn parse_at<'a>(file: impl Into<ElfSource<'a>>, base: u64) -> Result<Self, ElfError> {
         let file = file.into();
         let header = file_header(file)?;
         let headers = program_headers(file, &header)?;
@@ -199,31 +203,31 @@ impl Image {
         })
     }
 
-    /// From the first segment's start to the last one's end, in bytes.
+    /// Bytes from the first segment's start to the last one's end.
     pub(crate) fn span(&self) -> u64 {
         self.end().saturating_sub(self.segments.first().map_or(0, |first| first.pages.start()))
     }
 
-    /// Where the heap starts: the first page past the last segment.
+    /// The heap's start: the first page past the last segment.
     pub(crate) fn end(&self) -> u64 {
         self.segments.last().map_or(layout::USER_MIN, |last| last.pages.end())
     }
 }
 
-/// What to say of a file that starts with `#!`.
-fn script(file: Source<'_>) -> Option<ElfError> {
+/// The error for a file that starts with `#!`.
+fn script(file: ElfSource<'_>) -> Option<ElfError> {
     let head = file.read(0, SCRIPT_LINE_MAX);
     let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     Some(ElfError::Script { interpreter: String::from_utf8_lossy(line.trim_ascii()).into_owned() })
 }
 
-/// Reads the file header and refuses what is not a program for this machine.
-fn file_header(file: Source<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
+/// Reads the file header and refuses files that are not programs for this machine.
+fn file_header(file: ElfSource<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
     let head = file.read(0, HEADER_SIZE);
     if !head.starts_with(&abi::ELFMAGIC) {
         return Err(script(file).unwrap_or(ElfError::NotElf));
     }
-    // The parser trusts its caller with the length, so all of the header must be there.
+    // The parser trusts the slice's length, so the whole header must be there.
     let Some((ident, tail)) = head.get(..HEADER_SIZE).and_then(|header| header.split_at_checked(IDENT_SIZE)) else {
         return Err(truncated("the file header", HEADER_SIZE as u64, file));
     };
@@ -251,7 +255,7 @@ fn file_header(file: Source<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
 type ProgramHeaders<'a> = ParsingTable<'a, LittleEndian, ProgramHeader>;
 
 /// The table of program headers, not parsed yet.
-fn program_headers<'a>(file: Source<'a>, header: &FileHeader<LittleEndian>) -> Result<Cow<'a, [u8]>, ElfError> {
+fn program_headers<'a>(file: ElfSource<'a>, header: &FileHeader<LittleEndian>) -> Result<Cow<'a, [u8]>, ElfError> {
     let (count, size) = (header.e_phnum, header.e_phentsize);
     if count == 0 {
         return Err(ElfError::NoSegments);
@@ -264,7 +268,7 @@ fn program_headers<'a>(file: Source<'a>, header: &FileHeader<LittleEndian>) -> R
     Ok(file.read(range.start as u64, range.len()))
 }
 
-/// What is to be added to every address in the file.
+/// The number to add to every address in the file.
 fn load_bias(header: &FileHeader<LittleEndian>, table: &ProgramHeaders<'_>, base: u64) -> Result<u64, ElfError> {
     if header.e_type != abi::ET_DYN {
         return Ok(0);
@@ -278,32 +282,32 @@ fn load_bias(header: &FileHeader<LittleEndian>, table: &ProgramHeaders<'_>, base
             align = align.max(entry.p_align);
         }
     }
-    base.checked_next_multiple_of(align).ok_or(ElfError::Malformed("no room for it"))
+    base.checked_next_multiple_of(align).ok_or(ElfError::Malformed("alignment beyond the address space"))
 }
 
-/// What can be wrong with a segment, before its number is known.
-struct SegmentFault(&'static str);
+/// What is wrong with a segment whose index is not known yet.
+struct SegmentError(&'static str);
 
-impl SegmentFault {
+impl SegmentError {
     fn at(self, index: usize) -> ElfError {
         ElfError::Segment { index, reason: self.0 }
     }
 }
 
-fn segment(file: Source<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segment, SegmentFault> {
+fn segment(file: ElfSource<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segment, SegmentError> {
     if entry.p_filesz > entry.p_memsz {
-        return Err(SegmentFault("has more bytes in the file than in memory"));
+        return Err(SegmentError("has more bytes in the file than in memory"));
     }
     if (entry.p_vaddr ^ entry.p_offset) & (PAGE_SIZE - 1) != 0 {
-        return Err(SegmentFault("lies differently in its page in memory and in the file"));
+        return Err(SegmentError("has different offsets within its page in memory and in the file"));
     }
     let data = file_range(file, entry.p_offset, entry.p_filesz)
-        .map_err(|_| SegmentFault("reaches past the end of the file"))?;
-    let wraps = || SegmentFault("wraps around the address space");
+        .map_err(|_| SegmentError("reaches past the end of the file"))?;
+    let wraps = || SegmentError("wraps around the address space");
     let address = entry.p_vaddr.checked_add(bias).ok_or_else(wraps)?;
     let end = address.checked_add(entry.p_memsz).and_then(align_up).ok_or_else(wraps)?;
     if align_down(address) < layout::USER_MIN || end > layout::USER_END {
-        return Err(SegmentFault("lies outside the part of the address space that programs may use"));
+        return Err(SegmentError("lies outside the part of the address space that programs may use"));
     }
     let pages = PageRange::new(align_down(address), end).ok_or_else(wraps)?;
     let mut prot = Prot::NONE;
@@ -315,8 +319,8 @@ fn segment(file: Source<'_>, entry: &ProgramHeader, bias: u64) -> Result<Segment
     Ok(Segment { pages, prot, address, data, has_zeroes: entry.p_memsz > entry.p_filesz })
 }
 
-/// `len` bytes from `offset` as a range of the file, or where they would end.
-fn file_range(file: Source<'_>, offset: u64, len: u64) -> Result<Range<usize>, u64> {
+/// `len` bytes from `offset` as a range of the file; an error has the end that they would have.
+fn file_range(file: ElfSource<'_>, offset: u64, len: u64) -> Result<Range<usize>, u64> {
     let end = offset.checked_add(len).ok_or(u64::MAX)?;
     match (usize::try_from(offset), usize::try_from(end)) {
         (Ok(first), Ok(last)) if end <= file.size() => Ok(first..last),
@@ -324,7 +328,7 @@ fn file_range(file: Source<'_>, offset: u64, len: u64) -> Result<Range<usize>, u
     }
 }
 
-/// Address of the program headers, through the segment whose data holds them.
+/// Address of the program headers in memory, by the segment whose data contains them.
 fn headers_in_memory(header: &FileHeader<LittleEndian>, segments: &[Segment]) -> u64 {
     let Ok(offset) = usize::try_from(header.e_phoff) else { return 0 };
     let size = usize::from(header.e_phnum).saturating_mul(usize::from(PROGRAM_HEADER_SIZE));
@@ -336,12 +340,12 @@ fn headers_in_memory(header: &FileHeader<LittleEndian>, segments: &[Segment]) ->
 }
 
 /// The path in a PT_INTERP segment, up to its NUL.
-fn interpreter_path(file: Source<'_>, entry: &ProgramHeader) -> Vec<u8> {
+fn interpreter_path(file: ElfSource<'_>, entry: &ProgramHeader) -> Vec<u8> {
     let range = file_range(file, entry.p_offset, entry.p_filesz.min(INTERPRETER_MAX)).unwrap_or_default();
     file.read(range.start as u64, range.len()).split(|&byte| byte == 0).next().unwrap_or_default().to_vec()
 }
 
-fn truncated(what: &'static str, end: u64, file: Source<'_>) -> ElfError {
+fn truncated(what: &'static str, end: u64, file: ElfSource<'_>) -> ElfError {
     ElfError::Truncated { what, end, size: file.size() }
 }
 

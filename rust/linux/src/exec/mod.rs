@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program is made of when it starts: ELF, initial stack.
+//! Programs before they start: the ELF file and the initial stack.
 
 pub(crate) mod elf;
+pub(crate) mod elf_source;
 pub(crate) mod program;
-pub(crate) mod source;
 pub(crate) mod stack;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The initial stack: what a program finds at RSP when it starts.
+//! The initial stack: a program's memory at RSP when it starts.
 //!
 //! ```text
 //!  top          0                          8 bytes, as Linux leaves
@@ -17,9 +17,9 @@
 //!  RSP          number of arguments        RSP is a multiple of 16
 //! ```
 //!
-//! Arguments and environment lie one after the other, upwards, without a gap, as Linux has them: programs that change
-//! their title (libuv, `setproctitle(3)`) take all from the first argument to the end of the last variable, or of the
-//! last argument, for room.
+//! Arguments and environment follow each other upwards without a gap, as on Linux. Programs that change their title
+//! (libuv, `setproctitle(3)`) overwrite everything from the first argument to the end of the last variable, or of the
+//! last argument.
 //!
 //! Source: System V ABI, AMD64 supplement, 3.4.1 "Initial Stack and Register State"; Linux
 //! `create_elf_tables`.
@@ -29,26 +29,27 @@ use mayfly_machine::{PAGE_SIZE, layout};
 use crate::base::identity::{CLOCK_TICKS, GID, UID};
 use crate::exec::elf::{Image, PROGRAM_HEADER_SIZE};
 
-/// Most bytes that arguments and environment may have together with their pointers. Linux allows a quarter of the
-/// stack's limit; this much is enough for any server's configuration.
+/// Most bytes of arguments and environment together with their pointers. Linux allows a quarter of the stack's limit;
+/// this is enough for any server's configuration.
 pub(crate) const STRINGS_MAX: usize = 128 * 1024;
 
-/// CPUID leaf 1 EDX of the x86-64 baseline (FPU to SSE2). It is what every program may rely on already; what the
-/// machine offers beyond it is told by CPUID, which a program can ask itself.
+/// CPUID leaf 1 EDX of the x86-64 baseline (FPU to SSE2), on which every program may rely. Programs find further
+/// features by CPUID itself.
 const HWCAP: u64 = 0x078b_fbff;
-/// Size of a signal frame with AVX-512 state, which some C libraries size alternate stacks by.
+/// Size of a signal frame with AVX-512 state; some C libraries size alternate stacks by it.
 const MINSIGSTKSZ: u64 = 3632;
 /// `AT_MINSIGSTKSZ` of <linux/auxvec.h>, which the libc crate lacks.
 const AT_MINSIGSTKSZ: u64 = 51;
 
-/// Why a stack could not be laid out.
+/// Reasons why a stack could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StackError {
-    /// An argument, a variable or the program's name holds a NUL byte, or a variable's name is empty or holds `=`.
+    /// An argument, a variable or the program's name contains a NUL byte, or a variable's name is empty or contains
+    /// `=`.
     #[error("{what} cannot be passed to a program: {text:?}")]
     Text {
-        /// What holds the text.
+        /// Where the text is used.
         what: &'static str,
         /// The text.
         text: String,
@@ -56,14 +57,14 @@ pub enum StackError {
     /// Arguments and environment are too large.
     #[error("arguments and environment need {bytes} bytes, {STRINGS_MAX} is the limit")]
     TooLarge {
-        /// What they need, with their pointers.
+        /// Their size, with their pointers.
         bytes: usize,
     },
 }
 
-/// What goes on the stack.
+/// Content of an initial stack.
 #[derive(Debug)]
-pub(crate) struct Contents<'a> {
+pub(crate) struct StackContents<'a> {
     /// argv\[0\] and AT_EXECFN.
     pub(crate) name: &'a str,
     /// argv from 1 on.
@@ -74,22 +75,22 @@ pub(crate) struct Contents<'a> {
     pub(crate) at_random: u64,
     /// AT_BASE: where the interpreter lies; 0 without one.
     pub(crate) interpreter_base: u64,
-    /// Entries after Mayfly's own; a program takes the first of each type.
+    /// Entries after Mayfly's own; a program uses the first of each type.
     pub(crate) auxv_extra: &'a [(u64, u64)],
 }
 
-/// An initial stack: `bytes` belong at `pointer`, and the first byte is where RSP is to point.
+/// An initial stack: `bytes` go to `pointer`, which is the initial RSP.
 #[derive(Debug)]
 pub(crate) struct InitialStack {
     pub(crate) pointer: u64,
     pub(crate) bytes: Vec<u8>,
-    /// The auxiliary vector alone.
+    /// The auxiliary vector on its own.
     pub(crate) auxv: Vec<u8>,
 }
 
 impl InitialStack {
-    /// Lays out the stack that ends at `top`, for `image`. `top` is a multiple of 16.
-    pub(crate) fn build(top: u64, image: &Image, contents: &Contents<'_>) -> Result<Self, StackError> {
+    /// Builds the stack that ends at `top`, for `image`. `top` is a multiple of 16.
+    pub(crate) fn build(top: u64, image: &Image, contents: &StackContents<'_>) -> Result<Self, StackError> {
         contents.check()?;
         let mut strings = Strings { top, bytes: vec![0; 8] };
         let exec_fn = strings.push(contents.name)?;
@@ -117,7 +118,7 @@ impl InitialStack {
     }
 }
 
-impl Contents<'_> {
+impl StackContents<'_> {
     fn check(&self) -> Result<(), StackError> {
         let refuse = |what, text: &str| Err(StackError::Text { what, text: text.to_owned() });
         if self.name.is_empty() || self.name.contains('\0') {
@@ -139,7 +140,7 @@ impl Contents<'_> {
 }
 
 /// The auxiliary vector with its terminator.
-fn auxv(image: &Image, contents: &Contents<'_>, exec_fn: u64, platform: u64) -> Vec<(u64, u64)> {
+fn auxv(image: &Image, contents: &StackContents<'_>, exec_fn: u64, platform: u64) -> Vec<(u64, u64)> {
     let mut entries = vec![
         (libc::AT_SYSINFO_EHDR, layout::VDSO),
         (AT_MINSIGSTKSZ, MINSIGSTKSZ),
@@ -158,7 +159,7 @@ fn auxv(image: &Image, contents: &Contents<'_>, exec_fn: u64, platform: u64) -> 
         (libc::AT_EGID, u64::from(GID)),
         (libc::AT_SECURE, 0),
         (libc::AT_RANDOM, contents.at_random),
-        // No instruction set extension may be used on the strength of this entry alone.
+        // Programs must not use instruction-set extensions because of this entry.
         (libc::AT_HWCAP2, 0),
         (libc::AT_EXECFN, exec_fn),
         (libc::AT_PLATFORM, platform),
@@ -168,14 +169,14 @@ fn auxv(image: &Image, contents: &Contents<'_>, exec_fn: u64, platform: u64) -> 
     entries
 }
 
-/// The strings at the top of the stack. They grow downwards, so they are kept back to front until the end.
+/// The strings at the top of the stack. They grow downwards, so they are stored in reverse until the end.
 struct Strings {
     top: u64,
     bytes: Vec<u8>,
 }
 
 impl Strings {
-    /// Puts a string below the others; returns its address.
+    /// Pushes a string below the others; returns its address.
     fn push(&mut self, text: &str) -> Result<u64, StackError> {
         self.bytes.push(0);
         self.bytes.extend(text.bytes().rev());
@@ -234,7 +235,7 @@ mod tests {
             String::from_utf8(self.0.bytes[at..at + end].to_vec()).unwrap()
         }
 
-        /// Strings from `address` on, up to the null pointer; and what follows it.
+        /// The strings whose pointers start at `address`, up to the null pointer; and the address after it.
         fn strings(&self, mut address: u64) -> (Vec<String>, u64) {
             let mut found = Vec::new();
             while self.word(address) != 0 {
@@ -258,7 +259,7 @@ mod tests {
     fn a_program_finds_arguments_environment_and_auxiliary_vector() {
         let args = ["-v".to_owned(), String::new()];
         let env = [("HOME".to_owned(), "/".to_owned()), ("A".to_owned(), "b=c".to_owned())];
-        let contents = Contents {
+        let contents = StackContents {
             name: "hello",
             args: &args,
             env: &env,
@@ -292,13 +293,13 @@ mod tests {
         let mut kinds: Vec<_> = auxv.iter().map(|(kind, _)| *kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        assert_eq!(kinds.len(), auxv.len(), "no type twice");
+        assert_eq!(kinds.len(), auxv.len(), "each type occurs once");
     }
 
     #[test]
-    fn text_that_cannot_be_passed_is_refused_by_name() {
+    fn text_that_cannot_be_passed_is_named_in_the_error() {
         let build = |name: &str, args: &[String], env: &[(String, String)]| {
-            let contents = Contents { name, args, env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
+            let contents = StackContents { name, args, env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
             InitialStack::build(TOP, &image(), &contents).map(|_| ())
         };
         let pair = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
@@ -314,11 +315,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_comes_back_and_rsp_is_aligned(
+        fn any_text_is_read_back_and_rsp_is_aligned(
             args in prop::collection::vec("[^\0]{0,40}", 0..8),
             env in prop::collection::vec(("[^\0=]{1,10}", "[^\0]{0,40}"), 0..8),
         ) {
-            let contents = Contents { name: "p", args: &args, env: &env, at_random: 0, interpreter_base: 0, auxv_extra: &[] };
+            let contents = StackContents {
+                name: "p",
+                args: &args,
+                env: &env,
+                at_random: 0,
+                interpreter_base: 0,
+                auxv_extra: &[],
+            };
             let stack = InitialStack::build(TOP, &image(), &contents).unwrap();
             let reader = Reader(&stack);
             prop_assert_eq!(stack.pointer % 16, 0);
@@ -328,8 +336,10 @@ mod tests {
             let expected: Vec<_> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
             prop_assert_eq!(envp, expected);
 
-            // One after the other, up to the name for AT_EXECFN.
-            let addresses = |first: u64| (0..).map(move |n| first + 8 * n).map(|at| reader.word(at)).take_while(|word| *word != 0);
+            // All strings are contiguous, up to the name for AT_EXECFN.
+            let addresses = |first: u64| {
+                (0..).map(move |n| first + 8 * n).map(|at| reader.word(at)).take_while(|word| *word != 0)
+            };
             let all: Vec<u64> = addresses(stack.pointer + 8).chain(addresses(next)).collect();
             let mut end = all[0];
             for address in all {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files as a program sees them: mounts, what it has written, open files.
+//! Files as a program sees them: mounts, the overlay, open files.
 
 pub(crate) mod calls;
 pub(crate) mod mounts;

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which of the host's directories a program sees, and where.
+//! Mounts: the host's directories that a program sees, and their paths in its view.
 //!
-//! There are none unless the tenant's configuration names them: deny by default. A mount is read-only unless it is said
-//! to be writable, and what is written to a writable one stays in the process (`crate::fs::overlay`): the host's files
-//! are never changed.
+//! There are none unless the tenant's configuration lists them: deny by default. A mount is read-only unless configured
+//! writable. Writes to a writable one stay in the process (`crate::fs::overlay`): the host's files never change.
 //!
-//! `/proc`, `/dev` and `/sys` are Mayfly's own (`crate::fs::view::procfs`) and nothing can be mounted there. `/tmp` is
-//! an empty, writable directory unless something else is mounted at it.
+//! `/proc`, `/dev` and `/sys` are synthetic (`crate::fs::view::procfs`), and nothing can be mounted there. `/tmp` is an
+//! empty, writable directory unless something else is mounted on it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,17 +19,17 @@ use crate::host::permits::{OPEN, Permit};
 pub const MOUNTS_MAX: usize = 64;
 /// Longest guest path of a mount.
 const PATH_MAX: usize = 1024;
-/// Trees that nothing can be mounted in.
+/// Trees in which nothing can be mounted.
 const RESERVED: [&[u8]; 3] = [b"/proc", b"/dev", b"/sys"];
 
-/// A directory of the host's, and where the program is to see it.
+/// A directory of the host's, and its path in the program's view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
     /// Absolute path in the program's view, without `.` and `..`.
     pub guest: String,
-    /// The host's directory. Symbolic links on the way to it are followed once, now.
+    /// The host's directory. Symbolic links on the way to it are followed once, when it is opened.
     pub host: PathBuf,
-    /// Whether the program may write below it. What it writes is its own and is gone with a reset.
+    /// Whether the program may write below it. Its writes are private, and reset discards them.
     pub writable: bool,
 }
 
@@ -44,13 +43,13 @@ pub enum MountError {
         /// The path.
         guest: String,
     },
-    /// The guest path belongs to Mayfly.
-    #[error("mount {guest:?}: /proc, /dev and /sys are made up by Mayfly")]
+    /// The guest path is reserved.
+    #[error("mount {guest:?}: /proc, /dev and /sys are provided by Mayfly")]
     Reserved {
         /// The path.
         guest: String,
     },
-    /// Two mounts at one place.
+    /// Two mounts have the same guest path.
     #[error("mount {guest:?}: something is mounted there already")]
     Twice {
         /// The path.
@@ -59,7 +58,7 @@ pub enum MountError {
     /// Too many mounts.
     #[error("{count} mounts, but a program may have at most {MOUNTS_MAX}")]
     TooMany {
-        /// How many there are.
+        /// Their number.
         count: usize,
     },
     /// The host's directory cannot be used.
@@ -69,7 +68,7 @@ pub enum MountError {
         guest: String,
         /// The host's directory.
         host: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -77,12 +76,12 @@ pub enum MountError {
 /// A mount.
 #[derive(Debug)]
 pub(crate) struct Mount {
-    /// In the program's view: empty for the root, otherwise `/a/b`.
+    /// Path in the program's view: empty for the root, otherwise `/a/b`.
     pub(crate) guest: Vec<u8>,
-    /// The host's directory; a mount without one is empty.
+    /// The host's directory; a mount without one is an empty directory.
     pub(crate) root: Option<files::Root>,
     pub(crate) writable: bool,
-    /// What `st_dev` tells files of different mounts apart by.
+    /// Device number, by which `st_dev` distinguishes files of different mounts.
     pub(crate) device: u32,
 }
 
@@ -96,24 +95,24 @@ pub struct Mounts {
 struct Inner {
     /// Longest path first.
     all: Vec<Mount>,
-    /// Files of the host that the processes of one program have open together. One that opens without end takes them
-    /// from itself.
+    /// Number of host files that all processes of the program have open. A process that opens too many takes them from
+    /// the others of its program only.
     open: Arc<AtomicUsize>,
 }
 
 impl Default for Mounts {
-    /// No mounts: `/tmp` alone.
+    /// No mounts but `/tmp`.
     fn default() -> Self {
         Self::with(Vec::new())
     }
 }
 
 impl Mounts {
-    /// Opens the hosts' directories.
+    /// Opens the host's directories.
     ///
     /// # Errors
     ///
-    /// [`MountError`] names the mount and what is wrong with it.
+    /// [`MountError`] names the mount and the reason.
     pub fn open(points: &[MountPoint]) -> Result<Self, MountError> {
         if points.len() > MOUNTS_MAX {
             return Err(MountError::TooMany { count: points.len() });
@@ -145,7 +144,7 @@ impl Mounts {
         Self { inner: Arc::new(Inner { all, open: Arc::new(AtomicUsize::new(0)) }) }
     }
 
-    /// The mount that `path` lies in, and the rest of the path from there.
+    /// The mount that `path` lies in, and the path relative to it.
     pub(crate) fn find<'p>(&self, path: &'p [u8]) -> Option<(&Mount, &'p [u8])> {
         self.inner.all.iter().find_map(|mount| {
             let rest = path.strip_prefix(mount.guest.as_slice())?;
@@ -157,7 +156,7 @@ impl Mounts {
         })
     }
 
-    /// As if the hosts' directories were of this kind.
+    /// Treats all mounts as if they were on this kind of storage.
     #[cfg(test)]
     pub(crate) fn pretend(&mut self, storage: files::Storage) {
         let inner = Arc::get_mut(&mut self.inner).unwrap();
@@ -169,7 +168,7 @@ impl Mounts {
         self.inner.all.iter()
     }
 
-    /// Tells mounts apart: by the places in the program's view, and the hosts' directories.
+    /// Identifies a set of mounts by the paths in the program's view and the host's directories.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let root = |mount: &Mount| {
@@ -179,13 +178,13 @@ impl Mounts {
         mayfly_kvm::digest(&all)
     }
 
-    /// Opens the regular file at `rest` in one of them.
-    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8], may_block: bool) -> Result<files::File, Errno> {
+    /// Opens the regular file at `rest` in a mount.
+    pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8], may_block: bool) -> Result<files::HostFile, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-        files::File::open(root, rest, mount.device, self.permit()?, may_block)
+        files::HostFile::open(root, rest, mount.device, self.permit()?, may_block)
     }
 
-    /// Leave to open one more file of the host.
+    /// A permit to open one more file of the host.
     pub(crate) fn permit(&self) -> Result<Permit, Errno> {
         let budget = Budget::of_process();
         take(&OPEN, budget.all)?;
@@ -197,13 +196,13 @@ impl Mounts {
     }
 }
 
-/// What is not shared out at all: the server's own descriptors, of which few limits leave many.
+/// Descriptors that are never given to programs: the server needs them itself.
 const LEFT: usize = 64;
-/// Files of the host at least, whatever the limit.
+/// Fewest files of the host for a program, whatever the limit.
 const LEAST: usize = 8;
 
-/// How many files of the host may be open. They are descriptors of the server's, which needs its own for connections:
-/// programs get half of its limit together, and none of them gets more than an eighth, less where it is low.
+/// Budget for open files of the host. They are descriptors of the server, which needs its own for connections: all
+/// programs together get half of its limit, and each of them at most an eighth, less where the limit is low.
 #[derive(Clone, Copy)]
 struct Budget {
     all: usize,
@@ -230,11 +229,11 @@ fn take(counter: &AtomicUsize, max: usize) -> Result<(), Errno> {
     }
 }
 
-/// Device numbers: of what is made up 0, of `/tmp`, of the first mount.
+/// Device numbers of `/tmp` and of the first mount. Synthetic files have 0.
 const TMP_DEVICE: u32 = 30;
 const FIRST_DEVICE: u32 = 40;
 
-/// Whether `path` is `tree` or lies in it.
+/// Whether `path` is `tree` or lies below it.
 pub(crate) fn is_at_or_below(path: &[u8], tree: &[u8]) -> bool {
     path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_path_wins_and_names_end_at_slashes() {
+    fn the_longest_path_that_ends_at_a_slash_wins() {
         let mounts = Mounts::open(&[mount("/usr"), mount("/usr/lib/"), mount("/tmp")]).unwrap();
         let find = |path: &str| {
             mounts.find(path.as_bytes()).map(|(mount, rest)| {
@@ -270,12 +269,12 @@ mod tests {
         assert_eq!(find("/usr/libx"), Some(("/usr".into(), "libx".into())));
         assert_eq!(find("/usr"), Some(("/usr".into(), String::new())));
         assert_eq!(find("/us"), None);
-        assert_eq!(mounts.iter().count(), 3, "/tmp is the configuration's");
+        assert_eq!(mounts.iter().count(), 3, "/tmp was replaced by the configuration's");
         assert_eq!(Mounts::default().iter().count(), 1);
     }
 
     #[test]
-    fn mounts_that_make_no_sense_are_refused() {
+    fn invalid_mounts_are_refused() {
         for bad in ["", "usr", "/a/../b", "/a//b", "/./a", "/a\0b", &format!("/{}", "x".repeat(PATH_MAX))] {
             assert!(matches!(Mounts::open(&[mount(bad)]), Err(MountError::Path { .. })), "{bad:?}");
         }
@@ -291,17 +290,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_mount() {
+    fn a_file_cannot_be_mounted() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let point = MountPoint { host: file.path().into(), ..mount("/a") };
         assert!(matches!(Mounts::open(&[point]), Err(MountError::Open { .. })));
     }
 
     #[test]
-    fn permits_are_counted_and_come_back() {
+    fn permits_are_counted_and_returned() {
         let mounts = Mounts::default();
         let held: Vec<_> = (0..Budget::of_process().program).map(|_| mounts.permit().unwrap()).collect();
-        assert_eq!(mounts.clone().permit().err(), Some(Errno::ENFILE), "clones count together");
+        assert_eq!(mounts.clone().permit().err(), Some(Errno::ENFILE), "clones share one budget");
         drop(held);
         assert!(mounts.permit().is_ok());
     }

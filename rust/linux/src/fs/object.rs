@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an open file can be, and what can be done with each kind.
+//! Kinds of open files, and the operations on each.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::host::attributes::Attributes;
 use crate::host::files;
 use crate::host::listing::Listing;
 
-/// What a descriptor stands for.
+/// What a descriptor refers to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Object {
-    /// `/dev/null`; also what standard input is.
+    /// `/dev/null`; standard input too.
     Null,
     /// `/dev/zero`.
     Zero,
@@ -22,22 +22,22 @@ pub(crate) enum Object {
     Full,
     /// `/dev/random` or `/dev/urandom`.
     Random { urandom: bool },
-    /// An output stream: to the program it is the writing end of a pipe.
+    /// An output stream; the program sees it as the writing end of a pipe.
     Log(Stream),
-    /// A file whose content was made up when it was opened.
+    /// A synthetic file, with its content as of when it was opened.
     Text { content: Arc<[u8]>, attributes: Attributes },
-    /// A regular file of a mount. The host's descriptor has no state of the program's.
-    Host(#[serde(with = "crate::host::file_table::host_file")] Arc<files::File>),
-    /// A file that the program has written, in the mount that is `device`.
+    /// A regular file of a mount. The host's descriptor has no state that a program could change.
+    Host(#[serde(with = "crate::host::file_table::host_file")] Arc<files::HostFile>),
+    /// A file of the overlay, in the mount with this `device`.
     Memory { id: InodeId, device: u32 },
-    /// A pipe, a socket, a counter, a timer, an epoll.
+    /// A pipe, a socket, a counter, a timer, or an epoll.
     Pollable(PollableId),
-    /// A directory; its entries are there from the first `getdents64` on.
+    /// A directory. The first `getdents64` lists its entries.
     Directory { listing: Option<Arc<Listing>>, attributes: Attributes },
 }
 
 impl Object {
-    /// What `stat` tells of the devices.
+    /// Attributes of the devices, for `stat`.
     pub(crate) fn device_attributes(&self) -> Attributes {
         let minor = match self {
             Self::Zero => 5,
@@ -46,10 +46,10 @@ impl Object {
             Self::Random { urandom: true } => 9,
             _ => 3,
         };
-        Attributes { special: (1, minor), ..Attributes::made_up(u64::from(minor), libc::S_IFCHR | 0o666) }
+        Attributes { special: (1, minor), ..Attributes::synthetic(u64::from(minor), libc::S_IFCHR | 0o666) }
     }
 
-    /// Bytes that the host keeps for it: what was made up or listed when it was opened.
+    /// Bytes that the host stores for the open file: synthetic text, or a listing.
     pub(crate) fn held_bytes(&self) -> usize {
         match self {
             Self::Text { content, .. } => content.len(),
@@ -58,13 +58,13 @@ impl Object {
         }
     }
 
-    /// Whether it has a position: `pread` and `pwrite` work.
+    /// Whether it has positions: `pread` and `pwrite` work.
     pub(crate) fn has_position(&self) -> bool {
         !matches!(self, Self::Log(_) | Self::Pollable(_))
     }
 }
 
-/// Copies what `content` has at `offset`; returns how much.
+/// Copies the part of `content` from `offset` on to `out`; returns the number of bytes.
 pub(crate) fn copy(content: &[u8], offset: u64, out: &mut [u8]) -> usize {
     let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
     for (to, from) in out.iter_mut().zip(rest) {

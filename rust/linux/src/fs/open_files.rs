@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors, and the open files that they stand for.
+//! Descriptors and open files.
 //!
 //! ```text
 //!  descriptor 0 ---> open file #0   object, offset, status flags     open(2) makes one,
@@ -7,8 +7,8 @@
 //!  descriptor 5 -+
 //! ```
 //!
-//! All of it is plain state of one process: a reset copies the snapshot's back. What an open file is, is an [`Object`];
-//! a new kind of file is a new variant there, and the compiler names the operations that it needs.
+//! All of it is plain state of one process: a reset copies the snapshot's back. The kind of an open file is an
+//! [`Object`]. A new kind is a new variant there, and the compiler lists the operations that it needs.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,42 +21,41 @@ use crate::fs::object::Object;
 /// Most descriptors that a limit may allow.
 const DESCRIPTORS_MAX: usize = 1024;
 
-/// Most open files that are on their way from one socket to another.
+/// Most open files that are in flight between sockets (SCM_RIGHTS).
 pub(crate) const IN_FLIGHT_MAX: usize = 512;
 
-/// Most bytes that the host keeps for a program's open files: made-up text, listings of directories.
+/// Most bytes that the host stores for a program's open files: synthetic text, and listings of directories.
 const HELD_MAX: usize = 8 << 20;
 
 /// Flags that `F_SETFL` may change.
 const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME;
-/// Flags that `F_GETFL` does not tell: they were for `open` alone.
+/// Flags that `F_GETFL` does not return: only `open` uses them.
 const FORGOTTEN: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_NOCTTY | libc::O_TRUNC | libc::O_CLOEXEC;
 
 /// An entry of the descriptor table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Descriptor {
     pub(crate) open: OpenId,
-    /// FD_CLOEXEC. Remembered for F_GETFD; nothing is ever executed.
+    /// FD_CLOEXEC. Stored for F_GETFD only; there is no `execve`.
     pub(crate) close_on_exec: bool,
 }
 
 /// An open file ("open file description" in POSIX).
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Open {
+pub(crate) struct OpenFile {
     pub(crate) object: Object,
-    /// Where it was found in the program's view, for `/proc/self/fd`; of a file that has no path, what Linux shows
-    /// instead.
+    /// Path in the program's view, for `/proc/self/fd`. For a file without a path, the text that Linux shows instead.
     pub(crate) path: std::sync::Arc<[u8]>,
-    /// Access mode and status flags, as F_GETFL tells them.
+    /// Access mode and status flags, for F_GETFL.
     pub(crate) flags: i32,
     /// The position that `read`, `write` and `lseek` move.
     pub(crate) offset: u64,
-    /// Descriptors that stand for it, and messages that bring one; never 0.
+    /// Number of descriptors and messages that refer to it; never 0.
     references: usize,
 }
 
-impl Open {
-    /// A file that `open` was asked for with `flags`.
+impl OpenFile {
+    /// An open file with the `flags` of `open`.
     pub(crate) fn new(object: Object, path: &[u8], flags: i32) -> Self {
         Self { object, path: path.into(), flags: flags & !FORGOTTEN, offset: 0, references: 1 }
     }
@@ -74,19 +73,19 @@ impl Open {
 ///
 /// # Invariants
 ///
-/// The table never holds more than `limit` entries and does not end with an empty one. Every descriptor's open file
-/// exists, and every open file has as many references as descriptors name it and messages bring it.
+/// The table has at most `limit` entries, and its last entry is in use. The open file of every descriptor exists, and
+/// the number of its references is that of the descriptors and messages that refer to it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Files {
+pub(crate) struct DescriptorTable {
     table: Vec<Option<Descriptor>>,
-    open: Vec<Option<Open>>,
+    open: Vec<Option<OpenFile>>,
     /// Most descriptors at a time: RLIMIT_NOFILE.
     limit: usize,
     /// The working directory, absolute.
     directory: Vec<u8>,
 }
 
-impl Clone for Files {
+impl Clone for DescriptorTable {
     fn clone(&self) -> Self {
         Self {
             table: self.table.clone(),
@@ -96,7 +95,7 @@ impl Clone for Files {
         }
     }
 
-    /// Without an allocation when the entries fit where the old ones were.
+    /// Does not allocate if the entries fit the old allocation.
     fn clone_from(&mut self, source: &Self) {
         self.table.clone_from(&source.table);
         self.open.clone_from(&source.open);
@@ -105,8 +104,8 @@ impl Clone for Files {
     }
 }
 
-impl Files {
-    /// Descriptors 0, 1 and 2, and at most `limit` together.
+impl DescriptorTable {
+    /// Descriptors 0, 1 and 2; the table will hold at most `limit`.
     pub(crate) fn standard(limit: usize) -> Self {
         let mut files = Self {
             table: Vec::new(),
@@ -119,17 +118,17 @@ impl Files {
             (Object::Log(Stream::Stdout), b"pipe:[2]", libc::O_WRONLY),
             (Object::Log(Stream::Stderr), b"pipe:[3]", libc::O_WRONLY),
         ] {
-            // There is room for three.
-            let _ = files.install(Open::new(object, path, flags), false);
+            // The limit is at least three.
+            let _ = files.install(OpenFile::new(object, path, flags), false);
         }
         files
     }
 
-    /// Whether what comes from a file is what this type promises, and within the limits.
+    /// Whether a deserialised value keeps this type's invariants and the limits.
     pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
         let exists = |OpenId(index): OpenId| self.open.get(index).is_some_and(Option::is_some);
         let references = |id: usize| self.table.iter().flatten().filter(|entry| entry.open == OpenId(id)).count();
-        let is_counted = |(id, open): (usize, &Option<Open>)| {
+        let is_counted = |(id, open): (usize, &Option<OpenFile>)| {
             open.as_ref().is_none_or(|open| open.references > 0 && open.references >= references(id))
         };
         self.limit == limits.descriptors.clamp(3, DESCRIPTORS_MAX)
@@ -154,30 +153,30 @@ impl Files {
         self.directory = path.to_vec();
     }
 
-    /// What descriptor `fd` stands for.
+    /// The entry of descriptor `fd`.
     pub(crate) fn get(&self, fd: i32) -> Result<Descriptor, Errno> {
         usize::try_from(fd).ok().and_then(|index| *self.table.get(index)?).ok_or(Errno::EBADF)
     }
 
     /// The open file of descriptor `fd`.
-    pub(crate) fn open_file(&self, fd: i32) -> Result<&Open, Errno> {
+    pub(crate) fn open_file(&self, fd: i32) -> Result<&OpenFile, Errno> {
         let OpenId(index) = self.get(fd)?.open;
         self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)
     }
 
-    /// The open file of descriptor `fd`, to change it.
-    pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut Open, Errno> {
+    /// The open file of descriptor `fd`, mutable.
+    pub(crate) fn open_file_mut(&mut self, fd: i32) -> Result<&mut OpenFile, Errno> {
         let OpenId(index) = self.get(fd)?.open;
         self.open.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)
     }
 
-    /// Refuses what would make the host keep too much for open files.
+    /// Refuses an open file for which the host would store too much.
     pub(crate) fn check_held(&self, more: &Object) -> Result<(), Errno> {
         let held = self.objects().fold(more.held_bytes(), |sum, object| sum.saturating_add(object.held_bytes()));
         if held > HELD_MAX { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// What is open.
+    /// The objects of all open files.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         self.open.iter().flatten().map(|open| &open.object)
     }
@@ -187,15 +186,15 @@ impl Files {
         (0_u32..).zip(&self.table).filter_map(|(fd, slot)| slot.as_ref().map(|_| fd))
     }
 
-    /// Whether one more descriptor may be made.
+    /// Checks that the table has a free descriptor.
     pub(crate) fn check_room(&self) -> Result<(), Errno> {
         self.lowest_free(0).map(|_| ())
     }
 
-    /// Gives `file` the lowest free descriptor.
-    pub(crate) fn install(&mut self, file: Open, close_on_exec: bool) -> Result<i32, Errno> {
+    /// Installs `file` at the lowest free descriptor.
+    pub(crate) fn install(&mut self, file: OpenFile, close_on_exec: bool) -> Result<i32, Errno> {
         let fd = self.lowest_free(0)?;
-        let file = Open { references: 1, ..file };
+        let file = OpenFile { references: 1, ..file };
         let index = match self.open.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
@@ -210,17 +209,17 @@ impl Files {
         Ok(fd)
     }
 
-    /// Closes `fd`. Returns the object if that was the last descriptor for its open file.
+    /// Closes `fd`. Returns the object if that was the last reference to its open file.
     pub(crate) fn close(&mut self, fd: i32) -> Result<Option<Object>, Errno> {
         let descriptor = self.get(fd)?;
         if let Some(slot) = usize::try_from(fd).ok().and_then(|index| self.table.get_mut(index)) {
             *slot = None;
         }
         self.trim();
-        Ok(self.release(descriptor.open))
+        Ok(self.drop_reference(descriptor.open))
     }
 
-    /// Closes descriptors `first..=last`, as far as there are any. Returns the objects that are no longer open.
+    /// Closes the descriptors in `first..=last` that exist. Returns the objects that are no longer open.
     pub(crate) fn close_range(&mut self, first: u32, last: u32) -> Vec<Object> {
         let mut closed = Vec::new();
         for (fd, slot) in (0_u32..).zip(&mut self.table) {
@@ -231,10 +230,10 @@ impl Files {
             }
         }
         self.trim();
-        closed.into_iter().filter_map(|open| self.release(open)).collect()
+        closed.into_iter().filter_map(|open| self.drop_reference(open)).collect()
     }
 
-    /// Sets FD_CLOEXEC on descriptors `first..=last`, as far as there are any.
+    /// Sets FD_CLOEXEC on the descriptors in `first..=last` that exist.
     pub(crate) fn close_on_exec_range(&mut self, first: u32, last: u32) {
         for (fd, slot) in (0_u32..).zip(&mut self.table) {
             if let Some(descriptor) = slot
@@ -250,7 +249,7 @@ impl Files {
         self.set(fd, Descriptor { close_on_exec, ..descriptor })
     }
 
-    /// Duplicates `fd` to the lowest free number from `lowest` on.
+    /// Duplicates `fd` to the lowest free descriptor from `lowest` on.
     pub(crate) fn duplicate(&mut self, fd: i32, lowest: i32, close_on_exec: bool) -> Result<i32, Errno> {
         let descriptor = self.get(fd)?;
         let lowest = usize::try_from(lowest).ok().filter(|&lowest| lowest < self.limit).ok_or(Errno::EINVAL)?;
@@ -260,27 +259,27 @@ impl Files {
         Ok(new)
     }
 
-    /// Duplicates `fd` to `new`, closing what was there. Returns the object that is no longer open, if any.
+    /// Duplicates `fd` to `new`, and closes what was open there. Returns the object that is no longer open, if any.
     pub(crate) fn duplicate_to(&mut self, fd: i32, new: i32, close_on_exec: bool) -> Result<Option<Object>, Errno> {
         let descriptor = self.get(fd)?;
         let replaced = self.get(new).ok();
         self.set(new, Descriptor { close_on_exec, ..descriptor })?;
         self.share(descriptor.open);
-        Ok(replaced.and_then(|replaced| self.release(replaced.open)))
+        Ok(replaced.and_then(|replaced| self.drop_reference(replaced.open)))
     }
 
-    /// Changes what `F_SETFL` may change; other bits of `flags` do nothing, as on Linux.
+    /// Sets the flags that `F_SETFL` may change; other bits of `flags` have no effect, as on Linux.
     pub(crate) fn set_status_flags(&mut self, fd: i32, flags: i32) -> Result<(), Errno> {
         let open = self.open_file_mut(fd)?;
         open.flags = (open.flags & !CHANGEABLE) | (flags & CHANGEABLE);
         Ok(())
     }
 
-    /// What must always hold: every open file has as many holders as it says.
+    /// Asserts the invariant: every open file has as many references as it counts.
     #[cfg(test)]
-    pub(crate) fn check(&self, on_their_way: &[OpenId]) {
+    pub(crate) fn check(&self, in_flight: &[OpenId]) {
         for (index, open) in self.open.iter().enumerate() {
-            let holders = self.table.iter().flatten().map(|entry| &entry.open).chain(on_their_way);
+            let holders = self.table.iter().flatten().map(|entry| &entry.open).chain(in_flight);
             let count = holders.filter(|holder| **holder == OpenId(index)).count();
             assert_eq!(open.as_ref().map_or(0, |open| open.references), count, "open file {index}");
         }
@@ -302,12 +301,12 @@ impl Files {
         Ok(())
     }
 
-    /// One more holder of an open file, which is no descriptor: it is on its way to somebody.
+    /// Adds a reference to an open file for a message in flight.
     pub(crate) fn hold(&mut self, open: OpenId) {
         self.share(open);
     }
 
-    /// A descriptor for an open file that somebody holds, who holds it no longer.
+    /// Installs an open file that a message referred to; the message's reference becomes the descriptor's.
     pub(crate) fn install_held(&mut self, open: OpenId, close_on_exec: bool) -> Result<i32, Errno> {
         let OpenId(index) = open;
         self.open.get(index).and_then(Option::as_ref).ok_or(Errno::EBADF)?;
@@ -316,9 +315,9 @@ impl Files {
         Ok(fd)
     }
 
-    /// Somebody holds an open file no longer. Returns its object if it was the last.
-    pub(crate) fn let_go(&mut self, open: OpenId) -> Option<Object> {
-        self.release(open)
+    /// Drops a message's reference to an open file. Returns its object if it was the last reference.
+    pub(crate) fn release(&mut self, open: OpenId) -> Option<Object> {
+        self.drop_reference(open)
     }
 
     fn share(&mut self, OpenId(index): OpenId) {
@@ -327,8 +326,8 @@ impl Files {
         }
     }
 
-    /// One descriptor less for an open file; returns its object if it was the last.
-    fn release(&mut self, OpenId(index): OpenId) -> Option<Object> {
+    /// Drops a reference to an open file; returns its object if it was the last.
+    fn drop_reference(&mut self, OpenId(index): OpenId) -> Option<Object> {
         let slot = self.open.get_mut(index)?;
         let open = slot.as_mut()?;
         open.references = open.references.saturating_sub(1);

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program has written: a private layer in memory over its writable mounts.
+//! Files that a program has written: a private layer in memory over its writable mounts.
 //!
 //! ```text
-//!  /srv/data/a        File #0      written by the program, or copied here from the mount before it was
+//!  /srv/data/a        File #0      written by the program, or copied from the mount before the first write
 //!  /srv/data/b        Gone         the mount has it, the program has removed it
 //!  /srv/data/c        Directory    merged with the mount's directory of that name, unless it is opaque
 //!  /tmp/x             Link "a"
 //! ```
 //!
-//! The host's files never change. The layer is state of the process like any other, so a reset leaves what the snapshot
-//! had, which is nothing for a program that has written nothing while it booted.
+//! The host's files never change. The layer is part of the process's state, so a reset restores the snapshot's. That is
+//! empty unless the program has written files while it booted.
 //!
 //! # Invariants
 //!
-//! The sum of all contents and paths stays within `max_bytes`, the number of entries within `max_entries`. An inode
-//! exists as long as an entry names it, or its file is open or mapped shared.
+//! The size of all contents and paths together is at most `max_bytes`, and the number of entries at most `max_entries`.
+//! An inode exists as long as an entry names it, or its file is open or mapped shared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -28,16 +28,16 @@ use crate::base::ids::InodeId;
 use crate::base::limits::Limits;
 use crate::host::attributes::{Attributes, Time};
 
-/// Most links to one file.
+/// Most hard links to one file.
 const LINKS_MAX: u32 = 1000;
-/// Where the numbers of inodes start: above those of what is made up.
+/// First inode number: above those of synthetic files.
 const FIRST_INODE: u64 = 1000;
 
-/// What the program has made of a path.
+/// An entry that the program has created or changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Entry {
+pub(crate) enum OverlayEntry {
     File(InodeId),
-    /// Opaque: nothing of the mount's directory shows through.
+    /// Opaque: entries of the host's directory are hidden.
     Directory {
         opaque: bool,
         number: u64,
@@ -52,7 +52,7 @@ pub(crate) enum Entry {
     Gone,
 }
 
-/// A written file.
+/// A file of the overlay.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Inode {
     /// Shared with the snapshot until it is written.
@@ -61,7 +61,7 @@ struct Inode {
     mode: u32,
     modified: Time,
     links: u32,
-    /// F_SEAL_SEAL and its kin, of what `memfd_create` made; others have none.
+    /// F_SEAL_SEAL and the like, of files made by `memfd_create`; others have none.
     seals: Option<u32>,
 }
 
@@ -70,21 +70,21 @@ const SEAL_GROW: u32 = 0x4;
 /// F_SEAL_WRITE, F_SEAL_FUTURE_WRITE.
 const SEAL_ANY_WRITE: u32 = 0x8 | 0x10;
 
-/// What the layer says of a path.
+/// The overlay's answer for a path.
 #[derive(Debug)]
 pub(crate) enum Layer<'a> {
-    /// This is there, whatever the mount has.
-    Here(&'a Entry),
-    /// Nothing is there, whatever the mount has.
+    /// The overlay has an entry there.
+    Here(&'a OverlayEntry),
+    /// The overlay hides what the mount has there.
     Hidden,
-    /// What the mount has is there.
+    /// The overlay has no entry: what the mount has is visible.
     Below,
 }
 
-/// All that a program has written.
+/// All files that a program has written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Overlay {
-    entries: BTreeMap<Vec<u8>, Entry>,
+    entries: BTreeMap<Vec<u8>, OverlayEntry>,
     inodes: Vec<Option<Inode>>,
     bytes: u64,
     next_number: u64,
@@ -104,13 +104,13 @@ impl Overlay {
         }
     }
 
-    /// Whether what comes from a file is what this type promises, and within the limits.
+    /// Whether a deserialised value keeps this type's invariants and the limits.
     pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
         let names = self.entries.iter().fold(0_u64, |sum, (path, entry)| sum.saturating_add(cost(path, entry)));
         let contents = self.inodes.iter().flatten().map(|inode| inode.content.len() as u64);
-        let exists = |entry: &Entry| match entry {
-            Entry::File(id) => self.inode(*id).is_some(),
-            Entry::Directory { .. } | Entry::Link { .. } | Entry::Gone => true,
+        let exists = |entry: &OverlayEntry| match entry {
+            OverlayEntry::File(id) => self.inode(*id).is_some(),
+            OverlayEntry::Directory { .. } | OverlayEntry::Link { .. } | OverlayEntry::Gone => true,
         };
         self.bytes == contents.fold(names, u64::saturating_add)
             && self.entries.values().all(exists)
@@ -121,7 +121,7 @@ impl Overlay {
         self.entries.is_empty()
     }
 
-    /// Bytes that all of it takes.
+    /// Bytes used.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -131,26 +131,26 @@ impl Overlay {
         self.max_bytes.saturating_sub(self.bytes)
     }
 
-    /// What lies at `path`, in a mount whose own path is `mount_len` bytes long.
+    /// The layer's answer for `path`, in a mount whose own path is `mount_len` bytes long.
     pub(crate) fn find(&self, path: &[u8], mount_len: usize) -> Layer<'_> {
         if self.entries.is_empty() {
             return Layer::Below;
         }
         if let Some(entry) = self.entries.get(path) {
-            return if *entry == Entry::Gone { Layer::Hidden } else { Layer::Here(entry) };
+            return if *entry == OverlayEntry::Gone { Layer::Hidden } else { Layer::Here(entry) };
         }
         let slashes = path.iter().enumerate().filter(|&(at, &byte)| byte == b'/' && at > mount_len);
         for (at, _) in slashes {
             match path.get(..at).and_then(|above| self.entries.get(above)) {
-                None | Some(Entry::Directory { opaque: false, .. }) => {}
+                None | Some(OverlayEntry::Directory { opaque: false, .. }) => {}
                 Some(_) => return Layer::Hidden,
             }
         }
         Layer::Below
     }
 
-    /// Names in the directory `path` that the layer has something to say of.
-    pub(crate) fn names<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a Entry)> {
+    /// The entries of the overlay in the directory `path`.
+    pub(crate) fn names<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a OverlayEntry)> {
         let start = [path, b"/"].concat();
         self.entries
             .range((Bound::Included(start.clone()), Bound::Unbounded))
@@ -161,8 +161,8 @@ impl Overlay {
             })
     }
 
-    /// What `lstat` tells of an entry in the mount that is `device`.
-    pub(crate) fn attributes(&self, entry: &Entry, device: u32) -> Attributes {
+    /// Attributes of an entry in the mount with this `device`, for `lstat`.
+    pub(crate) fn attributes(&self, entry: &OverlayEntry, device: u32) -> Attributes {
         let made = |inode, mode, size, modified, links| Attributes {
             device,
             inode,
@@ -175,16 +175,18 @@ impl Overlay {
             modified,
         };
         match entry {
-            Entry::File(id) => self.file_attributes(*id, device),
-            Entry::Directory { number, mode, modified, .. } => made(*number, libc::S_IFDIR | mode, 0, *modified, 2),
-            Entry::Link { target, number, modified } => {
+            OverlayEntry::File(id) => self.file_attributes(*id, device),
+            OverlayEntry::Directory { number, mode, modified, .. } => {
+                made(*number, libc::S_IFDIR | mode, 0, *modified, 2)
+            }
+            OverlayEntry::Link { target, number, modified } => {
                 made(*number, libc::S_IFLNK | 0o777, target.len() as u64, *modified, 1)
             }
-            Entry::Gone => made(0, 0, 0, Time::default(), 0),
+            OverlayEntry::Gone => made(0, 0, 0, Time::default(), 0),
         }
     }
 
-    /// What `fstat` tells of a written file.
+    /// Attributes of a file of the overlay, for `fstat`.
     pub(crate) fn file_attributes(&self, id: InodeId, device: u32) -> Attributes {
         let inode = self.inode(id);
         Attributes {
@@ -192,7 +194,7 @@ impl Overlay {
             links: inode.map_or(0, |inode| inode.links),
             size: self.content(id).len() as u64,
             modified: inode.map_or(Time::default(), |inode| inode.modified),
-            ..Attributes::made_up(
+            ..Attributes::synthetic(
                 inode.map_or(0, |inode| inode.number),
                 libc::S_IFREG | inode.map_or(0, |inode| inode.mode),
             )
@@ -204,14 +206,14 @@ impl Overlay {
         self.inode(id).map_or(&[], |inode| &inode.content)
     }
 
-    /// Makes a file with this content at `path`.
+    /// Creates a file with this content at `path`.
     pub(crate) fn create(&mut self, path: &[u8], mode: u32, content: Vec<u8>, now: Time) -> Result<InodeId, Errno> {
         let size = content.len() as u64;
         if size > self.room() {
             return Err(Errno::ENOSPC);
         }
         let index = self.inodes.iter().position(Option::is_none).unwrap_or(self.inodes.len());
-        self.put(path, Entry::File(InodeId(index)))?;
+        self.put(path, OverlayEntry::File(InodeId(index)))?;
         let number = self.number();
         let inode =
             Inode { content: Arc::new(content), number, mode: mode & 0o7777, modified: now, links: 1, seals: None };
@@ -220,7 +222,7 @@ impl Overlay {
         Ok(InodeId(index))
     }
 
-    /// Makes an empty file without a name, which can be sealed: `memfd_create`. It lasts while it is open or mapped.
+    /// Creates an empty file without a name, which can be sealed: `memfd_create`. It exists while it is open or mapped.
     pub(crate) fn create_unnamed(&mut self, mode: u32, seals: u32, now: Time) -> InodeId {
         let index = self.inodes.iter().position(Option::is_none).unwrap_or(self.inodes.len());
         let number = self.number();
@@ -238,7 +240,7 @@ impl Overlay {
         }
     }
 
-    /// The seals of a file that can have some.
+    /// The seals of a file; `None` if it cannot have any.
     pub(crate) fn seals(&self, id: InodeId) -> Option<u32> {
         self.inode(id)?.seals
     }
@@ -249,17 +251,17 @@ impl Overlay {
         }
     }
 
-    /// Whether a file has one of these seals.
+    /// Whether a file has any of these seals.
     fn is_sealed(&self, id: InodeId, seals: u32) -> bool {
         self.seals(id).is_some_and(|own| own & seals != 0)
     }
 
-    /// Whether a file may be written, for now and for what is mapped later.
+    /// Whether writing to a file is sealed, now or for later mappings.
     pub(crate) fn is_write_sealed(&self, id: InodeId) -> bool {
         self.is_sealed(id, SEAL_ANY_WRITE)
     }
 
-    /// Puts bytes where a mapping has them already.
+    /// Stores bytes that a mapping already has.
     pub(crate) fn replace(&mut self, id: InodeId, offset: u64, data: &[u8]) {
         let (Some(inode), Ok(start)) = (self.inode_mut(id), usize::try_from(offset)) else { return };
         let content = Arc::make_mut(&mut inode.content);
@@ -268,53 +270,53 @@ impl Overlay {
         }
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     pub(crate) fn make_directory(&mut self, path: &[u8], mode: u32, opaque: bool, now: Time) -> Result<(), Errno> {
         let number = self.number();
-        self.put(path, Entry::Directory { opaque, number, mode: mode & 0o1777, modified: now })
+        self.put(path, OverlayEntry::Directory { opaque, number, mode: mode & 0o1777, modified: now })
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     pub(crate) fn make_link(&mut self, path: &[u8], target: &[u8], now: Time) -> Result<(), Errno> {
         let number = self.number();
-        self.put(path, Entry::Link { target: target.to_vec(), number, modified: now })
+        self.put(path, OverlayEntry::Link { target: target.to_vec(), number, modified: now })
     }
 
-    /// One more name for a file.
+    /// Adds a name for a file.
     pub(crate) fn link(&mut self, path: &[u8], id: InodeId) -> Result<(), Errno> {
         if self.inode(id).is_none_or(|inode| inode.links >= LINKS_MAX) {
             return Err(Errno::EMLINK);
         }
-        self.put(path, Entry::File(id))?;
+        self.put(path, OverlayEntry::File(id))?;
         if let Some(inode) = self.inode_mut(id) {
             inode.links = inode.links.saturating_add(1);
         }
         Ok(())
     }
 
-    /// Removes what is at `path`; if the mount has something there, it is hidden. Returns the file that has no name any
-    /// more.
+    /// Removes the entry at `path`; `hides` hides what the mount has there. Returns the file if that was its last name.
     pub(crate) fn remove(&mut self, path: &[u8], hides: bool) -> Result<Option<InodeId>, Errno> {
         let old = self.entries.get(path).cloned();
-        // What is below a directory that goes is gone already, or hidden with it.
-        if matches!(old, Some(Entry::Directory { .. })) || hides {
+        // Entries below a removed directory are gone already, or hidden with it.
+        if matches!(old, Some(OverlayEntry::Directory { .. })) || hides {
             let below: Vec<_> = self.below(path).collect();
             for place in below {
                 self.take(&place);
             }
         }
         if hides {
-            self.put(path, Entry::Gone)?;
+            self.put(path, OverlayEntry::Gone)?;
         } else {
             self.take(path);
         }
-        let Some(Entry::File(id)) = old else { return Ok(None) };
+        let Some(OverlayEntry::File(id)) = old else { return Ok(None) };
         let Some(inode) = self.inode_mut(id) else { return Ok(None) };
         inode.links = inode.links.saturating_sub(1);
         Ok((inode.links == 0).then_some(id))
     }
 
-    /// Gives what is at `path` the name `new`, where nothing is but what may be replaced; with all that is below it.
+    /// Renames the entry at `path` to `new`, with all entries below it. At `new` there is nothing, or only what may be
+    /// replaced.
     pub(crate) fn rename(&mut self, path: &[u8], new: &[u8]) -> Result<(), Errno> {
         let below: Vec<_> = self.below(path).collect();
         let places: Vec<_> = std::iter::once(path.to_vec()).chain(below).collect();
@@ -324,8 +326,8 @@ impl Overlay {
         }
         for place in places {
             let Some(mut entry) = self.take(&place) else { continue };
-            // Whatever the mount has where it goes does not show through.
-            if let Entry::Directory { opaque, .. } = &mut entry {
+            // What the mount has at the new path must not show through.
+            if let OverlayEntry::Directory { opaque, .. } = &mut entry {
                 *opaque = true;
             }
             let moved = [new, place.get(path.len()..).unwrap_or_default()].concat();
@@ -334,7 +336,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// Forgets a file that has no name, once it is not open any more.
+    /// Drops a file that has no name and is no longer open.
     pub(crate) fn forget(&mut self, InodeId(index): InodeId) {
         if let Some(slot) = self.inodes.get_mut(index)
             && let Some(inode) = slot.take_if(|inode| inode.links == 0)
@@ -348,7 +350,7 @@ impl Overlay {
         self.inode(id).is_some_and(|inode| inode.links > 0)
     }
 
-    /// Writes `data` at `offset`; what lies between the old end and there is zero.
+    /// Writes `data` at `offset`; a gap after the old end becomes zero.
     pub(crate) fn write(&mut self, id: InodeId, offset: u64, data: &[u8], now: Time) -> Result<(), Errno> {
         let size = self.content(id).len() as u64;
         let end = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
@@ -368,13 +370,13 @@ impl Overlay {
         Ok(())
     }
 
-    /// How many bytes the next change of a file copies: all of it, where others have the same.
+    /// Bytes that the next change of a file copies: all of it if its content is shared.
     pub(crate) fn shared_len(&self, id: InodeId) -> u64 {
         let inode = self.inode(id);
         inode.filter(|inode| Arc::strong_count(&inode.content) > 1).map_or(0, |inode| inode.content.len() as u64)
     }
 
-    /// Makes a file so long, with zeroes or by cutting it off.
+    /// Sets a file's size: adds zeroes, or truncates it.
     pub(crate) fn resize(&mut self, id: InodeId, size: u64, now: Time) -> Result<(), Errno> {
         let old = self.content(id).len() as u64;
         if size > old && self.is_sealed(id, SEAL_GROW) || size < old && self.is_sealed(id, SEAL_SHRINK) {
@@ -394,32 +396,32 @@ impl Overlay {
         Ok(())
     }
 
-    /// Changes the mode of what is at `path`, which is here.
+    /// Sets the mode of the entry at `path`, which is in the overlay.
     pub(crate) fn set_mode(&mut self, path: &[u8], new: u32) {
         match self.entries.get_mut(path) {
-            Some(Entry::Directory { mode, .. }) => *mode = new & 0o1777,
-            Some(&mut Entry::File(id)) => self.set_file_mode(id, new),
+            Some(OverlayEntry::Directory { mode, .. }) => *mode = new & 0o1777,
+            Some(&mut OverlayEntry::File(id)) => self.set_file_mode(id, new),
             _ => {}
         }
     }
 
-    /// Changes the mode of a file.
+    /// Sets the mode of a file.
     pub(crate) fn set_file_mode(&mut self, id: InodeId, new: u32) {
         if let Some(inode) = self.inode_mut(id) {
             inode.mode = new & 0o7777;
         }
     }
 
-    /// Changes the time of what is at `path`, which is here.
+    /// Sets the modification time of the entry at `path`, which is in the overlay.
     pub(crate) fn set_time(&mut self, path: &[u8], time: Time) {
         match self.entries.get_mut(path) {
-            Some(Entry::Directory { modified, .. } | Entry::Link { modified, .. }) => *modified = time,
-            Some(&mut Entry::File(id)) => self.set_file_time(id, time),
+            Some(OverlayEntry::Directory { modified, .. } | OverlayEntry::Link { modified, .. }) => *modified = time,
+            Some(&mut OverlayEntry::File(id)) => self.set_file_time(id, time),
             _ => {}
         }
     }
 
-    /// Changes the time of a file.
+    /// Sets the modification time of a file.
     pub(crate) fn set_file_time(&mut self, id: InodeId, time: Time) {
         if let Some(inode) = self.inode_mut(id) {
             inode.modified = time;
@@ -439,7 +441,7 @@ impl Overlay {
         self.next_number
     }
 
-    /// Paths below `path`.
+    /// Paths of the entries below `path`.
     fn below(&self, path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
         let start = [path, b"/"].concat();
         self.entries
@@ -448,8 +450,8 @@ impl Overlay {
             .take_while(move |place| place.starts_with(&start))
     }
 
-    /// The one way to add an entry.
-    fn put(&mut self, path: &[u8], entry: Entry) -> Result<(), Errno> {
+    /// The only way to add an entry.
+    fn put(&mut self, path: &[u8], entry: OverlayEntry) -> Result<(), Errno> {
         let replaced = self.entries.get(path).map_or(0, |old| cost(path, old));
         let bytes = cost(path, &entry);
         if bytes.saturating_sub(replaced) > self.room() {
@@ -463,17 +465,17 @@ impl Overlay {
         Ok(())
     }
 
-    /// The one way to take an entry away.
-    fn take(&mut self, path: &[u8]) -> Option<Entry> {
+    /// The only way to remove an entry.
+    fn take(&mut self, path: &[u8]) -> Option<OverlayEntry> {
         let entry = self.entries.remove(path)?;
         self.bytes = self.bytes.saturating_sub(cost(path, &entry));
         Some(entry)
     }
 }
 
-/// What an entry counts besides a file's content.
-fn cost(path: &[u8], entry: &Entry) -> u64 {
-    let target = if let Entry::Link { target, .. } = entry { target.len() } else { 0 };
+/// The cost of an entry besides its file's content.
+fn cost(path: &[u8], entry: &OverlayEntry) -> u64 {
+    let target = if let OverlayEntry::Link { target, .. } = entry { target.len() } else { 0 };
     path.len().saturating_add(target).saturating_add(1) as u64
 }
 
@@ -488,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_entries_are_bounded_and_come_back() {
+    fn bytes_and_entries_are_bounded_and_freed() {
         let mut overlay = overlay();
         assert_eq!(overlay.create(b"/tmp/a", 0o600, vec![0; 1001], NOW), Err(Errno::ENOSPC));
         let id = overlay.create(b"/tmp/a", 0o600, Vec::new(), NOW).unwrap();
@@ -498,7 +500,7 @@ mod tests {
         overlay.write(id, 900, b"x", NOW).unwrap();
         assert_eq!(overlay.create(b"/tmp/b", 0o600, vec![0; 200], NOW), Err(Errno::ENOSPC));
         assert_eq!(overlay.remove(b"/tmp/a", false), Ok(Some(id)));
-        assert!(overlay.room() < 100, "still open, perhaps");
+        assert!(overlay.room() < 100, "the file may still be open");
         overlay.forget(id);
         assert_eq!(overlay.room(), 1000);
         for number in 0..10 {
@@ -509,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_hides_the_mount() {
+    fn a_removed_entry_hides_the_mounts() {
         let mut overlay = overlay();
         assert!(matches!(overlay.find(b"/m/a", 2), Layer::Below));
         overlay.remove(b"/m/a", true).unwrap();
@@ -517,21 +519,21 @@ mod tests {
         assert!(matches!(overlay.find(b"/m/a/b", 2), Layer::Hidden));
         assert!(matches!(overlay.find(b"/m/ab", 2), Layer::Below));
         overlay.make_directory(b"/m/a", 0o755, true, NOW).unwrap();
-        assert!(matches!(overlay.find(b"/m/a", 2), Layer::Here(Entry::Directory { .. })));
+        assert!(matches!(overlay.find(b"/m/a", 2), Layer::Here(OverlayEntry::Directory { .. })));
         assert!(matches!(overlay.find(b"/m/a/b", 2), Layer::Hidden));
         overlay.make_directory(b"/m/c", 0o755, false, NOW).unwrap();
         assert!(matches!(overlay.find(b"/m/c/b", 2), Layer::Below));
     }
 
     #[test]
-    fn renaming_takes_along_what_is_below() {
+    fn renaming_a_directory_moves_its_entries() {
         let mut overlay = overlay();
         overlay.make_directory(b"/t/a", 0o755, false, NOW).unwrap();
         let id = overlay.create(b"/t/a/f", 0o600, b"text".to_vec(), NOW).unwrap();
         overlay.make_directory(b"/t/ab", 0o755, false, NOW).unwrap();
         overlay.rename(b"/t/a", b"/t/longer").unwrap();
         assert!(matches!(overlay.find(b"/t/a/f", 2), Layer::Below));
-        assert!(matches!(overlay.find(b"/t/longer/f", 2), Layer::Here(Entry::File(found)) if *found == id));
+        assert!(matches!(overlay.find(b"/t/longer/f", 2), Layer::Here(OverlayEntry::File(found)) if *found == id));
         assert!(matches!(overlay.find(b"/t/ab", 2), Layer::Here(_)));
         assert_eq!(overlay.content(id), b"text");
     }

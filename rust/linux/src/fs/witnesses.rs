@@ -1,71 +1,72 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program found of the host's files while it booted: what a saved process depends on, besides its program.
+//! Records what a program found in its mounts while it booted: a saved process depends on it, besides its program.
 //!
-//! A snapshot has seen files that it has not open any more: its source, its settings, the libraries that it did not
-//! find. Whoever loads it later is to have what a boot now would have. So each look at a mount is noted with its
-//! result, until the freeze, and all are taken again when the process is loaded.
+//! A snapshot depends on files that it no longer has open: its source, its settings, the libraries that it did not
+//! find. A process that is loaded later must have what a boot would find then. So each look-up in a mount is noted with
+//! its result, until the freeze, and all are repeated when the process is loaded.
 //!
-//! A directory is the same as long as it is that directory; what it lists is noted when it is listed.
+//! A directory counts as unchanged while it is the same directory. Its entries are noted when they are listed.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mayfly_files::FileStamp;
 use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::fs::mounts::{Mount, Mounts};
-use crate::host::files::{self, Stamp};
-use crate::host::listing::Entry;
+use crate::host::files;
+use crate::host::listing::DirectoryEntry;
 
-/// Most looks that are noted. A program that looks more around is not saved.
+/// Most look-ups that are noted. A program with more is not saved.
 const SEEN_MAX: usize = 32_768;
 
-/// A place in a mount, or the names in it.
+/// A look-up of a path in a mount, or a listing of its entries.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Place {
+struct Lookup {
     device: u32,
     rest: Vec<u8>,
     listed: bool,
 }
 
-/// What was there: an error number if it could not be looked at.
+/// The result of a look-up; an error number if it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Found {
-    Node(Stamp),
+enum LookupResult {
+    Node(FileStamp),
     Names(u64),
     Error(i32),
 }
 
-/// All that was seen.
+/// All look-ups, with their results.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Seen(BTreeMap<Place, Found>);
+pub(crate) struct Seen(BTreeMap<Lookup, LookupResult>);
 
-/// Notes for one process and its forks.
+/// The notes of a process and its forks.
 #[derive(Debug)]
 pub(crate) struct Witnesses(Mutex<Notes>);
 
 #[derive(Debug)]
 enum Notes {
     Taken(Seen),
-    /// There were too many.
+    /// There were too many look-ups.
     TooMany,
-    /// The same place was one thing and then another.
+    /// Two look-ups of one path had different results.
     Changed,
     Forgotten,
 }
 
-/// Why there are no notes.
+/// Reasons why there are no notes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoWitness {
-    /// Too much was seen.
+    /// There were too many look-ups.
     #[error("the program looked at more than {SEEN_MAX} files when it booted")]
     TooMany,
     /// A file changed meanwhile.
     #[error("a file changed while the program booted")]
     Changed,
-    /// They were let go of.
-    #[error("nothing is known of the files that the program looked at when it booted")]
+    /// The notes were discarded.
+    #[error("there is no record of the files that the program looked at when it booted")]
     Forgotten,
 }
 
@@ -78,37 +79,37 @@ impl Witnesses {
         Self(Mutex::new(Notes::Taken(seen)))
     }
 
-    /// Looks at `rest` in a mount that has a directory, for a program that boots.
-    pub(crate) fn look_up(&self, mount: &Mount, rest: &[u8]) -> Result<files::Node, Errno> {
+    /// Looks up `rest` in a mount that has a directory, for a program that boots.
+    pub(crate) fn look_up(&self, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
         let node = files::look_up(root, rest, mount.device, true);
         self.note(mount, rest, false, found(&node));
         node
     }
 
-    /// As [`Witnesses::look_up`], for the names in a directory.
-    pub(crate) fn list(&self, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+    /// As [`Witnesses::look_up`], but lists a directory.
+    pub(crate) fn list(&self, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
         let names = files::list(root, rest, true);
         self.note(mount, rest, true, listed(&names));
         names
     }
 
-    fn note(&self, mount: &Mount, rest: &[u8], listed: bool, found: Found) {
+    fn note(&self, mount: &Mount, rest: &[u8], listed: bool, found: LookupResult) {
         let mut notes = self.notes();
         let Notes::Taken(Seen(seen)) = &mut *notes else { return };
-        let place = Place { device: mount.device, rest: rest.to_vec(), listed };
-        match seen.get(&place) {
+        let lookup = Lookup { device: mount.device, rest: rest.to_vec(), listed };
+        match seen.get(&lookup) {
             Some(known) if *known == found => {}
             Some(_) => *notes = Notes::Changed,
             None if seen.len() >= SEEN_MAX => *notes = Notes::TooMany,
             None => {
-                seen.insert(place, found);
+                seen.insert(lookup, found);
             }
         }
     }
 
-    /// Lets go of the notes: the process will not be saved.
+    /// Discards the notes: the process will not be saved.
     pub(crate) fn forget(&self) {
         *self.notes() = Notes::Forgotten;
     }
@@ -124,15 +125,15 @@ impl Witnesses {
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
-        // A note is one step, so they are whole even if a thread panicked meanwhile.
+        // Each note is written in one step, so the notes are consistent even if a thread panicked meanwhile.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seen {
-    /// Whether all of it is there as it was; otherwise the first place that differs.
+    /// Repeats all look-ups; an error names the first path whose result differs.
     pub(crate) fn check(&self, mounts: &Mounts) -> Result<(), String> {
-        for (Place { device, rest, listed: names }, then) in &self.0 {
+        for (Lookup { device, rest, listed: names }, then) in &self.0 {
             let mount = mounts.iter().find(|mount| mount.device == *device);
             let root = mount.and_then(|mount| mount.root.as_ref());
             let now = match root {
@@ -149,24 +150,24 @@ impl Seen {
     }
 }
 
-fn found(node: &Result<files::Node, Errno>) -> Found {
+fn found(node: &Result<files::HostNode, Errno>) -> LookupResult {
     match node {
-        Ok(node) => Found::Node(node.stamp),
-        Err(errno) => Found::Error(errno.number()),
+        Ok(node) => LookupResult::Node(node.stamp),
+        Err(errno) => LookupResult::Error(errno.number()),
     }
 }
 
-fn listed(names: &Result<Vec<(Vec<u8>, Entry)>, Errno>) -> Found {
+fn listed(names: &Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno>) -> LookupResult {
     match names {
         Ok(names) => {
             let mut names: Vec<_> = names.iter().map(|(name, entry)| (name, entry.inode, entry.kind)).collect();
             names.sort_unstable();
-            // Its keys are fixed, and the build that wrote a file is the only one that reads it.
+            // The hasher's keys are fixed, and only the build that wrote a file reads it.
             let mut hasher = DefaultHasher::new();
             names.hash(&mut hasher);
-            Found::Names(hasher.finish())
+            LookupResult::Names(hasher.finish())
         }
-        Err(errno) => Found::Error(errno.number()),
+        Err(errno) => LookupResult::Error(errno.number()),
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
         Mounts::open(&[point]).unwrap()
     }
 
-    /// Looks around in a mount, changes something, and says what differs then.
+    /// Looks up paths in a mount, applies a change, and returns the check's result.
     fn differs(change: impl FnOnce(&std::path::Path)) -> Result<(), String> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "1").unwrap();
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_boot_would_find_is_compared() {
+    fn a_change_that_a_boot_would_notice_is_found() {
         assert_eq!(differs(|_| {}), Ok(()));
         assert_eq!(differs(|folder| fs::write(folder.join("unseen"), "").unwrap()), Ok(()), "not listed");
         assert_eq!(differs(|folder| fs::write(folder.join("file"), "22").unwrap()), Err("/m/file".into()));
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_meanwhile_or_is_forgotten_is_no_witness() {
+    fn notes_that_changed_or_were_discarded_or_are_too_many_are_no_witness() {
         let folder = tempfile::tempdir().unwrap();
         let mounts = mounts(&folder);
         let (mount, _) = mounts.find(b"/m").unwrap();
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!(witnesses.seen().err(), Some(NoWitness::Forgotten));
         let witnesses = Witnesses::new();
         for number in 0..=SEEN_MAX {
-            witnesses.note(mount, &number.to_le_bytes(), false, Found::Error(2));
+            witnesses.note(mount, &number.to_le_bytes(), false, LookupResult::Error(2));
         }
         assert_eq!(witnesses.seen().err(), Some(NoWitness::TooMany));
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program is told of a file: the numbers behind `stat`, `statx` and `statfs`, and how they are laid out.
+//! Attributes of files as programs see them: the content and layout of `stat`, `statx` and `statfs`.
 //!
 //! Sources: `<asm/stat.h>`, `<linux/stat.h>`, `<asm-generic/statfs.h>`; stat(2), statx(2), statfs(2).
 
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::identity::{GID, UID};
 
-/// A time as file systems have it.
+/// A file's time stamp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Time {
     pub(crate) seconds: i64,
     pub(crate) nanoseconds: u32,
 }
 
-/// What `stat` and `statx` tell of a file.
+/// Attributes of a file, for `stat` and `statx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attributes {
-    /// Minor number of the device that the file lies on; the major number of such devices is 0. Made up.
+    /// Minor number of the file's device; its major number is 0. Not the host's device number.
     pub(crate) device: u32,
     pub(crate) inode: u64,
     pub(crate) mode: u32,
     pub(crate) links: u32,
     pub(crate) user: u32,
     pub(crate) group: u32,
-    /// Of a device: its own major and minor number.
+    /// A device file's own major and minor number.
     pub(crate) special: (u32, u32),
     pub(crate) size: u64,
     pub(crate) modified: Time,
@@ -33,8 +33,8 @@ pub(crate) struct Attributes {
 impl Attributes {
     const BLOCK_SIZE: u32 = 4096;
 
-    /// A file of the program's own, empty, with times 0.
-    pub(crate) fn made_up(inode: u64, mode: u32) -> Self {
+    /// Attributes of a synthetic file: owned by the program, empty, with times 0.
+    pub(crate) fn synthetic(inode: u64, mode: u32) -> Self {
         Self {
             device: 0,
             inode,
@@ -98,12 +98,12 @@ impl Attributes {
         put(16, &self.links.to_le_bytes());
         put(20, &self.user.to_le_bytes());
         put(24, &self.group.to_le_bytes());
-        // A 16-bit field with 16 bits of padding behind it.
+        // A 16-bit field, followed by 16 bits of padding.
         put(28, &self.mode.to_le_bytes());
         put(32, &self.inode.to_le_bytes());
         put(40, &self.size.to_le_bytes());
         put(48, &self.blocks().to_le_bytes());
-        // Access, change and modification; there is no time of birth.
+        // Access, change and modification; there is no birth time.
         for offset in [64, 96, 112] {
             put(offset, &self.modified.seconds.to_le_bytes());
             put(offset.saturating_add(8), &self.modified.nanoseconds.to_le_bytes());
@@ -115,7 +115,7 @@ impl Attributes {
     }
 }
 
-/// `struct statfs` of the file system that is device `device`: how large it is and how full is nobody's business.
+/// `struct statfs` of the file system with this `device`. Its size and free space are not disclosed.
 pub(crate) fn file_system(device: u32) -> [u64; 15] {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     const NAME_MAX: u64 = 255;
@@ -124,7 +124,7 @@ pub(crate) fn file_system(device: u32) -> [u64; 15] {
     [TMPFS_MAGIC, 4096, 0, 0, 0, 0, 0, device.into(), NAME_MAX, 4096, ST_VALID_RDONLY, 0, 0, 0, 0]
 }
 
-/// The time that files are stamped with.
+/// The current time, for time stamps of files.
 pub(crate) fn now() -> Time {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     Time { seconds: time.tv_sec, nanoseconds: u32::try_from(time.tv_nsec).unwrap_or_default() }

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Names of hosts, resolved by the host's own resolver: the only place where the personality asks it.
+//! Resolves host names with the host's own resolver: the only place where the personality calls it.
 //!
-//! It may take seconds to answer, so that only threads of its own ask it. What it says serves for a while, and for
-//! longer while it says nothing else. Names come from the operator's lists alone: a program cannot make the host ask
-//! for another.
+//! A look-up may take seconds, so only dedicated threads make them. Answers are cached for a while, and for longer
+//! while the resolver fails. Names come from the operator's lists only: a program cannot make the host resolve another
+//! one.
 //!
-//! An address that a name must not have is left out: see [`is_fit`] and [`is_own`].
+//! Addresses that a name must not have are dropped: see [`is_allowed`] and [`is_own`].
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How long an answer serves before the resolver is asked again.
+/// How long an answer is used before the resolver is asked again.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long one serves while the resolver has no other.
+/// How long an answer is used while the resolver fails.
 const STALE: Duration = Duration::from_secs(600);
-/// How long it is not asked again after it had none: twice as long each time, up to the longest.
+/// Pause after a failure. It doubles with each one, up to the longest.
 const PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Most addresses that are tried.
+/// Most addresses of a name.
 const ADDRESSES_MAX: usize = 8;
-/// Names that are resolved side by side.
+/// Most names that are resolved at the same time.
 const THREADS: usize = 4;
 
 /// A host's name.
@@ -34,22 +34,22 @@ pub(crate) struct Name {
 #[derive(Debug, Default)]
 struct Known {
     addresses: Vec<IpAddr>,
-    /// When the resolver said so.
+    /// When the resolver answered.
     since: Option<Instant>,
-    /// When it had no answer.
+    /// When the resolver failed.
     failed: Option<Instant>,
     pause: Duration,
     is_asked: bool,
 }
 
-/// What is known of a name.
+/// The present knowledge of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Its addresses; there is at least one.
     Addresses(Vec<IpAddr>),
-    /// Nothing yet: ask again.
+    /// None yet: ask again later.
     Pending,
-    /// It has none that may be connected to.
+    /// The name has no address that may be connected to.
     Nothing,
 }
 
@@ -62,12 +62,12 @@ impl Name {
         &self.text
     }
 
-    /// Has the name resolved ahead of the first use.
+    /// Starts to resolve the name ahead of its first use.
     pub(crate) fn prepare(self: &Arc<Self>) {
         self.resolve();
     }
 
-    /// What is known now. Never waits.
+    /// The present answer. Never waits.
     pub(crate) fn resolve(self: &Arc<Self>) -> Answer {
         let now = Instant::now();
         let within = |when: Option<Instant>, time| when.is_some_and(|when| now.duration_since(when) < time);
@@ -84,29 +84,29 @@ impl Name {
         };
         drop(known);
         if ask {
-            ask_for(self);
+            enqueue(self);
         }
         answer
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Each change is whole.
+        // Each change is one assignment, so the value is consistent even if a thread panicked.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the resolver, and waits for it.
+    /// Calls the resolver and waits for its answer.
     fn look_up(&self) {
         let found = (self.text.as_str(), 0).to_socket_addrs();
         let mut addresses: Vec<IpAddr> = Vec::new();
         for ip in found.into_iter().flatten().map(|found| found.ip().to_canonical()) {
-            if is_fit(ip) && !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX && !is_own(ip) {
+            if is_allowed(ip) && !addresses.contains(&ip) && addresses.len() < ADDRESSES_MAX && !is_own(ip) {
                 addresses.push(ip);
             }
         }
-        self.learn(addresses);
+        self.set_addresses(addresses);
     }
 
-    pub(crate) fn learn(&self, addresses: Vec<IpAddr>) {
+    pub(crate) fn set_addresses(&self, addresses: Vec<IpAddr>) {
         let now = Instant::now();
         let mut known = self.known();
         known.is_asked = false;
@@ -122,36 +122,36 @@ impl Name {
     }
 }
 
-/// Names that wait to be resolved. Each is there once, so that the operator's lists bound it.
+/// Names that wait to be resolved. Each is in the queue once, so the operator's lists bound it.
 #[derive(Debug)]
-struct Queue {
+struct RequestQueue {
     waiting: VecDeque<Weak<Name>>,
     threads: usize,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { waiting: VecDeque::new(), threads: 0 });
+static QUEUE: Mutex<RequestQueue> = Mutex::new(RequestQueue { waiting: VecDeque::new(), threads: 0 });
 
-fn queue() -> MutexGuard<'static, Queue> {
+fn queue() -> MutexGuard<'static, RequestQueue> {
     QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ask_for(name: &Arc<Name>) {
+fn enqueue(name: &Arc<Name>) {
     let mut queue = queue();
     queue.waiting.push_back(Arc::downgrade(name));
     if queue.threads < THREADS {
         match std::thread::Builder::new().name("mayfly-resolver".to_owned()).spawn(look_up_all) {
             Ok(_) => queue.threads = queue.threads.saturating_add(1),
-            // Another thread gets to it; without one it is as if the resolver had no answer.
+            // Another thread will take the name. If there is none, this counts as a failure of the resolver.
             Err(_) if queue.threads > 0 => {}
             Err(_) => {
                 queue.waiting.clear();
-                name.learn(Vec::new());
+                name.set_addresses(Vec::new());
             }
         }
     }
 }
 
-/// Resolves until nothing waits.
+/// Resolves names until the queue is empty.
 fn look_up_all() {
     loop {
         let mut queue = queue();
@@ -166,26 +166,26 @@ fn look_up_all() {
     }
 }
 
-/// Addresses at which clouds answer to every machine, and give it its keys, besides the link-local ones.
+/// Addresses of cloud metadata services, which give keys to every machine that asks, besides the link-local ones.
 const METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Whether a name may have this address. Whoever answers for a name could otherwise turn it to the host's own services,
-/// or to its cloud's: those have to be listed by address.
-fn is_fit(ip: IpAddr) -> bool {
+/// Whether a name may have this address. The owner of a name's zone could otherwise direct it to the host's own
+/// services, or to its cloud's: those have to be listed by address.
+fn is_allowed(ip: IpAddr) -> bool {
     let common = !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && !METADATA.contains(&ip);
     common
         && match ip {
             IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_broadcast() && ip.octets().first() != Some(&0),
             IpAddr::V6(ip) => {
-                // Those that have one of IPv4 at their end, in whatever way, have to be fit by it.
+                // An IPv6 address with an embedded IPv4 address, in any of these forms, must be allowed as IPv4.
                 let embedded = match ip.segments() {
                     [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, ..] => {
                         let [.., a, b, c, d] = ip.octets();
-                        is_fit(Ipv4Addr::new(a, b, c, d).into())
+                        is_allowed(Ipv4Addr::new(a, b, c, d).into())
                     }
                     _ => true,
                 };
@@ -194,16 +194,16 @@ fn is_fit(ip: IpAddr) -> bool {
         }
 }
 
-/// Whether this host itself has an address. A datagram socket that is connected sends nothing, and has the address that
-/// it would send from: to the host itself that is the one it would send to.
+/// Whether an address is this host's own. A connected datagram socket sends nothing, and its local address is that from
+/// which it would send: for a destination on the host, the destination itself.
 fn is_own(ip: IpAddr) -> bool {
     let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let source = UdpSocket::bind((any, 0)).and_then(|socket| {
-        // No port is special: nothing is sent.
+        // Any port will do: nothing is sent.
         socket.connect((ip, 9))?;
         socket.local_addr()
     });
-    // Of whole networks that are its own, it sends from one address.
+    // For destinations in the loopback network, the source is a loopback address.
     source.is_ok_and(|source| source.ip() == ip || source.ip().is_loopback())
 }
 
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_do_not_lead_to_the_host_itself() {
+    fn names_do_not_resolve_to_the_host_itself() {
         for bad in [
             "127.0.0.1",
             "127.9.9.9",
@@ -231,15 +231,15 @@ mod tests {
             "64:ff9b::7f00:1",
             "::7f00:1",
         ] {
-            assert!(!is_fit(bad.parse().unwrap()), "{bad}");
+            assert!(!is_allowed(bad.parse().unwrap()), "{bad}");
         }
         for good in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2606:2800:220:1::1", "fd12::1", "64:ff9b::a00:1"] {
-            assert!(is_fit(good.parse().unwrap()), "{good}");
+            assert!(is_allowed(good.parse().unwrap()), "{good}");
         }
     }
 
-    /// The host has others than those of loopback, and its services listen there too; a firewall does not see who comes
-    /// from within.
+    /// The host has other addresses than loopback, and its services listen on them too; a firewall does not see local
+    /// connections.
     #[test]
     fn the_hosts_own_addresses_are_known() {
         for own in ["127.0.0.1", "127.1.2.3"] {
@@ -248,7 +248,7 @@ mod tests {
         for other in ["192.0.2.7", "198.51.100.1", "2001:db8::7"] {
             assert!(!is_own(other.parse().unwrap()), "{other}");
         }
-        // Whatever this machine has.
+        // Whatever addresses this machine has.
         let any = UdpSocket::bind("0.0.0.0:0").unwrap();
         if any.connect("192.0.2.7:9").is_ok() {
             let own = any.local_addr().unwrap().ip();
@@ -268,9 +268,9 @@ mod tests {
 
     #[test]
     fn the_resolver_is_asked_in_the_background() {
-        // Numbers need no name server; a list has them as addresses.
+        // Numeric names need no name server; a list has them as addresses.
         assert_eq!(resolved(&Name::new("192.0.2.7")), Answer::Addresses(vec![[192, 0, 2, 7].into()]));
-        assert_eq!(resolved(&Name::new("127.0.0.1")), Answer::Nothing, "the host itself");
+        assert_eq!(resolved(&Name::new("127.0.0.1")), Answer::Nothing, "the host's own address");
         assert_eq!(resolved(&Name::new("localhost")), Answer::Nothing);
     }
 
@@ -278,12 +278,12 @@ mod tests {
     fn an_answer_outlives_a_resolver_that_fails() {
         let name = Name::new("192.0.2.8");
         assert!(matches!(resolved(&name), Answer::Addresses(_)));
-        name.learn(Vec::new());
+        name.set_addresses(Vec::new());
         assert!(matches!(name.resolve(), Answer::Addresses(_)));
         name.known().since = Instant::now().checked_sub(STALE);
         assert_eq!(name.resolve(), Answer::Nothing);
         name.known().failed = None;
-        assert_eq!(name.resolve(), Answer::Pending, "it is asked again");
+        assert_eq!(name.resolve(), Answer::Pending, "the resolver is asked again");
         assert!(matches!(resolved(&name), Answer::Addresses(_)));
     }
 }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host's files: the only place where the personality makes system calls about them.
+//! The host's files: the only place where the personality makes system calls on them.
 //!
-//! # What always holds
+//! # Invariants
 //!
 //! * Every path goes through `openat2` from a mount's directory with [`FENCE`]: it cannot leave the directory, follows
-//!   no symbolic link at all (the resolver does, in the program's own view), no magic link, and enters no other file
-//!   system of the host's.
-//! * A node is looked at (`O_PATH`, which opens nothing) before it is opened. Only regular files and directories are
-//!   opened, for reading, so no FIFO wakes a writer and no device notices.
-//! * Where the thread may not be held up ([`crate::base::context::Context::may_block`]), nothing here waits for a disk
-//!   or a server: what is not in memory is
-//!   [`Errno::NOT_HERE`]. How that is found out depends on the [`Storage`]; see decision 0210.
-//! * Files are read by `pread`, and by mappings of the machine's, which nobody can write through. A descriptor has no
-//!   state, so a snapshot and its workers share it.
+//!   no symbolic link (the resolver does, in the program's own view) and no magic link, and enters no other file system
+//!   of the host's.
+//! * A node is looked up with `O_PATH`, which opens nothing, before it is opened. Only regular files and directories
+//!   are opened, and only for reading, so no FIFO wakes a writer and no device is affected.
+//! * If the thread may not block ([`crate::base::context::Context::may_block`]), nothing here waits for a disk or a
+//!   server: for data that is not in memory the result is [`Errno::NOT_HERE`]. How that is found out depends on the
+//!   [`Storage`]; see decision 0210.
+//! * Files are read by `pread`, and through read-only mappings of the machine's. A descriptor has no state, so a
+//!   snapshot and its workers share it.
 
 use std::ffi::OsStr;
 use std::io::IoSliceMut;
@@ -21,7 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mayfly_files::{waiting_for, waiting_for_some};
+use mayfly_files::{FileStamp, waiting_for, waiting_for_some};
 use mayfly_machine::FileKey;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::ReadWriteFlags;
@@ -29,38 +29,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::host::attributes::{Attributes, Time};
-use crate::host::listing::Entry;
+use crate::host::listing::DirectoryEntry;
 use crate::host::permits::Permit;
 
 const FENCE: ResolveFlags = ResolveFlags::IN_ROOT
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_XDEV);
-/// `openat2` asks to be called again when something was renamed meanwhile.
+/// `openat2` returns `EAGAIN` if something was renamed meanwhile.
 const ATTEMPTS: u32 = 8;
-/// Device number of a program's own file: no mount's.
+/// Device number of a program's own file; no mount has it.
 const PROGRAM_DEVICE: u32 = 20;
-/// Most entries of a directory that are told.
+/// Most entries of a directory.
 const ENTRIES_MAX: usize = 65_536;
-/// Longest symbolic link that every file system of [`Storage::Disk`] has beside the file's attributes, and so in
-/// memory: that of ext4.
+/// Longest symbolic link that every file system of [`Storage::Disk`] stores in the inode, and so has in memory: that of
+/// ext4.
 const SHORT_LINK: u64 = 59;
 
-/// What a file system makes who asks it wait for.
+/// What an access to a file system may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Storage {
     /// Nothing.
     Memory,
-    /// A disk, unless the kernel has in memory what is asked for, which it can be asked.
+    /// A disk, unless the kernel has the data in memory. The kernel can be asked whether it has.
     Disk,
-    /// Whatever it likes: a network, a program. The kernel cannot tell before.
+    /// Anything: a network, a program. The kernel cannot tell in advance.
     Far,
 }
 
 impl Storage {
-    /// That of the file system that something lies in.
+    /// The storage of the file system that `fd` lies in.
     pub(crate) fn of(fd: impl AsFd) -> rustix::io::Result<Self> {
-        // `statfs(2)`. The type of the field differs from one architecture to another, and so does its sign.
+        // The type and sign of the `statfs(2)` field differ from one architecture to another.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the numbers have 32 bits")]
         let kind = rustix::fs::fstatfs(fd)?.f_type as u32;
         Ok(match kind {
@@ -73,8 +73,7 @@ impl Storage {
         })
     }
 
-    /// Whether a thread that may not be held up may ask for something that the kernel has in memory, unless the file
-    /// system says otherwise.
+    /// Whether a thread that may not block may access this storage at all, for data that the kernel has in memory.
     fn check(self, may_block: bool) -> Result<(), Errno> {
         if self == Self::Far && !may_block { Err(Errno::NOT_HERE) } else { Ok(()) }
     }
@@ -89,14 +88,13 @@ pub(crate) struct Root {
     path: PathBuf,
 }
 
-/// Makes a call that may hold the thread up. While a program boots, what is waited for is known, and nobody waits for
-/// it without end.
+/// Makes a call that may block. While a program boots, the path is published, and the caller's wait is bounded.
 fn wait<T>(root: &Root, rest: &[u8], call: impl FnOnce() -> T) -> T {
     waiting_for_some(|| root.path.join(OsStr::from_bytes(rest)), call)
 }
 
 impl Root {
-    /// As a file system of this kind: for tests of what is done about those that are not here.
+    /// Pretends that the directory is on this kind of storage: for tests.
     #[cfg(test)]
     pub(crate) fn pretend(&mut self, storage: Storage) {
         self.storage = storage;
@@ -104,64 +102,45 @@ impl Root {
 }
 
 /// Opens the directory of a mount.
-#[allow(clippy::disallowed_methods, reason = "`O_PATH` opens nothing, and what is no directory is refused")]
+#[allow(clippy::disallowed_methods, reason = "`O_PATH` opens nothing, and only a directory is accepted")]
 pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
     waiting_for(path, || {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        // Says at once if the kernel is too old.
+        // Fails at once if the kernel is too old.
         rustix::fs::openat2(&root, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), FENCE)?;
-        // No other file system can be reached from here.
+        // No other file system is reachable from here, so one kind of storage holds for all of it.
         let storage = Storage::of(&root)?;
         Ok(Root { fd: root, storage, path: path.to_owned() })
     })
 }
 
-/// Something that is there, looked at but not opened.
+/// A node that was looked up but not opened.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct HostNode {
     fd: OwnedFd,
     pub(crate) attributes: Attributes,
-    pub(crate) stamp: Stamp,
+    pub(crate) stamp: FileStamp,
 }
 
-/// What tells whether something is still what it was. A directory is, whatever is in it.
-///
-/// Without the device: some file systems get another number whenever they are mounted, and no two files agree in all
-/// the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Stamp {
-    inode: u64,
-    mode: u32,
-    size: u64,
-    modified: Time,
-    changed: Time,
+/// The stamp by which a process that is loaded later recognises a file: without the device, and for a directory without
+/// its content.
+fn stamp(stat: &Stat) -> FileStamp {
+    let stamp = FileStamp::of_stat(stat).without_device();
+    let is_directory = FileType::from_raw_mode(stat.st_mode).is_dir();
+    if is_directory { stamp.without_content() } else { stamp }
 }
 
-impl Stamp {
-    #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
-    fn of(stat: &Stat) -> Self {
-        let seen = attributes(stat, 0);
-        let changed =
-            Time { seconds: stat.st_ctime.into(), nanoseconds: u32::try_from(stat.st_ctime_nsec).unwrap_or_default() };
-        if seen.is_directory() {
-            let none = Time::default();
-            return Self { inode: seen.inode, mode: seen.mode, size: 0, modified: none, changed: none };
-        }
-        Self { inode: seen.inode, mode: seen.mode, size: seen.size, modified: seen.modified, changed }
-    }
-}
-
-/// Where a file was opened.
+/// Location of an opened file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Place {
-    /// It is the program's own.
+pub(crate) enum FileLocation {
+    /// The program's own file.
     Program,
-    /// In the mount that is `device`.
+    /// A path in the mount with this `device`.
     Mount { device: u32, rest: Vec<u8> },
 }
 
-impl Place {
-    /// For messages: a program's own file, or where it is below its mount.
+impl FileLocation {
+    /// For messages: a program's own file, or the path below its mount.
     fn path(&self) -> PathBuf {
         match self {
             Self::Program => PathBuf::from("its program"),
@@ -170,60 +149,60 @@ impl Place {
     }
 }
 
-impl Node {
-    /// What a symbolic link says.
+impl HostNode {
+    /// The target of a symbolic link.
     pub(crate) fn link_target(&self, may_block: bool) -> Result<Vec<u8>, Errno> {
         if !may_block && self.attributes.size > SHORT_LINK {
             return Err(Errno::NOT_HERE);
         }
-        let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map_err(told)?;
+        let target = rustix::fs::readlinkat(&self.fd, c"", Vec::new()).map_err(guest_errno)?;
         Ok(target.into_bytes())
     }
 }
 
-/// Looks at `rest`, which is relative to `root`. A symbolic link at its end is found, one on the way is `ELOOP`.
-pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<Node, Errno> {
+/// Looks up `rest`, which is relative to `root`. A symbolic link at its end is found; one before is `ELOOP`.
+pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<HostNode, Errno> {
     let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW, may_block)?;
-    let stat = wait(root, rest, || rustix::fs::fstat(&fd)).map_err(told)?;
-    Ok(Node { fd, attributes: attributes(&stat, device), stamp: Stamp::of(&stat) })
+    let stat = wait(root, rest, || rustix::fs::fstat(&fd)).map_err(guest_errno)?;
+    Ok(HostNode { fd, attributes: attributes(&stat, device), stamp: stamp(&stat) })
 }
 
 /// A regular file, open for reading.
 #[derive(Debug)]
-pub(crate) struct File {
+pub(crate) struct HostFile {
     fd: OwnedFd,
     device: u32,
     inode: u64,
     key: FileKey,
-    place: Place,
-    stamp: Stamp,
+    location: FileLocation,
+    stamp: FileStamp,
     storage: Storage,
-    /// Its file system has been found not to know RWF_NOWAIT: overlayfs, for one.
+    /// Its file system has proved not to support RWF_NOWAIT: overlayfs, for one.
     cannot_tell: AtomicBool,
     _permit: Permit,
 }
 
-impl File {
-    /// Opens `rest`, where a regular file has been seen.
+impl HostFile {
+    /// Opens `rest`, where a regular file was looked up.
     pub(crate) fn open(root: &Root, rest: &[u8], device: u32, permit: Permit, may_block: bool) -> Result<Self, Errno> {
         let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW, may_block)?;
-        let place = Place::Mount { device, rest: rest.to_vec() };
-        Self::of(fd, device, place, root.storage, permit).map_err(told)?.ok_or(Errno::EACCES)
+        let location = FileLocation::Mount { device, rest: rest.to_vec() };
+        Self::of(fd, device, location, root.storage, permit).map_err(guest_errno)?.ok_or(Errno::EACCES)
     }
 
-    /// A program's own file, which no mount needs to have.
+    /// A program's own file, which may lie outside of all mounts.
     pub(crate) fn of_program(file: &std::fs::File, permit: Permit) -> std::io::Result<Self> {
         let fd = OwnedFd::from(file.try_clone()?);
         let storage = Storage::of(&fd)?;
         let not_regular = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file");
-        Self::of(fd, PROGRAM_DEVICE, Place::Program, storage, permit)?.ok_or_else(not_regular)
+        Self::of(fd, PROGRAM_DEVICE, FileLocation::Program, storage, permit)?.ok_or_else(not_regular)
     }
 
-    /// `None` if it is no regular file.
+    /// `None` if it is not a regular file.
     fn of(
         fd: OwnedFd,
         device: u32,
-        place: Place,
+        location: FileLocation,
         storage: Storage,
         permit: Permit,
     ) -> rustix::io::Result<Option<Self>> {
@@ -231,43 +210,53 @@ impl File {
         let seen = attributes(&stat, device);
         let key = FileKey(stat.st_dev, stat.st_ino);
         let is_regular = seen.kind() == libc::S_IFREG;
-        let stamp = Stamp::of(&stat);
+        let stamp = stamp(&stat);
         let inode = seen.inode;
         let cannot_tell = AtomicBool::new(false);
-        Ok(is_regular.then_some(Self { fd, device, inode, key, place, stamp, storage, cannot_tell, _permit: permit }))
+        Ok(is_regular.then_some(Self {
+            fd,
+            device,
+            inode,
+            key,
+            location,
+            stamp,
+            storage,
+            cannot_tell,
+            _permit: permit,
+        }))
     }
 
-    /// Where it was opened.
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    /// Location where it was opened.
+    pub(crate) fn location(&self) -> &FileLocation {
+        &self.location
     }
 
-    /// What it was when it was opened.
-    pub(crate) fn stamp(&self) -> Stamp {
+    /// Its stamp when it was opened.
+    pub(crate) fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
-    /// What tells the host's files apart; the program's view of them, [`File::identity`], does so for most.
+    /// Identifies the file on the host. The program's view of it, [`HostFile::identity`], identifies most.
     pub(crate) fn key(&self) -> FileKey {
         self.key
     }
 
-    /// Device and inode number, which tell files apart.
+    /// Device and inode number in the program's view.
     pub(crate) fn identity(&self) -> (u32, u64) {
         (self.device, self.inode)
     }
 
     pub(crate) fn attributes(&self, may_block: bool) -> Result<Attributes, Errno> {
         self.storage.check(may_block)?;
-        let stat = waiting_for_some(|| self.place.path(), || rustix::fs::fstat(&self.fd));
-        Ok(attributes(&stat.map_err(told)?, self.device))
+        let stat = waiting_for_some(|| self.location.path(), || rustix::fs::fstat(&self.fd));
+        Ok(attributes(&stat.map_err(guest_errno)?, self.device))
     }
 
-    /// How many of `len` bytes from `offset` on are in memory, from the first one; [`Errno::NOT_HERE`] if that one is
-    /// not. 0 behind the end.
+    /// Number of consecutive bytes in memory, out of `len` from `offset` on; [`Errno::NOT_HERE`] if the first one is
+    /// not. 0 past the end.
     ///
-    /// There is no other way to ask: `mincore(2)` tells the truth about one's own files alone, and so does
-    /// `cachestat(2)`.
+    /// Reading is the only way to find out: `mincore(2)` and `cachestat(2)` answer truthfully only for files that the
+    /// caller owns or may write.
     pub(crate) fn cached(&self, offset: u64, len: usize) -> Result<usize, Errno> {
         self.storage.check(false)?;
         if self.storage == Storage::Memory {
@@ -282,13 +271,13 @@ impl File {
         }
     }
 
-    /// Has the kernel fetch a part of the file, without waiting for it.
+    /// Makes the kernel fetch a part of the file, without waiting for it.
     pub(crate) fn fetch(&self, offset: u64, len: u64) {
-        // A favour.
+        // Best effort.
         let _ = rustix::fs::fadvise(&self.fd, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
     }
 
-    /// Reads what lies at `offset`; less than asked for means the end.
+    /// Reads at `offset`; a short read means the end of the file.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8], may_block: bool) -> Result<usize, Errno> {
         self.storage.check(may_block)?;
         let waits = may_block || self.storage == Storage::Memory;
@@ -297,7 +286,7 @@ impl File {
             let Some(at) = offset.checked_add(done as u64).filter(|&at| i64::try_from(at).is_ok()) else { break };
             let got = if waits {
                 let read = || rustix::io::pread(&self.fd, rest, at);
-                waiting_for_some(|| self.place.path(), read).map_err(told_read)
+                waiting_for_some(|| self.location.path(), read).map_err(read_errno)
             } else {
                 self.try_read(at, rest)
             };
@@ -305,7 +294,7 @@ impl File {
                 Ok(0) => break,
                 Ok(got) => done = done.saturating_add(got),
                 Err(Errno::EINTR) => {}
-                // What has been read was read for nothing: files are not read by halves.
+                // Drops the bytes read so far: the whole read is repeated on another thread.
                 Err(Errno::NOT_HERE) => return Err(Errno::NOT_HERE),
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -314,7 +303,7 @@ impl File {
         Ok(done)
     }
 
-    /// Reads what is in memory, if something is. The kernel begins to fetch what is not.
+    /// Reads the bytes that are in memory, if any. The kernel begins to fetch the others.
     fn try_read(&self, at: u64, out: &mut [u8]) -> Result<usize, Errno> {
         if self.cannot_tell.load(Ordering::Relaxed) {
             return Err(Errno::NOT_HERE);
@@ -325,20 +314,20 @@ impl File {
                 self.cannot_tell.store(true, Ordering::Relaxed);
                 Err(Errno::NOT_HERE)
             }
-            got => got.map_err(told_read),
+            got => got.map_err(read_errno),
         }
     }
 }
 
-impl AsFd for File {
+impl AsFd for HostFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// The entries of the directory `rest`, without `.` and `..`. Never where the thread may not be held up: nothing tells
-/// whether a directory is in memory, and even if it is, its names may take milliseconds.
-pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+/// The entries of the directory `rest`, without `.` and `..`. Not on a thread that may not block: nothing tells whether
+/// a directory is in memory, and even then listing it may take milliseconds.
+pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
     if !may_block {
         return Err(Errno::NOT_HERE);
     }
@@ -346,10 +335,10 @@ pub(crate) fn list(root: &Root, rest: &[u8], may_block: bool) -> Result<Vec<(Vec
     wait(root, rest, || read_names(fd))
 }
 
-fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
+fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
     let mut found = Vec::new();
-    for entry in Dir::new(fd).map_err(told)? {
-        let entry = entry.map_err(told)?;
+    for entry in Dir::new(fd).map_err(guest_errno)? {
+        let entry = entry.map_err(guest_errno)?;
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
             continue;
@@ -367,7 +356,7 @@ fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
             FileType::BlockDevice => libc::DT_BLK,
             FileType::Unknown => libc::DT_UNKNOWN,
         };
-        found.push((name.to_vec(), Entry { inode: entry.ino(), kind }));
+        found.push((name.to_vec(), DirectoryEntry { inode: entry.ino(), kind }));
     }
     Ok(found)
 }
@@ -375,7 +364,7 @@ fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, Entry)>, Errno> {
 #[allow(clippy::disallowed_methods, reason = "within a mount, and without waiting for a FIFO or a device: see above")]
 fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<OwnedFd, Errno> {
     root.storage.check(may_block)?;
-    // Memory is all there is of tmpfs, and it does not remember what is missing.
+    // tmpfs is always in memory, but does not cache negative look-ups.
     let only_cached = !may_block && root.storage == Storage::Disk;
     let resolve = if only_cached { FENCE | ResolveFlags::CACHED } else { FENCE };
     let path = if rest.is_empty() { b"." } else { rest };
@@ -384,14 +373,14 @@ fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<Owne
         match wait(root, rest, open) {
             Err(rustix::io::Errno::AGAIN) if only_cached => return Err(Errno::NOT_HERE),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            other => return other.map_err(told),
+            other => return other.map_err(guest_errno),
         }
     }
     Err(Errno::EIO)
 }
 
-/// What a program is told of a file of the host's: its owner is nobody that it could be, and times of access and change
-/// are that of the last modification.
+/// The attributes of a host file as programs see them: owned by root, which a program never is; access and change times
+/// equal the modification time.
 #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
 fn attributes(stat: &Stat, device: u32) -> Attributes {
     Attributes {
@@ -410,18 +399,18 @@ fn attributes(stat: &Stat, device: u32) -> Attributes {
     }
 }
 
-/// As [`told`], of a read, which is made again if a signal was in its way.
-fn told_read(error: rustix::io::Errno) -> Errno {
-    if error == rustix::io::Errno::INTR { Errno::EINTR } else { told(error) }
+/// As [`guest_errno`], for a read, which is repeated after a signal.
+fn read_errno(error: rustix::io::Errno) -> Errno {
+    if error == rustix::io::Errno::INTR { Errno::EINTR } else { guest_errno(error) }
 }
 
-/// The error that a program is told of one of the host's.
-fn told(error: rustix::io::Errno) -> Errno {
+/// The guest's error number for one of the host's.
+fn guest_errno(error: rustix::io::Errno) -> Errno {
     use rustix::io::Errno as Host;
     match error {
         Host::NOENT => Errno::ENOENT,
         Host::NOTDIR => Errno::ENOTDIR,
-        // A file system of the host's below the mount is not part of it.
+        // Another file system of the host's below the mount is not part of it.
         Host::ACCESS | Host::PERM | Host::XDEV => Errno::EACCES,
         Host::LOOP => Errno::ELOOP,
         Host::NAMETOOLONG => Errno::ENAMETOOLONG,

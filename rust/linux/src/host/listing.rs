@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Directories as programs read them: `getdents64(2)`.
+//! Directory listings: `getdents64(2)`.
 
 use std::collections::BTreeMap;
 
@@ -7,38 +7,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::pages::PAGE_BYTES;
 
-/// What a directory says of one name.
+/// A directory's entry for one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct DirectoryEntry {
     pub(crate) inode: u64,
-    /// DT_REG and its kin.
+    /// DT_REG and the like.
     pub(crate) kind: u8,
 }
 
-/// What an entry takes besides its name's bytes.
+/// Memory of an entry besides its name.
 const ENTRY_BYTES: usize = 64;
 
-/// The entries of a directory, as they were when its reading began; sorted, so that they come in the same order every
-/// time.
+/// The entries of a directory when its listing began. They are sorted, so that their order is the same every time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Listing(Vec<(Vec<u8>, Entry)>);
+pub(crate) struct Listing(Vec<(Vec<u8>, DirectoryEntry)>);
 
 impl Listing {
     /// `.`, `..` and `entries`.
-    pub(crate) fn new(inode: u64, entries: BTreeMap<Vec<u8>, Entry>) -> Self {
-        let itself = Entry { inode, kind: libc::DT_DIR };
+    pub(crate) fn new(inode: u64, entries: BTreeMap<Vec<u8>, DirectoryEntry>) -> Self {
+        let itself = DirectoryEntry { inode, kind: libc::DT_DIR };
         let mut all = vec![(b".".to_vec(), itself), (b"..".to_vec(), itself)];
         all.extend(entries);
         Self(all)
     }
 
-    /// How much of the host's memory it takes, in bytes.
+    /// Its memory on the host in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().fold(0, |sum, (name, _)| sum.saturating_add(name.len()).saturating_add(ENTRY_BYTES))
     }
 
-    /// Records for the entries from number `first` on, as many as fit `room` bytes; and how many they are. `None` if
-    /// not even one fits.
+    /// The records from entry `first` on that fit into `room` bytes, and their number. `None` if not even one fits.
     pub(crate) fn records(&self, first: u64, room: usize) -> Option<(Vec<u8>, u64)> {
         let mut bytes = Vec::with_capacity(room.min(PAGE_BYTES));
         let mut taken: u64 = 0;
@@ -70,8 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_whole_and_go_on_where_they_ended() {
-        let entries = (0..20_u8).map(|n| (vec![b'a' + n; 5], Entry { inode: n.into(), kind: libc::DT_REG })).collect();
+    fn records_are_complete_and_continue_where_they_ended() {
+        let entries =
+            (0..20_u8).map(|n| (vec![b'a' + n; 5], DirectoryEntry { inode: n.into(), kind: libc::DT_REG })).collect();
         let listing = Listing::new(1, entries);
         let (mut next, mut total) = (0, 0);
         loop {
@@ -84,8 +83,8 @@ mod tests {
             total += taken;
         }
         assert_eq!(total, 22);
-        assert_eq!(listing.records(0, 23), None, "\".\" takes 24");
-        assert_eq!(listing.records(22, 0), Some((Vec::new(), 0)), "the end needs no room");
+        assert_eq!(listing.records(0, 23), None, "the record of \".\" takes 24 bytes");
+        assert_eq!(listing.records(22, 0), Some((Vec::new(), 0)), "the end takes no space");
         assert_eq!(listing.records(u64::MAX, 100), Some((Vec::new(), 0)));
     }
 }

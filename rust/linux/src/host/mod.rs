@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host's files, sockets and names, on behalf of guests: every system call of the host that a guest causes is made
-//! here.
+//! The host's files, sockets and names, on behalf of guests: every system call that the host makes for a guest's is
+//! made here.
 
 pub(crate) mod attributes;
 pub(crate) mod dns;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Leave to have files of the host open.
+//! Permits to have files of the host open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Leave to have one file of the host open; given back when it is dropped.
+/// A permit to have one file of the host open; returned when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit(pub(crate) Arc<AtomicUsize>);
 
@@ -15,5 +15,5 @@ impl Drop for Permit {
     }
 }
 
-/// Files of the host that all programs have open together, mapped ones included.
+/// Number of host files that all programs have open together, mapped ones included.
 pub(crate) static OPEN: AtomicUsize = AtomicUsize::new(0);

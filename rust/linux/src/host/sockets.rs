@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host's sockets: the only place where the personality makes system calls about them.
+//! The host's sockets: the only place where the personality makes system calls on them.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! * No call here waits: sockets are non-blocking, and a look is a `poll` or `epoll_wait` without a timeout.
-//! * Whoever calls has found the address in the program's list: [`crate::net::allow_list::Network`].
-//! * Nothing is kept here: bytes lie in the host kernel's buffers, whose sizes are the host's.
+//! * No call here waits: sockets are non-blocking, and `poll` and `epoll_wait` have no timeout.
+//! * The caller has found the address in the program's list: [`crate::net::allow_list::Network`].
+//! * Nothing is buffered here: bytes lie in the host kernel's buffers, whose sizes are the host's.
 //! * Descriptors are closed on exec, and counted by a [`crate::host::permits::Permit`] that their owner holds.
 
 use std::net::SocketAddr;
@@ -17,27 +17,27 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 
 use crate::base::errno::Errno;
 
-/// Events of one look.
+/// Most events of one `epoll_wait`.
 const EVENTS: usize = 64;
 const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// A TCP connection, or one under way.
+/// A TCP connection, open or being opened.
 #[derive(Debug)]
-pub(crate) struct Stream(OwnedFd);
+pub(crate) struct HostStream(OwnedFd);
 
-impl Stream {
-    /// Begins to connect; [`Stream::connected`] says when that is done.
+impl HostStream {
+    /// Begins to connect; [`HostStream::connected`] reports the result.
     pub(crate) fn connect(to: SocketAddr) -> Result<Self, Errno> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(told)?;
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(guest_errno)?;
         match rustix::net::connect(&fd, &to) {
             Ok(()) | Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::INTR) => Ok(Self(fd)),
-            Err(error) => Err(told(error)),
+            Err(error) => Err(guest_errno(error)),
         }
     }
 
-    /// How a connect has ended; `None`: not yet.
+    /// The result of a connect; `None`: not finished yet.
     pub(crate) fn connected(&self) -> Option<Result<(), Errno>> {
         let ready = self.readiness();
         if ready & u32::from(PollFlags::OUT.bits() | PollFlags::ERR.bits() | PollFlags::HUP.bits()) == 0 {
@@ -50,7 +50,7 @@ impl Stream {
         })
     }
 
-    /// What it is ready for, in the bits of `poll`.
+    /// Its readiness in the bits of `poll`.
     pub(crate) fn readiness(&self) -> u32 {
         const ASKED: PollFlags = PollFlags::IN
             .union(PollFlags::OUT)
@@ -65,25 +65,25 @@ impl Stream {
         }
     }
 
-    /// Takes what has arrived, or, to peek, looks at it. 0: nothing more will.
+    /// Receives bytes, or peeks at them. 0 means the end.
     pub(crate) fn receive(&self, out: &mut [u8], peek: bool) -> Result<usize, Errno> {
         let flags = RecvFlags::DONTWAIT | if peek { RecvFlags::PEEK } else { RecvFlags::empty() };
         loop {
             match rustix::net::recv(&self.0, &mut *out, flags) {
                 Ok((got, _)) => return Ok(got),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(told(error)),
+                Err(error) => return Err(guest_errno(error)),
             }
         }
     }
 
-    /// Sends as much as there is room for: at least a byte, or fails.
+    /// Sends as many bytes as the socket accepts: at least one, or an error.
     pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         loop {
             match rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(sent) => return Ok(sent),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(told(error)),
+                Err(error) => return Err(guest_errno(error)),
             }
         }
     }
@@ -94,44 +94,44 @@ impl Stream {
             (true, false) => Shutdown::Read,
             _ => Shutdown::Write,
         };
-        rustix::net::shutdown(&self.0, how).map_err(told)
+        rustix::net::shutdown(&self.0, how).map_err(guest_errno)
     }
 
     /// SO_ERROR, once.
     pub(crate) fn take_error(&self) -> Option<Errno> {
-        sockopt::socket_error(&self.0).and_then(|error| error).err().map(told)
+        sockopt::socket_error(&self.0).and_then(|error| error).err().map(guest_errno)
     }
 
     /// FIONREAD.
     pub(crate) fn readable_bytes(&self) -> Result<u64, Errno> {
-        rustix::io::ioctl_fionread(&self.0).map_err(told)
+        rustix::io::ioctl_fionread(&self.0).map_err(guest_errno)
     }
 
-    /// TCP_NODELAY and SO_KEEPALIVE. That they cannot be set is no reason to end anything.
+    /// TCP_NODELAY and SO_KEEPALIVE. The connection is usable without them, so errors are ignored.
     pub(crate) fn set_options(&self, no_delay: bool, keep_alive: bool) {
         let _ = sockopt::set_tcp_nodelay(&self.0, no_delay);
         let _ = sockopt::set_socket_keepalive(&self.0, keep_alive);
     }
 }
 
-/// All of a process's connections, to be waited for by one descriptor. What happens to them is told once, as the kernel
-/// counts it: edge-triggered.
+/// An epoll over all of a process's remote connections, so that one descriptor wakes the process. It is edge-triggered:
+/// each event is reported once.
 #[derive(Debug)]
-pub(crate) struct Wire(OwnedFd);
+pub(crate) struct RemotePoller(OwnedFd);
 
-impl Wire {
+impl RemotePoller {
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self(epoll::create(CreateFlags::CLOEXEC).map_err(told)?))
+        Ok(Self(epoll::create(CreateFlags::CLOEXEC).map_err(guest_errno)?))
     }
 
     /// Watches a connection until it is closed.
-    pub(crate) fn watch(&self, stream: &Stream, token: u64) -> Result<(), Errno> {
+    pub(crate) fn watch(&self, stream: &HostStream, token: u64) -> Result<(), Errno> {
         let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.0, &stream.0, EventData::new_u64(token), all).map_err(told)
+        epoll::add(&self.0, &stream.0, EventData::new_u64(token), all).map_err(guest_errno)
     }
 
-    /// What has happened since the last look, to which connections, in the bits of `poll`. There may be more if there
-    /// are as many as one look takes: see [`Wire::is_exhausted`].
+    /// The events since the last look: the token of the connection, and its readiness in the bits of `poll`. There may
+    /// be more events if this returns as many as fit: see [`RemotePoller::is_exhausted`].
     pub(crate) fn look(&self) -> Vec<(u64, u32)> {
         let mut events = [epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let count = epoll::wait(&self.0, &mut events[..], Some(&NOW)).unwrap_or(0);
@@ -139,20 +139,20 @@ impl Wire {
         events.iter().take(count).map(|event| ({ event.data }.u64(), { event.flags }.bits())).collect()
     }
 
-    /// Whether a look that found so many has found all.
+    /// Whether a look that returned `found` events has returned all.
     pub(crate) fn is_exhausted(found: usize) -> bool {
         found < EVENTS
     }
 }
 
-impl AsFd for Wire {
+impl AsFd for RemotePoller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-/// The error that a program is told of one of the host's.
-fn told(error: rustix::io::Errno) -> Errno {
+/// The guest's error number for one of the host's.
+fn guest_errno(error: rustix::io::Errno) -> Errno {
     use rustix::io::Errno as Host;
     match error {
         Host::AGAIN => Errno::EAGAIN,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the application of a program is: said before it runs, kept when it is frozen.
+//! A program's application: its port is set before the program runs, or kept when it is frozen.
 
 use crate::base::ids::PollableId;
 use crate::kernel::process::Process;
@@ -7,9 +7,9 @@ use crate::pollables::application::{Application, Listeners};
 
 /// The application of a program that serves connections.
 impl Process {
-    /// The application is on this port: to be said before the program runs.
+    /// Sets the application's port; to be called before the program runs.
     pub fn serve_at(&mut self, port: u16) {
-        self.pollables.edit().outside.port = Some(port);
+        self.pollables.edit().inbound.port = Some(port);
     }
 
     /// Whether the application listens.
@@ -18,27 +18,27 @@ impl Process {
         self.pollables.application()
     }
 
-    /// The application stays on the port that it has: what listens on another one later is none.
+    /// Keeps the application's port. Listeners that appear on other ports later are not the application.
     pub fn keep_application(&mut self) {
-        if self.pollables.outside.port.is_none() {
+        if self.pollables.inbound.port.is_none() {
             let port = self.pollables.only_port();
-            self.pollables.edit().outside.port = port;
+            self.pollables.edit().inbound.port = port;
         }
     }
 
-    /// The application's port, as far as it is said or kept.
+    /// The application's port, if it was set or kept.
     #[must_use]
     pub fn application_port(&self) -> Option<u16> {
-        self.pollables.outside.port
+        self.pollables.inbound.port
     }
 
-    /// All that the program listens on with connections.
+    /// The program's listeners for streams.
     #[must_use]
     pub fn listeners(&self) -> Listeners {
-        Listeners(self.pollables.doors().map(|(_, socket)| socket.local.clone()).collect())
+        Listeners(self.pollables.stream_listeners().map(|(_, socket)| socket.local.clone()).collect())
     }
 
     pub(crate) fn listening(&self) -> Vec<PollableId> {
-        self.pollables.doors().map(|(id, _)| id).collect()
+        self.pollables.stream_listeners().map(|(id, _)| id).collect()
     }
 }

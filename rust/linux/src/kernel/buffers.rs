@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Buffers of a program's that a call reads or writes.
+//! Buffers in a program's memory that a call reads or writes.
 
 use crate::base::arguments::count;
 use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::kernel::call::Call;
 
-/// Most bytes that one call transfers; a program gets a short count and goes on, as with a full pipe.
+/// Most bytes that one call transfers. The program gets a short count and continues, as with a full pipe.
 pub(crate) const TRANSFER_MAX: u64 = 1 << 20;
 
 /// Most buffers in one `readv` or `writev`: IOV_MAX.
 pub(crate) const VECTORS_MAX: u64 = 1024;
 
-/// A buffer of the program's.
+/// A buffer in the program's memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Buffer {
     pub(crate) address: u64,
@@ -40,14 +40,14 @@ pub(crate) fn total(buffers: &[Buffer]) -> u64 {
     buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len))
 }
 
-/// The buffers without their first `skip` bytes.
+/// The buffers after their first `skip` bytes.
 pub(crate) fn behind(buffers: &[Buffer], mut skip: usize) -> impl Iterator<Item = (u64, usize)> + '_ {
     buffers.iter().filter_map(move |buffer| {
         let len = usize::try_from(buffer.len).unwrap_or(usize::MAX);
         let skipped = skip.min(len);
         skip = skip.saturating_sub(skipped);
         let left = len.saturating_sub(skipped);
-        // An address that runs over is refused by the copy.
+        // The copy refuses an address that overflows.
         (left > 0).then(|| (buffer.address.saturating_add(count(skipped)), left))
     })
 }

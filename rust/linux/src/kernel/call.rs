@@ -18,9 +18,9 @@ pub(crate) struct Call<'a, 'c> {
     pub(crate) context: &'a mut Context<'c>,
     /// RDI, RSI, RDX, R10, R8, R9.
     pub(crate) args: [u64; 6],
-    /// The call has waited, and is made again.
+    /// The call has waited, and is being repeated.
     pub(crate) waited: Option<Wait>,
-    /// [`Process::edits`] when it began; `None`: it has changed something else.
+    /// [`Process::edits`] when the call began; `None`: it has changed something else.
     pub(crate) edits: Option<u32>,
 }
 
@@ -31,19 +31,19 @@ impl Call<'_, '_> {
         UserMemory { machine: self.machine, space: &self.process.memory, may_block }
     }
 
-    /// Whether a page of the program's that is not in memory is waited for. A call that has changed something has to
-    /// be: it cannot be made again.
+    /// Whether to wait for a page of the program's that is not in memory. A call that has changed something must wait:
+    /// it cannot be repeated.
     pub(crate) fn may_wait_for_memory(&self) -> bool {
         self.process.may_block || self.edits != Some(self.process.edits())
     }
 
-    /// The call has changed something that [`Process::edits`] does not count, or ignores errors from here on.
+    /// Marks a change that [`Process::edits`] does not count, or that errors are ignored from here on.
     pub(crate) fn commit(&mut self) {
         self.edits = None;
     }
 
-    /// When a call that may wait is to end in any case. `find` reads that from its arguments, once: made again, it
-    /// keeps its time.
+    /// The deadline of a call that may wait. `find` reads it from the arguments once: a repeated call keeps its
+    /// deadline.
     pub(crate) fn until(
         &mut self,
         find: impl FnOnce(&mut Self) -> Result<Option<u64>, Halt>,
@@ -54,35 +54,35 @@ impl Call<'_, '_> {
         }
     }
 
-    /// What has been changed so far is not to be done again if the call is.
+    /// Marks a point after which the call may be repeated without repeating what it has changed so far.
     pub(crate) fn begin(&mut self) {
         self.edits = Some(self.process.edits());
     }
 
-    /// Sends the thread that makes the call a signal: SIGPIPE. An error is the program's end; otherwise the call goes
-    /// on to its result.
+    /// Sends a signal to the calling thread: SIGPIPE. An error ends the program; otherwise the call continues to its
+    /// result.
     pub(crate) fn raise_on_current(&mut self, signal: Signal) -> Result<(), Halt> {
         self.process.raise_on_current(self.machine, signal).map_err(Halt::End)
     }
 
-    /// What wakes who waits has changed: pipes, sockets, counters.
+    /// Records a change of pipes, sockets or counters, for which threads may wait.
     pub(crate) fn note_change(&mut self) {
         self.process.note_change();
     }
 
-    /// How much a call has transferred that waits to transfer the rest.
+    /// Number of bytes that a waiting call has transferred so far.
     pub(crate) fn progress(&self) -> usize {
         if self.waited.is_some() { self.process.threads.current().progress } else { 0 }
     }
 
-    /// Has the call wait, with this much transferred.
+    /// Makes the call wait, with `progress` bytes transferred.
     pub(crate) fn wait_with_progress(&mut self, wait: Wait, progress: usize) -> Halt {
         self.process.threads.edit().current_mut().progress = progress;
         wait.into()
     }
 }
 
-/// Counts a call that does not exist, names it in the log if it is the first, and returns what the program is told.
+/// Counts an unknown call, logs its name the first time, and returns its error.
 pub(crate) fn unknown(process: &Process, context: &mut Context<'_>, number: u64) -> Errno {
     if let Some(line) = process.shared.unknown.count(number) {
         context.output.write(Stream::Stderr, line.as_bytes());

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What goes with the last descriptor of an open file.
+//! Cleans up after the last descriptor of an open file.
 
 use crate::base::ids::InodeId;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
 
-/// Forgets a file of the overlay that has no name, unless it is open.
+/// Drops a file of the overlay that has no name, unless it is open or mapped.
 pub(crate) fn forget_file(call: &mut Call<'_, '_>, id: InodeId) {
     let is_open =
         call.process.files.objects().any(|object| matches!(object, Object::Memory { id: open, .. } if *open == id));
-    let is_mapped = call.process.memory.written_size(id).is_some();
+    let is_mapped = call.process.memory.overlay_size(id).is_some();
     if !is_open && !is_mapped && !call.process.overlay.is_named(id) {
         call.process.overlay.edit().forget(id);
     }
 }
 
-/// For what is no longer open: state that nothing else keeps goes with the last descriptor.
+/// Drops the state of objects that are no longer open.
 pub(crate) fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = Object>) {
     for object in closed {
         match object {
@@ -29,7 +29,7 @@ pub(crate) fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = O
                     call.process.pollables.edit().unwatch_log(stream);
                 }
             }
-            // Nothing but the descriptor was there.
+            // There is no state besides the open file.
             Object::Null
             | Object::Zero
             | Object::Full
@@ -41,10 +41,10 @@ pub(crate) fn forget(call: &mut Call<'_, '_>, closed: impl IntoIterator<Item = O
     }
 }
 
-/// Closes open files that were on their way to somebody who is gone, and those that were on their way to them.
-pub(crate) fn bury(call: &mut Call<'_, '_>) {
+/// Closes open files that were in flight to a closed receiver, and those in flight to them in turn.
+pub(crate) fn close_orphans(call: &mut Call<'_, '_>) {
     while let Some(open) = call.process.pollables.edit().orphans.pop() {
-        let gone = call.process.files.edit().let_go(open);
+        let gone = call.process.files.edit().release(open);
         forget(call, gone);
     }
 }

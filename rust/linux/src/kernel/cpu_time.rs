@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPU time: how long a program, and each of its threads, has been running.
+//! CPU time of a program and of each of its threads.
 //!
-//! It is wall-clock time without the time in which the program did not run: while all its threads waited, while it
-//! stood frozen, while its request was paused. What the host's scheduler gave to others meanwhile counts as the
-//! program's own; to know better would cost system calls in every request. A fork begins with what its snapshot has
-//! used, and a reset goes back to that. See decision 0182.
+//! It is wall-clock time without the time in which the program did not run: while all its threads waited, while it was
+//! frozen, while its request was paused. Time for which the host's scheduler ran other processes counts as the
+//! program's; a better measure would cost system calls in every request. A fork begins with its snapshot's CPU time,
+//! and a reset restores that. See decision 0182.
 
 use crate::base::clock;
 use crate::kernel::process::Process;
 use crate::sched::cpu_time::CpuTime;
 
 impl Process {
-    /// The program runs, from a time of the host's monotonic clock on. If it has been running without a
+    /// Starts to count at a time of the host's monotonic clock. If the program has been running without a
     /// [`Process::rest`], the time before does not count.
     #[inline]
     pub fn run_from(&mut self, now_ns: u64) {
         self.cpu.since_ns = Some(now_ns);
     }
 
-    /// The program does not run any more, or not for now.
+    /// Stops counting: the program does not run, or not for now.
     pub fn rest(&mut self) {
         self.charge();
         self.cpu.since_ns = None;
     }
 
-    /// It runs, if it did not.
+    /// Starts to count unless the program is running already.
     pub(crate) fn run_on(&mut self) {
         if self.cpu.since_ns.is_none() {
             self.cpu.since_ns = Some(clock::now_ns());
         }
     }
 
-    /// Counts the time so far as that of the thread that has been running.
+    /// Charges the time so far to the running thread.
     pub(crate) fn charge(&mut self) {
         let Some(since) = self.cpu.since_ns else { return };
         let now = clock::now_ns();
@@ -43,12 +43,12 @@ impl Process {
         }
     }
 
-    /// CPU time of all threads, with those that have ended.
+    /// CPU time of all threads, including those that have ended.
     pub(crate) fn cpu_ns(&self) -> u64 {
         self.cpu.now()
     }
 
-    /// CPU time of the thread at this position.
+    /// CPU time of the thread at this index.
     pub(crate) fn thread_cpu_ns(&self, index: usize) -> Option<u64> {
         let used = self.threads.get(index)?.cpu_ns;
         Some(if self.threads.live == Some(index) { used.saturating_add(self.cpu.unaccounted()) } else { used })

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How signals get to threads: sending, ending waits, and running handlers.
+//! Signal delivery: sends signals, ends waits, and runs handlers.
 //!
 //! ```text
-//! send ----> a thread that does not block it ----> deliver, when that thread is about to go on: after a call or a fault,
-//!      |       (its wait ends: interrupt)                     or when it is switched to
+//! send ----> a thread that does not block it ----> deliver, when that thread is about to continue:
+//!      |       (its wait ends: interrupt)                     after a call or a fault, or after a switch to it
 //!      +---> pending for the process, if all block it
 //! ```
 //!
-//! A thread without signals costs one look at a flag after each call: [`crate::sched::threads::Threads::due`], which
-//! says that the current thread may have something to do before it goes on.
+//! A thread without signals costs one check of a flag after each call: [`crate::sched::threads::Threads::due`], which
+//! says that the current thread may have something to do before it continues.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::UserContext;
@@ -20,8 +20,8 @@ use crate::base::halt::Halt;
 use crate::base::step::{Fault, Step};
 use crate::kernel::process::Process;
 use crate::mm::user::UserMemory;
-use crate::sched::threads::{State, Waiting};
-use crate::signal::frame::{self, Contents, Trap};
+use crate::sched::threads::{ThreadState, Waiting};
+use crate::signal::frame::{self, FrameContents, Trap};
 use crate::signal::signals::{
     Action, Disposition, Info, Interrupted, SA_NODEFER, SA_RESETHAND, SA_RESTART, SA_RESTORER, SI_KERNEL, Signal,
     SignalSet,
@@ -29,31 +29,36 @@ use crate::signal::signals::{
 
 /// Length of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
-/// Flags that a handler starts without: TF, DF, RF.
+/// Flags cleared for a handler: TF, DF, RF.
 const FLAGS_CLEARED: u64 = 0x100 | 0x400 | 0x1_0000;
 
-/// Whom a signal is for.
+/// Recipient of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum SignalTarget {
     /// Any thread that does not block it.
     Process,
-    /// The thread at this position.
+    /// The thread at this index.
     Thread(usize),
 }
 
-/// What has become of a signal.
+/// What became of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Ignored,
-    /// It is delivered, or pending.
+    /// It was delivered, or is pending.
     Taken,
-    /// It is pending, without what was sent along.
+    /// It is pending, but its `siginfo` was dropped.
     Stripped,
 }
 
 impl Process {
-    /// Sends a signal. An error is the end of the program.
-    pub(crate) fn send_signal(&mut self, machine: &mut Machine, target: Target, info: Info) -> Result<Sent, Step> {
+    /// Sends a signal. An error ends the program.
+    pub(crate) fn send_signal(
+        &mut self,
+        machine: &mut Machine,
+        target: SignalTarget,
+        info: Info,
+    ) -> Result<Sent, Step> {
         let signal = info.signal;
         let Some(index) = self.taker(target, signal) else {
             return Ok(self.leave_pending(target, info));
@@ -74,14 +79,14 @@ impl Process {
         Ok(if whole { Sent::Taken } else { Sent::Stripped })
     }
 
-    /// Sends the current thread a signal for what it has done: SIGPIPE and its like.
+    /// Sends a signal to the current thread for what it has done: SIGPIPE and the like.
     pub(crate) fn raise_on_current(&mut self, machine: &mut Machine, signal: Signal) -> Result<(), Step> {
         let info = Info::user(signal, crate::signal::signals::SI_USER);
-        self.send_signal(machine, Target::Thread(self.threads.current), info).map(|_| ())
+        self.send_signal(machine, SignalTarget::Thread(self.threads.current), info).map(|_| ())
     }
 
-    /// The thread that gets a signal now; `None` if whoever could blocks it.
-    fn taker(&self, target: Target, signal: Signal) -> Option<usize> {
+    /// The thread that gets a signal now; `None` if all that could block it.
+    fn taker(&self, target: SignalTarget, signal: Signal) -> Option<usize> {
         let takes = |index: usize| {
             self.threads.get(index).is_some_and(|thread| {
                 let signals = &thread.signals;
@@ -89,26 +94,26 @@ impl Process {
             })
         };
         match target {
-            Target::Thread(index) => Some(index).filter(|&index| takes(index)),
-            // Who waits for it comes first.
-            Target::Process if self.threads.iter().any(|thread| thread.signals.awaited.contains(signal)) => None,
-            Target::Process => {
+            SignalTarget::Thread(index) => Some(index).filter(|&index| takes(index)),
+            // A thread that waits for the signal in `rt_sigtimedwait` takes precedence.
+            SignalTarget::Process if self.threads.iter().any(|thread| thread.signals.awaited.contains(signal)) => None,
+            SignalTarget::Process => {
                 let current = self.threads.current;
                 std::iter::once(current).chain(0..self.threads.len()).find(|&index| takes(index))
             }
         }
     }
 
-    fn leave_pending(&mut self, target: Target, info: Info) -> Sent {
+    fn leave_pending(&mut self, target: SignalTarget, info: Info) -> Sent {
         let threads = self.threads.edit();
         let whole = match target {
-            Target::Process => self.signals.edit().pending.add(info),
-            Target::Thread(index) => match threads.get_mut(index) {
+            SignalTarget::Process => self.signals.edit().pending.add(info),
+            SignalTarget::Thread(index) => match threads.get_mut(index) {
                 Some(thread) => thread.signals.pending.add(info),
                 None => return Sent::Ignored,
             },
         };
-        // Somebody may be waiting for it.
+        // Threads may wait for it.
         threads.note_change();
         if self.pollables.takes_signals() {
             self.pollables.edit().signal_pending();
@@ -118,14 +123,14 @@ impl Process {
 
     /// Ends the wait of a thread that has a signal to handle.
     pub(crate) fn interrupt(&mut self, machine: &mut Machine, index: usize) -> Result<(), Step> {
-        let Some(State::Waiting(waiting)) = self.threads.get(index).map(|thread| thread.state.clone()) else {
+        let Some(ThreadState::Waiting(waiting)) = self.threads.get(index).map(|thread| thread.state.clone()) else {
             return Ok(());
         };
         let interrupted = match waiting {
             Waiting::Call { number, args, wait, .. } => {
                 let moved = self.threads.get(index).map_or(0, |thread| thread.progress);
                 let value = match self.write_rest(machine, number, args, wait.until_ns) {
-                    // What has been transferred counts; to transfer it again would be wrong.
+                    // Bytes already transferred must not be transferred again: the call returns their number.
                     Ok(()) if moved > 0 => moved as u64,
                     Ok(()) => Errno::EINTR.to_return_value(),
                     Err(halt) => self.value_of(Err(halt))?,
@@ -136,20 +141,20 @@ impl Process {
             Waiting::Futex { until_ns, owns, .. } => Interrupted {
                 number: libc::SYS_futex.cast_unsigned(),
                 may_restart: until_ns.is_none(),
-                // Its time, if it has one, is one of the clock.
+                // A deadline, if there is one, is absolute, so a repeated call keeps it.
                 must_restart: owns,
                 value: Errno::EINTR.to_return_value(),
             },
         };
         if let Some(thread) = self.threads.edit().get_mut(index) {
-            thread.state = State::Ready;
+            thread.state = ThreadState::Ready;
             thread.signals.awaited = SignalSet::default();
             thread.signals.interrupted = Some(interrupted);
         }
         Ok(())
     }
 
-    /// Tells a sleeper how much of its time is left.
+    /// Writes the remaining time for an interrupted sleep.
     fn write_rest(
         &mut self,
         machine: &mut Machine,
@@ -168,31 +173,31 @@ impl Process {
         UserMemory { machine, space: &self.memory, may_block: true }.write_words(rest, &words)
     }
 
-    /// Whether the thread has something to do before it goes on.
+    /// Whether the thread has something to do before it continues.
     pub(crate) fn wants_attention(&self, index: usize) -> bool {
         let shared = self.signals.pending.set();
         self.threads.get(index).is_some_and(|thread| thread.signals.wants_attention(shared))
     }
 
-    /// Whether there is a signal that the thread does not block.
+    /// Whether a signal is pending that the thread does not block.
     pub(crate) fn has_deliverable(&self, index: usize) -> bool {
         let shared = self.signals.pending.set();
         self.threads.get(index).is_some_and(|thread| thread.signals.has_deliverable(shared))
     }
 
-    /// A call of the current thread, the live one, has ended with a result: the mask that it waited under ends with it,
-    /// and signals that are due are delivered.
+    /// The call of the current thread, which is live, has ended with a result. Restores the mask if the call waited
+    /// under its own, and delivers pending signals.
     pub(crate) fn finish_call(&mut self, machine: &mut Machine) -> Result<(), Step> {
         self.deliver(machine, self.threads.current)
     }
 
-    /// Delivers what there is for a thread that is about to go on: handlers are set up, one upon the other.
+    /// Delivers the signals of a thread that is about to continue: sets up their handlers, one on top of the other.
     pub(crate) fn deliver(&mut self, machine: &mut Machine, index: usize) -> Result<(), Step> {
         self.threads.edit().due = false;
         let Some(thread) = self.threads.edit().get_mut(index) else { return Ok(()) };
         let mut interrupted = thread.signals.interrupted.take();
         if interrupted.is_none() {
-            // The call that it waited in has ended by itself.
+            // The call that it waited in has completed.
             restore_mask(&mut thread.signals);
         }
         let mut context: Option<UserContext> = None;
@@ -214,7 +219,7 @@ impl Process {
             context = Some(at);
         }
         if let Some(interrupted) = interrupted {
-            // Somebody has said meanwhile that the signal is to be ignored.
+            // The program has ignored the signal meanwhile.
             let mut at = self.take_context(machine, index)?;
             make_again(&mut at, interrupted.number);
             context = Some(at);
@@ -228,7 +233,7 @@ impl Process {
         }
     }
 
-    /// Takes the signal that the thread is to get next: its own before those of the process.
+    /// Takes the thread's next signal: its own before those of the process.
     fn take_signal(&mut self, index: usize) -> Option<Info> {
         let wanted = SignalSet::mask(u64::MAX).without(self.threads.get(index)?.signals.blocked);
         if !self.has_deliverable(index) {
@@ -239,7 +244,7 @@ impl Process {
         Some(self.note_taken(info))
     }
 
-    /// A timer whose signal has been taken goes on.
+    /// Restarts a timer whose signal has been taken.
     pub(crate) fn note_taken(&mut self, mut info: Info) -> Info {
         if let Some(timer) = info.timer {
             let now = self.timer_now_ns(timer);
@@ -251,7 +256,7 @@ impl Process {
         info
     }
 
-    /// A fault of the current thread, the live one: its handler runs, or the program ends.
+    /// A fault of the current thread, which is live: runs its handler, or ends the program.
     pub(crate) fn fault(&mut self, machine: &mut Machine, fault: Fault, code: i32, trap: Trap) -> Step {
         let end = Step::Faulted(fault);
         let Some(signal) = Signal::new(fault.signal) else { return end };
@@ -276,20 +281,20 @@ impl Process {
         match done {
             Ok(()) if self.has_deliverable(current) => self.deliver(machine, current).err().unwrap_or(Step::Continue),
             Ok(()) => Step::Continue,
-            // The fault says more than that it killed.
+            // Reports the fault, which has more details than the signal.
             Err(Step::Faulted(killed)) if killed.signal == fault.signal => end,
             Err(step) => step,
         }
     }
 
-    /// Ends the current thread's call by SIGSEGV: it gave a frame that nobody can go on with.
+    /// Ends the current thread's call by SIGSEGV: it returned from a handler with an invalid frame.
     pub(crate) fn bad_frame(&mut self, machine: &mut Machine) -> Step {
         let rip = machine.user_regs().map_or(0, |regs| regs.rip);
         let fault = Fault { signal: libc::SIGSEGV, vector: None, address: None, rip };
         self.fault(machine, fault, SI_KERNEL, Trap::default())
     }
 
-    /// The handler for a signal that cannot wait.
+    /// The handler for a synchronous signal, which cannot wait.
     fn synchronous(&self, index: usize, signal: Signal) -> Option<Action> {
         let blocked = self.threads.get(index)?.signals.blocked.contains(signal);
         match self.signals.disposition(signal) {
@@ -298,7 +303,8 @@ impl Process {
         }
     }
 
-    /// Has `context` run a handler. Where the frame cannot be put down that is SIGSEGV, and a second time the end.
+    /// Makes `context` run a handler. If the frame cannot be written, that is SIGSEGV; if that fails too, the program
+    /// ends.
     fn run_handler(
         &mut self,
         machine: &mut Machine,
@@ -308,7 +314,7 @@ impl Process {
         action: &Action,
         trap: Trap,
     ) -> Result<(), Step> {
-        self.spend(info.signal, action);
+        self.apply_resethand(info.signal, action);
         match self.push_frame(machine, index, context, info, action, trap) {
             Ok(()) => return Ok(()),
             Err(Halt::End(step)) => return Err(step),
@@ -322,7 +328,7 @@ impl Process {
         });
         let second = if info.signal == Signal::SEGV { None } else { self.synchronous(index, Signal::SEGV) };
         let Some(action) = second else { return Err(fault) };
-        self.spend(Signal::SEGV, &action);
+        self.apply_resethand(Signal::SEGV, &action);
         let info = Info::kernel(Signal::SEGV, SI_KERNEL, 0);
         match self.push_frame(machine, index, context, &info, &action, Trap::default()) {
             Ok(()) => Ok(()),
@@ -331,7 +337,7 @@ impl Process {
         }
     }
 
-    fn spend(&mut self, signal: Signal, action: &Action) {
+    fn apply_resethand(&mut self, signal: Signal, action: &Action) {
         if action.has(SA_RESETHAND) {
             self.signals.edit().reset_handler(signal);
         }
@@ -350,22 +356,22 @@ impl Process {
         let stack = signals.stack;
         let mask = signals.saved_mask.unwrap_or(signals.blocked);
         let (features, size) = machine.vector_features();
-        let place = frame::place(context.regs.rsp, action, &stack, size).ok_or(Errno::EFAULT)?;
+        let addresses = frame::addresses(context.regs.rsp, action, &stack, size).ok_or(Errno::EFAULT)?;
         if !action.has(SA_RESTORER) || !Machine::is_program_address(action.handler) {
             return Err(Errno::EFAULT.into());
         }
-        let bytes = frame::build(&context.regs, place, &Contents { action, info, trap, mask, stack: &stack });
+        let bytes = frame::build(&context.regs, addresses, &FrameContents { action, info, trap, mask, stack: &stack });
         let vector = frame::build_vector(&context.vector, features, size);
         let mut user = UserMemory { machine, space: &self.memory, may_block: true };
-        user.write(place.fpstate, &vector)?;
-        user.write(place.frame, &bytes)?;
+        user.write(addresses.fpstate, &vector)?;
+        user.write(addresses.frame, &bytes)?;
         let regs = &mut context.regs;
         regs.rdi = info.signal.number().unsigned_abs().into();
-        regs.rsi = place.frame.saturating_add(frame::SIGINFO_OFFSET);
-        regs.rdx = place.frame.saturating_add(frame::UCONTEXT);
+        regs.rsi = addresses.frame.saturating_add(frame::SIGINFO_OFFSET);
+        regs.rdx = addresses.frame.saturating_add(frame::UCONTEXT);
         regs.rax = 0;
         regs.rip = action.handler;
-        regs.rsp = place.frame;
+        regs.rsp = addresses.frame;
         regs.rflags &= !FLAGS_CLEARED;
         context.vector = frame::initial_vector(&context.vector);
         if let Some(thread) = self.threads.edit().get_mut(index) {
@@ -382,17 +388,17 @@ impl Process {
         Ok(())
     }
 
-    /// The context of a thread that is about to go on, to be changed.
+    /// The context of a thread that is about to continue, for a change.
     pub(crate) fn take_context(&mut self, machine: &mut Machine, index: usize) -> Result<UserContext, Step> {
         if self.threads.live == Some(index) {
             let context = machine.context().map_err(|error| Step::Poison(format!("a signal: {error}")))?;
-            return context.ok_or_else(|| Step::Poison("a signal for a thread that is nowhere".into()));
+            return context.ok_or_else(|| Step::Poison("a signal for a thread whose context cannot be saved".into()));
         }
         let saved = self.threads.get(index).and_then(|thread| thread.saved.clone());
         saved.ok_or_else(|| Step::Poison("a signal for a thread without a context".into()))
     }
 
-    /// Puts it back.
+    /// Writes the changed context back.
     pub(crate) fn put_context(
         &mut self,
         machine: &mut Machine,
@@ -403,7 +409,7 @@ impl Process {
             return machine.set_context(&context).map_err(|error| Step::Poison(format!("a signal: {error}")));
         }
         let threads = self.threads.edit();
-        // It no longer goes on where the machine would by itself.
+        // The thread no longer continues where the machine would enter by itself.
         threads.entry = threads.entry.filter(|&entry| entry != index);
         if let Some(thread) = threads.get_mut(index) {
             thread.saved = Some(context);
@@ -412,7 +418,7 @@ impl Process {
     }
 }
 
-/// Back to the mask from before the call.
+/// Restores the mask from before the call.
 fn restore_mask(signals: &mut crate::signal::signals::ThreadSignals) {
     if let Some(mask) = signals.saved_mask.take() {
         signals.blocked = mask;
@@ -424,7 +430,7 @@ fn make_again(context: &mut UserContext, number: u64) {
     context.regs.rax = number;
 }
 
-/// Whether a call goes on waiting after a handler with SA_RESTART (`signal(7)`).
+/// Whether a call continues to wait after a handler with SA_RESTART (`signal(7)`).
 fn may_restart(number: u64) -> bool {
     !matches!(
         number.cast_signed(),

@@ -7,7 +7,7 @@ use mayfly_machine::{PageFaultCode, layout};
 use crate::base::step::{Fault, Step};
 use crate::kernel::process::Process;
 use crate::mm::access::{Access, Refused};
-use crate::mm::fault::bring_in;
+use crate::mm::fault::fault_in;
 use crate::signal::frame::Trap;
 use crate::signal::signals;
 
@@ -20,7 +20,7 @@ const FPE_INTDIV: i32 = 1;
 const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
 
-/// A page fault of the program.
+/// Handles a page fault of the program.
 pub(crate) fn page_fault(
     process: &Process,
     machine: &mut Machine,
@@ -29,10 +29,10 @@ pub(crate) fn page_fault(
     rip: u64,
 ) -> Step {
     if address < layout::USER_END && code.reserved() {
-        return Step::Poison(format!("page tables with reserved bits for {address:#x}"));
+        return Step::Poison(format!("a page-table entry with reserved bits for {address:#x}"));
     }
-    // The instruction came from CPL 3: what it reads at CPL 0 are descriptor tables. For addresses that are not the
-    // program's, paging-based KVM gives codes of its own making.
+    // The instruction is the program's, at CPL 3: what it reads at CPL 0 are descriptor tables. For addresses that are
+    // not the program's, paging-based KVM reports error codes of its own.
     if address < layout::USER_END && !code.user() {
         return Step::Violation(format!("an access to {address:#x} at CPL 0, by the instruction at {rip:#x}"));
     }
@@ -43,7 +43,7 @@ pub(crate) fn page_fault(
     } else {
         Access::Read
     };
-    match bring_in(machine, &process.memory, address, access, process.may_block) {
+    match fault_in(machine, &process.memory, address, access, process.may_block) {
         Ok(()) => Step::Continue,
         Err(Refused::Denied) => {
             Step::Faulted(Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(address), rip })
@@ -51,13 +51,13 @@ pub(crate) fn page_fault(
         Err(Refused::PastEnd) => {
             Step::Faulted(Fault { signal: libc::SIGBUS, vector: Some(14), address: Some(address), rip })
         }
-        // The program's instruction is made again.
-        Err(Refused::NotHere) => process.elsewhere(),
+        // The program's instruction is repeated.
+        Err(Refused::NotHere) => process.continue_elsewhere(),
         Err(Refused::Machine(error)) => error.into(),
     }
 }
 
-/// An exception of the program other than a page fault. Signals are those of Linux, `arch/x86/kernel/traps.c`.
+/// The step for an exception of the program other than a page fault. Signals are Linux's: `arch/x86/kernel/traps.c`.
 pub(crate) fn exception(vector: u8, rip: u64) -> Step {
     let signal = match vector {
         // #DE, #MF, #XM
@@ -70,17 +70,18 @@ pub(crate) fn exception(vector: u8, rip: u64) -> Step {
         10 | 11 | 12 | 17 => libc::SIGBUS,
         // #OF, #BR, #NM, #GP, #PF, #CP
         4 | 5 | 7 | 13 | 14 | 21 => libc::SIGSEGV,
-        // #NMI, #DF, #MC and the reserved ones are nothing that a program meets.
+        // A program cannot cause #NMI, #DF, #MC and the reserved ones.
         _ => return Step::Violation(format!("exception {vector} at {rip:#x}")),
     };
     Step::Faulted(Fault { signal, vector: Some(vector), address: None, rip })
 }
 
-/// A fault that the program has a handler for goes there instead of ending it. `error` is the exception's code.
+/// Delivers a fault to the program's handler, if there is one, instead of ending the program. `error` is the
+/// exception's code.
 ///
-/// One in Mayfly's own code never does: a handler would read registers of another request, had the way back to it gone
-/// wrong.
-pub(crate) fn or_handler(process: &mut Process, machine: &mut Machine, step: Step, error: u64) -> Step {
+/// A fault in Mayfly's own guest code always ends it: a handler would read registers of another request if the return
+/// to the program had gone wrong.
+pub(crate) fn deliver_or(process: &mut Process, machine: &mut Machine, step: Step, error: u64) -> Step {
     let Step::Faulted(fault) = step else { return step };
     if layout::is_own_code(fault.rip) {
         return Step::Violation(format!("in Mayfly's own code: {fault}"));
@@ -124,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_that_no_program_meets_are_violations() {
+    fn exceptions_that_no_program_can_cause_are_violations() {
         for vector in [2, 8, 15, 18, 31, 255] {
             assert!(matches!(exception(vector, 0x1000), Step::Violation(_)), "{vector}");
         }
     }
 
     #[test]
-    fn a_fault_says_what_and_where() {
+    fn a_fault_names_signal_and_address() {
         let fault = Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(0x10), rip: 0x40_1000 };
         assert_eq!(fault.to_string(), "killed by SIGSEGV at 0x401000: access to 0x10");
         let abort = Fault { signal: libc::SIGABRT, vector: None, address: None, rip: 0x40_1000 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The process, and the way of a call: the only place with `impl Process` below the crate's top.
+//! The process, and the path of a call: the only place with `impl Process` below the crate's top.
 
 pub(crate) mod application;
 pub(crate) mod buffers;
@@ -8,7 +8,7 @@ pub(crate) mod closing;
 pub(crate) mod cpu_time;
 pub(crate) mod delivery;
 pub(crate) mod faults;
-pub(crate) mod outside;
+pub(crate) mod inbound;
 pub(crate) mod process;
 pub(crate) mod remote;
 pub(crate) mod save;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A process: all that Linux would know of a program, and how exits are handled for it.
+//! A process: all that Linux would know about a program.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::base::step::Step;
 use crate::base::tracked::Tracked;
 use crate::exec::program::Program;
 use crate::fs::mounts::Mounts;
-use crate::fs::open_files::Files;
+use crate::fs::open_files::DescriptorTable;
 use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::Witnesses;
 use crate::kernel::unknown::{UnknownCall, UnknownCalls};
@@ -28,14 +28,14 @@ use crate::sched::threads::Threads;
 use crate::signal::signals::Signals;
 use crate::time::timers::Timers;
 
-/// Why [`Process::copy_in`] or [`Process::copy_out`] failed.
+/// Errors of [`Process::copy_in`] and [`Process::copy_out`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyError {
-    /// The program could not do it itself: `EFAULT`.
+    /// The program itself could not access the memory: `EFAULT`.
     BadAddress,
-    /// The program does not go on: [`Step::MemoryLimit`] or [`Step::Poison`].
+    /// The program cannot continue: [`Step::MemoryLimit`] or [`Step::Poison`].
     Ends(Step),
-    /// It is not in memory, and the thread may not be held up: to be tried again elsewhere.
+    /// The page is not in memory, and the thread may not block: try again on another thread.
     NotHere,
 }
 
@@ -43,17 +43,17 @@ impl From<Halt> for CopyError {
     fn from(halt: Halt) -> Self {
         match halt {
             Halt::Errno(Errno::NOT_HERE) => Self::NotHere,
-            // A copy does not wait.
+            // A copy never waits.
             Halt::Errno(_) | Halt::Wait(_) | Halt::Switch | Halt::Restored => Self::BadAddress,
             Halt::End(step) => Self::Ends(step),
         }
     }
 }
 
-/// What all forks of a process have in common and none of them changes.
+/// What all forks of a process share and none of them changes.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// What `/proc/self/exe` points to.
+    /// Target of `/proc/self/exe`.
     pub(crate) executable: String,
     pub(crate) mounts: Mounts,
     pub(crate) network: Network,
@@ -61,10 +61,10 @@ pub(crate) struct Shared {
     pub(crate) command_line: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
-    /// When the program was started.
+    /// When the program started.
     pub(crate) started: Instant,
     pub(crate) unknown: UnknownCalls,
-    /// What the boot saw of the mounts.
+    /// What the program found in its mounts while it booted.
     pub(crate) witnesses: Witnesses,
 }
 
@@ -74,35 +74,35 @@ pub(crate) struct Shared {
 #[derive(Clone, Debug)]
 pub struct Process {
     pub(crate) memory: Tracked<AddressSpace>,
-    pub(crate) files: Tracked<Files>,
+    pub(crate) files: Tracked<DescriptorTable>,
     pub(crate) overlay: Tracked<Overlay>,
     pub(crate) pollables: Tracked<Box<Pollables>>,
     pub(crate) signals: Tracked<Box<Signals>>,
     pub(crate) threads: Tracked<Threads>,
     pub(crate) timers: Tracked<Timers>,
     pub(crate) resources: Tracked<ResourceLimits>,
-    /// How long the program has stood frozen, in nanoseconds: its monotonic clock is behind the host's by this much.
+    /// How long the program has been frozen, in nanoseconds: its monotonic clock is behind the host's by this much.
     /// Wraps.
     pub(crate) suspended_ns: u64,
     /// [`crate::Context::may_block`] of the present step.
     pub(crate) may_block: bool,
-    /// The machine stands at a call that is to be made again, from the beginning.
+    /// The machine has stopped at a call that is to be repeated from its beginning.
     pub(crate) call_again: bool,
-    /// How long it has been running. That goes on without a change of state, so reset always restores it.
+    /// CPU time. It changes without an edit, so reset always restores it.
     pub(crate) cpu: CpuTime,
-    /// Statistics: reset leaves them alone.
+    /// Statistics, which reset leaves alone.
     pub(crate) hits: LimitHits,
     pub(crate) connects: Connects,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Process {
-    /// A process with this address space and nothing else done yet.
+    /// A process with this address space, and nothing else done yet.
     pub(crate) fn new(memory: AddressSpace, program: &Program<'_>, limits: &Limits) -> Self {
         Self::with(memory, program, limits, Duration::ZERO, Witnesses::new())
     }
 
-    /// As [`Process::new`], of a program that has run for so long already, and has seen this.
+    /// As [`Process::new`], for a program that was started at another time, with these notes of its look-ups.
     pub(crate) fn with(
         memory: AddressSpace,
         program: &Program<'_>,
@@ -127,7 +127,7 @@ impl Process {
         };
         Self {
             memory: Tracked::new(memory),
-            files: Tracked::new(Files::standard(limits.descriptors)),
+            files: Tracked::new(DescriptorTable::standard(limits.descriptors)),
             overlay: Tracked::new(Overlay::new(limits.overlay_bytes, limits.overlay_entries)),
             pollables: Tracked::new(Box::new(Pollables::default())),
             signals: Tracked::new(Box::default()),
@@ -147,24 +147,22 @@ impl Process {
         }
     }
 
-    /// Notes the auxiliary vector, before there are forks.
+    /// Stores the auxiliary vector; to be called before there are forks.
     pub(crate) fn set_auxv(&mut self, auxv: Vec<u8>) {
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
             shared.auxv = auxv;
         }
     }
 
-    /// Bytes of the host's that hold what the program has written since the snapshot, as far as the snapshot does not
-    /// have them.
+    /// Memory of the host in bytes for what the program has written since the snapshot.
     pub(crate) fn host_bytes(&self) -> u64 {
         let files = if self.overlay.is_changed() { self.overlay.bytes() } else { 0 };
         let queues = if self.pollables.is_changed() { self.pollables.held() } else { 0 };
         files.saturating_add(queues)
     }
 
-    /// Copies from the program's memory, once. Pages that it has not touched yet are brought in, as its own access
-    /// would. `may_block`: as
-    /// [`crate::Context::may_block`].
+    /// Copies from the program's memory. Pages that the program has not touched yet are brought in, as by its own
+    /// access. `may_block`: as [`crate::Context::may_block`].
     ///
     /// # Errors
     ///
@@ -179,7 +177,7 @@ impl Process {
         Ok(UserMemory { machine, space: &self.memory, may_block }.read(address, out)?)
     }
 
-    /// Copies into the program's memory, as [`Process::copy_in`] out of it.
+    /// Copies into the program's memory, as [`Process::copy_in`] does from it.
     ///
     /// # Errors
     ///
@@ -188,12 +186,12 @@ impl Process {
         Ok(UserMemory { machine, space: &self.memory, may_block: true }.write(address, data)?)
     }
 
-    /// Makes the present state the snapshot's: all mappings belong to it from now on, and nothing counts as changed.
-    /// Connections with the outside are closed, since forks cannot share them: each finds them reset by the peer.
+    /// Makes the present state the snapshot's: all mappings belong to it, and nothing counts as changed. Connections
+    /// with remote hosts are closed, since forks cannot share them: each finds them reset by the peer.
     pub fn freeze(&mut self) {
         self.rest();
-        if self.pollables.is_wired() {
-            self.pollables.edit().cut_off();
+        if self.pollables.has_poller() {
+            self.pollables.edit().drop_remotes();
             self.note_change();
         }
         self.pollables.edit().share();
@@ -208,7 +206,7 @@ impl Process {
         self.resources.settle();
     }
 
-    /// Whether anything has changed since the freeze. Pages are the machine's business and do not count.
+    /// Whether anything has changed since the freeze. The machine accounts for pages; they do not count here.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         self.memory.is_changed()
@@ -221,7 +219,7 @@ impl Process {
             || self.resources.is_changed()
     }
 
-    /// A number that another change makes another one; see [`Process::is_dirty`] for what counts.
+    /// A number that changes with each edit; see [`Process::is_dirty`] for what counts.
     pub(crate) fn edits(&self) -> u32 {
         [
             self.memory.edits(),
@@ -237,7 +235,7 @@ impl Process {
         .fold(0, u32::wrapping_add)
     }
 
-    /// Goes back to `frozen`, of which this process is a clone. Costs a look at a few flags if nothing has changed.
+    /// Restores `frozen`, of which this process is a clone. Costs a check of a few flags if nothing has changed.
     pub fn reset_from(&mut self, frozen: &Self) {
         self.suspended_ns = frozen.suspended_ns;
         (self.may_block, self.call_again) = (frozen.may_block, false);
@@ -252,9 +250,9 @@ impl Process {
         self.resources.restore(&frozen.resources);
     }
 
-    /// The program goes on after it has stood frozen for so long (which wraps, so a negative time can be said). As for
-    /// a Linux machine that was suspended, its monotonic clock stood still meanwhile, and whatever waits for a time of
-    /// that clock has as long to wait as before.
+    /// Continues a program that was frozen for this long. The number wraps, so it can express a negative time. As on a
+    /// Linux machine that was suspended, the monotonic clock stood still meanwhile, and timers and waits by that clock
+    /// have as much time left as before.
     pub fn resume_after(&mut self, suspended_ns: u64) {
         if suspended_ns == 0 {
             return;
@@ -278,12 +276,12 @@ impl Process {
         self.suspended_ns
     }
 
-    /// The time of the host's monotonic clock at which the program's says `monotonic_ns`.
+    /// The host's monotonic time when the program's is `monotonic_ns`.
     pub(crate) fn to_host_ns(&self, monotonic_ns: u64) -> u64 {
         clock::postponed(monotonic_ns, self.suspended_ns)
     }
 
-    /// The limits that the program has hit since this was last asked. Reset does not clear them; a clone has its own.
+    /// The limits hit since the last call. Reset does not clear them; a clone has its own.
     #[inline]
     pub fn take_limit_hits(&mut self) -> LimitHits {
         let hits = LimitHits { mappings: self.memory.take_refusals(), ..self.hits };
@@ -293,8 +291,7 @@ impl Process {
         hits
     }
 
-    /// How often the program has turned to the network since this was last asked. Reset does not clear it; a clone has
-    /// its own.
+    /// The connects since the last call. Reset does not clear them; a clone has its own.
     #[inline]
     pub fn take_connects(&mut self) -> Connects {
         let connects = self.connects;
@@ -304,7 +301,7 @@ impl Process {
         connects
     }
 
-    /// The system calls that the program and its forks made and that Mayfly does not have. Reset does not clear them.
+    /// The unknown system calls that the program and its forks have made. Reset does not clear them.
     #[must_use]
     pub fn unknown_calls(&self) -> Vec<UnknownCall> {
         self.shared.unknown.report()

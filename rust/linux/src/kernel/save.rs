@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A frozen process as bytes, and back: what a snapshot in a file has besides the machine's image.
+//! Serialises a frozen process, and loads it: the part of a saved snapshot besides the machine's image.
 //!
-//! State of a process derives serde's traits. Files of the host are the exception: they are kept as places in the
-//! mounts ([`SavedFile`]), in a table in front, and opened again before the rest is read; a field that holds one has
-//! `#[serde(with = "crate::host::file_table::host_file")]`, and is a number in that table. The table is handed to such
-//! fields by the thread, for as long as one process is written or read.
+//! The process's state derives serde's traits. Files of the host are the exception: they are stored by their location
+//! in the mounts ([`SavedFile`]), in a table at the front, and opened again before the rest is read. A field that holds
+//! one has `#[serde(with = "crate::host::file_table::host_file")]`, and is serialised as an index into that table. The
+//! table is in a thread-local variable while one process is saved or loaded.
 //!
-//! The bytes come from this build of Mayfly, and their checksum was right: whoever reads them trusts them as the
-//! program itself. Nothing in them can crash the host all the same: what later code relies on is checked here.
+//! The bytes come from this build of Mayfly, and their checksum was right: the caller trusts them as much as the
+//! program itself. All the same nothing in them can crash the host: whatever later code relies on is checked here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use mayfly_files::FileStamp;
 use mayfly_machine::FileKey;
 use serde::{Deserialize, Serialize};
 
 use crate::base::limits::Limits;
 use crate::base::resource_limits::ResourceLimits;
 use crate::base::tracked::Tracked;
+use crate::exec::elf_source::Elf;
 use crate::exec::program::Program;
-use crate::exec::source::Elf;
-use crate::fs::open_files::Files;
+use crate::fs::open_files::DescriptorTable;
 use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::{NoWitness, Seen, Witnesses};
 use crate::host::file_table::Scope;
@@ -32,40 +33,40 @@ use crate::sched::threads::Threads;
 use crate::signal::signals::Signals;
 use crate::time::timers::Timers;
 
-/// Why a process could not be written.
+/// Errors of [`Process::save`].
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessSaveError {
-    /// What it depends on is not known.
+    /// It is not known which files the process depends on.
     #[error(transparent)]
     Witness(#[from] NoWitness),
-    /// It holds something that has no form in a file.
+    /// The state has a value that cannot be serialised.
     #[error("the program's state cannot be written: {0}")]
     Form(#[from] postcard::Error),
 }
 
-/// Why a process could not be read.
+/// Errors of [`Process::load`].
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessLoadError {
     /// The bytes are not those of a process.
     #[error("the file is damaged: {0}")]
     Corrupt(&'static str),
-    /// A file of the mounts is not what it was.
-    #[error("{path} is not what it was when the program booted")]
+    /// A file of the mounts has changed.
+    #[error("{path} has changed since the program booted")]
     Changed {
-        /// In the program's view.
+        /// Path in the program's view.
         path: String,
     },
 }
 
-/// Where a file is, and what it was.
+/// Location and stamp of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedFile {
-    place: files::Place,
-    stamp: files::Stamp,
+    location: files::FileLocation,
+    stamp: FileStamp,
     key: FileKey,
 }
 
-/// What comes first.
+/// The table of files and the notes of look-ups, which come first.
 #[derive(Serialize, Deserialize)]
 struct Head {
     files: Vec<SavedFile>,
@@ -74,11 +75,11 @@ struct Head {
     auxv: Vec<u8>,
 }
 
-/// What the program can change.
+/// The state that the program can change.
 #[derive(Serialize)]
 struct Body<'a> {
     memory: &'a AddressSpace,
-    files: &'a Files,
+    files: &'a DescriptorTable,
     overlay: &'a Overlay,
     pollables: &'a Pollables,
     signals: &'a Signals,
@@ -87,11 +88,11 @@ struct Body<'a> {
     resources: &'a ResourceLimits,
 }
 
-/// As [`Body`].
+/// As [`Body`], owned.
 #[derive(Deserialize)]
 struct OwnBody {
     memory: AddressSpace,
-    files: Files,
+    files: DescriptorTable,
     overlay: Overlay,
     pollables: Pollables,
     signals: Signals,
@@ -100,12 +101,12 @@ struct OwnBody {
     resources: ResourceLimits,
 }
 
-/// The files of the host that a process has been loaded with.
+/// The host files that a process was loaded with.
 #[derive(Debug)]
-pub struct Reopened(Vec<(FileKey, Arc<files::File>)>);
+pub struct Reopened(Vec<(FileKey, Arc<files::HostFile>)>);
 
 impl Reopened {
-    /// The file that had this key when the process was saved: its key now, and a descriptor.
+    /// The file that had this key when the process was saved: its present key, and a descriptor.
     #[must_use]
     pub fn file(&self, key: FileKey) -> Option<(FileKey, std::os::fd::BorrowedFd<'_>)> {
         use std::os::fd::AsFd;
@@ -115,13 +116,13 @@ impl Reopened {
 }
 
 impl Process {
-    /// The process as bytes, for [`Process::load`]. It is frozen.
+    /// Serialises the process, which is frozen, for [`Process::load`].
     ///
     /// # Errors
     ///
     /// [`ProcessSaveError`].
     pub fn save(&self) -> Result<Vec<u8>, ProcessSaveError> {
-        // All of them, so that none is forgotten.
+        // Lists all fields, so that none is forgotten.
         let Self {
             memory,
             files,
@@ -143,7 +144,7 @@ impl Process {
         let body =
             postcard::to_stdvec(&Body { memory, files, overlay, pollables, signals, threads, timers, resources })?;
         let files = scope.leave().into_iter().map(|file| SavedFile {
-            place: file.place().clone(),
+            location: file.location().clone(),
             stamp: file.stamp(),
             key: file.key(),
         });
@@ -158,14 +159,14 @@ impl Process {
         Ok(bytes)
     }
 
-    /// A process that was saved, of the same program with the same limits.
+    /// Loads a process that was saved, of the same program with the same limits.
     ///
     /// # Errors
     ///
-    /// [`ProcessLoadError`] says what is wrong, or has changed since.
+    /// [`ProcessLoadError`] says what is wrong, or has changed since then.
     pub fn load(bytes: &[u8], program: &Program<'_>, limits: &Limits) -> Result<(Self, Reopened), ProcessLoadError> {
         let (head, rest): (Head, _) =
-            postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("what the program had open"))?;
+            postcard::take_from_bytes(bytes).map_err(|_| ProcessLoadError::Corrupt("the table of files"))?;
         head.seen.check(program.mounts).map_err(|path| ProcessLoadError::Changed { path })?;
         let files = head.files.iter().map(|file| Ok((file.key, reopen(file, program)?)));
         let files = files.collect::<Result<Vec<_>, _>>()?;
@@ -177,7 +178,7 @@ impl Process {
         for (is_sound, what) in [
             (memory.is_sound(limits), "the program's mappings"),
             (open.is_sound(limits), "the program's descriptors"),
-            (overlay.is_sound(limits), "what the program has written"),
+            (overlay.is_sound(limits), "the program's overlay"),
             (threads.is_sound(limits), "the program's threads"),
         ] {
             if !is_sound {
@@ -185,7 +186,7 @@ impl Process {
             }
         }
         let mut process = Self::with(memory, program, limits, head.ran, Witnesses::of(head.seen));
-        // It is frozen.
+        // A frozen process does not run.
         process.cpu.since_ns = None;
         process.set_auxv(head.auxv);
         process.files = Tracked::new(open);
@@ -200,23 +201,23 @@ impl Process {
         Ok((process, Reopened(files)))
     }
 
-    /// Lets go of what is known of the files that the program looked at when it booted: it will not be saved.
+    /// Discards the notes of the files that the program looked up when it booted: the process will not be saved.
     pub fn forget_witnesses(&self) {
         self.shared.witnesses.forget();
     }
 }
 
-/// Opens a file again, if it is the same.
-fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<files::File>, ProcessLoadError> {
+/// Opens a file again, if it has not changed.
+fn reopen(file: &SavedFile, program: &Program<'_>) -> Result<Arc<files::HostFile>, ProcessLoadError> {
     let changed = |path: &[u8]| ProcessLoadError::Changed { path: String::from_utf8_lossy(path).into_owned() };
     let mounts = &program.mounts;
-    let (opened, path) = match &file.place {
-        files::Place::Program => {
+    let (opened, path) = match &file.location {
+        files::FileLocation::Program => {
             let Elf::File(own) = program.elf else { return Err(changed(program.name.as_bytes())) };
-            let opened = mounts.permit().ok().and_then(|permit| files::File::of_program(own, permit).ok());
+            let opened = mounts.permit().ok().and_then(|permit| files::HostFile::of_program(own, permit).ok());
             (opened, program.name.as_bytes().to_vec())
         }
-        files::Place::Mount { device, rest } => {
+        files::FileLocation::Mount { device, rest } => {
             let mount = mounts.iter().find(|mount| mount.device == *device);
             let opened = mount.and_then(|mount| mounts.open_file(mount, rest, true).ok());
             (opened, [mount.map_or(&b""[..], |mount| &mount.guest), b"/", rest].concat())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which thread's context the vCPU has.
+//! Context switches: which thread's context the vCPU has.
 
 use mayfly_kvm::{Machine, RunError};
 
@@ -7,15 +7,15 @@ use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::base::step::{Fault, Step};
 use crate::kernel::process::Process;
-use crate::sched::threads::State;
+use crate::sched::threads::ThreadState;
 
 impl Process {
-    /// Ends the call of a thread that waited.
+    /// Ends the call of a waiting thread with `value`.
     pub(crate) fn end_call(&mut self, machine: &mut Machine, index: usize, value: u64) -> Result<(), Step> {
         let threads = self.threads.edit();
         let is_live = threads.live == Some(index);
         if let Some(thread) = threads.get_mut(index) {
-            thread.state = State::Ready;
+            thread.state = ThreadState::Ready;
             if let Some(saved) = &mut thread.saved {
                 saved.regs.rax = value;
             }
@@ -23,7 +23,7 @@ impl Process {
         if is_live { return_value(machine, value) } else { Ok(()) }
     }
 
-    /// Takes the live thread's context out of the vCPU; `false` if it cannot be taken now.
+    /// Saves the live thread's context from the vCPU; `false` if it cannot be saved now.
     pub(crate) fn save_live(&mut self, machine: &mut Machine) -> Result<bool, Step> {
         let Some(live) = self.threads.live else { return Ok(true) };
         let Some(context) = machine.context().map_err(poison)? else { return Ok(false) };
@@ -37,14 +37,14 @@ impl Process {
         Ok(true)
     }
 
-    /// Puts a thread's context into the vCPU.
+    /// Loads a thread's context into the vCPU.
     pub(crate) fn switch_to(&mut self, machine: &mut Machine, index: usize) -> Result<(), Step> {
         self.run_on();
         if self.threads.live == Some(index) {
             return Ok(());
         }
         if !self.save_live(machine)? {
-            return Err(Step::Poison("a thread was switched away from where it cannot be".into()));
+            return Err(Step::Poison("a thread was switched away from whose context cannot be saved".into()));
         }
         let threads = self.threads.edit();
         let by_itself = threads.entry.take() == Some(index);
@@ -55,7 +55,7 @@ impl Process {
         entered.map_err(poison)
     }
 
-    /// What a call's result is for the program, unless it ends there.
+    /// The value that a call returns to the program; an error if the program ends.
     pub(crate) fn value_of(&mut self, result: Result<u64, Halt>) -> Result<u64, Step> {
         match result {
             Ok(value) => Ok(value),
@@ -66,18 +66,18 @@ impl Process {
                 Ok(errno.to_return_value())
             }
             Err(Halt::End(step)) => Err(step),
-            // A wait is no result.
+            // A wait is not a result.
             Err(Halt::Wait(_) | Halt::Switch | Halt::Restored) => {
-                Err(Step::Poison("a wait in the place of a result".into()))
+                Err(Step::Poison("a wait instead of a result".into()))
             }
         }
     }
 }
 
-/// Completes the system call that the machine has stopped at.
+/// Completes the system call at which the machine has stopped.
 pub(crate) fn return_value(machine: &mut Machine, value: u64) -> Result<(), Step> {
     machine.return_from_syscall(value).map_err(|bad| {
-        // Only a program that jumps into the entry itself can make this happen.
+        // Only a program that jumps into the entry itself can cause this.
         Step::Faulted(Fault { signal: libc::SIGSEGV, vector: None, address: Some(bad.rip), rip: bad.rip })
     })
 }

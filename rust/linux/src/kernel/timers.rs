@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The timers of a process: what they send, and to which thread.
+//! The timers of a process: they send signals to the process or to a thread.
 
 use mayfly_kvm::Machine;
 
 use crate::base::clock;
 use crate::base::step::Step;
-use crate::kernel::delivery::{Sent, Target};
+use crate::kernel::delivery::{Sent, SignalTarget};
 use crate::kernel::process::Process;
 use crate::signal::signals::{Info, SI_KERNEL, SI_TIMER, Signal, TimerId};
 use crate::time::timers::{IGNORED_PERIOD_NS, Notify, TimerClock};
 
 impl Process {
-    /// What a timers' clock says at `now` of the host's; nothing if it is a thread's that has ended.
+    /// The time of a timer's clock when the host's monotonic clock is at `now`; `None` for the clock of a thread that
+    /// has ended.
     pub(crate) fn timer_clock_ns(&self, clock: TimerClock, now: u64) -> Option<u64> {
         match clock {
             TimerClock::Realtime | TimerClock::Monotonic => Some(now),
@@ -20,24 +21,24 @@ impl Process {
         }
     }
 
-    /// What a timer's clock says.
+    /// The present time of a timer's clock.
     pub(crate) fn timer_now_ns(&self, id: TimerId) -> u64 {
         self.timer_clock_ns(self.timers.clock(id), clock::now_ns()).unwrap_or(0)
     }
 
-    /// Sends the signals of the timers that are over at `now`.
+    /// Sends the signals of the timers that have expired at `now`.
     pub(crate) fn fire_timers(&mut self, machine: &mut Machine, now: u64) -> Result<(), Step> {
         if self.timers.next_ns().is_none_or(|until| until > now) && !self.timers.has_cpu_timers() {
             return Ok(());
         }
-        for (id, notify) in self.timers.over(|clock| self.timer_clock_ns(clock, now)) {
+        for (id, notify) in self.timers.expired(|clock| self.timer_clock_ns(clock, now)) {
             let sent = match notify {
                 Notify::Nobody => Sent::Ignored,
                 Notify::Process { signal, value } => {
-                    self.send_signal(machine, Target::Process, info(id, signal, value))?
+                    self.send_signal(machine, SignalTarget::Process, info(id, signal, value))?
                 }
                 Notify::Thread { signal, value, tid } => match self.threads.by_tid(tid) {
-                    Some(index) => self.send_signal(machine, Target::Thread(index), info(id, signal, value))?,
+                    Some(index) => self.send_signal(machine, SignalTarget::Thread(index), info(id, signal, value))?,
                     None => Sent::Ignored,
                 },
             };
@@ -48,7 +49,7 @@ impl Process {
             if sent != Sent::Ignored && pending {
                 schedule.is_sent = true;
             } else {
-                // Nobody will take it: it goes on by itself.
+                // The signal is ignored, so no thread will take it: the timer restarts itself.
                 let period = schedule.interval_ns;
                 schedule.advance(now, period.max(IGNORED_PERIOD_NS));
             }
@@ -56,7 +57,7 @@ impl Process {
         Ok(())
     }
 
-    /// Signals have been forgotten; the timers that had sent them go on.
+    /// Restarts the timers whose pending signals were discarded.
     pub(crate) fn restart_timers(&mut self) {
         let interval = [
             (TimerId::Alarm, self.timers.alarm),
@@ -79,7 +80,7 @@ impl Process {
         }
     }
 
-    /// The alarm is set anew: what it has sent stays, as on Linux.
+    /// A pending signal of an alarm that is set anew stays, as on Linux.
     pub(crate) fn detach_timer_signal(&mut self, id: TimerId) {
         self.signals.edit().pending.detach_timer(id);
         for pending in self.threads.edit().pending_mut() {
@@ -87,7 +88,7 @@ impl Process {
         }
     }
 
-    /// Forgets what a timer has sent: it is set anew, or gone.
+    /// Discards the pending signal of a timer that is set anew, or deleted.
     pub(crate) fn forget_timer_signal(&mut self, id: TimerId) {
         self.signals.edit().pending.forget_timer(id);
         for pending in self.threads.edit().pending_mut() {
@@ -101,7 +102,7 @@ fn info(timer: TimerId, signal: Signal, value: u64) -> Info {
         TimerId::Alarm | TimerId::Virtual | TimerId::Profile => {
             Info { timer: Some(timer), ..Info::kernel(signal, SI_KERNEL, 0) }
         }
-        // The upper half is the overrun, which is known when the signal is taken.
+        // The upper half of the first field is the overrun, which is known when the signal is taken.
         TimerId::Posix(id) => Info { signal, code: SI_TIMER, fields: [id.into(), value, 0, 0], timer: Some(timer) },
     }
 }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counting the system calls that a program makes and Mayfly does not have.
+//! Counts the system calls that a program makes and Mayfly does not have.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::names;
 
-/// Numbers that are counted one by one; all above are counted together. Linux has none above 470 yet.
+/// Numbers below this are counted one by one; all others are counted together. Linux has none above 470 yet.
 const NUMBERED: usize = 512;
 
-/// A system call that a program made and that does not exist here.
+/// An unknown system call that a program made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownCall {
-    /// Its number; `None` for all numbers that no Linux has.
+    /// Its number; `None` for all numbers that Linux does not have.
     pub number: Option<u64>,
     /// Its name as in `syscalls(2)`, or `"?"`.
     pub name: &'static str,
@@ -19,7 +19,7 @@ pub struct UnknownCall {
     pub count: u64,
 }
 
-/// Counters that all forks of a process share. They are statistics: reset leaves them alone.
+/// Counters that all forks of a process share. They are statistics, which reset leaves alone.
 #[derive(Debug)]
 pub(crate) struct UnknownCalls {
     numbered: [AtomicU64; NUMBERED],
@@ -31,7 +31,7 @@ impl UnknownCalls {
         Self { numbered: [const { AtomicU64::new(0) }; NUMBERED], beyond: AtomicU64::new(0) }
     }
 
-    /// Counts one call. The first time for each number returns a line for the log.
+    /// Counts a call. The first call of each number returns a line for the log.
     pub(crate) fn count(&self, number: u64) -> Option<String> {
         let counter = usize::try_from(number).ok().and_then(|index| self.numbered.get(index)).unwrap_or(&self.beyond);
         let first = counter.fetch_add(1, Ordering::Relaxed) == 0;
@@ -39,8 +39,8 @@ impl UnknownCalls {
             let name = names::name(number);
             if starts_process(number) {
                 return format!(
-                    "mayfly: the program made system call {number} ({name}) for another process, and there is only one: ENOSYS (logged once); \
-                     a server must serve from its own process\n"
+                    "mayfly: the program made system call {number} ({name}) for another process, \
+                     and there is only one: ENOSYS (logged once); a server must serve from its own process\n"
                 );
             }
             format!(
@@ -49,7 +49,7 @@ impl UnknownCalls {
         })
     }
 
-    /// All that were made at least once.
+    /// All unknown calls that were made.
     pub(crate) fn report(&self) -> Vec<UnknownCall> {
         let numbered = (0_u64..).zip(&self.numbered).map(|(number, counter)| UnknownCall {
             number: Some(number),
@@ -61,8 +61,7 @@ impl UnknownCalls {
     }
 }
 
-/// Whether a call that does not exist here would make a process, or another program of this one. `clone` and `clone3`
-/// come here only then.
+/// Whether an unknown call would create a process, or replace the program. `clone` and `clone3` get here only then.
 fn starts_process(number: u64) -> bool {
     let calls =
         [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3, libc::SYS_execve, libc::SYS_execveat];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which thread waits for something to arrive from outside.
+//! Threads that wait for input from outside.
 
 use mayfly_kvm::Machine;
 
@@ -13,21 +13,20 @@ use crate::mm::user::UserMemory;
 use crate::sched::threads::Waiting;
 
 impl Process {
-    /// A look of the current thread, which may see its signals.
+    /// A check of readiness for the current thread, with its pending signals.
     pub(crate) fn look(&self) -> Look {
         let own = self.threads.current().signals.pending.set();
-        Look::seeing(own.or(self.signals.pending.set()))
+        Look::with_signals(own.or(self.signals.pending.set()))
     }
 
-    /// The thread that would be the first to do something if bytes arrived on `connection`, or, if that is `None`, if a
-    /// connection arrived at the application: its position in the list of threads. That is one that waits for it in a
-    /// call.
+    /// The index of the thread that would react first if bytes arrived on `connection`, or, if that is `None`, if a
+    /// connection arrived at the application: the first that waits for that in a call.
     pub fn input_waiter(&mut self, machine: &mut Machine, connection: Option<ConnectionId>) -> Option<usize> {
         let target = self.inside_of(connection)?;
         self.waiter_of(machine, target)
     }
 
-    /// Whether a thread waits for a connection to anything that the program listens on.
+    /// Whether a thread waits for a connection to any of the program's listeners.
     pub fn waits_for_connections(&mut self, machine: &mut Machine) -> bool {
         self.listening().into_iter().any(|listener| self.waiter_of(machine, listener).is_some())
     }
@@ -41,7 +40,7 @@ impl Process {
             .map(|(index, _)| index)
     }
 
-    /// Whether what a thread waits for may be something to read from `target`.
+    /// Whether a thread may wait for input from `target`.
     fn waits_for(&self, machine: &mut Machine, waiting: &Waiting, target: PollableId) -> bool {
         let Waiting::Call { number, args, .. } = waiting else { return false };
         let [first, second, ..] = *args;

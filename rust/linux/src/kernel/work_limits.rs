@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls whose work is as large as the program likes: where the thread may not be held up, what takes more than some
-//! hundreds of microseconds is left for one that may ([`Errno::NOT_HERE`]), before anything of it is done. See decision
-//! 0212.
+//! Limits on the work of calls whose size the program chooses. On a thread that may not block, a call that would take
+//! more than some hundreds of microseconds is left to a thread that may ([`Errno::NOT_HERE`]), before any of it is
+//! done. See decision 0212.
 
 use mayfly_machine::PAGE_SIZE;
 
@@ -10,54 +10,55 @@ use crate::base::errno::Errno;
 use crate::base::ids::InodeId;
 use crate::base::pages::PageRange;
 use crate::kernel::call::Call;
-use crate::mm::vma::Kind;
+use crate::mm::vma::VmaKind;
 
-/// Bytes that are copied or cleared without a thought: at some gigabytes a second, a few hundred microseconds.
+/// Most bytes copied or zeroed on any thread: at some gigabytes a second, a few hundred microseconds.
 const BYTES_MAX: u64 = 1 << 20;
-/// Pages that are looked at one by one.
+/// Most pages checked one by one.
 const PAGES_MAX: u64 = 4096;
-/// Mappings that are listed.
+/// Most mappings listed.
 const MAPPINGS_MAX: usize = 2048;
 
-fn if_much(call: &Call<'_, '_>, is_much: impl FnOnce(&Call<'_, '_>) -> bool) -> Result<(), Errno> {
-    if !call.process.may_block && is_much(call) { Err(Errno::NOT_HERE) } else { Ok(()) }
+fn if_expensive(call: &Call<'_, '_>, is_expensive: impl FnOnce(&Call<'_, '_>) -> bool) -> Result<(), Errno> {
+    if !call.process.may_block && is_expensive(call) { Err(Errno::NOT_HERE) } else { Ok(()) }
 }
 
-/// Before all pages of `range` are protected, unmapped or moved, and what written files have there is kept.
+/// To be called before the pages of `range` are protected, unmapped or moved, and the content of overlay files there is
+/// saved.
 pub(crate) fn check_range(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
-    if_much(call, |call| {
+    if_expensive(call, |call| {
         let is_large = |inode| count(call.process.overlay.content(inode).len()) > BYTES_MAX;
         call.machine.is_expensive(range.start(), range.len())
-            || (call.process.memory.has_written()
+            || (call.process.memory.has_overlay_mappings()
                 && call
                     .process
                     .memory
                     .within(range)
-                    .any(|vma| matches!(vma.kind, Kind::Written { inode, .. } if is_large(inode))))
+                    .any(|vma| matches!(vma.kind, VmaKind::Overlay { inode, .. } if is_large(inode))))
     })
 }
 
-/// Before each page of `range` is looked at.
+/// To be called before each page of `range` is checked.
 pub(crate) fn check_pages(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
-    if_much(call, |_| range.len() / PAGE_SIZE > PAGES_MAX)
+    if_expensive(call, |_| range.len() / PAGE_SIZE > PAGES_MAX)
 }
 
-/// Before so much is copied, or cleared.
+/// To be called before so many bytes are copied or zeroed.
 pub(crate) fn check_bytes(call: &Call<'_, '_>, bytes: u64) -> Result<(), Errno> {
-    if_much(call, |_| bytes > BYTES_MAX)
+    if_expensive(call, |_| bytes > BYTES_MAX)
 }
 
-/// Before a written file is changed, which copies it if the snapshot has the same, or is brought up to date from its
+/// To be called before an overlay file is changed, which copies it if the snapshot shares it, or refreshed from its
 /// mappings.
 pub(crate) fn check_file(call: &Call<'_, '_>, id: InodeId) -> Result<(), Errno> {
-    if_much(call, |call| {
+    if_expensive(call, |call| {
         let copied = call.process.overlay.shared_len(id);
-        let mapped = call.process.memory.written_size(id).unwrap_or(0);
+        let mapped = call.process.memory.overlay_size(id).unwrap_or(0);
         copied.max(mapped) > BYTES_MAX
     })
 }
 
-/// Before a text is made up that may list all mappings.
+/// To be called before a text is generated that may list all mappings.
 pub(crate) fn check_listing(call: &Call<'_, '_>) -> Result<(), Errno> {
-    if_much(call, |call| call.process.memory.all().len() > MAPPINGS_MAX)
+    if_expensive(call, |call| call.process.memory.all().len() > MAPPINGS_MAX)
 }

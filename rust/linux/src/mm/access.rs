@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! An access to a page, and why it was refused.
+//! Accesses to pages, and reasons to refuse one.
 
 use mayfly_machine::MemoryError;
 
-/// What is done to an address.
+/// Kind of access to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
@@ -11,15 +11,15 @@ pub(crate) enum Access {
     Execute,
 }
 
-/// Why an address may not be accessed.
+/// Why an access was refused.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// No mapping allows it.
+    /// No mapping permits it.
     Denied,
-    /// The mapping allows it, but the file has nothing there.
+    /// The mapping permits it, but lies past the end of its file.
     PastEnd,
-    /// The mapping allows it, and getting it may hold the thread up.
+    /// The mapping permits it, but getting the page may block this thread.
     NotHere,
-    /// The machine has no page for it, or is broken.
+    /// The machine has no page left, or is broken.
     Machine(MemoryError),
 }

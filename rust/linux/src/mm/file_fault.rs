@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Faults on mappings of files.
+//! Page faults on file mappings.
 //!
-//! | access | while booting | in a request |
+//! | access | while booting | during a request |
 //! |---|---|---|
-//! | read, execute | pages of the page cache, with many neighbours | the same, as far as the boot has mapped that part of the file |
-//! | write | a copy, and copies of some neighbours: the snapshot's | a copy that reset makes the file's again |
+//! | read, execute | pages of the page cache, with many neighbours | the same, for those parts of the file that the
+//! boot has mapped |
+//! | write | a copy, and copies of some neighbours, which become the snapshot's | a copy, which reset replaces by the
+//! file's page |
 //!
-//! What cannot come from the page cache is read into a page of the machine: files of file systems without mappings, and
-//! in a request files that the snapshot does not know. Such a page is the request's, and its reset takes it away. See
+//! What cannot come from the page cache is read into a page of the machine: files on file systems without mappings, and
+//! during a request files that the snapshot does not know. Such a page is the request's, and reset removes it. See
 //! decisions 0046 and 0110.
 
 use std::os::fd::AsFd;
@@ -19,24 +21,24 @@ use crate::base::errno::Errno;
 use crate::base::pages::{PAGE_BYTES, PageRange};
 use crate::mm::access::{Access, Refused};
 use crate::mm::mapped_file::MappedFile;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
-/// Pages around a fault that are mapped with it, aligned to as many: 1 MiB. An entry costs some ten nanoseconds and a
+/// Size of the window of pages that are mapped with a fault: 1 MiB, aligned. An entry costs some ten nanoseconds and a
 /// fault tens of microseconds, and a page of the page cache costs nothing.
 const AROUND_PAGES: u64 = 256;
 
-/// Pages from a fault on that are mapped with it where they have to be in memory, which is found out by copying them.
+/// Most pages mapped with a fault if they have to be in memory. Copying them is how that is found out.
 const CACHED_PAGES: u64 = 16;
 
-/// Pages around a fault that are copied with it while a program boots. Those cost memory, but what is written
-/// (relocations, above all) is mostly written page after page.
+/// Size of the window of pages that are copied with a fault while a program boots. Copies cost memory, but programs
+/// mostly write such pages (relocations, above all) one after the other.
 const COPIED_PAGES: u64 = 16;
 
-/// Makes `access` to the page at `page` of a mapping of `file` possible; the mapping allows it.
+/// Makes `access` to the page at `page` of a mapping of `file` possible. The mapping permits it.
 ///
-/// Where the thread may not be held up, the page has to be in memory: what the machine's own access does not find
-/// there, `KVM_RUN` waits for.
-pub(crate) fn bring_in(
+/// If the thread may not block, the page has to be in memory: the machine's own access would make `KVM_RUN` wait for
+/// it.
+pub(crate) fn fault_in(
     machine: &mut Machine,
     is_booting: bool,
     vma: &Vma,
@@ -56,24 +58,24 @@ pub(crate) fn bring_in(
     if access == Access::Write { machine.make_writable(page, vma.origin).map_err(Refused::Machine) } else { Ok(()) }
 }
 
-/// How many pages from `page` on are in memory: that one at least.
+/// Number of consecutive pages from `page` on that are in memory: at least one.
 fn cached(machine: &Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<u64, Refused> {
     let alone = vma.origin != Origin::Snapshot || machine.is_mapped(page);
     let wanted = if alone { PAGE_SIZE } else { CACHED_PAGES.saturating_mul(PAGE_SIZE) };
     let range = PageRange::at(page, wanted).and_then(|range| range.intersection(vma.range));
-    let Some((Kind::File { offset, .. }, range)) = range.map(|range| (vma.over(range).kind, range)) else {
+    let Some((VmaKind::File { offset, .. }, range)) = range.map(|range| (vma.covering(range).kind, range)) else {
         return Ok(1);
     };
     match file.file.cached(offset, usize::try_from(range.len()).unwrap_or(PAGE_BYTES)) {
         Err(Errno::NOT_HERE) => Err(Refused::NotHere),
         Ok(bytes) => Ok((bytes as u64).div_ceil(PAGE_SIZE).max(1)),
-        // Whatever is wrong with it shows when it is read.
+        // An error shows when the page is read.
         Err(_) => Ok(1),
     }
 }
 
-/// The pages of the mapping around `page`, in a window aligned to its size.
-fn around(vma: &Vma, page: u64, pages: u64) -> Option<PageRange> {
+/// The aligned window of `pages` pages around `page`, within the mapping.
+fn window_around(vma: &Vma, page: u64, pages: u64) -> Option<PageRange> {
     let size = pages.saturating_mul(PAGE_SIZE);
     let within = page.checked_rem(size)?;
     PageRange::at(page.checked_sub(within)?, size)?.intersection(vma.range)
@@ -88,35 +90,35 @@ fn map_around(
     page: PageRange,
     cached: Option<u64>,
 ) -> Result<bool, Refused> {
-    // What a request maps has to be taken away page by page.
+    // Reset unmaps page by page what a request maps, so a request maps few.
     let many = is_booting || vma.origin == Origin::Snapshot;
     let window = match cached {
         Some(pages) => {
             PageRange::at(page.start(), pages.saturating_mul(PAGE_SIZE)).and_then(|range| range.intersection(vma.range))
         }
-        None if many => around(vma, page.start(), AROUND_PAGES),
+        None if many => window_around(vma, page.start(), AROUND_PAGES),
         None => None,
     };
     let window = window.unwrap_or(page);
     if cached.is_none()
         && !is_booting
         && many
-        && let Kind::File { offset, .. } = vma.over(window).kind
+        && let VmaKind::File { offset, .. } = vma.covering(window).kind
     {
-        // Legs that must not wait for the neighbours find them mapped.
+        // So that later legs, which must not block, find the neighbours in memory.
         file.file.fetch(offset, window.len());
     }
     if map(machine, vma, file, window.after(page.start()))? == 0 {
         return Ok(false);
     }
-    // Neighbours are a favour.
+    // Neighbours are best effort.
     let _ = map(machine, vma, file, window.before(page.start()));
     Ok(true)
 }
 
-/// Maps what it can of `range`, from its start; returns the number of pages.
+/// Maps pages of `range` from its start, as many as possible; returns their number.
 fn map(machine: &mut Machine, vma: &Vma, file: &MappedFile, range: PageRange) -> Result<u64, Refused> {
-    let Kind::File { offset, .. } = vma.over(range).kind else { return Ok(0) };
+    let VmaKind::File { offset, .. } = vma.covering(range).kind else { return Ok(0) };
     let pages = FilePages {
         file: file.file.as_fd(),
         key: file.file.key(),
@@ -126,13 +128,13 @@ fn map(machine: &mut Machine, vma: &Vma, file: &MappedFile, range: PageRange) ->
     machine.map_file(range.start(), vma.prot, vma.origin, &pages).map_err(Refused::Machine)
 }
 
-/// Makes a page of a booting program its own, and some neighbours.
+/// Copies a page for a booting program, and some neighbours.
 fn copy_around(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<(), Refused> {
     copy(machine, vma, file, page)?;
-    let window = around(vma, page, COPIED_PAGES);
+    let window = window_around(vma, page, COPIED_PAGES);
     let mut at = window.map_or(page, PageRange::start);
     while at < window.map_or(page, PageRange::end) {
-        // Neighbours that the file or the machine does not have are left for their own fault.
+        // Neighbours past the end of the file or of the machine's memory are left to their own fault.
         if copy(machine, vma, file, at).is_err() {
             break;
         }
@@ -151,11 +153,11 @@ fn copy(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> Resul
     machine.make_writable(page, vma.origin).map_err(Refused::Machine)
 }
 
-/// Reads one page of a file from the host into a new page.
+/// Reads one page of a file into a new page of the machine.
 fn read_page(machine: &mut Machine, vma: &Vma, file: &MappedFile, page: u64) -> Result<(), Refused> {
     let mut bytes = [0; PAGE_BYTES];
-    let part = PageRange::at(page, PAGE_SIZE).map(|range| vma.over(range).kind);
-    let Some(Kind::File { offset, .. }) = part else { return Err(Refused::PastEnd) };
+    let part = PageRange::at(page, PAGE_SIZE).map(|range| vma.covering(range).kind);
+    let Some(VmaKind::File { offset, .. }) = part else { return Err(Refused::PastEnd) };
     match file.file.read_at(offset, &mut bytes, true) {
         Ok(0) | Err(_) => Err(Refused::PastEnd),
         Ok(got) => {
@@ -174,10 +176,10 @@ mod tests {
         let vma = Vma {
             range: PageRange::new(0x5000, 0x30_0000).unwrap(),
             prot: mayfly_machine::Prot::READ,
-            kind: Kind::Private,
+            kind: VmaKind::Private,
             origin: Origin::Snapshot,
         };
-        let window = |page, pages| around(&vma, page, pages).map(|range| (range.start(), range.end()));
+        let window = |page, pages| window_around(&vma, page, pages).map(|range| (range.start(), range.end()));
         assert_eq!(window(0x5000, 16), Some((0x5000, 0x1_0000)));
         assert_eq!(window(0x1_0000, 16), Some((0x1_0000, 0x2_0000)));
         assert_eq!(window(0x1_f000, 16), Some((0x1_0000, 0x2_0000)));

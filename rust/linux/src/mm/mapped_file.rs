@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files that are mapped.
+//! Mapped files.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::files;
 
-/// A file that is mapped.
+/// A mapped file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MappedFile {
     #[serde(with = "crate::host::file_table::host_file")]
-    pub(crate) file: Arc<files::File>,
+    pub(crate) file: Arc<files::HostFile>,
     /// Its path, for `/proc/self/maps`.
     pub(crate) path: Arc<[u8]>,
 }
 
-/// The files that are mapped; some may no longer be.
+/// Mapped files by index; some may no longer be mapped.
 pub(crate) type MappedFiles = Vec<Option<MappedFile>>;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A program's memory: its mappings, and how pages are brought in.
+//! A program's memory: its mappings, and page faults.
 
 pub(crate) mod access;
 pub(crate) mod address_space;

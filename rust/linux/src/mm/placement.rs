@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a mapping is to go.
+//! Placement of a new mapping.
 
 use crate::base::pages::PageRange;
 
-/// What a program says about where a mapping is to go.
+/// Where a program asks for a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
     /// Anywhere: the highest gap that is large enough.
@@ -12,8 +12,8 @@ pub(crate) enum Placement {
     Low,
     /// At this address if it is free, otherwise anywhere.
     Hint(u64),
-    /// Exactly here; what is in the way goes (MAP_FIXED).
+    /// At this range; replaces what is mapped there (MAP_FIXED).
     Fixed(PageRange),
-    /// Exactly here, or not at all (MAP_FIXED_NOREPLACE).
+    /// At this range, or not at all (MAP_FIXED_NOREPLACE).
     FixedNoReplace(PageRange),
 }

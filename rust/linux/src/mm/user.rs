@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Copying between a program's memory and ours, on behalf of a system call.
+//! Copies between a program's memory and the host's, on behalf of a system call.
 //!
-//! The machine's own `read` and `write` reach pages that are present. What is missing is brought in page by page as a
-//! page fault of the program's would be, so a call works on memory that the program has not touched yet, and fails with
-//! `EFAULT` on memory that the program could not touch itself. Lengths are those of our own slices: a guest's number is
-//! bounded before it gets here.
+//! The machine's own `read` and `write` reach pages that are present. Missing pages are brought in one by one, as a
+//! page fault would. So a call works on memory that the program has not touched yet, and fails with `EFAULT` on memory
+//! that the program could not touch itself. Lengths are those of host slices: the caller has bounded the guest's
+//! number.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::PAGE_SIZE;
@@ -24,7 +24,7 @@ const PATH_MAX: u64 = 4096;
 pub(crate) struct UserMemory<'a> {
     pub(crate) machine: &'a mut Machine,
     pub(crate) space: &'a AddressSpace,
-    /// Whether a page of a file that is not in memory is waited for; [`Errno::NOT_HERE`] otherwise.
+    /// Whether to wait for a page of a file that is not in memory; otherwise [`Errno::NOT_HERE`].
     pub(crate) may_block: bool,
 }
 
@@ -39,7 +39,7 @@ impl UserMemory<'_> {
         while !rest.is_empty() {
             let (chunk, more) = rest.split_at_mut(to_page_end(at, rest.len()));
             if self.machine.read(at, chunk).is_err() {
-                self.bring_in(at, Access::Read)?;
+                self.fault_in(at, Access::Read)?;
                 self.machine.read(at, chunk).map_err(|_| Errno::EFAULT)?;
             }
             at = at.checked_add(chunk.len() as u64).ok_or(Errno::EFAULT)?;
@@ -58,7 +58,7 @@ impl UserMemory<'_> {
         while !rest.is_empty() {
             let (chunk, more) = rest.split_at(to_page_end(at, rest.len()));
             if self.machine.write(at, chunk).is_err() {
-                self.bring_in(at, Access::Write)?;
+                self.fault_in(at, Access::Write)?;
                 self.machine.write(at, chunk).map_err(|_| Errno::EFAULT)?;
             }
             at = at.checked_add(chunk.len() as u64).ok_or(Errno::EFAULT)?;
@@ -113,8 +113,8 @@ impl UserMemory<'_> {
         Err(Errno::ENAMETOOLONG.into())
     }
 
-    fn bring_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
-        fault::bring_in(self.machine, self.space, address, access, self.may_block).map_err(|refused| match refused {
+    fn fault_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
+        fault::fault_in(self.machine, self.space, address, access, self.may_block).map_err(|refused| match refused {
             Refused::Denied | Refused::PastEnd => Errno::EFAULT.into(),
             Refused::NotHere => Errno::NOT_HERE.into(),
             Refused::Machine(error) => error.into(),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Addresses of sockets.
+//! Socket addresses.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 
-/// Most bytes of a Unix socket's name.
+/// Longest name of a Unix socket in bytes.
 pub(crate) const UNIX_NAME_MAX: usize = 108;
 
-/// An address of a socket.
+/// A socket's address.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Address {
     #[default]
     Unnamed,
     V4([u8; 4], u16),
     V6([u8; 16], u16),
-    /// A path with its NUL, or an abstract name that starts with one.
+    /// A path with its NUL, or an abstract name, which starts with a NUL.
     Unix(Arc<[u8]>),
 }
 
@@ -41,7 +41,7 @@ impl Address {
         }
     }
 
-    /// The address that stands for all, in this family.
+    /// This family's wildcard address.
     pub(crate) fn any(domain: i32) -> Self {
         match domain {
             libc::AF_INET => Self::V4([0; 4], 0),
@@ -50,7 +50,7 @@ impl Address {
         }
     }
 
-    /// 127.0.0.1, as a socket of this family sees it.
+    /// 127.0.0.1 in this family.
     pub(crate) fn loopback(domain: i32, port: u16) -> Self {
         match domain {
             libc::AF_INET => Self::V4(Self::LOOPBACK, port),
@@ -82,7 +82,7 @@ impl Address {
         }
     }
 
-    /// The same, as a socket of this family sees it.
+    /// The same address in this family.
     pub(crate) fn in_family(self, domain: i32) -> Self {
         match (self, domain) {
             (Self::V4(host, port), libc::AF_INET6) => Self::V6(mapped(host), port),
@@ -90,7 +90,7 @@ impl Address {
         }
     }
 
-    /// Without regard to how a family writes the other one's.
+    /// The host part, the same for IPv4 addresses and IPv4-mapped IPv6 ones.
     fn host(&self) -> Option<[u8; 16]> {
         match self {
             Self::V4(host, _) => Some(mapped(*host)),
@@ -99,7 +99,7 @@ impl Address {
         }
     }
 
-    /// Whether what is sent to `to` arrives here.
+    /// Whether a socket with this address receives what is sent to `to`.
     pub(crate) fn takes(&self, to: &Self) -> bool {
         match (self, to) {
             (Self::Unix(name), Self::Unix(other)) => name == other,
@@ -110,8 +110,8 @@ impl Address {
         }
     }
 
-    /// Whether two sockets with these addresses would be in each other's way.
-    pub(crate) fn collides(&self, other: &Self) -> bool {
+    /// Whether two sockets cannot have these addresses at the same time.
+    pub(crate) fn conflicts_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(name), Self::Unix(other)) => name == other,
             (Self::Unix(_) | Self::Unnamed, _) | (_, Self::Unix(_) | Self::Unnamed) => false,
@@ -119,7 +119,7 @@ impl Address {
         }
     }
 
-    /// As an address of the network, if it is one.
+    /// The address as an IP address and port, if it is one.
     pub(crate) fn of_network(&self) -> Option<SocketAddr> {
         let (ip, port) = match self {
             Self::V4(host, port) => ((*host).into(), *port),
@@ -129,7 +129,7 @@ impl Address {
         Some(SocketAddr::new(ip, port))
     }
 
-    /// As `struct sockaddr_in` and its kin.
+    /// Encodes it as `struct sockaddr_in` and the like.
     pub(crate) fn encode(&self, domain: i32) -> Vec<u8> {
         let family = u16::try_from(domain).unwrap_or(0).to_le_bytes();
         let mut bytes = family.to_vec();
@@ -151,7 +151,7 @@ impl Address {
         bytes
     }
 
-    /// Reads the address that a socket of this family is given.
+    /// Decodes the address for a socket of this family.
     pub(crate) fn decode(domain: i32, bytes: &[u8]) -> Result<Self, Errno> {
         let (family, rest) = bytes.split_first_chunk::<2>().ok_or(Errno::EINVAL)?;
         let family = i32::from(u16::from_le_bytes(*family));
@@ -177,7 +177,7 @@ impl Address {
             libc::AF_NETLINK => Ok(Self::Unnamed),
             _ if family != libc::AF_UNIX || rest.len() > UNIX_NAME_MAX => Err(wrong),
             _ if rest.is_empty() => Ok(Self::Unnamed),
-            // An abstract name has the length that it is given with; a path ends with its first NUL.
+            // An abstract name has the given length; a path ends with its first NUL.
             _ if rest.first() == Some(&0) => Ok(Self::Unix(rest.into())),
             _ => {
                 let path = rest.split(|&byte| byte == 0).next().unwrap_or_default();

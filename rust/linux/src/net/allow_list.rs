@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a program may connect to: a list of hosts and ports, and how the program sees them.
+//! The hosts and ports that a program may connect to, and how the program sees them.
 //!
 //! ```text
 //!   /etc/hosts of the program          the host side
-//!   198.18.0.2  db.example    ----->   db.example, resolved when it is needed      a name has a made-up address
+//!   198.18.0.2  db.example    ----->   db.example, resolved when it is needed      a name has a synthetic address
 //!   10.1.2.3                  ----->   10.1.2.3                                    an address is itself
 //! ```
 //!
-//! A program has no name servers. Its C library finds the names that it may connect to in `/etc/hosts`, where each has
-//! an address that says nothing of the real one. All forks of a program share one list.
+//! A program has no name servers. Its C library finds the names that it may connect to in `/etc/hosts`, each with an
+//! address that reveals nothing of the real one. All forks of a program share one list.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::host::dns::Name;
 
-/// A place in the network.
+/// A destination in the network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Outbound {
     /// Its host.
@@ -28,22 +28,22 @@ pub struct Outbound {
 /// A host in the network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum OutboundHost {
-    /// A name in lower case, to be resolved by the host.
+    /// A name in lower case, which the host resolves.
     Name(String),
-    /// An address; one of IPv4 is not written as one of IPv6.
+    /// An address; an IPv4 address is not in IPv4-mapped form.
     Address(IpAddr),
 }
 
-/// The program's own address in the network that is made up for it: RFC 2544 keeps 198.18.0.0/15 for networks that are
-/// no part of any other.
+/// The program's own address in its synthetic network. RFC 2544 reserves 198.18.0.0/15 for networks that are not
+/// connected with any other.
 pub(crate) const OWN_ADDRESS: [u8; 4] = [198, 18, 0, 1];
-/// Where the addresses of names start, and how many there are.
+/// First of the names' addresses, and their number.
 const FIRST_ADDRESS: u32 = 0xc612_0002;
 const ADDRESSES: usize = 0x1_fffc;
-/// Names that mean the program's own machine.
+/// Names of the program's own machine.
 const OWN_NAMES: [&str; 2] = ["localhost", "mayfly"];
 
-/// Where a program may connect to; cheap to clone. Nowhere by default.
+/// The destinations that a program may connect to; cheap to clone. None by default.
 #[derive(Debug, Clone, Default)]
 pub struct Network {
     inner: Arc<Inner>,
@@ -55,24 +55,24 @@ struct Inner {
     names: Vec<Named>,
 }
 
-/// A name, and where it may be connected to.
+/// A name, and the ports that may be connected to.
 #[derive(Debug)]
 struct Named {
     name: Arc<Name>,
-    /// What the program takes for its address.
-    made_up: Ipv4Addr,
+    /// The name's address in the program's view.
+    synthetic_ip: Ipv4Addr,
     ports: Vec<u16>,
 }
 
-/// Something that a program may connect to.
+/// A permitted destination.
 #[derive(Debug, Clone)]
-pub(crate) enum Target {
+pub(crate) enum Destination {
     Address(SocketAddr),
     Name(Arc<Name>, u16),
 }
 
 impl Network {
-    /// A list. Its names begin to be resolved, in the background.
+    /// A list. Its names are resolved in the background from now on.
     #[must_use]
     pub fn new(list: &[Outbound]) -> Self {
         let mut inner = Inner::default();
@@ -85,9 +85,9 @@ impl Network {
                     if let Some(named) = known.and_then(|index| inner.names.get_mut(index)) {
                         named.ports.push(*port);
                     } else if inner.names.len() < ADDRESSES {
-                        let made_up = Ipv4Addr::from_bits(next);
+                        let synthetic_ip = Ipv4Addr::from_bits(next);
                         next = next.saturating_add(1);
-                        inner.names.push(Named { name: Name::new(name), made_up, ports: vec![*port] });
+                        inner.names.push(Named { name: Name::new(name), synthetic_ip, ports: vec![*port] });
                     }
                 }
             }
@@ -98,12 +98,12 @@ impl Network {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Whether the program may connect to nothing at all.
+    /// Whether the list is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.inner.addresses.is_empty() && self.inner.names.is_empty()
     }
 
-    /// Whether the program has to be told of names.
+    /// Whether `/etc/hosts` must list names.
     pub(crate) fn has_names(&self) -> bool {
         !self.inner.names.is_empty()
     }
@@ -111,26 +111,26 @@ impl Network {
     /// `/etc/hosts`.
     pub(crate) fn hosts(&self) -> String {
         let mut text = "127.0.0.1 localhost mayfly\n::1 localhost\n".to_owned();
-        for Named { name, made_up, .. } in &self.inner.names {
+        for Named { name, synthetic_ip, .. } in &self.inner.names {
             if !OWN_NAMES.contains(&name.text()) {
                 // Writing to a string does not fail.
-                let _ = writeln!(text, "{made_up} {}", name.text());
+                let _ = writeln!(text, "{synthetic_ip} {}", name.text());
             }
         }
         text
     }
 
-    /// What connecting to `to` means, if it is allowed.
-    pub(crate) fn find(&self, to: SocketAddr) -> Option<Target> {
+    /// The destination that the program's address `to` stands for, if it is permitted.
+    pub(crate) fn find(&self, to: SocketAddr) -> Option<Destination> {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
         if self.inner.addresses.contains(&to) {
-            return Some(Target::Address(to));
+            return Some(Destination::Address(to));
         }
         let named = self.named(to.ip())?;
-        named.ports.contains(&to.port()).then(|| Target::Name(Arc::clone(&named.name), to.port()))
+        named.ports.contains(&to.port()).then(|| Destination::Name(Arc::clone(&named.name), to.port()))
     }
 
-    /// What the program means by `to`, for people.
+    /// The destination that the program's address `to` stands for, for messages.
     pub(crate) fn describe(&self, to: SocketAddr) -> String {
         match self.named(to.ip().to_canonical()) {
             Some(named) => format!("{}:{}", named.name.text(), to.port()),
@@ -140,7 +140,7 @@ impl Network {
 
     fn named(&self, ip: IpAddr) -> Option<&Named> {
         let IpAddr::V4(ip) = ip else { return None };
-        self.inner.names.iter().find(|named| named.made_up == ip)
+        self.inner.names.iter().find(|named| named.synthetic_ip == ip)
     }
 }
 
@@ -153,16 +153,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_listed_is_not_found() {
+    fn only_listed_destinations_are_found() {
         let redis = Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port: 6379 };
         let network =
             Network::new(&[name("db.invalid", 5432), redis, name("cache.invalid", 1), name("db.invalid", 80)]);
         let find = |text: &str| network.find(text.parse().unwrap());
-        assert!(matches!(find("127.0.0.1:6379"), Some(Target::Address(_))));
-        assert!(matches!(find("[::ffff:127.0.0.1]:6379"), Some(Target::Address(_))), "the same address");
-        assert!(matches!(find("198.18.0.2:5432"), Some(Target::Name(name, 5432)) if name.text() == "db.invalid"));
-        assert!(matches!(find("198.18.0.2:80"), Some(Target::Name(..))));
-        assert!(matches!(find("198.18.0.3:1"), Some(Target::Name(name, 1)) if name.text() == "cache.invalid"));
+        assert!(matches!(find("127.0.0.1:6379"), Some(Destination::Address(_))));
+        assert!(matches!(find("[::ffff:127.0.0.1]:6379"), Some(Destination::Address(_))), "the same address");
+        assert!(matches!(find("198.18.0.2:5432"), Some(Destination::Name(name, 5432)) if name.text() == "db.invalid"));
+        assert!(matches!(find("198.18.0.2:80"), Some(Destination::Name(..))));
+        assert!(matches!(find("198.18.0.3:1"), Some(Destination::Name(name, 1)) if name.text() == "cache.invalid"));
         for other in ["127.0.0.1:6380", "127.0.0.2:6379", "[::1]:6379", "198.18.0.2:1", "198.18.0.3:80", "198.18.0.4:1"]
         {
             assert!(find(other).is_none(), "{other}");
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_is_told_once_and_none_means_the_program_itself() {
+    fn hosts_lists_each_name_once_and_no_name_of_the_programs_own() {
         let network =
             Network::new(&[name("a.invalid", 1), name("localhost", 2), name("b.invalid", 1), name("a.invalid", 2)]);
         assert_eq!(

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets, and which of the outside a program may reach.
+//! Sockets, and the remote hosts that a program may reach.
 
 pub(crate) mod address;
 pub(crate) mod allow_list;
 pub(crate) mod calls;
-pub(crate) mod outside;
+pub(crate) mod inbound;
 pub(crate) mod remote;
 pub(crate) mod socket;

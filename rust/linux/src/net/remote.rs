@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connections with what is outside the machine.
+//! Connections to remote hosts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
 use crate::host::dns::{Answer, Name};
 use crate::host::permits::Permit;
-use crate::host::sockets::{Stream, Wire};
-use crate::net::allow_list::Target;
+use crate::host::sockets::{HostStream, RemotePoller};
+use crate::net::allow_list::Destination;
 
-/// How often a name is asked for that is being resolved.
+/// Interval between checks of a name that is being resolved.
 const RESOLVING_NS: u64 = 5_000_000;
 
-/// How long that may take.
+/// How long resolving may take.
 const PATIENCE_NS: u64 = 10_000_000_000;
 
-/// What is behind a socket outside the machine.
+/// The host's side of a socket that is connected with a remote host.
 #[derive(Debug)]
 pub(crate) struct Remote {
     stage: Stage,
-    /// Addresses that have not been tried, the next one last.
+    /// Addresses left to try, the next one last.
     left: Vec<SocketAddr>,
     no_delay: bool,
     keep_alive: bool,
@@ -36,17 +36,17 @@ enum Stage {
         port: u16,
         until_ns: u64,
     },
-    Connecting(Stream),
-    Open(Stream),
-    /// The last attempt, if there was one.
+    Connecting(HostStream),
+    Open(HostStream),
+    /// No attempt is in progress. The error of the last one, unless there are addresses left.
     Failed(Errno),
 }
 
 impl Remote {
-    pub(crate) fn new(target: Target, permit: Permit) -> Self {
+    pub(crate) fn new(target: Destination, permit: Permit) -> Self {
         let (stage, left) = match target {
-            Target::Address(to) => (Stage::Failed(Errno::EHOSTUNREACH), vec![to]),
-            Target::Name(name, port) => {
+            Destination::Address(to) => (Stage::Failed(Errno::EHOSTUNREACH), vec![to]),
+            Destination::Name(name, port) => {
                 let until_ns = clock::now_ns().saturating_add(PATIENCE_NS);
                 (Stage::Resolving { name, port, until_ns }, Vec::new())
             }
@@ -54,8 +54,8 @@ impl Remote {
         Self { stage, left, no_delay: false, keep_alive: false, _permit: permit }
     }
 
-    /// The connection, once there is one.
-    pub(crate) fn open(&self) -> Option<&Stream> {
+    /// The connection, once it is open.
+    pub(crate) fn open(&self) -> Option<&HostStream> {
         match &self.stage {
             Stage::Open(stream) => Some(stream),
             _ => None,
@@ -66,7 +66,7 @@ impl Remote {
         matches!(self.stage, Stage::Resolving { .. })
     }
 
-    /// When to look at it again though nothing tells of it.
+    /// When to check it again: nothing signals the end of resolving.
     pub(crate) fn look_ns(&self, now_ns: u64) -> Option<u64> {
         self.is_resolving().then(|| now_ns.saturating_add(RESOLVING_NS))
     }
@@ -78,8 +78,8 @@ impl Remote {
         }
     }
 
-    /// Goes on with connecting, as far as that is possible now; `None`: not to an end.
-    pub(crate) fn advance(&mut self, wire: &Wire, token: u64) -> Option<Result<(), Errno>> {
+    /// Continues to connect as far as possible; `None`: not finished yet.
+    pub(crate) fn advance(&mut self, poller: &RemotePoller, token: u64) -> Option<Result<(), Errno>> {
         // Each round but the first tries an address.
         loop {
             let next = match &self.stage {
@@ -106,7 +106,7 @@ impl Remote {
                 },
                 Stage::Failed(error) => match self.left.pop() {
                     None => return Some(Err(*error)),
-                    Some(to) => match Stream::connect(to).and_then(|new| wire.watch(&new, token).map(|()| new)) {
+                    Some(to) => match HostStream::connect(to).and_then(|new| poller.watch(&new, token).map(|()| new)) {
                         Ok(stream) => Stage::Connecting(stream),
                         Err(error) => Stage::Failed(error),
                     },
@@ -117,11 +117,11 @@ impl Remote {
     }
 }
 
-/// The wire, and who waits for it to connect. A copy of it is one of a process that has no connections.
+/// The poller, and the sockets that are connecting. A copy is that of a process without connections.
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
-    pub(crate) wire: Option<(Wire, Permit)>,
-    /// Sockets that are not connected yet.
+    pub(crate) poller: Option<(RemotePoller, Permit)>,
+    /// Sockets whose connect is not finished.
     pub(crate) dialing: Vec<PollableId>,
 }
 

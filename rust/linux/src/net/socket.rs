@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A socket.
+//! Sockets.
 
 use std::collections::VecDeque;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::base::ids::{ConnectionId, PollableId, QueueId};
-use crate::host::sockets::Stream;
+use crate::host::sockets::HostStream;
 use crate::net::address::Address;
 use crate::net::remote::Remote;
 
-/// Most bytes in each direction of a connection inside the program; about what Linux has for a Unix socket.
+/// Most bytes in each direction of a connection inside the program; about Linux's limit for a Unix socket.
 pub(crate) const CONNECTION_BYTES: usize = 256 << 10;
 
-/// Most connections that wait to be accepted: `net.core.somaxconn`.
+/// Largest backlog: `net.core.somaxconn`.
 const BACKLOG_MAX: usize = 4096;
 
 /// Connections that wait to be accepted.
@@ -25,12 +25,12 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// For `listen` with this argument.
+    /// The backlog for this argument of `listen`.
     pub(crate) fn new(most: i32) -> Self {
         Self { waiting: VecDeque::new(), most: 0 }.limited(most)
     }
 
-    /// Linux lets one more wait than it is told, and takes what is negative for very many.
+    /// Linux lets one more connection wait than the argument says, and treats negative ones as very large.
     pub(crate) fn limited(self, most: i32) -> Self {
         Self { most: usize::try_from(most).unwrap_or(BACKLOG_MAX).min(BACKLOG_MAX).saturating_add(1), ..self }
     }
@@ -40,7 +40,7 @@ impl Backlog {
     }
 }
 
-/// How far a socket is.
+/// State of a socket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Phase {
     Idle,
@@ -48,42 +48,42 @@ pub(crate) enum Phase {
     Connected,
 }
 
-/// What a program has set and may ask for: levels, names and values.
+/// Options that a program has set: levels, names and values.
 pub(crate) type Options = Vec<((i32, i32), i32)>;
 
 /// A socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Socket {
     pub(crate) domain: i32,
-    /// SOCK_STREAM and so on.
+    /// SOCK_STREAM and the like.
     pub(crate) kind: i32,
     pub(crate) protocol: i32,
     pub(crate) phase: Phase,
     pub(crate) local: Address,
     pub(crate) peer: Address,
-    /// It was given its address by `bind`.
+    /// `bind` has set its address.
     pub(crate) bound: bool,
     pub(crate) input: Option<QueueId>,
     pub(crate) output: Option<QueueId>,
-    /// `shutdown`, by the program.
+    /// The program has called `shutdown`.
     pub(crate) shut_read: bool,
     pub(crate) shut_write: bool,
-    /// The peer has answered that nobody is there any more.
+    /// The peer has sent a reset.
     pub(crate) reset: bool,
     /// A connect has failed.
     pub(crate) failed: bool,
-    /// A connect that did not wait has not been asked about yet.
+    /// The result of a non-blocking connect has not been read yet.
     pub(crate) connecting: bool,
     /// SO_ERROR.
     pub(crate) error: Option<Errno>,
     pub(crate) options: Options,
-    /// SO_RCVTIMEO and SO_SNDTIMEO in nanoseconds; 0: for ever.
+    /// SO_RCVTIMEO and SO_SNDTIMEO in nanoseconds; 0: none.
     pub(crate) receive_timeout_ns: u64,
     pub(crate) send_timeout_ns: u64,
-    /// The connection from outside that it is an end of.
+    /// The connection from outside of which it is the program's end.
     pub(crate) connection: Option<ConnectionId>,
-    /// What it is connected with outside the machine, or on its way to. No copy has it, and what is saved is frozen,
-    /// and has lost it.
+    /// Its remote connection, open or being opened. Copies have none. Only frozen processes are saved, which have lost
+    /// theirs.
     #[serde(skip)]
     pub(crate) remote: Option<Box<Remote>>,
 }
@@ -95,7 +95,7 @@ impl Clone for Socket {
 }
 
 impl Socket {
-    /// A copy with these for its options.
+    /// A copy with other options.
     pub(crate) fn with_options(&self, options: Options) -> Self {
         let mut copy = Self {
             phase: self.phase.clone(),
@@ -106,7 +106,7 @@ impl Socket {
             ..*self
         };
         if self.remote.is_some() {
-            copy.be_lost(self.stream().is_some());
+            copy.mark_reset(self.stream().is_some());
         }
         copy
     }
@@ -163,14 +163,14 @@ impl Socket {
         }
     }
 
-    /// A socket that `accept` on this one gives.
+    /// The socket that `accept` on this one returns.
     pub(crate) fn accepted(&self, local: Address, peer: Address) -> Self {
         Self {
             phase: Phase::Connected,
             local,
             peer,
             options: self.options.clone(),
-            // As on Linux, timeouts too are those of who listens.
+            // As on Linux, timeouts are inherited from the listener.
             receive_timeout_ns: self.receive_timeout_ns,
             send_timeout_ns: self.send_timeout_ns,
             ..Self::new(self.domain, self.kind, self.protocol)
@@ -179,16 +179,16 @@ impl Socket {
 }
 
 impl Socket {
-    /// What was outside is there no more: to the program it looks as if the peer had reset the connection.
-    pub(crate) fn lose(&mut self) {
+    /// Drops the remote connection: to the program it looks as if the peer had reset it.
+    pub(crate) fn reset_by_peer(&mut self) {
         let was_open = self.stream().is_some();
         if self.remote.take().is_some() {
-            self.be_lost(was_open);
+            self.mark_reset(was_open);
         }
     }
 
-    /// As [`Socket::lose`], without having had it.
-    pub(crate) fn be_lost(&mut self, was_open: bool) {
+    /// As [`Socket::reset_by_peer`], for a copy that has no remote connection.
+    pub(crate) fn mark_reset(&mut self, was_open: bool) {
         self.error = Some(Errno::ECONNRESET);
         if was_open {
             self.phase = Phase::Connected;
@@ -200,8 +200,8 @@ impl Socket {
         }
     }
 
-    /// Has options that matter outside set there.
-    pub(crate) fn tell_remote(&mut self) {
+    /// Applies options with a remote effect to the host's socket.
+    pub(crate) fn apply_options(&mut self) {
         let is_set = |level, name| self.option(level, name).unwrap_or(0) != 0;
         let no_delay = is_set(libc::IPPROTO_TCP, libc::TCP_NODELAY);
         let keep_alive = is_set(libc::SOL_SOCKET, libc::SO_KEEPALIVE);
@@ -210,13 +210,13 @@ impl Socket {
         }
     }
 
-    /// Whether it is on its way to somewhere outside.
+    /// Whether it is connecting to a remote host.
     pub(crate) fn is_dialing(&self) -> bool {
         self.remote.as_ref().is_some_and(|remote| remote.open().is_none())
     }
 
-    /// Its connection with somewhere outside.
-    pub(crate) fn stream(&self) -> Option<&Stream> {
+    /// Its open connection to a remote host.
+    pub(crate) fn stream(&self) -> Option<&HostStream> {
         self.remote.as_ref().and_then(|remote| remote.open())
     }
 }

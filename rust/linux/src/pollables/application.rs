@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which of the sockets that a program listens on is its application, where connections from outside arrive.
+//! The program's application: the listener that receives connections from outside.
 //!
-//! That is never guessed, since the others may be an administrator's or a debugger's. The application is on the port
-//! that the tenant names, or, if none is named, on the only one that the program listens on when it is frozen; that
-//! port stays. It has a port of TCP: what listens on a path is never reached from outside.
+//! The application is never guessed, since other listeners may be an administrator's or a debugger's. It is on the port
+//! that the tenant configures, or, without one, on the only port on which the program listens when it is frozen; that
+//! port stays. It is a TCP port: a Unix socket's listener is never reached from outside.
 //!
-//! One port may have several listeners. They are the same application if no two of them have different addresses of one
-//! family: `0.0.0.0` and `[::]`, or those of several threads (SO_REUSEPORT). A connection arrives as one from
-//! 127.0.0.1, at the first listener that takes it, or else at the first of those for IPv6 alone, as one from `::1`.
+//! One port may have several listeners. They are one application if no two of them have different addresses of one
+//! family: `0.0.0.0` and `[::]`, or those of several threads (SO_REUSEPORT). A connection arrives from 127.0.0.1 at the
+//! first listener that accepts it, or else from `::1` at the first of those for IPv6 only.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,27 +17,28 @@ use crate::net::address::Address;
 use crate::net::socket::Socket;
 use crate::pollables::table::Pollables;
 
-/// Most listeners that a message names.
+/// Most listeners that a message lists.
 const NAMED_MAX: usize = 16;
 
 /// Whether a program's application listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Application {
-    /// It does not.
+    /// No.
     Missing,
-    /// It does.
+    /// Yes.
     Listens,
-    /// Several listeners could be it: no port is named and there are several, or the port has listeners with different
-    /// addresses.
+    /// Several listeners qualify: there are several ports and none is configured, or the port has listeners with
+    /// different addresses.
     Ambiguous,
 }
 
-/// What a program listens on, in the order in which it began to: addresses and ports, and names of Unix sockets.
+/// The addresses on which a program listens, in the order in which it began to: IP addresses with ports, and names of
+/// Unix sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listeners(pub(crate) Vec<Address>);
 
 impl Listeners {
-    /// Whether it listens on nothing.
+    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -45,8 +46,8 @@ impl Listeners {
 }
 
 impl fmt::Display for Listeners {
-    /// As in `127.0.0.1:2019, then [::]:8080, then unix:/run/it`. Names are the program's: what is not printable is
-    /// escaped.
+    /// As in `127.0.0.1:2019, then [::]:8080, then unix:/run/it`. The program chooses names, so unprintable characters
+    /// are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return f.write_str("nothing");
@@ -72,7 +73,7 @@ impl fmt::Display for Listeners {
 }
 
 impl Socket {
-    /// Whether it listens for IPv6 alone.
+    /// Whether it listens for IPv6 only.
     pub(crate) fn is_for_v6_alone(&self) -> bool {
         let only_6 = self.option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).unwrap_or(0) != 0;
         matches!(self.ip(), Some(IpAddr::V6(ip)) if only_6 || !ip.is_unspecified())
@@ -84,42 +85,42 @@ impl Socket {
 }
 
 impl Pollables {
-    /// What a program listens on with connections, the first first.
-    pub(crate) fn doors(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
+    /// The program's listeners for streams, the oldest first.
+    pub(crate) fn stream_listeners(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
         let sockets = self.listeners.iter().filter_map(|&id| Some((id, self.socket(id).ok()?)));
         sockets.filter(|(_, socket)| socket.kind == libc::SOCK_STREAM)
     }
 
-    /// What listens on the application's port.
-    fn doors_of_application(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
-        let port = self.outside.port.or_else(|| self.only_port());
-        self.doors().filter(move |(_, socket)| port.is_some() && socket.local.port() == port)
+    /// The listeners on the application's port.
+    fn application_listeners(&self) -> impl Iterator<Item = (PollableId, &Socket)> {
+        let port = self.inbound.port.or_else(|| self.only_port());
+        self.stream_listeners().filter(move |(_, socket)| port.is_some() && socket.local.port() == port)
     }
 
-    /// The port, if all that listens has the same.
+    /// The port that all listeners share, if they do.
     pub(crate) fn only_port(&self) -> Option<u16> {
-        let (_, first) = self.doors().next()?;
+        let (_, first) = self.stream_listeners().next()?;
         let port = first.local.port()?;
-        self.doors().all(|(_, socket)| socket.local.port() == Some(port)).then_some(port)
+        self.stream_listeners().all(|(_, socket)| socket.local.port() == Some(port)).then_some(port)
     }
 
-    /// Where connections from outside arrive.
-    pub(crate) fn front_door(&self) -> Option<PollableId> {
-        self.doors_of_application().min_by_key(|(_, socket)| socket.is_for_v6_alone()).map(|(id, _)| id)
+    /// The listener at which connections from outside arrive.
+    pub(crate) fn inbound_listener(&self) -> Option<PollableId> {
+        self.application_listeners().min_by_key(|(_, socket)| socket.is_for_v6_alone()).map(|(id, _)| id)
     }
 
     pub(crate) fn application(&self) -> Application {
         let differ = |is_v4: bool| {
             let mut ips =
-                self.doors_of_application().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
+                self.application_listeners().filter_map(|(_, socket)| socket.ip()).filter(|ip| ip.is_ipv4() == is_v4);
             let first = ips.next();
             ips.any(|ip| Some(ip) != first)
         };
-        if self.front_door().is_some() {
+        if self.inbound_listener().is_some() {
             return if differ(true) || differ(false) { Application::Ambiguous } else { Application::Listens };
         }
         let has_port = |(_, socket): (_, &Socket)| socket.local.port().is_some();
-        if self.outside.port.is_none() && self.doors().any(has_port) {
+        if self.inbound.port.is_none() && self.stream_listeners().any(has_port) {
             Application::Ambiguous
         } else {
             Application::Missing

@@ -1,44 +1,44 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What must always hold of what can be waited for, checked by tests.
+//! Invariants of pollables, for tests.
 
 use crate::base::ids::{OpenId, PollableId};
-use crate::event::epoll_set::Target;
-use crate::pollables::table::{Kind, Pollables};
+use crate::event::epoll_set::WatchTarget;
+use crate::pollables::table::{PollableKind, Pollables};
 
 impl Pollables {
-    /// Open files that messages bring.
-    pub(crate) fn on_their_way(&self) -> Vec<OpenId> {
+    /// Open files attached to messages.
+    pub(crate) fn attached_files(&self) -> Vec<OpenId> {
         self.queues.iter().flatten().flat_map(|queue| queue.clone().take_attached()).collect()
     }
 
     pub(crate) fn check(&self) {
-        assert!(self.orphans.is_empty(), "nobody's descriptors are closed at once");
-        let inside = self.queues.iter().flatten().filter(|queue| !queue.outside);
+        assert!(self.orphans.is_empty(), "orphans are closed at once");
+        let inside = self.queues.iter().flatten().filter(|queue| !queue.has_inbound_end);
         assert_eq!(self.held, inside.map(crate::event::queue::Queue::cost).sum::<usize>(), "held bytes");
-        let registrations: Vec<(PollableId, Target)> = self
+        let registrations: Vec<(PollableId, WatchTarget)> = self
             .ids()
             .flat_map(|id| match self.kind(id) {
-                Some(Kind::Epoll(epoll)) => epoll.registrations.iter().map(|it| (id, it.target)).collect(),
+                Some(PollableKind::Epoll(epoll)) => epoll.registrations.iter().map(|it| (id, it.target)).collect(),
                 _ => Vec::new(),
             })
             .collect();
         assert_eq!(self.registrations, registrations.len());
         for id in self.ids() {
             for &(watcher, count) in &self.get(id).unwrap().watchers {
-                let named = registrations.iter().filter(|it| **it == (watcher, Target::Pollable(id))).count();
-                assert_eq!(count, named, "watchers name registrations");
+                let named = registrations.iter().filter(|it| **it == (watcher, WatchTarget::Pollable(id))).count();
+                assert_eq!(count, named, "watchers match registrations");
             }
         }
         for (epoll, target) in registrations {
-            if let Target::Pollable(id) = target {
-                let watchers = &self.get(id).expect("what is watched is there").watchers;
+            if let WatchTarget::Pollable(id) = target {
+                let watchers = &self.get(id).expect("a watched pollable exists").watchers;
                 assert!(watchers.iter().any(|(watcher, _)| *watcher == epoll));
             }
         }
         for queue in self.queues.iter().flatten() {
             for end in [queue.reader, queue.writer] {
                 if let crate::event::queue::End::Inside(id) = end {
-                    assert!(self.get(id).is_some(), "who has an end of a queue is there");
+                    assert!(self.get(id).is_some(), "the pollable at an end of a queue exists");
                 }
             }
         }

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sets of what is watched: `epoll(7)`.
+//! Epoll sets: `epoll(7)`.
 //!
-//! A registration belongs to an open file, as on Linux, and goes when its last descriptor is closed: [`Pollables::close`]. It is found again by the
-//! number that it was made with.
+//! A registration belongs to an open file, as on Linux, and ends when the file's last descriptor is closed:
+//! [`Pollables::close`]. It is identified by the descriptor with which it was made.
 
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
-use crate::event::epoll_set::{Epoll, Registration, Report, Target};
+use crate::event::epoll_set::{Epoll, Registration, Report, WatchTarget};
 use crate::event::events::Events;
 use crate::event::look::Look;
 use crate::event::poll_bits::bits;
-use crate::pollables::table::{Kind, Pollables};
+use crate::pollables::table::{PollableKind, Pollables};
 
-/// Most registrations of a process; Linux has such a limit for each user.
+/// Most registrations of a process; Linux has such a limit per user.
 const REGISTRATIONS_MAX: usize = 4096;
-/// How deep epolls may lie within each other: EP_MAX_NESTS of Linux, and the one at the bottom.
+/// Most epolls nested in each other: Linux's EP_MAX_NESTS, and the innermost.
 const DEPTH_MAX: usize = 5;
 
 impl Pollables {
     pub(crate) fn epoll(&self, id: PollableId) -> Result<&Epoll, Errno> {
         match self.kind(id) {
-            Some(Kind::Epoll(epoll)) => Ok(epoll),
+            Some(PollableKind::Epoll(epoll)) => Ok(epoll),
             _ => Err(Errno::EINVAL),
         }
     }
 
     fn epoll_mut(&mut self, id: PollableId) -> Result<&mut Epoll, Errno> {
-        match self.get_mut(id).map(|node| &mut node.kind) {
-            Some(Kind::Epoll(epoll)) => Ok(epoll),
+        match self.get_mut(id).map(|pollable| &mut pollable.kind) {
+            Some(PollableKind::Epoll(epoll)) => Ok(epoll),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -38,11 +38,11 @@ impl Pollables {
         &mut self,
         id: PollableId,
         fd: i32,
-        target: Target,
+        target: WatchTarget,
         interest: u32,
         data: u64,
     ) -> Result<(), Errno> {
-        if let Target::Pollable(target) = target
+        if let WatchTarget::Pollable(target) = target
             && let Ok(inner) = self.epoll(target)
         {
             if interest & bits::EXCLUSIVE != 0 {
@@ -50,7 +50,7 @@ impl Pollables {
             }
             let mut look = Look::new();
             let below = self.depth(inner, id, &mut look).ok_or(Errno::ELOOP)?;
-            let above = self.height(id, &mut look).ok_or(Errno::ELOOP)?;
+            let above = self.nesting_depth(id, &mut look).ok_or(Errno::ELOOP)?;
             if below.saturating_add(above) > DEPTH_MAX {
                 return Err(Errno::ELOOP);
             }
@@ -62,18 +62,18 @@ impl Pollables {
             return Err(Errno::ENOSPC);
         }
         self.registrations = self.registrations.saturating_add(1);
-        let registration = Registration { fd, target, interest, data, told: None, disabled: false };
+        let registration = Registration { fd, target, interest, data, reported: None, disabled: false };
         self.epoll_mut(id)?.registrations.push(registration);
-        if let Target::Pollable(target) = target
-            && let Some(node) = self.get_mut(target)
+        if let WatchTarget::Pollable(target) = target
+            && let Some(pollable) = self.get_mut(target)
         {
-            match node.watchers.iter_mut().find(|(watcher, _)| *watcher == id) {
+            match pollable.watchers.iter_mut().find(|(watcher, _)| *watcher == id) {
                 Some((_, count)) => *count = count.saturating_add(1),
-                None => node.watchers.push((id, 1)),
+                None => pollable.watchers.push((id, 1)),
             }
         }
-        // Who watches this epoll may have something to learn.
-        self.happen(id, crate::event::events::Event::Input);
+        // The new registration may make this epoll ready for its own watchers.
+        self.record_event(id, crate::event::events::Event::Input);
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Pollables {
         &mut self,
         id: PollableId,
         fd: i32,
-        target: Target,
+        target: WatchTarget,
         interest: u32,
         data: u64,
     ) -> Result<(), Errno> {
@@ -91,29 +91,29 @@ impl Pollables {
             if registration.interest & bits::EXCLUSIVE != 0 || interest & bits::EXCLUSIVE != 0 {
                 return Err(Errno::EINVAL);
             }
-            *registration = Registration { fd, target, interest, data, told: None, disabled: false };
+            *registration = Registration { fd, target, interest, data, reported: None, disabled: false };
         }
-        self.happen(id, crate::event::events::Event::Input);
+        self.record_event(id, crate::event::events::Event::Input);
         Ok(())
     }
 
     /// EPOLL_CTL_DEL.
-    pub(crate) fn forget(&mut self, id: PollableId, fd: i32, target: Target) -> Result<(), Errno> {
+    pub(crate) fn forget(&mut self, id: PollableId, fd: i32, target: WatchTarget) -> Result<(), Errno> {
         let index = self.position(id, fd, target)?;
         let epoll = self.epoll_mut(id)?;
         epoll.registrations.remove(index);
         epoll.start = 0;
         self.registrations = self.registrations.saturating_sub(1);
-        if let Target::Pollable(target) = target
-            && let Some(node) = self.get_mut(target)
+        if let WatchTarget::Pollable(target) = target
+            && let Some(pollable) = self.get_mut(target)
         {
-            drop_watcher(&mut node.watchers, id, 1);
+            drop_watcher(&mut pollable.watchers, id, 1);
         }
         Ok(())
     }
 
-    /// Takes all registrations of a file that is no longer open out of an epoll.
-    pub(crate) fn unwatch(&mut self, id: PollableId, target: Target) {
+    /// Removes all registrations of a closed pollable from an epoll.
+    pub(crate) fn unwatch(&mut self, id: PollableId, target: WatchTarget) {
         let Ok(epoll) = self.epoll_mut(id) else { return };
         let before = epoll.registrations.len();
         epoll.registrations.retain(|registration| registration.target != target);
@@ -126,36 +126,36 @@ impl Pollables {
         self.registrations > 0
     }
 
-    /// Takes an output stream that is no longer open out of all epolls.
+    /// Removes a closed output stream from all epolls.
     pub(crate) fn unwatch_log(&mut self, stream: Stream) {
         let all: Vec<PollableId> = self.ids().filter(|&id| self.epoll(id).is_ok()).collect();
         for id in all {
-            self.unwatch(id, Target::Log(stream));
+            self.unwatch(id, WatchTarget::Log(stream));
         }
     }
 
-    /// An epoll is no longer open: what it has watched does not know it any more.
+    /// Removes a closed epoll from the watchers of what it has watched.
     pub(crate) fn forget_watcher(&mut self, id: PollableId, epoll: &Epoll) {
         self.registrations = self.registrations.saturating_sub(epoll.registrations.len());
         for registration in &epoll.registrations {
-            if let Target::Pollable(target) = registration.target
-                && let Some(node) = self.get_mut(target)
+            if let WatchTarget::Pollable(target) = registration.target
+                && let Some(pollable) = self.get_mut(target)
             {
-                drop_watcher(&mut node.watchers, id, 1);
+                drop_watcher(&mut pollable.watchers, id, 1);
             }
         }
     }
 
-    fn position(&self, id: PollableId, fd: i32, target: Target) -> Result<usize, Errno> {
+    fn position(&self, id: PollableId, fd: i32, target: WatchTarget) -> Result<usize, Errno> {
         let is_it = |registration: &Registration| registration.fd == fd && registration.target == target;
         self.epoll(id)?.registrations.iter().position(is_it).ok_or(Errno::ENOENT)
     }
 
-    /// How many epolls lie within each other from `epoll` on; `None` if `outer` is among them, or if there are too many.
+    /// Depth of the epolls nested in `epoll`; `None` if `outer` is among them, or if there are too many.
     fn depth(&self, epoll: &Epoll, outer: PollableId, look: &mut Look) -> Option<usize> {
         let mut deepest = 0;
         for registration in &epoll.registrations {
-            let Target::Pollable(id) = registration.target else { continue };
+            let WatchTarget::Pollable(id) = registration.target else { continue };
             if id == outer || !look.step() {
                 return None;
             }
@@ -166,19 +166,19 @@ impl Pollables {
         Some(usize::saturating_add(deepest, 1))
     }
 
-    /// How many epolls an epoll lies in, itself included; `None` if there are too many.
-    fn height(&self, id: PollableId, look: &mut Look) -> Option<usize> {
+    /// Number of epolls in which an epoll is nested, itself included; `None` if there are too many.
+    fn nesting_depth(&self, id: PollableId, look: &mut Look) -> Option<usize> {
         let mut highest = 0;
         for &(watcher, _) in &self.get(id)?.watchers {
             if !look.step() {
                 return None;
             }
-            highest = self.height(watcher, look)?.max(highest);
+            highest = self.nesting_depth(watcher, look)?.max(highest);
         }
         Some(usize::saturating_add(highest, 1))
     }
 
-    /// Up to `most` of what is ready in an epoll. Nothing counts as reported yet.
+    /// Up to `most` events of an epoll. They do not count as reported yet.
     pub(crate) fn reports(&self, id: PollableId, most: usize, look: &mut Look) -> Result<Vec<Report>, Errno> {
         let epoll = self.epoll(id)?;
         let (before, after) = epoll.registrations.split_at_checked(epoll.start).unwrap_or((&[], &epoll.registrations));
@@ -196,22 +196,22 @@ impl Pollables {
         Ok(reports)
     }
 
-    /// What was found has been reported. `most` as it was asked for.
-    pub(crate) fn reported(&mut self, id: PollableId, reports: &[Report], most: usize, look: &mut Look) {
+    /// Marks events as reported. `most` is what the program asked for.
+    pub(crate) fn mark_reported(&mut self, id: PollableId, reports: &[Report], most: usize, look: &mut Look) {
         for report in reports {
             let Some(registration) =
                 self.epoll(id).ok().and_then(|epoll| epoll.registrations.get(report.index)).copied()
             else {
                 continue;
             };
-            let told = match registration.target {
-                Target::Pollable(target) => self.events(target, look),
-                Target::Log(_) => Events::default(),
+            let reported = match registration.target {
+                WatchTarget::Pollable(target) => self.events(target, look),
+                WatchTarget::Log(_) => Events::default(),
             };
             if let Ok(epoll) = self.epoll_mut(id)
                 && let Some(slot) = epoll.registrations.get_mut(report.index)
             {
-                slot.told = Some(told);
+                slot.reported = Some(reported);
                 slot.disabled = registration.interest & bits::ONESHOT != 0;
             }
         }
@@ -224,7 +224,7 @@ impl Pollables {
         }
     }
 
-    /// Whether reporting these changes nothing, as with plain level-triggered ones.
+    /// Whether marking these as reported changes nothing, as for plain level-triggered ones.
     pub(crate) fn leaves_no_trace(&self, id: PollableId, reports: &[Report], most: usize) -> bool {
         reports.len() < most
             && self.epoll(id).is_ok_and(|epoll| {
@@ -246,14 +246,14 @@ fn drop_watcher(watchers: &mut Vec<(PollableId, usize)>, id: PollableId, by: usi
 }
 
 impl Pollables {
-    /// Whether `id` is `target`, or an epoll that would say so if there were something to read from it.
+    /// Whether `id` is `target`, or an epoll that input from `target` would make ready.
     pub(crate) fn leads_to(&self, id: PollableId, target: PollableId, look: &mut Look) -> bool {
         if id == target {
             return true;
         }
         let Ok(epoll) = self.epoll(id) else { return false };
         epoll.registrations.iter().any(|registration| match registration.target {
-            Target::Pollable(inner)
+            WatchTarget::Pollable(inner)
                 if !registration.disabled && registration.interest & bits::READ != 0 && look.step() =>
             {
                 self.leads_to(inner, target, look)

@@ -1,52 +1,54 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a pollable is ready for, now. The answers are those of Linux for each kind of file: see the `*_poll` functions that poll(2), epoll(7), pipe(7),
-//! tcp(7) and unix(7) describe.
+//! Readiness of pollables. For each kind of file it is that of Linux: see the `*_poll` functions that poll(2),
+//! epoll(7), pipe(7), tcp(7) and unix(7) describe.
 
 use crate::base::ids::PollableId;
-use crate::event::epoll_set::{Epoll, Registration, Target};
+use crate::event::epoll_set::{Epoll, Registration, WatchTarget};
 use crate::event::events::Events;
 use crate::event::look::{LOG_READINESS, Look, earlier};
 use crate::event::poll_bits::bits::{self, ERR, HUP, IN, INPUTS, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
 use crate::net::socket::{Phase, Socket};
-use crate::pollables::table::{Kind, Pollables};
+use crate::pollables::table::{PollableKind, Pollables};
 
 impl Pollables {
-    /// What it is ready for.
+    /// Readiness in the bits of `poll`.
     pub(crate) fn readiness(&self, id: PollableId, look: &mut Look) -> u32 {
         match self.kind(id) {
             None => 0,
-            Some(Kind::PipeReader(queue)) => {
+            Some(PollableKind::PipeReader(queue)) => {
                 let Some(queue) = self.queue(*queue) else { return HUP };
-                if_so(!queue.is_empty(), READ) | if_so(queue.finished, HUP)
+                bits_if(!queue.is_empty(), READ) | bits_if(queue.finished, HUP)
             }
-            Some(Kind::PipeWriter(queue)) => {
+            Some(PollableKind::PipeWriter(queue)) => {
                 let Some(queue) = self.queue(*queue) else { return ERR };
-                if_so(queue.is_writable(), WRITE) | if_so(queue.refused, ERR)
+                bits_if(queue.is_writable(), WRITE) | bits_if(queue.refused, ERR)
             }
-            Some(Kind::Counter(counter)) => {
-                if_so(counter.value > 0, IN) | if_so(counter.value < u64::MAX.wrapping_sub(1), OUT)
+            Some(PollableKind::Counter(counter)) => {
+                bits_if(counter.value > 0, IN) | bits_if(counter.value < u64::MAX.wrapping_sub(1), OUT)
             }
-            Some(Kind::Timer(timer)) => if_so(timer.next_ns.is_some() && timer.expired(look.now_ns()) > 0, IN),
-            Some(Kind::Epoll(epoll)) => {
+            Some(PollableKind::Timer(timer)) => {
+                bits_if(timer.next_ns.is_some() && timer.expired(look.now_ns()) > 0, IN)
+            }
+            Some(PollableKind::Epoll(epoll)) => {
                 let ready = epoll.registrations.iter().any(|registration| self.wanted(registration, look) != 0);
-                if_so(ready, READ)
+                bits_if(ready, READ)
             }
-            Some(Kind::Socket(socket)) => self.socket_readiness(socket),
-            Some(Kind::Signals(mask)) => if_so(!look.pending.and(*mask).is_empty(), IN),
-            Some(Kind::Inotify(inotify)) => if_so(!inotify.ignored.is_empty(), READ),
-            Some(Kind::Process) => 0,
+            Some(PollableKind::Socket(socket)) => self.socket_readiness(socket),
+            Some(PollableKind::Signals(mask)) => bits_if(!look.pending.and(*mask).is_empty(), IN),
+            Some(PollableKind::Inotify(inotify)) => bits_if(!inotify.ignored.is_empty(), READ),
+            Some(PollableKind::Process) => 0,
         }
     }
 
     fn socket_readiness(&self, socket: &Socket) -> u32 {
         let write = if socket.is_unix() { WRITE | WRBAND } else { WRITE };
-        let error = if_so(socket.error.is_some(), ERR);
+        let error = bits_if(socket.error.is_some(), ERR);
         if socket.remote.is_some() {
-            // One that is not connected yet is ready for nothing.
-            return socket.stream().map_or(0, crate::host::sockets::Stream::readiness) | error;
+            // A socket that is still connecting is ready for nothing.
+            return socket.stream().map_or(0, crate::host::sockets::HostStream::readiness) | error;
         }
         match &socket.phase {
-            Phase::Listening(backlog) => if_so(!backlog.waiting.is_empty(), READ),
+            Phase::Listening(backlog) => bits_if(!backlog.waiting.is_empty(), READ),
             Phase::Idle if socket.is_datagram() => write | error,
             Phase::Idle if socket.failed => write | READ | RDHUP | HUP | error,
             Phase::Idle => write | HUP | error,
@@ -59,26 +61,26 @@ impl Pollables {
                 let closed_out = socket.shut_write || refused;
                 let writable =
                     output.is_none_or(crate::event::queue::Queue::is_writable) || (closed_out && !socket.is_unix());
-                if_so(has_input, READ)
-                    | if_so(ended, READ | RDHUP)
-                    | if_so(ended && closed_out || socket.reset, HUP)
-                    | if_so(writable, write)
-                    | if_so(socket.reset && !socket.is_unix(), ERR)
+                bits_if(has_input, READ)
+                    | bits_if(ended, READ | RDHUP)
+                    | bits_if(ended && closed_out || socket.reset, HUP)
+                    | bits_if(writable, write)
+                    | bits_if(socket.reset && !socket.is_unix(), ERR)
                     | error
             }
         }
     }
 
-    /// What a registration is ready for that it wants to know.
+    /// The readiness that a registration asks for.
     pub(crate) fn wanted(&self, registration: &Registration, look: &mut Look) -> u32 {
         if registration.disabled || !look.step() {
             return 0;
         }
         let mask = registration.interest & !(bits::ET | bits::ONESHOT | bits::EXCLUSIVE | bits::WAKEUP) | ERR | HUP;
         match registration.target {
-            Target::Log(_) if registration.interest & bits::ET != 0 && registration.told.is_some() => 0,
-            Target::Log(_) => LOG_READINESS & mask,
-            Target::Pollable(id) => {
+            WatchTarget::Log(_) if registration.interest & bits::ET != 0 && registration.reported.is_some() => 0,
+            WatchTarget::Log(_) => LOG_READINESS & mask,
+            WatchTarget::Pollable(id) => {
                 if registration.interest & bits::ET != 0 && !self.has_news(registration, id, look) {
                     return 0;
                 }
@@ -87,37 +89,37 @@ impl Pollables {
         }
     }
 
-    /// Whether something has happened that an edge-triggered registration has not been told of.
+    /// Whether there were events since an edge-triggered registration was last reported.
     fn has_news(&self, registration: &Registration, id: PollableId, look: &mut Look) -> bool {
-        let Some(told) = registration.told else { return true };
+        let Some(reported) = registration.reported else { return true };
         let now = self.events(id, look);
         let interest = registration.interest;
-        now.state != told.state
-            || (interest & (INPUTS | RDHUP) != 0 && now.input != told.input)
-            || (interest & OUTPUTS != 0 && now.output != told.output)
+        now.state != reported.state
+            || (interest & (INPUTS | RDHUP) != 0 && now.input != reported.input)
+            || (interest & OUTPUTS != 0 && now.output != reported.output)
     }
 
-    /// What has happened so far. That a timer expires happens by itself, and once until it is read.
+    /// Its event counts. An expired timer counts as one event until it is read.
     pub(crate) fn events(&self, id: PollableId, look: &mut Look) -> Events {
-        let Some(node) = self.get(id) else { return Events::default() };
-        let expired = match &node.kind {
-            Kind::Timer(timer) if timer.next_ns.is_some() => timer.expired(look.now_ns()).min(1),
-            Kind::Epoll(epoll) => self.expired_within(epoll, look),
+        let Some(pollable) = self.get(id) else { return Events::default() };
+        let expired = match &pollable.kind {
+            PollableKind::Timer(timer) if timer.next_ns.is_some() => timer.expired(look.now_ns()).min(1),
+            PollableKind::Epoll(epoll) => self.expired_within(epoll, look),
             _ => 0,
         };
-        Events { input: node.events.input.wrapping_add(expired), ..node.events }
+        Events { input: pollable.events.input.wrapping_add(expired), ..pollable.events }
     }
 
     fn expired_within(&self, epoll: &Epoll, look: &mut Look) -> u64 {
         let mut sum: u64 = 0;
         for registration in &epoll.registrations {
-            let Target::Pollable(id) = registration.target else { continue };
+            let WatchTarget::Pollable(id) = registration.target else { continue };
             if !look.step() {
                 break;
             }
             let expired = match self.kind(id) {
-                Some(Kind::Timer(timer)) if timer.next_ns.is_some() => timer.expired(look.now_ns()).min(1),
-                Some(Kind::Epoll(epoll)) => self.expired_within(epoll, look),
+                Some(PollableKind::Timer(timer)) if timer.next_ns.is_some() => timer.expired(look.now_ns()).min(1),
+                Some(PollableKind::Epoll(epoll)) => self.expired_within(epoll, look),
                 _ => 0,
             };
             sum = sum.wrapping_add(expired);
@@ -125,18 +127,18 @@ impl Pollables {
         sum
     }
 
-    /// When it may become ready by itself, after this look.
-    pub(crate) fn next_by_itself(&self, id: PollableId, look: &mut Look) -> Option<u64> {
+    /// When it may become ready by time alone, as of this look.
+    pub(crate) fn next_expiry_ns(&self, id: PollableId, look: &mut Look) -> Option<u64> {
         match self.kind(id)? {
-            Kind::Timer(timer) => timer.next_ns.filter(|_| timer.expired(look.now_ns()) == 0),
-            Kind::Socket(socket) => self.remote_look_ns(socket, look),
-            Kind::Epoll(epoll) => {
+            PollableKind::Timer(timer) => timer.next_ns.filter(|_| timer.expired(look.now_ns()) == 0),
+            PollableKind::Socket(socket) => self.remote_look_ns(socket, look),
+            PollableKind::Epoll(epoll) => {
                 let mut next = None;
                 for registration in epoll.registrations.iter().filter(|registration| !registration.disabled) {
-                    if let Target::Pollable(id) = registration.target
+                    if let WatchTarget::Pollable(id) = registration.target
                         && look.step()
                     {
-                        next = earlier(next, self.next_by_itself(id, look));
+                        next = earlier(next, self.next_expiry_ns(id, look));
                     }
                 }
                 next
@@ -146,6 +148,6 @@ impl Pollables {
     }
 }
 
-fn if_so(condition: bool, bits: u32) -> u32 {
+fn bits_if(condition: bool, bits: u32) -> u32 {
     if condition { bits } else { 0 }
 }

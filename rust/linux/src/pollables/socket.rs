@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets: what they are, whom they are connected with, and how they end.
+//! Sockets: binding, connections inside the program, and closing.
 //!
-//! What listens is reached from inside the program and from outside the machine alike, and every address is this machine's, but those that
-//! the program may connect to: see `remote.rs`. Sources: socket(7), ip(7), ipv6(7), tcp(7), unix(7).
+//! A listener is reached from inside the program and from outside the machine alike. Every address is this machine's,
+//! except those that the program may connect to: see `remote.rs`. Sources: socket(7), ip(7), ipv6(7), tcp(7), unix(7).
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::event::events::Event;
 use crate::event::queue::{End, Queue};
 use crate::net::address::Address;
 use crate::net::socket::{Backlog, Phase, Socket};
-use crate::pollables::table::{Kind, Pollables};
+use crate::pollables::table::{PollableKind, Pollables};
 
 impl Pollables {
-    /// Connects two sockets with each other by two queues.
+    /// Connects two sockets with two queues.
     pub(crate) fn join(&mut self, one: PollableId, other: PollableId, capacity: usize) {
         let (mut queues, messages) =
             ([None, None], self.socket(one).is_ok_and(|socket| socket.kind != libc::SOCK_STREAM));
@@ -38,7 +38,7 @@ impl Pollables {
         }
     }
 
-    /// The address for `bind`, or why it cannot be had.
+    /// Binds a socket to an address.
     pub(crate) fn bind(&mut self, id: PollableId, address: Address) -> Result<(), Errno> {
         let socket = self.socket(id)?;
         if socket.bound || socket.is_connected() || socket.remote.is_some() {
@@ -67,7 +67,7 @@ impl Pollables {
             other.bound
                 && other.kind == socket.kind
                 && !apart
-                && other.local.collides(&address)
+                && other.local.conflicts_with(&address)
                 && (domain == libc::AF_UNIX || !(reuse || both))
         });
         if taken {
@@ -79,13 +79,13 @@ impl Pollables {
         Ok(())
     }
 
-    /// A name for a Unix socket that does not care: five hexadecimal digits behind a NUL.
+    /// Picks an unused name for an unbound Unix socket: a NUL and five hexadecimal digits.
     fn free_name(&mut self) -> Arc<[u8]> {
         self.made = self.made.saturating_add(1);
         [b"\0".as_slice(), format!("{:05x}", self.made & 0xf_ffff).as_bytes()].concat().into()
     }
 
-    /// Who listens at `address`, for sockets of this kind.
+    /// The listener at `address`, for sockets of this kind.
     pub(crate) fn listener(&self, kind: i32, address: &Address) -> Option<PollableId> {
         let to_v4 = address.of_network().is_some_and(|address| address.is_ipv4());
         let takes = |socket: &Socket| {
@@ -94,27 +94,32 @@ impl Pollables {
         self.listeners.iter().copied().find(|&id| self.socket(id).is_ok_and(takes))
     }
 
-    /// Makes the socket that `listener` will accept, with `peer` for its peer's address.
-    pub(crate) fn arrive(&mut self, listener: PollableId, local: Address, peer: Address) -> Result<PollableId, Errno> {
+    /// Queues a connection for `listener` to accept; `peer` is its peer's address.
+    pub(crate) fn queue_connection(
+        &mut self,
+        listener: PollableId,
+        local: Address,
+        peer: Address,
+    ) -> Result<PollableId, Errno> {
         let socket = self.socket(listener)?;
         match &socket.phase {
-            Phase::Listening(backlog) if backlog.is_full() || self.is_crowded() => return Err(Errno::EAGAIN),
+            Phase::Listening(backlog) if backlog.is_full() || self.is_at_capacity() => return Err(Errno::EAGAIN),
             Phase::Listening(_) => {}
             _ => return Err(Errno::ECONNREFUSED),
         }
         let local = if socket.local.is_any() { local } else { socket.local.clone() };
         let accepted = socket.accepted(local, peer);
-        let id = self.add(Kind::Socket(Box::new(accepted)));
+        let id = self.add(PollableKind::Socket(Box::new(accepted)));
         if let Phase::Listening(backlog) = &mut self.socket_mut(listener)?.phase {
             backlog.waiting.push_back(id);
         }
-        self.happen(listener, Event::Input);
+        self.record_event(listener, Event::Input);
         Ok(id)
     }
 
-    /// Whether no more connections may wait there.
+    /// Whether the backlog is full.
     pub(crate) fn is_full(&self, listener: PollableId) -> bool {
-        if self.is_crowded() {
+        if self.is_at_capacity() {
             return true;
         }
         self.socket(listener)
@@ -139,7 +144,7 @@ impl Pollables {
             Phase::Idle => {
                 socket.phase = Phase::Listening(Backlog::new(most));
                 self.listeners.push(id);
-                self.happen(id, Event::State);
+                self.record_event(id, Event::State);
             }
             Phase::Listening(backlog) => socket.phase = Phase::Listening(backlog.limited(most)),
             Phase::Connected => {
@@ -150,7 +155,7 @@ impl Pollables {
         Ok(())
     }
 
-    /// A socket's last descriptor is closed, or it was never accepted.
+    /// Closes a socket whose last descriptor is gone, or that was never accepted.
     pub(crate) fn close_socket(&mut self, id: PollableId, socket: &Socket) {
         if socket.remote.is_some() {
             self.hang_up(id);
@@ -161,7 +166,7 @@ impl Pollables {
                 self.close(waiting);
             }
         }
-        // What it has not read tells the peer that it does not get its answer.
+        // Closing a socket with unread input resets the connection.
         let unread = socket.input.and_then(|queue| self.queue(queue)).is_some_and(|queue| !queue.is_empty());
         if let Some(output) = socket.output {
             if let (true, false, Some(End::Inside(peer))) =
@@ -171,13 +176,13 @@ impl Pollables {
                 peer.error = Some(Errno::ECONNRESET);
                 peer.reset = true;
             }
-            self.leave_writing(output);
+            self.close_writer(output);
         }
         if let Some(input) = socket.input {
-            self.leave_reading(input);
+            self.close_reader(input);
         }
         if let Some(connection) = socket.connection {
-            self.outside.left(connection);
+            self.inbound.left(connection);
         }
     }
 
@@ -186,7 +191,7 @@ impl Pollables {
         let socket = self.socket_mut(id)?;
         match socket.phase {
             Phase::Connected => {}
-            // That ends listening.
+            // Ends listening.
             Phase::Listening(_) if !socket.is_unix() && read => {
                 let Phase::Listening(backlog) = std::mem::replace(&mut socket.phase, Phase::Idle) else {
                     return Ok(());
@@ -195,7 +200,7 @@ impl Pollables {
                 for waiting in backlog.waiting {
                     self.close(waiting);
                 }
-                self.happen(id, Event::State);
+                self.record_event(id, Event::State);
                 return Ok(());
             }
             _ => return Err(Errno::ENOTCONN),
@@ -212,7 +217,7 @@ impl Pollables {
         {
             self.refuse(input);
         }
-        self.happen(id, Event::State);
+        self.record_event(id, Event::State);
         Ok(())
     }
 }
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_what_they_were() {
+    fn addresses_survive_encoding() {
         for (domain, address) in [
             (libc::AF_INET, Address::V4([127, 0, 0, 1], 8080)),
             (libc::AF_INET6, Address::V6([7; 16], 65_535)),
@@ -238,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_listens_on_all_addresses_takes_each() {
+    fn a_listener_on_all_addresses_takes_each() {
         let to = Address::V4([127, 0, 0, 1], 80);
         assert!(Address::any(libc::AF_INET).with_port(80).takes(&to));
         assert!(Address::any(libc::AF_INET6).with_port(80).takes(&to));

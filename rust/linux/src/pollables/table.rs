@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can be waited for: pipes, sockets, event counters, timers, and the sets of them that `epoll` watches.
+//! Pollables: pipes, sockets, event counters, timers, and the epolls that watch them.
 //!
 //! ```text
 //!   open file --> pollable --+--> queue <--+-- pollable <-- open file          a pipe: one queue
@@ -7,59 +7,59 @@
 //!                 pollable ------> queue <------ outside                       of a connection from outside
 //! ```
 //!
-//! A pollable belongs to one open file and goes with it; a connection that is not accepted yet has none. All of it is
-//! plain state of one process: a reset copies the snapshot's back.
+//! A pollable belongs to one open file and is closed with it; a connection that was not accepted yet has none. All of
+//! it is plain state of one process: a reset copies the snapshot's back.
 //!
 //! # Events
 //!
-//! Being ready is a question that is answered by looking. For whoever wants to know only once (edge-triggered), each
-//! pollable counts what has happened to it: see [`Events`].
+//! Readiness is computed when it is needed. For edge-triggered watchers, each pollable also counts its events: see
+//! [`Events`].
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::base::ids::{OpenId, PollableId, QueueId};
-use crate::event::epoll_set::{Epoll, Target};
+use crate::event::epoll_set::{Epoll, WatchTarget};
 use crate::event::events::{Counter, Event, Events, Inotify};
 use crate::event::look::Look;
 use crate::event::queue::{End, Queue};
 use crate::event::timer::Timer;
 use crate::host::attributes::Attributes;
-use crate::net::outside::Outside;
+use crate::net::inbound::InboundConnections;
 use crate::net::remote::Remotes;
 use crate::net::socket::Socket;
 use crate::signal::signals::SignalSet;
 
-/// Most bytes in the queues that a program has made itself.
+/// Most bytes in the queues inside a program.
 const HELD_MAX: usize = 32 << 20;
-/// Most pollables. Those that are open are bounded by the limit on descriptors; the rest waits to be accepted.
+/// Most pollables. The limit on descriptors bounds the open ones; the others wait to be accepted.
 const POLLABLES_MAX: usize = 4096;
-/// Where the numbers start that `fstat` and `/proc/self/fd` tell.
+/// First of the inode numbers, for `fstat` and `/proc/self/fd`.
 const FIRST_NUMBER: u64 = 20_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Kind {
+pub(crate) enum PollableKind {
     PipeReader(QueueId),
     PipeWriter(QueueId),
     Counter(Counter),
     Timer(Timer),
     Epoll(Epoll),
     Socket(Box<Socket>),
-    /// `signalfd`: the signals that it takes.
+    /// `signalfd`: the signals that it reads.
     Signals(SignalSet),
     Inotify(Box<Inotify>),
     /// `pidfd_open` of the process itself.
     Process,
 }
 
-/// Something that can be waited for.
+/// A file that can be waited for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pollable {
-    pub(crate) kind: Kind,
+    pub(crate) kind: PollableKind,
     pub(crate) events: Events,
-    /// What tells files apart for `fstat`.
+    /// Its inode number, for `fstat`.
     pub(crate) number: u64,
-    /// The epolls that have it, each with the number of its registrations.
+    /// The epolls that watch it, each with the number of its registrations.
     pub(crate) watchers: Vec<(PollableId, usize)>,
 }
 
@@ -68,11 +68,11 @@ impl Clone for Pollable {
         Self { kind: self.kind.clone(), watchers: self.watchers.clone(), ..*self }
     }
 
-    /// What lies in other allocations stays there: a reset does this to all of them.
+    /// Reuses allocations: a reset does this to all pollables.
     fn clone_from(&mut self, source: &Self) {
         match (&mut self.kind, &source.kind) {
-            (Kind::Epoll(epoll), Kind::Epoll(source)) => epoll.clone_from(source),
-            (Kind::Socket(socket), Kind::Socket(source)) => {
+            (PollableKind::Epoll(epoll), PollableKind::Epoll(source)) => epoll.clone_from(source),
+            (PollableKind::Socket(socket), PollableKind::Socket(source)) => {
                 let mut options = std::mem::take(&mut socket.options);
                 options.clone_from(&source.options);
                 **socket = source.with_options(options);
@@ -85,27 +85,27 @@ impl Clone for Pollable {
     }
 }
 
-/// All that can be waited for.
+/// All pollables of a process.
 ///
 /// # Invariants
 ///
-/// A queue exists as long as one of its ends is not gone. Registrations and watchers name each other. `held` is what
-/// the queues cost that have both ends inside.
+/// A queue exists while one of its ends does. Registrations and watchers match. `held` is the cost of the queues with
+/// both ends inside.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pollables {
-    pub(crate) nodes: Vec<Option<Pollable>>,
+    pub(crate) list: Vec<Option<Pollable>>,
     pub(crate) queues: Vec<Option<Queue>>,
     pub(crate) held: usize,
     pub(crate) made: u64,
-    /// Registrations in all epolls together.
+    /// Registrations of all epolls together.
     pub(crate) registrations: usize,
-    /// Sockets that listen, the first made first.
+    /// Listening sockets, the oldest first.
     pub(crate) listeners: Vec<PollableId>,
     pub(crate) next_port: u16,
-    pub(crate) outside: Outside,
-    /// Open files that were on their way to somebody who is gone: they are to be closed.
+    pub(crate) inbound: InboundConnections,
+    /// Open files that were in flight to a closed receiver: they are to be closed.
     pub(crate) orphans: Vec<OpenId>,
-    /// Connections with what is outside the machine. A process that is saved has none.
+    /// Connections with remote hosts. A saved process has none.
     #[serde(skip)]
     pub(crate) remotes: Remotes,
 }
@@ -113,22 +113,22 @@ pub(crate) struct Pollables {
 impl Clone for Pollables {
     fn clone(&self) -> Self {
         Self {
-            nodes: self.nodes.clone(),
+            list: self.list.clone(),
             queues: self.queues.clone(),
             listeners: self.listeners.clone(),
-            outside: self.outside.clone(),
+            inbound: self.inbound.clone(),
             orphans: self.orphans.clone(),
             remotes: self.remotes.clone(),
             ..*self
         }
     }
 
-    /// Buffers stay where they are.
+    /// Reuses allocations.
     fn clone_from(&mut self, source: &Self) {
-        self.nodes.clone_from(&source.nodes);
+        self.list.clone_from(&source.list);
         self.queues.clone_from(&source.queues);
         self.listeners.clone_from(&source.listeners);
-        self.outside.clone_from(&source.outside);
+        self.inbound.clone_from(&source.inbound);
         self.orphans.clone_from(&source.orphans);
         self.remotes.clone_from(&source.remotes);
         self.held = source.held;
@@ -138,7 +138,7 @@ impl Clone for Pollables {
     }
 }
 
-/// Puts something into the first free slot.
+/// Puts a value into the first free slot.
 fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
     let index = slots.iter().position(Option::is_none).unwrap_or(slots.len());
     match slots.get_mut(index) {
@@ -149,11 +149,11 @@ fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
 }
 
 impl Pollables {
-    /// Makes a pollable.
-    pub(crate) fn add(&mut self, kind: Kind) -> PollableId {
+    /// Adds a pollable.
+    pub(crate) fn add(&mut self, kind: PollableKind) -> PollableId {
         self.made = self.made.saturating_add(1);
         let number = FIRST_NUMBER.saturating_add(self.made);
-        PollableId(insert(&mut self.nodes, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
+        PollableId(insert(&mut self.list, Pollable { kind, events: Events::default(), number, watchers: Vec::new() }))
     }
 
     pub(crate) fn add_queue(&mut self, queue: Queue) -> QueueId {
@@ -161,24 +161,24 @@ impl Pollables {
     }
 
     pub(crate) fn get(&self, PollableId(index): PollableId) -> Option<&Pollable> {
-        self.nodes.get(index).and_then(Option::as_ref)
+        self.list.get(index).and_then(Option::as_ref)
     }
 
     pub(crate) fn get_mut(&mut self, PollableId(index): PollableId) -> Option<&mut Pollable> {
-        self.nodes.get_mut(index).and_then(Option::as_mut)
+        self.list.get_mut(index).and_then(Option::as_mut)
     }
 
-    pub(crate) fn kind(&self, id: PollableId) -> Option<&Kind> {
-        self.get(id).map(|node| &node.kind)
+    pub(crate) fn kind(&self, id: PollableId) -> Option<&PollableKind> {
+        self.get(id).map(|pollable| &pollable.kind)
     }
 
-    /// Whether there are too many.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.nodes.len() >= POLLABLES_MAX
+    /// Whether there are as many as possible.
+    pub(crate) fn is_at_capacity(&self) -> bool {
+        self.list.len() >= POLLABLES_MAX
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = PollableId> + '_ {
-        self.nodes.iter().enumerate().filter(|(_, node)| node.is_some()).map(|(index, _)| PollableId(index))
+        self.list.iter().enumerate().filter(|(_, pollable)| pollable.is_some()).map(|(index, _)| PollableId(index))
     }
 
     pub(crate) fn queue(&self, QueueId(index): QueueId) -> Option<&Queue> {
@@ -191,24 +191,24 @@ impl Pollables {
 
     pub(crate) fn socket(&self, id: PollableId) -> Result<&Socket, Errno> {
         match self.kind(id) {
-            Some(Kind::Socket(socket)) => Ok(socket),
+            Some(PollableKind::Socket(socket)) => Ok(socket),
             _ => Err(Errno::ENOTSOCK),
         }
     }
 
     pub(crate) fn socket_mut(&mut self, id: PollableId) -> Result<&mut Socket, Errno> {
-        match self.get_mut(id).map(|node| &mut node.kind) {
-            Some(Kind::Socket(socket)) => Ok(socket),
+        match self.get_mut(id).map(|pollable| &mut pollable.kind) {
+            Some(PollableKind::Socket(socket)) => Ok(socket),
             _ => Err(Errno::ENOTSOCK),
         }
     }
 
-    /// Lets copies share what lies in queues.
+    /// Makes copies share the content of large queues.
     pub(crate) fn share(&mut self) {
         self.queues.iter_mut().flatten().for_each(Queue::share);
     }
 
-    /// Bytes that queues of the program's own cost.
+    /// Cost of the queues inside the program, in bytes.
     pub(crate) fn held(&self) -> u64 {
         self.held as u64
     }
@@ -217,13 +217,13 @@ impl Pollables {
     pub(crate) fn room(&self, id: QueueId) -> usize {
         let Some(queue) = self.queue(id) else { return 0 };
         let room = queue.room();
-        if queue.outside { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
+        if queue.has_inbound_end { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
     }
 
-    /// Has something done to a queue; what it costs is kept account of.
+    /// Changes a queue, and updates the account of its cost.
     fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut Queue) -> T) -> Option<T> {
         let queue = self.queue_mut(id)?;
-        let (counts, before) = (!queue.outside, queue.cost());
+        let (counts, before) = (!queue.has_inbound_end, queue.cost());
         let result = change(queue);
         let after = queue.cost();
         if counts {
@@ -232,7 +232,7 @@ impl Pollables {
         Some(result)
     }
 
-    /// Adds `count` bytes, which `fill` brings, or none if that fails.
+    /// Appends `count` bytes, which `fill` provides; none if `fill` fails.
     pub(crate) fn write<E>(
         &mut self,
         id: QueueId,
@@ -242,18 +242,18 @@ impl Pollables {
         self.change(id, |queue| fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))).unwrap_or(Ok(()))
     }
 
-    /// Descriptors that are on their way.
+    /// Open files in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.queues.iter().flatten().fold(0, |sum, queue| sum.saturating_add(queue.attached_count()))
     }
 
-    /// Takes back the last `count` bytes that were added.
-    pub(crate) fn unwrite(&mut self, id: QueueId, count: usize) {
+    /// Removes the last `count` bytes that were written.
+    pub(crate) fn undo_write(&mut self, id: QueueId, count: usize) {
         self.change(id, |queue| queue.shrink(count));
     }
 
-    /// Bytes have been added, or, if `message` says how many, a message: its reader is told.
-    pub(crate) fn written(&mut self, id: QueueId, message: Option<usize>) {
+    /// Records that bytes were written, or, if `message` has its size, a message, and notifies the reader.
+    pub(crate) fn note_written(&mut self, id: QueueId, message: Option<usize>) {
         let reader = self.change(id, |queue| {
             if let Some(size) = message {
                 queue.end_message(size);
@@ -261,15 +261,15 @@ impl Pollables {
             queue.reader
         });
         match reader {
-            Some(End::Inside(reader)) => self.happen(reader, Event::Input),
-            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Inside(reader)) => self.record_event(reader, Event::Input),
+            Some(End::Inbound(_)) => self.inbound.news = true,
             Some(End::Gone) | None => {}
         }
     }
 
-    /// Takes `count` bytes, or a message, from a queue: its writer is told.
+    /// Removes `count` bytes, or a message, from a queue, and notifies the writer.
     pub(crate) fn take(&mut self, id: QueueId, count: usize) {
-        let told = self.change(id, |queue| {
+        let freed = self.change(id, |queue| {
             let was_writable = queue.is_writable();
             queue.pop(count);
             let is_writable = queue.is_writable();
@@ -283,89 +283,96 @@ impl Pollables {
             }
             (queue.writer, tell)
         });
-        if let Some((End::Inside(writer), true)) = told {
-            self.happen(writer, Event::Output);
+        if let Some((End::Inside(writer), true)) = freed {
+            self.record_event(writer, Event::Output);
         }
     }
 
-    /// A signal waits for somebody who blocks it.
+    /// Records that a blocked signal is pending.
     pub(crate) fn signal_pending(&mut self) {
-        let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(Kind::Signals(_)))).collect();
+        let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(PollableKind::Signals(_)))).collect();
         for id in takers {
-            self.happen(id, Event::Input);
+            self.record_event(id, Event::Input);
         }
     }
 
-    /// Whether signals may be read.
+    /// Whether there is a `signalfd`.
     pub(crate) fn takes_signals(&self) -> bool {
-        self.nodes.iter().flatten().any(|node| matches!(node.kind, Kind::Signals(_)))
+        self.list.iter().flatten().any(|pollable| matches!(pollable.kind, PollableKind::Signals(_)))
     }
 
-    /// Whether a timer is set.
+    /// Whether a timer is armed.
     pub(crate) fn has_timers(&self) -> bool {
-        self.nodes.iter().flatten().any(|node| matches!(&node.kind, Kind::Timer(timer) if timer.next_ns.is_some()))
+        self.list
+            .iter()
+            .flatten()
+            .any(|pollable| matches!(&pollable.kind, PollableKind::Timer(timer) if timer.next_ns.is_some()))
     }
 
-    /// Timers of the monotonic clock expire so much later.
+    /// Postpones the timers of the monotonic clock.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
-        for node in self.nodes.iter_mut().flatten() {
-            if let Kind::Timer(timer) = &mut node.kind {
+        for pollable in self.list.iter_mut().flatten() {
+            if let PollableKind::Timer(timer) = &mut pollable.kind {
                 timer.postpone(by_ns);
             }
         }
     }
 
-    /// A writer has found no room.
+    /// Records that a writer found no space.
     pub(crate) fn note_starved(&mut self, id: QueueId) {
         if let Some(queue) = self.queue_mut(id) {
             queue.starved = true;
         }
     }
 
-    /// Counts an event, for the epolls too that have the pollable.
-    pub(crate) fn happen(&mut self, id: PollableId, event: Event) {
-        self.happen_within(id, event, &mut Look::new());
+    /// Counts an event, also for the epolls that watch the pollable.
+    pub(crate) fn record_event(&mut self, id: PollableId, event: Event) {
+        self.propagate_event(id, event, &mut Look::new());
     }
 
-    fn happen_within(&mut self, id: PollableId, event: Event, look: &mut Look) {
-        let Some(node) = self.get_mut(id) else { return };
+    fn propagate_event(&mut self, id: PollableId, event: Event, look: &mut Look) {
+        let Some(pollable) = self.get_mut(id) else { return };
         let count = match event {
-            Event::Input => &mut node.events.input,
-            Event::Output => &mut node.events.output,
-            Event::State => &mut node.events.state,
+            Event::Input => &mut pollable.events.input,
+            Event::Output => &mut pollable.events.output,
+            Event::State => &mut pollable.events.state,
         };
         *count = count.wrapping_add(1);
-        // By position, since nothing may borrow the list meanwhile.
+        // By index, since the list must not be borrowed meanwhile.
         let mut next = 0;
         while look.step()
-            && let Some(&(watcher, _)) = self.get(id).and_then(|node| node.watchers.get(next))
+            && let Some(&(watcher, _)) = self.get(id).and_then(|pollable| pollable.watchers.get(next))
         {
-            self.happen_within(watcher, Event::Input, look);
+            self.propagate_event(watcher, Event::Input, look);
             next = next.saturating_add(1);
         }
     }
 
-    /// The last descriptor for it is closed.
+    /// Closes a pollable whose last descriptor is gone.
     pub(crate) fn close(&mut self, id: PollableId) {
         let PollableId(index) = id;
-        let Some(node) = self.nodes.get_mut(index).and_then(Option::take) else { return };
-        for &(epoll, _) in &node.watchers {
-            self.unwatch(epoll, Target::Pollable(id));
+        let Some(pollable) = self.list.get_mut(index).and_then(Option::take) else { return };
+        for &(epoll, _) in &pollable.watchers {
+            self.unwatch(epoll, WatchTarget::Pollable(id));
         }
-        match node.kind {
-            Kind::PipeReader(queue) => self.leave_reading(queue),
-            Kind::PipeWriter(queue) => self.leave_writing(queue),
-            Kind::Socket(socket) => self.close_socket(id, &socket),
-            Kind::Epoll(epoll) => self.forget_watcher(id, &epoll),
-            Kind::Counter(_) | Kind::Timer(_) | Kind::Signals(_) | Kind::Inotify(_) | Kind::Process => {}
+        match pollable.kind {
+            PollableKind::PipeReader(queue) => self.close_reader(queue),
+            PollableKind::PipeWriter(queue) => self.close_writer(queue),
+            PollableKind::Socket(socket) => self.close_socket(id, &socket),
+            PollableKind::Epoll(epoll) => self.forget_watcher(id, &epoll),
+            PollableKind::Counter(_)
+            | PollableKind::Timer(_)
+            | PollableKind::Signals(_)
+            | PollableKind::Inotify(_)
+            | PollableKind::Process => {}
         }
-        while self.nodes.last().is_some_and(Option::is_none) {
-            self.nodes.pop();
+        while self.list.last().is_some_and(Option::is_none) {
+            self.list.pop();
         }
     }
 
-    /// A queue's reader is gone.
-    pub(crate) fn leave_reading(&mut self, id: QueueId) {
+    /// Closes a queue's reader.
+    pub(crate) fn close_reader(&mut self, id: QueueId) {
         let writer = self.change(id, |queue| {
             queue.refused = true;
             queue.clear();
@@ -378,47 +385,47 @@ impl Pollables {
         if let Some(queue) = self.queue_mut(id) {
             queue.reader = End::Gone;
         }
-        self.tell_end(writer);
+        self.notify_end(writer);
         self.drop_queue(id);
     }
 
-    /// A queue's writer is gone.
-    pub(crate) fn leave_writing(&mut self, id: QueueId) {
+    /// Closes a queue's writer.
+    pub(crate) fn close_writer(&mut self, id: QueueId) {
         let Some(queue) = self.queue_mut(id) else { return };
         queue.finished = true;
         queue.writer = End::Gone;
         let reader = queue.reader;
-        self.tell_end(Some(reader));
+        self.notify_end(Some(reader));
         self.drop_queue(id);
     }
 
-    /// Nothing more will be written, though the writer stays.
+    /// Ends writing, though the writer remains.
     pub(crate) fn finish(&mut self, id: QueueId) {
         let reader = self.change(id, |queue| {
             queue.finished = true;
             queue.reader
         });
-        self.tell_end(reader);
+        self.notify_end(reader);
     }
 
-    /// Nothing more will be read, though the reader stays.
+    /// Ends reading, though the reader remains.
     pub(crate) fn refuse(&mut self, id: QueueId) {
         let writer = self.change(id, |queue| {
             queue.refused = true;
             queue.writer
         });
-        self.tell_end(writer);
+        self.notify_end(writer);
     }
 
-    fn tell_end(&mut self, end: Option<End>) {
+    fn notify_end(&mut self, end: Option<End>) {
         match end {
-            Some(End::Inside(id)) => self.happen(id, Event::State),
-            Some(End::Outside(_)) => self.outside.news = true,
+            Some(End::Inside(id)) => self.record_event(id, Event::State),
+            Some(End::Inbound(_)) => self.inbound.news = true,
             Some(End::Gone) | None => {}
         }
     }
 
-    /// Drops a queue if nobody has it.
+    /// Drops a queue that has lost both ends.
     fn drop_queue(&mut self, id: QueueId) {
         if self.queue(id).is_none_or(|queue| queue.reader != End::Gone || queue.writer != End::Gone) {
             return;
@@ -435,65 +442,70 @@ impl Pollables {
 
     /// Whether it is a pipe or a socket.
     pub(crate) fn is_stream(&self, id: PollableId) -> bool {
-        matches!(self.kind(id), Some(Kind::PipeReader(_) | Kind::PipeWriter(_) | Kind::Socket(_)))
+        matches!(
+            self.kind(id),
+            Some(PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::Socket(_))
+        )
     }
 
-    /// What `fstat` tells.
+    /// Attributes, for `fstat`.
     pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
-        let Some(node) = self.get(id) else { return Attributes::made_up(0, 0) };
-        let mode = match node.kind {
-            Kind::PipeReader(_) | Kind::PipeWriter(_) => libc::S_IFIFO | 0o600,
-            Kind::Socket(_) => libc::S_IFSOCK | 0o777,
-            // Files without a type.
-            Kind::Counter(_)
-            | Kind::Timer(_)
-            | Kind::Epoll(_)
-            | Kind::Signals(_)
-            | Kind::Inotify(_)
-            | Kind::Process => 0o600,
+        let Some(pollable) = self.get(id) else { return Attributes::synthetic(0, 0) };
+        let mode = match pollable.kind {
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => libc::S_IFIFO | 0o600,
+            PollableKind::Socket(_) => libc::S_IFSOCK | 0o777,
+            // Anonymous inodes have no file type.
+            PollableKind::Counter(_)
+            | PollableKind::Timer(_)
+            | PollableKind::Epoll(_)
+            | PollableKind::Signals(_)
+            | PollableKind::Inotify(_)
+            | PollableKind::Process => 0o600,
         };
-        Attributes::made_up(self.number(node), mode)
+        Attributes::synthetic(self.number(pollable), mode)
     }
 
     /// Both ends of a pipe are one file.
-    fn number(&self, node: &Pollable) -> u64 {
-        match node.kind {
-            Kind::PipeWriter(queue) => match self.queue(queue).map(|queue| queue.reader) {
-                Some(End::Inside(reader)) => self.get(reader).map_or(node.number, |reader| reader.number),
-                _ => node.number,
+    fn number(&self, pollable: &Pollable) -> u64 {
+        match pollable.kind {
+            PollableKind::PipeWriter(queue) => match self.queue(queue).map(|queue| queue.reader) {
+                Some(End::Inside(reader)) => self.get(reader).map_or(pollable.number, |reader| reader.number),
+                _ => pollable.number,
             },
-            _ => node.number,
+            _ => pollable.number,
         }
     }
 
-    /// What `/proc/self/fd` shows.
+    /// Target of the link in `/proc/self/fd`.
     pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
-        let Some(node) = self.get(id) else { return Vec::new() };
-        match node.kind {
-            Kind::PipeReader(_) | Kind::PipeWriter(_) => format!("pipe:[{}]", self.number(node)).into_bytes(),
-            Kind::Socket(_) => format!("socket:[{}]", node.number).into_bytes(),
-            Kind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
-            Kind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
-            Kind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),
-            Kind::Signals(_) => b"anon_inode:[signalfd]".to_vec(),
-            Kind::Inotify(_) => b"anon_inode:inotify".to_vec(),
-            Kind::Process => b"anon_inode:[pidfd]".to_vec(),
+        let Some(pollable) = self.get(id) else { return Vec::new() };
+        match pollable.kind {
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => {
+                format!("pipe:[{}]", self.number(pollable)).into_bytes()
+            }
+            PollableKind::Socket(_) => format!("socket:[{}]", pollable.number).into_bytes(),
+            PollableKind::Counter(_) => b"anon_inode:[eventfd]".to_vec(),
+            PollableKind::Timer(_) => b"anon_inode:[timerfd]".to_vec(),
+            PollableKind::Epoll(_) => b"anon_inode:[eventpoll]".to_vec(),
+            PollableKind::Signals(_) => b"anon_inode:[signalfd]".to_vec(),
+            PollableKind::Inotify(_) => b"anon_inode:inotify".to_vec(),
+            PollableKind::Process => b"anon_inode:[pidfd]".to_vec(),
         }
     }
 
-    /// Picks an unused port. It is never the application's: that is one which the program binds by its number.
+    /// Picks an unused ephemeral port. It is never the application's, which the program binds by number.
     pub(crate) fn free_port(&mut self) -> u16 {
         /// `net.ipv4.ip_local_port_range`.
         const FIRST: u16 = 32_768;
         const LAST: u16 = 60_999;
-        /// As many as a program can have descriptors: it takes some malice to need them.
+        /// As many as a program can have descriptors, so only a malicious program exhausts them.
         const ATTEMPTS: u32 = 1024;
         for _ in 0..ATTEMPTS {
             self.next_port =
                 if (FIRST..LAST).contains(&self.next_port) { self.next_port.saturating_add(1) } else { FIRST };
             let port = self.next_port;
             let taken = self.ids().any(|id| self.socket(id).is_ok_and(|socket| socket.local.port() == Some(port)));
-            if !taken && self.outside.port != Some(port) {
+            if !taken && self.inbound.port != Some(port) {
                 break;
             }
         }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CPU time of the program.
+//! CPU time of a program.
 
 use crate::base::clock;
 
-/// CPU time of the program.
+/// CPU time of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTime {
-    /// Until `since_ns`.
+    /// CPU time up to `since_ns`.
     pub(crate) used_ns: u64,
-    /// Since when it is running, by the host's monotonic clock.
+    /// Since when the program has been running, by the host's monotonic clock.
     pub(crate) since_ns: Option<u64>,
 }
 
@@ -17,7 +17,7 @@ impl CpuTime {
         self.used_ns.saturating_add(self.unaccounted())
     }
 
-    /// What is not in `used_ns` yet.
+    /// Time that is not in `used_ns` yet.
     pub(crate) fn unaccounted(&self) -> u64 {
         self.since_ns.map_or(0, |since| clock::now_ns().saturating_sub(since))
     }

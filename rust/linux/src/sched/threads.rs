@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A program's threads, which take turns on the one vCPU. Who runs when is in `schedule.rs`.
+//! A program's threads, which share the one vCPU. `schedule.rs` decides which one runs.
 //!
 //! ```text
 //!               a call that has to wait                     the vCPU has one thread's context: the live one's;
 //!      Ready ----------------------------> Waiting           the others' are saved here
 //!        ^   <----------------------------    |
 //!        |    it has what it waits for,       |
-//!        |    or its time is over             |
+//!        |    or its deadline has passed      |
 //!        +------------ woken -----------------+
 //! ```
 //!
 //! # Waiting
 //!
-//! A call that cannot end yet changes nothing and returns [`Halt::Wait`](crate::base::halt::Halt::Wait). It is made
-//! again, from the beginning, whenever something has changed that it may wait for ([`Threads::note_change`]), and when
-//! its time is over. So a handler says only what *now* is. A futex is the exception: who is woken, and how many, is
-//! decided by the one who wakes.
+//! A call that cannot complete yet changes nothing and returns [`Halt::Wait`](crate::base::halt::Halt::Wait). It is
+//! repeated from its beginning whenever something has changed that it may wait for ([`Threads::note_change`]), and at
+//! its deadline. So a handler only describes the present. A futex is the exception: the waking thread decides which
+//! threads to wake, and how many.
 
 use mayfly_machine::UserContext;
 use serde::{Deserialize, Serialize};
@@ -34,23 +34,22 @@ pub(crate) const NAME_BYTES: usize = 16;
 pub(crate) struct Thread {
     pub(crate) tid: u32,
     pub(crate) name: [u8; NAME_BYTES],
-    /// Where to write 0, and wake a futex, when it ends: `set_tid_address`, CLONE_CHILD_CLEARTID.
+    /// Address to clear, and whose futex to wake, when the thread ends: `set_tid_address`, CLONE_CHILD_CLEARTID.
     pub(crate) clear_tid: u64,
     /// `set_robust_list`.
     pub(crate) robust_list: u64,
-    pub(crate) state: State,
-    /// How much the call has transferred that it waits in. A call that ends before it has transferred everything tells
-    /// this.
+    pub(crate) state: ThreadState,
+    /// Bytes that the waiting call has transferred. A call that is interrupted later returns this number.
     pub(crate) progress: usize,
     pub(crate) signals: ThreadSignals,
-    /// Its CPU time, without the present turn.
+    /// Its CPU time up to its present turn.
     pub(crate) cpu_ns: u64,
     /// Its context, unless the vCPU has it.
     pub(crate) saved: Option<UserContext>,
 }
 
 impl Thread {
-    /// The first thread, named, as Linux does, after the last component of the program's path.
+    /// The first thread. Its name, as on Linux, is the last component of the program's path.
     fn first(path: &str) -> Self {
         let last = path.rsplit('/').next().unwrap_or_default();
         let mut name = [0; NAME_BYTES];
@@ -63,7 +62,7 @@ impl Thread {
             name,
             clear_tid: 0,
             robust_list: 0,
-            state: State::Ready,
+            state: ThreadState::Ready,
             progress: 0,
             signals,
             cpu_ns: 0,
@@ -74,39 +73,39 @@ impl Thread {
 
 /// Whether a thread can run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum State {
+pub(crate) enum ThreadState {
     Ready,
     Waiting(Waiting),
-    /// It stands at the doorbell while the others come to rest, before the program is frozen.
+    /// Held at the doorbell while the others come to rest, before the program is frozen.
     Held,
 }
 
-/// What a thread waits for.
+/// Reason for a thread to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Waiting {
-    /// Its call to be made again.
+    /// Its call is to be repeated.
     Call {
         number: u64,
         args: [u64; 6],
         wait: Wait,
-        /// [`Threads::changes`] when it was made last.
+        /// [`Threads::changes`] when it was last made.
         seen: u64,
     },
-    /// To be woken.
+    /// It waits to be woken.
     Futex {
         address: u64,
         bitset: u32,
-        /// When to give up, with `ETIMEDOUT`.
+        /// Deadline, with `ETIMEDOUT`.
         until_ns: Option<u64>,
-        /// Who waits for longer has a lower one.
+        /// Lower for threads that have waited longer.
         turn: u64,
-        /// It waits to own the lock that the word is, and is woken as its owner.
+        /// It waits to own the lock in the word, and is woken as its owner.
         owns: bool,
     },
 }
 
 impl Waiting {
-    /// When something happens by itself.
+    /// Its next deadline.
     pub(crate) fn until_ns(&self) -> Option<u64> {
         match *self {
             Self::Call { wait, .. } => wait.next_ns(),
@@ -114,7 +113,7 @@ impl Waiting {
         }
     }
 
-    /// What it waits in, for messages.
+    /// Name of the call, for messages.
     pub(crate) fn call(&self) -> &'static str {
         match self {
             Self::Call { wait, .. } => wait.call,
@@ -127,20 +126,20 @@ impl Waiting {
 ///
 /// # Invariants
 ///
-/// There is at least one. `current` and `live` are positions in the list. The live thread's context is in the vCPU,
-/// every other's is saved.
+/// There is at least one thread. `current` and `live` are indices into the list. The live thread's context is in the
+/// vCPU; the others' contexts are saved.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Threads {
     list: Vec<Thread>,
-    /// On whose behalf the host works.
+    /// The thread that the host works for.
     pub(crate) current: usize,
-    /// Whose context the vCPU has.
+    /// The thread whose context the vCPU has.
     pub(crate) live: Option<usize>,
-    /// A worker that has not run yet: whom the machine enters by itself, with nothing but RAX to be set.
+    /// In a worker that has not run yet: the thread that the machine enters directly; only RAX is to be set.
     pub(crate) entry: Option<usize>,
-    /// The current thread may have a signal to handle, or a mask to go back to, before it goes on.
+    /// The current thread may have to handle a signal, or restore its mask, before it continues.
     pub(crate) due: bool,
-    /// Whose call is made again first: the first one that there was no time for.
+    /// The thread whose call is repeated first: the first for which there was no time.
     #[serde(skip)]
     pub(crate) next_look: usize,
     next_tid: u32,
@@ -165,11 +164,11 @@ impl Threads {
         }
     }
 
-    /// Whether what comes from a file is what this type promises, and within the limits.
+    /// Whether a deserialised value keeps this type's invariants and the limits.
     pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
         let exists = |index: usize| index < self.list.len();
         let most = usize::try_from(limits.threads).unwrap_or(usize::MAX).max(1);
-        // The machine enters the one that is live, or the one that is the entry, which is saved.
+        // The machine enters the live thread, or the entry thread, whose context is saved.
         exists(self.current)
             && self.list.len() <= most
             && self.live.is_none_or(exists)
@@ -193,7 +192,7 @@ impl Threads {
         self.list.get_mut(index)
     }
 
-    /// The signals that wait for one thread each.
+    /// The pending signals of each thread.
     pub(crate) fn pending_mut(&mut self) -> impl Iterator<Item = &mut Pending> {
         self.list.iter_mut().map(|thread| &mut thread.signals.pending)
     }
@@ -202,7 +201,7 @@ impl Threads {
         self.list.iter().position(|thread| thread.tid == tid)
     }
 
-    /// The thread on whose behalf the host works.
+    /// The thread that the host works for.
     #[allow(clippy::indexing_slicing, reason = "an invariant of the type")]
     pub(crate) fn current(&self) -> &Thread {
         &self.list[self.current]
@@ -213,7 +212,7 @@ impl Threads {
         &mut self.list[self.current]
     }
 
-    /// Something has changed that calls may wait for: those that wait are made again.
+    /// Records a change for which calls may wait: waiting calls are repeated.
     pub(crate) fn note_change(&mut self) {
         self.changes = self.changes.wrapping_add(1);
     }
@@ -222,18 +221,18 @@ impl Threads {
         self.changes
     }
 
-    /// A number for who waits from now on.
+    /// The turn of the next thread that waits.
     pub(crate) fn next_turn(&mut self) -> u64 {
         self.next_turn = self.next_turn.wrapping_add(1);
         self.next_turn
     }
 
-    /// Adds a thread that goes on with `context`; its identity.
+    /// Adds a thread that continues with `context`; returns its identity.
     pub(crate) fn add(&mut self, context: UserContext, clear_tid: u64) -> u32 {
         let tid = self.next_tid;
         self.next_tid = self.next_tid.saturating_add(1);
         let name = self.current().name;
-        let state = State::Ready;
+        let state = ThreadState::Ready;
         let signals = ThreadSignals::new(self.current().signals.blocked);
         self.list.push(Thread {
             tid,
@@ -249,7 +248,7 @@ impl Threads {
         tid
     }
 
-    /// Removes the current thread, which is not the last one, whose context is lost.
+    /// Removes the current thread, which is not the last one. Its context is lost.
     pub(crate) fn remove_current(&mut self) {
         debug_assert!(self.list.len() > 1, "the last thread's end is the program's");
         let gone = self.current;
@@ -259,15 +258,15 @@ impl Threads {
         let moved = |index: usize| if index > gone { index.saturating_sub(1) } else { index };
         self.live = self.live.filter(|&live| live != gone).map(moved);
         self.entry = self.entry.filter(|&entry| entry != gone).map(moved);
-        // Turns go on with the one behind it.
+        // Scheduling continues with the next thread.
         self.current = gone.checked_sub(1).unwrap_or_else(|| self.list.len().saturating_sub(1));
     }
 
-    /// The next thread that can run: the current one first, or last.
+    /// The next ready thread. The current one is considered first, or last.
     pub(crate) fn next_ready(&self, current_last: bool) -> Option<usize> {
         let start = self.current.saturating_add(usize::from(current_last));
         let (before, after) = self.list.split_at_checked(start.min(self.list.len()))?;
-        let ready = |thread: &Thread| thread.state == State::Ready;
+        let ready = |thread: &Thread| thread.state == ThreadState::Ready;
         after
             .iter()
             .position(ready)
@@ -275,37 +274,37 @@ impl Threads {
             .or_else(|| before.iter().position(ready))
     }
 
-    /// Whether another thread than the current one can run.
+    /// Whether another thread than the current one is ready.
     pub(crate) fn others_are_ready(&self) -> bool {
         self.next_ready(true).is_some_and(|index| index != self.current)
     }
 
-    /// When something happens by itself, at the earliest.
+    /// The earliest deadline.
     pub(crate) fn until_ns(&self) -> Option<u64> {
         self.waits().filter_map(|(_, waiting)| waiting.until_ns()).min()
     }
 
-    /// Whoever waits for a time waits for so much longer.
+    /// Postpones the deadlines of all waits.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
         for thread in &mut self.list {
             match &mut thread.state {
-                State::Waiting(Waiting::Call { wait, .. }) => {
+                ThreadState::Waiting(Waiting::Call { wait, .. }) => {
                     wait.until_ns = wait.until_ns.map(|until| clock::postponed(until, by_ns));
                     wait.look_ns = wait.look_ns.map(|look| clock::postponed(look, by_ns));
                 }
-                State::Waiting(Waiting::Futex { until_ns, .. }) => {
+                ThreadState::Waiting(Waiting::Futex { until_ns, .. }) => {
                     *until_ns = until_ns.map(|until| clock::postponed(until, by_ns));
                 }
-                State::Ready | State::Held => {}
+                ThreadState::Ready | ThreadState::Held => {}
             }
         }
     }
 
-    /// Who waits.
+    /// All waiting threads.
     pub(crate) fn waits(&self) -> impl Iterator<Item = (usize, Waiting)> + '_ {
         self.list.iter().enumerate().filter_map(|(index, thread)| match thread.state {
-            State::Waiting(waiting) => Some((index, waiting)),
-            State::Ready | State::Held => None,
+            ThreadState::Waiting(waiting) => Some((index, waiting)),
+            ThreadState::Ready | ThreadState::Held => None,
         })
     }
 }
@@ -321,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_at_the_earlier_of_its_times() {
+    fn a_wait_ends_at_its_earlier_deadline() {
         let wait = |until_ns, look_ns| Wait { call: "poll", until_ns, look_ns };
         assert_eq!(wait(Some(3), Some(2)).next_ns(), Some(2));
         assert_eq!(wait(None, Some(2)).next_ns(), Some(2));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The frame that a handler finds on its stack, `struct rt_sigframe` of x86-64, and the way back from it.
+//! Signal frames: `struct rt_sigframe` of x86-64, which a handler finds on its stack, and the return from it.
 //!
 //! ```text
 //! interrupted RSP, or the end of the alternate stack
@@ -10,8 +10,8 @@
 //!   frame            address of the restorer; RSP of the handler: a multiple of 16, less 8
 //! ```
 //!
-//! Sources: `<asm/sigcontext.h>`, `<asm/ucontext.h>`, SDM vol. 1, 13.4 (XSAVE area). What a program gives back is
-//! checked until it is state that a processor at CPL 3 can have: KVM must have no reason to refuse it.
+//! Sources: `<asm/sigcontext.h>`, `<asm/ucontext.h>`, SDM vol. 1, 13.4 (XSAVE area). A frame that a program returns
+//! from is validated: its state must be one that a processor at CPL 3 can have, so that KVM has no reason to refuse it.
 
 use mayfly_kvm::Machine;
 use mayfly_machine::{Regs, VectorState};
@@ -25,7 +25,7 @@ const SIGINFO: usize = 312;
 pub(crate) const SIGINFO_OFFSET: u64 = SIGINFO as u64;
 /// Size of the frame.
 const FRAME_BYTES: u64 = 440;
-/// Size of a ucontext, and the words of it.
+/// Number of words in a ucontext.
 pub(crate) const UCONTEXT_WORDS: usize = 38;
 
 /// `uc_flags`: fpstate is an XSAVE area; SS is saved, and restored strictly.
@@ -46,13 +46,13 @@ const MAGIC_1: u32 = 0x4650_5853;
 const MAGIC_2: u32 = 0x4650_5845;
 /// x87 and SSE.
 const LEGACY_COMPONENTS: u64 = 3;
-/// Control word of the x87 and MXCSR after initialisation.
+/// Initial values of the x87 control word and of MXCSR.
 const FCW_INITIAL: u16 = 0x37f;
 const MXCSR_INITIAL: u32 = 0x1f80;
-/// Bits of MXCSR where a processor does not say which there are (SDM vol. 1, 11.6.6).
+/// Valid bits of MXCSR on a processor that does not report them (SDM vol. 1, 11.6.6).
 const MXCSR_MASK_DEFAULT: u32 = 0xffbf;
 
-/// What the processor said of an exception.
+/// The processor's report of an exception.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trap {
     pub(crate) number: u64,
@@ -60,16 +60,21 @@ pub(crate) struct Trap {
     pub(crate) address: u64,
 }
 
-/// Where a frame goes.
+/// Addresses of a frame's parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct FrameAddresses {
     pub(crate) frame: u64,
     pub(crate) fpstate: u64,
 }
 
-/// Finds the place of a frame; `None` if it would not fit the alternate stack, or the address space.
-pub(crate) fn place(rsp: u64, action: &Action, stack: &AlternateStack, vector_bytes: usize) -> Option<Place> {
-    // The stack pointer may be anything, and need not be used.
+/// Computes the addresses of a frame; `None` if it would not fit the alternate stack, or the address space.
+pub(crate) fn addresses(
+    rsp: u64,
+    action: &Action,
+    stack: &AlternateStack,
+    vector_bytes: usize,
+) -> Option<FrameAddresses> {
+    // The stack pointer may have any value, and may be unused.
     let below = rsp.wrapping_sub(RED_ZONE);
     let was_on_it = stack.is_used_at(rsp);
     let enters = action.has(SA_ONSTACK) && stack.size != 0 && !stack.is_used_at(below);
@@ -78,11 +83,11 @@ pub(crate) fn place(rsp: u64, action: &Action, stack: &AlternateStack, vector_by
     let fpstate = top.checked_sub(area)? & !63;
     let frame = (fpstate.checked_sub(FRAME_BYTES)? & !15).checked_sub(8)?;
     let fits = !(enters || was_on_it) || stack.spans(frame);
-    fits.then_some(Place { frame, fpstate })
+    fits.then_some(FrameAddresses { frame, fpstate })
 }
 
-/// What a frame tells besides registers.
-pub(crate) struct Contents<'a> {
+/// The content of a frame besides registers.
+pub(crate) struct FrameContents<'a> {
     pub(crate) action: &'a Action,
     pub(crate) info: &'a Info,
     pub(crate) trap: Trap,
@@ -91,7 +96,7 @@ pub(crate) struct Contents<'a> {
 }
 
 /// The bytes of the frame.
-pub(crate) fn build(regs: &Regs, place: Place, contents: &Contents<'_>) -> Vec<u8> {
+pub(crate) fn build(regs: &Regs, addresses: FrameAddresses, contents: &FrameContents<'_>) -> Vec<u8> {
     let stack = contents.stack;
     let selectors = USER_CODE | USER_DATA << 48;
     let trap = contents.trap;
@@ -101,7 +106,7 @@ pub(crate) fn build(regs: &Regs, place: Place, contents: &Contents<'_>) -> Vec<u
         UC_FLAGS, 0, stack.pointer, stack.flags.cast_unsigned().into(), stack.size,
         regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
         regs.rdi, regs.rsi, regs.rbp, regs.rbx, regs.rdx, regs.rax, regs.rcx, regs.rsp, regs.rip, regs.rflags,
-        selectors, trap.error, trap.number, contents.mask.bits(), trap.address, place.fpstate,
+        selectors, trap.error, trap.number, contents.mask.bits(), trap.address, addresses.fpstate,
         0, 0, 0, 0, 0, 0, 0, 0,
         contents.mask.bits(),
     ];
@@ -113,15 +118,15 @@ pub(crate) fn build(regs: &Regs, place: Place, contents: &Contents<'_>) -> Vec<u
     bytes
 }
 
-/// Vector state as a frame has it.
+/// The vector state in a frame's format.
 pub(crate) fn build_vector(state: &VectorState, features: u64, size: usize) -> Vec<u8> {
     let mut bytes = state.to_bytes();
     bytes.truncate(size);
-    let told = u32::try_from(size).unwrap_or_default();
+    let size_word = u32::try_from(size).unwrap_or_default();
     put(&mut bytes, SOFTWARE, &MAGIC_1.to_le_bytes());
-    put(&mut bytes, SOFTWARE.saturating_add(4), &told.saturating_add(4).to_le_bytes());
+    put(&mut bytes, SOFTWARE.saturating_add(4), &size_word.saturating_add(4).to_le_bytes());
     put(&mut bytes, SOFTWARE.saturating_add(8), &features.to_le_bytes());
-    put(&mut bytes, SOFTWARE.saturating_add(16), &told.to_le_bytes());
+    put(&mut bytes, SOFTWARE.saturating_add(16), &size_word.to_le_bytes());
     put(&mut bytes, SOFTWARE.saturating_add(20), &[0; 28]);
     let components = word(&bytes, LEGACY_BYTES) | LEGACY_COMPONENTS;
     put(&mut bytes, LEGACY_BYTES, &components.to_le_bytes());
@@ -129,10 +134,10 @@ pub(crate) fn build_vector(state: &VectorState, features: u64, size: usize) -> V
     bytes
 }
 
-/// The vector state that a handler starts with.
+/// A handler's initial vector state.
 pub(crate) fn initial_vector(state: &VectorState) -> VectorState {
     let mut bytes = vec![0; LEGACY_BYTES.saturating_add(HEADER_BYTES)];
-    let mask = half(&state.to_bytes(), MXCSR_MASK);
+    let mask = u32_at(&state.to_bytes(), MXCSR_MASK);
     put(&mut bytes, 0, &FCW_INITIAL.to_le_bytes());
     put(&mut bytes, MXCSR, &MXCSR_INITIAL.to_le_bytes());
     put(&mut bytes, MXCSR_MASK, &mask.to_le_bytes());
@@ -140,8 +145,8 @@ pub(crate) fn initial_vector(state: &VectorState) -> VectorState {
     state.with_bytes(&bytes)
 }
 
-/// Vector state that a program gives back; `None` if no processor would load it. `bytes` are as long as
-/// [`build_vector`] makes them, or the legacy part alone where [`has_extended`] said so.
+/// The vector state of a frame; `None` if no processor would load it. `bytes` are as long as [`build_vector`] makes
+/// them, or the legacy part only if [`has_extended`] is false.
 pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extended: bool) -> Option<VectorState> {
     let mut bytes = bytes.to_vec();
     if extended {
@@ -168,37 +173,36 @@ pub(crate) fn read_vector(bytes: &[u8], now: &VectorState, features: u64, extend
         bytes.resize(LEGACY_BYTES.saturating_add(HEADER_BYTES), 0);
     }
     let current = now.to_bytes();
-    let mask = match half(&current, MXCSR_MASK) {
+    let mask = match u32_at(&current, MXCSR_MASK) {
         0 => MXCSR_MASK_DEFAULT,
         mask => mask,
     };
-    if half(&bytes, MXCSR) & !mask != 0 {
+    if u32_at(&bytes, MXCSR) & !mask != 0 {
         return None;
     }
-    // What no component owns is not the program's to set.
+    // A program cannot set bits that no component owns.
     put(&mut bytes, MXCSR_MASK, current.get(MXCSR_MASK..MXCSR_MASK.saturating_add(4))?);
     put(&mut bytes, XMM_END, current.get(XMM_END..LEGACY_BYTES)?);
     Some(now.with_bytes(&bytes))
 }
 
-/// Whether a legacy area says that an extended one of this size follows it. Without, Linux restores the legacy part
-/// alone.
+/// Whether a legacy area says that an extended one of this size follows. Otherwise Linux restores the legacy part only.
 pub(crate) fn has_extended(legacy: &[u8], size: usize) -> bool {
-    let told = u32::try_from(size).unwrap_or_default();
-    half(legacy, SOFTWARE) == MAGIC_1
-        && half(legacy, SOFTWARE.saturating_add(16)) == told
-        && half(legacy, SOFTWARE.saturating_add(4)) >= told
+    let size_word = u32::try_from(size).unwrap_or_default();
+    u32_at(legacy, SOFTWARE) == MAGIC_1
+        && u32_at(legacy, SOFTWARE.saturating_add(16)) == size_word
+        && u32_at(legacy, SOFTWARE.saturating_add(4)) >= size_word
 }
 
-/// Whether an extended area ends as it must.
+/// Whether an extended area ends with its magic number.
 pub(crate) fn ends_with_magic(area: &[u8]) -> bool {
     area.ends_with(&MAGIC_2.to_le_bytes())
 }
 
-/// Size of the part that tells of the rest.
+/// Size of the legacy part, which describes the rest.
 pub(crate) const LEGACY: usize = LEGACY_BYTES;
 
-/// What a ucontext says.
+/// The content of a ucontext.
 pub(crate) struct Returned {
     pub(crate) regs: Regs,
     pub(crate) mask: SignalSet,
@@ -206,7 +210,7 @@ pub(crate) struct Returned {
     pub(crate) fpstate: u64,
 }
 
-/// Reads a ucontext; `None` if a program cannot go on with it.
+/// Decodes a ucontext; `None` if a program cannot continue with it.
 pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
     #[rustfmt::skip]
     let [
@@ -216,8 +220,8 @@ pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
         _, _, _, _, _, _, _, _,
         mask,
     ] = *words;
-    // Linux loads the selector as one of CPL 3; there is only one code segment here. Flags that are not a program's are
-    // dropped by the machine.
+    // Linux loads the selector with RPL 3; there is only one code segment here. The machine drops flags that a program
+    // may not set.
     if selectors & 0xffff | 3 != USER_CODE || !Machine::is_program_address(rip) {
         return None;
     }
@@ -226,14 +230,14 @@ pub(crate) fn read(words: &[u64; UCONTEXT_WORDS]) -> Option<Returned> {
     Some(Returned { regs, mask: SignalSet::mask(mask), stack: [stack_pointer, stack_flags, stack_size], fpstate })
 }
 
-/// Which exception a floating-point unit raises: `si_code` of SIGFPE. `simd` for #XM, else #MF.
+/// The floating-point exception that is raised: `si_code` of SIGFPE. `simd` for #XM, else #MF.
 pub(crate) fn float_exception(state: &VectorState, simd: bool) -> i32 {
     let bytes = state.to_bytes();
     let raised = if simd {
-        let control = half(&bytes, MXCSR);
+        let control = u32_at(&bytes, MXCSR);
         control & !(control >> 7)
     } else {
-        let word = half(&bytes, 0);
+        let word = u32_at(&bytes, 0);
         (word >> 16) & !(word & 0xffff)
     };
     // FPE_FLTINV, FLTDIV, FLTOVF, FLTUND, FLTRES.
@@ -249,7 +253,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
-fn half(bytes: &[u8], at: usize) -> u32 {
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |four| u32::from_le_bytes(*four))
 }
 
@@ -266,11 +270,11 @@ mod tests {
     #[test]
     fn a_frame_is_aligned_and_leaves_the_red_zone() {
         for rsp in 0x7000_0000..0x7000_0100 {
-            let place = place(rsp, &Action::default(), &AlternateStack::NONE, AREA).unwrap();
-            assert_eq!(place.frame % 16, 8);
-            assert_eq!(place.fpstate % 64, 0);
-            assert!(place.frame + FRAME_BYTES <= place.fpstate);
-            assert!(place.fpstate + AREA as u64 + 4 <= rsp - RED_ZONE);
+            let addresses = addresses(rsp, &Action::default(), &AlternateStack::NONE, AREA).unwrap();
+            assert_eq!(addresses.frame % 16, 8);
+            assert_eq!(addresses.fpstate % 64, 0);
+            assert!(addresses.frame + FRAME_BYTES <= addresses.fpstate);
+            assert!(addresses.fpstate + AREA as u64 + 4 <= rsp - RED_ZONE);
         }
     }
 
@@ -278,17 +282,17 @@ mod tests {
     fn the_alternate_stack_is_entered_once_and_not_left_at_its_lower_end() {
         let stack = AlternateStack { pointer: 0x1_0000, flags: 0, size: 0x2000 };
         let action = Action { flags: SA_ONSTACK, ..Action::default() };
-        let first = place(0x7000_0000, &action, &stack, AREA).unwrap();
+        let first = addresses(0x7000_0000, &action, &stack, AREA).unwrap();
         assert!(stack.spans(first.frame) && first.fpstate + AREA as u64 + 4 <= 0x1_2000);
-        let second = place(first.frame, &action, &stack, AREA).unwrap();
+        let second = addresses(first.frame, &action, &stack, AREA).unwrap();
         assert!(second.frame < first.frame);
-        assert_eq!(place(second.frame, &action, &stack, AREA), None);
-        assert_eq!(place(0x7000_0000, &action, &AlternateStack { size: 0xc00, ..stack }, AREA), None);
-        assert!(place(0x10, &action, &stack, AREA).is_some());
-        assert_eq!(place(0x100, &action, &AlternateStack::NONE, AREA), None);
+        assert_eq!(addresses(second.frame, &action, &stack, AREA), None);
+        assert_eq!(addresses(0x7000_0000, &action, &AlternateStack { size: 0xc00, ..stack }, AREA), None);
+        assert!(addresses(0x10, &action, &stack, AREA).is_some());
+        assert_eq!(addresses(0x100, &action, &AlternateStack::NONE, AREA), None);
     }
 
-    /// Some vector state of a real machine.
+    /// A vector state of a real machine.
     fn state() -> (VectorState, u64, usize) {
         let mut machine = mayfly_kvm::testing::boot_machine(16 << 20);
         let (features, size) = machine.vector_features();
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_comes_back() {
+    fn saved_vector_state_is_restored() {
         let (state, features, size) = state();
         let area = build_vector(&state, features, size);
         assert_eq!(area.len(), size + MAGIC_BYTES);
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_to_go_on_is_the_programs() {
+    fn a_frame_returns_to_an_address_of_the_programs() {
         let with = |rip: u64, selectors: u64| {
             let mut words = [0; UCONTEXT_WORDS];
             (words[21], words[23]) = (rip, selectors);

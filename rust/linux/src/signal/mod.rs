@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signals: what is pending, which action, and the frame of a handler.
+//! Signals: pending ones, actions, and frames of handlers.
 
 pub(crate) mod calls;
 pub(crate) mod frame;

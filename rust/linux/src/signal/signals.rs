@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signal state: what a program has set, and which signals wait for whom. How they get there is in `delivery.rs`.
+//! Signal state: actions, masks, and pending signals. `kernel/delivery.rs` delivers them.
 //!
 //! ```text
 //! process    actions, signals that all threads block
 //! thread     mask, signals for it alone, alternate stack
 //! ```
 //!
-//! A signal for the process that some thread does not block becomes that thread's at once: nobody can take it away from
-//! a thread whose wait it has ended.
+//! A signal for the process that some thread does not block is given to that thread at once: no other thread can take
+//! it from a thread whose wait it has ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,14 +15,14 @@ use crate::base::identity::{PID, UID};
 
 /// Number of signals; the first is 1.
 const COUNT: usize = 64;
-/// Signals from here on are queued, others are merged.
+/// Signals from here on are queued; lower ones are merged.
 const FIRST_QUEUED: u8 = 32;
-/// Most signals that wait for a thread or for the process with what was sent along: RLIMIT_SIGPENDING, in a way.
+/// Most pending signals that keep their `siginfo`, for a thread or for the process; related to RLIMIT_SIGPENDING.
 const QUEUE_MAX: usize = 128;
 const SIG_DFL: u64 = 0;
 const SIG_IGN: u64 = 1;
 
-/// Flags of `sigaction` that Linux knows and keeps; it clears others, so that programs can ask which there are.
+/// Flags of `sigaction` that Linux knows; it clears others, so that programs can test which there are.
 const KNOWN_FLAGS: u64 = 0xdc00_0807;
 pub(crate) const SA_SIGINFO: u64 = 0x4;
 pub(crate) const SA_RESTORER: u64 = 0x0400_0000;
@@ -44,9 +44,9 @@ pub(crate) struct SignalSet(u64);
 impl SignalSet {
     /// Signals that cannot be blocked, ignored or handled.
     const UNBLOCKABLE: Self = Self::of(&[libc::SIGKILL, libc::SIGSTOP]);
-    /// Signals that do nothing unless a program handles them.
+    /// Signals whose default action is to ignore them.
     const HARMLESS: Self = Self::of(&[libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH]);
-    /// Signals that Linux delivers before all others: those of instructions.
+    /// Signals that Linux delivers first: those caused by instructions.
     const FIRST: Self =
         Self::of(&[libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGFPE, libc::SIGSYS]);
 
@@ -60,7 +60,7 @@ impl SignalSet {
         Self(bits)
     }
 
-    /// The set of these bits, without those that cannot be in a mask.
+    /// The set of these bits, without signals that cannot be masked.
     pub(crate) const fn mask(bits: u64) -> Self {
         Self(bits & !Self::UNBLOCKABLE.0)
     }
@@ -93,7 +93,7 @@ impl SignalSet {
         Self(self.0 & !other.0)
     }
 
-    /// The one that Linux delivers first.
+    /// The signal that Linux delivers first.
     fn first(self) -> Option<Signal> {
         let urgent = self.and(Self::FIRST);
         let from = if urgent.is_empty() { self } else { urgent };
@@ -102,7 +102,7 @@ impl SignalSet {
     }
 }
 
-/// A signal number that exists.
+/// A valid signal number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Signal(u8);
 
@@ -136,7 +136,7 @@ impl Signal {
     }
 }
 
-/// What a program has said is to happen on a signal: `struct sigaction` as the kernel has it.
+/// A signal's action: the kernel's `struct sigaction`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Action {
     pub(crate) handler: u64,
@@ -164,7 +164,7 @@ impl AlternateStack {
     /// SS_AUTODISARM of `<linux/signal.h>`.
     pub(crate) const AUTODISARM: i32 = i32::MIN;
 
-    /// Whether it is switched off while a handler runs on it.
+    /// Whether it is disarmed while a handler runs on it.
     pub(crate) const fn disarms(&self) -> bool {
         self.flags & Self::AUTODISARM != 0
     }
@@ -174,13 +174,13 @@ impl AlternateStack {
         pointer > self.pointer && pointer.wrapping_sub(self.pointer) <= self.size
     }
 
-    /// Whether a thread with this stack pointer is on it: one that disarms itself never is.
+    /// Whether a thread with this stack pointer is on it: never for a stack that disarms itself.
     pub(crate) const fn is_used_at(&self, pointer: u64) -> bool {
         !self.disarms() && self.spans(pointer)
     }
 }
 
-/// Which timer has sent a signal.
+/// The timer that sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TimerId {
     /// `setitimer(ITIMER_REAL)`, `alarm`.
@@ -193,12 +193,12 @@ pub(crate) enum TimerId {
     Posix(u32),
 }
 
-/// A signal with what is told of it: `siginfo_t`.
+/// A signal with its `siginfo_t`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Info {
     pub(crate) signal: Signal,
     pub(crate) code: i32,
-    /// The union of `siginfo_t`, as far as Linux has it.
+    /// The union of `siginfo_t`, as far as Linux uses it.
     pub(crate) fields: [u64; 4],
     pub(crate) timer: Option<TimerId>,
 }
@@ -207,12 +207,12 @@ impl Info {
     /// Size of `siginfo_t`.
     pub(crate) const BYTES: usize = 128;
 
-    /// From the program to itself.
+    /// A signal from the program to itself.
     pub(crate) fn user(signal: Signal, code: i32) -> Self {
         Self { signal, code, fields: [u64::from(UID) << 32 | u64::from(PID), 0, 0, 0], timer: None }
     }
 
-    /// From the kernel: for what an instruction did to `address`, or for no reason that there are words for.
+    /// A signal from the kernel: for an access to `address`, or without a specific reason.
     pub(crate) fn kernel(signal: Signal, code: i32, address: u64) -> Self {
         Self { signal, code, fields: [address, 0, 0, 0], timer: None }
     }
@@ -229,7 +229,7 @@ impl Info {
     }
 }
 
-/// Signals that wait to be delivered.
+/// Pending signals.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pending {
     set: SignalSet,
@@ -241,7 +241,7 @@ impl Pending {
         self.set
     }
 
-    /// Adds a signal; `false` if what came along had to be dropped.
+    /// Adds a signal; `false` if its `siginfo` had to be dropped.
     pub(crate) fn add(&mut self, info: Info) -> bool {
         if !info.signal.is_queued() && self.set.contains(info.signal) {
             return true;
@@ -254,7 +254,7 @@ impl Pending {
         fits
     }
 
-    /// Takes the signal of `wanted` that is to be delivered first.
+    /// Removes the signal of `wanted` that is delivered first.
     pub(crate) fn take(&mut self, wanted: SignalSet) -> Option<Info> {
         let signal = self.set.and(wanted).first()?;
         let position = self.queue.iter().position(|info| info.signal == signal);
@@ -265,13 +265,13 @@ impl Pending {
         Some(info.unwrap_or(Info { signal, code: SI_USER, fields: [0; 4], timer: None }))
     }
 
-    /// Forgets a signal.
+    /// Discards a signal.
     fn forget(&mut self, signal: Signal) {
         self.set.0 &= !signal.bit();
         self.queue.retain(|info| info.signal != signal);
     }
 
-    /// The signal of a timer stays, as nobody's.
+    /// Detaches a pending signal from its timer.
     pub(crate) fn detach_timer(&mut self, timer: TimerId) {
         for info in self.queue.iter_mut().filter(|info| info.timer == Some(timer)) {
             info.timer = None;
@@ -282,7 +282,7 @@ impl Pending {
         self.queue.iter().any(|info| info.timer == Some(timer))
     }
 
-    /// Forgets what a timer has sent.
+    /// Discards the signal that a timer has sent.
     pub(crate) fn forget_timer(&mut self, timer: TimerId) {
         while let Some(position) = self.queue.iter().position(|info| info.timer == Some(timer)) {
             let gone = self.queue.remove(position);
@@ -293,15 +293,15 @@ impl Pending {
     }
 }
 
-/// A call that a signal has ended while it waited.
+/// A waiting call that a signal has interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Interrupted {
     pub(crate) number: u64,
-    /// Whether SA_RESTART has it made again.
+    /// Repeated after a handler with SA_RESTART.
     pub(crate) may_restart: bool,
-    /// It is made again after any handler.
+    /// Repeated after any handler.
     pub(crate) must_restart: bool,
-    /// What it returns otherwise.
+    /// The value that it returns otherwise.
     pub(crate) value: u64,
 }
 
@@ -309,17 +309,17 @@ pub(crate) struct Interrupted {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ThreadSignals {
     pub(crate) blocked: SignalSet,
-    /// The mask to go back to when a call ends that waits under one of its own.
+    /// The mask to restore when a call ends that waits under its own.
     pub(crate) saved_mask: Option<SignalSet>,
     pub(crate) pending: Pending,
     pub(crate) stack: AlternateStack,
-    /// What it waits for in `rt_sigtimedwait`.
+    /// The signals for which it waits in `rt_sigtimedwait`.
     pub(crate) awaited: SignalSet,
     pub(crate) interrupted: Option<Interrupted>,
 }
 
 impl ThreadSignals {
-    /// Of a new thread: it has its parent's mask.
+    /// The state of a new thread: it has its parent's mask.
     pub(crate) fn new(blocked: SignalSet) -> Self {
         Self {
             blocked,
@@ -331,7 +331,7 @@ impl ThreadSignals {
         }
     }
 
-    /// Whether something is to be done before the thread goes on: `shared` are the process's signals.
+    /// Whether the thread has something to do before it continues: `shared` are the process's signals.
     pub(crate) fn wants_attention(&self, shared: SignalSet) -> bool {
         self.has_deliverable(shared) || self.saved_mask.is_some() || self.interrupted.is_some()
     }
@@ -341,7 +341,7 @@ impl ThreadSignals {
     }
 }
 
-/// What happens when a signal is delivered.
+/// Effect of a signal when it is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
     Ignore,
@@ -349,7 +349,7 @@ pub(crate) enum Disposition {
     Handle(Action),
 }
 
-/// What all threads of a program share.
+/// Signal state that all threads of a program share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Signals {
     #[serde(with = "crate::base::serde_with::array")]
@@ -368,7 +368,7 @@ impl Signals {
         self.actions.get(signal.index()).copied().unwrap_or_default()
     }
 
-    /// Sets what happens on `signal`; `false` if that cannot be chosen.
+    /// Sets the action of `signal`; `false` if it cannot be set.
     pub(crate) fn set_action(&mut self, signal: Signal, action: Action) -> bool {
         if SignalSet::UNBLOCKABLE.contains(signal) {
             return false;
@@ -380,7 +380,7 @@ impl Signals {
         true
     }
 
-    /// SA_RESETHAND: the handler has been run once.
+    /// SA_RESETHAND: resets the action when the handler is called.
     pub(crate) fn reset_handler(&mut self, signal: Signal) {
         if let Some(slot) = self.actions.get_mut(signal.index()) {
             slot.handler = SIG_DFL;
@@ -398,7 +398,7 @@ impl Signals {
     }
 }
 
-/// Forgets a signal that waits for the process or one of its threads: it is ignored now.
+/// Discards a signal that is pending for the process or a thread: its action is now to ignore it.
 pub(crate) fn forget<'a>(signal: Signal, everywhere: impl Iterator<Item = &'a mut Pending>) {
     for pending in everywhere {
         pending.forget(signal);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn only_signals_1_to_64_exist() {
+    fn signals_are_1_to_64() {
         for number in [0, 65, -1, 256 + 6, i32::MIN, i32::MAX] {
             assert_eq!(Signal::new(number), None);
         }
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_is_empty_has_no_first_signal() {
+    fn an_empty_set_has_no_first_signal() {
         let mut pending = Pending::default();
         assert_eq!(pending.take(SignalSet::mask(u64::MAX)), None);
     }
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_of_instructions_come_first() {
+    fn signals_caused_by_instructions_are_delivered_first() {
         let mut pending = Pending::default();
         for number in [libc::SIGHUP, libc::SIGSEGV] {
             pending.add(Info::user(signal(number), 0));
@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(sent, QUEUE_MAX);
         let received = std::iter::from_fn(|| pending.take(SignalSet::mask(u64::MAX))).count();
         assert_eq!(received, QUEUE_MAX);
-        // One whose companion was dropped still arrives.
+        // A signal whose `siginfo` is dropped still arrives.
         for _ in 0..QUEUE_MAX {
             pending.add(Info::user(signal(41), 0));
         }
@@ -486,7 +486,7 @@ mod tests {
         signals.set_action(signal(10), Action { handler: 0x1000, flags, restorer: 7, mask: u64::MAX });
         let kept = signals.action(signal(10));
         assert_eq!(kept.flags, KNOWN_FLAGS);
-        assert_eq!(kept.mask & (1 << 8), 0, "SIGKILL is in no mask");
+        assert_eq!(kept.mask & (1 << 8), 0, "no mask contains SIGKILL");
     }
 
     #[test]

@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Identities, limits and what the system tells of itself.
+//! Identities, limits, and information on the system.
 
 pub(crate) mod calls;

@@ -5,6 +5,7 @@ use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::{Puppet, WINDOW};
+use crate::base::step::Step;
 use crate::fs::mounts::{MountPoint, Mounts};
 
 const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
@@ -24,7 +25,7 @@ fn puppet() -> (tempfile::TempDir, Puppet) {
 }
 
 impl Puppet {
-    /// Puts text where calls can point to it.
+    /// Writes text to where calls can point to it.
     pub(crate) fn text(&mut self, offset: u64, text: &str) -> u64 {
         let bytes = [text.as_bytes(), b"\0"].concat();
         self.process.copy_out(&mut self.machine, WINDOW + offset, &bytes).unwrap();
@@ -43,7 +44,7 @@ impl Puppet {
         assert_eq!(self.call(libc::SYS_mmap, args, 0), Ok(MAP as i64));
     }
 
-    /// Increments the first word of a page and returns what it was.
+    /// Increments the first word of a page and returns its previous value.
     fn increment(&mut self, page: u64) -> u64 {
         let at = MAP + page * PAGE_SIZE;
         self.call(libc::SYS_getpid, [0; 6], at).unwrap();
@@ -54,11 +55,11 @@ impl Puppet {
 }
 
 #[test]
-fn pages_of_files_are_the_files_again_after_a_reset() {
+fn a_reset_restores_the_files_pages() {
     let (_root, mut puppet) = puppet();
     let fd = puppet.open("/data/file", libc::O_RDONLY);
     puppet.map(fd);
-    // One page is written while booting, one only read; the others come with their first touch by a request.
+    // One page is written while booting, one only read; requests touch the others first.
     assert_eq!(puppet.increment(3), 5);
     let (image, frozen) = puppet.freeze();
     let mut worker = Puppet::fork(&image, &frozen);
@@ -68,7 +69,7 @@ fn pages_of_files_are_the_files_again_after_a_reset() {
         }
         worker.reset(&frozen).unwrap();
     }
-    // Given up, unmapped, protected, and mapped again by the request.
+    // The request discards, unmaps, protects, and maps again.
     for round in 0..3 {
         let call = match round {
             0 => (libc::SYS_madvise, [MAP, PAGES * PAGE_SIZE, libc::MADV_DONTNEED as u64, 0, 0, 0]),
@@ -77,7 +78,7 @@ fn pages_of_files_are_the_files_again_after_a_reset() {
         };
         assert_eq!(worker.call(call.0, call.1, 0), Ok(0));
         if round == 0 {
-            assert_eq!(worker.increment(3), 5, "the file's again, not the snapshot's");
+            assert_eq!(worker.increment(3), 5, "the file's content, not the snapshot's");
         } else {
             worker.map(fd);
             assert_eq!(worker.increment(3), 5);
@@ -109,9 +110,9 @@ fn positions_descriptors_and_the_working_directory_are_reset() {
 }
 
 #[test]
-fn files_of_the_host_are_not_held_longer_than_needed() {
+fn files_of_the_host_are_closed_when_they_are_unused() {
     let (root, mut puppet) = puppet();
-    // More than may be open at a time (an eighth of the usual limit is 128), and more than are remembered.
+    // More than may be open at a time (an eighth of the usual limit is 128), and more than the table keeps.
     for number in 0..1500 {
         std::fs::copy(root.path().join("file"), root.path().join(number.to_string())).unwrap();
         let fd = puppet.open(&format!("/data/{number}"), libc::O_RDONLY);
@@ -123,10 +124,10 @@ fn files_of_the_host_are_not_held_longer_than_needed() {
 }
 
 #[test]
-fn what_a_request_writes_is_gone_after_its_reset() {
+fn a_reset_discards_what_a_request_has_written() {
     let (_root, mut puppet) = puppet();
     let path = |puppet: &mut Puppet, path| puppet.text(0, path);
-    // The boot leaves a file and a directory behind.
+    // The boot creates a file and a directory.
     let fd = puppet.open("/tmp/kept", libc::O_RDWR | libc::O_CREAT);
     let text = puppet.text(512, "of the boot");
     assert_eq!(puppet.call(libc::SYS_write, [fd as u64, text, 11, 0, 0, 0], 0), Ok(11));
@@ -136,7 +137,7 @@ fn what_a_request_writes_is_gone_after_its_reset() {
     let mut worker = Puppet::fork(&image, &frozen);
     let room = frozen.overlay.room();
     for _ in 0..3 {
-        // Written over by an open file, made new, removed with its file still open, renamed.
+        // Overwritten through an open file, created, removed while open, renamed.
         assert_eq!(worker.call(libc::SYS_pwrite64, [fd as u64, WINDOW, 100, 5, 0, 0], 0), Ok(100));
         let new = worker.open("/tmp/directory/new", libc::O_RDWR | libc::O_CREAT);
         assert_eq!(worker.call(libc::SYS_ftruncate, [new as u64, 1 << 20, 0, 0, 0, 0], 0), Ok(0));
@@ -157,7 +158,7 @@ fn what_a_request_writes_is_gone_after_its_reset() {
 }
 
 #[test]
-fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
+fn a_file_without_a_name_exists_while_it_is_open() {
     let (_root, mut puppet) = puppet();
     let empty = puppet.process.overlay.room();
     let fd = puppet.open("/tmp/file", libc::O_RDWR | libc::O_CREAT) as u64;
@@ -174,7 +175,7 @@ fn a_file_without_a_name_is_kept_while_it_is_open_and_no_longer() {
     assert_eq!(puppet.process.overlay.room(), empty);
 }
 
-/// Paths for random calls to point to: in a read-only mount, in a writable one, made up, and none.
+/// Paths for random calls: in a read-only mount, in a writable one, synthetic ones, and missing ones.
 pub(crate) const PATHS: [&str; 12] = [
     "/data/file",
     "/data",
@@ -196,7 +197,8 @@ fn any_file_argument() -> impl Strategy<Value = u64> {
         8 => (0..PATHS.len() as u64).prop_map(|index| WINDOW + index * SLOT),
         6 => 0..10_u64,
         2 => Just(AT_FDCWD),
-        2 => prop_oneof![Just(libc::O_CREAT | libc::O_RDWR), Just(libc::O_RDWR), Just(libc::O_DIRECTORY)].prop_map(|flags| flags as u64),
+        2 => prop_oneof![Just(libc::O_CREAT | libc::O_RDWR), Just(libc::O_RDWR), Just(libc::O_DIRECTORY)]
+            .prop_map(|flags| flags as u64),
         2 => (0..PAGES).prop_map(|page| page * PAGE_SIZE),
         1 => Just(WINDOW + PAGE_SIZE - 8),
         1 => any::<u64>(),
@@ -248,7 +250,7 @@ pub(crate) fn any_file_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])>
 proptest! {
     #![proptest_config(super::cases(60))]
 
-    /// Whatever a program does to files, nothing harms the host, the mount stays as it was, and a reset undoes the
+    /// Whatever a program does with files, nothing harms the host, the mount stays unchanged, and a reset undoes the
     /// rest.
     #[test]
     fn no_call_on_files_harms_the_host(calls in prop::collection::vec(any_file_call(), 1..80)) {
@@ -261,7 +263,7 @@ proptest! {
         for (number, args) in calls {
             match worker.call(number, args, 0) {
                 Ok(_) => continue,
-                Err(crate::base::step::Step::Exited { .. } | crate::base::step::Step::Faulted(_) | crate::base::step::Step::MemoryLimit) => {}
+                Err(Step::Exited { .. } | Step::Faulted(_) | Step::MemoryLimit) => {}
                 Err(other) => prop_assert!(false, "{:?}", other),
             }
             worker = Puppet::fork(&image, &frozen);
@@ -274,7 +276,7 @@ proptest! {
 }
 
 #[test]
-fn links_to_links_of_many_names_hold_nobody_up() {
+fn links_to_links_of_many_names_are_bounded() {
     let (_root, mut puppet) = puppet();
     let map = [WINDOW, 4 * PAGE_SIZE, super::RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
     assert_eq!(puppet.call(libc::SYS_mmap, map, 0), Ok(WINDOW as i64));
@@ -286,7 +288,7 @@ fn links_to_links_of_many_names_hold_nobody_up() {
     assert_eq!(puppet.open("/tmp/0", libc::O_RDONLY), -i64::from(libc::ELOOP));
 }
 
-/// Pages of a file of which one fault at boot brings in a part.
+/// Pages of a file, of which one fault at boot maps only a part.
 const MANY: u64 = 600;
 
 /// A puppet with [`MANY`] pages of `/data/many`, whose words are all 5, mapped writable at [`MAP`].
@@ -302,7 +304,7 @@ fn puppet_with_many() -> (tempfile::TempDir, Puppet) {
 }
 
 impl Puppet {
-    /// The first word of a page of the mapping, as a system call finds it.
+    /// The first word of a page of the mapping, as a system call reads it.
     fn word(&mut self, page: u64) -> u64 {
         let mut word = [0; 8];
         self.process.copy_in(&mut self.machine, MAP + page * PAGE_SIZE, &mut word, true).unwrap();
@@ -311,19 +313,19 @@ impl Puppet {
 }
 
 #[test]
-fn pages_that_are_only_read_are_nobodys_own() {
+fn pages_that_are_only_read_are_not_copied() {
     let (_root, mut puppet) = puppet_with_many();
     let before = puppet.machine.private_pages();
     assert_eq!(puppet.word(0), 5);
     assert_eq!(puppet.word(255), 5);
     let tables = 4;
-    assert!(puppet.machine.private_pages() <= before + tables, "nothing is copied");
+    assert!(puppet.machine.private_pages() <= before + tables, "no page is copied");
     let (image, frozen) = puppet.freeze();
     let mut worker = Puppet::fork(&image, &frozen);
     worker.reset(&frozen).unwrap();
     let before = worker.machine.private_pages();
-    // In the part of the file that the boot has mapped, beside what it has touched: the page cache's, over resets. One
-    // table is made.
+    // Pages in the part of the file that the boot has mapped, which the boot has not touched: they stay in the page
+    // cache over resets. One page table is allocated.
     for _ in 0..2 {
         assert_eq!(worker.word(300), 5);
         assert!(worker.machine.is_file_page(MAP + 300 * PAGE_SIZE));
@@ -331,7 +333,7 @@ fn pages_that_are_only_read_are_nobodys_own() {
         worker.reset(&frozen).unwrap();
         assert!(worker.machine.is_file_page(MAP + 301 * PAGE_SIZE));
     }
-    // Elsewhere a copy, for this request.
+    // In the rest of the file, a copy for this request.
     let end = MAP + (MANY - 1) * PAGE_SIZE;
     assert_eq!(worker.word(MANY - 1), 5);
     assert!(worker.machine.is_mapped(end) && !worker.machine.is_file_page(end));
@@ -340,14 +342,14 @@ fn pages_that_are_only_read_are_nobodys_own() {
 }
 
 #[test]
-fn a_page_that_a_request_writes_first_is_its_own_and_sticky() {
+fn a_page_that_a_request_writes_first_is_copied_and_sticky() {
     let (_root, mut puppet) = puppet_with_many();
     assert_eq!(puppet.word(0), 5);
     let (image, frozen) = puppet.freeze();
     let mut worker = Puppet::fork(&image, &frozen);
     for request in 0..3 {
         let before = worker.machine.private_pages();
-        // Mapped by the boot, found by nobody yet, and copied for the request alone.
+        // Mapped by the boot, not touched before, and copied for the request only.
         for page in [1, 400, MANY - 1] {
             assert_eq!(worker.increment(page), 5, "request {request}, page {page}");
         }
@@ -357,7 +359,7 @@ fn a_page_that_a_request_writes_first_is_its_own_and_sticky() {
     }
 }
 
-/// A change to a few of the first pages of the mapping.
+/// A change to some of the mapping's first pages.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Touch,
@@ -382,7 +384,7 @@ fn any_change() -> impl Strategy<Value = (Change, u64, u64)> {
 }
 
 impl Puppet {
-    /// Makes a change; what the program may not do is left out.
+    /// Makes a change; skips accesses that the program may not make.
     fn change(&mut self, (change, page, pages): (Change, u64, u64)) {
         let (at, len) = (MAP + page * PAGE_SIZE, pages * PAGE_SIZE);
         let (number, args) = match change {
@@ -409,8 +411,8 @@ impl Puppet {
 proptest! {
     #![proptest_config(super::cases(40))]
 
-    /// Whatever boot and requests do to a mapping, each request finds what the boot left, in the guest's eyes and in
-    /// the host's.
+    /// Whatever boot and requests do to a mapping, each request finds what the boot left, both through the guest's
+    /// accesses and through system calls.
     #[test]
     fn any_changes_to_a_mapping_of_a_file_are_undone(
         boot in prop::collection::vec(any_change(), 0..12),
@@ -435,7 +437,7 @@ proptest! {
             worker.reset(&frozen).unwrap();
             for (page, left) in (0..).zip(&left) {
                 if worker.is_writable(MAP + page * PAGE_SIZE) {
-                    // The guest's own view: it increments what is there.
+                    // The guest's access: it increments the word.
                     prop_assert_eq!(Some(worker.increment(page)), *left, "page {}", page);
                 } else {
                     prop_assert_eq!(word(&mut worker, page), *left, "page {}", page);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls on connections with the outside, with arguments that nobody would give.
+//! Calls on connections with remote hosts, with random arguments.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,14 +12,14 @@ use crate::base::step::Step;
 use crate::fs::mounts::Mounts;
 use crate::net::allow_list::{Network, Outbound, OutboundHost};
 
-/// Where things lie in the window: addresses, an array of `pollfd` or an `epoll_event`, a `msghdr`, and bytes.
+/// Layout of the window: addresses, an array of `pollfd` or an `epoll_event`, a `msghdr`, and bytes.
 const ADDRESSES: [u64; 3] = [WINDOW, WINDOW + 0x20, WINDOW + 0x40];
 const POLL: u64 = WINDOW + 0x100;
 const MESSAGE: u64 = WINDOW + 0x200;
 const BYTES: u64 = WINDOW + PAGE_SIZE;
 
-/// A port where a few words are said and no more.
-fn curt_server() -> u16 {
+/// A port whose server sends a few words and closes the connection.
+fn greeting_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -67,7 +67,9 @@ fn any_call() -> impl Strategy<Value = (libc::c_long, [u64; 6])> {
     let argument = prop_oneof![
         4 => 0..9_u64,
         4 => prop::sample::select(places),
-        2 => prop::sample::select(vec![16, 28, 64, 1000, u64::MAX, 0x5421, 0x541b, libc::MSG_DONTWAIT as u64, libc::O_NONBLOCK as u64]),
+        2 => prop::sample::select(vec![
+            16, 28, 64, 1000, u64::MAX, 0x5421, 0x541b, libc::MSG_DONTWAIT as u64, libc::O_NONBLOCK as u64,
+        ]),
         1 => any::<u64>(),
     ];
     (numbers, prop::array::uniform6(argument))
@@ -79,7 +81,7 @@ proptest! {
     /// Whatever a program does with its connections, nothing harms the host, and a reset undoes it.
     #[test]
     fn no_call_on_connections_harms_the_host(calls in prop::collection::vec(any_call(), 1..80)) {
-        let port = curt_server();
+        let port = greeting_server();
         let there = |port| Outbound { host: OutboundHost::Address([127, 0, 0, 1].into()), port };
         let nowhere = Outbound { host: OutboundHost::Name("localhost".to_owned()), port: 1 };
         let network = Network::new(&[there(port), nowhere]);
@@ -96,15 +98,15 @@ proptest! {
         ] {
             puppet.process.copy_out(&mut puppet.machine, place, &bytes).unwrap();
         }
-        // One that is lost to forks, and sockets to begin with.
+        // A connection that forks lose, and further sockets.
         for kind in [libc::SOCK_STREAM, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, libc::SOCK_STREAM] {
             prop_assert!(puppet.call(libc::SYS_socket, [2, kind as u64, 0, 0, 0, 0], 0).is_ok_and(|fd| fd >= 3));
         }
         prop_assert_eq!(puppet.call(libc::SYS_connect, [3, ADDRESSES[0], 16, 0, 0, 0], 0), Ok(0));
-        prop_assert!(puppet.process.outside().is_some());
+        prop_assert!(puppet.process.remote_events().is_some());
         prop_assert_eq!(puppet.process.take_connects().made, 1);
         let (image, frozen) = puppet.freeze();
-        prop_assert!(frozen.outside().is_none());
+        prop_assert!(frozen.remote_events().is_none());
         let mut worker = Puppet::fork(&image, &frozen);
         for (number, args) in calls {
             match worker.call(number, args, 0) {
@@ -115,6 +117,6 @@ proptest! {
             worker = Puppet::fork(&image, &frozen);
         }
         let _ = worker.reset(&frozen);
-        prop_assert!(worker.process.outside().is_none() || worker.process.is_dirty());
+        prop_assert!(worker.process.remote_events().is_none() || worker.process.is_dirty());
     }
 }

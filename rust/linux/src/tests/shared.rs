@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shared memory, as system calls find it: buffers may lie there, and no call can change what is mapped there.
+//! Shared memory in system calls: buffers may lie there, and no call can change its mapping.
 
 use mayfly_machine::layout::SHARED;
 
@@ -19,7 +19,7 @@ fn worker() -> (Puppet, Process) {
 }
 
 #[test]
-fn system_calls_read_and_write_there() {
+fn system_calls_read_and_write_shared_memory() {
     let (mut worker, frozen) = worker();
     worker.machine.write(SHARED + PAGE_SIZE - 3, b"across").unwrap();
     assert_eq!(worker.call(libc::SYS_write, [1, SHARED + PAGE_SIZE - 3, 6, 0, 0, 0], 0), Ok(6));
@@ -28,15 +28,15 @@ fn system_calls_read_and_write_there() {
     let mut words = [0; 24];
     worker.machine.read(SHARED, &mut words).unwrap();
     assert_ne!(words[..8], [0; 8], "the time");
-    assert_eq!(words[16], 1, "and the program's own word");
+    assert_eq!(words[16], 1, "the program's own word");
     worker.reset(&frozen).unwrap();
     worker.call(libc::SYS_getpid, [0; 6], SHARED + 16).unwrap();
     worker.machine.read(SHARED, &mut words).unwrap();
-    assert_eq!(words[16], 2, "reset left it alone");
+    assert_eq!(words[16], 2, "reset does not change it");
 }
 
 #[test]
-fn a_buffer_that_leaves_it_is_efault() {
+fn a_buffer_that_exceeds_shared_memory_is_efault() {
     let (mut worker, _) = worker();
     for address in [SHARED - 8, END - 8, END] {
         assert_eq!(worker.call(libc::SYS_clock_gettime, [0, address, 0, 0, 0, 0], 0), errno(libc::EFAULT));
@@ -48,11 +48,11 @@ fn a_buffer_that_leaves_it_is_efault() {
 }
 
 #[test]
-fn no_call_takes_it_away_or_changes_its_protection() {
+fn no_call_unmaps_or_protects_shared_memory() {
     let (mut worker, frozen) = worker();
     let len = PAGES * PAGE_SIZE;
     let (rx, fixed) = ((libc::PROT_READ | libc::PROT_EXEC) as u64, (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64);
-    // munmap(2) of what the program has not mapped succeeds and does nothing, as on Linux.
+    // munmap(2) of a range without mappings succeeds and does nothing, as on Linux.
     let calls = [
         (libc::SYS_munmap, [SHARED, len, 0, 0, 0, 0], 0),
         (libc::SYS_munmap, [layout::USER_END, 1 << 31, 0, 0, 0, 0], 0),
@@ -72,7 +72,7 @@ fn no_call_takes_it_away_or_changes_its_protection() {
 }
 
 #[test]
-fn a_program_that_goes_past_its_end_faults() {
+fn an_access_past_the_end_of_shared_memory_faults() {
     let (mut worker, _) = worker();
     let Err(Step::Faulted(fault)) = worker.call(libc::SYS_getpid, [0; 6], END) else { panic!("no fault") };
     assert_eq!((fault.signal, fault.address), (libc::SIGSEGV, Some(END)));

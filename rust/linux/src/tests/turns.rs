@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program that makes no call gets at the end of its turn.
+//! The end of a turn of a program that makes no calls.
 
 use super::*;
 use crate::signal::signals::SA_RESTORER;
 
-/// A signal that found the program in the middle of an exit could not be delivered there and then.
+/// The signal finds the program in the middle of an exit, where it cannot be delivered yet.
 #[test]
-fn a_timers_signal_that_was_put_off_is_delivered_at_the_end_of_the_next_turn() {
+fn a_timers_signal_that_was_postponed_is_delivered_at_the_end_of_the_next_turn() {
     for which in [libc::ITIMER_REAL, libc::ITIMER_VIRTUAL, libc::ITIMER_PROF] {
         const HANDLER: u64 = 0x40_0078;
         let mut puppet = Puppet::boot();
@@ -15,7 +15,7 @@ fn a_timers_signal_that_was_put_off_is_delivered_at_the_end_of_the_next_turn() {
         let [action, interval] = [page, page + 64];
         let signal = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF][which as usize] as u64;
         let words = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        // As the page is written by the kernel alone, a call brings it in.
+        // A call brings the page in, since the test writes it as the host.
         puppet.call(libc::SYS_getrandom, [page, 128, 0, 0, 0, 0], 0).unwrap();
         puppet.machine.write(action, &words(&[HANDLER, SA_RESTORER, HANDLER, 0])).unwrap();
         puppet.machine.write(interval, &words(&[1000, 0, 0, 1])).unwrap();

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Timers that send signals: `setitimer`'s and those of `timer_create`.
+//! Timers that send signals: those of `setitimer` and `timer_create`.
 //!
-//! A timer whose signal is pending stands still until the signal is taken, as on Linux; the periods that have passed by
-//! then are its overrun. So a timer wakes the machine once for each signal that the program takes, however short its
-//! period is. One whose signal is ignored wakes it [`IGNORED_PERIOD_NS`] apart at most.
+//! As on Linux, a timer whose signal is pending stops until the signal is taken; the intervals that have passed by then
+//! are its overrun. So a timer wakes the machine once for each signal that the program takes, however short its
+//! interval is. One whose signal is ignored wakes it every [`IGNORED_PERIOD_NS`] at most.
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock;
 use crate::signal::signals::{Signal, TimerId};
 
-/// Most timers of a program: RLIMIT_SIGPENDING bounds them on Linux.
+/// Most timers of a program; on Linux RLIMIT_SIGPENDING bounds them.
 pub(crate) const TIMERS_MAX: usize = 64;
 pub(crate) const IGNORED_PERIOD_NS: u64 = 10_000_000;
 
-/// When a timer is over, by its clock.
+/// When a timer expires, by its clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
-    /// `None`: it is not armed.
+    /// `None`: disarmed.
     pub(crate) until_ns: Option<u64>,
-    /// 0: once.
+    /// 0: it expires once.
     pub(crate) interval_ns: u64,
     /// Its signal is pending.
     pub(crate) is_sent: bool,
@@ -34,19 +34,19 @@ impl Schedule {
         self.until_ns.filter(|_| !self.is_sent)
     }
 
-    /// Time that is left, and the period.
+    /// The remaining time, and the interval.
     pub(crate) fn left(&self, now_ns: u64) -> (u64, u64) {
         let Some(until) = self.until_ns else { return (0, self.interval_ns) };
         let mut copy = *self;
         if until <= now_ns && self.interval_ns > 0 {
             copy.advance(now_ns, self.interval_ns);
         }
-        // One that is armed never has nothing left.
+        // An armed timer always has some time left.
         let least = if self.interval_ns > 0 || !self.is_sent { 1 } else { 0 };
         (copy.until_ns.unwrap_or(0).saturating_sub(now_ns).max(least), self.interval_ns)
     }
 
-    /// Goes on behind `now_ns`; the periods that were missed.
+    /// Advances past `now_ns`; returns the number of missed intervals.
     pub(crate) fn advance(&mut self, now_ns: u64, period_ns: u64) -> u64 {
         self.is_sent = false;
         match self.until_ns {
@@ -64,7 +64,7 @@ impl Schedule {
     }
 }
 
-/// Whom a timer of `timer_create` tells: SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID.
+/// Notification of a timer of `timer_create`: SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Notify {
     Nobody,
@@ -72,7 +72,7 @@ pub(crate) enum Notify {
     Thread { signal: Signal, value: u64, tid: u32 },
 }
 
-/// By what a timer's time passes. Times of CPU clocks are CPU time; others are the monotonic clock's.
+/// The clock of a timer. Times of CPU clocks are CPU time; others are the monotonic clock's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TimerClock {
     /// CLOCK_REALTIME or the like.
@@ -96,7 +96,7 @@ pub(crate) struct PosixTimer {
     pub(crate) clock: TimerClock,
     pub(crate) notify: Notify,
     pub(crate) schedule: Schedule,
-    /// Of the signal that was taken last.
+    /// The overrun of the signal that was taken last.
     pub(crate) overrun: u32,
 }
 
@@ -113,8 +113,8 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// When one of them is over, at the earliest. Those of CPU time are over while the program runs, and need nobody to
-    /// wake it.
+    /// The earliest expiration. Timers of CPU time expire only while the program runs, so it need not be woken for
+    /// them.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let posix = self.posix.iter().filter(|timer| !timer.clock.is_cpu());
         posix.filter_map(|timer| timer.schedule.next_ns()).chain(self.alarm.next_ns()).min()
@@ -126,7 +126,7 @@ impl Timers {
         posix.chain([&self.virtual_time, &self.profile]).any(|schedule| schedule.next_ns().is_some())
     }
 
-    /// All that are armed are over so much later; those of the realtime clock and of CPU time are not.
+    /// Postpones all armed timers, except those of the realtime clock and of CPU time.
     pub(crate) fn postpone(&mut self, by_ns: u64) {
         let posix = self.posix.iter_mut().filter(|timer| timer.clock == TimerClock::Monotonic);
         let posix = posix.map(|timer| &mut timer.schedule);
@@ -135,7 +135,7 @@ impl Timers {
         }
     }
 
-    /// One of the timers of `setitimer`.
+    /// A timer of `setitimer`.
     pub(crate) fn interval(&self, id: TimerId) -> &Schedule {
         match id {
             TimerId::Alarm | TimerId::Posix(_) => &self.alarm,
@@ -163,7 +163,7 @@ impl Timers {
         }
     }
 
-    /// The timer's signal has been taken, or forgotten: it goes on. The overrun.
+    /// Restarts a timer whose signal was taken or discarded; returns the overrun.
     pub(crate) fn signal_taken(&mut self, id: TimerId, now_ns: u64) -> u32 {
         let Some(schedule) = self.schedule(id) else { return 0 };
         let period = schedule.interval_ns;
@@ -177,7 +177,7 @@ impl Timers {
         overrun
     }
 
-    /// By what a timer's time passes.
+    /// The clock of a timer.
     pub(crate) fn clock(&self, id: TimerId) -> TimerClock {
         match id {
             TimerId::Alarm => TimerClock::Monotonic,
@@ -188,8 +188,9 @@ impl Timers {
         }
     }
 
-    /// Timers that are over, and what they send to whom. `now_ns` says what a clock's time is, unless that has ended.
-    pub(crate) fn over(&self, now_ns: impl Fn(TimerClock) -> Option<u64>) -> Vec<(TimerId, Notify)> {
+    /// The timers that have expired, and their notifications. `now_ns` returns a clock's time, unless the clock has
+    /// ended.
+    pub(crate) fn expired(&self, now_ns: impl Fn(TimerClock) -> Option<u64>) -> Vec<(TimerId, Notify)> {
         let is_over = |schedule: &Schedule, clock| {
             schedule.next_ns().is_some_and(|until| now_ns(clock).is_some_and(|now| until <= now))
         };
@@ -213,19 +214,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn periods_that_were_missed_are_counted() {
+    fn missed_intervals_are_counted() {
         let mut timers = Timers { alarm: Schedule::new(Some(100), 10), ..Timers::default() };
         assert_eq!(timers.next_ns(), Some(100));
-        assert_eq!(timers.over(|_| Some(99)), []);
-        assert_eq!(timers.over(|_| Some(100)).len(), 1);
+        assert_eq!(timers.expired(|_| Some(99)), []);
+        assert_eq!(timers.expired(|_| Some(100)).len(), 1);
         timers.alarm.is_sent = true;
-        assert_eq!(timers.next_ns(), None, "its signal has not been taken");
+        assert_eq!(timers.next_ns(), None, "its signal is still pending");
         assert_eq!(timers.signal_taken(TimerId::Alarm, 135), 3);
         assert_eq!(timers.next_ns(), Some(140));
     }
 
     #[test]
-    fn a_timer_without_a_period_is_over_once() {
+    fn a_timer_without_an_interval_expires_once() {
         let mut timers = Timers { alarm: Schedule::new(Some(100), 0), ..Timers::default() };
         assert_eq!(timers.alarm.left(40), (60, 0));
         assert_eq!(timers.signal_taken(TimerId::Alarm, 1_000_000), 0);

@@ -68,7 +68,7 @@ static void identity(void) {
     SAY(syscall(SYS_getresuid, UNMAPPED, &e, &s));
     SAY(getpgid(0) == getpgid(getpid()));
     SAY(getpgid(99999999));
-    // Nobody's parent.
+    // No children.
     int status;
     for (int pid = -2; pid < 2; pid++)
         SAY(syscall(SYS_wait4, pid, &status, WNOHANG, NULL));
@@ -241,7 +241,7 @@ static void randomness(void) {
     SAY(umask(022) == 022);
 }
 
-// What runtimes call besides.
+// Further calls that runtimes make.
 static void runtimes(void) {
     struct sched_param param = {0};
     SAY(sched_setscheduler(0, SCHED_OTHER, &param));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Clocks by the C library, which finds them in the vDSO; what differs from run to run is printed only if there are
+// The C library's clocks, which it reads in the vDSO. Values that differ from run to run are printed only with
 // arguments.
 #include "say.h"
 
@@ -28,7 +28,7 @@ static void tell(void) {
     printf("cpu: %d\n", sched_getcpu());
 }
 
-// Whether there is a mapping of that name at `address`.
+// Whether a mapping of this name contains `address`.
 static int maps_say(unsigned long address, const char *name) {
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[512];

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// CPU time: its clocks and its timers. Nothing here depends on how quick the machine is: what takes time is repeated
-// until it is seen.
+// Clocks and timers of CPU time. Nothing here depends on the machine's speed: work is repeated until it shows.
 #include "say.h"
 
 #include <pthread.h>
@@ -50,7 +49,7 @@ static void clocks(void) {
     SAY(thread > 0 && process > 0);
     spin(3000000);
     SAY(now(CLOCK_PROCESS_CPUTIME_ID) - process >= 3000000);
-    // Who sleeps uses none.
+    // A sleeping thread uses none.
     int slept = 0;
     for (long ms = 20; ms < 10000 && !slept; ms *= 2) {
         long wall = now(CLOCK_MONOTONIC), cpu = now(CLOCK_PROCESS_CPUTIME_ID);
@@ -94,9 +93,9 @@ static void threads(void) {
     clockid_t clock;
     pthread_create(&other, NULL, work, &clock);
     pthread_join(other, NULL);
-    // In this order, so that what passes between the looks is not taken for this thread's.
+    // In this order, so that time between the two reads does not count as this thread's.
     thread = now(CLOCK_THREAD_CPUTIME_ID) - thread, process = now(CLOCK_PROCESS_CPUTIME_ID) - process;
-    // What the other one used is the process's, and not this one's.
+    // The other thread's time counts for the process, not for this thread.
     SAY(process >= 5000000);
     SAY(process - thread >= 5000000);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Many threads that wait at once, and two that pass a lot to each other.
+// Many threads that wait at the same time, and two that exchange a lot of data.
 
 #include <limits.h>
 #include <poll.h>
@@ -21,7 +21,7 @@ static int go;
 
 static void *take_all(void *into) { return (void *)recv(sockets[1], into, CHUNK, MSG_WAITALL); }
 
-// Both calls take many steps, each of which lets the other one take its next.
+// Both calls take many steps, each of which enables the other's next.
 static void pass(void) {
     unsigned char *from = malloc(CHUNK), *into = malloc(CHUNK);
     for (int i = 0; i < CHUNK; i++)
@@ -47,7 +47,7 @@ static void *wait_for_nothing(void *unused) {
     return unused;
 }
 
-// Many threads wait for many things, none of which comes. Whatever else happens, each of them may have to look again.
+// Many threads wait for many events, none of which happens. Any other event may make each of them check again.
 static int stand_around(int threads, int things) {
     never = epoll_create1(0);
     for (int i = 0; i < things; i++) {
@@ -62,7 +62,7 @@ static int stand_around(int threads, int things) {
         pthread_t thread;
         if (pthread_create(&thread, &attributes, wait_for_nothing, NULL) != 0) return 3;
     }
-    // All others wait when this is over.
+    // By the end of this sleep, all other threads wait.
     poll(NULL, 0, 1);
     if (write(1, "ready\n", 6) != 6) return 4;
     eventfd_write(go, 1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Ends in the way that its argument names.
+// Ends as its argument says.
 #include "say.h"
 
 #include <assert.h>
@@ -63,7 +63,7 @@ int main(int argc, char **argv) {
     if (!strcmp(how, "privileged")) __asm__ volatile("hlt");
     if (!strcmp(how, "port")) __asm__ volatile("outb %al, $0x80");
     if (!strcmp(how, "alignment")) {
-        // An aligned move of something that is not.
+        // An aligned move from an unaligned address.
         __asm__ volatile("movaps (%0), %%xmm0" : : "r"(data + 1));
     }
     if (!strcmp(how, "handled")) {
@@ -71,7 +71,7 @@ int main(int argc, char **argv) {
         *(volatile int *)(long)zero = 1;
     }
     if (!strcmp(how, "frame-nowhere")) {
-        // No place for a handler's frame.
+        // No space for a handler's frame.
         signal(SIGUSR1, handler);
         signal(SIGSEGV, handler);
         __asm__ volatile("movq $64, %%rsp; syscall"
@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
                          : "rcx", "r11", "memory");
     }
     if (!strcmp(how, "frame-bad")) {
-        // The way back from a handler that nobody has called, and whose frame is nowhere.
+        // rt_sigreturn without a handler, and without a frame.
         __asm__ volatile("movq $64, %%rsp; syscall" : : "a"(SYS_rt_sigreturn) : "rcx", "r11", "memory");
     }
     if (!strcmp(how, "wait-futex")) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// The three standard descriptors: reading, writing, duplicating, asking, polling.
+// The three standard descriptors: read, write, duplicate, query, poll.
 #include "say.h"
 
 #include <fcntl.h>

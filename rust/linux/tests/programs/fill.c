@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Writes until nothing more can be written: names, then bytes, twice.
+// Creates files until that fails, then writes bytes until that fails, twice.
 #include "say.h"
 
 #include <fcntl.h>

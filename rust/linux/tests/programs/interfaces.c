@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What getifaddrs() tells of the loopback interface, and what a socket for that says to other questions.
+// getifaddrs() on the loopback interface, and other requests on a netlink socket.
 #include "say.h"
 
 #include <arpa/inet.h>
@@ -15,7 +15,7 @@ static void interfaces(void) {
     struct ifaddrs *all;
     SAY(getifaddrs(&all));
     for (struct ifaddrs *one = all; one; one = one->ifa_next) {
-        // Other interfaces, and whether there is IPv6, are the machine's affair.
+        // Other interfaces, and IPv6, depend on the machine.
         if (strcmp(one->ifa_name, "lo") || !one->ifa_addr || one->ifa_addr->sa_family != AF_INET) continue;
         char address[64], mask[64];
         inet_ntop(AF_INET, &((struct sockaddr_in *)one->ifa_addr)->sin_addr, address, sizeof address);

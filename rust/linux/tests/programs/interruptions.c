@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Signals and calls that wait, the timers that send them, and whose thread they are, natively and in a machine. */
+/* Signals during waiting calls, timers that send signals, and the threads that get them, natively and in a machine. */
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -29,7 +29,7 @@ static void in_ms(int ms) {
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-/* Again and again until `in_ms(0)`, for calls that nothing else ends: on a slow machine the first signal may come
+/* Repeats the signal until `in_ms(0)`, for calls that only a signal ends: on a slow machine the first signal may come
  * before the call. */
 static void every_ms(int ms) {
     struct itimerval timer = {{0, ms * 1000}, {0, ms * 1000}};
@@ -75,7 +75,7 @@ static void suspending(void) {
     struct timespec moment = {0, 1000000};
     SAY(syscall(SYS_ppoll, NULL, 0, &moment, &only_alarm, 8));
     printf("mask %lx\n", mask());
-    /* A signal that is ignored ends nothing. */
+    /* An ignored signal ends no call. */
     signal(SIGALRM, SIG_IGN);
     in_ms(5);
     moment.tv_nsec = 20000000;
@@ -83,7 +83,7 @@ static void suspending(void) {
     set_mask(SIG_SETMASK, 0);
 }
 
-/* One of them is enough: on a slow machine a period may pass before the timer is deleted. */
+/* One expiration is enough: on a slow machine an interval may pass before the timer is deleted. */
 static volatile int noted;
 static timer_t timer;
 static int overrun;
@@ -122,7 +122,7 @@ static void timers(void) {
     SAY(timer_create(CLOCK_MONOTONIC, &event, &timer));
     SAY(timer_gettime(timer, &left));
     SAY(left.it_value.tv_nsec);
-    /* Blocked but for the wait: it must not come between the look and the wait. */
+    /* Unblocked only during the wait: it must not arrive between the check and the wait. */
     set_mask(SIG_BLOCK, SIGUSR1);
     SAY(timer_settime(timer, 0, &once, NULL));
     unsigned long nothing = 0;
@@ -136,13 +136,13 @@ static void timers(void) {
     SAY(overrun >= 10);
     SAY(timer_delete(timer));
     SAY(syscall(SYS_timer_gettime, 99, &left));
-    /* An absolute time in the past is over at once. */
+    /* An absolute time in the past expires at once. */
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_notify_thread_id = (int)syscall(SYS_gettid);
     event.sigev_value.sival_int = 6;
     SAY(timer_create(CLOCK_REALTIME, &event, &timer));
     once.it_value = (struct timespec){1, 0};
-    /* Blocked meanwhile: a slow machine may be late with it. */
+    /* Blocked meanwhile: on a slow machine the signal may be late. */
     set_mask(SIG_BLOCK, event.sigev_signo);
     noted = 0;
     SAY(timer_settime(timer, TIMER_ABSTIME, &once, NULL));
@@ -202,7 +202,7 @@ static void until(int state) {
         nanosleep(&moment, NULL);
 }
 
-/* Sends again and again: a first signal may come before the call that it is to interrupt. */
+/* Repeats the signal: the first may arrive before the call that it is to interrupt. */
 static void interrupt_until(int state, pid_t tid) {
     struct timespec moment = {0, 20000000};
     handler_tid = 0;
@@ -226,7 +226,7 @@ static void threads(void) {
     pthread_create(&thread, NULL, wait_in_futex, &tid);
     until(1);
     SAY(handled);
-    /* To the thread, and to the process, where only the other thread takes it. */
+    /* To the thread, and to the process, of which only the other thread accepts it. */
     interrupt_until(2, tid);
     SAY(handler_tid == tid);
     interrupt_until(3, 0);
@@ -246,7 +246,7 @@ static void threads(void) {
     sigaltstack(&new, NULL);
 }
 
-/* A thread that makes no call is told, too: this is how Go interrupts a loop. */
+/* A thread that makes no call gets signals too: this is how Go interrupts a loop. */
 static void *spin(void *argument) {
     *(pid_t *)argument = (pid_t)syscall(SYS_gettid);
     started = 1;
@@ -302,7 +302,7 @@ struct interrupter {
     atomic_int done;
 };
 
-/* Again and again, in case that the first comes before the call. */
+/* Repeated, in case the first arrives before the call. */
 static void *interrupt(void *argument) {
     struct interrupter *interrupter = argument;
     struct timespec moment = {0, 20000000};
@@ -332,7 +332,7 @@ static void broken_pipes(void) {
     SAY(send(ends[1], "x", 1, 0));
     SAY(counted);
     close(ends[1]);
-    /* One that waits for room is told, too. */
+    /* A thread that waits for space gets it too. */
     SAY(pipe(ends));
     pthread_create(&thread, NULL, write_much, &ends[1]);
     struct timespec moment = {0, 20000000};

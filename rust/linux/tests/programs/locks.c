@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Locks that the kernel hands over: FUTEX_LOCK_PI and its kin, and the mutexes of C libraries that are made of them.
+// Locks that the kernel passes on: FUTEX_LOCK_PI and related operations, and the mutexes that C libraries build on
+// them.
 #include "say.h"
 
 #include <limits.h>
@@ -34,7 +35,7 @@ static void *take(void *result) {
 
 static void *leave(void *result) {
     *(long *)result = futex(&word, FUTEX_LOCK_PI, NULL);
-    // It ends as the owner, when somebody waits.
+    // It exits as the owner, while another thread waits.
     await_waiter();
     return NULL;
 }
@@ -67,7 +68,7 @@ static void raw(void) {
     SAY(futex(&word, FUTEX_LOCK_PI, NULL));
     SAY(futex(&word, FUTEX_UNLOCK_PI, NULL));
     word = 0;
-    // Handed over to who waits.
+    // Passed on to a waiting thread.
     long result = 77;
     pthread_t thread;
     SAY(futex(&word, FUTEX_LOCK_PI, NULL));
@@ -80,7 +81,7 @@ static void raw(void) {
     SAY(owned);
     SAY(unlocked);
     SAY(word);
-    // One that gives up.
+    // A waiter that times out.
     pthread_create(&thread, NULL, hold, &result);
     while (!__atomic_load_n(&word, __ATOMIC_SEQ_CST))
         usleep(100);
@@ -90,7 +91,7 @@ static void raw(void) {
     pthread_join(thread, &unlocked);
     SAY(unlocked);
     SAY(word);
-    // Its owner ends.
+    // Its owner exits.
     pthread_create(&thread, NULL, leave, &result);
     while (!__atomic_load_n(&word, __ATOMIC_SEQ_CST))
         usleep(100);
@@ -176,7 +177,7 @@ static void mutexes(int robust) {
         SAY(pthread_mutex_consistent(&mutex));
         SAY(pthread_mutex_unlock(&mutex));
     } else {
-        // A condition, whose waiters go on with the mutex.
+        // A condition variable, whose waiters continue to wait for the mutex.
         pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
         SAY(pthread_mutex_lock(&mutex));
         SAY(pthread_cond_timedwait(&condition, &mutex, &past));

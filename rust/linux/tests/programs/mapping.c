@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Mappings of files, as loaders and runtimes make them. Called with the path of a file of 3 pages and 100 bytes, each
+// File mappings as loaders and runtimes make them. Called with the path of a file of 3 pages and 100 bytes, each
 // page filled with a letter, and of a directory.
 #include "say.h"
 
@@ -52,7 +52,7 @@ int main(int argc, char **argv) {
     printf("%.10s\n", map + 2 * PAGE);
     SAY(write(1, map + 2 * PAGE, 0));
 
-    // As the loader does: all of it, then parts over it, then zeroes behind.
+    // As the loader does: the whole file, then parts over it, then zeroes after it.
     char *image = mmap(NULL, 6 * PAGE, PROT_READ, MAP_PRIVATE | MAP_DENYWRITE, fd, 0);
     SAY(mmap(image + PAGE, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED | MAP_DENYWRITE, fd, 2 * PAGE) ==
         image + PAGE);
@@ -67,7 +67,7 @@ int main(int argc, char **argv) {
     named(argv[1], image + 2 * PAGE);
     SAY(munmap(image, 6 * PAGE));
 
-    // From the middle, growing, moving.
+    // From the middle; growing; moving.
     char *middle = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, PAGE);
     *middle = 'm';
     char *grown = mremap(middle, PAGE, 3 * PAGE, MREMAP_MAYMOVE);
@@ -100,12 +100,12 @@ int main(int argc, char **argv) {
     char *zeroes = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, zero, 0);
     printf("zero %d\n", *zeroes);
     *zeroes = 1;
-    // A page that the file does not have is no buffer either.
+    // A page past the end of the file cannot be a buffer either.
     char *past = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 3 * PAGE);
     SAY(read(zero, past + PAGE, 1));
     SAY(write(1, past + PAGE, 1));
 
-    // What runtimes reserve: it costs nothing until it is touched.
+    // Reserved memory, as runtimes use it: it costs nothing until it is touched.
     char *large = mmap(NULL, 1UL << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     SAY(large == MAP_FAILED);
     SAY(mprotect(large + (1UL << 39), 4 * PAGE, PROT_READ | PROT_WRITE));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Files in memory, shared mappings of what the program has written, seals, and copying between files.
+// memfd, shared mappings of written files, seals, and copies between files.
 #include "say.h"
 
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 static sigjmp_buf back;
 static void caught(int number) { siglongjmp(back, number); }
 
-// The signal that a look at this address ends with, or the byte.
+// The signal that a read of this address causes, or the byte.
 static long at(volatile char *address) {
     int number = sigsetjmp(back, 1);
     return number ? -number : *address;
@@ -76,12 +76,12 @@ static void sharing(int fd) {
     SAY(at(all + 2 * PAGE));
     SAY(at(all + PAGE));
     SAY(sum(fd));
-    // What is written beside it stays.
+    // Bytes written outside of the mapping stay.
     all[2 * PAGE + 10] = 9;
     SAY(pwrite(fd, "x", 1, 2 * PAGE + 11));
     SAY(at(all + 2 * PAGE + 10));
     SAY(at(all + 2 * PAGE + 11));
-    // Growing by a write, and by size.
+    // Grown by a write, and by ftruncate.
     SAY(pwrite(fd, "end", 3, 4 * PAGE));
     SAY(at(all + 4 * PAGE));
     SAY(ftruncate(fd, PAGE + 10));
@@ -91,7 +91,7 @@ static void sharing(int fd) {
     SAY(at(all + 2 * PAGE));
     all[PAGE + 20] = 3;
     SAY(sum(fd));
-    // A private mapping has what is there now, and keeps its own.
+    // A private mapping has the present content, and keeps its own changes.
     char *own = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, PAGE);
     SAY(at(own + 20));
     own[20] = 50;
@@ -100,7 +100,7 @@ static void sharing(int fd) {
     SAY(madvise(all, PAGE, MADV_DONTNEED));
     SAY(at(all + 5));
     SAY(msync(all, 5 * PAGE, MS_SYNC));
-    // Part of it goes, and comes back as it was.
+    // A part is unmapped, and mapped again with its content.
     SAY(munmap(all + PAGE, PAGE));
     SAY(at(all + PAGE));
     SAY(sum(fd));
@@ -110,7 +110,7 @@ static void sharing(int fd) {
     all[PAGE + 21] = 4;
     SAY(pwrite(fd, "y", 1, PAGE + 22));
     SAY(sum(fd));
-    // Something else in its place.
+    // Another mapping in its place.
     SAY(mmap(all, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == all);
     SAY(at(all + 5));
     SAY(sum(fd));
@@ -135,7 +135,7 @@ static void rights(int fd) {
     SAY(at(page + 3));
     SAY(close(reader));
     SAY(close(fd));
-    // It lasts as long as it is mapped.
+    // The file exists while it is mapped.
     SAY(at(page + 3));
     SAY(munmap(page, PAGE));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// The calls that shape the address space, what they return, and what is in the pages afterwards.
+// Calls that change the address space, their results, and the content of the pages afterwards.
 #include "say.h"
 
 #include <stdint.h>
@@ -16,7 +16,7 @@ static char *map(unsigned long pages, int prot) {
     return at;
 }
 
-// What may be done with the memory at `at`: a call that is given a bad pointer says so and does not kill the program.
+// The permitted accesses at `at`: a call with a bad pointer returns an error and does not kill the program.
 static const char *access_to(void *at) {
     int readable = syscall(SYS_nanosleep, at, NULL) == 0 || errno != EFAULT;
     int writable = 0;
@@ -110,7 +110,7 @@ static void protection(void) {
     char *untouched = map(2, PROT_NONE);
     SAY(mprotect(untouched, PAGE, RW));
     show("untouched", untouched, 2);
-    // Code that is written, made executable, and run.
+    // Code is written, made executable, and run.
     char *code = map(1, RW);
     memcpy(code, "\xb8\x2a\x00\x00\x00\xc3", 6);
     SAY(mprotect(code, PAGE, PROT_READ | PROT_EXEC));
@@ -132,10 +132,10 @@ static void advice(void) {
             advice != 13 && advice != 18 && advice != 19 && advice < 22)
             printf("advice %d: %d\n", advice, madvise(at + 2 * PAGE, PAGE, advice));
     show("after advice", at, 6);
-    SAY(madvise(at, PAGE, MADV_FREE)); // what is there before the next write is not defined
+    SAY(madvise(at, PAGE, MADV_FREE)); // the content is undefined until the next write
     at[100] = 11;
     SAY(at[100]);
-    // Before there is a gap that it might land in.
+    // Before there is a gap in which it might be placed.
     char *shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     SAY(munmap(at + 3 * PAGE, PAGE));
     SAY(madvise(at + 2 * PAGE, 3 * PAGE, MADV_DONTNEED));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Calls that C libraries make seldom or in another way, made as they are.
+// Calls that C libraries rarely make, or make in another form, as raw system calls.
 #include "say.h"
 
 #include <fcntl.h>
@@ -50,7 +50,7 @@ static void capabilities(void) {
     header.pid = 99999999;
     SAY(syscall(SYS_capset, &header, none));
     header.pid = 0;
-    // Without any, whatever there was before.
+    // Without supplementary groups, whatever there was before.
     SAY(syscall(SYS_capset, &header, none));
     none[0].permitted = none[0].effective = 1;
     SAY(syscall(SYS_capset, &header, none));
@@ -194,7 +194,7 @@ static void files(void) {
 }
 
 static void attributes(void) {
-    // A file system without any: /proc.
+    // A file system without extended attributes: /proc.
     char value[16];
     int fd = open("/proc/self/status", O_RDONLY);
     SAY(syscall(SYS_getxattr, "/proc/self/status", "user.name", value, sizeof value));
@@ -225,7 +225,7 @@ static void threads(void) {
     SAY(head != NULL && size == 24);
     SAY(syscall(SYS_get_robust_list, 99999999, &head, &size));
     SAY(syscall(SYS_get_robust_list, 0, UNMAPPED, &size));
-    // Threads that cannot be: without what threads share.
+    // Impossible threads: without the flags that threads need.
     SAY(syscall(SYS_clone, CLONE_THREAD, NULL, NULL, NULL, 0));
     SAY(syscall(SYS_clone, CLONE_THREAD | CLONE_VM, NULL, NULL, NULL, 0));
 }
@@ -316,7 +316,7 @@ static void messages(void) {
         in[i].iov_base = text[i], in[i].iov_len = i == 1 ? 4 : 8;
         messages[i].msg_hdr.msg_iov = &in[i], messages[i].msg_hdr.msg_iovlen = 1;
     }
-    // There are two of them, and nobody waits for the third.
+    // There are two waiters, and none for a third wake-up.
     SAY(syscall(SYS_recvmmsg, ends[1], messages, 3, MSG_DONTWAIT, NULL));
     printf("%u %s, %u %.4s flags %x\n", messages[0].msg_len, text[0], messages[1].msg_len, text[1],
            messages[1].msg_hdr.msg_flags & MSG_TRUNC);
@@ -364,7 +364,7 @@ static void tcp(void) {
     SAY(state_of(pair[0]));
     SAY(state_of(0));
     SAY(shutdown(client, SHUT_WR));
-    // Its peer learns of that in its own time natively.
+    // Natively, its peer notices later.
     struct pollfd told = {server, POLLRDHUP, 0};
     SAY(poll(&told, 1, -1));
     SAY(state_of(server));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Opens what its arguments name and prints the beginning of each, or the error.
+// Opens the paths in its arguments and prints the beginning of each file, or the error.
 #include "say.h"
 
 #include <fcntl.h>

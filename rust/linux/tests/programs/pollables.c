@@ -202,7 +202,7 @@ static void timers(void) {
     SAY(write(fd, &value, 8));
     struct itimerspec past = {{0, 0}, {1, 0}};
     SAY(timerfd_settime(fd, TFD_TIMER_ABSTIME, &past, NULL));
-    /* A slow machine may be late with it. */
+    /* On a slow machine it may be late. */
     SAY(poll(&entry, 1, 5000));
     SAY(read(fd, &value, 8));
     SAY(value);
@@ -327,7 +327,7 @@ static void sets(void) {
     SAY(close(ends[1]));
     SAY(waited(epoll, 8, 0));
 
-    // Ready ones take turns.
+    // Ready descriptors take turns.
     int many[3];
     for (int i = 0; i < 3; i++) {
         many[i] = eventfd(1, 0);
@@ -338,7 +338,7 @@ static void sets(void) {
     for (int i = 0; i < 3; i++)
         close(many[i]);
 
-    // One within the other.
+    // Nested epolls.
     int outer = epoll_create1(0);
     SAY(control(outer, EPOLL_CTL_ADD, epoll, EPOLLIN, 30));
     SAY(control(epoll, EPOLL_CTL_ADD, outer, EPOLLIN, 31));

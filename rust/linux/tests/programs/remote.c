@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Talks to a server outside: remote PORT CLOSED-PORT [MODE]. The first byte on a connection says what the server does.
- */
+/* Talks to a server outside: remote PORT CLOSED-PORT [MODE]. The first byte on a connection selects what the
+ * server does. */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -114,10 +114,10 @@ static void without_waiting(void) {
     SAY(read(fd, buffer, 100));
     SAY(shutdown(fd, SHUT_RDWR));
     out.events = POLLIN | POLLOUT | POLLRDHUP;
-    // The server closes too, which tells nothing more.
+    // The server closes too, which is not another event.
     SAY(poll(&out, 1, 5000));
     close(fd);
-    // Who does not ask finds out all the same.
+    // The result is found even without a query.
     fd = dial(SOCK_NONBLOCK);
     while (send(fd, "e?", 2, 0) < 0 && errno == EAGAIN) {
     }
@@ -157,7 +157,7 @@ static void edges(void) {
     SAY(ready & (EPOLLIN | EPOLLRDHUP));
     SAY(read(fd, buffer, 100));
     close(fd);
-    // As long as it lasts.
+    // While the connection is open.
     fd = dial_for('e');
     event.events = EPOLLIN;
     SAY(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
@@ -183,7 +183,7 @@ static void large(void) {
     read_all(fd, sum, sizeof sum - 1);
     printf("%s\n", sum);
     close(fd);
-    // More than the buffers in between hold, without waiting.
+    // More than the buffers in between hold, non-blocking.
     fd = dial_for('d');
     fcntl(fd, F_SETFL, O_NONBLOCK);
     size_t sent = 0;
@@ -267,7 +267,7 @@ static void threads(void) {
     pthread_t all[4];
     for (int i = 0; i < 4; i++)
         pthread_create(&all[i], NULL, read_slowly, (void *)(long)dial_for('s'));
-    // One that waits for something else goes on meanwhile.
+    // A thread that waits for something else continues meanwhile.
     int fd = dial_for('e');
     for (int i = 0; i < 20; i++)
         if (write(fd, "ping", 4) != 4 || read(fd, buffer, 4) != 4) printf("lost\n");
@@ -278,7 +278,7 @@ static void threads(void) {
     }
 }
 
-// Where the list does not lead.
+// Destinations that are not on the list.
 static void elsewhere(char **addresses) {
     for (; *addresses; addresses++) {
         struct sockaddr_in other = to;
@@ -294,7 +294,7 @@ static void elsewhere(char **addresses) {
     }
 }
 
-// What the C library finds for names.
+// Addresses that the C library finds for names.
 static void names(char **names) {
     for (; *names; names++) {
         struct addrinfo wanted = {.ai_socktype = SOCK_STREAM}, *found;

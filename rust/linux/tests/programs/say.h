@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Printing what a call returned, in a form that does not depend on where things lie.
+// Prints the results of calls in a form that does not depend on addresses.
 #pragma once
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 
 #define PAGE 4096UL
 
-// Prints the call as it stands in the source, and its result or error.
+// Prints the call's source text, and its result or error.
 #define SAY(call)                                                                                                      \
     do {                                                                                                               \
         errno = 0;                                                                                                     \
@@ -39,7 +39,7 @@ static inline const char *strerrorname(int error) {
     return text;
 }
 
-// An address that no program may use, in three ways of being wrong.
+// An address that no program may use, invalid in three ways.
 #define UNMAPPED ((void *)0x10)
 #define KERNEL ((void *)0xffff800000000000UL)
 #define NONCANONICAL ((void *)0x8000000000000000UL)

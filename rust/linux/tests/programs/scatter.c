@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Two mappings whose pages come in turns, so that no two of one lie beside each other wherever memory comes from; then
+// Two mappings whose pages are touched alternately, so that no two pages of one are contiguous in memory; then
 // calls on all of one.
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A server in four ways of waiting. It answers each piece of what it reads with its size, and `quit` with its end. */
+/* A server that waits in one of several ways. It answers each read with its size, and exits on `quit`. */
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -13,7 +13,7 @@
 
 static char buffer[1 << 16];
 
-// Whether the connection goes on.
+// Whether the connection stays open.
 static int serve(int fd) {
     ssize_t got = read(fd, buffer, sizeof buffer);
     if (got <= 0) return got < 0 && errno == EAGAIN;

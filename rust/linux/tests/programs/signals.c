@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Signals: what handlers see and what is left of a program when they return, natively and in a machine. */
+/* Signals: what handlers receive, and the program's state after they return, natively and in a machine. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdint.h>
@@ -88,7 +88,7 @@ static void pending(void) {
     kill(getpid(), SIGUSR1);
     syscall(SYS_rt_sigpending, &set, 8);
     printf("pending %lx\n", set & ((1UL << 31) - 1));
-    /* Ignoring one forgets it. */
+    /* Ignoring a pending signal discards it. */
     signal(SIGUSR2, SIG_IGN);
     syscall(SYS_rt_sigpending, &set, 8);
     printf("pending %lx\n", set & ((1UL << 31) - 1));
@@ -214,7 +214,7 @@ static void faults(void) {
     pthread_attr_setstacksize(&small, 128 << 10);
     pthread_create(&thread, &small, overflow, NULL);
     pthread_join(thread, NULL);
-    /* A frame that cannot be put down is SIGSEGV, here on a stack of its own. */
+    /* A frame that cannot be written is SIGSEGV, whose handler here has its own stack. */
     stack_t new = {.ss_sp = stack, .ss_size = sizeof stack};
     sigaltstack(&new, NULL);
     handle(SIGUSR1, note, 0);
@@ -230,7 +230,7 @@ static void faults(void) {
     signal(SIGSEGV, SIG_DFL);
 }
 
-/* Goes on behind the instruction, the length of which is in RBX. */
+/* Continues after the instruction, whose length is in RBX. */
 static void skip(int number, siginfo_t *info, void *context) {
     long long *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     printf("signal %d code %d trap %lld error %lld, at the instruction %d\n", number, info->si_code,
@@ -261,7 +261,7 @@ static void exceptions(void) {
                      : "rbx", "r12");
     SAY(x == 1);
     __asm__ volatile("ldmxcsr %0" : : "m"(masked));
-    /* Flags: one step with the trap flag set. */
+    /* Flags: a single step with the trap flag set. */
     __asm__ volatile("mov $0, %%ebx; pushfq; orq $0x100, (%%rsp); popfq; nop; pushfq; andq $~0x100, (%%rsp); popfq"
                      :
                      :
@@ -290,7 +290,7 @@ static void spoil(int number, siginfo_t *info, void *context) {
         SAY(*(uint32_t *)(state + software[4]) == 0x46505845);
         SAY((*(uint64_t *)(state + 512) & 7));
         __asm__ volatile("vpxor %%ymm3, %%ymm3, %%ymm3; vpxor %%ymm12, %%ymm12, %%ymm12" : : : "xmm3", "xmm12");
-        /* What the handler changes there is what comes back. */
+        /* The handler's changes of the frame are restored. */
         ((uint64_t *)(state + 160))[2 * 5] = 0x5555;
     }
     (void)number, (void)info;
@@ -326,7 +326,7 @@ static void registers(void) {
     printf("control %x %x, x87 %g, flags %lx\n", mxcsr_after, x87_after, y, flags & 0x501);
 }
 
-/* A frame of random words, and a way back into it: the program ends by SIGSEGV or goes on in the handler for it. */
+/* Returns to a frame of random words: the program ends by SIGSEGV, or continues in the handler for it. */
 static uint64_t frame[2048] __attribute__((aligned(64)));
 
 extern char landed[];
@@ -346,7 +346,7 @@ static int garbage(unsigned seed) {
             state = state * 6364136223846793005UL + 1442695040888963407UL;
             frame[i] = round % 3 ? (state >> 33) * (state >> 40) : 0;
         }
-        /* Some of it is as it should be, so that the rest is looked at. */
+        /* A part of it is valid, so that the rest is examined. */
         uint64_t *context = frame + 1, *vector = frame + 128;
         if (state & 0x10000) context[23] = 0x33;
         if (state & 0x20000) context[21] &= 0x7fffffffffff;
@@ -367,14 +367,14 @@ static int garbage(unsigned seed) {
             if (state & 0x800000) ((uint32_t *)vector)[6] &= 0xffff;
         }
         context[37] = 0;
-        /* No valid stack: it stays as it is. */
+        /* No valid stack: the present one stays. */
         context[3] = 0x77;
         if (!sigsetjmp(out, 1)) {
             __asm__ volatile("movq %0, %%rsp; syscall"
                              :
                              : "r"(frame + 1), "a"(SYS_rt_sigreturn)
                              : "memory", "rcx", "r11");
-            /* Here without a stack, if the frame said so. */
+            /* Gets here without a stack if the frame has none. */
             __asm__ volatile("landed: xorl %%eax, %%eax; movl (%%rax), %%eax" : : : "rax", "memory");
         }
     }

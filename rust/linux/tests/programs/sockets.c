@@ -26,7 +26,7 @@ static int polled(int fd) {
     return count < 0 ? -errno : entry.revents;
 }
 
-// Waits until there is one of these events, or a hang-up, natively: on a slow machine the other end learns of it later.
+// Waits for one of these events, or a hang-up. Natively, on a slow machine, the other end gets it later.
 static void arrives(int fd, int events) {
     struct pollfd entry = {fd, (short)events, 0};
     poll(&entry, 1, 5000);
@@ -91,7 +91,7 @@ static void pairs(void) {
     SAY(read(ends[0], buffer, 10));
     SAY(read(ends[0], buffer, 10));
     SAY(close(ends[0]));
-    // Closing with something unread.
+    // Closing with unread data.
     socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
     write(ends[0], "abc", 3);
     SAY(close(ends[1]));
@@ -120,7 +120,7 @@ static void pairs(void) {
         SAY(recv(ends[0], buffer, 100, 0));
         SAY(close(ends[0]));
     }
-    // Edges.
+    // Edge-triggered events.
     socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends);
     int epoll = epoll_create1(0);
     struct epoll_event event = {EPOLLIN | EPOLLRDHUP | EPOLLET, {.u64 = 7}};
@@ -292,7 +292,7 @@ static void network(int domain) {
     SAY(read(client, buffer, 10));
     SAY(read(client, buffer, 10));
     SAY(close(client));
-    // One that does not wait.
+    // A non-blocking one.
     client = socket(domain, SOCK_STREAM | SOCK_NONBLOCK, 0);
     SAY(connect(client, (struct sockaddr *)&address, length));
     arrives(client, POLLOUT);
@@ -325,7 +325,7 @@ static void network(int domain) {
     struct timeval timeout = {0, 20000};
     SAY(setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout));
     SAY(accept(listener, NULL, NULL));
-    // Nobody there.
+    // No listener.
     SAY(close(listener));
     client = socket(domain, SOCK_STREAM, 0);
     SAY(connect(client, (struct sockaddr *)&address, length));
@@ -407,7 +407,7 @@ static void names(void) {
     close(datagram);
 }
 
-// Listens at many places and connects to each, until that is refused.
+// Listens on many addresses and connects to each, until that is refused.
 static void crowd(void) {
     struct sockaddr_un name = {AF_UNIX, ""};
     socklen_t length = sizeof(sa_family_t) + 6;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// splice, tee, vmsplice; descriptors sent over sockets; signals, processes and changes of files as descriptors.
+// splice, tee, vmsplice; descriptors sent over sockets; signalfd, pidfd and inotify.
 #include "say.h"
 
 #include <fcntl.h>
@@ -28,7 +28,7 @@ static int polled(int fd) {
     return got < 0 ? -errno : entry.revents;
 }
 
-// What can be read at once.
+// Bytes that can be read without waiting.
 static const char *rest(int fd) {
     long got = read(fd, text, sizeof text - 1);
     if (got < 0) return errno == EAGAIN ? "(nothing)" : "(error)";
@@ -87,7 +87,7 @@ static void splices(void) {
     SAY(write(a[1], "de", 2));
     SAY(splice(a[0], NULL, file, NULL, 100, 0));
     SAY(lseek(file, 0, SEEK_CUR));
-    // One that waits.
+    // A blocking one.
     int c[2];
     SAY(pipe(c));
     pthread_t thread;
@@ -166,7 +166,7 @@ static void descriptors(int kind) {
     SAY(send_fds(s[0], "other level", 1, two, 77, 77));
     receive_fds(s[1], 100, 100, 0);
     SAY(send_fds(s[0], "two", 2, two, SOL_SOCKET, SCM_RIGHTS));
-    // They are the same open files, and last though these are closed.
+    // They are the same open files, which stay open after these descriptors are closed.
     SAY(write(file, "12345", 5));
     close(file), close(p[0]);
     SAY(write(p[1], "piped", 5));
@@ -176,7 +176,7 @@ static void descriptors(int kind) {
     close(got[0]);
     SAY(write(p[1], "x", 1));
     file = got[1];
-    // In flight, and then gone with who would have got them.
+    // In flight, and closed with their receiver.
     SAY(pipe(p));
     SAY(send_fds(s[0], "lost", 1, p, SOL_SOCKET, SCM_RIGHTS));
     close(p[0]);
@@ -184,7 +184,7 @@ static void descriptors(int kind) {
     SAY(read(s[1], text, 100));
     SAY(write(p[1], "x", 1));
     close(p[1]);
-    // Too little room: for one, for none.
+    // Too little space: for one only, and for none.
     int three[3] = {file, file, file};
     SAY(send_fds(s[0], "three", 3, three, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], CMSG_LEN(sizeof(int)), 100, 0);
@@ -192,7 +192,7 @@ static void descriptors(int kind) {
         close(got[i]);
     SAY(send_fds(s[0], "three", 3, three, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], 0, 100, 0);
-    // Bytes before and behind: what has descriptors is not read together with what has others.
+    // Bytes before and after: one read does not return bytes with different descriptors.
     SAY(send_fds(s[0], "aa", 1, three, SOL_SOCKET, SCM_RIGHTS));
     SAY(send_fds(s[0], "bb", 2, three, SOL_SOCKET, SCM_RIGHTS));
     SAY(write(s[0], "cc", 2));
@@ -222,7 +222,7 @@ static void descriptors(int kind) {
     receive_fds(s[1], sizeof(int) * 300, 100, 0);
     for (int j = 0; j < got_count; j++)
         close(got[j]);
-    // Itself.
+    // A socket over itself.
     SAY(send_fds(s[0], "self", 1, s, SOL_SOCKET, SCM_RIGHTS));
     receive_fds(s[1], 100, 100, 0);
     close(s[0]);
@@ -231,7 +231,7 @@ static void descriptors(int kind) {
     close(got[0]);
     SAY(read(s[1], text, 100));
     close(s[1]), close(file);
-    // A pipe's end that nobody has any more but a message that nobody will get.
+    // A pipe's end that is referred to only by a message that is never received.
     SAY(socketpair(AF_UNIX, kind, 0, s));
     SAY(pipe2(p, O_NONBLOCK));
     SAY(send_fds(s[0], "w", 1, &p[1], SOL_SOCKET, SCM_RIGHTS));
@@ -296,7 +296,7 @@ static void signals(void) {
     SAY(polled(fd));
     SAY(read(fd, infos, 128));
     SAY(infos[0].ssi_code);
-    // One that waits, for a timer.
+    // A blocking read that a timer ends.
     SAY(fcntl(fd, F_SETFL, 0));
     timer_t timer;
     struct sigevent how;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What a program finds when it starts: arguments, environment, auxiliary vector, and a working C library.
+// The initial state of a program: arguments, environment, auxiliary vector, and a working C library.
 #include <elf.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ int main(int argc, char **argv) {
         printf("argv[%d] %s\n", i, argv[i]);
     for (char **e = environ; *e; e++)
         printf("env %s\n", *e);
-    // Programs that change their title take all of this for one piece.
+    // Programs that change their title rely on this being contiguous.
     const char *end = argv[0];
     for (int i = 0; i < argc; i++) {
         printf("argv[%d] follows: %d\n", i, argv[i] == end);

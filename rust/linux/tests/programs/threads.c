@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* Threads: what they see of each other, natively and in a machine. Every line is the same whoever runs when. */
+/* Threads and what they see of each other, natively and in a machine. The output does not depend on scheduling. */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -105,7 +105,7 @@ static void timeouts(void) {
     SAY(errno == ETIMEDOUT);
 }
 
-/* Where threads start to wait, and two places more. */
+/* The word on which threads start to wait, and two more. */
 static int words[3];
 
 static void *wait_for_word(void *argument) {
@@ -118,7 +118,7 @@ static void requeue(void) {
     pthread_t threads[4];
     for (int i = 0; i < 4; i++)
         pthread_create(&threads[i], NULL, wait_for_word, NULL);
-    /* Whoever could be moved does wait. */
+    /* All threads that could be moved are waiting. */
     struct timespec moment = {0, 1000000};
     long moved = 0;
     while ((moved += syscall(SYS_futex, &words[0], 3, 0, (void *)4, &words[1], 0)) < 4)
@@ -128,7 +128,7 @@ static void requeue(void) {
     SAY(syscall(SYS_futex, &words[1], 4, 1, (void *)2, &words[2], 1));
     SAY(errno == EAGAIN);
     SAY(syscall(SYS_futex, &words[2], 1, 10));
-    /* words[2] += 3, and wakes there if it was 0 before: nobody. */
+    /* words[2] += 3, and wakes its waiters if it was 0 before: there are none. */
     SAY(syscall(SYS_futex, &words[1], 5, 1, (void *)1, &words[2], 1 << 28 | 3 << 12));
     SAY(words[2]);
     for (int i = 0; i < 4; i++) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// A tree of files, as it is mounted: finding, reading, positions, directories, links, and ways out that must not be.
+// A mounted tree of files: look-ups, reads, positions, directories, links, and attempts to leave the tree.
 // Called with the tree's path.
 #include "say.h"
 
@@ -155,7 +155,7 @@ static void reading(void) {
     SAY(close(fd));
     SAY(read(fd, buffer, 1));
 
-    // A file larger than what is copied at a time, with a checksum.
+    // A file larger than one chunk of a copy, with a checksum.
     fd = open("large", O_RDONLY);
     static char large[300000];
     long total = 0, got;
@@ -166,7 +166,7 @@ static void reading(void) {
         total += got;
     }
     printf("large: %ld bytes, sum %u, end %ld\n", total, sum, got);
-    // A buffer whose end is not there: what fits arrives.
+    // A buffer whose end is not mapped: as many bytes as fit are read.
     SAY(lseek(fd, 0, SEEK_SET));
     SAY(pread(fd, large, 0, 0));
     SAY(close(fd));
@@ -218,7 +218,7 @@ static void opening(void) {
     SAY(close(again));
     SAY(close(inner));
     SAY(close(directory));
-    // Nothing here was opened by mistake.
+    // No descriptor was left open.
     int next = open("file", O_RDONLY);
     SAY(next);
     SAY(close(next));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Files that no mount has: devices and /proc. Prints what is the same everywhere.
+// Synthetic files: devices and /proc. Prints what is the same on every system.
 #include "say.h"
 
 #include <dirent.h>

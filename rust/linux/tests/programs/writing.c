@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Changing a tree of files. Called with a directory: empty, or with the files that `tests/files.rs` has put there.
+// Changes a tree of files. Called with a directory: empty, or with the files that `tests/files.rs` has created there.
 #include "say.h"
 
 #include <dirent.h>
@@ -102,7 +102,7 @@ static void files(void) {
     SAY(truncate("nothing", 3));
     SAY(truncate(".", 3));
     SAY(truncate("new", -1));
-    // Two open files of one file.
+    // One file, opened twice.
     int other = open("new", O_RDONLY);
     SAY(pwrite(fd, "shared", 6, 0));
     SAY(read(other, buffer, 6));
@@ -135,7 +135,7 @@ static void files(void) {
     SAY(close(fd));
     show("new");
     SAY(unlink("new"));
-    // More than is copied at a time.
+    // More than one chunk of a copy.
     static char large[200000];
     for (size_t i = 0; i < sizeof large; i++)
         large[i] = (char)(i % 251);
@@ -276,7 +276,7 @@ static void existing(void) {
     SAY(mkdir("hollow", 0755));
     put("hollow/x", "x");
     list("hollow");
-    // Empty a directory, remove it, make it again: what was there does not come back.
+    // Empties a directory, removes it, creates it again: its old entries do not reappear.
     SAY(unlink("two/x"));
     SAY(rmdir("two"));
     SAY(unlink("two/y"));

@@ -34,23 +34,23 @@ pub enum Linking {
     MuslDynamic,
     /// C++, dynamic.
     Cpp,
-    /// No C library at all; the program brings `_start`.
+    /// No C library; the program has `_start`.
     Freestanding,
 }
 
-/// Whether there is a whole system to compare with. The hardware lane has the tests and little else.
+/// Whether a whole system is there to compare with. The hardware lane has little but the tests.
 pub fn has_whole_system() -> bool {
     std::env::var_os("MAYFLY_LANE").is_none_or(|lane| lane != "svm")
 }
 
-/// Where this machine has its dynamic libraries; what is not there is left out.
+/// The directories of this machine's dynamic libraries that exist.
 pub fn libraries() -> Vec<&'static Path> {
     ["/lib", "/lib64", "/usr/lib"].into_iter().map(Path::new).filter(|path| path.is_dir()).collect()
 }
 
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
-/// The programs in `tests/programs`, and the ways in which their tests link them.
+/// The programs in `tests/programs`, and how their tests link them.
 pub const PROGRAMS: [(&str, &[Linking]); 28] = [
     ("interruptions", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("interfaces", &[Linking::Glibc]),
@@ -84,7 +84,7 @@ pub const PROGRAMS: [(&str, &[Linking]); 28] = [
 
 /// Compiles `tests/programs/NAME.c` and returns the path of the program.
 ///
-/// The hardware lane has no compiler. It is given what `every_program_compiles` left at the same path.
+/// The hardware lane has no compiler. It gets what `every_program_compiles` left at the same path.
 pub fn compile(name: &str, linking: Linking) -> PathBuf {
     let known = PROGRAMS.iter().any(|(known, linkings)| *known == name && linkings.contains(&linking));
     assert!(known, "the hardware lane gets what PROGRAMS names, and {name} with {linking:?} is not there");
@@ -93,7 +93,7 @@ pub fn compile(name: &str, linking: Linking) -> PathBuf {
     if std::env::var_os("MAYFLY_LANE").is_some_and(|lane| lane == "svm") {
         return program;
     }
-    // One compilation a process is enough, and the first to ask makes the others wait.
+    // One compilation per process is enough; other threads wait for the first.
     static COMPILED: Mutex<Vec<(String, Linking)>> = Mutex::new(Vec::new());
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let key = (name.to_owned(), linking);
@@ -117,13 +117,13 @@ fn compile_to(program: &Path, name: &str, linking: Linking) {
         Linking::Cpp => ("c++", &["-pie", "-fPIE", "-std=c++17"]),
         Linking::Freestanding => ("cc", &["-static", "-no-pie", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]),
     };
-    // Test processes run at the same time, some of them with the same program: it appears in one step.
+    // Test processes run at the same time, some of them with the same program: it appears atomically.
     let directory = program.parent().unwrap();
     std::fs::create_dir_all(directory).unwrap();
     let unfinished = tempfile::tempdir_in(directory).unwrap();
     let compiled = unfinished.path().join(name);
     let output = Command::new(compiler)
-        // Bad sizes and pointers are what many of the programs are about.
+        // Many of the programs use bad sizes and pointers on purpose.
         .args([
             "-O1",
             "-Wall",
@@ -143,17 +143,17 @@ fn compile_to(program: &Path, name: &str, linking: Linking) {
     std::fs::rename(&compiled, program).unwrap();
 }
 
-/// What a program printed, and how it ended.
+/// A program's output, and its end.
 #[derive(Debug)]
 pub struct Outcome {
     pub stdout: String,
     pub stderr: String,
     pub end: Step,
-    /// Numbers of the system calls that it has made.
+    /// Numbers of the system calls that it made.
     pub calls: BTreeSet<u64>,
 }
 
-/// Collects what a program writes.
+/// Collects a program's output.
 #[derive(Debug, Default)]
 pub struct Log {
     pub stdout: Vec<u8>,
@@ -170,30 +170,30 @@ impl Output for Log {
     }
 }
 
-/// A machine with a program in it.
+/// A machine with a program.
 #[derive(Debug)]
 pub struct Guest {
     pub machine: Machine,
     pub process: Process,
     pub log: Log,
-    /// How often `getrandom` asked; the bytes are this counter's.
+    /// Counts the calls of `getrandom`; its bytes are this counter.
     pub random: u8,
-    /// Whether [`Guest::run`] waits for connections with the outside, too.
+    /// Whether [`Guest::run`] also waits for remote connections.
     pub waits_outside: bool,
-    /// Numbers of the system calls that the program has made.
+    /// Numbers of the system calls that the program made.
     pub calls: BTreeSet<u64>,
 }
 
-/// Where AT_RANDOM points in these tests: the inbox, which programs can read and which is all zeroes here.
+/// Value of AT_RANDOM in these tests: the inbox, which programs can read and which is all zeroes here.
 pub const AT_RANDOM: u64 = mayfly_machine::layout::INBOX;
 
 impl Guest {
-    /// Loads `program`, called by its own path, with these arguments and limits, into a machine of `memory_bytes`.
+    /// Loads `program`, named by its own path, with these arguments and limits, into a machine of `memory_bytes`.
     pub fn load(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64) -> Self {
         Self::load_with(program, args, limits, memory_bytes, &[])
     }
 
-    /// As [`Guest::load`], with these of the host's directories at their own paths, read-only.
+    /// As [`Guest::load`], with some of the host's directories mounted at their own paths, read-only.
     pub fn load_with(program: &Path, args: &[&str], limits: &Limits, memory_bytes: u64, mounts: &[&Path]) -> Self {
         Self::load_mounted(program, args, limits, memory_bytes, &at_their_own_paths(mounts))
     }
@@ -235,7 +235,7 @@ impl Guest {
         Self { machine, process, log: Log::default(), random: 0, waits_outside: true, calls: BTreeSet::new() }
     }
 
-    /// Goes on after something has arrived from outside, as [`Guest::run`].
+    /// Continues after something has arrived from outside, as [`Guest::run`].
     pub fn wake(&mut self) -> Option<Step> {
         let mut rng = |bytes: &mut [u8]| bytes.fill(0);
         let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: true };
@@ -262,13 +262,13 @@ impl Guest {
             };
             let mut context = Context { output: &mut self.log, rng: &mut rng, may_block: true };
             let mut step = match exit {
-                // A signal to this process that is none of the program's business, or one of the test's own kicks.
+                // An unrelated signal to this process, or one of the test's own kicks.
                 Exit::Kicked => self.process.rotate(&mut self.machine, &mut context),
                 _ => self.process.handle(&mut self.machine, &exit, &mut context),
             };
             while let Step::Waits { until_ns, .. } = step {
                 let wait = Duration::from_nanos(until_ns.unwrap_or(u64::MAX).saturating_sub(monotonic_ns()));
-                match self.process.outside().filter(|_| self.waits_outside) {
+                match self.process.remote_events().filter(|_| self.waits_outside) {
                     Some(outside) => {
                         let timeout = wait.min(LONGEST_WAIT).try_into().unwrap();
                         let mut polled = [PollFd::from_borrowed_fd(outside, PollFlags::IN)];
@@ -286,7 +286,8 @@ impl Guest {
         }
     }
 
-    /// As [`Guest::run`], interrupted all the time, as a machine is whose threads' slices end: threads that spin take turns, and get their signals.
+    /// As [`Guest::run`], with constant interruptions, as if slices ended: threads that spin take turns, and get their
+    /// signals.
     pub fn run_interrupted(&mut self) -> Option<Step> {
         interruptible();
         let done = AtomicBool::new(false);
@@ -296,11 +297,11 @@ impl Guest {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     std::thread::sleep(Duration::from_millis(2));
-                    // SAFETY: the thread waits for this one at the end of the scope, so it exists; the signal has a handler.
+                    // SAFETY: the thread is joined at the end of the scope, so it exists; the signal has a handler.
                     unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
                 }
             });
-            // A test that panics must not wait for ever for who interrupts it.
+            // A test that panics must not wait for the interrupting thread for ever.
             let _done = OnDrop(|| done.store(true, Ordering::Relaxed));
             self.run()
         })
@@ -313,7 +314,7 @@ impl Guest {
     }
 }
 
-/// Does something when it goes.
+/// Calls a function when it is dropped.
 struct OnDrop<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
@@ -322,7 +323,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Has SIGUSR1 do nothing but interrupt system calls.
+/// Makes SIGUSR1 interrupt system calls, and nothing else.
 fn interruptible() {
     extern "C" fn nothing(_: i32) {}
     // SAFETY: a zeroed sigaction is a valid one, and the handler does nothing.
@@ -333,16 +334,16 @@ fn interruptible() {
     }
 }
 
-/// A program that sleeps for longer than this has its sleep for its end.
+/// A program that sleeps for longer than this ends with that sleep.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// The clock that waits are told by.
+/// The clock of deadlines.
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// These of the host's directories at their own paths, read-only.
+/// Mounts of some of the host's directories at their own paths, read-only.
 fn at_their_own_paths(mounts: &[&Path]) -> Mounts {
     let mount = |path: &&Path| MountPoint {
         guest: path.to_str().unwrap().to_owned(),
@@ -360,11 +361,11 @@ pub fn run(program: &Path, args: &[&str]) -> Outcome {
     Guest::load(program, args, &Limits::default(), MEMORY).outcome()
 }
 
-/// Runs a program natively, with the same arguments and environment and the same kinds of descriptors.
+/// Runs a program natively, with the same arguments, environment and kinds of descriptors.
 ///
 /// # Panics
 ///
-/// If it has not ended within a minute: it hangs.
+/// If it has not ended within a minute.
 pub fn run_natively(program: &Path, args: &[&str]) -> std::process::Output {
     let child = Command::new(program)
         .args(args)
@@ -391,12 +392,12 @@ pub fn agrees_with_native(name: &str, linkings: &[Linking]) {
     agrees_with_native_on(name, linkings, &[], &[]);
 }
 
-/// As [`agrees_with_native`], called with `args`, and with these of the host's directories mounted read-only.
+/// As [`agrees_with_native`], with `args`, and with some of the host's directories mounted read-only.
 pub fn agrees_with_native_on(name: &str, linkings: &[Linking], args: &[&str], mounts: &[&Path]) {
     agrees_with_native_in(name, linkings, args, mounts, &Limits::default());
 }
 
-/// As [`agrees_with_native_on`], within these limits.
+/// As [`agrees_with_native_on`], within `limits`.
 pub fn agrees_with_native_in(name: &str, linkings: &[Linking], args: &[&str], mounts: &[&Path], limits: &Limits) {
     for &linking in linkings {
         let program = compile(name, linking);

@@ -121,7 +121,7 @@ impl<'a> Boot<'a> {
 
     /// Sleeps while all threads wait, then wakes the threads that are due.
     pub(super) fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
-        let outside = self.runner.process.outside();
+        let outside = self.runner.process.remote_events();
         let until_ns = match (wait.until_ns, outside) {
             (None, None) => return Err(Stop::Stuck { call: wait.call }),
             (until_ns, _) => until_ns.unwrap_or(u64::MAX),

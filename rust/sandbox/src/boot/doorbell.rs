@@ -60,7 +60,7 @@ impl Boot<'_> {
     fn wait_at_boot(&mut self, mut wait: Wait, listens_since: &mut Option<u64>) -> Result<(), BootError> {
         loop {
             let Self { machine, runner, .. } = self;
-            if runner.process.waits_for_connections(machine) && runner.process.outside().is_none() {
+            if runner.process.waits_for_connections(machine) && runner.process.remote_events().is_none() {
                 let now = host_clock::monotonic_ns();
                 let since = *listens_since.get_or_insert(now);
                 if wait.until_ns.is_none() || now.saturating_sub(since) >= LISTENS_NS {

@@ -118,7 +118,7 @@ impl Boot<'_> {
             if is_idle && runner.process.input_waiter(machine, connection).is_some() {
                 return Ok(true);
             }
-            if connection.is_some() && wait.until_ns.is_none() && self.runner.process.outside().is_none() {
+            if connection.is_some() && wait.until_ns.is_none() && self.runner.process.remote_events().is_none() {
                 return Ok(false);
             }
             woken = self.sleep_until(&wait);
@@ -140,7 +140,7 @@ impl Boot<'_> {
         let is_missing = application == Application::Missing;
         // What is still undecided until the time is over.
         let is_open = if self.port.is_some() { is_missing && !self.is_waited_for } else { !is_missing };
-        let may_follow = wait.until_ns.is_some() || process.outside().is_some();
+        let may_follow = wait.until_ns.is_some() || process.remote_events().is_some();
         if is_open && may_follow && now < end {
             wait.until_ns = Some(wait.until_ns.map_or(end, |until| until.min(end)));
             wait.collects = true;

@@ -5,13 +5,14 @@
 //!   first leg    start ─────────────── answer ── reset: elapsed time, from clock and counter
 //!                  └── pause: what the limit is charged
 //!   later legs   resume ── pause or answer: by the thread's CPU clock
+//!   reset        elapsed time, where it does not follow the first leg at once
 //! ```
 //!
 //! # Exactness
 //!
 //! The steady state has the first line only, and makes no system call for it. Elapsed time is an upper bound of CPU
 //! time: if other threads had the processor meanwhile, that counts too, up to the slice; time beyond the slice was not
-//! the program's. A reset after a later leg does not count.
+//! the program's.
 
 use crate::time::clock::TscClock;
 
@@ -42,6 +43,14 @@ impl CpuMeter {
 
     pub(super) fn add(&mut self, used_ns: u64) {
         self.ns = self.ns.saturating_add(used_ns);
+    }
+
+    /// A reset begins: measured with the leg before it, or by itself if that has been counted.
+    #[inline]
+    pub(super) fn begin_reset(&mut self) {
+        if self.began_ns == 0 {
+            self.began_ns = self.tsc_clock.monotonic_ns();
+        }
     }
 
     /// Ends the measurement.

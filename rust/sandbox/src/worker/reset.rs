@@ -37,6 +37,7 @@ impl Worker {
             }
             WorkerState::Ready | WorkerState::Answered => {}
         }
+        self.cpu_meter.begin_reset();
         let report = self.reset_to_snapshot();
         self.cpu_meter.end();
         report

@@ -245,7 +245,7 @@ impl Worker {
     /// connections.
     #[must_use]
     pub fn waits_for(&self) -> Option<BorrowedFd<'_>> {
-        self.runner.process.outside()
+        self.runner.process.remote_events()
     }
 
     /// Takes the CPU time, in nanoseconds, that requests have cost since the last call: all legs that have ended, each

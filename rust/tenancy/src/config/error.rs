@@ -4,12 +4,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::json::{Key, locate};
+use crate::config::json::{Key, locate};
 
 /// Why a configuration was refused. Nothing of it has taken effect.
 ///
-/// It reads as compilers' errors do, as far as each part is known:
-/// ``tenants.json:6:42: tenants[1].limits.cpu_ms: invalid value: integer `0`, expected a whole number from 1 to 60000``.
+/// It reads as compilers' errors do, as far as each part is known: ``tenants.json:6:42: tenants[1].limits.cpu_ms:
+/// invalid value: integer `0`, expected a whole number from 1 to 60000``.
 #[derive(Debug)]
 pub struct ConfigError {
     file: Option<PathBuf>,
@@ -72,7 +72,7 @@ impl ConfigError {
     /// The same error with the place that its key has in `text`, unless it has one.
     pub(super) fn placed(mut self, text: &str) -> Self {
         if self.position.is_none() && !text.is_empty() {
-            // A key that is missing is told by the object that it is missing from.
+            // A missing key has the position of the object that it is missing from.
             self.position = (0..=self.keys.len()).rev().find_map(|depth| {
                 let at = locate(text, &self.keys[..depth])?.start;
                 let before = &text[..at];

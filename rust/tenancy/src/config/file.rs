@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The configuration as it is written, and the checks of it as a whole.
 //!
-//! The doc comments of these types are the descriptions in the published schema, so they speak to who writes the file.
+//! The doc comments of these types are the descriptions in the published schema: they speak to the author of the file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,11 +17,11 @@ use super::run::{self, Monotonic, Mount, Port, Serve, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
-use crate::destination::Destination;
-use crate::json::Key;
-use crate::limits::{Limits, LimitsPatch};
-use crate::schema::SocketAddress;
-use crate::values::{
+use crate::config::destination::Destination;
+use crate::config::json::Key;
+use crate::config::limits::{Limits, LimitsPatch};
+use crate::config::schema::SocketAddress;
+use crate::config::values::{
     Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, MountPath, RequestTarget, RoutePath, SomeOf,
     TenantName,
 };
@@ -291,7 +291,7 @@ impl File {
             groups.insert(name, Base { limits: group.limits.or(defaults.limits), env: group.env, mounts, outbound });
         }
         let admin = self.admin.map(|admin| admin.check(root)).transpose()?;
-        let mut taken = Taken::default();
+        let mut used = UsedNames::default();
         let mut tenants = Vec::with_capacity(self.tenants.len());
         for (index, tenant) in self.tenants.into_iter().enumerate() {
             let place = [Key::from("tenants"), Key::from(index)];
@@ -301,7 +301,7 @@ impl File {
             };
             let forms = PathForm::of(&tenant);
             let tenant = tenant.check(root, base).map_err(|error| error.below(&place))?;
-            taken.claim(index, &tenant, forms).map_err(|error| error.below(&place))?;
+            used.claim(index, &tenant, forms).map_err(|error| error.below(&place))?;
             tenants.push(tenant);
         }
         Ok(Config {
@@ -476,14 +476,14 @@ impl PathForm {
 
 /// What may be one tenant's only, with the position of the tenant that has it.
 #[derive(Default)]
-struct Taken {
+struct UsedNames {
     names: HashMap<TenantName, usize>,
     routes: HashMap<Route, usize>,
     shared_files: HashMap<PathBuf, usize>,
     default: Option<usize>,
 }
 
-impl Taken {
+impl UsedNames {
     fn claim(&mut self, index: usize, tenant: &TenantConfig, form: PathForm) -> Result<(), ConfigError> {
         if let Some(first) = self.names.insert(tenant.name.clone(), index) {
             return Err(refused("name", format!("\"{}\" is the name of tenants[{first}] already", tenant.name)));

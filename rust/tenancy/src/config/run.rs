@@ -14,9 +14,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{ConfigError, ServiceConfig};
-use crate::destination::Destination;
-use crate::json::Key;
-use crate::values::{Bounded, FieldName, FieldValue, FilePath, Method, MountPath, RequestTarget, WarmUpBody};
+use crate::config::destination::Destination;
+use crate::config::json::Key;
+use crate::config::values::{Bounded, FieldName, FieldValue, FilePath, Method, MountPath, RequestTarget, WarmUpBody};
 
 const WARM_UP_TIMES: u32 = 1;
 
@@ -28,7 +28,8 @@ pub(super) struct Mount {
     host: FilePath,
     /// Where the program sees it. Default: where the host has it.
     at: Option<MountPath>,
-    /// Whether the program may write below it. What it writes is its own and goes with the reset; the host's files never change.
+    /// Whether the program may write below it. What it writes is its own and goes with the reset; the host's files
+    /// never change.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     writable: bool,
@@ -57,7 +58,8 @@ fn where_the_host_has_it(host: &Path) -> Result<MountPath, String> {
     })
 }
 
-/// `mounts` over those of `base`, of which those at the same place are replaced. Errors are about the object that has them.
+/// `mounts` over those of `base`, of which those at the same place are replaced. Errors are about the object that has
+/// them.
 pub(super) fn mounts(mounts: Vec<Mount>, base: &[MountPoint], root: &Path) -> Result<Vec<MountPoint>, ConfigError> {
     let mut own: Vec<MountPoint> = Vec::with_capacity(mounts.len());
     for (index, mount) in mounts.into_iter().enumerate() {
@@ -133,7 +135,8 @@ pub(super) enum Serve {
 pub(super) enum Monotonic {
     /// It goes on, as the realtime clock does.
     Runs,
-    /// It stands still, as on a machine that is suspended, and so do the timers that go by it: no request finds them all over.
+    /// It stands still, as on a machine that is suspended, and so do the timers that go by it: no request finds them
+    /// all over.
     Suspends,
 }
 
@@ -158,14 +161,15 @@ pub(super) struct WarmUpRequest {
     /// Headers, by name. Without "host" it is "localhost".
     #[serde(default)]
     headers: BTreeMap<FieldName, FieldValue>,
-    /// The body; its length is told to the program.
+    /// The body; the program gets its length.
     #[serde(default)]
     #[schemars(extend("default" = ""))]
     body: Option<WarmUpBody>,
     /// How often it is made.
     #[schemars(extend("default" = WARM_UP_TIMES))]
     times: Option<Bounded<1, 100_000>>,
-    /// Whether it is made more often, until it costs no more than before, for two seconds at most: for programs with compilers and collectors.
+    /// Whether it is made more often, until it costs no more than before, for two seconds at most: for programs with
+    /// compilers and collectors.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     steady: bool,

@@ -38,8 +38,8 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Takes as many of `bytes` as are the body's, and adds what they say to `body`. Returns what is behind the body when that is
-    /// complete.
+    /// Takes as many of `bytes` as are the body's, and adds what they say to `body`. Returns what is behind the body
+    /// when that is complete.
     pub(super) fn take<'a>(
         &mut self,
         mut bytes: &'a [u8],

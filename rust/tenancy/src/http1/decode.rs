@@ -115,7 +115,7 @@ impl ResponseDecoder {
                     self.body.extend_from_slice(bytes);
                     return Ok(Decoded::Partial);
                 }
-                // Who says more than was asked is not asked again.
+                // A connection on which the program says more than was asked is not used again.
                 State::Complete => {
                     self.says_more |= !bytes.is_empty();
                     return Ok(Decoded::Complete { keeps_open: self.head.keeps_open() && !self.says_more });

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A request as a program reads it from its connection.
 //!
-//! Whatever the parts hold, this is one request of the given length: what could end a line or a part of it is encoded (in the target) or
-//! left out with its header.
+//! Whatever the parts hold, this is one request of the given length: what could end a line or a part of it is encoded
+//! (in the target) or left out with its header.
 
 use mayfly_sandbox::{Header, Request};
 

@@ -56,7 +56,8 @@ impl Head {
         self.keeps_open
     }
 
-    /// Whether a body is ruled out, which then has a length all the same, if it is named: RFC 9110, 8.6 and 9.3.2. A 204 has none.
+    /// Whether a body is ruled out, which then has a length all the same, if it is named: RFC 9110, 8.6 and 9.3.2. A
+    /// 204 has none.
     pub(super) fn announces(&self, answers_head: bool) -> Option<Option<u64>> {
         ((answers_head && self.status != 204) || self.status == 304).then_some(self.announced)
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who is asked (RFC 9112, 3.2).
+//! Which host a request is for (RFC 9112, 3.2).
 
 use super::Refusal;
 
@@ -32,7 +32,7 @@ pub(super) fn requested_host<'a>(
         return Err(INVALID);
     }
     match authority {
-        // RFC 9110, 4.2.1 and 4.2.4: neither nobody's host nor user information.
+        // RFC 9110, 4.2.1 and 4.2.4: the host must not be empty, and there must be no user information.
         Some(authority) if authority.is_empty() || authority.starts_with(b":") || !is_host(authority) => Err(AUTHORITY),
         authority => Ok(authority.or(host)),
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::config::{BootWhen, Config};
-use crate::route::Router;
-use crate::tenant::Tenant;
+use crate::model::route::Router;
+use crate::model::tenant::Tenant;
 
 /// The tenants of one configuration; another one takes its place whole.
 #[derive(Debug)]

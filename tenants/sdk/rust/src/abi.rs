@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What program and host agree on: version 1 of the binary interface, as `mayfly.h` and `docs/guest-sdk.md` have it.
+//! The binary interface between program and host, version 1, as `mayfly.h` and `docs/guest-sdk.md` define it.
 
 use core::ffi::{c_ulong, c_void};
 use core::mem::{offset_of, size_of};
@@ -27,7 +27,7 @@ pub const PAGE_SHARED: u32 = 1;
 /// The doorbell: returns a negative errno, or what the operation says.
 pub type Doorbell = unsafe extern "C" fn(operation: u64, argument: *const c_void, abi: u64) -> i64;
 
-/// What the host offers; read-only.
+/// The host's description for the program; read-only.
 #[repr(C)]
 pub struct Page {
     pub magic: u64,
@@ -42,7 +42,7 @@ pub struct Page {
     pub shared_size: u64,
 }
 
-/// Some bytes that somebody else owns.
+/// Bytes that another owner holds.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Bytes {

@@ -194,12 +194,12 @@ fn page() -> Result<&'static abi::Page, OpenError> {
         return Err(OpenError::Outside);
     }
     let page = core::ptr::with_exposed_provenance::<abi::Page>(usize::try_from(address).unwrap_or(0));
-    // SAFETY: whoever puts AT_MAYFLY there promises a page at its address. Its first word tells whether it is Mayfly's.
+    // SAFETY: the value of an AT_MAYFLY entry is the address of a page. Its first word shows whether it is Mayfly's.
     let magic = unsafe { page.cast::<u64>().read() };
     if magic != abi::MAGIC {
         return Err(OpenError::NotMayfly);
     }
-    // SAFETY: it is Mayfly's: a page that nobody writes, as long as the process lives.
+    // SAFETY: it is Mayfly's page, which is never written as long as the process lives.
     let page = unsafe { &*page };
     if (u64::from(page.abi_min)..=u64::from(page.abi_max)).contains(&abi::ABI) {
         Ok(page)

@@ -13,19 +13,19 @@
 //! of the frozen program, which is rolled back when the request has been answered. (A tenant whose workers keep their
 //! state is served by the same program.) One request is one exit of the machine.
 //!
-//! [`serve`] is for most programs. [`Host`] is below it: it neither allocates nor needs `std` (disable the feature `std`),
-//! only a C library with `getauxval(3)`.
+//! [`serve`] is for most programs. [`Host`] is below it: it neither allocates nor needs `std` (disable the feature
+//! `std`), only a C library with `getauxval(3)`.
 //!
 //! # What must not repeat
 //!
-//! All requests start from the same memory, so a generator that was seeded at boot gives each the same numbers. `rand`'s
-//! thread-local generator is one. Draw from the system (`getrandom`, `OsRng`), which is fresh in each request, or seed a
-//! generator in the request from [`Request::entropy`].
+//! All requests start from the same memory, so a generator that was seeded at boot gives each the same numbers.
+//! `rand`'s thread-local generator is one. Draw from the system (`getrandom`, `OsRng`), which is fresh in each request,
+//! or seed a generator in the request from [`Request::entropy`].
 //!
 //! # Invariants
 //!
-//! A [`Request`] is the only one there is, and answering it consumes it: what it lent cannot be held any longer, and
-//! nothing can be answered twice.
+//! There is only one [`Request`] at a time, and answering it consumes it: its parts cannot be kept any longer, and it
+//! cannot be answered twice.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 

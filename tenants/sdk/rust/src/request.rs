@@ -10,31 +10,31 @@ use core::slice;
 use crate::abi;
 use crate::host::{Host, errno};
 
-/// The request that is to be answered.
+/// The request to answer.
 ///
-/// What it lends is as the client sent it and need not be UTF-8: path and query are still percent-encoded. It costs
-/// nothing to look at: the host has written it where it lies.
+/// Its parts are as the client sent them and need not be UTF-8: path and query are still percent-encoded. Access is
+/// free: the host has written them in place.
 pub struct Request {
     host: Host,
     raw: *const abi::Request,
 }
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
     /// A client.
     Client,
-    /// A program of the tenant, to this storage program: the path names the function, the body is its argument. 200
-    /// and the result answer it, 404 an unknown function, anything else is a failure.
+    /// A program of the tenant, to this storage program: the path names the function, the body is its argument. Answer
+    /// with 200 and the result, or with 404 for an unknown function; anything else is a failure.
     Call,
     /// The host, after [`Host::hand_over`]: the response's body is the state that the next version gets.
     Save,
-    /// The host, after [`Host::hand_over`]: the body is the last version's state. 200 takes it.
+    /// The host, after [`Host::hand_over`]: the body is the last version's state. 200 accepts it.
     Restore,
 }
 
-/// Why a response was not sent: the host's error number. The request has ended all the same.
+/// Why a response was not sent: the host's error number. The request has ended nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub i32);
 
@@ -58,7 +58,7 @@ impl fmt::Display for CallError {
 
 impl core::error::Error for CallError {}
 
-/// Most headers of a response, as of the host.
+/// The host's limit on the headers of a response.
 const HEADERS_MAX: usize = 64;
 
 impl Request {
@@ -70,8 +70,8 @@ impl Request {
     }
 
     fn raw(&self) -> &abi::Request {
-        // SAFETY: see new(): the request lies there and nobody writes it until it is answered, and respond(), which
-        // does, takes self, so no reference is left.
+        // SAFETY: see new(): the request stays valid and unwritten until it is answered. respond(), which answers it,
+        // takes self, so no reference is left then.
         unsafe { &*self.raw }
     }
 
@@ -89,7 +89,7 @@ impl Request {
         &self.host
     }
 
-    /// Who sent it.
+    /// The sender.
     #[must_use]
     pub fn origin(&self) -> Origin {
         match self.method() {
@@ -252,8 +252,8 @@ impl Request {
             body: abi::Bytes::of(if many { &[] } else { body }),
         };
         let host = self.host;
-        // SAFETY: the argument is a response; what it points to lives until the doorbell returns, and as many headers as
-        // it says are initialised.
+        // SAFETY: the argument is a response; what it points to lives until the doorbell returns, and as many headers
+        // as it says are initialised.
         let answer = unsafe { host.ring(abi::OP_RESPOND, (&raw const response).cast::<c_void>()) };
         if answer < 0 {
             return host.wait().map(|next| (next, Err(Refused(errno(answer)))));

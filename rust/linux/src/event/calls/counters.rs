@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading and writing event counters and timers: `eventfd(2)`, `timerfd_create(2)`.
+//! Reads and writes event counters and timers: `eventfd(2)`, `timerfd_create(2)`.
 
 use crate::base::clock;
 use crate::base::errno::Errno;
@@ -8,9 +8,9 @@ use crate::base::ids::PollableId;
 use crate::event::events::{Counter, Event};
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
-/// The one buffer of a counter or timer, of at least 8 bytes.
+/// The address of the first buffer that is at least 8 bytes long.
 fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
     if buffers::total(buffers) < 8 {
         return Err(Errno::EINVAL);
@@ -20,7 +20,7 @@ fn word(buffers: &[Buffer]) -> Result<u64, Errno> {
 
 fn counter(call: &Call<'_, '_>, id: PollableId) -> Result<Counter, Errno> {
     match call.process.pollables.kind(id) {
-        Some(Kind::Counter(counter)) => Ok(*counter),
+        Some(PollableKind::Counter(counter)) => Ok(*counter),
         _ => Err(Errno::EBADF),
     }
 }
@@ -37,7 +37,7 @@ pub(crate) fn read_counter(
         return wait_unless(nonblocking, "read", None);
     }
     let taken = if counter.semaphore { 1 } else { counter.value };
-    // Taken even if it cannot be told, as on Linux.
+    // As on Linux, the value is taken even if it cannot be written to the program's buffer.
     set_counter(call, id, counter.value.saturating_sub(taken), Event::Output);
     call.user().write(address, &taken.to_le_bytes())?;
     Ok(8)
@@ -64,16 +64,18 @@ pub(crate) fn write_counter(
 
 fn set_counter(call: &mut Call<'_, '_>, id: PollableId, value: u64, event: Event) {
     let pollables = call.process.pollables.edit();
-    if let Some(Kind::Counter(counter)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Counter(counter)) = pollables.get_mut(id).map(|pollable| &mut pollable.kind) {
         counter.value = value;
     }
-    pollables.happen(id, event);
+    pollables.record_event(id, event);
     call.note_change();
 }
 
 pub(crate) fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     let address = word(buffers)?;
-    let Some(Kind::Timer(timer)) = call.process.pollables.kind(id).cloned() else { return Err(Errno::EBADF.into()) };
+    let Some(PollableKind::Timer(timer)) = call.process.pollables.kind(id).cloned() else {
+        return Err(Errno::EBADF.into());
+    };
     let now = clock::now_ns();
     let expired = timer.expired(now);
     if expired == 0 {
@@ -81,12 +83,12 @@ pub(crate) fn read_timer(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buf
     }
     call.user().write(address, &expired.to_le_bytes())?;
     let pollables = call.process.pollables.edit();
-    if let Some(node) = pollables.get_mut(id)
-        && let Kind::Timer(timer) = &mut node.kind
+    if let Some(pollable) = pollables.get_mut(id)
+        && let PollableKind::Timer(timer) = &mut pollable.kind
     {
         timer.take(now);
-        // It was an event while it had not been read, and stays one.
-        node.events.input = node.events.input.wrapping_add(1);
+        // An unread expiration was an input event, and remains one.
+        pollable.events.input = pollable.events.input.wrapping_add(1);
     }
     Ok(8)
 }

@@ -7,24 +7,24 @@ use crate::base::clock::{self, is_over};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::PollableId;
-use crate::event::epoll_set::{Epoll, Target};
+use crate::event::epoll_set::{Epoll, WatchTarget};
 use crate::event::poll_bits::bits;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 use crate::signal::signals::SignalSet;
 use crate::time::calls::clocks;
 
 /// Size of `struct epoll_event` on x86-64, where it is packed.
 const EVENT_BYTES: usize = 12;
-/// Most events that one call reports, whatever it asks for.
+/// Most events that one call reports, whatever the program asks for.
 const REPORTS_MAX: usize = 1024;
-/// EP_MAX_EVENTS of Linux.
+/// Linux's EP_MAX_EVENTS.
 const EVENTS_MAX: i32 = i32::MAX / 12;
-/// With EPOLLEXCLUSIVE nothing else may be asked for.
+/// The flags permitted together with EPOLLEXCLUSIVE.
 const EXCLUSIVE_WITH: u32 = bits::IN | bits::OUT | bits::ERR | bits::HUP | bits::WAKEUP | bits::ET | bits::EXCLUSIVE;
 
-/// `epoll_create(2)`: the size has no meaning, but must be positive.
+/// `epoll_create(2)`: the size is ignored, but must be positive.
 pub(crate) fn epoll_create(call: &mut Call<'_, '_>) -> CallResult {
     let [size, ..] = call.args;
     if int(size) <= 0 {
@@ -44,19 +44,19 @@ fn create(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     call.process.files.check_room()?;
-    pipes::make(call, Kind::Epoll(Epoll::default()), 0, flags & libc::EPOLL_CLOEXEC != 0)
+    pipes::make(call, PollableKind::Epoll(Epoll::default()), 0, flags & libc::EPOLL_CLOEXEC != 0)
 }
 
-/// What a descriptor is to be watched as. Files that are always ready cannot be watched.
-fn target(call: &Call<'_, '_>, fd: i32) -> Result<Target, Errno> {
+/// What watching a descriptor watches. Files that are always ready cannot be watched.
+fn target(call: &Call<'_, '_>, fd: i32) -> Result<WatchTarget, Errno> {
     match call.process.files.open_file(fd)?.object {
-        Object::Pollable(id) => Ok(Target::Pollable(id)),
-        Object::Log(stream) => Ok(Target::Log(stream)),
+        Object::Pollable(id) => Ok(WatchTarget::Pollable(id)),
+        Object::Log(stream) => Ok(WatchTarget::Log(stream)),
         _ => Err(Errno::EPERM),
     }
 }
 
-/// The epoll that a descriptor stands for.
+/// The epoll that a descriptor refers to.
 pub(crate) fn epoll(call: &Call<'_, '_>, fd: i32) -> Result<PollableId, Errno> {
     let Object::Pollable(id) = call.process.files.open_file(fd)?.object else { return Err(Errno::EINVAL) };
     call.process.pollables.epoll(id)?;
@@ -76,7 +76,7 @@ pub(crate) fn epoll_ctl(call: &mut Call<'_, '_>) -> CallResult {
     call.process.files.get(int(epoll_fd))?;
     let target = target(call, fd)?;
     let id = epoll(call, int(epoll_fd))?;
-    if target == Target::Pollable(id) {
+    if target == WatchTarget::Pollable(id) {
         return Err(Errno::EINVAL.into());
     }
     if interest & bits::EXCLUSIVE != 0 && operation == libc::EPOLL_CTL_ADD && interest & !EXCLUSIVE_WITH != 0 {
@@ -124,18 +124,18 @@ pub(crate) fn epoll_pwait2(call: &mut Call<'_, '_>) -> CallResult {
     wait(call, until)
 }
 
-/// When a call ends whose fourth argument is a number of milliseconds.
+/// The deadline of a call whose fourth argument is in milliseconds.
 fn milliseconds(call: &Call<'_, '_>) -> Option<u64> {
     let [_, _, _, timeout, ..] = call.args;
     match u64::try_from(int(timeout)) {
-        // Over already, without a look at the clock.
+        // Passed already; needs no look at the clock.
         Ok(0) => Some(0),
         Ok(time) => Some(clock::now_ns().saturating_add(time.saturating_mul(1_000_000))),
         Err(_) => None,
     }
 }
 
-/// As `ppoll`: a signal that is pending and let in by the mask comes first.
+/// As for `ppoll`: a pending signal that the mask unblocks is delivered first.
 fn mask(call: &mut Call<'_, '_>) -> Result<(), Halt> {
     let [_, _, _, _, mask, size] = call.args;
     if mask != 0 {
@@ -154,14 +154,14 @@ fn wait(call: &mut Call<'_, '_>, until_ns: Option<u64>) -> CallResult {
     }
     let id = epoll(call, int(fd))?;
     let most = usize::try_from(most).unwrap_or(1).min(REPORTS_MAX);
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let mut look = call.process.look();
     let reports = call.process.pollables.reports(id, most, &mut look)?;
     if reports.is_empty() {
         if until_ns == Some(0) || is_over(until_ns) {
             return Ok(0);
         }
-        let look_ns = call.process.pollables.next_by_itself(id, &mut look);
+        let look_ns = call.process.pollables.next_expiry_ns(id, &mut look);
         return Err(Wait { call: "epoll_wait", until_ns, look_ns }.into());
     }
     let mut bytes = Vec::with_capacity(reports.len().saturating_mul(EVENT_BYTES));
@@ -171,7 +171,7 @@ fn wait(call: &mut Call<'_, '_>, until_ns: Option<u64>) -> CallResult {
     }
     call.user().write(events, &bytes)?;
     if !call.process.pollables.leaves_no_trace(id, &reports, most) {
-        call.process.pollables.edit().reported(id, &reports, most, &mut look);
+        call.process.pollables.edit().mark_reported(id, &reports, most, &mut look);
     }
     Ok(count(reports.len()))
 }

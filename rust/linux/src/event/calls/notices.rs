@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signals and changes of files as descriptors: `signalfd(2)` and `inotify(7)`.
+//! Reads signals from descriptors: `signalfd(2)`; and encodes reads of notification descriptors.
 //!
-//! Nobody but the program changes files while it serves a request, and its own changes are not told: an inotify is
-//! never ready, but for the watches that are taken away from it. See decision 0183.
+//! Only the program changes files while it serves a request, and its own changes are not reported: an inotify is never
+//! ready, except for watches that are removed from it. See decision 0183.
 
 use super::pipes;
 use crate::base::arguments::{count, int};
@@ -12,12 +12,12 @@ use crate::event::events::Event;
 use crate::fs::object::Object;
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 use crate::signal::signals::{Info, SI_TIMER, SignalSet};
 
 /// Size of `struct signalfd_siginfo`.
 const SIGNAL_BYTES: u64 = 128;
-/// Most signals of one read.
+/// Most signals that one read returns.
 const SIGNALS_MAX: u64 = 64;
 
 /// `signalfd4(2)`.
@@ -31,23 +31,28 @@ pub(crate) fn signalfd4(call: &mut Call<'_, '_>) -> CallResult {
     let mask = SignalSet::mask(mask);
     if int(fd) == -1 {
         call.process.files.check_room()?;
-        return pipes::make(call, Kind::Signals(mask), flags & libc::SFD_NONBLOCK, flags & libc::SFD_CLOEXEC != 0);
+        return pipes::make(
+            call,
+            PollableKind::Signals(mask),
+            flags & libc::SFD_NONBLOCK,
+            flags & libc::SFD_CLOEXEC != 0,
+        );
     }
     let Object::Pollable(id) = call.process.files.open_file(int(fd))?.object else { return Err(Errno::EINVAL.into()) };
     let pollables = &mut call.process.pollables;
-    if !matches!(pollables.kind(id), Some(Kind::Signals(_))) {
+    if !matches!(pollables.kind(id), Some(PollableKind::Signals(_))) {
         return Err(Errno::EINVAL.into());
     }
     let pollables = pollables.edit();
-    if let Some(Kind::Signals(old)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Signals(old)) = pollables.get_mut(id).map(|pollable| &mut pollable.kind) {
         *old = mask;
     }
-    pollables.happen(id, Event::Input);
+    pollables.record_event(id, Event::Input);
     call.note_change();
     Ok(int(fd).unsigned_abs().into())
 }
 
-/// Takes the signals that wait for the thread, or for the process.
+/// Takes signals that are pending for the thread or for the process.
 pub(crate) fn read_signals(
     call: &mut Call<'_, '_>,
     mask: SignalSet,
@@ -74,7 +79,7 @@ pub(crate) fn read_signals(
         }
         return Err(Wait { call: "read", until_ns: None, look_ns: None }.into());
     }
-    tell(call, buffers, &bytes)
+    write_fitting(call, buffers, &bytes)
 }
 
 /// `struct signalfd_siginfo`.
@@ -92,8 +97,8 @@ fn describe(info: &Info) -> [u8; 128] {
     bytes
 }
 
-/// Writes to a read's buffers what fits.
-pub(crate) fn tell(call: &mut Call<'_, '_>, buffers: &[Buffer], bytes: &[u8]) -> CallResult {
+/// Writes to a read's buffers as many bytes as fit.
+pub(crate) fn write_fitting(call: &mut Call<'_, '_>, buffers: &[Buffer], bytes: &[u8]) -> CallResult {
     let mut rest = bytes;
     for (address, len) in buffers::behind(buffers, 0) {
         let (part, more) = rest.split_at(len.min(rest.len()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Making pipes, event counters and timers.
+//! Creates pipes, event counters and timers.
 
 use crate::base::arguments::int;
 use crate::base::clock;
@@ -10,20 +10,20 @@ use crate::event::events::{Counter, Event};
 use crate::event::queue::{End, Queue};
 use crate::event::timer::Timer;
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 use crate::time::calls::clocks::read_duration;
 
-/// What a pipe holds, as on Linux: 16 pages.
+/// Capacity of a pipe, as on Linux: 16 pages.
 const PIPE_BYTES: usize = 64 << 10;
 /// `/proc/sys/fs/pipe-max-size`.
 const PIPE_BYTES_MAX: usize = 1 << 20;
 
-/// Gives a pollable that has no open file yet a descriptor; it is gone if there is none left.
+/// Installs a descriptor for a new pollable; drops the pollable if there is no free descriptor.
 pub(crate) fn install(call: &mut Call<'_, '_>, id: PollableId, flags: i32, close_on_exec: bool) -> Result<i32, Errno> {
-    // Its name is made when it is asked for.
-    let open = Open::new(Object::Pollable(id), b"", flags);
+    // The path is derived when it is read.
+    let open = OpenFile::new(Object::Pollable(id), b"", flags);
     let result = call.process.files.edit().install(open, close_on_exec);
     if result.is_err() {
         call.process.pollables.edit().close(id);
@@ -31,7 +31,7 @@ pub(crate) fn install(call: &mut Call<'_, '_>, id: PollableId, flags: i32, close
     result
 }
 
-/// Gives two pollables descriptors, and tells them at `address`; or takes back everything.
+/// Installs descriptors for two pollables and writes them to `address`; undoes all of it on an error.
 pub(crate) fn install_pair(
     call: &mut Call<'_, '_>,
     address: u64,
@@ -51,20 +51,20 @@ pub(crate) fn install_pair(
     let second = match install(call, second_id, second_flags, close_on_exec) {
         Ok(second) => second,
         Err(error) => {
-            take_back(call, first);
+            uninstall(call, first);
             return Err(error.into());
         }
     };
     let numbers = [first.to_le_bytes(), second.to_le_bytes()].concat();
     if let Err(halt) = call.user().write(address, &numbers) {
-        take_back(call, first);
-        take_back(call, second);
+        uninstall(call, first);
+        uninstall(call, second);
         return Err(halt);
     }
     Ok(0)
 }
 
-fn take_back(call: &mut Call<'_, '_>, fd: i32) {
+fn uninstall(call: &mut Call<'_, '_>, fd: i32) {
     if let Ok(Some(Object::Pollable(id))) = call.process.files.edit().close(fd) {
         call.process.pollables.edit().close(id);
     }
@@ -82,7 +82,7 @@ pub(crate) fn pipe2(call: &mut Call<'_, '_>) -> CallResult {
     make_pipe(call, address, int(flags))
 }
 
-/// Packet mode (O_DIRECT) is refused, as by a kernel from before it.
+/// Packet mode (O_DIRECT) is refused, as on kernels without it.
 fn make_pipe(call: &mut Call<'_, '_>, address: u64, flags: i32) -> CallResult {
     if flags & !(libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL.into());
@@ -90,7 +90,7 @@ fn make_pipe(call: &mut Call<'_, '_>, address: u64, flags: i32) -> CallResult {
     call.process.files.check_room()?;
     let pollables = call.process.pollables.edit();
     let queue = pollables.add_queue(Queue::pipe(PIPE_BYTES, End::Gone, End::Gone));
-    let ids = [pollables.add(Kind::PipeReader(queue)), pollables.add(Kind::PipeWriter(queue))];
+    let ids = [pollables.add(PollableKind::PipeReader(queue)), pollables.add(PollableKind::PipeWriter(queue))];
     if let Some(queue) = pollables.queue_mut(queue) {
         let [reader, writer] = ids;
         (queue.reader, queue.writer) = (End::Inside(reader), End::Inside(writer));
@@ -104,8 +104,10 @@ fn make_pipe(call: &mut Call<'_, '_>, address: u64, flags: i32) -> CallResult {
 pub(crate) fn capacity(call: &mut Call<'_, '_>, fd: i32, new: Option<u64>) -> Result<i32, Errno> {
     let Object::Pollable(id) = call.process.files.open_file(fd)?.object else { return Err(Errno::EBADF) };
     let pollables = &mut call.process.pollables;
-    let (Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)), Some(new)) = (pollables.kind(id), new) else {
-        let Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)) = pollables.kind(id) else {
+    let (Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)), Some(new)) =
+        (pollables.kind(id), new)
+    else {
+        let Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) = pollables.kind(id) else {
             return Err(Errno::EBADF);
         };
         let capacity = pollables.queue(*queue).map_or(0, |queue| queue.capacity);
@@ -147,18 +149,18 @@ fn make_counter(call: &mut Call<'_, '_>, value: u64, flags: i32) -> CallResult {
     }
     call.process.files.check_room()?;
     let value = int(value).cast_unsigned().into();
-    let kind = Kind::Counter(Counter { value, semaphore: flags & libc::EFD_SEMAPHORE != 0 });
+    let kind = PollableKind::Counter(Counter { value, semaphore: flags & libc::EFD_SEMAPHORE != 0 });
     make(call, kind, flags & libc::EFD_NONBLOCK, flags & libc::EFD_CLOEXEC != 0)
 }
 
-/// Makes a pollable with a descriptor.
-pub(crate) fn make(call: &mut Call<'_, '_>, kind: Kind, status: i32, close_on_exec: bool) -> CallResult {
+/// Creates a pollable with a descriptor.
+pub(crate) fn make(call: &mut Call<'_, '_>, kind: PollableKind, status: i32, close_on_exec: bool) -> CallResult {
     let id = call.process.pollables.edit().add(kind);
     let fd = install(call, id, libc::O_RDWR | status, close_on_exec)?;
     Ok(fd.unsigned_abs().into())
 }
 
-/// `timerfd_create(2)`. Alarm clocks, which wake machines that sleep, need a right that nobody has here.
+/// `timerfd_create(2)`. Alarm clocks, which wake suspended machines, need a privilege that no program has.
 pub(crate) fn timerfd_create(call: &mut Call<'_, '_>) -> CallResult {
     let [clock, flags, ..] = call.args;
     let (clock, flags) = (int(clock), int(flags));
@@ -171,14 +173,14 @@ pub(crate) fn timerfd_create(call: &mut Call<'_, '_>) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     }
     call.process.files.check_room()?;
-    let kind = Kind::Timer(Timer { clock, ..Timer::default() });
+    let kind = PollableKind::Timer(Timer { clock, ..Timer::default() });
     make(call, kind, flags & libc::TFD_NONBLOCK, flags & libc::TFD_CLOEXEC != 0)
 }
 
 fn timer(call: &Call<'_, '_>, fd: u64) -> Result<(PollableId, Timer), Errno> {
     let Object::Pollable(id) = call.process.files.open_file(int(fd))?.object else { return Err(Errno::EINVAL) };
     match call.process.pollables.kind(id) {
-        Some(Kind::Timer(timer)) => Ok((id, *timer)),
+        Some(PollableKind::Timer(timer)) => Ok((id, *timer)),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -205,11 +207,11 @@ pub(crate) fn timerfd_settime(call: &mut Call<'_, '_>) -> CallResult {
         write_setting(call, old, before, now)?;
     }
     let pollables = call.process.pollables.edit();
-    if let Some(Kind::Timer(timer)) = pollables.get_mut(id).map(|node| &mut node.kind) {
+    if let Some(PollableKind::Timer(timer)) = pollables.get_mut(id).map(|pollable| &mut pollable.kind) {
         *timer = Timer { next_ns, interval_ns, ..before };
     }
-    pollables.happen(id, Event::State);
-    // Who waits for it looks when to look again.
+    pollables.record_event(id, Event::State);
+    // Waiting threads compute their next deadline again.
     call.note_change();
     Ok(0)
 }

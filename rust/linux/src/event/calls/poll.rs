@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `poll(2)`, `select(2)` and their kin.
+//! `poll(2)`, `select(2)` and the like.
 
 use crate::base::arguments::{check_signal_set_size, count, int};
 use crate::base::clock::{self, is_over};
@@ -23,7 +23,7 @@ pub(crate) fn poll(call: &mut Call<'_, '_>) -> CallResult {
     poll_until(call, "poll", fds, fd_count, until)
 }
 
-/// `ppoll(2)`. The mask cannot let a signal in that is not pending already, and a pending one is delivered first.
+/// `ppoll(2)`. The mask can only unblock signals that are already pending, and these are delivered first.
 pub(crate) fn ppoll(call: &mut Call<'_, '_>) -> CallResult {
     let [fds, fd_count, timeout, mask, mask_size, _] = call.args;
     let until = call.until(|call| {
@@ -41,7 +41,7 @@ pub(crate) fn ppoll(call: &mut Call<'_, '_>) -> CallResult {
     poll_until(call, "ppoll", fds, fd_count, until)
 }
 
-/// The entries of a `poll`: descriptors and interests.
+/// The entries of a `poll`: descriptors and their events.
 fn read_entries(call: &mut Call<'_, '_>, fds: u64, fd_count: u64) -> Result<Vec<u8>, Halt> {
     if fd_count > count(call.process.files.limit()) {
         return Err(Errno::EINVAL.into());
@@ -51,7 +51,7 @@ fn read_entries(call: &mut Call<'_, '_>, fds: u64, fd_count: u64) -> Result<Vec<
     Ok(entries)
 }
 
-/// Fills in what each descriptor is ready for now. If that is nothing, waits.
+/// Writes each descriptor's present readiness. Waits if there is none.
 fn poll_until(
     call: &mut Call<'_, '_>,
     name: &'static str,
@@ -60,7 +60,7 @@ fn poll_until(
     until_ns: Option<u64>,
 ) -> CallResult {
     let mut entries = read_entries(call, fds, fd_count)?;
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let mut look = call.process.look();
     let mut ready: u64 = 0;
     let mut look_ns = None;
@@ -71,7 +71,7 @@ fn poll_until(
             Err(_) => bits::NVAL,
             Ok(open) => {
                 if let Object::Pollable(id) = open.object {
-                    look_ns = earlier(look_ns, call.process.pollables.next_by_itself(id, &mut look));
+                    look_ns = earlier(look_ns, call.process.pollables.next_expiry_ns(id, &mut look));
                 }
                 open.object.readiness(call.process, &mut look) & interest
             }
@@ -87,11 +87,11 @@ fn poll_until(
     Ok(ready)
 }
 
-/// What `select` asks about, for each of its three sets: POLLIN_SET, POLLOUT_SET and POLLEX_SET of Linux.
+/// The events of each of `select`'s three sets: Linux's POLLIN_SET, POLLOUT_SET and POLLEX_SET.
 const SETS: [u32; 3] =
     [bits::READ | bits::RDBAND | bits::HUP | bits::ERR, bits::WRITE | bits::WRBAND | bits::ERR, bits::PRI];
 
-/// `select(2)`. What is left of the time is told, as Linux does.
+/// `select(2)`. Writes back the remaining time, as Linux does.
 pub(crate) fn select(call: &mut Call<'_, '_>) -> CallResult {
     let [.., timeout, _] = call.args;
     let until = call.until(|call| {
@@ -106,7 +106,7 @@ pub(crate) fn select(call: &mut Call<'_, '_>) -> CallResult {
         Ok(Some(clock::now_ns().saturating_add(duration)))
     })?;
     let result = select_until(call, "select", until)?;
-    tell_rest(call, timeout, until, 1000)?;
+    write_remaining(call, timeout, until, 1000)?;
     Ok(result)
 }
 
@@ -129,27 +129,27 @@ pub(crate) fn pselect6(call: &mut Call<'_, '_>) -> CallResult {
         Ok(until)
     })?;
     let result = select_until(call, "pselect", until)?;
-    tell_rest(call, timeout, until, 1)?;
+    write_remaining(call, timeout, until, 1)?;
     Ok(result)
 }
 
-fn tell_rest(call: &mut Call<'_, '_>, timeout: u64, until: Option<u64>, unit_ns: u64) -> Result<(), Halt> {
+fn write_remaining(call: &mut Call<'_, '_>, timeout: u64, until: Option<u64>, unit_ns: u64) -> Result<(), Halt> {
     let Some(until) = until else { return Ok(()) };
     let left = until.saturating_sub(clock::now_ns());
     let words = [left / 1_000_000_000, (left % 1_000_000_000).checked_div(unit_ns).unwrap_or(0)];
     call.commit();
     match call.user().write_words(timeout, &words) {
-        // It may lie in memory that cannot be written.
+        // The time-out may lie in read-only memory.
         Err(Halt::Errno(_)) => Ok(()),
         other => other,
     }
 }
 
-/// The three sets of a `select`, and how many bytes of each it has.
+/// The three sets of a `select`, and the size of each in bytes.
 fn read_sets(call: &mut Call<'_, '_>) -> Result<([[u8; SET_BYTES]; 3], usize), Halt> {
     let [fd_count, first, second, third, ..] = call.args;
     let fd_count = usize::try_from(int(fd_count)).map_err(|_| Errno::EINVAL)?.min(call.process.files.limit());
-    // Whole words, as on Linux.
+    // Rounded up to whole words, as on Linux.
     let bytes = fd_count.div_ceil(64).saturating_mul(8).min(SET_BYTES);
     let mut sets = [[0; SET_BYTES]; 3];
     for (set, address) in sets.iter_mut().zip([first, second, third]) {
@@ -162,7 +162,7 @@ fn read_sets(call: &mut Call<'_, '_>) -> Result<([[u8; SET_BYTES]; 3], usize), H
 
 fn select_until(call: &mut Call<'_, '_>, name: &'static str, until_ns: Option<u64>) -> CallResult {
     let (asked, fd_count) = read_sets(call)?;
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let mut found = [[0; SET_BYTES]; 3];
     let mut look = call.process.look();
     let (mut ready, mut look_ns) = (0_u64, None);
@@ -174,7 +174,7 @@ fn select_until(call: &mut Call<'_, '_>, name: &'static str, until_ns: Option<u6
         }
         let open = call.process.files.open_file(i32::try_from(fd).unwrap_or(-1))?;
         if let Object::Pollable(id) = open.object {
-            look_ns = earlier(look_ns, call.process.pollables.next_by_itself(id, &mut look));
+            look_ns = earlier(look_ns, call.process.pollables.next_expiry_ns(id, &mut look));
         }
         let readiness = open.object.readiness(call.process, &mut look);
         for ((asked, found), wanted) in asked.iter().zip(&mut found).zip(SETS) {

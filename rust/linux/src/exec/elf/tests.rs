@@ -67,7 +67,7 @@ fn program(headers: &[Header]) -> Result<Image, ElfError> {
     Image::parse(&file(abi::ET_EXEC, 0x40_1000, headers))
 }
 
-/// Why a program with `TEXT` and this segment is refused.
+/// The reason to refuse a program with `TEXT` and this segment.
 fn refusal(segment: Header) -> &'static str {
     match program(&[TEXT, segment]) {
         Err(ElfError::Segment { index: 1, reason }) => reason,
@@ -76,7 +76,7 @@ fn refusal(segment: Header) -> &'static str {
 }
 
 #[test]
-fn a_static_program_is_read_as_it_stands() {
+fn a_static_program_keeps_its_addresses() {
     let image = program(&[TEXT, DATA]).unwrap();
     assert_eq!(image.entry, 0x40_1000);
     assert_eq!((image.headers, image.header_count), (0x40_0040, 2));
@@ -169,13 +169,13 @@ fn every_truncation_is_an_error() {
         Image::parse(&good[..100]),
         Err(ElfError::Truncated { what: "the table of program headers", .. })
     ));
-    assert!(Image::parse(&good[..0x1900]).is_ok(), "what is behind the last segment's data does not matter");
+    assert!(Image::parse(&good[..0x1900]).is_ok(), "bytes after the last segment's data are ignored");
 }
 
 #[test]
 fn impossible_segments_are_refused() {
     assert!(refusal(Header { file_size: 0x3000, ..DATA }).contains("more bytes in the file"));
-    assert!(refusal(Header { offset: 0x1900, ..DATA }).contains("differently in its page"));
+    assert!(refusal(Header { offset: 0x1900, ..DATA }).contains("different offsets within its page"));
     assert!(refusal(Header { offset: u64::MAX - 0x7ff, ..DATA }).contains("past the end of the file"));
     assert!(refusal(Header { memory_size: u64::MAX, ..DATA }).contains("wraps"));
     assert!(refusal(Header { memory_size: u64::MAX - 0x40_2800, ..DATA }).contains("wraps"));
@@ -188,7 +188,7 @@ fn impossible_segments_are_refused() {
 }
 
 #[test]
-fn empty_segments_are_nothing() {
+fn empty_segments_are_ignored() {
     assert_eq!(program(&[TEXT, Header { file_size: 0, memory_size: 0, ..DATA }]).unwrap().segments.len(), 1);
     assert_eq!(program(&[Header { file_size: 0, memory_size: 0, ..TEXT }]), Err(ElfError::NoSegments));
 }
@@ -200,10 +200,10 @@ fn the_entry_must_be_executable() {
     }
     let entry = u64::MAX;
     let image = Image::parse(&file(abi::ET_DYN, entry, &[Header { address: 0, ..TEXT }]));
-    assert!(matches!(image, Err(ElfError::Entry { .. })), "an entry that wraps around is none");
+    assert!(matches!(image, Err(ElfError::Entry { .. })), "an entry that wraps around is refused");
 }
 
-/// What the module promises of every image, whatever the file was.
+/// Asserts the module's guarantees for an image, whatever the file was.
 fn check(image: &Image, file: &[u8]) {
     let mut end = layout::USER_MIN;
     for segment in &image.segments {
@@ -231,7 +231,9 @@ fn any_word() -> impl Strategy<Value = u64> {
 
 prop_compose! {
     fn any_header()(
-        kind in prop_oneof![Just(abi::PT_LOAD), Just(abi::PT_LOAD), Just(abi::PT_GNU_STACK), Just(abi::PT_INTERP), any::<u32>()],
+        kind in prop_oneof![
+                Just(abi::PT_LOAD), Just(abi::PT_LOAD), Just(abi::PT_GNU_STACK), Just(abi::PT_INTERP), any::<u32>()
+            ],
         flags in 0..8_u32,
         words in prop::array::uniform5(any_word()),
         congruent in any::<bool>(),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moving bytes from one descriptor to another: `copy_file_range(2)`, `splice(2)`, `tee(2)`, `vmsplice(2)`.
+//! Copies between descriptors: `copy_file_range(2)`, `splice(2)`, `tee(2)`, `vmsplice(2)`.
 //!
-//! At most 1 MiB a call. Sockets that lead outside, and those of messages, are `EINVAL` to `splice`: programs read and
-//! write then.
+//! A call copies at most 1 MiB. `splice` fails with `EINVAL` for datagram sockets and for sockets connected with a host
+//! outside; programs then fall back to reading and writing.
 
 use super::files::write_chunk;
 use crate::base::arguments::{count, int};
@@ -11,27 +11,28 @@ use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::{InodeId, QueueId};
 use crate::fs::calls::pollables;
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::kernel::buffers::{self, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
 use crate::net::calls::transfer;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
-/// Most bytes that are copied at a time.
+/// Most bytes copied at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 /// `SPLICE_F_*` of `fcntl.h`.
 const KNOWN_FLAGS: u32 = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
-/// Where in a file a copy begins, and where that is kept: in the program's memory, or by the open file.
+/// Start of a copy in a file, and where that offset is stored: in the program's memory, or in the open file.
 #[derive(Clone, Copy)]
-struct Place {
+struct CopyPosition {
     fd: i32,
     offset_at: u64,
     start: u64,
 }
 
-impl Place {
-    /// The place that a call names by a descriptor and the address of an offset, which may be 0.
+impl CopyPosition {
+    /// The position that a call specifies by a descriptor and the address of an offset. Address 0 means the open file's
+    /// offset.
     fn read(call: &mut Call<'_, '_>, fd: u64, offset_at: u64) -> Result<Self, Halt> {
         let fd = int(fd);
         let start = match offset_at {
@@ -41,7 +42,7 @@ impl Place {
         Ok(Self { fd, offset_at, start })
     }
 
-    /// Keeps that `done` bytes have been copied.
+    /// Stores the offset after `done` bytes.
     fn advance(self, call: &mut Call<'_, '_>, done: u64) -> Result<(), Halt> {
         let end = self.start.saturating_add(done);
         if self.offset_at != 0 {
@@ -64,7 +65,7 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
     let (object, readable) = (source.object.clone(), source.is_readable());
     let target = call.process.files.open_file(int(to))?;
     let (into, writable, appends) = (target.object.clone(), target.is_writable(), target.flags & libc::O_APPEND != 0);
-    let (source, target) = (Place::read(call, from, from_at)?, Place::read(call, to, to_at)?);
+    let (source, target) = (CopyPosition::read(call, from, from_at)?, CopyPosition::read(call, to, to_at)?);
     if int(flags) != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -79,7 +80,7 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
     if !readable || !writable || appends {
         return Err(Errno::EBADF.into());
     }
-    let ends = [source, target].map(|place| place.start.checked_add(len));
+    let ends = [source, target].map(|position| position.start.checked_add(len));
     let [Some(source_end), Some(target_end)] = ends else { return Err(Errno::EOVERFLOW.into()) };
     if i64::try_from(source.start).is_err() || i64::try_from(target.start).is_err() {
         return Err(Errno::EINVAL.into());
@@ -94,7 +95,7 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
     Ok(done)
 }
 
-/// Copies from one file to another; how much. Fails if nothing could be copied.
+/// Copies from one file to another; returns the number of bytes. Fails if nothing could be copied.
 fn copy(call: &mut Call<'_, '_>, from: &Object, start: u64, to: InodeId, at: u64, len: u64) -> CallResult {
     let mut done: u64 = 0;
     let mut chunk = Vec::new();
@@ -114,19 +115,19 @@ fn copy(call: &mut Call<'_, '_>, from: &Object, start: u64, to: InodeId, at: u64
     Ok(done)
 }
 
-/// An end of a `splice`.
+/// One end of a `splice`.
 enum Side {
     Pipe(QueueId),
     Socket(Option<QueueId>),
     File(Object),
 }
 
-/// What an open file is to `splice`; `input`: bytes come from it.
-fn side(call: &Call<'_, '_>, open: &Open, input: bool) -> Result<Side, Errno> {
+/// The end that an open file is in a `splice`; `input`: bytes come from it.
+fn side(call: &Call<'_, '_>, open: &OpenFile, input: bool) -> Result<Side, Errno> {
     let Object::Pollable(id) = open.object else { return Ok(Side::File(open.object.clone())) };
     match call.process.pollables.kind(id) {
-        Some(Kind::PipeReader(queue) | Kind::PipeWriter(queue)) => Ok(Side::Pipe(*queue)),
-        Some(Kind::Socket(socket)) if socket.remote.is_none() && socket.kind == libc::SOCK_STREAM => {
+        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) => Ok(Side::Pipe(*queue)),
+        Some(PollableKind::Socket(socket)) if socket.remote.is_none() && socket.kind == libc::SOCK_STREAM => {
             let closed = if input { None } else { socket.output.filter(|_| socket.shut_write || socket.reset) };
             if closed.is_some() {
                 return Err(Errno::EPIPE);
@@ -153,7 +154,7 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EBADF.into());
     }
     let asked = flags & libc::SPLICE_F_NONBLOCK != 0;
-    let nonblocking = |open: &Open| asked || open.flags & libc::O_NONBLOCK != 0;
+    let nonblocking = |open: &OpenFile| asked || open.flags & libc::O_NONBLOCK != 0;
     let (wait_in, wait_out) = (!nonblocking(source), !nonblocking(target));
     let appends = target.flags & libc::O_APPEND != 0;
     let (input, output) = (side(call, source, true)?, side(call, target, false)?);
@@ -173,15 +174,15 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
             if !is_regular(&object) && !matches!(object, Object::Zero) {
                 return Err(Errno::EINVAL.into());
             }
-            let place = Place::read(call, from, from_at)?;
-            if i64::try_from(place.start).is_err() {
+            let position = CopyPosition::read(call, from, from_at)?;
+            if i64::try_from(position.start).is_err() {
                 return Err(Errno::EINVAL.into());
             }
             let room = room(call, queue, wait_out)?;
             let mut bytes = vec![0; room.min(len)];
-            let got = object.read_at(call, place.start, &mut bytes)?;
+            let got = object.read_at(call, position.start, &mut bytes)?;
             let sent = transfer::send_bytes(call, queue, bytes.get(..got).unwrap_or_default());
-            place.advance(call, count(sent))?;
+            position.advance(call, count(sent))?;
             Ok(count(sent))
         }
         (Side::Pipe(queue), Side::File(object)) => {
@@ -189,14 +190,14 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
             if appends {
                 return Err(Errno::EINVAL.into());
             }
-            let place = Place::read(call, to, to_at)?;
-            if i64::try_from(place.start).is_err() {
+            let position = CopyPosition::read(call, to, to_at)?;
+            if i64::try_from(position.start).is_err() {
                 return Err(Errno::EINVAL.into());
             }
             let bytes = front(call, queue, len, wait_in)?;
-            write_chunk(call, id, place.start, &bytes)?;
+            write_chunk(call, id, position.start, &bytes)?;
             taken(call, queue, bytes.len());
-            place.advance(call, count(bytes.len()))?;
+            position.advance(call, count(bytes.len()))?;
             Ok(count(bytes.len()))
         }
         (Side::Pipe(from) | Side::Socket(Some(from)), Side::Pipe(to) | Side::Socket(Some(to))) => {
@@ -214,7 +215,7 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// The first bytes of a queue; none at its end.
+/// The first bytes of a queue; empty at its end.
 fn front(call: &Call<'_, '_>, queue: QueueId, len: usize, waits: bool) -> Result<Vec<u8>, Halt> {
     let Some(found) = call.process.pollables.queue(queue) else { return Ok(Vec::new()) };
     let bytes = found.front();
@@ -224,7 +225,7 @@ fn front(call: &Call<'_, '_>, queue: QueueId, len: usize, waits: bool) -> Result
     Ok(bytes.get(..len.min(bytes.len()).min(found.readable())).unwrap_or_default().to_vec())
 }
 
-/// Room in a queue that somebody reads; never 0.
+/// Free space in a queue that has a reader; never 0.
 fn room(call: &mut Call<'_, '_>, queue: QueueId, waits: bool) -> Result<usize, Halt> {
     if call.process.pollables.queue(queue).is_none_or(|queue| queue.refused) {
         return Err(Errno::EPIPE.into());
@@ -245,13 +246,13 @@ fn wait_if(waits: bool) -> Halt {
 fn taken(call: &mut Call<'_, '_>, queue: QueueId, len: usize) {
     if len > 0 {
         let open = transfer::attached(call, queue, len, false);
-        transfer::let_go(call, open);
+        transfer::close_unclaimed(call, open);
         call.process.pollables.edit().take(queue, len);
         call.note_change();
     }
 }
 
-/// `tee(2)`: from one pipe to another, where the bytes stay.
+/// `tee(2)`: copies from one pipe to another; the bytes stay in the first.
 pub(crate) fn tee(call: &mut Call<'_, '_>) -> CallResult {
     let [from, to, len, flags, ..] = call.args;
     let flags = int(flags).cast_unsigned();
@@ -285,7 +286,7 @@ pub(crate) fn tee(call: &mut Call<'_, '_>) -> CallResult {
     Ok(count(sent))
 }
 
-/// `vmsplice(2)`: copies, whatever is given as a gift.
+/// `vmsplice(2)`: always copies, also with SPLICE_F_GIFT.
 pub(crate) fn vmsplice(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, vectors, vector_count, flags, ..] = call.args;
     let flags = int(flags).cast_unsigned();
@@ -295,8 +296,8 @@ pub(crate) fn vmsplice(call: &mut Call<'_, '_>) -> CallResult {
     let open = call.process.files.open_file(int(fd))?;
     let Object::Pollable(id) = open.object else { return Err(Errno::EBADF.into()) };
     let reads = match call.process.pollables.kind(id) {
-        Some(Kind::PipeReader(_)) => true,
-        Some(Kind::PipeWriter(_)) => false,
+        Some(PollableKind::PipeReader(_)) => true,
+        Some(PollableKind::PipeWriter(_)) => false,
         _ => return Err(Errno::EBADF.into()),
     };
     let buffers = read_vectors(call, vectors, vector_count)?;

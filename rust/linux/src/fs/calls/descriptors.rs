@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors themselves: duplicating, closing, flags.
+//! Calls on descriptors: duplicate, close, flags.
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
@@ -65,7 +65,7 @@ pub(crate) fn dup3(call: &mut Call<'_, '_>) -> CallResult {
     Ok(new.unsigned_abs().into())
 }
 
-/// `fcntl(2)`: duplicating, and descriptor and status flags.
+/// `fcntl(2)`: duplication, descriptor flags and status flags.
 pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, command, argument, ..] = call.args;
     let fd = int(fd);
@@ -84,13 +84,13 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
             files.edit().set_status_flags(fd, int(argument))?;
             0
         }
-        libc::F_GET_SEALS => super::written::seals(call, fd, None)?,
-        libc::F_ADD_SEALS => super::written::seals(call, fd, Some(argument))?,
+        libc::F_GET_SEALS => super::overlay_mappings::seals(call, fd, None)?,
+        libc::F_ADD_SEALS => super::overlay_mappings::seals(call, fd, Some(argument))?,
         libc::F_GETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, None)?,
         libc::F_SETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, Some(argument))?,
         libc::F_GETLK | libc::F_OFD_GETLK => {
             read_lock(call, argument)?;
-            // Nobody else has a program's files open, so nothing is in the way.
+            // No other process has the program's files open, so no lock conflicts.
             call.user().write(argument, &UNLOCKED.to_le_bytes())?;
             0
         }
@@ -113,7 +113,7 @@ const READ_LOCK: i16 = 0;
 const WRITE_LOCK: i16 = 1;
 const UNLOCKED: i16 = 2;
 
-/// Reads a `struct flock`; returns what kind of lock it is.
+/// Reads a `struct flock`; returns the type of the lock.
 fn read_lock(call: &mut Call<'_, '_>, address: u64) -> Result<i16, Halt> {
     let [a, b, c, d, ..] = call.user().read_array::<32>(address)?;
     let (kind, whence) = (i16::from_le_bytes([a, b]), i16::from_le_bytes([c, d]));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading directories.
+//! Reads directories.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,17 +8,18 @@ use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::CallResult;
 use crate::fs::object::Object;
-use crate::fs::overlay::{Entry as Written, Layer};
+use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::{lookup, procfs};
 use crate::host::attributes::Attributes;
-use crate::host::listing::{Entry, Listing};
+use crate::host::listing::{DirectoryEntry, Listing};
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 
-/// Most bytes of entries that one call gives.
+/// Most bytes of entries that one call returns.
 const ROOM_MAX: u64 = 64 << 10;
 
-/// `getdents64(2)`. The entries are those of when the reading began; going back to the start begins anew.
+/// `getdents64(2)`. The first call lists the directory; later ones continue with that list. Seeking to the start lists
+/// it anew.
 pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, size, ..] = call.args;
     let fd = int(fd);
@@ -47,36 +48,36 @@ pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
     Ok(count(bytes.len()))
 }
 
-/// All that is in the directory `path`.
+/// All entries of the directory `path`.
 fn list(process: &Process, path: &[u8], attributes: &Attributes) -> Result<Listing, Errno> {
     let path = if path == b"/" { b"" } else { path };
     Ok(Listing::new(attributes.inode, entries(process, path)?))
 }
 
-/// Whether there is nothing in the directory at the plain `path`.
+/// Whether the directory at the plain `path` is empty.
 pub(crate) fn is_empty(process: &Process, path: &[u8]) -> Result<bool, Errno> {
     Ok(entries(process, path)?.is_empty())
 }
 
-fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>, Errno> {
+fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, DirectoryEntry>, Errno> {
     let mut entries = BTreeMap::new();
     for (name, kind) in procfs::names(process, path) {
         let inode = procfs::inode(&[path, b"/", &name].concat());
-        entries.insert(name, Entry { inode, kind });
+        entries.insert(name, DirectoryEntry { inode, kind });
     }
-    let Some((mount, rest)) = process.shared.mounts.find(path).filter(|_| !lookup::is_made_up(path)) else {
+    let Some((mount, rest)) = process.shared.mounts.find(path).filter(|_| !lookup::is_synthetic(path)) else {
         return Ok(entries);
     };
     let layer = process.overlay.find(path, mount.guest.len());
     let shows_through = match layer {
         Layer::Below => true,
-        Layer::Here(entry) => matches!(entry, Written::Directory { opaque: false, .. }),
+        Layer::Here(entry) => matches!(entry, OverlayEntry::Directory { opaque: false, .. }),
         Layer::Hidden => false,
     };
     if mount.root.is_some() && shows_through {
         match lookup::list_in(process, mount, rest) {
             Ok(found) => entries.extend(found),
-            // The layer's own directory, or one that leads to a mount.
+            // A directory of the overlay's, or one that leads to a mount.
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
         }
@@ -84,15 +85,15 @@ fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Entry>, E
     for (name, entry) in process.overlay.names(path) {
         let attributes = process.overlay.attributes(entry, mount.device);
         let kind = match entry {
-            Written::File(_) => libc::DT_REG,
-            Written::Directory { .. } => libc::DT_DIR,
-            Written::Link { .. } => libc::DT_LNK,
-            Written::Gone => {
+            OverlayEntry::File(_) => libc::DT_REG,
+            OverlayEntry::Directory { .. } => libc::DT_DIR,
+            OverlayEntry::Link { .. } => libc::DT_LNK,
+            OverlayEntry::Gone => {
                 entries.remove(name);
                 continue;
             }
         };
-        entries.insert(name.to_vec(), Entry { inode: attributes.inode, kind });
+        entries.insert(name.to_vec(), DirectoryEntry { inode: attributes.inode, kind });
     }
     Ok(entries)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading, writing, positions, and asking about what is open.
+//! Reads, writes, positions, and status of open files.
 
-use super::written;
+use super::overlay_mappings;
 use crate::base::arguments::{count, int};
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
@@ -13,15 +13,15 @@ use crate::kernel::buffers::{Buffer, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
 use crate::kernel::work_limits;
 
-/// Most bytes that are copied at a time.
+/// Most bytes copied at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Where a transfer takes place.
+/// Position of a transfer in its file.
 #[derive(Clone, Copy)]
 enum Position {
-    /// At the open file's own offset, which moves.
+    /// At the open file's offset, which advances.
     Current,
-    /// Here, and the open file's offset stays.
+    /// At this offset; the open file's own offset stays.
     At(u64),
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn pread(call: &mut Call<'_, '_>) -> CallResult {
     read_into(call, int(fd), position, &[Buffer { address, len }])
 }
 
-/// `preadv(2)`, and `preadv2(2)` with flags that change nothing here.
+/// `preadv(2)`, and `preadv2(2)` with flags that have no effect here.
 pub(crate) fn preadv(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, vectors, vector_count, offset, ..] = call.args;
     let position = position(call, fd, offset)?;
@@ -85,7 +85,7 @@ pub(crate) fn pwritev(call: &mut Call<'_, '_>) -> CallResult {
     write_from(call, int(fd), position, &buffers)
 }
 
-/// The position of `pread` and its kin, for files that have one.
+/// The position of `pread` and the like, for files that have positions.
 fn position(call: &Call<'_, '_>, fd: u64, offset: u64) -> Result<Position, Errno> {
     if offset.cast_signed() < 0 {
         return Err(Errno::EINVAL);
@@ -133,7 +133,7 @@ fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Bu
         }
     }
     match result {
-        // A file is not read by halves.
+        // A read that would block is repeated as a whole on another thread.
         Err(Halt::Errno(errno)) if transfer.done > 0 && errno != Errno::NOT_HERE => {}
         Err(halt) => return Err(halt),
         Ok(_) => {}
@@ -142,7 +142,7 @@ fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Bu
     Ok(transfer.done)
 }
 
-/// Moves the offset of an open file that has one.
+/// Advances the offset of an open file that has one.
 fn finish(
     call: &mut Call<'_, '_>,
     fd: i32,
@@ -156,7 +156,7 @@ fn finish(
     Ok(())
 }
 
-/// How far a call's transfer is.
+/// Progress of a call's transfer.
 struct Transfer {
     start: u64,
     done: u64,
@@ -164,7 +164,7 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// Fills `buffer`; `false` if the file ended or enough is read.
+    /// Fills `buffer`; `false` if the file ended or the call has read enough.
     fn fill(
         &mut self,
         call: &mut Call<'_, '_>,
@@ -206,7 +206,7 @@ fn write_from(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[B
             Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
         }
         Object::Full => Err(Errno::ENOSPC.into()),
-        // Writing to the generator mixes nothing in: every request has fresh bytes anyway.
+        // Bytes written to the generator are ignored: every request has fresh random bytes anyway.
         Object::Random { .. } => {
             Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
         }
@@ -214,14 +214,14 @@ fn write_from(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[B
     }
 }
 
-/// What Linux writes at most in one call: MAX_RW_COUNT. For files that take everything and keep nothing.
+/// Most bytes that Linux writes in one call: MAX_RW_COUNT. For devices that accept all bytes and store none.
 const WRITE_ALL_MAX: u64 = 0x7fff_f000;
 
 /// Writes to a file of the overlay.
 fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Position, buffers: &[Buffer]) -> CallResult {
     let open = call.process.files.open_file(fd)?;
     let start = match position {
-        // Linux appends even if the call names a position.
+        // Linux appends even if the call specifies a position.
         _ if open.flags & libc::O_APPEND != 0 => count(call.process.overlay.content(id).len()),
         Position::Current => open.offset,
         Position::At(offset) => offset,
@@ -253,16 +253,16 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
     Ok(done)
 }
 
-/// Writes to a file of the overlay what the host has.
+/// Writes bytes that the host has to a file of the overlay.
 pub(crate) fn write_chunk(call: &mut Call<'_, '_>, id: InodeId, at: u64, bytes: &[u8]) -> Result<(), Halt> {
     let len = count(bytes.len());
-    // Of what lies between its end and here, all is cleared.
+    // The gap between the file's end and `at` is zeroed, which takes time.
     work_limits::check_bytes(call, at.saturating_sub(count(call.process.overlay.content(id).len())))?;
     work_limits::check_file(call, id)?;
-    written::refresh(call, id, at, len);
+    overlay_mappings::refresh(call, id, at, len);
     call.process.overlay.edit().write(id, at, bytes, crate::host::attributes::now())?;
-    written::follow_size(call, id)?;
-    written::write_through(call, id, at, len)
+    overlay_mappings::follow_size(call, id)?;
+    overlay_mappings::write_through(call, id, at, len)
 }
 
 fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> CallResult {
@@ -277,15 +277,15 @@ fn write_log(call: &mut Call<'_, '_>, stream: Stream, buffers: &[Buffer]) -> Cal
     pipe.finish(call, result)
 }
 
-/// One call's way to the log. As in a pipe, a page is the unit: one that could not be filled because of a bad pointer
-/// is not written at all, and what a C library gathers for a line arrives as one piece.
+/// A write to the log. As in a pipe, the unit is a page: a page that could not be filled because of a bad pointer is
+/// not written at all, and the buffers that a C library gathers for a line arrive as one piece.
 struct Pipe {
     stream: Stream,
     page: [u8; PAGE_BYTES],
     used: usize,
-    /// Bytes that have gone to the log.
+    /// Bytes already written to the log.
     written: usize,
-    /// Bytes that this call may still take.
+    /// Bytes that this call may still write.
     budget: u64,
 }
 
@@ -294,7 +294,7 @@ impl Pipe {
         Self { stream, page: [0; PAGE_BYTES], used: 0, written: 0, budget: TRANSFER_MAX }
     }
 
-    /// Takes `len` bytes at `buffer`, as far as they are readable and the budget lasts.
+    /// Takes `len` bytes at `buffer`, as far as they are readable and within the budget.
     fn copy(&mut self, call: &mut Call<'_, '_>, buffer: u64, len: u64) -> Result<(), Halt> {
         let wanted = len.min(self.budget);
         let mut done = 0;
@@ -323,7 +323,7 @@ impl Pipe {
         self.used = 0;
     }
 
-    /// What the call returns: how much was written, or the error if that is nothing.
+    /// The call's result: the number of bytes written, or the error if there are none.
     fn finish(mut self, call: &mut Call<'_, '_>, result: Result<(), Halt>) -> CallResult {
         match result {
             Ok(()) => self.flush(call),
@@ -334,7 +334,7 @@ impl Pipe {
     }
 }
 
-/// `ioctl(2)`: nothing here is a terminal, and descriptors have the flags that `fcntl` has.
+/// `ioctl(2)`: there are no terminals, and the flags of descriptors are those of `fcntl`.
 pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, request, ..] = call.args;
     let fd = int(fd);
@@ -367,7 +367,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `lseek(2)`. Devices are at 0 whatever one does; a pipe has no position; a file has no holes.
+/// `lseek(2)`. Devices are always at 0; a pipe has no position; a file has no holes.
 pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, offset, whence, ..] = call.args;
     let (fd, offset) = (int(fd), offset.cast_signed());
@@ -378,7 +378,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
     let size = match &open.object {
         Object::Log(_) => return Err(Errno::ESPIPE.into()),
         Object::Pollable(id) if call.process.pollables.is_stream(*id) => return Err(Errno::ESPIPE.into()),
-        // Of counters, timers and epolls Linux says nothing else.
+        // Linux returns the same for counters, timers and epolls.
         Object::Pollable(_) => return Ok(0),
         Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
         Object::Directory { .. } => None,
@@ -414,7 +414,7 @@ pub(crate) fn fadvise(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// `flock(2)`: nobody else has a program's files open.
+/// `flock(2)`: no other process has the program's files open.
 pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, operation, ..] = call.args;
     call.process.files.get(int(fd))?;
@@ -436,7 +436,7 @@ pub(crate) fn syncfs(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `fsync(2)`, `fdatasync(2)`: what is written is as safe as it will ever be.
+/// `fsync(2)`, `fdatasync(2)`: nothing is stored beyond the process, so there is nothing to do.
 pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, ..] = call.args;
     match call.process.files.open_file(int(fd))?.object {

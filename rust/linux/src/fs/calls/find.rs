@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A path that a call names, walked.
+//! Resolves a path that a call specifies.
 
 use crate::base::errno::Errno;
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::fs::view::lookup::{self, Found};
 use crate::kernel::call::Call;
 
-/// What `path` leads to from the directory that `fd` is.
+/// What `path` leads to, relative to the directory that `fd` refers to.
 pub(crate) fn find(call: &Call<'_, '_>, fd: i32, path: &[u8], follow: bool) -> Result<Found, Errno> {
     let files = &call.process.files;
     let base = match fd {
         _ if path.starts_with(b"/") || path.is_empty() => b"/",
         libc::AT_FDCWD => files.directory(),
         fd => match files.open_file(fd)? {
-            Open { object: Object::Directory { .. }, path, .. } => path,
+            OpenFile { object: Object::Directory { .. }, path, .. } => path,
             _ => return Err(Errno::ENOTDIR),
         },
     };
@@ -22,7 +22,7 @@ pub(crate) fn find(call: &Call<'_, '_>, fd: i32, path: &[u8], follow: bool) -> R
     lookup::resolve(call.process, base, path, follow)
 }
 
-/// A plain path as programs are shown it.
+/// A plain path in the form that programs see.
 pub(crate) fn absolute(path: &[u8]) -> &[u8] {
     if path.is_empty() { b"/" } else { path }
 }

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `inotify(7)`, which finds nothing: the files of mounts do not change for a program.
+//! `inotify(7)`. There are no events but IN_IGNORED: a program sees no changes to the files of mounts.
 
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Wait};
 use crate::base::ids::PollableId;
-use crate::event::calls::notices::tell;
+use crate::event::calls::notices::write_fitting;
 use crate::event::events::{Event, Inotify};
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
+use crate::fs::open_files::OpenFile;
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// Size of `struct inotify_event` without a name.
 const CHANGE_BYTES: u64 = 16;
 const IN_IGNORED: u32 = 0x8000;
 
-/// What can be waited for: IN_ALL_EVENTS and those that come unasked.
+/// Events that can be watched: IN_ALL_EVENTS, and those that are always reported.
 const IN_EVENTS: u32 = 0xfff | 0x2000 | 0x4000 | IN_IGNORED;
 
-/// Flags besides.
+/// Flags of a watch.
 const IN_FLAGS: u32 = libc::IN_ONLYDIR
     | libc::IN_DONT_FOLLOW
     | libc::IN_EXCL_UNLINK
@@ -31,7 +31,7 @@ const IN_FLAGS: u32 = libc::IN_ONLYDIR
 
 const IN_MASK_CREATE: u32 = 0x1000_0000;
 
-/// Most watches of an inotify.
+/// Most watches of one inotify.
 const WATCHES_MAX: usize = 4096;
 
 /// `inotify_init(2)`.
@@ -50,8 +50,8 @@ fn make(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     call.process.files.check_room()?;
-    let id = call.process.pollables.edit().add(Kind::Inotify(Box::default()));
-    let open = Open::new(Object::Pollable(id), b"", libc::O_RDONLY | flags & libc::IN_NONBLOCK);
+    let id = call.process.pollables.edit().add(PollableKind::Inotify(Box::default()));
+    let open = OpenFile::new(Object::Pollable(id), b"", libc::O_RDONLY | flags & libc::IN_NONBLOCK);
     let installed = call.process.files.edit().install(open, flags & libc::IN_CLOEXEC != 0);
     match installed {
         Ok(fd) => Ok(fd.unsigned_abs().into()),
@@ -64,12 +64,12 @@ fn make(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
 
 fn inotify(call: &Call<'_, '_>, fd: u64) -> Result<PollableId, Errno> {
     let Object::Pollable(id) = call.process.files.open_file(int(fd))?.object else { return Err(Errno::EINVAL) };
-    if matches!(call.process.pollables.kind(id), Some(Kind::Inotify(_))) { Ok(id) } else { Err(Errno::EINVAL) }
+    if matches!(call.process.pollables.kind(id), Some(PollableKind::Inotify(_))) { Ok(id) } else { Err(Errno::EINVAL) }
 }
 
 fn inotify_mut<'c>(call: &'c mut Call<'_, '_>, id: PollableId) -> Result<&'c mut Inotify, Errno> {
-    match call.process.pollables.edit().get_mut(id).map(|node| &mut node.kind) {
-        Some(Kind::Inotify(inotify)) => Ok(inotify),
+    match call.process.pollables.edit().get_mut(id).map(|pollable| &mut pollable.kind) {
+        Some(PollableKind::Inotify(inotify)) => Ok(inotify),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -111,23 +111,23 @@ pub(crate) fn inotify_rm_watch(call: &mut Call<'_, '_>) -> CallResult {
     let inotify = inotify_mut(call, id)?;
     let position = inotify.watches.iter().position(|(known, _)| *known == int(watch)).ok_or(Errno::EINVAL)?;
     inotify.watches.remove(position);
-    // Linux has such a bound, too: behind it events are lost.
+    // Linux has such a bound too; events beyond it are lost.
     if inotify.ignored.len() < WATCHES_MAX {
         inotify.ignored.push(int(watch));
     }
-    call.process.pollables.edit().happen(id, Event::Input);
+    call.process.pollables.edit().record_event(id, Event::Input);
     call.note_change();
     Ok(0)
 }
 
-/// Tells of the watches that have been taken away.
+/// Reports the watches that have been removed.
 pub(crate) fn read_changes(
     call: &mut Call<'_, '_>,
     id: PollableId,
     buffers: &[Buffer],
     nonblocking: bool,
 ) -> CallResult {
-    let Some(Kind::Inotify(inotify)) = call.process.pollables.kind(id) else { return Err(Errno::EBADF.into()) };
+    let Some(PollableKind::Inotify(inotify)) = call.process.pollables.kind(id) else { return Err(Errno::EBADF.into()) };
     if inotify.ignored.is_empty() {
         if nonblocking {
             return Err(Errno::EAGAIN.into());
@@ -139,16 +139,16 @@ pub(crate) fn read_changes(
         return Err(Errno::EINVAL.into());
     }
     let inotify = inotify_mut(call, id)?;
-    let told = room.min(inotify.ignored.len());
+    let reported = room.min(inotify.ignored.len());
     let mut bytes = Vec::new();
-    for watch in inotify.ignored.drain(..told) {
+    for watch in inotify.ignored.drain(..reported) {
         // wd, mask, cookie, len.
         bytes.extend([watch.cast_unsigned(), IN_IGNORED, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
     }
-    tell(call, buffers, &bytes)
+    write_fitting(call, buffers, &bytes)
 }
 
-/// Bytes that a read would give: FIONREAD.
+/// Bytes that a read would return: FIONREAD.
 pub(crate) fn readable_bytes(inotify: &Inotify) -> u64 {
     count(inotify.ignored.len()).saturating_mul(CHANGE_BYTES)
 }

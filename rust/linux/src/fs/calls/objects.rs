@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What open files do that needs the process.
+//! Operations on open files that need the process.
 
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::event::look::{LOG_READINESS, Look};
 use crate::event::poll_bits::bits;
-use crate::fs::calls::written;
+use crate::fs::calls::overlay_mappings;
 use crate::fs::object::{Object, copy};
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
@@ -14,7 +14,7 @@ use crate::kernel::process::Process;
 use crate::kernel::work_limits;
 
 impl Object {
-    /// Reads into `out` what lies at `offset`; less than asked for means the file's end.
+    /// Reads at `offset` into `out`; a short read means the end of the file.
     pub(crate) fn read_at(&self, call: &mut Call<'_, '_>, offset: u64, out: &mut [u8]) -> Result<usize, Halt> {
         match self {
             Self::Null => Ok(0),
@@ -29,33 +29,33 @@ impl Object {
             Self::Log(_) => Err(Errno::EBADF.into()),
             Self::Text { content, .. } => Ok(copy(content, offset, out)),
             Self::Memory { id, .. } => {
-                if call.process.memory.has_written() {
+                if call.process.memory.has_overlay_mappings() {
                     work_limits::check_file(call, *id)?;
                 }
-                written::refresh(call, *id, offset, out.len() as u64);
+                overlay_mappings::refresh(call, *id, offset, out.len() as u64);
                 Ok(copy(call.process.overlay.content(*id), offset, out))
             }
             Self::Host(file) => Ok(file.read_at(offset, out, call.process.may_block)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
-            // These are read by `fs/calls/pollables.rs`.
+            // `fs/calls/pollables.rs` reads these.
             Self::Pollable(_) => Err(Errno::EINVAL.into()),
         }
     }
 
-    /// What `fstat` tells.
+    /// For `fstat`.
     pub(crate) fn attributes(&self, process: &Process) -> Result<Attributes, Errno> {
         Ok(match self {
             Self::Memory { id, device } => process.overlay.file_attributes(*id, *device),
             Self::Null | Self::Zero | Self::Full | Self::Random { .. } => self.device_attributes(),
-            Self::Log(Stream::Stdout) => Attributes::made_up(2, libc::S_IFIFO | 0o600),
-            Self::Log(Stream::Stderr) => Attributes::made_up(3, libc::S_IFIFO | 0o600),
+            Self::Log(Stream::Stdout) => Attributes::synthetic(2, libc::S_IFIFO | 0o600),
+            Self::Log(Stream::Stderr) => Attributes::synthetic(3, libc::S_IFIFO | 0o600),
             Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
             Self::Host(file) => file.attributes(process.may_block)?,
             Self::Pollable(id) => process.pollables.attributes(*id),
         })
     }
 
-    /// What it is ready for, in the bits of `poll`.
+    /// Readiness in the bits of `poll`.
     pub(crate) fn readiness(&self, process: &Process, look: &mut Look) -> u32 {
         match self {
             Self::Log(_) => LOG_READINESS,

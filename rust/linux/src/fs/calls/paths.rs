@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls that name a file. What a path leads to is for `crate::fs::view::lookup` to say, and for nothing else.
+//! Calls that name a file by its path. Only `crate::fs::view::lookup` resolves paths.
 
-use super::{writing, written};
+use super::{overlay_mappings, tree};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::fs::calls::find::{absolute, find};
 use crate::fs::object::Object;
-use crate::fs::open_files::Open;
-use crate::fs::overlay::Entry;
+use crate::fs::open_files::OpenFile;
+use crate::fs::overlay::OverlayEntry;
 use crate::fs::view::lookup::{self, Found, Node};
-use crate::fs::view::procfs::{self, MadeUp};
+use crate::fs::view::procfs::{self, SyntheticFile};
 use crate::host::attributes::{Attributes, file_system};
 use crate::kernel::call::Call;
 use crate::kernel::work_limits;
@@ -27,7 +27,7 @@ pub(crate) fn openat(call: &mut Call<'_, '_>) -> CallResult {
     open_at(call, int(directory), path, int(flags), mode)
 }
 
-/// `openat2(2)`, without restrictions on how the path is resolved: programs take `ENOSYS` as a kernel without the call.
+/// `openat2(2)`, without restrictions on path resolution: programs handle `ENOSYS` as on a kernel without the call.
 pub(crate) fn openat2(call: &mut Call<'_, '_>) -> CallResult {
     /// OPEN_HOW_SIZE_VER0.
     const HOW_BYTES: u64 = 24;
@@ -62,9 +62,9 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
         Found { node: Some(_), .. } if exclusive => return Err(Errno::EEXIST.into()),
         Found { node: None, directory: true, .. } if flags & libc::O_CREAT != 0 => return Err(Errno::EISDIR.into()),
         Found { node: None, path, .. } if flags & libc::O_CREAT != 0 => {
-            let id = writing::create(call, &path, mode)?;
+            let id = tree::create(call, &path, mode)?;
             let device = call.process.shared.mounts.find(&path).map_or(0, |(mount, _)| mount.device);
-            return install(call, Open::new(Object::Memory { id, device }, &path, flags), flags);
+            return install(call, OpenFile::new(Object::Memory { id, device }, &path, flags), flags);
         }
         found => found.existing()?,
     };
@@ -72,34 +72,34 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
     install(call, file, flags)
 }
 
-fn install(call: &mut Call<'_, '_>, file: Open, flags: i32) -> CallResult {
+fn install(call: &mut Call<'_, '_>, file: OpenFile, flags: i32) -> CallResult {
     call.process.files.check_held(&file.object)?;
     let fd = call.process.files.edit().install(file, flags & libc::O_CLOEXEC != 0)?;
     Ok(fd.unsigned_abs().into())
 }
 
-/// Opens what is there.
-fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<Open, Halt> {
+/// Opens an existing node.
+fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<OpenFile, Halt> {
     let attributes = node.attributes(call.process, path);
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
     if node.is_directory() {
         if writes || flags & libc::O_CREAT != 0 {
             return Err(Errno::EISDIR.into());
         }
-        return Ok(Open::new(Object::Directory { listing: None, attributes }, absolute(path), flags));
+        return Ok(OpenFile::new(Object::Directory { listing: None, attributes }, absolute(path), flags));
     }
-    if let Node::MadeUp(MadeUp::Descriptor(fd)) = node {
-        // What has no path is opened once more.
+    if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node {
+        // A file without a path: its open file is duplicated.
         let open = call.process.files.open_file(*fd)?;
         if let Object::Pollable(_) = open.object {
-            // As Linux says of sockets. A pollable belongs to one open file.
+            // The error that Linux returns for sockets. A pollable belongs to one open file.
             return Err(Errno::ENXIO.into());
         }
-        let again = Open::new(open.object.clone(), &open.path, flags);
+        let again = OpenFile::new(open.object.clone(), &open.path, flags);
         if let Object::Memory { id, .. } = again.object
             && flags & libc::O_TRUNC != 0
         {
-            written::resize(call, id, 0)?;
+            overlay_mappings::resize(call, id, 0)?;
         }
         return Ok(again);
     }
@@ -110,30 +110,30 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         return Err(Errno::ENOTDIR.into());
     }
     let object = match node {
-        Node::Written { entry: Entry::File(id), device } => {
+        Node::Overlay { entry: OverlayEntry::File(id), device } => {
             if flags & libc::O_TRUNC != 0 {
-                written::resize(call, *id, 0)?;
+                overlay_mappings::resize(call, *id, 0)?;
             }
             Object::Memory { id: *id, device: *device }
         }
-        Node::Written { .. } => return Err(Errno::ENOENT.into()),
+        Node::Overlay { .. } => return Err(Errno::ENOENT.into()),
         Node::Host(_) if writes && attributes.kind() == libc::S_IFREG => {
-            let id = writing::copy_up(call, path, flags & libc::O_TRUNC == 0)?;
+            let id = tree::copy_up(call, path, flags & libc::O_TRUNC == 0)?;
             Object::Memory { id, device: attributes.device }
         }
-        Node::MadeUp(MadeUp::Device(device)) => device.object(),
-        Node::MadeUp(_) if writes => return Err(Errno::EACCES.into()),
-        Node::MadeUp(MadeUp::Text(text)) => {
+        Node::Synthetic(SyntheticFile::Device(device)) => device.object(),
+        Node::Synthetic(_) if writes => return Err(Errno::EACCES.into()),
+        Node::Synthetic(SyntheticFile::Text(text)) => {
             work_limits::check_listing(call)?;
             let content = procfs::content(call.process, call.context.rng, *text).into();
             Object::Text { content, attributes }
         }
-        Node::MadeUp(_) => return Err(Errno::EACCES.into()),
-        // FIFOs, sockets and devices of the host's are no business of a program's.
+        Node::Synthetic(_) => return Err(Errno::EACCES.into()),
+        // A program may not open the host's FIFOs, sockets and devices.
         Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES.into()),
         Node::Host(_) => Object::Host(lookup::open_host(call.process, path)?.into()),
     };
-    Ok(Open::new(object, absolute(path), flags))
+    Ok(OpenFile::new(object, absolute(path), flags))
 }
 
 /// `stat(2)`.
@@ -173,18 +173,18 @@ pub(crate) fn statx(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// What there is to tell of a file that is named by path, or by descriptor alone (AT_EMPTY_PATH).
+/// The attributes of a file that is named by path, or by descriptor alone (AT_EMPTY_PATH).
 fn attributes_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> Result<Attributes, Halt> {
     Ok(named_at(call, directory, path, flags)?.0)
 }
 
-/// As [`attributes_at`], and the plain path.
+/// As [`attributes_at`], with the plain path.
 fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> Result<(Attributes, Vec<u8>), Halt> {
     const KNOWN: i32 = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     if flags & !KNOWN != 0 {
         return Err(Errno::EINVAL.into());
     }
-    // Since Linux 6.11 an empty path may be none at all.
+    // Since Linux 6.11 an empty path may be a null pointer.
     let path = if path == 0 && flags & libc::AT_EMPTY_PATH != 0 { Vec::new() } else { call.user().read_path(path)? };
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
         if directory != libc::AT_FDCWD {
@@ -195,7 +195,7 @@ fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> R
         return Ok((node.attributes(call.process, &path), path));
     }
     let (path, node) = find(call, directory, &path, flags & libc::AT_SYMLINK_NOFOLLOW == 0)?.existing()?;
-    if let Node::MadeUp(MadeUp::Descriptor(fd)) = node
+    if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node
         && flags & libc::AT_SYMLINK_NOFOLLOW == 0
     {
         return Ok((call.process.files.open_file(fd)?.object.attributes(call.process)?, path));
@@ -230,7 +230,7 @@ fn access_at(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: i32, flag
     let none = |bits: u32| attributes.mode & bits == 0;
     if mode & libc::W_OK != 0
         && matches!(attributes.kind(), libc::S_IFREG | libc::S_IFDIR)
-        && !writing::is_writable(call.process, &path)
+        && !tree::is_writable(call.process, &path)
     {
         return Err(Errno::EROFS.into());
     }

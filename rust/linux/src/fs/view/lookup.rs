@@ -1,104 +1,103 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From a path to what lies there: the one way, for every call that takes a path.
+//! Path resolution: the only one, for every call that takes a path.
 //!
-//! The walk takes place in the program's view. `.` and `..` and symbolic links are resolved here, name by name, against
-//! the mounts; `..` of the root is the root, and a link is followed in the program's view whatever mount it lies in, so
-//! nothing leaves the mounts. The host is asked about paths without `..` and without links alone
-//! (`crate::host::files`), and refuses any other.
+//! Resolution takes place in the program's view. `.`, `..` and symbolic links are resolved here, name by name, against
+//! the mounts. `..` of the root is the root, and a link is followed in the program's view whatever mount it lies in, so
+//! nothing leaves the mounts. The host only gets paths without `..` and without links (`crate::host::files`), and
+//! refuses any other.
 //!
-//! A path without links in it, which is almost every path, costs one look at the host, and two if nothing is there.
+//! A path without links, which is almost every path, costs one look-up on the host, and two if nothing is there.
 //!
-//! Paths in here are plain: empty for the root, otherwise `/a/b`.
+//! Paths in this file are plain: empty for the root, otherwise `/a/b`.
 
 use crate::base::errno::Errno;
 use crate::fs::mounts::{Mount, is_at_or_below};
 use crate::fs::object::Object;
-use crate::fs::overlay::{Entry, Layer};
-use crate::fs::view::procfs::{self, MadeUp};
+use crate::fs::overlay::{Layer, OverlayEntry};
+use crate::fs::view::procfs::{self, SyntheticFile};
 use crate::host::attributes::{Attributes, Time};
 use crate::host::files;
-use crate::host::listing::Entry as Listed;
+use crate::host::listing::DirectoryEntry;
 use crate::kernel::process::Process;
 
-/// Most symbolic links on the way, as on Linux.
+/// Most symbolic links on a path, as on Linux.
 const LINKS_MAX: usize = 40;
-/// Most names that one walk looks at: a path of links to links of thousands of names each must not hold a thread.
+/// Most names that one walk resolves: a path of links to links of thousands of names each must not occupy a thread.
 const NAMES_MAX: usize = 512;
 /// Longest name.
 const NAME_MAX: usize = 255;
-/// An empty mount as a directory.
-const TMP: Entry =
-    Entry::Directory { opaque: false, number: 1, mode: 0o1777, modified: Time { seconds: 0, nanoseconds: 0 } };
-/// Longest path that a walk may arrive at.
+/// The directory of an empty mount.
+const TMP: OverlayEntry =
+    OverlayEntry::Directory { opaque: false, number: 1, mode: 0o1777, modified: Time { seconds: 0, nanoseconds: 0 } };
+/// Longest resolved path.
 const PLAIN_MAX: usize = 4096;
 
-/// What lies at a path.
+/// A node of the program's file tree.
 #[derive(Debug)]
 pub(crate) enum Node {
-    /// In a mount.
-    Host(files::Node),
-    MadeUp(MadeUp),
-    /// In the overlay of the mount that is `device`.
-    Written {
-        entry: Entry,
+    /// A file of the host's, in a mount.
+    Host(files::HostNode),
+    Synthetic(SyntheticFile),
+    /// An entry of the overlay of the mount with this `device`.
+    Overlay {
+        entry: OverlayEntry,
         device: u32,
     },
 }
 
-/// Where a path leads.
+/// Result of a resolution.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// The plain path.
     pub(crate) path: Vec<u8>,
-    /// What is there. `None`: nothing, but the directory that it would be in exists.
+    /// The node. `None`: it does not exist, but its parent directory does.
     pub(crate) node: Option<Node>,
     /// The path ended with a slash.
     pub(crate) directory: bool,
 }
 
 impl Found {
-    /// The node, which has to be there.
+    /// The node; `ENOENT` if it does not exist.
     pub(crate) fn existing(self) -> Result<(Vec<u8>, Node), Errno> {
         Ok((self.path, self.node.ok_or(Errno::ENOENT)?))
     }
 }
 
 impl Node {
-    /// What `lstat` tells of it.
+    /// Its attributes, for `lstat`.
     pub(crate) fn attributes(&self, process: &Process, path: &[u8]) -> Attributes {
         match self {
-            Self::Written { entry, device } => process.overlay.attributes(entry, *device),
+            Self::Overlay { entry, device } => process.overlay.attributes(entry, *device),
             Self::Host(node) => node.attributes,
-            Self::MadeUp(file) => file.attributes(process, path),
+            Self::Synthetic(file) => file.attributes(process, path),
         }
     }
 
     pub(crate) fn is_directory(&self) -> bool {
         match self {
             Self::Host(node) => node.attributes.is_directory(),
-            Self::MadeUp(file) => matches!(file, MadeUp::Directory | MadeUp::Descriptors),
-            Self::Written { entry, .. } => matches!(entry, Entry::Directory { .. }),
+            Self::Synthetic(file) => matches!(file, SyntheticFile::Directory | SyntheticFile::Descriptors),
+            Self::Overlay { entry, .. } => matches!(entry, OverlayEntry::Directory { .. }),
         }
     }
 
-    /// What a symbolic link says; `None` if it is none.
+    /// The target of a symbolic link; `None` for any other node.
     pub(crate) fn link_target(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
         match self {
             Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => {
                 node.link_target(process.may_block).map(Some)
             }
             Self::Host(_) => Ok(None),
-            Self::Written { entry: Entry::Link { target, .. }, .. } => Ok(Some(target.clone())),
-            Self::Written { .. } => Ok(None),
-            Self::MadeUp(file) => Ok(file.link_target(process)),
+            Self::Overlay { entry: OverlayEntry::Link { target, .. }, .. } => Ok(Some(target.clone())),
+            Self::Overlay { .. } => Ok(None),
+            Self::Synthetic(file) => Ok(file.link_target(process)),
         }
     }
 
-    /// Where a walk goes on from here: the target of a link. `/proc/self/fd/N` of a file without a path leads nowhere
-    /// but to itself.
+    /// The target at which a walk continues. A link `/proc/self/fd/N` to a file without a path is not followed.
     fn leads_to(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
         let target = self.link_target(process)?;
-        let Self::MadeUp(MadeUp::Descriptor(fd)) = self else { return Ok(target) };
+        let Self::Synthetic(SyntheticFile::Descriptor(fd)) = self else { return Ok(target) };
         let nameless = match process.files.open_file(*fd).map(|open| &open.object) {
             Ok(Object::Memory { id, .. }) => !process.overlay.is_named(*id),
             _ => false,
@@ -107,7 +106,7 @@ impl Node {
     }
 }
 
-/// Finds what `path` leads to from the directory `base`. A link at its end is followed if `follow` says so.
+/// Resolves `path` relative to the directory `base`. `follow`: a symbolic link at its end is followed.
 pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool) -> Result<Found, Errno> {
     if path.is_empty() {
         return Err(Errno::ENOENT);
@@ -170,7 +169,7 @@ pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool)
         }
         walk.at = here;
     }
-    // The path ended where the walk stood: the root, or after `.` or `..`.
+    // The path ended at the current directory: the root, or after `.` or `..`.
     let node = look_up(process, &walk.at)?;
     if directory && !node.is_directory() {
         return Err(Errno::ENOTDIR);
@@ -178,17 +177,17 @@ pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool)
     Ok(Found { path: walk.at, node: Some(node), directory })
 }
 
-/// A walk through the tree.
+/// State of a resolution.
 struct Walk {
-    /// Where it stands: a directory, without links on the way.
+    /// The current directory, without links.
     at: Vec<u8>,
-    /// Names still to go, the next one last.
+    /// Remaining names, the next one last.
     pending: Vec<Vec<u8>>,
 }
 
 impl Walk {
-    /// Puts the names of `path` in front of those to go. Paths are at most 4 KiB long, and at most [`LINKS_MAX`] are
-    /// put here.
+    /// Puts the names of `path` in front of the remaining ones. Paths are at most 4 KiB long, and at most [`LINKS_MAX`]
+    /// of them are added.
     fn push(&mut self, path: &[u8]) {
         let names = path.split(|&byte| byte == b'/').filter(|name| !name.is_empty());
         self.pending.extend(names.rev().map(<[u8]>::to_vec));
@@ -198,7 +197,7 @@ impl Walk {
         matches!(path.rsplit(|&byte| byte == b'/').next(), Some(b"." | b".."))
     }
 
-    /// Tries the whole path in one look, which tells if there are links in it.
+    /// Tries to resolve the whole path with one look-up, which fails if there are links on it.
     fn at_once(&self, process: &Process, follow: bool, directory: bool) -> Result<Option<Found>, Errno> {
         let plain = |name: &Vec<u8>| name.len() <= NAME_MAX && name != b"." && name != b"..";
         if self.pending.is_empty() || !self.pending.iter().all(plain) {
@@ -215,7 +214,7 @@ impl Walk {
         let Some((mount, rest)) = process.shared.mounts.find(&path).filter(|(mount, _)| mount.root.is_some()) else {
             return Ok(None);
         };
-        if is_made_up(&path) || procfs::is_first(process, &path) || (mount.writable && !process.overlay.is_empty()) {
+        if is_synthetic(&path) || procfs::is_first(process, &path) || (mount.writable && !process.overlay.is_empty()) {
             return Ok(None);
         }
         match look_in(process, mount, rest) {
@@ -223,7 +222,7 @@ impl Walk {
             Ok(node) if directory && !node.attributes.is_directory() => Err(Errno::ENOTDIR),
             Ok(node) => Ok(Some(Found { path, node: Some(Node::Host(node)), directory })),
             Err(Errno::ENOENT) => {
-                // There are no links before what is missing, so the directory that it would be in says the rest.
+                // There are no links before the missing part, so its parent directory decides.
                 let (parent, _) = path.split_at(path.iter().rposition(|&byte| byte == b'/').unwrap_or(0));
                 let known = [path.as_slice(), parent].iter().any(|path| procfs::find(process, path).is_some());
                 let in_mount = process.shared.mounts.find(parent).filter(|(above, _)| above.device == mount.device);
@@ -235,53 +234,53 @@ impl Walk {
                 }
             }
             Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
-            // A link on the way, or something that is not the host's.
+            // A link on the path, or something that is not the host's.
             Err(_) => Ok(None),
         }
     }
 }
 
-/// Whether `path` lies in a tree that has nothing of the host's.
-pub(crate) fn is_made_up(path: &[u8]) -> bool {
+/// Whether `path` lies in a tree that is all synthetic.
+pub(crate) fn is_synthetic(path: &[u8]) -> bool {
     [b"/proc".as_slice(), b"/dev", b"/sys"].iter().any(|tree| is_at_or_below(path, tree))
 }
 
-/// What lies at a plain path. All names before the last are those of directories.
+/// The node at a plain path. All its names but the last are directories.
 fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
-    let made_up = || procfs::find(process, path).map(Node::MadeUp);
-    if is_made_up(path) || procfs::is_first(process, path) {
-        return made_up().ok_or(Errno::ENOENT);
+    let synthetic = || procfs::find(process, path).map(Node::Synthetic);
+    if is_synthetic(path) || procfs::is_first(process, path) {
+        return synthetic().ok_or(Errno::ENOENT);
     }
-    let Some((mount, rest)) = process.shared.mounts.find(path) else { return made_up().ok_or(Errno::ENOENT) };
+    let Some((mount, rest)) = process.shared.mounts.find(path) else { return synthetic().ok_or(Errno::ENOENT) };
     let device = mount.device;
     if mount.writable {
         match process.overlay.find(path, mount.guest.len()) {
-            Layer::Here(entry) => return Ok(Node::Written { entry: entry.clone(), device }),
-            // A mount below it leads on nevertheless.
-            Layer::Hidden => return made_up().ok_or(Errno::ENOENT),
+            Layer::Here(entry) => return Ok(Node::Overlay { entry: entry.clone(), device }),
+            // A mount below it is reachable nevertheless.
+            Layer::Hidden => return synthetic().ok_or(Errno::ENOENT),
             Layer::Below => {}
         }
     }
     let found = match &mount.root {
         Some(_) => look_in(process, mount, rest).map(Node::Host),
-        None if rest.is_empty() => Ok(Node::Written { entry: TMP, device }),
+        None if rest.is_empty() => Ok(Node::Overlay { entry: TMP, device }),
         None => Err(Errno::ENOENT),
     };
     match found {
-        Err(Errno::ENOENT) => made_up().ok_or(Errno::ENOENT),
+        Err(Errno::ENOENT) => synthetic().ok_or(Errno::ENOENT),
         other => other,
     }
 }
 
-/// Opens the regular file of a mount that the plain `path` has just been found to be.
-pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<files::File, Errno> {
+/// Opens the regular file of a mount at the plain `path`, where one was just found.
+pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<files::HostFile, Errno> {
     let mounts = &process.shared.mounts;
     let (mount, rest) = mounts.find(path).ok_or(Errno::ENOENT)?;
     mounts.open_file(mount, rest, process.may_block)
 }
 
-/// Looks at `rest` in a mount. Of what a program sees while it boots there is a note.
-pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<files::Node, Errno> {
+/// Looks up `rest` in a mount. While the program boots, the result is noted.
+pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
     if process.memory.is_booting() {
         return process.shared.witnesses.look_up(mount, rest);
     }
@@ -289,8 +288,8 @@ pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<f
     files::look_up(root, rest, mount.device, process.may_block)
 }
 
-/// The names in the directory `rest` of a mount, as [`look_in`].
-pub(crate) fn list_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, Listed)>, Errno> {
+/// Lists the directory `rest` of a mount, as [`look_in`].
+pub(crate) fn list_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
     if process.memory.is_booting() {
         return process.shared.witnesses.list(mount, rest);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tree of files in a program's view: how paths are walked, and what is made up.
+//! The file tree in a program's view: path resolution, and synthetic files.
 
 pub(crate) mod lookup;
 pub(crate) mod procfs;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files that no mount has: devices, `/proc`, `/sys`, and the few of `/etc` that C libraries look for.
+//! Synthetic files: devices, `/proc`, `/sys`, and the few in `/etc` that C libraries look for.
 //!
-//! They show the process and its own limits, and nothing of the host. Text is made when a file is opened, and stays as
-//! it is until it is opened again. `/proc`, `/dev` and `/sys` have nothing but what is here; those of `/etc` give way
-//! to a mount.
+//! They show the process and its own limits, and nothing of the host. Opening a file creates its text, which then stays
+//! the same. `/proc`, `/dev` and `/sys` have no other files; a mount takes precedence over those of `/etc`.
 
 use std::fmt::Write;
 
@@ -13,14 +12,14 @@ use crate::base::identity::{self, GID, PARENT_PID, PID, UID};
 use crate::fs::object::Object;
 use crate::host::attributes::Attributes;
 use crate::kernel::process::Process;
-use crate::mm::vma::Kind;
+use crate::mm::vma::VmaKind;
 
-/// What lies at a path.
+/// A synthetic file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MadeUp {
+pub(crate) enum SyntheticFile {
     Device(Device),
     Text(Text),
-    /// A symbolic link to a fixed place.
+    /// A symbolic link to a fixed path.
     Link(&'static str),
     /// `/proc/self/exe`.
     Executable,
@@ -28,9 +27,9 @@ pub(crate) enum MadeUp {
     WorkingDirectory,
     /// `/proc/self/fd`.
     Descriptors,
-    /// `/proc/self/fd/N`, of a descriptor that is open.
+    /// `/proc/self/fd/N` of an open descriptor.
     Descriptor(i32),
-    /// A directory on the way to another file or to a mount.
+    /// A directory on the path to another synthetic file or to a mount.
     Directory,
 }
 
@@ -68,76 +67,76 @@ pub(crate) enum Text {
 }
 
 #[rustfmt::skip]
-const FILES: &[(&str, MadeUp)] = &[
-    ("/dev/fd", MadeUp::Link("/proc/self/fd")),
-    ("/dev/full", MadeUp::Device(Device::Full)),
-    ("/dev/null", MadeUp::Device(Device::Null)),
-    ("/dev/random", MadeUp::Device(Device::Random)),
-    ("/dev/stderr", MadeUp::Link("/proc/self/fd/2")),
-    ("/dev/stdin", MadeUp::Link("/proc/self/fd/0")),
-    ("/dev/stdout", MadeUp::Link("/proc/self/fd/1")),
-    ("/dev/urandom", MadeUp::Device(Device::Urandom)),
-    ("/dev/zero", MadeUp::Device(Device::Zero)),
-    ("/etc/group", MadeUp::Text(Text::Fixed("root:x:0:\nmayfly:x:1000:\n"))),
-    ("/etc/hosts", MadeUp::Text(Text::Hosts)),
-    ("/etc/localtime", MadeUp::Text(Text::Zone)),
-    ("/etc/nsswitch.conf", MadeUp::Text(Text::Fixed("passwd: files\ngroup: files\nhosts: files dns\n"))),
-    ("/etc/passwd", MadeUp::Text(Text::Fixed("root:x:0:0:root:/:/bin/false\nmayfly:x:1000:1000:mayfly:/tmp:/bin/false\n"))),
-    ("/etc/resolv.conf", MadeUp::Text(Text::Fixed("# There are no name servers.\noptions timeout:1 attempts:1\n"))),
-    ("/proc/2/auxv", MadeUp::Text(Text::Auxv)),
-    ("/proc/2/cgroup", MadeUp::Text(Text::Fixed("0::/\n"))),
-    ("/proc/2/cmdline", MadeUp::Text(Text::CommandLine)),
-    ("/proc/2/comm", MadeUp::Text(Text::Comm)),
-    ("/proc/2/cwd", MadeUp::WorkingDirectory),
-    ("/proc/2/exe", MadeUp::Executable),
-    ("/proc/2/fd", MadeUp::Descriptors),
-    ("/proc/2/limits", MadeUp::Text(Text::Limits)),
-    ("/proc/2/maps", MadeUp::Text(Text::Maps)),
-    ("/proc/2/mountinfo", MadeUp::Text(Text::MountInfo)),
-    ("/proc/2/mounts", MadeUp::Text(Text::Mounts)),
-    ("/proc/2/root", MadeUp::Link("/")),
-    ("/proc/2/stat", MadeUp::Text(Text::Stat)),
-    ("/proc/2/statm", MadeUp::Text(Text::Statm)),
-    ("/proc/2/status", MadeUp::Text(Text::Status)),
-    ("/proc/cpuinfo", MadeUp::Text(Text::CpuInfo)),
-    ("/proc/filesystems", MadeUp::Text(Text::Fixed("nodev\tproc\nnodev\ttmpfs\nnodev\tcgroup2\n"))),
-    ("/proc/loadavg", MadeUp::Text(Text::Fixed("0.00 0.00 0.00 1/1 2\n"))),
-    ("/proc/meminfo", MadeUp::Text(Text::MemInfo)),
-    ("/proc/mounts", MadeUp::Link("self/mounts")),
-    ("/proc/self", MadeUp::Link("2")),
-    ("/proc/stat", MadeUp::Text(Text::Fixed("cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\nctxt 0\nbtime 0\nprocesses 2\nprocs_running 1\nprocs_blocked 0\n"))),
-    ("/proc/sys/kernel/hostname", MadeUp::Text(Text::Fixed("mayfly\n"))),
-    ("/proc/sys/kernel/osrelease", MadeUp::Text(Text::OsRelease)),
-    ("/proc/sys/kernel/pid_max", MadeUp::Text(Text::Fixed("32768\n"))),
-    ("/proc/sys/kernel/random/boot_id", MadeUp::Text(Text::Fixed("00000000-0000-4000-8000-000000000002\n"))),
-    ("/proc/sys/kernel/random/entropy_avail", MadeUp::Text(Text::Fixed("256\n"))),
-    ("/proc/sys/kernel/random/uuid", MadeUp::Text(Text::Uuid)),
-    ("/proc/sys/net/core/somaxconn", MadeUp::Text(Text::Fixed("4096\n"))),
-    ("/proc/sys/vm/max_map_count", MadeUp::Text(Text::Fixed("65530\n"))),
-    ("/proc/sys/vm/overcommit_memory", MadeUp::Text(Text::Fixed("0\n"))),
-    ("/proc/uptime", MadeUp::Text(Text::Uptime)),
-    ("/proc/version", MadeUp::Text(Text::Version)),
-    ("/sys/devices/system/cpu/online", MadeUp::Text(Text::Fixed("0\n"))),
-    ("/sys/devices/system/cpu/possible", MadeUp::Text(Text::Fixed("0\n"))),
-    ("/sys/devices/system/cpu/present", MadeUp::Text(Text::Fixed("0\n"))),
-    ("/sys/fs/cgroup/cgroup.controllers", MadeUp::Text(Text::Fixed("cpu memory\n"))),
-    ("/sys/fs/cgroup/cpu.max", MadeUp::Text(Text::Fixed("100000 100000\n"))),
-    ("/sys/fs/cgroup/memory.high", MadeUp::Text(Text::Fixed("max\n"))),
-    ("/sys/fs/cgroup/memory.max", MadeUp::Text(Text::MemoryMax)),
-    ("/sys/fs/cgroup/memory.swap.max", MadeUp::Text(Text::Fixed("0\n"))),
-    ("/sys/kernel/mm/transparent_hugepage/enabled", MadeUp::Text(Text::Fixed("always madvise [never]\n"))),
+const FILES: &[(&str, SyntheticFile)] = &[
+    ("/dev/fd", SyntheticFile::Link("/proc/self/fd")),
+    ("/dev/full", SyntheticFile::Device(Device::Full)),
+    ("/dev/null", SyntheticFile::Device(Device::Null)),
+    ("/dev/random", SyntheticFile::Device(Device::Random)),
+    ("/dev/stderr", SyntheticFile::Link("/proc/self/fd/2")),
+    ("/dev/stdin", SyntheticFile::Link("/proc/self/fd/0")),
+    ("/dev/stdout", SyntheticFile::Link("/proc/self/fd/1")),
+    ("/dev/urandom", SyntheticFile::Device(Device::Urandom)),
+    ("/dev/zero", SyntheticFile::Device(Device::Zero)),
+    ("/etc/group", SyntheticFile::Text(Text::Fixed("root:x:0:\nmayfly:x:1000:\n"))),
+    ("/etc/hosts", SyntheticFile::Text(Text::Hosts)),
+    ("/etc/localtime", SyntheticFile::Text(Text::Zone)),
+    ("/etc/nsswitch.conf", SyntheticFile::Text(Text::Fixed("passwd: files\ngroup: files\nhosts: files dns\n"))),
+    ("/etc/passwd", SyntheticFile::Text(Text::Fixed("root:x:0:0:root:/:/bin/false\nmayfly:x:1000:1000:mayfly:/tmp:/bin/false\n"))),
+    ("/etc/resolv.conf", SyntheticFile::Text(Text::Fixed("# There are no name servers.\noptions timeout:1 attempts:1\n"))),
+    ("/proc/2/auxv", SyntheticFile::Text(Text::Auxv)),
+    ("/proc/2/cgroup", SyntheticFile::Text(Text::Fixed("0::/\n"))),
+    ("/proc/2/cmdline", SyntheticFile::Text(Text::CommandLine)),
+    ("/proc/2/comm", SyntheticFile::Text(Text::Comm)),
+    ("/proc/2/cwd", SyntheticFile::WorkingDirectory),
+    ("/proc/2/exe", SyntheticFile::Executable),
+    ("/proc/2/fd", SyntheticFile::Descriptors),
+    ("/proc/2/limits", SyntheticFile::Text(Text::Limits)),
+    ("/proc/2/maps", SyntheticFile::Text(Text::Maps)),
+    ("/proc/2/mountinfo", SyntheticFile::Text(Text::MountInfo)),
+    ("/proc/2/mounts", SyntheticFile::Text(Text::Mounts)),
+    ("/proc/2/root", SyntheticFile::Link("/")),
+    ("/proc/2/stat", SyntheticFile::Text(Text::Stat)),
+    ("/proc/2/statm", SyntheticFile::Text(Text::Statm)),
+    ("/proc/2/status", SyntheticFile::Text(Text::Status)),
+    ("/proc/cpuinfo", SyntheticFile::Text(Text::CpuInfo)),
+    ("/proc/filesystems", SyntheticFile::Text(Text::Fixed("nodev\tproc\nnodev\ttmpfs\nnodev\tcgroup2\n"))),
+    ("/proc/loadavg", SyntheticFile::Text(Text::Fixed("0.00 0.00 0.00 1/1 2\n"))),
+    ("/proc/meminfo", SyntheticFile::Text(Text::MemInfo)),
+    ("/proc/mounts", SyntheticFile::Link("self/mounts")),
+    ("/proc/self", SyntheticFile::Link("2")),
+    ("/proc/stat", SyntheticFile::Text(Text::Fixed("cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\nctxt 0\nbtime 0\nprocesses 2\nprocs_running 1\nprocs_blocked 0\n"))),
+    ("/proc/sys/kernel/hostname", SyntheticFile::Text(Text::Fixed("mayfly\n"))),
+    ("/proc/sys/kernel/osrelease", SyntheticFile::Text(Text::OsRelease)),
+    ("/proc/sys/kernel/pid_max", SyntheticFile::Text(Text::Fixed("32768\n"))),
+    ("/proc/sys/kernel/random/boot_id", SyntheticFile::Text(Text::Fixed("00000000-0000-4000-8000-000000000002\n"))),
+    ("/proc/sys/kernel/random/entropy_avail", SyntheticFile::Text(Text::Fixed("256\n"))),
+    ("/proc/sys/kernel/random/uuid", SyntheticFile::Text(Text::Uuid)),
+    ("/proc/sys/net/core/somaxconn", SyntheticFile::Text(Text::Fixed("4096\n"))),
+    ("/proc/sys/vm/max_map_count", SyntheticFile::Text(Text::Fixed("65530\n"))),
+    ("/proc/sys/vm/overcommit_memory", SyntheticFile::Text(Text::Fixed("0\n"))),
+    ("/proc/uptime", SyntheticFile::Text(Text::Uptime)),
+    ("/proc/version", SyntheticFile::Text(Text::Version)),
+    ("/sys/devices/system/cpu/online", SyntheticFile::Text(Text::Fixed("0\n"))),
+    ("/sys/devices/system/cpu/possible", SyntheticFile::Text(Text::Fixed("0\n"))),
+    ("/sys/devices/system/cpu/present", SyntheticFile::Text(Text::Fixed("0\n"))),
+    ("/sys/fs/cgroup/cgroup.controllers", SyntheticFile::Text(Text::Fixed("cpu memory\n"))),
+    ("/sys/fs/cgroup/cpu.max", SyntheticFile::Text(Text::Fixed("100000 100000\n"))),
+    ("/sys/fs/cgroup/memory.high", SyntheticFile::Text(Text::Fixed("max\n"))),
+    ("/sys/fs/cgroup/memory.max", SyntheticFile::Text(Text::MemoryMax)),
+    ("/sys/fs/cgroup/memory.swap.max", SyntheticFile::Text(Text::Fixed("0\n"))),
+    ("/sys/kernel/mm/transparent_hugepage/enabled", SyntheticFile::Text(Text::Fixed("always madvise [never]\n"))),
 ];
 const _: () = assert!(PID == 2, "paths in FILES name it");
 
-/// The directory of descriptors, with the slash in front of their numbers.
+/// The directory of descriptors, with a trailing slash.
 const DESCRIPTORS: &[u8] = b"/proc/2/fd/";
 
-/// What lies at `path`, which has no symbolic links in it.
-pub(crate) fn find(process: &Process, path: &[u8]) -> Option<MadeUp> {
+/// The synthetic file at `path`, which contains no symbolic links.
+pub(crate) fn find(process: &Process, path: &[u8]) -> Option<SyntheticFile> {
     if let Some(number) = path.strip_prefix(DESCRIPTORS) {
         let text = std::str::from_utf8(number).ok()?;
         let fd = text.parse().ok().filter(|fd: &i32| fd.to_string() == text)?;
-        return process.files.get(fd).ok().map(|_| MadeUp::Descriptor(fd));
+        return process.files.get(fd).ok().map(|_| SyntheticFile::Descriptor(fd));
     }
     if let Some((_, found)) = FILES.iter().find(|(place, _)| place.as_bytes() == path) {
         return Some(*found);
@@ -146,16 +145,16 @@ pub(crate) fn find(process: &Process, path: &[u8]) -> Option<MadeUp> {
     let leads_on = path.is_empty()
         || FILES.iter().any(|(place, _)| above(place.as_bytes()))
         || process.shared.mounts.iter().any(|mount| above(&mount.guest));
-    leads_on.then_some(MadeUp::Directory)
+    leads_on.then_some(SyntheticFile::Directory)
 }
 
-/// Whether what is made up at `path` comes before a mount's: the names that a program may connect to are known to
-/// nobody else.
+/// Whether the synthetic file at `path` takes precedence over a mount's: no other `/etc/hosts` has the names that the
+/// program may connect to.
 pub(crate) fn is_first(process: &Process, path: &[u8]) -> bool {
     path == b"/etc/hosts" && process.shared.network.has_names()
 }
 
-/// The names in the directory `path` that are made up or lead to a mount, with their type.
+/// The names in the directory `path` that are synthetic or lead to a mount, with their type.
 pub(crate) fn names(process: &Process, path: &[u8]) -> Vec<(Vec<u8>, u8)> {
     if path == b"/proc/2/fd" {
         return process.files.descriptors().map(|fd| (fd.to_string().into_bytes(), libc::DT_LNK)).collect();
@@ -174,7 +173,7 @@ pub(crate) fn names(process: &Process, path: &[u8]) -> Vec<(Vec<u8>, u8)> {
     found
 }
 
-impl MadeUp {
+impl SyntheticFile {
     fn entry_kind(self) -> u8 {
         match self {
             Self::Device(_) => libc::DT_CHR,
@@ -184,11 +183,11 @@ impl MadeUp {
         }
     }
 
-    /// What `lstat` tells of the file at `path`.
+    /// Attributes of the file at `path`, for `lstat`.
     pub(crate) fn attributes(self, process: &Process, path: &[u8]) -> Attributes {
         let mode = match self {
             Self::Device(device) => return device.object().device_attributes(),
-            // Linux too shows files of /proc as empty; those of /etc have a size.
+            // Linux too reports files of /proc as empty; those of /etc have a size.
             Self::Text(text) => {
                 let size = match text {
                     Text::Fixed(text) if path.starts_with(b"/etc/") => text.len() as u64,
@@ -200,16 +199,16 @@ impl MadeUp {
                     size,
                     user: 0,
                     group: 0,
-                    ..Attributes::made_up(inode(path), libc::S_IFREG | 0o444)
+                    ..Attributes::synthetic(inode(path), libc::S_IFREG | 0o444)
                 };
             }
             Self::Link(_) | Self::Executable | Self::WorkingDirectory | Self::Descriptor(_) => libc::S_IFLNK | 0o777,
             Self::Descriptors | Self::Directory => libc::S_IFDIR | 0o555,
         };
-        Attributes { user: 0, group: 0, ..Attributes::made_up(inode(path), mode) }
+        Attributes { user: 0, group: 0, ..Attributes::synthetic(inode(path), mode) }
     }
 
-    /// What a symbolic link says.
+    /// The target of a symbolic link.
     pub(crate) fn link_target(self, process: &Process) -> Option<Vec<u8>> {
         match self {
             Self::Link(target) => Some(target.as_bytes().to_vec()),
@@ -239,13 +238,13 @@ impl Device {
     }
 }
 
-/// An inode number for `path`: the same every time (FNV-1a).
+/// An inode number for `path`, always the same (FNV-1a).
 pub(crate) fn inode(path: &[u8]) -> u64 {
     path.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
         >> 16
 }
 
-/// What a file says, now.
+/// The present content of a file.
 pub(crate) fn content(process: &Process, rng: &mut dyn FnMut(&mut [u8]), text: Text) -> Vec<u8> {
     let shared = &process.shared;
     let memory = shared.limits.memory_bytes;
@@ -325,15 +324,16 @@ fn maps(process: &Process) -> String {
     let mut text = String::new();
     for vma in space.all() {
         let flag = |prot, letter| if vma.prot.contains(prot) { letter } else { '-' };
-        let is_shared = matches!(vma.kind, Kind::Shared | Kind::Written { .. } | Kind::File { shared: true, .. });
+        let is_shared =
+            matches!(vma.kind, VmaKind::Shared | VmaKind::Overlay { .. } | VmaKind::File { shared: true, .. });
         let shared = if is_shared { 's' } else { 'p' };
         let (offset, device, inode, name) = match vma.kind {
-            Kind::Stack => (0, 0, 0, "[stack]".into()),
-            Kind::Private if heap.contains(&vma.range.start()) => (0, 0, 0, "[heap]".into()),
-            Kind::Private | Kind::Shared => (0, 0, 0, String::new()),
-            // Which file it is, only its descriptors tell.
-            Kind::Written { offset, .. } => (offset, 0, 0, String::new()),
-            Kind::File { file, offset, .. } => match space.mapped_file(file) {
+            VmaKind::Stack => (0, 0, 0, "[stack]".into()),
+            VmaKind::Private if heap.contains(&vma.range.start()) => (0, 0, 0, "[heap]".into()),
+            VmaKind::Private | VmaKind::Shared => (0, 0, 0, String::new()),
+            // Only the file's descriptors know its name.
+            VmaKind::Overlay { offset, .. } => (offset, 0, 0, String::new()),
+            VmaKind::File { file, offset, .. } => match space.mapped_file(file) {
                 Some(mapped) => {
                     let (device, inode) = mapped.file.identity();
                     (offset, device, inode, String::from_utf8_lossy(&mapped.path).replace('\n', "\\012"))
@@ -373,7 +373,7 @@ fn mount_lines(process: &Process, with_numbers: bool) -> String {
     });
     let mut text = String::new();
     for (number, (path, kind, mode, device)) in (20_u32..).zip(fixed.chain(tenants)) {
-        // Blanks in paths are octal there.
+        // mountinfo escapes blanks as octal numbers.
         let path = String::from_utf8_lossy(path).replace('\\', "\\134").replace(' ', "\\040").replace('\n', "\\012");
         let _ = if with_numbers {
             writeln!(text, "{number} 20 0:{device} / {path} {mode},relatime - {kind} {kind} {mode}")
@@ -384,7 +384,7 @@ fn mount_lines(process: &Process, with_numbers: bool) -> String {
     text
 }
 
-/// UTC as tzfile(5) has it: version 2, one type of time, no transitions.
+/// UTC in the format of tzfile(5): version 2, one type of time, no transitions.
 fn zone() -> Vec<u8> {
     let mut part = b"TZif2".to_vec();
     part.extend([0; 15]);
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn the_zone_is_as_long_as_that_of_the_zone_compiler() {
+    fn utc_is_as_long_as_the_zone_compilers() {
         assert_eq!(zone().len(), 114);
     }
 }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The heap's end: `brk(2)`.
+//! The program break: `brk(2)`.
 
 use mayfly_machine::{PAGE_SIZE, Prot};
 
 use super::AddressSpace;
 use crate::base::pages::{self, PageRange};
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
 impl AddressSpace {
-    /// Puts the heap, still empty, at `start`.
+    /// Sets the heap's start; the heap is empty.
     pub(crate) fn start_heap(&mut self, start: u64) {
         self.heap_start = start;
         self.heap_break = start;
@@ -25,8 +25,8 @@ impl AddressSpace {
         self.heap_break
     }
 
-    /// Moves the break to `wanted`, if that is possible, and returns where it is now and what the caller has to unmap.
-    /// As on Linux there is no error: a program compares the result with what it asked for.
+    /// Moves the break to `wanted` if possible. Returns the break and what the caller has to unmap. As on Linux there
+    /// is no error: a program compares the result with what it asked for.
     pub(crate) fn set_break(&mut self, wanted: u64) -> (u64, Option<PageRange>) {
         match self.try_set_break(wanted) {
             Some(unmapped) => {
@@ -37,7 +37,7 @@ impl AddressSpace {
         }
     }
 
-    /// `None` if the break cannot be there.
+    /// `None` if the break cannot be moved there.
     fn try_set_break(&mut self, wanted: u64) -> Option<Option<PageRange>> {
         if wanted < self.heap_start {
             return None;
@@ -52,12 +52,12 @@ impl AddressSpace {
         if range.is_empty() {
             return Some(None);
         }
-        // One page of distance to whatever comes above, as on Linux.
+        // One page stays free below the next mapping, as on Linux.
         let with_gap = PageRange::new(old, new.checked_add(PAGE_SIZE)?)?;
         if with_gap.end() > mayfly_machine::layout::USER_END || !self.is_free(with_gap) {
             return None;
         }
-        let heap = Vma { range, prot: Prot::READ | Prot::WRITE, kind: Kind::Private, origin: self.origin };
+        let heap = Vma { range, prot: Prot::READ | Prot::WRITE, kind: VmaKind::Private, origin: self.origin };
         self.rewrite(range, |_| None, Some(heap)).ok()?;
         Some(None)
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mappings of files.
+//! File mappings.
 //!
-//! A mapping names its file by a number, so that mappings stay plain numbers that a reset copies with one `memcpy`. The
-//! files are in a table beside them, which clones share until one of them maps another file.
+//! A mapping refers to its file by index, so that mappings are plain numbers that a reset copies with one `memcpy`. The
+//! files are in a separate table, which clones share until one of them maps another file.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::base::errno::Errno;
 use crate::base::pages::PageRange;
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
-use crate::mm::vma::{FileId, Kind};
+use crate::mm::vma::{FileId, VmaKind};
 
 /// Most files that are mapped at a time.
 const MAPPED_FILES_MAX: usize = 1024;
 
-/// Before there are more than this many, those that are mapped no longer are dropped.
+/// From this size on, adding a file first drops those that are no longer mapped.
 const SWEEP_FROM: usize = 32;
 
 impl AddressSpace {
@@ -37,7 +37,7 @@ impl AddressSpace {
         shared: bool,
     ) -> Result<PageRange, Errno> {
         let file = self.mapped_file_id(file)?;
-        self.map(placement, len, prot, Kind::File { file, offset, shared })
+        self.map(placement, len, prot, VmaKind::File { file, offset, shared })
     }
 
     /// The file of a mapping.
@@ -45,14 +45,14 @@ impl AddressSpace {
         self.files.get(usize::from(id))?.as_ref()
     }
 
-    /// The number of `file`, which gets one unless it has been mapped under the same path before.
+    /// The index of `file`. A file that was mapped before under the same path keeps its index.
     fn mapped_file_id(&mut self, file: MappedFile) -> Result<FileId, Errno> {
         let same = |known: &MappedFile| known.file.identity() == file.file.identity() && known.path == file.path;
         let known = self.files.iter().position(|known| known.as_ref().is_some_and(same));
         let free = || self.files.iter().position(Option::is_none);
         let index = match known.or_else(free) {
             Some(index) => index,
-            // Each of them holds a descriptor of the host's.
+            // Each entry holds a descriptor of the host's.
             None if self.files.len() >= SWEEP_FROM => match self.forget_unmapped() {
                 Some(index) => index,
                 None if self.files.len() < MAPPED_FILES_MAX => self.files.len(),
@@ -72,11 +72,11 @@ impl AddressSpace {
         u16::try_from(index).map(FileId).map_err(|_| Errno::ENFILE)
     }
 
-    /// Drops files that no mapping names any more; returns a free place.
+    /// Drops files that no mapping refers to; returns a free index.
     fn forget_unmapped(&mut self) -> Option<usize> {
         let mut used = vec![false; self.files.len()];
         for vma in &self.mappings {
-            if let Kind::File { file: FileId(id), .. } = vma.kind
+            if let VmaKind::File { file: FileId(id), .. } = vma.kind
                 && let Some(used) = used.get_mut(usize::from(id))
             {
                 *used = true;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The address space: which mappings a program has, and what may be done with each.
+//! The address space: a program's mappings and their protections.
 //!
 //! ```text
 //!  USER_END  +-----------------------+
-//!            | stack                 |  Kind::Stack, of fixed size, touched on demand
+//!            | stack                 |  VmaKind::Stack, of fixed size, touched on demand
 //!            +-----------------------+
 //!            | guard gap, 1 MiB      |  no mapping is placed here unasked
 //!            +-----------------------+  mmap_top
@@ -14,14 +14,13 @@
 //!  USER_MIN  +-----------------------+
 //! ```
 //!
-//! This is bookkeeping only: it holds no page and touches no machine. Callers carry out on the machine what
-//! an operation returns. A page that is in no mapping is in no page table either; a page in a mapping may or may not
-//! be there yet.
+//! This is bookkeeping only: it holds no page and touches no machine. Callers apply to the machine what an operation
+//! returns. A page outside of all mappings is in no page table; a page in a mapping may be absent until it is touched.
 //!
 //! # Invariants
 //!
-//! Mappings are not empty, ascending, disjoint, inside the program's part of the address space, and as few as possible:
-//! no two that could be one touch. Their number and their total size stay within the limits.
+//! Mappings are not empty, ascending, disjoint, inside the program's part of the address space, and maximal: no two
+//! adjacent ones could be merged. Their number and their total size stay within the limits.
 //!
 //! A sorted vector rather than a tree: a reset copies it with one `memcpy` and no allocation, see decision 0041.
 
@@ -43,32 +42,32 @@ use crate::base::limits::Limits;
 use crate::base::pages::PageRange;
 use crate::mm::mapped_file::MappedFiles;
 use crate::mm::placement::Placement;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
-/// Distance that is kept free below the stack; Linux's `stack_guard_gap`.
+/// Size of the gap below the stack; Linux's `stack_guard_gap`.
 const STACK_GUARD: u64 = 1 << 20;
 
 /// A program's mappings.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AddressSpace {
     mappings: Vec<Vma>,
-    /// What mappings of files are mappings of. Shared by clones until one of them maps another file.
+    /// The mapped files. Clones share the table until one of them maps another file.
     files: Arc<MappedFiles>,
-    /// Written files that are mapped shared, and how large they are.
-    written: Vec<(InodeId, u64)>,
+    /// Overlay files that are mapped shared, with their sizes.
+    overlay_files: Vec<(InodeId, u64)>,
     /// Sum of the mappings' sizes in bytes.
     bytes: u64,
-    /// The heap: where it starts, and the current break.
+    /// The heap's start and the current break.
     heap_start: u64,
     heap_break: u64,
-    /// Upper end of where mappings are placed.
+    /// Upper end of the area for new mappings.
     mmap_top: u64,
-    /// What new and changed mappings are: `Snapshot` while booting, `Request` from the freeze on.
+    /// Origin of new and changed mappings: `Snapshot` while booting, `Request` from the freeze on.
     origin: Origin,
     max_mappings: usize,
     max_bytes: u64,
-    /// How often there was one mapping too many, since this was last asked. Statistics: not restored, and no clone's
-    /// business.
+    /// How often the limit on mappings refused one since the last [`AddressSpace::take_refusals`]. Statistics: neither
+    /// restored nor cloned.
     #[serde(skip)]
     refusals: AtomicU32,
 }
@@ -78,29 +77,29 @@ impl Clone for AddressSpace {
         Self {
             mappings: self.mappings.clone(),
             files: Arc::clone(&self.files),
-            written: self.written.clone(),
+            overlay_files: self.overlay_files.clone(),
             refusals: AtomicU32::new(0),
             ..*self
         }
     }
 
-    /// Without an allocation when the mappings fit where the old ones were.
+    /// Does not allocate if the mappings fit the old allocation.
     fn clone_from(&mut self, source: &Self) {
         let mut mappings = std::mem::take(&mut self.mappings);
         mappings.clone_from(&source.mappings);
         let files = Arc::clone(&source.files);
-        let mut written = std::mem::take(&mut self.written);
-        written.clone_from(&source.written);
-        *self = Self { mappings, files, written, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
+        let mut overlay_files = std::mem::take(&mut self.overlay_files);
+        overlay_files.clone_from(&source.overlay_files);
+        *self = Self { mappings, files, overlay_files, refusals: AtomicU32::new(*self.refusals.get_mut()), ..*source };
     }
 }
 
 impl AddressSpace {
-    /// An address space that holds nothing but a stack of `stack_bytes`, rounded up to pages.
+    /// An address space with only a stack of `stack_bytes`, rounded up to pages.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if the stack alone does not fit the limits or the address space.
+    /// `ENOMEM` if the stack alone exceeds the limits or the address space.
     pub(crate) fn new(max_mappings: usize, max_bytes: u64, stack_bytes: u64, stack_prot: Prot) -> Result<Self, Errno> {
         let stack = crate::base::pages::align_up(stack_bytes)
             .and_then(|bytes| layout::USER_END.checked_sub(bytes))
@@ -111,7 +110,7 @@ impl AddressSpace {
         let mut space = Self {
             mappings: Vec::new(),
             files: Arc::default(),
-            written: Vec::new(),
+            overlay_files: Vec::new(),
             bytes: 0,
             heap_start: layout::USER_MIN,
             heap_break: layout::USER_MIN,
@@ -121,19 +120,19 @@ impl AddressSpace {
             max_bytes,
             refusals: AtomicU32::new(0),
         };
-        space.map(Placement::FixedNoReplace(stack), stack.len(), stack_prot, Kind::Stack)?;
+        space.map(Placement::FixedNoReplace(stack), stack.len(), stack_prot, VmaKind::Stack)?;
         Ok(space)
     }
 
-    /// Whether what comes from a file is what this type promises, and within the limits.
+    /// Whether a deserialised value keeps this type's invariants and the limits.
     pub(crate) fn is_sound(&self, limits: &Limits) -> bool {
         let ascend = self.mappings.is_sorted_by(|one, next| one.range.end() <= next.range.start());
         let size = self.mappings.iter().fold(0_u64, |sum, vma| sum.saturating_add(vma.range.len()));
         let is_within = |vma: &Vma| {
             let has_file = match vma.kind {
-                Kind::File { file, .. } => self.mapped_file(file).is_some(),
-                Kind::Written { inode, .. } => self.written_size(inode).is_some(),
-                Kind::Private | Kind::Shared | Kind::Stack => true,
+                VmaKind::File { file, .. } => self.mapped_file(file).is_some(),
+                VmaKind::Overlay { inode, .. } => self.overlay_size(inode).is_some(),
+                VmaKind::Private | VmaKind::Shared | VmaKind::Stack => true,
             };
             !vma.range.is_empty()
                 && vma.range.start() >= layout::USER_MIN
@@ -150,7 +149,7 @@ impl AddressSpace {
             && (self.max_mappings, self.max_bytes) == (limits.mappings, limits.address_space_bytes)
     }
 
-    /// How often there was one mapping too many, since this was last asked.
+    /// How often the limit on mappings refused one since the last call.
     #[inline]
     pub(crate) fn take_refusals(&self) -> u32 {
         if self.refusals.load(Ordering::Relaxed) == 0 { 0 } else { self.refusals.swap(0, Ordering::Relaxed) }
@@ -161,7 +160,7 @@ impl AddressSpace {
         layout::USER_END
     }
 
-    /// From now on mappings are made by a request; those that exist belong to the snapshot.
+    /// Marks all mappings as the snapshot's. Those made from now on are a request's.
     pub(crate) fn freeze(&mut self) {
         self.origin = Origin::Snapshot;
         let Some(all) = PageRange::new(layout::USER_MIN, layout::USER_END) else { return };
@@ -194,10 +193,10 @@ impl AddressSpace {
     /// The parts of mappings that lie in `range`, ascending.
     pub(crate) fn within(&self, range: PageRange) -> impl Iterator<Item = Vma> + '_ {
         let overlapping = self.mappings.get(self.overlapping(range)).unwrap_or_default();
-        overlapping.iter().filter_map(move |vma| Some(vma.over(vma.range.intersection(range)?)))
+        overlapping.iter().filter_map(move |vma| Some(vma.covering(vma.range.intersection(range)?)))
     }
 
-    /// How much of `range`, from its start, is mapped without a gap.
+    /// The part of `range`, from its start, that is mapped without a gap.
     pub(crate) fn mapped_prefix(&self, range: PageRange) -> PageRange {
         let mut end = range.start();
         for vma in self.within(range) {
@@ -209,40 +208,46 @@ impl AddressSpace {
         range.before(end)
     }
 
-    /// Maps `len` bytes, rounded up to pages, where `placement` says. The range returned may hold pages of mappings
-    /// that were replaced, if the placement is `Fixed`: the caller unmaps it first.
-    pub(crate) fn map(&mut self, placement: Placement, len: u64, prot: Prot, kind: Kind) -> Result<PageRange, Errno> {
+    /// Maps `len` bytes, rounded up to pages, where `placement` says. For a `Fixed` placement, the returned range may
+    /// hold pages of replaced mappings: the caller unmaps them first.
+    pub(crate) fn map(
+        &mut self,
+        placement: Placement,
+        len: u64,
+        prot: Prot,
+        kind: VmaKind,
+    ) -> Result<PageRange, Errno> {
         let range = self.place(placement, len)?;
         let vma = Vma { range, prot, kind, origin: self.origin };
         self.rewrite(range, |_| None, Some(vma))?;
         Ok(range)
     }
 
-    /// Whether written files are mapped shared.
-    pub(crate) fn has_written(&self) -> bool {
-        !self.written.is_empty()
+    /// Whether any overlay file is mapped shared.
+    pub(crate) fn has_overlay_mappings(&self) -> bool {
+        !self.overlay_files.is_empty()
     }
 
-    /// The size of a written file that is mapped shared.
-    pub(crate) fn written_size(&self, id: InodeId) -> Option<u64> {
-        self.written.iter().find(|(known, _)| *known == id).map(|(_, size)| *size)
+    /// The recorded size of an overlay file that is mapped shared.
+    pub(crate) fn overlay_size(&self, id: InodeId) -> Option<u64> {
+        self.overlay_files.iter().find(|(known, _)| *known == id).map(|(_, size)| *size)
     }
 
-    /// A written file that is, or is about to be, mapped shared has this size.
-    pub(crate) fn set_written_size(&mut self, id: InodeId, size: u64) {
-        match self.written.iter_mut().find(|(known, _)| *known == id) {
+    /// Records the size of an overlay file that is, or is about to be, mapped shared.
+    pub(crate) fn set_overlay_size(&mut self, id: InodeId, size: u64) {
+        match self.overlay_files.iter_mut().find(|(known, _)| *known == id) {
             Some((_, known)) => *known = size,
-            None => self.written.push((id, size)),
+            None => self.overlay_files.push((id, size)),
         }
     }
 
-    /// Forgets the written files that are not mapped any more, and returns them.
-    pub(crate) fn forget_written(&mut self) -> Vec<InodeId> {
+    /// Removes and returns the overlay files that are no longer mapped.
+    pub(crate) fn forget_overlay_files(&mut self) -> Vec<InodeId> {
         let mapped = |id: InodeId| {
-            self.mappings.iter().any(|vma| matches!(vma.kind, Kind::Written { inode, .. } if inode == id))
+            self.mappings.iter().any(|vma| matches!(vma.kind, VmaKind::Overlay { inode, .. } if inode == id))
         };
-        let gone: Vec<InodeId> = self.written.iter().map(|(id, _)| *id).filter(|id| !mapped(*id)).collect();
-        self.written.retain(|(id, _)| !gone.contains(id));
+        let gone: Vec<InodeId> = self.overlay_files.iter().map(|(id, _)| *id).filter(|id| !mapped(*id)).collect();
+        self.overlay_files.retain(|(id, _)| !gone.contains(id));
         gone
     }
 
@@ -251,15 +256,15 @@ impl AddressSpace {
         self.origin == Origin::Snapshot
     }
 
-    /// Takes away what is mapped in `range`. The caller unmaps the pages.
+    /// Removes the mappings in `range`. The caller unmaps the pages.
     pub(crate) fn unmap(&mut self, range: PageRange) -> Result<(), Errno> {
         self.rewrite(range, |_| None, None)
     }
 
-    /// Gives the mappings in `range` a new protection, up to the first gap.
+    /// Changes the protection of the mappings in `range`, up to the first gap.
     ///
-    /// Returns the part that was changed, and whether there was a gap: Linux too changes what lies before one. The
-    /// caller changes the pages of that part.
+    /// Returns the part that was changed. It is shorter than `range` if there was a gap: Linux too changes what lies
+    /// before one. The caller changes the pages of that part.
     pub(crate) fn protect(&mut self, range: PageRange, prot: Prot) -> Result<PageRange, Errno> {
         let mapped = self.mapped_prefix(range);
         let origin = self.origin;
@@ -278,12 +283,13 @@ impl AddressSpace {
         first..past.max(first)
     }
 
-    /// The one way in which mappings change: splits them at the edges of `range`, replaces each part inside by what
-    /// `inside` makes of it, puts `added` (which lies inside `range`, where nothing remains) among them, and merges.
+    /// All changes to mappings go through here. Splits them at the edges of `range`, replaces each part inside by the
+    /// result of `inside`, inserts `added` (which lies inside `range`, where nothing remains), and merges.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` if a limit would be passed; then nothing has changed. What lowers a figure never fails for it.
+    /// `ENOMEM` if a limit would be exceeded; then nothing has changed. A change that lowers a figure never fails for
+    /// it.
     fn rewrite(
         &mut self,
         range: PageRange,
@@ -300,7 +306,7 @@ impl AddressSpace {
             }
             found => found,
         };
-        // One neighbour on either side, since a changed mapping may merge with it.
+        // Includes one neighbour on either side: a changed mapping may merge with it.
         let window = overlapping.start.saturating_sub(1)..overlapping.end.saturating_add(1).min(self.mappings.len());
         let old = self.mappings.get(window.clone()).unwrap_or_default();
 
@@ -315,18 +321,18 @@ impl AddressSpace {
         };
         let mut added = added;
         for vma in old {
-            push(vma.over(vma.range.before(range.start())));
+            push(vma.covering(vma.range.before(range.start())));
             if vma.range.end() > range.start()
                 && let Some(vma) = added.take()
             {
                 push(vma);
             }
             if let Some(middle) = vma.range.intersection(range)
-                && let Some(vma) = inside(vma.over(middle))
+                && let Some(vma) = inside(vma.covering(middle))
             {
                 push(vma);
             }
-            push(vma.over(vma.range.after(range.end())));
+            push(vma.covering(vma.range.after(range.end())));
         }
         if let Some(vma) = added {
             push(vma);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a new mapping goes.
+//! Finds the range for a new mapping.
 
 use mayfly_machine::layout;
 
@@ -7,9 +7,9 @@ use super::{AddressSpace, STACK_GUARD};
 use crate::base::errno::Errno;
 use crate::base::pages::{self, PageRange};
 use crate::mm::placement::Placement;
-use crate::mm::vma::Kind;
+use crate::mm::vma::VmaKind;
 
-/// Where MAP_32BIT mappings go, as on Linux.
+/// The area for MAP_32BIT mappings, as on Linux.
 const LOW_START: u64 = 0x4000_0000;
 const LOW_END: u64 = 0x8000_0000;
 
@@ -35,18 +35,18 @@ impl AddressSpace {
         }
     }
 
-    /// Where a mapping of `len` bytes would go.
+    /// The range that a mapping of `len` bytes would get.
     pub(crate) fn find_room(&self, len: u64) -> Result<PageRange, Errno> {
         self.place(Placement::Anywhere, len)
     }
 
-    /// Whether nothing is mapped in `range`, nor a stack so close above that it reaches the guard gap.
+    /// Whether `range` is unmapped and does not reach into the guard gap of a stack above it.
     pub(crate) fn is_free(&self, range: PageRange) -> bool {
         let index = self.mappings.partition_point(|vma| vma.range.end() <= range.start());
         self.mappings.get(index).is_none_or(|above| floor(above.range, above.kind) >= range.end())
     }
 
-    /// The highest `len` bytes in `low..high` that are free.
+    /// The highest `len` free bytes in `low..high`.
     fn highest_gap(&self, len: u64, low: u64, high: u64) -> Result<PageRange, Errno> {
         let mut ceiling = high;
         let fits = |floor: u64, ceiling: u64| {
@@ -66,16 +66,16 @@ impl AddressSpace {
     }
 }
 
-/// Where the room below a mapping ends.
-fn floor(range: PageRange, kind: Kind) -> u64 {
+/// The lowest address that other mappings keep clear of: the mapping's start, less a stack's guard gap.
+fn floor(range: PageRange, kind: VmaKind) -> u64 {
     match kind {
-        Kind::Stack => range.start().saturating_sub(STACK_GUARD),
-        Kind::Private | Kind::Shared | Kind::File { .. } | Kind::Written { .. } => range.start(),
+        VmaKind::Stack => range.start().saturating_sub(STACK_GUARD),
+        VmaKind::Private | VmaKind::Shared | VmaKind::File { .. } | VmaKind::Overlay { .. } => range.start(),
     }
 }
 
-/// Refuses what a program may not map: `EPERM` below the lowest address as Linux does for `vm.mmap_min_addr`, `ENOMEM`
-/// above the highest.
+/// Refuses ranges outside the program's part: `EPERM` below the lowest address, as Linux does for `vm.mmap_min_addr`;
+/// `ENOMEM` above the highest.
 fn inside_user(range: PageRange) -> Result<PageRange, Errno> {
     if range.start() < layout::USER_MIN {
         Err(Errno::EPERM)

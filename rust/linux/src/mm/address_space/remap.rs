@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Growing, shrinking and moving a mapping: `mremap(2)`.
+//! Grows, shrinks and moves a mapping: `mremap(2)`.
 
 use mayfly_machine::layout;
 
@@ -9,29 +9,29 @@ use crate::base::pages::PageRange;
 use crate::mm::placement::Placement;
 use crate::mm::vma::Vma;
 
-/// What the caller has to do on the machine, in this order, and the new place.
+/// What the caller has to do on the machine, in this order, and the mapping's address.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Remapped {
-    /// Pages to unmap: what was in the way of the destination.
+    /// Pages to unmap: the mappings that the destination replaced.
     pub(crate) replaced: Option<PageRange>,
-    /// Pages to unmap: the part that was cut off.
+    /// Pages to unmap: the end that was cut off.
     pub(crate) cut: Option<PageRange>,
-    /// Pages to move, and the address they move to.
+    /// Pages to move, and their new address.
     pub(crate) moved: Option<(PageRange, u64)>,
-    /// Where the mapping is now.
+    /// The mapping's address now.
     pub(crate) address: u64,
 }
 
 impl AddressSpace {
-    /// Makes the mapping at `old` one of `new_len` bytes (whole pages, not 0).
+    /// Changes the size of the mapping at `old` to `new_len` bytes (whole pages, not 0).
     ///
-    /// With `destination` it goes there, and what is in the way goes; otherwise it stays if it can, and moves if it
-    /// must and `may_move` allows.
+    /// With `destination` the mapping moves there and replaces what is mapped there. Otherwise it stays if it can, and
+    /// moves if it must and `may_move` allows.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if `old` is not one mapping, `EINVAL` if the destination overlaps it or is not in the program's part,
-    /// `ENOMEM` if there is no room or a limit would be passed. Then nothing has changed.
+    /// `EFAULT` if `old` is not one mapping; `EINVAL` if the destination overlaps it or is not in the program's part;
+    /// `ENOMEM` if there is no room or a limit would be exceeded. Then nothing has changed.
     pub(crate) fn remap(
         &mut self,
         old: PageRange,
@@ -58,7 +58,7 @@ impl AddressSpace {
             }
             let more = stays.after(old.end());
             if stays.end() <= layout::USER_END && self.is_free(more) {
-                let grown = Vma { origin: self.origin, ..vma.over(more) };
+                let grown = Vma { origin: self.origin, ..vma.covering(more) };
                 self.rewrite(more, |_| None, Some(grown))?;
                 return Ok(Remapped { replaced: None, cut: None, moved: None, address: old.start() });
             }
@@ -70,7 +70,7 @@ impl AddressSpace {
         self.move_to(old, vma, target, Placement::FixedNoReplace(target))
     }
 
-    /// Maps `target` like `vma` and unmaps `old`, both or neither.
+    /// Maps `target` with the attributes of `vma` and unmaps `old`: both or neither.
     fn move_to(
         &mut self,
         old: PageRange,
@@ -95,8 +95,8 @@ impl AddressSpace {
         })
     }
 
-    /// The attributes of the mapping that covers all of `range`. Pieces that differ in nothing but where they come from
-    /// are one mapping to the program.
+    /// The attributes of the mapping that covers all of `range`. Parts that differ only in their origin are one mapping
+    /// to the program.
     fn uniform(&self, range: PageRange) -> Result<Vma, Errno> {
         let mut parts = self.within(range);
         let first = parts.next().ok_or(Errno::EFAULT)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The address space against a naive model: a map from page to what the page is.
+//! Compares the address space with a naive model: a map from each page to its attributes.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ fn range(page: u64, pages: u64) -> PageRange {
     PageRange::at(BASE + page * PAGE_SIZE, pages * PAGE_SIZE).unwrap()
 }
 
-/// What the module promises of every address space.
+/// Asserts the module's invariants.
 fn check(space: &AddressSpace) {
     let mut bytes = 0;
     for pair in space.mappings.windows(2) {
         assert!(pair[0].range.end() <= pair[1].range.start(), "ascending and disjoint: {pair:?}");
-        assert!(!pair[0].merges_with(&pair[1]), "as few as possible: {pair:?}");
+        assert!(!pair[0].merges_with(&pair[1]), "adjacent mappings that could merge: {pair:?}");
     }
     for vma in &space.mappings {
         assert!(!vma.range.is_empty());
@@ -37,8 +37,8 @@ fn check(space: &AddressSpace) {
     assert!(space.mappings.len() <= space.max_mappings);
 }
 
-/// Page address to protection, kind and origin.
-type Model = BTreeMap<u64, (Prot, Kind, Origin)>;
+/// Maps a page's address to protection, kind and origin.
+type Model = BTreeMap<u64, (Prot, VmaKind, Origin)>;
 
 fn model_of(space: &AddressSpace) -> Model {
     let mut model = Model::new();
@@ -56,7 +56,7 @@ fn pages(range: PageRange) -> impl Iterator<Item = u64> {
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Map(PageRange, Prot, Kind),
+    Map(PageRange, Prot, VmaKind),
     MapAnywhere(u64, Prot),
     MapHint(PageRange, Prot),
     Unmap(PageRange),
@@ -76,7 +76,7 @@ fn any_prot() -> impl Strategy<Value = Prot> {
 }
 
 fn any_operation() -> impl Strategy<Value = Operation> {
-    let kind = prop_oneof![Just(Kind::Private), Just(Kind::Shared)];
+    let kind = prop_oneof![Just(VmaKind::Private), Just(VmaKind::Shared)];
     prop_oneof![
         3 => (any_range(), any_prot(), kind).prop_map(|(r, p, k)| Operation::Map(r, p, k)),
         1 => (1..12_u64, any_prot()).prop_map(|(n, p)| Operation::MapAnywhere(n * PAGE_SIZE, p)),
@@ -90,7 +90,8 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Does `operation` to both; the model does not choose places, so it takes over the address space's and checks it.
+/// Applies `operation` to both. The model does not choose addresses: it takes over the address space's choice and
+/// checks it.
 fn apply(space: &mut AddressSpace, model: &mut Model, operation: &Operation) {
     let origin = space.origin;
     match *operation {
@@ -99,18 +100,18 @@ fn apply(space: &mut AddressSpace, model: &mut Model, operation: &Operation) {
             model.extend(pages(range).map(|page| (page, (prot, kind, origin))));
         }
         Operation::MapAnywhere(len, prot) => {
-            let range = space.map(Placement::Anywhere, len, prot, Kind::Private).unwrap();
+            let range = space.map(Placement::Anywhere, len, prot, VmaKind::Private).unwrap();
             assert_eq!(range.len(), len);
             assert!(pages(range).all(|page| !model.contains_key(&page)));
             assert!(range.end() <= AddressSpace::stack_top() - STACK_BYTES - STACK_GUARD);
-            model.extend(pages(range).map(|page| (page, (prot, Kind::Private, origin))));
+            model.extend(pages(range).map(|page| (page, (prot, VmaKind::Private, origin))));
         }
         Operation::MapHint(wanted, prot) => {
             let free = pages(wanted).all(|page| !model.contains_key(&page));
-            let range = space.map(Placement::Hint(wanted.start()), wanted.len(), prot, Kind::Private).unwrap();
+            let range = space.map(Placement::Hint(wanted.start()), wanted.len(), prot, VmaKind::Private).unwrap();
             assert_eq!(range == wanted, free, "a hint is followed where it can be");
             assert!(pages(range).all(|page| !model.contains_key(&page)));
-            model.extend(pages(range).map(|page| (page, (prot, Kind::Private, origin))));
+            model.extend(pages(range).map(|page| (page, (prot, VmaKind::Private, origin))));
         }
         Operation::Unmap(range) => {
             space.unmap(range).unwrap();
@@ -144,8 +145,8 @@ fn apply(space: &mut AddressSpace, model: &mut Model, operation: &Operation) {
                 model.remove(&page);
             }
             for page in (old..new).step_by(PAGE_SIZE as usize) {
-                let fresh = model.insert(page, (Prot::READ | Prot::WRITE, Kind::Private, origin));
-                assert_eq!(fresh, None, "the heap takes nothing over");
+                let fresh = model.insert(page, (Prot::READ | Prot::WRITE, VmaKind::Private, origin));
+                assert_eq!(fresh, None, "the heap replaces no mapping");
             }
         }
         Operation::Freeze => {
@@ -227,8 +228,12 @@ proptest! {
         for operation in operations {
             let before = model_of(&space);
             let failed = match operation {
-                Operation::Map(range, prot, kind) => space.map(Placement::Fixed(range), range.len(), prot, kind).is_err(),
-                Operation::MapAnywhere(len, prot) => space.map(Placement::Anywhere, len, prot, Kind::Private).is_err(),
+                Operation::Map(range, prot, kind) => {
+                    space.map(Placement::Fixed(range), range.len(), prot, kind).is_err()
+                }
+                Operation::MapAnywhere(len, prot) => {
+                    space.map(Placement::Anywhere, len, prot, VmaKind::Private).is_err()
+                }
                 Operation::Unmap(range) => space.unmap(range).is_err(),
                 Operation::Protect(range, prot) => space.protect(range, prot).is_err(),
                 Operation::Remap(old, len, may_move) => space.remap(old, len, may_move, None).is_err(),
@@ -248,39 +253,40 @@ proptest! {
 fn mappings_go_downwards_from_below_the_stack() {
     let mut space = space();
     let top = AddressSpace::stack_top() - STACK_BYTES - STACK_GUARD;
-    let first = space.map(Placement::Anywhere, 1, R, Kind::Private).unwrap();
+    let first = space.map(Placement::Anywhere, 1, R, VmaKind::Private).unwrap();
     assert_eq!(first.end(), top);
-    let second = space.map(Placement::Anywhere, 3 * PAGE_SIZE, R, Kind::Shared).unwrap();
+    let second = space.map(Placement::Anywhere, 3 * PAGE_SIZE, R, VmaKind::Shared).unwrap();
     assert_eq!(second.end(), first.start());
     space.unmap(first).unwrap();
-    assert_eq!(space.map(Placement::Anywhere, PAGE_SIZE, R, Kind::Private), Ok(first), "the highest gap that fits");
+    assert_eq!(space.map(Placement::Anywhere, PAGE_SIZE, R, VmaKind::Private), Ok(first), "the highest gap that fits");
 }
 
 #[test]
-fn the_gap_below_the_stack_is_kept_from_all_who_do_not_insist() {
+fn only_fixed_mappings_may_lie_in_the_gap_below_the_stack() {
     let mut space = space();
     let stack = AddressSpace::stack_top() - STACK_BYTES;
     let close = PageRange::at(stack - 2 * PAGE_SIZE, PAGE_SIZE).unwrap();
-    let hinted = space.map(Placement::Hint(close.start()), PAGE_SIZE, R, Kind::Private).unwrap();
+    let hinted = space.map(Placement::Hint(close.start()), PAGE_SIZE, R, VmaKind::Private).unwrap();
     assert_ne!(hinted, close);
-    assert_eq!(space.map(Placement::Fixed(close), PAGE_SIZE, R, Kind::Private), Ok(close));
+    assert_eq!(space.map(Placement::Fixed(close), PAGE_SIZE, R, VmaKind::Private), Ok(close));
 }
 
 #[test]
-fn places_that_do_not_exist_are_refused() {
+fn ranges_outside_of_the_programs_part_are_refused() {
     let mut space = space();
-    let mut fixed = |start, len| space.map(Placement::Fixed(PageRange::at(start, len).unwrap()), len, R, Kind::Private);
+    let mut fixed =
+        |start, len| space.map(Placement::Fixed(PageRange::at(start, len).unwrap()), len, R, VmaKind::Private);
     assert_eq!(fixed(0, PAGE_SIZE), Err(Errno::EPERM));
     assert_eq!(fixed(layout::USER_MIN - PAGE_SIZE, PAGE_SIZE), Err(Errno::EPERM));
     assert_eq!(fixed(layout::USER_END, PAGE_SIZE), Err(Errno::ENOMEM));
-    assert_eq!(space.map(Placement::Anywhere, u64::MAX, R, Kind::Private), Err(Errno::ENOMEM));
-    assert_eq!(space.map(Placement::Anywhere, 1 << 47, R, Kind::Private), Err(Errno::ENOMEM));
-    assert_eq!(space.map(Placement::Low, 1 << 31, R, Kind::Private), Err(Errno::ENOMEM));
-    let wild = space.map(Placement::Hint(u64::MAX - 5), PAGE_SIZE, R, Kind::Private).unwrap();
-    assert!(wild.end() < layout::USER_END, "a wild hint is no hint");
-    let low = space.map(Placement::Low, 1 << 20, R, Kind::Private).unwrap();
+    assert_eq!(space.map(Placement::Anywhere, u64::MAX, R, VmaKind::Private), Err(Errno::ENOMEM));
+    assert_eq!(space.map(Placement::Anywhere, 1 << 47, R, VmaKind::Private), Err(Errno::ENOMEM));
+    assert_eq!(space.map(Placement::Low, 1 << 31, R, VmaKind::Private), Err(Errno::ENOMEM));
+    let wild = space.map(Placement::Hint(u64::MAX - 5), PAGE_SIZE, R, VmaKind::Private).unwrap();
+    assert!(wild.end() < layout::USER_END, "an impossible hint is ignored");
+    let low = space.map(Placement::Low, 1 << 20, R, VmaKind::Private).unwrap();
     assert!(low.end() <= 1 << 31);
-    assert_eq!(space.map(Placement::FixedNoReplace(low), low.len(), R, Kind::Private), Err(Errno::EEXIST));
+    assert_eq!(space.map(Placement::FixedNoReplace(low), low.len(), R, VmaKind::Private), Err(Errno::EEXIST));
     check(&space);
 }
 
@@ -294,9 +300,9 @@ fn a_stack_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn what_a_request_changes_is_the_requests_and_what_it_leaves_is_the_snapshots() {
+fn a_request_owns_what_it_changes_and_the_snapshot_the_rest() {
     let mut space = space();
-    space.map(Placement::Fixed(range(0, 10)), 10 * PAGE_SIZE, Prot::READ, Kind::Private).unwrap();
+    space.map(Placement::Fixed(range(0, 10)), 10 * PAGE_SIZE, Prot::READ, VmaKind::Private).unwrap();
     space.freeze();
     space.protect(range(4, 2), Prot::READ | Prot::WRITE).unwrap();
     space.protect(range(0, 1), Prot::READ).unwrap();
@@ -304,7 +310,7 @@ fn what_a_request_changes_is_the_requests_and_what_it_leaves_is_the_snapshots() 
     assert_eq!(
         origins,
         [(range(0, 4), Origin::Snapshot), (range(4, 2), Origin::Request), (range(6, 4), Origin::Snapshot)],
-        "a protection that was there already is no change"
+        "setting the same protection is no change"
     );
     space.freeze();
     assert_eq!(space.within(range(0, 10)).count(), 3);
@@ -312,9 +318,9 @@ fn what_a_request_changes_is_the_requests_and_what_it_leaves_is_the_snapshots() 
 }
 
 #[test]
-fn a_mapping_of_the_snapshot_that_a_request_extends_is_still_one_mapping_to_the_program() {
+fn a_mapping_that_a_request_extends_is_still_one_mapping_to_the_program() {
     let mut space = space();
-    space.map(Placement::Fixed(range(0, 4)), 4 * PAGE_SIZE, R, Kind::Private).unwrap();
+    space.map(Placement::Fixed(range(0, 4)), 4 * PAGE_SIZE, R, VmaKind::Private).unwrap();
     space.freeze();
     let grown = space.remap(range(0, 4), 8 * PAGE_SIZE, false, None).unwrap();
     assert_eq!(grown.moved, None);
@@ -325,10 +331,10 @@ fn a_mapping_of_the_snapshot_that_a_request_extends_is_still_one_mapping_to_the_
 }
 
 #[test]
-fn the_heap_stops_before_what_is_above_it() {
+fn the_heap_stops_below_the_next_mapping() {
     let mut space = space();
     space.start_heap(BASE);
-    space.map(Placement::Fixed(range(10, 1)), PAGE_SIZE, R, Kind::Private).unwrap();
+    space.map(Placement::Fixed(range(10, 1)), PAGE_SIZE, R, VmaKind::Private).unwrap();
     assert_eq!(space.set_break(BASE + 9 * PAGE_SIZE).0, BASE + 9 * PAGE_SIZE);
     assert_eq!(space.set_break(BASE + 9 * PAGE_SIZE + 1).0, BASE + 9 * PAGE_SIZE, "one page stays free between");
     assert_eq!(space.set_break(BASE - 1).0, BASE + 9 * PAGE_SIZE);
@@ -341,10 +347,10 @@ fn the_heap_stops_before_what_is_above_it() {
 #[test]
 fn a_copy_into_an_old_space_equals_the_original() {
     let mut original = space();
-    original.map(Placement::Fixed(range(0, 4)), 4 * PAGE_SIZE, R, Kind::Private).unwrap();
+    original.map(Placement::Fixed(range(0, 4)), 4 * PAGE_SIZE, R, VmaKind::Private).unwrap();
     let mut copy = space();
     for page in 0..20 {
-        copy.map(Placement::Fixed(range(2 * page, 1)), PAGE_SIZE, R, Kind::Private).unwrap();
+        copy.map(Placement::Fixed(range(2 * page, 1)), PAGE_SIZE, R, VmaKind::Private).unwrap();
     }
     copy.clone_from(&original);
     assert_eq!(copy.mappings, original.mappings);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory: `mmap(2)` and its kin. The address space decides, then the machine's pages follow.
+//! System calls on memory: `mmap(2)` and related ones. Each changes the address space first, then the machine's pages.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::InodeId;
 use crate::base::pages::{self, PAGE_BYTES, PageRange, TASK_SIZE};
-use crate::fs::calls::written;
+use crate::fs::calls::overlay_mappings;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
 use crate::kernel::work_limits;
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
-use crate::mm::vma::{Kind, Vma};
+use crate::mm::vma::{Vma, VmaKind};
 
-/// Flags of `mmap` that `<sys/mman.h>` has and the libc crate lacks.
+/// Flags of `mmap` in `<sys/mman.h>` that the libc crate lacks.
 const MAP_TYPE: i32 = 0x0f;
 const MAP_32BIT: i32 = 0x40;
 
-/// Protection bits that do nothing on x86-64 but are valid.
+/// Valid protection bits without an effect on x86-64.
 const PROT_SEM: u64 = 8;
 const PROT_GROWSDOWN: u64 = 0x0100_0000;
 const PROT_GROWSUP: u64 = 0x0200_0000;
@@ -43,16 +43,16 @@ pub(crate) fn brk(call: &mut Call<'_, '_>) -> CallResult {
     Ok(now)
 }
 
-/// `mmap(2)`: anonymous memory, and files of mounts.
+/// `mmap(2)`: anonymous memory, files of mounts, and files of the overlay.
 pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, prot, flags, fd, offset] = call.args;
     let flags = int(flags);
     if !pages::is_aligned(offset) {
         return Err(Errno::EINVAL.into());
     }
-    // Linux ignores protection bits that it does not know.
+    // Linux ignores unknown protection bits.
     let prot = Prot::from_bits(prot & 7).ok_or(Errno::EINVAL)?;
-    let source = if flags & libc::MAP_ANONYMOUS != 0 { Source::Zeroes } else { source(call, int(fd))? };
+    let backing = if flags & libc::MAP_ANONYMOUS != 0 { Backing::Zeroes } else { backing(call, int(fd))? };
     if len == 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -63,78 +63,80 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     };
     if flags & libc::MAP_HUGETLB != 0 {
-        // As on a system that has reserved no huge pages.
+        // As on a system without reserved huge pages.
         return Err(Errno::ENOMEM.into());
     }
     let placement = placement(address, len, flags)?;
     let end = pages::align_up(len).and_then(|len| offset.checked_add(len));
-    if end.is_none_or(|end| i64::try_from(end).is_err()) && !matches!(source, Source::Zeroes) {
+    if end.is_none_or(|end| i64::try_from(end).is_err()) && !matches!(backing, Backing::Zeroes) {
         return Err(Errno::EOVERFLOW.into());
     }
     if let Placement::Fixed(replaced) = placement {
         work_limits::check_range(call, replaced)?;
     }
-    if let Source::Written { id, .. } = source {
+    if let Backing::Overlay { id, .. } = backing {
         work_limits::check_bytes(call, crate::base::arguments::count(call.process.overlay.content(id).len()).min(len))?;
         work_limits::check_file(call, id)?;
     }
     if let Placement::Fixed(replaced) = placement {
-        written::keep(call, replaced);
+        overlay_mappings::keep(call, replaced);
     }
-    if let Source::Written { id, .. } = source {
-        check_written(call, &source, placement, prot, shared, offset, len)?;
-        written::refresh(call, id, offset, len);
+    if let Backing::Overlay { id, .. } = backing {
+        check_overlay(call, &backing, placement, prot, shared, offset, len)?;
+        overlay_mappings::refresh(call, id, offset, len);
     }
     let space = &mut call.process.memory;
-    let range = match &source {
-        Source::Zeroes => space.edit().map(placement, len, prot, if shared { Kind::Shared } else { Kind::Private })?,
-        // A file that could be written to cannot be mapped shared.
-        Source::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
-        Source::Written { id, writable } if shared => {
+    let range = match &backing {
+        Backing::Zeroes => {
+            space.edit().map(placement, len, prot, if shared { VmaKind::Shared } else { VmaKind::Private })?
+        }
+        // A writable mapping of a file of the host's cannot be shared.
+        Backing::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
+        Backing::Overlay { id, writable } if shared => {
             let size = crate::base::arguments::count(call.process.overlay.content(*id).len());
-            let kind = Kind::Written { inode: *id, offset, writable: *writable };
+            let kind = VmaKind::Overlay { inode: *id, offset, writable: *writable };
             let range = space.edit().map(placement, len, prot, kind)?;
-            space.edit().set_written_size(*id, size);
+            space.edit().set_overlay_size(*id, size);
             range
         }
-        Source::Written { .. } => space.edit().map(placement, len, prot, Kind::Private)?,
-        Source::File(file) => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
+        Backing::Overlay { .. } => space.edit().map(placement, len, prot, VmaKind::Private)?,
+        Backing::File(file) => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
     };
     if let Placement::Fixed(_) = placement {
         unmap_pages(call, Some(range))?;
     }
-    match source {
-        Source::Written { .. } if shared => written::fill(call, range)?,
-        Source::Written { id, .. } => copy_content(call, range, prot, id, offset)?,
-        Source::Zeroes | Source::File(_) => {}
+    match backing {
+        Backing::Overlay { .. } if shared => overlay_mappings::fill(call, range)?,
+        Backing::Overlay { id, .. } => copy_content(call, range, prot, id, offset)?,
+        Backing::Zeroes | Backing::File(_) => {}
     }
-    written::sweep(call);
+    overlay_mappings::forget_unmapped_files(call);
     Ok(range.start())
 }
 
-/// What a mapping holds at the start.
-enum Source {
+/// What backs a new mapping.
+enum Backing {
     Zeroes,
     File(MappedFile),
     /// A file of the overlay: a private mapping gets a copy of its present content.
-    Written {
+    Overlay {
         id: InodeId,
-        /// A shared mapping may be written to.
+        /// Whether a shared mapping may be writable.
         writable: bool,
     },
 }
 
-/// Refuses mappings of a written file that cannot be.
-fn check_written(
+/// Refuses mappings of an overlay file that are impossible.
+fn check_overlay(
     call: &Call<'_, '_>,
-    source: &Source,
+    backing: &Backing,
     placement: Placement,
     prot: Prot,
     shared: bool,
     offset: u64,
     len: u64,
 ) -> Result<(), Errno> {
-    let Source::Written { id, writable } = *source else { return Ok(()) };
+    let Backing::Overlay { id, writable } = *backing else { return Ok(()) };
     if !shared {
         return Ok(());
     }
@@ -143,12 +145,12 @@ fn check_written(
     }
     let replaced = if let Placement::Fixed(range) = placement { Some(range) } else { None };
     let len = pages::align_up(len).ok_or(Errno::ENOMEM)?;
-    // There is one page for each part of the file.
-    if written::is_mapped_elsewhere(call, id, offset, len, replaced) { Err(Errno::ENODEV) } else { Ok(()) }
+    // Each part of the file is in one page at most.
+    if overlay_mappings::is_mapped_elsewhere(call, id, offset, len, replaced) { Err(Errno::ENODEV) } else { Ok(()) }
 }
 
-/// Brings in all pages of a mapping that a written file has content for. The file's size is bounded, and so are the
-/// pages.
+/// Brings in all pages of a mapping for which an overlay file has content. The file's size is bounded, so the pages are
+/// too.
 fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: InodeId, offset: u64) -> Result<(), Halt> {
     let content = call.process.overlay.content(id);
     let content = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
@@ -163,8 +165,8 @@ fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: Inode
     Ok(())
 }
 
-/// What `fd` is to a mapping.
-fn source(call: &Call<'_, '_>, fd: i32) -> Result<Source, Errno> {
+/// What backs a mapping of `fd`.
+fn backing(call: &Call<'_, '_>, fd: i32) -> Result<Backing, Errno> {
     let open = call.process.files.open_file(fd)?;
     if open.flags & libc::O_PATH != 0 {
         return Err(Errno::EBADF);
@@ -173,12 +175,12 @@ fn source(call: &Call<'_, '_>, fd: i32) -> Result<Source, Errno> {
         return Err(Errno::EACCES);
     }
     match &open.object {
-        Object::Host(file) => Ok(Source::File(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
+        Object::Host(file) => Ok(Backing::File(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
         Object::Memory { id, .. } => {
-            Ok(Source::Written { id: *id, writable: open.is_writable() && !call.process.overlay.is_write_sealed(*id) })
+            Ok(Backing::Overlay { id: *id, writable: open.is_writable() && !call.process.overlay.is_write_sealed(*id) })
         }
-        // Memory with another name.
-        Object::Zero => Ok(Source::Zeroes),
+        // A mapping of `/dev/zero` is anonymous memory.
+        Object::Zero => Ok(Backing::Zeroes),
         _ => Err(Errno::ENODEV),
     }
 }
@@ -204,10 +206,10 @@ pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, ..] = call.args;
     let range = PageRange::at(address, len).filter(|range| !range.is_empty()).ok_or(Errno::EINVAL)?;
     work_limits::check_range(call, range)?;
-    written::keep(call, range);
+    overlay_mappings::keep(call, range);
     call.process.memory.edit().unmap(range)?;
     unmap_pages(call, Some(range))?;
-    written::sweep(call);
+    overlay_mappings::forget_unmapped_files(call);
     Ok(0)
 }
 
@@ -236,13 +238,13 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     let prot = Prot::from_bits(prot).ok_or(Errno::EINVAL)?;
     let range = if grows_down { from_stack_start(call, range)? } else { range };
     let is_shared_file =
-        |vma: Vma| matches!(vma.kind, Kind::File { shared: true, .. } | Kind::Written { writable: false, .. });
+        |vma: Vma| matches!(vma.kind, VmaKind::File { shared: true, .. } | VmaKind::Overlay { writable: false, .. });
     if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
         return Err(Errno::EACCES.into());
     }
     work_limits::check_range(call, range)?;
-    // What cannot be read any more is to be known all the same.
-    written::keep(call, range);
+    // Pages may become unreadable: their content goes to the overlay first.
+    overlay_mappings::keep(call, range);
     let changed = call.process.memory.edit().protect(range, prot)?;
     if !changed.is_empty() {
         call.machine.protect(changed.start(), changed.len(), prot)?;
@@ -253,7 +255,7 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
 /// PROT_GROWSDOWN: the range reaches down to the start of the stack that it lies in.
 fn from_stack_start(call: &Call<'_, '_>, range: PageRange) -> Result<PageRange, Errno> {
     let vma = call.process.memory.find(range.start()).ok_or(Errno::ENOMEM)?;
-    if vma.kind != Kind::Stack {
+    if vma.kind != VmaKind::Stack {
         return Err(Errno::EINVAL);
     }
     PageRange::new(vma.range.start(), range.end()).ok_or(Errno::ENOMEM)
@@ -286,21 +288,21 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
         call.machine.move_pages(pages.start(), to, pages.len())?;
     }
     if let Some(range) = PageRange::at(done.address, new_len) {
-        written::fill(call, range)?;
+        overlay_mappings::fill(call, range)?;
     }
-    written::sweep(call);
+    overlay_mappings::forget_unmapped_files(call);
     Ok(done.address)
 }
 
-/// What a `mremap` takes away of written files is kept, and what it would show a second time is refused.
+/// Keeps the content of overlay files that a `mremap` unmaps, and refuses to map a part of one twice.
 fn keep_of_remapped(call: &mut Call<'_, '_>, old: PageRange, new_len: u64, to: Option<u64>) -> Result<(), Errno> {
-    if !call.process.memory.has_written() {
+    if !call.process.memory.has_overlay_mappings() {
         return Ok(());
     }
     if let Some(vma) = call.process.memory.find(old.start())
-        && let Kind::Written { inode, offset, .. } = vma.over(old).kind
+        && let VmaKind::Overlay { inode, offset, .. } = vma.covering(old).kind
         && new_len > old.len()
-        && written::is_mapped_elsewhere(
+        && overlay_mappings::is_mapped_elsewhere(
             call,
             inode,
             offset.saturating_add(old.len()),
@@ -310,18 +312,18 @@ fn keep_of_remapped(call: &mut Call<'_, '_>, old: PageRange, new_len: u64, to: O
     {
         return Err(Errno::ENOMEM);
     }
-    written::keep(call, old);
+    overlay_mappings::keep(call, old);
     if let Some(target) = to.and_then(|to| PageRange::at(to, new_len)) {
-        written::keep(call, target);
+        overlay_mappings::keep(call, target);
     }
     Ok(())
 }
 
-/// `madvise(2)`. Advice that asks for pages to go is followed at once; advice about speed is accepted and ignored.
+/// `madvise(2)`. Advice to discard pages is followed at once; advice about performance is accepted and ignored.
 pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, advice, ..] = call.args;
     let gives_up = match int(advice) {
-        // Linux may keep MADV_FREE's pages until memory is short. Here it always is: the limit is per request.
+        // Linux may keep MADV_FREE's pages until memory is short. Here it always is: a request has a limit.
         libc::MADV_DONTNEED | libc::MADV_FREE => true,
         libc::MADV_NORMAL
         | libc::MADV_RANDOM
@@ -346,7 +348,7 @@ pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     let range = PageRange::at(address, len).ok_or(Errno::EINVAL)?;
     if gives_up {
         work_limits::check_range(call, range)?;
-        let own = |kind: &Kind| !matches!(kind, Kind::Shared | Kind::Written { .. });
+        let own = |kind: &VmaKind| !matches!(kind, VmaKind::Shared | VmaKind::Overlay { .. });
         let private = call.process.memory.within(range).filter(|vma| own(&vma.kind));
         let private: Vec<(u64, u64)> = private.map(|vma| (vma.range.start(), vma.range.len())).collect();
         call.machine.discard(&private)?;
@@ -393,7 +395,7 @@ pub(crate) fn nothing_to_do(_call: &mut Call<'_, '_>) -> CallResult {
 
 /// `mincore(2)`: which pages the program has.
 pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
-    /// Most pages that one call tells of.
+    /// Most pages that one call reports.
     const PAGES_MAX: u64 = 1 << 18;
     let [address, len, buffer, ..] = call.args;
     if !pages::is_aligned(address) {
@@ -405,17 +407,17 @@ pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EAGAIN.into());
     }
     work_limits::check_pages(call, range)?;
-    let mut told = Vec::new();
+    let mut residency = Vec::new();
     let mut page = range.start();
     while page < range.end() {
-        told.push(u8::from(call.machine.is_mapped(page)));
+        residency.push(u8::from(call.machine.is_mapped(page)));
         page = page.saturating_add(PAGE_SIZE);
     }
-    call.user().write(buffer, &told)?;
+    call.user().write(buffer, &residency)?;
     Ok(0)
 }
 
-/// `membarrier(2)`: with one processor every barrier has happened already.
+/// `membarrier(2)`: with one processor every barrier has already happened.
 pub(crate) fn membarrier(call: &mut Call<'_, '_>) -> CallResult {
     const SUPPORTED: i32 = libc::MEMBARRIER_CMD_GLOBAL
         | libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED
@@ -437,7 +439,7 @@ fn require_mapped(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
     if call.process.memory.mapped_prefix(range) == range { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
-/// Takes the pages of `range` from the machine, as far as a program can have any there.
+/// Unmaps the pages of `range`, as far as it lies in the program's part.
 fn unmap_pages(call: &mut Call<'_, '_>, range: Option<PageRange>) -> Result<(), Halt> {
     let user = PageRange::new(layout::USER_MIN, layout::USER_END);
     if let Some(part) = range.zip(user).and_then(|(range, user)| range.intersection(user)) {

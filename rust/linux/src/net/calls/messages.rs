@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `send(2)`, `recv(2)`, their kin, and `sendfile(2)`.
+//! `send(2)`, `recv(2)` and the like, and `sendfile(2)`.
 
 use super::sockets::{read_address, socket_of, write_address};
 use super::{netlink, remote, rights, transfer};
@@ -12,13 +12,13 @@ use crate::kernel::buffers::{self, Buffer, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
 use crate::net::address::Address;
 use crate::net::calls::receive::Receive;
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// Most messages of one `sendmmsg` or `recvmmsg`.
 const MESSAGES_MAX: u64 = 64;
 /// Size of `struct mmsghdr`.
 const MESSAGE_ENTRY_BYTES: u64 = 64;
-/// Most bytes of a file that one `sendfile` reads at a time.
+/// Most bytes of a file that `sendfile` reads at a time.
 const FILE_CHUNK_BYTES: usize = 64 << 10;
 
 /// `struct msghdr`.
@@ -42,7 +42,7 @@ fn read_header(call: &mut Call<'_, '_>, at: u64) -> Result<Header, Halt> {
     Ok(Header { at, name, name_len, vectors, vector_count, control, control_len })
 }
 
-/// Sends to where the socket is connected, or, if it is a datagram socket, to `to`: nobody gets that.
+/// Sends to the socket's peer. A datagram socket may send to `to` instead; such datagrams are dropped.
 fn send_to(
     call: &mut Call<'_, '_>,
     id: PollableId,
@@ -56,7 +56,7 @@ fn send_to(
     }
     match to {
         Some(_) if !socket.is_datagram() => {
-            // A stream's address is not looked at, except that a Unix one must have none.
+            // A stream socket ignores the address, except that a Unix one must not be given any.
             if socket.is_unix() && socket.kind == libc::SOCK_STREAM {
                 return Err(if socket.is_connected() { Errno::EISCONN } else { Errno::EOPNOTSUPP }.into());
             }
@@ -65,7 +65,7 @@ fn send_to(
         Some(Address::Unix(name)) if name.first() == Some(&0) => Err(Errno::ECONNREFUSED.into()),
         Some(Address::Unix(_)) => Err(Errno::ENOENT.into()),
         Some(address) if !address.is_loopback() && !address.is_any() => Err(Errno::ENETUNREACH.into()),
-        // Nobody there has that port; who is not connected never learns.
+        // No socket has that port, and an unconnected sender never learns that.
         Some(_) => Ok(buffers::total(buffers).min(TRANSFER_MAX)),
         None => transfer::send(call, id, buffers, nonblocking),
     }
@@ -100,7 +100,7 @@ fn send_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -> C
     let socket = call.process.pollables.socket(id)?;
     let (domain, unix) = (socket.domain, socket.is_unix());
     let output = socket.output;
-    // What there could be for other sockets does not concern a stream.
+    // Streams of other families ignore control messages.
     let sent = if unix { rights::read(call, header.control, header.control_len)? } else { Vec::new() };
     let to = match header.name {
         0 => None,
@@ -108,7 +108,7 @@ fn send_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -> C
         name => Some(read_address(call, domain, name, header.name_len)?),
     };
     let nonblocking = nonblocking || flags & libc::MSG_DONTWAIT != 0;
-    // They go with the first part of what is sent.
+    // Descriptors are attached to the first part of the data.
     let Some(queue) = output.filter(|_| !sent.is_empty() && call.progress() == 0) else {
         return send_to(call, id, to, &buffers, nonblocking);
     };
@@ -134,7 +134,7 @@ fn receive_how(flags: i32, nonblocking: bool) -> Result<Receive, Errno> {
     })
 }
 
-/// Whom a message came from, as `recvfrom` tells: streams do not say, unless the peer has a name of its own.
+/// The sender's address, for `recvfrom`. Streams return none, unless the peer is bound to a name.
 fn sender(call: &Call<'_, '_>, id: PollableId) -> Vec<u8> {
     match call.process.pollables.socket(id) {
         Ok(socket) if socket.domain == libc::AF_NETLINK => netlink::address(0),
@@ -168,15 +168,15 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
     let header = read_header(call, message)?;
     let buffers = read_vectors(call, header.vectors, header.vector_count)?;
     let received = transfer::receive(call, id, &buffers, how)?;
-    let mut told = flags & libc::MSG_CMSG_CLOEXEC;
+    let mut msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
     let room = if header.control == 0 { 0 } else { header.control_len };
     let close_on_exec = flags & libc::MSG_CMSG_CLOEXEC != 0;
     let (control_len, whole) = rights::write(call, header.control, room, received.open, close_on_exec)?;
     if !whole {
-        told |= libc::MSG_CTRUNC;
+        msg_flags |= libc::MSG_CTRUNC;
     }
     if received.truncated {
-        told |= libc::MSG_TRUNC;
+        msg_flags |= libc::MSG_TRUNC;
     }
     let field = |offset: u64| header.at.checked_add(offset).ok_or(Errno::EFAULT);
     if header.name != 0 {
@@ -186,31 +186,31 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
         call.user().write(field(8)?, &u32::try_from(from.len()).unwrap_or(0).to_le_bytes())?;
     }
     call.user().write(field(40)?, &control_len.to_le_bytes())?;
-    call.user().write(field(48)?, &told.to_le_bytes())?;
+    call.user().write(field(48)?, &msg_flags.to_le_bytes())?;
     Ok(count(received.len))
 }
 
 /// `sendmmsg(2)`.
 pub(crate) fn sendmmsg(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, messages, message_count, flags, ..] = call.args;
-    several(call, messages, message_count, |call, at, _| send_message(call, fd, at, int(flags)))
+    for_each_message(call, messages, message_count, |call, at, _| send_message(call, fd, at, int(flags)))
 }
 
 /// `recvmmsg(2)`: waits for the first message only, as with MSG_WAITFORONE.
 pub(crate) fn recvmmsg(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, messages, message_count, flags, timeout, _] = call.args;
-    // When to stop looking for more, which nobody does.
+    // The timeout is checked, but not used: the call does not wait for more.
     if timeout != 0 {
         crate::time::calls::clocks::read_duration(call, timeout)?;
     }
-    several(call, messages, message_count, |call, at, first| {
+    for_each_message(call, messages, message_count, |call, at, first| {
         let flags = if first { int(flags) } else { int(flags) | libc::MSG_DONTWAIT };
         receive_message(call, fd, at, flags & !libc::MSG_WAITFORONE)
     })
 }
 
-/// Does something with each of several messages, until one fails. Only the first may wait.
-fn several(
+/// Calls a function for each of several messages, until one fails. Only the first may wait.
+fn for_each_message(
     call: &mut Call<'_, '_>,
     messages: u64,
     message_count: u64,
@@ -224,10 +224,10 @@ fn several(
             Ok(len) => {
                 let len = u32::try_from(len).unwrap_or(u32::MAX);
                 let slot = at.checked_add(56).ok_or(Errno::EFAULT)?;
-                // It has been sent or received.
+                // A message has been sent or received, and cannot be again.
                 call.commit();
                 call.user().write(slot, &len.to_le_bytes())?;
-                // What follows ends the call with what has been done, if it has to.
+                // If a later message fails, the call ends with the number so far.
                 call.begin();
             }
             Err(Halt::Errno(_) | Halt::Wait(_)) if done > 0 => break,
@@ -258,12 +258,14 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
     }
     let wanted = len.min(TRANSFER_MAX);
     if call.process.pollables.socket(id).is_ok_and(|socket| socket.remote.is_some()) {
-        let done = send_file_outside(call, id, &object, start, wanted, nonblocking)?;
+        let done = send_file_remote(call, id, &object, start, wanted, nonblocking)?;
         return file_sent(call, from, offset_at, start, done);
     }
     let (queue, reset) = match call.process.pollables.kind(id) {
-        Some(Kind::PipeWriter(queue)) => (*queue, false),
-        Some(Kind::Socket(socket)) => (socket.output.ok_or(Errno::ENOTCONN)?, socket.shut_write || socket.reset),
+        Some(PollableKind::PipeWriter(queue)) => (*queue, false),
+        Some(PollableKind::Socket(socket)) => {
+            (socket.output.ok_or(Errno::ENOTCONN)?, socket.shut_write || socket.reset)
+        }
         _ => return Err(Errno::EINVAL.into()),
     };
     if reset || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused) {
@@ -280,7 +282,7 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
         }
         chunk.resize(part, 0);
         let got = match object.read_at(call, start.saturating_add(done), &mut chunk) {
-            // What has been sent cannot be sent again.
+            // Bytes that have been sent cannot be sent again.
             Err(Halt::Errno(_)) if done > 0 => break,
             got => got?,
         };
@@ -299,7 +301,7 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
     file_sent(call, from, offset_at, start, done)
 }
 
-/// What a `sendfile` leaves: a position behind what was sent.
+/// Stores the position behind the bytes that `sendfile` sent.
 fn file_sent(call: &mut Call<'_, '_>, from: u64, offset_at: u64, start: u64, done: u64) -> CallResult {
     let end = start.saturating_add(done);
     if offset_at != 0 {
@@ -311,8 +313,8 @@ fn file_sent(call: &mut Call<'_, '_>, from: u64, offset_at: u64, start: u64, don
     Ok(done)
 }
 
-/// Sends of a file to somewhere outside the machine; how much.
-fn send_file_outside(
+/// Sends a part of a file to a remote peer; returns the number of bytes.
+fn send_file_remote(
     call: &mut Call<'_, '_>,
     id: PollableId,
     object: &Object,
@@ -326,7 +328,7 @@ fn send_file_outside(
         let part = usize::try_from(wanted.saturating_sub(done)).unwrap_or(0).min(FILE_CHUNK_BYTES);
         chunk.resize(part, 0);
         let got = match object.read_at(call, start.saturating_add(done), &mut chunk) {
-            // What has been sent cannot be sent again.
+            // Bytes that have been sent cannot be sent again.
             Err(Halt::Errno(_)) if done > 0 => break,
             got => got?,
         };

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets of `AF_NETLINK`, as far as `getifaddrs(3)` asks: which interfaces there are, and which addresses they have.
+//! Sockets of `AF_NETLINK`, as far as `getifaddrs(3)` needs them: it lists interfaces and their addresses.
 //!
-//! There is `lo`, with 127.0.0.1 and ::1, and `eth0`, with the program's own address in the network that is made up for
-//! it. Servers ask to print where they are reached, and Node.js throws where it gets no answer; glibc asks for names
-//! with `AI_ADDRCONFIG`, and finds none of a family that has no address beyond loopback. A request's whole answer is
-//! one message: what was asked for, and `NLMSG_DONE`. All else is answered by `EOPNOTSUPP`.
+//! There is `lo`, with 127.0.0.1 and ::1, and `eth0`, with the program's own address in its synthetic network. Servers
+//! ask in order to print where they are reached, and Node.js throws without an answer; glibc asks for look-ups with
+//! `AI_ADDRCONFIG`, and returns no address of a family that has none beyond loopback. The whole answer to a request is
+//! one datagram: the messages asked for, and `NLMSG_DONE`. All other requests are answered by `EOPNOTSUPP`.
 //!
 //! Source: netlink(7), rtnetlink(7), `<linux/rtnetlink.h>`.
 
@@ -21,11 +21,11 @@ use crate::net::socket::Phase;
 
 /// Size of `struct nlmsghdr`.
 const HEADER_BYTES: usize = 16;
-/// Answers that wait to be read: some hundred.
+/// Bytes of answers that wait to be read: some hundred answers.
 const CAPACITY: usize = 64 << 10;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_HOST: u8 = 254;
-/// As `OWN_ADDRESS`, of the network that RFC 5180 keeps for the same purpose.
+/// As `OWN_ADDRESS`, in the network that RFC 5180 reserves for the same purpose.
 const OWN_ADDRESS_6: [u8; 16] = [0x20, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 /// An interface.
@@ -69,15 +69,15 @@ const INTERFACES: [Interface; 2] = [
     },
 ];
 
-/// Reads a request and queues its answer.
+/// Reads a request and queues the answer.
 pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
-    // C libraries write a request in one piece.
+    // C libraries write a request with one buffer.
     let Some(first) = buffers.iter().find(|buffer| buffer.len > 0) else { return Ok(0) };
     if first.len < count(HEADER_BYTES) {
         return Err(Errno::EINVAL.into());
     }
     let header = call.user().read_array::<HEADER_BYTES>(first.address)?;
-    // The first byte behind the header of what is asked for.
+    // The first byte after the header.
     let family = if first.len > count(HEADER_BYTES) {
         let behind = first.address.checked_add(count(HEADER_BYTES)).ok_or(Errno::EFAULT)?;
         let [family] = call.user().read_array::<1>(behind)?;
@@ -104,18 +104,18 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) 
         room.copy_from_slice(&answer);
         Ok::<(), Errno>(())
     })?;
-    pollables.written(queue, Some(answer.len()));
+    pollables.note_written(queue, Some(answer.len()));
     call.note_change();
     Ok(buffers::total(buffers))
 }
 
-/// `struct sockaddr_nl` of the kernel, whom messages come from (`port` 0), or of the program's socket.
+/// `struct sockaddr_nl` of the kernel, which sends the messages (`port` 0), or of the program's socket.
 pub(crate) fn address(port: u32) -> Vec<u8> {
     let family = u16::try_from(libc::AF_NETLINK).unwrap_or(0).to_le_bytes();
     [&family[..], &[0; 2], &port.to_le_bytes(), &[0; 4]].concat()
 }
 
-/// What answers the request with this header for this family.
+/// The answer to a request with this header, for this family.
 fn answer(request: &[u8; HEADER_BYTES], family: i32) -> Vec<u8> {
     let [_, _, _, _, kind_0, kind_1, flags_0, flags_1, seq_0, seq_1, seq_2, seq_3, ..] = *request;
     let (kind, flags) = (u16::from_le_bytes([kind_0, kind_1]), i32::from(u16::from_le_bytes([flags_0, flags_1])));
@@ -149,7 +149,7 @@ fn answer(request: &[u8; HEADER_BYTES], family: i32) -> Vec<u8> {
     all
 }
 
-/// Adds a message. All are part of several.
+/// Appends a message of a multi-part answer.
 fn push(all: &mut Vec<u8>, kind: u16, seq: u32, body: &[u8]) {
     let len = u32::try_from(HEADER_BYTES.saturating_add(body.len())).unwrap_or(0);
     let flags = u16::try_from(libc::NLM_F_MULTI).unwrap_or(0);
@@ -203,7 +203,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_request_is_answered_by_whole_messages_to_us(request: [u8; HEADER_BYTES], kind in 16_u16..24, dump: bool, family in 0..12) {
+        fn every_request_is_answered_by_complete_messages(
+            request: [u8; HEADER_BYTES], kind in 16_u16..24, dump: bool, family in 0..12
+        ) {
             let mut request = request;
             request[4..6].copy_from_slice(&kind.to_le_bytes());
             if dump {

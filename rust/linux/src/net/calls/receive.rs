@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How bytes are received, and what was.
+//! Options and results of receiving.
 
 use crate::base::clock;
 use crate::base::errno::Errno;
@@ -7,7 +7,7 @@ use crate::base::halt::Halt;
 use crate::base::ids::{OpenId, PollableId};
 use crate::kernel::call::Call;
 
-/// How bytes are received.
+/// Options of a receive.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Receive {
     pub(crate) nonblocking: bool,
@@ -15,18 +15,18 @@ pub(crate) struct Receive {
     pub(crate) peek: bool,
     /// MSG_WAITALL.
     pub(crate) all: bool,
-    /// MSG_TRUNC: of a message its real size; of a TCP stream, bytes that are thrown away.
+    /// MSG_TRUNC: a message's real size is returned; bytes of a TCP stream are discarded.
     pub(crate) truncate: bool,
 }
 
-/// What has been received.
+/// The result of a receive.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received {
-    /// What the call returns.
+    /// The call's return value.
     pub(crate) len: usize,
     /// A message was longer than the buffers.
     pub(crate) truncated: bool,
-    /// Descriptors that came along, held for whoever takes them.
+    /// Received descriptors. A reference is held to each until it is installed or closed.
     pub(crate) open: Vec<OpenId>,
 }
 
@@ -36,7 +36,7 @@ impl Received {
     }
 }
 
-/// When a call on a socket gives up, if it has a timeout.
+/// The deadline of a call on a socket, if the socket has a timeout.
 pub(crate) fn deadline(call: &mut Call<'_, '_>, timeout_ns: u64) -> Result<Option<u64>, Halt> {
     if timeout_ns == 0 {
         return Ok(None);

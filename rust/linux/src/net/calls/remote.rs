@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Connecting with, sending to and receiving from what is outside the machine, as far as the program's list allows.
+//! Connects with, sends to and receives from remote hosts, as far as the program's list allows.
 //!
-//! Bytes are copied between the program's memory and the host's socket, a piece at a time, and kept nowhere in between.
+//! Bytes are copied between the program's memory and the host's socket, a piece at a time, and buffered nowhere in
+//! between.
 
 use std::net::SocketAddr;
 
@@ -15,30 +16,30 @@ use crate::event::events::Event;
 use crate::kernel::buffers::{Buffer, TRANSFER_MAX, behind, total};
 use crate::kernel::call::Call;
 use crate::net::address::Address;
-use crate::net::allow_list::{OWN_ADDRESS, Target};
+use crate::net::allow_list::{Destination, OWN_ADDRESS};
 use crate::net::calls::receive::{Receive, Received, deadline, take_error};
 
-/// Bytes that are moved at a time.
+/// Bytes copied at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Looks whether a socket that is not connected yet is so by now.
+/// Updates the state of a socket whose connect is not finished.
 pub(crate) fn refresh(call: &mut Call<'_, '_>, id: PollableId) {
     if call.process.pollables.socket(id).is_ok_and(crate::net::socket::Socket::is_dialing) {
-        call.process.listen_outside();
+        call.process.poll_remotes();
     }
 }
 
-/// What the program means by an address of the network.
-pub(crate) fn find(call: &Call<'_, '_>, to: &Address) -> Option<Target> {
+/// The destination that an address stands for, if the program may connect to it.
+pub(crate) fn find(call: &Call<'_, '_>, to: &Address) -> Option<Destination> {
     call.process.shared.network.find(to.of_network()?)
 }
 
-/// Begins to connect, and waits for that unless the socket's calls do not.
+/// Begins to connect, and waits for the result unless the socket is non-blocking.
 pub(crate) fn connect(
     call: &mut Call<'_, '_>,
     id: PollableId,
     to: Address,
-    target: Target,
+    target: Destination,
     nonblocking: bool,
 ) -> CallResult {
     let process = &mut *call.process;
@@ -61,11 +62,11 @@ pub(crate) fn connect(
     if nonblocking {
         return Err(Errno::EINPROGRESS.into());
     }
-    settle(call, id, nonblocking)
+    continue_connect(call, id, nonblocking)
 }
 
-/// Goes on with a connect.
-pub(crate) fn settle(call: &mut Call<'_, '_>, id: PollableId, nonblocking: bool) -> CallResult {
+/// Continues a connect.
+pub(crate) fn continue_connect(call: &mut Call<'_, '_>, id: PollableId, nonblocking: bool) -> CallResult {
     let socket = call.process.pollables.socket(id)?;
     if let Some(remote) = socket.remote.as_ref().filter(|remote| remote.open().is_none()) {
         if nonblocking {
@@ -84,22 +85,22 @@ pub(crate) fn settle(call: &mut Call<'_, '_>, id: PollableId, nonblocking: bool)
     if socket.is_connected() {
         return Ok(0);
     }
-    // The error, or, if the program has been told that already, that there was one.
+    // The error, or, if the program has already got that, an error that says that there was one.
     Err(take_error(call, id).unwrap_or(Errno::ECONNABORTED).into())
 }
 
-/// Refuses a connect that the list does not allow, and says so in the tenant's log.
+/// Refuses a connect that the list does not allow, and logs it for the tenant.
 pub(crate) fn refuse(call: &mut Call<'_, '_>, to: SocketAddr) -> Errno {
     let process = &mut *call.process;
     process.connects.refused = process.connects.refused.saturating_add(1);
     let network = &process.shared.network;
     let line = format!("mayfly: the program may not connect to {}: it is not in `outbound`\n", network.describe(to));
     call.context.output.write(Stream::Stderr, line.as_bytes());
-    // As where there is no network, and as where a firewall keeps it from being used.
+    // As without a network, or as with a firewall that blocks the connect.
     if call.process.shared.network.is_empty() { Errno::ENETUNREACH } else { Errno::EACCES }
 }
 
-/// Receives from outside.
+/// Receives from a remote peer.
 pub(crate) fn receive(
     call: &mut Call<'_, '_>,
     id: PollableId,
@@ -122,18 +123,18 @@ pub(crate) fn receive(
         match received {
             Ok(0) => return Ok(Received::bytes(done)),
             Ok(got) => {
-                // They are here alone now.
+                // The bytes have left the host's socket.
                 call.commit();
                 if !how.truncate {
                     let bytes = piece.get(..got).unwrap_or_default();
-                    match hand_over(call, buffers, done, bytes) {
-                        // What does not fit where the program wants it is lost to it.
+                    match scatter(call, buffers, done, bytes) {
+                        // Bytes that cannot be written to the program's buffers are lost.
                         Err(Halt::Errno(_)) if done > 0 => return Ok(Received::bytes(done)),
                         other => other?,
                     }
                 }
                 done = done.saturating_add(got);
-                // Another look would see the same again.
+                // Another peek would return the same bytes.
                 if how.peek {
                     break;
                 }
@@ -155,8 +156,8 @@ pub(crate) fn receive(
     Ok(Received::bytes(done))
 }
 
-/// Copies to the buffers, behind their first `skip` bytes.
-fn hand_over(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, bytes: &[u8]) -> Result<(), Halt> {
+/// Copies to the buffers, skipping their first `skip` bytes.
+fn scatter(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, bytes: &[u8]) -> Result<(), Halt> {
     let mut rest = bytes;
     for (address, len) in behind(buffers, skip) {
         let (part, more) = rest.split_at_checked(len).unwrap_or((rest, &[]));
@@ -169,7 +170,7 @@ fn hand_over(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, bytes: &[
     Ok(())
 }
 
-/// Sends outside.
+/// Sends to a remote peer.
 pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     let socket = call.process.pollables.socket(id)?;
     let timeout = socket.send_timeout_ns;
@@ -197,7 +198,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
                 }
                 return Err(Errno::EAGAIN.into());
             }
-            // What was sent before counts; the next call is told.
+            // The call returns what was sent before; the next call returns the error.
             Err(_) if done > 0 => break,
             Err(error) => return Err(error.into()),
         }
@@ -205,7 +206,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     Ok(count(done))
 }
 
-/// Copies from the buffers, behind their first `skip` bytes; how many.
+/// Copies from the buffers, skipping their first `skip` bytes; returns the number of bytes.
 fn fetch(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, piece: &mut [u8]) -> Result<usize, Halt> {
     let mut filled: usize = 0;
     for (address, len) in behind(buffers, skip) {
@@ -221,7 +222,7 @@ fn fetch(call: &mut Call<'_, '_>, buffers: &[Buffer], skip: usize, piece: &mut [
     Ok(filled)
 }
 
-/// Sends bytes that the host has; how many were.
+/// Sends bytes of the host's memory; returns their number.
 pub(crate) fn send_bytes(call: &mut Call<'_, '_>, id: PollableId, bytes: &[u8]) -> Result<usize, Errno> {
     match call.process.pollables.socket(id)?.stream() {
         Some(stream) => stream.send(bytes),
@@ -237,7 +238,7 @@ pub(crate) fn shut_down(call: &mut Call<'_, '_>, id: PollableId, read: bool, wri
     let socket = pollables.socket_mut(id)?;
     socket.shut_read |= read;
     socket.shut_write |= write;
-    pollables.happen(id, Event::State);
+    pollables.record_event(id, Event::State);
     call.note_change();
     Ok(0)
 }

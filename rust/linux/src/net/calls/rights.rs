@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors that are sent over Unix sockets: `SCM_RIGHTS` of unix(7).
+//! Descriptors sent over Unix sockets: `SCM_RIGHTS` of unix(7).
 //!
-//! What is on its way is held by the queue: an open file lasts until whoever gets it has closed it, too. One that
-//! nobody will ever get, since it is on its way over itself, lasts until the reset; there are [`IN_FLIGHT_MAX`] at
-//! most.
+//! The queue holds references to open files in flight: a file stays open until the receiver has closed it too. One that
+//! cannot be received, since it is in flight over itself, stays until the reset; there are at most [`IN_FLIGHT_MAX`].
 
 use super::transfer;
 use crate::base::arguments::{count, int};
@@ -21,7 +20,7 @@ const HEAD_BYTES: u64 = 16;
 const CONTROL_MAX: u64 = 20_480;
 const SCM_CREDENTIALS: i32 = 2;
 
-/// The open files that control messages name; nothing holds them yet.
+/// The open files that control messages name; without references to them yet.
 pub(crate) fn read(call: &mut Call<'_, '_>, control: u64, len: u64) -> Result<Vec<OpenId>, Halt> {
     let mut open = Vec::new();
     if control == 0 {
@@ -48,7 +47,7 @@ pub(crate) fn read(call: &mut Call<'_, '_>, control: u64, len: u64) -> Result<Ve
                     open.push(call.process.files.get(fd.cast_signed())?.open);
                 }
             }
-            // Whom it is from is known.
+            // The sender is known.
             (libc::SOL_SOCKET, SCM_CREDENTIALS) => {}
             (libc::SOL_SOCKET, _) => return Err(Errno::EINVAL.into()),
             _ => {}
@@ -58,13 +57,13 @@ pub(crate) fn read(call: &mut Call<'_, '_>, control: u64, len: u64) -> Result<Ve
     Ok(open)
 }
 
-/// Refuses what would be too many.
+/// Refuses to exceed the limit on open files in flight.
 pub(crate) fn check(call: &Call<'_, '_>, open: &[OpenId]) -> Result<(), Errno> {
     let all = call.process.pollables.in_flight().saturating_add(open.len());
     if all > IN_FLIGHT_MAX { Err(Errno::ETOOMANYREFS) } else { Ok(()) }
 }
 
-/// Has open files go with the last `count` bytes of a queue, or its last message.
+/// Attaches open files to the last `count` bytes of a queue, or to its last message.
 pub(crate) fn attach(call: &mut Call<'_, '_>, queue: QueueId, count: usize, open: Vec<OpenId>) {
     for &open in &open {
         call.process.files.edit().hold(open);
@@ -74,8 +73,8 @@ pub(crate) fn attach(call: &mut Call<'_, '_>, queue: QueueId, count: usize, open
     }
 }
 
-/// Gives a program descriptors for what has arrived, and tells it in `room` bytes; how many of those are used, and
-/// whether all of it was told. What there is no room for is closed.
+/// Installs descriptors for received open files, and writes a control message of at most `room` bytes. Returns its
+/// size, and whether it lists all. Open files without space in it are closed.
 pub(crate) fn write(
     call: &mut Call<'_, '_>,
     control: u64,
@@ -103,7 +102,7 @@ pub(crate) fn write(
     }
     left.extend(rest);
     let whole = left.is_empty();
-    transfer::let_go(call, left);
+    transfer::close_unclaimed(call, left);
     if numbers.is_empty() {
         return Ok((0, whole));
     }

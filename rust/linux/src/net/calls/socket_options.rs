@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `setsockopt(2)` and `getsockopt(2)`. Options are remembered and told back; what they would change of a network, they
-//! do not.
+//! `setsockopt(2)` and `getsockopt(2)`. Options are stored and returned; most have no effect.
 
 use super::sockets::socket_of;
 use crate::base::arguments::int;
@@ -19,7 +18,7 @@ const SOL_TCP: i32 = libc::IPPROTO_TCP;
 /// Key of the second word of SO_LINGER's value.
 const LINGER_SECONDS: i32 = -1;
 
-/// What an option is before it is set; `None`: there is no such option.
+/// Initial value of an option; `None`: there is no such option.
 fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
     let tcp = socket.protocol == libc::IPPROTO_TCP;
     Some(match (level, name) {
@@ -91,7 +90,7 @@ fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
     })
 }
 
-/// Why there is no such option.
+/// The error for an unknown option.
 fn unknown(socket: &Socket, level: i32) -> Errno {
     match level {
         libc::SOL_SOCKET | libc::IPPROTO_IP => {
@@ -147,18 +146,18 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     };
     let seconds =
         if linger { call.user().read_u32(value.checked_add(4).ok_or(Errno::EFAULT)?)?.cast_signed() } else { 0 };
-    let kept = kept(level, name, given)?;
+    let kept = stored_value(level, name, given)?;
     let socket = call.process.pollables.edit().socket_mut(id)?;
     socket.set_option(level, name, kept);
-    socket.tell_remote();
+    socket.apply_options();
     if linger && kept != 0 {
         socket.set_option(libc::SOL_SOCKET, LINGER_SECONDS, seconds);
     }
     Ok(0)
 }
 
-/// What Linux makes of a value.
-fn kept(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
+/// The value that Linux stores for a given one.
+fn stored_value(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     Ok(match (level, name) {
         (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
             given.cast_unsigned().min(BUFFER_MAX.cast_unsigned()).cast_signed().saturating_mul(2).max(4608)
@@ -180,7 +179,7 @@ fn kept(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     })
 }
 
-/// A `timeval`; nothing is for ever.
+/// Sets a timeout from a `timeval`; 0 means none.
 fn set_timeout(call: &mut Call<'_, '_>, id: PollableId, name: i32, value: u64, len: i32) -> CallResult {
     if len < 16 {
         return Err(Errno::EINVAL.into());
@@ -210,15 +209,21 @@ pub(crate) fn getsockopt(call: &mut Call<'_, '_>) -> CallResult {
         (libc::SOL_SOCKET, libc::SO_ERROR) => crate::net::calls::receive::take_error(call, id),
         _ => None,
     };
-    let bytes = told(call, id, level, name, error)?;
+    let bytes = option_value(call, id, level, name, error)?;
     let part = bytes.get(..len.min(bytes.len())).unwrap_or_default();
     call.user().write(value, part)?;
-    let told = u32::try_from(part.len()).unwrap_or(0);
-    call.user().write(len_at, &told.to_le_bytes())?;
+    let reported_len = u32::try_from(part.len()).unwrap_or(0);
+    call.user().write(len_at, &reported_len.to_le_bytes())?;
     Ok(0)
 }
 
-fn told(call: &Call<'_, '_>, id: PollableId, level: i32, name: i32, error: Option<Errno>) -> Result<Vec<u8>, Halt> {
+fn option_value(
+    call: &Call<'_, '_>,
+    id: PollableId,
+    level: i32,
+    name: i32,
+    error: Option<Errno>,
+) -> Result<Vec<u8>, Halt> {
     /// Size of `struct tcp_info` in Linux 6.1.
     const TCP_INFO_BYTES: usize = 240;
     let socket = call.process.pollables.socket(id)?;
@@ -256,8 +261,8 @@ fn told(call: &Call<'_, '_>, id: PollableId, level: i32, name: i32, error: Optio
     Ok(word.to_le_bytes().to_vec())
 }
 
-/// The state of a connection, as `<netinet/tcp.h>` numbers them. What is on its way takes no time, so there is no state
-/// in which an answer is awaited.
+/// The state of a connection, by the numbers of `<netinet/tcp.h>`. Packets inside the machine take no time, so there
+/// are no states that wait for an answer.
 fn tcp_state(pollables: &Pollables, socket: &Socket) -> u8 {
     const ESTABLISHED: u8 = 1;
     const FIN_WAIT_2: u8 = 5;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Making and connecting sockets: see `pollables/socket.rs`, and `remote.rs` for what leads outside.
+//! Creates and connects sockets: see `pollables/socket.rs`, and `remote.rs` for remote connections.
 
 use super::{netlink, remote};
 use crate::base::arguments::int;
@@ -14,14 +14,14 @@ use crate::fs::object::Object;
 use crate::kernel::call::Call;
 use crate::net::address::Address;
 use crate::net::socket::{CONNECTION_BYTES, Phase, Socket};
-use crate::pollables::table::Kind;
+use crate::pollables::table::PollableKind;
 
 /// Size of `struct sockaddr_storage`.
 const ADDRESS_BYTES_MAX: u64 = 128;
-/// Flags that are given together with the kind.
+/// Flags in the type argument.
 const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
-/// The socket that a descriptor stands for, and whether its calls do not wait.
+/// The socket that a descriptor refers to, and whether it is non-blocking.
 pub(crate) fn socket_of(call: &Call<'_, '_>, fd: u64) -> Result<(PollableId, bool), Errno> {
     let open = call.process.files.open_file(int(fd))?;
     let Object::Pollable(id) = open.object else { return Err(Errno::ENOTSOCK) };
@@ -29,7 +29,7 @@ pub(crate) fn socket_of(call: &Call<'_, '_>, fd: u64) -> Result<(PollableId, boo
     Ok((id, open.flags & libc::O_NONBLOCK != 0))
 }
 
-/// Checks what `socket` and `socketpair` are asked for; the kind without flags.
+/// Checks the arguments of `socket` and `socketpair`; returns the type without flags.
 fn check_kind(domain: i32, kind: i32, protocol: i32) -> Result<i32, Errno> {
     let (flags, kind) = (kind & !0xf, kind & 0xf);
     if flags & !FLAGS != 0 || kind > 10 {
@@ -39,7 +39,7 @@ fn check_kind(domain: i32, kind: i32, protocol: i32) -> Result<i32, Errno> {
         libc::AF_UNIX => match (kind, protocol) {
             (_, protocol) if protocol != 0 && protocol != libc::AF_UNIX => Err(Errno::EPROTONOSUPPORT),
             (libc::SOCK_STREAM | libc::SOCK_SEQPACKET | libc::SOCK_DGRAM, _) => Ok(kind),
-            // Linux takes the one for the other.
+            // Linux treats SOCK_RAW as SOCK_DGRAM here.
             (libc::SOCK_RAW, _) => Ok(libc::SOCK_DGRAM),
             _ => Err(Errno::ESOCKTNOSUPPORT),
         },
@@ -64,7 +64,7 @@ pub(crate) fn socket(call: &mut Call<'_, '_>) -> CallResult {
     let (domain, flags, protocol) = (int(domain), int(flags), int(protocol));
     let kind = check_kind(domain, flags, protocol)?;
     call.process.files.check_room()?;
-    let socket = Kind::Socket(Box::new(Socket::new(domain, kind, protocol_of(domain, kind))));
+    let socket = PollableKind::Socket(Box::new(Socket::new(domain, kind, protocol_of(domain, kind))));
     crate::event::calls::pipes::make(call, socket, flags & libc::SOCK_NONBLOCK, flags & libc::SOCK_CLOEXEC != 0)
 }
 
@@ -86,14 +86,14 @@ pub(crate) fn socketpair(call: &mut Call<'_, '_>) -> CallResult {
     }
     call.process.files.check_room()?;
     let pollables = call.process.pollables.edit();
-    let ids = [(); 2].map(|()| pollables.add(Kind::Socket(Box::new(Socket::new(domain, kind, 0)))));
+    let ids = [(); 2].map(|()| pollables.add(PollableKind::Socket(Box::new(Socket::new(domain, kind, 0)))));
     let [one, other] = ids;
     pollables.join(one, other, CONNECTION_BYTES);
     let status = libc::O_RDWR | flags & libc::SOCK_NONBLOCK;
     install_pair(call, address, ids, [status; 2], flags & libc::SOCK_CLOEXEC != 0)
 }
 
-/// Reads an address that a socket of this family is given.
+/// Reads an address for a socket of this family.
 pub(crate) fn read_address(call: &mut Call<'_, '_>, domain: i32, address: u64, len: u64) -> Result<Address, Halt> {
     let len = u64::from(int(len).cast_unsigned());
     if len > ADDRESS_BYTES_MAX {
@@ -104,7 +104,7 @@ pub(crate) fn read_address(call: &mut Call<'_, '_>, domain: i32, address: u64, l
     Ok(Address::decode(domain, &bytes)?)
 }
 
-/// Tells an address: as much of it as there is room for, and its size.
+/// Writes as much of an address as fits, and its full size.
 pub(crate) fn write_address(call: &mut Call<'_, '_>, bytes: &[u8], address: u64, len: u64) -> Result<(), Halt> {
     let room = call.user().read_u32(len)?.cast_signed();
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
@@ -112,14 +112,14 @@ pub(crate) fn write_address(call: &mut Call<'_, '_>, bytes: &[u8], address: u64,
     call.user().write(len, &u32::try_from(bytes.len()).unwrap_or(0).to_le_bytes())
 }
 
-/// `bind(2)`. All addresses are this machine's; a Unix socket's path is a name and no file.
+/// `bind(2)`. All addresses are this machine's; a Unix socket's path is a name and creates no file.
 pub(crate) fn bind(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, address, len, ..] = call.args;
     let (id, _) = socket_of(call, fd)?;
     let domain = call.process.pollables.socket(id)?.domain;
     let address = read_address(call, domain, address, len)?;
     if domain == libc::AF_NETLINK {
-        // It has the one address that there is.
+        // A netlink socket has a fixed address.
         return Ok(0);
     }
     call.process.pollables.edit().bind(id, address)?;
@@ -171,7 +171,7 @@ fn accept_with(call: &mut Call<'_, '_>, flags: i32) -> CallResult {
     if address != 0 {
         let peer = call.process.pollables.socket(accepted)?;
         let bytes = peer.peer.encode(peer.domain);
-        // Linux has taken the connection by then, and loses it.
+        // Linux has accepted the connection by then, and loses it.
         if let Err(halt) = write_address(call, &bytes, address, len) {
             take_first(call, id);
             call.process.pollables.edit().close(accepted);
@@ -205,10 +205,10 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     }
     let to = read_address(call, domain, address, len)?;
     if domain == libc::AF_NETLINK {
-        // With the kernel, which is all that there is.
+        // The peer of a netlink socket is always the kernel.
         return Ok(0);
     }
-    call.process.listen_outside();
+    call.process.poll_remotes();
     let socket = call.process.pollables.socket(id)?;
     match socket.phase {
         Phase::Connected if datagram && !unix => {}
@@ -218,7 +218,9 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         }
         Phase::Connected => return Err(Errno::EISCONN.into()),
         Phase::Listening(_) => return Err(if unix { Errno::EINVAL } else { Errno::EISCONN }.into()),
-        Phase::Idle if socket.is_dialing() || socket.connecting => return remote::settle(call, id, nonblocking),
+        Phase::Idle if socket.is_dialing() || socket.connecting => {
+            return remote::continue_connect(call, id, nonblocking);
+        }
         Phase::Idle => {}
     }
     if let Some(error) = crate::net::calls::receive::take_error(call, id) {
@@ -227,12 +229,12 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     if datagram {
         return connect_datagrams(call, id, to);
     }
-    // What is listed is meant, whoever listens inside.
+    // A listed address means the remote host, even if a socket inside listens on it.
     if let Some(target) = remote::find(call, &to) {
         return remote::connect(call, id, to, target, nonblocking);
     }
     let Some(listener) = call.process.pollables.listener(kind, &to).filter(|_| is_own(&to)) else {
-        return connect_nowhere(call, id, &to, nonblocking);
+        return connect_unreachable(call, id, &to, nonblocking);
     };
     let timeout = call.process.pollables.socket(id)?.send_timeout_ns;
     if call.process.pollables.is_full(listener) {
@@ -243,7 +245,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Wait { call: "connect", until_ns, look_ns: None }.into());
     }
     let pollables = call.process.pollables.edit();
-    // Who does not care gets this machine's address and some port.
+    // An unbound socket gets this machine's address and an ephemeral port.
     if !unix && !pollables.socket(id)?.bound {
         let port = pollables.free_port();
         pollables.socket_mut(id)?.local = Address::loopback(domain, port);
@@ -251,25 +253,26 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     let to = if to.is_any() { Address::loopback(domain, to.port().unwrap_or(0)) } else { to };
     let own = pollables.socket(id)?.local.clone();
     let other_domain = pollables.socket(listener)?.domain;
-    let accepted = pollables.arrive(listener, to.clone().in_family(other_domain), own.in_family(other_domain))?;
+    let accepted =
+        pollables.queue_connection(listener, to.clone().in_family(other_domain), own.in_family(other_domain))?;
     pollables.join(id, accepted, CONNECTION_BYTES);
     let socket = pollables.socket_mut(id)?;
     socket.peer = to;
     socket.failed = false;
     socket.connecting = nonblocking && !unix;
-    pollables.happen(id, Event::State);
+    pollables.record_event(id, Event::State);
     call.note_change();
-    // The network's answer comes at once, but not before this call has ended.
+    // The connection is established at once, but a non-blocking call reports that later.
     if nonblocking && !unix { Err(Errno::EINPROGRESS.into()) } else { Ok(0) }
 }
 
-/// Whether an address can be the program's own.
+/// Whether an address may be one of the program's own.
 fn is_own(to: &Address) -> bool {
     to.of_network().is_none() || to.is_loopback() || to.is_any()
 }
 
-/// To where nobody in the program listens, and the program may not connect to.
-fn connect_nowhere(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblocking: bool) -> CallResult {
+/// Connects to an address on which no socket of the program listens and to which the program may not connect.
+fn connect_unreachable(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblocking: bool) -> CallResult {
     match to {
         Address::Unix(name) if name.first() != Some(&0) => Err(Errno::ENOENT.into()),
         Address::Unix(_) => Err(Errno::ECONNREFUSED.into()),
@@ -285,14 +288,14 @@ fn connect_nowhere(call: &mut Call<'_, '_>, id: PollableId, to: &Address, nonblo
             if nonblocking {
                 socket.error = Some(Errno::ECONNREFUSED);
             }
-            pollables.happen(id, Event::State);
+            pollables.record_event(id, Event::State);
             call.note_change();
             Err(if nonblocking { Errno::EINPROGRESS } else { Errno::ECONNREFUSED }.into())
         }
     }
 }
 
-/// Remembers whom datagrams go to: nobody gets them.
+/// Sets the peer of datagrams, which are dropped.
 fn connect_datagrams(call: &mut Call<'_, '_>, id: PollableId, to: Address) -> CallResult {
     match &to {
         Address::Unix(name) if name.first() != Some(&0) => return Err(Errno::ENOENT.into()),

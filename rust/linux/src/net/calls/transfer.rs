@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moving bytes between a program's memory and what can be waited for: `read`, `write` and the calls of sockets end
-//! here.
+//! Moves bytes between a program's memory and pollables: `read`, `write` and the calls of sockets end here.
 //!
-//! Bytes are copied once, between the program's memory and a queue. A blocking write that finds room for a part of its
-//! bytes leaves them there and waits to write the rest: its progress is kept by the thread.
+//! Bytes are copied once, between the program's memory and a queue. A blocking write that finds space for a part of its
+//! bytes writes them, and waits to write the rest: the thread stores its progress.
 
 use super::remote;
 use crate::base::arguments::count;
@@ -20,10 +19,10 @@ use crate::mm::user::UserMemory;
 use crate::net::calls::receive::{Receive, Received, deadline, take_error};
 use crate::signal::signals::Signal;
 
-/// A write to a pipe, as what a thread waits in.
+/// The name of the call in which a thread waits to write to a pipe.
 pub(crate) const PIPE_WRITE: &str = "write";
 
-/// Receives from a socket for a call that takes no descriptors: those that come along are closed.
+/// Receives from a socket for a call that returns no descriptors: received ones are closed.
 pub(crate) fn receive_bytes(
     call: &mut Call<'_, '_>,
     id: PollableId,
@@ -31,20 +30,20 @@ pub(crate) fn receive_bytes(
     how: Receive,
 ) -> Result<usize, Halt> {
     let received = receive(call, id, buffers, how)?;
-    let_go(call, received.open);
+    close_unclaimed(call, received.open);
     Ok(received.len)
 }
 
-/// Closes what came along and nobody takes.
-pub(crate) fn let_go(call: &mut Call<'_, '_>, open: Vec<OpenId>) {
+/// Closes received descriptors that the caller did not ask for.
+pub(crate) fn close_unclaimed(call: &mut Call<'_, '_>, open: Vec<OpenId>) {
     for open in open {
-        let gone = call.process.files.edit().let_go(open);
+        let gone = call.process.files.edit().release(open);
         closing::forget(call, gone);
     }
 }
 
-/// The descriptors that come with the first `count` bytes of a queue, or with its first message. They stay there, too,
-/// if that is only looked at.
+/// References to the open files attached to the first `count` bytes of a queue, or to its first message. A peek leaves
+/// them attached too.
 pub(crate) fn attached(call: &mut Call<'_, '_>, queue: QueueId, count: usize, peek: bool) -> Vec<OpenId> {
     let open = call.process.pollables.queue(queue).map_or(Vec::new(), |queue| queue.attached(count));
     if open.is_empty() {
@@ -95,7 +94,7 @@ pub(crate) fn receive(
     }
 }
 
-/// From a datagram socket that is not connected: nothing ever comes.
+/// Receives from an unconnected datagram socket: nothing ever arrives.
 fn receive_nothing(call: &mut Call<'_, '_>, id: PollableId, how: Receive, timeout: u64) -> Result<Received, Halt> {
     if let Some(error) = take_error(call, id) {
         return Err(error.into());
@@ -183,8 +182,8 @@ fn receive_message(
     Err(Wait { call: "recv", until_ns, look_ns: None }.into())
 }
 
-/// Copies up to `wanted` bytes from the front of a queue to the buffers, without the first `skip` bytes of these; how
-/// many.
+/// Copies up to `wanted` bytes from the front of a queue to the buffers, skipping their first `skip` bytes; returns the
+/// number of bytes.
 fn copy_out(
     call: &mut Call<'_, '_>,
     queue: QueueId,
@@ -218,7 +217,7 @@ fn copy_out(
     Ok(done)
 }
 
-/// Sends to whom a socket is connected with.
+/// Sends to a socket's peer.
 pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
@@ -228,11 +227,11 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     let (unix, datagram, reset, shut) = (socket.is_unix(), socket.is_datagram(), socket.reset, socket.shut_write);
     let (timeout, connected) = (socket.send_timeout_ns, socket.is_connected());
     let Some(queue) = socket.output else {
-        return send_nowhere(call, id, buffers);
+        return send_unconnected(call, id, buffers);
     };
     let ended = socket.error.is_some() || shut || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused);
     if ended && call.progress() > 0 {
-        // What was sent before it ended counts; the next call is told.
+        // The call returns what was sent before the end; the next call returns the error.
         return Ok(count(call.progress()));
     }
     if let Some(error) = call.process.pollables.socket(id)?.error
@@ -253,10 +252,10 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
         if unix || reset {
             return Err(Errno::EPIPE.into());
         }
-        // The network takes it, and answers that nobody is there any more.
+        // The network accepts the bytes, and answers with a reset.
         let pollables = call.process.pollables.edit();
         pollables.socket_mut(id)?.reset = true;
-        pollables.happen(id, Event::State);
+        pollables.record_event(id, Event::State);
         call.note_change();
         return Ok(total(buffers).min(TRANSFER_MAX));
     }
@@ -268,8 +267,8 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     }
 }
 
-/// From a socket without a connection.
-fn send_nowhere(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
+/// Sends on a socket without a connection.
+fn send_unconnected(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
     let socket = call.process.pollables.socket(id)?;
     let (unix, datagram) = (socket.is_unix(), socket.is_datagram());
     if let Some(error) = take_error(call, id) {
@@ -277,7 +276,7 @@ fn send_nowhere(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> 
     }
     let socket = call.process.pollables.socket(id)?;
     match (datagram, unix) {
-        // To this machine, where nobody has that port.
+        // To a port of this machine that no socket has.
         (true, false) if socket.is_connected() => {
             let size = total(buffers);
             if size > count(DATAGRAM_MAX) {
@@ -285,7 +284,7 @@ fn send_nowhere(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> 
             }
             let pollables = call.process.pollables.edit();
             pollables.socket_mut(id)?.error = Some(Errno::ECONNREFUSED);
-            pollables.happen(id, Event::State);
+            pollables.record_event(id, Event::State);
             call.note_change();
             Ok(size)
         }
@@ -307,7 +306,7 @@ fn send_message(
 ) -> CallResult {
     let size = total(buffers);
     let capacity = call.process.pollables.queue(queue).map_or(0, |queue| queue.capacity);
-    // A message must fit in an empty queue.
+    // A message must fit into an empty queue.
     if size > count(capacity / 2) {
         return Err(Errno::EMSGSIZE.into());
     }
@@ -322,10 +321,10 @@ fn send_message(
     }
     let done = copy_in(call, queue, buffers, 0, size)?;
     if done < size {
-        call.process.pollables.edit().unwrite(queue, done);
+        call.process.pollables.edit().undo_write(queue, done);
         return Err(Errno::EFAULT.into());
     }
-    call.process.pollables.edit().written(queue, Some(size));
+    call.process.pollables.edit().note_written(queue, Some(size));
     call.note_change();
     Ok(count(size))
 }
@@ -346,7 +345,7 @@ pub(crate) fn send_stream(
             return Err(Errno::EPIPE.into());
         }
         if name == PIPE_WRITE {
-            // Of a pipe that is told at once, although the call succeeds.
+            // Linux sends SIGPIPE for a pipe at once, although the call succeeds.
             call.raise_on_current(Signal::PIPE)?;
         }
         return Ok(count(before));
@@ -356,7 +355,7 @@ pub(crate) fn send_stream(
         return Ok(count(before));
     }
     let room = call.process.pollables.room(queue);
-    // What fits into a page is written to a pipe as a whole.
+    // A write of at most a page to a pipe is atomic.
     let whole = found.is_some_and(crate::event::queue::Queue::is_pipe) && wanted <= PAGE_BYTES;
     let part = if whole && room < left { 0 } else { room.min(left) };
     let mut done = before;
@@ -365,7 +364,7 @@ pub(crate) fn send_stream(
             Ok(0) => {}
             Ok(copied) => {
                 done = done.saturating_add(copied);
-                call.process.pollables.edit().written(queue, None);
+                call.process.pollables.edit().note_written(queue, None);
                 call.note_change();
                 if copied < part {
                     return Ok(count(done));
@@ -377,7 +376,7 @@ pub(crate) fn send_stream(
     }
     if done == wanted {
         if count(wanted) < total(buffers) {
-            // To the program that is no room for more: who counts on edges waits for the next one.
+            // To the program the queue is full: an edge-triggered watcher waits for the next event.
             call.process.pollables.edit().note_starved(queue);
         }
         return Ok(count(done));
@@ -391,8 +390,8 @@ pub(crate) fn send_stream(
     Err(call.wait_with_progress(Wait { call: name, until_ns, look_ns: None }, done))
 }
 
-/// Copies up to `wanted` bytes from the buffers, without their first `skip` bytes, to the back of a queue; how many.
-/// Fails if the first cannot be read.
+/// Copies up to `wanted` bytes from the buffers, skipping their first `skip` bytes, to the back of a queue; returns the
+/// number of bytes. Fails if the first byte cannot be read.
 fn copy_in(
     call: &mut Call<'_, '_>,
     queue: QueueId,
@@ -414,7 +413,7 @@ fn copy_in(
             Ok(()) => done = done.saturating_add(part),
             Err(Halt::Errno(_)) if done > 0 => break,
             Err(halt) => {
-                pollables.unwrite(queue, done);
+                pollables.undo_write(queue, done);
                 return Err(halt);
             }
         }
@@ -422,7 +421,8 @@ fn copy_in(
     Ok(done)
 }
 
-/// Sends bytes that the host has; those that a blocking socket has no room for are not sent. How many were.
+/// Sends bytes of the host's memory; returns their number. Those without space in a blocking socket's queue are not
+/// sent.
 pub(crate) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) -> usize {
     let part = bytes.get(..call.process.pollables.room(queue).min(bytes.len())).unwrap_or_default();
     let pollables = call.process.pollables.edit();
@@ -434,7 +434,7 @@ pub(crate) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) 
         pollables.note_starved(queue);
         return 0;
     }
-    pollables.written(queue, None);
+    pollables.note_written(queue, None);
     call.note_change();
     part.len()
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `futex(2)`: waiting for a word of the program's memory to change, and waking those who wait.
+//! `futex(2)`: waits until a word of the program's memory changes, and wakes waiting threads.
 //!
-//! Threads switch at exits alone, so looking at a word and going to sleep are one step by themselves. Futexes in memory
-//! that several machines share wake only threads of the same machine.
+//! Threads switch only at exits, so checking a word and going to sleep is atomic. Futexes in memory that several
+//! machines share wake only threads of the same machine.
 
 use crate::base::arguments::int;
 use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::kernel::call::Call;
-use crate::sched::threads::{State, Waiting};
+use crate::sched::threads::{ThreadState, Waiting};
 use crate::time::calls::clocks;
 
 const OP_ARGUMENT_SHIFT: u32 = 8;
@@ -80,12 +80,12 @@ pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// How many to wake: Linux wakes one where none or fewer are asked for.
+/// Most threads to wake: Linux wakes one for 0 or a negative number.
 fn most(count: i32) -> usize {
     usize::try_from(count).unwrap_or(0).max(1)
 }
 
-/// When a wait ends; the `timespec` is a duration, or a time of one of the clocks.
+/// The deadline of a wait; the `timespec` is a duration, or a time of one of the clocks.
 fn wait_until(call: &mut Call<'_, '_>, timeout: u64, absolute: bool, realtime: bool) -> Result<Option<u64>, Halt> {
     if timeout == 0 {
         return Ok(None);
@@ -104,12 +104,12 @@ fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns
     }
     let threads = call.process.threads.edit();
     let turn = threads.next_turn();
-    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset, until_ns, turn, owns: false });
+    threads.current_mut().state = ThreadState::Waiting(Waiting::Futex { address, bitset, until_ns, turn, owns: false });
     Err(Halt::Switch)
 }
 
-/// Wakes up to `most` threads that wait at `address` with one of these bits, those that have waited for longest first.
-/// How many that were.
+/// Wakes up to `most` threads that wait at `address` with one of these bits, the longest waiting first. Returns their
+/// number.
 pub(crate) fn wake(call: &mut Call<'_, '_>, address: u64, bits: u32, most: usize) -> CallResult {
     let woken = waiters(call, address, bits);
     let mut count = 0_u64;
@@ -120,7 +120,7 @@ pub(crate) fn wake(call: &mut Call<'_, '_>, address: u64, bits: u32, most: usize
     Ok(count)
 }
 
-/// Wakes some, and has others wait at another address instead.
+/// Wakes some threads, and makes others wait at another address.
 fn requeue(call: &mut Call<'_, '_>, address: u64, to: u64, wake_most: i32, move_most: i32) -> CallResult {
     let (Ok(wake_most), Ok(move_most)) = (usize::try_from(wake_most), usize::try_from(move_most)) else {
         return Err(Errno::EINVAL.into());
@@ -133,7 +133,7 @@ fn requeue(call: &mut Call<'_, '_>, address: u64, to: u64, wake_most: i32, move_
     for (_, index) in waiters(call, address, u32::MAX).into_iter().take(move_most) {
         let threads = call.process.threads.edit();
         if let Some(thread) = threads.get_mut(index)
-            && let State::Waiting(Waiting::Futex { address, .. }) = &mut thread.state
+            && let ThreadState::Waiting(Waiting::Futex { address, .. }) = &mut thread.state
         {
             *address = to;
             moved = moved.saturating_add(1);
@@ -142,7 +142,7 @@ fn requeue(call: &mut Call<'_, '_>, address: u64, to: u64, wake_most: i32, move_
     Ok(woken.saturating_add(moved))
 }
 
-/// Who waits there, by how long: turns and positions.
+/// The threads that wait there, the longest waiting first: their turns and indices.
 fn waiters(call: &Call<'_, '_>, wanted: u64, bits: u32) -> Vec<(u64, usize)> {
     let mut found: Vec<(u64, usize)> = call
         .process
@@ -159,8 +159,8 @@ fn waiters(call: &Call<'_, '_>, wanted: u64, bits: u32) -> Vec<(u64, usize)> {
     found
 }
 
-/// The lock of `FUTEX_LOCK_PI`: a word that is its owner's number. All threads have one priority, so there is none to
-/// inherit: who has waited for longest is its next owner.
+/// The lock of `FUTEX_LOCK_PI`: a word with its owner's number. All threads have one priority, so there is none to
+/// inherit: the longest waiting thread is the next owner.
 fn lock(call: &mut Call<'_, '_>, address: u64, until_ns: Option<u64>) -> CallResult {
     if take(call, address)? {
         return Ok(0);
@@ -169,17 +169,18 @@ fn lock(call: &mut Call<'_, '_>, address: u64, until_ns: Option<u64>) -> CallRes
     call.user().write(address, &word.to_le_bytes())?;
     let threads = call.process.threads.edit();
     let turn = threads.next_turn();
-    threads.current_mut().state = State::Waiting(Waiting::Futex { address, bitset: 0, until_ns, turn, owns: true });
+    threads.current_mut().state =
+        ThreadState::Waiting(Waiting::Futex { address, bitset: 0, until_ns, turn, owns: true });
     Err(Halt::Switch)
 }
 
-/// Takes a lock that nobody has; `false` if somebody has it.
+/// Takes a free lock; `false` if it has an owner.
 fn take(call: &mut Call<'_, '_>, address: u64) -> Result<bool, Halt> {
     let word = call.user().read_u32(address)?;
     let tid = call.process.threads.current().tid;
     match word & FUTEX_TID_MASK {
         0 => {
-            let waiters = if heirs(call, address).is_empty() { 0 } else { FUTEX_WAITERS };
+            let waiters = if lock_waiters(call, address).is_empty() { 0 } else { FUTEX_WAITERS };
             let new = word & FUTEX_OWNER_DIED | waiters | tid;
             call.user().write(address, &new.to_le_bytes())?;
             Ok(true)
@@ -195,17 +196,17 @@ fn unlock(call: &mut Call<'_, '_>, address: u64) -> CallResult {
     if word & FUTEX_TID_MASK != call.process.threads.current().tid {
         return Err(Errno::EPERM.into());
     }
-    hand_over(call, address, 0)?;
+    pass_lock(call, address, 0)?;
     Ok(0)
 }
 
-/// Makes the thread that has waited for longest a lock's owner, or nobody. `died`: what its word says of the owner
-/// before.
-pub(crate) fn hand_over(call: &mut Call<'_, '_>, address: u64, died: u32) -> Result<(), Halt> {
-    let heirs = heirs(call, address);
-    let next = heirs.first().and_then(|&(_, index)| Some((index, call.process.threads.get(index)?.tid)));
+/// Passes a lock to the longest waiting thread, or frees it. `died`: the bit of the word that says how the previous
+/// owner left it.
+pub(crate) fn pass_lock(call: &mut Call<'_, '_>, address: u64, died: u32) -> Result<(), Halt> {
+    let waiting = lock_waiters(call, address);
+    let next = waiting.first().and_then(|&(_, index)| Some((index, call.process.threads.get(index)?.tid)));
     let owner = next.map_or(0, |(_, tid)| tid);
-    let waiters = if heirs.len() > 1 { FUTEX_WAITERS } else { 0 };
+    let waiters = if waiting.len() > 1 { FUTEX_WAITERS } else { 0 };
     call.user().write(address, &(owner | waiters | died).to_le_bytes())?;
     if let Some((index, _)) = next {
         call.process.end_call(call.machine, index, 0).map_err(Halt::End)?;
@@ -213,8 +214,8 @@ pub(crate) fn hand_over(call: &mut Call<'_, '_>, address: u64, died: u32) -> Res
     Ok(())
 }
 
-/// Who waits for a lock, by how long.
-fn heirs(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
+/// The threads that wait for a lock, the longest waiting first.
+fn lock_waiters(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
     let waits = call.process.threads.waits();
     let mut found: Vec<(u64, usize)> = waits
         .filter_map(|(index, waiting)| match waiting {
@@ -226,7 +227,7 @@ fn heirs(call: &Call<'_, '_>, wanted: u64) -> Vec<(u64, usize)> {
     found
 }
 
-/// Addresses of the locks that threads wait for.
+/// Addresses of the locks for which threads wait.
 pub(crate) fn contended(call: &Call<'_, '_>) -> Vec<u64> {
     let waits = call.process.threads.waits();
     let mut found: Vec<u64> = waits
@@ -240,13 +241,13 @@ pub(crate) fn contended(call: &Call<'_, '_>) -> Vec<u64> {
     found
 }
 
-/// FUTEX_WAKE_OP's change of the second word; whether its comparison held before.
+/// Applies FUTEX_WAKE_OP's operation to the second word; returns whether its comparison held before.
 fn change(call: &mut Call<'_, '_>, address: u64, encoded: u32) -> Result<bool, Halt> {
     if !address.is_multiple_of(4) {
         return Err(Errno::EINVAL.into());
     }
     let field = |shift: u32, bits: u32| (encoded >> shift) & 1_u32.wrapping_shl(bits).wrapping_sub(1);
-    // Twelve bits, signed.
+    // A signed number of twelve bits.
     let signed = |value: u32| ((value << 20).cast_signed() >> 20).cast_unsigned();
     let (operation, comparison) = (field(28, 4), field(24, 4).cast_signed());
     let (operand, against) = (signed(field(12, 12)), signed(field(0, 12)));

@@ -7,11 +7,11 @@ use crate::base::halt::{CallResult, Halt};
 use crate::base::identity::is_self;
 use crate::kernel::call::Call;
 
-/// Size of the processor mask that Linux keeps, in bytes: one word.
+/// Size of Linux's processor mask in bytes: one word.
 const MASK_BYTES: u64 = 8;
 /// SCHED_ATTR_SIZE_VER0.
 const ATTRIBUTES_BYTES: u64 = 48;
-/// SCHED_ATTR_SIZE_VER1: what Linux knows.
+/// SCHED_ATTR_SIZE_VER1: the largest that Linux knows.
 const ATTRIBUTES_KNOWN_BYTES: u32 = 56;
 /// SCHED_FLAG_ALL.
 const ATTRIBUTE_FLAGS: u64 = 0x7f;
@@ -26,8 +26,8 @@ pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `sched_getaffinity(2)`: processor 0. Returns the size of the mask, as the system call does and the C library's
-/// function does not.
+/// `sched_getaffinity(2)`: processor 0. Returns the size of the mask, as the system call does, unlike the C library's
+/// function.
 pub(crate) fn sched_getaffinity(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, size, mask, ..] = call.args;
     check_thread(call, pid)?;
@@ -39,7 +39,7 @@ pub(crate) fn sched_getaffinity(call: &mut Call<'_, '_>) -> CallResult {
     Ok(MASK_BYTES)
 }
 
-/// `sched_setaffinity(2)`: any set that leaves processor 0 is fine.
+/// `sched_setaffinity(2)`: any set with processor 0 is accepted.
 pub(crate) fn sched_setaffinity(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, size, mask, ..] = call.args;
     check_thread(call, pid)?;
@@ -77,7 +77,7 @@ pub(crate) fn sched_get_priority_min(call: &mut Call<'_, '_>) -> CallResult {
     range_of(int(policy)).map(|(least, _)| least)
 }
 
-/// The priorities of a policy.
+/// The range of a policy's priorities.
 fn range_of(policy: i32) -> Result<(u64, u64), Halt> {
     match policy {
         libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE | libc::SCHED_DEADLINE => Ok((0, 0)),
@@ -103,8 +103,7 @@ pub(crate) fn getcpu(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `sched_setscheduler(2)`, `sched_setparam(2)`: to the policies and the one priority that need no privilege. All
-/// behave alike.
+/// `sched_setscheduler(2)`: accepts the policies and the one priority that need no privilege. All behave alike.
 pub(crate) fn sched_setscheduler(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, policy, parameters, ..] = call.args;
     set_policy(call, pid, int(policy), parameters)
@@ -154,7 +153,7 @@ pub(crate) fn sched_setattr(call: &mut Call<'_, '_>) -> CallResult {
         size => size.into(),
     };
     if size < ATTRIBUTES_BYTES || size > u64::from(ATTRIBUTES_KNOWN_BYTES) {
-        // What Linux says of a structure from before or from the future.
+        // Linux's answer to a structure of unknown size.
         call.user().write(buffer, &ATTRIBUTES_KNOWN_BYTES.to_le_bytes())?;
         return Err(Errno::E2BIG.into());
     }
@@ -173,7 +172,7 @@ pub(crate) fn sched_setattr(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// `setpriority(2)`: it can be made lower, which changes nothing, and not higher.
+/// `setpriority(2)`: lowering it is accepted and has no effect; raising it is refused.
 pub(crate) fn setpriority(call: &mut Call<'_, '_>) -> CallResult {
     let [which, who, nice, ..] = call.args;
     if !(0..=2).contains(&int(which)) {
@@ -185,7 +184,7 @@ pub(crate) fn setpriority(call: &mut Call<'_, '_>) -> CallResult {
     if int(nice) < 0 { Err(Errno::EACCES.into()) } else { Ok(0) }
 }
 
-/// `ioprio_get(2)`, `ioprio_set(2)`: there is no queue of which to be at the head.
+/// `ioprio_get(2)`, `ioprio_set(2)`: there is no I/O queue.
 pub(crate) fn ioprio(call: &mut Call<'_, '_>) -> CallResult {
     let [which, ..] = call.args;
     if (1..=3).contains(&int(which)) { Ok(0) } else { Err(Errno::EINVAL.into()) }

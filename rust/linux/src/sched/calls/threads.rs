@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Threads: beginning, ending, and what C libraries set up for them.
+//! Threads: creation, exit, and what C libraries set up for them.
 
-use super::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, contended, hand_over, wake};
+use super::futex::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS, contended, pass_lock, wake};
 use crate::base::arguments::{flag, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
@@ -11,10 +11,10 @@ use crate::kernel::call::{Call, unknown};
 
 /// Size of `struct robust_list_head`.
 const ROBUST_LIST_HEAD_BYTES: u64 = 24;
-/// Most entries of a robust list that are looked at: ROBUST_LIST_LIMIT of Linux.
+/// Most entries of a robust list that are processed: Linux's ROBUST_LIST_LIMIT.
 const ROBUST_LIST_MAX: u32 = 2048;
 
-/// What a new thread is to be like.
+/// Parameters of a new thread.
 struct Start {
     flags: u64,
     stack: u64,
@@ -42,7 +42,7 @@ pub(crate) fn clone3(call: &mut Call<'_, '_>) -> CallResult {
     start(call, &Start { flags, stack, parent_tid, child_tid, thread_pointer }, libc::SYS_clone3)
 }
 
-/// Starts a thread; other processes there are none.
+/// Creates a thread; other processes cannot be created.
 fn start(call: &mut Call<'_, '_>, start: &Start, number: libc::c_long) -> CallResult {
     const SHARED: u64 = flag(libc::CLONE_VM) | flag(libc::CLONE_SIGHAND) | flag(libc::CLONE_THREAD);
     if start.flags & flag(libc::CLONE_THREAD) == 0 {
@@ -76,14 +76,14 @@ fn start(call: &mut Call<'_, '_>, start: &Start, number: libc::c_long) -> CallRe
         [(libc::CLONE_PARENT_SETTID, start.parent_tid), (libc::CLONE_CHILD_SETTID, start.child_tid)]
     {
         if start.flags & flag(wanted) != 0 {
-            // Like Linux, which does not take the thread back either.
+            // As on Linux, an error here does not undo the creation.
             ignore_fault(call.user().write(address, &tid.to_le_bytes()))?;
         }
     }
     Ok(tid.into())
 }
 
-/// `exit(2)`: ends the thread. The last one's end is the program's.
+/// `exit(2)`: ends the thread. The last thread's exit ends the program.
 pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
     let [status, ..] = call.args;
     if call.process.threads.len() == 1 {
@@ -93,11 +93,11 @@ pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
     let thread = call.process.threads.current();
     let (tid, clear_tid, robust_list) = (thread.tid, thread.clear_tid, thread.robust_list);
     if robust_list != 0 {
-        ignore_fault(leave_robust_list(call, robust_list, tid))?;
+        ignore_fault(release_robust_list(call, robust_list, tid))?;
     }
-    // Locks that others wait for do not stay with who is gone.
+    // Locks of an ended thread that others wait for are released.
     for address in contended(call) {
-        ignore_fault(leave_lock(call, address, tid))?;
+        ignore_fault(release_lock(call, address, tid))?;
     }
     if clear_tid != 0 && ignore_fault(call.user().write(clear_tid, &[0; 4]))? {
         wake(call, clear_tid, u32::MAX, 1)?;
@@ -107,41 +107,41 @@ pub(crate) fn exit(call: &mut Call<'_, '_>) -> CallResult {
     Err(Halt::Switch)
 }
 
-/// Marks the futexes that the thread still holds, and wakes one waiter of each (`get_robust_list(2)`).
-fn leave_robust_list(call: &mut Call<'_, '_>, head: u64, tid: u32) -> Result<(), Halt> {
+/// Marks the futexes that the thread still owns, and wakes one waiter of each (`get_robust_list(2)`).
+fn release_robust_list(call: &mut Call<'_, '_>, head: u64, tid: u32) -> Result<(), Halt> {
     let [mut entry, offset, pending] = call.user().read_words(head)?;
     for _ in 0..ROBUST_LIST_MAX {
-        // The lowest bit marks locks that are the kernel's to hand over.
+        // The lowest bit marks locks that the kernel passes on.
         let node = entry & !1;
         if node == head || node == 0 {
             break;
         }
         let [next] = call.user().read_words(node)?;
         if node != pending & !1 {
-            leave_any(call, entry, offset, tid)?;
+            release_entry(call, entry, offset, tid)?;
         }
         entry = next;
     }
     match pending & !1 {
         0 => Ok(()),
-        _ => leave_any(call, pending, offset, tid),
+        _ => release_entry(call, pending, offset, tid),
     }
 }
 
-/// What an entry of a robust list stands for, of which the lowest bit says how to leave it.
-fn leave_any(call: &mut Call<'_, '_>, entry: u64, offset: u64, tid: u32) -> Result<(), Halt> {
+/// Releases the lock of an entry in a robust list; the entry's lowest bit is set for priority-inheritance locks.
+fn release_entry(call: &mut Call<'_, '_>, entry: u64, offset: u64, tid: u32) -> Result<(), Halt> {
     let address = (entry & !1).wrapping_add(offset);
-    if entry & 1 != 0 { leave_lock(call, address, tid) } else { leave_futex(call, address, tid) }
+    if entry & 1 != 0 { release_lock(call, address, tid) } else { release_futex(call, address, tid) }
 }
 
-fn leave_lock(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
+fn release_lock(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
     if call.user().read_u32(address)? & FUTEX_TID_MASK == tid {
-        hand_over(call, address, FUTEX_OWNER_DIED)?;
+        pass_lock(call, address, FUTEX_OWNER_DIED)?;
     }
     Ok(())
 }
 
-fn leave_futex(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
+fn release_futex(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Halt> {
     let word = call.user().read_u32(address)?;
     if word & FUTEX_TID_MASK == tid {
         let left = word & FUTEX_WAITERS | FUTEX_OWNER_DIED;
@@ -153,7 +153,8 @@ fn leave_futex(call: &mut Call<'_, '_>, address: u64, tid: u32) -> Result<(), Ha
     Ok(())
 }
 
-/// What a program gave for later use may be gone by then; that is no error. Returns whether it was there.
+/// Ignores a fault on memory that the program registered earlier and may have unmapped since. Returns whether it was
+/// accessible.
 fn ignore_fault(result: Result<(), Halt>) -> Result<bool, Halt> {
     match result {
         Ok(()) => Ok(true),
@@ -185,7 +186,7 @@ pub(crate) fn set_robust_list(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `get_robust_list(2)`: of the thread itself or of another one.
+/// `get_robust_list(2)`: of the calling thread or of another one.
 pub(crate) fn get_robust_list(call: &mut Call<'_, '_>) -> CallResult {
     let [tid, head, size, ..] = call.args;
     let threads = &call.process.threads;
@@ -199,7 +200,7 @@ pub(crate) fn get_robust_list(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `rseq(2)`: not offered, as on a kernel built without it; C libraries go without.
+/// `rseq(2)`: not offered, as on a kernel built without it; C libraries do without.
 pub(crate) fn rseq(_call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::ENOSYS.into())
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Signal calls: what to do on signals, sending them, waiting for them, and coming back from a handler.
+//! Signal calls: actions, sending, waiting, and returning from a handler.
 
 use crate::base::arguments::{check_signal_set_size, int};
 use crate::base::clock::{self, is_over};
@@ -8,7 +8,7 @@ use crate::base::halt::{CallResult, Halt, Wait, waits_for_a_signal};
 use crate::base::identity::{PID, is_self};
 use crate::base::step::Step;
 use crate::kernel::call::Call;
-use crate::kernel::delivery::{Sent, Target};
+use crate::kernel::delivery::{Sent, SignalTarget};
 use crate::signal::frame;
 use crate::signal::signals::{
     Action, AlternateStack, Disposition, Info, SI_TKILL, SI_USER, Signal, SignalSet, ThreadSignals, forget,
@@ -40,12 +40,12 @@ pub(crate) fn rt_sigaction(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// The signal state of the thread that makes the call.
-fn own<'a>(call: &'a mut Call<'_, '_>) -> &'a mut ThreadSignals {
+/// The signal state of the calling thread.
+fn thread_signals<'a>(call: &'a mut Call<'_, '_>) -> &'a mut ThreadSignals {
     &mut call.process.threads.edit().current_mut().signals
 }
 
-/// Sets the mask; what it no longer blocks is delivered when the call ends.
+/// Sets the mask; signals that it unblocks are delivered when the call ends.
 fn set_mask(call: &mut Call<'_, '_>, mask: SignalSet) {
     let threads = call.process.threads.edit();
     threads.due = true;
@@ -106,9 +106,9 @@ pub(crate) fn pause(_call: &mut Call<'_, '_>) -> CallResult {
     Err(waits_for_a_signal("pause"))
 }
 
-/// For calls that wait under a mask of their own, when they are made for the first time. The mask goes with the call.
+/// Sets the mask of a call that waits under its own, when it is made for the first time. The mask ends with the call.
 pub(crate) fn with_mask(call: &mut Call<'_, '_>, mask: SignalSet) -> Result<(), Halt> {
-    let signals = own(call);
+    let signals = thread_signals(call);
     signals.saved_mask.get_or_insert(signals.blocked);
     set_mask(call, mask);
     Ok(())
@@ -134,9 +134,9 @@ pub(crate) fn rt_sigtimedwait(call: &mut Call<'_, '_>) -> CallResult {
     let shared = call.process.signals.pending.set();
     let there = call.process.threads.current().signals.pending.set().or(shared).and(wanted);
     if !there.is_empty() {
-        let taken = own(call).pending.take(wanted);
+        let taken = thread_signals(call).pending.take(wanted);
         let taken = taken.or_else(|| call.process.signals.edit().pending.take(wanted));
-        own(call).awaited = SignalSet::default();
+        thread_signals(call).awaited = SignalSet::default();
         let info = call.process.note_taken(taken.ok_or(Errno::EAGAIN)?);
         if info_buffer != 0 {
             call.user().write(info_buffer, &info.to_bytes())?;
@@ -145,11 +145,11 @@ pub(crate) fn rt_sigtimedwait(call: &mut Call<'_, '_>) -> CallResult {
     }
     if is_over(until_ns) {
         if call.waited.is_some() {
-            own(call).awaited = SignalSet::default();
+            thread_signals(call).awaited = SignalSet::default();
         }
         return Err(Errno::EAGAIN.into());
     }
-    own(call).awaited = wanted;
+    thread_signals(call).awaited = wanted;
     Err(Wait { call: "sigtimedwait", until_ns, look_ns: None }.into())
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn sigaltstack(call: &mut Call<'_, '_>) -> CallResult {
             _ => 0,
         };
         let flags = state | before.flags & AlternateStack::AUTODISARM;
-        // The four bytes behind the flags are padding; Linux leaves them alone, too.
+        // The four bytes after the flags are padding; Linux leaves them alone too.
         call.user().write_words(old, &[before.pointer])?;
         let at = |offset: u64| old.checked_add(offset).ok_or(Errno::EFAULT);
         call.user().write(at(8)?, &flags.to_le_bytes())?;
@@ -191,13 +191,13 @@ fn set_stack(call: &mut Call<'_, '_>, [pointer, flags, size]: [u64; 3], rsp: u64
         _ => return Err(Errno::EINVAL),
     };
     if stack != before {
-        own(call).stack = stack;
+        thread_signals(call).stack = stack;
     }
     Ok(())
 }
 
-/// `rt_sigreturn(2)`: back to where a handler was called. What the program says about that place is checked; SIGSEGV if
-/// it is nonsense.
+/// `rt_sigreturn(2)`: returns to where a handler was called. The frame is the program's, and is checked; an invalid one
+/// is SIGSEGV.
 pub(crate) fn rt_sigreturn(call: &mut Call<'_, '_>) -> CallResult {
     call.commit();
     match restore(call) {
@@ -211,7 +211,7 @@ pub(crate) fn rt_sigreturn(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 fn restore(call: &mut Call<'_, '_>) -> Result<(), Halt> {
-    // The restorer was returned to, which took its address from the frame.
+    // The handler has returned to the restorer, popping its address from the frame.
     let rsp = call.machine.regs().rsp;
     let frame = rsp.checked_sub(8).ok_or(Errno::EFAULT)?;
     let at = frame.checked_add(frame::UCONTEXT).ok_or(Errno::EFAULT)?;
@@ -226,7 +226,7 @@ fn restore(call: &mut Call<'_, '_>) -> Result<(), Halt> {
     };
     context.regs = returned.regs;
     set_mask(call, returned.mask);
-    // Like Linux, which goes on with the stack as it is if this one cannot be set.
+    // As on Linux, an alternate stack that cannot be set is ignored.
     let _ = set_stack(call, returned.stack, returned.regs.rsp);
     call.process.put_context(call.machine, index, context).map_err(Halt::End)
 }
@@ -243,23 +243,23 @@ fn read_vector(
     let mut area = vec![0; size.saturating_add(frame::MAGIC_BYTES)];
     let (legacy, rest) = area.split_at_mut_checked(frame::LEGACY).ok_or(Errno::EFAULT)?;
     call.user().read(address, legacy)?;
-    let told = frame::has_extended(legacy, size);
-    if told {
+    let claims_extended = frame::has_extended(legacy, size);
+    if claims_extended {
         call.user()
             .read(address.checked_add(crate::base::arguments::count(frame::LEGACY)).ok_or(Errno::EFAULT)?, rest)?;
     }
-    let extended = told && frame::ends_with_magic(&area);
+    let extended = claims_extended && frame::ends_with_magic(&area);
     if !extended {
         area.truncate(frame::LEGACY);
     }
     frame::read_vector(&area, now, features, extended).ok_or_else(|| Errno::EFAULT.into())
 }
 
-/// `kill(2)`: the process can signal itself, by number or as its group; it sees no other.
+/// `kill(2)`: the process can signal itself, by its number or as its group; it sees no other.
 pub(crate) fn kill(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, number, ..] = call.args;
     let pid = int(pid);
-    let to = if is_self(pid) || is_self(pid.wrapping_neg()) { Some(Target::Process) } else { None };
+    let to = if is_self(pid) || is_self(pid.wrapping_neg()) { Some(SignalTarget::Process) } else { None };
     send(call, to, number, SI_USER)
 }
 
@@ -283,18 +283,18 @@ pub(crate) fn tgkill(call: &mut Call<'_, '_>) -> CallResult {
     send(call, to, number, SI_TKILL)
 }
 
-fn thread(call: &Call<'_, '_>, tid: u64) -> Option<Target> {
-    call.process.threads.by_tid(int(tid).cast_unsigned()).map(Target::Thread)
+fn thread(call: &Call<'_, '_>, tid: u64) -> Option<SignalTarget> {
+    call.process.threads.by_tid(int(tid).cast_unsigned()).map(SignalTarget::Thread)
 }
 
-pub(crate) fn send(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, code: i32) -> CallResult {
+pub(crate) fn send(call: &mut Call<'_, '_>, to: Option<SignalTarget>, number: u64, code: i32) -> CallResult {
     let number = int(number);
     let signal = Signal::new(number);
     if signal.is_none() && number != 0 {
         return Err(Errno::EINVAL.into());
     }
     let to = to.ok_or(Errno::ESRCH)?;
-    // Number 0 only asks whether one could.
+    // Number 0 only checks the permission.
     if let Some(signal) = signal {
         call.process.send_signal(call.machine, to, Info::user(signal, code)).map_err(Halt::End)?;
     }
@@ -304,7 +304,7 @@ pub(crate) fn send(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, cod
 /// `rt_sigqueueinfo(2)`.
 pub(crate) fn rt_sigqueueinfo(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, number, info, ..] = call.args;
-    let to = (int(pid).cast_unsigned() == PID).then_some(Target::Process);
+    let to = (int(pid).cast_unsigned() == PID).then_some(SignalTarget::Process);
     queue(call, to, number, info)
 }
 
@@ -318,7 +318,7 @@ pub(crate) fn rt_tgsigqueueinfo(call: &mut Call<'_, '_>) -> CallResult {
     queue(call, to, number, info)
 }
 
-pub(crate) fn queue(call: &mut Call<'_, '_>, to: Option<Target>, number: u64, info: u64) -> CallResult {
+pub(crate) fn queue(call: &mut Call<'_, '_>, to: Option<SignalTarget>, number: u64, info: u64) -> CallResult {
     let [_, code, a, b, c, d] = call.user().read_words(info)?;
     let number = int(number);
     let signal = Signal::new(number);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Resource limits: what a program is told of its own, and what it sets. The limits that hold are the tenant's; what a
-//! program sets is remembered and told back, and changes nothing.
+//! Resource limits: those that a program reads, and those that it sets. The tenant's limits are enforced; what a
+//! program sets is stored and returned, and has no effect.
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
@@ -25,7 +25,7 @@ pub(crate) fn setrlimit(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, resource, new, old, ..] = call.args;
     crate::sched::calls::scheduling::check_thread(call, pid)?;
-    // Both ends are read before either is changed, since they may be the same.
+    // Both structures are read before either is written, since they may be the same.
     let new = if new == 0 { None } else { Some(read_limit(call, new)?) };
     let before = limit(call, resource)?;
     if let Some(new) = new {
@@ -37,8 +37,8 @@ pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `getrusage(2)`: CPU time is counted as user time, and the largest size is the present number of pages of its own;
-/// the rest is 0.
+/// `getrusage(2)`: CPU time is reported as user time, and the present number of own pages as the maximum; the rest is
+/// 0.
 pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
     /// Size of `struct rusage` in words.
     const WORDS: usize = 18;
@@ -51,7 +51,7 @@ pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
         _ => return Err(Errno::EINVAL.into()),
     };
     let mut words = [0; WORDS];
-    // User time, system time, largest size.
+    // User time, system time, maximum resident set.
     let [seconds, microseconds, _, _, largest, ..] = &mut words;
     [*seconds, *microseconds] = [used_ns / 1_000_000_000, used_ns % 1_000_000_000 / 1000];
     *largest = size;

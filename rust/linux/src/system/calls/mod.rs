@@ -3,5 +3,5 @@
 
 pub(crate) mod limits;
 pub(crate) mod process;
-pub(crate) mod processes;
 pub(crate) mod system;
+pub(crate) mod wait_pidfd;

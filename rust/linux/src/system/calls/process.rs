@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Identity and end of the process, and the odd settings of `prctl(2)` and `arch_prctl(2)`.
+//! Identity and exit of the process, and the settings of `prctl(2)` and `arch_prctl(2)`.
 
 use mayfly_kvm::RunError;
 
@@ -20,7 +20,7 @@ const TIMER_SLACK_NS: u64 = 50_000;
 /// CAP_LAST_CAP.
 const CAPABILITY_MAX: u64 = 40;
 const PR_SET_VMA_ANON_NAME: u64 = 0;
-/// Versions of `capget`'s structures, and the words of data of each.
+/// Versions of `capget`'s structures, and the number of data words in each.
 const CAPABILITY_VERSIONS: [(u32, usize); 3] = [(0x1998_0330, 3), (0x2007_1026, 6), (0x2008_0522, 6)];
 
 /// `capget(2)`: no capabilities.
@@ -40,7 +40,7 @@ pub(crate) fn capget(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `capset(2)`: there are none to have.
+/// `capset(2)`: there are no capabilities to set.
 pub(crate) fn capset(call: &mut Call<'_, '_>) -> CallResult {
     let [header, data, ..] = call.args;
     let version = call.user().read_u32(header)?;
@@ -57,17 +57,17 @@ pub(crate) fn capset(call: &mut Call<'_, '_>) -> CallResult {
     if bytes.iter().all(|&byte| byte == 0) { Ok(0) } else { Err(Errno::EPERM.into()) }
 }
 
-/// `personality(2)`: that of Linux. What is asked for is accepted and changes nothing.
+/// `personality(2)`: Linux. Other values are accepted and have no effect.
 pub(crate) fn personality(_call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// Calls that programs try and do without, as on a kernel that was built without them.
+/// Calls that programs try and can do without, as on a kernel built without them.
 pub(crate) fn not_offered(_call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::ENOSYS.into())
 }
 
-/// `restart_syscall(2)`: no call is ever restarted so.
+/// `restart_syscall(2)`: no call is ever restarted this way.
 pub(crate) fn restart_syscall(_call: &mut Call<'_, '_>) -> CallResult {
     Err(Errno::EINTR.into())
 }
@@ -116,7 +116,7 @@ fn write_three(call: &mut Call<'_, '_>, id: u32) -> CallResult {
     Ok(0)
 }
 
-/// `getgroups(2)`: none beyond the group itself.
+/// `getgroups(2)`: no supplementary groups.
 pub(crate) fn getgroups(call: &mut Call<'_, '_>) -> CallResult {
     let [size, ..] = call.args;
     if int(size) < 0 { Err(Errno::EINVAL.into()) } else { Ok(0) }
@@ -145,13 +145,13 @@ pub(crate) fn arch_prctl(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `prctl(2)`: the thread's name, and what is true of any process here.
+/// `prctl(2)`: the thread's name, and what holds for every process here.
 pub(crate) fn prctl(call: &mut Call<'_, '_>) -> CallResult {
     let [option, argument, third, fourth, fifth, _] = call.args;
     match int(option) {
         libc::PR_SET_NAME => {
             let mut name = [0; NAME_BYTES];
-            // A name may end before its sixteenth byte, and its page with it.
+            // A name may end before its sixteenth byte, at the end of its page.
             for (offset, slot) in (0_u64..).zip(name.iter_mut().take(NAME_BYTES.saturating_sub(1))) {
                 let at = argument.checked_add(offset).ok_or(Errno::EFAULT)?;
                 let [byte] = call.user().read_array(at)?;
@@ -177,14 +177,14 @@ pub(crate) fn prctl(call: &mut Call<'_, '_>) -> CallResult {
         libc::PR_SET_KEEPCAPS if argument <= 1 => Ok(0),
         libc::PR_SET_THP_DISABLE if (third, fourth, fifth) == (0, 0, 0) => Ok(0),
         libc::PR_GET_TIMERSLACK => Ok(TIMER_SLACK_NS),
-        // Nobody's death is ever told of: the parent is not a program's.
+        // The parent is outside of the machine, so its death is never signalled.
         libc::PR_SET_PDEATHSIG if argument <= 64 => Ok(0),
         libc::PR_GET_PDEATHSIG => {
             call.user().write(argument, &[0; 4])?;
             Ok(0)
         }
         libc::PR_CAPBSET_READ if argument <= CAPABILITY_MAX => Ok(0),
-        // A name for `/proc/self/maps`, which does not show it.
+        // A name for `/proc/self/maps`, which does not show names.
         libc::PR_SET_VMA if argument == PR_SET_VMA_ANON_NAME => Ok(0),
         libc::PR_SET_DUMPABLE if argument <= 1 => Ok(0),
         libc::PR_SET_NO_NEW_PRIVS if (argument, third, fourth, fifth) == (1, 0, 0, 0) => Ok(0),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The system as a program sees it, and randomness.
+//! Information on the system, and random numbers.
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
@@ -9,9 +9,9 @@ use crate::kernel::call::Call;
 
 /// Size of each string of `struct utsname`.
 const NAME_BYTES: usize = 65;
-/// Most bytes that one `getrandom` gives; it may give fewer than asked for, and C libraries ask again.
+/// Most bytes that one `getrandom` returns; it may return fewer than asked for, and C libraries ask again.
 const RANDOM_MAX: u64 = 64 << 10;
-/// How many are made at a time.
+/// Bytes generated at a time.
 const RANDOM_CHUNK: usize = 256;
 
 /// `uname(2)`.
@@ -29,7 +29,7 @@ pub(crate) fn uname(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `sysinfo(2)`: the tenant's memory limit, one process, how long it has been running.
+/// `sysinfo(2)`: the tenant's memory limit, one process, the time since its start.
 pub(crate) fn sysinfo(call: &mut Call<'_, '_>) -> CallResult {
     let [buffer, ..] = call.args;
     let shared = &call.process.shared;
@@ -42,7 +42,7 @@ pub(crate) fn sysinfo(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `getrandom(2)`: never blocks, always fresh.
+/// `getrandom(2)`: never blocks; the bytes are always fresh.
 pub(crate) fn getrandom(call: &mut Call<'_, '_>) -> CallResult {
     const INSECURE: u32 = libc::GRND_INSECURE;
     const RANDOM: u32 = libc::GRND_RANDOM;
@@ -61,7 +61,7 @@ pub(crate) fn getrandom(call: &mut Call<'_, '_>) -> CallResult {
         (call.context.rng)(chunk);
         let at = buffer.checked_add(done).ok_or(Errno::EFAULT)?;
         if let Err(halt) = call.user().write(at, chunk) {
-            // What has been written counts, unless the program does not go on anyway.
+            // Bytes already written are returned, unless the program ends anyway.
             let faulted = matches!(halt, crate::base::halt::Halt::Errno(_));
             return if faulted && done > 0 { Ok(done) } else { Err(halt) };
         }

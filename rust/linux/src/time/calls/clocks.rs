@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Clocks and sleeping.
+//! Clocks and sleeps.
 //!
-//! Programs read most clocks in the vDSO and come here for the rest, or where the vDSO does not know the time. Clocks
-//! are the host's, which go on between requests and over resets; but while a program stands frozen, its monotonic
-//! clocks stand still, as on a machine that is suspended. What CPU time is, `cpu_time.rs` says.
+//! Programs read most clocks in the vDSO, and call the rest, or when the vDSO does not know the time. Clocks are the
+//! host's, which run between requests and over resets. But while a program is frozen, its monotonic clocks stand still,
+//! as on a suspended machine. `kernel/cpu_time.rs` defines CPU time.
 //!
-//! Who sleeps waits, and the other threads run. Where all wait, whoever runs the machine does something else meanwhile.
+//! A sleeping thread waits, and the others run. If all wait, the embedder uses its thread for other work meanwhile.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::base::identity::{CLOCK_TICKS, PID};
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 
-/// What a clock number means here.
+/// A clock by its number.
 #[derive(Clone, Copy)]
 enum Clock {
     Host(ClockId),
@@ -27,19 +27,19 @@ enum Clock {
     Cpu(CpuClock),
 }
 
-/// Whose CPU time a clock tells.
+/// A clock of CPU time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CpuClock {
     Process,
-    /// The thread of this number.
+    /// The thread with this number.
     Thread(u32),
 }
 
 impl CpuClock {
-    /// The clock of this number, if it is one of CPU time: those with names, and those that are made of a thread's or
-    /// process's number (`clock_getcpuclockid(3)`).
+    /// The clock with this number, if it is one of CPU time: a named one, or one made from the number of a thread or
+    /// process (`clock_getcpuclockid(3)`).
     pub(crate) fn new(call: &Call<'_, '_>, id: u64) -> Result<Option<Self>, Errno> {
-        /// CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_CLOCK_MASK of Linux: user and system time, user time, the scheduler's
+        /// Linux's CPUCLOCK_PERTHREAD_MASK and CPUCLOCK_CLOCK_MASK: user and system time, user time, the scheduler's
         /// count; 3 is a device's clock.
         const THREAD: i32 = 4;
         const KIND: i32 = 3;
@@ -61,7 +61,7 @@ impl CpuClock {
         }
     }
 
-    /// Its time in nanoseconds; of a thread that has ended, none.
+    /// Its time in nanoseconds; `None` for a thread that has ended.
     pub(crate) fn now_ns(self, process: &Process) -> Option<u64> {
         match self {
             Self::Process => Some(process.cpu_ns()),
@@ -76,7 +76,7 @@ impl Clock {
             return Ok(Self::Cpu(clock));
         }
         Ok(Self::Host(match int(id) {
-            // TAI runs with UTC until someone tells the kernel of leap seconds.
+            // TAI equals UTC until the kernel is told about leap seconds.
             libc::CLOCK_REALTIME | libc::CLOCK_TAI => ClockId::Realtime,
             libc::CLOCK_MONOTONIC => ClockId::Monotonic,
             libc::CLOCK_MONOTONIC_RAW => ClockId::MonotonicRaw,
@@ -89,18 +89,18 @@ impl Clock {
 
     fn now(self, call: &Call<'_, '_>) -> [u64; 2] {
         match self {
-            // As in the vDSO, where nothing ticks: one of them is not behind the other.
+            // As in the vDSO, without ticks: the coarse clocks are as exact as the others.
             Self::Host(ClockId::RealtimeCoarse) => words(rustix::time::clock_gettime(ClockId::Realtime)),
-            Self::Host(ClockId::Monotonic | ClockId::MonotonicCoarse) => own(call, ClockId::Monotonic),
-            Self::Host(ClockId::MonotonicRaw) => own(call, ClockId::MonotonicRaw),
+            Self::Host(ClockId::Monotonic | ClockId::MonotonicCoarse) => suspended_clock(call, ClockId::Monotonic),
+            Self::Host(ClockId::MonotonicRaw) => suspended_clock(call, ClockId::MonotonicRaw),
             Self::Host(id) => words(rustix::time::clock_gettime(id)),
             Self::Cpu(clock) => clock::timespec(clock.now_ns(call.process).unwrap_or(0)),
         }
     }
 }
 
-/// A clock that stands still while the program is frozen.
-fn own(call: &Call<'_, '_>, id: ClockId) -> [u64; 2] {
+/// The time of a clock that stands still while the program is frozen.
+fn suspended_clock(call: &Call<'_, '_>, id: ClockId) -> [u64; 2] {
     let [seconds, nanoseconds] = words(rustix::time::clock_gettime(id));
     clock::timespec(clock::total_ns(seconds, nanoseconds).wrapping_sub(call.process.suspended_ns))
 }
@@ -116,7 +116,7 @@ pub(crate) fn clock_gettime(call: &mut Call<'_, '_>) -> CallResult {
     let now = clock.now(call);
     call.user().write_words(buffer, &now)?;
     if matches!(clock, Clock::Cpu(_)) && call.process.timers.has_cpu_timers() {
-        // Who looks at the time sees what is over.
+        // A program that reads the time must see the signals of timers that have expired by then.
         call.process.fire_timers(call.machine, clock::now_ns()).map_err(Halt::End)?;
     }
     Ok(0)
@@ -143,7 +143,7 @@ pub(crate) fn gettimeofday(call: &mut Call<'_, '_>) -> CallResult {
         call.user().write_words(buffer, &[seconds, nanoseconds / 1000])?;
     }
     if zone != 0 {
-        // Greenwich, no summer time.
+        // UTC, without daylight saving time.
         call.user().write(zone, &[0; 8])?;
     }
     Ok(0)
@@ -170,7 +170,7 @@ pub(crate) fn times(call: &mut Call<'_, '_>) -> CallResult {
     if buffer != 0 {
         call.user().write_words(buffer, &[used, 0, 0, 0])?;
     }
-    let [seconds, nanoseconds] = own(call, ClockId::Monotonic);
+    let [seconds, nanoseconds] = suspended_clock(call, ClockId::Monotonic);
     Ok(ticks(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanoseconds))))
 }
 
@@ -195,7 +195,7 @@ pub(crate) fn clock_nanosleep(call: &mut Call<'_, '_>) -> CallResult {
                 clock::now_ns().saturating_add(time)
             }
             Clock::Host(_) => return Err(Errno::EOPNOTSUPP.into()),
-            // While all threads sleep, no CPU time passes.
+            // No CPU time passes while all threads sleep.
             Clock::Cpu(_) => return Err(Errno::EINVAL.into()),
         })
     })
@@ -206,7 +206,7 @@ fn sleep(call: &mut Call<'_, '_>, until: impl FnOnce(&mut Call<'_, '_>) -> Resul
     if is_over(until_ns) { Ok(0) } else { Err(Wait { call: "sleep", until_ns, look_ns: None }.into()) }
 }
 
-/// Reads a `timespec` and refuses what is no duration; in nanoseconds.
+/// Reads a `timespec` in nanoseconds; refuses invalid durations.
 pub(crate) fn read_duration(call: &mut Call<'_, '_>, address: u64) -> Result<u64, Halt> {
     let [seconds, nanoseconds] = call.user().read_words(address)?;
     if seconds.cast_signed() < 0 || nanoseconds >= 1_000_000_000 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Timers that send signals: of real time, and of CPU time.
+//! Calls for timers that send signals: of real time, and of CPU time.
 
 use crate::base::arguments::{flag, int};
 use crate::base::clock;
@@ -22,7 +22,7 @@ pub(crate) fn alarm(call: &mut Call<'_, '_>) -> CallResult {
     let seconds = u64::from(int(seconds).cast_unsigned());
     let duration = seconds.saturating_mul(SECOND_NS);
     let (left, _) = set_interval(call, TimerId::Alarm, duration, 0)?;
-    // Rounded to the nearest second, but not to none.
+    // Rounded to the nearest second, but at least one.
     let rounded = left.saturating_add(SECOND_NS / 2) / SECOND_NS;
     Ok(if left > 0 { rounded.max(1) } else { 0 })
 }
@@ -61,7 +61,7 @@ fn kind(which: u64) -> Result<TimerId, Errno> {
     }
 }
 
-/// Sets one of the timers of `setitimer`, which is off for 0; what was left of the one before.
+/// Sets one of the timers of `setitimer`; a duration of 0 disarms it. Returns its previous remaining time and interval.
 fn set_interval(call: &mut Call<'_, '_>, id: TimerId, duration: u64, interval: u64) -> Result<(u64, u64), Halt> {
     fire(call)?;
     let now = call.process.timer_now_ns(id);
@@ -76,7 +76,7 @@ fn set_interval(call: &mut Call<'_, '_>, id: TimerId, duration: u64, interval: u
     Ok(before)
 }
 
-/// Timers that are over have sent their signals before anybody looks at them.
+/// Expired timers send their signals before a call reads or sets timers.
 fn fire(call: &mut Call<'_, '_>) -> Result<(), Halt> {
     call.process.fire_timers(call.machine, clock::now_ns()).map_err(Halt::End)
 }
@@ -135,7 +135,7 @@ fn notify(call: &Call<'_, '_>, value: u64, signal: i32, kind: i32, tid: u32) -> 
     let signal = Signal::new(signal).ok_or(Errno::EINVAL);
     match kind {
         libc::SIGEV_NONE => Ok(Notify::Nobody),
-        // Threads for timers are made by the C library, which uses the third kind.
+        // The C library creates threads for timers; it uses SIGEV_THREAD_ID.
         libc::SIGEV_SIGNAL | libc::SIGEV_THREAD => Ok(Notify::Process { signal: signal?, value }),
         libc::SIGEV_THREAD_ID => {
             call.process.threads.by_tid(tid).ok_or(Errno::EINVAL)?;
@@ -174,7 +174,7 @@ pub(crate) fn timer_settime(call: &mut Call<'_, '_>) -> CallResult {
     timer.schedule = Schedule::new(until, interval);
     timer.overrun = 0;
     call.process.forget_timer_signal(TimerId::Posix(id));
-    // A time that has passed is over at once.
+    // A time that has passed expires at once.
     fire(call)?;
     if old != 0 {
         write_times(call, old, before)?;

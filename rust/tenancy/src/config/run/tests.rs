@@ -3,9 +3,9 @@
 
 use mayfly_sandbox::{MountPoint, Outbound, OutboundHost, WarmUp};
 
+use crate::config::limits::Limits;
 use crate::config::tests::{only, problem, tenant};
 use crate::config::{Config, ServiceConfig, TenantConfig};
-use crate::limits::Limits;
 
 #[test]
 fn a_program_connects_to_what_is_named_and_what_its_group_names() {
@@ -89,7 +89,7 @@ fn a_mount_that_cannot_be_is_named() {
 proptest::proptest! {
     #[test]
     fn a_place_that_is_good_here_is_good_for_the_mounts(path in "(/(proc|dev|a|\\.{1,3}|)){0,3}/?[a.\\x00]{0,2}") {
-        let here = crate::values::MountPath::try_from(path.clone()).is_ok();
+        let here = crate::config::values::MountPath::try_from(path.clone()).is_ok();
         let there = mayfly_sandbox::Mounts::open(&[MountPoint { guest: path.clone(), host: "/".into(), writable: false }]).is_ok();
         // One spelling is enough here.
         let slash = path.len() > 1 && path.ends_with('/');

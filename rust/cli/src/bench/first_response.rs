@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The time from nothing to the first response, with the program in a snapshot file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mayfly_sandbox::{BufferedResponse, Host, NoLog, Request, Snapshot, Worker};
+
+use crate::bench::stats::Samples;
+use crate::bench::subject::Subject;
+use crate::failure::Failure;
+
+/// How often the file is loaded.
+const LOADS: u32 = 7;
+
+/// Milliseconds from opening the program to the first response: the median of [`LOADS`], with the file in the page
+/// cache. `None` for programs that have no snapshot files: those with shared memory.
+pub fn first_response_ms(
+    host: &Host,
+    subject: &Subject,
+    snapshot: &Snapshot,
+    request: &Request<'_>,
+) -> Result<Option<f64>, Failure> {
+    if subject.tenant().shared.is_some() {
+        return Ok(None);
+    }
+    let failed = |error: &dyn std::error::Error| Failure::Program(format!("the snapshot file: {error}"));
+    let directory = std::env::temp_dir().join(format!("mayfly-bench-{}", std::process::id()));
+    std::fs::create_dir(&directory).map_err(|error| failed(&error))?;
+    let path = directory.join("snapshot");
+    let measured = snapshot.save(&path).map_err(|error| failed(&error)).and_then(|()| {
+        let mut times = Samples::with_capacity(LOADS as usize);
+        for id in 0..LOADS {
+            times.time(|| first_response(host, subject, request, &path, id.into()))?;
+        }
+        Ok(times.median() / 1e6)
+    });
+    // The file holds the program's memory. If it cannot be removed, the system clears it.
+    let _ = std::fs::remove_dir_all(&directory);
+    measured.map(Some)
+}
+
+fn first_response(host: &Host, subject: &Subject, request: &Request<'_>, path: &Path, id: u64) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::Program(format!("from the snapshot file: {error}"));
+    let program = subject.tenant().launch().map_err(|error| failed(&error))?;
+    let limits = &subject.tenant().limits.machine;
+    let snapshot = Snapshot::load(host, &program, limits, Arc::new(NoLog), path).map_err(|error| failed(&error))?;
+    let mut worker = Worker::fork(&snapshot).map_err(|error| failed(&error))?;
+    let mut response = BufferedResponse::default();
+    worker.call(id, request, &mut response).map_err(|error| failed(&error))?;
+    Ok(())
+}

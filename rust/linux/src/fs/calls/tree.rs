@@ -1,0 +1,557 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Calls that change the file tree: create, link, remove, rename, truncate, and change attributes. All changes go to
+//! the overlay of writable mounts.
+
+use super::overlay_mappings;
+use crate::base::arguments::int;
+use crate::base::errno::Errno;
+use crate::base::halt::{CallResult, Halt};
+use crate::base::identity::{GID, UID};
+use crate::base::ids::InodeId;
+use crate::fs::calls::find::find;
+use crate::fs::mounts::Mount;
+use crate::fs::object::Object;
+use crate::fs::overlay::{Layer, OverlayEntry};
+use crate::fs::view::lookup::{self, Found, Node};
+use crate::host::attributes::{Time, now};
+use crate::kernel::call::Call;
+use crate::kernel::closing::forget_file;
+use crate::kernel::process::Process;
+use crate::kernel::work_limits;
+
+const AT_FDCWD: i32 = libc::AT_FDCWD;
+
+/// The mode of a new file.
+fn mode_of(call: &Call<'_, '_>, argument: u64) -> u32 {
+    int(argument).cast_unsigned() & 0o7777 & !call.process.resources.umask
+}
+
+/// The writable mount that a plain path lies in.
+fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p [u8]), Errno> {
+    process
+        .shared
+        .mounts
+        .find(path)
+        .filter(|(mount, _)| mount.writable && !lookup::is_synthetic(path))
+        .ok_or(Errno::EROFS)
+}
+
+/// Whether `path` is writable, or a directory in which names can be created.
+pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
+    writable(process, path).is_ok()
+}
+
+/// Whether the host's directory has something at `path`, hidden or not.
+fn is_below(process: &Process, path: &[u8]) -> Result<bool, Errno> {
+    let Some((mount, rest)) = process.shared.mounts.find(path) else { return Ok(false) };
+    match lookup::look_in(process, mount, rest) {
+        Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
+        found => Ok(found.is_ok()),
+    }
+}
+
+/// Creates an empty file at a free path.
+pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<InodeId, Errno> {
+    writable(call.process, path)?;
+    let mode = mode_of(call, mode);
+    call.process.overlay.edit().create(path, mode, Vec::new(), now())
+}
+
+/// The overlay's file at `path`; copies the host's file to the overlay if it is not there yet.
+pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Errno> {
+    let (mount, _) = writable(call.process, path)?;
+    if let Layer::Here(OverlayEntry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
+        return Ok(*id);
+    }
+    let file = lookup::open_host(call.process, path)?;
+    let attributes = file.attributes(call.process.may_block)?;
+    let mut content = Vec::new();
+    if keep_content {
+        if attributes.size > call.process.overlay.room() {
+            return Err(Errno::ENOSPC);
+        }
+        work_limits::check_bytes(call, attributes.size)?;
+        content.resize(usize::try_from(attributes.size).map_err(|_| Errno::ENOSPC)?, 0);
+        let got = file.read_at(0, &mut content, call.process.may_block)?;
+        content.truncate(got);
+    }
+    call.process.overlay.edit().create(path, attributes.mode, content, attributes.modified)
+}
+
+/// The path of a new name: it is free, and its directory is writable.
+fn vacant(call: &Call<'_, '_>, directory: i32, path: &[u8]) -> Result<Found, Errno> {
+    let found = find(call, directory, path, false)?;
+    if found.node.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    writable(call.process, &found.path)?;
+    Ok(found)
+}
+
+/// `mkdir(2)`.
+pub(crate) fn mkdir(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, mode, ..] = call.args;
+    make_directory(call, AT_FDCWD, path, mode)
+}
+
+/// `mkdirat(2)`.
+pub(crate) fn mkdirat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, mode, ..] = call.args;
+    make_directory(call, int(directory), path, mode)
+}
+
+fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
+    let path = call.user().read_path(path)?;
+    let Found { path, .. } = vacant(call, directory, &path)?;
+    // Entries of the host's directory, which was removed, must not reappear.
+    let opaque = is_below(call.process, &path)?;
+    let mode = mode_of(call, mode);
+    call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
+    Ok(0)
+}
+
+/// `symlink(2)`.
+pub(crate) fn symlink(call: &mut Call<'_, '_>) -> CallResult {
+    let [target, path, ..] = call.args;
+    make_link(call, target, AT_FDCWD, path)
+}
+
+/// `symlinkat(2)`.
+pub(crate) fn symlinkat(call: &mut Call<'_, '_>) -> CallResult {
+    let [target, directory, path, ..] = call.args;
+    make_link(call, target, int(directory), path)
+}
+
+fn make_link(call: &mut Call<'_, '_>, target: u64, directory: i32, path: u64) -> CallResult {
+    let target = call.user().read_path(target)?;
+    let path = call.user().read_path(path)?;
+    if target.is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
+    let Found { path, directory, .. } = vacant(call, directory, &path)?;
+    if directory {
+        return Err(Errno::ENOENT.into());
+    }
+    call.process.overlay.edit().make_link(&path, &target, now())?;
+    Ok(0)
+}
+
+/// `link(2)`.
+pub(crate) fn link(call: &mut Call<'_, '_>) -> CallResult {
+    let [old, new, ..] = call.args;
+    link_at(call, [AT_FDCWD; 2], old, new, 0)
+}
+
+/// `linkat(2)`.
+pub(crate) fn linkat(call: &mut Call<'_, '_>) -> CallResult {
+    let [old_directory, old, new_directory, new, flags, _] = call.args;
+    link_at(call, [int(old_directory), int(new_directory)], old, new, int(flags))
+}
+
+fn link_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, flags: i32) -> CallResult {
+    if flags & !libc::AT_SYMLINK_FOLLOW != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let old = call.user().read_path(old)?;
+    let new = call.user().read_path(new)?;
+    let (old, node) = find(call, from, &old, flags & libc::AT_SYMLINK_FOLLOW != 0)?.existing()?;
+    if node.is_directory() {
+        return Err(Errno::EPERM.into());
+    }
+    let Found { path: new, .. } = vacant(call, to, &new)?;
+    same_mount(call.process, &old, &new)?;
+    if node.attributes(call.process, &old).kind() != libc::S_IFREG {
+        return Err(Errno::EPERM.into());
+    }
+    let id = copy_up(call, &old, true)?;
+    call.process.overlay.edit().link(&new, id)?;
+    Ok(0)
+}
+
+fn same_mount(process: &Process, old: &[u8], new: &[u8]) -> Result<(), Errno> {
+    let device = |path| process.shared.mounts.find(path).map(|(mount, _)| mount.device);
+    if device(old) == device(new) { Ok(()) } else { Err(Errno::EXDEV) }
+}
+
+/// `unlink(2)`.
+pub(crate) fn unlink(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, ..] = call.args;
+    remove(call, AT_FDCWD, path, false)
+}
+
+/// `rmdir(2)`.
+pub(crate) fn rmdir(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, ..] = call.args;
+    remove(call, AT_FDCWD, path, true)
+}
+
+/// `unlinkat(2)`.
+pub(crate) fn unlinkat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, flags, ..] = call.args;
+    match int(flags) {
+        0 => remove(call, int(directory), path, false),
+        libc::AT_REMOVEDIR => remove(call, int(directory), path, true),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn remove(call: &mut Call<'_, '_>, directory: i32, path: u64, is_directory: bool) -> CallResult {
+    let path = call.user().read_path(path)?;
+    if is_directory && matches!(path.rsplit(|&byte| byte == b'/').next(), Some(b".")) {
+        return Err(Errno::EINVAL.into());
+    }
+    let (path, node) = find(call, directory, &path, false)?.existing()?;
+    match (is_directory, node.is_directory()) {
+        (true, false) => return Err(Errno::ENOTDIR.into()),
+        (false, true) => return Err(Errno::EISDIR.into()),
+        _ => {}
+    }
+    check_removable(call, &path, &node)?;
+    remove_entry(call, &path)?;
+    Ok(0)
+}
+
+/// Refuses to remove mounts, and directories that are not empty.
+fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), Errno> {
+    let (_, rest) = writable(call.process, path)?;
+    if rest.is_empty()
+        || call.process.shared.mounts.iter().any(|mount| crate::fs::mounts::is_at_or_below(&mount.guest, path))
+    {
+        return Err(Errno::EBUSY);
+    }
+    if node.is_directory() && !super::directories::is_empty(call.process, path)? {
+        return Err(Errno::ENOTEMPTY);
+    }
+    Ok(())
+}
+
+/// Removes the entry at `path` from the program's view.
+fn remove_entry(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
+    let hides = is_below(call.process, path)?;
+    if let Some(id) = call.process.overlay.edit().remove(path, hides)? {
+        forget_file(call, id);
+    }
+    Ok(())
+}
+
+/// `rename(2)`.
+pub(crate) fn rename(call: &mut Call<'_, '_>) -> CallResult {
+    let [old, new, ..] = call.args;
+    rename_at(call, [AT_FDCWD; 2], old, new, 0)
+}
+
+/// `renameat(2)`.
+pub(crate) fn renameat(call: &mut Call<'_, '_>) -> CallResult {
+    let [old_directory, old, new_directory, new, ..] = call.args;
+    rename_at(call, [int(old_directory), int(new_directory)], old, new, 0)
+}
+
+/// `renameat2(2)`, with no flag but RENAME_NOREPLACE.
+pub(crate) fn renameat2(call: &mut Call<'_, '_>) -> CallResult {
+    let [old_directory, old, new_directory, new, flags, _] = call.args;
+    rename_at(call, [int(old_directory), int(new_directory)], old, new, int(flags).cast_unsigned())
+}
+
+fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, flags: u32) -> CallResult {
+    if flags & !libc::RENAME_NOREPLACE != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let old = call.user().read_path(old)?;
+    let new = call.user().read_path(new)?;
+    let (old, node) = find(call, from, &old, false)?.existing()?;
+    let target = find(call, to, &new, false)?;
+    let (new, replaced) = (target.path, target.node);
+    if replaced.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
+        return Err(Errno::EEXIST.into());
+    }
+    writable(call.process, &new)?;
+    let (mount, rest) = writable(call.process, &old)?;
+    if rest.is_empty() {
+        return Err(Errno::EBUSY.into());
+    }
+    let mount_len = mount.guest.len();
+    same_mount(call.process, &old, &new)?;
+    if old == new {
+        return Ok(0);
+    }
+    if node.is_directory() {
+        if crate::fs::mounts::is_at_or_below(&new, &old) {
+            return Err(Errno::EINVAL.into());
+        }
+        // As in Linux's overlayfs: only a directory of the overlay's own can be moved as a whole.
+        let own = matches!(call.process.overlay.find(&old, mount_len), Layer::Here(_));
+        if !own || (is_below(call.process, &old)? && !is_opaque(call.process, &old, mount_len)) {
+            return Err(Errno::EXDEV.into());
+        }
+    } else if target.directory {
+        return Err(Errno::ENOTDIR.into());
+    } else if node.attributes(call.process, &old).kind() == libc::S_IFREG {
+        copy_up(call, &old, true)?;
+    } else if let Node::Host(link) = &node {
+        let target = link.link_target(call.process.may_block)?;
+        call.process.overlay.edit().make_link(&old, &target, link.attributes.modified)?;
+    }
+    let hides = is_below(call.process, &old)?;
+    if let Some(replaced) = &replaced {
+        match (node.is_directory(), replaced.is_directory()) {
+            (true, false) => return Err(Errno::ENOTDIR.into()),
+            (false, true) => return Err(Errno::EISDIR.into()),
+            _ => check_removable(call, &new, replaced)?,
+        }
+        let same = |path: &[u8]| match call.process.overlay.find(path, mount_len) {
+            Layer::Here(OverlayEntry::File(id)) => Some(*id),
+            _ => None,
+        };
+        // Both names are of one file: nothing to do.
+        if same(&old).is_some() && same(&old) == same(&new) {
+            return Ok(0);
+        }
+        if let Some(id) = call.process.overlay.edit().remove(&new, false)? {
+            forget_file(call, id);
+        }
+    }
+    call.process.overlay.edit().rename(&old, &new)?;
+    if hides {
+        call.process.overlay.edit().remove(&old, true)?;
+    }
+    Ok(0)
+}
+
+fn is_opaque(process: &Process, path: &[u8], mount_len: usize) -> bool {
+    matches!(process.overlay.find(path, mount_len), Layer::Here(OverlayEntry::Directory { opaque: true, .. }))
+}
+
+/// `truncate(2)`.
+pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, size, ..] = call.args;
+    let path = call.user().read_path(path)?;
+    if size.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let (path, node) = find(call, AT_FDCWD, &path, true)?.existing()?;
+    if node.is_directory() {
+        return Err(Errno::EISDIR.into());
+    }
+    if node.attributes(call.process, &path).kind() != libc::S_IFREG {
+        return Err(Errno::EINVAL.into());
+    }
+    let id = copy_up(call, &path, size > 0)?;
+    overlay_mappings::resize(call, id, size)?;
+    Ok(0)
+}
+
+/// `ftruncate(2)`.
+pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, size, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    match open.object {
+        _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
+        Object::Memory { id, .. } if open.is_writable() => {
+            overlay_mappings::resize(call, id, size)?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `fallocate(2)`: extends the file if necessary; there are no blocks to reserve.
+pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, mode, offset, len, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    if offset.cast_signed() < 0 || len.cast_signed() <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if !open.is_writable() {
+        return Err(Errno::EBADF.into());
+    }
+    let Object::Memory { id, .. } = open.object else { return Err(Errno::ENODEV.into()) };
+    let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
+    match int(mode) {
+        0 if end > crate::base::arguments::count(call.process.overlay.content(id).len()) => {
+            overlay_mappings::resize(call, id, end)?;
+        }
+        0 | libc::FALLOC_FL_KEEP_SIZE => {}
+        _ => return Err(Errno::EOPNOTSUPP.into()),
+    }
+    Ok(0)
+}
+
+/// `chmod(2)`.
+pub(crate) fn chmod(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, mode, ..] = call.args;
+    change_mode(call, AT_FDCWD, path, mode)
+}
+
+/// `fchmodat(2)`.
+pub(crate) fn fchmodat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, mode, ..] = call.args;
+    change_mode(call, int(directory), path, mode)
+}
+
+fn change_mode(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
+    let path = own_entry(call, directory, path, true)?;
+    call.process.overlay.edit().set_mode(&path, int(mode).cast_unsigned());
+    Ok(0)
+}
+
+/// `fchmod(2)`.
+pub(crate) fn fchmod(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, mode, ..] = call.args;
+    match call.process.files.open_file(int(fd))?.object {
+        Object::Memory { id, .. } => {
+            call.process.overlay.edit().set_file_mode(id, int(mode).cast_unsigned());
+            Ok(0)
+        }
+        _ => Err(Errno::EPERM.into()),
+    }
+}
+
+/// `utimensat(2)`: sets the modification time; there is no other.
+pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, times, flags, ..] = call.args;
+    let time = if times == 0 {
+        Some(now())
+    } else {
+        let [_, _, seconds, nanoseconds] = call.user().read_words(times)?;
+        match i64::try_from(nanoseconds) {
+            Ok(libc::UTIME_NOW) => Some(now()),
+            Ok(libc::UTIME_OMIT) => None,
+            Ok(nanoseconds @ 0..=999_999_999) => {
+                let nanoseconds = u32::try_from(nanoseconds).unwrap_or_default();
+                Some(Time { seconds: seconds.cast_signed(), nanoseconds })
+            }
+            _ => return Err(Errno::EINVAL.into()),
+        }
+    };
+    if path == 0 {
+        // The file that the descriptor refers to.
+        let Object::Memory { id, .. } = call.process.files.open_file(int(directory))?.object else {
+            return Err(Errno::EPERM.into());
+        };
+        if let Some(time) = time {
+            call.process.overlay.edit().set_file_time(id, time);
+        }
+        return Ok(0);
+    }
+    let path = own_entry(call, int(directory), path, int(flags) & libc::AT_SYMLINK_NOFOLLOW == 0)?;
+    if let Some(time) = time {
+        call.process.overlay.edit().set_time(&path, time);
+    }
+    Ok(0)
+}
+
+/// The plain path of an entry that the program owns. It may not change others: `EPERM`, or `EROFS` in a read-only
+/// mount.
+fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -> Result<Vec<u8>, Halt> {
+    let path = call.user().read_path(path)?;
+    let (path, node) = find(call, directory, &path, follow)?.existing()?;
+    writable(call.process, &path)?;
+    match node {
+        Node::Overlay { .. } => Ok(path),
+        Node::Host(_) | Node::Synthetic(_) => Err(Errno::EPERM.into()),
+    }
+}
+
+/// `chown(2)`, `lchown(2)`: only to the program's own user and group, and only files that the program has written.
+pub(crate) fn chown(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, user, group, ..] = call.args;
+    check_owner(user, group)?;
+    own_entry(call, AT_FDCWD, path, false).map(|_| 0)
+}
+
+/// `fchownat(2)`.
+pub(crate) fn fchownat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, user, group, ..] = call.args;
+    check_owner(user, group)?;
+    own_entry(call, int(directory), path, false).map(|_| 0)
+}
+
+/// `fchown(2)`.
+pub(crate) fn fchown(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, user, group, ..] = call.args;
+    check_owner(user, group)?;
+    match call.process.files.open_file(int(fd))?.object {
+        Object::Memory { .. } => Ok(0),
+        _ => Err(Errno::EPERM.into()),
+    }
+}
+
+/// -1 leaves an owner unchanged.
+fn check_owner(user: u64, group: u64) -> Result<(), Errno> {
+    let is = |id: u64, own: u32| int(id) == -1 || int(id).cast_unsigned() == own;
+    if is(user, UID) && is(group, GID) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// `getxattr(2)`, `setxattr(2)`, `removexattr(2)`: there are no extended attributes.
+pub(crate) fn no_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, true)?;
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// As [`no_attribute`], but for a symbolic link itself.
+pub(crate) fn no_link_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, false)?;
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// As [`no_attribute`], but for an open file.
+pub(crate) fn no_open_attribute(call: &mut Call<'_, '_>) -> CallResult {
+    no_open_attributes(call)?;
+    Err(Errno::EOPNOTSUPP.into())
+}
+
+/// `listxattr(2)`: an empty list.
+pub(crate) fn listxattr(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, true)
+}
+
+/// `llistxattr(2)`.
+pub(crate) fn llistxattr(call: &mut Call<'_, '_>) -> CallResult {
+    no_attributes(call, false)
+}
+
+/// `flistxattr(2)`.
+pub(crate) fn no_open_attributes(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    if open.flags & libc::O_PATH != 0 { Err(Errno::EBADF.into()) } else { Ok(0) }
+}
+
+/// The number of attributes of what a path leads to: 0 if it exists.
+fn no_attributes(call: &mut Call<'_, '_>, follow: bool) -> CallResult {
+    let [path, ..] = call.args;
+    let path = call.user().read_path(path)?;
+    find(call, AT_FDCWD, &path, follow)?.existing()?;
+    Ok(0)
+}
+
+/// `mknod(2)`.
+pub(crate) fn mknod(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, mode, ..] = call.args;
+    make_node(call, AT_FDCWD, path, mode)
+}
+
+/// `mknodat(2)`.
+pub(crate) fn mknodat(call: &mut Call<'_, '_>) -> CallResult {
+    let [directory, path, mode, ..] = call.args;
+    make_node(call, int(directory), path, mode)
+}
+
+/// Only regular files: there are no FIFOs, and no program has the privilege to create devices.
+fn make_node(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
+    match int(mode).cast_unsigned() & libc::S_IFMT {
+        0 | libc::S_IFREG => {}
+        libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK => {
+            return Err(Errno::EPERM.into());
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    let path = call.user().read_path(path)?;
+    let Found { path, directory, .. } = vacant(call, directory, &path)?;
+    if directory {
+        return Err(Errno::ENOENT.into());
+    }
+    let id = create(call, &path, mode)?;
+    forget_file(call, id);
+    Ok(0)
+}

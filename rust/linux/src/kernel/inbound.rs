@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Connections from outside to a program that listens.
+
+use crate::base::ids::{ConnectionId, PollableId};
+use crate::kernel::process::Process;
+use crate::net::inbound::{Closed, NotListening, OutputState};
+
+/// Connections from outside to a program that listens.
+impl Process {
+    /// Whether the program's application listens.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.pollables.inbound_listener().is_some()
+    }
+
+    /// Opens a connection to the program's application.
+    ///
+    /// # Errors
+    ///
+    /// [`NotListening`] if there is no such socket, or its backlog is full.
+    pub fn connect(&mut self) -> Result<ConnectionId, NotListening> {
+        let connection = self.pollables.edit().connect_inbound()?;
+        self.note_change();
+        Ok(connection)
+    }
+
+    /// Appends bytes to the connection's input. The caller bounds them: they are stored until the program reads them.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] if the program has closed the connection, or reads no more from it.
+    pub fn send(&mut self, connection: ConnectionId, bytes: &[u8]) -> Result<(), Closed> {
+        let found = self.pollables.inbound.get(connection).ok_or(Closed)?;
+        let is_open = found.pollable.is_some()
+            && self.pollables.queue(found.input).is_some_and(|queue| !queue.refused && !queue.finished);
+        if !is_open {
+            return Err(Closed);
+        }
+        if !bytes.is_empty() {
+            let pollables = self.pollables.edit();
+            let filled: Result<(), std::convert::Infallible> = pollables.write(found.input, bytes.len(), |room| {
+                room.copy_from_slice(bytes);
+                Ok(())
+            });
+            if filled.is_ok() {
+                pollables.note_written(found.input, None);
+            }
+            self.note_change();
+        }
+        Ok(())
+    }
+
+    /// Ends the connection's input: the program reads the end after the bytes that have arrived.
+    pub fn finish(&mut self, connection: ConnectionId) {
+        if let Some(found) = self.pollables.inbound.get(connection) {
+            self.pollables.edit().finish(found.input);
+            self.note_change();
+        }
+    }
+
+    /// Whether the program has written to a connection or closed one, and the caller has not taken that yet. Costs a
+    /// check of a flag.
+    #[inline]
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.pollables.inbound.news
+    }
+
+    /// Moves what the program has written to the connection to the end of `out`. Returns whether more may come; a
+    /// connection that is [`OutputState::Gone`] is forgotten.
+    pub fn take_output(&mut self, connection: ConnectionId, out: &mut Vec<u8>) -> OutputState {
+        let state = self.pollables.edit().take_inbound(connection, out);
+        self.note_change();
+        state
+    }
+
+    /// Closes the connection from outside. The program reads the end after the bytes that have arrived, and cannot
+    /// write any more.
+    pub fn close(&mut self, connection: ConnectionId) {
+        if self.pollables.inbound.get(connection).is_some() {
+            self.pollables.edit().close_inbound(connection);
+            self.note_change();
+        }
+    }
+
+    /// Makes waiting threads check again.
+    pub(crate) fn note_change(&mut self) {
+        if self.threads.waits().next().is_some() {
+            self.threads.edit().note_change();
+        }
+    }
+
+    /// The program's end of a connection, or the application's listener.
+    pub(crate) fn inside_of(&self, connection: Option<ConnectionId>) -> Option<PollableId> {
+        match connection {
+            Some(connection) => self.pollables.inbound.get(connection)?.pollable,
+            None => self.pollables.inbound_listener(),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A tenant's limits as a configuration writes them: names, units, ranges.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::values::Bounded;
+
+/// What a tenant may use. Every limit is always on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// What its machines may use.
+    pub machine: mayfly_sandbox::Limits,
+    /// What its standard output and error may add to the log. 0 keeps the tenant out of it.
+    pub log_bytes_per_second: u64,
+    /// How long a request may hold a loop thread. Past it, it goes on elsewhere. Wall clock; never 0.
+    pub inline_budget: Duration,
+    /// How many of its requests may be in the server at a time.
+    pub concurrent_requests: u32,
+}
+
+impl Default for Limits {
+    /// Those of the machine; 64 KiB of log a second, 1 ms on a loop thread, 64 requests at a time.
+    fn default() -> Self {
+        Self {
+            machine: mayfly_sandbox::Limits::default(),
+            log_bytes_per_second: 64 << 10,
+            inline_budget: Duration::from_millis(1),
+            concurrent_requests: 64,
+        }
+    }
+}
+
+impl Limits {
+    /// For a program that serves connections itself, which is as a rule a language's runtime: 1 GiB to boot in 30 s of
+    /// CPU time, 64 threads, 256 descriptors, 64 MiB for a request.
+    #[must_use]
+    pub fn of_a_server() -> Self {
+        let mut limits = Self::default();
+        limits.machine.boot_time = Duration::from_secs(30);
+        limits.machine.boot_memory_bytes = 1 << 30;
+        limits.machine.private_memory_bytes = 64 << 20;
+        limits.machine.threads = 64;
+        limits.machine.descriptors = 256;
+        limits.machine.mappings = 16_384;
+        limits
+    }
+}
+
+/// Limits. What is left out is as the group has it, the defaults of the file, or Mayfly.
+//
+// The ranges keep a slip of the keyboard from becoming an outage; those of memory and requests are the machine's own.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(rename = "Limits", default)]
+pub(crate) struct LimitsPatch {
+    /// Milliseconds of CPU time, and a quarter of the wall-clock time, from the program's start to its first wait for a
+    /// request.
+    #[schemars(extend("default" = 10_000))]
+    boot_ms: Option<Bounded<1, 600_000>>,
+    /// MiB of memory that the program may have at boot.
+    #[schemars(extend("default" = 256))]
+    boot_memory_mib: Option<Bounded<1, 65_536>>,
+    /// Milliseconds of CPU time for a request.
+    #[schemars(extend("default" = 1_000))]
+    cpu_ms: Option<Bounded<1, 60_000>>,
+    /// Milliseconds of wall-clock time for a request, waiting included.
+    #[schemars(extend("default" = 10_000))]
+    wall_ms: Option<Bounded<1, 600_000>>,
+    /// MiB of memory that a request may change or add.
+    #[schemars(extend("default" = 32))]
+    memory_mib: Option<Bounded<1, 65_536>>,
+    /// KiB of a request: method, path, query, headers and body.
+    #[schemars(extend("default" = 1_024))]
+    request_kib: Option<Bounded<4, 65_536>>,
+    /// KiB of a response: headers and body.
+    #[schemars(extend("default" = 4_096))]
+    response_kib: Option<Bounded<1, 65_536>>,
+    /// KiB of changed memory that a worker keeps from request to request; what is above is given back to the system.
+    #[schemars(extend("default" = 4_096))]
+    work_set_kib: Option<Bounded<64, 1_048_576>>,
+    /// Descriptors that the program may have open.
+    #[schemars(extend("default" = 64))]
+    descriptors: Option<Bounded<3, 1024>>,
+    /// Threads that the program may have.
+    #[schemars(extend("default" = 1))]
+    threads: Option<Bounded<1, 1024>>,
+    /// Mappings that the program may have.
+    #[schemars(extend("default" = 4_096))]
+    mappings: Option<Bounded<16, 65_536>>,
+    /// Bytes a second that the program's output may add to the log. 0 keeps it out.
+    #[schemars(extend("default" = 65_536))]
+    log_bytes_per_second: Option<Bounded<0, 1_073_741_824>>,
+    /// Microseconds that a request may hold a loop thread; past it, it goes on elsewhere.
+    #[schemars(extend("default" = 1_000))]
+    inline_budget_us: Option<Bounded<50, 1_000_000>>,
+    /// Requests that the tenant may have in the server at a time.
+    #[schemars(extend("default" = 64))]
+    concurrent_requests: Option<Bounded<1, 65_536>>,
+}
+
+impl LimitsPatch {
+    /// These limits, and those of `base` where nothing is said.
+    pub(crate) fn or(self, base: Self) -> Self {
+        Self {
+            boot_ms: self.boot_ms.or(base.boot_ms),
+            boot_memory_mib: self.boot_memory_mib.or(base.boot_memory_mib),
+            cpu_ms: self.cpu_ms.or(base.cpu_ms),
+            wall_ms: self.wall_ms.or(base.wall_ms),
+            memory_mib: self.memory_mib.or(base.memory_mib),
+            request_kib: self.request_kib.or(base.request_kib),
+            response_kib: self.response_kib.or(base.response_kib),
+            work_set_kib: self.work_set_kib.or(base.work_set_kib),
+            descriptors: self.descriptors.or(base.descriptors),
+            threads: self.threads.or(base.threads),
+            mappings: self.mappings.or(base.mappings),
+            log_bytes_per_second: self.log_bytes_per_second.or(base.log_bytes_per_second),
+            inline_budget_us: self.inline_budget_us.or(base.inline_budget_us),
+            concurrent_requests: self.concurrent_requests.or(base.concurrent_requests),
+        }
+    }
+
+    /// These limits, and those that are built in where nothing is said.
+    pub(crate) fn over(self, base: &Limits) -> Limits {
+        let mut limits = base.clone();
+        let machine = &mut limits.machine;
+        set(&mut machine.boot_time, self.boot_ms, Duration::from_millis);
+        set(&mut machine.boot_memory_bytes, self.boot_memory_mib, mib);
+        set(&mut machine.cpu_time, self.cpu_ms, Duration::from_millis);
+        set(&mut machine.wall_time, self.wall_ms, Duration::from_millis);
+        set(&mut machine.private_memory_bytes, self.memory_mib, mib);
+        set(&mut machine.request_bytes, self.request_kib, kib);
+        set(&mut machine.response_bytes, self.response_kib, kib);
+        set(&mut machine.retained_bytes, self.work_set_kib, kib);
+        set(&mut machine.descriptors, self.descriptors, |number| number as u32);
+        set(&mut machine.threads, self.threads, |number| number as u32);
+        set(&mut machine.mappings, self.mappings, |number| number as u32);
+        set(&mut limits.log_bytes_per_second, self.log_bytes_per_second, |bytes| bytes);
+        set(&mut limits.inline_budget, self.inline_budget_us, Duration::from_micros);
+        set(&mut limits.concurrent_requests, self.concurrent_requests, |requests| requests as u32);
+        limits
+    }
+}
+
+fn set<T, const MIN: u64, const MAX: u64>(limit: &mut T, value: Option<Bounded<MIN, MAX>>, unit: impl Fn(u64) -> T) {
+    if let Some(number) = value {
+        *limit = unit(number.get());
+    }
+}
+
+fn kib(number: u64) -> u64 {
+    number << 10
+}
+
+fn mib(number: u64) -> u64 {
+    number << 20
+}

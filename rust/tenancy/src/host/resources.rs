@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the process has of the system's resources, and what to do where the system gives no more.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use crate::host::clock::monotonic_ns;
+
+/// The process's soft limit on descriptors.
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Descriptors that the process has open; 0 if the system does not say.
+pub(crate) fn descriptors() -> u64 {
+    const HERE: &str = "/proc/self/fd";
+    // Linux from 6.2 on tells the number by the directory's size; before, one has to count, and opens one for it.
+    match fs::metadata(HERE).map(|directory| directory.len()) {
+        Ok(0) | Err(_) => fs::read_dir(HERE).map_or(0, |entries| entries.count().saturating_sub(1) as u64),
+        Ok(count) => count,
+    }
+}
+
+/// Bytes of memory that the process has, shared pages included; 0 if the system does not say.
+pub(crate) fn resident_bytes() -> u64 {
+    let pages =
+        mayfly_files::kernel_text("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    // Of x86-64.
+    pages.unwrap_or(0).saturating_mul(4096)
+}
+
+/// Whether the system gives a thread: for what would panic without one.
+///
+/// # Errors
+///
+/// What the system said.
+pub fn room_for_a_thread() -> io::Result<()> {
+    let count = || fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let before = count();
+    // A panic is impossible in it.
+    let _ = thread::Builder::new().spawn(|| {})?.join();
+    // The system counts it for a moment longer. Other threads may have come meanwhile: that is no reason to wait for
+    // long.
+    let end = Instant::now() + Duration::from_millis(200);
+    while count() > before && Instant::now() < end {
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
+
+/// What an operator can do about an error, if it is that the system gives no more of something.
+pub(crate) fn advice(error: &(dyn Error + 'static)) -> &'static str {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return match Errno::from_raw_os_error(code) {
+                Errno::MFILE => {
+                    "raise the process's limit on descriptors (ulimit -n; systemd: LimitNOFILE), or lower `max_workers`"
+                }
+                Errno::NFILE => "the system has no descriptors left (fs.file-max): lower `max_workers`",
+                Errno::AGAIN => {
+                    "the system gives no more threads: raise the limit on them (ulimit -u; systemd: TasksMax, LimitNPROC)"
+                }
+                Errno::FBIG => "raise the process's limit on the size of files (ulimit -f; systemd: LimitFSIZE)",
+                Errno::NOMEM => "memory is short: lower `max_workers`, or the tenants' `work_set_kib` and `memory_mib`",
+                _ => "",
+            };
+        }
+        cause = error.source();
+    }
+    ""
+}
+
+/// The error in words, and what can be done about it.
+#[must_use]
+pub fn with_advice(error: &(dyn Error + 'static)) -> String {
+    match advice(error) {
+        "" => error.to_string(),
+        advice => format!("{error}: {advice}"),
+    }
+}
+
+/// Lets one of many equal lines into the log each second.
+#[derive(Debug)]
+pub(crate) struct Seldom(AtomicU64);
+
+impl Seldom {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Whether it is time for one.
+    pub(crate) fn is_due(&self) -> bool {
+        // A second of its own even right after the machine's start: 0 is "never".
+        let second = 1 + monotonic_ns() / 1_000_000_000;
+        self.0.swap(second, Ordering::Relaxed) != second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cannot_be_read_for_want_of_descriptors_says_what_to_do() {
+        let full = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        let error = mayfly_sandbox::ProgramError { path: "p".into(), source: full.into() };
+        assert!(with_advice(&error).contains("LimitNOFILE"), "{}", with_advice(&error));
+    }
+
+    #[test]
+    fn the_process_is_counted() {
+        let before = descriptors();
+        let files: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close some meanwhile.
+        assert!(before > 2 && descriptors() + 25 > before + files.len() as u64, "{before} {}", descriptors());
+        assert!(descriptor_limit() >= descriptors());
+        assert!(resident_bytes() > 1 << 20);
+    }
+
+    #[test]
+    fn advice_is_found_behind_other_errors() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        let of = |errno: Errno| advice(&Outer(errno.into()));
+        assert!(of(Errno::MFILE).contains("LimitNOFILE"));
+        assert!(of(Errno::NOMEM).contains("memory"));
+        assert!(of(Errno::AGAIN).contains("TasksMax") && of(Errno::FBIG).contains("LimitFSIZE"));
+        assert!(with_advice(&Outer(Errno::MFILE.into())).starts_with("outer: raise"));
+        assert_eq!(with_advice(&Outer(io::Error::other("x"))), "outer");
+        assert_eq!((of(Errno::PERM), advice(&Outer(io::Error::other("x")))), ("", ""));
+    }
+
+    #[test]
+    fn a_line_comes_seldom() {
+        let seldom = Seldom::new();
+        let lines = (0..1000).filter(|_| seldom.is_due()).count();
+        assert!((1..100).contains(&lines), "{lines}");
+    }
+}

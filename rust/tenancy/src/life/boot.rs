@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Booting a tenant's program into a generation, and letting that answer. Takes as long as programs and files take:
+//! for errands.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use mayfly_sandbox::{BootError, BootedFrom, LogSink, Program, Snapshot};
+
+use crate::config::TenantConfig;
+use crate::host::{descriptors, resources};
+use crate::life::env::BootEnv;
+use crate::life::program::{self, ProgramSource};
+use crate::life::{health, snapshots};
+use crate::model::failure::RequestId;
+use crate::model::generation::{Generation, ProgramIdentity, digest};
+use crate::model::outcome::ReloadError;
+use crate::model::store::Store;
+use crate::model::tenant::{BOOT_BYTES, History, State, Tenant};
+use crate::schedule::background::Background;
+
+/// Boots the program of a tenant whose boot the caller has claimed.
+pub(crate) fn boot(tenant: &Tenant, env: &BootEnv, background: &Background) {
+    let holds = matches!(tenant.state(), State::Booting { holds: true });
+    let bytes = tenant.boot_bytes.load(Ordering::Relaxed);
+    let _turn = match env.memory.boot_turn(bytes, holds) {
+        Ok(turn) => turn,
+        Err(reason) => return tenant.fail_for_memory(reason),
+    };
+    let mut history = match tenant.history() {
+        Ok(history) => history,
+        Err(error) => return tenant.fail(error.to_string(), Instant::now() + History::FIRST_PAUSE),
+    };
+    let refused = tenant.account.refused();
+    match make(tenant, &mut history, env, background, ProgramSource::Kept) {
+        Ok(generation) => {
+            let boot_ms = generation.snapshot.boot_time().as_millis();
+            let (from, port) = (generation.booted_from(), generation.snapshot.port());
+            tracing::info!(target: "mayfly::server", tenant = %tenant.name, boot_ms, from, port, "tenant is ready");
+            for advice in generation.config.advice() {
+                tracing::warn!(target: "mayfly::server", tenant = %tenant.name, "{advice}");
+            }
+            history.booted();
+            publish(tenant, &mut history, generation, env);
+        }
+        // The program came to need more memory than there was: its next boot waits for more.
+        Err(error) if tenant.account.refused() != refused => {
+            let most = history.config.limits.machine.boot_memory_bytes.max(BOOT_BYTES);
+            tenant.boot_bytes.store(bytes.saturating_mul(2).min(most), Ordering::Relaxed);
+            tenant.fail_for_memory(error.to_string());
+        }
+        Err(error) => {
+            let retry_at = Instant::now() + history.next_pause();
+            tenant.fail(error.to_string(), retry_at);
+        }
+    }
+}
+
+/// Boots and checks a generation, without letting it answer.
+pub(crate) fn make(
+    tenant: &Tenant,
+    history: &mut History,
+    env: &BootEnv,
+    background: &Background,
+    source: ProgramSource,
+) -> Result<Generation, ReloadError> {
+    let made = make_unwatched(tenant, history, env, background, source);
+    if let Err(ReloadError::Violation(what)) = &made {
+        tenant.log.violation(RequestId::NONE, what);
+    }
+    made
+}
+
+fn make_unwatched(
+    tenant: &Tenant,
+    history: &mut History,
+    env: &BootEnv,
+    background: &Background,
+    source: ProgramSource,
+) -> Result<Generation, ReloadError> {
+    let few = |error| ReloadError::Boot(resources::with_advice(&error));
+    descriptors::for_program().map_err(few)?;
+    let config = Arc::clone(&history.config);
+    let env = &BootEnv { host: env.host.on_account(&tenant.account), ..env.clone() };
+    let (uploaded, may_be_kept) = match source {
+        ProgramSource::Kept => (None, true),
+        ProgramSource::File => (None, false),
+        ProgramSource::Upload(elf) => (Some(elf), false),
+    };
+    // Before anything is read: what changes meanwhile looks changed the next time.
+    let watched = config.watched_files().digest();
+    let (mut program, stamp) = program::launch(tenant, &config, env, uploaded)?;
+    let identity = ProgramIdentity { stamp, digest: digest(&program.elf), watched };
+    program.shared = history.shared_memory(&config)?;
+    if background.is_ending() {
+        // The files may have held the errand up for hours.
+        return Err(ReloadError::Ending);
+    }
+    let store = store(tenant, history, &config, env, background)?;
+    let check = |snapshot: &Snapshot| check_health(tenant, snapshot, &config, store.as_ref(), background);
+    let kept = if may_be_kept { load(tenant, &config, &program, env, check) } else { None };
+    let snapshot = match kept {
+        Some(snapshot) => snapshot,
+        None => {
+            let sink = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
+            let booted = Snapshot::boot(&env.host, &program, &config.limits.machine, sink);
+            tenant.log.end_partial_lines();
+            let snapshot = booted.map_err(|error| match error {
+                BootError::Violation(_) => ReloadError::Violation(error.to_string()),
+                error => ReloadError::Boot(resources::with_advice(&error)),
+            })?;
+            tenant.background.count_connects(snapshot.connects());
+            check(&snapshot)?;
+            snapshot
+        }
+    };
+    // The file's name says what the snapshot was made from; without a directory there is no file.
+    let file = env.snapshots.as_ref().filter(|_| program.shared.is_none());
+    let file = file.map(|kept| {
+        snapshots::path(&kept.directory, &config.name, Snapshot::inputs_digest(&program, &config.limits.machine))
+    });
+    if file.is_none() || snapshot.booted_from() == BootedFrom::File {
+        snapshot.keep_unsaved();
+    }
+    history.last_number += 1;
+    tenant.boot_bytes.store(snapshot.image_bytes().max(BOOT_BYTES), Ordering::Relaxed);
+    Ok(Generation { file, ..Generation::new(history.last_number, snapshot, config, store, identity) })
+}
+
+/// A snapshot that was saved, if it is good and healthy.
+fn load(
+    tenant: &Tenant,
+    config: &TenantConfig,
+    program: &Program,
+    env: &BootEnv,
+    check: impl Fn(&Snapshot) -> Result<(), ReloadError>,
+) -> Option<Snapshot> {
+    let directory = &env.snapshots.as_ref().filter(|_| program.shared.is_none())?.directory;
+    let sink = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
+    let snapshot = snapshots::load(directory, config, program, &env.host, sink, &tenant.loads)?;
+    match check(&snapshot) {
+        Ok(()) => Some(snapshot),
+        Err(reason) => {
+            tracing::warn!(
+                target: "mayfly::server", tenant = %tenant.name, %reason,
+                "the tenant's snapshot is not used: its program boots"
+            );
+            None
+        }
+    }
+}
+
+/// The tenant's storage program, booted if it is not yet, or replaced if it has changed.
+fn store(
+    tenant: &Tenant,
+    history: &mut History,
+    config: &TenantConfig,
+    env: &BootEnv,
+    background: &Background,
+) -> Result<Option<Arc<Store>>, ReloadError> {
+    let Some(wanted) = &config.storage else {
+        history.store = None;
+        return Ok(None);
+    };
+    let log = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
+    match &history.store {
+        Some(store) => {
+            let refreshed = store.refresh(wanted, &env.host, log);
+            // Requests that came meanwhile stand in line, whatever the result.
+            background.overflow.serve_line(store);
+            refreshed?;
+        }
+        None => history.store = Some(Arc::new(Store::boot(wanted, &env.host, log)?)),
+    }
+    Ok(history.store.clone())
+}
+
+fn check_health(
+    tenant: &Tenant,
+    snapshot: &Snapshot,
+    config: &TenantConfig,
+    store: Option<&Arc<Store>>,
+    background: &Background,
+) -> Result<(), ReloadError> {
+    let Some(health) = &config.health else { return Ok(()) };
+    let send_on = |next| {
+        if let Some(store) = store {
+            background.overflow.send_on(store, next);
+        }
+    };
+    let checked = health::check(snapshot, config, health, store.map(|store| &**store), &send_on);
+    tenant.log.end_partial_lines();
+    checked
+}
+
+/// Lets a generation answer from now on: every loop's next worker is in its mailbox before the first of them looks.
+pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Generation, env: &BootEnv) {
+    let generation = Arc::new(generation);
+    let former = tenant.ready();
+    for mailbox in tenant.live_mailboxes() {
+        if let Ok(forked) = tenant.fork_of(&generation, env.workers.permit()) {
+            mailbox.put(forked);
+        }
+    }
+    tenant.has_booted.store(true, Ordering::Relaxed);
+    tenant.set_state(State::Ready(Arc::clone(&generation)));
+    if let Some(snapshots) = &env.snapshots {
+        snapshots.offer(&generation);
+    }
+    for mailbox in tenant.live_mailboxes() {
+        // Live state is handed over by the loops, one by one; workers without any are closed now.
+        if !generation.succeeds(former.as_deref()) {
+            mailbox.drop_before(generation.number);
+        }
+    }
+    if former.is_some() {
+        history.previous = former;
+    }
+}

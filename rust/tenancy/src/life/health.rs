@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The request that a new generation must answer before it takes over.
+//!
+//! It is served as a client's request would be, by a worker of its own, on a thread that may wait. A program that calls
+//! its storage program gets the one that serves requests too, in its turn.
+
+use mayfly_sandbox::{BufferedResponse, CallError, PeerError, Request, Snapshot, Worker};
+
+use crate::config::{HealthConfig, TenantConfig};
+use crate::model::failure::RequestId;
+use crate::model::outcome::ReloadError;
+use crate::model::store::{Next, Store};
+
+/// Calls a fresh worker. `send_on` gets the next ticket in line for the storage program when a call is done with it.
+pub(crate) fn check(
+    snapshot: &Snapshot,
+    config: &TenantConfig,
+    health: &HealthConfig,
+    store: Option<&Store>,
+    send_on: &dyn Fn(Option<Next>),
+) -> Result<(), ReloadError> {
+    let (path, query) = health.path.split_once('?').unwrap_or((&health.path, ""));
+    let request = Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" };
+    let mut response = BufferedResponse::default();
+    let mut worker = Worker::fork(snapshot).map_err(|error| ReloadError::Unhealthy(error.to_string()))?;
+    let called = worker.call_with_peer(RequestId::NONE.0, &request, &mut response, |call| match store {
+        Some(store) => store.call(call, send_on),
+        None => Err(PeerError::NoPeer),
+    });
+    match called {
+        Ok(_) if response.status == health.status => Ok(()),
+        Ok(_) => Err(ReloadError::Unhealthy(format!(
+            "{} of {} answered {} where {} is expected{}",
+            health.path,
+            config.name,
+            response.status,
+            health.status,
+            excerpt(&response.body),
+        ))),
+        Err(error @ CallError::Violation(_)) => Err(ReloadError::Violation(format!("health request: {error}"))),
+        Err(error) => Err(ReloadError::Unhealthy(error.to_string())),
+    }
+}
+
+/// The beginning of the program's answer, on one line.
+fn excerpt(body: &[u8]) -> String {
+    const MOST: usize = 200;
+    let text = String::from_utf8_lossy(body.get(..MOST).unwrap_or(body));
+    let text = text.trim();
+    if text.is_empty() { String::new() } else { format!(": {}", text.escape_debug()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_says_is_cut_and_escaped() {
+        assert_eq!(excerpt(b" \n"), "");
+        assert_eq!(excerpt(b"no\ndatabase\n"), ": no\\ndatabase");
+        assert_eq!(excerpt(&[b'x'; 1000]).len(), 202);
+        assert!(excerpt(b"\xff\x1b").starts_with(": "));
+    }
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How a tenant's program boots, is replaced, is kept on disk and is stopped.
+
+pub(crate) mod boot;
+pub(crate) mod boots;
+pub(crate) mod env;
+pub(crate) mod eviction;
+pub(crate) mod health;
+pub(crate) mod program;
+pub(crate) mod replace;
+mod save_snapshot;
+pub(crate) mod snapshots;
+pub(crate) mod uploads;

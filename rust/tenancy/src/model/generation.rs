@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A booted program of a tenant, its identity, and its workers.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mayfly_files::FileStamp;
+use mayfly_sandbox::{BootedFrom, Elf, ForkError, Snapshot, Worker, WorkerState};
+
+use crate::config::{Mode, TenantConfig};
+use crate::host::workers::WorkerPermit;
+use crate::model::store::Store;
+
+/// A booted program.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    pub(crate) number: u64,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) config: Arc<TenantConfig>,
+    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) identity: ProgramIdentity,
+    /// Where its snapshot is to be saved, if it is to be.
+    pub(crate) file: Option<PathBuf>,
+    /// Values of the headers that show the mode, if they are wanted.
+    pub(crate) mode: String,
+    pub(crate) number_text: String,
+    pub(crate) made_at: Instant,
+    /// It answered before, and does so again.
+    pub(crate) is_rolled_back: bool,
+}
+
+/// Which program a generation runs, to tell whether its file has changed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProgramIdentity {
+    /// None for an upload, which has no file when it boots.
+    pub(crate) stamp: Option<FileStamp>,
+    pub(crate) digest: u64,
+    /// Of the files that the tenant's `watch` names.
+    pub(crate) watched: u64,
+}
+
+/// A worker, and the generation that it is of.
+#[derive(Debug)]
+pub(crate) struct Forked {
+    /// Boxed: it changes hands on every request, and it is large.
+    pub(crate) worker: Box<Worker>,
+    pub(crate) generation: Arc<Generation>,
+    // Copies of the generation's: every request reads them, and after a world switch each cache line that it touches is
+    // a miss.
+    pub(crate) number: u64,
+    pub(crate) slice: Duration,
+    /// None for a worker that serves one request and is not kept.
+    pub(crate) permit: Option<WorkerPermit>,
+}
+
+impl Forked {
+    /// Whether nothing is lost when it is closed.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.generation.config.mode == Mode::Ephemeral
+    }
+
+    /// Whether the worker can take another request.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.worker.state() == WorkerState::Ready
+    }
+}
+
+impl Generation {
+    pub(crate) fn new(
+        number: u64,
+        snapshot: Snapshot,
+        config: Arc<TenantConfig>,
+        store: Option<Arc<Store>>,
+        identity: ProgramIdentity,
+    ) -> Self {
+        Self {
+            number,
+            snapshot,
+            mode: config.mode.to_string(),
+            number_text: number.to_string(),
+            made_at: Instant::now(),
+            is_rolled_back: false,
+            config,
+            store,
+            identity,
+            file: None,
+        }
+    }
+
+    pub(crate) fn fork(&self) -> Result<Worker, ForkError> {
+        match self.config.mode {
+            Mode::Ephemeral => Worker::fork(&self.snapshot),
+            Mode::Stateful => Worker::fork_keeping_state(&self.snapshot),
+            Mode::ResetEvery(requests) => Worker::fork_resetting_every(&self.snapshot, requests),
+        }
+    }
+
+    /// How the snapshot came about, in a word for logs and reports.
+    pub(crate) fn booted_from(&self) -> &'static str {
+        match self.snapshot.booted_from() {
+            BootedFrom::Program => "program",
+            BootedFrom::File => "snapshot",
+        }
+    }
+
+    /// Whether workers of this generation take over the state of those of `former`.
+    pub(crate) fn succeeds(&self, former: Option<&Self>) -> bool {
+        self.keeps_live_state() && former.is_some_and(Self::keeps_live_state)
+    }
+
+    fn keeps_live_state(&self) -> bool {
+        self.config.mode == Mode::Stateful && self.snapshot.has_handover()
+    }
+}
+
+/// Tells programs apart. It does not resist a tenant that makes two programs look the same, since that deceives only
+/// the tenant.
+pub(crate) fn digest(elf: &Elf) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    elf.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A tenant at run time: its generations, their workers, what it counts, and where its routes lead.
+
+pub(crate) mod failure;
+pub(crate) mod generation;
+pub(crate) mod meter;
+pub(crate) mod outcome;
+pub(crate) mod permits;
+pub(crate) mod route;
+pub(crate) mod store;
+pub(crate) mod tenant;
+pub(crate) mod tenant_log;
+pub(crate) mod worker_mailbox;

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where other threads leave workers for a loop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use crate::model::generation::Forked;
+
+/// Workers without state of their own that a mailbox keeps: enough that a tenant whose requests often leave the loop
+/// does not fork for each of them.
+const SPARE: usize = 4;
+
+/// One loop's mailbox for workers of one tenant. The loop looks here only when it has none at hand.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerMailbox {
+    workers: Mutex<Vec<Forked>>,
+    /// A worker has been ordered and has not arrived: orders do not pile up.
+    ordered: AtomicBool,
+}
+
+impl WorkerMailbox {
+    /// Takes a worker of generation `number` if there is one; never waits.
+    pub(crate) fn take(&self, number: u64) -> Option<Forked> {
+        self.take_if(|forked| forked.number == number)
+    }
+
+    /// Takes a worker of another generation than `number` if there is one; never waits.
+    pub(crate) fn take_other(&self, number: u64) -> Option<Forked> {
+        self.take_if(|forked| forked.number != number)
+    }
+
+    /// Takes a worker that keeps no state if there is one; never waits.
+    pub(crate) fn take_spare(&self) -> Option<Forked> {
+        self.take_if(Forked::is_ephemeral)
+    }
+
+    /// Whether [`Self::take_spare`] would find one; never waits.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.workers.try_lock().is_ok_and(|workers| workers.iter().any(Forked::is_ephemeral))
+    }
+
+    fn take_if(&self, wanted: impl Fn(&Forked) -> bool) -> Option<Forked> {
+        let mut workers = match self.workers.try_lock() {
+            Ok(workers) => workers,
+            Err(TryLockError::Poisoned(workers)) => workers.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let at = workers.iter().rposition(wanted)?;
+        Some(workers.swap_remove(at))
+    }
+
+    /// Keeps a worker, or closes it if there are enough: for threads that may take their time.
+    pub(crate) fn put(&self, forked: Forked) {
+        let mut workers = self.workers();
+        let same = workers.iter().filter(|other| other.number == forked.number).count();
+        if forked.permit.is_some() && forked.is_ready() && (!forked.is_ephemeral() || same < SPARE) {
+            workers.push(forked);
+        } else {
+            drop(workers);
+            drop(forked);
+        }
+    }
+
+    /// Closes the workers of generations before `number`.
+    pub(crate) fn drop_before(&self, number: u64) {
+        let (keep, old) = std::mem::take(&mut *self.workers()).into_iter().partition(|forked| forked.number >= number);
+        let old: Vec<Forked> = old;
+        let mut workers = self.workers();
+        let newer = std::mem::replace(&mut *workers, keep);
+        workers.extend(newer);
+        drop(workers);
+        drop(old);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.workers().is_empty()
+    }
+
+    /// Marks a worker as ordered; `false` if it was already.
+    pub(crate) fn order(&self) -> bool {
+        !self.ordered.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends an order, if there is one: the thread that fills it does, and one that has no need for it any more. Only
+    /// one of these gets `true`.
+    pub(crate) fn end_order(&self) -> bool {
+        self.ordered.swap(false, Ordering::AcqRel)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<Forked>> {
+        // A list is whole even if a thread panicked while it held the lock.
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One request on one worker, and the reply that it gets.
+
+pub(crate) mod call;
+pub(crate) mod gate;
+pub(crate) mod in_flight;
+pub(crate) mod reply;
+pub(crate) mod request;

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer. Tenants
+//! take turns, so that one whose every request costs a worker delays the others by a request or two.
+//!
+//! A request for which a worker hands its state over to the next generation's runs two hooks of the program's first,
+//! each for as long as a request may take. These have a queue and a thread of their own: they delay each other, by
+//! tenant, and no other requests.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mayfly_sandbox::Slice;
+
+use crate::config::Mode;
+use crate::host::workers::{WorkerPermit, Workers};
+use crate::memory::Memory;
+use crate::model::failure::{Failure, RequestId, answer};
+use crate::model::generation::Forked;
+use crate::model::tenant::{NoFork, Tenant};
+use crate::model::worker_mailbox::WorkerMailbox;
+use crate::run::call::{Call, CallContext, TrackedSink};
+use crate::run::in_flight::InFlight;
+use crate::run::reply::{DeferredReply, INTERNAL_ERROR, SHUTTING_DOWN, send};
+use crate::run::request::OwnedRequest;
+use crate::schedule::fair::FairQueue;
+use crate::schedule::overflow::{Overflow, Parked};
+
+/// Threads that serve deferred requests.
+pub(crate) const THREADS: usize = 2;
+/// Threads that serve those before which state is handed over: one at a time.
+pub(crate) const HANDOVER_THREADS: usize = 1;
+/// Requests that may wait for them.
+const WAITING: usize = 256;
+/// How often a fork waits for the memory's keeper to look, which takes 60 ms at most.
+const LOOKS: u32 = 5;
+/// How long a request may run here: others wait for a worker behind it.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// A request on its way to a background thread.
+pub(crate) struct Job {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) request: OwnedRequest,
+    pub(crate) id: RequestId,
+    /// Where the worker may stay when the request is done.
+    pub(crate) mailbox: Arc<WorkerMailbox>,
+    /// A worker of the former generation, whose state the new one takes over.
+    pub(crate) former: Option<Forked>,
+    pub(crate) retention: Retention,
+    pub(crate) reply: Box<dyn DeferredReply>,
+    pub(crate) in_flight: InFlight,
+    pub(crate) mode_header: bool,
+}
+
+/// What becomes of the worker that is forked for a request.
+#[derive(Debug)]
+pub(crate) enum Retention {
+    /// It stays with the loop.
+    Stay,
+    /// It stays, in the place of this one.
+    Replace(Forked),
+    /// It goes when the request is done: all others are busier.
+    Go,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("tenant", &self.tenant.name).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    /// Answers without having run anything.
+    pub(crate) fn refuse(self, failure: Failure, reason: &str) {
+        let mut reply = self.reply;
+        self.tenant.background.failed(failure);
+        answer(failure, reason, self.id, &mut *reply);
+        drop(self.in_flight);
+        reply.send();
+    }
+}
+
+/// A bounded queue.
+#[derive(Debug, Default)]
+pub(crate) struct Deferred {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: FairQueue<Job>,
+    is_closed: bool,
+}
+
+impl Deferred {
+    /// Queues a request. If too many wait, the last one of the tenant that has most of them is answered with 503.
+    pub(crate) fn submit(&self, job: Job) {
+        let mut queue = self.queue();
+        if queue.is_closed {
+            drop(queue);
+            return job.refuse(Failure::Unavailable, SHUTTING_DOWN);
+        }
+        let tenant = Arc::clone(&job.tenant);
+        let refused = queue.jobs.push(job, WAITING, |other| Arc::ptr_eq(&other.tenant, &tenant));
+        drop(queue);
+        self.arrived.notify_one();
+        if let Some(refused) = refused {
+            refused.refuse(Failure::Overloaded, "too many requests wait for a worker");
+        }
+    }
+
+    /// Serves until the queue is closed and empty.
+    pub(crate) fn work(&self, overflow: &Overflow, workers: &Workers, memory: &Memory) {
+        let forks = Forks { workers, memory };
+        while let Some(job) = self.next() {
+            run(overflow, forks, job);
+        }
+    }
+
+    /// Takes no more requests; the threads end when they have served what waits.
+    pub(crate) fn close(&self) {
+        self.queue().is_closed = true;
+        self.arrived.notify_all();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // A queue is whole even if a thread panicked while it held the lock.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next request; `None` when the queue is closed and all are served.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        loop {
+            if let Some(job) = queue.jobs.pop() {
+                return Some(job);
+            }
+            if queue.is_closed {
+                return None;
+            }
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// What a fork takes from the process.
+#[derive(Debug, Clone, Copy)]
+struct Forks<'a> {
+    workers: &'a Workers,
+    memory: &'a Memory,
+}
+
+/// Serves the first slice of a request on a worker of its own.
+fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
+    let Job { tenant, request, id, mailbox, former, retention, mut reply, in_flight, mode_header } = job;
+    // A request that has to wait for a disk does so on an overflow thread: no fork is queued behind it.
+    let slice = Slice::non_blocking(SLICE);
+    let context = CallContext {
+        tenant: &tenant,
+        counters: &tenant.background,
+        stores: overflow,
+        slice,
+        mode_header,
+        may_defer_reset: false,
+    };
+    let mut sink = TrackedSink::new(&mut *reply);
+    let served = catch_unwind(AssertUnwindSafe(|| match worker(forks, &tenant, &mailbox, former, retention) {
+        Ok(forked) => {
+            let mut call = Call::new(forked, id);
+            let step = request.view(|request| call.begin(context, request, &mut sink));
+            Some((call, step))
+        }
+        Err(NoFork { failure, reason }) => {
+            tenant.background.failed(failure);
+            answer(failure, &reason, id, &mut sink);
+            None
+        }
+    }));
+    let answered = sink.answered;
+    match served {
+        Ok(Some((call, step))) => {
+            let parked =
+                Parked { tenant, call, reply, mailbox, in_flight, permit: None, may_block: false, mode_header };
+            overflow.settle(parked, step);
+        }
+        Ok(None) | Err(_) => {
+            // The panic hook has told the log; the thread goes on for other requests.
+            if !answered {
+                tenant.background.failed(Failure::Internal);
+                answer(Failure::Internal, INTERNAL_ERROR, id, &mut *reply);
+            }
+            drop(in_flight);
+            send(reply);
+        }
+    }
+}
+
+/// Forks, if need be when others have made room. The memory of a request that was refused more comes back when its
+/// machine has been closed, in the background: a tenant that holds no more than its share waits for that.
+fn fork(forks: Forks<'_>, tenant: &Tenant, permit: Option<WorkerPermit>) -> Result<Forked, NoFork> {
+    let is_kept = permit.is_some();
+    let looks = if tenant.account.holds_much() { 1 } else { LOOKS };
+    let mut forked = tenant.fork(permit);
+    for _ in 0..looks {
+        if !matches!(forked, Err(NoFork { failure: Failure::ServerMemory, .. })) {
+            break;
+        }
+        forks.memory.wait_for_a_look();
+        forked = tenant.fork(forks.workers.permit().filter(|_| is_kept));
+    }
+    forked
+}
+
+/// A worker of the generation that answers now.
+fn worker(
+    forks: Forks<'_>,
+    tenant: &Tenant,
+    mailbox: &WorkerMailbox,
+    former: Option<Forked>,
+    retention: Retention,
+) -> Result<Forked, NoFork> {
+    let current = tenant.ready().ok_or_else(|| NoFork::unavailable(tenant.excuse()))?;
+    let former = former.filter(|former| current.succeeds(Some(&former.generation)));
+    if current.config.mode != Mode::Ephemeral {
+        // This worker is to be the loop's only one: the state of a second one would come and go.
+        mailbox.end_order();
+    }
+    // The forker may have been faster.
+    let mut forked = match mailbox.take(current.number) {
+        Some(forked) => forked,
+        None => {
+            let permit = match retention {
+                Retention::Stay => forks.workers.permit(),
+                // Closed first: that makes room.
+                Retention::Replace(victim) => {
+                    drop(victim);
+                    forks.workers.permit()
+                }
+                Retention::Go => None,
+            };
+            fork(forks, tenant, permit)?
+        }
+    };
+    if let Some(mut former) = former {
+        let handed_over = former.worker.save().and_then(|state| forked.worker.restore(&state));
+        if let Err(error) = handed_over {
+            tracing::error!(
+                target: "mayfly::server", tenant = %tenant.name, %error,
+                "a worker's state was not handed over to the new generation"
+            );
+            if !forked.is_ready() {
+                forked = tenant.fork(forked.permit.take())?;
+            }
+        }
+    }
+    Ok(forked)
+}

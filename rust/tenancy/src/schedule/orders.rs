@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Orders for the forker: what takes too long for a loop, and that no request waits for.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use mayfly_sandbox::{Purpose, Worker};
+
+use crate::host::workers::Workers;
+use crate::model::generation::Forked;
+use crate::model::store::Store;
+use crate::model::tenant::Tenant;
+use crate::model::worker_mailbox::WorkerMailbox;
+
+#[derive(Debug)]
+pub(crate) enum Order {
+    Fork { tenant: Arc<Tenant>, mailbox: Arc<WorkerMailbox> },
+    Close(Forked),
+    ReplaceStore { store: Arc<Store>, lost: Option<Box<Worker>> },
+    Stop,
+}
+
+/// Where orders are given. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Orders(Sender<Order>);
+
+impl Orders {
+    pub(crate) fn new() -> (Self, Receiver<Order>) {
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Has a worker forked for `mailbox`, unless one is on its way.
+    pub(crate) fn fork(&self, tenant: &Arc<Tenant>, mailbox: &Arc<WorkerMailbox>) {
+        if mailbox.order() {
+            self.send(Order::Fork { tenant: Arc::clone(tenant), mailbox: Arc::clone(mailbox) });
+        }
+    }
+
+    /// Closes a worker that is poisoned, of an old generation, or not needed.
+    pub(crate) fn close(&self, worker: Forked) {
+        self.send(Order::Close(worker));
+    }
+
+    /// Closes a storage program's lost worker, and has a new one forked.
+    pub(crate) fn replace_store(&self, store: &Arc<Store>, lost: Option<Box<Worker>>) {
+        self.send(Order::ReplaceStore { store: Arc::clone(store), lost });
+    }
+
+    /// Ends the forker after the orders given so far.
+    pub(crate) fn stop(&self) {
+        self.send(Order::Stop);
+    }
+
+    fn send(&self, order: Order) {
+        // It fails only if the thread panicked; requests are then served by the deferred threads' own forks.
+        let _ = self.0.send(order);
+    }
+}
+
+/// Forks a worker for a mailbox, if it is still wanted.
+pub(crate) fn fork(workers: &Workers, tenant: &Tenant, mailbox: &Arc<WorkerMailbox>) {
+    // The pool that asked holds the mailbox besides this order.
+    let is_wanted = Arc::strong_count(mailbox) > 1
+        && mailbox.is_empty()
+        // As memory nears its bound, workers are forked for requests alone.
+        && tenant.account.has_room(1, Purpose::Boot);
+    let permit = if is_wanted { workers.permit() } else { None };
+    let forked = permit.and_then(|permit| tenant.fork(Some(permit)).ok());
+    // Dropped if it is not wanted any more.
+    if mailbox.end_order()
+        && let Some(forked) = forked
+    {
+        mailbox.put(forked);
+    }
+}
