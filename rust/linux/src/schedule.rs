@@ -18,9 +18,8 @@ use crate::sched::threads::{ThreadState, Waiting};
 use crate::syscalls;
 
 /// How long the host works at a time on calls that are made again. The program chooses how many threads wait, and how
-/// much each of them checks. The rest is done in the next turn, after the ready threads have run. In tests of this
-/// crate each call has its own turn.
-const LOOKS_NS: u64 = if cfg!(test) { 0 } else { 200_000 };
+/// much each of them checks. The rest is done in the next turn, after the ready threads have run.
+const LOOKS_NS: u64 = 200_000;
 
 /// The name of the call in [`Step::Waits`] if the next step may block and this thread may not.
 const ELSEWHERE: &str = "a step that may block";

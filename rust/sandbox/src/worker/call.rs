@@ -101,7 +101,8 @@ impl Worker {
     /// let request = Request { method: b"PUT", path: b"/notes/a", query: b"", headers: &[], body: b"one" };
     /// let mut response = BufferedResponse::default();
     /// front.call_with_peer(1, &request, &mut response, |call| {
-    ///     let request = Request { method: METHOD_CALL, path: call.name, query: b"", headers: &[], body: call.argument };
+    ///     let (path, body) = (call.name, call.argument);
+    ///     let request = Request { method: METHOD_CALL, path, query: b"", headers: &[], body };
     ///     let mut result = BufferedResponse::default();
     ///     match store.call(2, &request, &mut result) {
     ///         Ok(_) if result.status == 200 => Ok(result.body),

@@ -132,7 +132,8 @@ impl Host {
     /// let Ok(host) = Host::open() else { return }; // Outside Mayfly.
     /// let mut request = host.wait().expect("the host speaks this ABI");
     /// loop {
-    ///     let (next, sent) = request.respond(200, &[("content-type", "text/plain")], b"Hello!").expect("it waits again");
+    ///     let headers = [("content-type", "text/plain")];
+    ///     let (next, sent) = request.respond(200, &headers, b"Hello!").expect("it waits again");
     ///     if let Err(error) = sent {
     ///         eprintln!("{error}");
     ///     }
