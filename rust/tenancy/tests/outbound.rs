@@ -91,7 +91,8 @@ fn requests_that_wait_for_the_network_hold_no_thread() {
     let server = start_with(json!({"overflow_threads": 1, "tenants": tenants}));
     let mut pool = server.loop_pool();
     wait_for_worker(&mut pool, "/b/ok");
-    let waiting: Vec<_> = (0..12).map(|_| begin(&mut pool, b"GET", "/r/pop?list")).collect();
+    // As many as may run at a time: on a busy machine any of them may be paused on its way to where it waits.
+    let waiting: Vec<_> = (0..8).map(|_| begin(&mut pool, b"GET", "/r/pop?list")).collect();
     let connections: Vec<_> = waiting.iter().map(|_| outside.pops.recv_timeout(TIME).unwrap()).collect();
     wait_until("all wait", || server.report().overflow == waiting.len());
     // There is one thread for all of them, and it is free: a request that needs it is served.
@@ -99,7 +100,7 @@ fn requests_that_wait_for_the_network_hold_no_thread() {
     assert_eq!(get(&mut pool, "/b/spin?30").status, 200);
     assert_eq!(get(&mut pool, "/b/ok").status, 200);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert!(waiting.iter().all(|answer| answer.try_recv().is_err()), "nobody has an answer yet");
+    assert!(waiting.iter().all(|answer| answer.try_recv().is_err()), "none has an answer yet");
     let start = Instant::now();
     for (at, mut connection) in connections.into_iter().enumerate() {
         // In two pieces, each of which wakes it.
@@ -115,10 +116,10 @@ fn requests_that_wait_for_the_network_hold_no_thread() {
         })
         .collect();
     bodies.sort();
-    assert_eq!(bodies, (0..12).map(|at| format!("{at:02}").into_bytes()).collect::<Vec<_>>());
+    assert_eq!(bodies, (0..8).map(|at| format!("{at:02}").into_bytes()).collect::<Vec<_>>());
     assert!(start.elapsed() < Duration::from_secs(10), "woken, not found at the end of their time");
     let report = report(&server, "r");
-    assert_eq!((report.connects, report.refused_connects, report.in_flight), (12, 0, 0));
+    assert_eq!((report.connects, report.refused_connects, report.in_flight), (8, 0, 0));
 }
 
 #[test]
