@@ -66,8 +66,9 @@ pub struct LoopPool {
     later: Option<Unfinished>,
     /// Whether workers with much to reset are left to [`Self::reset_answered`].
     defers_resets: bool,
-    /// Tenants whose worker may be one of these.
-    unreset: Vec<TenantIndex>,
+    /// Tenants whose worker may be one of these, each once, with the request that it has answered. Not in the slots: a
+    /// request reads its slot, and each cache line of that is a miss after a world switch.
+    unreset: Vec<(TenantIndex, RequestId)>,
     /// Slots that have a worker.
     held: usize,
     /// Where the search for a worker to close goes on.
@@ -78,11 +79,8 @@ pub struct LoopPool {
 /// What a loop has for one tenant; next to nothing until the first request.
 #[derive(Debug, Default)]
 struct Slot {
-    /// Ready, or still to be reset after the request `answered`.
+    /// Ready, or still to be reset: see [`LoopPool::unreset`].
     worker: Option<Forked>,
-    answered: Option<RequestId>,
-    /// It is in [`LoopPool::unreset`].
-    is_unreset: bool,
     last_used_ns: u64,
     share: Option<TenantShare>,
 }
@@ -222,7 +220,7 @@ impl LoopPool {
         let current = tenant.generation();
         // The worker comes back only after the call: one that a panic interrupts is dropped, and never used again.
         let ready = match self.slots[index].worker.take_if(|forked| forked.number == current) {
-            Some(forked) if !forked.is_ready() => self.finish_reset(index, forked),
+            Some(forked) if !forked.is_ready() => self.reset_now(index, forked),
             ready => ready,
         };
         let forked = match ready {
@@ -278,11 +276,9 @@ impl LoopPool {
 
     /// Resets the workers that calls have left.
     pub fn reset_answered(&mut self) {
-        while let Some(index) = self.unreset.pop() {
-            let slot = &mut self.slots[index];
-            slot.is_unreset = false;
-            if let Some(unreset) = slot.worker.take_if(|forked| !forked.is_ready())
-                && let Some(forked) = self.finish_reset(index, unreset)
+        while let Some((index, id)) = self.unreset.pop() {
+            if let Some(unreset) = self.slots[index].worker.take_if(|forked| !forked.is_ready())
+                && let Some(forked) = self.finish_reset(index, id, unreset)
             {
                 self.slots[index].worker = Some(forked);
             }
@@ -294,19 +290,26 @@ impl LoopPool {
     fn defer_reset(&mut self, index: TenantIndex, call: Call) {
         let slot = &mut self.slots[index];
         slot.last_used_ns = call.forked.worker.last_started_ns();
-        slot.answered = Some(call.id);
         slot.worker = Some(call.forked);
-        if !std::mem::replace(&mut slot.is_unreset, true) {
-            self.unreset.push(index);
+        match self.unreset.iter_mut().find(|(other, _)| *other == index) {
+            Some((_, id)) => *id = call.id,
+            None => self.unreset.push((index, call.id)),
         }
+    }
+
+    /// Resets a worker that is called again before that was done.
+    #[cold]
+    fn reset_now(&mut self, index: TenantIndex, forked: Forked) -> Option<Forked> {
+        let at = self.unreset.iter().position(|(other, _)| *other == index);
+        let id = at.map_or(RequestId::NONE, |at| self.unreset.swap_remove(at).1);
+        self.finish_reset(index, id, forked)
     }
 
     /// Resets a worker that has answered. If that fails, the worker is closed and replaced.
     #[cold]
-    fn finish_reset(&mut self, index: TenantIndex, mut forked: Forked) -> Option<Forked> {
+    fn finish_reset(&mut self, index: TenantIndex, id: RequestId, mut forked: Forked) -> Option<Forked> {
         let tenant = &self.set.tenants[index];
         let slot = &mut self.slots[index];
-        let id = slot.answered.unwrap_or(RequestId::NONE);
         let share = slot.share(tenant);
         reset_answered(&mut forked, id, tenant, &share.counters);
         if forked.is_ready() {
