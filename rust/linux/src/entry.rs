@@ -40,7 +40,8 @@ impl Process {
 impl Process {
     /// Continues after time has passed, or something has arrived from outside, with a thread that can run.
     pub fn wake(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
-        if std::mem::take(&mut self.call_again) {
+        if self.threads.call_again {
+            self.threads.edit().call_again = false;
             return system_call(self, machine, context);
         }
         self.schedule(machine, context, false)

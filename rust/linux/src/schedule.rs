@@ -70,7 +70,7 @@ impl Process {
     /// Leaves the system call at which the machine has stopped to a thread that may block. No signal ends it meanwhile:
     /// it has not begun.
     pub(crate) fn leave_call(&mut self) -> Step {
-        self.call_again = true;
+        self.threads.edit().call_again = true;
         self.continue_elsewhere()
     }
 

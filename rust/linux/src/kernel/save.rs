@@ -133,7 +133,6 @@ impl Process {
             timers,
             resources,
             suspended_ns: _,
-            call_again: _,
             cpu,
             hits: _,
             connects: _,
