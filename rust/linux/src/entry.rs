@@ -18,14 +18,13 @@ impl Process {
     /// Does what `exit` asks for: a system call, a page fault or another exception. Other kinds of exit do not concern
     /// the personality and yield [`Step::Poison`].
     pub fn handle(&mut self, machine: &mut Machine, exit: &Exit, context: &mut Context<'_>) -> Step {
-        self.may_block = context.may_block;
         match *exit {
             Exit::Syscall => {
                 let step = system_call(self, machine, context);
                 if machine.cover_host_bytes(self.host_bytes()) { step } else { Step::MemoryLimit }
             }
             Exit::PageFault { address, code, rip } => {
-                let step = faults::page_fault(self, machine, address, code, rip);
+                let step = faults::page_fault(self, machine, address, code, rip, context.may_block);
                 faults::deliver_or(self, machine, step, code.bits())
             }
             Exit::Exception { vector, code, rip } => {
@@ -41,8 +40,8 @@ impl Process {
 impl Process {
     /// Continues after time has passed, or something has arrived from outside, with a thread that can run.
     pub fn wake(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
-        self.may_block = context.may_block;
-        if std::mem::take(&mut self.call_again) {
+        if self.threads.call_again {
+            self.threads.edit().call_again = false;
             return system_call(self, machine, context);
         }
         self.schedule(machine, context, false)

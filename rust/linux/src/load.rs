@@ -13,6 +13,7 @@ use crate::exec::elf::{ElfError, Image, Segment};
 use crate::exec::elf_source::{Elf, ElfSource};
 use crate::exec::program::Program;
 use crate::exec::stack::{InitialStack, StackContents, StackError};
+use crate::fs::view::fs_view::FsView;
 use crate::fs::view::lookup;
 use crate::host::files;
 use crate::kernel::process::Process;
@@ -165,9 +166,10 @@ impl Process {
     fn open_program(&self, path: &[u8]) -> Result<MappedFile, &'static str> {
         let missing = "is not in the tenant's mounts: mount the host's libraries (/lib, /lib64 and /usr on most), \
              or link the program statically (-static or -static-pie)";
-        let found = lookup::resolve(self, b"", path, true).and_then(lookup::Found::existing);
+        let view = FsView { process: self, may_block: true };
+        let found = lookup::resolve(view, b"", path, true).and_then(lookup::Found::existing);
         let (path, _) = found.map_err(|_| missing)?;
-        let file = lookup::open_host(self, &path).map_err(|_| missing)?;
+        let file = lookup::open_host(view, &path).map_err(|_| missing)?;
         Ok(MappedFile { file: Arc::new(file), path: path.into() })
     }
 }

@@ -28,7 +28,6 @@ impl Process {
     /// Ends the running thread's slice: another thread gets its turn, if one is ready. The machine's last exit was
     /// [`mayfly_machine::Exit::Kicked`].
     pub fn rotate(&mut self, machine: &mut Machine, context: &mut Context<'_>) -> Step {
-        self.may_block = context.may_block;
         // A signal that could not be delivered last time is still due, and its timer not armed until it is taken.
         let is_alone = self.threads.len() == 1 && !self.threads.due;
         if is_alone && self.timers.next_ns().is_none() && !self.timers.has_cpu_timers() {
@@ -70,7 +69,7 @@ impl Process {
     /// Leaves the system call at which the machine has stopped to a thread that may block. No signal ends it meanwhile:
     /// it has not begun.
     pub(crate) fn leave_call(&mut self) -> Step {
-        self.call_again = true;
+        self.threads.edit().call_again = true;
         self.continue_elsewhere()
     }
 

@@ -2,7 +2,7 @@
 //! Runs a machine until its program rings the doorbell or its leg must end.
 
 use mayfly_kvm::{Machine, RunError};
-use mayfly_linux::{Context, Fault, Process, Step};
+use mayfly_linux::{Context, CopyError, Fault, Process, Step};
 use mayfly_machine::{Blame, Exit};
 
 use crate::entropy::Entropy;
@@ -128,6 +128,11 @@ impl Runner {
             Step::Continue => Ok(()),
             step => Err(step.into()),
         }
+    }
+
+    /// Copies from the program's memory. Waits for pages that are not in memory only if the leg's thread may block.
+    pub(crate) fn copy_in(&self, machine: &mut Machine, address: u64, out: &mut [u8]) -> Result<(), CopyError> {
+        self.process.copy_in(machine, address, out, self.may_block)
     }
 
     /// Serves an exit other than the doorbell.

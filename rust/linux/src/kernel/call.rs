@@ -34,7 +34,7 @@ impl Call<'_, '_> {
     /// Whether to wait for a page of the program's that is not in memory. A call that has changed something must wait:
     /// it cannot be repeated.
     pub(crate) fn may_wait_for_memory(&self) -> bool {
-        self.process.may_block || self.edits != Some(self.process.edits())
+        self.context.may_block || self.edits != Some(self.process.edits())
     }
 
     /// Marks a change that [`Process::edits`] does not count, or that errors are ignored from here on.

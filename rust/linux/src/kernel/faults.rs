@@ -20,13 +20,14 @@ const FPE_INTDIV: i32 = 1;
 const ILL_ILLOPN: i32 = 2;
 const TRAP_TRACE: i32 = 2;
 
-/// Handles a page fault of the program.
+/// Handles a page fault of the program. `may_block`: as [`crate::Context::may_block`].
 pub(crate) fn page_fault(
     process: &Process,
     machine: &mut Machine,
     address: u64,
     code: PageFaultCode,
     rip: u64,
+    may_block: bool,
 ) -> Step {
     if address < layout::USER_END && code.reserved() {
         return Step::Poison(format!("a page-table entry with reserved bits for {address:#x}"));
@@ -43,7 +44,7 @@ pub(crate) fn page_fault(
     } else {
         Access::Read
     };
-    match fault_in(machine, &process.memory, address, access, process.may_block) {
+    match fault_in(machine, &process.memory, address, access, may_block) {
         Ok(()) => Step::Continue,
         Err(Refused::Denied) => {
             Step::Faulted(Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(address), rip })

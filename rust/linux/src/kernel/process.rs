@@ -84,10 +84,6 @@ pub struct Process {
     /// How long the program has been frozen, in nanoseconds: its monotonic clock is behind the host's by this much.
     /// Wraps.
     pub(crate) suspended_ns: u64,
-    /// [`crate::Context::may_block`] of the present step.
-    pub(crate) may_block: bool,
-    /// The machine has stopped at a call that is to be repeated from its beginning.
-    pub(crate) call_again: bool,
     /// CPU time. It changes without an edit, so reset always restores it.
     pub(crate) cpu: CpuTime,
     /// Statistics, which reset leaves alone.
@@ -135,8 +131,6 @@ impl Process {
             timers: Tracked::new(Timers::default()),
             resources: Tracked::new(ResourceLimits::new(limits)),
             suspended_ns: 0,
-            may_block: true,
-            call_again: false,
             cpu: CpuTime {
                 used_ns: u64::try_from(ran_before.as_nanos()).unwrap_or(u64::MAX),
                 since_ns: Some(clock::now_ns()),
@@ -238,7 +232,6 @@ impl Process {
     /// Restores `frozen`, of which this process is a clone. Costs a check of a few flags if nothing has changed.
     pub fn reset_from(&mut self, frozen: &Self) {
         self.suspended_ns = frozen.suspended_ns;
-        (self.may_block, self.call_again) = (frozen.may_block, false);
         self.cpu = frozen.cpu;
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);

@@ -133,8 +133,6 @@ impl Process {
             timers,
             resources,
             suspended_ns: _,
-            may_block: _,
-            call_again: _,
             cpu,
             hits: _,
             connects: _,

@@ -20,7 +20,7 @@ const PAGES_MAX: u64 = 4096;
 const MAPPINGS_MAX: usize = 2048;
 
 fn if_expensive(call: &Call<'_, '_>, is_expensive: impl FnOnce(&Call<'_, '_>) -> bool) -> Result<(), Errno> {
-    if !call.process.may_block && is_expensive(call) { Err(Errno::NOT_HERE) } else { Ok(()) }
+    if !call.context.may_block && is_expensive(call) { Err(Errno::NOT_HERE) } else { Ok(()) }
 }
 
 /// To be called before the pages of `range` are protected, unmapped or moved, and the content of overlay files there is

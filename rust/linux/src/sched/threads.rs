@@ -139,6 +139,10 @@ pub(crate) struct Threads {
     pub(crate) entry: Option<usize>,
     /// The current thread may have to handle a signal, or restore its mask, before it continues.
     pub(crate) due: bool,
+    /// The machine has stopped at a call that is to be repeated from its beginning. Never so in a frozen program: it
+    /// has stopped at the doorbell, or where a wait ends.
+    #[serde(skip)]
+    pub(crate) call_again: bool,
     /// The thread whose call is repeated first: the first for which there was no time.
     #[serde(skip)]
     pub(crate) next_look: usize,
@@ -157,6 +161,7 @@ impl Threads {
             live: Some(0),
             entry: None,
             due: false,
+            call_again: false,
             next_look: 0,
             next_tid: PID.saturating_add(1),
             next_turn: 0,

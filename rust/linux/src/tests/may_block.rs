@@ -117,6 +117,18 @@ fn a_remote_file_system_is_accessed_only_on_threads_that_may_block() {
     assert_eq!(u64::from_le_bytes(word), 6);
 }
 
+#[test]
+fn a_reset_forgets_a_call_that_was_left_to_another_thread() {
+    let root = directory();
+    let (mut worker, fd) = worker(root.path(), Some(Storage::Far), false);
+    let frozen = worker.process.clone();
+    assert!(!frozen.is_dirty());
+    let left = worker.call(libc::SYS_fstat, [fd, WINDOW + 0x1000, 0, 0, 0, 0], 0);
+    assert!(matches!(left, Err(Step::Waits { .. })) && worker.process.threads.call_again, "{left:?}");
+    worker.process.reset_from(&frozen);
+    assert!(!worker.process.threads.call_again && !worker.process.is_dirty());
+}
+
 /// Drops a part of a file from memory, makes the call, and returns whether it was left to another thread. The kernel
 /// may keep pages that it is working on, so this is tried a few times.
 fn left_when_dropped(root: &Path, from: u64, mut call: impl FnMut() -> Result<i64, Step>) -> bool {

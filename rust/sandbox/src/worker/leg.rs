@@ -173,7 +173,6 @@ impl Worker {
     #[cold]
     fn read_call(&mut self, address: u64) -> Result<(), Refusal> {
         let peer = self.peer.get_or_insert_with(|| Box::new(Peer::new()));
-        let may_block = self.runner.may_block;
-        peer.read(&self.runner.process, &mut self.machine, address, self.request_bytes, may_block)
+        peer.read(&self.runner, &mut self.machine, address, self.request_bytes)
     }
 }

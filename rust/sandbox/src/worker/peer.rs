@@ -13,6 +13,7 @@ use mayfly_kvm::Machine;
 use mayfly_linux::{CopyError, Process, Step};
 
 use crate::abi::{CALL_BYTES, u64_at};
+use crate::run::Runner;
 
 /// A function of the storage program that a program calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,14 +97,13 @@ impl Peer {
     /// Copies the call at `address`, whose argument may have `argument_max` bytes.
     pub(crate) fn read(
         &mut self,
-        process: &Process,
+        runner: &Runner,
         machine: &mut Machine,
         address: u64,
         argument_max: u64,
-        may_block: bool,
     ) -> Result<(), Refusal> {
         let mut raw = [0; CALL_BYTES];
-        process.copy_in(machine, address, &mut raw, may_block)?;
+        runner.copy_in(machine, address, &mut raw)?;
         let [name, name_size, argument, argument_size, result, capacity] =
             [0, 8, 16, 24, 32, 40].map(|at| u64_at(&raw, at));
         if name_size == 0 || name_size > NAME_MAX as u64 {
@@ -114,14 +114,14 @@ impl Peer {
         }
         self.name_len = name_size as usize;
         let bytes = &mut self.name[..self.name_len];
-        process.copy_in(machine, name, bytes, may_block)?;
+        runner.copy_in(machine, name, bytes)?;
         if !bytes.iter().all(u8::is_ascii_graphic) {
             return Err(Refusal::Errno(libc::EINVAL));
         }
         self.argument.clear();
         self.argument.resize(argument_size as usize, 0);
         if !self.argument.is_empty() {
-            process.copy_in(machine, argument, &mut self.argument, may_block)?;
+            runner.copy_in(machine, argument, &mut self.argument)?;
         }
         (self.result, self.capacity, self.waits) = (result, capacity, true);
         Ok(())

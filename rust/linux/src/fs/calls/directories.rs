@@ -9,11 +9,11 @@ use crate::base::errno::Errno;
 use crate::base::halt::CallResult;
 use crate::fs::object::Object;
 use crate::fs::overlay::{Layer, OverlayEntry};
+use crate::fs::view::fs_view::FsView;
 use crate::fs::view::{lookup, procfs};
 use crate::host::attributes::Attributes;
 use crate::host::listing::{DirectoryEntry, Listing};
 use crate::kernel::call::Call;
-use crate::kernel::process::Process;
 
 /// Most bytes of entries that one call returns.
 const ROOM_MAX: u64 = 64 << 10;
@@ -32,7 +32,7 @@ pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
     let listing = match listing {
         Some(listing) if offset > 0 => Arc::clone(listing),
         _ => {
-            let listing = Arc::new(list(call.process, &open.path, &attributes)?);
+            let listing = Arc::new(list(call.view(), &open.path, &attributes)?);
             let object = Object::Directory { listing: Some(Arc::clone(&listing)), attributes };
             call.process.files.check_held(&object)?;
             call.process.files.edit().open_file_mut(fd)?.object = object;
@@ -49,17 +49,18 @@ pub(crate) fn getdents64(call: &mut Call<'_, '_>) -> CallResult {
 }
 
 /// All entries of the directory `path`.
-fn list(process: &Process, path: &[u8], attributes: &Attributes) -> Result<Listing, Errno> {
+fn list(view: FsView<'_>, path: &[u8], attributes: &Attributes) -> Result<Listing, Errno> {
     let path = if path == b"/" { b"" } else { path };
-    Ok(Listing::new(attributes.inode, entries(process, path)?))
+    Ok(Listing::new(attributes.inode, entries(view, path)?))
 }
 
 /// Whether the directory at the plain `path` is empty.
-pub(crate) fn is_empty(process: &Process, path: &[u8]) -> Result<bool, Errno> {
-    Ok(entries(process, path)?.is_empty())
+pub(crate) fn is_empty(view: FsView<'_>, path: &[u8]) -> Result<bool, Errno> {
+    Ok(entries(view, path)?.is_empty())
 }
 
-fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, DirectoryEntry>, Errno> {
+fn entries(view: FsView<'_>, path: &[u8]) -> Result<BTreeMap<Vec<u8>, DirectoryEntry>, Errno> {
+    let process = view.process;
     let mut entries = BTreeMap::new();
     for (name, kind) in procfs::names(process, path) {
         let inode = procfs::inode(&[path, b"/", &name].concat());
@@ -75,7 +76,7 @@ fn entries(process: &Process, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Directory
         Layer::Hidden => false,
     };
     if mount.root.is_some() && shows_through {
-        match lookup::list_in(process, mount, rest) {
+        match lookup::list_in(view, mount, rest) {
             Ok(found) => entries.extend(found),
             // A directory of the overlay's, or one that leads to a mount.
             Err(Errno::ENOENT) => {}

@@ -354,7 +354,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
             let open = call.process.files.open_file(fd)?;
             let size = match &open.object {
                 Object::Text { content, .. } => count(content.len()),
-                Object::Host(file) => file.attributes(call.process.may_block)?.size,
+                Object::Host(file) => file.attributes(call.context.may_block)?.size,
                 Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
                 Object::Pollable(id) => crate::fs::calls::pollables::readable_bytes(call, *id)?,
                 _ => return Err(Errno::ENOTTY.into()),
@@ -383,7 +383,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         Object::Null | Object::Zero | Object::Full | Object::Random { .. } => return Ok(0),
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),
-        Object::Host(file) => Some(file.attributes(call.process.may_block)?.size),
+        Object::Host(file) => Some(file.attributes(call.context.may_block)?.size),
         Object::Memory { id, .. } => Some(count(call.process.overlay.content(*id).len())),
     };
     let size = size.and_then(|size| i64::try_from(size).ok());
@@ -448,7 +448,7 @@ pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
 /// `fstat(2)`.
 pub(crate) fn fstat(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, ..] = call.args;
-    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.process)?;
+    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.view())?;
     call.user().write(buffer, &attributes.stat())?;
     Ok(0)
 }

@@ -19,7 +19,7 @@ pub(crate) fn find(call: &Call<'_, '_>, fd: i32, path: &[u8], follow: bool) -> R
         },
     };
     let base = if base == b"/" { b"" } else { base };
-    lookup::resolve(call.process, base, path, follow)
+    lookup::resolve(call.view(), base, path, follow)
 }
 
 /// A plain path in the form that programs see.

@@ -8,6 +8,7 @@ use crate::event::look::{LOG_READINESS, Look};
 use crate::event::poll_bits::bits;
 use crate::fs::calls::overlay_mappings;
 use crate::fs::object::{Object, copy};
+use crate::fs::view::fs_view::FsView;
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
@@ -35,7 +36,7 @@ impl Object {
                 overlay_mappings::refresh(call, *id, offset, out.len() as u64);
                 Ok(copy(call.process.overlay.content(*id), offset, out))
             }
-            Self::Host(file) => Ok(file.read_at(offset, out, call.process.may_block)?),
+            Self::Host(file) => Ok(file.read_at(offset, out, call.context.may_block)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
             // `fs/calls/pollables.rs` reads these.
             Self::Pollable(_) => Err(Errno::EINVAL.into()),
@@ -43,15 +44,15 @@ impl Object {
     }
 
     /// For `fstat`.
-    pub(crate) fn attributes(&self, process: &Process) -> Result<Attributes, Errno> {
+    pub(crate) fn attributes(&self, view: FsView<'_>) -> Result<Attributes, Errno> {
         Ok(match self {
-            Self::Memory { id, device } => process.overlay.file_attributes(*id, *device),
+            Self::Memory { id, device } => view.process.overlay.file_attributes(*id, *device),
             Self::Null | Self::Zero | Self::Full | Self::Random { .. } => self.device_attributes(),
             Self::Log(Stream::Stdout) => Attributes::synthetic(2, libc::S_IFIFO | 0o600),
             Self::Log(Stream::Stderr) => Attributes::synthetic(3, libc::S_IFIFO | 0o600),
             Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
-            Self::Host(file) => file.attributes(process.may_block)?,
-            Self::Pollable(id) => process.pollables.attributes(*id),
+            Self::Host(file) => file.attributes(view.may_block)?,
+            Self::Pollable(id) => view.process.pollables.attributes(*id),
         })
     }
 

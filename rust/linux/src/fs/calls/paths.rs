@@ -103,7 +103,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         }
         return Ok(again);
     }
-    if node.link_target(call.process)?.is_some() {
+    if node.link_target(call.view())?.is_some() {
         return Err(Errno::ELOOP.into());
     }
     if flags & libc::O_DIRECTORY != 0 {
@@ -131,7 +131,7 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         Node::Synthetic(_) => return Err(Errno::EACCES.into()),
         // A program may not open the host's FIFOs, sockets and devices.
         Node::Host(_) if attributes.kind() != libc::S_IFREG => return Err(Errno::EACCES.into()),
-        Node::Host(_) => Object::Host(lookup::open_host(call.process, path)?.into()),
+        Node::Host(_) => Object::Host(lookup::open_host(call.view(), path)?.into()),
     };
     Ok(OpenFile::new(object, absolute(path), flags))
 }
@@ -189,7 +189,7 @@ fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> R
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
         if directory != libc::AT_FDCWD {
             let open = call.process.files.open_file(directory)?;
-            return Ok((open.object.attributes(call.process)?, open.path.to_vec()));
+            return Ok((open.object.attributes(call.view())?, open.path.to_vec()));
         }
         let (path, node) = find(call, directory, b".", true)?.existing()?;
         return Ok((node.attributes(call.process, &path), path));
@@ -198,7 +198,7 @@ fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> R
     if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node
         && flags & libc::AT_SYMLINK_NOFOLLOW == 0
     {
-        return Ok((call.process.files.open_file(fd)?.object.attributes(call.process)?, path));
+        return Ok((call.process.files.open_file(fd)?.object.attributes(call.view())?, path));
     }
     Ok((node.attributes(call.process, &path), path))
 }
@@ -256,7 +256,7 @@ fn read_link(call: &mut Call<'_, '_>, directory: i32, path: u64, buffer: u64, si
     let size = usize::try_from(size).ok().filter(|&size| size > 0).ok_or(Errno::EINVAL)?;
     let path = call.user().read_path(path)?;
     let (_, node) = find(call, directory, &path, false)?.existing()?;
-    let target = node.link_target(call.process)?.ok_or(Errno::EINVAL)?;
+    let target = node.link_target(call.view())?.ok_or(Errno::EINVAL)?;
     let shown = target.get(..size.min(target.len())).unwrap_or_default();
     call.user().write(buffer, shown)?;
     Ok(count(shown.len()))
@@ -311,7 +311,7 @@ pub(crate) fn statfs(call: &mut Call<'_, '_>) -> CallResult {
 /// `fstatfs(2)`.
 pub(crate) fn fstatfs(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, ..] = call.args;
-    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.process)?;
+    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.view())?;
     call.user().write_words(buffer, &file_system(attributes.device))?;
     Ok(0)
 }

@@ -12,6 +12,7 @@ use crate::fs::calls::find::find;
 use crate::fs::mounts::Mount;
 use crate::fs::object::Object;
 use crate::fs::overlay::{Layer, OverlayEntry};
+use crate::fs::view::fs_view::FsView;
 use crate::fs::view::lookup::{self, Found, Node};
 use crate::host::attributes::{Time, now};
 use crate::kernel::call::Call;
@@ -42,9 +43,9 @@ pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
 }
 
 /// Whether the host's directory has something at `path`, hidden or not.
-fn is_below(process: &Process, path: &[u8]) -> Result<bool, Errno> {
-    let Some((mount, rest)) = process.shared.mounts.find(path) else { return Ok(false) };
-    match lookup::look_in(process, mount, rest) {
+fn is_below(view: FsView<'_>, path: &[u8]) -> Result<bool, Errno> {
+    let Some((mount, rest)) = view.process.shared.mounts.find(path) else { return Ok(false) };
+    match lookup::look_in(view, mount, rest) {
         Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
         found => Ok(found.is_ok()),
     }
@@ -63,8 +64,8 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
     if let Layer::Here(OverlayEntry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
         return Ok(*id);
     }
-    let file = lookup::open_host(call.process, path)?;
-    let attributes = file.attributes(call.process.may_block)?;
+    let file = lookup::open_host(call.view(), path)?;
+    let attributes = file.attributes(call.context.may_block)?;
     let mut content = Vec::new();
     if keep_content {
         if attributes.size > call.process.overlay.room() {
@@ -72,7 +73,7 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
         }
         work_limits::check_bytes(call, attributes.size)?;
         content.resize(usize::try_from(attributes.size).map_err(|_| Errno::ENOSPC)?, 0);
-        let got = file.read_at(0, &mut content, call.process.may_block)?;
+        let got = file.read_at(0, &mut content, call.context.may_block)?;
         content.truncate(got);
     }
     call.process.overlay.edit().create(path, attributes.mode, content, attributes.modified)
@@ -104,7 +105,7 @@ fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64)
     let path = call.user().read_path(path)?;
     let Found { path, .. } = vacant(call, directory, &path)?;
     // Entries of the host's directory, which was removed, must not reappear.
-    let opaque = is_below(call.process, &path)?;
+    let opaque = is_below(call.view(), &path)?;
     let mode = mode_of(call, mode);
     call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
     Ok(0)
@@ -219,7 +220,7 @@ fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), 
     {
         return Err(Errno::EBUSY);
     }
-    if node.is_directory() && !super::directories::is_empty(call.process, path)? {
+    if node.is_directory() && !super::directories::is_empty(call.view(), path)? {
         return Err(Errno::ENOTEMPTY);
     }
     Ok(())
@@ -227,7 +228,7 @@ fn check_removable(call: &Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), 
 
 /// Removes the entry at `path` from the program's view.
 fn remove_entry(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
-    let hides = is_below(call.process, path)?;
+    let hides = is_below(call.view(), path)?;
     if let Some(id) = call.process.overlay.edit().remove(path, hides)? {
         forget_file(call, id);
     }
@@ -280,7 +281,7 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
         }
         // As in Linux's overlayfs: only a directory of the overlay's own can be moved as a whole.
         let own = matches!(call.process.overlay.find(&old, mount_len), Layer::Here(_));
-        if !own || (is_below(call.process, &old)? && !is_opaque(call.process, &old, mount_len)) {
+        if !own || (is_below(call.view(), &old)? && !is_opaque(call.process, &old, mount_len)) {
             return Err(Errno::EXDEV.into());
         }
     } else if target.directory {
@@ -288,10 +289,10 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
     } else if node.attributes(call.process, &old).kind() == libc::S_IFREG {
         copy_up(call, &old, true)?;
     } else if let Node::Host(link) = &node {
-        let target = link.link_target(call.process.may_block)?;
+        let target = link.link_target(call.context.may_block)?;
         call.process.overlay.edit().make_link(&old, &target, link.attributes.modified)?;
     }
-    let hides = is_below(call.process, &old)?;
+    let hides = is_below(call.view(), &old)?;
     if let Some(replaced) = &replaced {
         match (node.is_directory(), replaced.is_directory()) {
             (true, false) => return Err(Errno::ENOTDIR.into()),

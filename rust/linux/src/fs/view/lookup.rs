@@ -14,6 +14,7 @@ use crate::base::errno::Errno;
 use crate::fs::mounts::{Mount, is_at_or_below};
 use crate::fs::object::Object;
 use crate::fs::overlay::{Layer, OverlayEntry};
+use crate::fs::view::fs_view::FsView;
 use crate::fs::view::procfs::{self, SyntheticFile};
 use crate::host::attributes::{Attributes, Time};
 use crate::host::files;
@@ -82,24 +83,22 @@ impl Node {
     }
 
     /// The target of a symbolic link; `None` for any other node.
-    pub(crate) fn link_target(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
+    pub(crate) fn link_target(&self, view: FsView<'_>) -> Result<Option<Vec<u8>>, Errno> {
         match self {
-            Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => {
-                node.link_target(process.may_block).map(Some)
-            }
+            Self::Host(node) if node.attributes.kind() == libc::S_IFLNK => node.link_target(view.may_block).map(Some),
             Self::Host(_) => Ok(None),
             Self::Overlay { entry: OverlayEntry::Link { target, .. }, .. } => Ok(Some(target.clone())),
             Self::Overlay { .. } => Ok(None),
-            Self::Synthetic(file) => Ok(file.link_target(process)),
+            Self::Synthetic(file) => Ok(file.link_target(view.process)),
         }
     }
 
     /// The target at which a walk continues. A link `/proc/self/fd/N` to a file without a path is not followed.
-    fn leads_to(&self, process: &Process) -> Result<Option<Vec<u8>>, Errno> {
-        let target = self.link_target(process)?;
+    fn leads_to(&self, view: FsView<'_>) -> Result<Option<Vec<u8>>, Errno> {
+        let target = self.link_target(view)?;
         let Self::Synthetic(SyntheticFile::Descriptor(fd)) = self else { return Ok(target) };
-        let nameless = match process.files.open_file(*fd).map(|open| &open.object) {
-            Ok(Object::Memory { id, .. }) => !process.overlay.is_named(*id),
+        let nameless = match view.process.files.open_file(*fd).map(|open| &open.object) {
+            Ok(Object::Memory { id, .. }) => !view.process.overlay.is_named(*id),
             _ => false,
         };
         Ok(target.filter(|target| !nameless && target.starts_with(b"/")))
@@ -107,7 +106,7 @@ impl Node {
 }
 
 /// Resolves `path` relative to the directory `base`. `follow`: a symbolic link at its end is followed.
-pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool) -> Result<Found, Errno> {
+pub(crate) fn resolve(view: FsView<'_>, base: &[u8], path: &[u8], follow: bool) -> Result<Found, Errno> {
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }
@@ -115,7 +114,7 @@ pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool)
     walk.push(path);
     let directory = path.ends_with(b"/") || walk.ends_with_dot(path);
     let follow = follow || directory;
-    if let Some(found) = walk.at_once(process, follow, directory)? {
+    if let Some(found) = walk.at_once(view, follow, directory)? {
         return Ok(found);
     }
     let (mut links, mut names): (usize, usize) = (0, 0);
@@ -141,12 +140,12 @@ pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool)
         if here.len() > PLAIN_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let node = match look_up(process, &here) {
+        let node = match look_up(view, &here) {
             Err(Errno::ENOENT) if last => return Ok(Found { path: here, node: None, directory }),
             other => other?,
         };
         if (!last || follow)
-            && let Some(target) = node.leads_to(process)?
+            && let Some(target) = node.leads_to(view)?
         {
             links = links.saturating_add(1);
             if links > LINKS_MAX {
@@ -170,7 +169,7 @@ pub(crate) fn resolve(process: &Process, base: &[u8], path: &[u8], follow: bool)
         walk.at = here;
     }
     // The path ended at the current directory: the root, or after `.` or `..`.
-    let node = look_up(process, &walk.at)?;
+    let node = look_up(view, &walk.at)?;
     if directory && !node.is_directory() {
         return Err(Errno::ENOTDIR);
     }
@@ -198,7 +197,8 @@ impl Walk {
     }
 
     /// Tries to resolve the whole path with one look-up, which fails if there are links on it.
-    fn at_once(&self, process: &Process, follow: bool, directory: bool) -> Result<Option<Found>, Errno> {
+    fn at_once(&self, view: FsView<'_>, follow: bool, directory: bool) -> Result<Option<Found>, Errno> {
+        let process = view.process;
         let plain = |name: &Vec<u8>| name.len() <= NAME_MAX && name != b"." && name != b"..";
         if self.pending.is_empty() || !self.pending.iter().all(plain) {
             return Ok(None);
@@ -217,7 +217,7 @@ impl Walk {
         if is_synthetic(&path) || procfs::is_first(process, &path) || (mount.writable && !process.overlay.is_empty()) {
             return Ok(None);
         }
-        match look_in(process, mount, rest) {
+        match look_in(view, mount, rest) {
             Ok(node) if node.attributes.kind() == libc::S_IFLNK && follow => Ok(None),
             Ok(node) if directory && !node.attributes.is_directory() => Err(Errno::ENOTDIR),
             Ok(node) => Ok(Some(Found { path, node: Some(Node::Host(node)), directory })),
@@ -227,7 +227,7 @@ impl Walk {
                 let known = [path.as_slice(), parent].iter().any(|path| procfs::find(process, path).is_some());
                 let in_mount = process.shared.mounts.find(parent).filter(|(above, _)| above.device == mount.device);
                 let Some((_, rest)) = in_mount.filter(|_| !known) else { return Ok(None) };
-                match look_in(process, mount, rest) {
+                match look_in(view, mount, rest) {
                     Ok(node) if node.attributes.is_directory() => Ok(Some(Found { path, node: None, directory })),
                     Err(errno @ (Errno::ENOENT | Errno::NOT_HERE)) => Err(errno),
                     _ => Ok(None),
@@ -246,7 +246,8 @@ pub(crate) fn is_synthetic(path: &[u8]) -> bool {
 }
 
 /// The node at a plain path. All its names but the last are directories.
-fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
+fn look_up(view: FsView<'_>, path: &[u8]) -> Result<Node, Errno> {
+    let process = view.process;
     let synthetic = || procfs::find(process, path).map(Node::Synthetic);
     if is_synthetic(path) || procfs::is_first(process, path) {
         return synthetic().ok_or(Errno::ENOENT);
@@ -262,7 +263,7 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
         }
     }
     let found = match &mount.root {
-        Some(_) => look_in(process, mount, rest).map(Node::Host),
+        Some(_) => look_in(view, mount, rest).map(Node::Host),
         None if rest.is_empty() => Ok(Node::Overlay { entry: TMP, device }),
         None => Err(Errno::ENOENT),
     };
@@ -273,26 +274,26 @@ fn look_up(process: &Process, path: &[u8]) -> Result<Node, Errno> {
 }
 
 /// Opens the regular file of a mount at the plain `path`, where one was just found.
-pub(crate) fn open_host(process: &Process, path: &[u8]) -> Result<files::HostFile, Errno> {
-    let mounts = &process.shared.mounts;
+pub(crate) fn open_host(view: FsView<'_>, path: &[u8]) -> Result<files::HostFile, Errno> {
+    let mounts = &view.process.shared.mounts;
     let (mount, rest) = mounts.find(path).ok_or(Errno::ENOENT)?;
-    mounts.open_file(mount, rest, process.may_block)
+    mounts.open_file(mount, rest, view.may_block)
 }
 
 /// Looks up `rest` in a mount. While the program boots, the result is noted.
-pub(crate) fn look_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
-    if process.memory.is_booting() {
-        return process.shared.witnesses.look_up(mount, rest);
+pub(crate) fn look_in(view: FsView<'_>, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
+    if view.process.memory.is_booting() {
+        return view.process.shared.witnesses.look_up(mount, rest);
     }
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-    files::look_up(root, rest, mount.device, process.may_block)
+    files::look_up(root, rest, mount.device, view.may_block)
 }
 
 /// Lists the directory `rest` of a mount, as [`look_in`].
-pub(crate) fn list_in(process: &Process, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
-    if process.memory.is_booting() {
-        return process.shared.witnesses.list(mount, rest);
+pub(crate) fn list_in(view: FsView<'_>, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
+    if view.process.memory.is_booting() {
+        return view.process.shared.witnesses.list(mount, rest);
     }
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-    files::list(root, rest, process.may_block)
+    files::list(root, rest, view.may_block)
 }
