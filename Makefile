@@ -26,7 +26,7 @@ tenants: packages ## Build the sample tenants into build/tenants
 runtimes: packages
 	@$(MAKE) --no-print-directory -C tenants $@
 
-# It installs and builds only what the sample server needs (docs/decisions/0261-four-minutes.md).
+# It installs and builds only what the sample server needs (docs/decisions/0261-make-run-on-a-bare-machine.md).
 run: ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
 	@scripts/setup server
 	@scripts/build server
