@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All tenants of a process, and what changes them while they serve.
+//! All tenants of a process, and the operations that change them while they serve.
 
 mod tenant_set;
 
@@ -31,16 +31,16 @@ use crate::schedule::background::Background;
 
 pub(crate) use tenant_set::TenantSet;
 
-/// How long [`Server::start`] waits for tenants to boot. A slower one answers 503 until it is ready.
+/// How long [`Server::start`] waits for tenants to boot. A slower tenant answers 503 until it is ready.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// With less than this idle time, workers that lie ready for no request in particular go, too.
+/// If the allowed idle time is below this, spare workers in mailboxes are closed, too.
 const IDLE_SPARES: Duration = Duration::from_secs(2);
-/// So many of them at a time: closing one may take milliseconds.
+/// Spare workers closed at a time: closing one may take milliseconds.
 const SPARES: usize = 32;
-/// Programs that boot side by side when a configuration is applied, or programs are looked at.
+/// Programs that boot or are checked for changes in parallel.
 const APPLY_THREADS: usize = 4;
-/// What a boot or a reload may take, besides twice the longest boot that a configuration allows (a storage program may
-/// boot, too): far more than it does. What a file holds up is noticed after a second.
+/// How long a boot or a reload may take, in addition to twice the longest boot that the configuration allows (a storage
+/// program may boot, too). This is far more than it needs; a wait for a file is noticed after a second.
 const REST_OF_RELOAD: Duration = Duration::from_secs(60);
 
 /// The tenants of a process; cheap to clone.
@@ -51,12 +51,12 @@ pub struct Server {
 
 struct Inner {
     host: Result<Host, HostError>,
-    /// Changes with `set` and when loops are to close idle workers: what a loop compares on every request.
+    /// A number that changes with `set`, and when loops are to close idle workers. Loops compare it on every request.
     news: AtomicU64,
-    /// Idle time in nanoseconds from which on a loop's workers are to be closed.
+    /// Idle time in nanoseconds after which a loop closes a worker.
     idle_ns: AtomicU64,
     memory: Arc<Memory>,
-    /// What wakes loops that have nothing to do, by their pools' numbers.
+    /// Wakers of idle loops, by their pools' numbers.
     wakers: Mutex<HashMap<u64, Box<dyn Fn() + Send>>>,
     set: RwLock<Arc<TenantSet>>,
     background: Arc<Background>,
@@ -64,38 +64,37 @@ struct Inner {
     workers: Workers,
     /// Held while the set of tenants changes.
     applying: Mutex<()>,
-    /// It has been told to end.
+    /// It has been told to shut down.
     is_ending: AtomicBool,
     pools: AtomicUsize,
     pools_made: AtomicU64,
-    /// When each tenant had how many requests, as the keeper of the memory saw it.
+    /// When each tenant had how many requests, as the memory thread saw it.
     called: Mutex<Called>,
     unrouted: Mutex<Vec<Arc<AtomicU64>>>,
     id_seed: u64,
 }
 
-/// Why a server could not start. What is wrong with a tenant or with the host's KVM is no reason: see
-/// [`Server::report`].
+/// Why a server could not start. A failed tenant or an unusable KVM does not prevent a start: see [`Server::report`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The system gave no thread.
+    /// The system could not create a thread.
     #[error("cannot start a background thread: {}", resources::with_advice(.0))]
     Thread(#[from] io::Error),
-    /// A limit of the process.
+    /// A limit of the process is too low.
     #[error(transparent)]
     TooLow(#[from] TooLow),
 }
 
 impl Server {
-    /// Starts with the host's KVM and boots the tenants that are to boot at start, a few side by side.
+    /// Starts with the host's KVM and boots the tenants that are to boot at start, a few in parallel.
     ///
-    /// Returns when all of these have booted or failed, or after three seconds: a tenant that takes longer answers 503
-    /// until it is ready. A tenant that fails is kept with its reason. Without usable KVM the server starts all the
-    /// same, and every tenant answers 503.
+    /// Returns when all of these have booted or failed, or after three seconds. A tenant that takes longer answers 503
+    /// until it is ready. A tenant that fails is kept with its reason. Without usable KVM the server starts
+    /// nevertheless, and every tenant answers 503.
     ///
     /// # Errors
     ///
-    /// [`StartError`] when the system gives no thread or not enough descriptors.
+    /// [`StartError`] when the system grants no thread or too few descriptors.
     pub fn start(config: Config) -> Result<Self, StartError> {
         descriptors::require(0)?;
         descriptors::warn_of_file_size();
@@ -146,8 +145,8 @@ impl Server {
                 pools: AtomicUsize::new(0),
                 pools_made: AtomicU64::new(0),
                 unrouted: Mutex::default(),
-                // The standard library keys its hash maps with the system's random numbers: enough to tell processes
-                // apart.
+                // The standard library seeds its hash maps from the system's random numbers, which is enough to
+                // distinguish processes.
                 id_seed: RandomState::new().hash_one(0),
             }),
         };
@@ -166,9 +165,9 @@ impl Server {
         self.inner.pools_made.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Answers the requests that wait, and ends the threads that would send answers later.
+    /// Answers the waiting requests, and ends the threads that would send answers later.
     ///
-    /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools go on, without
+    /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools keep working, except for
     /// [`crate::LoopPool::call_later`].
     pub fn shutdown(&self) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
@@ -177,8 +176,9 @@ impl Server {
         self.inner.background.gate.close();
     }
 
-    /// Has [`Self::readiness`] say that it is over; everything is served as before. `at_most` is what the requests in
-    /// work have, for the log. [`Self::shutdown`] comes when [`Self::in_work`] is 0, or when that time is up.
+    /// Makes [`Self::readiness`] report that the server is ending; requests are served as before. `at_most` is the time
+    /// limit of the requests in progress, for the log. The caller calls [`Self::shutdown`] when [`Self::in_work`] is 0
+    /// or the time is up.
     pub fn begin_end(&self, at_most: Duration) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
         tracing::info!(
@@ -187,7 +187,7 @@ impl Server {
         );
     }
 
-    /// Whether it has been told to end.
+    /// Whether the server has been told to shut down.
     #[must_use]
     pub fn is_ending(&self) -> bool {
         self.inner.is_ending.load(Ordering::Relaxed)
@@ -205,10 +205,10 @@ impl Server {
         Arc::clone(&self.set().config)
     }
 
-    /// Puts a new configuration in force, while requests are served: routes at once and together, and programs that run
-    /// otherwise now as new generations. A generation that does not boot leaves its tenant as it was.
+    /// Applies a new configuration while requests are served. All routes change at once; programs that are affected are
+    /// replaced by new generations. If a new generation does not boot, its tenant stays as it was.
     ///
-    /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`,
+    /// Waits for the boots. Settings of the whole process take effect at the next start only: `max_workers`,
     /// `max_memory_mib`, `overflow_threads`, `admin`, `snapshots`.
     pub fn apply(&self, config: Config) -> Applied {
         let _one_at_a_time = self.inner.applying.lock().unwrap_or_else(PoisonError::into_inner);
@@ -273,7 +273,7 @@ impl Server {
         applied
     }
 
-    /// Boots tenants under their new configurations, a few side by side.
+    /// Boots tenants under their new configurations, a few in parallel.
     fn boot_changed(
         &self,
         changed: Vec<(Arc<Tenant>, Arc<TenantConfig>)>,
@@ -290,7 +290,7 @@ impl Server {
         results
     }
 
-    /// Work on a tenant, for an errand.
+    /// Wraps work on a tenant for an errand.
     fn work<T, W>(
         &self,
         tenant: &Arc<Tenant>,
@@ -307,7 +307,7 @@ impl Server {
         }
     }
 
-    /// Has an errand do it, and waits unless the tenant's files hold it up.
+    /// Runs the work as an errand, and waits for it unless it hangs on the tenant's files.
     fn change<T: Send + 'static>(
         &self,
         tenant: &Arc<Tenant>,
@@ -321,22 +321,22 @@ impl Server {
         self.config().tenants.iter().map(|config| config.limits.machine.boot_time).max().unwrap_or_default()
     }
 
-    /// Boots the tenant's program again, and lets it answer if it works.
+    /// Boots the tenant's program again, and switches to it if it works.
     ///
-    /// Waits for the boot. Requests go on meanwhile; every loop serves the new generation from its first request after
-    /// the return.
+    /// Waits for the boot. Requests are served meanwhile. Every loop uses the new generation from its first request
+    /// after this returns.
     ///
     /// # Errors
     ///
-    /// [`ReloadError`]; what ran before goes on.
+    /// [`ReloadError`]; the previous program keeps running.
     pub fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
         self.change(&self.tenant(tenant)?, |tenant, env, background| {
             replace(tenant, env, background, ProgramSource::File)
         })
     }
 
-    /// Reloads every tenant whose program is another one than the one that answers. One whose files do not answer is
-    /// reported, and holds up no other.
+    /// Reloads every tenant whose program file differs from the running program. A tenant whose files do not respond is
+    /// reported, and delays no other.
     pub fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
         if self.inner.boots.env().is_err() {
             return Vec::new();
@@ -362,18 +362,18 @@ impl Server {
         results.collect()
     }
 
-    /// Boots an uploaded program, and if it works, lets it answer and keeps it for later starts.
+    /// Boots an uploaded program. If it works, switches to it and stores it for later starts.
     ///
     /// # Errors
     ///
-    /// [`ReloadError`]; but for [`ReloadError::Persist`], what ran before goes on.
+    /// [`ReloadError`]; except with [`ReloadError::Persist`], the previous program keeps running.
     pub fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError> {
         let tenant = self.tenant(tenant)?;
         let uploads = self.uploads().ok_or(ReloadError::NoUploads)?;
         self.change(&tenant, move |tenant, env, background| upload(tenant, env, background, &uploads, elf))
     }
 
-    /// Lets the generation before the present one answer again, without a boot.
+    /// Switches back to the previous generation, without a boot.
     ///
     /// # Errors
     ///
@@ -393,7 +393,7 @@ impl Server {
         self.config().admin.as_ref().and_then(|AdminConfig { uploads, .. }| uploads.clone())
     }
 
-    /// The server at this moment.
+    /// The server's current state.
     #[must_use]
     pub fn report(&self) -> Report {
         let host = match &self.inner.host {
@@ -421,11 +421,11 @@ impl Server {
         }
     }
 
-    /// How far the server is: cheap enough to be asked often.
+    /// Whether the server is ready; cheap enough to be polled.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let set = self.set();
-        // A tenant whose files do not answer counts as one that does not boot: it keeps no other from being ready.
+        // A tenant whose files do not respond counts as failed: it does not keep the server from being ready.
         let hangs = |tenant: &Tenant| tenant.errands.hang().is_some();
         let is_booting =
             |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. });
@@ -437,18 +437,18 @@ impl Server {
         Readiness { ready: self.inner.host.is_ok() && booting == 0 && !ending, ending, booting, failed }
     }
 
-    /// The set of tenants that is in force.
+    /// The current set of tenants.
     pub(crate) fn set(&self) -> Arc<TenantSet> {
         Arc::clone(&self.inner.set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another number than before if a loop has something to look at.
+    /// A number that changes when loops have something to look at.
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.inner.news.load(Ordering::Acquire)
     }
 
-    /// Idle time in nanoseconds from which on a loop's workers are to be closed.
+    /// Idle time in nanoseconds after which a loop closes a worker.
     pub(crate) fn idle_ns(&self) -> u64 {
         self.inner.idle_ns.load(Ordering::Relaxed)
     }
@@ -457,8 +457,7 @@ impl Server {
         &self.inner.memory
     }
 
-    /// Has `wake` called, by other threads, when a loop is to look at the news and may have nothing to do; `None`: no
-    /// more.
+    /// Sets the function that other threads call when a loop is to look at the news and may be idle. `None` removes it.
     pub(crate) fn set_waker(&self, pool: u64, wake: Option<Box<dyn Fn() + Send>>) {
         let mut wakers = self.wakers();
         match wake {
@@ -471,7 +470,7 @@ impl Server {
         self.inner.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has room made, as much as can be made now: for the keeper of the memory.
+    /// Frees as much memory as is possible now; for the memory thread.
     fn relieve(&self, relief: Relief) {
         let set = self.set();
         let idle_ns = u64::try_from(relief.idle.as_nanos()).unwrap_or(u64::MAX);
@@ -502,7 +501,7 @@ impl Server {
         &self.inner.boots
     }
 
-    /// Most workers of the process, and how many there are.
+    /// The largest and the current number of workers in the process.
     pub(crate) fn workers(&self) -> (usize, usize) {
         (self.inner.workers.most(), self.inner.workers.count())
     }
@@ -516,7 +515,7 @@ impl Server {
         self.inner.pools.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A count of requests without a tenant for a loop; it stays counted when the loop is gone.
+    /// Makes a loop's counter of requests without a tenant. It stays in the total when the loop is gone.
     pub(crate) fn new_unrouted(&self) -> Arc<AtomicU64> {
         let count = Arc::<AtomicU64>::default();
         self.unrouted().push(Arc::clone(&count));
@@ -539,7 +538,7 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Inner {
-    /// Ends the background threads, and answers what waits for them.
+    /// Ends the background threads, and answers the requests that wait for them.
     fn stop(&self) {
         self.boots.close();
         self.background.stop();
@@ -557,7 +556,7 @@ fn new_tenant(config: &TenantConfig, memory: &Memory) -> Arc<Tenant> {
     Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted, memory.account()))
 }
 
-/// What an errand about one tenant may take, if a boot may take `boot`.
+/// How long an errand for one tenant may take, if a boot may take `boot`.
 fn longest(boot: Duration) -> Duration {
     boot * 2 + REST_OF_RELOAD
 }

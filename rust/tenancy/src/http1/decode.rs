@@ -1,40 +1,41 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program writes on its connection, taken apart as it comes. How it is cut into pieces makes no difference.
+//! Incremental decoder of what a program writes on its connection. How the bytes are split into pieces makes no
+//! difference.
 
 use mayfly_sandbox::{Decoded, Decoder, ResponseError, ResponseSink};
 
 use super::chunks::Chunks;
 use super::head::{Framing, Head};
 
-/// Interim responses (1xx) before the response.
+/// Most interim responses (1xx) before the response.
 const INTERIM_MAX: u32 = 16;
 /// Buffers up to this size are kept from response to response.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// Decodes one response after the other.
+/// Decodes one response after another.
 #[derive(Debug, Default)]
 pub(super) struct ResponseDecoder {
     answers_head: bool,
     interim: u32,
-    says_more: bool,
+    has_excess: bool,
     head: Head,
     body: Vec<u8>,
     chunks: Chunks,
     state: State,
 }
 
-/// What the next byte is.
+/// What the next byte belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 enum State {
     #[default]
     Head,
-    /// One of so many that are left of the body.
+    /// The body, of which this many bytes are left.
     Length(u64),
     Chunked,
     UntilEnd,
-    /// Too many: the response is complete.
+    /// Nothing: the response is complete.
     Complete,
-    /// Of no interest: it can be no response.
+    /// Ignored: the response is invalid.
     Broken(ResponseError),
 }
 
@@ -115,17 +116,17 @@ impl ResponseDecoder {
                     self.body.extend_from_slice(bytes);
                     return Ok(Decoded::Partial);
                 }
-                // A connection on which the program says more than was asked is not used again.
+                // A connection on which the program sends more than the response is not reused.
                 State::Complete => {
-                    self.says_more |= !bytes.is_empty();
-                    return Ok(Decoded::Complete { keeps_open: self.head.keeps_open() && !self.says_more });
+                    self.has_excess |= !bytes.is_empty();
+                    return Ok(Decoded::Complete { keeps_open: self.head.keeps_open() && !self.has_excess });
                 }
                 State::Broken(error) => return Err(error.clone()),
             }
         }
     }
 
-    /// The head is there: what follows?
+    /// Determines what follows the complete head.
     fn begin_body(&mut self) -> Result<(), ResponseError> {
         self.state = match self.head.parse(self.answers_head)? {
             Framing::Interim => {

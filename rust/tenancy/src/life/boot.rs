@@ -168,7 +168,7 @@ fn store(
         Some(store) => {
             let refreshed = store.refresh(wanted, &env.host, log);
             // Requests that came meanwhile stand in line, whatever the result.
-            background.overflow.serve_line(store);
+            background.overflow.serve_queue(store);
             refreshed?;
         }
         None => history.store = Some(Arc::new(Store::boot(wanted, &env.host, log)?)),

@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests whose slice on their loop was over, or that wait for a time: a bounded number of threads runs them in
-//! turns.
+//! Requests that have used up their slice on their loop, or sleep: a bounded number of threads runs them in turns.
 //!
 //! ```text
 //!   turns, by tenant ── a thread ──> a slice ──> answered
-//!     ^   ^                            │  │└───> asleep, until its time ─┐     or something happens outside
-//!     │   └────────────────────────────┘  └────> in line for a store ────┤     until its ticket is called
+//!     ^   ^                            │  │└───> asleep, until its time ─┐     or its descriptor is ready
+//!     │   └────────────────────────────┘  └────> queued for a store ─────┤     until its ticket is called
 //!     └──────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A request that sleeps or stands in line holds no thread. Threads without a turn to give wait; one of them, and not
-//! all, waits for the earliest sleeper's time. One thread more wakes those that wait for something outside: see
-//! [`Readiness`].
+//! A request that sleeps or is queued for a store occupies no thread. Idle threads wait; only one of them waits for the
+//! earliest sleeper's time. One more thread wakes the sleepers whose descriptors become ready: see [`Readiness`].
 //!
-//! A step that may hold its thread up, by a disk or a network file system that does not answer, is taken here as well:
-//! not by all threads at a time, and not for one tenant by more than half of them, so that such a file system holds up
-//! only the tenants that use it.
+//! A step that may block its thread, on a disk or a network file system that does not respond, runs here as well. At
+//! any time at least one thread takes no such step, and at most half of the threads take one for the same tenant. So
+//! such a file system delays only the tenants that use it.
 //!
-//! Turns go by tenant and then by request, so that one tenant's endless loops take no more than its share from
-//! another's request of five milliseconds. The threads have a low priority: a loop with something to do goes first.
+//! Turns are given by tenant and then by request, so that one tenant's endless loops take no more than its share from
+//! another's request of five milliseconds. The threads have a low priority: a loop thread with work preempts them.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -42,26 +40,26 @@ use crate::schedule::orders::Orders;
 use crate::schedule::readiness::Readiness;
 use crate::schedule::sleepers::Sleepers;
 
-/// The threads' nice value: low enough that a loop with something to do preempts them, and not so low that they starve
-/// on a full machine.
+/// The threads' nice value: high enough that a loop thread with work preempts them, and not so high that they starve on
+/// a busy machine.
 const NICE: i32 = 10;
-/// One turn.
+/// Length of a turn.
 const SLICE: Duration = Duration::from_millis(5);
-/// How long unfinished requests go on when the server shuts down.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(2);
-/// How often a sleeper looks that cannot be watched.
+/// How long unfinished requests continue when the server shuts down.
+pub(crate) const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Interval at which a sleeper runs whose descriptor cannot be watched.
 const LOOK_NS: u64 = 10_000_000;
 
-/// A request that has a worker, and is not on its loop any more.
+/// A request that has a worker and has left its loop.
 pub(crate) struct Parked {
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) call: Call,
     pub(crate) reply: Box<dyn DeferredReply>,
     pub(crate) mailbox: Arc<WorkerMailbox>,
     pub(crate) in_flight: InFlight,
-    /// None while it is on a deferred thread.
+    /// `None` while it is on a deferred thread.
     pub(crate) permit: Option<CallPermit>,
-    /// Its next step may hold its thread up.
+    /// Its next step may block its thread.
     pub(crate) may_block: bool,
     pub(crate) mode_header: bool,
 }
@@ -79,30 +77,30 @@ pub(crate) struct Overflow {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Whose turn it is, by the address of the tenant, which its requests keep alive.
+    /// Tenants with requests, in the order of their turns, by address. The requests keep their tenant alive.
     turns: VecDeque<usize>,
     by_tenant: HashMap<usize, VecDeque<Parked>>,
     asleep: Sleepers<Parked>,
-    /// Those that stand in line for a storage program, by their tickets.
-    in_line: HashMap<Ticket, Parked>,
+    /// Requests that are queued for a storage program, by their tickets.
+    queued: HashMap<Ticket, Parked>,
     last_ticket: u64,
-    held_up: HeldUp,
-    /// The time for which a thread waits, if one does.
+    blocked: Blocked,
+    /// The sleeper's time that a thread waits for, if one does.
     watched_ns: Option<u64>,
-    /// When the server shuts down: until when what is here goes on.
+    /// At shutdown: the time until which these requests continue.
     closes_at: Option<Instant>,
 }
 
-/// Threads that a step may hold up.
+/// Counts the threads whose step may block.
 #[derive(Debug, Default)]
-struct HeldUp {
+struct Blocked {
     most: u32,
     most_of_one: u32,
     all: u32,
     by_tenant: HashMap<usize, u32>,
 }
 
-impl HeldUp {
+impl Blocked {
     fn of(threads: u32) -> Self {
         let most = threads.saturating_sub(1).max(1);
         Self { most, most_of_one: (threads / 2).max(1), ..Self::default() }
@@ -134,22 +132,21 @@ impl Overflow {
             permits: CallPermits::new(threads),
             workers,
             orders,
-            queue: Mutex::new(Queue { held_up: HeldUp::of(threads), ..Queue::default() }),
+            queue: Mutex::new(Queue { blocked: Blocked::of(threads), ..Queue::default() }),
             arrived: Condvar::new(),
             readiness: Readiness::new()?,
         })
     }
 
-    /// Gives turns to a request that has a run permit.
+    /// Queues a request that has a run permit for turns.
     pub(crate) fn push(&self, parked: Parked) {
         self.add(parked, Queue::push);
     }
 
-    /// Gives turns to a request that has a sleep permit from `until_ns` on, or from when something has happened that it
-    /// waits for.
+    /// Queues a request that has a sleep permit for turns from `until_ns` on, or from when its descriptor is ready.
     fn sleep(&self, parked: Parked, until_ns: u64) {
         self.add(parked, |queue, parked| {
-            // An event that comes before it is in the queue waits for the queue's lock.
+            // The thread that handles an event waits for the queue's lock, so the sleeper is in the queue by then.
             let watched =
                 parked.call.waits_for().map(|outside| self.readiness.watch(outside, queue.asleep.next_number()));
             let until_ns = match watched {
@@ -174,8 +171,8 @@ impl Overflow {
         }
     }
 
-    /// Has a request stand in line for a storage program.
-    fn stand_in_line(&self, store: &Arc<Store>, parked: Parked) {
+    /// Queues a request for a storage program.
+    fn enqueue(&self, store: &Arc<Store>, parked: Parked) {
         let mut queue = self.queue();
         if queue.is_over() {
             drop(queue);
@@ -183,19 +180,19 @@ impl Overflow {
         }
         queue.last_ticket += 1;
         let ticket = Ticket(queue.last_ticket);
-        // Before the ticket is in line, since another thread may call it at once.
-        queue.in_line.insert(ticket, parked);
+        // Before the ticket is queued, since another thread may call it at once.
+        queue.queued.insert(ticket, parked);
         drop(queue);
-        if let Some(claim) = store.stand_in_line(ticket) {
+        if let Some(claim) = store.enqueue(ticket) {
             self.call_ticket(store, ticket, claim);
         }
     }
 
-    /// Lets the request of a ticket go on with what it stood in line for. If it has been answered meanwhile, as at the
-    /// end of the server, the next one's turn comes.
+    /// Continues the request of a ticket with the result that it waited for. If the request has been answered
+    /// meanwhile, as happens at shutdown, the next ticket is called.
     fn call_ticket(&self, store: &Arc<Store>, mut ticket: Ticket, mut claim: Claim) {
         loop {
-            let called = self.queue().in_line.remove(&ticket);
+            let called = self.queue().queued.remove(&ticket);
             if let Some(mut parked) = called {
                 parked.call.hold_store(claim);
                 return self.push(parked);
@@ -211,9 +208,9 @@ impl Overflow {
         }
     }
 
-    /// Goes on with a storage program's line, if its worker is idle: for a thread that has reloaded the program.
-    pub(crate) fn serve_line(&self, store: &Arc<Store>) {
-        if let Some((ticket, claim)) = store.next_in_line() {
+    /// Continues a storage program's queue, if its worker is idle. For a thread that has reloaded the program.
+    pub(crate) fn serve_queue(&self, store: &Arc<Store>) {
+        if let Some((ticket, claim)) = store.next_in_queue() {
             self.call_ticket(store, ticket, claim);
         }
     }
@@ -229,22 +226,22 @@ impl Overflow {
     pub(crate) fn work(&self) {
         lower_priority();
         while let Some(parked) = self.next() {
-            let held_up = parked.may_block.then(|| Arc::as_ptr(&parked.tenant).addr());
+            let blocked = parked.may_block.then(|| Arc::as_ptr(&parked.tenant).addr());
             self.take_turn(parked);
-            if let Some(tenant) = held_up {
-                // A request that waits for this thread gets it: the thread looks next.
-                self.queue().held_up.leave(tenant);
+            if let Some(tenant) = blocked {
+                // No notification is necessary: this thread looks for the next request itself.
+                self.queue().blocked.leave(tenant);
             }
         }
     }
 
-    /// Wakes sleepers for which something has happened, until the queue is closed.
+    /// Wakes sleepers whose descriptors are ready, until the queue is closed.
     pub(crate) fn watch(&self) {
         let mut is_closing = false;
         loop {
-            let told = self.readiness.wait(is_closing.then_some(SLICE));
+            let ready = self.readiness.wait(is_closing.then_some(SLICE));
             if is_closing {
-                // The bell goes on ringing.
+                // The bell stays readable, so `wait` returns at once.
                 std::thread::sleep(SLICE);
             }
             let mut queue = self.queue();
@@ -252,7 +249,7 @@ impl Overflow {
             if queue.is_over() || (is_closing && self.permits.in_use() == 0) {
                 return;
             }
-            let woken: Vec<Parked> = told.into_iter().filter_map(|number| queue.asleep.remove(number)).collect();
+            let woken: Vec<Parked> = ready.into_iter().filter_map(|number| queue.asleep.remove(number)).collect();
             let count = woken.len();
             woken.into_iter().for_each(|parked| queue.push(parked));
             drop(queue);
@@ -260,9 +257,9 @@ impl Overflow {
         }
     }
 
-    /// Lets what is here go on for a little while; the threads end when it is done, or answered.
+    /// Lets these requests continue for [`STOP_WAIT`]. The threads end when all have finished or been refused.
     pub(crate) fn close(&self) {
-        self.queue().closes_at = Some(Instant::now() + FAREWELL);
+        self.queue().closes_at = Some(Instant::now() + STOP_WAIT);
         self.arrived.notify_all();
         self.readiness.ring();
     }
@@ -279,7 +276,7 @@ impl Overflow {
             let now = monotonic_ns();
             queue.wake(now);
             if let Some(parked) = queue.pop() {
-                // This thread looked after the rest, and is away now.
+                // This thread was responsible for the rest of the queue, and is about to be busy.
                 if queue.has_news() {
                     self.arrived.notify_one();
                 }
@@ -289,7 +286,7 @@ impl Overflow {
                 return None;
             }
             let alarm = queue.unwatched_ns();
-            // While it closes, requests that other threads are at may come back, or be over, without a word.
+            // At shutdown, other threads may requeue or finish requests without notifying this one.
             let at_most = match (alarm, queue.closes_at) {
                 (_, Some(_)) => Some(SLICE),
                 (Some(alarm), None) => Some(Duration::from_nanos(alarm.saturating_sub(now))),
@@ -300,13 +297,13 @@ impl Overflow {
                 None => self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(time) => self.arrived.wait_timeout(queue, time).unwrap_or_else(PoisonError::into_inner).0,
             };
-            // Unless another thread waits for an earlier one by now.
+            // Unless another thread meanwhile waits for an earlier time.
             queue.watched_ns = queue.watched_ns.filter(|watched| alarm != Some(*watched));
         }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // Each change is whole, unless memory ran out in the middle of it.
+        // Each change is atomic with respect to panics, unless memory runs out during it.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -318,11 +315,11 @@ impl Queue {
 
     fn clear(&mut self) -> impl Iterator<Item = Parked> + use<> {
         self.turns.clear();
-        let in_line = std::mem::take(&mut self.in_line).into_values();
-        std::mem::take(&mut self.by_tenant).into_values().flatten().chain(self.asleep.take_all()).chain(in_line)
+        let queued = std::mem::take(&mut self.queued).into_values();
+        std::mem::take(&mut self.by_tenant).into_values().flatten().chain(self.asleep.take_all()).chain(queued)
     }
 
-    /// Whether there is something that a waiting thread does not know of.
+    /// Whether the queue has something that no waiting thread was notified of.
     fn has_news(&self) -> bool {
         !self.turns.is_empty() || self.unwatched_ns().is_some()
     }
@@ -332,7 +329,7 @@ impl Queue {
         self.asleep.earliest_ns().filter(|earliest| self.watched_ns.is_none_or(|watched| watched > *earliest))
     }
 
-    /// Gives turns to those whose time has come.
+    /// Gives turns to the sleepers whose time has come.
     fn wake(&mut self, now_ns: u64) {
         while let Some(parked) = self.asleep.pop_due(now_ns) {
             self.push(parked);
@@ -348,10 +345,10 @@ impl Queue {
         requests.push_back(parked);
     }
 
-    /// The next request whose turn it is. One that may hold its thread up waits until another thread may be held up.
+    /// Takes the next request. One whose step may block is skipped until another thread may block.
     fn pop(&mut self) -> Option<Parked> {
         let can_go = |key: &usize| match self.by_tenant.get(key).and_then(VecDeque::front) {
-            Some(parked) => !parked.may_block || self.held_up.has_room(*key),
+            Some(parked) => !parked.may_block || self.blocked.has_room(*key),
             None => true,
         };
         let at = self.turns.iter().position(can_go)?;
@@ -359,7 +356,7 @@ impl Queue {
         let requests = self.by_tenant.get_mut(&key)?;
         let parked = requests.pop_front();
         if parked.as_ref().is_some_and(|parked| parked.may_block) {
-            self.held_up.enter(key);
+            self.blocked.enter(key);
         }
         if requests.is_empty() {
             self.by_tenant.remove(&key);
@@ -386,7 +383,7 @@ impl Overflow {
         match result {
             Ok(step) => self.settle(parked, step),
             Err(_) if answered => self.finish(parked),
-            // The panic hook has told the log; the thread goes on for other requests.
+            // The panic hook has logged the panic; the thread continues with other requests.
             Err(_) => {
                 parked.call.abandon_store(self);
                 parked.refuse(Failure::Internal, INTERNAL_ERROR);
@@ -394,7 +391,7 @@ impl Overflow {
         }
     }
 
-    /// Does what follows from a request's step.
+    /// Acts on the result of a request's step.
     pub(crate) fn settle(&self, mut parked: Parked, step: CallStep) {
         // A deadline of *now* means that the next step may block.
         parked.may_block = matches!(step, CallStep::Sleeps { until_ns } if until_ns <= monotonic_ns());
@@ -407,15 +404,15 @@ impl Overflow {
         match step {
             CallStep::Done | CallStep::Paused => self.push(parked),
             CallStep::Waits => match parked.call.forked.generation.store.clone() {
-                Some(store) => self.stand_in_line(&store, parked),
+                Some(store) => self.enqueue(&store, parked),
                 None => self.give_up(parked),
             },
             CallStep::Sleeps { until_ns } => self.sleep(parked, until_ns),
         }
     }
 
-    /// Changes to the permit that a step needs. A sleeper that wakes keeps its own for its first turn: whether it needs
-    /// a run permit shows then.
+    /// Exchanges the request's permit for the kind that its step needs. A sleeper that wakes keeps its sleep permit for
+    /// its first turn; only then is it known whether it needs a run permit.
     fn has_permit(&self, parked: &mut Parked, step: CallStep) -> bool {
         let kind = step.permit();
         if parked.permit.as_ref().is_none_or(|permit| permit.kind() != kind) {
@@ -430,10 +427,10 @@ impl Overflow {
         parked.refuse(Failure::Overloaded, OVERLOADED);
     }
 
-    /// Sends the answer, and keeps the worker if it is worth it.
+    /// Sends the answer, and keeps the worker if it is still usable.
     fn finish(&self, parked: Parked) {
         let Parked { tenant, call, reply, mailbox, in_flight, permit, .. } = parked;
-        // Before the answer: the client that gets it may send its next request at once.
+        // Released before the answer: the client may send its next request as soon as it has the answer.
         drop((in_flight, permit));
         let mut forked = call.forked;
         if forked.is_ready() {
@@ -461,7 +458,7 @@ impl StoreKeeper for Overflow {
 }
 
 impl Parked {
-    /// Answers for the request, and closes its worker.
+    /// Answers in the program's place, and closes the worker.
     fn refuse(self, failure: Failure, reason: &str) {
         let Self { tenant, call, mut reply, in_flight, permit, .. } = self;
         tenant.background.failed(failure);
@@ -480,10 +477,9 @@ impl std::fmt::Debug for Parked {
     }
 }
 
-/// Lets every other thread go first.
+/// Lowers this thread's priority below that of loop threads.
 fn lower_priority() {
-    // On Linux setpriority(2) changes the calling thread alone. Should it fail, requests take longer beside busy
-    // tenants.
+    // On Linux, setpriority(2) changes only the calling thread. If it fails, requests take longer beside busy tenants.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::warn!(target: "mayfly::server", %error, "an overflow thread keeps its priority");
     }
@@ -538,7 +534,7 @@ mod tests {
         Server::start(Config::from_value(&config).unwrap()).unwrap()
     }
 
-    /// Starts on a request that spins for so many milliseconds, and stops after the first of them.
+    /// Starts a request that spins for `query` milliseconds, and pauses it after the first.
     fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedResponse)>) {
         let tenant = Arc::clone(&server.set().tenants[0]);
         let mut call = Call::new(tenant.fork(None).unwrap(), RequestId(1));
@@ -564,11 +560,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeper_goes_on_at_its_time_and_holds_no_thread_meanwhile() {
+    fn a_sleeper_continues_at_its_time_and_occupies_no_thread_meanwhile() {
         let server = server();
         let overflow = &server.background().overflow;
         let now = monotonic_ns();
-        // All on one thread, and in another order than that of their times.
+        // All on one thread, and not in the order of their times.
         let ends: Vec<_> = [600, 300, 450]
             .into_iter()
             .map(|after_ms| {
@@ -592,38 +588,38 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_hold_threads_up_leave_some_for_the_rest() {
+    fn steps_that_block_leave_threads_for_the_rest() {
         let server = server();
         let parked = |may_block| Parked { may_block, ..begun(&server, "30").0 };
-        let mut queue = Queue { held_up: HeldUp::of(4), ..Queue::default() };
+        let mut queue = Queue { blocked: Blocked::of(4), ..Queue::default() };
         for may_block in [true, true, true, false] {
             queue.push(parked(may_block));
         }
         let key = *queue.turns.front().unwrap();
         assert!(queue.pop().is_some() && queue.pop().is_some());
-        assert!(queue.pop().is_none(), "half of the threads are held up for this tenant");
-        queue.held_up.leave(key);
+        assert!(queue.pop().is_none(), "half of the threads may be blocked for this tenant");
+        queue.blocked.leave(key);
         assert!(queue.pop().is_some());
-        assert!(queue.pop().is_some_and(|parked| !parked.may_block), "that one holds no thread up");
-        // Of all threads but one, whichever tenants they work for.
-        assert!(queue.held_up.has_room(key + 1));
-        queue.held_up.enter(key + 1);
-        assert!(!queue.held_up.has_room(key + 2));
-        (0..2).for_each(|_| queue.held_up.leave(key));
-        queue.held_up.leave(key + 1);
-        assert!(queue.held_up.by_tenant.is_empty() && queue.held_up.has_room(key));
-        // Where there is one thread it does everything.
-        assert!(HeldUp::of(1).has_room(key));
+        assert!(queue.pop().is_some_and(|parked| !parked.may_block), "that one does not block");
+        // At most all threads but one may block, whichever tenants they work for.
+        assert!(queue.blocked.has_room(key + 1));
+        queue.blocked.enter(key + 1);
+        assert!(!queue.blocked.has_room(key + 2));
+        (0..2).for_each(|_| queue.blocked.leave(key));
+        queue.blocked.leave(key + 1);
+        assert!(queue.blocked.by_tenant.is_empty() && queue.blocked.has_room(key));
+        // A single thread does everything.
+        assert!(Blocked::of(1).has_room(key));
     }
 
     #[test]
-    fn sleepers_are_bounded_and_answered_at_the_end() {
+    fn sleepers_are_bounded_and_answered_at_shutdown() {
         let server = server();
         let overflow = &server.background().overflow;
         let tenant = Arc::clone(&server.set().tenants[0]);
         let share = std::iter::from_fn(|| overflow.permits.take(PermitKind::Sleep, &tenant.permits));
         let mut taken: Vec<_> = share.collect();
-        assert_eq!(taken.len(), 64, "half of one thread's");
+        assert_eq!(taken.len(), 64, "half of one thread's permits");
         let (parked, receiver) = begun(&server, "30");
         overflow.settle(parked, CallStep::Sleeps { until_ns: 0 });
         assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
