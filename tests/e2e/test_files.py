@@ -163,7 +163,7 @@ class Programs(Files):
                 self.assertEqual(server.await_boot("/good").body, HELLO)
                 self.put("bad", "fifo")
                 server.signal(signal.SIGHUP)
-                server.await_log("no new generation; the former one goes on tenant=bad .*it is a FIFO")
+                server.await_log("no new generation; the previous one keeps running tenant=bad .*it is a FIFO")
                 self.install("good", "echo")
                 if not watch:
                     server.signal(signal.SIGHUP)
@@ -447,7 +447,7 @@ class FarFiles(Files):
         config = {"snapshots": str(self.far.directory / "kept")}
         with self.server([self.good], admin=self.admin, config=config) as server:
             self.assertEqual(server.await_boot("/good").body, HELLO)
-            server.await_log("snapshot is not used: its program boots tenant=good .*has not answered")
+            server.await_log("snapshot is not used: the program is booted instead tenant=good .*has not answered")
             self.assert_reloads(server)
 
     def test_a_mount_that_does_not_answer_holds_up_no_reload(self):

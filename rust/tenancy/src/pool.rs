@@ -651,7 +651,7 @@ impl Retention {
 }
 
 const NO_ROUTE: &str = "no tenant answers this host and path";
-const TOO_MANY: &str = "the tenant has as many requests in work as it may have (concurrent_requests)";
+const TOO_MANY: &str = "the tenant has reached its limit on requests in progress (concurrent_requests)";
 
 /// Generates the request ids of one pool.
 #[derive(Debug)]

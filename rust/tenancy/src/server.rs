@@ -171,7 +171,7 @@ impl Server {
     /// [`crate::LoopPool::call_later`].
     pub fn shutdown(&self) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
-        tracing::info!(target: "mayfly::server", in_work = self.in_work(), "the server ends");
+        tracing::info!(target: "mayfly::server", in_work = self.in_work(), "the server is shutting down");
         self.inner.stop();
         self.inner.background.gate.close();
     }
@@ -183,7 +183,7 @@ impl Server {
         self.inner.is_ending.store(true, Ordering::Relaxed);
         tracing::info!(
             target: "mayfly::server", in_work = self.in_work(), at_most_ms = at_most.as_millis(),
-            "the server is told to end; requests in work go on"
+            "the server is told to end; requests in progress continue"
         );
     }
 
@@ -268,7 +268,7 @@ impl Server {
         self.inner.news.fetch_add(1, Ordering::Release);
         tracing::info!(
             target: "mayfly::server", added = applied.added.len(), removed = applied.removed.len(),
-            changed = applied.changed.len(), failed = applied.failed.len(), "a new configuration is in force"
+            changed = applied.changed.len(), failed = applied.failed.len(), "a new configuration has been applied"
         );
         applied
     }
@@ -355,7 +355,7 @@ impl Server {
         let results = set.tenants.iter().zip(results).filter_map(|(tenant, result)| {
             let result = flat(result).transpose()?;
             if let Err(ReloadError::Held(reason)) = &result {
-                tracing::error!(target: "mayfly::server", tenant = %tenant.name, reason, "changes of the tenant's files are not seen");
+                tracing::error!(target: "mayfly::server", tenant = %tenant.name, reason, "changes to the tenant's files are not noticed");
             }
             Some((tenant.name.to_string(), result))
         });

@@ -92,7 +92,7 @@ impl Chunks {
             (Some(digit), _) if digits < DIGITS_MAX => Ok(At::Size { size: size << 4 | digit, digits: digits + 1 }),
             (None, b'\r') if digits > 0 => Ok(At::SizeEnd { size }),
             (None, b';' | b' ' | b'\t') if digits > 0 => self.extra(At::Extension { size }),
-            _ => Err(ResponseError::Malformed("a chunk has no good size")),
+            _ => Err(ResponseError::Malformed("a chunk's size is invalid")),
         }
     }
 

@@ -66,10 +66,10 @@ impl Decoder for ResponseDecoder {
                 self.state = State::Complete;
                 Ok(())
             }
-            State::Head if self.head.is_empty() => Err(ResponseError::Malformed("there is nothing")),
-            State::Head => Err(ResponseError::Malformed("its head ends in the middle")),
+            State::Head if self.head.is_empty() => Err(ResponseError::Malformed("it is empty")),
+            State::Head => Err(ResponseError::Malformed("its head is incomplete")),
             State::Length(_) => Err(ResponseError::Malformed("its body is shorter than its length")),
-            State::Chunked => Err(ResponseError::Malformed("its body ends in the middle")),
+            State::Chunked => Err(ResponseError::Malformed("its body is incomplete")),
             State::Broken(error) => Err(error.clone()),
         }
     }
@@ -132,7 +132,7 @@ impl ResponseDecoder {
             Framing::Interim => {
                 self.interim += 1;
                 if self.interim > INTERIM_MAX {
-                    return Err(ResponseError::Malformed("it does not come to a status other than 1xx"));
+                    return Err(ResponseError::Malformed("it has too many interim responses (1xx)"));
                 }
                 self.head.clear();
                 State::Head

@@ -91,7 +91,7 @@ impl Head {
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(raw) {
             Ok(httparse::Status::Complete(size)) if size == raw.len() => {}
-            Ok(_) => return Err(ResponseError::Malformed("its head ends in the middle")),
+            Ok(_) => return Err(ResponseError::Malformed("its head is incomplete")),
             Err(error) => return Err(refusal(error)),
         }
         let code = response.code.unwrap_or_default();
@@ -143,7 +143,7 @@ impl Head {
             _ if answers_head || matches!(code, 204 | 304) => Ok(Framing::Length(0)),
             (true, Some(_)) => Err(ResponseError::Malformed("it is chunked and has a length")),
             (true, None) if is_1_1 => Ok(Framing::Chunked),
-            (true, None) => Err(ResponseError::Malformed("it is chunked, which HTTP/1.0 does not know")),
+            (true, None) => Err(ResponseError::Malformed("it is chunked, which HTTP/1.0 does not support")),
             (false, Some(length)) => Ok(Framing::Length(length)),
             (false, None) => {
                 *keeps_open = false;
@@ -166,7 +166,7 @@ impl Head {
 /// Digits alone: no sign, no list.
 fn parse_length(value: &[u8]) -> Result<u64, ResponseError> {
     let length = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    length.and_then(|text| text.parse().ok()).ok_or(ResponseError::Malformed("its length is no number"))
+    length.and_then(|text| text.parse().ok()).ok_or(ResponseError::Malformed("its length is not a number"))
 }
 
 fn refusal(error: httparse::Error) -> ResponseError {

@@ -165,7 +165,7 @@ fn interim_responses_are_skipped() {
     let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
     let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     expect(get(&format!("{interim}{last}")), 200, "", "ok", Some(true));
-    assert_eq!(malformed(interim), "there is nothing");
+    assert_eq!(malformed(interim), "it is empty");
     assert!(malformed(&interim.repeat(20)).contains("1xx"));
     assert!(malformed("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").contains("protocol"));
 }
@@ -191,16 +191,16 @@ fn an_invalid_response_is_refused_with_the_reason() {
         ("HTTP/1.1 200 OK\r\na: b\0c\r\n\r\n", "value of a header"),
         ("HTTP/1.1 200 OK\r\na: b\rc\r\n\r\n", "value of a header"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "two lengths"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n", "no number"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "no number"),
-        ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", "no number"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n", "no number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n", "not a number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "not a number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", "not a number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n", "not a number"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "chunked and has a length"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "transfer coding"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "transfer coding"),
         ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.0"),
-        ("", "nothing"),
-        ("HTTP/1.1 200 OK\r\n", "in the middle"),
+        ("", "empty"),
+        ("HTTP/1.1 200 OK\r\n", "is incomplete"),
     ] {
         let error = malformed(head);
         assert!(error.contains(why), "{head:?}: {error}");

@@ -215,7 +215,7 @@ impl Store {
         let next = if worker.state() == WorkerState::Ready {
             self.give_back(worker)
         } else {
-            tracing::error!(target: "mayfly::server", "a health request has cost the storage program its state");
+            tracing::error!(target: "mayfly::server", "the storage program has lost its state in a health request");
             self.replace_lost()
         };
         send_on(next);

@@ -2,9 +2,11 @@
 //! One tenant at run time: its state, its generations, and the mailboxes of its workers.
 //!
 //! ```text
-//!   Unbooted ── first call ──> Booting ──> Ready(1) ── reload, upload ──> Ready(2) ── rollback ──> Ready(3): the snapshot of 1
-//!                                 └──────> Failed, tried again by a call after a pause
+//!   Unbooted ── first request ──> Booting ──> Ready(1) ── reload, upload ──> Ready(2) ── rollback ──> Ready(3)
+//!                                    └──────> Failed, retried by a request after a pause
 //! ```
+//!
+//! Here, generation 3 runs the snapshot of generation 1.
 
 mod history;
 
@@ -20,7 +22,7 @@ use mayfly_sandbox::{Account, ForkError};
 use crate::config::values::TenantName;
 use crate::config::{Mode, TenantConfig};
 use crate::host::descriptors;
-use crate::host::resources::{self, Seldom};
+use crate::host::resources::{self, OncePerSecond};
 use crate::host::workers::WorkerPermit;
 use crate::model::failure::Failure;
 use crate::model::generation::{Forked, Generation};
@@ -195,9 +197,9 @@ impl Tenant {
 
     /// Marks the tenant as waiting for memory. Many tenants may do so repeatedly, so logging is rate-limited.
     pub(crate) fn fail_for_memory(&self, reason: String) {
-        static LOGGED: Seldom = Seldom::new();
+        static LOGGED: OncePerSecond = OncePerSecond::new();
         if LOGGED.is_due() {
-            tracing::warn!(target: "mayfly::server", tenant = %self.name, reason, "tenant cannot boot now");
+            tracing::warn!(target: "mayfly::server", tenant = %self.name, reason, "tenant cannot boot yet");
         }
         self.set_state(State::Failed { reason, retry_at: Instant::now() + RETRY_MEMORY });
     }
@@ -241,10 +243,10 @@ impl Tenant {
             },
         };
         // A fork that fails once may fail for every request, so logging is rate-limited.
-        static LOGGED: Seldom = Seldom::new();
+        static LOGGED: OncePerSecond = OncePerSecond::new();
         if LOGGED.is_due() {
             let advice = resources::advice(&*error);
-            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
+            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "cannot fork a worker");
         }
         self.background.count(Event::ForkFailure);
         Err(NoFork::unavailable("no worker could be forked".to_owned()))

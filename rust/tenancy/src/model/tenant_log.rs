@@ -154,7 +154,7 @@ impl TenantLog {
         let Some(mut state) = self.state_now() else { return };
         state.failures.advance(self.second());
         if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
-            tracing::warn!(target: "mayfly::request", %tenant, request = %id, limit, times, "the program was refused more");
+            tracing::warn!(target: "mayfly::request", %tenant, request = %id, limit, times, "the program has reached a limit");
         }
     }
 
@@ -187,7 +187,7 @@ impl TenantLog {
         let Some(mut state) = self.state_now() else { return };
         let dropped = state.failures.advance(self.second());
         if dropped > 0 {
-            tracing::warn!(target: "mayfly::request", %tenant, requests = dropped, "more requests failed in the second before");
+            tracing::warn!(target: "mayfly::request", %tenant, requests = dropped, "more requests failed in the previous second");
         }
         if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
             tracing::warn!(target: "mayfly::request", %tenant, request = %id, error = failure.word(), "{reason}");

@@ -107,7 +107,7 @@ impl Deferred {
         drop(queue);
         self.arrived.notify_one();
         if let Some(refused) = refused {
-            refused.refuse(Failure::Overloaded, "too many requests wait for a worker");
+            refused.refuse(Failure::Overloaded, "too many requests are waiting for a worker");
         }
     }
 
@@ -207,7 +207,7 @@ fn fork(forks: Forks<'_>, tenant: &Tenant, permit: Option<WorkerPermit>) -> Resu
         if !matches!(forked, Err(NoFork { failure: Failure::ServerMemory, .. })) {
             break;
         }
-        forks.memory.wait_for_a_look();
+        forks.memory.wait_for_measurement();
         forked = tenant.fork(forks.workers.permit().filter(|_| is_kept));
     }
     forked

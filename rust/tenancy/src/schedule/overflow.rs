@@ -12,7 +12,7 @@
 //! earliest sleeper's time. One more thread wakes the sleepers whose descriptors become ready: see [`Readiness`].
 //!
 //! A step that may block its thread, on a disk or a network file system that does not respond, runs here as well. At
-//! any time at least one thread takes no such step, and at most half of the threads take one for the same tenant. So
+//! any time at least one of several threads takes no such step, and at most half of the threads take one for the same tenant. So
 //! such a file system delays only the tenants that use it.
 //!
 //! Turns are given by tenant and then by request, so that one tenant's endless loops take no more than its share from
@@ -48,7 +48,7 @@ const SLICE: Duration = Duration::from_millis(5);
 /// How long unfinished requests continue when the server shuts down.
 pub(crate) const STOP_WAIT: Duration = Duration::from_secs(2);
 /// Interval at which a sleeper runs whose descriptor cannot be watched.
-const LOOK_NS: u64 = 10_000_000;
+const POLL_NS: u64 = 10_000_000;
 
 /// A request that has a worker and has left its loop.
 pub(crate) struct Parked {
@@ -150,7 +150,7 @@ impl Overflow {
             let watched =
                 parked.call.waits_for().map(|outside| self.readiness.watch(outside, queue.asleep.next_number()));
             let until_ns = match watched {
-                Some(Err(_)) => until_ns.min(monotonic_ns().saturating_add(LOOK_NS)),
+                Some(Err(_)) => until_ns.min(monotonic_ns().saturating_add(POLL_NS)),
                 Some(Ok(())) | None => until_ns,
             };
             queue.asleep.push(until_ns, parked);
@@ -469,7 +469,8 @@ impl Parked {
     }
 }
 
-pub(crate) const OVERLOADED: &str = "the request takes longer than its share of a loop, and too many such requests run";
+pub(crate) const OVERLOADED: &str =
+    "the request has used up its inline budget, and too many such requests are in progress";
 
 impl std::fmt::Debug for Parked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

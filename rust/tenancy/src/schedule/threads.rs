@@ -40,7 +40,7 @@ impl Threads {
             if Instant::now() >= end {
                 let names: Vec<_> = left.iter().filter_map(|thread| thread.thread().name()).collect();
                 return tracing::warn!(
-                    target: "mayfly::server", threads = ?names, "threads are left behind: what they wait for does not answer"
+                    target: "mayfly::server", threads = ?names, "threads are abandoned: the files that they wait for do not respond"
                 );
             }
             threads = left;

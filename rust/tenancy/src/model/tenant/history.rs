@@ -52,7 +52,7 @@ impl History {
         if !shared.stays_in_memory() {
             tracing::warn!(
                 target: "mayfly::server", tenant = %config.name, kib = wanted.bytes >> 10,
-                "the tenant's shared memory may be taken from memory, and requests then wait for its disk: raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK), or put the file into /dev/shm"
+                "the tenant's shared memory may be paged out, and requests then wait for the disk: raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK), or put the file into /dev/shm"
             );
         }
         self.shared = Some(shared.clone());
