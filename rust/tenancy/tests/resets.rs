@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "a test fails by panicking; clippy knows test functions only, not what they share"
 )]
 

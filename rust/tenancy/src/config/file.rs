@@ -3,6 +3,8 @@
 //!
 //! The doc comments of these types are the descriptions in the published schema. They address the author of the file.
 
+mod unique;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -25,6 +27,7 @@ use crate::config::values::{
     Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, MountPath, RequestTarget, RoutePath, SomeOf,
     TenantName,
 };
+use unique::{PathForm, UsedNames};
 
 /// The default address of the admin listener.
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
@@ -302,7 +305,7 @@ impl File {
                 None => &defaults,
                 Some(name) => groups.get(name).ok_or_else(|| unknown_group(name, &groups).below(&place))?,
             };
-            let forms = PathForm::of(&tenant);
+            let forms = PathForm::of(tenant.path.is_some(), tenant.paths.as_ref().map(|paths| paths.as_slice().len()));
             let tenant = tenant.check(root, base).map_err(|error| error.below(&place))?;
             used.claim(index, &tenant, forms).map_err(|error| error.below(&place))?;
             tenants.push(tenant);
@@ -449,65 +452,4 @@ fn strings(args: Vec<Argument>) -> Vec<String> {
 
 fn variables(env: BTreeMap<EnvironmentName, Argument>) -> Vec<(String, String)> {
     env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
-}
-
-/// How a tenant's routes are written, so that an error about the n-th route names its key.
-#[derive(Clone, Copy)]
-struct PathForm {
-    key: &'static str,
-    /// The number of paths per host, if they are a list.
-    listed: Option<usize>,
-}
-
-impl PathForm {
-    fn of(tenant: &Tenant) -> Self {
-        match (&tenant.path, &tenant.paths) {
-            (_, Some(paths)) => Self { key: "paths", listed: Some(paths.as_slice().len()) },
-            (Some(_), None) => Self { key: "path", listed: None },
-            (None, None) => Self { key: "hosts", listed: None },
-        }
-    }
-
-    fn keys(self, route: usize) -> Vec<Key> {
-        match (self.key, self.listed) {
-            ("hosts", _) => vec![self.key.into(), route.into()],
-            (key, Some(paths)) => vec![key.into(), (route % paths).into()],
-            (key, None) => vec![key.into()],
-        }
-    }
-}
-
-/// Values that only one tenant may have, with the position of the tenant that has each.
-#[derive(Default)]
-struct UsedNames {
-    names: HashMap<TenantName, usize>,
-    routes: HashMap<Route, usize>,
-    shared_files: HashMap<PathBuf, usize>,
-    default: Option<usize>,
-}
-
-impl UsedNames {
-    fn claim(&mut self, index: usize, tenant: &TenantConfig, form: PathForm) -> Result<(), ConfigError> {
-        if let Some(first) = self.names.insert(tenant.name.clone(), index) {
-            return Err(refused("name", format!("\"{}\" is already the name of tenants[{first}]", tenant.name)));
-        }
-        for (position, route) in tenant.routes.iter().enumerate() {
-            if let Some(first) = self.routes.insert(route.clone(), index) {
-                let problem = format!("\"{route}\" is already a route of tenants[{first}]");
-                return Err(ConfigError::new(&form.keys(position), problem));
-            }
-        }
-        if let Some(file) = tenant.shared.as_ref().and_then(|shared| shared.file.as_ref())
-            && let Some(first) = self.shared_files.insert(file.clone(), index)
-        {
-            let problem = format!("{} is already the shared memory of tenants[{first}]", file.display());
-            return Err(ConfigError::new(&["shared_memory".into(), "file".into()], problem));
-        }
-        if tenant.is_default
-            && let Some(first) = self.default.replace(index)
-        {
-            return Err(refused("default", format!("tenants[{first}] is already the default")));
-        }
-        Ok(())
-    }
 }

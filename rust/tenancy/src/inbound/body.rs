@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lines between the chunks of a body (RFC 9112, 7.1).
 
+use mayfly_sandbox::fields::is_value_byte;
+
 use super::Refusal;
-use super::head::{Stop, is_value_byte};
+use super::refusal::Stop;
 
 /// The longest line with a chunk's size and its extensions, in bytes. Extensions have no meaning here.
 const LINE_BYTES: usize = 4 << 10;

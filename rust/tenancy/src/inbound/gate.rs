@@ -2,7 +2,8 @@
 //! The gate between a connection and the framework's parser.
 
 use super::body::chunk_size;
-use super::head::{self, Fields, Framing, Head, Stop};
+use super::head::{self, Fields, Framing, Head};
+use super::refusal::Stop;
 use super::{Framework, HEAD_BYTES, Refusal};
 
 /// The output buffer is kept for the next call up to this size.

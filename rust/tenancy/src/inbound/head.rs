@@ -1,29 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Strict parser of a request's head (RFC 9112, 2 to 6).
 
-pub(super) use mayfly_sandbox::fields::is_value_byte;
-use smallvec::SmallVec;
+mod cursor;
+mod fields;
 
 use super::host::requested_host;
-use super::{COOKIE_FIELD, FIELDS, Framework, REFUSED_FIELD, Refusal};
-use crate::http1;
+use super::refusal::Stop;
+use super::{COOKIE_FIELD, Framework, Refusal};
+use cursor::{Cursor, LINE};
+use fields::FieldKind;
 
-/// A table, because every byte of every name is looked up.
-const TOKEN_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = http1::is_token_byte(byte as u8);
-        byte += 1;
-    }
-    table
-};
-
-/// Number of bytes of a value that are examined at once.
-const STRIDE: usize = 16;
-
-/// Number of fields that are kept on the stack; most heads have no more.
-const FIELDS_ON_STACK: usize = 32;
+pub(super) use fields::Fields;
 
 /// The methods that the framework knows (RFC 9110, 9.3; RFC 5789; RFC 4918).
 const METHODS: [&[u8]; 11] =
@@ -36,13 +23,6 @@ const NO_METHOD: Refusal = Refusal::bad("the request does not begin with a metho
 const TUNNEL: Refusal = Refusal::unsupported("the server is not a proxy and opens no tunnels");
 const METHOD: Refusal = Refusal::unsupported("the server does not support the method");
 const TARGET: Refusal = Refusal::bad("the request's target is malformed (RFC 9112, 3.2)");
-const LINE: Refusal = Refusal::bad("the request line is malformed (RFC 9112, 3)");
-const LINE_END: Refusal = Refusal::bad("a line does not end with CR and LF (RFC 9112, 2.2)");
-const FOLDED: Refusal = Refusal::bad("a line of the head begins with white space (RFC 9112, 2.2 and 5.2)");
-const NO_COLON: Refusal = Refusal::bad("a line of the head has no colon (RFC 9112, 5)");
-const BLANK: Refusal = Refusal::bad("a field's name is followed by white space (RFC 9112, 5.1)");
-const NAME: Refusal = Refusal::bad("a field's name is not a token (RFC 9110, 5.1)");
-const VALUE: Refusal = Refusal::bad("a field's value has a control character (RFC 9110, 5.5)");
 const LENGTHS: Refusal = Refusal::bad("the request has more than one Content-Length (RFC 9112, 6.3)");
 const LENGTH: Refusal = Refusal::bad("the value of Content-Length is not a number (RFC 9112, 6.3)");
 const LENGTH_AND_CODING: Refusal =
@@ -50,20 +30,6 @@ const LENGTH_AND_CODING: Refusal =
 const OLD_CODING: Refusal = Refusal::bad("an HTTP/1.0 request must not have Transfer-Encoding (RFC 9112, 6.1)");
 const NOT_CHUNKED: Refusal = Refusal::bad("the transfer coding is not chunked, or chunked twice (RFC 9112, 6.3)");
 const CODING: Refusal = Refusal::unsupported("the only transfer coding that the server supports is chunked");
-
-/// Why parsing has stopped without a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// The input is valid so far, but incomplete.
-    Incomplete,
-    Refused(Refusal),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
 
 /// How a body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,77 +62,6 @@ pub(super) struct Head<'a, 'f> {
 impl Framing {
     fn has_length(self) -> bool {
         matches!(self, Self::Length(1..))
-    }
-}
-
-/// The fields of a head. The struct is large, so it is never moved.
-#[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
-    list: SmallVec<[Field<'a>; FIELDS_ON_STACK]>,
-    /// One bit for each kind that occurs.
-    kinds: u16,
-    /// Two fields have the same name.
-    has_repeats: bool,
-}
-
-impl<'a> Fields<'a> {
-    fn has(&self, kind: FieldKind) -> bool {
-        self.kinds & kind.bit() != 0
-    }
-
-    /// The values of the fields of this kind.
-    fn of<'f>(&'f self, kind: FieldKind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
-        let list = if self.has(kind) { &self.list[..] } else { &[] };
-        list.iter().filter(move |field| field.kind == kind).map(|field| field.value)
-    }
-
-    /// The elements of the lists in these fields (RFC 9110, 5.6.1).
-    fn elements<'f>(&'f self, kind: FieldKind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
-        let parts = self.of(kind).flat_map(|value| value.split(|byte| *byte == b','));
-        parts.map(http1::trimmed).filter(|element| !element.is_empty())
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Field<'a> {
-    kind: FieldKind,
-    name: &'a [u8],
-    value: &'a [u8],
-}
-
-/// The kinds of fields that have a meaning here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FieldKind {
-    Host,
-    Connection,
-    Length,
-    Coding,
-    Expect,
-    Cookie,
-    Upgrade,
-    /// A field of Mayfly's own, which clients must not send.
-    Private,
-    Other,
-}
-
-impl FieldKind {
-    const fn bit(self) -> u16 {
-        1 << self as u16
-    }
-
-    fn of(name: &[u8]) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        match name.len() {
-            4 if is("host") => Self::Host,
-            6 if is("cookie") => Self::Cookie,
-            6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
-            10 if is("connection") => Self::Connection,
-            14 if is("content-length") => Self::Length,
-            17 if is("transfer-encoding") => Self::Coding,
-            13 | 14 if is(COOKIE_FIELD) || is(REFUSED_FIELD) => Self::Private,
-            _ => Self::Other,
-        }
     }
 }
 
@@ -332,12 +227,6 @@ impl<'a, 'f> Head<'a, 'f> {
     }
 }
 
-impl Field<'_> {
-    fn is_named_as(&self, other: &Self) -> bool {
-        self.name.eq_ignore_ascii_case(other.name)
-    }
-}
-
 fn write_field<'a>(name: &[u8], values: impl IntoIterator<Item = &'a [u8]>, between: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -426,115 +315,6 @@ impl Options {
         match is_1_0 {
             true => !fields.of(FieldKind::Connection).any(|value| matches!(value, b"keep-alive" | b"Keep-Alive")),
             false => fields.of(FieldKind::Connection).any(|value| value == b"close"),
-        }
-    }
-}
-
-/// Reads bytes from the beginning of its input.
-struct Cursor<'a> {
-    input: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.input.get(self.at).copied()
-    }
-
-    fn token(&mut self) -> &'a [u8] {
-        let rest = &self.input[self.at..];
-        let len = rest.iter().position(|byte| !TOKEN_BYTES[usize::from(*byte)]).unwrap_or(rest.len());
-        self.at += len;
-        &rest[..len]
-    }
-
-    /// The next bytes for which `is` holds; usually many.
-    #[inline]
-    fn span(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
-        let rest = &self.input[self.at..];
-        // Without a branch per byte, the compiler turns a stride into one vector comparison.
-        let strides =
-            rest.chunks_exact(STRIDE).take_while(|stride| stride.iter().fold(true, |all, byte| all & is(*byte)));
-        let whole = strides.count() * STRIDE;
-        let len = whole + rest[whole..].iter().position(|byte| !is(*byte)).unwrap_or(rest.len() - whole);
-        self.at += len;
-        &rest[..len]
-    }
-
-    fn expect(&mut self, byte: u8, refusal: Refusal) -> Result<(), Stop> {
-        match self.peek() {
-            None => Err(Stop::Incomplete),
-            Some(next) if next == byte => {
-                self.at += 1;
-                Ok(())
-            }
-            Some(_) => Err(refusal.into()),
-        }
-    }
-
-    /// Reads the end of a line; a byte other than CR and LF is refused with `otherwise`.
-    fn line_end(&mut self, otherwise: Refusal) -> Result<(), Stop> {
-        if self.peek() == Some(b'\n') {
-            return Err(LINE_END.into());
-        }
-        self.expect(b'\r', otherwise)?;
-        self.expect(b'\n', LINE_END)
-    }
-
-    /// Reads the version and returns the digit of the minor version (RFC 9112, 2.3).
-    fn version(&mut self) -> Result<u8, Stop> {
-        for byte in *b"HTTP/" {
-            self.expect(byte, LINE)?;
-        }
-        let major = self.digit()?;
-        self.expect(b'.', LINE)?;
-        let minor = self.digit()?;
-        if major == b'1' { Ok(minor) } else { Err(Refusal::VERSION.into()) }
-    }
-
-    fn digit(&mut self) -> Result<u8, Stop> {
-        let digit = self.peek().ok_or(Stop::Incomplete)?;
-        if !digit.is_ascii_digit() {
-            return Err(LINE.into());
-        }
-        self.at += 1;
-        Ok(digit)
-    }
-
-    /// Reads field lines and the empty line that ends them.
-    fn fields(&mut self, fields: &mut Fields<'a>) -> Result<(), Stop> {
-        // One bit for each combination of a name's length, first and last byte: names with different bits are
-        // different.
-        let mut seen = 0_u64;
-        loop {
-            match self.peek() {
-                None => return Err(Stop::Incomplete),
-                Some(b'\r' | b'\n') => return self.line_end(LINE_END),
-                Some(b' ' | b'\t') => return Err(FOLDED.into()),
-                Some(_) => {}
-            }
-            let name = self.token();
-            let (Some(first), Some(last)) = (name.first(), name.last()) else { return Err(NAME.into()) };
-            match self.peek() {
-                None => return Err(Stop::Incomplete),
-                Some(b':') => self.at += 1,
-                Some(b' ' | b'\t') => return Err(BLANK.into()),
-                Some(b'\r' | b'\n') => return Err(NO_COLON.into()),
-                Some(_) => return Err(NAME.into()),
-            }
-            let value = http1::trimmed(self.span(is_value_byte));
-            self.line_end(VALUE)?;
-            if fields.list.len() == FIELDS {
-                return Err(Refusal::HEAD_TOO_LARGE.into());
-            }
-            let ends = usize::from(first.to_ascii_lowercase()) * 7 + usize::from(last.to_ascii_lowercase());
-            let bit = 1 << ((name.len() * 31 + ends) % 64);
-            fields.has_repeats |=
-                seen & bit != 0 && fields.list.iter().any(|field| field.name.eq_ignore_ascii_case(name));
-            seen |= bit;
-            let kind = FieldKind::of(name);
-            fields.kinds |= kind.bit();
-            fields.list.push(Field { kind, name, value });
         }
     }
 }

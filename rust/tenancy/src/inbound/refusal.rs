@@ -13,6 +13,20 @@ pub struct Refusal {
     pub reason: &'static str,
 }
 
+/// Why parsing has stopped without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The input is valid so far, but incomplete.
+    Incomplete,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// The target of the request that replaces a refused one. The framework answers it in its turn, after the requests
 /// before it. No client can send it, since `#` ends a target.
 pub const REFUSED_TARGET: &str = "/_mayfly/#refused";

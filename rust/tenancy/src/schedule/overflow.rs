@@ -18,7 +18,11 @@
 //! Turns are given by tenant and then by request, so that one tenant's endless loops take no more than its share from
 //! another's request of five milliseconds. The threads have a low priority: a loop thread with work preempts them.
 
-use std::collections::{HashMap, VecDeque};
+mod parked;
+mod queue;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,17 +32,16 @@ use mayfly_sandbox::{Slice, Worker};
 
 use crate::host::clock::monotonic_ns;
 use crate::host::workers::Workers;
-use crate::model::failure::{Failure, answer};
-use crate::model::permits::{CallPermit, CallPermits};
+use crate::model::failure::Failure;
+use crate::model::permits::CallPermits;
 use crate::model::store::{Claim, Store, Ticket};
-use crate::model::tenant::Tenant;
-use crate::model::worker_mailbox::WorkerMailbox;
-use crate::run::call::{Call, CallContext, CallStep, StoreKeeper, TrackedSink};
-use crate::run::in_flight::InFlight;
-use crate::run::reply::{DeferredReply, INTERNAL_ERROR, SHUTTING_DOWN, send};
+use crate::run::call::{CallContext, CallStep, StoreKeeper, TrackedSink};
+use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN, send};
 use crate::schedule::orders::Orders;
 use crate::schedule::readiness::Readiness;
-use crate::schedule::sleepers::Sleepers;
+use queue::{Blocked, Queue};
+
+pub(crate) use parked::Parked;
 
 /// The threads' nice value: high enough that a loop thread with work preempts them, and not so high that they starve on
 /// a busy machine.
@@ -50,20 +53,6 @@ pub(crate) const STOP_WAIT: Duration = Duration::from_secs(2);
 /// Interval at which a sleeper runs whose descriptor cannot be watched.
 const POLL_NS: u64 = 10_000_000;
 
-/// A request that has a worker and has left its loop.
-pub(crate) struct Parked {
-    pub(crate) tenant: Arc<Tenant>,
-    pub(crate) call: Call,
-    pub(crate) reply: Box<dyn DeferredReply>,
-    pub(crate) mailbox: Arc<WorkerMailbox>,
-    pub(crate) in_flight: InFlight,
-    /// `None` while it is on a deferred thread.
-    pub(crate) permit: Option<CallPermit>,
-    /// Its next step may block its thread.
-    pub(crate) may_block: bool,
-    pub(crate) mode_header: bool,
-}
-
 /// The unfinished requests.
 #[derive(Debug)]
 pub(crate) struct Overflow {
@@ -73,57 +62,6 @@ pub(crate) struct Overflow {
     queue: Mutex<Queue>,
     arrived: Condvar,
     readiness: Readiness,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// Tenants with requests, in the order of their turns, by address. The requests keep their tenant alive.
-    turns: VecDeque<usize>,
-    by_tenant: HashMap<usize, VecDeque<Parked>>,
-    asleep: Sleepers<Parked>,
-    /// Requests that are queued for a storage program, by their tickets.
-    queued: HashMap<Ticket, Parked>,
-    last_ticket: u64,
-    blocked: Blocked,
-    /// The sleeper's time that a thread waits for, if one does.
-    watched_ns: Option<u64>,
-    /// At shutdown: the time until which these requests continue.
-    closes_at: Option<Instant>,
-}
-
-/// Counts the threads whose step may block.
-#[derive(Debug, Default)]
-struct Blocked {
-    most: u32,
-    most_of_one: u32,
-    all: u32,
-    by_tenant: HashMap<usize, u32>,
-}
-
-impl Blocked {
-    fn of(threads: u32) -> Self {
-        let most = threads.saturating_sub(1).max(1);
-        Self { most, most_of_one: (threads / 2).max(1), ..Self::default() }
-    }
-
-    fn has_room(&self, tenant: usize) -> bool {
-        self.all < self.most && self.by_tenant.get(&tenant).is_none_or(|own| *own < self.most_of_one)
-    }
-
-    fn enter(&mut self, tenant: usize) {
-        self.all += 1;
-        *self.by_tenant.entry(tenant).or_default() += 1;
-    }
-
-    fn leave(&mut self, tenant: usize) {
-        self.all -= 1;
-        if let Some(own) = self.by_tenant.get_mut(&tenant) {
-            *own -= 1;
-            if *own == 0 {
-                self.by_tenant.remove(&tenant);
-            }
-        }
-    }
 }
 
 impl Overflow {
@@ -308,65 +246,6 @@ impl Overflow {
     }
 }
 
-impl Queue {
-    fn is_over(&self) -> bool {
-        self.closes_at.is_some_and(|end| Instant::now() >= end)
-    }
-
-    fn clear(&mut self) -> impl Iterator<Item = Parked> + use<> {
-        self.turns.clear();
-        let queued = std::mem::take(&mut self.queued).into_values();
-        std::mem::take(&mut self.by_tenant).into_values().flatten().chain(self.asleep.take_all()).chain(queued)
-    }
-
-    /// Whether the queue has something that no waiting thread was notified of.
-    fn has_news(&self) -> bool {
-        !self.turns.is_empty() || self.unwatched_ns().is_some()
-    }
-
-    /// The earliest sleeper's time, unless a thread waits for it.
-    fn unwatched_ns(&self) -> Option<u64> {
-        self.asleep.earliest_ns().filter(|earliest| self.watched_ns.is_none_or(|watched| watched > *earliest))
-    }
-
-    /// Gives turns to the sleepers whose time has come.
-    fn wake(&mut self, now_ns: u64) {
-        while let Some(parked) = self.asleep.pop_due(now_ns) {
-            self.push(parked);
-        }
-    }
-
-    fn push(&mut self, parked: Parked) {
-        let key = Arc::as_ptr(&parked.tenant).addr();
-        let requests = self.by_tenant.entry(key).or_default();
-        if requests.is_empty() {
-            self.turns.push_back(key);
-        }
-        requests.push_back(parked);
-    }
-
-    /// Takes the next request. One whose step may block is skipped until another thread may block.
-    fn pop(&mut self) -> Option<Parked> {
-        let can_go = |key: &usize| match self.by_tenant.get(key).and_then(VecDeque::front) {
-            Some(parked) => !parked.may_block || self.blocked.has_room(*key),
-            None => true,
-        };
-        let at = self.turns.iter().position(can_go)?;
-        let key = self.turns.remove(at)?;
-        let requests = self.by_tenant.get_mut(&key)?;
-        let parked = requests.pop_front();
-        if parked.as_ref().is_some_and(|parked| parked.may_block) {
-            self.blocked.enter(key);
-        }
-        if requests.is_empty() {
-            self.by_tenant.remove(&key);
-        } else {
-            self.turns.push_back(key);
-        }
-        parked
-    }
-}
-
 impl Overflow {
     fn take_turn(&self, mut parked: Parked) {
         let context = CallContext {
@@ -457,180 +336,13 @@ impl StoreKeeper for Overflow {
     }
 }
 
-impl Parked {
-    /// Answers in the program's place, and closes the worker.
-    fn refuse(self, failure: Failure, reason: &str) {
-        let Self { tenant, call, mut reply, in_flight, permit, .. } = self;
-        tenant.background.failed(failure);
-        tenant.log.failed(call.id, failure, reason);
-        answer(failure, reason, call.id, &mut *reply);
-        drop((in_flight, permit));
-        send(reply);
-    }
-}
-
 pub(crate) const OVERLOADED: &str =
     "the request has used up its inline budget, and too many such requests are in progress";
-
-impl std::fmt::Debug for Parked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parked").field("tenant", &self.tenant.name).field("call", &self.call).finish_non_exhaustive()
-    }
-}
 
 /// Lowers this thread's priority below that of loop threads.
 fn lower_priority() {
     // On Linux, setpriority(2) changes only the calling thread. If it fails, requests take longer beside busy tenants.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::warn!(target: "mayfly::server", %error, "an overflow thread keeps its priority");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::sync::mpsc::{self, Receiver, Sender};
-
-    use mayfly_sandbox::{BufferedResponse, Request, ResponseSink};
-    use serde_json::json;
-
-    use super::*;
-    use crate::model::failure::RequestId;
-    use crate::model::permits::PermitKind;
-    use crate::{Config, Server};
-
-    struct Reply {
-        response: BufferedResponse,
-        sender: Sender<(u64, BufferedResponse)>,
-    }
-
-    impl ResponseSink for Reply {
-        fn body(&mut self, len: usize) -> &mut [u8] {
-            self.response.body(len)
-        }
-
-        fn status(&mut self, status: u16) {
-            self.response.status(status);
-        }
-
-        fn header(&mut self, name: &[u8], value: &[u8]) {
-            self.response.header(name, value);
-        }
-    }
-
-    impl DeferredReply for Reply {
-        fn send(self: Box<Self>) {
-            let _ = self.sender.send((monotonic_ns(), self.response));
-        }
-    }
-
-    const TIME: Duration = Duration::from_secs(20);
-
-    fn server() -> Server {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
-        assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
-        let limits = json!({"cpu_ms": 60_000, "wall_ms": 60_000});
-        let tenant = json!({"name": "a", "path": "/", "program": program, "limits": limits});
-        let config = json!({"overflow_threads": 1, "tenants": [tenant]});
-        Server::start(Config::from_value(&config).unwrap()).unwrap()
-    }
-
-    /// Starts a request that spins for `query` milliseconds, and pauses it after the first.
-    fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedResponse)>) {
-        let tenant = Arc::clone(&server.set().tenants[0]);
-        let mut call = Call::new(tenant.fork(None).unwrap(), RequestId(1));
-        let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
-        let (sender, receiver) = mpsc::channel();
-        let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
-        let slice = Slice::non_blocking(Duration::from_millis(1));
-        let context = CallContext {
-            tenant: &tenant,
-            counters: &tenant.background,
-            stores: &server.background().overflow,
-            slice,
-            mode_header: false,
-            may_defer_reset: false,
-        };
-        assert_eq!(call.begin(context, &request, &mut TrackedSink::new(&mut *reply)), CallStep::Paused);
-        let in_flight = InFlight::enter(&tenant, 10_000).unwrap();
-        let mailbox = tenant.new_mailbox();
-        (
-            Parked { tenant, call, reply, mailbox, in_flight, permit: None, may_block: false, mode_header: false },
-            receiver,
-        )
-    }
-
-    #[test]
-    fn a_sleeper_continues_at_its_time_and_occupies_no_thread_meanwhile() {
-        let server = server();
-        let overflow = &server.background().overflow;
-        let now = monotonic_ns();
-        // All on one thread, and not in the order of their times.
-        let ends: Vec<_> = [600, 300, 450]
-            .into_iter()
-            .map(|after_ms| {
-                let (parked, receiver) = begun(&server, "30");
-                let until_ns = now + after_ms * 1_000_000;
-                overflow.settle(parked, CallStep::Sleeps { until_ns });
-                (until_ns, receiver)
-            })
-            .collect();
-        assert_eq!(server.report().overflow, 3);
-        let (awake, receiver) = begun(&server, "30");
-        overflow.settle(awake, CallStep::Paused);
-        let (_, response) = receiver.recv_timeout(TIME).unwrap();
-        assert_eq!(response.status, 200);
-        for (until_ns, receiver) in ends {
-            let (end_ns, response) = receiver.recv_timeout(TIME).unwrap();
-            assert_eq!(response.status, 200);
-            assert!(end_ns >= until_ns, "{} ns early", until_ns - end_ns);
-        }
-        assert_eq!((server.report().overflow, server.report().tenants[0].in_flight), (0, 0));
-    }
-
-    #[test]
-    fn steps_that_block_leave_threads_for_the_rest() {
-        let server = server();
-        let parked = |may_block| Parked { may_block, ..begun(&server, "30").0 };
-        let mut queue = Queue { blocked: Blocked::of(4), ..Queue::default() };
-        for may_block in [true, true, true, false] {
-            queue.push(parked(may_block));
-        }
-        let key = *queue.turns.front().unwrap();
-        assert!(queue.pop().is_some() && queue.pop().is_some());
-        assert!(queue.pop().is_none(), "half of the threads may be blocked for this tenant");
-        queue.blocked.leave(key);
-        assert!(queue.pop().is_some());
-        assert!(queue.pop().is_some_and(|parked| !parked.may_block), "that one does not block");
-        // At most all threads but one may block, whichever tenants they work for.
-        assert!(queue.blocked.has_room(key + 1));
-        queue.blocked.enter(key + 1);
-        assert!(!queue.blocked.has_room(key + 2));
-        (0..2).for_each(|_| queue.blocked.leave(key));
-        queue.blocked.leave(key + 1);
-        assert!(queue.blocked.by_tenant.is_empty() && queue.blocked.has_room(key));
-        // A single thread does everything.
-        assert!(Blocked::of(1).has_room(key));
-    }
-
-    #[test]
-    fn sleepers_are_bounded_and_answered_at_shutdown() {
-        let server = server();
-        let overflow = &server.background().overflow;
-        let tenant = Arc::clone(&server.set().tenants[0]);
-        let share = std::iter::from_fn(|| overflow.permits.take(PermitKind::Sleep, &tenant.permits));
-        let mut taken: Vec<_> = share.collect();
-        assert_eq!(taken.len(), 64, "half of one thread's permits");
-        let (parked, receiver) = begun(&server, "30");
-        overflow.settle(parked, CallStep::Sleeps { until_ns: 0 });
-        assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
-        taken.pop();
-        let (parked, receiver) = begun(&server, "30");
-        overflow.settle(parked, CallStep::Sleeps { until_ns: u64::MAX });
-        drop(taken);
-        assert_eq!(server.report().overflow, 1);
-        server.shutdown();
-        assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
-        assert_eq!(server.report().overflow, 0);
     }
 }
