@@ -298,7 +298,7 @@ class OtherFiles(Files):
         tenants = [tenant("app", "/app", "hello"), tenant("other", "/other", "hello")]
         with self.server(tenants, config=config) as server:
             self.assertEqual(server.await_boot("/app").body, HELLO)
-            server.await_log("snapshot is saved tenant=app")
+            server.await_log("snapshot was saved tenant=app")
         (file,) = kept.glob("app-*.snapshot")
         for kind in ("fifo", "socket", "zero", "kmsg", "directory", "loop"):
             with self.subTest(kind):
@@ -488,7 +488,7 @@ class FarFiles(Files):
             server._process.wait(30)
             # Five seconds for what is in work, and then some for threads.
             self.assertLess(time.monotonic() - start, 15)
-            self.assertIn("threads are left behind", server.log())
+            self.assertIn("threads are abandoned", server.log())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ impl Config {
         let program = config.launch().map_err(|error| ReloadError::Program(error.to_string()))?;
         let limits = &config.limits.machine;
         if config.shared.is_some() {
-            return Err(ReloadError::Persist("the program's workers share memory (`shared`)".to_owned()));
+            return Err(ReloadError::Persist("the program's workers share memory (`shared_memory`)".to_owned()));
         }
         let path = match (out, &self.snapshots) {
             (Some(out), _) => out.to_owned(),

@@ -37,10 +37,12 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    #[inline]
     pub(super) fn peek(&self) -> Option<u8> {
         self.input.get(self.at).copied()
     }
 
+    #[inline]
     pub(super) fn token(&mut self) -> &'a [u8] {
         let rest = &self.input[self.at..];
         let len = rest.iter().position(|byte| !TOKEN_BYTES[usize::from(*byte)]).unwrap_or(rest.len());
@@ -61,6 +63,7 @@ impl<'a> Cursor<'a> {
         &rest[..len]
     }
 
+    #[inline]
     pub(super) fn expect(&mut self, byte: u8, refusal: Refusal) -> Result<(), Stop> {
         match self.peek() {
             None => Err(Stop::Incomplete),
@@ -73,6 +76,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the end of a line; a byte other than CR and LF is refused with `otherwise`.
+    #[inline]
     pub(super) fn line_end(&mut self, otherwise: Refusal) -> Result<(), Stop> {
         if self.peek() == Some(b'\n') {
             return Err(LINE_END.into());

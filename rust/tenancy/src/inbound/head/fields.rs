@@ -71,6 +71,7 @@ impl FieldKind {
         1 << self as u16
     }
 
+    #[inline]
     pub(super) fn of(name: &[u8]) -> Self {
         let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         match name.len() {
