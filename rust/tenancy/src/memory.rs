@@ -45,7 +45,7 @@ const INTERVAL_FAR: Duration = Duration::from_secs(1);
 const IDLE: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10)];
 /// A tenant without requests for this long may be stopped even if no boot waits for memory.
-const UNCALLED: Duration = Duration::from_secs(10);
+const IDLE_PROGRAM: Duration = Duration::from_secs(10);
 /// How long a boot waits for its turn and for memory.
 const BOOT_WAIT: Duration = Duration::from_millis(1500);
 /// How often the heap returns free memory while memory is short.
@@ -66,7 +66,7 @@ pub(crate) struct Relief {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Programs {
     /// That of a tenant without requests for this long.
-    Uncalled(Duration),
+    Idle(Duration),
     /// Also that of a busy tenant, if it has run for its minimum time: another program waits for memory to boot.
     AnyPastMinRunTime,
 }
@@ -225,7 +225,7 @@ impl Memory {
         let index = usize::try_from(bands).unwrap_or(usize::MAX).min(if waits { 2 } else { IDLE.len() - 1 });
         let programs = match bands {
             _ if waits => Some(Programs::AnyPastMinRunTime),
-            0..=2 => Some(Programs::Uncalled(UNCALLED)),
+            0..=2 => Some(Programs::Idle(IDLE_PROGRAM)),
             _ => None,
         };
         if let Some(relieve) = self.relieve.get() {

@@ -19,7 +19,7 @@ use crate::host::resources;
 use crate::host::workers::Workers;
 use crate::life::boots::Boots;
 use crate::life::env::BootEnv;
-use crate::life::eviction::Called;
+use crate::life::eviction::LastRequests;
 use crate::life::snapshots::Snapshots;
 use crate::memory::{Memory, Relief};
 use crate::model::tenant::{State, Tenant};
@@ -61,7 +61,7 @@ struct Inner {
     pools: AtomicUsize,
     pools_made: AtomicU64,
     /// When each tenant had how many requests, as the memory thread saw it.
-    called: Mutex<Called>,
+    last_requests: Mutex<LastRequests>,
     unrouted: Mutex<Vec<Arc<AtomicU64>>>,
     id_seed: u64,
 }
@@ -127,7 +127,7 @@ impl Server {
                 idle_ns: AtomicU64::new(u64::MAX),
                 memory,
                 wakers: Mutex::default(),
-                called: Mutex::default(),
+                last_requests: Mutex::default(),
                 set: RwLock::new(Arc::new(set)),
                 background,
                 boots,
@@ -286,8 +286,8 @@ impl Server {
             }
         }
         if let Some(programs) = relief.programs {
-            let mut called = self.inner.called.lock().unwrap_or_else(PoisonError::into_inner);
-            if called.make_room(&set.tenants, programs) {
+            let mut last_requests = self.inner.last_requests.lock().unwrap_or_else(PoisonError::into_inner);
+            if last_requests.make_room(&set.tenants, programs) {
                 self.inner.memory.stopped_programs.fetch_add(1, Ordering::Relaxed);
             }
         }

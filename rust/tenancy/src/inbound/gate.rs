@@ -22,7 +22,7 @@ const AFTER_CHUNK: Refusal = Refusal::bad("a chunk is not followed by CR and LF 
 
 /// Follows the requests of one connection.
 ///
-/// The caller must give what it passes to the framework before it passes more bytes in. The gate never holds back a
+/// The caller must give the result of a call to the framework before the next call. The gate never holds back a
 /// part of a body, and keeps no bytes: those of an incomplete head, or of an incomplete line between chunks, stay with
 /// the caller.
 #[derive(Debug, Default)]

@@ -12,13 +12,13 @@ use crate::model::tenant::Tenant;
 
 /// The last time at which the memory thread saw a new request of each tenant, by the tenant's address.
 #[derive(Debug, Default)]
-pub(crate) struct Called {
+pub(crate) struct LastRequests {
     by_tenant: HashMap<usize, (u64, Instant)>,
     /// When the last program was stopped.
     stopped_at: Option<Instant>,
 }
 
-impl Called {
+impl LastRequests {
     /// Stops the program of the tenant whose last request is the oldest, if one may be stopped. Returns whether one
     /// was.
     pub(crate) fn make_room(&mut self, tenants: &[Arc<Tenant>], programs: Programs) -> bool {
@@ -35,11 +35,11 @@ impl Called {
         let addresses: Vec<usize> = tenants.iter().map(address).collect();
         self.by_tenant.retain(|address, _| addresses.contains(address));
         candidates.sort_by_key(|(called, _)| *called);
-        let uncalled = match programs {
-            Programs::Uncalled(time) => time,
-            Programs::AnyPastMinRunTime => UNCALLED_WHILE_OTHERS_WAIT,
+        let longest = match programs {
+            Programs::Idle(time) => time,
+            Programs::AnyPastMinRunTime => IDLE_WHILE_OTHERS_WAIT,
         };
-        let is_idle = |called: Instant| now.saturating_duration_since(called) >= uncalled;
+        let is_idle = |called: Instant| now.saturating_duration_since(called) >= longest;
         let is_any = programs == Programs::AnyPastMinRunTime;
         // Among the busy ones, the one whose program was booted first.
         let (idle, mut busy): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|(called, _)| is_idle(*called));
@@ -66,7 +66,7 @@ impl Called {
 /// Pause between two stops: a program's memory is free only when its workers are closed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A tenant without requests for this long is stopped at once for one that has requests.
-const UNCALLED_WHILE_OTHERS_WAIT: Duration = Duration::from_secs(1);
+const IDLE_WHILE_OTHERS_WAIT: Duration = Duration::from_secs(1);
 
 fn address(tenant: &Arc<Tenant>) -> usize {
     Arc::as_ptr(tenant).addr()

@@ -269,13 +269,13 @@ impl Tenant {
     }
 
     /// Stops the program to free its memory for others, unless state would be lost. It boots again at its next request.
-    /// `uncalled` means that the tenant had no requests recently. Never waits.
-    pub(crate) fn make_room(&self, uncalled: bool) -> bool {
+    /// `is_idle` means that the tenant had no requests recently. Never waits.
+    pub(crate) fn make_room(&self, is_idle: bool) -> bool {
         let Ok(history) = self.history.try_lock() else { return false };
         let Some(generation) = self.ready() else { return false };
         let keeps_state = generation.config.mode != Mode::Ephemeral || generation.store.is_some();
         // After a rollback, a boot would start the program that was rolled back from.
-        if keeps_state || generation.is_rolled_back || !(uncalled || generation.made_at.elapsed() >= MIN_RUN_TIME) {
+        if keeps_state || generation.is_rolled_back || !(is_idle || generation.made_at.elapsed() >= MIN_RUN_TIME) {
             return false;
         }
         self.set_state(State::Unbooted);

@@ -14,11 +14,11 @@ use crate::run::reply::DeferredReply;
 
 /// Open until the server has ended.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct ReplyGate {
     is_closed: RwLock<bool>,
 }
 
-impl Gate {
+impl ReplyGate {
     /// When this returns, no reply is being sent, and none will be sent later.
     pub(crate) fn close(&self) {
         *self.is_closed.write().unwrap_or_else(PoisonError::into_inner) = true;
@@ -30,14 +30,14 @@ impl Gate {
 pub(crate) struct Gated {
     /// `None` once it has been sent.
     reply: Option<Box<dyn DeferredReply>>,
-    gate: Arc<Gate>,
+    gate: Arc<ReplyGate>,
     /// The loop's thread.
     home: ThreadId,
 }
 
 impl Gated {
     /// Guards a reply to a request of this thread's loop.
-    pub(crate) fn new(reply: Box<dyn DeferredReply>, gate: &Arc<Gate>) -> Self {
+    pub(crate) fn new(reply: Box<dyn DeferredReply>, gate: &Arc<ReplyGate>) -> Self {
         Self { reply: Some(reply), gate: Arc::clone(gate), home: thread::current().id() }
     }
 
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn no_reply_is_sent_from_another_thread_when_the_gate_is_closed() {
         let events = Arc::<Mutex<Vec<_>>>::default();
-        let gate = Arc::<Gate>::default();
+        let gate = Arc::<ReplyGate>::default();
         let reply = || {
             let reply = Reply { response: BufferedResponse::default(), events: Arc::clone(&events) };
             Box::new(Gated::new(Box::new(reply), &gate))

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::host::workers::Workers;
 use crate::memory::Memory;
-use crate::run::gate::Gate;
+use crate::run::gate::ReplyGate;
 use crate::schedule::deferred::{Deferred, HANDOVER_THREADS, Job, THREADS};
 use crate::schedule::orders::{self, Order, Orders};
 use crate::schedule::overflow::{self, Overflow};
@@ -37,7 +37,7 @@ pub(crate) struct Background {
     handovers: Deferred,
     pub(crate) overflow: Overflow,
     /// The gate through which replies are sent.
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) gate: Arc<ReplyGate>,
     pub(crate) memory: Arc<Memory>,
     workers: Workers,
     is_ending: AtomicBool,

@@ -3,9 +3,9 @@
 
 pub(crate) mod background;
 pub(crate) mod deferred;
+pub(crate) mod descriptor_watch;
 pub(crate) mod fair;
 pub(crate) mod orders;
 pub(crate) mod overflow;
-pub(crate) mod readiness;
 pub(crate) mod sleepers;
 pub(crate) mod threads;

@@ -9,11 +9,11 @@
 //! ```
 //!
 //! A request that sleeps or is queued for a store occupies no thread. Idle threads wait; only one of them waits for the
-//! earliest sleeper's time. One more thread wakes the sleepers whose descriptors become ready: see [`Readiness`].
+//! earliest sleeper's time. One more thread wakes the sleepers whose descriptors become ready: see [`DescriptorWatch`].
 //!
 //! A step that may block its thread, on a disk or a network file system that does not respond, runs here as well. At
-//! any time at least one of several threads takes no such step, and at most half of the threads take one for the same tenant. So
-//! such a file system delays only the tenants that use it.
+//! any time at least one of several threads takes no such step, and at most half of the threads take one for the same
+//! tenant. So such a file system delays only the tenants that use it.
 //!
 //! Turns are given by tenant and then by request, so that one tenant's endless loops take no more than its share from
 //! another's request of five milliseconds. The threads have a low priority: a loop thread with work preempts them.
@@ -37,8 +37,8 @@ use crate::model::permits::CallPermits;
 use crate::model::store::{Claim, Store, Ticket};
 use crate::run::call::{CallContext, CallStep, StoreKeeper, TrackedSink};
 use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN, send};
+use crate::schedule::descriptor_watch::DescriptorWatch;
 use crate::schedule::orders::Orders;
-use crate::schedule::readiness::Readiness;
 use queue::{Blocked, Queue};
 
 pub(crate) use parked::Parked;
@@ -61,7 +61,7 @@ pub(crate) struct Overflow {
     orders: Orders,
     queue: Mutex<Queue>,
     arrived: Condvar,
-    readiness: Readiness,
+    descriptors: DescriptorWatch,
 }
 
 impl Overflow {
@@ -72,7 +72,7 @@ impl Overflow {
             orders,
             queue: Mutex::new(Queue { blocked: Blocked::of(threads), ..Queue::default() }),
             arrived: Condvar::new(),
-            readiness: Readiness::new()?,
+            descriptors: DescriptorWatch::new()?,
         })
     }
 
@@ -86,7 +86,7 @@ impl Overflow {
         self.add(parked, |queue, parked| {
             // The thread that handles an event waits for the queue's lock, so the sleeper is in the queue by then.
             let watched =
-                parked.call.waits_for().map(|outside| self.readiness.watch(outside, queue.asleep.next_number()));
+                parked.call.waits_for().map(|outside| self.descriptors.watch(outside, queue.asleep.next_number()));
             let until_ns = match watched {
                 Some(Err(_)) => until_ns.min(monotonic_ns().saturating_add(POLL_NS)),
                 Some(Ok(())) | None => until_ns,
@@ -177,7 +177,7 @@ impl Overflow {
     pub(crate) fn watch(&self) {
         let mut is_closing = false;
         loop {
-            let ready = self.readiness.wait(is_closing.then_some(SLICE));
+            let ready = self.descriptors.wait(is_closing.then_some(SLICE));
             if is_closing {
                 // The bell stays readable, so `wait` returns at once.
                 std::thread::sleep(SLICE);
@@ -199,7 +199,7 @@ impl Overflow {
     pub(crate) fn close(&self) {
         self.queue().closes_at = Some(Instant::now() + STOP_WAIT);
         self.arrived.notify_all();
-        self.readiness.ring();
+        self.descriptors.ring();
     }
 
     fn next(&self) -> Option<Parked> {

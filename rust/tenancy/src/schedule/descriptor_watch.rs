@@ -18,13 +18,13 @@ const BELL: u64 = u64::MAX;
 
 /// The watched descriptors.
 #[derive(Debug)]
-pub(crate) struct Readiness {
+pub(crate) struct DescriptorWatch {
     epoll: OwnedFd,
     /// Ends a wait.
     bell: OwnedFd,
 }
 
-impl Readiness {
+impl DescriptorWatch {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -69,20 +69,20 @@ mod tests {
 
     #[test]
     fn each_is_reported_once_and_again_when_it_is_watched_again() {
-        let readiness = Readiness::new().unwrap();
+        let watch = DescriptorWatch::new().unwrap();
         let (mut one, other) = UnixStream::pair().unwrap();
-        readiness.watch(other.as_fd(), 7).unwrap();
-        assert!(readiness.wait(SOON).is_empty());
+        watch.watch(other.as_fd(), 7).unwrap();
+        assert!(watch.wait(SOON).is_empty());
         one.write_all(b"x").unwrap();
-        assert_eq!(readiness.wait(None), [7]);
-        assert!(readiness.wait(SOON).is_empty());
-        readiness.watch(other.as_fd(), 8).unwrap();
-        assert_eq!(readiness.wait(None), [8]);
-        readiness.watch(other.as_fd(), 9).unwrap();
+        assert_eq!(watch.wait(None), [7]);
+        assert!(watch.wait(SOON).is_empty());
+        watch.watch(other.as_fd(), 8).unwrap();
+        assert_eq!(watch.wait(None), [8]);
+        watch.watch(other.as_fd(), 9).unwrap();
         drop(other);
-        assert!(readiness.wait(SOON).is_empty(), "closing a descriptor ends its watch");
-        readiness.ring();
-        assert!(readiness.wait(None).is_empty());
-        assert!(readiness.wait(None).is_empty());
+        assert!(watch.wait(SOON).is_empty(), "closing a descriptor ends its watch");
+        watch.ring();
+        assert!(watch.wait(None).is_empty());
+        assert!(watch.wait(None).is_empty());
     }
 }
