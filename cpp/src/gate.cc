@@ -19,14 +19,14 @@ Gate::Gate(Gate &&) noexcept = default;
 Gate &Gate::operator=(Gate &&) noexcept = default;
 Gate::~Gate() = default;
 
-Gate::Taken Gate::take(std::string_view input) noexcept {
-    const auto taken = impl_->gate->take(ffi::bytes(input));
+Gate::Result Gate::take(std::string_view input) noexcept {
+    const auto result = impl_->gate->take(ffi::bytes(input));
     return {
-        .consumed = taken.consumed,
-        .passed = taken.is_unchanged ? input.substr(0, taken.consumed) : ffi::text(impl_->gate->output()),
-        .is_unchanged = taken.is_unchanged,
-        .says_continue = taken.says_continue,
-        .is_broken = taken.is_broken,
+        .consumed = result.consumed,
+        .passed = result.is_unchanged ? input.substr(0, result.consumed) : ffi::text(impl_->gate->output()),
+        .is_unchanged = result.is_unchanged,
+        .says_continue = result.says_continue,
+        .is_broken = result.is_broken,
     };
 }
 

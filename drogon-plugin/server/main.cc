@@ -75,7 +75,7 @@ int main(int argc, char **argv) {
         drogon::app().run();
     } catch (const std::system_error &error) {
         fail(error, error.code() == std::errc::resource_unavailable_try_again
-                        ? ": the system gives no more threads: raise the limit on them (ulimit -u; systemd: TasksMax, "
+                        ? ": no more threads can be created: raise their limit (ulimit -u; systemd: TasksMax, "
                           "LimitNPROC)"
                         : "");
     } catch (const std::exception &error) {

@@ -46,25 +46,25 @@ class Receiver {
 
     void operator()(const trantor::TcpConnectionPtr &connection, trantor::MsgBuffer *buffer) const {
         auto &[gate, passed, drogon] = *state_;
-        const auto taken = gate.take({buffer->peek(), buffer->readableBytes()});
-        const Reading reading(taken.is_unchanged);
-        const bool is_direct = taken.is_unchanged && taken.consumed == buffer->readableBytes();
+        const auto result = gate.take({buffer->peek(), buffer->readableBytes()});
+        const Reading reading(result.is_unchanged);
+        const bool is_direct = result.is_unchanged && result.consumed == buffer->readableBytes();
         if (is_direct && (!passed || passed->readableBytes() == 0)) {
             drogon(connection, buffer);
             if (buffer->readableBytes() != 0) { // Drogon needs more bytes first. The gate has passed these.
                 made(passed).swap(*buffer);
             }
         } else {
-            made(passed).append(taken.passed.data(), taken.passed.size());
-            buffer->retrieve(taken.consumed);
-            if (!taken.passed.empty()) {
+            made(passed).append(result.passed.data(), result.passed.size());
+            buffer->retrieve(result.consumed);
+            if (!result.passed.empty()) {
                 drogon(connection, passed.get());
             }
         }
-        if (taken.says_continue) {
+        if (result.says_continue) {
             connection->send(continue_line.data(), continue_line.size());
         }
-        if (taken.is_broken) {
+        if (result.is_broken) {
             connection->forceClose();
         }
     }

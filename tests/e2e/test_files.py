@@ -163,7 +163,7 @@ class Programs(Files):
                 self.assertEqual(server.await_boot("/good").body, HELLO)
                 self.put("bad", "fifo")
                 server.signal(signal.SIGHUP)
-                server.await_log("no new generation; the former one goes on tenant=bad .*it is a FIFO")
+                server.await_log("no new generation; the previous one keeps running tenant=bad .*it is a FIFO")
                 self.install("good", "echo")
                 if not watch:
                     server.signal(signal.SIGHUP)
@@ -298,7 +298,7 @@ class OtherFiles(Files):
         tenants = [tenant("app", "/app", "hello"), tenant("other", "/other", "hello")]
         with self.server(tenants, config=config) as server:
             self.assertEqual(server.await_boot("/app").body, HELLO)
-            server.await_log("snapshot is saved tenant=app")
+            server.await_log("snapshot was saved tenant=app")
         (file,) = kept.glob("app-*.snapshot")
         for kind in ("fifo", "socket", "zero", "kmsg", "directory", "loop"):
             with self.subTest(kind):
@@ -447,7 +447,7 @@ class FarFiles(Files):
         config = {"snapshots": str(self.far.directory / "kept")}
         with self.server([self.good], admin=self.admin, config=config) as server:
             self.assertEqual(server.await_boot("/good").body, HELLO)
-            server.await_log("snapshot is not used: its program boots tenant=good .*has not answered")
+            server.await_log("snapshot is not used: the program is booted instead tenant=good .*has not answered")
             self.assert_reloads(server)
 
     def test_a_mount_that_does_not_answer_holds_up_no_reload(self):
@@ -488,7 +488,7 @@ class FarFiles(Files):
             server._process.wait(30)
             # Five seconds for what is in work, and then some for threads.
             self.assertLess(time.monotonic() - start, 15)
-            self.assertIn("threads are left behind", server.log())
+            self.assertIn("threads are abandoned", server.log())
 
 
 if __name__ == "__main__":

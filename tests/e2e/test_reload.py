@@ -69,7 +69,7 @@ class Programs(unittest.TestCase):
             )
             self.assertEqual(self.server.get("/app").body, HELLO)
         self.assertEqual(self.generation(), 1)
-        self.server.await_log("no new generation; the former one goes on tenant=app")
+        self.server.await_log("no new generation; the previous one keeps running tenant=app")
         self.install("echo")
         self.server.await_that(lambda: self.server.get("/app").body != HELLO, "the good one does not come")
 

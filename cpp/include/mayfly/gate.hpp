@@ -20,7 +20,7 @@ inline constexpr std::string_view cookie_field = "mayfly-cookie";
 // Follows the requests of one connection, and passes only unambiguous ones (RFC 9112). One thread at a time may use it.
 class Gate {
   public:
-    struct Taken {
+    struct Result {
         std::size_t consumed;    // Bytes that are consumed. The rest must be passed again, with what follows.
         std::string_view passed; // What takes their place: the same bytes, or others. Valid until the next call.
         bool is_unchanged;       // `passed` is the consumed bytes themselves.
@@ -37,7 +37,7 @@ class Gate {
     ~Gate();
 
     // Takes as much as it can of `input`: what the last call left, and what has arrived since.
-    [[nodiscard]] Taken take(std::string_view input) noexcept;
+    [[nodiscard]] Result take(std::string_view input) noexcept;
 
   private:
     struct Impl;

@@ -3,7 +3,7 @@
 
 use mayfly_tenancy::inbound;
 
-use crate::ffi::Taken;
+use crate::ffi::GateResult;
 use crate::guard::{Panicked, guard};
 
 /// The gate of one connection.
@@ -23,15 +23,15 @@ pub(crate) fn announce_gate(framework: &str) {
 
 impl Gate {
     /// Takes as much as it can of a connection's bytes.
-    pub(crate) fn take(&mut self, input: &[u8]) -> Taken {
+    pub(crate) fn take(&mut self, input: &[u8]) -> GateResult {
         match guard(|| self.0.take(input)) {
-            Ok(inbound::Taken { consumed, is_unchanged, says_continue }) => {
-                Taken { consumed, is_unchanged, says_continue, is_broken: false }
+            Ok(inbound::GateResult { consumed, is_unchanged, says_continue }) => {
+                GateResult { consumed, is_unchanged, says_continue, is_broken: false }
             }
             // It is not known how much was consumed.
             Err(Panicked { .. }) => {
                 self.0.close();
-                Taken { consumed: input.len(), is_unchanged: false, says_continue: false, is_broken: true }
+                GateResult { consumed: input.len(), is_unchanged: false, says_continue: false, is_broken: true }
             }
         }
     }

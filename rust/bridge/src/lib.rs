@@ -52,7 +52,7 @@ mod ffi {
     }
 
     /// The result of passing bytes through a gate.
-    struct Taken {
+    struct GateResult {
         /// How many bytes the gate has consumed. The rest is to be passed again, with what follows it.
         consumed: usize,
         /// Whether the consumed bytes are passed on unchanged. Otherwise the gate's output is passed on.
@@ -68,7 +68,7 @@ mod ffi {
 
         fn announce_gate(framework: &str);
         fn new_gate() -> Box<Gate>;
-        fn take(self: &mut Gate, input: &[u8]) -> Taken;
+        fn take(self: &mut Gate, input: &[u8]) -> GateResult;
         fn output(self: &Gate) -> &[u8];
     }
 

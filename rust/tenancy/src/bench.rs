@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What benchmarks measure of this floor alone. No part of the interface that servers use.
+//! Entry points for benchmarks of this crate. Not part of the interface for servers.
 
 use crate::config::{Config, ConfigError};
 use crate::model::route::Router;
@@ -13,7 +13,7 @@ impl Routes {
     ///
     /// # Errors
     ///
-    /// As [`Config::from_value`].
+    /// Those of [`Config::from_value`].
     pub fn new(config: &serde_json::Value) -> Result<Self, ConfigError> {
         Ok(Self(Router::new(&Config::from_value(config)?.tenants)))
     }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The configuration: which tenants there are, what they run, where, and within which limits.
+//! The configuration: the tenants, their programs, routes and limits.
 //!
-//! A configuration is checked as a whole before any of it takes effect ([`mod@file`] has the form and the checks). An
-//! error names the file, the line, the key and what was expected. What each key means to a user is in
-//! `docs/configuration.md`.
+//! A configuration is checked as a whole before any of it takes effect ([`mod@file`] has the format and the checks). An
+//! error names the file, the line, the key and what was expected. `docs/configuration.md` describes the keys for users.
 
 mod advice;
 mod destination;
@@ -35,10 +34,10 @@ use crate::config::values::{HostPattern, KeyDigest, RoutePath, TenantName};
 pub use error::{ConfigError, Position};
 pub(crate) use file::File;
 
-/// Bytes of the largest file: that of some ten thousand tenants has a tenth of it.
+/// Largest file, in bytes. A file with ten thousand tenants has about a tenth of it.
 const FILE_MAX: u64 = 64 << 20;
-/// What a call of the file system that has the configuration may take at a start; a share that is mounted when it is
-/// asked for takes seconds.
+/// How long a call of the configuration's file system may take at start. A share that is mounted on demand takes
+/// seconds.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The `name` under which Drogon's configuration lists the plugin.
@@ -47,34 +46,34 @@ pub const PLUGIN_NAME: &str = "mayfly::SandboxPlugin";
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// In the order of the file. Names differ from each other, and so do routes, of one tenant and of all.
+    /// In file order. Names are unique, and so are routes over all tenants.
     pub tenants: Vec<TenantConfig>,
-    /// Most workers that the process may have at a time. `None`: as many as its descriptors and memory allow.
+    /// Largest number of workers in the process at a time. `None`: as many as its descriptors and memory allow.
     pub max_workers: Option<u32>,
-    /// Most memory that the process may have, in bytes, besides what its cgroup and the machine allow. `None`: as much
-    /// as these allow.
+    /// Bound on the process's memory in bytes, in addition to the bounds of its cgroup and of the machine. `None`: only
+    /// those.
     pub max_memory_bytes: Option<u64>,
-    /// Threads for requests that outlast their inline budget.
+    /// Threads for requests that exceed their inline budget.
     pub overflow_threads: u32,
-    /// How many tenants of those that say nothing about it boot when the server starts, from the top of the file. The
-    /// others boot when they are first called.
+    /// How many of the tenants that do not configure it boot when the server starts, from the top of the file. The
+    /// others boot at their first request.
     pub boot_at_start: u32,
-    /// Whether changes of the tenants file and of programs take effect by themselves.
+    /// Whether changes of the tenants file and of programs take effect automatically.
     pub watch: bool,
     /// The listener for operators and uploads. `None`: there is none.
     pub admin: Option<AdminConfig>,
-    /// The directory that keeps snapshots of booted programs for the next start. `None`: programs boot at each.
+    /// The directory that keeps snapshots of booted programs for the next start. `None`: programs boot at each start.
     pub snapshots: Option<PathBuf>,
     /// Whether responses have the headers `x-mayfly-mode` and `x-mayfly-generation`.
     pub mode_header: bool,
-    /// The file that this was read from, if it was one: where changes are looked for.
+    /// The file that the configuration was read from, if any; it is watched for changes.
     pub source: Option<PathBuf>,
 }
 
 /// The listener for operators and uploads. It speaks plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Where it listens. Other than a loopback address it may be only with a `key`.
+    /// The address that it listens on. Without a `key`, it must be a loopback address.
     pub listen: SocketAddr,
     /// The operator's key. Without one, no client may reload or roll back as the operator, and any client that
     /// reaches the listener may read the status and the metrics.
@@ -88,33 +87,33 @@ pub struct AdminConfig {
 /// One tenant of a checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TenantConfig {
-    /// What logs, reports and errors call it.
+    /// The name in logs, reports and errors.
     pub name: TenantName,
     /// The ELF file, joined to the configuration's `root`.
     pub program: PathBuf,
     /// Arguments after the program's name.
     pub args: Vec<String>,
-    /// The whole environment: nothing of the server's own reaches a tenant. Sorted by name; names differ.
+    /// The whole environment: tenants get nothing of the server's own. Sorted by name; names are unique.
     pub env: Vec<(String, String)>,
-    /// What the program sees of the host's files, in no order; places differ.
+    /// The host's files that the program sees, in no particular order; mount points are unique.
     pub mounts: Vec<MountPoint>,
-    /// Files and directories of the mounts, by the host's paths, for whose changes the program boots anew.
+    /// Files and directories in the mounts, as host paths. When one changes, the program boots again.
     pub watch: Vec<PathBuf>,
-    /// Where the program may connect to. Sorted by nothing; elements differ.
+    /// The destinations that the program may connect to, in no particular order; elements are unique.
     pub outbound: Vec<Outbound>,
-    /// What the program's monotonic clock does while it stands frozen.
+    /// What the program's monotonic clock does while the program is frozen.
     pub monotonic: MonotonicClock,
     /// For a program that serves connections itself. `None`: it waits at the doorbell.
     pub service: Option<ServiceConfig>,
-    /// The requests that are the tenant's. May be empty for the default tenant only.
+    /// The routes of the tenant. Empty only for the default tenant.
     pub routes: Vec<Route>,
     /// Whether the tenant gets requests that no route matches. At most one tenant does.
     pub is_default: bool,
-    /// What becomes of a worker's state after a request.
+    /// What happens to a worker's state after a request.
     pub mode: Mode,
-    /// When the program boots first.
+    /// When the program boots for the first time.
     pub boot: BootWhen,
-    /// The tenant's own limits, then those of its group, of the file, and of Mayfly.
+    /// The tenant's own limits, completed by those of its group, of the file, and of Mayfly.
     pub limits: Limits,
     /// Memory that all workers of the tenant see, and that is never reset.
     pub shared: Option<SharedConfig>,
@@ -129,9 +128,9 @@ pub struct TenantConfig {
 /// One of a tenant's routes: a host pattern and a path prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Route {
-    /// Which hosts.
+    /// The hosts.
     pub host: HostPattern,
-    /// Which paths of those hosts.
+    /// The paths of those hosts.
     pub path: RoutePath,
 }
 
@@ -142,14 +141,14 @@ impl fmt::Display for Route {
     }
 }
 
-/// What becomes of a worker's state after a request.
+/// What happens to a worker's state after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// It is rolled back: every request starts from the frozen state.
     Ephemeral,
-    /// It stays, from request to request.
+    /// It is kept from request to request.
     Stateful,
-    /// It stays for so many requests, then it is rolled back.
+    /// It is kept for this many requests, then it is rolled back.
     ResetEvery(NonZeroU32),
 }
 
@@ -164,21 +163,22 @@ impl fmt::Display for Mode {
     }
 }
 
-/// When a tenant's program boots first.
+/// When a tenant's program boots for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootWhen {
-    /// When the server starts, if it is among the first [`Config::boot_at_start`] such tenants; else as `FirstCall`.
+    /// When the server starts, if the tenant is among the first [`Config::boot_at_start`] with this setting; else like
+    /// `FirstCall`.
     Auto,
     /// When the server starts.
     Start,
-    /// When the tenant is called for the first time.
+    /// At the tenant's first request.
     FirstCall,
 }
 
 /// A program that is an HTTP server of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// The port of its application. `None`: the only one that it listens on.
+    /// The port that its application listens on. `None`: the only port that the program listens on.
     pub port: Option<u16>,
     /// Requests that it serves before it is frozen.
     pub warm_up: Vec<WarmUp>,
@@ -189,8 +189,8 @@ pub struct ServiceConfig {
 pub struct SharedConfig {
     /// Its size: whole pages.
     pub bytes: u64,
-    /// The file that keeps it over restarts, joined to the configuration's `root`; no other tenant's. `None`: it ends
-    /// with the server.
+    /// The file that keeps it across restarts, joined to the configuration's `root`; unique to the tenant. `None`: it
+    /// ends with the server.
     pub file: Option<PathBuf>,
 }
 
@@ -201,33 +201,33 @@ pub struct StorageConfig {
     pub program: PathBuf,
     /// Arguments after the program's name.
     pub args: Vec<String>,
-    /// The whole environment. Sorted by name; names differ.
+    /// The whole environment. Sorted by name; names are unique.
     pub env: Vec<(String, String)>,
-    /// What it sees of the host's files; none of the tenant's own mounts.
+    /// The host's files that it sees; the tenant's own mounts are not included.
     pub mounts: Vec<MountPoint>,
-    /// The storage program's own limits, then those of the tenant's group, of the file, and of Mayfly.
+    /// The storage program's own limits, completed by those of the tenant's group, of the file, and of Mayfly.
     pub limits: Limits,
     /// Longest time that a caller waits for one call.
     pub call_time: Duration,
 }
 
-/// The request that tells whether a generation works: a `GET`.
+/// The request that checks whether a generation works: a `GET`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthConfig {
-    /// Path, and query if there is one.
+    /// The path, with the query if there is one.
     pub path: String,
-    /// The status that is expected.
+    /// The expected status.
     pub status: u16,
 }
 
 impl TenantConfig {
-    /// Whether a generation that was booted for `self` is good for `other`: all that a snapshot or a worker is made
-    /// from is equal.
+    /// Whether a generation that was booted for `self` can serve `other`: everything that a snapshot or a worker is
+    /// made from is equal.
     ///
-    /// Programs are compared by path; whether a file's content changed is another question.
+    /// Programs are compared by path, not by content.
     #[must_use]
     pub fn same_program(&self, other: &Self) -> bool {
-        // Taken apart, so that a new field is a decision here.
+        // Destructured, so that a new field requires a decision here.
         let Self {
             name: _,
             program,
@@ -252,7 +252,7 @@ impl TenantConfig {
             && *args == other.args
             && *env == other.env
             && *mounts == other.mounts
-            // No snapshot is made from it, but what it names is compared with what it named when the program booted.
+            // No snapshot is made from it, but the files that it names are compared with those at the time of the boot.
             && *watch == other.watch
             && *outbound == other.outbound
             && *monotonic == other.monotonic
@@ -270,14 +270,14 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] with line and column. Nothing has taken effect then, here and below.
+    /// [`ConfigError`] with line and column. Nothing has taken effect in that case.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let text = blank_comments(text);
         Self::from_part(&text, &text, &[]).map_err(|error| error.placed(&text))
     }
 
-    /// Checks a configuration that is parsed already, as it is the plugin's `config` in Drogon's file: the tenants
-    /// themselves, or `{"tenants_file": "…"}`, a path from the current directory.
+    /// Checks a parsed configuration, such as the plugin's `config` in Drogon's file: the configuration itself, or
+    /// `{"tenants_file": "…"}`, a path relative to the current directory.
     ///
     /// # Errors
     ///
@@ -285,7 +285,7 @@ impl Config {
     pub fn from_value(value: &serde_json::Value) -> Result<Self, ConfigError> {
         match tenants_file(value, &[])? {
             Some(path) => Self::from_tenants_file(&path),
-            // No text, no places.
+            // Without a text there are no positions.
             None => Self::from_part("", &value.to_string(), &[]),
         }
     }
@@ -315,7 +315,7 @@ impl Config {
                 if let Some(path) = tenants_file(&plugin["config"], &place)? {
                     return Self::from_tenants_file(&path);
                 }
-                // From the text and not from the outline, which has lost keys that come twice.
+                // From the text and not from the outline, which has lost duplicate keys.
                 let part = locate(text, &place).map_or("{}", |found| &text[found.value]);
                 Self::from_part(text, part, &place)?
             }
@@ -324,7 +324,7 @@ impl Config {
         Ok(config)
     }
 
-    /// A file that the plugin's configuration names has the tenants in it, and names no further one.
+    /// Reads the file that the plugin's configuration names. It has the whole configuration and names no further file.
     fn from_tenants_file(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
         let config = Self::from_part(&text, &text, &[]).map_err(|error| error.placed(&text).in_file(path))?;
@@ -348,7 +348,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     let text = if mayfly_files::is_errand() {
         text()
     } else {
-        // At a start, which then fails: nothing would end it otherwise, and no signal does.
+        // At start. If the file system hangs, the start fails: nothing else would end it, not even a signal.
         let read = Errands::with_patience(START_PATIENCE).begin(START_PATIENCE * 10, text).and_then(Pending::wait);
         read.unwrap_or_else(|unfinished| Err(unfinished.to_string()))
     };
@@ -365,7 +365,7 @@ fn tenants_file(config: &serde_json::Value, place: &[Key]) -> Result<Option<Path
     let Some(path) = config.get(KEY) else { return Ok(None) };
     let refused = |key: &str, problem: &str| Err(ConfigError::new(&[Key::from(key)], problem.to_owned()).below(place));
     if let Some(other) = config.as_object().into_iter().flat_map(|keys| keys.keys()).find(|key| *key != KEY) {
-        return refused(other, "not allowed beside `tenants_file`, which has the whole configuration");
+        return refused(other, "cannot be combined with `tenants_file`, which has the whole configuration");
     }
     match path.as_str() {
         Some(path) if !path.is_empty() => Ok(Some(path.into())),

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! HTTP/1.1 as it is spoken with a program that serves connections itself (RFC 9110, RFC 9112).
+//! HTTP/1.1 towards a program that serves connections itself (RFC 9110, RFC 9112).
 //!
 //! ```text
 //!   Request ── encode ──> the program's connection ── decode: head, framing, chunks ──> status, headers, body
 //! ```
 //!
-//! Both ways are framed here: what a client sends can never become two requests, and of what a program answers only
-//! status, valid headers and the body go on. Headers that are about one connection go neither way (RFC 9110, 7.6.1).
+//! Framing is done here in both directions. What a client sends can never become two requests, and of a program's
+//! answer only the status, valid headers and the body are passed on. Hop-by-hop headers are passed in neither direction
+//! (RFC 9110, 7.6.1).
 
 mod chunks;
 mod decode;
@@ -33,10 +34,10 @@ impl Protocol for Http1 {
     }
 }
 
-/// Options of `Connection` that are looked at: more make no sense, and looking at them all could take long.
+/// Options of a `Connection` header that are examined. More make no sense, and examining them all could take long.
 const OPTIONS_MAX: usize = 32;
 
-/// Without the white space at the ends.
+/// Strips white space at both ends.
 pub(crate) fn trimmed(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -44,7 +45,7 @@ pub(crate) fn trimmed(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Whether a header frames the message or is about one connection.
+/// Whether a header frames the message or is hop-by-hop.
 fn is_of_the_connection(name: &[u8]) -> bool {
     reserved(name).is_some()
 }

@@ -13,17 +13,18 @@
 //! # Invariants
 //!
 //! - A loop thread never creates or closes a virtual machine, and never waits for one.
-//! - While a tenant answers within its inline budget, a request takes no lock and allocates nothing on this floor.
-//! - Every request gets exactly one complete response.
-//! - A worker that is not ready after a call, or is not of the tenant's present generation, is never called again.
-//! - A tenant's requests outside the loops are bounded, each tenant's and all together.
+//! - While a tenant answers within its inline budget, a request takes no lock and allocates nothing in this crate.
+//! - Every request receives exactly one complete response.
+//! - A worker that is not ready after a call, or belongs to another generation than the tenant's current one, is never
+//!   called again.
+//! - The number of requests outside the loops is bounded, per tenant and in total.
 //!
-//! # Life
+//! # Life cycle
 //!
-//! [`Server::shutdown`] must be called (or the server and its pools dropped) before anything that deferred replies
-//! refer to is freed. [`logging::init`] sends the log to standard error; the owner of the process calls it once.
-//! [`LoopPool::refuse`] answers for what the HTTP server in front finds wrong, in the same form. A sink takes the body
-//! first (see [`ResponseSink`]), and may be given a second response that replaces the first.
+//! Call [`Server::shutdown`], or drop the server and its pools, before anything that deferred replies refer to is
+//! freed. [`logging::init`] sends the log to standard error; the process's main program calls it once.
+//! [`LoopPool::refuse`] answers, in the same form, a request that the HTTP server in front rejects. A sink takes the
+//! body first (see [`ResponseSink`]). It may receive a second response, which replaces the first.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 pub mod bench;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The process's log: lines on standard error, written by a thread of its own.
+//! The process's log: lines on standard error, written by a dedicated thread.
 
 use std::io::{IsTerminal, stderr};
 
@@ -11,7 +11,7 @@ use crate::host::resources::room_for_a_thread;
 /// Lines that may wait for a slow reader of standard error; more are dropped. About 32 MiB at the longest lines.
 const WAITING_LINES: usize = 8192;
 
-/// Ends the log when dropped: what waits is written first.
+/// Ends the log when dropped, after writing the waiting lines.
 #[derive(Debug)]
 pub struct LogGuard {
     _writer: Option<WorkerGuard>,
@@ -19,13 +19,13 @@ pub struct LogGuard {
 
 /// Sends `tracing`'s events to standard error, unless the process has a subscriber already.
 ///
-/// `MAYFLY_LOG` chooses what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`; `default` holds where it
-/// is unset or wrong. Threads that log never wait for standard error: a full pipe must not hold up a request.
+/// `MAYFLY_LOG` selects what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`. `default` applies if it is
+/// unset or invalid. Threads that log never wait for standard error: a full pipe must not hold up a request.
 #[must_use = "the log ends when the guard is dropped"]
 pub fn init(default: &str) -> LogGuard {
     let filter = EnvFilter::try_from_env("MAYFLY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // The log's constructor panics where the system gives no thread. What the caller starts next fails then, with a
-    // message.
+    // The log's constructor panics if no thread can be created. In that case the caller's next start of a thread fails
+    // with a message.
     if room_for_a_thread().is_err() {
         return LogGuard { _writer: None };
     }

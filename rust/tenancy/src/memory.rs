@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory of the process: what bounds it, and what makes room as a bound nears.
+//! The memory of the process: its bounds, and how memory is freed as a bound is approached.
 //!
 //! ```text
 //!   room under the bound     what happens
 //!   ───────────────────────────────────────────────────────────────────────────────────────
-//!   below 4 bands            workers that were not used for 10 s are closed
-//!   below 3                  ... for 1 s; no program boots, no worker is forked ahead; a tenant that was not called for 10 s makes room
+//!   below 4 bands            workers that were unused for 10 s are closed
+//!   below 3                  ... for 1 s; no program boots, no worker is forked ahead;
+//!                            a tenant without requests for 10 s is stopped
 //!   below 2                  ... for 100 ms; no fork for a tenant that holds more than its share
-//!   below 1                  ... at all; no fork; a request of a tenant that holds more than its share gets no more pages
+//!   below 1                  ... at all; no fork;
+//!                            a request of a tenant that holds more than its share gets no more pages
 //!   none                     no request gets more pages
 //! ```
 //!
 //! A band is a sixteenth of the bound. Machines grow by pages, each of which is entered in the [`Ledger`] before it
-//! exists, so they cannot pass the bound between two looks at what there really is. Memory that does not pass the
-//! ledger, such as responses on their way to clients, is seen by the next look; the reserve and the bands are for that.
+//! exists, so they cannot pass the bound between two measurements. Memory that is not in the ledger, such as responses
+//! on their way to clients, is seen by the next measurement; the reserve and the bands leave room for it.
 //!
-//! One thread looks: seldom while there is much room, often while there is little. Loops close nothing by themselves:
-//! when they are asked to, they give their idle workers to the thread that closes them.
+//! One thread, the *memory thread*, measures: rarely while there is much room, often while there is little. Loops do
+//! not close workers themselves: when asked to, they pass their idle workers to the thread that closes them.
 
 mod bounds;
 mod cgroup;
@@ -33,52 +35,52 @@ use serde::Serialize;
 pub use bounds::Bound;
 use bounds::Bounds;
 
-/// Bands of a bound.
+/// Number of bands in a bound.
 const BANDS: u64 = 16;
-/// How often the keeper looks: while it makes room, while less than half is left, and otherwise.
-const LOOK_SHORT: Duration = Duration::from_millis(20);
-const LOOK_NEAR: Duration = Duration::from_millis(100);
-const LOOK_FAR: Duration = Duration::from_secs(1);
-/// Idle times of workers that are closed, by how many bands are left at most.
+/// How often the memory thread measures: while it frees memory, while less than half is left, and otherwise.
+const INTERVAL_SHORT: Duration = Duration::from_millis(20);
+const INTERVAL_NEAR: Duration = Duration::from_millis(100);
+const INTERVAL_FAR: Duration = Duration::from_secs(1);
+/// Workers that are idle for longer than this are closed, by the number of whole bands that are left.
 const IDLE: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(10)];
-/// How long a tenant was not called whose program makes room when others only need memory.
-const UNCALLED: Duration = Duration::from_secs(10);
-/// How long a boot waits for its turn and for room.
+/// A tenant without requests for this long may be stopped even if no boot waits for memory.
+const IDLE_PROGRAM: Duration = Duration::from_secs(10);
+/// How long a boot waits for its turn and for memory.
 const BOOT_WAIT: Duration = Duration::from_millis(1500);
-/// While memory is short, the heap gives back what is free so often.
+/// How often the heap returns free memory while memory is short.
 const TRIM: Duration = Duration::from_secs(2);
-/// Between two lines of the log about the same.
-const LINES: Duration = Duration::from_secs(10);
+/// Shortest time between two log lines about a change.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the keeper asks of the server.
+/// What the memory thread asks of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Relief {
-    /// Workers that were not used for so long are to be closed.
+    /// Workers that have been idle for this long are to be closed.
     pub(crate) idle: Duration,
-    /// Programs are to make room.
+    /// Which program to stop, if any.
     pub(crate) programs: Option<Programs>,
 }
 
-/// Whose programs make room.
+/// Which programs may be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Programs {
-    /// That of a tenant that was not called for so long.
-    Uncalled(Duration),
-    /// Another's, too, if it has had its time: a program waits for room to boot.
-    OneThatHadItsTime,
+    /// That of a tenant without requests for this long.
+    Idle(Duration),
+    /// Also that of a busy tenant, if it has run for its minimum time: another program waits for memory to boot.
+    AnyPastMinRunTime,
 }
 
-/// The process's memory; shared by all that need some.
+/// The process's memory, shared by all that use it.
 pub(crate) struct Memory {
     ledger: Ledger,
-    /// No tenant's: for questions about all.
+    /// An account of no tenant, for queries about the whole process.
     any: Account,
     bounds: Bounds,
-    /// What makes room; set once there is a server.
+    /// The function that frees memory; set once there is a server.
     relieve: OnceLock<Box<dyn Fn(Relief) + Send + Sync>>,
-    line: Mutex<Line>,
-    /// The keeper has looked, or a boot has left the line.
+    boot_queue: Mutex<BootQueue>,
+    /// Signalled when the memory thread has measured, or a boot has left the queue.
     changed: Condvar,
     is_short: AtomicBool,
     is_closed: AtomicBool,
@@ -87,18 +89,19 @@ pub(crate) struct Memory {
     pub(crate) stopped_programs: AtomicU64,
 }
 
-/// Boots that wait for room: first come, first served.
+/// Boots that wait for memory, served in order of arrival.
 #[derive(Debug, Default)]
-struct Line {
-    /// Their numbers, and pages that they will need.
+struct BootQueue {
+    /// Their numbers, and the pages that they will need.
     boots: VecDeque<(u64, u64)>,
     next: u64,
-    /// Pages that boots under way will need, whatever they have taken of them.
+    /// Pages that the boots in progress need in total, including those that they have already taken.
     expected: u64,
-    looks: u64,
+    /// Measurements so far.
+    measurements: u64,
 }
 
-/// A boot that may take its memory; over when dropped.
+/// A boot that may take its memory; ended when dropped.
 #[derive(Debug)]
 pub(crate) struct BootTurn<'a> {
     memory: &'a Memory,
@@ -107,31 +110,31 @@ pub(crate) struct BootTurn<'a> {
 
 impl Drop for BootTurn<'_> {
     fn drop(&mut self) {
-        let mut line = self.memory.line();
-        line.expected = line.expected.saturating_sub(self.pages);
-        drop(line);
+        let mut queue = self.memory.boot_queue();
+        queue.expected = queue.expected.saturating_sub(self.pages);
+        drop(queue);
         self.memory.changed.notify_all();
     }
 }
 
-/// What a report has of it.
+/// The part of a report about memory.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct MemoryReport {
-    /// The bounds: the least room counts.
+    /// All bounds. The one with the least room applies.
     pub bounds: Vec<Bound>,
-    /// What the process has, in bytes, as far as it knows.
+    /// Memory of the process in bytes, as far as it is known.
     pub bytes: u64,
-    /// Of it, what machines hold.
+    /// The part of `bytes` that machines hold.
     pub machine_bytes: u64,
-    /// Of that, frozen programs.
+    /// The part of `machine_bytes` that frozen programs hold.
     pub image_bytes: u64,
-    /// Whether idle workers are made to leave now.
+    /// Whether memory is short, so that idle workers are being closed.
     pub is_short: bool,
-    /// How often that has begun.
+    /// How often memory became short.
     pub shortages: u64,
-    /// Workers that were closed for it.
+    /// Workers that were closed because memory was short.
     pub closed_workers: u64,
-    /// Programs that were stopped for it, to boot again when they are called.
+    /// Programs that were stopped because memory was short. They boot again at their next request.
     pub stopped_programs: u64,
 }
 
@@ -142,7 +145,7 @@ impl std::fmt::Debug for Memory {
 }
 
 impl Memory {
-    /// With a bound of `configured` bytes besides those of the system.
+    /// Bounds memory to `configured` bytes, in addition to the system's bounds.
     pub(crate) fn new(configured: Option<u64>) -> Self {
         heap::keep_little();
         let ledger = Ledger::default();
@@ -151,7 +154,7 @@ impl Memory {
             ledger,
             bounds: Bounds::new(configured),
             relieve: OnceLock::new(),
-            line: Mutex::default(),
+            boot_queue: Mutex::default(),
             changed: Condvar::new(),
             is_short: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -159,21 +162,21 @@ impl Memory {
             closed_workers: AtomicU64::new(0),
             stopped_programs: AtomicU64::new(0),
         };
-        memory.look();
+        memory.measure();
         memory
     }
 
-    /// An account for a tenant.
+    /// Opens an account for a tenant.
     pub(crate) fn account(&self) -> Account {
         self.ledger.account()
     }
 
-    /// Names what makes room. The first one counts.
+    /// Sets the function that frees memory. Only the first call has an effect.
     pub(crate) fn relieve_by(&self, relieve: impl Fn(Relief) + Send + Sync + 'static) {
         let _ = self.relieve.set(Box::new(relieve));
     }
 
-    /// Keeps the bound until [`Self::close`].
+    /// Enforces the bounds until [`Self::close`]. This is the memory thread.
     pub(crate) fn keep(&self) {
         self.ledger.wake_at_alarm(thread::current());
         let mut log = Log::default();
@@ -189,13 +192,13 @@ impl Memory {
         self.changed.notify_all();
     }
 
-    /// Looks, has room made if there is little, and says when to look next.
+    /// Measures, has memory freed if there is little, and returns when to measure next.
     fn tick(&self, log: &mut Log) -> Duration {
-        let Some(tightest) = self.look() else { return LOOK_FAR };
+        let Some(tightest) = self.measure() else { return INTERVAL_FAR };
         let waits = {
-            let mut line = self.line();
-            line.looks = line.looks.wrapping_add(1);
-            line.boots.front().is_some_and(|(_, pages)| !self.fits(&line, *pages))
+            let mut queue = self.boot_queue();
+            queue.measurements = queue.measurements.wrapping_add(1);
+            queue.boots.front().is_some_and(|(_, pages)| !self.fits(&queue, *pages))
         };
         self.changed.notify_all();
         let band = tightest.max_bytes / BANDS;
@@ -211,31 +214,30 @@ impl Memory {
         {
             relieve(Relief { idle: Duration::MAX, programs: None });
         }
-        log.tell(is_short, &tightest);
+        log.log_change(is_short, &tightest);
         if is_short && log.trimmed_at.is_none_or(|then| then.elapsed() >= TRIM) {
             log.trimmed_at = Some(Instant::now());
             heap::give_back();
         }
         if !is_short && !waits {
-            return if bands < BANDS / 2 { LOOK_NEAR } else { LOOK_FAR };
+            return if bands < BANDS / 2 { INTERVAL_NEAR } else { INTERVAL_FAR };
         }
         let index = usize::try_from(bands).unwrap_or(usize::MAX).min(if waits { 2 } else { IDLE.len() - 1 });
         let programs = match bands {
-            _ if waits => Some(Programs::OneThatHadItsTime),
-            0..=2 => Some(Programs::Uncalled(UNCALLED)),
+            _ if waits => Some(Programs::AnyPastMinRunTime),
+            0..=2 => Some(Programs::Idle(IDLE_PROGRAM)),
             _ => None,
         };
         if let Some(relieve) = self.relieve.get() {
             relieve(Relief { idle: IDLE.get(index).copied().unwrap_or_default(), programs });
         }
-        LOOK_SHORT
+        INTERVAL_SHORT
     }
 
-    /// Looks at what there is under each bound, and lets machines grow accordingly. Returns the bound with the least
-    /// room.
-    fn look(&self) -> Option<Bound> {
+    /// Measures the memory under each bound, and sets how far machines may grow. Returns the bound with the least room.
+    fn measure(&self) -> Option<Bound> {
         let held = self.ledger.held();
-        let tightest = self.bounds.look(held).into_iter().min_by_key(Bound::room)?;
+        let tightest = self.bounds.measure(held).into_iter().min_by_key(Bound::room)?;
         let room = tightest.room() / i64::try_from(PAGE_SIZE).unwrap_or(i64::MAX);
         let most = held.all.saturating_add_signed(room);
         let room = u64::try_from(room).unwrap_or(0);
@@ -248,25 +250,26 @@ impl Memory {
         Some(tightest)
     }
 
-    /// Waits for the keeper's next look, which may have found room: for threads that may wait.
-    pub(crate) fn wait_for_a_look(&self) {
+    /// Waits for the memory thread's next measurement, which may find more room. For threads that may block.
+    pub(crate) fn wait_for_measurement(&self) {
         self.ledger.ring();
-        let line = self.line();
-        let looks = line.looks;
-        // The one under way may have begun before.
-        let has_looked =
-            |line: &mut Line| line.looks.wrapping_sub(looks) < 2 && !self.is_closed.load(Ordering::Relaxed);
-        drop(self.changed.wait_timeout_while(line, 3 * LOOK_SHORT, has_looked));
+        let queue = self.boot_queue();
+        let before = queue.measurements;
+        // The measurement in progress may have started before this call.
+        let is_pending = |queue: &mut BootQueue| {
+            queue.measurements.wrapping_sub(before) < 2 && !self.is_closed.load(Ordering::Relaxed)
+        };
+        drop(self.changed.wait_timeout_while(queue, 3 * INTERVAL_SHORT, is_pending));
     }
 
-    /// Waits until a program may boot that will need about `bytes`; an error is the reason why it may not. `may_wait`:
-    /// requests wait for it.
+    /// Waits until a program that needs about `bytes` may boot. `may_wait`: whether to wait at all, because requests
+    /// wait for the boot. An error is the reason why it may not boot.
     pub(crate) fn boot_turn(&self, bytes: u64, may_wait: bool) -> Result<BootTurn<'_>, String> {
         let pages = bytes / PAGE_SIZE;
         let end = Instant::now() + BOOT_WAIT;
-        let mut line = self.line();
-        if line.boots.is_empty() && self.fits(&line, pages) {
-            return Ok(self.begin_boot(&mut line, pages));
+        let mut queue = self.boot_queue();
+        if queue.boots.is_empty() && self.fits(&queue, pages) {
+            return Ok(self.begin_boot(&mut queue, pages));
         }
         let refusal = || {
             Err(format!(
@@ -278,40 +281,40 @@ impl Memory {
         if !may_wait {
             return refusal();
         }
-        let number = line.next;
-        line.next = line.next.wrapping_add(1);
-        line.boots.push_back((number, pages));
+        let number = queue.next;
+        queue.next = queue.next.wrapping_add(1);
+        queue.boots.push_back((number, pages));
         self.ledger.ring();
         let result = loop {
-            if line.boots.front() == Some(&(number, pages)) && self.fits(&line, pages) {
-                break Ok(self.begin_boot(&mut line, pages));
+            if queue.boots.front() == Some(&(number, pages)) && self.fits(&queue, pages) {
+                break Ok(self.begin_boot(&mut queue, pages));
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.is_closed.load(Ordering::Relaxed) {
                 break refusal();
             }
-            line = self.changed.wait_timeout(line, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         };
-        line.boots.retain(|(other, _)| *other != number);
-        drop(line);
+        queue.boots.retain(|(other, _)| *other != number);
+        drop(queue);
         self.changed.notify_all();
         result
     }
 
-    /// Whether a boot that needs so many pages fits beside those under way.
-    fn fits(&self, line: &Line, pages: u64) -> bool {
-        self.any.has_room(pages.saturating_add(line.expected), Purpose::Boot)
+    /// Whether a boot that needs this many pages fits in addition to those in progress.
+    fn fits(&self, queue: &BootQueue, pages: u64) -> bool {
+        self.any.has_room(pages.saturating_add(queue.expected), Purpose::Boot)
     }
 
-    fn begin_boot(&self, line: &mut Line, pages: u64) -> BootTurn<'_> {
-        line.expected = line.expected.saturating_add(pages);
+    fn begin_boot(&self, queue: &mut BootQueue, pages: u64) -> BootTurn<'_> {
+        queue.expected = queue.expected.saturating_add(pages);
         BootTurn { memory: self, pages }
     }
 
     pub(crate) fn report(&self) -> MemoryReport {
         let held = self.ledger.held();
         MemoryReport {
-            bounds: self.bounds.look(held),
+            bounds: self.bounds.measure(held),
             bytes: bounds::process_bytes(held),
             machine_bytes: held.all.saturating_mul(PAGE_SIZE),
             image_bytes: held.images.saturating_mul(PAGE_SIZE),
@@ -322,32 +325,32 @@ impl Memory {
         }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
-        // A queue is whole even if a thread panicked while it held the lock.
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    fn boot_queue(&self) -> MutexGuard<'_, BootQueue> {
+        // The queue is consistent even if a thread panicked while it held the lock.
+        self.boot_queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What an operator can do.
+/// Advice for the operator.
 pub(crate) const ADVICE: &str = "raise max_memory_mib (or the limit of its cgroup), or lower the tenants' memory_mib and work_set_kib, or max_workers";
 
-/// The line that says that memory is short, and the one that says that it is no more: not for each of many times in a
-/// row.
+/// Logs that memory became short, and that it no longer is. The lines are rate-limited.
 #[derive(Debug, Default)]
 struct Log {
-    told_at: Option<Instant>,
-    has_told: bool,
-    /// When the heap gave back what is free.
+    logged_at: Option<Instant>,
+    /// The state that was logged last.
+    logged_short: bool,
+    /// When the heap last returned free memory.
     trimmed_at: Option<Instant>,
 }
 
 impl Log {
-    fn tell(&mut self, is_short: bool, bound: &Bound) {
-        let is_due = self.told_at.is_none_or(|then| then.elapsed() >= LINES);
-        if is_short == self.has_told || !is_due {
+    fn log_change(&mut self, is_short: bool, bound: &Bound) {
+        let is_due = self.logged_at.is_none_or(|then| then.elapsed() >= LOG_INTERVAL);
+        if is_short == self.logged_short || !is_due {
             return;
         }
-        (self.has_told, self.told_at) = (is_short, Some(Instant::now()));
+        (self.logged_short, self.logged_at) = (is_short, Some(Instant::now()));
         let path = bound.path.as_deref().unwrap_or(std::path::Path::new("")).display();
         let (of, used_mib, max_mib) = (bound.of, bound.bytes >> 20, bound.max_bytes >> 20);
         if is_short {

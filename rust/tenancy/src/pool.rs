@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The workers of one loop thread: one of each tenant that it serves, ready before it is asked for.
+//! The workers of one loop thread: one for each tenant that it serves, forked ahead of requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,28 +23,29 @@ use crate::schedule::deferred::{Job, Retention};
 use crate::schedule::overflow::{OVERLOADED, Parked};
 use crate::server::{Server, TenantSet};
 
-/// A worker that was used less than this ago is not closed to make room for another tenant's. Otherwise a loop that
-/// serves more tenants in turn than it may have workers would fork for every request.
+/// A worker that was used more recently than this is not closed to make room for another tenant's. Otherwise a loop
+/// that serves more tenants in turn than it may have workers would fork for every request.
 const IDLE_NS: u64 = 1_000_000_000;
-/// When memory is short, a worker of a tenant that holds more than its share is closed when it is idle for so long.
+/// When memory is short, an idle worker of a tenant that holds more than its share is closed after this time.
 const MUCH_IDLE_NS: u64 = 100_000_000;
-/// Slots that are looked at to find a worker to close.
+/// Slots that are searched for a worker to close.
 const SAMPLE: usize = 64;
 
-/// What became of a call.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome {
-    /// The sink holds a complete response: the tenant's, or Mayfly's own about a failure.
+    /// The sink holds a complete response: the tenant's, or Mayfly's own that reports a failure.
     Done,
-    /// The sink is untouched: give a reply that can be sent later to [`LoopPool::call_later`], before anything else.
+    /// The sink is untouched. Next, pass a reply that can be sent later to [`LoopPool::call_later`].
     Later,
 }
 
-/// The tenant that answers a request, in one set of tenants of one server. It is good for all pools of that server.
+/// The tenant of a request, as a position in one set of tenants of one server. It is valid for all pools of that
+/// server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteHit {
-    /// That of the set of tenants; never 0.
+    /// The epoch of the set of tenants; never 0.
     pub epoch: u64,
     /// The tenant's position in the set.
     pub index: usize,
@@ -52,31 +53,31 @@ pub struct RouteHit {
 
 /// One loop thread's workers.
 ///
-/// A call takes no lock and allocates nothing while the tenant answers within its inline budget. A worker is forked,
-/// and a poisoned one is closed, by other threads only.
+/// A call takes no lock and allocates nothing while the tenant answers within its inline budget. Only other threads
+/// fork workers and close poisoned ones.
 #[derive(Debug)]
 pub struct LoopPool {
     server: Server,
     set: Arc<TenantSet>,
     number: u64,
-    /// The news that it has looked at.
+    /// The last value of [`Server::news`] that it has handled.
     seen: u64,
     slots: Box<[Slot]>,
     ids: Ids,
     later: Option<Unfinished>,
-    /// Whether workers with much to reset are left to [`Self::reset_answered`].
+    /// Whether the reset of workers with large work sets is left to [`Self::reset_answered`].
     defers_resets: bool,
     /// Tenants whose worker may be one of these, each once, with the request that it has answered. Not in the slots: a
     /// request reads its slot, and each cache line of that is a miss after a world switch.
     unreset: Vec<(TenantIndex, RequestId)>,
     /// Slots that have a worker.
     held: usize,
-    /// Where the search for a worker to close goes on.
+    /// Where the search for a worker to close continues.
     hand: usize,
     unrouted: Arc<AtomicU64>,
 }
 
-/// What a loop has for one tenant; next to nothing until the first request.
+/// What a loop holds for one tenant: almost nothing until the first request.
 #[derive(Debug, Default)]
 struct Slot {
     /// Ready, or still to be reset: see [`LoopPool::unreset`].
@@ -92,10 +93,10 @@ struct TenantShare {
     counters: Arc<Counters>,
 }
 
-/// What [`LoopPool::call`] has left for [`LoopPool::call_later`].
+/// What [`LoopPool::call`] leaves to [`LoopPool::call_later`].
 #[derive(Debug)]
 enum Unfinished {
-    /// The request has run for its inline budget, or waits.
+    /// The request has used up its inline budget, or waits.
     Paused {
         tenant: Arc<Tenant>,
         call: Call,
@@ -109,7 +110,7 @@ enum Unfinished {
 }
 
 impl Slot {
-    /// Whether a worker is here or in the mailbox that can be closed: one that keeps its state cannot.
+    /// Whether the slot or the mailbox has a worker that can be closed. One that keeps state cannot.
     fn has_spare_worker(&self) -> bool {
         match &self.worker {
             Some(forked) => forked.is_ephemeral(),
@@ -123,7 +124,7 @@ impl Slot {
 }
 
 impl Server {
-    /// The workers for one loop thread; they are forked in the background, from now on.
+    /// Makes the pool of one loop thread. Its workers are forked in the background, from now on.
     #[must_use]
     pub fn loop_pool(&self) -> LoopPool {
         LoopPool::new(self.clone(), self.new_pool())
@@ -132,13 +133,13 @@ impl Server {
 
 impl LoopPool {
     fn new(server: Server, number: u64) -> Self {
-        // Before the set, so that a newer one is noticed.
+        // Read before the set, so that a newer set is noticed.
         let seen = server.news();
         let set = server.set();
         let mut slots: Box<[Slot]> = set.tenants.iter().map(|_| Slot::default()).collect();
         for (tenant, slot) in set.tenants.iter().zip(&mut slots) {
-            // A tenant that boots at start is to have a worker here when that is done; if it is already, one is asked
-            // for now.
+            // A tenant that boots at start gets a worker here when it has booted. If it has booted already, a worker is
+            // ordered now.
             if !matches!(tenant.state(), State::Unbooted) {
                 let mailbox = Arc::clone(&slot.share(tenant).mailbox);
                 if tenant.generation() != 0 {
@@ -164,8 +165,8 @@ impl LoopPool {
         }
     }
 
-    /// Finds the tenant, other than the default one, that answers this host and path: for a server that has routes
-    /// besides. [`Self::call_found`] takes the result.
+    /// Finds the tenant, other than the default one, for this host and path. For an HTTP server that has routes of its
+    /// own; [`Self::call_found`] takes the result.
     pub fn claims(&mut self, host: &[u8], path: &[u8]) -> Option<RouteHit> {
         self.refresh();
         self.set.router.claimed(host, path).map(|index| self.hit(index))
@@ -175,26 +176,25 @@ impl LoopPool {
         RouteHit { epoch: self.set.epoch, index }
     }
 
-    /// The tenant of a request: that of the hit, if the set of tenants is still the same.
+    /// The tenant of a request: that of the hit, if the set of tenants has not changed.
     fn index(&self, hit: Option<RouteHit>, request: &Request<'_>) -> Option<TenantIndex> {
         let hit = hit.filter(|hit| hit.epoch == self.set.epoch);
         hit.map(|hit| hit.index).or_else(|| self.set.router.find(host(request), request.path))
     }
 
-    /// Whether there is a default tenant now.
+    /// Whether there currently is a default tenant.
     pub fn has_default(&mut self) -> bool {
         self.refresh();
         self.set.router.has_default()
     }
 
-    /// Serves a request on this thread, unless that takes longer than the tenant's inline budget, or would mean to
-    /// wait.
+    /// Serves a request on this thread, unless that would exceed the tenant's inline budget or block.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
         self.call_found(None, request, sink)
     }
 
-    /// As [`Self::call`], for a request whose tenant [`Self::claims`] has found already. A hit of an earlier set of
-    /// tenants counts for nothing: the request is routed again.
+    /// Like [`Self::call`], for a request whose tenant [`Self::claims`] has already found. A hit from an earlier set of
+    /// tenants is ignored, and the request is routed again.
     pub fn call_found(
         &mut self,
         hit: Option<RouteHit>,
@@ -218,7 +218,8 @@ impl LoopPool {
             return Outcome::Done;
         }
         let current = tenant.generation();
-        // The worker comes back only after the call: one that a panic interrupts is dropped, and never used again.
+        // The worker returns to its slot only after the call. If a panic interrupts the call, the worker is dropped and
+        // never used again.
         let ready = match self.slots[index].worker.take_if(|forked| forked.number == current) {
             Some(forked) if !forked.is_ready() => self.reset_now(index, forked),
             ready => ready,
@@ -260,21 +261,21 @@ impl LoopPool {
         self.leave(index, call, step, sink)
     }
 
-    /// Lets [`Self::call`] return before a worker with much to reset is reset, so that its response can be written
-    /// first. The caller then asks [`Self::resets_are_due`] after each call.
+    /// Lets [`Self::call`] return before it resets a worker with a large work set, so that the response can be written
+    /// first. The caller must then check [`Self::resets_are_due`] after each call.
     pub fn defer_resets(&mut self) {
         self.defers_resets = true;
     }
 
-    /// Whether [`Self::reset_answered`] is to be called when the response is written. The next call of the worker's
-    /// tenant resets the worker in any case.
+    /// Whether to call [`Self::reset_answered`] once the response is written. In any case, the next call of the
+    /// worker's tenant resets the worker.
     #[inline]
     #[must_use]
     pub fn resets_are_due(&self) -> bool {
         !self.unreset.is_empty()
     }
 
-    /// Resets the workers that calls have left.
+    /// Resets the workers whose reset was deferred.
     pub fn reset_answered(&mut self) {
         while let Some((index, id)) = self.unreset.pop() {
             if let Some(unreset) = self.slots[index].worker.take_if(|forked| !forked.is_ready())
@@ -285,7 +286,7 @@ impl LoopPool {
         }
     }
 
-    /// Keeps a worker that is still to be reset.
+    /// Keeps a worker that still has to be reset.
     #[cold]
     fn defer_reset(&mut self, index: TenantIndex, call: Call) {
         let slot = &mut self.slots[index];
@@ -322,7 +323,7 @@ impl LoopPool {
         None
     }
 
-    /// What follows when a request ends otherwise than in a worker that is ready again.
+    /// Handles a call that did not leave a worker that is ready again.
     #[cold]
     fn leave(
         &mut self,
@@ -335,7 +336,7 @@ impl LoopPool {
         let background = self.server.background();
         self.held -= 1;
         let share = self.slots[index].share(tenant).clone();
-        // One that keeps its state comes back with it; a second one would begin anew.
+        // A worker that keeps state comes back with it; a second one would start from scratch.
         if step == CallStep::Done || call.forked.is_ephemeral() {
             background.orders.fork(tenant, &share.mailbox);
         }
@@ -364,8 +365,8 @@ impl LoopPool {
         Outcome::Done
     }
 
-    /// A worker for a slot that has none of the generation that answers now; otherwise `None` where the request is to
-    /// go elsewhere, or the reason why it cannot be answered.
+    /// Finds a worker for a slot that has none of the current generation. The error is `None` if the request is to be
+    /// served elsewhere, or else the reason why it cannot be answered.
     #[cold]
     fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
         let hit = self.hit(index);
@@ -408,7 +409,7 @@ impl LoopPool {
         Err(None)
     }
 
-    /// Finds room for one more worker among those that this loop may have.
+    /// Makes room for one more worker within this loop's share.
     fn make_room(&mut self) -> Retention {
         let (most, count) = self.server.workers();
         let share = (most / self.server.pools().max(1)).max(1);
@@ -430,15 +431,15 @@ impl LoopPool {
             self.held -= 1;
             return Retention::Replace(worker);
         }
-        // No request has come for it since another thread left it there.
+        // No request has come since another thread left a worker in the mailbox.
         let spare = self.slots[at].share.as_ref().and_then(|share| share.mailbox.take_spare());
         spare.map_or(Retention::Go, Retention::Replace)
     }
 
-    /// Serves a request for which [`Self::call`] returned [`Outcome::Later`], in the background: goes on with it if it
-    /// has begun, otherwise copies it. `request` is the same one.
+    /// Serves a request for which [`Self::call`] returned [`Outcome::Later`], in the background: continues it if it has
+    /// begun, otherwise copies it. `request` must be the same request.
     ///
-    /// When too many requests wait already, the reply is sent at once, with 429 or 503.
+    /// If too many requests are waiting already, the reply is sent at once, with 429 or 503.
     pub fn call_later(&mut self, request: &Request<'_>, reply: Box<dyn DeferredReply>) {
         let unfinished = self.later.take();
         let background = self.server.background();
@@ -462,7 +463,7 @@ impl LoopPool {
         self.slots[index].last_used_ns = monotonic_ns();
         let share = self.slots[index].share(&tenant).clone();
         share.counters.count(Event::Request);
-        // The sandbox checks this too, but a copy that is bounded needs the answer first.
+        // The sandbox checks this too, but the copy must be bounded before that.
         let most = limits.machine.request_bytes;
         let refusal = if size(request) > most {
             Some((
@@ -494,7 +495,7 @@ impl LoopPool {
         reply.send();
     }
 
-    /// Answers a request that does not reach its tenant, and counts it: for what the HTTP server in front finds wrong.
+    /// Answers and counts a request that the HTTP server in front rejects, so that it does not reach its tenant.
     pub fn refuse(
         &mut self,
         request: &Request<'_>,
@@ -529,7 +530,7 @@ impl LoopPool {
         answer(failure, reason, id, sink);
     }
 
-    /// Why the tenant may not begin another request, if so.
+    /// Why the tenant may not begin another request, if it may not.
     #[cold]
     fn too_much(&self, index: TenantIndex) -> Option<(Failure, &'static str)> {
         let tenant = &self.set.tenants[index];
@@ -561,26 +562,26 @@ impl LoopPool {
         self.close_idle();
     }
 
-    /// Has `wake` called, on other threads, when this loop is to call [`Self::tend`] and may have no request that
-    /// brings it here. It must not block.
+    /// Sets the function that other threads call when this loop is to call [`Self::tend`] and may have no request that
+    /// would do so. It must not block.
     pub fn set_waker(&mut self, wake: impl Fn() + Send + 'static) {
         self.server.set_waker(self.number, Some(Box::new(wake)));
     }
 
-    /// Has none called any more.
+    /// Removes the waker.
     pub fn clear_waker(&mut self) {
         self.server.set_waker(self.number, None);
     }
 
-    /// Does what is to be done besides requests: closes idle workers, if memory is short.
+    /// Does the work that is due besides requests: closes idle workers, if memory is short.
     pub fn tend(&mut self) {
         self.refresh();
     }
 
-    /// Gives workers that are idle for longer than there is memory for to the thread that closes them, and those of
-    /// programs that were stopped.
+    /// Passes workers to the thread that closes them: those that have been idle for longer than memory allows, and
+    /// those of stopped programs.
     fn close_idle(&mut self) {
-        // No end of it: memory is not short.
+        // `u64::MAX`: memory is not short.
         let idle_ns = Some(self.server.idle_ns()).filter(|idle_ns| *idle_ns != u64::MAX);
         let now = monotonic_ns();
         let mut closed = 0;
@@ -603,7 +604,7 @@ impl LoopPool {
 
     #[cold]
     fn take_over(&mut self, set: Arc<TenantSet>) {
-        // While the positions are those of the former set.
+        // Positions still refer to the former set here.
         self.reset_answered();
         let mut former: std::collections::HashMap<*const Tenant, Slot> = std::mem::take(&mut self.slots)
             .into_iter()
@@ -619,7 +620,7 @@ impl LoopPool {
         self.set = set;
     }
 
-    /// Ends a request whose caller has forgotten it.
+    /// Ends a request for which the caller did not call [`Self::call_later`].
     #[cold]
     fn give_up(&mut self, unfinished: Unfinished) {
         let background = self.server.background();
@@ -653,16 +654,17 @@ impl Retention {
 }
 
 const NO_ROUTE: &str = "no tenant answers this host and path";
-const TOO_MANY: &str = "the tenant has as many requests in work as it may have (concurrent_requests)";
+const TOO_MANY: &str = "the tenant has reached its limit on requests in progress (concurrent_requests)";
 
-/// Numbers the requests of one pool.
+/// Generates the request ids of one pool.
 #[derive(Debug)]
 struct Ids {
     next: u64,
 }
 
 impl Ids {
-    /// The finaliser of SplitMix64 is a bijection: different numbers stay different, and neighbours look nothing alike.
+    /// The finaliser of SplitMix64 is a bijection: different numbers stay different, and consecutive ones look
+    /// unrelated.
     fn next(&mut self) -> RequestId {
         self.next = self.next.wrapping_add(1);
         let mut x = self.next;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a server knows about itself, ready to be written as JSON.
+//! Reports of a server's state, to be serialised as JSON.
 
 pub(crate) mod metrics;
 
@@ -16,46 +16,47 @@ use crate::model::failure::Failure;
 use crate::model::meter::Event;
 use crate::model::tenant::{State, Tenant};
 
-/// A server at one moment. Counts are since the start; counts of different threads are read one after the other.
+/// A server's state at one moment. Counts are since the start. Counters of different threads are read one after
+/// another.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The host, or why it cannot run machines.
     pub host: HostState,
-    /// In the order of the configuration.
+    /// The tenants, in configuration order.
     pub tenants: Vec<TenantReport>,
-    /// Requests for which there was no tenant.
+    /// Requests without a tenant.
     pub unrouted: u64,
-    /// Workers that there are, and at most may be.
+    /// Current number of workers.
     pub workers: usize,
-    /// See `workers`.
+    /// Largest allowed number of workers.
     pub max_workers: usize,
-    /// Requests that have left their loop after their inline budget and are not answered yet.
+    /// Requests that have exceeded their inline budget, left their loop, and are not answered yet.
     pub overflow: usize,
-    /// Descriptors that the process has open, and at most may have.
+    /// Descriptors that the process has open.
     pub descriptors: u64,
-    /// See `descriptors`.
+    /// Largest number of descriptors that the process may have open.
     pub max_descriptors: u64,
-    /// Memory that the process has, shared pages included.
+    /// Resident memory of the process, including shared pages.
     pub resident_bytes: u64,
-    /// Memory, what bounds it, and what is done about that.
+    /// Memory in use, its bounds, and what has been done to keep them.
     pub memory: MemoryReport,
 }
 
-/// Whether a server is as far as its configuration wants it before the first request.
+/// Whether a server is ready for requests, as its configuration defines it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// The host can run tenants, none of those that boot at start is still booting for the first time, and the server
-    /// does not end.
+    /// The host can run tenants, no tenant that boots at start is still in its first boot, and the server is not
+    /// ending.
     pub ready: bool,
-    /// The server has been told to end, and serves what is under way.
+    /// The server has been told to end, and finishes the requests in progress.
     pub ending: bool,
-    /// Tenants of these that are still booting.
+    /// Tenants that boot at start and are still booting.
     pub booting: usize,
-    /// Tenants that do not boot. They answer 503, and do not keep the others from being ready.
+    /// Tenants that do not boot. They answer 503, and do not keep the server from being ready.
     pub failed: usize,
 }
 
-/// Whether tenants can run here.
+/// Whether tenants can run on this host.
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum HostState {
@@ -64,9 +65,9 @@ pub enum HostState {
         /// The kind of KVM: `hardware` or `paging`.
         kvm: &'static str,
     },
-    /// They cannot: what is missing, and what to do about it.
+    /// They cannot.
     Unusable {
-        /// A sentence for the operator.
+        /// What is missing, and what to do about it.
         reason: String,
     },
 }
@@ -78,19 +79,19 @@ pub struct TenantReport {
     pub name: String,
     /// Its routes, as in `shop.example/cart`.
     pub routes: Vec<String>,
-    /// What becomes of a worker's state after a request: `ephemeral`, `stateful`, or as in `reset-every-100`.
+    /// What happens to a worker's state after a request: `ephemeral`, `stateful`, or as in `reset-every-100`.
     pub mode: String,
-    /// Its program.
+    /// The path of its program.
     pub program: PathBuf,
-    /// Where it is in its life.
+    /// Its place in its life cycle.
     #[serde(flatten)]
     pub state: TenantState,
-    /// The file that a reload of it waits for, and for how long, if one does not answer.
+    /// The file that its boot or reload waits for, and for how long, if one does not respond.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
-    /// Requests that were its own, answered or not.
+    /// Requests that were routed to it, answered or not.
     pub requests: u64,
-    /// CPU time of its requests, storage program and resets included.
+    /// CPU time of its requests, including its storage program and resets.
     pub cpu_seconds: f64,
     /// Workers rolled back after a request.
     pub resets: u64,
@@ -98,53 +99,53 @@ pub struct TenantReport {
     pub forks: u64,
     /// Workers that could not be forked.
     pub fork_failures: u64,
-    /// Requests that left their loop: they ran past their inline budget, or no worker was ready.
+    /// Requests that left their loop: they exceeded their inline budget, or no worker was ready.
     pub parked: u64,
     /// Requests that have left their loop and are not answered yet.
     pub in_flight: u32,
     /// Calls of functions of the storage program.
     pub store_calls: u64,
-    /// Connections to places outside that the program began.
+    /// Outbound connections that the program began.
     pub connects: u64,
-    /// Those that it was refused.
+    /// Outbound connections that it was refused.
     pub refused_connects: u64,
-    /// New generations since the start, rollbacks included.
+    /// New generations since the start, including rollbacks.
     pub reloads: u64,
-    /// Generations that did not come about.
+    /// New generations that failed.
     pub reload_failures: u64,
-    /// How often the program was refused a descriptor, a thread, a mapping, by the limit's name.
+    /// How often the program was refused a descriptor, a thread or a mapping, by the limit's name.
     pub limit_hits: BTreeMap<&'static str, u64>,
-    /// Memory that its machines hold, its frozen programs included.
+    /// Memory that its machines hold, including its frozen programs.
     pub memory_bytes: u64,
-    /// How often they were refused more, since the process had no more.
+    /// How often they were refused memory because the process had reached its bound.
     pub memory_refusals: u64,
-    /// Requests that Mayfly answered instead, by the answer's `error`.
+    /// Requests that Mayfly answered in its place, by the answer's `error`.
     pub errors: BTreeMap<&'static str, u64>,
-    /// How often its program brought a machine into a state that no program needs, in requests, boots and the storage
-    /// program.
+    /// How often its program brought a machine into a state that no well-behaved program reaches, in requests, boots
+    /// and the storage program.
     pub violations: u64,
     /// Lines that the log limit dropped.
     pub dropped_log_lines: u64,
 }
 
-/// Where a tenant is in its life.
+/// A tenant's place in its life cycle.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TenantState {
-    /// It boots when it is first called.
+    /// It boots at its first request.
     Unbooted,
-    /// Its program has not reached its first wait yet.
+    /// Its program has not reached its first wait for a request yet.
     Booting,
-    /// It answers requests.
+    /// It serves requests.
     Ready {
-        /// Which of its booted programs answers.
+        /// The number of the generation that serves requests.
         generation: u64,
-        /// How long that one took to boot, or to be loaded.
+        /// How long that generation took to boot or to load, in milliseconds.
         boot_ms: f64,
-        /// Whether it was booted: `program`, or comes from a file: `snapshot`.
+        /// `program` if it was booted, `snapshot` if it was loaded from a file.
         booted_from: &'static str,
     },
-    /// It answers 503.
+    /// It cannot run, and answers 503.
     Failed {
         /// Why.
         reason: String,

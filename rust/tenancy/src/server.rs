@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All tenants of a process, and what changes them while they serve.
+//! All tenants of a process: start, shutdown, reports, and what loops share.
 
+mod changes;
 mod tenant_set;
 
 use std::collections::HashMap;
@@ -10,38 +11,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use mayfly_files::Pending;
 use mayfly_sandbox::{Host, HostError};
 
-use crate::config::{AdminConfig, Config, TenantConfig};
+use crate::config::{Config, TenantConfig};
 use crate::host::descriptors::{self, TooLow};
 use crate::host::resources;
 use crate::host::workers::Workers;
 use crate::life::boots::Boots;
 use crate::life::env::BootEnv;
-use crate::life::eviction::Called;
-use crate::life::program::{ProgramSource, has_changed};
-use crate::life::replace::{flat, reconfigure, replace, roll_back, upload};
+use crate::life::eviction::LastRequests;
 use crate::life::snapshots::Snapshots;
 use crate::memory::{Memory, Relief};
-use crate::model::outcome::{Applied, ReloadError, Reloaded};
 use crate::model::tenant::{State, Tenant};
 use crate::report::{HostState, Readiness, Report, TenantReport};
 use crate::schedule::background::Background;
 
 pub(crate) use tenant_set::TenantSet;
 
-/// How long [`Server::start`] waits for tenants to boot. A slower one answers 503 until it is ready.
+/// How long [`Server::start`] waits for tenants to boot. A slower tenant answers 503 until it is ready.
 const START_WAIT: Duration = Duration::from_secs(3);
-/// With less than this idle time, workers that lie ready for no request in particular go, too.
+/// If the allowed idle time is below this, spare workers in mailboxes are closed, too.
 const IDLE_SPARES: Duration = Duration::from_secs(2);
-/// So many of them at a time: closing one may take milliseconds.
+/// Spare workers closed at a time: closing one may take milliseconds.
 const SPARES: usize = 32;
-/// Programs that boot side by side when a configuration is applied, or programs are looked at.
-const APPLY_THREADS: usize = 4;
-/// What a boot or a reload may take, besides twice the longest boot that a configuration allows (a storage program may
-/// boot, too): far more than it does. What a file holds up is noticed after a second.
-const REST_OF_RELOAD: Duration = Duration::from_secs(60);
 
 /// The tenants of a process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -51,12 +43,12 @@ pub struct Server {
 
 struct Inner {
     host: Result<Host, HostError>,
-    /// Changes with `set` and when loops are to close idle workers: what a loop compares on every request.
+    /// A number that changes with `set`, and when loops are to close idle workers. Loops compare it on every request.
     news: AtomicU64,
-    /// Idle time in nanoseconds from which on a loop's workers are to be closed.
+    /// Idle time in nanoseconds after which a loop closes a worker.
     idle_ns: AtomicU64,
     memory: Arc<Memory>,
-    /// What wakes loops that have nothing to do, by their pools' numbers.
+    /// Wakers of idle loops, by their pools' numbers.
     wakers: Mutex<HashMap<u64, Box<dyn Fn() + Send>>>,
     set: RwLock<Arc<TenantSet>>,
     background: Arc<Background>,
@@ -64,38 +56,37 @@ struct Inner {
     workers: Workers,
     /// Held while the set of tenants changes.
     applying: Mutex<()>,
-    /// It has been told to end.
+    /// It has been told to shut down.
     is_ending: AtomicBool,
     pools: AtomicUsize,
     pools_made: AtomicU64,
-    /// When each tenant had how many requests, as the keeper of the memory saw it.
-    called: Mutex<Called>,
+    /// When each tenant had how many requests, as the memory thread saw it.
+    last_requests: Mutex<LastRequests>,
     unrouted: Mutex<Vec<Arc<AtomicU64>>>,
     id_seed: u64,
 }
 
-/// Why a server could not start. What is wrong with a tenant or with the host's KVM is no reason: see
-/// [`Server::report`].
+/// Why a server could not start. A failed tenant or an unusable KVM does not prevent a start: see [`Server::report`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The system gave no thread.
+    /// The system could not create a thread.
     #[error("cannot start a background thread: {}", resources::with_advice(.0))]
     Thread(#[from] io::Error),
-    /// A limit of the process.
+    /// A limit of the process is too low.
     #[error(transparent)]
     TooLow(#[from] TooLow),
 }
 
 impl Server {
-    /// Starts with the host's KVM and boots the tenants that are to boot at start, a few side by side.
+    /// Starts with the host's KVM and boots the tenants that are to boot at start, a few in parallel.
     ///
-    /// Returns when all of these have booted or failed, or after three seconds: a tenant that takes longer answers 503
-    /// until it is ready. A tenant that fails is kept with its reason. Without usable KVM the server starts all the
-    /// same, and every tenant answers 503.
+    /// Returns when all of these have booted or failed, or after three seconds. A tenant that takes longer answers 503
+    /// until it is ready. A tenant that fails is kept with its reason. Without usable KVM the server starts
+    /// nevertheless, and every tenant answers 503.
     ///
     /// # Errors
     ///
-    /// [`StartError`] when the system gives no thread or not enough descriptors.
+    /// [`StartError`] when the system grants no thread or too few descriptors.
     pub fn start(config: Config) -> Result<Self, StartError> {
         descriptors::require(0)?;
         descriptors::warn_of_file_size();
@@ -136,7 +127,7 @@ impl Server {
                 idle_ns: AtomicU64::new(u64::MAX),
                 memory,
                 wakers: Mutex::default(),
-                called: Mutex::default(),
+                last_requests: Mutex::default(),
                 set: RwLock::new(Arc::new(set)),
                 background,
                 boots,
@@ -146,8 +137,8 @@ impl Server {
                 pools: AtomicUsize::new(0),
                 pools_made: AtomicU64::new(0),
                 unrouted: Mutex::default(),
-                // The standard library keys its hash maps with the system's random numbers: enough to tell processes
-                // apart.
+                // The standard library seeds its hash maps from the system's random numbers, which is enough to
+                // distinguish processes.
                 id_seed: RandomState::new().hash_one(0),
             }),
         };
@@ -166,28 +157,29 @@ impl Server {
         self.inner.pools_made.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Answers the requests that wait, and ends the threads that would send answers later.
+    /// Answers the waiting requests, and ends the threads that would send answers later.
     ///
-    /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools go on, without
+    /// No [`crate::DeferredReply`] is sent once this has returned. Loop pools keep working, except for
     /// [`crate::LoopPool::call_later`].
     pub fn shutdown(&self) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
-        tracing::info!(target: "mayfly::server", in_work = self.in_work(), "the server ends");
+        tracing::info!(target: "mayfly::server", in_work = self.in_work(), "the server is shutting down");
         self.inner.stop();
         self.inner.background.gate.close();
     }
 
-    /// Has [`Self::readiness`] say that it is over; everything is served as before. `at_most` is what the requests in
-    /// work have, for the log. [`Self::shutdown`] comes when [`Self::in_work`] is 0, or when that time is up.
+    /// Makes [`Self::readiness`] report that the server is ending; requests are served as before. `at_most` is the time
+    /// limit of the requests in progress, for the log. The caller calls [`Self::shutdown`] when [`Self::in_work`] is 0
+    /// or the time is up.
     pub fn begin_end(&self, at_most: Duration) {
         self.inner.is_ending.store(true, Ordering::Relaxed);
         tracing::info!(
             target: "mayfly::server", in_work = self.in_work(), at_most_ms = at_most.as_millis(),
-            "the server is told to end; requests in work go on"
+            "the server is told to end; requests in progress continue"
         );
     }
 
-    /// Whether it has been told to end.
+    /// Whether the server has been told to shut down.
     #[must_use]
     pub fn is_ending(&self) -> bool {
         self.inner.is_ending.load(Ordering::Relaxed)
@@ -205,195 +197,7 @@ impl Server {
         Arc::clone(&self.set().config)
     }
 
-    /// Puts a new configuration in force, while requests are served: routes at once and together, and programs that run
-    /// otherwise now as new generations. A generation that does not boot leaves its tenant as it was.
-    ///
-    /// Waits for the boots. What the process has once, it keeps until it starts again: `max_workers`,
-    /// `max_memory_mib`, `overflow_threads`, `admin`, `snapshots`.
-    pub fn apply(&self, config: Config) -> Applied {
-        let _one_at_a_time = self.inner.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.set();
-        let mut applied = Applied::default();
-        let mut known: HashMap<&str, (&Arc<Tenant>, &TenantConfig)> = old
-            .tenants
-            .iter()
-            .zip(&old.config.tenants)
-            .map(|(tenant, config)| (config.name.as_str(), (tenant, config)))
-            .collect();
-        let mut changed = Vec::new();
-        let mut added = Vec::new();
-        let tenants: Box<[Arc<Tenant>]> = config
-            .tenants
-            .iter()
-            .map(|config| match known.remove(config.name.as_str()) {
-                Some((tenant, former)) => {
-                    if !former.same_program(config) {
-                        changed.push((Arc::clone(tenant), Arc::new(config.clone())));
-                    }
-                    Arc::clone(tenant)
-                }
-                None => {
-                    added.push(config.name.to_string());
-                    new_tenant(config, &self.inner.memory)
-                }
-            })
-            .collect();
-        applied.removed = known.into_keys().map(ToOwned::to_owned).collect();
-        applied.removed.sort_unstable();
-        applied.added = added;
-        for (tenant, result) in self.boot_changed(changed) {
-            match result {
-                Ok(()) => applied.changed.push(tenant.name.to_string()),
-                Err(error) => applied.failed.push((tenant.name.to_string(), error.to_string())),
-            }
-        }
-        let set = TenantSet::new(old.epoch + 1, Arc::new(config), tenants);
-        match self.inner.boots.env() {
-            Ok(_) => {
-                let is_new = |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted);
-                for tenant in set.to_boot_at_start().filter(|tenant| is_new(tenant)) {
-                    if tenant.claim_boot(false) {
-                        self.inner.boots.boot(Arc::clone(tenant));
-                    }
-                }
-                self.inner.boots.wait(START_WAIT);
-            }
-            Err(reason) => {
-                for tenant in set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Unbooted)) {
-                    tenant.fail_for_ever(reason);
-                }
-            }
-        }
-        *self.inner.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
-        self.inner.news.fetch_add(1, Ordering::Release);
-        tracing::info!(
-            target: "mayfly::server", added = applied.added.len(), removed = applied.removed.len(),
-            changed = applied.changed.len(), failed = applied.failed.len(), "a new configuration is in force"
-        );
-        applied
-    }
-
-    /// Boots tenants under their new configurations, a few side by side.
-    fn boot_changed(
-        &self,
-        changed: Vec<(Arc<Tenant>, Arc<TenantConfig>)>,
-    ) -> Vec<(Arc<Tenant>, Result<(), ReloadError>)> {
-        let tenants: Vec<_> = changed.iter().map(|(tenant, _)| Arc::clone(tenant)).collect();
-        let most = changed.iter().map(|(_, config)| config.limits.machine.boot_time).max().unwrap_or_default();
-        let errands = changed.into_iter().map(|(tenant, config)| {
-            let work = self.work(&tenant, move |tenant, env, background| reconfigure(tenant, config, env, background));
-            (tenant.errands.clone(), work)
-        });
-        let results = mayfly_files::each(errands, APPLY_THREADS, longest(most));
-        let mut results: Vec<_> = tenants.into_iter().zip(results.into_iter().map(flat)).collect();
-        results.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        results
-    }
-
-    /// Work on a tenant, for an errand.
-    fn work<T, W>(
-        &self,
-        tenant: &Arc<Tenant>,
-        work: W,
-    ) -> impl FnOnce() -> Result<T, ReloadError> + Send + 'static + use<T, W>
-    where
-        W: FnOnce(&Tenant, &BootEnv, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
-    {
-        let (tenant, boots) = (Arc::clone(tenant), Arc::clone(self.boots()));
-        let background = Arc::clone(self.background());
-        move || {
-            let env = boots.env().map_err(|reason| ReloadError::Host(reason.to_owned()))?;
-            work(&tenant, env, &background)
-        }
-    }
-
-    /// Has an errand do it, and waits unless the tenant's files hold it up.
-    fn change<T: Send + 'static>(
-        &self,
-        tenant: &Arc<Tenant>,
-        work: impl FnOnce(&Tenant, &BootEnv, &Arc<Background>) -> Result<T, ReloadError> + Send + 'static,
-    ) -> Result<T, ReloadError> {
-        let most = self.longest_boot();
-        flat(tenant.errands.begin(longest(most), self.work(tenant, work)).and_then(Pending::wait))
-    }
-
-    fn longest_boot(&self) -> Duration {
-        self.config().tenants.iter().map(|config| config.limits.machine.boot_time).max().unwrap_or_default()
-    }
-
-    /// Boots the tenant's program again, and lets it answer if it works.
-    ///
-    /// Waits for the boot. Requests go on meanwhile; every loop serves the new generation from its first request after
-    /// the return.
-    ///
-    /// # Errors
-    ///
-    /// [`ReloadError`]; what ran before goes on.
-    pub fn reload(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
-        self.change(&self.tenant(tenant)?, |tenant, env, background| {
-            replace(tenant, env, background, ProgramSource::File)
-        })
-    }
-
-    /// Reloads every tenant whose program is another one than the one that answers. One whose files do not answer is
-    /// reported, and holds up no other.
-    pub fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
-        if self.inner.boots.env().is_err() {
-            return Vec::new();
-        }
-        let set = self.set();
-        let errands = set.tenants.iter().map(|tenant| {
-            let work = self.work(tenant, |tenant, env, background| {
-                if !has_changed(tenant, env)? {
-                    return Ok(None);
-                }
-                replace(tenant, env, background, ProgramSource::File).map(Some)
-            });
-            (tenant.errands.clone(), work)
-        });
-        let results = mayfly_files::each(errands, APPLY_THREADS, longest(self.longest_boot()));
-        let results = set.tenants.iter().zip(results).filter_map(|(tenant, result)| {
-            let result = flat(result).transpose()?;
-            if let Err(ReloadError::Held(reason)) = &result {
-                tracing::error!(target: "mayfly::server", tenant = %tenant.name, reason, "changes of the tenant's files are not seen");
-            }
-            Some((tenant.name.to_string(), result))
-        });
-        results.collect()
-    }
-
-    /// Boots an uploaded program, and if it works, lets it answer and keeps it for later starts.
-    ///
-    /// # Errors
-    ///
-    /// [`ReloadError`]; but for [`ReloadError::Persist`], what ran before goes on.
-    pub fn upload(&self, tenant: &str, elf: Vec<u8>) -> Result<Reloaded, ReloadError> {
-        let tenant = self.tenant(tenant)?;
-        let uploads = self.uploads().ok_or(ReloadError::NoUploads)?;
-        self.change(&tenant, move |tenant, env, background| upload(tenant, env, background, &uploads, elf))
-    }
-
-    /// Lets the generation before the present one answer again, without a boot.
-    ///
-    /// # Errors
-    ///
-    /// [`ReloadError`].
-    pub fn rollback(&self, tenant: &str) -> Result<Reloaded, ReloadError> {
-        let uploads = self.uploads();
-        self.change(&self.tenant(tenant)?, move |tenant, env, _| roll_back(tenant, env, uploads.as_deref()))
-    }
-
-    fn tenant(&self, name: &str) -> Result<Arc<Tenant>, ReloadError> {
-        let set = self.set();
-        let found = set.tenants.iter().find(|tenant| tenant.name.as_str() == name);
-        found.cloned().ok_or(ReloadError::UnknownTenant)
-    }
-
-    fn uploads(&self) -> Option<std::path::PathBuf> {
-        self.config().admin.as_ref().and_then(|AdminConfig { uploads, .. }| uploads.clone())
-    }
-
-    /// The server at this moment.
+    /// The server's current state.
     #[must_use]
     pub fn report(&self) -> Report {
         let host = match &self.inner.host {
@@ -421,11 +225,11 @@ impl Server {
         }
     }
 
-    /// How far the server is: cheap enough to be asked often.
+    /// Whether the server is ready; cheap enough to be polled.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let set = self.set();
-        // A tenant whose files do not answer counts as one that does not boot: it keeps no other from being ready.
+        // A tenant whose files do not respond counts as failed: it does not keep the server from being ready.
         let hangs = |tenant: &Tenant| tenant.errands.hang().is_some();
         let is_booting =
             |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted | State::Booting { .. });
@@ -437,18 +241,18 @@ impl Server {
         Readiness { ready: self.inner.host.is_ok() && booting == 0 && !ending, ending, booting, failed }
     }
 
-    /// The set of tenants that is in force.
+    /// The current set of tenants.
     pub(crate) fn set(&self) -> Arc<TenantSet> {
         Arc::clone(&self.inner.set.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another number than before if a loop has something to look at.
+    /// A number that changes when loops have something to look at.
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.inner.news.load(Ordering::Acquire)
     }
 
-    /// Idle time in nanoseconds from which on a loop's workers are to be closed.
+    /// Idle time in nanoseconds after which a loop closes a worker.
     pub(crate) fn idle_ns(&self) -> u64 {
         self.inner.idle_ns.load(Ordering::Relaxed)
     }
@@ -457,8 +261,7 @@ impl Server {
         &self.inner.memory
     }
 
-    /// Has `wake` called, by other threads, when a loop is to look at the news and may have nothing to do; `None`: no
-    /// more.
+    /// Sets the function that other threads call when a loop is to look at the news and may be idle. `None` removes it.
     pub(crate) fn set_waker(&self, pool: u64, wake: Option<Box<dyn Fn() + Send>>) {
         let mut wakers = self.wakers();
         match wake {
@@ -471,7 +274,7 @@ impl Server {
         self.inner.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has room made, as much as can be made now: for the keeper of the memory.
+    /// Frees as much memory as is possible now; for the memory thread.
     fn relieve(&self, relief: Relief) {
         let set = self.set();
         let idle_ns = u64::try_from(relief.idle.as_nanos()).unwrap_or(u64::MAX);
@@ -483,8 +286,8 @@ impl Server {
             }
         }
         if let Some(programs) = relief.programs {
-            let mut called = self.inner.called.lock().unwrap_or_else(PoisonError::into_inner);
-            if called.make_room(&set.tenants, programs) {
+            let mut last_requests = self.inner.last_requests.lock().unwrap_or_else(PoisonError::into_inner);
+            if last_requests.make_room(&set.tenants, programs) {
                 self.inner.memory.stopped_programs.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -502,7 +305,7 @@ impl Server {
         &self.inner.boots
     }
 
-    /// Most workers of the process, and how many there are.
+    /// The largest and the current number of workers in the process.
     pub(crate) fn workers(&self) -> (usize, usize) {
         (self.inner.workers.most(), self.inner.workers.count())
     }
@@ -516,7 +319,7 @@ impl Server {
         self.inner.pools.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A count of requests without a tenant for a loop; it stays counted when the loop is gone.
+    /// Makes a loop's counter of requests without a tenant. It stays in the total when the loop is gone.
     pub(crate) fn new_unrouted(&self) -> Arc<AtomicU64> {
         let count = Arc::<AtomicU64>::default();
         self.unrouted().push(Arc::clone(&count));
@@ -539,7 +342,7 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Inner {
-    /// Ends the background threads, and answers what waits for them.
+    /// Ends the background threads, and answers the requests that wait for them.
     fn stop(&self) {
         self.boots.close();
         self.background.stop();
@@ -557,14 +360,10 @@ fn new_tenant(config: &TenantConfig, memory: &Memory) -> Arc<Tenant> {
     Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted, memory.account()))
 }
 
-/// What an errand about one tenant may take, if a boot may take `boot`.
-fn longest(boot: Duration) -> Duration {
-    boot * 2 + REST_OF_RELOAD
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::outcome::ReloadError;
     use crate::{LoopPool, Outcome, Request};
     use mayfly_sandbox::BufferedResponse;
 

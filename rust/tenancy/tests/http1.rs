@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The HTTP/1.1 of a tenant's connection, spoken with a server that is not ours: Python's, natively.
+//! The HTTP/1.1 of a tenant's connection, tested against an independent server: Python's, running natively.
 
 #![allow(
     clippy::unwrap_used,
@@ -81,7 +81,7 @@ impl Drop for Python {
 }
 
 #[test]
-fn a_server_understands_what_is_said_and_is_understood() {
+fn requests_and_responses_of_an_independent_server_are_understood() {
     let python = Python::start();
     let mut decoder = Http1.decoder();
     let mut connection = python.connect();
@@ -125,7 +125,7 @@ fn a_server_understands_what_is_said_and_is_understood() {
             decoder.deliver(&mut response);
             let mut expected = format!("{method} {path} shop.example {body}");
             if method == "HEAD" {
-                // The server in front announces it.
+                // The server in front passes the length on.
                 assert_eq!(response.announced, Some(expected.len() as u64));
                 expected.clear();
             }
@@ -139,5 +139,5 @@ fn a_server_understands_what_is_said_and_is_understood() {
             }
         }
     }
-    assert_eq!(connections, 7, "the others were kept open");
+    assert_eq!(connections, 7, "connections are reused unless the response ends them");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Many tenants: booted when they are called, and no more workers than allowed.
+//! Many tenants: they boot at their first request, and there are never more workers than allowed.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use support::*;
 
 /// `count` tenants on `/t0`, `/t1`, …
 fn tenants(count: usize) -> Vec<Value> {
-    // With time enough on a busy machine: a request that leaves its loop takes the worker along.
+    // Enough time for a busy machine: a request that leaves its loop takes its worker with it.
     let limits = json!({"inline_budget_us": 1_000_000});
     (0..count)
         .map(|number| {
@@ -31,7 +31,7 @@ fn target(number: usize) -> &'static str {
 }
 
 #[test]
-fn a_thousand_tenants_boot_when_they_are_called() {
+fn a_thousand_tenants_boot_at_their_first_request() {
     let server = start_with(json!({"boot_at_start": 3, "tenants": tenants(1000)}));
     let booted = |server: &mayfly_tenancy::Server| {
         server.report().tenants.iter().filter(|tenant| tenant.state != TenantState::Unbooted).count()
@@ -53,7 +53,7 @@ fn tenants_called_in_turn_keep_their_workers() {
         assert_eq!(get(&mut pool, target(number)).status, 200);
     }
     let forks = || server.report().tenants.iter().map(|tenant| tenant.forks).sum::<u64>();
-    // What was ordered ahead comes by itself, on a busy machine a little later.
+    // Workers that were ordered ahead arrive by themselves, on a busy machine a little later.
     let mut before = forks();
     loop {
         std::thread::sleep(Duration::from_millis(500));
@@ -84,10 +84,10 @@ fn more_tenants_than_workers_are_served_without_exceeding_them_and_without_thras
         }
         longest = longest.max(began.elapsed());
     }
-    // Those that came first stay, since none of them is idle; the others have a fork for each request.
+    // The first four workers stay, since none of them is idle; the other tenants need a fork for each request.
     let mut forks: Vec<u64> = server.report().tenants.iter().map(|tenant| tenant.forks).collect();
     if longest >= Duration::from_millis(500) {
-        // So slow a machine that some of them were idle for a second between two rounds: then others have stayed.
+        // The machine is so slow that some workers were idle for a second between two rounds, and others have stayed.
         forks.sort_unstable();
     }
     assert!(forks[..4].iter().all(|&forks| forks <= 3), "{forks:?}");
@@ -95,7 +95,7 @@ fn more_tenants_than_workers_are_served_without_exceeding_them_and_without_thras
 }
 
 #[test]
-fn the_least_recently_used_worker_is_let_go_for_another_tenants() {
+fn the_least_recently_used_worker_is_closed_for_another_tenants() {
     let server = start_with(json!({"max_workers": 2, "boot_at_start": 0, "tenants": tenants(3)}));
     let mut pool = server.loop_pool();
     for number in [0, 1] {
@@ -109,14 +109,14 @@ fn the_least_recently_used_worker_is_let_go_for_another_tenants() {
     let forks = |name: &str| report(&server, name).forks;
     let before = forks("t1");
     assert_eq!(get(&mut pool, target(1)).status, 200);
-    assert_eq!(forks("t1"), before, "the one that was used stayed");
+    assert_eq!(forks("t1"), before, "the recently used worker stayed");
     let before = forks("t0");
     assert_eq!(get(&mut pool, target(0)).status, 200);
-    assert_eq!(forks("t0"), before + 1, "the other one went");
+    assert_eq!(forks("t0"), before + 1, "the other worker was closed");
 }
 
 #[test]
-fn a_first_call_of_a_broken_program_is_told_why_and_is_not_repeated_at_once() {
+fn a_failed_first_boot_is_answered_with_its_reason_and_not_retried_at_once() {
     let missing = json!({"name": "a", "path": "/a", "program": "/nonexistent/program"});
     let server = start_with(json!({"boot_at_start": 0, "tenants": [missing]}));
     let mut pool = server.loop_pool();

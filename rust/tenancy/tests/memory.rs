@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The bound on the process's memory: who makes room, who is refused, and that everybody is served again.
+//! The bound on the process's memory: what is closed or stopped, which requests are refused, and that all tenants are
+//! served again.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,8 +20,8 @@ use support::{Later, Response, report, request, start_with, tenant};
 
 const MIB: u64 = 1 << 20;
 
-/// These touch thousands of pages for the first time, which takes long on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Requests touch thousands of pages for the first time, which takes long on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn get(pool: &mut LoopPool, target: &'static str) -> Response {
     let request = request(target);
@@ -30,10 +31,10 @@ fn get(pool: &mut LoopPool, target: &'static str) -> Response {
     }
     let (sender, receiver) = mpsc::channel();
     pool.call_later(&request, Box::new(Later { response, sender }));
-    receiver.recv_timeout(PATIENCE).expect("every request is answered")
+    receiver.recv_timeout(TIMEOUT).expect("every request is answered")
 }
 
-/// What the process has is what all tests have: one at a time.
+/// All tests share the process's memory, so they run one at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -43,7 +44,7 @@ fn bounded(mib: u64, tenants: &[Value]) -> Server {
     start_with(json!({"max_memory_mib": mib, "boot_at_start": 0, "tenants": tenants}))
 }
 
-/// A tenant that may have much, and does this when it boots.
+/// A tenant with large limits, which does `boot` when it boots.
 fn large(name: &str, boot: &str) -> Value {
     let limits = json!({
         "cpu_ms": 60_000, "wall_ms": 100_000, "inline_budget_us": 1_000_000, "memory_mib": 256, "boot_memory_mib": 256,
@@ -52,7 +53,7 @@ fn large(name: &str, boot: &str) -> Value {
     tenant(name, json!({"limits": limits, "args": [boot]}))
 }
 
-/// Tends the pool whenever it is woken, as an event loop does; returns how often that was.
+/// Sets a waker, as an event loop does; returns the count of its calls.
 fn tended(pool: &mut LoopPool) -> Arc<AtomicU64> {
     let woken = Arc::new(AtomicU64::new(0));
     let waker = Arc::clone(&woken);
@@ -62,7 +63,7 @@ fn tended(pool: &mut LoopPool) -> Arc<AtomicU64> {
     woken
 }
 
-/// Asks until it is answered with 200.
+/// Repeats a request until it is answered with 200.
 fn served_at_last(pool: &mut LoopPool, target: &'static str) -> Response {
     let start = Instant::now();
     loop {
@@ -73,13 +74,13 @@ fn served_at_last(pool: &mut LoopPool, target: &'static str) -> Response {
         }
         assert_eq!(response.status, 503, "{target}: {}", response.reason());
         assert!(response.reason().contains("memory"), "{target}: {}", response.reason());
-        assert!(start.elapsed() < PATIENCE, "{target} is never served: {}", response.reason());
+        assert!(start.elapsed() < TIMEOUT, "{target} is never served: {}", response.reason());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn a_request_is_refused_more_before_the_process_passes_its_bound_and_others_go_on() {
+fn a_request_is_refused_memory_before_the_process_passes_its_bound_and_others_continue() {
     let _alone = alone();
     let server = bounded(32, &[large("a", ""), large("b", "")]);
     let mut pool = server.loop_pool();
@@ -88,7 +89,7 @@ fn a_request_is_refused_more_before_the_process_passes_its_bound_and_others_go_o
         let response = get(&mut pool, "/a/touch?40");
         assert_eq!(response.error(), (503, "server-memory".to_owned()));
         assert!(response.reason().contains("max_memory_mib"), "{}", response.reason());
-        // At once, but where closing the machine of that request takes long.
+        // At once, unless closing the machine of that request takes long.
         assert_eq!(served_at_last(&mut pool, "/b/ok").status, 200);
         assert_eq!(served_at_last(&mut pool, "/a/touch?2").status, 200);
     }
@@ -98,14 +99,14 @@ fn a_request_is_refused_more_before_the_process_passes_its_bound_and_others_go_o
 }
 
 #[test]
-fn idle_workers_of_a_loop_without_requests_make_room() {
+fn idle_workers_of_a_loop_without_requests_are_closed() {
     let _alone = alone();
     let tenants: Vec<Value> = ["a", "b", "c"].iter().map(|name| large(name, "boot:region=4")).collect();
     let server = bounded(64, &tenants);
     let mut idle = server.loop_pool();
     let woken = tended(&mut idle);
     for target in ["/a/region", "/b/region", "/c/region"] {
-        // Twice: a worker that was forked for a request waits for the next one elsewhere.
+        // Twice: a worker that was forked for a request waits in the mailbox for the next one.
         assert_eq!(served_at_last(&mut idle, target).status, 200);
         assert_eq!(served_at_last(&mut idle, target).status, 200);
     }
@@ -118,7 +119,7 @@ fn idle_workers_of_a_loop_without_requests_make_room() {
         if woken.load(Ordering::Relaxed) != before {
             idle.tend();
         }
-        assert!(start.elapsed() < PATIENCE, "idle workers make no room");
+        assert!(start.elapsed() < TIMEOUT, "idle workers are not closed");
     }
     let memory = server.report().memory;
     assert!(memory.closed_workers > 0 && memory.shortages > 0, "{memory:?}");
@@ -148,7 +149,7 @@ fn programs_that_do_not_fit_together_take_turns() {
 }
 
 #[test]
-fn all_of_it_is_given_back_at_the_end() {
+fn all_memory_is_returned_at_shutdown() {
     let _alone = alone();
     let server = bounded(1024, &[large("a", "boot:touch=40")]);
     let mut pool = server.loop_pool();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a tenant's program sees of the host's files, and what it is called.
+//! The host's files that a tenant's program sees, and its own name.
 #![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(
     clippy::unwrap_used,
@@ -70,8 +70,8 @@ fn a_program_sees_its_mounts_and_nothing_else() {
     for hidden in ["/root", "/data/file", "/bin/view", "/ro/../../../etc/shadow", "/etc/hostname"] {
         assert_eq!(show(&mut pool, hidden), MISSING, "{hidden}");
     }
-    assert_eq!(show(&mut pool, "/ro/file?mine"), MISSING, "it is read-only");
-    // What is written is the request's own.
+    assert_eq!(show(&mut pool, "/ro/file?mine"), MISSING, "the mount is read-only");
+    // Writes are private to the request.
     assert_eq!(show(&mut pool, "/deep/er/rw/file?my"), ok("mye host's"));
     assert_eq!(show(&mut pool, "/deep/er/rw/new?x"), ok("x"));
     assert_eq!(show(&mut pool, "/deep/er/rw/file"), ok("the host's"));
@@ -80,20 +80,20 @@ fn a_program_sees_its_mounts_and_nothing_else() {
     assert_eq!(fs::read_dir(directory.path().join("data")).unwrap().count(), 1);
 }
 
-/// Whether the file system has nothing but memory: tmpfs, ramfs.
+/// Whether the file system is in memory: tmpfs, ramfs.
 fn is_in_memory(path: &Path) -> bool {
     let kind = rustix::fs::statfs(path).unwrap().f_type;
     [0x0102_1994, 0x8584_58f6].contains(&(kind & 0xffff_ffff))
 }
 
-/// What a program that needs a file answers, now that the file is not in memory.
+/// Checks that a request that needs a file which is not in memory is served off the loop.
 fn is_served_off_the_loop(target: &'static str) {
     let directory = directory();
     let file = fs::File::open(directory.path().join("data/file")).unwrap();
     file.sync_all().unwrap();
     let server = start_with(view(directory.path(), &json!([{"host": "data", "at": "/ro"}])));
     let mut pool = server.loop_pool();
-    // Warm: the worker is here, and the names are in memory.
+    // Warm-up: the worker is here, and the file names are in memory.
     let expected = show(&mut pool, target);
     assert_eq!(expected.0, 200, "{expected:?}");
     let mut left = false;
@@ -103,7 +103,7 @@ fn is_served_off_the_loop(target: &'static str) {
             let served = pool.call(&request("/argv0"), &mut response);
             served == Outcome::Done && response.status == 200
         });
-        // The kernel may keep what it is just at.
+        // The kernel may keep pages that it is using.
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
         let mut response = Response::default();
         if pool.call(&request(target), &mut response) == Outcome::Later {
@@ -118,12 +118,12 @@ fn is_served_off_the_loop(target: &'static str) {
         }
     }
     assert_eq!(left, !is_in_memory(directory.path()));
-    // It is in memory now, and served here, if the file system can tell.
+    // The file is in memory now, and served on the loop if the file system can tell.
     let mut byte = [0];
     let now = rustix::io::ReadWriteFlags::NOWAIT;
     let can_tell = rustix::io::preadv2(&file, &mut [std::io::IoSliceMut::new(&mut byte)], 0, now).is_ok();
     if can_tell || is_in_memory(directory.path()) {
-        wait_until("what is in memory is served on the loop", || {
+        wait_until("a file in memory is served on the loop", || {
             pool.call(&request(target), &mut Response::default()) == Outcome::Done
         });
     }
@@ -149,11 +149,11 @@ fn a_program_in_a_mount_finds_itself() {
 
     let server = start_with(view(directory.path(), &json!([])));
     let mut pool = server.loop_pool();
-    assert_eq!(show(&mut pool, "/argv0"), ok("view"), "outside of its mounts it has no place");
+    assert_eq!(show(&mut pool, "/argv0"), ok("view"), "outside of its mounts it has no directory");
 }
 
 #[test]
-fn a_mount_that_is_not_there_fails_its_tenant_alone() {
+fn a_missing_mount_fails_only_its_tenant() {
     let directory = directory();
     let mut config = view(directory.path(), &json!([{"host": "gone", "at": "/gone"}]));
     config["tenants"].as_array_mut().unwrap().push(json!({"name": "other", "path": "/other", "program": "bin/view"}));
@@ -163,7 +163,7 @@ fn a_mount_that_is_not_there_fails_its_tenant_alone() {
     assert_eq!(response.error(), (503, "unavailable".to_owned()));
     assert!(response.reason().contains("/gone") && response.reason().contains("cannot open"), "{}", response.reason());
     assert!(matches!(report(&server, "other").state, TenantState::Ready { .. }));
-    // It is there after a change, with a new generation.
+    // After a change of the configuration it is there, with a new generation.
     config["tenants"][0]["mounts"] = json!([{"host": "data", "at": "/gone"}]);
     let applied = server.apply(Config::from_value(&config).unwrap());
     assert_eq!((applied.changed, applied.failed), (vec!["view".to_owned()], vec![]));

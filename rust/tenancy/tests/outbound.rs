@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that wait for somebody outside hold no thread, and go on when there is news.
+//! Requests that wait for the network occupy no thread, and continue when data arrives.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,11 +21,11 @@ use support::*;
 
 const TIME: Duration = Duration::from_secs(20);
 
-/// A server that speaks as much of Redis's protocol as it takes: it answers BLPOP when the test says so, and INCR with
-/// the number of its connections.
+/// A server for the necessary part of Redis's protocol. It leaves the answer to BLPOP to the test, and answers other
+/// commands with the number of the connection.
 struct Server {
     port: u16,
-    /// Each BLPOP, to be answered by whoever takes it.
+    /// The connection of each BLPOP, for the test to answer.
     pops: Receiver<TcpStream>,
 }
 
@@ -46,7 +46,7 @@ fn serve_commands(mut stream: TcpStream, number: u32, pops: &Sender<TcpStream>) 
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     while let Some(count) = lines.next() {
         let count: usize = count?.trim_start_matches('*').parse().unwrap();
-        // Each part has a line with its size before it.
+        // Each part is preceded by a line with its size.
         let parts: Vec<String> = lines.by_ref().take(2 * count).collect::<Result<_, _>>()?;
         match parts[1].as_str() {
             "BLPOP" => drop(pops.send(stream.try_clone()?)),
@@ -68,7 +68,7 @@ fn tenant(name: &str, port: u16, more: Value) -> Value {
     tenant
 }
 
-/// Serves a request; its answer comes on the channel if it leaves this thread.
+/// Serves a request; the answer arrives on the channel.
 fn begin(pool: &mut LoopPool, method: &'static [u8], target: &'static str) -> Receiver<Response> {
     let (sender, receiver) = mpsc::channel();
     let request = mayfly_tenancy::Request { method, ..request(target) };
@@ -85,7 +85,7 @@ fn post(pool: &mut LoopPool, target: &'static str) -> Response {
 }
 
 #[test]
-fn requests_that_wait_for_the_network_hold_no_thread() {
+fn requests_that_wait_for_the_network_occupy_no_thread() {
     let outside = server();
     let tenants = [tenant("r", outside.port, json!({})), support::tenant("b", json!({}))];
     let server = start_with(json!({"overflow_threads": 1, "tenants": tenants}));
@@ -94,16 +94,16 @@ fn requests_that_wait_for_the_network_hold_no_thread() {
     // As many as may run at a time: on a busy machine any of them may be paused on its way to where it waits.
     let waiting: Vec<_> = (0..8).map(|_| begin(&mut pool, b"GET", "/r/pop?list")).collect();
     let connections: Vec<_> = waiting.iter().map(|_| outside.pops.recv_timeout(TIME).unwrap()).collect();
-    wait_until("all wait", || server.report().overflow == waiting.len());
+    wait_until("all requests wait", || server.report().overflow == waiting.len());
     // There is one thread for all of them, and it is free: a request that needs it is served.
     let start = Instant::now();
     assert_eq!(get(&mut pool, "/b/spin?30").status, 200);
     assert_eq!(get(&mut pool, "/b/ok").status, 200);
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    assert!(waiting.iter().all(|answer| answer.try_recv().is_err()), "none has an answer yet");
+    assert!(waiting.iter().all(|answer| answer.try_recv().is_err()), "no request is answered yet");
     let start = Instant::now();
     for (at, mut connection) in connections.into_iter().enumerate() {
-        // In two pieces, each of which wakes it.
+        // In two pieces, each of which wakes the request.
         connection.write_all(b"*2\r\n$4\r\nlist\r\n").unwrap();
         connection.write_all(format!("$2\r\n{:02}\r\n", at).as_bytes()).unwrap();
     }
@@ -116,14 +116,14 @@ fn requests_that_wait_for_the_network_hold_no_thread() {
         })
         .collect();
     bodies.sort();
-    assert_eq!(bodies, (0..8).map(|at| format!("{at:02}").into_bytes()).collect::<Vec<_>>());
-    assert!(start.elapsed() < Duration::from_secs(10), "woken, not found at the end of their time");
+    assert_eq!(bodies, (0..12).map(|at| format!("{at:02}").into_bytes()).collect::<Vec<_>>());
+    assert!(start.elapsed() < Duration::from_secs(10), "woken by the data, not by a timeout");
     let report = report(&server, "r");
     assert_eq!((report.connects, report.refused_connects, report.in_flight), (8, 0, 0));
 }
 
 #[test]
-fn a_request_waits_no_longer_than_it_may() {
+fn a_wait_for_the_network_ends_at_the_wall_limit() {
     let outside = server();
     let limits = json!({"limits": {"wall_ms": 300}});
     let server = start(&[tenant("r", outside.port, limits)]);
@@ -133,7 +133,7 @@ fn a_request_waits_no_longer_than_it_may() {
     let answer = begin(&mut pool, b"GET", "/r/pop?list").recv_timeout(TIME).unwrap();
     assert_eq!(answer.error(), (504, "wall-limit".to_owned()));
     assert!(start.elapsed() >= Duration::from_millis(290));
-    // The connection is gone with the request.
+    // The connection is closed with the request.
     let mut lost = outside.pops.recv_timeout(TIME).unwrap();
     wait_until("it is closed", || lost.write_all(b"x").is_err());
 }
@@ -148,12 +148,12 @@ fn a_connection_lives_as_long_as_the_programs_state() {
     wait_for_worker(&mut pool, "/k/none");
     // The answers are the connections' numbers.
     let numbers = |pool: &mut LoopPool, target| -> Vec<Vec<u8>> { (0..3).map(|_| post(pool, target).body).collect() };
-    assert_eq!(numbers(&mut pool, "/r/incr?a"), [b"1", b"2", b"3"], "a connection for each request");
-    assert_eq!(numbers(&mut pool, "/k/incr?a"), [b"4", b"4", b"4"], "one for all of them");
+    assert_eq!(numbers(&mut pool, "/r/incr?a"), [b"1", b"2", b"3"], "one connection per request");
+    assert_eq!(numbers(&mut pool, "/k/incr?a"), [b"4", b"4", b"4"], "one connection for all requests");
 }
 
 #[test]
-fn what_is_not_listed_is_refused_and_counted() {
+fn unlisted_destinations_are_refused_and_counted() {
     let outside = server();
     let elsewhere = json!({"env": {"REDIS": "10.9.8.7:6379"}});
     let server = start(&[tenant("r", outside.port, elsewhere)]);
@@ -166,13 +166,13 @@ fn what_is_not_listed_is_refused_and_counted() {
 }
 
 #[test]
-fn a_server_that_stops_answers_who_waits() {
+fn shutdown_answers_requests_that_wait_for_the_network() {
     let outside = server();
     let server = start(&[tenant("r", outside.port, json!({}))]);
     let mut pool = server.loop_pool();
     let answer = begin(&mut pool, b"GET", "/r/pop?list");
     let _connection = outside.pops.recv_timeout(TIME).unwrap();
-    wait_until("it waits", || server.report().overflow == 1);
+    wait_until("the request waits", || server.report().overflow == 1);
     server.shutdown();
     assert_eq!(answer.recv_timeout(TIME).unwrap().status, 503);
 }

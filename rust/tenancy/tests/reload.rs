@@ -22,7 +22,7 @@ fn sample(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}: run `make tenants`", path.display()))
 }
 
-/// Replaces a program as a careful deployment does: under another name first.
+/// Replaces a program as a careful deployment does: written under another name, then renamed.
 fn install(program: &[u8], at: &Path) {
     let new = at.with_extension("new");
     fs::write(&new, program).unwrap();
@@ -36,7 +36,7 @@ fn generation(server: &Server, name: &str) -> u64 {
     }
 }
 
-/// Limits under which a request stays on its loop on a busy machine, too.
+/// Limits under which a request stays on its loop even on a busy machine.
 fn patient() -> Value {
     json!({"inline_budget_us": 1_000_000})
 }
@@ -63,7 +63,7 @@ fn every_loop_serves_the_new_generation_from_its_first_request_on() {
     let [(name, Ok(reloaded))] = &server.reload_changed()[..] else { panic!() };
     assert_eq!((name.as_str(), reloaded.generation), ("a", 2));
     for pool in &mut pools {
-        // Forked ahead: served on this thread, at once.
+        // Forked ahead, so served on this thread at once.
         let mut response = Response::default();
         assert_eq!(pool.call(&request("/x"), &mut response), mayfly_tenancy::Outcome::Done);
         assert_ne!(response.body, hello);
@@ -79,7 +79,7 @@ fn every_loop_serves_the_new_generation_from_its_first_request_on() {
 }
 
 #[test]
-fn what_does_not_boot_or_is_not_healthy_never_replaces_what_works() {
+fn a_program_that_does_not_boot_or_is_unhealthy_never_replaces_one_that_works() {
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("program");
     install(&sample("hello"), &program);
@@ -126,7 +126,7 @@ fn under_load_no_request_of_many_reloads_is_lost_or_mixed() {
                         assert_eq!(response.status, 200, "{:?}", String::from_utf8_lossy(&response.body));
                         let header = |name| response.headers.iter().find(|(other, _)| other == name).unwrap().1.clone();
                         let generation: u64 = header("x-mayfly-generation").parse().unwrap();
-                        // Odd ones are `hello`, even ones `echo`, whose answers are JSON.
+                        // Odd generations are `hello`, even ones `echo`, whose answers are JSON.
                         assert_eq!(response.body.starts_with(b"{"), generation.is_multiple_of(2), "{generation}");
                         assert!(generation >= last, "{generation} after {last}");
                         assert_eq!(header("x-mayfly-mode"), "ephemeral");
@@ -170,7 +170,7 @@ fn an_upload_is_kept_for_the_next_start() {
     drop(server);
     let server = start_with(whole.clone());
     assert!(get(&mut server.loop_pool(), "/x").body.starts_with(b"{"));
-    // A rollback needs an earlier generation of this process; it is over with the restart, the file is not.
+    // A rollback needs an earlier generation of this process, which a restart ends. The previous file is kept.
     assert_eq!(server.rollback("a"), Err(ReloadError::NoPrevious));
     server.upload("a", sample("hello")).unwrap();
     server.rollback("a").unwrap();
@@ -206,7 +206,7 @@ fn a_new_configuration_adds_removes_and_changes_tenants() {
         assert_eq!(get(&mut pool, target).status, status, "{target}");
     }
     assert_eq!((generation(&server, "a"), generation(&server, "c")), (1, 1));
-    assert_eq!(report(&server, "a").requests, requests + 1, "counts go on");
+    assert_eq!(report(&server, "a").requests, requests + 1, "counters continue");
     let applied = server.apply(config(json!({"tenants": [tenant("a", json!({"ephemeral": false}))]})));
     assert_eq!((applied.changed, applied.removed), (vec!["a".to_owned()], vec!["c".to_owned(), "d".to_owned()]));
     assert_eq!(generation(&server, "a"), 2);
@@ -223,7 +223,7 @@ fn a_tenant_that_was_found_serves_the_request_until_the_configuration_changes() 
     wait_for_worker(&mut pool, "/b/ok");
     let mut status = |hit| {
         let mut response = Response::default();
-        // No tenant has this path: the status tells whether the hit counts.
+        // No tenant has this path: the status shows whether the hit was used.
         assert_eq!(pool.call_found(hit, &request("/ok"), &mut response), Outcome::Done);
         response.status
     };
@@ -235,7 +235,7 @@ fn a_tenant_that_was_found_serves_the_request_until_the_configuration_changes() 
 }
 
 #[test]
-fn a_changed_file_that_is_watched_is_a_new_generation() {
+fn a_change_of_a_watched_file_makes_a_new_generation() {
     let directory = tempfile::tempdir().unwrap();
     let app = directory.path().join("app");
     fs::create_dir(&app).unwrap();
@@ -247,16 +247,16 @@ fn a_changed_file_that_is_watched_is_a_new_generation() {
     };
     let server = start_with(tenant(json!(["/srv/main.js"])));
     assert!(server.reload_changed().is_empty());
-    // Nobody's.
+    // Not watched.
     fs::write(app.join("other"), "").unwrap();
     assert!(server.reload_changed().is_empty());
     install(b"two!", &app.join("main.js"));
     for _ in 0..2 {
         let reloaded = server.reload_changed();
         assert!(reloaded.iter().all(|(_, result)| result.is_ok()), "{reloaded:?}");
-        assert_eq!(generation(&server, "a"), 2, "once for one change");
+        assert_eq!(generation(&server, "a"), 2, "one generation per change");
     }
-    // A directory, with what comes into it.
+    // A directory, including new entries.
     assert_eq!(server.apply(config(tenant(json!(["/srv"])))).changed, ["a"]);
     assert!(server.reload_changed().is_empty());
     fs::create_dir(app.join("lib")).unwrap();
@@ -267,7 +267,7 @@ fn a_changed_file_that_is_watched_is_a_new_generation() {
 }
 
 #[test]
-fn another_port_is_another_generation_and_one_that_is_wrong_leaves_what_works() {
+fn another_port_is_another_generation_and_a_wrong_one_leaves_the_old() {
     let program = faults().parent().unwrap().join("../doors/doors");
     let uploads = tempfile::tempdir().unwrap();
     let at = |port: Value| {
@@ -287,14 +287,14 @@ fn another_port_is_another_generation_and_one_that_is_wrong_leaves_what_works() 
         (Value::Null, "127.0.0.1:2019, then [::]:8080: set \"port\""),
     ] {
         let applied = server.apply(config(at(port)));
-        let [(_, told)] = &applied.failed[..] else { panic!("{applied:?}") };
-        assert!(told.contains(reason), "{told}");
+        let [(_, error)] = &applied.failed[..] else { panic!("{applied:?}") };
+        assert!(error.contains(reason), "{error}");
         assert!(get(&mut pool, "/who").body.starts_with(b"1 [::]:8080 "));
     }
     server.apply(config(at(json!(2019))));
     wait_for_worker(&mut pool, "/who");
     assert!(get(&mut pool, "/who").body.starts_with(b"0 127.0.0.1:2019 "));
-    // What is uploaded has the port of the program in whose place it is.
+    // An upload has the port of the program that it replaces.
     server.upload("a", sample("doors")).unwrap();
     assert!(get(&mut pool, "/who").body.starts_with(b"0 127.0.0.1:2019 "));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Resets that wait until the response is written.
+//! Resets that are deferred until the response is written.
 
 #![allow(
     clippy::unwrap_used,
@@ -48,8 +48,8 @@ fn a_large_reset_waits_for_the_response_and_comes_before_the_next_request() {
     pool.reset_answered();
     assert!(!pool.resets_are_due());
     assert_eq!(resets(), before + 1);
-    assert!(report(&server, "a").cpu_seconds > cpu, "the reset's time is the tenant's");
-    // The next call does not wait for it to be asked for.
+    assert!(report(&server, "a").cpu_seconds > cpu, "the reset's CPU time is counted for the tenant");
+    // The next call resets the worker itself.
     for more in 1..=3 {
         call(&mut pool);
         assert_eq!(resets(), before + more);
@@ -61,7 +61,7 @@ fn a_large_reset_waits_for_the_response_and_comes_before_the_next_request() {
 }
 
 #[test]
-fn without_a_caller_that_asks_for_it_and_with_little_to_reset_nothing_waits() {
+fn small_resets_and_callers_that_do_not_defer_them_leave_nothing_to_reset() {
     let server = start(&[workset(), tenant("b", json!({}))]);
     let mut unasked = pool(&server);
     assert_eq!(get(&mut unasked, "/a").status, 200);
@@ -76,7 +76,7 @@ fn without_a_caller_that_asks_for_it_and_with_little_to_reset_nothing_waits() {
 }
 
 #[test]
-fn a_reset_that_waits_survives_a_change_of_the_tenants() {
+fn a_deferred_reset_survives_a_change_of_the_tenants() {
     let config = |names: &[&str]| {
         let tenants: Vec<_> =
             names.iter().map(|name| if *name == "a" { workset() } else { tenant(name, json!({})) }).collect();
@@ -92,14 +92,14 @@ fn a_reset_that_waits_survives_a_change_of_the_tenants() {
     assert_eq!(get(&mut pool, "/b/ok").status, 200);
     assert!(!pool.resets_are_due());
     assert_eq!(report(&server, "a").resets, resets + 1);
-    // A worker of a generation that has been replaced is closed as it is.
+    // A worker of a replaced generation is closed without a reset.
     assert_eq!(get(&mut pool, "/a").status, 200);
     assert!(pool.resets_are_due());
     server.reload("a").unwrap();
-    wait_until("the new generation answers", || get(&mut pool, "/a").status == 200);
+    wait_until("the new generation serves", || get(&mut pool, "/a").status == 200);
     pool.reset_answered();
     assert_eq!(get(&mut pool, "/a").status, 200);
-    // A tenant that is gone takes its worker along.
+    // The worker of a removed tenant is closed.
     assert_eq!(get(&mut pool, "/a").status, 200);
     server.apply(config(&["b"]));
     assert_eq!(get(&mut pool, "/a").status, 404);

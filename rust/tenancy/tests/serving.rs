@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tenants, good and bad, on real workers, through the interface that an HTTP server uses.
+//! Well-behaved and faulty tenants on real workers, through the interface that an HTTP server uses.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,7 +40,7 @@ fn workers_are_forked_ahead_and_kept() {
 }
 
 #[test]
-fn what_a_program_does_wrong_has_its_status_and_the_next_request_is_served() {
+fn each_fault_has_its_status_and_the_next_request_is_served() {
     let server = start(&[tenant("a", json!({})), tenant("hurried", hurried())]);
     let mut pool = server.loop_pool();
     for (target, status, word) in [
@@ -54,7 +54,7 @@ fn what_a_program_does_wrong_has_its_status_and_the_next_request_is_served() {
         ("/hurried/loop", 504, "cpu-limit"),
         ("/a/alloc-mmap", 507, "memory-limit"),
     ] {
-        // Both ways: on this thread, and on a background thread because the one before cost the worker.
+        // Both on this thread and, because the first request loses the worker, on a background thread.
         for _ in 0..2 {
             assert_eq!(get(&mut pool, target).error(), (status, word.to_owned()), "{target}");
         }
@@ -79,7 +79,7 @@ fn cpu_time_is_counted_and_waiting_is_not() {
     let cpu = |name| report(&server, name).cpu_seconds;
     let mut pool = server.loop_pool();
     let began = std::time::Instant::now();
-    // What each request costs is more than nothing, and all of it no more than the time that has passed.
+    // Each request costs some CPU time, and all together no more than the elapsed time.
     wait_for_worker(&mut pool, "/a/ok");
     let mut former = cpu("a");
     for _ in 0..10 {
@@ -88,22 +88,22 @@ fn cpu_time_is_counted_and_waiting_is_not() {
         assert!(now > former && now < began.elapsed().as_secs_f64(), "{former} {now}");
         former = now;
     }
-    // In one leg, which the limit ends, and in many of them.
+    // In one slice, which the limit ends, and in many slices.
     for name in ["hurried", "legs"] {
         let target = if name == "legs" { "/legs/loop" } else { "/hurried/loop" };
         assert_eq!(get(&mut pool, target).error().0, 504);
         let limit = if name == "legs" { 0.2 } else { 0.1 };
-        wait_until("the last leg is counted", || cpu(name) > limit * 0.9);
+        wait_until("the last slice is counted", || cpu(name) > limit * 0.9);
         assert!(cpu(name) < began.elapsed().as_secs_f64(), "{}", cpu(name));
     }
-    // Who sleeps costs next to nothing.
+    // A sleeping request costs almost nothing.
     assert_eq!(get(&mut pool, "/sleeper/sleep").error(), (504, "wall-limit".to_owned()));
     assert!(cpu("sleeper") > 0.0 && cpu("sleeper") < 1.0, "{}", cpu("sleeper"));
     assert_eq!(cpu("idle"), 0.0);
 }
 
 #[test]
-fn limits_that_a_program_is_told_of_are_counted() {
+fn limits_that_a_program_sees_as_errors_are_counted() {
     let limits = json!({"limits": {"descriptors": 8, "mappings": 20, "inline_budget_us": 1_000_000}});
     let server = start(&[tenant("a", limits)]);
     let mut pool = server.loop_pool();
@@ -116,7 +116,7 @@ fn limits_that_a_program_is_told_of_are_counted() {
 }
 
 #[test]
-fn state_stays_only_where_that_was_asked_for() {
+fn state_is_kept_only_where_configured() {
     let server = start(&[tenant("fresh", json!({})), tenant("keeps", json!({"ephemeral": false}))]);
     let mut pool = server.loop_pool();
     wait_for_worker(&mut pool, "/fresh/ok");
@@ -153,7 +153,7 @@ fn a_request_that_is_too_large_is_413_at_once_and_later() {
     let (sender, receiver) = mpsc::channel();
     pool.call_later(&large, Box::new(Later { response: Response::default(), sender }));
     assert_eq!(receiver.recv().unwrap().error(), (413, "request-too-large".to_owned()));
-    // It did not cost the worker.
+    // The worker was not lost.
     assert_eq!(pool.call(&request("/a/ok"), &mut Response::default()), Outcome::Done);
 }
 
@@ -212,7 +212,7 @@ fn the_server_starts_without_a_tenant_that_is_slow_to_boot() {
     assert_eq!(response.error(), (503, "unavailable".to_owned()));
     assert_eq!(response.reason(), "the tenant is still booting");
     assert_eq!(get(&mut pool, "/quick/ok").status, 200);
-    wait_until("the boot limit holds", || matches!(report(&server, "slow").state, TenantState::Failed { .. }));
+    wait_until("the boot limit is enforced", || matches!(report(&server, "slow").state, TenantState::Failed { .. }));
     assert!(get(&mut pool, "/slow").reason().contains("within 5s"));
 }
 
@@ -232,13 +232,13 @@ fn too_many_waiting_requests_of_one_tenant_are_refused_and_another_tenants_are_n
     let statuses: Vec<u16> = receiver.iter().map(|response| response.status).collect();
     let count = |status| statuses.iter().filter(|&&seen| seen == status).count();
     assert_eq!((statuses.len(), count(200)), (41, 1));
-    // How many of the 16 are done with when the last one comes is a matter of time.
+    // How many of the 16 have finished when the last request comes depends on timing.
     assert!((16..=20).contains(&count(504)), "{statuses:?}");
     assert_eq!(count(429) + count(504), 40);
 }
 
 #[test]
-fn shutdown_answers_what_waits_and_refuses_the_rest() {
+fn shutdown_answers_waiting_requests_and_refuses_new_ones() {
     let server = start(&[tenant("a", hurried())]);
     let mut pool = server.loop_pool();
     let (sender, receiver) = mpsc::channel();
@@ -248,7 +248,7 @@ fn shutdown_answers_what_waits_and_refuses_the_rest() {
     };
     (0..4).for_each(|_| later("/a/loop"));
     server.shutdown();
-    // Those that do not end within the farewell are given up.
+    // Requests that do not finish within the shutdown's time limit are given up.
     let statuses: Vec<u16> = receiver.try_iter().map(|response| response.status).collect();
     assert!(statuses.len() == 4 && statuses.iter().all(|status| matches!(status, 503 | 504)), "{statuses:?}");
     later("/a/ok");
@@ -256,7 +256,7 @@ fn shutdown_answers_what_waits_and_refuses_the_rest() {
 }
 
 #[test]
-fn loop_threads_serve_side_by_side_and_nothing_is_left_behind() {
+fn loop_threads_serve_in_parallel_and_leak_nothing() {
     let server = start(&[tenant("a", json!({})), tenant("b", json!({}))]);
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let work = |mut pool: LoopPool| {
@@ -282,8 +282,8 @@ fn loop_threads_serve_side_by_side_and_nothing_is_left_behind() {
     std::thread::sleep(Duration::from_millis(200));
     let before = descriptors();
     both();
-    // Workers that the other tests of this process hold come and go; 60 more crashes would leave 120 descriptors or
-    // more.
+    // Other tests of this process open and close workers meanwhile; a leak would show as at least 120 descriptors of 60
+    // crashes.
     wait_until("descriptors are closed", || descriptors() < before + 60);
     let report = report(&server, "a");
     assert_eq!((report.requests, report.errors["exited"]), (2 * 2 * 180, 2 * 2 * 30));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Snapshots of tenants that a server has kept for the next one.
+//! Snapshots that a server keeps for its next start.
 #![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ fn config(directory: &Path, program: &Path, more: Value) -> Value {
     json!({"snapshots": directory, "tenants": [tenant]})
 }
 
-/// How the generation that answers came about, and its number.
+/// How the current generation was booted, and its number.
 fn booted_from(server: &Server) -> (&'static str, u64) {
     match report(server, "a").state {
         TenantState::Ready { booted_from, generation, .. } => (booted_from, generation),
@@ -46,7 +46,8 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Starts a server, has it answer, and returns how its program came about, once there are so many snapshots.
+/// Starts a server, sends it a request, and waits until there are `count` snapshots. Returns how the program was
+/// booted, and the answer.
 fn serve_once(config: &Value, count: usize) -> (&'static str, Vec<u8>) {
     serve_until(config, |files| files.len() == count)
 }
@@ -75,13 +76,17 @@ fn a_restart_serves_from_the_file() {
     for _ in 0..2 {
         assert_eq!(serve_once(&config, 1), ("snapshot", body.clone()));
     }
-    assert_eq!(fs::metadata(&files(&directory)[0]).unwrap().modified().unwrap(), saved, "it is good as it is");
+    assert_eq!(
+        fs::metadata(&files(&directory)[0]).unwrap().modified().unwrap(),
+        saved,
+        "a valid file is not written again"
+    );
 
     let server = start_with(config.clone());
     assert!(server.metrics().contains("mayfly_tenant_booted_from_snapshot{tenant=\"a\"} 1"));
     let status = serde_json::to_value(server.report()).unwrap();
     assert_eq!(status["tenants"][0]["booted_from"], "snapshot");
-    // Whoever asks for a reload wants the program to boot.
+    // A reload boots the program instead of loading the snapshot.
     server.reload("a").unwrap();
     assert_eq!(booted_from(&server), ("program", 2));
     server.rollback("a").unwrap();
@@ -104,18 +109,18 @@ fn a_damaged_file_is_refused_and_replaced() {
         let mut pool = server.loop_pool();
         wait_for_worker(&mut pool, "/x");
         assert_eq!(get(&mut pool, "/x").body, body, "{how}");
-        wait_until("a good one takes its place", || fs::read(&file).unwrap() != bad);
+        wait_until("a valid snapshot replaces it", || fs::read(&file).unwrap() != bad);
         drop(pool);
         server.shutdown();
         assert_eq!(serve_once(&config, 1), ("snapshot", body.clone()), "{how}");
     }
-    // Not all of it.
+    // A truncated file.
     fs::write(&file, &good[..good.len() / 2]).unwrap();
     assert_eq!(serve_once(&config, 1).0, "program");
 }
 
 #[test]
-fn each_program_and_each_configuration_has_its_own() {
+fn each_program_and_each_configuration_has_its_own_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("snapshots");
     let program = folder.path().join("program");
@@ -129,7 +134,7 @@ fn each_program_and_each_configuration_has_its_own() {
     install("echo");
     assert_eq!(serve_once(&config(json!({})), 2).0, "program");
     install("hello");
-    assert_eq!(serve_once(&config(json!({})), 2).0, "snapshot", "that of the program before is kept");
+    assert_eq!(serve_once(&config(json!({})), 2).0, "snapshot", "the previous program's snapshot is kept");
     let before = files(&directory);
     let is_new = |files: &[PathBuf]| files.len() == 2 && *files != *before;
     assert_eq!(serve_until(&config(json!({"args": ["x"]})), is_new).0, "program");
@@ -137,7 +142,7 @@ fn each_program_and_each_configuration_has_its_own() {
 }
 
 #[test]
-fn what_is_not_healthy_is_not_served_from_a_file_either() {
+fn an_unhealthy_program_is_not_served_from_a_snapshot_either() {
     let folder = tempfile::tempdir().unwrap();
     let healthy = |status| json!({"health": {"path": "/x", "status": status}});
     let good = config(folder.path(), &sample("hello"), healthy(200));
@@ -148,7 +153,7 @@ fn what_is_not_healthy_is_not_served_from_a_file_either() {
 }
 
 #[test]
-fn without_the_key_nothing_is_kept() {
+fn without_the_key_no_snapshot_is_saved() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path(), &sample("hello"), json!({}));
     config.as_object_mut().unwrap().remove("snapshots");
@@ -159,7 +164,7 @@ fn without_the_key_nothing_is_kept() {
 }
 
 #[test]
-fn a_snapshot_can_be_made_ahead() {
+fn a_snapshot_can_be_saved_in_advance() {
     let folder = tempfile::tempdir().unwrap();
     let value = config(folder.path(), &sample("workset"), json!({"health": {"path": "/"}}));
     let config = Config::from_value(&value).unwrap();

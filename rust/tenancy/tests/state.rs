@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! State that outlives requests, where a tenant asks for it.
+//! State that outlives requests, for tenants that are configured so.
 #![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use mayfly_tenancy::{LoopPool, Outcome, Request};
 use serde_json::{Value, json};
 use support::*;
 
-/// One of `tenants/`, with time enough on a busy machine.
+/// One of the programs in `tenants/`, with enough time for a busy machine.
 fn sample(name: &str, more: Value) -> Value {
     let program = faults().parent().unwrap().join(format!("../{name}/{name}"));
     assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
@@ -68,7 +68,7 @@ fn a_counter_in_shared_memory_counts_every_request_of_all_loops_and_generations(
 }
 
 #[test]
-fn shared_memory_in_a_file_is_there_after_a_restart() {
+fn shared_memory_in_a_file_survives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("counter");
     for round in 0..3 {
@@ -85,7 +85,7 @@ fn a_worker_is_reset_after_its_number_of_requests() {
     let server = start(&[sample("visits", json!({"reset_every": 3}))]);
     let mut pool = server.loop_pool();
     wait_for_worker(&mut pool, "/visits");
-    // That was its first.
+    // That was the first request.
     let visits: Vec<String> = (0..6).map(|_| text(&get(&mut pool, "/visits"))).collect();
     assert_eq!(visits, [2, 3, 1, 2, 3, 1].map(|visit| format!("visit {visit}\n")));
     assert_eq!(report(&server, "visits").mode, "reset-every-3");
@@ -125,9 +125,9 @@ fn a_new_generation_takes_over_the_state_of_every_loop() {
 }
 
 #[test]
-fn an_ephemeral_program_keeps_what_it_likes_in_its_storage_program() {
+fn an_ephemeral_program_keeps_state_in_its_storage_program() {
     let store = faults().parent().unwrap().join("../store/store");
-    // Slow machines, and all of a request's calls on its loop.
+    // Enough time for slow machines, with all of a request's calls on its loop.
     let storage = json!({"program": store, "call_ms": 20_000});
     let server = start(&[sample("notes", json!({"storage": storage}))]);
     let mut pool = server.loop_pool();
@@ -135,7 +135,7 @@ fn an_ephemeral_program_keeps_what_it_likes_in_its_storage_program() {
     assert_eq!(put(&mut pool, "/notes/a", b"sec\0ond"), 204);
     assert_eq!(get(&mut pool, "/notes/a").body, b"sec\0ond");
     assert_eq!(get(&mut pool, "/notes/b").status, 404);
-    // From two loops at once: whoever finds it busy stands in line.
+    // From two loops at once: a request that finds the storage program busy is queued.
     std::thread::scope(|scope| {
         for path in ["/notes/x", "/notes/y"] {
             let mut pool = server.loop_pool();
@@ -167,7 +167,7 @@ fn a_new_storage_program_takes_the_state_over() {
     let mut pool = server.loop_pool();
     assert_eq!(put(&mut pool, "/notes/a", b"kept"), 201);
     assert!(server.reload_changed().is_empty());
-    // Another file with another content: what follows an ELF file's sections is nobody's.
+    // Another file with another content: bytes after an ELF file's sections have no meaning.
     let new = directory.path().join("new");
     std::fs::write(&new, [program.as_slice(), b"v2"].concat()).unwrap();
     std::fs::rename(new, &store).unwrap();
@@ -176,10 +176,10 @@ fn a_new_storage_program_takes_the_state_over() {
     assert_eq!(get(&mut pool, "/notes/a").body, b"kept");
 }
 
-/// Its hook is the program's, and may take all the time that it is let. Whoever needs the storage program stands in
-/// line meanwhile, and no loop waits.
+/// The hook is the program's own code and may run up to its time limit. Meanwhile, requests that need the storage
+/// program are queued, and no loop waits.
 #[test]
-fn a_storage_program_that_does_not_save_its_state_holds_up_no_loop() {
+fn a_storage_program_that_does_not_save_its_state_blocks_no_loop() {
     let call_time = Duration::from_secs(4);
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("store");
@@ -211,14 +211,14 @@ fn a_storage_program_that_does_not_save_its_state_holds_up_no_loop() {
         assert!(reload.join().unwrap()[0].1.is_err());
         assert!(!waiting.is_empty());
         for receiver in waiting {
-            receiver.recv_timeout(Duration::from_secs(60)).expect("whoever stood in line is answered");
+            receiver.recv_timeout(Duration::from_secs(60)).expect("every queued request is answered");
         }
     });
 }
 
-/// Each hook may take as long as a request. Whoever else has no worker is not behind them.
+/// Each hook may take as long as a request. Other requests without a worker do not wait behind them.
 #[test]
-fn workers_that_do_not_save_their_state_hold_up_nobody_else() {
+fn workers_that_do_not_save_their_state_delay_no_other_tenant() {
     let limits = json!({"cpu_ms": 5000, "wall_ms": 600_000, "inline_budget_us": 1_000_000});
     let slow = json!({"args": ["boot:sdk-storage=1"], "ephemeral": false, "limits": limits});
     let server = start(&[tenant("slow", slow), tenant("other", json!({"boot": "first_call"}))]);
@@ -234,19 +234,19 @@ fn workers_that_do_not_save_their_state_hold_up_nobody_else() {
         pool.call_later(&request("/slow"), Box::new(Later { response, sender }));
         receiver
     });
-    // Its first request waits for its boot, and then has a worker forked for it.
+    // The other tenant's first request waits for its boot, and then for a fork.
     assert_eq!(get(&mut server.loop_pool(), "/other/ok").status, 200);
     for receiver in &slow {
-        assert!(receiver.try_recv().is_err(), "they still save their state");
+        assert!(receiver.try_recv().is_err(), "the workers are still saving their state");
     }
     for receiver in &slow {
-        receiver.recv_timeout(Duration::from_secs(60)).expect("they go on without it");
+        receiver.recv_timeout(Duration::from_secs(60)).expect("requests are answered without the state");
     }
 }
 
 #[test]
-fn a_storage_program_that_fails_or_takes_too_long_costs_its_state_and_no_more() {
-    // `faults` takes a call for any other request.
+fn a_storage_program_that_fails_or_times_out_loses_only_its_state() {
+    // `faults` treats a call like any other request.
     let storage = json!({"program": faults(), "call_ms": 200});
     let server = start(&[tenant("a", json!({"args": ["boot:sdk-program"], "storage": storage, "path": "/"}))]);
     let mut pool = server.loop_pool();
@@ -254,23 +254,23 @@ fn a_storage_program_that_fails_or_takes_too_long_costs_its_state_and_no_more() 
     for (target, error) in [("/loop", "-110"), ("/null", "-5"), ("/exit", "-5")] {
         let response = get(&mut pool, target);
         assert_eq!((response.status, text(&response)), (500, error.to_owned()), "{target}");
-        wait_until("another storage worker is there", || get(&mut pool, "/ok").status == 200);
+        wait_until("the storage program's worker is replaced", || get(&mut pool, "/ok").status == 200);
     }
     assert_eq!(server.report().overflow, 0);
 }
 
 #[test]
-fn a_health_request_has_the_storage_program_and_takes_its_turn() {
+fn a_health_request_can_call_the_storage_program_and_waits_for_it() {
     let store = faults().parent().unwrap().join("../store/store");
     let notes =
         |health: Value| sample("notes", json!({"storage": {"program": store, "call_ms": 20_000}, "health": health}));
-    // `/notes` counts what is stored: without a storage program it fails.
+    // `/notes` counts the stored notes, so it fails without a storage program.
     let server = start(&[notes(json!({"path": "/notes"}))]);
     let mut pool = server.loop_pool();
     assert_eq!(put(&mut pool, "/notes/a", b"kept"), 201, "{:?}", report(&server, "notes"));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Requests that find the storage program taken stand in line, and all come to their turn.
+        // Requests that find the storage program busy are queued, and all are served.
         let loops: Vec<_> = ["/notes/x", "/notes/y"]
             .into_iter()
             .map(|path| {
@@ -288,11 +288,11 @@ fn a_health_request_has_the_storage_program_and_takes_its_turn() {
         assert!(reloaded.iter().all(Result::is_ok), "{reloaded:?}");
     });
     assert_eq!(get(&mut pool, "/notes/a").body, b"kept");
-    // It is the one that serves requests: it knows what they have put there.
+    // It is the same storage program that serves requests, with the state that they have stored.
     let config = |health| mayfly_tenancy::Config::from_value(&json!({"tenants": [notes(health)]})).unwrap();
     assert!(server.apply(config(json!({"path": "/notes/a"}))).failed.is_empty());
     let applied = server.apply(config(json!({"path": "/notes/b"})));
     let [(name, reason)] = &applied.failed[..] else { panic!("{applied:?}") };
     assert_eq!(name, "notes");
-    assert!(reason.contains("/notes/b of notes answered 404 where 200 is expected"), "{reason}");
+    assert!(reason.contains("/notes/b of notes answered 404 instead of 200"), "{reason}");
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! While a tenant answers, a request allocates nothing between the HTTP server and the program.
+//! In steady state, a request allocates nothing between the HTTP server and the program.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,15 +18,15 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, which counts what each thread asks of it.
+/// The system's allocator, with a count of each thread's allocations.
 struct Counting;
 
-// SAFETY: every call is passed on to the system's allocator as it came; the counter is a plain thread-local cell that
+// SAFETY: every call is passed on unchanged to the system's allocator. The counter is a plain thread-local cell that
 // neither allocates nor has a destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is that of `System` too.
+        // SAFETY: the caller upholds the contract of `GlobalAlloc::alloc`, which is also that of `System`.
         unsafe { System.alloc(layout) }
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A tenant cannot hold up a loop, nor the threads behind it.
+//! A tenant can block neither a loop nor the background threads.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use mayfly_tenancy::{LoopPool, Outcome};
 use serde_json::json;
 use support::*;
 
-/// Serves a request, and tells whether it left this thread.
+/// Serves a request. `Ok` if it left this thread, `Err` with the response otherwise.
 fn park(pool: &mut LoopPool, target: &'static str) -> Result<Receiver<Response>, Response> {
     let mut response = Response::default();
     match pool.call(&request(target), &mut response) {
@@ -30,7 +30,7 @@ fn park(pool: &mut LoopPool, target: &'static str) -> Result<Receiver<Response>,
 }
 
 #[test]
-fn a_request_past_its_inline_budget_goes_on_elsewhere_and_ends_at_its_limit() {
+fn a_request_beyond_its_inline_budget_leaves_its_loop_and_ends_at_its_limit() {
     let limits = json!({"limits": {"cpu_ms": 300, "inline_budget_us": 2000}});
     let server = start(&[tenant("a", limits), tenant("b", json!({}))]);
     let mut pool = server.loop_pool();
@@ -38,12 +38,12 @@ fn a_request_past_its_inline_budget_goes_on_elsewhere_and_ends_at_its_limit() {
     wait_for_worker(&mut pool, "/b/ok");
     let start = Instant::now();
     let parked = park(&mut pool, "/a/loop").unwrap();
-    let held_up = start.elapsed();
-    // The budget is two milliseconds; on a busy machine this thread may be away for longer.
-    assert!(held_up < Duration::from_millis(150), "{held_up:?}");
+    let elapsed = start.elapsed();
+    // The budget is two milliseconds; on a busy machine this thread may be preempted for longer.
+    assert!(elapsed < Duration::from_millis(150), "{elapsed:?}");
     assert_eq!(report(&server, "a").in_flight, 1);
     assert_eq!(get(&mut pool, "/b/ok").status, 200);
-    assert_eq!(get(&mut pool, "/a/ok").status, 200, "the tenant itself is served, too");
+    assert_eq!(get(&mut pool, "/a/ok").status, 200, "other requests of the tenant are served, too");
     assert_eq!(parked.recv().unwrap().error(), (504, "cpu-limit".to_owned()));
     let report = report(&server, "a");
     assert_eq!((report.in_flight, report.errors["cpu-limit"]), (0, 1));
@@ -58,7 +58,7 @@ fn beyond_its_number_of_requests_a_tenant_gets_429_at_once() {
     wait_for_worker(&mut pool, "/b/ok");
     let _first = park(&mut pool, "/a/loop").unwrap();
     let _second = park(&mut pool, "/a/loop").unwrap();
-    wait_until("both are on their way", || report(&server, "a").in_flight == 2);
+    wait_until("both are in flight", || report(&server, "a").in_flight == 2);
     let refused = park(&mut pool, "/a/ok").unwrap_err();
     assert_eq!(refused.error(), (429, "too-many-requests".to_owned()));
     assert!(refused.reason().contains("concurrent_requests"));
@@ -67,7 +67,7 @@ fn beyond_its_number_of_requests_a_tenant_gets_429_at_once() {
 }
 
 #[test]
-fn a_tenant_gets_no_more_than_its_share_of_the_overflow_and_another_has_its_turns() {
+fn a_tenant_gets_only_its_share_of_the_overflow_and_another_gets_its_turns() {
     let limits = json!({"limits": {"cpu_ms": 60_000, "wall_ms": 60_000, "inline_budget_us": 1000}});
     let hurried = json!({"limits": {"cpu_ms": 40, "inline_budget_us": 1000}});
     let server = start_with(json!({"overflow_threads": 1, "tenants": [tenant("a", limits), tenant("b", hurried)]}));
@@ -79,17 +79,17 @@ fn a_tenant_gets_no_more_than_its_share_of_the_overflow_and_another_has_its_turn
             Ok(receiver) => parked.push(receiver),
             Err(refused) => break refused,
         }
-        wait_until("it has its room", || server.report().overflow == parked.len());
+        wait_until("it has its permit", || server.report().overflow == parked.len());
         assert!(parked.len() < 100);
     };
-    // One thread has 16 rooms, and half of them is a tenant's share.
+    // One thread has 16 run permits, and half of them are a tenant's share.
     assert_eq!((parked.len(), refused.error()), (8, (503, "overloaded".to_owned())));
     let start = Instant::now();
     let other = park(&mut pool, "/b/loop").unwrap();
     assert_eq!(other.recv_timeout(Duration::from_secs(20)).unwrap().error(), (504, "cpu-limit".to_owned()));
-    // 40 ms of the other's in turn with 40 ms of this one's, not after eight times a minute of them.
+    // The other tenant's 40 ms alternate with turns of this one, and do not wait for eight requests of a minute each.
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    // What still runs is answered when the server ends.
+    // Running requests are answered at shutdown.
     server.shutdown();
     for receiver in parked {
         assert_eq!(receiver.try_recv().unwrap().error(), (503, "unavailable".to_owned()));
@@ -97,10 +97,10 @@ fn a_tenant_gets_no_more_than_its_share_of_the_overflow_and_another_has_its_turn
 }
 
 #[test]
-fn a_crowd_that_calls_before_there_is_a_worker_waits_for_one() {
+fn many_requests_before_the_first_worker_wait_for_one() {
     let server = start(&[tenant("a", json!({"boot": "first_call"}))]);
     let mut pool = server.loop_pool();
-    // More than a tenant's share of the overflow, in which none of them has a room, and less than its
+    // More than a tenant's share of run permits, which these requests do not need yet, and fewer than its
     // `concurrent_requests`.
     let crowd: Vec<_> = (0..60).map(|_| park(&mut pool, "/a/ok")).collect();
     for answer in crowd {
@@ -122,17 +122,17 @@ fn wall_time_ends_a_request_that_gets_no_cpu_time() {
     }
 }
 
-/// Has a request served in the background, as one that has found no worker.
+/// Serves a request in the background, like one that has found no worker.
 fn defer(pool: &mut LoopPool, target: &'static str) -> Receiver<Response> {
     let (sender, receiver) = mpsc::channel();
     pool.call_later(&request(target), Box::new(Later { response: Response::default(), sender }));
     receiver
 }
 
-/// A tenant whose every request costs it its worker always has requests that wait for one. They are refused, and not
-/// another's.
+/// A tenant that loses its worker with every request always has requests that wait for one. Its requests are refused,
+/// and not another tenant's.
 #[test]
-fn a_tenant_that_has_many_requests_wait_for_a_worker_keeps_no_other_from_getting_one() {
+fn a_tenant_with_many_requests_waiting_for_workers_does_not_block_another() {
     let server = start(&[tenant("a", json!({"limits": {"concurrent_requests": 10_000}})), tenant("b", json!({}))]);
     let mut pool = server.loop_pool();
     wait_for_worker(&mut pool, "/a/ok");

@@ -32,12 +32,12 @@ impl Gated {
     }
 
     fn take(&mut self) {
-        let taken = self.gate.take(&self.held);
+        let result = self.gate.take(&self.held);
         self.passed.clear();
         self.read = 0;
-        let output = if taken.is_unchanged { &self.held[..taken.consumed] } else { self.gate.output() };
+        let output = if result.is_unchanged { &self.held[..result.consumed] } else { self.gate.output() };
         self.passed.extend_from_slice(output);
-        self.held.drain(..taken.consumed);
+        self.held.drain(..result.consumed);
     }
 }
 

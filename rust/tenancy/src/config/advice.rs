@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is not wrong with a tenant's configuration, and will be regretted all the same.
+//! Advice about configurations that are valid, but probably not what the operator wants.
 //!
-//! Nothing here decides anything: it is said when a program has booted, and by `mayfly check`. What a program is shows
-//! from its file's name, which is good enough for advice.
+//! It has no effect: it is logged when a program has booted, and printed by `mayfly check`. Programs are recognised by
+//! their files' names, which is sufficient for advice.
 
 use crate::config::TenantConfig;
 
-/// Runtimes that keep random numbers in memory, and what is the same in every request then. The file's name starts so.
+/// Runtimes that keep the state of random numbers in memory, by the start of the file's name, and what is then the same
+/// in every request.
 const RUNTIMES: [(&str, &str); 4] = [
     ("node", "Math.random() and crypto"),
     ("deno", "Math.random() and crypto"),
     ("bun", "Math.random() and crypto"),
     ("python", "those of the module random"),
 ];
-/// What a tenant that starts its runtime with a hook of the SDK has somewhere in its arguments or its environment.
+/// Texts in the arguments or the environment of a tenant that starts its runtime with a hook of the SDK.
 const HOOKS: [&str; 3] = ["fresh", "preload", "mayfly"];
 
 impl TenantConfig {
-    /// A sentence for each thing that the tenant had better have otherwise.
+    /// One sentence for each recommendation.
     #[must_use]
     pub fn advice(&self) -> Vec<String> {
         let Some(service) = &self.service else { return Vec::new() };
@@ -33,12 +34,12 @@ impl TenantConfig {
         advice
     }
 
-    /// Which random numbers of an unmodified runtime are the same in every request, if it is started without a hook.
+    /// Which random numbers are the same in every request, if the program is a runtime that is started without a hook.
     fn repeats(&self) -> Option<&'static str> {
         let file = self.program.file_name()?.to_str()?;
         let (_, repeats) = RUNTIMES.iter().find(|(name, _)| file.starts_with(name))?;
-        let mut told = self.args.iter().chain(self.env.iter().map(|(_, value)| value));
-        let has_hook = told.any(|text| HOOKS.iter().any(|hook| text.contains(hook)));
+        let mut texts = self.args.iter().chain(self.env.iter().map(|(_, value)| value));
+        let has_hook = texts.any(|text| HOOKS.iter().any(|hook| text.contains(hook)));
         (!has_hook).then_some(repeats)
     }
 }
@@ -53,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_warm_up_is_told() {
+    fn a_server_without_warm_up_gets_advice() {
         let cold = advice(r#""program": "server", "serve": "connections""#);
         assert!(matches!(&cold[..], [one] if one.contains("warm_up")), "{cold:?}");
         assert_eq!(advice(r#""program": "server", "serve": "connections", "warm_up": [{"path": "/"}]"#), [""; 0]);
@@ -61,13 +62,13 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_without_its_hook_is_told() {
+    fn a_runtime_without_its_hook_gets_advice() {
         let server = |program: &str, more: &str| {
             advice(&format!(r#""program": "{program}", "serve": "connections", "warm_up": [{{"path": "/"}}]{more}"#))
         };
         for program in ["/usr/bin/node", "deno", "/usr/bin/python3.11"] {
-            let told = server(program, r#", "args": ["app"], "env": {"TZ": "UTC"}"#);
-            assert!(matches!(&told[..], [one] if one.contains("freshness.md")), "{program}: {told:?}");
+            let given = server(program, r#", "args": ["app"], "env": {"TZ": "UTC"}"#);
+            assert!(matches!(&given[..], [one] if one.contains("freshness.md")), "{program}: {given:?}");
         }
         for hook in
             [r#""args": ["--import", "/sdk/node/fresh.mjs", "app"]"#, r#""env": {"PYTHONPATH": "/sdk/python/preload"}"#]
@@ -75,6 +76,6 @@ mod tests {
             assert_eq!(server("node", &format!(", {hook}")), [""; 0]);
         }
         assert_eq!(server("nginx", ""), [""; 0]);
-        assert_eq!(advice(r#""program": "node""#), [""; 0], "by the SDK there is nothing to do");
+        assert_eq!(advice(r#""program": "node""#), [""; 0], "a program that uses the SDK needs no hook");
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a program may connect to, as a configuration writes it: `redis.internal:6379`, `192.0.2.1:80`,
+//! Destinations that a program may connect to, in the configuration's notation: `redis.internal:6379`, `192.0.2.1:80`,
 //! `[2001:db8::1]:80`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer};
 use crate::config::schema::inline_schema;
 use crate::config::values::is_host_name;
 
-const EXPECTED: &str = "a host and a port such as \"redis.internal:6379\", \"192.0.2.1:80\" or \"[::1]:80\": no wildcard, no dot at the end";
+const EXPECTED: &str =
+    "a host and a port such as \"redis.internal:6379\", \"192.0.2.1:80\" or \"[::1]:80\": no wildcard, no final dot";
 
 /// An element of `outbound`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ fn parse(text: &str) -> Option<Outbound> {
 
 fn parse_host(host: &str) -> Option<OutboundHost> {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        // An IPv4 address in IPv6's clothes is one and the same destination.
+        // An IPv4-mapped IPv6 address is the same destination as the IPv4 address.
         return address
             .parse::<Ipv6Addr>()
             .ok()
@@ -55,7 +56,7 @@ fn parse_host(host: &str) -> Option<OutboundHost> {
     if !is_host_name(host) {
         return None;
     }
-    // What resolvers take for an address, in one of its old spellings too, must be one in the usual spelling.
+    // A name that resolvers take for an address, including its old notations, must be an address in the usual notation.
     let last = host.rsplit('.').next().unwrap_or_default();
     let is_number = last.starts_with(|first: char| first.is_ascii_digit())
         && (last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X"));
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_addresses_are_told_apart() {
+    fn names_and_addresses_are_distinguished() {
         let name = |name: &str, port| Some(Outbound { host: OutboundHost::Name(name.to_owned()), port });
         let address =
             |address: &str, port| Some(Outbound { host: OutboundHost::Address(address.parse().unwrap()), port });
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_or_could_be_more_is_refused() {
+    fn ambiguous_and_invalid_destinations_are_refused() {
         for bad in [
             "",
             ":",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a configuration was refused, and where.
+//! Errors of configurations, with their positions.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use crate::config::json::{Key, locate};
 
 /// Why a configuration was refused. Nothing of it has taken effect.
 ///
-/// It reads as compilers' errors do, as far as each part is known: ``tenants.json:6:42: tenants[1].limits.cpu_ms:
-/// invalid value: integer `0`, expected a whole number from 1 to 60000``.
+/// It is formatted like a compiler's errors, with the parts that are known: ``tenants.json:6:42:
+/// tenants[1].limits.cpu_ms: invalid value: integer `0`, expected a whole number from 1 to 60000``.
 #[derive(Debug)]
 pub struct ConfigError {
     file: Option<PathBuf>,
@@ -18,7 +18,7 @@ pub struct ConfigError {
     problem: String,
 }
 
-/// A place in a text, counted from 1; columns in bytes.
+/// A position in a text, counted from 1; columns in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The line.
@@ -32,14 +32,14 @@ impl ConfigError {
         Self { file: None, position: None, keys: keys.to_vec(), problem: problem.into() }
     }
 
-    /// The file is not read: `problem` says why.
+    /// The file cannot be read; `problem` is the reason.
     pub fn unread(file: &Path, problem: impl fmt::Display) -> Self {
         Self::new(&[], format!("cannot be read: {problem}")).in_file(file)
     }
 
-    /// The text is no JSON.
+    /// The text is not JSON.
     pub fn syntax(error: serde_json::Error) -> Self {
-        // At the beginning of a line the library counts no column.
+        // At the beginning of a line, the library reports column 0.
         let position = (error.line() > 0).then(|| Position { line: error.line(), column: error.column().max(1) });
         Self { position, ..Self::new(&[], format!("not valid JSON: {}", without_position(&error))) }
     }
@@ -63,16 +63,16 @@ impl ConfigError {
         Self::new(&keys, without_position(&inner)).below(place)
     }
 
-    /// The same error, of the part of a configuration that is at `place`.
+    /// Adds that the error is in the part of a configuration at `place`.
     pub(super) fn below(mut self, place: &[Key]) -> Self {
         self.keys.splice(0..0, place.iter().cloned());
         self
     }
 
-    /// The same error with the place that its key has in `text`, unless it has one.
+    /// Adds the position of the error's key in `text`, unless the error has a position.
     pub(super) fn placed(mut self, text: &str) -> Self {
         if self.position.is_none() && !text.is_empty() {
-            // A missing key has the position of the object that it is missing from.
+            // A missing key gets the position of the object that lacks it.
             self.position = (0..=self.keys.len()).rev().find_map(|depth| {
                 let at = locate(text, &self.keys[..depth])?.start;
                 let before = &text[..at];
@@ -83,25 +83,25 @@ impl ConfigError {
         self
     }
 
-    /// The same error, of a file.
+    /// Adds the file, unless the error has one.
     pub(super) fn in_file(mut self, file: &Path) -> Self {
         self.file.get_or_insert_with(|| file.to_owned());
         self
     }
 
-    /// The file, if it is about one.
+    /// The file, if the error is about one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// The place in the text, if there is one.
+    /// The position in the text, if there is one.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.position
     }
 
-    /// The key, as in `tenants[2].limits.cpu_ms`; empty if it is about the whole.
+    /// The key, as in `tenants[2].limits.cpu_ms`; empty if the error is about the whole configuration.
     #[must_use]
     pub fn key(&self) -> String {
         let mut path = String::new();
@@ -139,7 +139,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The library writes where the value ends; where its key begins is more use.
+/// The library's message without its position, which is the end of the value; the start of the key is more useful.
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());

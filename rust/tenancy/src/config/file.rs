@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The configuration as it is written, and the checks of it as a whole.
+//! The format of the configuration file, and the checks of it as a whole.
 //!
-//! The doc comments of these types are the descriptions in the published schema: they speak to the author of the file.
+//! The doc comments of these types are the descriptions in the published schema. They address the author of the file.
+
+mod unique;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,8 +27,9 @@ use crate::config::values::{
     Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, MountPath, RequestTarget, RoutePath, SomeOf,
     TenantName,
 };
+use unique::{PathForm, UsedNames};
 
-/// Where the admin listener is when its address is not given.
+/// The default address of the admin listener.
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 const UPLOAD_MIB: u64 = 64;
 const OVERFLOW_THREADS: u32 = 4;
@@ -34,49 +37,49 @@ const BOOT_AT_START: u32 = 64;
 const CALL_MS: u64 = 100;
 const HEALTH_STATUS: u16 = 200;
 
-/// Mayfly's tenants: which programs answer which requests, and within which limits.
+/// Mayfly's tenants: their programs, routes and limits.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct File {
-    /// For editors: the schema of this file. Mayfly does not read it.
+    /// The schema of this file, for editors. Mayfly ignores it.
     #[serde(rename = "$schema")]
     _schema: Option<String>,
-    /// Directory that programs and other files are relative to; itself relative to the directory in which the server
-    /// was started.
+    /// The directory that paths of programs and other files are relative to. It is itself relative to the directory in
+    /// which the server was started.
     #[serde(default)]
     root: PathBuf,
-    /// Most workers that the process may have at a time; the least recently used ones make room. Default: as many as
-    /// descriptors and memory allow.
+    /// Largest number of workers at a time. When it is reached, the least recently used workers are closed. Default: as
+    /// many as descriptors and memory allow.
     max_workers: Option<Bounded<1, 1_000_000>>,
-    /// Most memory that the process may have, in MiB; as it nears, idle workers make room, and what would need more is
-    /// refused with 503. Default: what the limit of its cgroup or the machine's memory allows. These hold in any case.
+    /// Bound on the process's memory, in MiB. Near the bound, idle workers are closed, and requests that need more
+    /// memory are refused with 503. Default: what the limit of its cgroup and the machine's memory allow. Those bounds
+    /// hold in any case.
     max_memory_mib: Option<Bounded<32, 16_777_216>>,
-    /// Threads for requests that outlast their inline budget.
+    /// Threads for requests that exceed their inline budget.
     #[schemars(extend("default" = OVERFLOW_THREADS))]
     overflow_threads: Option<Bounded<1, 256>>,
-    /// How many tenants, from the top of the file, boot when the server starts; the others boot when they are first
-    /// called.
+    /// How many tenants, from the top of the file, boot when the server starts. The others boot at their first request.
     #[schemars(extend("default" = BOOT_AT_START))]
     boot_at_start: Option<Bounded<0, 1_000_000>>,
-    /// Whether a changed tenants file and changed programs take effect by themselves. SIGHUP has the same effect in any
+    /// Whether a changed tenants file and changed programs take effect automatically. SIGHUP has the same effect in any
     /// case.
     #[serde(default = "yes")]
     #[schemars(extend("default" = true))]
     watch: bool,
-    /// Whether responses say how they were made, in the headers x-mayfly-mode and x-mayfly-generation.
+    /// Whether responses have the headers x-mayfly-mode and x-mayfly-generation, which show how they were made.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     mode_header: bool,
     /// Directory, relative to the root, that keeps snapshots of booted programs, so that the next start of the server
-    /// boots none of them. Whoever may write there may have the tenants' programs do anything. Without it, programs
-    /// boot at each start.
+    /// does not boot them again. Anyone who can write to it controls the tenants' programs. Without it, programs boot
+    /// at each start.
     snapshots: Option<FilePath>,
-    /// A listener for operators: status, metrics, uploads. Without it there is none.
+    /// A listener for operators: status, metrics, uploads. Default: none.
     admin: Option<Admin>,
-    /// For all tenants.
+    /// Settings for all tenants.
     #[serde(default)]
     defaults: Defaults,
-    /// What tenants have in common, by the group's name.
+    /// Settings that tenants have in common, by the group's name.
     #[serde(default)]
     groups: BTreeMap<TenantName, Group>,
     /// The tenants.
@@ -88,11 +91,11 @@ pub(crate) struct File {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Admin {
-    /// Address and port. Other than a loopback address it may be only with a key.
+    /// Address and port. Without a key, it must be a loopback address.
     #[schemars(extend("default" = ADMIN_ADDRESS))]
     #[schemars(with = "Option<SocketAddress>")]
     listen: Option<SocketAddr>,
-    /// SHA-256 of the operator's key, which is then asked for by everything but the health check.
+    /// SHA-256 of the operator's key, which everything but the health check then requires.
     key_sha256: Option<KeyDigest>,
     /// Directory, relative to the root, that keeps uploaded programs. Without it there are no uploads.
     uploads: Option<FilePath>,
@@ -101,38 +104,38 @@ struct Admin {
     upload_mib: Option<Bounded<1, 1024>>,
 }
 
-/// What holds for all tenants that do not say otherwise.
+/// Settings for all tenants that do not override them.
 #[derive(Deserialize, Default, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Defaults {
-    /// Limits for tenants that neither set their own nor get them from their group.
+    /// Limits of tenants for which neither the tenant nor its group sets them.
     #[serde(default)]
     limits: LimitsPatch,
-    /// What all programs see of the host's files, storage programs too.
+    /// The host's files that all programs see, including storage programs.
     #[serde(default)]
     mounts: Vec<Mount>,
 }
 
-/// What the tenants of a group have in common.
+/// Settings that the tenants of a group have in common.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Group {
-    /// Limits for tenants that do not set their own.
+    /// Limits of tenants that do not set their own.
     #[serde(default)]
     limits: LimitsPatch,
-    /// Environment; a tenant's own variable of the same name wins.
+    /// Environment. A tenant's own variable of the same name takes precedence.
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
-    /// Where its tenants' programs may connect to.
+    /// Destinations that its tenants' programs may connect to.
     #[serde(default)]
     outbound: Vec<Destination>,
-    /// What its tenants' programs see of the host's files, besides the defaults; a tenant's own mount at the same place
-    /// wins.
+    /// The host's files that its tenants' programs see, in addition to the defaults. A tenant's own mount at the same
+    /// path takes precedence.
     #[serde(default)]
     mounts: Vec<Mount>,
 }
 
-/// A tenant. It has at least one of `path`, `paths`, `hosts` and `default`.
+/// A tenant. It needs at least one of `path`, `paths`, `hosts` and `default`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend(
@@ -150,52 +153,55 @@ struct Group {
     ] },
 ))]
 struct Tenant {
-    /// What logs, reports and errors call it. No other tenant has it.
+    /// Its name in logs, reports and errors. No two tenants have the same name.
     name: TenantName,
-    /// The group that it is of.
+    /// The group that it belongs to.
     group: Option<TenantName>,
     /// The ELF file, relative to the root.
     program: FilePath,
     /// Arguments after the program's name.
     #[serde(default)]
     args: Vec<Argument>,
-    /// The whole environment, with that of the group: nothing of the server's own reaches a tenant.
+    /// The whole environment, together with that of the group. Tenants get nothing of the server's own environment.
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
-    /// What the program sees of the host's files, with the group's and the defaults: without any, nothing.
+    /// The host's files that the program sees, together with the mounts of the group and the defaults. Without any, it
+    /// sees none.
     #[serde(default)]
     mounts: Vec<Mount>,
-    /// Files and directories below the mounts, as the program sees them: when one changes, a new generation boots.
+    /// Files and directories in the mounts, as the program sees them. When one changes, a new generation boots.
     watch: Option<SomeOf<MountPath>>,
-    /// Where the program may connect to, by TCP: hosts and ports, with the group's. Without any, nowhere.
+    /// Hosts and ports that the program may connect to by TCP, together with those of the group. Without any, it may
+    /// not connect.
     #[serde(default)]
     outbound: Vec<Destination>,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
-    /// The port that the program's application listens on, inside its machine. With "connections" only; needed if it
-    /// listens on several.
+    /// The port that the program's application listens on, inside its machine. Only with "connections". Required if the
+    /// program listens on several ports.
     port: Option<Port>,
-    /// What the program's monotonic clock does while it stands frozen. Default: "suspends" with "connections", else
-    /// "runs".
+    /// What the program's monotonic clock does while the program is frozen. Default: "suspends" with "connections",
+    /// else "runs".
     monotonic_clock: Option<Monotonic>,
-    /// Requests that the program serves before it is frozen, one after the other. With "connections" only.
+    /// Requests that the program serves before it is frozen, one after another. Only with "connections".
     warm_up: Option<Vec<WarmUpRequest>>,
-    /// The hosts that the tenant answers. Without them: every host.
+    /// The hosts that the tenant answers. Default: every host.
     hosts: Option<SomeOf<HostPattern>>,
-    /// The prefix of the paths that the tenant answers. Default, with hosts: "/".
+    /// The prefix of the paths that the tenant answers. Default with hosts: "/".
     path: Option<RoutePath>,
     /// The prefixes, if there are several.
     paths: Option<SomeOf<RoutePath>>,
-    /// Whether the tenant answers what no tenant's host and path are for. One tenant may.
+    /// Whether the tenant answers requests that match no tenant's host and path. Only one tenant may.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     default: bool,
     /// true: every request starts from the frozen state. false: a worker keeps its state from request to request.
     #[schemars(extend("default" = true))]
     ephemeral: Option<bool>,
-    /// A worker keeps its state for so many requests. Not with `ephemeral`.
+    /// A worker keeps its state for this many requests. Cannot be combined with `ephemeral`.
     reset_every: Option<Bounded<1, 4_294_967_295>>,
-    /// When the program boots first. Default: when the server starts, for as many tenants as `boot_at_start` says.
+    /// When the program boots for the first time. Default: when the server starts, for as many tenants as
+    /// `boot_at_start` says.
     boot: Option<Boot>,
     /// The tenant's own limits.
     #[serde(default)]
@@ -210,13 +216,13 @@ struct Tenant {
     upload_key_sha256: Option<KeyDigest>,
 }
 
-/// When a program boots first.
+/// When a program boots for the first time.
 #[derive(Deserialize, Clone, Copy, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Boot {
     /// When the server starts.
     Start,
-    /// When the tenant is first called.
+    /// At the tenant's first request.
     FirstCall,
 }
 
@@ -226,11 +232,11 @@ enum Boot {
 struct SharedMemory {
     /// Its size.
     kib: Bounded<4, 4_194_304, 4>,
-    /// The file, relative to the root, that keeps it over restarts. Without it, the memory ends with the server.
+    /// The file, relative to the root, that keeps it across restarts. Without it, the memory ends with the server.
     file: Option<FilePath>,
 }
 
-/// A storage program: long-lived, one for the tenant, its state is kept.
+/// A storage program: one long-lived program per tenant that keeps its state.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Storage {
@@ -242,10 +248,10 @@ struct Storage {
     /// The whole environment.
     #[serde(default)]
     env: BTreeMap<EnvironmentName, Argument>,
-    /// What it sees of the host's files, with those of the group and the defaults.
+    /// The host's files that it sees, together with the mounts of the group and the defaults.
     #[serde(default)]
     mounts: Vec<Mount>,
-    /// Its own limits; those of the group and the defaults hold for it too.
+    /// Its own limits. Those of the group and the defaults apply to it, too.
     #[serde(default)]
     limits: LimitsPatch,
     /// Longest time that a caller waits for one call.
@@ -253,13 +259,13 @@ struct Storage {
     call_ms: Option<Bounded<1, 60_000>>,
 }
 
-/// The request that tells whether a generation works: a GET.
+/// The request that checks whether a generation works: a GET.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Health {
-    /// Path, and query if there is one.
+    /// The path, with the query if there is one.
     path: RequestTarget,
-    /// The status that is expected.
+    /// The expected status.
     #[schemars(extend("default" = HEALTH_STATUS))]
     status: Option<Bounded<200, 599>>,
 }
@@ -268,7 +274,7 @@ fn yes() -> bool {
     true
 }
 
-/// What a tenant's own part is laid over.
+/// The settings that a tenant's own ones are merged into.
 struct Base {
     limits: LimitsPatch,
     env: BTreeMap<EnvironmentName, Argument>,
@@ -277,7 +283,7 @@ struct Base {
 }
 
 impl File {
-    /// Checks what one value alone does not show, and fills in what is left out.
+    /// Checks what a single value does not show, and fills in defaults.
     pub(super) fn check(self) -> Result<Config, ConfigError> {
         let root = self.root.as_path();
         let in_defaults = |error: ConfigError| error.below(&["defaults".into()]);
@@ -299,7 +305,7 @@ impl File {
                 None => &defaults,
                 Some(name) => groups.get(name).ok_or_else(|| unknown_group(name, &groups).below(&place))?,
             };
-            let forms = PathForm::of(&tenant);
+            let forms = PathForm::of(tenant.path.is_some(), tenant.paths.as_ref().map(|paths| paths.as_slice().len()));
             let tenant = tenant.check(root, base).map_err(|error| error.below(&place))?;
             used.claim(index, &tenant, forms).map_err(|error| error.below(&place))?;
             tenants.push(tenant);
@@ -339,7 +345,7 @@ impl Admin {
         let listen = self.listen.unwrap_or(ADMIN_ADDRESS);
         if !listen.ip().is_loopback() && self.key_sha256.is_none() {
             let problem =
-                format!("{listen} is no loopback address: expected `key_sha256` beside it, or a loopback address");
+                format!("{listen} is not a loopback address: expected `key_sha256` as well, or a loopback address");
             return Err(ConfigError::new(&["admin".into(), "listen".into()], problem));
         }
         Ok(AdminConfig {
@@ -396,18 +402,18 @@ impl Tenant {
 
     fn mode(&self) -> Result<Mode, ConfigError> {
         match (self.ephemeral, self.reset_every) {
-            (Some(_), Some(_)) => Err(refused("reset_every", "not allowed beside `ephemeral`")),
+            (Some(_), Some(_)) => Err(refused("reset_every", "cannot be combined with `ephemeral`")),
             (None | Some(true), None) => Ok(Mode::Ephemeral),
             (Some(false), None) => Ok(Mode::Stateful),
             (None, Some(requests)) => Ok(NonZeroU32::new(requests.u32()).map_or(Mode::Ephemeral, Mode::ResetEvery)),
         }
     }
 
-    /// Every host with every path.
+    /// The routes: every host combined with every path.
     fn routes(&self) -> Result<Vec<Route>, ConfigError> {
         let whole = RoutePath::root();
         let (hosts, paths): (&[HostPattern], &[RoutePath]) = match (&self.hosts, &self.path, &self.paths) {
-            (_, Some(_), Some(_)) => return Err(refused("paths", "not allowed beside `path`")),
+            (_, Some(_), Some(_)) => return Err(refused("paths", "cannot be combined with `path`")),
             (None, None, None) if self.default => return Ok(Vec::new()),
             (None, None, None) => {
                 let problem = "nothing is routed to it: expected `path`, `paths`, `hosts`, or `\"default\": true`";
@@ -446,65 +452,4 @@ fn strings(args: Vec<Argument>) -> Vec<String> {
 
 fn variables(env: BTreeMap<EnvironmentName, Argument>) -> Vec<(String, String)> {
     env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
-}
-
-/// How a tenant writes its routes: what an error about the n-th of them names.
-#[derive(Clone, Copy)]
-struct PathForm {
-    key: &'static str,
-    /// How many paths each host has, if they are a list.
-    listed: Option<usize>,
-}
-
-impl PathForm {
-    fn of(tenant: &Tenant) -> Self {
-        match (&tenant.path, &tenant.paths) {
-            (_, Some(paths)) => Self { key: "paths", listed: Some(paths.as_slice().len()) },
-            (Some(_), None) => Self { key: "path", listed: None },
-            (None, None) => Self { key: "hosts", listed: None },
-        }
-    }
-
-    fn keys(self, route: usize) -> Vec<Key> {
-        match (self.key, self.listed) {
-            ("hosts", _) => vec![self.key.into(), route.into()],
-            (key, Some(paths)) => vec![key.into(), (route % paths).into()],
-            (key, None) => vec![key.into()],
-        }
-    }
-}
-
-/// What may be one tenant's only, with the position of the tenant that has it.
-#[derive(Default)]
-struct UsedNames {
-    names: HashMap<TenantName, usize>,
-    routes: HashMap<Route, usize>,
-    shared_files: HashMap<PathBuf, usize>,
-    default: Option<usize>,
-}
-
-impl UsedNames {
-    fn claim(&mut self, index: usize, tenant: &TenantConfig, form: PathForm) -> Result<(), ConfigError> {
-        if let Some(first) = self.names.insert(tenant.name.clone(), index) {
-            return Err(refused("name", format!("\"{}\" is the name of tenants[{first}] already", tenant.name)));
-        }
-        for (position, route) in tenant.routes.iter().enumerate() {
-            if let Some(first) = self.routes.insert(route.clone(), index) {
-                let problem = format!("\"{route}\" is a route of tenants[{first}] already");
-                return Err(ConfigError::new(&form.keys(position), problem));
-            }
-        }
-        if let Some(file) = tenant.shared.as_ref().and_then(|shared| shared.file.as_ref())
-            && let Some(first) = self.shared_files.insert(file.clone(), index)
-        {
-            let problem = format!("{} is the shared memory of tenants[{first}] already", file.display());
-            return Err(ConfigError::new(&["shared_memory".into(), "file".into()], problem));
-        }
-        if tenant.is_default
-            && let Some(first) = self.default.replace(index)
-        {
-            return Err(refused("default", format!("tenants[{first}] is the default already")));
-        }
-        Ok(())
-    }
 }

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! JSON with comments, as Drogon's own configuration files have them, and where in it a value is.
+//! JSON with comments, as in Drogon's own configuration files, and the positions of values in it.
 
 use std::ops::Range;
 
 /// Replaces `// …` and `/* … */` outside of strings by blanks.
 ///
-/// Line breaks stay, so an error's line and column are those of the file that
-/// the user wrote. A comment that never ends is left as it is: the JSON parser
-/// then complains at the place where it starts.
+/// Line breaks stay, so that an error's line and column are those of the user's file. An unterminated comment is left
+/// unchanged: the JSON parser then reports an error where it starts.
 pub(crate) fn blank_comments(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
@@ -26,7 +25,7 @@ pub(crate) fn blank_comments(text: &str) -> String {
             _ => at + 1,
         };
     }
-    // Only whole comments became blanks, and a comment starts and ends at ASCII bytes.
+    // Only whole comments are replaced, and a comment starts and ends at ASCII bytes, so the text stays UTF-8.
     String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
@@ -51,12 +50,12 @@ fn blank(out: &mut [u8], from: usize, to: usize) -> usize {
     to
 }
 
-/// One step on the way to a value.
+/// One step of the path to a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Key {
-    /// Of an object.
+    /// A key of an object.
     Name(String),
-    /// In an array.
+    /// An index of an array.
     Index(usize),
 }
 
@@ -72,10 +71,10 @@ impl From<usize> for Key {
     }
 }
 
-/// Where a value is in a text.
+/// The position of a value in a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Located {
-    /// Its key in an object starts here; elsewhere the value itself.
+    /// The start of its key in an object; otherwise of the value itself.
     pub(crate) start: usize,
     /// The value.
     pub(crate) value: Range<usize>,
@@ -97,7 +96,7 @@ pub(crate) fn locate(text: &str, path: &[Key]) -> Option<Located> {
     Some(found)
 }
 
-/// The last member of this name: the one that the parser complains about.
+/// The last member of this name, which is the one that the parser reports.
 fn member(text: &str, object: usize, name: &str) -> Option<Located> {
     let bytes = text.as_bytes();
     let mut at = skip_blanks(bytes, object + usize::from(bytes.get(object) == Some(&b'{')));
@@ -136,7 +135,7 @@ fn skip_comma(bytes: &[u8], from: usize) -> usize {
     skip_blanks(bytes, at + usize::from(bytes.get(at) == Some(&b',')))
 }
 
-/// Goes by brackets and quotes alone: a loop and no recursion, however deep the value is.
+/// Considers only brackets and quotes. A loop without recursion, however deep the value is.
 fn end_of_value(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
     let mut depth = 0_usize;
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_comment_is_an_error_where_it_starts() {
+    fn an_unterminated_comment_is_an_error_where_it_starts() {
         let error = serde_json::from_str::<serde_json::Value>(&blank_comments("{\n  /* \"a\": 1 }")).unwrap_err();
         assert_eq!((error.line(), error.column()), (2, 3));
     }
@@ -210,7 +209,7 @@ mod tests {
         }
     }
 
-    /// Every value of a document, with the way to it.
+    /// Visits every value of a document with its path.
     fn walk(value: &serde_json::Value, path: &mut Vec<Key>, visit: &mut impl FnMut(&serde_json::Value, &[Key])) {
         visit(value, path);
         let children: Vec<(Key, &serde_json::Value)> = match value {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From a configuration to a program that can be booted.
+//! Makes a program that can be booted from a configuration.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use mayfly_sandbox::{Elf, MonotonicClock, MountError, MountPoint, Mounts, Progra
 use crate::config::{StorageConfig, TenantConfig};
 use crate::http1::Http1;
 
-/// Why a program cannot be booted, as far as that shows without a machine.
+/// Why a program cannot be booted, as far as that can be determined without a machine.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The program cannot be read.
@@ -22,21 +22,20 @@ pub enum LaunchError {
 }
 
 impl TenantConfig {
-    /// The program that the configuration names, as a boot gets it, but for its shared memory: read now, and its mounts
-    /// opened.
+    /// The configured program, ready to boot except for its shared memory: its file is read and its mounts are opened.
     ///
     /// # Errors
     ///
     /// [`LaunchError`].
     pub fn launch(&self) -> Result<Program, LaunchError> {
         let program = Program::load(&self.program)?;
-        self.dress(Program { name: name_in_view(&self.program, &self.mounts), ..program })
+        self.configured(Program { name: name_in_view(&self.program, &self.mounts), ..program })
     }
 
-    /// The program that was uploaded in the place of the one that the configuration names. No file in its view is
-    /// itself, so it has a name without a directory.
+    /// A program that was uploaded to replace the configured one. It is none of the files in its view, so it has a name
+    /// without a directory.
     pub(crate) fn launch_upload(&self, elf: Elf) -> Result<Program, LaunchError> {
-        self.dress(Program {
+        self.configured(Program {
             elf,
             name: file_name(&self.program),
             args: Vec::new(),
@@ -49,7 +48,7 @@ impl TenantConfig {
         })
     }
 
-    fn dress(&self, program: Program) -> Result<Program, LaunchError> {
+    fn configured(&self, program: Program) -> Result<Program, LaunchError> {
         let service = self.service.as_ref();
         Ok(Program {
             args: self.args.clone(),
@@ -68,7 +67,7 @@ impl TenantConfig {
 }
 
 impl StorageConfig {
-    /// As [`TenantConfig::launch`].
+    /// Like [`TenantConfig::launch`].
     ///
     /// # Errors
     ///
@@ -84,10 +83,11 @@ impl StorageConfig {
     }
 }
 
-/// What the program calls itself: its path in its own view, if it is in one of its mounts, so that what opens
-/// `/proc/self/exe` finds it; else the file's name alone.
+/// The program's own name: its path in its own view if it is in one of its mounts, so that opening `/proc/self/exe`
+/// works; otherwise only the file's name.
 fn name_in_view(program: &Path, mounts: &[MountPoint]) -> String {
-    // As it is written first: a link's own name can mean something to the program, as in Python's virtual environments.
+    // The configured path first: a link's own name can have a meaning for the program, as in Python's virtual
+    // environments.
     let as_written = std::path::absolute(program).ok();
     let resolve = |path: &Path| waiting_for(path, || path.canonicalize()).ok();
     let resolved = resolve(program);
@@ -101,7 +101,8 @@ fn name_in_view(program: &Path, mounts: &[MountPoint]) -> String {
     found.unwrap_or_else(|| file_name(program))
 }
 
-/// Where a program sees the file `path` by `mount`, whose directory is `host`, unless another mount hides it there.
+/// The path at which a program sees the file `path` through `mount`, whose directory is `host`, unless another mount
+/// hides it.
 fn view(path: &Path, mount: &MountPoint, host: &Path, mounts: &[MountPoint]) -> Option<String> {
     let rest = path.strip_prefix(host).ok()?;
     if rest.components().any(|part| part == Component::ParentDir) {
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_in_a_mount_has_its_path_there_for_a_name() {
+    fn a_program_in_a_mount_is_named_by_its_path_there() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         let at = |path: &str| root.join(path);
@@ -142,13 +143,17 @@ mod tests {
         assert_eq!(name("usr/bin/real", &[mount(&at("usr"), "/usr")]), "/usr/bin/real");
         assert_eq!(name("usr/bin/real", &[mount(&at("usr/bin"), "/app")]), "/app/real");
         assert_eq!(name("usr/bin/real", &[mount(&root, "/")]), "/usr/bin/real");
-        assert_eq!(name("usr/bin/real", &[mount(&at("usr/b"), "/b")]), "real", "half a name is none");
-        // A link keeps its name where it is seen itself, and is followed where only its end is.
+        assert_eq!(
+            name("usr/bin/real", &[mount(&at("usr/b"), "/b")]),
+            "real",
+            "a prefix of a component does not match"
+        );
+        // A link keeps its name if the link itself is visible, and is resolved if only its target is.
         let (usr, venv) = (mount(&at("usr"), "/usr"), mount(&at("venv"), "/venv"));
         assert_eq!(name("venv/python", &[usr.clone(), venv]), "/venv/python");
         assert_eq!(name("venv/python", &[usr]), "/usr/bin/real");
         assert_eq!(name("usr/bin/real", &[mount(&at("link"), "/usr")]), "/usr/bin/real");
-        // What another mount covers is not there.
+        // A file that another mount covers is not visible.
         let covered = [mount(&at("usr"), "/usr"), mount(&at("venv"), "/usr/bin")];
         assert_eq!(name("usr/bin/real", &covered), "real");
         assert_eq!(name("venv/../usr/bin/real", &[mount(&root, "/r")]), "/r/usr/bin/real");

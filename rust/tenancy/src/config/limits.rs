@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A tenant's limits as a configuration writes them: names, units, ranges.
+//! A tenant's limits in the configuration: names, units, ranges.
 
 use std::time::Duration;
 
@@ -8,21 +8,22 @@ use serde::Deserialize;
 
 use crate::config::values::Bounded;
 
-/// What a tenant may use. Every limit is always on.
+/// The limits of a tenant. Every limit is always enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// What its machines may use.
+    /// The limits of its machines.
     pub machine: mayfly_sandbox::Limits,
-    /// What its standard output and error may add to the log. 0 keeps the tenant out of it.
+    /// Bytes per second that its standard output and error may add to the log. 0 keeps the tenant out of the log.
     pub log_bytes_per_second: u64,
-    /// How long a request may hold a loop thread. Past it, it goes on elsewhere. Wall clock; never 0.
+    /// How long a request may occupy a loop thread, in wall-clock time; never 0. After that, it continues on another
+    /// thread.
     pub inline_budget: Duration,
-    /// How many of its requests may be in the server at a time.
+    /// How many of its requests may be in progress at a time.
     pub concurrent_requests: u32,
 }
 
 impl Default for Limits {
-    /// Those of the machine; 64 KiB of log a second, 1 ms on a loop thread, 64 requests at a time.
+    /// The default limits of machines; 64 KiB of log per second, 1 ms on a loop thread, 64 requests at a time.
     fn default() -> Self {
         Self {
             machine: mayfly_sandbox::Limits::default(),
@@ -34,8 +35,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// For a program that serves connections itself, which is as a rule a language's runtime: 1 GiB to boot in 30 s of
-    /// CPU time, 64 threads, 256 descriptors, 64 MiB for a request.
+    /// The default limits of a program that serves connections itself, which is usually a language's runtime: 1 GiB and
+    /// 30 s of CPU time to boot, 64 threads, 256 descriptors, 64 MiB per request.
     #[must_use]
     pub fn of_a_server() -> Self {
         let mut limits = Self::default();
@@ -49,9 +50,9 @@ impl Limits {
     }
 }
 
-/// Limits. What is left out is as the group has it, the defaults of the file, or Mayfly.
+/// Limits. A limit that is left out is taken from the group, the defaults of the file, or Mayfly.
 //
-// The ranges keep a slip of the keyboard from becoming an outage; those of memory and requests are the machine's own.
+// The ranges keep a typing error from becoming an outage; those of memory and requests are the machine's own.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Limits", default)]
@@ -60,13 +61,13 @@ pub(crate) struct LimitsPatch {
     /// request.
     #[schemars(extend("default" = 10_000))]
     boot_ms: Option<Bounded<1, 600_000>>,
-    /// MiB of memory that the program may have at boot.
+    /// MiB of memory that the program may use at boot.
     #[schemars(extend("default" = 256))]
     boot_memory_mib: Option<Bounded<1, 65_536>>,
     /// Milliseconds of CPU time for a request.
     #[schemars(extend("default" = 1_000))]
     cpu_ms: Option<Bounded<1, 60_000>>,
-    /// Milliseconds of wall-clock time for a request, waiting included.
+    /// Milliseconds of wall-clock time for a request, including waits.
     #[schemars(extend("default" = 10_000))]
     wall_ms: Option<Bounded<1, 600_000>>,
     /// MiB of memory that a request may change or add.
@@ -78,7 +79,7 @@ pub(crate) struct LimitsPatch {
     /// KiB of a response: headers and body.
     #[schemars(extend("default" = 4_096))]
     response_kib: Option<Bounded<1, 65_536>>,
-    /// KiB of changed memory that a worker keeps from request to request; what is above is given back to the system.
+    /// KiB of changed memory that a worker keeps from request to request; memory above it is returned to the system.
     #[schemars(extend("default" = 4_096))]
     work_set_kib: Option<Bounded<64, 1_048_576>>,
     /// Descriptors that the program may have open.
@@ -90,19 +91,19 @@ pub(crate) struct LimitsPatch {
     /// Mappings that the program may have.
     #[schemars(extend("default" = 4_096))]
     mappings: Option<Bounded<16, 65_536>>,
-    /// Bytes a second that the program's output may add to the log. 0 keeps it out.
+    /// Bytes per second that the program's output may add to the log. 0 keeps it out of the log.
     #[schemars(extend("default" = 65_536))]
     log_bytes_per_second: Option<Bounded<0, 1_073_741_824>>,
-    /// Microseconds that a request may hold a loop thread; past it, it goes on elsewhere.
+    /// Microseconds that a request may occupy a loop thread. After that, it continues on another thread.
     #[schemars(extend("default" = 1_000))]
     inline_budget_us: Option<Bounded<50, 1_000_000>>,
-    /// Requests that the tenant may have in the server at a time.
+    /// Requests of the tenant that may be in progress at a time.
     #[schemars(extend("default" = 64))]
     concurrent_requests: Option<Bounded<1, 65_536>>,
 }
 
 impl LimitsPatch {
-    /// These limits, and those of `base` where nothing is said.
+    /// These limits, completed by those of `base`.
     pub(crate) fn or(self, base: Self) -> Self {
         Self {
             boot_ms: self.boot_ms.or(base.boot_ms),
@@ -122,7 +123,7 @@ impl LimitsPatch {
         }
     }
 
-    /// These limits, and those that are built in where nothing is said.
+    /// These limits, completed by the built-in ones in `base`.
     pub(crate) fn over(self, base: &Limits) -> Limits {
         let mut limits = base.clone();
         let machine = &mut limits.machine;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a program is run, as it is written: what it sees of the host's files, and how requests reach it.
+//! The part of the format about how a program runs: the host's files that it sees, and how requests reach it.
 //!
 //! The doc comments are the descriptions in the published schema.
 
@@ -20,16 +20,16 @@ use crate::config::values::{Bounded, FieldName, FieldValue, FilePath, Method, Mo
 
 const WARM_UP_TIMES: u32 = 1;
 
-/// A directory of the host's that a program sees.
+/// A directory of the host that a program sees.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Mount {
     /// The host's directory, relative to the root.
     host: FilePath,
-    /// Where the program sees it. Default: where the host has it.
+    /// The path at which the program sees it. Default: the same path as on the host.
     at: Option<MountPath>,
-    /// Whether the program may write below it. What it writes is its own and goes with the reset; the host's files
-    /// never change.
+    /// Whether the program may write to it. What it writes is private to the worker and undone by the reset. The host's
+    /// files never change.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     writable: bool,
@@ -40,33 +40,35 @@ impl Mount {
         let host = root.join(self.host.as_str());
         let guest = match self.at {
             Some(at) => at,
-            None => where_the_host_has_it(&host).map_err(|problem| ConfigError::new(&[Key::from("host")], problem))?,
+            None => {
+                same_path_as_on_the_host(&host).map_err(|problem| ConfigError::new(&[Key::from("host")], problem))?
+            }
         };
         Ok(MountPoint { guest: guest.into(), host, writable: self.writable })
     }
 }
 
-/// The place of a mount that has no `at`; an error is what there is to say.
-fn where_the_host_has_it(host: &Path) -> Result<MountPath, String> {
+/// The mount point of a mount without `at`. The error is the message for the user.
+fn same_path_as_on_the_host(host: &Path) -> Result<MountPath, String> {
     let place = host.to_str().and_then(|path| MountPath::try_from(path.to_owned()).ok());
     place.ok_or_else(|| {
-        let why = if host.is_absolute() { "" } else { ", since it is relative, and so is the root" };
+        let why = if host.is_absolute() { "" } else { ", because it is relative, and so is the root" };
         format!(
-            "a program cannot see \"{}\" where the host has it{why}: expected `at` beside it, an absolute path",
+            "a program cannot see \"{}\" at the same path as on the host{why}: expected `at`, an absolute path",
             host.display()
         )
     })
 }
 
-/// `mounts` over those of `base`, of which those at the same place are replaced. Errors are about the object that has
-/// them.
+/// `mounts` merged into those of `base`, of which those at the same mount point are replaced. Errors are relative to
+/// the object that has the mounts.
 pub(super) fn mounts(mounts: Vec<Mount>, base: &[MountPoint], root: &Path) -> Result<Vec<MountPoint>, ConfigError> {
     let mut own: Vec<MountPoint> = Vec::with_capacity(mounts.len());
     for (index, mount) in mounts.into_iter().enumerate() {
         let place = [Key::from("mounts"), Key::from(index)];
         let mount = mount.check(root).map_err(|error| error.below(&place))?;
         if let Some(first) = own.iter().position(|other| other.guest == mount.guest) {
-            let problem = format!("\"{}\" is the place of mounts[{first}] already", mount.guest);
+            let problem = format!("\"{}\" is already the mount point of mounts[{first}]", mount.guest);
             return Err(ConfigError::new(&place, problem));
         }
         own.push(mount);
@@ -81,14 +83,14 @@ pub(super) fn mounts(mounts: Vec<Mount>, base: &[MountPoint], root: &Path) -> Re
     Ok(all)
 }
 
-/// The host's paths of what `paths` name in a program's view.
+/// The host's paths of `paths`, which are in the program's view.
 pub(super) fn watch(paths: &[MountPath], mounts: &[MountPoint]) -> Result<Vec<PathBuf>, ConfigError> {
     let host_path = |path: &str| {
         let below = mounts.iter().filter_map(|mount| {
             let rest = path.strip_prefix(mount.guest.trim_end_matches('/'))?;
             (rest.is_empty() || rest.starts_with('/')).then_some((mount, rest))
         });
-        // The innermost mount is the one that the program sees there.
+        // The program sees the innermost mount.
         let (mount, rest) = below.max_by_key(|(mount, _)| mount.guest.len())?;
         Some(match rest.trim_start_matches('/') {
             "" => mount.host.clone(),
@@ -107,7 +109,7 @@ pub(super) fn watch(paths: &[MountPath], mounts: &[MountPoint]) -> Result<Vec<Pa
     resolved.collect()
 }
 
-/// `destinations` besides those of `base`, each once.
+/// `destinations` added to those of `base`, without duplicates.
 pub(super) fn outbound(destinations: Vec<Destination>, base: &[Outbound]) -> Vec<Outbound> {
     let mut all = base.to_vec();
     for destination in destinations.into_iter().map(Outbound::from) {
@@ -122,25 +124,25 @@ pub(super) fn outbound(destinations: Vec<Destination>, base: &[Outbound]) -> Vec
 #[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Serve {
-    /// It waits for them at the doorbell, by the SDK.
+    /// It waits for them at the doorbell, through the SDK.
     #[default]
     Doorbell,
-    /// It is an HTTP server: it listens, and each request is a connection or another request on one.
+    /// It is an HTTP server: it listens, and requests arrive on connections to it.
     Connections,
 }
 
-/// What a program's monotonic clock does while it stands frozen.
+/// What a program's monotonic clock does while the program is frozen.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Monotonic {
-    /// It goes on, as the realtime clock does.
+    /// It continues, as the realtime clock does.
     Runs,
-    /// It stands still, as on a machine that is suspended, and so do the timers that go by it: no request finds them
-    /// all over.
+    /// It stops, as on a suspended machine, and so do the timers based on it, so that they have not all expired when a
+    /// request arrives.
     Suspends,
 }
 
-/// What is configured, or else what suits the program: servers and runtimes have timers.
+/// The configured behaviour, or the default for the kind of program: servers and runtimes have timers.
 pub(super) fn monotonic(configured: Option<Monotonic>, is_server: bool) -> MonotonicClock {
     match configured {
         Some(Monotonic::Runs) => MonotonicClock::Runs,
@@ -153,23 +155,23 @@ pub(super) fn monotonic(configured: Option<Monotonic>, is_server: bool) -> Monot
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WarmUpRequest {
-    /// Path, and query if there is one.
+    /// The path, with the query if there is one.
     path: RequestTarget,
     /// The method.
     #[schemars(extend("default" = "GET"))]
     method: Option<Method>,
-    /// Headers, by name. Without "host" it is "localhost".
+    /// Headers, by name. The default of "host" is "localhost".
     #[serde(default)]
     headers: BTreeMap<FieldName, FieldValue>,
-    /// The body; the program gets its length.
+    /// The body. Its length is sent, too.
     #[serde(default)]
     #[schemars(extend("default" = ""))]
     body: Option<WarmUpBody>,
-    /// How often it is made.
+    /// How often it is sent.
     #[schemars(extend("default" = WARM_UP_TIMES))]
     times: Option<Bounded<1, 100_000>>,
-    /// Whether it is made more often, until it costs no more than before, for two seconds at most: for programs with
-    /// compilers and collectors.
+    /// Whether it is repeated further, for up to two seconds, until it no longer gets cheaper. For programs with
+    /// just-in-time compilers and garbage collectors.
     #[serde(default)]
     #[schemars(extend("default" = false))]
     steady: bool,
@@ -196,7 +198,7 @@ impl WarmUpRequest {
 /// The port of a program's application.
 pub(super) type Port = Bounded<1, 65_535>;
 
-/// What makes a tenant's program a server of its own.
+/// The settings of a tenant's program that is a server of its own.
 pub(super) fn service(
     serve: Serve,
     port: Option<Port>,

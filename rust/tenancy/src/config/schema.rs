@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The JSON Schema of a tenants file, made from the types that parse one.
+//! The JSON Schema of a tenants file, generated from the types that parse one.
 //!
-//! The types' doc comments are its descriptions; their ranges and patterns stand beside the checks that they repeat, in
-//! `values.rs`. What no schema can say (names that differ, groups that exist) is checked by the parser alone.
+//! The types' doc comments are its descriptions. Their ranges and patterns are next to the checks that they repeat, in
+//! `values.rs`. Only the parser checks what a schema cannot express (names are unique, groups exist).
 
 use schemars::Schema;
 #[cfg(test)]
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::config::File;
 
-/// The schema, as text that ends with a newline: what `docs/tenants.schema.json` has.
+/// The schema as text that ends with a newline: the content of `docs/tenants.schema.json`.
 #[must_use]
 pub fn tenants_schema() -> String {
     let settings = SchemaSettings::draft2020_12()
@@ -23,11 +23,11 @@ pub fn tenants_schema() -> String {
         .with_transform(RecursiveTransform(without_line_breaks));
     let mut schema = settings.into_generator().into_root_schema_for::<File>();
     schema.insert("title".to_owned(), "Mayfly tenants".into());
-    // A map of strings and values always serialises.
+    // Serialising a map of strings and values cannot fail.
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }
 
-/// A key that may be left out is an `Option` here; the schema does not offer `null` instead.
+/// An optional key is an `Option` here; the schema must not allow `null` for it.
 fn without_null(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(Value::Array(types)) = object.get_mut("type") {
@@ -48,7 +48,7 @@ fn without_null(schema: &mut Schema) {
     }
 }
 
-/// A doc comment's line ends where the source's does; an editor that shows it has a width of its own.
+/// Removes the line breaks of doc comments: an editor wraps descriptions at its own width.
 fn without_line_breaks(schema: &mut Schema) {
     if let Some(Value::String(description)) = schema.get_mut("description") {
         *description = description.replace('\n', " ");
@@ -75,7 +75,7 @@ macro_rules! inline_schema {
 }
 pub(crate) use inline_schema;
 
-/// How an address with a port is written.
+/// The notation of an address with a port.
 pub(crate) struct SocketAddress;
 
 inline_schema!(SocketAddress: { "type": "string", "pattern": r"^(\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:.]+\]):\d+$" });
@@ -101,7 +101,7 @@ mod tests {
         serde_json::from_str(&blank_comments(text)).unwrap()
     }
 
-    /// What both the schema and the parser say, which must be the same.
+    /// The verdict of the schema and of the parser, which must agree.
     fn verdict(text: &str) -> Result<(), String> {
         let by_schema = validate(&schema(), &parse(text));
         let by_parser = Config::from_json(text);
@@ -115,7 +115,7 @@ mod tests {
         let published = fs::read_to_string(&path).unwrap_or_default();
         assert!(
             published == tenants_schema(),
-            "{} is stale: write it anew with `mayfly check --schema`",
+            "{} is out of date: regenerate it with `mayfly check --schema`",
             path.display()
         );
     }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn schema_and_parser_agree_on_what_is_good() {
+    fn schema_and_parser_agree_on_valid_files() {
         let digest = "aB".repeat(32);
         for tenant in [
             r#""path": "/""#,
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn schema_and_parser_agree_on_what_is_bad() {
+    fn schema_and_parser_agree_on_invalid_files() {
         for tenant in [
             r#""name": "a", "path": "/""#,
             r#""name": "a", "program": "p""#,
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_that_it_tells_are_those_in_force() {
+    fn the_defaults_in_the_schema_are_those_in_force() {
         let schema = schema();
         let limits = schema["$defs"]["Limits"]["properties"].as_object().unwrap();
         let defaults: serde_json::Map<_, _> =

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! For tests: a validator for as much of JSON Schema as the published schema uses.
+//! For tests: a validator for the part of JSON Schema that the published schema uses.
 //!
-//! A keyword that it does not know is an error, so it cannot pass over what it does not check.
+//! An unknown keyword is an error, so that none is ignored.
 
 use regex_automata::meta::Regex;
 use serde_json::Value;
 
-/// Says where and why `value` is not as `schema` asks.
+/// Checks `value` against `schema`. An error says where and why it is not valid.
 pub(super) fn validate(schema: &Value, value: &Value) -> Result<(), String> {
     check(schema, schema, value).map_err(|problem| format!("the document{problem}"))
 }

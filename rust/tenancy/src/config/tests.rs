@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a configuration may say, and what an error says about one that may not.
+//! Valid configurations, and the errors of invalid ones.
 
-use std::fs;
+mod files;
+
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,7 @@ fn error(text: &str) -> String {
     Config::from_json(text).unwrap_err().to_string()
 }
 
-/// The error without its place, which is the text's first line.
+/// The error without its position, which must be in the first line.
 pub(super) fn problem(text: &str) -> String {
     let error = Config::from_json(text).unwrap_err();
     assert!(error.to_string().starts_with("line 1, column "), "{error}");
@@ -27,7 +28,7 @@ pub(super) fn tenant(more: &str) -> String {
     file(&format!(r#"{{"name": "a", "program": "p", "path": "/a"{more}}}"#))
 }
 
-/// A tenant that says itself what is routed to it.
+/// A tenant with the given routes.
 fn routed(more: &str) -> String {
     file(&format!(r#"{{"name": "a", "program": "p", {more}}}"#))
 }
@@ -41,7 +42,7 @@ fn routes(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn servers_monotonic_clocks_are_suspended_unless_they_are_to_run() {
+fn servers_monotonic_clocks_are_suspended_by_default() {
     use mayfly_sandbox::MonotonicClock::{Runs, Suspends};
     for (more, expected) in [
         ("", Runs),
@@ -197,7 +198,7 @@ fn modes_exclude_each_other() {
     assert_eq!(only(&tenant(r#", "reset_every": 3"#)).mode.to_string(), "reset-every-3");
     for ephemeral in ["true", "false"] {
         let text = tenant(&format!(r#", "ephemeral": {ephemeral}, "reset_every": 3"#));
-        assert_eq!(problem(&text), "tenants[0].reset_every: not allowed beside `ephemeral`");
+        assert_eq!(problem(&text), "tenants[0].reset_every: cannot be combined with `ephemeral`");
     }
     assert!(problem(&tenant(r#", "reset_every": 0"#)).starts_with("tenants[0].reset_every: invalid value"));
 }
@@ -210,7 +211,10 @@ fn routes_are_every_host_with_every_path() {
     assert_eq!(routes(&routed(r#""hosts": ["a", "b"], "path": "/x""#)), ["a/x", "b/x"]);
     assert!(routes(&routed(r#""default": true"#)).is_empty());
     assert_eq!(routes(&routed(r#""default": true, "path": "/x""#)), ["/x"]);
-    assert_eq!(problem(&routed(r#""path": "/x", "paths": ["/y"]"#)), "tenants[0].paths: not allowed beside `path`");
+    assert_eq!(
+        problem(&routed(r#""path": "/x", "paths": ["/y"]"#)),
+        "tenants[0].paths: cannot be combined with `path`"
+    );
     for empty in ["hosts", "paths"] {
         let message = problem(&routed(&format!(r#""path": "/", "{empty}": []"#)));
         assert!(
@@ -287,7 +291,7 @@ fn a_missing_key_and_a_wrong_type_are_named() {
 }
 
 #[test]
-fn ranges_are_checked_and_told() {
+fn ranges_are_checked_and_reported() {
     for (limits, key) in [
         (r#"{"cpu_ms": 0}"#, "cpu_ms"),
         (r#"{"boot_ms": 9000000}"#, "boot_ms"),
@@ -341,35 +345,35 @@ fn duplicates_are_refused() {
     };
     assert_eq!(
         problem(&file(r#"{"name": "a", "program": "p", "path": "/a"}, {"name": "a", "program": "p", "path": "/b"}"#)),
-        r#"tenants[1].name: "a" is the name of tenants[0] already"#
+        r#"tenants[1].name: "a" is already the name of tenants[0]"#
     );
     for (first, second, message) in [
-        (r#""path": "/a""#, r#""path": "/a""#, r#"path: "/a" is a route of tenants[0] already"#),
-        (r#""paths": ["/b", "/a"]"#, r#""paths": ["/c", "/a"]"#, r#"paths[1]: "/a" is a route of tenants[0] already"#),
-        (r#""hosts": ["x"]"#, r#""hosts": ["y", "X"]"#, r#"hosts[1]: "x/" is a route of tenants[0] already"#),
+        (r#""path": "/a""#, r#""path": "/a""#, r#"path: "/a" is already a route of tenants[0]"#),
+        (r#""paths": ["/b", "/a"]"#, r#""paths": ["/c", "/a"]"#, r#"paths[1]: "/a" is already a route of tenants[0]"#),
+        (r#""hosts": ["x"]"#, r#""hosts": ["y", "X"]"#, r#"hosts[1]: "x/" is already a route of tenants[0]"#),
         (
             r#""hosts": ["*.x", "y"], "path": "/a""#,
             r#""hosts": ["y"], "paths": ["/b", "/a"]"#,
-            r#"paths[1]: "y/a" is a route of tenants[0] already"#,
+            r#"paths[1]: "y/a" is already a route of tenants[0]"#,
         ),
-        (r#""default": true"#, r#""default": true"#, "default: tenants[0] is the default already"),
+        (r#""default": true"#, r#""default": true"#, "default: tenants[0] is already the default"),
         (
             r#""path": "/a", "shared_memory": {"kib": 4, "file": "f"}"#,
             r#""path": "/b", "shared_memory": {"kib": 4, "file": "f"}"#,
-            "shared_memory.file: f is the shared memory of tenants[0] already",
+            "shared_memory.file: f is already the shared memory of tenants[0]",
         ),
     ] {
         assert_eq!(two(first, second), format!("tenants[1].{message}"));
     }
     assert_eq!(
         problem(&routed(r#""paths": ["/a", "/a"]"#)),
-        r#"tenants[0].paths[1]: "/a" is a route of tenants[0] already"#
+        r#"tenants[0].paths[1]: "/a" is already a route of tenants[0]"#
     );
     assert!(problem(&tenant(r#", "path": "/b""#)).contains("duplicate field `path`"));
 }
 
 #[test]
-fn one_path_on_several_hosts_is_no_duplicate() {
+fn one_path_on_several_hosts_is_not_a_duplicate() {
     let tenants = r#"{"name": "a", "program": "p", "hosts": ["x"]}, {"name": "b", "program": "p", "hosts": ["*.x"]},
                      {"name": "c", "program": "p", "path": "/"}, {"name": "d", "program": "p", "default": true}"#;
     assert_eq!(Config::from_json(&file(tenants)).unwrap().tenants.len(), 4);
@@ -385,7 +389,7 @@ fn a_group_must_exist() {
 }
 
 #[test]
-fn beyond_loopback_the_admin_listener_needs_a_key() {
+fn an_admin_listener_that_is_not_on_loopback_needs_a_key() {
     let key = "0".repeat(64);
     let admin = |admin: &str| Config::from_json(&format!(r#"{{"admin": {admin}}}"#));
     let default = admin("{}").unwrap().admin.unwrap();
@@ -406,7 +410,7 @@ fn beyond_loopback_the_admin_listener_needs_a_key() {
 }
 
 #[test]
-fn a_generation_is_good_for_a_tenant_with_another_route() {
+fn a_change_of_routes_keeps_the_program() {
     let tenant = only(&tenant(""));
     let mut other = only(&routed(r#""default": true, "boot": "start""#));
     assert!(tenant.same_program(&other));
@@ -432,14 +436,14 @@ fn a_generation_is_good_for_a_tenant_with_another_route() {
 }
 
 #[test]
-fn a_port_that_cannot_be_is_told_with_its_place() {
-    let told = |keys: &str| {
+fn an_invalid_port_is_reported_with_its_position() {
+    let message = |keys: &str| {
         error(&format!("{{\"tenants\": [{{\"name\": \"a\", \"program\": \"p\", \"path\": \"/\",\n {keys}}}]}}"))
     };
-    let message = told(r#""port": 8080"#);
-    assert!(message.starts_with("line 2, column 2: tenants[0].port: only for programs with"), "{message}");
-    let message = told(r#""serve": "connections", "port": 80800"#);
-    assert!(message.starts_with("line 2, column 26: tenants[0].port: invalid value: integer `80800`"), "{message}");
+    let text = message(r#""port": 8080"#);
+    assert!(text.starts_with("line 2, column 2: tenants[0].port: only for programs with"), "{text}");
+    let text = message(r#""serve": "connections", "port": 80800"#);
+    assert!(text.starts_with("line 2, column 26: tenants[0].port: invalid value: integer `80800`"), "{text}");
 }
 
 #[test]
@@ -448,73 +452,4 @@ fn syntax_errors_have_a_line() {
     assert!(error("{} {}").starts_with("line 1, column 4: not valid JSON: trailing characters"));
     assert!(error("").contains("not valid JSON: EOF"));
     assert!(error("{\n").starts_with("line 2, column 1: not valid JSON: EOF"));
-}
-
-#[test]
-fn a_file_for_drogon_is_understood() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("config.json");
-    let check = |text: &str| {
-        fs::write(&file, text).unwrap();
-        Config::from_file(&file)
-    };
-    let plugin = |config: &str| {
-        format!(
-            "{{\"listeners\": [],\n \"plugins\": [{{\"name\": \"x\"}},\n {{\"name\": \"{PLUGIN_NAME}\", \"config\": {config}}}]}}"
-        )
-    };
-    let shown = file.display();
-    for text in [plugin(&tenant("")), tenant("")] {
-        let config = check(&text).unwrap();
-        assert_eq!((config.tenants.len(), config.source.as_deref()), (1, Some(file.as_path())));
-    }
-    let message = check(r#"{"plugins": []}"#).unwrap_err().to_string();
-    assert_eq!(message, format!("{shown}:1:2: plugins: none is named \"{PLUGIN_NAME}\""));
-    let message = check(&plugin("{\"tenants\":\n[{}]}")).unwrap_err().to_string();
-    assert_eq!(message, format!("{shown}:4:2: plugins[1].config.tenants[0]: missing field `name`"));
-    let message = check(&plugin(r#"{"watch": true, "watch": false}"#)).unwrap_err().to_string();
-    assert!(message.contains(":3:36: plugins[1].config: duplicate field `watch`"), "{message}");
-    assert!(check("{").unwrap_err().to_string().contains(":1:1: not valid JSON: EOF"));
-    let missing = Config::from_file(&folder.path().join("none.json")).unwrap_err().to_string();
-    assert!(missing.contains("none.json: cannot be read: No such file"), "{missing}");
-}
-
-#[test]
-fn a_tenants_file_is_followed_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let (drogon, tenants) = (folder.path().join("drogon.json"), folder.path().join("tenants.json"));
-    let plugin = |config: &serde_json::Value| {
-        let text = serde_json::json!({"plugins": [{"name": PLUGIN_NAME, "config": config}]}).to_string();
-        fs::write(&drogon, text).unwrap();
-        (Config::from_file(&drogon), Config::from_value(config))
-    };
-    let named = serde_json::json!({ "tenants_file": tenants });
-    fs::write(&tenants, format!("// Comment\n{}", tenant(""))).unwrap();
-    for config in <[_; 2]>::from(plugin(&named)) {
-        let config = config.unwrap();
-        assert_eq!((config.tenants.len(), config.source.as_deref()), (1, Some(tenants.as_path())));
-    }
-    let shown = tenants.display();
-    for (text, problem) in [
-        ("\n {\"watch\": 1}", ":2:3: watch: invalid type: integer `1`, expected a boolean"),
-        ("{]", ":1:2: not valid JSON: key must be a string"),
-        (r#"{"tenants_file": "x"}"#, ":1:2: tenants_file: unknown field `tenants_file`"),
-    ] {
-        fs::write(&tenants, text).unwrap();
-        for config in <[_; 2]>::from(plugin(&named)) {
-            let message = config.unwrap_err().to_string();
-            assert!(message.starts_with(&format!("{shown}{problem}")), "{message}");
-        }
-    }
-    for (config, problem) in [
-        (serde_json::json!({"tenants_file": 1}), "tenants_file: expected the path of a file"),
-        (serde_json::json!({"tenants_file": "x", "watch": true}), "watch: not allowed beside `tenants_file`"),
-    ] {
-        let (from_file, from_value) = plugin(&config);
-        assert!(from_value.unwrap_err().to_string().starts_with(problem));
-        let message = from_file.unwrap_err().to_string();
-        assert!(message.contains(&format!("plugins[0].config.{problem}")), "{message}");
-    }
-    let none = Config::from_value(&serde_json::json!({"tenants_file": "/nonexistent/x"})).unwrap_err().to_string();
-    assert!(none.starts_with("/nonexistent/x: cannot be read: No such file"), "{none}");
 }

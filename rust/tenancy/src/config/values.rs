@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The values that a configuration may hold, each checked where it is parsed, so
-//! that an error has its line and its key.
+//! The values of a configuration. Each is checked where it is parsed, so that an error has its line and its key.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -69,16 +68,16 @@ checked_string!(
 );
 
 checked_string!(
-    /// The start of the paths that a tenant answers: `/`, or `/` and segments without an empty one, `.` or `..`.
+    /// The prefix of the paths that a tenant answers: `/`, or `/` and segments, none of which is empty, `.` or `..`.
     ///
-    /// Requests are compared byte by byte, so the characters are those that a client can send unescaped; without those
-    /// that HTTP servers' routers give a meaning, so that a configuration is good for all of them.
-    pub RoutePath, is_route, "a path such as \"/\" or \"/shop/eu\": no '/' at the end, no empty, '.' or '..' segment, no blanks, none of ?#*+$^|()[]{}",
+    /// Paths are compared byte by byte, so only characters are allowed that a client can send unescaped. Characters
+    /// that have a meaning for routers of HTTP servers are excluded, so that a configuration works with all of them.
+    pub RoutePath, is_route, "a path such as \"/\" or \"/shop/eu\": no final '/', no empty, '.' or '..' segment, no blanks, none of ?#*+$^|()[]{}",
     { "type": "string", "maxLength": 1024, "pattern": r"^(/|(/([!%&',\-0-9:;=@A-Z_a-z~][!%&',\-0-9:;=@A-Z_a-z~.]*|\.[!%&',\-0-9:;=@A-Z_a-z~][!%&',\-0-9:;=@A-Z_a-z~.]*|\.\.[!%&',\-0-9:;=@A-Z_a-z~.]+))+)$" }
 );
 
 checked_string!(
-    /// Something that `execve` can pass on.
+    /// A string that `execve` can pass on.
     pub(crate) Argument, is_argument, "a string of at most 131071 bytes without NUL",
     { "type": "string", "maxLength": 131_071, "pattern": r"^[^\u0000]*$" }
 );
@@ -96,7 +95,7 @@ checked_string!(
 );
 
 checked_string!(
-    /// What a request line has between the method and the version: path and query.
+    /// The target in a request line: path and query.
     pub(crate) RequestTarget, is_target, "a path, with a query or without, such as \"/health?full\": it starts with '/', no blanks, no '#'",
     { "type": "string", "maxLength": 1024, "pattern": r#"^/[!-"$-~]*$"# }
 );
@@ -108,8 +107,9 @@ checked_string!(
 );
 
 checked_string!(
-    /// Where a program sees a directory of the host's. As the mounts have it, which check it again.
-    pub(crate) MountPath, is_mount_path, "an absolute path of at most 1024 bytes without empty, '.' and '..' components and without '/' at the end, not in /proc, /dev or /sys, which Mayfly makes up",
+    /// The path at which a program sees a directory of the host. The same rules as those of the mounts, which check it
+    /// again.
+    pub(crate) MountPath, is_mount_path, "an absolute path of at most 1024 bytes without empty, '.' and '..' components and without '/' at the end, not in /proc, /dev or /sys, which Mayfly provides",
     { "type": "string", "maxLength": 1024, "pattern": r"^(/|(/([^/.\u0000][^/\u0000]*|\.[^/.\u0000][^/\u0000]*|\.\.[^/\u0000]+))+)$",
       "not": { "pattern": r"^/(proc|dev|sys)(/|$)" } }
 );
@@ -134,8 +134,8 @@ checked_string!(
 
 fn is_mount_path(text: &str) -> bool {
     let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('\0');
-    let is_made_up = |path: &str| matches!(path.split('/').next(), Some("proc" | "dev" | "sys"));
-    let path = text.strip_prefix('/').filter(|path| text.len() <= 1024 && !is_made_up(path));
+    let is_provided = |path: &str| matches!(path.split('/').next(), Some("proc" | "dev" | "sys"));
+    let path = text.strip_prefix('/').filter(|path| text.len() <= 1024 && !is_provided(path));
     path.is_some_and(|path| path.is_empty() || path.split('/').all(is_plain))
 }
 
@@ -173,7 +173,7 @@ fn is_route(text: &str) -> bool {
     text == "/" || text.strip_prefix('/').is_some_and(|rest| text.len() <= 1024 && rest.split('/').all(is_segment))
 }
 
-/// Linux's own bound for one string is 32 pages with the NUL (`MAX_ARG_STRLEN`, execve(2)).
+/// Linux limits one string to 32 pages including the NUL (`MAX_ARG_STRLEN`, execve(2)).
 fn is_argument(text: &str) -> bool {
     text.len() < 128 << 10 && !text.contains('\0')
 }
@@ -191,25 +191,25 @@ fn is_target(text: &str) -> bool {
 }
 
 impl RoutePath {
-    /// `/`: every path.
+    /// `/`, the prefix of every path.
     #[must_use]
     pub fn root() -> Self {
         Self("/".to_owned())
     }
 }
 
-/// The hosts that a route is for: a name, all names below one, or every host.
+/// The hosts of a route: one name, all names below one, or every host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
     /// Every host, and requests without one.
     Any,
-    /// This host: a name in lower case, or an address; of IPv6 in brackets.
+    /// This host: a name in lower case, or an address; IPv6 addresses in brackets.
     Exact(String),
-    /// All names that end with a dot and this: `a.b.example` for `b.example`, which is not one of them.
+    /// All names that end with a dot and this suffix: `a.b.example` for `b.example`, but not `b.example` itself.
     Suffix(String),
 }
 
-const HOST: &str = "a host such as \"shop.example\", \"*.example\" or \"[::1]\": no port, no dot at the end, names of other scripts in their ASCII form (xn--)";
+const HOST: &str = "a host such as \"shop.example\", \"*.example\" or \"[::1]\": no port, no final dot, names of other scripts in their ASCII form (xn--)";
 
 impl TryFrom<&str> for HostPattern {
     type Error = &'static str;
@@ -217,7 +217,7 @@ impl TryFrom<&str> for HostPattern {
     fn try_from(text: &str) -> Result<Self, &'static str> {
         let (is_suffix, host) = text.strip_prefix("*.").map_or((false, text), |host| (true, host));
         match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            // One address has many spellings; clients send the one that the standard prefers (RFC 5952).
+            // An address has many notations; clients send the one that the standard prefers (RFC 5952).
             Some(address) if !is_suffix => {
                 address.parse::<Ipv6Addr>().map(|address| Self::Exact(format!("[{address}]"))).map_err(|_| HOST)
             }
@@ -229,7 +229,7 @@ impl TryFrom<&str> for HostPattern {
 }
 
 impl fmt::Display for HostPattern {
-    /// As the configuration writes it; nothing for every host.
+    /// The configuration's notation; empty for every host.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => Ok(()),
@@ -252,8 +252,8 @@ impl<'de> Deserialize<'de> for HostPattern {
     }
 }
 
-/// Labels of letters, digits, `-` and `_`, as names in use have them (RFC 1123, and `_` as in RFC 8552); IPv4 addresses
-/// look the same.
+/// Labels of letters, digits, `-` and `_`, as names in practice have them (RFC 1123, and `_` as in RFC 8552). IPv4
+/// addresses match as well.
 pub(crate) fn is_host_name(text: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -264,9 +264,9 @@ pub(crate) fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// The SHA-256 digest of a key. The key itself is nowhere in the configuration.
+/// The SHA-256 digest of a key. The key itself is not in the configuration.
 ///
-/// `==` is for comparing configurations. A client's key is checked in constant time.
+/// `==` is only for comparing configurations. A client's key is checked in constant time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyDigest([u8; 32]);
 
@@ -285,7 +285,7 @@ impl From<[u8; 32]> for KeyDigest {
 }
 
 impl fmt::Debug for KeyDigest {
-    /// Says only that it is there: a weak key could be guessed from its digest in a log.
+    /// Hides the digest: a weak key could be guessed from its digest in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyDigest(..)")
     }
@@ -306,7 +306,7 @@ impl<'de> Deserialize<'de> for KeyDigest {
                 }
                 Ok(Self(digest))
             }
-            // Not repeated: the value may be the key itself.
+            // The value is not repeated in the message, because it may be the key itself.
             _ => Err(D::Error::custom(
                 "expected a SHA-256 digest, which is 64 hexadecimal digits; `sha256sum` prints it",
             )),
@@ -345,13 +345,13 @@ impl<const MIN: u64, const MAX: u64, const STEP: u64> Bounded<MIN, MAX, STEP> {
         self.0
     }
 
-    /// For a `MAX` that fits.
+    /// The number as this type, which `MAX` must fit.
     pub(crate) fn u32(self) -> u32 {
         const { assert!(MAX <= u32::MAX as u64) };
         self.0 as u32
     }
 
-    /// For a `MAX` that fits.
+    /// The number as this type, which `MAX` must fit.
     pub(crate) fn u16(self) -> u16 {
         const { assert!(MAX <= u16::MAX as u64) };
         self.0 as u16

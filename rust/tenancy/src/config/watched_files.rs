@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files besides its program that a tenant is booted anew for when they change: scripts, templates, what its `watch`
+//! Files other than its program whose changes make a tenant boot again: scripts, templates, everything that its `watch`
 //! names.
 //!
-//! What is compared is each file's identity, size and times, not its content: the files are the tenant's own, may be
-//! many, and a boot too many changes nothing. The walk is bounded, follows no symbolic link to a directory, and passes
-//! over directories whose names begin with a dot.
+//! Each file's identity, size and times are compared, not its content: the files are the tenant's own, there may be
+//! many, and a superfluous boot does no harm. The walk is bounded, follows no symbolic link to a directory, and skips
+//! directories whose names begin with a dot.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -15,31 +15,31 @@ use mayfly_files::{FileStamp, waiting_for};
 
 use crate::config::TenantConfig;
 
-/// Most directories of a tenant.
+/// Most directories watched for a tenant.
 pub(crate) const DIRECTORIES_MAX: usize = 256;
-/// Most files and directories of a tenant.
+/// Most files and directories watched for a tenant.
 const ENTRIES_MAX: usize = 16_384;
 
-/// What a tenant's `watch` comes to at one moment.
+/// The files that a tenant's `watch` refers to at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct WatchedFiles {
-    /// Directories in which every name counts, with those below them.
+    /// Directories of which every entry is watched, including those below them.
     pub directories: Vec<PathBuf>,
-    /// What `watch` names itself, be it there or not.
+    /// The paths in `watch` itself, whether they exist or not.
     pub named: Vec<PathBuf>,
-    /// Whether there is more than is watched: too many directories, or too many files.
+    /// Whether some files are not watched, because there are too many directories or files.
     pub is_cut: bool,
     digest: u64,
 }
 
 impl TenantConfig {
-    /// Looks at the files that the tenant's `watch` names, which takes as long as the disk takes.
+    /// Walks the files that the tenant's `watch` names. Blocks on the file system.
     #[must_use]
     pub fn watched_files(&self) -> WatchedFiles {
         let mut found = WatchedFiles { named: self.watch.clone(), ..WatchedFiles::default() };
         let mut hasher = DefaultHasher::new();
         let mut entries = 0;
-        // A stack, whose order is that of the names: the digest does not depend on the directory's.
+        // A stack in the order of the names, so that the digest does not depend on the directory's order.
         let mut left: Vec<PathBuf> = self.watch.iter().rev().cloned().collect();
         while let Some(path) = left.pop() {
             entries += 1;
@@ -70,18 +70,18 @@ impl TenantConfig {
 }
 
 impl WatchedFiles {
-    /// Differs when a file has come, gone or changed.
+    /// Changes when a file is added, removed or changed.
     pub(crate) fn digest(&self) -> u64 {
         self.digest
     }
 }
 
-/// Unless it is to be passed over.
+/// Whether this is a directory, and not a symbolic link to one.
 fn is_plain_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// What is in a directory, the last name first; nothing if it cannot be read.
+/// The entries of a directory, in descending order; none if it cannot be read.
 fn entries_of(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let is_hidden = |entry: &fs::DirEntry| {
@@ -129,7 +129,7 @@ mod tests {
             assert!(!seen.contains(&now.digest()) && !now.is_cut);
             seen.push(now.digest());
         }
-        // What is passed over, and what stays.
+        // Skipped directories and links.
         fs::write(app.join(".git/index"), "x").unwrap();
         std::os::unix::fs::symlink("/", app.join("root")).unwrap();
         let with_link = config.watched_files();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_come_later_and_others_do_not_count() {
+    fn a_file_may_appear_later_and_others_do_not_count() {
         let root = tempfile::tempdir().unwrap();
         let app = root.path().join("app");
         fs::create_dir(&app).unwrap();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn without_watch_nothing_is_looked_at() {
+    fn without_watch_no_files_are_walked() {
         let root = tempfile::tempdir().unwrap();
         let found = config(root.path(), "").watched_files();
         assert!(found.named.is_empty() && found.directories.is_empty() && !found.is_cut);

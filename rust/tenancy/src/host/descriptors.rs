@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The process's descriptors: how many it needs, and what the last ones are kept for.
+//! The process's descriptors: how many it needs, and what the last ones are reserved for.
 //!
 //! ```text
-//!   0 ... open when Mayfly starts: the HTTP server's listeners and loops, the log, what the application has
-//!     +16  Mayfly's own: KVM, event queues, the watch over files, operators
-//!     +32  left free at least; no server starts with fewer
-//!            the last 16: connections alone. No program boots, no worker is forked into them
-//!            the last 4:  nothing. A connection is closed as soon as it is accepted, since an HTTP server that has no
-//!                         descriptor to accept with finds the same connection again at once, and for ever
+//!   0 ... open when Mayfly starts: the HTTP server's listeners and loops, the log, the application's own
+//!     +16  Mayfly's own: KVM, event queues, file watches, operators
+//!     +32  free at least; otherwise the server does not start
+//!            the last 16: for connections only. No program boots and no worker is forked with them
+//!            the last 4:  unused. A connection is closed as soon as it is accepted, since an HTTP server that has no
+//!                         descriptor to accept with finds the same connection again at once, in an endless loop
 //! ```
 //!
-//! Linux gives the lowest free number. So the number of a descriptor that is opened to be asked for its number tells
-//! how many are in use, at least, and costs the same with few of them as with many.
+//! Linux assigns the lowest free number. So the number of a newly opened descriptor is a lower bound on how many are in
+//! use, at a cost that does not depend on how many there are.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,36 +20,35 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::host::resources::{self, Seldom, descriptor_limit, descriptors};
+use crate::host::resources::{self, OncePerSecond, descriptor_limit, descriptors};
 
-/// What Mayfly opens for itself; measured: 11.
+/// Descriptors that Mayfly opens for itself; measured: 11.
 const OWN: u64 = 16;
-/// What has to be free beside it, for a program, a worker and connections.
+/// Descriptors that must be free in addition, for a program, a worker and connections.
 const FREE: u64 = 32;
-/// The last ones, which programs and workers do not take: connections have them.
+/// The last descriptors, reserved for connections: programs and workers do not take them.
 const FOR_CONNECTIONS: u64 = 16;
-/// The last ones of all.
+/// The very last descriptors, which stay free.
 const LAST: u64 = 4;
-/// The soft limit is raised no further than this. A hard limit may be 2^30, and there are programs that walk through
-/// all numbers.
+/// The soft limit is raised at most to this. A hard limit may be 2^30, and some programs iterate over all numbers.
 const RAISE_TO: u64 = 1 << 20;
-/// Address space below which there is not even room for the stacks of threads.
+/// Address space below which not even the stacks of threads fit.
 const ADDRESS_SPACE: u64 = 1 << 30;
 
-/// A limit of the process that is too low to start with.
+/// A limit of the process that is too low to start.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TooLow {
     /// `RLIMIT_NOFILE`.
     #[error(
-        "the limit on descriptors is {limit}, and at least {needed} are needed: {open} are open, {later} are for event loops and \
-         listeners that come, {OWN} for Mayfly itself, {FREE} for a program, its workers and connections. Raise it: ulimit -n \
+        "the limit on descriptors is {limit}, but at least {needed} are needed: {open} are open, {later} are for event loops and \
+         listeners to be opened, {OWN} for Mayfly itself, {FREE} for a program, its workers and connections. Raise it: ulimit -n \
          1024, or LimitNOFILE=1024 in systemd"
     )]
     Descriptors {
-        /// The hard limit: the soft one has been raised to it.
+        /// The hard limit, to which the soft limit has been raised.
         limit: u64,
-        /// The sum of the others.
+        /// The sum of all that are needed.
         needed: u64,
         /// Open already.
         open: u64,
@@ -58,8 +57,8 @@ pub enum TooLow {
     },
     /// `RLIMIT_AS`.
     #[error(
-        "the limit on address space is {} MiB, and at least {} MiB are needed, more with each worker. Lift it (ulimit -v unlimited; \
-         LimitAS=infinity in systemd); what bounds memory is a control group (MemoryMax=)", limit >> 20, ADDRESS_SPACE >> 20
+        "the limit on address space is {} MiB, but at least {} MiB are needed, more with each worker. Lift it (ulimit -v unlimited; \
+         LimitAS=infinity in systemd); to bound memory, use a control group (MemoryMax=)", limit >> 20, ADDRESS_SPACE >> 20
     )]
     AddressSpace {
         /// The limit in bytes.
@@ -67,12 +66,12 @@ pub enum TooLow {
     },
 }
 
-/// Raises the limit on descriptors to what the process may have, and makes sure that there are enough for a server that
-/// opens `later` more before it serves.
+/// Raises the soft limit on descriptors as far as the process may, and checks that it suffices for a server that opens
+/// `later` more before it serves.
 ///
 /// # Errors
 ///
-/// [`TooLow`] says what is needed, for what, and what to do.
+/// [`TooLow`] says what is needed, what for, and what to do.
 pub fn require(later: u64) -> Result<(), TooLow> {
     raise();
     if let Some(limit) = getrlimit(Resource::As).current.filter(|&limit| limit < ADDRESS_SPACE) {
@@ -83,51 +82,51 @@ pub fn require(later: u64) -> Result<(), TooLow> {
     if limit < needed { Err(TooLow::Descriptors { limit, needed, open, later }) } else { Ok(()) }
 }
 
-/// Says what a limit on the size of files does, if there is one.
+/// Warns if there is a limit on the size of files.
 pub(crate) fn warn_of_file_size() {
     if let Some(limit) = getrlimit(Resource::Fsize).current {
         tracing::warn!(
             target: "mayfly::server", limit_kib = limit >> 10,
-            "the size of files is limited, and a program's memory is one: larger programs do not boot. Lift it (ulimit -f unlimited; \
+            "the size of files is limited, and a program's memory is a file: larger programs do not boot. Lift it (ulimit -f unlimited; \
              LimitFSIZE=infinity in systemd)"
         );
     }
 }
 
-/// The soft limit is what a login shell may have; it is low for the sake of programs that use select(2), and servers
-/// raise it.
+/// Raises the soft limit. Its default suits a login shell and is low for the sake of programs that use select(2);
+/// servers raise it.
 fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let most = maximum.unwrap_or(u64::MAX).min(RAISE_TO);
     if current.is_some_and(|current| current < most) {
-        // Where it is refused, the present one is what counts.
+        // If it is refused, the current limit applies.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum });
     }
 }
 
-/// Whether there are so few descriptors left that connections have them.
+/// Checks that there are descriptors for a program or a worker beyond those reserved for connections.
 ///
 /// # Errors
 ///
-/// As if there were none.
+/// `EMFILE`, as if there were none left.
 pub(crate) fn for_program() -> io::Result<()> {
     if left() > FOR_CONNECTIONS { Ok(()) } else { Err(Errno::MFILE.into()) }
 }
 
-/// Whether a connection can be kept. Otherwise it is to be closed, so that there is always a descriptor to accept the
-/// next one with.
+/// Whether a connection can be kept. Otherwise the caller must close it, so that there is always a descriptor to accept
+/// the next one with.
 #[must_use]
 pub fn for_connection() -> bool {
-    static TOLD: Seldom = Seldom::new();
-    let is_room = left() > LAST;
-    if !is_room && TOLD.is_due() {
+    static LOGGED: OncePerSecond = OncePerSecond::new();
+    let has_room = left() > LAST;
+    if !has_room && LOGGED.is_due() {
         let (limit, advice) = (descriptor_limit(), resources::advice(&io::Error::from(Errno::MFILE)));
-        tracing::warn!(target: "mayfly::server", limit, advice, "connections are closed unanswered: no descriptors are left");
+        tracing::warn!(target: "mayfly::server", limit, advice, "connections are closed without an answer: no descriptors are left");
     }
-    is_room
+    has_room
 }
 
-/// How many are left, at most: as if all below the lowest free one, and no other, were in use.
+/// An upper bound on the descriptors that are left: assumes that exactly those below the lowest free one are in use.
 fn left() -> u64 {
     let number =
         eventfd(0, EventfdFlags::CLOEXEC).ok().and_then(|descriptor| u64::try_from(descriptor.as_raw_fd()).ok());
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_low_is_said_with_all_figures_and_what_to_do() {
+    fn a_limit_that_is_too_low_is_reported_with_all_figures_and_what_to_do() {
         let limit = descriptor_limit();
         let TooLow::Descriptors { needed, open, later, .. } = require(limit).unwrap_err() else { unreachable!() };
         assert_eq!((needed, later), (open + limit + OWN + FREE, limit));
@@ -150,7 +149,7 @@ mod tests {
         assert!(
             TooLow::AddressSpace { limit: 100 << 20 }
                 .to_string()
-                .starts_with("the limit on address space is 100 MiB, and at least 1024 MiB")
+                .starts_with("the limit on address space is 100 MiB, but at least 1024 MiB")
         );
     }
 
@@ -165,7 +164,7 @@ mod tests {
     fn descriptors_in_use_are_not_left() {
         let before = left();
         let held: Vec<_> = (0..100).map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap()).collect();
-        // Other tests open and close some meanwhile.
+        // Other tests open and close some in the meantime.
         assert!(left() + 50 < before, "{before} {}", left());
         drop(held);
         assert!(for_connection() && for_program().is_ok());

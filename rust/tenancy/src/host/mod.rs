@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the process has from its host: descriptors, memory in use, advice for errors of the system.
+//! The process's resources on its host: descriptors, workers, memory in use, and advice about errors of the system.
 
 pub(crate) mod clock;
 pub(crate) mod descriptors;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the process has of the system's resources, and what to do where the system gives no more.
+//! The process's use of the system's resources, and advice for when the system refuses more.
 
 use std::error::Error;
 use std::fs;
@@ -21,33 +21,32 @@ pub(crate) fn descriptor_limit() -> u64 {
 /// Descriptors that the process has open; 0 if the system does not say.
 pub(crate) fn descriptors() -> u64 {
     const HERE: &str = "/proc/self/fd";
-    // Linux from 6.2 on tells the number by the directory's size; before, one has to count, and opens one for it.
+    // From Linux 6.2 on, the directory's size is the number. Before, the entries must be counted, which opens one more.
     match fs::metadata(HERE).map(|directory| directory.len()) {
         Ok(0) | Err(_) => fs::read_dir(HERE).map_or(0, |entries| entries.count().saturating_sub(1) as u64),
         Ok(count) => count,
     }
 }
 
-/// Bytes of memory that the process has, shared pages included; 0 if the system does not say.
+/// Resident memory of the process in bytes, including shared pages; 0 if the system does not say.
 pub(crate) fn resident_bytes() -> u64 {
     let pages =
         mayfly_files::kernel_text("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
-    // Of x86-64.
+    // The page size of x86-64.
     pages.unwrap_or(0).saturating_mul(4096)
 }
 
-/// Whether the system gives a thread: for what would panic without one.
+/// Checks that a thread can be created, for callers that would panic otherwise.
 ///
 /// # Errors
 ///
-/// What the system said.
+/// The system's error.
 pub fn room_for_a_thread() -> io::Result<()> {
     let count = || fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     let before = count();
-    // A panic is impossible in it.
+    // The thread cannot panic.
     let _ = thread::Builder::new().spawn(|| {})?.join();
-    // The system counts it for a moment longer. Other threads may have come meanwhile: that is no reason to wait for
-    // long.
+    // The system still counts it for a moment. Other threads may have started meanwhile, so the wait is short.
     let end = Instant::now() + Duration::from_millis(200);
     while count() > before && Instant::now() < end {
         thread::sleep(Duration::from_micros(100));
@@ -55,7 +54,7 @@ pub fn room_for_a_thread() -> io::Result<()> {
     Ok(())
 }
 
-/// What an operator can do about an error, if it is that the system gives no more of something.
+/// What an operator can do about an error that means that the system refuses more of a resource.
 pub(crate) fn advice(error: &(dyn Error + 'static)) -> &'static str {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -66,7 +65,7 @@ pub(crate) fn advice(error: &(dyn Error + 'static)) -> &'static str {
                 }
                 Errno::NFILE => "the system has no descriptors left (fs.file-max): lower `max_workers`",
                 Errno::AGAIN => {
-                    "the system gives no more threads: raise the limit on them (ulimit -u; systemd: TasksMax, LimitNPROC)"
+                    "no more threads can be created: raise their limit (ulimit -u; systemd: TasksMax, LimitNPROC)"
                 }
                 Errno::FBIG => "raise the process's limit on the size of files (ulimit -f; systemd: LimitFSIZE)",
                 Errno::NOMEM => "memory is short: lower `max_workers`, or the tenants' `work_set_kib` and `memory_mib`",
@@ -78,7 +77,7 @@ pub(crate) fn advice(error: &(dyn Error + 'static)) -> &'static str {
     ""
 }
 
-/// The error in words, and what can be done about it.
+/// The error's message, followed by advice if there is any.
 #[must_use]
 pub fn with_advice(error: &(dyn Error + 'static)) -> String {
     match advice(error) {
@@ -87,18 +86,18 @@ pub fn with_advice(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Lets one of many equal lines into the log each second.
+/// Limits repeated log lines to one per second.
 #[derive(Debug)]
-pub(crate) struct Seldom(AtomicU64);
+pub(crate) struct OncePerSecond(AtomicU64);
 
-impl Seldom {
+impl OncePerSecond {
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Whether it is time for one.
+    /// Whether a line may be logged now.
     pub(crate) fn is_due(&self) -> bool {
-        // A second of its own even right after the machine's start: 0 is "never".
+        // At least 1, even right after the machine's start: 0 means never.
         let second = 1 + monotonic_ns() / 1_000_000_000;
         self.0.swap(second, Ordering::Relaxed) != second
     }
@@ -109,24 +108,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_cannot_be_read_for_want_of_descriptors_says_what_to_do() {
+    fn a_program_that_cannot_be_read_for_lack_of_descriptors_comes_with_advice() {
         let full = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
         let error = mayfly_sandbox::ProgramError { path: "p".into(), source: full.into() };
         assert!(with_advice(&error).contains("LimitNOFILE"), "{}", with_advice(&error));
     }
 
     #[test]
-    fn the_process_is_counted() {
+    fn the_process_is_measured() {
         let before = descriptors();
         let files: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
-        // Other tests open and close some meanwhile.
+        // Other tests open and close some in the meantime.
         assert!(before > 2 && descriptors() + 25 > before + files.len() as u64, "{before} {}", descriptors());
         assert!(descriptor_limit() >= descriptors());
         assert!(resident_bytes() > 1 << 20);
     }
 
     #[test]
-    fn advice_is_found_behind_other_errors() {
+    fn advice_is_found_for_the_source_of_an_error() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] io::Error);
@@ -140,9 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_comes_seldom() {
-        let seldom = Seldom::new();
-        let lines = (0..1000).filter(|_| seldom.is_due()).count();
+    fn a_repeated_line_is_due_once_a_second() {
+        let limit = OncePerSecond::new();
+        let lines = (0..1000).filter(|_| limit.is_due()).count();
         assert!((1..100).contains(&lines), "{lines}");
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How many workers the process may have: each is a virtual machine, with descriptors and memory of its own.
+//! Bounds the number of workers in the process: each is a virtual machine with its own descriptors and memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use crate::host::resources;
 const DESCRIPTORS_PER_WORKER: u64 = 2;
 /// Descriptors that are left for connections, images and files when the number of workers is derived from their limit.
 const DESCRIPTORS_LEFT: u64 = 1024;
-/// Workers at most when the configuration does not say.
+/// Default upper bound on workers.
 const MOST: usize = 8192;
-/// Workers at least, whatever the limit on descriptors.
+/// Lower bound on the default, whatever the limit on descriptors.
 const LEAST: usize = 16;
 
-/// The process's workers, counted.
+/// Counts the process's workers.
 #[derive(Debug, Clone)]
 pub(crate) struct Workers {
     inner: Arc<Inner>,
@@ -27,14 +27,14 @@ struct Inner {
     count: AtomicUsize,
 }
 
-/// The right to have one worker; given back when dropped.
+/// The right to have one worker; returned when dropped.
 #[derive(Debug)]
 pub(crate) struct WorkerPermit {
     workers: Workers,
 }
 
 impl Workers {
-    /// At most `most` workers; by default as many as half of the process's descriptors allow.
+    /// Allows `most` workers, or by default as many as the process's limit on descriptors allows.
     pub(crate) fn new(most: Option<u32>) -> Self {
         let descriptors = resources::descriptor_limit();
         if most.is_none() && most_for(descriptors) == LEAST {
@@ -55,7 +55,7 @@ impl Workers {
         self.inner.count.load(Ordering::Relaxed)
     }
 
-    /// The right to one more worker, if there is room.
+    /// Takes the right to one more worker, if the bound allows it.
     pub(crate) fn permit(&self) -> Option<WorkerPermit> {
         let more = |count| (count < self.inner.most).then_some(count + 1);
         let taken = self.inner.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -70,7 +70,7 @@ impl Drop for WorkerPermit {
 }
 
 fn most_for(descriptors: u64) -> usize {
-    // A third more than two a worker: each tenant's image is a descriptor, too.
+    // Three per worker instead of two: each tenant's image is a descriptor, too.
     let workers = descriptors.saturating_sub(DESCRIPTORS_LEFT) / (DESCRIPTORS_PER_WORKER + 1);
     usize::try_from(workers).unwrap_or(MOST).clamp(LEAST, MOST)
 }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permits_end_and_come_back() {
+    fn permits_are_bounded_and_returned() {
         let workers = Workers::new(Some(2));
         let (a, b) = (workers.permit(), workers.permit());
         assert!(a.is_some() && b.is_some() && workers.permit().is_none());

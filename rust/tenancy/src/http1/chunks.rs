@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The chunked transfer coding (RFC 9112, 7.1), as it comes.
+//! Incremental decoder of the chunked transfer coding (RFC 9112, 7.1).
 //!
-//! Extensions and trailers are dropped; there may be some KiB of them in a response.
+//! Extensions and trailers are dropped; a response may have a few KiB of them.
 
 use mayfly_sandbox::ResponseError;
 
-/// Bytes of extensions and trailers in a response.
+/// Most bytes of extensions and trailers in a response.
 const EXTRAS_MAX: u32 = 16 << 10;
-/// Digits of a chunk's size: what fits 60 bits, more than any response may have.
+/// Most hexadecimal digits of a chunk's size: 60 bits, more than any response may have.
 const DIGITS_MAX: u8 = 15;
 
-/// Where in the coding the next byte is.
+/// The position in the coding of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Size { size: u64, digits: u8 },
@@ -38,8 +38,8 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// Takes as many of `bytes` as are the body's, and adds what they say to `body`. Returns what is behind the body
-    /// when that is complete.
+    /// Consumes the bytes that belong to the body, and appends the decoded data to `body`. Returns the bytes behind the
+    /// body when that is complete.
     pub(super) fn take<'a>(
         &mut self,
         mut bytes: &'a [u8],
@@ -79,7 +79,7 @@ impl Chunks {
                 (At::TrailerStart | At::Trailer, _) => self.extra(At::Trailer)?,
                 (At::EndLf, b'\n') => return Ok(Some(bytes)),
                 (At::EndLf, _) => return Err(ResponseError::Malformed("the last line ends without LF")),
-                // Taken above.
+                // Handled above.
                 (At::Data { left }, _) => At::Data { left },
             };
         }
@@ -92,7 +92,7 @@ impl Chunks {
             (Some(digit), _) if digits < DIGITS_MAX => Ok(At::Size { size: size << 4 | digit, digits: digits + 1 }),
             (None, b'\r') if digits > 0 => Ok(At::SizeEnd { size }),
             (None, b';' | b' ' | b'\t') if digits > 0 => self.extra(At::Extension { size }),
-            _ => Err(ResponseError::Malformed("a chunk has no good size")),
+            _ => Err(ResponseError::Malformed("a chunk's size is invalid")),
         }
     }
 

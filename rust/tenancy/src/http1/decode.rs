@@ -1,40 +1,41 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program writes on its connection, taken apart as it comes. How it is cut into pieces makes no difference.
+//! Incremental decoder of what a program writes on its connection. How the bytes are split into pieces makes no
+//! difference.
 
 use mayfly_sandbox::{Decoded, Decoder, ResponseError, ResponseSink};
 
 use super::chunks::Chunks;
 use super::head::{Framing, Head};
 
-/// Interim responses (1xx) before the response.
+/// Most interim responses (1xx) before the response.
 const INTERIM_MAX: u32 = 16;
 /// Buffers up to this size are kept from response to response.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// Decodes one response after the other.
+/// Decodes one response after another.
 #[derive(Debug, Default)]
 pub(super) struct ResponseDecoder {
     answers_head: bool,
     interim: u32,
-    says_more: bool,
+    has_excess: bool,
     head: Head,
     body: Vec<u8>,
     chunks: Chunks,
     state: State,
 }
 
-/// What the next byte is.
+/// What the next byte belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 enum State {
     #[default]
     Head,
-    /// One of so many that are left of the body.
+    /// The body, of which this many bytes are left.
     Length(u64),
     Chunked,
     UntilEnd,
-    /// Too many: the response is complete.
+    /// Nothing: the response is complete.
     Complete,
-    /// Of no interest: it can be no response.
+    /// Ignored: the response is invalid.
     Broken(ResponseError),
 }
 
@@ -65,10 +66,10 @@ impl Decoder for ResponseDecoder {
                 self.state = State::Complete;
                 Ok(())
             }
-            State::Head if self.head.is_empty() => Err(ResponseError::Malformed("there is nothing")),
-            State::Head => Err(ResponseError::Malformed("its head ends in the middle")),
+            State::Head if self.head.is_empty() => Err(ResponseError::Malformed("it is empty")),
+            State::Head => Err(ResponseError::Malformed("its head is incomplete")),
             State::Length(_) => Err(ResponseError::Malformed("its body is shorter than its length")),
-            State::Chunked => Err(ResponseError::Malformed("its body ends in the middle")),
+            State::Chunked => Err(ResponseError::Malformed("its body is incomplete")),
             State::Broken(error) => Err(error.clone()),
         }
     }
@@ -115,23 +116,23 @@ impl ResponseDecoder {
                     self.body.extend_from_slice(bytes);
                     return Ok(Decoded::Partial);
                 }
-                // A connection on which the program says more than was asked is not used again.
+                // A connection on which the program sends more than the response is not reused.
                 State::Complete => {
-                    self.says_more |= !bytes.is_empty();
-                    return Ok(Decoded::Complete { keeps_open: self.head.keeps_open() && !self.says_more });
+                    self.has_excess |= !bytes.is_empty();
+                    return Ok(Decoded::Complete { keeps_open: self.head.keeps_open() && !self.has_excess });
                 }
                 State::Broken(error) => return Err(error.clone()),
             }
         }
     }
 
-    /// The head is there: what follows?
+    /// Determines what follows the complete head.
     fn begin_body(&mut self) -> Result<(), ResponseError> {
         self.state = match self.head.parse(self.answers_head)? {
             Framing::Interim => {
                 self.interim += 1;
                 if self.interim > INTERIM_MAX {
-                    return Err(ResponseError::Malformed("it does not come to a status other than 1xx"));
+                    return Err(ResponseError::Malformed("it has too many interim responses (1xx)"));
                 }
                 self.head.clear();
                 State::Head

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A request as a program reads it from its connection.
+//! Encodes a request as a program reads it from its connection.
 //!
-//! Whatever the parts hold, this is one request of the given length: what could end a line or a part of it is encoded
-//! (in the target) or left out with its header.
+//! Whatever the parts contain, the result is one request of the given length. Bytes that could end a line or a part of
+//! it are percent-encoded in the target; a header that contains them is left out.
 
 use mayfly_sandbox::{Header, Request};
 
 use super::{has_option, is_of_the_connection, is_token, is_token_byte, is_value, trimmed};
 
-/// `Connection` headers that are looked at.
+/// `Connection` headers that are examined.
 const CONNECTIONS_MAX: usize = 4;
-/// For requests without a `Host`, which servers of HTTP/1.1 refuse.
+/// Host of requests without a `Host` header, which HTTP/1.1 servers would refuse.
 const HOST: &[u8] = b"localhost";
 
 pub(super) fn encode(request: &Request<'_>, out: &mut Vec<u8>) {
@@ -56,7 +56,8 @@ fn add_header(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Adds a part of the target; characters that it cannot have, and those that end this part of it, are percent-encoded.
+/// Adds a part of the target. Characters that are not allowed in it, and those that would end this part, are
+/// percent-encoded.
 fn add_to_target(part: &[u8], ends: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in part {

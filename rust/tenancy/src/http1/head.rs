@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A response's head: status line and headers, and what they say about the body.
+//! A response's head: the status line, the headers, and the framing of the body.
 
 use mayfly_sandbox::{ResponseError, ResponseSink};
 
@@ -7,34 +7,34 @@ use super::{has_option, is_of_the_connection, is_token, is_value, trimmed};
 
 /// Largest head, in bytes.
 pub(super) const HEAD_MAX: usize = 64 << 10;
-/// Most headers, those that do not go on included.
+/// Most headers, including those that are not passed on.
 const HEADERS_MAX: usize = 128;
 
-/// How the body's end is found: RFC 9112, 6.3.
+/// How the end of the body is determined: RFC 9112, 6.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// No response yet: another head follows.
+    /// An interim response: another head follows.
     Interim,
     /// By its length, which may be 0.
     Length(u64),
     Chunked,
-    /// By the connection's.
+    /// By the end of the connection.
     UntilEnd,
 }
 
-/// A head, as it comes and once it is there.
+/// A head, while it is being received and once it is complete.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     raw: Vec<u8>,
-    /// Whether the line so far is empty, and not the first one.
+    /// Whether the current line is empty so far, and is not the first one.
     is_blank: bool,
     status: u16,
-    /// Names and values of the headers that go on, one behind the other.
+    /// Names and values of the headers that are passed on, concatenated.
     text: Vec<u8>,
     /// Their ends in `text`.
     ends: Vec<(usize, usize)>,
     keeps_open: bool,
-    /// The length that is named, be there a body of that length or, in answers to `HEAD` and with 304, none.
+    /// The declared length. The body has this length, except that answers to `HEAD` and 304 have no body.
     announced: Option<u64>,
 }
 
@@ -51,18 +51,18 @@ impl Head {
         self.raw.is_empty()
     }
 
-    /// Whether the connection can carry another request, by what the program says.
+    /// Whether the connection can carry another request, according to the program.
     pub(super) fn keeps_open(&self) -> bool {
         self.keeps_open
     }
 
-    /// Whether a body is ruled out, which then has a length all the same, if it is named: RFC 9110, 8.6 and 9.3.2. A
-    /// 204 has none.
+    /// `Some` if the response cannot have a body but may declare the length that one would have: RFC 9110, 8.6 and
+    /// 9.3.2. A 204 declares none.
     pub(super) fn announces(&self, answers_head: bool) -> Option<Option<u64>> {
         ((answers_head && self.status != 204) || self.status == 304).then_some(self.announced)
     }
 
-    /// Takes as many of `bytes` as are the head's; returns what is behind it when it is complete.
+    /// Consumes the bytes that belong to the head; returns the bytes behind it when it is complete.
     pub(super) fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, ResponseError> {
         let room = HEAD_MAX - self.raw.len();
         for (index, &byte) in bytes.iter().take(room).enumerate() {
@@ -84,14 +84,14 @@ impl Head {
         Ok(None)
     }
 
-    /// Takes the head apart, which is complete, of a response to `HEAD` or to another method.
+    /// Parses the complete head. `answers_head`: the request's method was `HEAD`.
     pub(super) fn parse(&mut self, answers_head: bool) -> Result<Framing, ResponseError> {
         let Self { raw, status, text, ends, keeps_open, announced, .. } = self;
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(raw) {
             Ok(httparse::Status::Complete(size)) if size == raw.len() => {}
-            Ok(_) => return Err(ResponseError::Malformed("its head ends in the middle")),
+            Ok(_) => return Err(ResponseError::Malformed("its head is incomplete")),
             Err(error) => return Err(refusal(error)),
         }
         let code = response.code.unwrap_or_default();
@@ -143,7 +143,7 @@ impl Head {
             _ if answers_head || matches!(code, 204 | 304) => Ok(Framing::Length(0)),
             (true, Some(_)) => Err(ResponseError::Malformed("it is chunked and has a length")),
             (true, None) if is_1_1 => Ok(Framing::Chunked),
-            (true, None) => Err(ResponseError::Malformed("it is chunked, which HTTP/1.0 does not know")),
+            (true, None) => Err(ResponseError::Malformed("it is chunked, which HTTP/1.0 does not support")),
             (false, Some(length)) => Ok(Framing::Length(length)),
             (false, None) => {
                 *keeps_open = false;
@@ -152,7 +152,7 @@ impl Head {
         }
     }
 
-    /// Gives status and headers to `sink`.
+    /// Passes status and headers to `sink`.
     pub(super) fn deliver(&self, sink: &mut dyn ResponseSink) {
         sink.status(self.status);
         let mut start = 0;
@@ -166,7 +166,7 @@ impl Head {
 /// Digits alone: no sign, no list.
 fn parse_length(value: &[u8]) -> Result<u64, ResponseError> {
     let length = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    length.and_then(|text| text.parse().ok()).ok_or(ResponseError::Malformed("its length is no number"))
+    length.and_then(|text| text.parse().ok()).ok_or(ResponseError::Malformed("its length is not a number"))
 }
 
 fn refusal(error: httparse::Error) -> ResponseError {

@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is said to a program, and what is understood of its answers, however they are cut, and whatever they are.
+//! Encoding of requests, and decoding of responses, valid or not, however they are split.
 
 use mayfly_sandbox::{BufferedResponse, Decoded, Header, Protocol, Request, ResponseError};
 use proptest::prelude::*;
 
 use super::*;
 
-/// What came of a response: how the connection is left, or that only its end ends it.
+/// The result of decoding a response. The flag says whether the connection stays open; `None` if its end ends the
+/// response.
 type Outcome = Result<(BufferedResponse, Option<bool>), ResponseError>;
 
 fn decode(method: &str, pieces: &[&[u8]]) -> Outcome {
     decode_with(&mut *Http1.decoder(), method, pieces)
 }
 
-/// All pieces, and then the connection's end.
+/// Decodes all pieces, and then the connection's end.
 fn decode_with(decoder: &mut dyn Decoder, method: &str, pieces: &[&[u8]]) -> Outcome {
     decoder.begin(method.as_bytes());
     let mut state = Decoded::Partial;
     for piece in pieces {
         let next = decoder.take(piece)?;
-        assert!(next != Decoded::Partial || state == Decoded::Partial, "what is complete stays so");
+        assert!(next != Decoded::Partial || state == Decoded::Partial, "a complete response stays complete");
         state = next;
     }
     decoder.end()?;
@@ -36,7 +37,7 @@ fn get(text: &str) -> Outcome {
     decode("GET", &[text.as_bytes()])
 }
 
-/// Status, headers, body, and how the connection is left.
+/// Status, headers, body, and whether the connection stays open.
 fn seen(outcome: Outcome) -> (u16, String, String, Option<bool>) {
     let (response, keeps_open) = outcome.unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -111,13 +112,13 @@ fn chunks_end_a_body() {
 }
 
 #[test]
-fn the_connections_end_ends_a_body_that_says_nothing_else() {
+fn the_connections_end_ends_a_body_without_framing() {
     expect(get("HTTP/1.1 200 OK\r\n\r\nhello"), 200, "", "hello", None);
     expect(get("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n"), 200, "", "", None);
 }
 
 #[test]
-fn who_closes_says_so() {
+fn the_connection_header_decides_about_keeping_open() {
     let keeps_open = |version: &str, header: &str| {
         seen(get(&format!("HTTP/{version} 200 OK\r\n{header}Content-Length: 0\r\n\r\n"))).3.unwrap()
     };
@@ -131,11 +132,11 @@ fn who_closes_says_so() {
 }
 
 #[test]
-fn some_responses_have_no_body_whatever_they_say() {
+fn some_responses_have_no_body_despite_their_framing() {
     for framing in ["Content-Length: 5", "Transfer-Encoding: chunked", "X: y"] {
         let response = |status| format!("HTTP/1.1 {status}\r\n{framing}\r\n\r\n");
         let rest = if framing == "X: y" { "X=y" } else { "" };
-        // What they announce, the server in front is to announce; RFC 9110, 8.6, forbids it with 204.
+        // The server in front passes the declared length on; RFC 9110, 8.6, forbids it with 204.
         let length = framing.starts_with("Content").then_some(5);
         for (method, status, announced) in [
             ("HEAD", 200, length),
@@ -160,24 +161,24 @@ fn some_responses_have_no_body_whatever_they_say() {
 }
 
 #[test]
-fn interim_responses_are_passed_over() {
+fn interim_responses_are_skipped() {
     let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
     let last = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     expect(get(&format!("{interim}{last}")), 200, "", "ok", Some(true));
-    assert_eq!(malformed(interim), "there is nothing");
+    assert_eq!(malformed(interim), "it is empty");
     assert!(malformed(&interim.repeat(20)).contains("1xx"));
     assert!(malformed("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").contains("protocol"));
 }
 
 #[test]
-fn headers_of_the_connection_stay_there() {
+fn hop_by_hop_headers_are_dropped() {
     let text = "HTTP/1.1 200 OK\r\nServer:  x y \t\r\nConnection: keep-alive, X-Own\r\nKeep-Alive: timeout=5\r\nx-own: 1\r\n\
                 Proxy-Authenticate: b\r\nUpgrade: h2c\r\nTE: x\r\nTrailer: y\r\nContent-Length: 0\r\nDate: now\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
     expect(get(text), 200, "Server=x y,Date=now,Set-Cookie=a,Set-Cookie=b", "", Some(true));
 }
 
 #[test]
-fn what_is_no_response_is_refused_with_the_reason() {
+fn an_invalid_response_is_refused_with_the_reason() {
     for (head, why) in [
         ("hello\r\n\r\n", "HTTP/1.1"),
         ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1"),
@@ -190,19 +191,19 @@ fn what_is_no_response_is_refused_with_the_reason() {
         ("HTTP/1.1 200 OK\r\na: b\0c\r\n\r\n", "value of a header"),
         ("HTTP/1.1 200 OK\r\na: b\rc\r\n\r\n", "value of a header"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "two lengths"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n", "no number"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "no number"),
-        ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", "no number"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n", "no number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\n", "not a number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "not a number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n", "not a number"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\n", "not a number"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "chunked and has a length"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "transfer coding"),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "transfer coding"),
         ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.0"),
-        ("", "nothing"),
-        ("HTTP/1.1 200 OK\r\n", "in the middle"),
+        ("", "empty"),
+        ("HTTP/1.1 200 OK\r\n", "is incomplete"),
     ] {
-        let told = malformed(head);
-        assert!(told.contains(why), "{head:?}: {told}");
+        let error = malformed(head);
+        assert!(error.contains(why), "{head:?}: {error}");
     }
     for status in ["099", "600", "999"] {
         let error = get(&format!("HTTP/1.1 {status} X\r\n\r\n")).unwrap_err();
@@ -215,7 +216,7 @@ fn what_is_no_response_is_refused_with_the_reason() {
 }
 
 #[test]
-fn what_is_broken_stays_broken_until_the_next_response() {
+fn a_decoder_stays_broken_until_the_next_response() {
     let mut decoder = Http1.decoder();
     decoder.begin(b"GET");
     let error = decoder.take(b"nonsense\r\n\r\n").unwrap_err();
@@ -287,7 +288,7 @@ fn a_target_is_one_word() {
     assert_eq!(encoded(&request("\n", "/", &[], "")).split("\r\n").next(), Some("GET / HTTP/1.1"));
 }
 
-/// Cuts `bytes` at these places, whatever they are.
+/// Splits `bytes` at these places, taken modulo their length.
 fn cut<'a>(bytes: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = places.iter().map(|place| place % (bytes.len() + 1)).collect();
     places.sort_unstable();
@@ -301,7 +302,7 @@ fn cut<'a>(bytes: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// What looks like a response often enough to be taken for one.
+/// Bytes that often resemble a response.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
@@ -319,7 +320,7 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(word, 0..12).prop_map(|words| words.concat())
 }
 
-/// A response with a body that is framed in one of three ways, and that body.
+/// A response, framed in one of three ways, and its body.
 fn response() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let chunks = prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6);
     (chunks, 0..3_u8, 0..3_usize).prop_map(|(chunks, framing, interim)| {
@@ -345,7 +346,7 @@ fn response() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
 
 proptest! {
     #[test]
-    fn a_response_is_the_same_however_it_is_cut((text, body) in response(), places in prop::collection::vec(any::<usize>(), 0..20)) {
+    fn a_response_is_the_same_however_it_is_split((text, body) in response(), places in prop::collection::vec(any::<usize>(), 0..20)) {
         let whole = decode("GET", &[&text]).unwrap();
         prop_assert_eq!(&whole.0.body, &body);
         prop_assert_eq!(&whole.0.headers, &[(b"X-A".to_vec(), b"b".to_vec())]);
@@ -355,7 +356,7 @@ proptest! {
     }
 
     #[test]
-    fn noise_is_the_same_however_it_is_cut(text in noise(), places in prop::collection::vec(any::<usize>(), 0..20), head in any::<bool>()) {
+    fn noise_is_decoded_the_same_however_it_is_split(text in noise(), places in prop::collection::vec(any::<usize>(), 0..20), head in any::<bool>()) {
         let method = if head { "HEAD" } else { "GET" };
         let whole = decode(method, &[&text]);
         prop_assert_eq!(&decode(method, &cut(&text, &places)), &whole);

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lines between the chunks of a body (RFC 9112, 7.1).
 
-use super::Refusal;
-use super::head::{Stop, is_value_byte};
+use mayfly_sandbox::fields::is_value_byte;
 
-/// The longest line of a chunk's size with its extensions, of which none has a meaning here.
+use super::Refusal;
+use super::refusal::Stop;
+
+/// The longest line with a chunk's size and its extensions, in bytes. Extensions have no meaning here.
 const LINE_BYTES: usize = 4 << 10;
-/// The largest size of a chunk: far above any limit for bodies, far below any overflow.
+/// The largest size of a chunk: far above any limit on bodies, far below any overflow.
 const CHUNK_BYTES: u64 = 1 << 48;
 
-const NO_SIZE: Refusal = Refusal::bad("a chunk's size is no hexadecimal number (RFC 9112, 7.1)");
+const NO_SIZE: Refusal = Refusal::bad("a chunk's size is not a hexadecimal number (RFC 9112, 7.1)");
 const LINE: Refusal = Refusal::bad("the line of a chunk's size is malformed (RFC 9112, 7.1)");
 const TOO_LONG: Refusal = Refusal::bad("the line of a chunk's size is too long");
 
-/// The size of a chunk and the length of its line, from the beginning of the line.
+/// Parses the line with a chunk's size; returns the size and the length of the line.
 pub(super) fn chunk_size(input: &[u8]) -> Result<(u64, usize), Stop> {
     let input_or_bound = &input[..input.len().min(LINE_BYTES)];
     let incomplete = || if input.len() < LINE_BYTES { Stop::Incomplete } else { Stop::Refused(TOO_LONG) };
@@ -34,7 +36,7 @@ pub(super) fn chunk_size(input: &[u8]) -> Result<(u64, usize), Stop> {
         None => return Err(incomplete()),
         Some(_) if digits == 0 => return Err(Stop::Refused(NO_SIZE)),
         Some(b';') => at += input_or_bound[at..].iter().take_while(|byte| is_value_byte(**byte)).count(),
-        // Blanks are for what comes before an extension.
+        // White space is allowed only before an extension.
         Some(b'\r') if at == digits => {}
         Some(_) => return Err(Stop::Refused(NO_SIZE)),
     }

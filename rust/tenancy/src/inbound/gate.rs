@@ -1,75 +1,78 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What stands between a connection and the framework's parser.
+//! The gate between a connection and the framework's parser.
 
 use super::body::chunk_size;
-use super::head::{self, Fields, Framing, Head, Stop};
+use super::head::{self, Fields, Framing, Head};
+use super::refusal::Stop;
 use super::{Framework, HEAD_BYTES, Refusal};
 
-/// What a gate has written is kept for the next time up to this size.
+/// The output buffer is kept for the next call up to this size.
 const KEPT_BYTES: usize = 16 << 10;
 
-/// So much of a first line is looked at before it is complete: what is no HTTP, or has no end, is refused as it comes.
+/// This much of a first line is examined before the line is complete, so that bytes that are not HTTP, or a line
+/// without an end, are refused early.
 const BEGINNING_BYTES: usize = 8 << 10;
 
-/// What no framework takes in the place of a chunk, of its end, and of a trailer section.
+/// Bytes that no framework accepts in place of a chunk, of its end, and of a trailer section.
 const NO_CHUNK: &[u8] = b"1\r\n---";
 const NO_CHUNK_END: &[u8] = b"--";
 const NO_TRAILER: &[u8] = b"--\r\n\r\n";
 
-const AFTER_CHUNK: Refusal = Refusal::bad("a chunk is not followed by a line's end (RFC 9112, 7.1)");
+const AFTER_CHUNK: Refusal = Refusal::bad("a chunk is not followed by CR and LF (RFC 9112, 7.1)");
 
 /// Follows the requests of one connection.
 ///
-/// What it passes is to be given to the framework before it takes more. It never holds back a part of a body, and keeps
-/// no bytes: those of a head, or of a line between chunks, that is not complete stay with the caller.
+/// The caller must give the result of a call to the framework before the next call. The gate never holds back a
+/// part of a body, and keeps no bytes: those of an incomplete head, or of an incomplete line between chunks, stay with
+/// the caller.
 #[derive(Debug, Default)]
 pub struct Gate {
     framework: Framework,
     state: State,
-    /// No request follows the one that is being read.
+    /// No request follows the current one.
     is_last: bool,
-    /// The framework may have stopped to speak HTTP.
+    /// The framework may have switched to another protocol.
     may_be_upgraded: bool,
-    /// So many bytes of something incomplete have been looked at.
-    looked_at: usize,
+    /// Number of bytes of an incomplete element that have been examined.
+    examined: usize,
     output: Vec<u8>,
 }
 
-/// What is read next.
+/// What comes next.
 #[derive(Debug, Default, Clone, Copy)]
 enum State {
     #[default]
     Head,
-    /// Of a body, so many bytes are left.
+    /// A body, of which this many bytes are left.
     Body(u64),
     ChunkSize,
-    /// Of a chunk, so many bytes are left.
+    /// A chunk, of which this many bytes are left.
     Chunk(u64),
     ChunkEnd,
     Trailers,
-    /// Another protocol's bytes.
+    /// Bytes of another protocol.
     Raw,
-    /// Nothing: the last request has come.
+    /// Nothing: the last request is complete.
     Closed,
 }
 
-/// What became of the bytes that a gate was given.
+/// The result of passing bytes through a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
-    /// So many are done with; what is left is to be given again, with what follows it.
+pub struct GateResult {
+    /// The number of bytes processed. The caller passes the others in again, followed by the next ones.
     pub consumed: usize,
-    /// Whether the consumed bytes are to be passed as they are. Otherwise [`Gate::output`] is.
+    /// Whether the framework gets the consumed bytes unchanged. Otherwise it gets [`Gate::output`].
     pub is_unchanged: bool,
     /// Whether the client waits for a `100 Continue`.
     pub says_continue: bool,
 }
 
-/// One call's way through its input.
+/// The progress of one call through its input.
 struct Passage<'a> {
     input: &'a [u8],
-    /// Bytes done with.
+    /// Number of bytes processed.
     at: usize,
-    /// Where the unchanged bytes begin that are not in the output.
+    /// Start of the unchanged bytes that are not in the output yet.
     from: usize,
     is_unchanged: bool,
     says_continue: bool,
@@ -80,12 +83,12 @@ impl<'a> Passage<'a> {
         &self.input[self.at..]
     }
 
-    /// Passes the next bytes as they are.
+    /// Passes the next bytes unchanged.
     fn pass(&mut self, len: usize) {
         self.at += len;
     }
 
-    /// Leaves the next bytes out.
+    /// Drops the next bytes.
     fn skip(&mut self, len: usize, output: &mut Vec<u8>) {
         output.extend_from_slice(&self.input[self.from..self.at]);
         self.is_unchanged = false;
@@ -95,16 +98,16 @@ impl<'a> Passage<'a> {
 }
 
 impl Gate {
-    /// A gate for a new connection.
+    /// Makes a gate for a new connection.
     #[must_use]
     pub fn new(framework: Framework) -> Self {
         Self { framework, ..Self::default() }
     }
 
-    /// Takes what it can of `input`: what was left the last time and has come since.
+    /// Processes as much of `input` as possible: the bytes left over from the last call, followed by new ones.
     ///
-    /// Costs no more than to look at each byte once, and once more for each line of an incomplete head.
-    pub fn take(&mut self, input: &[u8]) -> Taken {
+    /// Examines each byte once, and once more for each line of an incomplete head.
+    pub fn take(&mut self, input: &[u8]) -> GateResult {
         self.output.clear();
         self.output.shrink_to(KEPT_BYTES);
         let mut passage = Passage { input, at: 0, from: 0, is_unchanged: true, says_continue: false };
@@ -113,21 +116,21 @@ impl Gate {
             passage.skip(0, &mut self.output);
         }
         let Passage { at: consumed, is_unchanged, says_continue, .. } = passage;
-        Taken { consumed, is_unchanged, says_continue }
+        GateResult { consumed, is_unchanged, says_continue }
     }
 
-    /// What the framework is to have in the place of what was taken, if that is not unchanged.
+    /// The bytes for the framework in place of the consumed ones, if these are not unchanged.
     #[must_use]
     pub fn output(&self) -> &[u8] {
         &self.output
     }
 
-    /// Nothing that follows is looked at or passed.
+    /// Ignores everything that follows.
     pub fn close(&mut self) {
         self.state = State::Closed;
     }
 
-    /// Returns whether to go on.
+    /// Takes one step; returns whether to continue.
     fn step(&mut self, passage: &mut Passage<'_>) -> bool {
         let rest = passage.rest();
         match self.state {
@@ -138,7 +141,7 @@ impl Gate {
                 self.state = State::Body(left - len as u64);
                 self.after_body(left == len as u64)
             }
-            State::ChunkSize => match self.looked(rest, chunk_size) {
+            State::ChunkSize => match self.parse_new(rest, chunk_size) {
                 Ok((size, len)) => {
                     passage.pass(len);
                     self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
@@ -182,7 +185,7 @@ impl Gate {
                 return true;
             }
             [b'\r'] => return false,
-            // No request begins so, and every frame of a WebSocket does.
+            // No request begins with these bytes, but every WebSocket frame does.
             [0..=9 | 11..=0x1f | 0x80.., ..] if self.may_be_upgraded => {
                 self.state = State::Raw;
                 return true;
@@ -191,7 +194,7 @@ impl Gate {
         }
         let framework = self.framework;
         let mut fields = Fields::default();
-        match self.looked(rest, |rest| head::parse(rest, &framework, &mut fields)) {
+        match self.parse_new(rest, |rest| head::parse(rest, &framework, &mut fields)) {
             Ok((head, len)) if len <= HEAD_BYTES => {
                 self.follow(&head);
                 if head.is_plain() {
@@ -213,7 +216,7 @@ impl Gate {
         }
     }
 
-    /// Goes over to what follows the head.
+    /// Enters the state that follows the head.
     fn follow(&mut self, head: &Head<'_, '_>) {
         self.is_last = head.is_last;
         self.may_be_upgraded |= head.has_upgrade;
@@ -228,7 +231,7 @@ impl Gate {
 
     fn after_body(&mut self, is_over: bool) -> bool {
         if is_over {
-            // RFC 9112, 9.6: what follows a request that closes the connection is not looked at.
+            // RFC 9112, 9.6: bytes after a request that closes the connection are ignored.
             self.state = if self.is_last { State::Closed } else { State::Head };
         }
         true
@@ -237,7 +240,7 @@ impl Gate {
     /// RFC 9110, 6.5.1: trailer fields may be dropped, and the framework's parser refuses them.
     fn trailers(&mut self, passage: &mut Passage<'_>) -> bool {
         let rest = passage.rest();
-        match self.looked(rest, head::trailers) {
+        match self.parse_new(rest, head::trailers) {
             Ok(2) => passage.pass(2),
             Ok(len) => {
                 passage.skip(len, &mut self.output);
@@ -251,10 +254,11 @@ impl Gate {
         self.after_body(true)
     }
 
-    /// Parses what may be incomplete: whole lines, when another one has come, and the beginning of the first. So what
-    /// comes of it does not depend on how the bytes are cut, and no byte is looked at often.
-    fn looked<'a, T>(&mut self, rest: &'a [u8], parse: impl FnOnce(&'a [u8]) -> Result<T, Stop>) -> Result<T, Stop> {
-        let (known, new) = rest.split_at_checked(self.looked_at).unwrap_or((&[], rest));
+    /// Parses an element that may be incomplete. Only complete lines are parsed, when a new one has arrived, and the
+    /// beginning of the first line. So the result does not depend on how the bytes are split, and no byte is examined
+    /// often.
+    fn parse_new<'a, T>(&mut self, rest: &'a [u8], parse: impl FnOnce(&'a [u8]) -> Result<T, Stop>) -> Result<T, Stop> {
+        let (known, new) = rest.split_at_checked(self.examined).unwrap_or((&[], rest));
         let parsed = match new.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => parse(&rest[..=known.len() + end]),
             None if rest.len() >= HEAD_BYTES => parse(rest),
@@ -263,11 +267,11 @@ impl Gate {
             }
             None => Err(Stop::Incomplete),
         };
-        self.looked_at = if matches!(parsed, Err(Stop::Incomplete)) { rest.len() } else { 0 };
+        self.examined = if matches!(parsed, Err(Stop::Incomplete)) { rest.len() } else { 0 };
         parsed
     }
 
-    /// Has the framework answer in the place of this request, in its turn.
+    /// Replaces this request by one that the framework answers with the refusal, in its turn.
     #[cold]
     fn refuse(&mut self, refusal: Refusal, passage: &mut Passage<'_>) -> bool {
         passage.skip(0, &mut self.output);
@@ -276,8 +280,8 @@ impl Gate {
         true
     }
 
-    /// In the midst of a body the framework has to refuse it itself: `malformed` is what it refuses there. The request
-    /// must not come to its end.
+    /// In the middle of a body the framework itself must refuse the request: `malformed` makes it do so. The request
+    /// must not be completed.
     #[cold]
     fn stop_in_body(&mut self, stop: Stop, malformed: &[u8], passage: &mut Passage<'_>) -> bool {
         if matches!(stop, Stop::Incomplete) {

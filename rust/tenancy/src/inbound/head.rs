@@ -1,79 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A request's head, read strictly (RFC 9112, 2 to 6).
+//! Strict parser of a request's head (RFC 9112, 2 to 6).
 
-pub(super) use mayfly_sandbox::fields::is_value_byte;
-use smallvec::SmallVec;
+mod cursor;
+mod fields;
 
 use super::host::requested_host;
-use super::{COOKIE_FIELD, FIELDS, Framework, REFUSED_FIELD, Refusal};
-use crate::http1;
+use super::refusal::Stop;
+use super::{COOKIE_FIELD, Framework, Refusal};
+use cursor::{Cursor, LINE};
+use fields::FieldKind;
 
-/// Looked up, for each byte of each name.
-const TOKEN_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = http1::is_token_byte(byte as u8);
-        byte += 1;
-    }
-    table
-};
-
-/// So many bytes of a value are looked at in one go.
-const STRIDE: usize = 16;
-
-/// Most heads have no more fields than this: these live on the stack.
-const FIELDS_ON_STACK: usize = 32;
+pub(super) use fields::Fields;
 
 /// The methods that the framework knows (RFC 9110, 9.3; RFC 5789; RFC 4918).
 const METHODS: [&[u8]; 11] =
     [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND", b"MKCOL", b"COPY", b"MOVE"];
 
-/// What the framework has for `*`, the server itself.
+/// The framework's target for `*`, which means the server itself.
 const SERVER_TARGET: &[u8] = b"/*";
 
 const NO_METHOD: Refusal = Refusal::bad("the request does not begin with a method and a space (RFC 9112, 3)");
-const TUNNEL: Refusal = Refusal::unsupported("the server is no proxy, and makes no tunnels");
-const METHOD: Refusal = Refusal::unsupported("the server does not know the method");
+const TUNNEL: Refusal = Refusal::unsupported("the server is not a proxy and opens no tunnels");
+const METHOD: Refusal = Refusal::unsupported("the server does not support the method");
 const TARGET: Refusal = Refusal::bad("the request's target is malformed (RFC 9112, 3.2)");
-const LINE: Refusal = Refusal::bad("the request line is malformed (RFC 9112, 3)");
-const LINE_END: Refusal = Refusal::bad("a line does not end with CR and LF (RFC 9112, 2.2)");
-const FOLDED: Refusal = Refusal::bad("a line of the head begins with a blank (RFC 9112, 2.2 and 5.2)");
-const NO_COLON: Refusal = Refusal::bad("a line of the head has no colon (RFC 9112, 5)");
-const BLANK: Refusal = Refusal::bad("a field's name is followed by a blank (RFC 9112, 5.1)");
-const NAME: Refusal = Refusal::bad("a field's name is not a token (RFC 9110, 5.1)");
-const VALUE: Refusal = Refusal::bad("a field's value has a control character (RFC 9110, 5.5)");
 const LENGTHS: Refusal = Refusal::bad("the request has more than one Content-Length (RFC 9112, 6.3)");
 const LENGTH: Refusal = Refusal::bad("the value of Content-Length is not a number (RFC 9112, 6.3)");
 const LENGTH_AND_CODING: Refusal =
     Refusal::bad("the request has both Content-Length and Transfer-Encoding (RFC 9112, 6.3)");
-const OLD_CODING: Refusal = Refusal::bad("a request of HTTP/1.0 has no Transfer-Encoding (RFC 9112, 6.1)");
+const OLD_CODING: Refusal = Refusal::bad("an HTTP/1.0 request must not have Transfer-Encoding (RFC 9112, 6.1)");
 const NOT_CHUNKED: Refusal = Refusal::bad("the transfer coding is not chunked, or chunked twice (RFC 9112, 6.3)");
-const CODING: Refusal = Refusal::unsupported("of the transfer codings, the server knows chunked alone");
-
-/// Why there is no head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    /// What there is of it is right.
-    Incomplete,
-    Refused(Refusal),
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
+const CODING: Refusal = Refusal::unsupported("the only transfer coding that the server supports is chunked");
 
 /// How a body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// It has so many bytes; none without a `Content-Length`.
+    /// It has this many bytes; 0 without a `Content-Length`.
     Length(u64),
     Chunked,
 }
 
-/// A head that was read, and what follows from it.
+/// A parsed head, and what follows from it.
 #[derive(Debug)]
 pub(super) struct Head<'a, 'f> {
     method: &'a [u8],
@@ -81,15 +47,15 @@ pub(super) struct Head<'a, 'f> {
     is_1_0: bool,
     fields: &'f Fields<'a>,
     pub(super) framing: Framing,
-    /// The connection closes after it.
+    /// The connection closes after this request.
     pub(super) is_last: bool,
     /// It asks for another protocol.
     pub(super) has_upgrade: bool,
-    /// The client waits for a `100 Continue` that the framework would not send.
+    /// The client waits for a `100 Continue` that the framework does not send.
     pub(super) says_continue: bool,
     /// The framework sends the `100 Continue`.
     keeps_expect: bool,
-    /// The framework reads what came as it is meant, and loses nothing.
+    /// The framework interprets the bytes correctly and loses nothing, so they are passed unchanged.
     is_plain: bool,
 }
 
@@ -99,86 +65,15 @@ impl Framing {
     }
 }
 
-/// The fields of a head. It is large, and never moved.
-#[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
-    list: SmallVec<[Field<'a>; FIELDS_ON_STACK]>,
-    /// One bit for each kind that is there.
-    kinds: u16,
-    /// Two have the same name.
-    has_twins: bool,
-}
-
-impl<'a> Fields<'a> {
-    fn has(&self, kind: Kind) -> bool {
-        self.kinds & kind.bit() != 0
-    }
-
-    /// The values of the fields of this kind.
-    fn of<'f>(&'f self, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
-        let list = if self.has(kind) { &self.list[..] } else { &[] };
-        list.iter().filter(move |field| field.kind == kind).map(|field| field.value)
-    }
-
-    /// The elements of the lists in these fields (RFC 9110, 5.6.1).
-    fn elements<'f>(&'f self, kind: Kind) -> impl Iterator<Item = &'a [u8]> + use<'a, 'f> {
-        let parts = self.of(kind).flat_map(|value| value.split(|byte| *byte == b','));
-        parts.map(http1::trimmed).filter(|element| !element.is_empty())
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Field<'a> {
-    kind: Kind,
-    name: &'a [u8],
-    value: &'a [u8],
-}
-
-/// The fields that mean something here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Host,
-    Connection,
-    Length,
-    Coding,
-    Expect,
-    Cookie,
-    Upgrade,
-    /// Of Mayfly's own, which clients have no business with.
-    Private,
-    Other,
-}
-
-impl Kind {
-    const fn bit(self) -> u16 {
-        1 << self as u16
-    }
-
-    fn of(name: &[u8]) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        match name.len() {
-            4 if is("host") => Self::Host,
-            6 if is("cookie") => Self::Cookie,
-            6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::Upgrade,
-            10 if is("connection") => Self::Connection,
-            14 if is("content-length") => Self::Length,
-            17 if is("transfer-encoding") => Self::Coding,
-            13 | 14 if is(COOKIE_FIELD) || is(REFUSED_FIELD) => Self::Private,
-            _ => Self::Other,
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 enum Target<'a> {
     /// A path with its query, or `*`.
     Plain(&'a [u8]),
-    /// What follows the authority may lack its slash.
+    /// A URI. `rest`, which follows the authority, may lack its slash.
     Absolute { authority: &'a [u8], rest: &'a [u8] },
 }
 
-/// Reads the head that `input` begins with; returns its length, too.
+/// Parses the head at the beginning of `input`; also returns its length.
 pub(super) fn parse<'a, 'f>(
     input: &'a [u8],
     framework: &Framework,
@@ -200,12 +95,12 @@ pub(super) fn parse<'a, 'f>(
     cursor.line_end(LINE)?;
     cursor.fields(fields)?;
     let is_1_0 = minor == b'0';
-    let is_changed = minor > b'1' || fields.has_twins || target.is_server();
+    let is_changed = minor > b'1' || fields.has_repeats || target.is_server();
     let head = Head::new(method, target, is_1_0, fields, is_changed, framework)?;
     Ok((head, cursor.at))
 }
 
-/// Reads a trailer section and returns its length.
+/// Parses a trailer section and returns its length.
 pub(super) fn trailers(input: &[u8]) -> Result<usize, Stop> {
     let mut cursor = Cursor { input, at: 0 };
     cursor.fields(&mut Fields::default())?;
@@ -248,7 +143,7 @@ impl<'a, 'f> Head<'a, 'f> {
         is_changed: bool,
         framework: &Framework,
     ) -> Result<Self, Refusal> {
-        requested_host(target.authority(), fields.of(Kind::Host), !is_1_0)?;
+        requested_host(target.authority(), fields.of(FieldKind::Host), !is_1_0)?;
         let framing = framing(fields, is_1_0)?;
         let options = Options::of(fields);
         let is_last = options.close || (is_1_0 && !options.keep_alive);
@@ -258,17 +153,17 @@ impl<'a, 'f> Head<'a, 'f> {
         let is_plain = !is_changed
             && target.authority().is_none()
             && options.framework_closes(fields, is_1_0) == is_last
-            && fields.of(Kind::Coding).all(|coding| coding == b"chunked")
-            && fields.of(Kind::Expect).all(|expect| keeps_expect && expect == b"100-continue")
-            && fields.of(Kind::Cookie).all(is_one_cookie)
-            && !fields.has(Kind::Private);
+            && fields.of(FieldKind::Coding).all(|coding| coding == b"chunked")
+            && fields.of(FieldKind::Expect).all(|expect| keeps_expect && expect == b"100-continue")
+            && fields.of(FieldKind::Cookie).all(is_one_cookie)
+            && !fields.has(FieldKind::Private);
         Ok(Self {
             method,
             target,
             is_1_0,
             framing,
             is_last,
-            has_upgrade: fields.has(Kind::Upgrade),
+            has_upgrade: fields.has(FieldKind::Upgrade),
             says_continue: expects && framing == Framing::Chunked && !keeps_expect,
             keeps_expect,
             is_plain,
@@ -276,18 +171,18 @@ impl<'a, 'f> Head<'a, 'f> {
         })
     }
 
-    /// Whether it can be passed as it came.
+    /// Whether it can be passed unchanged.
     pub(super) fn is_plain(&self) -> bool {
         self.is_plain
     }
 
-    /// Writes the head as the framework reads it rightly.
+    /// Writes the head in a form that the framework interprets correctly.
     #[cold]
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method);
         out.push(b' ');
         match self.target {
-            // RFC 9112, 3.2.4. Drogon takes `*` for `/`, and this for `*`.
+            // RFC 9112, 3.2.4. Drogon treats `*` as `/`, and this as `*`.
             Target::Plain(b"*") => out.extend_from_slice(SERVER_TARGET),
             Target::Absolute { rest: b"", .. } if self.method == b"OPTIONS" => out.extend_from_slice(SERVER_TARGET),
             Target::Plain(target) => out.extend_from_slice(target),
@@ -310,31 +205,25 @@ impl<'a, 'f> Head<'a, 'f> {
             }
             let values = list.iter().filter(|other| other.is_named_as(field)).map(|field| field.value);
             match field.kind {
-                Kind::Private => {}
-                Kind::Host if self.target.authority().is_some() => {}
-                Kind::Connection if self.is_last => write_field(field.name, [&b"close"[..]], b"", out),
-                Kind::Connection if self.is_1_0 => write_field(field.name, [&b"keep-alive"[..]], b"", out),
-                Kind::Coding => write_field(field.name, [&b"chunked"[..]], b"", out),
-                Kind::Expect if self.keeps_expect => write_field(field.name, [&b"100-continue"[..]], b"", out),
-                Kind::Expect => {}
-                Kind::Cookie => {
+                FieldKind::Private => {}
+                FieldKind::Host if self.target.authority().is_some() => {}
+                FieldKind::Connection if self.is_last => write_field(field.name, [&b"close"[..]], b"", out),
+                FieldKind::Connection if self.is_1_0 => write_field(field.name, [&b"keep-alive"[..]], b"", out),
+                FieldKind::Coding => write_field(field.name, [&b"chunked"[..]], b"", out),
+                FieldKind::Expect if self.keeps_expect => write_field(field.name, [&b"100-continue"[..]], b"", out),
+                FieldKind::Expect => {}
+                FieldKind::Cookie => {
                     // RFC 9113, 8.2.3
                     write_field(field.name, values.clone(), b"; ", out);
                     write_field(COOKIE_FIELD.as_bytes(), values, b"; ", out);
                 }
                 // RFC 9110, 5.3
-                Kind::Host | Kind::Connection | Kind::Length | Kind::Upgrade | Kind::Other => {
+                FieldKind::Host | FieldKind::Connection | FieldKind::Length | FieldKind::Upgrade | FieldKind::Other => {
                     write_field(field.name, values, b", ", out);
                 }
             }
         }
         out.extend_from_slice(b"\r\n");
-    }
-}
-
-impl Field<'_> {
-    fn is_named_as(&self, other: &Self) -> bool {
-        self.name.eq_ignore_ascii_case(other.name)
     }
 }
 
@@ -350,11 +239,11 @@ fn write_field<'a>(name: &[u8], values: impl IntoIterator<Item = &'a [u8]>, betw
     out.extend_from_slice(b"\r\n");
 }
 
-/// RFC 9112, 6.3
+/// The framing of the body (RFC 9112, 6.3).
 fn framing(fields: &Fields<'_>, is_1_0: bool) -> Result<Framing, Refusal> {
-    let mut lengths = fields.of(Kind::Length);
+    let mut lengths = fields.of(FieldKind::Length);
     let length = lengths.next();
-    if fields.has(Kind::Coding) {
+    if fields.has(FieldKind::Coding) {
         if length.is_some() {
             return Err(LENGTH_AND_CODING);
         }
@@ -362,10 +251,10 @@ fn framing(fields: &Fields<'_>, is_1_0: bool) -> Result<Framing, Refusal> {
             return Err(OLD_CODING);
         }
         let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-        return match fields.elements(Kind::Coding).last() {
+        return match fields.elements(FieldKind::Coding).last() {
             Some(last) if is_chunked(last) => {
-                let chunked = fields.elements(Kind::Coding).filter(|coding| is_chunked(coding)).count();
-                match (chunked, fields.elements(Kind::Coding).count()) {
+                let chunked = fields.elements(FieldKind::Coding).filter(|coding| is_chunked(coding)).count();
+                match (chunked, fields.elements(FieldKind::Coding).count()) {
                     (1, 1) => Ok(Framing::Chunked),
                     (1, _) => Err(CODING),
                     _ => Err(NOT_CHUNKED),
@@ -382,14 +271,14 @@ fn framing(fields: &Fields<'_>, is_1_0: bool) -> Result<Framing, Refusal> {
         return Err(LENGTH);
     }
     let number = std::str::from_utf8(length).ok().and_then(|digits| digits.parse().ok());
-    // The framework adds to it.
+    // The framework adds to the length, which must not overflow.
     number.filter(|number| *number <= u64::MAX >> 8).map(Framing::Length).ok_or(Refusal::BODY_TOO_LARGE)
 }
 
-/// RFC 9110, 10.1.1: whether the client waits for a `100 Continue`. One of HTTP/1.0 never does.
+/// Whether the client waits for a `100 Continue` (RFC 9110, 10.1.1). An HTTP/1.0 client never does.
 fn expects_continue(fields: &Fields<'_>, is_1_0: bool) -> Result<bool, Refusal> {
     let mut expects = false;
-    for expectation in fields.elements(Kind::Expect) {
+    for expectation in fields.elements(FieldKind::Expect) {
         if !is_1_0 && !expectation.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::EXPECTATION);
         }
@@ -398,14 +287,14 @@ fn expects_continue(fields: &Fields<'_>, is_1_0: bool) -> Result<bool, Refusal> 
     Ok(expects)
 }
 
-/// Whether a cookie field is the same when the framework has taken it apart: it has a table of them.
+/// Whether a cookie field survives the framework's parser, which keeps a table of cookies.
 fn is_one_cookie(value: &[u8]) -> bool {
     let equals = value.iter().position(|byte| *byte == b'=');
     let first = equals.and_then(|equals| value.get(equals + 1));
     equals.is_some() && !value.contains(&b';') && !matches!(first, Some(b' ' | b'\t'))
 }
 
-/// RFC 9110, 7.6.1
+/// The connection options (RFC 9110, 7.6.1).
 struct Options {
     close: bool,
     keep_alive: bool,
@@ -414,126 +303,18 @@ struct Options {
 impl Options {
     fn of(fields: &Fields<'_>) -> Self {
         let mut options = Self { close: false, keep_alive: false };
-        for option in fields.elements(Kind::Connection) {
+        for option in fields.elements(FieldKind::Connection) {
             options.close |= option.eq_ignore_ascii_case(b"close");
             options.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
         options
     }
 
-    /// What the framework makes of these fields: it compares whole values, and these alone.
+    /// How the framework interprets these fields: it compares whole values, and only with these.
     fn framework_closes(&self, fields: &Fields<'_>, is_1_0: bool) -> bool {
         match is_1_0 {
-            true => !fields.of(Kind::Connection).any(|value| matches!(value, b"keep-alive" | b"Keep-Alive")),
-            false => fields.of(Kind::Connection).any(|value| value == b"close"),
-        }
-    }
-}
-
-/// Reads from the beginning of some bytes.
-struct Cursor<'a> {
-    input: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.input.get(self.at).copied()
-    }
-
-    fn token(&mut self) -> &'a [u8] {
-        let rest = &self.input[self.at..];
-        let len = rest.iter().position(|byte| !TOKEN_BYTES[usize::from(*byte)]).unwrap_or(rest.len());
-        self.at += len;
-        &rest[..len]
-    }
-
-    /// The next bytes for which `is` holds; many, as a rule.
-    #[inline]
-    fn span(&mut self, is: impl Fn(u8) -> bool) -> &'a [u8] {
-        let rest = &self.input[self.at..];
-        // Without a branch for each byte, the compiler makes one comparison of these.
-        let strides =
-            rest.chunks_exact(STRIDE).take_while(|stride| stride.iter().fold(true, |all, byte| all & is(*byte)));
-        let whole = strides.count() * STRIDE;
-        let len = whole + rest[whole..].iter().position(|byte| !is(*byte)).unwrap_or(rest.len() - whole);
-        self.at += len;
-        &rest[..len]
-    }
-
-    fn expect(&mut self, byte: u8, refusal: Refusal) -> Result<(), Stop> {
-        match self.peek() {
-            None => Err(Stop::Incomplete),
-            Some(next) if next == byte => {
-                self.at += 1;
-                Ok(())
-            }
-            Some(_) => Err(refusal.into()),
-        }
-    }
-
-    /// A line's end; what is neither CR nor LF is refused with `otherwise`.
-    fn line_end(&mut self, otherwise: Refusal) -> Result<(), Stop> {
-        if self.peek() == Some(b'\n') {
-            return Err(LINE_END.into());
-        }
-        self.expect(b'\r', otherwise)?;
-        self.expect(b'\n', LINE_END)
-    }
-
-    /// The digit of the minor version (RFC 9112, 2.3).
-    fn version(&mut self) -> Result<u8, Stop> {
-        for byte in *b"HTTP/" {
-            self.expect(byte, LINE)?;
-        }
-        let major = self.digit()?;
-        self.expect(b'.', LINE)?;
-        let minor = self.digit()?;
-        if major == b'1' { Ok(minor) } else { Err(Refusal::VERSION.into()) }
-    }
-
-    fn digit(&mut self) -> Result<u8, Stop> {
-        let digit = self.peek().ok_or(Stop::Incomplete)?;
-        if !digit.is_ascii_digit() {
-            return Err(LINE.into());
-        }
-        self.at += 1;
-        Ok(digit)
-    }
-
-    /// Field lines with the empty line that ends them.
-    fn fields(&mut self, fields: &mut Fields<'a>) -> Result<(), Stop> {
-        // One bit for each name's length and ends: names whose bits differ, differ.
-        let mut seen = 0_u64;
-        loop {
-            match self.peek() {
-                None => return Err(Stop::Incomplete),
-                Some(b'\r' | b'\n') => return self.line_end(LINE_END),
-                Some(b' ' | b'\t') => return Err(FOLDED.into()),
-                Some(_) => {}
-            }
-            let name = self.token();
-            let (Some(first), Some(last)) = (name.first(), name.last()) else { return Err(NAME.into()) };
-            match self.peek() {
-                None => return Err(Stop::Incomplete),
-                Some(b':') => self.at += 1,
-                Some(b' ' | b'\t') => return Err(BLANK.into()),
-                Some(b'\r' | b'\n') => return Err(NO_COLON.into()),
-                Some(_) => return Err(NAME.into()),
-            }
-            let value = http1::trimmed(self.span(is_value_byte));
-            self.line_end(VALUE)?;
-            if fields.list.len() == FIELDS {
-                return Err(Refusal::HEAD_TOO_LARGE.into());
-            }
-            let ends = usize::from(first.to_ascii_lowercase()) * 7 + usize::from(last.to_ascii_lowercase());
-            let bit = 1 << ((name.len() * 31 + ends) % 64);
-            fields.has_twins |=
-                seen & bit != 0 && fields.list.iter().any(|field| field.name.eq_ignore_ascii_case(name));
-            seen |= bit;
-            let kind = Kind::of(name);
-            fields.kinds |= kind.bit();
-            fields.list.push(Field { kind, name, value });
+            true => !fields.of(FieldKind::Connection).any(|value| matches!(value, b"keep-alive" | b"Keep-Alive")),
+            false => fields.of(FieldKind::Connection).any(|value| value == b"close"),
         }
     }
 }

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which host a request is for (RFC 9112, 3.2).
+//! Determines the host that a request is for (RFC 9112, 3.2).
 
 use super::Refusal;
 
 const MISSING: Refusal = Refusal::bad("the request has no Host field (RFC 9112, 3.2)");
 const SEVERAL: Refusal = Refusal::bad("the request has more than one Host field (RFC 9112, 3.2)");
-const INVALID: Refusal = Refusal::bad("the value of Host is no host with an optional port (RFC 9112, 3.2)");
-const AUTHORITY: Refusal = Refusal::bad("the target's authority is no host with an optional port (RFC 9110, 4.2)");
+const INVALID: Refusal = Refusal::bad("the value of Host is not a host with an optional port (RFC 9112, 3.2)");
+const AUTHORITY: Refusal = Refusal::bad("the target's authority is not a host with an optional port (RFC 9110, 4.2)");
 
-/// The host that a request is for: that of its target, if the target is absolute, otherwise that of its one `Host`
-/// field. `None` of a request of HTTP/1.0 without one.
+/// The host that a request is for: that of an absolute target, or else that of its single `Host` field. `None` for an
+/// HTTP/1.0 request without one.
 ///
 /// # Errors
 ///
-/// Without a `Host` where one `is_required` (HTTP/1.1), with more than one, and with one that is no host: also where
-/// the target's authority wins, as a recipient before this one may have gone by the field.
+/// If `Host` is missing although it `is_required` (HTTP/1.1), is repeated, or is not a host. This holds even if the
+/// target's authority takes precedence, since an earlier recipient may have used the field.
 pub(super) fn requested_host<'a>(
     authority: Option<&'a [u8]>,
     hosts: impl IntoIterator<Item = &'a [u8]>,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Why a request goes no further.
+//! Refusals of requests at the gate.
 
-/// Why a request is refused before anybody has it. The connection closes behind the answer: where the next request
-/// begins is not known any more.
+/// Why a request is refused before it reaches the framework's routes. The connection closes after the answer, because
+/// the start of the next request is no longer known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status.
@@ -13,11 +13,25 @@ pub struct Refusal {
     pub reason: &'static str,
 }
 
-/// The target of the request that stands for a refused one: the framework answers it in its turn, after the requests
-/// that came before it. No client can send it, since `#` ends a target.
+/// Why parsing has stopped without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The input is valid so far, but incomplete.
+    Incomplete,
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The target of the request that replaces a refused one. The framework answers it in its turn, after the requests
+/// before it. No client can send it, since `#` ends a target.
 pub const REFUSED_TARGET: &str = "/_mayfly/#refused";
 
-/// The field of that request that has the status and, behind a space, the answer's body.
+/// The field of that request with the status and, after a space, the answer's body.
 pub const REFUSED_FIELD: &str = "mayfly-refused";
 
 impl Refusal {
@@ -34,23 +48,23 @@ impl Refusal {
     pub(super) const TARGET_TOO_LONG: Self =
         Self { status: 414, word: "target-too-long", reason: "the request line has more than 64 KiB" };
     pub(super) const BODY_TOO_LARGE: Self =
-        Self { status: 413, word: "request-too-large", reason: "the request's length is more than there can be" };
+        Self { status: 413, word: "request-too-large", reason: "the length of the request's body is too large" };
     pub(super) const EXPECTATION: Self =
-        Self { status: 417, word: "expectation-failed", reason: "of the values of Expect, 100-continue is known" };
+        Self { status: 417, word: "expectation-failed", reason: "the only supported value of Expect is 100-continue" };
     pub(super) const VERSION: Self =
-        Self { status: 505, word: "version-not-supported", reason: "the server speaks HTTP/1.1 and HTTP/1.0" };
+        Self { status: 505, word: "version-not-supported", reason: "the server supports HTTP/1.1 and HTTP/1.0" };
 
-    /// What a body is refused with in whose midst nothing can be said (RFC 9112, 7.1).
+    /// The refusal of a malformed body, which the gate cannot answer in the middle of the body (RFC 9112, 7.1).
     pub const MALFORMED_BODY: Self = Self::bad("the request's body is malformed or ends early");
 
     /// The answer's body: JSON, like Mayfly's other answers.
     #[must_use]
     pub fn json(&self) -> String {
-        // Both are ours, and need no escapes.
+        // Both are constants that need no escaping.
         format!(r#"{{"error":"{}","reason":"{}"}}"#, self.word, self.reason)
     }
 
-    /// Writes the request that stands for the refused one.
+    /// Writes the request that replaces the refused one.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let json = self.json();
         let text = format!(

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::host::requested_host;
 use super::{Framework, Gate};
 
-/// What the framework gets of `input` when it comes in pieces that end at `cuts`, and what stays with the caller.
+/// What the framework gets of `input` when it arrives in pieces that end at `cuts`, and the number of bytes left with
+/// the caller.
 fn through(input: &[u8], cuts: &[usize]) -> (Vec<u8>, usize) {
     let mut gate = Gate::default();
     let (mut buffer, mut passed) = (Vec::new(), Vec::new());
@@ -14,10 +15,10 @@ fn through(input: &[u8], cuts: &[usize]) -> (Vec<u8>, usize) {
         let end = end.clamp(start, input.len());
         buffer.extend_from_slice(&input[start..end]);
         start = end;
-        let taken = gate.take(&buffer);
-        assert!(taken.consumed <= buffer.len());
-        passed.extend_from_slice(if taken.is_unchanged { &buffer[..taken.consumed] } else { gate.output() });
-        buffer.drain(..taken.consumed);
+        let result = gate.take(&buffer);
+        assert!(result.consumed <= buffer.len());
+        passed.extend_from_slice(if result.is_unchanged { &buffer[..result.consumed] } else { gate.output() });
+        buffer.drain(..result.consumed);
     }
     (passed, buffer.len())
 }
@@ -26,7 +27,7 @@ fn passed(input: &[u8]) -> String {
     let (passed, _) = through(input, &[]);
     for step in [1, 2, 3, 7] {
         let cuts: Vec<usize> = (0..input.len()).step_by(step).collect();
-        assert_eq!(through(input, &cuts).0, passed, "cut each {step}: {}", input.escape_ascii());
+        assert_eq!(through(input, &cuts).0, passed, "split every {step} bytes: {}", input.escape_ascii());
     }
     String::from_utf8(passed).unwrap()
 }
@@ -43,7 +44,7 @@ fn request(line: &str, fields: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_right_is_passed_as_it_came() {
+fn valid_requests_are_passed_unchanged() {
     for input in [
         "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
@@ -64,7 +65,7 @@ fn what_is_right_is_passed_as_it_came() {
 }
 
 #[test]
-fn a_head_that_reads_in_two_ways_is_refused() {
+fn an_ambiguous_or_invalid_head_is_refused() {
     for (status, line, fields) in [
         (400, "GET /", "host: x\r\n"),
         (400, "GET  / HTTP/1.1", "host: x\r\n"),
@@ -127,11 +128,11 @@ fn a_head_that_reads_in_two_ways_is_refused() {
     }
     assert_eq!(refused(b"GET / HTTP/1.1\nhost: x\n\n"), Some(400));
     assert_eq!(refused(b"GET / HTTP/1.1\r\nhost: x\r\n\n"), Some(400));
-    assert_eq!(refused(b"\x16\x03\x01\x02\0\x01"), Some(400), "a TLS handshake is refused as it comes");
+    assert_eq!(refused(b"\x16\x03\x01\x02\0\x01"), Some(400), "a TLS handshake is refused at once");
 }
 
 #[test]
-fn a_framework_may_know_all_methods() {
+fn a_framework_may_support_all_methods() {
     let mut gate = Gate::new(Framework { knows_all_methods: true, ..Framework::default() });
     assert!(gate.take(b"BREW /pot HTTP/1.1\r\nhost: x\r\n\r\n").is_unchanged);
     assert!(!gate.take(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n").is_unchanged);
@@ -154,7 +155,7 @@ fn heads_have_bounds() {
 }
 
 #[test]
-fn a_refused_request_is_answered_behind_the_former_ones_and_ends_the_connection() {
+fn a_refused_request_is_answered_after_the_earlier_ones_and_ends_the_connection() {
     let good = "GET /good HTTP/1.1\r\nhost: x\r\n\r\n";
     let passed = passed(format!("{good}GET /bad HTTP/1.1\r\n\r\n{good}").as_bytes());
     assert!(passed.starts_with(&format!("{good}GET /_mayfly/#refused HTTP/1.1\r\n")), "{passed}");
@@ -174,7 +175,7 @@ fn nothing_follows_a_request_that_closes() {
 }
 
 #[test]
-fn what_the_framework_would_lose_is_written_anew() {
+fn what_the_framework_would_lose_is_rewritten() {
     for (line, fields, line_then, fields_then) in [
         ("GET http://y:1/a?b HTTP/1.1", "Host: x\r\n", "GET /a?b HTTP/1.1", "host: y:1\r\n"),
         ("GET HTTPS://y?b HTTP/1.1", "Host: x\r\n", "GET /?b HTTP/1.1", "host: y\r\n"),
@@ -226,7 +227,7 @@ fn what_the_framework_would_lose_is_written_anew() {
 }
 
 #[test]
-fn a_client_that_waits_to_send_chunks_is_told_to() {
+fn a_client_that_waits_to_send_chunks_gets_a_continue() {
     let head = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-Continue\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut gate = Gate::default();
     assert!(gate.take(head).says_continue);
@@ -234,12 +235,12 @@ fn a_client_that_waits_to_send_chunks_is_told_to() {
     let mut gate = Gate::new(Framework { continues_chunks: true, ..Framework::default() });
     assert!(!gate.take(head).says_continue);
     assert!(gate.output().ends_with(b"expect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"));
-    // One that has begun does not wait.
+    // A client that has begun to send does not wait.
     assert!(!Gate::default().take(&[&head[..], b"0\r\n"].concat()).says_continue);
 }
 
 #[test]
-fn a_malformed_body_never_comes_to_its_end() {
+fn a_malformed_body_is_never_completed() {
     let head = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     for body in [
         "zz\r\n",
@@ -269,7 +270,7 @@ fn a_malformed_body_never_comes_to_its_end() {
 }
 
 #[test]
-fn what_is_incomplete_stays_with_the_caller() {
+fn incomplete_elements_stay_with_the_caller() {
     let whole = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\na: b\r\n\r\n";
     for len in 0..whole.len() {
         let (passed, left) = through(&whole.as_bytes()[..len], &[]);
@@ -278,17 +279,17 @@ fn what_is_incomplete_stays_with_the_caller() {
 }
 
 #[test]
-fn another_protocol_is_passed_when_it_was_asked_for() {
+fn another_protocol_is_passed_after_an_upgrade_request() {
     let upgrade = "GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
     let (passed, left) = through(&[upgrade.as_bytes(), b"\x81\x80abcd\r\n\r\n\0"].concat(), &[]);
     assert_eq!((&passed[upgrade.len()..], left), (&b"\x81\x80abcd\r\n\r\n\0"[..], 0));
-    // Not without, and a server that goes on with HTTP is held to it.
+    // Not without an upgrade request; and HTTP after one is still checked.
     assert_eq!(refused(b"\x81\x80abcd"), Some(400));
     assert_eq!(refused(&[upgrade.as_bytes(), b"GET / HTTP/1.1\r\n\r\n"].concat()), Some(400));
 }
 
 #[test]
-fn the_targets_authority_is_asked() {
+fn the_targets_authority_takes_precedence() {
     let host = |authority: Option<&'static str>, hosts: &[&'static str], is_required| {
         let hosts: Vec<&[u8]> = hosts.iter().map(|host| host.as_bytes()).collect();
         let found = requested_host(authority.map(str::as_bytes), hosts, is_required);
@@ -308,9 +309,9 @@ fn the_targets_authority_is_asked() {
 }
 
 proptest! {
-    /// Whatever comes, and however it is cut: the same is passed, and all that is passed is right.
+    /// For any input, however it is split, the same bytes are passed, and they are all valid.
     #[test]
-    fn noise_is_the_same_however_it_is_cut(
+    fn noise_is_passed_the_same_however_it_is_split(
         parts in prop::collection::vec(prop_oneof![
             Just("GET / HTTP/1.1\r\n"), Just("host: x\r\n"), Just("\r\n"), Just("POST http://a/ HTTP/1.0\r\n"),
             Just("content-length: 3\r\n"), Just("transfer-encoding: chunked\r\n"), Just("3\r\n"), Just("abc"),
@@ -325,7 +326,7 @@ proptest! {
         let (whole, _) = through(&input, &[]);
         let (cut, _) = through(&input, &cuts);
         prop_assert_eq!(&whole, &cut, "{}", input.escape_ascii());
-        // What was passed passes again: only what stands for a refused request is our own.
+        // The passed bytes pass again, unless they contain Mayfly's own replacements.
         let text = String::from_utf8_lossy(&whole);
         if !text.contains("#refused") && !text.trim_end().ends_with("--") && !text.contains("mayfly-") {
             prop_assert_eq!(through(&whole, &[]).0, whole);
@@ -333,7 +334,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_taken(input in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_processed(input in prop::collection::vec(any::<u8>(), 0..300)) {
         through(&input, &[3, 50]);
     }
 }

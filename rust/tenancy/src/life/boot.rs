@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Booting a tenant's program into a generation, and letting that answer. Takes as long as programs and files take:
-//! for errands.
+//! Boots a tenant's program into a generation and publishes it. For errands: this takes as long as programs and file
+//! systems need.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,7 +44,7 @@ pub(crate) fn boot(tenant: &Tenant, env: &BootEnv, background: &Background) {
             history.booted();
             publish(tenant, &mut history, generation, env);
         }
-        // The program came to need more memory than there was: its next boot waits for more.
+        // The program needed more memory than was available: its next boot waits for more.
         Err(error) if tenant.account.refused() != refused => {
             let most = history.config.limits.machine.boot_memory_bytes.max(BOOT_BYTES);
             tenant.boot_bytes.store(bytes.saturating_mul(2).min(most), Ordering::Relaxed);
@@ -57,7 +57,7 @@ pub(crate) fn boot(tenant: &Tenant, env: &BootEnv, background: &Background) {
     }
 }
 
-/// Boots and checks a generation, without letting it answer.
+/// Boots and checks a generation, without publishing it.
 pub(crate) fn make(
     tenant: &Tenant,
     history: &mut History,
@@ -65,14 +65,14 @@ pub(crate) fn make(
     background: &Background,
     source: ProgramSource,
 ) -> Result<Generation, ReloadError> {
-    let made = make_unwatched(tenant, history, env, background, source);
+    let made = make_unchecked(tenant, history, env, background, source);
     if let Err(ReloadError::Violation(what)) = &made {
         tenant.log.violation(RequestId::NONE, what);
     }
     made
 }
 
-fn make_unwatched(
+fn make_unchecked(
     tenant: &Tenant,
     history: &mut History,
     env: &BootEnv,
@@ -88,13 +88,13 @@ fn make_unwatched(
         ProgramSource::File => (None, false),
         ProgramSource::Upload(elf) => (Some(elf), false),
     };
-    // Before anything is read: what changes meanwhile looks changed the next time.
+    // Taken before anything is read: a file that changes meanwhile counts as changed at the next check.
     let watched = config.watched_files().digest();
     let (mut program, stamp) = program::launch(tenant, &config, env, uploaded)?;
     let identity = ProgramIdentity { stamp, digest: digest(&program.elf), watched };
     program.shared = history.shared_memory(&config)?;
     if background.is_ending() {
-        // The files may have held the errand up for hours.
+        // The errand may have waited for files for hours.
         return Err(ReloadError::Ending);
     }
     let store = store(tenant, history, &config, env, background)?;
@@ -115,7 +115,7 @@ fn make_unwatched(
             snapshot
         }
     };
-    // The file's name says what the snapshot was made from; without a directory there is no file.
+    // The file's name identifies what the snapshot was made from. Without a directory there is no file.
     let file = env.snapshots.as_ref().filter(|_| program.shared.is_none());
     let file = file.map(|kept| {
         snapshots::path(&kept.directory, &config.name, Snapshot::inputs_digest(&program, &config.limits.machine))
@@ -128,7 +128,7 @@ fn make_unwatched(
     Ok(Generation { file, ..Generation::new(history.last_number, snapshot, config, store, identity) })
 }
 
-/// A snapshot that was saved, if it is good and healthy.
+/// Loads the saved snapshot, if it is valid and healthy.
 fn load(
     tenant: &Tenant,
     config: &TenantConfig,
@@ -144,14 +144,14 @@ fn load(
         Err(reason) => {
             tracing::warn!(
                 target: "mayfly::server", tenant = %tenant.name, %reason,
-                "the tenant's snapshot is not used: its program boots"
+                "the tenant's snapshot is not used: the program is booted instead"
             );
             None
         }
     }
 }
 
-/// The tenant's storage program, booted if it is not yet, or replaced if it has changed.
+/// The tenant's storage program. Boots it if necessary, and replaces it if it has changed.
 fn store(
     tenant: &Tenant,
     history: &mut History,
@@ -167,8 +167,8 @@ fn store(
     match &history.store {
         Some(store) => {
             let refreshed = store.refresh(wanted, &env.host, log);
-            // Requests that came meanwhile stand in line, whatever the result.
-            background.overflow.serve_line(store);
+            // Requests that arrived meanwhile are queued, whatever the result.
+            background.overflow.serve_queue(store);
             refreshed?;
         }
         None => history.store = Some(Arc::new(Store::boot(wanted, &env.host, log)?)),
@@ -194,7 +194,7 @@ fn check_health(
     checked
 }
 
-/// Lets a generation answer from now on: every loop's next worker is in its mailbox before the first of them looks.
+/// Makes a generation the current one. Every loop's next worker is in its mailbox before the first loop looks for it.
 pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Generation, env: &BootEnv) {
     let generation = Arc::new(generation);
     let former = tenant.ready();
@@ -209,7 +209,7 @@ pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Genera
         snapshots.offer(&generation);
     }
     for mailbox in tenant.live_mailboxes() {
-        // Live state is handed over by the loops, one by one; workers without any are closed now.
+        // The loops hand live state over, worker by worker. Workers without live state are closed now.
         if !generation.succeeds(former.as_deref()) {
             mailbox.drop_before(generation.number);
         }

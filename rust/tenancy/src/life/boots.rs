@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which tenants boot when, and the requests that wait for that.
+//! The queue of boots, and the requests that wait for them.
 //!
-//! A few threads boot programs side by side. A thread whose program waits for a file gives its place to another one. A
-//! request that needs a boot waits until that has ended, and then gets its worker as any other request.
+//! A few threads boot programs in parallel. A thread whose program waits for a file passes its slot to another thread.
+//! A request that needs a boot waits until that has finished, and then gets its worker like any other request.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -20,32 +20,32 @@ use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN};
 use crate::schedule::background::Background;
 use crate::schedule::deferred::Job;
 
-/// Programs that boot side by side, besides those that wait for a file.
+/// Programs that boot in parallel, not counting those that wait for a file.
 const BOOT_THREADS: usize = 4;
-/// What a boot may take: more than two of the longest that can be configured. A file that holds it up is noticed after
-/// a second.
+/// How long a boot may take: more than twice the longest boot time that can be configured. A wait for a file is noticed
+/// after a second.
 const BOOT_MOST: Duration = Duration::from_secs(1800);
-/// Pause after a boot that could not begin.
+/// Pause after a boot that could not start.
 const BOOT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The boots of a server's tenants.
 #[derive(Debug)]
 pub(crate) struct Boots {
-    /// What it takes; otherwise the reason why no tenant can boot on this host, which each client gets.
+    /// What boots need, or the reason why no tenant can boot on this host, which each client receives.
     env: Result<BootEnv, String>,
     background: Arc<Background>,
     queue: Mutex<Queue>,
     ended: Condvar,
-    /// Requests that wait for a boot, by the address of the tenant, which they keep alive.
+    /// Requests that wait for a boot, by the address of their tenant, which they keep alive.
     waiting: Mutex<HashMap<usize, Vec<Job>>>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     tenants: VecDeque<Arc<Tenant>>,
-    /// Threads that boot.
+    /// Threads that have a slot to boot.
     threads: usize,
-    /// Threads whose program waits for a file; others boot in their place.
+    /// Threads whose program waits for a file, and which have passed on their slot.
     slow: usize,
     is_closed: bool,
 }
@@ -53,7 +53,7 @@ struct Queue {
 impl Boots {
     /// # Errors
     ///
-    /// If the system gives no thread to save snapshots on.
+    /// If the thread that saves snapshots cannot be created.
     pub(crate) fn start(env: Result<BootEnv, String>, background: &Arc<Background>) -> io::Result<Arc<Self>> {
         if let Ok(BootEnv { snapshots: Some(snapshots), .. }) = &env {
             let snapshots = Arc::clone(snapshots);
@@ -68,12 +68,12 @@ impl Boots {
         }))
     }
 
-    /// What booting takes, or why no tenant can boot.
+    /// What boots need, or the reason why no tenant can boot.
     pub(crate) fn env(&self) -> Result<&BootEnv, &str> {
         self.env.as_ref().map_err(String::as_str)
     }
 
-    /// Serves a request for which there is no worker, after its tenant's boot if that is due or goes on.
+    /// Serves a request for which there is no worker, after its tenant's boot if that is due or in progress.
     pub(crate) fn submit(self: &Arc<Self>, job: Job) {
         if job.tenant.claim_boot(true) {
             self.boot(Arc::clone(&job.tenant));
@@ -92,10 +92,11 @@ impl Boots {
         if queue.threads < BOOT_THREADS {
             match self.spawn() {
                 Ok(()) => queue.threads += 1,
-                // Another thread gets to it.
+                // One of the running threads will boot it.
                 Err(_) if queue.threads > 0 => {}
                 Err(error) => {
-                    let reason = format!("no thread to boot on: {}", resources::with_advice(&error));
+                    let reason =
+                        format!("cannot start a thread to boot the program: {}", resources::with_advice(&error));
                     return tenant.fail(reason, Instant::now());
                 }
             }
@@ -103,13 +104,13 @@ impl Boots {
         queue.tenants.push_back(tenant);
     }
 
-    /// Waits until no program boots, or for a time.
+    /// Waits until no program boots, up to `at_most`.
     pub(crate) fn wait(&self, at_most: Duration) {
         let is_booting = |queue: &mut Queue| queue.threads + queue.slow > 0;
         drop(self.ended.wait_timeout_while(self.queue(), at_most, is_booting));
     }
 
-    /// Boots no more, and answers the requests that wait for boots.
+    /// Starts no more boots, and answers the requests that wait for boots.
     pub(crate) fn close(&self) {
         {
             let mut queue = self.queue();
@@ -122,7 +123,7 @@ impl Boots {
         self.refuse_waiting();
     }
 
-    /// Answers the requests that wait for boots that have been left behind.
+    /// Answers the requests that wait for abandoned boots.
     pub(crate) fn refuse_waiting(&self) {
         let waiting = std::mem::take(&mut *self.waiting());
         for job in waiting.into_values().flatten() {
@@ -136,50 +137,50 @@ impl Boots {
     }
 
     fn boot_all(self: &Arc<Self>) {
-        let mut has_place = true;
+        let mut has_slot = true;
         loop {
             let mut queue = self.queue();
-            let next = if has_place { queue.tenants.pop_front() } else { None };
+            let next = if has_slot { queue.tenants.pop_front() } else { None };
             let Some(tenant) = next else {
-                *(if has_place { &mut queue.threads } else { &mut queue.slow }) -= 1;
+                *(if has_slot { &mut queue.threads } else { &mut queue.slow }) -= 1;
                 self.ended.notify_all();
                 return;
             };
             drop(queue);
-            has_place = self.boot_one(&tenant);
-            // Whether it booted or not: the deferred threads find out, and answer.
+            has_slot = self.boot_one(&tenant);
+            // Whether it booted or not: the deferred threads check, and answer.
             for job in self.take_waiting(&tenant) {
                 self.background.submit(job);
             }
         }
     }
 
-    /// Boots a tenant, and waits for that while it makes progress. Returns whether this thread still has its place: it
-    /// gives that away when a file is slow to answer.
+    /// Boots a tenant, and waits for it while it makes progress. Returns whether this thread still has its slot, which
+    /// it passes on when a file is slow to respond.
     fn boot_one(self: &Arc<Self>, tenant: &Arc<Tenant>) -> bool {
         let (this, booting) = (Arc::clone(self), Arc::clone(tenant));
         let errand = move || match this.env() {
             Ok(env) => boot(&booting, env, &this.background),
             Err(reason) => booting.fail_for_ever(reason),
         };
-        let mut has_place = true;
+        let mut has_slot = true;
         let begun = match tenant.errands.begin(BOOT_MOST, errand) {
             Ok(begun) => begun,
             Err(unfinished) => {
                 tenant.fail(unfinished.to_string(), Instant::now() + BOOT_PAUSE);
-                return has_place;
+                return has_slot;
             }
         };
-        match begun.wait_or_tell(|| has_place = !self.give_place_away()) {
+        match begun.wait_or_tell(|| has_slot = !self.pass_slot_on()) {
             Ok(()) => {}
             Err(Unfinished::Lost) => tenant.fail_for_ever(INTERNAL_ERROR),
             Err(hang) => tenant.leave_boot(&hang),
         }
-        has_place
+        has_slot
     }
 
-    /// Has another thread boot in the place of this one; returns whether it does.
-    fn give_place_away(self: &Arc<Self>) -> bool {
+    /// Passes this thread's slot to another thread; returns whether that succeeded.
+    fn pass_slot_on(self: &Arc<Self>) -> bool {
         let mut queue = self.queue();
         let given = queue.tenants.is_empty() || self.spawn().is_ok();
         if given {
@@ -191,15 +192,15 @@ impl Boots {
         given
     }
 
-    /// Keeps a request until its tenant's boot has ended, or gives it back if none goes on.
+    /// Keeps a request until its tenant's boot has finished, or returns it if no boot is in progress.
     fn hold(&self, job: Job) -> Option<Job> {
-        let goes_on = |job: &Job| matches!(job.tenant.state(), State::Booting { holds: true });
-        if !goes_on(&job) {
+        let is_booting = |job: &Job| matches!(job.tenant.state(), State::Booting { holds: true });
+        if !is_booting(&job) {
             return Some(job);
         }
         let mut waiting = self.waiting();
-        // Again, under the lock: the thread that ends the boot takes the list after it has set the state.
-        if !goes_on(&job) {
+        // Checked again under the lock: the thread that finishes the boot takes the list after it has set the state.
+        if !is_booting(&job) {
             return Some(job);
         }
         waiting.entry(address(&job.tenant)).or_default().push(job);
@@ -215,7 +216,7 @@ impl Boots {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // A queue is whole even if a thread panicked while it held the lock.
+        // The queue is consistent even if a thread panicked while it held the lock.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

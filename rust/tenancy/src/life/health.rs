@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The request that a new generation must answer before it takes over.
 //!
-//! It is served as a client's request would be, by a worker of its own, on a thread that may wait. A program that calls
-//! its storage program gets the one that serves requests too, in its turn.
+//! It is served like a client's request, by a worker of its own, on a thread that may block. If the program calls its
+//! storage program, that is the same one that serves requests, and the call waits for its worker.
 
 use mayfly_sandbox::{BufferedResponse, CallError, PeerError, Request, Snapshot, Worker};
 
@@ -11,7 +11,7 @@ use crate::model::failure::RequestId;
 use crate::model::outcome::ReloadError;
 use crate::model::store::{Next, Store};
 
-/// Calls a fresh worker. `send_on` gets the next ticket in line for the storage program when a call is done with it.
+/// Calls a fresh worker. `send_on` receives the storage program's next ticket when a call of it has finished.
 pub(crate) fn check(
     snapshot: &Snapshot,
     config: &TenantConfig,
@@ -30,7 +30,7 @@ pub(crate) fn check(
     match called {
         Ok(_) if response.status == health.status => Ok(()),
         Ok(_) => Err(ReloadError::Unhealthy(format!(
-            "{} of {} answered {} where {} is expected{}",
+            "{} of {} answered {} instead of {}{}",
             health.path,
             config.name,
             response.status,
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_program_says_is_cut_and_escaped() {
+    fn an_answer_is_cut_and_escaped() {
         assert_eq!(excerpt(b" \n"), "");
         assert_eq!(excerpt(b"no\ndatabase\n"), ": no\\ndatabase");
         assert_eq!(excerpt(&[b'x'; 1000]).len(), 202);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a tenant's program boots, is replaced, is kept on disk and is stopped.
+//! Boots, replaces, stores and stops tenants' programs.
 
 pub(crate) mod boot;
 pub(crate) mod boots;

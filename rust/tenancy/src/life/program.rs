@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which program a boot takes: the configured file, or the one that was uploaded in its place.
+//! Selects the program to boot: the configured file, or an upload that replaces it.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use crate::model::generation::digest;
 use crate::model::outcome::ReloadError;
 use crate::model::tenant::{State, Tenant};
 
-/// What a generation may come from.
+/// The source of a generation.
 #[derive(Debug)]
 pub(crate) enum ProgramSource {
-    /// A snapshot that an earlier server has saved, or else the program's file.
+    /// A snapshot that an earlier run of the server has saved, or else the program's file.
     Kept,
     /// The program's file, as it is now.
     File,
@@ -28,7 +28,7 @@ pub(crate) enum ProgramSource {
     Upload(Vec<u8>),
 }
 
-/// Where the program is that a boot now would take: the uploaded one, if there is one.
+/// The file that a boot would use now: the uploaded program, if there is one.
 fn program_path(tenant: &Tenant, config: &TenantConfig, env: &BootEnv) -> PathBuf {
     let uploaded = env.uploads.as_ref().map(|uploads| uploads::path(uploads, &tenant.name));
     uploaded.filter(|path| waiting_for(path, || path.exists())).unwrap_or_else(|| config.program.clone())
@@ -49,7 +49,7 @@ pub(crate) fn launch(
         return Ok((config.launch_upload(elf.into()).map_err(refused)?, None));
     }
     let path = program_path(tenant, config, env);
-    // Before the content: a file that changes while it is read looks changed the next time.
+    // Taken before the content: a file that changes while it is read counts as changed at the next check.
     let stamp = FileStamp::of(&path).ok();
     let program = if path == config.program {
         config.launch()
@@ -59,7 +59,7 @@ pub(crate) fn launch(
     Ok((program.map_err(refused)?, stamp))
 }
 
-/// Whether the tenant's files hold other programs than those that answer, or watched files have changed.
+/// Whether the tenant's program files differ from the running programs, or watched files have changed.
 pub(crate) fn has_changed(tenant: &Tenant, env: &BootEnv) -> Result<bool, ReloadError> {
     let Some(generation) = tenant.ready() else { return Ok(matches!(tenant.state(), State::Failed { .. })) };
     let config = Arc::clone(&tenant.history()?.config);
@@ -71,7 +71,7 @@ pub(crate) fn has_changed(tenant: &Tenant, env: &BootEnv) -> Result<bool, Reload
     }
     let path = program_path(tenant, &config, env);
     let now = match FileStamp::of(&path) {
-        // A file that is missing may be about to be replaced: the program goes on.
+        // A missing file may be about to be replaced: the program keeps running.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         now => now.ok(),
     };

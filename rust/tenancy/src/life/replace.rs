@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How one tenant's generation takes the place of another: work for errands.
+//! Replaces a tenant's generation by another one. For errands.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,14 +22,16 @@ use crate::schedule::background::Background;
 pub(crate) fn flat<T>(result: Result<Result<T, ReloadError>, Unfinished>) -> Result<T, ReloadError> {
     result.unwrap_or_else(|unfinished| {
         Err(match unfinished {
-            // No file has to do with that.
-            Unfinished::Thread(error) => ReloadError::Boot(format!("no thread: {}", resources::with_advice(&error))),
+            // This has nothing to do with files.
+            Unfinished::Thread(error) => {
+                ReloadError::Boot(format!("cannot start a thread: {}", resources::with_advice(&error)))
+            }
             unfinished => ReloadError::Held(unfinished.to_string()),
         })
     })
 }
 
-/// Gives the tenant another configuration, and a generation that follows it, unless it has not booted.
+/// Gives the tenant another configuration, and a generation for it unless the tenant has not booted.
 pub(crate) fn reconfigure(
     tenant: &Tenant,
     config: Arc<TenantConfig>,
@@ -54,7 +56,7 @@ pub(crate) fn reconfigure(
     }
 }
 
-/// Makes a new generation, which answers from then on.
+/// Boots a new generation and publishes it.
 pub(crate) fn replace(
     tenant: &Tenant,
     env: &BootEnv,
@@ -69,12 +71,12 @@ pub(crate) fn replace(
     publish(tenant, &mut history, generation, env);
     tracing::info!(
         target: "mayfly::server", tenant = %tenant.name, generation = reloaded.generation, boot_ms = reloaded.boot_ms,
-        "a new generation answers"
+        "a new generation serves requests"
     );
     Ok(reloaded)
 }
 
-/// Lets the generation before the present one answer again, without a boot.
+/// Switches back to the previous generation, without a boot.
 pub(crate) fn roll_back(tenant: &Tenant, env: &BootEnv, uploads: Option<&Path>) -> Result<Reloaded, ReloadError> {
     let mut history = tenant.history()?;
     let generation = tenant.predecessor(&mut history).ok_or(ReloadError::NoPrevious)?;
@@ -89,7 +91,7 @@ pub(crate) fn roll_back(tenant: &Tenant, env: &BootEnv, uploads: Option<&Path>) 
     Ok(reloaded)
 }
 
-/// Lets an uploaded program answer if it works, and keeps it for later starts.
+/// Switches to an uploaded program if it works, and stores it for later starts.
 pub(crate) fn upload(
     tenant: &Tenant,
     env: &BootEnv,
@@ -102,14 +104,14 @@ pub(crate) fn upload(
     Ok(reloaded)
 }
 
-/// A new generation, for the client or operator that asked for it.
+/// The report about a new generation, for the client or operator that asked for it.
 fn reloaded_report(generation: &Generation) -> Reloaded {
     Reloaded { generation: generation.number, boot_ms: generation.snapshot.boot_time().as_secs_f64() * 1e3 }
 }
 
-/// Logs and counts that what runs was not replaced.
+/// Logs and counts a failed replacement.
 fn not_replaced(tenant: &Tenant, error: ReloadError) -> ReloadError {
     tenant.reload_failures.fetch_add(1, Ordering::Relaxed);
-    tracing::error!(target: "mayfly::server", tenant = %tenant.name, %error, "no new generation; the former one goes on");
+    tracing::error!(target: "mayfly::server", tenant = %tenant.name, %error, "no new generation; the previous one keeps running");
     error
 }

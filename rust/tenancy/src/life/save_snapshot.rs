@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Saving a tenant's snapshot without a server: what `mayfly snapshot` does.
+//! Saves a tenant's snapshot without a server, for `mayfly snapshot`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use crate::model::outcome::ReloadError;
 use crate::model::store::Store;
 
 impl Config {
-    /// Boots a tenant's program and saves its snapshot: to `out`, or where a start of the server looks for it. Returns
-    /// where it is.
+    /// Boots a tenant's program and saves its snapshot: to `out`, or to where the server looks for it at start. Returns
+    /// the path.
     ///
-    /// If the tenant has a health request, that is made before, so that the first worker knows what a request writes.
+    /// If the tenant has a health request, it is made first, so that the snapshot records the pages that a request
+    /// writes.
     ///
     /// # Errors
     ///
@@ -32,20 +33,20 @@ impl Config {
         let program = config.launch().map_err(|error| ReloadError::Program(error.to_string()))?;
         let limits = &config.limits.machine;
         if config.shared.is_some() {
-            return Err(ReloadError::Persist("the program has memory that its workers share".to_owned()));
+            return Err(ReloadError::Persist("the program's workers share memory (`shared_memory`)".to_owned()));
         }
         let path = match (out, &self.snapshots) {
             (Some(out), _) => out.to_owned(),
             (None, Some(directory)) => {
                 snapshots::path(directory, &config.name, Snapshot::inputs_digest(&program, limits))
             }
-            (None, None) => return Err(ReloadError::Persist("the file says nothing of `snapshots`".to_owned())),
+            (None, None) => return Err(ReloadError::Persist("the configuration has no `snapshots`".to_owned())),
         };
         let snapshot = Snapshot::boot(host, &program, limits, Arc::clone(&log))
             .map_err(|error| ReloadError::Boot(error.to_string()))?;
         if let Some(health) = &config.health {
             let store = config.storage.as_ref().map(|store| Store::boot(store, host, Arc::clone(&log))).transpose()?;
-            // No request knows this storage program, so none stands in line.
+            // No other request uses this storage program, so none is queued.
             health::check(&snapshot, config, health, store.as_ref(), &|_| {})?;
         }
         let saved = match out {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Snapshots on disk: what a tenant's first boot was frozen to, for the next start of the server.
+//! Snapshots on disk: the frozen result of a tenant's first boot, for the next start of the server.
 //!
 //! ```text
-//!   start ── NAME-ORIGIN.snapshot ── good ──────────────────────> answers from it
+//!   start ── NAME-ORIGIN.snapshot ── valid ─────────────────────> serves from it
 //!              │  none, or refused: the reason is logged
 //!              v
-//!            boot ──> answers ──> its workers have learned, or 10 s have passed ──> saved, older ones removed
+//!            boot ──> serves ──> its workers have learned, or 10 s have passed ──> saved, older ones removed
 //! ```
 //!
-//! ORIGIN is a digest of what the program was booted from, so that a tenant goes back and forth between programs
-//! without booting them. The file holds all else that it must agree with.
+//! ORIGIN is a digest of what the program was booted from, so that a tenant can alternate between programs without
+//! booting them. The file holds everything else that must match.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -25,23 +25,23 @@ use crate::config::TenantConfig;
 use crate::config::values::TenantName;
 use crate::model::generation::Generation;
 
-/// What a load may take: reading some gigabytes. A file that holds it up is noticed after a second.
+/// How long a load may take: it may read several gigabytes. A wait for a file is noticed after a second.
 const LOAD: Duration = Duration::from_secs(300);
 const ENDING: &str = ".snapshot";
-/// Snapshots of a tenant that are kept: of the present program and the one before.
+/// Number of snapshots kept for a tenant: those of the current program and the previous one.
 const KEPT: usize = 2;
-/// How long a snapshot waits for what the first requests teach; then it is saved without that.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often the saver looks whether they have.
+/// How long a snapshot waits to learn from the first requests which pages they write; then it is saved without that.
+const LEARNING_TIME: Duration = Duration::from_secs(10);
+/// How often the saver checks for that.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// A server's snapshots, and the queue of those to be saved.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     pub(crate) directory: PathBuf,
-    /// Until the server stops.
+    /// `None` once the server stops.
     sender: Mutex<Option<Sender<Offer>>>,
-    /// Until a thread takes it.
+    /// `None` once the saver has taken it.
     receiver: Mutex<Option<Receiver<Offer>>>,
 }
 
@@ -51,7 +51,7 @@ impl Snapshots {
         Self { directory, sender: Mutex::new(Some(sender)), receiver: Mutex::new(Some(receiver)) }
     }
 
-    /// Has a generation saved, if it was booted and can be saved.
+    /// Queues a generation to be saved, if it was booted from its program and has a file.
     pub(crate) fn offer(&self, generation: &Arc<Generation>) {
         let Some(path) = generation.file.clone().filter(|_| generation.snapshot.booted_from() == BootedFrom::Program)
         else {
@@ -59,17 +59,17 @@ impl Snapshots {
         };
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*sender {
-            // It fails if the thread is lost; then nothing is saved.
+            // Sending fails if the thread has ended; then nothing is saved.
             let _ = sender.send(Offer {
                 path,
                 tenant: generation.config.name.clone(),
                 generation: Arc::downgrade(generation),
-                due: Instant::now() + PATIENCE,
+                due: Instant::now() + LEARNING_TIME,
             });
         }
     }
 
-    /// Saves what is offered, until [`Snapshots::close`]. For one thread.
+    /// Saves the queued generations, until [`Snapshots::close`]. For one thread.
     pub(crate) fn save_all(&self) {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(offers) = receiver {
@@ -77,7 +77,7 @@ impl Snapshots {
         }
     }
 
-    /// Ends the thread, without saving the rest.
+    /// Ends the thread, without saving the rest of the queue.
     pub(crate) fn close(&self) {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -88,17 +88,17 @@ impl Snapshots {
 struct Offer {
     path: PathBuf,
     tenant: TenantName,
-    /// A generation that no longer answers is not saved.
+    /// A generation that has been replaced is not saved.
     generation: Weak<Generation>,
     due: Instant,
 }
 
-/// Where a tenant's snapshot is, of a program that was booted from this.
+/// The path of the snapshot of a tenant's program with this origin.
 pub(crate) fn path(directory: &Path, tenant: &TenantName, origin: u64) -> PathBuf {
     directory.join(format!("{tenant}-{origin:016x}{ENDING}"))
 }
 
-/// The snapshot of a tenant's program, if there is a good one. Why one is not good is logged.
+/// Loads the snapshot of a tenant's program, if there is a valid one. Logs why one is not valid.
 pub(crate) fn load(
     directory: &Path,
     config: &TenantConfig,
@@ -113,7 +113,7 @@ pub(crate) fn load(
         let (host, program, limits, path) = (host.clone(), program.clone(), limits.clone(), path.clone());
         move || Snapshot::load(&host, &program, &limits, log, &path)
     };
-    // A directory that does not answer is no reason not to boot.
+    // If the directory does not respond, the program boots instead.
     let reason = match errands.begin(LOAD, load).and_then(Pending::wait) {
         Ok(Ok(snapshot)) => return Some(snapshot),
         Ok(Err(SnapshotFileError::Io(error))) if error.kind() == ErrorKind::NotFound => return None,
@@ -122,16 +122,16 @@ pub(crate) fn load(
     };
     tracing::warn!(
         target: "mayfly::server", tenant = %config.name, path = %path.display(), reason,
-        "the tenant's snapshot is not used: its program boots"
+        "the tenant's snapshot is not used: the program is booted instead"
     );
     None
 }
 
-/// Saves what is offered, until all senders are gone.
+/// Saves the queued generations, until all senders are dropped.
 fn save_all(offers: &Receiver<Offer>) {
     let mut waiting: Vec<Offer> = Vec::new();
     loop {
-        // While nothing waits to be saved there is no reason to wake.
+        // While nothing waits to be saved, there is no reason to wake up.
         let next = if waiting.is_empty() {
             offers.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
@@ -162,16 +162,16 @@ impl Offer {
         match result {
             Ok(()) => {
                 let save_ms = started.elapsed().as_millis();
-                tracing::info!(target: "mayfly::server", %tenant, %path, save_ms, "the tenant's snapshot is saved");
+                tracing::info!(target: "mayfly::server", %tenant, %path, save_ms, "the tenant's snapshot was saved");
             }
             Err(error) => {
-                tracing::warn!(target: "mayfly::server", %tenant, %path, reason = %error, "the tenant's snapshot is not saved");
+                tracing::warn!(target: "mayfly::server", %tenant, %path, reason = %error, "the tenant's snapshot could not be saved");
             }
         }
     }
 }
 
-/// Saves a snapshot, and removes those that it makes superfluous.
+/// Saves a snapshot, and removes obsolete ones.
 pub(crate) fn keep(path: &Path, tenant: &TenantName, snapshot: &Snapshot) -> Result<(), SnapshotSaveError> {
     let io = |source| SnapshotSaveError::Io { path: path.into(), source };
     let directory = path.parent().unwrap_or(Path::new("."));
@@ -180,7 +180,7 @@ pub(crate) fn keep(path: &Path, tenant: &TenantName, snapshot: &Snapshot) -> Res
     prune(directory, tenant).map_err(io)
 }
 
-/// Removes all but the newest of a tenant's snapshots, and what a crash has left of others.
+/// Removes all but the newest of a tenant's snapshots, and incomplete files that a crash has left.
 fn prune(directory: &Path, tenant: &TenantName) -> io::Result<()> {
     let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -188,7 +188,7 @@ fn prune(directory: &Path, tenant: &TenantName) -> io::Result<()> {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         match kind_of(name, tenant) {
-            Some(FileKind::Whole) => found.push((entry.metadata()?.modified()?, entry.path())),
+            Some(FileKind::Complete) => found.push((entry.metadata()?.modified()?, entry.path())),
             Some(FileKind::Unfinished) => fs::remove_file(entry.path())?,
             None => {}
         }
@@ -202,17 +202,17 @@ fn prune(directory: &Path, tenant: &TenantName) -> io::Result<()> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum FileKind {
-    Whole,
+    Complete,
     Unfinished,
 }
 
-/// What a file is to a tenant, by its name. Another tenant's name may start with this one's.
+/// The kind of a tenant's snapshot file, by its name. Another tenant's name may start with this one's.
 fn kind_of(name: &str, tenant: &TenantName) -> Option<FileKind> {
     let rest = name.strip_prefix(tenant.as_str())?.strip_prefix('-')?;
     let (origin, rest) = rest.split_at_checked(16)?;
     let is_origin = origin.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     match rest.strip_prefix(ENDING).filter(|_| is_origin)? {
-        "" => Some(FileKind::Whole),
+        "" => Some(FileKind::Complete),
         rest if rest.starts_with('.') && rest.ends_with(".part") => Some(FileKind::Unfinished),
         _ => None,
     }
@@ -227,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_its_own_tenants() {
+    fn a_file_belongs_to_exactly_one_tenant() {
         let file = path(Path::new("d"), &name("a-b"), 0xab);
         let file = file.file_name().unwrap().to_str().unwrap();
         assert_eq!(file, "a-b-00000000000000ab.snapshot");
-        assert_eq!(kind_of(file, &name("a-b")), Some(FileKind::Whole));
+        assert_eq!(kind_of(file, &name("a-b")), Some(FileKind::Complete));
         assert_eq!(kind_of(&format!("{file}.77-0.part"), &name("a-b")), Some(FileKind::Unfinished));
         for other in ["a", "a-", "a-b-0", "b"] {
             assert_eq!(kind_of(file, &name(other)), None, "{other}");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept() {
+    fn the_newest_snapshots_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let at = |tenant: &str, origin| path(directory.path(), &name(tenant), origin);
         for (age, origin) in [(3, 1), (1, 2), (2, 3)] {

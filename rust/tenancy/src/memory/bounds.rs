@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The bounds on the process's memory, and what there really is under each.
+//! The bounds on the process's memory, and the memory in use under each.
 //!
 //! ```text
-//!   process   `max_memory_mib`, if it is set    what this process has: anonymous pages, page tables, images, the kernel's for machines
-//!   cgroup    memory.max, memory.high           what all of the cgroup has, but for what the kernel takes back by itself
+//!   process   `max_memory_mib`, if it is set    this process's memory: anonymous pages, page tables, images,
+//!                                               the kernel's for machines
+//!   cgroup    memory.max, memory.high           the cgroup's memory, except what the kernel reclaims by itself
 //!   machine   MemTotal                          MemTotal - MemAvailable
 //! ```
 //!
-//! All of them hold; the one with the least room acts.
+//! All of them hold; the one with the least room applies.
 
 use std::path::PathBuf;
 
@@ -16,28 +17,28 @@ use serde::Serialize;
 
 use super::cgroup::{self, Cgroup};
 
-/// Of a bound that the system sets, the part that is left alone: for what comes about between two looks, and for what
-/// this process does not know.
+/// The part of a bound of the system that is reserved: for growth between two measurements, and for memory that this
+/// process does not know of.
 const RESERVE_PART: u64 = 16;
 const RESERVE_LEAST: u64 = 16 << 20;
 const RESERVE_MOST: u64 = 512 << 20;
 
-/// A bound on memory, what there is under it, in bytes.
+/// A bound on memory and the memory in use under it, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bound {
-    /// Whose: `process`, `cgroup` or `machine`.
+    /// What it bounds: `process`, `cgroup` or `machine`.
     pub of: &'static str,
-    /// Which cgroup.
+    /// The cgroup's directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// As far as it goes, a reserve left out.
+    /// The bound, without a reserve.
     pub max_bytes: u64,
-    /// What there is.
+    /// The memory in use.
     pub bytes: u64,
 }
 
 impl Bound {
-    /// What may still come; negative if there is too much.
+    /// How much more may be used; negative if too much is in use.
     pub(super) fn room(&self) -> i64 {
         to_signed(self.max_bytes).saturating_sub(to_signed(self.bytes))
     }
@@ -47,7 +48,7 @@ fn to_signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Where to look.
+/// The bounds to measure.
 #[derive(Debug)]
 pub(super) struct Bounds {
     /// `max_memory_mib` in bytes.
@@ -60,21 +61,16 @@ impl Bounds {
         Self { configured, cgroups: cgroup::own() }
     }
 
-    /// All bounds as they are now. `held` is what machines hold.
-    pub(super) fn look(&self, held: Held) -> Vec<Bound> {
+    /// All bounds with the memory currently in use. `held` is the memory that machines hold.
+    pub(super) fn measure(&self, held: Held) -> Vec<Bound> {
         let mut bounds = Vec::new();
         if let Some(max_bytes) = self.configured {
             bounds.push(Bound { of: "process", path: None, max_bytes, bytes: process_bytes(held) });
         }
         for group in &self.cgroups {
-            if let Some(figures) = group.figures() {
-                let max_bytes = without_reserve(figures.most);
-                bounds.push(Bound {
-                    of: "cgroup",
-                    path: Some(group.path().to_owned()),
-                    max_bytes,
-                    bytes: figures.used,
-                });
+            if let Some(usage) = group.usage() {
+                let max_bytes = without_reserve(usage.most);
+                bounds.push(Bound { of: "cgroup", path: Some(group.path().to_owned()), max_bytes, bytes: usage.used });
             }
         }
         bounds.extend(machine());
@@ -82,14 +78,14 @@ impl Bounds {
     }
 }
 
-/// What is left of a bound that the system sets.
+/// A bound of the system without the reserve.
 fn without_reserve(most: u64) -> u64 {
-    // Of a very small one a part is left all the same.
+    // At least half of a very small bound remains.
     let reserve = (most / RESERVE_PART).clamp(RESERVE_LEAST, RESERVE_MOST).min(most / 2);
     most.saturating_sub(reserve)
 }
 
-/// What this process has. Images are memory without a mapping; so is what the kernel has for machines.
+/// The memory of this process. Images and the kernel's memory for machines are added, since they are not mapped.
 pub(super) fn process_bytes(held: Held) -> u64 {
     let status = mayfly_files::kernel_text("/proc/self/status").unwrap_or_default();
     of_status(&status).saturating_add(held.images.saturating_add(held.machines).saturating_mul(PAGE_SIZE))
@@ -110,7 +106,7 @@ fn of_meminfo(text: &str) -> Option<Bound> {
     (all > 0).then(|| Bound { of: "machine", path: None, max_bytes: without_reserve(all), bytes })
 }
 
-/// The number of KiB behind a name, 0 if there is none.
+/// The number of KiB after a name, or 0 if the name is missing.
 fn kib_of(text: &str, name: &str) -> u64 {
     let rest = text.lines().find_map(|line| line.strip_prefix(name));
     rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
@@ -121,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reserve_is_left_of_what_the_system_sets() {
+    fn a_reserve_is_kept_of_a_bound_of_the_system() {
         for (most, left) in [(300, 281), (64, 48), (16, 8), (4096, 3840), (65_536, 65_024)] {
             assert_eq!(without_reserve(most << 20) >> 20, left, "{most} MiB");
         }
@@ -137,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_process_has_is_near_the_truth() {
+    fn the_process_memory_is_measured_closely() {
         let before = process_bytes(Held::default());
         assert!(before > 0);
         let more = vec![1_u8; 64 << 20];
@@ -145,6 +141,6 @@ mod tests {
         assert!(after > before + (60 << 20), "{before} {after} {}", more.len());
         let held = Held { all: 9, images: 3, machines: 1 };
         assert!(process_bytes(held) >= 4 * PAGE_SIZE);
-        assert!(Bounds::new(Some(1)).look(held).iter().any(|bound| bound.of == "process" && bound.room() < 0));
+        assert!(Bounds::new(Some(1)).measure(held).iter().any(|bound| bound.of == "process" && bound.room() < 0));
     }
 }

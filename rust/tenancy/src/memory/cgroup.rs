@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory cgroups that the process is in, as far as it can see them: version 2 and version 1.
+//! The memory cgroups of the process, as far as they are visible: version 2 and version 1.
 
 use std::path::{Path, PathBuf};
 
-/// A cgroup, and how its files are called.
+/// A cgroup, and the version that determines the names of its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cgroup {
     directory: PathBuf,
@@ -16,25 +16,25 @@ enum Version {
     Two,
 }
 
-/// What a cgroup may have and has, in bytes.
+/// A cgroup's limit and use of memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Figures {
+pub(super) struct Usage {
     pub(super) most: u64,
-    /// Without what the kernel takes back before it ends a process: pages of files, and caches of its own.
+    /// Memory in use, without what the kernel reclaims before it kills a process: file pages and its own caches.
     pub(super) used: u64,
 }
 
-/// The cgroup of the process and all above it that have a memory controller, innermost first.
+/// The process's cgroup and its ancestors that have a memory controller, innermost first.
 pub(super) fn own() -> Vec<Cgroup> {
     let read = |path: &'static str| mayfly_files::kernel_text(path).unwrap_or_default();
     find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
 }
 
-/// `groups` as /proc/self/cgroup has them, `mounts` as /proc/self/mountinfo.
+/// `groups` is the text of /proc/self/cgroup, `mounts` that of /proc/self/mountinfo.
 fn find(groups: &str, mounts: &str) -> Vec<Cgroup> {
     let mut found = Vec::new();
     for line in groups.lines() {
-        // Number, controllers, path; the controllers of version 2 are not named here.
+        // Number, controllers, path. Version 2 names no controllers here.
         let mut fields = line.splitn(3, ':');
         let (Some(number), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
@@ -45,7 +45,7 @@ fn find(groups: &str, mounts: &str) -> Vec<Cgroup> {
             _ => continue,
         };
         let Some((root, mounted)) = mount(mounts, version) else { continue };
-        // Of a mount that shows a part of the tree only, as in a container, what lies above it cannot be seen.
+        // If the mount shows only a part of the tree, as in a container, the groups above that part are not visible.
         let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
         let sane = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         let below = if sane { below } else { Path::new("") };
@@ -54,7 +54,7 @@ fn find(groups: &str, mounts: &str) -> Vec<Cgroup> {
     found
 }
 
-/// Root within the tree, and mount point, of the hierarchy that has the memory controller.
+/// The root within the tree and the mount point of the hierarchy with the memory controller.
 fn mount(mounts: &str, version: Version) -> Option<(PathBuf, PathBuf)> {
     mounts.lines().find_map(|line| {
         let (front, back) = line.split_once(" - ")?;
@@ -71,7 +71,7 @@ fn mount(mounts: &str, version: Version) -> Option<(PathBuf, PathBuf)> {
     })
 }
 
-/// A path as mountinfo has it: some characters are octal numbers.
+/// Decodes a path of mountinfo, in which some characters are octal escapes.
 fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()
@@ -83,12 +83,12 @@ impl Cgroup {
         &self.directory
     }
 
-    /// What it may have and has; `None` if it has no limit, or does not say.
-    pub(super) fn figures(&self) -> Option<Figures> {
+    /// Its limit and use of memory; `None` if it has no limit or cannot be read.
+    pub(super) fn usage(&self) -> Option<Usage> {
         let read = |name: &'static str| mayfly_files::cgroup_text(&self.directory, name).ok();
         let number = |name: &'static str| read(name)?.trim().parse::<u64>().ok();
         let (limits, usage, stat): (&[&'static str], _, _) = match self.version {
-            // Above memory.high the kernel slows the process down; it is no place to stay at either.
+            // Above memory.high the kernel throttles the process, so that counts as a limit, too.
             Version::Two => {
                 (&["memory.max", "memory.high"], "memory.current", ["inactive_file", "active_file", "slab_reclaimable"])
             }
@@ -96,14 +96,14 @@ impl Cgroup {
                 (&["memory.limit_in_bytes"], "memory.usage_in_bytes", ["total_inactive_file", "total_active_file", ""])
             }
         };
-        // "max", or in version 1 a number beyond all memory.
+        // No limit is "max", or in version 1 a number larger than any memory.
         let most = limits.iter().filter_map(|limit| number(limit)).min().filter(|most| *most < 1 << 60)?;
         let reclaimable = read("memory.stat").map_or(0, |text| sum_of(&text, &stat));
-        Some(Figures { most, used: number(usage)?.saturating_sub(reclaimable) })
+        Some(Usage { most, used: number(usage)?.saturating_sub(reclaimable) })
     }
 }
 
-/// The sum of some lines of a `memory.stat`.
+/// The sum of the named lines of a `memory.stat`.
 fn sum_of(text: &str, names: &[&str]) -> u64 {
     let lines = text.lines().filter_map(|line| line.split_once(' '));
     let values = lines.filter(|(name, _)| names.contains(name)).filter_map(|(_, value)| value.parse::<u64>().ok());
@@ -122,7 +122,7 @@ mod tests {
     const ONE: &str = "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n35 31 0:32 / /sys/fs/cgroup/memory rw shared:7 - cgroup cgroup rw,memory\n";
 
     #[test]
-    fn all_cgroups_above_count() {
+    fn all_ancestor_cgroups_count() {
         let found = find("0::/system.slice/mayfly.service\n", TWO);
         let expected = ["/sys/fs/cgroup/system.slice/mayfly.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/"];
         assert_eq!(paths(&found), expected);
@@ -136,7 +136,7 @@ mod tests {
     fn in_a_container_the_mounted_part_counts() {
         let mounts = "29 23 0:26 /docker/ab\\040c /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
         assert_eq!(paths(&find("0::/docker/ab c/in\n", mounts)), ["/sys/fs/cgroup/in", "/sys/fs/cgroup/"]);
-        // A namespace of its own, whose root lies elsewhere.
+        // A cgroup namespace whose root is elsewhere.
         for group in ["0::/\n", "0::/../other\n"] {
             assert_eq!(paths(&find(group, mounts)), ["/sys/fs/cgroup/"], "{group}");
         }
@@ -145,26 +145,26 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_files_are_no_use_of_memory() {
+    fn file_pages_do_not_count_as_memory_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         let group = |version| Cgroup { directory: directory.path().to_owned(), version };
-        assert_eq!(group(Version::Two).figures(), None);
+        assert_eq!(group(Version::Two).usage(), None);
         write("memory.current", "5000\n");
         write("memory.max", "max\n");
         write("memory.high", "max\n");
-        assert_eq!(group(Version::Two).figures(), None);
+        assert_eq!(group(Version::Two).usage(), None);
         write("memory.max", "9000\n");
         write("memory.stat", "anon 1\nfile 3000\ninactive_file 200\nactive_file 100\nslab_reclaimable 7\nshmem 2700\n");
-        assert_eq!(group(Version::Two).figures(), Some(Figures { most: 9000, used: 4693 }));
+        assert_eq!(group(Version::Two).usage(), Some(Usage { most: 9000, used: 4693 }));
         write("memory.high", "8000\n");
-        assert_eq!(group(Version::Two).figures(), Some(Figures { most: 8000, used: 4693 }));
+        assert_eq!(group(Version::Two).usage(), Some(Usage { most: 8000, used: 4693 }));
 
         write("memory.usage_in_bytes", "700\n");
         write("memory.limit_in_bytes", "9223372036854771712\n");
-        assert_eq!(group(Version::One).figures(), None);
+        assert_eq!(group(Version::One).usage(), None);
         write("memory.limit_in_bytes", "1000\n");
         write("memory.stat", "inactive_file 1\ntotal_inactive_file 100\ntotal_active_file 50\ntotal_shmem 5\n");
-        assert_eq!(group(Version::One).figures(), Some(Figures { most: 1000, used: 550 }));
+        assert_eq!(group(Version::One).usage(), Some(Usage { most: 1000, used: 550 }));
     }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What Mayfly answers when a tenant does not: status, word, reason.
+//! The answer that Mayfly gives in a tenant's place: status, error word, reason.
 
 use std::fmt;
 
 use mayfly_sandbox::ResponseSink;
 use serde::Serialize;
 
-/// Defines [`Failure`], one line a kind: variant, the word in answers and reports, HTTP status.
+/// Defines [`Failure`], one line per kind: variant, the word in answers and reports, HTTP status.
 macro_rules! failures {
     ($($(#[$doc:meta])* $kind:ident $word:literal $status:literal,)*) => {
         /// Why a request was answered by Mayfly instead of its tenant.
@@ -16,7 +16,7 @@ macro_rules! failures {
         }
 
         impl Failure {
-            /// All of them, in the order of their numbers.
+            /// All kinds, in the order of their discriminants.
             pub const ALL: &[Self] = &[$(Self::$kind,)*];
 
             /// The word in the answer's `error` and in reports.
@@ -35,47 +35,48 @@ macro_rules! failures {
 }
 
 failures! {
-    /// No tenant has a prefix of this path.
+    /// No tenant has a route that matches the request.
     NoRoute "no-such-route" 404,
-    /// The request does not fit the tenant's inbox, or its limit.
+    /// The request exceeds the tenant's inbox or its limit.
     RequestTooLarge "request-too-large" 413,
-    /// Mayfly's own fault; the log has the details.
+    /// An internal error of Mayfly; the log has the details.
     Internal "internal" 500,
     /// The program ended instead of answering.
     Exited "exited" 502,
     /// The program crashed.
     Faulted "faulted" 502,
-    /// The program brought its machine into a state that no program needs: it may be attacking.
+    /// The program brought its machine into a state that no well-behaved program reaches: it may be attacking the
+    /// sandbox.
     Violation "violation" 502,
     /// The program's response breaks the rules: wild pointers, a bad status or a forbidden header.
     BadResponse "bad-response" 502,
     /// The response is above its limit.
     ResponseTooLarge "response-too-large" 502,
-    /// No worker can be had now: no KVM, still booting, boot failed, or too much to do.
+    /// No worker is available: no KVM, still booting, boot failed, or too many waiting requests.
     Unavailable "unavailable" 503,
-    /// The process has as much memory as it may have, and the request needed more.
+    /// The process has reached its bound on memory, and the request needed more.
     ServerMemory "server-memory" 503,
-    /// The tenant has as many requests in work as it may have.
+    /// The tenant has reached its limit on requests in progress.
     TooManyRequests "too-many-requests" 429,
-    /// The server has as much unfinished work as it takes, or the tenant's share of it.
+    /// The server has reached its limit on unfinished requests, or the tenant its share of them.
     Overloaded "overloaded" 503,
-    /// The request ran into its CPU limit.
+    /// The request reached its limit on CPU time.
     CpuLimit "cpu-limit" 504,
-    /// The request took longer than it may, whatever CPU time it got.
+    /// The request reached its limit on wall-clock time, independent of the CPU time that it received.
     WallLimit "wall-limit" 504,
-    /// The request ran into its memory limit.
+    /// The request reached its memory limit.
     MemoryLimit "memory-limit" 507,
 }
 
-/// How many kinds of failure there are.
+/// Number of kinds of failure.
 pub(crate) const FAILURES: usize = Failure::ALL.len();
 
-/// Tells one request from all others of this process; shown as 16 hexadecimal digits.
+/// Identifies a request within this process; shown as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestId(pub(crate) u64);
 
 impl RequestId {
-    /// Of a request that no client sent.
+    /// The id of a request that no client sent.
     pub(crate) const NONE: Self = Self(0);
 }
 
@@ -94,7 +95,7 @@ pub(crate) fn answer(failure: Failure, reason: &str, id: RequestId, sink: &mut (
         request_id: String,
     }
     let body = Body { error: failure.word(), reason, request_id: id.to_string() };
-    // Strings always serialise; should that ever change, the status still tells the client.
+    // Serialising strings cannot fail. If that ever changes, the client still receives the status.
     let body = serde_json::to_vec(&body).unwrap_or_default();
     sink.body(body.len()).copy_from_slice(&body);
     sink.status(failure.status());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A booted program of a tenant, its identity, and its workers.
+//! A tenant's booted program, its identity, and its workers.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -22,42 +22,42 @@ pub(crate) struct Generation {
     pub(crate) config: Arc<TenantConfig>,
     pub(crate) store: Option<Arc<Store>>,
     pub(crate) identity: ProgramIdentity,
-    /// Where its snapshot is to be saved, if it is to be.
+    /// The file that its snapshot is to be saved to, if any.
     pub(crate) file: Option<PathBuf>,
-    /// Values of the headers that show the mode, if they are wanted.
+    /// Values of the response headers that show the mode and the generation, if the configuration asks for them.
     pub(crate) mode: String,
     pub(crate) number_text: String,
     pub(crate) made_at: Instant,
-    /// It answered before, and does so again.
+    /// It served before, and a rollback has brought it back.
     pub(crate) is_rolled_back: bool,
 }
 
-/// Which program a generation runs, to tell whether its file has changed since.
+/// Identifies the program that a generation runs, so that a later change of its file is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProgramIdentity {
-    /// None for an upload, which has no file when it boots.
+    /// `None` for an upload, which has no file when it boots.
     pub(crate) stamp: Option<FileStamp>,
     pub(crate) digest: u64,
-    /// Of the files that the tenant's `watch` names.
+    /// Digest of the files that the tenant's `watch` names.
     pub(crate) watched: u64,
 }
 
-/// A worker, and the generation that it is of.
+/// A worker and its generation.
 #[derive(Debug)]
 pub(crate) struct Forked {
-    /// Boxed: it changes hands on every request, and it is large.
+    /// Boxed: it is moved on every request, and it is large.
     pub(crate) worker: Box<Worker>,
     pub(crate) generation: Arc<Generation>,
-    // Copies of the generation's: every request reads them, and after a world switch each cache line that it touches is
-    // a miss.
+    // Copies of the generation's values. Every request reads them, and after a world switch each cache line that it
+    // touches is a miss.
     pub(crate) number: u64,
     pub(crate) slice: Duration,
-    /// None for a worker that serves one request and is not kept.
+    /// `None` for a worker that serves one request and is not kept.
     pub(crate) permit: Option<WorkerPermit>,
 }
 
 impl Forked {
-    /// Whether nothing is lost when it is closed.
+    /// Whether closing it loses no state.
     pub(crate) fn is_ephemeral(&self) -> bool {
         self.generation.config.mode == Mode::Ephemeral
     }
@@ -98,7 +98,7 @@ impl Generation {
         }
     }
 
-    /// How the snapshot came about, in a word for logs and reports.
+    /// How the snapshot was made, as a word for logs and reports.
     pub(crate) fn booted_from(&self) -> &'static str {
         match self.snapshot.booted_from() {
             BootedFrom::Program => "program",
@@ -106,7 +106,7 @@ impl Generation {
         }
     }
 
-    /// Whether workers of this generation take over the state of those of `former`.
+    /// Whether workers of this generation take over the state of workers of `former`.
     pub(crate) fn succeeds(&self, former: Option<&Self>) -> bool {
         self.keeps_live_state() && former.is_some_and(Self::keeps_live_state)
     }
@@ -116,8 +116,7 @@ impl Generation {
     }
 }
 
-/// Tells programs apart. It does not resist a tenant that makes two programs look the same, since that deceives only
-/// the tenant.
+/// Distinguishes programs. It does not resist a tenant that constructs a collision, which would harm only that tenant.
 pub(crate) fn digest(elf: &Elf) -> u64 {
     let mut hasher = DefaultHasher::new();
     elf.hash(&mut hasher);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Counting without contention: every loop thread has counters of its own for each tenant that it serves, and a report
-//! adds them up.
+//! Counters without contention: every loop thread has its own for each tenant that it serves, and a report sums them.
 
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,10 +8,10 @@ use mayfly_sandbox::Connects;
 
 use crate::model::failure::{FAILURES, Failure};
 
-/// What is counted besides failures.
+/// Counted events other than failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A request that is the tenant's own, answered or not.
+    /// A request that was routed to the tenant, answered or not.
     Request,
     /// A worker rolled back after a request.
     Reset,
@@ -20,26 +19,29 @@ pub(crate) enum Event {
     Fork,
     /// A worker that could not be forked.
     ForkFailure,
-    /// A request that left its loop thread: its slice was over, or no worker was ready.
+    /// A request that left its loop thread: its slice was used up, or no worker was ready.
     Parked,
     /// A call of a function of the storage program.
     StoreCall,
-    /// A connection that the program began, or was refused, to somewhere outside.
+    /// An outbound connection that the program began.
     Connect,
+    /// An outbound connection that the program was refused.
     RefusedConnect,
-    /// A refused descriptor, thread or mapping.
+    /// A descriptor that the program was refused.
     DescriptorLimit,
+    /// A thread that the program was refused.
     ThreadLimit,
+    /// A mapping that the program was refused.
     MappingLimit,
 }
 
 const EVENTS: usize = Event::MappingLimit as usize + 1;
 
-/// What one thread, or all background threads together, did for one tenant.
+/// Counters of one loop thread, or of all background threads together, for one tenant.
 ///
 /// # Invariants
 ///
-/// Unless it is `shared`, only one thread writes, so an increment needs no atomic read-modify-write.
+/// Unless it is shared, only one thread writes, so an increment needs no atomic read-modify-write.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     is_shared: bool,
@@ -62,7 +64,7 @@ impl Counters {
         self.add(&self.events[event as usize], times.into());
     }
 
-    /// CPU time of the tenant's requests.
+    /// Adds CPU time of the tenant's requests.
     pub(crate) fn spent(&self, cpu_ns: u64) {
         self.add(&self.cpu_ns, cpu_ns);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A tenant at run time: its generations, their workers, what it counts, and where its routes lead.
+//! A tenant at run time: its generations, their workers, its counters and its routes.
 
 pub(crate) mod failure;
 pub(crate) mod generation;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a reload came to.
+//! Results of reloads.
 
 use serde::Serialize;
 
-/// A generation that answers from now on.
+/// A generation that has taken over.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Reloaded {
     /// Its number.
     pub generation: u64,
-    /// How long its program took to boot; for a rollback, when it was booted first.
+    /// How long its program took to boot, in milliseconds. For a rollback, the time of its original boot.
     pub boot_ms: f64,
 }
 
-/// Why a tenant's program was not replaced. What ran before goes on.
+/// Why a tenant's program was not replaced. The previous program keeps running.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
@@ -25,25 +25,26 @@ pub enum ReloadError {
     /// The program does not boot.
     #[error("{0}")]
     Boot(String),
-    /// The program brings its machine into a state that no program needs, in its boot or its health request.
+    /// During its boot or its health request, the program brings its machine into a state that no well-behaved program
+    /// reaches.
     #[error("{0}")]
     Violation(String),
-    /// The program boots, but does not answer its health request as it should.
+    /// The program boots, but does not pass its health request.
     #[error("the health request failed: {0}")]
     Unhealthy(String),
-    /// There is no earlier generation to go back to.
+    /// There is no earlier generation to roll back to.
     #[error("there is no earlier generation")]
     NoPrevious,
     /// Uploads are not configured.
     #[error("the server has no directory for uploads")]
     NoUploads,
-    /// The program answers requests now, but could not be kept: the next start of the server will not have it.
+    /// The program serves requests now, but could not be stored: it will be missing after a restart of the server.
     #[error("the program runs, but could not be stored: {0}")]
     Persist(String),
-    /// Its files do not answer, or not yet: what was begun goes on when they do.
+    /// The tenant's files do not respond, at least not yet. The work that was begun continues when they do.
     #[error("{0}")]
     Held(String),
-    /// The server ends.
+    /// The server is shutting down.
     #[error("the server is shutting down")]
     Ending,
     /// This host cannot run machines.
@@ -51,15 +52,15 @@ pub enum ReloadError {
     Host(String),
 }
 
-/// What a new configuration came to: names of tenants.
+/// The result of a new configuration: names of tenants.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Applied {
-    /// Tenants that are new.
+    /// Added tenants.
     pub added: Vec<String>,
-    /// Tenants that are gone.
+    /// Removed tenants.
     pub removed: Vec<String>,
-    /// Tenants that were booted anew, because of a change to their program or to how it runs.
+    /// Tenants that were booted again, because their program or its configuration changed.
     pub changed: Vec<String>,
-    /// Tenants that should have been, and why they go on as they were.
+    /// Tenants whose new program did not boot, and why. They keep running as before.
     pub failed: Vec<(String, String)>,
 }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How many requests that have begun may be away from the loops: of all tenants, and half of these of one tenant.
+//! Bounds on requests that have begun and left their loops: for all tenants together, and half as many for one tenant.
 //!
-//! A request that runs or waits for a turn has a *run permit*. There are few of these: such requests share a few
-//! threads. A request that sleeps has a *sleep permit*. There are more of these: a sleeper takes up memory, but no
-//! thread.
+//! A request that runs or waits for a turn has a *run permit*. There are few run permits, because such requests share a
+//! few threads. A request that sleeps has a *sleep permit*. There are more of these, because a sleeper occupies memory
+//! but no thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Run permits for each thread that gives turns.
 const RUNS_PER_THREAD: usize = 16;
-/// Sleep permits for each of them.
+/// Sleep permits for each thread that gives turns.
 const SLEEPS_PER_THREAD: usize = 128;
 
 /// What a permit allows.
@@ -20,7 +20,7 @@ pub(crate) enum PermitKind {
     Sleep,
 }
 
-/// Numbers of permits in use: of a tenant, or of all.
+/// Numbers of permits in use, by one tenant or by all.
 #[derive(Debug, Default)]
 pub(crate) struct PermitsInUse {
     run: AtomicUsize,
@@ -43,7 +43,7 @@ pub(crate) struct CallPermits {
     in_use: Arc<PermitsInUse>,
 }
 
-/// A request's right to be away from its loop; given back when dropped.
+/// A request's right to be outside its loop; returned when dropped.
 #[derive(Debug)]
 pub(crate) struct CallPermit {
     kind: PermitKind,
@@ -52,12 +52,12 @@ pub(crate) struct CallPermit {
 }
 
 impl CallPermits {
-    /// As many as `threads` threads are good for.
+    /// The permits that `threads` threads can serve.
     pub(crate) fn new(threads: u32) -> Self {
         Self { threads: threads as usize, in_use: Arc::default() }
     }
 
-    /// A permit for a request of the tenant whose permits `own` counts, if one is free for it.
+    /// Takes a permit for a request of the tenant whose permits `own` counts, if one is available to it.
     pub(crate) fn take(&self, kind: PermitKind, own: &Arc<PermitsInUse>) -> Option<CallPermit> {
         if !count_up(own.of(kind), self.share(kind)) {
             return None;
@@ -69,12 +69,12 @@ impl CallPermits {
         Some(CallPermit { kind, all: Arc::clone(&self.in_use), own: Arc::clone(own) })
     }
 
-    /// Whether the tenant has as many as it may have.
+    /// Whether the tenant uses its whole share.
     pub(crate) fn has_share(&self, kind: PermitKind, own: &PermitsInUse) -> bool {
         own.of(kind).load(Ordering::Relaxed) >= self.share(kind)
     }
 
-    /// How many are in use, of both kinds.
+    /// Number of permits in use, of both kinds.
     pub(crate) fn in_use(&self) -> usize {
         [PermitKind::Run, PermitKind::Sleep].map(|kind| self.in_use.of(kind).load(Ordering::Relaxed)).iter().sum()
     }
@@ -105,7 +105,7 @@ impl Drop for CallPermit {
     }
 }
 
-/// Counts one more, unless there are `most`.
+/// Increments the counter unless it has reached `most`.
 fn count_up(counter: &AtomicUsize, most: usize) -> bool {
     let more = |count| (count < most).then_some(count + 1);
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which tenant answers a request: the most specific host, and of that the longest path prefix that ends at a `/`
+//! Selects the tenant for a request: the most specific host, and within it the longest path prefix that ends at a `/`
 //! boundary.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //!
 //! The prefixes of one host pattern form a tree of path segments with a hash table in every node. A look-up walks the
 //! request's segments until one has no node, so its cost depends on the request alone: it is the same with 1 and with
-//! 10,000 tenants. It allocates nothing, and what it does for a request is bounded by the request's length.
+//! 10,000 tenants. It allocates nothing, and its work is bounded by the request's length.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,8 @@ pub(crate) struct Router {
     nodes: Vec<Node>,
     exact: HashMap<Box<[u8]>, NodeIndex>,
     suffixes: HashMap<Box<[u8]>, NodeIndex>,
-    /// The most labels that a suffix has: a host's longer suffixes need no look-up, however many labels it has.
+    /// The largest number of labels in a suffix pattern. A host's longer suffixes need no look-up, however many labels
+    /// it has.
     suffix_labels: usize,
     any: Option<NodeIndex>,
     default: Option<TenantIndex>,
@@ -47,8 +48,8 @@ struct Node {
 }
 
 impl Router {
-    /// Builds the table. No two routes are equal, and at most one tenant is the default: the configuration sees to
-    /// that.
+    /// Builds the table. The configuration guarantees that no two routes are equal and that at most one tenant is the
+    /// default.
     pub(crate) fn new(tenants: &[TenantConfig]) -> Self {
         let mut router = Self::default();
         for (tenant, config) in tenants.iter().enumerate() {
@@ -108,7 +109,7 @@ impl Router {
         self.claimed(host, path).is_some()
     }
 
-    /// The tenant that has a route for this, the default tenant aside.
+    /// The tenant that has a route for this host and path, not counting the default tenant.
     pub(crate) fn claimed(&self, host: &[u8], path: &[u8]) -> Option<TenantIndex> {
         self.claimed_by_host(host, path).or_else(|| self.longest_prefix(self.any?, path))
     }
@@ -143,15 +144,15 @@ fn add(nodes: &mut Vec<Node>) -> NodeIndex {
     nodes.len() - 1
 }
 
-/// What lies between the slashes. `/` has no segment, nor has a path that does not start with a slash
-/// (`*`, or nothing); `/a/` has `a` and an empty one, which no prefix has.
+/// The segments between the slashes. `/` has none, nor has a path that does not start with a slash (`*`, or empty).
+/// `/a/` has `a` and an empty segment, which no prefix has.
 fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let rest = path.strip_prefix(b"/").unwrap_or_default();
     (!rest.is_empty()).then(|| rest.split(|&byte| byte == b'/')).into_iter().flatten()
 }
 
-/// The name or address in a `Host` header, in lower case, without the port and a dot at the end (RFC 9110, 7.2). `None`
-/// if there is none, or something that no route can be for.
+/// The name or address in a `Host` header, in lower case, without the port and a final dot (RFC 9110, 7.2). `None` if
+/// there is none, or if no route can match it.
 fn host_name<'a>(host: &[u8], buffer: &'a mut [u8; HOST_BYTES]) -> Option<&'a [u8]> {
     let end = match host.first()? {
         b'[' => host.iter().position(|&byte| byte == b']')? + 1,
@@ -174,9 +175,9 @@ fn labels(name: &[u8]) -> usize {
     name.split(|&byte| byte == b'.').count()
 }
 
-/// What comes after each of the name's dots, longest first, if it has no more than `most` labels.
+/// The part after each of the name's dots, longest first, if it has at most `most` labels.
 fn suffixes(name: &[u8], most: usize) -> impl Iterator<Item = &[u8]> {
-    // With every dot that is passed over, one label less is left.
+    // Each skipped dot removes one label.
     let too_long = labels(name).saturating_sub(most + 1);
     name.iter().enumerate().filter(|(_, byte)| **byte == b'.').skip(too_long).map(|(dot, _)| &name[dot + 1..])
 }
@@ -188,8 +189,8 @@ mod tests {
     use crate::config::Route;
     use proptest::prelude::*;
 
-    /// A router for tenants that are written as a space-separated list of routes such as `shop.example/a */b`;
-    /// `default` is one too.
+    /// A router for tenants that are each given as a space-separated list of routes such as `shop.example/a */b`; the
+    /// word `default` marks the default tenant.
     fn router(tenants: &[&str]) -> Router {
         Router::new(&configs(tenants))
     }
@@ -264,9 +265,9 @@ mod tests {
             ("x.y.shop.example", "/", 1),
             ("x.b.shop.example", "/", 5),
             ("a.shop.example", "/a/x", 3),
-            ("a.shop.example", "/", 1), // Its own host has no such path: the next one in line.
+            ("a.shop.example", "/", 1), // Its own host has no such path: the next pattern applies.
             ("other.example", "/", 2),
-            ("example", "/", 4), // A suffix is not one of the names below it.
+            ("example", "/", 4), // A suffix pattern does not match the suffix itself.
             (".example", "/", 2),
             ("shopexample", "/", 4),
             ("shop.example", "/b", 0),
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_tenant_has_what_nobody_claims() {
+    fn the_default_tenant_gets_what_no_route_matches() {
         let router = router(&["default", "shop.example/a", "default-is-a-name.example/"]);
         for (host, path, tenant, claimed) in [
             ("shop.example", "/a", 1, true),
@@ -323,8 +324,7 @@ mod tests {
         assert!(!router(&["*.aa/"]).claims(format!("a.{long}").as_bytes(), b"/"));
     }
 
-    /// What the documentation promises, said in the plainest way: how specific the route is for the request, if it is
-    /// for it.
+    /// The documented rule in its simplest form: how specific the route is for the request, if it matches.
     fn fit(route: &Route, host: &str, path: &str) -> Option<(usize, usize, usize)> {
         let host = host.split(':').next().unwrap().to_lowercase();
         let host = host.strip_suffix('.').unwrap_or(&host);

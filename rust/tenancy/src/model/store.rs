@@ -2,14 +2,13 @@
 //! A tenant's storage program: one long-lived worker, which serves one call at a time.
 //!
 //! ```text
-//!   take ── idle worker ──> Claim::Held ── call ──> give_back ──> the next in line, or idle
-//!     └── Claim::Busy: the request is parked, and its ticket stands in line
+//!   take ── idle worker ──> Claim::Held ── call ──> give_back ──> the next in the queue, or idle
+//!     └── Claim::Busy: the request is parked, and its ticket is queued
 //! ```
 //!
-//! No thread waits for the worker on behalf of a request. A request that finds the worker busy stands in line with a
-//! ticket, and the thread that gives the worker back gets the line's first ticket in return. A call that does not end
-//! is ended by its own limit on time, so the line moves. The requests themselves are kept by the scheduler that issues
-//! the tickets.
+//! No thread waits for the worker on behalf of a request. A request that finds the worker busy queues a ticket, and the
+//! thread that gives the worker back receives the first ticket in return. A call that does not finish is ended by its
+//! own time limit, so the queue always advances. The scheduler that issues the tickets keeps the requests themselves.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,13 +24,13 @@ use crate::config::StorageConfig;
 use crate::model::failure::RequestId;
 use crate::model::outcome::ReloadError;
 
-/// The method of requests to a storage program. No client can send it: it is no token of HTTP's.
+/// The method of requests to a storage program. No client can send it, because it is not an HTTP token.
 const METHOD: &[u8] = b"mayfly:call";
 
-/// Tickets that may stand in line.
-const LINE: usize = 64;
-/// How long a reload waits for a call under way, beyond the time that a call may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest queue of tickets.
+const QUEUE_MAX: usize = 64;
+/// How long a reload waits for the call in progress, beyond the time limit of a call.
+const RELOAD_MARGIN: Duration = Duration::from_secs(1);
 
 /// A storage program.
 #[derive(Debug)]
@@ -47,28 +46,28 @@ struct State {
     elf: Elf,
     stamp: Option<FileStamp>,
     worker: Option<Box<Worker>>,
-    /// A thread or a request has the worker, or a new one is being made.
+    /// A thread or a request holds the worker, or a new one is being forked.
     is_out: bool,
-    /// A reload waits for the worker.
+    /// A reload or a health request waits for the worker.
     is_wanted: bool,
-    line: VecDeque<Ticket>,
+    queue: VecDeque<Ticket>,
 }
 
-/// Stands for a request in line. Its number is not used again.
+/// Stands for a queued request. Its number is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket(pub(crate) u64);
 
-/// A ticket that stood in line, and the worker, which is its request's from now on.
+/// A ticket taken from the queue, and the worker, which its request now holds.
 pub(crate) type Next = (Ticket, Box<Worker>);
 
-/// The answer to a demand for the worker.
+/// The result of asking for the worker.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// The worker is the caller's until it is given back.
+    /// The caller holds the worker until it gives it back.
     Held(Box<Worker>),
-    /// The worker is out.
+    /// The worker is in use.
     Busy,
-    /// The worker is lost: a new one is to be forked.
+    /// The worker is lost: the caller must have a new one forked.
     Lost,
 }
 
@@ -85,13 +84,13 @@ impl Store {
             worker: Some(worker),
             is_out: false,
             is_wanted: false,
-            line: VecDeque::new(),
+            queue: VecDeque::new(),
         };
         Ok(Self { state: Mutex::new(state), idle: Condvar::new() })
     }
 
-    /// Replaces the program if its file or its configuration has changed. The state is handed over if both programs
-    /// have the hooks.
+    /// Replaces the program if its file or its configuration has changed. Hands the state over if both programs have
+    /// the hooks.
     pub(crate) fn refresh(
         &self,
         config: &StorageConfig,
@@ -109,8 +108,8 @@ impl Store {
         }
         let (snapshot, mut worker) = boot(config, elf.clone(), host, log)?;
         let (mut old, hands_over) = self.take_for_reload(&snapshot)?;
-        // The worker is out meanwhile, which is what loops that ask for it see: the hooks are the program's own code,
-        // and may take as long as their limit.
+        // Meanwhile, loops that ask for the worker see it as busy: the hooks are the program's own code, and may run up
+        // to their time limit.
         let handed_over = match old.as_mut().filter(|_| hands_over) {
             Some(old) => hand_over(old, &mut worker),
             None => Ok(()),
@@ -133,23 +132,23 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the worker out for a reload when the call under way has ended, and says whether its state can go to a
-    /// worker of `new`.
+    /// Takes the worker for a reload when the call in progress has finished. Also returns whether its state can be
+    /// handed over to a worker of `new`.
     fn take_for_reload(&self, new: &Snapshot) -> Result<(Option<Box<Worker>>, bool), ReloadError> {
         let mut state = self
             .await_turn()
-            .ok_or_else(|| ReloadError::Boot("the storage program is busy and does not come to an end".to_owned()))?;
+            .ok_or_else(|| ReloadError::Boot("the storage program's call in progress does not finish".to_owned()))?;
         Ok((state.worker.take(), state.snapshot.has_handover() && new.has_handover()))
     }
 
-    /// The first of the line, if the worker is idle: for the thread that has reloaded the program. No call may be
-    /// under way that would give the worker back and so move the line.
-    pub(crate) fn next_in_line(&self) -> Option<(Ticket, Claim)> {
+    /// Takes the first ticket from the queue if the worker is idle. For the thread that has reloaded the program: with
+    /// no call in progress, no worker is given back, which would advance the queue.
+    pub(crate) fn next_in_queue(&self) -> Option<(Ticket, Claim)> {
         let mut state = self.state();
         if state.is_out || state.is_wanted {
             return None;
         }
-        let ticket = state.line.pop_front()?;
+        let ticket = state.queue.pop_front()?;
         state.is_out = true;
         Some((ticket, state.worker.take().map_or(Claim::Lost, Claim::Held)))
     }
@@ -161,7 +160,7 @@ impl Store {
         now.is_some() && now != state.stamp
     }
 
-    /// Takes the worker if it is idle. Waits for nothing but the few instructions for which others hold the lock.
+    /// Takes the worker if it is idle. Waits for nothing but the lock, which others hold for a few instructions.
     pub(crate) fn take(&self) -> Claim {
         let mut state = self.state();
         if state.is_out || state.is_wanted {
@@ -171,27 +170,27 @@ impl Store {
         state.worker.take().map_or(Claim::Lost, Claim::Held)
     }
 
-    /// Puts a ticket in line, unless the worker is idle by now, or the line is too long ([`Claim::Busy`]).
+    /// Queues a ticket, unless the worker has become idle or the queue is full ([`Claim::Busy`]).
     #[must_use]
-    pub(crate) fn stand_in_line(&self, ticket: Ticket) -> Option<Claim> {
+    pub(crate) fn enqueue(&self, ticket: Ticket) -> Option<Claim> {
         let mut state = self.state();
         if !state.is_out && !state.is_wanted {
             state.is_out = true;
             return Some(state.worker.take().map_or(Claim::Lost, Claim::Held));
         }
-        if state.line.len() >= LINE {
+        if state.queue.len() >= QUEUE_MAX {
             return Some(Claim::Busy);
         }
-        state.line.push_back(ticket);
+        state.queue.push_back(ticket);
         None
     }
 
-    /// Gives the worker back; returns the line's first ticket with it, if there is one.
+    /// Gives the worker back. If a ticket is queued, returns the first one with the worker.
     #[must_use]
     pub(crate) fn give_back(&self, worker: Box<Worker>) -> Option<Next> {
         let mut state = self.state();
         if !state.is_wanted
-            && let Some(ticket) = state.line.pop_front()
+            && let Some(ticket) = state.queue.pop_front()
         {
             return Some((ticket, worker));
         }
@@ -202,8 +201,8 @@ impl Store {
         None
     }
 
-    /// Waits for the worker's turn and carries a call out on this thread: never for a loop's. `send_on` gets the next
-    /// ticket.
+    /// Waits for the worker and carries out a call on this thread, which must not be a loop's. `send_on` receives the
+    /// next ticket.
     pub(crate) fn call(&self, call: PeerCall<'_>, send_on: &dyn Fn(Option<Next>)) -> Result<Vec<u8>, PeerError> {
         let mut worker = self.await_worker()?;
         let mut response = BufferedResponse::default();
@@ -216,19 +215,19 @@ impl Store {
         let next = if worker.state() == WorkerState::Ready {
             self.give_back(worker)
         } else {
-            tracing::error!(target: "mayfly::server", "a health request has cost the storage program its state");
+            tracing::error!(target: "mayfly::server", "the storage program has lost its state in a health request");
             self.replace_lost()
         };
         send_on(next);
         answer.map(|()| response.body)
     }
 
-    /// Waits until the worker is idle, ahead of the line, and marks it as out; `None` if the call under way does not
-    /// end.
+    /// Waits, ahead of the queue, until the worker is idle, and marks it as in use. Returns `None` if the call in
+    /// progress does not finish.
     fn await_turn(&self) -> Option<MutexGuard<'_, State>> {
         let mut state = self.state();
         state.is_wanted = true;
-        let most = state.config.call_time + PATIENCE;
+        let most = state.config.call_time + RELOAD_MARGIN;
         let (mut state, _) =
             self.idle.wait_timeout_while(state, most, |state| state.is_out).unwrap_or_else(PoisonError::into_inner);
         state.is_wanted = false;
@@ -239,7 +238,7 @@ impl Store {
         Some(state)
     }
 
-    /// Takes the worker as soon as it is idle, ahead of the line.
+    /// Takes the worker, ahead of the queue, as soon as it is idle.
     fn await_worker(&self) -> Result<Box<Worker>, PeerError> {
         let mut state = self.await_turn().ok_or(PeerError::Busy)?;
         if let Some(worker) = state.worker.take() {
@@ -253,14 +252,14 @@ impl Store {
         })
     }
 
-    /// Forks a worker in the place of one that is lost; its state is gone. For a background thread.
+    /// Forks a worker to replace a lost one, whose state is gone. For a background thread.
     #[must_use]
     pub(crate) fn replace_lost(&self) -> Option<Next> {
         let snapshot = self.state().snapshot.clone();
         match Worker::fork_keeping_state(&snapshot) {
             Ok(worker) => self.give_back(Box::new(worker)),
             Err(error) => {
-                tracing::error!(target: "mayfly::server", %error, "no new worker for a storage program");
+                tracing::error!(target: "mayfly::server", %error, "a storage program's worker could not be replaced");
                 self.state().is_out = false;
                 None
             }
@@ -268,17 +267,17 @@ impl Store {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one step, so the state is whole even if a thread panicked while it held the lock.
+        // Each change is one step, so the state is consistent even if a thread panicked while it held the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a call is to the storage program.
+/// A call as the request that the storage program sees.
 pub(crate) fn request<'a>(call: PeerCall<'a>) -> Request<'a> {
     Request { method: METHOD, path: call.name, query: b"", headers: &[], body: call.argument }
 }
 
-/// What its response is to the caller.
+/// The storage program's response as the caller sees it.
 pub(crate) fn answer(response: &BufferedResponse) -> Result<(), PeerError> {
     match response.status {
         200 => Ok(()),
@@ -287,7 +286,7 @@ pub(crate) fn answer(response: &BufferedResponse) -> Result<(), PeerError> {
     }
 }
 
-/// What its failure is to the caller.
+/// The storage program's failure as the caller sees it.
 pub(crate) fn peer_error(error: &CallError) -> PeerError {
     match error {
         CallError::RequestTooLarge { .. } | CallError::Response(ResponseError::TooLarge { .. }) => PeerError::TooLarge,
@@ -296,7 +295,7 @@ pub(crate) fn peer_error(error: &CallError) -> PeerError {
     }
 }
 
-/// Makes a worker that has answered ready for the next call; its state is kept. A failure shows in the worker's state.
+/// Makes a worker that has answered ready for the next call, keeping its state. A failure shows in the worker's state.
 pub(crate) fn make_ready(worker: &mut Worker) {
     if worker.state() == WorkerState::Answered {
         let _ = worker.reset();

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One tenant at run time: its state, its generations, and where its workers are.
+//! One tenant at run time: its state, its generations, and the mailboxes of its workers.
 //!
 //! ```text
-//!   Unbooted ── first call ──> Booting ──> Ready(1) ── reload, upload ──> Ready(2) ── rollback ──> Ready(3): the snapshot of 1
-//!                                 └──────> Failed, tried again by a call after a pause
+//!   Unbooted ── first request ──> Booting ──> Ready(1) ── reload, upload ──> Ready(2) ── rollback ──> Ready(3)
+//!                                    └──────> Failed, retried by a request after a pause
 //! ```
+//!
+//! Here, generation 3 runs the snapshot of generation 1.
 
 mod history;
 
@@ -20,7 +22,7 @@ use mayfly_sandbox::{Account, ForkError};
 use crate::config::values::TenantName;
 use crate::config::{Mode, TenantConfig};
 use crate::host::descriptors;
-use crate::host::resources::{self, Seldom};
+use crate::host::resources::{self, OncePerSecond};
 use crate::host::workers::WorkerPermit;
 use crate::model::failure::Failure;
 use crate::model::generation::{Forked, Generation};
@@ -32,57 +34,57 @@ use crate::model::worker_mailbox::WorkerMailbox;
 
 pub(crate) use history::History;
 
-/// Bytes that a program is taken to need to boot, before it has booted once.
+/// Bytes that a program is assumed to need for its first boot.
 pub(crate) const BOOT_BYTES: u64 = 4 << 20;
-/// Pause after a boot that the process had no memory for.
+/// Pause after a boot for which the process had too little memory.
 const RETRY_MEMORY: Duration = Duration::from_secs(1);
-/// How long a program may run at least before another one gets its memory.
-const TIME_OF_ITS_OWN: Duration = Duration::from_secs(3);
-/// For the client whose request would need one more worker.
+/// Shortest time that a program runs before it may be stopped to free memory for another one.
+const MIN_RUN_TIME: Duration = Duration::from_secs(3);
+/// Reason given to a client whose request needs one more worker.
 const NO_MEMORY: &str = "the server has no memory left for a worker: \
     its bound (max_memory_mib, or the limit of its cgroup or machine) is reached";
-/// How often a thread that waits for a boot or a reload looks whether that is over, or hangs.
+/// How often a thread that waits for a boot or a reload checks whether it has finished or hangs.
 const HISTORY_TICK: Duration = Duration::from_millis(2);
 
 /// A tenant, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Tenant {
-    /// The number of the generation in `state`, 0 while there is none: what a loop compares on every request.
+    /// The number of the generation in `state`, or 0 if there is none. Loops compare it on every request.
     generation: AtomicU64,
     /// Requests that have left their loop thread and are not answered yet.
     pub(crate) parked: AtomicU32,
-    /// Permits of those of them that have begun.
+    /// Permits of those parked requests that have begun.
     pub(crate) permits: Arc<PermitsInUse>,
     pub(crate) name: TenantName,
     pub(crate) log: Arc<TenantLog>,
-    /// What its machines hold of the process's memory.
+    /// The share of the process's memory that its machines hold.
     pub(crate) account: Account,
-    /// Bytes that its program will need to boot, as far as is known.
+    /// Bytes that its program is expected to need to boot.
     pub(crate) boot_bytes: AtomicU64,
-    /// It has answered requests since the start.
+    /// It has served since the server started.
     pub(crate) has_booted: AtomicBool,
     state: RwLock<State>,
-    /// All that is done about its files: no thread but the errands' own waits for them.
+    /// All work on its files. Only the errands' own threads wait for file systems.
     pub(crate) errands: Errands,
-    /// Errands without whose result the tenant can go on: those that look for its snapshot.
+    /// Errands whose result the tenant can do without: those that look for its snapshot.
     pub(crate) loads: Errands,
-    /// Locked by the errand that boots, reloads or rolls back.
+    /// Locked by the errand that boots, reloads or rolls back the program.
     history: Mutex<History>,
-    /// Where the loops that serve this tenant look for workers.
+    /// The mailboxes in which the loops that serve this tenant look for workers.
     mailboxes: Mutex<Vec<Weak<WorkerMailbox>>>,
     counters: Mutex<Vec<Arc<Counters>>>,
-    /// What background threads count.
+    /// The counters of background threads.
     pub(crate) background: Counters,
     pub(crate) reloads: AtomicU64,
     pub(crate) reload_failures: AtomicU64,
 }
 
-/// Where a tenant is in its life.
+/// A tenant's place in its life cycle.
 #[derive(Debug, Clone)]
 pub(crate) enum State {
-    /// It boots when it is first called.
+    /// It boots at its first request.
     Unbooted,
-    /// Whether requests wait for the boot to end; otherwise they are refused.
+    /// Whether requests wait for the boot to finish; otherwise they are refused.
     Booting {
         holds: bool,
     },
@@ -117,7 +119,7 @@ impl Tenant {
         }
     }
 
-    /// The number of the generation that answers requests now; 0 means none.
+    /// The number of the generation that currently serves requests; 0 means none.
     pub(crate) fn generation(&self) -> u64 {
         // Only the number is compared; the snapshot behind it is read under the lock.
         self.generation.load(Ordering::Acquire)
@@ -127,7 +129,7 @@ impl Tenant {
         self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The generation that answers requests now.
+    /// The generation that currently serves requests.
     pub(crate) fn ready(&self) -> Option<Arc<Generation>> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Ready(generation) => Some(Arc::clone(generation)),
@@ -145,8 +147,8 @@ impl Tenant {
         self.generation.store(number, Ordering::Release);
     }
 
-    /// What the tenant is to run, and how; waits while it boots or reloads, unless its files hold that up. For its
-    /// errands.
+    /// Locks the tenant's history, for its errands. Waits while the tenant boots or reloads, unless that hangs on its
+    /// files.
     pub(crate) fn history(&self) -> Result<MutexGuard<'_, History>, ReloadError> {
         loop {
             match self.history.try_lock() {
@@ -163,7 +165,7 @@ impl Tenant {
         }
     }
 
-    /// Takes the right to boot, if a boot is due and none goes on: the caller then has the tenant booted.
+    /// Claims the boot, if one is due and none is in progress. A caller that gets `true` must have the tenant booted.
     pub(crate) fn claim_boot(&self, holds: bool) -> bool {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let due = match &*state {
@@ -177,7 +179,7 @@ impl Tenant {
         due
     }
 
-    /// Leaves a boot behind that hangs: no request waits for it any more. If it ends after all, its result counts.
+    /// Gives up waiting for a boot that hangs: requests no longer wait for it. If it finishes later, its result counts.
     pub(crate) fn leave_boot(&self, hang: &Unfinished) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Booting { .. }) {
@@ -193,22 +195,22 @@ impl Tenant {
         self.set_state(State::Failed { reason, retry_at });
     }
 
-    /// Has the tenant wait for memory. Many tenants may wait, again and again: the log gets a line now and then.
+    /// Marks the tenant as waiting for memory. Many tenants may do so repeatedly, so logging is rate-limited.
     pub(crate) fn fail_for_memory(&self, reason: String) {
-        static LOGGED: Seldom = Seldom::new();
+        static LOGGED: OncePerSecond = OncePerSecond::new();
         if LOGGED.is_due() {
-            tracing::warn!(target: "mayfly::server", tenant = %self.name, reason, "tenant cannot boot now");
+            tracing::warn!(target: "mayfly::server", tenant = %self.name, reason, "tenant cannot boot yet");
         }
         self.set_state(State::Failed { reason, retry_at: Instant::now() + RETRY_MEMORY });
     }
 
-    /// Marks the tenant as failed, and keeps it from booting by itself again.
+    /// Marks the tenant as failed, without automatic retries.
     pub(crate) fn fail_for_ever(&self, reason: &str) {
-        // Some decades, which cannot overflow.
+        // About 34 years, which cannot overflow.
         self.fail(reason.to_owned(), Instant::now() + Duration::from_secs(1 << 30));
     }
 
-    /// The generation before the one that answers, under a new number.
+    /// The generation before the current one, under a new number.
     pub(crate) fn predecessor(&self, history: &mut History) -> Option<Generation> {
         let previous = history.previous.clone()?;
         history.last_number += 1;
@@ -222,12 +224,12 @@ impl Tenant {
         Some(Generation { is_rolled_back: true, ..generation })
     }
 
-    /// Forks a worker: hundreds of microseconds, never on a loop thread. Without a permit it is not kept after its
-    /// request.
+    /// Forks a worker. This takes hundreds of microseconds, so never on a loop thread. Without a permit the worker is
+    /// not kept after its request.
     ///
     /// # Errors
     ///
-    /// The reason why there is none, in words for the client.
+    /// Why no worker could be forked, with a reason for the client.
     pub(crate) fn fork(&self, permit: Option<WorkerPermit>) -> Result<Forked, NoFork> {
         let generation = self.ready().ok_or_else(|| NoFork::unavailable(self.excuse()))?;
         let error: Box<dyn Error> = match descriptors::for_program() {
@@ -240,11 +242,11 @@ impl Tenant {
                 Err(error) => error.into(),
             },
         };
-        // Where it fails once it may fail for every request.
-        static LOGGED: Seldom = Seldom::new();
+        // A fork that fails once may fail for every request, so logging is rate-limited.
+        static LOGGED: OncePerSecond = OncePerSecond::new();
         if LOGGED.is_due() {
             let advice = resources::advice(&*error);
-            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "a worker could not be forked");
+            tracing::error!(target: "mayfly::server", tenant = %self.name, %error, advice, "cannot fork a worker");
         }
         self.background.count(Event::ForkFailure);
         Err(NoFork::unavailable("no worker could be forked".to_owned()))
@@ -266,14 +268,14 @@ impl Tenant {
         })
     }
 
-    /// Stops the program so that others get its memory, unless state would be lost: it boots again when it is called.
-    /// `uncalled`: the tenant was not called of late. Waits for nothing.
-    pub(crate) fn make_room(&self, uncalled: bool) -> bool {
+    /// Stops the program to free its memory for others, unless state would be lost. It boots again at its next request.
+    /// `is_idle` means that the tenant had no requests recently. Never waits.
+    pub(crate) fn make_room(&self, is_idle: bool) -> bool {
         let Ok(history) = self.history.try_lock() else { return false };
         let Some(generation) = self.ready() else { return false };
         let keeps_state = generation.config.mode != Mode::Ephemeral || generation.store.is_some();
-        // A program that was rolled back would boot as the one it was rolled back from.
-        if keeps_state || generation.is_rolled_back || !(uncalled || generation.made_at.elapsed() >= TIME_OF_ITS_OWN) {
+        // After a rollback, a boot would start the program that was rolled back from.
+        if keeps_state || generation.is_rolled_back || !(is_idle || generation.made_at.elapsed() >= MIN_RUN_TIME) {
             return false;
         }
         self.set_state(State::Unbooted);
@@ -284,22 +286,22 @@ impl Tenant {
         true
     }
 
-    /// Closes at most so many workers that wait in mailboxes and keep no state; returns how many.
+    /// Closes up to `most` workers that wait in mailboxes and keep no state; returns how many it closed.
     pub(crate) fn close_spares(&self, most: usize) -> usize {
         let mailboxes = self.live_mailboxes();
         mailboxes.iter().flat_map(|mailbox| std::iter::from_fn(|| mailbox.take_spare())).take(most).count()
     }
 
-    /// Whether the tenant is to boot at start and has not yet.
+    /// Whether the tenant has not served since the server started.
     pub(crate) fn is_new(&self) -> bool {
         !self.has_booted.load(Ordering::Relaxed)
     }
 
-    /// Why there is no generation, in words for the client.
+    /// Why there is no generation, as a reason for the client.
     pub(crate) fn excuse(&self) -> String {
         match self.state() {
             State::Failed { reason, .. } => format!("the tenant cannot run: {reason}"),
-            // It may have become ready since the caller looked; the client comes again in a second.
+            // It may have become ready since the caller checked; the client retries after a second.
             State::Unbooted | State::Booting { .. } | State::Ready(_) => match self.errands.hang() {
                 Some(hang) => format!("the tenant cannot run yet: {hang}"),
                 None => "the tenant is still booting".to_owned(),
@@ -315,7 +317,7 @@ impl Tenant {
         }
     }
 
-    /// A mailbox for a loop that begins to serve this tenant.
+    /// Makes a mailbox for a loop that begins to serve this tenant.
     pub(crate) fn new_mailbox(&self) -> Arc<WorkerMailbox> {
         let mailbox = Arc::new(WorkerMailbox::default());
         let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,7 +330,7 @@ impl Tenant {
         self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Counters for a loop that begins to serve this tenant; they stay counted when the loop is gone.
+    /// Makes counters for a loop that begins to serve this tenant. They stay in the totals when the loop is gone.
     pub(crate) fn new_counters(&self) -> Arc<Counters> {
         let counters = Arc::new(Counters::default());
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counters));
@@ -345,7 +347,7 @@ impl Tenant {
     }
 }
 
-/// Why there is no worker, for the client.
+/// Why no worker could be forked, for the client.
 #[derive(Debug)]
 pub(crate) struct NoFork {
     pub(crate) failure: Failure,

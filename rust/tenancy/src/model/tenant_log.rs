@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A tenant's way into the log: whole lines, of bounded length, at a bounded rate, without control characters. What is
-//! said about its failures is bounded too: a program that crashes on every request must not fill the disk.
+//! A tenant's output in the log: whole lines, of bounded length, at a bounded rate, without control characters.
+//! Messages about its failures are bounded too: a program that crashes on every request must not fill the disk.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -14,17 +14,17 @@ use mayfly_sandbox::{LogSink, Stream};
 use crate::config::values::TenantName;
 use crate::model::failure::{Failure, RequestId};
 
-/// A line longer than this comes as several.
+/// A longer line is split into several.
 const LINE_BYTES: usize = 4096;
-/// What the log writes before a tenant's own text, roughly: time, level, name. It counts, so that empty lines are not
-/// free.
+/// Approximate size of what the log writes before a tenant's own text: time, level, name. It counts, so that empty
+/// lines are not free.
 const LINE_OVERHEAD: u64 = 96;
-/// Failed requests that are logged one by one in a second; the others are in the counters.
+/// Failed requests that are logged individually per second; the others appear only in the counters.
 const FAILURES_PER_SECOND: u64 = 20;
 
-/// What all workers of a tenant share: its name, the lines it has begun, and how much it may still say in this second.
+/// The log of all workers of a tenant: its name, its incomplete lines, and how much it may still log in this second.
 ///
-/// A program that writes nothing costs one atomic load a request.
+/// A program that writes nothing costs one atomic load per request.
 #[derive(Debug)]
 pub(crate) struct TenantLog {
     tenant: TenantName,
@@ -34,41 +34,41 @@ pub(crate) struct TenantLog {
     has_partial_lines: AtomicBool,
     dropped_lines: AtomicU64,
     violations: AtomicU64,
-    /// The second since the start that has had its alarm, counted from 1.
+    /// The last second with an alarm, counted from 1 at the start.
     alarmed: AtomicU64,
-    /// Lines that were looked at one by one.
+    /// Lines that were processed one by one.
     #[cfg(test)]
-    looked_at: AtomicU64,
+    processed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Lines that are not complete. A request runs on one thread, so what one thread brings belongs together.
+    /// Incomplete lines. A request runs on one thread, so the bytes that one thread brings belong together.
     partial: HashMap<(ThreadId, Stream), Vec<u8>>,
     output: Allowance,
     failures: Allowance,
 }
 
-/// What may be logged in one second, and what was not.
+/// A budget for one second, and the number of lines dropped for lack of it.
 #[derive(Debug, Default)]
 struct Allowance {
-    /// The second since the start that the others count for.
+    /// The second, since the start, that the other fields count for.
     second: u64,
     used: u64,
     dropped: u64,
 }
 
-/// What an [`Allowance`] says about one line.
+/// The decision of an [`Allowance`] about one line.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Log,
-    /// Drop it, and say that lines are dropped from here on.
-    DropAndSay,
+    /// Drop it, and log that lines are dropped from here on.
+    DropAndReport,
     Drop,
 }
 
 impl Allowance {
-    /// Begins a new second if it is one; returns how many lines the last one dropped.
+    /// Begins a new second if `second` is one; returns how many lines the previous one dropped.
     fn advance(&mut self, second: u64) -> u64 {
         if self.second == second {
             return 0;
@@ -83,13 +83,13 @@ impl Allowance {
             self.used += cost;
             return Verdict::Log;
         }
-        // Once the limit is reached, cheaper lines do not slip through.
+        // Once the limit is reached, shorter lines are dropped as well.
         self.used = limit;
         self.dropped += 1;
-        if self.dropped == 1 { Verdict::DropAndSay } else { Verdict::Drop }
+        if self.dropped == 1 { Verdict::DropAndReport } else { Verdict::Drop }
     }
 
-    /// Whether whatever comes in this second is dropped, and that has been said.
+    /// Whether all further lines of this second are dropped, and the drop has been logged.
     fn is_spent(&self, second: u64, limit: u64) -> bool {
         self.second == second && self.used >= limit && self.dropped > 0
     }
@@ -107,18 +107,18 @@ impl TenantLog {
             violations: AtomicU64::new(0),
             alarmed: AtomicU64::new(0),
             #[cfg(test)]
-            looked_at: AtomicU64::new(0),
+            processed: AtomicU64::new(0),
         }
     }
 
-    /// Lines that the limit kept out of the log since the start.
+    /// Lines that the limit has dropped since the start.
     pub(crate) fn dropped_lines(&self) -> u64 {
         self.dropped_lines.load(Relaxed)
     }
 
-    /// Logs what this thread's request has begun to write: nothing will continue it.
+    /// Logs the incomplete lines of this thread's request, which will not be continued.
     pub(crate) fn end_partial_lines(&self) {
-        // A thread sees its own store, and other threads' lines are not for it to end.
+        // A thread sees its own writes, and must not end other threads' lines.
         if self.has_partial_lines.load(Relaxed) {
             let mut state = self.state();
             for stream in [Stream::Stdout, Stream::Stderr] {
@@ -131,11 +131,12 @@ impl TenantLog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing is left half done in it, whatever panicked.
+        // The state is consistent even if a thread panicked while it held the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, unless another thread has it: a loop that refuses a tenant's requests does not wait for its log.
+    /// The state, unless another thread has locked it: a loop that refuses a tenant's requests does not wait for the
+    /// tenant's log.
     fn state_now(&self) -> Option<MutexGuard<'_, State>> {
         match self.state.try_lock() {
             Ok(state) => Some(state),
@@ -147,18 +148,18 @@ impl TenantLog {
         }
     }
 
-    /// Logs that a request ran into a limit whose end the program sees itself, and may bear.
+    /// Logs that a request reached a limit which the program sees as an error, and may handle.
     pub(crate) fn limit_hit(&self, id: RequestId, limit: &'static str, times: u32) {
         let tenant = &self.tenant;
         let Some(mut state) = self.state_now() else { return };
         state.failures.advance(self.second());
         if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
-            tracing::warn!(target: "mayfly::request", %tenant, request = %id, limit, times, "the program was refused more");
+            tracing::warn!(target: "mayfly::request", %tenant, request = %id, limit, times, "the program has reached a limit");
         }
     }
 
-    /// Counts a violation, and raises the alarm: once a second, whatever else the tenant has in the log, and without a
-    /// lock.
+    /// Counts a violation and raises the alarm, without a lock: at most once a second, independent of the tenant's
+    /// other log lines.
     pub(crate) fn violation(&self, id: RequestId, what: &str) {
         let violations = self.violations.fetch_add(1, Relaxed).wrapping_add(1);
         let second = self.second().saturating_add(1);
@@ -186,7 +187,7 @@ impl TenantLog {
         let Some(mut state) = self.state_now() else { return };
         let dropped = state.failures.advance(self.second());
         if dropped > 0 {
-            tracing::warn!(target: "mayfly::request", %tenant, requests = dropped, "more requests failed in the second before");
+            tracing::warn!(target: "mayfly::request", %tenant, requests = dropped, "more requests failed in the previous second");
         }
         if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
             tracing::warn!(target: "mayfly::request", %tenant, request = %id, error = failure.word(), "{reason}");
@@ -200,7 +201,7 @@ impl TenantLog {
     /// Logs one line of output, or counts it as dropped.
     fn line(&self, state: &mut State, second: u64, stream: Stream, line: &[u8]) {
         #[cfg(test)]
-        self.looked_at.fetch_add(1, Relaxed);
+        self.processed.fetch_add(1, Relaxed);
         let tenant = &self.tenant;
         let dropped = state.output.advance(second);
         if dropped > 0 {
@@ -216,7 +217,7 @@ impl TenantLog {
             return;
         }
         self.dropped_lines.fetch_add(1, Relaxed);
-        if verdict == Verdict::DropAndSay && self.bytes_per_second > 0 {
+        if verdict == Verdict::DropAndReport && self.bytes_per_second > 0 {
             tracing::warn!(
                 target: "mayfly::tenant", %tenant, log_bytes_per_second = self.bytes_per_second,
                 "log limit reached: lines are dropped for the rest of this second"
@@ -224,8 +225,7 @@ impl TenantLog {
         }
     }
 
-    /// Counts the lines in `bytes` as dropped, all at once; `line` has what was begun, and then what is begun at the
-    /// end.
+    /// Counts the lines in `bytes` as dropped, all at once. `line` holds the incomplete line before and after.
     fn drop_lines(&self, state: &mut State, line: &mut Vec<u8>, bytes: &[u8]) {
         let mut dropped = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
         let begun = match bytes.iter().rposition(|byte| *byte == b'\n') {
@@ -285,7 +285,7 @@ impl LogSink for TenantLog {
     }
 }
 
-/// Text of a tenant in which nothing can steer a terminal or fake another line.
+/// A tenant's text, escaped so that it can neither control a terminal nor fake another line.
 struct Printable<'a>(&'a [u8]);
 
 impl fmt::Display for Printable<'_> {
@@ -317,7 +317,7 @@ mod tests {
         TenantLog::new("shop".to_owned().try_into().unwrap(), bytes_per_second)
     }
 
-    /// Collects what the process's log would hold.
+    /// Collects the process's log.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -355,7 +355,7 @@ mod tests {
             for _ in 0..10 * FAILURES_PER_SECOND {
                 log.failed(RequestId(1), Failure::Faulted, "killed by SIGILL at 0x0");
             }
-            // However many seconds this takes, each has one alarm.
+            // Each second that this takes has one alarm.
             let began = log.second();
             for _ in 0..1000 {
                 log.failed(RequestId(2), Failure::Violation, "exception 6 in the guest kernel");
@@ -426,19 +426,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_above_the_rate_is_dropped_counted_and_said_once() {
+    fn lines_above_the_rate_are_dropped_counted_and_reported_once() {
         let log = log(10 * (LINE_OVERHEAD + 4));
         let text = logged(|| (0..1000).for_each(|_| log.write(Stream::Stdout, b"line\n")));
-        // Ten lines a second; should the loop run into a second one, there are twenty and two remarks.
+        // Ten lines per second. If the loop runs into another second, there are twenty lines and two notices.
         let kept = text.lines().filter(|line| line.contains("INFO")).count();
         assert!(kept == 10 || kept == 20, "{text}");
         assert_eq!(log.dropped_lines(), 1000 - kept as u64);
         assert_eq!(text.matches("log limit reached").count(), kept / 10, "{text}");
     }
 
-    /// One `write` can bring a million lines, on a loop thread.
+    /// One `write` can carry a million lines, on a loop thread.
     #[test]
-    fn lines_that_are_dropped_are_not_looked_at_one_by_one() {
+    fn dropped_lines_are_not_processed_one_by_one() {
         let log = log(10 * (LINE_OVERHEAD + 4));
         let (pages, lines) = (256, 4096 / 5);
         let mut page = b"line\n".repeat(lines);
@@ -452,8 +452,8 @@ mod tests {
         let kept = text.lines().filter(|line| line.contains("INFO")).count() as u64;
         assert!(kept > 0 && kept.is_multiple_of(10), "{text}");
         assert_eq!(log.dropped_lines(), (pages * lines) as u64 + 1 - kept);
-        let looked_at = log.looked_at.load(Relaxed);
-        assert!(looked_at <= 2 * kept, "{looked_at}");
+        let processed = log.processed.load(Relaxed);
+        assert!(processed <= 2 * kept, "{processed}");
         assert!(log.state().partial.is_empty());
     }
 
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_without_an_allowance_says_nothing() {
+    fn a_tenant_without_an_allowance_logs_nothing() {
         let log = log(0);
         assert_eq!(logged(|| log.write(Stream::Stderr, b"line\n")), "");
         assert_eq!(log.dropped_lines(), 1);

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where other threads leave workers for a loop.
+//! Mailboxes in which other threads leave workers for a loop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::model::generation::Forked;
 
-/// Workers without state of their own that a mailbox keeps: enough that a tenant whose requests often leave the loop
-/// does not fork for each of them.
+/// Workers without state that a mailbox keeps. They are enough that a tenant whose requests often leave the loop does
+/// not fork for each of them.
 const SPARE: usize = 4;
 
-/// One loop's mailbox for workers of one tenant. The loop looks here only when it has none at hand.
+/// One loop's mailbox for workers of one tenant. The loop looks here only when it has no worker.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerMailbox {
     workers: Mutex<Vec<Forked>>,
-    /// A worker has been ordered and has not arrived: orders do not pile up.
+    /// A worker has been ordered and has not arrived, so that orders do not pile up.
     ordered: AtomicBool,
 }
 
@@ -24,7 +24,7 @@ impl WorkerMailbox {
         self.take_if(|forked| forked.number == number)
     }
 
-    /// Takes a worker of another generation than `number` if there is one; never waits.
+    /// Takes a worker of a generation other than `number` if there is one; never waits.
     pub(crate) fn take_other(&self, number: u64) -> Option<Forked> {
         self.take_if(|forked| forked.number != number)
     }
@@ -49,7 +49,7 @@ impl WorkerMailbox {
         Some(workers.swap_remove(at))
     }
 
-    /// Keeps a worker, or closes it if there are enough: for threads that may take their time.
+    /// Keeps a worker, or closes it if there are enough. May block, so not for loop threads.
     pub(crate) fn put(&self, forked: Forked) {
         let mut workers = self.workers();
         let same = workers.iter().filter(|other| other.number == forked.number).count();
@@ -81,14 +81,14 @@ impl WorkerMailbox {
         !self.ordered.swap(true, Ordering::AcqRel)
     }
 
-    /// Ends an order, if there is one: the thread that fills it does, and one that has no need for it any more. Only
-    /// one of these gets `true`.
+    /// Ends an order, if there is one. Called by the thread that fills the order and by a thread that no longer needs
+    /// it; only one of them gets `true`.
     pub(crate) fn end_order(&self) -> bool {
         self.ordered.swap(false, Ordering::AcqRel)
     }
 
     fn workers(&self) -> MutexGuard<'_, Vec<Forked>> {
-        // A list is whole even if a thread panicked while it held the lock.
+        // The list is consistent even if a thread panicked while it held the lock.
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

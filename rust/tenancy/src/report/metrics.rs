@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A report as Prometheus reads it: the text format, version 0.0.4.
+//! Reports in the text format of Prometheus, version 0.0.4.
 //!
-//! Names end with their unit; what only grows ends with `_total`. Every figure of a tenant has the label `tenant`. What
-//! is about a kind of failure or a limit is there from the first one on.
+//! Names end with their unit; counters end with `_total`. Every metric of a tenant has the label `tenant`. A series for
+//! a kind of failure or a limit exists from its first occurrence on.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -14,45 +14,45 @@ use crate::server::Server;
 /// The `Content-Type` of [`Report::metrics`].
 pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// One number for each tenant.
-struct Figure {
+/// A metric with one value per tenant.
+struct TenantMetric {
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     help: &'static str,
     value: fn(&TenantReport) -> f64,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
 }
 
-use Kind::{Counter, Gauge};
+use MetricKind::{Counter, Gauge};
 
 #[rustfmt::skip]
-const FIGURES: &[Figure] = &[
-    Figure { name: "mayfly_tenant_requests_total", kind: Counter, help: "Requests that were the tenant's, answered or not.", value: |tenant| tenant.requests as f64 },
-    Figure { name: "mayfly_tenant_cpu_seconds_total", kind: Counter, help: "CPU time of the tenant's requests, storage program and resets included.", value: |tenant| tenant.cpu_seconds },
-    Figure { name: "mayfly_tenant_resets_total", kind: Counter, help: "Workers rolled back after a request.", value: |tenant| tenant.resets as f64 },
-    Figure { name: "mayfly_tenant_forks_total", kind: Counter, help: "Workers forked.", value: |tenant| tenant.forks as f64 },
-    Figure { name: "mayfly_tenant_fork_failures_total", kind: Counter, help: "Workers that could not be forked.", value: |tenant| tenant.fork_failures as f64 },
-    Figure { name: "mayfly_tenant_parked_requests_total", kind: Counter, help: "Requests that left their loop thread.", value: |tenant| tenant.parked as f64 },
-    Figure { name: "mayfly_tenant_parked_requests", kind: Gauge, help: "Requests that have left their loop thread and are not answered yet.", value: |tenant| tenant.in_flight.into() },
-    Figure { name: "mayfly_tenant_storage_calls_total", kind: Counter, help: "Calls of functions of the storage program.", value: |tenant| tenant.store_calls as f64 },
-    Figure { name: "mayfly_tenant_connects_total", kind: Counter, help: "Connections to places outside that the program began.", value: |tenant| tenant.connects as f64 },
-    Figure { name: "mayfly_tenant_refused_connects_total", kind: Counter, help: "Connections that the program was refused, since their place is not listed.", value: |tenant| tenant.refused_connects as f64 },
-    Figure { name: "mayfly_tenant_reloads_total", kind: Counter, help: "New generations, rollbacks included.", value: |tenant| tenant.reloads as f64 },
-    Figure { name: "mayfly_tenant_reload_failures_total", kind: Counter, help: "Generations that did not come about.", value: |tenant| tenant.reload_failures as f64 },
-    Figure { name: "mayfly_tenant_violations_total", kind: Counter, help: "States that no program needs, into which the program brought a machine: it may be attacking.", value: |tenant| tenant.violations as f64 },
-    Figure { name: "mayfly_tenant_waits_for_files", kind: Gauge, help: "Whether a boot or a reload waits for a file that does not answer.", value: |tenant| if tenant.waits_for.is_some() { 1.0 } else { 0.0 } },
-    Figure { name: "mayfly_tenant_dropped_log_lines_total", kind: Counter, help: "Lines that the log limit dropped.", value: |tenant| tenant.dropped_log_lines as f64 },
-    Figure { name: "mayfly_tenant_memory_bytes", kind: Gauge, help: "Memory that the tenant's machines hold, frozen programs included.", value: |tenant| tenant.memory_bytes as f64 },
-    Figure { name: "mayfly_tenant_memory_refusals_total", kind: Counter, help: "How often they were refused more, since the process had no more.", value: |tenant| tenant.memory_refusals as f64 },
-    Figure { name: "mayfly_tenant_ready", kind: Gauge, help: "Whether the tenant answers requests.", value: |tenant| if generation(tenant) > 0 { 1.0 } else { 0.0 } },
-    Figure { name: "mayfly_tenant_generation", kind: Gauge, help: "The number of the generation that answers; 0 if there is none.", value: |tenant| generation(tenant) as f64 },
-    Figure { name: "mayfly_tenant_boot_seconds", kind: Gauge, help: "How long the generation that answers took to boot; 0 if there is none.", value: boot_seconds },
-    Figure { name: "mayfly_tenant_booted_from_snapshot", kind: Gauge, help: "Whether the generation that answers comes from a file.", value: booted_from_snapshot },
+const TENANT_METRICS: &[TenantMetric] = &[
+    TenantMetric { name: "mayfly_tenant_requests_total", kind: Counter, help: "Requests that were routed to the tenant, answered or not.", value: |tenant| tenant.requests as f64 },
+    TenantMetric { name: "mayfly_tenant_cpu_seconds_total", kind: Counter, help: "CPU time of the tenant's requests, including its storage program and resets.", value: |tenant| tenant.cpu_seconds },
+    TenantMetric { name: "mayfly_tenant_resets_total", kind: Counter, help: "Workers rolled back after a request.", value: |tenant| tenant.resets as f64 },
+    TenantMetric { name: "mayfly_tenant_forks_total", kind: Counter, help: "Workers forked.", value: |tenant| tenant.forks as f64 },
+    TenantMetric { name: "mayfly_tenant_fork_failures_total", kind: Counter, help: "Workers that could not be forked.", value: |tenant| tenant.fork_failures as f64 },
+    TenantMetric { name: "mayfly_tenant_parked_requests_total", kind: Counter, help: "Requests that left their loop thread.", value: |tenant| tenant.parked as f64 },
+    TenantMetric { name: "mayfly_tenant_parked_requests", kind: Gauge, help: "Requests that have left their loop thread and are not answered yet.", value: |tenant| tenant.in_flight.into() },
+    TenantMetric { name: "mayfly_tenant_storage_calls_total", kind: Counter, help: "Calls of functions of the storage program.", value: |tenant| tenant.store_calls as f64 },
+    TenantMetric { name: "mayfly_tenant_connects_total", kind: Counter, help: "Outbound connections that the program began.", value: |tenant| tenant.connects as f64 },
+    TenantMetric { name: "mayfly_tenant_refused_connects_total", kind: Counter, help: "Outbound connections that the program was refused because their destination is not listed.", value: |tenant| tenant.refused_connects as f64 },
+    TenantMetric { name: "mayfly_tenant_reloads_total", kind: Counter, help: "New generations, including rollbacks.", value: |tenant| tenant.reloads as f64 },
+    TenantMetric { name: "mayfly_tenant_reload_failures_total", kind: Counter, help: "New generations that failed.", value: |tenant| tenant.reload_failures as f64 },
+    TenantMetric { name: "mayfly_tenant_violations_total", kind: Counter, help: "How often the program brought a machine into a state that no well-behaved program reaches: it may be attacking.", value: |tenant| tenant.violations as f64 },
+    TenantMetric { name: "mayfly_tenant_waits_for_files", kind: Gauge, help: "Whether a boot or a reload waits for a file that does not respond.", value: |tenant| if tenant.waits_for.is_some() { 1.0 } else { 0.0 } },
+    TenantMetric { name: "mayfly_tenant_dropped_log_lines_total", kind: Counter, help: "Lines that the log limit dropped.", value: |tenant| tenant.dropped_log_lines as f64 },
+    TenantMetric { name: "mayfly_tenant_memory_bytes", kind: Gauge, help: "Memory that the tenant's machines hold, including its frozen programs.", value: |tenant| tenant.memory_bytes as f64 },
+    TenantMetric { name: "mayfly_tenant_memory_refusals_total", kind: Counter, help: "How often they were refused memory because the process had reached its bound.", value: |tenant| tenant.memory_refusals as f64 },
+    TenantMetric { name: "mayfly_tenant_ready", kind: Gauge, help: "Whether the tenant serves requests.", value: |tenant| if generation(tenant) > 0 { 1.0 } else { 0.0 } },
+    TenantMetric { name: "mayfly_tenant_generation", kind: Gauge, help: "The number of the current generation; 0 if there is none.", value: |tenant| generation(tenant) as f64 },
+    TenantMetric { name: "mayfly_tenant_boot_seconds", kind: Gauge, help: "How long the current generation took to boot; 0 if there is none.", value: boot_seconds },
+    TenantMetric { name: "mayfly_tenant_booted_from_snapshot", kind: Gauge, help: "Whether the current generation was loaded from a snapshot file.", value: booted_from_snapshot },
 ];
 
 fn generation(tenant: &TenantReport) -> u64 {
@@ -77,7 +77,7 @@ fn booted_from_snapshot(tenant: &TenantReport) -> f64 {
 }
 
 impl Server {
-    /// The report of this moment in the text format of Prometheus.
+    /// The current report in the text format of Prometheus.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.report().metrics()
@@ -90,10 +90,10 @@ impl Report {
     pub fn metrics(&self) -> String {
         let mut text = Text::default();
         self.write_process(&mut text);
-        for figure in FIGURES {
-            text.family(figure.name, figure.kind, figure.help);
+        for metric in TENANT_METRICS {
+            text.family(metric.name, metric.kind, metric.help);
             for tenant in &self.tenants {
-                text.sample(figure.name, &[("tenant", &tenant.name)], (figure.value)(tenant));
+                text.sample(metric.name, &[("tenant", &tenant.name)], (metric.value)(tenant));
             }
         }
         let by = |text: &mut Text, name, help, label, counts: fn(&TenantReport) -> &BTreeMap<&'static str, u64>| {
@@ -104,11 +104,11 @@ impl Report {
                 }
             }
         };
-        let failures = "Requests that Mayfly answered instead of the tenant, by the answer's error.";
+        let failures = "Requests that Mayfly answered in the tenant's place, by the answer's error.";
         by(&mut text, "mayfly_tenant_failures_total", failures, "error", |tenant| &tenant.errors);
-        let hits = "How often the program was refused something by a limit.";
+        let hits = "How often a limit refused something to the program.";
         by(&mut text, "mayfly_tenant_limit_hits_total", hits, "limit", |tenant| &tenant.limit_hits);
-        text.family("mayfly_tenant_info", Gauge, "What becomes of a worker's state after a request.");
+        text.family("mayfly_tenant_info", Gauge, "What happens to a worker's state after a request.");
         for tenant in &self.tenants {
             text.sample("mayfly_tenant_info", &[("tenant", &tenant.name), ("mode", &tenant.mode)], 1.0);
         }
@@ -128,8 +128,8 @@ impl Report {
         };
         let help = "Whether tenants can run on this host, and its kind of KVM.";
         one("mayfly_host_usable", Gauge, help, &[("kvm", kvm)], usable);
-        one("mayfly_workers", Gauge, "Workers that there are.", &[], self.workers as f64);
-        one("mayfly_workers_max", Gauge, "Workers that there may be.", &[], self.max_workers as f64);
+        one("mayfly_workers", Gauge, "Current number of workers.", &[], self.workers as f64);
+        one("mayfly_workers_max", Gauge, "Largest allowed number of workers.", &[], self.max_workers as f64);
         one(
             "mayfly_process_descriptors",
             Gauge,
@@ -139,37 +139,37 @@ impl Report {
         );
         let help = "Descriptors that the process may have open.";
         one("mayfly_process_descriptors_max", Gauge, help, &[], self.max_descriptors as f64);
-        let help = "Memory that the process has, shared pages included.";
+        let help = "Resident memory of the process, including shared pages.";
         one("mayfly_process_resident_bytes", Gauge, help, &[], self.resident_bytes as f64);
         let help = "Whether memory is short: idle workers are closed.";
         one("mayfly_memory_short", Gauge, help, &[], if self.memory.is_short { 1.0 } else { 0.0 });
         let help = "How often memory became short.";
         one("mayfly_memory_shortages_total", Counter, help, &[], self.memory.shortages as f64);
-        let help = "Workers that were closed since memory was short.";
+        let help = "Workers that were closed because memory was short.";
         one("mayfly_memory_closed_workers_total", Counter, help, &[], self.memory.closed_workers as f64);
-        let help = "Programs that were stopped since memory was short; they boot again when they are called.";
+        let help = "Programs that were stopped because memory was short; they boot again at their next request.";
         one("mayfly_memory_stopped_programs_total", Counter, help, &[], self.memory.stopped_programs as f64);
-        let help = "Requests that have left their loop thread after their inline budget and are not answered yet.";
+        let help = "Requests that have exceeded their inline budget, left their loop thread, and are not answered yet.";
         one("mayfly_overflow_requests", Gauge, help, &[], self.overflow as f64);
-        let help = "Requests for which there was no tenant.";
+        let help = "Requests without a tenant.";
         one("mayfly_unrouted_requests_total", Counter, help, &[], self.unrouted as f64);
         self.write_memory(text);
     }
 
     fn write_memory(&self, text: &mut Text) {
         let memory = &self.memory;
-        text.family("mayfly_memory_bytes", Gauge, "Memory in use: the process's, and under each bound.");
+        text.family("mayfly_memory_bytes", Gauge, "Memory in use, by the process and under each bound.");
         text.sample("mayfly_memory_bytes", &[("of", "process"), ("path", "")], memory.bytes as f64);
         let others = || memory.bounds.iter().filter(|bound| bound.of != "process");
         let path = |bound: &Bound| bound.path.as_deref().map(|path| path.display().to_string()).unwrap_or_default();
         for bound in others() {
             text.sample("mayfly_memory_bytes", &[("of", bound.of), ("path", &path(bound))], bound.bytes as f64);
         }
-        text.family("mayfly_memory_max_bytes", Gauge, "As far as memory in use may go, by each bound.");
+        text.family("mayfly_memory_max_bytes", Gauge, "Largest allowed memory in use, by bound.");
         for bound in &memory.bounds {
             text.sample("mayfly_memory_max_bytes", &[("of", bound.of), ("path", &path(bound))], bound.max_bytes as f64);
         }
-        text.family("mayfly_memory_machines_bytes", Gauge, "Memory that machines hold, by what they are.");
+        text.family("mayfly_memory_machines_bytes", Gauge, "Memory that machines hold, by kind.");
         for (kind, bytes) in
             [("images", memory.image_bytes), ("workers", memory.machine_bytes.saturating_sub(memory.image_bytes))]
         {
@@ -182,7 +182,7 @@ impl Report {
 struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    fn family(&mut self, name: &str, kind: MetricKind, help: &str) {
         let kind = match kind {
             Counter => "counter",
             Gauge => "gauge",
@@ -203,12 +203,12 @@ impl Text {
     }
 
     fn write(&mut self, text: fmt::Arguments<'_>) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = self.0.write_fmt(text);
     }
 }
 
-/// The text of a label.
+/// A label's value, escaped.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -231,7 +231,7 @@ mod tests {
     /// A series: its name and its labels in order.
     type Series = (String, Vec<(String, String)>);
 
-    /// Reads the format as its definition has it, and nothing that is only nearly so.
+    /// Parses the format strictly as it is defined.
     fn parse(text: &str) -> HashMap<Series, f64> {
         let mut series = HashMap::new();
         let mut families: Vec<&str> = Vec::new();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strict_reader_finds_every_figure() {
+    fn a_strict_parser_finds_every_metric() {
         let series = parse(&report().metrics());
         let get = |name: &str, labels: &[(&str, &str)]| {
             let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned())).collect();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One request on one worker, on whichever thread it runs now, and the answer that a failure becomes.
+//! One request on one worker, on whichever thread currently runs it, and the answer to a failure.
 //!
 //! ```text
 //!              slice over                       storage program busy
@@ -25,7 +25,7 @@ use crate::model::permits::PermitKind;
 use crate::model::store::{self, Claim, Store};
 use crate::model::tenant::Tenant;
 
-/// Pages of a work set that take about two microseconds to reset: less than it costs to come back for them.
+/// Pages of a work set that take about two microseconds to reset: less than a deferred reset would cost.
 const PAGES_RESET_AT_ONCE: usize = 16;
 
 /// A request that has a worker.
@@ -36,15 +36,15 @@ pub(crate) struct Call {
     store: StoreCall,
 }
 
-/// The call of a function of the storage program that the request is in.
+/// The request's call of a function of the storage program, if it is in one.
 #[derive(Debug)]
 enum StoreCall {
     None,
-    /// It stands in line.
+    /// It waits in the queue.
     Waits,
-    /// The answer to its demand for the storage program's worker.
+    /// The result of asking for the storage program's worker.
     Asked(Claim),
-    /// The worker is ours.
+    /// The call holds the worker.
     Held {
         worker: Box<Worker>,
         has_started: bool,
@@ -52,23 +52,22 @@ enum StoreCall {
     },
 }
 
-/// How far a request got.
+/// How far a request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum CallStep {
-    /// It has its answer.
+    /// It is answered.
     Done,
-    /// Its slice is over.
+    /// Its slice is used up.
     Paused,
-    /// It stands in line for the storage program.
+    /// It waits in the storage program's queue.
     Waits,
-    /// There is nothing to do for it until then, by the monotonic clock in nanoseconds, or until [`Call::waits_for`] is
-    /// readable.
+    /// It sleeps until this time, by the monotonic clock in nanoseconds, or until [`Call::waits_for`] is readable.
     Sleeps { until_ns: u64 },
 }
 
 impl CallStep {
-    /// The permit that a request needs after this.
+    /// The kind of permit that a request needs after this step.
     pub(crate) fn permit(self) -> PermitKind {
         match self {
             Self::Sleeps { .. } => PermitKind::Sleep,
@@ -77,26 +76,26 @@ impl CallStep {
     }
 }
 
-/// What a step needs besides the call.
+/// What a step needs in addition to the call.
 #[derive(Clone, Copy)]
 pub(crate) struct CallContext<'a> {
     pub(crate) tenant: &'a Tenant,
     pub(crate) counters: &'a Counters,
     pub(crate) stores: &'a dyn StoreKeeper,
-    /// How long this thread may be held up, and by what.
+    /// For how long the call may occupy this thread, and whether it may block.
     pub(crate) slice: Slice,
-    /// Whether responses say how they were made.
+    /// Whether responses have headers that show the mode and the generation.
     pub(crate) mode_header: bool,
-    /// Whether a reset that takes its time may be left to the caller: see [`reset_answered`].
+    /// Whether a long reset may be left to the caller: see [`reset_answered`].
     pub(crate) may_defer_reset: bool,
 }
 
-/// What becomes of the workers of storage programs that calls are done with: the scheduler's part.
+/// Takes the workers of storage programs from calls that have finished with them. The scheduler implements it.
 pub(crate) trait StoreKeeper {
-    /// Gives the worker back, and goes on with the next request in line.
+    /// Gives the worker back, and continues the next request in the queue.
     fn give_back(&self, store: &Arc<Store>, worker: Box<Worker>);
 
-    /// Has the worker replaced by a new one in the background; `lost` is closed there.
+    /// Has the worker replaced by a new one in the background, where `lost` is closed.
     fn replace(&self, store: &Arc<Store>, lost: Option<Box<Worker>>);
 }
 
@@ -119,7 +118,7 @@ impl Call {
         step
     }
 
-    /// Goes on with a request that was paused, or has the storage program's worker now.
+    /// Continues a request that was paused, or now has the storage program's worker.
     pub(crate) fn go_on(
         &mut self,
         context: CallContext<'_>,
@@ -134,16 +133,16 @@ impl Call {
         step
     }
 
-    /// What tells that a request that sleeps may go on before its time, if there is something.
+    /// The descriptor that becomes readable when a sleeping request may continue before its time, if there is one.
     pub(crate) fn waits_for(&self) -> Option<BorrowedFd<'_>> {
         match self.store {
             StoreCall::None => self.forked.worker.waits_for(),
-            // Its storage program is what sleeps, and that has no network.
+            // The storage program is what sleeps, and it has no network.
             StoreCall::Waits | StoreCall::Asked(_) | StoreCall::Held { .. } => None,
         }
     }
 
-    /// Gives a request that stood in line what it waited for.
+    /// Gives a queued request the result that it waited for.
     pub(crate) fn hold_store(&mut self, claim: Claim) {
         self.store = StoreCall::Asked(claim);
     }
@@ -171,15 +170,15 @@ impl Call {
         CallStep::Done
     }
 
-    /// Serves the request's calls of its storage program, of which there may be many, while the slice lasts.
+    /// Serves the request's calls of its storage program, possibly many, while the slice lasts.
     #[cold]
     fn follow_calls(
         &mut self,
         context: CallContext<'_>,
         sink: &mut TrackedSink<'_, impl ResponseSink + ?Sized>,
     ) -> CallStep {
-        // What the request used of its slice so far is not known here: it may hold the thread up twice as long, but no
-        // longer.
+        // How much of its slice the request has used is not known here: it may occupy the thread for up to twice the
+        // slice.
         let end = Instant::now() + context.slice.time;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -193,13 +192,13 @@ impl Call {
             };
             match progress {
                 Ok(Progress::Calls) => {}
-                // No recursion: this arm never is `Calls`.
+                // No recursion: `other` is never `Calls`.
                 other => return self.follow(context, other, sink),
             }
         }
     }
 
-    /// Goes on with the call of the storage program; `None` when the request's own program is to go on.
+    /// Continues the call of the storage program. Returns `None` when the request's own program is to continue.
     fn call_store(&mut self, context: CallContext<'_>, slice: Slice) -> Option<CallStep> {
         let Some(store) = self.forked.generation.store.clone() else {
             self.answer_store(Err(PeerError::NoPeer));
@@ -213,7 +212,7 @@ impl Call {
                     StoreCall::Waits => store.take(),
                     _ => {
                         context.counters.count(Event::StoreCall);
-                        // A request that finds it busy stands in line; one that has done so gets it.
+                        // A request that finds the worker busy queues for it, and so receives it later.
                         match store.take() {
                             Claim::Busy => {
                                 self.store = StoreCall::Waits;
@@ -259,7 +258,7 @@ impl Call {
                 return Some(CallStep::Sleeps { until_ns });
             }
             Ok(Progress::Answered(_)) => store::answer(&response),
-            // A storage program has none of its own.
+            // A storage program cannot call another one.
             Ok(Progress::Calls) => Err(PeerError::Failed),
             Err(error) => {
                 context.tenant.log.failed(self.id, Failure::from(&error), &format!("storage program: {error}"));
@@ -279,11 +278,11 @@ impl Call {
 
     fn answer_store(&mut self, answer: Result<&[u8], PeerError>) {
         self.store = StoreCall::None;
-        // The program gets an error if its buffer is invalid. Anything wrong with the worker shows when it is resumed.
+        // The program gets an error if its buffer is invalid. A failure of the worker shows when it is resumed.
         let _ = self.forked.worker.answer_peer(answer);
     }
 
-    /// Resets the worker, or leaves that to the caller, and counts.
+    /// Resets the worker, or leaves that to the caller, and updates the counters.
     #[inline]
     fn answered(&mut self, context: CallContext<'_>, sink: &mut TrackedSink<'_, impl ResponseSink + ?Sized>) {
         context.tenant.log.end_partial_lines();
@@ -291,7 +290,8 @@ impl Call {
             sink.header(b"x-mayfly-mode", self.forked.generation.mode.as_bytes());
             sink.header(b"x-mayfly-generation", self.forked.generation.number_text.as_bytes());
         }
-        // By pages, since those cost time. The generation's mode is asked last: it is on no line that is at hand.
+        // Decided by the number of pages, since those cost time. The generation's mode is read last: its cache line is
+        // cold.
         if context.may_defer_reset
             && self.forked.worker.work_pages() > PAGES_RESET_AT_ONCE
             && self.forked.is_ephemeral()
@@ -300,7 +300,7 @@ impl Call {
         }
         match self.forked.worker.reset() {
             Ok(_) => context.counters.count(Event::Reset),
-            // That costs the worker, not the client, which has the response.
+            // This loses the worker, but the client has its response.
             Err(error) => self.failed(context, &error, sink),
         }
         self.count_hits(context);
@@ -314,7 +314,7 @@ impl Call {
         sink: &mut TrackedSink<'_, impl ResponseSink + ?Sized>,
     ) {
         context.tenant.log.end_partial_lines();
-        // A response that breaks the rules leaves a worker that can be rolled back.
+        // After an invalid response, the worker can still be rolled back.
         if self.forked.worker.state() == mayfly_sandbox::WorkerState::Answered && self.forked.worker.reset().is_ok() {
             context.counters.count(Event::Reset);
         }
@@ -340,8 +340,7 @@ impl Call {
         }
     }
 
-    /// Takes the storage program's worker away from a call that is given up. A worker in the middle of something is
-    /// replaced.
+    /// Takes the storage program's worker away from a call that is given up. A worker that was interrupted is replaced.
     pub(crate) fn abandon_store(&mut self, stores: &dyn StoreKeeper) {
         let state = std::mem::replace(&mut self.store, StoreCall::None);
         let Some(store) = &self.forked.generation.store else { return };
@@ -354,8 +353,8 @@ impl Call {
     }
 }
 
-/// Resets a worker that has answered, and counts. What is wrong costs the worker, not the client, which has the
-/// response: the worker is not ready then.
+/// Resets a worker that has answered, and updates the counters. If that fails, the worker is not ready afterwards; the
+/// client has its response.
 pub(crate) fn reset_answered(forked: &mut Forked, id: RequestId, tenant: &Tenant, counters: &Counters) {
     match forked.worker.reset() {
         Ok(_) => counters.count(Event::Reset),
@@ -400,7 +399,7 @@ impl From<&CallError> for Failure {
     }
 }
 
-/// Remembers whether there is a response. A body alone is none: the sandbox may fail while it reads one.
+/// Records whether there is a response. A body alone does not count: the sandbox may fail while it reads one.
 pub(crate) struct TrackedSink<'a, S: ?Sized> {
     sink: &'a mut S,
     pub(crate) answered: bool,

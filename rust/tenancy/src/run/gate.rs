@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Keeps a thread that was left behind from answering after the server has ended.
+//! Keeps an abandoned thread from answering after the server has ended.
 //!
-//! A thread that a file holds up has a request, and with it a reply whose loop is gone by the time that the file
-//! answers. Such a reply is neither sent nor dropped, since dropping sends it too: it is leaked, and the process ends.
+//! A thread that is blocked on a file may hold a request, and with it a reply whose loop is gone by the time that the
+//! file responds. Such a reply is neither sent nor dropped, since dropping sends it too. It is leaked, and the process
+//! ends.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, ThreadId};
@@ -13,30 +14,30 @@ use crate::run::reply::DeferredReply;
 
 /// Open until the server has ended.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct ReplyGate {
     is_closed: RwLock<bool>,
 }
 
-impl Gate {
-    /// When this returns, no reply is being sent, and none will be.
+impl ReplyGate {
+    /// When this returns, no reply is being sent, and none will be sent later.
     pub(crate) fn close(&self) {
         *self.is_closed.write().unwrap_or_else(PoisonError::into_inner) = true;
     }
 }
 
-/// A reply that is sent or dropped only while the gate is open. On the thread of its own loop, which exists then, it is
-/// always sent or dropped.
+/// A reply that is sent or dropped only while the gate is open. On its own loop's thread it is always sent or dropped,
+/// because the loop still exists then.
 pub(crate) struct Gated {
-    /// None when it has been sent.
+    /// `None` once it has been sent.
     reply: Option<Box<dyn DeferredReply>>,
-    gate: Arc<Gate>,
+    gate: Arc<ReplyGate>,
     /// The loop's thread.
     home: ThreadId,
 }
 
 impl Gated {
     /// Guards a reply to a request of this thread's loop.
-    pub(crate) fn new(reply: Box<dyn DeferredReply>, gate: &Arc<Gate>) -> Self {
+    pub(crate) fn new(reply: Box<dyn DeferredReply>, gate: &Arc<ReplyGate>) -> Self {
         Self { reply: Some(reply), gate: Arc::clone(gate), home: thread::current().id() }
     }
 
@@ -75,7 +76,7 @@ impl ResponseSink for Gated {
     fn body(&mut self, len: usize) -> &mut [u8] {
         match &mut self.reply {
             Some(reply) => reply.body(len),
-            // Sending consumes the sink, so nothing writes to it then.
+            // Sending consumes the sink, so nothing writes to it afterwards.
             None => &mut [],
         }
     }
@@ -128,9 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn no_reply_is_sent_from_elsewhere_when_the_gate_is_closed() {
+    fn no_reply_is_sent_from_another_thread_when_the_gate_is_closed() {
         let events = Arc::<Mutex<Vec<_>>>::default();
-        let gate = Arc::<Gate>::default();
+        let gate = Arc::<ReplyGate>::default();
         let reply = || {
             let reply = Reply { response: BufferedResponse::default(), events: Arc::clone(&events) };
             Box::new(Gated::new(Box::new(reply), &gate))
@@ -152,6 +153,6 @@ mod tests {
         .unwrap();
         assert_eq!(events.lock().unwrap().len(), 3, "neither sent nor dropped");
         at_home.send();
-        assert_eq!(events.lock().unwrap().len(), 5, "its loop is there");
+        assert_eq!(events.lock().unwrap().len(), 5, "its loop still exists");
     }
 }

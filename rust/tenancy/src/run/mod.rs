@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One request on one worker, and the reply that it gets.
+//! One request on one worker, and its reply.
 
 pub(crate) mod call;
 pub(crate) mod gate;

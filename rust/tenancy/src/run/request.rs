@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A request that outlives the connection's buffers.
+//! A copy of a request that outlives the connection's buffers.
 
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ impl OwnedRequest {
         }
     }
 
-    /// Shows the copy to `use_it` as the request that it is of.
+    /// Passes the copy to `use_it` as a [`Request`].
     pub(crate) fn view<T>(&self, use_it: impl FnOnce(&Request<'_>) -> T) -> T {
         let part = |range: &Range<usize>| &self.text[range.clone()];
         let headers: Vec<Header<'_>> =
@@ -49,12 +49,12 @@ impl OwnedRequest {
     }
 }
 
-/// The host that the request is for, or nothing.
+/// The value of the request's `host` header, or nothing.
 pub(crate) fn host<'a>(request: &Request<'a>) -> &'a [u8] {
     request.headers.iter().find(|header| header.name == b"host").map_or(&[], |header| header.value)
 }
 
-/// The bytes of all parts together.
+/// The size of all parts together, in bytes.
 pub(crate) fn size(request: &Request<'_>) -> u64 {
     let headers: usize = request.headers.iter().map(|header| header.name.len() + header.value.len()).sum();
     (request.method.len() + request.path.len() + request.query.len() + request.body.len() + headers) as u64

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The threads that do for the loops what takes too long for them.
+//! The background threads, which do what takes too long for loops.
 //!
 //! ```text
-//!   forker    1 thread               forks workers ahead, closes those that are done with
+//!   forker    1 thread               forks workers ahead of requests, closes used ones
 //!   boot      up to 4, on demand     boots programs: see `life::boots`
 //!   deferred  2 threads              requests that found no worker: fork one, serve the first slice
-//!   handover  1 thread               requests before which a worker's state is handed over to a new generation's
+//!   handover  1 thread               requests that first hand a worker's state over to a new generation
 //!   memory    1 thread               enforces the bound on memory
 //!   saver     1 thread               saves snapshots, where they are kept: see `life::boots`
-//!   overflow  a configured number    requests whose slice on a loop was over, in turns
-//!   outside   1 thread               wakes requests that wait for something outside
+//!   overflow  a configured number    requests that used up their slice on a loop, in turns
+//!   outside   1 thread               wakes requests that wait for the network
 //! ```
 
 use std::io;
@@ -20,14 +20,14 @@ use std::time::Duration;
 
 use crate::host::workers::Workers;
 use crate::memory::Memory;
-use crate::run::gate::Gate;
+use crate::run::gate::ReplyGate;
 use crate::schedule::deferred::{Deferred, HANDOVER_THREADS, Job, THREADS};
 use crate::schedule::orders::{self, Order, Orders};
 use crate::schedule::overflow::{self, Overflow};
 use crate::schedule::threads::Threads;
 
-/// How long [`Background::stop`] waits for threads that are at work: a boot, a fork, a snapshot that is being saved.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long [`Background::stop`] waits for threads at work: a boot, a fork, the saving of a snapshot.
+const STOP_WAIT: Duration = Duration::from_secs(3);
 
 /// All background threads of a server.
 #[derive(Debug)]
@@ -36,13 +36,13 @@ pub(crate) struct Background {
     deferred: Deferred,
     handovers: Deferred,
     pub(crate) overflow: Overflow,
-    /// Through which replies are sent.
-    pub(crate) gate: Arc<Gate>,
+    /// The gate through which replies are sent.
+    pub(crate) gate: Arc<ReplyGate>,
     pub(crate) memory: Arc<Memory>,
     workers: Workers,
     is_ending: AtomicBool,
     pub(crate) threads: Threads,
-    /// The last to end: the work of the others may come to them.
+    /// These end last, because the other threads may pass work to them.
     overflow_threads: Threads,
 }
 
@@ -105,7 +105,7 @@ impl Background {
         }
     }
 
-    /// Has a request served for which there is no worker.
+    /// Queues a request for which there is no worker.
     pub(crate) fn submit(&self, job: Job) {
         let queue = if job.former.is_some() { &self.handovers } else { &self.deferred };
         queue.submit(job);
@@ -116,16 +116,16 @@ impl Background {
         self.is_ending.load(Ordering::Relaxed)
     }
 
-    /// Ends all threads; answers what waits. No reply is sent after this returns. A thread that a file holds up is left
-    /// behind, and has no client to answer.
+    /// Ends all threads and answers the waiting requests. No reply is sent after this returns. A thread that is blocked
+    /// on a file is abandoned; it has no client to answer.
     pub(crate) fn stop(&self) {
         self.is_ending.store(true, Ordering::Relaxed);
         self.deferred.close();
         self.handovers.close();
         self.memory.close();
         self.orders.stop();
-        self.threads.join(FAREWELL);
+        self.threads.join(STOP_WAIT);
         self.overflow.close();
-        self.overflow_threads.join(overflow::FAREWELL + Duration::from_secs(1));
+        self.overflow_threads.join(overflow::STOP_WAIT + Duration::from_secs(1));
     }
 }

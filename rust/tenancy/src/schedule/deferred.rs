@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that found no worker: a few threads fork one, serve the first slice, and pass on what takes longer. Tenants
-//! take turns, so that one whose every request costs a worker delays the others by a request or two.
+//! Requests that found no worker: a few threads fork one, serve the first slice, and pass longer requests on. Tenants
+//! take turns, so that a tenant whose every request costs a worker delays the others by only a request or two.
 //!
-//! A request for which a worker hands its state over to the next generation's runs two hooks of the program's first,
-//! each for as long as a request may take. These have a queue and a thread of their own: they delay each other, by
-//! tenant, and no other requests.
+//! Before a request that hands a worker's state over to a new generation, two hooks of the program run, each up to the
+//! time limit of a request. Such requests have a queue and a thread of their own: they delay each other, in turns by
+//! tenant, but no other requests.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,13 +28,13 @@ use crate::schedule::overflow::{Overflow, Parked};
 
 /// Threads that serve deferred requests.
 pub(crate) const THREADS: usize = 2;
-/// Threads that serve those before which state is handed over: one at a time.
+/// Threads that serve requests with a handover: one at a time.
 pub(crate) const HANDOVER_THREADS: usize = 1;
-/// Requests that may wait for them.
+/// Requests that may wait for these threads.
 const WAITING: usize = 256;
-/// How often a fork waits for the memory's keeper to look, which takes 60 ms at most.
-const LOOKS: u32 = 5;
-/// How long a request may run here: others wait for a worker behind it.
+/// How often a fork waits for the memory thread to check, which takes up to 60 ms.
+const MEMORY_CHECKS: u32 = 5;
+/// How long a request may run here, while others wait behind it for a worker.
 const SLICE: Duration = Duration::from_millis(5);
 
 /// A request on its way to a background thread.
@@ -42,7 +42,7 @@ pub(crate) struct Job {
     pub(crate) tenant: Arc<Tenant>,
     pub(crate) request: OwnedRequest,
     pub(crate) id: RequestId,
-    /// Where the worker may stay when the request is done.
+    /// Where the worker may go when the request has finished.
     pub(crate) mailbox: Arc<WorkerMailbox>,
     /// A worker of the former generation, whose state the new one takes over.
     pub(crate) former: Option<Forked>,
@@ -52,14 +52,14 @@ pub(crate) struct Job {
     pub(crate) mode_header: bool,
 }
 
-/// What becomes of the worker that is forked for a request.
+/// What happens to the worker that is forked for a request.
 #[derive(Debug)]
 pub(crate) enum Retention {
     /// It stays with the loop.
     Stay,
-    /// It stays, in the place of this one.
+    /// It stays, in place of this one.
     Replace(Forked),
-    /// It goes when the request is done: all others are busier.
+    /// It is closed when the request has finished: all other workers are busier.
     Go,
 }
 
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Job {
 }
 
 impl Job {
-    /// Answers without having run anything.
+    /// Answers the request without running it.
     pub(crate) fn refuse(self, failure: Failure, reason: &str) {
         let mut reply = self.reply;
         self.tenant.background.failed(failure);
@@ -94,7 +94,8 @@ struct Queue {
 }
 
 impl Deferred {
-    /// Queues a request. If too many wait, the last one of the tenant that has most of them is answered with 503.
+    /// Queues a request. If too many wait, the last request of the tenant with the most waiting requests is answered
+    /// with 503.
     pub(crate) fn submit(&self, job: Job) {
         let mut queue = self.queue();
         if queue.is_closed {
@@ -106,7 +107,7 @@ impl Deferred {
         drop(queue);
         self.arrived.notify_one();
         if let Some(refused) = refused {
-            refused.refuse(Failure::Overloaded, "too many requests wait for a worker");
+            refused.refuse(Failure::Overloaded, "too many requests are waiting for a worker");
         }
     }
 
@@ -118,18 +119,18 @@ impl Deferred {
         }
     }
 
-    /// Takes no more requests; the threads end when they have served what waits.
+    /// Accepts no more requests. The threads end when they have served the waiting ones.
     pub(crate) fn close(&self) {
         self.queue().is_closed = true;
         self.arrived.notify_all();
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        // A queue is whole even if a thread panicked while it held the lock.
+        // The queue is consistent even if a thread panicked while it held the lock.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next request; `None` when the queue is closed and all are served.
+    /// The next request; `None` when the queue is closed and empty.
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue();
         loop {
@@ -144,7 +145,7 @@ impl Deferred {
     }
 }
 
-/// What a fork takes from the process.
+/// The process-wide resources that a fork uses.
 #[derive(Debug, Clone, Copy)]
 struct Forks<'a> {
     workers: &'a Workers,
@@ -154,7 +155,7 @@ struct Forks<'a> {
 /// Serves the first slice of a request on a worker of its own.
 fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     let Job { tenant, request, id, mailbox, former, retention, mut reply, in_flight, mode_header } = job;
-    // A request that has to wait for a disk does so on an overflow thread: no fork is queued behind it.
+    // A request that waits for a disk does so on an overflow thread, where no fork is queued behind it.
     let slice = Slice::non_blocking(SLICE);
     let context = CallContext {
         tenant: &tenant,
@@ -185,7 +186,7 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
             overflow.settle(parked, step);
         }
         Ok(None) | Err(_) => {
-            // The panic hook has told the log; the thread goes on for other requests.
+            // The panic hook has logged the panic; the thread continues with other requests.
             if !answered {
                 tenant.background.failed(Failure::Internal);
                 answer(Failure::Internal, INTERNAL_ERROR, id, &mut *reply);
@@ -196,23 +197,23 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     }
 }
 
-/// Forks, if need be when others have made room. The memory of a request that was refused more comes back when its
-/// machine has been closed, in the background: a tenant that holds no more than its share waits for that.
+/// Forks a worker, if necessary after others have freed memory. When a request is refused memory, its machine's memory
+/// is freed once the machine is closed, in the background. A tenant that holds no more than its share waits for that.
 fn fork(forks: Forks<'_>, tenant: &Tenant, permit: Option<WorkerPermit>) -> Result<Forked, NoFork> {
     let is_kept = permit.is_some();
-    let looks = if tenant.account.holds_much() { 1 } else { LOOKS };
+    let checks = if tenant.account.holds_much() { 1 } else { MEMORY_CHECKS };
     let mut forked = tenant.fork(permit);
-    for _ in 0..looks {
+    for _ in 0..checks {
         if !matches!(forked, Err(NoFork { failure: Failure::ServerMemory, .. })) {
             break;
         }
-        forks.memory.wait_for_a_look();
+        forks.memory.wait_for_measurement();
         forked = tenant.fork(forks.workers.permit().filter(|_| is_kept));
     }
     forked
 }
 
-/// A worker of the generation that answers now.
+/// A worker of the current generation.
 fn worker(
     forks: Forks<'_>,
     tenant: &Tenant,
@@ -223,7 +224,7 @@ fn worker(
     let current = tenant.ready().ok_or_else(|| NoFork::unavailable(tenant.excuse()))?;
     let former = former.filter(|former| current.succeeds(Some(&former.generation)));
     if current.config.mode != Mode::Ephemeral {
-        // This worker is to be the loop's only one: the state of a second one would come and go.
+        // This must be the loop's only worker: requests would alternate between its state and a second worker's.
         mailbox.end_order();
     }
     // The forker may have been faster.
@@ -232,7 +233,7 @@ fn worker(
         None => {
             let permit = match retention {
                 Retention::Stay => forks.workers.permit(),
-                // Closed first: that makes room.
+                // Closed first, to make room.
                 Retention::Replace(victim) => {
                     drop(victim);
                     forks.workers.permit()

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   round   1       1       2       2       3                       new, of B: round 3, behind B's last
-//!          [A]     [B]     [A]     [B]     [A] [A] [A] ...           new, of C: round 1, or the one that is being served
+//!          [A]     [B]     [A]     [B]     [A] [A] [A] ...           new, of C: the round after the last item taken
 //! ```
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     waiting: VecDeque<(u64, T)>,
-    /// The round of the item that was taken last.
+    /// The round of the last item taken.
     round: u64,
 }
 
@@ -27,8 +27,8 @@ impl<T> Default for FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// Puts an item into the queue. If there are `most` already, returns the one that there is no room for: the last
-    /// item of the owner with the most rounds ahead, which may be the new item.
+    /// Adds an item. If the queue already has `most`, returns the item that it has no room for: the last item of the
+    /// owner with the most items, which may be the new one.
     pub(crate) fn push(&mut self, new: T, most: usize, has_same_owner: impl Fn(&T) -> bool) -> Option<T> {
         let last = self.waiting.iter().rfind(|(_, other)| has_same_owner(other)).map(|(round, _)| *round);
         let round = last.unwrap_or(self.round).max(self.round).saturating_add(1);
@@ -49,7 +49,7 @@ impl<T> FairQueue<T> {
         self.waiting.insert(at, (round, new));
     }
 
-    /// The next one.
+    /// Takes the next item.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let (round, next) = self.waiting.pop_front()?;
         self.round = round;
@@ -63,7 +63,7 @@ mod tests {
 
     const MOST: usize = 8;
 
-    /// Pushes for an owner; returns what was refused.
+    /// Pushes an item for an owner; returns the refused item.
     fn push(queue: &mut FairQueue<(char, u32)>, owner: char, number: u32) -> Option<(char, u32)> {
         queue.push((owner, number), MOST, |(other, _)| *other == owner)
     }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn each_gets_its_turn_and_its_own_order() {
+    fn owners_take_turns_and_keep_their_own_order() {
         let mut queue = FairQueue::default();
         for number in 0..5 {
             assert_eq!(push(&mut queue, 'a', number), None);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_that_fills_the_queue_keeps_no_other_out() {
+    fn an_owner_that_fills_the_queue_does_not_block_others() {
         let mut queue = FairQueue::default();
         for number in 0..MOST as u32 {
             assert_eq!(push(&mut queue, 'a', number), None);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Orders for the forker: what takes too long for a loop, and that no request waits for.
+//! Orders for the forker: work that takes too long for a loop and that no request waits for.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -20,7 +20,7 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// Where orders are given. Cheap to clone.
+/// Sends orders. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Orders(Sender<Order>);
 
@@ -30,7 +30,7 @@ impl Orders {
         (Self(sender), receiver)
     }
 
-    /// Has a worker forked for `mailbox`, unless one is on its way.
+    /// Orders a worker for `mailbox`, unless one has been ordered already.
     pub(crate) fn fork(&self, tenant: &Arc<Tenant>, mailbox: &Arc<WorkerMailbox>) {
         if mailbox.order() {
             self.send(Order::Fork { tenant: Arc::clone(tenant), mailbox: Arc::clone(mailbox) });
@@ -53,21 +53,21 @@ impl Orders {
     }
 
     fn send(&self, order: Order) {
-        // It fails only if the thread panicked; requests are then served by the deferred threads' own forks.
+        // Sending fails only if the forker has panicked. The deferred threads then fork workers for requests.
         let _ = self.0.send(order);
     }
 }
 
-/// Forks a worker for a mailbox, if it is still wanted.
+/// Forks a worker for a mailbox, if it is still needed.
 pub(crate) fn fork(workers: &Workers, tenant: &Tenant, mailbox: &Arc<WorkerMailbox>) {
-    // The pool that asked holds the mailbox besides this order.
-    let is_wanted = Arc::strong_count(mailbox) > 1
+    // The pool that gave the order holds the mailbox, too.
+    let is_needed = Arc::strong_count(mailbox) > 1
         && mailbox.is_empty()
-        // As memory nears its bound, workers are forked for requests alone.
+        // Close to the bound on memory, workers are forked only for waiting requests.
         && tenant.account.has_room(1, Purpose::Boot);
-    let permit = if is_wanted { workers.permit() } else { None };
+    let permit = if is_needed { workers.permit() } else { None };
     let forked = permit.and_then(|permit| tenant.fork(Some(permit)).ok());
-    // Dropped if it is not wanted any more.
+    // Dropped if it is no longer needed.
     if mailbox.end_order()
         && let Some(forked) = forked
     {

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What sleeps, by the time at which it is to wake. Times are `CLOCK_MONOTONIC` in nanoseconds. The caller bounds how
-//! many may sleep.
+//! Sleeping items, ordered by wake-up time. Times are `CLOCK_MONOTONIC` in nanoseconds. The caller bounds the number of
+//! sleepers.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Sleepers. The earliest wakes first; of those with one time, the one that came first. Each has a number, by which it
-/// can be woken.
+/// Sleepers. The earliest wakes first; of those with the same time, the one that was added first. Each has a number, by
+/// which it can be woken.
 #[derive(Debug)]
 pub(crate) struct Sleepers<T> {
-    /// By when they wake, and by their numbers: no two are equal.
+    /// By wake-up time and number, so that no two keys are equal.
     in_order: BTreeMap<(u64, u64), T>,
-    /// When each wakes.
+    /// Wake-up times by number.
     times: HashMap<u64, u64>,
     next: u64,
 }
 
 impl<T> Sleepers<T> {
-    /// The number of the next one that comes.
+    /// The number that the next item will have.
     pub(crate) fn next_number(&self) -> u64 {
         self.next
     }
@@ -27,12 +27,12 @@ impl<T> Sleepers<T> {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// When the next one wakes.
+    /// The earliest wake-up time.
     pub(crate) fn earliest_ns(&self) -> Option<u64> {
         self.in_order.first_key_value().map(|(&(until_ns, _), _)| until_ns)
     }
 
-    /// The next one whose time has come.
+    /// Takes the next item whose time has come.
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<T> {
         self.earliest_ns().filter(|earliest| *earliest <= now_ns)?;
         let ((_, number), item) = self.in_order.pop_first()?;
@@ -40,13 +40,13 @@ impl<T> Sleepers<T> {
         Some(item)
     }
 
-    /// The one with this number, before its time, if it still sleeps.
+    /// Takes the item with this number before its time, if it still sleeps.
     pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
         let until_ns = self.times.remove(&number)?;
         self.in_order.remove(&(until_ns, number))
     }
 
-    /// All, whatever their time.
+    /// Takes all items.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.times.clear();
         std::mem::take(&mut self.in_order).into_values()
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(sleepers.pop_due(10), Some('a'));
         assert_eq!(sleepers.remove(first), None);
         sleepers.push(10, 'c');
-        assert_eq!(sleepers.remove(first), None, "a number is not used again");
+        assert_eq!(sleepers.remove(first), None, "a number is not reused");
     }
 
     proptest! {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Background threads, from their start to their end.
+//! Starts background threads and waits for their end.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often [`Threads::join`] looks.
+/// How often [`Threads::join`] checks.
 const TICK: Duration = Duration::from_millis(2);
 
 /// Threads that end together.
@@ -22,11 +22,11 @@ impl Threads {
         Ok(())
     }
 
-    /// Waits for the threads to end, for so long at most. Those that a file holds up are left behind.
+    /// Waits for the threads to end, up to `at_most`. Threads that are blocked on a file are abandoned.
     pub(crate) fn join(&self, at_most: Duration) {
         let end = Instant::now() + at_most;
         let mut threads = std::mem::take(&mut *self.threads());
-        // The calling thread may be one of them: the last to hold the server.
+        // The calling thread may be one of them, if it is the last to hold the server.
         threads.retain(|thread| thread.thread().id() != thread::current().id());
         loop {
             let (done, left): (Vec<_>, Vec<_>) = threads.into_iter().partition(JoinHandle::is_finished);
@@ -40,7 +40,7 @@ impl Threads {
             if Instant::now() >= end {
                 let names: Vec<_> = left.iter().filter_map(|thread| thread.thread().name()).collect();
                 return tracing::warn!(
-                    target: "mayfly::server", threads = ?names, "threads are left behind: what they wait for does not answer"
+                    target: "mayfly::server", threads = ?names, "threads are abandoned: the files that they wait for do not respond"
                 );
             }
             threads = left;
@@ -49,7 +49,7 @@ impl Threads {
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        // A list is whole even if a thread panicked while it held the lock.
+        // The list is consistent even if a thread panicked while it held the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The tenants of one configuration, and where their routes lead.
+//! The tenants of one configuration and their routes.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use crate::config::{BootWhen, Config};
 use crate::model::route::Router;
 use crate::model::tenant::Tenant;
 
-/// The tenants of one configuration; another one takes its place whole.
+/// The tenants of one configuration. A new configuration replaces the set as a whole.
 #[derive(Debug)]
 pub(crate) struct TenantSet {
     pub(crate) epoch: u64,
     pub(crate) config: Arc<Config>,
     pub(crate) router: Router,
-    /// In the order of the configuration.
+    /// In configuration order.
     pub(crate) tenants: Box<[Arc<Tenant>]>,
 }
 
@@ -22,7 +22,7 @@ impl TenantSet {
         Self { epoch, router: Router::new(&config.tenants), config, tenants }
     }
 
-    /// Those that boot at start: the ones that say so, and of the others the first few.
+    /// The tenants that boot at start: those configured to, and the first few of those set to `auto`.
     pub(super) fn to_boot_at_start(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         let mut auto = self.config.boot_at_start;
         self.tenants.iter().zip(&self.config.tenants).filter_map(move |(tenant, config)| {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Shows what the program sees: /exe where it is itself, /argv0, and else the file of the path; the query is written to
-// it first. /peer calls a function of a storage program with what /ro/file has, which the boot mapped and did not
-// touch.
+// Answers with what the program sees: /exe is its own path, /argv0 its name, and other paths are files, to which the
+// query is written first. /peer calls a function of a storage program with the content of /ro/file, which the boot
+// mapped but did not touch.
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@ int main(int argc, char **argv) {
         char text[4096] = "";
         ssize_t size = 0;
         if (strcmp(request->path.data, "/exe") == 0) {
-            // Its path, and that there is an ELF file.
+            // The path, and the magic number of the ELF file there.
             size = readlink("/proc/self/exe", text, 1000);
             int file = open("/proc/self/exe", O_RDONLY);
             size += read(file, text + size, 4);

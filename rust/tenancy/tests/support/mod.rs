@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the tests of this crate share: tenants to run, and an HTTP server's part of the work.
+//! Shared by the tests of this crate: tenants to run, and the part of an HTTP server.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
@@ -12,14 +12,14 @@ use mayfly_tenancy::{
 };
 use serde_json::{Value, json};
 
-/// A program that does what no tenant should: see `tenants/faults`.
+/// A program that misbehaves on request: see `tenants/faults`.
 pub fn faults() -> PathBuf {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
     assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
     program
 }
 
-/// A tenant that runs `faults`, with limits that are quick to reach, but for those on time: the machine may be busy.
+/// A tenant that runs `faults`. Its limits are quick to reach, except those on time, since the machine may be busy.
 pub fn tenant(name: &str, more: Value) -> Value {
     let mut tenant = json!({
         "name": name, "path": format!("/{name}"), "program": faults(),
@@ -29,7 +29,7 @@ pub fn tenant(name: &str, more: Value) -> Value {
     tenant
 }
 
-/// For a tenant whose requests run into the limit on time.
+/// Limits for a tenant whose requests are to reach the limit on CPU time.
 pub fn hurried() -> Value {
     json!({"limits": {"cpu_ms": 100, "inline_budget_us": 1_000_000}})
 }
@@ -52,7 +52,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Status and `error` of one of Mayfly's own answers, after checking its form.
+    /// Checks the format of one of Mayfly's own answers; returns its status and `error`.
     pub fn error(&self) -> (u16, String) {
         let body: Value = serde_json::from_slice(&self.body).unwrap();
         let keys: Vec<_> = body.as_object().unwrap().keys().collect();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a configuration may say about how a program is run.
+//! The part of the configuration about how a program runs.
 
 use mayfly_sandbox::{MountPoint, Outbound, OutboundHost, WarmUp};
 
@@ -8,7 +8,7 @@ use crate::config::tests::{only, problem, tenant};
 use crate::config::{Config, ServiceConfig, TenantConfig};
 
 #[test]
-fn a_program_connects_to_what_is_named_and_what_its_group_names() {
+fn a_program_connects_to_its_own_and_its_groups_destinations() {
     let text = r#"{"groups": {"g": {"outbound": ["db.example:5432", "127.0.0.1:6379"]}},
         "tenants": [{"name": "a", "program": "p", "path": "/", "group": "g", "outbound": ["DB.example:5432", "cache:1"]}]}"#;
     let name = |name: &str, port| Outbound { host: OutboundHost::Name(name.to_owned()), port };
@@ -50,7 +50,7 @@ fn mounts_merge_tenant_over_group_over_file() {
 }
 
 #[test]
-fn a_mount_is_seen_where_the_host_has_it_unless_it_says_otherwise() {
+fn a_mount_is_seen_at_the_hosts_path_by_default() {
     let config = Config::from_json(
         r#"{"root": "/srv", "tenants": [{"name": "a", "program": "p", "path": "/a", "mounts": [{"host": "venv"}, {"host": "/opt"}]}]}"#,
     );
@@ -60,7 +60,7 @@ fn a_mount_is_seen_where_the_host_has_it_unless_it_says_otherwise() {
 }
 
 #[test]
-fn a_mount_that_cannot_be_is_named() {
+fn an_invalid_mount_is_reported() {
     let mount = |mounts: &str| problem(&tenant(&format!(r#", "mounts": [{{"host": "/x"}}, {mounts}]"#)));
     for at in ["usr", "", "/usr/", "//", "/a/../b", "/a/.", "/proc", "/dev/shm", "/sys"] {
         let message = mount(&format!(r#"{{"host": "/h", "at": "{at}"}}"#));
@@ -72,7 +72,7 @@ fn a_mount_that_cannot_be_is_named() {
     }
     assert_eq!(
         mount(r#"{"host": "/h", "at": "/x"}"#),
-        r#"tenants[0].mounts[1]: "/x" is the place of mounts[0] already"#
+        r#"tenants[0].mounts[1]: "/x" is already the mount point of mounts[0]"#
     );
     assert!(mount(r#"{"at": "/x"}"#).contains("missing field `host`"));
     let message = problem(r#"{"groups": {"g": {"mounts": [{"host": "a"}]}}}"#);
@@ -88,10 +88,10 @@ fn a_mount_that_cannot_be_is_named() {
 
 proptest::proptest! {
     #[test]
-    fn a_place_that_is_good_here_is_good_for_the_mounts(path in "(/(proc|dev|a|\\.{1,3}|)){0,3}/?[a.\\x00]{0,2}") {
+    fn a_mount_point_that_is_valid_here_is_valid_for_the_mounts(path in "(/(proc|dev|a|\\.{1,3}|)){0,3}/?[a.\\x00]{0,2}") {
         let here = crate::config::values::MountPath::try_from(path.clone()).is_ok();
         let there = mayfly_sandbox::Mounts::open(&[MountPoint { guest: path.clone(), host: "/".into(), writable: false }]).is_ok();
-        // One spelling is enough here.
+        // Only one notation is accepted here.
         let slash = path.len() > 1 && path.ends_with('/');
         proptest::prop_assert_eq!(here, there && !slash, "{:?}", path);
     }
@@ -130,7 +130,7 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
     ];
     assert_eq!(tenant_.service.unwrap().warm_up, expected);
     assert_eq!(tenant_.limits.machine.threads, 3);
-    // What the file says for all holds for these, too.
+    // The file's defaults apply to these programs, too.
     let config = Config::from_json(
         r#"{"defaults": {"limits": {"threads": 5}}, "groups": {"g": {"limits": {"descriptors": 7}}},
             "tenants": [{"name": "a", "group": "g", "program": "p", "path": "/", "serve": "connections"}]}"#,
@@ -172,7 +172,7 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
 }
 
 #[test]
-fn what_is_watched_is_named_as_the_program_sees_it() {
+fn watched_paths_are_those_that_the_program_sees() {
     let text = |watch: &str| {
         format!(
             r#"{{"root": "/srv", "defaults": {{"mounts": [{{"host": "/usr"}}]}}, "tenants": [{{"name": "a", "program": "p", "path": "/",

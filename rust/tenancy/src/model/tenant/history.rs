@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a tenant keeps from one generation to the next.
+//! State that a tenant keeps from one generation to the next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::model::generation::Generation;
 use crate::model::outcome::ReloadError;
 use crate::model::store::Store;
 
-/// The longest pause before a failed boot is tried again.
+/// The longest pause before a failed boot is retried.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// What changes with the tenant's life, apart from its state.
+/// What changes over the tenant's life cycle, apart from its [`State`](super::State).
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) config: Arc<TenantConfig>,
@@ -27,14 +27,15 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// The first pause before a failed boot is tried again; doubled with each failure, up to [`RETRY_MAX`].
+    /// The pause before a failed boot is first retried. It doubles with each failure, up to [`RETRY_MAX`].
     pub(crate) const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
     pub(crate) fn new(config: Arc<TenantConfig>) -> Self {
         Self { config, last_number: 0, previous: None, retry: Self::FIRST_PAUSE, shared: None, store: None }
     }
 
-    /// The region that all of the tenant's workers share: made once, since its content is to outlive generations.
+    /// The memory region that all of the tenant's workers share. It is made once, because its content outlives
+    /// generations.
     pub(crate) fn shared_memory(&mut self, config: &TenantConfig) -> Result<Option<SharedMemory>, ReloadError> {
         let Some(wanted) = &config.shared else { return Ok(None) };
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.bytes() == wanted.bytes) {
@@ -51,14 +52,14 @@ impl History {
         if !shared.stays_in_memory() {
             tracing::warn!(
                 target: "mayfly::server", tenant = %config.name, kib = wanted.bytes >> 10,
-                "the tenant's shared memory may be taken from memory, and requests then wait for its disk: raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK), or put the file into /dev/shm"
+                "the tenant's shared memory may be paged out, and requests then wait for the disk: raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK), or put the file into /dev/shm"
             );
         }
         self.shared = Some(shared.clone());
         Ok(Some(shared))
     }
 
-    /// The pause before the next try of a boot that has failed.
+    /// The pause before a failed boot is retried.
     pub(crate) fn next_pause(&mut self) -> Duration {
         let pause = self.retry;
         self.retry = (pause * 2).min(RETRY_MAX);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which sleepers wait for something outside: a descriptor of each becomes readable when its request may go on.
+//! Wakes sleepers that wait for the network: the descriptor of each becomes readable when its request may continue.
 //!
-//! One thread waits for all of them. A descriptor is watched for one event; a request that goes to sleep again has it
-//! watched again. A descriptor is no longer watched when its worker closes it.
+//! One thread waits for all of them. A descriptor is watched for one event, and again each time that its request goes
+//! to sleep. It is no longer watched when its worker closes it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -11,20 +11,20 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 
-/// Events of one look.
+/// Most events per wait.
 const EVENTS: usize = 256;
-/// The number of the bell: no sleeper's.
+/// The number of the bell, which no sleeper has.
 const BELL: u64 = u64::MAX;
 
-/// The descriptors.
+/// The watched descriptors.
 #[derive(Debug)]
-pub(crate) struct Readiness {
+pub(crate) struct DescriptorWatch {
     epoll: OwnedFd,
     /// Ends a wait.
     bell: OwnedFd,
 }
 
-impl Readiness {
+impl DescriptorWatch {
     pub(crate) fn new() -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -36,22 +36,22 @@ impl Readiness {
     pub(crate) fn watch(&self, descriptor: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         let (data, once) = (EventData::new_u64(number), EventFlags::IN | EventFlags::ONESHOT);
         match epoll::add(&self.epoll, descriptor, data, once) {
-            // Its request has slept before.
+            // The request has slept before.
             Err(rustix::io::Errno::EXIST) => Ok(epoll::modify(&self.epoll, descriptor, data, once)?),
             other => Ok(other?),
         }
     }
 
-    /// Waits, for a time or for ever, for reports.
+    /// Waits for reports, with or without a time limit.
     pub(crate) fn wait(&self, at_most: Option<Duration>) -> Vec<u64> {
         let timeout = at_most.and_then(|time| Timespec::try_from(time).ok());
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
-        // A signal ends it early, and nothing else can.
+        // It can fail only because of a signal, which ends the wait early.
         let count = epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()).unwrap_or(0);
         events[..count].iter().map(|event| { event.data }.u64()).filter(|number| *number != BELL).collect()
     }
 
-    /// Ends this wait and all that follow.
+    /// Ends the current wait and all later ones.
     pub(crate) fn ring(&self) {
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
@@ -69,20 +69,20 @@ mod tests {
 
     #[test]
     fn each_is_reported_once_and_again_when_it_is_watched_again() {
-        let readiness = Readiness::new().unwrap();
+        let watch = DescriptorWatch::new().unwrap();
         let (mut one, other) = UnixStream::pair().unwrap();
-        readiness.watch(other.as_fd(), 7).unwrap();
-        assert!(readiness.wait(SOON).is_empty());
+        watch.watch(other.as_fd(), 7).unwrap();
+        assert!(watch.wait(SOON).is_empty());
         one.write_all(b"x").unwrap();
-        assert_eq!(readiness.wait(None), [7]);
-        assert!(readiness.wait(SOON).is_empty());
-        readiness.watch(other.as_fd(), 8).unwrap();
-        assert_eq!(readiness.wait(None), [8]);
-        readiness.watch(other.as_fd(), 9).unwrap();
+        assert_eq!(watch.wait(None), [7]);
+        assert!(watch.wait(SOON).is_empty());
+        watch.watch(other.as_fd(), 8).unwrap();
+        assert_eq!(watch.wait(None), [8]);
+        watch.watch(other.as_fd(), 9).unwrap();
         drop(other);
-        assert!(readiness.wait(SOON).is_empty(), "it is gone with its descriptor");
-        readiness.ring();
-        assert!(readiness.wait(None).is_empty());
-        assert!(readiness.wait(None).is_empty());
+        assert!(watch.wait(SOON).is_empty(), "closing a descriptor ends its watch");
+        watch.ring();
+        assert!(watch.wait(None).is_empty());
+        assert!(watch.wait(None).is_empty());
     }
 }

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A request that has left its loop.
+
+use std::sync::Arc;
+
+use crate::model::failure::{Failure, answer};
+use crate::model::permits::CallPermit;
+use crate::model::tenant::Tenant;
+use crate::model::worker_mailbox::WorkerMailbox;
+use crate::run::call::Call;
+use crate::run::in_flight::InFlight;
+use crate::run::reply::{DeferredReply, send};
+
+/// A request that has a worker and has left its loop.
+pub(crate) struct Parked {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) call: Call,
+    pub(crate) reply: Box<dyn DeferredReply>,
+    pub(crate) mailbox: Arc<WorkerMailbox>,
+    pub(crate) in_flight: InFlight,
+    /// `None` while it is on a deferred thread.
+    pub(crate) permit: Option<CallPermit>,
+    /// Its next step may block its thread.
+    pub(crate) may_block: bool,
+    pub(crate) mode_header: bool,
+}
+
+impl Parked {
+    /// Answers in the program's place, and closes the worker.
+    pub(super) fn refuse(self, failure: Failure, reason: &str) {
+        let Self { tenant, call, mut reply, in_flight, permit, .. } = self;
+        tenant.background.failed(failure);
+        tenant.log.failed(call.id, failure, reason);
+        answer(failure, reason, call.id, &mut *reply);
+        drop((in_flight, permit));
+        send(reply);
+    }
+}
+
+impl std::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parked").field("tenant", &self.tenant.name).field("call", &self.call).finish_non_exhaustive()
+    }
+}

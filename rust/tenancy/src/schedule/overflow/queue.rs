@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The order in which requests get their turns, and the sleepers among them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::parked::Parked;
+use crate::model::store::Ticket;
+use crate::schedule::sleepers::Sleepers;
+
+/// The requests of the overflow.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Tenants with requests, in the order of their turns, by address. The requests keep their tenant alive.
+    pub(super) turns: VecDeque<usize>,
+    pub(super) by_tenant: HashMap<usize, VecDeque<Parked>>,
+    pub(super) asleep: Sleepers<Parked>,
+    /// Requests that are queued for a storage program, by their tickets.
+    pub(super) queued: HashMap<Ticket, Parked>,
+    pub(super) last_ticket: u64,
+    pub(super) blocked: Blocked,
+    /// The sleeper's time that a thread waits for, if one does.
+    pub(super) watched_ns: Option<u64>,
+    /// At shutdown: the time until which these requests continue.
+    pub(super) closes_at: Option<Instant>,
+}
+
+/// Counts the threads whose step may block.
+#[derive(Debug, Default)]
+pub(super) struct Blocked {
+    most: u32,
+    most_of_one: u32,
+    all: u32,
+    pub(super) by_tenant: HashMap<usize, u32>,
+}
+
+impl Blocked {
+    pub(super) fn of(threads: u32) -> Self {
+        let most = threads.saturating_sub(1).max(1);
+        Self { most, most_of_one: (threads / 2).max(1), ..Self::default() }
+    }
+
+    pub(super) fn has_room(&self, tenant: usize) -> bool {
+        self.all < self.most && self.by_tenant.get(&tenant).is_none_or(|own| *own < self.most_of_one)
+    }
+
+    pub(super) fn enter(&mut self, tenant: usize) {
+        self.all += 1;
+        *self.by_tenant.entry(tenant).or_default() += 1;
+    }
+
+    pub(super) fn leave(&mut self, tenant: usize) {
+        self.all -= 1;
+        if let Some(own) = self.by_tenant.get_mut(&tenant) {
+            *own -= 1;
+            if *own == 0 {
+                self.by_tenant.remove(&tenant);
+            }
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn is_over(&self) -> bool {
+        self.closes_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = Parked> + use<> {
+        self.turns.clear();
+        let queued = std::mem::take(&mut self.queued).into_values();
+        std::mem::take(&mut self.by_tenant).into_values().flatten().chain(self.asleep.take_all()).chain(queued)
+    }
+
+    /// Whether the queue has something that no waiting thread was notified of.
+    pub(super) fn has_news(&self) -> bool {
+        !self.turns.is_empty() || self.unwatched_ns().is_some()
+    }
+
+    /// The earliest sleeper's time, unless a thread waits for it.
+    pub(super) fn unwatched_ns(&self) -> Option<u64> {
+        self.asleep.earliest_ns().filter(|earliest| self.watched_ns.is_none_or(|watched| watched > *earliest))
+    }
+
+    /// Gives turns to the sleepers whose time has come.
+    pub(super) fn wake(&mut self, now_ns: u64) {
+        while let Some(parked) = self.asleep.pop_due(now_ns) {
+            self.push(parked);
+        }
+    }
+
+    pub(super) fn push(&mut self, parked: Parked) {
+        let key = Arc::as_ptr(&parked.tenant).addr();
+        let requests = self.by_tenant.entry(key).or_default();
+        if requests.is_empty() {
+            self.turns.push_back(key);
+        }
+        requests.push_back(parked);
+    }
+
+    /// Takes the next request. One whose step may block is skipped until another thread may block.
+    pub(super) fn pop(&mut self) -> Option<Parked> {
+        let can_go = |key: &usize| match self.by_tenant.get(key).and_then(VecDeque::front) {
+            Some(parked) => !parked.may_block || self.blocked.has_room(*key),
+            None => true,
+        };
+        let at = self.turns.iter().position(can_go)?;
+        let key = self.turns.remove(at)?;
+        let requests = self.by_tenant.get_mut(&key)?;
+        let parked = requests.pop_front();
+        if parked.as_ref().is_some_and(|parked| parked.may_block) {
+            self.blocked.enter(key);
+        }
+        if requests.is_empty() {
+            self.by_tenant.remove(&key);
+        } else {
+            self.turns.push_back(key);
+        }
+        parked
+    }
+}

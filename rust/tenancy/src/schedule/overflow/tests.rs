@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Turns, sleepers and bounds of the overflow.
+
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, Sender};
+
+use mayfly_sandbox::{BufferedResponse, Request, ResponseSink};
+use serde_json::json;
+
+use super::*;
+use crate::model::failure::RequestId;
+use crate::model::permits::PermitKind;
+use crate::run::call::Call;
+use crate::run::in_flight::InFlight;
+use crate::run::reply::DeferredReply;
+use crate::{Config, Server};
+
+struct Reply {
+    response: BufferedResponse,
+    sender: Sender<(u64, BufferedResponse)>,
+}
+
+impl ResponseSink for Reply {
+    fn body(&mut self, len: usize) -> &mut [u8] {
+        self.response.body(len)
+    }
+
+    fn status(&mut self, status: u16) {
+        self.response.status(status);
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        self.response.header(name, value);
+    }
+}
+
+impl DeferredReply for Reply {
+    fn send(self: Box<Self>) {
+        let _ = self.sender.send((monotonic_ns(), self.response));
+    }
+}
+
+const TIME: Duration = Duration::from_secs(20);
+
+fn server() -> Server {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
+    assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
+    let limits = json!({"cpu_ms": 60_000, "wall_ms": 60_000});
+    let tenant = json!({"name": "a", "path": "/", "program": program, "limits": limits});
+    let config = json!({"overflow_threads": 1, "tenants": [tenant]});
+    Server::start(Config::from_value(&config).unwrap()).unwrap()
+}
+
+/// Starts a request that spins for `query` milliseconds, and pauses it after the first.
+fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedResponse)>) {
+    let tenant = Arc::clone(&server.set().tenants[0]);
+    let mut call = Call::new(tenant.fork(None).unwrap(), RequestId(1));
+    let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
+    let (sender, receiver) = mpsc::channel();
+    let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
+    let slice = Slice::non_blocking(Duration::from_millis(1));
+    let context = CallContext {
+        tenant: &tenant,
+        counters: &tenant.background,
+        stores: &server.background().overflow,
+        slice,
+        mode_header: false,
+        may_defer_reset: false,
+    };
+    assert_eq!(call.begin(context, &request, &mut TrackedSink::new(&mut *reply)), CallStep::Paused);
+    let in_flight = InFlight::enter(&tenant, 10_000).unwrap();
+    let mailbox = tenant.new_mailbox();
+    (Parked { tenant, call, reply, mailbox, in_flight, permit: None, may_block: false, mode_header: false }, receiver)
+}
+
+#[test]
+fn a_sleeper_continues_at_its_time_and_occupies_no_thread_meanwhile() {
+    let server = server();
+    let overflow = &server.background().overflow;
+    let now = monotonic_ns();
+    // All on one thread, and not in the order of their times.
+    let ends: Vec<_> = [600, 300, 450]
+        .into_iter()
+        .map(|after_ms| {
+            let (parked, receiver) = begun(&server, "30");
+            let until_ns = now + after_ms * 1_000_000;
+            overflow.settle(parked, CallStep::Sleeps { until_ns });
+            (until_ns, receiver)
+        })
+        .collect();
+    assert_eq!(server.report().overflow, 3);
+    let (awake, receiver) = begun(&server, "30");
+    overflow.settle(awake, CallStep::Paused);
+    let (_, response) = receiver.recv_timeout(TIME).unwrap();
+    assert_eq!(response.status, 200);
+    for (until_ns, receiver) in ends {
+        let (end_ns, response) = receiver.recv_timeout(TIME).unwrap();
+        assert_eq!(response.status, 200);
+        assert!(end_ns >= until_ns, "{} ns early", until_ns - end_ns);
+    }
+    assert_eq!((server.report().overflow, server.report().tenants[0].in_flight), (0, 0));
+}
+
+#[test]
+fn steps_that_block_leave_threads_for_the_rest() {
+    let server = server();
+    let parked = |may_block| Parked { may_block, ..begun(&server, "30").0 };
+    let mut queue = Queue { blocked: Blocked::of(4), ..Queue::default() };
+    for may_block in [true, true, true, false] {
+        queue.push(parked(may_block));
+    }
+    let key = *queue.turns.front().unwrap();
+    assert!(queue.pop().is_some() && queue.pop().is_some());
+    assert!(queue.pop().is_none(), "half of the threads may be blocked for this tenant");
+    queue.blocked.leave(key);
+    assert!(queue.pop().is_some());
+    assert!(queue.pop().is_some_and(|parked| !parked.may_block), "that one does not block");
+    // At most all threads but one may block, whichever tenants they work for.
+    assert!(queue.blocked.has_room(key + 1));
+    queue.blocked.enter(key + 1);
+    assert!(!queue.blocked.has_room(key + 2));
+    (0..2).for_each(|_| queue.blocked.leave(key));
+    queue.blocked.leave(key + 1);
+    assert!(queue.blocked.by_tenant.is_empty() && queue.blocked.has_room(key));
+    // A single thread does everything.
+    assert!(Blocked::of(1).has_room(key));
+}
+
+#[test]
+fn sleepers_are_bounded_and_answered_at_shutdown() {
+    let server = server();
+    let overflow = &server.background().overflow;
+    let tenant = Arc::clone(&server.set().tenants[0]);
+    let share = std::iter::from_fn(|| overflow.permits.take(PermitKind::Sleep, &tenant.permits));
+    let mut taken: Vec<_> = share.collect();
+    assert_eq!(taken.len(), 64, "half of one thread's permits");
+    let (parked, receiver) = begun(&server, "30");
+    overflow.settle(parked, CallStep::Sleeps { until_ns: 0 });
+    assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
+    taken.pop();
+    let (parked, receiver) = begun(&server, "30");
+    overflow.settle(parked, CallStep::Sleeps { until_ns: u64::MAX });
+    drop(taken);
+    assert_eq!(server.report().overflow, 1);
+    server.shutdown();
+    assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
+    assert_eq!(server.report().overflow, 0);
+}
