@@ -33,7 +33,7 @@ impl Process {
         }
         for (id, notify) in self.timers.expired(|clock| self.timer_clock_ns(clock, now)) {
             let sent = match notify {
-                Notify::Nobody => Sent::Ignored,
+                Notify::None => Sent::Ignored,
                 Notify::Process { signal, value } => {
                     self.send_signal(machine, SignalTarget::Process, info(id, signal, value))?
                 }

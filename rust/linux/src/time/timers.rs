@@ -67,7 +67,7 @@ impl Schedule {
 /// Notification of a timer of `timer_create`: SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD_ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Notify {
-    Nobody,
+    None,
     Process { signal: Signal, value: u64 },
     Thread { signal: Signal, value: u64, tid: u32 },
 }

@@ -134,7 +134,7 @@ pub(crate) fn timer_create(call: &mut Call<'_, '_>) -> CallResult {
 fn notify(call: &Call<'_, '_>, value: u64, signal: i32, kind: i32, tid: u32) -> Result<Notify, Errno> {
     let signal = Signal::new(signal).ok_or(Errno::EINVAL);
     match kind {
-        libc::SIGEV_NONE => Ok(Notify::Nobody),
+        libc::SIGEV_NONE => Ok(Notify::None),
         // The C library creates threads for timers; it uses SIGEV_THREAD_ID.
         libc::SIGEV_SIGNAL | libc::SIGEV_THREAD => Ok(Notify::Process { signal: signal?, value }),
         libc::SIGEV_THREAD_ID => {
