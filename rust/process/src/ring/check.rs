@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The checks on each notification: every register of a stub is a program's, and hostile.
+//!
+//! What the kernel says, and a program cannot choose: who made the call, by which convention, and behind which
+//! instruction. Everything else is only used to compute what the program itself does next.
+//!
+//! Each check is a function, and has a test that fails without it.
+
+use crate::code::{KICK, NR_BELL, Places, SIGNALS};
+use crate::filter::policy::{ARCH_X86_64, answers_at_once};
+use crate::layout::{FRAMES, FRAMES_BYTES, HOST_HALF};
+use crate::poison::Poison;
+use crate::ring::order::Order;
+
+/// The page of vsyscalls, the only one above the lower half that programs can call (`asm/vsyscall.h`).
+const VSYSCALLS: std::ops::Range<u64> = 0xffff_ffff_ff60_0000..0xffff_ffff_ff60_1000;
+
+/// Where in a stub a call was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The doorbell.
+    Bell,
+    /// The signal handler.
+    Handler,
+    /// A ring of the host code's own: birth, end of orders.
+    Ring,
+    /// An order.
+    Order,
+    /// The program.
+    Program,
+}
+
+/// What a stub can be expected to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Ring for the first time.
+    Unborn,
+    /// Whatever a program does.
+    Running,
+    /// Make ordered calls, or ring that one has failed.
+    Ordering,
+    /// Ring that all orders were carried out, or that the last has failed.
+    Ordered,
+}
+
+/// The call was made by the stub itself.
+pub(crate) fn check_process(notified: u32, pid: i32) -> Result<(), Poison> {
+    if i64::from(notified) == i64::from(pid) { Ok(()) } else { Err(Poison::Process { pid: notified }) }
+}
+
+/// The call was made by the convention whose numbers and registers we know.
+pub(crate) fn check_convention(call: &libc::seccomp_data) -> Result<(), Poison> {
+    if call.arch == ARCH_X86_64 { Ok(()) } else { Err(Poison::Convention { arch: call.arch }) }
+}
+
+/// Where the call was made, if calls are made there.
+pub(crate) fn place(rip: u64, places: &Places) -> Result<Place, Poison> {
+    match rip {
+        _ if rip == places.bell_after => Ok(Place::Bell),
+        _ if rip == places.handler_after => Ok(Place::Handler),
+        _ if rip == places.ring_after => Ok(Place::Ring),
+        _ if rip == places.order_after => Ok(Place::Order),
+        _ if in_host_pages(rip) || VSYSCALLS.contains(&rip) => Err(Poison::Place { rip }),
+        _ => Ok(Place::Program),
+    }
+}
+
+/// The call at this place is the one that the host code makes there. Orders are compared by [`check_order`].
+pub(crate) fn check_number(place: Place, call: &libc::seccomp_data) -> Result<(), Poison> {
+    match place {
+        Place::Bell | Place::Handler | Place::Ring if i64::from(call.nr) != NR_BELL => {
+            Err(Poison::Number { number: call.nr })
+        }
+        Place::Program if !answers_at_once(call) => Err(Poison::Filter { number: call.nr }),
+        _ => Ok(()),
+    }
+}
+
+/// The stub's state leads to a call at this place.
+pub(crate) fn check_expected(place: Place, state: State) -> Result<(), Poison> {
+    match (state, place) {
+        (State::Unborn | State::Ordered, Place::Ring)
+        | (State::Ordering, Place::Order | Place::Ring)
+        | (State::Running, Place::Bell | Place::Handler | Place::Program) => Ok(()),
+        _ => Err(Poison::Unexpected),
+    }
+}
+
+/// The call is this order: number and all six arguments, in 64 bits, of which a call may ignore some.
+pub(crate) fn check_order(order: &Order, call: &libc::seccomp_data) -> Result<(), Poison> {
+    if i64::from(call.nr) == order.number() && call.args == order.arguments() {
+        Ok(())
+    } else {
+        Err(Poison::Order { number: call.nr })
+    }
+}
+
+/// The offset, in the frames' pages, of `bytes` bytes at this address of the stub, if they all lie there.
+pub(crate) fn in_frames(address: u64, bytes: u64, align: u64) -> Result<u64, Poison> {
+    let poison = Poison::Frame { address };
+    let offset = address.checked_sub(FRAMES).ok_or(poison)?;
+    let end = offset.checked_add(bytes).ok_or(poison)?;
+    if end <= FRAMES_BYTES && address.is_multiple_of(align) { Ok(offset) } else { Err(poison) }
+}
+
+/// The signal, if the handler rings for it.
+pub(crate) fn check_signal(register: u64) -> Result<i32, Poison> {
+    let poison = Poison::Signal { signal: register };
+    let signal = i32::try_from(register).map_err(|_| poison)?;
+    if SIGNALS.contains(&signal) { Ok(signal) } else { Err(poison) }
+}
+
+/// The signal interrupted the program, not the host code. Only a kick may come anywhere.
+pub(crate) fn check_interrupted(signal: i32, rip: u64) -> Result<(), Poison> {
+    if signal == KICK || !in_host_pages(rip) { Ok(()) } else { Err(Poison::HostCode { signal, rip }) }
+}
+
+/// The program is in 64-bit mode, in the segment in which it is resumed.
+pub(crate) fn check_segment(selector: u16) -> Result<(), Poison> {
+    const USER_CODE: u16 = 0x33;
+    if selector == USER_CODE { Ok(()) } else { Err(Poison::Segment { selector }) }
+}
+
+/// Whether the address belongs to the engine's pages.
+pub(crate) fn in_host_pages(address: u64) -> bool {
+    (address >> 32) as u32 == HOST_HALF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::places;
+    use crate::layout::CODE;
+
+    fn call(number: i64, rip: u64) -> libc::seccomp_data {
+        libc::seccomp_data { nr: number as i32, arch: ARCH_X86_64, instruction_pointer: rip, args: [1, 2, 3, 4, 5, 6] }
+    }
+
+    #[test]
+    fn only_the_stub_itself_is_heard() {
+        assert_eq!(check_process(7, 7), Ok(()));
+        assert_eq!(check_process(8, 7), Err(Poison::Process { pid: 8 }));
+        // The kernel says 0 for a process that the server cannot see.
+        assert_eq!(check_process(0, -1), Err(Poison::Process { pid: 0 }));
+    }
+
+    #[test]
+    fn calls_of_32_bit_code_are_poison() {
+        let i386 = libc::seccomp_data { arch: 0x4000_0003, ..call(NR_BELL, places().bell_after) };
+        assert_eq!(check_convention(&i386), Err(Poison::Convention { arch: 0x4000_0003 }));
+        assert_eq!(check_convention(&call(NR_BELL, places().bell_after)), Ok(()));
+    }
+
+    #[test]
+    fn in_the_host_pages_calls_are_made_at_four_places() {
+        let places = places();
+        let mut found = Vec::new();
+        for rip in CODE..CODE + 4096 {
+            match place(rip, places) {
+                Ok(place) => found.push(place),
+                Err(poison) => assert_eq!(poison, Poison::Place { rip }),
+            }
+        }
+        assert_eq!(found, [Place::Bell, Place::Handler, Place::Ring, Place::Order]);
+        for rip in [FRAMES, FRAMES + 2, crate::layout::SCRIPT, crate::layout::ORDERS, 0x7fff_ffff_f000] {
+            assert_eq!(place(rip, places), Err(Poison::Place { rip }));
+        }
+        assert_eq!(place(0x40_0002, places), Ok(Place::Program));
+    }
+
+    #[test]
+    fn vsyscalls_are_poison() {
+        for rip in [0xffff_ffff_ff60_0000, 0xffff_ffff_ff60_0400, 0xffff_ffff_ff60_0800] {
+            assert_eq!(place(rip, places()), Err(Poison::Place { rip }));
+        }
+    }
+
+    #[test]
+    fn another_number_at_a_ring_is_poison() {
+        for at in [Place::Bell, Place::Handler, Place::Ring] {
+            assert_eq!(check_number(at, &call(NR_BELL, 0)), Ok(()));
+            for number in [libc::SYS_mmap, libc::SYS_getpid, NR_BELL | 1 << 30] {
+                assert_eq!(check_number(at, &call(number, 0)), Err(Poison::Number { number: number as i32 }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_program_is_notified_of_listed_calls_only() {
+        assert_eq!(check_number(Place::Program, &call(libc::SYS_getpid, 0)), Ok(()));
+        for number in [libc::SYS_mmap, NR_BELL, libc::SYS_rt_sigreturn] {
+            let poison = Poison::Filter { number: number as i32 };
+            assert_eq!(check_number(Place::Program, &call(number, 0)), Err(poison));
+        }
+    }
+
+    #[test]
+    fn each_state_leads_to_its_own_places() {
+        use Place::{Bell, Handler, Program, Ring};
+        for (state, allowed) in [
+            (State::Unborn, &[Ring][..]),
+            (State::Running, &[Bell, Handler, Program]),
+            (State::Ordering, &[Place::Order, Ring]),
+            (State::Ordered, &[Ring]),
+        ] {
+            for place in [Bell, Handler, Ring, Place::Order, Program] {
+                assert_eq!(check_expected(place, state).is_ok(), allowed.contains(&place), "{state:?} {place:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_is_compared_in_every_bit() {
+        let order = Order::new(libc::SYS_mmap, [1, 2, 3, 4, 5, 6], 1);
+        assert_eq!(check_order(&order, &call(libc::SYS_mmap, 0)), Ok(()));
+        for (argument, bit) in (0..6).flat_map(|argument| (0..64).map(move |bit| (argument, bit))) {
+            let mut other = call(libc::SYS_mmap, 0);
+            other.args[argument] ^= 1 << bit;
+            assert!(check_order(&order, &other).is_err(), "argument {argument}, bit {bit}");
+        }
+        for bit in 0..32 {
+            let mut other = call(libc::SYS_mmap, 0);
+            other.nr ^= 1 << bit;
+            assert!(check_order(&order, &other).is_err(), "number, bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_frame_lies_in_the_frames_aligned_and_whole() {
+        let end = FRAMES + FRAMES_BYTES;
+        assert_eq!(in_frames(FRAMES, FRAMES_BYTES, 16), Ok(0));
+        assert_eq!(in_frames(end - 64, 64, 64), Ok(FRAMES_BYTES - 64));
+        for (address, bytes, align) in [
+            (FRAMES - 16, 64, 16),
+            (end - 48, 64, 16),
+            (end, 1, 1),
+            (FRAMES + 8, 64, 16),
+            (0, 64, 16),
+            (u64::MAX - 15, 64, 16),
+            (FRAMES, FRAMES_BYTES + 1, 16),
+            (FRAMES + 16, u64::MAX, 16),
+        ] {
+            assert_eq!(in_frames(address, bytes, align), Err(Poison::Frame { address }), "{address:#x}+{bytes:#x}");
+        }
+    }
+
+    #[test]
+    fn a_ring_for_a_signal_without_handler_is_poison() {
+        assert_eq!(check_signal(11), Ok(libc::SIGSEGV));
+        for signal in [0, 2, 9, 12, 11 | 1 << 32, u64::MAX] {
+            assert_eq!(check_signal(signal), Err(Poison::Signal { signal }));
+        }
+    }
+
+    #[test]
+    fn only_a_kick_may_interrupt_the_host_code() {
+        for rip in [CODE, places().order_after, FRAMES, 0x7fff_0000_0000] {
+            assert_eq!(check_interrupted(KICK, rip), Ok(()));
+            let poison = Poison::HostCode { signal: libc::SIGSEGV, rip };
+            assert_eq!(check_interrupted(libc::SIGSEGV, rip), Err(poison));
+        }
+        assert_eq!(check_interrupted(libc::SIGSEGV, 0x40_0000), Ok(()));
+    }
+
+    #[test]
+    fn programs_stay_in_64_bit_mode() {
+        assert_eq!(check_segment(0x33), Ok(()));
+        for selector in [0x23, 0x10, 0, 0x2b] {
+            assert_eq!(check_segment(selector), Err(Poison::Segment { selector }));
+        }
+    }
+}

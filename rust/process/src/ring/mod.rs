@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The world switch: what a stub asks, and what it is answered.
+
+pub(crate) mod check;
+pub(crate) mod context;
+pub(crate) mod order;
+#[allow(clippy::module_inception, reason = "the folder is about this type")]
+pub(crate) mod ring;

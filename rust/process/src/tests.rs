@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests with real stubs.
+
+mod attacks;
+mod births;
+mod deaths;
+mod orders;
+mod programs;
