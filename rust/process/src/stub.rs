@@ -189,6 +189,11 @@ impl Stub {
     }
 
     #[cfg(test)]
+    pub(crate) fn expect(&mut self, order: Order) -> Result<(), RingError> {
+        self.ring.expect(order)
+    }
+
+    #[cfg(test)]
     pub(crate) fn pages(&self) -> &SharedPages {
         self.ring.pages()
     }

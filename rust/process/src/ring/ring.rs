@@ -21,7 +21,7 @@
 //! - A poisoned ring says nothing but that.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mayfly_machine::Regs;
@@ -172,8 +172,13 @@ impl Ring {
     /// Answers what is waiting.
     fn send(&mut self, id: u64, value: i64) -> Result<(), RingError> {
         self.waiting = None;
+        self.send_again(|listener| notify::send(listener, id, value))
+    }
+
+    /// Sends again as long as signals of the server's interrupt it: then nothing was sent.
+    fn send_again(&self, send: impl Fn(BorrowedFd<'_>) -> io::Result<()>) -> Result<(), RingError> {
         loop {
-            match notify::send(self.listener.as_fd(), id, value) {
+            match send(self.listener.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed("SECCOMP_IOCTL_NOTIF_SEND", error)),
                 Ok(()) => return Ok(()),
@@ -251,6 +256,11 @@ impl Ring {
         let Some(Waiting { id, kind: Kind::Ring(frame) }) = self.waiting else { return Err(RingError::NotWaiting) };
         self.state = State::Ordering;
         self.send(id, ANSWER_ORDERS)?;
+        self.let_through(orders, frame)
+    }
+
+    /// Lets these calls through as they arrive, and receives the ring behind them.
+    fn let_through(&mut self, orders: &[Order], frame: Option<Frame>) -> Result<(), RingError> {
         for order in orders {
             let (place, call, id) = self.next()?;
             if place == Place::Ring {
@@ -259,8 +269,7 @@ impl Ring {
             if let Err(poison) = check::check_order(order, &call) {
                 return Err(self.poisoned(poison));
             }
-            notify::send_continue(self.listener.as_fd(), id)
-                .map_err(|source| self.failed("SECCOMP_IOCTL_NOTIF_SEND", source))?;
+            self.send_again(|listener| notify::send_continue(listener, id))?;
         }
         self.state = State::Ordered;
         let (_, call, id) = self.next()?;
@@ -272,6 +281,13 @@ impl Ring {
     pub(crate) fn order_otherwise(&mut self, placed: &[Order], expected: &[Order]) -> Result<(), RingError> {
         self.place(placed)?;
         self.carry_out(expected)
+    }
+
+    /// Expects an order where none was given.
+    #[cfg(test)]
+    pub(crate) fn expect(&mut self, order: Order) -> Result<(), RingError> {
+        self.state = State::Ordering;
+        self.let_through(&[order], None)
     }
 
     /// The worker's pages.

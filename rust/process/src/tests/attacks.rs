@@ -60,6 +60,15 @@ fn the_orders_instruction_makes_no_call_of_a_programs() {
 }
 
 #[test]
+fn a_programs_call_is_not_even_compared_with_an_order() {
+    let nursery = nursery();
+    let mut stub = stub(&nursery, &[&mov_eax(libc::SYS_getpid as u32)[..], &SYSCALL].concat());
+    stub.load(&start(), 0, 0).unwrap();
+    let outcome = stub.expect(crate::Order::unmap(CODE, PAGE_SIZE).unwrap());
+    assert!(matches!(outcome, Err(RingError::Poisoned(Poison::Unexpected))), "{outcome:?}");
+}
+
+#[test]
 fn rings_that_nothing_led_to_are_poison() {
     for operation in [0, OP_BORN, OP_DONE, OP_FAILED] {
         let regs = Regs { rip: places().ring_after - 2, rax: NR_BELL as u64, rdi: operation, ..start() };

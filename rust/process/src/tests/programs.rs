@@ -32,7 +32,11 @@ pub(super) fn bell() -> Vec<u8> {
 
 /// Stubs whose `/proc` can be read without privilege.
 pub(super) fn nursery() -> Nursery {
-    let host = Host::probe().unwrap();
+    nursery_on(&Host::probe().unwrap())
+}
+
+/// The same on a host that was probed.
+pub(super) fn nursery_on(host: &Host) -> Nursery {
     Nursery::start(host.filter_flags(), host.report().wake, true).unwrap()
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Starts a program from memory, with four descriptors and nothing else of the server's.
+//! Starts a program from memory, with three descriptors. Those of the server's that are not closed on exec, the program
+//! has to close.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -64,7 +65,6 @@ extern "C" fn child(argument: *mut libc::c_void) -> i32 {
                 let flags = if number == 3 { libc::O_CLOEXEC as u64 } else { 0 };
                 failed(system_call(libc::SYS_dup3, [copy, number, flags, 0, 0]))?;
             }
-            failed(system_call(libc::SYS_close_range, [4, u64::from(u32::MAX), 0, 0, 0]))?;
             let arguments = [c"mayfly-zygote".as_ptr(), ptr::null()];
             let environment = [ptr::null::<libc::c_char>()];
             let execute = [
