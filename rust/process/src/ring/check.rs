@@ -6,7 +6,7 @@
 //!
 //! Each check is a function, and has a test that fails without it.
 
-use crate::code::{KICK, NR_BELL, Places, SIGNALS};
+use crate::code::{KICK, NR_BELL, OP_BORN, Places, SIGNALS};
 use crate::filter::policy::{ARCH_X86_64, answers_at_once};
 use crate::layout::{FRAMES, FRAMES_BYTES, HOST_HALF};
 use crate::poison::Poison;
@@ -92,6 +92,15 @@ pub(crate) fn check_order(order: &Order, call: &libc::seccomp_data) -> Result<()
         Ok(())
     } else {
         Err(Poison::Order { number: call.nr })
+    }
+}
+
+/// The first ring is that of a birth, and names the listener that the server has received.
+pub(crate) fn check_birth(operation: u64, number: u64, listener: u64) -> Result<(), Poison> {
+    match operation {
+        OP_BORN if number == listener => Ok(()),
+        OP_BORN => Err(Poison::Listener { number }),
+        _ => Err(Poison::Unexpected),
     }
 }
 
@@ -207,6 +216,13 @@ mod tests {
                 assert_eq!(check_expected(place, state).is_ok(), allowed.contains(&place), "{state:?} {place:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_stub_is_born_with_its_own_listener() {
+        assert_eq!(check_birth(OP_BORN, 3, 3), Ok(()));
+        assert_eq!(check_birth(OP_BORN, 4, 3), Err(Poison::Listener { number: 4 }));
+        assert_eq!(check_birth(2, 3, 3), Err(Poison::Unexpected));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::time::Duration;
 use mayfly_machine::Regs;
 use mayfly_machine::layout::PAGE_SIZE;
 
-use crate::code::{ANSWER_ORDERS, ANSWER_RESTORE, OP_BORN, OP_DONE, OP_FAILED, places};
+use crate::code::{ANSWER_ORDERS, ANSWER_RESTORE, OP_DONE, OP_FAILED, places};
 use crate::error::RingError;
 use crate::layout::ORDERS_BYTES;
 use crate::poison::Poison;
@@ -94,12 +94,11 @@ impl Ring {
     ) -> Result<Self, RingError> {
         let (state, waiting, poison) = (State::Unborn, None, None);
         let mut ring = Self { listener, pidfd, pid, pages, state, waiting, poison };
-        let (place, call, id) = ring.next()?;
+        // In this state the place can only be a ring's.
+        let (_, call, id) = ring.next()?;
         let [operation, number, ..] = call.args;
-        match (place, operation) {
-            (Place::Ring, OP_BORN) if number == listener_number => {}
-            (Place::Ring, OP_BORN) => return Err(ring.poisoned(Poison::Listener { number })),
-            _ => return Err(ring.poisoned(Poison::Unexpected)),
+        if let Err(poison) = check::check_birth(operation, number, listener_number) {
+            return Err(ring.poisoned(poison));
         }
         ring.state = State::Ordered;
         ring.waiting = Some(Waiting { id, kind: Kind::Ring(None) });
