@@ -86,7 +86,9 @@ std::optional<RouteHit> PathStash::take(drogon::HttpRequest &request) {
     }
     if (const auto &kept = request.attributes()->get<Kept>(attribute); !kept.path.empty()) {
         request.setPath(kept.path);
-        return kept.hit;
+        const auto hit = kept.hit;
+        request.attributes()->erase(attribute);
+        return hit;
     }
     for (auto &slot : slots) {
         if (const auto hit = slot.take(request)) {

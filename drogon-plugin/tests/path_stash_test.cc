@@ -25,14 +25,22 @@ drogon::HttpRequestPtr request(const std::string &path) {
 } // namespace
 
 DROGON_TEST(APathIsPutAwayAndComesBackOnce) {
-    for (const std::string path : {"/", "/hello", "/a/path/that/is/longer/than/the/other/one"}) {
-        const auto asked = request(path);
-        PathStash::put(*asked, route);
-        CHECK(asked->path() == route);
-        CHECK(PathStash::take(*asked).has_value());
-        CHECK(asked->path() == path);
-        CHECK(!PathStash::take(*asked).has_value());
+    // With the thread's slot free, and with a request in it.
+    const auto held_up = request("/held-up");
+    for (const bool is_occupied : {false, true}) {
+        if (is_occupied) {
+            PathStash::put(*held_up, route);
+        }
+        for (const std::string path : {"/", "/hello", "/a/path/that/is/longer/than/the/other/one"}) {
+            const auto asked = request(path);
+            PathStash::put(*asked, route);
+            CHECK(asked->path() == route);
+            CHECK(PathStash::take(*asked).has_value());
+            CHECK(asked->path() == path);
+            CHECK(!PathStash::take(*asked).has_value());
+        }
     }
+    CHECK(PathStash::take(*held_up).has_value());
 }
 
 DROGON_TEST(ARequestThatWasNotPutAwayHasNothing) {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The workers of one loop thread: one for each tenant that it serves, forked ahead of requests.
 
+mod ids;
+mod resets;
+mod workers;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +18,7 @@ use crate::model::permits::{CallPermit, PermitKind};
 use crate::model::route::TenantIndex;
 use crate::model::tenant::{State, Tenant};
 use crate::model::worker_mailbox::WorkerMailbox;
-use crate::run::call::{Call, CallContext, CallStep, TrackedSink, reset_answered};
+use crate::run::call::{Call, CallContext, CallStep, TrackedSink};
 use crate::run::gate::Gated;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
@@ -22,14 +26,7 @@ use crate::run::request::{OwnedRequest, host, size};
 use crate::schedule::deferred::{Job, Retention};
 use crate::schedule::overflow::{OVERLOADED, Parked};
 use crate::server::{Server, TenantSet};
-
-/// A worker that was used more recently than this is not closed to make room for another tenant's. Otherwise a loop
-/// that serves more tenants in turn than it may have workers would fork for every request.
-const IDLE_NS: u64 = 1_000_000_000;
-/// When memory is short, an idle worker of a tenant that holds more than its share is closed after this time.
-const MUCH_IDLE_NS: u64 = 100_000_000;
-/// Slots that are searched for a worker to close.
-const SAMPLE: usize = 64;
+use ids::Ids;
 
 /// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,68 +258,6 @@ impl LoopPool {
         self.leave(index, call, step, sink)
     }
 
-    /// Lets [`Self::call`] return before it resets a worker with a large work set, so that the response can be written
-    /// first. The caller must then check [`Self::resets_are_due`] after each call.
-    pub fn defer_resets(&mut self) {
-        self.defers_resets = true;
-    }
-
-    /// Whether to call [`Self::reset_answered`] once the response is written. In any case, the next call of the
-    /// worker's tenant resets the worker.
-    #[inline]
-    #[must_use]
-    pub fn resets_are_due(&self) -> bool {
-        !self.unreset.is_empty()
-    }
-
-    /// Resets the workers whose reset was deferred.
-    pub fn reset_answered(&mut self) {
-        while let Some((index, id)) = self.unreset.pop() {
-            if let Some(unreset) = self.slots[index].worker.take_if(|forked| !forked.is_ready())
-                && let Some(forked) = self.finish_reset(index, id, unreset)
-            {
-                self.slots[index].worker = Some(forked);
-            }
-        }
-    }
-
-    /// Keeps a worker that still has to be reset.
-    #[cold]
-    fn defer_reset(&mut self, index: TenantIndex, call: Call) {
-        let slot = &mut self.slots[index];
-        slot.last_used_ns = call.forked.worker.last_started_ns();
-        slot.worker = Some(call.forked);
-        match self.unreset.iter_mut().find(|(other, _)| *other == index) {
-            Some((_, id)) => *id = call.id,
-            None => self.unreset.push((index, call.id)),
-        }
-    }
-
-    /// Resets a worker that is called again before that was done.
-    #[cold]
-    fn reset_now(&mut self, index: TenantIndex, forked: Forked) -> Option<Forked> {
-        let at = self.unreset.iter().position(|(other, _)| *other == index);
-        let id = at.map_or(RequestId::NONE, |at| self.unreset.swap_remove(at).1);
-        self.finish_reset(index, id, forked)
-    }
-
-    /// Resets a worker that has answered. If that fails, the worker is closed and replaced.
-    #[cold]
-    fn finish_reset(&mut self, index: TenantIndex, id: RequestId, mut forked: Forked) -> Option<Forked> {
-        let tenant = &self.set.tenants[index];
-        let slot = &mut self.slots[index];
-        let share = slot.share(tenant);
-        reset_answered(&mut forked, id, tenant, &share.counters);
-        if forked.is_ready() {
-            return Some(forked);
-        }
-        self.held -= 1;
-        let orders = &self.server.background().orders;
-        orders.fork(tenant, &share.mailbox);
-        orders.close(forked);
-        None
-    }
-
     /// Handles a call that did not leave a worker that is ready again.
     #[cold]
     fn leave(
@@ -363,77 +298,6 @@ impl LoopPool {
         answer(refusal.0, refusal.1, call.id, sink);
         background.orders.close(call.forked);
         Outcome::Done
-    }
-
-    /// Finds a worker for a slot that has none of the current generation. The error is `None` if the request is to be
-    /// served elsewhere, or else the reason why it cannot be answered.
-    #[cold]
-    fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
-        let hit = self.hit(index);
-        let tenant = &self.set.tenants[index];
-        let background = self.server.background();
-        let slot = &mut self.slots[index];
-        let mailbox = Arc::clone(&slot.share(tenant).mailbox);
-        let mut former = slot.worker.take();
-        self.held -= usize::from(former.is_some());
-        if current == 0 {
-            if let Some(former) = former {
-                background.orders.close(former);
-            }
-            return match tenant.state() {
-                State::Booting { holds: false } => Err(Some(tenant.excuse())),
-                State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
-                _ => {
-                    let retention = self.make_room();
-                    self.later = Some(Unfinished::Unserved { hit, former: None, retention });
-                    Err(None)
-                }
-            };
-        }
-        if former.is_none() {
-            former = mailbox.take_other(current);
-        }
-        if let Some(old) = former {
-            if tenant.ready().is_some_and(|generation| generation.succeeds(Some(&old.generation))) {
-                self.later = Some(Unfinished::Unserved { hit, former: Some(old), retention: Retention::Stay });
-                return Err(None);
-            }
-            background.orders.close(old);
-        }
-        if let Some(forked) = mailbox.take(current) {
-            self.held += 1;
-            return Ok(forked);
-        }
-        let retention = self.make_room();
-        self.later = Some(Unfinished::Unserved { hit, former: None, retention });
-        Err(None)
-    }
-
-    /// Makes room for one more worker within this loop's share.
-    fn make_room(&mut self) -> Retention {
-        let (most, count) = self.server.workers();
-        let share = (most / self.server.pools().max(1)).max(1);
-        if self.held < share && count < most {
-            return Retention::Stay;
-        }
-        let now = monotonic_ns();
-        let mut oldest: Option<(u64, usize)> = None;
-        for _ in 0..SAMPLE.min(self.slots.len()) {
-            self.hand = (self.hand + 1) % self.slots.len();
-            let slot = &self.slots[self.hand];
-            if slot.has_spare_worker() && oldest.is_none_or(|(used, _)| slot.last_used_ns < used) {
-                oldest = Some((slot.last_used_ns, self.hand));
-            }
-        }
-        let victim = oldest.filter(|(used, _)| now.saturating_sub(*used) >= IDLE_NS);
-        let Some((_, at)) = victim else { return Retention::Go };
-        if let Some(worker) = self.slots[at].worker.take() {
-            self.held -= 1;
-            return Retention::Replace(worker);
-        }
-        // No request has come since another thread left a worker in the mailbox.
-        let spare = self.slots[at].share.as_ref().and_then(|share| share.mailbox.take_spare());
-        spare.map_or(Retention::Go, Retention::Replace)
     }
 
     /// Serves a request for which [`Self::call`] returned [`Outcome::Later`], in the background: continues it if it has
@@ -578,48 +442,6 @@ impl LoopPool {
         self.refresh();
     }
 
-    /// Passes workers to the thread that closes them: those that have been idle for longer than memory allows, and
-    /// those of stopped programs.
-    fn close_idle(&mut self) {
-        // `u64::MAX`: memory is not short.
-        let idle_ns = Some(self.server.idle_ns()).filter(|idle_ns| *idle_ns != u64::MAX);
-        let now = monotonic_ns();
-        let mut closed = 0;
-        for (tenant, slot) in self.set.tenants.iter().zip(&mut self.slots) {
-            let Some(forked) = &slot.worker else { continue };
-            let much = if tenant.account.holds_much() { MUCH_IDLE_NS } else { u64::MAX };
-            let is_idle = idle_ns.is_some_and(|longest| now.saturating_sub(slot.last_used_ns) >= longest.min(much));
-            let is_stopped = tenant.generation() == 0;
-            if !forked.is_ephemeral() || !(is_idle || is_stopped) {
-                continue;
-            }
-            if let Some(forked) = slot.worker.take() {
-                self.held -= 1;
-                closed += 1;
-                self.server.background().orders.close(forked);
-            }
-        }
-        self.server.memory().closed_workers.fetch_add(closed, Ordering::Relaxed);
-    }
-
-    #[cold]
-    fn take_over(&mut self, set: Arc<TenantSet>) {
-        // Positions still refer to the former set here.
-        self.reset_answered();
-        let mut former: std::collections::HashMap<*const Tenant, Slot> = std::mem::take(&mut self.slots)
-            .into_iter()
-            .zip(&self.set.tenants)
-            .filter(|(slot, _)| slot.share.is_some())
-            .map(|(slot, tenant)| (Arc::as_ptr(tenant), slot))
-            .collect();
-        self.slots = set.tenants.iter().map(|tenant| former.remove(&Arc::as_ptr(tenant)).unwrap_or_default()).collect();
-        for gone in former.into_values().filter_map(|slot| slot.worker) {
-            self.held -= 1;
-            self.server.background().orders.close(gone);
-        }
-        self.set = set;
-    }
-
     /// Ends a request for which the caller did not call [`Self::call_later`].
     #[cold]
     fn give_up(&mut self, unfinished: Unfinished) {
@@ -655,21 +477,3 @@ impl Retention {
 
 const NO_ROUTE: &str = "no tenant answers this host and path";
 const TOO_MANY: &str = "the tenant has reached its limit on requests in progress (concurrent_requests)";
-
-/// Generates the request ids of one pool.
-#[derive(Debug)]
-struct Ids {
-    next: u64,
-}
-
-impl Ids {
-    /// The finaliser of SplitMix64 is a bijection: different numbers stay different, and consecutive ones look
-    /// unrelated.
-    fn next(&mut self) -> RequestId {
-        self.next = self.next.wrapping_add(1);
-        let mut x = self.next;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        RequestId(x ^ (x >> 31))
-    }
-}

@@ -7,7 +7,7 @@ pub(crate) mod env;
 pub(crate) mod eviction;
 pub(crate) mod health;
 pub(crate) mod program;
-pub(crate) mod replace;
+pub(crate) mod reload;
 mod save_snapshot;
 pub(crate) mod snapshots;
 pub(crate) mod uploads;

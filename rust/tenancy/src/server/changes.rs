@@ -13,7 +13,7 @@ use super::{START_WAIT, Server, TenantSet, new_tenant};
 use crate::config::{AdminConfig, Config, TenantConfig};
 use crate::life::env::BootEnv;
 use crate::life::program::{ProgramSource, has_changed};
-use crate::life::replace::{flat, reconfigure, replace, roll_back, upload};
+use crate::life::reload::{flat, reconfigure, replace, roll_back, upload};
 use crate::model::outcome::{Applied, ReloadError, Reloaded};
 use crate::model::tenant::{State, Tenant};
 use crate::schedule::background::Background;

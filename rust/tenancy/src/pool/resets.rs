@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Resets that follow the response: see decision 262.
+
+use crate::model::failure::RequestId;
+use crate::model::generation::Forked;
+use crate::model::route::TenantIndex;
+use crate::pool::LoopPool;
+use crate::run::call::{Call, reset_answered};
+
+impl LoopPool {
+    /// Lets [`Self::call`] return before it resets a worker with a large work set, so that the response can be written
+    /// first. The caller must then check [`Self::resets_are_due`] after each call.
+    pub fn defer_resets(&mut self) {
+        self.defers_resets = true;
+    }
+
+    /// Whether to call [`Self::reset_answered`] once the response is written. In any case, the next call of the
+    /// worker's tenant resets the worker.
+    #[inline]
+    #[must_use]
+    pub fn resets_are_due(&self) -> bool {
+        !self.unreset.is_empty()
+    }
+
+    /// Resets the workers whose reset was deferred.
+    pub fn reset_answered(&mut self) {
+        while let Some((index, id)) = self.unreset.pop() {
+            if let Some(unreset) = self.slots[index].worker.take_if(|forked| !forked.is_ready())
+                && let Some(forked) = self.finish_reset(index, id, unreset)
+            {
+                self.slots[index].worker = Some(forked);
+            }
+        }
+    }
+
+    /// Keeps a worker that still has to be reset.
+    #[cold]
+    pub(super) fn defer_reset(&mut self, index: TenantIndex, call: Call) {
+        let slot = &mut self.slots[index];
+        slot.last_used_ns = call.forked.worker.last_started_ns();
+        slot.worker = Some(call.forked);
+        match self.unreset.iter_mut().find(|(other, _)| *other == index) {
+            Some((_, id)) => *id = call.id,
+            None => self.unreset.push((index, call.id)),
+        }
+    }
+
+    /// Resets a worker that is called again before that was done.
+    #[cold]
+    pub(super) fn reset_now(&mut self, index: TenantIndex, forked: Forked) -> Option<Forked> {
+        let at = self.unreset.iter().position(|(other, _)| *other == index);
+        let id = at.map_or(RequestId::NONE, |at| self.unreset.swap_remove(at).1);
+        self.finish_reset(index, id, forked)
+    }
+
+    /// Resets a worker that has answered. If that fails, the worker is closed and replaced.
+    #[cold]
+    fn finish_reset(&mut self, index: TenantIndex, id: RequestId, mut forked: Forked) -> Option<Forked> {
+        let tenant = &self.set.tenants[index];
+        let slot = &mut self.slots[index];
+        let share = slot.share(tenant);
+        reset_answered(&mut forked, id, tenant, &share.counters);
+        if forked.is_ready() {
+            return Some(forked);
+        }
+        self.held -= 1;
+        let orders = &self.server.background().orders;
+        orders.fork(tenant, &share.mailbox);
+        orders.close(forked);
+        None
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which worker a request gets, and which workers make room.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::host::clock::monotonic_ns;
+use crate::model::generation::Forked;
+use crate::model::route::TenantIndex;
+use crate::model::tenant::{State, Tenant};
+use crate::pool::{LoopPool, Slot, Unfinished};
+use crate::schedule::deferred::Retention;
+use crate::server::TenantSet;
+
+/// A worker that was used more recently than this is not closed to make room for another tenant's. Otherwise a loop
+/// that serves more tenants in turn than it may have workers would fork for every request.
+const IDLE_NS: u64 = 1_000_000_000;
+/// When memory is short, an idle worker of a tenant that holds more than its share is closed after this time.
+const MUCH_IDLE_NS: u64 = 100_000_000;
+/// Slots that are searched for a worker to close.
+const SAMPLE: usize = 64;
+
+impl LoopPool {
+    /// Finds a worker for a slot that has none of the current generation. The error is `None` if the request is to be
+    /// served elsewhere, or else the reason why it cannot be answered.
+    #[cold]
+    pub(super) fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
+        let hit = self.hit(index);
+        let tenant = &self.set.tenants[index];
+        let background = self.server.background();
+        let slot = &mut self.slots[index];
+        let mailbox = Arc::clone(&slot.share(tenant).mailbox);
+        let mut former = slot.worker.take();
+        self.held -= usize::from(former.is_some());
+        if current == 0 {
+            if let Some(former) = former {
+                background.orders.close(former);
+            }
+            return match tenant.state() {
+                State::Booting { holds: false } => Err(Some(tenant.excuse())),
+                State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
+                _ => {
+                    let retention = self.make_room();
+                    self.later = Some(Unfinished::Unserved { hit, former: None, retention });
+                    Err(None)
+                }
+            };
+        }
+        if former.is_none() {
+            former = mailbox.take_other(current);
+        }
+        if let Some(old) = former {
+            if tenant.ready().is_some_and(|generation| generation.succeeds(Some(&old.generation))) {
+                self.later = Some(Unfinished::Unserved { hit, former: Some(old), retention: Retention::Stay });
+                return Err(None);
+            }
+            background.orders.close(old);
+        }
+        if let Some(forked) = mailbox.take(current) {
+            self.held += 1;
+            return Ok(forked);
+        }
+        let retention = self.make_room();
+        self.later = Some(Unfinished::Unserved { hit, former: None, retention });
+        Err(None)
+    }
+
+    /// Makes room for one more worker within this loop's share.
+    fn make_room(&mut self) -> Retention {
+        let (most, count) = self.server.workers();
+        let share = (most / self.server.pools().max(1)).max(1);
+        if self.held < share && count < most {
+            return Retention::Stay;
+        }
+        let now = monotonic_ns();
+        let mut oldest: Option<(u64, usize)> = None;
+        for _ in 0..SAMPLE.min(self.slots.len()) {
+            self.hand = (self.hand + 1) % self.slots.len();
+            let slot = &self.slots[self.hand];
+            if slot.has_spare_worker() && oldest.is_none_or(|(used, _)| slot.last_used_ns < used) {
+                oldest = Some((slot.last_used_ns, self.hand));
+            }
+        }
+        let victim = oldest.filter(|(used, _)| now.saturating_sub(*used) >= IDLE_NS);
+        let Some((_, at)) = victim else { return Retention::Go };
+        if let Some(worker) = self.slots[at].worker.take() {
+            self.held -= 1;
+            return Retention::Replace(worker);
+        }
+        // No request has come since another thread left a worker in the mailbox.
+        let spare = self.slots[at].share.as_ref().and_then(|share| share.mailbox.take_spare());
+        spare.map_or(Retention::Go, Retention::Replace)
+    }
+
+    /// Passes workers to the thread that closes them: those that have been idle for longer than memory allows, and
+    /// those of stopped programs.
+    pub(super) fn close_idle(&mut self) {
+        // `u64::MAX`: memory is not short.
+        let idle_ns = Some(self.server.idle_ns()).filter(|idle_ns| *idle_ns != u64::MAX);
+        let now = monotonic_ns();
+        let mut closed = 0;
+        for (tenant, slot) in self.set.tenants.iter().zip(&mut self.slots) {
+            let Some(forked) = &slot.worker else { continue };
+            let much = if tenant.account.holds_much() { MUCH_IDLE_NS } else { u64::MAX };
+            let is_idle = idle_ns.is_some_and(|longest| now.saturating_sub(slot.last_used_ns) >= longest.min(much));
+            let is_stopped = tenant.generation() == 0;
+            if !forked.is_ephemeral() || !(is_idle || is_stopped) {
+                continue;
+            }
+            if let Some(forked) = slot.worker.take() {
+                self.held -= 1;
+                closed += 1;
+                self.server.background().orders.close(forked);
+            }
+        }
+        self.server.memory().closed_workers.fetch_add(closed, Ordering::Relaxed);
+    }
+
+    #[cold]
+    pub(super) fn take_over(&mut self, set: Arc<TenantSet>) {
+        // Positions still refer to the former set here.
+        self.reset_answered();
+        let mut former: std::collections::HashMap<*const Tenant, Slot> = std::mem::take(&mut self.slots)
+            .into_iter()
+            .zip(&self.set.tenants)
+            .filter(|(slot, _)| slot.share.is_some())
+            .map(|(slot, tenant)| (Arc::as_ptr(tenant), slot))
+            .collect();
+        self.slots = set.tenants.iter().map(|tenant| former.remove(&Arc::as_ptr(tenant)).unwrap_or_default()).collect();
+        for gone in former.into_values().filter_map(|slot| slot.worker) {
+            self.held -= 1;
+            self.server.background().orders.close(gone);
+        }
+        self.set = set;
+    }
+}
