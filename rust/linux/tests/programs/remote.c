@@ -154,7 +154,8 @@ static void edges(void) {
     SAY(shutdown(fd, SHUT_WR));
     // The own end, and that the other side has received it, may be edges of their own for EPOLLOUT.
     int ready = 0;
-    for (int edges_left = 4; edges_left > 0 && !(ready & EPOLLIN); edges_left--) ready = wait_for(epoll, 5000);
+    for (int edges_left = 4; edges_left > 0 && !(ready & EPOLLIN); edges_left--)
+        ready = wait_for(epoll, 5000);
     SAY(ready & (EPOLLIN | EPOLLRDHUP));
     SAY(read(fd, buffer, 100));
     close(fd);
