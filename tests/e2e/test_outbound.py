@@ -104,7 +104,8 @@ class Outbound(unittest.TestCase):
             self.assertEqual(server.get("/redis/get?all").body, b"300")
 
     def test_requests_that_wait_hold_up_nobody(self):
-        waiting = 24
+        # As many of one tenant as may run at a time: on a busy machine any of them may be paused before it waits.
+        waiting = 8
         with Server(
             [self.redis.tenant(limits={"wall_ms": 30_000}), tenant("hello", "/hello")],
             threads=1,
