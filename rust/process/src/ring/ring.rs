@@ -60,11 +60,11 @@ pub enum Event {
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     id: u64,
-    kind: Kind,
+    kind: AnswerKind,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum AnswerKind {
     /// A doorbell, or a call by value: the answer is the call's result.
     Value,
     /// A ring of the host code, and the context that the stub can go on with.
@@ -101,7 +101,7 @@ impl Ring {
             return Err(ring.poisoned(poison));
         }
         ring.state = State::Ordered;
-        ring.waiting = Some(Waiting { id, kind: Kind::Ring(None) });
+        ring.waiting = Some(Waiting { id, kind: AnswerKind::Ring(None) });
         Ok(ring)
     }
 
@@ -190,10 +190,10 @@ impl Ring {
         let (place, call, id) = self.next()?;
         let [a, b, c, ..] = call.args;
         let (event, kind) = match place {
-            Place::Bell => (Event::Doorbell([a, b, c]), Kind::Value),
-            Place::Program => (Event::Call { number: call.nr.into(), arguments: call.args }, Kind::Value),
+            Place::Bell => (Event::Doorbell([a, b, c]), AnswerKind::Value),
+            Place::Program => (Event::Call { number: call.nr.into(), arguments: call.args }, AnswerKind::Value),
             Place::Handler => match context::read(&self.pages, &call) {
-                Ok((interrupted, frame)) => (Event::Signal(interrupted), Kind::Ring(Some(frame))),
+                Ok((interrupted, frame)) => (Event::Signal(interrupted), AnswerKind::Ring(Some(frame))),
                 Err(poison) => return Err(self.poisoned(poison)),
             },
             Place::Ring | Place::Order => return Err(self.poisoned(Poison::Unexpected)),
@@ -205,7 +205,7 @@ impl Ring {
     /// Answers a doorbell or a call: `value` is its result.
     pub(crate) fn answer(&mut self, value: i64) -> Result<(), RingError> {
         match self.waiting {
-            Some(Waiting { id, kind: Kind::Value }) => self.send(id, value),
+            Some(Waiting { id, kind: AnswerKind::Value }) => self.send(id, value),
             _ => Err(RingError::NotWaiting),
         }
     }
@@ -213,7 +213,9 @@ impl Ring {
     /// Lets an interrupted program go on with these registers; its vector state is as it was.
     pub(crate) fn resume(&mut self, regs: &Regs) -> Result<(), RingError> {
         match self.waiting {
-            Some(Waiting { id, kind: Kind::Ring(Some(frame)) }) if context::write_frame(&self.pages, frame, regs) => {
+            Some(Waiting { id, kind: AnswerKind::Ring(Some(frame)) })
+                if context::write_frame(&self.pages, frame, regs) =>
+            {
                 self.state = State::Running;
                 self.send(id, ANSWER_RESTORE)
             }
@@ -223,7 +225,7 @@ impl Ring {
 
     /// Lets the stub go on as a program with these registers and initial vector state.
     pub(crate) fn load(&mut self, regs: &Regs, fs_base: u64, gs_base: u64) -> Result<(), RingError> {
-        let Some(Waiting { id, kind: Kind::Ring(_) }) = self.waiting else { return Err(RingError::NotWaiting) };
+        let Some(Waiting { id, kind: AnswerKind::Ring(_) }) = self.waiting else { return Err(RingError::NotWaiting) };
         let context = context::write_context(&self.pages, regs, fs_base, gs_base).ok_or(RingError::NotWaiting)?;
         self.state = State::Running;
         self.send(id, context as i64)
@@ -252,7 +254,9 @@ impl Ring {
 
     /// Has the stub make the calls that were placed, and lets these through.
     fn carry_out(&mut self, orders: &[Order]) -> Result<(), RingError> {
-        let Some(Waiting { id, kind: Kind::Ring(frame) }) = self.waiting else { return Err(RingError::NotWaiting) };
+        let Some(Waiting { id, kind: AnswerKind::Ring(frame) }) = self.waiting else {
+            return Err(RingError::NotWaiting);
+        };
         self.state = State::Ordering;
         self.send(id, ANSWER_ORDERS)?;
         self.let_through(orders, frame)
@@ -305,7 +309,7 @@ impl Ring {
             _ => return Err(self.poisoned(Poison::Unexpected)),
         };
         self.state = State::Ordered;
-        self.waiting = Some(Waiting { id, kind: Kind::Ring(frame) });
+        self.waiting = Some(Waiting { id, kind: AnswerKind::Ring(frame) });
         done
     }
 }
