@@ -54,7 +54,7 @@ class Life(unittest.TestCase):
             for client in clients:
                 response = client.receive()
                 self.assertEqual((response.status, response.header("connection")), (200, "close"))
-            server.await_log("the server is told to end; requests in progress continue")
+            server.await_log("shutdown begins; requests in progress continue")
 
     def test_a_server_without_descriptors_says_what_to_do_and_goes_on(self):
         hellos = [tenant(f"hello{number}", f"/{number}", "hello") for number in range(40)]

@@ -48,7 +48,7 @@ pub struct Readiness {
     /// The host can run tenants, no tenant that boots at start is still in its first boot, and the server is not
     /// ending.
     pub ready: bool,
-    /// The server has been told to end, and finishes the requests in progress.
+    /// Shutdown has begun: the server finishes the requests in progress.
     pub ending: bool,
     /// Tenants that boot at start and are still booting.
     pub booting: usize,

@@ -175,7 +175,7 @@ impl Server {
         self.inner.is_ending.store(true, Ordering::Relaxed);
         tracing::info!(
             target: "mayfly::server", in_work = self.in_work(), at_most_ms = at_most.as_millis(),
-            "the server is told to end; requests in progress continue"
+            "shutdown begins; requests in progress continue"
         );
     }
 

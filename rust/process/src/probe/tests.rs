@@ -7,29 +7,25 @@ use std::process::Command;
 use super::*;
 use crate::filter::asm::{Instruction, Label, Line, assemble};
 
+/// Prints what the probe says, too: the tests of refusals start it below a filter, and read that.
 #[test]
 fn this_host_runs_stubs_and_says_how() {
-    let host = Host::probe().unwrap();
-    let report = host.report().to_string();
-    assert!(report.contains(&host.report().kernel), "{report}");
-    assert_eq!(host.filter_flags() & FLAG_KILLABLE != 0, host.report().killable);
-}
-
-/// The process of the tests below: prints what the probe says.
-#[test]
-#[ignore = "is started by the tests of refusals"]
-fn say() {
-    match Host::probe() {
+    let probed = Host::probe();
+    match &probed {
         Ok(host) => println!("\nsays {:?}", host.report()),
         Err(missing) => println!("\nsays {missing}"),
     }
+    let host = probed.unwrap();
+    let report = host.report().to_string();
+    assert!(report.contains(&host.report().kernel), "{report}");
+    assert_eq!(host.filter_flags() & FLAG_KILLABLE != 0, host.report().killable);
 }
 
 /// What the probe says where this filter is in force.
 fn says(lines: &[Line]) -> String {
     let program: Vec<Instruction> = assemble(lines).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "probe::tests::say", "--ignored", "--nocapture"]);
+    command.args(["--exact", "probe::tests::this_host_runs_stubs_and_says_how", "--nocapture"]);
     let install = move || {
         let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut().cast() };
         // SAFETY: plain calls, with a program that lives until they return.

@@ -120,16 +120,18 @@ fn a_zygote_that_is_killed_takes_its_stubs_along_and_is_not_asked_again() {
     assert!(matches!(nursery.stub(&[]), Err(ForkError::Gone)));
 }
 
-/// The server of the next test: prints its processes' numbers, and is killed.
+/// Set for the process that the last test starts: that prints its processes' numbers, and waits to be killed.
+const WAITS: &str = "MAYFLY_TEST_WAITS_TO_BE_KILLED";
+
 #[test]
-#[ignore = "is started by killing_the_server_leaves_no_process"]
-fn server() {
+fn many_stubs_live_side_by_side() {
     let nursery = nursery();
     let stubs: Vec<_> =
         (0..10).map(|n| if n % 2 == 0 { run(&nursery, &SPIN) } else { stub(&nursery, &SPIN) }).collect();
+    assert!(stubs.iter().all(|stub| is_alive(stub.pid())));
     let pids: Vec<String> = stubs.iter().map(|stub| stub.pid().to_string()).collect();
     println!("\npids {} {}", nursery.pid(), pids.join(" "));
-    loop {
+    while std::env::var_os(WAITS).is_some() {
         std::thread::park();
     }
 }
@@ -137,7 +139,8 @@ fn server() {
 #[test]
 fn killing_the_server_leaves_no_process() {
     let mut server = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tests::deaths::server", "--ignored", "--nocapture"])
+        .args(["--exact", "tests::deaths::many_stubs_live_side_by_side", "--nocapture"])
+        .env(WAITS, "1")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -76,7 +76,7 @@ impl Clock {
             return Ok(Self::Cpu(clock));
         }
         Ok(Self::Host(match int(id) {
-            // TAI equals UTC until the kernel is told about leap seconds.
+            // TAI equals UTC until a time daemon sets the offset (adjtimex, ADJ_TAI).
             libc::CLOCK_REALTIME | libc::CLOCK_TAI => ClockId::Realtime,
             libc::CLOCK_MONOTONIC => ClockId::Monotonic,
             libc::CLOCK_MONOTONIC_RAW => ClockId::MonotonicRaw,
