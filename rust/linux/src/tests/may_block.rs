@@ -9,8 +9,9 @@ use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 use rustix::fs::{Advice, fadvise};
 
+use super::any_calls::any_call;
 use super::files::{PATHS, SLOT, any_file_call};
-use super::{Puppet, RW, WINDOW, any_call};
+use super::{Puppet, RW, WINDOW};
 use crate::base::context::Context;
 use crate::base::step::Step;
 use crate::fs::mounts::{MountPoint, Mounts};
