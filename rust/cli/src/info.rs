@@ -21,7 +21,7 @@ struct Info {
 /// [`Failure::Host`] if programs cannot run here, after everything has been printed.
 pub fn info(options: &InfoOptions) -> Result<(), Failure> {
     let opened = Host::open();
-    let kind = opened.as_ref().map_or("none", |host| host.report().kvm);
+    let kind = opened.as_ref().map_or("none", |host| host.report().kind);
     let host = HostFacts::read(kind);
     let missing = opened.err().map(|error| error.to_string());
     if options.json {
@@ -30,7 +30,7 @@ pub fn info(options: &InfoOptions) -> Result<(), Failure> {
     } else {
         println!("cpu          {}", host.cpu);
         println!("kernel       {}", host.kernel);
-        println!("kvm          {}", host.kvm);
+        println!("kvm          {}", host.kind);
         println!("mitigations  {}", host.mitigations);
         println!("programs     {}", if missing.is_none() { "can run here" } else { "cannot run here" });
     }

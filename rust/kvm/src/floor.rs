@@ -15,7 +15,9 @@ use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_dtable, kvm_regs, kvm_segment, kvm
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use crate::error::{CreateError, RunError};
+use mayfly_machine::{CreateError, RunError};
+
+use crate::error;
 
 const PML4: u64 = 0x1000;
 const PDPT: u64 = 0x2000;
@@ -71,7 +73,7 @@ impl BareVms {
     ///
     /// [`CreateError`] if `/dev/kvm` cannot be opened or there is no memory.
     pub fn new() -> Result<Self, CreateError> {
-        let kvm = Kvm::new().map_err(CreateError::kvm("open /dev/kvm"))?;
+        let kvm = Kvm::new().map_err(error::create("open /dev/kvm"))?;
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES)]).map_err(|_| no_memory())?;
         Ok(Self { kvm, memory })
     }
@@ -82,8 +84,8 @@ impl BareVms {
     ///
     /// [`CreateError::Kvm`] names the ioctl that failed.
     pub fn create(&self) -> Result<BareVm, CreateError> {
-        let vm = self.kvm.create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
-        let vcpu = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
+        let vm = self.kvm.create_vm().map_err(error::create("KVM_CREATE_VM"))?;
+        let vcpu = vm.create_vcpu(0).map_err(error::create("KVM_CREATE_VCPU"))?;
         let host = self.memory.get_host_address(GuestAddress(0)).map_err(|_| no_memory())?;
         let slot = kvm_userspace_memory_region {
             slot: 0,
@@ -94,7 +96,7 @@ impl BareVms {
         };
         // SAFETY: the slot covers exactly the mapping of `memory`, which the machine keeps alive past its own
         // descriptors. The host forms no reference into it.
-        unsafe { vm.set_user_memory_region(slot) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        unsafe { vm.set_user_memory_region(slot) }.map_err(error::create("KVM_SET_USER_MEMORY_REGION"))?;
         Ok(BareVm { vcpu, _vm: vm, _memory: self.memory.clone() })
     }
 }
@@ -135,15 +137,15 @@ impl Floor {
         fill(&vms.memory).map_err(|_| no_memory())?;
         let machine = vms.create()?;
         let cpuid =
-            vms.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(CreateError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
-        machine.vcpu.set_cpuid2(&cpuid).map_err(CreateError::kvm("KVM_SET_CPUID2"))?;
-        let mut sregs = machine.vcpu.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS"))?;
+            vms.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(error::create("KVM_GET_SUPPORTED_CPUID"))?;
+        machine.vcpu.set_cpuid2(&cpuid).map_err(error::create("KVM_SET_CPUID2"))?;
+        let mut sregs = machine.vcpu.get_sregs().map_err(error::create("KVM_GET_SREGS"))?;
         enter_user_mode(&mut sregs, task_type);
-        machine.vcpu.set_sregs(&sregs).map_err(CreateError::kvm("KVM_SET_SREGS"))?;
+        machine.vcpu.set_sregs(&sregs).map_err(error::create("KVM_SET_SREGS"))?;
         let regs = kvm_regs { rip: CODE, rflags: 0x202, ..Default::default() };
-        machine.vcpu.set_regs(&regs).map_err(CreateError::kvm("KVM_SET_REGS"))?;
+        machine.vcpu.set_regs(&regs).map_err(error::create("KVM_SET_REGS"))?;
         let mut floor = Self { machine };
-        floor.round_trip().map_err(|error| CreateError::Kvm { call: error.call, source: error.source })?;
+        floor.round_trip().map_err(|error| CreateError::Call { call: error.call, source: error.source })?;
         Ok(floor)
     }
 
@@ -158,7 +160,7 @@ impl Floor {
             Ok(exit) => {
                 Err(RunError { call: "KVM_RUN", source: io::Error::other(format!("unexpected exit {exit:?}")) })
             }
-            Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
+            Err(error) => Err(error::run("KVM_RUN")(error)),
         }
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where Mayfly's own pages lie in a machine on KVM, in addition to those of [`mayfly_machine::layout`], which has the
-//! map: the trampoline, the guest kernel, and the guest-physical addresses of memory that is not the machine's own.
+//! map: the trampoline and the guest kernel.
 
 use mayfly_machine::PAGE_SIZE;
-use mayfly_machine::layout::{DOORBELL, INBOX, MAYFLY_BASE, SHARED_MAX, VDSO, is_own_code};
+use mayfly_machine::layout::{DOORBELL, INBOX, MAYFLY_BASE, VDSO, is_own_code};
 
 /// A worker's first instructions.
 pub(crate) const TRAMPOLINE: u64 = DOORBELL + TRAMPOLINE_OFFSET;
@@ -16,17 +16,9 @@ pub(crate) const TSS: u64 = MAYFLY_BASE + 0x7000;
 pub(crate) const STACK: u64 = MAYFLY_BASE + 0x8000;
 pub(crate) const STACK_TOP: u64 = STACK + PAGE_SIZE;
 
-/// Guest-physical address of shared memory: above all frames of a machine that has any, and below the 36 bits that
-/// CPUID tells guests.
-pub(crate) const SHARED_PHYSICAL: u64 = 1 << 35;
-/// Guest-physical address of files' pages: above shared memory, and below the 36 bits.
-pub(crate) const FILES_PHYSICAL: u64 = SHARED_PHYSICAL + 2 * SHARED_MAX;
-/// Most bytes of files that a machine maps from the page cache; the rest is copied.
-pub(crate) const FILES_MAX: u64 = 8 << 30;
 const _: () = assert!(is_own_code(DOORBELL) && is_own_code(STACK_TOP - 1) && !is_own_code(VDSO) && !is_own_code(INBOX));
 
 /// I/O ports: see kernel.h.
 pub(crate) const PORT_EXCEPTION: u16 = 0xa0;
 pub(crate) const PORT_DOORBELL: u16 = 0xd0;
 pub(crate) const PORT_SYSCALL: u16 = 0xd1;
-pub(crate) const PAGE: usize = PAGE_SIZE as usize;

@@ -9,16 +9,18 @@ use std::sync::{Arc, OnceLock};
 
 use kvm_ioctls::{Cap, Kvm};
 use mayfly_machine::layout::USER_MIN;
-use mayfly_machine::{PAGE_SIZE, Prot, read_tsc};
+use mayfly_machine::{CreateError, MemoryError, PAGE_SIZE, Prot, read_tsc};
+use mayfly_memory::ledger::Account;
+use mayfly_memory::memory::{Memory, Reach};
+use mayfly_memory::tables::{Entry, Tables};
 
-use crate::error::{CreateError, HostError};
+use crate::error::{self, HostError};
 use crate::guest::cpuid;
 use crate::guest::kernel::{self, SyscallEntry, USER_CODE, Variant};
 use crate::guest::tsc::GuestTsc;
 use crate::host::host::{Host, Inner};
-use crate::machine::at::At;
-use crate::machine::machine::Machine;
-use crate::memory::ledger::Account;
+use crate::processor::at::At;
+use crate::processor::processor::Processor;
 use crate::vcpu::vcpu::RawExit;
 
 #[allow(clippy::disallowed_methods, reason = "by the descriptor of a device that was looked at")]
@@ -46,20 +48,41 @@ fn open(path: &Path) -> Result<Kvm, HostError> {
     Ok(kvm)
 }
 
+/// A processor and its memory, with the probe's code at [`USER_MIN`].
+struct Guest {
+    processor: Processor,
+    // Dropped after the processor, which has it mapped.
+    _memory: Memory,
+}
+
+impl Guest {
+    fn new(host: &Host) -> Result<Self, CreateError> {
+        const FRAMES: u64 = 64;
+        let limit = MemoryError::Limit { limit_pages: FRAMES };
+        let mut memory = Memory::boot(FRAMES, &Account::default(), Reach::Mapping)?;
+        let tables = Tables::new(&mut memory).ok_or(limit)?;
+        tables.map_engine_pages(&mut memory, &kernel::pages(host.variant())).ok_or(limit)?;
+        let frame = memory.allocate().ok_or(limit)?;
+        let slot = tables.slot_or_create(&mut memory, USER_MIN).ok_or(limit)?;
+        memory.write_u64(slot, Entry::user(frame, Prot::READ | Prot::EXEC).0);
+        let code = kernel::probe_code();
+        memory.slice_mut(frame * PAGE_SIZE, code.len()).copy_from(code);
+        let mut processor = Processor::boot(host, &memory, tables)?;
+        processor.set_regs(&kernel::user_regs(USER_MIN, USER_MIN + PAGE_SIZE));
+        Ok(Self { processor, _memory: memory })
+    }
+}
+
 /// Runs a few guest instructions and checks what they did. Returns the guest's XCR0, and what its `rdtsc` reads.
 fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
-    let mut machine = Machine::bare(host, 64, 0).map_err(|error| error.to_string())?;
-    machine
-        .map_zero(USER_MIN, Prot::READ | Prot::EXEC, mayfly_machine::Origin::Snapshot)
-        .map_err(|error| error.to_string())?;
-    machine.load(USER_MIN, kernel::probe_code()).map_err(|error| error.to_string())?;
-    machine.set_regs(&kernel::user_regs(USER_MIN, USER_MIN + PAGE_SIZE));
+    let mut guest = Guest::new(host).map_err(|error| error.to_string())?;
+    let machine = &mut guest.processor;
     let mut expect = |wanted: RawExit| {
-        let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
+        let exit = machine.vcpu.run().map_err(|error| error.to_string())?;
         if exit == wanted {
-            Ok(machine.vcpu_mut().regs())
+            Ok(machine.vcpu.regs())
         } else {
-            let regs = machine.vcpu_mut().regs();
+            let regs = machine.vcpu.regs();
             Err(format!("{exit:?} where {wanted:?} was expected (rip {:#x})", regs.rip))
         }
     };
@@ -67,20 +90,20 @@ fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
     let regs = expect(RawExit::Doorbell)?;
     let xcr0 = regs.rdx << 32 | regs.rax & 0xffff_ffff;
     expect(RawExit::Syscall)?;
-    let at_user = machine.vcpu_mut().get_sregs().map_err(|error| error.to_string())?.cs.selector == USER_CODE;
+    let at_user = machine.vcpu.get_sregs().map_err(|error| error.to_string())?.cs.selector == USER_CODE;
     let expects_user = host.variant().syscall == SyscallEntry::User;
     if at_user != expects_user {
         return Err(format!("`syscall` {} CPL 3", if at_user { "stays at" } else { "leaves" }));
     }
     machine.at = At::Syscall;
     machine.return_from_syscall(0).map_err(|error| error.to_string())?;
-    let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
+    let exit = machine.vcpu.run().map_err(|error| error.to_string())?;
     if exit != RawExit::Doorbell {
         return Err(format!("{exit:?} after returning from `syscall`"));
     }
-    let guest_tsc = if reads_host_tsc(&mut machine)? {
+    let guest_tsc = if reads_host_tsc(machine)? {
         GuestTsc::Same
-    } else if machine.vcpu_mut().clear_tsc_offset().is_ok() && reads_host_tsc(&mut machine)? {
+    } else if machine.vcpu.clear_tsc_offset().is_ok() && reads_host_tsc(machine)? {
         GuestTsc::WithoutOffset
     } else {
         GuestTsc::Foreign
@@ -90,14 +113,14 @@ fn probe(host: &Host) -> Result<(u64, GuestTsc), String> {
 
 /// Whether the probe's `rdtsc` reads a value between two of the host's. A counter of the guest's own would have started
 /// with its vCPU, some microseconds ago; the host's started with the host.
-fn reads_host_tsc(machine: &mut Machine) -> Result<bool, String> {
+fn reads_host_tsc(machine: &mut Processor) -> Result<bool, String> {
     let before = read_tsc();
-    let exit = machine.vcpu_mut().run().map_err(|error| error.to_string())?;
+    let exit = machine.vcpu.run().map_err(|error| error.to_string())?;
     let after = read_tsc();
     if exit != RawExit::Doorbell {
         return Err(format!("{exit:?} after `rdtsc`"));
     }
-    let regs = machine.vcpu_mut().regs();
+    let regs = machine.vcpu.regs();
     let read = regs.rdx << 32 | regs.rax & 0xffff_ffff;
     Ok((before..=after).contains(&read))
 }
@@ -131,7 +154,7 @@ impl Host {
         }
         let supported = kvm
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-            .map_err(CreateError::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+            .map_err(error::create("KVM_GET_SUPPORTED_CPUID"))?;
         let native = cpuid::features(None).ok_or(HostError::Lacks { what: "a usable CPUID" })?;
         let limited = cpuid::features(Some(supported.as_slice())).ok_or(HostError::Lacks { what: "a usable CPUID" })?;
 
@@ -145,7 +168,6 @@ impl Host {
                     SyscallEntry::User => native.clone(),
                 };
                 let host = Self {
-                    account: Account::default(),
                     inner: Arc::new(Inner {
                         kvm: open(path)?,
                         features,
@@ -166,8 +188,7 @@ impl Host {
                         let Inner { features, .. } = &*host.inner;
                         let features = features.clone();
                         return Ok(Self {
-                            account: Account::default(),
-                            inner: Arc::new(Inner {
+                                    inner: Arc::new(Inner {
                                 kvm,
                                 features,
                                 variant,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Entry points of the personality: an exit of the machine, and continuing after a wait.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::Exit;
 
 use crate::base::context::Context;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mayfly_kvm::{Machine, RunError};
+use mayfly_engine::{Machine, RunError};
 use mayfly_machine::{BadAddress, MemoryError, PAGE_SIZE, Prot, Regs, layout};
 
 use crate::base::limits::Limits;

@@ -4,7 +4,7 @@
 //! A thread that makes another one ready keeps running. A switch takes some system calls of the host; a request that
 //! one thread serves needs none.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 
 use crate::base::clock;
 use crate::base::context::Context;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use mayfly_kvm::{Image, Machine, testing};
+use mayfly_engine::{Image, Machine, testing};
 use mayfly_machine::{Exit, PAGE_SIZE, SharedMemory, layout};
 use proptest::prelude::*;
 

@@ -5,7 +5,7 @@
 
 mod support;
 
-use mayfly_kvm::testing;
+use mayfly_engine::testing;
 use mayfly_linux::{Elf, ExecError, Limits, Mounts, Network, Process, Program, StackError};
 use mayfly_machine::MemoryError;
 use support::{AT_RANDOM, Linking, MEMORY, compile};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Errors of a machine's memory and of its system calls.
+//! Errors of machines.
 
 /// Why an operation on a machine's address space failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,4 +55,77 @@ pub struct BadAddress {
 pub struct BadReturn {
     /// The address the call would return to.
     pub rip: u64,
+}
+
+/// Why a machine could not be created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A step failed that the engine needs the kernel for.
+    #[error("{call}: {source}")]
+    Call {
+        /// The system call, the ioctl, or the step.
+        call: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The machine's memory could not be mapped.
+    #[error("guest memory of {bytes} bytes: {source}")]
+    Map {
+        /// Size asked for.
+        bytes: u64,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Mayfly's own pages or the inbox did not fit.
+    #[error("guest memory: {0}")]
+    Memory(#[from] MemoryError),
+}
+
+impl CreateError {
+    /// Whether the process's bound on memory is the reason.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Memory(MemoryError::Full))
+    }
+
+    /// Makes the error of a failed mapping of this size.
+    pub fn map(bytes: u64) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Map { bytes, source }
+    }
+}
+
+/// A processor could not be run, or its state not be read or set, for a reason of the host's.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {source}")]
+pub struct RunError {
+    /// The system call, the ioctl, or the step.
+    pub call: &'static str,
+    /// What the kernel said.
+    pub source: std::io::Error,
+}
+
+/// Why a machine could not be frozen into an image.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// Reading the processor's state failed.
+    #[error(transparent)]
+    Processor(#[from] RunError),
+    /// Sealing or mapping the image failed.
+    #[error("{call}: {source}")]
+    Image {
+        /// The system call.
+        call: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The processor is not in user mode where it could be resumed.
+    #[error("the machine is not at a point where it can be frozen: {0}")]
+    State(String),
+}
+
+impl FreezeError {
+    /// Makes the error of a system call that failed for the image.
+    pub fn image(call: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Image { call, source }
+    }
 }

@@ -51,6 +51,9 @@ pub const VDSO: u64 = MAYFLY_BASE + 0x9000;
 /// is [`ClockLine`](crate::ClockLine)'s.
 pub const CONTROL: u64 = MAYFLY_BASE + 0x1_0000;
 
+/// Offset in that line of the value that a worker finds in RAX when it enters the frozen program.
+pub const CONTROL_RAX: u64 = 8;
+
 /// Bytes of that line.
 pub const CONTROL_BYTES: u64 = 64;
 

@@ -12,7 +12,7 @@
 //! | `exit` | why a machine's run ended |
 //! | `error` | errors of a machine's memory |
 //! | `file`, `shared`, `mapping` | files and memory of the host that machines map |
-//! | `clock` | the numbers from which a program computes the time |
+//! | `clock`, [`vdso`] | the numbers from which a program computes the time, and the shared object that does |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
@@ -27,15 +27,16 @@ mod origin;
 mod prot;
 mod regs;
 mod shared;
+pub mod vdso;
 
 pub use clock::{ClockLine, read_tsc};
 pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
-pub use error::{BadAddress, BadReturn, MemoryError};
+pub use error::{BadAddress, BadReturn, CreateError, FreezeError, MemoryError, RunError};
 pub use exit::*;
 pub use file::{FileKey, FilePages};
 pub use layout::PAGE_SIZE;
 pub use mapping::Mapping;
 pub use origin::Origin;
-pub use prot::Prot;
+pub use prot::{EnginePage, Prot};
 pub use regs::Regs;
 pub use shared::SharedMemory;

@@ -63,3 +63,16 @@ impl std::ops::BitOr for Prot {
         self.union(other)
     }
 }
+
+/// A page that an engine maps into every machine that boots, among those of [`layout`](crate::layout).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnginePage {
+    /// Its address.
+    pub address: u64,
+    /// Whether the program may reach it.
+    pub user: bool,
+    /// What may be done with it.
+    pub prot: Prot,
+    /// Its first bytes; the rest is zero.
+    pub bytes: Vec<u8>,
+}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host's own costs, for benchmarks; not for servers.
 
-pub use mayfly_kvm::{floor::BareVm, floor::BareVms, floor::Floor};
+pub use mayfly_engine::kvm_floor::{BareVm, BareVms, Floor};
 
 const PAGE: usize = mayfly_machine::PAGE_SIZE as usize;
 /// Pages lie this many pages apart: side by side, as the work set of the tenant that is measured (`tenants/workset`).

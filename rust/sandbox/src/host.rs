@@ -1,26 +1,69 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The host, as the floors above see it: they do not know that it is KVM.
+//! The host, as the floors above see it: they do not know how an engine runs programs.
 
 use std::path::PathBuf;
 
-pub use mayfly_kvm::HostError;
+pub use mayfly_engine::{Choice, Engine, HostError};
 
 use crate::time::{timekeeping, watchdog};
 
 /// The environment variable that names another KVM device than `/dev/kvm`, as containers and tests need.
 pub const DEVICE_VARIABLE: &str = "MAYFLY_KVM_PATH";
 
+/// The environment variable that names the engine that [`Choice::Auto`] is to mean: `kvm` or `process`. For tests and
+/// comparisons; a server's configuration says it better.
+pub const ENGINE_VARIABLE: &str = "MAYFLY_ENGINE";
+
+/// The engines of this host, each opened when it is first asked for.
+#[derive(Debug)]
+pub struct Hosts {
+    hosts: mayfly_engine::Hosts,
+    auto: Result<Choice, HostError>,
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Hosts {
+    /// Nothing is opened yet. [`DEVICE_VARIABLE`] and [`ENGINE_VARIABLE`] are looked at now.
+    #[must_use]
+    pub fn new() -> Self {
+        let path = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from);
+        let auto = match std::env::var(ENGINE_VARIABLE) {
+            Ok(name) => Choice::from_name(&name).ok_or_else(|| HostError::unknown(&name)),
+            Err(_) => Ok(Choice::Auto),
+        };
+        Self { hosts: mayfly_engine::Hosts::new(&path), auto }
+    }
+
+    /// Opens the engine of this choice, if it is not open yet, and probes it by running a program.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what is missing and what an operator can do.
+    pub fn choose(&self, choice: Choice) -> Result<Host, HostError> {
+        watchdog::survive_file_size_limit();
+        let choice = if choice == Choice::Auto { self.auto.clone()? } else { choice };
+        let machine = self.hosts.choose(choice)?;
+        timekeeping::begin();
+        Ok(Host { machine })
+    }
+}
+
 /// A host that can run machines; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Host {
-    pub(crate) machine: mayfly_kvm::Host,
+    pub(crate) machine: mayfly_engine::Host,
 }
 
 /// What kind of host this is, for reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostReport {
-    /// `hardware` or `paging`.
-    pub kvm: &'static str,
+    /// `hardware` or `paging` for KVM, `process` for processes.
+    pub kind: &'static str,
     /// Extended state components that programs can use, as XCR0 has them.
     pub xcr0: u64,
     /// Whether programs read the time without a system call.
@@ -28,7 +71,7 @@ pub struct HostReport {
 }
 
 impl Host {
-    /// Opens the host's KVM and probes it.
+    /// Opens the engine that [`ENGINE_VARIABLE`] names, and the best one of this host if it is not set.
     ///
     /// ```
     /// use mayfly_sandbox::Host;
@@ -43,16 +86,12 @@ impl Host {
     ///
     /// [`HostError`] says what is missing and what an operator can do.
     pub fn open() -> Result<Self, HostError> {
-        let path = std::env::var_os(DEVICE_VARIABLE).map_or_else(|| PathBuf::from("/dev/kvm"), PathBuf::from);
-        watchdog::survive_file_size_limit();
-        let machine = mayfly_kvm::Host::open(&path)?;
-        timekeeping::begin();
-        Ok(Self { machine })
+        Hosts::new().choose(Choice::Auto)
     }
 
     /// The same host, for machines whose memory is charged to `account`.
     #[must_use]
-    pub fn on_account(&self, account: &mayfly_kvm::Account) -> Self {
+    pub fn on_account(&self, account: &mayfly_engine::Account) -> Self {
         Self { machine: self.machine.on_account(account) }
     }
 
@@ -60,7 +99,7 @@ impl Host {
     #[must_use]
     pub fn report(&self) -> HostReport {
         HostReport {
-            kvm: self.machine.kind().name(),
+            kind: self.machine.kind(),
             xcr0: self.machine.guest_xcr0(),
             clocks: self.machine.shares_tsc() && timekeeping::line().is_some_and(|line| line.rate != 0),
         }

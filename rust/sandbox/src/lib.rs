@@ -60,10 +60,10 @@ mod worker;
 pub use abi::METHOD_CALL;
 pub use entropy::EntropyError;
 pub use error::{BootError, CallError, ForkError, ProgramError};
-pub use host::{DEVICE_VARIABLE, Host, HostError, HostReport};
+pub use host::{Choice, DEVICE_VARIABLE, ENGINE_VARIABLE, Engine, Host, HostError, HostReport, Hosts};
 pub use limits::Limits;
-pub use mayfly_kvm::heap;
-pub use mayfly_kvm::{Account, Allowance, Held, Hold, Ledger, Purpose, ResetReport};
+pub use mayfly_engine::heap;
+pub use mayfly_engine::{Account, Allowance, Held, Hold, Ledger, Purpose, ResetReport};
 pub use mayfly_linux::{
     Connects, Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mounts, Outbound, OutboundHost, UnknownCall,
 };

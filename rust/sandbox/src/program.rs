@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mayfly_files::{FileStamp, Problem};
-use mayfly_kvm::{checksum, digest};
+use mayfly_engine::{checksum, digest};
 use mayfly_linux::{Mounts, Network, Outbound};
 use mayfly_machine::SharedMemory;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads a program's response. Every byte of it is hostile: it is bounded, copied once, and then checked.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::BadAddress;
 
 use crate::abi::{HEADER_BYTES, RESPONSE_BYTES, RESPONSE_HEADERS_MAX, u64_at};

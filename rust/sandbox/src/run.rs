@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs a machine until its program rings the doorbell or its leg must end.
 
-use mayfly_kvm::{Machine, RunError};
+use mayfly_engine::{Machine, RunError};
 use mayfly_linux::{Context, CopyError, Fault, Process, Step};
 use mayfly_machine::{Blame, Exit};
 

@@ -69,7 +69,7 @@ pub enum SetBy {
 /// One part of the state that a way back meets.
 #[derive(Debug, Clone, Copy)]
 pub struct Meets {
-    /// Its name; the extremes in `mayfly_kvm::testing::extremes` use the same names.
+    /// Its name; the extremes in `mayfly_engine::testing::extremes` use the same names.
     pub name: &'static str,
     /// What it is.
     pub what: &'static str,

@@ -493,7 +493,7 @@ fn a_file_of_another_kind_version_or_build_is_refused() {
     // As another build would have written it, with the correct checksum.
     let mut other = good.clone();
     other[16] ^= 1;
-    let sum = mayfly_kvm::checksum(&other[..48]).to_le_bytes();
+    let sum = mayfly_engine::checksum(&other[..48]).to_le_bytes();
     other[48..56].copy_from_slice(&sum);
     assert!(matches!(refused(&other), SnapshotFileError::Build));
     fs::write(&saved.path, &good).unwrap();
@@ -565,9 +565,9 @@ fn a_state_that_makes_no_sense_ends_nothing() {
             for (place, value) in changes {
                 bytes[at + place] = value;
             }
-            let sum = mayfly_kvm::checksum(&bytes[at..at + len]).to_le_bytes();
+            let sum = mayfly_engine::checksum(&bytes[at..at + len]).to_le_bytes();
             bytes[40..48].copy_from_slice(&sum);
-            let sum = mayfly_kvm::checksum(&bytes[..48]).to_le_bytes();
+            let sum = mayfly_engine::checksum(&bytes[..48]).to_le_bytes();
             bytes[48..56].copy_from_slice(&sum);
             fs::write(&path, &bytes).unwrap();
             if let Ok(snapshot) = load(&saved.program, &hurried, &path)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::plain::Plain;
 use common::{call, patient, program, snapshot, text};
-use mayfly_kvm::{testing::Extreme, testing::Way, testing::extremes, testing::ways};
+use mayfly_engine::{testing::Extreme, testing::Way, testing::extremes, testing::ways};
 use mayfly_sandbox::ways::{MEETS, SetBy, WAYS};
 use mayfly_sandbox::{
     BufferedResponse, CallError, Host, NoLog, Progress, Request, Service, Snapshot, Worker, WorkerState,

@@ -201,7 +201,7 @@ impl Server {
     #[must_use]
     pub fn report(&self) -> Report {
         let host = match &self.inner.host {
-            Ok(host) => HostState::Usable { kvm: host.report().kvm },
+            Ok(host) => HostState::Usable { kvm: host.report().kind },
             Err(error) => HostState::Unusable { reason: error.to_string() },
         };
         let set = self.set();

@@ -61,7 +61,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
     let plan = Plan { requests: options.requests, time: options.seconds.map(Duration::from_secs) };
     let figures = Bench::new(&host, &subject, request, plan)?.measure(&host, &subject)?;
-    let figures = Figures { host: HostFacts::read(host.report().kvm), ..figures };
+    let figures = Figures { host: HostFacts::read(host.report().kind), ..figures };
     if options.json {
         println!("{}", figures.json());
     } else {

@@ -56,7 +56,7 @@ pub fn bench_routes(options: &BenchRoutesOptions) -> Result<(), Failure> {
         by_path.round();
         by_host.round();
     }
-    let kvm = Host::open().map_or("none", |host| host.report().kvm);
+    let kvm = Host::open().map_or("none", |host| host.report().kind);
     let figures = Figures {
         by_path: by_path.figures(),
         by_host: by_host.figures(),

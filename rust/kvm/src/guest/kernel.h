@@ -14,16 +14,3 @@
 #define MAYFLY_INBOX_DISTANCE 0xf000
 /* Offset in the control line of the value that the trampoline puts into RAX: what the frozen call returns. */
 #define MAYFLY_CONTROL_RAX 8
-
-/* Distance from the vDSO to the control line, and what the vDSO finds there: the time-stamp counter when the host last
- * read the clocks, their values at that time, in nanoseconds, and nanoseconds per cycle times 2^31; 0 if the program
- * must use a system call. */
-#define MAYFLY_VDSO_CONTROL 0x7000
-#define MAYFLY_CLOCK_TSC 0x10
-#define MAYFLY_CLOCK_MONOTONIC 0x18
-#define MAYFLY_CLOCK_REALTIME 0x20
-#define MAYFLY_CLOCK_BOOTTIME 0x28
-#define MAYFLY_CLOCK_RAW 0x30
-#define MAYFLY_CLOCK_RATE 0x38
-#define MAYFLY_CLOCK_RAW_RATE 0x3c
-#define MAYFLY_CLOCK_SHIFT 31

@@ -4,10 +4,9 @@
 
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use mayfly_machine::layout::{DOORBELL, DOORBELL_ENTRY, DOORBELL_ENTRY_OFFSET, LOWER_HALF_END, VDSO};
-use mayfly_machine::{PAGE_SIZE, Prot, Regs};
+use mayfly_machine::{EnginePage, PAGE_SIZE, Prot, Regs, vdso};
 
 use crate::guest::cpuid::Features;
-use crate::guest::vdso;
 use crate::layout::{
     EXCEPTIONS, PORT_DOORBELL, PORT_EXCEPTION, PORT_SYSCALL, STACK, STACK_TOP, SYSCALL, TABLES, TRAMPOLINE_OFFSET, TSS,
 };
@@ -38,9 +37,6 @@ blob!(probe_blob, mayfly_probe_start, mayfly_probe_end);
 /// Offsets in the doorbell page; kernel.h has the same numbers.
 pub(crate) const RESUME_XSAVE: u64 = 0x400;
 pub(crate) const RESUME_REGS: u64 = 0xf00;
-
-/// Offset in the control line of what the trampoline puts into RAX; kernel.h has the same number.
-pub(crate) const CONTROL_RAX: u64 = 8;
 
 /// What the trampoline restores besides the XSAVE area, in the order in which it expects it.
 pub(crate) fn resume_words(regs: &Regs, fs_base: u64, gs_base: u64) -> [u64; 20] {
@@ -215,18 +211,10 @@ pub(crate) struct Variant {
     pub(crate) task_type: u8,
 }
 
-/// One page to map at boot.
-pub(crate) struct KernelPage {
-    pub(crate) address: u64,
-    pub(crate) user: bool,
-    pub(crate) prot: Prot,
-    pub(crate) bytes: Vec<u8>,
-}
-
 /// The pages of a machine's guest kernel.
-pub(crate) fn pages(variant: Variant) -> Vec<KernelPage> {
+pub(crate) fn pages(variant: Variant) -> Vec<EnginePage> {
     let code = Prot::READ | Prot::EXEC;
-    let page = |address, user, prot, bytes| KernelPage { address, user, prot, bytes };
+    let page = |address, user, prot, bytes| EnginePage { address, user, prot, bytes };
     let mut bell = vec![0u8; DOORBELL_ENTRY_OFFSET as usize];
     bell.extend_from_slice(doorbell());
     bell.resize(TRAMPOLINE_OFFSET as usize, 0xcc);
@@ -412,8 +400,7 @@ mod tests {
         assert_eq!(value("MAYFLY_RESUME_XSAVE"), RESUME_XSAVE);
         assert_eq!(value("MAYFLY_RESUME_REGS"), RESUME_REGS);
         assert_eq!(value("MAYFLY_INBOX_DISTANCE"), mayfly_machine::layout::CONTROL - DOORBELL);
-        assert_eq!(value("MAYFLY_CONTROL_RAX"), CONTROL_RAX);
-        assert_eq!(value("MAYFLY_VDSO_CONTROL"), mayfly_machine::layout::CONTROL - VDSO);
+        assert_eq!(value("MAYFLY_CONTROL_RAX"), mayfly_machine::layout::CONTROL_RAX);
     }
 
     #[test]

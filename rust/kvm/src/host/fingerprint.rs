@@ -13,9 +13,9 @@ use crate::error::FingerprintMismatch;
 use crate::guest::kernel::{self, SyscallEntry};
 use crate::host::host::Host;
 
-/// See the module.
+/// What an image that was made on KVM depends on: see the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Fingerprint {
+pub struct Fingerprint {
     stays_at_user: bool,
     task_type: u8,
     /// A digest of the guest kernel and the vDSO.
@@ -27,7 +27,9 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    pub(crate) fn of(host: &Host) -> Self {
+    /// That of a host.
+    #[must_use]
+    pub fn of(host: &Host) -> Self {
         let variant = host.variant();
         let features = host.features();
         let leaf =
@@ -50,7 +52,11 @@ impl Fingerprint {
     }
 
     /// Checks whether an image with this fingerprint can run on `host`.
-    pub(crate) fn check(&self, host: &Host) -> Result<(), FingerprintMismatch> {
+    ///
+    /// # Errors
+    ///
+    /// What differs.
+    pub fn check(&self, host: &Host) -> Result<(), FingerprintMismatch> {
         let here = Self::of(host);
         if (self.stays_at_user, self.task_type) != (here.stays_at_user, here.task_type) {
             return Err(FingerprintMismatch::Kvm);

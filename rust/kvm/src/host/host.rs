@@ -6,11 +6,10 @@ use std::sync::{Arc, OnceLock};
 use kvm_bindings::kvm_sregs;
 use kvm_ioctls::Kvm;
 
-use crate::error::CreateError;
+use mayfly_machine::CreateError;
 use crate::guest::cpuid::Features;
 use crate::guest::kernel::{SyscallEntry, Variant};
 use crate::guest::tsc::GuestTsc;
-use crate::memory::ledger::Account;
 
 /// The two kinds of KVM that Mayfly knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +35,6 @@ impl HostKind {
 #[derive(Debug, Clone)]
 pub struct Host {
     pub(crate) inner: Arc<Inner>,
-    /// The account that is charged for the memory of machines on this host.
-    pub(crate) account: Account,
 }
 
 #[derive(Debug)]
@@ -52,18 +49,6 @@ pub(crate) struct Inner {
 }
 
 impl Host {
-    /// The same host, for machines whose memory is charged to `account`.
-    #[must_use]
-    pub fn on_account(&self, account: &Account) -> Self {
-        Self { inner: Arc::clone(&self.inner), account: account.clone() }
-    }
-
-    /// The account that is charged for the memory of machines on this host.
-    #[must_use]
-    pub fn account(&self) -> &Account {
-        &self.account
-    }
-
     /// The kind of KVM.
     #[must_use]
     pub fn kind(&self) -> HostKind {

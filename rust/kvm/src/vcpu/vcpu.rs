@@ -10,14 +10,15 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use mayfly_machine::layout::SHARED_MAX;
-use mayfly_machine::{PAGE_SIZE, Regs, Unexpected};
+use mayfly_machine::{CreateError, PAGE_SIZE, Regs, RunError, Unexpected};
+use mayfly_memory::layout::{FILES_MAX, FILES_PHYSICAL, SHARED_PHYSICAL};
+use mayfly_memory::memory::Memory;
 
-use crate::error::{CreateError, RunError};
+use crate::error;
 use crate::guest::kernel::{self, Variant};
 use crate::guest::tsc::GuestTsc;
 use crate::host::host::Host;
-use crate::layout::{FILES_MAX, FILES_PHYSICAL, PORT_DOORBELL, PORT_SYSCALL, SHARED_PHYSICAL};
-use crate::memory::memory::Memory;
+use crate::layout::{PORT_DOORBELL, PORT_SYSCALL};
 use crate::vcpu::regs::{from_kvm, to_kvm};
 
 /// An exit, before the machine has looked at memory.
@@ -85,39 +86,39 @@ impl Vcpu {
             let source = std::io::Error::from_raw_os_error(libc::EFBIG);
             return Err(CreateError::Map { bytes: memory.bytes(), source });
         }
-        let vm = host.kvm().create_vm().map_err(CreateError::kvm("KVM_CREATE_VM"))?;
+        let vm = host.kvm().create_vm().map_err(error::create("KVM_CREATE_VM"))?;
         let covered = memory.frames().min(memory.image_frames() + FIRST_SLOT_PRIVATE);
         set_slot(&vm, 0, memory, 0, covered)?;
         set_shared_slot(&vm, memory)?;
         let mut files = FileSlots::default();
         // A worker maps no more files than its image.
         files.extend(&vm, memory, memory.files().used_frames())?;
-        let mut fd = vm.create_vcpu(0).map_err(CreateError::kvm("KVM_CREATE_VCPU"))?;
+        let mut fd = vm.create_vcpu(0).map_err(error::create("KVM_CREATE_VCPU"))?;
         let features = host.features();
-        fd.set_cpuid2(&features.cpuid).map_err(CreateError::kvm("KVM_SET_CPUID2"))?;
+        fd.set_cpuid2(&features.cpuid).map_err(error::create("KVM_SET_CPUID2"))?;
         if features.xsave {
             let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
             xcrs.xcrs[0].value = features.xcr0;
-            fd.set_xcrs(&xcrs).map_err(CreateError::kvm("KVM_SET_XCRS"))?;
+            fd.set_xcrs(&xcrs).map_err(error::create("KVM_SET_XCRS"))?;
         }
         begin(&mut fd)?;
-        let base = host.initial_sregs(|| fd.get_sregs().map_err(CreateError::kvm("KVM_GET_SREGS")))?;
+        let base = host.initial_sregs(|| fd.get_sregs().map_err(error::create("KVM_GET_SREGS")))?;
         let sregs = kernel::sregs(base, features, variant, cr3);
         match start {
-            Start::Boot => fd.set_sregs(&sregs).map_err(CreateError::kvm("KVM_SET_SREGS"))?,
+            Start::Boot => fd.set_sregs(&sregs).map_err(error::create("KVM_SET_SREGS"))?,
             Start::Fork => {
                 fd.sync_regs_mut().sregs = sregs;
                 fd.set_sync_dirty_reg(SyncReg::SystemRegister);
             }
         }
         let entries = kernel::msrs().map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });
-        let msrs = Msrs::from_entries(&entries).map_err(|_| CreateError::Kvm {
+        let msrs = Msrs::from_entries(&entries).map_err(|_| CreateError::Call {
             call: "KVM_SET_MSRS",
             source: std::io::Error::from_raw_os_error(libc::E2BIG),
         })?;
-        let set = fd.set_msrs(&msrs).map_err(CreateError::kvm("KVM_SET_MSRS"))?;
+        let set = fd.set_msrs(&msrs).map_err(error::create("KVM_SET_MSRS"))?;
         if set != entries.len() {
-            return Err(CreateError::Kvm {
+            return Err(CreateError::Call {
                 call: "KVM_SET_MSRS",
                 source: std::io::Error::from_raw_os_error(libc::EINVAL),
             });
@@ -125,7 +126,7 @@ impl Vcpu {
         fd.set_sync_valid_reg(SyncReg::Register);
         let vcpu = Self { fd, vm, covered, files };
         if host.guest_tsc() == GuestTsc::WithoutOffset {
-            vcpu.clear_tsc_offset().map_err(|source| CreateError::Kvm { call: "KVM_SET_DEVICE_ATTR", source })?;
+            vcpu.clear_tsc_offset().map_err(|source| CreateError::Call { call: "KVM_SET_DEVICE_ATTR", source })?;
         }
         Ok(vcpu)
     }
@@ -208,7 +209,7 @@ impl Vcpu {
             // the system refused KVM a thread (it has one for each machine, against huge pages that programs execute).
             // Retrying would never end.
             Err(error) if error.errno() == libc::EINTR => Ok(RawExit::Kicked),
-            Err(error) => Err(RunError::kvm("KVM_RUN")(error)),
+            Err(error) => Err(error::run("KVM_RUN")(error)),
         }
     }
 
@@ -231,42 +232,42 @@ impl Vcpu {
         match result {
             Ok(()) => {}
             Err(error) if error.errno() == libc::EINTR => {}
-            Err(error) => return Err(RunError::kvm("KVM_RUN")(error)),
+            Err(error) => return Err(error::run("KVM_RUN")(error)),
         }
-        let regs = self.fd.get_regs().map_err(RunError::kvm("KVM_GET_REGS"))?;
+        let regs = self.fd.get_regs().map_err(error::run("KVM_GET_REGS"))?;
         self.fd.sync_regs_mut().regs = regs;
         Ok(from_kvm(&regs))
     }
 
     pub(crate) fn get_sregs(&self) -> Result<kvm_sregs, RunError> {
-        self.fd.get_sregs().map_err(RunError::kvm("KVM_GET_SREGS"))
+        self.fd.get_sregs().map_err(error::run("KVM_GET_SREGS"))
     }
 
     pub(crate) fn set_sregs(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
         // Otherwise a fork's first registers would overwrite these at its first run.
         self.fd.clear_sync_dirty_reg(SyncReg::SystemRegister);
-        self.fd.set_sregs(sregs).map_err(RunError::kvm("KVM_SET_SREGS"))
+        self.fd.set_sregs(sregs).map_err(error::run("KVM_SET_SREGS"))
     }
 
     pub(crate) fn xsave(&self) -> Result<kvm_xsave, RunError> {
-        self.fd.get_xsave().map_err(RunError::kvm("KVM_GET_XSAVE"))
+        self.fd.get_xsave().map_err(error::run("KVM_GET_XSAVE"))
     }
 
     pub(crate) fn set_xsave(&self, xsave: &kvm_xsave) -> Result<(), RunError> {
         // SAFETY: the kernel reads as much as a `kvm_xsave` has: features with larger state (AMX) are never enabled for
         // a guest.
-        unsafe { self.fd.set_xsave(xsave) }.map_err(RunError::kvm("KVM_SET_XSAVE"))
+        unsafe { self.fd.set_xsave(xsave) }.map_err(error::run("KVM_SET_XSAVE"))
     }
 
     /// For tests, which compare everything that KVM shows.
-    #[cfg(test)]
+    #[cfg(feature = "testing")]
     pub(crate) fn fd(&self) -> &VcpuFd {
         &self.fd
     }
 
     /// Whether an exception or an interrupt is about to be delivered.
     pub(crate) fn has_event(&self) -> Result<bool, RunError> {
-        let events = self.fd.get_vcpu_events().map_err(RunError::kvm("KVM_GET_VCPU_EVENTS"))?;
+        let events = self.fd.get_vcpu_events().map_err(error::run("KVM_GET_VCPU_EVENTS"))?;
         let exception = events.exception.injected | events.exception.pending;
         Ok(exception | events.interrupt.injected | events.nmi.injected | events.nmi.pending != 0)
     }
@@ -275,7 +276,7 @@ impl Vcpu {
     pub(crate) fn start_over(&mut self, sregs: &kvm_sregs) -> Result<(), RunError> {
         // An instruction that KVM has yet to finish would change registers at the next run.
         self.complete_exit()?;
-        self.fd.set_vcpu_events(&kvm_vcpu_events::default()).map_err(RunError::kvm("KVM_SET_VCPU_EVENTS"))?;
+        self.fd.set_vcpu_events(&kvm_vcpu_events::default()).map_err(error::run("KVM_SET_VCPU_EVENTS"))?;
         self.set_sregs(sregs)
     }
 
@@ -300,7 +301,7 @@ impl FileSlots {
         };
         // SAFETY: the frames lie within the reserved region, which `memory` keeps alive, and which outlives the VM as
         // in `set_slot`.
-        unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        unsafe { vm.set_user_memory_region(region) }.map_err(error::create("KVM_SET_USER_MEMORY_REGION"))?;
         self.count += 1;
         self.covered = to;
         Ok(())
@@ -316,8 +317,8 @@ fn set_slot(vm: &VmFd, slot: u32, memory: &Memory, from: u64, to: u64) -> Result
         memory_size: (to - from) * PAGE_SIZE,
         userspace_addr: memory.host_address() + from * PAGE_SIZE,
     };
-    // SAFETY: the frames lie within the mapping, which outlives the VM: `Machine` drops its vCPU before its memory.
-    unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))
+    // SAFETY: the frames lie within the mapping, which outlives the VM: a machine drops its processor before its memory.
+    unsafe { vm.set_user_memory_region(region) }.map_err(error::create("KVM_SET_USER_MEMORY_REGION"))
 }
 
 /// Maps the shared region, if there is one, into a memslot of its own.
@@ -332,31 +333,13 @@ fn set_shared_slot(vm: &VmFd, memory: &Memory) -> Result<(), CreateError> {
     };
     // SAFETY: the slot is the whole of the region's mapping, which `memory` keeps alive, and which outlives the VM as
     // in `set_slot`.
-    unsafe { vm.set_user_memory_region(region) }.map_err(CreateError::kvm("KVM_SET_USER_MEMORY_REGION"))
+    unsafe { vm.set_user_memory_region(region) }.map_err(error::create("KVM_SET_USER_MEMORY_REGION"))
 }
 
 /// Makes a vCPU return from `KVM_RUN`.
 ///
 /// Setting the flag stops a run that is about to start. A signal to the thread ends a run that is in progress; its
 /// handler sets the flag, in case the run was only about to start. Both happen on that thread: the handle stays on it.
-///
-/// ```
-/// # use mayfly_kvm::{Host, Machine};
-/// # use mayfly_machine::{Exit, Origin, Prot, Regs};
-/// # let Ok(host) = Host::open("/dev/kvm".as_ref()) else { return Ok(()) }; // There is no KVM here.
-/// # let code = [0xeb, 0xfe];
-/// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
-/// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
-/// # machine.load(0x40_0000, &code)?;
-/// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
-/// let kicker = machine.kicker();
-/// // SAFETY: the machine outlives the kicker.
-/// unsafe { kicker.set() };
-/// assert_eq!(machine.run()?, Exit::Kicked);
-/// // SAFETY: as above.
-/// unsafe { kicker.clear() };
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug)]
 pub struct Kicker {
     immediate_exit: *mut u8,
@@ -406,7 +389,7 @@ fn begin(fd: &mut VcpuFd) -> Result<(), CreateError> {
     let begun = fd.run().map(|_| ());
     fd.set_kvm_immediate_exit(0);
     match begun {
-        Err(error) if error.errno() != libc::EINTR => Err(CreateError::kvm("KVM_RUN")(error)),
+        Err(error) if error.errno() != libc::EINTR => Err(error::create("KVM_RUN")(error)),
         _ => Ok(()),
     }
 }

@@ -175,7 +175,7 @@ impl Mounts {
             mount.root.as_ref().map(|root| files::look_up(root, b"", mount.device, true).ok().map(|node| node.stamp))
         };
         let all: Vec<_> = self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
-        mayfly_kvm::digest(&all)
+        mayfly_engine::digest(&all)
     }
 
     /// Opens the regular file at `rest` in a mount.

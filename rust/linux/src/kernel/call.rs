@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A system call in progress.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 
 use crate::base::context::{Context, Stream};
 use crate::base::errno::Errno;

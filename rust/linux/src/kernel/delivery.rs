@@ -10,7 +10,7 @@
 //! A thread without signals costs one check of a flag after each call: [`crate::sched::threads::Threads::due`], which
 //! says that the current thread may have something to do before it continues.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::UserContext;
 
 use crate::base::arguments::flag;

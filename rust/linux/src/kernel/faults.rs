@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page faults and other exceptions of a program, and the signals that they become.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::{PageFaultCode, layout};
 
 use crate::base::step::{Fault, Step};

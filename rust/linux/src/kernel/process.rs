@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 
 use crate::base::clock;
 use crate::base::errno::Errno;

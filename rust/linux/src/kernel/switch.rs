@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Context switches: which thread's context the vCPU has.
 
-use mayfly_kvm::{Machine, RunError};
+use mayfly_engine::{Machine, RunError};
 
 use crate::base::errno::Errno;
 use crate::base::halt::Halt;

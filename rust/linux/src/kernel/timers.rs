@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The timers of a process: they send signals to the process or to a thread.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 
 use crate::base::clock;
 use crate::base::step::Step;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Threads that wait for input from outside.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 
 use crate::base::arguments::int;
 use crate::base::ids::{ConnectionId, PollableId};

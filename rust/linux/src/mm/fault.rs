@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page faults: brings in the page, or says which signal the fault is. `kernel/delivery.rs` delivers the signal.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::{Origin, PAGE_SIZE, Prot};
 
 use crate::base::pages::{self, PageRange};

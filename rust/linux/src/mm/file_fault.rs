@@ -14,7 +14,7 @@
 
 use std::os::fd::AsFd;
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::{FilePages, Origin, PAGE_SIZE};
 
 use crate::base::errno::Errno;

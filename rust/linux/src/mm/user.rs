@@ -6,7 +6,7 @@
 //! that the program could not touch itself. Lengths are those of host slices: the caller has bounded the guest's
 //! number.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::PAGE_SIZE;
 
 use crate::base::errno::Errno;

@@ -13,7 +13,7 @@
 //! Sources: `<asm/sigcontext.h>`, `<asm/ucontext.h>`, SDM vol. 1, 13.4 (XSAVE area). A frame that a program returns
 //! from is validated: its state must be one that a processor at CPL 3 can have, so that KVM has no reason to refuse it.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::{Regs, VectorState};
 
 use crate::signal::signals::{Action, AlternateStack, Info, SA_ONSTACK, SA_SIGINFO, SignalSet};
@@ -294,7 +294,7 @@ mod tests {
 
     /// A vector state of a real machine.
     fn state() -> (VectorState, u64, usize) {
-        let mut machine = mayfly_kvm::testing::boot_machine(16 << 20);
+        let mut machine = mayfly_engine::testing::boot_machine(16 << 20);
         let (features, size) = machine.vector_features();
         (machine.context().unwrap().unwrap().vector, features, size)
     }

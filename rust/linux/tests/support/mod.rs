@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
-use mayfly_kvm::{Machine, testing};
+use mayfly_engine::{Machine, testing};
 use mayfly_linux::{Context, Elf, Limits, MountPoint, Mounts, Network, Output, Process, Program, Step, Stream};
 use mayfly_machine::Exit;
 

@@ -9,7 +9,7 @@
 //!
 //! A boot runs on a thread of its own, which sleeps while the program sleeps or waits for its connections outside.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_linux::{Application, ConnectionId};
 
 use crate::error::BootError;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a snapshot was made from, as digests: a saved snapshot replaces a boot only if all of them are equal.
 
-use mayfly_kvm::digest;
+use mayfly_engine::digest;
 use mayfly_machine::SharedMemory;
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mayfly_kvm::{Image, Learned, Machine};
+use mayfly_engine::{Image, Learned, Machine};
 use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
 use mayfly_machine::{SharedMemory, layout};
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::{ClockLine, read_tsc};
 
 use crate::time::host_clock::monotonic_ns;

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
-use mayfly_kvm::Kicker;
+use mayfly_engine::Kicker;
 
 use crate::time::host_clock;
 use crate::time::hot_state::HOT;

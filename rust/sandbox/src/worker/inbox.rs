@@ -6,7 +6,7 @@
 //! Bytes of the inbox behind the request's end are zero: what an earlier request left there is cleared before the
 //! program sees the next one.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_machine::layout;
 
 use crate::abi::{HEADER_BYTES, HEADERS_OFFSET, PADDING_BYTES, RANDOM_OFFSET, REQUEST_BYTES};

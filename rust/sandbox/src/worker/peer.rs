@@ -9,7 +9,7 @@
 //! The floor above decides how to carry a call out. It turns the call into a request for a worker of the storage
 //! program: the method is [`METHOD_CALL`](crate::METHOD_CALL), the path the function's name, the body the argument.
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_linux::{CopyError, Process, Step};
 
 use crate::abi::{CALL_BYTES, u64_at};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Resets a worker to its snapshot, and decides when to replace it instead.
 
-use mayfly_kvm::ResetReport;
+use mayfly_engine::ResetReport;
 
 use crate::error::CallError;
 use crate::worker::progress::WorkerState;

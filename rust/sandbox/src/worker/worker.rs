@@ -21,7 +21,7 @@
 use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
-use mayfly_kvm::Machine;
+use mayfly_engine::Machine;
 use mayfly_linux::{Connects, LimitHits};
 use mayfly_machine::layout;
 

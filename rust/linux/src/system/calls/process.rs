@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Identity and exit of the process, and the settings of `prctl(2)` and `arch_prctl(2)`.
 
-use mayfly_kvm::RunError;
+use mayfly_engine::RunError;
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;

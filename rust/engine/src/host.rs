@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The engines of this host: which there are, and which one to use.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use mayfly_machine::EnginePage;
+use mayfly_memory::ledger::Account;
+use mayfly_memory::memory::Reach;
+
+/// An engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// KVM: virtual machines.
+    Kvm,
+    /// Processes of the host below a seccomp filter.
+    Process,
+}
+
+impl Engine {
+    /// Its name in configurations and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Process => "process",
+        }
+    }
+}
+
+/// Which engine is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Choice {
+    /// Hardware KVM where it works, else processes, else paging KVM.
+    #[default]
+    Auto,
+    /// This one.
+    Only(Engine),
+}
+
+impl Choice {
+    /// The choice of this name: `auto`, `kvm`, `process`.
+    ///
+    /// ```
+    /// use mayfly_engine::{Choice, Engine};
+    ///
+    /// assert_eq!(Choice::from_name("process"), Some(Choice::Only(Engine::Process)));
+    /// assert_eq!(Choice::from_name("xen"), None);
+    /// ```
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "auto" => Some(Self::Auto),
+            "kvm" => Some(Self::Only(Engine::Kvm)),
+            "process" => Some(Self::Only(Engine::Process)),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Only(engine) => engine.name(),
+        }
+    }
+}
+
+/// Why an engine cannot be used here.
+#[derive(Debug, Clone)]
+pub struct HostError {
+    /// Each engine that was tried, and what is wrong with it and what to do.
+    tried: Vec<(Engine, Arc<str>)>,
+}
+
+impl HostError {
+    fn new(engine: Engine, why: &impl fmt::Display) -> Self {
+        Self { tried: vec![(engine, why.to_string().into())] }
+    }
+
+    /// There is no engine of this name.
+    #[must_use]
+    pub fn unknown(name: &str) -> Self {
+        let why = format!("`{name}` is no engine: use auto, kvm or process");
+        Self { tried: vec![(Engine::Process, why.into())] }
+    }
+
+    /// Each engine that was tried, and why it cannot be used.
+    pub fn tried(&self) -> impl Iterator<Item = (Engine, &str)> {
+        self.tried.iter().map(|(engine, why)| (*engine, &**why))
+    }
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (engine, why)) in self.tried().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            match self.tried.len() {
+                1 => write!(f, "{why}")?,
+                _ => write!(f, "{separator}{}: {why}", engine.name())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for HostError {}
+
+/// An opened and probed engine, on which machines can be made; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub(crate) engine: EngineHost,
+    /// The account that is charged for the memory of machines on this host.
+    account: Account,
+}
+
+/// One engine's host.
+#[derive(Debug, Clone)]
+pub(crate) enum EngineHost {
+    /// Virtual machines.
+    #[cfg(feature = "kvm")]
+    Kvm(mayfly_kvm::Host),
+    /// Stub processes.
+    #[cfg(feature = "process")]
+    Process(mayfly_process::Host),
+}
+
+impl Host {
+    fn new(engine: EngineHost) -> Self {
+        Self { engine, account: Account::default() }
+    }
+
+    /// Opens the best engine of this host, with `/dev/kvm` as the KVM device. Probes run programs, once a process.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what is missing for each engine.
+    pub fn open() -> Result<Self, HostError> {
+        static HOSTS: OnceLock<Hosts> = OnceLock::new();
+        HOSTS.get_or_init(|| Hosts::new("/dev/kvm".as_ref())).choose(Choice::Auto)
+    }
+
+    /// The same host, for machines whose memory is charged to `account`.
+    #[must_use]
+    pub fn on_account(&self, account: &Account) -> Self {
+        Self { engine: self.engine.clone(), account: account.clone() }
+    }
+
+    /// The account that is charged for the memory of machines on this host.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Which engine it is.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(_) => Engine::Kvm,
+            #[cfg(feature = "process")]
+            EngineHost::Process(_) => Engine::Process,
+        }
+    }
+
+    /// The kind of the engine, in a word: `hardware` or `paging` for KVM, `process`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(host) => host.kind().name(),
+            #[cfg(feature = "process")]
+            EngineHost::Process(_) => Engine::Process.name(),
+        }
+    }
+
+    /// Whether machines are those of hardware virtualisation.
+    #[must_use]
+    pub fn is_hardware(&self) -> bool {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(host) => host.kind() == mayfly_kvm::HostKind::Hardware,
+            #[cfg(feature = "process")]
+            EngineHost::Process(_) => false,
+        }
+    }
+
+    /// The extended state components that programs see enabled in XCR0.
+    #[must_use]
+    pub fn guest_xcr0(&self) -> u64 {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(host) => host.guest_xcr0(),
+            #[cfg(feature = "process")]
+            EngineHost::Process(_) => mayfly_process::xcr0(),
+        }
+    }
+
+    /// Whether programs can compute the time from the host's time-stamp counter.
+    #[must_use]
+    pub fn shares_tsc(&self) -> bool {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(host) => host.shares_tsc(),
+            #[cfg(feature = "process")]
+            EngineHost::Process(_) => true,
+        }
+    }
+
+    /// How processors reach memory here.
+    pub(crate) fn reach(&self) -> Reach {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(_) => Reach::Mapping,
+            #[cfg(feature = "process")]
+            EngineHost::Process(_) => Reach::Files,
+        }
+    }
+
+    /// Pages to map into every machine that boots.
+    pub(crate) fn engine_pages(&self) -> Vec<EnginePage> {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(host) => mayfly_kvm::pages(host),
+            #[cfg(feature = "process")]
+            EngineHost::Process(_) => mayfly_process::pages(),
+        }
+    }
+}
+
+/// The engines of this machine, each opened when it is first asked for.
+#[derive(Debug)]
+pub struct Hosts {
+    device: PathBuf,
+    kvm: OnceLock<Result<Host, HostError>>,
+    process: OnceLock<Result<Host, HostError>>,
+}
+
+impl Hosts {
+    /// Nothing is opened yet. `device` is the KVM device, normally `/dev/kvm`.
+    #[must_use]
+    pub fn new(device: &Path) -> Self {
+        Self { device: device.into(), kvm: OnceLock::new(), process: OnceLock::new() }
+    }
+
+    /// The engine, opened and probed once.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what is missing.
+    pub fn get(&self, engine: Engine) -> Result<Host, HostError> {
+        match engine {
+            Engine::Kvm => self.kvm.get_or_init(|| open_kvm(&self.device)).clone(),
+            Engine::Process => self.process.get_or_init(open_process).clone(),
+        }
+    }
+
+    /// The engine that this choice means here.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] of each engine that was tried.
+    pub fn choose(&self, choice: Choice) -> Result<Host, HostError> {
+        let Choice::Auto = choice else {
+            let Choice::Only(engine) = choice else { return self.get(Engine::Process) };
+            return self.get(engine);
+        };
+        let kvm = self.get(Engine::Kvm);
+        if let Ok(host) = &kvm
+            && host.is_hardware()
+        {
+            return kvm;
+        }
+        match (self.get(Engine::Process), kvm) {
+            (Ok(host), _) | (Err(_), Ok(host)) => Ok(host),
+            (Err(process), Err(kvm)) => Err(HostError { tried: [kvm.tried, process.tried].concat() }),
+        }
+    }
+}
+
+#[cfg(feature = "kvm")]
+fn open_kvm(device: &Path) -> Result<Host, HostError> {
+    mayfly_kvm::Host::open(device)
+        .map(|host| Host::new(EngineHost::Kvm(host)))
+        .map_err(|error| HostError::new(Engine::Kvm, &error))
+}
+
+#[cfg(not(feature = "kvm"))]
+fn open_kvm(_: &Path) -> Result<Host, HostError> {
+    Err(HostError::new(Engine::Kvm, &"this build has no KVM engine"))
+}
+
+#[cfg(feature = "process")]
+fn open_process() -> Result<Host, HostError> {
+    mayfly_process::Host::probe()
+        .map(|host| Host::new(EngineHost::Process(host)))
+        .map_err(|missing| HostError::new(Engine::Process, &missing))
+}
+
+#[cfg(not(feature = "process"))]
+fn open_process() -> Result<Host, HostError> {
+    Err(HostError::new(Engine::Process, &"this build has no process engine"))
+}

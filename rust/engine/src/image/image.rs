@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A frozen machine, and how to freeze one.
+
+use std::sync::Arc;
+
+use mayfly_machine::layout::USER_END;
+use mayfly_machine::{FreezeError, PAGE_SIZE};
+use mayfly_memory::memory::Reach;
+
+use crate::host::Host;
+use crate::machine::frozen::{Frozen, Inbox};
+use crate::machine::machine::Machine;
+
+/// A frozen machine: immutable, shared by its workers.
+///
+/// ```
+/// use mayfly_engine::{Host, Image, Machine};
+/// use mayfly_machine::{Exit, Origin, Prot, Regs};
+///
+/// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
+/// // out 0xd0, al; inc qword [0x500000]; mov rsi, [0x500000]; out 0xd0, al; jmp $
+/// let code = [
+///     0xe6, 0xd0, 0x48, 0xff, 0x04, 0x25, 0, 0, 0x50, 0, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0x50, 0, 0xe6, 0xd0, 0xeb,
+///     0xfe,
+/// ];
+/// let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+/// machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+/// machine.load(0x40_0000, &code)?;
+/// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+/// machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+/// assert_eq!(machine.run()?, Exit::Doorbell);
+///
+/// let image = Image::freeze(machine, 0)?;
+/// let mut worker = Machine::fork(&image, 64, &[])?;
+/// for request in 0..3 {
+///     // The first write to a page of the image faults, once in the life of a worker.
+///     let mut exit = worker.run()?;
+///     if let Exit::PageFault { address, .. } = exit {
+///         assert_eq!((request, address), (0, 0x50_0000));
+///         worker.make_writable(address, Origin::Snapshot)?;
+///         exit = worker.run()?;
+///     }
+///     assert_eq!((exit, worker.regs().rsi), (Exit::Doorbell, 1));
+///     worker.reset()?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub(crate) host: Host,
+    pub(crate) frozen: Arc<Frozen>,
+}
+
+impl Image {
+    /// Freezes a machine whose last exit was [`mayfly_machine::Exit::Doorbell`], or whose registers were set since by
+    /// [`Machine::set_context`]: workers go on behind it, with `result` in RAX.
+    ///
+    /// ```
+    /// # use mayfly_engine::{Host, Image, Machine};
+    /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
+    /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
+    /// // out 0xd0, al; mov rsi, rax; out 0xd0, al; jmp $
+    /// let code = [0xe6, 0xd0, 0x48, 0x89, 0xc6, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
+    /// # machine.load(0x40_0000, &code)?;
+    /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
+    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// let image = Image::freeze(machine, 99)?;
+    /// let mut worker = Machine::fork(&image, 64, &[])?;
+    /// assert_eq!(worker.run()?, Exit::Doorbell);
+    /// assert_eq!(worker.regs().rsi, 99);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`FreezeError`]; the machine is dropped in any case.
+    pub fn freeze(machine: Machine, result: u64) -> Result<Self, FreezeError> {
+        if machine.changes.recorded {
+            return Err(FreezeError::State("it is a worker".into()));
+        }
+        let Machine { mut processor, mut memory, tables, host, inbox, .. } = machine;
+        processor.freeze(&mut memory, tables, result)?;
+        let stack_frame = processor.stack_frame();
+        // Shadow tables, TLBs and mappings go with it: entries may be downgraded freely from here on.
+        drop(processor);
+        let read_only = tables.for_each(&mut memory, 0, USER_END, &mut |memory, _, slot, entry| {
+            if let Some(frame) = entry.frame().filter(|frame| memory.is_file(*frame))
+                && let Some(files) = memory.files_mut()
+            {
+                files.mark(frame);
+            }
+            if entry.is_writable() {
+                memory.write_u64(slot, entry.read_only().0);
+            }
+            Ok(())
+        });
+        debug_assert!(read_only.is_ok(), "the visitor does not fail");
+        if let Some(files) = memory.files_mut() {
+            files.drop_unmarked();
+        }
+        let (memory, tables, inbox) = match host.reach() {
+            Reach::Mapping => (memory.seal()?, tables, inbox),
+            Reach::Files => {
+                let (memory, tables, number) = memory.seal_in_order(tables)?;
+                let first_frame = number.get(&inbox.first_frame).copied().unwrap_or(0);
+                (memory, tables, Inbox { first_frame, ..inbox })
+            }
+        };
+        let memory = Arc::new(memory);
+        let source = host.source(&memory, tables, stack_frame)?;
+        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, source, entry_value: result }) })
+    }
+
+    /// Size of the image in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.frozen.memory.frames() * PAGE_SIZE
+    }
+}

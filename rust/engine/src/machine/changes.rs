@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a machine has changed, for its reset to undo.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use mayfly_machine::{MemoryError, Prot};
+
+use mayfly_memory::files::Page;
+use mayfly_memory::tables::Entry;
+
+/// The content of a work-set page when a request begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Birth {
+    /// The image's content of the same frame.
+    Image,
+    /// Zeroes.
+    Zero,
+    /// The content of a file's frame.
+    File { frame: u64, content: Arc<Page> },
+}
+
+/// A page of the work set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkPage {
+    pub(crate) address: u64,
+    pub(crate) frame: u64,
+    pub(crate) prot: Prot,
+    pub(crate) birth: Birth,
+}
+
+/// What a worker has changed since it was forked.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    /// At boot nothing is recorded: the snapshot will hold it all.
+    pub(crate) recorded: bool,
+    /// Sticky pages of the image, sticky zero pages, and sticky copies of files' pages.
+    pub(crate) work: Vec<WorkPage>,
+    /// How many of them are the image's.
+    pub(crate) work_image_pages: u64,
+    /// Table slot to the address that it is for and the entry that it had when the request began.
+    pub(crate) undo: HashMap<u64, (u64, Entry)>,
+    /// Frames allocated for the request.
+    pub(crate) request_frames: Vec<u64>,
+    /// Frames of the image that the request wrote and that are not in the work set. Table entries do not show these at
+    /// the end: a page may have been written and then made inaccessible.
+    pub(crate) request_image_frames: HashSet<u64>,
+    pub(crate) limit_pages: u64,
+    /// A buffer for frames to take back, kept for its allocation.
+    pub(crate) scratch: Vec<u64>,
+}
+
+impl Changes {
+    pub(crate) fn at_boot(limit_pages: u64) -> Self {
+        Self {
+            recorded: false,
+            work: Vec::new(),
+            work_image_pages: 0,
+            undo: HashMap::new(),
+            request_frames: Vec::new(),
+            request_image_frames: HashSet::new(),
+            limit_pages,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn in_worker(limit_pages: u64) -> Self {
+        Self { recorded: true, ..Self::at_boot(limit_pages) }
+    }
+
+    pub(crate) fn limit(&self) -> MemoryError {
+        MemoryError::Limit { limit_pages: self.limit_pages }
+    }
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A machine, run from exit to exit.
+
+pub(crate) mod changes;
+pub(crate) mod clock;
+pub(crate) mod frozen;
+pub(crate) mod machine;
+pub(crate) mod space;
