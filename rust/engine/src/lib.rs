@@ -13,8 +13,8 @@
 //! | `image` | freezing, forks, reset, images in files |
 //! | `machine` | running from exit to exit; the address space; the clock |
 //! | `processor` | which engine's processor it is |
-//! | `fingerprint`, `host` | what an image depends on; the engines of this host, and which one to use |
 //! | `error` | errors of images in files |
+//! | `fingerprint`, `host` | what an image depends on; the engines of this host, and which one to use |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod error;

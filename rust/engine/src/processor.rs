@@ -41,7 +41,7 @@ pub(crate) enum Source {
     Kvm { stack_frame: u64 },
     /// A process that has the image mapped.
     #[cfg(feature = "process")]
-    Process(mayfly_process::ImageSource),
+    Process(Arc<mayfly_process::ImageSource>),
 }
 
 impl Host {
@@ -61,7 +61,7 @@ impl Host {
             #[cfg(feature = "process")]
             EngineHost::Process(host) => {
                 let _ = stack_frame;
-                mayfly_process::ImageSource::new(host, memory, tables).map(Source::Process)
+                mayfly_process::ImageSource::new(host, memory, tables).map(Arc::new).map(Source::Process)
             }
         }
     }
@@ -98,8 +98,8 @@ impl Processor {
                 mayfly_kvm::Processor::fork(host, memory, tables, *stack_frame).map(Self::Kvm)
             }
             #[cfg(feature = "process")]
-            (EngineHost::Process(host), Source::Process(source)) => {
-                Ok(Self::Process(mayfly_process::Processor::fork(host, source)))
+            (EngineHost::Process(_), Source::Process(source)) => {
+                Ok(Self::Process(mayfly_process::Processor::fork(source)))
             }
             #[cfg(all(feature = "kvm", feature = "process"))]
             _ => {
@@ -113,7 +113,10 @@ impl Processor {
     pub(crate) fn start(&mut self, memory: &Memory, tables: Tables, addresses: &[u64]) -> Result<(), CreateError> {
         match self {
             #[cfg(feature = "kvm")]
-            Self::Kvm(_) => Ok(()),
+            Self::Kvm(_) => {
+                let _ = (memory, tables, addresses);
+                Ok(())
+            }
             #[cfg(feature = "process")]
             Self::Process(processor) => processor.start(memory, tables, addresses),
         }
@@ -148,7 +151,9 @@ impl Processor {
         match self {
             // By the frame: see `mayfly_memory::take_back`.
             #[cfg(feature = "kvm")]
-            Self::Kvm(_) => {}
+            Self::Kvm(_) => {
+                let _ = address;
+            }
             #[cfg(feature = "process")]
             Self::Process(processor) => processor.forget(address),
         }
@@ -187,10 +192,7 @@ impl Processor {
             #[cfg(feature = "kvm")]
             Self::Kvm(processor) => processor.cover_shared(memory),
             #[cfg(feature = "process")]
-            Self::Process(_) => {
-                let _ = memory;
-                Ok(())
-            }
+            Self::Process(processor) => processor.share(memory),
         }
     }
 
@@ -293,6 +295,20 @@ impl Processor {
     #[inline]
     pub(crate) fn enter_frozen(&mut self) -> Result<(), RunError> {
         either!(self, processor => processor.enter_frozen())
+    }
+
+    /// The control word: whether the doorbell enters the trampoline.
+    #[inline]
+    pub(crate) fn set_rewinds(&mut self, rewinds: bool) {
+        match self {
+            // Its code reads the word itself.
+            #[cfg(feature = "kvm")]
+            Self::Kvm(_) => {
+                let _ = rewinds;
+            }
+            #[cfg(feature = "process")]
+            Self::Process(processor) => processor.set_rewinds(rewinds),
+        }
     }
 
     pub(crate) fn abandon(&mut self) -> Result<(), RunError> {

@@ -133,6 +133,12 @@ pub enum Unexpected {
         /// The flags.
         rflags: u64,
     },
+    /// A stub process did what none does.
+    #[error("a stub process: {0}")]
+    Stub(String),
+    /// A stub process ended, which the server did not ask for.
+    #[error("the program's process ended: {0}")]
+    Ended(String),
     /// Any other exit.
     #[error("KVM exit {0}")]
     Other(String),
@@ -160,9 +166,13 @@ impl Unexpected {
             // KVM cannot continue the guest: because of an instruction that it cannot emulate (paging-based KVM
             // emulates while RSP is not canonical), faults within faults, or an exit that nothing in a machine asks
             // for.
-            Self::Shutdown | Self::Internal { .. } | Self::Kernel { .. } | Self::Privilege { .. } | Self::Other(_) => {
-                Blame::Program
-            }
+            Self::Shutdown
+            | Self::Internal { .. }
+            | Self::Kernel { .. }
+            | Self::Privilege { .. }
+            | Self::Stub(_)
+            | Self::Ended(_)
+            | Self::Other(_) => Blame::Program,
             // The host has set the state that the processor refuses; guest-physical addresses come from page tables,
             // which only the host writes.
             Self::Entry { .. } | Self::Mmio { .. } => Blame::Host,

@@ -18,7 +18,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,8 +37,10 @@ pub struct SharedMemory {
 #[derive(Debug)]
 struct Region {
     mapping: Mapping,
-    /// The mapped file, if the mapping is not anonymous.
-    file: Option<File>,
+    /// What is mapped.
+    memory: File,
+    /// Whether it is a file of a file system, which may be truncated.
+    is_file: bool,
     /// Whether a guest's access never waits for a disk.
     stays: bool,
 }
@@ -55,8 +57,16 @@ impl SharedMemory {
     /// `InvalidInput` for a size out of range; `OutOfMemory` if the kernel has too little memory.
     pub fn anonymous(bytes: u64) -> io::Result<Self> {
         let bytes = check_size(bytes)?;
-        // Without MAP_NORESERVE: a kernel that limits committed memory refuses here and not at a first touch.
-        Self::map(bytes, libc::MAP_SHARED | libc::MAP_ANONYMOUS, None)
+        // A file without a name, which processes that are no threads of the server's can map, too.
+        // SAFETY: the name is a NUL-terminated string; the call makes a descriptor.
+        let fd = unsafe { libc::memfd_create(c"mayfly-shared".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, and nothing else owns it.
+        let memory = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        memory.set_len(bytes)?;
+        Self::map(bytes, memory, false)
     }
 
     /// The first `bytes` of a file: what the machines write there survives them, and a crash of the server.
@@ -79,14 +89,14 @@ impl SharedMemory {
         let file = mayfly_files::open_or_create(path)?;
         mayfly_files::waiting_for(path, || reserve(&file, bytes))?;
         // All of it is read here, which takes as long as the disk takes. It is one call, which reports no progress.
-        Self::map(bytes, libc::MAP_SHARED, Some(file))
+        Self::map(bytes, file, true)
     }
 
-    fn map(bytes: u64, flags: i32, file: Option<File>) -> io::Result<Self> {
-        let fd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let mapping = Mapping::new(bytes as usize, libc::PROT_READ | libc::PROT_WRITE, flags, fd)?;
-        let stays = file.is_none() || stays_in_memory(&mapping)?;
-        Ok(Self { region: Arc::new(Region { mapping, file, stays }) })
+    fn map(bytes: u64, memory: File, is_file: bool) -> io::Result<Self> {
+        let (prot, fd) = (libc::PROT_READ | libc::PROT_WRITE, memory.as_raw_fd());
+        let mapping = Mapping::new(bytes as usize, prot, libc::MAP_SHARED, fd)?;
+        let stays = !is_file || stays_in_memory(&mapping)?;
+        Ok(Self { region: Arc::new(Region { mapping, memory, is_file, stays }) })
     }
 
     /// Whether the kernel keeps the region in memory. If not, because `RLIMIT_MEMLOCK` was too low, it may evict pages
@@ -116,25 +126,25 @@ impl SharedMemory {
 
     /// Copies out of the region, each byte once; `false` if the range leaves it, or its file has lost that part.
     pub fn read(&self, offset: u64, out: &mut [u8]) -> bool {
-        match (self.slice(offset, out.len()), &self.region.file) {
-            (None, _) => false,
-            (Some(slice), None) => {
+        match self.slice(offset, out.len()) {
+            None => false,
+            Some(_) if self.region.is_file => self.region.memory.read_exact_at(out, offset).is_ok(),
+            Some(slice) => {
                 slice.copy_to(out);
                 true
             }
-            (Some(_), Some(file)) => file.read_exact_at(out, offset).is_ok(),
         }
     }
 
     /// Copies into the region; `false` as for [`SharedMemory::read`].
     pub fn write(&self, offset: u64, data: &[u8]) -> bool {
-        match (self.slice(offset, data.len()), &self.region.file) {
-            (None, _) => false,
-            (Some(slice), None) => {
+        match self.slice(offset, data.len()) {
+            None => false,
+            Some(_) if self.region.is_file => self.region.memory.write_all_at(data, offset).is_ok(),
+            Some(slice) => {
                 slice.copy_from(data);
                 true
             }
-            (Some(_), Some(file)) => file.write_all_at(data, offset).is_ok(),
         }
     }
 
@@ -147,6 +157,12 @@ impl SharedMemory {
         // SAFETY: the range lies within the mapping, which lives as long as `self`; VolatileSlice makes no references,
         // and all bytes that another thread or a vCPU stores meanwhile are valid.
         Some(unsafe { VolatileSlice::new(self.region.mapping.address().add(offset as usize), len) })
+    }
+}
+
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.region.memory.as_fd()
     }
 }
 

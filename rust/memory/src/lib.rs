@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`memory`] | frames: a boot's, a sealed image's, a worker's |
 //! | [`tables`], [`translations`] | page tables, and the host's small cache of walks |
+//! | [`in_order`] | sealing memory in the order of addresses |
 //! | [`take_back`] | making processors forget frames, and dropping their content |
 //! | [`files`] | pages of files, from the page cache |
 //! | [`ledger`] | how much memory machines hold, and how much they may hold |
@@ -18,6 +19,7 @@
 
 pub mod files;
 pub mod heap;
+pub mod in_order;
 pub mod layout;
 pub mod ledger;
 pub mod memory;

@@ -22,10 +22,8 @@
 //! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::Arc;
 
@@ -35,7 +33,6 @@ use vm_memory::VolatileSlice;
 use crate::files::{self, FileMemory};
 use crate::layout::{PAGE, SHARED_PHYSICAL};
 use crate::ledger::{Account, Hold, Purpose};
-use crate::tables::{self, Tables};
 
 /// Frames in more runs than this lie scattered: see `take_back.rs`.
 pub const RUNS_MAX: usize = 64;
@@ -414,34 +411,12 @@ impl Memory {
         SealedMemory::seal(memfd, next, shared, files, hold)
     }
 
-    /// As [`Memory::seal`], with the frames in the order of the addresses where `tables` have them, and nothing else: a
-    /// process maps neighbours by one call. Returns the tables' new root, and a frame's new number.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Memory::seal`].
-    pub fn seal_in_order(self, tables: Tables) -> Result<(SealedMemory, Tables, HashMap<u64, u64>), FreezeError> {
-        let frames = tables.frames(&self);
-        let bytes = frames.len() as u64 * PAGE_SIZE;
-        let sorted = memfd(bytes, self.reach).map_err(FreezeError::image("memfd_create"))?;
-        let number: HashMap<u64, u64> = frames.iter().map(|(frame, _)| *frame).zip(0..).collect();
-        let out = std::fs::File::from(sorted);
-        let mut page = [0; PAGE];
-        for ((frame, level), at) in frames.iter().zip((0..).step_by(PAGE)) {
-            self.slice(frame * PAGE_SIZE, PAGE).copy_to(&mut page[..]);
-            if let Some(level) = level {
-                tables::renumber(&mut page, *level, &number);
-            }
-            if page.iter().any(|byte| *byte != 0) {
-                out.write_all_at(&page, at).map_err(FreezeError::image("pwrite"))?;
-            }
-        }
-        let root = number.get(&(tables.cr3() / PAGE_SIZE)).copied().unwrap_or(0);
+    /// Ends a boot's memory: what an image keeps of it besides its frames.
+    pub(crate) fn into_kept(self) -> (Option<SharedMemory>, Arc<FileMemory>, Hold) {
         let Self { mapping, shared, files, mut hold, .. } = self;
         hold.end_machine();
         drop(mapping);
-        let sealed = SealedMemory::seal(out.into(), frames.len() as u64, shared, files, hold)?;
-        Ok((sealed, Tables::at(root * PAGE_SIZE), number))
+        (shared, files, hold)
     }
 
     /// Puts a shared region at [`SHARED_PHYSICAL`]. There is none yet.

@@ -87,6 +87,17 @@ impl Entry {
         self.is_present() && self.0 & NO_EXECUTE == 0
     }
 
+    /// What the program may do with it.
+    #[must_use]
+    pub fn prot(self) -> Prot {
+        if !self.is_user() {
+            return Prot::NONE;
+        }
+        let write = if self.is_writable() { Prot::WRITE } else { Prot::NONE };
+        let execute = if self.is_executable() { Prot::EXEC } else { Prot::NONE };
+        Prot::READ | write | execute
+    }
+
     /// The frame that the entry names, whether it is present or parked.
     pub fn frame(self) -> Option<u64> {
         (self.0 & (PRESENT | PARKED) != 0).then_some((self.0 & FRAME_MASK) / PAGE_SIZE)
@@ -103,6 +114,40 @@ impl Entry {
             && (new.is_writable() || !self.is_writable())
             && (new.is_executable() || !self.is_executable())
             && (new.is_user() || !self.is_user())
+    }
+}
+
+/// Pages in a row with frames in a row, all with the same access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The first page's address.
+    pub address: u64,
+    /// Its frame.
+    pub frame: u64,
+    /// How many.
+    pub pages: u64,
+    /// What the program may do with them.
+    pub prot: Prot,
+}
+
+impl Run {
+    /// Whether a page with this frame and access is the run's next.
+    #[must_use]
+    pub fn is_followed_by(&self, address: u64, frame: u64, prot: Prot) -> bool {
+        address == self.address + self.pages * PAGE_SIZE && frame == self.frame + self.pages && prot == self.prot
+    }
+}
+
+/// Puts pages together to runs.
+#[derive(Debug, Default)]
+struct Runs(Vec<Run>);
+
+impl Runs {
+    fn add(&mut self, address: u64, frame: u64, prot: Prot) {
+        match self.0.last_mut() {
+            Some(last) if last.is_followed_by(address, frame, prot) => last.pages += 1,
+            _ => self.0.push(Run { address, frame, pages: 1, prot }),
+        }
     }
 }
 
@@ -181,6 +226,51 @@ impl Tables {
                 Entry(entry).frame().is_none_or(|frame| frame < image.frames() || is_known(frame))
             }
         })
+    }
+
+    /// The pages of the machine's own that the program may reach, from `start` on.
+    #[must_use]
+    pub fn runs_from(self, memory: &Memory, start: u64) -> Vec<Run> {
+        let mut runs = Runs::default();
+        let word = |address| memory.read_u64(address);
+        Self::add_runs(&word, memory.frames(), self.root, (LEVELS - 1, 0, start), &mut runs);
+        runs.0
+    }
+
+    /// All pages of the machine's own that the program may reach.
+    #[must_use]
+    pub fn runs(self, memory: &Memory) -> Vec<Run> {
+        self.runs_from(memory, 0)
+    }
+
+    /// The pages of an image that its program may reach.
+    #[must_use]
+    pub fn image_runs(self, image: &SealedMemory) -> Vec<Run> {
+        let mut runs = Runs::default();
+        let word = |address| image.word(address).unwrap_or(0);
+        Self::add_runs(&word, image.frames(), self.root, (LEVELS - 1, 0, 0), &mut runs);
+        runs.0
+    }
+
+    fn add_runs(
+        word: &impl Fn(u64) -> u64,
+        frames: u64,
+        table: u64,
+        (level, base, start): (u32, u64, u64),
+        runs: &mut Runs,
+    ) {
+        for (address, slot) in Self::entries_for(table, level, base, start, u64::MAX) {
+            let entry = word(slot);
+            if level > 0 {
+                if entry & PRESENT != 0 {
+                    Self::add_runs(word, frames, entry & FRAME_MASK, (level - 1, address, start), runs);
+                }
+            } else if Entry(entry).is_user()
+                && let Some(frame) = Entry(entry).frame().filter(|frame| *frame < frames)
+            {
+                runs.add(address, frame, Entry(entry).prot());
+            }
+        }
     }
 
     /// Every frame of `memory`'s own that these tables name, pages in the order of their addresses first, then the

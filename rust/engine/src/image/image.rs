@@ -103,9 +103,9 @@ impl Image {
         let (memory, tables, inbox) = match host.reach() {
             Reach::Mapping => (memory.seal()?, tables, inbox),
             Reach::Files => {
-                let (memory, tables, number) = memory.seal_in_order(tables)?;
-                let first_frame = number.get(&inbox.first_frame).copied().unwrap_or(0);
-                (memory, tables, Inbox { first_frame, ..inbox })
+                let ordered = memory.seal_in_order(tables)?;
+                let first_frame = ordered.number(inbox.first_frame).unwrap_or(0);
+                (ordered.memory, ordered.tables, Inbox { first_frame, ..inbox })
             }
         };
         let memory = Arc::new(memory);

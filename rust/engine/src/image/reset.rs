@@ -51,6 +51,7 @@ impl Machine {
     /// Chooses what the doorbell does in this worker: rewind, as after a fork, or return to its caller.
     pub fn set_rewinds(&mut self, rewinds: bool) {
         self.rewinds = rewinds;
+        self.processor.set_rewinds(rewinds);
         self.memory.write_u64(self.inbox.control(), if rewinds { REWIND } else { 0 });
     }
 
