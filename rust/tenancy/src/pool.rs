@@ -24,6 +24,7 @@ use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
 use crate::run::request::{OwnedRequest, host, size};
 use crate::schedule::deferred::{Job, Retention};
+use crate::schedule::orders::Orders;
 use crate::schedule::overflow::{OVERLOADED, Parked};
 use crate::server::{Server, TenantSet};
 use ids::Ids;
@@ -271,7 +272,8 @@ impl LoopPool {
         let background = self.server.background();
         self.held -= 1;
         let share = self.slots[index].share(tenant).clone();
-        // A worker that keeps state comes back with it; a second one would start from scratch.
+        // A worker that keeps state comes back with it; a second one would start from scratch. One whose request ends
+        // here or in `give_up` does not: see `close_interrupted`.
         if step == CallStep::Done || call.forked.is_ephemeral() {
             background.orders.fork(tenant, &share.mailbox);
         }
@@ -296,7 +298,7 @@ impl LoopPool {
         share.counters.failed(refusal.0);
         tenant.log.failed(call.id, refusal.0, refusal.1);
         answer(refusal.0, refusal.1, call.id, sink);
-        background.orders.close(call.forked);
+        close_interrupted(&background.orders, call.forked, tenant, &share.mailbox);
         Outcome::Done
     }
 
@@ -442,14 +444,14 @@ impl LoopPool {
         self.refresh();
     }
 
-    /// Ends a request for which the caller did not call [`Self::call_later`].
+    /// Ends a request for which the caller did not call [`Self::call_later`]. If it has begun, its worker is replaced.
     #[cold]
     fn give_up(&mut self, unfinished: Unfinished) {
         let background = self.server.background();
         match unfinished {
-            Unfinished::Paused { mut call, .. } => {
+            Unfinished::Paused { mut call, tenant, mailbox, .. } => {
                 call.abandon_store(&background.overflow);
-                background.orders.close(call.forked);
+                close_interrupted(&background.orders, call.forked, &tenant, &mailbox);
             }
             Unfinished::Unserved { former, retention, .. } => {
                 for unused in former.into_iter().chain(retention.into_worker()) {
@@ -472,6 +474,18 @@ impl Retention {
             Self::Replace(worker) => Some(worker),
             Self::Stay | Self::Go => None,
         }
+    }
+}
+
+/// Closes the worker of a request that has begun and does not continue. One that keeps state is replaced; instead of
+/// another, `LoopPool::leave` has ordered one already.
+#[cold]
+fn close_interrupted(orders: &Orders, forked: Forked, tenant: &Arc<Tenant>, mailbox: &Arc<WorkerMailbox>) {
+    let is_ephemeral = forked.is_ephemeral();
+    // First, so that the bound on workers has room for the next.
+    orders.close(forked);
+    if !is_ephemeral {
+        orders.fork(tenant, mailbox);
     }
 }
 

@@ -106,6 +106,18 @@ fn a_loop_has_one_worker_that_keeps_state_however_early_the_first_request_comes(
 }
 
 #[test]
+fn a_worker_that_keeps_state_is_replaced_if_its_request_is_given_up() {
+    let limits = json!({"cpu_ms": 20_000, "inline_budget_us": 100_000});
+    let server = start(&[tenant("a", json!({"ephemeral": false, "limits": limits}))]);
+    let mut pool = server.loop_pool();
+    wait_for_worker(&mut pool, "/a/ok");
+    // It has begun, and is never passed to `call_later`.
+    assert_eq!(pool.call(&request("/a/loop"), &mut Response::default()), Outcome::Later);
+    wait_for_worker(&mut pool, "/a/ok");
+    assert_eq!(report(&server, "a").in_flight, 0);
+}
+
+#[test]
 fn a_new_generation_takes_over_the_state_of_every_loop() {
     let server = start(&[sample("visits", json!({"ephemeral": false}))]);
     let mut pools = [server.loop_pool(), server.loop_pool()];

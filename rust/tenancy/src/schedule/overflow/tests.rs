@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use mayfly_sandbox::{BufferedResponse, Request, ResponseSink};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::model::failure::RequestId;
@@ -13,7 +13,7 @@ use crate::model::permits::PermitKind;
 use crate::run::call::Call;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
-use crate::{Config, Server};
+use crate::{Config, Outcome, Server};
 
 struct Reply {
     response: BufferedResponse,
@@ -43,10 +43,14 @@ impl DeferredReply for Reply {
 const TIME: Duration = Duration::from_secs(20);
 
 fn server() -> Server {
+    server_of(json!({"limits": {"cpu_ms": 60_000, "wall_ms": 60_000}}))
+}
+
+fn server_of(more: Value) -> Server {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
     assert!(program.exists(), "{} is missing: run `make tenants`", program.display());
-    let limits = json!({"cpu_ms": 60_000, "wall_ms": 60_000});
-    let tenant = json!({"name": "a", "path": "/", "program": program, "limits": limits});
+    let mut tenant = json!({"name": "a", "path": "/", "program": program});
+    tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let config = json!({"overflow_threads": 1, "tenants": [tenant]});
     Server::start(Config::from_value(&config).unwrap()).unwrap()
 }
@@ -124,6 +128,31 @@ fn steps_that_block_leave_threads_for_the_rest() {
     assert!(queue.blocked.by_tenant.is_empty() && queue.blocked.has_room(key));
     // A single thread does everything.
     assert!(Blocked::of(1).has_room(key));
+}
+
+#[test]
+fn a_worker_that_keeps_state_is_replaced_if_its_request_is_refused() {
+    let limits = json!({"wall_ms": 60_000, "inline_budget_us": 1_000_000});
+    let server = server_of(json!({"ephemeral": false, "limits": limits}));
+    let tenant = Arc::clone(&server.set().tenants[0]);
+    let permits = || server.background().overflow.permits.take(PermitKind::Sleep, &tenant.permits);
+    let _all: Vec<_> = std::iter::from_fn(permits).collect();
+    let mut pool = server.loop_pool();
+    let mut call = |path| {
+        let mut response = BufferedResponse::default();
+        let request = Request { method: b"GET", path, query: b"", headers: &[], body: b"" };
+        (pool.call(&request, &mut response), response.status)
+    };
+    let wait_for_worker = |call: &mut dyn FnMut(&'static [u8]) -> (Outcome, u16)| {
+        let end = Instant::now() + TIME;
+        while call(b"/ok") != (Outcome::Done, 200) {
+            assert!(Instant::now() < end, "a worker is forked ahead");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    wait_for_worker(&mut call);
+    assert_eq!(call(b"/sleep"), (Outcome::Done, 503));
+    wait_for_worker(&mut call);
 }
 
 #[test]
