@@ -6,3 +6,4 @@ mod births;
 mod deaths;
 mod orders;
 mod programs;
+mod rewinds;
