@@ -7,19 +7,12 @@
 
     .pushsection .rodata.mayfly_process, "a", @progbits
     .balign 64
-    .globl mayfly_process_start, mayfly_process_end, mayfly_process_bell, mayfly_process_bell_after
+    .globl mayfly_process_start, mayfly_process_end, mayfly_process_trampoline
     .globl mayfly_process_handler, mayfly_process_handler_after, mayfly_process_ring_after
-    .globl mayfly_process_order_after, mayfly_process_restorer, mayfly_process_zygote
+    .globl mayfly_process_order_after, mayfly_process_restorer, mayfly_process_zygote, mayfly_process_born, mayfly_process_orders
+    .globl mayfly_process_order_done, mayfly_process_order_failed
 
 mayfly_process_start:
-    .skip {bell_offset}, 0xcc           # the sandbox's header
-
-# int64_t bell(op, a, b): the program's way to the server.
-mayfly_process_bell:
-    movl ${nr_bell}, %eax
-    syscall
-mayfly_process_bell_after:
-    ret
 
 # Every signal: rdi = number, rsi = siginfo, rdx = ucontext. What no ucontext has goes along in registers.
     .balign 64
@@ -41,23 +34,25 @@ mayfly_process_handler_after:
 
 # A stub's first instructions below its filter; rsi = the listener's number.
     .balign 64
-born:
+mayfly_process_born:
     movl ${op_born}, %edi
 ring:
     movl ${nr_bell}, %eax
     syscall
 mayfly_process_ring_after:
 next:                                   # what is next, the answer says; a word in memory could be a nested ring's
-    testq %rax, %rax
-    jz restore
     cmpq ${answer_orders}, %rax
-    je orders
+    je mayfly_process_orders
+    jb mayfly_process_trampoline
     movq %rax, %rbx                     # a context
     jmp restore
 
 # rbx = ucontext, in whose reserved words the server has written the frame for IRETQ, FS base, GS base, flags.
+# RSP leaves the handler's frame first, so that signals which come here again and again do not pile up frames. Their
+# frames overwrite general registers of this context, of which the server has a copy; its vector state lies above.
     .balign 64
 restore:
+    leaq {uc_reserved}(%rbx), %rsp
     testb $1, ({uc_reserved} + 56)(%rbx)
     jz 1f
     movq ({uc_reserved} + 40)(%rbx), %rax
@@ -82,13 +77,13 @@ restore:
     movq ({uc_regs} + 96)(%rbx), %rdx
     movq ({uc_regs} + 104)(%rbx), %rax
     movq ({uc_regs} + 112)(%rbx), %rcx
-    leaq {uc_reserved}(%rbx), %rsp
     movq ({uc_regs} + 88)(%rbx), %rbx
     iretq
 
-# Makes the ordered system calls: count and what follows in the page's first line, then orders of 64 bytes. rbx stays.
+# Makes the ordered system calls: count, and the context to restore afterwards or 0 to ring, in the page's first line;
+# then orders of 64 bytes. rbx stays.
     .balign 64
-orders:
+mayfly_process_orders:
     movabsq ${orders}, %r13
     movl (%r13), %r14d
     addq $64, %r13
@@ -102,19 +97,73 @@ orders:
     syscall
 mayfly_process_order_after:
     cmpq 56(%r13), %rax
-    jne 2f
+    jne mayfly_process_order_failed
     addq $64, %r13
     decl %r14d
     jnz 1b
+mayfly_process_order_done:
     movabsq ${orders}, %r13
-    cmpl $0, 8(%r13)
-    je restore
+    movq 8(%r13), %rax
+    testq %rax, %rax
     movl ${op_done}, %edi
-    jmp ring
-2:  movl ${op_failed}, %edi
+    jz ring
+    movq %rax, %rbx
+    jmp restore
+mayfly_process_order_failed:
+    movl ${op_failed}, %edi
     movq %rax, %rsi
     movq %r14, %rdx
     jmp ring
+
+# The start of a request, whatever the program before left: restores all processor state that a program can change. The
+# doorbell jumps here, too. POPF only reads the stack that it gets for one instruction.
+    .balign 64
+mayfly_process_trampoline:
+    xorl %esp, %esp
+    # Reading selectors costs almost nothing, loading them 0.35 us.
+    movl %ds, %eax
+    movl %es, %ecx
+    movl %fs, %edx
+    movl %gs, %ebx
+    orl %ecx, %eax
+    orl %edx, %eax
+    orl %ebx, %eax
+    jnz 2f
+1:  movabsq ${resume}, %rbx
+    movl $-1, %eax
+    movl $-1, %edx
+    xrstor64 (%rbx)
+    addq $({resume_words} - {resume}), %rbx
+    movq 0(%rbx), %rax
+    wrfsbase %rax
+    movq 8(%rbx), %rax
+    wrgsbase %rax
+    leaq 16(%rbx), %rsp
+    popfq
+    movabsq ${control_rax}, %rax
+    movq (%rax), %rax
+    movq 48(%rbx), %rcx
+    movq 56(%rbx), %rdx
+    movq 64(%rbx), %rsi
+    movq 72(%rbx), %rdi
+    movq 80(%rbx), %rsp
+    movq 88(%rbx), %rbp
+    movq 96(%rbx), %r8
+    movq 104(%rbx), %r9
+    movq 112(%rbx), %r10
+    movq 120(%rbx), %r11
+    movq 128(%rbx), %r12
+    movq 136(%rbx), %r13
+    movq 144(%rbx), %r14
+    movq 152(%rbx), %r15
+    movq 40(%rbx), %rbx
+    jmpq *(mayfly_process_start - {code} + {resume_words} + 24)(%rip)
+2:  xorl %eax, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %fs
+    movl %eax, %gs
+    jmp 1b
 
 # Where a handler would return to. The handler never does.
     .balign 64
@@ -167,7 +216,7 @@ mayfly_process_zygote:
     syscall
     ud2
 6:  movq %r14, %rsi                     # the result of seccomp(2)
-    jmp born
+    jmp mayfly_process_born
     .balign 64
 mayfly_process_end:
 
@@ -199,4 +248,19 @@ mayfly_process_bootstrap_start:
     jmpq *%rax
 1:  ud2
 mayfly_process_bootstrap_end:
+
+# The doorbell, int64_t bell(op, a, b): the program's way to the server. It lies in a page of the program's memory, whose
+# first bytes the sandbox fills. In a worker that is reset, the call ends a request, and the next one starts behind it.
+# A program's frozen registers may stand behind the call: `frozen_rip` has them skip the question whether to rewind.
+    .balign 64
+    .globl mayfly_process_bell, mayfly_process_bell_after, mayfly_process_bell_return, mayfly_process_bell_end
+mayfly_process_bell:
+    movl ${nr_bell}, %eax
+    syscall
+mayfly_process_bell_after:
+    cmpl $0, (mayfly_process_bell - {bell} + {control})(%rip)
+    jne mayfly_process_bell - {bell} + {code} + (mayfly_process_trampoline - mayfly_process_start)
+mayfly_process_bell_return:
+    ret
+mayfly_process_bell_end:
     .popsection

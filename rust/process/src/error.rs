@@ -26,6 +26,17 @@ pub enum StartError {
     /// One of its first system calls.
     #[error("a zygote's first calls: {0}")]
     Script(String),
+    /// A region of the image lies outside the program's memory, or is not of whole pages.
+    #[error("a region {address:#x}+{bytes:#x} outside the program's memory, or not of whole pages")]
+    Region {
+        /// Its start.
+        address: u64,
+        /// Its length.
+        bytes: u64,
+    },
+    /// The image could not be mapped.
+    #[error("mapping the image into a zygote: {0}")]
+    Image(String),
     /// The filter cannot be encoded.
     #[error("the seccomp filter: {0}")]
     Filter(#[from] AssembleError),
@@ -55,7 +66,7 @@ pub enum ForkError {
     #[error("memory for a stub: {0}")]
     Memory(#[source] io::Error),
     /// A region lies outside the program's part of the address space, or is not of whole pages.
-    #[error("a region {address:#x}+{bytes:#x} outside the program's address space, or not of whole pages")]
+    #[error("a region {address:#x}+{bytes:#x} outside the program's memory, or not of whole pages")]
     Region {
         /// Its start.
         address: u64,
@@ -63,8 +74,14 @@ pub enum ForkError {
         bytes: u64,
     },
     /// Too many regions.
-    #[error("a stub is made with at most {most} regions")]
+    #[error("a stub is made with at most {most} regions; orders map the others")]
     Regions {
+        /// The bound.
+        most: usize,
+    },
+    /// Regions of too many files.
+    #[error("a stub is made with regions of at most {most} files; orders map the others")]
+    Files {
         /// The bound.
         most: usize,
     },

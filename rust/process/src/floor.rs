@@ -11,7 +11,7 @@ use crate::error::{ForkError, RingError, StartError};
 use crate::host::Host;
 use crate::ring::order::Order;
 use crate::ring::ring::Event;
-use crate::stub::{Nursery, Stub};
+use crate::stub::{Nursery, Stub, StubFiles};
 use crate::sys::memory::sealed;
 use crate::zygote::zygote::Region;
 
@@ -72,7 +72,7 @@ impl Floor {
         let regs = Regs { rip: USER_MIN, ..Regs::default() };
         let mut trapping = start(&nursery, &TRAPPED)?;
         let trapped = timed(rounds, &mut trapping, |stub| {
-            stub.resume(&regs)?;
+            stub.resume(&regs, None)?;
             match stub.receive()? {
                 Event::Signal(_) => Ok(()),
                 other => Err(FloorError::Event(other.into())),
@@ -82,9 +82,11 @@ impl Floor {
         let protect = Order::protect(USER_MIN, PAGE_SIZE, read).map_err(|_| FloorError::Ring(RingError::NotWaiting))?;
         let ordered = timed(rounds, &mut trapping, |stub| Ok(stub.order(&[protect])?))?;
         let (mut birth, mut end) = (Vec::new(), Vec::new());
+        let memory = sealed(c"mayfly-floor", &[]).map_err(ForkError::Memory)?;
+        let files = StubFiles { memory: memory.as_fd(), image: None };
         for _ in 0..rounds / 100 {
             let before = Instant::now();
-            let stub = nursery.stub(&[])?;
+            let stub = nursery.stub(&[], files)?;
             birth.push(before.elapsed());
             let before = Instant::now();
             stub.end()?;
@@ -101,8 +103,8 @@ fn start(nursery: &Nursery, code: &[u8]) -> Result<Stub, FloorError> {
     let file = sealed(c"mayfly-floor", &page).map_err(ForkError::Memory)?;
     let prot = Prot::READ | Prot::EXEC;
     let region = Region { file: file.as_fd(), offset: 0, address: USER_MIN, bytes: PAGE_SIZE, prot };
-    let mut stub = nursery.stub(&[region])?;
-    stub.load(&Regs { rip: USER_MIN, ..Regs::default() }, 0, 0)?;
+    let mut stub = nursery.stub(&[region], StubFiles { memory: file.as_fd(), image: None })?;
+    stub.start(&Regs { rip: USER_MIN, ..Regs::default() }, 0, 0)?;
     stub.receive()?;
     Ok(stub)
 }

@@ -20,7 +20,7 @@ pub struct HostReport {
     /// How the two sides are kept together.
     pub wake: Wake,
     /// Whether a call that the server has received is kept although a signal comes
-    /// (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`).
+    /// (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`), and no answer to it is lost: the probe has tried.
     pub killable: bool,
 }
 

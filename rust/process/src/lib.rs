@@ -17,7 +17,8 @@
 //! | `probe` | what the host can do |
 //! | `stub` | a stub from its birth to its end |
 //! | `zygote` | the process that stubs are copies of; its start, its scripts |
-//! | `ring` | the world switch: events, answers, orders, and the checks on all of them |
+//! | `resume` | the pages that hold a frozen state |
+//! | `ring` | the world switch: events, answers, orders, and kicks, the checks on all of them |
 //! | `code` | the host code, in assembly |
 //! | `sys` | system calls that the standard library does not have |
 //! | `host` | the result of the probe |
@@ -36,22 +37,27 @@ mod error;
 mod filter;
 pub mod floor;
 mod host;
-mod layout;
+pub mod layout;
 mod poison;
 mod probe;
+mod resume;
 mod ring;
 mod stub;
 mod sys;
 mod zygote;
 
+pub use code::{KICK, doorbell_page, frozen_rip};
 pub use error::{ForkError, RingError, ScriptTooLong, StartError};
 pub use filter::asm::AssembleError;
 pub use host::{Host, HostReport, Missing, Wake};
 pub use poison::Poison;
+pub use resume::resume_pages;
 pub use ring::context::Interrupted;
+pub use ring::kick::Kicker;
 pub use ring::order::Order;
 pub use ring::ring::Event;
-pub use stub::{Nursery, Stub};
+pub use ring::vector::vector_components;
+pub use stub::{Nursery, Stub, StubFiles};
 pub use zygote::zygote::{ExitStatus, Region};
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,21 @@ pub enum Poison {
         /// The instruction.
         rip: u64,
     },
+    /// Signals that no kick explains came again and again where a ring is answered.
+    #[error("{signals} signals in a row in the host pages, the last at {rip:#x}")]
+    Signals {
+        /// How many.
+        signals: u32,
+        /// The last one's instruction.
+        rip: u64,
+    },
+    /// The last call before a program went on had another result than expected. A program that goes on could ring the
+    /// same, so that nothing is known of its memory.
+    #[error("the last order returned {result:#x}")]
+    LastOrder {
+        /// What it returned, or the program says.
+        result: u64,
+    },
     /// The program left 64-bit mode.
     #[error("a signal in code segment {selector:#x}")]
     Segment {

@@ -2,16 +2,21 @@
 //! Finds out what the host can do, by doing it: kernels are patched, and containers filter calls.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-use mayfly_machine::layout::{DOORBELL_ENTRY, PAGE_SIZE, USER_MIN};
-use mayfly_machine::{Prot, Regs};
+use mayfly_machine::layout::{CONTROL, DOORBELL, DOORBELL_ENTRY, PAGE_SIZE, USER_MIN};
+use mayfly_machine::{Prot, Regs, UserContext, VECTOR_STATE_BYTES, VectorState};
 
+use crate::code::doorbell_page;
 use crate::error::{ForkError, RingError, StartError};
 use crate::host::{Host, HostReport, Missing, Wake};
+use crate::layout::{RESUME, RESUME_BYTES};
+use crate::resume::resume_pages;
 use crate::ring::ring::Event;
-use crate::stub::Nursery;
+use crate::ring::vector::vector_components;
+use crate::stub::{Nursery, Stub, StubFiles};
 use crate::sys::check;
 use crate::sys::memory::sealed;
 use crate::zygote::zygote::Region;
@@ -39,23 +44,43 @@ impl Host {
     ///
     /// [`Missing`] says what failed, and what to do about it.
     pub fn probe() -> Result<Self, Missing> {
+        Self::probe_for(true)
+    }
+
+    /// The same, but as if signals aborted calls that the server has received, as before Linux 5.19.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Host::probe`].
+    pub fn probe_without_killable() -> Result<Self, Missing> {
+        Self::probe_for(false)
+    }
+
+    fn probe_for(allow_killable: bool) -> Result<Self, Missing> {
         check_processor()?;
         check_sizes()?;
         if !takes_flags(FLAGS)? {
             let what = "seccomp(2) makes no listener".to_owned();
             return Err(Missing { what, advice: UPGRADE });
         }
-        let killable = takes_flags(FLAGS | FLAG_KILLABLE)?;
-        let filter_flags = if killable { FLAGS | FLAG_KILLABLE } else { FLAGS };
-        let mut wake = Wake::Synchronous;
-        if let Err(failure) = trial(filter_flags, wake) {
+        let killable = allow_killable && takes_flags(FLAGS | FLAG_KILLABLE)?;
+        let mut host = Self::with(Wake::Synchronous, killable);
+        if let Err(failure) = trial(&host) {
             if !matches!(failure, Trial::Fork(ForkError::Wake(_))) {
                 return Err(failure.missing());
             }
-            wake = Wake::Pinned;
-            trial(filter_flags, wake).map_err(Trial::missing)?;
+            host = Self::with(Wake::Pinned, killable);
+            trial(&host).map_err(Trial::missing)?;
         }
-        Ok(Self { report: HostReport { kernel: kernel(), wake, killable }, filter_flags })
+        if killable && loses_answers(&host).map_err(Trial::missing)? {
+            host = Self::with(host.report.wake, false);
+        }
+        Ok(host)
+    }
+
+    fn with(wake: Wake, killable: bool) -> Self {
+        let filter_flags = if killable { FLAGS | FLAG_KILLABLE } else { FLAGS };
+        Self { report: HostReport { kernel: kernel(), wake, killable }, filter_flags }
     }
 }
 
@@ -136,8 +161,8 @@ impl Trial {
     }
 }
 
-/// Runs a program that makes a call by value, one that is trapped, and rings the doorbell.
-fn trial(filter_flags: u64, wake: Wake) -> Result<(), Trial> {
+/// Runs a program that makes a call by value, one that is trapped, and rings the doorbell; and rewinds it.
+fn trial(host: &Host) -> Result<(), Trial> {
     const BY_VALUE: i64 = 0x1234_5678_9abc_def0;
     const TRAPPED: u64 = 0x0fed_cba9_8765_4321;
     let mut code = vec![
@@ -152,20 +177,29 @@ fn trial(filter_flags: u64, wake: Wake) -> Result<(), Trial> {
     ];
     code.extend(DOORBELL_ENTRY.to_le_bytes());
     code.extend([0xff, 0xe1]); // jmp *%rcx
-    code.resize(PAGE_SIZE as usize, 0xcc);
-    let file = sealed(c"mayfly-probe", &code).map_err(Trial::Memory)?;
-    let prot = Prot::READ | Prot::EXEC;
-    let region = Region { file: file.as_fd(), offset: 0, address: USER_MIN, bytes: PAGE_SIZE, prot };
-    let nursery = Nursery::start(filter_flags, wake, false).map_err(Trial::Start)?;
-    let mut stub = nursery.stub(&[region]).map_err(Trial::Fork)?;
-    stub.load(&Regs { rip: USER_MIN, ..Regs::default() }, 0, 0).map_err(Trial::Ring)?;
-    match stub.receive().map_err(Trial::Ring)? {
-        Event::Call { number: libc::SYS_getpid, .. } => stub.answer(BY_VALUE).map_err(Trial::Ring)?,
-        other => return Err(Trial::Event("getpid", other.into())),
-    }
+    let vector = VectorState::from_words([0; VECTOR_STATE_BYTES / 4]);
+    let frozen = UserContext { regs: Regs { rip: USER_MIN, ..Regs::default() }, fs_base: 0, gs_base: 0, vector };
+    let memory = [page(&code), doorbell_page(), resume_pages(&frozen, vector_components(), true), page(&[1])].concat();
+    let file = sealed(c"mayfly-probe", &memory).map_err(Trial::Memory)?;
+    let region = |page, address, bytes, prot| {
+        let offset = page * PAGE_SIZE;
+        Region { file: file.as_fd(), offset, address, bytes, prot }
+    };
+    let executable = Prot::READ | Prot::EXEC;
+    let regions = [
+        region(0, USER_MIN, PAGE_SIZE, executable),
+        region(1, DOORBELL, PAGE_SIZE, executable),
+        region(2, RESUME, RESUME_BYTES, Prot::READ),
+        region(4, CONTROL, PAGE_SIZE, Prot::READ),
+    ];
+    let nursery = Nursery::start(host, host.report.wake, false).map_err(Trial::Start)?;
+    let mut stub = nursery.stub(&regions, files(&file)).map_err(Trial::Fork)?;
+    stub.start(&frozen.regs, 0, 0).map_err(Trial::Ring)?;
+    getpid(&mut stub)?;
+    stub.answer(BY_VALUE).map_err(Trial::Ring)?;
     match stub.receive().map_err(Trial::Ring)? {
         Event::Signal(seen) if seen.signal == libc::SIGSYS && seen.regs.rax == libc::SYS_read as u64 => {
-            stub.resume(&Regs { rax: TRAPPED, ..seen.regs }).map_err(Trial::Ring)?;
+            stub.resume(&Regs { rax: TRAPPED, ..seen.regs }, None).map_err(Trial::Ring)?;
         }
         other => return Err(Trial::Event("a trapped read", other.into())),
     }
@@ -173,8 +207,50 @@ fn trial(filter_flags: u64, wake: Wake) -> Result<(), Trial> {
         Event::Doorbell([TRAPPED, second, _]) if second == BY_VALUE as u64 => {}
         other => return Err(Trial::Event("the doorbell", other.into())),
     }
+    stub.rewind().map_err(Trial::Ring)?;
+    getpid(&mut stub)?;
     stub.end().map_err(Trial::Fork)?;
     Ok(())
+}
+
+/// The next event is a call of getpid.
+fn getpid(stub: &mut Stub) -> Result<(), Trial> {
+    match stub.receive().map_err(Trial::Ring)? {
+        Event::Call { number: libc::SYS_getpid, .. } => Ok(()),
+        other => Err(Trial::Event("getpid", other.into())),
+    }
+}
+
+/// Whether the kernel loses an answer now and then that is sent just behind a signal: Linux from 5.19 on, until that
+/// was repaired in 6.18 and in the stable releases of October 2025.
+fn loses_answers(host: &Host) -> Result<bool, Trial> {
+    const ROUNDS: i64 = 200;
+    // mov $39, %eax; syscall; jmp .-9
+    let file = sealed(c"mayfly-probe", &page(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7])).map_err(Trial::Memory)?;
+    let prot = Prot::READ | Prot::EXEC;
+    let region = Region { file: file.as_fd(), offset: 0, address: USER_MIN, bytes: PAGE_SIZE, prot };
+    let nursery = Nursery::start(host, host.report.wake, false).map_err(Trial::Start)?;
+    let mut stub = nursery.stub(&[region], files(&file)).map_err(Trial::Fork)?;
+    stub.start(&Regs { rip: USER_MIN, ..Regs::default() }, 0, 0).map_err(Trial::Ring)?;
+    for round in 0..ROUNDS {
+        getpid(&mut stub)?;
+        let (seen, lost) = stub.stop_noting(round).map_err(Trial::Ring)?;
+        if lost {
+            return Ok(true);
+        }
+        stub.resume(&seen.regs, None).map_err(Trial::Ring)?;
+    }
+    Ok(false)
+}
+
+fn page(code: &[u8]) -> Vec<u8> {
+    let mut page = code.to_vec();
+    page.resize(PAGE_SIZE as usize, 0xcc);
+    page
+}
+
+fn files(memory: &File) -> StubFiles<'_> {
+    StubFiles { memory: memory.as_fd(), image: None }
 }
 
 /// The kernel's release.

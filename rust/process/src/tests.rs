@@ -4,5 +4,7 @@
 mod attacks;
 mod births;
 mod deaths;
+mod images;
 mod orders;
 mod programs;
+mod rewinds;

@@ -47,6 +47,10 @@ pub const BY_VALUE: [u32; 14] = [
     libc::SYS_epoll_ctl as u32,
 ];
 
+/// Calls that the vDSO's page makes: those of Linux's own.
+const OF_VDSO: [i64; 5] =
+    [libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_gettimeofday, libc::SYS_time, libc::SYS_getcpu];
+
 /// Offsets in `struct seccomp_data`; words are little-endian halves.
 mod data {
     pub(super) const NUMBER: u32 = 0;
@@ -60,12 +64,12 @@ const NOTIFIED: Label = Label(0);
 const TRAPPED: Label = Label(1);
 const NO_FUTEX: Label = Label(2);
 
-/// The filter's instructions.
+/// The filter's instructions, for programs whose calls of these numbers are answered by value.
 ///
 /// # Errors
 ///
-/// None for this list; the assembler checks its jumps anyhow.
-pub fn program() -> Result<Vec<Instruction>, AssembleError> {
+/// None for [`BY_VALUE`]; a list that jumps cannot span is refused.
+pub fn program(by_value: &[u32]) -> Result<Vec<Instruction>, AssembleError> {
     let mut lines = vec![
         Line::Load(data::POINTER_HIGH),
         Line::JumpIfEqual(HOST_HALF, NOTIFIED),
@@ -73,7 +77,7 @@ pub fn program() -> Result<Vec<Instruction>, AssembleError> {
         Line::JumpUnlessEqual(ARCH_X86_64, TRAPPED),
         Line::Load(data::NUMBER),
     ];
-    lines.extend(BY_VALUE.map(|number| Line::JumpIfEqual(number, NOTIFIED)));
+    lines.extend(by_value.iter().map(|&number| Line::JumpIfEqual(number, NOTIFIED)));
     lines.extend([
         Line::JumpUnlessEqual(libc::SYS_futex as u32, NO_FUTEX),
         Line::Load(data::ARGUMENT_1),
@@ -93,6 +97,12 @@ pub fn program() -> Result<Vec<Instruction>, AssembleError> {
 pub fn answers_at_once(call: &libc::seccomp_data) -> bool {
     let number = call.nr as u32;
     BY_VALUE.contains(&number) || number == libc::SYS_futex as u32 && call.args[1] as u32 & FUTEX_COMMAND == FUTEX_WAKE
+}
+
+/// Whether the call is one of the vDSO's.
+#[must_use]
+pub fn tells_the_time(call: &libc::seccomp_data) -> bool {
+    OF_VDSO.contains(&call.nr.into())
 }
 
 #[cfg(test)]
@@ -172,14 +182,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
         #[test]
         fn the_program_is_the_rule(call in calls()) {
-            let action = interpret(&program().unwrap(), &call);
+            let action = interpret(&program(&BY_VALUE).unwrap(), &call);
             prop_assert_eq!(action, if notifies(&call) { NOTIFY } else { TRAP });
         }
     }
 
     #[test]
     fn no_return_of_the_program_lets_a_call_through() {
-        for instruction in program().unwrap().iter().filter(|instruction| instruction.code == RETURN) {
+        for instruction in program(&BY_VALUE).unwrap().iter().filter(|instruction| instruction.code == RETURN) {
             assert!([NOTIFY, TRAP].contains(&instruction.operand), "{instruction:?}");
         }
     }
@@ -203,7 +213,7 @@ mod tests {
                 instruction_pointer: 0x40_0000,
                 args: [0; 6],
             };
-            assert_eq!(interpret(&program().unwrap(), &call), TRAP, "{number}");
+            assert_eq!(interpret(&program(&BY_VALUE).unwrap(), &call), TRAP, "{number}");
         }
     }
 
@@ -215,7 +225,7 @@ mod tests {
             instruction_pointer: 0x40_0000,
             args: [0x1000, operation, 1, 0, 0, 0],
         };
-        let program = program().unwrap();
+        let program = program(&BY_VALUE).unwrap();
         for wakes in [1, 1 | 128, 1 | 128 | 256, 0xffff_ffff_0000_0001] {
             assert_eq!(interpret(&program, &futex(wakes)), NOTIFY, "{wakes:#x}");
         }

@@ -6,9 +6,11 @@
 //!
 //! Each check is a function, and has a test that fails without it.
 
+use mayfly_machine::layout::{DOORBELL, PAGE_SIZE, SHARED, SHARED_MAX, VDSO};
+
 use crate::code::{KICK, NR_BELL, OP_BORN, Places, SIGNALS};
-use crate::filter::policy::{ARCH_X86_64, answers_at_once};
-use crate::layout::{FRAMES, FRAMES_BYTES, HOST_HALF};
+use crate::filter::policy::{ARCH_X86_64, answers_at_once, tells_the_time};
+use crate::layout::{CODE, CODE_BYTES, FRAMES, FRAMES_BYTES, HOST_HALF};
 use crate::poison::Poison;
 use crate::ring::order::Order;
 
@@ -28,6 +30,8 @@ pub(crate) enum Place {
     Order,
     /// The program.
     Program,
+    /// The vDSO's page, in which programs ask for the time.
+    Vdso,
 }
 
 /// What a stub can be expected to do next.
@@ -41,6 +45,40 @@ pub(crate) enum State {
     Ordering,
     /// Ring that all orders were carried out, or that the last has failed.
     Ordered,
+    /// Go on as a program behind its last order, or ring that this has failed.
+    Resuming,
+}
+
+/// What a stub was last made to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// Go on behind a call, with its result; or nothing yet.
+    Value,
+    /// Make ordered calls.
+    Orders,
+    /// Enter the trampoline.
+    Rewind,
+    /// Restore a context of the program's.
+    Restore,
+    /// Restore a context of the host code's, which a kick interrupted.
+    Nested,
+}
+
+/// What a signal has interrupted, and so what follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interruption {
+    /// The program.
+    Program,
+    /// The host code, which has its work before it: it goes on where it was, and rings.
+    Host,
+    /// The host code on its way to the program: this has the registers that it was to get.
+    Restoring,
+    /// The host code on its way back to the host code: it is sent there again.
+    RestoringHost,
+    /// The trampoline, or the way to it, by a kick.
+    Rewinding,
+    /// The same by a signal that the program's state of before raised: it is sent there again.
+    Rewound,
 }
 
 /// The call was made by the stub itself.
@@ -60,6 +98,7 @@ pub(crate) fn place(rip: u64, places: &Places) -> Result<Place, Poison> {
         _ if rip == places.handler_after => Ok(Place::Handler),
         _ if rip == places.ring_after => Ok(Place::Ring),
         _ if rip == places.order_after => Ok(Place::Order),
+        _ if (VDSO..VDSO + PAGE_SIZE).contains(&rip) => Ok(Place::Vdso),
         _ if in_host_pages(rip) || VSYSCALLS.contains(&rip) => Err(Poison::Place { rip }),
         _ => Ok(Place::Program),
     }
@@ -72,6 +111,7 @@ pub(crate) fn check_number(place: Place, call: &libc::seccomp_data) -> Result<()
             Err(Poison::Number { number: call.nr })
         }
         Place::Program if !answers_at_once(call) => Err(Poison::Filter { number: call.nr }),
+        Place::Vdso if !tells_the_time(call) => Err(Poison::Number { number: call.nr }),
         _ => Ok(()),
     }
 }
@@ -79,9 +119,12 @@ pub(crate) fn check_number(place: Place, call: &libc::seccomp_data) -> Result<()
 /// The stub's state leads to a call at this place.
 pub(crate) fn check_expected(place: Place, state: State) -> Result<(), Poison> {
     match (state, place) {
-        (State::Unborn | State::Ordered, Place::Ring)
-        | (State::Ordering, Place::Order | Place::Ring)
-        | (State::Running, Place::Bell | Place::Handler | Place::Program) => Ok(()),
+        // While it has orders the handler rings for kicks only: see `interruption`.
+        (State::Unborn, Place::Ring)
+        | (State::Ordered, Place::Ring | Place::Handler)
+        | (State::Ordering, Place::Order | Place::Ring | Place::Handler)
+        | (State::Running | State::Resuming, Place::Bell | Place::Handler | Place::Program | Place::Vdso)
+        | (State::Resuming, Place::Ring) => Ok(()),
         _ => Err(Poison::Unexpected),
     }
 }
@@ -119,9 +162,64 @@ pub(crate) fn check_signal(register: u64) -> Result<i32, Poison> {
     if SIGNALS.contains(&signal) { Ok(signal) } else { Err(poison) }
 }
 
-/// The signal interrupted the program, not the host code. Only a kick may come anywhere.
-pub(crate) fn check_interrupted(signal: i32, rip: u64) -> Result<(), Poison> {
-    if signal == KICK || !in_host_pages(rip) { Ok(()) } else { Err(Poison::HostCode { signal, rip }) }
+/// What a signal at this instruction has interrupted.
+///
+/// A program can jump into the host code, and have any of these answers: none but what it does by itself follows from
+/// them, and the server counts those after which the program is not heard.
+pub(crate) fn interruption(
+    signal: i32,
+    rip: u64,
+    state: State,
+    doing: Doing,
+    places: &Places,
+) -> Result<Interruption, Poison> {
+    let poison = Poison::HostCode { signal, rip };
+    let kick = signal == KICK;
+    let host_code = (CODE..CODE + CODE_BYTES).contains(&rip);
+    // The handler up to its call, which is made again if a signal comes before it was received.
+    let before_call = (places.handler..places.handler_after).contains(&rip);
+    match state {
+        State::Unborn => Err(poison),
+        State::Ordering | State::Ordered if kick && host_code => {
+            let restoring = doing == Doing::Nested && is_behind_answer(rip, places);
+            Ok(if restoring { Interruption::RestoringHost } else { Interruption::Host })
+        }
+        State::Ordering | State::Ordered => Err(poison),
+        State::Running | State::Resuming if host_code && kick && before_call => Ok(Interruption::Host),
+        State::Running | State::Resuming if host_code => match doing {
+            Doing::Rewind if kick => Ok(Interruption::Rewinding),
+            Doing::Rewind => Ok(Interruption::Rewound),
+            Doing::Restore if kick => Ok(Interruption::Restoring),
+            Doing::Nested if kick => Ok(Interruption::RestoringHost),
+            _ => Err(poison),
+        },
+        State::Running | State::Resuming => {
+            // Behind the doorbell's call, on the way to the trampoline. At its return the program is rewound: it may
+            // have been frozen there.
+            let rewinding = doing == Doing::Rewind && (places.bell_after..places.bell_return).contains(&rip);
+            let in_page = |page: u64, bytes: u64| (page..page + bytes).contains(&rip);
+            let programs = in_page(DOORBELL, PAGE_SIZE) || in_page(VDSO, PAGE_SIZE) || in_page(SHARED, SHARED_MAX);
+            match (rewinding, kick) {
+                (true, true) => Ok(Interruption::Rewinding),
+                (true, false) => Ok(Interruption::Rewound),
+                (false, true) => Ok(Interruption::Program),
+                (false, false) if programs || !in_host_pages(rip) => Ok(Interruption::Program),
+                (false, false) => Err(poison),
+            }
+        }
+    }
+}
+
+/// Whether the host code is at what follows an answer to a ring, up to the end of a context's restoration.
+pub(crate) fn is_behind_answer(rip: u64, places: &Places) -> bool {
+    (places.handler_after..places.born).contains(&rip) || (places.ring_after..places.orders).contains(&rip)
+}
+
+/// A kick between the last order and the program: the order had its expected result.
+pub(crate) fn check_last_order(rip: u64, rax: u64, expected: u64, places: &Places) -> Result<(), Poison> {
+    let compared = (places.order_after..places.order_done).contains(&rip);
+    let failed = (places.order_failed..places.trampoline).contains(&rip);
+    if failed || compared && rax != expected { Err(Poison::LastOrder { result: rax }) } else { Ok(()) }
 }
 
 /// The program is in 64-bit mode, in the segment in which it is resumed.
@@ -164,7 +262,7 @@ mod tests {
     fn in_the_host_pages_calls_are_made_at_four_places() {
         let places = places();
         let mut found = Vec::new();
-        for rip in CODE..CODE + 4096 {
+        for rip in (DOORBELL..DOORBELL + 4096).chain(CODE..CODE + 4096) {
             match place(rip, places) {
                 Ok(place) => found.push(place),
                 Err(poison) => assert_eq!(poison, Poison::Place { rip }),
@@ -205,14 +303,15 @@ mod tests {
 
     #[test]
     fn each_state_leads_to_its_own_places() {
-        use Place::{Bell, Handler, Program, Ring};
+        use Place::{Bell, Handler, Program, Ring, Vdso};
         for (state, allowed) in [
             (State::Unborn, &[Ring][..]),
-            (State::Running, &[Bell, Handler, Program]),
-            (State::Ordering, &[Place::Order, Ring]),
-            (State::Ordered, &[Ring]),
+            (State::Running, &[Bell, Handler, Program, Vdso]),
+            (State::Resuming, &[Bell, Handler, Program, Vdso, Ring]),
+            (State::Ordering, &[Place::Order, Ring, Handler]),
+            (State::Ordered, &[Ring, Handler]),
         ] {
-            for place in [Bell, Handler, Ring, Place::Order, Program] {
+            for place in [Bell, Handler, Ring, Place::Order, Program, Vdso] {
                 assert_eq!(check_expected(place, state).is_ok(), allowed.contains(&place), "{state:?} {place:?}");
             }
         }
@@ -269,13 +368,111 @@ mod tests {
     }
 
     #[test]
-    fn only_a_kick_may_interrupt_the_host_code() {
-        for rip in [CODE, places().order_after, FRAMES, 0x7fff_0000_0000] {
-            assert_eq!(check_interrupted(KICK, rip), Ok(()));
-            let poison = Poison::HostCode { signal: libc::SIGSEGV, rip };
-            assert_eq!(check_interrupted(libc::SIGSEGV, rip), Err(poison));
+    fn in_the_vdso_calls_tell_the_time() {
+        for rip in [VDSO, VDSO + 2, VDSO + 4095] {
+            assert_eq!(place(rip, places()), Ok(Place::Vdso));
         }
-        assert_eq!(check_interrupted(libc::SIGSEGV, 0x40_0000), Ok(()));
+        assert_eq!(place(VDSO + 4096, places()), Err(Poison::Place { rip: VDSO + 4096 }));
+        use libc::{SYS_clock_getres, SYS_clock_gettime, SYS_getcpu, SYS_gettimeofday, SYS_time};
+        for number in [SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_time, SYS_getcpu] {
+            assert_eq!(check_number(Place::Vdso, &call(number, 0)), Ok(()));
+        }
+        for number in [libc::SYS_getpid, libc::SYS_mmap, NR_BELL, libc::SYS_clock_settime] {
+            assert_eq!(check_number(Place::Vdso, &call(number, 0)), Err(Poison::Number { number: number as i32 }));
+        }
+    }
+
+    const FAULT: i32 = libc::SIGSEGV;
+
+    fn interrupted(signal: i32, rip: u64, state: State, doing: Doing) -> Result<Interruption, Poison> {
+        interruption(signal, rip, state, doing, places())
+    }
+
+    #[test]
+    fn a_signal_in_the_programs_memory_is_the_programs() {
+        let program = [0x40_0000, DOORBELL, places().bell_return, VDSO, SHARED];
+        for (rip, signal) in program.iter().flat_map(|&rip| [(rip, KICK), (rip, FAULT)]) {
+            for doing in [Doing::Value, Doing::Restore, Doing::Rewind] {
+                assert_eq!(interrupted(signal, rip, State::Running, doing), Ok(Interruption::Program), "{rip:#x}");
+            }
+            let poison = Poison::HostCode { signal, rip };
+            for state in [State::Unborn, State::Ordering, State::Ordered] {
+                assert_eq!(interrupted(signal, rip, state, Doing::Orders), Err(poison), "{rip:#x} {state:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_kick_may_interrupt_the_host_code() {
+        let Places { handler, handler_after, order_after, ring_after, .. } = *places();
+        for rip in [CODE, handler, handler_after, order_after, ring_after, FRAMES, 0x7fff_0000_0000] {
+            let poison = Poison::HostCode { signal: FAULT, rip };
+            for doing in [Doing::Value, Doing::Orders, Doing::Restore, Doing::Nested] {
+                for state in [State::Running, State::Resuming, State::Ordering, State::Ordered, State::Unborn] {
+                    assert_eq!(interrupted(FAULT, rip, state, doing), Err(poison));
+                }
+            }
+        }
+        assert_eq!(interrupted(KICK, FRAMES, State::Running, Doing::Restore), Ok(Interruption::Program));
+    }
+
+    #[test]
+    fn a_kick_before_the_handlers_call_and_among_orders_lets_the_host_code_go_on() {
+        let Places { handler, handler_after, orders, order_after, born, ring_after, .. } = *places();
+        for doing in [Doing::Value, Doing::Restore, Doing::Nested, Doing::Rewind] {
+            for rip in [handler, handler_after - 2] {
+                assert_eq!(interrupted(KICK, rip, State::Running, doing), Ok(Interruption::Host));
+            }
+        }
+        for (state, doing) in [(State::Ordering, Doing::Orders), (State::Ordered, Doing::Nested)] {
+            for rip in [orders, order_after - 2, order_after, born, ring_after - 2, handler] {
+                assert_eq!(interrupted(KICK, rip, state, doing), Ok(Interruption::Host), "{rip:#x}");
+            }
+        }
+        for rip in [handler_after, ring_after, orders - 1] {
+            let ordering = |doing| interrupted(KICK, rip, State::Ordering, doing);
+            assert_eq!(ordering(Doing::Nested), Ok(Interruption::RestoringHost), "{rip:#x}");
+            assert_eq!(ordering(Doing::Orders), Ok(Interruption::Host), "{rip:#x}");
+        }
+    }
+
+    #[test]
+    fn a_kick_behind_an_answer_is_what_the_answer_was() {
+        let Places { handler_after, order_after, ring_after, restorer, .. } = *places();
+        for rip in [handler_after, ring_after, order_after, restorer - 1] {
+            for state in [State::Running, State::Resuming] {
+                let seen = |doing| interrupted(KICK, rip, state, doing);
+                assert_eq!(seen(Doing::Restore), Ok(Interruption::Restoring));
+                assert_eq!(seen(Doing::Nested), Ok(Interruption::RestoringHost));
+                assert_eq!(seen(Doing::Rewind), Ok(Interruption::Rewinding));
+                assert_eq!(seen(Doing::Value), Err(Poison::HostCode { signal: KICK, rip }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_kick_does_not_hide_that_the_last_order_failed() {
+        let Places { order_after, order_done, order_failed, trampoline, ring_after, .. } = *places();
+        for rip in [order_after, order_done - 1] {
+            assert_eq!(check_last_order(rip, 5, 5, places()), Ok(()));
+            assert_eq!(check_last_order(rip, 6, 5, places()), Err(Poison::LastOrder { result: 6 }));
+        }
+        for rip in [order_done, order_failed - 1, ring_after] {
+            assert_eq!(check_last_order(rip, 6, 5, places()), Ok(()), "RAX is another value by then");
+        }
+        for rip in [order_failed, trampoline - 1] {
+            assert_eq!(check_last_order(rip, 5, 5, places()), Err(Poison::LastOrder { result: 5 }));
+        }
+    }
+
+    #[test]
+    fn any_signal_on_the_way_to_the_trampoline_is_of_the_rewind() {
+        let Places { bell_after, bell_return, handler_after, .. } = *places();
+        for rip in [bell_after, bell_return - 1, handler_after, CODE + CODE_BYTES - 1] {
+            assert_eq!(interrupted(KICK, rip, State::Running, Doing::Rewind), Ok(Interruption::Rewinding));
+            assert_eq!(interrupted(libc::SIGTRAP, rip, State::Running, Doing::Rewind), Ok(Interruption::Rewound));
+        }
+        assert_eq!(interrupted(libc::SIGTRAP, bell_after, State::Running, Doing::Value), Ok(Interruption::Program));
     }
 
     #[test]

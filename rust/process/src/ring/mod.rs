@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The world switch: what a stub asks, and what it is answered.
+//! The world switch: what a stub asks, what it is answered, and how it is stopped.
 
 pub(crate) mod check;
 pub(crate) mod context;
+pub(crate) mod kick;
 pub(crate) mod order;
 #[allow(clippy::module_inception, reason = "the folder is about this type")]
 pub(crate) mod ring;
+pub(crate) mod vector;

@@ -2,43 +2,53 @@
 //! One stub's conversation: receive an event, answer it.
 //!
 //! ```text
-//!            receive                         answer / load
+//!            receive                         answer / rewind
 //!  Running ───────────> Doorbell, Call ───────────────────> Running      1 SEND, 1 RECV: the world switch
-//!          ───────────> Signal ─── resume / load ─────────> Running
+//!          ───────────> Signal ─── resume / load / rewind ─> Running
 //!                          │ order                             ^
 //!                          v                                   │
-//!  Unborn ── ring ───>  Ordered ──── resume / load ────────────┘
-//!                        │   ^
-//!                        └───┘ order
+//!  Unborn ── ring ───>  Ordered ──── resume / load / rewind ───┤
+//!                        │   ^                                 │
+//!                        └───┘ order        order_and_resume ──┘
 //!  any ── a call that no stub makes ──> poisoned
 //! ```
+//!
+//! Kicks come at any instruction, those of the host code too. `check::interruption` says what one has interrupted; what
+//! the program was to get is known from the last answer, of which a copy is kept.
 //!
 //! # Invariants
 //!
 //! - Only orders are let through, each after number and arguments were compared, and only at the host code's
 //!   instruction, while ordering.
 //! - A value is an answer to a doorbell or a call only. To a ring it would be an address to load registers from.
+//! - Where signals abort calls that the server has received, none is answered while a kick is under way: see `settle`.
 //! - A poisoned ring says nothing but that.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_machine::Regs;
 use mayfly_machine::layout::PAGE_SIZE;
+use mayfly_machine::{Regs, UserContext, VectorState};
 
-use crate::code::{ANSWER_ORDERS, ANSWER_RESTORE, OP_DONE, OP_FAILED, places};
+use crate::code::{ANSWER_ORDERS, ANSWER_REWIND, KICK, OP_DONE, OP_FAILED, places};
 use crate::error::RingError;
-use crate::layout::ORDERS_BYTES;
+use crate::layout::{FRAMES_BYTES, ORDERS_BYTES};
 use crate::poison::Poison;
-use crate::ring::check::{self, Place, State};
-use crate::ring::context::{self, Frame, Interrupted};
-use crate::ring::order::Order;
+use crate::ring::check::{self, Doing, Interruption, Place, State};
+use crate::ring::context::{self, Frame, Goes, Interrupted};
+use crate::ring::kick::{Kick, Kicker};
+use crate::ring::order::{Order, PASSING};
 use crate::sys::memory::SharedPages;
 use crate::sys::{notify, pidfd};
 
 /// Most orders at a time: those that fit the page behind its first line.
 const MOST_ORDERS: usize = (PAGE_SIZE as usize - 64) / 64;
+/// Most signals in a row of which the server's caller hears nothing.
+const MOST_SIGNALS: u32 = 8;
+/// Bytes of a SYSCALL instruction.
+const SYSCALL_BYTES: u64 = 2;
 
 /// What a stub asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,15 +61,39 @@ pub enum Event {
         number: i64,
         /// Its arguments.
         arguments: [u64; 6],
+        /// The instruction behind it.
+        rip: u64,
     },
     /// A signal interrupted the program: a system call (SIGSYS), an exception, a kick.
     Signal(Interrupted),
+    /// A kick came on the way to the frozen state: nothing of the program is to be seen. Only
+    /// [`Stub::rewind`](crate::Stub::rewind) answers.
+    ///
+    /// A program can jump to the trampoline again and again, so that each kick finds it there: who stops programs for
+    /// good counts these events.
+    Rewinding,
+}
+
+/// A notification.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    id: u64,
+    place: Place,
+    data: libc::seccomp_data,
+}
+
+impl Call {
+    /// Whether this is the other call, which a signal has aborted, made again.
+    fn is_again(&self, other: &Self) -> bool {
+        let (a, b) = (&self.data, &other.data);
+        (a.nr, a.instruction_pointer, a.args) == (b.nr, b.instruction_pointer, b.args)
+    }
 }
 
 /// The notification that waits for an answer.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
-    id: u64,
+    call: Call,
     kind: AnswerKind,
 }
 
@@ -68,49 +102,106 @@ enum AnswerKind {
     /// A doorbell, or a call by value: the answer is the call's result.
     Value,
     /// A ring of the host code, and the context that the stub can go on with.
-    Ring(Option<Frame>),
+    Ring(Option<Pending>),
+    /// A kick's ring in the trampoline.
+    Rewinding,
+}
+
+/// A program's context that waits in a frame.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    frame: Frame,
+    fs_base: u64,
+    gs_base: u64,
+}
+
+impl From<&Goes> for Pending {
+    fn from(goes: &Goes) -> Self {
+        Self { frame: goes.frame, fs_base: goes.fs_base, gs_base: goes.gs_base }
+    }
 }
 
 /// A stub's listener, and what is known of the stub.
 #[derive(Debug)]
 pub(crate) struct Ring {
     listener: OwnedFd,
-    pidfd: OwnedFd,
+    kick: Arc<Kick>,
     pid: i32,
     pages: SharedPages,
+    /// Components of vector state that it may have.
+    components: u64,
     state: State,
     waiting: Option<Waiting>,
     poison: Option<Poison>,
+    /// The last answer, and the context that it restores if it is one.
+    doing: Doing,
+    goes: Option<Goes>,
+    /// The expected result of the last order before the program goes on.
+    expected: u64,
+    /// A kick came whose ring was no event.
+    stopped: bool,
+    /// Signals in a row that were no event.
+    signals: u32,
+    last_call: Option<i64>,
 }
 
 impl Ring {
     /// The ring of a new stub: receives its first call, which names its listener.
     pub(crate) fn born(
         pid: i32,
-        pidfd: OwnedFd,
+        kick: Kick,
         listener: OwnedFd,
         listener_number: u64,
         pages: SharedPages,
+        components: u64,
     ) -> Result<Self, RingError> {
-        let (state, waiting, poison) = (State::Unborn, None, None);
-        let mut ring = Self { listener, pidfd, pid, pages, state, waiting, poison };
+        let mut ring = Self {
+            listener,
+            kick: Arc::new(kick),
+            pid,
+            pages,
+            components,
+            state: State::Unborn,
+            waiting: None,
+            poison: None,
+            doing: Doing::Value,
+            goes: None,
+            expected: 0,
+            stopped: false,
+            signals: 0,
+            last_call: None,
+        };
         // In this state the place can only be a ring's.
-        let (_, call, id) = ring.next()?;
-        let [operation, number, ..] = call.args;
+        let call = ring.next()?;
+        let [operation, number, ..] = call.data.args;
         if let Err(poison) = check::check_birth(operation, number, listener_number) {
             return Err(ring.poisoned(poison));
         }
         ring.state = State::Ordered;
-        ring.waiting = Some(Waiting { id, kind: AnswerKind::Ring(None) });
+        ring.waiting = Some(Waiting { call, kind: AnswerKind::Ring(None) });
         Ok(ring)
     }
 
     pub(crate) fn pidfd(&self) -> &OwnedFd {
-        &self.pidfd
+        self.kick.pidfd()
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.pid
+    }
+
+    pub(crate) fn kicker(&self) -> Kicker {
+        Kicker(Arc::clone(&self.kick))
+    }
+
+    pub(crate) fn last_call(&self) -> Option<i64> {
+        self.last_call
+    }
+
+    /// Whether a kick was wanted or came that was no event; asked again, no.
+    pub(crate) fn take_kick(&mut self) -> bool {
+        let wanted = self.kick.take();
+        std::mem::take(&mut self.stopped) || wanted
     }
 
     /// Makes wake-ups synchronous, if the kernel can.
@@ -123,26 +214,37 @@ impl Ring {
         RingError::Poisoned(poison)
     }
 
-    /// Waits for the stub's next call, and checks what can be checked of any.
-    fn next(&mut self) -> Result<(Place, libc::seccomp_data, u64), RingError> {
+    /// Waits for the stub's next call, which is one that its state leads to.
+    fn next(&mut self) -> Result<Call, RingError> {
         if let Some(poison) = self.poison {
             return Err(RingError::Poisoned(poison));
         }
         if self.waiting.is_some() {
             return Err(RingError::NotWaiting);
         }
-        let notification = loop {
+        let call = self.next_of_any()?;
+        match check::check_expected(call.place, self.state) {
+            Ok(()) => Ok(call),
+            Err(poison) => Err(self.poisoned(poison)),
+        }
+    }
+
+    /// Waits for the stub's next call, and checks what can be checked of any.
+    fn next_of_any(&mut self) -> Result<Call, RingError> {
+        self.kick.enter();
+        let received = loop {
             match notify::receive(self.listener.as_fd()) {
-                Ok(notification) => break notification,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.kick.enter(),
                 // A signal made the stub give the call up: it comes again, behind the handler's ring.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !self.has_ended()? => {}
-                Err(error) => return Err(self.failed("SECCOMP_IOCTL_NOTIF_RECV", error)),
+                received => break received,
             }
         };
-        let call = notification.data;
-        match self.check(notification.pid, &call) {
-            Ok(place) => Ok((place, call, notification.id)),
+        self.kick.leave();
+        let notification = received.map_err(|error| self.failed("SECCOMP_IOCTL_NOTIF_RECV", error))?;
+        let data = notification.data;
+        match self.check(notification.pid, &data) {
+            Ok(place) => Ok(Call { id: notification.id, place, data }),
             Err(poison) => Err(self.poisoned(poison)),
         }
     }
@@ -151,13 +253,12 @@ impl Ring {
         check::check_process(pid, self.pid)?;
         check::check_convention(call)?;
         let place = check::place(call.instruction_pointer, places())?;
-        check::check_expected(place, self.state)?;
         check::check_number(place, call)?;
         Ok(place)
     }
 
     fn has_ended(&self) -> Result<bool, RingError> {
-        pidfd::ends_within(self.pidfd.as_fd(), Duration::ZERO)
+        pidfd::ends_within(self.pidfd().as_fd(), Duration::ZERO)
             .map_err(|source| RingError::Ioctl { call: "poll of a pidfd", source })
     }
 
@@ -168,10 +269,10 @@ impl Ring {
         }
     }
 
-    /// Answers what is waiting.
-    fn send(&mut self, id: u64, value: i64) -> Result<(), RingError> {
-        self.waiting = None;
-        self.send_again(|listener| notify::send(listener, id, value))
+    /// Answers a call.
+    fn send(&mut self, call: &Call, value: i64, doing: Doing, goes: Option<Goes>) -> Result<(), RingError> {
+        (self.waiting, self.doing, self.goes) = (None, doing, goes);
+        self.send_again(|listener| notify::send(listener, call.id, value))
     }
 
     /// Sends again as long as signals of the server's interrupt it: then nothing was sent.
@@ -185,50 +286,247 @@ impl Ring {
         }
     }
 
+    /// The call that can be answered now.
+    ///
+    /// Where signals abort calls that the server has received, a kick that is under way does that to this one. An
+    /// answer might be lost, or not, without a sign: so the kick's ring is received first, and then the call again.
+    fn settle(&mut self, waiting: &Waiting) -> Result<Call, RingError> {
+        let (mut call, mut received) = (waiting.call, true);
+        while !received || !self.kick.is_killable() && self.kick.is_under_way() {
+            self.waiting = None;
+            let next = self.next_of_any()?;
+            received = next.is_again(&call);
+            if received {
+                call = next;
+                continue;
+            }
+            let (seen, goes) = self.read(&next)?;
+            let rip = seen.regs.rip;
+            let goes = match self.goes {
+                Some(goes) if self.doing == Doing::Nested && check::is_behind_answer(rip, places()) => goes,
+                _ if rip == call.data.instruction_pointer - SYSCALL_BYTES => goes,
+                _ => return Err(self.poisoned(Poison::Unexpected)),
+            };
+            if seen.signal != KICK {
+                return Err(self.poisoned(Poison::Unexpected));
+            }
+            self.go_on_in_host(&next, rip, goes)?;
+        }
+        self.waiting = Some(Waiting { call, ..*waiting });
+        Ok(call)
+    }
+
+    /// Reads what the handler rings about.
+    fn read(&mut self, call: &Call) -> Result<(Interrupted, Goes), RingError> {
+        if call.place != Place::Handler {
+            return Err(self.poisoned(Poison::Unexpected));
+        }
+        match context::read(&self.pages, &call.data) {
+            Ok((seen, frame)) => {
+                if seen.signal == KICK {
+                    self.kick.rang();
+                }
+                let goes = Goes { frame, regs: seen.regs, fs_base: seen.fs_base, gs_base: seen.gs_base };
+                Ok((seen, goes))
+            }
+            Err(poison) => Err(self.poisoned(poison)),
+        }
+    }
+
+    /// Lets the host code, which a kick has interrupted, go on with this context.
+    fn go_on_in_host(&mut self, call: &Call, rip: u64, goes: Goes) -> Result<(), RingError> {
+        self.stopped = true;
+        self.count_signal(rip)?;
+        if !context::write_frame(&self.pages, &goes) {
+            return Err(RingError::NotWaiting);
+        }
+        self.send(call, goes.frame.address as i64, Doing::Nested, Some(goes))
+    }
+
+    /// Counts a signal that is no event.
+    fn count_signal(&mut self, rip: u64) -> Result<(), RingError> {
+        self.signals += 1;
+        let signals = self.signals;
+        if signals > MOST_SIGNALS { Err(self.poisoned(Poison::Signals { signals, rip })) } else { Ok(()) }
+    }
+
+    /// What a signal's ring is for the server's caller, if it is anything.
+    fn interrupted(&mut self, call: &Call) -> Result<Option<(Event, AnswerKind)>, RingError> {
+        let (seen, goes) = self.read(call)?;
+        let rip = seen.regs.rip;
+        let interruption = check::interruption(seen.signal, rip, self.state, self.doing, places());
+        let interruption = interruption.map_err(|poison| self.poisoned(poison))?;
+        match (interruption, self.goes) {
+            (Interruption::Program, _) => {
+                let kind = AnswerKind::Ring(Some(Pending::from(&goes)));
+                Ok(Some((Event::Signal(seen), kind)))
+            }
+            (Interruption::Restoring, Some(goes)) => {
+                if self.state == State::Resuming {
+                    check::check_last_order(rip, seen.regs.rax, self.expected, places())
+                        .map_err(|poison| self.poisoned(poison))?;
+                }
+                let Goes { regs, fs_base, gs_base, .. } = goes;
+                let kind = AnswerKind::Ring(Some(Pending::from(&goes)));
+                Ok(Some((Event::Signal(Interrupted { regs, fs_base, gs_base, ..seen }), kind)))
+            }
+            (Interruption::Rewinding, _) => Ok(Some((Event::Rewinding, AnswerKind::Rewinding))),
+            (Interruption::Rewound, _) => {
+                self.count_signal(rip)?;
+                self.send(call, ANSWER_REWIND, Doing::Rewind, None)?;
+                Ok(None)
+            }
+            (Interruption::Host, _) => self.go_on_in_host(call, rip, goes).map(|()| None),
+            (Interruption::RestoringHost, Some(goes)) => self.go_on_in_host(call, rip, goes).map(|()| None),
+            (Interruption::Restoring | Interruption::RestoringHost, None) => Err(self.poisoned(Poison::Unexpected)),
+        }
+    }
+
     /// Waits for the program's next event.
     pub(crate) fn receive(&mut self) -> Result<Event, RingError> {
-        let (place, call, id) = self.next()?;
-        let [a, b, c, ..] = call.args;
-        let (event, kind) = match place {
-            Place::Bell => (Event::Doorbell([a, b, c]), AnswerKind::Value),
-            Place::Program => (Event::Call { number: call.nr.into(), arguments: call.args }, AnswerKind::Value),
-            Place::Handler => match context::read(&self.pages, &call) {
-                Ok((interrupted, frame)) => (Event::Signal(interrupted), AnswerKind::Ring(Some(frame))),
-                Err(poison) => return Err(self.poisoned(poison)),
-            },
-            Place::Ring | Place::Order => return Err(self.poisoned(Poison::Unexpected)),
+        let (event, call, kind) = loop {
+            let call = self.next()?;
+            let [a, b, c, ..] = call.data.args;
+            match call.place {
+                Place::Bell => break (Event::Doorbell([a, b, c]), call, AnswerKind::Value),
+                Place::Program | Place::Vdso => {
+                    let number = i64::from(call.data.nr);
+                    self.last_call = Some(number);
+                    let (arguments, rip) = (call.data.args, call.data.instruction_pointer);
+                    break (Event::Call { number, arguments, rip }, call, AnswerKind::Value);
+                }
+                Place::Handler => {
+                    if let Some((event, kind)) = self.interrupted(&call)? {
+                        break (event, call, kind);
+                    }
+                }
+                Place::Ring if self.state == State::Resuming => {
+                    return Err(self.poisoned(Poison::LastOrder { result: b }));
+                }
+                Place::Ring | Place::Order => return Err(self.poisoned(Poison::Unexpected)),
+            }
         };
-        self.waiting = Some(Waiting { id, kind });
+        if let Event::Signal(seen) = &event
+            && seen.signal == libc::SIGSYS
+        {
+            self.last_call = Some(seen.regs.rax as i64);
+        }
+        (self.state, self.signals) = (State::Running, 0);
+        self.waiting = Some(Waiting { call, kind });
         Ok(event)
+    }
+
+    /// What waits, if it is a ring of the host code.
+    fn ring(&self) -> Result<(Waiting, Option<Pending>), RingError> {
+        match self.waiting {
+            Some(waiting @ Waiting { kind: AnswerKind::Ring(pending), .. }) => Ok((waiting, pending)),
+            _ => Err(RingError::NotWaiting),
+        }
+    }
+
+    /// What waits, if it is a doorbell or a call.
+    fn value(&self) -> Result<Waiting, RingError> {
+        match self.waiting {
+            Some(waiting @ Waiting { kind: AnswerKind::Value, .. }) => Ok(waiting),
+            _ => Err(RingError::NotWaiting),
+        }
     }
 
     /// Answers a doorbell or a call: `value` is its result.
     pub(crate) fn answer(&mut self, value: i64) -> Result<(), RingError> {
-        match self.waiting {
-            Some(Waiting { id, kind: AnswerKind::Value }) => self.send(id, value),
-            _ => Err(RingError::NotWaiting),
+        let call = self.settle(&self.value()?)?;
+        self.send(&call, value, Doing::Value, None)
+    }
+
+    /// Answers a doorbell or a call, and stops the program behind it.
+    pub(crate) fn stop(&mut self, value: i64) -> Result<Interrupted, RingError> {
+        self.stop_noting(value).map(|(seen, _)| seen)
+    }
+
+    /// The same, and whether the answer was lost: the call was aborted, and would have come again.
+    pub(crate) fn stop_noting(&mut self, value: i64) -> Result<(Interrupted, bool), RingError> {
+        let Waiting { call, .. } = self.value()?;
+        self.stopped |= self.kick.send_now();
+        (self.waiting, self.doing, self.goes) = (None, Doing::Value, None);
+        if self.kick.is_killable() {
+            match notify::send(self.listener.as_fd(), call.id, value) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.send_again(|listener| notify::send(listener, call.id, value))?;
+                }
+                Err(error) => return Err(self.failed("SECCOMP_IOCTL_NOTIF_SEND", error)),
+                Ok(()) => {}
+            }
         }
+        let ring = self.next_of_any()?;
+        let (mut seen, mut goes) = self.read(&ring)?;
+        let behind = call.data.instruction_pointer;
+        let lost = seen.regs.rip == behind - SYSCALL_BYTES;
+        if seen.signal != KICK || !lost && seen.regs.rip != behind {
+            return Err(self.poisoned(Poison::Unexpected));
+        }
+        (seen.regs.rip, seen.regs.rax) = (behind, value as u64);
+        goes.regs = seen.regs;
+        self.waiting = Some(Waiting { call: ring, kind: AnswerKind::Ring(Some(Pending::from(&goes))) });
+        Ok((seen, lost))
+    }
+
+    /// Has the program start again from its frozen state.
+    pub(crate) fn rewind(&mut self) -> Result<(), RingError> {
+        let waiting = self.waiting.ok_or(RingError::NotWaiting)?;
+        let value = match waiting.kind {
+            AnswerKind::Ring(_) | AnswerKind::Rewinding => ANSWER_REWIND,
+            AnswerKind::Value if waiting.call.place == Place::Bell => 0,
+            AnswerKind::Value => return Err(RingError::NotWaiting),
+        };
+        let call = self.settle(&waiting)?;
+        self.state = State::Running;
+        self.send(&call, value, Doing::Rewind, None)
     }
 
     /// Lets an interrupted program go on with these registers; its vector state is as it was.
-    pub(crate) fn resume(&mut self, regs: &Regs) -> Result<(), RingError> {
-        match self.waiting {
-            Some(Waiting { id, kind: AnswerKind::Ring(Some(frame)) })
-                if context::write_frame(&self.pages, frame, regs) =>
-            {
-                self.state = State::Running;
-                self.send(id, ANSWER_RESTORE)
-            }
-            _ => Err(RingError::NotWaiting),
+    pub(crate) fn resume(&mut self, regs: &Regs, bases: Option<(u64, u64)>) -> Result<(), RingError> {
+        let (waiting, pending) = self.ring()?;
+        let goes = goes(pending, regs, bases)?;
+        self.go_on(&waiting, goes)
+    }
+
+    fn go_on(&mut self, waiting: &Waiting, goes: Goes) -> Result<(), RingError> {
+        let call = self.settle(waiting)?;
+        if !context::write_frame(&self.pages, &goes) {
+            return Err(RingError::NotWaiting);
         }
+        self.state = State::Running;
+        self.send(&call, goes.frame.address as i64, Doing::Restore, Some(goes))
     }
 
     /// Lets the stub go on as a program with these registers and initial vector state.
-    pub(crate) fn load(&mut self, regs: &Regs, fs_base: u64, gs_base: u64) -> Result<(), RingError> {
-        let Some(Waiting { id, kind: AnswerKind::Ring(_) }) = self.waiting else { return Err(RingError::NotWaiting) };
-        let context = context::write_context(&self.pages, regs, fs_base, gs_base).ok_or(RingError::NotWaiting)?;
-        self.state = State::Running;
-        self.send(id, context as i64)
+    pub(crate) fn start(&mut self, regs: &Regs, fs_base: u64, gs_base: u64) -> Result<(), RingError> {
+        let (waiting, _) = self.ring()?;
+        let goes = context::write_start(&self.pages, regs, fs_base, gs_base).ok_or(RingError::NotWaiting)?;
+        self.go_on(&waiting, goes)
+    }
+
+    /// Lets the stub go on as a program in this context.
+    pub(crate) fn load(&mut self, context: &UserContext) -> Result<(), RingError> {
+        let (waiting, _) = self.ring()?;
+        let goes = context::write_context(&self.pages, context, self.components).ok_or(RingError::NotWaiting)?;
+        self.go_on(&waiting, goes)
+    }
+
+    /// The vector state of the program that a signal interrupted.
+    pub(crate) fn vector(&self) -> Option<VectorState> {
+        let (_, pending) = self.ring().ok()?;
+        context::read_vector(&self.pages, pending?.frame, self.components)
+    }
+
+    /// Zeroes the frames. The program that a signal interrupted cannot go on then.
+    pub(crate) fn clear_frames(&mut self) {
+        if let Some(Waiting { kind: AnswerKind::Ring(pending), .. }) = &mut self.waiting {
+            *pending = None;
+        }
+        let cleared = self.pages.clear(ORDERS_BYTES, FRAMES_BYTES as usize);
+        debug_assert!(cleared, "the frames are the end of the pages");
     }
 
     /// Has the stub make these calls, in this order. Afterwards it waits as before.
@@ -238,59 +536,111 @@ impl Ring {
     /// [`RingError::OrderFailed`] if one had another result than expected: those behind it are not made, and the stub
     /// waits as before.
     pub(crate) fn order(&mut self, orders: &[Order]) -> Result<(), RingError> {
-        orders.chunks(MOST_ORDERS).try_for_each(|orders| {
-            self.place(orders)?;
-            self.carry_out(orders)
-        })
+        orders.chunks(MOST_ORDERS).try_for_each(|orders| self.carry_out(orders, orders, None))
     }
 
-    /// Writes orders where the host code reads them.
-    fn place(&self, orders: &[Order]) -> Result<(), RingError> {
-        let then_ring = 1;
-        let written = self.pages.set_words(0, [orders.len() as u64, then_ring])
-            && orders.iter().zip(1_u64..).all(|(order, line)| self.pages.set_words(64 * line, order.words()));
-        if written { Ok(()) } else { Err(RingError::NotWaiting) }
+    /// The same; then the program goes on, without another ring.
+    pub(crate) fn order_and_resume(
+        &mut self,
+        orders: &[Order],
+        regs: &Regs,
+        bases: Option<(u64, u64)>,
+    ) -> Result<(), RingError> {
+        let (_, pending) = self.ring()?;
+        let goes = goes(pending, regs, bases)?;
+        let last = orders.len().saturating_sub(1) / MOST_ORDERS * MOST_ORDERS;
+        let (before, last) = orders.split_at_checked(last).unwrap_or((orders, &[]));
+        self.order(before)?;
+        if last.is_empty() { self.resume(regs, bases) } else { self.carry_out(last, last, Some(goes)) }
     }
 
-    /// Has the stub make the calls that were placed, and lets these through.
-    fn carry_out(&mut self, orders: &[Order]) -> Result<(), RingError> {
-        let Some(Waiting { id, kind: AnswerKind::Ring(frame) }) = self.waiting else {
+    /// Has the stub make calls that use this file, as its descriptor [`PASSING`].
+    pub(crate) fn with_file(&mut self, file: BorrowedFd<'_>, orders: &[Order]) -> Result<(), RingError> {
+        self.install(file, PASSING)?;
+        let close = Order::close_passing();
+        let done = self.order(&[orders, &[close]].concat());
+        if let Err(RingError::OrderFailed { .. }) = done {
+            self.order(&[close])?;
+        }
+        done
+    }
+
+    /// Gives the stub a descriptor of this number. Until its next ring it waits as if it were busy.
+    pub(crate) fn install(&mut self, file: BorrowedFd<'_>, number: u32) -> Result<(), RingError> {
+        let (waiting, _) = self.ring()?;
+        let call = self.settle(&waiting)?;
+        notify::add_descriptor(self.listener.as_fd(), call.id, file, number)
+            .map_err(|error| self.failed("SECCOMP_IOCTL_NOTIF_ADDFD", error))
+    }
+
+    /// Writes orders where the host code reads them, and what it restores behind them, if anything.
+    fn place(&self, orders: &[Order], then: u64) -> bool {
+        self.pages.set_words(0, [orders.len() as u64, then])
+            && orders.iter().zip(1_u64..).all(|(order, line)| self.pages.set_words(64 * line, order.words()))
+    }
+
+    /// Has the stub make the calls that are placed, and lets the expected ones through.
+    fn carry_out(&mut self, placed: &[Order], expected: &[Order], then: Option<Goes>) -> Result<(), RingError> {
+        let (waiting, pending) = self.ring()?;
+        let call = self.settle(&waiting)?;
+        let context = then.is_none_or(|goes| context::write_frame(&self.pages, &goes));
+        if !context || !self.place(placed, then.map_or(0, |goes| goes.frame.address)) {
             return Err(RingError::NotWaiting);
-        };
+        }
         self.state = State::Ordering;
-        self.send(id, ANSWER_ORDERS)?;
-        self.let_through(orders, frame)
+        self.send(&call, ANSWER_ORDERS, Doing::Orders, None)?;
+        self.let_through(expected, pending, then)
     }
 
-    /// Lets these calls through as they arrive, and receives the ring behind them.
-    fn let_through(&mut self, orders: &[Order], frame: Option<Frame>) -> Result<(), RingError> {
+    /// Lets these calls through as they arrive, and receives the ring behind them, unless the program goes on.
+    fn let_through(&mut self, orders: &[Order], pending: Option<Pending>, then: Option<Goes>) -> Result<(), RingError> {
         for order in orders {
-            let (place, call, id) = self.next()?;
-            if place == Place::Ring {
-                return self.ordered(&call, id, frame);
+            let call = self.next_beyond_kicks()?;
+            if call.place == Place::Ring {
+                return self.ordered(call, pending);
             }
-            if let Err(poison) = check::check_order(order, &call) {
+            if let Err(poison) = check::check_order(order, &call.data) {
                 return Err(self.poisoned(poison));
             }
-            self.send_again(|listener| notify::send_continue(listener, id))?;
+            let call = self.settle(&Waiting { call, kind: AnswerKind::Ring(None) })?;
+            (self.waiting, self.doing, self.expected) = (None, Doing::Orders, order.expected());
+            self.send_again(|listener| notify::send_continue(listener, call.id))?;
+        }
+        if then.is_some() {
+            (self.state, self.doing, self.goes) = (State::Resuming, Doing::Restore, then);
+            return Ok(());
         }
         self.state = State::Ordered;
-        let (_, call, id) = self.next()?;
-        self.ordered(&call, id, frame)
+        let call = self.next_beyond_kicks()?;
+        self.ordered(call, pending)
+    }
+
+    /// Waits for the next call of a stub that has orders; kicks change nothing.
+    fn next_beyond_kicks(&mut self) -> Result<Call, RingError> {
+        loop {
+            let call = self.next()?;
+            if call.place != Place::Handler {
+                self.signals = 0;
+                return Ok(call);
+            }
+            // In this state a signal is no event.
+            if self.interrupted(&call)?.is_some() {
+                return Err(self.poisoned(Poison::Unexpected));
+            }
+        }
     }
 
     /// Places some orders, and expects others.
     #[cfg(test)]
     pub(crate) fn order_otherwise(&mut self, placed: &[Order], expected: &[Order]) -> Result<(), RingError> {
-        self.place(placed)?;
-        self.carry_out(expected)
+        self.carry_out(placed, expected, None)
     }
 
     /// Expects an order where none was given.
     #[cfg(test)]
     pub(crate) fn expect(&mut self, order: Order) -> Result<(), RingError> {
         self.state = State::Ordering;
-        self.let_through(&[order], None)
+        self.let_through(&[order], None, None)
     }
 
     /// The worker's pages.
@@ -300,8 +650,8 @@ impl Ring {
     }
 
     /// The ring after orders: all were carried out, or one has failed.
-    fn ordered(&mut self, call: &libc::seccomp_data, id: u64, frame: Option<Frame>) -> Result<(), RingError> {
-        let [operation, result, ..] = call.args;
+    fn ordered(&mut self, call: Call, pending: Option<Pending>) -> Result<(), RingError> {
+        let [operation, result, ..] = call.data.args;
         // A stub that is ordering makes no instruction of a program's; what rings is the host code.
         let done = match (operation, self.state) {
             (OP_DONE, State::Ordered) => Ok(()),
@@ -309,9 +659,16 @@ impl Ring {
             _ => return Err(self.poisoned(Poison::Unexpected)),
         };
         self.state = State::Ordered;
-        self.waiting = Some(Waiting { id, kind: AnswerKind::Ring(frame) });
+        self.waiting = Some(Waiting { call, kind: AnswerKind::Ring(pending) });
         done
     }
+}
+
+/// The context in which a program goes on that a signal interrupted.
+fn goes(pending: Option<Pending>, regs: &Regs, bases: Option<(u64, u64)>) -> Result<Goes, RingError> {
+    let Pending { frame, fs_base, gs_base } = pending.ok_or(RingError::NotWaiting)?;
+    let (fs_base, gs_base) = bases.unwrap_or((fs_base, gs_base));
+    Ok(Goes { frame, regs: *regs, fs_base, gs_base })
 }
 
 const _: () = assert!(ORDERS_BYTES as usize >= 64 + MOST_ORDERS * 64);

@@ -84,6 +84,17 @@ impl SharedPages {
         self.slice(offset, data.len()).map(|slice| slice.copy_from(data)).is_some()
     }
 
+    /// Makes these bytes zero; `false` if the range leaves it, and then nothing is written.
+    #[must_use]
+    pub(crate) fn clear(&self, offset: u64, len: usize) -> bool {
+        self.slice(offset, len)
+            .map(|slice| {
+                // SAFETY: the slice lies within the mapping; there are no references into it.
+                unsafe { slice.ptr_guard_mut().as_ptr().write_bytes(0, slice.len()) }
+            })
+            .is_some()
+    }
+
     /// Reads words; `None` if they leave it.
     pub(crate) fn words<const N: usize>(&self, offset: u64) -> Option<[u64; N]> {
         let mut words = [0; N];

@@ -50,6 +50,24 @@ pub(crate) fn send_continue(listener: BorrowedFd<'_>, id: u64) -> io::Result<()>
     ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut response)
 }
 
+/// Gives the stub a descriptor of this number, for the same file. Made again, it does the same.
+///
+/// # Errors
+///
+/// As for [`send`].
+pub(crate) fn add_descriptor(listener: BorrowedFd<'_>, id: u64, file: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    let flags = libc::SECCOMP_ADDFD_FLAG_SETFD as u32;
+    let srcfd = file.as_raw_fd() as u32;
+    let mut addition = libc::seccomp_notif_addfd { id, flags, srcfd, newfd: number, newfd_flags: 0 };
+    // The kernel may be interrupted while the stub installs it.
+    loop {
+        match ioctl(listener, libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw mut addition) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Makes wake-ups synchronous.
 ///
 /// # Errors

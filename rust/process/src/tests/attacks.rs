@@ -20,7 +20,7 @@ fn outcome(code: &[u8], regs: &Regs) -> Result<Event, RingError> {
 fn attacked(code: &[u8], regs: &Regs) -> (Stub, Result<Event, RingError>) {
     let nursery = nursery();
     let mut stub = stub(&nursery, code);
-    stub.load(regs, 0, 0).unwrap();
+    stub.start(regs, 0, 0).unwrap();
     let outcome = stub.receive();
     (stub, outcome)
 }
@@ -38,7 +38,7 @@ fn forged(stub: &Stub, signal: i32, rip: u64, selector: u64, xsave: u64) -> Regs
     let mut words = [0_u64; 24];
     (words[16], words[18], words[23]) = (rip, selector, xsave);
     assert!(stub.pages().set_words(ORDERS_BYTES + 0x1000 + 40, words));
-    Regs { rip: places().handler, rdi: signal as u64, rdx: frame, ..start() }
+    Regs { rip: places().handler, rdi: signal as u64, rsi: frame + 0x800, rdx: frame, ..start() }
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn the_orders_instruction_makes_no_call_of_a_programs() {
 fn a_programs_call_is_not_even_compared_with_an_order() {
     let nursery = nursery();
     let mut stub = stub(&nursery, &[&mov_eax(libc::SYS_getpid as u32)[..], &SYSCALL].concat());
-    stub.load(&start(), 0, 0).unwrap();
+    stub.start(&start(), 0, 0).unwrap();
     let outcome = stub.expect(crate::Order::unmap(CODE, PAGE_SIZE).unwrap());
     assert!(matches!(outcome, Err(RingError::Poisoned(Poison::Unexpected))), "{outcome:?}");
 }
@@ -101,7 +101,7 @@ fn a_forged_frame_says_what_the_program_could_do_by_itself_or_is_poison() {
     let forge = |signal, rip, selector, xsave| {
         let mut stub = stub(&nursery, &SPIN);
         let regs = forged(&stub, signal, rip, selector, xsave);
-        stub.load(&regs, 0, 0).unwrap();
+        stub.start(&regs, 0, 0).unwrap();
         stub.receive()
     };
     let Ok(Event::Signal(seen)) = forge(libc::SIGSYS, CODE, 0x33, xsave) else { panic!("a frame like the kernel's") };
@@ -126,9 +126,9 @@ fn a_forged_frame_with_a_wild_vector_state_is_poison_when_it_is_restored() {
     let regs = forged(&stub, libc::SIGSYS, CODE, 0x33, xsave);
     // XCOMP_BV of an XSAVE area in the compact format: XRSTOR raises #GP.
     assert!(stub.pages().set_words(ORDERS_BYTES + 0x2000 + 512, [u64::MAX, u64::MAX]));
-    stub.load(&regs, 0, 0).unwrap();
+    stub.start(&regs, 0, 0).unwrap();
     let Event::Signal(seen) = stub.receive().unwrap() else { panic!("no signal") };
-    stub.resume(&seen.regs).unwrap();
+    stub.resume(&seen.regs, None).unwrap();
     let outcome = stub.receive();
     assert!(matches!(outcome, Err(RingError::Poisoned(Poison::HostCode { .. }))), "{outcome:?}");
 }
@@ -210,7 +210,7 @@ fn a_vsyscall_is_trapped_or_poison() {
         let mut stub = stub(&nursery, &SPIN);
         let stack = crate::Order::map_zero(0x2000_0000, PAGE_SIZE, mayfly_machine::Prot::READ).unwrap();
         stub.order(&[stack]).unwrap();
-        stub.load(&Regs { rip, rsp: 0x2000_0100, ..start() }, 0, 0).unwrap();
+        stub.start(&Regs { rip, rsp: 0x2000_0100, ..start() }, 0, 0).unwrap();
         match stub.receive() {
             Err(RingError::Poisoned(Poison::Place { rip: seen })) => assert_eq!(seen, rip),
             Ok(Event::Signal(seen)) => assert!([libc::SIGSYS, libc::SIGSEGV].contains(&seen.signal), "{seen:?}"),
@@ -221,7 +221,7 @@ fn a_vsyscall_is_trapped_or_poison() {
 
 #[test]
 fn a_stack_in_the_frames_poisons_or_ends_the_stub_alone() {
-    for rsp in [FRAMES + 0x200, FRAMES + FRAMES_BYTES - 64, FRAMES + 0x8000] {
+    for rsp in [FRAMES + 0x200, FRAMES + FRAMES_BYTES - 64, FRAMES + 0x2000] {
         // mov %eax, 8: a fault, whose frame goes below RSP.
         let code = [&mov_eax(1)[..], &[0x89, 0x04, 0x25, 8, 0, 0, 0]].concat();
         match outcome(&code, &Regs { rsp, ..start() }) {

@@ -2,9 +2,11 @@
 //! What a stub is born with, and how it talks.
 
 use mayfly_machine::Regs;
-use mayfly_machine::layout::PAGE_SIZE;
+use mayfly_machine::layout::{CONTROL, DOORBELL, PAGE_SIZE};
 
-use super::programs::{CODE, SYSCALL, bell, code_page, code_region, mov_eax, nursery, nursery_on, run, start, stub};
+use super::programs::{
+    CODE, SYSCALL, bell, code_page, code_region, memory, mov_eax, nursery, nursery_on, run, start, stub,
+};
 use crate::error::{ForkError, RingError};
 use crate::host::Host;
 use crate::layout;
@@ -32,13 +34,20 @@ fn inspect(stub: &Stub) {
     let mapping = |address, bytes, access| format!("{address:08x}-{:08x} {access}", address + bytes);
     let expected = [
         mapping(CODE, PAGE_SIZE, "r-xp"),
-        mapping(layout::CODE, layout::CODE_BYTES, "r-xp"),
+        mapping(DOORBELL, PAGE_SIZE, "r-xp"),
         mapping(layout::ORDERS, layout::ORDERS_BYTES, "r--s"),
+        mapping(layout::CODE, layout::CODE_BYTES, "r-xp"),
+        mapping(CONTROL, PAGE_SIZE, "r--p"),
         mapping(layout::FRAMES, layout::FRAMES_BYTES, "rw-s"),
     ];
     assert_eq!(seen, expected, "{maps}");
-    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", stub.pid())).unwrap().count();
-    assert_eq!(descriptors, 0);
+    let descriptors: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", stub.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(descriptors, ["0"], "its memory");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", stub.pid())).unwrap();
+    assert!(stat.contains(") S "), "a stub that waits is no load: {stat}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", stub.pid())).unwrap();
     for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Threads:\t1", "SigBlk:\t0000000000000000"] {
         assert!(status.lines().any(|seen| seen == line), "{line} in {status}");
@@ -52,11 +61,11 @@ fn arguments_reach_the_server_and_values_the_program() {
     let nursery = nursery();
     let mut stub = stub(&nursery, &code);
     let regs = Regs { rdi: 1, rsi: 2, rdx: 3, r10: 4, r8: 5, r9: u64::MAX, ..start() };
-    stub.load(&regs, 0, 0).unwrap();
+    stub.start(&regs, 0, 0).unwrap();
     let mut first = 1;
     for round in 0..1_000_i64 {
         let arguments = [first, 2, 3, 4, 5, u64::MAX];
-        assert_eq!(stub.receive().unwrap(), Event::Call { number: 39, arguments });
+        assert_eq!(stub.receive().unwrap(), Event::Call { number: 39, arguments, rip: CODE + 7 });
         let value = round << 40 | -round;
         stub.answer(value).unwrap();
         first = value as u64;
@@ -92,14 +101,14 @@ fn a_trapped_call_arrives_with_all_registers_and_goes_on_with_others() {
         r15: 12,
         ..start()
     };
-    stub.load(&regs, 0x1234_5000, 0x6789_a000).unwrap();
+    stub.start(&regs, 0x1234_5000, 0x6789_a000).unwrap();
     let Event::Signal(seen) = stub.receive().unwrap() else { panic!("no signal") };
     let after = CODE + 7;
     // SYSCALL puts RIP into RCX, and RFLAGS into R11.
     let expected = Regs { rip: after, rcx: after, r11: seen.regs.rflags, rflags: seen.regs.rflags, ..regs };
     assert_eq!((seen.signal, seen.regs), (libc::SIGSYS, expected));
     assert_eq!((seen.fs_base, seen.gs_base), (0x1234_5000, 0x6789_a000));
-    stub.resume(&Regs { rax: 99, rdx: 77, ..seen.regs }).unwrap();
+    stub.resume(&Regs { rax: 99, rdx: 77, ..seen.regs }, None).unwrap();
     assert_eq!(stub.receive().unwrap(), Event::Doorbell([99, 0x1122_3344_5566_7788, 77]));
 }
 
@@ -109,17 +118,17 @@ fn an_answer_must_fit_what_waits() {
     let mut stub = stub(&nursery, &[&mov_eax(39)[..], &SYSCALL, &mov_eax(0), &SYSCALL].concat());
     // A value would be taken for an address to load registers from.
     assert!(matches!(stub.answer(0x1000), Err(RingError::NotWaiting)));
-    assert!(matches!(stub.resume(&start()), Err(RingError::NotWaiting)), "nothing was interrupted yet");
+    assert!(matches!(stub.resume(&start(), None), Err(RingError::NotWaiting)), "nothing was interrupted yet");
     assert!(matches!(stub.receive(), Err(RingError::NotWaiting)));
-    stub.load(&start(), 0, 0).unwrap();
-    assert!(matches!(stub.load(&start(), 0, 0), Err(RingError::NotWaiting)));
+    stub.start(&start(), 0, 0).unwrap();
+    assert!(matches!(stub.start(&start(), 0, 0), Err(RingError::NotWaiting)));
     stub.receive().unwrap();
-    assert!(matches!(stub.load(&start(), 0, 0), Err(RingError::NotWaiting)));
-    assert!(matches!(stub.resume(&start()), Err(RingError::NotWaiting)));
+    assert!(matches!(stub.start(&start(), 0, 0), Err(RingError::NotWaiting)));
+    assert!(matches!(stub.resume(&start(), None), Err(RingError::NotWaiting)));
     stub.answer(0).unwrap();
     stub.receive().unwrap();
     assert!(matches!(stub.answer(0x1000), Err(RingError::NotWaiting)));
-    stub.resume(&start()).unwrap();
+    stub.resume(&start(), None).unwrap();
 }
 
 #[test]
@@ -134,12 +143,18 @@ fn regions_outside_the_programs_addresses_are_refused() {
         (CODE, 0),
         (CODE, PAGE_SIZE - 1),
         (layout::ORDERS - PAGE_SIZE * 5, PAGE_SIZE * 5),
+        (layout::ORDERS, PAGE_SIZE),
+        (layout::FRAMES, PAGE_SIZE),
         (u64::MAX - PAGE_SIZE + 1, PAGE_SIZE),
     ] {
-        let refused = nursery.stub(&[crate::Region { address, bytes, ..region }]);
+        let refused = nursery.stub(&[crate::Region { address, bytes, ..region }], memory(&file));
         assert!(matches!(refused, Err(ForkError::Region { .. })), "{address:#x}+{bytes:#x}");
     }
-    assert!(matches!(nursery.stub(&[region; 8]), Err(ForkError::Regions { most: 7 })));
+    assert!(matches!(nursery.stub(&[region; 49], memory(&file)), Err(ForkError::Regions { most: 48 })));
+    let files: Vec<_> = (0..8).map(|_| code_page(&[])).collect();
+    let regions: Vec<_> = files.iter().map(code_region).collect();
+    assert!(matches!(nursery.stub(&regions, memory(&file)), Err(ForkError::Files { most: 7 })));
+    nursery.stub(&regions[..7], memory(&file)).unwrap();
 }
 
 #[test]

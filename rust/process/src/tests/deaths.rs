@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::programs::{SPIN, code_page, code_region, nursery, run, stub};
+use super::programs::{SPIN, code_page, code_region, memory, nursery, run, stub};
 use crate::error::{ForkError, RingError};
 use crate::sys::socket;
 
@@ -50,12 +50,12 @@ fn a_thousand_births_and_deaths_leave_no_process_descriptor_or_mapping() {
     let file = code_page(&SPIN);
     let count = || (entries("/proc/self/fd"), entries(&format!("/proc/{}/fd", nursery.pid())));
     // The allocator may map once more for the first stub.
-    drop(nursery.stub(&[code_region(&file)]).unwrap());
+    drop(nursery.stub(&[code_region(&file)], memory(&file)).unwrap());
     let (before, mapped) = (count(), lines("/proc/self/maps"));
     for round in 0..1_000 {
-        let mut stub = nursery.stub(&[code_region(&file)]).unwrap();
+        let mut stub = nursery.stub(&[code_region(&file)], memory(&file)).unwrap();
         if round % 2 == 0 {
-            stub.load(&super::programs::start(), 0, 0).unwrap();
+            stub.start(&super::programs::start(), 0, 0).unwrap();
         }
         let status = stub.end().unwrap();
         assert_eq!(status.signal(), Some(libc::SIGKILL));
@@ -78,7 +78,7 @@ fn a_birth_that_fails_says_why_and_leaves_nothing() {
     let file = code_page(&SPIN);
     // A socket cannot be mapped.
     let region = crate::Region { file: ours.as_fd(), ..code_region(&file) };
-    match nursery.stub(&[region]) {
+    match nursery.stub(&[region], memory(&file)) {
         Err(ForkError::Script(why)) => assert!(why.starts_with("system call 9: "), "{why}"),
         other => panic!("{other:?}"),
     }
@@ -114,10 +114,11 @@ fn a_zygote_that_is_killed_takes_its_stubs_along_and_is_not_asked_again() {
     let nursery = nursery();
     let (waiting, spinning) = (stub(&nursery, &SPIN), run(&nursery, &SPIN));
     let pids = [nursery.pid(), waiting.pid(), spinning.pid()];
+    let file = code_page(&SPIN);
     kill(nursery.pid());
     assert!(die_within(&pids, Duration::from_secs(2)));
-    assert!(matches!(nursery.stub(&[]), Err(ForkError::Line(_))));
-    assert!(matches!(nursery.stub(&[]), Err(ForkError::Gone)));
+    assert!(matches!(nursery.stub(&[], memory(&file)), Err(ForkError::Line(_))));
+    assert!(matches!(nursery.stub(&[], memory(&file)), Err(ForkError::Gone)));
 }
 
 /// Set for the process that the last test starts: that prints its processes' numbers, and waits to be killed.

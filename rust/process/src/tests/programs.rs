@@ -4,11 +4,12 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use mayfly_machine::layout::{DOORBELL_ENTRY, PAGE_SIZE, USER_MIN};
+use mayfly_machine::layout::{CONTROL, DOORBELL, DOORBELL_ENTRY, PAGE_SIZE, USER_MIN};
 use mayfly_machine::{Prot, Regs};
 
+use crate::code::doorbell_page;
 use crate::host::Host;
-use crate::stub::{Nursery, Stub};
+use crate::stub::{Nursery, Stub, StubFiles};
 use crate::sys::memory::sealed;
 use crate::zygote::zygote::Region;
 
@@ -37,7 +38,7 @@ pub(super) fn nursery() -> Nursery {
 
 /// The same on a host that was probed.
 pub(super) fn nursery_on(host: &Host) -> Nursery {
-    Nursery::start(host.filter_flags(), host.report().wake, true).unwrap()
+    Nursery::start(host, host.report().wake, true).unwrap()
 }
 
 /// A page of code.
@@ -53,9 +54,22 @@ pub(super) fn code_region(file: &File) -> Region<'_> {
     Region { file: file.as_fd(), offset: 0, address: CODE, bytes: PAGE_SIZE, prot }
 }
 
-/// A stub with this program, which waits.
+/// A file as a stub's memory.
+pub(super) fn memory(file: &File) -> StubFiles<'_> {
+    StubFiles { memory: file.as_fd(), image: None }
+}
+
+/// A stub with this program, and a doorbell whose code does not rewind; it waits.
 pub(super) fn stub(nursery: &Nursery, code: &[u8]) -> Stub {
-    nursery.stub(&[code_region(&code_page(code))]).unwrap()
+    let mut pages = code.to_vec();
+    pages.resize(PAGE_SIZE as usize, 0xcc);
+    pages.extend(doorbell_page());
+    pages.resize(3 * PAGE_SIZE as usize, 0);
+    let file = sealed(c"test", &pages).unwrap();
+    let code = code_region(&file);
+    let doorbell = Region { offset: PAGE_SIZE, address: DOORBELL, ..code };
+    let control = Region { offset: 2 * PAGE_SIZE, address: CONTROL, prot: Prot::READ, ..code };
+    nursery.stub(&[code, doorbell, control], memory(&file)).unwrap()
 }
 
 /// Registers of the program's start.
@@ -66,6 +80,6 @@ pub(super) fn start() -> Regs {
 /// A stub that runs this program from its start.
 pub(super) fn run(nursery: &Nursery, code: &[u8]) -> Stub {
     let mut stub = stub(nursery, code);
-    stub.load(&start(), 0, 0).unwrap();
+    stub.start(&start(), 0, 0).unwrap();
     stub
 }

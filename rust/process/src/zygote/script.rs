@@ -111,6 +111,11 @@ impl Entry {
     pub(crate) fn number(&self) -> i64 {
         self.number
     }
+
+    /// Its arguments.
+    pub(crate) fn arguments(&self) -> [u64; 6] {
+        self.arguments
+    }
 }
 
 /// A script, as it is put together.

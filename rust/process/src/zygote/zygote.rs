@@ -23,18 +23,21 @@
 //! - A zygote never runs a program's code, and knows nothing but its scripts.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mayfly_machine::Prot;
-use mayfly_machine::layout::{PAGE_SIZE, USER_END, USER_MIN};
+use mayfly_machine::layout::PAGE_SIZE;
 
 use crate::code::{self, Places, SIGNALS, places};
 use crate::error::{ForkError, StartError};
 use crate::filter::asm::Instruction;
 use crate::filter::policy;
-use crate::layout::{CODE, CODE_BYTES, FRAMES, FRAMES_BYTES, ORDERS, ORDERS_BYTES, SCRIPT, SCRIPT_BYTES, TOP};
+use crate::layout::{
+    CODE, CODE_BYTES, FRAMES, FRAMES_BYTES, ORDERS, ORDERS_BYTES, SCRIPT, SCRIPT_BYTES, TOP, is_program_range,
+};
+use crate::ring::order::access;
 use crate::sys::memory::{SharedPages, sealed};
 use crate::sys::{pidfd, socket};
 use crate::zygote::script::{self, Check, Entry, Script, Step};
@@ -57,7 +60,7 @@ pub struct Region<'a> {
     pub file: BorrowedFd<'a>,
     /// Where it starts in the file.
     pub offset: u64,
-    /// Where it starts in the stub, in the program's part of the address space.
+    /// Where it starts in the stub.
     pub address: u64,
     /// Bytes, whole pages.
     pub bytes: u64,
@@ -66,12 +69,48 @@ pub struct Region<'a> {
 }
 
 impl Region<'_> {
-    /// Whether it lies in the program's part of the address space, in whole pages.
+    /// Whether it is the program's memory, in whole pages.
     fn is_valid(&self) -> bool {
-        let aligned = (self.address | self.bytes | self.offset).is_multiple_of(PAGE_SIZE) && self.bytes > 0;
-        let end = self.address.checked_add(self.bytes);
-        aligned && self.address >= USER_MIN && end.is_some_and(|end| end <= USER_END)
+        self.offset.is_multiple_of(PAGE_SIZE) && is_program_range(self.address, self.bytes)
     }
+}
+
+/// Most regions that a stub is made with: those that fit its script.
+const MOST_REGIONS: usize = 48;
+/// Most regions of an image in one script.
+const MOST_AT_ONCE: usize = 56;
+
+/// The files of some regions, each once; and for each region the number that its file has in this order.
+fn files_of<'a>(regions: &[Region<'a>]) -> (Vec<BorrowedFd<'a>>, Vec<u64>) {
+    let mut files: Vec<BorrowedFd<'a>> = Vec::new();
+    let numbers = regions
+        .iter()
+        .map(|region| {
+            let known = files.iter().position(|file| file.as_raw_fd() == region.file.as_raw_fd());
+            known.unwrap_or_else(|| {
+                files.push(region.file);
+                files.len() - 1
+            }) as u64
+        })
+        .collect();
+    (files, numbers)
+}
+
+/// The longest start of these regions that one script can map.
+fn share<'r, 'a>(regions: &'r [Region<'a>]) -> &'r [Region<'a>] {
+    let mut share = regions.get(..MOST_AT_ONCE).unwrap_or(regions);
+    while files_of(share).0.len() > socket::MOST {
+        share = share.split_last().map_or(&[], |(_, before)| before);
+    }
+    share
+}
+
+/// Maps a region of the file with this number.
+fn map(region: &Region<'_>, file: u64) -> Entry {
+    let sharing = if region.prot.contains(Prot::WRITE) { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    let flags = sharing | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    let arguments = [region.address, region.bytes, access(region.prot), flags as u64, file, region.offset];
+    Entry::call(libc::SYS_mmap, arguments, Check::Is(region.address))
 }
 
 /// A new stub as the zygote hands it over, before its first ring is answered.
@@ -120,7 +159,7 @@ impl Zygote {
     /// `filter_flags`: those of `seccomp(SECCOMP_SET_MODE_FILTER)` for its stubs. `observable`: whether others of this
     /// user may look into it and its stubs by `/proc`, as tests do.
     pub(crate) fn start(filter_flags: u64, observable: bool) -> Result<Self, StartError> {
-        let filter = policy::program()?;
+        let filter = policy::program(&policy::BY_VALUE)?;
         let executable = sealed(c"mayfly-zygote", &elf::executable(code::bootstrap())).map_err(StartError::memory)?;
         let mut page = code::text().to_vec();
         page.resize(CODE_BYTES as usize, 0xcc);
@@ -157,18 +196,48 @@ impl Zygote {
         self.process.pid
     }
 
+    /// Maps an image's regions, for all stubs to come.
+    pub(crate) fn map_image(&self, regions: &[Region<'_>]) -> Result<(), StartError> {
+        if let Some(region) = regions.iter().find(|region| !region.is_valid()) {
+            return Err(StartError::Region { address: region.address, bytes: region.bytes });
+        }
+        let mut line = self.line();
+        let mut rest = regions;
+        while !rest.is_empty() {
+            let regions = share(rest);
+            rest = rest.get(regions.len()..).unwrap_or_default();
+            let (files, numbers) = files_of(regions);
+            let mut script = Script::new();
+            let incoming = script.message(&[0; 64]);
+            script.push(Entry::call(libc::SYS_recvmsg, [0, incoming, 0], Check::Is(1)));
+            for (region, file) in regions.iter().zip(numbers) {
+                // Descriptor 0 is the socket.
+                script.push(map(region, 1 + file));
+            }
+            script.push(Entry::zero(libc::SYS_close_range, [1, u64::from(u32::MAX), 0]).if_zero(Step::END));
+            if line.run(&script, &files).is_err() {
+                return Err(StartError::Image(failure(&script, &line.pages)));
+            }
+        }
+        Ok(())
+    }
+
     /// Copies a stub, with the worker's pages, which are one file: orders and context, then frames.
     pub(crate) fn fork(&self, worker: &SharedPages, regions: &[Region<'_>]) -> Result<Newborn, ForkError> {
         if let Some(region) = regions.iter().find(|region| !region.is_valid()) {
             return Err(ForkError::Region { address: region.address, bytes: region.bytes });
         }
+        if regions.len() > MOST_REGIONS {
+            return Err(ForkError::Regions { most: MOST_REGIONS });
+        }
+        let (of_regions, numbers) = files_of(regions);
         let mut files = vec![worker.as_fd()];
-        files.extend(regions.iter().map(|region| region.file));
+        files.extend(of_regions);
         if files.len() > socket::MOST {
-            return Err(ForkError::Regions { most: socket::MOST - 1 });
+            return Err(ForkError::Files { most: socket::MOST - 1 });
         }
         let mut line = self.line();
-        let birth = Birth::new(self, files.len() as u64, regions);
+        let birth = Birth::new(self, files.len() as u64, regions.iter().zip(numbers));
         let received = line.run(&birth.script, &files)?;
         let pid = script::result(&line.pages, birth.fork) as i32;
         let mut received = received.into_iter();
@@ -242,12 +311,15 @@ impl Line {
 fn failure(script: &Script, pages: &SharedPages) -> String {
     script
         .entries()
-        .map(|(step, entry)| (entry.number(), script::result(pages, step)))
-        .filter(|(_, result)| (-4095..0).contains(result))
+        .map(|(step, entry)| (entry.number(), script::result(pages, step), entry.arguments()))
+        .filter(|(_, result, _)| (-4095..0).contains(result))
         .last()
         .map_or_else(
             || "a call had another result than expected, or the process was killed".into(),
-            |(number, result)| format!("system call {number}: {}", io::Error::from_raw_os_error(-result as i32)),
+            |(number, result, [first, ..])| {
+                let error = io::Error::from_raw_os_error(-result as i32);
+                format!("system call {number}: {error} (its first argument: {first:#x})")
+            },
         )
 }
 
@@ -302,7 +374,7 @@ struct Birth {
 }
 
 impl Birth {
-    fn new(zygote: &Zygote, files: u64, regions: &[Region<'_>]) -> Self {
+    fn new<'r>(zygote: &Zygote, files: u64, regions: impl Iterator<Item = (&'r Region<'r>, u64)>) -> Self {
         // Numbers are the lowest free ones: 0 is the socket, then the files, the pidfd, the listener.
         let (pidfd_number, listener_number) = (files + 1, files + 2);
         let mut script = Script::new();
@@ -331,17 +403,16 @@ impl Birth {
         let copy = script.next();
         script.change(fork, |entry| entry.if_zero(copy).then(send).if_failed(close));
         die_with(&mut script, zygote.process.pid as u32);
-        let shared = libc::MAP_SHARED | libc::MAP_FIXED;
-        let private = libc::MAP_PRIVATE | libc::MAP_FIXED;
-        let mut map = |address, bytes, prot: Prot, flags: i32, file, offset| {
-            let arguments = [address, bytes, prot.bits().into(), flags as u64, file, offset];
+        for (address, bytes, prot, offset) in [
+            (ORDERS, ORDERS_BYTES, libc::PROT_READ, 0),
+            (FRAMES, FRAMES_BYTES, libc::PROT_READ | libc::PROT_WRITE, ORDERS_BYTES),
+        ] {
+            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+            let arguments = [address, bytes, prot as u64, flags as u64, 1, offset];
             script.push(Entry::call(libc::SYS_mmap, arguments, Check::Is(address)));
-        };
-        map(ORDERS, ORDERS_BYTES, Prot::READ, shared, 1, 0);
-        map(FRAMES, FRAMES_BYTES, Prot::READ | Prot::WRITE, shared, 1, ORDERS_BYTES);
-        for (region, file) in regions.iter().zip(2..) {
-            let flags = if region.prot.contains(Prot::WRITE) { shared } else { private };
-            map(region.address, region.bytes, region.prot, flags, file, region.offset);
+        }
+        for (region, file) in regions {
+            script.push(map(region, 2 + file));
         }
         let instructions: Vec<u8> = zygote.filter.iter().flat_map(|instruction| instruction.to_bytes()).collect();
         let at = script.data(&instructions);
