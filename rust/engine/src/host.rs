@@ -194,7 +194,7 @@ impl Host {
             #[cfg(feature = "kvm")]
             EngineHost::Kvm(host) => host.guest_xcr0(),
             #[cfg(feature = "process")]
-            EngineHost::Process(_) => mayfly_process::xcr0(),
+            EngineHost::Process(_) => mayfly_process::vector_components(),
         }
     }
 

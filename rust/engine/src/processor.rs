@@ -368,17 +368,6 @@ enum AnyKicker {
     Process(mayfly_process::Kicker),
 }
 
-macro_rules! either_kicker {
-    ($kicker:expr, $name:ident => $call:expr) => {
-        match &$kicker.0 {
-            #[cfg(feature = "kvm")]
-            AnyKicker::Kvm($name) => $call,
-            #[cfg(feature = "process")]
-            AnyKicker::Process($name) => $call,
-        }
-    };
-}
-
 impl Kicker {
     /// Makes the current or the next run return at once.
     ///
@@ -386,8 +375,13 @@ impl Kicker {
     ///
     /// The machine that made this handle must still exist.
     pub unsafe fn set(&self) {
-        // SAFETY: as the caller promises.
-        either_kicker!(self, kicker => unsafe { kicker.set() });
+        match &self.0 {
+            // SAFETY: as the caller promises.
+            #[cfg(feature = "kvm")]
+            AnyKicker::Kvm(kicker) => unsafe { kicker.set() },
+            #[cfg(feature = "process")]
+            AnyKicker::Process(kicker) => kicker.set(),
+        }
     }
 
     /// Whether a run would return at once.
@@ -398,8 +392,13 @@ impl Kicker {
     #[inline]
     #[must_use]
     pub unsafe fn is_set(&self) -> bool {
-        // SAFETY: as the caller promises.
-        either_kicker!(self, kicker => unsafe { kicker.is_set() })
+        match &self.0 {
+            // SAFETY: as the caller promises.
+            #[cfg(feature = "kvm")]
+            AnyKicker::Kvm(kicker) => unsafe { kicker.is_set() },
+            #[cfg(feature = "process")]
+            AnyKicker::Process(kicker) => kicker.is_set(),
+        }
     }
 
     /// Clears it.
@@ -408,7 +407,12 @@ impl Kicker {
     ///
     /// The machine that made this handle must still exist.
     pub unsafe fn clear(&self) {
-        // SAFETY: as the caller promises.
-        either_kicker!(self, kicker => unsafe { kicker.clear() });
+        match &self.0 {
+            // SAFETY: as the caller promises.
+            #[cfg(feature = "kvm")]
+            AnyKicker::Kvm(kicker) => unsafe { kicker.clear() },
+            #[cfg(feature = "process")]
+            AnyKicker::Process(kicker) => kicker.clear(),
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mayfly_machine::layout::{CONTROL, PAGE_SIZE, SHARED, is_program_address};
 use mayfly_machine::{
@@ -13,17 +14,18 @@ use mayfly_machine::{
 use mayfly_memory::memory::Memory;
 use mayfly_memory::tables::{Run, Tables};
 
+use crate::code::frozen_rip;
 use crate::error::RingError;
 use crate::host::Host;
 use crate::layout::RESUME;
 use crate::processor::pages::{self, Stale};
 use crate::processor::source::{ImageSource, region, unborn};
-use crate::ring::kick::Kicker;
+use crate::processor::kicker::Kicker;
 use crate::ring::order::{Order, PASSING};
 use crate::ring::vector::{self, vector_components};
+use crate::resume::resume_pages;
 use crate::stub::{Nursery, Stub, StubFiles};
 use crate::zygote::zygote::Region;
-use crate::{frozen_rip, resume_pages};
 
 /// Most regions that a stub is born with; orders map the others.
 const REGIONS: usize = 32;
@@ -80,6 +82,8 @@ pub struct Processor {
     pub(crate) stale: Stale,
     /// The page of the last fault, which is mapped with the next run.
     pub(crate) fault: Option<u64>,
+    /// Set by a [`Kicker`]: no run is to start.
+    is_kicked: Arc<AtomicBool>,
     /// The address and the instruction of the last page that was mapped, and how often in a row.
     pub(crate) filled: (u64, u64, u32),
 }
@@ -113,6 +117,7 @@ impl Processor {
             rewinds: false,
             stale: Stale::default(),
             fault: None,
+            is_kicked: Arc::default(),
             filled: (0, 0, 0),
         }
     }
@@ -173,8 +178,8 @@ impl Processor {
     #[inline]
     pub fn run(&mut self, memory: &mut Memory, tables: Tables) -> Result<Exit, RunError> {
         loop {
-            let stub = self.stub()?;
-            if stub.kick_is_set() {
+            if self.is_kicked.load(Ordering::Relaxed) {
+                self.stub()?.take_kick();
                 return Ok(Exit::Kicked);
             }
             let exit = match self.resume(memory, tables).and_then(|()| Ok(self.stub()?.receive())) {
@@ -194,7 +199,7 @@ impl Processor {
         match error {
             RingError::Poisoned(poison) => Ok(Exit::Unexpected(Unexpected::Stub(poison.to_string()))),
             RingError::Gone => {
-                let what = self.stub.take().map_or_else(String::new, |stub| stub.obituary());
+                let what = self.stub.take().map_or_else(String::new, obituary);
                 Ok(Exit::Unexpected(Unexpected::Ended(what)))
             }
             other => Err(run_error("a stub")(other)),
@@ -494,15 +499,8 @@ impl Processor {
     }
 
     /// A handle with which a signal's handler can stop a run of this thread.
-    ///
-    /// # Panics
-    ///
-    /// Before [`Processor::start`].
     pub fn kicker(&mut self) -> Kicker {
-        match &self.stub {
-            Some(stub) => stub.kicker(),
-            None => Kicker::of_nothing(),
-        }
+        Kicker::new(self.stub.as_ref().map(Stub::kicker), Arc::clone(&self.is_kicked))
     }
 
     /// Writes what workers go on with into the engine's pages: behind the doorbell, with `result` in RAX.
@@ -525,6 +523,16 @@ impl Processor {
             memory.slice_mut(frame * PAGE_SIZE, page.len()).copy_from(page);
         }
         Ok(())
+    }
+}
+
+/// All that is known of a stub that has ended.
+fn obituary(stub: Stub) -> String {
+    let last = stub.last_call().map_or_else(String::new, |number| format!("; its last system call: {number}"));
+    match stub.end().map(|status| status.signal()) {
+        Ok(Some(signal)) => format!("signal {signal}{last}"),
+        Ok(None) => format!("no signal{last}"),
+        Err(error) => format!("{error}{last}"),
     }
 }
 

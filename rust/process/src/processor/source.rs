@@ -10,7 +10,7 @@ use mayfly_machine::{CreateError, EnginePage, FreezeError, Prot, vdso};
 use mayfly_memory::memory::SealedMemory;
 use mayfly_memory::tables::Tables;
 
-use crate::doorbell_page;
+use crate::code::doorbell_page;
 use crate::host::Host;
 use crate::layout::{RESUME, RESUME_BYTES};
 use crate::stub::Nursery;
