@@ -15,9 +15,20 @@
 mayfly_process_start:
 
 # Every signal: rdi = number, rsi = siginfo, rdx = ucontext. What no ucontext has goes along in registers.
+#
+# A signal that has interrupted this page is a kick. RSP becomes what it was then: the next kick, should it come behind
+# the answer, gets the same frame, so that frames do not pile up however many kicks come. The server has read it by then,
+# and the vector state in it is nothing to this page.
     .balign 64
 mayfly_process_handler:
     movq %rdx, %rbx
+    leaq mayfly_process_start(%rip), %rcx
+    movq ({uc_regs} + 128)(%rdx), %rax
+    subq %rcx, %rax
+    cmpq ${code_bytes}, %rax
+    jae 1f
+    movq ({uc_regs} + 120)(%rdx), %rsp
+1:
     rdfsbase %r10
     rdgsbase %r8
     movl %ds, %r9d

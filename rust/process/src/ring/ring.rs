@@ -143,6 +143,9 @@ pub(crate) struct Ring {
     /// Signals in a row that were no event.
     signals: u32,
     last_call: Option<i64>,
+    /// Bytes from the deepest frame that was seen to the end of the frames.
+    #[cfg(test)]
+    deepest: u64,
 }
 
 impl Ring {
@@ -170,6 +173,8 @@ impl Ring {
             stopped: false,
             signals: 0,
             last_call: None,
+            #[cfg(test)]
+            deepest: 0,
         };
         // In this state the place can only be a ring's.
         let call = ring.next()?;
@@ -231,10 +236,15 @@ impl Ring {
 
     /// Waits for the stub's next call, and checks what can be checked of any.
     fn next_of_any(&mut self) -> Result<Call, RingError> {
-        self.kick.enter();
+        // The host code that a kick has interrupted comes to its next call first: one kick after the other would keep
+        // it from that.
+        let kicks = self.doing != Doing::Nested;
         let received = loop {
+            if kicks {
+                self.kick.enter();
+            }
             match notify::receive(self.listener.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.kick.enter(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A signal made the stub give the call up: it comes again, behind the handler's ring.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !self.has_ended()? => {}
                 received => break received,
@@ -325,6 +335,11 @@ impl Ring {
             Ok((seen, frame)) => {
                 if seen.signal == KICK {
                     self.kick.rang();
+                }
+                #[cfg(test)]
+                {
+                    let end = crate::layout::FRAMES + FRAMES_BYTES;
+                    self.deepest = self.deepest.max(end - frame.address);
                 }
                 let goes = Goes { frame, regs: seen.regs, fs_base: seen.fs_base, gs_base: seen.gs_base };
                 Ok((seen, goes))
@@ -641,6 +656,11 @@ impl Ring {
     pub(crate) fn expect(&mut self, order: Order) -> Result<(), RingError> {
         self.state = State::Ordering;
         self.let_through(&[order], None, None)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn deepest(&self) -> u64 {
+        self.deepest
     }
 
     /// The worker's pages.
