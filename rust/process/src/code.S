@@ -91,11 +91,13 @@ restore:
     movq ({uc_regs} + 88)(%rbx), %rbx
     iretq
 
-# Makes the ordered system calls: count, and the context to restore afterwards or 0 to ring, in the page's first line;
-# then orders of 64 bytes. rbx stays.
+# Makes the ordered system calls: count, the context to restore afterwards or 0 to ring, and a stack pointer in the page's
+# first line; then orders of 64 bytes. The stack pointer lies below the context that the program goes on with, so that
+# no kick's frame comes over it: the handler may have left RSP in it.
     .balign 64
 mayfly_process_orders:
     movabsq ${orders}, %r13
+    movq 16(%r13), %rsp
     movl (%r13), %r14d
     addq $64, %r13
 1:  movq (%r13), %rax

@@ -588,9 +588,9 @@ impl Ring {
             .map_err(|error| self.failed("SECCOMP_IOCTL_NOTIF_ADDFD", error))
     }
 
-    /// Writes orders where the host code reads them, and what it restores behind them, if anything.
-    fn place(&self, orders: &[Order], then: u64) -> bool {
-        self.pages.set_words(0, [orders.len() as u64, then])
+    /// Writes orders where the host code reads them, what it restores behind them, if anything, and its stack pointer.
+    fn place(&self, orders: &[Order], then: u64, stack: u64) -> bool {
+        self.pages.set_words(0, [orders.len() as u64, then, stack])
             && orders.iter().zip(1_u64..).all(|(order, line)| self.pages.set_words(64 * line, order.words()))
     }
 
@@ -598,8 +598,9 @@ impl Ring {
     fn carry_out(&mut self, placed: &[Order], expected: &[Order], then: Option<Goes>) -> Result<(), RingError> {
         let (waiting, pending) = self.ring()?;
         let call = self.settle(&waiting)?;
-        let context = then.is_none_or(|goes| context::write_frame(&self.pages, &goes));
-        if !context || !self.place(placed, then.map_or(0, |goes| goes.frame.address)) {
+        // A stack pointer outside the frames makes the kernel start at their end.
+        let stack = pending.map_or(0, |pending| pending.frame.address);
+        if !self.place(placed, then.map_or(0, |goes| goes.frame.address), stack) {
             return Err(RingError::NotWaiting);
         }
         self.state = State::Ordering;
@@ -609,7 +610,7 @@ impl Ring {
 
     /// Lets these calls through as they arrive, and receives the ring behind them, unless the program goes on.
     fn let_through(&mut self, orders: &[Order], pending: Option<Pending>, then: Option<Goes>) -> Result<(), RingError> {
-        for order in orders {
+        for (order, left) in orders.iter().zip((0..orders.len()).rev()) {
             let call = self.next_beyond_kicks()?;
             if call.place == Place::Ring {
                 return self.ordered(call, pending);
@@ -619,6 +620,12 @@ impl Ring {
             }
             let call = self.settle(&Waiting { call, kind: AnswerKind::Ring(None) })?;
             (self.waiting, self.doing, self.expected) = (None, Doing::Orders, order.expected());
+            // Not before: a kick behind the last answer may have had its frame there. From here on frames lie below.
+            if let Some(goes) = then.filter(|_| left == 0)
+                && !context::write_frame(&self.pages, &goes)
+            {
+                return Err(RingError::NotWaiting);
+            }
             self.send_again(|listener| notify::send_continue(listener, call.id))?;
         }
         if then.is_some() {
