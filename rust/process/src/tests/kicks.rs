@@ -334,8 +334,8 @@ fn converse(host: &Host, rounds: u32, most_us: u64) {
     }
     drop(storm);
     println!(
-        "conversing: {round} rounds, {kicks} kicks seen, {absorbed} in host code, {rewinding} while rewinding, {rewinds} rewinds, \
-         deepest {}",
+        "conversing: {round} rounds, {kicks} kicks seen, {absorbed} in host code, {rewinding} while rewinding, \
+         {rewinds} rewinds, deepest {}",
         stub.deepest()
     );
     assert!(kicks > 0 && absorbed > 0 && rewinds > 0);
