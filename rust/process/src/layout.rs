@@ -6,7 +6,7 @@
 //! 0x7fff_0000_0000  USER_END   nothing of a program's lies above; only code above it may ring or make ordered calls
 //!         + 0x1000  DOORBELL   r-x   the program's memory: header, and the doorbell's code   (`doorbell_page`)
 //!         + 0x2000  RESUME     r--   the program's memory: what the trampoline restores     (`resume_pages`)
-//!         + 0x4000  ORDERS     r--   the worker's: orders                                   (1 page, the server writes)
+//!         + 0x4000  ORDERS     r--   the worker's: orders                                  (1 page, server writes)
 //!         + 0x5000  CONTEXT    r--   one context to load: `ucontext_t`, XSAVE area behind it (3 pages, as above)
 //!         + 0x8000  CODE       r-x   one sealed file for all stubs: signal handler, ring, orders, restore, trampoline
 //!         + 0x9000  VDSO       r-x   the program's memory
