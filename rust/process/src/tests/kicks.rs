@@ -215,7 +215,7 @@ fn compute(host: &Host, kicks: u32, most_us: u64) {
 }
 
 #[test]
-fn fifty_thousand_kicks_leave_no_trace_in_a_program_that_computes() {
+fn kicks_leave_no_trace_in_a_program_that_computes() {
     let [killable, other] = hosts();
     compute(&killable, 30_000, 60);
     compute(&other, 20_000, 60);
