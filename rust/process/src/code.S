@@ -9,15 +9,27 @@
     .balign 64
     .globl mayfly_process_start, mayfly_process_end, mayfly_process_trampoline
     .globl mayfly_process_handler, mayfly_process_handler_after, mayfly_process_ring_after
-    .globl mayfly_process_order_after, mayfly_process_restorer, mayfly_process_zygote, mayfly_process_born, mayfly_process_orders
+    .globl mayfly_process_order_after, mayfly_process_restorer, mayfly_process_zygote
+    .globl mayfly_process_born, mayfly_process_orders
     .globl mayfly_process_order_done, mayfly_process_order_failed
 
 mayfly_process_start:
 
 # Every signal: rdi = number, rsi = siginfo, rdx = ucontext. What no ucontext has goes along in registers.
+#
+# A signal that has interrupted this page is a kick. RSP becomes what it was then: the next kick, should it come behind
+# the answer, gets the same frame, so that frames do not pile up however many kicks come. The server has read it by
+# then, and the vector state in it is nothing to this page.
     .balign 64
 mayfly_process_handler:
     movq %rdx, %rbx
+    leaq mayfly_process_start(%rip), %rcx
+    movq ({uc_regs} + 128)(%rdx), %rax
+    subq %rcx, %rax
+    cmpq ${code_bytes}, %rax
+    jae 1f
+    movq ({uc_regs} + 120)(%rdx), %rsp
+1:
     rdfsbase %r10
     rdgsbase %r8
     movl %ds, %r9d
@@ -80,11 +92,13 @@ restore:
     movq ({uc_regs} + 88)(%rbx), %rbx
     iretq
 
-# Makes the ordered system calls: count, and the context to restore afterwards or 0 to ring, in the page's first line;
-# then orders of 64 bytes. rbx stays.
+# Makes the ordered system calls. The page's first line: their count, the context to restore afterwards or 0 to ring, a
+# stack pointer. Orders of 64 bytes follow. The stack pointer lies below the context that the program goes on with, so
+# that no kick's frame comes over it: the handler may have left RSP in it.
     .balign 64
 mayfly_process_orders:
     movabsq ${orders}, %r13
+    movq 16(%r13), %rsp
     movl (%r13), %r14d
     addq $64, %r13
 1:  movq (%r13), %rax
@@ -115,8 +129,8 @@ mayfly_process_order_failed:
     movq %r14, %rdx
     jmp ring
 
-# The start of a request, whatever the program before left: restores all processor state that a program can change. The
-# doorbell jumps here, too. POPF only reads the stack that it gets for one instruction.
+# The start of a request, whatever the program before left: restores all processor state that a program can change.
+# The doorbell jumps here, too. POPF only reads the stack that it gets for one instruction.
     .balign 64
 mayfly_process_trampoline:
     xorl %esp, %esp
@@ -249,9 +263,10 @@ mayfly_process_bootstrap_start:
 1:  ud2
 mayfly_process_bootstrap_end:
 
-# The doorbell, int64_t bell(op, a, b): the program's way to the server. It lies in a page of the program's memory, whose
-# first bytes the sandbox fills. In a worker that is reset, the call ends a request, and the next one starts behind it.
-# A program's frozen registers may stand behind the call: `frozen_rip` has them skip the question whether to rewind.
+# The doorbell, int64_t bell(op, a, b): the program's way to the server. It lies in a page of the program's memory,
+# whose first bytes the sandbox fills. In a worker that is reset, the call ends a request, and the next one starts
+# behind it. A program's frozen registers may stand behind the call: `frozen_rip` has them skip the question whether to
+# rewind.
     .balign 64
     .globl mayfly_process_bell, mayfly_process_bell_after, mayfly_process_bell_return, mayfly_process_bell_end
 mayfly_process_bell:

@@ -4,9 +4,9 @@
 //!
 //! ```text
 //! 0x7fff_0000_0000  USER_END   nothing of a program's lies above; only code above it may ring or make ordered calls
-//!         + 0x1000  DOORBELL   r-x   the program's memory: header, and the doorbell's code    (`doorbell_page`)
-//!         + 0x2000  RESUME     r--   the program's memory: what the trampoline restores       (`resume_pages`, 2 pages)
-//!         + 0x4000  ORDERS     r--   the worker's: orders                                    (1 page, the server writes)
+//!         + 0x1000  DOORBELL   r-x   the program's memory: header, and the doorbell's code   (`doorbell_page`)
+//!         + 0x2000  RESUME     r--   the program's memory: what the trampoline restores     (`resume_pages`)
+//!         + 0x4000  ORDERS     r--   the worker's: orders                                  (1 page, server writes)
 //!         + 0x5000  CONTEXT    r--   one context to load: `ucontext_t`, XSAVE area behind it (3 pages, as above)
 //!         + 0x8000  CODE       r-x   one sealed file for all stubs: signal handler, ring, orders, restore, trampoline
 //!         + 0x9000  VDSO       r-x   the program's memory
@@ -16,8 +16,8 @@
 //!    + 0x4000_0000  SHARED     rw-   the program's memory
 //! ```
 //!
-//! Every address above has the same upper half, by which the filter knows it. Of the program's memory there, DOORBELL and
-//! VDSO can be executed, and never written by the program; calls are made there at known places only.
+//! Every address above has the same upper half, by which the filter knows it. Of the program's memory there, DOORBELL
+//! and VDSO can be executed, and never written by the program; calls are made there at known places only.
 
 use mayfly_machine::layout::{
     CONTROL, DOORBELL, DOORBELL_ENTRY_OFFSET, INBOX, INBOX_MAX, MAYFLY_BASE, PAGE_SIZE, SHARED, SHARED_MAX, USER_END,

@@ -339,6 +339,11 @@ impl Stub {
     }
 
     #[cfg(test)]
+    pub(crate) fn deepest(&self) -> u64 {
+        self.ring.deepest()
+    }
+
+    #[cfg(test)]
     pub(crate) fn pages(&self) -> &SharedPages {
         self.ring.pages()
     }

@@ -5,6 +5,7 @@ mod attacks;
 mod births;
 mod deaths;
 mod images;
+mod kicks;
 mod orders;
 mod programs;
 mod rewinds;

@@ -218,7 +218,8 @@ pub(crate) fn is_behind_answer(rip: u64, places: &Places) -> bool {
 /// A kick between the last order and the program: the order had its expected result.
 pub(crate) fn check_last_order(rip: u64, rax: u64, expected: u64, places: &Places) -> Result<(), Poison> {
     let compared = (places.order_after..places.order_done).contains(&rip);
-    let failed = (places.order_failed..places.trampoline).contains(&rip);
+    let rings = (places.born..places.ring_after).contains(&rip);
+    let failed = rings || (places.order_failed..places.trampoline).contains(&rip);
     if failed || compared && rax != expected { Err(Poison::LastOrder { result: rax }) } else { Ok(()) }
 }
 
@@ -460,7 +461,7 @@ mod tests {
         for rip in [order_done, order_failed - 1, ring_after] {
             assert_eq!(check_last_order(rip, 6, 5, places()), Ok(()), "RAX is another value by then");
         }
-        for rip in [order_failed, trampoline - 1] {
+        for rip in [order_failed, trampoline - 1, places().born, ring_after - 2] {
             assert_eq!(check_last_order(rip, 5, 5, places()), Err(Poison::LastOrder { result: 5 }));
         }
     }

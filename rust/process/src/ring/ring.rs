@@ -143,6 +143,9 @@ pub(crate) struct Ring {
     /// Signals in a row that were no event.
     signals: u32,
     last_call: Option<i64>,
+    /// Bytes from the deepest frame that was seen to the end of the frames.
+    #[cfg(test)]
+    deepest: u64,
 }
 
 impl Ring {
@@ -170,6 +173,8 @@ impl Ring {
             stopped: false,
             signals: 0,
             last_call: None,
+            #[cfg(test)]
+            deepest: 0,
         };
         // In this state the place can only be a ring's.
         let call = ring.next()?;
@@ -231,10 +236,15 @@ impl Ring {
 
     /// Waits for the stub's next call, and checks what can be checked of any.
     fn next_of_any(&mut self) -> Result<Call, RingError> {
-        self.kick.enter();
+        // The host code that a kick has interrupted comes to its next call first: one kick after the other would keep
+        // it from that.
+        let kicks = self.doing != Doing::Nested;
         let received = loop {
+            if kicks {
+                self.kick.enter();
+            }
             match notify::receive(self.listener.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.kick.enter(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A signal made the stub give the call up: it comes again, behind the handler's ring.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !self.has_ended()? => {}
                 received => break received,
@@ -325,6 +335,11 @@ impl Ring {
             Ok((seen, frame)) => {
                 if seen.signal == KICK {
                     self.kick.rang();
+                }
+                #[cfg(test)]
+                {
+                    let end = crate::layout::FRAMES + FRAMES_BYTES;
+                    self.deepest = self.deepest.max(end - frame.address);
                 }
                 let goes = Goes { frame, regs: seen.regs, fs_base: seen.fs_base, gs_base: seen.gs_base };
                 Ok((seen, goes))
@@ -573,9 +588,9 @@ impl Ring {
             .map_err(|error| self.failed("SECCOMP_IOCTL_NOTIF_ADDFD", error))
     }
 
-    /// Writes orders where the host code reads them, and what it restores behind them, if anything.
-    fn place(&self, orders: &[Order], then: u64) -> bool {
-        self.pages.set_words(0, [orders.len() as u64, then])
+    /// Writes orders where the host code reads them, what it restores behind them, if anything, and its stack pointer.
+    fn place(&self, orders: &[Order], then: u64, stack: u64) -> bool {
+        self.pages.set_words(0, [orders.len() as u64, then, stack])
             && orders.iter().zip(1_u64..).all(|(order, line)| self.pages.set_words(64 * line, order.words()))
     }
 
@@ -583,8 +598,9 @@ impl Ring {
     fn carry_out(&mut self, placed: &[Order], expected: &[Order], then: Option<Goes>) -> Result<(), RingError> {
         let (waiting, pending) = self.ring()?;
         let call = self.settle(&waiting)?;
-        let context = then.is_none_or(|goes| context::write_frame(&self.pages, &goes));
-        if !context || !self.place(placed, then.map_or(0, |goes| goes.frame.address)) {
+        // A stack pointer outside the frames makes the kernel start at their end.
+        let stack = pending.map_or(0, |pending| pending.frame.address);
+        if !self.place(placed, then.map_or(0, |goes| goes.frame.address), stack) {
             return Err(RingError::NotWaiting);
         }
         self.state = State::Ordering;
@@ -594,7 +610,7 @@ impl Ring {
 
     /// Lets these calls through as they arrive, and receives the ring behind them, unless the program goes on.
     fn let_through(&mut self, orders: &[Order], pending: Option<Pending>, then: Option<Goes>) -> Result<(), RingError> {
-        for order in orders {
+        for (order, left) in orders.iter().zip((0..orders.len()).rev()) {
             let call = self.next_beyond_kicks()?;
             if call.place == Place::Ring {
                 return self.ordered(call, pending);
@@ -604,6 +620,12 @@ impl Ring {
             }
             let call = self.settle(&Waiting { call, kind: AnswerKind::Ring(None) })?;
             (self.waiting, self.doing, self.expected) = (None, Doing::Orders, order.expected());
+            // Not before: a kick behind the last answer may have had its frame there. From here on frames lie below.
+            if let Some(goes) = then.filter(|_| left == 0)
+                && !context::write_frame(&self.pages, &goes)
+            {
+                return Err(RingError::NotWaiting);
+            }
             self.send_again(|listener| notify::send_continue(listener, call.id))?;
         }
         if then.is_some() {
@@ -641,6 +663,11 @@ impl Ring {
     pub(crate) fn expect(&mut self, order: Order) -> Result<(), RingError> {
         self.state = State::Ordering;
         self.let_through(&[order], None, None)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn deepest(&self) -> u64 {
+        self.deepest
     }
 
     /// The worker's pages.

@@ -4,7 +4,7 @@
 use mayfly_machine::Regs;
 use mayfly_machine::layout::PAGE_SIZE;
 
-use super::programs::{CODE, SPIN, SYSCALL, mov_eax, nursery, start, stub};
+use super::programs::{CODE, SPIN, SYSCALL, code_page, code_region, memory, mov_eax, nursery, start, stub};
 use crate::code::{NR_BELL, OP_BORN, OP_DONE, OP_FAILED, places};
 use crate::error::RingError;
 use crate::layout::{self, FRAMES, FRAMES_BYTES, ORDERS, ORDERS_BYTES};
@@ -89,8 +89,12 @@ fn other_calls_at_the_doorbells_instructions_are_poison() {
 #[test]
 fn a_wild_frame_is_poison() {
     for address in [0, 0xffff_8880_0000_0000, FRAMES - 16, FRAMES + FRAMES_BYTES - 16, ORDERS, CODE] {
-        let regs = Regs { rip: places().handler, rdi: libc::SIGSEGV as u64, rdx: address, ..start() };
-        assert_eq!(poison(&[], &regs), Poison::Frame { address });
+        let at_its_call = places().handler_after - 2;
+        let ring = Regs { rip: at_its_call, rax: NR_BELL as u64, rdi: libc::SIGSEGV as u64, rdx: address, ..start() };
+        assert_eq!(poison(&[], &ring), Poison::Frame { address });
+        // The handler looks into the frame, too.
+        let poison = poison(&[], &Regs { rip: places().handler, ..ring });
+        assert!(matches!(poison, Poison::Frame { .. } | Poison::HostCode { signal: libc::SIGSEGV, .. }), "{poison}");
     }
 }
 
@@ -179,6 +183,8 @@ fn system_calls_are_trapped_whatever_they_are() {
         match outcome(code, &Regs { rax: number as u64, ..start() }) {
             Ok(Event::Signal(seen)) => {
                 assert_eq!((seen.signal, seen.regs.rax), (libc::SIGSYS, number as u64), "{number}");
+                let i386 = code.starts_with(&[0xcd]);
+                assert_eq!(seen.arch, if i386 { 0x4000_0003 } else { 0xc000_003e }, "{number}");
             }
             other => panic!("{number}: {other:?}"),
         }
@@ -199,6 +205,37 @@ fn instructions_that_are_not_a_programs_are_its_own_faults() {
             Ok(Event::Signal(seen)) => assert_eq!(seen.signal, signal, "{code:x?}"),
             other => panic!("{code:x?}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn the_vdsos_page_asks_for_the_time_and_nothing_else() {
+    let nursery = nursery();
+    // The vDSO's page: one system call, then a jump back to it.
+    let vdso = code_page(&[&SYSCALL[..], &[0xeb, 0xfc]].concat());
+    let run = |number: i64| {
+        let code = code_page(&[]);
+        let regions =
+            [code_region(&code), crate::Region { address: mayfly_machine::layout::VDSO, ..code_region(&vdso) }];
+        let mut stub = nursery.stub(&regions, memory(&code)).unwrap();
+        let rip = mayfly_machine::layout::VDSO;
+        stub.start(&Regs { rip, rax: number as u64, rdi: 7, ..start() }, 0, 0).unwrap();
+        let event = stub.receive();
+        (stub, event)
+    };
+    use libc::{SYS_clock_getres, SYS_clock_gettime, SYS_getcpu, SYS_gettimeofday, SYS_time};
+    for number in [SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_time, SYS_getcpu] {
+        let (mut stub, event) = run(number);
+        let Ok(Event::Call { number: seen, arguments: [7, ..], rip }) = event else { panic!("{event:?}") };
+        assert_eq!((seen, rip), (number, mayfly_machine::layout::VDSO + 2));
+        // The result goes to the page's code, as the number of its next call.
+        stub.answer(SYS_time).unwrap();
+        assert!(matches!(stub.receive(), Ok(Event::Call { number, .. }) if number == SYS_time));
+    }
+    for number in [libc::SYS_getpid, libc::SYS_mmap, NR_BELL, libc::SYS_read] {
+        let (_, event) = run(number);
+        let poison = Poison::Number { number: number as i32 };
+        assert!(matches!(event, Err(RingError::Poisoned(seen)) if seen == poison), "{event:?}");
     }
 }
 

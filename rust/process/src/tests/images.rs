@@ -111,7 +111,7 @@ fn files_are_mapped_by_order_shared_and_private() {
         Region { file: control.as_fd(), address: CONTROL, prot: Prot::READ, ..code },
     ];
     let files = StubFiles { memory: memory.as_fd(), image: Some(image.as_fd()) };
-    let mut run = |orders: &[Order], with: Option<&File>, address: u64| {
+    let run = |orders: &[Order], with: Option<&File>, address: u64| {
         let mut stub = nursery.stub(&regions, files).unwrap();
         match with {
             Some(file) => stub.with_file(file.as_fd(), orders).unwrap(),
