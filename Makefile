@@ -5,10 +5,10 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-svm test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-svm test-container test-cmake test-bench test-e2e bench lint format audit clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 packages:
 	@scripts/setup
@@ -36,7 +36,7 @@ run-runtimes: build runtimes ## The same with Deno, Node.js, Python, Go, Rust an
 	@scripts/run runtimes
 
 test: build tenants ## Run every test, on this machine's KVM and in the hardware lane
-	@scripts/test tenants rust svm cmake bench e2e
+	@scripts/test tenants rust svm container cmake bench e2e
 
 test-tenants: tenants ## Test the guest SDK and the sample tenants natively
 	@scripts/test tenants
@@ -46,6 +46,9 @@ test-rust: tenants ## Run the Rust tests on this machine's KVM
 
 test-svm: tenants ## Run the machine's tests on hardware virtualisation, emulated
 	@scripts/test svm
+
+test-container: build tenants ## Run what needs no KVM in a container without privilege
+	@scripts/test container
 
 test-cmake: build ## Run the C++ tests and build the consumer project
 	@scripts/test cmake
