@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use mayfly_machine::EnginePage;
 use mayfly_memory::ledger::Account;
-use mayfly_memory::memory::Reach;
+use mayfly_memory::layout::Reach;
 
 /// An engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,7 +11,8 @@ use kvm_ioctls::{Cap, Kvm};
 use mayfly_machine::layout::USER_MIN;
 use mayfly_machine::{CreateError, MemoryError, PAGE_SIZE, Prot, read_tsc};
 use mayfly_memory::ledger::Account;
-use mayfly_memory::memory::{Memory, Reach};
+use mayfly_memory::layout::Reach;
+use mayfly_memory::memory::Memory;
 use mayfly_memory::tables::{Entry, Tables};
 
 use crate::error::{self, HostError};

@@ -19,13 +19,13 @@
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mayfly_machine::{FileKey, Mapping, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{FILES_MAX, FILES_PHYSICAL, PAGE};
+use crate::layout::{FILES_MAX, FILES_PHYSICAL, PAGE, Reach};
 
 /// Pages of a window: 2 MiB. Smaller windows need more mappings of the process, whose number Linux limits; larger ones
 /// need more bookkeeping of KVM in every worker, for all frames, touched or not.
@@ -73,6 +73,8 @@ pub struct FileMemory {
     index: HashMap<(FileKey, u64), usize>,
     /// Frames in use, from the region's start.
     used: u64,
+    /// The files themselves, where processors map them on their own ([`Reach::Files`]).
+    descriptors: Option<HashMap<FileKey, OwnedFd>>,
     /// The original content of pages that some worker has written.
     copies: Mutex<HashMap<u64, Arc<Page>>>,
 }
@@ -84,6 +86,24 @@ pub fn is_file(frame: u64) -> bool {
 }
 
 impl FileMemory {
+    /// No files yet.
+    #[must_use]
+    pub fn new(reach: Reach) -> Self {
+        Self { descriptors: (reach == Reach::Files).then(HashMap::new), ..Self::default() }
+    }
+
+    /// The file and the page in it that `frame` is, where files are kept for processors to map.
+    #[must_use]
+    pub fn source(&self, frame: u64) -> Option<(FileKey, BorrowedFd<'_>, u64)> {
+        let within = frame.checked_sub(FIRST_FRAME)?;
+        let past = self.chunks.partition_point(|chunk| chunk.first <= within);
+        let chunk = past.checked_sub(1).and_then(|index| self.chunks.get(index))?;
+        let page = within.checked_sub(chunk.first).filter(|page| *page < chunk.pages)?;
+        let (key, number) = chunk.key;
+        let file = self.descriptors.as_ref()?.get(&key)?;
+        Some((key, file.as_fd(), number * CHUNK_PAGES + page))
+    }
+
     /// Frames in use, counted from [`FILES_PHYSICAL`].
     pub fn used_frames(&self) -> u64 {
         self.used
@@ -130,6 +150,13 @@ impl FileMemory {
             self.region = reserve();
             self.refused = self.region.is_none();
         }
+        if let Some(known) = &mut self.descriptors
+            && !known.contains_key(&key)
+        {
+            // A file that may not be executed is copied, as one that cannot be mapped.
+            Mapping::new(PAGE, libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE, file.as_raw_fd()).ok()?;
+            known.insert(key, file.try_clone_to_owned().ok()?);
+        }
         let region = self.region.as_ref()?;
         let len = pages as usize * PAGE;
         assert!(first as usize * PAGE + len <= region.len(), "window within the region");
@@ -173,8 +200,8 @@ impl FileMemory {
 
     /// Maps windows where they were in another process; `None` if one of them cannot be mapped. `files` have the
     /// windows' numbers.
-    pub fn restore(windows: &[Window], files: &[(FileKey, BorrowedFd<'_>)]) -> Option<Self> {
-        let mut restored = Self::default();
+    pub fn restore(windows: &[Window], files: &[(FileKey, BorrowedFd<'_>)], reach: Reach) -> Option<Self> {
+        let mut restored = Self::new(reach);
         for window in windows {
             let (key, file) = *files.get(usize::try_from(window.file).ok()?)?;
             let end = window.number.checked_mul(CHUNK_PAGES)?.checked_add(window.pages)?;
@@ -263,6 +290,9 @@ impl FileMemory {
         self.chunks.retain(|chunk| chunk.used);
         self.index = self.chunks.iter().enumerate().map(|(at, chunk)| (chunk.key, at)).collect();
         self.used = self.chunks.last().map_or(0, |last| last.first + last.pages);
+        if let Some(known) = &mut self.descriptors {
+            known.retain(|key, _| self.chunks.iter().any(|chunk| chunk.key.0 == *key));
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where memory that is not the machine's own lies among its guest-physical addresses.
+//! Where memory that is not the machine's own lies among its guest-physical addresses, and how processors reach it.
 
 use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::SHARED_MAX;
@@ -13,3 +13,12 @@ pub const SHARED_PHYSICAL: u64 = 1 << 35;
 pub const FILES_PHYSICAL: u64 = SHARED_PHYSICAL + 2 * SHARED_MAX;
 /// Most bytes of files that a machine maps from the page cache; the rest is copied.
 pub const FILES_MAX: u64 = 8 << 30;
+
+/// How a processor reaches its machine's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Through the host's mapping: a virtual machine.
+    Mapping,
+    /// Through mappings of its own of the same files: another process.
+    Files,
+}

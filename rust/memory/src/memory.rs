@@ -31,7 +31,7 @@ use mayfly_machine::{CreateError, FileKey, FreezeError, Mapping, MemoryError, PA
 use vm_memory::VolatileSlice;
 
 use crate::files::{self, FileMemory};
-use crate::layout::{PAGE, SHARED_PHYSICAL};
+use crate::layout::{PAGE, Reach, SHARED_PHYSICAL};
 use crate::ledger::{Account, Hold, Purpose};
 
 /// Frames in more runs than this lie scattered: see `take_back.rs`.
@@ -145,15 +145,6 @@ fn resident_pages(memfd: &OwnedFd) -> Option<u64> {
     Some(std::os::unix::fs::MetadataExt::blocks(&file.metadata().ok()?) * 512 / PAGE_SIZE)
 }
 
-/// How a processor reaches its machine's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// Through the host's mapping: a virtual machine.
-    Mapping,
-    /// Through mappings of its own of the same files: another process.
-    Files,
-}
-
 /// What a machine's memory is backed by.
 #[derive(Debug)]
 pub(crate) enum Backing {
@@ -253,7 +244,7 @@ impl Memory {
             free: Vec::new(),
             dirty: Vec::new(),
             shared: None,
-            files: Arc::default(),
+            files: Arc::new(FileMemory::new(reach)),
             hold,
             runs_max: RUNS_MAX,
         })

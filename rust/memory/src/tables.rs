@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use mayfly_machine::{EnginePage, MemoryError, PAGE_SIZE, Prot};
 
+use crate::files::is_file;
 use crate::layout::PAGE;
 use crate::memory::{Memory, SealedMemory};
 
@@ -252,6 +253,27 @@ impl Tables {
         runs.0
     }
 
+    /// The pages of an image that are files', and that its program may reach: address and entry.
+    #[must_use]
+    pub fn image_file_pages(self, image: &SealedMemory) -> Vec<(u64, Entry)> {
+        let mut pages = Vec::new();
+        Self::add_file_pages(image, self.root, LEVELS - 1, 0, &mut pages);
+        pages
+    }
+
+    fn add_file_pages(image: &SealedMemory, table: u64, level: u32, base: u64, pages: &mut Vec<(u64, Entry)>) {
+        for (address, slot) in Self::entries_for(table, level, base, 0, u64::MAX) {
+            let entry = image.word(slot).unwrap_or(0);
+            if level > 0 {
+                if entry & PRESENT != 0 {
+                    Self::add_file_pages(image, entry & FRAME_MASK, level - 1, address, pages);
+                }
+            } else if Entry(entry).is_user() && Entry(entry).frame().is_some_and(is_file) {
+                pages.push((address, Entry(entry)));
+            }
+        }
+    }
+
     fn add_runs(
         word: &impl Fn(u64) -> u64,
         frames: u64,
@@ -471,7 +493,7 @@ mod tests {
 
         #[test]
         fn entries_are_found_where_they_were_put(pages in prop::collection::vec(0u64..(1 << 35), 1..40), from in 0u64..(1 << 35), len in 0u64..(1 << 35)) {
-            let mut memory = Memory::boot(1 + 40 * 4, &crate::ledger::Account::default(), crate::memory::Reach::Mapping).unwrap();
+            let mut memory = Memory::boot(1 + 40 * 4, &crate::ledger::Account::default(), crate::layout::Reach::Mapping).unwrap();
             let tables = Tables::new(&mut memory).unwrap();
             let mut model = BTreeMap::new();
             for (number, page) in pages.iter().enumerate() {

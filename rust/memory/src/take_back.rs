@@ -9,8 +9,8 @@
 
 use mayfly_machine::MemoryError;
 
-use crate::layout::PAGE;
-use crate::memory::{Backing, Memory, Reach};
+use crate::layout::{PAGE, Reach};
+use crate::memory::{Backing, Memory};
 
 /// What [`Memory::take_back`] does with the frames' content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn frames_in_many_runs_are_scattered() {
-        let memory = Memory::boot(1, &crate::ledger::Account::default(), crate::memory::Reach::Mapping).unwrap();
+        let memory = Memory::boot(1, &crate::ledger::Account::default(), crate::layout::Reach::Mapping).unwrap();
         let runs = |count: u64| (0..count).rev().flat_map(|run| [3 * run, 3 * run + 1]).collect::<Vec<_>>();
         assert!(!memory.are_scattered(&mut runs(RUNS_MAX as u64)));
         assert!(memory.are_scattered(&mut runs(RUNS_MAX as u64 + 1)));
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_kept_its_content_is_handed_out_zeroed() {
-        let mut boot = Memory::boot(4, &crate::ledger::Account::default(), crate::memory::Reach::Mapping).unwrap();
+        let mut boot = Memory::boot(4, &crate::ledger::Account::default(), crate::layout::Reach::Mapping).unwrap();
         boot.allocate().unwrap();
         let image = std::sync::Arc::new(boot.seal().unwrap());
         let mut fork = Memory::fork(

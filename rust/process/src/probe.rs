@@ -204,7 +204,7 @@ fn trial(host: &Host) -> Result<(), Trial> {
         other => return Err(Trial::Event("a trapped read", other.into())),
     }
     match stub.receive().map_err(Trial::Ring)? {
-        Event::Doorbell([TRAPPED, second, _]) if second == BY_VALUE as u64 => {}
+        Event::Doorbell([TRAPPED, second, ..]) if second == BY_VALUE as u64 => {}
         other => return Err(Trial::Event("the doorbell", other.into())),
     }
     stub.rewind().map_err(Trial::Ring)?;

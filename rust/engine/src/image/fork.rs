@@ -11,7 +11,8 @@ use crate::machine::changes::{Birth, Changes};
 use crate::machine::frozen::Frozen;
 use crate::machine::machine::Machine;
 use mayfly_memory::ledger::{Hold, Purpose};
-use mayfly_memory::memory::{Memory, Reach};
+use mayfly_memory::layout::Reach;
+use mayfly_memory::memory::Memory;
 use mayfly_memory::translations::Translations;
 use crate::processor::Processor;
 

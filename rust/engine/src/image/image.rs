@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mayfly_machine::layout::USER_END;
 use mayfly_machine::{FreezeError, PAGE_SIZE};
-use mayfly_memory::memory::Reach;
+use mayfly_memory::layout::Reach;
 
 use crate::host::Host;
 use crate::machine::frozen::{Frozen, Inbox};

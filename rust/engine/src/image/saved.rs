@@ -35,7 +35,8 @@ use mayfly_memory::layout::{PAGE, SHARED_PHYSICAL};
 use crate::machine::frozen::{Frozen, Inbox};
 use mayfly_memory::files::{FileMemory, Window};
 use mayfly_memory::ledger::{Hold, Purpose};
-use mayfly_memory::memory::{Reach, SealedMemory, memfd};
+use mayfly_memory::layout::Reach;
+use mayfly_memory::memory::{SealedMemory, memfd};
 use mayfly_memory::tables::Tables;
 
 /// Pages that are read, checked and written at a time: 256 KiB stay in a core's cache meanwhile.
@@ -164,7 +165,7 @@ impl Image {
     ) -> Result<Self, LoadError> {
         saved.fingerprint.check(host)?;
         saved.check()?;
-        let files = FileMemory::restore(&saved.windows, files).ok_or(LoadError::Files)?;
+        let files = FileMemory::restore(&saved.windows, files, host.reach()).ok_or(LoadError::Files)?;
         let mut hold = Hold::new(host.account(), Purpose::Boot);
         if !hold.cover(saved.runs.iter().map(|(_, count)| *count).sum()) {
             return Err(LoadError::Full);

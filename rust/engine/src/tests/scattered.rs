@@ -17,7 +17,7 @@ const BOUNDS: [usize; 2] = [RUNS_MAX, 3];
 
 /// A worker of an image with two mappings that were filled in turns. Frames in more than `runs_max` runs are scattered.
 fn worker(runs_max: usize) -> Machine {
-    let mut machine = boot(own_bell(), 1);
+    let mut machine = boot(waiter(), 1);
     for page in 0..PAGES {
         for (start, mark) in [(ONE, 1), (OTHER, 2)] {
             let address = start + page * PAGE_SIZE;
@@ -25,7 +25,7 @@ fn worker(runs_max: usize) -> Machine {
             machine.write(address, &[mark]).unwrap();
         }
     }
-    let mut worker = Machine::fork(&freeze(machine), 4 * PAGES, &[]).unwrap();
+    let mut worker = Machine::fork(&freeze_at_call(machine), 4 * PAGES, &[]).unwrap();
     worker.memory.runs_max = runs_max;
     worker
 }

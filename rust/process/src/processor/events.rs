@@ -33,9 +33,10 @@ impl Processor {
     pub(crate) fn event(&mut self, event: Event, memory: &Memory, tables: Tables) -> Result<Option<Exit>, RunError> {
         self.next = Next::Same;
         match event {
-            Event::Doorbell([rdi, rsi, rdx]) => {
+            Event::Doorbell([rdi, rsi, rdx, r10, r8, r9]) => {
                 self.at = At::Doorbell;
-                self.regs = Regs { rdi, rsi, rdx, rip: places().bell_after, rflags: FLAGS, ..Regs::default() };
+                let (rip, rflags) = (places().bell_after, FLAGS);
+                self.regs = Regs { rdi, rsi, rdx, r10, r8, r9, rip, rflags, ..Regs::default() };
                 Ok(Some(Exit::Doorbell))
             }
             Event::Call { number, arguments: [rdi, rsi, rdx, r10, r8, r9], rip } => {

@@ -8,15 +8,12 @@
 //! - What gains access is mapped when the stub faults on it, or with others.
 
 use mayfly_machine::layout::{PAGE_SIZE, USER_END, USER_MIN, page_floor};
-use mayfly_machine::{MemoryError, PageFaultCode};
+use mayfly_machine::{FileKey, MemoryError, PageFaultCode, Prot};
 use mayfly_memory::memory::Memory;
-use mayfly_memory::tables::{Entry, Run, Tables};
+use mayfly_memory::tables::{Entry, Tables};
 
-use crate::ring::order::Order;
+use crate::ring::order::{IMAGE, MEMORY, Order, PASSING};
 
-/// A stub's descriptors for its orders.
-const MEMORY: u32 = 0;
-const IMAGE: u32 = 1;
 /// How many pages around a fault are mapped with it, on either side, if they are neighbours in memory, too.
 const AROUND: u64 = 16;
 
@@ -36,98 +33,126 @@ impl Stale {
         self.0.is_empty()
     }
 
-    /// The orders that bring all of them up to date; none are out of date afterwards.
-    pub(crate) fn orders(&mut self, memory: &Memory, tables: Tables) -> Result<Vec<Order>, MemoryError> {
+    /// Hands out all of them, as parts that one order each brings up to date.
+    pub(crate) fn take(&mut self, memory: &Memory, tables: Tables) -> Vec<Part> {
         self.0.sort_unstable();
         self.0.dedup();
-        let mut orders = Vec::new();
-        let mut open: Option<Run> = None;
-        for address in self.0.drain(..) {
-            if !(USER_MIN..USER_END).contains(&address) {
-                continue;
-            }
-            let run = run(memory, tables.entry(memory, address), address);
-            match &mut open {
-                Some(before) if continues(memory, before, &run) => before.pages += 1,
-                _ => {
-                    if let Some(done) = open.replace(run) {
-                        orders.push(order(memory, &done)?);
-                    }
-                }
+        let mut parts: Vec<Part> = Vec::new();
+        for address in self.0.drain(..).filter(|address| (USER_MIN..USER_END).contains(address)) {
+            let part = Part::at(memory, tables, address);
+            match parts.last_mut() {
+                Some(last) if last.is_followed_by(&part) => last.pages += 1,
+                _ => parts.push(part),
             }
         }
-        if let Some(done) = open {
-            orders.push(order(memory, &done)?);
-        }
-        Ok(orders)
+        parts
     }
 }
 
-/// No frame.
-const NONE: u64 = u64::MAX;
+/// What lies behind pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    /// Nothing that the program may reach.
+    Nothing,
+    /// The machine's own file, from this page on.
+    Own(u64),
+    /// The image.
+    Image(u64),
+    /// A file.
+    File(FileKey, u64),
+}
 
-/// The page as a run of one; without a frame if the program has no access to it.
-fn run(memory: &Memory, entry: Entry, address: u64) -> Run {
-    match entry.frame().filter(|frame| entry.is_user() && *frame < memory.frames()) {
-        Some(frame) => Run { address, frame, pages: 1, prot: entry.prot() },
-        None => Run { address, frame: NONE, pages: 1, prot: mayfly_machine::Prot::NONE },
+impl Behind {
+    /// What lies behind the page that is `pages` further.
+    fn further(self, pages: u64) -> Self {
+        match self {
+            Self::Nothing => Self::Nothing,
+            Self::Own(page) => Self::Own(page + pages),
+            Self::Image(page) => Self::Image(page + pages),
+            Self::File(key, page) => Self::File(key, page + pages),
+        }
     }
 }
 
-/// Whether one order can map both.
-fn continues(memory: &Memory, before: &Run, next: &Run) -> bool {
-    let follows = next.address == before.address + before.pages * PAGE_SIZE;
-    let same = match (before.frame, next.frame) {
-        (NONE, NONE) => true,
-        (NONE, _) | (_, NONE) => false,
-        (first, frame) => {
-            frame == first + before.pages && next.prot == before.prot && memory.owns(first) == memory.owns(frame)
-        }
-    };
-    follows && same
+/// Pages in a row that one order maps, or unmaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    address: u64,
+    pages: u64,
+    prot: Prot,
+    behind: Behind,
+    /// The frame, by which a file is found.
+    frame: u64,
 }
 
-/// The order that maps a run, or unmaps it.
-pub(crate) fn order(memory: &Memory, run: &Run) -> Result<Order, MemoryError> {
-    let bytes = run.pages * PAGE_SIZE;
-    match run.frame {
-        NONE => Order::unmap(run.address, bytes),
-        frame => {
-            let (file, shared) = if memory.owns(frame) { (MEMORY, true) } else { (IMAGE, false) };
-            Order::map_file(file, frame * PAGE_SIZE, run.address, bytes, run.prot, shared)
+impl Part {
+    /// The page at `address`, as the tables have it.
+    fn at(memory: &Memory, tables: Tables, address: u64) -> Self {
+        let entry = tables.entry(memory, address);
+        let frame = entry.frame().filter(|_| entry.is_user());
+        let behind = match frame {
+            None => Behind::Nothing,
+            Some(frame) if memory.is_file(frame) => match memory.files().source(frame) {
+                Some((key, _, page)) => Behind::File(key, page),
+                None => Behind::Nothing,
+            },
+            Some(frame) if frame >= memory.frames() => Behind::Nothing,
+            Some(frame) if memory.owns(frame) => Behind::Own(frame),
+            Some(frame) => Behind::Image(frame),
+        };
+        let prot = if behind == Behind::Nothing { Prot::NONE } else { entry.prot() };
+        Self { address, pages: 1, prot, behind, frame: frame.unwrap_or(0) }
+    }
+
+    /// Whether one order can map both.
+    fn is_followed_by(&self, next: &Self) -> bool {
+        next.address == self.address + self.pages * PAGE_SIZE
+            && next.prot == self.prot
+            && next.behind == self.behind.further(self.pages)
+    }
+
+    /// The frame of a file that the order needs.
+    pub(crate) fn file_frame(&self) -> Option<u64> {
+        matches!(self.behind, Behind::File(..)).then_some(self.frame)
+    }
+
+    /// The order.
+    pub(crate) fn order(&self) -> Result<Order, MemoryError> {
+        let (address, bytes, prot) = (self.address, self.pages * PAGE_SIZE, self.prot);
+        match self.behind {
+            Behind::Nothing => Order::unmap(address, bytes),
+            Behind::Own(page) => Order::map_file(MEMORY, page * PAGE_SIZE, address, bytes, prot, true),
+            Behind::Image(page) => Order::map_file(IMAGE, page * PAGE_SIZE, address, bytes, prot, false),
+            Behind::File(_, page) => Order::map_file(PASSING, page * PAGE_SIZE, address, bytes, prot, false),
         }
     }
 }
 
 /// Whether the tables allow an access that has faulted.
 pub(crate) fn allow(entry: Entry, code: PageFaultCode) -> bool {
-    entry.is_user()
-        && (!code.write() || entry.is_writable())
-        && (!code.fetch() || entry.is_executable())
+    entry.is_user() && (!code.write() || entry.is_writable()) && (!code.fetch() || entry.is_executable())
 }
 
-/// The order that maps the page at `address`, and neighbours that lie beside it in memory; `None` if there is no page.
-pub(crate) fn fill(memory: &Memory, tables: Tables, address: u64) -> Result<Option<Order>, MemoryError> {
-    let page = page_floor(address);
-    let at = |address| run(memory, tables.entry(memory, address), address);
-    let mut all = at(page);
-    if all.frame == NONE || !(USER_MIN..USER_END).contains(&page) {
-        return Ok(None);
+/// The page at `address`, and neighbours that lie beside it in memory; `None` if there is no page.
+pub(crate) fn around(memory: &Memory, tables: Tables, address: u64) -> Option<Part> {
+    let mut all = Part::at(memory, tables, page_floor(address));
+    if all.behind == Behind::Nothing || !(USER_MIN..USER_END).contains(&all.address) {
+        return None;
     }
     for _ in 0..AROUND {
-        let next = at(all.address + all.pages * PAGE_SIZE);
-        if !continues(memory, &all, &next) {
+        let next = Part::at(memory, tables, all.address + all.pages * PAGE_SIZE);
+        if !all.is_followed_by(&next) {
             break;
         }
         all.pages += 1;
     }
     for _ in 0..AROUND {
         let Some(address) = all.address.checked_sub(PAGE_SIZE).filter(|address| *address >= USER_MIN) else { break };
-        let before = at(address);
-        if before.frame == NONE || !continues(memory, &before, &Run { pages: 1, ..all }) {
+        let before = Part::at(memory, tables, address);
+        if !before.is_followed_by(&all) {
             break;
         }
-        all = Run { pages: all.pages + 1, ..before };
+        all = Part { pages: all.pages + 1, ..before };
     }
-    order(memory, &all).map(Some)
+    Some(all)
 }

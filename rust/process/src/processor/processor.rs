@@ -18,7 +18,7 @@ use crate::code::frozen_rip;
 use crate::error::RingError;
 use crate::host::Host;
 use crate::layout::RESUME;
-use crate::processor::pages::{self, Stale};
+use crate::processor::pages::{self, Part, Stale};
 use crate::processor::source::{ImageSource, region, unborn};
 use crate::processor::kicker::Kicker;
 use crate::ring::order::{Order, PASSING};
@@ -228,10 +228,11 @@ impl Processor {
         if matches!(self.at, At::Doorbell | At::Call) {
             self.stop()?;
         }
-        let mut orders = self.orders(memory, tables).map_err(memory_error)?;
+        let mut parts = self.stale.take(memory, tables);
         if let Some(page) = self.fault.take() {
-            orders.extend(pages::fill(memory, tables, page).map_err(memory_error)?);
+            parts.extend(pages::around(memory, tables, page));
         }
+        let orders = self.order_files(memory, &parts).map_err(order_error)?;
         let (regs, bases) = (self.regs, Some((self.fs_base, self.gs_base)));
         let at = self.at;
         let next = std::mem::replace(&mut self.next, Next::Same);
@@ -251,8 +252,18 @@ impl Processor {
         done.map_err(run_error("resuming"))
     }
 
-    fn orders(&mut self, memory: &Memory, tables: Tables) -> Result<Vec<Order>, MemoryError> {
-        if self.stale.is_empty() { Ok(Vec::new()) } else { self.stale.orders(memory, tables) }
+    /// Has the stub map the files' parts, and returns the orders for the others.
+    fn order_files(&mut self, memory: &Memory, parts: &[Part]) -> Result<Vec<Order>, OrderError> {
+        let mut orders = Vec::new();
+        for part in parts {
+            let order = part.order()?;
+            let file = part.file_frame().and_then(|frame| memory.files().source(frame));
+            match (file, &mut self.stub) {
+                (Some((_, file, _)), Some(stub)) => stub.with_file(file, &[order])?,
+                _ => orders.push(order),
+            }
+        }
+        Ok(orders)
     }
 
     /// Makes a stub that waits for a value wait at a signal, with all its registers.
@@ -302,9 +313,10 @@ impl Processor {
         if matches!(self.at, At::Doorbell | At::Call) {
             self.stop().map_err(failed)?;
         }
-        let orders = self.stale.orders(memory, tables)?;
+        let parts = self.stale.take(memory, tables);
+        let orders = self.order_files(memory, &parts).map_err(|_| MemoryError::Host { errno: libc::EIO })?;
         let Some(stub) = &mut self.stub else { return Ok(()) };
-        stub.order(&orders).map_err(|_| MemoryError::Host { errno: libc::EIO })
+        ordered(stub, &orders).map_err(|_| MemoryError::Host { errno: libc::EIO })
     }
 
     /// Erases what the program may have left in the signal stack, which it can write.
@@ -540,7 +552,16 @@ fn ordered(stub: &mut Stub, orders: &[Order]) -> Result<(), RingError> {
     if orders.is_empty() { Ok(()) } else { stub.order(orders) }
 }
 
-pub(crate) fn memory_error(error: MemoryError) -> RunError {
+/// Why pages cannot be brought up to date.
+#[derive(Debug, thiserror::Error)]
+enum OrderError {
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+fn order_error(error: OrderError) -> RunError {
     RunError { call: "a page", source: io::Error::other(error) }
 }
 

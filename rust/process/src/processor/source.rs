@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use mayfly_machine::layout::{CONTROL, DOORBELL, PAGE_SIZE, VDSO};
-use mayfly_machine::{CreateError, EnginePage, FreezeError, Prot, vdso};
+use mayfly_machine::{CreateError, EnginePage, FileKey, FreezeError, Prot, vdso};
 use mayfly_memory::memory::SealedMemory;
 use mayfly_memory::tables::Tables;
 
@@ -44,7 +44,8 @@ impl ImageSource {
         let file = memory.as_fd();
         // The control line and the inbox are each worker's own.
         let runs = tables.image_runs(memory).into_iter().filter(|run| run.address < CONTROL);
-        let regions: Vec<Region<'_>> = runs.map(|run| region(file, &run)).collect();
+        let mut regions: Vec<Region<'_>> = runs.map(|run| region(file, &run)).collect();
+        regions.extend(file_regions(memory, tables));
         let failed = |error| FreezeError::image("a zygote")(io::Error::other(error));
         let nursery = Nursery::with_image(host, &regions).map_err(failed)?;
         Ok(Self { nursery, memory: Arc::clone(memory) })
@@ -57,6 +58,27 @@ impl ImageSource {
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
     }
+}
+
+/// The pages of files that an image has.
+fn file_regions(memory: &SealedMemory, tables: Tables) -> Vec<Region<'_>> {
+    let mut regions: Vec<(FileKey, Region<'_>)> = Vec::new();
+    for (address, entry) in tables.image_file_pages(memory) {
+        let Some((key, file, page)) = entry.frame().and_then(|frame| memory.files().source(frame)) else { continue };
+        let (offset, prot) = (page * PAGE_SIZE, entry.prot());
+        match regions.last_mut() {
+            Some((last, region))
+                if *last == key
+                    && region.prot == prot
+                    && region.address + region.bytes == address
+                    && region.offset + region.bytes == offset =>
+            {
+                region.bytes += PAGE_SIZE;
+            }
+            _ => regions.push((key, Region { file, offset, address, bytes: PAGE_SIZE, prot })),
+        }
+    }
+    regions.into_iter().map(|(_, region)| region).collect()
 }
 
 /// The run as a region of this file.

@@ -53,8 +53,8 @@ const SYSCALL_BYTES: u64 = 2;
 /// What a stub asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The program rang the doorbell: RDI, RSI, RDX. All of them are untrusted.
-    Doorbell([u64; 3]),
+    /// The program rang the doorbell: RDI, RSI, RDX, R10, R8, R9. All of them are untrusted.
+    Doorbell([u64; 6]),
     /// The program made a system call that is answered by value.
     Call {
         /// Its number.
@@ -401,9 +401,8 @@ impl Ring {
     pub(crate) fn receive(&mut self) -> Result<Event, RingError> {
         let (event, call, kind) = loop {
             let call = self.next()?;
-            let [a, b, c, ..] = call.data.args;
             match call.place {
-                Place::Bell => break (Event::Doorbell([a, b, c]), call, AnswerKind::Value),
+                Place::Bell => break (Event::Doorbell(call.data.args), call, AnswerKind::Value),
                 Place::Program | Place::Vdso => {
                     let number = i64::from(call.data.nr);
                     self.last_call = Some(number);
@@ -416,7 +415,7 @@ impl Ring {
                     }
                 }
                 Place::Ring if self.state == State::Resuming => {
-                    return Err(self.poisoned(Poison::LastOrder { result: b }));
+                    return Err(self.poisoned(Poison::LastOrder { result: call.data.args[1] }));
                 }
                 Place::Ring | Place::Order => return Err(self.poisoned(Poison::Unexpected)),
             }

@@ -109,7 +109,7 @@ fn a_trapped_call_arrives_with_all_registers_and_goes_on_with_others() {
     assert_eq!((seen.signal, seen.regs), (libc::SIGSYS, expected));
     assert_eq!((seen.fs_base, seen.gs_base), (0x1234_5000, 0x6789_a000));
     stub.resume(&Regs { rax: 99, rdx: 77, ..seen.regs }, None).unwrap();
-    assert_eq!(stub.receive().unwrap(), Event::Doorbell([99, 0x1122_3344_5566_7788, 77]));
+    assert!(matches!(stub.receive().unwrap(), Event::Doorbell([99, 0x1122_3344_5566_7788, 77, ..])));
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn memory_comes_goes_and_changes_by_orders() {
     // A program that a signal interrupted keeps its registers over orders.
     stub.order(&[Order::protect(DATA, PAGE_SIZE, Prot::READ).unwrap()]).unwrap();
     stub.resume(&trapped.regs, None).unwrap();
-    assert_eq!(stub.receive().unwrap(), Event::Doorbell([42, DATA, 0]));
+    assert!(matches!(stub.receive().unwrap(), Event::Doorbell([42, DATA, 0, ..])));
     stub.answer(0).unwrap();
     // The doorbell's `ret` without a stack.
     let fault = signal(&mut stub);
