@@ -438,8 +438,9 @@ fn a_system_call_returns_behind_itself() {
 #[test]
 fn a_context_that_is_set_before_the_first_run_counts() {
     let mut machine = boot(dirty(), 1);
-    assert_eq!(run(&mut machine, &mut 0).rdi, 1);
+    assert_eq!(machine.run().unwrap(), Exit::Syscall);
     let mut context = machine.context().unwrap().unwrap();
+    machine.set_context(&context).unwrap();
     (context.fs_base, context.gs_base) = (0x1234_5000, 0x6789_a000);
     let image = Image::freeze(machine, INBOX).unwrap();
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();
