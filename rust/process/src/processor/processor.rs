@@ -341,9 +341,17 @@ impl Processor {
         self.next = Next::Regs;
     }
 
-    /// Changes the registers at an exit, and stays there, for tests.
+    /// Changes the registers at an exit, and stays there, for tests. Of a call that is answered by value only arguments
+    /// are known: of the others, R12 and R13 are taken.
     pub fn set_arguments(&mut self, regs: &Regs) {
-        self.regs = *regs;
+        if self.at == At::Call && self.stop().is_ok() {
+            let Regs { rax, rdi, rsi, rdx, r10, r8, r9, r12, r13, .. } = *regs;
+            let Regs { rip, rflags, .. } = self.regs;
+            self.at = At::Syscall;
+            self.regs = Regs { rax, rdi, rsi, rdx, r10, r8, r9, r12, r13, rcx: rip, r11: rflags, ..self.regs };
+        } else {
+            self.regs = *regs;
+        }
     }
 
     /// The user's general registers; `None` where only [`Processor::context`] can find them.

@@ -244,7 +244,8 @@ impl Ring {
                 self.kick.enter();
             }
             match notify::receive(self.listener.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // By whatever signal: the caller of `receive` wants to know.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.kick.want(),
                 // A signal made the stub give the call up: it comes again, behind the handler's ring.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !self.has_ended()? => {}
                 received => break received,
