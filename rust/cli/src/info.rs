@@ -30,7 +30,7 @@ pub fn info(options: &InfoOptions) -> Result<(), Failure> {
     } else {
         println!("cpu          {}", host.cpu);
         println!("kernel       {}", host.kernel);
-        println!("kvm          {}", host.kind);
+        println!("kvm          {}", host.kvm);
         println!("mitigations  {}", host.mitigations);
         println!("programs     {}", if missing.is_none() { "can run here" } else { "cannot run here" });
     }

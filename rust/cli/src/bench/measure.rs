@@ -9,7 +9,7 @@
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use mayfly_sandbox::bench::{BareVms, Floor, ScatteredPages};
+use mayfly_sandbox::bench::{BareMachines, Floor, ScatteredPages};
 use mayfly_sandbox::{Header, Host, Request, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -75,7 +75,7 @@ struct Bench<'a> {
     snapshot: Snapshot,
     worker: Worker,
     floor: Floor,
-    bare_vms: BareVms,
+    bare_machines: BareMachines,
     copied: ScatteredPages,
     request: Request<'a>,
     plan: Plan,
@@ -118,8 +118,8 @@ impl<'a> Bench<'a> {
         let snapshot = subject.boot(host)?;
         let mut bench = Self {
             worker: fork(&snapshot)?,
-            floor: Floor::new().map_err(Failure::host)?,
-            bare_vms: BareVms::new().map_err(Failure::host)?,
+            floor: Floor::new(host).map_err(Failure::host)?,
+            bare_machines: BareMachines::new(host).map_err(Failure::host)?,
             copied: ScatteredPages::new(0),
             request,
             plan,
@@ -241,7 +241,7 @@ impl<'a> Bench<'a> {
                 break;
             }
             // The time of dropping the machines is not measured.
-            let _bare = times.create_vm.time(|| self.bare_vms.create()).map_err(Failure::host)?;
+            let _bare = times.create_vm.time(|| self.bare_machines.create()).map_err(Failure::host)?;
             let _worker = times.fork.time(|| fork(&self.snapshot))?;
         }
         Ok(())
