@@ -307,6 +307,33 @@ fn a_worker_that_learned_takes_no_faults() {
 }
 
 #[test]
+fn a_page_that_every_request_maps_anew_is_reached_by_all_of_them() {
+    let image = freeze(boot(counter(), 8));
+    let mut worker = Machine::fork(&image, 256, &[]).unwrap();
+    for _ in 0..30 {
+        // The ninth page is no page of the snapshot's.
+        worker.write_inbox(0, &9u64.to_le_bytes());
+        let regs = loop {
+            match worker.run().unwrap() {
+                Exit::Doorbell => break worker.regs(),
+                Exit::PageFault { address, .. } => {
+                    let page = address & !(PAGE_SIZE - 1);
+                    if worker.is_mapped(page) {
+                        worker.make_writable(page, Origin::Snapshot).unwrap();
+                    } else {
+                        worker.map_zero(page, RW, Origin::Request).unwrap();
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(regs.rsi, 0);
+        assert_eq!(worker.reset().unwrap().entries, 1);
+        assert_eq!(worker.audit(), []);
+    }
+}
+
+#[test]
 fn a_work_set_that_was_given_back_is_faulted_in_again() {
     let image = freeze(boot(counter(), 8));
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();

@@ -156,8 +156,8 @@ pub(crate) enum Backing {
     File {
         /// The image.
         image: Arc<SealedMemory>,
-        /// The worker's file, as long as all its frames.
-        file: OwnedFd,
+        /// The worker's file, as long as all its frames, until its processor has it.
+        file: Option<OwnedFd>,
     },
 }
 
@@ -309,7 +309,7 @@ impl Memory {
         Ok(Self {
             mapping,
             pristine: image.view.address(),
-            backing: Backing::File { image: Arc::clone(image), file },
+            backing: Backing::File { image: Arc::clone(image), file: Some(file) },
             image_frames: image.frames,
             frames,
             reach: Reach::Files,
@@ -344,8 +344,16 @@ impl Memory {
     #[must_use]
     pub fn file(&self) -> Option<BorrowedFd<'_>> {
         match &self.backing {
-            Backing::Boot(file) | Backing::File { file, .. } => Some(file.as_fd()),
+            Backing::Boot(file) => Some(file.as_fd()),
+            Backing::File { file, .. } => file.as_ref().map(AsFd::as_fd),
             Backing::Fork(_) => None,
+        }
+    }
+
+    /// Closes a worker's file, which its processor has mapped: descriptors are few.
+    pub fn close_file(&mut self) {
+        if let Backing::File { file, .. } = &mut self.backing {
+            *file = None;
         }
     }
 

@@ -94,6 +94,7 @@ impl Machine {
         let mut own: Vec<u64> = machine.changes.work.iter().map(|page| page.address).collect();
         own.sort_unstable();
         machine.processor.start(&machine.memory, machine.tables, &own)?;
+        machine.memory.close_file();
         machine.rewind();
         Ok(machine)
     }

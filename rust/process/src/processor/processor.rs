@@ -188,6 +188,8 @@ impl Processor {
                 Err(error) => return Err(error),
             };
             if let Some(exit) = exit {
+                // It has got on.
+                self.filled = (0, 0, 0);
                 return Ok(exit);
             }
         }

@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn pages(change: impl FnOnce(&mut [u64; WORDS])) -> SharedPages {
-        let pages = SharedPages::new(c"worker", ORDERS_BYTES + FRAMES_BYTES).unwrap();
+        let (pages, _file) = SharedPages::new(c"worker", ORDERS_BYTES + FRAMES_BYTES).unwrap();
         let regs = Regs { rip: 0x40_0000, rsp: 0x50_0000, rax: 39, rflags: 0x246, ..Regs::default() };
         let mut words = words(&goes(regs));
         change(&mut words);

@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use mayfly_machine::Mapping;
@@ -48,18 +48,17 @@ pub(crate) fn sealed(name: &CStr, content: &[u8]) -> io::Result<File> {
 /// each byte once.
 #[derive(Debug)]
 pub(crate) struct SharedPages {
-    file: File,
     mapping: Mapping,
 }
 
 impl SharedPages {
-    /// `bytes` bytes of zeroes, a multiple of the page size.
-    pub(crate) fn new(name: &CStr, bytes: u64) -> io::Result<Self> {
+    /// `bytes` bytes of zeroes, a multiple of the page size; and the file, for the other side to map.
+    pub(crate) fn new(name: &CStr, bytes: u64) -> io::Result<(Self, File)> {
         let file = memfd(name)?;
         file.set_len(bytes)?;
         let mapping =
             Mapping::new(bytes as usize, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd())?;
-        Ok(Self { file, mapping })
+        Ok((Self { mapping }, file))
     }
 
     fn slice(&self, offset: u64, len: usize) -> Option<VolatileSlice<'_>> {
@@ -119,12 +118,6 @@ impl SharedPages {
     }
 }
 
-impl AsFd for SharedPages {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_leaves_shared_pages_is_refused() {
-        let pages = SharedPages::new(c"shared", 4096).unwrap();
+        let (pages, _file) = SharedPages::new(c"shared", 4096).unwrap();
         assert!(pages.set_words(4096 - 16, [1, 2]) && pages.words(4096 - 16) == Some([1, 2]));
         for offset in [4096 - 8, 4096, u64::MAX - 7, u64::MAX] {
             assert!(!pages.set_words(offset, [3, 4]) && pages.words::<2>(offset).is_none(), "{offset:#x}");

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_script_that_does_not_fit_is_refused() {
-        let pages = SharedPages::new(c"script", SCRIPT_BYTES).unwrap();
+        let (pages, _file) = SharedPages::new(c"script", SCRIPT_BYTES).unwrap();
         let mut script = Script::new();
         for _ in 0..62 {
             script.push(Entry::zero(libc::SYS_getppid, []));

@@ -164,14 +164,13 @@ impl Zygote {
         let mut page = code::text().to_vec();
         page.resize(CODE_BYTES as usize, 0xcc);
         let code = sealed(c"mayfly-host-code", &page).map_err(StartError::memory)?;
-        let pages = SharedPages::new(c"mayfly-script", SCRIPT_BYTES).map_err(StartError::memory)?;
+        let (pages, file) = SharedPages::new(c"mayfly-script", SCRIPT_BYTES).map_err(StartError::memory)?;
         let (ours, theirs) = socket::pair().map_err(StartError::socket)?;
         socket::bound_receive(ours.as_fd(), PATIENCE).map_err(StartError::socket)?;
         let script = first_script(places(), observable);
         script::store_end(&pages)?;
         script.store(&pages)?;
-        let copy = pages.as_fd().try_clone_to_owned().map_err(StartError::memory)?;
-        let process = lasting::run(move || spawn(executable.as_fd(), [theirs.as_fd(), code.as_fd(), copy.as_fd()]))
+                let process = lasting::run(move || spawn(executable.as_fd(), [theirs.as_fd(), code.as_fd(), file.as_fd()]))
             .and_then(|spawned| spawned)
             .map_err(StartError::spawn)?;
         let line = Line { socket: ours, pages, broken: false };
@@ -223,7 +222,7 @@ impl Zygote {
     }
 
     /// Copies a stub, with the worker's pages, which are one file: orders and context, then frames.
-    pub(crate) fn fork(&self, worker: &SharedPages, regions: &[Region<'_>]) -> Result<Newborn, ForkError> {
+    pub(crate) fn fork(&self, worker: BorrowedFd<'_>, regions: &[Region<'_>]) -> Result<Newborn, ForkError> {
         if let Some(region) = regions.iter().find(|region| !region.is_valid()) {
             return Err(ForkError::Region { address: region.address, bytes: region.bytes });
         }
@@ -231,7 +230,7 @@ impl Zygote {
             return Err(ForkError::Regions { most: MOST_REGIONS });
         }
         let (of_regions, numbers) = files_of(regions);
-        let mut files = vec![worker.as_fd()];
+        let mut files = vec![worker];
         files.extend(of_regions);
         if files.len() > socket::MOST {
             return Err(ForkError::Files { most: socket::MOST - 1 });
