@@ -377,3 +377,53 @@ fn open_process() -> Result<Host, HostError> {
 fn open_process() -> Result<Host, HostError> {
     Err(HostError::new(Engine::Process, &"this build has no process engine"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_has_a_name_that_is_understood() {
+        for choice in [Choice::Auto, Choice::Only(Engine::Kvm), Choice::Only(Engine::Process)] {
+            assert_eq!(Choice::from_name(choice.name()), Some(choice));
+        }
+        for name in ["", "KVM", "kvm ", "processes"] {
+            assert_eq!(Choice::from_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn without_kvm_auto_means_processes_and_says_why() {
+        let hosts = Hosts::new("/nowhere".as_ref());
+        assert!(Engine::ALL.iter().all(|&engine| matches!(hosts.state(engine), EngineState::Unopened)));
+        let auto = hosts.auto();
+        assert_eq!(auto.host.unwrap().engine(), Engine::Process);
+        assert!(auto.why.starts_with("KVM cannot be used: /nowhere does not exist"), "{}", auto.why);
+        assert!(matches!(hosts.state(Engine::Kvm), EngineState::Unusable(_)));
+        assert!(matches!(hosts.state(Engine::Process), EngineState::Usable(_)));
+    }
+
+    #[test]
+    fn an_engine_that_is_forced_and_missing_is_not_replaced() {
+        let hosts = Hosts::new("/nowhere".as_ref());
+        let error = hosts.choose(Choice::Only(Engine::Kvm)).unwrap_err();
+        assert_eq!(error.tried().map(|(engine, _)| engine).collect::<Vec<_>>(), [Engine::Kvm]);
+        assert!(matches!(hosts.state(Engine::Process), EngineState::Unopened), "it was not tried");
+    }
+
+    #[test]
+    fn only_hardware_virtualisation_comes_before_processes() {
+        let hosts = Hosts::new("/dev/kvm".as_ref());
+        let auto = hosts.auto().host.unwrap();
+        let is_hardware = hosts.get(Engine::Kvm).is_ok_and(|host| host.is_hardware());
+        assert_eq!(auto.engine(), if is_hardware { Engine::Kvm } else { Engine::Process });
+    }
+
+    #[test]
+    fn an_error_of_several_engines_names_each() {
+        let one = HostError::new(Engine::Kvm, &"no device");
+        assert_eq!(one.to_string(), "no device");
+        let tried = [one.tried, HostError::new(Engine::Process, &"no calls").tried].concat();
+        assert_eq!(HostError { tried }.to_string(), "kvm: no device; process: no calls");
+    }
+}
