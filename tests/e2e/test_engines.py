@@ -9,7 +9,10 @@ import unittest
 from mayfly_server import REPOSITORY, Server, program_path, run_until_exit, tenant
 
 MAYFLY = REPOSITORY / "build/bin/mayfly"
+HELLO = b"Hello World!"
 NOWHERE = {"MAYFLY_KVM_PATH": "/nonexistent/kvm"}
+# What `echo` shows of the request that no two requests share.
+OF_EACH_REQUEST = ("id", "entropy", "unix_ns", "monotonic_ns")
 
 
 def info(**environment):
@@ -41,7 +44,7 @@ class Both(unittest.TestCase):
             pages = [self.server.get(f"/{engine}/pages") for engine in ("process", "kvm")]
             self.assertEqual([page.status for page in pages], [200, 200])
             self.assertEqual(pages[0].body, pages[1].body)
-            self.assertGreater(len(pages[0].body), 100)
+            self.assertGreater(len(pages[0].body), 10)
 
     def test_both_see_the_same_request(self):
         body, headers = bytes(range(256)) * 64, [("x-shop", "a b"), ("content-type", "application/octet-stream")]
@@ -54,7 +57,7 @@ class Both(unittest.TestCase):
     def without_id(self, text):
         echoed = json.loads(text)
         self.assertIn("method", echoed)
-        return {key: value for key, value in echoed.items() if "id" not in key and "time" not in key and key != "random"}
+        return {key: value for key, value in echoed.items() if key not in OF_EACH_REQUEST}
 
     def test_the_status_and_the_metrics_say_who_runs_where(self):
         status = self.server.status()
@@ -97,7 +100,7 @@ class WithoutKvm(unittest.TestCase):
 
     def test_tenants_run_in_processes_and_nothing_has_to_be_set(self):
         with Server([tenant("hello", "/hello")], environment=NOWHERE, admin={}) as server:
-            self.assertEqual(server.await_boot("/hello").body, b"Hello World!\n")
+            self.assertEqual(server.await_boot("/hello").body, HELLO)
             host = server.status()["host"]
             self.assertEqual((host["state"], host["kvm"], host["auto"]["engine"]), ("usable", "none", "process"))
             self.assertEqual(server.operate("GET", "ready").status, 200)
@@ -138,7 +141,7 @@ class Changes(unittest.TestCase):
                 server.write_tenants(on(engine))
                 self.await_generation(server, generation)
                 self.assertEqual(server.tenant_status("hello")["engine"], engine)
-                self.assertEqual(server.get("/hello").body, b"Hello World!\n")
+                self.assertEqual(server.get("/hello").body, HELLO)
 
     def test_an_unknown_engine_is_refused_with_its_place(self):
         hello = {"name": "hello", "path": "/hello", "program": program_path("hello"), "engine": "xen"}

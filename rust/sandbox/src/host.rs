@@ -103,7 +103,7 @@ impl Hosts {
                 Auto { host: open(|| auto.host), why: auto.why }
             }
             Ok(choice @ Choice::Only(_)) => {
-                Auto { host: self.choose(*choice), why: format!("{ENGINE_VARIABLE} says so") }
+                Auto { host: self.choose(*choice), why: format!("{ENGINE_VARIABLE} asks for {}", choice.name()) }
             }
             Err(unknown) => Auto { host: Err(unknown.clone()), why: format!("{ENGINE_VARIABLE} names none") },
         }
