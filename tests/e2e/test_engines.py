@@ -10,7 +10,7 @@ from mayfly_server import REPOSITORY, Server, program_path, run_until_exit, tena
 
 MAYFLY = REPOSITORY / "build/bin/mayfly"
 HELLO = b"Hello World!"
-NOWHERE = {"MAYFLY_KVM_PATH": "/nonexistent/kvm"}
+NOWHERE = {"MAYFLY_KVM_PATH": "/nonexistent/kvm", "MAYFLY_ENGINE": "auto"}
 # What `echo` shows of the request that no two requests share.
 OF_EACH_REQUEST = ("id", "entropy", "unix_ns", "monotonic_ns")
 
@@ -122,7 +122,7 @@ class WithoutKvm(unittest.TestCase):
         self.assertIn("/nonexistent/kvm does not exist", found["engines"]["kvm"]["details"])
 
     def test_without_any_engine_info_fails(self):
-        status, found = info(MAYFLY_ENGINE="kvm", **NOWHERE)
+        status, found = info(**{**NOWHERE, "MAYFLY_ENGINE": "kvm"})
         self.assertEqual((status, found["usable"], found["auto"]["engine"]), (3, False, None))
         self.assertIn("/nonexistent/kvm does not exist", found["missing"])
 

@@ -136,7 +136,9 @@ fn without_the_engine_that_is_asked_for_the_status_is_3_and_the_message_says_wha
 #[test]
 fn without_kvm_programs_run_in_processes() {
     let without_kvm = |device: &str, arguments: &[&str]| {
-        let output = mayfly().env("MAYFLY_KVM_PATH", device).args(arguments).output().unwrap();
+        let mut mayfly = mayfly();
+        let output =
+            mayfly.env("MAYFLY_KVM_PATH", device).env("MAYFLY_ENGINE", "auto").args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         stdout(&output).to_owned()
     };

@@ -87,7 +87,10 @@ fn what_auto_means_is_reported_with_the_reason() {
     let engine = report(&server, "a").engine;
     assert_eq!(host["auto"]["engine"], engine);
     assert!(!host["auto"]["why"].as_str().unwrap().is_empty());
-    assert_eq!(engine == "kvm", host["kvm"] == "hardware", "{host}");
+    // Unless these tests are run for one engine.
+    if std::env::var_os("MAYFLY_ENGINE").is_none() {
+        assert_eq!(engine == "kvm", host["kvm"] == "hardware", "{host}");
+    }
 }
 
 #[test]
