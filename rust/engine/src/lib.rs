@@ -10,6 +10,7 @@
 //!
 //! | part | subject |
 //! |---|---|
+//! | [`floor`] | the least that an engine costs here, for benchmarks |
 //! | `image` | freezing, forks, reset, images in files |
 //! | `machine` | running from exit to exit; the address space; the clock |
 //! | `processor` | which engine's processor it is |
@@ -19,6 +20,7 @@
 
 mod error;
 mod fingerprint;
+pub mod floor;
 mod host;
 mod image;
 mod machine;
@@ -36,8 +38,6 @@ pub use crate::image::saved::{SavedImage, checksum, digest};
 pub use crate::machine::machine::Machine;
 pub use crate::processor::Kicker;
 pub use error::{LoadError, SaveError};
-#[cfg(feature = "kvm")]
-pub use mayfly_kvm::floor as kvm_floor;
 pub use mayfly_machine::{CreateError, FreezeError, RunError};
 pub use mayfly_memory::heap;
 pub use mayfly_memory::ledger::{Account, Allowance, Held, Hold, Ledger, Purpose};

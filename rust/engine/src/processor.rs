@@ -325,6 +325,16 @@ impl Processor {
         either!(self, processor => processor.shares_tsc())
     }
 
+    #[inline]
+    pub(crate) fn cpu_clock(&self) -> Option<i32> {
+        match self {
+            #[cfg(feature = "kvm")]
+            Self::Kvm(_) => None,
+            #[cfg(feature = "process")]
+            Self::Process(processor) => processor.cpu_clock(),
+        }
+    }
+
     pub(crate) fn kicker(&mut self) -> Kicker {
         match self {
             #[cfg(feature = "kvm")]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The floor: the least that a system call of a program costs here, for comparison with Mayfly's figures.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,63 @@ impl Floor {
             end.push(before.elapsed());
         }
         Ok(Self { by_value, trapped, ordered, birth, end })
+    }
+}
+
+/// A stub whose program makes a call that is answered by value, for ever.
+#[derive(Debug)]
+pub struct Rounds(Stub);
+
+impl Rounds {
+    /// Makes the stub, and receives its first call.
+    ///
+    /// # Errors
+    ///
+    /// [`FloorError`] if it cannot be made.
+    pub fn new(host: &Host) -> Result<Self, FloorError> {
+        start(&Nursery::new(host)?, &BY_VALUE).map(Self)
+    }
+
+    /// One SEND, the program's turn, one RECV.
+    ///
+    /// # Errors
+    ///
+    /// [`FloorError`] if the stub fails.
+    #[inline]
+    pub fn round_trip(&mut self) -> Result<(), FloorError> {
+        self.0.answer(1)?;
+        match self.0.receive()? {
+            Event::Call { .. } => Ok(()),
+            other => Err(FloorError::Event(other.into())),
+        }
+    }
+}
+
+/// Makes bare stubs: without any of a program's memory.
+#[derive(Debug)]
+pub struct Births {
+    nursery: Nursery,
+    memory: File,
+}
+
+impl Births {
+    /// Makes the process that stubs are copied from.
+    ///
+    /// # Errors
+    ///
+    /// [`FloorError`] if it cannot be made.
+    pub fn new(host: &Host) -> Result<Self, FloorError> {
+        let memory = sealed(c"mayfly-floor", &[]).map_err(ForkError::Memory)?;
+        Ok(Self { nursery: Nursery::new(host)?, memory })
+    }
+
+    /// Makes a stub; dropping it ends its process.
+    ///
+    /// # Errors
+    ///
+    /// [`FloorError`] if it cannot be made.
+    pub fn birth(&self) -> Result<Stub, FloorError> {
+        Ok(self.nursery.stub(&[], StubFiles { memory: self.memory.as_fd(), image: None })?)
     }
 }
 

@@ -1,7 +1,58 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host's own costs, for benchmarks; not for servers.
 
-pub use mayfly_engine::kvm_floor::{BareVm, BareVms, Floor};
+use mayfly_engine::{CreateError, RunError, floor};
+
+use crate::host::Host;
+
+/// The smallest program that leaves its processor, and is entered again.
+#[derive(Debug)]
+pub struct Floor(floor::Floor);
+
+impl Floor {
+    /// Makes it on this host's engine.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`] if the engine refuses.
+    pub fn new(host: &Host) -> Result<Self, CreateError> {
+        floor::Floor::new(&host.machine).map(Self)
+    }
+
+    /// Into the program and out again.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] if the engine fails.
+    #[inline]
+    pub fn round_trip(&mut self) -> Result<(), RunError> {
+        self.0.round_trip()
+    }
+}
+
+/// Makes bare machines, with nothing of a program's.
+#[derive(Debug)]
+pub struct BareMachines(floor::BareMachines);
+
+impl BareMachines {
+    /// Prepares what they share.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`] if the engine refuses.
+    pub fn new(host: &Host) -> Result<Self, CreateError> {
+        floor::BareMachines::new(&host.machine).map(Self)
+    }
+
+    /// Makes one, which ends when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`] if the engine refuses.
+    pub fn create(&self) -> Result<floor::BareMachine, CreateError> {
+        self.0.create()
+    }
+}
 
 const PAGE: usize = mayfly_machine::PAGE_SIZE as usize;
 /// Pages lie this many pages apart: side by side, as the work set of the tenant that is measured (`tenants/workset`).

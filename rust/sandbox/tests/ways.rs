@@ -138,7 +138,10 @@ fn the_table_and_its_extremes_know_of_each_other() {
 fn whatever_a_request_leaves_the_next_one_at_the_doorbell_finds_what_a_fresh_fork_finds() {
     let ends = walk(&catching(), &AT_THE_DOORBELL, |_| true);
     println!("{ends:?}");
-    for way in [("doorbell", End::Answered), ("own doorbell", End::Answered), ("fault", End::Caught)] {
+    // By an `out` instruction, which only a virtual machine's program may use.
+    let is_machine = Host::open().unwrap().report().kind != "process";
+    let own = ("own doorbell", if is_machine { End::Answered } else { End::Caught });
+    for way in [("doorbell", End::Answered), own, ("fault", End::Caught)] {
         assert!(ends.get(&way).is_some_and(|count| *count > 20), "{way:?}: {ends:?}");
     }
     assert!(ends[&("interrupt", End::GivenUp)] > 20 && ends.contains_key(&("pause", End::Answered)), "{ends:?}");

@@ -9,7 +9,7 @@
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use mayfly_sandbox::bench::{BareVms, Floor, ScatteredPages};
+use mayfly_sandbox::bench::{BareMachines, Floor, ScatteredPages};
 use mayfly_sandbox::{Engine, Header, Host, Hosts, Request, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -75,9 +75,8 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
 struct Bench<'a> {
     snapshot: Snapshot,
     worker: Worker,
-    /// With KVM only, as the next one.
-    floor: Option<Floor>,
-    bare_vms: Option<BareVms>,
+    floor: Floor,
+    bare_machines: BareMachines,
     copied: ScatteredPages,
     request: Request<'a>,
     plan: Plan,
@@ -118,11 +117,10 @@ impl Times {
 impl<'a> Bench<'a> {
     fn new(host: &Host, subject: &Subject, request: Request<'a>, plan: Plan) -> Result<Self, Failure> {
         let snapshot = subject.boot(host)?;
-        let is_kvm = host.engine() == Engine::Kvm;
         let mut bench = Self {
             worker: fork(&snapshot)?,
-            floor: is_kvm.then(Floor::new).transpose().map_err(Failure::host)?,
-            bare_vms: is_kvm.then(BareVms::new).transpose().map_err(Failure::host)?,
+            floor: Floor::new(host).map_err(Failure::host)?,
+            bare_machines: BareMachines::new(host).map_err(Failure::host)?,
             copied: ScatteredPages::new(0),
             request,
             plan,
@@ -186,7 +184,7 @@ impl<'a> Bench<'a> {
             tenant: subject.is_of_file.then(|| subject.tenant().name.to_string()),
             requests,
             rounds,
-            floor_us: self.floor.as_ref().map(|_| us(times.floor.median())),
+            floor_us: us(times.floor.median()),
             call_reset_us: us(times.call_reset.median()),
             call_us: us(times.call.median()),
             reset_us: us(times.reset.median()),
@@ -194,12 +192,12 @@ impl<'a> Bench<'a> {
             exits_per_request,
             // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from
             // outside.
-            ioctls_per_request: self.floor.as_ref().map(|_| exits_per_request),
+            ioctls_per_request: (host.engine() == Engine::Kvm).then_some(exits_per_request),
             workset_pages: pages,
             reset_ns_per_page: per_page(times.resets.median(), pages),
             memcpy_ns_per_page: per_page(times.copies.median(), pages),
             fork_us: us(times.fork.median()),
-            create_vm_us: self.bare_vms.as_ref().map(|_| us(times.create_vm.median())),
+            create_vm_us: us(times.create_vm.median()),
             worker_private_kib,
             worker_served_private_kib,
             overhead_ns: overhead.as_ref().map(|overhead| overhead.added_ns),
@@ -220,10 +218,8 @@ impl<'a> Bench<'a> {
 
     /// Takes samples of every figure of requests. The last round drops those beyond the number of requests.
     fn round(&mut self, times: &mut Times) -> Result<(), Failure> {
-        if let Some(floor) = &mut self.floor {
-            for _ in 0..SAMPLES_A_ROUND {
-                times.floor.time(|| floor.round_trip()).map_err(Failure::host)?;
-            }
+        for _ in 0..SAMPLES_A_ROUND {
+            times.floor.time(|| self.floor.round_trip()).map_err(Failure::host)?;
         }
         for _ in 0..SAMPLES_A_ROUND {
             times.call_reset.time(|| self.call_and_reset())?;
@@ -246,8 +242,7 @@ impl<'a> Bench<'a> {
                 break;
             }
             // The time of dropping the machines is not measured.
-            let bare = self.bare_vms.as_ref().map(|bare_vms| times.create_vm.time(|| bare_vms.create()));
-            let _bare = bare.transpose().map_err(Failure::host)?;
+            let _bare = times.create_vm.time(|| self.bare_machines.create()).map_err(Failure::host)?;
             let _worker = times.fork.time(|| fork(&self.snapshot))?;
         }
         Ok(())

@@ -384,6 +384,14 @@ impl Machine {
         }
     }
 
+    /// The clock of CPU time that the program uses besides that of the thread that runs the machine, as
+    /// clock_gettime(2) knows it: that of its process, if it is one.
+    #[inline]
+    #[must_use]
+    pub fn cpu_clock(&self) -> Option<i32> {
+        self.processor.cpu_clock()
+    }
+
     /// A handle with which a signal's handler can stop a run of this thread.
     pub fn kicker(&mut self) -> Kicker {
         self.processor.kicker()

@@ -341,9 +341,17 @@ impl Processor {
         self.next = Next::Regs;
     }
 
-    /// Changes the registers at an exit, and stays there, for tests.
+    /// Changes the registers at an exit, and stays there, for tests. Of a call that is answered by value only arguments
+    /// are known: of the others, R12 and R13 are taken.
     pub fn set_arguments(&mut self, regs: &Regs) {
-        self.regs = *regs;
+        if self.at == At::Call && self.stop().is_ok() {
+            let Regs { rax, rdi, rsi, rdx, r10, r8, r9, r12, r13, .. } = *regs;
+            let Regs { rip, rflags, .. } = self.regs;
+            self.at = At::Syscall;
+            self.regs = Regs { rax, rdi, rsi, rdx, r10, r8, r9, r12, r13, rcx: rip, r11: rflags, ..self.regs };
+        } else {
+            self.regs = *regs;
+        }
     }
 
     /// The user's general registers; `None` where only [`Processor::context`] can find them.
@@ -501,13 +509,23 @@ impl Processor {
     #[inline]
     #[must_use]
     pub fn is_at_doorbell(&self) -> bool {
-        self.at == At::Doorbell && !matches!(self.next, Next::Regs | Next::Context(_))
+        self.at == At::Doorbell && matches!(self.next, Next::Same | Next::Value(_))
     }
 
     /// Whether programs compute the time from the host's time-stamp counter: a process reads it as the server does.
     #[must_use]
     pub fn shares_tsc(&self) -> bool {
         true
+    }
+
+    /// The clock of the CPU time that the stub uses, as clock_gettime(2) knows it.
+    #[inline]
+    #[must_use]
+    pub fn cpu_clock(&self) -> Option<i32> {
+        // MAKE_PROCESS_CPUCLOCK in linux/posix-timers.h, which clock_getcpuclockid(3) uses: all bits of the process's
+        // number inverted, and "scheduler's clock".
+        const SCHED: i32 = 2;
+        self.stub.as_ref().map(|stub| !stub.pid() << 3 | SCHED)
     }
 
     /// A handle with which a signal's handler can stop a run of this thread.

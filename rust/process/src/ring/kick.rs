@@ -90,6 +90,11 @@ impl Kick {
         self.state.store(IDLE, Ordering::SeqCst);
     }
 
+    /// Wishes for a kick, unless one is under way.
+    pub(crate) fn want(&self) {
+        let _ = self.state.compare_exchange(IDLE, WANTED, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
     /// Takes a wish that was not carried out yet.
     pub(crate) fn take(&self) -> bool {
         self.state.load(Ordering::Relaxed) == WANTED

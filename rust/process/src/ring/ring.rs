@@ -244,7 +244,8 @@ impl Ring {
                 self.kick.enter();
             }
             match notify::receive(self.listener.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // By whatever signal: the caller of `receive` wants to know.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.kick.want(),
                 // A signal made the stub give the call up: it comes again, behind the handler's ring.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !self.has_ended()? => {}
                 received => break received,
@@ -472,13 +473,23 @@ impl Ring {
                 Ok(()) => {}
             }
         }
-        let ring = self.next_of_any()?;
-        let (mut seen, mut goes) = self.read(&ring)?;
         let behind = call.data.instruction_pointer;
+        let (ring, mut seen, mut goes) = loop {
+            let ring = self.next_of_any()?;
+            let (seen, goes) = self.read(&ring)?;
+            let rip = seen.regs.rip;
+            // With the trap flag set, SIGTRAP comes behind the call, and the kick on top of that.
+            if seen.signal == KICK && check::is_before_call(rip, places()) {
+                self.go_on_in_host(&ring, rip, goes)?;
+            } else {
+                break (ring, seen, goes);
+            }
+        };
         let lost = seen.regs.rip == behind - SYSCALL_BYTES;
-        if seen.signal != KICK || !lost && seen.regs.rip != behind {
+        if !lost && seen.regs.rip != behind {
             return Err(self.poisoned(Poison::Unexpected));
         }
+        self.signals = 0;
         (seen.regs.rip, seen.regs.rax) = (behind, value as u64);
         goes.regs = seen.regs;
         self.waiting = Some(Waiting { call: ring, kind: AnswerKind::Ring(Some(Pending::from(&goes))) });

@@ -99,7 +99,8 @@ impl<'a> Boot<'a> {
 
     /// Runs for one turn.
     pub(super) fn turn(&mut self) -> Result<Event, Stop> {
-        let (began_ns, cpu_before_ns) = (host_clock::monotonic_ns(), host_clock::own_cpu_ns());
+        let clock = self.machine.cpu_clock();
+        let (began_ns, cpu_before_ns) = (host_clock::monotonic_ns(), host_clock::run_cpu_ns(clock));
         if self.cpu_left_ns == 0 || began_ns >= self.wall_end_ns {
             return Err(Stop::CpuLimit);
         }
@@ -108,13 +109,14 @@ impl<'a> Boot<'a> {
             slice_end_ns: began_ns.saturating_add(TURN_NS),
             wall_end_ns: self.wall_end_ns,
             cpu_end_ns: began_ns.saturating_add(self.cpu_left_ns),
+            processor_clock: clock,
         };
         clock::tell(self.machine, began_ns, 0);
         let kicker = self.machine.kicker();
         let Self { machine, runner, exits, .. } = self;
         // SAFETY: the machine is borrowed until the call returns.
         let result = unsafe { watchdog::watched(&kicker, &leg, |leg| runner.run(machine, leg, exits)) };
-        let used_ns = host_clock::own_cpu_ns().saturating_sub(cpu_before_ns);
+        let used_ns = host_clock::run_cpu_ns(clock).saturating_sub(cpu_before_ns);
         self.cpu_left_ns = self.cpu_left_ns.saturating_sub(used_ns);
         result
     }

@@ -28,6 +28,11 @@ pub(crate) fn own_cpu_ns() -> u64 {
     now_ns(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// CPU time of the calling thread, and of the process that it runs a program in, if there is one.
+pub(crate) fn run_cpu_ns(processor: Option<libc::clockid_t>) -> u64 {
+    own_cpu_ns().wrapping_add(processor.map_or(0, now_ns))
+}
+
 /// CPU time of a thread of this process in nanoseconds: a system call. 0 if the thread has ended.
 pub(crate) fn thread_cpu_ns(thread: i32) -> u64 {
     // The kernel's encoding of another thread's CPU clock (MAKE_THREAD_CPUCLOCK in linux/posix-timers.h, which glibc's
@@ -39,8 +44,8 @@ pub(crate) fn thread_cpu_ns(thread: i32) -> u64 {
 #[inline]
 pub(crate) fn now_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for the result. Of the clocks that are read here, only an ended thread's fails,
-    // which leaves 0.
+    // SAFETY: `time` is a valid place for the result. Of the clocks that are read here, only those of ended
+    // threads and processes fail, which leaves 0.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }

@@ -25,7 +25,7 @@
 //! it wait again.
 
 use std::io;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
@@ -62,6 +62,8 @@ pub(crate) struct Leg {
     pub(crate) wall_end_ns: u64,
     /// When its CPU time is used up if the thread runs without interruption.
     pub(crate) cpu_end_ns: u64,
+    /// The clock of the process in which the program runs, if that is not the thread's.
+    pub(crate) processor_clock: Option<libc::clockid_t>,
 }
 
 impl Leg {
@@ -112,12 +114,16 @@ struct Slot {
     slice_end_ns: AtomicU64,
     wall_end_ns: AtomicU64,
     cpu_end_ns: AtomicU64,
+    /// See [`Leg::processor_clock`]; [`NO_CLOCK`] if there is none.
+    processor_clock: AtomicI32,
     /// The leg that was found to have used up its CPU time.
     spent: AtomicU64,
     /// The kernel's number for the thread.
     thread: i32,
 }
 
+/// No process's CPU clock has this number: it is that of CLOCK_REALTIME.
+const NO_CLOCK: libc::clockid_t = 0;
 /// Set in [`Slot::leg`] once the leg is over; the clock takes 292 years to get there.
 const OVER: u64 = 1 << 63;
 
@@ -137,6 +143,7 @@ impl Slot {
             slice_end_ns: never(),
             wall_end_ns: never(),
             cpu_end_ns: never(),
+            processor_clock: AtomicI32::new(NO_CLOCK),
             spent: AtomicU64::new(0),
             thread,
         }
@@ -149,6 +156,7 @@ impl Slot {
         self.slice_end_ns.store(leg.slice_end_ns, Ordering::Relaxed);
         self.wall_end_ns.store(leg.wall_end_ns, Ordering::Relaxed);
         self.cpu_end_ns.store(leg.cpu_end_ns, Ordering::Relaxed);
+        self.processor_clock.store(leg.processor_clock.unwrap_or(NO_CLOCK), Ordering::Relaxed);
         self.leg.store(leg.began_ns, Ordering::SeqCst);
     }
 
@@ -162,6 +170,7 @@ impl Slot {
             slice_end_ns: self.slice_end_ns.load(Ordering::Relaxed),
             wall_end_ns: self.wall_end_ns.load(Ordering::Relaxed),
             cpu_end_ns: self.cpu_end_ns.load(Ordering::Relaxed),
+            processor_clock: Some(self.processor_clock.load(Ordering::Relaxed)).filter(|clock| *clock != NO_CLOCK),
         };
         fence(Ordering::Acquire);
         if self.leg.load(Ordering::Relaxed) == began_ns { Seen::Leg(leg) } else { Seen::Changing }
@@ -175,8 +184,10 @@ struct Known {
     began_ns: u64,
     /// A lower bound of the thread's CPU clock when the leg began.
     cpu_at_start_ns: u64,
-    /// The thread's CPU clock at the last look.
+    /// The thread's CPU clock, and its process's, at the last look.
     cpu_ns: u64,
+    /// That process's clock.
+    clock: Option<libc::clockid_t>,
 }
 
 impl Known {
@@ -193,14 +204,18 @@ impl Known {
                 // Legs may have come and gone since the last look.
                 if last != self.began_ns {
                     self.began_ns = last;
-                    self.cpu_ns = host_clock::thread_cpu_ns(self.slot.thread);
+                    (self.cpu_ns, self.clock) = (host_clock::thread_cpu_ns(self.slot.thread), None);
                 }
                 return NEVER;
             }
         };
         rhythm.sees(now, &leg);
-        let cpu_ns = host_clock::thread_cpu_ns(self.slot.thread);
-        let cpu_before_ns = std::mem::replace(&mut self.cpu_ns, cpu_ns);
+        let cpu_ns = self.cpu_now_ns(leg.processor_clock);
+        let clock_before = std::mem::replace(&mut self.clock, leg.processor_clock);
+        let mut cpu_before_ns = std::mem::replace(&mut self.cpu_ns, cpu_ns);
+        if clock_before != self.clock {
+            cpu_before_ns = 0;
+        }
         if self.began_ns != leg.began_ns {
             self.began_ns = leg.began_ns;
             self.cpu_at_start_ns = cpu_ns.saturating_sub(now.saturating_sub(leg.began_ns)).max(cpu_before_ns);
@@ -216,6 +231,11 @@ impl Known {
         }
         kick(self.slot.thread);
         now.saturating_add(AGAIN_NS)
+    }
+
+    /// CPU time of the thread, and of the process in which it runs a program.
+    fn cpu_now_ns(&self, clock: Option<libc::clockid_t>) -> u64 {
+        host_clock::thread_cpu_ns(self.slot.thread).wrapping_add(clock.map_or(0, host_clock::now_ns))
     }
 
     /// When a leg is due that has started since [`Known::look`].
@@ -392,7 +412,7 @@ struct Registered(Arc<Slot>);
 impl Registered {
     fn new() -> Self {
         let slot = Arc::new(Slot::new(prepare_thread()));
-        let known = Known { slot: Arc::clone(&slot), began_ns: 0, cpu_at_start_ns: 0, cpu_ns: 0 };
+        let known = Known { slot: Arc::clone(&slot), began_ns: 0, cpu_at_start_ns: 0, cpu_ns: 0, clock: None };
         WATCHDOG.known().push(known);
         Self(slot)
     }
@@ -495,7 +515,7 @@ impl Drop for RunningLeg<'_> {
 mod tests {
     use super::*;
 
-    const LEG: Leg = Leg { began_ns: 1000, slice_end_ns: 2000, wall_end_ns: 9000, cpu_end_ns: 5000 };
+    const LEG: Leg = Leg { began_ns: 1000, slice_end_ns: 2000, wall_end_ns: 9000, cpu_end_ns: 5000, processor_clock: None };
 
     #[test]
     fn a_leg_is_seen_whole_or_not_at_all() {
@@ -509,7 +529,7 @@ mod tests {
 
     #[test]
     fn a_slice_waits_for_its_cpu_time_but_not_forever() {
-        let leg = Leg { began_ns: 0, slice_end_ns: 1_000_000, wall_end_ns: 900_000_000, cpu_end_ns: 500_000_000 };
+        let leg = Leg { slice_end_ns: 1_000_000, wall_end_ns: 900_000_000, cpu_end_ns: 500_000_000, began_ns: 0, ..LEG };
         assert_eq!(leg.due_after(500_000, 0), 1_000_000);
         assert_eq!(leg.due_after(1_000_000, 900_000), 1_000_000, "it has run");
         assert_eq!(leg.due_after(1_000_000, 300_000), 1_700_000, "it has been starved");
@@ -524,7 +544,7 @@ mod tests {
     #[test]
     fn the_rhythm_follows_the_shortest_slice_and_ends_in_sleep() {
         let mut rhythm = Rhythm { tick_ns: TICK_NS, active_ns: 0 };
-        rhythm.sees(1, &Leg { began_ns: 0, slice_end_ns: 1_000_000, wall_end_ns: NEVER, cpu_end_ns: NEVER });
+        rhythm.sees(1, &Leg { began_ns: 0, slice_end_ns: 1_000_000, wall_end_ns: NEVER, cpu_end_ns: NEVER, ..LEG });
         assert_eq!(rhythm.next(1, NEVER), 1_000_001);
         assert_eq!(rhythm.next(1, 500), 500, "the watchdog never oversleeps a leg that is due");
         rhythm.sees(2, &LEG);

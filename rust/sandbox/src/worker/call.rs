@@ -275,8 +275,9 @@ impl Worker {
         self.runner.may_block = slice.may_block;
         self.runner.process.run_from(now);
         clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
-        let before = host_clock::own_cpu_ns();
-        let used = || host_clock::own_cpu_ns().saturating_sub(before);
+        let clock = self.machine.cpu_clock();
+        let before = host_clock::run_cpu_ns(clock);
+        let used = || host_clock::run_cpu_ns(clock).saturating_sub(before);
         let progress = match self.go_on() {
             Err(stop) => self.stopped(stop, used),
             Ok(()) => self.leg(now, nanoseconds(slice.time), sink, used),

@@ -39,6 +39,7 @@ impl Worker {
             slice_end_ns: now.saturating_add(slice_ns),
             wall_end_ns: self.ongoing.wall_end_ns,
             cpu_end_ns: now.saturating_add(self.ongoing.cpu_left_ns),
+            processor_clock: self.machine.cpu_clock(),
         };
         let kicker = self.machine.kicker();
         // SAFETY: the machine is borrowed with `self`.
