@@ -38,12 +38,12 @@ class Consumer:
         run(CMAKE, "--build", cls.directory / "build", "--target", "consumer", "linked-away")
 
     def test_the_server_answers_a_tenants_route(self):
-        # Without KVM: that the plugin is there is all that is asked.
+        # Without an engine: that the plugin is there is all that is asked.
         tenants = [{"name": "hello", "path": "/hello", "program": "hello"}]
         with mayfly_server.Server(
             tenants,
             executable=self.directory / "build/consumer",
-            environment={"MAYFLY_KVM_PATH": "/nonexistent"},
+            environment={"MAYFLY_KVM_PATH": "/nonexistent", "MAYFLY_ENGINE": "kvm"},
         ) as server:
             response = server.get("/hello")
             self.assertEqual(response.status, 503)
@@ -77,7 +77,7 @@ class Consumer:
 
     def test_an_application_keeps_the_default_handler_that_it_has(self):
         hello = {"name": "hello", "path": "/hello", "program": "hello"}
-        environment = {"MAYFLY_KVM_PATH": "/nonexistent", "CONSUMER_KEEPS_DROGONS_HANDLER": "1"}
+        environment = {"MAYFLY_KVM_PATH": "/nonexistent", "MAYFLY_ENGINE": "kvm", "CONSUMER_KEEPS_DROGONS_HANDLER": "1"}
         executable = self.directory / "build/consumer"
         with mayfly_server.Server([hello], executable=executable, environment=environment) as server:
             self.assertEqual(server.get("/nowhere").status, 410)
@@ -89,7 +89,7 @@ class Consumer:
 
     def test_the_applications_websockets_go_on(self):
         hello = {"name": "hello", "path": "/hello", "program": "hello"}
-        environment = {"MAYFLY_KVM_PATH": "/nonexistent"}
+        environment = {"MAYFLY_KVM_PATH": "/nonexistent", "MAYFLY_ENGINE": "kvm"}
         with (
             mayfly_server.Server([hello], executable=self.directory / "build/consumer", environment=environment) as server,
             server.socket() as connection,
@@ -111,7 +111,7 @@ class Consumer:
 
     def test_an_application_may_be_told_of_connections(self):
         hello = {"name": "hello", "path": "/hello", "program": "hello"}
-        environment = {"MAYFLY_KVM_PATH": "/nonexistent"}
+        environment = {"MAYFLY_KVM_PATH": "/nonexistent", "MAYFLY_ENGINE": "kvm"}
         executable = self.directory / "build/consumer"
         with mayfly_server.Server([hello], executable=executable, environment=environment) as server:
             with server.connect() as one, server.connect() as another:

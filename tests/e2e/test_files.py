@@ -329,7 +329,8 @@ class OtherFiles(Files):
 
     def test_what_is_no_device_is_not_taken_for_kvm(self):
         path = self.put("kvm", "fifo")
-        with self.server([tenant("app", "/app", "hello")], environment={"MAYFLY_KVM_PATH": str(path)}) as server:
+        tenants = [tenant("app", "/app", "hello", engine="kvm")]
+        with self.server(tenants, environment={"MAYFLY_KVM_PATH": str(path)}) as server:
             reason = server.get("/app").json()["reason"]
             self.assertIn(f"{path} as KVM: it is a FIFO: expected a character device", reason)
 

@@ -43,7 +43,8 @@ class Modes(unittest.TestCase):
                 if name == "sometimes":
                     self.visits(name, 1)  # To the end of a round of three.
                 self.assertEqual(self.server.tenant_status(name)["mode"], mode)
-                self.assertIn(f'mayfly_tenant_info{{tenant="{name}",mode="{mode}"}} 1\n', metrics)
+                engine = self.server.tenant_status(name)["engine"]
+                self.assertIn(f'mayfly_tenant_info{{tenant="{name}",mode="{mode}",engine="{engine}"}} 1\n', metrics)
 
     def test_without_being_asked_for_the_header_is_not_there(self):
         with Server([visits("ephemeral")]) as server:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Hosts without a usable KVM: the server starts, serves what needs none, and says what to do."""
+"""Tenants that ask for a KVM that is not usable: the server starts, serves what needs none, and says what to do."""
 
 import os
 import stat
@@ -23,7 +23,9 @@ class NoKvm:
         cls.directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="mayfly-kvm-")))
         tenants = [tenant("hello", "/hello"), tenant("echo", "/echo")]
         environment = {"MAYFLY_KVM_PATH": str(cls.kvm_path())}
-        cls.server = cls.enterClassContext(Server(tenants, environment=environment, launcher=cls.launcher))
+        cls.server = cls.enterClassContext(
+            Server(tenants, config={"engine": "kvm"}, environment=environment, launcher=cls.launcher)
+        )
 
     def test_the_vanilla_route_is_served(self):
         self.assertEqual(self.server.get("/").status, 200)

@@ -97,7 +97,7 @@ class Server {
   public:
     // Boots the tenants that `config_json` describes, or {"tenants_file": "PATH"} (docs/configuration.md has all keys),
     // and starts the listener for operators and the watch over files, if it asks for them. It starts without a usable
-    // KVM, too: report_json() says why, and each tenant's routes answer 503.
+    // engine, too: report_json() says why, and the routes of the tenants that need it answer 503.
     //
     // Throws Error if the configuration is refused.
     [[nodiscard]] static Server start(std::string_view config_json);

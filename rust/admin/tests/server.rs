@@ -149,10 +149,13 @@ fn uploads_roll_forward_and_back() {
         "mayfly_tenant_reloads_total{tenant=\"shop\"} 2",
         "mayfly_tenant_reload_failures_total{tenant=\"shop\"} 1",
         "mayfly_tenant_ready{tenant=\"shop\"} 1",
-        "mayfly_tenant_info{tenant=\"shop\",mode=\"ephemeral\"} 1",
     ] {
         assert!(metrics.lines().any(|other| other == line), "{line} is not in {metrics}");
     }
+    // The host decides on the engine.
+    let engine = report["tenants"][0]["engine"].as_str().unwrap();
+    let line = format!("mayfly_tenant_info{{tenant=\"shop\",mode=\"ephemeral\",engine=\"{engine}\"}} 1");
+    assert!(metrics.lines().any(|other| other == line), "{line} is not in {metrics}");
     running.server.shutdown();
 }
 

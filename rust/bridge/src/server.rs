@@ -22,7 +22,7 @@ pub(crate) struct Server {
 }
 
 /// Starts the tenants that `config_json` describes, the listener for operators and the watch over files. It starts
-/// without a usable KVM, too; then every tenant answers 503.
+/// without a usable engine, too; then the tenants that need it answer 503.
 pub(crate) fn start_server(config_json: &str) -> Result<Box<Server>, BridgeError> {
     guard(|| {
         let log = logging::init("info");

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The facts about the host that every figure depends on: processor, kernel, kind of KVM, mitigations.
+//! The facts about the host that every figure depends on: processor, kernel, engine, mitigations.
 
 use std::fs;
 
+use mayfly_sandbox::{Engine, EngineReport, Hosts};
 use serde::Serialize;
 
 /// The host, as reports describe it.
@@ -10,15 +11,23 @@ use serde::Serialize;
 pub struct HostFacts {
     pub cpu: String,
     pub kernel: String,
-    /// `hardware`, `paging`, or `none`.
-    pub kvm: String,
+    /// The engine that programs run on: `kvm`, `process`, or `none` if there is none.
+    pub engine: &'static str,
+    /// The kind of KVM: `hardware`, `paging`, or `none` if it cannot be used or was not tried.
+    pub kvm: &'static str,
     /// The kernel's state for each known vulnerability that affects this processor, as in `spectre_v2: Mitigation: …`.
     pub mitigations: String,
 }
 
 impl HostFacts {
-    pub fn read(kvm: &str) -> Self {
-        Self { cpu: cpu(), kernel: kernel(), kvm: kvm.to_owned(), mitigations: mitigations() }
+    /// The facts about a host on which programs run on `engine`. Of `hosts`, only engines that are open are reported.
+    pub fn read(hosts: &Hosts, engine: Option<Engine>) -> Self {
+        let kvm = match hosts.report(Engine::Kvm) {
+            EngineReport::Usable { kind, .. } => kind,
+            EngineReport::Unopened | EngineReport::Unusable { .. } => "none",
+        };
+        let engine = engine.map_or("none", Engine::name);
+        Self { cpu: cpu(), kernel: kernel(), engine, kvm, mitigations: mitigations() }
     }
 }
 

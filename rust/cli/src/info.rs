@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `mayfly info`: whether the host can run programs, and what is missing.
+//! `mayfly info`: which engines can run programs on the host, which one `auto` means, and what is missing.
 
-use mayfly_sandbox::Host;
+use std::collections::BTreeMap;
+
+use mayfly_sandbox::{Choice, Engine, EngineReport, Hosts};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -13,26 +15,69 @@ struct Info {
     usable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<String>,
+    /// What `auto` means.
+    auto: Auto,
+    /// By the engine's name.
+    engines: BTreeMap<&'static str, EngineInfo>,
     host: HostFacts,
+}
+
+#[derive(Serialize)]
+struct Auto {
+    engine: Option<&'static str>,
+    why: String,
+}
+
+#[derive(Serialize)]
+struct EngineInfo {
+    usable: bool,
+    /// What the probe found, or what is missing.
+    details: String,
 }
 
 /// # Errors
 ///
-/// [`Failure::Host`] if programs cannot run here, after everything has been printed.
+/// [`Failure::Host`] if `auto` means no engine, after everything has been printed.
 pub fn info(options: &InfoOptions) -> Result<(), Failure> {
-    let opened = Host::open();
-    let kind = opened.as_ref().map_or("none", |host| host.report().kind);
-    let host = HostFacts::read(kind);
-    let missing = opened.err().map(|error| error.to_string());
+    let hosts = Hosts::new();
+    let auto = hosts.auto();
+    let engine = auto.host.as_ref().ok().map(mayfly_sandbox::Host::engine);
+    let engines = Engine::ALL.map(|engine| (engine.name(), about(&hosts, engine))).into();
+    let missing = auto.host.err().map(|error| error.to_string());
+    let info = Info {
+        usable: missing.is_none(),
+        missing: missing.clone(),
+        auto: Auto { engine: engine.map(Engine::name), why: auto.why },
+        engines,
+        host: HostFacts::read(&hosts, engine),
+    };
     if options.json {
-        let info = Info { usable: missing.is_none(), missing: missing.clone(), host };
         println!("{}", serde_json::to_string_pretty(&info).unwrap_or_default());
     } else {
-        println!("cpu          {}", host.cpu);
-        println!("kernel       {}", host.kernel);
-        println!("kvm          {}", host.kvm);
-        println!("mitigations  {}", host.mitigations);
-        println!("programs     {}", if missing.is_none() { "can run here" } else { "cannot run here" });
+        print(&info);
     }
     missing.map_or(Ok(()), |reason| Err(Failure::Host(reason)))
+}
+
+/// Opens the engine, and says what was found.
+fn about(hosts: &Hosts, engine: Engine) -> EngineInfo {
+    // The report has the reason if it fails.
+    let _ = hosts.choose(Choice::Only(engine));
+    match hosts.report(engine) {
+        EngineReport::Usable { details, .. } => EngineInfo { usable: true, details },
+        EngineReport::Unusable { reason } => EngineInfo { usable: false, details: reason },
+        EngineReport::Unopened => EngineInfo { usable: false, details: "it was not tried".to_owned() },
+    }
+}
+
+fn print(info: &Info) {
+    println!("cpu          {}", info.host.cpu);
+    println!("kernel       {}", info.host.kernel);
+    for (name, EngineInfo { usable, details }) in &info.engines {
+        let usable = if *usable { "usable" } else { "cannot be used" };
+        println!("{name:<12} {usable}: {details}");
+    }
+    println!("auto         {}: {}", info.auto.engine.unwrap_or("none"), info.auto.why);
+    println!("mitigations  {}", info.host.mitigations);
+    println!("programs     {}", if info.usable { "can run here" } else { "cannot run here" });
 }

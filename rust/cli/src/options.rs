@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use mayfly_sandbox::Choice;
 use mayfly_tenancy::Config;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +16,7 @@ use crate::failure::Failure;
 /// How often `--warm-up` requests a path.
 const WARM_UP_TIMES: u32 = 100;
 
-/// Runs every HTTP request in a fresh virtual machine.
+/// Runs every HTTP request in a fresh copy of a sandboxed program.
 #[derive(Debug, Parser)]
 #[command(name = "mayfly", version, propagate_version = true, max_term_width = 100)]
 pub struct Options {
@@ -34,7 +36,7 @@ pub enum Command {
     Check(CheckOptions),
     /// Boot a tenant's program and save its snapshot, for the next start of a server.
     Snapshot(SnapshotOptions),
-    /// Print whether this host can run programs, and what is missing.
+    /// Print which engines can run programs on this host, which of them `auto` means, and what is missing.
     Info(InfoOptions),
 }
 
@@ -48,6 +50,10 @@ pub struct RunOptions {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: ProgramSettings,
+    /// The engine that programs run on, whatever a file says: `auto` is KVM of hardware virtualisation if this host has
+    /// it, else processes, else KVM of the paging kind [default: the file's, or auto]
+    #[arg(long, value_name = "ENGINE", value_parser = engine())]
+    pub engine: Option<Choice>,
     /// Address and port to listen on; with port 0, the system chooses one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
@@ -75,6 +81,10 @@ pub struct BenchOptions {
     pub tenant: Option<String>,
     #[command(flatten)]
     pub settings: ProgramSettings,
+    /// The engine that programs run on, whatever a file says: `auto` is KVM of hardware virtualisation if this host has
+    /// it, else processes, else KVM of the paging kind [default: the file's, or auto]
+    #[arg(long, value_name = "ENGINE", value_parser = engine())]
+    pub engine: Option<Choice>,
     /// Requests to measure
     #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub requests: u32,
@@ -107,6 +117,10 @@ pub struct SnapshotOptions {
     /// The tenant's name
     #[arg(long, value_name = "NAME")]
     pub tenant: String,
+    /// The engine that programs run on, whatever a file says: `auto` is KVM of hardware virtualisation if this host has
+    /// it, else processes, else KVM of the paging kind [default: the file's, or auto]
+    #[arg(long, value_name = "ENGINE", value_parser = engine())]
+    pub engine: Option<Choice>,
     /// The snapshot file [default: in the directory that `snapshots` in the file names, where the next start finds it]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -220,6 +234,10 @@ fn warm_up(text: &str) -> Result<Value, String> {
     Ok(json!({ "path": path, "times": times, "steady": true }))
 }
 
+fn engine() -> impl TypedValueParser<Value = Choice> {
+    PossibleValuesParser::new(["auto", "kvm", "process"]).map(|name| Choice::from_name(&name).unwrap_or_default())
+}
+
 fn limit(text: &str) -> Result<(String, u64), String> {
     let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
     let number = number.parse().map_err(|_| format!("\"{number}\" is not a whole number"))?;
@@ -230,6 +248,7 @@ fn limit(text: &str) -> Result<(String, u64), String> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use mayfly_sandbox::Engine;
     use mayfly_tenancy::Limits;
 
     #[test]
@@ -243,6 +262,27 @@ mod tests {
             Command::Run(options) => options.settings.config(&options.program.unwrap()),
             _ => panic!(),
         }
+    }
+
+    #[test]
+    fn an_engine_is_one_of_three() {
+        let engine = |arguments: &[&str]| {
+            let options =
+                Options::try_parse_from(["mayfly"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+            Ok(match options.command {
+                Command::Run(options) => options.engine,
+                Command::Bench(options) => options.engine,
+                Command::Snapshot(options) => options.engine,
+                _ => panic!(),
+            })
+        };
+        let only = |engine| Ok::<_, String>(Some(Choice::Only(engine)));
+        assert_eq!(engine(&["run", "p"]), Ok(None));
+        assert_eq!(engine(&["run", "--config", "f", "--engine", "kvm"]), only(Engine::Kvm));
+        assert_eq!(engine(&["bench", "p", "--engine", "process"]), only(Engine::Process));
+        assert_eq!(engine(&["snapshot", "--config", "f", "--tenant", "t", "--engine", "auto"]), Ok(Some(Choice::Auto)));
+        let message = engine(&["run", "p", "--engine", "xen"]).unwrap_err();
+        assert!(message.contains("'xen'") && message.contains("auto, kvm, process"), "{message}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mayfly_sandbox::{Host, LogSink, Stream};
+use mayfly_sandbox::{LogSink, Stream};
 use mayfly_tenancy::{Config, ReloadError};
 
 use crate::failure::Failure;
@@ -22,12 +22,15 @@ impl LogSink for Shown {
 }
 
 pub fn snapshot(options: &SnapshotOptions) -> Result<(), Failure> {
-    let config = Config::from_file(&options.config).map_err(Failure::usage)?;
-    let host = Host::open().map_err(Failure::host)?;
+    let mut config = Config::from_file(&options.config).map_err(Failure::usage)?;
+    if let Some(engine) = options.engine {
+        config.force_engine(engine);
+    }
     let started = Instant::now();
-    let saved = config.save_snapshot(&host, &options.tenant, options.out.as_deref(), Arc::new(Shown));
+    let saved = config.save_snapshot(&options.tenant, options.out.as_deref(), Arc::new(Shown));
     let path = saved.map_err(|error| match error {
         ReloadError::UnknownTenant => Failure::Usage(format!("no tenant is named \"{}\"", options.tenant)),
+        ReloadError::Host(reason) => Failure::Host(reason),
         error => Failure::Program(format!("tenant {}: {error}", options.tenant)),
     })?;
     let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());

@@ -15,7 +15,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn mayfly() -> Command {
     Command::new(env!("CARGO_BIN_EXE_mayfly"))
@@ -110,14 +110,53 @@ fn a_program_that_cannot_be_run_is_status_1_and_the_cause_is_named() {
 }
 
 #[test]
-fn without_kvm_the_status_is_3_and_the_message_says_what_to_do() {
-    for (command, program) in [("run", Some(tenant("hello"))), ("bench", Some(tenant("hello"))), ("info", None)] {
-        let message = fails(mayfly().env("MAYFLY_KVM_PATH", "/nonexistent/kvm").arg(command).args(program), 3);
+fn without_the_engine_that_is_asked_for_the_status_is_3_and_the_message_says_what_to_do() {
+    let without_kvm = || {
+        let mut mayfly = mayfly();
+        mayfly.env("MAYFLY_KVM_PATH", "/nonexistent/kvm");
+        mayfly
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenants.json");
+    let text = json!({"snapshots": folder.path(), "tenants": [{"name": "a", "path": "/", "program": tenant("hello")}]});
+    fs::write(&file, text.to_string()).unwrap();
+    let snapshot: Vec<_> =
+        ["snapshot", "--tenant", "a", "--config"].map(PathBuf::from).into_iter().chain([file]).collect();
+    for arguments in [vec!["run".into(), tenant("hello")], vec!["bench".into(), tenant("hello")], snapshot] {
+        let message = fails(without_kvm().args(arguments).args(["--engine", "kvm"]), 3);
         let last = message.lines().last().unwrap();
         assert!(last.starts_with("mayfly: ") && last.contains("/nonexistent/kvm does not exist"), "{message}");
     }
-    let message = fails(mayfly().env("MAYFLY_KVM_PATH", "/dev/null").arg("info"), 3);
-    assert!(message.contains("/dev/null"), "{message}");
+    let message = fails(without_kvm().env("MAYFLY_ENGINE", "kvm").arg("info"), 3);
+    assert!(message.contains("/nonexistent/kvm does not exist"), "{message}");
+    let message = fails(mayfly().env("MAYFLY_ENGINE", "xen").arg("info"), 3);
+    assert!(message.contains("`xen`") && message.contains("auto, kvm or process"), "{message}");
+}
+
+#[test]
+fn without_kvm_programs_run_in_processes() {
+    let without_kvm = |device: &str, arguments: &[&str]| {
+        let mut mayfly = mayfly();
+        let output =
+            mayfly.env("MAYFLY_KVM_PATH", device).env("MAYFLY_ENGINE", "auto").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output).to_owned()
+    };
+    for device in ["/nonexistent/kvm", "/dev/null"] {
+        let info: Value = serde_json::from_str(&without_kvm(device, &["info", "--json"])).unwrap();
+        assert_eq!((&info["usable"], &info["auto"]["engine"]), (&true.into(), &"process".into()));
+        assert_eq!((&info["host"]["engine"], &info["host"]["kvm"]), (&"process".into(), &"none".into()));
+        assert_eq!(info["engines"]["kvm"]["usable"], false);
+        assert!(info["engines"]["kvm"]["details"].as_str().unwrap().contains(device), "{info}");
+    }
+    let text = without_kvm("/nonexistent/kvm", &["info"]);
+    assert!(text.contains("kvm          cannot be used: /nonexistent/kvm does not exist"), "{text}");
+    assert!(text.contains("auto         process: KVM cannot be used"), "{text}");
+    let hello = tenant("hello");
+    let bench = without_kvm("/nonexistent/kvm", &["bench", hello.to_str().unwrap(), "--requests", "100", "--json"]);
+    let figures: Value = serde_json::from_str(&bench).unwrap();
+    assert_eq!((&figures["ioctls_per_request"], &figures["host"]["engine"]), (&Value::Null, &"process".into()));
+    assert!(["floor_us", "call_reset_us", "create_vm_us"].iter().all(|key| figures[key].as_f64().unwrap() > 0.0));
 }
 
 #[test]
@@ -236,10 +275,12 @@ fn bench_routes_prints_its_figures() {
 #[test]
 fn info_describes_the_host() {
     let output = mayfly().args(["info", "--json"]).output().unwrap();
-    assert!(output.status.success(), "these tests need a usable KVM: {}", stderr(&output));
+    assert!(output.status.success(), "these tests need a usable engine: {}", stderr(&output));
     let info: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(info["usable"], true);
-    assert!(["paging", "hardware"].contains(&info["host"]["kvm"].as_str().unwrap()));
+    assert!(["paging", "hardware", "none"].contains(&info["host"]["kvm"].as_str().unwrap()));
+    let engine = info["auto"]["engine"].as_str().unwrap();
+    assert_eq!((&info["host"]["engine"], &info["engines"][engine]["usable"]), (&engine.into(), &true.into()));
     let output = mayfly().arg("info").output().unwrap();
     assert!(stdout(&output).contains(info["host"]["kernel"].as_str().unwrap()));
 }
@@ -248,7 +289,8 @@ fn info_describes_the_host() {
 fn bench_prints_every_figure_and_marks_its_steady_state() {
     let bench = || {
         let mut command = mayfly();
-        command.arg("bench").arg(tenant("hello")).args(["--requests", "200"]);
+        // System calls are counted for KVM only.
+        command.arg("bench").arg(tenant("hello")).args(["--requests", "200", "--engine", "kvm"]);
         command
     };
     let output = bench().arg("--json").output().unwrap();

@@ -18,10 +18,12 @@ pub(crate) enum Fingerprint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FingerprintMismatch {
     /// It belongs to another engine.
-    #[error("it was made by the engine `{engine}`")]
+    #[error("it was saved on the engine \"{saved}\", and the program now runs on \"{here}\"")]
     Engine {
         /// That engine.
-        engine: &'static str,
+        saved: &'static str,
+        /// The engine on which it was to run.
+        here: &'static str,
     },
     /// Something else of KVM.
     #[cfg(feature = "kvm")]
@@ -51,9 +53,9 @@ impl Fingerprint {
             #[cfg(feature = "process")]
             (Self::Process(saved), EngineHost::Process(_)) => Ok(saved.check()?),
             #[cfg(all(feature = "kvm", feature = "process"))]
-            (Self::Kvm(_), _) => Err(FingerprintMismatch::Engine { engine: "kvm" }),
+            (Self::Kvm(_), _) => Err(FingerprintMismatch::Engine { saved: "kvm", here: "process" }),
             #[cfg(all(feature = "kvm", feature = "process"))]
-            (Self::Process(_), _) => Err(FingerprintMismatch::Engine { engine: "process" }),
+            (Self::Process(_), _) => Err(FingerprintMismatch::Engine { saved: "process", here: "kvm" }),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use mayfly_machine::EnginePage;
-use mayfly_memory::ledger::Account;
 use mayfly_memory::layout::Reach;
+use mayfly_memory::ledger::Account;
 
 /// An engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +19,9 @@ pub enum Engine {
 }
 
 impl Engine {
+    /// All engines.
+    pub const ALL: [Self; 2] = [Self::Kvm, Self::Process];
+
     /// Its name in configurations and reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -176,6 +179,22 @@ impl Host {
         }
     }
 
+    /// What the probe found, in a few words: how machines run here.
+    #[must_use]
+    pub fn details(&self) -> String {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(host) => match host.kind() {
+                mayfly_kvm::HostKind::Hardware => "virtual machines, by hardware virtualisation".to_owned(),
+                mayfly_kvm::HostKind::Paging => {
+                    "virtual machines, by paging, without hardware virtualisation".to_owned()
+                }
+            },
+            #[cfg(feature = "process")]
+            EngineHost::Process(host) => host.report().to_string(),
+        }
+    }
+
     /// Whether machines are those of hardware virtualisation.
     #[must_use]
     pub fn is_hardware(&self) -> bool {
@@ -230,6 +249,26 @@ impl Host {
     }
 }
 
+/// What is known of an engine here.
+#[derive(Debug, Clone)]
+pub enum EngineState {
+    /// It has not been opened: nothing has needed it.
+    Unopened,
+    /// It has run a program.
+    Usable(Host),
+    /// It cannot run programs.
+    Unusable(HostError),
+}
+
+/// What [`Choice::Auto`] means here.
+#[derive(Debug, Clone)]
+pub struct Auto {
+    /// The best engine of this host.
+    pub host: Result<Host, HostError>,
+    /// Why it is this one, in one sentence without its full stop.
+    pub why: String,
+}
+
 /// The engines of this machine, each opened when it is first asked for.
 #[derive(Debug)]
 pub struct Hosts {
@@ -257,25 +296,60 @@ impl Hosts {
         }
     }
 
+    /// What is known of the engine. Does not open it.
+    ///
+    /// ```
+    /// use mayfly_engine::{Engine, EngineState, Hosts};
+    ///
+    /// let hosts = Hosts::new("/dev/kvm".as_ref());
+    /// assert!(matches!(hosts.state(Engine::Process), EngineState::Unopened));
+    /// ```
+    #[must_use]
+    pub fn state(&self, engine: Engine) -> EngineState {
+        let opened = match engine {
+            Engine::Kvm => self.kvm.get(),
+            Engine::Process => self.process.get(),
+        };
+        match opened {
+            None => EngineState::Unopened,
+            Some(Ok(host)) => EngineState::Usable(host.clone()),
+            Some(Err(error)) => EngineState::Unusable(error.clone()),
+        }
+    }
+
     /// The engine that this choice means here.
     ///
     /// # Errors
     ///
     /// [`HostError`] of each engine that was tried.
     pub fn choose(&self, choice: Choice) -> Result<Host, HostError> {
-        let Choice::Auto = choice else {
-            let Choice::Only(engine) = choice else { return self.get(Engine::Process) };
-            return self.get(engine);
-        };
+        match choice {
+            Choice::Auto => self.auto().host,
+            Choice::Only(engine) => self.get(engine),
+        }
+    }
+
+    /// What [`Choice::Auto`] means here: KVM of hardware virtualisation, else processes, else KVM of the paging kind.
+    #[must_use]
+    pub fn auto(&self) -> Auto {
         let kvm = self.get(Engine::Kvm);
-        if let Ok(host) = &kvm
-            && host.is_hardware()
-        {
-            return kvm;
+        if kvm.as_ref().is_ok_and(Host::is_hardware) {
+            return Auto { host: kvm, why: "KVM has hardware virtualisation here".to_owned() };
         }
         match (self.get(Engine::Process), kvm) {
-            (Ok(host), _) | (Err(_), Ok(host)) => Ok(host),
-            (Err(process), Err(kvm)) => Err(HostError { tried: [kvm.tried, process.tried].concat() }),
+            (Ok(process), Ok(_)) => Auto {
+                host: Ok(process),
+                why: "KVM has no hardware virtualisation here, and processes work without it".to_owned(),
+            },
+            (Ok(process), Err(missing)) => Auto { host: Ok(process), why: format!("KVM cannot be used: {missing}") },
+            (Err(missing), Ok(kvm)) => Auto {
+                host: Ok(kvm),
+                why: format!("KVM works, without hardware virtualisation, and processes do not: {missing}"),
+            },
+            (Err(process), Err(kvm)) => Auto {
+                host: Err(HostError { tried: [kvm.tried, process.tried].concat() }),
+                why: "no engine can be used".to_owned(),
+            },
         }
     }
 }
@@ -302,4 +376,54 @@ fn open_process() -> Result<Host, HostError> {
 #[cfg(not(feature = "process"))]
 fn open_process() -> Result<Host, HostError> {
     Err(HostError::new(Engine::Process, &"this build has no process engine"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_has_a_name_that_is_understood() {
+        for choice in [Choice::Auto, Choice::Only(Engine::Kvm), Choice::Only(Engine::Process)] {
+            assert_eq!(Choice::from_name(choice.name()), Some(choice));
+        }
+        for name in ["", "KVM", "kvm ", "processes"] {
+            assert_eq!(Choice::from_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn without_kvm_auto_means_processes_and_says_why() {
+        let hosts = Hosts::new("/nowhere".as_ref());
+        assert!(Engine::ALL.iter().all(|&engine| matches!(hosts.state(engine), EngineState::Unopened)));
+        let auto = hosts.auto();
+        assert_eq!(auto.host.unwrap().engine(), Engine::Process);
+        assert!(auto.why.starts_with("KVM cannot be used: /nowhere does not exist"), "{}", auto.why);
+        assert!(matches!(hosts.state(Engine::Kvm), EngineState::Unusable(_)));
+        assert!(matches!(hosts.state(Engine::Process), EngineState::Usable(_)));
+    }
+
+    #[test]
+    fn an_engine_that_is_forced_and_missing_is_not_replaced() {
+        let hosts = Hosts::new("/nowhere".as_ref());
+        let error = hosts.choose(Choice::Only(Engine::Kvm)).unwrap_err();
+        assert_eq!(error.tried().map(|(engine, _)| engine).collect::<Vec<_>>(), [Engine::Kvm]);
+        assert!(matches!(hosts.state(Engine::Process), EngineState::Unopened), "it was not tried");
+    }
+
+    #[test]
+    fn only_hardware_virtualisation_comes_before_processes() {
+        let hosts = Hosts::new("/dev/kvm".as_ref());
+        let auto = hosts.auto().host.unwrap();
+        let is_hardware = hosts.get(Engine::Kvm).is_ok_and(|host| host.is_hardware());
+        assert_eq!(auto.engine(), if is_hardware { Engine::Kvm } else { Engine::Process });
+    }
+
+    #[test]
+    fn an_error_of_several_engines_names_each() {
+        let one = HostError::new(Engine::Kvm, &"no device");
+        assert_eq!(one.to_string(), "no device");
+        let tried = [one.tried, HostError::new(Engine::Process, &"no calls").tried].concat();
+        assert_eq!(HostError { tried }.to_string(), "kvm: no device; process: no calls");
+    }
 }

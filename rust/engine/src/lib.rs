@@ -29,7 +29,7 @@ mod processor;
 pub mod testing;
 
 pub use crate::fingerprint::FingerprintMismatch;
-pub use crate::host::{Choice, Engine, Host, HostError, Hosts};
+pub use crate::host::{Auto, Choice, Engine, EngineState, Host, HostError, Hosts};
 pub use crate::image::audit::AuditedPage;
 pub use crate::image::fork::Learned;
 pub use crate::image::image::Image;

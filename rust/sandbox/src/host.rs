@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The host, as the floors above see it: they do not know how an engine runs programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use mayfly_engine::EngineState;
 pub use mayfly_engine::{Choice, Engine, HostError};
 
 use crate::time::{timekeeping, watchdog};
@@ -21,6 +22,34 @@ pub struct Hosts {
     auto: Result<Choice, HostError>,
 }
 
+/// What [`Choice::Auto`] means here.
+#[derive(Debug, Clone)]
+pub struct Auto {
+    /// The best engine of this host.
+    pub host: Result<Host, HostError>,
+    /// Why it is this one, in one sentence without its full stop.
+    pub why: String,
+}
+
+/// What is known of an engine here, for reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineReport {
+    /// It has not been opened: nothing has needed it.
+    Unopened,
+    /// It has run a program.
+    Usable {
+        /// `hardware` or `paging` for KVM, `process` for processes.
+        kind: &'static str,
+        /// What the probe found, in a few words.
+        details: String,
+    },
+    /// It cannot run programs.
+    Unusable {
+        /// What is missing and what an operator can do.
+        reason: String,
+    },
+}
+
 impl Default for Hosts {
     fn default() -> Self {
         Self::new()
@@ -36,7 +65,13 @@ impl Hosts {
             Ok(name) => Choice::from_name(&name).ok_or_else(|| HostError::unknown(&name)),
             Err(_) => Ok(Choice::Auto),
         };
-        Self { hosts: mayfly_engine::Hosts::new(&path), auto }
+        Self { auto, ..Self::of_device(&path) }
+    }
+
+    /// Nothing is opened yet. `device` is the KVM device; no environment variable is looked at.
+    #[must_use]
+    pub fn of_device(device: &Path) -> Self {
+        Self { hosts: mayfly_engine::Hosts::new(device), auto: Ok(Choice::Auto) }
     }
 
     /// Opens the engine of this choice, if it is not open yet, and probes it by running a program.
@@ -45,12 +80,52 @@ impl Hosts {
     ///
     /// [`HostError`] says what is missing and what an operator can do.
     pub fn choose(&self, choice: Choice) -> Result<Host, HostError> {
-        watchdog::survive_file_size_limit();
-        let choice = if choice == Choice::Auto { self.auto.clone()? } else { choice };
-        let machine = self.hosts.choose(choice)?;
-        timekeeping::begin();
-        Ok(Host { machine })
+        match choice {
+            Choice::Auto => self.auto().host,
+            Choice::Only(engine) => open(|| self.hosts.get(engine)),
+        }
     }
+
+    /// What [`Choice::Auto`] means here. Opens the engines that it has to look at.
+    ///
+    /// ```
+    /// use mayfly_sandbox::Hosts;
+    ///
+    /// let auto = Hosts::new().auto();
+    /// println!("{:?}: {}", auto.host.map(|host| host.engine()), auto.why);
+    /// ```
+    #[must_use]
+    pub fn auto(&self) -> Auto {
+        match &self.auto {
+            Ok(Choice::Auto) => {
+                watchdog::survive_file_size_limit();
+                let auto = self.hosts.auto();
+                Auto { host: open(|| auto.host), why: auto.why }
+            }
+            Ok(choice @ Choice::Only(_)) => {
+                Auto { host: self.choose(*choice), why: format!("{ENGINE_VARIABLE} asks for {}", choice.name()) }
+            }
+            Err(unknown) => Auto { host: Err(unknown.clone()), why: format!("{ENGINE_VARIABLE} names none") },
+        }
+    }
+
+    /// What is known of the engine. Does not open it.
+    #[must_use]
+    pub fn report(&self, engine: Engine) -> EngineReport {
+        match self.hosts.state(engine) {
+            EngineState::Unopened => EngineReport::Unopened,
+            EngineState::Usable(host) => EngineReport::Usable { kind: host.kind(), details: host.details() },
+            EngineState::Unusable(error) => EngineReport::Unusable { reason: error.to_string() },
+        }
+    }
+}
+
+/// What comes before the first machine on any engine, and after its probe.
+fn open(host: impl FnOnce() -> Result<mayfly_engine::Host, HostError>) -> Result<Host, HostError> {
+    watchdog::survive_file_size_limit();
+    let machine = host()?;
+    timekeeping::begin();
+    Ok(Host { machine })
 }
 
 /// A host that can run machines; cheap to clone.
@@ -93,6 +168,12 @@ impl Host {
     #[must_use]
     pub fn on_account(&self, account: &mayfly_engine::Account) -> Self {
         Self { machine: self.machine.on_account(account) }
+    }
+
+    /// Which engine it is.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.machine.engine()
     }
 
     /// What kind of host this is.

@@ -60,7 +60,9 @@ mod worker;
 pub use abi::METHOD_CALL;
 pub use entropy::EntropyError;
 pub use error::{BootError, CallError, ForkError, ProgramError};
-pub use host::{Choice, DEVICE_VARIABLE, ENGINE_VARIABLE, Engine, Host, HostError, HostReport, Hosts};
+pub use host::{
+    Auto, Choice, DEVICE_VARIABLE, ENGINE_VARIABLE, Engine, EngineReport, Host, HostError, HostReport, Hosts,
+};
 pub use limits::Limits;
 pub use mayfly_engine::heap;
 pub use mayfly_engine::{Account, Allowance, Held, Hold, Ledger, Purpose, ResetReport};

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_files::{Errands, Pending};
-use mayfly_sandbox::{MonotonicClock, MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, WarmUp};
 
 use crate::config::json::{Key, blank_comments, locate};
 use crate::config::limits::Limits;
@@ -66,6 +66,8 @@ pub struct Config {
     pub snapshots: Option<PathBuf>,
     /// Whether responses have the headers `x-mayfly-mode` and `x-mayfly-generation`.
     pub mode_header: bool,
+    /// The engine that the command line asks for, whatever the file says: see [`Config::force_engine`].
+    pub forced_engine: Option<Choice>,
     /// The file that the configuration was read from, if any; it is watched for changes.
     pub source: Option<PathBuf>,
 }
@@ -91,6 +93,8 @@ pub struct TenantConfig {
     pub name: TenantName,
     /// The ELF file, joined to the configuration's `root`.
     pub program: PathBuf,
+    /// Where it runs, and its storage program: its own setting, else its group's, else the file's.
+    pub engine: Choice,
     /// Arguments after the program's name.
     pub args: Vec<String>,
     /// The whole environment: tenants get nothing of the server's own. Sorted by name; names are unique.
@@ -199,6 +203,8 @@ pub struct SharedConfig {
 pub struct StorageConfig {
     /// The ELF file, joined to the configuration's `root`.
     pub program: PathBuf,
+    /// Where it runs: as the tenant's program.
+    pub engine: Choice,
     /// Arguments after the program's name.
     pub args: Vec<String>,
     /// The whole environment. Sorted by name; names are unique.
@@ -231,6 +237,7 @@ impl TenantConfig {
         let Self {
             name: _,
             program,
+            engine,
             args,
             env,
             mounts,
@@ -249,6 +256,7 @@ impl TenantConfig {
             upload_key: _,
         } = self;
         *program == other.program
+            && *engine == other.engine
             && *args == other.args
             && *env == other.env
             && *mounts == other.mounts
@@ -329,6 +337,17 @@ impl Config {
         let text = read(path)?;
         let config = Self::from_part(&text, &text, &[]).map_err(|error| error.placed(&text).in_file(path))?;
         Ok(Self { source: Some(path.to_owned()), ..config })
+    }
+
+    /// Has all tenants run on `engine`, whatever they configure, and those of configurations that replace this one.
+    pub fn force_engine(&mut self, engine: Choice) {
+        self.forced_engine = Some(engine);
+        for tenant in &mut self.tenants {
+            tenant.engine = engine;
+            if let Some(storage) = &mut tenant.storage {
+                storage.engine = engine;
+            }
+        }
     }
 
     /// Checks `part`, which is at `place` in `text`.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
-use mayfly_sandbox::PAGE_SIZE;
+use mayfly_sandbox::{Auto, Choice, Engine, EngineReport, PAGE_SIZE};
 use serde::Serialize;
 
 use crate::config::TenantConfig;
@@ -20,8 +20,8 @@ use crate::model::tenant::{State, Tenant};
 /// another.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The host, or why it cannot run machines.
-    pub host: HostState,
+    /// The host, its engines, or why it cannot run machines.
+    pub host: HostReport,
     /// The tenants, in configuration order.
     pub tenants: Vec<TenantReport>,
     /// Requests without a tenant.
@@ -45,7 +45,7 @@ pub struct Report {
 /// Whether a server is ready for requests, as its configuration defines it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// The host can run tenants, no tenant that boots at start is still in its first boot, and the server is not
+    /// An engine can run tenants, no tenant that boots at start is still in its first boot, and the server is not
     /// ending.
     pub ready: bool,
     /// Shutdown has begun: the server finishes the requests in progress.
@@ -56,13 +56,82 @@ pub struct Readiness {
     pub failed: usize,
 }
 
+/// The host and its engines.
+#[derive(Debug, Serialize)]
+pub struct HostReport {
+    /// Whether tenants can run here.
+    #[serde(flatten)]
+    pub state: HostState,
+    /// What the engine `auto` means, if a tenant is to run on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto: Option<AutoReport>,
+    /// All engines.
+    pub engines: Vec<EngineState>,
+}
+
+/// What the engine `auto` means here.
+#[derive(Debug, Serialize)]
+pub struct AutoReport {
+    /// The engine's name. `None`: no engine can be used.
+    pub engine: Option<&'static str>,
+    /// Why it is this one.
+    pub why: String,
+}
+
+impl From<Auto> for AutoReport {
+    fn from(auto: Auto) -> Self {
+        Self { engine: auto.host.ok().map(|host| host.engine().name()), why: auto.why }
+    }
+}
+
+/// An engine.
+#[derive(Debug, Serialize)]
+pub struct EngineState {
+    /// Its name in configurations: `kvm` or `process`.
+    pub engine: &'static str,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub usability: Usability,
+}
+
+/// Whether an engine can run programs here.
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Usability {
+    /// No tenant has needed it, so it was not tried.
+    Unopened,
+    /// It has run a program.
+    Usable {
+        /// `hardware` or `paging` for KVM, `process` for processes.
+        kind: &'static str,
+        /// What the probe found, in a few words.
+        details: String,
+    },
+    /// It cannot run programs.
+    Unusable {
+        /// What is missing, and what to do about it.
+        reason: String,
+    },
+}
+
+impl From<(Engine, EngineReport)> for EngineState {
+    fn from((engine, report): (Engine, EngineReport)) -> Self {
+        let usability = match report {
+            EngineReport::Unopened => Usability::Unopened,
+            EngineReport::Usable { kind, details } => Usability::Usable { kind, details },
+            EngineReport::Unusable { reason } => Usability::Unusable { reason },
+        };
+        Self { engine: engine.name(), usability }
+    }
+}
+
 /// Whether tenants can run on this host.
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum HostState {
     /// They can.
     Usable {
-        /// The kind of KVM: `hardware` or `paging`.
+        /// The kind of KVM: `hardware` or `paging`; `none` if it cannot be used, or no tenant needs it.
         kvm: &'static str,
     },
     /// They cannot.
@@ -81,6 +150,8 @@ pub struct TenantReport {
     pub routes: Vec<String>,
     /// What happens to a worker's state after a request: `ephemeral`, `stateful`, or as in `reset-every-100`.
     pub mode: String,
+    /// The engine that it runs on: `kvm` or `process`; `auto` if there is none that it could run on.
+    pub engine: &'static str,
     /// The path of its program.
     pub program: PathBuf,
     /// Its place in its life cycle.
@@ -153,8 +224,11 @@ pub enum TenantState {
 }
 
 impl TenantReport {
-    pub(crate) fn of(tenant: &Tenant, config: &TenantConfig) -> Self {
+    /// `engine` names the engine that a choice means here.
+    pub(crate) fn of(tenant: &Tenant, config: &TenantConfig, engine: impl Fn(Choice) -> &'static str) -> Self {
         let totals = tenant.totals();
+        // After a rollback, or a change that failed, it is not the configured one.
+        let choice = tenant.ready().map_or(config.engine, |generation| generation.config.engine);
         let state = match tenant.state() {
             State::Unbooted | State::Booting { .. } if tenant.errands.hang().is_some() => {
                 TenantState::Failed { reason: tenant.excuse() }
@@ -182,6 +256,7 @@ impl TenantReport {
             name: config.name.to_string(),
             routes: config.routes.iter().map(ToString::to_string).collect(),
             mode: config.mode.to_string(),
+            engine: engine(choice),
             program: config.program.clone(),
             state,
             waits_for: tenant.errands.hang().map(|hang| hang.to_string()),

@@ -2,6 +2,7 @@
 //! All tenants of a process: start, shutdown, reports, and what loops share.
 
 mod changes;
+mod engines;
 mod tenant_set;
 
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use mayfly_sandbox::{Host, HostError};
+use mayfly_sandbox::Hosts;
 
 use crate::config::{Config, TenantConfig};
 use crate::host::descriptors::{self, TooLow};
@@ -23,7 +24,7 @@ use crate::life::eviction::LastRequests;
 use crate::life::snapshots::Snapshots;
 use crate::memory::{Memory, Relief};
 use crate::model::tenant::{State, Tenant};
-use crate::report::{HostState, Readiness, Report, TenantReport};
+use crate::report::{Readiness, Report, TenantReport};
 use crate::schedule::background::Background;
 
 pub(crate) use tenant_set::TenantSet;
@@ -42,7 +43,7 @@ pub struct Server {
 }
 
 struct Inner {
-    host: Result<Host, HostError>,
+    hosts: Arc<Hosts>,
     /// A number that changes with `set`, and when loops are to close idle workers. Loops compare it on every request.
     news: AtomicU64,
     /// Idle time in nanoseconds after which a loop closes a worker.
@@ -66,7 +67,7 @@ struct Inner {
     id_seed: u64,
 }
 
-/// Why a server could not start. A failed tenant or an unusable KVM does not prevent a start: see [`Server::report`].
+/// Why a server could not start. A failed tenant or an unusable engine does not prevent a start: see [`Server::report`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The system could not create a thread.
@@ -78,11 +79,11 @@ pub enum StartError {
 }
 
 impl Server {
-    /// Starts with the host's KVM and boots the tenants that are to boot at start, a few in parallel.
+    /// Opens the engines that the tenants need, and boots the tenants that are to boot at start, a few in parallel.
     ///
     /// Returns when all of these have booted or failed, or after three seconds. A tenant that takes longer answers 503
-    /// until it is ready. A tenant that fails is kept with its reason. Without usable KVM the server starts
-    /// nevertheless, and every tenant answers 503.
+    /// until it is ready. A tenant that fails is kept with its reason. If an engine cannot be used here, the server
+    /// starts nevertheless, and the tenants that need it answer 503.
     ///
     /// # Errors
     ///
@@ -90,30 +91,25 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, StartError> {
         descriptors::require(0)?;
         descriptors::warn_of_file_size();
-        Self::start_on(Host::open(), config)
+        Self::start_on(Hosts::new(), config)
     }
 
-    pub(crate) fn start_on(host: Result<Host, HostError>, config: Config) -> Result<Self, StartError> {
+    pub(crate) fn start_on(hosts: Hosts, config: Config) -> Result<Self, StartError> {
         let workers = Workers::new(config.max_workers);
         let memory = Arc::new(Memory::new(config.max_memory_bytes));
-        let env = match &host {
-            Ok(host) => Ok(BootEnv {
-                host: host.clone(),
-                workers: workers.clone(),
-                uploads: config.admin.as_ref().and_then(|admin| admin.uploads.clone()),
-                snapshots: config.snapshots.clone().map(|directory| Arc::new(Snapshots::new(directory))),
-                memory: Arc::clone(&memory),
-            }),
-            Err(error) => Err(resources::with_advice(error)),
+        let hosts = Arc::new(hosts);
+        let env = BootEnv {
+            hosts: Arc::clone(&hosts),
+            workers: workers.clone(),
+            uploads: config.admin.as_ref().and_then(|admin| admin.uploads.clone()),
+            snapshots: config.snapshots.clone().map(|directory| Arc::new(Snapshots::new(directory))),
+            memory: Arc::clone(&memory),
         };
         let background = Background::start(&workers, &memory, config.overflow_threads)?;
         let boots = Boots::start(env, &background)?;
         let tenants = config.tenants.iter().map(|config| new_tenant(config, &memory)).collect();
         let set = TenantSet::new(1, Arc::new(config), tenants);
-        if let Err(reason) = boots.env() {
-            tracing::error!(target: "mayfly::server", "no tenant can run on this host: {reason}");
-            set.tenants.iter().for_each(|tenant| tenant.fail_for_ever(reason));
-        }
+        engines::open(&set, boots.env());
         for tenant in set.to_boot_at_start() {
             if tenant.claim_boot(false) {
                 boots.boot(Arc::clone(tenant));
@@ -122,7 +118,7 @@ impl Server {
         boots.wait(START_WAIT);
         let server = Self {
             inner: Arc::new(Inner {
-                host,
+                hosts,
                 news: AtomicU64::new(0),
                 idle_ns: AtomicU64::new(u64::MAX),
                 memory,
@@ -200,19 +196,16 @@ impl Server {
     /// The server's current state.
     #[must_use]
     pub fn report(&self) -> Report {
-        let host = match &self.inner.host {
-            Ok(host) => HostState::Usable { kvm: host.report().kind },
-            Err(error) => HostState::Unusable { reason: error.to_string() },
-        };
         let set = self.set();
+        let engine = engines::namer(&self.inner.hosts);
         let tenants = set
             .tenants
             .iter()
             .zip(&set.config.tenants)
-            .map(|(tenant, config)| TenantReport::of(tenant, config))
+            .map(|(tenant, config)| TenantReport::of(tenant, config, &engine))
             .collect();
         Report {
-            host,
+            host: engines::report(&set, &self.inner.hosts),
             tenants,
             unrouted: self.unrouted().iter().map(|count| count.load(Ordering::Relaxed)).sum(),
             workers: self.inner.workers.count(),
@@ -238,7 +231,7 @@ impl Server {
         let failed =
             set.tenants.iter().filter(|tenant| has_failed(tenant) || is_booting(tenant) && hangs(tenant)).count();
         let ending = self.inner.is_ending.load(Ordering::Relaxed);
-        Readiness { ready: self.inner.host.is_ok() && booting == 0 && !ending, ending, booting, failed }
+        Readiness { ready: engines::is_usable(&self.inner.hosts) && booting == 0 && !ending, ending, booting, failed }
     }
 
     /// The current set of tenants.
@@ -368,12 +361,12 @@ mod tests {
     use mayfly_sandbox::BufferedResponse;
 
     #[test]
-    fn without_kvm_tenants_answer_503_with_the_reason_and_other_paths_404() {
-        let config = Config::from_json(r#"{"tenants": [{"name": "a", "program": "p", "path": "/a"}]}"#).unwrap();
-        let missing = HostError::Missing { path: "/dev/kvm".into() };
-        let server = Server::start_on(Err(missing), config).unwrap();
+    fn without_its_engine_a_tenant_answers_503_with_the_reason_and_other_paths_404() {
+        let tenants = r#"{"engine": "kvm", "tenants": [{"name": "a", "program": "p", "path": "/a"}]}"#;
+        let config = Config::from_json(tenants).unwrap();
+        let server = Server::start_on(Hosts::of_device("/nowhere".as_ref()), config).unwrap();
         let mut pool = server.loop_pool();
-        for (path, status, words) in [("/a/b", 503, "/dev/kvm does not exist"), ("/b", 404, "no tenant")] {
+        for (path, status, words) in [("/a/b", 503, "/nowhere does not exist"), ("/b", 404, "no tenant")] {
             let request = Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"" };
             let mut response = BufferedResponse::default();
             assert_eq!(pool.call(&request, &mut response), Outcome::Done);
@@ -382,6 +375,14 @@ mod tests {
         }
         let report = serde_json::to_value(server.report()).unwrap();
         assert_eq!(report["host"]["state"], "unusable");
+        let reason = report["host"]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("/nowhere does not exist"), "{reason}");
+        assert_eq!(report["host"].get("auto"), None);
+        let engines = &report["host"]["engines"];
+        assert_eq!((&engines[0]["engine"], &engines[0]["state"]), (&"kvm".into(), &"unusable".into()));
+        assert_eq!((&engines[1]["engine"], &engines[1]["state"]), (&"process".into(), &"unopened".into()));
+        assert_eq!(report["tenants"][0]["engine"], "kvm");
+        assert!(!server.readiness().ready);
         assert_eq!(report["tenants"][0]["state"], "failed");
         assert_eq!(report["tenants"][0]["errors"]["unavailable"], 1);
         assert!(matches!(server.reload("a"), Err(ReloadError::Host(_))));

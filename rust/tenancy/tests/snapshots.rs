@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mayfly_sandbox::{Host, NoLog};
+use mayfly_sandbox::NoLog;
 use mayfly_tenancy::{Config, ReloadError, Server, TenantState};
 use serde_json::{Value, json};
 use support::*;
@@ -168,8 +168,7 @@ fn a_snapshot_can_be_saved_in_advance() {
     let folder = tempfile::tempdir().unwrap();
     let value = config(folder.path(), &sample("workset"), json!({"health": {"path": "/"}}));
     let config = Config::from_value(&value).unwrap();
-    let host = Host::open().unwrap();
-    let save = |tenant, out| config.save_snapshot(&host, tenant, out, Arc::new(NoLog));
+    let save = |tenant, out| config.save_snapshot(tenant, out, Arc::new(NoLog));
     let made = save("a", None).unwrap();
     assert_eq!(files(folder.path()), [made]);
     assert_eq!(serve_once(&value, 1).0, "snapshot");

@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::bench::{BareMachines, Floor, ScatteredPages};
-use mayfly_sandbox::{Header, Host, Request, Snapshot, Worker};
+use mayfly_sandbox::{Engine, Header, Host, Hosts, Request, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::bench::first_response::first_response_ms;
@@ -52,7 +52,8 @@ const HEADERS: [Header<'_>; 5] = [
 
 pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let subject = Subject::new(options)?;
-    let host = Host::open().map_err(Failure::host)?;
+    let hosts = Hosts::new();
+    let host = hosts.choose(subject.tenant().engine).map_err(Failure::host)?;
     let path = options.path.as_bytes();
     let (path, query) = match path.iter().position(|&byte| byte == b'?') {
         Some(at) => (&path[..at], &path[at + 1..]),
@@ -61,7 +62,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
     let plan = Plan { requests: options.requests, time: options.seconds.map(Duration::from_secs) };
     let figures = Bench::new(&host, &subject, request, plan)?.measure(&host, &subject)?;
-    let figures = Figures { host: HostFacts::read(host.report().kind), ..figures };
+    let figures = Figures { host: HostFacts::read(&hosts, Some(host.engine())), ..figures };
     if options.json {
         println!("{}", figures.json());
     } else {
@@ -191,7 +192,7 @@ impl<'a> Bench<'a> {
             exits_per_request,
             // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from
             // outside.
-            ioctls_per_request: exits_per_request,
+            ioctls_per_request: (host.engine() == Engine::Kvm).then_some(exits_per_request),
             workset_pages: pages,
             reset_ns_per_page: per_page(times.resets.median(), pages),
             memcpy_ns_per_page: per_page(times.copies.median(), pages),

@@ -22,7 +22,8 @@ pub struct Figures {
     /// CPU time of the serving thread, for a call with its reset.
     pub cpu_us: f64,
     pub exits_per_request: f64,
-    pub ioctls_per_request: f64,
+    /// None without KVM.
+    pub ioctls_per_request: Option<f64>,
     pub workset_pages: usize,
     pub reset_ns_per_page: f64,
     pub memcpy_ns_per_page: f64,
@@ -72,8 +73,11 @@ impl fmt::Display for Figures {
         let mut row = |name: &str, value: f64, unit: &str, note: &str| {
             writeln!(f, "  {}", format!("{name:<20} {value:>9.2} {unit:<6} {note}").trim_end())
         };
+        let is_kvm = host.engine == "kvm";
         let above = self.call_reset_us - self.floor_us;
-        row("floor", self.floor_us, "us", "a bare KVM_RUN round trip")?;
+        let (floor, bare) =
+            if is_kvm { ("a bare KVM_RUN round trip", "VM") } else { ("a bare round trip to a process", "process") };
+        row("floor", self.floor_us, "us", floor)?;
         row("call and reset", self.call_reset_us, "us", &format!("{above:.2} us above the floor"))?;
         row("  call", self.call_us, "us", "request in, response out")?;
         row(
@@ -96,7 +100,7 @@ impl fmt::Display for Figures {
             row("reset of a page", self.reset_ns_per_page, "ns", &note)?;
         }
         let ratio = self.fork_us / self.create_vm_us;
-        row("fork", self.fork_us, "us", &format!("{ratio:.2} x a bare VM, {:.0} us", self.create_vm_us))?;
+        row("fork", self.fork_us, "us", &format!("{ratio:.2} x a bare {bare}, {:.0} us", self.create_vm_us))?;
         let note = format!("private memory; {:.2} once it has served", self.worker_served_private_kib);
         row("idle worker", self.worker_private_kib, "KiB", &note)?;
         if let (Some(added), Some(equals)) = (self.overhead_ns, self.overhead_equals_ns) {
@@ -108,7 +112,8 @@ impl fmt::Display for Figures {
         if let Some(ms) = self.snapshot_first_response_ms {
             row("first response", ms, "ms", "from a snapshot file")?;
         }
-        writeln!(f, "\n  {}, Linux {}, {} KVM", host.cpu, host.kernel, host.kvm)?;
+        let engine = if is_kvm { format!("{} KVM", host.kvm) } else { "processes".to_owned() };
+        writeln!(f, "\n  {}, Linux {}, {engine}", host.cpu, host.kernel)?;
         writeln!(f, "  mitigations: {}", host.mitigations)
     }
 }

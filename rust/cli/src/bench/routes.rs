@@ -9,7 +9,7 @@ use std::fmt;
 use std::hint::black_box;
 use std::time::Instant;
 
-use mayfly_sandbox::Host;
+use mayfly_sandbox::Hosts;
 use mayfly_tenancy::bench::Routes;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -56,13 +56,14 @@ pub fn bench_routes(options: &BenchRoutesOptions) -> Result<(), Failure> {
         by_path.round();
         by_host.round();
     }
-    let kvm = Host::open().map_or("none", |host| host.report().kind);
+    let hosts = Hosts::new();
+    let engine = hosts.auto().host.ok().map(|host| host.engine());
     let figures = Figures {
         by_path: by_path.figures(),
         by_host: by_host.figures(),
         tenants: MANY,
         rounds: ROUNDS,
-        host: HostFacts::read(kvm),
+        host: HostFacts::read(&hosts, engine),
     };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&figures).unwrap_or_default());

@@ -24,6 +24,14 @@ pub struct Subject {
 
 impl Subject {
     pub fn new(options: &BenchOptions) -> Result<Self, Failure> {
+        let mut subject = Self::of(options)?;
+        if let Some(engine) = options.engine {
+            subject.config.force_engine(engine);
+        }
+        Ok(subject)
+    }
+
+    fn of(options: &BenchOptions) -> Result<Self, Failure> {
         if let Some(program) = &options.program {
             return Ok(Self { config: options.settings.config(program)?, index: 0, is_of_file: false });
         }

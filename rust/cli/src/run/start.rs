@@ -32,6 +32,9 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
         (None, Some(program)) => (options.settings.config(program)?, program),
         (None, None) => return Err(Failure::Usage("there is nothing to run".to_owned())),
     };
+    if let Some(engine) = options.engine {
+        config.force_engine(engine);
+    }
     if let Some(mib) = options.max_memory_mib {
         config.max_memory_bytes = Some(mib << 20);
     }
@@ -43,7 +46,7 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::host)?;
     listener.set_nonblocking(true).map_err(Failure::host)?;
     let server = Server::start(config).map_err(Failure::host)?;
-    if let HostState::Unusable { reason } = server.report().host {
+    if let HostState::Unusable { reason } = server.report().host.state {
         return Err(Failure::Host(reason));
     }
     if options.config.is_none() {

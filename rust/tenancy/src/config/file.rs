@@ -11,11 +11,11 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mayfly_sandbox::{MountPoint, Outbound};
+use mayfly_sandbox::{Choice, MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::run::{self, Monotonic, Mount, Port, Serve, WarmUpRequest};
+use super::run::{self, Engine, Monotonic, Mount, Port, Serve, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
@@ -74,6 +74,10 @@ pub(crate) struct File {
     /// does not boot them again. Anyone who can write to it controls the tenants' programs. Without it, programs boot
     /// at each start.
     snapshots: Option<FilePath>,
+    /// Where programs run for which neither the tenant nor its group says it.
+    #[serde(default)]
+    #[schemars(extend("default" = "auto"))]
+    engine: Engine,
     /// A listener for operators: status, metrics, uploads. Default: none.
     admin: Option<Admin>,
     /// Settings for all tenants.
@@ -120,6 +124,8 @@ struct Defaults {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Group {
+    /// Where the programs of tenants run that do not say it themselves. Default: where the file says.
+    engine: Option<Engine>,
     /// Limits of tenants that do not set their own.
     #[serde(default)]
     limits: LimitsPatch,
@@ -159,6 +165,8 @@ struct Tenant {
     group: Option<TenantName>,
     /// The ELF file, relative to the root.
     program: FilePath,
+    /// Where the program runs, and its storage program. Default: where the group says, else where the file says.
+    engine: Option<Engine>,
     /// Arguments after the program's name.
     #[serde(default)]
     args: Vec<Argument>,
@@ -276,6 +284,7 @@ fn yes() -> bool {
 
 /// The settings that a tenant's own ones are merged into.
 struct Base {
+    engine: Engine,
     limits: LimitsPatch,
     env: BTreeMap<EnvironmentName, Argument>,
     mounts: Vec<MountPoint>,
@@ -288,13 +297,15 @@ impl File {
         let root = self.root.as_path();
         let in_defaults = |error: ConfigError| error.below(&["defaults".into()]);
         let mounts = run::mounts(self.defaults.mounts, &[], root).map_err(in_defaults)?;
-        let defaults = Base { limits: self.defaults.limits, env: BTreeMap::new(), mounts, outbound: vec![] };
+        let defaults =
+            Base { engine: self.engine, limits: self.defaults.limits, env: BTreeMap::new(), mounts, outbound: vec![] };
         let mut groups: HashMap<TenantName, Base> = HashMap::new();
         for (name, group) in self.groups {
             let in_group = |error: ConfigError| error.below(&["groups".into(), name.as_str().into()]);
             let mounts = run::mounts(group.mounts, &defaults.mounts, root).map_err(in_group)?;
             let outbound = run::outbound(group.outbound, &[]);
-            groups.insert(name, Base { limits: group.limits.or(defaults.limits), env: group.env, mounts, outbound });
+            let (engine, limits) = (group.engine.unwrap_or(defaults.engine), group.limits.or(defaults.limits));
+            groups.insert(name, Base { engine, limits, env: group.env, mounts, outbound });
         }
         let admin = self.admin.map(|admin| admin.check(root)).transpose()?;
         let mut used = UsedNames::default();
@@ -320,6 +331,7 @@ impl File {
             admin,
             snapshots: self.snapshots.map(|directory| root.join(directory.as_str())),
             mode_header: self.mode_header,
+            forced_engine: None,
             source: None,
         })
     }
@@ -364,13 +376,15 @@ impl Tenant {
         let mut env = base.env.clone();
         env.extend(self.env);
         let service = run::service(self.serve.unwrap_or_default(), self.port, self.warm_up)?;
-        let storage = self.storage.map(|storage| storage.check(root, base)).transpose();
+        let engine = Choice::from(self.engine.unwrap_or(base.engine));
+        let storage = self.storage.map(|storage| storage.check(root, base, engine)).transpose();
         let mounts = run::mounts(self.mounts, &base.mounts, root)?;
         let watch = run::watch(self.watch.as_ref().map_or(&[], SomeOf::as_slice), &mounts)?;
         let built_in = if service.is_some() { Limits::of_a_server() } else { Limits::default() };
         Ok(TenantConfig {
             name: self.name,
             program: root.join(self.program.as_str()),
+            engine,
             args: strings(self.args),
             env: variables(env),
             mounts,
@@ -434,9 +448,10 @@ impl Tenant {
 }
 
 impl Storage {
-    fn check(self, root: &Path, base: &Base) -> Result<StorageConfig, ConfigError> {
+    fn check(self, root: &Path, base: &Base, engine: Choice) -> Result<StorageConfig, ConfigError> {
         Ok(StorageConfig {
             program: root.join(self.program.as_str()),
+            engine,
             args: strings(self.args),
             env: variables(self.env),
             mounts: run::mounts(self.mounts, &base.mounts, root)?,

@@ -9,7 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mayfly_sandbox::{MOUNTS_MAX, MonotonicClock, MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{Choice, MOUNTS_MAX, MonotonicClock, MountPoint, Outbound, WarmUp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -118,6 +118,29 @@ pub(super) fn outbound(destinations: Vec<Destination>, base: &[Outbound]) -> Vec
         }
     }
     all
+}
+
+/// Where a program runs.
+#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Engine {
+    /// KVM of hardware virtualisation if the host has it, else processes, else KVM of the paging kind.
+    #[default]
+    Auto,
+    /// In virtual machines.
+    Kvm,
+    /// In processes of the host, which may make no system call of their own.
+    Process,
+}
+
+impl From<Engine> for Choice {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Auto => Self::Auto,
+            Engine::Kvm => Self::Only(mayfly_sandbox::Engine::Kvm),
+            Engine::Process => Self::Only(mayfly_sandbox::Engine::Process),
+        }
+    }
 }
 
 /// How requests reach a program.

@@ -155,6 +155,7 @@ mod tests {
             r#""path": "/", "serve": "doorbell", "monotonic_clock": "suspends""#,
             r#""path": "/", "serve": "connections", "port": 1"#,
             r#""path": "/", "serve": "connections", "port": 65535, "warm_up": []"#,
+            r#""path": "/", "engine": "process""#,
             r#""path": "/", "outbound": ["a.b-c:1", "1.2.3.4:65535", "[::1]:80"]"#,
         ] {
             verdict(&format!(r#"{{"tenants": [{{"name": "a", "program": "p", {tenant}}}]}}"#)).unwrap();
@@ -165,6 +166,7 @@ mod tests {
             r#"{"admin": {}}"#,
             r#"{"admin": {"listen": "[::1]:80", "uploads": "u", "upload_mib": 1}}"#,
             r#"{"snapshots": "frozen"}"#,
+            r#"{"engine": "auto", "groups": {"a": {"engine": "kvm"}}}"#,
         ] {
             verdict(file).unwrap();
         }
@@ -191,6 +193,7 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "ephemeral": true, "reset_every": 1"#,
             r#""name": "a", "program": "p", "path": "/", "reset_every": 0"#,
             r#""name": "a", "program": "p", "path": "/", "boot": "never""#,
+            r#""name": "a", "program": "p", "path": "/", "engine": "xen""#,
             r#""name": "a", "program": "p", "path": "/", "env": {"A=": ""}"#,
             r#""name": "a", "program": "p", "path": "/", "env": {"A": 1}"#,
             r#""name": "a", "program": "p", "path": "/", "args": ["\u0000"]"#,
@@ -229,6 +232,7 @@ mod tests {
             r#"{"tenant": []}"#,
             r#"{"tenants": {}}"#,
             r#"{"overflow_threads": 0}"#,
+            r#"{"engine": 1}"#,
             r#"{"groups": {" ": {}}}"#,
             r#"{"admin": {"listen": "localhost"}}"#,
         ] {

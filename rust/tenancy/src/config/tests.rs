@@ -61,6 +61,7 @@ fn a_small_file_gets_the_defaults() {
     let expected = TenantConfig {
         name: "a".to_owned().try_into().unwrap(),
         program: "p".into(),
+        engine: Choice::Auto,
         args: vec![],
         env: vec![],
         mounts: vec![],
@@ -88,6 +89,7 @@ fn a_small_file_gets_the_defaults() {
         admin: None,
         snapshots: None,
         mode_header: false,
+        forced_engine: None,
         source: None,
     };
     assert_eq!(config, whole);
@@ -164,6 +166,40 @@ fn limits_merge_tenant_over_group_over_file_over_built_in() {
     assert_eq!(a.limits.machine.response_bytes, Limits::default().machine.response_bytes);
     assert_eq!(a.storage.as_ref().unwrap().limits.machine.cpu_time, ms(6));
     assert_eq!((a.program.as_path(), b.program.as_path()), (Path::new("/srv/p"), Path::new("/q")));
+}
+
+#[test]
+fn the_engine_is_the_tenants_or_its_groups_or_the_files_or_the_best() {
+    use mayfly_sandbox::Engine::{Kvm, Process};
+    let config = |top: &str| {
+        Config::from_json(&format!(
+            r#"{{{top} "groups": {{"v": {{"engine": "kvm"}}, "g": {{}}}}, "tenants": [
+                {{"name": "a", "program": "p", "path": "/a"}},
+                {{"name": "b", "program": "p", "path": "/b", "group": "g"}},
+                {{"name": "c", "program": "p", "path": "/c", "group": "v", "storage": {{"program": "s"}}}},
+                {{"name": "d", "program": "p", "path": "/d", "group": "v", "engine": "auto"}}]}}"#
+        ))
+        .unwrap()
+    };
+    let engines = |config: &Config| -> Vec<Choice> { config.tenants.iter().map(|tenant| tenant.engine).collect() };
+    let (auto, kvm, process) = (Choice::Auto, Choice::Only(Kvm), Choice::Only(Process));
+    assert_eq!(engines(&config("")), [auto, auto, kvm, auto]);
+    let mut config = config(r#""engine": "process","#);
+    assert_eq!(engines(&config), [process, process, kvm, auto]);
+    assert_eq!(config.tenants[2].storage.as_ref().unwrap().engine, kvm);
+    config.force_engine(process);
+    assert_eq!(engines(&config), [process; 4]);
+    assert_eq!(config.tenants[2].storage.as_ref().unwrap().engine, process);
+}
+
+#[test]
+fn an_unknown_engine_is_refused_with_those_that_there_are() {
+    let problem = problem(&tenant(r#", "engine": "xen""#));
+    assert_eq!(problem, "tenants[0].engine: unknown variant `xen`, expected one of `auto`, `kvm`, `process`");
+    for (text, key) in [(r#"{"engine": "KVM"}"#, "engine"), (r#"{"groups": {"g": {"engine": ""}}}"#, "groups.g.engine")]
+    {
+        assert_eq!(Config::from_json(text).unwrap_err().key(), key, "{text}");
+    }
 }
 
 #[test]
@@ -419,6 +455,7 @@ fn a_change_of_routes_keeps_the_program() {
     assert!(!tenant.same_program(&other));
     for more in [
         r#""args": ["x"]"#,
+        r#""engine": "process""#,
         r#""env": {"A": "1"}"#,
         r#""ephemeral": false"#,
         r#""health": {"path": "/"}"#,

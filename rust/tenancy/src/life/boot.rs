@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mayfly_sandbox::{BootError, BootedFrom, LogSink, Program, Snapshot};
+use mayfly_sandbox::{BootError, BootedFrom, Host, LogSink, Program, Snapshot};
 
 use crate::config::TenantConfig;
 use crate::host::{descriptors, resources};
@@ -50,6 +50,8 @@ pub(crate) fn boot(tenant: &Tenant, env: &BootEnv, background: &Background) {
             tenant.boot_bytes.store(bytes.saturating_mul(2).min(most), Ordering::Relaxed);
             tenant.fail_for_memory(error.to_string());
         }
+        // The engine was opened once, and stays as it was found.
+        Err(ReloadError::Host(reason)) => tenant.fail_for_ever(&reason),
         Err(error) => {
             let retry_at = Instant::now() + history.next_pause();
             tenant.fail(error.to_string(), retry_at);
@@ -79,10 +81,10 @@ fn make_unchecked(
     background: &Background,
     source: ProgramSource,
 ) -> Result<Generation, ReloadError> {
+    let config = Arc::clone(&history.config);
+    let host = &env.host(tenant, &config)?;
     let few = |error| ReloadError::Boot(resources::with_advice(&error));
     descriptors::for_program().map_err(few)?;
-    let config = Arc::clone(&history.config);
-    let env = &BootEnv { host: env.host.on_account(&tenant.account), ..env.clone() };
     let (uploaded, may_be_kept) = match source {
         ProgramSource::Kept => (None, true),
         ProgramSource::File => (None, false),
@@ -97,14 +99,14 @@ fn make_unchecked(
         // The errand may have waited for files for hours.
         return Err(ReloadError::Ending);
     }
-    let store = store(tenant, history, &config, env, background)?;
+    let store = store(tenant, history, &config, host, background)?;
     let check = |snapshot: &Snapshot| check_health(tenant, snapshot, &config, store.as_ref(), background);
-    let kept = if may_be_kept { load(tenant, &config, &program, env, check) } else { None };
+    let kept = if may_be_kept { load(tenant, &config, &program, env, host, check) } else { None };
     let snapshot = match kept {
         Some(snapshot) => snapshot,
         None => {
             let sink = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
-            let booted = Snapshot::boot(&env.host, &program, &config.limits.machine, sink);
+            let booted = Snapshot::boot(host, &program, &config.limits.machine, sink);
             tenant.log.end_partial_lines();
             let snapshot = booted.map_err(|error| match error {
                 BootError::Violation(_) => ReloadError::Violation(error.to_string()),
@@ -134,11 +136,12 @@ fn load(
     config: &TenantConfig,
     program: &Program,
     env: &BootEnv,
+    host: &Host,
     check: impl Fn(&Snapshot) -> Result<(), ReloadError>,
 ) -> Option<Snapshot> {
     let directory = &env.snapshots.as_ref().filter(|_| program.shared.is_none())?.directory;
     let sink = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
-    let snapshot = snapshots::load(directory, config, program, &env.host, sink, &tenant.loads)?;
+    let snapshot = snapshots::load(directory, config, program, host, sink, &tenant.loads)?;
     match check(&snapshot) {
         Ok(()) => Some(snapshot),
         Err(reason) => {
@@ -156,7 +159,7 @@ fn store(
     tenant: &Tenant,
     history: &mut History,
     config: &TenantConfig,
-    env: &BootEnv,
+    host: &Host,
     background: &Background,
 ) -> Result<Option<Arc<Store>>, ReloadError> {
     let Some(wanted) = &config.storage else {
@@ -166,12 +169,12 @@ fn store(
     let log = Arc::clone(&tenant.log) as Arc<dyn LogSink>;
     match &history.store {
         Some(store) => {
-            let refreshed = store.refresh(wanted, &env.host, log);
+            let refreshed = store.refresh(wanted, host, log);
             // Requests that arrived meanwhile are queued, whatever the result.
             background.overflow.serve_queue(store);
             refreshed?;
         }
-        None => history.store = Some(Arc::new(Store::boot(wanted, &env.host, log)?)),
+        None => history.store = Some(Arc::new(Store::boot(wanted, host, log)?)),
     }
     Ok(history.store.clone())
 }

@@ -31,8 +31,7 @@ const BOOT_PAUSE: Duration = Duration::from_secs(1);
 /// The boots of a server's tenants.
 #[derive(Debug)]
 pub(crate) struct Boots {
-    /// What boots need, or the reason why no tenant can boot on this host, which each client receives.
-    env: Result<BootEnv, String>,
+    env: BootEnv,
     background: Arc<Background>,
     queue: Mutex<Queue>,
     ended: Condvar,
@@ -54,8 +53,8 @@ impl Boots {
     /// # Errors
     ///
     /// If the thread that saves snapshots cannot be created.
-    pub(crate) fn start(env: Result<BootEnv, String>, background: &Arc<Background>) -> io::Result<Arc<Self>> {
-        if let Ok(BootEnv { snapshots: Some(snapshots), .. }) = &env {
+    pub(crate) fn start(env: BootEnv, background: &Arc<Background>) -> io::Result<Arc<Self>> {
+        if let Some(snapshots) = &env.snapshots {
             let snapshots = Arc::clone(snapshots);
             background.threads.spawn("mayfly-saver", move || snapshots.save_all())?;
         }
@@ -68,9 +67,9 @@ impl Boots {
         }))
     }
 
-    /// What boots need, or the reason why no tenant can boot.
-    pub(crate) fn env(&self) -> Result<&BootEnv, &str> {
-        self.env.as_ref().map_err(String::as_str)
+    /// What boots need.
+    pub(crate) fn env(&self) -> &BootEnv {
+        &self.env
     }
 
     /// Serves a request for which there is no worker, after its tenant's boot if that is due or in progress.
@@ -117,7 +116,7 @@ impl Boots {
             queue.is_closed = true;
             queue.tenants.clear();
         }
-        if let Ok(BootEnv { snapshots: Some(snapshots), .. }) = &self.env {
+        if let Some(snapshots) = &self.env.snapshots {
             snapshots.close();
         }
         self.refuse_waiting();
@@ -159,10 +158,7 @@ impl Boots {
     /// it passes on when a file is slow to respond.
     fn boot_one(self: &Arc<Self>, tenant: &Arc<Tenant>) -> bool {
         let (this, booting) = (Arc::clone(self), Arc::clone(tenant));
-        let errand = move || match this.env() {
-            Ok(env) => boot(&booting, env, &this.background),
-            Err(reason) => booting.fail_for_ever(reason),
-        };
+        let errand = move || boot(&booting, this.env(), &this.background);
         let mut has_slot = true;
         let begun = match tenant.errands.begin(BOOT_MOST, errand) {
             Ok(begun) => begun,

@@ -61,7 +61,11 @@ pub(crate) fn launch(
 
 /// Whether the tenant's program files differ from the running programs, or watched files have changed.
 pub(crate) fn has_changed(tenant: &Tenant, env: &BootEnv) -> Result<bool, ReloadError> {
-    let Some(generation) = tenant.ready() else { return Ok(matches!(tenant.state(), State::Failed { .. })) };
+    let Some(generation) = tenant.ready() else {
+        let has_failed = matches!(tenant.state(), State::Failed { .. });
+        // No change of files lets a tenant run whose engine cannot be used.
+        return Ok(has_failed && env.hosts.choose(tenant.history()?.config.engine).is_ok());
+    };
     let config = Arc::clone(&tenant.history()?.config);
     if generation.store.as_ref().is_some_and(|store| store.has_changed()) {
         return Ok(true);

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mayfly_sandbox::{Host, LogSink, Snapshot};
+use mayfly_sandbox::{Hosts, LogSink, Snapshot};
 
 use crate::config::Config;
 use crate::life::{health, snapshots};
@@ -12,7 +12,7 @@ use crate::model::outcome::ReloadError;
 use crate::model::store::Store;
 
 impl Config {
-    /// Boots a tenant's program and saves its snapshot: to `out`, or to where the server looks for it at start. Returns
+    /// Boots a tenant's program on the tenant's engine and saves its snapshot: to `out`, or to where the server looks for it at start. Returns
     /// the path.
     ///
     /// If the tenant has a health request, it is made first, so that the snapshot records the pages that a request
@@ -23,13 +23,13 @@ impl Config {
     /// [`ReloadError`].
     pub fn save_snapshot(
         &self,
-        host: &Host,
         tenant: &str,
         out: Option<&Path>,
         log: Arc<dyn LogSink>,
     ) -> Result<PathBuf, ReloadError> {
         let config = self.tenants.iter().find(|config| config.name.as_str() == tenant);
         let config = config.ok_or(ReloadError::UnknownTenant)?;
+        let host = &Hosts::new().choose(config.engine).map_err(|error| ReloadError::Host(error.to_string()))?;
         let program = config.launch().map_err(|error| ReloadError::Program(error.to_string()))?;
         let limits = &config.limits.machine;
         if config.shared.is_some() {

@@ -47,8 +47,8 @@ pub enum ReloadError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Ending,
-    /// This host cannot run machines.
-    #[error("no tenant can run on this host: {0}")]
+    /// The tenant's engine cannot be used on this host.
+    #[error("the tenant cannot run on this host: {0}")]
     Host(String),
 }
 

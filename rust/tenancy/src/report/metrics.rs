@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use crate::memory::Bound;
-use crate::report::{HostState, Report, TenantReport, TenantState};
+use crate::report::{EngineState, HostState, Report, TenantReport, TenantState, Usability};
 use crate::server::Server;
 
 /// The `Content-Type` of [`Report::metrics`].
@@ -108,9 +108,10 @@ impl Report {
         by(&mut text, "mayfly_tenant_failures_total", failures, "error", |tenant| &tenant.errors);
         let hits = "How often a limit refused something to the program.";
         by(&mut text, "mayfly_tenant_limit_hits_total", hits, "limit", |tenant| &tenant.limit_hits);
-        text.family("mayfly_tenant_info", Gauge, "What happens to a worker's state after a request.");
+        text.family("mayfly_tenant_info", Gauge, "What happens to a worker's state after a request, and the engine.");
         for tenant in &self.tenants {
-            text.sample("mayfly_tenant_info", &[("tenant", &tenant.name), ("mode", &tenant.mode)], 1.0);
+            let labels = [("tenant", &*tenant.name), ("mode", &*tenant.mode), ("engine", tenant.engine)];
+            text.sample("mayfly_tenant_info", &labels, 1.0);
         }
         text.0
     }
@@ -122,7 +123,7 @@ impl Report {
         };
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         one("mayfly_build_info", Gauge, "The version of Mayfly.", &version, 1.0);
-        let (usable, kvm) = match &self.host {
+        let (usable, kvm) = match &self.host.state {
             HostState::Usable { kvm } => (1.0, *kvm),
             HostState::Unusable { .. } => (0.0, "none"),
         };
@@ -153,7 +154,21 @@ impl Report {
         one("mayfly_overflow_requests", Gauge, help, &[], self.overflow as f64);
         let help = "Requests without a tenant.";
         one("mayfly_unrouted_requests_total", Counter, help, &[], self.unrouted as f64);
+        self.write_engines(text);
         self.write_memory(text);
+    }
+
+    fn write_engines(&self, text: &mut Text) {
+        let name = "mayfly_engine_usable";
+        text.family(name, Gauge, "Whether the engine can run programs, and its kind, for engines that tenants need.");
+        for EngineState { engine, usability } in &self.host.engines {
+            let (kind, usable) = match usability {
+                Usability::Unopened => continue,
+                Usability::Usable { kind, .. } => (*kind, 1.0),
+                Usability::Unusable { .. } => ("none", 0.0),
+            };
+            text.sample(name, &[("engine", engine), ("kind", kind)], usable);
+        }
     }
 
     fn write_memory(&self, text: &mut Text) {
@@ -226,6 +241,7 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use super::*;
     use crate::memory::MemoryReport;
+    use crate::report::{AutoReport, HostReport};
     use std::collections::HashMap;
 
     /// A series: its name and its labels in order.
@@ -301,6 +317,7 @@ mod tests {
             name: name.to_owned(),
             routes: vec!["/".to_owned()],
             mode: "reset-every-9".to_owned(),
+            engine: "process",
             program: "p".into(),
             state,
             waits_for: Some("p has not answered for 2 s".to_owned()),
@@ -327,7 +344,17 @@ mod tests {
 
     fn report() -> Report {
         Report {
-            host: HostState::Usable { kvm: "paging" },
+            host: HostReport {
+                state: HostState::Usable { kvm: "paging" },
+                auto: Some(AutoReport { engine: Some("process"), why: "it works".to_owned() }),
+                engines: vec![
+                    EngineState {
+                        engine: "kvm",
+                        usability: Usability::Usable { kind: "paging", details: "slowly".to_owned() },
+                    },
+                    EngineState { engine: "process", usability: Usability::Unusable { reason: "no".to_owned() } },
+                ],
+            },
             tenants: vec![
                 tenant("shop", TenantState::Ready { generation: 3, boot_ms: 1.5, booted_from: "snapshot" }),
                 tenant("we\"i\\rd\n", TenantState::Failed { reason: "no\nfile".to_owned() }),
@@ -392,7 +419,10 @@ mod tests {
         assert_eq!(get("mayfly_tenant_booted_from_snapshot", &[("tenant", "shop")]), 1.0);
         assert_eq!(get("mayfly_tenant_failures_total", &[("tenant", "shop"), ("error", "exited")]), 11.0);
         assert_eq!(get("mayfly_tenant_limit_hits_total", &[("tenant", "shop"), ("limit", "descriptors")]), 9.0);
-        assert_eq!(get("mayfly_tenant_info", &[("tenant", "shop"), ("mode", "reset-every-9")]), 1.0);
+        let info = [("tenant", "shop"), ("mode", "reset-every-9"), ("engine", "process")];
+        assert_eq!(get("mayfly_tenant_info", &info), 1.0);
+        assert_eq!(get("mayfly_engine_usable", &[("engine", "kvm"), ("kind", "paging")]), 1.0);
+        assert_eq!(get("mayfly_engine_usable", &[("engine", "process"), ("kind", "none")]), 0.0);
         assert_eq!(get("mayfly_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
         assert_eq!(get("mayfly_host_usable", &[("kvm", "paging")]), 1.0);
         assert_eq!((get("mayfly_workers", &[]), get("mayfly_workers_max", &[])), (14.0, 15.0));
@@ -422,7 +452,8 @@ mod tests {
 
     #[test]
     fn a_server_without_tenants_and_kvm_has_metrics_too() {
-        let host = HostState::Unusable { reason: "no \"kvm\"\n".to_owned() };
+        let state = HostState::Unusable { reason: "no \"kvm\"\n".to_owned() };
+        let host = HostReport { state, auto: None, engines: vec![] };
         let series = parse(&Report { host, tenants: vec![], ..report() }.metrics());
         assert_eq!(series[&("mayfly_host_usable".to_owned(), vec![("kvm".to_owned(), "none".to_owned())])], 0.0);
     }

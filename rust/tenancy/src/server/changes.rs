@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mayfly_files::Pending;
 
-use super::{START_WAIT, Server, TenantSet, new_tenant};
+use super::{START_WAIT, Server, TenantSet, engines, new_tenant};
 use crate::config::{AdminConfig, Config, TenantConfig};
 use crate::life::env::BootEnv;
 use crate::life::program::{ProgramSource, has_changed};
@@ -30,9 +30,12 @@ impl Server {
     ///
     /// Waits for the boots. Settings of the whole process take effect at the next start only: `max_workers`,
     /// `max_memory_mib`, `overflow_threads`, `admin`, `snapshots`.
-    pub fn apply(&self, config: Config) -> Applied {
+    pub fn apply(&self, mut config: Config) -> Applied {
         let _one_at_a_time = self.inner.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.set();
+        if let Some(engine) = old.config.forced_engine {
+            config.force_engine(engine);
+        }
         let mut applied = Applied::default();
         let mut known: HashMap<&str, (&Arc<Tenant>, &TenantConfig)> = old
             .tenants
@@ -68,22 +71,14 @@ impl Server {
             }
         }
         let set = TenantSet::new(old.epoch + 1, Arc::new(config), tenants);
-        match self.inner.boots.env() {
-            Ok(_) => {
-                let is_new = |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted);
-                for tenant in set.to_boot_at_start().filter(|tenant| is_new(tenant)) {
-                    if tenant.claim_boot(false) {
-                        self.inner.boots.boot(Arc::clone(tenant));
-                    }
-                }
-                self.inner.boots.wait(START_WAIT);
-            }
-            Err(reason) => {
-                for tenant in set.tenants.iter().filter(|tenant| matches!(tenant.state(), State::Unbooted)) {
-                    tenant.fail_for_ever(reason);
-                }
+        engines::open(&set, self.inner.boots.env());
+        let is_new = |tenant: &Tenant| tenant.is_new() && matches!(tenant.state(), State::Unbooted);
+        for tenant in set.to_boot_at_start().filter(|tenant| is_new(tenant)) {
+            if tenant.claim_boot(false) {
+                self.inner.boots.boot(Arc::clone(tenant));
             }
         }
+        self.inner.boots.wait(START_WAIT);
         *self.inner.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
         self.inner.news.fetch_add(1, Ordering::Release);
         tracing::info!(
@@ -121,10 +116,7 @@ impl Server {
     {
         let (tenant, boots) = (Arc::clone(tenant), Arc::clone(self.boots()));
         let background = Arc::clone(self.background());
-        move || {
-            let env = boots.env().map_err(|reason| ReloadError::Host(reason.to_owned()))?;
-            work(&tenant, env, &background)
-        }
+        move || work(&tenant, boots.env(), &background)
     }
 
     /// Runs the work as an errand, and waits for it unless it hangs on the tenant's files.
@@ -158,9 +150,6 @@ impl Server {
     /// Reloads every tenant whose program file differs from the running program. A tenant whose files do not respond is
     /// reported, and delays no other.
     pub fn reload_changed(&self) -> Vec<(String, Result<Reloaded, ReloadError>)> {
-        if self.inner.boots.env().is_err() {
-            return Vec::new();
-        }
         let set = self.set();
         let errands = set.tenants.iter().map(|tenant| {
             let work = self.work(tenant, |tenant, env, background| {

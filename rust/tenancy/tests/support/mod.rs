@@ -40,7 +40,7 @@ pub fn start(tenants: &[Value]) -> Server {
 
 pub fn start_with(config: Value) -> Server {
     let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
-    let HostState::Usable { .. } = server.report().host else { panic!("these tests need a usable KVM") };
+    let HostState::Usable { .. } = server.report().host.state else { panic!("these tests need a usable engine") };
     server
 }
 
