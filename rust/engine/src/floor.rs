@@ -53,9 +53,9 @@ impl Floor {
             #[cfg(feature = "kvm")]
             AnyFloor::Kvm(floor) => floor.round_trip(),
             #[cfg(feature = "process")]
-            AnyFloor::Process(rounds) => rounds
-                .round_trip()
-                .map_err(|error| RunError { call: "a round trip", source: io::Error::other(error) }),
+            AnyFloor::Process(rounds) => {
+                rounds.round_trip().map_err(|error| RunError { call: "a round trip", source: io::Error::other(error) })
+            }
         }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use kvm_ioctls::{Cap, Kvm};
 use mayfly_machine::layout::USER_MIN;
 use mayfly_machine::{CreateError, MemoryError, PAGE_SIZE, Prot, read_tsc};
-use mayfly_memory::ledger::Account;
 use mayfly_memory::layout::Reach;
+use mayfly_memory::ledger::Account;
 use mayfly_memory::memory::Memory;
 use mayfly_memory::tables::{Entry, Tables};
 
@@ -189,7 +189,7 @@ impl Host {
                         let Inner { features, .. } = &*host.inner;
                         let features = features.clone();
                         return Ok(Self {
-                                    inner: Arc::new(Inner {
+                            inner: Arc::new(Inner {
                                 kvm,
                                 features,
                                 variant,

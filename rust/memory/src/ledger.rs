@@ -26,9 +26,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
+use crate::layout::Reach;
+
 /// Pages that the kernel uses for a virtual machine and the mapping of its memory, besides what the guest sees.
 /// Measured: see `docs/decisions/0250-memory-of-the-process.md`.
 pub const MACHINE_PAGES: u64 = 128;
+/// The same for a process, its filter and its descriptors; its page tables are counted as they are made. Measured: see
+/// `docs/decisions/0272-one-machine-two-processors.md`.
+pub const PROCESS_PAGES: u64 = 32;
 /// Pages that are taken at a time.
 const BATCH: u64 = 16;
 /// Pages that a machine may hold beyond what it uses.
@@ -58,9 +63,11 @@ struct Book {
     most: AtomicU64,
     band: AtomicU64,
     share: AtomicU64,
-    /// Parts of `held`: what images hold, and what the kernel uses for machines.
+    /// Parts of `held`: what images hold, what the kernel uses for machines.
     images: AtomicU64,
     machines: AtomicU64,
+    /// The part of workers whose memory lies in files of their own.
+    files: AtomicU64,
     /// Accounts that hold something.
     owners: AtomicU64,
     /// The keeper is woken once when `held` rises above this.
@@ -77,6 +84,8 @@ pub struct Held {
     pub images: u64,
     /// The part that the kernel uses for machines.
     pub machines: u64,
+    /// The part of workers whose memory is no anonymous memory of this process.
+    pub files: u64,
 }
 
 /// How far a ledger lets machines grow, in pages.
@@ -112,6 +121,7 @@ impl Default for Ledger {
             share: AtomicU64::new(u64::MAX),
             images: AtomicU64::new(0),
             machines: AtomicU64::new(0),
+            files: AtomicU64::new(0),
             owners: AtomicU64::new(0),
             alarm: AtomicU64::new(u64::MAX),
             keeper: OnceLock::new(),
@@ -129,8 +139,9 @@ impl Ledger {
     /// What is held now.
     #[must_use]
     pub fn held(&self) -> Held {
-        let Book { held, images, machines, .. } = &*self.0;
-        Held { all: held.load(Relaxed), images: images.load(Relaxed), machines: machines.load(Relaxed) }
+        let Book { held, images, machines, files, .. } = &*self.0;
+        let [all, images, machines, files] = [held, images, machines, files].map(|pages| pages.load(Relaxed));
+        Held { all, images, machines, files }
     }
 
     /// Accounts that hold something.
@@ -260,6 +271,9 @@ pub struct Hold {
     /// How many of them count as an image's, and as the kernel's.
     image: u64,
     machine: u64,
+    /// How many lie in a file of the worker's own, and whether pages do that are taken from now on.
+    file: u64,
+    in_file: bool,
     /// Whether the last request for pages was refused.
     is_refused: bool,
 }
@@ -268,7 +282,16 @@ impl Hold {
     /// Holds nothing yet.
     #[must_use]
     pub fn new(account: &Account, purpose: Purpose) -> Self {
-        Self { account: account.clone(), purpose, pages: 0, image: 0, machine: 0, is_refused: false }
+        Self {
+            account: account.clone(),
+            purpose,
+            pages: 0,
+            image: 0,
+            machine: 0,
+            file: 0,
+            in_file: false,
+            is_refused: false,
+        }
     }
 
     /// Whether the last pages that were asked for were refused.
@@ -309,6 +332,9 @@ impl Hold {
         if self.purpose == Purpose::Boot {
             self.image = self.image.saturating_add(taken);
             self.account.0.ledger.0.images.fetch_add(taken, Relaxed);
+        } else if self.in_file {
+            self.file = self.file.saturating_add(taken);
+            self.account.0.ledger.0.files.fetch_add(taken, Relaxed);
         }
         true
     }
@@ -327,18 +353,26 @@ impl Hold {
         let surplus = self.pages.saturating_sub(pages);
         let of_image = surplus.min(self.image);
         self.image = self.image.saturating_sub(of_image);
+        let of_file = surplus.saturating_sub(of_image).min(self.file);
+        self.file = self.file.saturating_sub(of_file);
+        self.account.0.ledger.0.files.fetch_sub(of_file, Relaxed);
         self.pages = self.pages.saturating_sub(surplus);
         self.account.0.ledger.0.images.fetch_sub(of_image, Relaxed);
         self.account.give_back(surplus);
     }
 
-    /// Holds what the kernel needs for a machine, too.
-    pub fn cover_machine(&mut self) -> bool {
-        if !self.cover(self.pages.saturating_add(MACHINE_PAGES)) {
+    /// Holds what the kernel needs for a machine whose processor reaches memory in this way, too.
+    pub fn cover_machine(&mut self, reach: Reach) -> bool {
+        let kernels = match reach {
+            Reach::Mapping => MACHINE_PAGES,
+            Reach::Files => PROCESS_PAGES,
+        };
+        if !self.cover(self.pages.saturating_add(kernels)) {
             return false;
         }
-        self.machine = MACHINE_PAGES;
-        self.account.0.ledger.0.machines.fetch_add(MACHINE_PAGES, Relaxed);
+        self.machine = kernels;
+        self.in_file = reach == Reach::Files;
+        self.account.0.ledger.0.machines.fetch_add(kernels, Relaxed);
         true
     }
 
@@ -378,7 +412,7 @@ mod tests {
         let ledger = ledger(1000, 0, u64::MAX);
         let account = ledger.account();
         let mut hold = Hold::new(&account, Purpose::Request);
-        assert!(hold.cover(5) && hold.cover_machine());
+        assert!(hold.cover(5) && hold.cover_machine(Reach::Mapping));
         assert_eq!((ledger.held().all, ledger.held().machines), (hold.pages(), MACHINE_PAGES));
         assert_eq!(account.held(), hold.pages());
         // Batches, and the last pages one by one.
@@ -392,6 +426,18 @@ mod tests {
         assert_eq!((ledger.held().all, ledger.held().machines), (300 + BATCH - MACHINE_PAGES, 0));
         drop(hold);
         assert_eq!((ledger.held(), account.held()), (Held::default(), 0));
+    }
+
+    #[test]
+    fn what_lies_in_files_is_told_and_given_back() {
+        let ledger = ledger(u64::MAX, 0, u64::MAX);
+        let mut hold = Hold::new(&ledger.account(), Purpose::Fork);
+        assert!(hold.cover_machine(Reach::Files) && hold.cover(PROCESS_PAGES + 100));
+        assert_eq!((ledger.held().machines, ledger.held().files), (PROCESS_PAGES, ledger.held().all - PROCESS_PAGES));
+        hold.shrink(PROCESS_PAGES + 10);
+        assert_eq!(ledger.held().files, 10);
+        drop(hold);
+        assert_eq!(ledger.held(), Held::default());
     }
 
     #[test]

@@ -195,6 +195,8 @@ pub struct Memory {
     reach: Reach,
     /// With a file of the worker's own: the image's frames that are in it.
     owned: Option<Owned>,
+    /// Page tables that were made for it.
+    tables: u64,
     /// Frames (first, count) that always are.
     shown: (u64, u64),
     pub(crate) next: u64,
@@ -219,7 +221,7 @@ impl Memory {
     /// Memory for a boot: `frames` pages of a new memfd, none of them used yet.
     pub fn boot(frames: u64, account: &Account, reach: Reach) -> Result<Self, CreateError> {
         let mut hold = Hold::new(account, Purpose::Boot);
-        if !hold.cover_machine() {
+        if !hold.cover_machine(reach) {
             return Err(MemoryError::Full.into());
         }
         let bytes = frames * PAGE_SIZE;
@@ -240,6 +242,7 @@ impl Memory {
             reach,
             owned: None,
             shown: (0, 0),
+            tables: 0,
             next: 0,
             free: Vec::new(),
             dirty: Vec::new(),
@@ -274,6 +277,7 @@ impl Memory {
             reach: Reach::Mapping,
             owned: None,
             shown: (0, 0),
+            tables: 0,
             next: image.frames,
             free: Vec::new(),
             dirty: Vec::new(),
@@ -300,8 +304,7 @@ impl Memory {
         let bytes = frames * PAGE_SIZE;
         let file = memfd(bytes, Reach::Files).map_err(CreateError::map(bytes))?;
         let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
-        let mapping =
-            Mapping::new(bytes as usize, prot, flags, file.as_raw_fd()).map_err(CreateError::map(bytes))?;
+        let mapping = Mapping::new(bytes as usize, prot, flags, file.as_raw_fd()).map_err(CreateError::map(bytes))?;
         // SAFETY: advice on our own mapping.
         unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };
         let mut owned = Owned::new(image.frames);
@@ -315,6 +318,7 @@ impl Memory {
             reach: Reach::Files,
             owned: Some(owned),
             shown,
+            tables: 0,
             next: image.frames,
             free: Vec::new(),
             dirty: Vec::new(),
@@ -484,7 +488,8 @@ impl Memory {
 
     /// Frames that exist only in this machine, whether or not they have been touched.
     pub fn private_in_use(&self) -> u64 {
-        self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64
+        let kernels = if self.reach == Reach::Files { self.tables } else { 0 };
+        self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64 + kernels
     }
 
     /// Takes the memory for `private_pages` pages from the process's bound; `false` if the bound is reached.
@@ -507,6 +512,13 @@ impl Memory {
     /// Pages that are taken from now on are a request's.
     pub fn serve_requests(&mut self) {
         self.hold.set_purpose(Purpose::Request);
+    }
+
+    /// A zeroed frame for a page table. A processor with mappings of its own has a table of the kernel's for it, too.
+    pub(crate) fn allocate_table(&mut self) -> Option<u64> {
+        let frame = self.allocate()?;
+        self.tables += 1;
+        Some(frame)
     }
 
     /// A zeroed frame, or `None` when the machine's memory is used up.

@@ -365,7 +365,7 @@ impl Tables {
             let at = table + Self::index(address, level) * 8;
             let entry = memory.read_u64(at);
             table = if entry & PRESENT == 0 {
-                let frame = memory.allocate()?;
+                let frame = memory.allocate_table()?;
                 // Upper levels grant everything; the leaf decides.
                 memory.write_u64(at, (frame * PAGE_SIZE) | PRESENT | WRITE | USER | ACCESSED | DIRTY);
                 frame * PAGE_SIZE
@@ -385,13 +385,7 @@ impl Tables {
     /// Calls `visit(memory, address, slot, entry)` for every non-empty leaf entry in `[start, end)`, in order.
     ///
     /// The cost follows the number of tables that exist, not the length of the range.
-    pub fn for_each(
-        self,
-        memory: &mut Memory,
-        start: u64,
-        end: u64,
-        visit: Visit<'_>,
-    ) -> Result<(), MemoryError> {
+    pub fn for_each(self, memory: &mut Memory, start: u64, end: u64, visit: Visit<'_>) -> Result<(), MemoryError> {
         Self::for_each_below(memory, self.root, LEVELS - 1, 0, start, end, visit)
     }
 

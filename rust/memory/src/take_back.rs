@@ -98,7 +98,9 @@ impl Memory {
             }
             // On a shared mapping MADV_DONTNEED would keep the content; MADV_REMOVE punches a hole.
             // SAFETY: our own mapping.
-            (Content::Drop, Backing::Boot(_) | Backing::File { .. }) => host(unsafe { libc::madvise(start, len, libc::MADV_REMOVE) }),
+            (Content::Drop, Backing::Boot(_) | Backing::File { .. }) => {
+                host(unsafe { libc::madvise(start, len, libc::MADV_REMOVE) })
+            }
             // SAFETY: our own mapping.
             (Content::Drop, Backing::Fork(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) }),
         }
@@ -160,10 +162,7 @@ mod tests {
         let mut fork = Memory::fork(
             &image,
             2,
-            crate::ledger::Hold::new(
-                &crate::ledger::Account::default(),
-                crate::ledger::Purpose::Fork,
-            ),
+            crate::ledger::Hold::new(&crate::ledger::Account::default(), crate::ledger::Purpose::Fork),
         )
         .unwrap();
         let frame = fork.allocate().unwrap();

@@ -13,7 +13,8 @@ use crate::code::doorbell_page;
 use crate::ring::vector::vector_components;
 
 /// Leaves of CPUID by which programs choose what to run: identity, features, state, extended features.
-const LEAVES: [(u32, u32); 8] = [(0, 0), (1, 0), (7, 0), (7, 1), (0xd, 0), (0xd, 1), (0x8000_0001, 0), (0x8000_0008, 0)];
+const LEAVES: [(u32, u32); 8] =
+    [(0, 0), (1, 0), (7, 0), (7, 1), (0xd, 0), (0xd, 1), (0x8000_0001, 0), (0x8000_0008, 0)];
 /// In leaf 1, EBX has the number of the processor that asks.
 const NUMBER: u32 = 0xff00_0000;
 /// In leaf 1, ECX bit 27 and in leaf 7, ECX bit 4 say what the kernel has enabled: they are the same for all processes.
@@ -101,10 +102,7 @@ mod tests {
         assert_eq!(here.check(), Ok(()));
         assert_eq!(Fingerprint { code: here.code ^ 1, ..here.clone() }.check(), Err(FingerprintMismatch::Code));
         let other = Fingerprint { components: here.components ^ 4, ..here.clone() };
-        assert_eq!(
-            other.check(),
-            Err(FingerprintMismatch::State { saved: other.components, here: here.components })
-        );
+        assert_eq!(other.check(), Err(FingerprintMismatch::State { saved: other.components, here: here.components }));
         let mut other = here.clone();
         other.cpuid[2][1] ^= 1 << 5;
         assert_eq!(other.check(), Err(FingerprintMismatch::Cpuid { function: 7, index: 0 }));

@@ -79,7 +79,8 @@ impl Nursery {
     /// [`ForkError`] for regions that a stub cannot have, or too many of them, and if a step fails, as at a limit on
     /// processes.
     pub fn stub(&self, regions: &[Region<'_>], files: StubFiles<'_>) -> Result<Stub, ForkError> {
-        let (pages, file) = SharedPages::new(c"mayfly-worker", ORDERS_BYTES + FRAMES_BYTES).map_err(ForkError::Memory)?;
+        let (pages, file) =
+            SharedPages::new(c"mayfly-worker", ORDERS_BYTES + FRAMES_BYTES).map_err(ForkError::Memory)?;
         let newborn = self.zygote.fork(file.as_fd(), regions)?;
         // From here on its end is this value's business.
         let end = End { zygote: Arc::clone(&self.zygote), pid: newborn.pid, status: None };

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use mayfly_files::Problem;
 use mayfly_engine::{CreateError, FreezeError, RunError};
+use mayfly_files::Problem;
 use mayfly_linux::{ExecError, Fault, Listeners};
 use mayfly_machine::MemoryError;
 

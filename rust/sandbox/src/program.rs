@@ -5,8 +5,8 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use mayfly_files::{FileStamp, Problem};
 use mayfly_engine::{checksum, digest};
+use mayfly_files::{FileStamp, Problem};
 use mayfly_linux::{Mounts, Network, Outbound};
 use mayfly_machine::SharedMemory;
 

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::LOWER_HALF_END;
 
-use mayfly_memory::layout::SHARED_PHYSICAL;
 use crate::machine::changes::Birth;
 use crate::machine::machine::Machine;
+use mayfly_memory::layout::SHARED_PHYSICAL;
 use mayfly_memory::ledger::{Hold, Purpose};
 use mayfly_memory::memory::Memory;
 use mayfly_memory::tables::Entry;

@@ -10,11 +10,11 @@ use crate::image::image::Image;
 use crate::machine::changes::{Birth, Changes};
 use crate::machine::frozen::Frozen;
 use crate::machine::machine::Machine;
-use mayfly_memory::ledger::{Hold, Purpose};
+use crate::processor::Processor;
 use mayfly_memory::layout::Reach;
+use mayfly_memory::ledger::{Hold, Purpose};
 use mayfly_memory::memory::Memory;
 use mayfly_memory::translations::Translations;
-use crate::processor::Processor;
 
 /// A page that a worker has made private, as advice for the next fork.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl Machine {
         let mut hold = Hold::new(image.host.account(), Purpose::Fork);
         // The pages that are known beforehand, and a table for every few of them.
         let known = FIRST_PAGES + learned.len() as u64;
-        if !hold.cover_machine() || !hold.cover(hold.overhead() + known + known / PAGES_A_TABLE) {
+        if !hold.cover_machine(image.host.reach()) || !hold.cover(hold.overhead() + known + known / PAGES_A_TABLE) {
             return Err(MemoryError::Full.into());
         }
         let mut memory = match image.host.reach() {

@@ -31,11 +31,11 @@ use crate::error::{LoadError, SaveError};
 use crate::fingerprint::Fingerprint;
 use crate::host::Host;
 use crate::image::image::Image;
-use mayfly_memory::layout::{PAGE, SHARED_PHYSICAL};
 use crate::machine::frozen::{Frozen, Inbox};
 use mayfly_memory::files::{FileMemory, Window};
-use mayfly_memory::ledger::{Hold, Purpose};
 use mayfly_memory::layout::Reach;
+use mayfly_memory::layout::{PAGE, SHARED_PHYSICAL};
+use mayfly_memory::ledger::{Hold, Purpose};
 use mayfly_memory::memory::{SealedMemory, memfd};
 use mayfly_memory::tables::Tables;
 

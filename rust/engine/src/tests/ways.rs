@@ -319,10 +319,7 @@ fn a_system_call_that_kvm_emulates_ends_in_the_guest_kernel_and_never_goes_on() 
             ("hardware", Exit::Exception { vector: 13, .. }) if is_forged => {}
             ("paging", Exit::Unexpected(Unexpected::Port { .. })) if is_forged => {}
             // At CPL 0, by SMEP or by #UD, or at CPL 3, by #UD.
-            (
-                "paging",
-                Exit::Unexpected(Unexpected::Kernel { rip, .. }) | Exit::Exception { vector: 6, rip, .. },
-            ) => {
+            ("paging", Exit::Unexpected(Unexpected::Kernel { rip, .. }) | Exit::Exception { vector: 6, rip, .. }) => {
                 assert!((SYSCALL..SYSCALL + PAGE_SIZE).contains(rip), "{}: {exit:?}", way.name);
             }
             _ => panic!("{}: {exit:?}", way.name),

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use kvm_bindings::kvm_sregs;
 use kvm_ioctls::Kvm;
 
-use mayfly_machine::CreateError;
 use crate::guest::cpuid::Features;
 use crate::guest::kernel::{SyscallEntry, Variant};
 use crate::guest::tsc::GuestTsc;
+use mayfly_machine::CreateError;
 
 /// The two kinds of KVM that Mayfly knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,13 +8,13 @@ use mayfly_machine::{Exit, PageFaultCode, Regs, RunError, Unexpected};
 use mayfly_memory::memory::Memory;
 use mayfly_memory::tables::{Entry, Tables};
 
+use crate::code::KICK;
 use crate::code::places;
 use crate::filter::policy::ARCH_X86_64;
 use crate::processor::pages;
 use crate::processor::processor::{At, Next, Processor};
 use crate::ring::context::Interrupted;
 use crate::ring::ring::Event;
-use crate::code::KICK;
 
 /// `#GP` and `#PF`.
 const GENERAL_PROTECTION: u8 = 13;
@@ -42,8 +42,7 @@ impl Processor {
             Event::Call { number, arguments: [rdi, rsi, rdx, r10, r8, r9], rip } => {
                 self.at = At::Call;
                 let (rax, rcx, r11) = (number as u64, rip, FLAGS);
-                self.regs =
-                    Regs { rax, rdi, rsi, rdx, r10, r8, r9, rcx, r11, rip, rflags: FLAGS, ..Regs::default() };
+                self.regs = Regs { rax, rdi, rsi, rdx, r10, r8, r9, rcx, r11, rip, rflags: FLAGS, ..Regs::default() };
                 Ok(Some(Exit::Syscall))
             }
             Event::Signal(interrupted) => self.signal(&interrupted, memory, tables),

@@ -18,12 +18,12 @@ use crate::code::frozen_rip;
 use crate::error::RingError;
 use crate::host::Host;
 use crate::layout::RESUME;
+use crate::processor::kicker::Kicker;
 use crate::processor::pages::{self, Part, Stale};
 use crate::processor::source::{ImageSource, region, unborn};
-use crate::processor::kicker::Kicker;
+use crate::resume::resume_pages;
 use crate::ring::order::{Order, PASSING};
 use crate::ring::vector::{self, vector_components};
-use crate::resume::resume_pages;
 use crate::stub::{Nursery, Stub, StubFiles};
 use crate::zygote::zygote::Region;
 
@@ -586,12 +586,7 @@ fn order_error(error: OrderError) -> RunError {
 }
 
 /// A stub with these runs of the machine's memory, and the shared memory.
-fn birth(
-    nursery: &Nursery,
-    source: Option<&ImageSource>,
-    memory: &Memory,
-    runs: &[Run],
-) -> Result<Stub, CreateError> {
+fn birth(nursery: &Nursery, source: Option<&ImageSource>, memory: &Memory, runs: &[Run]) -> Result<Stub, CreateError> {
     let file = memory.file().ok_or(CreateError::Call { call: "a stub", source: io::ErrorKind::NotFound.into() })?;
     let mut regions: Vec<Region<'_>> = runs.iter().map(|run| region(file, run)).collect();
     if let Some(shared) = memory.shared() {

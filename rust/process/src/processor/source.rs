@@ -83,13 +83,7 @@ fn file_regions(memory: &SealedMemory, tables: Tables) -> Vec<Region<'_>> {
 
 /// The run as a region of this file.
 pub(crate) fn region<'a>(file: BorrowedFd<'a>, run: &mayfly_memory::tables::Run) -> Region<'a> {
-    Region {
-        file,
-        offset: run.frame * PAGE_SIZE,
-        address: run.address,
-        bytes: run.pages * PAGE_SIZE,
-        prot: run.prot,
-    }
+    Region { file, offset: run.frame * PAGE_SIZE, address: run.address, bytes: run.pages * PAGE_SIZE, prot: run.prot }
 }
 
 /// The error of a stub that could not be made.

@@ -170,7 +170,7 @@ impl Zygote {
         let script = first_script(places(), observable);
         script::store_end(&pages)?;
         script.store(&pages)?;
-                let process = lasting::run(move || spawn(executable.as_fd(), [theirs.as_fd(), code.as_fd(), file.as_fd()]))
+        let process = lasting::run(move || spawn(executable.as_fd(), [theirs.as_fd(), code.as_fd(), file.as_fd()]))
             .and_then(|spawned| spawned)
             .map_err(StartError::spawn)?;
         let line = Line { socket: ours, pages, broken: false };

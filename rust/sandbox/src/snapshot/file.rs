@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mayfly_files::{Problem, waiting_for};
 use mayfly_engine::{Image, Learned, LoadError, SaveError, SavedImage, checksum};
+use mayfly_files::{Problem, waiting_for};
 use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, ProcessSaveError};
 use mayfly_machine::PAGE_SIZE;
 use serde::{Deserialize, Serialize};

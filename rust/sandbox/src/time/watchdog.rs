@@ -515,7 +515,8 @@ impl Drop for RunningLeg<'_> {
 mod tests {
     use super::*;
 
-    const LEG: Leg = Leg { began_ns: 1000, slice_end_ns: 2000, wall_end_ns: 9000, cpu_end_ns: 5000, processor_clock: None };
+    const LEG: Leg =
+        Leg { began_ns: 1000, slice_end_ns: 2000, wall_end_ns: 9000, cpu_end_ns: 5000, processor_clock: None };
 
     #[test]
     fn a_leg_is_seen_whole_or_not_at_all() {
@@ -529,7 +530,8 @@ mod tests {
 
     #[test]
     fn a_slice_waits_for_its_cpu_time_but_not_forever() {
-        let leg = Leg { slice_end_ns: 1_000_000, wall_end_ns: 900_000_000, cpu_end_ns: 500_000_000, began_ns: 0, ..LEG };
+        let leg =
+            Leg { slice_end_ns: 1_000_000, wall_end_ns: 900_000_000, cpu_end_ns: 500_000_000, began_ns: 0, ..LEG };
         assert_eq!(leg.due_after(500_000, 0), 1_000_000);
         assert_eq!(leg.due_after(1_000_000, 900_000), 1_000_000, "it has run");
         assert_eq!(leg.due_after(1_000_000, 300_000), 1_700_000, "it has been starved");
