@@ -5,7 +5,7 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-svm test-container test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-kvm test-svm test-container test-cmake test-bench test-e2e bench lint format audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,14 +35,17 @@ run: ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
 run-runtimes: build runtimes ## The same with Deno, Node.js, Python, Go, Rust and lighttpd for tenants
 	@scripts/run runtimes
 
-test: build tenants ## Run every test, on this machine's KVM and in the hardware lane
-	@scripts/test tenants rust svm container cmake bench e2e
+test: build tenants ## Run every test: on processes, on this machine's KVM if it has one, in the hardware lane
+	@scripts/test tenants rust kvm svm container cmake bench e2e e2e-kvm
 
 test-tenants: tenants ## Test the guest SDK and the sample tenants natively
 	@scripts/test tenants
 
-test-rust: tenants ## Run the Rust tests on this machine's KVM
+test-rust: tenants ## Run the Rust tests on the process engine
 	@scripts/test rust
+
+test-kvm: tenants ## Run them on this machine's KVM
+	@scripts/test kvm
 
 test-svm: tenants ## Run the machine's tests on hardware virtualisation, emulated
 	@scripts/test svm

@@ -74,7 +74,7 @@ enum AnyBare {
 
 /// A bare machine; dropping it ends it.
 #[derive(Debug)]
-#[allow(dead_code, reason = "kept to be dropped")]
+#[allow(dead_code, clippy::large_enum_variant, reason = "kept to be dropped")]
 pub enum BareMachine {
     /// A virtual machine.
     #[cfg(feature = "kvm")]

@@ -217,6 +217,18 @@ impl Host {
         }
     }
 
+    /// Whether a handler of signals must interrupt the system call of a thread that runs a machine, instead of having
+    /// it made again: on kernels where a stub cannot be signalled while it waits for its server.
+    #[must_use]
+    pub fn needs_interrupted_calls(&self) -> bool {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(_) => false,
+            #[cfg(feature = "process")]
+            EngineHost::Process(host) => !host.report().killable,
+        }
+    }
+
     /// Whether programs can compute the time from the host's time-stamp counter.
     #[must_use]
     pub fn shares_tsc(&self) -> bool {

@@ -25,7 +25,7 @@ pub const ENGINE_VARIABLE: &str = "MAYFLY_ENGINE";
 pub fn host() -> Host {
     static HOST: OnceLock<Host> = OnceLock::new();
     HOST.get_or_init(|| {
-        let name = std::env::var(ENGINE_VARIABLE).unwrap_or_else(|_| "kvm".into());
+        let name = std::env::var(ENGINE_VARIABLE).unwrap_or_else(|_| "auto".into());
         let choice = Choice::from_name(&name).expect("an engine's name");
         Hosts::new("/dev/kvm".as_ref()).choose(choice).expect("these tests need a usable engine")
     })

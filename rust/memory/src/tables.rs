@@ -158,7 +158,7 @@ pub(crate) fn renumber(table: &mut [u8; PAGE], level: u32, number: &HashMap<u64,
         let entry = u64::from_le_bytes(*bytes);
         let names_one = if level > 0 { entry & PRESENT != 0 } else { Entry(entry).frame().is_some() };
         if names_one && let Some(new) = number.get(&((entry & FRAME_MASK) / PAGE_SIZE)) {
-            *bytes = (entry & !FRAME_MASK | new * PAGE_SIZE).to_le_bytes();
+            *bytes = ((entry & !FRAME_MASK) | (new * PAGE_SIZE)).to_le_bytes();
         }
     }
 }

@@ -97,8 +97,8 @@ impl Memory {
                 host(unsafe { libc::mprotect(start, len, libc::PROT_READ | libc::PROT_WRITE) })
             }
             // On a shared mapping MADV_DONTNEED would keep the content; MADV_REMOVE punches a hole.
-            // SAFETY: our own mapping.
             (Content::Drop, Backing::Boot(_) | Backing::File { .. }) => {
+                // SAFETY: our own mapping.
                 host(unsafe { libc::madvise(start, len, libc::MADV_REMOVE) })
             }
             // SAFETY: our own mapping.

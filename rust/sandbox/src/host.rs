@@ -124,6 +124,9 @@ impl Hosts {
 fn open(host: impl FnOnce() -> Result<mayfly_engine::Host, HostError>) -> Result<Host, HostError> {
     watchdog::survive_file_size_limit();
     let machine = host()?;
+    if machine.needs_interrupted_calls() {
+        watchdog::interrupt_calls();
+    }
     timekeeping::begin();
     Ok(Host { machine })
 }

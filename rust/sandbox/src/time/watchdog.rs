@@ -25,7 +25,7 @@
 //! it wait again.
 
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
@@ -382,6 +382,15 @@ pub struct WatchdogError {
     source: io::Error,
 }
 
+/// Whether the handler interrupts system calls.
+static INTERRUPTS: AtomicBool = AtomicBool::new(false);
+
+/// From here on the handler interrupts the system calls of threads, as some hosts need. To be called before the first
+/// leg.
+pub(crate) fn interrupt_calls() {
+    INTERRUPTS.store(true, Ordering::Relaxed);
+}
+
 /// Starts the thread and installs the signal's handler, once for the process. No leg can be watched before.
 pub(crate) fn start() -> Result<(), WatchdogError> {
     static STARTED: Mutex<bool> = Mutex::new(false);
@@ -393,7 +402,7 @@ pub(crate) fn start() -> Result<(), WatchdogError> {
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = stop_running as *const () as usize;
     // Other system calls of the thread are restarted; KVM_RUN never is.
-    action.sa_flags = libc::SA_RESTART;
+    action.sa_flags = if INTERRUPTS.load(Ordering::Relaxed) { 0 } else { libc::SA_RESTART };
     // SAFETY: `action` is initialised, and the handler is async-signal-safe.
     if unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) } != 0 {
         return Err(WatchdogError { what: "signal handler", source: io::Error::last_os_error() });
