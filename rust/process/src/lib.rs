@@ -6,14 +6,16 @@
 //! value, with registers, or with [`Order`]s: calls for the stub to make, which are compared with what arrives before
 //! they are let through.
 //!
-//! No privilege is needed, and no device. This is the beginning of an engine beside `mayfly-kvm`; what is missing is in
-//! `docs/decisions/0270-a-second-engine-begins.md`.
+//! No privilege is needed, and no device. A [`Processor`] runs a machine's program in a stub; `mayfly-engine` makes
+//! machines of it, as it does of `mayfly-kvm`'s. What is missing is in `docs/engines.md`.
 //!
 //! The parts, the highest first; imports run downwards (`docs/architecture.md`):
 //!
 //! | part | subject |
 //! |---|---|
 //! | [`floor`] | the least that a switch costs here, for benchmarks |
+//! | `processor` | a machine's processor: what the stub has mapped, where it stands |
+//! | `fingerprint` | what a saved image depends on |
 //! | `probe` | what the host can do |
 //! | `stub` | a stub from its birth to its end |
 //! | `zygote` | the process that stubs are copies of; its start, its scripts |

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A fresh virtual machine for every request.
+//! A fresh machine for every request.
 //!
 //! A tenant's program is booted once into a [`Snapshot`]. [`Worker`]s are copy-on-write forks of it; [`Worker::call`]
 //! gives one a request, takes the response, and rolls the worker back, so that the next request finds the snapshot

@@ -12,7 +12,7 @@
 //!
 //! # Invariants
 //!
-//! - A loop thread never creates or closes a virtual machine, and never waits for one.
+//! - A loop thread never creates or closes a machine, and never waits for one.
 //! - While a tenant answers within its inline budget, a request takes no lock and allocates nothing in this crate.
 //! - Every request receives exactly one complete response.
 //! - A worker that is not ready after a call, or belongs to another generation than the tenant's current one, is never
