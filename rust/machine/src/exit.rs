@@ -137,8 +137,13 @@ pub enum Unexpected {
     #[error("a stub process: {0}")]
     Stub(String),
     /// A stub process ended, which the server did not ask for.
-    #[error("the program's process ended: {0}")]
-    Ended(String),
+    #[error("the program's process ended: {what}")]
+    Ended {
+        /// All that is known of it.
+        what: String,
+        /// It was killed, as by the kernel when memory is short: not by what its program did.
+        killed: bool,
+    },
     /// Any other exit.
     #[error("KVM exit {0}")]
     Other(String),
@@ -171,11 +176,11 @@ impl Unexpected {
             | Self::Kernel { .. }
             | Self::Privilege { .. }
             | Self::Stub(_)
-            | Self::Ended(_)
+            | Self::Ended { killed: false, .. }
             | Self::Other(_) => Blame::Program,
             // The host has set the state that the processor refuses; guest-physical addresses come from page tables,
             // which only the host writes.
-            Self::Entry { .. } | Self::Mmio { .. } => Blame::Host,
+            Self::Entry { .. } | Self::Mmio { .. } | Self::Ended { killed: true, .. } => Blame::Host,
         }
     }
 }

@@ -15,13 +15,16 @@ pub enum Wake {
 /// What the probe found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostReport {
-    /// The kernel's release, for messages. Nothing is decided by it.
+    /// The kernel's release, for messages.
     pub kernel: String,
     /// How the two sides are kept together.
     pub wake: Wake,
     /// Whether a call that the server has received is kept although a signal comes
     /// (`SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`), and no answer to it is lost: the probe has tried.
     pub killable: bool,
+    /// Whether waiting for a stub ends when the stub does (Linux 6.11). It is the one thing that the kernel's release
+    /// decides: trying it would leave a thread behind that waits for ever.
+    pub ends: bool,
 }
 
 impl fmt::Display for HostReport {

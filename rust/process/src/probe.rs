@@ -80,7 +80,9 @@ impl Host {
 
     fn with(wake: Wake, killable: bool) -> Self {
         let filter_flags = if killable { FLAGS | FLAG_KILLABLE } else { FLAGS };
-        Self { report: HostReport { kernel: kernel(), wake, killable }, filter_flags }
+        let kernel = kernel();
+        let ends = waiting_ends(&kernel);
+        Self { report: HostReport { kernel, wake, killable, ends }, filter_flags }
     }
 }
 
@@ -254,6 +256,12 @@ fn files(memory: &File) -> StubFiles<'_> {
 }
 
 /// The kernel's release.
+/// Whether RECV ends with the stub, by the kernel's release. A release that says nothing is taken for an old one.
+fn waiting_ends(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
+    matches!((numbers.next().flatten(), numbers.next().flatten()), (Some(major), Some(minor)) if (major, minor) >= (6, 11))
+}
+
 fn kernel() -> String {
     // SAFETY: zeroes are a valid utsname, of strings that end; the kernel ends those that it writes.
     unsafe {

@@ -257,10 +257,11 @@ impl Stub {
         self.ring.rewind()
     }
 
-    /// Zeroes the alternate signal stack, which the program can write. The program that a signal interrupted can be
+    /// Zeroes the alternate signal stack, which the program can write, and what the server has written into orders and
+    /// context, which it can read. The program that a signal interrupted can be
     /// rewound or replaced then, but not resumed.
-    pub fn clear_frames(&mut self) {
-        self.ring.clear_frames();
+    pub fn clear(&mut self) {
+        self.ring.clear();
     }
 
     /// Has a new stub, or one that a signal interrupted, make these calls. Afterwards it waits as before.

@@ -120,7 +120,7 @@ pub enum BootError {
     /// The machine did something unexpected.
     #[error("the machine failed: {0}")]
     Failed(String),
-    /// `KVM_RUN` failed.
+    /// The engine failed.
     #[error("the machine failed: {0}")]
     Run(#[from] RunError),
     /// The booted machine could not be frozen.

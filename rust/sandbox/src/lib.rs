@@ -10,7 +10,7 @@
 //! use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
 //!
 //! # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
-//! # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+//! # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
 //! let host = Host::open()?;
 //! let program = Program::load(path)?;
 //! let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;

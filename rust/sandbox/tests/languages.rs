@@ -27,7 +27,7 @@ fn boot(executable: &Path, args: &[&str]) -> Snapshot {
     program.mounts = Mounts::open(&points).unwrap();
     let log = Arc::new(Kept::default());
     let limits = Limits { boot_memory_bytes: 1 << 30, ..patient() };
-    let host = Host::open().expect("these tests need KVM");
+    let host = Host::open().expect("these tests need an engine");
     Snapshot::boot(&host, &program, &limits, Arc::clone(&log) as _).unwrap_or_else(|error| {
         panic!("{error}: {}", String::from_utf8_lossy(&log.0.lock().unwrap()));
     })

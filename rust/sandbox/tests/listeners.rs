@@ -30,7 +30,7 @@ fn limits() -> Limits {
 }
 
 fn boot_with(program: &Program, limits: &Limits, log: Arc<dyn LogSink>) -> Result<Snapshot, BootError> {
-    Snapshot::boot(&Host::open().expect("these tests need KVM"), program, limits, log)
+    Snapshot::boot(&Host::open().expect("these tests need an engine"), program, limits, log)
 }
 
 fn boot(how: &str, port: Option<u16>, warm_up: &[&str]) -> Result<Snapshot, BootError> {

@@ -17,7 +17,7 @@ use mayfly_sandbox::{
 fn counter(region: Option<&SharedMemory>) -> Result<Snapshot, BootError> {
     let mut program = program("counter", &[]);
     program.shared = region.cloned();
-    Snapshot::boot(&Host::open().expect("these tests need KVM"), &program, &patient(), Arc::new(NoLog))
+    Snapshot::boot(&Host::open().expect("these tests need an engine"), &program, &patient(), Arc::new(NoLog))
 }
 
 #[test]

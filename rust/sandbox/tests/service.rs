@@ -29,7 +29,7 @@ fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError
     };
     let mut program = program("listens", &[how]);
     program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
-    Snapshot::boot(&Host::open().expect("these tests need KVM"), &program, limits, Arc::new(NoLog))
+    Snapshot::boot(&Host::open().expect("these tests need an engine"), &program, limits, Arc::new(NoLog))
 }
 
 fn limits() -> Limits {

@@ -22,7 +22,7 @@ fn region() -> SharedMemory {
 fn boot_with(region: &SharedMemory, args: &[&str], log: Arc<dyn LogSink>) -> Snapshot {
     let mut program = program("faults", args);
     program.shared = Some(region.clone());
-    Snapshot::boot(&Host::open().expect("these tests need KVM"), &program, &patient(), log).unwrap()
+    Snapshot::boot(&Host::open().expect("these tests need an engine"), &program, &patient(), log).unwrap()
 }
 
 fn worker() -> Worker {

@@ -24,7 +24,7 @@ use mayfly_sandbox::{
 use proptest::prelude::*;
 
 fn host() -> Host {
-    Host::open().expect("these tests need KVM")
+    Host::open().expect("these tests need an engine")
 }
 
 fn boot(program: &Program, limits: &Limits) -> Snapshot {

@@ -104,8 +104,10 @@ impl Machine {
         {
             self.memory.restore(frame);
         }
+        // Orders name addresses of the request's: they go last.
+        self.processor.settle(&self.memory, self.tables)?;
         self.processor.clean();
-        self.processor.settle(&self.memory, self.tables)
+        Ok(())
     }
 
     /// Puts back the table entries that the request changed, and gives its frames back.

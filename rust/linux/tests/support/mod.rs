@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Compiles small programs and runs them on real KVM, and natively for comparison.
+//! Compiles small programs and runs them on the lane's engine, and natively for comparison.
 #![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]

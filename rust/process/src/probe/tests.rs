@@ -111,3 +111,17 @@ fn a_supervisor_above_is_named() {
     let said = says_without(libc::SYS_clone, libc::EAGAIN);
     assert!(said.contains("cannot run programs"), "{said}");
 }
+
+#[test]
+fn whether_waiting_ends_goes_by_the_release() {
+    for (release, ends) in [
+        ("6.18.44-fc", true),
+        ("6.11.0", true),
+        ("7.0", true),
+        ("6.10.9", false),
+        ("6.1.0-37-amd64", false),
+        ("x", false),
+    ] {
+        assert_eq!(waiting_ends(release), ends, "{release}");
+    }
+}

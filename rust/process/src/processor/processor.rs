@@ -201,8 +201,8 @@ impl Processor {
         match error {
             RingError::Poisoned(poison) => Ok(Exit::Unexpected(Unexpected::Stub(poison.to_string()))),
             RingError::Gone => {
-                let what = self.stub.take().map_or_else(String::new, obituary);
-                Ok(Exit::Unexpected(Unexpected::Ended(what)))
+                let (what, killed) = self.stub.take().map_or_else(|| (String::new(), false), obituary);
+                Ok(Exit::Unexpected(Unexpected::Ended { what, killed }))
             }
             other => Err(run_error("a stub")(other)),
         }
@@ -321,11 +321,11 @@ impl Processor {
         ordered(stub, &orders).map_err(|_| MemoryError::Host { errno: libc::EIO })
     }
 
-    /// Erases what the program may have left in the signal stack, which it can write.
+    /// Erases what the program may have left in the signal stack, which it can write, and what the server has shown it.
     #[inline]
     pub fn clean(&mut self) {
         if let Some(stub) = &mut self.stub {
-            stub.clear_frames();
+            stub.clear();
         }
     }
 
@@ -558,13 +558,13 @@ impl Processor {
     }
 }
 
-/// All that is known of a stub that has ended.
-fn obituary(stub: Stub) -> String {
+/// All that is known of a stub that has ended, and whether it was killed.
+fn obituary(stub: Stub) -> (String, bool) {
     let last = stub.last_call().map_or_else(String::new, |number| format!("; its last system call: {number}"));
     match stub.end().map(|status| status.signal()) {
-        Ok(Some(signal)) => format!("signal {signal}{last}"),
-        Ok(None) => format!("no signal{last}"),
-        Err(error) => format!("{error}{last}"),
+        Ok(Some(signal)) => (format!("signal {signal}{last}"), signal == libc::SIGKILL),
+        Ok(None) => (format!("no signal{last}"), false),
+        Err(error) => (format!("{error}{last}"), false),
     }
 }
 

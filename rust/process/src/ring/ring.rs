@@ -34,7 +34,7 @@ use mayfly_machine::{Regs, UserContext, VectorState};
 
 use crate::code::{ANSWER_ORDERS, ANSWER_REWIND, KICK, OP_DONE, OP_FAILED, places};
 use crate::error::RingError;
-use crate::layout::{FRAMES_BYTES, ORDERS_BYTES};
+use crate::layout::{CONTEXT, FRAMES_BYTES, ORDERS, ORDERS_BYTES};
 use crate::poison::Poison;
 use crate::ring::check::{self, Doing, Interruption, Place, State};
 use crate::ring::context::{self, Frame, Goes, Interrupted};
@@ -143,6 +143,9 @@ pub(crate) struct Ring {
     /// Signals in a row that were no event.
     signals: u32,
     last_call: Option<i64>,
+    /// Bytes of orders, and whether there is a context, since the last [`Ring::clear`].
+    orders_bytes: usize,
+    has_context: bool,
     /// Bytes from the deepest frame that was seen to the end of the frames.
     #[cfg(test)]
     deepest: u64,
@@ -173,6 +176,8 @@ impl Ring {
             stopped: false,
             signals: 0,
             last_call: None,
+            orders_bytes: 0,
+            has_context: false,
             #[cfg(test)]
             deepest: 0,
         };
@@ -245,7 +250,13 @@ impl Ring {
             }
             match notify::receive(self.listener.as_fd()) {
                 // By whatever signal: the caller of `receive` wants to know.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.kick.want(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    // Before Linux 6.11 RECV does not end with the stub.
+                    if self.has_ended()? {
+                        break Err(io::Error::from_raw_os_error(libc::ENOENT));
+                    }
+                    self.kick.want();
+                }
                 // A signal made the stub give the call up: it comes again, behind the handler's ring.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !self.has_ended()? => {}
                 received => break received,
@@ -528,6 +539,7 @@ impl Ring {
     /// Lets the stub go on as a program with these registers and initial vector state.
     pub(crate) fn start(&mut self, regs: &Regs, fs_base: u64, gs_base: u64) -> Result<(), RingError> {
         let (waiting, _) = self.ring()?;
+        self.has_context = true;
         let goes = context::write_start(&self.pages, regs, fs_base, gs_base).ok_or(RingError::NotWaiting)?;
         self.go_on(&waiting, goes)
     }
@@ -535,6 +547,7 @@ impl Ring {
     /// Lets the stub go on as a program in this context.
     pub(crate) fn load(&mut self, context: &UserContext) -> Result<(), RingError> {
         let (waiting, _) = self.ring()?;
+        self.has_context = true;
         let goes = context::write_context(&self.pages, context, self.components).ok_or(RingError::NotWaiting)?;
         self.go_on(&waiting, goes)
     }
@@ -545,13 +558,21 @@ impl Ring {
         context::read_vector(&self.pages, pending?.frame, self.components)
     }
 
-    /// Zeroes the frames. The program that a signal interrupted cannot go on then.
-    pub(crate) fn clear_frames(&mut self) {
+    /// Zeroes the frames, which the program can write, and what was written into orders and context, which it can
+    /// read. The program that a signal interrupted cannot go on then.
+    pub(crate) fn clear(&mut self) {
         if let Some(Waiting { kind: AnswerKind::Ring(pending), .. }) = &mut self.waiting {
             *pending = None;
         }
-        let cleared = self.pages.clear(ORDERS_BYTES, FRAMES_BYTES as usize);
-        debug_assert!(cleared, "the frames are the end of the pages");
+        let mut cleared = self.pages.clear(ORDERS_BYTES, FRAMES_BYTES as usize);
+        let orders = std::mem::take(&mut self.orders_bytes);
+        if orders > 0 {
+            cleared &= self.pages.clear(0, orders);
+        }
+        if std::mem::take(&mut self.has_context) {
+            cleared &= self.pages.clear(CONTEXT - ORDERS, (ORDERS_BYTES - (CONTEXT - ORDERS)) as usize);
+        }
+        debug_assert!(cleared, "all of them lie in the pages");
     }
 
     /// Has the stub make these calls, in this order. Afterwards it waits as before.
@@ -599,7 +620,8 @@ impl Ring {
     }
 
     /// Writes orders where the host code reads them, what it restores behind them, if anything, and its stack pointer.
-    fn place(&self, orders: &[Order], then: u64, stack: u64) -> bool {
+    fn place(&mut self, orders: &[Order], then: u64, stack: u64) -> bool {
+        self.orders_bytes = self.orders_bytes.max(64 * (orders.len() + 1));
         self.pages.set_words(0, [orders.len() as u64, then, stack])
             && orders.iter().zip(1_u64..).all(|(order, line)| self.pages.set_words(64 * line, order.words()))
     }

@@ -319,7 +319,7 @@ fn converse(host: &Host, rounds: u32, most_us: u64) {
                     }
                     3 if random.below(4) == 0 => {
                         stub.with_file(file.as_fd(), &[order]).unwrap();
-                        stub.clear_frames();
+                        stub.clear();
                         stub.rewind().unwrap();
                         rewound = true;
                     }

@@ -8,7 +8,8 @@ use mayfly_machine::layout::{CONTROL, DOORBELL, DOORBELL_ENTRY, PAGE_SIZE};
 use mayfly_machine::{Prot, Regs, UserContext, VECTOR_STATE_BYTES, VectorState};
 
 use super::programs::{CODE, SPIN, SYSCALL, bell, memory, nursery};
-use crate::layout::{RESUME, RESUME_BYTES};
+use crate::layout::{FRAMES_BYTES, ORDERS_BYTES, RESUME, RESUME_BYTES};
+use crate::ring::order::Order;
 use crate::ring::ring::Event;
 use crate::stub::{Nursery, Stub};
 use crate::sys::memory::sealed;
@@ -183,7 +184,7 @@ fn everything_is_restored_from_a_doorbell_a_trapped_call_and_a_fault() {
                 }
                 other => panic!("{other:?}"),
             }
-            stub.clear_frames();
+            stub.clear();
             stub.rewind().unwrap();
         }
     }
@@ -275,4 +276,24 @@ fn a_whole_context_is_loaded_and_seen() {
     let hostile = context.vector.with_bytes(&[0xff; VECTOR_STATE_BYTES]);
     stub.load(&UserContext { vector: hostile, ..context }).unwrap();
     assert_eq!(signal(&mut stub).signal, libc::SIGSYS);
+}
+
+#[test]
+fn what_the_server_has_shown_a_program_is_erased_with_its_frames() {
+    let nursery = nursery();
+    let mut stub = super::programs::stub(&nursery, &SYSCALL);
+    let regs = Regs { rip: CODE, rbx: 0x5ec_2e7, rax: 1, ..Regs::default() };
+    let map = Order::map_zero(DATA, PAGE_SIZE, Prot::READ).unwrap();
+    stub.order(&[map, map, map]).unwrap();
+    stub.load(&UserContext { regs, fs_base: 1, gs_base: 2, vector: full_state() }).unwrap();
+    assert!(matches!(stub.receive().unwrap(), Event::Signal(_)));
+    let used = |stub: &Stub| {
+        let mut bytes = vec![0; (ORDERS_BYTES + FRAMES_BYTES) as usize];
+        assert!(stub.pages().read(0, &mut bytes));
+        bytes.chunks(PAGE_SIZE as usize).filter(|page| page.iter().any(|&byte| byte != 0)).count()
+    };
+    // Orders, a context and its vector state, a frame.
+    assert!(used(&stub) >= 4);
+    stub.clear();
+    assert_eq!(used(&stub), 0);
 }

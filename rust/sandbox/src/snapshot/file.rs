@@ -7,7 +7,7 @@
 //!  ...     the state: what it was made from, the image but for its pages, the process
 //! ```
 //!
-//! A file is valid for the build of Mayfly that wrote it, on the same kind of processor and KVM, for the same program,
+//! A file is valid for the build of Mayfly that wrote it, on the same kind of processor and engine, for the same program,
 //! arguments, mounts and limits, and as long as every file of the mounts that the boot looked at is unchanged. Anything
 //! else is an error with the reason. The caller boots the program then, which always works.
 //!
@@ -167,7 +167,7 @@ impl Snapshot {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BootedFrom, Host, Limits, NoLog, Program, Snapshot, Worker};
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let folder = tempfile::tempdir()?;
     /// let (program, limits) = (Program::load(path)?, Limits::default());
     /// let file = folder.path().join(format!("{:016x}", Snapshot::inputs_digest(&program, &limits)));

@@ -75,7 +75,7 @@ impl Snapshot {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BootedFrom, Host, Limits, NoLog, Program, Snapshot};
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// let program = Program::load(path)?;
     /// let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;
     /// assert_eq!(snapshot.booted_from(), BootedFrom::Program);

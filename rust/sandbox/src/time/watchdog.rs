@@ -4,8 +4,8 @@
 //! A *leg* is the part of a request that runs without a pause on one thread: from its start or resumption until it is
 //! answered or paused. Each thread that runs legs has a slot, in which it says when its present leg must end: a few
 //! stores in one cache line, no system call. The watchdog looks at the slots, sleeps until the first leg is due, and
-//! kicks the thread of one that is late, by a signal whose handler sets KVM's `immediate_exit` flag. The signal ends a
-//! run that is in progress, and the flag one that is about to start, so no interleaving can lose a kick. The watchdog
+//! kicks the thread of one that is late, by a signal whose handler stops the machine that the thread runs. That ends a
+//! run that is in progress, and one that is about to start, so no interleaving can lose a kick. The watchdog
 //! repeats it anyway until the leg is over. The thread that runs the leg then asks [`RunningLeg::verdict`].
 //!
 //! ```text
@@ -401,7 +401,7 @@ pub(crate) fn start() -> Result<(), WatchdogError> {
     // SAFETY: all-zero is a valid sigaction: no flags, empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = stop_running as *const () as usize;
-    // Other system calls of the thread are restarted; KVM_RUN never is.
+    // Other system calls of the thread are made again; KVM_RUN never is, and a stub is stopped by the handler.
     action.sa_flags = if INTERRUPTS.load(Ordering::Relaxed) { 0 } else { libc::SA_RESTART };
     // SAFETY: `action` is initialised, and the handler is async-signal-safe.
     if unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) } != 0 {

@@ -24,7 +24,7 @@ impl Worker {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
     /// let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
     /// let mut response = BufferedResponse::default();
@@ -58,7 +58,7 @@ impl Worker {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker, WorkerState};
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
     /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
     /// # let mut response = BufferedResponse::default();
@@ -93,7 +93,7 @@ impl Worker {
     /// use mayfly_sandbox::{METHOD_CALL, PeerError};
     ///
     /// # let path = std::path::Path::new("../../build/tenants/notes/notes"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let store = std::path::Path::new("../../build/tenants/store/store");
     /// # let boot = |path| Snapshot::boot(&host, &Program::load(path).unwrap(), &Limits::default(), Arc::new(NoLog));
     /// let mut front = Worker::fork(&boot(path)?)?;
@@ -161,7 +161,7 @@ impl Worker {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
     /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
     /// # let mut response = BufferedResponse::default();

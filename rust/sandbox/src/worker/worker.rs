@@ -15,7 +15,7 @@
 //! A request runs in legs, each on the thread that starts or resumes it. Its CPU time and its wall-clock time
 //! accumulate from leg to leg.
 //!
-//! In the steady state a call is: write the request into the inbox, store the deadline, one `KVM_RUN`, read the
+//! In the steady state a call is: write the request into the inbox, store the deadline, one run of the machine, read the
 //! response, copy the work set back. No other system call, no lock, no allocation.
 
 use std::num::NonZeroU32;
@@ -88,7 +88,7 @@ impl Worker {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
     /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
     /// # let mut response = BufferedResponse::default();
@@ -102,7 +102,7 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`ForkError`] if KVM or the kernel refuses.
+    /// [`ForkError`] if the kernel refuses.
     pub fn fork(snapshot: &Snapshot) -> Result<Self, ForkError> {
         let inner = &snapshot.inner;
         let learned = inner.learned();
@@ -145,7 +145,7 @@ impl Worker {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
     /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
     /// # let mut response = BufferedResponse::default();
@@ -169,7 +169,7 @@ impl Worker {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
     /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
     /// # let mut response = BufferedResponse::default();
@@ -255,7 +255,7 @@ impl Worker {
     /// # use std::sync::Arc;
     /// # use mayfly_sandbox::{BufferedResponse, Host, Limits, NoLog, Program, Request, Snapshot, Worker};
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
-    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or there is no KVM here.
+    /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
     /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
     /// # let mut response = BufferedResponse::default();

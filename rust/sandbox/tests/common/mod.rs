@@ -27,7 +27,7 @@ pub fn program(name: &str, args: &[&str]) -> Program {
 }
 
 pub fn boot(name: &str, args: &[&str], limits: &Limits) -> Result<Snapshot, BootError> {
-    Snapshot::boot(&Host::open().expect("these tests need KVM"), &program(name, args), limits, Arc::new(NoLog))
+    Snapshot::boot(&Host::open().expect("these tests need an engine"), &program(name, args), limits, Arc::new(NoLog))
 }
 
 pub fn snapshot(name: &str) -> Snapshot {

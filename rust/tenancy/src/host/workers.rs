@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bounds the number of workers in the process: each is a virtual machine with its own descriptors and memory.
+//! Bounds the number of workers in the process: each is a virtual machine or a process, with its own descriptors and memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::host::resources;
 
-/// Descriptors that a worker takes: its VM and its vCPU.
+/// Descriptors that a worker takes: its VM and its vCPU, or its listener and its process.
 const DESCRIPTORS_PER_WORKER: u64 = 2;
 /// Descriptors that are left for connections, images and files when the number of workers is derived from their limit.
 const DESCRIPTORS_LEFT: u64 = 1024;

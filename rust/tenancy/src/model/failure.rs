@@ -52,7 +52,7 @@ failures! {
     BadResponse "bad-response" 502,
     /// The response is above its limit.
     ResponseTooLarge "response-too-large" 502,
-    /// No worker is available: no KVM, still booting, boot failed, or too many waiting requests.
+    /// No worker is available: no usable engine, still booting, boot failed, or too many waiting requests.
     Unavailable "unavailable" 503,
     /// The process has reached its bound on memory, and the request needed more.
     ServerMemory "server-memory" 503,
