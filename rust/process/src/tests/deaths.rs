@@ -45,14 +45,14 @@ fn children(pid: i32) -> String {
 }
 
 #[test]
-fn a_thousand_births_and_deaths_leave_no_process_descriptor_or_mapping() {
+fn ten_thousand_births_and_deaths_leave_no_process_descriptor_or_mapping() {
     let nursery = nursery();
     let file = code_page(&SPIN);
     let count = || (entries("/proc/self/fd"), entries(&format!("/proc/{}/fd", nursery.pid())));
     // The allocator may map once more for the first stub.
     drop(nursery.stub(&[code_region(&file)], memory(&file)).unwrap());
     let (before, mapped) = (count(), lines("/proc/self/maps"));
-    for round in 0..1_000 {
+    for round in 0..10_000 {
         let mut stub = nursery.stub(&[code_region(&file)], memory(&file)).unwrap();
         if round % 2 == 0 {
             stub.start(&super::programs::start(), 0, 0).unwrap();
