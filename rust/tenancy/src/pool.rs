@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mayfly_sandbox::{Request, ResponseSink, Slice, WorkerState};
 
+use crate::host::affinity;
 use crate::host::clock::monotonic_ns;
 use crate::model::failure::{Failure, RequestId, answer};
 use crate::model::generation::Forked;
@@ -132,7 +133,7 @@ impl Server {
 impl LoopPool {
     fn new(server: Server, number: u64) -> Self {
         // Read before the set, so that a newer set is noticed.
-        let seen = server.news();
+        let news = server.news();
         let set = server.set();
         let mut slots: Box<[Slot]> = set.tenants.iter().map(|_| Slot::default()).collect();
         for (tenant, slot) in set.tenants.iter().zip(&mut slots) {
@@ -151,7 +152,8 @@ impl LoopPool {
             server,
             set,
             number,
-            seen,
+            // Not what it is: the first request looks, on the loop's own thread.
+            seen: !news,
             slots,
             ids,
             later: None,
@@ -425,7 +427,15 @@ impl LoopPool {
         if set.epoch != self.set.epoch {
             self.take_over(set);
         }
+        self.bind_thread();
         self.close_idle();
+    }
+
+    /// Binds the loop's thread to a processor, if that is wanted.
+    fn bind_thread(&self) {
+        if self.set.config.pin_loops {
+            affinity::bind(self.number);
+        }
     }
 
     /// Sets the function that other threads call when this loop is to call [`Self::tend`] and may have no request that

@@ -15,6 +15,7 @@ use std::time::Duration;
 use mayfly_sandbox::Hosts;
 
 use crate::config::{Config, TenantConfig};
+use crate::host::affinity;
 use crate::host::descriptors::{self, TooLow};
 use crate::host::resources;
 use crate::host::workers::Workers;
@@ -97,6 +98,7 @@ impl Server {
     pub(crate) fn start_on(hosts: Hosts, config: Config) -> Result<Self, StartError> {
         let workers = Workers::new(config.max_workers);
         let memory = Arc::new(Memory::new(config.max_memory_bytes));
+        affinity::note();
         let hosts = Arc::new(hosts);
         let env = BootEnv {
             hosts: Arc::clone(&hosts),

@@ -70,6 +70,10 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     mode_header: bool,
+    /// Whether event loops are bound to processors, each to one.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pin_loops: bool,
     /// Directory, relative to the root, that keeps snapshots of booted programs, so that the next start of the server
     /// does not boot them again. Anyone who can write to it controls the tenants' programs. Without it, programs boot
     /// at each start.
@@ -331,6 +335,7 @@ impl File {
             admin,
             snapshots: self.snapshots.map(|directory| root.join(directory.as_str())),
             mode_header: self.mode_header,
+            pin_loops: self.pin_loops,
             forced_engine: None,
             source: None,
         })

@@ -89,6 +89,7 @@ fn a_small_file_gets_the_defaults() {
         admin: None,
         snapshots: None,
         mode_header: false,
+        pin_loops: false,
         forced_engine: None,
         source: None,
     };

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::host::affinity;
+
 /// How often [`Threads::join`] checks.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -15,7 +17,11 @@ pub(crate) struct Threads(Mutex<Vec<JoinHandle<()>>>);
 
 impl Threads {
     pub(crate) fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(|| {
+            // A loop that starts it may be bound to a processor.
+            affinity::release();
+            work();
+        })?;
         let mut threads = self.threads();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
