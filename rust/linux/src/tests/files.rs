@@ -325,11 +325,11 @@ fn pages_that_are_only_read_are_not_copied() {
     worker.reset(&frozen).unwrap();
     let before = worker.machine.private_pages();
     // Pages in the part of the file that the boot has mapped, which the boot has not touched: they stay in the page
-    // cache over resets. One page table is allocated.
+    // cache over resets. One page table is allocated; for a process, the kernel has one, too.
     for _ in 0..2 {
         assert_eq!(worker.word(300), 5);
         assert!(worker.machine.is_file_page(MAP + 300 * PAGE_SIZE));
-        assert_eq!(worker.machine.private_pages(), before + 1);
+        assert!((1..=2).contains(&(worker.machine.private_pages() - before)));
         worker.reset(&frozen).unwrap();
         assert!(worker.machine.is_file_page(MAP + 301 * PAGE_SIZE));
     }
