@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import summary
-from .comparison import find
+from .engines import views
 from .errors import BenchError
-from .figures import Table, load_name, number
+from .figures import Table, load_name, loads_in_order, number
 
 _FIGURES = (("rps", "requests/s"), ("cpu_us", "server CPU µs"), ("p99_us", "p99 µs"))
 _ENOUGH_ROUNDS = 5
@@ -54,22 +54,26 @@ def read(path: Path) -> dict:
 
 
 def wrk_changes(old: dict, new: dict) -> Table:
-    """Every figure of every load that both reports have."""
+    """Every figure of every load and engine that both reports have."""
     rows = [["load", "route", "figure", "old", "new", "change %", ""]]
-    for entry in new["wrk"]:
-        before = find(old["wrk"], entry["route"], entry["connections"], entry["pinned"])
+    known = {(load_name(entry), name): entry for at_load in loads_in_order(old) for name, entry in at_load}
+    for name, entry in (pair for at_load in loads_in_order(new) for pair in at_load):
+        before = known.get((load_name(entry), name))
         for key, words in _FIGURES if before else ():
             change = f"{(entry[key] / before[key] - 1) * 100:+.1f}" if before[key] else ""
             verdict = "" if overlap(before["rounds"], entry["rounds"], key) else "changed"
-            rows.append([load_name(entry), entry["route"], words, number(before[key]), number(entry[key]), change, verdict])
+            rows.append([load_name(entry), name, words, number(before[key]), number(entry[key]), change, verdict])
     return rows
 
 
 def bar_changes(old: dict, new: dict) -> Table:
-    """The aims in both reports."""
-    rows = [["figure", "bar", "old", "new"]]
-    before = {bar["key"]: bar["measured"] for bar in old["bars"]}
-    rows += [[bar["name"], bar["bar"], number(before.get(bar["key"])), number(bar["measured"])] for bar in new["bars"]]
+    """The aims of each engine in both reports."""
+    rows = [["engine", "figure", "bar", "old", "new"]]
+    known = {(engine, bar["key"]): bar["measured"] for engine, part in views(old).items() for bar in part["bars"]}
+    for engine, part in views(new).items():
+        for bar in part["bars"]:
+            before = number(known.get((engine, bar["key"])))
+            rows.append([engine, bar["name"], bar["bar"], before, number(bar["measured"])])
     return rows
 
 

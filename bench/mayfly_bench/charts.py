@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import svg
-from .figures import load_name, number
+from .figures import AtLoad, load_name, number
 
 _WIDTH, _HEIGHT = 720.0, 270.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 8.0, 22.0, 34.0
-_ROUTES = ("vanilla", "sandboxed")
 
-Pairs = Sequence[tuple[dict, dict]]
+Loads = Sequence[AtLoad]
 
 
 @dataclass(frozen=True)
@@ -32,52 +31,52 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
-def columns(pairs: Pairs, key: str, unit: str) -> str:
-    """One figure of both routes at every load, as pairs of columns from zero."""
-    top = _nice_top(max(entry[key] for pair in pairs for entry in pair))
-    slot = (_WIDTH - _LEFT - _RIGHT) / len(pairs)
-    width = min(38.0, slot * 0.38)
+def columns(loads: Loads, key: str, unit: str) -> str:
+    """One figure of all routes at every load, as groups of columns from zero."""
+    top = _nice_top(max(entry[key] for at_load in loads for _, entry in at_load))
+    slot = (_WIDTH - _LEFT - _RIGHT) / len(loads)
+    width = min(38.0, slot * 0.76 / max(map(len, loads)))
 
     def y(value: float) -> float:
         return _HEIGHT - _BOTTOM - value / top * (_HEIGHT - _TOP - _BOTTOM)
 
     marks = [_grid(y(top * step / 4), compact(top * step / 4)) for step in range(5)]
-    for index, pair in enumerate(pairs):
+    for index, at_load in enumerate(loads):
         middle = _LEFT + slot * (index + 0.5)
-        marks.append(svg.text(load_name(pair[0]), middle, _HEIGHT - 12))
-        for side, entry in zip((-1, 1), pair, strict=True):
-            value, centre = entry[key], middle + side * (width / 2 + 1)
-            words = f"{entry['route']} {load_name(entry)}: {number(value)} {unit}"
+        marks.append(svg.text(load_name(at_load[0][1]), middle, _HEIGHT - 12))
+        for side, (name, entry) in enumerate(at_load):
+            value, centre = entry[key], middle + (side - (len(at_load) - 1) / 2) * (width + 2)
+            words = f"{name} {load_name(entry)}: {number(value)} {unit}"
             marks.append(
                 svg.tag(
                     "rect",
                     svg.title(words),
-                    x=centre - width / 2, y=y(value), width=width, height=y(0) - y(value), rx=2, class_=entry["route"],
+                    x=centre - width / 2, y=y(value), width=width, height=y(0) - y(value), rx=2, class_=name,
                 )
             )
             marks.append(svg.text(compact(value), centre, y(value) - 4, "value"))
-    return svg.drawing(_WIDTH, _HEIGHT, f"{unit} of both routes at every load", *marks)
+    return svg.drawing(_WIDTH, _HEIGHT, f"{unit} of all routes at every load", *marks)
 
 
-def latencies(pairs: Pairs) -> str:
+def latencies(loads: Loads) -> str:
     """The latency distribution at every load: from the median (dot) over p75 and p90 (ticks) to p99 (end), on a log
     axis.
     """
-    values = [entry[key] for pair in pairs for entry in pair for key in ("p50_us", "p99_us")]
+    values = [entry[key] for at_load in loads for _, entry in at_load for key in ("p50_us", "p99_us")]
     low, high = 10 ** math.floor(math.log10(max(min(values), 1))), max(values) * 1.3
-    slot = (_WIDTH - _LEFT - _RIGHT) / len(pairs)
+    slot = (_WIDTH - _LEFT - _RIGHT) / len(loads)
 
     def y(value: float) -> float:
         share = math.log(max(value, low) / low) / math.log(high / low)
         return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
 
     marks = [_grid(y(tick), f"{compact(tick)}") for tick in _log_ticks(low, high)]
-    for index, pair in enumerate(pairs):
+    for index, at_load in enumerate(loads):
         middle = _LEFT + slot * (index + 0.5)
-        marks.append(svg.text(load_name(pair[0]), middle, _HEIGHT - 12))
-        for side, entry in zip((-1, 1), pair, strict=True):
-            marks.append(_range(entry, middle + side * slot * 0.2, y))
-    return svg.drawing(_WIDTH, _HEIGHT, "latency of both routes at every load, microseconds", *marks)
+        marks.append(svg.text(load_name(at_load[0][1]), middle, _HEIGHT - 12))
+        for side, (name, entry) in enumerate(at_load):
+            marks.append(_range(name, entry, middle + (side - (len(at_load) - 1) / 2) * slot * 0.8 / len(at_load), y))
+    return svg.drawing(_WIDTH, _HEIGHT, "latency of all routes at every load, microseconds", *marks)
 
 
 def stacked(rows: Sequence[tuple[str, Sequence[Part]]], unit: str) -> str:
@@ -100,9 +99,8 @@ def stacked(rows: Sequence[tuple[str, Sequence[Part]]], unit: str) -> str:
     return svg.drawing(_WIDTH, len(rows) * row_height, f"{unit} of {' and '.join(name for name, _ in rows)}", *marks)
 
 
-def _range(entry: dict, x: float, y) -> str:
+def _range(route: str, entry: dict, x: float, y) -> str:
     """One distribution: a line with its marks, and the figures at both ends."""
-    route = entry["route"]
     words = ", ".join(f"{name} {number(entry[f'{name}_us'])} µs" for name in ("p50", "p75", "p90", "p99"))
     low, high = y(entry["p50_us"]), y(entry["p99_us"])
     ticks = (

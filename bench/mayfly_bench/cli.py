@@ -9,14 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import bars, comparison, host, micro, options, page, pages, pinning, runtimes, steady_state, summary, tenancy
-from .comparison import ROUTES
+from . import bars, comparison, engines, host, micro, options, page, pages, pinning, runtimes, steady_state, summary, tenancy
+from .engines import Engines
 from .errors import BenchError
 from .options import Options
+from .routes import ROUTES, VANILLA
 from .server import Server
 from .wrk import Load
 
@@ -26,11 +27,10 @@ def main(arguments: Sequence[str]) -> int:
     chosen = options.parse(arguments)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
-    # The floor and the aims are those of KVM, whatever `auto` means here.
-    os.environ.setdefault("MAYFLY_ENGINE", "kvm")
     try:
         check_needs(chosen)
-        report = measure(chosen) if chosen.only is None else measure_runtimes(chosen)
+        found = engines.probe(chosen.cli, chosen.engine)
+        report = measure(chosen, found) if chosen.only is None else measure_runtimes(chosen, found)
         write(report, chosen.out)
     except BenchError as error:
         print(f"\nbench: {error}", file=sys.stderr)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def check_needs(chosen: Options) -> None:
-    """Raises BenchError with what to do if a program, the build or KVM is missing, before anything starts."""
+    """Raises BenchError with what to do if a program or the build is missing, before anything starts."""
     for tool in ("wrk", "strace", "taskset", "setpriv"):
         if shutil.which(tool) is None:
             raise BenchError(f"{tool} is not installed: run `make setup`")
@@ -52,81 +52,87 @@ def check_needs(chosen: Options) -> None:
     for built in (chosen.server, chosen.cli, *programs):
         if not built.exists():
             raise BenchError(f"{built} does not exist: run `make build tenants`")
-    try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        raise BenchError(
-            f"/dev/kvm cannot be opened ({error.strerror}): the sandboxed half needs KVM. Load the host's KVM module, "
-            "or give this user access to the device (usually membership of the group kvm)"
-        ) from error
 
 
-def measure(chosen: Options) -> dict:
+def measure(chosen: Options, found: Engines) -> dict:
     """Runs all measurements and returns the report."""
     started, began = datetime.now(UTC), time.monotonic()
     cores, cpu = len(pinning.cpus()), pinning.quiet_cpu()
     load_before = os.getloadavg()[0]
 
-    micro_runs: list[dict] = []
+    micro_runs: dict[str, list[dict]] = {engine: [] for engine in found.measured}
 
-    def floor() -> float:
+    def floor(engine: str) -> float:
         """Runs the micro-benchmarks where wrk and the server run, at the same time of day, and returns their floor."""
-        micro_runs.append(micro.run(chosen.cli, chosen.program, chosen.requests, cpu))
-        return micro_runs[-1]["floor_us"]
+        micro_runs[engine].append(micro.run(chosen.cli, chosen.program, chosen.requests, cpu, engine))
+        return micro_runs[engine][-1]["floor_us"]
 
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as scratch:
 
         def server(threads: int, cpu: int | None) -> Server:
             _progress("starting the server" if cpu is None else "starting the server, pinned")
-            return Server(chosen.server, chosen.config, chosen.root, Path(scratch), threads=threads, cpu=cpu)
+            place = Path(scratch)
+            return Server(chosen.server, chosen.config, chosen.root, place, threads=threads, cpu=cpu, engines=found.measured)
+
+        def compare(running: Server, loads: Sequence[Load], floor: Callable[[str], float] | None = None) -> dict[str, list[dict]]:
+            return comparison.compare(running, found.measured, loads, chosen.rounds, chosen.seconds, _progress, floor)
 
         with server(1, cpu) as running:
-            _check_routes(running)
-            pinned = comparison.compare(running, [Load(1, 1, cpu)], chosen.rounds, chosen.seconds, _progress, floor)
-        by_page = micro.per_page(micro.run(chosen.cli, chosen.many_pages, chosen.requests, cpu))
+            _check_routes(running, found)
+            pinned = compare(running, [Load(1, 1, cpu)], floor)
         with server(cores, None) as running:
-            answer = _check_routes(running)
-            described = host.describe(running.pid, answer, micro_runs[0])
-            planned = comparison.loads(cores, chosen.connections)
-            entries = comparison.compare(running, planned, chosen.rounds, chosen.seconds, _progress) + pinned
-        languages = runtimes.measure(chosen, Path(scratch), cores, cpu, _progress)
+            answer = _check_routes(running, found)
+            described = host.describe(running.pid, answer, found)
+            entries = compare(running, comparison.loads(cores, chosen.connections))
+        languages = runtimes.measure(chosen, Path(scratch), found.measured, cores, cpu, _progress)
         many = tenancy.measure(chosen, Path(scratch), cores, micro_runs, _progress)
-    _progress("counting system calls")
-    counted = steady_state.count(chosen.cli, chosen.program, chosen.strace_requests)
-    _progress("")
-
-    own = micro.typical(micro_runs)
-    report = {
-        "host": described,
-        "run": _run(chosen, started, began, load_before, answer),
-        "micro": {**{key: value for key, value in own.items() if key != "host"}, **by_page, **counted.as_report()},
-        "micro_runs": [{key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in micro_runs],
-        "wrk": entries,
-        "runtimes": languages,
-        **many,
+    parts = {
+        engine: {
+            **_micro(chosen, engine, runs, cpu),
+            "wrk": entries[engine] + pinned[engine],
+            "runtimes": languages[engine],
+            **many[engine],
+        }
+        for engine, runs in micro_runs.items()
     }
-    return {**report, "bars": bars.judge(report)}
+    _progress("")
+    return _judged({"host": described, "run": _run(chosen, started, began, load_before, answer)}, parts, found)
 
 
-def measure_runtimes(chosen: Options) -> dict:
+def _micro(chosen: Options, engine: str, runs: list[dict], cpu: int | None) -> dict:
+    """The report's `micro` and `micro_runs` of one engine, of which the runs without HTTP are there already."""
+    _progress(f"{engine}: many pages")
+    by_page = micro.per_page(micro.run(chosen.cli, chosen.many_pages, chosen.requests, cpu, engine))
+    _progress(f"{engine}: counting system calls")
+    counted = steady_state.count(chosen.cli, chosen.program, chosen.strace_requests, engine)
+    own = {key: value for key, value in micro.typical(runs).items() if key != "host"}
+    return {
+        "micro": {**own, **micro.medians(runs), **by_page, **counted.as_report()},
+        "micro_runs": [{key: seen[key] for key in ("floor_us", "call_reset_us")} for seen in runs],
+    }
+
+
+def measure_runtimes(chosen: Options, found: Engines) -> dict:
     """Measures programs of other runtimes alone. The report has nothing else, and the aims on nothing else."""
     started, began, load_before = datetime.now(UTC), time.monotonic(), os.getloadavg()[0]
     cores, cpu = len(pinning.cpus()), pinning.quiet_cpu()
     with tempfile.TemporaryDirectory(prefix="mayfly-bench-") as scratch:
         with Server(chosen.server, chosen.config, chosen.root, Path(scratch), threads=1) as running:
-            answer = running.get_when_booted(ROUTES["vanilla"])
-            own = micro.run(chosen.cli, chosen.program, 100, cpu)
-            described = host.describe(running.pid, answer, own)
-        languages = runtimes.measure(chosen, Path(scratch), cores, cpu, _progress)
+            answer = running.get_when_booted(ROUTES[VANILLA])
+            described = host.describe(running.pid, answer, found)
+        languages = runtimes.measure(chosen, Path(scratch), found.measured, cores, cpu, _progress)
     _progress("")
-    report = {
-        "host": described,
-        "run": _run(chosen, started, began, load_before, answer),
-        "micro": {},
-        "wrk": [],
-        "runtimes": languages,
+    parts = {engine: {"micro": {}, "wrk": [], "runtimes": seen} for engine, seen in languages.items()}
+    common = {"host": described, "run": _run(chosen, started, began, load_before, answer)}
+    return _judged(common, parts, found, lambda bar: bar["key"].startswith("runtimes."))
+
+
+def _judged(common: dict, parts: dict[str, dict], found: Engines, wanted: Callable[[dict], bool] = lambda _: True) -> dict:
+    """The report, with each engine's aims."""
+    judged = {
+        engine: {**part, "bars": [bar for bar in bars.judge(part, engine) if wanted(bar)]} for engine, part in parts.items()
     }
-    return {**report, "bars": [bar for bar in bars.judge(report) if bar["key"].startswith("runtimes.")]}
+    return engines.combined(common, judged, found.main)
 
 
 def _run(chosen: Options, started: datetime, began: float, load_before: float, answer: pages.Page) -> dict:
@@ -151,10 +157,11 @@ def write(report: dict, out: Path) -> None:
     (out / "report.md").write_text(summary.markdown(report), encoding="utf-8")
 
 
-def _check_routes(server: Server) -> pages.Page:
-    """Checks that both routes answer the same page, and returns the vanilla one."""
-    vanilla, sandboxed = (server.get_when_booted(path) for path in ROUTES.values())
-    pages.check_comparable(vanilla, sandboxed)
+def _check_routes(server: Server, found: Engines) -> pages.Page:
+    """Checks that all routes answer the same page, and returns the vanilla one."""
+    vanilla = server.get_when_booted(ROUTES[VANILLA])
+    for engine in found.measured:
+        pages.check_comparable(vanilla, server.get_when_booted(ROUTES[engine]), f"sandboxed ({engine})")
     return vanilla
 
 

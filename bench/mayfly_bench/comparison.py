@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Vanilla against sandboxed under wrk: both routes of one server, in turn, round after round.
+"""Vanilla against sandboxed under wrk: one server with a route for vanilla and one for each engine, in turn, round
+after round.
 
-The two are measured one right after the other and change places from round to round, so that a
-machine that slows down or a neighbour that wakes up does not favour either. Where a figure is compared
-with the floor, that too is measured in every round, between the two. A figure is the median of its
+They are measured one right after the other, vanilla between the engines, and the order is reversed from round to round,
+so that a machine that slows down or a neighbour that wakes up does not favour any. Where a figure is compared with the
+floor, that too is measured in every round, between the engine's route and vanilla. A figure is the median of its
 rounds; every round stays in the report.
 """
 
@@ -14,11 +15,9 @@ from typing import Any
 
 from . import cpu_time, machine_load, wrk
 from .errors import BenchError
+from .routes import ROUTES, SANDBOXED, VANILLA
 from .server import Server
 from .wrk import Load
-
-#: What is compared: the name in the report and the sample server's route.
-ROUTES = {"vanilla": "/", "sandboxed": "/z"}
 
 CONNECTIONS = (1, 2, 8, 16, 32, 64)
 
@@ -51,12 +50,12 @@ def loads(cores: int, connections: Sequence[int] = CONNECTIONS) -> list[Load]:
 
 def measure(server: Server, load: Load, seconds: int, path: str, **how: Any) -> Round:
     """Runs wrk once; `how` is what `wrk.run` takes besides. Raises BenchError if the server ends meanwhile."""
-    machine, before = machine_load.now(), cpu_time.of_threads(server.pid)
+    machine, before = machine_load.now(), cpu_time.of(server.pid)
     seen = wrk.run(server.url(path), load, seconds, **how)
-    after, machine = cpu_time.of_threads(server.pid), machine_load.since(machine)
-    if not after:
+    after, machine = cpu_time.of(server.pid), machine_load.since(machine)
+    if not after.threads:
         raise BenchError(f"the server ended under load\n{server.log_tail()}")
-    server_ns = cpu_time.used_ns(before, after)
+    server_ns = after.since(before)
     return Round(
         rps=seen.rps,
         cpu_us=server_ns / seen.requests / 1000,
@@ -72,32 +71,56 @@ def measure(server: Server, load: Load, seconds: int, path: str, **how: Any) -> 
 
 def compare(
     server: Server,
+    engines: Sequence[str],
     planned: Sequence[Load],
     rounds: int,
     seconds: int,
     progress: Callable[[str], None],
-    floor: Callable[[], float] | None = None,
-) -> list[dict]:
-    """Measures both routes at every load, and returns the report's `wrk` entries for them.
+    floor: Callable[[str], float] | None = None,
+) -> dict[str, list[dict]]:
+    """Measures all routes at every load, and returns each engine's `wrk` entries for them. Those of vanilla are the same
+    for all engines but for the floor, which is the engine's.
 
-    `floor`, if given, is called between the two routes of every round, and returns microseconds.
+    `floor`, if given, is called once in every round for each engine, and returns microseconds.
     """
-    seen: dict[tuple[str, Load], list[Round]] = {(route, load): [] for load in planned for route in ROUTES}
-    for path in ROUTES.values():
-        wrk.run(server.url(path), planned[-1], 1)  # warm: connections, work sets, branch predictors
+    sides = (VANILLA, *engines)
+    seen: dict[tuple[str, Load], list[Round]] = {(side, load): [] for load in planned for side in sides}
+    floors: dict[tuple[str, Load], list[float | None]] = {(engine, load): [] for load in planned for engine in engines}
+    for side in sides:
+        wrk.run(server.url(ROUTES[side]), planned[-1], 1)  # warm: connections, work sets, branch predictors
     for number in range(rounds):
         for load in planned:
-            first, second = list(ROUTES) if number % 2 == 0 else list(reversed(ROUTES))
-            pair = {}
-            for route in (first, second):
-                progress(f"round {number + 1} of {rounds}: {route} c{load.connections}{' pinned' if load.pinned else ''}")
-                pair[route] = measure(server, load, seconds, ROUTES[route])
-                if floor is not None and route == first:
-                    progress(f"round {number + 1} of {rounds}: micro-benchmarks")
-                    floor_us = floor()
-            for route, sample in pair.items():
-                seen[route, load].append(replace(sample, floor_us=floor_us) if floor is not None else sample)
-    return [entry(route, load, samples) for (route, load), samples in seen.items()]
+            for side, is_floor in steps(engines, number):
+                where = f"round {number + 1} of {rounds}: {side}"
+                if not is_floor:
+                    progress(f"{where} c{load.connections}{' pinned' if load.pinned else ''}")
+                    seen[side, load].append(measure(server, load, seconds, ROUTES[side]))
+                elif floor is None:
+                    floors[side, load].append(None)
+                else:
+                    progress(f"{where}, micro-benchmarks")
+                    floors[side, load].append(floor(side))
+    return {engine: _entries(engine, planned, seen, floors) for engine in engines}
+
+
+def steps(engines: Sequence[str], number: int) -> list[tuple[str, bool]]:
+    """What a round measures, in order: a route, or (if true) an engine's floor. Vanilla is next to two engines, and each
+    floor between its engine and vanilla.
+    """
+    first, *others = engines
+    order = [(first, False), (first, True), (VANILLA, False)]
+    order += [step for engine in others for step in ((engine, True), (engine, False))]
+    return order if number % 2 == 0 else order[::-1]
+
+
+def _entries(
+    engine: str, planned: Sequence[Load], seen: dict[tuple[str, Load], list[Round]], floors: dict[tuple[str, Load], list[float | None]]
+) -> list[dict]:
+    return [
+        entry(route, load, [replace(round_, floor_us=us) for round_, us in zip(seen[side, load], floors[engine, load], strict=True)])
+        for load in planned
+        for route, side in ((VANILLA, VANILLA), (SANDBOXED, engine))
+    ]
 
 
 def entry(route: str, load: Load, samples: Sequence[Round]) -> dict:

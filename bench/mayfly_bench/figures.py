@@ -4,11 +4,17 @@
 A table is a list of rows of strings, the heading first.
 """
 
+from .comparison import find
+from .engines import WORDS, columns, side_by_side, views
+from .routes import SANDBOXED, VANILLA
+
 Table = list[list[str]]
+#: At one load: the entries of vanilla and of each engine, with their names.
+AtLoad = list[tuple[str, dict]]
 
 #: Keys of `micro` worth a row, with their words. What a run does not hold is left out.
 _MICRO = (
-    ("floor_us", "floor: a bare KVM_RUN round trip", "µs"),
+    ("floor_us", "floor: a bare round trip to a program", "µs"),
     ("call_us", "call: request in, response out", "µs"),
     ("reset_us", "reset", "µs"),
     ("call_reset_us", "call and reset", "µs"),
@@ -18,8 +24,10 @@ _MICRO = (
     ("reset_ns_per_page", "reset of one page", "ns"),
     ("memcpy_ns_per_page", "memcpy of one page", "ns"),
     ("fork_us", "fork of a worker", "µs"),
-    ("create_vm_us", "bare VM, vCPU and memslot", "µs"),
+    ("create_vm_us", "bare VM with vCPU and memslot, or bare process", "µs"),
     ("worker_private_kib", "private memory of an idle worker", "KiB"),
+    ("worker_total_kib", "memory of an idle worker with the kernel's", "KiB"),
+    ("worker_served_total_kib", "the same once it has served", "KiB"),
     ("boot_ms", "boot to the first frozen state", "ms"),
 )
 
@@ -42,47 +50,59 @@ def load_name(entry: dict) -> str:
     return f"c{entry['connections']}{' pinned' if entry['pinned'] else ''}"
 
 
-def loads_in_order(report: dict) -> list[tuple[dict, dict]]:
-    """The vanilla and the sandboxed entry of each load."""
-    def of(route: str) -> dict[str, dict]:
-        return {load_name(entry): entry for entry in report["wrk"] if entry["route"] == route}
-
-    vanilla, sandboxed = of("vanilla"), of("sandboxed")
-    return [(vanilla[load], sandboxed[load]) for load in vanilla if load in sandboxed]
+def loads_in_order(report: dict) -> list[AtLoad]:
+    """The entries of each load: vanilla, then the engines."""
+    parts = views(report)
+    loads = []
+    for vanilla in (entry for entry in next(iter(parts.values()))["wrk"] if entry["route"] == VANILLA):
+        load = vanilla["connections"], vanilla["pinned"]
+        found = {engine: find(part["wrk"], SANDBOXED, *load) for engine, part in parts.items()}
+        sandboxed = [(engine, entry) for engine, entry in found.items() if entry is not None]
+        if sandboxed:
+            loads.append([(VANILLA, vanilla), *sandboxed])
+    return loads
 
 
 def wrk_table(report: dict) -> Table:
-    """Throughput, CPU and latency of every load, vanilla and sandboxed one under the other."""
+    """Throughput, CPU and latency of every load, vanilla and the engines one under the other."""
     rows = [["load", "route", "requests/s", "server CPU µs", "p50 µs", "p75 µs", "p90 µs", "p99 µs", "errors"]]
-    for pair in loads_in_order(report):
-        for entry in pair:
+    for at_load in loads_in_order(report):
+        for name, entry in at_load:
             figures = (entry[key] for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us", "errors"))
-            rows.append([load_name(entry), entry["route"], *map(number, figures)])
+            rows.append([load_name(entry), name, *map(number, figures)])
     return rows if len(rows) > 1 else []
 
 
 def bars_table(report: dict) -> Table:
-    """What was aimed at and what was reached."""
+    """What was aimed at and what was reached, engine by engine."""
+    return side_by_side({engine: engine_bars_table(part) for engine, part in views(report).items()}, 0)
+
+
+def engine_bars_table(part: dict) -> Table:
+    """The same of one engine."""
     rows = [["figure", "bar", "measured", ""]]
-    for bar in report["bars"]:
+    for bar in part["bars"]:
         verdict = "not measured" if bar["measured"] is None else "met" if bar["met"] else "NOT met"
         rows.append([bar["name"], bar["bar"], "" if bar["measured"] is None else number(bar["measured"]), verdict])
     return rows
 
 
 def micro_table(report: dict) -> Table:
-    """The micro-benchmarks."""
-    micro = report["micro"]
+    """The micro-benchmarks, with a column for each engine."""
+    return columns({engine: _micro_table(part["micro"]) for engine, part in views(report).items()}, 2, 2)
+
+
+def _micro_table(micro: dict) -> Table:
     if not micro:
         return []
-    rows = [["figure", "measured", "unit"]]
-    rows += [[words, number(micro[key]), unit] for key, words, unit in _MICRO if key in micro]
+    rows = [["figure", "unit", "measured"]]
+    rows += [[words, unit, number(micro[key])] for key, words, unit in _MICRO if micro.get(key) is not None]
     for name, value in micro.get("latency_us", {}).items():
-        rows.append([f"call and reset, {name}", number(value), "µs"])
+        rows.append([f"call and reset, {name}", "µs", number(value)])
     for key, words in (("other_syscalls", "other calls of the serving thread"), ("background_syscalls", "calls of other threads")):
         calls = micro.get(key, {})
         listed = ", ".join(f"{name} {count}" for name, count in sorted(calls.items())) or "none"
-        rows.append([f"{words}, in {number(micro.get('strace_requests'))} requests", listed, ""])
+        rows.append([f"{words}, in {number(micro.get('strace_requests'))} requests", "", listed])
     return rows
 
 
@@ -93,17 +113,22 @@ def host_table(report: dict) -> Table:
         ["what", "is"],
         ["CPU", f"{host['cpu']}, {host['cores']} cores"],
         ["kernel", host["kernel"]],
-        ["KVM", host["kvm"]],
+        *([WORDS.get(name, name), _engine(about)] for name, about in host.get("engines", {}).items()),
+        ["auto", f"{auto.get('engine')}: {auto.get('why', '')}"] if (auto := host.get("auto")) else ["KVM", host["kvm"]],
         *([f"mitigation: {name}", state] for name, state in host["mitigations"].items()),
         ["Drogon", host["drogon"]],
         ["allocator", host["allocator"]],
         ["commit", run["commit"]],
         ["started", run["started"]],
         ["rounds", f"{run['rounds']} of {run['seconds_per_round']} s each, {run['minutes']} minutes in all"],
-        ["page", f"{run['page_bytes']} bytes, the same from both routes"],
+        ["page", f"{run['page_bytes']} bytes, the same from all routes"],
         ["priority", run["priority"]],
         ["noise", noise(report)],
     ]
+
+
+def _engine(about: dict) -> str:
+    return f"{'' if about['usable'] else 'cannot be used: '}{about['details']}"
 
 
 #: Share of the processors that others may use before a report says that it should not be quoted, in percent.
@@ -133,8 +158,10 @@ def warning(report: dict) -> str | None:
 
 
 def _others(report: dict) -> list[float]:
-    samples = [sample for entry in report["wrk"] for sample in entry["rounds"]]
-    for seen in (seen for modes in report.get("runtimes", {}).values() for seen in modes.values()):
-        for load in (seen, seen.get("all_cores", {})):
-            samples += [sample for rounds in load.get("rounds", {}).values() for sample in rounds]
+    samples = []
+    for part in views(report).values():
+        samples += [sample for entry in part["wrk"] for sample in entry["rounds"]]
+        for seen in (seen for modes in part.get("runtimes", {}).values() for seen in modes.values()):
+            for load in (seen, seen.get("all_cores", {})):
+                samples += [sample for rounds in load.get("rounds", {}).values() for sample in rounds]
     return [sample["others_percent"] for sample in samples]

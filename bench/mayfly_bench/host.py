@@ -6,6 +6,7 @@ import platform
 import re
 from pathlib import Path
 
+from .engines import Engines
 from .pages import Page
 
 _VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
@@ -49,15 +50,18 @@ def priority() -> str:
     return f"nice {os.getpriority(os.PRIO_PROCESS, 0)}"
 
 
-def describe(server_pid: int, page: Page, micro: dict) -> dict:
+def describe(server_pid: int, page: Page, engines: Engines) -> dict:
     """The report's `host`."""
+    probe = engines.info.get("host", {})
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo").read_text()),
         "cores": os.cpu_count(),
         "kernel": platform.release(),
-        "kvm": micro.get("host", {}).get("kvm", "?"),
+        "kvm": probe.get("kvm", "?"),
+        "auto": engines.info.get("auto", {}),
+        "engines": engines.info["engines"],
         "mitigations": mitigations(),
         "drogon": drogon_version(page),
         "allocator": allocator(Path(f"/proc/{server_pid}/maps").read_text()),
-        "probe": micro.get("host", {}),
+        "probe": probe,
     }

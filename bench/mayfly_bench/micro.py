@@ -13,27 +13,32 @@ from .pinning import pinned_command
 _TIMEOUT_S = 300
 #: What a tenant of a file may take besides its requests: its boot, above all.
 _BOOT_S = 90
+#: Figures read from the memory in use of the cgroup, or of the machine.
+_OF_MACHINE = ("worker_total_kib", "worker_served_total_kib")
 
 
-def run(cli: Path, program: Path, requests: int, cpu: int | None) -> dict:
-    """Runs the micro-benchmarks once, kept on one CPU, and returns what they print.
+def run(cli: Path, program: Path, requests: int, cpu: int | None, engine: str) -> dict:
+    """Runs the micro-benchmarks once on an engine, kept on one CPU, and returns what they print.
 
     Raises BenchError with their own message if they fail.
     """
-    return _run(pinned_command([str(cli), "bench", str(program), "--requests", str(requests), "--json"], cpu))
+    command = [str(cli), "bench", str(program), "--engine", engine, "--requests", str(requests), "--json"]
+    return _run(pinned_command(command, cpu))
 
 
-def run_tenant(cli: Path, file: Path, tenant: str, root: Path, requests: int, seconds: int, cpu: int | None) -> dict:
+def run_tenant(
+    cli: Path, file: Path, tenant: str, root: Path, requests: int, seconds: int, cpu: int | None, engine: str
+) -> dict:
     """Runs them once for one tenant of a file, whose paths are relative to `root`: at most `requests` requests, for
     about `seconds`.
 
     Raises BenchError with the reason if the tenant does not boot.
     """
     command = [
-        *(str(cli), "bench", "--config", str(file), "--tenant", tenant),
+        *(str(cli), "bench", "--config", str(file), "--tenant", tenant, "--engine", engine),
         *("--requests", str(requests), "--seconds", str(seconds), "--json"),
     ]
-    return _run(pinned_command(command, cpu), f"mayfly bench --tenant {tenant}", root, _BOOT_S + 10 * seconds)
+    return _run(pinned_command(command, cpu), f"mayfly bench --tenant {tenant} --engine {engine}", root, _BOOT_S + 10 * seconds)
 
 
 def _run(command: list[str], words: str | None = None, root: Path | None = None, timeout_s: int = _TIMEOUT_S) -> dict:
@@ -68,6 +73,11 @@ def typical(runs: Sequence[dict]) -> dict:
     """The run whose overhead over its own floor is the median: figures of one run stay together."""
     overhead = statistics.median_low([overhead_us(seen) for seen in runs])
     return next(seen for seen in runs if overhead_us(seen) == overhead)
+
+
+def medians(runs: Sequence[dict]) -> dict:
+    """The medians of the figures that other processes change, too."""
+    return {key: statistics.median(seen[key] for seen in runs) for key in _OF_MACHINE if all(seen.get(key) is not None for seen in runs)}
 
 
 def per_page(seen: dict) -> dict:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .comparison import CONNECTIONS
+from .engines import NAMES
 
 _TOP = Path(__file__).resolve().parents[2]
 
@@ -24,7 +25,7 @@ class Tenancy:
 @dataclass(frozen=True)
 class Runtimes:
     """How long each of the runtimes is measured: calls without HTTP, then rounds of wrk, as many as the limit for all
-    leaves time for.
+    leaves time for. The limit is for one engine; each further one adds half of it.
     """
 
     requests: int = 5_000
@@ -32,6 +33,10 @@ class Runtimes:
     rounds: int = 3
     seconds: int = 1
     limit_s: int = 240
+
+    def limit_for(self, engines: int) -> float:
+        """The limit for a number of engines, which share the rounds of what is not sandboxed."""
+        return self.limit_s * (1 + engines) / 2
 
 
 #: Enough to see that all works.
@@ -55,6 +60,7 @@ class Options:
     runtimes: Runtimes
     runtimes_file: Path
     only: str | None = None
+    engine: str | None = None
     root: Path = _TOP
 
     @property
@@ -93,6 +99,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--rounds", type=_positive, help="rounds of wrk per route and load (default 5, quick 1)")
     parser.add_argument("--seconds", type=_positive, help="length of a round (default 2, quick 1)")
     parser.add_argument("--only", choices=("runtimes",), help="measure one part of the report alone")
+    parser.add_argument("--engine", choices=NAMES, help="measure one engine alone (default: each one that works here)")
     parser.add_argument("--build", type=Path, default=_TOP / "build", help="the build directory (default build)")
     parser.add_argument(
         "--config",
@@ -121,6 +128,7 @@ def parse(arguments: Sequence[str]) -> Options:
         runtimes=QUICK_RUNTIMES if seen.quick else Runtimes(),
         runtimes_file=seen.runtimes.resolve(),
         only=seen.only,
+        engine=seen.engine,
     )
 
 

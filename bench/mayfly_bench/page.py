@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """report.html: one file, no script, nothing loaded from elsewhere."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -8,30 +9,29 @@ from string import Template
 from . import bars, charts, figures, summary
 from .charts import Part
 from .comparison import find
+from .engines import FLOORS, WORDS, views
 from .figures import Table, number
-from .runtimes import words as runtimes
-from .tenancy import words as tenancy
+from .routes import VANILLA
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_LEGEND = '<span class="legend"><span><i class="vanilla"></i>vanilla</span><span><i class="sandboxed"></i>sandboxed</span></span>'
 
 
 def render(report: dict) -> str:
     """The page for one report."""
-    run = report["run"]
+    run, tables = report["run"], summary.tables(report)
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         started=escape(run["started"]),
         commit=escape(run["commit"]),
-        headline=escape(summary.headline(report)),
+        headline="".join(f'<p class="lead">{escape(words)}</p>' for words in summary.headlines(report)),
         warning=_warning(report),
         tiles=_tiles(report),
         bars=_bars(report),
         cost=_cost(report),
         charts=_charts(report),
-        wrk=_table(figures.wrk_table(report), row_class=1),
-        tenancy=_tenancy(report),
-        runtimes=_runtimes(report),
-        micro=_table(figures.micro_table(report)),
+        wrk=_table(tables["wrk"], row_class=1),
+        tenancy=_tenancy(tables),
+        runtimes=_runtimes(tables),
+        micro=_table(tables["Micro-benchmarks"]),
         host=_table(figures.host_table(report)),
         rounds=run["rounds"],
         page_bytes=number(run["page_bytes"]),
@@ -45,12 +45,17 @@ def _warning(report: dict) -> str:
 
 
 def _tiles(report: dict) -> str:
-    """The four most important figures. A tile is left out if this run lacks its figure."""
-    micro = report["micro"]
+    """The four most important figures of each engine."""
+    return "".join(_engine_tiles(engine, part) for engine, part in views(report).items())
+
+
+def _engine_tiles(engine: str, part: dict) -> str:
+    """A tile is left out if this run lacks its figure."""
+    micro = part["micro"]
     wanted = (
-        (lambda: number(micro["call_reset_us"] - micro["floor_us"]), "µs", "call and reset above the bare KVM_RUN round trip"),
-        (lambda: number(bars.sandbox_cpu_us(report)), "µs", "server CPU that the sandbox adds to a request, c1 on one CPU"),
-        (lambda: f"{bars.throughput_ratio(report) * 100:.0f}", "%", "of vanilla Drogon's requests/s at c8"),
+        (lambda: number(micro["call_reset_us"] - micro["floor_us"]), "µs", f"call and reset above the {FLOORS[engine]}"),
+        (lambda: number(bars.sandbox_cpu_us(part)), "µs", "server CPU that the sandbox adds to a request, c1 on one CPU"),
+        (lambda: f"{bars.throughput_ratio(part) * 100:.0f}", "%", "of vanilla Drogon's requests/s at c8"),
         (lambda: number(micro["worker_private_kib"]), "KiB", "private memory of an idle worker"),
     )
     tiles = []
@@ -59,14 +64,24 @@ def _tiles(report: dict) -> str:
             tiles.append(f'<div class="tile"><b>{figure()} <small>{unit}</small></b><span>{words}</span></div>')
         except (LookupError, ZeroDivisionError):
             continue
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+    return f'<h3>{_name(engine)}</h3><div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _name(engine: str) -> str:
+    """What headings call an engine."""
+    words = escape(WORDS.get(engine, engine))
+    return f'<span class="engine"><i class="{escape(engine)}"></i>{words[0].upper()}{words[1:]}</span>'
 
 
 def _bars(report: dict) -> str:
-    """The aims, each with its verdict in words and colour."""
-    heading, *rows = figures.bars_table(report)
+    """The aims of each engine, each with its verdict in words and colour."""
+    return "".join(f"<h3>{_name(engine)}</h3>{_engine_bars(part)}" for engine, part in views(report).items())
+
+
+def _engine_bars(part: dict) -> str:
+    heading, *rows = figures.engine_bars_table(part)
     cells = []
-    for row, bar in zip(rows, report["bars"], strict=True):
+    for row, bar in zip(rows, part["bars"], strict=True):
         kind = "unmeasured" if bar["measured"] is None else "met" if bar["met"] else "missed"
         name, aim, measured, verdict = map(escape, row)
         cells.append(
@@ -79,55 +94,49 @@ def _bars(report: dict) -> str:
 
 def _cost(report: dict) -> str:
     """Where the server's CPU time of one request goes: Drogon's part, the floor, and what Mayfly adds to it."""
-    pinned = find(report["wrk"], "vanilla", 1, pinned=True)
+    parts = views(report)
+    pinned = find(next(iter(parts.values()))["wrk"], VANILLA, 1, pinned=True)
     if pinned is None:
         return ""
-    vanilla, floor = pinned["cpu_us"], bars.floor_us(report)
-    rest = max(0.0, bars.sandbox_cpu_us(report) - floor)
-    drawing = charts.stacked(
-        (
-            ("vanilla", [Part("Drogon and the kernel's network", vanilla, "vanilla")]),
-            (
-                "sandboxed",
-                [
-                    Part("Drogon and the kernel's network", vanilla, "vanilla"),
-                    Part("bare KVM_RUN round trip", floor, "floor"),
-                    Part("the rest of the sandbox: routing, request in, program, response out, reset", rest, "sandboxed"),
-                ],
-            ),
-        ),
-        "µs",
-    )
-    legend = (
-        '<span class="legend"><span><i class="vanilla"></i>Drogon and network</span>'
-        '<span><i class="floor"></i>bare KVM_RUN</span><span><i class="sandboxed"></i>all else that the sandbox does</span></span>'
-    )
+    drogon = Part("Drogon and the kernel's network", pinned["cpu_us"], VANILLA)
+    rows = [(VANILLA, [drogon])]
+    for engine, part in parts.items():
+        floor = bars.floor_us(part)
+        rest = max(0.0, bars.sandbox_cpu_us(part) - floor)
+        words = "the rest of the sandbox: routing, request in, program, response out, reset"
+        rows.append((engine, [drogon, Part(FLOORS[engine], floor, "floor"), Part(words, rest, engine)]))
+    legend = _legend([(VANILLA, "Drogon and network"), ("floor", "a bare round trip"), *((name, f"all else on {name}") for name in parts)])
     return (
         "<h2>Where the CPU time of a request goes</h2>"
         '<p class="note">Server CPU per request at c1, server and wrk on one CPU.</p>'
-        f"<figure><figcaption>Server CPU per request, µs{legend}</figcaption>{drawing}</figure>"
+        f"<figure><figcaption>Server CPU per request, µs{legend}</figcaption>{charts.stacked(rows, 'µs')}</figure>"
     )
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    """What the colours mean: each class with its words."""
+    return f'<span class="legend">{"".join(f"<span><i class={class_}></i>{escape(words)}</span>" for class_, words in entries)}</span>'
 
 
 def _charts(report: dict) -> str:
     """Throughput, CPU and latency over the loads."""
-    pairs = figures.loads_in_order(report)
-    if not pairs:
+    loads = figures.loads_in_order(report)
+    if not loads:
         return ""
+    legend = _legend([(name, name) for name in (VANILLA, *views(report))])
     drawings = (
-        ("Requests per second", charts.columns(pairs, "rps", "requests/s")),
-        ("Server CPU per request, µs", charts.columns(pairs, "cpu_us", "µs of server CPU")),
-        ("Latency, µs: median (dot), p75, p90, p99 (ticks), log scale", charts.latencies(pairs)),
+        ("Requests per second", charts.columns(loads, "rps", "requests/s")),
+        ("Server CPU per request, µs", charts.columns(loads, "cpu_us", "µs of server CPU")),
+        ("Latency, µs: median (dot), p75, p90, p99 (ticks), log scale", charts.latencies(loads)),
     )
     return "".join(
-        f"<figure><figcaption>{escape(words)}{_LEGEND}</figcaption>{drawing}</figure>" for words, drawing in drawings
+        f"<figure><figcaption>{escape(words)}{legend}</figcaption>{drawing}</figure>" for words, drawing in drawings
     )
 
 
-def _tenancy(report: dict) -> str:
+def _tenancy(tables: dict[str, Table]) -> str:
     """The figures on many tenants, where they were measured."""
-    table = tenancy.table(report)
-    if not table:
+    if not (table := tables["Many tenants"]):
         return ""
     return (
         "<h2>Many tenants</h2>"
@@ -136,18 +145,18 @@ def _tenancy(report: dict) -> str:
     )
 
 
-def _runtimes(report: dict) -> str:
+def _runtimes(tables: dict[str, Table]) -> str:
     """Programs of other runtimes, where they were measured; first of all what could not be."""
     parts = []
-    if failed := runtimes.failed_table(report):
+    if failed := tables["Runtimes that failed"]:
         parts.append('<p class="warning">Not all of this section could be measured, or it went wrong on the way.</p>' + _table(failed))
-    if table := runtimes.table(report):
+    if table := tables["Runtimes, one connection on one CPU"]:
         parts.append(
             '<p class="note">One connection, server and wrk on one CPU; each row&#x27;s program answers Hello World! It is reset after every '
             "request, kept (one worker that is never reset), and native: the runtime&#x27;s own server without a sandbox, asked by wrk "
-            "directly. Vanilla is a C++ handler of the same Drogon server. All four in turn, medians.</p>" + _table(table)
+            "directly. Vanilla is a C++ handler of the same Drogon server. All of them in turn, on every engine, medians.</p>" + _table(table)
         )
-    if table := runtimes.all_cores_table(report):
+    if table := tables["Runtimes, all cores"]:
         parts.append('<p class="note">On all cores, as many Drogon loops as there are.</p>' + _table(table))
     return f"<h2>Runtimes</h2>{''.join(parts)}" if parts else ""
 

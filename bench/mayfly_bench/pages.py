@@ -16,18 +16,18 @@ class Page:
     body: bytes
 
 
-def check_comparable(vanilla: Page, sandboxed: Page) -> None:
+def check_comparable(vanilla: Page, sandboxed: Page, called: str = "sandboxed") -> None:
     """Checks that both routes answer 200 with the same bytes and the same header names.
 
     Raises BenchError that names the difference: a benchmark of two different answers says nothing.
     """
-    for route, page in (("vanilla", vanilla), ("sandboxed", sandboxed)):
+    for route, page in (("vanilla", vanilla), (called, sandboxed)):
         if page.status != 200:
             raise BenchError(f"the {route} route answers {page.status}: {_reason(page.body)}")
     if vanilla.body != sandboxed.body:
         raise BenchError(
             f"the routes answer different bytes: vanilla {vanilla.body[:60]!r} ({len(vanilla.body)} bytes), "
-            f"sandboxed {sandboxed.body[:60]!r} ({len(sandboxed.body)} bytes)"
+            f"{called} {sandboxed.body[:60]!r} ({len(sandboxed.body)} bytes)"
         )
     if difference := set(vanilla.headers) ^ set(sandboxed.headers):
         raise BenchError(f"only one of the routes sends these headers: {', '.join(sorted(difference))}")

@@ -4,13 +4,17 @@ with `threads` loop threads, in its own process group.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import jsonc
 from .errors import BenchError
 from .listening import Listening
+from .routes import ROUTES
 
 _PLUGIN = "mayfly::SandboxPlugin"
+#: The path of the sample's tenant whose page vanilla Drogon has, too.
+_COMPARED = "/z"
 
 
 class Server(Listening):
@@ -20,7 +24,7 @@ class Server(Listening):
 
     def __init__(
         self, binary: Path, sample: Path, root: Path, scratch: Path, *, threads: int, cpu: int | None = None,
-        tenants: dict | None = None, in_session: bool = False,
+        engines: Sequence[str] = (), tenants: dict | None = None, in_session: bool = False,
     ):
         """
         Arguments:
@@ -30,13 +34,15 @@ class Server(Listening):
             scratch: a directory for the configuration made and the server's log.
             threads: the number of Drogon loop threads.
             cpu: the one CPU that the server is kept on, if any.
+            engines: those that run the sample's program of the sandboxed route, each on a route of its own; none if the
+                sample is not to be changed.
             tenants: a tenants file to use in place of the sample's tenants, if given.
             in_session: whether the server stays in the benchmark's session, and with wrk in one scheduling group: then its threads'
                 priorities count against wrk, too (docs/decisions/0052).
         """
         super().__init__(scratch / "server.log", cpu)
         self._binary, self._sample, self._root, self._scratch = binary, sample, root, scratch
-        self._tenants, self._in_session = tenants, in_session
+        self._engines, self._tenants, self._in_session = engines, tenants, in_session
         self._threads = threads
 
     def _command(self) -> list[str]:
@@ -45,7 +51,7 @@ class Server(Listening):
         if self._tenants is not None:
             file = self._scratch / "tenants.json"
             file.write_text(json.dumps(self._tenants))
-        config.write_text(json.dumps(configuration(self._sample, self.port, self._threads, file), indent=2))
+        config.write_text(json.dumps(configuration(self._sample, self.port, self._threads, file, self._engines), indent=2))
         return [str(self._binary), str(config)]
 
     def _options(self) -> dict:
@@ -54,11 +60,13 @@ class Server(Listening):
         }
 
 
-def configuration(sample: Path, port: int, threads: int, tenants_file: Path | None = None) -> dict:
-    """The sample configuration with one loopback listener, a given number of loop threads, and the tenants of a file if
-    one is given.
+def configuration(
+    sample: Path, port: int, threads: int, tenants_file: Path | None = None, engines: Sequence[str] = ()
+) -> dict:
+    """The sample configuration with one loopback listener, a given number of loop threads, the tenants of a file if one is
+    given, and otherwise the program of the sandboxed route once for each engine.
 
-    Raises BenchError if the sample cannot be read.
+    Raises BenchError if the sample cannot be read, or has no such program.
     """
     try:
         config = jsonc.loads(sample.read_text())
@@ -67,8 +75,20 @@ def configuration(sample: Path, port: int, threads: int, tenants_file: Path | No
     config["listeners"] = [{"address": "127.0.0.1", "port": port}]
     config["app"] = {key: value for key, value in config.get("app", {}).items() if key != "threads_num"}  # its old name
     config["app"]["number_of_threads"] = threads
-    if tenants_file is not None:
-        for plugin in config.get("plugins", []):
-            if plugin.get("name") == _PLUGIN:
+    for plugin in config.get("plugins", []):
+        if plugin.get("name") == _PLUGIN:
+            if tenants_file is not None:
                 plugin["config"] = {"tenants_file": str(tenants_file)}
+            elif engines:
+                plugin["config"] = _on_each(plugin.get("config", {}), engines, sample)
     return config
+
+
+def _on_each(config: dict, engines: Sequence[str], sample: Path) -> dict:
+    """The plugin's configuration with one tenant once for each engine, and the others on the first."""
+    tenants = config.get("tenants", [])
+    compared = next((tenant for tenant in tenants if tenant.get("path") == _COMPARED), None)
+    if compared is None:
+        raise BenchError(f"{sample} has no tenant with the path {_COMPARED} to compare with vanilla Drogon")
+    twins = [{**compared, "name": f"{compared['name']}-{engine}", "path": ROUTES[engine], "engine": engine} for engine in engines]
+    return {**config, "engine": engines[0], "tenants": [*twins, *(tenant for tenant in tenants if tenant is not compared)]}

@@ -17,6 +17,8 @@ from .errors import BenchError
 
 _BEGIN, _END = '"mayfly-bench: steady begin', '"mayfly-bench: steady end'
 _TIMEOUT_S = 300
+#: The ioctls by which an engine runs a program.
+_RUNS = {"kvm": ("KVM_RUN",), "process": ("SECCOMP_IOCTL_NOTIF_SEND", "SECCOMP_IOCTL_NOTIF_RECV")}
 
 # "1234 ioctl(7, KVM_RUN, 0) = 0": a call's line starts with its name. Where another thread's line
 # came between, the second half reads "1234 <... ioctl resumed>" and is not a call of its own.
@@ -27,8 +29,8 @@ _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 class SteadyState:
     """The calls made between the two marks.
 
-    `run_ioctls` counts `ioctl(KVM_RUN)`, `other_calls` all else of the thread that serves requests, by
-    name, and `background_calls` those of all other threads.
+    `run_ioctls` counts the ioctls by which the engine runs a program, `other_calls` all else of the thread that serves
+    requests, by name, and `background_calls` those of all other threads and of processes that programs run in.
     """
 
     requests: int
@@ -47,8 +49,8 @@ class SteadyState:
         }
 
 
-def count(cli: Path, program: Path, requests: int) -> SteadyState:
-    """Runs `mayfly bench` under strace and counts.
+def count(cli: Path, program: Path, requests: int, engine: str) -> SteadyState:
+    """Runs `mayfly bench` on an engine under strace and counts.
 
     Raises BenchError if strace is missing or may not trace, if the run fails, or if the marks are absent.
     """
@@ -56,7 +58,7 @@ def count(cli: Path, program: Path, requests: int) -> SteadyState:
         trace = Path(scratch) / "trace"
         command = [
             *("strace", "--follow-forks", "--quiet=all", "--signal=none", "--output", str(trace)),
-            *(str(cli), "bench", str(program), "--requests", str(requests), "--json"),
+            *(str(cli), "bench", str(program), "--engine", engine, "--requests", str(requests), "--json"),
         ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
@@ -66,10 +68,10 @@ def count(cli: Path, program: Path, requests: int) -> SteadyState:
             raise BenchError(f"no end within {_TIMEOUT_S} s: {' '.join(command)}") from error
         if done.returncode != 0 or not trace.exists():
             raise BenchError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.strip()}")
-        return parse(trace.read_text(errors="replace"), requests)
+        return parse(trace.read_text(errors="replace"), requests, engine)
 
 
-def parse(trace: str, requests: int) -> SteadyState:
+def parse(trace: str, requests: int, engine: str) -> SteadyState:
     """Counts the calls between the marks of a trace. Raises BenchError if a mark is absent."""
     server: str | None = None
     ended = False
@@ -89,7 +91,7 @@ def parse(trace: str, requests: int) -> SteadyState:
             continue
         elif thread != server:
             background[name] += 1
-        elif name == "ioctl" and "KVM_RUN" in arguments:
+        elif name == "ioctl" and any(run in arguments for run in _RUNS[engine]):
             runs += 1
         else:
             others[name] += 1

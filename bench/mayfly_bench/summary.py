@@ -1,63 +1,76 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The report in short: for the terminal, and as Markdown that a README can quote."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from . import bars, figures
+from .engines import FLOORS, side_by_side, views
 from .figures import Table
+from .routes import VANILLA
 from .runtimes import words as runtimes
 from .tenancy import words as tenancy
+
+#: What a request has to itself.
+_FRESH = {"kvm": "A fresh virtual machine", "process": "A fresh process"}
 
 
 def terminal(report: dict) -> str:
     """Aligned tables, the bars last, where a reader's eye is."""
-    parts = (
-        *(figures.wrk_table(report), figures.micro_table(report), tenancy.table(report)),
-        *(runtimes.table(report), runtimes.all_cores_table(report), runtimes.failed_table(report), figures.bars_table(report)),
-    )
-    return "\n\n".join(["", *_opening(report), *map(aligned, filter(None, parts))])
+    return "\n\n".join(["", *_opening(report), *map(aligned, filter(None, [*tables(report).values(), figures.bars_table(report)]))])
 
 
 def markdown(report: dict) -> str:
     """The same as Markdown, with the machine that it was measured on."""
-    sections = (
-        ("Aims", figures.bars_table(report)),
-        ("wrk", figures.wrk_table(report)),
-        ("Many tenants", tenancy.table(report)),
-        ("Runtimes, one connection on one CPU", runtimes.table(report)),
-        ("Runtimes, all cores", runtimes.all_cores_table(report)),
-        ("Runtimes that failed", runtimes.failed_table(report)),
-        ("Micro-benchmarks", figures.micro_table(report)),
-        ("Machine and run", figures.host_table(report)),
-    )
-    return "\n\n".join([*_opening(report), *(f"### {title}\n\n{pipes(table)}" for title, table in sections if table)]) + "\n"
+    sections = {"Aims": figures.bars_table(report), **tables(report), "Machine and run": figures.host_table(report)}
+    return "\n\n".join([*_opening(report), *(f"### {title}\n\n{pipes(table)}" for title, table in sections.items() if table)]) + "\n"
+
+
+def tables(report: dict) -> dict[str, Table]:
+    """The figures' tables by title, with all engines in each."""
+
+    def all_engines(table: Callable[[dict], Table], keys: int) -> Table:
+        return side_by_side({engine: table(part) for engine, part in views(report).items()}, keys)
+
+    return {
+        "wrk": figures.wrk_table(report),
+        "Micro-benchmarks": figures.micro_table(report),
+        "Many tenants": all_engines(tenancy.table, 1),
+        "Runtimes, one connection on one CPU": all_engines(runtimes.table, 2),
+        "Runtimes, all cores": all_engines(runtimes.all_cores_table, 2),
+        "Runtimes that failed": all_engines(runtimes.failed_table, 2),
+    }
 
 
 def _opening(report: dict) -> list[str]:
-    """The headline, and the warning if there is one."""
-    return [words for words in (headline(report), figures.warning(report)) if words]
+    """The headlines, and the warning if there is one."""
+    return [words for words in (*headlines(report), figures.warning(report)) if words]
 
 
-def headline(report: dict) -> str:
-    """One sentence: what a fresh virtual machine for every request costs here."""
-    busiest = max(
-        (pair for pair in figures.loads_in_order(report) if not pair[0]["pinned"]),
-        key=lambda pair: pair[1]["rps"],
-        default=None,
-    )
+def headlines(report: dict) -> list[str]:
+    """A sentence for each engine: what a fresh sandbox for every request costs here."""
+    parts = views(report)
+    if not any(part["wrk"] for part in parts.values()):
+        return ["Programs of other runtimes alone were measured."]
+    found = [words for engine, part in parts.items() if (words := _headline(report, engine, part))]
+    return found or ["This run is too short for a headline."]
+
+
+def _headline(report: dict, engine: str, part: dict) -> str | None:
+    rates = [
+        (names[engine], names[VANILLA])
+        for names in map(dict, figures.loads_in_order(report))
+        if engine in names and not names[engine]["pinned"]
+    ]
     try:
-        added, floor = bars.sandbox_cpu_us(report), bars.floor_us(report)
-    except LookupError:
-        busiest = None
-    if not report["wrk"]:
-        return "Programs of other runtimes alone were measured."
-    if busiest is None:
-        return "This run is too short for a headline."
-    vanilla, sandboxed = busiest
+        sandboxed, vanilla = max(rates, key=lambda pair: pair[0]["rps"])
+        added, floor = bars.sandbox_cpu_us(part), bars.floor_us(part)
+    except (LookupError, ValueError):
+        return None
+    kind = f" on this {report['host']['kvm']} KVM" if engine == "kvm" else ""
     return (
-        f"A fresh virtual machine for every request adds {figures.number(added)} µs of server CPU, of which "
-        f"{figures.number(floor)} µs is the bare KVM_RUN round trip on this {report['host']['kvm']} KVM; "
-        f"at {figures.load_name(sandboxed)}: {figures.number(sandboxed['rps'])} requests/s, each in its own machine, against "
+        f"{_FRESH[engine]} for every request adds {figures.number(added)} µs of server CPU, of which "
+        f"{figures.number(floor)} µs is the {FLOORS[engine]}{kind}; "
+        f"at {figures.load_name(sandboxed)}: {figures.number(sandboxed['rps'])} requests/s, each in its own sandbox, against "
         f"{figures.number(vanilla['rps'])} without."
     )
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """What several tests need: the fake build tree, and a small complete report."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from mayfly_bench import bars, comparison
+from mayfly_bench import bars, comparison, engines
 from mayfly_bench.comparison import Round
 from mayfly_bench.options import Options, Runtimes, Tenancy
 from mayfly_bench.runtimes import entries, rounds
+from mayfly_bench.runtimes.rounds import Side
 from mayfly_bench.tenancy.result import Result
 from mayfly_bench.wrk import Load
 
@@ -68,28 +70,46 @@ def called() -> dict:
     }
 
 
-def runtimes() -> dict:
-    """The report's part on runtimes, of a fake run that meets every aim."""
+def runtimes(engine: str = "kvm") -> dict:
+    """An engine's part on runtimes, of a fake run that meets every aim."""
     loads = [Load(1, 1, cpu=0), Load(8, 2)]
 
     def modes(*names: str) -> dict:
-        sides = {rounds.VANILLA: 50_000, rounds.NATIVE: 30_000, **dict.fromkeys(names, 20_000)}
-        sides |= {rounds.kept(name): 25_000 for name in names}
+        sides = {rounds.VANILLA: 50_000, rounds.NATIVE: 30_000}
+        sides |= {Side(engine, name): {"kvm": 20_000, "process": 30_000}[engine] for name in names}
+        sides |= {Side(engine, name, kept=True): 25_000 for name in names}
         seen = rounds.Seen({side: [sample(rps, 20.0)] * 2 for side, rps in sides.items()})
         known = {"version": "1.2.3", "tenant": "t"}
-        return {name: known | entries.entry(name, called(), [seen, seen], loads) for name in names}
+        return {name: known | entries.entry(Side(engine, name), called(), [seen, seen], loads) for name in names}
 
-    return {"runtimes": {"deno": modes("sdk", "server"), "node": modes("sdk", "server"), "c": modes("server")}}
+    return {"runtimes": {"deno": modes("sdk", "server"), "node": modes("sdk", "server"), "rust": modes("server"), "c": modes("server")}}
 
 
-def report() -> dict:
-    """A report of a fake run that meets every aim."""
+def part(engine: str) -> dict:
+    """An engine's part of a report of a fake run that meets every aim."""
     loads = [Load(1, 1), Load(8, 2), Load(1, 1, cpu=0)]
-    routes = {"vanilla": sample(100_000, 9.0), "sandboxed": sample(40_000, 29.0)}
-    entries = [
-        comparison.entry(route, load, [round_, round_]) for load in loads for route, round_ in routes.items()
-    ]
+    sandboxed = {"kvm": sample(40_000, 29.0), "process": sample(80_000, 16.0)}[engine]
+    floor_us = {"kvm": 20.0, "process": 3.5}[engine]
+    routes = {"vanilla": sample(100_000, 9.0), "sandboxed": sandboxed}
+    routes = {route: replace(round_, floor_us=floor_us) for route, round_ in routes.items()}
     seen = {
+        "micro": {
+            "floor_us": floor_us, "call_reset_us": floor_us + 1.0, "exits_per_request": 1, "reset_ns_per_page": 40.0,
+            "memcpy_ns_per_page": 35.0, "fork_us": {"kvm": 500.0, "process": 200.0}[engine], "create_vm_us": 400.0,
+            "worker_private_kib": 80, "worker_total_kib": 100.0, "worker_served_total_kib": 140.0,
+            "ioctls_per_request": {"kvm": 1.0, "process": 2.0}[engine], "other_syscalls": {}, "background_syscalls": {},
+            "strace_requests": 10_000, "latency_us": {"p50": 21.0},
+        },
+        "wrk": [comparison.entry(route, load, [round_, round_]) for load in loads for route, round_ in routes.items()],
+        **runtimes(engine),
+        **tenancy(),
+    }
+    return {**seen, "bars": bars.judge(seen, engine)}
+
+
+def report(*measured: str) -> dict:
+    """A report of a fake run that meets every aim, of KVM if no engines are named."""
+    common = {
         "host": {
             "cpu": "A <CPU> & more", "cores": 2, "kernel": "6.18", "kvm": "paging",
             "mitigations": {"spectre_v2": "Mitigation; Retpolines"}, "drogon": "1.9.13", "allocator": "glibc 2.36 malloc",
@@ -98,14 +118,7 @@ def report() -> dict:
             "started": "2026-01-01T00:00:00+00:00", "minutes": 3.0, "commit": "0123456789ab", "rounds": 2,
             "seconds_per_round": 2, "load_before": 0.1, "priority": "nice 0", "page_bytes": 90,
         },
-        "micro": {
-            "floor_us": 20.0, "call_reset_us": 21.0, "exits_per_request": 1, "reset_ns_per_page": 40.0,
-            "memcpy_ns_per_page": 35.0, "fork_us": 500.0, "create_vm_us": 400.0, "worker_private_kib": 80,
-            "ioctls_per_request": 1.0, "other_syscalls": {}, "background_syscalls": {}, "strace_requests": 10_000,
-            "latency_us": {"p50": 21.0},
-        },
-        "wrk": entries,
-        **runtimes(),
-        **tenancy(),
     }
-    return {**seen, "bars": bars.judge(seen)}
+    if not measured:
+        return {**common, **part("kvm")}
+    return engines.combined(common, {engine: part(engine) for engine in measured}, measured[-1])

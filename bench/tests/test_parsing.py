@@ -32,20 +32,32 @@ class Comments(unittest.TestCase):
 
 class Strace(unittest.TestCase):
     def test_only_calls_between_the_marks_count(self) -> None:
-        seen = steady_state.parse(TRACE, 2)
+        seen = steady_state.parse(TRACE, 2, "kvm")
         self.assertEqual(seen.run_ioctls, 2)
         self.assertEqual(seen.other_calls, {"ioctl": 1, "madvise": 1})
 
     def test_other_threads_are_counted_apart(self) -> None:
-        self.assertEqual(steady_state.parse(TRACE, 2).background_calls, {"clock_nanosleep": 1})
+        self.assertEqual(steady_state.parse(TRACE, 2, "kvm").background_calls, {"clock_nanosleep": 1})
 
     def test_every_ioctl_counts_towards_ioctls_per_request(self) -> None:
-        self.assertEqual(steady_state.parse(TRACE, 2).as_report()["ioctls_per_request"], 1.5)
+        self.assertEqual(steady_state.parse(TRACE, 2, "kvm").as_report()["ioctls_per_request"], 1.5)
+
+    def test_a_request_of_a_process_is_two_ioctls(self) -> None:
+        trace = (
+            '10 write(2, "mayfly-bench: steady begin\\n", 27) = 27\n'
+            "10 ioctl(8, SECCOMP_IOCTL_NOTIF_SEND, {id=0x1, val=0, error=0, flags=0}) = 0\n"
+            "12 <... getppid resumed>) = 0\n12 getppid( <unfinished ...>\n"
+            "10 ioctl(8, SECCOMP_IOCTL_NOTIF_RECV, {id=0x2, pid=12, flags=0, data={nr=__NR_getppid}}) = 0\n"
+            '10 write(2, "mayfly-bench: steady end\\n", 25) = 25\n'
+        )
+        seen = steady_state.parse(trace, 1, "process")
+        self.assertEqual((seen.run_ioctls, seen.other_calls, seen.background_calls), (2, {}, {"getppid": 1}))
+        self.assertEqual(steady_state.parse(trace, 1, "kvm").other_calls, {"ioctl": 2})
 
     def test_a_trace_without_marks_is_refused(self) -> None:
         for trace in ("", TRACE.split("\n", 2)[2], TRACE[: TRACE.index("steady end")]):
             with self.assertRaisesRegex(BenchError, "marks"):
-                steady_state.parse(trace, 2)
+                steady_state.parse(trace, 2, "kvm")
 
 
 class Wrk(unittest.TestCase):
@@ -71,6 +83,11 @@ class Micro(unittest.TestCase):
     def test_the_typical_run_is_the_one_with_the_median_overhead(self) -> None:
         runs = [{"floor_us": floor, "call_reset_us": call} for floor, call in ((20, 29), (30, 31), (20, 22))]
         self.assertIs(micro.typical(runs), runs[2])
+
+
+    def test_figures_that_others_change_are_medians(self) -> None:
+        self.assertEqual(micro.medians([{"worker_total_kib": kib} for kib in (90.0, 900.0, 100.0)]), {"worker_total_kib": 100.0})
+        self.assertEqual(micro.medians([{"worker_total_kib": None}]), {})
 
 
 class Host(unittest.TestCase):

@@ -5,7 +5,7 @@ import re
 import unittest
 from html.parser import HTMLParser
 
-from mayfly_bench import charts, figures, page, summary
+from mayfly_bench import charts, engines, figures, page, summary
 
 from . import fixtures
 
@@ -48,6 +48,20 @@ class Page(unittest.TestCase):
         report["wrk"] = [entry for entry in report["wrk"] if not entry["pinned"]]
         self.assertIn("too short", page.render(report))
 
+    def test_both_engines_are_side_by_side(self) -> None:
+        rendered = page.render(fixtures.report("kvm", "process"))
+        balance = Balance()
+        balance.feed(rendered)
+        self.assertEqual((balance.open, balance.wrong), ([], []))
+        for class_ in ("vanilla", "kvm", "process"):
+            self.assertIn(f'class="stroke {class_}"', rendered)
+            self.assertIn(f'<tr class="{class_}">', rendered)
+        for heading in (">KVM<", ">Processes<"):
+            self.assertEqual(rendered.count(heading.strip("<") + "</span></h3>"), 2)
+        for part in fixtures.report("kvm", "process")["engines"].values():
+            for bar in part["bars"]:
+                self.assertIn(bar["key"], rendered)
+
     def test_every_aim_is_on_the_page(self) -> None:
         rendered = page.render(fixtures.report())
         for bar in fixtures.report()["bars"]:
@@ -56,7 +70,13 @@ class Page(unittest.TestCase):
 
 class Summary(unittest.TestCase):
     def test_the_headline_holds_this_run_s_figures(self) -> None:
-        self.assertRegex(summary.headline(fixtures.report()), r"adds 20 µs .* 20 µs is the bare .* 40,000 .* 100,000")
+        (words,) = summary.headlines(fixtures.report())
+        self.assertRegex(words, r"virtual machine .* adds 20 µs .* 20 µs is the bare KVM_RUN .* 40,000 .* 100,000")
+
+    def test_each_engine_has_its_sentence(self) -> None:
+        kvm, process = summary.headlines(fixtures.report("kvm", "process"))
+        self.assertIn("virtual machine", kvm)
+        self.assertRegex(process, r"process .* adds 7 µs .* 3.50 µs is the bare round trip to a process; .* 80,000 .* 100,000")
 
     def test_a_busy_machine_is_named_before_any_figure(self) -> None:
         report = fixtures.report()
@@ -77,8 +97,30 @@ class Summary(unittest.TestCase):
     def test_markdown_has_a_row_for_every_load_and_route(self) -> None:
         written = summary.markdown(fixtures.report())
         for load in ("c1", "c8", "c1 pinned"):
-            for route in ("vanilla", "sandboxed"):
+            for route in ("vanilla", "kvm"):
                 self.assertIn(f"| {load} | {route} |", written)
+
+
+class Tables(unittest.TestCase):
+    def test_rows_of_engines_that_agree_follow_each_other_and_none_is_lost_or_repeated(self) -> None:
+        kvm, process = [["a", "n"], ["x", "1"], ["y", "2"], ["y", "3"]], [["a", "n"], ["y", "4"], ["z", "5"]]
+        both = engines.side_by_side({"kvm": kvm, "process": process, "none": []}, 1)
+        rows = [["x", "kvm", "1"], ["y", "kvm", "2"], ["y", "kvm", "3"], ["y", "process", "4"], ["z", "process", "5"]]
+        self.assertEqual(both, [["a", "engine", "n"], *rows])
+        one_by_one = [row[0] for row in engines.side_by_side({"kvm": kvm, "process": process}, 0)]
+        self.assertEqual(one_by_one, ["engine", *["kvm"] * 3, *["process"] * 2])
+        self.assertEqual(engines.side_by_side({"kvm": []}, 1), [])
+
+    def test_each_engine_has_a_column(self) -> None:
+        kvm, process = [["a", "n"], ["x", "1"], ["y", "2"]], [["a", "n"], ["y", "4"], ["z", "5"]]
+        self.assertEqual(
+            engines.columns({"kvm": kvm, "process": process}, 1, 1),
+            [["a", "kvm", "process"], ["x", "1", ""], ["y", "2", "4"], ["z", "", "5"]],
+        )
+
+    def test_every_aim_has_one_row(self) -> None:
+        report = fixtures.report("kvm", "process")
+        self.assertEqual(len(figures.bars_table(report)), 1 + sum(len(part["bars"]) for part in report["engines"].values()))
 
 
 class Words(unittest.TestCase):

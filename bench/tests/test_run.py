@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from mayfly_bench import bars, cli, options, pages, server, tenancy
+from mayfly_bench import bars, cli, engines, options, pages, server, tenancy
 from mayfly_bench.errors import BenchError
 
 from . import fixtures
@@ -41,30 +41,45 @@ class WithScratch(unittest.TestCase):
 class WholeRun(WithScratch):
     def test_a_short_run_writes_a_complete_report(self) -> None:
         # A stand-in has no machines to count.
-        machines = mock.patch("mayfly_bench.process.machines", return_value=10_000)
-        with machines, contextlib.redirect_stderr(io.StringIO()):
-            report = cli.measure(fixtures.fake_options(self.scratch))
+        chosen = fixtures.fake_options(self.scratch)
+        workers = mock.patch("mayfly_bench.process.workers", return_value=10_000)
+        with workers, contextlib.redirect_stderr(io.StringIO()):
+            report = cli.measure(chosen, engines.probe(chosen.cli))
         cli.write(report, self.scratch)
         written = json.loads((self.scratch / "report.json").read_text())
         self.assertLessEqual({"cpu", "kernel", "kvm", "mitigations", "drogon", "allocator"}, written["host"].keys())
         self.assertEqual(written["host"]["drogon"], "1.9.13")
-        measured = [(entry["connections"], entry["pinned"], entry["route"]) for entry in written["wrk"]]
-        loads = ((1, False), (8, False), (1, True))
-        self.assertEqual(sorted(measured), sorted((*load, route) for load in loads for route in ("vanilla", "sandboxed")))
-        for entry in written["wrk"]:
-            self.assertEqual(entry["errors"], 0)
-            for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us"):
-                self.assertGreater(entry[key], 0)
-        self.assertEqual(written["micro"]["ioctls_per_request"], 1)
-        self.assertEqual(len(written["bars"]), len(bars.BARS))
-        self.assertEqual(list(written["runtimes"]), ["deno", "node", "python", "go"])
-        self.assertEqual(tuple(written["tenancy"]), tenancy.FIGURES)
-        self.assertEqual(written["tenancy"]["overhead_ns"], 150)
-        self.assertEqual(written["tenancy"]["reload_failures"], 0)
-        for name in ("round_robin_1000_over_1", "counter_over_hello", "noisy_neighbour_p99_ms"):
-            self.assertEqual(written["tenancy_rounds"][name]["failed_requests"], 0)
+        self.assertEqual(list(written["engines"]), ["kvm", "process"])
+        # What `auto` means is also where it was when there was one engine.
+        for key, value in written["engines"]["process"].items():
+            self.assertEqual(written[key], value, key)
+        for engine, part in written["engines"].items():
+            with self.subTest(engine):
+                self.check(engine, part)
+        of_vanilla = [[e["rps"] for e in part["wrk"] if e["route"] == "vanilla"] for part in written["engines"].values()]
+        self.assertEqual(*of_vanilla)
         for name in ("report.html", "report.md"):
             self.assertGreater((self.scratch / name).stat().st_size, 500)
+
+    def check(self, engine: str, part: dict) -> None:
+        """What each engine's part has to have."""
+        measured = [(entry["connections"], entry["pinned"], entry["route"]) for entry in part["wrk"]]
+        loads = ((1, False), (8, False), (1, True))
+        self.assertEqual(sorted(measured), sorted((*load, route) for load in loads for route in ("vanilla", "sandboxed")))
+        for entry in part["wrk"]:
+            self.assertEqual(entry["errors"], 0)
+            self.assertEqual({round_["floor_us"] for round_ in entry["rounds"]}, {20.0 if entry["pinned"] else None})
+            for key in ("rps", "cpu_us", "p50_us", "p75_us", "p90_us", "p99_us"):
+                self.assertGreater(entry[key], 0)
+        self.assertEqual(part["micro"]["ioctls_per_request"], {"kvm": 1, "process": 2}[engine])
+        self.assertEqual(part["micro"]["worker_served_total_kib"], 140)
+        self.assertEqual(len(part["bars"]), len(bars.BARS[engine]))
+        self.assertEqual(list(part["runtimes"]), ["deno", "node", "python", "go"])
+        self.assertEqual(tuple(part["tenancy"]), tenancy.FIGURES)
+        self.assertEqual(part["tenancy"]["overhead_ns"], 150)
+        self.assertEqual(part["tenancy"]["reload_failures"], 0)
+        for name in ("round_robin_1000_over_1", "counter_over_hello", "noisy_neighbour_p99_ms"):
+            self.assertEqual(part["tenancy_rounds"][name]["failed_requests"], 0)
 
 
 class ServerLife(WithScratch):
@@ -73,6 +88,18 @@ class ServerLife(WithScratch):
         self.assertEqual(made["listeners"], [{"address": "127.0.0.1", "port": 1234}])
         self.assertEqual(made["app"], {"number_of_threads": 3})
         self.assertEqual(made["plugins"][0]["config"]["note"], "not // a comment")
+
+    def test_the_compared_tenant_is_there_once_for_each_engine(self) -> None:
+        made = server.configuration(fixtures.FAKE / "server.json", 1, 1, engines=("kvm", "process"))["plugins"][0]["config"]
+        routes = [(tenant["name"], tenant["path"], tenant.get("engine")) for tenant in made["tenants"]]
+        self.assertEqual(routes, [("page-kvm", "/z", "kvm"), ("page-process", "/p", "process"), ("other", "/other", None)])
+        self.assertEqual((made["engine"], made["root"]), ("kvm", "."))
+
+    def test_a_configuration_without_the_compared_tenant_is_an_error(self) -> None:
+        sample = self.scratch / "server.json"
+        sample.write_text('{"plugins": [{"name": "mayfly::SandboxPlugin", "config": {}}]}')
+        with self.assertRaisesRegex(BenchError, "no tenant with the path /z"):
+            server.configuration(sample, 1, 1, engines=("kvm",))
 
     def test_a_configuration_that_cannot_be_read_is_an_error(self) -> None:
         with self.assertRaisesRegex(BenchError, "none.json"):
@@ -131,10 +158,28 @@ class Needs(WithScratch):
         with self.assertRaisesRegex(BenchError, "mayfly-server does not exist: run `make build tenants`"):
             cli.check_needs(chosen)
 
-    def test_kvm_that_cannot_be_opened_is_named(self) -> None:
-        with mock.patch("os.open", side_effect=PermissionError(13, "Permission denied")):
-            with self.assertRaisesRegex(BenchError, "/dev/kvm cannot be opened .Permission denied."):
-                cli.check_needs(fixtures.fake_options(self.scratch))
+    def probe(self, working: str, only: str | None = None) -> engines.Engines:
+        """What is measured where those engines work."""
+        with mock.patch.dict(os.environ, {"FAKE_ENGINES": working}):
+            return engines.probe(fixtures.FAKE / "bin" / "mayfly", only)
+
+    def test_each_engine_that_works_is_measured_and_auto_is_the_main_one(self) -> None:
+        both = self.probe("kvm process")
+        self.assertEqual((both.measured, both.main), (("kvm", "process"), "process"))
+        for engine in ("kvm", "process"):
+            found = self.probe(engine)
+            self.assertEqual((found.measured, found.main), ((engine,), engine))
+            self.assertEqual(self.probe("kvm process", engine).main, engine)
+
+    def test_reasons_are_named_if_no_engine_works_or_not_the_wanted_one(self) -> None:
+        with self.assertRaisesRegex(BenchError, "kvm: kvm, a stand-in; process: process, a stand-in"):
+            self.probe("")
+        with self.assertRaisesRegex(BenchError, "kvm: kvm, a stand-in"):
+            self.probe("process", "kvm")
+
+    def test_a_program_that_names_no_engines_is_an_error(self) -> None:
+        with self.assertRaisesRegex(BenchError, "names no engines"):
+            engines.probe(Path("/bin/true"))
 
 
 def _children_named(pid: int, name: str) -> list[int]:

@@ -13,9 +13,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from mayfly_bench import bars, cli, options, page, runtimes, summary
+from mayfly_bench import bars, cli, engines, options, page, runtimes, summary
 from mayfly_bench.errors import BenchError
 from mayfly_bench.runtimes import entries, rounds, versions, words
+from mayfly_bench.runtimes.rounds import Side
 from mayfly_bench.runtimes.samples import Samples
 from mayfly_bench.wrk import Load
 
@@ -48,6 +49,12 @@ class TenantsFile(WithScratch):
         self.assertEqual(written["groups"]["deno"]["mounts"][0]["host"], str(fixtures.FAKE / "tenants/web"))
         self.assertNotIn("$schema", written)
         self.assertIs(written["watch"], False)
+
+    def test_on_an_engine_a_tenant_and_its_twin_have_names_and_hosts_of_their_own(self) -> None:
+        sample = self.samples.runtimes[0].modes["sdk"].on("process")
+        self.assertEqual((sample.name, sample.host, sample.kept_host), ("deno-sdk-process", "deno-sdk.process", "deno-sdk-kept.process"))
+        self.assertEqual((sample.config["engine"], sample.kept["engine"], sample.kept["name"]), ("process", "process", "deno-sdk-kept-process"))
+        self.assertIsNone(self.samples.runtimes[1].modes["server"].on("kvm").kept_host)
 
     def test_without_a_sandbox_paths_are_the_host_s_and_the_port_is_another(self) -> None:
         command = self.samples.native(self.samples.runtimes[0].modes["server"], 1234)
@@ -99,7 +106,18 @@ class Measuring(WithScratch):
         super().setUpClass()
         scratch = cls.enterClassContext(contextlib.ExitStack())
         directory = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="mayfly-bench-test-")))
-        cls.seen = runtimes.measure(fixtures.fake_options(directory), directory, 2, sorted(os.sched_getaffinity(0))[-1], _quiet)
+        chosen, cpu = fixtures.fake_options(directory), sorted(os.sched_getaffinity(0))[-1]
+        cls.engines = runtimes.measure(chosen, directory, ("kvm", "process"), 2, cpu, _quiet)
+        cls.seen = cls.engines["kvm"]
+
+    def test_each_engine_has_all_entries_and_the_same_rounds_of_what_is_not_sandboxed(self) -> None:
+        self.assertEqual(list(self.engines), ["kvm", "process"])
+        kvm, process = (seen["deno"]["sdk"] for seen in self.engines.values())
+        self.assertEqual(kvm.keys(), process.keys())
+        for side in ("vanilla", "native"):
+            self.assertEqual(kvm["rounds"][side], process["rounds"][side])
+        self.assertNotEqual(kvm["rounds"]["own"], process["rounds"]["own"])
+        self.assertEqual({name: list(modes) for name, modes in self.seen.items()}, {n: list(m) for n, m in self.engines["process"].items()})
 
     def test_all_four_sides_are_measured_at_both_loads(self) -> None:
         for mode in ("sdk", "server"):
@@ -130,11 +148,12 @@ class Rounds(WithScratch):
     def test_a_server_that_is_gone_ends_a_runtime_and_not_one_side(self) -> None:
         dead = mock.Mock()
         dead.get.side_effect = BenchError("nobody there")
-        sides = {rounds.VANILLA: rounds._Side(dead), "sdk": rounds._Side(dead)}
-        with self.assertRaisesRegex(BenchError, "sdk: lost"):
-            rounds._only_if_alive(sides, "sdk", BenchError("lost"))
-        alive = {rounds.VANILLA: rounds._Side(mock.Mock())}
-        self.assertIsNone(rounds._only_if_alive(alive, "sdk", BenchError("lost")))
+        sdk = Side("kvm", "sdk")
+        sides = {rounds.VANILLA: rounds._Asked(dead), sdk: rounds._Asked(dead)}
+        with self.assertRaisesRegex(BenchError, "sdk on kvm: lost"):
+            rounds._only_if_alive(sides, sdk, BenchError("lost"))
+        alive = {rounds.VANILLA: rounds._Asked(mock.Mock())}
+        self.assertIsNone(rounds._only_if_alive(alive, sdk, BenchError("lost")))
 
     def test_the_order_turns_and_a_side_that_fails_is_left_out(self) -> None:
         asked = []
@@ -145,31 +164,34 @@ class Rounds(WithScratch):
                 raise BenchError("b is lost")
             return fixtures.sample(1_000, 9.0)
 
-        sides = {side: rounds._Side(mock.Mock(), host) for side, host in ((rounds.VANILLA, "v"), ("a", "a"), ("b", "b"))}
+        a, b = Side("kvm", "a"), Side("kvm", "b")
+        sides = {side: rounds._Asked(mock.Mock(), host) for side, host in ((rounds.VANILLA, "v"), (a, "a"), (b, "b"))}
         seen = rounds.Seen({side: [] for side in sides})
         with mock.patch("mayfly_bench.comparison.measure", measure):
             for number in range(3):
                 rounds._round(sides, Load(1, 1), 1, number, seen, _quiet)
         self.assertEqual(asked, ["v", "a", "b", "b", "a", "v", "v", "a"])
-        self.assertEqual({side: len(taken) for side, taken in seen.rounds.items()}, {rounds.VANILLA: 3, "a": 3})
-        self.assertEqual(seen.errors, {"b": "b is lost"})
+        self.assertEqual({side: len(taken) for side, taken in seen.rounds.items()}, {rounds.VANILLA: 3, a: 3})
+        self.assertEqual(seen.errors, {b: "b is lost"})
 
     def test_after_its_time_a_runtime_has_its_first_round_and_no_other(self) -> None:
         chosen = fixtures.fake_options(self.scratch)
         chosen = options.Options(**{**chosen.__dict__, "runtimes": options.Runtimes(rounds=3)})
         samples = Samples.read(fixtures.FAKE / "runtimes.json", fixtures.FAKE, self.scratch)
-        sides = (rounds.VANILLA, rounds.NATIVE, "sdk", rounds.kept("sdk"))
+        wanted = [Side("kvm", "sdk"), Side("process", "sdk")]
+        sides = (rounds.VANILLA, rounds.NATIVE, *wanted, *(side._replace(kept=True) for side in wanted))
         with mock.patch("mayfly_bench.comparison.measure", lambda *_, **__: fixtures.sample(1, 1)):
             for end, expected in ((0.0, 1), (float("inf"), 3)):
-                (seen,) = rounds.measure(chosen, self.scratch, samples, samples.runtimes[0], ["sdk"], [Load(1, 1)], end, _quiet)
+                (seen,) = rounds.measure(chosen, self.scratch, samples, samples.runtimes[0], wanted, [Load(1, 1)], end, _quiet)
                 self.assertEqual({side: len(taken) for side, taken in seen.rounds.items()}, dict.fromkeys(sides, expected))
 
     def test_rounds_are_compared_one_by_one(self) -> None:
+        sdk = Side("kvm", "sdk")
         pairs = [(100, 50), (10, 4), (1_000, 600)]
         seen = rounds.Seen(
-            {rounds.VANILLA: [fixtures.sample(v, 9.0) for v, _ in pairs], "sdk": [fixtures.sample(own, 30.0) for _, own in pairs]}
+            {rounds.VANILLA: [fixtures.sample(v, 9.0) for v, _ in pairs], sdk: [fixtures.sample(own, 30.0) for _, own in pairs]}
         )
-        entry = entries.entry("sdk", fixtures.called(), [seen, seen], [Load(1, 1, 0), Load(8, 2)])
+        entry = entries.entry(sdk, fixtures.called(), [seen, seen], [Load(1, 1, 0), Load(8, 2)])
         self.assertEqual((entry["relative"], entry["rps"], entry["vanilla_rps"]), (0.5, 50, 100))
 
 
@@ -191,7 +213,7 @@ class Bars(unittest.TestCase):
                 for part in path:
                     place = place[part]
                 place[key] = value
-                missed = [bar["key"] for bar in bars.judge(report) if not bar["met"]]
+                missed = [bar["key"] for bar in bars.judge(report, "kvm") if not bar["met"]]
                 self.assertEqual(len(missed), 1, missed)
                 self.assertTrue(missed[0].startswith(".".join(["runtimes", *path])), missed)
 
@@ -199,7 +221,7 @@ class Bars(unittest.TestCase):
         report = fixtures.report()
         report["runtimes"]["deno"]["sdk"] = {"version": "1", "tenant": "t", **entries.failure("it did not boot")}
         report["runtimes"]["deno"]["server"]["snapshot_first_response_ms"] = None
-        unmeasured = [bar for bar in bars.judge(report) if bar["measured"] is None]
+        unmeasured = [bar for bar in bars.judge(report, "kvm") if bar["measured"] is None]
         self.assertEqual(len(unmeasured), 7, [bar["key"] for bar in unmeasured])
         self.assertFalse(any(bar["met"] for bar in unmeasured))
 
@@ -208,7 +230,7 @@ class Words(unittest.TestCase):
     def test_every_runtime_has_a_row_in_every_form_of_the_report(self) -> None:
         report = fixtures.report()
         self.assertEqual([row[:2] for row in words.table(report)[1:]], [row[:2] for row in words.all_cores_table(report)[1:]])
-        self.assertEqual(len(words.table(report)), 1 + 5)
+        self.assertEqual(len(words.table(report)), 1 + 6)
         self.assertEqual(words.failed_table(report), [])
         for written in (summary.terminal(report), summary.markdown(report), page.render(report)):
             for row in words.table(report):
@@ -222,7 +244,7 @@ class Words(unittest.TestCase):
         node["all_cores"] = entries.failure("too slow")
         report["runtimes"]["node"]["server"] |= {"errors": 7, "kept_error": "forgot all"}
         self.assertEqual(len(words.failed_table(report)), 1 + 4)
-        report["bars"] = bars.judge(report)
+        report["bars"] = bars.judge(report, "kvm")
         for written in (summary.terminal(report), summary.markdown(report), page.render(report)):
             for reason in ("it did not", "too slow", "forgot all", "FAILED requests, c1 pinned", "kept FAILED"):
                 self.assertIn(reason, written)
@@ -236,14 +258,14 @@ class Words(unittest.TestCase):
     def test_a_report_without_runtimes_still_renders(self) -> None:
         report = copy.deepcopy(fixtures.report())
         del report["runtimes"]
-        self.assertNotIn("Runtimes", page.render(report | {"bars": bars.judge(report)}) + summary.markdown(report))
+        self.assertNotIn("Runtimes", page.render(report | {"bars": bars.judge(report, "kvm")}) + summary.markdown(report))
 
 
 class Alone(WithScratch):
     def test_a_run_of_runtimes_alone_writes_a_report_that_renders(self) -> None:
         chosen = fixtures.fake_options(self.scratch)
-        with mock.patch("mayfly_bench.runtimes.measure", return_value=fixtures.runtimes()["runtimes"]):
-            report = cli.measure_runtimes(chosen)
+        with mock.patch("mayfly_bench.runtimes.measure", return_value={"process": fixtures.runtimes("process")["runtimes"]}):
+            report = cli.measure_runtimes(chosen, engines.probe(chosen.cli))
         cli.write(report, self.scratch)
         summary.terminal(report)
         self.assertEqual({bar["key"].split(".")[0] for bar in report["bars"]}, {"runtimes"})
@@ -253,7 +275,10 @@ class Alone(WithScratch):
         self.assertEqual(options.parse(["--only", "runtimes"]).only, "runtimes")
         with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
             options.parse(["--only", "all"])
-        with mock.patch.object(cli, "check_needs"), mock.patch.object(cli, "measure_runtimes", side_effect=BenchError("alone")):
+        with (
+            mock.patch.object(cli, "check_needs"), mock.patch.object(engines, "probe"),
+            mock.patch.object(cli, "measure_runtimes", side_effect=BenchError("alone")),
+        ):
             with contextlib.redirect_stderr(io.StringIO()) as said:
                 self.assertEqual(cli.main(["--only", "runtimes"]), 1)
         self.assertIn("alone", said.getvalue())

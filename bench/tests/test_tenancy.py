@@ -102,7 +102,7 @@ class Words(unittest.TestCase):
     def test_a_report_without_tenants_still_renders(self) -> None:
         report = fixtures.report()
         del report["tenancy_rounds"], report["tenancy"]
-        self.assertNotIn("Many tenants", page.render(report | {"bars": bars.judge(report)}) + summary.markdown(report))
+        self.assertNotIn("Many tenants", page.render(report | {"bars": bars.judge(report, "kvm")}) + summary.markdown(report))
 
 
 class Turns(WithServer):
@@ -139,7 +139,7 @@ class Turns(WithServer):
     def test_a_server_that_never_has_its_workers_is_an_error(self) -> None:
         with mock.patch.object(turns, "_WARM_S", 0.2), self.server(turns.tenants(self.chosen)) as running:
             with self.assertRaisesRegex(BenchError, "has 0 workers"):
-                turns.wait_for_workers(running, 1)
+                turns.wait_for_workers(running, "kvm", 1)
 
 
 class Reloads(WithServer):
@@ -180,13 +180,15 @@ class Processes(unittest.TestCase):
         with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
             child.stdout.readline()
             memory, descriptors = process.memory_kib(child.pid), process.descriptors(child.pid)
-            machines = process.machines(child.pid)
+            workers = [process.workers(child.pid, engine) for engine in ("kvm", "process")]
+            family = process.tree(os.getpid())
             child.stdin.write(b"\n")
             child.stdin.flush()
         self.assertGreater(memory["private"], 32 << 10)
         self.assertGreaterEqual(memory["pss"], memory["private"])
         self.assertGreaterEqual(descriptors, 53)
-        self.assertEqual(machines, 0)
+        self.assertEqual(workers, [0, 0])
+        self.assertEqual(family[child.pid].parent, os.getpid())
 
     def test_the_descriptor_limit_is_raised_as_far_as_it_goes(self) -> None:
         with mock.patch("resource.getrlimit", return_value=(1_024, 4_096)), mock.patch("resource.setrlimit") as set_to:
@@ -195,7 +197,7 @@ class Processes(unittest.TestCase):
 
 
 def _missed(report: dict) -> list[str]:
-    return [bar["key"] for bar in bars.judge(report) if not bar["met"]]
+    return [bar["key"] for bar in bars.judge(report, "kvm") if not bar["met"]]
 
 
 def _lua(program: str, *arguments: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from ..comparison import Round
 from ..errors import BenchError
 from ..wrk import Load
-from .rounds import NATIVE, VANILLA, Seen, kept
+from .rounds import NATIVE, VANILLA, Seen, Side
 
 _REASON_CHARACTERS = 600
 _MIB = 1024
@@ -22,9 +22,9 @@ def failure(error: BenchError | str) -> dict:
     return {"error": text if len(text) <= _REASON_CHARACTERS else f"… {text[-_REASON_CHARACTERS:]}"}
 
 
-def entry(mode: str, called: dict, seen: Sequence[Seen], loads: Sequence[Load]) -> dict:
-    """The entry of one mode, from `mayfly bench` and what was seen at both loads, the pinned one first."""
-    pinned, all_cores = (_load(mode, at_load, load) for at_load, load in zip(seen, loads, strict=True))
+def entry(side: Side, called: dict, seen: Sequence[Seen], loads: Sequence[Load]) -> dict:
+    """The entry of one mode on one engine, from `mayfly bench` and what was seen at both loads, the pinned one first."""
+    pinned, all_cores = (_load(side, at_load, load) for at_load, load in zip(seen, loads, strict=True))
     served = called["worker_served_private_kib"]
     return {
         "exits": called["exits_per_request"],
@@ -39,12 +39,12 @@ def entry(mode: str, called: dict, seen: Sequence[Seen], loads: Sequence[Load]) 
     }
 
 
-def _load(mode: str, seen: Seen, load: Load) -> dict:
+def _load(own_side: Side, seen: Seen, load: Load) -> dict:
     """The figures of one load: medians, and `relative` the median of the rounds' ratios. Or why there are none."""
-    if mode in seen.errors:
-        return failure(seen.errors[mode])
-    own, vanilla = seen.rounds[mode], seen.rounds[VANILLA]
-    sides = {"native": NATIVE, "kept": kept(mode)}
+    if own_side in seen.errors:
+        return failure(seen.errors[own_side])
+    own, vanilla = seen.rounds[own_side], seen.rounds[VANILLA]
+    sides = {"native": NATIVE, "kept": own_side._replace(kept=True)}
     found = {name: seen.rounds[side] for name, side in sides.items() if seen.rounds.get(side)}
     return {
         "connections": load.connections,

@@ -7,7 +7,7 @@ reset.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import jsonc
@@ -40,6 +40,11 @@ class Sample:
     def kept_host(self) -> str | None:
         """The host that has those of its twin."""
         return self.kept["hosts"][0] if self.kept else None
+
+    def on(self, engine: str) -> "Sample":
+        """The same on an engine, as a tenant with a name and hosts of its own."""
+        config, kept = (_on(tenant, engine) if tenant else None for tenant in (self.config, self.kept))
+        return replace(self, name=config["name"], config=config, kept=kept)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,11 @@ class Samples:
             [sample.config["program"], *map(outside, sample.config.get("args", []))],
             {name: outside(value) for name, value in environment.items()},
         )
+
+
+def _on(tenant: dict, engine: str) -> dict:
+    hosts = [f"{host}.{engine}" for host in tenant["hosts"]]
+    return {**tenant, "name": f"{tenant['name']}-{engine}", "hosts": hosts, "engine": engine}
 
 
 @dataclass(frozen=True)

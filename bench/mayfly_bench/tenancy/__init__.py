@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Many tenants in one server: that one costs no more among a thousand, and that none is in another's way.
 
-`measure` returns the report's `tenancy`, one figure for each aim, and its `tenancy_rounds`, what they rest on.
+`measure` returns, for each engine, the report's `tenancy`, one figure for each aim, and its `tenancy_rounds`, what they
+rest on.
 """
 
 import resource
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import micro
@@ -28,26 +30,66 @@ FIGURES = (
 _DESCRIPTORS = 20_000
 
 
-def measure(chosen: Options, scratch: Path, loops: int, micro_runs: Sequence[dict], progress: Callable[[str], None]) -> dict:
-    """Measures all of it, on a server with `loops` loop threads. `micro_runs` are those of the same run."""
+def measure(
+    chosen: Options, scratch: Path, loops: int, micro_runs: dict[str, list[dict]], progress: Callable[[str], None]
+) -> dict[str, dict]:
+    """Measures all of it on each engine, on servers with `loops` loop threads: one figure on every engine before the next.
+    `micro_runs` are those of the same run, by engine.
+    """
     raise_descriptor_limit()
-
-    def server(tenants: dict) -> Server:
-        return Server(chosen.server, chosen.config, chosen.root, scratch, threads=loops, tenants=tenants, in_session=True)
-
-    results = {
-        **turns.measure(chosen, server, loops, progress),
-        "overhead_ns": overhead(micro_runs),
-        "idle_tenant_kib": idle.measure(chosen, server, progress),
-        "noisy_neighbour_p99_ms": neighbour.measure(chosen, server, loops, progress),
-        "reload_failures": reloads.measure(chosen, server, scratch, progress),
-    }
+    results: dict[str, dict[str, Result]] = {engine: {} for engine in micro_runs}
+    for part in (_turns, _overhead, _idle, _neighbour, _reloads):
+        for engine, runs in micro_runs.items():
+            bench = _Bench(chosen, scratch, engine, loops, runs, lambda what, engine=engine: progress(f"{engine}: {what}"))
+            results[engine] |= part(bench)
     progress("looking up routes")
     routes = micro.routes(chosen.cli)
     return {
-        "tenancy": {name: results[name].value for name in FIGURES},
-        "tenancy_rounds": {**{name: result.as_report() for name, result in results.items()}, "routes": routes},
+        engine: {
+            "tenancy": {name: own[name].value for name in FIGURES},
+            "tenancy_rounds": {**{name: result.as_report() for name, result in own.items()}, "routes": routes},
+        }
+        for engine, own in results.items()
     }
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What each part needs."""
+
+    chosen: Options
+    scratch: Path
+    engine: str
+    loops: int
+    micro_runs: Sequence[dict]
+    progress: Callable[[str], None]
+
+    def server(self, tenants: dict) -> Server:
+        """A server with these tenants, all on the engine."""
+        return Server(
+            self.chosen.server, self.chosen.config, self.chosen.root, self.scratch, threads=self.loops,
+            tenants={"engine": self.engine, **tenants}, in_session=True,
+        )
+
+
+def _turns(bench: _Bench) -> dict[str, Result]:
+    return turns.measure(bench.chosen, bench.server, bench.engine, bench.loops, bench.progress)
+
+
+def _overhead(bench: _Bench) -> dict[str, Result]:
+    return {"overhead_ns": overhead(bench.micro_runs)}
+
+
+def _idle(bench: _Bench) -> dict[str, Result]:
+    return {"idle_tenant_kib": idle.measure(bench.chosen, bench.server, bench.progress)}
+
+
+def _neighbour(bench: _Bench) -> dict[str, Result]:
+    return {"noisy_neighbour_p99_ms": neighbour.measure(bench.chosen, bench.server, bench.loops, bench.progress)}
+
+
+def _reloads(bench: _Bench) -> dict[str, Result]:
+    return {"reload_failures": reloads.measure(bench.chosen, bench.server, bench.scratch, bench.progress)}
 
 
 def overhead(micro_runs: Sequence[dict]) -> Result:

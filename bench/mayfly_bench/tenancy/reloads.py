@@ -164,5 +164,8 @@ def replace(place: Path, program: Path) -> None:
 
 
 def look(server: Server, reloads: int) -> dict:
-    """Memory and descriptors of the server now."""
-    return {"reloads": reloads, **process.memory_kib(server.pid), "descriptors": process.descriptors(server.pid)}
+    """Memory, descriptors and processes of the server now."""
+    pid = server.pid
+    return {
+        "reloads": reloads, **process.memory_kib(pid), "descriptors": process.descriptors(pid), "processes": len(process.tree(pid)),
+    }

@@ -42,7 +42,7 @@ def _tenant(name: str, program: Path, **more: object) -> dict:
 
 
 def measure(
-    chosen: Options, server: Callable[[dict], Server], loops: int, progress: Callable[[str], None]
+    chosen: Options, server: Callable[[dict], Server], engine: str, loops: int, progress: Callable[[str], None]
 ) -> dict[str, Result]:
     """All three comparisons, on one server."""
     full, single = Load(8, min(8, loops)), Load(1, 1)
@@ -50,7 +50,7 @@ def measure(
     began = time.monotonic()
     with server(tenants(chosen)) as running:
         listening_s = time.monotonic() - began
-        wait_for_workers(running, (chosen.tenancy.tenants + _OTHERS) * loops)
+        wait_for_workers(running, engine, (chosen.tenancy.tenants + _OTHERS) * loops)
         workers_s = time.monotonic() - began
         check_pages(running)
         progress("calling every tenant for the first time")
@@ -96,10 +96,10 @@ def compare_sides(
     return Result.median("ratio", seen, failed, **more)
 
 
-def wait_for_workers(server: Server, wanted: int) -> None:
+def wait_for_workers(server: Server, engine: str, wanted: int) -> None:
     """Waits until every loop has a worker of every tenant. Raises BenchError if that never comes."""
     deadline = time.monotonic() + _WARM_S
-    while (seen := process.machines(server.pid)) < wanted:
+    while (seen := process.workers(server.pid, engine)) < wanted:
         if time.monotonic() > deadline:
             raise BenchError(f"the server has {seen} workers after {_WARM_S:.0f} s, not {wanted}\n{server.log_tail()}")
         time.sleep(0.1)

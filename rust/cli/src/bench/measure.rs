@@ -7,6 +7,7 @@
 //! system calls of requests, since nothing else happens.
 
 use std::io::{self, Write as _};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::bench::{BareMachines, Floor, ScatteredPages};
@@ -14,7 +15,7 @@ use mayfly_sandbox::{Engine, Header, Host, Hosts, Request, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::bench::first_response::first_response_ms;
-use crate::bench::memory::anonymous_kib;
+use crate::bench::memory::{anonymous_kib, with_kernel_kib};
 use crate::bench::overhead;
 use crate::bench::plan::{Plan, REQUESTS_MIN};
 use crate::bench::report::{Figures, Latency};
@@ -38,6 +39,11 @@ const BATCH: u32 = 32;
 /// Workers that are kept idle to measure the memory of one; fewer if together they would need more than [`IDLE_BYTES`].
 const IDLE_WORKERS: u64 = 16;
 const IDLE_BYTES: u64 = 512 << 20;
+/// The same for the memory of one together with the kernel's: many, since the kernel charges in batches, and other
+/// processes may be part of the figure.
+const IDLE_WORKERS_WITH_KERNEL: u64 = 256;
+/// After this time the kernel has freed what it keeps of workers that have ended.
+const SETTLE: Duration = Duration::from_millis(50);
 /// At least this many machines are created, however long they take.
 const FORKS_MIN: u32 = 3;
 
@@ -168,11 +174,12 @@ impl<'a> Bench<'a> {
             self.round(&mut times)?;
         }
         self.create(&mut times)?;
-        let (worker_private_kib, worker_served_private_kib) = self.idle_worker_kib()?;
-        let overhead = if subject.is_of_file {
-            None
+        let (worker_private_kib, worker_served_private_kib) = self.idle_worker_kib(IDLE_WORKERS, anonymous_kib)?;
+        let (with_kernel, overhead) = if subject.is_of_file {
+            (None, None)
         } else {
-            Some(overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?)
+            let with_kernel = self.idle_worker_kib(IDLE_WORKERS_WITH_KERNEL, with_kernel_kib)?;
+            (Some(with_kernel), Some(overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?))
         };
         let (exits_per_request, cpu_us) = self.steady_state(requests)?;
 
@@ -200,6 +207,8 @@ impl<'a> Bench<'a> {
             create_vm_us: us(times.create_vm.median()),
             worker_private_kib,
             worker_served_private_kib,
+            worker_total_kib: with_kernel.map(|(forked, _)| forked),
+            worker_served_total_kib: with_kernel.map(|(_, served)| served),
             overhead_ns: overhead.as_ref().map(|overhead| overhead.added_ns),
             overhead_equals_ns: overhead.as_ref().map(|overhead| overhead.equals_differ_ns),
             boot_ms: self.snapshot.boot_time().as_secs_f64() * 1e3,
@@ -248,22 +257,23 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Memory of one forked worker, before any request and after one: how much the process grows for each.
-    fn idle_worker_kib(&mut self) -> Result<(f64, f64), Failure> {
-        let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).clamp(2, IDLE_WORKERS);
+    /// Memory of one forked worker, before any request and after one: how much `used_kib` grows for each of `most`.
+    fn idle_worker_kib(&mut self, most: u64, used_kib: fn() -> Result<u64, String>) -> Result<(f64, f64), Failure> {
+        let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).clamp(2, most);
         let mut workers = Vec::with_capacity(count as usize);
-        // The first reading of the process's memory allocates memory itself.
-        anonymous_kib().map_err(Failure::Host)?;
-        let before = anonymous_kib().map_err(Failure::Host)?;
+        thread::sleep(SETTLE);
+        // The first reading allocates memory itself.
+        used_kib().map_err(Failure::Host)?;
+        let before = used_kib().map_err(Failure::Host)?;
         for _ in 0..count {
             workers.push(fork(&self.snapshot)?);
         }
-        let forked = anonymous_kib().map_err(Failure::Host)?;
+        let forked = used_kib().map_err(Failure::Host)?;
         for worker in &mut workers {
             self.next_id += 1;
             worker.call(self.next_id, &self.request, &mut self.response).map_err(Failure::program)?;
         }
-        let served = anonymous_kib().map_err(Failure::Host)?;
+        let served = used_kib().map_err(Failure::Host)?;
         let each = |after: u64| after.saturating_sub(before) as f64 / count as f64;
         Ok((each(forked), each(served)))
     }

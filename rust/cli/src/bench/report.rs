@@ -32,6 +32,9 @@ pub struct Figures {
     pub worker_private_kib: f64,
     /// The same for a worker that has served one request.
     pub worker_served_private_kib: f64,
+    /// The same two with the kernel's memory for the worker, as its cgroup is charged. None for a tenant of a file.
+    pub worker_total_kib: Option<f64>,
+    pub worker_served_total_kib: Option<f64>,
     /// What a server's routes, limits and counters add to a request. None for a tenant of a file, since it does not
     /// depend on the program.
     pub overhead_ns: Option<f64>,
@@ -103,6 +106,9 @@ impl fmt::Display for Figures {
         row("fork", self.fork_us, "us", &format!("{ratio:.2} x a bare {bare}, {:.0} us", self.create_vm_us))?;
         let note = format!("private memory; {:.2} once it has served", self.worker_served_private_kib);
         row("idle worker", self.worker_private_kib, "KiB", &note)?;
+        if let (Some(total), Some(served)) = (self.worker_total_kib, self.worker_served_total_kib) {
+            row("  with the kernel's", total, "KiB", &format!("{served:.2} once it has served"))?;
+        }
         if let (Some(added), Some(equals)) = (self.overhead_ns, self.overhead_equals_ns) {
             let note = format!("added to a request; equals differ by {equals:.0} ns");
             row("routes and limits", added, "ns", &note)?;
