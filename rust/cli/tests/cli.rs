@@ -323,6 +323,8 @@ fn bench_prints_every_figure_and_marks_its_steady_state() {
         "tenant",
         "worker_private_kib",
         "worker_served_private_kib",
+        "worker_served_total_kib",
+        "worker_total_kib",
         "workset_pages",
     ];
     assert_eq!(keys, expected);

@@ -334,25 +334,6 @@ fn a_page_that_every_request_maps_anew_is_reached_by_all_of_them() {
 }
 
 #[test]
-fn forks_that_have_served_leave_no_descriptor_and_no_mapping() {
-    let entries = |path: &str| std::fs::read_dir(path).unwrap().count();
-    let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
-    let image = freeze(boot(counter(), 8));
-    let serve = || {
-        let mut worker = Machine::fork(&image, 256, &[]).unwrap();
-        worker.write_inbox(0, &9u64.to_le_bytes());
-        run(&mut worker, &mut 0);
-        worker.reset().unwrap();
-    };
-    serve();
-    let (descriptors, mapped) = (entries("/proc/self/fd"), mappings());
-    (0..500).for_each(|_| serve());
-    assert_eq!(entries("/proc/self/fd"), descriptors);
-    // The allocator may have mapped some more.
-    assert!(mappings() < mapped + 50, "{} of {mapped}", mappings());
-}
-
-#[test]
 fn a_work_set_that_was_given_back_is_faulted_in_again() {
     let image = freeze(boot(counter(), 8));
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();

@@ -4,6 +4,7 @@
 use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_machine::layout::{CONTROL, DOORBELL, PAGE_SIZE};
@@ -91,9 +92,14 @@ fn first_context() -> UserContext {
 }
 
 /// Kicks at random times, by a handler of this thread's that sets its timer again.
+///
+/// One at a time: its handler finds the stub and the timer by names that all threads share.
 struct Storm {
     timer: libc::timer_t,
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 static KICKER: AtomicPtr<Kicker> = AtomicPtr::new(ptr::null_mut());
 static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
@@ -120,6 +126,7 @@ fn set_timer(timer: libc::timer_t) {
 
 impl Storm {
     fn new(stub: &Stub, most_us: u64) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         KICKER.store(Box::into_raw(Box::new(stub.kicker())), Ordering::SeqCst);
         MOST_NS.store(most_us * 1_000, Ordering::SeqCst);
         // Before other work, if that is allowed: the handler is to run when the timer says so.
@@ -144,7 +151,7 @@ impl Storm {
         };
         TIMER.store(timer, Ordering::SeqCst);
         set_timer(timer);
-        Self { timer }
+        Self { timer, _alone: alone }
     }
 }
 
