@@ -147,7 +147,8 @@ impl FileMemory {
             return None;
         }
         if self.region.is_none() {
-            self.region = reserve();
+            // Files that are kept are read by their descriptors, which needs no trial.
+            self.region = if self.descriptors.is_some() { address_space() } else { reserve() };
             self.refused = self.region.is_none();
         }
         if let Some(known) = &mut self.descriptors
@@ -235,10 +236,29 @@ impl FileMemory {
 
     /// Copies what lies at a guest-physical address; `false` if the file has lost it.
     pub fn read(&self, physical: u64, out: &mut [u8]) -> bool {
+        if self.descriptors.is_some() {
+            return self.read_files(physical, out);
+        }
         let end = physical.checked_add(out.len() as u64);
         let limit = FILES_PHYSICAL + self.used * PAGE_SIZE;
         let Some(region) = self.region.as_ref().filter(|_| end.is_some_and(|end| end <= limit)) else { return false };
         copy_from_self(region.address().wrapping_add((physical - FILES_PHYSICAL) as usize), out)
+    }
+
+    /// The same from the files themselves: containers may refuse the call that reads the process's own memory.
+    fn read_files(&self, mut physical: u64, mut out: &mut [u8]) -> bool {
+        while !out.is_empty() {
+            let Some((_, file, page)) = self.source(physical / PAGE_SIZE) else { return false };
+            let within = physical % PAGE_SIZE;
+            let (part, rest) = out.split_at_mut(out.len().min((PAGE_SIZE - within) as usize));
+            // A mapping has a page as long as the file reaches into it.
+            if file_pages(file).is_none_or(|pages| page >= pages) || !read_at(file, page * PAGE_SIZE + within, part) {
+                return false;
+            }
+            physical += part.len() as u64;
+            out = rest;
+        }
+        true
     }
 
     /// The content of a frame, to restore written copies from; `None` if the file has lost it.
@@ -303,8 +323,34 @@ fn reserve() -> Option<Mapping> {
     if !copy_from_self(probe.as_ptr(), &mut seen) || seen != probe {
         return None;
     }
+    address_space()
+}
+
+/// Address space for the windows.
+fn address_space() -> Option<Mapping> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     Mapping::new(FILES_MAX as usize, libc::PROT_NONE, flags, -1).ok()
+}
+
+/// Reads from a file; behind its end are zeroes.
+fn read_at(file: BorrowedFd<'_>, offset: u64, out: &mut [u8]) -> bool {
+    let mut done = 0;
+    while done < out.len() {
+        let Ok(at) = i64::try_from(offset + done as u64) else { return false };
+        let rest = &mut out[done..];
+        // SAFETY: the kernel writes only within `rest`.
+        let read = unsafe { libc::pread(file.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), at) };
+        match usize::try_from(read) {
+            Ok(0) => {
+                rest.fill(0);
+                return true;
+            }
+            Ok(count) => done += count,
+            Err(_) if std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Size of a regular file in pages.
@@ -374,6 +420,22 @@ mod tests {
         assert_eq!(page[..2], [1, 2]);
         assert!(!files.read((frame + 3) * PAGE_SIZE - 1, &mut page[..2]), "past what is mapped");
         assert!(!files.read(u64::MAX, &mut page[..2]));
+    }
+
+    #[test]
+    fn files_that_are_kept_are_read_by_their_descriptors() {
+        let file = file(&[1, 2], b"end");
+        let mut files = FileMemory::new(Reach::Files);
+        let frame = files.frame_or_map(file.as_fd(), KEY, 0).unwrap();
+        let mut bytes = [9; PAGE + 8];
+        assert!(files.read((frame + 1) * PAGE_SIZE - 1, &mut bytes[..2]));
+        assert_eq!(bytes[..2], [1, 2]);
+        assert!(files.read((frame + 2) * PAGE_SIZE, &mut bytes[..PAGE]));
+        assert_eq!((&bytes[..4], bytes[PAGE - 1]), (&b"end\0"[..], 0), "zeroes behind the end");
+        assert!(!files.read((frame + 2) * PAGE_SIZE + 8, &mut bytes[..PAGE]), "past what is mapped");
+        file.set_len(PAGE_SIZE).unwrap();
+        assert!(!files.read((frame + 1) * PAGE_SIZE, &mut bytes[..1]), "the file has lost it");
+        assert!(files.read(frame * PAGE_SIZE, &mut bytes[..1]));
     }
 
     #[test]

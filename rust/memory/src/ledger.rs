@@ -42,7 +42,7 @@ const SPARE: u64 = 2 * BATCH;
 /// The ledger; cheap to clone. A new one has no bound.
 ///
 /// ```
-/// use mayfly_memory::{Allowance, Hold, Ledger, Purpose};
+/// use mayfly_memory::ledger::{Allowance, Hold, Ledger, Purpose};
 ///
 /// let ledger = Ledger::default();
 /// ledger.allow(Allowance { most: 100, band: 10, share: 50, alarm: u64::MAX });

@@ -444,7 +444,7 @@ fn tables_that_a_request_leaves_take_no_memory_from_the_next() {
     let needs = "/touch-pages?12000";
     call(&mut Worker::fork(&snapshot).unwrap(), needs, b"").unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
-    call(&mut worker, "/touch-apart?7500", b"").unwrap();
+    call(&mut worker, "/touch-apart?5000", b"").unwrap();
     // A poisoned worker is replaced.
     if worker.state() == WorkerState::Ready {
         call(&mut worker, needs, b"").unwrap();

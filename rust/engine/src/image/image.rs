@@ -18,9 +18,9 @@ use crate::machine::machine::Machine;
 /// use mayfly_machine::{Exit, Origin, Prot, Regs};
 ///
 /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
-/// // out 0xd0, al; inc qword [0x500000]; mov rsi, [0x500000]; out 0xd0, al; jmp $
+/// // syscall; inc qword [0x500000]; mov rsi, [0x500000]; syscall; jmp $
 /// let code = [
-///     0xe6, 0xd0, 0x48, 0xff, 0x04, 0x25, 0, 0, 0x50, 0, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0x50, 0, 0xe6, 0xd0, 0xeb,
+///     0x0f, 0x05, 0x48, 0xff, 0x04, 0x25, 0, 0, 0x50, 0, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0x50, 0, 0x0f, 0x05, 0xeb,
 ///     0xfe,
 /// ];
 /// let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
@@ -28,7 +28,9 @@ use crate::machine::machine::Machine;
 /// machine.load(0x40_0000, &code)?;
 /// machine.map_zero(0x50_0000, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
 /// machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
-/// assert_eq!(machine.run()?, Exit::Doorbell);
+/// assert_eq!(machine.run()?, Exit::Syscall);
+/// let context = machine.context()?.ok_or("user code")?;
+/// machine.set_context(&context)?;
 ///
 /// let image = Image::freeze(machine, 0)?;
 /// let mut worker = Machine::fork(&image, 64, &[])?;
@@ -40,8 +42,9 @@ use crate::machine::machine::Machine;
 ///         worker.make_writable(address, Origin::Snapshot)?;
 ///         exit = worker.run()?;
 ///     }
-///     assert_eq!((exit, worker.regs().rsi), (Exit::Doorbell, 1));
+///     assert_eq!((exit, worker.regs().rsi), (Exit::Syscall, 1));
 ///     worker.reset()?;
+///     worker.enter_frozen(0)?;
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -59,16 +62,18 @@ impl Image {
     /// # use mayfly_engine::{Host, Image, Machine};
     /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
     /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
-    /// // out 0xd0, al; mov rsi, rax; out 0xd0, al; jmp $
-    /// let code = [0xe6, 0xd0, 0x48, 0x89, 0xc6, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// // syscall; mov rsi, rax; syscall; jmp $
+    /// let code = [0x0f, 0x05, 0x48, 0x89, 0xc6, 0x0f, 0x05, 0xeb, 0xfe];
     /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
     /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
     /// # machine.load(0x40_0000, &code)?;
     /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
-    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// assert_eq!(machine.run()?, Exit::Syscall);
+    /// let context = machine.context()?.ok_or("user code")?;
+    /// machine.set_context(&context)?;
     /// let image = Image::freeze(machine, 99)?;
     /// let mut worker = Machine::fork(&image, 64, &[])?;
-    /// assert_eq!(worker.run()?, Exit::Doorbell);
+    /// assert_eq!(worker.run()?, Exit::Syscall);
     /// assert_eq!(worker.regs().rsi, 99);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

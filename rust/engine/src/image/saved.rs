@@ -137,19 +137,21 @@ impl Image {
     /// # use mayfly_engine::{Host, Image, Machine};
     /// # use mayfly_machine::{Exit, Origin, Prot, Regs};
     /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
-    /// # let code = [0xe6, 0xd0, 0xbf, 7, 0, 0, 0, 0xe6, 0xd0, 0xeb, 0xfe];
+    /// # let code = [0x0f, 0x05, 0xbf, 7, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xfe];
     /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
     /// # machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
     /// # machine.load(0x40_0000, &code)?;
     /// # machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
-    /// assert_eq!(machine.run()?, Exit::Doorbell);
+    /// assert_eq!(machine.run()?, Exit::Syscall);
+    /// let context = machine.context()?.ok_or("user code")?;
+    /// machine.set_context(&context)?;
     /// let file = tempfile::tempfile()?;
     /// let saved = Image::freeze(machine, 0)?.save(&file, 0)?;
     ///
     /// // In another process, `saved` comes from where the caller has kept it.
     /// let image = Image::load(&host, &saved, &file, 0, &[])?;
     /// let mut worker = Machine::fork(&image, 64, &[])?;
-    /// assert_eq!(worker.run()?, Exit::Doorbell);
+    /// assert_eq!(worker.run()?, Exit::Syscall);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -26,13 +26,13 @@ use crate::processor::{Kicker, Processor};
 /// use mayfly_machine::{Exit, Origin, Prot, Regs};
 ///
 /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
-/// // mov edi, 7; out 0xd0, al; jmp $
-/// let code = [0xbf, 7, 0, 0, 0, 0xe6, 0xd0, 0xeb, 0xfe];
+/// // mov edi, 7; syscall; jmp $
+/// let code = [0xbf, 7, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xfe];
 /// let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
 /// machine.map_zero(0x40_0000, Prot::READ | Prot::EXEC, Origin::Snapshot)?;
 /// machine.load(0x40_0000, &code)?;
 /// machine.set_regs(&Regs { rip: 0x40_0000, ..Regs::default() });
-/// assert_eq!(machine.run()?, Exit::Doorbell);
+/// assert_eq!(machine.run()?, Exit::Syscall);
 /// assert_eq!(machine.regs().rdi, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
