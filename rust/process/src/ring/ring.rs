@@ -561,6 +561,11 @@ impl Ring {
     /// Zeroes the frames, which the program can write, and what was written into orders and context, which it can
     /// read. The program that a signal interrupted cannot go on then.
     pub(crate) fn clear(&mut self) {
+        // Where signals abort calls that were received, a kick that is under way makes a frame now: it comes first. An
+        // error shows at the next answer.
+        if let Some(waiting) = self.waiting {
+            let _ = self.settle(&waiting);
+        }
         if let Some(Waiting { kind: AnswerKind::Ring(pending), .. }) = &mut self.waiting {
             *pending = None;
         }
