@@ -5,6 +5,9 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use mayfly_machine::layout::{CONTROL, DOORBELL, DOORBELL_ENTRY, PAGE_SIZE, USER_MIN};
 use mayfly_machine::{Prot, Regs, UserContext, VECTOR_STATE_BYTES, VectorState};
@@ -30,6 +33,19 @@ const FLAG_KILLABLE: u64 = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
 const UPGRADE: &str = "Linux 5.9 or newer is needed, on a processor with FSGSBASE (Intel Ivy Bridge, AMD Zen 1)";
 const CONTAINER: &str = "in a container, its seccomp profile must allow the call; Docker's and Podman's default do";
 
+/// How long a trial may take: it takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The result of `trial`, which runs on a thread of its own: one that hangs is left behind, and `None`.
+fn bounded<T: Send + 'static>(trial: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    let run = move || {
+        let _ = sender.send(trial());
+    };
+    thread::Builder::new().name("mayfly-probe".into()).spawn(run).ok()?;
+    receiver.recv_timeout(PATIENCE).ok()
+}
+
 impl Host {
     /// Runs a program of a few instructions in a stub.
     ///
@@ -44,7 +60,12 @@ impl Host {
     ///
     /// [`Missing`] says what failed, and what to do about it.
     pub fn probe() -> Result<Self, Missing> {
-        Self::probe_for(true)
+        // A kernel that loses answers may leave the trial waiting.
+        let probed = bounded(|| Self::probe_for(true)).or_else(|| bounded(|| Self::probe_for(false)));
+        probed.unwrap_or_else(|| {
+            let what = format!("a stub did not do as it should within {} s", PATIENCE.as_secs());
+            Err(Missing { what, advice: UPGRADE })
+        })
     }
 
     /// The same, but as if signals aborted calls that the server has received, as before Linux 5.19.

@@ -125,3 +125,9 @@ fn whether_waiting_ends_goes_by_the_release() {
         assert_eq!(waiting_ends(release), ends, "{release}");
     }
 }
+
+#[test]
+fn a_trial_that_hangs_is_left_behind() {
+    assert_eq!(bounded(|| 7), Some(7));
+    assert_eq!(bounded(|| -> i32 { panic!("on purpose") }), None);
+}
