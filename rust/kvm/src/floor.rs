@@ -82,7 +82,7 @@ impl BareVms {
     ///
     /// # Errors
     ///
-    /// [`CreateError::Kvm`] names the ioctl that failed.
+    /// [`CreateError::Call`] names the ioctl that failed.
     pub fn create(&self) -> Result<BareVm, CreateError> {
         let vm = self.kvm.create_vm().map_err(error::create("KVM_CREATE_VM"))?;
         let vcpu = vm.create_vcpu(0).map_err(error::create("KVM_CREATE_VCPU"))?;

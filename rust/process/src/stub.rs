@@ -44,7 +44,7 @@ impl Nursery {
     ///
     /// # Errors
     ///
-    /// [`StartError`](crate::StartError) says which step failed.
+    /// [`StartError`] says which step failed.
     pub fn new(host: &Host) -> Result<Self, StartError> {
         Self::with_image(host, &[])
     }

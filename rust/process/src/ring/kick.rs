@@ -110,7 +110,7 @@ pub struct Kicker(pub(crate) Arc<Kick>);
 
 impl Kicker {
     /// Makes the program stop soon: the server receives [`Event::Signal`](crate::Event::Signal) with
-    /// [`KICK`](crate::KICK), unless the program makes an event of its own first. A wish that comes while the stub
+    /// [`KICK`], unless the program makes an event of its own first. A wish that comes while the stub
     /// waits for its server is kept for [`Stub::take_kick`](crate::Stub::take_kick).
     ///
     /// To be called by a handler, installed without `SA_RESTART`, on the thread that serves the stub: it is
