@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The least that an engine costs here, for comparison with Mayfly's figures.
 
+#[cfg(feature = "process")]
 use std::io;
 
 use mayfly_machine::{CreateError, RunError};

@@ -99,6 +99,7 @@ impl Processor {
             }
             #[cfg(feature = "process")]
             (EngineHost::Process(_), Source::Process(source)) => {
+                let _ = (memory, tables);
                 Ok(Self::Process(mayfly_process::Processor::fork(source)))
             }
             #[cfg(all(feature = "kvm", feature = "process"))]
