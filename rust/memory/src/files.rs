@@ -154,6 +154,10 @@ impl FileMemory {
         if let Some(known) = &mut self.descriptors
             && !known.contains_key(&key)
         {
+            // A descriptor of a file that is far away is closed by a message, which the end of the process waits for.
+            if is_far(file) {
+                return None;
+            }
             // A file that may not be executed is copied, as one that cannot be mapped.
             Mapping::new(PAGE, libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE, file.as_raw_fd()).ok()?;
             known.insert(key, file.try_clone_to_owned().ok()?);
@@ -330,6 +334,20 @@ fn reserve() -> Option<Mapping> {
 fn address_space() -> Option<Mapping> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     Mapping::new(FILES_MAX as usize, libc::PROT_NONE, flags, -1).ok()
+}
+
+/// Whether the file lies in a file system that another process or another machine answers for (statfs(2)); one that
+/// does not say is taken for one.
+fn is_far(file: BorrowedFd<'_>) -> bool {
+    // 9p, AFS, Ceph, CIFS, FUSE, NFS, SMB2.
+    const FAR: [i64; 7] = [0x0102_1997, 0x5346_414f, 0x00c3_6400, 0xff53_4d42, 0x6573_5546, 0x6969, 0xfe53_4d42];
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the descriptor is open, and the buffer has the size of what is written to it.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+        return true;
+    }
+    // SAFETY: filled in, since the call succeeded.
+    FAR.contains(&unsafe { stat.assume_init() }.f_type)
 }
 
 /// Reads from a file; behind its end are zeroes.
