@@ -81,6 +81,20 @@ class Attempt:
         return None
 
 
+def await_end_of_nobodys_processes():
+    """Waits until no process of the user that tests start servers as is left."""
+
+    def is_nobodys(pid):
+        try:
+            return "\nUid:\t54321\t" in Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    end = time.monotonic() + TIMEOUT_S
+    while NOBODY and time.monotonic() < end and any(is_nobodys(pid) for pid in os.listdir("/proc") if pid.isdigit()):
+        time.sleep(0.01)
+
+
 class Limits(unittest.TestCase):
     def config(self, port, tenants, threads=2):
         directory = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
@@ -141,6 +155,8 @@ class Limits(unittest.TestCase):
 
     def test_the_server_has_enough_threads_or_says_so(self):
         def attempt(value):
+            # The processes of the last server's programs end with it, but not before it, and count until then.
+            await_end_of_nobodys_processes()
             port = free_port()
             config = self.config(port, [tenant("hello", "/hello")])
             return Attempt([*NOBODY, *limited(nproc=value), EXECUTABLE, config], port, "/")
