@@ -13,6 +13,10 @@ use mayfly_machine::{FreezeError, PAGE_SIZE};
 use crate::layout::PAGE;
 use crate::memory::{Memory, SealedMemory, memfd};
 use crate::tables::{Tables, renumber};
+use crate::take_back::Content;
+
+/// Pages after which their originals are given back.
+const BATCH: usize = 256;
 
 /// A sealed image whose frames have new numbers.
 #[derive(Debug)]
@@ -38,13 +42,13 @@ impl Memory {
     /// # Errors
     ///
     /// As for [`Memory::seal`].
-    pub fn seal_in_order(self, tables: Tables) -> Result<Ordered, FreezeError> {
+    pub fn seal_in_order(mut self, tables: Tables) -> Result<Ordered, FreezeError> {
         let frames = tables.frames(&self);
         let count = frames.len() as u64;
         let sorted = memfd(count * PAGE_SIZE, self.reach()).map_err(FreezeError::image("memfd_create"))?;
         let number: HashMap<u64, u64> = frames.iter().map(|(frame, _)| *frame).zip(0..).collect();
         let out = File::from(sorted);
-        let mut page = [0; PAGE];
+        let (mut page, mut copied) = ([0; PAGE], Vec::with_capacity(BATCH));
         for ((frame, level), at) in frames.iter().zip((0..).step_by(PAGE)) {
             self.slice(frame * PAGE_SIZE, PAGE).copy_to(&mut page[..]);
             if let Some(level) = level {
@@ -53,6 +57,13 @@ impl Memory {
             // Zeroes stay a hole.
             if page.iter().any(|byte| *byte != 0) {
                 out.write_all_at(&page, at).map_err(FreezeError::image("pwrite"))?;
+            }
+            // Given back as it goes: at no time are there two of all of it.
+            copied.push(*frame);
+            if copied.len() == BATCH {
+                let given = self.take_back(&mut copied, Content::Drop);
+                given.map_err(|error| FreezeError::State(error.to_string()))?;
+                copied.clear();
             }
         }
         let root = number.get(&(tables.cr3() / PAGE_SIZE)).copied().unwrap_or(0);
