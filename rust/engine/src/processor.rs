@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use mayfly_machine::{BadReturn, CreateError, Exit, FreezeError, MemoryError, Regs, RunError, UserContext};
-use mayfly_memory::memory::{Memory, SealedMemory};
+use mayfly_memory::memory::Memory;
+use mayfly_memory::sealed::SealedMemory;
 use mayfly_memory::tables::Tables;
 
 use crate::host::{EngineHost, Host};

@@ -11,7 +11,8 @@ use std::os::unix::fs::FileExt;
 use mayfly_machine::{FreezeError, PAGE_SIZE};
 
 use crate::layout::PAGE;
-use crate::memory::{Memory, SealedMemory, memfd};
+use crate::memory::Memory;
+use crate::sealed::{SealedMemory, memfd};
 use crate::tables::{Tables, renumber};
 use crate::take_back::Content;
 

@@ -7,7 +7,8 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`memory`] | frames: a boot's, a sealed image's, a worker's |
+//! | [`memory`] | frames: a boot's, a worker's |
+//! | [`sealed`] | memory in files; the sealed memory of a frozen program |
 //! | [`tables`], [`translations`] | page tables, and the host's small cache of walks |
 //! | [`in_order`] | sealing memory in the order of addresses |
 //! | [`take_back`] | making processors forget frames, and dropping their content |
@@ -23,6 +24,7 @@ pub mod in_order;
 pub mod layout;
 pub mod ledger;
 pub mod memory;
+pub mod sealed;
 pub mod tables;
 pub mod take_back;
 pub mod translations;

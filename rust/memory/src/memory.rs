@@ -22,8 +22,7 @@
 //! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
 
@@ -33,117 +32,10 @@ use vm_memory::VolatileSlice;
 use crate::files::{self, FileMemory};
 use crate::layout::{PAGE, Reach, SHARED_PHYSICAL};
 use crate::ledger::{Account, Hold, Purpose};
+use crate::sealed::{Owned, SealedMemory, memfd};
 
 /// Frames in more runs than this lie scattered: see `take_back.rs`.
 pub const RUNS_MAX: usize = 64;
-
-/// The frozen memory of a booted program: a sealed memfd and a read-only view of it.
-#[derive(Debug)]
-pub struct SealedMemory {
-    memfd: OwnedFd,
-    view: Mapping,
-    frames: u64,
-    /// Not frozen: each worker gets it as it is.
-    shared: Option<SharedMemory>,
-    files: Arc<FileMemory>,
-    /// What the memory takes from the process's bound; dropped last.
-    _hold: Hold,
-}
-
-impl SealedMemory {
-    /// Seals `memfd`, of which no writable mapping exists, at a length of `frames`.
-    pub fn seal(
-        memfd: OwnedFd,
-        frames: u64,
-        shared: Option<SharedMemory>,
-        files: Arc<FileMemory>,
-        mut hold: Hold,
-    ) -> Result<Self, FreezeError> {
-        let fd = memfd.as_raw_fd();
-        let bytes = frames * PAGE_SIZE;
-        // SAFETY: plain system call on a descriptor that we own.
-        if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
-            return Err(FreezeError::image("ftruncate")(io::Error::last_os_error()));
-        }
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
-        // SAFETY: as above.
-        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(FreezeError::image("F_ADD_SEALS")(io::Error::last_os_error()));
-        }
-        // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed
-        // memfd.
-        let view =
-            Mapping::new(bytes as usize, libc::PROT_READ, libc::MAP_PRIVATE, fd).map_err(FreezeError::image("mmap"))?;
-        hold.shrink(frames.min(resident_pages(&memfd).unwrap_or(frames)));
-        Ok(Self { memfd, view, frames, shared, files, _hold: hold })
-    }
-
-    /// How many frames it has.
-    pub fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// The memory as a file, to be read.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.memfd.as_fd()
-    }
-
-    /// The memory that all machines of the program share, if it has any.
-    pub fn shared(&self) -> Option<&SharedMemory> {
-        self.shared.as_ref()
-    }
-
-    /// The files whose pages it has.
-    pub fn files(&self) -> &FileMemory {
-        &self.files
-    }
-
-    /// The aligned word at a guest-physical address; `None` outside of the image.
-    pub fn word(&self, address: u64) -> Option<u64> {
-        let end = address.checked_add(8)?;
-        if end > self.frames * PAGE_SIZE || !address.is_multiple_of(8) {
-            return None;
-        }
-        // SAFETY: within the view and aligned, since the view starts at a page; volatile, as all access to guest
-        // memory.
-        Some(unsafe { self.view.address().add(address as usize).cast::<u64>().read_volatile() })
-    }
-}
-
-/// A new memfd of `bytes` bytes, all of them zero.
-///
-/// # Errors
-///
-/// What the kernel says to memfd_create(2) or ftruncate(2).
-pub fn memfd(bytes: u64, reach: Reach) -> io::Result<OwnedFd> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is a NUL-terminated string.
-    let make = |flags| unsafe { libc::memfd_create(c"mayfly".as_ptr(), flags) };
-    // Only a process runs the program's code from it as it is. Kernels before 6.3 do not know the flags.
-    let permission = match reach {
-        Reach::Mapping => libc::MFD_NOEXEC_SEAL,
-        Reach::Files => libc::MFD_EXEC,
-    };
-    let fd = match make(flags | permission) {
-        -1 => make(flags),
-        fd => fd,
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` was just made and has no other owner.
-    let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let bytes = i64::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    // SAFETY: plain system call on a descriptor that we own.
-    if unsafe { libc::ftruncate(fd, bytes) } == 0 { Ok(memfd) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Pages of a memfd that exist: those in between are holes.
-fn resident_pages(memfd: &OwnedFd) -> Option<u64> {
-    let file = std::fs::File::from(memfd.try_clone().ok()?);
-    // In units of 512 bytes, whatever the file system.
-    Some(std::os::unix::fs::MetadataExt::blocks(&file.metadata().ok()?) * 512 / PAGE_SIZE)
-}
 
 /// What a machine's memory is backed by.
 #[derive(Debug)]
@@ -159,27 +51,6 @@ pub(crate) enum Backing {
         /// The worker's file, as long as all its frames, until its processor has it.
         file: Option<OwnedFd>,
     },
-}
-
-/// Which of an image's frames a worker has in its own file.
-#[derive(Debug)]
-struct Owned(Vec<u64>);
-
-impl Owned {
-    fn new(frames: u64) -> Self {
-        Self(vec![0; frames.div_ceil(64) as usize])
-    }
-
-    #[inline]
-    fn has(&self, frame: u64) -> bool {
-        self.0.get((frame / 64) as usize).is_some_and(|word| word & (1 << (frame % 64)) != 0)
-    }
-
-    fn set(&mut self, frame: u64, owned: bool) {
-        if let Some(word) = self.0.get_mut((frame / 64) as usize) {
-            *word = *word & !(1 << (frame % 64)) | u64::from(owned) << (frame % 64);
-        }
-    }
 }
 
 /// A machine's memory.
@@ -255,7 +126,7 @@ impl Memory {
 
     /// Memory of a worker: the image, copy-on-write, and `private` further pages.
     pub fn fork(image: &Arc<SealedMemory>, private: u64, hold: Hold) -> Result<Self, CreateError> {
-        let frames = image.frames + private;
+        let frames = image.frames() + private;
         let bytes = frames * PAGE_SIZE;
         let mapping = Mapping::new(
             bytes as usize,
@@ -264,28 +135,12 @@ impl Memory {
             -1,
         )
         .map_err(CreateError::map(bytes))?;
-        mapping.overlay_private(image.view.len(), image.memfd.as_raw_fd()).map_err(CreateError::map(bytes))?;
+        mapping.overlay_private(image.view().len(), image.as_fd().as_raw_fd()).map_err(CreateError::map(bytes))?;
         // A worker's pages come and go one by one; a huge page would copy 2 MiB for each first write.
         // SAFETY: advice on our own mapping.
         unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };
-        Ok(Self {
-            mapping,
-            pristine: image.view.address(),
-            backing: Backing::Fork(Arc::clone(image)),
-            image_frames: image.frames,
-            frames,
-            reach: Reach::Mapping,
-            owned: None,
-            shown: (0, 0),
-            tables: 0,
-            next: image.frames,
-            free: Vec::new(),
-            dirty: Vec::new(),
-            shared: image.shared.clone(),
-            files: Arc::clone(&image.files),
-            hold,
-            runs_max: RUNS_MAX,
-        })
+        let backing = Backing::Fork(Arc::clone(image));
+        Ok(Self::worker(mapping, backing, image, frames, hold))
     }
 
     /// As [`Memory::fork`], for a processor that reaches it by files. The `shown` frames (first, count), which the host
@@ -300,33 +155,39 @@ impl Memory {
         shown: (u64, u64),
         hold: Hold,
     ) -> Result<Self, CreateError> {
-        let frames = image.frames + private;
+        let frames = image.frames() + private;
         let bytes = frames * PAGE_SIZE;
         let file = memfd(bytes, Reach::Files).map_err(CreateError::map(bytes))?;
         let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_NORESERVE);
         let mapping = Mapping::new(bytes as usize, prot, flags, file.as_raw_fd()).map_err(CreateError::map(bytes))?;
         // SAFETY: advice on our own mapping.
         unsafe { libc::madvise(mapping.address().cast(), mapping.len(), libc::MADV_NOHUGEPAGE) };
-        let mut owned = Owned::new(image.frames);
+        let mut owned = Owned::new(image.frames());
         (shown.0..shown.0 + shown.1).for_each(|frame| owned.set(frame, true));
-        Ok(Self {
+        let backing = Backing::File { image: Arc::clone(image), file: Some(file) };
+        let owned = Some(owned);
+        Ok(Self { owned, shown, reach: Reach::Files, ..Self::worker(mapping, backing, image, frames, hold) })
+    }
+
+    fn worker(mapping: Mapping, backing: Backing, image: &SealedMemory, frames: u64, hold: Hold) -> Self {
+        Self {
             mapping,
-            pristine: image.view.address(),
-            backing: Backing::File { image: Arc::clone(image), file: Some(file) },
-            image_frames: image.frames,
+            backing,
+            pristine: image.view().address(),
+            image_frames: image.frames(),
             frames,
-            reach: Reach::Files,
-            owned: Some(owned),
-            shown,
+            reach: Reach::Mapping,
+            owned: None,
             tables: 0,
-            next: image.frames,
+            shown: (0, 0),
+            next: image.frames(),
             free: Vec::new(),
             dirty: Vec::new(),
-            shared: image.shared.clone(),
-            files: Arc::clone(&image.files),
+            shared: image.shared().cloned(),
+            files: image.keep_files(),
             hold,
             runs_max: RUNS_MAX,
-        })
+        }
     }
 
     /// How the processor reaches it.
@@ -694,17 +555,9 @@ impl Memory {
         unsafe { self.word(address).cast_mut().write_volatile(value) };
     }
 
-    /// The image's word at a guest-physical address, if the image reaches there.
+    /// The image's aligned word at a guest-physical address, if the image reaches there.
     pub fn image_u64(&self, address: u64) -> Option<u64> {
-        let image = self.image()?;
-        let end = address.checked_add(8)?;
-        if end > image.frames * PAGE_SIZE {
-            return None;
-        }
-        let mut bytes = [0; 8];
-        // SAFETY: within the image's view, which lives as long as the `Arc`.
-        unsafe { VolatileSlice::new(image.view.address().add(address as usize), 8) }.copy_to(&mut bytes);
-        Some(u64::from_le_bytes(bytes))
+        self.image()?.word(address)
     }
 
     /// Whether `frame` holds what the image has there.
@@ -715,7 +568,7 @@ impl Memory {
         let mut pristine = vec![0u8; PAGE];
         self.slice(frame * PAGE_SIZE, PAGE).copy_to(&mut mine[..]);
         // SAFETY: within the image's view, which lives as long as the `Arc`.
-        let view = unsafe { VolatileSlice::new(image.view.address().add(frame as usize * PAGE), PAGE) };
+        let view = unsafe { VolatileSlice::new(image.view().address().add(frame as usize * PAGE), PAGE) };
         view.copy_to(&mut pristine[..]);
         mine == pristine
     }

@@ -13,7 +13,8 @@ use mayfly_machine::{EnginePage, MemoryError, PAGE_SIZE, Prot};
 
 use crate::files::is_file;
 use crate::layout::PAGE;
-use crate::memory::{Memory, SealedMemory};
+use crate::memory::Memory;
+use crate::sealed::SealedMemory;
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;

@@ -36,7 +36,7 @@ use mayfly_memory::files::{FileMemory, Window};
 use mayfly_memory::layout::Reach;
 use mayfly_memory::layout::{PAGE, SHARED_PHYSICAL};
 use mayfly_memory::ledger::{Hold, Purpose};
-use mayfly_memory::memory::{SealedMemory, memfd};
+use mayfly_memory::sealed::{SealedMemory, memfd};
 use mayfly_memory::tables::Tables;
 
 /// Pages that are read, checked and written at a time: 256 KiB stay in a core's cache meanwhile.

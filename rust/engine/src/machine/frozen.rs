@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::CONTROL_BYTES;
-use mayfly_memory::memory::SealedMemory;
+use mayfly_memory::sealed::SealedMemory;
 use mayfly_memory::tables::Tables;
 
 use crate::processor::Source;

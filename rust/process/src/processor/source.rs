@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use mayfly_machine::layout::{CONTROL, DOORBELL, PAGE_SIZE, VDSO};
 use mayfly_machine::{CreateError, EnginePage, FileKey, FreezeError, Prot, vdso};
-use mayfly_memory::memory::SealedMemory;
+use mayfly_memory::sealed::SealedMemory;
 use mayfly_memory::tables::Tables;
 
 use crate::code::doorbell_page;
