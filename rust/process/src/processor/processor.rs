@@ -88,14 +88,6 @@ pub struct Processor {
     pub(crate) filled: (u64, u64, u32),
 }
 
-pub(crate) fn run_error(call: &'static str) -> impl Fn(RingError) -> RunError {
-    move |error| RunError { call, source: io::Error::other(error) }
-}
-
-fn no_stub() -> RunError {
-    RunError { call: "a stub", source: io::ErrorKind::NotConnected.into() }
-}
-
 /// Vector state as at the start of a process.
 fn initial_vector() -> VectorState {
     let mut words = [0; VECTOR_STATE_BYTES / 4];
@@ -166,8 +158,8 @@ impl Processor {
         self.settle(memory, tables).map_err(CreateError::Memory)
     }
 
-    fn stub(&mut self) -> Result<&mut Stub, RunError> {
-        self.stub.as_mut().ok_or_else(no_stub)
+    fn stub(&mut self) -> Result<&mut Stub, StubError> {
+        self.stub.as_mut().ok_or(StubError::None)
     }
 
     /// Runs the program until its next exit.
@@ -182,10 +174,9 @@ impl Processor {
                 self.stub()?.take_kick();
                 return Ok(Exit::Kicked);
             }
-            let exit = match self.resume(memory, tables).and_then(|()| Ok(self.stub()?.receive())) {
-                Ok(Ok(event)) => self.event(event, memory, tables)?,
-                Ok(Err(error)) => Some(self.failed(error)?),
-                Err(error) => return Err(error),
+            let exit = match self.resume(memory, tables).and_then(|()| Ok(self.stub()?.receive()?)) {
+                Ok(event) => self.event(event, memory, tables)?,
+                Err(error) => Some(self.failed(error)?),
             };
             if let Some(exit) = exit {
                 // It has got on.
@@ -197,28 +188,28 @@ impl Processor {
 
     /// What an error of the stub's means for its machine.
     #[cold]
-    pub(crate) fn failed(&mut self, error: RingError) -> Result<Exit, RunError> {
+    fn failed(&mut self, error: StubError) -> Result<Exit, RunError> {
         match error {
-            RingError::Poisoned(poison) => Ok(Exit::Unexpected(Unexpected::Stub(poison.to_string()))),
-            RingError::Gone => {
+            StubError::Ring(RingError::Poisoned(poison)) => Ok(Exit::Unexpected(Unexpected::Stub(poison.to_string()))),
+            StubError::Ring(RingError::Gone) => {
                 let (what, killed) = self.stub.take().map_or_else(|| (String::new(), false), obituary);
                 Ok(Exit::Unexpected(Unexpected::Ended { what, killed }))
             }
-            other => Err(run_error("a stub")(other)),
+            other => Err(other.into()),
         }
     }
 
     /// Lets the stub go on, with its mappings brought up to date.
     #[inline]
-    fn resume(&mut self, memory: &Memory, tables: Tables) -> Result<(), RunError> {
+    fn resume(&mut self, memory: &Memory, tables: Tables) -> Result<(), StubError> {
         let rewinds = self.rewinds;
         if self.stale.is_empty() && self.fault.is_none() {
             match (self.at, &self.next) {
                 (At::Doorbell, Next::Rewind | Next::Same) if rewinds => {
-                    return self.stub()?.rewind().map_err(run_error("rewinding"));
+                    return Ok(self.stub()?.rewind()?);
                 }
                 (At::Doorbell | At::Call, &Next::Value(value)) => {
-                    return self.stub()?.answer(value as i64).map_err(run_error("answering"));
+                    return Ok(self.stub()?.answer(value as i64)?);
                 }
                 _ => {}
             }
@@ -226,7 +217,7 @@ impl Processor {
         self.resume_signal(memory, tables)
     }
 
-    fn resume_signal(&mut self, memory: &Memory, tables: Tables) -> Result<(), RunError> {
+    fn resume_signal(&mut self, memory: &Memory, tables: Tables) -> Result<(), StubError> {
         if matches!(self.at, At::Doorbell | At::Call) {
             self.stop()?;
         }
@@ -234,7 +225,7 @@ impl Processor {
         if let Some(page) = self.fault.take() {
             parts.extend(pages::around(memory, tables, page));
         }
-        let orders = self.order_files(memory, &parts).map_err(order_error)?;
+        let orders = self.order_files(memory, &parts)?;
         let (regs, bases) = (self.regs, Some((self.fs_base, self.gs_base)));
         let at = self.at;
         let next = std::mem::replace(&mut self.next, Next::Same);
@@ -251,11 +242,11 @@ impl Processor {
             _ if orders.is_empty() => stub.resume(&regs, bases),
             _ => stub.order_and_resume(&orders, &regs, bases),
         };
-        done.map_err(run_error("resuming"))
+        Ok(done?)
     }
 
     /// Has the stub map the files' parts, and returns the orders for the others.
-    fn order_files(&mut self, memory: &Memory, parts: &[Part]) -> Result<Vec<Order>, OrderError> {
+    fn order_files(&mut self, memory: &Memory, parts: &[Part]) -> Result<Vec<Order>, StubError> {
         let mut orders = Vec::new();
         for part in parts {
             let order = part.order()?;
@@ -269,13 +260,13 @@ impl Processor {
     }
 
     /// Makes a stub that waits for a value wait at a signal, with all its registers.
-    pub(crate) fn stop(&mut self) -> Result<(), RunError> {
+    fn stop(&mut self) -> Result<(), StubError> {
         let value = match self.next {
             Next::Value(value) => value,
             _ => 0,
         };
         let rewinds = matches!(self.next, Next::Rewind);
-        let interrupted = self.stub()?.stop(value as i64).map_err(run_error("stopping"))?;
+        let interrupted = self.stub()?.stop(value as i64)?;
         self.at = At::Signal;
         (self.regs, self.fs_base, self.gs_base) = (interrupted.regs, interrupted.fs_base, interrupted.gs_base);
         self.next = if rewinds { Next::Rewind } else { Next::Same };
@@ -572,17 +563,21 @@ fn ordered(stub: &mut Stub, orders: &[Order]) -> Result<(), RingError> {
     if orders.is_empty() { Ok(()) } else { stub.order(orders) }
 }
 
-/// Why pages cannot be brought up to date.
+/// Why a stub does not go on.
 #[derive(Debug, thiserror::Error)]
-enum OrderError {
+enum StubError {
+    #[error("there is no stub")]
+    None,
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
     Ring(#[from] RingError),
 }
 
-fn order_error(error: OrderError) -> RunError {
-    RunError { call: "a page", source: io::Error::other(error) }
+impl From<StubError> for RunError {
+    fn from(error: StubError) -> Self {
+        Self { call: "a stub", source: io::Error::other(error) }
+    }
 }
 
 /// A stub with these runs of the machine's memory, and the shared memory.
