@@ -3,9 +3,10 @@
 
 from collections.abc import Callable
 
+from . import both
 from .bar import Bar
 from .figures import (
-    all_answered, at_least, at_most, call_overhead, micro, no_failed_reload, nothing_failed, ratio, runtime, sandbox_cpu_floors,
+    all_answered, at_least, at_most, call_overhead, micro, nothing_failed, ratio, runtime, sandbox_cpu_floors,
     system_calls, tenancy, throughput_ratio,
 )
 
@@ -107,20 +108,7 @@ BARS = (
         tenancy("idle_tenant_kib"),
         lambda _, measured: measured < 8,
     ),
-    Bar(
-        "rise of the p99 beside a neighbour that spins, ms",
-        "tenancy.noisy_neighbour_p99_ms",
-        "at most 1.2 (1.2 inline budgets), no request lost",
-        tenancy("noisy_neighbour_p99_ms"),
-        nothing_failed("noisy_neighbour_p99_ms", lambda measured: measured <= 1.2),
-    ),
-    Bar(
-        "failures in 1,000 reloads under load",
-        "tenancy.reload_failures",
-        "0",
-        tenancy("reload_failures"),
-        no_failed_reload,
-    ),
+    *both.BARS,
     *(
         Bar(
             f"exits per request, {name} {words}",

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """The aims of processes."""
 
+from . import both
 from .bar import Bar
 from .figures import (
-    all_answered, at_least, at_most, call_overhead, micro, no_failed_reload, nothing_failed, runtime, sandbox_cpu_us, system_calls,
+    all_answered, at_least, at_most, call_overhead, micro, nothing_failed, runtime, sandbox_cpu_us, system_calls,
     tenancy, throughput_ratio,
 )
 
@@ -67,20 +68,7 @@ BARS = (
         tenancy("round_robin_1000_over_1"),
         nothing_failed("round_robin_1000_over_1", lambda measured: measured >= 0.7),
     ),
-    Bar(
-        "rise of the p99 beside a neighbour that spins, ms",
-        "tenancy.noisy_neighbour_p99_ms",
-        "at most 1.2 (1.2 inline budgets), no request lost",
-        tenancy("noisy_neighbour_p99_ms"),
-        nothing_failed("noisy_neighbour_p99_ms", lambda measured: measured <= 1.2),
-    ),
-    Bar(
-        "failures in 1,000 reloads under load",
-        "tenancy.reload_failures",
-        "0",
-        tenancy("reload_failures"),
-        no_failed_reload,
-    ),
+    *both.BARS,
     *(
         Bar(
             f"requests/s / vanilla, {words}, c1 pinned",

@@ -39,8 +39,8 @@ impl Memory {
     /// Makes the guest forget its cached translations to `frames` (sorted in place), and drops or keeps their content.
     ///
     /// Every downgrade of a guest page-table entry needs this: the kernel's MMU notifiers reach the shadow tables of
-    /// paging-based KVM and the combined TLB of hardware KVM alike. A processor that has mappings of its own
-    /// ([`Reach::Files`]) is told by its owner, by addresses.
+    /// paging-based KVM and the combined TLB of hardware KVM alike. Of a process, which has mappings of
+    /// its own ([`Reach::Files`]), the caller updates those, address by address.
     ///
     /// # Errors
     ///

@@ -14,29 +14,7 @@ pub(super) const KEY: FileKey = FileKey(0, 1);
 pub(super) const PAGES: u64 = 8;
 
 // Increments the first word of the page at DATA at boot, having read it; then as the counter.
-guest!(
-    early,
-    "mov r9, 0x500000",
-    "mov r8, [r9]",
-    "add qword ptr [r9], r8",
-    "mov r8, [r9]",
-    "mov edi, 1",
-    "mov rax, 0x7fff00001100",
-    "call rax",
-    "mov rcx, [rax]",
-    "xor r8d, r8d",
-    "mov r9, 0x500000",
-    "2: add r8, [r9]",
-    "add qword ptr [r9], 1",
-    "add r9, 4096",
-    "dec rcx",
-    "jnz 2b",
-    "mov edi, 2",
-    "mov rsi, r8",
-    "mov rax, 0x7fff00001100",
-    "call rax",
-    "ud2",
-);
+counting_guest!(early, "mov r9, 0x500000", "mov r8, [r9]", "add qword ptr [r9], r8", "mov r8, [r9]");
 
 // Waits, then sums up the first words of as many pages at DATA as the inbox says.
 guest!(

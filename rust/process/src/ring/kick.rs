@@ -114,8 +114,8 @@ impl Kicker {
     /// waits for its server is kept for [`Stub::take_kick`](crate::Stub::take_kick).
     ///
     /// To be called by a handler, installed without `SA_RESTART`, on the thread that serves the stub: it is
-    /// async-signal-safe, and keeps `errno`. Where [`HostReport::killable`](crate::HostReport::killable) is false, a
-    /// signal that comes just before RECV is not seen by it: whoever sends signals repeats them until the event comes.
+    /// async-signal-safe, and keeps `errno`. Where [`HostReport::killable`](crate::HostReport::killable) is false, RECV
+    /// does not notice a signal that comes just before it: the sender must repeat the signal until the event comes.
     pub fn stop(&self) {
         let Kick { state, inside, killable, .. } = &*self.0;
         if state.compare_exchange(IDLE, WANTED, Ordering::SeqCst, Ordering::SeqCst) == Err(SENT) {
