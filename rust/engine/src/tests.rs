@@ -5,8 +5,9 @@ use std::arch::global_asm;
 use std::time::Instant;
 
 use mayfly_machine::layout::{DOORBELL_ENTRY, INBOX, USER_END, USER_MIN};
-use mayfly_machine::{Exit, MemoryError, Origin, PAGE_SIZE, Prot, Regs};
+use mayfly_machine::{Exit, MemoryError, Origin, PAGE_SIZE, Prot, Regs, Unexpected};
 
+use crate::host::Engine;
 use crate::image::image::Image;
 use crate::machine::machine::Machine;
 use crate::testing;
@@ -333,6 +334,27 @@ fn a_kicked_machine_goes_on() {
     // SAFETY: as above.
     unsafe { kicker.clear() };
     assert_eq!(machine.run().unwrap(), Exit::Syscall);
+}
+
+#[test]
+fn a_process_that_is_killed_while_its_program_waits_leaves_an_obituary() {
+    // The kernel does that when memory is short.
+    let image = freeze(boot(counter(), 1));
+    let mut worker = Machine::fork(&image, 64, &[]).unwrap();
+    worker.write_inbox(0, &1u64.to_le_bytes());
+    run(&mut worker, &mut 0);
+    worker.reset().unwrap();
+    let Some(clock) = worker.cpu_clock() else {
+        assert_eq!(worker.host().engine(), Engine::Kvm, "a virtual machine is no process");
+        return;
+    };
+    // As the kernel makes such clocks' numbers.
+    let pid = !(clock >> 3);
+    // SAFETY: a process of this test's own, which is not reaped while the worker lives.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+    let exit = worker.run().unwrap();
+    let Exit::Unexpected(Unexpected::Ended { what, killed: true }) = &exit else { panic!("{exit:?}") };
+    assert!(what.contains("signal 9"), "{what}");
 }
 
 #[test]

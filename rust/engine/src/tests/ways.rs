@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kvm_bindings::{Msrs, kvm_msr_entry, kvm_segment};
-use mayfly_machine::{Blame, Unexpected};
+use mayfly_machine::Blame;
 
 use super::*;
 use crate::testing::{Extreme, Way, extremes, ways};
