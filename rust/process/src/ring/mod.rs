@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod context;
 pub(crate) mod kick;
 pub(crate) mod order;
+mod ordering;
 #[allow(clippy::module_inception, reason = "the folder is about this type")]
 pub(crate) mod ring;
 pub(crate) mod vector;

@@ -29,22 +29,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_machine::layout::PAGE_SIZE;
 use mayfly_machine::{Regs, UserContext, VectorState};
 
-use crate::code::{ANSWER_ORDERS, ANSWER_REWIND, KICK, OP_DONE, OP_FAILED, places};
+use crate::code::{ANSWER_REWIND, KICK, places};
 use crate::error::RingError;
 use crate::layout::{CONTEXT, FRAMES_BYTES, ORDERS, ORDERS_BYTES};
 use crate::poison::Poison;
 use crate::ring::check::{self, Doing, Interruption, Place, State};
 use crate::ring::context::{self, Frame, Goes, Interrupted};
 use crate::ring::kick::{Kick, Kicker};
-use crate::ring::order::{Order, PASSING};
 use crate::sys::memory::SharedPages;
 use crate::sys::{notify, pidfd};
 
-/// Most orders at a time: those that fit the page behind its first line.
-const MOST_ORDERS: usize = (PAGE_SIZE as usize - 64) / 64;
 /// Most signals in a row of which the server's caller hears nothing.
 const MOST_SIGNALS: u32 = 8;
 /// Bytes of a SYSCALL instruction.
@@ -76,10 +72,10 @@ pub enum Event {
 
 /// A notification.
 #[derive(Debug, Clone, Copy)]
-struct Call {
-    id: u64,
-    place: Place,
-    data: libc::seccomp_data,
+pub(super) struct Call {
+    pub(super) id: u64,
+    pub(super) place: Place,
+    pub(super) data: libc::seccomp_data,
 }
 
 impl Call {
@@ -92,13 +88,13 @@ impl Call {
 
 /// The notification that waits for an answer.
 #[derive(Debug, Clone, Copy)]
-struct Waiting {
-    call: Call,
-    kind: AnswerKind,
+pub(super) struct Waiting {
+    pub(super) call: Call,
+    pub(super) kind: AnswerKind,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum AnswerKind {
+pub(super) enum AnswerKind {
     /// A doorbell, or a call by value: the answer is the call's result.
     Value,
     /// A ring of the host code, and the context that the stub can go on with.
@@ -109,8 +105,8 @@ enum AnswerKind {
 
 /// A program's context that waits in a frame.
 #[derive(Debug, Clone, Copy)]
-struct Pending {
-    frame: Frame,
+pub(super) struct Pending {
+    pub(super) frame: Frame,
     fs_base: u64,
     gs_base: u64,
 }
@@ -124,27 +120,27 @@ impl From<&Goes> for Pending {
 /// A stub's listener, and what is known of the stub.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    listener: OwnedFd,
+    pub(super) listener: OwnedFd,
     kick: Arc<Kick>,
     pid: i32,
-    pages: SharedPages,
+    pub(super) pages: SharedPages,
     /// Components of vector state that it may have.
     components: u64,
-    state: State,
-    waiting: Option<Waiting>,
+    pub(super) state: State,
+    pub(super) waiting: Option<Waiting>,
     poison: Option<Poison>,
     /// The last answer, and the context that it restores if it is one.
-    doing: Doing,
-    goes: Option<Goes>,
+    pub(super) doing: Doing,
+    pub(super) goes: Option<Goes>,
     /// The expected result of the last order before the program goes on.
-    expected: u64,
+    pub(super) expected: u64,
     /// A kick came whose ring was no event.
     stopped: bool,
     /// Signals in a row that were no event.
-    signals: u32,
+    pub(super) signals: u32,
     last_call: Option<i64>,
     /// Bytes of orders, and whether there is a context, since the last [`Ring::clear`].
-    orders_bytes: usize,
+    pub(super) orders_bytes: usize,
     has_context: bool,
     /// Bytes from the deepest frame that was seen to the end of the frames.
     #[cfg(test)]
@@ -219,13 +215,13 @@ impl Ring {
         notify::set_synchronous(self.listener.as_fd())
     }
 
-    fn poisoned(&mut self, poison: Poison) -> RingError {
+    pub(super) fn poisoned(&mut self, poison: Poison) -> RingError {
         self.poison = Some(poison);
         RingError::Poisoned(poison)
     }
 
     /// Waits for the stub's next call, which is one that its state leads to.
-    fn next(&mut self) -> Result<Call, RingError> {
+    pub(super) fn next(&mut self) -> Result<Call, RingError> {
         if let Some(poison) = self.poison {
             return Err(RingError::Poisoned(poison));
         }
@@ -284,7 +280,7 @@ impl Ring {
             .map_err(|source| RingError::Ioctl { call: "poll of a pidfd", source })
     }
 
-    fn failed(&self, call: &'static str, source: io::Error) -> RingError {
+    pub(super) fn failed(&self, call: &'static str, source: io::Error) -> RingError {
         match self.has_ended() {
             Ok(true) => RingError::Gone,
             _ => RingError::Ioctl { call, source },
@@ -292,13 +288,13 @@ impl Ring {
     }
 
     /// Answers a call.
-    fn send(&mut self, call: &Call, value: i64, doing: Doing, goes: Option<Goes>) -> Result<(), RingError> {
+    pub(super) fn send(&mut self, call: &Call, value: i64, doing: Doing, goes: Option<Goes>) -> Result<(), RingError> {
         (self.waiting, self.doing, self.goes) = (None, doing, goes);
         self.send_again(|listener| notify::send(listener, call.id, value))
     }
 
     /// Sends again as long as signals of the server's interrupt it: then nothing was sent.
-    fn send_again(&self, send: impl Fn(BorrowedFd<'_>) -> io::Result<()>) -> Result<(), RingError> {
+    pub(super) fn send_again(&self, send: impl Fn(BorrowedFd<'_>) -> io::Result<()>) -> Result<(), RingError> {
         loop {
             match send(self.listener.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -312,7 +308,7 @@ impl Ring {
     ///
     /// Where signals abort calls that the server has received, a kick that is under way does that to this one. An
     /// answer might be lost, or not, without a sign: so the kick's ring is received first, and then the call again.
-    fn settle(&mut self, waiting: &Waiting) -> Result<Call, RingError> {
+    pub(super) fn settle(&mut self, waiting: &Waiting) -> Result<Call, RingError> {
         let (mut call, mut received) = (waiting.call, true);
         while !received || !self.kick.is_killable() && self.kick.is_under_way() {
             self.waiting = None;
@@ -378,7 +374,7 @@ impl Ring {
     }
 
     /// What a signal's ring is for the server's caller, if it is anything.
-    fn interrupted(&mut self, call: &Call) -> Result<Option<(Event, AnswerKind)>, RingError> {
+    pub(super) fn interrupted(&mut self, call: &Call) -> Result<Option<(Event, AnswerKind)>, RingError> {
         let (seen, goes) = self.read(call)?;
         let rip = seen.regs.rip;
         let interruption = check::interruption(seen.signal, rip, self.state, self.doing, places());
@@ -443,7 +439,7 @@ impl Ring {
     }
 
     /// What waits, if it is a ring of the host code.
-    fn ring(&self) -> Result<(Waiting, Option<Pending>), RingError> {
+    pub(super) fn ring(&self) -> Result<(Waiting, Option<Pending>), RingError> {
         match self.waiting {
             Some(waiting @ Waiting { kind: AnswerKind::Ring(pending), .. }) => Ok((waiting, pending)),
             _ => Err(RingError::NotWaiting),
@@ -580,128 +576,6 @@ impl Ring {
         debug_assert!(cleared, "all of them lie in the pages");
     }
 
-    /// Has the stub make these calls, in this order. Afterwards it waits as before.
-    ///
-    /// # Errors
-    ///
-    /// [`RingError::OrderFailed`] if one had another result than expected: those behind it are not made, and the stub
-    /// waits as before.
-    pub(crate) fn order(&mut self, orders: &[Order]) -> Result<(), RingError> {
-        orders.chunks(MOST_ORDERS).try_for_each(|orders| self.carry_out(orders, orders, None))
-    }
-
-    /// The same; then the program goes on, without another ring.
-    pub(crate) fn order_and_resume(
-        &mut self,
-        orders: &[Order],
-        regs: &Regs,
-        bases: Option<(u64, u64)>,
-    ) -> Result<(), RingError> {
-        let (_, pending) = self.ring()?;
-        let goes = goes(pending, regs, bases)?;
-        let last = orders.len().saturating_sub(1) / MOST_ORDERS * MOST_ORDERS;
-        let (before, last) = orders.split_at_checked(last).unwrap_or((orders, &[]));
-        self.order(before)?;
-        if last.is_empty() { self.resume(regs, bases) } else { self.carry_out(last, last, Some(goes)) }
-    }
-
-    /// Has the stub make calls that use this file, as its descriptor [`PASSING`].
-    pub(crate) fn with_file(&mut self, file: BorrowedFd<'_>, orders: &[Order]) -> Result<(), RingError> {
-        self.install(file, PASSING)?;
-        let close = Order::close_passing();
-        let done = self.order(&[orders, &[close]].concat());
-        if let Err(RingError::OrderFailed { .. }) = done {
-            self.order(&[close])?;
-        }
-        done
-    }
-
-    /// Gives the stub a descriptor of this number. Until its next ring it waits as if it were busy.
-    pub(crate) fn install(&mut self, file: BorrowedFd<'_>, number: u32) -> Result<(), RingError> {
-        let (waiting, _) = self.ring()?;
-        let call = self.settle(&waiting)?;
-        notify::add_descriptor(self.listener.as_fd(), call.id, file, number)
-            .map_err(|error| self.failed("SECCOMP_IOCTL_NOTIF_ADDFD", error))
-    }
-
-    /// Writes orders where the host code reads them, what it restores behind them, if anything, and its stack pointer.
-    fn place(&mut self, orders: &[Order], then: u64, stack: u64) -> bool {
-        self.orders_bytes = self.orders_bytes.max(64 * (orders.len() + 1));
-        self.pages.set_words(0, [orders.len() as u64, then, stack])
-            && orders.iter().zip(1_u64..).all(|(order, line)| self.pages.set_words(64 * line, order.words()))
-    }
-
-    /// Has the stub make the calls that are placed, and lets the expected ones through.
-    fn carry_out(&mut self, placed: &[Order], expected: &[Order], then: Option<Goes>) -> Result<(), RingError> {
-        let (waiting, pending) = self.ring()?;
-        let call = self.settle(&waiting)?;
-        // A stack pointer outside the frames makes the kernel start at their end.
-        let stack = pending.map_or(0, |pending| pending.frame.address);
-        if !self.place(placed, then.map_or(0, |goes| goes.frame.address), stack) {
-            return Err(RingError::NotWaiting);
-        }
-        self.state = State::Ordering;
-        self.send(&call, ANSWER_ORDERS, Doing::Orders, None)?;
-        self.let_through(expected, pending, then)
-    }
-
-    /// Lets these calls through as they arrive, and receives the ring behind them, unless the program goes on.
-    fn let_through(&mut self, orders: &[Order], pending: Option<Pending>, then: Option<Goes>) -> Result<(), RingError> {
-        for (order, left) in orders.iter().zip((0..orders.len()).rev()) {
-            let call = self.next_beyond_kicks()?;
-            if call.place == Place::Ring {
-                return self.ordered(call, pending);
-            }
-            if let Err(poison) = check::check_order(order, &call.data) {
-                return Err(self.poisoned(poison));
-            }
-            let call = self.settle(&Waiting { call, kind: AnswerKind::Ring(None) })?;
-            (self.waiting, self.doing, self.expected) = (None, Doing::Orders, order.expected());
-            // Not before: a kick behind the last answer may have had its frame there. From here on frames lie below.
-            if let Some(goes) = then.filter(|_| left == 0)
-                && !context::write_frame(&self.pages, &goes)
-            {
-                return Err(RingError::NotWaiting);
-            }
-            self.send_again(|listener| notify::send_continue(listener, call.id))?;
-        }
-        if then.is_some() {
-            (self.state, self.doing, self.goes) = (State::Resuming, Doing::Restore, then);
-            return Ok(());
-        }
-        self.state = State::Ordered;
-        let call = self.next_beyond_kicks()?;
-        self.ordered(call, pending)
-    }
-
-    /// Waits for the next call of a stub that has orders; kicks change nothing.
-    fn next_beyond_kicks(&mut self) -> Result<Call, RingError> {
-        loop {
-            let call = self.next()?;
-            if call.place != Place::Handler {
-                self.signals = 0;
-                return Ok(call);
-            }
-            // In this state a signal is no event.
-            if self.interrupted(&call)?.is_some() {
-                return Err(self.poisoned(Poison::Unexpected));
-            }
-        }
-    }
-
-    /// Places some orders, and expects others.
-    #[cfg(test)]
-    pub(crate) fn order_otherwise(&mut self, placed: &[Order], expected: &[Order]) -> Result<(), RingError> {
-        self.carry_out(placed, expected, None)
-    }
-
-    /// Expects an order where none was given.
-    #[cfg(test)]
-    pub(crate) fn expect(&mut self, order: Order) -> Result<(), RingError> {
-        self.state = State::Ordering;
-        self.let_through(&[order], None, None)
-    }
-
     #[cfg(test)]
     pub(crate) fn deepest(&self) -> u64 {
         self.deepest
@@ -712,27 +586,11 @@ impl Ring {
     pub(crate) fn pages(&self) -> &SharedPages {
         &self.pages
     }
-
-    /// The ring after orders: all were carried out, or one has failed.
-    fn ordered(&mut self, call: Call, pending: Option<Pending>) -> Result<(), RingError> {
-        let [operation, result, ..] = call.data.args;
-        // A stub that is ordering makes no instruction of a program's; what rings is the host code.
-        let done = match (operation, self.state) {
-            (OP_DONE, State::Ordered) => Ok(()),
-            (OP_FAILED, _) => Err(RingError::OrderFailed { result }),
-            _ => return Err(self.poisoned(Poison::Unexpected)),
-        };
-        self.state = State::Ordered;
-        self.waiting = Some(Waiting { call, kind: AnswerKind::Ring(pending) });
-        done
-    }
 }
 
 /// The context in which a program goes on that a signal interrupted.
-fn goes(pending: Option<Pending>, regs: &Regs, bases: Option<(u64, u64)>) -> Result<Goes, RingError> {
+pub(super) fn goes(pending: Option<Pending>, regs: &Regs, bases: Option<(u64, u64)>) -> Result<Goes, RingError> {
     let Pending { frame, fs_base, gs_base } = pending.ok_or(RingError::NotWaiting)?;
     let (fs_base, gs_base) = bases.unwrap_or((fs_base, gs_base));
     Ok(Goes { frame, regs: *regs, fs_base, gs_base })
 }
-
-const _: () = assert!(ORDERS_BYTES as usize >= 64 + MOST_ORDERS * 64);
