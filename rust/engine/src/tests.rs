@@ -75,6 +75,7 @@ mod saved;
 mod scattered;
 mod shared;
 mod ways;
+mod zeroes;
 
 counting_guest!(counter);
 

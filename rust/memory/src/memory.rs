@@ -75,6 +75,8 @@ pub struct Memory {
     pub(crate) free: Vec<u64>,
     /// Free frames that are zeroed when they are handed out.
     pub(crate) dirty: Vec<u64>,
+    /// A frame that reads as zero and is never written, once there is one: see [`Memory::zero_frame`].
+    zeroes: Option<u64>,
     /// What lies at [`SHARED_PHYSICAL`].
     shared: Option<SharedMemory>,
     /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
@@ -117,6 +119,7 @@ impl Memory {
             next: 0,
             free: Vec::new(),
             dirty: Vec::new(),
+            zeroes: None,
             shared: None,
             files: Arc::new(FileMemory::new(reach)),
             hold,
@@ -183,6 +186,7 @@ impl Memory {
             next: image.frames(),
             free: Vec::new(),
             dirty: Vec::new(),
+            zeroes: None,
             shared: image.shared().cloned(),
             files: image.keep_files(),
             hold,
@@ -395,6 +399,22 @@ impl Memory {
             self.next += 1;
             self.next - 1
         })
+    }
+
+    /// The frame that all pages share which the program has only read, and which read as zero. Callers map it without
+    /// write access. `None` when the machine's memory is used up.
+    pub fn zero_frame(&mut self) -> Option<u64> {
+        if self.zeroes.is_none() {
+            self.zeroes = self.allocate();
+        }
+        self.zeroes
+    }
+
+    /// Whether `frame` is [`Memory::zero_frame`].
+    #[inline]
+    #[must_use]
+    pub fn is_zero_frame(&self, frame: u64) -> bool {
+        self.zeroes == Some(frame)
     }
 
     /// `count` zeroed frames in a row, or `None`.

@@ -28,9 +28,12 @@ pub struct Limits {
     pub request_bytes: u64,
     /// Largest response, in bytes: header names, header values and body.
     pub response_bytes: u64,
-    /// Largest work set that a worker keeps between requests, in bytes; above it the pages are given back to the
-    /// system.
+    /// Work set that a worker may keep between requests in any case, in bytes. A larger one is given back to the system,
+    /// unless it may be kept as well.
     pub retained_bytes: u64,
+    /// Whether a worker keeps a larger work set while its process has ample memory: less than half of its bound is
+    /// taken, and the tenant holds no more than its share.
+    pub retains_more: bool,
     /// Most descriptors that a program may have open. Range: 3 to 1,024.
     pub descriptors: u32,
     /// Most threads that a program may have. There are none beside the first yet.
@@ -41,7 +44,7 @@ pub struct Limits {
 
 impl Default for Limits {
     /// 10 s and 256 MiB to boot; 1 s of CPU time in 10 s, 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of
-    /// up to 4 MiB is kept; 64 descriptors, 1 thread, 4,096 mappings.
+    /// up to 4 MiB is kept, and a larger one while memory is ample; 64 descriptors, 1 thread, 4,096 mappings.
     fn default() -> Self {
         Self {
             boot_time: Duration::from_secs(10),
@@ -52,6 +55,7 @@ impl Default for Limits {
             request_bytes: 1 << 20,
             response_bytes: 4 << 20,
             retained_bytes: 4 << 20,
+            retains_more: true,
             descriptors: 64,
             threads: 1,
             mappings: 4096,

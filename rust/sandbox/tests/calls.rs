@@ -327,7 +327,7 @@ fn a_request_larger_than_the_inbox_never_reaches_the_program() {
 
 #[test]
 fn a_large_work_set_is_given_back() {
-    let limits = Limits { retained_bytes: 64 << 10, ..patient() };
+    let limits = Limits { retained_bytes: 64 << 10, retains_more: false, ..patient() };
     let mut worker = Worker::fork(&boot("faults", &[], &limits).unwrap()).unwrap();
     for _ in 0..3 {
         call(&mut worker, "/touch?2", b"").unwrap();

@@ -317,9 +317,9 @@ fn a_snapshot_is_of_the_port_that_is_named() {
     let path = folder.path().join("it");
     let how = "listen=127.0.0.1:2019 listen=[::]:8080";
     let program = |port| doors(how, port, &[]);
-    let digest = |port| Snapshot::inputs_digest(&program(port), &limits());
-    boot(how, Some(8080), &[]).unwrap().save(&path).unwrap();
     let host = Host::open().unwrap();
+    let digest = |port| Snapshot::inputs_digest(&host, &program(port), &limits());
+    boot(how, Some(8080), &[]).unwrap().save(&path).unwrap();
     let load = |program: &Program| Snapshot::load(&host, program, &limits(), Arc::new(NoLog), &path);
     let who = |snapshot: &Snapshot| text(&mut Worker::fork(snapshot).unwrap(), "/who");
     assert_eq!(who(&load(&program(Some(8080))).unwrap()), "1 [::]:8080 [::ffff:127.0.0.1]:8080 [::ffff:127.0.0.1]");

@@ -21,7 +21,6 @@
 //! not close workers themselves: when asked to, they pass their idle workers to the thread that closes them.
 
 mod bounds;
-mod cgroup;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -166,6 +166,8 @@ pub struct TenantReport {
     pub cpu_seconds: f64,
     /// Workers rolled back after a request.
     pub resets: u64,
+    /// Resets that gave the changed memory back to the system, since it was more than a worker may keep.
+    pub work_sets_given_back: u64,
     /// Workers forked.
     pub forks: u64,
     /// Workers that could not be forked.
@@ -263,6 +265,7 @@ impl TenantReport {
             requests: totals.events(Event::Request),
             cpu_seconds: totals.cpu_seconds(),
             resets: totals.events(Event::Reset),
+            work_sets_given_back: totals.events(Event::WorkSetGivenBack),
             forks: totals.events(Event::Fork),
             fork_failures: totals.events(Event::ForkFailure),
             parked: totals.events(Event::Parked),

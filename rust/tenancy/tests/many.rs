@@ -46,6 +46,31 @@ fn a_thousand_tenants_boot_at_their_first_request() {
 }
 
 #[test]
+fn loops_that_begin_while_a_program_boots_get_a_worker_each() {
+    for _ in 0..5 {
+        let server = start_with(json!({"boot_at_start": 0, "tenants": tenants(1)}));
+        let tenant = || server.report().tenants.remove(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(get(&mut server.loop_pool(), target(0)).status, 200));
+            // During the boot, and while the workers of earlier loops are forked.
+            let mut pools = Vec::new();
+            while !matches!(tenant().state, TenantState::Ready { .. }) {
+                if matches!(tenant().state, TenantState::Booting { .. }) && pools.len() < 60 {
+                    pools.push(server.loop_pool());
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            let booting = pools.len() as u64;
+            let end = Instant::now() + Duration::from_secs(10);
+            while tenant().forks < booting && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert!(tenant().forks >= booting, "{} workers of {booting} loops", tenant().forks);
+        });
+    }
+}
+
+#[test]
 fn tenants_called_in_turn_keep_their_workers() {
     let server = start_with(json!({"tenants": tenants(20)}));
     let mut pool = server.loop_pool();

@@ -93,7 +93,7 @@ impl Machine {
         }
         self.clean()?;
         self.rewind();
-        Ok(ResetReport { pages: self.changes.work.len() as u64, entries })
+        Ok(ResetReport { pages: self.changes.work.len() as u64, entries, gave_back: false })
     }
 
     /// Erases what lies in pages of the engine's own, and has the processor forget what it must.
@@ -140,7 +140,9 @@ impl Machine {
         result?;
         let mut free = written.get(..released).unwrap_or_default().to_vec();
         self.memory.take_back(&mut written, Content::Drop)?;
-        for frame in free.drain(..) {
+        // The last one that is given back is handed out first: frames that are handed out in a row lie in a row.
+        free.sort_unstable();
+        for frame in free.drain(..).rev() {
             self.memory.release(frame);
         }
         self.settle();
@@ -193,7 +195,7 @@ impl Machine {
         self.settle();
         self.clean()?;
         self.rewind();
-        Ok(ResetReport { pages, entries })
+        Ok(ResetReport { pages, entries, gave_back: true })
     }
 }
 
@@ -204,6 +206,8 @@ pub struct ResetReport {
     pub pages: u64,
     /// Table entries that were put back.
     pub entries: u64,
+    /// Whether the pages went back to the system, so that the next request that writes them takes faults again.
+    pub gave_back: bool,
 }
 
 /// Control word of a worker: the doorbell does not return, but enters the trampoline.

@@ -5,4 +5,6 @@ pub(crate) mod changes;
 pub(crate) mod clock;
 pub(crate) mod frozen;
 pub(crate) mod machine;
+mod runs;
 pub(crate) mod space;
+mod zeroes;

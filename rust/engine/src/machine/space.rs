@@ -34,7 +34,7 @@ const TABLES_A_PAGE: u64 = 3;
 const EXPENSIVE_PAGES: u64 = 4096;
 
 impl Machine {
-    fn check_range(address: u64, len: u64) -> Result<u64, MemoryError> {
+    pub(super) fn check_range(address: u64, len: u64) -> Result<u64, MemoryError> {
         let range = MemoryError::Range { address, len };
         let end = address.checked_add(len).ok_or(range)?;
         let aligned = address.is_multiple_of(PAGE_SIZE) && len.is_multiple_of(PAGE_SIZE);
@@ -51,7 +51,7 @@ impl Machine {
     }
 
     /// Whether the machine's limit and the process's bound allow one more page.
-    fn check_limit(&mut self) -> Result<(), MemoryError> {
+    pub(super) fn check_limit(&mut self) -> Result<(), MemoryError> {
         let pages = self.private_pages();
         if self.changes.recorded && pages >= self.changes.limit_pages {
             return Err(self.changes.limit());
@@ -61,7 +61,7 @@ impl Machine {
     }
 
     /// Remembers what `slot`, which is for `address`, held when the request began.
-    fn record(&mut self, slot: u64, address: u64, old: Entry) {
+    pub(super) fn record(&mut self, slot: u64, address: u64, old: Entry) {
         if self.changes.recorded {
             self.changes.undo.entry(slot).or_insert((address, old));
         }
@@ -148,7 +148,7 @@ impl Machine {
     }
 
     /// Makes sure that the guest can reach every frame in use.
-    fn cover(&mut self) -> Result<(), MemoryError> {
+    pub(super) fn cover(&mut self) -> Result<(), MemoryError> {
         self.processor.cover(&self.memory).map_err(|error| match error {
             CreateError::Call { source, .. } => MemoryError::Host { errno: source.raw_os_error().unwrap_or(0) },
             _ => self.changes.limit(),
@@ -296,6 +296,9 @@ impl Machine {
         if self.memory.is_file(frame) {
             return self.copy_file_page(address, slot, old, origin, frame);
         }
+        if self.memory.is_zero_frame(frame) {
+            return self.replace_zeroes(address, slot, old, origin);
+        }
         if self.changes.recorded && self.memory.is_image(frame) {
             self.check_limit()?;
             if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
@@ -342,8 +345,8 @@ impl Machine {
             let new = entry.with_prot(prot);
             // The first write to an image page must fault, so that it is recorded.
             let image = recorded && entry.frame().is_some_and(|frame| memory.is_image(frame));
-            let file = entry.frame().is_some_and(|frame| memory.is_file(frame));
-            if file || (image && !entry.is_writable()) { new.read_only() } else { new }
+            let shared = entry.frame().is_some_and(|frame| memory.is_file(frame) || memory.is_zero_frame(frame));
+            if shared || (image && !entry.is_writable()) { new.read_only() } else { new }
         })
     }
 

@@ -7,8 +7,8 @@ use mayfly_machine::{Origin, PAGE_SIZE, Prot};
 use crate::base::pages::{self, PageRange};
 use crate::mm::access::{Access, Refused};
 use crate::mm::address_space::AddressSpace;
-use crate::mm::file_fault;
-use crate::mm::vma::{Vma, VmaKind};
+use crate::mm::vma::VmaKind;
+use crate::mm::{ahead, file_fault};
 
 /// Makes `access` to `address` possible if the address space permits it: maps a page, or makes one writable.
 pub(crate) fn fault_in(
@@ -46,42 +46,18 @@ pub(crate) fn fault_in(
         // Always the request's: a reset may leave the file shorter, and a page past its end must not remain.
         return machine.map_zero(page, vma.prot, Origin::Request).map_err(Refused::Machine);
     }
-    if is_mapped {
-        // The page is there and the mapping permits the access: make it writable, or retry, since the entry was made
-        // meanwhile.
-        return match access {
-            Access::Write => machine.make_writable(page, vma.origin).map_err(Refused::Machine),
-            Access::Read | Access::Execute => Ok(()),
-        };
+    let is_booting = memory.is_booting();
+    match (is_mapped, access) {
+        // The entry was made meanwhile: the program tries again.
+        (true, Access::Read | Access::Execute) => return Ok(()),
+        (true, Access::Write) => machine.make_writable(page, vma.origin).map_err(Refused::Machine)?,
+        (false, Access::Read | Access::Execute) if !is_booting => return ahead::map_zeroes(machine, vma, page),
+        (false, _) => machine.map_zero(page, vma.prot, vma.origin).map_err(Refused::Machine)?,
     }
-    machine.map_zero(page, vma.prot, vma.origin).map_err(Refused::Machine)?;
-    if memory.is_booting() {
-        run_ahead(machine, vma, page);
+    if is_booting {
+        ahead::map_at_boot(machine, vma, page);
+    } else {
+        ahead::make_writable(machine, vma, page);
     }
     Ok(())
-}
-
-/// Most zero pages mapped ahead of a booting program's access.
-const AHEAD_PAGES: u64 = 15;
-
-/// Maps zero pages ahead of a program that touches consecutive pages while it boots, in either direction. A fault takes
-/// tens of microseconds, and a page that is never written takes no memory, since the image is sparse. A program with a
-/// random access pattern gets single pages.
-fn run_ahead(machine: &mut Machine, vma: &Vma, page: u64) {
-    let (below, above) = (page.checked_sub(PAGE_SIZE), page.checked_add(PAGE_SIZE));
-    let is_there = |address: Option<u64>| address.is_some_and(|at| vma.range.contains(at) && machine.is_mapped(at));
-    let upwards = match (is_there(below), is_there(above)) {
-        (true, false) => true,
-        (false, true) => false,
-        _ => return,
-    };
-    let mut next = if upwards { above } else { below };
-    for _ in 0..AHEAD_PAGES {
-        // Best effort: stops at the end of the mapping, at a page that is there, or at the machine's memory limit.
-        let Some(at) = next.filter(|&at| vma.range.contains(at)) else { break };
-        if machine.map_zero(at, vma.prot, vma.origin).is_err() {
-            break;
-        }
-        next = if upwards { at.checked_add(PAGE_SIZE) } else { at.checked_sub(PAGE_SIZE) };
-    }
 }

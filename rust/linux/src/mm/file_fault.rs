@@ -20,6 +20,7 @@ use mayfly_machine::{FilePages, Origin, PAGE_SIZE};
 use crate::base::errno::Errno;
 use crate::base::pages::{PAGE_BYTES, PageRange};
 use crate::mm::access::{Access, Refused};
+use crate::mm::ahead;
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::vma::{Vma, VmaKind};
 
@@ -55,7 +56,11 @@ pub(crate) fn fault_in(
     if !machine.is_mapped(page) && !map_around(machine, is_booting, vma, file, whole, cached)? {
         return if is_booting { copy_around(machine, vma, file, page) } else { read_page(machine, vma, file, page) };
     }
-    if access == Access::Write { machine.make_writable(page, vma.origin).map_err(Refused::Machine) } else { Ok(()) }
+    if access == Access::Write {
+        machine.make_writable(page, vma.origin).map_err(Refused::Machine)?;
+        ahead::make_writable(machine, vma, page);
+    }
+    Ok(())
 }
 
 /// Number of consecutive pages from `page` on that are in memory: at least one.

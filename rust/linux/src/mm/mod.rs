@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod address_space;
+mod ahead;
 pub(crate) mod calls;
 pub(crate) mod fault;
 pub(crate) mod file_fault;

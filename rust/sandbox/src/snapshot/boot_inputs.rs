@@ -34,6 +34,7 @@ impl BootInputs {
             wall_time: _,
             private_memory_bytes: _,
             retained_bytes: _,
+            retains_more: _,
         } = limits;
         Self {
             program: program.elf.identity(),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use mayfly_engine::{Image, Learned, LoadError, SaveError, SavedImage, checksum};
+use mayfly_engine::{Image, Learned, LoadError, SaveError, SavedImage, checksum, digest};
 use mayfly_files::{Problem, waiting_for};
 use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, ProcessSaveError};
 use mayfly_machine::PAGE_SIZE;
@@ -170,7 +170,7 @@ impl Snapshot {
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let folder = tempfile::tempdir()?;
     /// let (program, limits) = (Program::load(path)?, Limits::default());
-    /// let file = folder.path().join(format!("{:016x}", Snapshot::inputs_digest(&program, &limits)));
+    /// let file = folder.path().join(format!("{:016x}", Snapshot::inputs_digest(&host, &program, &limits)));
     /// let load = || Snapshot::load(&host, &program, &limits, Arc::new(NoLog), &file);
     /// assert!(load().is_err(), "it has not been saved yet");
     ///
@@ -228,11 +228,11 @@ impl Snapshot {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// A number for what the snapshot is made from, to be used in the name of its file. Within a build, snapshots with
-    /// different numbers are not interchangeable.
+    /// A number for what the snapshot is made from, to be used in the name of its file, and for the engine that makes
+    /// it. Within a build, snapshots with different numbers are not interchangeable.
     #[must_use]
-    pub fn inputs_digest(program: &Program, limits: &Limits) -> u64 {
-        BootInputs::of(program, limits).digest()
+    pub fn inputs_digest(host: &Host, program: &Program, limits: &Limits) -> u64 {
+        digest(&(BootInputs::of(program, limits).digest(), host.engine().name()))
     }
 
     /// How many pages workers have been seen to write. If the snapshot is saved afterwards, the first worker that is

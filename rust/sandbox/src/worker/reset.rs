@@ -13,6 +13,9 @@ use crate::worker::worker::Worker;
 const TABLES_MAX: u64 = 64;
 /// The part of the limit on memory that tables for pages of the snapshot may take.
 const TABLES_SHARE: u64 = 16;
+/// The part of the limit on memory that a work set may keep: requests need not all write the same pages, and what stays
+/// counts towards the limit of the next one.
+const KEPT_SHARE: u64 = 2;
 /// Pages of a work set for which one table is normal.
 const PAGES_A_TABLE: u64 = 8;
 
@@ -78,7 +81,8 @@ impl Worker {
             self.machine.set_rewinds(true);
         }
         let pages = self.machine.work_pages();
-        let large = pages > self.retained_pages || self.inbox.high_water() > self.retained_bytes;
+        let large = (pages > self.retained_pages && !self.may_keep(pages as u64))
+            || self.inbox.high_water() > self.retained_bytes;
         let report = if large { self.give_back()? } else { self.machine.reset()? };
         if pages != self.told_pages && !large {
             self.snapshot.inner.learn(self.machine.learned());
@@ -117,6 +121,16 @@ impl Worker {
     /// Private pages that hold no data of the program.
     fn tables(&self) -> u64 {
         self.machine.private_pages().saturating_sub(self.machine.work_pages() as u64)
+    }
+
+    /// Whether a work set may stay that is larger than one that stays in any case. Faults for its pages would cost the
+    /// next request far more than their reset, and a worker that is idle is closed where memory is short.
+    #[cold]
+    fn may_keep(&self, pages: u64) -> bool {
+        let limits = &self.snapshot.inner.limits;
+        limits.retains_more
+            && pages <= limits.private_memory_bytes / mayfly_machine::PAGE_SIZE / KEPT_SHARE
+            && self.machine.host().account().is_ample()
     }
 
     #[cold]

@@ -49,7 +49,7 @@ pub(crate) struct File {
     #[serde(default)]
     root: PathBuf,
     /// Largest number of workers at a time. When it is reached, the least recently used workers are closed. Default: as
-    /// many as descriptors and memory allow.
+    /// many as descriptors, processes and memory allow.
     max_workers: Option<Bounded<1, 1_000_000>>,
     /// Bound on the process's memory, in MiB. Near the bound, idle workers are closed, and requests that need more
     /// memory are refused with 503. Default: what the limit of its cgroup and the machine's memory allow. Those bounds

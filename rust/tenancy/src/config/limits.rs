@@ -80,6 +80,7 @@ pub(crate) struct LimitsPatch {
     #[schemars(extend("default" = 4_096))]
     response_kib: Option<Bounded<1, 65_536>>,
     /// KiB of changed memory that a worker keeps from request to request; memory above it is returned to the system.
+    /// Where it is not set, a worker keeps up to half of `memory_mib` while the server has ample memory.
     #[schemars(extend("default" = 4_096))]
     work_set_kib: Option<Bounded<64, 1_048_576>>,
     /// Descriptors that the program may have open.
@@ -135,6 +136,8 @@ impl LimitsPatch {
         set(&mut machine.request_bytes, self.request_kib, kib);
         set(&mut machine.response_bytes, self.response_kib, kib);
         set(&mut machine.retained_bytes, self.work_set_kib, kib);
+        // Who names a bound means it.
+        machine.retains_more &= self.work_set_kib.is_none();
         set(&mut machine.descriptors, self.descriptors, |number| number as u32);
         set(&mut machine.threads, self.threads, |number| number as u32);
         set(&mut machine.mappings, self.mappings, |number| number as u32);

@@ -220,6 +220,7 @@ fn every_limit_reaches_its_field() {
         request_bytes: 6 << 10,
         response_bytes: 7 << 10,
         retained_bytes: 64 << 10,
+        retains_more: false,
         descriptors: 9,
         threads: 10,
         mappings: 16,

@@ -11,11 +11,23 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::host::cgroup::{self, Controller};
 use crate::host::clock::monotonic_ns;
 
 /// The process's soft limit on descriptors.
 pub(crate) fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Processes and threads that may exist at a time, as far as this process's own limits say: those of its cgroups, of its
+/// user unless that is root, and the system's.
+pub(crate) fn process_limit() -> u64 {
+    let system = |path: &'static str| mayfly_files::kernel_text(path).ok()?.trim().parse::<u64>().ok();
+    let user = if rustix::process::geteuid().is_root() { None } else { getrlimit(Resource::Nproc).current };
+    let cgroups = cgroup::own(Controller::Processes);
+    let limits = cgroups.iter().filter_map(cgroup::Cgroup::most_processes);
+    let system = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].into_iter().filter_map(system);
+    limits.chain(system).chain(user).min().unwrap_or(u64::MAX)
 }
 
 /// Descriptors that the process has open; 0 if the system does not say.

@@ -10,6 +10,8 @@ use crate::host::resources;
 const DESCRIPTORS_PER_WORKER: u64 = 2;
 /// Descriptors that are left for connections, images and files when the number of workers is derived from their limit.
 const DESCRIPTORS_LEFT: u64 = 1024;
+/// Processes and threads that are left for the server itself, for programs that boot, and for others.
+const PROCESSES_LEFT: u64 = 256;
 /// Default upper bound on workers.
 const MOST: usize = 8192;
 /// Lower bound on the default, whatever the limit on descriptors.
@@ -34,16 +36,18 @@ pub(crate) struct WorkerPermit {
 }
 
 impl Workers {
-    /// Allows `most` workers, or by default as many as the process's limit on descriptors allows.
+    /// Allows `most` workers, or by default as many as the process's limits on descriptors and on processes allow. On
+    /// KVM, too, a worker may have a thread of the kernel's.
     pub(crate) fn new(most: Option<u32>) -> Self {
-        let descriptors = resources::descriptor_limit();
-        if most.is_none() && most_for(descriptors) == LEAST {
+        let (descriptors, processes) = (resources::descriptor_limit(), resources::process_limit());
+        let default = most_for(descriptors, processes);
+        if most.is_none() && default == LEAST {
             tracing::warn!(
-                target: "mayfly::server", workers = LEAST, descriptors,
-                "few workers fit the limit on descriptors: raise it (ulimit -n; systemd: LimitNOFILE), or set `max_workers`"
+                target: "mayfly::server", workers = LEAST, descriptors, processes,
+                "few workers fit the limits on descriptors and processes: raise them (ulimit -n, -u; systemd: LimitNOFILE, TasksMax; containers: --pids-limit), or set `max_workers`"
             );
         }
-        let most = most.map_or_else(|| most_for(descriptors), |most| most as usize);
+        let most = most.map_or(default, |most| most as usize);
         Self { inner: Arc::new(Inner { most, count: AtomicUsize::new(0) }) }
     }
 
@@ -69,9 +73,10 @@ impl Drop for WorkerPermit {
     }
 }
 
-fn most_for(descriptors: u64) -> usize {
+fn most_for(descriptors: u64, processes: u64) -> usize {
     // Three per worker instead of two: each tenant's image is a descriptor, too.
-    let workers = descriptors.saturating_sub(DESCRIPTORS_LEFT) / (DESCRIPTORS_PER_WORKER + 1);
+    let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_LEFT) / (DESCRIPTORS_PER_WORKER + 1);
+    let workers = by_descriptors.min(processes.saturating_sub(PROCESSES_LEFT));
     usize::try_from(workers).unwrap_or(MOST).clamp(LEAST, MOST)
 }
 
@@ -92,7 +97,14 @@ mod tests {
     #[test]
     fn the_default_leaves_descriptors_for_connections() {
         for (descriptors, most) in [(256, LEAST), (1024, LEAST), (20_000, 6325), (1 << 20, MOST), (u64::MAX, MOST)] {
-            assert_eq!(most_for(descriptors), most, "{descriptors}");
+            assert_eq!(most_for(descriptors, u64::MAX), most, "{descriptors}");
+        }
+    }
+
+    #[test]
+    fn the_default_leaves_processes_for_the_server() {
+        for (processes, most) in [(0, LEAST), (256, LEAST), (2048, 1792), (32_768, MOST)] {
+            assert_eq!(most_for(u64::MAX, processes), most, "{processes}");
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::model::outcome::ReloadError;
 use crate::model::store::Store;
 use crate::model::tenant::{BOOT_BYTES, History, State, Tenant};
 use crate::schedule::background::Background;
+use crate::schedule::orders;
 
 /// Boots the program of a tenant whose boot the caller has claimed.
 pub(crate) fn boot(tenant: &Tenant, env: &BootEnv, background: &Background) {
@@ -120,7 +121,7 @@ fn make_unchecked(
     // The file's name identifies what the snapshot was made from. Without a directory there is no file.
     let file = env.snapshots.as_ref().filter(|_| program.shared.is_none());
     let file = file.map(|kept| {
-        snapshots::path(&kept.directory, &config.name, Snapshot::inputs_digest(&program, &config.limits.machine))
+        snapshots::path(&kept.directory, &config.name, Snapshot::inputs_digest(host, &program, &config.limits.machine))
     });
     if file.is_none() || snapshot.booted_from() == BootedFrom::File {
         snapshot.keep_unsaved();
@@ -201,7 +202,8 @@ fn check_health(
 pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Generation, env: &BootEnv) {
     let generation = Arc::new(generation);
     let former = tenant.ready();
-    for mailbox in tenant.live_mailboxes() {
+    let early = tenant.live_mailboxes();
+    for mailbox in &early {
         if let Ok(forked) = tenant.fork_of(&generation, env.workers.permit()) {
             mailbox.put(forked);
         }
@@ -212,6 +214,10 @@ pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Genera
         snapshots.offer(&generation);
     }
     for mailbox in tenant.live_mailboxes() {
+        // A loop that has begun since then may have seen no generation, and has ordered nothing.
+        if !early.iter().any(|other| Arc::ptr_eq(other, &mailbox)) && mailbox.order() {
+            orders::fork(&env.workers, tenant, &mailbox);
+        }
         // The loops hand live state over, worker by worker. Workers without live state are closed now.
         if !generation.succeeds(former.as_deref()) {
             mailbox.drop_before(generation.number);

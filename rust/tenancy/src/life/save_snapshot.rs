@@ -38,7 +38,7 @@ impl Config {
         let path = match (out, &self.snapshots) {
             (Some(out), _) => out.to_owned(),
             (None, Some(directory)) => {
-                snapshots::path(directory, &config.name, Snapshot::inputs_digest(&program, limits))
+                snapshots::path(directory, &config.name, Snapshot::inputs_digest(host, &program, limits))
             }
             (None, None) => return Err(ReloadError::Persist("the configuration has no `snapshots`".to_owned())),
         };

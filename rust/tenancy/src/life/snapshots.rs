@@ -108,7 +108,7 @@ pub(crate) fn load(
     errands: &Errands,
 ) -> Option<Snapshot> {
     let limits = &config.limits.machine;
-    let path = path(directory, &config.name, Snapshot::inputs_digest(program, limits));
+    let path = path(directory, &config.name, Snapshot::inputs_digest(host, program, limits));
     let load = {
         let (host, program, limits, path) = (host.clone(), program.clone(), limits.clone(), path.clone());
         move || Snapshot::load(&host, &program, &limits, log, &path)

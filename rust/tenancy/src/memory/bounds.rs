@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use mayfly_sandbox::{Held, PAGE_SIZE};
 use serde::Serialize;
 
-use super::cgroup::{self, Cgroup};
+use crate::host::cgroup::{self, Cgroup, Controller};
 
 /// The part of a bound of the system that is reserved: for growth between two measurements, and for memory that this
 /// process does not know of.
@@ -58,7 +58,7 @@ pub(super) struct Bounds {
 
 impl Bounds {
     pub(super) fn new(configured: Option<u64>) -> Self {
-        Self { configured, cgroups: cgroup::own() }
+        Self { configured, cgroups: cgroup::own(Controller::Memory) }
     }
 
     /// All bounds with the memory currently in use. `held` is the memory that machines hold.

@@ -15,6 +15,8 @@ pub(crate) enum Event {
     Request,
     /// A worker rolled back after a request.
     Reset,
+    /// A worker whose work set was too large to keep, and went back to the system.
+    WorkSetGivenBack,
     /// A worker forked.
     Fork,
     /// A worker that could not be forked.

@@ -19,6 +19,8 @@ const LINE_BYTES: usize = 4096;
 /// Approximate size of what the log writes before a tenant's own text: time, level, name. It counts, so that empty
 /// lines are not free.
 const LINE_OVERHEAD: u64 = 96;
+/// Size of a page in KiB.
+const PAGE_KIB: u64 = 4;
 /// Failed requests that are logged individually per second; the others appear only in the counters.
 const FAILURES_PER_SECOND: u64 = 20;
 
@@ -36,6 +38,8 @@ pub(crate) struct TenantLog {
     violations: AtomicU64,
     /// The last second with an alarm, counted from 1 at the start.
     alarmed: AtomicU64,
+    /// Whether the tenant has been told that its work set is too large to keep.
+    told_work_set: AtomicBool,
     /// Lines that were processed one by one.
     #[cfg(test)]
     processed: AtomicU64,
@@ -106,6 +110,7 @@ impl TenantLog {
             dropped_lines: AtomicU64::new(0),
             violations: AtomicU64::new(0),
             alarmed: AtomicU64::new(0),
+            told_work_set: AtomicBool::new(false),
             #[cfg(test)]
             processed: AtomicU64::new(0),
         }
@@ -156,6 +161,20 @@ impl TenantLog {
         if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
             tracing::warn!(target: "mayfly::request", %tenant, request = %id, limit, times, "the program has reached a limit");
         }
+    }
+
+    /// Logs that a worker gave its work set back, `pages` pages: once, since every such request does.
+    #[cold]
+    pub(crate) fn work_set_given_back(&self, id: RequestId, pages: u64) {
+        if self.told_work_set.swap(true, Relaxed) {
+            return;
+        }
+        let tenant = &self.tenant;
+        let kib = pages.saturating_mul(PAGE_KIB);
+        tracing::warn!(
+            target: "mayfly::request", %tenant, request = %id, kib,
+            "a request has changed more memory than its worker may keep: the next one pays for each page again; raise `work_set_kib`, or `memory_mib` if it is twice as much at most"
+        );
     }
 
     /// Counts a violation and raises the alarm, without a lock: at most once a second, independent of the tenant's

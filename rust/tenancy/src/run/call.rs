@@ -299,7 +299,7 @@ impl Call {
             return self.count_hits(context);
         }
         match self.forked.worker.reset() {
-            Ok(_) => context.counters.count(Event::Reset),
+            Ok(report) => count_reset(report, self.id, context.tenant, context.counters),
             // This loses the worker, but the client has its response.
             Err(error) => self.failed(context, &error, sink),
         }
@@ -357,7 +357,7 @@ impl Call {
 /// client has its response.
 pub(crate) fn reset_answered(forked: &mut Forked, id: RequestId, tenant: &Tenant, counters: &Counters) {
     match forked.worker.reset() {
-        Ok(_) => counters.count(Event::Reset),
+        Ok(report) => count_reset(report, id, tenant, counters),
         Err(error) => {
             let failure = Failure::from(&error);
             counters.failed(failure);
@@ -365,6 +365,15 @@ pub(crate) fn reset_answered(forked: &mut Forked, id: RequestId, tenant: &Tenant
         }
     }
     counters.spent(forked.worker.take_cpu_ns());
+}
+
+#[inline]
+fn count_reset(report: mayfly_sandbox::ResetReport, id: RequestId, tenant: &Tenant, counters: &Counters) {
+    counters.count(Event::Reset);
+    if report.gave_back {
+        counters.count(Event::WorkSetGivenBack);
+        tenant.log.work_set_given_back(id, report.pages);
+    }
 }
 
 #[cold]

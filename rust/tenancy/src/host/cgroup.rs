@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory cgroups of the process, as far as they are visible: version 2 and version 1.
+//! The cgroups of the process that limit a resource, as far as they are visible: version 2 and version 1.
 
 use std::path::{Path, PathBuf};
 
 /// A cgroup, and the version that determines the names of its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     directory: PathBuf,
     version: Version,
 }
@@ -18,20 +18,36 @@ enum Version {
 
 /// A cgroup's limit and use of memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Usage {
-    pub(super) most: u64,
+pub(crate) struct Usage {
+    pub(crate) most: u64,
     /// Memory in use, without what the kernel reclaims before it kills a process: file pages and its own caches.
-    pub(super) used: u64,
+    pub(crate) used: u64,
 }
 
-/// The process's cgroup and its ancestors that have a memory controller, innermost first.
-pub(super) fn own() -> Vec<Cgroup> {
+/// What cgroups limit here. The name is the controller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Controller {
+    Memory,
+    Processes,
+}
+
+impl Controller {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Processes => "pids",
+        }
+    }
+}
+
+/// The process's cgroup and its ancestors that have this controller, innermost first.
+pub(crate) fn own(controller: Controller) -> Vec<Cgroup> {
     let read = |path: &'static str| mayfly_files::kernel_text(path).unwrap_or_default();
-    find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
+    find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), controller)
 }
 
 /// `groups` is the text of /proc/self/cgroup, `mounts` that of /proc/self/mountinfo.
-fn find(groups: &str, mounts: &str) -> Vec<Cgroup> {
+fn find(groups: &str, mounts: &str, controller: Controller) -> Vec<Cgroup> {
     let mut found = Vec::new();
     for line in groups.lines() {
         // Number, controllers, path. Version 2 names no controllers here.
@@ -41,10 +57,10 @@ fn find(groups: &str, mounts: &str) -> Vec<Cgroup> {
         };
         let version = match (number, controllers) {
             ("0", "") => Version::Two,
-            (_, controllers) if controllers.split(',').any(|one| one == "memory") => Version::One,
+            (_, controllers) if controllers.split(',').any(|one| one == controller.name()) => Version::One,
             _ => continue,
         };
-        let Some((root, mounted)) = mount(mounts, version) else { continue };
+        let Some((root, mounted)) = mount(mounts, version, controller) else { continue };
         // If the mount shows only a part of the tree, as in a container, the groups above that part are not visible.
         let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
         let sane = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
@@ -54,16 +70,16 @@ fn find(groups: &str, mounts: &str) -> Vec<Cgroup> {
     found
 }
 
-/// The root within the tree and the mount point of the hierarchy with the memory controller.
-fn mount(mounts: &str, version: Version) -> Option<(PathBuf, PathBuf)> {
+/// The root within the tree and the mount point of the hierarchy with the controller.
+fn mount(mounts: &str, version: Version, controller: Controller) -> Option<(PathBuf, PathBuf)> {
     mounts.lines().find_map(|line| {
         let (front, back) = line.split_once(" - ")?;
         let mut back = back.split(' ');
         let kind = back.next()?;
-        let is_memory = back.nth(1).is_some_and(|options| options.split(',').any(|one| one == "memory"));
+        let has_it = back.nth(1).is_some_and(|options| options.split(',').any(|one| one == controller.name()));
         let fits = match version {
             Version::Two => kind == "cgroup2",
-            Version::One => kind == "cgroup" && is_memory,
+            Version::One => kind == "cgroup" && has_it,
         };
         let mut front = front.split(' ').skip(3);
         fits.then_some(())?;
@@ -79,12 +95,12 @@ fn unescape(text: &str) -> String {
 }
 
 impl Cgroup {
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.directory
     }
 
     /// Its limit and use of memory; `None` if it has no limit or cannot be read.
-    pub(super) fn usage(&self) -> Option<Usage> {
+    pub(crate) fn usage(&self) -> Option<Usage> {
         let read = |name: &'static str| mayfly_files::cgroup_text(&self.directory, name).ok();
         let number = |name: &'static str| read(name)?.trim().parse::<u64>().ok();
         let (limits, usage, stat): (&[&'static str], _, _) = match self.version {
@@ -100,6 +116,13 @@ impl Cgroup {
         let most = limits.iter().filter_map(|limit| number(limit)).min().filter(|most| *most < 1 << 60)?;
         let reclaimable = read("memory.stat").map_or(0, |text| sum_of(&text, &stat));
         Some(Usage { most, used: number(usage)?.saturating_sub(reclaimable) })
+    }
+}
+
+impl Cgroup {
+    /// Its limit on processes and threads; `None` if it has none or cannot be read.
+    pub(crate) fn most_processes(&self) -> Option<u64> {
+        mayfly_files::cgroup_text(&self.directory, "pids.max").ok()?.trim().parse().ok()
     }
 }
 
@@ -123,25 +146,44 @@ mod tests {
 
     #[test]
     fn all_ancestor_cgroups_count() {
-        let found = find("0::/system.slice/mayfly.service\n", TWO);
+        let found = find("0::/system.slice/mayfly.service\n", TWO, Controller::Memory);
         let expected = ["/sys/fs/cgroup/system.slice/mayfly.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/"];
         assert_eq!(paths(&found), expected);
-        let found = find("9:name=systemd:/\n4:cpu:/x\n3:memory:/a/b\n0::/c\n", &format!("{ONE}{TWO}"));
+        let found = find("9:name=systemd:/\n4:cpu:/x\n3:memory:/a/b\n0::/c\n", &format!("{ONE}{TWO}"), Controller::Memory);
         let memory = ["/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory/"];
         assert_eq!(paths(&found)[..3], memory);
         assert_eq!(paths(&found)[3..], ["/sys/fs/cgroup/c", "/sys/fs/cgroup/"]);
     }
 
     #[test]
+    fn the_hierarchy_is_the_controllers() {
+        let pids = "36 31 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+        let (groups, mounts) = ("4:pids:/p\n3:memory:/m\n", format!("{ONE}{pids}"));
+        assert_eq!(paths(&find(groups, &mounts, Controller::Processes)), ["/sys/fs/cgroup/pids/p", "/sys/fs/cgroup/pids/"]);
+        assert_eq!(paths(&find(groups, &mounts, Controller::Memory))[0], "/sys/fs/cgroup/memory/m");
+    }
+
+    #[test]
+    fn a_cgroup_may_bound_processes() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = Cgroup { directory: directory.path().to_owned(), version: Version::Two };
+        assert_eq!(group.most_processes(), None);
+        for (text, most) in [("max\n", None), ("2048\n", Some(2048)), ("-1\n", None)] {
+            std::fs::write(directory.path().join("pids.max"), text).unwrap();
+            assert_eq!(group.most_processes(), most);
+        }
+    }
+
+    #[test]
     fn in_a_container_the_mounted_part_counts() {
         let mounts = "29 23 0:26 /docker/ab\\040c /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
-        assert_eq!(paths(&find("0::/docker/ab c/in\n", mounts)), ["/sys/fs/cgroup/in", "/sys/fs/cgroup/"]);
+        assert_eq!(paths(&find("0::/docker/ab c/in\n", mounts, Controller::Memory)), ["/sys/fs/cgroup/in", "/sys/fs/cgroup/"]);
         // A cgroup namespace whose root is elsewhere.
         for group in ["0::/\n", "0::/../other\n"] {
-            assert_eq!(paths(&find(group, mounts)), ["/sys/fs/cgroup/"], "{group}");
+            assert_eq!(paths(&find(group, mounts, Controller::Memory)), ["/sys/fs/cgroup/"], "{group}");
         }
-        assert_eq!(find("", mounts), []);
-        assert_eq!(find("0::/a\n", ""), []);
+        assert_eq!(find("", mounts, Controller::Memory), []);
+        assert_eq!(find("0::/a\n", "", Controller::Memory), []);
     }
 
     #[test]
