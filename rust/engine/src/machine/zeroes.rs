@@ -16,16 +16,16 @@ impl Machine {
     /// Maps up to `pages` pages from `address` on that read as zero, without memory for them;
     /// [`Machine::make_writable`] gives a page a frame of its own. Stops before a page that is there.
     ///
-    /// Returns how many were mapped. Only workers have such pages: what a boot reads becomes the image.
+    /// Returns how many were mapped. Only workers share the frame: a boot gets one page with a frame, since what it
+    /// reads becomes the image.
     ///
     /// ```
     /// # use mayfly_engine::{Host, Machine};
-    /// # use mayfly_machine::{MemoryError, Origin, PAGE_SIZE, Prot};
+    /// # use mayfly_machine::{Origin, Prot};
     /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
     /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
-    /// let prot = Prot::READ | Prot::WRITE;
-    /// let refused = machine.map_zeroes(0x50_0000, 4, prot, Origin::Snapshot);
-    /// assert_eq!(refused, Err(MemoryError::Range { address: 0x50_0000, len: 4 * PAGE_SIZE }), "a boot");
+    /// let mapped = machine.map_zeroes(0x50_0000, 4, Prot::READ | Prot::WRITE, Origin::Snapshot)?;
+    /// assert_eq!(mapped, 1, "a boot");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -37,7 +37,7 @@ impl Machine {
         let len = pages.saturating_mul(PAGE_SIZE);
         Self::check_range(address, len)?;
         if !self.changes.recorded {
-            return Err(MemoryError::Range { address, len });
+            return self.map_zero(address, prot, origin).map(|()| 1);
         }
         self.translations.clear();
         self.check_limit()?;

@@ -81,7 +81,6 @@ pub(crate) struct LimitsPatch {
     response_kib: Option<Bounded<1, 65_536>>,
     /// KiB of changed memory that a worker keeps from request to request; memory above it is returned to the system.
     /// Where it is not set, a worker keeps up to half of `memory_mib` while the server has ample memory.
-    #[schemars(extend("default" = 4_096))]
     work_set_kib: Option<Bounded<64, 1_048_576>>,
     /// Descriptors that the program may have open.
     #[schemars(extend("default" = 64))]
