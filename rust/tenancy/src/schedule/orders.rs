@@ -11,6 +11,7 @@ use crate::model::generation::Forked;
 use crate::model::store::Store;
 use crate::model::tenant::Tenant;
 use crate::model::worker_mailbox::WorkerMailbox;
+use crate::schedule::overflow::Overflow;
 
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -59,14 +60,20 @@ impl Orders {
 }
 
 /// Forks a worker for a mailbox, if it is still needed.
-pub(crate) fn fork(workers: &Workers, tenant: &Tenant, mailbox: &Arc<WorkerMailbox>) {
+pub(crate) fn fork(workers: &Workers, overflow: &Overflow, tenant: &Arc<Tenant>, mailbox: &Arc<WorkerMailbox>) {
     // The pool that gave the order holds the mailbox, too.
     let is_needed = Arc::strong_count(mailbox) > 1
         && mailbox.is_empty()
         // Close to the bound on memory, workers are forked only for waiting requests.
         && tenant.account.has_room(1, Purpose::Boot);
     let permit = if is_needed { workers.permit() } else { None };
-    let forked = permit.and_then(|permit| tenant.fork(Some(permit)).ok());
+    let mut forked = permit.and_then(|permit| tenant.fork(Some(permit)).ok());
+    if let Some(fork) = forked.take() {
+        match overflow.prepare(tenant, fork, mailbox, true) {
+            Ok(()) => return,
+            Err(fork) => forked = Some(fork),
+        }
+    }
     // Dropped if it is no longer needed.
     if mailbox.end_order()
         && let Some(forked) = forked
