@@ -46,7 +46,7 @@ pub struct RunOptions {
     #[arg(required_unless_present = "config")]
     pub program: Option<PathBuf>,
     /// Serve the tenants of this file instead, by host and path
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "ready", "warm_up", "settle_ms", "before_freeze", "after_restore", "limits"])]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: ProgramSettings,
@@ -74,7 +74,7 @@ pub struct BenchOptions {
     /// Measure a tenant of this file instead, as a server runs it, but with a reset after every request whatever its
     /// mode
     #[arg(long, value_name = "FILE", requires = "tenant")]
-    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
+    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "ready", "warm_up", "settle_ms", "before_freeze", "after_restore", "limits"])]
     pub config: Option<PathBuf>,
     /// Which tenant of the file
     #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "program")]
@@ -160,11 +160,25 @@ pub struct ProgramSettings {
     /// several
     #[arg(long, value_name = "PORT")]
     pub program_port: Option<u64>,
+    /// With `--serve connections`: the program is ready once it answers a request for this path with status 200
+    /// [default: once it listens and has nothing to do]
+    #[arg(long, value_name = "PATH")]
+    pub ready: Option<String>,
     /// With `--serve connections`: request this path before the program is frozen, so that its code is compiled and its
     /// first-use initialisation is done. The path is requested TIMES times (100 by default), and then until the cost
     /// stops falling
     #[arg(long = "warm-up", value_name = "[TIMES:]PATH", value_parser = warm_up)]
     pub warm_up: Vec<Value>,
+    /// With `--serve connections`: let the program idle for this time before it is frozen, so that its timers and
+    /// threads come to rest [default: 2000]
+    #[arg(long, value_name = "MS")]
+    pub settle_ms: Option<u64>,
+    /// With `--serve connections`: request this path just before the program is frozen
+    #[arg(long, value_name = "PATH")]
+    pub before_freeze: Option<String>,
+    /// With `--serve connections`: request this path of each fork, and after each reset, before its first request
+    #[arg(long, value_name = "PATH")]
+    pub after_restore: Option<String>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
     /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us,
     /// concurrent_requests
@@ -191,8 +205,19 @@ impl ProgramSettings {
         if let Some(port) = self.program_port {
             tenant["port"] = json!(port);
         }
+        if let Some(path) = &self.ready {
+            tenant["ready"] = json!({ "path": path });
+        }
         if !self.warm_up.is_empty() {
             tenant["warm_up"] = json!(self.warm_up);
+        }
+        if let Some(settle_ms) = self.settle_ms {
+            tenant["settle_ms"] = json!(settle_ms);
+        }
+        for (key, path) in [("before_freeze", &self.before_freeze), ("after_restore", &self.after_restore)] {
+            if let Some(path) = path {
+                tenant[key] = json!(path);
+            }
         }
         let config = json!({ "tenants": [tenant] });
         Config::from_value(&config).map_err(|error| {
@@ -352,6 +377,29 @@ mod tests {
         }
         assert!(config(&["p", "--warm-up", "/"]).is_err(), "a program at the doorbell");
         assert!(Options::try_parse_from(["mayfly", "run", "p", "--warm-up", "x:/"]).is_err());
+    }
+
+    #[test]
+    fn the_moment_of_the_freeze_becomes_a_configuration() {
+        let moment = ["--ready", "/ready?deep", "--settle-ms", "7", "--before-freeze", "/b", "--after-restore", "/a"];
+        let service =
+            config(&[&["p", "--serve", "connections"][..], &moment].concat()).unwrap().tenants[0].service.clone();
+        let service = service.unwrap();
+        assert_eq!(service.ready.unwrap().target.to_string(), "GET /ready?deep");
+        assert_eq!(service.settle.as_millis(), 7);
+        let hooks = [service.before_freeze, service.after_restore].map(|hook| hook.unwrap().to_string());
+        assert_eq!(hooks, ["GET /b", "GET /a"]);
+        for (option, value, problem) in [
+            ("--ready", "ready", "ready.path: "),
+            ("--settle-ms", "600001", "settle_ms: invalid value"),
+            ("--before-freeze", "x", "before_freeze: "),
+            ("--after-restore", "", "after_restore: "),
+        ] {
+            let message = config(&["p", "--serve", "connections", option, value]).unwrap_err().to_string();
+            assert!(message.starts_with(problem), "{message}");
+            let message = config(&["p", option, value]).unwrap_err().to_string();
+            assert!(message.contains(problem.trim_end_matches(": ")), "{message}");
+        }
     }
 
     #[test]

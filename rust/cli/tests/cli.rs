@@ -480,6 +480,27 @@ fn run_serves_only_the_named_port() {
     assert!(said.contains("listens on 127.0.0.1:2019, then [::]:8080: ") && said.contains("--program-port"), "{said}");
 }
 
+/// The program becomes ready 300 ms after it listens.
+#[test]
+fn run_waits_for_a_server_to_be_ready_and_asks_for_its_hooks() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tenancy/tests/programs");
+    let run = |more: &[&str]| {
+        let mut command = mayfly();
+        command.args(["run", "--serve", "connections", "--program-port", "8000", "--listen", "127.0.0.1:0"]);
+        command.args(["--mount", "/lib", "--mount", "/lib64", "--mount", "/usr", "--settle-ms", "0"]);
+        command.arg("--mount").arg(format!("{}:/app", programs.display())).args(more);
+        command.args(["/usr/bin/python3", "--", "-S", "-B", "/app/moment.py"]);
+        command
+    };
+    let running = Running::of(run(&["--ready", "/ready", "--before-freeze", "/drain", "--after-restore", "/restore"]));
+    for _ in 0..2 {
+        let answer = running.get("/state");
+        assert!(answer.contains("ready=True") && answer.contains("restored=1"), "{answer}");
+    }
+    let message = fails(&mut run(&["--before-freeze", "/fail"]), 1);
+    assert!(message.contains("\"before_freeze\": GET /fail answered 500"), "{message}");
+}
+
 #[test]
 fn run_names_the_programs_length_or_none() {
     let folder = tempfile::tempdir().unwrap();

@@ -95,6 +95,21 @@ fn a_program_waits_until_its_output_is_taken() {
 }
 
 #[test]
+fn a_connection_that_is_closed_from_outside_has_no_output() {
+    let mut guest = server("epoll");
+    for request in ["hello", "close"] {
+        let connection = guest.process.connect().unwrap();
+        guest.process.send(connection, request.as_bytes()).unwrap();
+        resume(&mut guest);
+        assert!(guest.process.has_output(), "{request}");
+        guest.process.close(connection);
+        assert!(!guest.process.has_output(), "{request}");
+        resume(&mut guest);
+        assert!(!guest.process.has_output(), "{request}");
+    }
+}
+
+#[test]
 fn a_large_request_arrives_whole() {
     let mut guest = server("epoll");
     let connection = guest.process.connect().unwrap();

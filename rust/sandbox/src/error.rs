@@ -91,6 +91,17 @@ pub enum BootError {
         /// What was wrong.
         error: String,
     },
+    /// The program did not say in time that it is ready.
+    #[error("the program was not ready within {within:?}: {why}")]
+    NotReady {
+        /// How long it had.
+        within: Duration,
+        /// What it answered last, or what it waited for.
+        why: String,
+    },
+    /// What the program is asked for just before the freeze failed.
+    #[error("\"before_freeze\": {0}")]
+    BeforeFreeze(String),
     /// The program needed too much memory.
     #[error("the program needs more than {limit_bytes} bytes of memory to boot")]
     MemoryLimit {
@@ -181,6 +192,12 @@ pub enum CallError {
     /// The program sent something that is not a valid response. The worker must be reset.
     #[error("invalid response: {0}")]
     Response(#[from] ResponseError),
+    /// What the program is asked for before the first request did not work. The worker must be reset.
+    #[error("\"after_restore\": the program answered {status} instead of a status from 200 to 299")]
+    AfterRestore {
+        /// The program's answer.
+        status: u16,
+    },
     /// The program ended.
     #[error("the program exited with status {status}")]
     Exited {

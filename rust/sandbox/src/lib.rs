@@ -74,7 +74,7 @@ pub use mayfly_machine::{PAGE_SIZE, SharedMemory};
 pub use message::{BufferedResponse, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use program::{Elf, MAPPED_FROM, MonotonicClock, Program, ProgramFile};
-pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
+pub use protocol::{Decoded, Decoder, Protocol, Readiness, Service, Target, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::file::{SnapshotFileError, SnapshotSaveError};
 pub use snapshot::snapshot::{BootedFrom, Snapshot};

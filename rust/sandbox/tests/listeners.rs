@@ -22,7 +22,7 @@ fn doors(how: &str, port: Option<u16>, warm_up: &[&str]) -> Program {
         WarmUp { method: b"GET".to_vec(), path, query, headers: vec![], body: vec![], times: 1, steady: false }
     };
     let warm_up = warm_up.iter().map(request).collect();
-    Program { service: Some(Service { protocol: Arc::new(Plain), port, warm_up }), ..program("doors", &args) }
+    Program { service: Some(Service { port, warm_up, ..Service::new(Arc::new(Plain)) }), ..program("doors", &args) }
 }
 
 fn limits() -> Limits {

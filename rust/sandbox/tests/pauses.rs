@@ -33,6 +33,7 @@ fn resume_to_the_end(worker: &mut Worker, slice: Duration) -> (String, u32) {
             Progress::Paused | Progress::Waits { .. } | Progress::Calls => {
                 assert_eq!(worker.state(), WorkerState::Paused)
             }
+            Progress::Restored => unreachable!("the program has no hook"),
             Progress::Answered(_) => {
                 assert_eq!(worker.state(), WorkerState::Answered);
                 worker.reset().unwrap();

@@ -185,7 +185,7 @@ fn calls_without_end_hit_the_limits() {
     let error = loop {
         worker.answer_peer(Ok(b"again")).unwrap();
         match worker.resume(Duration::from_millis(1), &mut BufferedResponse::default()) {
-            Ok(other @ (Progress::Answered(_) | Progress::Waits { .. })) => {
+            Ok(other @ (Progress::Answered(_) | Progress::Restored | Progress::Waits { .. })) => {
                 unreachable!("{other:?}: it calls forever")
             }
             Ok(Progress::Calls) => {}

@@ -28,7 +28,7 @@ fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError
         steady: false,
     };
     let mut program = program("listens", &[how]);
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     Snapshot::boot(&Host::open().expect("these tests need an engine"), &program, limits, Arc::new(NoLog))
 }
 
@@ -158,7 +158,7 @@ fn a_request_that_sleeps_blocks_no_thread() {
 #[test]
 fn a_program_that_does_not_listen_does_not_boot() {
     let mut never = program("listens", &["no-such-way"]);
-    never.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: Vec::new() });
+    never.service = Some(Service::new(Arc::new(Plain)));
     let error = Snapshot::boot(&Host::open().unwrap(), &never, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(matches!(error, BootError::Exited { status: 2 }), "{error}");
     let mut at_doorbell = program("hello", &[]);
@@ -190,7 +190,7 @@ fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
         times: 2,
         steady: true,
     };
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
     let count: u32 = String::from_utf8(body(&mut worker, "/count", b"")).unwrap().parse().unwrap();
@@ -209,7 +209,7 @@ fn a_warm_up_request_has_its_body() {
         times: 3,
         steady: false,
     };
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
     assert_eq!(body(&mut worker, "/bytes", b""), b"180000");
@@ -227,7 +227,7 @@ fn a_warm_up_request_that_fails_says_which() {
         times: 1,
         steady: false,
     };
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let error = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(error.to_string().contains("/silent"), "{error}");
 }

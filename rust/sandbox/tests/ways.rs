@@ -25,7 +25,7 @@ fn catching() -> Snapshot {
 
 fn serving() -> Snapshot {
     let mut program = program("faults", &["boot:catch", "boot:serve"]);
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: Vec::new() });
+    program.service = Some(Service::new(Arc::new(Plain)));
     Snapshot::boot(&Host::open().unwrap(), &program, &patient(), Arc::new(NoLog)).unwrap()
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod launch;
 pub(crate) mod limits;
 mod run;
 pub(crate) mod schema;
+mod service;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_files::{Errands, Pending};
-use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, Readiness, Target, WarmUp};
 
 use crate::config::json::{Key, blank_comments, locate};
 use crate::config::limits::Limits;
@@ -186,8 +187,16 @@ pub enum BootWhen {
 pub struct ServiceConfig {
     /// The port that its application listens on. `None`: the only port that the program listens on.
     pub port: Option<u16>,
+    /// What it must answer before the warm-up. `None`: it is ready when it listens and all its threads wait.
+    pub ready: Option<Readiness>,
     /// Requests that it serves before it is frozen.
     pub warm_up: Vec<WarmUp>,
+    /// How long it idles after that.
+    pub settle: Duration,
+    /// What it is asked for just before the freeze.
+    pub before_freeze: Option<Target>,
+    /// What a worker is asked for before the first request after the freeze, and after each reset.
+    pub after_restore: Option<Target>,
 }
 
 /// Memory that all workers of a tenant see.

@@ -251,7 +251,11 @@ impl LoopPool {
         let step = call.begin(context, request, &mut TrackedSink::new(sink));
         if step == CallStep::Done && call.forked.is_ready() {
             slot.last_used_ns = call.forked.worker.last_started_ns();
-            slot.worker = Some(call.forked);
+            if call.forked.needs_hook() {
+                self.prepare_next(index, call.forked);
+            } else {
+                slot.worker = Some(call.forked);
+            }
             return Outcome::Done;
         }
         if step == CallStep::Done && call.forked.worker.state() == WorkerState::Answered {
@@ -315,8 +319,9 @@ impl LoopPool {
         let mode_header = self.set.config.mode_header;
         let (hit, former, retention) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit }) => {
-                let permit = Some(permit);
-                let parked = Parked { tenant, call, reply, mailbox, in_flight, permit, may_block: false, mode_header };
+                let (in_flight, permit, may_block, preparation) = (Some(in_flight), Some(permit), false, None);
+                let parked =
+                    Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation };
                 return background.overflow.settle(parked, step);
             }
             Some(Unfinished::Unserved { hit, former, retention }) => (Some(hit), former, retention),

@@ -61,11 +61,15 @@ impl Pollables {
         } else if let Some(slot) = self.inbound.connections.iter_mut().find(|connection| connection.id == id) {
             slot.reported = state;
         }
+        self.look_for_news();
+        state
+    }
+
+    fn look_for_news(&mut self) {
         self.inbound.news = self.inbound.connections.iter().any(|connection| {
             let output = self.queue(connection.output);
             output.is_some_and(|output| !output.is_empty()) || connection.state(output) != connection.reported
         });
-        state
     }
 
     pub(crate) fn close_inbound(&mut self, id: ConnectionId) {
@@ -78,5 +82,6 @@ impl Pollables {
         }
         self.close_writer(connection.input);
         self.close_reader(connection.output);
+        self.look_for_news();
     }
 }

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! waits at the doorbell   one thread has called mayfly_wait(): the others run on until they all wait
-//! serves connections      its application listens, and a thread waits for connections there; warm-up requests, one
-//!                         after the other, until it waits again: on the same connection, if it has kept that open
+//! serves connections      its application listens, and a thread waits for connections there; it answers that it is
+//!                         ready; warm-up requests, one after the other; it idles; it is asked to prepare for the
+//!                         freeze; it waits again: on the same connection, if it has kept that open
 //! ```
 //!
 //! A boot runs on a thread of its own, which sleeps while the program sleeps or waits for its connections outside.
@@ -40,6 +41,8 @@ pub(crate) struct Boot<'a> {
     pub(super) listens_since_ns: Option<u64>,
     /// The log says already that what listens is not the application.
     pub(super) is_waited_for: bool,
+    /// The call that a thread waited in when all last waited.
+    pub(super) waited_in: Option<&'static str>,
 }
 
 /// What is known of a program that is ready.
@@ -79,6 +82,7 @@ impl<'a> Boot<'a> {
             port: None,
             listens_since_ns: None,
             is_waited_for: false,
+            waited_in: None,
         }
     }
 
@@ -123,6 +127,7 @@ impl<'a> Boot<'a> {
 
     /// Sleeps while all threads wait, then wakes the threads that are due.
     pub(super) fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
+        self.waited_in = Some(wait.call);
         let outside = self.runner.process.remote_events();
         let until_ns = match (wait.until_ns, outside) {
             (None, None) => return Err(Stop::Stuck { call: wait.call }),
@@ -158,6 +163,8 @@ impl<'a> Boot<'a> {
             Stop::MemoryLimit if self.machine.is_refused() => BootError::ServerMemory,
             Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
             Stop::Response(error) => BootError::Failed(error.to_string()),
+            // Workers ask for hooks.
+            Stop::Hook { status } => BootError::Failed(format!("a hook was answered with {status}")),
             Stop::Violation(what) => BootError::Violation(what),
             Stop::Failed(why) => BootError::Failed(why),
         }

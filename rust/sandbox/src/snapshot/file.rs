@@ -204,10 +204,7 @@ impl Snapshot {
         let files: Option<Vec<_>> = state.image.files().iter().map(|key| files.file(*key)).collect();
         let image = Image::load(&host.machine, &state.image, &file, PAGES_AT, &files.ok_or(lost)?)?;
         watchdog::start()?;
-        let service = program
-            .service
-            .as_ref()
-            .map(|service| FrozenService { protocol: Arc::clone(&service.protocol), connection: state.connection });
+        let service = program.service.as_ref().map(|service| FrozenService::new(service, state.connection));
         let inner = Inner {
             image,
             process,

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::limits::Limits;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Service, Target};
 use crate::run::Runner;
 use crate::snapshot::boot_inputs::BootInputs;
 use crate::snapshot::frozen_clock::FrozenClock;
@@ -63,6 +63,15 @@ pub(crate) struct FrozenService {
     pub(crate) protocol: Arc<dyn Protocol>,
     /// The connection that the program kept open.
     pub(crate) connection: Option<ConnectionId>,
+    /// What each fork and each reset worker is asked for before its first request.
+    pub(crate) after_restore: Option<Arc<Target>>,
+}
+
+impl FrozenService {
+    pub(crate) fn new(service: &Service, connection: Option<ConnectionId>) -> Self {
+        let after_restore = service.after_restore.clone().map(Arc::new);
+        Self { protocol: Arc::clone(&service.protocol), connection, after_restore }
+    }
 }
 
 impl Snapshot {
@@ -120,10 +129,7 @@ impl Snapshot {
         let connects = process.take_connects();
         // For a program at the doorbell, this is the result of its call; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
-        let service = program
-            .service
-            .as_ref()
-            .map(|service| FrozenService { protocol: Arc::clone(&service.protocol), connection: ready.connection });
+        let service = program.service.as_ref().map(|service| FrozenService::new(service, ready.connection));
         Ok(Self {
             inner: Arc::new(Inner {
                 image,

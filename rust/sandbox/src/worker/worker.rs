@@ -132,7 +132,9 @@ impl Worker {
             ongoing: Ongoing::default(),
             cpu_meter: CpuMeter::default(),
             pause: Pause::Slice,
-            served: inner.service.as_ref().map(|service| Box::new(Served::new(&service.protocol, service.connection))),
+            served: inner.service.as_ref().map(|service| {
+                Box::new(Served::new(&service.protocol, service.connection, service.after_restore.clone()))
+            }),
             peer: None,
             resets: Resets::Always,
             answered: 0,
@@ -281,6 +283,7 @@ impl Worker {
             Stop::Slice => CallError::Failed("the leg paused without a slice that ended".into()),
             Stop::Stuck { call } | Stop::Waits { call, .. } => CallError::Stuck { call },
             Stop::Response(error) => error.into(),
+            Stop::Hook { status } => CallError::AfterRestore { status },
             Stop::MemoryLimit if self.machine.is_refused() => CallError::ServerMemory,
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
             Stop::Violation(what) => CallError::Violation(what),

@@ -15,7 +15,8 @@ use mayfly_sandbox::{Choice, MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::run::{self, Engine, Monotonic, Mount, Port, Serve, WarmUpRequest};
+use super::run::{self, Engine, Monotonic, Mount, Serve};
+use super::service::{Port, Ready, SETTLE_MS, ServiceKeys, SettleMs, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
@@ -159,7 +160,11 @@ struct Group {
         { "required": ["path", "paths"] },
         { "required": ["ephemeral", "reset_every"] },
         { "required": ["port"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["ready"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
         { "required": ["warm_up"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["settle_ms"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["before_freeze"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["after_restore"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
     ] },
 ))]
 struct Tenant {
@@ -195,8 +200,21 @@ struct Tenant {
     /// What the program's monotonic clock does while the program is frozen. Default: "suspends" with "connections",
     /// else "runs".
     monotonic_clock: Option<Monotonic>,
+    /// A request that the program must answer before its warm-up. Mayfly repeats it until then. Only with "connections".
+    /// Default: the program is ready when it listens and all its threads wait.
+    ready: Option<Ready>,
     /// Requests that the program serves before it is frozen, one after another. Only with "connections".
     warm_up: Option<Vec<WarmUpRequest>>,
+    /// How long the program idles after the warm-up before it is frozen, in milliseconds. Its timers run meanwhile. It
+    /// is frozen earlier if none is due until then. Only with "connections".
+    #[schemars(extend("default" = SETTLE_MS))]
+    settle_ms: Option<SettleMs>,
+    /// The path, with the query if there is one, that Mayfly requests just before it freezes the program. Only with
+    /// "connections".
+    before_freeze: Option<RequestTarget>,
+    /// The path, with the query if there is one, that Mayfly requests of each worker before the first request after the
+    /// freeze, and after each reset. Only with "connections".
+    after_restore: Option<RequestTarget>,
     /// The hosts that the tenant answers. Default: every host.
     hosts: Option<SomeOf<HostPattern>>,
     /// The prefix of the paths that the tenant answers. Default with hosts: "/".
@@ -380,7 +398,15 @@ impl Tenant {
         let routes = self.routes()?;
         let mut env = base.env.clone();
         env.extend(self.env);
-        let service = run::service(self.serve.unwrap_or_default(), self.port, self.warm_up)?;
+        let service = ServiceKeys {
+            port: self.port,
+            ready: self.ready,
+            warm_up: self.warm_up,
+            settle_ms: self.settle_ms,
+            before_freeze: self.before_freeze,
+            after_restore: self.after_restore,
+        };
+        let service = service.check(self.serve.unwrap_or_default())?;
         let engine = Choice::from(self.engine.unwrap_or(base.engine));
         let storage = self.storage.map(|storage| storage.check(root, base, engine)).transpose();
         let mounts = run::mounts(self.mounts, &base.mounts, root)?;

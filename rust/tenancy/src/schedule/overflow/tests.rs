@@ -74,7 +74,9 @@ fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedRespon
     assert_eq!(call.begin(context, &request, &mut TrackedSink::new(&mut *reply)), CallStep::Paused);
     let in_flight = InFlight::enter(&tenant, 10_000).unwrap();
     let mailbox = tenant.new_mailbox();
-    (Parked { tenant, call, reply, mailbox, in_flight, permit: None, may_block: false, mode_header: false }, receiver)
+    let in_flight = Some(in_flight);
+    let (permit, may_block, mode_header, preparation) = (None, false, false, None);
+    (Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation }, receiver)
 }
 
 #[test]
