@@ -184,7 +184,7 @@ mod tests {
         let problem = |text: &str| text.parse::<Network>().unwrap_err();
         assert_eq!(problem("10.0.0.1/8"), r#""10.0.0.1/8" has bits behind its prefix: the network is "10.0.0.0/8""#);
         assert!(problem("2001:db8::1/64").ends_with(r#"the network is "2001:db8::/64""#));
-        assert!(problem("::ffff:10.0.0.0/90").ends_with(r#"the network is "::/90""#));
+        assert!(problem("::ffff:10.0.0.0/90").ends_with(r#"the network is "::ffc0:0:0/90""#));
         assert!(problem("::ffff:10.0.0.1/104").ends_with(r#"the network is "10.0.0.0/8""#));
     }
 

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn text(address: IpAddr) -> String {
-        let mut out = SmallVec::<[u8; 48]>::new();
+        let mut out = SmallVec::<[u8; 64]>::new();
         push_address(address, &mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
