@@ -260,7 +260,8 @@ class Run(unittest.TestCase):
         file = directory / "tenants.json"
         file.write_text(json.dumps({"tenants": tenants}))
         command = [MAYFLY, "run", "--config", file, "--listen", f"{address}:{port}", "--threads", "1"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
         self.addCleanup(process.wait, TIMEOUT_S)
         self.addCleanup(process.terminate)
         deadline = time.monotonic() + TIMEOUT_S

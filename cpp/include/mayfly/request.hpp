@@ -41,10 +41,10 @@ struct HeaderView {
 
 // The client's end of the connection. Without one (version 0) the program learns nothing of its client.
 struct ClientView {
-    std::uint8_t address[16] = {};  // In network order: the first 4 bytes, or all.
-    std::uint16_t port = 0;         // In the host's order.
-    std::uint8_t version = 0;       // 4 or 6, the version of IP.
-    std::uint8_t is_encrypted = 0;  // Whether the connection is (HTTPS).
+    std::uint8_t address[16] = {}; // In network order: the first 4 bytes, or all.
+    std::uint16_t port = 0;        // In the host's order.
+    std::uint8_t version = 0;      // 4 or 6, the version of IP.
+    std::uint8_t is_encrypted = 0; // Whether the connection is (HTTPS).
 };
 
 // A request. All that it points to must stay valid and unchanged during the call that it is given to.
