@@ -25,8 +25,6 @@ pub(crate) enum Forwarding {
     Disguised,
 }
 
-/// Most names are not of the family, and begin with another letter.
-const FIRST_LETTERS: &[u8; 5] = b"cftwx";
 /// Names that are longer are of the family only by their prefix.
 const LONGEST: usize = 24;
 const PREFIX: &[u8] = b"x-forwarded";
@@ -35,8 +33,11 @@ impl Forwarding {
     /// What a field of this name, in lower case, says; `None` if it does not belong to the family.
     #[inline]
     pub(crate) fn of(name: &[u8]) -> Option<Self> {
-        if !name.first().is_some_and(|first| FIRST_LETTERS.contains(first)) {
-            return None;
+        // Most names begin with other letters.
+        match name {
+            [b'x', second, ..] if !second.is_ascii_alphanumeric() => {}
+            [b'f', b'a' | b'o' | b'r', ..] | [b'c', b'f' | b'l', ..] | [b't', b'r', ..] | [b'w', b'l', ..] => {}
+            _ => return None,
         }
         if name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
             Self::of_plain(name)

@@ -37,21 +37,33 @@ fn push_4<A: Array<Item = u8>>(address: Ipv4Addr, out: &mut SmallVec<A>) {
 }
 
 fn push_6<A: Array<Item = u8>>(address: Ipv6Addr, out: &mut SmallVec<A>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let parts = address.segments();
     let zeros = longest_zeros(&parts);
+    let mut text = [0; 39];
+    let mut len = 0;
+    let mut push = |byte: u8| {
+        text[len] = byte;
+        len += 1;
+    };
     let mut at = 0;
     while at < parts.len() {
         if at == zeros.start && !zeros.is_empty() {
-            out.extend_from_slice(b"::");
+            push(b':');
+            push(b':');
             at = zeros.end;
             continue;
         }
         if at != 0 && at != zeros.end {
-            out.push(b':');
+            push(b':');
         }
-        push_hex(parts[at], out);
+        let digits = (16 - (parts[at] | 1).leading_zeros()).div_ceil(4);
+        for digit in (0..digits).rev() {
+            push(DIGITS[usize::from(parts[at] >> (4 * digit) & 15)]);
+        }
         at += 1;
     }
+    out.extend_from_slice(&text[..len]);
 }
 
 /// The longest run of at least two zeros, the first of several.
@@ -65,14 +77,6 @@ fn longest_zeros(parts: &[u16; 8]) -> std::ops::Range<usize> {
         }
     }
     longest
-}
-
-fn push_hex<A: Array<Item = u8>>(part: u16, out: &mut SmallVec<A>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = (16 - (part | 1).leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        out.push(DIGITS[usize::from(part >> (4 * digit) & 15)]);
-    }
 }
 
 #[cfg(test)]

@@ -39,15 +39,20 @@ type Headers<'a> = SmallVec<[Header<'a>; HEADERS_ON_STACK]>;
 #[inline]
 pub(crate) fn with_client<T>(config: &ClientConfig, request: &Request<'_>, then: impl FnOnce(&Request<'_>) -> T) -> T {
     let Some(client) = request.client else { return then(request) };
-    let is_plain = || request.headers.iter().all(|header| Forwarding::of(header.name).is_none());
-    if config.headers == ClientHeaders::None && is_plain() {
+    let is_plain = request.headers.iter().all(|header| Forwarding::of(header.name).is_none());
+    if config.headers == ClientHeaders::None && is_plain {
         return then(&Request { client: None, ..*request });
     }
     let address = client.address.ip().to_canonical();
-    let is_trusted = config.trusted_proxies.iter().any(|network| network.contains(address));
     let mut text = Text::new();
     let mut headers = Headers::new();
-    let came = Came::sort(config.headers, is_trusted, request.headers, &mut headers);
+    let came = if is_plain {
+        headers.extend_from_slice(request.headers);
+        Came::default()
+    } else {
+        let is_trusted = config.trusted_proxies.iter().any(|network| network.contains(address));
+        Came::sort(config.headers, is_trusted, request.headers, &mut headers)
+    };
     let scheme: &[u8] = if client.is_encrypted { b"https" } else { b"http" };
     let client = match config.headers {
         ClientHeaders::None => None,
@@ -91,6 +96,7 @@ struct Came {
 
 impl Came {
     /// Puts those headers that are passed on into `kept`.
+    #[cold]
     fn sort<'a>(setting: ClientHeaders, is_trusted: bool, all: &[Header<'a>], kept: &mut Headers<'a>) -> Self {
         let mut came = Self::default();
         for header in all {
