@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests and responses as this floor sees them: bytes, without HTTP's framing.
 
+use std::net::SocketAddr;
+
 /// A header of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
@@ -23,6 +25,17 @@ pub struct Request<'a> {
     pub headers: &'a [Header<'a>],
     /// Body.
     pub body: &'a [u8],
+    /// Who sent it. `None` for requests of the host's own, and for those whose program is not to know.
+    pub client: Option<Client>,
+}
+
+/// The other end of the connection on which a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address and port. A program that serves connections finds them as those of its connection's peer.
+    pub address: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub is_encrypted: bool,
 }
 
 /// Takes a program's response.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sends requests to a program that serves connections, and takes its responses.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mayfly_linux::{ConnectionId, OutputState, Process};
@@ -25,8 +26,9 @@ pub(crate) struct Served {
     /// The connection is older than the request, and the program has written nothing on it since: it may be about to
     /// close it.
     may_be_stale: bool,
-    /// The request as it was sent.
+    /// The request as it was sent, and who sent it.
     request: Vec<u8>,
+    client: Option<SocketAddr>,
     output: Vec<u8>,
     /// Bytes of the response so far.
     taken: u64,
@@ -76,6 +78,7 @@ impl Served {
             connection,
             may_be_stale: false,
             request: Vec::new(),
+            client: None,
             output: Vec::new(),
             taken: 0,
             hook,
@@ -165,11 +168,14 @@ impl Served {
     fn send(&mut self, process: &mut Process, method: &[u8]) -> Result<(), CallError> {
         self.decoder.begin(method);
         self.taken = 0;
-        if let Some(kept) = self.connection
-            && process.send(kept, &self.request).is_ok()
-        {
-            self.may_be_stale = true;
-            return Ok(());
+        self.client = request.client.map(|client| client.address);
+        if let Some(kept) = self.connection {
+            // Always: the connection may still have the last request's client.
+            process.set_client(kept, self.client);
+            if process.send(kept, &self.request).is_ok() {
+                self.may_be_stale = true;
+                return Ok(());
+            }
         }
         self.send_again(process)
     }
@@ -178,6 +184,7 @@ impl Served {
     pub(crate) fn send_again(&mut self, process: &mut Process) -> Result<(), CallError> {
         self.close(process);
         let connection = process.connect().map_err(|_| CallError::NotListening)?;
+        process.set_client(connection, self.client);
         process.send(connection, &self.request).map_err(|_| CallError::NotListening)?;
         self.connection = Some(connection);
         self.may_be_stale = false;

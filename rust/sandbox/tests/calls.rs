@@ -41,8 +41,14 @@ fn the_second_workers_first_request_takes_no_faults() {
 fn every_part_of_the_request_arrives() {
     let mut worker = Worker::fork(&snapshot("echo")).unwrap();
     let headers = [Header { name: b"host", value: b"a.example" }, Header { name: b"x-empty", value: b"" }];
-    let request =
-        Request { method: b"PATCH", path: b"/a%20b", query: b"c=d&e", headers: &headers, body: "bödy\0".as_bytes() };
+    let request = Request {
+        method: b"PATCH",
+        path: b"/a%20b",
+        query: b"c=d&e",
+        headers: &headers,
+        body: "bödy\0".as_bytes(),
+        client: None,
+    };
     let mut response = BufferedResponse::default();
     for id in [1, 0xffff_ffff_ffff_fff0] {
         worker.call(id, &request, &mut response).unwrap();

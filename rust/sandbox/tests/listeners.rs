@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::plain::Plain;
 use common::{Kept, call, patient, program, text};
 use mayfly_sandbox::{
-    BootError, CallError, Host, Limits, LogSink, NoLog, Program, Service, Snapshot, SnapshotFileError, WarmUp, Worker,
+    BootError, BufferedResponse, CallError, Client, Host, Limits, LogSink, NoLog, Program, Request, Service, Snapshot,
+    SnapshotFileError, WarmUp, Worker,
 };
 
 /// `tenants/doors` with arguments separated by blanks; it is asked for these paths before the freeze.
@@ -83,6 +84,40 @@ fn the_named_port_is_the_application_in_whatever_order_and_at_whatever_address()
             format!("listen={address}"),
         ] {
             reaches(&how, address);
+        }
+    }
+}
+
+/// The peer's address, as the program finds it in a request of this client.
+fn peer(worker: &mut Worker, client: Option<&str>) -> String {
+    let client = client.map(|client| Client { address: client.parse().unwrap(), is_encrypted: false });
+    let request = Request { method: b"GET", path: b"/who", query: b"", headers: &[], body: b"", client };
+    let mut response = BufferedResponse::default();
+    worker.call(7, &request, &mut response).unwrap();
+    let text = String::from_utf8(response.body).unwrap();
+    text.rsplit(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn the_peer_is_the_client_of_each_request_and_is_taken_back() {
+    let (v4, v6) = (Some("192.0.2.7:1234"), Some("[2001:db8::7]:1234"));
+    for (listener, nobody, of_v4, of_v6) in [
+        ("listen=0.0.0.0:80", "127.0.0.1", "192.0.2.7", "127.0.0.1"),
+        ("listen=[::]:80", "[::ffff:127.0.0.1]", "[::ffff:192.0.2.7]", "[2001:db8::7]"),
+        ("only6=[::]:80", "[::1]", "[::1]", "[2001:db8::7]"),
+        ("listen=[::1]:80", "[::1]", "[::1]", "[2001:db8::7]"),
+    ] {
+        // Frozen before it has accepted, and with a connection that it keeps.
+        for warm_up in [&[][..], &["/who"]] {
+            let snapshot = boot(listener, None, warm_up).unwrap();
+            let (mut reset, mut kept) =
+                (Worker::fork(&snapshot).unwrap(), Worker::fork_keeping_state(&snapshot).unwrap());
+            for worker in [&mut reset, &mut kept] {
+                for (client, expected) in [(v4, of_v4), (v6, of_v6), (None, nobody), (v4, of_v4), (None, nobody)] {
+                    assert_eq!(peer(worker, client), expected, "{listener}, {warm_up:?}, {client:?}");
+                }
+            }
+            assert_eq!(reset.differences(), 0, "{listener}");
         }
     }
 }

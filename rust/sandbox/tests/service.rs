@@ -127,7 +127,7 @@ fn a_program_that_ends_or_never_answers_is_not_used_again() {
 #[test]
 fn a_request_that_sleeps_blocks_no_thread() {
     let mut worker = Worker::fork(&boot("epoll", 1, &limits()).unwrap()).unwrap();
-    let request = Request { method: b"GET", path: b"/sleep", query: b"50", headers: &[], body: b"" };
+    let request = Request { method: b"GET", path: b"/sleep", query: b"50", headers: &[], body: b"", client: None };
     let mut response = BufferedResponse::default();
     let started = Instant::now();
     let mut progress = worker.start(1, &request, Duration::from_millis(1), &mut response).unwrap();
@@ -144,7 +144,7 @@ fn a_request_that_sleeps_blocks_no_thread() {
     worker.reset().unwrap();
     assert_eq!(worker.differences(), 0);
     // Given up in the middle of its sleep, it is as it was.
-    let long = Request { method: b"GET", path: b"/sleep", query: b"60000", headers: &[], body: b"" };
+    let long = Request { method: b"GET", path: b"/sleep", query: b"60000", headers: &[], body: b"", client: None };
     let mut progress = worker.start(2, &long, Duration::from_millis(20), &mut response).unwrap();
     while !matches!(progress, Progress::Waits { .. }) {
         assert!(!matches!(progress, Progress::Answered(_)), "{progress:?}");

@@ -43,7 +43,7 @@ enum End {
 /// Runs a request's code up to its end, in slices where the way is to be interrupted.
 fn go(worker: &mut Worker, extreme: &Extreme, way: &Way) -> End {
     let code = [extreme.code, way.code].concat();
-    let request = Request { method: b"POST", path: b"/way", query: b"", headers: &[], body: &code };
+    let request = Request { method: b"POST", path: b"/way", query: b"", headers: &[], body: &code, client: None };
     let slice = match way.name {
         "interrupt" => Duration::from_millis(1),
         "pause" => Duration::from_micros(50),

@@ -5,12 +5,14 @@
 //! error names the file, the line, the key and what was expected. `docs/configuration.md` describes the keys for users.
 
 mod advice;
+pub(crate) mod client;
 mod destination;
 mod error;
 mod file;
 pub(crate) mod json;
 pub(crate) mod launch;
 pub(crate) mod limits;
+pub(crate) mod network;
 mod run;
 pub(crate) mod schema;
 mod service;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use mayfly_files::{Errands, Pending};
 use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, Readiness, Target, WarmUp};
 
+use crate::config::client::ClientConfig;
 use crate::config::json::{Key, blank_comments, locate};
 use crate::config::limits::Limits;
 use crate::config::values::{HostPattern, KeyDigest, RoutePath, TenantName};
@@ -108,6 +111,8 @@ pub struct TenantConfig {
     pub watch: Vec<PathBuf>,
     /// The destinations that the program may connect to, in no particular order; elements are unique.
     pub outbound: Vec<Outbound>,
+    /// What the program learns about its clients.
+    pub client: ClientConfig,
     /// What the program's monotonic clock does while the program is frozen.
     pub monotonic: MonotonicClock,
     /// For a program that serves connections itself. `None`: it waits at the doorbell.
@@ -254,6 +259,7 @@ impl TenantConfig {
             mounts,
             watch,
             outbound,
+            client: _,
             monotonic,
             service,
             routes: _,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mayfly_sandbox::{Request, ResponseSink, Slice, WorkerState};
 
+use crate::config::TenantConfig;
 use crate::host::affinity;
 use crate::host::clock::monotonic_ns;
 use crate::model::failure::{Failure, RequestId, answer};
@@ -20,6 +21,7 @@ use crate::model::route::TenantIndex;
 use crate::model::tenant::{State, Tenant};
 use crate::model::worker_mailbox::WorkerMailbox;
 use crate::run::call::{Call, CallContext, CallStep, TrackedSink};
+use crate::run::client_fields::with_client;
 use crate::run::gate::Gated;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
@@ -248,7 +250,8 @@ impl LoopPool {
             may_defer_reset: self.defers_resets,
         };
         let mut call = Call::new(forked, self.ids.next());
-        let step = call.begin(context, request, &mut TrackedSink::new(sink));
+        let client = &self.set.config.tenants[index].client;
+        let step = with_client(client, request, |request| call.begin(context, request, &mut TrackedSink::new(sink)));
         if step == CallStep::Done && call.forked.is_ready() {
             slot.last_used_ns = call.forked.worker.last_started_ns();
             if call.forked.needs_hook() {
@@ -332,13 +335,13 @@ impl LoopPool {
             return reply.send();
         };
         let tenant = Arc::clone(&self.set.tenants[index]);
-        let limits = &self.set.config.tenants[index].limits;
+        let TenantConfig { limits, client, .. } = &self.set.config.tenants[index];
         self.slots[index].last_used_ns = monotonic_ns();
         let share = self.slots[index].share(&tenant).clone();
         share.counters.count(Event::Request);
         // The sandbox checks this too, but the copy must be bounded before that.
         let most = limits.machine.request_bytes;
-        let refusal = if size(request) > most {
+        let refusal = if with_client(client, request, size) > most {
             Some((
                 Failure::RequestTooLarge,
                 format!("the request is above the tenant's limit request_kib, {} KiB", most >> 10),
@@ -352,7 +355,7 @@ impl LoopPool {
             (None, None) => (Failure::TooManyRequests, TOO_MANY.to_owned()),
             (None, Some(in_flight)) => {
                 share.counters.count(Event::Parked);
-                let request = OwnedRequest::copy(request);
+                let request = with_client(client, request, OwnedRequest::copy);
                 let (id, mailbox) = (self.ids.next(), share.mailbox);
                 let job = Job { tenant, request, id, mailbox, former, retention, reply, in_flight, mode_header };
                 return self.server.boots().submit(job);

@@ -7,11 +7,12 @@
 //! system calls of requests, since nothing else happens.
 
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mayfly_sandbox::bench::{BareMachines, Floor, ScatteredPages};
-use mayfly_sandbox::{Engine, Header, Host, Hosts, Request, Snapshot, Worker};
+use mayfly_sandbox::{Client, Engine, Header, Host, Hosts, Request, Snapshot, Worker};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::bench::first_response::first_response_ms;
@@ -56,6 +57,10 @@ const HEADERS: [Header<'_>; 5] = [
     Header { name: b"accept-encoding", value: b"gzip, deflate, br" },
 ];
 
+/// Requests over connections have one: what it costs to tell the program about it belongs to the overhead.
+const CLIENT: Client =
+    Client { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 123)), 45_678), is_encrypted: false };
+
 pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let subject = Subject::new(options)?;
     let hosts = Hosts::new();
@@ -65,7 +70,7 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (path, &b""[..]),
     };
-    let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
+    let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"", client: Some(CLIENT) };
     let plan = Plan { requests: options.requests, time: options.seconds.map(Duration::from_secs) };
     let figures = Bench::new(&host, &subject, request, plan)?.measure(&host, &subject)?;
     let figures = Figures { host: HostFacts::read(&hosts, Some(host.engine())), ..figures };

@@ -174,7 +174,7 @@ impl Boot<'_> {
     fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
         let headers: Vec<Header<'_>> = warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
         let (method, path, query) = (&warm_up.method[..], &warm_up.path[..], &warm_up.query[..]);
-        let request = Request { method, path, query, headers: &headers, body: &warm_up.body };
+        let request = Request { method, path, query, headers: &headers, body: &warm_up.body, client: None };
         let path = || String::from_utf8_lossy(path).into_owned();
         self.ask(served, &request)?.map_err(|error| BootError::WarmUp { path: path(), error })
     }

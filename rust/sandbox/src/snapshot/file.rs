@@ -357,7 +357,7 @@ mod tests {
 
     fn ask(worker: &mut Worker, path: &str, query: &str) -> String {
         let (path, query) = (path.as_bytes(), query.as_bytes());
-        let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
+        let request = Request { method: b"GET", path, query, headers: &[], body: b"", client: None };
         let mut response = BufferedResponse::default();
         worker.call(1, &request, &mut response).unwrap();
         String::from_utf8(response.body).unwrap()

@@ -28,7 +28,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// let stats = worker.call(1, &request, &mut response)?;
@@ -62,7 +62,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// worker.call_without_reset(1, &request, &mut response)?;
@@ -100,11 +100,12 @@ impl Worker {
     /// # let boot = |path| Snapshot::boot(&host, &Program::load(path).unwrap(), &Limits::default(), Arc::new(NoLog));
     /// let mut front = Worker::fork(&boot(path)?)?;
     /// let mut store = Worker::fork_keeping_state(&boot(store)?)?;
-    /// let request = Request { method: b"PUT", path: b"/notes/a", query: b"", headers: &[], body: b"one" };
+    /// # let client = None;
+    /// let request = Request { method: b"PUT", path: b"/notes/a", query: b"", headers: &[], body: b"one", client };
     /// let mut response = BufferedResponse::default();
     /// front.call_with_peer(1, &request, &mut response, |call| {
     ///     let (path, body) = (call.name, call.argument);
-    ///     let request = Request { method: METHOD_CALL, path, query: b"", headers: &[], body };
+    ///     let request = Request { method: METHOD_CALL, path, query: b"", headers: &[], body, client };
     ///     let mut result = BufferedResponse::default();
     ///     match store.call(2, &request, &mut result) {
     ///         Ok(_) if result.status == 200 => Ok(result.body),
@@ -167,7 +168,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// use std::time::Duration;
@@ -262,7 +263,7 @@ impl Worker {
         send: impl FnOnce(&mut Served, &mut Process) -> Result<(), CallError>,
     ) -> Result<(), CallError> {
         // Such a program finds its entropy in the inbox, and nothing else.
-        let nothing = Request { method: b"", path: b"", query: b"", headers: &[], body: b"" };
+        let nothing = Request { method: b"", path: b"", query: b"", headers: &[], body: b"", client: None };
         self.inbox.write(&mut self.machine, &nothing, added, self.request_bytes)?;
         if let Some(served) = &mut self.served {
             let began = send(served, &mut self.runner.process);

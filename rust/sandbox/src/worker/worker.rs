@@ -90,7 +90,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// let mut worker = Worker::fork(&snapshot)?;
     /// for _ in 0..3 {
@@ -149,7 +149,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// let mut worker = Worker::fork_keeping_state(&snapshot)?;
     /// worker.call(1, &request, &mut response)?;
@@ -173,7 +173,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// let mut worker = Worker::fork_resetting_every(&snapshot, 2.try_into()?)?;
     /// for visit in [1, 2, 1, 2] {
@@ -259,7 +259,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// worker.call(1, &request, &mut response)?;

@@ -20,6 +20,7 @@ use super::service::{Port, Ready, SETTLE_MS, ServiceKeys, SettleMs, WarmUpReques
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
+use crate::config::client::ClientPatch;
 use crate::config::destination::Destination;
 use crate::config::json::Key;
 use crate::config::limits::{Limits, LimitsPatch};
@@ -123,6 +124,9 @@ struct Defaults {
     /// The host's files that all programs see, including storage programs.
     #[serde(default)]
     mounts: Vec<Mount>,
+    /// What programs learn about clients for which neither the tenant nor its group says it.
+    #[serde(default)]
+    client: ClientPatch,
 }
 
 /// Settings that the tenants of a group have in common.
@@ -144,6 +148,9 @@ struct Group {
     /// path takes precedence.
     #[serde(default)]
     mounts: Vec<Mount>,
+    /// What its tenants' programs learn about clients, for keys that a tenant does not set itself.
+    #[serde(default)]
+    client: ClientPatch,
 }
 
 /// A tenant. It needs at least one of `path`, `paths`, `hosts` and `default`.
@@ -192,6 +199,10 @@ struct Tenant {
     /// not connect.
     #[serde(default)]
     outbound: Vec<Destination>,
+    /// What the program learns about the client of a request. Keys that it leaves out are the group's, else the
+    /// defaults'.
+    #[serde(default)]
+    client: ClientPatch,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
     /// The port that the program's application listens on, inside its machine. Only with "connections". Required if the
@@ -311,6 +322,7 @@ struct Base {
     env: BTreeMap<EnvironmentName, Argument>,
     mounts: Vec<MountPoint>,
     outbound: Vec<Outbound>,
+    client: ClientPatch,
 }
 
 impl File {
@@ -319,15 +331,22 @@ impl File {
         let root = self.root.as_path();
         let in_defaults = |error: ConfigError| error.below(&["defaults".into()]);
         let mounts = run::mounts(self.defaults.mounts, &[], root).map_err(in_defaults)?;
-        let defaults =
-            Base { engine: self.engine, limits: self.defaults.limits, env: BTreeMap::new(), mounts, outbound: vec![] };
+        let defaults = Base {
+            engine: self.engine,
+            limits: self.defaults.limits,
+            env: BTreeMap::new(),
+            mounts,
+            outbound: vec![],
+            client: self.defaults.client,
+        };
         let mut groups: HashMap<TenantName, Base> = HashMap::new();
         for (name, group) in self.groups {
             let in_group = |error: ConfigError| error.below(&["groups".into(), name.as_str().into()]);
             let mounts = run::mounts(group.mounts, &defaults.mounts, root).map_err(in_group)?;
             let outbound = run::outbound(group.outbound, &[]);
             let (engine, limits) = (group.engine.unwrap_or(defaults.engine), group.limits.or(defaults.limits));
-            groups.insert(name, Base { engine, limits, env: group.env, mounts, outbound });
+            let client = group.client.or(&defaults.client);
+            groups.insert(name, Base { engine, limits, env: group.env, mounts, outbound, client });
         }
         let admin = self.admin.map(|admin| admin.check(root)).transpose()?;
         let mut used = UsedNames::default();
@@ -421,6 +440,7 @@ impl Tenant {
             mounts,
             watch,
             outbound: run::outbound(self.outbound, &base.outbound),
+            client: self.client.or(&base.client).into(),
             monotonic: run::monotonic(self.monotonic_clock, service.is_some()),
             service,
             routes,

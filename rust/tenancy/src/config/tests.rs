@@ -67,6 +67,7 @@ fn a_small_file_gets_the_defaults() {
         mounts: vec![],
         watch: vec![],
         outbound: vec![],
+        client: ClientConfig::default(),
         monotonic: mayfly_sandbox::MonotonicClock::Runs,
         service: None,
         routes: vec![Route { host: HostPattern::Any, path: "/a".to_owned().try_into().unwrap() }],
@@ -450,7 +451,7 @@ fn an_admin_listener_that_is_not_on_loopback_needs_a_key() {
 #[test]
 fn a_change_of_routes_keeps_the_program() {
     let tenant = only(&tenant(""));
-    let mut other = only(&routed(r#""default": true, "boot": "start""#));
+    let mut other = only(&routed(r#""default": true, "boot": "start", "client": {"headers": "none"}"#));
     assert!(tenant.same_program(&other));
     assert!(tenant != other);
     other.limits.concurrent_requests += 1;

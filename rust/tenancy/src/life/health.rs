@@ -20,7 +20,14 @@ pub(crate) fn check(
     send_on: &dyn Fn(Option<Next>),
 ) -> Result<(), ReloadError> {
     let (path, query) = health.path.split_once('?').unwrap_or((&health.path, ""));
-    let request = Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" };
+    let request = Request {
+        method: b"GET",
+        path: path.as_bytes(),
+        query: query.as_bytes(),
+        headers: &[],
+        body: b"",
+        client: None,
+    };
     let mut response = BufferedResponse::default();
     let mut worker = Worker::fork(snapshot).map_err(|error| ReloadError::Unhealthy(error.to_string()))?;
     let called = worker.call_with_peer(RequestId::NONE.0, &request, &mut response, |call| match store {
