@@ -3,4 +3,5 @@
 
 pub(crate) mod boot;
 mod doorbell;
+mod progress;
 mod server;
