@@ -12,6 +12,7 @@ pub(crate) mod json;
 pub(crate) mod launch;
 pub(crate) mod limits;
 mod run;
+mod runtime;
 pub(crate) mod schema;
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Advice about configurations that are valid, but probably not what the operator wants.
 //!
-//! It has no effect: it is logged when a program has booted, and printed by `mayfly check`. Programs are recognised by
-//! their files' names, which is sufficient for advice.
+//! It has no effect: it is logged when a program has booted, and printed by `mayfly check`.
 
 use crate::config::TenantConfig;
+use crate::config::runtime::Runtime;
 
-/// Runtimes that keep the state of random numbers in memory, by the start of the file's name, and what is then the same
-/// in every request.
-const RUNTIMES: [(&str, &str); 4] = [
-    ("node", "Math.random() and crypto"),
-    ("deno", "Math.random() and crypto"),
-    ("bun", "Math.random() and crypto"),
-    ("python", "those of the module random"),
-];
 /// Texts in the arguments or the environment of a tenant that starts its runtime with a hook of the SDK.
 const HOOKS: [&str; 3] = ["fresh", "preload", "mayfly"];
 
@@ -36,8 +28,7 @@ impl TenantConfig {
 
     /// Which random numbers are the same in every request, if the program is a runtime that is started without a hook.
     fn repeats(&self) -> Option<&'static str> {
-        let file = self.program.file_name()?.to_str()?;
-        let (_, repeats) = RUNTIMES.iter().find(|(name, _)| file.starts_with(name))?;
+        let repeats = Runtime::of(&self.program)?.repeats()?;
         let mut texts = self.args.iter().chain(self.env.iter().map(|(_, value)| value));
         let has_hook = texts.any(|text| HOOKS.iter().any(|hook| text.contains(hook)));
         (!has_hook).then_some(repeats)

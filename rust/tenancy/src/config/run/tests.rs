@@ -172,6 +172,19 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
 }
 
 #[test]
+fn a_runtime_at_the_doorbell_has_a_runtimes_limits() {
+    let limits = |program: &str, more: &str| {
+        let text = format!(r#"{{"tenants": [{{"name": "a", "path": "/", "program": "{program}"{more}}}]}}"#);
+        only(&text).limits
+    };
+    for program in ["/usr/bin/node", "build/deno", "python3.11"] {
+        assert_eq!(limits(program, ""), Limits::of_a_server(), "{program}");
+        assert_eq!(limits(program, r#", "limits": {"threads": 2}"#).machine.threads, 2, "{program}");
+    }
+    assert_eq!(limits("server", ""), Limits::default());
+}
+
+#[test]
 fn watched_paths_are_those_that_the_program_sees() {
     let text = |watch: &str| {
         format!(
