@@ -107,7 +107,7 @@ impl<'a> Boot<'a> {
         if self.cpu_left_ns == 0 || began_ns >= self.wall_end_ns {
             return Err(if self.cpu_left_ns == 0 { Stop::CpuLimit } else { Stop::WallLimit });
         }
-        self.progress.say(began_ns, self.runner, self.is_server);
+        self.progress.say(began_ns, self.runner, self.is_server, self.port);
         let leg = Leg {
             began_ns,
             slice_end_ns: began_ns.saturating_add(TURN_NS),
@@ -138,7 +138,7 @@ impl<'a> Boot<'a> {
         }
         let until_ns = until_ns.min(self.wall_end_ns).min(self.progress.next_ns());
         host_clock::sleep_until(until_ns, outside);
-        self.progress.say(host_clock::monotonic_ns(), self.runner, self.is_server);
+        self.progress.say(host_clock::monotonic_ns(), self.runner, self.is_server, self.port);
         let Self { machine, runner, .. } = self;
         runner.step(|process, context| process.wake(machine, context))
     }

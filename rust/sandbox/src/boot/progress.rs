@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mayfly_linux::Process;
+use mayfly_linux::{Application, Process};
 
 use crate::error::BootError;
 use crate::limits::nanoseconds;
@@ -76,18 +76,19 @@ fn path(warm_up: &WarmUp) -> String {
 
 impl Progress {
     /// Writes a line to the program's log if one is due.
-    pub(super) fn say(&mut self, now_ns: u64, runner: &Runner, is_server: bool) {
+    pub(super) fn say(&mut self, now_ns: u64, runner: &Runner, is_server: bool, port: Option<u16>) {
         if now_ns < self.next_ns {
             return;
         }
         let elapsed = self.elapsed();
         let pause = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).min(LONGEST_NS);
         self.next_ns = now_ns.saturating_add(pause);
-        let line = format!("mayfly: booting for {} s: {}\n", elapsed.as_secs(), self.doing(&runner.process, is_server));
+        let line =
+            format!("mayfly: booting for {} s: {}\n", elapsed.as_secs(), self.doing(&runner.process, is_server, port));
         runner.log.0.write(Stream::Stderr, line.as_bytes());
     }
 
-    fn doing(&self, process: &Process, is_server: bool) -> String {
+    fn doing(&self, process: &Process, is_server: bool, port: Option<u16>) -> String {
         match &self.doing {
             Doing::WarmsUp { path, answered, times } => {
                 format!("the program has answered {answered} of {times} warm-up requests for {path}")
@@ -97,6 +98,11 @@ impl Progress {
             }
             Doing::Starts if is_server && process.listeners().is_empty() => {
                 format!("the program does not listen yet; {}", process.thread_list())
+            }
+            Doing::Starts if is_server && process.application() == Application::Missing => {
+                let listeners = process.listeners();
+                let port = port.map(|port| format!(" on its \"port\" {port}")).unwrap_or_default();
+                format!("the program listens on {listeners}, and not yet{port}; {}", process.thread_list())
             }
             Doing::Starts if is_server => {
                 format!("the program listens, and does not wait for connections yet; {}", process.thread_list())
