@@ -21,6 +21,7 @@ PATIENCE_S = 120
 #: One bash runs all commands, as a reader's does. After each, a line on standard output and error says that it ended.
 SHELL = """
 mayfly() { if [ "$1" = run ]; then "$MAYFLY" "$@" --listen "$LISTEN"; else "$MAYFLY" "$@"; fi; }
+curl() { command curl --silent --show-error "$@"; }
 set -m
 """
 END = "the end of a command"
