@@ -107,9 +107,10 @@ void TenantController::register_routes() {
     registerMethod(&TenantController::serve, route, {}, false, "mayfly::TenantController::serve");
     registerMethod(&TenantController::refuse, refused_path, {}, false, "mayfly::TenantController::refuse");
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
-    app.registerPreSendingAdvice([this](const drogon::HttpRequestPtr &request, const drogon::HttpResponsePtr &response) {
-        before_sending(*request, *response);
-    });
+    app.registerPreSendingAdvice(
+        [this](const drogon::HttpRequestPtr &request, const drogon::HttpResponsePtr &response) {
+            before_sending(*request, *response);
+        });
     takes_default_ = others_.has_value() || server()->has_default();
     if (takes_default_) {
         app.setDefaultHandler([this](const drogon::HttpRequestPtr &request, Callback &&callback) {
