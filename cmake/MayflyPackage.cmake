@@ -15,8 +15,7 @@ set(CPACK_COMPONENTS_ALL runtime)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_NAME mayfly)
 set(CPACK_DEBIAN_RUNTIME_FILE_NAME DEB-DEFAULT)
 set(CPACK_COMPONENT_RUNTIME_DESCRIPTION
-"A fresh sandbox for every HTTP request
-The server mayfly-server, a Drogon server with Mayfly's plugin; the command mayfly, which
+"The server mayfly-server, a Drogon server with Mayfly's plugin; the command mayfly, which
 runs, checks and measures programs; the guest SDKs for C, C++, Rust, JavaScript and Python.")
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SECTION httpd)
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_SHLIBDEPS ON)
