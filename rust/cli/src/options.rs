@@ -32,18 +32,23 @@ pub enum Command {
     Bench(BenchOptions),
     /// Look up tenants among one and among many, and print what that costs.
     BenchRoutes(BenchRoutesOptions),
+    /// Make a project of one program, with all that it needs to run.
+    New(NewOptions),
     /// Check a configuration file: Mayfly's own, or Drogon's with the plugin in it.
     Check(CheckOptions),
     /// Boot a tenant's program and save its snapshot, for the next start of a server.
     Snapshot(SnapshotOptions),
+    /// Write this command's shell completions and manual pages into a directory, for packages.
+    #[command(hide = true)]
+    Generate(GenerateOptions),
     /// Print which engines can run programs on this host, which of them `auto` means, and what is missing.
     Info(InfoOptions),
 }
 
 #[derive(Debug, Args)]
 pub struct RunOptions {
-    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
-    #[arg(required_unless_present = "config")]
+    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP [default: the tenants of
+    /// mayfly.json in this directory]
     pub program: Option<PathBuf>,
     /// Serve the tenants of this file instead, by host and path
     #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "ready", "warm_up", "settle_ms", "before_freeze", "after_restore", "limits"])]
@@ -85,18 +90,48 @@ pub struct BenchOptions {
     /// it, else processes, else KVM of the paging kind [default: the file's, or auto]
     #[arg(long, value_name = "ENGINE", value_parser = engine())]
     pub engine: Option<Choice>,
-    /// Requests to measure
-    #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
-    pub requests: u32,
-    /// Measure fewer requests if that many take longer than about this many seconds
+    /// Requests to measure, exactly, unless `--seconds` is given, too [default: 20000, or fewer if they take longer
+    /// than about 20 seconds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub requests: Option<u32>,
+    /// Measure fewer requests if all would take longer than about this many seconds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: Option<u64>,
+    /// Write lines about a long measurement to standard error, even if that is no terminal
+    #[arg(long)]
+    pub progress: bool,
     /// The path to request, with its query if it has one
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NewOptions {
+    /// The project's directory, which is made. Its last component is the name of the tenant
+    pub name: PathBuf,
+    /// The program's language
+    #[arg(long, value_name = "LANGUAGE", value_enum)]
+    pub lang: Language,
+}
+
+/// The language of a new project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    /// A program at the doorbell, by the SDK's header.
+    C,
+    /// The same in C++.
+    Cpp,
+    /// The same by the SDK's crate.
+    Rust,
+    /// An HTTP server for Node.js.
+    Js,
+    /// A program at the doorbell, by the SDK's module.
+    Python,
+    /// Python that Pythran translates to C++.
+    Pythran,
 }
 
 #[derive(Debug, Args)]
@@ -131,6 +166,12 @@ pub struct BenchRoutesOptions {
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateOptions {
+    /// The directory
+    pub directory: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +228,18 @@ pub struct ProgramSettings {
 }
 
 impl ProgramSettings {
+    /// Whether none is set.
+    pub fn is_default(&self) -> bool {
+        let Self { args, env, mounts, serve, program_port, warm_up, limits } = self;
+        args.is_empty()
+            && env.is_empty()
+            && mounts.is_empty()
+            && serve.is_none()
+            && program_port.is_none()
+            && warm_up.is_empty()
+            && limits.is_empty()
+    }
+
     /// The configuration of a server with this program as its only tenant, for all paths.
     ///
     /// The values go through the same checks as those of a file, so the rules and messages are the same.

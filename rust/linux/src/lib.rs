@@ -84,6 +84,7 @@ pub use crate::fs::mounts::{MOUNTS_MAX, MountError, MountPoint, Mounts};
 pub use crate::fs::witnesses::NoWitness;
 pub use crate::kernel::process::{CopyError, Process};
 pub use crate::kernel::save::{ProcessLoadError, ProcessSaveError, Reopened};
+pub use crate::kernel::thread_list::ThreadList;
 pub use crate::kernel::unknown::UnknownCall;
 pub use crate::load::ExecError;
 pub use crate::net::allow_list::{Network, Outbound, OutboundHost};

@@ -126,7 +126,7 @@ impl Target {
     }
 
     pub(crate) fn request(&self) -> Request<'_> {
-        Request { method: b"GET", path: &self.path, query: &self.query, headers: &[], body: b"" }
+        Request { method: b"GET", path: &self.path, query: &self.query, headers: &[], body: b"", client: None }
     }
 }
 

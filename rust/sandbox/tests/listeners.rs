@@ -213,7 +213,8 @@ fn a_port_that_never_listens_is_reported_with_those_that_do() {
     let expected = "the program listens on 127.0.0.1:2019, then [::]:8000, then unix:/run/it, and not on port 8080, which \"port\" of its tenant names";
     assert!(message.starts_with(expected), "{message}");
     let message = refusal("once tick=-1", Some(8080), &[]);
-    assert!(message.starts_with("the program listens on nothing, and not on port 8080"), "{message}");
+    let never = "the program never listened for connections before all its threads waited forever; thread ";
+    assert!(message.starts_with(never) && message.contains(" (doors) waits in "), "{message}");
     // A path is no port.
     for name in ["/run/it", "@it"] {
         let message = refusal(&format!("listen={name}"), None, &[]);
@@ -237,7 +238,13 @@ fn a_port_is_waited_for_as_long_as_a_boot_may_take_if_the_program_has_timers() {
     let program = doors("listen=127.0.0.1:2019 tick=20", Some(8080), &[]);
     let error = boot_with(&program, &short, Arc::clone(&log) as Arc<dyn LogSink>).unwrap_err();
     assert!(matches!(error, BootError::NotListening { port: Some(8080), .. }), "{error}");
-    assert_eq!(said(&log), SAID);
+    let said = said(&log);
+    let (first, progress) = said.split_at(SAID.len());
+    assert_eq!(first, SAID);
+    // The boot takes eight seconds.
+    let expected =
+        "mayfly: booting for 5 s: the program listens on 127.0.0.1:2019, and not yet on its \"port\" 8080; thread ";
+    assert!(progress.starts_with(expected) && progress.lines().count() == 1, "{progress}");
 }
 
 #[test]
@@ -245,7 +252,19 @@ fn that_a_port_does_not_listen_is_said_soon_however_long_the_program_sleeps() {
     let log = Arc::new(Kept::default());
     let program = doors("listen=127.0.0.1:2019 later=6000,0.0.0.0:8080", Some(8080), &[]);
     boot_with(&program, &limits(), Arc::clone(&log) as Arc<dyn LogSink>).unwrap();
-    assert_eq!(said(&log), SAID);
+    assert!(said(&log).starts_with(SAID), "{}", said(&log));
+}
+
+#[test]
+fn a_program_that_never_listens_is_reported_with_what_its_threads_wait_for() {
+    let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
+    for port in [None, Some(8080)] {
+        let error = boot_with(&doors("tick=20", port, &[]), &short, Arc::new(NoLog)).unwrap_err();
+        assert!(matches!(error, BootError::NeverListened { .. }), "{error}");
+        let message = error.to_string();
+        let never = "the program never listened for connections within 2s (4 times the limit boot_ms); thread ";
+        assert!(message.starts_with(never) && message.ends_with(" (doors) waits in poll"), "{message}");
+    }
 }
 
 #[test]

@@ -168,6 +168,28 @@ fn a_program_that_does_not_listen_does_not_boot() {
 }
 
 #[test]
+fn a_warm_up_request_without_an_answer_is_reported_with_what_the_threads_wait_for() {
+    let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
+    for (path, query) in [("/sleep", "60000"), ("/never", "")] {
+        let mut program = program("listens", &["epoll"]);
+        let warm_up = WarmUp {
+            method: b"GET".to_vec(),
+            path: path.into(),
+            query: query.into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            times: 2,
+            steady: false,
+        };
+        program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+        let error = Snapshot::boot(&Host::open().unwrap(), &program, &short, Arc::new(NoLog)).unwrap_err();
+        assert!(matches!(&error, BootError::WarmUp { path: of, .. } if of == path), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("it answered 0 of them ") && message.contains(" (listens) waits in "), "{message}");
+    }
+}
+
+#[test]
 fn a_server_that_should_ring_the_doorbell_is_distinguished_from_a_program_that_hangs() {
     // One that waits forever, and one that wakes from time to time.
     for how in ["accept", "tick"] {

@@ -14,6 +14,7 @@ pub(crate) mod launch;
 pub(crate) mod limits;
 pub(crate) mod network;
 mod run;
+mod runtime;
 pub(crate) mod schema;
 mod service;
 #[cfg(test)]

@@ -190,6 +190,12 @@ impl LoopPool {
         self.set.router.has_default()
     }
 
+    /// Counts a request that an HTTP server with routes of its own has answered with 404, since neither they nor a
+    /// tenant take it.
+    pub fn count_unrouted(&mut self) {
+        self.unrouted.store(self.unrouted.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Serves a request on this thread, unless that would exceed the tenant's inline budget or block.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
         self.call_found(None, request, sink)
@@ -208,7 +214,7 @@ impl LoopPool {
             self.give_up(unfinished);
         }
         let Some(index) = self.index(hit, request) else {
-            self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.count_unrouted();
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), sink);
             return Outcome::Done;
         };
@@ -383,7 +389,7 @@ impl LoopPool {
         match self.set.router.find(host(request), request.path) {
             Some(index) => self.refuse_at(index, failure, reason, sink),
             None => {
-                self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                self.count_unrouted();
                 answer(failure, reason, self.ids.next(), sink);
             }
         }

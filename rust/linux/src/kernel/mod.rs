@@ -13,6 +13,7 @@ pub(crate) mod process;
 pub(crate) mod remote;
 pub(crate) mod save;
 pub(crate) mod switch;
+pub(crate) mod thread_list;
 pub(crate) mod timers;
 pub(crate) mod unknown;
 pub(crate) mod waiters;

@@ -13,6 +13,7 @@
 use mayfly_engine::Machine;
 use mayfly_linux::{Application, ConnectionId};
 
+use crate::boot::progress::Progress;
 use crate::error::BootError;
 use crate::limits::{Limits, nanoseconds};
 use crate::run::{Event, Exits, Runner, Stop};
@@ -43,6 +44,7 @@ pub(crate) struct Boot<'a> {
     pub(super) is_waited_for: bool,
     /// The call that a thread waited in when all last waited.
     pub(super) waited_in: Option<&'static str>,
+    pub(super) progress: Progress,
 }
 
 /// What is known of a program that is ready.
@@ -83,6 +85,7 @@ impl<'a> Boot<'a> {
             listens_since_ns: None,
             is_waited_for: false,
             waited_in: None,
+            progress: Progress::new(),
         }
     }
 
@@ -106,8 +109,9 @@ impl<'a> Boot<'a> {
         let clock = self.machine.cpu_clock();
         let (began_ns, cpu_before_ns) = (host_clock::monotonic_ns(), host_clock::run_cpu_ns(clock));
         if self.cpu_left_ns == 0 || began_ns >= self.wall_end_ns {
-            return Err(Stop::CpuLimit);
+            return Err(if self.cpu_left_ns == 0 { Stop::CpuLimit } else { Stop::WallLimit });
         }
+        self.progress.say(began_ns, self.runner, self.is_server, self.port);
         let leg = Leg {
             began_ns,
             slice_end_ns: began_ns.saturating_add(TURN_NS),
@@ -137,7 +141,9 @@ impl<'a> Boot<'a> {
         if now >= self.wall_end_ns {
             return Err(Stop::WallLimit);
         }
-        host_clock::sleep_until(until_ns.min(self.wall_end_ns), outside);
+        let until_ns = until_ns.min(self.wall_end_ns).min(self.progress.next_ns());
+        host_clock::sleep_until(until_ns, outside);
+        self.progress.say(host_clock::monotonic_ns(), self.runner, self.is_server, self.port);
         let Self { machine, runner, .. } = self;
         runner.step(|process, context| process.wake(machine, context))
     }
@@ -152,14 +158,15 @@ impl<'a> Boot<'a> {
         match stop {
             // The error names the listeners that there are instead.
             Stop::CpuLimit | Stop::WallLimit | Stop::Stuck { .. } | Stop::Waits { .. }
-                if is_missing && self.is_server && (self.port.is_some() || !process.listeners().is_empty()) =>
+                if is_missing && self.is_server && !process.listeners().is_empty() =>
             {
                 self.not_listening()
             }
             Stop::Exited { status } => BootError::Exited { status },
             Stop::Faulted(fault) => BootError::Faulted(fault),
-            Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: self.limits.boot_time },
-            Stop::Stuck { call } | Stop::Waits { call, .. } => BootError::Stuck { call },
+            Stop::CpuLimit | Stop::WallLimit | Stop::Slice | Stop::Stuck { .. } | Stop::Waits { .. } => {
+                self.progress.not_ready(&stop, process, self.is_server, self.limits.boot_time, PATIENCE)
+            }
             Stop::MemoryLimit if self.machine.is_refused() => BootError::ServerMemory,
             Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
             Stop::Response(error) => BootError::Failed(error.to_string()),

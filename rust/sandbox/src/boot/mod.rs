@@ -5,4 +5,5 @@ mod ask;
 pub(crate) mod boot;
 mod doorbell;
 mod ready;
+mod progress;
 mod server;

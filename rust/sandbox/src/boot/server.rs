@@ -41,8 +41,10 @@ impl Boot<'_> {
             self.await_ready(&mut served, ready)?;
         }
         for warm_up in &service.warm_up {
+            self.progress.warms_up(warm_up);
             for _ in 0..warm_up.times {
                 self.warm_up(&mut served, warm_up)?;
+                self.progress.answered();
             }
         }
         let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
@@ -79,6 +81,7 @@ impl Boot<'_> {
             if !self.run_to_idle(served.connection())? {
                 served.close(&mut self.runner.process);
             }
+            self.progress.repeats(warm_up, round as u32);
             let before = self.exits.all;
             self.warm_up(served, warm_up)?;
             let exits = self.exits.all.saturating_sub(before);

@@ -118,10 +118,11 @@ impl Snapshot {
         watchdog::start()?;
         let mut runner = Runner { process, entropy, log: log.clone(), may_block: true };
         let boot = Boot::new(&mut machine, &mut runner, limits);
-        let ready = match &program.service {
-            None => boot.run_to_doorbell()?,
-            Some(service) => boot.run_to_service(service)?,
+        let booted = match &program.service {
+            None => boot.run_to_doorbell(),
+            Some(service) => boot.run_to_service(service),
         };
+        let ready = booted.map_err(|error| error.after(runner.process.take_limit_hits()))?;
         let Runner { mut process, .. } = runner;
         process.freeze();
         let clock = FrozenClock::now(program.monotonic);

@@ -1,53 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Advice about configurations that are valid, but probably not what the operator wants.
 //!
-//! It has no effect: it is logged when a program has booted, and printed by `mayfly check`. Programs are recognised by
-//! their files' names, which is sufficient for advice.
+//! It has no effect: it is logged when a program has booted, and printed by `mayfly check`.
 
 use mayfly_sandbox::{Elf, MonotonicClock};
 
+use crate::config::runtime::Runtime;
 use crate::config::{Mode, TenantConfig};
 
-/// A runtime that is known to keep something in memory that is wrong in a later request.
-struct Runtime {
-    /// How the names of its files begin.
-    file: &'static str,
-    /// The random numbers whose state lies in memory.
-    random: &'static str,
-    /// What it measures time by that stands still while it is frozen.
-    clock: &'static str,
-}
-
-/// See `docs/freshness.md`, which says what was seen of each.
-const RUNTIMES: [Runtime; 6] = [
-    Runtime {
-        file: "node",
-        random: "Math.random() and crypto",
-        clock: "performance.now(), process.hrtime() and its timers",
-    },
-    Runtime { file: "deno", random: "Math.random() and crypto", clock: "performance.now() and its timers" },
-    Runtime {
-        file: "bun",
-        random: "Math.random(), and crypto after a warm-up",
-        clock: "performance.now() and its timers",
-    },
-    Runtime {
-        file: "python",
-        random: "those of the modules random and numpy",
-        clock: "time.monotonic() and asyncio's timers",
-    },
-    Runtime {
-        file: "perl",
-        random: "rand() after a warm-up, and what is made from it",
-        clock: "CLOCK_MONOTONIC and the timers of its event loops",
-    },
-    Runtime {
-        file: "java",
-        random: "java.util.Random, and Math.random() after a warm-up",
-        clock: "System.nanoTime() and its timers",
-    },
-];
-/// As for the runtimes above.
+/// What Go's programs measure time by that stands still while they are frozen.
 const GO_CLOCK: &str = "time.Since() and comparisons of what time.Now() returns";
 /// Texts in the arguments or the environment of a tenant that starts its runtime with a hook of the SDK.
 const HOOKS: [&str; 3] = ["fresh", "preload", "mayfly"];
@@ -75,26 +36,21 @@ impl TenantConfig {
         if self.monotonic != MonotonicClock::Suspends || self.mode == Mode::Stateful {
             return None;
         }
-        let known = self.runtime().map(|runtime| runtime.clock);
+        let known = Runtime::of(&self.program).and_then(Runtime::clock);
         let clock = known.or_else(|| elf.is_made_by_go().then_some(GO_CLOCK))?;
         Some(format!(
             "what the program kept at boot with a time of its monotonic clock does not age ({clock}): see \"monotonic_clock\" in docs/freshness.md"
         ))
     }
 
-    fn runtime(&self) -> Option<&'static Runtime> {
-        let file = self.program.file_name()?.to_str()?;
-        RUNTIMES.iter().find(|runtime| file.starts_with(runtime.file))
-    }
-
     /// Which random numbers are the same in every request, if the program is a runtime that is started without a hook.
     fn repeats(&self) -> Option<&'static str> {
-        let runtime = self.runtime()?;
+        let random = Runtime::of(&self.program)?.random()?;
         let service = self.service.as_ref()?;
         let mut texts = self.args.iter().chain(self.env.iter().map(|(_, value)| value));
         let has_hook = texts.any(|text| HOOKS.iter().any(|hook| text.contains(hook)));
         // A program may make them fresh after each restore.
-        (!has_hook && service.after_restore.is_none()).then_some(runtime.random)
+        (!has_hook && service.after_restore.is_none()).then_some(random)
     }
 }
 

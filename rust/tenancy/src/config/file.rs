@@ -24,6 +24,7 @@ use crate::config::client::ClientPatch;
 use crate::config::destination::Destination;
 use crate::config::json::Key;
 use crate::config::limits::{Limits, LimitsPatch};
+use crate::config::runtime::Runtime;
 use crate::config::schema::SocketAddress;
 use crate::config::values::{
     Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, MountPath, RequestTarget, RoutePath, SomeOf,
@@ -430,10 +431,12 @@ impl Tenant {
         let storage = self.storage.map(|storage| storage.check(root, base, engine)).transpose();
         let mounts = run::mounts(self.mounts, &base.mounts, root)?;
         let watch = run::watch(self.watch.as_ref().map_or(&[], SomeOf::as_slice), &mounts)?;
-        let built_in = if service.is_some() { Limits::of_a_server() } else { Limits::default() };
+        let program = root.join(self.program.as_str());
+        let is_runtime = Runtime::of(&program).is_some();
+        let built_in = if service.is_some() || is_runtime { Limits::of_a_server() } else { Limits::default() };
         Ok(TenantConfig {
             name: self.name,
-            program: root.join(self.program.as_str()),
+            program,
             engine,
             args: strings(self.args),
             env: variables(env),

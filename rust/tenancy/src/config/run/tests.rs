@@ -216,6 +216,19 @@ fn the_moment_of_the_freeze_is_configured() {
 }
 
 #[test]
+fn a_runtime_at_the_doorbell_has_a_runtimes_limits() {
+    let limits = |program: &str, more: &str| {
+        let text = format!(r#"{{"tenants": [{{"name": "a", "path": "/", "program": "{program}"{more}}}]}}"#);
+        only(&text).limits
+    };
+    for program in ["/usr/bin/node", "build/deno", "python3.11"] {
+        assert_eq!(limits(program, ""), Limits::of_a_server(), "{program}");
+        assert_eq!(limits(program, r#", "limits": {"threads": 2}"#).machine.threads, 2, "{program}");
+    }
+    assert_eq!(limits("server", ""), Limits::default());
+}
+
+#[test]
 fn watched_paths_are_those_that_the_program_sees() {
     let text = |watch: &str| {
         format!(
