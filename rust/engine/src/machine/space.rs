@@ -73,6 +73,32 @@ impl Machine {
         self.tables.entry(&self.memory, address).is_present()
     }
 
+    /// The pages of the machine's own in a range that the program can reach, ascending. The cost follows the number of
+    /// page tables there, not the length of the range.
+    ///
+    /// ```
+    /// # use mayfly_engine::{Host, Machine};
+    /// # use mayfly_machine::{Origin, Prot};
+    /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// machine.map_zero(0x50_1000, Prot::READ, Origin::Snapshot)?;
+    /// assert_eq!(machine.own_pages(0x50_0000, 1 << 40), [0x50_1000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn own_pages(&mut self, address: u64, len: u64) -> Vec<u64> {
+        let mut found = Vec::new();
+        let end = address.saturating_add(len).min(USER_END);
+        let visited = self.tables.for_each(&mut self.memory, address, end, &mut |memory, address, _, entry| {
+            if entry.is_user() && entry.frame().is_some_and(|frame| frame < memory.frames()) {
+                found.push(address);
+            }
+            Ok(())
+        });
+        debug_assert!(visited.is_ok(), "the visitor does not fail");
+        found
+    }
+
     /// Whether protecting, unmapping or moving the pages of a range takes more than some hundreds of microseconds, at
     /// some tens of nanoseconds a page.
     #[must_use]
@@ -304,8 +330,12 @@ impl Machine {
             if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
                 let prot =
                     if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
-                self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::Image });
-                self.changes.work_image_pages += 1;
+                let is_aliased = !self.changes.aliases.of(frame).is_empty();
+                // It may be in the work set already, by another address.
+                if !is_aliased || self.changes.work_aliases.insert(frame) {
+                    self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::Image });
+                    self.changes.work_image_pages += 1;
+                }
             } else {
                 self.changes.undo.entry(slot).or_insert((address, old));
                 self.changes.request_image_frames.insert(frame);
@@ -316,6 +346,7 @@ impl Machine {
         if !self.memory.owns(frame) {
             self.memory.own(frame);
             self.processor.forget(address);
+            self.forget_aliases(&[frame]);
         }
         self.memory.write_u64(slot, old.writable().0);
         Ok(())
@@ -383,6 +414,8 @@ impl Machine {
         self.translations.clear();
         let mut downgraded = std::mem::take(&mut self.changes.scratch);
         downgraded.clear();
+        // Frames that keep other addresses.
+        let mut kept = Vec::new();
         let Self { changes, processor, .. } = self;
         for (address, len) in ranges {
             self.tables.for_each(&mut self.memory, *address, address + len, &mut |memory, address, slot, old| {
@@ -393,7 +426,13 @@ impl Machine {
                 if changes.recorded {
                     changes.undo.entry(slot).or_insert((address, old));
                 }
-                if !old.is_upgrade_to(new) || content == Content::Drop {
+                if content == Content::Drop
+                    && !changes.aliases.is_empty()
+                    && let Some(frame) = old.frame().filter(|frame| changes.aliases.remove(*frame, address))
+                {
+                    kept.push(frame);
+                    processor.forget(address);
+                } else if !old.is_upgrade_to(new) || content == Content::Drop {
                     downgraded.extend(old.frame());
                     processor.forget(address);
                 }
@@ -401,6 +440,7 @@ impl Machine {
                 Ok(())
             })?;
         }
+        self.memory.take_back(&mut kept, Content::Keep)?;
         let drops = content == Content::Drop;
         // In a worker, dropping the content can wait: a reset restores the snapshot's pages, and the request's are
         // zeroed when they are used again.
@@ -475,7 +515,10 @@ impl Machine {
             self.processor.forget(address);
             self.memory.write_u64(slot, Entry::EMPTY.0);
             self.memory.write_u64(target, entry.0);
-            frames.extend(entry.frame());
+            if let Some(frame) = entry.frame() {
+                self.changes.aliases.rename(frame, address, to + (address - from));
+                frames.push(frame);
+            }
         }
         self.memory.take_back(&mut frames, Content::Keep)?;
         self.cover()
