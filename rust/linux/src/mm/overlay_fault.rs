@@ -55,12 +55,15 @@ pub(crate) fn fault_in(
         }
         return machine.make_writable(page, vma.origin).map_err(Refused::Machine);
     }
-    if shared {
-        let own = |at: &u64| machine.is_mapped(*at) && !machine.is_file_page(*at);
-        if let Some(other) = memory.views(inode, offset).find(own) {
-            machine.map_alias(page, vma.prot, other).map_err(Refused::Machine)?;
-            return if writes { machine.make_writable(page, vma.origin).map_err(Refused::Machine) } else { Ok(()) };
+    let has_frame = |at: &u64| machine.is_mapped(*at) && !machine.is_file_page(*at);
+    if let Some(other) = memory.views(inode, offset).find(has_frame) {
+        if !shared {
+            let mut bytes = [0; PAGE_BYTES];
+            machine.read(other, &mut bytes).map_err(|_| Refused::PastEnd)?;
+            return machine.map_filled(page, vma.prot, &bytes).map_err(Refused::Machine);
         }
+        machine.map_alias(page, vma.prot, other).map_err(Refused::Machine)?;
+        return if writes { machine.make_writable(page, vma.origin).map_err(Refused::Machine) } else { Ok(()) };
     }
     let index = offset / PAGE_SIZE;
     if !writes

@@ -334,7 +334,7 @@ impl Content {
         if grows {
             self.size = self.size.max(end);
         }
-        let end = end.min(self.size).div_ceil(PAGE_SIZE);
+        let end = if len == 0 { 0 } else { end.min(self.size).div_ceil(PAGE_SIZE) };
         for index in page_of(offset)..end {
             if let Source::Hole = self.source(index) {
                 self.put(index, Page::zeroes());

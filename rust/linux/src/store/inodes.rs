@@ -145,6 +145,20 @@ impl Inodes {
         self.content(id).map_or(Ok(0), |content| content.read(offset, out, may_block))
     }
 
+    /// How many of `len` bytes at `offset` can be written: as on Linux, whole pages of them if not all.
+    pub(crate) fn fitting(&self, id: InodeId, offset: u64, len: usize) -> usize {
+        let Some(content) = self.content(id) else { return len };
+        let most = self.room() / PAGE;
+        let len_bytes = count(len);
+        if content.missing(offset, len_bytes) <= most {
+            return len;
+        }
+        let to_page_end = PAGE.saturating_sub(offset % PAGE);
+        let ends = (0..).map(|page: u64| to_page_end.saturating_add(page.saturating_mul(PAGE)));
+        let fits = ends.take_while(|&end| end < len_bytes && content.missing(offset, end) <= most).last();
+        usize::try_from(fits.unwrap_or(0)).unwrap_or(0)
+    }
+
     /// Writes `data` at `offset`; a gap after the old end becomes a hole.
     pub(crate) fn write(
         &mut self,

@@ -29,6 +29,7 @@ impl BootInputs {
             descriptors,
             threads,
             mappings,
+            files_bytes,
             boot_time: _,
             cpu_time: _,
             wall_time: _,
@@ -40,7 +41,7 @@ impl BootInputs {
             program: program.elf.identity(),
             arguments: digest(&(&program.name, &program.args, &program.env)),
             mounts: program.mounts.digest(),
-            limits: digest(&(boot_memory_bytes, request_bytes, response_bytes, descriptors, threads, mappings)),
+            limits: digest(&(boot_memory_bytes, request_bytes, response_bytes, descriptors, threads, mappings, files_bytes)),
             service: digest(&(format!("{:?}", program.service), &program.outbound)),
             shared_bytes: program.shared.as_ref().map(SharedMemory::bytes),
         }

@@ -232,10 +232,13 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
         let mut taken: u64 = 0;
         while taken < buffer.len && done < TRANSFER_MAX {
             let part = buffer.len.saturating_sub(taken).min(TRANSFER_MAX.saturating_sub(done)).min(count(CHUNK_BYTES));
-            chunk.resize(usize::try_from(part).unwrap_or(0), 0);
-            let at = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
-            call.user().read(at, &mut chunk)?;
             let at = start.saturating_add(done);
+            let part = usize::try_from(part).unwrap_or(0);
+            let fitting = call.process.overlay.inodes().fitting(id, at, part);
+            chunk.resize(if fitting == 0 { part } else { fitting }, 0);
+            let part = count(chunk.len());
+            let from = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
+            call.user().read(from, &mut chunk)?;
             write_chunk(call, id, at, &chunk)?;
             taken = taken.saturating_add(part);
             done = done.saturating_add(part);
