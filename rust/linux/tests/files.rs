@@ -215,7 +215,8 @@ fn writing_to_a_mount_agrees_and_does_not_change_it() {
 #[test]
 fn writing_page_by_page_agrees_and_does_not_change_the_mount() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let letters = |count: usize| (b'a'..=b'z').cycle().flat_map(|letter| [letter; 4096]).take(count).collect::<Vec<_>>();
+    let letters =
+        |count: usize| (b'a'..=b'z').cycle().flat_map(|letter| [letter; 4096]).take(count).collect::<Vec<_>>();
     std::fs::write(root.path().join("base"), letters(60 * 4096)).unwrap();
     std::fs::write(root.path().join("second"), letters(3 * 4096 + 7)).unwrap();
     let point = MountPoint { guest: "/srv/data".into(), host: root.path().into(), writable: true };

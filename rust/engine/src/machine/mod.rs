@@ -4,6 +4,7 @@
 pub(crate) mod aliases;
 pub(crate) mod changes;
 pub(crate) mod clock;
+pub(crate) mod file_pages;
 pub(crate) mod frozen;
 pub(crate) mod machine;
 mod runs;

@@ -177,7 +177,8 @@ impl Process {
     ///
     /// [`CopyError`]; earlier pages may have been written then.
     pub fn copy_out(&self, machine: &mut Machine, address: u64, data: &[u8]) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory, inodes: self.overlay.inodes(), may_block: true }.write(address, data)?)
+        Ok(UserMemory { machine, space: &self.memory, inodes: self.overlay.inodes(), may_block: true }
+            .write(address, data)?)
     }
 
     /// Makes the present state the snapshot's: all mappings belong to it, and nothing counts as changed. Connections

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use mayfly_engine::Machine;
-use mayfly_machine::{FilePages, Origin, PAGE_SIZE, Prot};
+use mayfly_machine::{FilePages, Origin, PAGE_SIZE};
 
 use crate::base::errno::Errno;
 use crate::base::ids::InodeId;
@@ -40,7 +40,7 @@ pub(crate) fn fault_in(
     may_block: bool,
 ) -> Result<(), Refused> {
     let part = PageRange::at(page, PAGE_SIZE).map(|range| vma.covering(range).kind);
-    let Some(VmaKind::Overlay { inode, offset, shared, .. }) = part else { return Err(Refused::PastEnd) };
+    let Some(VmaKind::Overlay { inode, offset, shared, writable }) = part else { return Err(Refused::PastEnd) };
     let content = inodes.content(inode).filter(|content| offset < content.size()).ok_or(Refused::PastEnd)?;
     let writes = access == Access::Write;
     let is_file_page = machine.is_file_page(page);
@@ -62,6 +62,9 @@ pub(crate) fn fault_in(
             machine.read(other, &mut bytes).map_err(|_| Refused::PastEnd)?;
             return machine.map_filled(page, vma.prot, &bytes).map_err(Refused::Machine);
         }
+        if writable {
+            check_room(inodes, content, offset)?;
+        }
         machine.map_alias(page, vma.prot, other).map_err(Refused::Machine)?;
         return if writes { machine.make_writable(page, vma.origin).map_err(Refused::Machine) } else { Ok(()) };
     }
@@ -73,7 +76,7 @@ pub(crate) fn fault_in(
     {
         return Ok(());
     }
-    if shared && vma.prot.contains(Prot::WRITE) {
+    if shared && writable {
         check_room(inodes, content, offset)?;
         unmap_file_pages(machine, memory, inode, offset, page)?;
     }
@@ -88,7 +91,7 @@ pub(crate) fn fault_in(
     }
 }
 
-/// A page that becomes writable will have to be stored: as on a full tmpfs, there is no such page without room.
+/// A page that may be written will have to be stored: as on a full tmpfs, there is no such page without room.
 fn check_room(inodes: &Inodes, content: &Content, offset: u64) -> Result<(), Refused> {
     let is_stored = matches!(content.source(offset / PAGE_SIZE), Source::Own(_));
     if is_stored || inodes.room() >= PAGE_SIZE { Ok(()) } else { Err(Refused::PastEnd) }

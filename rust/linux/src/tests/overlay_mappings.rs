@@ -285,9 +285,8 @@ fn a_large_file_of_holes_costs_what_is_written() {
     }
     puppet.call(libc::SYS_getpid, [0; 6], 0x1000_0000_0000 + (size - PAGE_SIZE)).unwrap();
     assert_eq!(puppet.pread_word(fd, size / PAGE_SIZE - 1), Some(1));
-    let seek = |puppet: &mut Puppet, whence: i32| {
-        puppet.call(libc::SYS_lseek, [fd, 0, whence as u64, 0, 0, 0], 0).unwrap()
-    };
+    let seek =
+        |puppet: &mut Puppet, whence: i32| puppet.call(libc::SYS_lseek, [fd, 0, whence as u64, 0, 0, 0], 0).unwrap();
     assert_eq!(seek(&mut puppet, libc::SEEK_DATA), (size - PAGE_SIZE) as i64);
     assert_eq!(seek(&mut puppet, libc::SEEK_HOLE), 0);
     for at in [MAP, 0x1000_0000_0000] {

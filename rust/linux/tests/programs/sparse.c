@@ -47,19 +47,19 @@ static void over_a_file(void) {
     SAY(stat("base", &before));
     SAY(at(shared + 3 * PAGE));
     SAY(at(private + 3 * PAGE));
-    private[5 * PAGE] = '!';
+    private[45 * PAGE] = '!';
     int late = open("base", O_RDWR);
     SAY(stat("base", &after));
     SAY(before.st_ino == after.st_ino);
     SAY(sum(late));
     SAY(pwrite(late, "new", 3, 3 * PAGE));
     SAY(pwrite(late, "across", 6, 7 * PAGE - 3));
-    SAY(pwrite(late, "5", 1, 5 * PAGE));
+    SAY(pwrite(late, "5", 1, 45 * PAGE));
     SAY(at(shared + 3 * PAGE + 2));
     SAY(at(private + 3 * PAGE + 2));
     SAY(at(shared + 7 * PAGE));
-    SAY(at(shared + 5 * PAGE));
-    SAY(at(private + 5 * PAGE));
+    SAY(at(shared + 45 * PAGE));
+    SAY(at(private + 45 * PAGE));
     SAY(sum(early));
     SAY(mprotect(shared, PAGE, PROT_READ | PROT_WRITE));
     // A second mapping, which can be written, and one of the middle.

@@ -41,7 +41,15 @@ impl BootInputs {
             program: program.elf.identity(),
             arguments: digest(&(&program.name, &program.args, &program.env)),
             mounts: program.mounts.digest(),
-            limits: digest(&(boot_memory_bytes, request_bytes, response_bytes, descriptors, threads, mappings, files_bytes)),
+            limits: digest(&(
+                boot_memory_bytes,
+                request_bytes,
+                response_bytes,
+                descriptors,
+                threads,
+                mappings,
+                files_bytes,
+            )),
             service: digest(&(format!("{:?}", program.service), &program.outbound)),
             shared_bytes: program.shared.as_ref().map(SharedMemory::bytes),
         }

@@ -398,7 +398,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         (whence @ (libc::SEEK_DATA | libc::SEEK_HOLE), Some(_)) if let Object::Memory { id, .. } = open.object => {
             inside.ok_or(Errno::ENXIO)?;
             let data = whence == libc::SEEK_DATA;
-            let found = overlay_mappings::seek(call, id, offset.cast_unsigned(), data).ok_or(Errno::ENXIO)?;
+            let found = overlay_mappings::seek(call, id, offset.cast_unsigned(), data)?.ok_or(Errno::ENXIO)?;
             i64::try_from(found).ok()
         }
         (libc::SEEK_DATA, Some(_)) => Some(inside.map(|_| offset).ok_or(Errno::ENXIO)?),

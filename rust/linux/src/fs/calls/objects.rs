@@ -28,9 +28,7 @@ impl Object {
             }
             Self::Log(_) => Err(Errno::EBADF.into()),
             Self::Text { content, .. } => Ok(copy(content, offset, out)),
-            Self::Memory { id, .. } => {
-                Ok(overlay_mappings::read(call, *id, offset, out)?)
-            }
+            Self::Memory { id, .. } => Ok(overlay_mappings::read(call, *id, offset, out)?),
             Self::Host(file) => Ok(file.read_at(offset, out, call.context.may_block)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
             // `fs/calls/pollables.rs` reads these.

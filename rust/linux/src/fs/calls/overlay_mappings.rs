@@ -82,7 +82,8 @@ pub(crate) fn seals(call: &mut Call<'_, '_>, fd: i32, more: Option<u64>) -> Resu
     if seals & SEAL_SEAL != 0 {
         return Err(Errno::EPERM);
     }
-    let can_be_written = |vma: &Vma| matches!(vma.kind, VmaKind::Overlay { inode, shared: true, writable: true, .. } if inode == id);
+    let can_be_written =
+        |vma: &Vma| matches!(vma.kind, VmaKind::Overlay { inode, shared: true, writable: true, .. } if inode == id);
     if more & SEAL_WRITE != 0 && call.process.memory.all().iter().any(can_be_written) {
         return Err(Errno::EBUSY);
     }
@@ -192,14 +193,16 @@ pub(crate) fn write_through(call: &mut Call<'_, '_>, id: InodeId, offset: u64, l
             done.push(view.at);
         }
     }
+    let mut stale = Vec::new();
     for view in views {
         // A page that cannot be written through a mapping is removed: the next access finds the new content. A private
         // mapping keeps the pages that it has copied.
         let is_stale = if view.shared { !done.contains(&view.at) } else { call.machine.is_file_page(view.address) };
         if is_stale && call.machine.is_mapped(view.address) {
-            call.machine.unmap(view.address, PAGE_SIZE)?;
+            stale.push((view.address, PAGE_SIZE));
         }
     }
+    call.machine.discard(&stale)?;
     Ok(())
 }
 
@@ -207,8 +210,7 @@ pub(crate) fn write_through(call: &mut Call<'_, '_>, id: InodeId, offset: u64, l
 pub(crate) fn resize(call: &mut Call<'_, '_>, id: InodeId, size: u64) -> Result<(), Halt> {
     let before = call.process.overlay.inodes().size(id);
     if size < before {
-        let dropped = call.process.overlay.inodes().content(id).map_or(0, |content| content.own_in(size / PAGE_SIZE, u64::MAX));
-        work_limits::check_bytes(call, dropped.saturating_mul(PAGE_SIZE / 16))?;
+        check_work(call, id, size, u64::MAX)?;
         // The rest of the last page becomes zero, in the mapping too.
         refresh(call, id, size, 1);
     }
@@ -217,6 +219,20 @@ pub(crate) fn resize(call: &mut Call<'_, '_>, id: InodeId, size: u64) -> Result<
         remove_behind(call, id, pages::align_up(size).unwrap_or(size))?;
         if !size.is_multiple_of(PAGE_SIZE) {
             write_through(call, id, size.saturating_sub(1), 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// To be called before bytes `offset..end` of a file are dropped, in the overlay and in its mappings.
+fn check_work(call: &Call<'_, '_>, id: InodeId, offset: u64, end: u64) -> Result<(), Errno> {
+    let (first, last) = (offset / PAGE_SIZE, end.div_ceil(PAGE_SIZE));
+    let dropped = call.process.overlay.inodes().content(id).map_or(0, |content| content.own_in(first, last));
+    // To drop a page takes much less time than to copy one.
+    work_limits::check_bytes(call, dropped.saturating_mul(PAGE_SIZE / 16))?;
+    if call.process.memory.maps_overlay(id) {
+        for (vma, _) in call.process.memory.overlay_parts(id, offset, end) {
+            work_limits::check_range(call, vma.range)?;
         }
     }
     Ok(())
@@ -237,6 +253,7 @@ fn remove_behind(call: &mut Call<'_, '_>, id: InodeId, end: u64) -> Result<(), H
 pub(crate) fn punch(call: &mut Call<'_, '_>, id: InodeId, offset: u64, len: u64) -> Result<(), Halt> {
     let end = offset.saturating_add(len);
     let (first, last) = (pages::align_up(offset).unwrap_or(offset), pages::align_down(end));
+    check_work(call, id, offset, end)?;
     // The edges keep a part of what they have.
     for edge in [offset, end.saturating_sub(1)] {
         refresh(call, id, edge, 1);
@@ -257,17 +274,18 @@ pub(crate) fn punch(call: &mut Call<'_, '_>, id: InodeId, offset: u64, len: u64)
 
 /// The first byte from `offset` on that is data, or that is not: as [`Content::seek`], what the program has written by
 /// mappings included.
-pub(crate) fn seek(call: &mut Call<'_, '_>, id: InodeId, offset: u64, data: bool) -> Option<u64> {
+pub(crate) fn seek(call: &mut Call<'_, '_>, id: InodeId, offset: u64, data: bool) -> Result<Option<u64>, Errno> {
     if call.process.memory.maps_overlay(id) {
         for (vma, from) in call.process.memory.overlay_parts(id, offset, u64::MAX) {
             if matches!(vma.kind, VmaKind::Overlay { shared: true, .. }) {
+                work_limits::check_range(call, vma.range)?;
                 for address in call.machine.own_pages(vma.range.start(), vma.range.len()) {
                     store(call, id, address, from.saturating_add(address.saturating_sub(vma.range.start())));
                 }
             }
         }
     }
-    call.process.overlay.inodes().content(id)?.seek(offset, data)
+    Ok(call.process.overlay.inodes().content(id).and_then(|content| content.seek(offset, data)))
 }
 
 /// Saves what the mappings in `range`, which are about to be removed, hold of files: of pages that no other mapping
@@ -303,9 +321,8 @@ pub(crate) fn adopt(call: &mut Call<'_, '_>, identity: (u32, u64), id: InodeId, 
     for (range, shared) in call.process.memory.edit().adopt_overlay(identity, id) {
         // Copies of the host's pages: there must be one frame for all shared mappings.
         let copies = if shared { call.machine.own_pages(range.start(), range.len()) } else { Vec::new() };
-        for page in copies {
-            call.machine.unmap(page, PAGE_SIZE)?;
-        }
+        let copies: Vec<(u64, u64)> = copies.into_iter().map(|page| (page, PAGE_SIZE)).collect();
+        call.machine.discard(&copies)?;
     }
     let now = call.process.overlay.inodes().size(id);
     if now < size {

@@ -61,8 +61,10 @@ impl AddressSpace {
     /// and whether they are shared.
     pub(crate) fn adopt_overlay(&mut self, identity: (u32, u64), id: InodeId) -> Vec<(PageRange, bool)> {
         let is_same = |file: FileId| self.mapped_file(file).is_some_and(|known| known.file.identity() == identity);
-        let files: Vec<FileId> =
-            (0..self.files.len()).filter_map(|index| u16::try_from(index).ok().map(FileId)).filter(|id| is_same(*id)).collect();
+        let files: Vec<FileId> = (0..self.files.len())
+            .filter_map(|index| u16::try_from(index).ok().map(FileId))
+            .filter(|id| is_same(*id))
+            .collect();
         let new = |vma: &Vma| match vma.kind {
             VmaKind::File { file, offset, shared } if files.contains(&file) => {
                 Some(VmaKind::Overlay { inode: id, offset, shared, writable: !shared })
