@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A machine, run from exit to exit.
 
+pub(crate) mod alias_pages;
 pub(crate) mod aliases;
 pub(crate) mod changes;
 pub(crate) mod clock;

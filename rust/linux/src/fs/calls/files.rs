@@ -93,6 +93,12 @@ fn position(call: &Call<'_, '_>, fd: u64, offset: u64) -> Result<Position, Errno
     if open.object.has_position() { Ok(Position::At(offset)) } else { Err(Errno::ESPIPE) }
 }
 
+/// Refuses a transfer that would end behind the largest offset.
+fn check_end(start: u64, buffers: &[Buffer]) -> Result<(), Errno> {
+    let wanted = buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX);
+    if i64::try_from(start.saturating_add(wanted)).is_ok() { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
 fn check_readable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
     if call.process.files.open_file(fd)?.is_readable() { Ok(()) } else { Err(Errno::EBADF) }
 }
@@ -114,6 +120,7 @@ fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Bu
         Position::Current => open.offset,
         Position::At(offset) => offset,
     };
+    check_end(start, buffers)?;
     let mut small = [0; PAGE_BYTES];
     let mut large = Vec::new();
     let wanted = buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(TRANSFER_MAX);
@@ -226,6 +233,7 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
         Position::Current => open.offset,
         Position::At(offset) => offset,
     };
+    check_end(start, buffers)?;
     let mut done: u64 = 0;
     let mut chunk = Vec::new();
     let result = buffers.iter().try_for_each(|buffer| {
