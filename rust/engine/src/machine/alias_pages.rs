@@ -27,13 +27,13 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`MemoryError::Absent`] if there is no page at `of` or if it is a file's from the page cache, which
-    /// [`Machine::map_file`] maps as often as wanted; otherwise as [`Machine::map_zero`].
+    /// [`MemoryError::Absent`] if there is no page at `of`, or if it is a file's from the page cache or the
+    /// shared page of zeroes, which can be mapped as often as wanted; otherwise as [`Machine::map_zero`].
     pub fn map_alias(&mut self, address: u64, prot: Prot, of: u64) -> Result<(), MemoryError> {
         Self::check_range(address, PAGE_SIZE)?;
         Self::check_range(of, PAGE_SIZE)?;
         let source = self.tables.entry(&self.memory, of);
-        let own = |frame: &u64| source.is_user() && *frame < self.memory.frames();
+        let own = |frame: &u64| source.is_user() && *frame < self.memory.frames() && !self.memory.is_zero_frame(*frame);
         let frame = source.frame().filter(own).ok_or(MemoryError::Absent { address: of })?;
         // The page itself costs nothing, but a table for it may.
         self.check_limit()?;

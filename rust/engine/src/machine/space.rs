@@ -90,7 +90,8 @@ impl Machine {
         let mut found = Vec::new();
         let end = address.saturating_add(len).min(USER_END);
         let visited = self.tables.for_each(&mut self.memory, address, end, &mut |memory, address, _, entry| {
-            if entry.is_user() && entry.frame().is_some_and(|frame| frame < memory.frames()) {
+            let is_own = |frame| frame < memory.frames() && !memory.is_zero_frame(frame);
+            if entry.is_user() && entry.frame().is_some_and(is_own) {
                 found.push(address);
             }
             Ok(())
