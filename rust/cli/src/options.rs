@@ -221,8 +221,8 @@ pub struct ProgramSettings {
     #[arg(long, value_name = "PATH")]
     pub after_restore: Option<String>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
-    /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us,
-    /// concurrent_requests
+    /// response_kib, work_set_kib, descriptors, threads, mappings, files_mib, log_bytes_per_second,
+    /// inline_budget_us, concurrent_requests
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
     pub limits: Vec<(String, u64)>,
 }

@@ -60,6 +60,7 @@ mod pollables;
 mod sched;
 mod schedule;
 mod signal;
+mod store;
 mod syscalls;
 mod system;
 mod time;

@@ -8,7 +8,7 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::names;
 use crate::event::calls::{epoll, notices, pipes, poll};
-use crate::fs::calls::{copying, descriptors, directories, files, inotify, overlay_mappings, paths, tree};
+use crate::fs::calls::{copying, descriptors, directories, files, inotify, overlay_mappings, paths, sizes, tree};
 use crate::kernel::call::{Call, unknown};
 use crate::kernel::closing;
 use crate::mm::calls::memory;
@@ -134,6 +134,10 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_fchdir, paths::fchdir),
     (libc::SYS_statfs, paths::statfs),
     (libc::SYS_fstatfs, paths::fstatfs),
+    // fs/calls/sizes.rs
+    (libc::SYS_truncate, sizes::truncate),
+    (libc::SYS_ftruncate, sizes::ftruncate),
+    (libc::SYS_fallocate, sizes::fallocate),
     // fs/calls/tree.rs
     (libc::SYS_mkdir, tree::mkdir),
     (libc::SYS_mkdirat, tree::mkdirat),
@@ -147,9 +151,6 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_linkat, tree::linkat),
     (libc::SYS_symlink, tree::symlink),
     (libc::SYS_symlinkat, tree::symlinkat),
-    (libc::SYS_truncate, tree::truncate),
-    (libc::SYS_ftruncate, tree::ftruncate),
-    (libc::SYS_fallocate, tree::fallocate),
     (libc::SYS_chmod, tree::chmod),
     (libc::SYS_fchmod, tree::fchmod),
     (libc::SYS_fchmodat, tree::fchmodat),

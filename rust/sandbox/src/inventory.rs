@@ -88,6 +88,8 @@ pub const INVENTORY: &[Item] = &[
     item("file-content", "a file in the overlay, written", &[Process]),
     item("file-made", "a file in the overlay, made", &[Process]),
     item("file-removed", "a file of the snapshot, removed", &[Process]),
+    item("file-view", "a page that two mappings of a file share, written", &[PageCopy]),
+    item("file-punched", "a page of a mapped file, given back", &[TableUndo, Process]),
     item("signal-handler", "a signal's action", &[Process]),
     item("signal-mask", "the signal mask", &[Process]),
     item("signal-pending", "a blocked signal that waits", &[Process]),

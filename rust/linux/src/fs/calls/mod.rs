@@ -11,4 +11,5 @@ pub(crate) mod objects;
 pub(crate) mod overlay_mappings;
 pub(crate) mod paths;
 pub(crate) mod pollables;
+pub(crate) mod sizes;
 pub(crate) mod tree;

@@ -324,8 +324,10 @@ fn maps(process: &Process) -> String {
     let mut text = String::new();
     for vma in space.all() {
         let flag = |prot, letter| if vma.prot.contains(prot) { letter } else { '-' };
-        let is_shared =
-            matches!(vma.kind, VmaKind::Shared | VmaKind::Overlay { .. } | VmaKind::File { shared: true, .. });
+        let is_shared = matches!(
+            vma.kind,
+            VmaKind::Shared | VmaKind::Overlay { shared: true, .. } | VmaKind::File { shared: true, .. }
+        );
         let shared = if is_shared { 's' } else { 'p' };
         let (offset, device, inode, name) = match vma.kind {
             VmaKind::Stack => (0, 0, 0, "[stack]".into()),
