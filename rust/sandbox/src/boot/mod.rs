@@ -4,6 +4,6 @@
 mod ask;
 pub(crate) mod boot;
 mod doorbell;
-mod ready;
 mod progress;
+mod ready;
 mod server;

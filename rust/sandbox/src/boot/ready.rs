@@ -54,7 +54,9 @@ impl Boot<'_> {
                 Some(call) => format!("was not answered; the program last waited in {call}"),
                 None => "was not answered; the program computed all the time".into(),
             }),
-            BootError::Stuck { call } => not_ready(format!("was not answered; the program waits forever in {call}")),
+            BootError::Stuck { call, .. } => {
+                not_ready(format!("was not answered; the program waits forever in {call}"))
+            }
             error => error,
         })
     }

@@ -22,18 +22,10 @@ const fn runtime(name: &'static str, random: Option<&'static str>, clock: Option
 
 /// All of them. See `docs/freshness.md`, which says what was seen of each.
 const RUNTIMES: [Runtime; 13] = [
-    runtime(
-        "node",
-        Some("Math.random() and crypto"),
-        Some("performance.now(), process.hrtime() and its timers"),
-    ),
+    runtime("node", Some("Math.random() and crypto"), Some("performance.now(), process.hrtime() and its timers")),
     runtime("deno", Some("Math.random() and crypto"), Some("performance.now() and its timers")),
     runtime("bun", Some("Math.random(), and crypto after a warm-up"), Some("performance.now() and its timers")),
-    runtime(
-        "python",
-        Some("those of the modules random and numpy"),
-        Some("time.monotonic() and asyncio's timers"),
-    ),
+    runtime("python", Some("those of the modules random and numpy"), Some("time.monotonic() and asyncio's timers")),
     runtime("pypy", Some("those of the module random"), Some("time.monotonic() and asyncio's timers")),
     runtime(
         "java",
