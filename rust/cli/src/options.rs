@@ -230,14 +230,22 @@ pub struct ProgramSettings {
 impl ProgramSettings {
     /// Whether none is set.
     pub fn is_default(&self) -> bool {
-        let Self { args, env, mounts, serve, program_port, warm_up, limits } = self;
-        args.is_empty()
-            && env.is_empty()
-            && mounts.is_empty()
-            && serve.is_none()
-            && program_port.is_none()
-            && warm_up.is_empty()
-            && limits.is_empty()
+        let Self {
+            args,
+            env,
+            mounts,
+            serve,
+            program_port,
+            ready,
+            warm_up,
+            settle_ms,
+            before_freeze,
+            after_restore,
+            limits,
+        } = self;
+        let lists = args.is_empty() && env.is_empty() && mounts.is_empty() && warm_up.is_empty() && limits.is_empty();
+        let paths = [serve, ready, before_freeze, after_restore];
+        lists && paths.iter().all(|path| path.is_none()) && program_port.is_none() && settle_ms.is_none()
     }
 
     /// The configuration of a server with this program as its only tenant, for all paths.

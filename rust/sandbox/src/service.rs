@@ -43,6 +43,8 @@ struct Hook {
     /// The request that follows it, and its method; an empty method if there is none yet.
     next: Vec<u8>,
     next_method: Vec<u8>,
+    /// Where its client is.
+    next_client: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +73,13 @@ impl Served {
         connection: Option<ConnectionId>,
         hook: Option<Arc<Target>>,
     ) -> Self {
-        let hook = hook.map(|target| Hook { target, state: HookState::Due, next: vec![], next_method: vec![] });
+        let hook = hook.map(|target| Hook {
+            target,
+            state: HookState::Due,
+            next: vec![],
+            next_method: vec![],
+            next_client: None,
+        });
         Self {
             protocol: Arc::clone(protocol),
             decoder: protocol.decoder(),
@@ -120,11 +128,14 @@ impl Served {
         if bytes > limit {
             return Err(CallError::RequestTooLarge { bytes, limit });
         }
+        let client = request.client.map(|client| client.address);
         if let Some(hook) = self.hook.as_mut().filter(|hook| hook.state == HookState::Due) {
             std::mem::swap(&mut self.request, &mut hook.next);
             hook.next_method = request.method.to_vec();
+            hook.next_client = client;
             return self.begin_hook(process);
         }
+        self.client = client;
         self.send(process, request.method)
     }
 
@@ -136,6 +147,8 @@ impl Served {
     pub(crate) fn begin_hook(&mut self, process: &mut Process) -> Result<(), CallError> {
         let Some(hook) = &mut self.hook else { return Ok(()) };
         hook.state = HookState::Asked;
+        // It is Mayfly's own.
+        self.client = None;
         let target = Arc::clone(&hook.target);
         self.request.clear();
         self.protocol.encode(&target.request(), &mut self.request);
@@ -160,6 +173,7 @@ impl Served {
             return Ok(false);
         }
         std::mem::swap(&mut self.request, &mut hook.next);
+        self.client = hook.next_client;
         self.send(process, &method)?;
         Ok(true)
     }
@@ -168,7 +182,6 @@ impl Served {
     fn send(&mut self, process: &mut Process, method: &[u8]) -> Result<(), CallError> {
         self.decoder.begin(method);
         self.taken = 0;
-        self.client = request.client.map(|client| client.address);
         if let Some(kept) = self.connection {
             // Always: the connection may still have the last request's client.
             process.set_client(kept, self.client);
@@ -246,6 +259,7 @@ impl Hook {
     fn forget(&mut self) {
         self.state = HookState::Due;
         self.next_method.clear();
+        self.next_client = None;
         if self.next.capacity() > KEPT_BYTES {
             self.next = Vec::new();
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! SQLite on a large database of a mount: a request changes a few pages of it, and the next one finds it as it was.
+#![allow(clippy::disallowed_methods, reason = "tests make the files that they open")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;

@@ -181,7 +181,7 @@ fn a_warm_up_request_without_an_answer_is_reported_with_what_the_threads_wait_fo
             times: 2,
             steady: false,
         };
-        program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+        program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
         let error = Snapshot::boot(&Host::open().unwrap(), &program, &short, Arc::new(NoLog)).unwrap_err();
         assert!(matches!(&error, BootError::WarmUp { path: of, .. } if of == path), "{error}");
         let message = error.to_string();
