@@ -41,5 +41,6 @@ pub use error::{LoadError, SaveError};
 pub use mayfly_machine::{CreateError, FreezeError, RunError};
 pub use mayfly_memory::heap;
 pub use mayfly_memory::ledger::{Account, Allowance, Held, Hold, Ledger, Purpose};
+pub use mayfly_memory::tables::Residency;
 #[cfg(test)]
 mod tests;

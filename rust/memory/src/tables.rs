@@ -7,6 +7,8 @@
 //! Paging-based KVM does not see a downgrade of an entry by itself. This module only edits entries;
 //! who calls it pairs every downgrade with [`crate::memory::Memory::take_back`].
 
+mod residency;
+
 use std::collections::HashMap;
 
 use mayfly_machine::{EnginePage, MemoryError, PAGE_SIZE, Prot};
@@ -15,6 +17,8 @@ use crate::files::is_file;
 use crate::layout::PAGE;
 use crate::memory::Memory;
 use crate::sealed::SealedMemory;
+
+pub use residency::Residency;
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;

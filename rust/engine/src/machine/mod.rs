@@ -5,6 +5,7 @@ pub(crate) mod changes;
 pub(crate) mod clock;
 pub(crate) mod frozen;
 pub(crate) mod machine;
+pub(crate) mod residency;
 mod runs;
 pub(crate) mod space;
 mod zeroes;

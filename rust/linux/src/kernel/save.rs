@@ -73,6 +73,7 @@ struct Head {
     seen: Seen,
     ran: Duration,
     auxv: Vec<u8>,
+    executable: String,
 }
 
 /// The state that the program can change.
@@ -134,8 +135,11 @@ impl Process {
             resources,
             suspended_ns: _,
             cpu,
+            // They begin anew.
+            figures: _,
             hits: _,
             connects: _,
+            refused: _,
             shared,
         } = self;
         let scope = Scope::enter(Vec::new());
@@ -151,6 +155,7 @@ impl Process {
             seen: shared.witnesses.seen()?,
             ran: Duration::from_nanos(cpu.used_ns),
             auxv: shared.auxv.clone(),
+            executable: shared.executable.clone(),
         };
         let mut bytes = postcard::to_stdvec(&head)?;
         bytes.extend(body);
@@ -187,6 +192,7 @@ impl Process {
         // A frozen process does not run.
         process.cpu.since_ns = None;
         process.set_auxv(head.auxv);
+        process.set_executable(head.executable);
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
         let mut pollables = Box::new(pollables);

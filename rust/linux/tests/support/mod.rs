@@ -51,7 +51,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and how their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 28] = [
+pub const PROGRAMS: [(&str, &[Linking]); 31] = [
     ("interruptions", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("interfaces", &[Linking::Glibc]),
     ("scatter", &[Linking::Glibc]),
@@ -79,6 +79,9 @@ pub const PROGRAMS: [(&str, &[Linking]); 28] = [
     ("open", &[Linking::Glibc]),
     ("tree", &[Linking::Glibc]),
     ("virtual", &[Linking::Glibc]),
+    ("figures", &[Linking::Glibc, Linking::GlibcDynamic]),
+    ("sharing", &[Linking::Glibc]),
+    ("families", &[Linking::Glibc]),
     ("end", &[Linking::Glibc, Linking::Musl]),
 ];
 
