@@ -36,11 +36,11 @@ pub use crate::image::image::Image;
 pub use crate::image::reset::ResetReport;
 pub use crate::image::saved::{SavedImage, checksum, digest};
 pub use crate::machine::machine::Machine;
+pub use crate::machine::residency::Residency;
 pub use crate::processor::Kicker;
 pub use error::{LoadError, SaveError};
 pub use mayfly_machine::{CreateError, FreezeError, RunError};
 pub use mayfly_memory::heap;
 pub use mayfly_memory::ledger::{Account, Allowance, Held, Hold, Ledger, Purpose};
-pub use mayfly_memory::tables::Residency;
 #[cfg(test)]
 mod tests;

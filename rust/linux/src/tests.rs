@@ -181,6 +181,7 @@ impl Puppet {
         // Statistics are not reset.
         self.process.take_limit_hits();
         self.process.take_connects();
+        self.process.take_refused_processes();
         assert_eq!(format!("{:?}", self.process), format!("{frozen:?}"), "the process equals the snapshot");
         assert_eq!(self.run(), Ok(Exit::Syscall));
         Ok(())

@@ -216,7 +216,7 @@ fn a_mount_ends_where_the_hosts_file_system_does() {
 fn without_mounts_nothing_of_the_host_is_visible() {
     let program = compile("open", Linking::Glibc);
     let here = program.to_str().unwrap();
-    let outcome = support::run(&program, &[here, "/etc/hostname", "/root/x", "/usr", "/proc/self/status"]);
+    let outcome = support::run(&program, &[here, "/etc/machine-id", "/root/x", "/usr", "/proc/self/status"]);
     let lines: Vec<_> = outcome.stdout.lines().collect();
     for line in &lines[..4] {
         assert!(line.ends_with(": error 2"), "{line}");

@@ -35,7 +35,7 @@ const CHUNKS_MAX: usize = 1024;
 /// Most pages of which all workers of an image share a copy: 16 MiB. The file pages that they write are data of
 /// libraries.
 const COPIES_MAX: usize = 4096;
-pub(crate) const FIRST_FRAME: u64 = FILES_PHYSICAL / PAGE_SIZE;
+const FIRST_FRAME: u64 = FILES_PHYSICAL / PAGE_SIZE;
 const FRAMES_MAX: u64 = FILES_MAX / PAGE_SIZE;
 
 /// The content of a page.

@@ -18,8 +18,6 @@ use crate::layout::PAGE;
 use crate::memory::Memory;
 use crate::sealed::SealedMemory;
 
-pub use residency::Residency;
-
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;

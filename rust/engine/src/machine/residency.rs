@@ -1,21 +1,71 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How much of the program's address space is present.
+//! How much of the program's address space is resident.
+//!
+//! A worker keeps pages over resets that the frozen program did not have: zero pages of its work set, and pages of files.
+//! They must not show: what one request is told must not depend on what an earlier one touched. Of these pages, those of
+//! files never count, and the others count as soon as they have content.
 
+use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::{USER_END, USER_MIN};
 
 use crate::machine::machine::Machine;
-use mayfly_memory::tables::Residency;
+use mayfly_memory::tables::Entry;
 
-/// Counting the pages of this many last-level tables (2 GiB without gaps) takes some hundred microseconds.
-const TABLES_AT_ONCE: u64 = 1024;
+/// Reading this many words takes some hundred microseconds: the tables of 2 GiB without gaps, or 1,024 zero pages.
+const WORDS_AT_ONCE: u64 = 1 << 19;
+
+/// Resident pages of a range, those without access included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Residency {
+    /// Pages of the machine's own, shared memory included.
+    pub own: u64,
+    /// Pages of the page cache.
+    pub file: u64,
+}
 
 impl Machine {
-    /// The present pages of a range; `None` if counting them would take more than some hundred microseconds, and the
+    /// The resident pages of a range; `None` if counting them would take more than some hundred microseconds, and the
     /// thread may not block.
     #[must_use]
     pub fn residency(&self, address: u64, len: u64, may_block: bool) -> Option<Residency> {
-        let (start, end) = (address.max(USER_MIN), address.saturating_add(len).min(USER_END));
-        let tables = if may_block { u64::MAX } else { TABLES_AT_ONCE };
-        self.tables.residency(&self.memory, start, end, tables)
+        let range = (address.max(USER_MIN), address.saturating_add(len).min(USER_END));
+        let mut left = if may_block { u64::MAX } else { WORDS_AT_ONCE };
+        let mut found = Residency::default();
+        self.tables.look(&self.memory, range, &mut left, &mut |slot, entry, left| {
+            let Some(frame) = entry.frame() else { return Some(()) };
+            let is_file = self.memory.is_file(frame);
+            if self.shows(slot, frame, is_file, left)? {
+                *(if is_file { &mut found.file } else { &mut found.own }) += 1;
+            }
+            Some(())
+        })?;
+        Some(found)
+    }
+
+    /// Whether the page at `address` is resident, as the program may see it.
+    #[must_use]
+    pub fn is_resident(&self, address: u64) -> bool {
+        self.residency(address, PAGE_SIZE, true).is_some_and(|found| found != Residency::default())
+    }
+
+    /// Whether a page counts that a worker's entry names; lowers `left` by the words that it reads.
+    fn shows(&self, slot: u64, frame: u64, is_file: bool, left: &mut u64) -> Option<bool> {
+        let was_frozen = || self.memory.image_u64(slot).is_some_and(|word| Entry(word).frame().is_some());
+        let is_elsewhere = !is_file && frame >= self.memory.frames();
+        if !self.changes.recorded || is_elsewhere || self.changes.undo.contains_key(&slot) || was_frozen() {
+            return Some(true);
+        }
+        if is_file {
+            return Some(false);
+        }
+        let start = frame * PAGE_SIZE;
+        let words = (0..PAGE_SIZE / 8).map(|word| self.memory.read_u64(start + word * 8));
+        for word in words {
+            *left = left.checked_sub(1)?;
+            if word != 0 {
+                return Some(true);
+            }
+        }
+        Some(false)
     }
 }

@@ -139,6 +139,7 @@ static void clocks(void) {
 static pthread_barrier_t barrier;
 
 static void *stay(void *nothing) {
+    pthread_setname_np(pthread_self(), "second");
     pthread_barrier_wait(&barrier);
     pthread_barrier_wait(&barrier);
     return nothing;
@@ -160,7 +161,6 @@ static void threads(void) {
     pthread_barrier_init(&barrier, NULL, 2);
     printf("one %d %ld %ld\n", entries("/proc/self/task"), after("/proc/self/status", "Threads:\t"), field("/proc/self/stat", 20));
     pthread_create(&thread, NULL, stay, NULL);
-    pthread_setname_np(thread, "second");
     pthread_barrier_wait(&barrier);
     printf("two %d %ld %ld\n", entries("/proc/self/task"), after("/proc/self/status", "Threads:\t"), field("/proc/self/stat", 20));
     DIR *directory = opendir("/proc/self/task");

@@ -245,6 +245,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     if let Some(target) = remote::find(call, &to) {
         return remote::connect(call, id, to, target, nonblocking);
     }
+    let to = if to.is_any() { own_loopback(domain, &to, to.port().unwrap_or(0)) } else { to };
     let Some(listener) = names::listener(call, kind, &to)?.filter(|_| is_own(&to)) else {
         return connect_unreachable(call, id, &to, nonblocking);
     };
@@ -262,7 +263,6 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         let port = pollables.free_port();
         pollables.socket_mut(id)?.local = own_loopback(domain, &to, port);
     }
-    let to = if to.is_any() { own_loopback(domain, &to, to.port().unwrap_or(0)) } else { to };
     let own = pollables.socket(id)?.local.clone();
     let other_domain = pollables.socket(listener)?.domain;
     let accepted =
