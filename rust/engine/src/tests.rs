@@ -71,6 +71,7 @@ macro_rules! counting_guest {
 // Behind the macros, which they use.
 mod files;
 mod registers;
+mod residency;
 mod saved;
 mod scattered;
 mod shared;

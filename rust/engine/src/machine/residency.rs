@@ -3,7 +3,8 @@
 //!
 //! A worker keeps pages over resets that the frozen program did not have: zero pages of its work set, and pages of files.
 //! They must not show: what one request is told must not depend on what an earlier one touched. Of these pages, those of
-//! files never count, and the others count as soon as they have content.
+//! files never count, and the others count as soon as they have content. So do pages that were mapped ahead of a request.
+//! As on Linux, the one frame of zeroes never counts.
 
 use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::{USER_END, USER_MIN};
@@ -52,11 +53,14 @@ impl Machine {
     fn shows(&self, slot: u64, frame: u64, is_file: bool, left: &mut u64) -> Option<bool> {
         let was_frozen = || self.memory.image_u64(slot).is_some_and(|word| Entry(word).frame().is_some());
         let is_elsewhere = !is_file && frame >= self.memory.frames();
-        if !self.changes.recorded || is_elsewhere || self.changes.undo.contains_key(&slot) || was_frozen() {
+        if self.memory.is_zero_frame(frame) {
+            return Some(false);
+        }
+        if !self.changes.recorded || is_elsewhere || was_frozen() {
             return Some(true);
         }
         if is_file {
-            return Some(false);
+            return Some(self.changes.undo.contains_key(&slot));
         }
         let start = frame * PAGE_SIZE;
         let words = (0..PAGE_SIZE / 8).map(|word| self.memory.read_u64(start + word * 8));

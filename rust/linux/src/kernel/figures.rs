@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Figures that a program can read about itself, and that no call of its own sets.
 
+use serde::{Deserialize, Serialize};
+
 /// Figures of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Figures {
     /// The largest number of resident pages that the program was told.
     pub(crate) peak_pages: u64,
@@ -12,7 +14,7 @@ pub(crate) struct Figures {
 }
 
 /// Transfers in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Transfers {
     pub(crate) bytes: u64,
     pub(crate) calls: u64,

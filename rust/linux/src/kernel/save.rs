@@ -26,6 +26,7 @@ use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::{NoWitness, Seen, Witnesses};
 use crate::host::file_table::Scope;
 use crate::host::files;
+use crate::kernel::figures::Figures;
 use crate::kernel::process::Process;
 use crate::mm::address_space::AddressSpace;
 use crate::pollables::table::Pollables;
@@ -74,6 +75,7 @@ struct Head {
     ran: Duration,
     auxv: Vec<u8>,
     executable: String,
+    figures: Figures,
 }
 
 /// The state that the program can change.
@@ -135,8 +137,7 @@ impl Process {
             resources,
             suspended_ns: _,
             cpu,
-            // They begin anew.
-            figures: _,
+            figures,
             hits: _,
             connects: _,
             refused: _,
@@ -156,6 +157,7 @@ impl Process {
             ran: Duration::from_nanos(cpu.used_ns),
             auxv: shared.auxv.clone(),
             executable: shared.executable.clone(),
+            figures: *figures,
         };
         let mut bytes = postcard::to_stdvec(&head)?;
         bytes.extend(body);
@@ -193,6 +195,7 @@ impl Process {
         process.cpu.since_ns = None;
         process.set_auxv(head.auxv);
         process.set_executable(head.executable);
+        process.figures = head.figures;
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
         let mut pollables = Box::new(pollables);

@@ -149,7 +149,8 @@ mod tests {
         let found = find("0::/system.slice/mayfly.service\n", TWO, Controller::Memory);
         let expected = ["/sys/fs/cgroup/system.slice/mayfly.service", "/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/"];
         assert_eq!(paths(&found), expected);
-        let found = find("9:name=systemd:/\n4:cpu:/x\n3:memory:/a/b\n0::/c\n", &format!("{ONE}{TWO}"), Controller::Memory);
+        let found =
+            find("9:name=systemd:/\n4:cpu:/x\n3:memory:/a/b\n0::/c\n", &format!("{ONE}{TWO}"), Controller::Memory);
         let memory = ["/sys/fs/cgroup/memory/a/b", "/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory/"];
         assert_eq!(paths(&found)[..3], memory);
         assert_eq!(paths(&found)[3..], ["/sys/fs/cgroup/c", "/sys/fs/cgroup/"]);
@@ -159,7 +160,10 @@ mod tests {
     fn the_hierarchy_is_the_controllers() {
         let pids = "36 31 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
         let (groups, mounts) = ("4:pids:/p\n3:memory:/m\n", format!("{ONE}{pids}"));
-        assert_eq!(paths(&find(groups, &mounts, Controller::Processes)), ["/sys/fs/cgroup/pids/p", "/sys/fs/cgroup/pids/"]);
+        assert_eq!(
+            paths(&find(groups, &mounts, Controller::Processes)),
+            ["/sys/fs/cgroup/pids/p", "/sys/fs/cgroup/pids/"]
+        );
         assert_eq!(paths(&find(groups, &mounts, Controller::Memory))[0], "/sys/fs/cgroup/memory/m");
     }
 
@@ -177,7 +181,10 @@ mod tests {
     #[test]
     fn in_a_container_the_mounted_part_counts() {
         let mounts = "29 23 0:26 /docker/ab\\040c /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
-        assert_eq!(paths(&find("0::/docker/ab c/in\n", mounts, Controller::Memory)), ["/sys/fs/cgroup/in", "/sys/fs/cgroup/"]);
+        assert_eq!(
+            paths(&find("0::/docker/ab c/in\n", mounts, Controller::Memory)),
+            ["/sys/fs/cgroup/in", "/sys/fs/cgroup/"]
+        );
         // A cgroup namespace whose root is elsewhere.
         for group in ["0::/\n", "0::/../other\n"] {
             assert_eq!(paths(&find(group, mounts, Controller::Memory)), ["/sys/fs/cgroup/"], "{group}");
