@@ -12,8 +12,9 @@ use mayfly_machine::layout::{USER_END, USER_MIN};
 use crate::machine::machine::Machine;
 use mayfly_memory::tables::Entry;
 
-/// Reading this many words takes some hundred microseconds: the tables of 2 GiB without gaps, or 1,024 zero pages.
-const WORDS_AT_ONCE: u64 = 1 << 19;
+/// Budget for [`Machine::residency`] of a thread that may not block: reading this many words takes some hundred
+/// microseconds. It is enough for the tables of 2 GiB without gaps, or for 1,024 zero pages.
+pub const RESIDENCY_AT_ONCE: u64 = 1 << 19;
 
 /// Resident pages of a range, those without access included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,14 +26,11 @@ pub struct Residency {
 }
 
 impl Machine {
-    /// The resident pages of a range; `None` if counting them would take more than some hundred microseconds, and the
-    /// thread may not block.
-    #[must_use]
-    pub fn residency(&self, address: u64, len: u64, may_block: bool) -> Option<Residency> {
+    /// The resident pages of a range. Lowers `left` by the number of words that it reads; `None` if that is too small.
+    pub fn residency(&self, address: u64, len: u64, left: &mut u64) -> Option<Residency> {
         let range = (address.max(USER_MIN), address.saturating_add(len).min(USER_END));
-        let mut left = if may_block { u64::MAX } else { WORDS_AT_ONCE };
         let mut found = Residency::default();
-        self.tables.look(&self.memory, range, &mut left, &mut |slot, entry, left| {
+        self.tables.look(&self.memory, range, left, &mut |slot, entry, left| {
             let Some(frame) = entry.frame() else { return Some(()) };
             let is_file = self.memory.is_file(frame);
             if self.shows(slot, frame, is_file, left)? {
@@ -46,7 +44,8 @@ impl Machine {
     /// Whether the page at `address` is resident, as the program may see it.
     #[must_use]
     pub fn is_resident(&self, address: u64) -> bool {
-        self.residency(address, PAGE_SIZE, true).is_some_and(|found| found != Residency::default())
+        let mut left = u64::MAX;
+        self.residency(address, PAGE_SIZE, &mut left).is_some_and(|found| found != Residency::default())
     }
 
     /// Whether a page counts that a worker's entry names; lowers `left` by the words that it reads.

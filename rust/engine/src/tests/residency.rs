@@ -2,12 +2,13 @@
 //! What a request is told about resident pages does not depend on earlier requests.
 
 use super::*;
-use crate::machine::residency::Residency;
+use crate::machine::residency::{RESIDENCY_AT_ONCE, Residency};
 
 const SPAN: u64 = 64 * PAGE_SIZE;
 
 fn own(machine: &Machine) -> u64 {
-    machine.residency(DATA, SPAN, false).unwrap().own
+    let mut left = RESIDENCY_AT_ONCE;
+    machine.residency(DATA, SPAN, &mut left).unwrap().own
 }
 
 #[test]
@@ -39,5 +40,8 @@ fn pages_count_from_their_first_content_on_and_a_reset_takes_them_back() {
         worker.reset().unwrap();
     }
     assert_eq!(own(&worker), 1);
-    assert_eq!(worker.residency(DATA + SPAN, SPAN, false), Some(Residency::default()));
+    let mut left = RESIDENCY_AT_ONCE;
+    assert_eq!(worker.residency(DATA + SPAN, SPAN, &mut left), Some(Residency::default()));
+    // A table costs as much as it has entries.
+    assert_eq!(worker.residency(DATA, SPAN, &mut 511), None);
 }

@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::attributes::Time;
 
-/// Most directories. Times of further ones stay as they were.
-const DIRECTORIES_MAX: usize = 1024;
+/// Most bytes of all paths together. Times of further directories stay as they were.
+const BYTES_MAX: usize = 128 << 10;
 
 /// Times by plain path.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct DirectoryTimes {
     times: BTreeMap<Vec<u8>, Time>,
+    /// Sizes of the paths.
+    bytes: usize,
 }
 
 impl DirectoryTimes {
@@ -29,14 +31,20 @@ impl DirectoryTimes {
     pub(crate) fn set(&mut self, path: &[u8], time: Time) {
         if let Some(known) = self.times.get_mut(path) {
             *known = time;
-        } else if self.times.len() < DIRECTORIES_MAX {
+            return;
+        }
+        let bytes = self.bytes.saturating_add(path.len()).saturating_add(1);
+        if bytes <= BYTES_MAX {
             self.times.insert(path.to_vec(), time);
+            self.bytes = bytes;
         }
     }
 
     /// To be called when the directory is removed.
     pub(crate) fn forget(&mut self, path: &[u8]) {
-        self.times.remove(path);
+        if self.times.remove(path).is_some() {
+            self.bytes = self.bytes.saturating_sub(path.len()).saturating_sub(1);
+        }
     }
 }
 
@@ -48,14 +56,17 @@ mod tests {
     fn the_last_time_counts_and_the_number_is_bounded() {
         let mut times = DirectoryTimes::default();
         let at = |seconds| Time { seconds, nanoseconds: 0 };
-        for number in 0..2 * DIRECTORIES_MAX {
-            times.set(format!("/tmp/{number}").as_bytes(), at(1));
+        for number in 0..100_000 {
+            times.set(format!("/tmp/{number:06}").as_bytes(), at(1));
         }
-        assert_eq!(times.times.len(), DIRECTORIES_MAX);
-        assert_eq!(times.get(b"/tmp/2000"), None);
-        times.set(b"/tmp/5", at(2));
-        assert_eq!(times.get(b"/tmp/5"), Some(at(2)));
-        times.forget(b"/tmp/5");
-        assert_eq!(times.get(b"/tmp/5"), None);
+        let most = BYTES_MAX / 12;
+        assert_eq!((times.times.len(), times.get(b"/tmp/099999")), (most, None));
+        times.set(b"/tmp/000005", at(2));
+        assert_eq!(times.get(b"/tmp/000005"), Some(at(2)));
+        times.forget(b"/tmp/000005");
+        times.forget(b"/tmp/000005");
+        assert_eq!(times.get(b"/tmp/000005"), None);
+        times.set(b"/tmp/099999", at(3));
+        assert_eq!((times.times.len(), times.get(b"/tmp/099999")), (most, Some(at(3))));
     }
 }

@@ -64,6 +64,11 @@ impl Locks {
         self.file == file
     }
 
+    /// Number of locked ranges.
+    pub(crate) fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The lock on the whole file, by `flock`.
     pub(crate) fn whole(&self) -> Option<LockKind> {
         self.whole

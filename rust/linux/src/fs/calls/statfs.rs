@@ -6,10 +6,10 @@ use mayfly_machine::PAGE_SIZE;
 
 use crate::base::arguments::{count, int};
 use crate::base::halt::CallResult;
-use crate::fs::calls::find::find;
+use crate::fs::calls::find::{find, plain};
 use crate::fs::calls::tree;
 use crate::fs::mounts::is_at_or_below;
-use crate::fs::view::lookup;
+use crate::fs::object::Object;
 use crate::kernel::call::Call;
 
 /// Kinds of file systems: `<linux/magic.h>`.
@@ -40,8 +40,8 @@ pub(crate) fn fstatfs(call: &mut Call<'_, '_>) -> CallResult {
     let open = call.process.files.open_file(int(fd))?;
     let device = open.object.attributes(call.view())?.device;
     // Pipes, sockets, and files without a path have a file system of their own.
-    let is_writable = !open.path.starts_with(b"/") || device == 0 && !lookup::is_synthetic(&open.path);
-    let is_writable = is_writable || tree::is_writable(call.process, &open.path);
+    let is_nameless = matches!(open.object, Object::Pollable(_) | Object::Log(_) | Object::Memory { device: 0, .. });
+    let is_writable = is_nameless || tree::is_writable(call.process, plain(&open.path));
     let words = file_system(call, &open.path, device, is_writable);
     call.user().write_words(buffer, &words)?;
     Ok(0)

@@ -9,6 +9,7 @@ use mayfly_machine::{PAGE_SIZE, Prot, layout};
 use crate::base::errno::Errno;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
+use crate::kernel::residency;
 use crate::mm::vma::{Vma, VmaKind};
 
 /// `/proc/self/maps`.
@@ -125,8 +126,9 @@ impl Figures {
 /// `/proc/self/smaps`.
 pub(super) fn smaps(call: &Call<'_, '_>) -> Result<String, Errno> {
     let mut text = String::new();
+    let mut left = residency::budget(call);
     for vma in call.process.memory.all() {
-        let figures = Figures::of(vma, call.residency(vma.range)?);
+        let figures = Figures::of(vma, call.residency(vma.range, &mut left)?);
         text.push_str(&line(call.process, vma));
         let _ = writeln!(text, "{:<15} {:>8} kB", "Size:", figures.size);
         for label in ["KernelPageSize:", "MMUPageSize:"] {
@@ -148,8 +150,9 @@ pub(super) fn smaps(call: &Call<'_, '_>) -> Result<String, Errno> {
 pub(super) fn rollup(call: &Call<'_, '_>) -> Result<String, Errno> {
     let space = &call.process.memory;
     let mut sum = Figures::default();
+    let mut left = residency::budget(call);
     for vma in space.all() {
-        sum.add(&Figures::of(vma, call.residency(vma.range)?));
+        sum.add(&Figures::of(vma, call.residency(vma.range, &mut left)?));
     }
     let (first, last) = (space.all().first(), space.all().last());
     let (start, end) = (first.map_or(0, |vma| vma.range.start()), last.map_or(0, |vma| vma.range.end()));
