@@ -4,8 +4,8 @@
 //! There are none unless the tenant's configuration lists them: deny by default. A mount is read-only unless configured
 //! writable. Writes to a writable one stay in the process (`crate::fs::overlay`): the host's files never change.
 //!
-//! `/proc`, `/dev` and `/sys` are synthetic (`crate::fs::view::procfs`), and nothing can be mounted there. `/dev/shm` is
-//! an empty, writable directory, and so is `/tmp` unless something else is mounted on it.
+//! `/proc`, `/dev` and `/sys` are synthetic (`crate::fs::view::procfs`), and nothing can be mounted there. `/dev/shm`
+//! is an empty, writable directory, and so is `/tmp` unless something else is mounted on it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};

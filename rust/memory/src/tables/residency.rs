@@ -5,8 +5,8 @@ use super::{ENTRIES, Entry, FRAME_MASK, LEVELS, PRESENT, Tables};
 use crate::memory::Memory;
 
 impl Tables {
-    /// Calls `look(slot, entry)` for every non-empty leaf entry of `[start, end)`. `None` if `look` returns `None`, or if
-    /// `left`, which each last-level table lowers by its number of entries, is used up.
+    /// Calls `look(slot, entry)` for every non-empty leaf entry of `[start, end)`. `None` if `look` returns `None`, or
+    /// if `left`, which each last-level table lowers by its number of entries, is used up.
     pub fn look(
         self,
         memory: &Memory,

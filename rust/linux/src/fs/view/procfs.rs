@@ -2,8 +2,8 @@
 //! Synthetic files: devices, `/proc`, `/sys`, and the few in `/etc` that C libraries look for.
 //!
 //! They show the process and its own limits, and nothing of the host. Opening a file creates its text
-//! (`crate::fs::calls::texts`), which then stays the same. `/proc`, `/dev` and `/sys` have no other files; a mount takes
-//! precedence over those of `/etc`.
+//! (`crate::fs::calls::texts`), which then stays the same. `/proc`, `/dev` and `/sys` have no other files; a mount
+//! takes precedence over those of `/etc`.
 
 use crate::base::identity::PID;
 use crate::fs::object::Object;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The `ioctl`s on sockets that ask for interfaces: netdevice(7). `if_nametoindex(3)` and Java's `NetworkInterface` make
-//! them. None changes anything.
+//! The `ioctl`s on sockets that ask for interfaces: netdevice(7). `if_nametoindex(3)` and Java's `NetworkInterface`
+//! make them. None changes anything.
 
 use crate::base::arguments::count;
 use crate::base::errno::Errno;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Paths of Unix sockets: `bind` makes a file in a writable mount, which `chmod`, `stat`, `rename` and `unlink` know, and
-//! `connect` follows the path to it. Elsewhere, where Linux could not make a file, a path is a mere name, so that
+//! Paths of Unix sockets: `bind` makes a file in a writable mount, which `chmod`, `stat`, `rename` and `unlink` know,
+//! and `connect` follows the path to it. Elsewhere, where Linux could not make a file, a path is a mere name, so that
 //! programs can be configured for `/run`.
 
 use crate::base::errno::Errno;

@@ -37,8 +37,8 @@ pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `getrusage(2)`: CPU time is reported as user time, and the largest number of resident pages that the program was told
-/// as the maximum; the rest is 0.
+/// `getrusage(2)`: CPU time is reported as user time, and the largest number of resident pages that the program was
+/// told as the maximum; the rest is 0.
 pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
     /// Size of `struct rusage` in words.
     const WORDS: usize = 18;

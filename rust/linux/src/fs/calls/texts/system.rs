@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Texts about the system: `/proc`, and the cgroup's files. There is one processor, on which the program alone runs; its
-//! memory is the tenant's limit.
+//! Texts about the system: `/proc`, and the cgroup's files. There is one processor, on which the program alone runs;
+//! its memory is the tenant's limit.
 
 use std::fmt::Write;
 
