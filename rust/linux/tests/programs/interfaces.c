@@ -95,6 +95,13 @@ static void requests(void) {
     found.ifc_len = sizeof *list - 1;
     SAY(ioctl(fd, SIOCGIFCONF, &found));
     SAY(found.ifc_len);
+    found.ifc_len = -1;
+    SAY(ioctl(fd, SIOCGIFCONF, &found));
+    SAY(found.ifc_len);
+    found.ifc_buf = NULL;
+    found.ifc_len = 0x80000001;
+    SAY(ioctl(fd, SIOCGIFCONF, &found));
+    printf("needed %d\n", found.ifc_len % sizeof *list == 0 && found.ifc_len > 0);
     close(fd);
 }
 

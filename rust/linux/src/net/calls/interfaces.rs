@@ -2,7 +2,7 @@
 //! The `ioctl`s on sockets that ask for interfaces: netdevice(7). `if_nametoindex(3)` and Java's `NetworkInterface`
 //! make them. None changes anything.
 
-use crate::base::arguments::count;
+use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::kernel::call::Call;
@@ -73,11 +73,12 @@ fn padded(interface: &Interface) -> [u8; NAME_BYTES] {
 /// SIOCGIFCONF: the interfaces with IPv4 addresses, as many as fit.
 fn list(call: &mut Call<'_, '_>, argument: u64) -> CallResult {
     let [len, buffer] = call.user().read_words(argument)?;
-    let room = i32::try_from(len & u64::from(u32::MAX)).map_err(|_| Errno::EINVAL)?;
+    // Programs that ask for the size needed pass no buffer, and any length.
+    let room = u64::try_from(int(len)).unwrap_or(0);
     let mut used: u64 = 0;
     for interface in &INTERFACES {
         if buffer != 0 {
-            if used.saturating_add(REQUEST_BYTES) > u64::from(room.unsigned_abs()) {
+            if used.saturating_add(REQUEST_BYTES) > room {
                 break;
             }
             let at = buffer.checked_add(used).ok_or(Errno::EFAULT)?;
