@@ -11,7 +11,7 @@ set(mayfly_bridge_library "${MAYFLY_CARGO_TARGET_DIR}/release/libmayfly_bridge.a
 # Cargo itself finds what is out of date, so it runs each time.
 add_custom_target(mayfly_cargo
   COMMAND "${CMAKE_COMMAND}" -E env "CARGO_TARGET_DIR=${MAYFLY_CARGO_TARGET_DIR}"
-          "${MAYFLY_CARGO}" build --release --package mayfly-bridge
+          "${MAYFLY_CARGO}" build --release --locked --package mayfly-bridge
   WORKING_DIRECTORY "${MAYFLY_CARGO_WORKSPACE}"
   BYPRODUCTS "${mayfly_bridge_library}"
   COMMENT "cargo build --release --package mayfly-bridge"

@@ -40,7 +40,10 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     print(summary.terminal(report))
     print(f"\nwritten to {chosen.out}: report.json, report.html, report.md")
-    return 0
+    failures = report["run"].get("failures", [])
+    for failure in failures:
+        print(f"\nbench: a part failed, and its figures are missing: {failure}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def check_needs(chosen: Options) -> None:
@@ -84,8 +87,11 @@ def measure(chosen: Options, found: Engines) -> dict:
             answer = _check_routes(running, found)
             described = host.describe(running.pid, answer, found)
             entries = compare(running, comparison.loads(cores, chosen.connections))
-        languages = runtimes.measure(chosen, Path(scratch), found.measured, cores, cpu, _progress)
-        many = tenancy.measure(chosen, Path(scratch), cores, micro_runs, _progress)
+        failures: list[str] = []
+        nothing: dict[str, dict] = {engine: {} for engine in found.measured}
+        place = Path(scratch)
+        languages = attempt(failures, nothing, lambda: runtimes.measure(chosen, place, found.measured, cores, cpu, _progress))
+        many = attempt(failures, nothing, lambda: tenancy.measure(chosen, place, cores, micro_runs, _progress))
     parts = {
         engine: {
             **_micro(chosen, engine, runs, cpu),
@@ -96,7 +102,17 @@ def measure(chosen: Options, found: Engines) -> dict:
         for engine, runs in micro_runs.items()
     }
     _progress("")
-    return _judged({"host": described, "run": _run(chosen, started, began, load_before, answer)}, parts, found)
+    run = {**_run(chosen, started, began, load_before, answer), "failures": failures}
+    return _judged({"host": described, "run": run}, parts, found)
+
+
+def attempt(failures: list[str], otherwise: dict[str, dict], measurement: Callable[[], dict[str, dict]]) -> dict[str, dict]:
+    """The figures of one part of the run, or `otherwise` if it fails: what was measured before it is still reported."""
+    try:
+        return measurement()
+    except BenchError as error:
+        failures.append(str(error))
+        return otherwise
 
 
 def _micro(chosen: Options, engine: str, runs: list[dict], cpu: int | None) -> dict:

@@ -49,6 +49,7 @@ class WholeRun(WithScratch):
         written = json.loads((self.scratch / "report.json").read_text())
         self.assertLessEqual({"cpu", "kernel", "kvm", "mitigations", "drogon", "allocator"}, written["host"].keys())
         self.assertEqual(written["host"]["drogon"], "1.9.13")
+        self.assertEqual(written["run"]["failures"], [])
         self.assertEqual(list(written["engines"]), ["kvm", "process"])
         # What `auto` means is also where it was when there was one engine.
         for key, value in written["engines"]["process"].items():
@@ -60,6 +61,18 @@ class WholeRun(WithScratch):
         self.assertEqual(*of_vanilla)
         for name in ("report.html", "report.md"):
             self.assertGreater((self.scratch / name).stat().st_size, 500)
+
+    def test_a_part_that_fails_leaves_the_figures_of_the_others(self) -> None:
+        chosen = fixtures.fake_options(self.scratch)
+        fails = mock.patch("mayfly_bench.tenancy.measure", side_effect=BenchError("too few workers"))
+        with fails, contextlib.redirect_stderr(io.StringIO()):
+            report = cli.measure(chosen, engines.probe(chosen.cli))
+        cli.write(report, self.scratch)
+        written = json.loads((self.scratch / "report.json").read_text())
+        self.assertEqual(written["run"]["failures"], ["too few workers"])
+        self.assertEqual(list(written["runtimes"]), ["deno", "node", "python", "go"])
+        self.assertGreater(len(written["wrk"]), 0)
+        self.assertGreater((self.scratch / "report.html").stat().st_size, 500)
 
     def check(self, engine: str, part: dict) -> None:
         """What each engine's part has to have."""

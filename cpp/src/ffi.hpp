@@ -36,7 +36,10 @@ static_assert(offsetof(RequestView, method) == 0 && offsetof(RequestView, path) 
 static_assert(offsetof(RequestView, query) == 2 * sizeof(View<char>));
 static_assert(offsetof(RequestView, body) == 3 * sizeof(View<char>));
 static_assert(offsetof(RequestView, headers) == 4 * sizeof(View<char>));
-static_assert(sizeof(RequestView) == 5 * sizeof(View<char>));
+static_assert(offsetof(RequestView, client) == 5 * sizeof(View<char>));
+static_assert(offsetof(ClientView, port) == 16 && offsetof(ClientView, version) == 18);
+static_assert(offsetof(ClientView, is_encrypted) == 19 && sizeof(ClientView) == 20);
+static_assert(sizeof(RequestView) == 6 * sizeof(View<char>) + sizeof(void *));
 
 inline rust::Slice<std::uint8_t> reply_body(Reply &reply, std::size_t size) noexcept {
     const auto body = reply.body(size);

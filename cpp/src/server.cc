@@ -49,6 +49,8 @@ RouteHit LoopPool::claims(std::string_view host, std::string_view path) noexcept
 
 bool LoopPool::has_default() noexcept { return impl_->pool->has_default(); }
 
+void LoopPool::count_unrouted() noexcept { impl_->pool->count_unrouted(); }
+
 Outcome LoopPool::call(const RequestView &request, Reply &reply, RouteHit hit) noexcept {
     return impl_->pool->call({hit.epoch, hit.index}, request, reply) == ffi::Outcome::Done ? Outcome::done
                                                                                            : Outcome::later;

@@ -2,6 +2,8 @@
 
 #include "request_adapter.hpp"
 
+#include <cstdint>
+#include <cstring>
 #include <string_view>
 
 #include "mayfly/gate.hpp"
@@ -19,6 +21,25 @@ bool has_cookie(std::string_view cookies, std::string_view name) noexcept {
         }
     }
     return false;
+}
+
+ClientView client_of(const drogon::HttpRequest &request) noexcept {
+    const auto &peer = request.peerAddr();
+    ClientView client;
+    if (peer.isUnspecified()) {
+        return client; // A request that the application has made itself.
+    }
+    if (peer.isIpV6()) {
+        std::memcpy(client.address, peer.ip6NetEndian(), sizeof client.address);
+        client.version = 6;
+    } else {
+        const std::uint32_t address = peer.ipNetEndian();
+        std::memcpy(client.address, &address, sizeof address);
+        client.version = 4;
+    }
+    client.port = peer.toPort();
+    client.is_encrypted = request.isOnSecureConnection() ? 1 : 0;
+    return client;
 }
 
 } // namespace
@@ -50,6 +71,7 @@ RequestView RequestAdapter::view(const drogon::HttpRequest &request) {
         .query = request.query(),
         .body = request.body(),
         .headers = headers_,
+        .client = client_of(request),
     };
 }
 

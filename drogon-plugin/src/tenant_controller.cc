@@ -107,6 +107,10 @@ void TenantController::register_routes() {
     registerMethod(&TenantController::serve, route, {}, false, "mayfly::TenantController::serve");
     registerMethod(&TenantController::refuse, refused_path, {}, false, "mayfly::TenantController::refuse");
     app.registerPreRoutingAdvice([this](const drogon::HttpRequestPtr &request) { before_routing(request); });
+    app.registerPreSendingAdvice(
+        [this](const drogon::HttpRequestPtr &request, const drogon::HttpResponsePtr &response) {
+            before_sending(*request, *response);
+        });
     takes_default_ = others_.has_value() || server()->has_default();
     if (takes_default_) {
         app.setDefaultHandler([this](const drogon::HttpRequestPtr &request, Callback &&callback) {
@@ -162,6 +166,18 @@ void TenantController::before_routing(const drogon::HttpRequestPtr &request) noe
         }
     } else if (ConnectionGate::may_have_fields()) {
         request->removeHeader(cookie_header); // Only tenants get it.
+    }
+}
+
+void TenantController::before_sending(const drogon::HttpRequest &request,
+                                      const drogon::HttpResponse &response) noexcept {
+    // Drogon names the route of a request that one took, tenants' requests included.
+    if (response.statusCode() != drogon::k404NotFound || !request.matchedPathPattern().empty()) {
+        return;
+    }
+    auto *per_thread = this_thread_if_any();
+    if (per_thread != nullptr && !(takes_default_ && per_thread->pool.has_default())) {
+        per_thread->pool.count_unrouted();
     }
 }
 

@@ -25,8 +25,8 @@ namespace mayfly {
 //   refuse           answers the requests that replace those that ConnectionGate has refused, in their order
 //   serve            gets all requests of that route, and restores their own paths
 //   serve_default    gets what has no route and no file in Drogon, and passes it to the default tenant, if there is
-//   one,
-//                    or to the application
+//                    one, or to the application
+//   before_sending   counts what nothing took
 //
 // The route is an exact one, found by a hash look-up: Drogon's patterns are regular expressions, and the standard
 // library's matcher recurses once per character, so that one long path would end the process
@@ -72,6 +72,8 @@ class TenantController final : public drogon::HttpController<TenantController, f
     };
 
     void before_routing(const drogon::HttpRequestPtr &request) noexcept;
+    // Counts a 404 of Drogon's own.
+    void before_sending(const drogon::HttpRequest &request, const drogon::HttpResponse &response) noexcept;
     void serve_default(const drogon::HttpRequestPtr &request, Callback &&callback);
     void respond(const drogon::HttpRequestPtr &request, RouteHit hit, Callback &&callback);
     PerThread &this_thread();

@@ -296,6 +296,15 @@ static void grow_peak(void) {
 }
 // In units of 4 MiB: requests touch different pages of the stack.
 static uint64_t see_peak(void) { return told("/proc/self/status", "VmHWM:") >> 12; }
+// A file without a name that the boot has mapped twice.
+static int64_t view_file = -1;
+static volatile uint64_t *views[2];
+static void view_write(void) { *views[0] = DIRTY_VALUE; }
+static uint64_t see_view(void) { return *views[1]; }
+static void view_punch(void) {
+    call6(SYS_fallocate, (uint64_t)view_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FAULTS_PAGE, FAULTS_PAGE, 0, 0);
+}
+static uint64_t see_punched(void) { return views[1][FAULTS_PAGE / sizeof **views]; }
 static void set_handler(void) {
     struct kernel_sigaction action = {1 /* SIG_IGN */, 0, 0, 0};
     call6(SYS_rt_sigaction, SIGUSR1, (uint64_t)(uintptr_t)&action, 0, 8, 0, 0);
@@ -468,6 +477,8 @@ static const struct state {
     {"shared-file", shared_make, see_shared, 0},
     {"io-figures", count_writes, see_writes, 0},
     {"peak-memory", grow_peak, see_peak, 0},
+    {"file-view", view_write, see_view, 0},
+    {"file-punched", view_punch, see_punched, 0},
     {"signal-handler", set_handler, see_handler, 0},
     {"signal-mask", set_mask, see_mask, 0},
     {"signal-pending", set_pending, see_pending, 0},
@@ -514,6 +525,11 @@ void state_prepare(void) {
     CALL(SYS_unlink, REQUEST_FILE, 0, 0); // left behind where there is no reset
     state_file = CALL(SYS_open, STATE_FILE, O_RDWR | O_CREAT | O_TRUNC, 0600);
     CALL(SYS_write, state_file, &value, sizeof value);
+    view_file = CALL(SYS_memfd_create, "views", 0, 0);
+    CALL(SYS_ftruncate, view_file, 2 * FAULTS_PAGE, 0);
+    for (size_t i = 0; i < 2; ++i)
+        views[i] = mmap(NULL, 2 * FAULTS_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, (int)view_file, 0);
+    views[0][0] = views[1][FAULTS_PAGE / sizeof **views] = BOOT_VALUE;
 
     // A piece of break of our own behind malloc's, which copes.
     uint64_t start = ((uint64_t)CALL(SYS_brk, 0, 0, 0) + FAULTS_PAGE - 1) & ~(FAULTS_PAGE - 1);

@@ -85,8 +85,8 @@ class Server:
     """mayfly-server with these tenants, from entering the context to leaving it.
 
     `config` has further keys of Mayfly's configuration, `app` of Drogon's "app". With `tenants_file` Mayfly's configuration
-    is in a file of its own, which `write_tenants` replaces. With `open_directory`
-    the server may be another user's. With `admin` (its further keys) there is a listener for
+    is in a file of its own, which `write_tenants` replaces. With `open_directory` the server may be another user's.
+    `listeners` are further ones of Drogon's, beside 127.0.0.1. With `admin` (its further keys) there is a listener for
     operators. `file` is a whole configuration of Drogon, instead of all these; its paths are relative to the repository.
     """
 
@@ -105,6 +105,7 @@ class Server:
         launcher=(),
         pass_fds=(),
         open_directory=False,
+        listeners=(),
     ):
         self.port = free_port()
         self._command, self._pass_fds = [*launcher, executable], pass_fds
@@ -114,7 +115,7 @@ class Server:
             self._config["admin"] = {"listen": "127.0.0.1:0", **admin}
         self._app = {"number_of_threads": threads, "document_root": "public", **(app or {})}
         self._tenants, self._tenants_file, self._file = tenants, tenants_file, file
-        self._open_directory = open_directory
+        self._open_directory, self._listeners = open_directory, listeners
         self.admin_port = None
 
     def __enter__(self):
@@ -142,7 +143,7 @@ class Server:
             config = {"app": self._app, "plugins": [{"name": "mayfly::SandboxPlugin", "config": plugin}]}
         else:
             config = self._file
-        config["listeners"] = [{"address": "127.0.0.1", "port": self.port}]
+        config["listeners"] = [{"address": "127.0.0.1", "port": self.port}, *self._listeners]
         (self.directory / "config.json").write_text(json.dumps(config))
 
     def write_tenants(self, tenants):

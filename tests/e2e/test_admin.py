@@ -93,13 +93,17 @@ class Admin(unittest.TestCase):
     def test_the_metrics_count_what_was_asked(self):
         for _ in range(7):
             self.server.get("/app")
-        self.server.get("/nowhere")
+        for path in ("/nowhere", "/nowhere/else"):
+            self.assertEqual(self.server.get(path).status, 404)
+        # The application's own route.
+        self.assertEqual(self.server.get("/").status, 200)
         metrics = self.server.operate("GET", "metrics", key=OPERATOR)
         self.assertTrue(metrics.header("content-type").startswith("text/plain; version=0.0.4"))
         lines = metrics.body.decode().splitlines()
         self.assertIn('mayfly_tenant_requests_total{tenant="app"} 7', lines)
         self.assertIn('mayfly_tenant_requests_total{tenant="plain"} 0', lines)
         self.assertIn('mayfly_tenant_ready{tenant="app"} 1', lines)
+        self.assertIn("mayfly_unrouted_requests_total 2", lines)
         figures = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         self.assertGreater(float(figures['mayfly_tenant_cpu_seconds_total{tenant="app"}']), 0)
         self.assertEqual(float(figures['mayfly_tenant_cpu_seconds_total{tenant="plain"}']), 0)

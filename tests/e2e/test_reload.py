@@ -126,6 +126,15 @@ class TenantsFile(unittest.TestCase):
         status = self.server.tenant_status("hello", KEY)
         self.assertEqual((status["generation"], status["reloads"], status["errors"]), (1, 0, {}))
 
+    def test_a_mended_file_is_logged_whether_it_is_another_or_the_former_one(self):
+        for mended, tenants in (("it is what is in force", [self.hello]), ("it is applied", [self.hello, self.echo])):
+            before = len(self.server.log())
+            self.server.write_tenants([{**self.hello, "paht": "/x"}])
+            self.server.await_that(lambda at=before: "stays in force" in self.server.log()[at:], "it is not refused")
+            self.server.write_tenants(tenants)
+            self.server.await_log(f"the tenants file is valid again: {mended}")
+        self.assertEqual(self.server.get("/echo").status, 200)
+
     def test_a_tenant_may_take_a_path_of_drogons_and_give_it_back(self):
         self.server.write_tenants([self.hello, tenant("root", "/", "hello")])
         self.server.await_that(lambda: self.server.get("/").body == HELLO, "the root is not a tenant's")

@@ -6,6 +6,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string_view>
 #include <type_traits>
@@ -38,6 +39,14 @@ struct HeaderView {
     View<char> value;
 };
 
+// The client's end of the connection. Without one (version 0) the program learns nothing of its client.
+struct ClientView {
+    std::uint8_t address[16] = {}; // In network order: the first 4 bytes, or all.
+    std::uint16_t port = 0;        // In the host's order.
+    std::uint8_t version = 0;      // 4 or 6, the version of IP.
+    std::uint8_t is_encrypted = 0; // Whether the connection is (HTTPS).
+};
+
 // A request. All that it points to must stay valid and unchanged during the call that it is given to.
 struct RequestView {
     View<char> method; // As sent: "GET".
@@ -45,6 +54,7 @@ struct RequestView {
     View<char> query;  // Without the '?'.
     View<char> body;
     View<HeaderView> headers;
+    ClientView client;
 };
 
 } // namespace mayfly

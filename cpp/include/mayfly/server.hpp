@@ -63,6 +63,10 @@ class LoopPool {
     // Whether there is a default tenant, which serves what no other tenant claims. A reload may add or remove it.
     [[nodiscard]] bool has_default() noexcept;
 
+    // Counts a request that the application has answered with 404, since neither a tenant nor a route of its own takes
+    // it.
+    void count_unrouted() noexcept;
+
     // Serves `request` on this thread: one run of a machine. It takes no longer than the tenant's inline
     // budget. `hit` is what claims() has returned for the request; without it the tenant is looked up.
     [[nodiscard]] Outcome call(const RequestView &request, Reply &reply, RouteHit hit = {}) noexcept;

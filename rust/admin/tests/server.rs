@@ -56,7 +56,7 @@ impl Running {
 
     /// The body of the tenant's answer.
     fn page(&mut self) -> String {
-        let request = Request { method: b"GET", path: b"/x", query: b"", headers: &[], body: b"" };
+        let request = Request { method: b"GET", path: b"/x", query: b"", headers: &[], body: b"", client: None };
         let end = Instant::now() + WAIT;
         loop {
             let mut page = Page::default();

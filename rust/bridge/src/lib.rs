@@ -92,6 +92,7 @@ mod ffi {
 
         fn claims(self: &mut LoopPool, host: &[u8], path: &[u8]) -> RouteHit;
         fn has_default(self: &mut LoopPool) -> bool;
+        fn count_unrouted(self: &mut LoopPool);
         fn call(self: &mut LoopPool, hit: RouteHit, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome;
         fn call_later(self: &mut LoopPool, request: &RequestView, reply: UniquePtr<Reply>);
         fn set_waker(self: &mut LoopPool, waker: UniquePtr<Waker>);

@@ -33,6 +33,11 @@ impl LoopPool {
         guard(|| self.0.has_default()).unwrap_or(false)
     }
 
+    /// Counts a request that got 404 because neither a tenant nor a route of the application takes it.
+    pub(crate) fn count_unrouted(&mut self) {
+        self.0.count_unrouted();
+    }
+
     /// Serves `request` on this thread, if that takes no longer than the tenant's inline budget. `hit` is what
     /// [`Self::claims`] has returned for it, or no hit.
     pub(crate) fn call(&mut self, hit: RouteHit, request: &RequestView, reply: Pin<&mut Reply>) -> Outcome {

@@ -4,10 +4,11 @@
 //! These structures have the layout of those in `cpp/include/mayfly/request.hpp`, field by field: Rust reads all parts
 //! of a request without a call to C++. `cpp/src/ffi.hpp` asserts the C++ half of that, the end of this file the other.
 
+use std::net::{IpAddr, SocketAddr};
 use std::slice;
 
 use cxx::{ExternType, kind, type_id};
-use mayfly_tenancy::{Header, Request};
+use mayfly_tenancy::{Client, Header, Request};
 use smallvec::SmallVec;
 
 /// Most requests have no more headers than this: their views then live on the stack.
@@ -32,6 +33,19 @@ pub struct HeaderView {
     value: View<u8>,
 }
 
+/// `mayfly::ClientView`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ClientView {
+    /// The first 4 or all 16 bytes count.
+    address: [u8; 16],
+    port: u16,
+    /// 4 or 6; 0: there is no client.
+    version: u8,
+    /// Not 0: the connection is encrypted. C++ has no guarantee of a `bool` for Rust.
+    encrypted: u8,
+}
+
 /// `mayfly::RequestView`.
 #[repr(C)]
 pub struct RequestView {
@@ -40,6 +54,7 @@ pub struct RequestView {
     query: View<u8>,
     body: View<u8>,
     headers: View<HeaderView>,
+    client: ClientView,
 }
 
 // SAFETY: the name is that of the C++ type, whose layout this one has; it is trivial there too, as `cpp/src/ffi.hpp`
@@ -74,13 +89,27 @@ impl RequestView {
             query: self.query.get(),
             body: self.body.get(),
             headers: &headers,
+            client: self.client.get(),
         })
+    }
+}
+
+impl ClientView {
+    fn get(&self) -> Option<Client> {
+        let [a, b, c, d, ..] = self.address;
+        let ip: IpAddr = match self.version {
+            4 => [a, b, c, d].into(),
+            6 => self.address.into(),
+            _ => return None,
+        };
+        Some(Client { address: SocketAddr::new(ip, self.port), is_encrypted: self.encrypted != 0 })
     }
 }
 
 const WORD: usize = size_of::<usize>();
 const _: () = assert!(size_of::<View<u8>>() == 2 * WORD && align_of::<View<u8>>() == WORD);
-const _: () = assert!(size_of::<HeaderView>() == 4 * WORD && size_of::<RequestView>() == 10 * WORD);
+const _: () = assert!(size_of::<HeaderView>() == 4 * WORD && size_of::<RequestView>() == 13 * WORD);
+const _: () = assert!(size_of::<ClientView>() == 20 && WORD == 8);
 
 #[cfg(test)]
 mod tests {
@@ -90,6 +119,20 @@ mod tests {
 
     fn view<T>(elements: &[T]) -> View<T> {
         View { data: elements.as_ptr(), size: elements.len() }
+    }
+
+    const NONE: ClientView = ClientView { address: [0; 16], port: 0, version: 0, encrypted: 0 };
+
+    #[test]
+    fn clients_are_of_either_version_or_unknown() {
+        let client = |version, encrypted| {
+            let address = [32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+            ClientView { address, port: 443, version, encrypted }.get()
+        };
+        let expected = |address: &str, is_encrypted| Some(Client { address: address.parse().unwrap(), is_encrypted });
+        assert_eq!(client(4, 0), expected("32.1.13.184:443", false));
+        assert_eq!(client(6, 1), expected("[2001:db8::7]:443", true));
+        assert_eq!((client(0, 0), client(5, 1), NONE.get()), (None, None, None));
     }
 
     #[test]
@@ -104,8 +147,10 @@ mod tests {
             query: View { data: ptr::null(), size: 0 },
             body: view(b"body"),
             headers: view(&headers),
+            client: ClientView { address: [127; 16], port: 7, version: 4, encrypted: 0 },
         };
         request.with(|request| {
+            assert_eq!(request.client.unwrap().address, "127.127.127.127:7".parse().unwrap());
             assert_eq!((request.method, request.path, request.query), (&b"GET"[..], &b"/a"[..], &b""[..]));
             assert_eq!(request.body, b"body");
             let headers: Vec<_> = request.headers.iter().map(|header| (header.name, header.value)).collect();
@@ -119,8 +164,8 @@ mod tests {
             (0..2 * HEADERS_ON_STACK).map(|_| HeaderView { name: view(b"a"), value: view(b"b") }).collect();
         for headers in [&[][..], &many] {
             let empty = || view(b"");
-            let request =
-                RequestView { method: empty(), path: empty(), query: empty(), body: empty(), headers: view(headers) };
+            let (method, path, query, body) = (empty(), empty(), empty(), empty());
+            let request = RequestView { method, path, query, body, headers: view(headers), client: NONE };
             assert_eq!(request.with(|request| request.headers.len()), headers.len());
         }
     }

@@ -5,8 +5,10 @@
 mod bench;
 mod check;
 mod failure;
+mod generate;
 mod host;
 mod info;
+mod new;
 mod options;
 mod run;
 mod snapshot;
@@ -22,8 +24,10 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Bench(options) => bench::bench(&options),
         Command::BenchRoutes(options) => bench::bench_routes(&options),
+        Command::New(options) => new::new(&options),
         Command::Check(options) => check::check(&options),
         Command::Snapshot(options) => snapshot::snapshot(&options),
+        Command::Generate(options) => generate::generate(&options),
         Command::Info(options) => info::info(&options),
     };
     match result {

@@ -32,21 +32,26 @@ pub enum Command {
     Bench(BenchOptions),
     /// Look up tenants among one and among many, and print what that costs.
     BenchRoutes(BenchRoutesOptions),
+    /// Make a project of one program, with all that it needs to run.
+    New(NewOptions),
     /// Check a configuration file: Mayfly's own, or Drogon's with the plugin in it.
     Check(CheckOptions),
     /// Boot a tenant's program and save its snapshot, for the next start of a server.
     Snapshot(SnapshotOptions),
+    /// Write this command's shell completions and manual pages into a directory, for packages.
+    #[command(hide = true)]
+    Generate(GenerateOptions),
     /// Print which engines can run programs on this host, which of them `auto` means, and what is missing.
     Info(InfoOptions),
 }
 
 #[derive(Debug, Args)]
 pub struct RunOptions {
-    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP
-    #[arg(required_unless_present = "config")]
+    /// The program: an ELF file for x86-64 that uses the Mayfly SDK, or serves HTTP [default: the tenants of
+    /// mayfly.json in this directory]
     pub program: Option<PathBuf>,
     /// Serve the tenants of this file instead, by host and path
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "ready", "warm_up", "settle_ms", "before_freeze", "after_restore", "limits"])]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: ProgramSettings,
@@ -74,7 +79,7 @@ pub struct BenchOptions {
     /// Measure a tenant of this file instead, as a server runs it, but with a reset after every request whatever its
     /// mode
     #[arg(long, value_name = "FILE", requires = "tenant")]
-    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "warm_up", "limits"])]
+    #[arg(conflicts_with_all = ["program", "args", "env", "mounts", "serve", "program_port", "ready", "warm_up", "settle_ms", "before_freeze", "after_restore", "limits"])]
     pub config: Option<PathBuf>,
     /// Which tenant of the file
     #[arg(long, value_name = "NAME", requires = "config", conflicts_with = "program")]
@@ -85,18 +90,48 @@ pub struct BenchOptions {
     /// it, else processes, else KVM of the paging kind [default: the file's, or auto]
     #[arg(long, value_name = "ENGINE", value_parser = engine())]
     pub engine: Option<Choice>,
-    /// Requests to measure
-    #[arg(long, value_name = "N", default_value = "20000", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
-    pub requests: u32,
-    /// Measure fewer requests if that many take longer than about this many seconds
+    /// Requests to measure, exactly, unless `--seconds` is given, too [default: 20000, or fewer if they take longer
+    /// than about 20 seconds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub requests: Option<u32>,
+    /// Measure fewer requests if all would take longer than about this many seconds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: Option<u64>,
+    /// Write lines about a long measurement to standard error, even if that is no terminal
+    #[arg(long)]
+    pub progress: bool,
     /// The path to request, with its query if it has one
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NewOptions {
+    /// The project's directory, which is made. Its last component is the name of the tenant
+    pub name: PathBuf,
+    /// The program's language
+    #[arg(long, value_name = "LANGUAGE", value_enum)]
+    pub lang: Language,
+}
+
+/// The language of a new project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    /// A program at the doorbell, by the SDK's header.
+    C,
+    /// The same in C++.
+    Cpp,
+    /// The same by the SDK's crate.
+    Rust,
+    /// An HTTP server for Node.js.
+    Js,
+    /// A program at the doorbell, by the SDK's module.
+    Python,
+    /// Python that Pythran translates to C++.
+    Pythran,
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +169,12 @@ pub struct BenchRoutesOptions {
 }
 
 #[derive(Debug, Args)]
+pub struct GenerateOptions {
+    /// The directory
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct InfoOptions {
     /// Print one JSON object instead of a table
     #[arg(long)]
@@ -160,19 +201,53 @@ pub struct ProgramSettings {
     /// several
     #[arg(long, value_name = "PORT")]
     pub program_port: Option<u64>,
+    /// With `--serve connections`: the program is ready once it answers a request for this path with status 200
+    /// [default: once it listens and has nothing to do]
+    #[arg(long, value_name = "PATH")]
+    pub ready: Option<String>,
     /// With `--serve connections`: request this path before the program is frozen, so that its code is compiled and its
     /// first-use initialisation is done. The path is requested TIMES times (100 by default), and then until the cost
     /// stops falling
     #[arg(long = "warm-up", value_name = "[TIMES:]PATH", value_parser = warm_up)]
     pub warm_up: Vec<Value>,
+    /// With `--serve connections`: let the program idle for this time before it is frozen, so that its timers and
+    /// threads come to rest [default: 2000]
+    #[arg(long, value_name = "MS")]
+    pub settle_ms: Option<u64>,
+    /// With `--serve connections`: request this path just before the program is frozen
+    #[arg(long, value_name = "PATH")]
+    pub before_freeze: Option<String>,
+    /// With `--serve connections`: request this path of each fork, and after each reset, before its first request
+    #[arg(long, value_name = "PATH")]
+    pub after_restore: Option<String>,
     /// Set a limit by its name in a configuration: boot_ms, boot_memory_mib, cpu_ms, wall_ms, memory_mib, request_kib,
-    /// response_kib, work_set_kib, descriptors, threads, mappings, log_bytes_per_second, inline_budget_us,
-    /// concurrent_requests
+    /// response_kib, work_set_kib, descriptors, threads, mappings, files_mib, log_bytes_per_second,
+    /// inline_budget_us, concurrent_requests
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
     pub limits: Vec<(String, u64)>,
 }
 
 impl ProgramSettings {
+    /// Whether none is set.
+    pub fn is_default(&self) -> bool {
+        let Self {
+            args,
+            env,
+            mounts,
+            serve,
+            program_port,
+            ready,
+            warm_up,
+            settle_ms,
+            before_freeze,
+            after_restore,
+            limits,
+        } = self;
+        let lists = args.is_empty() && env.is_empty() && mounts.is_empty() && warm_up.is_empty() && limits.is_empty();
+        let paths = [serve, ready, before_freeze, after_restore];
+        lists && paths.iter().all(|path| path.is_none()) && program_port.is_none() && settle_ms.is_none()
+    }
+
     /// The configuration of a server with this program as its only tenant, for all paths.
     ///
     /// The values go through the same checks as those of a file, so the rules and messages are the same.
@@ -191,8 +266,19 @@ impl ProgramSettings {
         if let Some(port) = self.program_port {
             tenant["port"] = json!(port);
         }
+        if let Some(path) = &self.ready {
+            tenant["ready"] = json!({ "path": path });
+        }
         if !self.warm_up.is_empty() {
             tenant["warm_up"] = json!(self.warm_up);
+        }
+        if let Some(settle_ms) = self.settle_ms {
+            tenant["settle_ms"] = json!(settle_ms);
+        }
+        for (key, path) in [("before_freeze", &self.before_freeze), ("after_restore", &self.after_restore)] {
+            if let Some(path) = path {
+                tenant[key] = json!(path);
+            }
         }
         let config = json!({ "tenants": [tenant] });
         Config::from_value(&config).map_err(|error| {
@@ -352,6 +438,29 @@ mod tests {
         }
         assert!(config(&["p", "--warm-up", "/"]).is_err(), "a program at the doorbell");
         assert!(Options::try_parse_from(["mayfly", "run", "p", "--warm-up", "x:/"]).is_err());
+    }
+
+    #[test]
+    fn the_moment_of_the_freeze_becomes_a_configuration() {
+        let moment = ["--ready", "/ready?deep", "--settle-ms", "7", "--before-freeze", "/b", "--after-restore", "/a"];
+        let service =
+            config(&[&["p", "--serve", "connections"][..], &moment].concat()).unwrap().tenants[0].service.clone();
+        let service = service.unwrap();
+        assert_eq!(service.ready.unwrap().target.to_string(), "GET /ready?deep");
+        assert_eq!(service.settle.as_millis(), 7);
+        let hooks = [service.before_freeze, service.after_restore].map(|hook| hook.unwrap().to_string());
+        assert_eq!(hooks, ["GET /b", "GET /a"]);
+        for (option, value, problem) in [
+            ("--ready", "ready", "ready.path: "),
+            ("--settle-ms", "600001", "settle_ms: invalid value"),
+            ("--before-freeze", "x", "before_freeze: "),
+            ("--after-restore", "", "after_restore: "),
+        ] {
+            let message = config(&["p", "--serve", "connections", option, value]).unwrap_err().to_string();
+            assert!(message.starts_with(problem), "{message}");
+            let message = config(&["p", option, value]).unwrap_err().to_string();
+            assert!(message.contains(problem.trim_end_matches(": ")), "{message}");
+        }
     }
 
     #[test]

@@ -53,6 +53,21 @@ fn help_names_every_command() {
 }
 
 #[test]
+fn completions_and_manual_pages_know_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(mayfly().arg("generate").arg(folder.path()).status().unwrap().success());
+    let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    for completions in ["mayfly.bash", "_mayfly", "mayfly.fish"] {
+        assert!(text(completions).contains("bench-routes") && text(completions).contains("warm-up"), "{completions}");
+    }
+    for command in ["run", "bench", "bench-routes", "new", "check", "snapshot", "info"] {
+        assert!(text("mayfly.1").contains(&command.replace('-', "\\-")), "{command}");
+        assert!(text(&format!("mayfly-{command}.1")).starts_with(".ie"), "{command}");
+    }
+    assert!(text("mayfly-run.1").contains("listen"));
+}
+
+#[test]
 fn a_wrong_command_line_is_status_2() {
     for arguments in [
         &[][..],
@@ -87,6 +102,8 @@ fn a_program_that_cannot_be_run_is_status_1_and_the_cause_is_named() {
         (folder.path().join("none"), "No such file"),
         (folder.path().to_owned(), "directory"),
         (file("script", b"#!/bin/sh\n"), "name the program that runs it (/bin/sh) as the program"),
+        (file("app.py", b"import app\n"), "a text, not an ELF file: if it is a script, name the program that runs it"),
+        (file("app.jar", b"PK\x03\x04"), "name the program that runs it (java, python3"),
         (file("short", &hello[..100]), ""),
         (file("foreign", &foreign), ""),
     ] {
@@ -106,7 +123,11 @@ fn a_program_that_cannot_be_run_is_status_1_and_the_cause_is_named() {
         assert!(message.contains(cause), "{message}");
     }
     let message = fails(mayfly().arg("bench").arg(&faults).args(["--path", "/exit?3"]), 1);
-    assert!(message.contains("exited with status 3"), "{message}");
+    assert!(
+        message.contains("not measured: the requests before the measurement: ")
+            && message.contains("exited with status 3"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -380,6 +401,57 @@ fn bench_measures_a_tenant_as_its_file_configures_it() {
     assert!(fails(&mut bench("asks"), 2).contains("asks has a storage program"));
 }
 
+#[test]
+fn bench_measures_slow_requests_in_a_bounded_time_and_says_what_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenants.json");
+    let (spin, listens) = (tenant("spin"), tenant("listens"));
+    let bench = |arguments: &[&str]| {
+        let begun = Instant::now();
+        let output = mayfly().arg("bench").args(arguments).args(["--seconds", "2", "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (figures, stderr(&output).to_owned())
+    };
+    // Some ten milliseconds of work.
+    let (figures, said) = bench(&[spin.to_str().unwrap(), "--path", "/spin?loops=20000000", "--progress"]);
+    assert!((3..1_000).contains(&figures["requests"].as_u64().unwrap()), "{figures}");
+    assert!(figures["call_us"].as_f64().unwrap() > 1_000.0 && figures["worker_total_kib"].is_f64(), "{figures}");
+    assert_eq!((&figures["overhead_ns"], &figures["failed"]), (&Value::Null, &Value::Null));
+    assert!(said.contains("mayfly: measures ") || said.contains("mayfly: has measured "), "{said}");
+    // A request that sleeps leaves its loop each time.
+    let text =
+        json!({"tenants": [{"name": "a", "path": "/", "program": listens, "args": ["epoll"], "serve": "connections"}]});
+    fs::write(&file, text.to_string()).unwrap();
+    let (figures, said) = bench(&["--config", file.to_str().unwrap(), "--tenant", "a", "--path", "/sleep?5"]);
+    assert!(figures["call_us"].as_f64().unwrap() > 5_000.0, "{figures}");
+    assert_eq!(said, "mayfly-bench: steady begin\nmayfly-bench: steady end\n", "no progress without a terminal");
+}
+
+#[test]
+fn bench_prints_what_it_has_measured_before_a_step_fails() {
+    // A snapshot file cannot be written.
+    let output = mayfly()
+        .arg("bench")
+        .arg(tenant("hello"))
+        .args(["--requests", "100", "--seconds", "1", "--json"])
+        .env("TMPDIR", "/nonexistent")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output).lines().last().unwrap().to_owned();
+    assert!(message.starts_with("mayfly: not measured: the first response from a snapshot file: "), "{message}");
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(figures["failed"], message.strip_prefix("mayfly: ").unwrap());
+    assert!(figures["call_us"].is_f64() && figures["fork_us"].is_f64() && figures["cpu_us"].is_f64(), "{figures}");
+    assert_eq!(figures["snapshot_first_response_ms"], Value::Null);
+    // Requests fail: the boot was measured.
+    let output = mayfly().arg("bench").arg(tenant("faults")).args(["--path", "/exit?3"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("\n  boot ") && !stdout(&output).contains("floor"), "{output:?}");
+}
+
 /// `mayfly run` while a test talks to it.
 struct Running {
     child: Child,
@@ -478,6 +550,27 @@ fn run_serves_only_the_named_port() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("listens on 127.0.0.1:2019, then [::]:8080: ") && said.contains("--program-port"), "{said}");
+}
+
+/// The program becomes ready 300 ms after it listens.
+#[test]
+fn run_waits_for_a_server_to_be_ready_and_asks_for_its_hooks() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tenancy/tests/programs");
+    let run = |more: &[&str]| {
+        let mut command = mayfly();
+        command.args(["run", "--serve", "connections", "--program-port", "8000", "--listen", "127.0.0.1:0"]);
+        command.args(["--mount", "/lib", "--mount", "/lib64", "--mount", "/usr", "--settle-ms", "0"]);
+        command.arg("--mount").arg(format!("{}:/app", programs.display())).args(more);
+        command.args(["/usr/bin/python3", "--", "-S", "-B", "/app/moment.py"]);
+        command
+    };
+    let running = Running::of(run(&["--ready", "/ready", "--before-freeze", "/drain", "--after-restore", "/restore"]));
+    for _ in 0..2 {
+        let answer = running.get("/state");
+        assert!(answer.contains("ready=True") && answer.contains("restored=1"), "{answer}");
+    }
+    let message = fails(&mut run(&["--before-freeze", "/fail"]), 1);
+    assert!(message.contains("\"before_freeze\": GET /fail answered 500"), "{message}");
 }
 
 #[test]

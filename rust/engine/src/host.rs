@@ -218,15 +218,14 @@ impl Host {
     }
 
     /// Whether a handler of signals must interrupt the system call of a thread that runs a machine, instead of having
-    /// it made again: on kernels where a stub cannot be signalled while it waits for its server, or where waiting for it
-    /// does not end with it.
+    /// it made again: on kernels where a stub cannot be signalled while it waits for its server.
     #[must_use]
     pub fn needs_interrupted_calls(&self) -> bool {
         match &self.engine {
             #[cfg(feature = "kvm")]
             EngineHost::Kvm(_) => false,
             #[cfg(feature = "process")]
-            EngineHost::Process(host) => !host.report().killable || !host.report().ends,
+            EngineHost::Process(host) => !host.report().killable,
         }
     }
 

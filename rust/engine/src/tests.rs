@@ -69,6 +69,7 @@ macro_rules! counting_guest {
 }
 
 // Behind the macros, which they use.
+mod aliases;
 mod files;
 mod registers;
 mod residency;

@@ -9,7 +9,7 @@ use crate::base::halt::{CallResult, Halt};
 use crate::base::names;
 use crate::event::calls::{epoll, notices, pipes, poll};
 use crate::fs::calls::{
-    attributes, copying, descriptors, directories, files, inotify, locks, overlay_mappings, paths, statfs, tree,
+    attributes, copying, descriptors, directories, files, inotify, locks, overlay_mappings, paths, sizes, statfs, tree,
 };
 use crate::kernel::call::{Call, unknown};
 use crate::kernel::closing;
@@ -140,6 +140,10 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     // fs/calls/statfs.rs
     (libc::SYS_statfs, statfs::statfs),
     (libc::SYS_fstatfs, statfs::fstatfs),
+    // fs/calls/sizes.rs
+    (libc::SYS_truncate, sizes::truncate),
+    (libc::SYS_ftruncate, sizes::ftruncate),
+    (libc::SYS_fallocate, sizes::fallocate),
     // fs/calls/tree.rs
     (libc::SYS_mkdir, tree::mkdir),
     (libc::SYS_mkdirat, tree::mkdirat),
@@ -153,9 +157,6 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_linkat, tree::linkat),
     (libc::SYS_symlink, tree::symlink),
     (libc::SYS_symlinkat, tree::symlinkat),
-    (libc::SYS_truncate, tree::truncate),
-    (libc::SYS_ftruncate, tree::ftruncate),
-    (libc::SYS_fallocate, tree::fallocate),
     (libc::SYS_mknod, tree::mknod),
     (libc::SYS_mknodat, tree::mknodat),
     // fs/calls/attributes.rs

@@ -77,6 +77,29 @@ fn requests_are_answered_however_a_server_waits() {
 }
 
 #[test]
+fn a_client_is_the_peer_for_as_long_as_it_is_set() {
+    let mut guest = server("name");
+    let connection = guest.process.connect().unwrap();
+    let mut named = |client: Option<&str>| {
+        guest.process.set_client(connection, client.map(|client| client.parse().unwrap()));
+        guest.process.send(connection, b"x").unwrap();
+        resume(&mut guest);
+        take(&mut guest, connection).0
+    };
+    // What accept has said, and what getpeername says now.
+    assert_eq!(named(Some("192.0.2.7:1234")), "192.0.2.7:1234 192.0.2.7:1234\n");
+    assert_eq!(named(Some("198.51.100.1:65535")), "192.0.2.7:1234 198.51.100.1:65535\n");
+    assert_eq!(named(Some("[2001:db8::1]:5")), "192.0.2.7:1234 127.0.0.1:5\n");
+    assert_eq!(named(None), "192.0.2.7:1234 127.0.0.1:40001\n");
+    guest.process.freeze();
+    let frozen = guest.process.clone();
+    guest.process.set_client(connection, Some("192.0.2.9:9".parse().unwrap()));
+    assert!(guest.process.is_dirty());
+    guest.process.reset_from(&frozen);
+    assert_eq!(format!("{:?}", guest.process), format!("{frozen:?}"));
+}
+
+#[test]
 fn a_program_waits_until_its_output_is_taken() {
     let mut guest = server("threads");
     let connection = guest.process.connect().unwrap();
@@ -92,6 +115,21 @@ fn a_program_waits_until_its_output_is_taken() {
     assert_eq!(total, 2 << 20, "all of its output");
     guest.process.close(connection);
     resume(&mut guest);
+}
+
+#[test]
+fn a_connection_that_is_closed_from_outside_has_no_output() {
+    let mut guest = server("epoll");
+    for request in ["hello", "close"] {
+        let connection = guest.process.connect().unwrap();
+        guest.process.send(connection, request.as_bytes()).unwrap();
+        resume(&mut guest);
+        assert!(guest.process.has_output(), "{request}");
+        guest.process.close(connection);
+        assert!(!guest.process.has_output(), "{request}");
+        resume(&mut guest);
+        assert!(!guest.process.has_output(), "{request}");
+    }
 }
 
 #[test]

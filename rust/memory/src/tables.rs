@@ -9,7 +9,7 @@
 
 mod residency;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mayfly_machine::{EnginePage, MemoryError, PAGE_SIZE, Prot};
 
@@ -264,6 +264,19 @@ impl Tables {
         pages
     }
 
+    /// The leaf entry of an image for `address`.
+    #[must_use]
+    pub fn image_entry(self, image: &SealedMemory, address: u64) -> Entry {
+        let mut table = self.root;
+        for level in (1..LEVELS).rev() {
+            match image.word(table + Self::index(address, level) * 8) {
+                Some(entry) if entry & PRESENT != 0 => table = entry & FRAME_MASK,
+                _ => return Entry::EMPTY,
+            }
+        }
+        Entry(image.word(table + Self::index(address, 0) * 8).unwrap_or(0))
+    }
+
     fn add_file_pages(image: &SealedMemory, table: u64, level: u32, base: u64, pages: &mut Vec<(u64, Entry)>) {
         for (address, slot) in Self::entries_for(table, level, base, 0, u64::MAX) {
             let entry = image.word(slot).unwrap_or(0);
@@ -298,12 +311,15 @@ impl Tables {
         }
     }
 
-    /// Every frame of `memory`'s own that these tables name, pages in the order of their addresses first, then the
+    /// Every frame of `memory`'s own that these tables name, once, pages in the order of their addresses first, then the
     /// tables, each with its level.
     #[must_use]
     pub(crate) fn frames(self, memory: &Memory) -> Vec<(u64, Option<u32>)> {
         let (mut pages, mut tables) = (Vec::new(), Vec::new());
         Self::collect(memory, self.root, LEVELS - 1, &mut pages, &mut tables);
+        // A frame with several addresses stays at the first of them.
+        let mut seen = HashSet::with_capacity(pages.len());
+        pages.retain(|(frame, _)| seen.insert(*frame));
         pages.append(&mut tables);
         pages
     }

@@ -68,7 +68,8 @@ impl Host {
         })
     }
 
-    /// The same, but as if signals aborted calls that the server has received, as before Linux 5.19.
+    /// The same, but as if signals aborted calls that the server has received, as before Linux 5.19, and as if waiting
+    /// for a stub did not end with it, as before Linux 6.11.
     ///
     /// # Errors
     ///
@@ -77,32 +78,32 @@ impl Host {
         Self::probe_for(false)
     }
 
-    fn probe_for(allow_killable: bool) -> Result<Self, Missing> {
+    fn probe_for(allow_new: bool) -> Result<Self, Missing> {
         check_processor()?;
         check_sizes()?;
         if !takes_flags(FLAGS)? {
             let what = "seccomp(2) makes no listener".to_owned();
             return Err(Missing { what, advice: UPGRADE });
         }
-        let killable = allow_killable && takes_flags(FLAGS | FLAG_KILLABLE)?;
-        let mut host = Self::with(Wake::Synchronous, killable);
+        let killable = allow_new && takes_flags(FLAGS | FLAG_KILLABLE)?;
+        let mut host = Self::with(Wake::Synchronous, killable, allow_new);
         if let Err(failure) = trial(&host) {
             if !matches!(failure, Trial::Fork(ForkError::Wake(_))) {
                 return Err(failure.missing());
             }
-            host = Self::with(Wake::Pinned, killable);
+            host = Self::with(Wake::Pinned, killable, allow_new);
             trial(&host).map_err(Trial::missing)?;
         }
         if killable && loses_answers(&host).map_err(Trial::missing)? {
-            host = Self::with(host.report.wake, false);
+            host = Self::with(host.report.wake, false, allow_new);
         }
         Ok(host)
     }
 
-    fn with(wake: Wake, killable: bool) -> Self {
+    fn with(wake: Wake, killable: bool, allows_ends: bool) -> Self {
         let filter_flags = if killable { FLAGS | FLAG_KILLABLE } else { FLAGS };
         let kernel = kernel();
-        let ends = waiting_ends(&kernel);
+        let ends = allows_ends && waiting_ends(&kernel);
         Self { report: HostReport { kernel, wake, killable, ends }, filter_flags }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mayfly_machine::{Regs, UserContext, VectorState};
 
 use crate::error::{ForkError, RingError, StartError};
-use crate::host::{Host, Wake};
+use crate::host::{Host, HostReport, Wake};
 use crate::layout::{FRAMES_BYTES, ORDERS_BYTES};
 use crate::ring::context::Interrupted;
 use crate::ring::kick::{Kick, Kicker};
@@ -28,6 +28,7 @@ pub struct Nursery {
     zygote: Arc<Zygote>,
     wake: Wake,
     killable: bool,
+    ends: bool,
 }
 
 /// The files from which a stub maps memory by [orders](Order::map_file). It can do nothing else with them.
@@ -64,7 +65,8 @@ impl Nursery {
     /// `observable`: whether others of this user may look into its processes by `/proc`, as tests do.
     pub(crate) fn start(host: &Host, wake: Wake, observable: bool) -> Result<Self, StartError> {
         let zygote = Arc::new(Zygote::start(host.filter_flags(), observable)?);
-        Ok(Self { zygote, wake, killable: host.report().killable })
+        let &HostReport { killable, ends, .. } = host.report();
+        Ok(Self { zygote, wake, killable, ends })
     }
 
     #[cfg(test)]
@@ -86,7 +88,7 @@ impl Nursery {
         let end = End { zygote: Arc::clone(&self.zygote), pid: newborn.pid, status: None };
         let pidfd = newborn.pidfd.try_clone().map_err(ForkError::Memory);
         let mut guard = Unborn { pidfd: newborn.pidfd, end: Some(end) };
-        let kick = Kick::new(pidfd?, self.killable);
+        let kick = Kick::new(pidfd?, self.killable, self.ends);
         let components = vector::vector_components();
         let mut ring = Ring::born(newborn.pid, kick, newborn.listener, newborn.listener_number, pages, components)?;
         match self.wake {

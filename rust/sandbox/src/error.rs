@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mayfly_engine::{CreateError, FreezeError, RunError};
 use mayfly_files::Problem;
-use mayfly_linux::{ExecError, Fault, Listeners};
+use mayfly_linux::{ExecError, Fault, LimitHits, Listeners, ThreadList};
 use mayfly_machine::MemoryError;
 
 use crate::entropy::EntropyError;
@@ -48,10 +48,20 @@ pub enum BootError {
     #[error("the program was {0} before it waited for a request")]
     Faulted(Fault),
     /// The program took too long.
-    #[error("the program did not wait for a request within {limit:?}")]
+    #[error("the program did not wait for a request {why}; {threads}")]
     TimedOut {
-        /// The limit.
-        limit: Duration,
+        /// Its limit.
+        why: String,
+        /// What its threads did then.
+        threads: ThreadList,
+    },
+    /// A program that is to serve connections never listened.
+    #[error("the program never listened for connections {why}; {threads}")]
+    NeverListened {
+        /// Its limit, or why it will not listen any more.
+        why: String,
+        /// What its threads did then.
+        threads: ThreadList,
     },
     /// The program is a server, but its tenant is not configured as one.
     #[error(
@@ -78,10 +88,20 @@ pub enum BootError {
         listeners: Listeners,
     },
     /// The program waits for something that cannot come.
-    #[error("the program waits forever in {call}, before it waited for a request")]
+    #[error("the program waits forever in {call}, before it waited for a request; {threads}")]
     Stuck {
         /// What it waits in.
         call: &'static str,
+        /// What all its threads wait in.
+        threads: ThreadList,
+    },
+    /// The program ended after a limit had refused it something.
+    #[error("{error}; before that, {}: if the program needs more, raise limits.{}", refused(.hits), first_of(.hits))]
+    AfterLimit {
+        /// How it ended.
+        error: Box<Self>,
+        /// What was refused.
+        hits: LimitHits,
     },
     /// A warm-up request was not answered.
     #[error("the warm-up request for {path} was not answered: {error}")]
@@ -91,8 +111,19 @@ pub enum BootError {
         /// What was wrong.
         error: String,
     },
+    /// The program did not say in time that it is ready.
+    #[error("the program was not ready within {within:?}: {why}")]
+    NotReady {
+        /// How long it had.
+        within: Duration,
+        /// What it answered last, or what it waited for.
+        why: String,
+    },
+    /// What the program is asked for just before the freeze failed.
+    #[error("\"before_freeze\": {0}")]
+    BeforeFreeze(String),
     /// The program needed too much memory.
-    #[error("the program needs more than {limit_bytes} bytes of memory to boot")]
+    #[error("the program needs more than {limit_bytes} bytes of memory to boot, its limit boot_memory_mib")]
     MemoryLimit {
         /// The limit.
         limit_bytes: u64,
@@ -126,6 +157,44 @@ pub enum BootError {
     /// The booted machine could not be frozen.
     #[error("cannot freeze the booted program: {0}")]
     Freeze(#[from] FreezeError),
+}
+
+impl BootError {
+    /// The error of a program to which limits had refused something before, which may be the reason.
+    pub(crate) fn after(self, hits: LimitHits) -> Self {
+        let is_of_the_program = matches!(
+            self,
+            Self::Exited { .. }
+                | Self::Faulted(_)
+                | Self::Stuck { .. }
+                | Self::TimedOut { .. }
+                | Self::NeverListened { .. }
+                | Self::WarmUp { .. }
+        );
+        if is_of_the_program && hits != LimitHits::default() {
+            Self::AfterLimit { error: Box::new(self), hits }
+        } else {
+            self
+        }
+    }
+}
+
+fn limits_of(hits: &LimitHits) -> impl Iterator<Item = (&'static str, u32)> {
+    let all = [("descriptors", hits.descriptors), ("threads", hits.threads), ("mappings", hits.mappings)];
+    all.into_iter().filter(|&(_, times)| times > 0)
+}
+
+/// As in "its limit threads was reached 3 times".
+fn refused(hits: &LimitHits) -> String {
+    let one = |(limit, times)| match times {
+        1 => format!("its limit {limit} was reached"),
+        times => format!("its limit {limit} was reached {times} times"),
+    };
+    limits_of(hits).map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn first_of(hits: &LimitHits) -> &'static str {
+    limits_of(hits).next().map_or("", |(limit, _)| limit)
 }
 
 /// What to do about several listeners.
@@ -181,6 +250,12 @@ pub enum CallError {
     /// The program sent something that is not a valid response. The worker must be reset.
     #[error("invalid response: {0}")]
     Response(#[from] ResponseError),
+    /// What the program is asked for before the first request did not work. The worker must be reset.
+    #[error("\"after_restore\": the program answered {status} instead of a status from 200 to 299")]
+    AfterRestore {
+        /// The program's answer.
+        status: u16,
+    },
     /// The program ended.
     #[error("the program exited with status {status}")]
     Exited {

@@ -95,6 +95,8 @@ pub const INVENTORY: &[Item] = &[
     item("shared-file", "a file in /dev/shm", &[Process]),
     item("io-figures", "bytes read and written, as /proc/self/io says", &[Process]),
     item("peak-memory", "the largest resident size, as the program was told", &[Process]),
+    item("file-view", "a page that two mappings of a file share, written", &[PageCopy]),
+    item("file-punched", "a page of a mapped file, given back", &[TableUndo, Process]),
     item("signal-handler", "a signal's action", &[Process]),
     item("signal-mask", "the signal mask", &[Process]),
     item("signal-pending", "a blocked signal that waits", &[Process]),

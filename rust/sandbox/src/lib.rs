@@ -15,7 +15,7 @@
 //! let program = Program::load(path)?;
 //! let snapshot = Snapshot::boot(&host, &program, &Limits::default(), Arc::new(NoLog))?;
 //! let mut worker = Worker::fork(&snapshot)?;
-//! let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+//! let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
 //! let mut response = BufferedResponse::default();
 //! worker.call(1, &request, &mut response)?;
 //! assert_eq!((response.status, &response.body[..]), (200, &b"Hello World!"[..]));
@@ -72,10 +72,10 @@ pub use mayfly_linux::{
 };
 pub use mayfly_machine::layout::SHARED_MAX;
 pub use mayfly_machine::{PAGE_SIZE, SharedMemory};
-pub use message::{BufferedResponse, Header, Request, ResponseSink};
+pub use message::{BufferedResponse, Client, Header, Request, ResponseSink};
 pub use output::{LogSink, NoLog, Stream};
 pub use program::{Elf, MAPPED_FROM, MonotonicClock, Program, ProgramFile};
-pub use protocol::{Decoded, Decoder, Protocol, Service, WarmUp};
+pub use protocol::{Decoded, Decoder, Protocol, Readiness, Service, Target, WarmUp};
 pub use response::ResponseError;
 pub use snapshot::file::{SnapshotFileError, SnapshotSaveError};
 pub use snapshot::snapshot::{BootedFrom, Snapshot};

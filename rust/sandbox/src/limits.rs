@@ -40,11 +40,14 @@ pub struct Limits {
     pub threads: u32,
     /// Most mappings that a program may have.
     pub mappings: u32,
+    /// Most memory of the host for the files that a program writes, in bytes: their pages, and their names.
+    pub files_bytes: u64,
 }
 
 impl Default for Limits {
     /// 10 s and 256 MiB to boot; 1 s of CPU time in 10 s, 32 MiB, 1 MiB in and 4 MiB out for a request; a work set of
-    /// up to 4 MiB is kept, and a larger one while memory is ample; 64 descriptors, 1 thread, 4,096 mappings.
+    /// up to 4 MiB is kept, and a larger one while memory is ample; 64 descriptors, 1 thread, 4,096 mappings, 16 MiB of
+    /// written files.
     fn default() -> Self {
         Self {
             boot_time: Duration::from_secs(10),
@@ -59,6 +62,7 @@ impl Default for Limits {
             descriptors: 64,
             threads: 1,
             mappings: 4096,
+            files_bytes: 16 << 20,
         }
     }
 }
@@ -71,6 +75,7 @@ impl Limits {
             descriptors: self.descriptors as usize,
             threads: self.threads,
             memory_bytes: self.boot_memory_bytes,
+            overlay_bytes: self.files_bytes,
             ..Default::default()
         }
     }

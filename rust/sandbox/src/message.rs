@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Requests and responses as this floor sees them: bytes, without HTTP's framing.
 
+use std::net::SocketAddr;
+
 /// A header of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
@@ -23,6 +25,17 @@ pub struct Request<'a> {
     pub headers: &'a [Header<'a>],
     /// Body.
     pub body: &'a [u8],
+    /// Who sent it. `None` for requests of the host's own, and for those whose program is not to know.
+    pub client: Option<Client>,
+}
+
+/// The other end of the connection on which a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address and port. A program that serves connections finds them as those of its connection's peer.
+    pub address: SocketAddr,
+    /// Whether the connection is encrypted.
+    pub is_encrypted: bool,
 }
 
 /// Takes a program's response.
@@ -67,6 +80,24 @@ pub struct BufferedResponse {
     pub announced: Option<u64>,
 }
 
+impl BufferedResponse {
+    /// The beginning of the body, on one line, for messages: empty, or after a colon and a blank.
+    ///
+    /// ```
+    /// use mayfly_sandbox::BufferedResponse;
+    ///
+    /// let response = BufferedResponse { body: b"no\ndatabase\n".into(), ..BufferedResponse::default() };
+    /// assert_eq!(response.excerpt(), ": no\\ndatabase");
+    /// ```
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        const MOST: usize = 200;
+        let text = String::from_utf8_lossy(self.body.get(..MOST).unwrap_or(&self.body));
+        let text = text.trim();
+        if text.is_empty() { String::new() } else { format!(": {}", text.escape_debug()) }
+    }
+}
+
 impl ResponseSink for BufferedResponse {
     fn no_body(&mut self, length: Option<u64>) {
         self.body(0);
@@ -87,5 +118,19 @@ impl ResponseSink for BufferedResponse {
 
     fn header(&mut self, name: &[u8], value: &[u8]) {
         self.headers.push((name.to_vec(), value.to_vec()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_cut_and_escaped() {
+        let excerpt = |body: &[u8]| BufferedResponse { body: body.to_vec(), ..BufferedResponse::default() }.excerpt();
+        assert_eq!(excerpt(b" \n"), "");
+        assert_eq!(excerpt(b"no\ndatabase\n"), ": no\\ndatabase");
+        assert_eq!(excerpt(&[b'x'; 1000]).len(), 202);
+        assert!(excerpt(b"\xff\x1b").starts_with(": "));
     }
 }

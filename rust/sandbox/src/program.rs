@@ -2,6 +2,7 @@
 //! A tenant's program: one ELF file, arguments, environment.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,6 +17,16 @@ use crate::protocol::Service;
 /// Programs of this size or more are mapped from their file, whose pages all their workers share; smaller ones are
 /// copied, and their file may be overwritten while they run.
 pub const MAPPED_FROM: u64 = 16 << 20;
+
+/// How much of a program is searched for notes, which its segments follow.
+const NOTES_MAX: usize = 64 << 10;
+
+/// Whether there is an ELF note of the name `Go` and of type 4, the build's number (cmd/link's `ELF_NOTE_BUILDID`): four
+/// words, namely the sizes of name and content, the type, and the name.
+fn has_go_note(bytes: &[u8]) -> bool {
+    let words: Vec<&[u8]> = bytes.chunks_exact(4).collect();
+    words.windows(4).any(|note| matches!(note, [[4, 0, 0, 0], _, [4, 0, 0, 0], b"Go\0\0"]))
+}
 
 /// A program's content; equal if the content is the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +56,19 @@ impl Elf {
         match self {
             Self::Bytes(bytes) => checksum(bytes),
             Self::File(program) => digest(&program.stamp.without_device()),
+        }
+    }
+
+    /// Whether Go's linker has made it, which leaves a note near the beginning of a program.
+    #[must_use]
+    pub fn is_made_by_go(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => has_go_note(bytes.get(..NOTES_MAX).unwrap_or(bytes)),
+            Self::File(program) => {
+                let mut start = vec![0; NOTES_MAX];
+                let read = mayfly_files::waiting_for(Path::new("the program"), || program.file.read_at(&mut start, 0));
+                read.is_ok_and(|count| has_go_note(start.get(..count).unwrap_or_default()))
+            }
         }
     }
 
@@ -159,5 +183,21 @@ impl Program {
             monotonic: MonotonicClock::default(),
             service: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_of_go_is_recognised_by_its_note() {
+        let note = b"\x04\0\0\0\x53\0\0\0\x04\0\0\0Go\0\0abc";
+        let at = |offset: usize| Elf::Bytes([&vec![0x7f; offset][..], note].concat());
+        assert!(at(0).is_made_by_go() && at(0xfa4).is_made_by_go());
+        assert!(!at(NOTES_MAX).is_made_by_go(), "the search is bounded");
+        for other in [&b"Go\0\0"[..], b"", b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0", &note[..15]] {
+            assert!(!Elf::Bytes(other.to_vec()).is_made_by_go(), "{other:?}");
+        }
     }
 }

@@ -33,6 +33,10 @@ pub(crate) enum Stop {
     },
     /// What the program wrote to its connection is not a response.
     Response(ResponseError),
+    /// The program has answered its hook with this status.
+    Hook {
+        status: u16,
+    },
     /// The program has put its machine into a state that no program needs.
     Violation(String),
     Failed(String),

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sends requests to a program that serves connections, and takes its responses.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mayfly_linux::{ConnectionId, OutputState, Process};
 
 use crate::error::CallError;
-use crate::message::{Request, ResponseSink};
-use crate::protocol::{Decoded, Decoder, Protocol};
+use crate::message::{BufferedResponse, Request, ResponseSink};
+use crate::protocol::{Decoded, Decoder, Protocol, Target};
 use crate::response::ResponseError;
 
 /// What a response may have besides header names, values and body: status line, punctuation, sizes of chunks.
@@ -25,11 +26,32 @@ pub(crate) struct Served {
     /// The connection is older than the request, and the program has written nothing on it since: it may be about to
     /// close it.
     may_be_stale: bool,
-    /// The request as it was sent.
+    /// The request as it was sent, and who sent it.
     request: Vec<u8>,
+    client: Option<SocketAddr>,
     output: Vec<u8>,
     /// Bytes of the response so far.
     taken: u64,
+    hook: Option<Hook>,
+}
+
+/// What the program is asked for when its worker is at the snapshot, before the first request.
+#[derive(Debug)]
+struct Hook {
+    target: Arc<Target>,
+    state: HookState,
+    /// The request that follows it, and its method; an empty method if there is none yet.
+    next: Vec<u8>,
+    next_method: Vec<u8>,
+    /// Where its client is.
+    next_client: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HookState {
+    Due,
+    Asked,
+    Done,
 }
 
 /// How far a response is.
@@ -37,27 +59,47 @@ pub(crate) struct Served {
 pub(crate) enum ResponseProgress {
     Partial,
     Complete,
+    /// The program has answered the hook: [`Served::go_on`] follows.
+    Restored,
     /// The program has closed a connection that it had kept open, before it can have seen the request: the request must
     /// be sent again.
     Stale,
 }
 
 impl Served {
-    /// A conversation that continues on `connection`, if the program has kept one open.
-    pub(crate) fn new(protocol: &Arc<dyn Protocol>, connection: Option<ConnectionId>) -> Self {
+    /// A conversation that continues on `connection`, if the program has kept one open. It begins with `hook`.
+    pub(crate) fn new(
+        protocol: &Arc<dyn Protocol>,
+        connection: Option<ConnectionId>,
+        hook: Option<Arc<Target>>,
+    ) -> Self {
+        let hook = hook.map(|target| Hook {
+            target,
+            state: HookState::Due,
+            next: vec![],
+            next_method: vec![],
+            next_client: None,
+        });
         Self {
             protocol: Arc::clone(protocol),
             decoder: protocol.decoder(),
             connection,
             may_be_stale: false,
             request: Vec::new(),
+            client: None,
             output: Vec::new(),
             taken: 0,
+            hook,
         }
     }
 
     pub(crate) fn connection(&self) -> Option<ConnectionId> {
         self.connection
+    }
+
+    /// The program is to be asked for its hook before the next request.
+    pub(crate) fn needs_hook(&self) -> bool {
+        self.hook.as_ref().is_some_and(|hook| hook.state == HookState::Due)
     }
 
     /// The worker has been reset to a snapshot in which this connection is open.
@@ -69,9 +111,12 @@ impl Served {
         if self.request.capacity() > KEPT_BYTES {
             self.request = Vec::new();
         }
+        if let Some(hook) = &mut self.hook {
+            hook.forget();
+        }
     }
 
-    /// Sends a request. The caller wakes the process afterwards.
+    /// Sends a request, or the hook that comes before it. The caller wakes the process afterwards.
     ///
     /// # Errors
     ///
@@ -83,13 +128,67 @@ impl Served {
         if bytes > limit {
             return Err(CallError::RequestTooLarge { bytes, limit });
         }
-        self.decoder.begin(request.method);
+        let client = request.client.map(|client| client.address);
+        if let Some(hook) = self.hook.as_mut().filter(|hook| hook.state == HookState::Due) {
+            std::mem::swap(&mut self.request, &mut hook.next);
+            hook.next_method = request.method.to_vec();
+            hook.next_client = client;
+            return self.begin_hook(process);
+        }
+        self.client = client;
+        self.send(process, request.method)
+    }
+
+    /// Asks for the hook. The caller wakes the process afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotListening`].
+    pub(crate) fn begin_hook(&mut self, process: &mut Process) -> Result<(), CallError> {
+        let Some(hook) = &mut self.hook else { return Ok(()) };
+        hook.state = HookState::Asked;
+        // It is Mayfly's own.
+        self.client = None;
+        let target = Arc::clone(&hook.target);
+        self.request.clear();
+        self.protocol.encode(&target.request(), &mut self.request);
+        self.send(process, target.request().method)
+    }
+
+    /// Goes on behind the hook with the request that follows it. Returns `false` if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::AfterRestore`] if the program has not answered the hook as it must; [`CallError::NotListening`].
+    pub(crate) fn go_on(&mut self, process: &mut Process) -> Result<bool, CallError> {
+        let mut answer = BufferedResponse::default();
+        self.decoder.deliver(&mut answer);
+        if !(200..300).contains(&answer.status) {
+            return Err(CallError::AfterRestore { status: answer.status });
+        }
+        let Some(hook) = &mut self.hook else { return Ok(false) };
+        hook.state = HookState::Done;
+        let method = std::mem::take(&mut hook.next_method);
+        if method.is_empty() {
+            return Ok(false);
+        }
+        std::mem::swap(&mut self.request, &mut hook.next);
+        self.client = hook.next_client;
+        self.send(process, &method)?;
+        Ok(true)
+    }
+
+    /// Sends what is in `request`: on the connection that is open, or else on a new one.
+    fn send(&mut self, process: &mut Process, method: &[u8]) -> Result<(), CallError> {
+        self.decoder.begin(method);
         self.taken = 0;
-        if let Some(kept) = self.connection
-            && process.send(kept, &self.request).is_ok()
-        {
-            self.may_be_stale = true;
-            return Ok(());
+        if let Some(kept) = self.connection {
+            // Always: the connection may still have the last request's client.
+            process.set_client(kept, self.client);
+            if process.send(kept, &self.request).is_ok() {
+                self.may_be_stale = true;
+                return Ok(());
+            }
         }
         self.send_again(process)
     }
@@ -98,6 +197,7 @@ impl Served {
     pub(crate) fn send_again(&mut self, process: &mut Process) -> Result<(), CallError> {
         self.close(process);
         let connection = process.connect().map_err(|_| CallError::NotListening)?;
+        process.set_client(connection, self.client);
         process.send(connection, &self.request).map_err(|_| CallError::NotListening)?;
         self.connection = Some(connection);
         self.may_be_stale = false;
@@ -119,7 +219,7 @@ impl Served {
                 if !keeps_open || state != OutputState::Open {
                     self.close(process);
                 }
-                return Ok(ResponseProgress::Complete);
+                return Ok(self.complete());
             }
         }
         if state == OutputState::Open {
@@ -130,7 +230,15 @@ impl Served {
         }
         self.close(process);
         self.decoder.end()?;
-        Ok(ResponseProgress::Complete)
+        Ok(self.complete())
+    }
+
+    /// What the complete response answers.
+    fn complete(&self) -> ResponseProgress {
+        match &self.hook {
+            Some(hook) if hook.state == HookState::Asked => ResponseProgress::Restored,
+            _ => ResponseProgress::Complete,
+        }
     }
 
     /// Gives the complete response to `sink`.
@@ -142,6 +250,18 @@ impl Served {
     pub(crate) fn close(&mut self, process: &mut Process) {
         if let Some(connection) = self.connection.take() {
             process.close(connection);
+        }
+    }
+}
+
+impl Hook {
+    /// It is due again, and no request follows it yet.
+    fn forget(&mut self) {
+        self.state = HookState::Due;
+        self.next_method.clear();
+        self.next_client = None;
+        if self.next.capacity() > KEPT_BYTES {
+            self.next = Vec::new();
         }
     }
 }

@@ -41,8 +41,14 @@ fn the_second_workers_first_request_takes_no_faults() {
 fn every_part_of_the_request_arrives() {
     let mut worker = Worker::fork(&snapshot("echo")).unwrap();
     let headers = [Header { name: b"host", value: b"a.example" }, Header { name: b"x-empty", value: b"" }];
-    let request =
-        Request { method: b"PATCH", path: b"/a%20b", query: b"c=d&e", headers: &headers, body: "bödy\0".as_bytes() };
+    let request = Request {
+        method: b"PATCH",
+        path: b"/a%20b",
+        query: b"c=d&e",
+        headers: &headers,
+        body: "bödy\0".as_bytes(),
+        client: None,
+    };
     let mut response = BufferedResponse::default();
     for id in [1, 0xffff_ffff_ffff_fff0] {
         worker.call(id, &request, &mut response).unwrap();
@@ -341,10 +347,18 @@ fn a_large_work_set_is_given_back() {
 fn boots_that_fail_say_why() {
     let limits = Limits { boot_memory_bytes: 16 << 20, ..patient() };
     let hasty = Limits { boot_time: Duration::from_secs(1), ..limits.clone() };
-    let fails = |args: &[&str], limits| boot("faults", args, limits).map(|_| ()).expect_err(args[0]);
+    let fails = |args: &[&str], limits: &Limits| boot("faults", args, limits).map(|_| ()).expect_err(args[0]);
     assert!(matches!(fails(&["boot:exit=4"], &limits), BootError::Exited { status: 4 }));
     assert!(matches!(fails(&["boot:null"], &limits), BootError::Faulted(fault) if fault.signal == 11));
     assert!(matches!(fails(&["boot:loop"], &hasty), BootError::TimedOut { .. }));
+    let error = fails(
+        &["boot:alloc-descriptors", "boot:alloc-thread", "boot:exit=4"],
+        &Limits { descriptors: 10, ..limits.clone() },
+    );
+    let message = error.to_string();
+    assert!(message.starts_with("the program exited with status 4 "), "{message}");
+    let limits_hit = "; before that, its limit descriptors was reached, its limit threads was reached 2 times: if the program needs more, raise limits.descriptors";
+    assert!(message.ends_with(limits_hit), "{message}");
     assert!(matches!(fails(&["boot:doorbell-abi=9"], &limits), BootError::Abi { wanted: 9, .. }));
     let error = boot("faults", &["boot:alloc-mmap"], &limits).map(|_| ()).unwrap_err();
     assert!(matches!(error, BootError::MemoryLimit { .. }), "{error:?}");

@@ -168,7 +168,8 @@ fn a_second_without_an_exit_is_as_long_as_the_hosts() {
 #[test]
 fn time_does_not_go_back_while_a_request_is_paused_and_resumed() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();
-    let request = Request { method: b"GET", path: b"/clocks-run", query: b"500", headers: &[], body: b"" };
+    let request =
+        Request { method: b"GET", path: b"/clocks-run", query: b"500", headers: &[], body: b"", client: None };
     let mut sink = BufferedResponse::default();
     let slice = Duration::from_millis(1);
     let mut progress = worker.start(7, &request, slice, &mut sink).unwrap();
@@ -200,7 +201,7 @@ fn system_calls_and_the_vdso_agree() {
 /// Runs a request in slices of a millisecond, with pauses in between; the answer, and how long the slices took
 /// together.
 fn in_slices(worker: &mut Worker, path: &[u8], query: &[u8]) -> (String, i64) {
-    let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
+    let request = Request { method: b"GET", path, query, headers: &[], body: b"", client: None };
     let mut sink = BufferedResponse::default();
     let slice = Duration::from_millis(1);
     let mut ran = -now(libc::CLOCK_MONOTONIC);

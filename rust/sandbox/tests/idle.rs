@@ -35,7 +35,7 @@ fn an_idle_process_wakes_for_nothing_and_a_leg_wakes_the_watchdog() {
         }
         assert!(patience.elapsed() < Duration::from_secs(60), "it never goes to sleep");
     }
-    let request = Request { method: b"GET", path: b"/loop", query: b"", headers: &[], body: b"" };
+    let request = Request { method: b"GET", path: b"/loop", query: b"", headers: &[], body: b"", client: None };
     let progress = worker.start(7, &request, Duration::from_millis(1), &mut BufferedResponse::default()).unwrap();
     assert_eq!(progress, Progress::Paused, "it was asleep when the request began");
 }

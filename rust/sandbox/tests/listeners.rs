@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::plain::Plain;
 use common::{Kept, call, patient, program, text};
 use mayfly_sandbox::{
-    BootError, CallError, Host, Limits, LogSink, NoLog, Program, Service, Snapshot, SnapshotFileError, WarmUp, Worker,
+    BootError, BufferedResponse, CallError, Client, Host, Limits, LogSink, NoLog, Program, Request, Service, Snapshot,
+    SnapshotFileError, WarmUp, Worker,
 };
 
 /// `tenants/doors` with arguments separated by blanks; it is asked for these paths before the freeze.
@@ -22,7 +23,7 @@ fn doors(how: &str, port: Option<u16>, warm_up: &[&str]) -> Program {
         WarmUp { method: b"GET".to_vec(), path, query, headers: vec![], body: vec![], times: 1, steady: false }
     };
     let warm_up = warm_up.iter().map(request).collect();
-    Program { service: Some(Service { protocol: Arc::new(Plain), port, warm_up }), ..program("doors", &args) }
+    Program { service: Some(Service { port, warm_up, ..Service::new(Arc::new(Plain)) }), ..program("doors", &args) }
 }
 
 fn limits() -> Limits {
@@ -83,6 +84,40 @@ fn the_named_port_is_the_application_in_whatever_order_and_at_whatever_address()
             format!("listen={address}"),
         ] {
             reaches(&how, address);
+        }
+    }
+}
+
+/// The peer's address, as the program finds it in a request of this client.
+fn peer(worker: &mut Worker, client: Option<&str>) -> String {
+    let client = client.map(|client| Client { address: client.parse().unwrap(), is_encrypted: false });
+    let request = Request { method: b"GET", path: b"/who", query: b"", headers: &[], body: b"", client };
+    let mut response = BufferedResponse::default();
+    worker.call(7, &request, &mut response).unwrap();
+    let text = String::from_utf8(response.body).unwrap();
+    text.rsplit(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn the_peer_is_the_client_of_each_request_and_is_taken_back() {
+    let (v4, v6) = (Some("192.0.2.7:1234"), Some("[2001:db8::7]:1234"));
+    for (listener, nobody, of_v4, of_v6) in [
+        ("listen=0.0.0.0:80", "127.0.0.1", "192.0.2.7", "127.0.0.1"),
+        ("listen=[::]:80", "[::ffff:127.0.0.1]", "[::ffff:192.0.2.7]", "[2001:db8::7]"),
+        ("only6=[::]:80", "[::1]", "[::1]", "[2001:db8::7]"),
+        ("listen=[::1]:80", "[::1]", "[::1]", "[2001:db8::7]"),
+    ] {
+        // Frozen before it has accepted, and with a connection that it keeps.
+        for warm_up in [&[][..], &["/who"]] {
+            let snapshot = boot(listener, None, warm_up).unwrap();
+            let (mut reset, mut kept) =
+                (Worker::fork(&snapshot).unwrap(), Worker::fork_keeping_state(&snapshot).unwrap());
+            for worker in [&mut reset, &mut kept] {
+                for (client, expected) in [(v4, of_v4), (v6, of_v6), (None, nobody), (v4, of_v4), (None, nobody)] {
+                    assert_eq!(peer(worker, client), expected, "{listener}, {warm_up:?}, {client:?}");
+                }
+            }
+            assert_eq!(reset.differences(), 0, "{listener}");
         }
     }
 }
@@ -178,7 +213,8 @@ fn a_port_that_never_listens_is_reported_with_those_that_do() {
     let expected = "the program listens on 127.0.0.1:2019, then [::]:8000, then unix:/run/it, and not on port 8080, which \"port\" of its tenant names";
     assert!(message.starts_with(expected), "{message}");
     let message = refusal("once tick=-1", Some(8080), &[]);
-    assert!(message.starts_with("the program listens on nothing, and not on port 8080"), "{message}");
+    let never = "the program never listened for connections before all its threads waited forever; thread ";
+    assert!(message.starts_with(never) && message.contains(" (doors) waits in "), "{message}");
     // A path is no port.
     for name in ["/run/it", "@it"] {
         let message = refusal(&format!("listen={name}"), None, &[]);
@@ -202,7 +238,13 @@ fn a_port_is_waited_for_as_long_as_a_boot_may_take_if_the_program_has_timers() {
     let program = doors("listen=127.0.0.1:2019 tick=20", Some(8080), &[]);
     let error = boot_with(&program, &short, Arc::clone(&log) as Arc<dyn LogSink>).unwrap_err();
     assert!(matches!(error, BootError::NotListening { port: Some(8080), .. }), "{error}");
-    assert_eq!(said(&log), SAID);
+    let said = said(&log);
+    let (first, progress) = said.split_at(SAID.len());
+    assert_eq!(first, SAID);
+    // The boot takes eight seconds.
+    let expected =
+        "mayfly: booting for 5 s: the program listens on 127.0.0.1:2019, and not yet on its \"port\" 8080; thread ";
+    assert!(progress.starts_with(expected) && progress.lines().count() == 1, "{progress}");
 }
 
 #[test]
@@ -210,7 +252,19 @@ fn that_a_port_does_not_listen_is_said_soon_however_long_the_program_sleeps() {
     let log = Arc::new(Kept::default());
     let program = doors("listen=127.0.0.1:2019 later=6000,0.0.0.0:8080", Some(8080), &[]);
     boot_with(&program, &limits(), Arc::clone(&log) as Arc<dyn LogSink>).unwrap();
-    assert_eq!(said(&log), SAID);
+    assert!(said(&log).starts_with(SAID), "{}", said(&log));
+}
+
+#[test]
+fn a_program_that_never_listens_is_reported_with_what_its_threads_wait_for() {
+    let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
+    for port in [None, Some(8080)] {
+        let error = boot_with(&doors("tick=20", port, &[]), &short, Arc::new(NoLog)).unwrap_err();
+        assert!(matches!(error, BootError::NeverListened { .. }), "{error}");
+        let message = error.to_string();
+        let never = "the program never listened for connections within 2s (4 times the limit boot_ms); thread ";
+        assert!(message.starts_with(never) && message.ends_with(" (doors) waits in poll"), "{message}");
+    }
 }
 
 #[test]

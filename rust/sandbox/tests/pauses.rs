@@ -14,7 +14,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn request(target: &str) -> Request<'_> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" }
+    Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"", client: None }
 }
 
 /// Starts a request that is not answered within its first slice.
@@ -33,6 +33,7 @@ fn resume_to_the_end(worker: &mut Worker, slice: Duration) -> (String, u32) {
             Progress::Paused | Progress::Waits { .. } | Progress::Calls => {
                 assert_eq!(worker.state(), WorkerState::Paused)
             }
+            Progress::Restored => unreachable!("the program has no hook"),
             Progress::Answered(_) => {
                 assert_eq!(worker.state(), WorkerState::Answered);
                 worker.reset().unwrap();

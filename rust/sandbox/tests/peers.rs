@@ -19,7 +19,7 @@ const EINVAL: &str = "error -22\n";
 
 fn request<'a>(target: &'a str, body: &'a [u8]) -> Request<'a> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body }
+    Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body, client: None }
 }
 
 /// Starts a request and runs it to its call.
@@ -185,7 +185,7 @@ fn calls_without_end_hit_the_limits() {
     let error = loop {
         worker.answer_peer(Ok(b"again")).unwrap();
         match worker.resume(Duration::from_millis(1), &mut BufferedResponse::default()) {
-            Ok(other @ (Progress::Answered(_) | Progress::Waits { .. })) => {
+            Ok(other @ (Progress::Answered(_) | Progress::Restored | Progress::Waits { .. })) => {
                 unreachable!("{other:?}: it calls forever")
             }
             Ok(Progress::Calls) => {}
@@ -203,7 +203,8 @@ fn calls_without_end_hit_the_limits() {
 
 /// Carries out a call as the floor above does.
 fn carry_out(storage: &mut Worker, call: PeerCall<'_>) -> (u16, Vec<u8>) {
-    let request = Request { method: METHOD_CALL, path: call.name, query: b"", headers: &[], body: call.argument };
+    let request =
+        Request { method: METHOD_CALL, path: call.name, query: b"", headers: &[], body: call.argument, client: None };
     let mut response = BufferedResponse::default();
     storage.call(0, &request, &mut response).unwrap();
     (response.status, response.body)

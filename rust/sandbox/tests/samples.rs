@@ -98,13 +98,20 @@ impl Pair {
     }
 
     fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> BufferedResponse {
-        let request = Request { method: method.as_bytes(), path: path.as_bytes(), query: b"", headers: &[], body };
+        let request =
+            Request { method: method.as_bytes(), path: path.as_bytes(), query: b"", headers: &[], body, client: None };
         let mut response = BufferedResponse::default();
         let mut progress = self.front.start(1, &request, Duration::MAX, &mut response).unwrap();
         while matches!(progress, Progress::Calls) {
             let call = self.front.peer_call().unwrap();
-            let request =
-                Request { method: METHOD_CALL, path: call.name, query: b"", headers: &[], body: call.argument };
+            let request = Request {
+                method: METHOD_CALL,
+                path: call.name,
+                query: b"",
+                headers: &[],
+                body: call.argument,
+                client: None,
+            };
             let mut result = BufferedResponse::default();
             self.store.call(2, &request, &mut result).unwrap();
             let answer = if result.status == 200 { Ok(result.body.as_slice()) } else { Err(PeerError::Failed) };

@@ -28,7 +28,7 @@ fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError
         steady: false,
     };
     let mut program = program("listens", &[how]);
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     Snapshot::boot(&Host::open().expect("these tests need an engine"), &program, limits, Arc::new(NoLog))
 }
 
@@ -127,7 +127,7 @@ fn a_program_that_ends_or_never_answers_is_not_used_again() {
 #[test]
 fn a_request_that_sleeps_blocks_no_thread() {
     let mut worker = Worker::fork(&boot("epoll", 1, &limits()).unwrap()).unwrap();
-    let request = Request { method: b"GET", path: b"/sleep", query: b"50", headers: &[], body: b"" };
+    let request = Request { method: b"GET", path: b"/sleep", query: b"50", headers: &[], body: b"", client: None };
     let mut response = BufferedResponse::default();
     let started = Instant::now();
     let mut progress = worker.start(1, &request, Duration::from_millis(1), &mut response).unwrap();
@@ -144,7 +144,7 @@ fn a_request_that_sleeps_blocks_no_thread() {
     worker.reset().unwrap();
     assert_eq!(worker.differences(), 0);
     // Given up in the middle of its sleep, it is as it was.
-    let long = Request { method: b"GET", path: b"/sleep", query: b"60000", headers: &[], body: b"" };
+    let long = Request { method: b"GET", path: b"/sleep", query: b"60000", headers: &[], body: b"", client: None };
     let mut progress = worker.start(2, &long, Duration::from_millis(20), &mut response).unwrap();
     while !matches!(progress, Progress::Waits { .. }) {
         assert!(!matches!(progress, Progress::Answered(_)), "{progress:?}");
@@ -158,13 +158,35 @@ fn a_request_that_sleeps_blocks_no_thread() {
 #[test]
 fn a_program_that_does_not_listen_does_not_boot() {
     let mut never = program("listens", &["no-such-way"]);
-    never.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: Vec::new() });
+    never.service = Some(Service::new(Arc::new(Plain)));
     let error = Snapshot::boot(&Host::open().unwrap(), &never, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(matches!(error, BootError::Exited { status: 2 }), "{error}");
     let mut at_doorbell = program("hello", &[]);
     at_doorbell.service = never.service;
     let error = Snapshot::boot(&Host::open().unwrap(), &at_doorbell, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(error.to_string().contains("doorbell"), "{error}");
+}
+
+#[test]
+fn a_warm_up_request_without_an_answer_is_reported_with_what_the_threads_wait_for() {
+    let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
+    for (path, query) in [("/sleep", "60000"), ("/never", "")] {
+        let mut program = program("listens", &["epoll"]);
+        let warm_up = WarmUp {
+            method: b"GET".to_vec(),
+            path: path.into(),
+            query: query.into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            times: 2,
+            steady: false,
+        };
+        program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
+        let error = Snapshot::boot(&Host::open().unwrap(), &program, &short, Arc::new(NoLog)).unwrap_err();
+        assert!(matches!(&error, BootError::WarmUp { path: of, .. } if of == path), "{error}");
+        let message = error.to_string();
+        assert!(message.contains("it answered 0 of them ") && message.contains(" (listens) waits in "), "{message}");
+    }
 }
 
 #[test]
@@ -190,7 +212,7 @@ fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
         times: 2,
         steady: true,
     };
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
     let count: u32 = String::from_utf8(body(&mut worker, "/count", b"")).unwrap().parse().unwrap();
@@ -209,7 +231,7 @@ fn a_warm_up_request_has_its_body() {
         times: 3,
         steady: false,
     };
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
     assert_eq!(body(&mut worker, "/bytes", b""), b"180000");
@@ -227,7 +249,7 @@ fn a_warm_up_request_that_fails_says_which() {
         times: 1,
         steady: false,
     };
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+    program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let error = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(error.to_string().contains("/silent"), "{error}");
 }

@@ -334,7 +334,7 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                 steady: false,
             };
             let mut program = program("listens", &[how]);
-            program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: vec![warm_up] });
+            program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
             let saved = Saved::of(program, Limits { threads: 8, ..patient() });
             let loaded = saved.load();
             let exits = [&saved.booted, &loaded].map(|snapshot| {
@@ -547,7 +547,7 @@ fn damage_is_found() {
 #[test]
 fn a_state_that_makes_no_sense_ends_nothing() {
     let mut server = program("listens", &["epoll"]);
-    server.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: Vec::new() });
+    server.service = Some(Service::new(Arc::new(Plain)));
     for program in [program("hello", &[]), server] {
         let limits = Limits { threads: 8, ..patient() };
         let saved = Saved::of(program, limits);

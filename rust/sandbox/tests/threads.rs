@@ -37,7 +37,7 @@ fn threads_of_a_worker_that_keeps_its_state_go_on() {
 fn a_thread_that_spins_keeps_no_program_from_its_requests() {
     let mut worker = Worker::fork(&snapshot(&["spin"])).unwrap();
     for _ in 0..3 {
-        let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+        let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
         let mut response = BufferedResponse::default();
         let mut progress = worker.start(1, &request, Duration::from_millis(2), &mut response).unwrap();
         while !matches!(progress, Progress::Answered(_)) {
@@ -52,7 +52,7 @@ fn a_thread_that_spins_keeps_no_program_from_its_requests() {
 #[test]
 fn a_request_that_sleeps_is_paused_until_its_time() {
     let mut worker = Worker::fork(&snapshot(&[])).unwrap();
-    let request = Request { method: b"GET", path: b"/sleep", query: b"", headers: &[], body: b"" };
+    let request = Request { method: b"GET", path: b"/sleep", query: b"", headers: &[], body: b"", client: None };
     let mut response = BufferedResponse::default();
     let started = Instant::now();
     let mut progress = worker.start(1, &request, Duration::from_secs(1), &mut response).unwrap();
@@ -80,7 +80,7 @@ fn the_limit_on_cpu_time_counts_all_threads() {
     // The request sleeps for 100 ms. On a busy machine the other threads get little of that.
     let limits = Limits { threads: 8, cpu_time: Duration::from_millis(2), ..patient() };
     let mut worker = Worker::fork(&boot("threads", &["spin"], &limits).unwrap()).unwrap();
-    let request = Request { method: b"GET", path: b"/sleep", query: b"", headers: &[], body: b"" };
+    let request = Request { method: b"GET", path: b"/sleep", query: b"", headers: &[], body: b"", client: None };
     let mut response = BufferedResponse::default();
     let mut progress = worker.start(1, &request, Duration::from_millis(1), &mut response);
     let error = loop {

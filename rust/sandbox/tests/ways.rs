@@ -25,7 +25,7 @@ fn catching() -> Snapshot {
 
 fn serving() -> Snapshot {
     let mut program = program("faults", &["boot:catch", "boot:serve"]);
-    program.service = Some(Service { protocol: Arc::new(Plain), port: None, warm_up: Vec::new() });
+    program.service = Some(Service::new(Arc::new(Plain)));
     Snapshot::boot(&Host::open().unwrap(), &program, &patient(), Arc::new(NoLog)).unwrap()
 }
 
@@ -43,7 +43,7 @@ enum End {
 /// Runs a request's code up to its end, in slices where the way is to be interrupted.
 fn go(worker: &mut Worker, extreme: &Extreme, way: &Way) -> End {
     let code = [extreme.code, way.code].concat();
-    let request = Request { method: b"POST", path: b"/way", query: b"", headers: &[], body: &code };
+    let request = Request { method: b"POST", path: b"/way", query: b"", headers: &[], body: &code, client: None };
     let slice = match way.name {
         "interrupt" => Duration::from_millis(1),
         "pause" => Duration::from_micros(50),

@@ -5,14 +5,18 @@
 //! error names the file, the line, the key and what was expected. `docs/configuration.md` describes the keys for users.
 
 mod advice;
+pub(crate) mod client;
 mod destination;
 mod error;
 mod file;
 pub(crate) mod json;
 pub(crate) mod launch;
 pub(crate) mod limits;
+pub(crate) mod network;
 mod run;
+mod runtime;
 pub(crate) mod schema;
+mod service;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;
@@ -25,8 +29,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mayfly_files::{Errands, Pending};
-use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, Readiness, Target, WarmUp};
 
+use crate::config::client::ClientConfig;
 use crate::config::json::{Key, blank_comments, locate};
 use crate::config::limits::Limits;
 use crate::config::values::{HostPattern, KeyDigest, RoutePath, TenantName};
@@ -107,6 +112,8 @@ pub struct TenantConfig {
     pub watch: Vec<PathBuf>,
     /// The destinations that the program may connect to, in no particular order; elements are unique.
     pub outbound: Vec<Outbound>,
+    /// What the program learns about its clients.
+    pub client: ClientConfig,
     /// What the program's monotonic clock does while the program is frozen.
     pub monotonic: MonotonicClock,
     /// For a program that serves connections itself. `None`: it waits at the doorbell.
@@ -186,8 +193,16 @@ pub enum BootWhen {
 pub struct ServiceConfig {
     /// The port that its application listens on. `None`: the only port that the program listens on.
     pub port: Option<u16>,
+    /// What it must answer before the warm-up. `None`: it is ready when it listens and all its threads wait.
+    pub ready: Option<Readiness>,
     /// Requests that it serves before it is frozen.
     pub warm_up: Vec<WarmUp>,
+    /// How long it idles after that.
+    pub settle: Duration,
+    /// What it is asked for just before the freeze.
+    pub before_freeze: Option<Target>,
+    /// What a worker is asked for before the first request after the freeze, and after each reset.
+    pub after_restore: Option<Target>,
 }
 
 /// Memory that all workers of a tenant see.
@@ -245,6 +260,7 @@ impl TenantConfig {
             mounts,
             watch,
             outbound,
+            client: _,
             monotonic,
             service,
             routes: _,

@@ -12,6 +12,7 @@
 mod chunks;
 mod decode;
 mod encode;
+pub(crate) mod forwarding;
 mod head;
 #[cfg(test)]
 mod tests;

@@ -42,8 +42,10 @@ mod run;
 mod schedule;
 mod server;
 
+pub use config::client::{ClientConfig, ClientHeaders};
 pub use config::launch::LaunchError;
 pub use config::limits::Limits;
+pub use config::network::Network;
 pub use config::schema::tenants_schema;
 pub use config::values::{HostPattern, KeyDigest, RoutePath, TenantName};
 pub use config::watched_files::WatchedFiles;
@@ -54,7 +56,7 @@ pub use config::{
 pub use host::descriptors::{TooLow, for_connection, require as require_descriptors};
 pub use host::resources::{room_for_a_thread, with_advice};
 pub use http1::Http1;
-pub use mayfly_sandbox::{Header, Request, ResponseSink};
+pub use mayfly_sandbox::{Client, Header, Request, ResponseSink};
 pub use memory::{Bound, MemoryReport};
 pub use model::failure::Failure;
 pub use model::outcome::{Applied, ReloadError, Reloaded};

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mayfly_sandbox::{Request, ResponseSink, Slice, WorkerState};
 
+use crate::config::TenantConfig;
 use crate::host::affinity;
 use crate::host::clock::monotonic_ns;
 use crate::model::failure::{Failure, RequestId, answer};
@@ -20,6 +21,7 @@ use crate::model::route::TenantIndex;
 use crate::model::tenant::{State, Tenant};
 use crate::model::worker_mailbox::WorkerMailbox;
 use crate::run::call::{Call, CallContext, CallStep, TrackedSink};
+use crate::run::client_fields::with_client;
 use crate::run::gate::Gated;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
@@ -188,6 +190,12 @@ impl LoopPool {
         self.set.router.has_default()
     }
 
+    /// Counts a request that an HTTP server with routes of its own has answered with 404, since neither they nor a
+    /// tenant take it.
+    pub fn count_unrouted(&mut self) {
+        self.unrouted.store(self.unrouted.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// Serves a request on this thread, unless that would exceed the tenant's inline budget or block.
     pub fn call(&mut self, request: &Request<'_>, sink: &mut (impl ResponseSink + ?Sized)) -> Outcome {
         self.call_found(None, request, sink)
@@ -206,7 +214,7 @@ impl LoopPool {
             self.give_up(unfinished);
         }
         let Some(index) = self.index(hit, request) else {
-            self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            self.count_unrouted();
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), sink);
             return Outcome::Done;
         };
@@ -248,10 +256,15 @@ impl LoopPool {
             may_defer_reset: self.defers_resets,
         };
         let mut call = Call::new(forked, self.ids.next());
-        let step = call.begin(context, request, &mut TrackedSink::new(sink));
+        let client = &self.set.config.tenants[index].client;
+        let step = with_client(client, request, |request| call.begin(context, request, &mut TrackedSink::new(sink)));
         if step == CallStep::Done && call.forked.is_ready() {
             slot.last_used_ns = call.forked.worker.last_started_ns();
-            slot.worker = Some(call.forked);
+            if call.forked.needs_hook() {
+                self.prepare_next(index, call.forked);
+            } else {
+                slot.worker = Some(call.forked);
+            }
             return Outcome::Done;
         }
         if step == CallStep::Done && call.forked.worker.state() == WorkerState::Answered {
@@ -315,8 +328,9 @@ impl LoopPool {
         let mode_header = self.set.config.mode_header;
         let (hit, former, retention) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit }) => {
-                let permit = Some(permit);
-                let parked = Parked { tenant, call, reply, mailbox, in_flight, permit, may_block: false, mode_header };
+                let (in_flight, permit, may_block, preparation) = (Some(in_flight), Some(permit), false, None);
+                let parked =
+                    Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation };
                 return background.overflow.settle(parked, step);
             }
             Some(Unfinished::Unserved { hit, former, retention }) => (Some(hit), former, retention),
@@ -327,13 +341,13 @@ impl LoopPool {
             return reply.send();
         };
         let tenant = Arc::clone(&self.set.tenants[index]);
-        let limits = &self.set.config.tenants[index].limits;
+        let TenantConfig { limits, client, .. } = &self.set.config.tenants[index];
         self.slots[index].last_used_ns = monotonic_ns();
         let share = self.slots[index].share(&tenant).clone();
         share.counters.count(Event::Request);
         // The sandbox checks this too, but the copy must be bounded before that.
         let most = limits.machine.request_bytes;
-        let refusal = if size(request) > most {
+        let refusal = if with_client(client, request, size) > most {
             Some((
                 Failure::RequestTooLarge,
                 format!("the request is above the tenant's limit request_kib, {} KiB", most >> 10),
@@ -347,7 +361,7 @@ impl LoopPool {
             (None, None) => (Failure::TooManyRequests, TOO_MANY.to_owned()),
             (None, Some(in_flight)) => {
                 share.counters.count(Event::Parked);
-                let request = OwnedRequest::copy(request);
+                let request = with_client(client, request, OwnedRequest::copy);
                 let (id, mailbox) = (self.ids.next(), share.mailbox);
                 let job = Job { tenant, request, id, mailbox, former, retention, reply, in_flight, mode_header };
                 return self.server.boots().submit(job);
@@ -375,7 +389,7 @@ impl LoopPool {
         match self.set.router.find(host(request), request.path) {
             Some(index) => self.refuse_at(index, failure, reason, sink),
             None => {
-                self.unrouted.store(self.unrouted.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                self.count_unrouted();
                 answer(failure, reason, self.ids.next(), sink);
             }
         }

@@ -369,7 +369,8 @@ mod tests {
         let server = Server::start_on(Hosts::of_device("/nowhere".as_ref()), config).unwrap();
         let mut pool = server.loop_pool();
         for (path, status, words) in [("/a/b", 503, "/nowhere does not exist"), ("/b", 404, "no tenant")] {
-            let request = Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"" };
+            let request =
+                Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"", client: None };
             let mut response = BufferedResponse::default();
             assert_eq!(pool.call(&request, &mut response), Outcome::Done);
             assert_eq!(response.status, status);

@@ -104,6 +104,7 @@ fn requests_and_responses_of_an_independent_server_are_understood() {
                 query: b"",
                 headers: &headers,
                 body: body.as_bytes(),
+                client: None,
             };
             let mut text = Vec::new();
             Http1.encode(&request, &mut text);

@@ -55,7 +55,7 @@ fn loops_that_begin_while_a_program_boots_get_a_worker_each() {
             // During the boot, and while the workers of earlier loops are forked.
             let mut pools = Vec::new();
             while !matches!(tenant().state, TenantState::Ready { .. }) {
-                if matches!(tenant().state, TenantState::Booting { .. }) && pools.len() < 60 {
+                if matches!(tenant().state, TenantState::Booting) && pools.len() < 60 {
                     pools.push(server.loop_pool());
                 }
                 std::thread::sleep(Duration::from_micros(200));

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
-use mayfly_tenancy::{Config, Header, Outcome, Request, ResponseSink, Server};
+use mayfly_tenancy::{Client, Config, Header, Outcome, Request, ResponseSink, Server};
 use serde_json::json;
 
 thread_local! {
@@ -63,8 +63,10 @@ fn a_request_allocates_nothing() {
     let config = json!({"tenants": [{"name": "a", "path": "/a/b", "program": hello, "limits": {"inline_budget_us": 1_000_000}}]});
     let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
     let mut pool = server.loop_pool();
-    let headers = [Header { name: b"host", value: b"x" }];
-    let request = Request { method: b"GET", path: b"/a/b/c", query: b"d", headers: &headers, body: b"" };
+    let headers = [Header { name: b"host", value: b"x" }, Header { name: b"x-forwarded-for", value: b"y" }];
+    let address = "[2001:db8:1:2:3:4:5:6]:45678".parse().unwrap();
+    let client = Some(Client { address, is_encrypted: true });
+    let request = Request { method: b"GET", path: b"/a/b/c", query: b"d", headers: &headers, body: b"", client };
     let mut sink = Sink { status: 0, body: vec![0; 1 << 20] };
     for _ in 0..2000 {
         if pool.call(&request, &mut sink) == Outcome::Later {

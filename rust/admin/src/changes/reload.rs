@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Looks for changes: first the tenants file, then the programs.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mayfly_files::{Errands, Pending};
@@ -20,6 +22,8 @@ pub(crate) struct Reloads<T> {
     one_at_a_time: Arc<Mutex<()>>,
     /// Reads the tenants file.
     file: Errands,
+    /// The tenants file was refused when it was last read.
+    is_refused: Arc<AtomicBool>,
 }
 
 /// The result of a look for changes.
@@ -45,7 +49,7 @@ impl Changes {
 
 impl<T: Tenants> Reloads<T> {
     pub(crate) fn new(tenants: T) -> Self {
-        Self { tenants, one_at_a_time: Arc::default(), file: Errands::default() }
+        Self { tenants, one_at_a_time: Arc::default(), file: Errands::default(), is_refused: Arc::default() }
     }
 
     /// Applies the tenants file if it differs from the configuration in force.
@@ -60,9 +64,9 @@ impl<T: Tenants> Reloads<T> {
 
     async fn look(&self, also_at_programs: bool) -> Changes {
         let _one_at_a_time = self.one_at_a_time.lock().await;
-        let (tenants, file) = (self.tenants.clone(), self.file.clone());
+        let (tenants, file, is_refused) = (self.tenants.clone(), self.file.clone(), Arc::clone(&self.is_refused));
         let look = move || Changes {
-            applied: apply_file(&tenants, &file),
+            applied: apply_file(&tenants, &file, &is_refused),
             programs: if also_at_programs { tenants.reload_changed() } else { Vec::new() },
         };
         // The panic hook has logged a panic; what was left undone is not known.
@@ -70,14 +74,20 @@ impl<T: Tenants> Reloads<T> {
     }
 }
 
-fn apply_file(tenants: &impl Tenants, file: &Errands) -> Option<Result<Applied, ConfigError>> {
+fn apply_file(tenants: &impl Tenants, file: &Errands, is_refused: &AtomicBool) -> Option<Result<Applied, ConfigError>> {
     let now = tenants.config();
     let path = now.source.clone()?;
     let read = {
         let path = path.clone();
         file.begin(READ, move || Config::from_file(&path)).and_then(Pending::wait)
     };
-    match read.unwrap_or_else(|unfinished| Err(ConfigError::unread(&path, unfinished))) {
+    let read = read.unwrap_or_else(|unfinished| Err(ConfigError::unread(&path, unfinished)));
+    if is_refused.swap(read.is_err(), Ordering::Relaxed)
+        && let Ok(config) = &read
+    {
+        log_mended(&path, *config == *now);
+    }
+    match read {
         Ok(config) if config == *now => None,
         Ok(config) => {
             if config.admin.as_ref().map(|admin| admin.listen) != now.admin.as_ref().map(|admin| admin.listen) {
@@ -94,4 +104,10 @@ fn apply_file(tenants: &impl Tenants, file: &Errands) -> Option<Result<Applied, 
             Some(Err(error))
         }
     }
+}
+
+/// The log has said that the file is refused. If it is the former one again, nothing else says that this is over.
+fn log_mended(path: &Path, is_in_force: bool) {
+    let (path, what) = (path.display(), if is_in_force { "it is what is in force" } else { "it is applied" });
+    tracing::info!(target: "mayfly::admin", %path, "the tenants file is valid again: {what}");
 }

@@ -3,23 +3,27 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mayfly_sandbox::{BufferedResponse, Host, NoLog, Request, Snapshot, Worker};
 
+use crate::bench::plan::within;
 use crate::bench::stats::Samples;
 use crate::bench::subject::Subject;
 use crate::failure::Failure;
 
-/// How often the file is loaded.
+/// How often the file is loaded, if there is time.
 const LOADS: u32 = 7;
 
 /// Milliseconds from opening the program to the first response: the median of [`LOADS`], with the file in the page
-/// cache. `None` for programs that have no snapshot files: those with shared memory.
+/// cache. After `time` the file is not loaded again. `None` for programs that have no snapshot files: those with shared
+/// memory.
 pub fn first_response_ms(
     host: &Host,
     subject: &Subject,
     snapshot: &Snapshot,
     request: &Request<'_>,
+    time: Duration,
 ) -> Result<Option<f64>, Failure> {
     if subject.tenant().shared.is_some() {
         return Ok(None);
@@ -30,14 +34,14 @@ pub fn first_response_ms(
     let path = directory.join("snapshot");
     let measured = snapshot.save(&path).map_err(|error| failed(&error)).and_then(|()| {
         let mut times = Samples::with_capacity(LOADS as usize);
-        for id in 0..LOADS {
+        for id in within(time, 1, LOADS) {
             times.time(|| first_response(host, subject, request, &path, id.into()))?;
         }
-        Ok(times.median() / 1e6)
+        Ok(times.median().map(|nanoseconds| nanoseconds / 1e6))
     });
     // The file holds the program's memory. If it cannot be removed, the system clears it.
     let _ = std::fs::remove_dir_all(&directory);
-    measured.map(Some)
+    measured
 }
 
 fn first_response(host: &Host, subject: &Subject, request: &Request<'_>, path: &Path, id: u64) -> Result<(), Failure> {

@@ -5,19 +5,24 @@
 //! down for a while slows all of them. Every figure is a median over all rounds. After the rounds, the same number of
 //! requests is served again without interruption, between two lines on standard error: there a tracer can count the
 //! system calls of requests, since nothing else happens.
+//!
+//! Each step has a part of the plan's time. A step that fails leaves its figures out; what the others have measured is
+//! printed, and the command fails.
 
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_sandbox::bench::{BareMachines, Floor, ScatteredPages};
-use mayfly_sandbox::{Engine, Header, Host, Hosts, Request, Snapshot, Worker};
+use mayfly_sandbox::{Client, Engine, Header, Host, Hosts, Request, Snapshot, Worker, heap};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::bench::first_response::first_response_ms;
 use crate::bench::memory::{anonymous_kib, with_kernel_kib};
 use crate::bench::overhead;
-use crate::bench::plan::{Plan, REQUESTS_MIN};
+use crate::bench::plan::{Plan, REQUESTS_MIN, fit, within};
+use crate::bench::progress::{self, Progress};
 use crate::bench::report::{Figures, Latency};
 use crate::bench::sink::Discarded;
 use crate::bench::stats::Samples;
@@ -26,7 +31,7 @@ use crate::failure::Failure;
 use crate::host::HostFacts;
 use crate::options::BenchOptions;
 
-/// Samples of each figure in a round: few, so that a machine that is slow for some milliseconds slows all figures
+/// Most samples of each figure in a round: few, so that a machine that is slow for some milliseconds slows all figures
 /// alike.
 const SAMPLES_A_ROUND: u32 = 20;
 /// Requests before the measurement: after them caches, branch predictors and the work set are in their steady state.
@@ -36,8 +41,10 @@ const FORKS: u32 = 100;
 /// Resets, and copies to compare them with, that are timed together: a single one takes little longer than reading the
 /// clock.
 const BATCH: u32 = 32;
-/// Workers that are kept idle to measure the memory of one; fewer if together they would need more than [`IDLE_BYTES`].
+/// Workers that are kept idle to measure the memory of one; fewer if together they would need more than [`IDLE_BYTES`],
+/// or too much time.
 const IDLE_WORKERS: u64 = 16;
+const IDLE_WORKERS_MIN: u64 = 2;
 const IDLE_BYTES: u64 = 512 << 20;
 /// The same for the memory of one together with the kernel's: many, since the kernel charges in batches, and other
 /// processes may be part of the figure.
@@ -46,6 +53,8 @@ const IDLE_WORKERS_WITH_KERNEL: u64 = 256;
 const SETTLE: Duration = Duration::from_millis(50);
 /// At least this many machines are created, however long they take.
 const FORKS_MIN: u32 = 3;
+/// Each step after the rounds has this part of the plan's time.
+const PARTS: u32 = 4;
 
 /// Roughly what a browser or wrk sends: 300 bytes.
 const HEADERS: [Header<'_>; 5] = [
@@ -56,6 +65,10 @@ const HEADERS: [Header<'_>; 5] = [
     Header { name: b"accept-encoding", value: b"gzip, deflate, br" },
 ];
 
+/// Requests over connections have one: what it costs to tell the program about it belongs to the overhead.
+const CLIENT: Client =
+    Client { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 123)), 45_678), is_encrypted: false };
+
 pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
     let subject = Subject::new(options)?;
     let hosts = Hosts::new();
@@ -65,27 +78,34 @@ pub fn bench(options: &BenchOptions) -> Result<(), Failure> {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (path, &b""[..]),
     };
-    let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"" };
-    let plan = Plan { requests: options.requests, time: options.seconds.map(Duration::from_secs) };
-    let figures = Bench::new(&host, &subject, request, plan)?.measure(&host, &subject)?;
-    let figures = Figures { host: HostFacts::read(&hosts, Some(host.engine())), ..figures };
+    let request = Request { method: b"GET", path, query, headers: &HEADERS, body: b"", client: Some(CLIENT) };
+    let snapshot = subject.boot(&host, progress::is_shown(options))?;
+    let plan = Plan::new(options.requests, options.seconds);
+    let mut bench = Bench::new(&host, &subject, snapshot, request, plan, Progress::new(options))?;
+    let failed = bench.measure();
+    let figures = Figures { host: HostFacts::read(&hosts, Some(host.engine())), ..bench.figures };
     if options.json {
         println!("{}", figures.json());
     } else {
         print!("{figures}");
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
-/// A worker in its steady state, a request for it, and the baselines.
+/// A worker in its steady state, a request for it, the baselines, and what has been measured.
 struct Bench<'a> {
+    host: &'a Host,
+    subject: &'a Subject,
     snapshot: Snapshot,
     worker: Worker,
     floor: Floor,
     bare_machines: BareMachines,
-    copied: ScatteredPages,
     request: Request<'a>,
     plan: Plan,
+    progress: Progress,
+    figures: Figures,
+    /// What a request with its reset takes.
+    each: Duration,
     response: Discarded,
     next_id: u64,
     exits: u64,
@@ -99,54 +119,79 @@ struct Times {
     reset: Samples,
     resets: Samples,
     copies: Samples,
-    fork: Samples,
-    create_vm: Samples,
 }
 
 impl Times {
     fn new(requests: u32) -> Self {
         let many = || Samples::with_capacity(requests as usize);
-        let few = || Samples::with_capacity(FORKS as usize);
-        Self {
-            floor: many(),
-            call_reset: many(),
-            call: many(),
-            reset: many(),
-            resets: many(),
-            copies: many(),
-            fork: few(),
-            create_vm: few(),
-        }
+        Self { floor: many(), call_reset: many(), call: many(), reset: many(), resets: many(), copies: many() }
     }
 }
 
 impl<'a> Bench<'a> {
-    fn new(host: &Host, subject: &Subject, request: Request<'a>, plan: Plan) -> Result<Self, Failure> {
-        let snapshot = subject.boot(host)?;
-        let mut bench = Self {
+    fn new(
+        host: &'a Host,
+        subject: &'a Subject,
+        snapshot: Snapshot,
+        request: Request<'a>,
+        plan: Plan,
+        progress: Progress,
+    ) -> Result<Self, Failure> {
+        let figures = Figures {
+            program: subject.tenant().program.display().to_string(),
+            tenant: subject.is_of_file.then(|| subject.tenant().name.to_string()),
+            boot_ms: snapshot.boot_time().as_secs_f64() * 1e3,
+            snapshot_mib: snapshot.image_bytes() as f64 / f64::from(1 << 20),
+            ..Figures::default()
+        };
+        Ok(Self {
+            host,
+            subject,
             worker: fork(&snapshot)?,
             floor: Floor::new(host).map_err(Failure::host)?,
             bare_machines: BareMachines::new(host).map_err(Failure::host)?,
-            copied: ScatteredPages::new(0),
             request,
             plan,
+            progress,
+            figures,
+            each: Duration::ZERO,
             response: Discarded::new(snapshot.limits().response_bytes),
             snapshot,
             next_id: 0,
             exits: 0,
-        };
-        let mut warm_up = Samples::with_capacity(WARM_UP as usize);
-        let end = plan.share(4);
-        let started = Instant::now();
-        for done in 0..WARM_UP {
-            if done >= REQUESTS_MIN && started.elapsed() > end {
-                break;
+        })
+    }
+
+    /// Takes all steps. Returns what failed: the steps of requests are the last ones if they fail, since the others
+    /// need requests, too.
+    fn measure(&mut self) -> Option<Failure> {
+        type Step = for<'a, 'b> fn(&'a mut Bench<'b>) -> Result<(), Failure>;
+        const STEPS: [(&str, bool, Step); 7] = [
+            ("the requests before the measurement", true, |bench| bench.warm_up()),
+            ("the requests", true, |bench| bench.rounds()),
+            ("forks", false, |bench| bench.create()),
+            ("the memory of idle workers", false, |bench| bench.memory()),
+            ("routes and limits", false, |bench| bench.overhead()),
+            ("the steady state", true, |bench| bench.steady_state()),
+            ("the first response from a snapshot file", false, |bench| bench.first_response()),
+        ];
+        let mut failed: Option<Failure> = None;
+        for (name, is_needed, step) in STEPS {
+            self.progress.say(|| format!("measures {name}"));
+            if let Err(failure) = step(self) {
+                let failure = failure.during(&format!("not measured: {name}"));
+                failed = Some(match failed {
+                    Some(first) => first.and(&failure),
+                    None => failure,
+                });
+                if is_needed {
+                    break;
+                }
             }
-            warm_up.time(|| bench.call_and_reset())?;
         }
-        bench.plan = plan.for_requests_of(Duration::from_nanos(warm_up.median() as u64));
-        bench.copied = ScatteredPages::new(bench.worker.work_pages());
-        Ok(bench)
+        self.figures.status = self.response.status;
+        self.figures.failed = failed.as_ref().map(ToString::to_string);
+        failed
     }
 
     fn call(&mut self) -> Result<(), Failure> {
@@ -166,101 +211,111 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn measure(mut self, host: &Host, subject: &Subject) -> Result<Figures, Failure> {
+    /// Serves requests that are not measured, and fits the plan to the time that they take.
+    fn warm_up(&mut self) -> Result<(), Failure> {
+        let mut times = Samples::with_capacity(WARM_UP as usize);
+        for done in within(self.plan.share(PARTS), REQUESTS_MIN, WARM_UP) {
+            self.progress.say(|| format!("has served {done} of {WARM_UP} requests before the measurement"));
+            times.time(|| self.call_and_reset())?;
+        }
+        self.each = Duration::from_nanos(times.median().unwrap_or_default() as u64);
+        self.plan = self.plan.for_requests_of(self.each);
+        Ok(())
+    }
+
+    /// Measures all figures of requests. What was measured before a failure counts.
+    fn rounds(&mut self) -> Result<(), Failure> {
         let requests = self.plan.requests;
+        let mut copied = ScatteredPages::new(self.worker.work_pages());
         let mut times = Times::new(requests);
         let rounds = requests.div_ceil(SAMPLES_A_ROUND);
-        for _ in 0..rounds {
-            self.round(&mut times)?;
+        let mut result = Ok(());
+        for round in 0..rounds {
+            self.progress.say(|| format!("has measured {round} of {rounds} rounds of requests"));
+            result = self.round(requests.min(SAMPLES_A_ROUND), &mut times, &mut copied);
+            if result.is_err() {
+                break;
+            }
+            self.figures.rounds += 1;
         }
-        self.create(&mut times)?;
-        let (worker_private_kib, worker_served_private_kib) = self.idle_worker_kib(IDLE_WORKERS, anonymous_kib)?;
-        let (with_kernel, overhead) = if subject.is_of_file {
-            (None, None)
-        } else {
-            let with_kernel = self.idle_worker_kib(IDLE_WORKERS_WITH_KERNEL, with_kernel_kib)?;
-            (Some(with_kernel), Some(overhead::measure(&subject.config, &self.snapshot, &self.request, requests)?))
-        };
-        let (exits_per_request, cpu_us) = self.steady_state(requests)?;
+        self.tell_times(times);
+        result
+    }
 
-        let first_response_ms = first_response_ms(host, subject, &self.snapshot, &self.request)?;
-        let us = |nanoseconds: f64| nanoseconds / 1e3;
+    /// Fills in the figures of requests.
+    fn tell_times(&mut self, mut times: Times) {
         let pages = self.worker.work_pages();
-        Ok(Figures {
-            program: subject.tenant().program.display().to_string(),
-            tenant: subject.is_of_file.then(|| subject.tenant().name.to_string()),
-            requests,
-            rounds,
-            floor_us: us(times.floor.median()),
-            call_reset_us: us(times.call_reset.median()),
-            call_us: us(times.call.median()),
-            reset_us: us(times.reset.median()),
-            cpu_us,
-            exits_per_request,
-            // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from
-            // outside.
-            ioctls_per_request: (host.engine() == Engine::Kvm).then_some(exits_per_request),
-            workset_pages: pages,
-            reset_ns_per_page: per_page(times.resets.median(), pages),
-            memcpy_ns_per_page: per_page(times.copies.median(), pages),
-            fork_us: us(times.fork.median()),
-            create_vm_us: us(times.create_vm.median()),
-            worker_private_kib,
-            worker_served_private_kib,
-            worker_total_kib: with_kernel.map(|(forked, _)| forked),
-            worker_served_total_kib: with_kernel.map(|(_, served)| served),
-            overhead_ns: overhead.as_ref().map(|overhead| overhead.added_ns),
-            overhead_equals_ns: overhead.as_ref().map(|overhead| overhead.equals_differ_ns),
-            boot_ms: self.snapshot.boot_time().as_secs_f64() * 1e3,
-            snapshot_mib: self.snapshot.image_bytes() as f64 / f64::from(1 << 20),
-            snapshot_first_response_ms: first_response_ms,
-            latency_us: Latency {
-                p50: us(times.call_reset.median()),
-                p90: us(times.call_reset.quantile(0.9)),
-                p99: us(times.call_reset.quantile(0.99)),
-                p999: us(times.call_reset.quantile(0.999)),
-            },
-            status: self.response.status,
-            host: HostFacts::default(),
-        })
+        let measured = u32::try_from(times.call_reset.len()).unwrap_or(u32::MAX);
+        let latency = |times: &mut Samples| {
+            Some(Latency {
+                p50: times.median_us()?,
+                p90: times.quantile_us(0.9)?,
+                p99: times.quantile_us(0.99)?,
+                p999: times.quantile_us(0.999)?,
+            })
+        };
+        let figures = &mut self.figures;
+        figures.requests = measured;
+        figures.floor_us = times.floor.median_us();
+        figures.latency_us = latency(&mut times.call_reset);
+        figures.call_reset_us = times.call_reset.median_us();
+        figures.call_us = times.call.median_us();
+        figures.reset_us = times.reset.median_us();
+        figures.workset_pages = (measured > 0).then_some(pages);
+        figures.reset_ns_per_page = times.resets.median().map(|batch| per_page(batch, pages));
+        figures.memcpy_ns_per_page = times.copies.median().map(|batch| per_page(batch, pages));
     }
 
     /// Takes samples of every figure of requests. The last round drops those beyond the number of requests.
-    fn round(&mut self, times: &mut Times) -> Result<(), Failure> {
-        for _ in 0..SAMPLES_A_ROUND {
+    fn round(&mut self, samples: u32, times: &mut Times, copied: &mut ScatteredPages) -> Result<(), Failure> {
+        for _ in 0..samples {
             times.floor.time(|| self.floor.round_trip()).map_err(Failure::host)?;
         }
-        for _ in 0..SAMPLES_A_ROUND {
-            times.call_reset.time(|| self.call_and_reset())?;
+        for _ in 0..samples {
+            times.call_reset.try_time(|| self.call_and_reset())?;
         }
-        for _ in 0..SAMPLES_A_ROUND {
-            times.call.time(|| self.call())?;
-            times.reset.time(|| self.worker.reset()).map_err(Failure::program)?;
+        for _ in 0..samples {
+            times.call.try_time(|| self.call())?;
+            times.reset.try_time(|| self.worker.reset()).map_err(Failure::program)?;
         }
-        times.resets.time(|| reset_batch(&mut self.worker))?;
-        times.copies.time(|| (0..BATCH).for_each(|_| self.copied.copy()));
+        times.resets.try_time(|| reset_batch(&mut self.worker))?;
+        times.copies.time(|| (0..BATCH).for_each(|_| copied.copy()));
         Ok(())
     }
 
     /// Creates machines and workers in turn.
-    fn create(&self, times: &mut Times) -> Result<(), Failure> {
-        let end = self.plan.share(4);
-        let started = Instant::now();
-        for done in 0..FORKS {
-            if done >= FORKS_MIN && started.elapsed() > end {
-                break;
-            }
+    fn create(&mut self) -> Result<(), Failure> {
+        let mut bare = Samples::with_capacity(FORKS as usize);
+        let mut forks = Samples::with_capacity(FORKS as usize);
+        for _ in within(self.plan.share(PARTS), FORKS_MIN, FORKS) {
             // The time of dropping the machines is not measured.
-            let _bare = times.create_vm.time(|| self.bare_machines.create()).map_err(Failure::host)?;
-            let _worker = times.fork.time(|| fork(&self.snapshot))?;
+            let _bare = bare.try_time(|| self.bare_machines.create()).map_err(Failure::host)?;
+            let _worker = forks.try_time(|| fork(&self.snapshot))?;
+        }
+        self.figures.create_vm_us = bare.median_us();
+        self.figures.fork_us = forks.median_us();
+        Ok(())
+    }
+
+    fn memory(&mut self) -> Result<(), Failure> {
+        let (forked, served) = self.idle_worker_kib(IDLE_WORKERS, anonymous_kib)?;
+        self.figures.worker_private_kib = Some(forked);
+        self.figures.worker_served_private_kib = Some(served);
+        if !self.subject.is_of_file {
+            let (forked, served) = self.idle_worker_kib(IDLE_WORKERS_WITH_KERNEL, with_kernel_kib)?;
+            self.figures.worker_total_kib = Some(forked);
+            self.figures.worker_served_total_kib = Some(served);
         }
         Ok(())
     }
 
     /// Memory of one forked worker, before any request and after one: how much `used_kib` grows for each of `most`.
     fn idle_worker_kib(&mut self, most: u64, used_kib: fn() -> Result<u64, String>) -> Result<(f64, f64), Failure> {
-        let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).clamp(2, most);
+        let fit_time = u64::from(fit(self.plan.share(PARTS), self.each));
+        let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).min(fit_time).clamp(IDLE_WORKERS_MIN, most);
         let mut workers = Vec::with_capacity(count as usize);
+        // Workers in memory that was freed before would seem to need none.
+        heap::give_back();
         thread::sleep(SETTLE);
         // The first reading allocates memory itself.
         used_kib().map_err(Failure::Host)?;
@@ -278,9 +333,30 @@ impl<'a> Bench<'a> {
         Ok((each(forked), each(served)))
     }
 
-    /// Serves requests and does nothing else. Returns, for one request, the number of exits, and this thread's CPU time
-    /// in microseconds.
-    fn steady_state(&mut self, requests: u32) -> Result<(f64, f64), Failure> {
+    /// What a server adds to a request.
+    fn overhead(&mut self) -> Result<(), Failure> {
+        if self.subject.is_of_file {
+            return Ok(());
+        }
+        if self.each > overhead::REQUEST_MOST {
+            let why = format!("a request takes longer than {:?}", overhead::REQUEST_MOST);
+            self.figures.overhead_unknown = Some(why);
+            return Ok(());
+        }
+        let requests = self.plan.requests.min(fit(self.plan.share(PARTS) / overhead::SIDES, self.each));
+        match overhead::measure(&self.subject.config, &self.snapshot, &self.request, requests)? {
+            Ok(overhead) => {
+                self.figures.overhead_ns = Some(overhead.added_ns);
+                self.figures.overhead_equals_ns = Some(overhead.equals_differ_ns);
+            }
+            Err(why) => self.figures.overhead_unknown = Some(why.to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Serves requests and does nothing else: the number of exits of one, and this thread's CPU time for it.
+    fn steady_state(&mut self) -> Result<(), Failure> {
+        let requests = self.plan.requests;
         self.exits = 0;
         // Outside of the two lines, since it is a system call.
         let before = thread_cpu_us();
@@ -290,7 +366,19 @@ impl<'a> Bench<'a> {
         }
         say("mayfly-bench: steady end\n");
         let used = thread_cpu_us() - before;
-        Ok((self.exits as f64 / f64::from(requests), used / f64::from(requests)))
+        let exits = self.exits as f64 / f64::from(requests);
+        self.figures.exits_per_request = Some(exits);
+        // Every exit ends one KVM_RUN, and a worker makes no other ioctl. The benchmark's report counts from outside.
+        self.figures.ioctls_per_request = (self.host.engine() == Engine::Kvm).then_some(exits);
+        self.figures.cpu_us = Some(used / f64::from(requests));
+        Ok(())
+    }
+
+    fn first_response(&mut self) -> Result<(), Failure> {
+        let time = self.plan.share(PARTS);
+        let ms = first_response_ms(self.host, self.subject, &self.snapshot, &self.request, time)?;
+        self.figures.snapshot_first_response_ms = ms;
+        Ok(())
     }
 }
 

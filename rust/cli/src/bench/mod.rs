@@ -6,6 +6,7 @@ mod measure;
 mod memory;
 mod overhead;
 mod plan;
+mod progress;
 mod report;
 mod routes;
 mod sink;

@@ -7,7 +7,7 @@
 //! a server shows how much equal workers differ.
 
 use std::sync::mpsc::{self, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mayfly_sandbox::{CallError, Request, ResponseSink, Snapshot, Worker};
 use mayfly_tenancy::{
@@ -21,14 +21,21 @@ use crate::failure::Failure;
 
 /// Tenants of the server; only one is called.
 const TENANTS: usize = 1_000;
+/// Sides of the comparison: two workers, and the pool.
+pub const SIDES: u32 = 3;
 /// How often the comparison is made, each time with fresh workers on all sides.
 const PARTS: u32 = 10;
 /// Calls on each side that are compared with each other: few, so that a slow millisecond slows all of them.
 const CALLS: u32 = 20;
 /// Calls before anything is measured, of each fresh worker.
 const WARM_UP: u32 = 200;
-/// How often a pool may have no worker before the measurement gives up.
-const PATIENCE: u32 = 1_000;
+/// How often a pool may have no worker, or a request leave its loop, before the measurement gives up.
+const PATIENCE: u32 = 100;
+/// A request that takes longer is not compared: what a server adds to it, less than a microsecond, is lost in its noise.
+pub const REQUEST_MOST: Duration = Duration::from_micros(500);
+/// How long a request may occupy its loop here: the longest time that a configuration can set. A request that leaves it
+/// is not compared.
+const INLINE_BUDGET: Duration = Duration::from_secs(1);
 
 /// Nanoseconds a request; medians of differences.
 pub struct Overhead {
@@ -39,14 +46,42 @@ pub struct Overhead {
 }
 
 /// Compares `snapshot`'s workers with those of a server that has `config`'s only tenant, for about `requests` requests
-/// on each side.
+/// on each side. The inner error says why the program's requests cannot be compared.
 pub fn measure(
     config: &Config,
     snapshot: &Snapshot,
     request: &Request<'_>,
     requests: u32,
-) -> Result<Overhead, Failure> {
+) -> Result<Result<Overhead, &'static str>, Failure> {
     let server = Server::start(with_neighbours(config)?).map_err(Failure::host)?;
+    let compared = compare(&server, snapshot, request, requests);
+    server.shutdown();
+    match compared {
+        Ok(overhead) => Ok(Ok(overhead)),
+        Err(Incomparable::LeavesLoop) => Ok(Err("its requests wait, and so leave their loop")),
+        Err(Incomparable::Failed(failure)) => Err(failure),
+    }
+}
+
+/// Why there is no comparison.
+enum Incomparable {
+    /// The program answers, and its requests leave the loop each time.
+    LeavesLoop,
+    Failed(Failure),
+}
+
+impl From<Failure> for Incomparable {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+fn compare(
+    server: &Server,
+    snapshot: &Snapshot,
+    request: &Request<'_>,
+    requests: u32,
+) -> Result<Overhead, Incomparable> {
     let rounds = requests.div_ceil(PARTS * CALLS);
     let (mut added, mut equals) = (Vec::new(), Vec::new());
     for part in 0..PARTS {
@@ -78,7 +113,6 @@ pub fn measure(
             equals.push(times[1] - times[0]);
         }
     }
-    server.shutdown();
     Ok(Overhead { added_ns: middle(added), equals_differ_ns: middle(equals) })
 }
 
@@ -93,33 +127,43 @@ struct Sides<'a> {
 }
 
 impl Sides<'_> {
-    fn worker(&mut self) -> Result<(), Failure> {
+    fn worker(&mut self) -> Result<(), Incomparable> {
         self.next_id += 1;
-        call(&mut self.worker, self.next_id, self.request, &mut self.response).map_err(Failure::program)
+        call(&mut self.worker, self.next_id, self.request, &mut self.response).map_err(Failure::program)?;
+        Ok(())
     }
 
-    fn other(&mut self) -> Result<(), Failure> {
+    fn other(&mut self) -> Result<(), Incomparable> {
         self.next_id += 1;
-        call(&mut self.other, self.next_id, self.request, &mut self.response).map_err(Failure::program)
+        call(&mut self.other, self.next_id, self.request, &mut self.response).map_err(Failure::program)?;
+        Ok(())
     }
 
-    /// One request of the pool, however long it takes: the pool has no worker until one is forked, and if the machine
-    /// stalls for a moment, a request may leave its loop.
-    fn pool(&mut self) -> Result<(), Failure> {
+    /// One request of the pool: the pool has no worker until one is forked, and if the machine stalls for a moment, a
+    /// request may leave its loop.
+    fn pool(&mut self) -> Result<(), Incomparable> {
+        let mut last = 0;
         for _ in 0..PATIENCE {
             if self.pool.call(self.request, &mut self.response) == Outcome::Done {
                 return match self.response.status {
-                    500.. => Err(Failure::Program(format!("the server answers {}", self.response.status))),
+                    status @ 500.. => Err(answers(status)),
                     _ => Ok(()),
                 };
             }
             let (answered, answer) = mpsc::channel();
-            self.pool.call_later(self.request, Box::new(Later { answered, body: Vec::new() }));
-            // The next call shows the result, whatever was sent.
-            let _ = answer.recv();
+            self.pool.call_later(self.request, Box::new(Later { answered, status: 0, body: Vec::new() }));
+            last = answer.recv().unwrap_or_default();
         }
-        Err(Failure::Program("the server has no worker for the program".to_owned()))
+        match last {
+            0 => Err(Failure::Program("the server does not answer".to_owned()).into()),
+            status @ 500.. => Err(answers(status)),
+            _ => Err(Incomparable::LeavesLoop),
+        }
     }
+}
+
+fn answers(status: u16) -> Incomparable {
+    Failure::Program(format!("the server answers {status}")).into()
 }
 
 /// Not inlined, like the pool's call.
@@ -129,14 +173,14 @@ fn call(worker: &mut Worker, id: u64, request: &Request<'_>, response: &mut Disc
 }
 
 /// The median time of [`CALLS`] calls, in nanoseconds.
-fn median(mut call: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
+fn median(mut call: impl FnMut() -> Result<(), Incomparable>) -> Result<f64, Incomparable> {
     let mut samples = Samples::with_capacity(CALLS as usize);
     for _ in 0..CALLS {
         let start = Instant::now();
         call()?;
         samples.add(start.elapsed().as_nanos() as u64);
     }
-    Ok(samples.median())
+    Ok(samples.median().unwrap_or_default())
 }
 
 fn middle(mut differences: Vec<f64>) -> f64 {
@@ -161,15 +205,17 @@ fn with_neighbours(config: &Config) -> Result<Config, Failure> {
                 format!("t{number}.example")
             }
         };
+        tenant.limits.inline_budget = INLINE_BUDGET;
         tenant.routes = vec![Route { host: host(&at)?, path: RoutePath::root() }];
         tenants.push(tenant);
     }
     Ok(Config { tenants, watch: false, ..config.clone() })
 }
 
-/// Reports when a request is answered, and drops the answer.
+/// Reports the status of an answer, and drops the rest.
 struct Later {
-    answered: Sender<()>,
+    answered: Sender<u16>,
+    status: u16,
     body: Vec<u8>,
 }
 
@@ -179,7 +225,9 @@ impl ResponseSink for Later {
         &mut self.body
     }
 
-    fn status(&mut self, _: u16) {}
+    fn status(&mut self, status: u16) {
+        self.status = status;
+    }
 
     fn header(&mut self, _: &[u8], _: &[u8]) {}
 }
@@ -187,6 +235,6 @@ impl ResponseSink for Later {
 impl DeferredReply for Later {
     fn send(self: Box<Self>) {
         // It fails if the receiver does not wait any more.
-        let _ = self.answered.send(());
+        let _ = self.answered.send(self.status);
     }
 }

@@ -1,34 +1,62 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The extent of a measurement.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// At least this many requests are measured, however long they take.
-pub const REQUESTS_MIN: u32 = 20;
+pub const REQUESTS_MIN: u32 = 3;
 /// Each measured request is served together with its reset, as two halves, and again in the steady state.
 const CALLS_A_REQUEST: u32 = 3;
+
+/// Requests that are measured if the command line does not say how many.
+const REQUESTS: u32 = 20_000;
+/// How long they may take if it does not say that either.
+const TIME: Duration = Duration::from_secs(20);
 
 /// The extent of a measurement.
 #[derive(Clone, Copy)]
 pub struct Plan {
+    /// How many requests are measured; fewer if they would take longer than `time`, unless their number is exact.
     pub requests: u32,
-    /// How long the requests may take, approximately; `None`: no limit.
-    pub time: Option<Duration>,
+    pub is_exact: bool,
+    /// How long the requests may take, approximately. The other steps have parts of the same time.
+    pub time: Duration,
 }
 
 impl Plan {
+    /// The plan for what the command line names. A number of requests without a time is exact.
+    pub fn new(requests: Option<u32>, seconds: Option<u64>) -> Self {
+        Self {
+            requests: requests.unwrap_or(REQUESTS),
+            is_exact: requests.is_some() && seconds.is_none(),
+            time: seconds.map_or(TIME, Duration::from_secs),
+        }
+    }
+
     /// How long one of `parts` equal parts may take.
     pub fn share(self, parts: u32) -> Duration {
-        self.time.map_or(Duration::MAX, |time| time / parts)
+        self.time / parts
     }
 
     /// The plan for requests that take `each`.
     pub fn for_requests_of(self, each: Duration) -> Self {
-        let Some(time) = self.time else { return self };
-        let fit = time.as_nanos() / u128::from(CALLS_A_REQUEST) / each.as_nanos().max(1);
-        let fit = u32::try_from(fit).unwrap_or(u32::MAX).max(REQUESTS_MIN);
+        if self.is_exact {
+            return self;
+        }
+        let fit = fit(self.time / CALLS_A_REQUEST, each).max(REQUESTS_MIN);
         Self { requests: self.requests.min(fit), ..self }
     }
+}
+
+/// How many steps of `each` fit into `time`.
+pub fn fit(time: Duration, each: Duration) -> u32 {
+    u32::try_from(time.as_nanos() / each.as_nanos().max(1)).unwrap_or(u32::MAX)
+}
+
+/// The numbers below `most` one by one, until `time` is over; `least` of them at any rate.
+pub fn within(time: Duration, least: u32, most: u32) -> impl Iterator<Item = u32> {
+    let began = Instant::now();
+    (0..most).take_while(move |&done| done < least || began.elapsed() < time)
 }
 
 #[cfg(test)]
@@ -37,10 +65,17 @@ mod tests {
 
     #[test]
     fn fewer_slow_requests_are_measured() {
-        let plan = Plan { requests: 1_000, time: Some(Duration::from_secs(3)) };
+        let plan = Plan { requests: 1_000, is_exact: false, time: Duration::from_secs(3) };
         let requests = |each_us| plan.for_requests_of(Duration::from_micros(each_us)).requests;
         assert_eq!((requests(0), requests(30), requests(2_000), requests(1 << 30)), (1_000, 1_000, 500, REQUESTS_MIN));
-        let endless = Plan { time: None, ..plan };
-        assert_eq!(endless.for_requests_of(Duration::from_secs(60)).requests, 1_000);
+        let exact = Plan { is_exact: true, ..plan };
+        assert_eq!(exact.for_requests_of(Duration::from_secs(60)).requests, 1_000);
+    }
+
+    #[test]
+    fn steps_end_with_their_time_or_their_number() {
+        assert_eq!(within(Duration::ZERO, 3, 10).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(within(Duration::from_secs(600), 3, 10).count(), 10);
+        assert_eq!(within(Duration::ZERO, 3, 2).count(), 2);
     }
 }

@@ -134,7 +134,7 @@ impl Bench {
     }
 
     fn figures(mut self) -> Table {
-        let one = |samples: &mut Samples| samples.median() / BATCH as f64;
+        let one = |samples: &mut Samples| samples.median().unwrap_or_default() / BATCH as f64;
         Table {
             one_ns: one(&mut self.one_samples),
             many_ns: one(&mut self.many_samples),

@@ -32,15 +32,37 @@ impl Samples {
         result
     }
 
-    /// The smallest sample that is not exceeded by at least `share` (0 to 1) of all; 0 without samples.
-    pub fn quantile(&mut self, share: f64) -> f64 {
-        self.nanoseconds.sort_unstable();
-        let rank = (share * self.nanoseconds.len() as f64).ceil() as usize;
-        self.nanoseconds.get(rank.saturating_sub(1)).copied().unwrap_or(0) as f64
+    /// Like [`Self::time`], for work that may fail; a failure is no sample.
+    pub fn try_time<T, E>(&mut self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let start = Instant::now();
+        let result = work()?;
+        self.add(start.elapsed().as_nanos() as u64);
+        Ok(result)
     }
 
-    pub fn median(&mut self) -> f64 {
+    pub fn len(&self) -> usize {
+        self.nanoseconds.len()
+    }
+
+    /// The smallest sample that is not exceeded by at least `share` (0 to 1) of all; none without samples.
+    pub fn quantile(&mut self, share: f64) -> Option<f64> {
+        self.nanoseconds.sort_unstable();
+        let rank = (share * self.nanoseconds.len() as f64).ceil() as usize;
+        self.nanoseconds.get(rank.saturating_sub(1)).map(|&nanoseconds| nanoseconds as f64)
+    }
+
+    pub fn median(&mut self) -> Option<f64> {
         self.quantile(0.5)
+    }
+
+    /// The median in microseconds.
+    pub fn median_us(&mut self) -> Option<f64> {
+        self.quantile_us(0.5)
+    }
+
+    /// [`Self::quantile`] in microseconds.
+    pub fn quantile_us(&mut self, share: f64) -> Option<f64> {
+        self.quantile(share).map(|nanoseconds| nanoseconds / 1e3)
     }
 }
 
@@ -52,10 +74,11 @@ mod tests {
     fn quantiles_are_samples_by_rank() {
         let mut samples = Samples::with_capacity(100);
         (1..=150).rev().for_each(|sample| samples.add(sample));
-        assert_eq!(samples.quantile(0.0), 51.0);
-        assert_eq!(samples.median(), 100.0);
-        assert_eq!(samples.quantile(0.99), 149.0);
-        assert_eq!(samples.quantile(1.0), 150.0);
-        assert_eq!(Samples::with_capacity(0).median(), 0.0);
+        assert_eq!(samples.quantile(0.0), Some(51.0));
+        assert_eq!(samples.median(), Some(100.0));
+        assert_eq!(samples.quantile(0.99), Some(149.0));
+        assert_eq!(samples.quantile(1.0), Some(150.0));
+        assert_eq!(samples.quantile_us(1.0), Some(0.15));
+        assert_eq!(Samples::with_capacity(0).median(), None);
     }
 }

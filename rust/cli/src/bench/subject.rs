@@ -2,6 +2,7 @@
 //! What `mayfly bench` measures: a program from the command line, or a tenant of a file, as a server would boot it.
 
 use std::collections::VecDeque;
+use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mayfly_sandbox::{Host, LogSink, Program, SharedMemory, Snapshot, Stream, Worker};
@@ -51,14 +52,15 @@ impl Subject {
         &self.config.tenants[self.index]
     }
 
-    /// Boots the program. If that fails, the reason includes the program's output.
-    pub fn boot(&self, host: &Host) -> Result<Snapshot, Failure> {
+    /// Boots the program. If that fails, the reason includes the program's output. Lines of Mayfly's own about a long
+    /// boot go to standard error at once if `shows_progress`.
+    pub fn boot(&self, host: &Host, shows_progress: bool) -> Result<Snapshot, Failure> {
         let tenant = self.tenant();
         let program = tenant.launch().map_err(Failure::program)?;
         // Not the tenant's file: a measurement must not change its content.
         let shared = tenant.shared.as_ref().map(|shared| SharedMemory::anonymous(shared.bytes));
         let program = Program { shared: shared.transpose().map_err(Failure::host)?, ..program };
-        let output = Arc::new(Tail::default());
+        let output = Arc::new(Tail { shows_progress, ..Tail::default() });
         let log = Arc::clone(&output) as Arc<dyn LogSink>;
         Snapshot::boot(host, &program, &tenant.limits.machine, log)
             .map_err(|error| Failure::Program(format!("{}{error}", output.text())))
@@ -70,14 +72,20 @@ pub fn fork(snapshot: &Snapshot) -> Result<Worker, Failure> {
     Worker::fork(snapshot).map_err(Failure::host)
 }
 
+/// What Mayfly's own lines in a program's log begin with.
+const OWN: &[u8] = b"mayfly: ";
+
 /// The last of what a program writes.
 #[derive(Default)]
-struct Tail(Mutex<VecDeque<u8>>);
+struct Tail {
+    output: Mutex<VecDeque<u8>>,
+    shows_progress: bool,
+}
 
 impl Tail {
     /// The output as complete lines; empty if there was none.
     fn text(&self) -> String {
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::from_utf8_lossy(output.make_contiguous()).into_owned();
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -88,7 +96,11 @@ impl Tail {
 
 impl LogSink for Tail {
     fn write(&self, _: Stream, bytes: &[u8]) {
-        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shows_progress && bytes.starts_with(OWN) {
+            // It fails if standard error is closed.
+            let _ = io::stderr().write_all(bytes);
+        }
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         output.extend(bytes);
         let surplus = output.len().saturating_sub(OUTPUT_BYTES);
         output.drain(..surplus);

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use mayfly_tenancy::inbound::{COOKIE_FIELD, REFUSED_FIELD, Refusal};
-use mayfly_tenancy::{Failure, Header, Outcome, Request};
+use mayfly_tenancy::{Client, Failure, Header, Outcome, Request};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
@@ -59,7 +59,7 @@ pub(crate) async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: 
             _ = stopped.wait_for(|&stopped| stopped) => break,
         };
         match accepted {
-            Ok((socket, _)) => converse(socket, &tenants, &connections),
+            Ok((socket, peer)) => converse(socket, peer, &tenants, &connections),
             Err(error) => {
                 // Most likely the process is out of descriptors, until connections close.
                 tracing::warn!(target: "mayfly::server", %error, "cannot accept a connection");
@@ -69,8 +69,8 @@ pub(crate) async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: 
     }
     // Connections that the kernel has accepted are served; later ones are refused.
     let stopped_at = Instant::now();
-    while let Ok(Ok((socket, _))) = tokio::time::timeout_at(stopped_at + SETTLE, listener.accept()).await {
-        converse(socket, &tenants, &connections);
+    while let Ok(Ok((socket, peer))) = tokio::time::timeout_at(stopped_at + SETTLE, listener.accept()).await {
+        converse(socket, peer, &tenants, &connections);
     }
     drop(listener);
     // In the meantime, responses ask their clients to close. Hyper closes idle connections at once.
@@ -79,7 +79,7 @@ pub(crate) async fn serve(listener: TcpListener, tenants: Tenants, mut stopped: 
 }
 
 /// Serves the requests of a connection.
-fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &GracefulShutdown) {
+fn converse(socket: TcpStream, peer: SocketAddr, tenants: &Rc<RefCell<Tenants>>, connections: &GracefulShutdown) {
     let _ = socket.set_nodelay(true);
     let tenants = Rc::clone(tenants);
     let connection = http1::Builder::new()
@@ -91,7 +91,7 @@ fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &Gra
             service_fn(move |request| {
                 let tenants = Rc::clone(&tenants);
                 async move {
-                    let mut response = answer(request, &tenants).await;
+                    let mut response = answer(request, peer, &tenants).await;
                     if tenants.borrow().server.is_ending() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     }
@@ -107,7 +107,11 @@ fn converse(socket: TcpStream, tenants: &Rc<RefCell<Tenants>>, connections: &Gra
     });
 }
 
-async fn answer(request: hyper::Request<Incoming>, tenants: &Rc<RefCell<Tenants>>) -> Response<Full<Bytes>> {
+async fn answer(
+    request: hyper::Request<Incoming>,
+    peer: SocketAddr,
+    tenants: &Rc<RefCell<Tenants>>,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     if let Some(refusal) = head.headers.get(REFUSED_FIELD) {
         return refused(refusal.as_bytes());
@@ -133,6 +137,7 @@ async fn answer(request: hyper::Request<Incoming>, tenants: &Rc<RefCell<Tenants>
         query: head.uri.query().unwrap_or_default().as_bytes(),
         body: &[],
         headers: &headers,
+        client: Some(Client { address: peer, is_encrypted: false }),
     };
     let mut reply = Reply::default();
     let body = match body {

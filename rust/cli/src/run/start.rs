@@ -5,6 +5,7 @@
 //! work the same way, so a program behaves the same there.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::run::end::{self, End};
 use crate::run::serve::serve;
 use crate::run::tenants::Tenants;
 
+/// What is served if the command line names neither a program nor a file.
+const TENANTS_FILE: &str = "mayfly.json";
 /// Descriptors of the command itself: the listener, and the event loop that waits for signals.
 const DESCRIPTORS: u64 = 8;
 /// Descriptors of a loop: its event queue, twice, what wakes it, signals, and its copy of the listener.
@@ -25,12 +28,18 @@ const DESCRIPTORS_PER_LOOP: u64 = 6;
 
 pub fn run(options: &RunOptions) -> Result<(), Failure> {
     let (mut config, name) = match (&options.config, &options.program) {
-        (Some(file), _) => {
-            let config = Config::from_file(file).map_err(Failure::usage)?;
-            (config, file)
+        (Some(file), _) => (Config::from_file(file).map_err(Failure::usage)?, file.as_path()),
+        (None, Some(program)) => (options.settings.config(program)?, program.as_path()),
+        (None, None) if options.settings.is_default() && Path::new(TENANTS_FILE).exists() => {
+            let file = Path::new(TENANTS_FILE);
+            (Config::from_file(file).map_err(Failure::usage)?, file)
         }
-        (None, Some(program)) => (options.settings.config(program)?, program),
-        (None, None) => return Err(Failure::Usage("there is nothing to run".to_owned())),
+        (None, None) => {
+            let why = "name a program, or --config and a file";
+            return Err(Failure::Usage(format!(
+                "there is nothing to run: {why}; there is no {TENANTS_FILE} here either"
+            )));
+        }
     };
     if let Some(engine) = options.engine {
         config.force_engine(engine);
@@ -49,7 +58,7 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     if let HostState::Unusable { reason } = server.report().host.state {
         return Err(Failure::Host(reason));
     }
-    if options.config.is_none() {
+    if options.program.is_some() {
         wait_until_ready(&server)?;
     }
     let admin = Admin::start(&server).map_err(Failure::usage)?;

@@ -79,7 +79,7 @@ impl Machine {
             memory,
             tables: frozen.tables,
             translations: Translations::new(),
-            changes: Changes::in_worker(private_pages),
+            changes: Changes::in_worker(private_pages, frozen.aliases.clone()),
             host: image.host.clone(),
             inbox: frozen.inbox,
             inbox_used_pages: 0,

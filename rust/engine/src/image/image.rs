@@ -85,7 +85,7 @@ impl Image {
         if machine.changes.recorded {
             return Err(FreezeError::State("it is a worker".into()));
         }
-        let Machine { mut processor, mut memory, tables, host, inbox, .. } = machine;
+        let Machine { mut processor, mut memory, tables, host, inbox, changes, .. } = machine;
         processor.freeze(&mut memory, tables, result)?;
         let stack_frame = processor.stack_frame();
         // Shadow tables, TLBs and mappings go with it: entries may be downgraded freely from here on.
@@ -105,17 +105,18 @@ impl Image {
         if let Some(files) = memory.files_mut() {
             files.drop_unmarked();
         }
-        let (memory, tables, inbox) = match host.reach() {
-            Reach::Mapping => (memory.seal()?, tables, inbox),
+        let (memory, tables, inbox, aliases) = match host.reach() {
+            Reach::Mapping => (memory.seal()?, tables, inbox, changes.aliases),
             Reach::Files => {
                 let ordered = memory.seal_in_order(tables)?;
                 let first_frame = ordered.number(inbox.first_frame).unwrap_or(0);
-                (ordered.memory, ordered.tables, Inbox { first_frame, ..inbox })
+                let aliases = changes.aliases.renumbered(|frame| ordered.number(frame));
+                (ordered.memory, ordered.tables, Inbox { first_frame, ..inbox }, aliases)
             }
         };
         let memory = Arc::new(memory);
         let source = host.source(&memory, tables, stack_frame)?;
-        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, source, entry_value: result }) })
+        Ok(Self { host, frozen: Arc::new(Frozen { memory, tables, inbox, aliases, source, entry_value: result }) })
     }
 
     /// Size of the image in bytes.

@@ -133,6 +133,12 @@ impl Machine {
             self.memory.write_u64(slot, old.0);
         }
         written.extend(self.changes.request_image_frames.drain());
+        // Those that the request has made, and those that it has removed.
+        self.forget_aliases(&written);
+        if let Some(frozen) = &self.frozen {
+            self.changes.aliases = frozen.aliases.clone();
+        }
+        self.forget_aliases(&written);
         self.changes.undo.shrink_to(KEPT_CHANGES);
         self.changes.request_image_frames.shrink_to(KEPT_CHANGES);
         let result = self.memory.take_back(&mut stale, Content::Keep);
@@ -166,6 +172,7 @@ impl Machine {
         let pages = self.changes.work.len() as u64;
         let mut frames = std::mem::take(&mut self.changes.scratch);
         frames.clear();
+        let mut aliased = Vec::new();
         for page in &self.changes.work {
             if let Some(slot) = self.tables.slot(&self.memory, page.address) {
                 let entry = Entry(self.memory.read_u64(slot));
@@ -177,8 +184,13 @@ impl Machine {
                 self.memory.write_u64(slot, pristine.0);
                 self.processor.forget(page.address);
             }
+            aliased.extend(Some(page.frame).filter(|frame| self.changes.work_aliases.contains(frame)));
             frames.push(page.frame);
         }
+        for frame in aliased {
+            self.protect_aliases(frame);
+        }
+        self.changes.work_aliases.clear();
         // Only the host writes the inbox's pages; they go too.
         frames.extend(self.inbox.first_frame..self.inbox.first_frame + self.inbox.pages);
         let result = self.memory.take_back(&mut frames, Content::Drop);

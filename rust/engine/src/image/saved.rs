@@ -31,6 +31,7 @@ use crate::error::{LoadError, SaveError};
 use crate::fingerprint::Fingerprint;
 use crate::host::Host;
 use crate::image::image::Image;
+use crate::machine::aliases::Aliases;
 use crate::machine::frozen::{Frozen, Inbox};
 use mayfly_memory::files::{FileMemory, Window};
 use mayfly_memory::layout::Reach;
@@ -57,6 +58,8 @@ pub struct SavedImage {
     /// The frame onto which a vCPU pushes exceptions.
     stack_frame: Option<u64>,
     entry_value: u64,
+    /// Frames with more than one address.
+    aliases: Vec<(u64, Vec<u64>)>,
     /// Files that pages are of; windows name them by their place here.
     files: Vec<FileKey>,
     windows: Vec<Window>,
@@ -109,7 +112,7 @@ impl Image {
     ///
     /// [`SaveError`].
     pub fn save(&self, file: &File, offset: u64) -> Result<SavedImage, SaveError> {
-        let Frozen { memory, tables, inbox, source, entry_value } = &*self.frozen;
+        let Frozen { memory, tables, inbox, aliases, source, entry_value } = &*self.frozen;
         if memory.shared().is_some() {
             return Err(SaveError::Shared);
         }
@@ -123,6 +126,7 @@ impl Image {
             inbox_pages: inbox.pages,
             stack_frame: source.stack_frame(),
             entry_value: *entry_value,
+            aliases: aliases.to_list(),
             files,
             windows,
             runs,
@@ -182,12 +186,17 @@ impl Image {
         if !tables.are_sound(&memory, |frame| memory.files().has(frame)) {
             return Err(LoadError::Corrupt("page tables"));
         }
+        let aliases: Aliases = saved.aliases.iter().cloned().collect();
+        if !aliases.are_in(|address| tables.image_entry(&memory, address)) {
+            return Err(LoadError::Corrupt("pages with several addresses"));
+        }
         let memory = Arc::new(memory);
         let frozen = Frozen {
             source: host.source(&memory, tables, saved.stack_frame)?,
             memory,
             tables,
             inbox: Inbox { first_frame: saved.inbox_first, pages: saved.inbox_pages },
+            aliases,
             entry_value: saved.entry_value,
         };
         Ok(Self { host: host.clone(), frozen: Arc::new(frozen) })

@@ -9,6 +9,8 @@ use mayfly_machine::{MemoryError, Prot};
 use mayfly_memory::files::Page;
 use mayfly_memory::tables::Entry;
 
+use crate::machine::aliases::Aliases;
+
 /// The content of a work-set page when a request begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Birth {
@@ -45,6 +47,10 @@ pub(crate) struct Changes {
     /// Frames of the image that the request wrote and that are not in the work set. Table entries do not show these at
     /// the end: a page may have been written and then made inaccessible.
     pub(crate) request_image_frames: HashSet<u64>,
+    /// Frames with more than one address.
+    pub(crate) aliases: Aliases,
+    /// Those of them that are in the work set.
+    pub(crate) work_aliases: HashSet<u64>,
     pub(crate) limit_pages: u64,
     /// A buffer for frames to take back, kept for its allocation.
     pub(crate) scratch: Vec<u64>,
@@ -59,13 +65,15 @@ impl Changes {
             undo: HashMap::new(),
             request_frames: Vec::new(),
             request_image_frames: HashSet::new(),
+            aliases: Aliases::default(),
+            work_aliases: HashSet::new(),
             limit_pages,
             scratch: Vec::new(),
         }
     }
 
-    pub(crate) fn in_worker(limit_pages: u64) -> Self {
-        Self { recorded: true, ..Self::at_boot(limit_pages) }
+    pub(crate) fn in_worker(limit_pages: u64, aliases: Aliases) -> Self {
+        Self { recorded: true, aliases, ..Self::at_boot(limit_pages) }
     }
 
     pub(crate) fn limit(&self) -> MemoryError {

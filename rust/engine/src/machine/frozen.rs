@@ -8,6 +8,7 @@ use mayfly_machine::layout::CONTROL_BYTES;
 use mayfly_memory::sealed::SealedMemory;
 use mayfly_memory::tables::Tables;
 
+use crate::machine::aliases::Aliases;
 use crate::processor::Source;
 
 /// What every worker of an image shares.
@@ -16,6 +17,8 @@ pub(crate) struct Frozen {
     pub(crate) memory: Arc<SealedMemory>,
     pub(crate) tables: Tables,
     pub(crate) inbox: Inbox,
+    /// Frames with more than one address.
+    pub(crate) aliases: Aliases,
     /// Where workers' processors come from.
     pub(crate) source: Source,
     /// What workers find in RAX.

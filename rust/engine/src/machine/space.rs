@@ -20,7 +20,7 @@
 use std::collections::HashSet;
 
 use mayfly_machine::layout::{LOWER_HALF_END, USER_END, USER_MIN, page_floor};
-use mayfly_machine::{BadAddress, CreateError, FilePages, MemoryError, Origin, PAGE_SIZE, Prot};
+use mayfly_machine::{BadAddress, CreateError, MemoryError, Origin, PAGE_SIZE, Prot};
 
 use crate::machine::changes::{Birth, WorkPage};
 use crate::machine::machine::Machine;
@@ -71,6 +71,33 @@ impl Machine {
     #[must_use]
     pub fn is_mapped(&self, address: u64) -> bool {
         self.tables.entry(&self.memory, address).is_present()
+    }
+
+    /// The pages of the machine's own in a range that the program can reach, ascending. The cost follows the number of
+    /// page tables there, not the length of the range.
+    ///
+    /// ```
+    /// # use mayfly_engine::{Host, Machine};
+    /// # use mayfly_machine::{Origin, Prot};
+    /// # let Ok(host) = Host::open() else { return Ok(()) }; // No engine runs here.
+    /// # let mut machine = Machine::boot(&host, 1 << 20, 4096)?;
+    /// machine.map_zero(0x50_1000, Prot::READ, Origin::Snapshot)?;
+    /// assert_eq!(machine.own_pages(0x50_0000, 1 << 40), [0x50_1000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn own_pages(&mut self, address: u64, len: u64) -> Vec<u64> {
+        let mut found = Vec::new();
+        let end = address.saturating_add(len).min(USER_END);
+        let visited = self.tables.for_each(&mut self.memory, address, end, &mut |memory, address, _, entry| {
+            let is_own = |frame| frame < memory.frames() && !memory.is_zero_frame(frame);
+            if entry.is_user() && entry.frame().is_some_and(is_own) {
+                found.push(address);
+            }
+            Ok(())
+        });
+        debug_assert!(visited.is_ok(), "the visitor does not fail");
+        found
     }
 
     /// Whether protecting, unmapping or moving the pages of a range takes more than some hundreds of microseconds, at
@@ -155,128 +182,6 @@ impl Machine {
         })
     }
 
-    /// Maps pages of a file from the page cache, from `address` on; they become readable and executable as `prot` says,
-    /// and writable by [`Machine::make_writable`] only, which copies them. Pages that are there already are left alone.
-    ///
-    /// Returns how many of the first pages are there now. It stops at the file's end, and where its pages cannot come
-    /// from the page cache: a worker has those parts of files that its boot touched, and some file systems have no
-    /// mappings. Copy those with [`Machine::map_filled`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Machine::map_zero`], for the first page; an error of a later one ends the loop early.
-    pub fn map_file(
-        &mut self,
-        address: u64,
-        prot: Prot,
-        origin: Origin,
-        pages: &FilePages<'_>,
-    ) -> Result<u64, MemoryError> {
-        let len = pages.count.saturating_mul(PAGE_SIZE);
-        Self::check_range(address, len)?;
-        self.translations.clear();
-        let mut done = 0;
-        while done < pages.count {
-            let Some(number) = pages.first.checked_add(done) else { break };
-            let frame = match self.memory.files_mut() {
-                Some(files) => files.frame_or_map(pages.file, pages.key, number),
-                None => self.memory.file_frame(pages.key, number),
-            };
-            let Some(frame) = frame else { break };
-            match self.map_file_frame(address + done * PAGE_SIZE, prot, origin, frame) {
-                Ok(()) => done += 1,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        self.cover()?;
-        Ok(done)
-    }
-
-    fn map_file_frame(&mut self, address: u64, prot: Prot, origin: Origin, frame: u64) -> Result<(), MemoryError> {
-        // The page itself costs nothing, but a table for it may.
-        self.check_limit()?;
-        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
-        let old = Entry(self.memory.read_u64(slot));
-        if old.frame().is_some() {
-            return Ok(());
-        }
-        if origin == Origin::Request {
-            self.record(slot, address, old);
-        }
-        self.memory.write_u64(slot, Entry::user(frame, prot).read_only().0);
-        Ok(())
-    }
-
-    /// Whether the page at `address` is a file's, from the page cache.
-    #[must_use]
-    pub fn is_file_page(&self, address: u64) -> bool {
-        self.tables.entry(&self.memory, address).frame().is_some_and(|frame| self.memory.is_file(frame))
-    }
-
-    /// Replaces a file's frame by one of the machine's, with a copy.
-    fn copy_file_page(
-        &mut self,
-        address: u64,
-        slot: u64,
-        old: Entry,
-        origin: Origin,
-        from: u64,
-    ) -> Result<(), MemoryError> {
-        self.check_limit()?;
-        // A file that was truncated and has lost the page is a failure of the host, not of the program.
-        let lost = MemoryError::Host { errno: libc::EFAULT };
-        let recorded = self.changes.recorded;
-        let content = if recorded { Some(self.memory.files().pristine(from).ok_or(lost)?) } else { None };
-        let frame = self.memory.allocate().ok_or(self.changes.limit())?;
-        let prot = if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
-        match &content {
-            Some(content) => self.memory.fill(frame, content),
-            None => {
-                let mut page = [0; PAGE_SIZE as usize];
-                if !self.memory.files().read(from * PAGE_SIZE, &mut page) {
-                    self.memory.release(frame);
-                    return Err(lost);
-                }
-                self.memory.fill(frame, &page);
-            }
-        }
-        if let Some(content) = content {
-            if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
-                let birth = Birth::File { frame: from, content };
-                self.changes.work.push(WorkPage { address, frame, prot, birth });
-            } else {
-                self.changes.undo.entry(slot).or_insert((address, old));
-                self.changes.request_frames.push(frame);
-            }
-        }
-        self.memory.write_u64(slot, Entry::user(frame, prot).0);
-        self.processor.forget(address);
-        self.memory.take_back(&mut [from], Content::Keep)?;
-        self.cover()
-    }
-
-    /// Maps a copy of a file's frame at `address`, in a worker that has not run yet.
-    pub(crate) fn prepare_file_copy(&mut self, address: u64, prot: Prot, from: u64) -> Result<(), MemoryError> {
-        if !self.memory.is_file(from) {
-            return Err(MemoryError::Absent { address });
-        }
-        Self::check_range(address, PAGE_SIZE)?;
-        self.check_limit()?;
-        self.translations.clear();
-        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
-        let old = Entry(self.memory.read_u64(slot));
-        if old.frame().is_some_and(|frame| frame != from) {
-            return Err(MemoryError::Exists { address });
-        }
-        let content = self.memory.files().pristine(from).ok_or(MemoryError::Absent { address })?;
-        let frame = self.memory.allocate().ok_or(self.changes.limit())?;
-        self.memory.fill(frame, &content);
-        self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::File { frame: from, content } });
-        self.memory.write_u64(slot, Entry::user(frame, prot).0);
-        self.cover()
-    }
-
     /// Makes one present page writable, a copy of it if it is a file's; the caller has checked that the program may
     /// write it.
     ///
@@ -304,8 +209,12 @@ impl Machine {
             if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
                 let prot =
                     if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
-                self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::Image });
-                self.changes.work_image_pages += 1;
+                let is_aliased = !self.changes.aliases.of(frame).is_empty();
+                // It may be in the work set already, by another address.
+                if !is_aliased || self.changes.work_aliases.insert(frame) {
+                    self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::Image });
+                    self.changes.work_image_pages += 1;
+                }
             } else {
                 self.changes.undo.entry(slot).or_insert((address, old));
                 self.changes.request_image_frames.insert(frame);
@@ -316,6 +225,7 @@ impl Machine {
         if !self.memory.owns(frame) {
             self.memory.own(frame);
             self.processor.forget(address);
+            self.forget_aliases(&[frame]);
         }
         self.memory.write_u64(slot, old.writable().0);
         Ok(())
@@ -383,6 +293,8 @@ impl Machine {
         self.translations.clear();
         let mut downgraded = std::mem::take(&mut self.changes.scratch);
         downgraded.clear();
+        // Frames that keep other addresses.
+        let mut kept = Vec::new();
         let Self { changes, processor, .. } = self;
         for (address, len) in ranges {
             self.tables.for_each(&mut self.memory, *address, address + len, &mut |memory, address, slot, old| {
@@ -393,7 +305,13 @@ impl Machine {
                 if changes.recorded {
                     changes.undo.entry(slot).or_insert((address, old));
                 }
-                if !old.is_upgrade_to(new) || content == Content::Drop {
+                if content == Content::Drop
+                    && !changes.aliases.is_empty()
+                    && let Some(frame) = old.frame().filter(|frame| changes.aliases.remove(*frame, address))
+                {
+                    kept.push(frame);
+                    processor.forget(address);
+                } else if !old.is_upgrade_to(new) || content == Content::Drop {
                     downgraded.extend(old.frame());
                     processor.forget(address);
                 }
@@ -401,6 +319,7 @@ impl Machine {
                 Ok(())
             })?;
         }
+        self.memory.take_back(&mut kept, Content::Keep)?;
         let drops = content == Content::Drop;
         // In a worker, dropping the content can wait: a reset restores the snapshot's pages, and the request's are
         // zeroed when they are used again.
@@ -475,7 +394,10 @@ impl Machine {
             self.processor.forget(address);
             self.memory.write_u64(slot, Entry::EMPTY.0);
             self.memory.write_u64(target, entry.0);
-            frames.extend(entry.frame());
+            if let Some(frame) = entry.frame() {
+                self.changes.aliases.rename(frame, address, to + (address - from));
+                frames.push(frame);
+            }
         }
         self.memory.take_back(&mut frames, Content::Keep)?;
         self.cover()

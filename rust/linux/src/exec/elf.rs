@@ -12,6 +12,8 @@
 //! Section headers are not read: as for the kernel, a program may lack them or have damaged ones. Sources: System V
 //! gABI chapters 4 and 5, elf(5), Linux `fs/binfmt_elf.c`.
 
+mod foreign;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -54,6 +56,20 @@ pub enum ElfError {
     Script {
         /// The text after `#!`.
         interpreter: String,
+    },
+    /// Text without a line that names an interpreter: a script, most likely.
+    #[error(
+        "a text, not an ELF file: if it is a script, name the program that runs it (python3, node, …) as the program, \
+         and the script's path in the mounts as its first argument"
+    )]
+    Text,
+    /// A file of another well-known format.
+    #[error("{what}, not an ELF file: {hint}")]
+    OtherFormat {
+        /// The format.
+        what: &'static str,
+        /// What to do about it.
+        hint: &'static str,
     },
     /// The file does not start with ELF's magic number.
     #[error("not an ELF file: it does not start with \\x7fELF")]
@@ -225,7 +241,7 @@ fn script(file: ElfSource<'_>) -> Option<ElfError> {
 fn file_header(file: ElfSource<'_>) -> Result<FileHeader<LittleEndian>, ElfError> {
     let head = file.read(0, HEADER_SIZE);
     if !head.starts_with(&abi::ELFMAGIC) {
-        return Err(script(file).unwrap_or(ElfError::NotElf));
+        return Err(script(file).unwrap_or_else(|| foreign::recognise(&file.read(0, SCRIPT_LINE_MAX))));
     }
     // The parser trusts the slice's length, so the whole header must be there.
     let Some((ident, tail)) = head.get(..HEADER_SIZE).and_then(|header| header.split_at_checked(IDENT_SIZE)) else {

@@ -211,6 +211,13 @@ impl DescriptorTable {
         self.lost_locks = false;
     }
 
+    /// Puts another object in the place of those that `is_old` accepts.
+    pub(crate) fn replace(&mut self, is_old: impl Fn(&Object) -> bool, new: &Object) {
+        for open in self.open.iter_mut().flatten().filter(|open| is_old(&open.object)) {
+            open.object = new.clone();
+        }
+    }
+
     /// All descriptors with their numbers, ascending.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = u32> + '_ {
         (0_u32..).zip(&self.table).filter_map(|(fd, slot)| slot.as_ref().map(|_| fd))

@@ -27,6 +27,8 @@ pub(crate) struct Attributes {
     /// A device file's own major and minor number.
     pub(crate) special: (u32, u32),
     pub(crate) size: u64,
+    /// What it takes, in units of 512 bytes.
+    pub(crate) blocks: u64,
     pub(crate) modified: Time,
 }
 
@@ -44,6 +46,7 @@ impl Attributes {
             group: GID,
             special: (0, 0),
             size: 0,
+            blocks: 0,
             modified: Time::default(),
         }
     }
@@ -55,11 +58,6 @@ impl Attributes {
 
     pub(crate) fn is_directory(&self) -> bool {
         self.kind() == libc::S_IFDIR
-    }
-
-    /// Size on the disk in units of 512 bytes.
-    fn blocks(&self) -> u64 {
-        if self.kind() == libc::S_IFREG { self.size.div_ceil(4096).saturating_mul(8) } else { 0 }
     }
 
     /// `struct stat`: 144 bytes.
@@ -76,7 +74,7 @@ impl Attributes {
             special,
             self.size,
             Self::BLOCK_SIZE.into(),
-            self.blocks(),
+            self.blocks,
         ];
         let mut bytes = [0; 144];
         for (slot, word) in bytes.chunks_exact_mut(8).zip(words.into_iter().chain([time, time, time].concat())) {
@@ -102,7 +100,7 @@ impl Attributes {
         put(28, &self.mode.to_le_bytes());
         put(32, &self.inode.to_le_bytes());
         put(40, &self.size.to_le_bytes());
-        put(48, &self.blocks().to_le_bytes());
+        put(48, &self.blocks.to_le_bytes());
         // Access, change and modification; there is no birth time.
         for offset in [64, 96, 112] {
             put(offset, &self.modified.seconds.to_le_bytes());

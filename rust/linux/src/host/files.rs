@@ -392,6 +392,7 @@ fn attributes(stat: &Stat, device: u32) -> Attributes {
         group: 0,
         special: (0, 0),
         size: u64::try_from(stat.st_size).unwrap_or(0),
+        blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
         modified: Time {
             seconds: stat.st_mtime.into(),
             nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),

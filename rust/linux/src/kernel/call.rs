@@ -29,7 +29,12 @@ impl Call<'_, '_> {
     /// The program's memory.
     pub(crate) fn user(&mut self) -> UserMemory<'_> {
         let may_block = self.may_wait_for_memory();
-        UserMemory { machine: self.machine, space: &self.process.memory, may_block }
+        UserMemory {
+            machine: self.machine,
+            space: &self.process.memory,
+            inodes: self.process.overlay.inodes(),
+            may_block,
+        }
     }
 
     /// Whether to wait for a page of the program's that is not in memory. A call that has changed something must wait:

@@ -9,9 +9,9 @@ use crate::kernel::call::Call;
 pub(crate) fn forget_file(call: &mut Call<'_, '_>, id: InodeId) {
     let is_open =
         call.process.files.objects().any(|object| matches!(object, Object::Memory { id: open, .. } if *open == id));
-    let is_mapped = call.process.memory.overlay_size(id).is_some();
-    if !is_open && !is_mapped && !call.process.overlay.is_named(id) {
-        call.process.overlay.edit().forget(id);
+    let is_mapped = call.process.memory.maps_overlay(id);
+    if !is_open && !is_mapped && !call.process.overlay.inodes().is_named(id) {
+        call.process.overlay.edit().inodes_mut().forget(id);
     }
 }
 

@@ -170,7 +170,8 @@ impl Process {
         };
         let (Some(until_ns), true) = (until_ns, rest != 0) else { return Ok(()) };
         let words = clock::timespec(until_ns.saturating_sub(clock::now_ns()));
-        UserMemory { machine, space: &self.memory, may_block: true }.write_words(rest, &words)
+        UserMemory { machine, space: &self.memory, inodes: self.overlay.inodes(), may_block: true }
+            .write_words(rest, &words)
     }
 
     /// Whether the thread has something to do before it continues.
@@ -362,7 +363,7 @@ impl Process {
         }
         let bytes = frame::build(&context.regs, addresses, &FrameContents { action, info, trap, mask, stack: &stack });
         let vector = frame::build_vector(&context.vector, features, size);
-        let mut user = UserMemory { machine, space: &self.memory, may_block: true };
+        let mut user = UserMemory { machine, space: &self.memory, inodes: self.overlay.inodes(), may_block: true };
         user.write(addresses.fpstate, &vector)?;
         user.write(addresses.frame, &bytes)?;
         let regs = &mut context.regs;

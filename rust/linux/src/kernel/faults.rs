@@ -44,7 +44,7 @@ pub(crate) fn page_fault(
     } else {
         Access::Read
     };
-    match fault_in(machine, &process.memory, address, access, may_block) {
+    match fault_in(machine, &process.memory, process.overlay.inodes(), address, access, may_block) {
         Ok(()) => Step::Continue,
         Err(Refused::Denied) => {
             Step::Faulted(Fault { signal: libc::SIGSEGV, vector: Some(14), address: Some(address), rip })

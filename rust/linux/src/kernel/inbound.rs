@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Connections from outside to a program that listens.
 
+use std::net::SocketAddr;
+
 use crate::base::ids::{ConnectionId, PollableId};
 use crate::kernel::process::Process;
 use crate::net::inbound::{Closed, NotListening, OutputState};
@@ -22,6 +24,13 @@ impl Process {
         let connection = self.pollables.edit().connect_inbound()?;
         self.note_change();
         Ok(connection)
+    }
+
+    /// Sets the client whose address the program finds as the connection's peer (`accept(2)`, `getpeername(2)`).
+    /// `None`: this machine's address. A socket for IPv4 shows a client of IPv6 as this machine, with the client's
+    /// port, and so does a socket for IPv6 alone with a client of IPv4.
+    pub fn set_client(&mut self, connection: ConnectionId, client: Option<SocketAddr>) {
+        self.pollables.edit().set_client(connection, client);
     }
 
     /// Appends bytes to the connection's input. The caller bounds them: they are stored until the program reads them.

@@ -15,6 +15,7 @@ pub(crate) mod remote;
 pub(crate) mod residency;
 pub(crate) mod save;
 pub(crate) mod switch;
+pub(crate) mod thread_list;
 pub(crate) mod timers;
 pub(crate) mod unknown;
 pub(crate) mod waiters;

@@ -167,7 +167,7 @@ impl Process {
 
     /// Memory of the host in bytes for what the program has written since the snapshot.
     pub(crate) fn host_bytes(&self) -> u64 {
-        let files = if self.overlay.is_changed() { self.overlay.bytes() } else { 0 };
+        let files = if self.overlay.is_changed() { self.overlay.inodes().bytes() } else { 0 };
         let queues = if self.pollables.is_changed() { self.pollables.held() } else { 0 };
         files.saturating_add(queues)
     }
@@ -185,7 +185,7 @@ impl Process {
         out: &mut [u8],
         may_block: bool,
     ) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory, may_block }.read(address, out)?)
+        Ok(UserMemory { machine, space: &self.memory, inodes: self.overlay.inodes(), may_block }.read(address, out)?)
     }
 
     /// Copies into the program's memory, as [`Process::copy_in`] does from it.
@@ -194,7 +194,8 @@ impl Process {
     ///
     /// [`CopyError`]; earlier pages may have been written then.
     pub fn copy_out(&self, machine: &mut Machine, address: u64, data: &[u8]) -> Result<(), CopyError> {
-        Ok(UserMemory { machine, space: &self.memory, may_block: true }.write(address, data)?)
+        Ok(UserMemory { machine, space: &self.memory, inodes: self.overlay.inodes(), may_block: true }
+            .write(address, data)?)
     }
 
     /// Makes the present state the snapshot's: all mappings belong to it, and nothing counts as changed. Connections

@@ -37,7 +37,7 @@ impl Call<'_, '_> {
         let mut left = budget(self);
         let all = PageRange::new(layout::USER_MIN, layout::USER_END).ok_or(Errno::EINVAL)?;
         let all = self.residency(all, &mut left)?;
-        let is_shared = |kind: VmaKind| matches!(kind, VmaKind::Shared | VmaKind::Overlay { .. });
+        let is_shared = |kind: VmaKind| matches!(kind, VmaKind::Shared | VmaKind::Overlay { shared: true, .. });
         let mut shared = 0_u64;
         for vma in self.process.memory.all().iter().filter(|vma| is_shared(vma.kind)) {
             shared = shared.saturating_add(self.residency(vma.range, &mut left)?.own);

@@ -48,7 +48,7 @@ impl Process {
             Ok(Object::Pollable(id)) => self.pollables.leads_to(*id, target, &mut Look::new()),
             _ => false,
         };
-        let mut user = UserMemory { machine, space: &self.memory, may_block: true };
+        let mut user = UserMemory { machine, space: &self.memory, inodes: self.overlay.inodes(), may_block: true };
         match i64::try_from(*number).unwrap_or(-1) {
             libc::SYS_read
             | libc::SYS_readv

@@ -5,12 +5,10 @@
 
 use mayfly_machine::PAGE_SIZE;
 
-use crate::base::arguments::count;
 use crate::base::errno::Errno;
-use crate::base::ids::InodeId;
 use crate::base::pages::PageRange;
 use crate::kernel::call::Call;
-use crate::mm::vma::VmaKind;
+use crate::mm::vma::{Vma, VmaKind};
 
 /// Most bytes copied or zeroed on any thread: at some gigabytes a second, a few hundred microseconds.
 const BYTES_MAX: u64 = 1 << 20;
@@ -27,14 +25,9 @@ fn if_expensive(call: &Call<'_, '_>, is_expensive: impl FnOnce(&Call<'_, '_>) ->
 /// saved.
 pub(crate) fn check_range(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
     if_expensive(call, |call| {
-        let is_large = |inode| count(call.process.overlay.content(inode).len()) > BYTES_MAX;
+        let is_large = |vma: Vma| matches!(vma.kind, VmaKind::Overlay { .. }) && vma.range.len() > BYTES_MAX;
         call.machine.is_expensive(range.start(), range.len())
-            || (call.process.memory.has_overlay_mappings()
-                && call
-                    .process
-                    .memory
-                    .within(range)
-                    .any(|vma| matches!(vma.kind, VmaKind::Overlay { inode, .. } if is_large(inode))))
+            || (call.process.memory.has_overlay_mappings() && call.process.memory.within(range).any(is_large))
     })
 }
 
@@ -46,16 +39,6 @@ pub(crate) fn check_pages(call: &Call<'_, '_>, range: PageRange) -> Result<(), E
 /// To be called before so many bytes are copied or zeroed.
 pub(crate) fn check_bytes(call: &Call<'_, '_>, bytes: u64) -> Result<(), Errno> {
     if_expensive(call, |_| bytes > BYTES_MAX)
-}
-
-/// To be called before an overlay file is changed, which copies it if the snapshot shares it, or refreshed from its
-/// mappings.
-pub(crate) fn check_file(call: &Call<'_, '_>, id: InodeId) -> Result<(), Errno> {
-    if_expensive(call, |call| {
-        let copied = call.process.overlay.shared_len(id);
-        let mapped = call.process.memory.overlay_size(id).unwrap_or(0);
-        copied.max(mapped) > BYTES_MAX
-    })
 }
 
 /// To be called before a text is generated that may list all mappings.

@@ -2,18 +2,20 @@
 //! Page faults: brings in the page, or says which signal the fault is. `kernel/delivery.rs` delivers the signal.
 
 use mayfly_engine::Machine;
-use mayfly_machine::{Origin, PAGE_SIZE, Prot};
+use mayfly_machine::Prot;
 
-use crate::base::pages::{self, PageRange};
+use crate::base::pages;
 use crate::mm::access::{Access, Refused};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::vma::VmaKind;
-use crate::mm::{ahead, file_fault};
+use crate::mm::{ahead, file_fault, overlay_fault};
+use crate::store::inodes::Inodes;
 
 /// Makes `access` to `address` possible if the address space permits it: maps a page, or makes one writable.
 pub(crate) fn fault_in(
     machine: &mut Machine,
     memory: &AddressSpace,
+    inodes: &Inodes,
     address: u64,
     access: Access,
     may_block: bool,
@@ -35,16 +37,8 @@ pub(crate) fn fault_in(
         let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
         return file_fault::fault_in(machine, memory.is_booting(), vma, file, page, access, may_block);
     }
-    if let VmaKind::Overlay { inode, .. } = vma.kind
-        && !is_mapped
-    {
-        let whole = PageRange::at(page, PAGE_SIZE).ok_or(Refused::Denied)?;
-        let VmaKind::Overlay { offset, .. } = vma.covering(whole).kind else { return Err(Refused::PastEnd) };
-        if memory.overlay_size(inode).is_none_or(|size| offset >= size) {
-            return Err(Refused::PastEnd);
-        }
-        // Always the request's: a reset may leave the file shorter, and a page past its end must not remain.
-        return machine.map_zero(page, vma.prot, Origin::Request).map_err(Refused::Machine);
+    if let VmaKind::Overlay { .. } = vma.kind {
+        return overlay_fault::fault_in(machine, memory, inodes, vma, page, access, may_block);
     }
     let is_booting = memory.is_booting();
     match (is_mapped, access) {

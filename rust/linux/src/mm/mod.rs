@@ -8,6 +8,7 @@ pub(crate) mod calls;
 pub(crate) mod fault;
 pub(crate) mod file_fault;
 pub(crate) mod mapped_file;
+pub(crate) mod overlay_fault;
 pub(crate) mod placement;
 pub(crate) mod user;
 pub(crate) mod vma;

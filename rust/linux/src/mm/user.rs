@@ -15,6 +15,7 @@ use crate::base::pages::PAGE_BYTES;
 use crate::mm::access::{Access, Refused};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::fault;
+use crate::store::inodes::Inodes;
 
 /// Longest path, with its NUL.
 const PATH_MAX: u64 = 4096;
@@ -24,6 +25,8 @@ const PATH_MAX: u64 = 4096;
 pub(crate) struct UserMemory<'a> {
     pub(crate) machine: &'a mut Machine,
     pub(crate) space: &'a AddressSpace,
+    /// The files that the program has written, which it may have mapped.
+    pub(crate) inodes: &'a Inodes,
     /// Whether to wait for a page of a file that is not in memory; otherwise [`Errno::NOT_HERE`].
     pub(crate) may_block: bool,
 }
@@ -114,7 +117,8 @@ impl UserMemory<'_> {
     }
 
     fn fault_in(&mut self, address: u64, access: Access) -> Result<(), Halt> {
-        fault::fault_in(self.machine, self.space, address, access, self.may_block).map_err(|refused| match refused {
+        let done = fault::fault_in(self.machine, self.space, self.inodes, address, access, self.may_block);
+        done.map_err(|refused| match refused {
             Refused::Denied | Refused::PastEnd => Errno::EFAULT.into(),
             Refused::NotHere => Errno::NOT_HERE.into(),
             Refused::Machine(error) => error.into(),

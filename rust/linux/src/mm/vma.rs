@@ -24,12 +24,13 @@ pub(crate) enum VmaKind {
         /// MAP_SHARED: it can never become writable, since only read-only files can be mapped shared.
         shared: bool,
     },
-    /// A shared mapping of a file of the overlay: its pages hold the file's newest content.
+    /// A file of the overlay. Pages of a shared mapping hold the file's newest content.
     Overlay {
         inode: InodeId,
         /// Where in the file the mapping starts, in bytes; a multiple of the page size.
         offset: u64,
-        /// Whether it may become writable.
+        shared: bool,
+        /// Whether it may become writable; a private one always may.
         writable: bool,
     },
 }
@@ -43,8 +44,8 @@ impl VmaKind {
     fn shifted(self, bytes: u64) -> Self {
         match self {
             Self::File { file, offset, shared } => Self::File { file, offset: offset.wrapping_add(bytes), shared },
-            Self::Overlay { inode, offset, writable } => {
-                Self::Overlay { inode, offset: offset.wrapping_add(bytes), writable }
+            Self::Overlay { inode, offset, shared, writable } => {
+                Self::Overlay { inode, offset: offset.wrapping_add(bytes), shared, writable }
             }
             other => other,
         }

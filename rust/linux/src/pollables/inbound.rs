@@ -2,6 +2,8 @@
 //! Connections that arrive from outside the machine at the program's application, and the embedder's end of them.
 //! `application.rs` says which listener that is.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::base::ids::ConnectionId;
 use crate::event::queue::{End, Queue};
 use crate::net::address::Address;
@@ -12,8 +14,10 @@ use crate::pollables::table::Pollables;
 const OUTPUT_BYTES: usize = 1 << 20;
 /// Most connections from outside at a time.
 const CONNECTIONS_MAX: usize = 1024;
-/// First of the synthetic peer ports.
+/// First of the ports of peers that are no client's.
 const FIRST_PEER_PORT: u16 = 40_000;
+/// Number of these ports.
+const PEER_PORTS: u64 = 20_000;
 
 impl Pollables {
     pub(crate) fn connect_inbound(&mut self) -> Result<ConnectionId, NotListening> {
@@ -25,9 +29,8 @@ impl Pollables {
         let (domain, port, v6_alone) = (socket.domain, socket.local.port().unwrap_or(0), socket.is_for_v6_alone());
         self.inbound.made = self.inbound.made.saturating_add(1);
         let id = ConnectionId(self.inbound.made);
-        let peer_port = u16::try_from(self.inbound.made % 20_000).unwrap_or(0).saturating_add(FIRST_PEER_PORT);
-        let loopback = |port| if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
-        let (local, peer) = (loopback(port), loopback(peer_port));
+        let local = if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
+        let peer = peer_address(domain, &local, id, None);
         let pollable = self.queue_connection(listener, local, peer).map_err(|_| NotListening)?;
         // The sender bounds the input.
         let input = self.add_queue(Queue::stream(usize::MAX, End::Inside(pollable), End::Inbound(id)));
@@ -47,6 +50,15 @@ impl Pollables {
         Ok(id)
     }
 
+    /// Sets the client whose address the program finds as the connection's peer.
+    pub(crate) fn set_client(&mut self, id: ConnectionId, client: Option<SocketAddr>) {
+        if let Some(pollable) = self.inbound.get(id).and_then(|connection| connection.pollable)
+            && let Ok(socket) = self.socket_mut(pollable)
+        {
+            socket.peer = peer_address(socket.domain, &socket.local, id, client);
+        }
+    }
+
     /// Moves the program's output to `out`; returns whether more may come.
     pub(crate) fn take_inbound(&mut self, id: ConnectionId, out: &mut Vec<u8>) -> OutputState {
         let Some(connection) = self.inbound.get(id) else { return OutputState::Gone };
@@ -61,11 +73,15 @@ impl Pollables {
         } else if let Some(slot) = self.inbound.connections.iter_mut().find(|connection| connection.id == id) {
             slot.reported = state;
         }
+        self.look_for_news();
+        state
+    }
+
+    fn look_for_news(&mut self) {
         self.inbound.news = self.inbound.connections.iter().any(|connection| {
             let output = self.queue(connection.output);
             output.is_some_and(|output| !output.is_empty()) || connection.state(output) != connection.reported
         });
-        state
     }
 
     pub(crate) fn close_inbound(&mut self, id: ConnectionId) {
@@ -78,5 +94,61 @@ impl Pollables {
         }
         self.close_writer(connection.input);
         self.close_reader(connection.output);
+        self.look_for_news();
+    }
+}
+
+/// The peer's address of a connection whose own address is `local`: the client's, as Linux shows it to a socket of this
+/// family. An address that such a socket cannot have, and the absence of a client, become this machine's address; in
+/// the former case with the client's port.
+fn peer_address(domain: i32, local: &Address, id: ConnectionId, client: Option<SocketAddr>) -> Address {
+    // `local` tells sockets for IPv6 alone from those that take both families: see `Socket::is_for_v6_alone`.
+    let v6_alone = local.of_network().is_some_and(|local| local.is_ipv6());
+    let loopback = |port| if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
+    let ConnectionId(number) = id;
+    let Some(client) = client else {
+        let offset = u16::try_from(number.checked_rem(PEER_PORTS).unwrap_or(0)).unwrap_or(0);
+        return loopback(FIRST_PEER_PORT.saturating_add(offset));
+    };
+    match (client.ip().to_canonical(), domain) {
+        (IpAddr::V4(ip), libc::AF_INET | libc::AF_INET6) if !v6_alone => {
+            Address::V4(ip.octets(), client.port()).in_family(domain)
+        }
+        (IpAddr::V6(ip), libc::AF_INET6) => Address::V6(ip.octets(), client.port()),
+        _ => loopback(client.port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: Address = Address::V4([127, 0, 0, 1], 80);
+
+    fn peer(domain: i32, local: &Address, client: Option<&str>) -> String {
+        let client = client.map(|client| client.parse().unwrap());
+        let bytes = peer_address(domain, local, ConnectionId(20_007), client).encode(domain);
+        match Address::decode(domain, &bytes) {
+            Ok(Address::V4(host, port)) => SocketAddr::new(host.into(), port).to_string(),
+            Ok(Address::V6(host, port)) => SocketAddr::new(host.into(), port).to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_peer_is_the_client_where_the_socket_can_have_its_address() {
+        let v4 = |client| peer(libc::AF_INET, &V4, client);
+        assert_eq!(v4(Some("192.0.2.7:1234")), "192.0.2.7:1234");
+        assert_eq!(v4(Some("[::ffff:192.0.2.7]:1234")), "192.0.2.7:1234");
+        assert_eq!(v4(Some("[2001:db8::7]:1234")), "127.0.0.1:1234");
+        let both = |client| peer(libc::AF_INET6, &V4.in_family(libc::AF_INET6), client);
+        assert_eq!(both(Some("192.0.2.7:1234")), "[::ffff:192.0.2.7]:1234");
+        assert_eq!(both(Some("[::ffff:192.0.2.7]:1234")), "[::ffff:192.0.2.7]:1234");
+        assert_eq!(both(Some("[2001:db8::7]:1234")), "[2001:db8::7]:1234");
+        let v6_alone = |client| peer(libc::AF_INET6, &Address::loopback_6(80), client);
+        assert_eq!(v6_alone(Some("[2001:db8::7]:1234")), "[2001:db8::7]:1234");
+        assert_eq!(v6_alone(Some("192.0.2.7:1234")), "[::1]:1234");
+        assert_eq!((v4(None).as_str(), v6_alone(None).as_str()), ("127.0.0.1:40007", "[::1]:40007"));
+        assert_eq!(both(None), "[::ffff:127.0.0.1]:40007");
     }
 }

@@ -135,19 +135,19 @@ fn a_reset_discards_what_a_request_has_written() {
     assert_eq!(puppet.call(libc::SYS_mkdir, [directory, 0o700, 0, 0, 0, 0], 0), Ok(0));
     let (image, frozen) = puppet.freeze();
     let mut worker = Puppet::fork(&image, &frozen);
-    let room = frozen.overlay.room();
+    let room = frozen.overlay.inodes().room();
     for _ in 0..3 {
         // Overwritten through an open file, created, removed while open, renamed.
         assert_eq!(worker.call(libc::SYS_pwrite64, [fd as u64, WINDOW, 100, 5, 0, 0], 0), Ok(100));
         let new = worker.open("/tmp/directory/new", libc::O_RDWR | libc::O_CREAT);
-        assert_eq!(worker.call(libc::SYS_ftruncate, [new as u64, 1 << 20, 0, 0, 0, 0], 0), Ok(0));
+        assert_eq!(worker.call(libc::SYS_fallocate, [new as u64, 0, 0, 1 << 20, 0, 0], 0), Ok(0));
         let kept = path(&mut worker, "/tmp/kept");
         assert_eq!(worker.call(libc::SYS_unlink, [kept, 0, 0, 0, 0, 0], 0), Ok(0));
         let (old, renamed) = (worker.text(0, "/tmp/directory"), worker.text(512, "/tmp/other"));
         assert_eq!(worker.call(libc::SYS_rename, [old, renamed, 0, 0, 0, 0], 0), Ok(0));
-        assert!(worker.process.overlay.room() < room);
+        assert!(worker.process.overlay.inodes().room() < room);
         worker.reset(&frozen).unwrap();
-        assert_eq!(worker.process.overlay.room(), room);
+        assert_eq!(worker.process.overlay.inodes().room(), room);
 
         let again = worker.open("/tmp/kept", libc::O_RDONLY);
         assert_eq!(worker.call(libc::SYS_read, [again as u64, WINDOW, 100, 0, 0, 0], 0), Ok(11));
@@ -160,19 +160,19 @@ fn a_reset_discards_what_a_request_has_written() {
 #[test]
 fn a_file_without_a_name_exists_while_it_is_open() {
     let (_root, mut puppet) = puppet();
-    let empty = puppet.process.overlay.room();
+    let empty = puppet.process.overlay.inodes().room();
     let fd = puppet.open("/tmp/file", libc::O_RDWR | libc::O_CREAT) as u64;
     let copy = puppet.call(libc::SYS_dup, [fd, 0, 0, 0, 0, 0], 0).unwrap() as u64;
     let other = puppet.open("/tmp/file", libc::O_RDONLY) as u64;
-    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 5000, 0, 0, 0, 0], 0), Ok(0));
+    assert_eq!(puppet.call(libc::SYS_fallocate, [fd, 0, 0, 5000, 0, 0], 0), Ok(0));
     let path = puppet.text(0, "/tmp/file");
     assert_eq!(puppet.call(libc::SYS_unlink, [path, 0, 0, 0, 0, 0], 0), Ok(0));
     for (close, args) in [(libc::SYS_close, [fd, 0]), (libc::SYS_close_range, [copy, copy])] {
         assert_eq!(puppet.call(close, [args[0], args[1], 0, 0, 0, 0], 0), Ok(0));
-        assert_eq!(puppet.process.overlay.room(), empty - 5000);
+        assert_eq!(puppet.process.overlay.inodes().room(), empty - 8192);
     }
     assert_eq!(puppet.call(libc::SYS_dup2, [0, other, 0, 0, 0, 0], 0), Ok(other as i64));
-    assert_eq!(puppet.process.overlay.room(), empty);
+    assert_eq!(puppet.process.overlay.inodes().room(), empty);
 }
 
 /// Paths for random calls: in a read-only mount, in a writable one, synthetic ones, and missing ones.

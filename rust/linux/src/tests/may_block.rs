@@ -102,13 +102,16 @@ fn a_remote_file_system_is_accessed_only_on_threads_that_may_block() {
         (libc::SYS_readlink, [link, buffer, 64, 0, 0, 0], 4),
         (libc::SYS_pread64, [fd, buffer, 8, 0, 0, 0], 8),
         (libc::SYS_unlink, [missing, 0, 0, 0, 0, 0], not_there),
-        // Copies all of it.
+        // Puts a copy over it.
         (libc::SYS_openat, [here, path, libc::O_RDWR as u64, 0, 0, 0], fd as i64 + 2),
     ] {
         assert_eq!(worker.left(number, args), result, "call {number}");
     }
-    // The program's own copy is in memory.
+    // The pages that the program has written are in memory.
     assert_eq!(worker.call(libc::SYS_fstat, [fd + 2, buffer, 0, 0, 0, 0], 0), Ok(0));
+    assert_eq!(worker.left(libc::SYS_pread64, [fd + 2, buffer, 8, 0, 0, 0]), 8);
+    assert_eq!(worker.left(libc::SYS_pwrite64, [fd + 2, buffer, 8, 8, 0, 0]), 8);
+    assert_eq!(worker.call(libc::SYS_pwrite64, [fd + 2, buffer, 8, 16, 0, 0], 0), Ok(8));
     assert_eq!(worker.call(libc::SYS_pread64, [fd + 2, buffer, 8, 0, 0, 0], 0), Ok(8));
     // A page of a mapping.
     assert!(matches!(worker.call(libc::SYS_getpid, [0; 6], MAP + PAGE_SIZE), Err(Step::Waits { .. })));
@@ -205,7 +208,7 @@ fn only_long_calls_are_made_elsewhere() {
     }
     puppet.process.copy_out(&mut puppet.machine, WINDOW, &vec![1; 20 << 20]).unwrap();
     let fd = puppet.open("/tmp/large", libc::O_RDWR | libc::O_CREAT) as u64;
-    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 8 * MIB, 0, 0, 0, 0], 0), Ok(0));
+    assert_eq!(puppet.call(libc::SYS_fallocate, [fd, 0, 0, 8 * MIB, 0, 0], 0), Ok(0));
     let (image, frozen) = puppet.freeze();
     let mut worker = Puppet::fork(&image, &frozen);
     worker.may_block = false;
@@ -223,11 +226,11 @@ fn only_long_calls_are_made_elsewhere() {
         (libc::SYS_madvise, [to, 20 * MIB, advice, 0, 0, 0], true, 0),
         (libc::SYS_madvise, [to, 20 * MIB, advice, 0, 0, 0], false, 0),
         (libc::SYS_munmap, [empty, 1 << 30, 0, 0, 0, 0], false, 0),
-        // The first change copies a file that the snapshot shares.
-        (libc::SYS_pwrite64, [fd, WINDOW + 21 * MIB, 8, 0, 0, 0], true, 8),
+        // A write copies pages of a file that the snapshot shares, and not all of it.
         (libc::SYS_pwrite64, [fd, WINDOW + 21 * MIB, 8, 0, 0, 0], false, 8),
-        (libc::SYS_pwrite64, [fd, WINDOW + 21 * MIB, 8, 10 * MIB, 0, 0], true, 8),
-        (libc::SYS_ftruncate, [fd, 0, 0, 0, 0, 0], true, 0),
+        (libc::SYS_pwrite64, [fd, WINDOW + 21 * MIB, 8, 10 * MIB, 0, 0], false, 8),
+        (libc::SYS_fallocate, [fd, 0, 0, 10 * MIB, 0, 0], true, 0),
+        (libc::SYS_ftruncate, [fd, 0, 0, 0, 0, 0], false, 0),
         (libc::SYS_ftruncate, [fd, MIB, 0, 0, 0, 0], false, 0),
     ];
     for &(number, args, leaves, result) in calls {
@@ -239,13 +242,13 @@ fn only_long_calls_are_made_elsewhere() {
 }
 
 #[test]
-fn a_large_file_is_copied_elsewhere() {
+fn a_large_file_is_opened_for_writing_at_once() {
     let root = directory();
     let (mut worker, fd) = worker(root.path(), Some(Storage::Memory), false);
     let path = worker.text(0, "/data/file");
     let open = [libc::AT_FDCWD as u64, path, libc::O_RDWR as u64, 0, 0, 0];
-    assert_eq!(worker.left(libc::SYS_openat, open), fd as i64 + 1);
-    assert_eq!(worker.call(libc::SYS_openat, open, 0), Ok(fd as i64 + 2), "the copy exists now");
+    assert_eq!(worker.call(libc::SYS_openat, open, 0), Ok(fd as i64 + 1), "nothing is copied");
+    assert_eq!(worker.process.overlay.inodes().bytes(), "/data/file".len() as u64 + 1);
 }
 
 #[test]

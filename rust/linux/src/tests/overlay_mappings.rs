@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shared mappings of overlay files, descriptors in flight, and CPU time, over freezes and resets.
+//! Mappings of overlay files, descriptors in flight, and CPU time, over freezes and resets.
 
 use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::{Puppet, RW, WINDOW, at};
+use crate::fs::mounts::{MountPoint, Mounts};
 
 const MAP: u64 = WINDOW + 0x10_0000;
 const PAGES: u64 = 8;
@@ -34,62 +35,89 @@ impl Puppet {
     }
 }
 
-/// A change to a file, of which parts are mapped at [`MAP`].
+/// Where the file is mapped a second time.
+const OTHER: u64 = WINDOW + 0x20_0000;
+/// Where the file is mapped privately.
+const PRIVATE: u64 = WINDOW + 0x30_0000;
+const PRIVATE_FIXED: u64 = (libc::MAP_PRIVATE | libc::MAP_FIXED) as u64;
+
+/// A puppet that has `/data/file` of the host open, `PAGES / 2` pages whose first words are 100 and up. What it writes
+/// goes to a copy.
+fn puppet_with_host_file() -> (tempfile::TempDir, Puppet, u64) {
+    let root = tempfile::tempdir().unwrap();
+    let word = |page: u64| [(100 + page).to_le_bytes().to_vec(), vec![9; PAGE_SIZE as usize - 8]].concat();
+    std::fs::write(root.path().join("file"), (0..PAGES / 2).flat_map(word).collect::<Vec<u8>>()).unwrap();
+    let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: true };
+    let mut puppet = Puppet::boot_in(&Mounts::open(&[point]).unwrap());
+    let args = [WINDOW, 16 * PAGE_SIZE, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));
+    let fd = puppet.open("/data/file", libc::O_RDWR);
+    (root, puppet, fd as u64)
+}
+
+/// A change to a file, of which parts are mapped at [`MAP`] and at [`OTHER`].
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    Map { page: u64, pages: u64, prot: u64 },
-    Unmap { page: u64, pages: u64 },
-    Replace { page: u64, pages: u64 },
-    Protect { page: u64, pages: u64, prot: u64 },
-    Touch { page: u64 },
+    Map { at: u64, page: u64, pages: u64, prot: u64 },
+    Unmap { at: u64, page: u64, pages: u64 },
+    Replace { at: u64, page: u64, pages: u64 },
+    Protect { at: u64, page: u64, pages: u64, prot: u64 },
+    Touch { at: u64, page: u64 },
     Write { page: u64, word: u64 },
     Truncate { pages: u64 },
+    Punch { page: u64, pages: u64 },
+    Reserve { page: u64, pages: u64 },
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
+    let at = || prop_oneof![Just(MAP), Just(OTHER)];
     let page = || 0..PAGES;
     let pages = || 1..4_u64;
-    let prot = || prop_oneof![Just(0_u64), Just(1), Just(RW), Just(RW), Just(RW)];
+    let prot = || prop_oneof![Just(0_u64), Just(1), Just(5), Just(RW), Just(RW), Just(RW)];
     prop_oneof![
-        3 => (page(), pages(), prot()).prop_map(|(page, pages, prot)| Change::Map { page, pages, prot }),
-        1 => (page(), pages()).prop_map(|(page, pages)| Change::Unmap { page, pages }),
-        1 => (page(), pages()).prop_map(|(page, pages)| Change::Replace { page, pages }),
-        1 => (page(), pages(), prot()).prop_map(|(page, pages, prot)| Change::Protect { page, pages, prot }),
-        5 => page().prop_map(|page| Change::Touch { page }),
+        6 => (at(), page(), pages(), prot()).prop_map(|(at, page, pages, prot)| Change::Map { at, page, pages, prot }),
+        1 => (at(), page(), pages()).prop_map(|(at, page, pages)| Change::Unmap { at, page, pages }),
+        1 => (at(), page(), pages()).prop_map(|(at, page, pages)| Change::Replace { at, page, pages }),
+        2 => (at(), page(), pages(), prot()).prop_map(|(at, page, pages, prot)| Change::Protect { at, page, pages, prot }),
+        8 => (at(), page()).prop_map(|(at, page)| Change::Touch { at, page }),
         3 => (page(), 1..1000_u64).prop_map(|(page, word)| Change::Write { page, word }),
         1 => (0..PAGES + 2).prop_map(|pages| Change::Truncate { pages }),
+        1 => (page(), pages()).prop_map(|(page, pages)| Change::Punch { page, pages }),
+        1 => (page(), pages()).prop_map(|(page, pages)| Change::Reserve { page, pages }),
     ]
 }
 
 /// First words of the file's pages.
 type Model = Vec<u64>;
 
+fn is_file(puppet: &Puppet, address: u64) -> bool {
+    let vma = puppet.process.memory.find(address);
+    vma.is_some_and(|vma| matches!(vma.kind, crate::mm::vma::VmaKind::Overlay { .. }))
+}
+
 fn apply(puppet: &mut Puppet, fd: u64, model: &mut Model, change: Change) {
-    let place = |page| MAP + page * PAGE_SIZE;
+    let place = |at, page| at + page * PAGE_SIZE;
+    let mut call = |number, args: [u64; 6]| puppet.call(number, args, 0).unwrap();
     match change {
-        Change::Map { page, pages, prot } => {
-            let args = [place(page), pages * PAGE_SIZE, prot, SHARED_FIXED, fd, page * PAGE_SIZE];
-            assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(place(page) as i64));
+        Change::Map { at, page, pages, prot } => {
+            let args = [place(at, page), pages * PAGE_SIZE, prot, SHARED_FIXED, fd, page * PAGE_SIZE];
+            assert_eq!(call(libc::SYS_mmap, args), place(at, page) as i64);
         }
-        Change::Unmap { page, pages } => {
-            assert_eq!(puppet.call(libc::SYS_munmap, [place(page), pages * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
+        Change::Unmap { at, page, pages } => {
+            assert_eq!(call(libc::SYS_munmap, [place(at, page), pages * PAGE_SIZE, 0, 0, 0, 0]), 0);
         }
-        Change::Replace { page, pages } => {
-            let args = [place(page), pages * PAGE_SIZE, 0, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
-            assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(place(page) as i64));
+        Change::Replace { at, page, pages } => {
+            let args = [place(at, page), pages * PAGE_SIZE, 0, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+            assert_eq!(call(libc::SYS_mmap, args), place(at, page) as i64);
         }
-        Change::Protect { page, pages, prot } => {
+        Change::Protect { at, page, pages, prot } => {
             // Fails at a gap; the pages there stay unwritable.
-            puppet.call(libc::SYS_mprotect, [place(page), pages * PAGE_SIZE, prot, 0, 0, 0], 0).unwrap();
+            call(libc::SYS_mprotect, [place(at, page), pages * PAGE_SIZE, prot, 0, 0, 0]);
         }
-        Change::Touch { page } => {
-            let is_file = puppet
-                .process
-                .memory
-                .find(place(page))
-                .is_some_and(|vma| matches!(vma.kind, crate::mm::vma::VmaKind::Overlay { .. }));
-            if is_file && puppet.is_writable(place(page)) && page < model.len() as u64 {
-                puppet.call(libc::SYS_getpid, [0; 6], place(page)).unwrap();
+        Change::Touch { at, page } => {
+            let at = place(at, page);
+            if is_file(puppet, at) && puppet.is_writable(at) && page < model.len() as u64 {
+                puppet.call(libc::SYS_getpid, [0; 6], at).unwrap();
                 model[page as usize] += 1;
             }
         }
@@ -100,71 +128,192 @@ fn apply(puppet: &mut Puppet, fd: u64, model: &mut Model, change: Change) {
             }
         }
         Change::Truncate { pages } => {
-            assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, pages * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
+            assert_eq!(call(libc::SYS_ftruncate, [fd, pages * PAGE_SIZE, 0, 0, 0, 0]), 0);
             model.resize(pages as usize, 0);
+        }
+        Change::Punch { page, pages } => {
+            let args = [fd, 3, page * PAGE_SIZE, pages * PAGE_SIZE, 0, 0];
+            assert_eq!(call(libc::SYS_fallocate, args), 0);
+            model.iter_mut().skip(page as usize).take(pages as usize).for_each(|word| *word = 0);
+        }
+        Change::Reserve { page, pages } => {
+            assert_eq!(call(libc::SYS_fallocate, [fd, 0, page * PAGE_SIZE, pages * PAGE_SIZE, 0, 0]), 0);
+            model.resize(model.len().max((page + pages) as usize), 0);
         }
     }
 }
 
 fn compare(puppet: &mut Puppet, fd: u64, model: &Model) {
-    for page in 0..PAGES + 2 {
+    for page in 0..PAGES + 3 {
         assert_eq!(puppet.pread_word(fd, page), model.get(page as usize).copied(), "page {page}");
-        // A mapping shows the same content.
-        let at = MAP + page * PAGE_SIZE;
-        let vma = puppet.process.memory.find(at).copied();
-        if vma.is_some_and(|vma| matches!(vma.kind, crate::mm::vma::VmaKind::Overlay { .. }) && vma.is_accessible()) {
-            let mut word = [0; 8];
-            let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word, true);
-            assert_eq!(read.ok().map(|()| u64::from_le_bytes(word)), model.get(page as usize).copied(), "page {page}");
+        // Each mapping shows the same content.
+        for at in [MAP, OTHER].map(|at| at + page * PAGE_SIZE) {
+            let is_accessible = puppet.process.memory.find(at).is_some_and(|vma| vma.is_accessible());
+            if is_file(puppet, at) && is_accessible {
+                let mut word = [0; 8];
+                let read = puppet.process.copy_in(&mut puppet.machine, at, &mut word, true);
+                let word = read.ok().map(|()| u64::from_le_bytes(word));
+                assert_eq!(word, model.get(page as usize).copied(), "page {page} at {at:#x}");
+            }
         }
+    }
+}
+
+fn agree_and_are_reset(mut puppet: Puppet, fd: u64, mut left: Model, boot: Vec<Change>, requests: Vec<Vec<Change>>) {
+    for change in boot {
+        apply(&mut puppet, fd, &mut left, change);
+    }
+    compare(&mut puppet, fd, &left);
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    for request in requests {
+        let mut model = left.clone();
+        for change in request {
+            apply(&mut worker, fd, &mut model, change);
+        }
+        compare(&mut worker, fd, &model);
+        worker.reset(&frozen).unwrap();
+        compare(&mut worker, fd, &left);
+        worker.reset(&frozen).unwrap();
     }
 }
 
 proptest! {
     #![proptest_config(super::cases(40))]
 
-    /// Whatever is done to a file through its mapping and by calls, both show the same content, and a reset restores
+    /// Whatever is done to a file through two mappings and by calls, all show the same content, and a reset restores
     /// what the boot left.
     #[test]
-    fn a_file_and_its_shared_mapping_agree_and_are_reset(
+    fn a_file_and_its_shared_mappings_agree_and_are_reset(
         boot in prop::collection::vec(any_change(), 0..20),
         requests in prop::collection::vec(prop::collection::vec(any_change(), 0..30), 1..4),
     ) {
         let (mut puppet, fd) = puppet();
         let mut left = Model::new();
         apply(&mut puppet, fd, &mut left, Change::Truncate { pages: PAGES });
-        for change in boot {
-            apply(&mut puppet, fd, &mut left, change);
+        agree_and_are_reset(puppet, fd, left, boot, requests);
+    }
+
+    /// As above, with a file of the host's below.
+    #[test]
+    fn a_copy_of_a_host_file_and_its_shared_mappings_agree_and_are_reset(
+        boot in prop::collection::vec(any_change(), 0..20),
+        requests in prop::collection::vec(prop::collection::vec(any_change(), 0..30), 1..4),
+    ) {
+        let (root, puppet, fd) = puppet_with_host_file();
+        let before = std::fs::read(root.path().join("file")).unwrap();
+        agree_and_are_reset(puppet, fd, (100..100 + PAGES / 2).collect(), boot, requests);
+        prop_assert!(std::fs::read(root.path().join("file")).unwrap() == before, "the host's file never changes");
+    }
+}
+
+/// What a mapping shows as the first word of a page.
+fn word_at(puppet: &mut Puppet, address: u64) -> u64 {
+    let mut word = [0; 8];
+    puppet.process.copy_in(&mut puppet.machine, address, &mut word, true).unwrap();
+    u64::from_le_bytes(word)
+}
+
+#[test]
+fn what_was_opened_or_mapped_before_the_first_write_sees_it() {
+    let root = tempfile::tempdir().unwrap();
+    let words = (0..PAGES * PAGE_SIZE / 8).flat_map(|_| 5_u64.to_le_bytes());
+    std::fs::write(root.path().join("file"), words.collect::<Vec<_>>()).unwrap();
+    let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: true };
+    let mut puppet = Puppet::boot_in(&Mounts::open(&[point]).unwrap());
+    let args = [WINDOW, 16 * PAGE_SIZE, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));
+    let early = puppet.open("/data/file", libc::O_RDONLY) as u64;
+    for (at, prot, flags) in [(MAP, 1, SHARED_FIXED), (OTHER, 5, SHARED_FIXED), (PRIVATE, RW, PRIVATE_FIXED)] {
+        assert_eq!(puppet.call(libc::SYS_mmap, [at, PAGES * PAGE_SIZE, prot, flags, early, 0], 0), Ok(at as i64));
+    }
+    for page in [0, 1] {
+        assert_eq!([MAP, OTHER, PRIVATE].map(|at| word_at(&mut puppet, at + page * PAGE_SIZE)), [5; 3]);
+    }
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    for _ in 0..3 {
+        // A private page of its own, and one that only the request touches.
+        worker.call(libc::SYS_getpid, [0; 6], PRIVATE + PAGE_SIZE).unwrap();
+        assert_eq!([MAP, OTHER].map(|at| word_at(&mut worker, at + 2 * PAGE_SIZE)), [5; 2]);
+        let late = worker.open("/data/file", libc::O_RDWR) as u64;
+        for page in 0..4 {
+            worker.pwrite_word(late, page, 70 + page);
+            assert_eq!(worker.pread_word(early, page), Some(70 + page), "the earlier descriptor");
+            assert_eq!([MAP, OTHER].map(|at| word_at(&mut worker, at + page * PAGE_SIZE)), [70 + page; 2]);
         }
-        compare(&mut puppet, fd, &left);
-        let (image, frozen) = puppet.freeze();
-        let mut worker = Puppet::fork(&image, &frozen);
-        for request in requests {
-            let mut model = left.clone();
-            for change in request {
-                apply(&mut worker, fd, &mut model, change);
-            }
-            compare(&mut worker, fd, &model);
-            worker.reset(&frozen).unwrap();
-            compare(&mut worker, fd, &left);
-            worker.reset(&frozen).unwrap();
-        }
+        assert_eq!(word_at(&mut worker, PRIVATE), 70);
+        assert_eq!(word_at(&mut worker, PRIVATE + PAGE_SIZE), 6, "its own");
+        assert_eq!(word_at(&mut worker, MAP + 5 * PAGE_SIZE), 5, "not written");
+        assert_eq!(worker.process.overlay.inodes().bytes() / PAGE_SIZE, 4, "a write copies the pages that it changes");
+        assert_eq!(worker.call(libc::SYS_ftruncate, [late, PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
+        assert_eq!(worker.pread_word(early, 1), None);
+        let mut byte = [0];
+        let behind = worker.process.copy_in(&mut worker.machine, MAP + PAGE_SIZE, &mut byte, true);
+        assert!(behind.is_err(), "it lies behind the end");
+        worker.reset(&frozen).unwrap();
     }
 }
 
 #[test]
-fn each_part_of_a_file_is_mapped_shared_at_most_once() {
+fn a_private_mapping_of_a_written_file_finds_its_content_again() {
     let (mut puppet, fd) = puppet();
-    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 4 * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
-    let map = |at, offset| [at, 2 * PAGE_SIZE, RW, SHARED_FIXED, fd, offset];
-    assert_eq!(puppet.call(libc::SYS_mmap, map(MAP, 0), 0), Ok(MAP as i64));
-    let refused = Ok(-i64::from(libc::ENODEV));
-    assert_eq!(puppet.call(libc::SYS_mmap, map(MAP + 16 * PAGE_SIZE, 0), 0), refused);
-    assert_eq!(puppet.call(libc::SYS_mmap, map(MAP + 16 * PAGE_SIZE, PAGE_SIZE), 0), refused);
-    let beside = MAP + 16 * PAGE_SIZE;
-    assert_eq!(puppet.call(libc::SYS_mmap, map(beside, 2 * PAGE_SIZE), 0), Ok(beside as i64));
-    assert_eq!(puppet.call(libc::SYS_munmap, [MAP, 2 * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
-    assert_eq!(puppet.call(libc::SYS_mmap, map(MAP, 0), 0), Ok(MAP as i64));
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 2 * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
+    puppet.pwrite_word(fd, 1, 7);
+    let args = [PRIVATE, 4 * PAGE_SIZE, RW, PRIVATE_FIXED, fd, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(PRIVATE as i64));
+    puppet.call(libc::SYS_getpid, [0; 6], PRIVATE + PAGE_SIZE).unwrap();
+    assert_eq!((word_at(&mut puppet, PRIVATE + PAGE_SIZE), puppet.pread_word(fd, 1)), (8, Some(7)));
+    let discard = [PRIVATE, 4 * PAGE_SIZE, libc::MADV_DONTNEED as u64, 0, 0, 0];
+    assert_eq!(puppet.call(libc::SYS_madvise, discard, 0), Ok(0));
+    assert_eq!(word_at(&mut puppet, PRIVATE + PAGE_SIZE), 7);
+    // It grows with the file.
+    assert!(puppet.process.copy_in(&mut puppet.machine, PRIVATE + 2 * PAGE_SIZE, &mut [0], true).is_err());
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 3 * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
+    puppet.pwrite_word(fd, 2, 9);
+    assert_eq!(word_at(&mut puppet, PRIVATE + 2 * PAGE_SIZE), 9);
+}
+
+#[test]
+fn a_large_file_of_holes_costs_what_is_written() {
+    let (mut puppet, fd) = puppet();
+    let size = 1_u64 << 40;
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, size, 0, 0, 0, 0], 0), Ok(0));
+    let start = std::time::Instant::now();
+    for at in [MAP, 0x1000_0000_0000] {
+        assert_eq!(puppet.call(libc::SYS_mmap, [at, size, RW, SHARED_FIXED, fd, 0], 0), Ok(at as i64));
+    }
+    puppet.call(libc::SYS_getpid, [0; 6], 0x1000_0000_0000 + (size - PAGE_SIZE)).unwrap();
+    assert_eq!(puppet.pread_word(fd, size / PAGE_SIZE - 1), Some(1));
+    let seek =
+        |puppet: &mut Puppet, whence: i32| puppet.call(libc::SYS_lseek, [fd, 0, whence as u64, 0, 0, 0], 0).unwrap();
+    assert_eq!(seek(&mut puppet, libc::SEEK_DATA), (size - PAGE_SIZE) as i64);
+    assert_eq!(seek(&mut puppet, libc::SEEK_HOLE), 0);
+    for at in [MAP, 0x1000_0000_0000] {
+        assert_eq!(puppet.call(libc::SYS_munmap, [at, size, 0, 0, 0, 0], 0), Ok(0));
+    }
+    assert_eq!(puppet.pread_word(fd, size / PAGE_SIZE - 1), Some(1), "stored when the last mapping went");
+    assert_eq!(puppet.process.overlay.inodes().bytes(), PAGE_SIZE);
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "no loop over the whole file");
+}
+
+#[test]
+fn a_mapping_finds_no_page_where_a_write_finds_no_space() {
+    let (mut puppet, fd) = puppet();
+    let max = puppet.process.overlay.inodes().room();
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 4 * max, 0, 0, 0, 0], 0), Ok(0));
+    let reserve = [fd, 0, 0, max, 0, 0];
+    assert_eq!(puppet.call(libc::SYS_fallocate, reserve, 0), Ok(0));
+    let refused = puppet.call(libc::SYS_fallocate, [fd, 0, max, 1, 0, 0], 0);
+    assert_eq!(refused, Ok(-i64::from(libc::ENOSPC)));
+    let beyond = [MAP, PAGE_SIZE, RW, SHARED_FIXED, fd, 2 * max];
+    assert_eq!(puppet.call(libc::SYS_mmap, beyond, 0), Ok(MAP as i64));
+    assert!(puppet.process.copy_out(&mut puppet.machine, MAP, b"x").is_err());
+    // Reading a hole needs no space, and neither does writing what is reserved.
+    assert_eq!(puppet.pread_word(fd, 2 * max / PAGE_SIZE), Some(0));
+    puppet.pwrite_word(fd, 0, 3);
+    assert_eq!(puppet.call(libc::SYS_fallocate, [fd, 3, 0, PAGE_SIZE, 0, 0], 0), Ok(0));
+    puppet.process.copy_out(&mut puppet.machine, MAP, b"x").unwrap();
 }
 
 #[test]

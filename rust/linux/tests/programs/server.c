@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* A server that waits in one of several ways. It answers each read with its size, and exits on `quit`. */
+/* A server that waits in one of several ways. It answers each read with its size, and exits on `quit`. The way `name`
+   answers each read on its only connection with the peer's address, from accept and from getpeername. */
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -100,6 +102,20 @@ static void by_threads(int listener) {
     }
 }
 
+static void name(int listener) {
+    struct sockaddr_in peers[2];
+    socklen_t sizes[2] = {sizeof *peers, sizeof *peers};
+    int fd = accept(listener, (struct sockaddr *)&peers[0], &sizes[0]);
+    while (read(fd, buffer, sizeof buffer) > 0) {
+        if (getpeername(fd, (struct sockaddr *)&peers[1], &sizes[1]) || sizes[0] != sizeof *peers) exit(99);
+        for (int i = 0; i < 2; i++) {
+            char text[INET_ADDRSTRLEN];
+            inet_ntop(AF_INET, &peers[i].sin_addr, text, sizeof text);
+            dprintf(fd, "%s:%d%s", text, ntohs(peers[i].sin_port), i ? "\n" : " ");
+        }
+    }
+}
+
 int main(int argc, char **argv) {
     const char *way = argc > 1 ? argv[1] : "epoll";
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(8080)};
@@ -109,5 +125,6 @@ int main(int argc, char **argv) {
     if (!strcmp(way, "poll")) by_poll(listener);
     if (!strcmp(way, "select")) by_select(listener);
     if (!strcmp(way, "threads")) by_threads(listener);
+    if (!strcmp(way, "name")) name(listener);
     by_epoll(listener, 0);
 }

@@ -51,7 +51,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and how their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 31] = [
+pub const PROGRAMS: [(&str, &[Linking]); 32] = [
     ("interruptions", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("interfaces", &[Linking::Glibc]),
     ("scatter", &[Linking::Glibc]),
@@ -67,6 +67,7 @@ pub const PROGRAMS: [(&str, &[Linking]); 31] = [
     ("calls", &[Linking::Glibc]),
     ("odds", &[Linking::Glibc]),
     ("memfd", &[Linking::Glibc]),
+    ("sparse", &[Linking::Glibc]),
     ("cpu", &[Linking::Glibc]),
     ("locks", &[Linking::Glibc]),
     ("splices", &[Linking::Glibc]),

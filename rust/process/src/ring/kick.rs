@@ -30,12 +30,14 @@ pub(crate) struct Kick {
     inside: AtomicBool,
     /// Whether a call that the server has received outlives signals.
     killable: bool,
+    /// Whether RECV ends with the stub.
+    ends: bool,
     pidfd: OwnedFd,
 }
 
 impl Kick {
-    pub(crate) fn new(pidfd: OwnedFd, killable: bool) -> Self {
-        Self { state: AtomicU8::new(IDLE), inside: AtomicBool::new(false), killable, pidfd }
+    pub(crate) fn new(pidfd: OwnedFd, killable: bool, ends: bool) -> Self {
+        Self { state: AtomicU8::new(IDLE), inside: AtomicBool::new(false), killable, ends, pidfd }
     }
 
     pub(crate) fn pidfd(&self) -> &OwnedFd {
@@ -44,6 +46,10 @@ impl Kick {
 
     pub(crate) fn is_killable(&self) -> bool {
         self.killable
+    }
+
+    pub(crate) fn recv_ends(&self) -> bool {
+        self.ends
     }
 
     /// Before RECV, and when that was interrupted: from here on kicks are sent.
@@ -140,7 +146,7 @@ mod tests {
 
     fn kick(killable: bool) -> Kicker {
         // Signals by what is no pidfd fail, which is no matter here.
-        Kicker(Arc::new(Kick::new(memfd(c"kick").unwrap().into(), killable)))
+        Kicker(Arc::new(Kick::new(memfd(c"kick").unwrap().into(), killable, true)))
     }
 
     #[test]

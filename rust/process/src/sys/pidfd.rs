@@ -26,3 +26,16 @@ pub(crate) fn ends_within(pidfd: BorrowedFd<'_>, time: Duration) -> io::Result<b
     // SAFETY: one pollfd, which lives until the call returns.
     check_again(|| unsafe { libc::poll(&raw mut poll, 1, millis) }.into()).map(|ready| ready == 1)
 }
+
+/// Waits until `other` can be read, or the process has ended: whether it is the former, or both.
+///
+/// # Errors
+///
+/// `EINTR`, by whatever signal: poll(2) is never made again by itself.
+pub(crate) fn outlives(pidfd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<bool> {
+    let watch = |file: BorrowedFd<'_>| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut polls = [watch(other), watch(pidfd)];
+    // SAFETY: two pollfds, which live until the call returns.
+    check(unsafe { libc::poll(polls.as_mut_ptr(), 2, -1) }.into())?;
+    Ok(polls[0].revents & libc::POLLIN != 0)
+}

@@ -142,8 +142,13 @@ fn host_code_that_faults_is_poison() {
     // `restore` with nothing to restore from; a non-canonical instruction pointer for IRETQ.
     let regs = Regs { rip: places().ring_after, rax: 0, rbx: 0, ..start() };
     assert!(matches!(poison(&[], &regs), Poison::HostCode { signal: libc::SIGSEGV, .. }));
-    let regs = Regs { rip: 1 << 62, ..start() };
-    assert!(matches!(poison(&[], &regs), Poison::HostCode { signal: libc::SIGSEGV, .. }));
+    let rip = 1 << 62;
+    match outcome(&[], &Regs { rip, ..start() }) {
+        Err(RingError::Poisoned(Poison::HostCode { signal: libc::SIGSEGV, .. })) => {}
+        // QEMU's emulation has the fault behind IRETQ: the program's own.
+        Ok(Event::Signal(seen)) => assert_eq!((seen.signal, seen.regs.rip), (libc::SIGSEGV, rip)),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

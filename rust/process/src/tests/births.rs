@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a stub is born with, and how it talks.
 
+use std::time::{Duration, Instant};
+
 use mayfly_machine::Regs;
 use mayfly_machine::layout::{CONTROL, DOORBELL, PAGE_SIZE};
 
@@ -46,8 +48,13 @@ fn inspect(stub: &Stub) {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(descriptors, ["0"], "its memory");
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", stub.pid())).unwrap();
-    assert!(stat.contains(") S "), "a stub that waits is no load: {stat}");
+    // It has rung, and may still be on its way to sleep.
+    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", stub.pid())).unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while !stat().contains(") S ") && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(stat().contains(") S "), "a stub that waits is no load: {}", stat());
     let status = std::fs::read_to_string(format!("/proc/{}/status", stub.pid())).unwrap();
     for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Threads:\t1", "SigBlk:\t0000000000000000"] {
         assert!(status.lines().any(|seen| seen == line), "{line} in {status}");

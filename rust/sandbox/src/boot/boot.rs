@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! waits at the doorbell   one thread has called mayfly_wait(): the others run on until they all wait
-//! serves connections      its application listens, and a thread waits for connections there; warm-up requests, one
-//!                         after the other, until it waits again: on the same connection, if it has kept that open
+//! serves connections      its application listens, and a thread waits for connections there; it answers that it is
+//!                         ready; warm-up requests, one after the other; it idles; it is asked to prepare for the
+//!                         freeze; it waits again: on the same connection, if it has kept that open
 //! ```
 //!
 //! A boot runs on a thread of its own, which sleeps while the program sleeps or waits for its connections outside.
@@ -12,6 +13,7 @@
 use mayfly_engine::Machine;
 use mayfly_linux::{Application, ConnectionId};
 
+use crate::boot::progress::Progress;
 use crate::error::BootError;
 use crate::limits::{Limits, nanoseconds};
 use crate::run::{Event, Exits, Runner, Stop};
@@ -40,6 +42,9 @@ pub(crate) struct Boot<'a> {
     pub(super) listens_since_ns: Option<u64>,
     /// The log says already that what listens is not the application.
     pub(super) is_waited_for: bool,
+    /// The call that a thread waited in when all last waited.
+    pub(super) waited_in: Option<&'static str>,
+    pub(super) progress: Progress,
 }
 
 /// What is known of a program that is ready.
@@ -79,6 +84,8 @@ impl<'a> Boot<'a> {
             port: None,
             listens_since_ns: None,
             is_waited_for: false,
+            waited_in: None,
+            progress: Progress::new(),
         }
     }
 
@@ -102,8 +109,9 @@ impl<'a> Boot<'a> {
         let clock = self.machine.cpu_clock();
         let (began_ns, cpu_before_ns) = (host_clock::monotonic_ns(), host_clock::run_cpu_ns(clock));
         if self.cpu_left_ns == 0 || began_ns >= self.wall_end_ns {
-            return Err(Stop::CpuLimit);
+            return Err(if self.cpu_left_ns == 0 { Stop::CpuLimit } else { Stop::WallLimit });
         }
+        self.progress.say(began_ns, self.runner, self.is_server, self.port);
         let leg = Leg {
             began_ns,
             slice_end_ns: began_ns.saturating_add(TURN_NS),
@@ -123,6 +131,7 @@ impl<'a> Boot<'a> {
 
     /// Sleeps while all threads wait, then wakes the threads that are due.
     pub(super) fn sleep_until(&mut self, wait: &Wait) -> Result<(), Stop> {
+        self.waited_in = Some(wait.call);
         let outside = self.runner.process.remote_events();
         let until_ns = match (wait.until_ns, outside) {
             (None, None) => return Err(Stop::Stuck { call: wait.call }),
@@ -132,7 +141,9 @@ impl<'a> Boot<'a> {
         if now >= self.wall_end_ns {
             return Err(Stop::WallLimit);
         }
-        host_clock::sleep_until(until_ns.min(self.wall_end_ns), outside);
+        let until_ns = until_ns.min(self.wall_end_ns).min(self.progress.next_ns());
+        host_clock::sleep_until(until_ns, outside);
+        self.progress.say(host_clock::monotonic_ns(), self.runner, self.is_server, self.port);
         let Self { machine, runner, .. } = self;
         runner.step(|process, context| process.wake(machine, context))
     }
@@ -147,17 +158,20 @@ impl<'a> Boot<'a> {
         match stop {
             // The error names the listeners that there are instead.
             Stop::CpuLimit | Stop::WallLimit | Stop::Stuck { .. } | Stop::Waits { .. }
-                if is_missing && self.is_server && (self.port.is_some() || !process.listeners().is_empty()) =>
+                if is_missing && self.is_server && !process.listeners().is_empty() =>
             {
                 self.not_listening()
             }
             Stop::Exited { status } => BootError::Exited { status },
             Stop::Faulted(fault) => BootError::Faulted(fault),
-            Stop::CpuLimit | Stop::WallLimit | Stop::Slice => BootError::TimedOut { limit: self.limits.boot_time },
-            Stop::Stuck { call } | Stop::Waits { call, .. } => BootError::Stuck { call },
+            Stop::CpuLimit | Stop::WallLimit | Stop::Slice | Stop::Stuck { .. } | Stop::Waits { .. } => {
+                self.progress.not_ready(&stop, process, self.is_server, self.limits.boot_time, PATIENCE)
+            }
             Stop::MemoryLimit if self.machine.is_refused() => BootError::ServerMemory,
             Stop::MemoryLimit => BootError::MemoryLimit { limit_bytes: self.limits.boot_memory_bytes },
             Stop::Response(error) => BootError::Failed(error.to_string()),
+            // Workers ask for hooks.
+            Stop::Hook { status } => BootError::Failed(format!("a hook was answered with {status}")),
             Stop::Violation(what) => BootError::Violation(what),
             Stop::Failed(why) => BootError::Failed(why),
         }

@@ -4,12 +4,12 @@
 use mayfly_linux::{Application, ConnectionId};
 
 use crate::boot::boot::{Boot, Ready, Wait};
-use crate::error::{BootError, CallError};
+use crate::error::BootError;
 use crate::message::{Header, Request};
 use crate::output::Stream;
 use crate::protocol::{Service, WarmUp};
 use crate::run::{Event, Stop};
-use crate::service::{ResponseProgress, Served};
+use crate::service::Served;
 use crate::time::host_clock;
 
 /// How long Mayfly waits for further listeners of a program whose port is not named and which has timed work of its
@@ -23,22 +23,36 @@ const STEADY_AFTER_BURST: u32 = 8;
 const STEADY_REQUESTS_MAX: u32 = 1000;
 const STEADY_NS: u64 = 2_000_000_000;
 
+/// A program that serves connections has no use for the doorbell.
+pub(super) fn rang() -> BootError {
+    BootError::Failed("the program rang the doorbell, and is to serve connections".into())
+}
+
 impl Boot<'_> {
     /// Runs the program until its application waits for connections and has answered the warm-up requests.
     pub(crate) fn run_to_service(mut self, service: &Service) -> Result<Ready, BootError> {
-        let mut served = Served::new(&service.protocol, None);
+        let mut served = Served::new(&service.protocol, None, None);
         (self.is_server, self.port) = (true, service.port);
         if let Some(port) = self.port {
             self.runner.process.serve_at(port);
         }
         self.run_to_idle(None)?;
+        if let Some(ready) = &service.ready {
+            self.await_ready(&mut served, ready)?;
+        }
         for warm_up in &service.warm_up {
+            self.progress.warms_up(warm_up);
             for _ in 0..warm_up.times {
                 self.warm_up(&mut served, warm_up)?;
+                self.progress.answered();
             }
         }
         let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
         self.run_until_steady(&mut served, &steady)?;
+        self.idle_before_freeze(&mut served, service.settle)?;
+        if let Some(hook) = &service.before_freeze {
+            self.ask_before_freeze(&mut served, hook)?;
+        }
         // On a connection that the program kept open, or without one.
         let kept = served.connection();
         if self.run_to_idle(kept)? {
@@ -67,6 +81,7 @@ impl Boot<'_> {
             if !self.run_to_idle(served.connection())? {
                 served.close(&mut self.runner.process);
             }
+            self.progress.repeats(warm_up, round as u32);
             let before = self.exits.all;
             self.warm_up(served, warm_up)?;
             let exits = self.exits.all.saturating_sub(before);
@@ -89,7 +104,7 @@ impl Boot<'_> {
 
     /// Runs until all threads wait, one of them for a connection to the application, or for input on `connection`.
     /// Returns `false` if none does that any more because the program has closed the connection.
-    fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, BootError> {
+    pub(super) fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, BootError> {
         // The program may be idle already, unless a thread is woken here.
         let Self { machine, runner, .. } = self;
         let mut woken = runner.step(|process, context| process.wake(machine, context));
@@ -105,10 +120,7 @@ impl Boot<'_> {
                         }
                         return Err(BootError::Failed("output without a connection".into()));
                     }
-                    Ok(Event::Doorbell) => {
-                        let wrong = "the program rang the doorbell, and is to serve connections";
-                        return Err(BootError::Failed(wrong.into()));
-                    }
+                    Ok(Event::Doorbell) => return Err(rang()),
                     Err(wait) => wait,
                 },
             };
@@ -157,49 +169,16 @@ impl Boot<'_> {
         Ok(wait)
     }
 
-    fn ambiguous(&self) -> BootError {
+    pub(super) fn ambiguous(&self) -> BootError {
         BootError::Ambiguous { port: self.port, listeners: self.runner.process.listeners() }
     }
 
-    /// Makes one request at boot. The answer is not checked further.
+    /// Makes a warm-up request. The answer is not checked further.
     fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
         let headers: Vec<Header<'_>> = warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
         let (method, path, query) = (&warm_up.method[..], &warm_up.path[..], &warm_up.query[..]);
-        let request = Request { method, path, query, headers: &headers, body: &warm_up.body };
-        let name = || String::from_utf8_lossy(path).into_owned();
-        let refuse = |error: String| BootError::WarmUp { path: name(), error };
-        let begun = served.begin(&mut self.runner.process, &request, u64::MAX);
-        begun.map_err(|error| match (&error, self.runner.process.application()) {
-            // The program has other listeners than before, or none.
-            (CallError::NotListening, Application::Ambiguous) => self.ambiguous(),
-            (CallError::NotListening, Application::Missing) => self.not_listening(),
-            _ => refuse(error.to_string()),
-        })?;
-        let Self { machine, runner, .. } = self;
-        let mut woken = runner.step(|process, context| process.wake(machine, context));
-        loop {
-            let event = match woken {
-                Ok(()) => self.run().map_err(|stop| self.error(stop))?,
-                Err(Stop::Waits { until_ns, call }) => Err(Wait::new(until_ns, call)),
-                Err(stop) => return Err(self.error(stop)),
-            };
-            match event {
-                Ok(Event::Doorbell) => return Err(refuse("it rang the doorbell".into())),
-                Err(wait) => woken = self.sleep_until(&wait),
-                Ok(Event::Output) => {
-                    let taken = served.take(&mut self.runner.process, self.limits.response_bytes);
-                    match taken.map_err(|error| refuse(error.to_string()))? {
-                        ResponseProgress::Complete => return Ok(()),
-                        ResponseProgress::Partial => {}
-                        ResponseProgress::Stale => {
-                            let again = served.send_again(&mut self.runner.process);
-                            again.map_err(|error| refuse(error.to_string()))?;
-                        }
-                    }
-                    let Self { machine, runner, .. } = self;
-                    woken = runner.step(|process, context| process.wake(machine, context));
-                }
-            }
-        }
+        let request = Request { method, path, query, headers: &headers, body: &warm_up.body, client: None };
+        let path = || String::from_utf8_lossy(path).into_owned();
+        self.ask(served, &request)?.map_err(|error| BootError::WarmUp { path: path(), error })
     }
 }

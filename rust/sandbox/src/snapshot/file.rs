@@ -204,10 +204,7 @@ impl Snapshot {
         let files: Option<Vec<_>> = state.image.files().iter().map(|key| files.file(*key)).collect();
         let image = Image::load(&host.machine, &state.image, &file, PAGES_AT, &files.ok_or(lost)?)?;
         watchdog::start()?;
-        let service = program
-            .service
-            .as_ref()
-            .map(|service| FrozenService { protocol: Arc::clone(&service.protocol), connection: state.connection });
+        let service = program.service.as_ref().map(|service| FrozenService::new(service, state.connection));
         let inner = Inner {
             image,
             process,
@@ -361,7 +358,7 @@ mod tests {
 
     fn ask(worker: &mut Worker, path: &str, query: &str) -> String {
         let (path, query) = (path.as_bytes(), query.as_bytes());
-        let request = Request { method: b"GET", path, query, headers: &[], body: b"" };
+        let request = Request { method: b"GET", path, query, headers: &[], body: b"", client: None };
         let mut response = BufferedResponse::default();
         worker.call(1, &request, &mut response).unwrap();
         String::from_utf8(response.body).unwrap()

@@ -49,26 +49,47 @@ impl FrozenClock {
 #[derive(Debug)]
 pub(crate) struct WorkerClock {
     frozen: FrozenClock,
-    /// The worker has had a request since it was at its snapshot.
-    runs: bool,
+    state: ClockState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClockState {
+    /// The worker is at its snapshot.
+    Frozen,
+    /// The worker has had a request since.
+    Runs,
+    /// The worker has been prepared for its first request, and stands still since this time.
+    Prepared(u64),
 }
 
 impl WorkerClock {
     pub(crate) fn new(frozen: FrozenClock) -> Self {
-        Self { frozen, runs: false }
+        Self { frozen, state: ClockState::Frozen }
     }
 
     /// A request begins at `now_ns` by the host's clock. If it is the first one since the worker was at its snapshot,
-    /// the program's clock runs from here on: returns by how many nanoseconds it is behind the host's.
+    /// or was prepared, the program's clock runs from here on: returns how many nanoseconds it has lost to the host's.
     #[inline]
     pub(crate) fn start(&mut self, now_ns: u64) -> Option<u64> {
-        (!std::mem::replace(&mut self.runs, true)).then(|| self.frozen.behind_ns(now_ns))
+        match std::mem::replace(&mut self.state, ClockState::Runs) {
+            ClockState::Runs => None,
+            ClockState::Frozen => Some(self.frozen.behind_ns(now_ns)),
+            ClockState::Prepared(since_ns) => match self.frozen.monotonic {
+                MonotonicClock::Runs => None,
+                MonotonicClock::Suspends => Some(now_ns.saturating_sub(since_ns)),
+            },
+        }
+    }
+
+    /// The worker is prepared for its first request, and stands still from here on.
+    pub(crate) fn prepared(&mut self, now_ns: u64) {
+        self.state = ClockState::Prepared(now_ns);
     }
 
     /// The worker is at its snapshot again.
     #[inline]
     pub(crate) fn reset(&mut self) {
-        self.runs = false;
+        self.state = ClockState::Frozen;
     }
 }
 
@@ -83,6 +104,19 @@ mod tests {
         assert_eq!((clock.start(150), clock.start(160)), (Some(50), None));
         clock.reset();
         assert_eq!(clock.start(200), Some(100));
+    }
+
+    #[test]
+    fn a_clock_stands_still_again_once_its_worker_is_prepared() {
+        let frozen = FrozenClock { at_ns: 100, monotonic: MonotonicClock::Suspends, behind_ns: 0 };
+        let mut clock = WorkerClock::new(frozen);
+        assert_eq!(clock.start(150), Some(50));
+        clock.prepared(170);
+        assert_eq!((clock.start(200), clock.start(300)), (Some(30), None));
+        let mut clock = WorkerClock::new(FrozenClock { monotonic: MonotonicClock::Runs, ..frozen });
+        clock.start(150);
+        clock.prepared(170);
+        assert_eq!(clock.start(200), None);
     }
 
     #[test]

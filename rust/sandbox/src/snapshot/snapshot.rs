@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::limits::Limits;
 use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
-use crate::protocol::Protocol;
+use crate::protocol::{Protocol, Service, Target};
 use crate::run::Runner;
 use crate::snapshot::boot_inputs::BootInputs;
 use crate::snapshot::frozen_clock::FrozenClock;
@@ -64,6 +64,15 @@ pub(crate) struct FrozenService {
     pub(crate) protocol: Arc<dyn Protocol>,
     /// The connection that the program kept open.
     pub(crate) connection: Option<ConnectionId>,
+    /// What each fork and each reset worker is asked for before its first request.
+    pub(crate) after_restore: Option<Arc<Target>>,
+}
+
+impl FrozenService {
+    pub(crate) fn new(service: &Service, connection: Option<ConnectionId>) -> Self {
+        let after_restore = service.after_restore.clone().map(Arc::new);
+        Self { protocol: Arc::clone(&service.protocol), connection, after_restore }
+    }
 }
 
 impl Snapshot {
@@ -110,10 +119,11 @@ impl Snapshot {
         watchdog::start()?;
         let mut runner = Runner { process, entropy, log: log.clone(), may_block: true };
         let boot = Boot::new(&mut machine, &mut runner, limits);
-        let ready = match &program.service {
-            None => boot.run_to_doorbell()?,
-            Some(service) => boot.run_to_service(service)?,
+        let booted = match &program.service {
+            None => boot.run_to_doorbell(),
+            Some(service) => boot.run_to_service(service),
         };
+        let ready = booted.map_err(|error| error.after(runner.process.take_limit_hits()))?;
         let Runner { mut process, .. } = runner;
         process.freeze();
         let clock = FrozenClock::now(program.monotonic);
@@ -122,10 +132,7 @@ impl Snapshot {
         let refused = process.take_refused_processes();
         // For a program at the doorbell, this is the result of its call; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
-        let service = program
-            .service
-            .as_ref()
-            .map(|service| FrozenService { protocol: Arc::clone(&service.protocol), connection: ready.connection });
+        let service = program.service.as_ref().map(|service| FrozenService::new(service, ready.connection));
         Ok(Self {
             inner: Arc::new(Inner {
                 image,

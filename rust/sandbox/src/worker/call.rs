@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use mayfly_linux::Process;
 use mayfly_machine::layout;
 
 use crate::error::CallError;
 use crate::limits::nanoseconds;
 use crate::message::{Request, ResponseSink};
 use crate::run::{Exits, Stop};
+use crate::service::Served;
 use crate::time::clock;
 use crate::time::host_clock;
 use crate::worker::inbox::HostFields;
@@ -26,7 +28,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// let stats = worker.call(1, &request, &mut response)?;
@@ -60,7 +62,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// worker.call_without_reset(1, &request, &mut response)?;
@@ -98,11 +100,12 @@ impl Worker {
     /// # let boot = |path| Snapshot::boot(&host, &Program::load(path).unwrap(), &Limits::default(), Arc::new(NoLog));
     /// let mut front = Worker::fork(&boot(path)?)?;
     /// let mut store = Worker::fork_keeping_state(&boot(store)?)?;
-    /// let request = Request { method: b"PUT", path: b"/notes/a", query: b"", headers: &[], body: b"one" };
+    /// # let client = None;
+    /// let request = Request { method: b"PUT", path: b"/notes/a", query: b"", headers: &[], body: b"one", client };
     /// let mut response = BufferedResponse::default();
     /// front.call_with_peer(1, &request, &mut response, |call| {
     ///     let (path, body) = (call.name, call.argument);
-    ///     let request = Request { method: METHOD_CALL, path, query: b"", headers: &[], body };
+    ///     let request = Request { method: METHOD_CALL, path, query: b"", headers: &[], body, client };
     ///     let mut result = BufferedResponse::default();
     ///     match store.call(2, &request, &mut result) {
     ///         Ok(_) if result.status == 200 => Ok(result.body),
@@ -141,6 +144,8 @@ impl Worker {
         loop {
             match progress {
                 Progress::Answered(stats) => return Ok(stats),
+                // A request that has been started goes on behind the hook by itself.
+                Progress::Restored => return Ok(CallStats::default()),
                 Progress::Paused => {}
                 Progress::Calls => {
                     if let Some(answer) = self.peer_call().map(&mut peer) {
@@ -163,7 +168,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// use std::time::Duration;
@@ -190,6 +195,24 @@ impl Worker {
         sink: &mut S,
     ) -> Result<Progress, CallError> {
         let slice = slice.into();
+        let (now, slice_ns, added) = self.open(id, slice)?;
+        if self.served.is_none() {
+            self.inbox.write(&mut self.machine, request, &added, self.request_bytes)?;
+            // A worker that keeps its state: the program waits for the return from its last response.
+            if self.machine.is_in_returning_doorbell() {
+                self.machine.return_from_doorbell(layout::INBOX);
+            }
+        } else {
+            let limit = self.request_bytes;
+            self.begin_service(&added, |served, process| served.begin(process, request, limit))?;
+        }
+        self.first_leg(now, slice_ns, sink)
+    }
+
+    /// Begins a request: the program's clocks go on. Returns the time, the slice in nanoseconds, and what the program
+    /// gets with the request.
+    #[inline]
+    pub(super) fn open(&mut self, id: u64, slice: Slice) -> Result<(u64, u64, HostFields), CallError> {
         if self.state != WorkerState::Ready {
             self.state = WorkerState::Poisoned;
             return Err(CallError::Poisoned);
@@ -207,15 +230,17 @@ impl Worker {
         self.runner.may_block = slice.may_block;
         self.cpu_meter.begin(now, slice_ns, tsc_clock);
         self.runner.entropy.fill(&mut added.entropy);
-        if self.served.is_none() {
-            self.inbox.write(&mut self.machine, request, &added, self.request_bytes)?;
-            // A worker that keeps its state: the program waits for the return from its last response.
-            if self.machine.is_in_returning_doorbell() {
-                self.machine.return_from_doorbell(layout::INBOX);
-            }
-        } else {
-            self.begin_service(request, &added)?;
-        }
+        Ok((now, slice_ns, added))
+    }
+
+    /// Runs what has been begun.
+    #[inline]
+    pub(super) fn first_leg<S: ResponseSink>(
+        &mut self,
+        now: u64,
+        slice_ns: u64,
+        sink: &mut S,
+    ) -> Result<Progress, CallError> {
         self.ongoing = Ongoing {
             wall_end_ns: now.saturating_add(self.wall_time_ns),
             cpu_left_ns: self.cpu_time_ns,
@@ -231,13 +256,17 @@ impl Worker {
         self.leg(now, slice_ns, sink, || host_clock::monotonic_ns().saturating_sub(now).min(slice_ns))
     }
 
-    /// Sends a request to a program that serves connections, and chooses the thread that takes it.
-    fn begin_service(&mut self, request: &Request<'_>, added: &HostFields) -> Result<(), CallError> {
+    /// Has something sent to a program that serves connections.
+    pub(super) fn begin_service(
+        &mut self,
+        added: &HostFields,
+        send: impl FnOnce(&mut Served, &mut Process) -> Result<(), CallError>,
+    ) -> Result<(), CallError> {
         // Such a program finds its entropy in the inbox, and nothing else.
-        let nothing = Request { method: b"", path: b"", query: b"", headers: &[], body: b"" };
+        let nothing = Request { method: b"", path: b"", query: b"", headers: &[], body: b"", client: None };
         self.inbox.write(&mut self.machine, &nothing, added, self.request_bytes)?;
         if let Some(served) = &mut self.served {
-            let began = served.begin(&mut self.runner.process, request, self.request_bytes);
+            let began = send(served, &mut self.runner.process);
             if matches!(began, Err(CallError::NotListening)) {
                 // The program will not listen again.
                 self.state = WorkerState::Poisoned;

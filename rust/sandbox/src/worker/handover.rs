@@ -26,7 +26,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// let mut old = Worker::fork_keeping_state(&snapshot)?;
     /// old.call(1, &request, &mut response)?;
@@ -49,7 +49,7 @@ impl Worker {
         if !self.snapshot().has_handover() {
             return Err(CallError::Handover { status: None });
         }
-        let request = Request { method, path: b"", query: b"", headers: &[], body };
+        let request = Request { method, path: b"", query: b"", headers: &[], body, client: None };
         let mut response = BufferedResponse::default();
         self.call(0, &request, &mut response)?;
         match response.status {

@@ -21,6 +21,8 @@ enum Ring {
     Call,
     /// No ring: the response came on a connection.
     Served,
+    /// No ring: the hook was answered, and no request follows it yet.
+    Restored,
 }
 
 impl Worker {
@@ -59,6 +61,10 @@ impl Worker {
                 let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
                 Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
             }
+            Ok(Ring::Restored) => {
+                self.prepared();
+                Ok(Progress::Restored)
+            }
             Ok(Ring::Call) => {
                 self.pause(Pause::Call, used());
                 Ok(Progress::Calls)
@@ -84,6 +90,10 @@ impl Worker {
                 self.state = WorkerState::Answered;
                 Err(error.into())
             }
+            Stop::Hook { status } => {
+                self.state = WorkerState::Answered;
+                Err(CallError::AfterRestore { status })
+            }
             stop => Err(self.call_error(stop)),
         }
     }
@@ -108,18 +118,24 @@ impl Worker {
         }
     }
 
-    /// Takes what the program has written to its connection; whether the response is complete.
-    fn take_output(&mut self) -> Result<bool, Stop> {
+    /// Takes what the program has written to its connection; what is complete now.
+    fn take_output(&mut self) -> Result<Option<Ring>, Stop> {
         let Some(served) = &mut self.served else {
             return Err(Stop::Failed("output without a connection".into()));
         };
         let process = &mut self.runner.process;
         match served.take(process, self.response_bytes).map_err(Stop::Response)? {
-            ResponseProgress::Complete => return Ok(true),
+            ResponseProgress::Complete => return Ok(Some(Ring::Served)),
+            ResponseProgress::Restored => match served.go_on(process) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Some(Ring::Restored)),
+                Err(CallError::AfterRestore { status }) => return Err(Stop::Hook { status }),
+                Err(error) => return Err(Stop::Failed(error.to_string())),
+            },
             ResponseProgress::Partial => {}
             ResponseProgress::Stale => served.send_again(process).map_err(|error| Stop::Failed(error.to_string()))?,
         }
-        self.wake().map(|()| false)
+        self.wake().map(|()| None)
     }
 
     /// Wakes threads whose wait is over.
@@ -139,8 +155,8 @@ impl Worker {
                 self.runner.run(&mut self.machine, leg, &mut self.ongoing.exits)?
             };
             if event == Event::Output {
-                if self.take_output()? {
-                    return Ok(Ring::Served);
+                if let Some(complete) = self.take_output()? {
+                    return Ok(complete);
                 }
                 continue;
             }

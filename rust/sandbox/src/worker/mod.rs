@@ -4,6 +4,7 @@
 mod call;
 mod cpu_meter;
 pub(crate) mod handover;
+mod hook;
 pub(crate) mod inbox;
 mod leg;
 pub(crate) mod peer;

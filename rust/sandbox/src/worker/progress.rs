@@ -75,6 +75,9 @@ pub struct CallStats {
 pub enum Progress {
     /// The sink holds the response; the worker is [`WorkerState::Answered`]: reset it.
     Answered(CallStats),
+    /// The program has answered its hook, and the sink is untouched: the worker is [`WorkerState::Ready`]. Only after
+    /// [`crate::Worker::start_hook`].
+    Restored,
     /// The slice is over, and the sink is untouched. Continue with [`crate::Worker::resume`], on this or another
     /// thread.
     Paused,

@@ -90,7 +90,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// let mut worker = Worker::fork(&snapshot)?;
     /// for _ in 0..3 {
@@ -132,7 +132,9 @@ impl Worker {
             ongoing: Ongoing::default(),
             cpu_meter: CpuMeter::default(),
             pause: Pause::Slice,
-            served: inner.service.as_ref().map(|service| Box::new(Served::new(&service.protocol, service.connection))),
+            served: inner.service.as_ref().map(|service| {
+                Box::new(Served::new(&service.protocol, service.connection, service.after_restore.clone()))
+            }),
             peer: None,
             resets: Resets::Always,
             answered: 0,
@@ -147,7 +149,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// let mut worker = Worker::fork_keeping_state(&snapshot)?;
     /// worker.call(1, &request, &mut response)?;
@@ -171,7 +173,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/visits/visits"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// let mut worker = Worker::fork_resetting_every(&snapshot, 2.try_into()?)?;
     /// for visit in [1, 2, 1, 2] {
@@ -263,7 +265,7 @@ impl Worker {
     /// # let path = std::path::Path::new("../../build/tenants/hello/hello"); // `make tenants` builds it.
     /// # let (Ok(host), true) = (Host::open(), path.exists()) else { return Ok(()) }; // Or no engine runs here.
     /// # let snapshot = Snapshot::boot(&host, &Program::load(path)?, &Limits::default(), Arc::new(NoLog))?;
-    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"" };
+    /// # let request = Request { method: b"GET", path: b"/", query: b"", headers: &[], body: b"", client: None };
     /// # let mut response = BufferedResponse::default();
     /// # let mut worker = Worker::fork(&snapshot)?;
     /// worker.call(1, &request, &mut response)?;
@@ -287,6 +289,7 @@ impl Worker {
             Stop::Slice => CallError::Failed("the leg paused without a slice that ended".into()),
             Stop::Stuck { call } | Stop::Waits { call, .. } => CallError::Stuck { call },
             Stop::Response(error) => error.into(),
+            Stop::Hook { status } => CallError::AfterRestore { status },
             Stop::MemoryLimit if self.machine.is_refused() => CallError::ServerMemory,
             Stop::MemoryLimit => CallError::MemoryLimit { limit_bytes: limits.private_memory_bytes },
             Stop::Violation(what) => CallError::Violation(what),

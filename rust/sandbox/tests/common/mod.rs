@@ -49,7 +49,8 @@ pub fn patient() -> Limits {
 /// Calls with a method, a path with query, and a body.
 pub fn call(worker: &mut Worker, target: &str, body: &[u8]) -> Result<(CallStats, BufferedResponse), CallError> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let request = Request { method: b"POST", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body };
+    let request =
+        Request { method: b"POST", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body, client: None };
     let mut response = BufferedResponse::default();
     let stats = worker.call(7, &request, &mut response)?;
     Ok((stats, response))

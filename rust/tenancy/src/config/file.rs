@@ -15,13 +15,16 @@ use mayfly_sandbox::{Choice, MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::run::{self, Engine, Monotonic, Mount, Port, Serve, WarmUpRequest};
+use super::run::{self, Engine, Monotonic, Mount, Serve};
+use super::service::{Port, Ready, SETTLE_MS, ServiceKeys, SettleMs, WarmUpRequest};
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
+use crate::config::client::ClientPatch;
 use crate::config::destination::Destination;
 use crate::config::json::Key;
 use crate::config::limits::{Limits, LimitsPatch};
+use crate::config::runtime::Runtime;
 use crate::config::schema::SocketAddress;
 use crate::config::values::{
     Argument, Bounded, EnvironmentName, FilePath, HostPattern, KeyDigest, MountPath, RequestTarget, RoutePath, SomeOf,
@@ -122,6 +125,9 @@ struct Defaults {
     /// The host's files that all programs see, including storage programs.
     #[serde(default)]
     mounts: Vec<Mount>,
+    /// What programs learn about clients for which neither the tenant nor its group says it.
+    #[serde(default)]
+    client: ClientPatch,
 }
 
 /// Settings that the tenants of a group have in common.
@@ -143,6 +149,9 @@ struct Group {
     /// path takes precedence.
     #[serde(default)]
     mounts: Vec<Mount>,
+    /// What its tenants' programs learn about clients, for keys that a tenant does not set itself.
+    #[serde(default)]
+    client: ClientPatch,
 }
 
 /// A tenant. It needs at least one of `path`, `paths`, `hosts` and `default`.
@@ -159,7 +168,11 @@ struct Group {
         { "required": ["path", "paths"] },
         { "required": ["ephemeral", "reset_every"] },
         { "required": ["port"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["ready"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
         { "required": ["warm_up"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["settle_ms"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["before_freeze"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
+        { "required": ["after_restore"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
     ] },
 ))]
 struct Tenant {
@@ -187,6 +200,10 @@ struct Tenant {
     /// not connect.
     #[serde(default)]
     outbound: Vec<Destination>,
+    /// What the program learns about the client of a request. Keys that it leaves out are the group's, else the
+    /// defaults'.
+    #[serde(default)]
+    client: ClientPatch,
     /// How requests reach the program. Default: "doorbell".
     serve: Option<Serve>,
     /// The port that the program's application listens on, inside its machine. Only with "connections". Required if the
@@ -195,8 +212,21 @@ struct Tenant {
     /// What the program's monotonic clock does while the program is frozen. Default: "suspends" with "connections",
     /// else "runs".
     monotonic_clock: Option<Monotonic>,
+    /// A request that the program must answer before its warm-up. Mayfly repeats it until then. Only with "connections".
+    /// Default: the program is ready when it listens and all its threads wait.
+    ready: Option<Ready>,
     /// Requests that the program serves before it is frozen, one after another. Only with "connections".
     warm_up: Option<Vec<WarmUpRequest>>,
+    /// How long the program idles after the warm-up before it is frozen, in milliseconds. Its timers run meanwhile. It
+    /// is frozen earlier if none is due until then. Only with "connections".
+    #[schemars(extend("default" = SETTLE_MS))]
+    settle_ms: Option<SettleMs>,
+    /// The path, with the query if there is one, that Mayfly requests just before it freezes the program. Only with
+    /// "connections".
+    before_freeze: Option<RequestTarget>,
+    /// The path, with the query if there is one, that Mayfly requests of each worker before the first request after the
+    /// freeze, and after each reset. Only with "connections".
+    after_restore: Option<RequestTarget>,
     /// The hosts that the tenant answers. Default: every host.
     hosts: Option<SomeOf<HostPattern>>,
     /// The prefix of the paths that the tenant answers. Default with hosts: "/".
@@ -293,6 +323,7 @@ struct Base {
     env: BTreeMap<EnvironmentName, Argument>,
     mounts: Vec<MountPoint>,
     outbound: Vec<Outbound>,
+    client: ClientPatch,
 }
 
 impl File {
@@ -301,15 +332,22 @@ impl File {
         let root = self.root.as_path();
         let in_defaults = |error: ConfigError| error.below(&["defaults".into()]);
         let mounts = run::mounts(self.defaults.mounts, &[], root).map_err(in_defaults)?;
-        let defaults =
-            Base { engine: self.engine, limits: self.defaults.limits, env: BTreeMap::new(), mounts, outbound: vec![] };
+        let defaults = Base {
+            engine: self.engine,
+            limits: self.defaults.limits,
+            env: BTreeMap::new(),
+            mounts,
+            outbound: vec![],
+            client: self.defaults.client,
+        };
         let mut groups: HashMap<TenantName, Base> = HashMap::new();
         for (name, group) in self.groups {
             let in_group = |error: ConfigError| error.below(&["groups".into(), name.as_str().into()]);
             let mounts = run::mounts(group.mounts, &defaults.mounts, root).map_err(in_group)?;
             let outbound = run::outbound(group.outbound, &[]);
             let (engine, limits) = (group.engine.unwrap_or(defaults.engine), group.limits.or(defaults.limits));
-            groups.insert(name, Base { engine, limits, env: group.env, mounts, outbound });
+            let client = group.client.or(&defaults.client);
+            groups.insert(name, Base { engine, limits, env: group.env, mounts, outbound, client });
         }
         let admin = self.admin.map(|admin| admin.check(root)).transpose()?;
         let mut used = UsedNames::default();
@@ -380,21 +418,32 @@ impl Tenant {
         let routes = self.routes()?;
         let mut env = base.env.clone();
         env.extend(self.env);
-        let service = run::service(self.serve.unwrap_or_default(), self.port, self.warm_up)?;
+        let service = ServiceKeys {
+            port: self.port,
+            ready: self.ready,
+            warm_up: self.warm_up,
+            settle_ms: self.settle_ms,
+            before_freeze: self.before_freeze,
+            after_restore: self.after_restore,
+        };
+        let service = service.check(self.serve.unwrap_or_default())?;
         let engine = Choice::from(self.engine.unwrap_or(base.engine));
         let storage = self.storage.map(|storage| storage.check(root, base, engine)).transpose();
         let mounts = run::mounts(self.mounts, &base.mounts, root)?;
         let watch = run::watch(self.watch.as_ref().map_or(&[], SomeOf::as_slice), &mounts)?;
-        let built_in = if service.is_some() { Limits::of_a_server() } else { Limits::default() };
+        let program = root.join(self.program.as_str());
+        let is_runtime = Runtime::of(&program).is_some();
+        let built_in = if service.is_some() || is_runtime { Limits::of_a_server() } else { Limits::default() };
         Ok(TenantConfig {
             name: self.name,
-            program: root.join(self.program.as_str()),
+            program,
             engine,
             args: strings(self.args),
             env: variables(env),
             mounts,
             watch,
             outbound: run::outbound(self.outbound, &base.outbound),
+            client: self.client.or(&base.client).into(),
             monotonic: run::monotonic(self.monotonic_clock, service.is_some()),
             service,
             routes,

@@ -59,7 +59,11 @@ impl TenantConfig {
             service: service.map(|service| Service {
                 protocol: Arc::new(Http1),
                 port: service.port,
+                ready: service.ready.clone(),
                 warm_up: service.warm_up.clone(),
+                settle: service.settle,
+                before_freeze: service.before_freeze.clone(),
+                after_restore: service.after_restore.clone(),
             }),
             ..program
         })

@@ -91,6 +91,9 @@ pub(crate) struct LimitsPatch {
     /// Mappings that the program may have.
     #[schemars(extend("default" = 4_096))]
     mappings: Option<Bounded<16, 65_536>>,
+    /// MiB of the files that the program writes, from its boot on.
+    #[schemars(extend("default" = 16))]
+    files_mib: Option<Bounded<1, 65_536>>,
     /// Bytes per second that the program's output may add to the log. 0 keeps it out of the log.
     #[schemars(extend("default" = 65_536))]
     log_bytes_per_second: Option<Bounded<0, 1_073_741_824>>,
@@ -117,6 +120,7 @@ impl LimitsPatch {
             descriptors: self.descriptors.or(base.descriptors),
             threads: self.threads.or(base.threads),
             mappings: self.mappings.or(base.mappings),
+            files_mib: self.files_mib.or(base.files_mib),
             log_bytes_per_second: self.log_bytes_per_second.or(base.log_bytes_per_second),
             inline_budget_us: self.inline_budget_us.or(base.inline_budget_us),
             concurrent_requests: self.concurrent_requests.or(base.concurrent_requests),
@@ -140,6 +144,7 @@ impl LimitsPatch {
         set(&mut machine.descriptors, self.descriptors, |number| number as u32);
         set(&mut machine.threads, self.threads, |number| number as u32);
         set(&mut machine.mappings, self.mappings, |number| number as u32);
+        set(&mut machine.files_bytes, self.files_mib, mib);
         set(&mut limits.log_bytes_per_second, self.log_bytes_per_second, |bytes| bytes);
         set(&mut limits.inline_budget, self.inline_budget_us, Duration::from_micros);
         set(&mut limits.concurrent_requests, self.concurrent_requests, |requests| requests as u32);

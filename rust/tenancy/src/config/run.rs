@@ -6,19 +6,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mayfly_sandbox::{Choice, MOUNTS_MAX, MonotonicClock, MountPoint, Outbound, WarmUp};
+use mayfly_sandbox::{Choice, MOUNTS_MAX, MonotonicClock, MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ConfigError, ServiceConfig};
+use super::ConfigError;
 use crate::config::destination::Destination;
 use crate::config::json::Key;
-use crate::config::values::{Bounded, FieldName, FieldValue, FilePath, Method, MountPath, RequestTarget, WarmUpBody};
-
-const WARM_UP_TIMES: u32 = 1;
+use crate::config::values::{FilePath, MountPath};
 
 /// A directory of the host that a program sees.
 #[derive(Deserialize, JsonSchema)]
@@ -171,72 +168,5 @@ pub(super) fn monotonic(configured: Option<Monotonic>, is_server: bool) -> Monot
         Some(Monotonic::Runs) => MonotonicClock::Runs,
         None if !is_server => MonotonicClock::Runs,
         Some(Monotonic::Suspends) | None => MonotonicClock::Suspends,
-    }
-}
-
-/// A request that a program serves before it is frozen, so that its code and its caches are warm.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WarmUpRequest {
-    /// The path, with the query if there is one.
-    path: RequestTarget,
-    /// The method.
-    #[schemars(extend("default" = "GET"))]
-    method: Option<Method>,
-    /// Headers, by name. The default of "host" is "localhost".
-    #[serde(default)]
-    headers: BTreeMap<FieldName, FieldValue>,
-    /// The body. Its length is sent, too.
-    #[serde(default)]
-    #[schemars(extend("default" = ""))]
-    body: Option<WarmUpBody>,
-    /// How often it is sent.
-    #[schemars(extend("default" = WARM_UP_TIMES))]
-    times: Option<Bounded<1, 100_000>>,
-    /// Whether it is repeated further, for up to two seconds, until it no longer gets cheaper. For programs with
-    /// just-in-time compilers and garbage collectors.
-    #[serde(default)]
-    #[schemars(extend("default" = false))]
-    steady: bool,
-}
-
-impl WarmUpRequest {
-    fn into_request(self) -> WarmUp {
-        let (path, query) = self.path.as_str().split_once('?').unwrap_or((self.path.as_str(), ""));
-        let header = |(name, value): (FieldName, FieldValue)| {
-            (name.as_str().to_ascii_lowercase().into_bytes(), String::from(value).into_bytes())
-        };
-        WarmUp {
-            method: self.method.map_or_else(|| b"GET".to_vec(), |method| String::from(method).into_bytes()),
-            path: path.into(),
-            query: query.into(),
-            headers: self.headers.into_iter().map(header).collect(),
-            body: self.body.map(|body| String::from(body).into_bytes()).unwrap_or_default(),
-            times: self.times.map_or(WARM_UP_TIMES, Bounded::u32),
-            steady: self.steady,
-        }
-    }
-}
-
-/// The port of a program's application.
-pub(super) type Port = Bounded<1, 65_535>;
-
-/// The settings of a tenant's program that is a server of its own.
-pub(super) fn service(
-    serve: Serve,
-    port: Option<Port>,
-    warm_up: Option<Vec<WarmUpRequest>>,
-) -> Result<Option<ServiceConfig>, ConfigError> {
-    let only_for_servers = |key: &'static str| {
-        Err(ConfigError::new(&[Key::from(key)], "only for programs with `\"serve\": \"connections\"`"))
-    };
-    match (serve, port, warm_up) {
-        (Serve::Doorbell, None, None) => Ok(None),
-        (Serve::Doorbell, Some(_), _) => only_for_servers("port"),
-        (Serve::Doorbell, None, Some(_)) => only_for_servers("warm_up"),
-        (Serve::Connections, port, warm_up) => {
-            let warm_up = warm_up.unwrap_or_default().into_iter().map(WarmUpRequest::into_request).collect();
-            Ok(Some(ServiceConfig { port: port.map(Bounded::u16), warm_up }))
-        }
     }
 }

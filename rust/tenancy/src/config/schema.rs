@@ -154,9 +154,15 @@ mod tests {
             r#""path": "/", "serve": "connections", "warm_up": [{"path": "/", "method": "GET", "headers": {"A": "b c"}, "times": 1}]"#,
             r#""path": "/", "serve": "doorbell", "monotonic_clock": "suspends""#,
             r#""path": "/", "serve": "connections", "port": 1"#,
+            r#""path": "/", "serve": "connections", "ready": {"path": "/r", "status": 204, "within_ms": 600000}, "settle_ms": 0"#,
+            r#""path": "/", "serve": "connections", "before_freeze": "/f?a", "after_restore": "/r""#,
             r#""path": "/", "serve": "connections", "port": 65535, "warm_up": []"#,
             r#""path": "/", "engine": "process""#,
             r#""path": "/", "outbound": ["a.b-c:1", "1.2.3.4:65535", "[::1]:80"]"#,
+            r#""path": "/", "client": {}"#,
+            r#""path": "/", "client": {"headers": "x-forwarded", "trusted_proxies": []}"#,
+            r#""path": "/", "client": {"headers": "forwarded", "trusted_proxies": ["10.0.0.0/8", "127.0.0.1"]}"#,
+            r#""path": "/", "client": {"headers": "none", "trusted_proxies": ["::/0", "::1", "fd00::/8", "::ffff:1.2.3.4"]}"#,
         ] {
             verdict(&format!(r#"{{"tenants": [{{"name": "a", "program": "p", {tenant}}}]}}"#)).unwrap();
         }
@@ -167,6 +173,7 @@ mod tests {
             r#"{"admin": {"listen": "[::1]:80", "uploads": "u", "upload_mib": 1}}"#,
             r#"{"snapshots": "frozen"}"#,
             r#"{"engine": "auto", "groups": {"a": {"engine": "kvm"}}}"#,
+            r#"{"defaults": {"client": {"headers": "none"}}, "groups": {"a": {"client": {"trusted_proxies": ["0.0.0.0/0"]}}}}"#,
         ] {
             verdict(file).unwrap();
         }
@@ -212,6 +219,14 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "mounts": [{"host": "x", "at": "/a", "readonly": true}]"#,
             r#""name": "a", "program": "p", "path": "/", "warm_up": [{"path": "/"}]"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "doorbell", "warm_up": []"#,
+            r#""name": "a", "program": "p", "path": "/", "ready": {"path": "/"}"#,
+            r#""name": "a", "program": "p", "path": "/", "settle_ms": 0"#,
+            r#""name": "a", "program": "p", "path": "/", "before_freeze": "/""#,
+            r#""name": "a", "program": "p", "path": "/", "after_restore": "/""#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "ready": {"status": 200}"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "ready": {"path": "/", "within_ms": 0}"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "settle_ms": 600001"#,
+            r#""name": "a", "program": "p", "path": "/", "serve": "connections", "before_freeze": "x""#,
             r#""name": "a", "program": "p", "path": "/", "serve": "http""#,
             r#""name": "a", "program": "p", "path": "/", "port": 80"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "doorbell", "port": 80"#,
@@ -219,6 +234,14 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "serve": "connections", "port": 65536"#,
             r#""name": "a", "program": "p", "path": "/", "serve": "connections", "port": "80""#,
             r#""name": "a", "program": "p", "path": "/", "monotonic_clock": "stands""#,
+            r#""name": "a", "program": "p", "path": "/", "client": "none""#,
+            r#""name": "a", "program": "p", "path": "/", "client": {"headers": "x-forwarded-for"}"#,
+            r#""name": "a", "program": "p", "path": "/", "client": {"header": "none"}"#,
+            r#""name": "a", "program": "p", "path": "/", "client": {"trusted_proxies": "10.0.0.0/8"}"#,
+            r#""name": "a", "program": "p", "path": "/", "client": {"trusted_proxies": ["10.0.0.0/33"]}"#,
+            r#""name": "a", "program": "p", "path": "/", "client": {"trusted_proxies": ["10.0.0.0/08"]}"#,
+            r#""name": "a", "program": "p", "path": "/", "client": {"trusted_proxies": ["::1/129"]}"#,
+            r#""name": "a", "program": "p", "path": "/", "client": {"trusted_proxies": ["localhost"]}"#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["a:*"]"#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["a:65536"]"#,
             r#""name": "a", "program": "p", "path": "/", "outbound": ["*.a:1"]"#,

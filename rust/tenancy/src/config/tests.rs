@@ -67,6 +67,7 @@ fn a_small_file_gets_the_defaults() {
         mounts: vec![],
         watch: vec![],
         outbound: vec![],
+        client: ClientConfig::default(),
         monotonic: mayfly_sandbox::MonotonicClock::Runs,
         service: None,
         routes: vec![Route { host: HostPattern::Any, path: "/a".to_owned().try_into().unwrap() }],
@@ -207,7 +208,7 @@ fn an_unknown_engine_is_refused_with_those_that_there_are() {
 fn every_limit_reaches_its_field() {
     let limits = only(&tenant(
         r#", "limits": {"boot_ms": 1, "boot_memory_mib": 2, "cpu_ms": 3, "wall_ms": 4, "memory_mib": 5, "request_kib": 6,
-            "response_kib": 7, "work_set_kib": 64, "descriptors": 9, "threads": 10, "mappings": 16, "log_bytes_per_second": 12,
+            "response_kib": 7, "work_set_kib": 64, "descriptors": 9, "threads": 10, "mappings": 16, "files_mib": 13, "log_bytes_per_second": 12,
             "inline_budget_us": 130, "concurrent_requests": 14}"#,
     ))
     .limits;
@@ -224,6 +225,7 @@ fn every_limit_reaches_its_field() {
         descriptors: 9,
         threads: 10,
         mappings: 16,
+        files_bytes: 13 << 20,
     };
     let inline_budget = Duration::from_micros(130);
     assert_eq!(limits, Limits { machine, log_bytes_per_second: 12, inline_budget, concurrent_requests: 14 });
@@ -342,6 +344,7 @@ fn ranges_are_checked_and_reported() {
         (r#"{"descriptors": 2}"#, "descriptors"),
         (r#"{"threads": 0}"#, "threads"),
         (r#"{"mappings": 0}"#, "mappings"),
+        (r#"{"files_mib": 0}"#, "files_mib"),
         (r#"{"inline_budget_us": 0}"#, "inline_budget_us"),
         (r#"{"concurrent_requests": 0}"#, "concurrent_requests"),
     ] {
@@ -450,7 +453,7 @@ fn an_admin_listener_that_is_not_on_loopback_needs_a_key() {
 #[test]
 fn a_change_of_routes_keeps_the_program() {
     let tenant = only(&tenant(""));
-    let mut other = only(&routed(r#""default": true, "boot": "start""#));
+    let mut other = only(&routed(r#""default": true, "boot": "start", "client": {"headers": "none"}"#));
     assert!(tenant.same_program(&other));
     assert!(tenant != other);
     other.limits.concurrent_requests += 1;

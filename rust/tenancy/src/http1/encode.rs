@@ -6,6 +6,7 @@
 
 use mayfly_sandbox::{Header, Request};
 
+use super::forwarding::Forwarding;
 use super::{has_option, is_of_the_connection, is_token, is_token_byte, is_value, trimmed};
 
 /// `Connection` headers that are examined.
@@ -38,7 +39,9 @@ pub(super) fn encode(request: &Request<'_>, out: &mut Vec<u8>) {
             && is_value(value)
             && !matches!(*name, b"host" | b"expect" | b"http2-settings")
             && !is_of_the_connection(name)
-            && !named(b"connection").take(CONNECTIONS_MAX).any(|connection| has_option(connection.value, name));
+            && !(named(b"connection").take(CONNECTIONS_MAX).any(|connection| has_option(connection.value, name))
+                // Those that are left are Mayfly's or a trusted proxy's: a client must not remove them by this option.
+                && Forwarding::of(name).is_none());
         if goes {
             add_header(name, value, out);
         }

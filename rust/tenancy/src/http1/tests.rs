@@ -238,7 +238,14 @@ fn encoded(request: &Request<'_>) -> String {
 }
 
 fn request<'a>(method: &'a str, path: &'a str, headers: &'a [Header<'a>], body: &'a str) -> Request<'a> {
-    Request { method: method.as_bytes(), path: path.as_bytes(), query: b"", headers, body: body.as_bytes() }
+    Request {
+        method: method.as_bytes(),
+        path: path.as_bytes(),
+        query: b"",
+        headers,
+        body: body.as_bytes(),
+        client: None,
+    }
 }
 
 #[test]
@@ -270,6 +277,19 @@ fn a_request_has_its_end_to_end_headers_and_a_length() {
         let text = encoded(&request(method, "/", &[], ""));
         assert_eq!(text, format!("{method} / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n"));
     }
+}
+
+#[test]
+fn a_client_cannot_have_its_address_removed_as_hop_by_hop() {
+    let header = |name: &'static str, value: &'static str| Header { name: name.as_bytes(), value: value.as_bytes() };
+    let headers = [
+        header("connection", "close, X-Forwarded-For, forwarded, x-a"),
+        header("x-a", "1"),
+        header("x-forwarded-for", "192.0.2.7"),
+        header("forwarded", "for=192.0.2.7"),
+    ];
+    let expected = "host: localhost\r\nx-forwarded-for: 192.0.2.7\r\nforwarded: for=192.0.2.7\r\n";
+    assert_eq!(encoded(&request("GET", "/", &headers, "")), format!("GET / HTTP/1.1\r\n{expected}\r\n"));
 }
 
 #[test]
@@ -379,7 +399,7 @@ proptest! {
         body in prop::collection::vec(any::<u8>(), 0..50),
     ) {
         let headers: Vec<_> = texts.iter().map(|(name, value)| Header { name: name.as_bytes(), value }).collect();
-        let request = Request { method: &method, path: &path, query: &query, headers: &headers, body: &body };
+        let request = Request { method: &method, path: &path, query: &query, headers: &headers, body: &body, client: None };
         let mut out = Vec::new();
         Http1.encode(&request, &mut out);
         let mut parsed = [httparse::EMPTY_HEADER; 16];

@@ -119,6 +119,9 @@ fn make_unchecked(
             snapshot
         }
     };
+    if let Some(note) = config.clock_note(&program.elf) {
+        tracing::info!(target: "mayfly::server", tenant = %tenant.name, "{note}");
+    }
     // The file's name identifies what the snapshot was made from. Without a directory there is no file.
     let file = env.snapshots.as_ref().filter(|_| program.shared.is_none());
     let file = file.map(|kept| {

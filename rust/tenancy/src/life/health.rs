@@ -20,7 +20,14 @@ pub(crate) fn check(
     send_on: &dyn Fn(Option<Next>),
 ) -> Result<(), ReloadError> {
     let (path, query) = health.path.split_once('?').unwrap_or((&health.path, ""));
-    let request = Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" };
+    let request = Request {
+        method: b"GET",
+        path: path.as_bytes(),
+        query: query.as_bytes(),
+        headers: &[],
+        body: b"",
+        client: None,
+    };
     let mut response = BufferedResponse::default();
     let mut worker = Worker::fork(snapshot).map_err(|error| ReloadError::Unhealthy(error.to_string()))?;
     let called = worker.call_with_peer(RequestId::NONE.0, &request, &mut response, |call| match store {
@@ -30,35 +37,25 @@ pub(crate) fn check(
     match called {
         Ok(_) if response.status == health.status => Ok(()),
         Ok(_) => Err(ReloadError::Unhealthy(format!(
-            "{} of {} answered {} instead of {}{}",
+            "{} of {} answered {} instead of {}{}{}",
             health.path,
             config.name,
             response.status,
             health.status,
-            excerpt(&response.body),
+            response.excerpt(),
+            hint(config),
         ))),
         Err(error @ CallError::Violation(_)) => Err(ReloadError::Violation(format!("health request: {error}"))),
         Err(error) => Err(ReloadError::Unhealthy(error.to_string())),
     }
 }
 
-/// The beginning of the program's answer, on one line.
-fn excerpt(body: &[u8]) -> String {
-    const MOST: usize = 200;
-    let text = String::from_utf8_lossy(body.get(..MOST).unwrap_or(body));
-    let text = text.trim();
-    if text.is_empty() { String::new() } else { format!(": {}", text.escape_debug()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_cut_and_escaped() {
-        assert_eq!(excerpt(b" \n"), "");
-        assert_eq!(excerpt(b"no\ndatabase\n"), ": no\\ndatabase");
-        assert_eq!(excerpt(&[b'x'; 1000]).len(), 202);
-        assert!(excerpt(b"\xff\x1b").starts_with(": "));
+/// What else may be the reason. Every fork of a program that was frozen before it was ready gives the same answer.
+fn hint(config: &TenantConfig) -> &'static str {
+    match &config.service {
+        Some(service) if service.ready.is_none() => {
+            " (a program that becomes ready only after it listens needs \"ready\")"
+        }
+        _ => "",
     }
 }

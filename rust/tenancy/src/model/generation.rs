@@ -62,6 +62,12 @@ impl Forked {
         self.generation.config.mode == Mode::Ephemeral
     }
 
+    /// Whether its next request would begin with the program's hook.
+    #[inline]
+    pub(crate) fn needs_hook(&self) -> bool {
+        self.worker.needs_hook()
+    }
+
     /// Whether the worker can take another request.
     pub(crate) fn is_ready(&self) -> bool {
         self.worker.state() == WorkerState::Ready

@@ -274,7 +274,7 @@ impl Store {
 
 /// A call as the request that the storage program sees.
 pub(crate) fn request<'a>(call: PeerCall<'a>) -> Request<'a> {
-    Request { method: METHOD, path: call.name, query: b"", headers: &[], body: call.argument }
+    Request { method: METHOD, path: call.name, query: b"", headers: &[], body: call.argument, client: None }
 }
 
 /// The storage program's response as the caller sees it.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mailboxes in which other threads leave workers for a loop.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::model::generation::Forked;
 
 /// Workers without state that a mailbox keeps. They are enough that a tenant whose requests often leave the loop does
 /// not fork for each of them.
 const SPARE: usize = 4;
+/// Workers of a mailbox that are prepared at a time. Beyond it, workers are prepared within their request.
+const PREPARING: u32 = 2;
 
 /// One loop's mailbox for workers of one tenant. The loop looks here only when it has no worker.
 #[derive(Debug, Default)]
@@ -16,6 +18,27 @@ pub(crate) struct WorkerMailbox {
     workers: Mutex<Vec<Forked>>,
     /// A worker has been ordered and has not arrived, so that orders do not pile up.
     ordered: AtomicBool,
+    /// Workers that other threads prepare for it.
+    preparing: AtomicU32,
+}
+
+/// A worker of a mailbox that is being prepared. Dropping it ends the count.
+#[derive(Debug)]
+pub(crate) struct Preparing(Arc<WorkerMailbox>);
+
+impl Preparing {
+    /// Counts a worker, unless there are as many as may be.
+    pub(crate) fn enter(mailbox: &Arc<WorkerMailbox>) -> Option<Self> {
+        let more = |count| (count < PREPARING).then_some(count + 1);
+        let entered = mailbox.preparing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        entered.is_ok().then(|| Self(Arc::clone(mailbox)))
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.0.preparing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl WorkerMailbox {

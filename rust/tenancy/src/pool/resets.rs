@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Resets that follow the response: see decision 262.
 
+use std::sync::Arc;
+
 use crate::model::failure::RequestId;
 use crate::model::generation::Forked;
 use crate::model::route::TenantIndex;
@@ -28,8 +30,23 @@ impl LoopPool {
             if let Some(unreset) = self.slots[index].worker.take_if(|forked| !forked.is_ready())
                 && let Some(forked) = self.finish_reset(index, id, unreset)
             {
-                self.slots[index].worker = Some(forked);
+                self.prepare_next(index, forked);
             }
+        }
+    }
+
+    /// Has a worker that was reset prepared for its next request, if it needs that. Otherwise the loop keeps it.
+    pub(super) fn prepare_next(&mut self, index: TenantIndex, forked: Forked) {
+        let tenant = &self.set.tenants[index];
+        let slot = &mut self.slots[index];
+        if !forked.needs_hook() {
+            slot.worker = Some(forked);
+            return;
+        }
+        let mailbox = Arc::clone(&slot.share(tenant).mailbox);
+        match self.server.background().overflow.prepare(tenant, forked, &mailbox, false) {
+            Ok(()) => self.held -= 1,
+            Err(forked) => slot.worker = Some(forked),
         }
     }
 

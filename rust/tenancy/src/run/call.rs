@@ -34,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) forked: Forked,
     pub(crate) id: RequestId,
     store: StoreCall,
+    /// The worker has still to be asked for its program's hook, and for nothing more.
+    prepares: bool,
 }
 
 /// The request's call of a function of the storage program, if it is in one.
@@ -101,7 +103,12 @@ pub(crate) trait StoreKeeper {
 
 impl Call {
     pub(crate) fn new(forked: Forked, id: RequestId) -> Self {
-        Self { forked, id, store: StoreCall::None }
+        Self { forked, id, store: StoreCall::None, prepares: false }
+    }
+
+    /// Not a request: [`Self::go_on`] prepares the worker for one.
+    pub(crate) fn preparing(forked: Forked, id: RequestId) -> Self {
+        Self { prepares: true, ..Self::new(forked, id) }
     }
 
     /// Starts the request.
@@ -125,6 +132,7 @@ impl Call {
         sink: &mut TrackedSink<'_, impl ResponseSink + ?Sized>,
     ) -> CallStep {
         let progress = match self.store {
+            StoreCall::None if std::mem::take(&mut self.prepares) => self.forked.worker.start_hook(context.slice),
             StoreCall::None => self.forked.worker.resume(context.slice, sink),
             StoreCall::Waits | StoreCall::Asked(_) | StoreCall::Held { .. } => Ok(Progress::Calls),
         };
@@ -156,6 +164,10 @@ impl Call {
     ) -> CallStep {
         match progress {
             Ok(Progress::Answered(_)) => self.answered(context, sink),
+            Ok(Progress::Restored) => {
+                context.tenant.log.end_partial_lines();
+                self.count_hits(context);
+            }
             Ok(Progress::Paused) => {
                 context.tenant.log.end_partial_lines();
                 return CallStep::Paused;
@@ -259,7 +271,7 @@ impl Call {
             }
             Ok(Progress::Answered(_)) => store::answer(&response),
             // A storage program cannot call another one.
-            Ok(Progress::Calls) => Err(PeerError::Failed),
+            Ok(Progress::Calls | Progress::Restored) => Err(PeerError::Failed),
             Err(error) => {
                 context.tenant.log.failed(self.id, Failure::from(&error), &format!("storage program: {error}"));
                 Err(store::peer_error(&error))
@@ -408,7 +420,7 @@ impl From<&CallError> for Failure {
             CallError::Faulted(_) => Self::Faulted,
             CallError::Violation(_) => Self::Violation,
             CallError::Response(ResponseError::TooLarge { .. }) => Self::ResponseTooLarge,
-            CallError::Response(_) | CallError::NotListening => Self::BadResponse,
+            CallError::Response(_) | CallError::NotListening | CallError::AfterRestore { .. } => Self::BadResponse,
             CallError::CpuLimit { .. } | CallError::Stuck { .. } => Self::CpuLimit,
             CallError::WallLimit { .. } => Self::WallLimit,
             CallError::MemoryLimit { .. } => Self::MemoryLimit,

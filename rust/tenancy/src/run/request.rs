@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use mayfly_sandbox::{Header, Request};
+use mayfly_sandbox::{Client, Header, Request};
 
 /// A copy of a request, in one allocation for all its text.
 #[derive(Debug)]
@@ -14,6 +14,7 @@ pub(crate) struct OwnedRequest {
     query: Range<usize>,
     body: Range<usize>,
     headers: Vec<(Range<usize>, Range<usize>)>,
+    client: Option<Client>,
 }
 
 impl OwnedRequest {
@@ -30,6 +31,7 @@ impl OwnedRequest {
             query: add(request.query),
             body: add(request.body),
             headers: request.headers.iter().map(|header| (add(header.name), add(header.value))).collect(),
+            client: request.client,
             text,
         }
     }
@@ -45,6 +47,7 @@ impl OwnedRequest {
             query: part(&self.query),
             body: part(&self.body),
             headers: &headers,
+            client: self.client,
         })
     }
 }
@@ -66,8 +69,9 @@ mod tests {
 
     #[test]
     fn a_copy_has_all_parts() {
+        let client = Some(Client { address: "[::1]:80".parse().unwrap(), is_encrypted: true });
         let headers = [Header { name: b"a", value: b"" }, Header { name: b"bc", value: b"de" }];
-        let request = Request { method: b"POST", path: b"/x", query: b"", body: b"\0body", headers: &headers };
+        let request = Request { method: b"POST", path: b"/x", query: b"", body: b"\0body", headers: &headers, client };
         OwnedRequest::copy(&request).view(|copy| {
             assert_eq!(
                 (copy.method, copy.path, copy.query, copy.body),
@@ -75,7 +79,7 @@ mod tests {
             );
             let parts: Vec<_> = copy.headers.iter().map(|header| (header.name, header.value)).collect();
             assert_eq!(parts, [(&b"a"[..], &b""[..]), (b"bc", b"de")]);
-            assert_eq!(size(copy), size(&request));
+            assert_eq!((size(copy), copy.client), (size(&request), request.client));
         });
     }
 }

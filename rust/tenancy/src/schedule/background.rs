@@ -96,7 +96,9 @@ impl Background {
             match order {
                 Order::Stop => return,
                 Order::Close(worker) => drop(worker),
-                Order::Fork { tenant, mailbox } => orders::fork(&self.workers, &tenant, &mailbox),
+                Order::Fork { tenant, mailbox } => {
+                    orders::fork_prepared(&self.workers, &self.overflow, &tenant, &mailbox)
+                }
                 Order::ReplaceStore { store, lost } => {
                     drop(lost);
                     self.overflow.send_on(&store, store.replace_lost());

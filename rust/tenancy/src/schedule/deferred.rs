@@ -181,8 +181,9 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     let answered = sink.answered;
     match served {
         Ok(Some((call, step))) => {
+            let (in_flight, permit, may_block, preparation) = (Some(in_flight), None, false, None);
             let parked =
-                Parked { tenant, call, reply, mailbox, in_flight, permit: None, may_block: false, mode_header };
+                Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation };
             overflow.settle(parked, step);
         }
         Ok(None) | Err(_) => {

@@ -11,6 +11,7 @@ use crate::model::generation::Forked;
 use crate::model::store::Store;
 use crate::model::tenant::Tenant;
 use crate::model::worker_mailbox::WorkerMailbox;
+use crate::schedule::overflow::Overflow;
 
 #[derive(Debug)]
 pub(crate) enum Order {
@@ -60,14 +61,38 @@ impl Orders {
 
 /// Forks a worker for a mailbox, if it is still needed.
 pub(crate) fn fork(workers: &Workers, tenant: &Tenant, mailbox: &Arc<WorkerMailbox>) {
+    fill(mailbox, fork_if_needed(workers, tenant, mailbox));
+}
+
+/// As [`fork`], and has the worker prepared if its program has a hook.
+pub(crate) fn fork_prepared(
+    workers: &Workers,
+    overflow: &Overflow,
+    tenant: &Arc<Tenant>,
+    mailbox: &Arc<WorkerMailbox>,
+) {
+    let mut forked = fork_if_needed(workers, tenant, mailbox);
+    if let Some(fork) = forked.take() {
+        match overflow.prepare(tenant, fork, mailbox, true) {
+            Ok(()) => return,
+            Err(fork) => forked = Some(fork),
+        }
+    }
+    fill(mailbox, forked);
+}
+
+fn fork_if_needed(workers: &Workers, tenant: &Tenant, mailbox: &Arc<WorkerMailbox>) -> Option<Forked> {
     // The pool that gave the order holds the mailbox, too.
     let is_needed = Arc::strong_count(mailbox) > 1
         && mailbox.is_empty()
         // Close to the bound on memory, workers are forked only for waiting requests.
         && tenant.account.has_room(1, Purpose::Boot);
     let permit = if is_needed { workers.permit() } else { None };
-    let forked = permit.and_then(|permit| tenant.fork(Some(permit)).ok());
-    // Dropped if it is no longer needed.
+    permit.and_then(|permit| tenant.fork(Some(permit)).ok())
+}
+
+/// Ends the order. The worker is dropped if it is no longer needed.
+fn fill(mailbox: &WorkerMailbox, forked: Option<Forked>) {
     if mailbox.end_order()
         && let Some(forked) = forked
     {

@@ -19,6 +19,7 @@
 //! another's request of five milliseconds. The threads have a low priority: a loop thread with work preempts them.
 
 mod parked;
+mod prepare;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -293,6 +294,9 @@ impl Overflow {
     /// Exchanges the request's permit for the kind that its step needs. A sleeper that wakes keeps its sleep permit for
     /// its first turn; only then is it known whether it needs a run permit.
     fn has_permit(&self, parked: &mut Parked, step: CallStep) -> bool {
+        if parked.preparation.is_some() {
+            return true;
+        }
         let kind = step.permit();
         if parked.permit.as_ref().is_none_or(|permit| permit.kind() != kind) {
             parked.permit = self.permits.take(kind, &parked.tenant.permits);
@@ -307,7 +311,10 @@ impl Overflow {
     }
 
     /// Sends the answer, and keeps the worker if it is still usable.
-    fn finish(&self, parked: Parked) {
+    fn finish(&self, mut parked: Parked) {
+        if let Some(preparation) = parked.preparation.take() {
+            return self.keep_prepared(parked, &preparation);
+        }
         let Parked { tenant, call, reply, mailbox, in_flight, permit, .. } = parked;
         // Released before the answer: the client may send its next request as soon as it has the answer.
         drop((in_flight, permit));
@@ -319,7 +326,10 @@ impl Overflow {
             if tenant.generation() == forked.generation.number
                 || tenant.ready().is_some_and(|current| current.succeeds(Some(&forked.generation)))
             {
-                mailbox.put(forked);
+                match self.prepare(&tenant, forked, &mailbox, false) {
+                    Ok(()) => {}
+                    Err(forked) => mailbox.put(forked),
+                }
             }
         }
         send(reply);

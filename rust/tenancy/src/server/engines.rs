@@ -120,7 +120,8 @@ mod tests {
 
     /// The response, as soon as a worker is there for it.
     fn get(pool: &mut LoopPool, path: &str) -> BufferedResponse {
-        let request = Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"" };
+        let request =
+            Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"", client: None };
         let mut response = BufferedResponse::default();
         for _ in 0..2_000 {
             if pool.call(&request, &mut response) == Outcome::Done {

@@ -117,7 +117,7 @@ impl DeferredReply for Later {
 
 pub fn request(target: &'static str) -> Request<'static> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"" }
+    Request { method: b"GET", path: path.as_bytes(), query: query.as_bytes(), headers: &[], body: b"", client: None }
 }
 
 /// Serves a request as an HTTP server does: at once, or later if there is no worker.

@@ -127,6 +127,21 @@ fn a_foreign_file_is_refused_by_name() {
     ] {
         assert_eq!(Image::parse(script), Err(ElfError::Script { interpreter: interpreter.to_owned() }));
     }
+    for text in ["import os\n", "console.log('\u{e9}')\r\n\t", "x"] {
+        assert_eq!(Image::parse(text.as_bytes()), Err(ElfError::Text));
+    }
+    let cut = ["x".repeat(255), "\u{e9}".into()].concat();
+    assert_eq!(Image::parse(cut.as_bytes()), Err(ElfError::Text), "the beginning ends within a character");
+    for binary in [&b"a\0b"[..], b"\xff\xfe", b"a\x1bb", b"\xe9"] {
+        assert!(matches!(Image::parse(binary), Err(ElfError::NotElf | ElfError::Text)), "{binary:?}");
+    }
+    assert_eq!(Image::parse(b"a\0b"), Err(ElfError::NotElf));
+    for (head, name) in
+        [(&b"PK\x03\x04\x14"[..], ".jar"), (b"\0asm\x01\0\0\0", "WebAssembly"), (b"MZ\x90\0", "Windows")]
+    {
+        let error = Image::parse(head).unwrap_err();
+        assert!(matches!(error, ElfError::OtherFormat { .. }) && error.to_string().contains(name), "{error}");
+    }
     assert_eq!(with(4, &[1]), ElfError::Not64Bit);
     assert_eq!(with(4, &[3]), ElfError::Malformed("unknown class"));
     assert_eq!(with(5, &[2]), ElfError::BigEndian);

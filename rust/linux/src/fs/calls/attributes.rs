@@ -38,7 +38,7 @@ fn change_mode(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) ->
 pub(crate) fn fchmod(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, mode, ..] = call.args;
     match own_open(call, int(fd))? {
-        OwnFile::File(id) => call.process.overlay.edit().set_file_mode(id, int(mode).cast_unsigned()),
+        OwnFile::File(id) => call.process.overlay.edit().inodes_mut().set_mode(id, int(mode).cast_unsigned()),
         OwnFile::Directory(path) => call.process.overlay.edit().set_mode(&path, int(mode).cast_unsigned()),
     }
     Ok(0)
@@ -89,7 +89,7 @@ pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
         let own = own_open(call, int(directory))?;
         if let Some(time) = time {
             match own {
-                OwnFile::File(id) => call.process.overlay.edit().set_file_time(id, time),
+                OwnFile::File(id) => call.process.overlay.edit().inodes_mut().set_time(id, time),
                 OwnFile::Directory(path) => call.process.overlay.edit().touch_directory(&path, time),
             }
         }

@@ -11,7 +11,6 @@ use crate::base::pages::PAGE_BYTES;
 use crate::fs::object::Object;
 use crate::kernel::buffers::{Buffer, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
-use crate::kernel::work_limits;
 use crate::net::calls::interfaces;
 
 /// Most bytes copied at a time.
@@ -123,7 +122,7 @@ pub(crate) fn pwritev2(call: &mut Call<'_, '_>) -> CallResult {
     let Object::Memory { id, .. } = call.process.files.open_file(int(fd))?.object else {
         return write_from(call, int(fd), position, &buffers);
     };
-    let end = count(call.process.overlay.content(id).len());
+    let end = call.process.overlay.inodes().size(id);
     match position {
         Position::At(_) if int(flags) & RWF_APPEND != 0 => write_from(call, int(fd), Position::At(end), &buffers),
         Position::Current if int(flags) & RWF_APPEND != 0 => {
@@ -141,6 +140,12 @@ fn position(call: &Call<'_, '_>, fd: u64, offset: u64) -> Result<Position, Errno
     }
     let open = call.process.files.open_file(int(fd))?;
     if open.object.has_position() { Ok(Position::At(offset)) } else { Err(Errno::ESPIPE) }
+}
+
+/// Refuses a transfer that would end behind the largest offset.
+fn check_end(start: u64, buffers: &[Buffer]) -> Result<(), Errno> {
+    let wanted = buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX);
+    if i64::try_from(start.saturating_add(wanted)).is_ok() { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 fn check_readable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
@@ -164,6 +169,7 @@ fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Bu
         Position::Current => open.offset,
         Position::At(offset) => offset,
     };
+    check_end(start, buffers)?;
     let mut small = [0; PAGE_BYTES];
     let mut large = Vec::new();
     let wanted = buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(TRANSFER_MAX);
@@ -269,22 +275,27 @@ const WRITE_ALL_MAX: u64 = 0x7fff_f000;
 /// Writes to a file of the overlay.
 fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Position, buffers: &[Buffer]) -> CallResult {
     let open = call.process.files.open_file(fd)?;
+    let appends = open.flags & libc::O_APPEND != 0;
     let start = match position {
         // Linux appends even if the call specifies a position.
-        _ if open.flags & libc::O_APPEND != 0 => count(call.process.overlay.content(id).len()),
+        _ if appends => call.process.overlay.inodes().size(id),
         Position::Current => open.offset,
         Position::At(offset) => offset,
     };
+    check_end(start, buffers)?;
     let mut done: u64 = 0;
     let mut chunk = Vec::new();
     let result = buffers.iter().try_for_each(|buffer| {
         let mut taken: u64 = 0;
         while taken < buffer.len && done < TRANSFER_MAX {
             let part = buffer.len.saturating_sub(taken).min(TRANSFER_MAX.saturating_sub(done)).min(count(CHUNK_BYTES));
-            chunk.resize(usize::try_from(part).unwrap_or(0), 0);
-            let at = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
-            call.user().read(at, &mut chunk)?;
             let at = start.saturating_add(done);
+            let part = usize::try_from(part).unwrap_or(0);
+            let fitting = call.process.overlay.inodes().fitting(id, at, part);
+            chunk.resize(if fitting == 0 { part } else { fitting }, 0);
+            let part = count(chunk.len());
+            let from = buffer.address.checked_add(taken).ok_or(Errno::EFAULT)?;
+            call.user().read(from, &mut chunk)?;
             write_chunk(call, id, at, &chunk)?;
             taken = taken.saturating_add(part);
             done = done.saturating_add(part);
@@ -292,6 +303,8 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
         Ok(())
     });
     match result {
+        // The same bytes are written to the same place again, on another thread.
+        Err(Halt::Errno(Errno::NOT_HERE)) if !appends => return Err(Errno::NOT_HERE.into()),
         Err(Halt::Errno(_)) if done > 0 => {}
         Err(halt) => return Err(halt),
         Ok(()) => {}
@@ -305,12 +318,10 @@ fn write_memory(call: &mut Call<'_, '_>, fd: i32, id: InodeId, position: Positio
 /// Writes bytes that the host has to a file of the overlay.
 pub(crate) fn write_chunk(call: &mut Call<'_, '_>, id: InodeId, at: u64, bytes: &[u8]) -> Result<(), Halt> {
     let len = count(bytes.len());
-    // The gap between the file's end and `at` is zeroed, which takes time.
-    work_limits::check_bytes(call, at.saturating_sub(count(call.process.overlay.content(id).len())))?;
-    work_limits::check_file(call, id)?;
     overlay_mappings::refresh(call, id, at, len);
-    call.process.overlay.edit().write(id, at, bytes, crate::host::attributes::now())?;
-    overlay_mappings::follow_size(call, id)?;
+    let may_block = call.context.may_block;
+    let now = crate::host::attributes::now();
+    call.process.overlay.edit().inodes_mut().write(id, at, bytes, now, may_block)?;
     overlay_mappings::write_through(call, id, at, len)
 }
 
@@ -404,7 +415,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
             let size = match &open.object {
                 Object::Text { content, .. } => count(content.len()),
                 Object::Host(file) => file.attributes(call.context.may_block)?.size,
-                Object::Memory { id, .. } => count(call.process.overlay.content(*id).len()),
+                Object::Memory { id, .. } => call.process.overlay.inodes().size(*id),
                 Object::Pollable(id) => crate::fs::calls::pollables::readable_bytes(call, *id)?,
                 _ => return Err(Errno::ENOTTY.into()),
             };
@@ -421,7 +432,7 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `lseek(2)`. Devices are always at 0; a pipe has no position; a file has no holes.
+/// `lseek(2)`. Devices are always at 0; a pipe has no position; only a file that the program has written has holes.
 pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, offset, whence, ..] = call.args;
     let (fd, offset) = (int(fd), offset.cast_signed());
@@ -438,7 +449,7 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         Object::Directory { .. } => None,
         Object::Text { content, .. } => Some(count(content.len())),
         Object::Host(file) => Some(file.attributes(call.context.may_block)?.size),
-        Object::Memory { id, .. } => Some(count(call.process.overlay.content(*id).len())),
+        Object::Memory { id, .. } => Some(call.process.overlay.inodes().size(*id)),
     };
     let size = size.and_then(|size| i64::try_from(size).ok());
     let inside = size.filter(|&size| offset >= 0 && offset < size);
@@ -446,11 +457,18 @@ pub(crate) fn lseek(call: &mut Call<'_, '_>) -> CallResult {
         (libc::SEEK_SET, _) => Some(offset),
         (libc::SEEK_CUR, _) => open.offset.cast_signed().checked_add(offset),
         (libc::SEEK_END, Some(size)) => size.checked_add(offset),
+        (whence @ (libc::SEEK_DATA | libc::SEEK_HOLE), Some(_)) if let Object::Memory { id, .. } = open.object => {
+            inside.ok_or(Errno::ENXIO)?;
+            let data = whence == libc::SEEK_DATA;
+            let found = overlay_mappings::seek(call, id, offset.cast_unsigned(), data)?.ok_or(Errno::ENXIO)?;
+            i64::try_from(found).ok()
+        }
         (libc::SEEK_DATA, Some(_)) => Some(inside.map(|_| offset).ok_or(Errno::ENXIO)?),
         (libc::SEEK_HOLE, Some(_)) => Some(inside.ok_or(Errno::ENXIO)?),
         _ => None,
     };
     let new = new.filter(|&new| new >= 0).ok_or(Errno::EINVAL)?.cast_unsigned();
+    let open = call.process.files.open_file(fd)?;
     if new != open.offset {
         call.process.files.edit().open_file_mut(fd)?.offset = new;
     }

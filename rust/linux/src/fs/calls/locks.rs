@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Locks on files: `flock(2)`, and those of `fcntl(2)`.
 
-use crate::base::arguments::{count, int};
+use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::OpenId;
@@ -159,7 +159,7 @@ fn read(call: &mut Call<'_, '_>, fd: i32, address: u64) -> Result<Request, Halt>
         libc::SEEK_SET => 0,
         libc::SEEK_CUR => open.offset,
         libc::SEEK_END => match open.object {
-            Object::Memory { id, .. } => count(call.process.overlay.content(id).len()),
+            Object::Memory { id, .. } => call.process.overlay.inodes().size(id),
             _ => open.object.attributes(call.view())?.size,
         },
         _ => return Err(Errno::EINVAL.into()),

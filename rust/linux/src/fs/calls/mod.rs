@@ -14,6 +14,7 @@ pub(crate) mod overlay_mappings;
 pub(crate) mod paths;
 pub(crate) mod permissions;
 pub(crate) mod pollables;
+pub(crate) mod sizes;
 pub(crate) mod statfs;
 pub(crate) mod texts;
 pub(crate) mod tree;

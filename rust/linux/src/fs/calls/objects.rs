@@ -14,7 +14,6 @@ use crate::fs::view::fs_view::FsView;
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
-use crate::kernel::work_limits;
 
 impl OpenFile {
     /// For `fstat`.
@@ -40,13 +39,7 @@ impl Object {
             }
             Self::Log(_) => Err(Errno::EBADF.into()),
             Self::Text { content, .. } => Ok(copy(content, offset, out)),
-            Self::Memory { id, .. } => {
-                if call.process.memory.has_overlay_mappings() {
-                    work_limits::check_file(call, *id)?;
-                }
-                overlay_mappings::refresh(call, *id, offset, out.len() as u64);
-                Ok(copy(call.process.overlay.content(*id), offset, out))
-            }
+            Self::Memory { id, .. } => Ok(overlay_mappings::read(call, *id, offset, out)?),
             Self::Host(file) => Ok(file.read_at(offset, out, call.context.may_block)?),
             Self::Directory { .. } => Err(Errno::EISDIR.into()),
             // `fs/calls/pollables.rs` reads these.
@@ -57,7 +50,7 @@ impl Object {
     /// For `fstat`.
     pub(crate) fn attributes(&self, view: FsView<'_>) -> Result<Attributes, Errno> {
         Ok(match self {
-            Self::Memory { id, device } => view.process.overlay.file_attributes(*id, *device),
+            Self::Memory { id, device } => view.process.overlay.inodes().attributes(*id, *device),
             Self::Null | Self::Zero | Self::Full | Self::Random { .. } => self.device_attributes(),
             Self::Log(Stream::Stdout) => Attributes::synthetic(2, libc::S_IFIFO | 0o600),
             Self::Log(Stream::Stderr) => Attributes::synthetic(3, libc::S_IFIFO | 0o600),

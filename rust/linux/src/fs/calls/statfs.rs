@@ -56,9 +56,10 @@ fn file_system(call: &Call<'_, '_>, path: &[u8], device: u32, is_writable: bool)
         _ => TMPFS,
     };
     let overlay = &call.process.overlay;
-    let (bytes, entries) = overlay.capacity();
+    let inodes = overlay.inodes();
     let [blocks, free, files, free_files] = if kind == TMPFS {
-        [bytes / PAGE_SIZE, overlay.room() / PAGE_SIZE, count(entries), count(overlay.free_entries())]
+        let [entries, free] = [overlay.max_entries(), overlay.free_entries()].map(count);
+        [inodes.max_bytes() / PAGE_SIZE, inodes.room() / PAGE_SIZE, entries, free]
     } else {
         [0; 4]
     };

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls that change the file tree: create, link, remove, rename, truncate, and change attributes. All changes go to
+//! Calls that change the file tree: create, link, remove, rename, and change attributes. All changes go to
 //! the overlay of writable mounts.
+
+use std::sync::Arc;
 
 use super::overlay_mappings;
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
-use crate::base::halt::CallResult;
+use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::InodeId;
 use crate::fs::calls::find::find;
 use crate::fs::calls::permissions::{self, parent};
 use crate::fs::mounts::Mount;
-use crate::fs::object::Object;
 use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::fs_view::FsView;
 use crate::fs::view::lookup::{self, Found, Node};
@@ -18,7 +19,8 @@ use crate::host::attributes::now;
 use crate::kernel::call::Call;
 use crate::kernel::closing::forget_file;
 use crate::kernel::process::Process;
-use crate::kernel::work_limits;
+use crate::store::content::Content;
+use crate::store::inodes::Status;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
@@ -56,7 +58,9 @@ pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<
     writable(call.process, path)?;
     permissions::check_parent(call.process, path)?;
     let mode = mode_of(call, mode);
-    let id = call.process.overlay.edit().create(path, mode, Vec::new(), now())?;
+    let overlay = call.process.overlay.edit();
+    let status = Status { number: overlay.inodes_mut().number(), mode, modified: now() };
+    let id = overlay.create(path, Content::default(), status)?;
     touch_parent(call, path);
     Ok(id)
 }
@@ -66,34 +70,40 @@ fn touch_parent(call: &mut Call<'_, '_>, path: &[u8]) {
     call.process.overlay.edit().touch_directory(parent(path), now());
 }
 
-/// The overlay's file at `path`; copies the host's file to the overlay if it is not there yet.
-pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Errno> {
+/// Files of the host up to this size are copied whole: a larger one stays open as long as the copy exists.
+const WHOLE_MAX: u64 = 16 << 10;
+
+/// The overlay's file at `path`; puts one over the host's file if there is none yet. What has the host's file open or
+/// mapped sees the new one.
+pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Halt> {
     let (mount, _) = writable(call.process, path)?;
     if let Layer::Here(OverlayEntry::File(id)) = call.process.overlay.find(path, mount.guest.len()) {
         return Ok(*id);
     }
-    let file = lookup::open_host(call.view(), path)?;
+    let file = Arc::new(lookup::open_host(call.view(), path)?);
     let attributes = file.attributes(call.context.may_block)?;
-    let mut content = Vec::new();
-    if keep_content {
-        if attributes.size > call.process.overlay.room() {
-            return Err(Errno::ENOSPC);
-        }
-        work_limits::check_bytes(call, attributes.size)?;
-        content.resize(usize::try_from(attributes.size).map_err(|_| Errno::ENOSPC)?, 0);
-        let got = file.read_at(0, &mut content, call.context.may_block)?;
-        content.truncate(got);
-    }
-    call.process.overlay.edit().create(path, attributes.mode, content, attributes.modified)
+    let identity = file.identity();
+    let content = if attributes.size > WHOLE_MAX {
+        Content::over(file, attributes.size)
+    } else {
+        let mut bytes = vec![0; usize::try_from(attributes.size).map_err(|_| Errno::EFBIG)?];
+        let got = file.read_at(0, &mut bytes, call.context.may_block)?;
+        Content::of(bytes.get(..got).unwrap_or_default())
+    };
+    let status = Status { number: attributes.inode, mode: attributes.mode, modified: attributes.modified };
+    let content = if keep_content { content } else { Content::default() };
+    let id = call.process.overlay.edit().create(path, content, status)?;
+    overlay_mappings::adopt(call, identity, id, attributes.size)?;
+    Ok(id)
 }
 
 /// As [`copy_up`], to write to the file: the program may write to all files of a writable mount, so it may do so again.
-pub(crate) fn copy_up_to_write(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Errno> {
+pub(crate) fn copy_up_to_write(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Halt> {
     const OWNER_WRITES: u32 = 0o200;
     let id = copy_up(call, path, keep_content)?;
-    let mode = call.process.overlay.file_attributes(id, 0).mode;
+    let mode = call.process.overlay.inodes().attributes(id, 0).mode;
     if mode & OWNER_WRITES == 0 {
-        call.process.overlay.edit().set_file_mode(id, mode | OWNER_WRITES);
+        call.process.overlay.edit().inodes_mut().set_mode(id, mode | OWNER_WRITES);
     }
     Ok(id)
 }
@@ -363,62 +373,6 @@ fn own_link(call: &mut Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), Err
 
 fn is_opaque(process: &Process, path: &[u8], mount_len: usize) -> bool {
     matches!(process.overlay.find(path, mount_len), Layer::Here(OverlayEntry::Directory { opaque: true, .. }))
-}
-
-/// `truncate(2)`.
-pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
-    let [path, size, ..] = call.args;
-    let path = call.user().read_path(path)?;
-    if size.cast_signed() < 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    let (path, node) = find(call, AT_FDCWD, &path, true)?.existing()?;
-    if node.is_directory() {
-        return Err(Errno::EISDIR.into());
-    }
-    if node.attributes(call.process, &path).kind() != libc::S_IFREG {
-        return Err(Errno::EINVAL.into());
-    }
-    permissions::check(call.process, &path, &node, permissions::WRITE)?;
-    let id = copy_up_to_write(call, &path, size > 0)?;
-    overlay_mappings::resize(call, id, size)?;
-    Ok(0)
-}
-
-/// `ftruncate(2)`.
-pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, size, ..] = call.args;
-    let open = call.process.files.open_file(int(fd))?;
-    match open.object {
-        _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
-        Object::Memory { id, .. } if open.is_writable() => {
-            overlay_mappings::resize(call, id, size)?;
-            Ok(0)
-        }
-        _ => Err(Errno::EINVAL.into()),
-    }
-}
-
-/// `fallocate(2)`: extends the file if necessary; there are no blocks to reserve.
-pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, mode, offset, len, ..] = call.args;
-    let open = call.process.files.open_file(int(fd))?;
-    if offset.cast_signed() < 0 || len.cast_signed() <= 0 {
-        return Err(Errno::EINVAL.into());
-    }
-    if !open.is_writable() {
-        return Err(Errno::EBADF.into());
-    }
-    let Object::Memory { id, .. } = open.object else { return Err(Errno::ENODEV.into()) };
-    let end = offset.checked_add(len).ok_or(Errno::EFBIG)?;
-    match int(mode) {
-        0 if end > crate::base::arguments::count(call.process.overlay.content(id).len()) => {
-            overlay_mappings::resize(call, id, end)?;
-        }
-        0 | libc::FALLOC_FL_KEEP_SIZE => {}
-        _ => return Err(Errno::EOPNOTSUPP.into()),
-    }
-    Ok(0)
 }
 
 /// `mknod(2)`.

@@ -99,7 +99,7 @@ impl Node {
         let target = self.link_target(view)?;
         let Self::Synthetic(SyntheticFile::Descriptor(fd)) = self else { return Ok(target) };
         let nameless = match view.process.files.open_file(*fd).map(|open| &open.object) {
-            Ok(Object::Memory { id, .. }) => !view.process.overlay.is_named(*id),
+            Ok(Object::Memory { id, .. }) => !view.process.overlay.inodes().is_named(*id),
             _ => false,
         };
         Ok(target.filter(|target| !nameless && target.starts_with(b"/")))

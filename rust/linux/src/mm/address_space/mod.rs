@@ -26,6 +26,7 @@
 
 pub(crate) mod brk;
 pub(crate) mod mapped;
+pub(crate) mod overlay;
 pub(crate) mod place;
 pub(crate) mod remap;
 
@@ -53,8 +54,8 @@ pub(crate) struct AddressSpace {
     mappings: Vec<Vma>,
     /// The mapped files. Clones share the table until one of them maps another file.
     files: Arc<MappedFiles>,
-    /// Overlay files that are mapped shared, with their sizes.
-    overlay_files: Vec<(InodeId, u64)>,
+    /// Overlay files that are mapped.
+    overlay_files: Vec<InodeId>,
     /// Sum of the mappings' sizes in bytes.
     bytes: u64,
     /// The heap's start and the current break.
@@ -131,7 +132,7 @@ impl AddressSpace {
         let is_within = |vma: &Vma| {
             let has_file = match vma.kind {
                 VmaKind::File { file, .. } => self.mapped_file(file).is_some(),
-                VmaKind::Overlay { inode, .. } => self.overlay_size(inode).is_some(),
+                VmaKind::Overlay { inode, .. } => self.maps_overlay(inode),
                 VmaKind::Private | VmaKind::Shared | VmaKind::Stack => true,
             };
             !vma.range.is_empty()
@@ -221,34 +222,6 @@ impl AddressSpace {
         let vma = Vma { range, prot, kind, origin: self.origin };
         self.rewrite(range, |_| None, Some(vma))?;
         Ok(range)
-    }
-
-    /// Whether any overlay file is mapped shared.
-    pub(crate) fn has_overlay_mappings(&self) -> bool {
-        !self.overlay_files.is_empty()
-    }
-
-    /// The recorded size of an overlay file that is mapped shared.
-    pub(crate) fn overlay_size(&self, id: InodeId) -> Option<u64> {
-        self.overlay_files.iter().find(|(known, _)| *known == id).map(|(_, size)| *size)
-    }
-
-    /// Records the size of an overlay file that is, or is about to be, mapped shared.
-    pub(crate) fn set_overlay_size(&mut self, id: InodeId, size: u64) {
-        match self.overlay_files.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, known)) => *known = size,
-            None => self.overlay_files.push((id, size)),
-        }
-    }
-
-    /// Removes and returns the overlay files that are no longer mapped.
-    pub(crate) fn forget_overlay_files(&mut self) -> Vec<InodeId> {
-        let mapped = |id: InodeId| {
-            self.mappings.iter().any(|vma| matches!(vma.kind, VmaKind::Overlay { inode, .. } if inode == id))
-        };
-        let gone: Vec<InodeId> = self.overlay_files.iter().map(|(id, _)| *id).filter(|id| !mapped(*id)).collect();
-        self.overlay_files.retain(|(id, _)| !gone.contains(id));
-        gone
     }
 
     /// Whether the program has not been frozen yet.

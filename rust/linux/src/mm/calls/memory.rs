@@ -9,7 +9,7 @@ use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::InodeId;
-use crate::base::pages::{self, PAGE_BYTES, PageRange, TASK_SIZE};
+use crate::base::pages::{self, PageRange, TASK_SIZE};
 use crate::fs::calls::overlay_mappings;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
@@ -74,16 +74,9 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     if let Placement::Fixed(replaced) = placement {
         work_limits::check_range(call, replaced)?;
     }
-    if let Backing::Overlay { id, .. } = backing {
-        work_limits::check_bytes(call, crate::base::arguments::count(call.process.overlay.content(id).len()).min(len))?;
-        work_limits::check_file(call, id)?;
-    }
+    check_overlay(call, &backing, prot, shared)?;
     if let Placement::Fixed(replaced) = placement {
         overlay_mappings::keep(call, replaced);
-    }
-    if let Backing::Overlay { id, .. } = backing {
-        check_overlay(call, &backing, placement, prot, shared, offset, len)?;
-        overlay_mappings::refresh(call, id, offset, len);
     }
     let space = &mut call.process.memory;
     let range = match &backing {
@@ -92,23 +85,13 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         }
         // A writable mapping of a file of the host's cannot be shared.
         Backing::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
-        Backing::Overlay { id, writable } if shared => {
-            let size = crate::base::arguments::count(call.process.overlay.content(*id).len());
-            let kind = VmaKind::Overlay { inode: *id, offset, writable: *writable };
-            let range = space.edit().map(placement, len, prot, kind)?;
-            space.edit().set_overlay_size(*id, size);
-            range
+        Backing::Overlay { id, writable } => {
+            space.edit().map_overlay(placement, len, prot, (*id, offset), shared, *writable || !shared)?
         }
-        Backing::Overlay { .. } => space.edit().map(placement, len, prot, VmaKind::Private)?,
         Backing::File(file) => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
     };
     if let Placement::Fixed(_) = placement {
         unmap_pages(call, Some(range))?;
-    }
-    match backing {
-        Backing::Overlay { .. } if shared => overlay_mappings::fill(call, range)?,
-        Backing::Overlay { id, .. } => copy_content(call, range, prot, id, offset)?,
-        Backing::Zeroes | Backing::File(_) => {}
     }
     overlay_mappings::forget_unmapped_files(call);
     Ok(range.start())
@@ -118,7 +101,7 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
 enum Backing {
     Zeroes,
     File(MappedFile),
-    /// A file of the overlay: a private mapping gets a copy of its present content.
+    /// A file of the overlay.
     Overlay {
         id: InodeId,
         /// Whether a shared mapping may be writable.
@@ -126,43 +109,14 @@ enum Backing {
     },
 }
 
-/// Refuses mappings of an overlay file that are impossible.
-fn check_overlay(
-    call: &Call<'_, '_>,
-    backing: &Backing,
-    placement: Placement,
-    prot: Prot,
-    shared: bool,
-    offset: u64,
-    len: u64,
-) -> Result<(), Errno> {
-    let Backing::Overlay { id, writable } = *backing else { return Ok(()) };
-    if !shared {
-        return Ok(());
-    }
-    if prot.contains(Prot::WRITE) && !writable {
-        return Err(if call.process.overlay.is_write_sealed(id) { Errno::EPERM } else { Errno::EACCES });
-    }
-    let replaced = if let Placement::Fixed(range) = placement { Some(range) } else { None };
-    let len = pages::align_up(len).ok_or(Errno::ENOMEM)?;
-    // Each part of the file is in one page at most.
-    if overlay_mappings::is_mapped_elsewhere(call, id, offset, len, replaced) { Err(Errno::ENODEV) } else { Ok(()) }
-}
-
-/// Brings in all pages of a mapping for which an overlay file has content. The file's size is bounded, so the pages are
-/// too.
-fn copy_content(call: &mut Call<'_, '_>, range: PageRange, prot: Prot, id: InodeId, offset: u64) -> Result<(), Halt> {
-    let content = call.process.overlay.content(id);
-    let content = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
-    let mut page = range.start();
-    for data in content.chunks(PAGE_BYTES) {
-        if !range.contains(page) {
-            break;
+/// Refuses mappings of an overlay file that its descriptor or its seals do not allow.
+fn check_overlay(call: &Call<'_, '_>, backing: &Backing, prot: Prot, shared: bool) -> Result<(), Errno> {
+    match *backing {
+        Backing::Overlay { id, writable: false } if shared && prot.contains(Prot::WRITE) => {
+            Err(if call.process.overlay.inodes().is_write_sealed(id) { Errno::EPERM } else { Errno::EACCES })
         }
-        call.machine.map_filled(page, prot, data)?;
-        page = page.saturating_add(PAGE_SIZE);
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What backs a mapping of `fd`.
@@ -177,7 +131,8 @@ fn backing(call: &Call<'_, '_>, fd: i32) -> Result<Backing, Errno> {
     match &open.object {
         Object::Host(file) => Ok(Backing::File(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
         Object::Memory { id, .. } => {
-            Ok(Backing::Overlay { id: *id, writable: open.is_writable() && !call.process.overlay.is_write_sealed(*id) })
+            let writable = open.is_writable() && !call.process.overlay.inodes().is_write_sealed(*id);
+            Ok(Backing::Overlay { id: *id, writable })
         }
         // A mapping of `/dev/zero` is anonymous memory.
         Object::Zero => Ok(Backing::Zeroes),
@@ -239,13 +194,22 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     let range = if grows_down { from_stack_start(call, range)? } else { range };
     let is_shared_file =
         |vma: Vma| matches!(vma.kind, VmaKind::File { shared: true, .. } | VmaKind::Overlay { writable: false, .. });
+    let is_shared = |vma: &Vma| matches!(vma.kind, VmaKind::Overlay { shared: true, .. });
     if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
         return Err(Errno::EACCES.into());
     }
     work_limits::check_range(call, range)?;
-    // Pages may become unreadable: their content goes to the overlay first.
-    overlay_mappings::keep(call, range);
+    // Pages of shared mappings that nobody can read are the overlay's.
+    let hidden = if prot == Prot::NONE && call.process.memory.has_overlay_mappings() {
+        overlay_mappings::keep(call, range);
+        call.process.memory.within(range).filter(is_shared).map(|vma| vma.range).collect()
+    } else {
+        Vec::new()
+    };
     let changed = call.process.memory.edit().protect(range, prot)?;
+    for part in hidden.into_iter().filter_map(|part: PageRange| part.intersection(changed)) {
+        call.machine.unmap(part.start(), part.len())?;
+    }
     if !changed.is_empty() {
         call.machine.protect(changed.start(), changed.len(), prot)?;
     }
@@ -280,43 +244,21 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
     if let Some(replaced) = PageRange::at(new_address, new_len).filter(|_| fixed) {
         work_limits::check_range(call, replaced)?;
     }
-    keep_of_remapped(call, old, new_len, fixed.then_some(new_address))?;
+    // The end that is cut off, and what is replaced.
+    if let Some(cut) = PageRange::at(address, new_len) {
+        overlay_mappings::keep(call, old.after(cut.end()));
+    }
+    if let Some(replaced) = PageRange::at(new_address, new_len).filter(|_| fixed) {
+        overlay_mappings::keep(call, replaced);
+    }
     let done = call.process.memory.edit().remap(old, new_len, may_move, fixed.then_some(new_address))?;
     unmap_pages(call, done.replaced)?;
     unmap_pages(call, done.cut)?;
     if let Some((pages, to)) = done.moved {
         call.machine.move_pages(pages.start(), to, pages.len())?;
     }
-    if let Some(range) = PageRange::at(done.address, new_len) {
-        overlay_mappings::fill(call, range)?;
-    }
     overlay_mappings::forget_unmapped_files(call);
     Ok(done.address)
-}
-
-/// Keeps the content of overlay files that a `mremap` unmaps, and refuses to map a part of one twice.
-fn keep_of_remapped(call: &mut Call<'_, '_>, old: PageRange, new_len: u64, to: Option<u64>) -> Result<(), Errno> {
-    if !call.process.memory.has_overlay_mappings() {
-        return Ok(());
-    }
-    if let Some(vma) = call.process.memory.find(old.start())
-        && let VmaKind::Overlay { inode, offset, .. } = vma.covering(old).kind
-        && new_len > old.len()
-        && overlay_mappings::is_mapped_elsewhere(
-            call,
-            inode,
-            offset.saturating_add(old.len()),
-            new_len.saturating_sub(old.len()),
-            None,
-        )
-    {
-        return Err(Errno::ENOMEM);
-    }
-    overlay_mappings::keep(call, old);
-    if let Some(target) = to.and_then(|to| PageRange::at(to, new_len)) {
-        overlay_mappings::keep(call, target);
-    }
-    Ok(())
 }
 
 /// `madvise(2)`. Advice to discard pages is followed at once; advice about performance is accepted and ignored.
@@ -348,7 +290,7 @@ pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     let range = PageRange::at(address, len).ok_or(Errno::EINVAL)?;
     if gives_up {
         work_limits::check_range(call, range)?;
-        let own = |kind: &VmaKind| !matches!(kind, VmaKind::Shared | VmaKind::Overlay { .. });
+        let own = |kind: &VmaKind| !matches!(kind, VmaKind::Shared | VmaKind::Overlay { shared: true, .. });
         let private = call.process.memory.within(range).filter(|vma| own(&vma.kind));
         let private: Vec<(u64, u64)> = private.map(|vma| (vma.range.start(), vma.range.len())).collect();
         call.machine.discard(&private)?;

@@ -194,7 +194,8 @@ fn copy_out(
 ) -> Result<usize, Halt> {
     let may_block = call.may_wait_for_memory();
     let process = &mut *call.process;
-    let mut user = UserMemory { machine: call.machine, space: &process.memory, may_block };
+    let mut user =
+        UserMemory { machine: call.machine, space: &process.memory, inodes: process.overlay.inodes(), may_block };
     let Some(queue) = process.pollables.queue(queue) else { return Ok(0) };
     let available = queue.front();
     let available = available.get(..wanted.min(available.len())).unwrap_or_default();
@@ -401,7 +402,8 @@ fn copy_in(
 ) -> Result<usize, Halt> {
     let may_block = call.may_wait_for_memory();
     let process = &mut *call.process;
-    let mut user = UserMemory { machine: call.machine, space: &process.memory, may_block };
+    let mut user =
+        UserMemory { machine: call.machine, space: &process.memory, inodes: process.overlay.inodes(), may_block };
     let pollables = process.pollables.edit();
     let mut done: usize = 0;
     for (address, len) in behind(buffers, skip) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The part of the configuration about how a program runs.
 
+use std::time::Duration;
+
 use mayfly_sandbox::{MountPoint, Outbound, OutboundHost, WarmUp};
 
 use crate::config::limits::Limits;
@@ -101,7 +103,15 @@ proptest::proptest! {
 fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up() {
     assert_eq!(only(&tenant(r#", "serve": "doorbell""#)), only(&tenant("")));
     let plain = only(&tenant(r#", "serve": "connections""#));
-    assert_eq!(plain.service, Some(ServiceConfig { port: None, warm_up: vec![] }));
+    let nothing_more = ServiceConfig {
+        port: None,
+        ready: None,
+        warm_up: vec![],
+        settle: Duration::from_secs(2),
+        before_freeze: None,
+        after_restore: None,
+    };
+    assert_eq!(plain.service, Some(nothing_more.clone()));
     assert_eq!(plain.limits, Limits::of_a_server());
     let tenant_ = only(&tenant(
         r#", "serve": "connections", "limits": {"threads": 3}, "warm_up": [
@@ -141,7 +151,7 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
 
     for port in [1, 8080, 65_535] {
         let service = only(&tenant(&format!(r#", "serve": "connections", "port": {port}"#))).service;
-        assert_eq!(service, Some(ServiceConfig { port: Some(port), warm_up: vec![] }));
+        assert_eq!(service, Some(ServiceConfig { port: Some(port), ..nothing_more.clone() }));
     }
 
     for (keys, message) in [
@@ -169,6 +179,53 @@ fn a_program_that_serves_connections_has_a_runtimes_limits_and_may_be_warmed_up(
         let found = problem(&tenant(&format!(", {keys}")));
         assert!(found.starts_with(&format!("tenants[0].{message}")), "{found}");
     }
+}
+
+#[test]
+fn the_moment_of_the_freeze_is_configured() {
+    let service = |keys: &str| only(&tenant(&format!(r#", "serve": "connections", {keys}"#))).service.unwrap();
+    let ready = service(r#""ready": {"path": "/ready?deep"}"#).ready.unwrap();
+    assert_eq!((ready.target.to_string(), ready.status), ("GET /ready?deep".to_owned(), 200));
+    assert_eq!(ready.within, Duration::from_secs(30));
+    let ready = service(r#""ready": {"path": "/", "status": 204, "within_ms": 1}"#).ready.unwrap();
+    assert_eq!((ready.status, ready.within), (204, Duration::from_millis(1)));
+    assert_eq!(service(r#""settle_ms": 0"#).settle, Duration::ZERO);
+    let hooks = service(r#""before_freeze": "/freeze", "after_restore": "/restore?now""#);
+    let hooks = [hooks.before_freeze, hooks.after_restore].map(|hook| hook.unwrap().to_string());
+    assert_eq!(hooks, ["GET /freeze", "GET /restore?now"]);
+
+    for (keys, message) in [
+        (
+            r#""ready": {"path": "/"}"#,
+            "ready: only for programs with `\"serve\": \"connections\"`: a program with the SDK",
+        ),
+        (r#""settle_ms": 1"#, "settle_ms: only for programs with"),
+        (r#""before_freeze": "/""#, "before_freeze: only for programs with"),
+        (r#""serve": "doorbell", "after_restore": "/""#, "after_restore: only for programs with"),
+        (r#""serve": "connections", "ready": {}"#, "ready: missing field `path`"),
+        (r#""serve": "connections", "ready": {"path": "ready"}"#, "ready.path: "),
+        (r#""serve": "connections", "ready": {"path": "/", "status": 199}"#, "ready.status: "),
+        (r#""serve": "connections", "ready": {"path": "/", "within_ms": 0}"#, "ready.within_ms: "),
+        (r#""serve": "connections", "settle_ms": 600001"#, "settle_ms: "),
+        (r#""serve": "connections", "before_freeze": "freeze""#, "before_freeze: "),
+        (r#""serve": "connections", "after_restore": ["/"]"#, "after_restore: "),
+    ] {
+        let found = problem(&tenant(&format!(", {keys}")));
+        assert!(found.starts_with(&format!("tenants[0].{message}")), "{found}");
+    }
+}
+
+#[test]
+fn a_runtime_at_the_doorbell_has_a_runtimes_limits() {
+    let limits = |program: &str, more: &str| {
+        let text = format!(r#"{{"tenants": [{{"name": "a", "path": "/", "program": "{program}"{more}}}]}}"#);
+        only(&text).limits
+    };
+    for program in ["/usr/bin/node", "build/deno", "python3.11"] {
+        assert_eq!(limits(program, ""), Limits::of_a_server(), "{program}");
+        assert_eq!(limits(program, r#", "limits": {"threads": 2}"#).machine.threads, 2, "{program}");
+    }
+    assert_eq!(limits("server", ""), Limits::default());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::prepare::Preparation;
 use crate::model::failure::{Failure, answer};
 use crate::model::permits::CallPermit;
 use crate::model::tenant::Tenant;
@@ -17,17 +18,24 @@ pub(crate) struct Parked {
     pub(crate) call: Call,
     pub(crate) reply: Box<dyn DeferredReply>,
     pub(crate) mailbox: Arc<WorkerMailbox>,
-    pub(crate) in_flight: InFlight,
+    /// `None` for a worker that is prepared.
+    pub(crate) in_flight: Option<InFlight>,
     /// `None` while it is on a deferred thread.
     pub(crate) permit: Option<CallPermit>,
     /// Its next step may block its thread.
     pub(crate) may_block: bool,
     pub(crate) mode_header: bool,
+    /// It is no request: the worker is prepared for one.
+    pub(crate) preparation: Option<Preparation>,
 }
 
 impl Parked {
     /// Answers in the program's place, and closes the worker.
     pub(super) fn refuse(self, failure: Failure, reason: &str) {
+        if let Some(preparation) = &self.preparation {
+            preparation.give_up(&self.mailbox);
+            return;
+        }
         let Self { tenant, call, mut reply, in_flight, permit, .. } = self;
         tenant.background.failed(failure);
         tenant.log.failed(call.id, failure, reason);

@@ -59,7 +59,8 @@ fn server_of(more: Value) -> Server {
 fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedResponse)>) {
     let tenant = Arc::clone(&server.set().tenants[0]);
     let mut call = Call::new(tenant.fork(None).unwrap(), RequestId(1));
-    let request = Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"" };
+    let request =
+        Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"", client: None };
     let (sender, receiver) = mpsc::channel();
     let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
     let slice = Slice::non_blocking(Duration::from_millis(1));
@@ -74,7 +75,9 @@ fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedRespon
     assert_eq!(call.begin(context, &request, &mut TrackedSink::new(&mut *reply)), CallStep::Paused);
     let in_flight = InFlight::enter(&tenant, 10_000).unwrap();
     let mailbox = tenant.new_mailbox();
-    (Parked { tenant, call, reply, mailbox, in_flight, permit: None, may_block: false, mode_header: false }, receiver)
+    let in_flight = Some(in_flight);
+    let (permit, may_block, mode_header, preparation) = (None, false, false, None);
+    (Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation }, receiver)
 }
 
 #[test]
@@ -140,7 +143,7 @@ fn a_worker_that_keeps_state_is_replaced_if_its_request_is_refused() {
     let mut pool = server.loop_pool();
     let mut call = |path| {
         let mut response = BufferedResponse::default();
-        let request = Request { method: b"GET", path, query: b"", headers: &[], body: b"" };
+        let request = Request { method: b"GET", path, query: b"", headers: &[], body: b"", client: None };
         (pool.call(&request, &mut response), response.status)
     };
     let wait_for_worker = |call: &mut dyn FnMut(&'static [u8]) -> (Outcome, u16)| {

@@ -20,7 +20,7 @@ pub(super) fn maps(process: &Process) -> String {
 }
 
 fn is_shared(kind: VmaKind) -> bool {
-    matches!(kind, VmaKind::Shared | VmaKind::Overlay { .. } | VmaKind::File { shared: true, .. })
+    matches!(kind, VmaKind::Shared | VmaKind::Overlay { shared: true, .. } | VmaKind::File { shared: true, .. })
 }
 
 /// The line of a mapping.

@@ -103,7 +103,7 @@ pub(super) fn memory(call: &mut Call<'_, '_>) -> Result<String, Errno> {
 fn charged(call: &mut Call<'_, '_>) -> Result<(u64, u64, u64), Errno> {
     let resident = call.resident()?;
     let bytes = |pages: u64| pages.saturating_mul(PAGE_SIZE);
-    let files = bytes(resident.shared).saturating_add(call.process.overlay.bytes());
+    let files = bytes(resident.shared).saturating_add(call.process.overlay.inodes().bytes());
     Ok((bytes(resident.anonymous), files, bytes(resident.file)))
 }
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Calls that change the size of a file, and what it takes: `truncate(2)`, `fallocate(2)`.
+
+use super::overlay_mappings;
+use crate::base::arguments::int;
+use crate::base::errno::Errno;
+use crate::base::halt::CallResult;
+use crate::fs::calls::find::find;
+use crate::fs::calls::permissions;
+use crate::fs::calls::tree::copy_up_to_write;
+use crate::fs::object::Object;
+use crate::host::attributes::now;
+use crate::kernel::call::Call;
+use crate::kernel::work_limits;
+
+/// `truncate(2)`.
+pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
+    let [path, size, ..] = call.args;
+    let path = call.user().read_path(path)?;
+    if size.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let (path, node) = find(call, libc::AT_FDCWD, &path, true)?.existing()?;
+    if node.is_directory() {
+        return Err(Errno::EISDIR.into());
+    }
+    if node.attributes(call.process, &path).kind() != libc::S_IFREG {
+        return Err(Errno::EINVAL.into());
+    }
+    permissions::check(call.process, &path, &node, permissions::WRITE)?;
+    let id = copy_up_to_write(call, &path, size > 0)?;
+    overlay_mappings::resize(call, id, size)?;
+    Ok(0)
+}
+
+/// `ftruncate(2)`.
+pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, size, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    match open.object {
+        _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
+        Object::Memory { id, .. } if open.is_writable() => {
+            overlay_mappings::resize(call, id, size)?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// `fallocate(2)`: reserves space, or punches a hole, as on tmpfs.
+pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, mode, offset, len, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    if offset.cast_signed() < 0 || len.cast_signed() <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if !open.is_writable() {
+        return Err(Errno::EBADF.into());
+    }
+    let Object::Memory { id, .. } = open.object else { return Err(Errno::ENODEV.into()) };
+    offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok()).ok_or(Errno::EFBIG)?;
+    match int(mode) {
+        grows @ (0 | libc::FALLOC_FL_KEEP_SIZE) => {
+            let inodes = call.process.overlay.inodes();
+            work_limits::check_bytes(call, inodes.room().min(len))?;
+            call.process.overlay.edit().inodes_mut().reserve(id, offset, len, grows == 0, now())?;
+        }
+        PUNCH_HOLE => overlay_mappings::punch(call, id, offset, len)?,
+        _ => return Err(Errno::EOPNOTSUPP.into()),
+    }
+    Ok(0)
+}
+
+/// The one way to punch a hole: Linux refuses it without FALLOC_FL_KEEP_SIZE.
+const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
