@@ -15,11 +15,15 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 
 #define BOOT_VALUE UINT64_C(0xb007)
@@ -221,6 +225,77 @@ static void file_make(void) {
 static uint64_t see_file_made(void) { return (uint64_t)CALL(SYS_access, REQUEST_FILE, 0, 0); }
 static void file_remove(void) { CALL(SYS_unlink, STATE_FILE, 0, 0); }
 static uint64_t see_file_removed(void) { return (uint64_t)CALL(SYS_access, STATE_FILE, 0, 0); }
+// A lock of the boot's open file, which another open file meets.
+static void file_lock(void) { CALL(SYS_flock, state_file, LOCK_EX | LOCK_NB, 0); }
+static uint64_t see_file_lock(void) {
+    int64_t fd = CALL(SYS_open, STATE_FILE, O_RDONLY, 0);
+    if (fd < 0) return (uint64_t)fd;
+    int64_t result = CALL(SYS_flock, fd, LOCK_SH | LOCK_NB, 0);
+    CALL(SYS_close, fd, 0, 0);
+    return (uint64_t)result;
+}
+static void range_lock(void) {
+    struct flock lock = {.l_type = F_WRLCK, .l_start = 3, .l_len = 4};
+    CALL(SYS_fcntl, state_file, F_OFD_SETLK, &lock);
+}
+static uint64_t see_range_lock(void) {
+    struct flock lock = {.l_type = F_RDLCK};
+    int64_t fd = CALL(SYS_open, STATE_FILE, O_RDONLY, 0);
+    if (fd < 0) return (uint64_t)fd;
+    int64_t error = CALL(SYS_fcntl, fd, F_OFD_GETLK, &lock);
+    CALL(SYS_close, fd, 0, 0);
+    return error ? (uint64_t)error : (uint64_t)lock.l_type << 32 | (uint64_t)lock.l_start;
+}
+// The time of a directory that is no file of the program's own.
+static uint64_t see_directory_time(void) {
+    struct stat seen = {0};
+    int64_t error = CALL(SYS_stat, "/tmp", &seen, 0);
+    return error ? (uint64_t)error : (uint64_t)seen.st_mtim.tv_sec * 1000000000 + (uint64_t)seen.st_mtim.tv_nsec;
+}
+static void directory_touch(void) {
+    CALL(SYS_mkdir, "/tmp/touched", 0700, 0);
+    CALL(SYS_rmdir, "/tmp/touched", 0, 0);
+}
+// The name of a Unix socket.
+static void socket_bind(void) {
+    static const struct sockaddr_un name = {AF_UNIX, "/tmp/socket-of-a-request"};
+    int64_t fd = CALL(SYS_socket, AF_UNIX, SOCK_STREAM, 0);
+    CALL(SYS_bind, fd, &name, sizeof name);
+    CALL(SYS_close, fd, 0, 0);
+}
+static uint64_t see_socket(void) { return (uint64_t)CALL(SYS_access, "/tmp/socket-of-a-request", 0, 0); }
+static void shared_make(void) {
+    int64_t fd = CALL(SYS_open, "/dev/shm/of-a-request", O_WRONLY | O_CREAT, 0600);
+    if (fd >= 0) CALL(SYS_close, fd, 0, 0);
+}
+static uint64_t see_shared(void) { return (uint64_t)CALL(SYS_access, "/dev/shm/of-a-request", 0, 0); }
+// A number in a file of /proc/self, behind a label.
+static uint64_t told(const char *path, const char *label) {
+    static char text[4096];
+    int64_t fd = CALL(SYS_open, path, O_RDONLY, 0);
+    int64_t size = CALL(SYS_read, fd, text, sizeof text - 1);
+    CALL(SYS_close, fd, 0, 0);
+    if (size < 0) return (uint64_t)size;
+    text[size] = 0;
+    const char *at = strstr(text, label);
+    return at ? strtoul(at + strlen(label), NULL, 10) : 0;
+}
+static void count_writes(void) {
+    int64_t fd = CALL(SYS_open, "/dev/null", O_WRONLY, 0);
+    CALL(SYS_write, fd, STATE_FILE, 5);
+    CALL(SYS_close, fd, 0, 0);
+}
+static uint64_t see_writes(void) { return told("/proc/self/io", "wchar: "); }
+static void grow_peak(void) {
+    const uint64_t size = 8 << 20;
+    int64_t block = call6(SYS_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1, 0);
+    for (uint64_t at = 0; block > 0 && at < size; at += FAULTS_PAGE)
+        *(volatile char *)(uintptr_t)((uint64_t)block + at) = 1;
+    told("/proc/self/status", "VmHWM:");
+    CALL(SYS_munmap, block, size, 0);
+}
+// In units of 4 MiB: requests touch different pages of the stack.
+static uint64_t see_peak(void) { return told("/proc/self/status", "VmHWM:") >> 12; }
 // A file without a name that the boot has mapped twice.
 static int64_t view_file = -1;
 static volatile uint64_t *views[2];
@@ -395,6 +470,13 @@ static const struct state {
     {"file-content", file_write, see_file_content, 0},
     {"file-made", file_make, see_file_made, 0},
     {"file-removed", file_remove, see_file_removed, 0},
+    {"file-lock", file_lock, see_file_lock, 0},
+    {"range-lock", range_lock, see_range_lock, 0},
+    {"directory-time", directory_touch, see_directory_time, 0},
+    {"socket-file", socket_bind, see_socket, 0},
+    {"shared-file", shared_make, see_shared, 0},
+    {"io-figures", count_writes, see_writes, 0},
+    {"peak-memory", grow_peak, see_peak, 0},
     {"file-view", view_write, see_view, 0},
     {"file-punched", view_punch, see_punched, 0},
     {"signal-handler", set_handler, see_handler, 0},

@@ -36,6 +36,7 @@ pub use crate::image::image::Image;
 pub use crate::image::reset::ResetReport;
 pub use crate::image::saved::{SavedImage, checksum, digest};
 pub use crate::machine::machine::Machine;
+pub use crate::machine::residency::{RESIDENCY_AT_ONCE, Residency};
 pub use crate::processor::Kicker;
 pub use error::{LoadError, SaveError};
 pub use mayfly_machine::{CreateError, FreezeError, RunError};

@@ -72,6 +72,7 @@ macro_rules! counting_guest {
 mod aliases;
 mod files;
 mod registers;
+mod residency;
 mod saved;
 mod scattered;
 mod shared;

@@ -75,6 +75,7 @@ pub use crate::base::ids::ConnectionId;
 pub use crate::base::limits::Connects;
 pub use crate::base::limits::LimitHits;
 pub use crate::base::limits::Limits;
+pub use crate::base::limits::RefusedProcesses;
 pub use crate::base::step::Fault;
 pub use crate::base::step::Step;
 pub use crate::exec::elf::ElfError;

@@ -110,8 +110,12 @@ impl Process {
         let memory = AddressSpace::new(limits.mappings, limits.address_space_bytes, limits.stack_bytes, stack_prot)
             .map_err(|_| no_room())?;
         let mut process = Self::new(memory, program, limits);
+        process.resolve_executable();
+        // The file's name in `/proc/self/maps` is that of `/proc/self/exe`.
+        let path = process.shared.executable.as_bytes();
+        let mapped = file.as_ref().map(|file| MappedFile { path: path.into(), ..file.clone() });
         let memory = process.memory.edit();
-        map_segments(memory, &image, file.as_ref()).ok_or_else(no_room)?;
+        map_segments(memory, &image, mapped.as_ref()).ok_or_else(no_room)?;
         memory.start_heap(image.end());
         let interpreter = match &image.interpreter {
             Some(path) => Some(process.load_interpreter(machine, path)?),
@@ -160,6 +164,19 @@ impl Process {
             .ok_or_else(|| refuse("does not fit into the address space".to_owned()))?;
         load_segments(machine, memory, &image, source)?;
         Ok(Interpreter { base: image.bias, entry: image.entry })
+    }
+
+    /// Follows symbolic links to the program in its own view: `/proc/self/exe` names the file itself, next to which
+    /// runtimes look for their libraries.
+    fn resolve_executable(&mut self) {
+        let view = FsView { process: self, may_block: true };
+        let path = view.process.shared.executable.as_bytes();
+        let found = lookup::resolve(view, b"", path, true).and_then(lookup::Found::existing);
+        if let Ok((path, _)) = found
+            && let Ok(path) = String::from_utf8(path)
+        {
+            self.set_executable(path);
+        }
     }
 
     /// A program's file in the mounts, and its path. The error completes "the interpreter ...".

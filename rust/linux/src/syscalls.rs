@@ -8,7 +8,9 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::names;
 use crate::event::calls::{epoll, notices, pipes, poll};
-use crate::fs::calls::{copying, descriptors, directories, files, inotify, overlay_mappings, paths, sizes, tree};
+use crate::fs::calls::{
+    attributes, copying, descriptors, directories, files, inotify, locks, overlay_mappings, paths, sizes, statfs, tree,
+};
 use crate::kernel::call::{Call, unknown};
 use crate::kernel::closing;
 use crate::mm::calls::memory;
@@ -16,7 +18,7 @@ use crate::net::calls::{messages, socket_options, sockets};
 use crate::sched::calls::{futex, scheduling, threads};
 use crate::signal::calls::signals;
 use crate::signal::signals::Signal;
-use crate::system::calls::{limits, process, system, wait_pidfd};
+use crate::system::calls::{identity, limits, process, system, wait_pidfd};
 use crate::time::calls::{clocks, timers};
 
 /// Handler of a system call.
@@ -50,15 +52,18 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_pwrite64, files::pwrite),
     (libc::SYS_preadv, files::preadv),
     (libc::SYS_pwritev, files::pwritev),
+    (libc::SYS_preadv2, files::preadv2),
+    (libc::SYS_pwritev2, files::pwritev2),
     (libc::SYS_ioctl, files::ioctl),
     (libc::SYS_lseek, files::lseek),
     (libc::SYS_fstat, files::fstat),
     (libc::SYS_fadvise64, files::fadvise),
-    (libc::SYS_flock, files::flock),
     (libc::SYS_fsync, files::fsync),
     (libc::SYS_fdatasync, files::fsync),
     (libc::SYS_syncfs, files::syncfs),
     (libc::SYS_sync, files::sync),
+    // fs/calls/locks.rs
+    (libc::SYS_flock, locks::flock),
     // fs/calls/directories.rs
     (libc::SYS_getdents64, directories::getdents64),
     // fs/calls/descriptors.rs
@@ -132,8 +137,9 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_getcwd, paths::getcwd),
     (libc::SYS_chdir, paths::chdir),
     (libc::SYS_fchdir, paths::fchdir),
-    (libc::SYS_statfs, paths::statfs),
-    (libc::SYS_fstatfs, paths::fstatfs),
+    // fs/calls/statfs.rs
+    (libc::SYS_statfs, statfs::statfs),
+    (libc::SYS_fstatfs, statfs::fstatfs),
     // fs/calls/sizes.rs
     (libc::SYS_truncate, sizes::truncate),
     (libc::SYS_ftruncate, sizes::ftruncate),
@@ -151,28 +157,32 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_linkat, tree::linkat),
     (libc::SYS_symlink, tree::symlink),
     (libc::SYS_symlinkat, tree::symlinkat),
-    (libc::SYS_chmod, tree::chmod),
-    (libc::SYS_fchmod, tree::fchmod),
-    (libc::SYS_fchmodat, tree::fchmodat),
-    (libc::SYS_utimensat, tree::utimensat),
-    (libc::SYS_chown, tree::chown),
-    (libc::SYS_lchown, tree::chown),
-    (libc::SYS_fchown, tree::fchown),
-    (libc::SYS_fchownat, tree::fchownat),
-    (libc::SYS_getxattr, tree::no_attribute),
-    (libc::SYS_lgetxattr, tree::no_link_attribute),
-    (libc::SYS_fgetxattr, tree::no_open_attribute),
-    (libc::SYS_setxattr, tree::no_attribute),
-    (libc::SYS_lsetxattr, tree::no_link_attribute),
-    (libc::SYS_fsetxattr, tree::no_open_attribute),
-    (libc::SYS_listxattr, tree::listxattr),
-    (libc::SYS_llistxattr, tree::llistxattr),
-    (libc::SYS_flistxattr, tree::no_open_attributes),
-    (libc::SYS_removexattr, tree::no_attribute),
-    (libc::SYS_lremovexattr, tree::no_link_attribute),
-    (libc::SYS_fremovexattr, tree::no_open_attribute),
     (libc::SYS_mknod, tree::mknod),
     (libc::SYS_mknodat, tree::mknodat),
+    // fs/calls/attributes.rs
+    (libc::SYS_chmod, attributes::chmod),
+    (libc::SYS_fchmod, attributes::fchmod),
+    (libc::SYS_fchmodat, attributes::fchmodat),
+    (libc::SYS_utimensat, attributes::utimensat),
+    (libc::SYS_utime, attributes::utime),
+    (libc::SYS_utimes, attributes::utimes),
+    (libc::SYS_futimesat, attributes::futimesat),
+    (libc::SYS_chown, attributes::chown),
+    (libc::SYS_lchown, attributes::chown),
+    (libc::SYS_fchown, attributes::fchown),
+    (libc::SYS_fchownat, attributes::fchownat),
+    (libc::SYS_getxattr, attributes::no_attribute),
+    (libc::SYS_lgetxattr, attributes::no_link_attribute),
+    (libc::SYS_fgetxattr, attributes::no_open_attribute),
+    (libc::SYS_setxattr, attributes::no_attribute),
+    (libc::SYS_lsetxattr, attributes::no_link_attribute),
+    (libc::SYS_fsetxattr, attributes::no_open_attribute),
+    (libc::SYS_listxattr, attributes::listxattr),
+    (libc::SYS_llistxattr, attributes::llistxattr),
+    (libc::SYS_flistxattr, attributes::no_open_attributes),
+    (libc::SYS_removexattr, attributes::no_attribute),
+    (libc::SYS_lremovexattr, attributes::no_link_attribute),
+    (libc::SYS_fremovexattr, attributes::no_open_attribute),
     // fs/calls/overlay_mappings.rs
     (libc::SYS_memfd_create, overlay_mappings::memfd_create),
     // time/calls/clocks.rs
@@ -197,6 +207,19 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_getresuid, process::getresuid),
     (libc::SYS_getresgid, process::getresgid),
     (libc::SYS_getgroups, process::getgroups),
+    // system/calls/identity.rs
+    (libc::SYS_setuid, identity::setuid),
+    (libc::SYS_setgid, identity::setgid),
+    (libc::SYS_setreuid, identity::setreuid),
+    (libc::SYS_setregid, identity::setregid),
+    (libc::SYS_setresuid, identity::setresuid),
+    (libc::SYS_setresgid, identity::setresgid),
+    (libc::SYS_setfsuid, identity::setfsuid),
+    (libc::SYS_setfsgid, identity::setfsgid),
+    (libc::SYS_setgroups, identity::setgroups),
+    (libc::SYS_setpgid, identity::setpgid),
+    (libc::SYS_setsid, identity::setsid),
+    // system/calls/process.rs
     (libc::SYS_exit, threads::exit),
     (libc::SYS_exit_group, process::exit_group),
     (libc::SYS_arch_prctl, process::arch_prctl),
@@ -322,6 +345,13 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
     };
     if !call.process.pollables.orphans.is_empty() {
         closing::close_orphans(call);
+    }
+    if call.process.files.has_lost_locks() {
+        call.process.files.edit().take_lost_locks();
+        call.note_change();
+    }
+    if let Ok(value) = result {
+        call.process.figures.count_transfer(number, value);
     }
     if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(number, call.args) {
         call.raise_on_current(Signal::PIPE)?;

@@ -9,7 +9,7 @@ use mayfly_machine::{Exit, PAGE_SIZE, SharedMemory, layout};
 use proptest::prelude::*;
 
 use crate::base::context::{Context, Output, Stream};
-use crate::base::limits::Limits;
+use crate::base::limits::{Limits, RefusedProcesses};
 use crate::base::pages::PageRange;
 use crate::base::step::Step;
 use crate::exec::program::Program;
@@ -181,6 +181,7 @@ impl Puppet {
         // Statistics are not reset.
         self.process.take_limit_hits();
         self.process.take_connects();
+        self.process.take_refused_processes();
         assert_eq!(format!("{:?}", self.process), format!("{frozen:?}"), "the process equals the snapshot");
         assert_eq!(self.run(), Ok(Exit::Syscall));
         Ok(())
@@ -466,14 +467,17 @@ fn unknown_calls_are_counted_over_resets_and_logged_once() {
         for _ in 0..2 {
             assert_eq!(worker.call(libc::SYS_fork, [0; 6], 0), Ok(-38));
             assert_eq!(worker.call(0x1_0000_0000 + libc::SYS_getpid, [0; 6], 0), Ok(2), "the upper half is ignored");
+            assert_eq!(worker.call(libc::SYS_execve, [0; 6], 0), Ok(-38));
+            assert_eq!(worker.process.take_refused_processes(), RefusedProcesses { forks: 1, execs: 1 });
+            assert_eq!(worker.process.take_refused_processes(), RefusedProcesses::default());
             worker.reset(&frozen).unwrap();
         }
     }
     let log: Vec<String> = workers.iter().map(|worker| String::from_utf8(worker.log.0.clone()).unwrap()).collect();
     assert_eq!(log.concat().matches("57 (fork)").count(), 1, "{log:?}");
     let counted = frozen.unknown_calls();
-    assert_eq!(counted.len(), 1);
-    assert_eq!((counted[0].name, counted[0].count), ("fork", 4));
+    let counted: Vec<_> = counted.iter().map(|call| (call.name, call.count)).collect();
+    assert_eq!(counted, [("fork", 4), ("execve", 4)]);
 }
 
 #[test]

@@ -41,6 +41,14 @@ fn files_in_memory_and_shared_mappings_agree() {
 }
 
 #[test]
+fn families_of_sockets_agree() {
+    // In the hardware lane the interface is not up.
+    if has_whole_system() {
+        agrees_with_native("families", &[Linking::Glibc]);
+    }
+}
+
+#[test]
 fn the_loopback_interface_agrees() {
     // In the hardware lane the interface is not up.
     if has_whole_system() {

@@ -9,8 +9,10 @@ use std::fmt::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use mayfly_linux::{Limits, MountPoint, Mounts, Step};
-use support::{Guest, Linking, MEMORY, agrees_with_native, agrees_with_native_on, compile, has_whole_system};
+use mayfly_linux::{Elf, Limits, MountPoint, Mounts, Step};
+use support::{
+    Guest, Linking, MEMORY, agrees_with_native, agrees_with_native_in, agrees_with_native_on, compile, has_whole_system,
+};
 
 /// A tree with every kind of node that may be a problem in a path.
 fn tree(root: &Path) {
@@ -56,6 +58,84 @@ fn synthetic_files_agree() {
     if has_whole_system() {
         agrees_with_native("virtual", &[Linking::Glibc]);
     }
+}
+
+#[test]
+fn what_the_system_says_about_the_program_agrees() {
+    if has_whole_system() {
+        let limits = Limits { threads: 4, ..Limits::default() };
+        agrees_with_native_in("figures", &[Linking::Glibc], &[], &[Path::new("/usr")], &limits);
+    }
+}
+
+/// What is resident differs natively and inside by what is shared, and by how much a fault brings in; not by orders of
+/// magnitude.
+#[test]
+fn resident_memory_is_near_natives() {
+    let dynamic: &[_] = if has_whole_system() { &[Linking::GlibcDynamic] } else { &[] };
+    for linking in [Linking::Glibc].iter().chain(dynamic) {
+        let program = compile("figures", *linking);
+        let values = |text: &str| -> Vec<(String, u64)> {
+            let pairs = text.lines().map(|line| line.split_once(' ').unwrap());
+            pairs.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+        };
+        let guest = Guest::load_mapped(&program, &["values"], &Limits::default(), MEMORY, &support::libraries());
+        let inside = values(&guest.outcome().stdout);
+        let native = values(&String::from_utf8(support::run_natively(&program, &["values"]).stdout).unwrap());
+        for ((name, inside), (_, native)) in inside.iter().zip(&native) {
+            // The stack counts whole inside, and page faults bring in up to 1 MiB of a file.
+            let more = if name == "size" { 12_000 } else { 4_000 };
+            assert!(
+                *inside <= native + more && *inside + 2_000 >= native / 2,
+                "{linking:?}, {name}: {inside} {native}"
+            );
+        }
+        assert_eq!(inside.len(), 4);
+    }
+}
+
+#[test]
+fn what_parts_of_a_program_share_by_files_agrees() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(root.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let program = compile("sharing", Linking::Glibc);
+    let native = support::run_natively(&program, &[root.path().to_str().unwrap()]);
+    assert!(native.status.success(), "{native:?}");
+    let limits = Limits { threads: 4, ..Limits::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let point = MountPoint { guest: "/srv/data".into(), host: directory.path().into(), writable: true };
+    let mounts = Mounts::open(&[point]).unwrap();
+    for place in ["/tmp", "/srv/data"] {
+        let inside = Guest::load_mounted(&program, &[place], &limits, MEMORY, &mounts).outcome();
+        let native = String::from_utf8_lossy(&native.stdout);
+        for (line, (inside, native)) in inside.stdout.lines().zip(native.lines()).enumerate() {
+            assert_eq!(inside, native, "{place}, line {line}: in the machine and natively");
+        }
+        assert_eq!(inside.stdout.lines().count(), native.lines().count(), "{inside:?}");
+        assert_eq!(inside.end, Step::Exited { status: 0 }, "{inside:?}");
+        support::compared::check("sharing", Linking::Glibc, &inside.calls);
+    }
+}
+
+/// A runtime finds its libraries next to itself, by `/proc/self/exe`.
+#[test]
+fn a_program_called_by_a_link_knows_its_own_place() {
+    let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::create_dir_all(root.join("lib/runtime/bin")).unwrap();
+    std::fs::create_dir(root.join("bin")).unwrap();
+    let own = root.join("lib/runtime/bin/open");
+    std::fs::copy(compile("open", Linking::Glibc), &own).unwrap();
+    symlink("../lib/runtime/bin/open", root.join("bin/middle")).unwrap();
+    symlink("middle", root.join("bin/open")).unwrap();
+    let point = MountPoint { guest: "/usr".into(), host: root.clone(), writable: false };
+    let mounts = Mounts::open(&[point]).unwrap();
+    let file = std::fs::File::open(&own).unwrap();
+    let args = ["-l", "/proc/self/exe"];
+    let guest =
+        Guest::load_elf(Elf::File(&file), Path::new("/usr/bin/open"), &args, &Limits::default(), MEMORY, &mounts);
+    let outcome = guest.outcome();
+    assert_eq!(outcome.stdout, "/proc/self/exe -> /usr/lib/runtime/bin/open\n");
 }
 
 /// The program's output for `paths` when `inside` is mounted at `/srv`.
@@ -136,7 +216,7 @@ fn a_mount_ends_where_the_hosts_file_system_does() {
 fn without_mounts_nothing_of_the_host_is_visible() {
     let program = compile("open", Linking::Glibc);
     let here = program.to_str().unwrap();
-    let outcome = support::run(&program, &[here, "/etc/hostname", "/root/x", "/usr", "/proc/self/status"]);
+    let outcome = support::run(&program, &[here, "/etc/machine-id", "/root/x", "/usr", "/proc/self/status"]);
     let lines: Vec<_> = outcome.stdout.lines().collect();
     for line in &lines[..4] {
         assert!(line.ends_with(": error 2"), "{line}");

@@ -7,6 +7,8 @@
 //! Paging-based KVM does not see a downgrade of an entry by itself. This module only edits entries;
 //! who calls it pairs every downgrade with [`crate::memory::Memory::take_back`].
 
+mod residency;
+
 use std::collections::{HashMap, HashSet};
 
 use mayfly_machine::{EnginePage, MemoryError, PAGE_SIZE, Prot};

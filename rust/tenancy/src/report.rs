@@ -182,6 +182,8 @@ pub struct TenantReport {
     pub connects: u64,
     /// Outbound connections that it was refused.
     pub refused_connects: u64,
+    /// How often it was refused another process, by what it asked for: `fork` or `exec`.
+    pub refused_processes: BTreeMap<&'static str, u64>,
     /// New generations since the start, including rollbacks.
     pub reloads: u64,
     /// New generations that failed.
@@ -273,6 +275,11 @@ impl TenantReport {
             store_calls: totals.events(Event::StoreCall),
             connects: totals.events(Event::Connect),
             refused_connects: totals.events(Event::RefusedConnect),
+            refused_processes: [("fork", Event::RefusedFork), ("exec", Event::RefusedExec)]
+                .into_iter()
+                .map(|(call, event)| (call, totals.events(event)))
+                .filter(|&(_, count)| count > 0)
+                .collect(),
             reloads: tenant.reloads.load(Relaxed),
             reload_failures: tenant.reload_failures.load(Relaxed),
             limit_hits: hits

@@ -116,6 +116,20 @@ fn limits_that_a_program_sees_as_errors_are_counted() {
 }
 
 #[test]
+fn refused_processes_are_counted_for_each_request() {
+    let server = start(&[tenant("a", json!({})), tenant("b", json!({}))]);
+    let mut pool = server.loop_pool();
+    for round in 1..4 {
+        assert_eq!(get(&mut pool, "/a/forbidden").status, 200);
+        assert_eq!(get(&mut pool, "/a/ok").status, 200);
+        let refused = report(&server, "a").refused_processes;
+        assert_eq!(refused.into_iter().collect::<Vec<_>>(), [("exec", round), ("fork", round)]);
+    }
+    assert_eq!(get(&mut pool, "/b/ok").status, 200);
+    assert!(report(&server, "b").refused_processes.is_empty());
+}
+
+#[test]
 fn state_is_kept_only_where_configured() {
     let server = start(&[tenant("fresh", json!({})), tenant("keeps", json!({"ephemeral": false}))]);
     let mut pool = server.loop_pool();

@@ -8,6 +8,7 @@ pub(crate) mod clock;
 pub(crate) mod file_pages;
 pub(crate) mod frozen;
 pub(crate) mod machine;
+pub(crate) mod residency;
 mod runs;
 pub(crate) mod space;
 mod zeroes;

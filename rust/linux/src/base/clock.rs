@@ -10,6 +10,16 @@ pub(crate) fn now_ns() -> u64 {
     nanoseconds(rustix::time::clock_gettime(ClockId::Monotonic))
 }
 
+/// `CLOCK_BOOTTIME`, now.
+pub(crate) fn boottime_ns() -> u64 {
+    nanoseconds(rustix::time::clock_gettime(ClockId::Boottime))
+}
+
+/// `CLOCK_REALTIME`, now.
+pub(crate) fn realtime_ns() -> u64 {
+    nanoseconds(rustix::time::clock_gettime(ClockId::Realtime))
+}
+
 /// The monotonic time at which `CLOCK_REALTIME` will be `unix_ns`, unless the realtime clock is set before.
 pub(crate) fn from_unix_ns(unix_ns: u64) -> u64 {
     let unix_now = nanoseconds(rustix::time::clock_gettime(ClockId::Realtime));

@@ -58,3 +58,12 @@ pub struct Connects {
     /// Connections refused.
     pub refused: u32,
 }
+
+/// How often a program was refused another process. A program may go on without what that process would have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RefusedProcesses {
+    /// Calls for a new process: `fork`, `vfork`, and `clone` and `clone3` without `CLONE_THREAD`.
+    pub forks: u32,
+    /// Calls for another program in place of this one: `execve`, `execveat`.
+    pub execs: u32,
+}

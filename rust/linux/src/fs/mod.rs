@@ -2,6 +2,8 @@
 //! Files as a program sees them: mounts, the overlay, open files.
 
 pub(crate) mod calls;
+pub(crate) mod directory_times;
+pub(crate) mod locks;
 pub(crate) mod mounts;
 pub(crate) mod object;
 pub(crate) mod open_files;

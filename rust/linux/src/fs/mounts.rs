@@ -4,8 +4,8 @@
 //! There are none unless the tenant's configuration lists them: deny by default. A mount is read-only unless configured
 //! writable. Writes to a writable one stay in the process (`crate::fs::overlay`): the host's files never change.
 //!
-//! `/proc`, `/dev` and `/sys` are synthetic (`crate::fs::view::procfs`), and nothing can be mounted there. `/tmp` is an
-//! empty, writable directory unless something else is mounted on it.
+//! `/proc`, `/dev` and `/sys` are synthetic (`crate::fs::view::procfs`), and nothing can be mounted there. `/dev/shm`
+//! is an empty, writable directory, and so is `/tmp` unless something else is mounted on it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -101,7 +101,7 @@ struct Inner {
 }
 
 impl Default for Mounts {
-    /// No mounts but `/tmp`.
+    /// No mounts but `/tmp` and `/dev/shm`.
     fn default() -> Self {
         Self::with(Vec::new())
     }
@@ -140,6 +140,7 @@ impl Mounts {
         if !all.iter().any(|mount| mount.guest == b"/tmp") {
             all.push(Mount { guest: b"/tmp".to_vec(), root: None, writable: true, device: TMP_DEVICE });
         }
+        all.push(Mount { guest: SHARED_MEMORY.to_vec(), root: None, writable: true, device: SHARED_MEMORY_DEVICE });
         all.sort_by_key(|mount| std::cmp::Reverse(mount.guest.len()));
         Self { inner: Arc::new(Inner { all, open: Arc::new(AtomicUsize::new(0)) }) }
     }
@@ -229,8 +230,12 @@ fn take(counter: &AtomicUsize, max: usize) -> Result<(), Errno> {
     }
 }
 
-/// Device numbers of `/tmp` and of the first mount. Synthetic files have 0.
+/// Where C libraries keep the files of `shm_open` and `sem_open`.
+pub(crate) const SHARED_MEMORY: &[u8] = b"/dev/shm";
+
+/// Device numbers of `/tmp`, `/dev/shm`, and of the first mount. Synthetic files have 0.
 const TMP_DEVICE: u32 = 30;
+const SHARED_MEMORY_DEVICE: u32 = 31;
 const FIRST_DEVICE: u32 = 40;
 
 /// Whether `path` is `tree` or lies below it.
@@ -269,8 +274,8 @@ mod tests {
         assert_eq!(find("/usr/libx"), Some(("/usr".into(), "libx".into())));
         assert_eq!(find("/usr"), Some(("/usr".into(), String::new())));
         assert_eq!(find("/us"), None);
-        assert_eq!(mounts.iter().count(), 3, "/tmp was replaced by the configuration's");
-        assert_eq!(Mounts::default().iter().count(), 1);
+        assert_eq!(mounts.iter().count(), 4, "/tmp was replaced by the configuration's");
+        assert_eq!(Mounts::default().iter().count(), 2);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::base::context::Stream;
 use crate::base::errno::Errno;
 use crate::base::ids::OpenId;
 use crate::base::limits::Limits;
+use crate::fs::locks::Locks;
 use crate::fs::object::Object;
 
 /// Most descriptors that a limit may allow.
@@ -50,6 +51,8 @@ pub(crate) struct OpenFile {
     pub(crate) flags: i32,
     /// The position that `read`, `write` and `lseek` move.
     pub(crate) offset: u64,
+    /// Its locks, if it ever had any.
+    pub(crate) locks: Option<Box<Locks>>,
     /// Number of descriptors and messages that refer to it; never 0.
     references: usize,
 }
@@ -57,7 +60,7 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// An open file with the `flags` of `open`.
     pub(crate) fn new(object: Object, path: &[u8], flags: i32) -> Self {
-        Self { object, path: path.into(), flags: flags & !FORGOTTEN, offset: 0, references: 1 }
+        Self { object, path: path.into(), flags: flags & !FORGOTTEN, offset: 0, locks: None, references: 1 }
     }
 
     pub(crate) fn is_readable(&self) -> bool {
@@ -83,6 +86,9 @@ pub(crate) struct DescriptorTable {
     limit: usize,
     /// The working directory, absolute.
     directory: Vec<u8>,
+    /// An open file that had locks was closed, for which calls may wait.
+    #[serde(skip)]
+    lost_locks: bool,
 }
 
 impl Clone for DescriptorTable {
@@ -92,6 +98,7 @@ impl Clone for DescriptorTable {
             open: self.open.clone(),
             limit: self.limit,
             directory: self.directory.clone(),
+            lost_locks: self.lost_locks,
         }
     }
 
@@ -101,6 +108,7 @@ impl Clone for DescriptorTable {
         self.open.clone_from(&source.open);
         self.limit = source.limit;
         self.directory.clone_from(&source.directory);
+        self.lost_locks = source.lost_locks;
     }
 }
 
@@ -112,6 +120,7 @@ impl DescriptorTable {
             open: Vec::new(),
             limit: limit.clamp(3, DESCRIPTORS_MAX),
             directory: b"/".to_vec(),
+            lost_locks: false,
         };
         for (object, path, flags) in [
             (Object::Null, &b"/dev/null"[..], libc::O_RDONLY),
@@ -179,6 +188,27 @@ impl DescriptorTable {
     /// The objects of all open files.
     pub(crate) fn objects(&self) -> impl Iterator<Item = &Object> {
         self.open.iter().flatten().map(|open| &open.object)
+    }
+
+    /// The locks of all open files that have some.
+    pub(crate) fn locks(&self) -> impl Iterator<Item = (OpenId, &Locks)> {
+        let all = self.open.iter().enumerate();
+        all.filter_map(|(index, open)| Some((OpenId(index), open.as_ref()?.locks.as_deref()?)))
+    }
+
+    /// The locks of an open file, mutable.
+    pub(crate) fn locks_mut(&mut self, OpenId(index): OpenId) -> Option<&mut Option<Box<Locks>>> {
+        Some(&mut self.open.get_mut(index)?.as_mut()?.locks)
+    }
+
+    /// Whether an open file that had locks was closed since the last call.
+    pub(crate) fn has_lost_locks(&self) -> bool {
+        self.lost_locks
+    }
+
+    /// See [`DescriptorTable::has_lost_locks`].
+    pub(crate) fn take_lost_locks(&mut self) {
+        self.lost_locks = false;
     }
 
     /// Puts another object in the place of those that `is_old` accepts.
@@ -341,7 +371,9 @@ impl DescriptorTable {
         if open.references > 0 {
             return None;
         }
-        let gone = slot.take().map(|open| open.object);
+        let gone = slot.take();
+        self.lost_locks |= gone.as_ref().is_some_and(|open| open.locks.is_some());
+        let gone = gone.map(|open| open.object);
         while self.open.last().is_some_and(Option::is_none) {
             self.open.pop();
         }

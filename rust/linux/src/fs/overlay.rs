@@ -25,6 +25,7 @@ use crate::base::errno::Errno;
 use crate::base::identity::{GID, UID};
 use crate::base::ids::InodeId;
 use crate::base::limits::Limits;
+use crate::fs::directory_times::DirectoryTimes;
 use crate::host::attributes::{Attributes, Time};
 use crate::store::content::Content;
 use crate::store::inodes::{Inodes, Status};
@@ -45,6 +46,12 @@ pub(crate) enum OverlayEntry {
         number: u64,
         modified: Time,
     },
+    /// The name of a bound Unix socket; `crate::net::socket::Socket::node` has its number.
+    Socket {
+        number: u64,
+        mode: u32,
+        modified: Time,
+    },
     Gone,
 }
 
@@ -63,13 +70,16 @@ pub(crate) enum Layer<'a> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Overlay {
     entries: BTreeMap<Vec<u8>, OverlayEntry>,
+    /// Of directories that are no entries.
+    times: DirectoryTimes,
     inodes: Inodes,
     max_entries: usize,
 }
 
 impl Overlay {
     pub(crate) fn new(max_bytes: u64, max_entries: usize) -> Self {
-        Self { entries: BTreeMap::new(), inodes: Inodes::new(max_bytes), max_entries }
+        let (times, inodes) = (DirectoryTimes::default(), Inodes::new(max_bytes));
+        Self { entries: BTreeMap::new(), times, inodes, max_entries }
     }
 
     /// Whether a deserialised value keeps this type's invariants and the limits.
@@ -77,15 +87,62 @@ impl Overlay {
         let names = self.entries.iter().fold(0_u64, |sum, (path, entry)| sum.saturating_add(cost(path, entry)));
         let exists = |entry: &OverlayEntry| match entry {
             OverlayEntry::File(id) => self.inodes.exists(*id),
-            OverlayEntry::Directory { .. } | OverlayEntry::Link { .. } | OverlayEntry::Gone => true,
+            OverlayEntry::Directory { .. }
+            | OverlayEntry::Link { .. }
+            | OverlayEntry::Socket { .. }
+            | OverlayEntry::Gone => true,
         };
         self.inodes.is_sound(names, limits.overlay_bytes)
             && self.entries.values().all(exists)
             && self.max_entries == limits.overlay_entries
     }
 
+    /// The mode of the overlay's directory at `path`.
+    pub(crate) fn directory_mode(&self, path: &[u8]) -> Option<u32> {
+        match self.entries.get(path)? {
+            OverlayEntry::Directory { mode, .. } => Some(*mode),
+            _ => None,
+        }
+    }
+
+    /// Whether the directory at `path` is the overlay's, with this inode number.
+    pub(crate) fn owns_directory(&self, path: &[u8], inode: u64) -> bool {
+        matches!(self.entries.get(path), Some(OverlayEntry::Directory { number, .. }) if *number == inode)
+    }
+
+    /// Whether all is as the mounts have it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.times.is_empty()
+    }
+
+    /// The number of entries that there can be.
+    pub(crate) fn max_entries(&self) -> usize {
+        self.max_entries
+    }
+
+    /// Entries that may still be made.
+    pub(crate) fn free_entries(&self) -> usize {
+        self.max_entries.saturating_sub(self.entries.len())
+    }
+
+    /// Records that the entries of the directory at `path` have changed, or that its time was set.
+    pub(crate) fn touch_directory(&mut self, path: &[u8], time: Time) {
+        match self.entries.get_mut(path) {
+            Some(OverlayEntry::Directory { modified, .. }) => *modified = time,
+            _ => self.times.set(path, time),
+        }
+    }
+
+    /// The attributes of a directory as it is now: those that it had otherwise, with the mode and the time that the
+    /// program has given it.
+    pub(crate) fn directory(&self, path: &[u8], known: Attributes) -> Attributes {
+        match self.entries.get(path) {
+            Some(OverlayEntry::Directory { number, mode, modified, .. }) if *number == known.inode => {
+                Attributes { mode: libc::S_IFDIR | mode, modified: *modified, ..known }
+            }
+            Some(_) => known,
+            None => Attributes { modified: self.times.get(path).unwrap_or(known.modified), ..known },
+        }
     }
 
     /// The files, without their names.
@@ -148,8 +205,12 @@ impl Overlay {
                 made(*number, libc::S_IFDIR | mode, 0, *modified, 2)
             }
             OverlayEntry::Link { target, number, modified } => {
-                made(*number, libc::S_IFLNK | 0o777, target.len() as u64, *modified, 1)
+                let same =
+                    |other: &&OverlayEntry| matches!(other, OverlayEntry::Link { number: own, .. } if own == number);
+                let links = u32::try_from(self.entries.values().filter(same).count()).unwrap_or(1);
+                made(*number, libc::S_IFLNK | 0o777, target.len() as u64, *modified, links)
             }
+            OverlayEntry::Socket { number, mode, modified } => made(*number, libc::S_IFSOCK | mode, 0, *modified, 1),
             OverlayEntry::Gone => made(0, 0, 0, Time::default(), 0),
         }
     }
@@ -177,6 +238,13 @@ impl Overlay {
         self.put(path, OverlayEntry::Link { target: target.to_vec(), number, modified: now })
     }
 
+    /// Creates the name of a Unix socket; returns its number.
+    pub(crate) fn make_socket(&mut self, path: &[u8], mode: u32, now: Time) -> Result<u64, Errno> {
+        let number = self.inodes.number();
+        self.put(path, OverlayEntry::Socket { number, mode: mode & 0o7777, modified: now })?;
+        Ok(number)
+    }
+
     /// Adds a name for a file.
     pub(crate) fn link(&mut self, path: &[u8], id: InodeId) -> Result<(), Errno> {
         if !self.inodes.may_be_linked(id) {
@@ -187,9 +255,18 @@ impl Overlay {
         Ok(())
     }
 
+    /// Adds a name for the symbolic link at `path`.
+    pub(crate) fn link_again(&mut self, path: &[u8], new: &[u8]) -> Result<(), Errno> {
+        match self.entries.get(path).cloned() {
+            Some(link @ OverlayEntry::Link { .. }) => self.put(new, link),
+            _ => Err(Errno::EPERM),
+        }
+    }
+
     /// Removes the entry at `path`; `hides` hides what the mount has there. Returns the file if that was its last name.
     pub(crate) fn remove(&mut self, path: &[u8], hides: bool) -> Result<Option<InodeId>, Errno> {
         let old = self.entries.get(path).cloned();
+        self.times.forget(path);
         // Entries below a removed directory are gone already, or hidden with it.
         if matches!(old, Some(OverlayEntry::Directory { .. })) || hides {
             let below: Vec<_> = self.below(path).collect();
@@ -231,6 +308,7 @@ impl Overlay {
     pub(crate) fn set_mode(&mut self, path: &[u8], new: u32) {
         match self.entries.get_mut(path) {
             Some(OverlayEntry::Directory { mode, .. }) => *mode = new & 0o1777,
+            Some(OverlayEntry::Socket { mode, .. }) => *mode = new & 0o7777,
             Some(&mut OverlayEntry::File(id)) => self.inodes.set_mode(id, new),
             _ => {}
         }
@@ -239,7 +317,11 @@ impl Overlay {
     /// Sets the modification time of the entry at `path`, which is in the overlay.
     pub(crate) fn set_time(&mut self, path: &[u8], time: Time) {
         match self.entries.get_mut(path) {
-            Some(OverlayEntry::Directory { modified, .. } | OverlayEntry::Link { modified, .. }) => *modified = time,
+            Some(
+                OverlayEntry::Directory { modified, .. }
+                | OverlayEntry::Link { modified, .. }
+                | OverlayEntry::Socket { modified, .. },
+            ) => *modified = time,
             Some(&mut OverlayEntry::File(id)) => self.inodes.set_time(id, time),
             _ => {}
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Attributes of files as programs see them: the content and layout of `stat`, `statx` and `statfs`.
+//! Attributes of files as programs see them: the content and layout of `stat` and `statx`.
 //!
-//! Sources: `<asm/stat.h>`, `<linux/stat.h>`, `<asm-generic/statfs.h>`; stat(2), statx(2), statfs(2).
+//! Sources: `<asm/stat.h>`, `<linux/stat.h>`; stat(2), statx(2).
 
 use serde::{Deserialize, Serialize};
 
@@ -111,15 +111,6 @@ impl Attributes {
         put(140, &self.device.to_le_bytes());
         bytes
     }
-}
-
-/// `struct statfs` of the file system with this `device`. Its size and free space are not disclosed.
-pub(crate) fn file_system(device: u32) -> [u64; 15] {
-    const TMPFS_MAGIC: u64 = 0x0102_1994;
-    const NAME_MAX: u64 = 255;
-    const ST_VALID_RDONLY: u64 = 0x21;
-    // type, bsize, blocks, bfree, bavail, files, ffree, fsid, namelen, frsize, flags, spare
-    [TMPFS_MAGIC, 4096, 0, 0, 0, 0, 0, device.into(), NAME_MAX, 4096, ST_VALID_RDONLY, 0, 0, 0, 0]
 }
 
 /// The current time, for time stamps of files.

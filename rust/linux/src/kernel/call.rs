@@ -7,6 +7,7 @@ use crate::base::context::{Context, Stream};
 use crate::base::errno::Errno;
 use crate::base::halt::{Halt, Wait};
 use crate::kernel::process::Process;
+use crate::kernel::unknown::{self, ProcessCall};
 use crate::mm::user::UserMemory;
 use crate::signal::signals::Signal;
 
@@ -88,7 +89,13 @@ impl Call<'_, '_> {
 }
 
 /// Counts an unknown call, logs its name the first time, and returns its error.
-pub(crate) fn unknown(process: &Process, context: &mut Context<'_>, number: u64) -> Errno {
+pub(crate) fn unknown(process: &mut Process, context: &mut Context<'_>, number: u64) -> Errno {
+    let refused = &mut process.refused;
+    match unknown::process_call(number) {
+        Some(ProcessCall::New) => refused.forks = refused.forks.saturating_add(1),
+        Some(ProcessCall::Program) => refused.execs = refused.execs.saturating_add(1),
+        None => {}
+    }
     if let Some(line) = process.shared.unknown.count(number) {
         context.output.write(Stream::Stderr, line.as_bytes());
     }

@@ -2,14 +2,14 @@
 //! A process: all that Linux would know about a program.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mayfly_engine::Machine;
 
 use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::halt::Halt;
-use crate::base::limits::{Connects, LimitHits, Limits};
+use crate::base::limits::{Connects, LimitHits, Limits, RefusedProcesses};
 use crate::base::resource_limits::ResourceLimits;
 use crate::base::step::Step;
 use crate::base::tracked::Tracked;
@@ -18,6 +18,7 @@ use crate::fs::mounts::Mounts;
 use crate::fs::open_files::DescriptorTable;
 use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::Witnesses;
+use crate::kernel::figures::Figures;
 use crate::kernel::unknown::{UnknownCall, UnknownCalls};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::user::UserMemory;
@@ -57,12 +58,13 @@ pub(crate) struct Shared {
     pub(crate) executable: String,
     pub(crate) mounts: Mounts,
     pub(crate) network: Network,
-    /// `/proc/self/cmdline` and `/proc/self/auxv`.
+    /// `/proc/self/cmdline`, `/proc/self/environ` and `/proc/self/auxv`.
     pub(crate) command_line: Vec<u8>,
+    pub(crate) environment: Vec<u8>,
     pub(crate) auxv: Vec<u8>,
     pub(crate) limits: Limits,
-    /// When the program started.
-    pub(crate) started: Instant,
+    /// When the program started, or was loaded, by the clock since the system's start.
+    pub(crate) started_boottime_ns: u64,
     pub(crate) unknown: UnknownCalls,
     /// What the program found in its mounts while it booted.
     pub(crate) witnesses: Witnesses,
@@ -86,9 +88,12 @@ pub struct Process {
     pub(crate) suspended_ns: u64,
     /// CPU time. It changes without an edit, so reset always restores it.
     pub(crate) cpu: CpuTime,
+    /// What the program can read about itself. It changes without an edit, so reset always restores it.
+    pub(crate) figures: Figures,
     /// Statistics, which reset leaves alone.
     pub(crate) hits: LimitHits,
     pub(crate) connects: Connects,
+    pub(crate) refused: RefusedProcesses,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -110,14 +115,17 @@ impl Process {
         let executable = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
         let arguments = std::iter::once(name).chain(program.args.iter().map(String::as_str));
         let command_line = arguments.flat_map(|argument| argument.bytes().chain([0])).collect();
+        let variables = program.env.iter();
+        let environment = variables.flat_map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect();
         let shared = Shared {
             executable,
             mounts: program.mounts.clone(),
             network: program.network.clone(),
             command_line,
+            environment,
             auxv: Vec::new(),
             limits: limits.clone(),
-            started: Instant::now(),
+            started_boottime_ns: clock::boottime_ns(),
             unknown: UnknownCalls::new(),
             witnesses,
         };
@@ -135,8 +143,10 @@ impl Process {
                 used_ns: u64::try_from(ran_before.as_nanos()).unwrap_or(u64::MAX),
                 since_ns: Some(clock::now_ns()),
             },
+            figures: Figures::default(),
             hits: LimitHits::default(),
             connects: Connects::default(),
+            refused: RefusedProcesses::default(),
             shared: Arc::new(shared),
         }
     }
@@ -145,6 +155,13 @@ impl Process {
     pub(crate) fn set_auxv(&mut self, auxv: Vec<u8>) {
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
             shared.auxv = auxv;
+        }
+    }
+
+    /// Stores the target of `/proc/self/exe`; to be called before there are forks.
+    pub(crate) fn set_executable(&mut self, path: String) {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.executable = path;
         }
     }
 
@@ -234,6 +251,7 @@ impl Process {
     pub fn reset_from(&mut self, frozen: &Self) {
         self.suspended_ns = frozen.suspended_ns;
         self.cpu = frozen.cpu;
+        self.figures = frozen.figures;
         self.memory.restore(&frozen.memory);
         self.files.restore(&frozen.files);
         self.overlay.restore(&frozen.overlay);
@@ -293,6 +311,17 @@ impl Process {
             self.connects = Connects::default();
         }
         connects
+    }
+
+    /// How often the program was refused another process since the last call. Reset does not clear it; a clone has its
+    /// own.
+    #[inline]
+    pub fn take_refused_processes(&mut self) -> RefusedProcesses {
+        let refused = self.refused;
+        if refused != RefusedProcesses::default() {
+            self.refused = RefusedProcesses::default();
+        }
+        refused
     }
 
     /// The unknown system calls that the program and its forks have made. Reset does not clear them.

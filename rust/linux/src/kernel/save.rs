@@ -26,6 +26,7 @@ use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::{NoWitness, Seen, Witnesses};
 use crate::host::file_table::Scope;
 use crate::host::files;
+use crate::kernel::figures::Figures;
 use crate::kernel::process::Process;
 use crate::mm::address_space::AddressSpace;
 use crate::pollables::table::Pollables;
@@ -73,6 +74,8 @@ struct Head {
     seen: Seen,
     ran: Duration,
     auxv: Vec<u8>,
+    executable: String,
+    figures: Figures,
 }
 
 /// The state that the program can change.
@@ -134,8 +137,10 @@ impl Process {
             resources,
             suspended_ns: _,
             cpu,
+            figures,
             hits: _,
             connects: _,
+            refused: _,
             shared,
         } = self;
         let scope = Scope::enter(Vec::new());
@@ -151,6 +156,8 @@ impl Process {
             seen: shared.witnesses.seen()?,
             ran: Duration::from_nanos(cpu.used_ns),
             auxv: shared.auxv.clone(),
+            executable: shared.executable.clone(),
+            figures: *figures,
         };
         let mut bytes = postcard::to_stdvec(&head)?;
         bytes.extend(body);
@@ -187,6 +194,8 @@ impl Process {
         // A frozen process does not run.
         process.cpu.since_ns = None;
         process.set_auxv(head.auxv);
+        process.set_executable(head.executable);
+        process.figures = head.figures;
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
         let mut pollables = Box::new(pollables);

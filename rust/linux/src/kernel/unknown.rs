@@ -37,11 +37,20 @@ impl UnknownCalls {
         let first = counter.fetch_add(1, Ordering::Relaxed) == 0;
         first.then(|| {
             let name = names::name(number);
-            if starts_process(number) {
-                return format!(
-                    "mayfly: the program made system call {number} ({name}) for another process, \
-                     and there is only one: ENOSYS (logged once); a server must serve from its own process\n"
-                );
+            match process_call(number) {
+                Some(ProcessCall::New) => {
+                    return format!(
+                        "mayfly: the program made system call {number} ({name}) for another process, and there is \
+                         only one: ENOSYS (logged once); {ADVICE}\n"
+                    );
+                }
+                Some(ProcessCall::Program) => {
+                    return format!(
+                        "mayfly: the program made system call {number} ({name}) to run another program in its \
+                         place: ENOSYS (logged once); {ADVICE}\n"
+                    );
+                }
+                None => {}
             }
             format!(
                 "mayfly: the program made system call {number} ({name}), which is not supported: ENOSYS (logged once)\n"
@@ -61,11 +70,27 @@ impl UnknownCalls {
     }
 }
 
+/// What a program's owner can do about a refused process.
+const ADVICE: &str = "commands (system, popen, subprocess, shell_exec) and worker processes always fail, and a program \
+                      may go on with a wrong result: use a library or threads in the program itself, or a service \
+                      that `outbound` lists; a server must serve from its own process";
+
+/// What a call for another process would have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProcessCall {
+    /// Create a process.
+    New,
+    /// Replace the program.
+    Program,
+}
+
 /// Whether an unknown call would create a process, or replace the program. `clone` and `clone3` get here only then.
-fn starts_process(number: u64) -> bool {
-    let calls =
-        [libc::SYS_fork, libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3, libc::SYS_execve, libc::SYS_execveat];
-    i64::try_from(number).is_ok_and(|number| calls.contains(&number))
+pub(crate) fn process_call(number: u64) -> Option<ProcessCall> {
+    match number.cast_signed() {
+        libc::SYS_fork | libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3 => Some(ProcessCall::New),
+        libc::SYS_execve | libc::SYS_execveat => Some(ProcessCall::Program),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -76,14 +101,17 @@ mod tests {
     fn each_number_is_logged_once_and_counted_every_time() {
         let calls = UnknownCalls::new();
         assert!(calls.count(57).unwrap().contains("57 (fork) for another process"));
+        let line = calls.count(59).unwrap();
+        assert!(line.contains("59 (execve) to run another program") && line.contains("a library"), "{line}");
         assert!(calls.count(425).unwrap().contains("425 (io_uring_setup), which is not supported"));
         assert_eq!(calls.count(57), None);
         assert!(calls.count(u64::MAX).unwrap().contains("(?)"));
         assert_eq!(calls.count(100_000), None);
         let report = calls.report();
         assert_eq!(report[0], UnknownCall { number: Some(57), name: "fork", count: 2 });
-        assert_eq!(report[1], UnknownCall { number: Some(425), name: "io_uring_setup", count: 1 });
-        assert_eq!(report[2], UnknownCall { number: None, name: "?", count: 2 });
-        assert_eq!(report.len(), 3);
+        assert_eq!(report[1], UnknownCall { number: Some(59), name: "execve", count: 1 });
+        assert_eq!(report[2], UnknownCall { number: Some(425), name: "io_uring_setup", count: 1 });
+        assert_eq!(report[3], UnknownCall { number: None, name: "?", count: 2 });
+        assert_eq!(report.len(), 4);
     }
 }

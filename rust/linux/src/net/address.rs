@@ -82,10 +82,17 @@ impl Address {
         }
     }
 
+    /// Whether it is an IPv4 address in its IPv6 form.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self, Self::V6(host, _) if is_mapped(host))
+    }
+
     /// The same address in this family.
     pub(crate) fn in_family(self, domain: i32) -> Self {
+        let is_mapped = self.is_mapped();
         match (self, domain) {
             (Self::V4(host, port), libc::AF_INET6) => Self::V6(mapped(host), port),
+            (Self::V6([.., a, b, c, d], port), libc::AF_INET) if is_mapped => Self::V4([a, b, c, d], port),
             (other, _) => other,
         }
     }
@@ -104,8 +111,13 @@ impl Address {
         match (self, to) {
             (Self::Unix(name), Self::Unix(other)) => name == other,
             _ => {
-                let same_family = matches!((self, to), (Self::V4(..), Self::V4(..)) | (Self::V6(..), _));
-                self.port() == to.port() && same_family && (self.is_any() || to.is_any() || self.host() == to.host())
+                // An IPv6 socket reaches IPv4 addresses by their mapped form.
+                let fits = match (self, to) {
+                    (Self::V4(..), Self::V6(host, _)) => is_mapped(host),
+                    (Self::V4(..), Self::V4(..)) | (Self::V6(..), _) => true,
+                    _ => false,
+                };
+                self.port() == to.port() && fits && (self.is_any() || to.is_any() || self.host() == to.host())
             }
         }
     }
@@ -185,6 +197,10 @@ impl Address {
             }
         }
     }
+}
+
+fn is_mapped(host: &[u8; 16]) -> bool {
+    host.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
 }
 
 fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {

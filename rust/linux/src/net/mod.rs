@@ -5,5 +5,6 @@ pub(crate) mod address;
 pub(crate) mod allow_list;
 pub(crate) mod calls;
 pub(crate) mod inbound;
+pub(crate) mod interfaces;
 pub(crate) mod remote;
 pub(crate) mod socket;

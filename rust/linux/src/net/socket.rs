@@ -14,6 +14,9 @@ use crate::net::remote::Remote;
 /// Most bytes in each direction of a connection inside the program; about Linux's limit for a Unix socket.
 pub(crate) const CONNECTION_BYTES: usize = 256 << 10;
 
+/// Key of the second word of SO_LINGER's value.
+pub(crate) const LINGER_SECONDS: i32 = -1;
+
 /// Largest backlog: `net.core.somaxconn`.
 const BACKLOG_MAX: usize = 4096;
 
@@ -63,6 +66,8 @@ pub(crate) struct Socket {
     pub(crate) peer: Address,
     /// `bind` has set its address.
     pub(crate) bound: bool,
+    /// The inode number of the file that `bind` has made, of a Unix socket.
+    pub(crate) node: Option<u64>,
     pub(crate) input: Option<QueueId>,
     pub(crate) output: Option<QueueId>,
     /// The program has called `shutdown`.
@@ -120,6 +125,7 @@ impl Socket {
             local: Address::any(domain),
             peer: Address::any(domain),
             bound: false,
+            node: None,
             input: None,
             output: None,
             shut_read: false,
@@ -154,6 +160,12 @@ impl Socket {
 
     pub(crate) fn option(&self, level: i32, name: i32) -> Option<i32> {
         self.options.iter().find(|(key, _)| *key == (level, name)).map(|(_, value)| *value)
+    }
+
+    /// SO_LINGER is on, with a time of 0.
+    pub(crate) fn resets_when_closed(&self) -> bool {
+        let option = |name| self.option(libc::SOL_SOCKET, name).unwrap_or(0);
+        self.kind == libc::SOCK_STREAM && !self.is_unix() && option(libc::SO_LINGER) != 0 && option(LINGER_SECONDS) == 0
     }
 
     pub(crate) fn set_option(&mut self, level: i32, name: i32, value: i32) {

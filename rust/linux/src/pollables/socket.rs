@@ -64,7 +64,9 @@ impl Pollables {
             let reuse =
                 shares(other, libc::SO_REUSEADDR) && shares(socket, libc::SO_REUSEADDR) && !other.is_listening();
             let both = shares(other, libc::SO_REUSEPORT) && shares(socket, libc::SO_REUSEPORT);
+            // A path that has a file is free as soon as the file is removed, and taken as long as it exists.
             other.bound
+                && other.node.is_none()
                 && other.kind == socket.kind
                 && !apart
                 && other.local.conflicts_with(&address)
@@ -89,7 +91,10 @@ impl Pollables {
     pub(crate) fn listener(&self, kind: i32, address: &Address) -> Option<PollableId> {
         let to_v4 = address.of_network().is_some_and(|address| address.is_ipv4());
         let takes = |socket: &Socket| {
-            socket.kind == kind && socket.local.takes(address) && !(to_v4 && socket.is_for_v6_alone())
+            socket.kind == kind
+                && socket.node.is_none()
+                && socket.local.takes(address)
+                && !(to_v4 && socket.is_for_v6_alone())
         };
         self.listeners.iter().copied().find(|&id| self.socket(id).is_ok_and(takes))
     }
@@ -166,8 +171,9 @@ impl Pollables {
                 self.close(waiting);
             }
         }
-        // Closing a socket with unread input resets the connection.
+        // Closing a socket with unread input resets the connection, and so does SO_LINGER with a time of 0.
         let unread = socket.input.and_then(|queue| self.queue(queue)).is_some_and(|queue| !queue.is_empty());
+        let unread = unread || socket.resets_when_closed();
         if let Some(output) = socket.output {
             if let (true, false, Some(End::Inside(peer))) =
                 (unread, socket.is_datagram(), self.queue(output).map(|queue| queue.reader))

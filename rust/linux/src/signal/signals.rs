@@ -387,6 +387,20 @@ impl Signals {
         }
     }
 
+    /// The signals that are ignored, and those that are handled: `SigIgn` and `SigCgt` of `/proc/self/status`.
+    pub(crate) fn ignored_and_handled(&self) -> [SignalSet; 2] {
+        let mut sets = [SignalSet::default(); 2];
+        for (number, action) in (1..).zip(&self.actions) {
+            let [ignored, handled] = &mut sets;
+            match (Signal::new(number), action.handler) {
+                (None, _) | (_, SIG_DFL) => {}
+                (Some(signal), SIG_IGN) => *ignored = ignored.with(signal),
+                (Some(signal), _) => *handled = handled.with(signal),
+            }
+        }
+        sets
+    }
+
     pub(crate) fn disposition(&self, signal: Signal) -> Disposition {
         let action = self.action(signal);
         match action.handler {

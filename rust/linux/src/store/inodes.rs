@@ -69,6 +69,11 @@ impl Inodes {
         self.bytes == contents.fold(other, u64::saturating_add) && self.max_bytes == max_bytes
     }
 
+    /// Bytes that may be used in all.
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
     /// Bytes used.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

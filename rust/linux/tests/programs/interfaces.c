@@ -9,6 +9,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 static void interfaces(void) {
@@ -58,8 +59,55 @@ static void sockets(void) {
     close(fd);
 }
 
+static void requests(void) {
+    SAY(if_nametoindex("lo"));
+    SAY(if_nametoindex("none"));
+    char name[IF_NAMESIZE] = {0};
+    SAY(if_indextoname(1, name) == name);
+    puts(name);
+    SAY(if_indextoname(99, name) != NULL);
+    static const struct {
+        const char *name;
+        unsigned long number;
+    } all[] = {{"flags", SIOCGIFFLAGS},     {"address", SIOCGIFADDR}, {"destination", SIOCGIFDSTADDR},
+               {"mask", SIOCGIFNETMASK},    {"metric", SIOCGIFMETRIC}, {"MTU", SIOCGIFMTU},
+               {"hardware", SIOCGIFHWADDR}, {"index", SIOCGIFINDEX},   {"broadcast", SIOCGIFBRDADDR}};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct ifreq request = {.ifr_name = "lo"};
+        printf("%s\n", all[i].name);
+        SAY(ioctl(fd, all[i].number, &request));
+        unsigned char *bytes = (void *)&request.ifr_ifru;
+        // Of the flags, the device's own; of addresses, family and host.
+        int first = all[i].number == SIOCGIFFLAGS ? 1 : 8;
+        for (int at = 0; at < first; at++)
+            printf(" %02x", all[i].number == SIOCGIFFLAGS ? bytes[at] & (IFF_UP | IFF_LOOPBACK | IFF_RUNNING) : bytes[at]);
+        puts("");
+    }
+    struct ifreq other = {.ifr_name = "none"};
+    SAY(ioctl(fd, SIOCGIFADDR, &other));
+    SAY(ioctl(fd, SIOCGIFADDR, UNMAPPED));
+    SAY(ioctl(0, SIOCGIFADDR, &other));
+    struct ifreq list[16];
+    struct ifconf found = {.ifc_len = sizeof list, .ifc_req = list};
+    SAY(ioctl(fd, SIOCGIFCONF, &found));
+    printf("whole %d, first %s\n", found.ifc_len % sizeof *list == 0 && found.ifc_len > 0, list[0].ifr_name);
+    found.ifc_len = sizeof *list - 1;
+    SAY(ioctl(fd, SIOCGIFCONF, &found));
+    SAY(found.ifc_len);
+    found.ifc_len = -1;
+    SAY(ioctl(fd, SIOCGIFCONF, &found));
+    SAY(found.ifc_len);
+    found.ifc_buf = NULL;
+    found.ifc_len = 0x80000001;
+    SAY(ioctl(fd, SIOCGIFCONF, &found));
+    printf("needed %d\n", found.ifc_len % sizeof *list == 0 && found.ifc_len > 0);
+    close(fd);
+}
+
 int main(void) {
     interfaces();
+    requests();
     sockets();
     return 0;
 }

@@ -30,6 +30,22 @@ static void identity(void) {
     SAY(syscall(SYS_getresgid, &r, &e, &s));
     SAY(r == getgid() && e == r && s == r);
     SAY(syscall(SYS_getresgid, &r, UNMAPPED, &s));
+    // To the identities that the process has.
+    SAY(syscall(SYS_setuid, geteuid()));
+    SAY(syscall(SYS_setgid, getegid()));
+    SAY(syscall(SYS_setuid, -1));
+    SAY(syscall(SYS_setreuid, -1, getuid()));
+    SAY(syscall(SYS_setregid, getgid(), -1));
+    SAY(syscall(SYS_setresuid, -1, geteuid(), -1));
+    SAY(syscall(SYS_setresgid, -1, -1, getgid()));
+    SAY(syscall(SYS_setfsuid, -1) == geteuid());
+    SAY(syscall(SYS_setfsgid, -1) == getegid());
+    // A test may or may not lead a session natively; afterwards it does.
+    syscall(SYS_setsid);
+    SAY(syscall(SYS_setsid));
+    SAY(syscall(SYS_setpgid, 0, 0));
+    SAY(syscall(SYS_setpgid, 0, -1));
+    SAY(syscall(SYS_setpgid, 99999999, 0));
     struct rlimit low = {100, 200}, back;
     SAY(syscall(SYS_setrlimit, RLIMIT_CPU, &low));
     SAY(syscall(SYS_getrlimit, RLIMIT_CPU, &back));

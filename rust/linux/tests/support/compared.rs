@@ -42,6 +42,7 @@ pub const COMPARED: &[(&str, &str)] = &[
         "socket socketpair bind listen accept accept4 connect getsockname getpeername shutdown setsockopt getsockopt \
          sendto recvfrom sendmsg recvmsg sendfile",
     ),
+    ("sharing", "preadv2 pwritev2 utime utimes futimesat"),
     ("threads", "clone3 set_tid_address set_robust_list rseq futex"),
     (
         "signals",
@@ -66,13 +67,17 @@ pub const COMPARED: &[(&str, &str)] = &[
          recvmmsg pipe eventfd open creat stat lstat faccessat statfs fstatfs fchmodat lchown getxattr lgetxattr \
          fgetxattr setxattr lsetxattr fsetxattr listxattr llistxattr flistxattr removexattr lremovexattr \
          fremovexattr mknod mknodat getpgrp getsid getresgid capset restart_syscall clone get_robust_list \
-         sched_setaffinity sched_get_priority_min sched_setparam ioprio_set rt_tgsigqueueinfo setrlimit",
+         sched_setaffinity sched_get_priority_min sched_setparam ioprio_set rt_tgsigqueueinfo setrlimit setuid setgid \
+         setreuid setregid setresuid setresgid setfsuid setfsgid setpgid setsid",
     ),
 ];
 
 /// Calls that cannot be compared, and the reasons.
-pub const NOT_COMPARED: &[(&str, &str)] =
-    &[("kcmp", "ENOSYS, as on a kernel built without it"), ("seccomp", "ENOSYS, as on a kernel built without it")];
+pub const NOT_COMPARED: &[(&str, &str)] = &[
+    ("kcmp", "ENOSYS, as on a kernel built without it"),
+    ("seccomp", "ENOSYS, as on a kernel built without it"),
+    ("setgroups", "needs a privilege, which tests may have natively"),
+];
 
 /// Fails unless the program has made the calls that it covers.
 pub fn check(program: &str, linking: Linking, made: &BTreeSet<u64>) {

@@ -51,7 +51,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and how their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 29] = [
+pub const PROGRAMS: [(&str, &[Linking]); 32] = [
     ("interruptions", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("interfaces", &[Linking::Glibc]),
     ("scatter", &[Linking::Glibc]),
@@ -80,6 +80,9 @@ pub const PROGRAMS: [(&str, &[Linking]); 29] = [
     ("open", &[Linking::Glibc]),
     ("tree", &[Linking::Glibc]),
     ("virtual", &[Linking::Glibc]),
+    ("figures", &[Linking::Glibc, Linking::GlibcDynamic]),
+    ("sharing", &[Linking::Glibc]),
+    ("families", &[Linking::Glibc]),
     ("end", &[Linking::Glibc, Linking::Musl]),
 ];
 

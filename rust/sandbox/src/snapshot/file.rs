@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use mayfly_engine::{Image, Learned, LoadError, SaveError, SavedImage, checksum, digest};
 use mayfly_files::{Problem, waiting_for};
-use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, ProcessSaveError};
+use mayfly_linux::{ConnectionId, Connects, Network, Process, ProcessLoadError, ProcessSaveError, RefusedProcesses};
 use mayfly_machine::PAGE_SIZE;
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +218,7 @@ impl Snapshot {
             clock: FrozenClock::loaded(state.frozen_at_ns, program.monotonic),
             limit_hits: mayfly_linux::LimitHits::default(),
             connects: Connects::default(),
+            refused: RefusedProcesses::default(),
             learned: std::sync::Mutex::default(),
             learned_len: std::sync::atomic::AtomicUsize::new(0),
         };

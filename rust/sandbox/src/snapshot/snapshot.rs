@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mayfly_engine::{Image, Learned, Machine};
-use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process};
+use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process, RefusedProcesses};
 use mayfly_machine::{SharedMemory, layout};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
@@ -44,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) clock: FrozenClock,
     pub(crate) limit_hits: LimitHits,
     pub(crate) connects: Connects,
+    pub(crate) refused: RefusedProcesses,
     pub(crate) learned: Mutex<BTreeSet<Learned>>,
     pub(crate) learned_len: AtomicUsize,
 }
@@ -128,6 +129,7 @@ impl Snapshot {
         let clock = FrozenClock::now(program.monotonic);
         let limit_hits = process.take_limit_hits();
         let connects = process.take_connects();
+        let refused = process.take_refused_processes();
         // For a program at the doorbell, this is the result of its call; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
         let service = program.service.as_ref().map(|service| FrozenService::new(service, ready.connection));
@@ -145,6 +147,7 @@ impl Snapshot {
                 clock,
                 limit_hits,
                 connects,
+                refused,
                 learned: Mutex::new(BTreeSet::new()),
                 learned_len: AtomicUsize::new(0),
             }),
@@ -197,6 +200,12 @@ impl Snapshot {
     #[must_use]
     pub fn connects(&self) -> Connects {
         self.inner.connects
+    }
+
+    /// How often the program was refused another process while it booted.
+    #[must_use]
+    pub fn refused_processes(&self) -> RefusedProcesses {
+        self.inner.refused
     }
 
     /// System calls that the program made and Mayfly does not implement: number and count.

@@ -22,7 +22,7 @@ use std::num::NonZeroU32;
 use std::os::fd::BorrowedFd;
 
 use mayfly_engine::Machine;
-use mayfly_linux::{Connects, LimitHits};
+use mayfly_linux::{Connects, LimitHits, RefusedProcesses};
 use mayfly_machine::layout;
 
 use crate::entropy::Entropy;
@@ -240,6 +240,12 @@ impl Worker {
     #[inline]
     pub fn connects(&mut self) -> Connects {
         self.runner.process.take_connects()
+    }
+
+    /// How often the program was refused another process since the last call. Cheap if it has not asked for any.
+    #[inline]
+    pub fn refused_processes(&mut self) -> RefusedProcesses {
+        self.runner.process.take_refused_processes()
     }
 
     /// A descriptor that becomes readable when a waiting request may go on before its time, because something has

@@ -114,6 +114,7 @@ fn make_unchecked(
                 error => ReloadError::Boot(resources::with_advice(&error)),
             })?;
             tenant.background.count_connects(snapshot.connects());
+            tenant.background.count_refused_processes(snapshot.refused_processes());
             check(&snapshot)?;
             snapshot
         }

@@ -4,7 +4,7 @@
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use mayfly_sandbox::Connects;
+use mayfly_sandbox::{Connects, RefusedProcesses};
 
 use crate::model::failure::{FAILURES, Failure};
 
@@ -29,6 +29,10 @@ pub(crate) enum Event {
     Connect,
     /// An outbound connection that the program was refused.
     RefusedConnect,
+    /// A new process that the program was refused.
+    RefusedFork,
+    /// Another program in its place that the program was refused.
+    RefusedExec,
     /// A descriptor that the program was refused.
     DescriptorLimit,
     /// A thread that the program was refused.
@@ -74,6 +78,11 @@ impl Counters {
     pub(crate) fn count_connects(&self, connects: Connects) {
         self.count_many(Event::Connect, connects.made);
         self.count_many(Event::RefusedConnect, connects.refused);
+    }
+
+    pub(crate) fn count_refused_processes(&self, refused: RefusedProcesses) {
+        self.count_many(Event::RefusedFork, refused.forks);
+        self.count_many(Event::RefusedExec, refused.execs);
     }
 
     pub(crate) fn failed(&self, failure: Failure) {

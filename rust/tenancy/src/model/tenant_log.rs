@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, ThreadId};
 use std::time::Instant;
 
-use mayfly_sandbox::{LogSink, Stream};
+use mayfly_sandbox::{LogSink, RefusedProcesses, Stream};
 
 use crate::config::values::TenantName;
 use crate::model::failure::{Failure, RequestId};
@@ -175,6 +175,20 @@ impl TenantLog {
             target: "mayfly::request", %tenant, request = %id, kib,
             "a request has changed more memory than its worker may keep: the next one pays for each page again; raise `work_set_kib`, or `memory_mib` if it is twice as much at most"
         );
+    }
+
+    /// Logs that a request's program was refused other processes: its response may be wrong, although it succeeded.
+    pub(crate) fn refused_processes(&self, id: RequestId, refused: RefusedProcesses) {
+        let tenant = &self.tenant;
+        let RefusedProcesses { forks, execs } = refused;
+        let Some(mut state) = self.state_now() else { return };
+        state.failures.advance(self.second());
+        if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
+            tracing::warn!(
+                target: "mayfly::request", %tenant, request = %id, forks, execs,
+                "the program was refused another process, and its response may lack a command's result"
+            );
+        }
     }
 
     /// Counts a violation and raises the alarm, without a lock: at most once a second, independent of the tenant's

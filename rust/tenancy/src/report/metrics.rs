@@ -109,6 +109,8 @@ impl Report {
         by(&mut text, "mayfly_tenant_failures_total", failures, "error", |tenant| &tenant.errors);
         let hits = "How often a limit refused something to the program.";
         by(&mut text, "mayfly_tenant_limit_hits_total", hits, "limit", |tenant| &tenant.limit_hits);
+        let refused = "How often the program was refused another process, and may have answered without its result.";
+        by(&mut text, "mayfly_tenant_refused_processes_total", refused, "call", |tenant| &tenant.refused_processes);
         text.family("mayfly_tenant_info", Gauge, "What happens to a worker's state after a request, and the engine.");
         for tenant in &self.tenants {
             let labels = [("tenant", &*tenant.name), ("mode", &*tenant.mode), ("engine", tenant.engine)];
@@ -333,6 +335,7 @@ mod tests {
             store_calls: 6,
             connects: 17,
             refused_connects: 18,
+            refused_processes: BTreeMap::from([("exec", 25)]),
             reloads: 7,
             reload_failures: 8,
             limit_hits: BTreeMap::from([("descriptors", 9)]),
@@ -422,6 +425,8 @@ mod tests {
         assert_eq!(get("mayfly_tenant_booted_from_snapshot", &[("tenant", "shop")]), 1.0);
         assert_eq!(get("mayfly_tenant_failures_total", &[("tenant", "shop"), ("error", "exited")]), 11.0);
         assert_eq!(get("mayfly_tenant_limit_hits_total", &[("tenant", "shop"), ("limit", "descriptors")]), 9.0);
+        let refused = [("tenant", "shop"), ("call", "exec")];
+        assert_eq!(get("mayfly_tenant_refused_processes_total", &refused), 25.0);
         let info = [("tenant", "shop"), ("mode", "reset-every-9"), ("engine", "process")];
         assert_eq!(get("mayfly_tenant_info", &info), 1.0);
         assert_eq!(get("mayfly_engine_usable", &[("engine", "kvm"), ("kind", "paging")]), 1.0);

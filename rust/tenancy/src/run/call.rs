@@ -350,6 +350,10 @@ impl Call {
         if connects != mayfly_sandbox::Connects::default() {
             context.counters.count_connects(connects);
         }
+        let refused = self.forked.worker.refused_processes();
+        if refused != mayfly_sandbox::RefusedProcesses::default() {
+            tell_refused(context, self.id, refused);
+        }
     }
 
     /// Takes the storage program's worker away from a call that is given up. A worker that was interrupted is replaced.
@@ -386,6 +390,12 @@ fn count_reset(report: mayfly_sandbox::ResetReport, id: RequestId, tenant: &Tena
         counters.count(Event::WorkSetGivenBack);
         tenant.log.work_set_given_back(id, report.pages);
     }
+}
+
+#[cold]
+fn tell_refused(context: CallContext<'_>, id: RequestId, refused: mayfly_sandbox::RefusedProcesses) {
+    context.counters.count_refused_processes(refused);
+    context.tenant.log.refused_processes(id, refused);
 }
 
 #[cold]

@@ -3,7 +3,7 @@
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
-use crate::base::halt::{CallResult, Halt};
+use crate::base::halt::CallResult;
 use crate::kernel::call::Call;
 use crate::kernel::closing::forget;
 
@@ -88,38 +88,13 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>) -> CallResult {
         libc::F_ADD_SEALS => super::overlay_mappings::seals(call, fd, Some(argument))?,
         libc::F_GETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, None)?,
         libc::F_SETPIPE_SZ => crate::event::calls::pipes::capacity(call, fd, Some(argument))?,
-        libc::F_GETLK | libc::F_OFD_GETLK => {
-            read_lock(call, argument)?;
-            // No other process has the program's files open, so no lock conflicts.
-            call.user().write(argument, &UNLOCKED.to_le_bytes())?;
-            0
-        }
-        libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
-            let kind = read_lock(call, argument)?;
-            let open = call.process.files.open_file(fd)?;
-            match kind {
-                READ_LOCK if !open.is_readable() => return Err(Errno::EBADF.into()),
-                WRITE_LOCK if !open.is_writable() => return Err(Errno::EBADF.into()),
-                _ => 0,
-            }
-        }
+        command @ (libc::F_GETLK
+        | libc::F_OFD_GETLK
+        | libc::F_SETLK
+        | libc::F_SETLKW
+        | libc::F_OFD_SETLK
+        | libc::F_OFD_SETLKW) => return super::locks::fcntl(call, fd, command, argument),
         _ => return Err(Errno::EINVAL.into()),
     };
     Ok(value.unsigned_abs().into())
-}
-
-/// F_RDLCK, F_WRLCK, F_UNLCK, as `struct flock` has them.
-const READ_LOCK: i16 = 0;
-const WRITE_LOCK: i16 = 1;
-const UNLOCKED: i16 = 2;
-
-/// Reads a `struct flock`; returns the type of the lock.
-fn read_lock(call: &mut Call<'_, '_>, address: u64) -> Result<i16, Halt> {
-    let [a, b, c, d, ..] = call.user().read_array::<32>(address)?;
-    let (kind, whence) = (i16::from_le_bytes([a, b]), i16::from_le_bytes([c, d]));
-    if (READ_LOCK..=UNLOCKED).contains(&kind) && (0..=2).contains(&whence) {
-        Ok(kind)
-    } else {
-        Err(Errno::EINVAL.into())
-    }
 }

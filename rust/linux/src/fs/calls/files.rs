@@ -11,6 +11,7 @@ use crate::base::pages::PAGE_BYTES;
 use crate::fs::object::Object;
 use crate::kernel::buffers::{Buffer, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
+use crate::net::calls::interfaces;
 
 /// Most bytes copied at a time.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -45,7 +46,7 @@ pub(crate) fn pread(call: &mut Call<'_, '_>) -> CallResult {
     read_into(call, int(fd), position, &[Buffer { address, len }])
 }
 
-/// `preadv(2)`, and `preadv2(2)` with flags that have no effect here.
+/// `preadv(2)`.
 pub(crate) fn preadv(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, vectors, vector_count, offset, ..] = call.args;
     let position = position(call, fd, offset)?;
@@ -82,6 +83,54 @@ pub(crate) fn pwritev(call: &mut Call<'_, '_>) -> CallResult {
     check_writable(call, int(fd))?;
     let buffers = read_vectors(call, vectors, vector_count)?;
     write_from(call, int(fd), position, &buffers)
+}
+
+/// Flags of `preadv2` and `pwritev2`: nothing is stored beyond the process, and no file makes a call wait.
+const RWF_HIPRI: i32 = 1;
+const RWF_DSYNC: i32 = 2;
+const RWF_SYNC: i32 = 4;
+const RWF_NOWAIT: i32 = 8;
+const RWF_APPEND: i32 = 16;
+
+/// The position that a call with flags gives: -1 is that of the open file.
+fn position_or_current(call: &Call<'_, '_>, known: i32) -> Result<Position, Errno> {
+    let [fd, _, _, offset, _, flags] = call.args;
+    if int(flags) & !known != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if offset == u64::MAX {
+        return Ok(Position::Current);
+    }
+    position(call, fd, offset)
+}
+
+/// `preadv2(2)`.
+pub(crate) fn preadv2(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, ..] = call.args;
+    let position = position_or_current(call, RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT)?;
+    check_readable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    read_into(call, int(fd), position, &buffers)
+}
+
+/// `pwritev2(2)`.
+pub(crate) fn pwritev2(call: &mut Call<'_, '_>) -> CallResult {
+    let [fd, vectors, vector_count, _, _, flags] = call.args;
+    let position = position_or_current(call, RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)?;
+    check_writable(call, int(fd))?;
+    let buffers = read_vectors(call, vectors, vector_count)?;
+    let Object::Memory { id, .. } = call.process.files.open_file(int(fd))?.object else {
+        return write_from(call, int(fd), position, &buffers);
+    };
+    let end = call.process.overlay.inodes().size(id);
+    match position {
+        Position::At(_) if int(flags) & RWF_APPEND != 0 => write_from(call, int(fd), Position::At(end), &buffers),
+        Position::Current if int(flags) & RWF_APPEND != 0 => {
+            call.process.files.edit().open_file_mut(int(fd))?.offset = end;
+            write_from(call, int(fd), position, &buffers)
+        }
+        _ => write_from(call, int(fd), position, &buffers),
+    }
 }
 
 /// The position of `pread` and the like, for files that have positions.
@@ -373,7 +422,12 @@ pub(crate) fn ioctl(call: &mut Call<'_, '_>) -> CallResult {
             let left = u32::try_from(size.saturating_sub(open.offset)).unwrap_or(u32::MAX);
             call.user().write(argument, &left.to_le_bytes())?;
         }
-        _ => return Err(Errno::ENOTTY.into()),
+        request => {
+            let [_, _, argument, ..] = call.args;
+            let is_socket = crate::net::calls::sockets::socket_of(call, fd.cast_unsigned().into()).is_ok();
+            let answer = if is_socket { interfaces::ioctl(call, request, argument) } else { None };
+            return answer.unwrap_or(Err(Errno::ENOTTY.into()));
+        }
     }
     Ok(0)
 }
@@ -432,16 +486,6 @@ pub(crate) fn fadvise(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// `flock(2)`: no other process has the program's files open.
-pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, operation, ..] = call.args;
-    call.process.files.get(int(fd))?;
-    match int(operation) & !libc::LOCK_NB {
-        libc::LOCK_SH | libc::LOCK_EX | libc::LOCK_UN => Ok(0),
-        _ => Err(Errno::EINVAL.into()),
-    }
-}
-
 /// `sync(2)`.
 pub(crate) fn sync(_call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
@@ -466,7 +510,7 @@ pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
 /// `fstat(2)`.
 pub(crate) fn fstat(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, buffer, ..] = call.args;
-    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.view())?;
+    let attributes = call.process.files.open_file(int(fd))?.attributes(call.view())?;
     call.user().write(buffer, &attributes.stat())?;
     Ok(0)
 }

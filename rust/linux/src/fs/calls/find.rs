@@ -22,6 +22,11 @@ pub(crate) fn find(call: &Call<'_, '_>, fd: i32, path: &[u8], follow: bool) -> R
     lookup::resolve(call.view(), base, path, follow)
 }
 
+/// The plain form of a path that programs see.
+pub(crate) fn plain(path: &[u8]) -> &[u8] {
+    if path == b"/" { b"" } else { path }
+}
+
 /// A plain path in the form that programs see.
 pub(crate) fn absolute(path: &[u8]) -> &[u8] {
     if path.is_empty() { b"/" } else { path }

@@ -6,12 +6,23 @@ use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::event::look::{LOG_READINESS, Look};
 use crate::event::poll_bits::bits;
+use crate::fs::calls::find::plain;
 use crate::fs::calls::overlay_mappings;
 use crate::fs::object::{Object, copy};
+use crate::fs::open_files::OpenFile;
 use crate::fs::view::fs_view::FsView;
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
+
+impl OpenFile {
+    /// For `fstat`.
+    pub(crate) fn attributes(&self, view: FsView<'_>) -> Result<Attributes, Errno> {
+        let attributes = self.object.attributes(view)?;
+        let is_directory = matches!(self.object, Object::Directory { .. });
+        Ok(if is_directory { view.process.overlay.directory(plain(&self.path), attributes) } else { attributes })
+    }
+}
 
 impl Object {
     /// Reads at `offset` into `out`; a short read means the end of the file.

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file by its path. Only `crate::fs::view::lookup` resolves paths.
 
-use super::{overlay_mappings, tree};
+use super::{overlay_mappings, permissions, texts, tree};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
+use crate::base::identity::UID;
 use crate::fs::calls::find::{absolute, find};
 use crate::fs::object::Object;
 use crate::fs::open_files::OpenFile;
 use crate::fs::overlay::OverlayEntry;
 use crate::fs::view::lookup::{self, Found, Node};
-use crate::fs::view::procfs::{self, SyntheticFile};
-use crate::host::attributes::{Attributes, file_system};
+use crate::fs::view::procfs::SyntheticFile;
+use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
 use crate::kernel::work_limits;
 
@@ -82,6 +83,12 @@ fn install(call: &mut Call<'_, '_>, file: OpenFile, flags: i32) -> CallResult {
 fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> Result<OpenFile, Halt> {
     let attributes = node.attributes(call.process, path);
     let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+    if flags & libc::O_PATH == 0 {
+        let reads = flags & libc::O_ACCMODE != libc::O_WRONLY;
+        let read = if reads { permissions::READ } else { 0 };
+        let write = if writes && !node.is_directory() { permissions::WRITE } else { 0 };
+        permissions::check(call.process, path, node, read | write)?;
+    }
     if node.is_directory() {
         if writes || flags & libc::O_CREAT != 0 {
             return Err(Errno::EISDIR.into());
@@ -116,16 +123,18 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
             }
             Object::Memory { id: *id, device: *device }
         }
+        // A socket can only be connected to.
+        Node::Overlay { entry: OverlayEntry::Socket { .. }, .. } => return Err(Errno::ENXIO.into()),
         Node::Overlay { .. } => return Err(Errno::ENOENT.into()),
         Node::Host(_) if writes && attributes.kind() == libc::S_IFREG => {
-            let id = tree::copy_up(call, path, flags & libc::O_TRUNC == 0)?;
+            let id = tree::copy_up_to_write(call, path, flags & libc::O_TRUNC == 0)?;
             Object::Memory { id, device: attributes.device }
         }
         Node::Synthetic(SyntheticFile::Device(device)) => device.object(),
         Node::Synthetic(_) if writes => return Err(Errno::EACCES.into()),
         Node::Synthetic(SyntheticFile::Text(text)) => {
             work_limits::check_listing(call)?;
-            let content = procfs::content(call.process, call.context.rng, *text).into();
+            let content = texts::content(call, *text)?.into();
             Object::Text { content, attributes }
         }
         Node::Synthetic(_) => return Err(Errno::EACCES.into()),
@@ -189,7 +198,7 @@ fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> R
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
         if directory != libc::AT_FDCWD {
             let open = call.process.files.open_file(directory)?;
-            return Ok((open.object.attributes(call.view())?, open.path.to_vec()));
+            return Ok((open.attributes(call.view())?, open.path.to_vec()));
         }
         let (path, node) = find(call, directory, b".", true)?.existing()?;
         return Ok((node.attributes(call.process, &path), path));
@@ -198,7 +207,7 @@ fn named_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32) -> R
     if let Node::Synthetic(SyntheticFile::Descriptor(fd)) = node
         && flags & libc::AT_SYMLINK_NOFOLLOW == 0
     {
-        return Ok((call.process.files.open_file(fd)?.object.attributes(call.view())?, path));
+        return Ok((call.process.files.open_file(fd)?.attributes(call.view())?, path));
     }
     Ok((node.attributes(call.process, &path), path))
 }
@@ -227,12 +236,17 @@ fn access_at(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: i32, flag
         return Err(Errno::EINVAL.into());
     }
     let (attributes, path) = named_at(call, directory, path, flags & !libc::AT_EACCESS)?;
-    let none = |bits: u32| attributes.mode & bits == 0;
+    // The owner's bits count for what is the program's own; else any bit does: the host decides at `open`.
+    let is_own = attributes.user == UID && tree::is_writable(call.process, &path);
+    let none = |bits: u32| attributes.mode & if is_own { bits & 0o700 } else { bits } == 0;
     if mode & libc::W_OK != 0
         && matches!(attributes.kind(), libc::S_IFREG | libc::S_IFDIR)
         && !tree::is_writable(call.process, &path)
     {
         return Err(Errno::EROFS.into());
+    }
+    if mode & libc::W_OK != 0 && is_own && none(0o222) {
+        return Err(Errno::EACCES.into());
     }
     if (mode & libc::R_OK != 0 && none(0o444)) || (mode & libc::X_OK != 0 && none(0o111)) {
         return Err(Errno::EACCES.into());
@@ -282,6 +296,7 @@ pub(crate) fn chdir(call: &mut Call<'_, '_>) -> CallResult {
     if !node.is_directory() {
         return Err(Errno::ENOTDIR.into());
     }
+    permissions::check(call.process, &path, &node, permissions::SEARCH)?;
     call.process.files.edit().set_directory(absolute(&path));
     Ok(0)
 }
@@ -295,23 +310,5 @@ pub(crate) fn fchdir(call: &mut Call<'_, '_>) -> CallResult {
     }
     let path = open.path.clone();
     call.process.files.edit().set_directory(&path);
-    Ok(0)
-}
-
-/// `statfs(2)`.
-pub(crate) fn statfs(call: &mut Call<'_, '_>) -> CallResult {
-    let [path, buffer, ..] = call.args;
-    let path = call.user().read_path(path)?;
-    let (path, node) = find(call, libc::AT_FDCWD, &path, true)?.existing()?;
-    let words = file_system(node.attributes(call.process, &path).device);
-    call.user().write_words(buffer, &words)?;
-    Ok(0)
-}
-
-/// `fstatfs(2)`.
-pub(crate) fn fstatfs(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, buffer, ..] = call.args;
-    let attributes = call.process.files.open_file(int(fd))?.object.attributes(call.view())?;
-    call.user().write_words(buffer, &file_system(attributes.device))?;
     Ok(0)
 }

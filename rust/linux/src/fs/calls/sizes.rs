@@ -6,7 +6,8 @@ use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::CallResult;
 use crate::fs::calls::find::find;
-use crate::fs::calls::tree::copy_up;
+use crate::fs::calls::permissions;
+use crate::fs::calls::tree::copy_up_to_write;
 use crate::fs::object::Object;
 use crate::host::attributes::now;
 use crate::kernel::call::Call;
@@ -26,7 +27,8 @@ pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
     if node.attributes(call.process, &path).kind() != libc::S_IFREG {
         return Err(Errno::EINVAL.into());
     }
-    let id = copy_up(call, &path, size > 0)?;
+    permissions::check(call.process, &path, &node, permissions::WRITE)?;
+    let id = copy_up_to_write(call, &path, size > 0)?;
     overlay_mappings::resize(call, id, size)?;
     Ok(0)
 }

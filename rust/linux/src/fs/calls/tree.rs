@@ -8,15 +8,14 @@ use super::overlay_mappings;
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
-use crate::base::identity::{GID, UID};
 use crate::base::ids::InodeId;
 use crate::fs::calls::find::find;
+use crate::fs::calls::permissions::{self, parent};
 use crate::fs::mounts::Mount;
-use crate::fs::object::Object;
 use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::fs_view::FsView;
 use crate::fs::view::lookup::{self, Found, Node};
-use crate::host::attributes::{Time, now};
+use crate::host::attributes::now;
 use crate::kernel::call::Call;
 use crate::kernel::closing::forget_file;
 use crate::kernel::process::Process;
@@ -31,7 +30,7 @@ fn mode_of(call: &Call<'_, '_>, argument: u64) -> u32 {
 }
 
 /// The writable mount that a plain path lies in.
-fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p [u8]), Errno> {
+pub(crate) fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p [u8]), Errno> {
     process
         .shared
         .mounts
@@ -57,10 +56,18 @@ fn is_below(view: FsView<'_>, path: &[u8]) -> Result<bool, Errno> {
 /// Creates an empty file at a free path.
 pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<InodeId, Errno> {
     writable(call.process, path)?;
+    permissions::check_parent(call.process, path)?;
     let mode = mode_of(call, mode);
     let overlay = call.process.overlay.edit();
     let status = Status { number: overlay.inodes_mut().number(), mode, modified: now() };
-    overlay.create(path, Content::default(), status)
+    let id = overlay.create(path, Content::default(), status)?;
+    touch_parent(call, path);
+    Ok(id)
+}
+
+/// Records that the entries of the directory of `path` have changed.
+fn touch_parent(call: &mut Call<'_, '_>, path: &[u8]) {
+    call.process.overlay.edit().touch_directory(parent(path), now());
 }
 
 /// Files of the host up to this size are copied whole: a larger one stays open as long as the copy exists.
@@ -90,6 +97,17 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
     Ok(id)
 }
 
+/// As [`copy_up`], to write to the file: the program may write to all files of a writable mount, so it may do so again.
+pub(crate) fn copy_up_to_write(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) -> Result<InodeId, Halt> {
+    const OWNER_WRITES: u32 = 0o200;
+    let id = copy_up(call, path, keep_content)?;
+    let mode = call.process.overlay.inodes().attributes(id, 0).mode;
+    if mode & OWNER_WRITES == 0 {
+        call.process.overlay.edit().inodes_mut().set_mode(id, mode | OWNER_WRITES);
+    }
+    Ok(id)
+}
+
 /// The path of a new name: it is free, and its directory is writable.
 fn vacant(call: &Call<'_, '_>, directory: i32, path: &[u8]) -> Result<Found, Errno> {
     let found = find(call, directory, path, false)?;
@@ -97,6 +115,7 @@ fn vacant(call: &Call<'_, '_>, directory: i32, path: &[u8]) -> Result<Found, Err
         return Err(Errno::EEXIST);
     }
     writable(call.process, &found.path)?;
+    permissions::check_parent(call.process, &found.path)?;
     Ok(found)
 }
 
@@ -119,6 +138,7 @@ fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64)
     let opaque = is_below(call.view(), &path)?;
     let mode = mode_of(call, mode);
     call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
+    touch_parent(call, &path);
     Ok(0)
 }
 
@@ -145,6 +165,7 @@ fn make_link(call: &mut Call<'_, '_>, target: u64, directory: i32, path: u64) ->
         return Err(Errno::ENOENT.into());
     }
     call.process.overlay.edit().make_link(&path, &target, now())?;
+    touch_parent(call, &path);
     Ok(0)
 }
 
@@ -172,11 +193,18 @@ fn link_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, fl
     }
     let Found { path: new, .. } = vacant(call, to, &new)?;
     same_mount(call.process, &old, &new)?;
-    if node.attributes(call.process, &old).kind() != libc::S_IFREG {
-        return Err(Errno::EPERM.into());
+    match node.attributes(call.process, &old).kind() {
+        libc::S_IFREG => {
+            let id = copy_up(call, &old, true)?;
+            call.process.overlay.edit().link(&new, id)?;
+        }
+        libc::S_IFLNK => {
+            own_link(call, &old, &node)?;
+            call.process.overlay.edit().link_again(&old, &new)?;
+        }
+        _ => return Err(Errno::EPERM.into()),
     }
-    let id = copy_up(call, &old, true)?;
-    call.process.overlay.edit().link(&new, id)?;
+    touch_parent(call, &new);
     Ok(0)
 }
 
@@ -213,6 +241,7 @@ fn remove(call: &mut Call<'_, '_>, directory: i32, path: u64, is_directory: bool
         return Err(Errno::EINVAL.into());
     }
     let (path, node) = find(call, directory, &path, false)?.existing()?;
+    permissions::check_parent(call.process, &path)?;
     match (is_directory, node.is_directory()) {
         (true, false) => return Err(Errno::ENOTDIR.into()),
         (false, true) => return Err(Errno::EISDIR.into()),
@@ -243,6 +272,7 @@ fn remove_entry(call: &mut Call<'_, '_>, path: &[u8]) -> Result<(), Errno> {
     if let Some(id) = call.process.overlay.edit().remove(path, hides)? {
         forget_file(call, id);
     }
+    touch_parent(call, path);
     Ok(())
 }
 
@@ -286,6 +316,8 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
     if old == new {
         return Ok(0);
     }
+    permissions::check_parent(call.process, &old)?;
+    permissions::check_parent(call.process, &new)?;
     if node.is_directory() {
         if crate::fs::mounts::is_at_or_below(&new, &old) {
             return Err(Errno::EINVAL.into());
@@ -299,9 +331,8 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
         return Err(Errno::ENOTDIR.into());
     } else if node.attributes(call.process, &old).kind() == libc::S_IFREG {
         copy_up(call, &old, true)?;
-    } else if let Node::Host(link) = &node {
-        let target = link.link_target(call.context.may_block)?;
-        call.process.overlay.edit().make_link(&old, &target, link.attributes.modified)?;
+    } else {
+        own_link(call, &old, &node)?;
     }
     let hides = is_below(call.view(), &old)?;
     if let Some(replaced) = &replaced {
@@ -326,160 +357,22 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
     if hides {
         call.process.overlay.edit().remove(&old, true)?;
     }
+    touch_parent(call, &old);
+    touch_parent(call, &new);
     Ok(0)
+}
+
+/// Copies a symbolic link of the host to the overlay, if it is not there yet.
+fn own_link(call: &mut Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), Errno> {
+    if let Node::Host(link) = node {
+        let target = link.link_target(call.context.may_block)?;
+        call.process.overlay.edit().make_link(path, &target, link.attributes.modified)?;
+    }
+    Ok(())
 }
 
 fn is_opaque(process: &Process, path: &[u8], mount_len: usize) -> bool {
     matches!(process.overlay.find(path, mount_len), Layer::Here(OverlayEntry::Directory { opaque: true, .. }))
-}
-
-/// `chmod(2)`.
-pub(crate) fn chmod(call: &mut Call<'_, '_>) -> CallResult {
-    let [path, mode, ..] = call.args;
-    change_mode(call, AT_FDCWD, path, mode)
-}
-
-/// `fchmodat(2)`.
-pub(crate) fn fchmodat(call: &mut Call<'_, '_>) -> CallResult {
-    let [directory, path, mode, ..] = call.args;
-    change_mode(call, int(directory), path, mode)
-}
-
-fn change_mode(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
-    let path = own_entry(call, directory, path, true)?;
-    call.process.overlay.edit().set_mode(&path, int(mode).cast_unsigned());
-    Ok(0)
-}
-
-/// `fchmod(2)`.
-pub(crate) fn fchmod(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, mode, ..] = call.args;
-    match call.process.files.open_file(int(fd))?.object {
-        Object::Memory { id, .. } => {
-            call.process.overlay.edit().inodes_mut().set_mode(id, int(mode).cast_unsigned());
-            Ok(0)
-        }
-        _ => Err(Errno::EPERM.into()),
-    }
-}
-
-/// `utimensat(2)`: sets the modification time; there is no other.
-pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
-    let [directory, path, times, flags, ..] = call.args;
-    let time = if times == 0 {
-        Some(now())
-    } else {
-        let [_, _, seconds, nanoseconds] = call.user().read_words(times)?;
-        match i64::try_from(nanoseconds) {
-            Ok(libc::UTIME_NOW) => Some(now()),
-            Ok(libc::UTIME_OMIT) => None,
-            Ok(nanoseconds @ 0..=999_999_999) => {
-                let nanoseconds = u32::try_from(nanoseconds).unwrap_or_default();
-                Some(Time { seconds: seconds.cast_signed(), nanoseconds })
-            }
-            _ => return Err(Errno::EINVAL.into()),
-        }
-    };
-    if path == 0 {
-        // The file that the descriptor refers to.
-        let Object::Memory { id, .. } = call.process.files.open_file(int(directory))?.object else {
-            return Err(Errno::EPERM.into());
-        };
-        if let Some(time) = time {
-            call.process.overlay.edit().inodes_mut().set_time(id, time);
-        }
-        return Ok(0);
-    }
-    let path = own_entry(call, int(directory), path, int(flags) & libc::AT_SYMLINK_NOFOLLOW == 0)?;
-    if let Some(time) = time {
-        call.process.overlay.edit().set_time(&path, time);
-    }
-    Ok(0)
-}
-
-/// The plain path of an entry that the program owns. It may not change others: `EPERM`, or `EROFS` in a read-only
-/// mount.
-fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -> Result<Vec<u8>, Halt> {
-    let path = call.user().read_path(path)?;
-    let (path, node) = find(call, directory, &path, follow)?.existing()?;
-    writable(call.process, &path)?;
-    match node {
-        Node::Overlay { .. } => Ok(path),
-        Node::Host(_) | Node::Synthetic(_) => Err(Errno::EPERM.into()),
-    }
-}
-
-/// `chown(2)`, `lchown(2)`: only to the program's own user and group, and only files that the program has written.
-pub(crate) fn chown(call: &mut Call<'_, '_>) -> CallResult {
-    let [path, user, group, ..] = call.args;
-    check_owner(user, group)?;
-    own_entry(call, AT_FDCWD, path, false).map(|_| 0)
-}
-
-/// `fchownat(2)`.
-pub(crate) fn fchownat(call: &mut Call<'_, '_>) -> CallResult {
-    let [directory, path, user, group, ..] = call.args;
-    check_owner(user, group)?;
-    own_entry(call, int(directory), path, false).map(|_| 0)
-}
-
-/// `fchown(2)`.
-pub(crate) fn fchown(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, user, group, ..] = call.args;
-    check_owner(user, group)?;
-    match call.process.files.open_file(int(fd))?.object {
-        Object::Memory { .. } => Ok(0),
-        _ => Err(Errno::EPERM.into()),
-    }
-}
-
-/// -1 leaves an owner unchanged.
-fn check_owner(user: u64, group: u64) -> Result<(), Errno> {
-    let is = |id: u64, own: u32| int(id) == -1 || int(id).cast_unsigned() == own;
-    if is(user, UID) && is(group, GID) { Ok(()) } else { Err(Errno::EPERM) }
-}
-
-/// `getxattr(2)`, `setxattr(2)`, `removexattr(2)`: there are no extended attributes.
-pub(crate) fn no_attribute(call: &mut Call<'_, '_>) -> CallResult {
-    no_attributes(call, true)?;
-    Err(Errno::EOPNOTSUPP.into())
-}
-
-/// As [`no_attribute`], but for a symbolic link itself.
-pub(crate) fn no_link_attribute(call: &mut Call<'_, '_>) -> CallResult {
-    no_attributes(call, false)?;
-    Err(Errno::EOPNOTSUPP.into())
-}
-
-/// As [`no_attribute`], but for an open file.
-pub(crate) fn no_open_attribute(call: &mut Call<'_, '_>) -> CallResult {
-    no_open_attributes(call)?;
-    Err(Errno::EOPNOTSUPP.into())
-}
-
-/// `listxattr(2)`: an empty list.
-pub(crate) fn listxattr(call: &mut Call<'_, '_>) -> CallResult {
-    no_attributes(call, true)
-}
-
-/// `llistxattr(2)`.
-pub(crate) fn llistxattr(call: &mut Call<'_, '_>) -> CallResult {
-    no_attributes(call, false)
-}
-
-/// `flistxattr(2)`.
-pub(crate) fn no_open_attributes(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, ..] = call.args;
-    let open = call.process.files.open_file(int(fd))?;
-    if open.flags & libc::O_PATH != 0 { Err(Errno::EBADF.into()) } else { Ok(0) }
-}
-
-/// The number of attributes of what a path leads to: 0 if it exists.
-fn no_attributes(call: &mut Call<'_, '_>, follow: bool) -> CallResult {
-    let [path, ..] = call.args;
-    let path = call.user().read_path(path)?;
-    find(call, AT_FDCWD, &path, follow)?.existing()?;
-    Ok(0)
 }
 
 /// `mknod(2)`.

@@ -11,7 +11,7 @@
 //! Paths in this file are plain: empty for the root, otherwise `/a/b`.
 
 use crate::base::errno::Errno;
-use crate::fs::mounts::{Mount, is_at_or_below};
+use crate::fs::mounts::{Mount, SHARED_MEMORY, is_at_or_below};
 use crate::fs::object::Object;
 use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::fs_view::FsView;
@@ -67,11 +67,12 @@ impl Found {
 impl Node {
     /// Its attributes, for `lstat`.
     pub(crate) fn attributes(&self, process: &Process, path: &[u8]) -> Attributes {
-        match self {
+        let attributes = match self {
             Self::Overlay { entry, device } => process.overlay.attributes(entry, *device),
             Self::Host(node) => node.attributes,
             Self::Synthetic(file) => file.attributes(process, path),
-        }
+        };
+        if attributes.is_directory() { process.overlay.directory(path, attributes) } else { attributes }
     }
 
     pub(crate) fn is_directory(&self) -> bool {
@@ -163,6 +164,9 @@ pub(crate) fn resolve(view: FsView<'_>, base: &[u8], path: &[u8], follow: bool) 
         if !node.is_directory() && (!last || directory) {
             return Err(Errno::ENOTDIR);
         }
+        if !last && is_closed(view.process, &here) {
+            return Err(Errno::EACCES);
+        }
         if last {
             return Ok(Found { path: here, node: Some(node), directory });
         }
@@ -174,6 +178,11 @@ pub(crate) fn resolve(view: FsView<'_>, base: &[u8], path: &[u8], follow: bool) 
         return Err(Errno::ENOTDIR);
     }
     Ok(Found { path: walk.at, node: Some(node), directory })
+}
+
+/// Whether the program's own directory at `path` has a mode without search permission for its owner.
+fn is_closed(process: &Process, path: &[u8]) -> bool {
+    process.overlay.directory_mode(path).is_some_and(|mode| mode & 0o100 == 0)
 }
 
 /// State of a resolution.
@@ -243,6 +252,7 @@ impl Walk {
 /// Whether `path` lies in a tree that is all synthetic.
 pub(crate) fn is_synthetic(path: &[u8]) -> bool {
     [b"/proc".as_slice(), b"/dev", b"/sys"].iter().any(|tree| is_at_or_below(path, tree))
+        && !is_at_or_below(path, SHARED_MEMORY)
 }
 
 /// The node at a plain path. All its names but the last are directories.

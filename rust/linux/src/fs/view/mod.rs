@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The file tree in a program's view: path resolution, and synthetic files.
 
+pub(crate) mod etc;
 pub(crate) mod fs_view;
 pub(crate) mod lookup;
 pub(crate) mod procfs;

@@ -352,7 +352,7 @@ pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
     let mut residency = Vec::new();
     let mut page = range.start();
     while page < range.end() {
-        residency.push(u8::from(call.machine.is_mapped(page)));
+        residency.push(u8::from(call.machine.is_resident(page)));
         page = page.saturating_add(PAGE_SIZE);
     }
     call.user().write(buffer, &residency)?;

@@ -171,8 +171,15 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
     let mut msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
     let room = if header.control == 0 { 0 } else { header.control_len };
     let close_on_exec = flags & libc::MSG_CMSG_CLOEXEC != 0;
-    let (control_len, whole) = rights::write(call, header.control, room, received.open, close_on_exec)?;
-    if !whole {
+    let socket = call.process.pollables.socket(id)?;
+    let wants_sender = socket.is_unix() && socket.option(libc::SOL_SOCKET, libc::SO_PASSCRED).unwrap_or(0) != 0;
+    let (first_len, first_fits) =
+        if wants_sender { rights::write_credentials(call, header.control, room)? } else { (0, true) };
+    let control = header.control.checked_add(first_len).ok_or(Errno::EFAULT)?;
+    let (second_len, second_fits) =
+        rights::write(call, control, room.saturating_sub(first_len), received.open, close_on_exec)?;
+    let control_len = first_len.saturating_add(second_len);
+    if !(first_fits && second_fits) {
         msg_flags |= libc::MSG_CTRUNC;
     }
     if received.truncated {

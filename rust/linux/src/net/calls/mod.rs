@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handlers of system calls.
 
+pub(crate) mod interfaces;
 pub(crate) mod messages;
+pub(crate) mod names;
 pub(crate) mod netlink;
 pub(crate) mod receive;
 pub(crate) mod remote;

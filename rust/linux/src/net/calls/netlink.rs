@@ -16,58 +16,13 @@ use crate::base::ids::PollableId;
 use crate::event::queue::{End, Queue};
 use crate::kernel::buffers::{self, Buffer};
 use crate::kernel::call::Call;
-use crate::net::allow_list::OWN_ADDRESS;
+use crate::net::interfaces::{INTERFACES, Interface};
 use crate::net::socket::Phase;
 
 /// Size of `struct nlmsghdr`.
 const HEADER_BYTES: usize = 16;
 /// Bytes of answers that wait to be read: some hundred answers.
 const CAPACITY: usize = 64 << 10;
-const RT_SCOPE_UNIVERSE: u8 = 0;
-const RT_SCOPE_HOST: u8 = 254;
-/// As `OWN_ADDRESS`, in the network that RFC 5180 reserves for the same purpose.
-const OWN_ADDRESS_6: [u8; 16] = [0x20, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-
-/// An interface.
-struct Interface {
-    index: u32,
-    name: &'static [u8],
-    kind: u16,
-    flags: i32,
-    hardware: [u8; 6],
-    broadcast: [u8; 6],
-    mtu: u32,
-    scope: u8,
-    address: ([u8; 4], u8),
-    address_6: ([u8; 16], u8),
-}
-
-const INTERFACES: [Interface; 2] = [
-    Interface {
-        index: 1,
-        name: b"lo\0",
-        kind: libc::ARPHRD_LOOPBACK,
-        flags: libc::IFF_UP | libc::IFF_LOOPBACK | libc::IFF_RUNNING | libc::IFF_LOWER_UP,
-        hardware: [0; 6],
-        broadcast: [0; 6],
-        mtu: 65_536,
-        scope: RT_SCOPE_HOST,
-        address: ([127, 0, 0, 1], 8),
-        address_6: (std::net::Ipv6Addr::LOCALHOST.octets(), 128),
-    },
-    Interface {
-        index: 2,
-        name: b"eth0\0",
-        kind: libc::ARPHRD_ETHER,
-        flags: libc::IFF_UP | libc::IFF_BROADCAST | libc::IFF_RUNNING | libc::IFF_MULTICAST | libc::IFF_LOWER_UP,
-        hardware: [2, 0, 0, 0, 0, 1],
-        broadcast: [0xff; 6],
-        mtu: 1500,
-        scope: RT_SCOPE_UNIVERSE,
-        address: (OWN_ADDRESS, 15),
-        address_6: (OWN_ADDRESS_6, 48),
-    },
-];
 
 /// Reads a request and queues the answer.
 pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors sent over Unix sockets: `SCM_RIGHTS` of unix(7).
+//! Descriptors and credentials sent over Unix sockets: `SCM_RIGHTS` and `SCM_CREDENTIALS` of unix(7).
 //!
 //! The queue holds references to open files in flight: a file stays open until the receiver has closed it too. One that
 //! cannot be received, since it is in flight over itself, stays until the reset; there are at most [`IN_FLIGHT_MAX`].
@@ -8,6 +8,7 @@ use super::transfer;
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::Halt;
+use crate::base::identity::{GID, PID, UID};
 use crate::base::ids::{OpenId, QueueId};
 use crate::fs::open_files::IN_FLIGHT_MAX;
 use crate::kernel::call::Call;
@@ -19,6 +20,8 @@ const HEAD_BYTES: u64 = 16;
 /// Most bytes of control messages: `net.core.optmem_max`.
 const CONTROL_MAX: u64 = 20_480;
 const SCM_CREDENTIALS: i32 = 2;
+/// Size of `struct ucred`.
+const CREDENTIALS_BYTES: u64 = 12;
 
 /// The open files that control messages name; without references to them yet.
 pub(crate) fn read(call: &mut Call<'_, '_>, control: u64, len: u64) -> Result<Vec<OpenId>, Halt> {
@@ -47,14 +50,46 @@ pub(crate) fn read(call: &mut Call<'_, '_>, control: u64, len: u64) -> Result<Ve
                     open.push(call.process.files.get(fd.cast_signed())?.open);
                 }
             }
-            // The sender is known.
-            (libc::SOL_SOCKET, SCM_CREDENTIALS) => {}
+            (libc::SOL_SOCKET, SCM_CREDENTIALS) => {
+                if size != HEAD_BYTES.saturating_add(CREDENTIALS_BYTES) {
+                    return Err(Errno::EINVAL.into());
+                }
+                let at = head.checked_add(HEAD_BYTES).ok_or(Errno::EFAULT)?;
+                let [pid, user, group] = read_credentials(call, at)?;
+                // The receiver is told the sender's own: no others are permitted.
+                if [pid, user, group] != [PID, UID, GID] {
+                    return Err(Errno::EPERM.into());
+                }
+            }
             (libc::SOL_SOCKET, _) => return Err(Errno::EINVAL.into()),
             _ => {}
         }
         at = at.saturating_add(size.next_multiple_of(8));
     }
     Ok(open)
+}
+
+fn read_credentials(call: &mut Call<'_, '_>, at: u64) -> Result<[u32; 3], Halt> {
+    let [pid, user, group] = [0, 4, 8].map(|offset| at.checked_add(offset));
+    Ok([
+        call.user().read_u32(pid.ok_or(Errno::EFAULT)?)?,
+        call.user().read_u32(user.ok_or(Errno::EFAULT)?)?,
+        call.user().read_u32(group.ok_or(Errno::EFAULT)?)?,
+    ])
+}
+
+/// Writes a control message with the sender's credentials, for a socket with SO_PASSCRED. Returns the size of its part
+/// of `room`, and whether it fits.
+pub(crate) fn write_credentials(call: &mut Call<'_, '_>, control: u64, room: u64) -> Result<(u64, bool), Halt> {
+    let size = HEAD_BYTES.saturating_add(CREDENTIALS_BYTES);
+    if room < size {
+        return Ok((0, false));
+    }
+    let what = u64::from(libc::SOL_SOCKET.cast_unsigned()) | u64::from(SCM_CREDENTIALS.cast_unsigned()) << 32;
+    call.user().write_words(control, &[size, what])?;
+    let bytes: Vec<u8> = [PID, UID, GID].iter().flat_map(|number| number.to_le_bytes()).collect();
+    call.user().write(control.checked_add(HEAD_BYTES).ok_or(Errno::EFAULT)?, &bytes)?;
+    Ok((size.next_multiple_of(8).min(room), true))
 }
 
 /// Refuses to exceed the limit on open files in flight.

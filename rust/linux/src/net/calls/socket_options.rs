@@ -9,14 +9,17 @@ use crate::base::halt::{CallResult, Halt};
 use crate::base::identity::{GID, PID, UID};
 use crate::base::ids::PollableId;
 use crate::kernel::call::Call;
-use crate::net::socket::Socket;
+use crate::net::socket::{LINGER_SECONDS, Socket};
 use crate::pollables::table::Pollables;
 
 /// `net.core.wmem_max` and `net.core.rmem_max`.
 const BUFFER_MAX: i32 = 212_992;
 const SOL_TCP: i32 = libc::IPPROTO_TCP;
-/// Key of the second word of SO_LINGER's value.
-const LINGER_SECONDS: i32 = -1;
+/// Any longer time than a call takes: the call does not wait.
+const AT_ONCE_NS: u64 = 1;
+/// The only algorithm of TCP_CONGESTION, which no packet meets.
+const CONGESTION: &[u8] = b"cubic";
+const TCP_FASTOPEN_CONNECT: i32 = 30;
 
 /// Initial value of an option; `None`: there is no such option.
 fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
@@ -50,8 +53,13 @@ fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
             | libc::SO_PASSCRED
             | libc::SO_INCOMING_CPU
             | libc::SO_BUSY_POLL
+            | libc::SO_TIMESTAMPNS
+            | libc::SO_RXQ_OVFL
+            | libc::SO_NO_CHECK
             | libc::SO_LINGER,
         ) => 0,
+        (libc::SOL_SOCKET, libc::SO_ZEROCOPY) if tcp => 0,
+        (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE) => -1,
         (SOL_TCP, libc::TCP_KEEPIDLE) if tcp => 7200,
         (SOL_TCP, libc::TCP_KEEPINTVL) if tcp => 75,
         (SOL_TCP, libc::TCP_KEEPCNT) if tcp => 9,
@@ -66,7 +74,13 @@ fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
             | libc::TCP_FASTOPEN
             | libc::TCP_USER_TIMEOUT
             | libc::TCP_SYNCNT
-            | libc::TCP_NOTSENT_LOWAT,
+            | libc::TCP_NOTSENT_LOWAT
+            | libc::TCP_WINDOW_CLAMP
+            | libc::TCP_THIN_LINEAR_TIMEOUTS
+            | libc::TCP_THIN_DUPACK
+            | libc::TCP_SAVE_SYN
+            | libc::TCP_TIMESTAMP
+            | TCP_FASTOPEN_CONNECT,
         ) if tcp => 0,
         (libc::IPPROTO_IP, libc::IP_TTL) if !socket.is_unix() => 64,
         (
@@ -76,16 +90,33 @@ fn default(socket: &Socket, level: i32, name: i32) -> Option<i32> {
             | libc::IP_PKTINFO
             | libc::IP_MTU_DISCOVER
             | libc::IP_FREEBIND
+            | libc::IP_RECVTOS
+            | libc::IP_RECVTTL
+            | libc::IP_RECVORIGDSTADDR
             | libc::IP_BIND_ADDRESS_NO_PORT,
         ) if !socket.is_unix() => 0,
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_TTL | libc::IP_MULTICAST_LOOP | libc::IP_MULTICAST_ALL)
+            if !socket.is_unix() =>
+        {
+            1
+        }
         (
             libc::IPPROTO_IPV6,
             libc::IPV6_V6ONLY
             | libc::IPV6_TCLASS
             | libc::IPV6_RECVERR
             | libc::IPV6_RECVPKTINFO
-            | libc::IPV6_UNICAST_HOPS,
+            | libc::IPV6_RECVHOPLIMIT
+            | libc::IPV6_RECVTCLASS
+            | libc::IPV6_MTU_DISCOVER
+            | libc::IPV6_FREEBIND,
         ) if socket.domain == libc::AF_INET6 => 0,
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.domain == libc::AF_INET6 => 64,
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS | libc::IPV6_MULTICAST_LOOP)
+            if socket.domain == libc::AF_INET6 =>
+        {
+            1
+        }
         _ => return None,
     })
 }
@@ -126,6 +157,13 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
         ) => {
             return Err(Errno::ENOPROTOOPT.into());
         }
+        // They need a privilege.
+        (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_MARK) => {
+            return Err(Errno::EPERM.into());
+        }
+        (SOL_TCP, libc::TCP_CONGESTION) if call.process.pollables.socket(id)?.protocol == libc::IPPROTO_TCP => {
+            return set_congestion(call, value, len);
+        }
         _ => {}
     }
     let socket = call.process.pollables.socket(id)?;
@@ -156,6 +194,16 @@ pub(crate) fn setsockopt(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
+/// TCP_CONGESTION: accepts the one name.
+fn set_congestion(call: &mut Call<'_, '_>, value: u64, len: i32) -> CallResult {
+    let len = usize::try_from(len).ok().filter(|&len| len > 0).ok_or(Errno::EINVAL)?;
+    let mut name = [0; 16];
+    let name = name.get_mut(..len.min(16)).unwrap_or_default();
+    call.user().read(value, name)?;
+    let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+    if name == CONGESTION { Ok(0) } else { Err(Errno::ENOENT.into()) }
+}
+
 /// The value that Linux stores for a given one.
 fn stored_value(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     Ok(match (level, name) {
@@ -179,7 +227,7 @@ fn stored_value(level: i32, name: i32, given: i32) -> Result<i32, Errno> {
     })
 }
 
-/// Sets a timeout from a `timeval`; 0 means none.
+/// Sets a timeout from a `timeval`; 0 means none, and a negative one not to wait.
 fn set_timeout(call: &mut Call<'_, '_>, id: PollableId, name: i32, value: u64, len: i32) -> CallResult {
     if len < 16 {
         return Err(Errno::EINVAL.into());
@@ -188,7 +236,11 @@ fn set_timeout(call: &mut Call<'_, '_>, id: PollableId, name: i32, value: u64, l
     if microseconds >= 1_000_000 {
         return Err(Errno::EDOM.into());
     }
-    let ns = if seconds.cast_signed() < 0 { 0 } else { clock::total_ns(seconds, microseconds.saturating_mul(1000)) };
+    let ns = if seconds.cast_signed() < 0 {
+        AT_ONCE_NS
+    } else {
+        clock::total_ns(seconds, microseconds.saturating_mul(1000))
+    };
     let socket = call.process.pollables.edit().socket_mut(id)?;
     if name == libc::SO_RCVTIMEO {
         socket.receive_timeout_ns = ns
@@ -245,6 +297,13 @@ fn option_value(
             let known = socket.is_unix() && (socket.is_connected() || socket.is_listening());
             let [pid, user, group] = if known { [PID, UID, GID] } else { [0, u32::MAX, u32::MAX] };
             return Ok([pid.to_le_bytes(), user.to_le_bytes(), group.to_le_bytes()].concat());
+        }
+        (SOL_TCP, libc::TCP_CONGESTION) if socket.protocol == libc::IPPROTO_TCP => {
+            return Ok([CONGESTION, &[0; 11]].concat());
+        }
+        (libc::SOL_SOCKET, libc::SO_COOKIE) => {
+            let number = call.process.pollables.get(id).map_or(0, |pollable| pollable.number);
+            return Ok(number.to_le_bytes().to_vec());
         }
         (SOL_TCP, libc::TCP_INFO) if socket.protocol == libc::IPPROTO_TCP => {
             let mut info = vec![0; TCP_INFO_BYTES];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Creates and connects sockets: see `pollables/socket.rs`, and `remote.rs` for remote connections.
 
-use super::{netlink, remote};
+use super::{names, netlink, remote};
 use crate::base::arguments::int;
 use crate::base::clock::is_over;
 use crate::base::errno::Errno;
@@ -112,7 +112,7 @@ pub(crate) fn write_address(call: &mut Call<'_, '_>, bytes: &[u8], address: u64,
     call.user().write(len, &u32::try_from(bytes.len()).unwrap_or(0).to_le_bytes())
 }
 
-/// `bind(2)`. All addresses are this machine's; a Unix socket's path is a name and creates no file.
+/// `bind(2)`. All addresses are this machine's.
 pub(crate) fn bind(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, address, len, ..] = call.args;
     let (id, _) = socket_of(call, fd)?;
@@ -122,7 +122,15 @@ pub(crate) fn bind(call: &mut Call<'_, '_>) -> CallResult {
         // A netlink socket has a fixed address.
         return Ok(0);
     }
-    call.process.pollables.edit().bind(id, address)?;
+    let node = names::make(call, &address)?;
+    let pollables = call.process.pollables.edit();
+    if let Err(error) = pollables.bind(id, address) {
+        if let Some((path, _)) = node {
+            names::undo(call, &path);
+        }
+        return Err(error.into());
+    }
+    pollables.socket_mut(id)?.node = node.map(|(_, number)| number);
     Ok(0)
 }
 
@@ -229,11 +237,16 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     if datagram {
         return connect_datagrams(call, id, to);
     }
+    // A socket for IPv6 alone has no way to IPv4 addresses.
+    if to.is_mapped() && call.process.pollables.socket(id)?.is_for_v6_alone() {
+        return Err(Errno::ENETUNREACH.into());
+    }
     // A listed address means the remote host, even if a socket inside listens on it.
     if let Some(target) = remote::find(call, &to) {
         return remote::connect(call, id, to, target, nonblocking);
     }
-    let Some(listener) = call.process.pollables.listener(kind, &to).filter(|_| is_own(&to)) else {
+    let to = if to.is_any() { own_loopback(domain, &to, to.port().unwrap_or(0)) } else { to };
+    let Some(listener) = names::listener(call, kind, &to)?.filter(|_| is_own(&to)) else {
         return connect_unreachable(call, id, &to, nonblocking);
     };
     let timeout = call.process.pollables.socket(id)?.send_timeout_ns;
@@ -248,9 +261,8 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     // An unbound socket gets this machine's address and an ephemeral port.
     if !unix && !pollables.socket(id)?.bound {
         let port = pollables.free_port();
-        pollables.socket_mut(id)?.local = Address::loopback(domain, port);
+        pollables.socket_mut(id)?.local = own_loopback(domain, &to, port);
     }
-    let to = if to.is_any() { Address::loopback(domain, to.port().unwrap_or(0)) } else { to };
     let own = pollables.socket(id)?.local.clone();
     let other_domain = pollables.socket(listener)?.domain;
     let accepted =
@@ -264,6 +276,14 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     call.note_change();
     // The connection is established at once, but a non-blocking call reports that later.
     if nonblocking && !unix { Err(Errno::EINPROGRESS.into()) } else { Ok(0) }
+}
+
+/// The loopback address of the family in which `to` is written: ::1, or 127.0.0.1 in this family.
+fn own_loopback(domain: i32, to: &Address, port: u16) -> Address {
+    match to {
+        Address::V6(..) if !to.is_mapped() => Address::loopback_6(port),
+        _ => Address::loopback(domain, port),
+    }
 }
 
 /// Whether an address may be one of the program's own.

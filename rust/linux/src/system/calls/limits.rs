@@ -37,13 +37,19 @@ pub(crate) fn prlimit64(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `getrusage(2)`: CPU time is reported as user time, and the present number of own pages as the maximum; the rest is
-/// 0.
+/// `getrusage(2)`: CPU time is reported as user time, and the largest number of resident pages that the program was
+/// told as the maximum; the rest is 0.
 pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
     /// Size of `struct rusage` in words.
     const WORDS: usize = 18;
     let [who, buffer, ..] = call.args;
-    let kilobytes = call.machine.private_pages().saturating_mul(mayfly_machine::PAGE_SIZE / 1024);
+    let kilobytes = match int(who) {
+        libc::RUSAGE_SELF | libc::RUSAGE_THREAD => {
+            call.resident()?;
+            call.process.figures.peak_pages.saturating_mul(mayfly_machine::PAGE_SIZE / 1024)
+        }
+        _ => 0,
+    };
     let (used_ns, size) = match int(who) {
         libc::RUSAGE_SELF => (call.process.cpu_ns(), kilobytes),
         libc::RUSAGE_THREAD => (call.process.thread_cpu_ns(call.process.threads.current).unwrap_or(0), kilobytes),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handlers of system calls.
 
+pub(crate) mod identity;
 pub(crate) mod limits;
 pub(crate) mod process;
 pub(crate) mod system;

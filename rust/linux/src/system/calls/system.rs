@@ -2,6 +2,7 @@
 //! Information on the system, and random numbers.
 
 use crate::base::arguments::int;
+use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::halt::CallResult;
 use crate::base::identity;
@@ -29,15 +30,17 @@ pub(crate) fn uname(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `sysinfo(2)`: the tenant's memory limit, one process, the time since its start.
+/// `sysinfo(2)`: the tenant's memory limit and what is left of it, one process, the time since the system's start.
 pub(crate) fn sysinfo(call: &mut Call<'_, '_>) -> CallResult {
     let [buffer, ..] = call.args;
-    let shared = &call.process.shared;
-    let memory = shared.limits.memory_bytes;
-    let uptime = shared.started.elapsed().as_secs();
+    let memory = call.process.shared.limits.memory_bytes;
+    let resident = call.resident()?;
+    let own = resident.anonymous.saturating_add(resident.shared).saturating_mul(mayfly_machine::PAGE_SIZE);
+    let free = memory.saturating_sub(own);
+    let uptime = clock::boottime_ns() / 1_000_000_000;
     // uptime, loads[3], totalram, freeram, sharedram, bufferram, totalswap, freeswap, procs, totalhigh, freehigh,
     // mem_unit
-    let words = [uptime, 0, 0, 0, memory, memory, 0, 0, 0, 0, 1, 0, 0, 1];
+    let words = [uptime, 0, 0, 0, memory, free, 0, 0, 0, 0, 1, 0, 0, 1];
     call.user().write_words(buffer, &words)?;
     Ok(0)
 }

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Permissions of what a program has written: it is the owner, and not root. Other files are readable as the host
+//! permits, and those of writable mounts are writable, whatever their modes.
+
+use crate::base::errno::Errno;
+use crate::fs::view::lookup::Node;
+use crate::kernel::process::Process;
+
+/// Bits of the owner's part of a mode.
+pub(crate) const READ: u32 = 0o400;
+pub(crate) const WRITE: u32 = 0o200;
+pub(crate) const SEARCH: u32 = 0o100;
+
+/// The directory of a plain path.
+pub(crate) fn parent(path: &[u8]) -> &[u8] {
+    let end = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+    path.get(..end).unwrap_or_default()
+}
+
+/// Refuses access to an own file or directory whose mode does not permit it; symbolic links permit all.
+pub(crate) fn check(process: &Process, path: &[u8], node: &Node, wanted: u32) -> Result<(), Errno> {
+    let Node::Overlay { .. } = node else { return Ok(()) };
+    if node.attributes(process, path).mode & wanted == wanted { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+/// Refuses to change the entries of an own directory whose mode does not permit it.
+pub(crate) fn check_parent(process: &Process, path: &[u8]) -> Result<(), Errno> {
+    match process.overlay.directory_mode(parent(path)) {
+        Some(mode) if mode & (WRITE | SEARCH) != WRITE | SEARCH => Err(Errno::EACCES),
+        _ => Ok(()),
+    }
+}

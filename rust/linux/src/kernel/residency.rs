@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How many of a program's pages are resident, as Linux counts them.
+
+use mayfly_engine::{RESIDENCY_AT_ONCE, Residency};
+use mayfly_machine::layout;
+
+use crate::base::errno::Errno;
+use crate::base::pages::PageRange;
+use crate::kernel::call::Call;
+use crate::mm::vma::VmaKind;
+
+/// Resident pages by kind: `RssAnon`, `RssFile` and `RssShmem` of `/proc/self/status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resident {
+    /// Pages that are the program's alone, copies of files' pages included.
+    pub(crate) anonymous: u64,
+    /// Pages of mounted files.
+    pub(crate) file: u64,
+    /// Pages of shared mappings, anonymous or of written files.
+    pub(crate) shared: u64,
+}
+
+impl Resident {
+    pub(crate) fn pages(self) -> u64 {
+        self.anonymous.saturating_add(self.file).saturating_add(self.shared)
+    }
+}
+
+/// What counting may cost on this thread.
+pub(crate) fn budget(call: &Call<'_, '_>) -> u64 {
+    if call.context.may_block { u64::MAX } else { RESIDENCY_AT_ONCE }
+}
+
+impl Call<'_, '_> {
+    /// All resident pages. A count that takes long is left to a thread that may block.
+    pub(crate) fn resident(&mut self) -> Result<Resident, Errno> {
+        let mut left = budget(self);
+        let all = PageRange::new(layout::USER_MIN, layout::USER_END).ok_or(Errno::EINVAL)?;
+        let all = self.residency(all, &mut left)?;
+        let is_shared = |kind: VmaKind| matches!(kind, VmaKind::Shared | VmaKind::Overlay { shared: true, .. });
+        let mut shared = 0_u64;
+        for vma in self.process.memory.all().iter().filter(|vma| is_shared(vma.kind)) {
+            shared = shared.saturating_add(self.residency(vma.range, &mut left)?.own);
+        }
+        let resident = Resident { anonymous: all.own.saturating_sub(shared), file: all.file, shared };
+        let peak = &mut self.process.figures.peak_pages;
+        *peak = resident.pages().max(*peak);
+        Ok(resident)
+    }
+
+    /// The resident pages of a range, for no more than `left`.
+    pub(crate) fn residency(&self, range: PageRange, left: &mut u64) -> Result<Residency, Errno> {
+        self.machine.residency(range.start(), range.len(), left).ok_or(Errno::NOT_HERE)
+    }
+}
