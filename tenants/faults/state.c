@@ -302,7 +302,8 @@ static volatile uint64_t *views[2];
 static void view_write(void) { *views[0] = DIRTY_VALUE; }
 static uint64_t see_view(void) { return *views[1]; }
 static void view_punch(void) {
-    call6(SYS_fallocate, (uint64_t)view_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FAULTS_PAGE, FAULTS_PAGE, 0, 0);
+    call6(SYS_fallocate, (uint64_t)view_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FAULTS_PAGE, FAULTS_PAGE, 0,
+          0);
 }
 static uint64_t see_punched(void) { return views[1][FAULTS_PAGE / sizeof **views]; }
 static void set_handler(void) {

@@ -17,10 +17,8 @@ static int listener(int domain, const char *host, int only6, int *port) {
     void *address = domain == AF_INET ? (void *)&name : (void *)&name6;
     inet_pton(domain, host, domain == AF_INET ? (void *)&name.sin_addr : (void *)&name6.sin6_addr);
     int fd = socket(domain, SOCK_STREAM, 0);
-    if (domain == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only6, sizeof only6);
-    if (bind(fd, address, size) || listen(fd, 5))
-        return -1;
+    if (domain == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only6, sizeof only6);
+    if (bind(fd, address, size) || listen(fd, 5)) return -1;
     getsockname(fd, address, &size);
     *port = ntohs(domain == AF_INET ? name.sin_port : name6.sin6_port);
     return fd;
@@ -61,21 +59,20 @@ static void families(void) {
         const char *host;
         int only6;
     } listeners[] = {{AF_INET, "127.0.0.1", 0}, {AF_INET, "0.0.0.0", 0}, {AF_INET6, "::", 0},
-                     {AF_INET6, "::", 1},        {AF_INET6, "::1", 0},    {AF_INET6, "::ffff:127.0.0.1", 0}};
+                     {AF_INET6, "::", 1},       {AF_INET6, "::1", 0},    {AF_INET6, "::ffff:127.0.0.1", 0}};
     for (size_t i = 0; i < sizeof listeners / sizeof *listeners; i++) {
         int port = 0, server;
         int fd = listener(listeners[i].domain, listeners[i].host, listeners[i].only6, &port);
         printf("listening on %s%s\n", listeners[i].host, listeners[i].only6 ? " alone" : "");
-        static const char *const targets[] = {"127.0.0.1", "0.0.0.0"}, *const targets6[] = {"::1", "::ffff:127.0.0.1", "::"};
+        static const char *const targets[] = {"127.0.0.1", "0.0.0.0"}, *const targets6[] = {"::1", "::ffff:127.0.0.1",
+                                                                                            "::"};
         for (int t = 0; t < 2; t++) {
             int client = reach(AF_INET, targets[t], port, fd, &server);
-            if (client >= 0)
-                close(client), close(server);
+            if (client >= 0) close(client), close(server);
         }
         for (int t = 0; t < 3; t++) {
             int client = reach(AF_INET6, targets6[t], port, fd, &server);
-            if (client >= 0)
-                close(client), close(server);
+            if (client >= 0) close(client), close(server);
         }
         close(fd);
     }
@@ -116,7 +113,8 @@ static void timeouts(void) {
 static void receive(int fd) {
     char byte, control[128] = {0};
     struct iovec vector = {&byte, 1};
-    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     SAY(recvmsg(fd, &message, 0));
     printf("flags %d, size %zu:", message.msg_flags, message.msg_controllen);
     for (struct cmsghdr *head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head)) {
@@ -137,13 +135,15 @@ static void send_with(int fd, struct ucred *credentials, int descriptor) {
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control};
     struct cmsghdr *head = (void *)control;
     if (credentials) {
-        *head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof *credentials), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_CREDENTIALS};
+        *head = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof *credentials), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_CREDENTIALS};
         memcpy(CMSG_DATA(head), credentials, sizeof *credentials);
         message.msg_controllen = CMSG_SPACE(sizeof *credentials);
         head = (void *)(control + message.msg_controllen);
     }
     if (descriptor >= 0) {
-        *head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof descriptor), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        *head = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof descriptor), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
         memcpy(CMSG_DATA(head), &descriptor, sizeof descriptor);
         message.msg_controllen += CMSG_SPACE(sizeof descriptor);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What the system says about the program: resident memory, times, threads, descriptors, sockets. With "values" it prints
-// figures, which are compared within tolerances; otherwise whether they are right.
+// What the system says about the program: resident memory, times, threads, descriptors, sockets. With "values" it
+// prints figures, which are compared within tolerances; otherwise whether they are right.
 #include "say.h"
 
 #include <arpa/inet.h>
@@ -83,9 +83,11 @@ static void memory(void) {
                                 after("/proc/self/status", "RssShmem:"),
                             touched, 512));
     printf("statm %d, stat %d, rollup %d\n", near(statm(2) * 4, touched, 512),
-           near(field("/proc/self/stat", 24) * 4, touched, 512), near(after("/proc/self/smaps_rollup", "Rss:"), touched, 1024));
+           near(field("/proc/self/stat", 24) * 4, touched, 512),
+           near(after("/proc/self/smaps_rollup", "Rss:"), touched, 1024));
     getrusage(RUSAGE_SELF, &usage);
-    printf("getrusage %d, peak %d\n", near(usage.ru_maxrss, touched, 1024), near(after("/proc/self/status", "VmHWM:"), touched, 1024));
+    printf("getrusage %d, peak %d\n", near(usage.ru_maxrss, touched, 1024),
+           near(after("/proc/self/status", "VmHWM:"), touched, 1024));
     // The block has a line of its own in smaps.
     char range[64];
     snprintf(range, sizeof range, "%lx-", (long)block);
@@ -131,7 +133,8 @@ static void clocks(void) {
         times(&used);
     while (used.tms_utime + used.tms_stime < 20);
     times(&used);
-    printf("cpu %d\n", near(field("/proc/self/stat", 14) + field("/proc/self/stat", 15), used.tms_utime + used.tms_stime, 5));
+    printf("cpu %d\n",
+           near(field("/proc/self/stat", 14) + field("/proc/self/stat", 15), used.tms_utime + used.tms_stime, 5));
     long first = strtol(slurp("/proc/stat") + 4, NULL, 10);
     printf("system's cpu %d\n", first >= 10);
 }
@@ -147,8 +150,7 @@ static void *stay(void *nothing) {
 
 static int entries(const char *path) {
     DIR *directory = opendir(path);
-    if (!directory)
-        return -errno;
+    if (!directory) return -errno;
     int found = 0;
     for (struct dirent *entry; (entry = readdir(directory));)
         found += entry->d_name[0] != '.';
@@ -159,22 +161,25 @@ static int entries(const char *path) {
 static void threads(void) {
     pthread_t thread;
     pthread_barrier_init(&barrier, NULL, 2);
-    printf("one %d %ld %ld\n", entries("/proc/self/task"), after("/proc/self/status", "Threads:\t"), field("/proc/self/stat", 20));
+    printf("one %d %ld %ld\n", entries("/proc/self/task"), after("/proc/self/status", "Threads:\t"),
+           field("/proc/self/stat", 20));
     pthread_create(&thread, NULL, stay, NULL);
     pthread_barrier_wait(&barrier);
-    printf("two %d %ld %ld\n", entries("/proc/self/task"), after("/proc/self/status", "Threads:\t"), field("/proc/self/stat", 20));
+    printf("two %d %ld %ld\n", entries("/proc/self/task"), after("/proc/self/status", "Threads:\t"),
+           field("/proc/self/stat", 20));
     DIR *directory = opendir("/proc/self/task");
     for (struct dirent *entry; (entry = readdir(directory));) {
-        if (entry->d_name[0] == '.')
-            continue;
+        if (entry->d_name[0] == '.') continue;
         char path[PATH_MAX];
         snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
         slurp(path);
         printf("%s", atoi(entry->d_name) == getpid() ? "first\n" : text);
         snprintf(path, sizeof path, "/proc/self/task/%s/stat", entry->d_name);
-        printf("number %d, parent %d\n", strtol(slurp(path), NULL, 10) == atoi(entry->d_name), field(path, 4) == getppid());
+        printf("number %d, parent %d\n", strtol(slurp(path), NULL, 10) == atoi(entry->d_name),
+               field(path, 4) == getppid());
         snprintf(path, sizeof path, "/proc/self/task/%s/status", entry->d_name);
-        printf("process %d, thread %d\n", after(path, "Tgid:\t") == getpid(), after(path, "\nPid:\t") == atoi(entry->d_name));
+        printf("process %d, thread %d\n", after(path, "Tgid:\t") == getpid(),
+               after(path, "\nPid:\t") == atoi(entry->d_name));
     }
     closedir(directory);
     pthread_barrier_wait(&barrier);
@@ -204,7 +209,8 @@ static void descriptors(void) {
     int ends[2];
     SAY(pipe(ends));
     SAY(write(ends[1], text, 1000));
-    printf("wchar %d, syscw %d\n", near(after("/proc/self/io", "wchar: "), written + 1000, 600), after("/proc/self/io", "syscw: ") > calls);
+    printf("wchar %d, syscw %d\n", near(after("/proc/self/io", "wchar: "), written + 1000, 600),
+           after("/proc/self/io", "syscw: ") > calls);
     long got = after("/proc/self/io", "rchar: ");
     SAY(read(ends[0], text, 1000));
     printf("rchar %d\n", after("/proc/self/io", "rchar: ") >= got + 1000);
@@ -221,7 +227,8 @@ static int lists(const char *path, int port, int state) {
         char *colon = strrchr(line, ':');
         (void)colon;
         char host[40];
-        if (sscanf(line, " %*d: %32[0-9A-F]:%X %*[0-9A-F]:%*X %X", host, &local, &at) == 3 && (int)local == port && (int)at == state)
+        if (sscanf(line, " %*d: %32[0-9A-F]:%X %*[0-9A-F]:%*X %X", host, &local, &at) == 3 && (int)local == port &&
+            (int)at == state)
             return 1;
     }
     return 0;
@@ -250,7 +257,8 @@ static void sockets(void) {
     snprintf(inode, sizeof inode, " %lu ", (unsigned long)st.st_ino);
     printf("inode %d\n", strstr(slurp("/proc/net/tcp"), inode) != NULL);
     printf("loopback %d\n", strstr(slurp("/proc/net/dev"), "    lo:") != NULL);
-    printf("own address %d\n", strstr(slurp("/proc/net/if_inet6"), "00000000000000000000000000000001 01 80 10 80") != NULL);
+    printf("own address %d\n",
+           strstr(slurp("/proc/net/if_inet6"), "00000000000000000000000000000001 01 80 10 80") != NULL);
     close(server);
     close(client);
     close(listener);

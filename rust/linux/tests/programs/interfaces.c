@@ -69,7 +69,7 @@ static void requests(void) {
     static const struct {
         const char *name;
         unsigned long number;
-    } all[] = {{"flags", SIOCGIFFLAGS},     {"address", SIOCGIFADDR}, {"destination", SIOCGIFDSTADDR},
+    } all[] = {{"flags", SIOCGIFFLAGS},     {"address", SIOCGIFADDR},  {"destination", SIOCGIFDSTADDR},
                {"mask", SIOCGIFNETMASK},    {"metric", SIOCGIFMETRIC}, {"MTU", SIOCGIFMTU},
                {"hardware", SIOCGIFHWADDR}, {"index", SIOCGIFINDEX},   {"broadcast", SIOCGIFBRDADDR}};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -81,7 +81,8 @@ static void requests(void) {
         // Of the flags, the device's own; of addresses, family and host.
         int first = all[i].number == SIOCGIFFLAGS ? 1 : 8;
         for (int at = 0; at < first; at++)
-            printf(" %02x", all[i].number == SIOCGIFFLAGS ? bytes[at] & (IFF_UP | IFF_LOOPBACK | IFF_RUNNING) : bytes[at]);
+            printf(" %02x",
+                   all[i].number == SIOCGIFFLAGS ? bytes[at] & (IFF_UP | IFF_LOOPBACK | IFF_RUNNING) : bytes[at]);
         puts("");
     }
     struct ifreq other = {.ifr_name = "none"};

@@ -358,10 +358,8 @@ static void socket_paths(void) {
 
 int main(int argc, char **argv) {
     // As root, natively, no mode forbids anything.
-    if (geteuid() == 0 && (setresgid(1000, 1000, 1000) || setresuid(1000, 1000, 1000)))
-        return 1;
-    if (argc < 2 || chdir(argv[1]))
-        return 2;
+    if (geteuid() == 0 && (setresgid(1000, 1000, 1000) || setresuid(1000, 1000, 1000))) return 1;
+    if (argc < 2 || chdir(argv[1])) return 2;
     umask(022);
     flocks();
     waits();

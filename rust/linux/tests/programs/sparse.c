@@ -196,7 +196,8 @@ static void two_views(void) {
     int pages = memfd_create("ring", 0);
     SAY(ftruncate(pages, 2 * PAGE));
     for (int half = 0; half < 2; half++)
-        SAY(mmap(ring + half * 2 * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, pages, 0) != MAP_FAILED);
+        SAY(mmap(ring + half * 2 * PAGE, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, pages, 0) !=
+            MAP_FAILED);
     memcpy(ring + 2 * PAGE - 4, "wrapped", 8);
     printf("%s %.4s\n", ring, ring + 4 * PAGE - 4);
     char *moved = mremap(ring, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, run_view);
