@@ -256,19 +256,21 @@ static void directory_touch(void) {
     CALL(SYS_mkdir, "/tmp/touched", 0700, 0);
     CALL(SYS_rmdir, "/tmp/touched", 0, 0);
 }
-// The name of a Unix socket.
+// The name of a Unix socket, and a file of shared memory.
+#define SOCKET_FILE "/tmp/socket-of-a-request"
+#define SHARED_FILE "/dev/shm/of-a-request"
 static void socket_bind(void) {
-    static const struct sockaddr_un name = {AF_UNIX, "/tmp/socket-of-a-request"};
+    static const struct sockaddr_un name = {AF_UNIX, SOCKET_FILE};
     int64_t fd = CALL(SYS_socket, AF_UNIX, SOCK_STREAM, 0);
     CALL(SYS_bind, fd, &name, sizeof name);
     CALL(SYS_close, fd, 0, 0);
 }
-static uint64_t see_socket(void) { return (uint64_t)CALL(SYS_access, "/tmp/socket-of-a-request", 0, 0); }
+static uint64_t see_socket(void) { return (uint64_t)CALL(SYS_access, SOCKET_FILE, 0, 0); }
 static void shared_make(void) {
-    int64_t fd = CALL(SYS_open, "/dev/shm/of-a-request", O_WRONLY | O_CREAT, 0600);
+    int64_t fd = CALL(SYS_open, SHARED_FILE, O_WRONLY | O_CREAT, 0600);
     if (fd >= 0) CALL(SYS_close, fd, 0, 0);
 }
-static uint64_t see_shared(void) { return (uint64_t)CALL(SYS_access, "/dev/shm/of-a-request", 0, 0); }
+static uint64_t see_shared(void) { return (uint64_t)CALL(SYS_access, SHARED_FILE, 0, 0); }
 // A number in a file of /proc/self, behind a label.
 static uint64_t told(const char *path, const char *label) {
     static char text[4096];
@@ -523,7 +525,10 @@ void state_prepare(void) {
     mprotect(page_at(PAGE_MAKE_WRITABLE), FAULTS_PAGE, PROT_READ);
 
     uint64_t value = BOOT_VALUE;
-    CALL(SYS_unlink, REQUEST_FILE, 0, 0); // left behind where there is no reset
+    // Left behind where there is no reset.
+    CALL(SYS_unlink, REQUEST_FILE, 0, 0);
+    CALL(SYS_unlink, SOCKET_FILE, 0, 0);
+    CALL(SYS_unlink, SHARED_FILE, 0, 0);
     state_file = CALL(SYS_open, STATE_FILE, O_RDWR | O_CREAT | O_TRUNC, 0600);
     CALL(SYS_write, state_file, &value, sizeof value);
     view_file = CALL(SYS_memfd_create, "views", 0, 0);
