@@ -62,8 +62,12 @@ next:                                   # what is next, the answer says; a word 
 # rbx = ucontext, in whose reserved words the server has written the frame for IRETQ, FS base, GS base, flags.
 # RSP leaves the handler's frame first, so that signals which come here again and again do not pile up frames. Their
 # frames overwrite general registers of this context, of which the server has a copy; its vector state lies above.
+# The kernel leaves NT as the program has set it, with which IRETQ faults: POPF takes the word of this context's flags,
+# of which RFLAGS has no more than the carry.
     .balign 64
 restore:
+    leaq ({uc_reserved} + 56)(%rbx), %rsp
+    popfq
     leaq {uc_reserved}(%rbx), %rsp
     testb $1, ({uc_reserved} + 56)(%rbx)
     jz 1f

@@ -74,7 +74,7 @@ fn go(worker: &mut Worker, extreme: &Extreme, way: &Way) -> End {
         Err(error) => panic!("{}, {}: {error}", extreme.name, way.name),
     };
     if worker.state() != WorkerState::Poisoned {
-        worker.reset().unwrap();
+        worker.reset().unwrap_or_else(|error| panic!("{}, {}: {error}", extreme.name, way.name));
     }
     end
 }

@@ -173,3 +173,17 @@ fn a_program_sees_no_register_of_the_host_code() {
     let expected = Regs { rip: after, rcx: after, r11: seen.regs.rflags, rflags: seen.regs.rflags, ..Regs::default() };
     assert_eq!(seen.regs, expected);
 }
+
+#[test]
+fn a_program_with_the_nested_task_flag_goes_on_behind_a_trapped_call() {
+    // push $0x4000; popfq; then two calls that are trapped. Its stack is in the frames, all memory that it can write.
+    let code = [&[0x68, 0, 0x40, 0, 0, 0x9d][..], &mov_eax(59), &SYSCALL, &mov_eax(57), &SYSCALL].concat();
+    let nursery = nursery();
+    let mut stub = stub(&nursery, &code);
+    stub.start(&Regs { rsp: layout::FRAMES + layout::FRAMES_BYTES - 64, ..start() }, 0, 0).unwrap();
+    for after in [13, 20] {
+        let Event::Signal(seen) = stub.receive().unwrap() else { panic!("no signal") };
+        assert_eq!((seen.signal, seen.regs.rip), (libc::SIGSYS, CODE + after));
+        stub.resume(&seen.regs, None).unwrap();
+    }
+}
