@@ -53,13 +53,15 @@ fn refusal(more: Value) -> String {
 
 #[test]
 fn a_program_that_becomes_ready_after_it_listens_is_frozen_when_it_is_ready() {
-    let server = serving(json!({}));
+    // Whatever the engine takes to boot it.
+    let late = json!({"READY_MS": "60000", "PYTHONDONTWRITEBYTECODE": "1"});
+    let server = serving(json!({"env": late}));
     let mut pool = server.loop_pool();
     assert!(text(&mut pool, "/state").starts_with("ready=False"), "frozen as soon as it listens");
     drop((pool, server));
 
     let health = json!({"path": "/ready"});
-    let reason = refusal(json!({"health": health}));
+    let reason = refusal(json!({"health": health, "env": late}));
     assert!(reason.contains("answered 503 instead of 200") && reason.contains("needs \"ready\""), "{reason}");
 
     let server =
@@ -97,7 +99,9 @@ fn a_program_that_is_not_ready_in_time_does_not_boot_and_says_what_it_does_inste
 fn a_program_idles_in_real_time_before_it_is_frozen() {
     let monitor = json!({"MONITOR": "1", "PYTHONDONTWRITEBYTECODE": "1"});
     let warm_up = json!([{"path": "/x", "times": 2}]);
-    let hasty = serving(json!({"env": monitor, "warm_up": warm_up}));
+    // Whatever the engine takes to boot it.
+    let slow = json!({"MONITOR": "1", "LOOK_MS": "20000", "PYTHONDONTWRITEBYTECODE": "1"});
+    let hasty = serving(json!({"env": slow, "warm_up": warm_up}));
     assert!(text(&mut hasty.loop_pool(), "/state").contains("calm=False"));
     let settled = serving(json!({"env": monitor, "warm_up": warm_up, "settle_ms": 500}));
     let mut pool = settled.loop_pool();

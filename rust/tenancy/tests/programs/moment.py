@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""A server that becomes ready 300 ms after it listens, holds a connection, and is calm some time after its work."""
+"""A server that becomes ready 300 ms after it listens (or READY_MS), holds a connection, and is calm some time after its work."""
 
 import http.server
 import os
@@ -17,12 +17,12 @@ class State:
 
 
 def become_calm():
-    """As the monitor of an event loop does: it looks every 100 ms, and a look that follows a request is not calm."""
+    """As the monitor of an event loop does: it looks every 100 ms (or LOOK_MS), and a look that follows a request is not calm."""
     seen = -1
     while True:
         State.calm = seen == State.asked
         seen = State.asked
-        time.sleep(0.1)
+        time.sleep(int(os.environ.get("LOOK_MS", 100)) / 1000)
 
 
 def connect():
@@ -82,7 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def become_ready():
-    time.sleep(0.3)
+    time.sleep(int(os.environ.get("READY_MS", 300)) / 1000)
     State.ready = True
 
 
