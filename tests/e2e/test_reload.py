@@ -133,7 +133,7 @@ class TenantsFile(unittest.TestCase):
             self.server.await_that(lambda at=before: "stays in force" in self.server.log()[at:], "it is not refused")
             self.server.write_tenants(tenants)
             self.server.await_log(f"the tenants file is valid again: {mended}")
-        self.assertEqual(self.server.get("/echo").status, 200)
+        self.await_status("/echo", 200)
 
     def test_a_tenant_may_take_a_path_of_drogons_and_give_it_back(self):
         self.server.write_tenants([self.hello, tenant("root", "/", "hello")])

@@ -41,6 +41,19 @@ pub fn give_back() {
     }
 }
 
+/// Bytes that are free in the heap and not given back: above this, [`give_back`] is worth its time.
+#[must_use]
+pub fn keeps_much() -> bool {
+    #[cfg(target_env = "gnu")]
+    {
+        const MUCH: usize = 32 << 20;
+        // SAFETY: no preconditions.
+        unsafe { libc::mallinfo2() }.fordblks > MUCH
+    }
+    #[cfg(not(target_env = "gnu"))]
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

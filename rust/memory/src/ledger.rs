@@ -222,11 +222,11 @@ impl Account {
         self.held() > self.0.ledger.0.share.load(Relaxed)
     }
 
-    /// Whether less than half of what may be held is, and the owner holds no more than its share.
+    /// Whether less than a quarter of what may be held is, and the owner holds no more than its share.
     #[must_use]
     pub fn is_ample(&self) -> bool {
         let book = &self.0.ledger.0;
-        book.held.load(Relaxed) < book.most.load(Relaxed) / 2 && !self.holds_much()
+        book.held.load(Relaxed) < book.most.load(Relaxed) / 4 && !self.holds_much()
     }
 
     /// How far `held` may rise for `purpose`.

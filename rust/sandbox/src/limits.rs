@@ -31,7 +31,7 @@ pub struct Limits {
     /// Work set that a worker may keep between requests in any case, in bytes. A larger one is given back to the system,
     /// unless it may be kept as well.
     pub retained_bytes: u64,
-    /// Whether a worker keeps a larger work set while its process has ample memory: less than half of its bound is
+    /// Whether a worker keeps a larger work set while its process has ample memory: less than a quarter of its bound is
     /// taken, and the tenant holds no more than its share.
     pub retains_more: bool,
     /// Most descriptors that a program may have open. Range: 3 to 1,024.

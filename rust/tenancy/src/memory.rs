@@ -214,7 +214,8 @@ impl Memory {
             relieve(Relief { idle: Duration::MAX, programs: None });
         }
         log.log_change(is_short, &tightest);
-        if is_short && log.trimmed_at.is_none_or(|then| then.elapsed() >= TRIM) {
+        // Pages of files that requests wrote are small blocks, which arenas keep.
+        if log.trimmed_at.is_none_or(|then| then.elapsed() >= TRIM) && (is_short || heap::keeps_much()) {
             log.trimmed_at = Some(Instant::now());
             heap::give_back();
         }

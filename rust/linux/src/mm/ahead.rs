@@ -18,8 +18,9 @@ use crate::mm::vma::{Vma, VmaKind};
 /// Most zero pages mapped ahead of a booting program's access. One that is never written takes no memory, since the
 /// image is sparse.
 const AT_BOOT: u64 = 15;
-/// Most pages made writable ahead of a request: half a megabyte, some tens of microseconds.
-const WRITABLE: u64 = 128;
+/// Most pages made writable ahead of a request. They are counted and not touched yet, which the process's bound on memory
+/// cannot see: a megabyte for eight requests at a time.
+const WRITABLE: u64 = 32;
 /// From so many pages in a row on, those of the snapshot's layout are made writable ahead: they join the work set for
 /// good, so a program that writes a few neighbours must not get more of them.
 const SNAPSHOT_RUN: u64 = 4;
@@ -123,8 +124,8 @@ mod tests {
     #[test]
     fn runs_of_a_request_double_and_those_of_the_snapshot_grow_by_half() {
         let ahead = |length, origin| writable_ahead(length, origin, u64::MAX);
-        assert_eq!([0, 1, 7, 128, 256].map(|length| ahead(length, Origin::Request)), [0, 1, 7, 128, 128]);
-        assert_eq!([0, 3, 4, 9, 256].map(|length| ahead(length, Origin::Snapshot)), [0, 0, 2, 4, 128]);
+        assert_eq!([0, 1, 7, 128, 256].map(|length| ahead(length, Origin::Request)), [0, 1, 7, 32, 32]);
+        assert_eq!([0, 3, 4, 9, 256].map(|length| ahead(length, Origin::Snapshot)), [0, 0, 2, 4, 32]);
     }
 
     #[test]
