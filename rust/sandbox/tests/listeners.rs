@@ -101,7 +101,7 @@ fn peer(worker: &mut Worker, client: Option<&str>) -> String {
 #[test]
 fn the_peer_is_the_client_of_each_request_and_is_taken_back() {
     let (v4, v6) = (Some("192.0.2.7:1234"), Some("[2001:db8::7]:1234"));
-    for (listener, nobody, of_v4, of_v6) in [
+    for (listener, of_none, of_v4, of_v6) in [
         ("listen=0.0.0.0:80", "127.0.0.1", "192.0.2.7", "127.0.0.1"),
         ("listen=[::]:80", "[::ffff:127.0.0.1]", "[::ffff:192.0.2.7]", "[2001:db8::7]"),
         ("only6=[::]:80", "[::1]", "[::1]", "[2001:db8::7]"),
@@ -113,7 +113,7 @@ fn the_peer_is_the_client_of_each_request_and_is_taken_back() {
             let (mut reset, mut kept) =
                 (Worker::fork(&snapshot).unwrap(), Worker::fork_keeping_state(&snapshot).unwrap());
             for worker in [&mut reset, &mut kept] {
-                for (client, expected) in [(v4, of_v4), (v6, of_v6), (None, nobody), (v4, of_v4), (None, nobody)] {
+                for (client, expected) in [(v4, of_v4), (v6, of_v6), (None, of_none), (v4, of_v4), (None, of_none)] {
                     assert_eq!(peer(worker, client), expected, "{listener}, {warm_up:?}, {client:?}");
                 }
             }

@@ -2,9 +2,9 @@
 //! How much of the program's address space is resident.
 //!
 //! A worker keeps pages over resets that the frozen program did not have: zero pages of its work set, and pages of
-//! files. They must not show: what one request is told must not depend on what an earlier one touched. Of these pages,
-//! those of files never count, and the others count as soon as they have content. So do pages that were mapped ahead of
-//! a request. As on Linux, the one frame of zeroes never counts.
+//! files. The count must not reveal what an earlier request touched. Of these pages, those of files never count, and the
+//! others count as soon as they have content. The same holds for pages that were mapped ahead of a request. As on Linux,
+//! the one frame of zeroes never counts.
 
 use mayfly_machine::PAGE_SIZE;
 use mayfly_machine::layout::{USER_END, USER_MIN};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a request is told about resident pages does not depend on earlier requests.
+//! The count of resident pages that a request reads does not depend on earlier requests.
 
 use super::*;
 use crate::machine::residency::{RESIDENCY_AT_ONCE, Residency};

@@ -139,7 +139,7 @@ impl LimitsPatch {
         set(&mut machine.request_bytes, self.request_kib, kib);
         set(&mut machine.response_bytes, self.response_kib, kib);
         set(&mut machine.retained_bytes, self.work_set_kib, kib);
-        // Who names a bound means it.
+        // A bound that the operator has set is kept whatever memory there is.
         machine.retains_more &= self.work_set_kib.is_none();
         set(&mut machine.descriptors, self.descriptors, |number| number as u32);
         set(&mut machine.threads, self.threads, |number| number as u32);

@@ -9,8 +9,8 @@
 //!
 //! Reads look into the frames: [`read`]. Before anything else uses what the overlay has of such pages, it is brought up
 //! to date: [`refresh`]. Writes go to both: [`write_through`]. All shared mappings of a page have one frame, so every
-//! byte has one newest copy. Nobody can read a page of a mapping without access: it is the overlay's again. See
-//! decision 0292.
+//! byte has one newest copy. A page of a mapping without access cannot be read, so its content moves back to the
+//! overlay. See decision 0292.
 
 use mayfly_machine::{PAGE_SIZE, Prot};
 

@@ -199,7 +199,7 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EACCES.into());
     }
     work_limits::check_range(call, range)?;
-    // Pages of shared mappings that nobody can read are the overlay's.
+    // A page of a shared mapping without access is kept in the overlay.
     let hidden = if prot == Prot::NONE && call.process.memory.has_overlay_mappings() {
         overlay_mappings::keep(call, range);
         call.process.memory.within(range).filter(is_shared).map(|vma| vma.range).collect()

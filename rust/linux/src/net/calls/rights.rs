@@ -56,7 +56,7 @@ pub(crate) fn read(call: &mut Call<'_, '_>, control: u64, len: u64) -> Result<Ve
                 }
                 let at = head.checked_add(HEAD_BYTES).ok_or(Errno::EFAULT)?;
                 let [pid, user, group] = read_credentials(call, at)?;
-                // The receiver is told the sender's own: no others are permitted.
+                // Only the sender's own credentials are permitted; the receiver gets those.
                 if [pid, user, group] != [PID, UID, GID] {
                     return Err(Errno::EPERM.into());
                 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Calls that set users, groups and sessions. A process without privileges may set its identities to those that it has,
-//! and all of its are the same: nothing changes. Servers that are told to drop privileges do so.
+//! Calls that set users, groups and sessions. A process without privileges may set each of its identities to one that it
+//! has. All of them are the same here, so nothing changes, and servers that drop privileges succeed.
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;

@@ -189,7 +189,7 @@ fn a_request_without_a_valid_host_has_none() {
 }
 
 proptest! {
-    /// Whatever comes, from whoever: one list whose last element is the peer, and nothing of an untrusted client.
+    /// For any headers from any peer: one list whose last element is the peer, and nothing of an untrusted client.
     #[test]
     fn the_last_element_is_the_peer(
         came in prop::collection::vec((
