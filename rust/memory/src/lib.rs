@@ -7,7 +7,8 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | [`memory`] | frames: a boot's, a worker's |
+//! | [`memory`] | a boot's memory, a worker's memory, and access to it |
+//! | `allocation`, `frames` | which frames are in use |
 //! | [`sealed`] | memory in files; the sealed memory of a frozen program |
 //! | [`tables`], [`translations`] | page tables, and the host's small cache of walks |
 //! | [`in_order`] | sealing memory in the order of addresses |
@@ -18,7 +19,9 @@
 //! | [`layout`] | where memory that is not the machine's own lies |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
+mod allocation;
 pub mod files;
+mod frames;
 pub mod heap;
 pub mod in_order;
 pub mod layout;

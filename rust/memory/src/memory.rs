@@ -30,6 +30,7 @@ use mayfly_machine::{CreateError, FileKey, FreezeError, Mapping, MemoryError, PA
 use vm_memory::VolatileSlice;
 
 use crate::files::{self, FileMemory};
+use crate::frames::FramesInUse;
 use crate::layout::{PAGE, Reach, SHARED_PHYSICAL};
 use crate::ledger::{Account, Hold, Purpose};
 use crate::sealed::{Owned, SealedMemory, memfd};
@@ -67,16 +68,11 @@ pub struct Memory {
     /// With a file of the worker's own: the image's frames that are in it.
     owned: Option<Owned>,
     /// Page tables that were made for it.
-    tables: u64,
+    pub(crate) tables: u64,
     /// Frames (first, count) that always are.
     shown: (u64, u64),
-    pub(crate) next: u64,
-    /// Free frames that are zeroed.
-    pub(crate) free: Vec<u64>,
-    /// Free frames that are zeroed when they are handed out.
-    pub(crate) dirty: Vec<u64>,
-    /// A frame that reads as zero and is never written, once there is one: see [`Memory::zero_frame`].
-    zeroes: Option<u64>,
+    /// Which frames are in use.
+    pub(crate) in_use: FramesInUse,
     /// What lies at [`SHARED_PHYSICAL`].
     shared: Option<SharedMemory>,
     /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
@@ -116,10 +112,7 @@ impl Memory {
             owned: None,
             shown: (0, 0),
             tables: 0,
-            next: 0,
-            free: Vec::new(),
-            dirty: Vec::new(),
-            zeroes: None,
+            in_use: FramesInUse::first(0),
             shared: None,
             files: Arc::new(FileMemory::new(reach)),
             hold,
@@ -183,10 +176,7 @@ impl Memory {
             owned: None,
             tables: 0,
             shown: (0, 0),
-            next: image.frames(),
-            free: Vec::new(),
-            dirty: Vec::new(),
-            zeroes: None,
+            in_use: FramesInUse::first(image.frames()),
             shared: image.shared().cloned(),
             files: image.keep_files(),
             hold,
@@ -268,7 +258,7 @@ impl Memory {
 
     /// Turns a boot's memory into a sealed image of the frames used so far.
     pub fn seal(self) -> Result<SealedMemory, FreezeError> {
-        let Self { mapping, backing, next, shared, files, mut hold, .. } = self;
+        let Self { mapping, backing, in_use, shared, files, mut hold, .. } = self;
         // The virtual machine is gone already.
         hold.end_machine();
         let Backing::Boot(memfd) = backing else {
@@ -276,7 +266,7 @@ impl Memory {
         };
         // F_SEAL_WRITE is refused while a writable shared mapping exists.
         drop(mapping);
-        SealedMemory::seal(memfd, next, shared, files, hold)
+        SealedMemory::seal(memfd, in_use.next, shared, files, hold)
     }
 
     /// Ends a boot's memory: what an image keeps of it besides its frames.
@@ -330,12 +320,7 @@ impl Memory {
         self.frames
     }
 
-    /// Frames that have ever been handed out, counted from 0.
-    pub fn used_frames(&self) -> u64 {
-        self.next
-    }
-
-    /// How many of them came with the image: the first ones.
+    /// How many frames came with the image: the first ones.
     pub fn image_frames(&self) -> u64 {
         self.image_frames
     }
@@ -349,12 +334,6 @@ impl Memory {
     #[inline]
     pub fn is_file(&self, frame: u64) -> bool {
         files::is_file(frame) && frame >= self.frames
-    }
-
-    /// Frames that exist only in this machine, whether or not they have been touched.
-    pub fn private_in_use(&self) -> u64 {
-        let kernels = if self.reach == Reach::Files { self.tables } else { 0 };
-        self.next - self.image_frames - (self.free.len() + self.dirty.len()) as u64 + kernels
     }
 
     /// Takes the memory for `private_pages` pages from the process's bound; `false` if the bound is reached.
@@ -377,50 +356,6 @@ impl Memory {
     /// Pages that are taken from now on are a request's.
     pub fn serve_requests(&mut self) {
         self.hold.set_purpose(Purpose::Request);
-    }
-
-    /// A zeroed frame for a page table. A processor with mappings of its own has a table of the kernel's for it, too.
-    pub(crate) fn allocate_table(&mut self) -> Option<u64> {
-        let frame = self.allocate()?;
-        self.tables += 1;
-        Some(frame)
-    }
-
-    /// A zeroed frame, or `None` when the machine's memory is used up.
-    pub fn allocate(&mut self) -> Option<u64> {
-        if let Some(frame) = self.free.pop() {
-            return Some(frame);
-        }
-        if let Some(frame) = self.dirty.pop() {
-            self.zero(frame);
-            return Some(frame);
-        }
-        (self.next < self.frames).then(|| {
-            self.next += 1;
-            self.next - 1
-        })
-    }
-
-    /// The frame that all pages share which the program has only read, and which read as zero. Callers map it without
-    /// write access. `None` when the machine's memory is used up.
-    pub fn zero_frame(&mut self) -> Option<u64> {
-        if self.zeroes.is_none() {
-            self.zeroes = self.allocate();
-        }
-        self.zeroes
-    }
-
-    /// Whether `frame` is [`Memory::zero_frame`].
-    #[inline]
-    #[must_use]
-    pub fn is_zero_frame(&self, frame: u64) -> bool {
-        self.zeroes == Some(frame)
-    }
-
-    /// `count` zeroed frames in a row, or `None`.
-    pub fn allocate_run(&mut self, count: u64) -> Option<u64> {
-        let end = self.next.checked_add(count)?;
-        (end <= self.frames).then(|| std::mem::replace(&mut self.next, end))
     }
 
     /// Copies the image's content back into `frame`, which must be an image frame of a worker.

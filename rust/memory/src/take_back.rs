@@ -105,23 +105,6 @@ impl Memory {
             (Content::Drop, Backing::Fork(_)) => host(unsafe { libc::madvise(start, len, libc::MADV_DONTNEED) }),
         }
     }
-
-    /// Gives back frames that [`Memory::take_back`] has emptied.
-    pub fn release(&mut self, frame: u64) {
-        debug_assert!(frame >= self.image_frames && frame < self.next);
-        self.free.push(frame);
-    }
-
-    /// Gives back frames that have kept their content. They are zeroed when they are handed out again.
-    pub fn release_dirty(&mut self, frame: u64) {
-        debug_assert!(frame >= self.image_frames && frame < self.next);
-        self.dirty.push(frame);
-    }
-
-    /// Hands out all free frames that have kept their content, to be emptied and given back.
-    pub fn take_dirty(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.dirty)
-    }
 }
 
 /// Counters for tests.
@@ -152,24 +135,5 @@ mod tests {
         let runs = |count: u64| (0..count).rev().flat_map(|run| [3 * run, 3 * run + 1]).collect::<Vec<_>>();
         assert!(!memory.are_scattered(&mut runs(RUNS_MAX as u64)));
         assert!(memory.are_scattered(&mut runs(RUNS_MAX as u64 + 1)));
-    }
-
-    #[test]
-    fn a_frame_that_kept_its_content_is_handed_out_zeroed() {
-        let mut boot = Memory::boot(4, &crate::ledger::Account::default(), crate::layout::Reach::Mapping).unwrap();
-        boot.allocate().unwrap();
-        let image = std::sync::Arc::new(boot.seal().unwrap());
-        let mut fork = Memory::fork(
-            &image,
-            2,
-            crate::ledger::Hold::new(&crate::ledger::Account::default(), crate::ledger::Purpose::Fork),
-        )
-        .unwrap();
-        let frame = fork.allocate().unwrap();
-        fork.write_u64(frame * PAGE as u64, 7);
-        fork.release_dirty(frame);
-        assert_eq!(fork.private_in_use(), 0);
-        assert_eq!(fork.allocate(), Some(frame));
-        assert_eq!(fork.read_u64(frame * PAGE as u64), 0);
     }
 }
