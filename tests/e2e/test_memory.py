@@ -212,6 +212,22 @@ class Memory(unittest.TestCase):
             self.assertEqual(set(load.answers), {200}, load.reasons)
             server.await_that(lambda: process_use(server.pid) - before < 48 * MIB, "what was written is given back")
 
+    def test_a_work_set_that_is_too_large_to_keep_is_counted_and_logged_once(self):
+        # It changes 64 pages.
+        tenants = [
+            tenant("small", "/small", "workset", limits={"work_set_kib": 64}),
+            tenant("free", "/free", "workset"),
+        ]
+        with Server(tenants, admin={}) as server:
+            for _ in range(3):
+                self.assertEqual([server.await_boot(path).status for path in ("/small", "/free")], [200, 200])
+            given_back = "mayfly_tenant_work_sets_given_back_total"
+            server.await_that(lambda: self.figure(server, given_back, tenant="small") == 3, "not counted")
+            self.assertEqual(self.figure(server, given_back, tenant="free"), 0)
+            told = r"tenant=small .*kib=\d+.*more memory than its worker may keep"
+            server.await_log(told)
+            self.assertEqual(len(re.findall(told, server.log())), 1)
+
     def test_what_is_used_and_what_bounds_it_is_told(self):
         one = tenant("t", "/", "faults", args=["boot:touch=8"])
         with Server([one], config={"max_memory_mib": 2048}, admin={}) as server:

@@ -41,10 +41,10 @@ macro_rules! guest {
     };
 }
 
-/// A guest that waits, then increments the first words of as many pages at DATA as the inbox says, and answers their sum
-/// as it was.
-macro_rules! counting_guest {
-    ($name:ident $(, $before:literal)* $(,)?) => {
+/// A guest that runs `before` and waits, then adds up the first words of as many pages at DATA as the inbox says, runs
+/// `each` on each of them, whose address is in R9, and answers the sum.
+macro_rules! summing_guest {
+    ($name:ident, before [$($before:literal),*], each [$($each:literal),*]) => {
         guest!(
             $name,
             $($before,)*
@@ -55,7 +55,7 @@ macro_rules! counting_guest {
             "xor r8d, r8d",
             "mov r9, 0x500000",
             "2: add r8, [r9]",
-            "add qword ptr [r9], 1",
+            $($each,)*
             "add r9, 4096",
             "dec rcx",
             "jnz 2b",
@@ -79,7 +79,8 @@ mod shared;
 mod ways;
 mod zeroes;
 
-counting_guest!(counter);
+// Increments the words that it adds up.
+summing_guest!(counter, before [], each ["add qword ptr [r9], 1"]);
 
 // Waits by a call of the system, and answers what is in a register.
 guest!(

@@ -65,6 +65,20 @@ mod tests {
     }
 
     #[test]
+    fn small_blocks_that_were_freed_count_until_they_are_given_back() {
+        // The last one stays, so that the arena cannot shrink by itself.
+        let mut blocks: Vec<Vec<u8>> = (0..20_000).map(|_| vec![1; 4096]).collect();
+        let last = blocks.pop();
+        drop(blocks);
+        assert!(keeps_much());
+        let before = anonymous_kib();
+        give_back();
+        let less = before.saturating_sub(anonymous_kib());
+        assert!(less > 64 << 10, "{less} KiB");
+        drop(last);
+    }
+
+    #[test]
     fn memory_that_threads_freed_goes_back_to_the_system() {
         keep_little();
         let before = anonymous_kib();

@@ -467,6 +467,17 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_ample_up_to_a_quarter_and_the_owners_share() {
+        let ledger = ledger(400, 0, 20);
+        let (account, other) = (ledger.account(), ledger.account());
+        let mut hold = Hold::new(&account, Purpose::Request);
+        assert!(hold.cover(20) && account.is_ample());
+        assert!(hold.cover(21) && !account.is_ample() && other.is_ample());
+        assert!(hold.cover(100) && !other.is_ample());
+        assert!(Account::default().is_ample(), "there is no bound");
+    }
+
+    #[test]
     fn images_are_counted_apart_from_machines() {
         let ledger = ledger(u64::MAX, 0, u64::MAX);
         let mut hold = Hold::new(&ledger.account(), Purpose::Boot);

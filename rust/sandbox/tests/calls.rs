@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{Kept, boot, call, patient, program, snapshot, text};
 use mayfly_sandbox::{
-    BootError, BufferedResponse, CallError, Header, Host, LimitHits, Limits, Request, ResponseError, Snapshot, Worker,
-    WorkerState,
+    Allowance, BootError, BufferedResponse, CallError, Header, Host, Ledger, LimitHits, Limits, NoLog, Request,
+    ResponseError, Snapshot, Worker, WorkerState,
 };
 
 #[test]
@@ -341,6 +341,40 @@ fn a_large_work_set_is_given_back() {
         assert_eq!(worker.differences(), 0);
         call(&mut worker, "/ok", b"").unwrap();
     }
+}
+
+#[test]
+fn a_large_work_set_stays_while_memory_is_ample() {
+    const REGION: u64 = 2 << 20;
+    let ledger = Ledger::default();
+    let host = Host::open().unwrap().on_account(&ledger.account());
+    let limits = Limits { retained_bytes: 64 << 10, private_memory_bytes: 8 << 20, ..patient() };
+    let program = program("faults", &["boot:region=2"]);
+    let snapshot = Snapshot::boot(&host, &program, &limits, Arc::new(NoLog)).unwrap();
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    let faults = |worker: &mut Worker| call(worker, "/region?2", b"").unwrap().0.faults;
+    let first = faults(&mut worker);
+    assert!((1..100).contains(&first), "512 pages one after the other took {first} faults");
+    for _ in 0..2 {
+        assert!(worker.private_bytes() > REGION, "{}", worker.private_bytes());
+        assert_eq!(faults(&mut worker), 0);
+        assert_eq!(worker.differences(), 0);
+    }
+    // More than a quarter of what there may be.
+    let most = 3 * ledger.held().all;
+    ledger.allow(Allowance { most, band: 0, share: u64::MAX, alarm: u64::MAX });
+    for _ in 0..2 {
+        faults(&mut worker);
+        assert!(worker.private_bytes() < REGION / 2, "{}", worker.private_bytes());
+        assert_eq!(worker.differences(), 0);
+    }
+    assert!(faults(&mut worker) > 0);
+    // More than half of its own limit.
+    let tight = Limits { private_memory_bytes: 3 << 20, ..limits };
+    let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &tight, Arc::new(NoLog)).unwrap();
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    faults(&mut worker);
+    assert!(worker.private_bytes() < REGION / 2, "{}", worker.private_bytes());
 }
 
 #[test]

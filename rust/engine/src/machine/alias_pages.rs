@@ -35,14 +35,8 @@ impl Machine {
         let source = self.tables.entry(&self.memory, of);
         let own = |frame: &u64| source.is_user() && *frame < self.memory.frames() && !self.memory.is_zero_frame(*frame);
         let frame = source.frame().filter(own).ok_or(MemoryError::Absent { address: of })?;
-        // The page itself costs nothing, but a table for it may.
-        self.check_limit()?;
         self.translations.clear();
-        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
-        let old = Entry(self.memory.read_u64(slot));
-        if old.frame().is_some() {
-            return Err(MemoryError::Exists { address });
-        }
+        let (slot, old) = self.vacant(address)?;
         self.record(slot, address, old);
         let entry = Entry::user(frame, prot);
         // The first write to an image page must fault, so that it is recorded.

@@ -37,29 +37,14 @@ impl Machine {
                 None => self.memory.file_frame(pages.key, number),
             };
             let Some(frame) = frame else { break };
-            match self.map_file_frame(address + done * PAGE_SIZE, prot, origin, frame) {
-                Ok(()) => done += 1,
+            match self.map_shared(address + done * PAGE_SIZE, prot, origin, frame) {
+                Ok(()) | Err(MemoryError::Exists { .. }) => done += 1,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
         }
         self.cover()?;
         Ok(done)
-    }
-
-    fn map_file_frame(&mut self, address: u64, prot: Prot, origin: Origin, frame: u64) -> Result<(), MemoryError> {
-        // The page itself costs nothing, but a table for it may.
-        self.check_limit()?;
-        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
-        let old = Entry(self.memory.read_u64(slot));
-        if old.frame().is_some() {
-            return Ok(());
-        }
-        if origin == Origin::Request {
-            self.record(slot, address, old);
-        }
-        self.memory.write_u64(slot, Entry::user(frame, prot).read_only().0);
-        Ok(())
     }
 
     /// Whether the page at `address` is a file's, from the page cache.

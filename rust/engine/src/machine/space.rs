@@ -146,15 +146,36 @@ impl Machine {
         self.map_new(address, prot, Origin::Request, data)
     }
 
-    fn map_new(&mut self, address: u64, prot: Prot, origin: Origin, data: &[u8]) -> Result<(), MemoryError> {
-        Self::check_range(address, PAGE_SIZE)?;
+    /// The table slot for a page that is not there, with the entry that it has. The page may cost nothing, but a table
+    /// for it may.
+    pub(super) fn vacant(&mut self, address: u64) -> Result<(u64, Entry), MemoryError> {
         self.check_limit()?;
-        self.translations.clear();
         let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
         let old = Entry(self.memory.read_u64(slot));
-        if old.frame().is_some() {
-            return Err(MemoryError::Exists { address });
+        if old.frame().is_some() { Err(MemoryError::Exists { address }) } else { Ok((slot, old)) }
+    }
+
+    /// Maps a frame that is not the page's own, read-only until the first write replaces it. Of the snapshot's layout it
+    /// stays over resets, since the program cannot tell it from a page that was never touched.
+    pub(super) fn map_shared(
+        &mut self,
+        address: u64,
+        prot: Prot,
+        origin: Origin,
+        frame: u64,
+    ) -> Result<(), MemoryError> {
+        let (slot, old) = self.vacant(address)?;
+        if origin == Origin::Request {
+            self.record(slot, address, old);
         }
+        self.memory.write_u64(slot, Entry::user(frame, prot).read_only().0);
+        Ok(())
+    }
+
+    fn map_new(&mut self, address: u64, prot: Prot, origin: Origin, data: &[u8]) -> Result<(), MemoryError> {
+        Self::check_range(address, PAGE_SIZE)?;
+        self.translations.clear();
+        let (slot, old) = self.vacant(address)?;
         // A page that the snapshot has but this request has unmapped must come back as it was.
         let sticky = origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot);
         let frame = self.memory.allocate().ok_or(self.changes.limit())?;

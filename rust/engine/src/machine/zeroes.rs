@@ -43,7 +43,7 @@ impl Machine {
         self.check_limit()?;
         let zeroes = self.memory.zero_frame().ok_or(self.changes.limit())?;
         for done in 0..pages {
-            match self.map_shared_zero(address + done * PAGE_SIZE, prot, origin, zeroes) {
+            match self.map_shared(address + done * PAGE_SIZE, prot, origin, zeroes) {
                 Ok(()) => {}
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => {
@@ -54,21 +54,6 @@ impl Machine {
         }
         self.cover()?;
         Ok(pages)
-    }
-
-    fn map_shared_zero(&mut self, address: u64, prot: Prot, origin: Origin, zeroes: u64) -> Result<(), MemoryError> {
-        // The page costs nothing, but a table for it may.
-        self.check_limit()?;
-        let slot = self.tables.slot_or_create(&mut self.memory, address).ok_or(self.changes.limit())?;
-        let old = Entry(self.memory.read_u64(slot));
-        if old.frame().is_some() {
-            return Err(MemoryError::Exists { address });
-        }
-        if origin == Origin::Request {
-            self.record(slot, address, old);
-        }
-        self.memory.write_u64(slot, Entry::user(zeroes, prot).read_only().0);
-        Ok(())
     }
 
     /// Replaces the shared frame of zeroes behind `address` by one of the page's own.

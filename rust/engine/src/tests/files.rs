@@ -14,7 +14,11 @@ pub(super) const KEY: FileKey = FileKey(0, 1);
 pub(super) const PAGES: u64 = 8;
 
 // Increments the first word of the page at DATA at boot, having read it; then as the counter.
-counting_guest!(early, "mov r9, 0x500000", "mov r8, [r9]", "add qword ptr [r9], r8", "mov r8, [r9]");
+summing_guest!(
+    early,
+    before ["mov r9, 0x500000", "mov r8, [r9]", "add qword ptr [r9], r8", "mov r8, [r9]"],
+    each ["add qword ptr [r9], 1"]
+);
 
 // Waits, then sums up the first words of as many pages at DATA as the inbox says.
 guest!(

@@ -6,25 +6,7 @@ use super::*;
 /// Pages that the guest reads: more than a table names.
 const PAGES: u64 = 700;
 
-// Waits, then adds up a word of each of as many pages as the inbox says, and answers the sum.
-guest!(
-    reader,
-    "mov edi, 1",
-    "mov rax, 0x7fff00001100",
-    "call rax",
-    "mov rcx, [rax]",
-    "xor r8d, r8d",
-    "mov r9, 0x500000",
-    "2: add r8, [r9]",
-    "add r9, 4096",
-    "dec rcx",
-    "jnz 2b",
-    "mov edi, 2",
-    "mov rsi, r8",
-    "mov rax, 0x7fff00001100",
-    "call rax",
-    "ud2",
-);
+summing_guest!(reader, before [], each []);
 
 /// Runs until the doorbell; of what the guest reads it maps `window` pages at once.
 fn run_sharing(machine: &mut Machine, window: u64, origin: Origin) -> (Regs, u64) {

@@ -3,10 +3,10 @@
 
 use mayfly_linux::Application;
 
-use crate::boot::boot::{Boot, Wait};
+use crate::boot::boot::Boot;
 use crate::error::{BootError, CallError};
 use crate::message::Request;
-use crate::run::{Event, Stop};
+use crate::run::Event;
 use crate::service::{ResponseProgress, Served};
 
 impl Boot<'_> {
@@ -21,15 +21,9 @@ impl Boot<'_> {
                 _ => Ok(Err(error.to_string())),
             };
         }
-        let Self { machine, runner, .. } = self;
-        let mut woken = runner.step(|process, context| process.wake(machine, context));
+        let mut woken = self.wake();
         loop {
-            let event = match woken {
-                Ok(()) => self.run().map_err(|stop| self.error(stop))?,
-                Err(Stop::Waits { until_ns, call }) => Err(Wait::new(until_ns, call)),
-                Err(stop) => return Err(self.error(stop)),
-            };
-            match event {
+            match self.run_on(woken)? {
                 Ok(Event::Doorbell) => return Ok(Err("it rang the doorbell".into())),
                 Err(wait) => woken = self.sleep_until(&wait),
                 Ok(Event::Output) => {
@@ -43,8 +37,7 @@ impl Boot<'_> {
                         }
                         Err(error) => return Ok(Err(error.to_string())),
                     }
-                    let Self { machine, runner, .. } = self;
-                    woken = runner.step(|process, context| process.wake(machine, context));
+                    woken = self.wake();
                 }
             }
         }

@@ -89,6 +89,22 @@ impl<'a> Boot<'a> {
         }
     }
 
+    /// Has the threads look at what has come.
+    pub(super) fn wake(&mut self) -> Result<(), Stop> {
+        let Self { machine, runner, .. } = self;
+        runner.step(|process, context| process.wake(machine, context))
+    }
+
+    /// Runs on from where a step has come to, until something happens or all threads wait.
+    pub(super) fn run_on(&mut self, woken: Result<(), Stop>) -> Result<Result<Event, Wait>, BootError> {
+        let next = match woken {
+            Ok(()) => self.run(),
+            Err(Stop::Waits { until_ns, call }) => Ok(Err(Wait::new(until_ns, call))),
+            Err(stop) => Err(stop),
+        };
+        next.map_err(|stop| self.error(stop))
+    }
+
     /// Runs, turn by turn, until there is an event, or all threads wait.
     pub(super) fn run(&mut self) -> Result<Result<Event, Wait>, Stop> {
         loop {
@@ -144,8 +160,7 @@ impl<'a> Boot<'a> {
         let until_ns = until_ns.min(self.wall_end_ns).min(self.progress.next_ns());
         host_clock::sleep_until(until_ns, outside);
         self.progress.say(host_clock::monotonic_ns(), self.runner, self.is_server, self.port);
-        let Self { machine, runner, .. } = self;
-        runner.step(|process, context| process.wake(machine, context))
+        self.wake()
     }
 
     pub(super) fn not_listening(&self) -> BootError {

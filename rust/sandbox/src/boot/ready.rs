@@ -18,7 +18,7 @@ use crate::error::BootError;
 use crate::limits::nanoseconds;
 use crate::message::BufferedResponse;
 use crate::protocol::{Readiness, Target};
-use crate::run::{Event, Stop};
+use crate::run::Event;
 use crate::service::Served;
 use crate::time::host_clock;
 
@@ -120,24 +120,18 @@ impl Boot<'_> {
 
     /// Runs the program in real time until `until_ns`, and then until all its threads wait.
     fn idle(&mut self, served: &mut Served, until_ns: u64, ends: Ends) -> Result<(), BootError> {
-        let Self { machine, runner, .. } = self;
-        let mut woken = runner.step(|process, context| process.wake(machine, context));
+        let mut woken = self.wake();
         loop {
-            let wait = match woken {
-                Err(Stop::Waits { until_ns, call }) => Wait::new(until_ns, call),
-                Err(stop) => return Err(self.error(stop)),
-                Ok(()) => match self.run().map_err(|stop| self.error(stop))? {
-                    Ok(Event::Output) if served.connection().is_some() => {
-                        // The program closes the connection that it had kept open.
-                        served.close(&mut self.runner.process);
-                        let Self { machine, runner, .. } = self;
-                        woken = runner.step(|process, context| process.wake(machine, context));
-                        continue;
-                    }
-                    Ok(Event::Output) => return Err(BootError::Failed("output without a connection".into())),
-                    Ok(Event::Doorbell) => return Err(rang()),
-                    Err(wait) => wait,
-                },
+            let wait = match self.run_on(woken)? {
+                Ok(Event::Output) if served.connection().is_some() => {
+                    // The program closes the connection that it had kept open.
+                    served.close(&mut self.runner.process);
+                    woken = self.wake();
+                    continue;
+                }
+                Ok(Event::Output) => return Err(BootError::Failed("output without a connection".into())),
+                Ok(Event::Doorbell) => return Err(rang()),
+                Err(wait) => wait,
             };
             let is_quiet = wait.until_ns.is_none_or(|due_ns| due_ns >= until_ns);
             let is_over = ends == Ends::Early && is_quiet && self.runner.process.remote_events().is_none();

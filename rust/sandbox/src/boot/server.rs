@@ -8,7 +8,7 @@ use crate::error::BootError;
 use crate::message::{Header, Request};
 use crate::output::Stream;
 use crate::protocol::{Service, WarmUp};
-use crate::run::{Event, Stop};
+use crate::run::Event;
 use crate::service::Served;
 use crate::time::host_clock;
 
@@ -106,23 +106,14 @@ impl Boot<'_> {
     /// Returns `false` if none does that any more because the program has closed the connection.
     pub(super) fn run_to_idle(&mut self, connection: Option<ConnectionId>) -> Result<bool, BootError> {
         // The program may be idle already, unless a thread is woken here.
-        let Self { machine, runner, .. } = self;
-        let mut woken = runner.step(|process, context| process.wake(machine, context));
+        let mut woken = self.wake();
         loop {
-            let wait = match woken {
-                Err(Stop::Waits { until_ns, call }) => Wait::new(until_ns, call),
-                Err(stop) => return Err(self.error(stop)),
-                Ok(()) => match self.run().map_err(|stop| self.error(stop))? {
-                    Ok(Event::Output) => {
-                        if connection.is_some() {
-                            // The program closes the connection, or writes without having been asked.
-                            return Ok(false);
-                        }
-                        return Err(BootError::Failed("output without a connection".into()));
-                    }
-                    Ok(Event::Doorbell) => return Err(rang()),
-                    Err(wait) => wait,
-                },
+            let wait = match self.run_on(woken)? {
+                // The program closes the connection, or writes without having been asked.
+                Ok(Event::Output) if connection.is_some() => return Ok(false),
+                Ok(Event::Output) => return Err(BootError::Failed("output without a connection".into())),
+                Ok(Event::Doorbell) => return Err(rang()),
+                Err(wait) => wait,
             };
             let wait = self.collect(wait)?;
             let Self { machine, runner, .. } = self;
