@@ -224,7 +224,7 @@ class Memory(unittest.TestCase):
             given_back = "mayfly_tenant_work_sets_given_back_total"
             server.await_that(lambda: self.figure(server, given_back, tenant="small") == 3, "not counted")
             self.assertEqual(self.figure(server, given_back, tenant="free"), 0)
-            told = r"tenant=small .*kib=\d+.*more memory than its worker may keep"
+            told = r"more memory than its worker may keep.* tenant=small request=\w+ kib=\d+"
             server.await_log(told)
             self.assertEqual(len(re.findall(told, server.log())), 1)
 

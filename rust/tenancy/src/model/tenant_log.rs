@@ -173,7 +173,7 @@ impl TenantLog {
         let kib = pages.saturating_mul(PAGE_KIB);
         tracing::warn!(
             target: "mayfly::request", %tenant, request = %id, kib,
-            "a request has changed more memory than its worker may keep: the next one pays for each page again; raise `work_set_kib`, or `memory_mib` if it is twice as much at most"
+            "a request has changed more memory than its worker may keep, so the next one takes a fault for each page again: raise `work_set_kib`, or leave it out and raise `memory_mib`"
         );
     }
 
