@@ -117,10 +117,14 @@ void TenantController::register_routes() {
             serve_default(request, std::move(callback));
         });
     }
-    // Each loop does this first, so that it has workers before it has requests.
-    for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
-        app.getIOLoop(index)->queueInLoop([this] { this_thread_if_any(); });
-    }
+    // Each loop gets its workers before it has many requests, and after the server has all its threads: where processes
+    // are few, a worker must not take the last one from a thread.
+    app.registerBeginningAdvice([this] {
+        auto &app = drogon::app();
+        for (std::size_t index = 0; index < app.getThreadNum(); ++index) {
+            app.getIOLoop(index)->queueInLoop([this] { this_thread_if_any(); });
+        }
+    });
 }
 
 std::shared_ptr<const Server> TenantController::server() const {

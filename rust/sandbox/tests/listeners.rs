@@ -259,7 +259,8 @@ fn that_a_port_does_not_listen_is_said_soon_however_long_the_program_sleeps() {
 fn a_program_that_never_listens_is_reported_with_what_its_threads_wait_for() {
     let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
     for port in [None, Some(8080)] {
-        let error = boot_with(&doors("tick=20", port, &[]), &short, Arc::new(NoLog)).unwrap_err();
+        // It has a timer, and sleeps when the time is over.
+        let error = boot_with(&doors("tick=60000", port, &[]), &short, Arc::new(NoLog)).unwrap_err();
         assert!(matches!(error, BootError::NeverListened { .. }), "{error}");
         let message = error.to_string();
         let never = "the program never listened for connections within 2s (4 times the limit boot_ms); thread ";

@@ -184,7 +184,7 @@ impl Machine {
                 self.memory.write_u64(slot, pristine.0);
                 self.processor.forget(page.address);
             }
-            aliased.extend(Some(page.frame).filter(|frame| self.changes.work_aliases.contains(frame)));
+            aliased.extend(Some(page.frame).filter(|frame| !self.changes.aliases.of(*frame).is_empty()));
             frames.push(page.frame);
         }
         for frame in aliased {

@@ -46,6 +46,16 @@ impl Machine {
         self.cover()
     }
 
+    /// All addresses of the frame behind the page at `address`, if it has several.
+    #[must_use]
+    pub fn addresses_of_frame(&self, address: u64) -> &[u64] {
+        if self.changes.aliases.is_empty() {
+            return &[];
+        }
+        let frame = self.tables.entry(&self.memory, address).frame();
+        frame.map_or(&[], |frame| self.changes.aliases.of(frame))
+    }
+
     /// Has the processor forget all addresses of frames that have several.
     pub(crate) fn forget_aliases(&mut self, frames: &[u64]) {
         if self.changes.aliases.is_empty() {

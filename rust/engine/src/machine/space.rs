@@ -230,7 +230,9 @@ impl Machine {
             if origin == Origin::Snapshot && !self.changes.undo.contains_key(&slot) {
                 let prot =
                     if old.is_executable() { Prot::READ | Prot::WRITE | Prot::EXEC } else { Prot::READ | Prot::WRITE };
-                let is_aliased = !self.changes.aliases.of(frame).is_empty();
+                // By the image's list too: a request may have unmapped the others, which a reset brings back.
+                let frozen = self.frozen.as_ref().is_some_and(|frozen| !frozen.aliases.of(frame).is_empty());
+                let is_aliased = frozen || !self.changes.aliases.of(frame).is_empty();
                 // It may be in the work set already, by another address.
                 if !is_aliased || self.changes.work_aliases.insert(frame) {
                     self.changes.work.push(WorkPage { address, frame, prot, birth: Birth::Image });

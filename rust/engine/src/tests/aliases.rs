@@ -29,9 +29,13 @@ fn word(machine: &Machine, address: u64) -> u64 {
 
 /// An image whose page at DATA lies at OTHER, too.
 fn image() -> Image {
+    image_with(RX)
+}
+
+fn image_with(prot: Prot) -> Image {
     let mut machine = boot(two_views(), 1);
     machine.write(DATA, &7_u64.to_le_bytes()).unwrap();
-    machine.map_alias(OTHER, RX, DATA).unwrap();
+    machine.map_alias(OTHER, prot, DATA).unwrap();
     freeze(machine)
 }
 
@@ -79,6 +83,40 @@ fn a_page_is_written_by_either_address_and_counts_once() {
         assert!(worker.work_pages() <= 2, "the stack, and the page once");
         run(&mut worker, &mut 0);
         audit(&mut worker);
+    }
+}
+
+#[test]
+fn a_page_that_is_written_with_its_other_addresses_unmapped_is_reset_at_all_of_them() {
+    for (gone, written) in [(DATA, OTHER), (OTHER, DATA)] {
+        let mut worker = Machine::fork(&image_with(RW), 256, &[]).unwrap();
+        for round in 0..4 {
+            worker.unmap(gone, PAGE_SIZE).unwrap();
+            if !worker.is_writable(written) {
+                worker.make_writable(written, Origin::Snapshot).unwrap();
+            }
+            worker.write(written, &9_u64.to_le_bytes()).unwrap();
+            audit(&mut worker);
+            let regs = run(&mut worker, &mut 0);
+            assert_eq!((regs.r8, regs.rsi), (7, 8), "{round}");
+            audit(&mut worker);
+            assert!(worker.work_pages() <= 2, "the stack, and the page once");
+            if round % 2 == 1 {
+                worker.release_work_set().unwrap();
+                assert_eq!((word(&worker, DATA), word(&worker, OTHER)), (7, 7));
+                assert_eq!(worker.audit(), []);
+            }
+        }
+        // Given back with nothing but that in it.
+        worker.release_work_set().unwrap();
+        worker.unmap(gone, PAGE_SIZE).unwrap();
+        worker.make_writable(written, Origin::Snapshot).unwrap();
+        worker.write(written, &9_u64.to_le_bytes()).unwrap();
+        worker.reset().unwrap();
+        worker.release_work_set().unwrap();
+        assert_eq!((word(&worker, DATA), word(&worker, OTHER)), (7, 7));
+        assert!(!worker.is_writable(gone) && !worker.is_writable(written), "the next write is recorded");
+        assert_eq!(worker.audit(), []);
     }
 }
 

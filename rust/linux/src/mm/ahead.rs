@@ -63,8 +63,9 @@ fn writable_ahead(length: u64, origin: Origin, left: u64) -> u64 {
     wanted.min(WRITABLE).min(left / LIMIT_SHARE)
 }
 
-/// Makes pages writable ahead of a request that has written consecutive ones, the last of them `page`.
-pub(super) fn make_writable(machine: &mut Machine, vma: &Vma, page: u64) {
+/// Makes pages writable ahead of a request that has written consecutive ones, the last of them `page`. A thread that may
+/// not block copies no page of a file, which may have to be read.
+pub(super) fn make_writable(machine: &mut Machine, vma: &Vma, page: u64, may_block: bool) {
     let Some(above) = next(page, true) else { return };
     let before = machine.run_length(page, false, true, 2 * WRITABLE);
     let after = machine.run_length(above, true, true, 2 * WRITABLE);
@@ -73,7 +74,7 @@ pub(super) fn make_writable(machine: &mut Machine, vma: &Vma, page: u64) {
     for _ in 0..writable_ahead(length, vma.origin, machine.pages_left()) {
         let Some(address) = next(at, upwards).filter(|&address| vma.range.contains(address)) else { break };
         let done = match (machine.is_mapped(address), vma.kind) {
-            (true, _) if machine.is_writable(address) => break,
+            (true, _) if machine.is_writable(address) || (!may_block && machine.is_file_page(address)) => break,
             (true, _) => machine.make_writable(address, vma.origin),
             (false, VmaKind::Private | VmaKind::Shared | VmaKind::Stack) => {
                 machine.map_zero(address, vma.prot, vma.origin)

@@ -51,7 +51,7 @@ pub(crate) fn fault_in(
     if is_booting {
         ahead::map_at_boot(machine, vma, page);
     } else {
-        ahead::make_writable(machine, vma, page);
+        ahead::make_writable(machine, vma, page, may_block);
     }
     Ok(())
 }

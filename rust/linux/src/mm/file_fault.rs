@@ -58,7 +58,7 @@ pub(crate) fn fault_in(
     }
     if access == Access::Write {
         machine.make_writable(page, vma.origin).map_err(Refused::Machine)?;
-        ahead::make_writable(machine, vma, page);
+        ahead::make_writable(machine, vma, page, may_block);
     }
     Ok(())
 }

@@ -53,7 +53,9 @@ pub(crate) fn fault_in(
             check_room(inodes, content, offset)?;
             unmap_file_pages(machine, memory, inode, offset, page)?;
         }
-        return machine.make_writable(page, vma.origin).map_err(Refused::Machine);
+        // A frame that takes the place of a page of the host's file belongs to the request.
+        let origin = if is_file_page { Origin::Request } else { vma.origin };
+        return machine.make_writable(page, origin).map_err(Refused::Machine);
     }
     let has_frame = |at: &u64| machine.is_mapped(*at) && !machine.is_file_page(*at);
     if let Some(other) = memory.views(inode, offset).find(has_frame) {

@@ -242,8 +242,14 @@ impl Content {
         let end = offset.checked_add(count(data.len())).filter(|&end| end <= SIZE_MAX).ok_or(Errno::EFBIG)?;
         // The first and the last page may keep a part of what they have: it is read before anything changes.
         let mut edges = BTreeMap::new();
+        let is_whole = |index: u64| {
+            let start = index.saturating_mul(PAGE_SIZE);
+            offset <= start && start.saturating_add(PAGE_SIZE) <= end
+        };
         for index in [page_of(offset), page_of(end.saturating_sub(1))] {
-            if let Source::Base(_) = self.source(index) {
+            if let Source::Base(_) = self.source(index)
+                && !is_whole(index)
+            {
                 edges.insert(index, self.page(index, may_block)?);
             }
         }
@@ -335,7 +341,9 @@ impl Content {
             self.size = self.size.max(end);
         }
         let end = if len == 0 { 0 } else { end.min(self.size).div_ceil(PAGE_SIZE) };
-        for index in page_of(offset)..end {
+        // The host's file has no holes here.
+        let based = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE_SIZE));
+        for index in page_of(offset).max(based)..end {
             if let Source::Hole = self.source(index) {
                 self.put(index, Page::zeroes());
             }

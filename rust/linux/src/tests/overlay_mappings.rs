@@ -5,10 +5,13 @@ use mayfly_machine::PAGE_SIZE;
 use proptest::prelude::*;
 
 use super::{Puppet, RW, WINDOW, at};
+use crate::fs::calls::tree::WHOLE_MAX;
 use crate::fs::mounts::{MountPoint, Mounts};
 
 const MAP: u64 = WINDOW + 0x10_0000;
-const PAGES: u64 = 8;
+const PAGES: u64 = 12;
+const _: () =
+    assert!(PAGES / 2 * PAGE_SIZE > WHOLE_MAX, "a copy of the host's file reads its pages when it needs them");
 const SHARED_FIXED: u64 = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
 
 /// A puppet with a window, and an empty file in memory.
@@ -251,6 +254,49 @@ fn what_was_opened_or_mapped_before_the_first_write_sees_it() {
         let mut byte = [0];
         let behind = worker.process.copy_in(&mut worker.machine, MAP + PAGE_SIZE, &mut byte, true);
         assert!(behind.is_err(), "it lies behind the end");
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
+fn a_mapping_that_moves_over_another_of_the_same_page_leaves_its_content() {
+    let (mut puppet, fd) = puppet();
+    assert_eq!(puppet.call(libc::SYS_ftruncate, [fd, 2 * PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
+    // The end that is cut off and what is replaced are the only mappings of the second page.
+    for (at, page, pages) in [(MAP, 0, 2), (OTHER, 1, 1)] {
+        let args = [at, pages * PAGE_SIZE, RW, SHARED_FIXED, fd, page * PAGE_SIZE];
+        assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(at as i64));
+    }
+    puppet.call(libc::SYS_getpid, [0; 6], MAP + PAGE_SIZE).unwrap();
+    assert_eq!(word_at(&mut puppet, OTHER), 1);
+    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
+    let moved = puppet.call(libc::SYS_mremap, [MAP, 2 * PAGE_SIZE, PAGE_SIZE, flags, OTHER, 0], 0);
+    assert_eq!(moved, Ok(OTHER as i64));
+    assert_eq!(puppet.pread_word(fd, 1), Some(1));
+}
+
+#[test]
+fn requests_write_by_either_mapping_what_the_boot_read_of_a_host_file() {
+    let (_root, mut puppet, fd) = puppet_with_host_file();
+    // The file is written at boot, so that it is a copy whose pages are the host file's.
+    puppet.pwrite_word(fd, PAGES / 2 - 1, 1);
+    let views = [MAP, OTHER];
+    for at in views {
+        let args = [at, PAGES / 2 * PAGE_SIZE, RW, SHARED_FIXED, fd, 0];
+        assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(at as i64));
+    }
+    assert_eq!(views.map(|at| word_at(&mut puppet, at)), [100; 2]);
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    for round in 0..6 {
+        worker.call(libc::SYS_getpid, [0; 6], views[round % 2]).unwrap();
+        assert_eq!(views.map(|at| word_at(&mut worker, at)), [101; 2], "{round}");
+        assert_eq!(worker.pread_word(fd, 0), Some(101));
+        worker.call(libc::SYS_getpid, [0; 6], views[(round + 1) % 2]).unwrap();
+        assert_eq!(views.map(|at| word_at(&mut worker, at)), [102; 2], "{round}");
+        worker.reset(&frozen).unwrap();
+        assert_eq!(views.map(|at| word_at(&mut worker, at)), [100; 2], "{round}");
+        assert_eq!(worker.pread_word(fd, 0), Some(100));
         worker.reset(&frozen).unwrap();
     }
 }

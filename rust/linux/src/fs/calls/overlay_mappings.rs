@@ -254,6 +254,9 @@ pub(crate) fn punch(call: &mut Call<'_, '_>, id: InodeId, offset: u64, len: u64)
     let end = offset.saturating_add(len);
     let (first, last) = (pages::align_up(offset).unwrap_or(offset), pages::align_down(end));
     check_work(call, id, offset, end)?;
+    // Pages of the host's file get a page of zeroes each.
+    let added = call.process.overlay.inodes().content(id).map_or(0, |content| content.punched(offset, len));
+    work_limits::check_bytes(call, added.saturating_mul(PAGE_SIZE))?;
     // The edges keep a part of what they have.
     for edge in [offset, end.saturating_sub(1)] {
         refresh(call, id, edge, 1);
@@ -285,23 +288,27 @@ pub(crate) fn seek(call: &mut Call<'_, '_>, id: InodeId, offset: u64, data: bool
             }
         }
     }
-    Ok(call.process.overlay.inodes().content(id).and_then(|content| content.seek(offset, data)))
+    let Some(content) = call.process.overlay.inodes().content(id) else { return Ok(None) };
+    // It walks over own pages, one by one.
+    work_limits::check_bytes(call, content.pages().saturating_mul(PAGE_SIZE / 16))?;
+    Ok(content.seek(offset, data))
 }
 
-/// Saves what the mappings in `range`, which are about to be removed, hold of files: of pages that no other mapping
-/// shows.
-pub(crate) fn keep(call: &mut Call<'_, '_>, range: PageRange) {
-    if range.is_empty() || !call.process.memory.has_overlay_mappings() {
+/// Saves what the mappings in `ranges`, which are about to be removed together, hold of files: of pages that no other
+/// mapping shows.
+pub(crate) fn keep(call: &mut Call<'_, '_>, ranges: &[PageRange]) {
+    if !call.process.memory.has_overlay_mappings() {
         return;
     }
-    let parts: Vec<Vma> = call.process.memory.within(range).collect();
+    let goes = |address: u64| ranges.iter().any(|range| range.contains(address));
+    let parts: Vec<Vma> = ranges.iter().flat_map(|range| call.process.memory.within(*range)).collect();
     for vma in parts {
         let VmaKind::Overlay { inode, offset, shared: true, .. } = vma.kind else { continue };
         for address in call.machine.own_pages(vma.range.start(), vma.range.len()) {
-            let at = offset.saturating_add(address.saturating_sub(vma.range.start()));
-            let stays = |view: u64| !range.contains(view) && frame(call, view).is_some();
-            if !call.process.memory.views(inode, at).any(stays) {
-                store(call, inode, address, at);
+            // All shared mappings of the page have this frame.
+            let mut others = call.machine.addresses_of_frame(address).iter().copied();
+            if !others.any(|other| !goes(other) && call.machine.is_mapped(other)) {
+                store(call, inode, address, offset.saturating_add(address.saturating_sub(vma.range.start())));
             }
         }
     }

@@ -71,7 +71,7 @@ fn touch_parent(call: &mut Call<'_, '_>, path: &[u8]) {
 }
 
 /// Files of the host up to this size are copied whole: a larger one stays open as long as the copy exists.
-const WHOLE_MAX: u64 = 16 << 10;
+pub(crate) const WHOLE_MAX: u64 = 16 << 10;
 
 /// The overlay's file at `path`; puts one over the host's file if there is none yet. What has the host's file open or
 /// mapped sees the new one.

@@ -76,7 +76,7 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
     }
     check_overlay(call, &backing, prot, shared)?;
     if let Placement::Fixed(replaced) = placement {
-        overlay_mappings::keep(call, replaced);
+        overlay_mappings::keep(call, &[replaced]);
     }
     let space = &mut call.process.memory;
     let range = match &backing {
@@ -161,7 +161,7 @@ pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, ..] = call.args;
     let range = PageRange::at(address, len).filter(|range| !range.is_empty()).ok_or(Errno::EINVAL)?;
     work_limits::check_range(call, range)?;
-    overlay_mappings::keep(call, range);
+    overlay_mappings::keep(call, &[range]);
     call.process.memory.edit().unmap(range)?;
     unmap_pages(call, Some(range))?;
     overlay_mappings::forget_unmapped_files(call);
@@ -201,7 +201,7 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     work_limits::check_range(call, range)?;
     // A page of a shared mapping without access is kept in the overlay.
     let hidden = if prot == Prot::NONE && call.process.memory.has_overlay_mappings() {
-        overlay_mappings::keep(call, range);
+        overlay_mappings::keep(call, &[range]);
         call.process.memory.within(range).filter(is_shared).map(|vma| vma.range).collect()
     } else {
         Vec::new()
@@ -244,13 +244,11 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
     if let Some(replaced) = PageRange::at(new_address, new_len).filter(|_| fixed) {
         work_limits::check_range(call, replaced)?;
     }
-    // The end that is cut off, and what is replaced.
-    if let Some(cut) = PageRange::at(address, new_len) {
-        overlay_mappings::keep(call, old.after(cut.end()));
-    }
-    if let Some(replaced) = PageRange::at(new_address, new_len).filter(|_| fixed) {
-        overlay_mappings::keep(call, replaced);
-    }
+    // The end that is cut off, and what is replaced: they may be mappings of the same page.
+    let cut = PageRange::at(address, new_len).map(|stays| old.after(stays.end()));
+    let replaced = PageRange::at(new_address, new_len).filter(|_| fixed);
+    let gone: Vec<PageRange> = [cut, replaced].into_iter().flatten().filter(|range| !range.is_empty()).collect();
+    overlay_mappings::keep(call, &gone);
     let done = call.process.memory.edit().remap(old, new_len, may_move, fixed.then_some(new_address))?;
     unmap_pages(call, done.replaced)?;
     unmap_pages(call, done.cut)?;
