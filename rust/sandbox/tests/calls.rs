@@ -378,6 +378,35 @@ fn a_large_work_set_stays_while_memory_is_ample() {
 }
 
 #[test]
+fn files_that_the_boot_wrote_count_as_long_as_the_snapshot_lives() {
+    const PAGES: u64 = (4 << 20) / 4096;
+    let held = |args: &[&str]| {
+        let ledger = Ledger::default();
+        let host = Host::open().unwrap().on_account(&ledger.account());
+        let snapshot = Snapshot::boot(&host, &program("faults", args), &patient(), Arc::new(NoLog)).unwrap();
+        let held = ledger.held().all;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("snapshot");
+        snapshot.save(&file).unwrap();
+        drop(snapshot);
+        assert_eq!(ledger.held().all, 0);
+        let load = || Snapshot::load(&host, &program("faults", args), &patient(), Arc::new(NoLog), &file);
+        let loaded = load().unwrap();
+        let again = ledger.held().all;
+        drop(loaded);
+        // Holds take a few pages more than they must, where there are.
+        ledger.allow(Allowance { most: again - 40, band: 0, share: u64::MAX, alarm: u64::MAX });
+        assert!(load().is_err());
+        assert_eq!(ledger.held().all, 0);
+        [held, again]
+    };
+    let (without, with) = (held(&[]), held(&["boot:write-file=4"]));
+    for (without, with) in without.into_iter().zip(with) {
+        assert!((PAGES..PAGES + 64).contains(&(with - without)), "{without} and {with} pages");
+    }
+}
+
+#[test]
 fn boots_that_fail_say_why() {
     let limits = Limits { boot_memory_bytes: 16 << 20, ..patient() };
     let hasty = Limits { boot_time: Duration::from_secs(1), ..limits.clone() };

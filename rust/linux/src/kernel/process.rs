@@ -172,6 +172,13 @@ impl Process {
         files.saturating_add(queues)
     }
 
+    /// Memory of the host in bytes that a frozen program keeps besides its image: files that it has written, and what
+    /// waits in its sockets and pipes.
+    #[must_use]
+    pub fn kept_bytes(&self) -> u64 {
+        self.overlay.inodes().bytes().saturating_add(self.pollables.held())
+    }
+
     /// Copies from the program's memory. Pages that the program has not touched yet are brought in, as by its own
     /// access. `may_block`: as [`crate::Context::may_block`].
     ///

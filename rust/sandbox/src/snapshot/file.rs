@@ -34,7 +34,7 @@ use crate::output::{LogSink, SharedLog};
 use crate::program::Program;
 use crate::snapshot::boot_inputs::BootInputs;
 use crate::snapshot::frozen_clock::FrozenClock;
-use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot};
+use crate::snapshot::snapshot::{BootedFrom, FrozenService, Inner, Snapshot, hold_kept};
 use crate::time::watchdog::{self, WatchdogError};
 
 const MAGIC: &[u8; 8] = b"MAYFLYSN";
@@ -203,11 +203,13 @@ impl Snapshot {
         let lost = SnapshotFileError::Corrupt("it has pages of a file that the program does not have");
         let files: Option<Vec<_>> = state.image.files().iter().map(|key| files.file(*key)).collect();
         let image = Image::load(&host.machine, &state.image, &file, PAGES_AT, &files.ok_or(lost)?)?;
+        let kept = hold_kept(host, &process).ok_or(SnapshotFileError::Image(LoadError::Full))?;
         watchdog::start()?;
         let service = program.service.as_ref().map(|service| FrozenService::new(service, state.connection));
         let inner = Inner {
             image,
             process,
+            _kept: kept,
             limits: limits.clone(),
             log: SharedLog(log),
             boot_time: started.elapsed(),

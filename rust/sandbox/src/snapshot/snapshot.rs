@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mayfly_engine::{Image, Learned, Machine};
+use mayfly_engine::{Hold, Image, Learned, Machine, Purpose};
 use mayfly_linux::{ConnectionId, Connects, LimitHits, Network, Process, RefusedProcesses};
-use mayfly_machine::{SharedMemory, layout};
+use mayfly_machine::{PAGE_SIZE, SharedMemory, layout};
 
 use crate::abi::{AT_MAYFLY, RANDOM_OFFSET, page_header};
 use crate::boot::boot::Boot;
@@ -34,6 +34,8 @@ pub struct Snapshot {
 pub(crate) struct Inner {
     pub(crate) image: Image,
     pub(crate) process: Process,
+    /// For what the program keeps besides its image.
+    pub(crate) _kept: Hold,
     pub(crate) limits: Limits,
     pub(crate) log: SharedLog,
     pub(crate) boot_time: Duration,
@@ -73,6 +75,13 @@ impl FrozenService {
         let after_restore = service.after_restore.clone().map(Arc::new);
         Self { protocol: Arc::clone(&service.protocol), connection, after_restore }
     }
+}
+
+/// Holds the process's memory for what a frozen program keeps besides its image; `None` if there is none left.
+pub(crate) fn hold_kept(host: &Host, process: &Process) -> Option<Hold> {
+    let mut hold = Hold::new(host.machine.account(), Purpose::Boot);
+    let pages = process.kept_bytes().div_ceil(PAGE_SIZE);
+    hold.cover(pages).then_some(hold)
 }
 
 impl Snapshot {
@@ -132,11 +141,13 @@ impl Snapshot {
         let refused = process.take_refused_processes();
         // For a program at the doorbell, this is the result of its call; the calls of others have results of their own.
         let image = Image::freeze(machine, layout::INBOX)?;
+        let kept = hold_kept(host, &process).ok_or(BootError::ServerMemory)?;
         let service = program.service.as_ref().map(|service| FrozenService::new(service, ready.connection));
         Ok(Self {
             inner: Arc::new(Inner {
                 image,
                 process,
+                _kept: kept,
                 limits: limits.clone(),
                 log,
                 boot_time: started.elapsed(),
