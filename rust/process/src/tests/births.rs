@@ -59,6 +59,9 @@ fn inspect(stub: &Stub) {
     for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "Threads:\t1", "SigBlk:\t0000000000000000"] {
         assert!(status.lines().any(|seen| seen == line), "{line} in {status}");
     }
+    let order = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+    assert_eq!(order(&stub.pid().to_string()), "1000\n", "it is killed before the server is");
+    assert_ne!(order("self"), "1000\n");
 }
 
 #[test]

@@ -65,6 +65,17 @@ extern "C" fn child(argument: *mut libc::c_void) -> i32 {
                 let flags = if number == 3 { libc::O_CLOEXEC as u64 } else { 0 };
                 failed(system_call(libc::SYS_dup3, [copy, number, flags, 0, 0]))?;
             }
+            // If memory is short and the kernel must kill, it is to be a stub, which costs one worker, and never the
+            // server. Where it cannot be said, stubs are like the server. After a vfork the kernel changes this
+            // process alone.
+            let path = c"/proc/self/oom_score_adj".as_ptr() as u64;
+            let flags = (libc::O_WRONLY | libc::O_CLOEXEC) as u64;
+            let file = system_call(libc::SYS_openat, [libc::AT_FDCWD as u64, path, flags, 0, 0]);
+            if let Ok(file) = failed(file) {
+                let first = c"1000".to_bytes();
+                system_call(libc::SYS_write, [file, first.as_ptr() as u64, first.len() as u64, 0, 0]);
+                system_call(libc::SYS_close, [file, 0, 0, 0, 0]);
+            }
             let arguments = [c"mayfly-zygote".as_ptr(), ptr::null()];
             let environment = [ptr::null::<libc::c_char>()];
             let execute = [
