@@ -410,6 +410,14 @@ mod tests {
         pool.tend();
         assert!(!has_spare());
         assert_eq!(server.report().memory.closed_workers, 1);
+        // As a boot does, before the program counts as booted.
+        let tenant = Arc::clone(&server.set().tenants[0]);
+        let forked = tenant.fork(server.inner.workers.permit()).unwrap();
+        tenant.set_state(State::Booting { holds: true });
+        tenant.live_mailboxes()[0].put(forked);
+        server.relieve(Relief { idle: IDLE_SPARES, programs: None });
+        pool.tend();
+        assert!(has_spare());
     }
 
     #[test]

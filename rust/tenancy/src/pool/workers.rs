@@ -110,7 +110,9 @@ impl LoopPool {
             }
             let own = slot.worker.take_if(|forked| forked.is_ephemeral());
             self.held -= usize::from(own.is_some());
-            for forked in own.into_iter().chain(std::iter::from_fn(|| share.mailbox.take_spare())) {
+            // In the mailbox of a program that does not run yet is the worker that its boot has just made.
+            let waiting = std::iter::from_fn(|| if is_stopped { None } else { share.mailbox.take_spare() });
+            for forked in own.into_iter().chain(waiting) {
                 closed += 1;
                 self.server.background().orders.close(forked);
             }
