@@ -82,8 +82,8 @@ class LoopPool {
     // Does the pool's work besides requests: closes idle workers when memory is short. It takes little time.
     void tend() noexcept;
 
-    // Lets call() return before a worker that has written many pages is reset, so that its response can be written
-    // first. The caller then asks resets_are_due() after each call, and calls reset_answered() when the response is
+    // Lets call() return before a worker that has written many pages is reset, or one is handed over to be prepared for
+    // its next request, so that the response can be written first. The caller then asks resets_are_due() after each call, and calls reset_answered() when the response is
     // written. A worker is reset before its next request in any case.
     void defer_resets() noexcept;
     [[nodiscard]] bool resets_are_due() const noexcept;

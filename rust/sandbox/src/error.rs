@@ -112,12 +112,20 @@ pub enum BootError {
         error: String,
     },
     /// The program did not say in time that it is ready.
-    #[error("the program was not ready within {within:?}: {why}")]
+    #[error("the program was not ready {within}: {why}")]
     NotReady {
-        /// How long it had.
-        within: Duration,
+        /// How long it had: `within_ms`, or another limit that ended the boot first.
+        within: String,
         /// What it answered last, or what it waited for.
         why: String,
+    },
+    /// The program does not come to rest, so that it cannot be frozen.
+    #[error("the program did not come to rest for the freeze {why}; {threads}")]
+    NeverRests {
+        /// Its limit, or that all its threads wait forever.
+        why: String,
+        /// What its threads did then.
+        threads: ThreadList,
     },
     /// What the program is asked for just before the freeze failed.
     #[error("\"before_freeze\": {0}")]
@@ -170,6 +178,9 @@ impl BootError {
                 | Self::TimedOut { .. }
                 | Self::NeverListened { .. }
                 | Self::WarmUp { .. }
+                | Self::NotReady { .. }
+                | Self::NeverRests { .. }
+                | Self::BeforeFreeze(_)
         );
         if is_of_the_program && hits != LimitHits::default() {
             Self::AfterLimit { error: Box::new(self), hits }

@@ -116,18 +116,24 @@ impl Served {
         }
     }
 
-    /// Sends a request, or the hook that comes before it. The caller wakes the process afterwards.
+    /// Encodes a request, for [`Self::begin`]. The program stays as it is.
     ///
     /// # Errors
     ///
-    /// [`CallError::RequestTooLarge`] with nothing sent; [`CallError::NotListening`].
-    pub(crate) fn begin(&mut self, process: &mut Process, request: &Request<'_>, limit: u64) -> Result<(), CallError> {
+    /// [`CallError::RequestTooLarge`].
+    pub(crate) fn encode(&mut self, request: &Request<'_>, limit: u64) -> Result<(), CallError> {
         self.request.clear();
         self.protocol.encode(request, &mut self.request);
         let bytes = self.request.len() as u64;
-        if bytes > limit {
-            return Err(CallError::RequestTooLarge { bytes, limit });
-        }
+        if bytes > limit { Err(CallError::RequestTooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// Sends the request that was encoded, or the hook that comes before it. The caller wakes the process afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotListening`].
+    pub(crate) fn begin(&mut self, process: &mut Process, request: &Request<'_>) -> Result<(), CallError> {
         let client = request.client.map(|client| client.address);
         if let Some(hook) = self.hook.as_mut().filter(|hook| hook.state == HookState::Due) {
             std::mem::swap(&mut self.request, &mut hook.next);

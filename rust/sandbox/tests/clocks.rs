@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{call, patient, program, snapshot, text};
-use mayfly_sandbox::{BufferedResponse, Host, MonotonicClock, NoLog, Program, Progress, Request, Snapshot, Worker};
+use mayfly_sandbox::{
+    BufferedResponse, CallError, Host, MonotonicClock, NoLog, Program, Progress, Request, Snapshot, Worker,
+};
 
 const CLOCKS: [libc::clockid_t; 6] = [
     libc::CLOCK_REALTIME,
@@ -125,6 +127,20 @@ fn every_clock_is_the_hosts_without_an_exit() {
             clocks_are_right(&mut worker, &expected);
         }
     }
+}
+
+#[test]
+fn a_request_that_does_not_fit_leaves_the_programs_clock_where_it_stands() {
+    let program = Program { monotonic: MonotonicClock::Suspends, ..program("faults", &[]) };
+    let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &patient(), Arc::new(NoLog)).unwrap();
+    let mut worker = Worker::fork(&snapshot).unwrap();
+    let told = |worker: &mut Worker| parse(&text(worker, "/clocks"))[libc::CLOCK_MONOTONIC.to_string().as_str()];
+    let before = told(&mut worker);
+    let too_large = vec![0; patient().request_bytes as usize];
+    assert!(matches!(call(&mut worker, "/clocks", &too_large), Err(CallError::RequestTooLarge { .. })));
+    std::thread::sleep(Duration::from_secs(2));
+    let passed = Duration::from_nanos(told(&mut worker).abs_diff(before));
+    assert!(passed < Duration::from_secs(1), "{passed:?}");
 }
 
 /// The expected values of a program's monotonic clocks, and the tolerance.

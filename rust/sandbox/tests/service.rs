@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::plain::Plain;
-use common::{call, patient, program};
+use common::{Kept, call, patient, program};
 use mayfly_sandbox::{
-    BootError, BufferedResponse, CallError, Host, Limits, NoLog, Progress, Request, ResponseError, Service, Snapshot,
-    WarmUp, Worker, WorkerState,
+    BootError, BufferedResponse, CallError, Host, Limits, LogSink, NoLog, Progress, Readiness, Request, ResponseError,
+    Service, Snapshot, Target, WarmUp, Worker, WorkerState,
 };
 
 /// The ways in which `tenants/listens` waits.
@@ -186,6 +186,102 @@ fn a_warm_up_request_without_an_answer_is_reported_with_what_the_threads_wait_fo
         assert!(matches!(&error, BootError::WarmUp { path: of, .. } if of == path), "{error}");
         let message = error.to_string();
         assert!(message.contains("it answered 0 of them ") && message.contains(" (listens) waits in "), "{message}");
+    }
+}
+
+/// A service with this boot, which fails.
+fn refusal(how: &str, service: Service, limits: &Limits) -> BootError {
+    let mut program = program("listens", &[how]);
+    program.service = Some(service);
+    Snapshot::boot(&Host::open().unwrap(), &program, limits, Arc::new(NoLog)).unwrap_err()
+}
+
+fn target(path: &str, query: &str) -> Target {
+    Target { path: path.into(), query: query.into() }
+}
+
+fn plain() -> Service {
+    Service::new(Arc::new(Plain))
+}
+
+#[test]
+fn the_error_of_a_boot_that_ends_names_what_was_waited_for() {
+    let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
+    let ready = |target| Some(Readiness { target, status: 200, within: Duration::from_secs(60) });
+    let error = refusal("epoll", Service { ready: ready(target("/sleep", "60000")), ..plain() }, &short);
+    assert!(matches!(error, BootError::NotReady { .. }), "{error}");
+    let message = error.to_string();
+    let expected =
+        "the program was not ready within 2s (4 times the limit boot_ms): GET /sleep?60000 was not answered; ";
+    assert!(message.starts_with(expected) && message.contains(" (listens) waits in "), "{message}");
+    let error = refusal("epoll", Service { ready: ready(target("/never", "")), ..plain() }, &short);
+    assert!(matches!(error, BootError::NotReady { .. }), "{error}");
+
+    for (hook, why) in [(target("/sleep", "60000"), "within 2s "), (target("/never", ""), "before all its threads ")] {
+        let expected = format!("\"before_freeze\": {hook} was not answered {why}");
+        let error = refusal("epoll", Service { before_freeze: Some(hook), ..plain() }, &short);
+        assert!(matches!(error, BootError::BeforeFreeze(_)), "{error}");
+        let message = error.to_string();
+        assert!(message.starts_with(&expected) && message.contains(" (listens) waits in "), "{message}");
+    }
+
+    let warm_up = WarmUp {
+        method: b"GET".to_vec(),
+        path: b"/".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: Vec::new(),
+        times: 1,
+        steady: false,
+    };
+    // The program has a timer, and idles for longer than its boot may take.
+    let restless = Service { warm_up: vec![warm_up], settle: Duration::from_secs(60), ..plain() };
+    let error = refusal("tick", restless, &short);
+    assert!(matches!(error, BootError::NeverRests { .. }), "{error}");
+}
+
+#[test]
+fn a_long_boot_says_that_it_asks_and_that_it_settles() {
+    let said = |service| {
+        let log = Arc::new(Kept::default());
+        let mut program = program("listens", &["tick"]);
+        program.service = Some(service);
+        let _ = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::clone(&log) as Arc<dyn LogSink>);
+        String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
+    };
+    let slow = || target("/sleep", "6000");
+    let ready = Readiness { target: slow(), status: 200, within: Duration::from_secs(60) };
+    for (service, expected) in [
+        (Service { ready: Some(ready), ..plain() }, "the program has not answered GET /sleep?6000 (\"ready\")"),
+        (Service { settle: Duration::from_secs(6), ..plain() }, "the program comes to rest for the freeze; thread "),
+        (
+            Service { before_freeze: Some(slow()), ..plain() },
+            "the program has not answered GET /sleep?6000 (\"before_freeze\") yet; thread ",
+        ),
+    ] {
+        let said = said(service);
+        assert!(said.contains(&format!("mayfly: booting for 5 s: {expected}")), "{said}");
+    }
+}
+
+#[test]
+fn a_worker_that_was_prepared_too_long_ago_is_prepared_again() {
+    let mut program = program("listens", &["epoll"]);
+    program.service = Some(Service { after_restore: Some(target("/count", "")), ..plain() });
+    let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
+    for mut worker in [Worker::fork(&snapshot).unwrap(), Worker::fork_keeping_state(&snapshot).unwrap()] {
+        assert!(!worker.renew_hook(Duration::ZERO).unwrap(), "it is not prepared");
+        let mut progress = worker.start_hook(Duration::from_secs(60)).unwrap();
+        while progress != Progress::Restored {
+            progress = worker.resume(Duration::from_secs(60), &mut BufferedResponse::default()).unwrap();
+        }
+        assert!(!worker.needs_hook());
+        assert!(!worker.renew_hook(Duration::from_secs(600)).unwrap(), "it is young");
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(worker.renew_hook(Duration::ZERO).unwrap());
+        assert!(worker.needs_hook());
+        assert_eq!(body(&mut worker, "/count", b""), b"2", "asked once, and requested once");
+        assert!(!worker.renew_hook(Duration::ZERO).unwrap(), "it has had a request");
     }
 }
 

@@ -55,7 +55,8 @@ pub struct RouteHit {
 /// One loop thread's workers.
 ///
 /// A call takes no lock and allocates nothing while the tenant answers within its inline budget. Only other threads
-/// fork workers and close poisoned ones.
+/// fork workers and close poisoned ones. To have a worker prepared for its next request, by its program's hook, takes a
+/// lock and allocates: that follows the response, in [`Self::reset_answered`], if the caller defers resets.
 #[derive(Debug)]
 pub struct LoopPool {
     server: Server,
@@ -68,8 +69,8 @@ pub struct LoopPool {
     later: Option<Unfinished>,
     /// Whether the reset of workers with large work sets is left to [`Self::reset_answered`].
     defers_resets: bool,
-    /// Tenants whose worker may be one of these, each once, with the request that it has answered. Not in the slots: a
-    /// request reads its slot, and each cache line of that is a miss after a world switch.
+    /// Tenants whose worker may be one of these, or one that is to be prepared, each once, with the request that it has
+    /// answered. Not in the slots: a request reads its slot, and each cache line of that is a miss after a world switch.
     unreset: Vec<(TenantIndex, RequestId)>,
     /// Slots that have a worker.
     held: usize,
@@ -260,10 +261,10 @@ impl LoopPool {
         let step = with_client(client, request, |request| call.begin(context, request, &mut TrackedSink::new(sink)));
         if step == CallStep::Done && call.forked.is_ready() {
             slot.last_used_ns = call.forked.worker.last_started_ns();
-            if call.forked.needs_hook() {
-                self.prepare_next(index, call.forked);
-            } else {
-                slot.worker = Some(call.forked);
+            let needs_hook = call.forked.needs_hook();
+            slot.worker = Some(call.forked);
+            if needs_hook {
+                self.prepare_answered(index, call.id);
             }
             return Outcome::Done;
         }
@@ -286,7 +287,9 @@ impl LoopPool {
         let tenant = &self.set.tenants[index];
         let background = self.server.background();
         self.held -= 1;
-        let share = self.slots[index].share(tenant).clone();
+        let slot = &mut self.slots[index];
+        slot.last_used_ns = call.forked.worker.last_started_ns();
+        let share = slot.share(tenant).clone();
         // A worker that keeps state comes back with it; a second one would start from scratch. One whose request ends
         // here or in `give_up` does not: see `close_interrupted`.
         if step == CallStep::Done || call.forked.is_ephemeral() {

@@ -393,6 +393,34 @@ mod tests {
     }
 
     #[test]
+    fn spare_workers_that_wait_in_mailboxes_are_closed_where_memory_is_short() {
+        let program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
+        let tenants = serde_json::json!({"tenants": [{"name": "a", "path": "/", "program": program}]});
+        let server = Server::start(Config::from_value(&tenants).unwrap()).unwrap();
+        let mut pool = server.loop_pool();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let has_spare = || server.set().tenants[0].live_mailboxes().iter().any(|mailbox| mailbox.has_spare());
+        while !has_spare() {
+            assert!(std::time::Instant::now() < end, "a worker is forked ahead");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // Longer than after which the memory thread itself closes all spare workers.
+        server.relieve(Relief { idle: IDLE_SPARES, programs: None });
+        assert!(has_spare());
+        pool.tend();
+        assert!(!has_spare());
+        assert_eq!(server.report().memory.closed_workers, 1);
+        // As a boot does, before the program counts as booted.
+        let tenant = Arc::clone(&server.set().tenants[0]);
+        let forked = tenant.fork(server.inner.workers.permit()).unwrap();
+        tenant.set_state(State::Booting { holds: true });
+        tenant.live_mailboxes()[0].put(forked);
+        server.relieve(Relief { idle: IDLE_SPARES, programs: None });
+        pool.tend();
+        assert!(has_spare());
+    }
+
+    #[test]
     fn a_pool_moves_to_its_thread() {
         fn is_send<T: Send>() {}
         is_send::<LoopPool>();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mayfly_tenancy::{LoopPool, Server};
+use mayfly_tenancy::{LoopPool, Outcome, Request, Server};
 use serde_json::{Value, json};
 use support::*;
 
@@ -46,9 +46,15 @@ fn text(pool: &mut LoopPool, target: &'static str) -> String {
 /// The reason why a tenant does not boot.
 fn refusal(more: Value) -> String {
     let server = serving(more);
-    let response = get(&mut server.loop_pool(), "/state");
-    assert_eq!(response.error(), (503, "unavailable".into()));
-    response.reason()
+    let mut pool = server.loop_pool();
+    let mut reason = String::new();
+    wait_until("the boot ends", || {
+        let response = get(&mut pool, "/state");
+        assert_eq!(response.error(), (503, "unavailable".into()));
+        reason = response.reason();
+        reason != "the tenant is still booting"
+    });
+    reason
 }
 
 #[test]
@@ -198,6 +204,57 @@ fn the_hook_of_a_reset_worker_is_outside_the_requests_latency() {
 }
 
 #[test]
+fn a_loop_that_defers_resets_has_workers_prepared_after_the_response() {
+    let listens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/listens/listens");
+    assert!(listens.exists(), "{} is missing: run `make tenants`", listens.display());
+    // It changes so few pages that its reset is not deferred.
+    let server = serving(json!({
+        "program": listens, "args": ["epoll"], "port": null, "env": {}, "after_restore": "/sleep?300",
+    }));
+    let mut pool = server.loop_pool();
+    assert_eq!(text(&mut pool, "/count"), "2", "asked once");
+    pool.defer_resets();
+    wait_for_worker(&mut pool, "/count");
+    assert!(pool.resets_are_due(), "what follows the response");
+    assert_eq!(report(&server, "a").resets, report(&server, "a").requests, "no reset is left");
+    std::thread::sleep(Duration::from_millis(700));
+    let started = Instant::now();
+    assert_eq!(text(&mut pool, "/count"), "2");
+    assert!(started.elapsed() >= Duration::from_millis(300), "nothing was prepared: {:?}", started.elapsed());
+    let fastest = (0..5)
+        .map(|_| {
+            pool.reset_answered();
+            assert!(!pool.resets_are_due());
+            std::thread::sleep(Duration::from_millis(700));
+            let started = Instant::now();
+            assert_eq!(text(&mut pool, "/count"), "2");
+            started.elapsed()
+        })
+        .min();
+    assert!(fastest.unwrap() < Duration::from_millis(200), "{fastest:?}");
+}
+
+#[test]
+fn a_request_that_does_not_fit_leaves_the_frozen_clock_where_it_is() {
+    let limits = json!({
+        "boot_ms": 60_000, "cpu_ms": 20_000, "wall_ms": 60_000, "inline_budget_us": 1_000_000, "request_kib": 64,
+    });
+    let server = serving(json!({"limits": limits}));
+    let mut pool = server.loop_pool();
+    let clock = |pool: &mut LoopPool| -> u64 { text(pool, "/clock").parse().unwrap() };
+    clock(&mut pool);
+    wait_for_worker(&mut pool, "/clock");
+    let before = clock(&mut pool);
+    let mut response = Response::default();
+    let too_large = Request { body: &[0; 100 << 10], ..request("/clock") };
+    assert_eq!(pool.call(&too_large, &mut response), Outcome::Done);
+    assert_eq!(response.error(), (413, "request-too-large".into()));
+    std::thread::sleep(Duration::from_secs(2));
+    let passed = Duration::from_nanos(clock(&mut pool).abs_diff(before));
+    assert!(passed < Duration::from_secs(1), "{passed:?}");
+}
+
+#[test]
 fn a_worker_that_keeps_its_state_is_asked_once_for_each_fork_and_each_reset() {
     let kept = serving(json!({"after_restore": "/restore", "ephemeral": false}));
     let mut pool = kept.loop_pool();
@@ -222,5 +279,26 @@ fn a_hook_that_fails_stops_what_it_is_for() {
         let response = get(&mut pool, "/state");
         assert_eq!(response.error(), (502, "bad-response".into()));
         assert!(response.reason().contains("\"after_restore\": the program answered 500"), "{}", response.reason());
+        // Its worker is prepared meanwhile, which fails, too.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let report = report(&server, "a");
+    assert_eq!((report.requests, report.errors["bad-response"]), (4, 4), "a preparation is no request");
+}
+
+#[test]
+fn a_limit_that_was_reached_before_the_boot_failed_is_named() {
+    // One thread is the program's own, one waits; no third one answers.
+    let env = json!({"READY_MS": "60000", "PYTHONDONTWRITEBYTECODE": "1"});
+    let limits = json!({"boot_ms": 60_000, "threads": 2});
+    let ready = json!({"path": "/state", "within_ms": 1500});
+    for (more, why) in [
+        (json!({"ready": ready}), "the program was not ready within 1.5s: GET /state was not answered"),
+        (json!({"before_freeze": "/drain"}), "\"before_freeze\": GET /drain was not answered"),
+    ] {
+        let mut all = json!({"env": env, "limits": limits});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let reason = refusal(all);
+        assert!(reason.contains(why) && reason.contains("; before that, its limit threads was reached"), "{reason}");
     }
 }

@@ -13,7 +13,8 @@ impl Boot<'_> {
     /// Makes one request at boot; `served` has the response. The inner error says why there is none: what the program
     /// wrote is not a response, or it accepts no connection.
     pub(super) fn ask(&mut self, served: &mut Served, request: &Request<'_>) -> Result<Result<(), String>, BootError> {
-        if let Err(error) = served.begin(&mut self.runner.process, request, u64::MAX) {
+        let encoded = served.encode(request, u64::MAX);
+        if let Err(error) = encoded.and_then(|()| served.begin(&mut self.runner.process, request)) {
             return match (&error, self.runner.process.application()) {
                 // The program has other listeners than before, or none.
                 (CallError::NotListening, Application::Ambiguous) => Err(self.ambiguous()),

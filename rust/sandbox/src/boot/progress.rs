@@ -8,7 +8,7 @@ use mayfly_linux::{Application, Process};
 use crate::error::BootError;
 use crate::limits::nanoseconds;
 use crate::output::Stream;
-use crate::protocol::WarmUp;
+use crate::protocol::{Target, WarmUp};
 use crate::run::{Runner, Stop};
 use crate::time::host_clock;
 
@@ -31,10 +31,16 @@ pub(super) struct Progress {
 enum Doing {
     /// The program initialises itself.
     Starts,
+    /// It is asked whether it is ready.
+    AsksReady { target: String },
     /// It answers warm-up requests.
     WarmsUp { path: String, answered: u32, times: u32 },
     /// It answers them again, until their cost no longer falls.
     Repeats { path: String, answered: u32 },
+    /// It comes to rest, for the freeze or for what it is asked before that.
+    Settles,
+    /// It is asked to prepare for the freeze.
+    BeforeFreeze { target: String },
 }
 
 impl Progress {
@@ -46,6 +52,21 @@ impl Progress {
     /// When the next line is due.
     pub(super) fn next_ns(&self) -> u64 {
         self.next_ns
+    }
+
+    /// It is asked whether it is ready.
+    pub(super) fn asks_ready(&mut self, target: &Target) {
+        self.doing = Doing::AsksReady { target: shortened(&target.to_string()) };
+    }
+
+    /// It comes to rest.
+    pub(super) fn settles(&mut self) {
+        self.doing = Doing::Settles;
+    }
+
+    /// It is asked to prepare for the freeze.
+    pub(super) fn asks_before_freeze(&mut self, target: &Target) {
+        self.doing = Doing::BeforeFreeze { target: shortened(&target.to_string()) };
     }
 
     /// The requests of one warm-up begin.
@@ -71,7 +92,11 @@ impl Progress {
 }
 
 fn path(warm_up: &WarmUp) -> String {
-    String::from_utf8_lossy(&warm_up.path).chars().take(PATH_MAX).collect()
+    shortened(&String::from_utf8_lossy(&warm_up.path))
+}
+
+fn shortened(path: &str) -> String {
+    path.chars().take(PATH_MAX).collect()
 }
 
 impl Progress {
@@ -90,6 +115,13 @@ impl Progress {
 
     fn doing(&self, process: &Process, is_server: bool, port: Option<u16>) -> String {
         match &self.doing {
+            Doing::AsksReady { target } => {
+                format!("the program has not answered {target} (\"ready\") as it must yet; {}", process.thread_list())
+            }
+            Doing::Settles => format!("the program comes to rest for the freeze; {}", process.thread_list()),
+            Doing::BeforeFreeze { target } => {
+                format!("the program has not answered {target} (\"before_freeze\") yet; {}", process.thread_list())
+            }
             Doing::WarmsUp { path, answered, times } => {
                 format!("the program has answered {answered} of {times} warm-up requests for {path}")
             }
@@ -135,8 +167,13 @@ impl Progress {
                 let error = format!("it answered {answered} of them {why}; {threads}");
                 BootError::WarmUp { path: path.clone(), error }
             }
+            Doing::Settles => BootError::NeverRests { why, threads },
+            Doing::BeforeFreeze { target } => {
+                BootError::BeforeFreeze(format!("{target} was not answered {why}; {threads}"))
+            }
             Doing::Starts if is_server && process.listeners().is_empty() => BootError::NeverListened { why, threads },
-            Doing::Starts => match stop {
+            // Of `ready`, the boot makes an error of its own: it knows the last answer.
+            Doing::Starts | Doing::AsksReady { .. } => match stop {
                 Stop::Stuck { call } | Stop::Waits { call, .. } => BootError::Stuck { call, threads },
                 _ => BootError::TimedOut { why, threads },
             },

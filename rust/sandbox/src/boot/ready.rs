@@ -42,21 +42,22 @@ impl Boot<'_> {
         let boot_end_ns = self.wall_end_ns;
         self.wall_end_ns = boot_end_ns.min(end_ns);
         let mut last = None;
+        self.progress.asks_ready(&ready.target);
         let asked = self.ask_until_ready(served, ready, &mut last);
         self.wall_end_ns = boot_end_ns;
         let waited_in = self.waited_in;
-        let not_ready = |otherwise: String| {
-            let why = last.unwrap_or(otherwise);
-            BootError::NotReady { within: ready.within, why: format!("{} {why}", ready.target) }
+        let in_time = format!("within {:?}", ready.within);
+        let not_ready = |within: String, otherwise: String| {
+            let why = last.unwrap_or_else(|| format!("was not answered; {otherwise}"));
+            BootError::NotReady { within, why: format!("{} {why}", ready.target) }
         };
         asked.map_err(|error| match error {
-            BootError::TimedOut { .. } if host_clock::monotonic_ns() >= end_ns => not_ready(match waited_in {
-                Some(call) => format!("was not answered; the program last waited in {call}"),
-                None => "was not answered; the program computed all the time".into(),
-            }),
-            BootError::Stuck { call, .. } => {
-                not_ready(format!("was not answered; the program waits forever in {call}"))
-            }
+            BootError::TimedOut { .. } if host_clock::monotonic_ns() >= end_ns => match waited_in {
+                Some(call) => not_ready(in_time, format!("the program last waited in {call}")),
+                None => not_ready(in_time, "the program computed all the time".into()),
+            },
+            BootError::TimedOut { why, threads } => not_ready(why, threads.to_string()),
+            BootError::Stuck { call, .. } => not_ready(in_time, format!("the program waits forever in {call}")),
             error => error,
         })
     }
@@ -100,8 +101,10 @@ impl Boot<'_> {
     /// Asks the program to prepare for the freeze.
     pub(super) fn ask_before_freeze(&mut self, served: &mut Served, hook: &Target) -> Result<(), BootError> {
         self.rest(served)?;
+        self.progress.asks_before_freeze(hook);
         let failed = |why: String| BootError::BeforeFreeze(format!("{hook} {why}"));
         self.ask(served, &hook.request())?.map_err(|error| failed(format!("was not answered: {error}")))?;
+        self.progress.settles();
         let response = answer(served);
         if (200..300).contains(&response.status) {
             return Ok(());

@@ -49,6 +49,7 @@ impl Boot<'_> {
         }
         let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
         self.run_until_steady(&mut served, &steady)?;
+        self.progress.settles();
         self.idle_before_freeze(&mut served, service.settle)?;
         if let Some(hook) = &service.before_freeze {
             self.ask_before_freeze(&mut served, hook)?;

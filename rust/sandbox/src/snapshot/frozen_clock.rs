@@ -71,7 +71,15 @@ impl WorkerClock {
     /// or was prepared, the program's clock runs from here on: returns how many nanoseconds it has lost to the host's.
     #[inline]
     pub(crate) fn start(&mut self, now_ns: u64) -> Option<u64> {
-        match std::mem::replace(&mut self.state, ClockState::Runs) {
+        let lost_ns = self.lost_by(now_ns);
+        self.state = ClockState::Runs;
+        lost_ns
+    }
+
+    /// As [`Self::start`], and the program's clock stays as it is.
+    #[inline]
+    pub(crate) fn lost_by(&self, now_ns: u64) -> Option<u64> {
+        match self.state {
             ClockState::Runs => None,
             ClockState::Frozen => Some(self.frozen.behind_ns(now_ns)),
             ClockState::Prepared(since_ns) => match self.frozen.monotonic {
@@ -84,6 +92,14 @@ impl WorkerClock {
     /// The worker is prepared for its first request, and stands still from here on.
     pub(crate) fn prepared(&mut self, now_ns: u64) {
         self.state = ClockState::Prepared(now_ns);
+    }
+
+    /// How long ago the worker was prepared, if it has had no request since.
+    pub(crate) fn prepared_for(&self, now_ns: u64) -> Option<u64> {
+        match self.state {
+            ClockState::Prepared(since_ns) => Some(now_ns.saturating_sub(since_ns)),
+            ClockState::Frozen | ClockState::Runs => None,
+        }
     }
 
     /// The worker is at its snapshot again.
@@ -112,7 +128,9 @@ mod tests {
         let mut clock = WorkerClock::new(frozen);
         assert_eq!(clock.start(150), Some(50));
         clock.prepared(170);
+        assert_eq!((clock.prepared_for(200), clock.lost_by(200)), (Some(30), Some(30)));
         assert_eq!((clock.start(200), clock.start(300)), (Some(30), None));
+        assert_eq!(clock.prepared_for(400), None);
         let mut clock = WorkerClock::new(FrozenClock { monotonic: MonotonicClock::Runs, ..frozen });
         clock.start(150);
         clock.prepared(170);

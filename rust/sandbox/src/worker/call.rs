@@ -194,43 +194,49 @@ impl Worker {
         slice: impl Into<Slice>,
         sink: &mut S,
     ) -> Result<Progress, CallError> {
-        let slice = slice.into();
-        let (now, slice_ns, added) = self.open(id, slice)?;
-        if self.served.is_none() {
-            self.inbox.write(&mut self.machine, request, &added, self.request_bytes)?;
+        let (now, added) = self.open(id)?;
+        // Until the request is known to fit, the program stays as it is: its clocks stand still.
+        match &mut self.served {
+            None => self.inbox.write(&mut self.machine, request, &added, self.request_bytes)?,
+            Some(served) => served.encode(request, self.request_bytes)?,
+        }
+        let slice_ns = self.go(now, slice.into());
+        if self.served.is_some() {
+            self.begin_service(&added, |served, process| served.begin(process, request))?;
+        } else if self.machine.is_in_returning_doorbell() {
             // A worker that keeps its state: the program waits for the return from its last response.
-            if self.machine.is_in_returning_doorbell() {
-                self.machine.return_from_doorbell(layout::INBOX);
-            }
-        } else {
-            let limit = self.request_bytes;
-            self.begin_service(&added, |served, process| served.begin(process, request, limit))?;
+            self.machine.return_from_doorbell(layout::INBOX);
         }
         self.first_leg(now, slice_ns, sink)
     }
 
-    /// Begins a request: the program's clocks go on. Returns the time, the slice in nanoseconds, and what the program
-    /// gets with the request.
+    /// Makes what the program gets with a request that begins now. Returns the time, too.
     #[inline]
-    pub(super) fn open(&mut self, id: u64, slice: Slice) -> Result<(u64, u64, HostFields), CallError> {
+    pub(super) fn open(&mut self, id: u64) -> Result<(u64, HostFields), CallError> {
         if self.state != WorkerState::Ready {
             self.state = WorkerState::Poisoned;
             return Err(CallError::Poisoned);
         }
         let now = host_clock::monotonic_ns();
+        let suspended_ns = self.runner.process.suspended_ns().wrapping_add(self.clock.lost_by(now).unwrap_or(0));
+        let monotonic_ns = now.wrapping_sub(suspended_ns);
+        let mut added = HostFields { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
+        self.runner.entropy.fill(&mut added.entropy);
+        Ok((now, added))
+    }
+
+    /// The program's clocks go on from `now`. Returns the slice in nanoseconds.
+    #[inline]
+    pub(super) fn go(&mut self, now: u64, slice: Slice) -> u64 {
         if let Some(behind_ns) = self.clock.start(now) {
             self.runner.process.resume_after(behind_ns);
         }
         self.runner.process.run_from(now);
-        let suspended_ns = self.runner.process.suspended_ns();
-        let monotonic_ns = now.wrapping_sub(suspended_ns);
-        let mut added = HostFields { id, unix_ns: clock::unix_ns(now), monotonic_ns, entropy: [0; 48] };
-        let tsc_clock = clock::tell(&mut self.machine, now, suspended_ns);
+        let tsc_clock = clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let slice_ns = nanoseconds(slice.time);
         self.runner.may_block = slice.may_block;
         self.cpu_meter.begin(now, slice_ns, tsc_clock);
-        self.runner.entropy.fill(&mut added.entropy);
-        Ok((now, slice_ns, added))
+        slice_ns
     }
 
     /// Runs what has been begun.

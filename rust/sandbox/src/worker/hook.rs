@@ -7,9 +7,13 @@
 //! ```
 //!
 //! A worker that is prepared ahead stands still until its request, as at its snapshot. One that is not is asked within
-//! the request. A reset undoes the hook with everything else: it is due again.
+//! the request. A reset undoes the hook with everything else: it is due again. So does [`Worker::renew_hook`], for a
+//! worker that has waited too long.
+
+use std::time::Duration;
 
 use crate::error::CallError;
+use crate::limits::nanoseconds;
 use crate::message::BufferedResponse;
 use crate::service::Served;
 use crate::time::host_clock;
@@ -34,10 +38,31 @@ impl Worker {
         if !self.needs_hook() {
             return Ok(Progress::Restored);
         }
-        let (now, slice_ns, added) = self.open(0, slice.into())?;
+        let (now, added) = self.open(0)?;
+        let slice_ns = self.go(now, slice.into());
         self.begin_service(&added, Served::begin_hook)?;
         // Nothing is delivered there.
         self.first_leg(now, slice_ns, &mut BufferedResponse::default())
+    }
+
+    /// Takes a worker back to its snapshot that was prepared more than `longest` ago and has had no request since: what
+    /// the hook has fetched ages. The hook is due again. Returns whether it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::reset`].
+    pub fn renew_hook(&mut self, longest: Duration) -> Result<bool, CallError> {
+        let prepared_ns = self.clock.prepared_for(host_clock::monotonic_ns());
+        if self.state != WorkerState::Ready || prepared_ns.is_none_or(|ns| ns <= nanoseconds(longest)) {
+            return Ok(false);
+        }
+        self.cpu_meter.begin_reset();
+        let reset = self.reset_to_snapshot();
+        self.cpu_meter.end();
+        reset?;
+        // Many page tables are a reason to replace a worker, and none to refuse the request that waits for this one.
+        self.state = WorkerState::Ready;
+        Ok(true)
     }
 
     /// The hook has been answered, and no request follows yet.

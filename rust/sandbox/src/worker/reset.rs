@@ -72,7 +72,7 @@ impl Worker {
     }
 
     #[inline]
-    fn reset_to_snapshot(&mut self) -> Result<ResetReport, CallError> {
+    pub(super) fn reset_to_snapshot(&mut self) -> Result<ResetReport, CallError> {
         self.state = WorkerState::Poisoned;
         if let (Some(served), Some(frozen)) = (&mut self.served, &self.snapshot.inner.service) {
             served.reset(frozen.connection);

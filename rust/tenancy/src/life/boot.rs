@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use mayfly_sandbox::{BootError, BootedFrom, Host, LogSink, Program, Snapshot};
 
-use crate::config::TenantConfig;
+use crate::config::{Mode, TenantConfig};
+use crate::host::workers::Workers;
 use crate::host::{descriptors, resources};
 use crate::life::env::BootEnv;
 use crate::life::program::{self, ProgramSource};
@@ -18,6 +19,7 @@ use crate::model::generation::{Generation, ProgramIdentity, digest};
 use crate::model::outcome::ReloadError;
 use crate::model::store::Store;
 use crate::model::tenant::{BOOT_BYTES, History, State, Tenant};
+use crate::model::worker_mailbox::WorkerMailbox;
 use crate::schedule::background::Background;
 use crate::schedule::orders;
 
@@ -217,11 +219,8 @@ pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Genera
     if let Some(snapshots) = &env.snapshots {
         snapshots.offer(&generation);
     }
+    fill_late(tenant, &early, &generation, &env.workers);
     for mailbox in tenant.live_mailboxes() {
-        // A loop that has begun since then may have seen no generation, and has ordered nothing.
-        if !early.iter().any(|other| Arc::ptr_eq(other, &mailbox)) && mailbox.order() {
-            orders::fork(&env.workers, tenant, &mailbox);
-        }
         // The loops hand live state over, worker by worker. Workers without live state are closed now.
         if !generation.succeeds(former.as_deref()) {
             mailbox.drop_before(generation.number);
@@ -229,5 +228,45 @@ pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Genera
     }
     if former.is_some() {
         history.previous = former;
+    }
+}
+
+/// Forks workers for the loops that have begun after the first ones were counted. Such a loop may have seen no
+/// generation, and has ordered nothing. A worker that keeps state is made by its loop's first request: that may be in
+/// progress, and a second worker would begin from scratch.
+fn fill_late(tenant: &Tenant, early: &[Arc<WorkerMailbox>], generation: &Generation, workers: &Workers) {
+    if generation.config.mode != Mode::Ephemeral {
+        return;
+    }
+    for mailbox in tenant.live_mailboxes() {
+        if !early.iter().any(|other| Arc::ptr_eq(other, &mailbox)) && mailbox.order() {
+            orders::fork(workers, tenant, &mailbox);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Config, Server};
+
+    #[test]
+    fn a_late_loop_gets_a_worker_unless_its_first_request_makes_it() {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
+        let tenants = serde_json::json!({"tenants": [
+            {"name": "a", "path": "/a", "program": program},
+            {"name": "b", "path": "/b", "program": program, "ephemeral": false},
+            {"name": "c", "path": "/c", "program": program, "reset_every": 2},
+        ]});
+        let server = Server::start(Config::from_value(&tenants).unwrap()).unwrap();
+        server.boots().wait(Duration::from_secs(20));
+        for (tenant, is_filled) in server.set().tenants.iter().zip([true, false, false]) {
+            let late = tenant.new_mailbox();
+            fill_late(tenant, &[], &tenant.ready().unwrap(), &server.boots().env().workers);
+            assert_eq!(!late.is_empty(), is_filled, "{}", tenant.name);
+        }
     }
 }

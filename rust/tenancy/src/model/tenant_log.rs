@@ -216,15 +216,35 @@ impl TenantLog {
         if failure == Failure::Violation {
             return self.violation(id, reason);
         }
+        if self.may_log_failure() {
+            let tenant = &self.tenant;
+            tracing::warn!(target: "mayfly::request", %tenant, request = %id, error = failure.word(), "{reason}");
+        }
+    }
+
+    /// Logs that a worker could not be prepared for a request, or counts it as dropped.
+    pub(crate) fn not_prepared(&self, failure: Failure, reason: &str) {
+        if failure == Failure::Violation {
+            return self.violation(RequestId::NONE, reason);
+        }
+        if self.may_log_failure() {
+            let tenant = &self.tenant;
+            tracing::warn!(
+                target: "mayfly::request", %tenant, error = failure.word(),
+                "a worker was not prepared ahead of its request: {reason}"
+            );
+        }
+    }
+
+    /// Whether a failure may be logged now; otherwise it is counted as dropped.
+    fn may_log_failure(&self) -> bool {
         let tenant = &self.tenant;
-        let Some(mut state) = self.state_now() else { return };
+        let Some(mut state) = self.state_now() else { return false };
         let dropped = state.failures.advance(self.second());
         if dropped > 0 {
             tracing::warn!(target: "mayfly::request", %tenant, requests = dropped, "more requests failed in the previous second");
         }
-        if state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log {
-            tracing::warn!(target: "mayfly::request", %tenant, request = %id, error = failure.word(), "{reason}");
-        }
+        state.failures.spend(1, FAILURES_PER_SECOND) == Verdict::Log
     }
 
     fn second(&self) -> u64 {

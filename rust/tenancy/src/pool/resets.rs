@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Resets that follow the response: see decision 262.
+//! Resets that follow the response: see decision 262. So does what has the next worker prepared: see decision 284.
 
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use crate::pool::LoopPool;
 use crate::run::call::{Call, reset_answered};
 
 impl LoopPool {
-    /// Lets [`Self::call`] return before it resets a worker with a large work set, so that the response can be written
-    /// first. The caller must then check [`Self::resets_are_due`] after each call.
+    /// Lets [`Self::call`] return before it resets a worker with a large work set, or has one prepared for its next
+    /// request, so that the response can be written first. The caller must then check [`Self::resets_are_due`] after
+    /// each call.
     pub fn defer_resets(&mut self) {
         self.defers_resets = true;
     }
@@ -24,19 +25,32 @@ impl LoopPool {
         !self.unreset.is_empty()
     }
 
-    /// Resets the workers whose reset was deferred.
+    /// Resets the workers whose reset was deferred, and has those prepared that need it.
     pub fn reset_answered(&mut self) {
         while let Some((index, id)) = self.unreset.pop() {
-            if let Some(unreset) = self.slots[index].worker.take_if(|forked| !forked.is_ready())
-                && let Some(forked) = self.finish_reset(index, id, unreset)
-            {
+            let reset = match self.slots[index].worker.take() {
+                Some(unreset) if !unreset.is_ready() => self.finish_reset(index, id, unreset),
+                ready => ready,
+            };
+            if let Some(forked) = reset {
                 self.prepare_next(index, forked);
             }
         }
     }
 
-    /// Has a worker that was reset prepared for its next request, if it needs that. Otherwise the loop keeps it.
-    pub(super) fn prepare_next(&mut self, index: TenantIndex, forked: Forked) {
+    /// Has a slot's worker prepared for its next request: now, or in [`Self::reset_answered`].
+    #[cold]
+    pub(super) fn prepare_answered(&mut self, index: TenantIndex, id: RequestId) {
+        if self.defers_resets {
+            self.note_answered(index, id);
+        } else if let Some(forked) = self.slots[index].worker.take() {
+            self.prepare_next(index, forked);
+        }
+    }
+
+    /// Has a worker that was reset prepared for its next request, if it needs that. Otherwise the loop keeps it, unless
+    /// one waits in the mailbox, which may be prepared.
+    fn prepare_next(&mut self, index: TenantIndex, forked: Forked) {
         let tenant = &self.set.tenants[index];
         let slot = &mut self.slots[index];
         if !forked.needs_hook() {
@@ -44,8 +58,13 @@ impl LoopPool {
             return;
         }
         let mailbox = Arc::clone(&slot.share(tenant).mailbox);
-        match self.server.background().overflow.prepare(tenant, forked, &mailbox, false) {
+        let background = self.server.background();
+        match background.overflow.prepare(tenant, forked, &mailbox, false) {
             Ok(()) => self.held -= 1,
+            Err(forked) if forked.is_ephemeral() && mailbox.has_spare() => {
+                self.held -= 1;
+                background.orders.close(forked);
+            }
             Err(forked) => slot.worker = Some(forked),
         }
     }
@@ -56,9 +75,13 @@ impl LoopPool {
         let slot = &mut self.slots[index];
         slot.last_used_ns = call.forked.worker.last_started_ns();
         slot.worker = Some(call.forked);
+        self.note_answered(index, call.id);
+    }
+
+    fn note_answered(&mut self, index: TenantIndex, request: RequestId) {
         match self.unreset.iter_mut().find(|(other, _)| *other == index) {
-            Some((_, id)) => *id = call.id,
-            None => self.unreset.push((index, call.id)),
+            Some((_, id)) => *id = request,
+            None => self.unreset.push((index, request)),
         }
     }
 

@@ -93,22 +93,26 @@ impl LoopPool {
     }
 
     /// Passes workers to the thread that closes them: those that have been idle for longer than memory allows, and
-    /// those of stopped programs.
+    /// those of stopped programs. A slot's mailbox has been idle as long as the slot: workers wait there, too, such as
+    /// those that are prepared for their next request.
     pub(super) fn close_idle(&mut self) {
         // `u64::MAX`: memory is not short.
         let idle_ns = Some(self.server.idle_ns()).filter(|idle_ns| *idle_ns != u64::MAX);
         let now = monotonic_ns();
         let mut closed = 0;
         for (tenant, slot) in self.set.tenants.iter().zip(&mut self.slots) {
-            let Some(forked) = &slot.worker else { continue };
+            let Some(share) = &slot.share else { continue };
             let much = if tenant.account.holds_much() { MUCH_IDLE_NS } else { u64::MAX };
             let is_idle = idle_ns.is_some_and(|longest| now.saturating_sub(slot.last_used_ns) >= longest.min(much));
             let is_stopped = tenant.generation() == 0;
-            if !forked.is_ephemeral() || !(is_idle || is_stopped) {
+            if !(is_idle || is_stopped) {
                 continue;
             }
-            if let Some(forked) = slot.worker.take() {
-                self.held -= 1;
+            let own = slot.worker.take_if(|forked| forked.is_ephemeral());
+            self.held -= usize::from(own.is_some());
+            // In the mailbox of a program that does not run yet is the worker that its boot has just made.
+            let waiting = std::iter::from_fn(|| if is_stopped { None } else { share.mailbox.take_spare() });
+            for forked in own.into_iter().chain(waiting) {
                 closed += 1;
                 self.server.background().orders.close(forked);
             }

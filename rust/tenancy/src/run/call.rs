@@ -34,8 +34,17 @@ pub(crate) struct Call {
     pub(crate) forked: Forked,
     pub(crate) id: RequestId,
     store: StoreCall,
-    /// The worker has still to be asked for its program's hook, and for nothing more.
-    prepares: bool,
+    preparation: Preparation,
+}
+
+/// Whether the worker is asked for its program's hook, and for nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preparation {
+    /// It is a request.
+    None,
+    /// It has still to be asked.
+    Due,
+    Asked,
 }
 
 /// The request's call of a function of the storage program, if it is in one.
@@ -103,12 +112,12 @@ pub(crate) trait StoreKeeper {
 
 impl Call {
     pub(crate) fn new(forked: Forked, id: RequestId) -> Self {
-        Self { forked, id, store: StoreCall::None, prepares: false }
+        Self { forked, id, store: StoreCall::None, preparation: Preparation::None }
     }
 
     /// Not a request: [`Self::go_on`] prepares the worker for one.
     pub(crate) fn preparing(forked: Forked, id: RequestId) -> Self {
-        Self { prepares: true, ..Self::new(forked, id) }
+        Self { preparation: Preparation::Due, ..Self::new(forked, id) }
     }
 
     /// Starts the request.
@@ -132,7 +141,10 @@ impl Call {
         sink: &mut TrackedSink<'_, impl ResponseSink + ?Sized>,
     ) -> CallStep {
         let progress = match self.store {
-            StoreCall::None if std::mem::take(&mut self.prepares) => self.forked.worker.start_hook(context.slice),
+            StoreCall::None if self.preparation == Preparation::Due => {
+                self.preparation = Preparation::Asked;
+                self.forked.worker.start_hook(context.slice)
+            }
             StoreCall::None => self.forked.worker.resume(context.slice, sink),
             StoreCall::Waits | StoreCall::Asked(_) | StoreCall::Held { .. } => Ok(Progress::Calls),
         };
@@ -327,12 +339,19 @@ impl Call {
     ) {
         context.tenant.log.end_partial_lines();
         // After an invalid response, the worker can still be rolled back.
-        if self.forked.worker.state() == mayfly_sandbox::WorkerState::Answered && self.forked.worker.reset().is_ok() {
+        let is_reset =
+            self.forked.worker.state() == mayfly_sandbox::WorkerState::Answered && self.forked.worker.reset().is_ok();
+        let failure = Failure::from(error);
+        let reason = error.to_string();
+        if self.preparation != Preparation::None {
+            // No request has failed: the next one asks for the hook again, and gets the error.
+            context.tenant.log.not_prepared(failure, &reason);
+            return self.count_hits(context);
+        }
+        if is_reset {
             context.counters.count(Event::Reset);
         }
-        let failure = Failure::from(error);
         context.counters.failed(failure);
-        let reason = error.to_string();
         context.tenant.log.failed(self.id, failure, &reason);
         if !sink.answered {
             answer(failure, &reason, self.id, sink);

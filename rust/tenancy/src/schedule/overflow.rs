@@ -313,7 +313,7 @@ impl Overflow {
     /// Sends the answer, and keeps the worker if it is still usable.
     fn finish(&self, mut parked: Parked) {
         if let Some(preparation) = parked.preparation.take() {
-            return self.keep_prepared(parked, &preparation);
+            return self.keep_prepared(parked, preparation);
         }
         let Parked { tenant, call, reply, mailbox, in_flight, permit, .. } = parked;
         // Released before the answer: the client may send its next request as soon as it has the answer.

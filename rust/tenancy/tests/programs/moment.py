@@ -71,7 +71,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 connect()
         elif path == "/use":
             status = use()
-        body = f"ready={State.ready} calm={calm} asked={State.asked} restored={State.restored}".encode()
+        elif path == "/clock":
+            return self.answer(status, str(time.monotonic_ns()).encode())
+        self.answer(
+            status,
+            f"ready={State.ready} calm={calm} asked={State.asked} restored={State.restored}".encode(),
+        )
+
+    def answer(self, status, body):
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

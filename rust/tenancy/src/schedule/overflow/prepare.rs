@@ -3,14 +3,15 @@
 //!
 //! ```text
 //!   forked, or reset after a response ── prepare ── turns ──> prepared, in the mailbox
-//!                         └── as many are prepared already ──> the hook runs within the next request
+//!                         └── as many are prepared already, or memory is short ──> the hook runs within the request
 //! ```
 //!
-//! A preparation needs no permit and does not count as a request of its tenant. Its mailbox bounds how many there are.
+//! A preparation needs no permit and does not count as a request of its tenant, nor does its failure. Its mailbox bounds
+//! how many there are.
 
 use std::sync::Arc;
 
-use mayfly_sandbox::ResponseSink;
+use mayfly_sandbox::{Purpose, ResponseSink};
 
 use super::{Overflow, Parked};
 use crate::model::failure::RequestId;
@@ -25,7 +26,7 @@ use crate::run::reply::DeferredReply;
 pub(crate) struct Preparation {
     /// The worker fills an order of its mailbox, if that has not ended meanwhile.
     fills_order: bool,
-    _counted: Preparing,
+    counted: Preparing,
 }
 
 impl Preparation {
@@ -38,8 +39,9 @@ impl Preparation {
 }
 
 impl Overflow {
-    /// Prepares a worker, and puts it into the mailbox. Returns the worker if it needs no preparation, if as many are
-    /// prepared already, or if a loop would have no worker with its state meanwhile.
+    /// Prepares a worker, and puts it into the mailbox. Returns the worker if it needs no preparation, if it would not be
+    /// kept or as many are prepared already, if memory is short, or if a loop would have no worker with its state
+    /// meanwhile.
     pub(crate) fn prepare(
         &self,
         tenant: &Arc<Tenant>,
@@ -47,10 +49,13 @@ impl Overflow {
         mailbox: &Arc<WorkerMailbox>,
         fills_order: bool,
     ) -> Result<(), Forked> {
-        if !forked.needs_hook() || !(fills_order || forked.is_ephemeral()) {
-            return Err(forked);
-        }
-        let Some(counted) = Preparing::enter(mailbox) else { return Err(forked) };
+        let is_due = forked.needs_hook() && (fills_order || forked.is_ephemeral());
+        // The loop holds the mailbox, too.
+        let is_kept = forked.permit.is_some() && Arc::strong_count(mailbox) > 1 && tenant.generation() == forked.number;
+        // As with forks ahead of requests.
+        let has_room = || tenant.account.has_room(1, Purpose::Boot);
+        let counted = if is_due && is_kept && has_room() { Preparing::enter(mailbox) } else { None };
+        let Some(counted) = counted else { return Err(forked) };
         self.push(Parked {
             tenant: Arc::clone(tenant),
             call: Call::preparing(forked, RequestId::NONE),
@@ -60,20 +65,20 @@ impl Overflow {
             permit: None,
             may_block: false,
             mode_header: false,
-            preparation: Some(Preparation { fills_order, _counted: counted }),
+            preparation: Some(Preparation { fills_order, counted }),
         });
         Ok(())
     }
 
     /// Keeps a worker that is or could not be prepared, if it is still of use.
-    pub(super) fn keep_prepared(&self, parked: Parked, preparation: &Preparation) {
+    pub(super) fn keep_prepared(&self, parked: Parked, preparation: Preparation) {
         let Parked { tenant, call, mailbox, .. } = parked;
         let forked = call.forked;
         if preparation.fills_order && !mailbox.end_order() {
             return;
         }
-        if forked.is_ready() && tenant.generation() == forked.generation.number {
-            mailbox.put(forked);
+        if tenant.generation() == forked.number {
+            preparation.counted.put(forked);
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use mayfly_sandbox::{BufferedResponse, Request, ResponseSink};
+use mayfly_sandbox::{Allowance, BufferedResponse, Request, ResponseSink};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::model::failure::RequestId;
 use crate::model::permits::PermitKind;
+use crate::model::tenant::Tenant;
 use crate::run::call::Call;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
@@ -177,4 +178,68 @@ fn sleepers_are_bounded_and_answered_at_shutdown() {
     server.shutdown();
     assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
     assert_eq!(server.report().overflow, 0);
+}
+
+/// A tenant whose workers are asked for a hook that takes 200 ms.
+fn hooked() -> (Server, Arc<Tenant>) {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+    let server = server_of(json!({
+        "program": "/usr/bin/python3", "args": ["-S", "/app/moment.py"], "serve": "connections", "port": 8000,
+        "settle_ms": 0, "after_restore": "/restore?200", "env": {"PYTHONDONTWRITEBYTECODE": "1"},
+        "limits": {"boot_ms": 60_000, "cpu_ms": 20_000, "wall_ms": 60_000},
+        "mounts": [{"host": programs, "at": "/app"}, {"host": "/lib"}, {"host": "/lib64"}, {"host": "/usr"}],
+    }));
+    server.boots().wait(TIME);
+    let tenant = Arc::clone(&server.set().tenants[0]);
+    (server, tenant)
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + TIME;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_worker_is_prepared_ahead_if_it_is_kept_afterwards_and_there_is_room_and_else_given_back() {
+    let (server, tenant) = hooked();
+    let overflow = &server.background().overflow;
+    let fork = || tenant.fork(overflow.workers.permit()).unwrap();
+    let of_loop = tenant.new_mailbox();
+    let mailbox = Arc::clone(&of_loop);
+    let prepare = |forked| overflow.prepare(&tenant, forked, &mailbox, false);
+    let before = server.workers().1;
+
+    assert!(prepare(tenant.fork(None).unwrap()).is_err(), "a worker without a permit is not kept");
+    assert!(overflow.prepare(&tenant, fork(), &tenant.new_mailbox(), false).is_err(), "the loop is gone");
+    let forked = fork();
+    tenant.account.ledger().allow(Allowance { most: 0, band: 0, share: u64::MAX, alarm: u64::MAX });
+    assert!(prepare(forked).is_err(), "memory is short");
+    tenant.account.ledger().allow(Allowance { most: u64::MAX, band: 0, share: u64::MAX, alarm: u64::MAX });
+    assert_eq!(server.workers().1, before, "what was refused is dropped here");
+
+    // Two at a time.
+    assert!(prepare(fork()).is_ok() && prepare(fork()).is_ok());
+    assert!(prepare(fork()).is_err());
+    assert!(!mailbox.is_empty(), "no worker is forked while some are prepared");
+    wait_until("they are prepared", || server.workers().1 == before + 2 && !mailbox.is_preparing());
+    // Four with those that wait already.
+    assert!(prepare(fork()).is_ok() && prepare(fork()).is_ok());
+    wait_until("they are prepared", || !mailbox.is_preparing());
+    assert!(prepare(fork()).is_err(), "the mailbox has as many as it keeps");
+    assert_eq!(server.workers().1, before + 4);
+
+    let number = tenant.generation();
+    for _ in 0..3 {
+        assert!(!mailbox.take(number).unwrap().needs_hook());
+    }
+    // Prepared ones come first.
+    mailbox.put(fork());
+    let old = mailbox.take_younger(number, Duration::ZERO).unwrap();
+    assert!(old.needs_hook(), "it was prepared too long ago");
+    assert!(mailbox.take(number).unwrap().needs_hook() && mailbox.is_empty());
+    drop(old);
+    assert_eq!(server.workers().1, before);
 }
