@@ -90,11 +90,12 @@ pub struct BenchOptions {
     /// it, else processes, else KVM of the paging kind [default: the file's, or auto]
     #[arg(long, value_name = "ENGINE", value_parser = engine())]
     pub engine: Option<Choice>,
-    /// Requests to measure, exactly, unless `--seconds` is given, too [default: 20000, or fewer if they take longer
-    /// than about 20 seconds]
+    /// Requests to measure, exactly, unless `--seconds` is given, too [default: 20000, or fewer if the measurement would
+    /// take longer than about 20 seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub requests: Option<u32>,
-    /// Measure fewer requests if all would take longer than about this many seconds
+    /// Measure fewer requests, forks and loads if the measurement would take longer than about this many seconds after
+    /// the boot
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: Option<u64>,
     /// Write lines about a long measurement to standard error, even if that is no terminal
