@@ -115,6 +115,8 @@ class Package(unittest.TestCase):
         unit = (self.root / "usr/lib/systemd/system/mayfly.service").read_text()
         program, argument = re.search(r"^ExecStart=/(\S+) /(\S+)$", unit, re.M).groups()
         self.assertTrue((self.root / program).exists() and (self.root / argument).exists())
+        programs = set(re.findall(r"^Exec\w+=(\S+)", unit, re.M))
+        self.assertEqual(programs, {f"/{program}", "/bin/sh"}, "a machine may have no other")
         groups = re.search(r"^SupplementaryGroups=(.*)$", unit, re.M).group(1).split()
         made = re.findall(r"^g (\S+)", (self.root / "usr/lib/sysusers.d/mayfly.conf").read_text(), re.M)
         self.assertEqual(groups, made, "systemd does not start a service in a group that does not exist")
